@@ -1,0 +1,77 @@
+"""Digests: what names a blob and proves its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+_HEX_LENGTH = {"sha256": 64, "blake3": 64, "git-sha1": 40}
+_PUBLIC = ("sha256", "blake3")
+_HEX = re.compile(r"[0-9a-fA-F]+\Z")
+
+
+class Hasher(Protocol):
+    """What hashlib's objects and blake3's have in common."""
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> object:
+        """Feed more bytes."""
+
+    def hexdigest(self) -> str:
+        """The digest so far, as lower-case hex."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """An algorithm and its lower-case hex, written ``sha256:…`` or ``blake3:…``.
+
+    ``git-sha1`` is known beside them: it is what the Hugging Face Hub gives for files outside LFS, the sha1 of
+    ``blob SIZE\\0`` and the bytes (source: git's object format). It never names a blob of the store.
+    """
+
+    algorithm: str
+    hex: str
+
+    def __post_init__(self) -> None:
+        length = _HEX_LENGTH.get(self.algorithm)
+        if length is None:
+            raise ValueError(f"unknown digest algorithm {self.algorithm!r}, expected sha256 or blake3")
+        if len(self.hex) != length or not _HEX.match(self.hex):
+            raise ValueError(f"expected {length} hex digits after {self.algorithm}:, found {self.hex[:80]!r}")
+        object.__setattr__(self, "hex", self.hex.lower())
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``sha256:HEX`` or ``blake3:HEX`` (hex in either case).
+
+        Raises:
+            ValueError: The text is not such a digest; the message says what was expected.
+        """
+        algorithm, colon, digits = text.partition(":")
+        if not colon or algorithm not in _PUBLIC:
+            raise ValueError(f"expected sha256: or blake3: and 64 hex digits, found {text[:80]!r}")
+        return cls(algorithm, digits)
+
+    @classmethod
+    def sha256(cls, data: bytes | bytearray | memoryview) -> Self:
+        """The sha256 of some bytes."""
+        return cls("sha256", hashlib.sha256(data).hexdigest())
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+
+def new_hasher(algorithm: str, size: int | None = None) -> Hasher:
+    """A fresh hasher for an algorithm of `Digest`; ``git-sha1`` needs the size in bytes beforehand."""
+    if algorithm == "sha256":
+        return hashlib.sha256()
+    if algorithm == "blake3":
+        from blake3 import blake3
+
+        return blake3()
+    if algorithm == "git-sha1":
+        if size is None:
+            raise ValueError("git-sha1 needs the size beforehand")
+        return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    raise ValueError(f"unknown digest algorithm {algorithm!r}")

@@ -1,0 +1,203 @@
+"""Every failure that a user can meet, with its slug and exit code.
+
+The tree::
+
+    ModelfetchError                 70  internal
+    ├── UsageError                   2  usage, unknown-tier
+    ├── SettingError                78  invalid-setting, unknown-tier, no-gpu, digest-required
+    │   └── ManifestError           78  invalid-manifest (carries every problem of the file)
+    ├── CredentialsError            77  missing-or-private, unauthorized, forbidden, gated, login-page, early-access
+    ├── DestinationError            73  not-writable, foreign-file, outside-root
+    ├── DiskError                   74  io-error, no-space
+    ├── NotFoundError               66  not-found, unknown-revision, unknown-tag
+    ├── IntegrityError              65  digest-mismatch, size-mismatch, unsupported-manifest, unsafe-archive, scan-not-clean
+    │   └── NotAModelError          65  not-a-model, pickle-not-allowed
+    ├── RetryLaterError             75  rate-limited, lock-timeout
+    ├── UnreachableError            69  unreachable, timeout, server-error, offline, bad-response, insecure-redirect, …
+    └── InterruptedSync        130/143  interrupted, terminated
+
+``code`` is a stable slug (docs/reference/error-codes.md is its append-only table), ``exit_code`` the coarse reason
+from sysexits, ``permanent`` tells the retry policy that asking the same source again can't help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+EXIT_PRECEDENCE = (78, 77, 73, 74, 66, 65, 75, 69)
+"""When several things fail, the exit code is that of the first of these that occurs."""
+
+
+class ModelfetchError(Exception):
+    """The base of all errors that modelfetch raises.
+
+    Args:
+        message: One line that says what failed, where and why.
+        code: The slug; each class has a default.
+        hint: One line that says what to do about it.
+        model: The manifest's name for the model concerned.
+        uri: The artifact or source concerned, without credentials.
+    """
+
+    default_code: ClassVar[str] = "internal"
+    default_exit: ClassVar[int] = 70
+    default_permanent: ClassVar[bool] = True
+    default_hint: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        hint: str | None = None,
+        model: str | None = None,
+        uri: str | None = None,
+        permanent: bool | None = None,
+        exit_code: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.exit_code = self.default_exit if exit_code is None else exit_code
+        self.permanent = self.default_permanent if permanent is None else permanent
+        self.hint = hint or self.default_hint
+        self.model = model
+        self.uri = uri
+
+    def about(self, *, model: str | None = None, uri: str | None = None) -> Self:
+        """Name the model and URI concerned, where they are not named yet; returns self, to be raised."""
+        self.model = self.model or model
+        self.uri = self.uri or uri
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as the report shows it."""
+        return {
+            "code": self.code,
+            "exit_code": self.exit_code,
+            "model": self.model,
+            "uri": self.uri,
+            "message": self.message,
+            "hint": self.hint,
+        }
+
+
+class UsageError(ModelfetchError):
+    """The command line is wrong."""
+
+    default_code = "usage"
+    default_exit = 2
+
+
+class SettingError(ModelfetchError):
+    """A setting (environment variable, file of settings) is invalid."""
+
+    default_code = "invalid-setting"
+    default_exit = 78
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing that is wrong with a manifest; ``line`` and ``column`` count from 1."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+
+
+class ManifestError(SettingError):
+    """A manifest is invalid; ``problems`` holds all that is wrong with it."""
+
+    default_code = "invalid-manifest"
+    default_hint = "`modelfetch schema` prints what a manifest may hold"
+
+    def __init__(self, problems: Sequence[Problem], **kwargs: Any) -> None:
+        self.problems = tuple(sorted(problems))
+        super().__init__("\n".join(str(p) for p in self.problems), **kwargs)
+
+    def each(self) -> tuple[ModelfetchError, ...]:
+        """One error for each problem, so that a report lists them singly."""
+        return tuple(SettingError(str(p), code=self.code, hint=self.hint) for p in self.problems)
+
+
+class CredentialsError(ModelfetchError):
+    """Credentials are missing or refused, or terms were not accepted."""
+
+    default_code = "unauthorized"
+    default_exit = 77
+
+
+class DestinationError(ModelfetchError):
+    """The root can't be written, leads elsewhere, or holds something that is not ours."""
+
+    default_code = "not-writable"
+    default_exit = 73
+
+
+class DiskError(ModelfetchError):
+    """The disk failed or is full."""
+
+    default_code = "io-error"
+    default_exit = 74
+
+
+class NotFoundError(ModelfetchError):
+    """It does not exist upstream."""
+
+    default_code = "not-found"
+    default_exit = 66
+
+
+class IntegrityError(ModelfetchError):
+    """The bytes are not those that were asked for."""
+
+    default_code = "digest-mismatch"
+    default_exit = 65
+
+
+class NotAModelError(IntegrityError):
+    """The bytes are not a model: a web page, an error message, a broken header, a pickle."""
+
+    default_code = "not-a-model"
+
+
+class RetryLaterError(ModelfetchError):
+    """It may work later: rate limited, or another process holds the work."""
+
+    default_code = "rate-limited"
+    default_exit = 75
+
+
+class UnreachableError(ModelfetchError):
+    """No source could be reached, or it kept failing."""
+
+    default_code = "unreachable"
+    default_exit = 69
+    default_permanent = False
+
+
+class InterruptedSync(ModelfetchError):  # noqa: N818 - an interruption is not an error of ours
+    """A signal ended the work; partial work is kept for the next run."""
+
+    default_code = "interrupted"
+    default_exit = 130
+
+
+def exit_code_of(errors: Iterable[ModelfetchError]) -> int:
+    """The exit code for these errors together; 0 when there are none.
+
+    An interruption beats everything; a code outside the precedence list (2, 70) counts where nothing in it occurred.
+    """
+    codes = [e.exit_code for e in errors]
+    for code in (130, 143, *EXIT_PRECEDENCE):
+        if code in codes:
+            return code
+    return codes[0] if codes else 0

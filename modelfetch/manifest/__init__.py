@@ -1,0 +1,1 @@
+"""Manifests: YAML text to frozen values."""

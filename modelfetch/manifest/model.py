@@ -1,0 +1,98 @@
+"""The frozen values that a manifest becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modelfetch.digests import Digest
+    from modelfetch.manifest.uri import Uri
+
+CONSUMERS = ("ollama", "stable-diffusion", "comfyui", "whisper", "diffrhythm")
+"""The services that models can be placed for; each has the folder of its name below ROOT."""
+
+PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".pkl")
+"""Names of files that run code when they are loaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Position:
+    """Where in which file something was written; ``line`` and ``column`` count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSpec:
+    """One file of a snapshot, as far as the manifest pins it; ``size`` in bytes."""
+
+    path: str
+    size: int | None = None
+    digest: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What one service may take of the GPU and the machine; sizes in bytes, ``context`` in tokens."""
+
+    name: str
+    vram: int | None = None
+    memory: int | None = None
+    model: str | None = None
+    context: int | None = None
+    parallel: int | None = None
+    kv_type: str | None = None
+    flash_attention: bool | None = None
+    offload: str | None = None
+    resolution: str | None = None
+    batch: int | None = None
+    compute_type: str | None = None
+    device: str | None = None
+    exclusive: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One entry of a manifest: where it comes from, what it must be, whom it is for."""
+
+    name: str
+    source: Uri
+    consumers: tuple[str, ...]
+    position: Position
+    mirrors: tuple[Uri, ...] = ()
+    kind: str | None = None
+    size: int | None = None
+    digest: Digest | None = None
+    filename: str | None = None
+    path: str | None = None
+    files: tuple[FileSpec, ...] | None = None
+    include: tuple[str, ...] | None = None
+    cache_as: str | None = None
+    unpack: str | None = None
+    license: str | None = None
+    optional: bool = False
+    allow_pickle: bool = False
+    allow_unscanned: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A whole manifest, one tier.
+
+    ``sha256`` is over the bytes of the file and of all that it extends: what was resolved for a text is kept for it.
+    """
+
+    file: str
+    sha256: str
+    tier: str | None
+    models: tuple[Model, ...]
+    services: tuple[Service, ...] = ()
+    vram: int | None = None
+    usable: int | None = None
+    description: str | None = None

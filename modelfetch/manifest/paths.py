@@ -1,0 +1,41 @@
+"""Relative paths that can be trusted: below their folder on every system, and no surprise to any of them."""
+
+from __future__ import annotations
+
+import re
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+_MAX_PART = 255  # bytes; NAME_MAX of every Linux file system
+_MAX_PATH = 1024  # bytes; well below PATH_MAX, whatever the root is
+
+
+def check_relative(path: str) -> str:
+    """Return ``path`` if it is relative, stays below its folder and names a file; else say what is wrong with it.
+
+    Raises:
+        ValueError: It is empty, absolute, has a ``..``, ``.`` or empty part, a backslash, a drive, a control
+            character, or is too long.
+    """
+    shown = repr(path[:120])
+    if not path:
+        raise ValueError("expected a relative path, found an empty one")
+    if path.startswith("/") or _DRIVE.match(path):
+        raise ValueError(f"expected a relative path, found the absolute {shown}")
+    if "\\" in path or any(ord(c) < 0x20 or 0x7F <= ord(c) <= 0x9F or 0xD800 <= ord(c) <= 0xDFFF for c in path):
+        raise ValueError(f"expected a path without backslashes and control characters, found {shown}")
+    parts = path.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"expected a path that stays below its folder (no empty, . or .. part), found {shown}")
+    if any(len(part.encode()) > _MAX_PART for part in parts) or len(path.encode()) > _MAX_PATH:
+        raise ValueError(f"expected parts of at most {_MAX_PART} bytes and {_MAX_PATH} in all, found {shown}…")
+    return path
+
+
+def safe_name(name: str) -> str | None:
+    """A server's filename made safe: its last part, without what no path may hold; None when nothing is left."""
+    last = re.split(r"[/\\]", name)[-1]
+    kept = "".join(c for c in last if c.isprintable() and c not in '<>:"|?*').strip(" .")
+    try:
+        return check_relative(kept)
+    except ValueError:
+        return None

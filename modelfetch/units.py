@@ -1,0 +1,66 @@
+"""Sizes and durations: text to bytes and seconds, and back to what a person reads."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+    # as compose writes memory limits: binary
+    "b": 1,
+    "k": 2**10,
+    "m": 2**20,
+    "g": 2**30,
+    "t": 2**40,
+}
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?) ?([A-Za-z]{0,3})\Z", re.ASCII)
+MAX_SIZE = 2**63 - 1
+"""The largest size that a file system and this program know, in bytes."""
+
+
+def parse_size(text: str) -> int:
+    """Bytes from ``6938078334``, ``7.5GiB``, ``50MB`` or compose's ``6g``.
+
+    Raises:
+        ValueError: Not such a size; the message says what was expected.
+    """
+    match = _SIZE.match(text)
+    factor = _UNITS.get(match[2]) if match else None
+    if match is None or factor is None:
+        raise ValueError(f"expected bytes or a number with B, KB, MB, GB, KiB, MiB, GiB or compose's k, m, g; found {text[:40]!r}")
+    size = Decimal(match[1]) * factor
+    if factor == 1 and size != int(size):
+        raise ValueError(f"expected a whole number of bytes, found {text[:40]!r}")
+    if size > MAX_SIZE:
+        raise ValueError(f"expected a size below 8 EiB, found {text[:40]!r}")
+    return int(size)
+
+
+def format_size(size: float) -> str:
+    """Bytes as a person reads them: ``6.46 GiB``, ``2.3 KiB``, ``17 B``."""
+    for unit, factor in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= factor:
+            return f"{size / factor:.2f} {unit}" if factor >= 2**30 else f"{size / factor:.1f} {unit}"
+    return f"{int(size)} B"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration as a person reads it: ``4s``, ``3m 05s``, ``2h 10m``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}m {rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02d}m"
