@@ -46,7 +46,7 @@ class HfUri:
     @property
     def commit(self) -> str | None:
         """The revision where it is a full commit, and so can't move."""
-        return self.revision if self.revision and _COMMIT.match(self.revision) else None
+        return self.revision if self.revision and is_commit(self.revision) else None
 
     def __str__(self) -> str:
         return self.text
@@ -171,6 +171,11 @@ def _split_revision(rest: str, text: str) -> tuple[str, str]:
     if not _HF_REVISION.match(revision) or ".." in revision or "//" in revision or revision.endswith(("/", ".lock")):
         raise ValueError(f"expected a branch, tag, commit or refs/pr/N after @ (any other / in it as %2F), found {raw[:80]!r} in {text[:120]!r}")
     return revision, rest[len(raw) :]
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a full commit: 40 lower-case hex digits, which can't move."""
+    return bool(_COMMIT.match(revision))
 
 
 def is_repo_id(text: str) -> bool:
