@@ -1,0 +1,196 @@
+"""Faults that put another answer, or other content, in the place of the right one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from modelfetch.demo.body import Body, BytesBody
+from modelfetch.demo.cdn import refusal
+from modelfetch.demo.faults.base import Concern, Fault
+from modelfetch.demo.message import Response, as_json, redirect, text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelfetch.demo.delivery import Delivery
+    from modelfetch.demo.message import Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status(Fault):
+    """Another status instead of the answer."""
+
+    concerns: ClassVar[Concern] = "response"
+    code: int
+    body: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "text/plain; charset=utf-8"
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        """Replace the response."""
+        answer = text(self.code, self.body, *self.headers.items(), kind=self.content_type)
+        return _instead(delivery, answer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimited(Fault):
+    """429 as the Hub sends it; ``wait`` in seconds, and also as Retry-After where ``retry_after`` says so."""
+
+    concerns: ClassVar[Concern] = "response"
+    wait: int = 1
+    kind: str = "resolvers"
+    retry_after: bool = False
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        """Replace the response."""
+        headers = [
+            ("RateLimit", f'"{self.kind}";r=0;t={self.wait}'),
+            ("RateLimit-Policy", f'"fixed window";"{self.kind}";q=3000;w=300'),
+        ]
+        if self.retry_after:
+            headers.append(("Retry-After", str(self.wait)))
+        return _instead(delivery, as_json(429, {"error": "We had to rate limit your IP"}, *headers))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedirectTo(Fault):
+    """A redirect to somewhere else."""
+
+    concerns: ClassVar[Concern] = "response"
+    url: str
+    code: int = 302
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        """Replace the response."""
+        return _instead(delivery, redirect(self.code, self.url))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedirectLoop(Fault):
+    """A redirect to the same address. Add it with ``times=None`` to make it a loop."""
+
+    concerns: ClassVar[Concern] = "response"
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        """Replace the response."""
+        return _instead(delivery, redirect(302, request.target))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HtmlPage(Fault):
+    """A login or error page with status 200 instead of the answer. Like every "file" fault it waits for a file."""
+
+    concerns: ClassVar[Concern] = "file"
+    page: str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Please sign in.</body></html>"
+    content_type: str = "text/html; charset=utf-8"
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        """Replace the response."""
+        return _instead(delivery, text(200, self.page, kind=self.content_type))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonError(Fault):
+    """A JSON error with status 200 instead of a file."""
+
+    concerns: ClassVar[Concern] = "file"
+    message: str = "Something went wrong"
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        """Replace the response."""
+        return _instead(delivery, as_json(200, {"error": self.message}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiredUrl(Fault):
+    """403 as an object store answers a signed URL that has expired. ``Hub.expire_urls`` ends all of them for real."""
+
+    concerns: ClassVar[Concern] = "file"
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        """Replace the response."""
+        return _instead(delivery, refusal(403, "AccessDenied", "Request has expired"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedETag(Fault):
+    """Another ETag than before (None: no ETag at all); conditions are judged by the new one."""
+
+    concerns: ClassVar[Concern] = "file"
+    etag: str | None = '"changed"'
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        """Replace the validator."""
+        return replace(delivery, response=replace(delivery.response, etag=self.etag))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherContent(Fault):
+    """Other bytes instead of the file's, with their own true length and the same validators."""
+
+    concerns: ClassVar[Concern] = "file"
+    content: bytes
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        """Replace the body."""
+        return replace(delivery, response=replace(delivery.response, body=BytesBody(self.content)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truncated(Fault):
+    """The file ends after ``size`` bytes, with a Content-Length that agrees."""
+
+    concerns: ClassVar[Concern] = "file"
+    size: int
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        """Shorten the body."""
+        short = _Shortened(delivery.response.body, self.size)
+        return replace(delivery, response=replace(delivery.response, body=short))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BitFlip(Fault):
+    """One bit of the byte at ``at`` (counted from the file's start) is another."""
+
+    at: int
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        """Damage the body."""
+        damaged = _Flipped(delivery.response.body, self.at)
+        return replace(delivery, response=replace(delivery.response, body=damaged))
+
+
+def _instead(delivery: Delivery, response: Response) -> Delivery:
+    return replace(delivery, response=response)
+
+
+class _Shortened:
+    """The first bytes of another body."""
+
+    def __init__(self, body: Body, size: int) -> None:
+        self._body = body
+        self.size = min(size, body.size)
+        self.sha256 = body.sha256
+
+    def read(self, offset: int, length: int) -> bytes | memoryview:
+        return self._body.read(offset, max(0, min(length, self.size - offset)))
+
+
+class _Flipped:
+    """Another body with one bit changed."""
+
+    def __init__(self, body: Body, at: int) -> None:
+        self._body = body
+        self._at = at
+        self.size = body.size
+        self.sha256 = body.sha256
+
+    def read(self, offset: int, length: int) -> bytes | memoryview:
+        data = self._body.read(offset, length)
+        if not offset <= self._at < offset + len(data):
+            return data
+        changed = bytearray(data)
+        changed[self._at - offset] ^= 1
+        return bytes(changed)

@@ -1,0 +1,50 @@
+"""Registry models as Ollama's library holds them: a compact manifest and the blobs that it names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from modelfetch.demo.body import Body
+
+MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
+LAYER_TYPE = "application/vnd.ollama.image."
+
+
+@dataclass(slots=True)
+class OllamaModel:
+    """One tag: the manifest's bytes, which its digest is taken from."""
+
+    manifest: bytes
+
+    @property
+    def digest(self) -> str:
+        """``sha256:`` and the hash of the manifest's bytes."""
+        return "sha256:" + hashlib.sha256(self.manifest).hexdigest()
+
+
+def model_key(name: str) -> str:
+    """``NAMESPACE/MODEL:TAG`` in full, from a name that may leave out the library and the tag."""
+    path, _, tag = name.partition(":")
+    return f"{path if '/' in path else 'library/' + path}:{tag or 'latest'}"
+
+
+def build_manifest(config: Body, layers: Iterable[tuple[str, Body]]) -> bytes:
+    """The manifest's bytes: compact JSON without a final newline, keys in the order that the library uses."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": _descriptor(CONFIG_TYPE, config),
+        "layers": [_descriptor(kind if "/" in kind else LAYER_TYPE + kind, body) for kind, body in layers],
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _descriptor(media_type: str, body: Body) -> dict[str, str | int]:
+    return {"mediaType": media_type, "digest": f"sha256:{body.sha256}", "size": body.size}
