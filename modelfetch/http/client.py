@@ -1,0 +1,209 @@
+"""The one HTTP client: redirects by hand, credentials by host, typed errors."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import ModelfetchError, SettingError, UnreachableError
+from modelfetch.http.hops import MAX_REDIRECTS, REDIRECTS, AllowHttp, check_first, method_after, next_hop, rewrite
+from modelfetch.http.response import Response
+from modelfetch.http.types import Authenticator, Reply, Timeouts, redact
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping, Sequence
+
+    import httpx
+
+    from modelfetch.cancel import Cancel
+    from modelfetch.http.wire import Wire
+
+USER_AGENT = "modelfetch/0.1"
+_METADATA_LIMIT = 8 * 2**20
+_OWN = frozenset({"authorization", "cookie", "proxy-authorization"})
+"""Header fields that only the first hop of a request may see."""
+
+
+class Http:
+    """Sends requests from any number of threads.
+
+    Args:
+        allow_http: Tells whether a host and port may be asked without TLS; loopback always may.
+        rewrites: Pairs of URL prefixes, old and new, applied before a request is sent.
+        auth: Where credentials come from, host by host.
+        timeouts: In seconds.
+        user_agent: What the servers are told.
+    """
+
+    def __init__(
+        self,
+        *,
+        allow_http: AllowHttp = lambda _host, _port: False,
+        rewrites: Sequence[tuple[str, str]] = (),
+        auth: Authenticator | None = None,
+        timeouts: Timeouts | None = None,
+        user_agent: str = USER_AGENT,
+    ) -> None:
+        self._allow_http = allow_http
+        self._rewrites = tuple(rewrites)
+        self._auth = auth
+        self.timeouts = timeouts or Timeouts()
+        self._user_agent = user_agent
+        self._lock = threading.Lock()
+        self._idle: dict[str, list[Wire]] = {"http": [], "https": []}
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._closed = False
+        self.requests = 0
+        """How many requests were sent so far, redirects included; others who send some may add theirs by `count`."""
+
+    def count(self, number: int = 1) -> None:
+        """Add requests to the count."""
+        with self._lock:
+            self.requests += number
+
+    def open(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        cancel: Cancel | None = None,
+    ) -> Response:
+        """Send a request, follow its redirects (at most 10) and return the first other answer, whatever its status.
+
+        Raises:
+            UnreachableError: No answer (``unreachable``, ``timeout``, ``certificate``), a broken one
+                (``bad-response``), or a redirect that may not be followed (``insecure-redirect``,
+                ``too-many-redirects``).
+            SettingError: The URL is plain HTTP to a host that is not allowed (``insecure-http``).
+            CredentialsError: A proxy wants credentials.
+            InterruptedSync: It was cancelled.
+        """
+        url = rewrite(url, self._rewrites)
+        check_first(url, self._allow_http)
+        own = dict(headers or {})
+        asked_again = False
+        hops = 0
+        while True:
+            response = self._ask(method, url, own, data, cancel)
+            if response.status in (401, 403) and not asked_again and self._renewed(response):
+                asked_again = True
+                response.drain()
+                continue
+            location = response.headers.get("location")
+            if response.status not in REDIRECTS or location is None:
+                return response
+            response.drain()
+            hops += 1
+            if hops > MAX_REDIRECTS:
+                raise UnreachableError(f"{redact(url)}: too many redirects", code="too-many-redirects", permanent=True)
+            target = next_hop(url, location, self._allow_http)
+            method, data = _carry(response.status, method, data)
+            own = {name: value for name, value in own.items() if name.lower() not in _OWN}
+            url = target
+
+    def get(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        limit: int = _METADATA_LIMIT,
+        cancel: Cancel | None = None,
+    ) -> Reply:
+        """Ask and read the whole answer, which may have `limit` bytes; raises as `open` does, statuses are returned."""
+        with self.open(method, url, headers=headers, data=data, cancel=cancel) as response:
+            body = response.read(limit)
+        return Reply(status=response.status, headers=response.headers, body=body, url=response.url)
+
+    def close(self) -> None:
+        """Close all connections that are idle, and from now on each one that becomes so."""
+        with self._lock:
+            self._closed = True
+            wires = [wire for idle in self._idle.values() for wire in idle]
+            for idle in self._idle.values():
+                idle.clear()
+        for wire in wires:
+            wire.close()
+
+    def _renewed(self, response: Response) -> bool:
+        return self._auth is not None and self._auth.challenged(response.url, response.status, response.headers, self)
+
+    def _ask(
+        self, method: str, url: str, own: Mapping[str, str], data: bytes | None, cancel: Cancel | None
+    ) -> Response:
+        """One hop: the answer, whatever it is."""
+        if cancel is not None:
+            cancel.check()
+        fields = dict(self._auth.headers(url)) if self._auth is not None else {}
+        fields.update(own)
+        wire = self._take(url.partition(":")[0].lower())
+        withdraw = cancel.on_cancel(wire.watch.end) if cancel is not None else _nothing
+        try:
+            response = self._send(wire, method, url, fields, data)
+        except BaseException as error:
+            withdraw()
+            wire.close()
+            if cancel is not None and isinstance(error, Exception):
+                cancel.check()
+            raise
+        return Response(
+            response,
+            url=url,
+            translate=lambda error: _translate(error, url),
+            cancel=cancel,
+            release=lambda: self._release(wire, withdraw),
+        )
+
+    def _send(self, wire: Wire, method: str, url: str, fields: dict[str, str], data: bytes | None) -> httpx.Response:
+        import httpx
+
+        from modelfetch.http.wire import is_stale
+
+        for last in (False, True):
+            self.count()
+            try:
+                return wire.send(method, url, fields, data)
+            except (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict, OSError, ValueError) as error:
+                if last or method not in ("GET", "HEAD") or not is_stale(error):
+                    raise _translate(error, url) from error
+        raise AssertionError("unreachable")
+
+    def _take(self, scheme: str) -> Wire:
+        from modelfetch.http import wire
+
+        with self._lock:
+            if self._idle[scheme]:
+                return self._idle[scheme].pop()
+            if scheme not in self._contexts:
+                self._contexts[scheme] = wire.tls_context() if scheme == "https" else wire.clear_context()
+        try:
+            return wire.Wire(scheme, self._contexts[scheme], self.timeouts, self._user_agent)
+        except (ImportError, ValueError) as error:
+            raise SettingError(f"the proxy that the environment names can't be used: {error}") from None
+
+    def _release(self, wire: Wire, withdraw: Callable[[], None]) -> None:
+        withdraw()
+        with self._lock:
+            if not self._closed and not wire.watch.shut.is_set():
+                self._idle[wire.scheme].append(wire)
+                return
+        wire.close()
+
+
+def _carry(status: int, method: str, data: bytes | None) -> tuple[str, bytes | None]:
+    after = method_after(status, method)
+    return after, data if after == method else None
+
+
+def _translate(error: Exception, url: str) -> ModelfetchError:
+    from modelfetch.http.wire import translate
+
+    return translate(error, url)
+
+
+def _nothing() -> None:
+    """What there is to withdraw where nothing was registered."""

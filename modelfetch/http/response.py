@@ -1,0 +1,165 @@
+"""An answer whose body is still on its way."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import TYPE_CHECKING, Self
+
+from modelfetch.errors import UnreachableError
+from modelfetch.http.types import Headers, redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    import httpx
+
+    from modelfetch.cancel import Cancel
+
+_DRAIN = 64 * 1024
+
+
+class Response:
+    """Status, headers and a body to read; close it, or use it as a context manager.
+
+    Args:
+        inner: httpx's answer, its body unread.
+        url: Where it came from in the end; it may be signed: show it by `redact`.
+        translate: Makes httpx's errors typed.
+        cancel: What may end it.
+        release: Called once when it is closed.
+    """
+
+    def __init__(
+        self,
+        inner: httpx.Response,
+        *,
+        url: str,
+        translate: Callable[[Exception], Exception],
+        cancel: Cancel | None,
+        release: Callable[[], None],
+    ) -> None:
+        self._inner = inner
+        self._translate = translate
+        self._cancel = cancel
+        self._release: Callable[[], None] | None = release
+        self._pieces: Iterator[bytes] | None = None
+        self.url = url
+        self.status: int = inner.status_code
+        self.headers = Headers(inner.headers.multi_items())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Response({self.status}, {redact(self.url)})"
+
+    @property
+    def length(self) -> int | None:
+        """The Content-Length in bytes, None where there is none that can be believed."""
+        value = self.headers.get("content-length", "")
+        if "transfer-encoding" in self.headers or not (value.isascii() and value.isdigit() and len(value) < 20):
+            return None
+        return int(value)
+
+    @property
+    def encoding(self) -> str | None:
+        """The content coding, None when the body is as it is (``identity``)."""
+        value = self.headers.get("content-encoding", "").strip().lower()
+        return None if value in ("", "identity") else value
+
+    def iter_raw(self) -> Iterator[bytes]:
+        """The body as it comes, in pieces of at most 256 KiB, codings not undone.
+
+        Raises:
+            UnreachableError: The connection broke or stalled (retryable).
+            InterruptedSync: It was cancelled.
+        """
+        # Held, for httpx closes the connection when its iterator is dropped, and the pump reads on from the socket.
+        self._pieces = self._pieces or self._inner.iter_raw()
+        return self._guarded(self._pieces)
+
+    def iter_decoded(self) -> Iterator[bytes]:
+        """The body with its content coding undone; raises as `iter_raw` does."""
+        return self._guarded(self._inner.iter_bytes())
+
+    def _guarded(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        import httpx
+
+        while True:
+            try:
+                piece = next(pieces, None)
+            except (httpx.HTTPError, httpx.StreamError, OSError, ValueError) as error:
+                if self._cancel is not None:
+                    self._cancel.check()
+                raise self._translate(error) from error
+            if self._cancel is not None:
+                self._cancel.check()
+            if piece is None:
+                return
+            yield piece
+
+    def socket(self) -> socket.socket | None:
+        """The socket, where the rest of the body may be read from it after the first piece of `iter_raw`.
+
+        That is so for HTTP/1.1 with a Content-Length, no coding, and at most one layer of TLS. Afterwards `close` ends
+        the connection.
+        """
+        if self.status not in (200, 206) or self.length is None or self.encoding is not None:
+            return None
+        if self._inner.http_version != "HTTP/1.1":
+            return None
+        stream = self._inner.extensions.get("network_stream")
+        if stream is None:
+            return None
+        sock = stream.get_extra_info("socket")
+        if not isinstance(sock, socket.socket) or (
+            self.url.startswith("https:") and not isinstance(sock, ssl.SSLSocket)
+        ):
+            return None
+        # TLS inside an https proxy's TLS is an SSLObject: then the socket is the outer layer's.
+        return None if isinstance(stream.get_extra_info("ssl_object"), ssl.SSLObject) else sock
+
+    def read(self, limit: int) -> bytes:
+        """The whole body, decoded.
+
+        Raises:
+            UnreachableError: It is longer than `limit` bytes (``bad-response``), or broke off.
+        """
+        parts: list[bytes] = []
+        size = 0
+        for piece in self.iter_decoded():
+            size += len(piece)
+            if size > limit:
+                raise UnreachableError(
+                    f"{redact(self.url)} answered with more than {limit} bytes", code="bad-response", permanent=True
+                )
+            parts.append(piece)
+        return b"".join(parts)
+
+    def drain(self) -> None:
+        """Read a short body to its end, so that the connection can be used again; then close."""
+        try:
+            length = self.length
+            if length is not None and length <= _DRAIN:
+                for _ in self.iter_raw():
+                    pass
+        except UnreachableError:
+            pass
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End it; the connection lives on only where the body was read to its end. Any number of times."""
+        release, self._release = self._release, None
+        if release is not None:
+            try:
+                self._inner.close()
+            finally:
+                release()

@@ -1,0 +1,118 @@
+"""From an HTTP status to a typed error, in one place."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Protocol
+
+from modelfetch.errors import (
+    CredentialsError,
+    ModelfetchError,
+    NotFoundError,
+    RetryLaterError,
+    UnreachableError,
+)
+from modelfetch.http.types import Headers, redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class HasStatus(Protocol):
+    """What a `Reply` and a `Response` have in common."""
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The header fields."""
+
+    @property
+    def url(self) -> str:
+        """Where the answer came from."""
+
+
+class RateLimitedError(RetryLaterError):
+    """A source says that it was asked too often; ``retry_after`` is in seconds, None when it doesn't say."""
+
+    def __init__(self, message: str, *, retry_after: float | None, uri: str | None = None) -> None:
+        super().__init__(message, code="rate-limited", uri=uri, permanent=False)
+        self.retry_after = retry_after
+
+
+class ServerError(UnreachableError):
+    """A source failed and may work later; ``retry_after`` is in seconds, None when it doesn't say."""
+
+    default_code = "server-error"
+
+    def __init__(self, message: str, *, retry_after: float | None, uri: str | None = None) -> None:
+        super().__init__(message, uri=uri, permanent=False)
+        self.retry_after = retry_after
+
+
+def retry_after(headers: Mapping[str, str], *, now: Callable[[], float] = time.time) -> float | None:
+    """Seconds until a source wants to be asked again, from ``Retry-After`` (seconds or a date) or ``RateLimit: …;t=``.
+
+    Sources: RFC 9110, section 10.2.3; the Hub's rate-limit documentation for ``RateLimit``.
+    """
+    fields = Headers(headers)
+    value = fields.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(min(int(value[:12]), 10**9))
+    if value:
+        try:
+            date = parsedate_to_datetime(value)
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        return max(0.0, date.timestamp() - now())
+    for part in fields.get("ratelimit", "").replace(",", ";").split(";"):
+        name, _, number = part.strip().partition("=")
+        if name == "t" and number.isascii() and number.isdigit():
+            return float(min(int(number[:12]), 10**9))
+    return None
+
+
+def check_status(reply: HasStatus, *, what: str, uri: str | None) -> None:
+    """Do nothing for a 2xx; else raise what the status means.
+
+    Args:
+        reply: The answer.
+        what: What was asked for, as the message shows it.
+        uri: The URI concerned.
+
+    Raises:
+        CredentialsError: 401 (``missing-or-private``), 403 (``forbidden``), 407 (``proxy-credentials``).
+        NotFoundError: 404, 410.
+        RateLimitedError: 429; its ``retry_after`` is in seconds.
+        ServerError: 408, 425, 5xx; may be asked again.
+        UnreachableError: Any other status (``bad-response``, permanent).
+    """
+    if not 200 <= reply.status < 300:
+        raise status_error(reply, what=what, uri=uri)
+
+
+def status_error(reply: HasStatus, *, what: str, uri: str | None) -> ModelfetchError:
+    """The typed error of a status that is no success; see `check_status`."""
+    status, host = reply.status, redact(reply.url)
+    said = f"{host} answered {status} for {what}"
+    if status == 401:
+        hint = "it does not exist, or it is private: check the name, or set a token for this host"
+        return CredentialsError(said, code="missing-or-private", uri=uri, hint=hint)
+    if status == 403:
+        hint = "the credentials for this host do not reach it, or its terms were not accepted"
+        return CredentialsError(said, code="forbidden", uri=uri, hint=hint)
+    if status == 407:
+        return CredentialsError(said, code="proxy-credentials", uri=uri, hint="the proxy wants a user and password")
+    if status in (404, 410):
+        return NotFoundError(said, uri=uri)
+    if status == 429:
+        return RateLimitedError(said, retry_after=retry_after(reply.headers), uri=uri)
+    if status in (408, 425) or status >= 500:
+        return ServerError(said, retry_after=retry_after(reply.headers), uri=uri)
+    return UnreachableError(said, code="bad-response", uri=uri, permanent=True)

@@ -1,0 +1,274 @@
+"""httpx and what lies below it: one client for one request at a time, whose sockets can be shut from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import httpcore
+import httpx
+
+from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, SettingError, UnreachableError
+from modelfetch.http.types import Timeouts, redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+READ_SIZE = 256 * 1024
+"""Bytes per read of a body that goes through httpx: four times its own figure, which costs a third of the speed."""
+
+_KEEPALIVE = 60.0
+
+
+class Watch:
+    """What bounds the request that a wire has under way: a deadline for its headers, and a way to end its waiting."""
+
+    def __init__(self) -> None:
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._deadline: float | None = None
+        self.shut = threading.Event()
+
+    def begin(self, seconds: float) -> None:
+        """Start a request whose headers have to be there after so many seconds."""
+        self._deadline = time.monotonic() + seconds
+
+    def headers_arrived(self) -> None:
+        """From here on only the idle time-out counts."""
+        self._deadline = None
+
+    def bound(self, timeout: float | None) -> float | None:
+        """The time-out of one read, cut to the deadline."""
+        if self._deadline is None:
+            return timeout
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("the headers took too long")
+        return left if timeout is None else min(timeout, left)
+
+    def add(self, sock: object) -> None:
+        """Remember a socket of this wire."""
+        if isinstance(sock, socket.socket):
+            with self._lock:
+                self._sockets.add(sock)
+            if self.shut.is_set():
+                shut_down(sock)
+
+    def end(self) -> None:
+        """Make every blocked read of this wire return at once; callable from any thread."""
+        self.shut.set()
+        with self._lock:
+            sockets = list(self._sockets)
+        for sock in sockets:
+            shut_down(sock)
+
+
+def shut_down(sock: socket.socket) -> None:
+    """Shut a connection down so that a read that blocks on it ends.
+
+    The base class's method is called: that of ``SSLSocket`` would drop the TLS layer, and a read that comes after it
+    would hand out the encrypted bytes.
+    """
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _Stream(httpcore.NetworkStream):
+    """httpcore's own stream with larger reads and the watch's deadline."""
+
+    def __init__(self, inner: httpcore.NetworkStream, watch: Watch) -> None:
+        self._inner = inner
+        self._watch = watch
+        watch.add(inner.get_extra_info("socket"))
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max(max_bytes, READ_SIZE), self._watch.bound(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, timeout)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        attempt = _Attempt(lambda: self._inner.start_tls(ssl_context, server_hostname, timeout))
+        return _Stream(attempt.result(self._watch, timeout), self._watch)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _Backend(httpcore.NetworkBackend):
+    """Connects in a thread beside the caller's, so that neither a name server nor a silent host holds up the end."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        attempt = _Attempt(lambda: self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
+        return _Stream(attempt.result(self._watch, timeout), self._watch)
+
+
+class _Attempt:
+    """One connection, or its TLS, being made in a thread of its own."""
+
+    def __init__(self, connect: Callable[[], httpcore.NetworkStream]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._given_up = False
+        self._stream: httpcore.NetworkStream | None = None
+        self._error: BaseException | None = None
+        threading.Thread(target=self._run, name="modelfetch-connect", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            stream = self._connect()
+        except BaseException as error:
+            self._error = error
+        else:
+            with self._lock:
+                if self._given_up:
+                    stream.close()
+                else:
+                    self._stream = stream
+        self._done.set()
+
+    def result(self, watch: Watch, timeout: float | None) -> httpcore.NetworkStream:
+        """The stream, once connected.
+
+        Raises:
+            httpcore.ConnectTimeout: It took longer than `timeout` seconds, name resolution included.
+            httpcore.ConnectError: It failed, or the watch was ended.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._done.wait(0.05 if deadline is None else max(0.0, min(0.05, deadline - time.monotonic()))):
+            late = deadline is not None and time.monotonic() >= deadline
+            if late or watch.shut.is_set():
+                with self._lock:
+                    if self._stream is None:
+                        self._given_up = True
+                        break
+        if self._error is not None:
+            raise self._error
+        if self._stream is None:
+            raise httpcore.ConnectError("ended") if watch.shut.is_set() else httpcore.ConnectTimeout("timed out")
+        return self._stream
+
+
+class Wire:
+    """An httpx client that serves one request at a time.
+
+    One client shared by many threads slows down as their number rises (measured: docs/benchmarks.md), so each
+    request under way has one of its own, and idle ones are used again for their open connections.
+    """
+
+    def __init__(self, scheme: str, context: ssl.SSLContext, timeouts: Timeouts, user_agent: str) -> None:
+        self.scheme = scheme
+        self.watch = Watch()
+        self._timeouts = timeouts
+        self._client = httpx.Client(
+            verify=context,
+            follow_redirects=False,
+            timeout=httpx.Timeout(timeouts.idle, connect=timeouts.connect),
+            limits=httpx.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=_KEEPALIVE),
+            headers={"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"},
+        )
+        backend = _Backend(self.watch)
+        for transport in (self._client._transport, *self._client._mounts.values()):
+            # httpcore takes a backend, httpx has no way to name one; without it, proxies from the environment included,
+            # everything works but reads are smaller and a cancelled connect lasts until its time-out.
+            pool = getattr(transport, "_pool", None)
+            if pool is not None:
+                pool._network_backend = backend
+
+    def send(self, method: str, url: str, headers: dict[str, str], data: bytes | None) -> httpx.Response:
+        """Send one request and return when the headers of its answer are there.
+
+        Raises:
+            httpx.HTTPError, httpx.InvalidURL: As httpx does; `translate` makes them typed.
+        """
+        self.watch.begin(self._timeouts.connect + self._timeouts.headers)
+        request = self._client.build_request(method, url, headers=headers, content=data)
+        self._client.cookies.clear()  # a cookie set by one hop is nobody else's business
+        response = self._client.send(request, stream=True)
+        self.watch.headers_arrived()
+        return response
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
+
+
+def tls_context() -> ssl.SSLContext:
+    """What certificates are checked against: SSL_CERT_FILE, SSL_CERT_DIR, else certifi's list.
+
+    Raises:
+        SettingError: The file or folder that the environment names can't be read.
+    """
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise SettingError(f"SSL_CERT_FILE or SSL_CERT_DIR can't be read: {error}") from None
+
+
+def clear_context() -> ssl.SSLContext:
+    """A context for clients that speak plain HTTP: it trusts nobody, and costs no list of authorities."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def is_stale(error: Exception) -> bool:
+    """Whether a server closed an idle connection in the moment when it was used again."""
+    return isinstance(error, httpx.RemoteProtocolError) and "without sending a response" in str(error)
+
+
+def translate(error: Exception, url: str) -> ModelfetchError:
+    """The typed error for anything that httpx raises (the tree is in its ``_exceptions.py``)."""
+    where = redact(url)
+    certificate = _certificate_problem(error)
+    if certificate is not None:
+        hint = "SSL_CERT_FILE names a file of authorities to trust"
+        return UnreachableError(f"{where}: {certificate}", code="certificate", permanent=True, hint=hint)
+    if isinstance(error, ModelfetchError | InterruptedSync):
+        return error
+    if isinstance(error, httpx.TimeoutException):
+        kind = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no answer"
+        return UnreachableError(f"{where}: {kind} in time", code="timeout")
+    if isinstance(error, httpx.ProxyError):
+        said = str(error)
+        if said.startswith("407"):
+            return CredentialsError(f"the proxy on the way to {where} wants credentials", code="proxy-credentials")
+        return UnreachableError(f"the proxy on the way to {where} failed: {said}")
+    if isinstance(
+        error, httpx.UnsupportedProtocol | httpx.InvalidURL | httpx.LocalProtocolError | httpx.CookieConflict
+    ):
+        return UnreachableError(f"{where}: {error}", code="bad-response", permanent=True)
+    if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError):
+        return UnreachableError(f"{where}: {str(error) or 'broken answer'}", code="bad-response")
+    return UnreachableError(f"{where}: {str(error) or type(error).__name__}")
+
+
+def _certificate_problem(error: BaseException | None) -> str | None:
+    """What was wrong with a certificate, where that is why a connection failed."""
+    for _ in range(12):
+        if error is None:
+            return None
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"the certificate is not valid: {error.verify_message or error.reason}"
+        error = error.__cause__ or error.__context__
+    return None
