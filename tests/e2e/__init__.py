@@ -1,0 +1,1 @@
+"""Tests with the real consumers and peers; `make e2e` runs them."""
