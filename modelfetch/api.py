@@ -1,0 +1,173 @@
+"""The Python face, and what the commands call: options and an environment in, a `Report` out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from modelfetch.cancel import Cancel
+from modelfetch.choose import choose, read
+from modelfetch.errors import ModelfetchError
+from modelfetch.events import Sink, discard
+from modelfetch.report import Report, failed
+from modelfetch.session import Options, Session
+from modelfetch.settings import Settings
+from modelfetch.sync import preview_manifests, sync_manifests
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+
+    from modelfetch.manifest.model import Manifest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Which manifests, with which options, in which environment.
+
+    ``tier_variable`` names the environment variable that gave ``tier``; None when the caller did.
+    """
+
+    options: Options
+    tier: str | None = None
+    manifests: tuple[Path, ...] = ()
+    tier_variable: str | None = None
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+
+async def perform(
+    request: Request,
+    work: Callable[[Sequence[Manifest], Session], Awaitable[Report]],
+    *,
+    sink: Sink = discard,
+    cancel: Cancel | None = None,
+) -> Report:
+    """Read the manifests and do the work on them; whatever goes wrong is in the report, nothing typed escapes."""
+    cancel = cancel or Cancel()
+    tier = request.tier
+    try:
+        settings = Settings.from_env(request.environ)
+        choice = choose(
+            tier=request.tier,
+            manifests=request.manifests,
+            settings=settings,
+            environ=request.environ,
+            tier_variable=request.tier_variable,
+        )
+        tier = choice.tier
+        manifests = await asyncio.to_thread(read, choice, settings=settings, environ=request.environ, sink=sink)
+        with _demo(choice.tier, settings, request.environ) as settings:
+            session = Session(request.options, settings, sink=sink, cancel=cancel)
+            try:
+                return await work(manifests, session)
+            finally:
+                await session.close()
+    except ModelfetchError as error:
+        return failed([error], tier=tier, root=str(request.options.root))
+    except asyncio.CancelledError:
+        if not cancel.is_set():
+            raise
+        return failed([cancel.error()], tier=tier, root=str(request.options.root))
+
+
+@contextlib.contextmanager
+def _demo(tier: str | None, settings: Settings, environ: Mapping[str, str]) -> Iterator[Settings]:
+    """For the tier ``demo``: a hub of its own on loopback, named by settings as any mirror would be."""
+    if tier != "demo":
+        yield settings
+        return
+    from modelfetch.demo.tier import demo_environment
+
+    with demo_environment() as overlay:
+        yield Settings.from_env({**environ, **overlay})
+
+
+async def sync_async(
+    *,
+    tier: str | None = None,
+    manifest: str | Path | Sequence[str | Path] | None = None,
+    events: Sink = discard,
+    **options: Any,
+) -> Report:
+    """Make everything that a tier or manifest asks for present, verified and in place.
+
+    Args:
+        tier: A tier's name, such as ``"16g"``.
+        manifest: One or several manifest files instead.
+        events: Called with each `modelfetch.events.Event`, from any thread.
+        **options: Any field of `modelfetch.session.Options`: ``root``, ``store``, ``consumers``, ``offline``, …
+
+    Returns:
+        The report, also when it failed: see ``ok``, ``exit_code``, ``errors`` and ``raise_for_error()``.
+
+    Raises:
+        TypeError: An option does not exist.
+    """
+    return await perform(_request(tier, manifest, options), sync_manifests, sink=events)
+
+
+def sync(
+    *,
+    tier: str | None = None,
+    manifest: str | Path | Sequence[str | Path] | None = None,
+    events: Sink = discard,
+    **options: Any,
+) -> Report:
+    """`sync_async` for callers without an event loop; it also works where one is running already (a notebook)."""
+    return run_anywhere(lambda: sync_async(tier=tier, manifest=manifest, events=events, **options))
+
+
+async def plan_async(*, tier: str | None = None, manifest: str | Path | Sequence[str | Path] | None = None, **options: Any) -> Report:
+    """What `sync_async` would do, and every problem that can be foreseen; no body is fetched."""
+
+    async def work(manifests: Sequence[Manifest], session: Session) -> Report:
+        return (await preview_manifests(manifests, session))[0]
+
+    return await perform(_request(tier, manifest, options), work)
+
+
+def _request(tier: str | None, manifest: str | Path | Sequence[str | Path] | None, options: Mapping[str, Any]) -> Request:
+    files = [manifest] if isinstance(manifest, (str, Path)) else list(manifest or ())
+    if tier is not None and files:
+        raise TypeError("either tier or manifest, not both")
+    given = dict(options)
+    for name in ("root", "store"):
+        if given.get(name) is not None:
+            given[name] = Path(given[name])
+    if isinstance(given.get("consumers"), str):
+        given["consumers"] = (given["consumers"],)
+    return Request(options=Options(**given), tier=tier, manifests=tuple(Path(file) for file in files))
+
+
+def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
+    """Run a coroutine to its end: here where no loop runs, else in a thread with a loop of its own."""
+
+    async def main() -> T:
+        return await start()
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main())
+    result: list[T] = []
+    errors: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            result.append(asyncio.run(main()))
+        except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread below
+            errors.append(error)
+
+    thread = threading.Thread(target=target, name="modelfetch", daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return result[0]

@@ -1,0 +1,190 @@
+"""Carrying a plan out: the bytes of each model at hand, then each consumer's placements."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from modelfetch.artifacts import Resolution
+from modelfetch.errors import InterruptedSync, ModelfetchError
+from modelfetch.layouts import How
+from modelfetch.place import Act, Job, Order, State
+from modelfetch.place.unpack import unpack
+from modelfetch.plan import ModelPlan, freeze, jobs_for
+from modelfetch.receipts import read_receipt
+from modelfetch.resolve import mirrors_of
+from modelfetch.transfer import Fetched
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from modelfetch.artifacts import Artifact
+    from modelfetch.session import Session
+    from modelfetch.store import Blob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a plan: what was fetched by artifact URI, the error that ended it (None: none, or never begun).
+
+    ``done`` tells that everything is in place; ``preview`` that nothing was tried.
+    """
+
+    plan: ModelPlan
+    fetched: Mapping[str, Fetched] = field(default_factory=dict)
+    error: ModelfetchError | None = None
+    done: bool = False
+    preview: bool = False
+
+
+async def carry_out(plans: Sequence[ModelPlan], session: Session) -> list[Outcome]:
+    """Carry all plans out side by side. The first failure ends the others, unless ``keep_going`` was asked for."""
+    work = _Work(plans, session)
+    tasks = [asyncio.create_task(work.model(plan), name=plan.item.model.name) for plan in plans]
+    try:
+        pending: set[asyncio.Task[Outcome]] = set(tasks)
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            if not session.options.keep_going and any(_is_failure(task.result()) for task in done):
+                break
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await work.close()
+    return [_outcome(task, plan) for task, plan in zip(tasks, plans, strict=True)]
+
+
+def _is_failure(outcome: Outcome) -> bool:
+    if outcome.error is None:
+        return False
+    return not outcome.plan.item.model.optional or isinstance(outcome.error, InterruptedSync)
+
+
+def _outcome(task: asyncio.Task[Outcome], plan: ModelPlan) -> Outcome:
+    if task.cancelled():
+        return Outcome(plan=plan)
+    if error := task.exception():
+        raise error
+    return task.result()
+
+
+class _Work:
+    """The plans of one run; two models that want the same bytes share one transfer."""
+
+    def __init__(self, plans: Sequence[ModelPlan], session: Session) -> None:
+        self._plans = plans
+        self._session = session
+        self._shared: dict[str, asyncio.Task[Fetched]] = {}
+
+    async def model(self, plan: ModelPlan) -> Outcome:
+        """One model, whole: bytes, then each consumer's placements."""
+        fetched: dict[str, Fetched] = {}
+        try:
+            if plan.errors:
+                return Outcome(plan=plan, error=plan.errors[0])
+            if plan.complete:
+                return Outcome(plan=plan, done=True)
+            missing = plan.missing()
+            results = await asyncio.gather(*(self._at_hand(plan, a) for a in missing), return_exceptions=True)
+            for artifact, result in zip(missing, results, strict=True):
+                if isinstance(result, Fetched):
+                    fetched[artifact.uri] = result
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+            for consumer in plan.item.consumers:
+                await asyncio.to_thread(self._place, _settled(plan, fetched), consumer, fetched)
+        except ModelfetchError as error:
+            error.about(model=plan.item.model.name, uri=str(plan.item.model.source))
+            return Outcome(plan=plan, fetched=fetched, error=error)
+        return Outcome(plan=plan, fetched=fetched, done=True)
+
+    async def close(self) -> None:
+        """End the transfers that nobody waits for any more."""
+        for task in self._shared.values():
+            task.cancel()
+        await asyncio.gather(*self._shared.values(), return_exceptions=True)
+
+    async def _at_hand(self, plan: ModelPlan, artifact: Artifact) -> Fetched:
+        key = str(artifact.digest or artifact.uri)
+        task = self._shared.get(key)
+        if task is None:
+            task = self._shared[key] = asyncio.create_task(self._obtain(plan, artifact))
+            return await asyncio.shield(task)
+        fetched = await asyncio.shield(task)
+        return replace(fetched, action="present", bytes_fetched=0)
+
+    async def _obtain(self, plan: ModelPlan, artifact: Artifact) -> Fetched:
+        """The blob of an artifact: known content, the store, another consumer's file, else the sources."""
+        found = await asyncio.to_thread(self._on_disk, artifact)
+        if found is not None:
+            return found
+        label = f"{plan.item.model.name}: {artifact.path.rpartition('/')[2]}"
+        mirrors = mirrors_of(plan.item, artifact, self._session)
+        return await self._session.engine.fetch(artifact, mirrors, label=label)
+
+    def _on_disk(self, artifact: Artifact) -> Fetched | None:
+        store = self._session.store
+        if artifact.digest is not None and (blob := store.find(artifact.digest, artifact.size)):
+            return _present(blob, artifact)
+        if artifact.content is not None:
+            return _present(store.add_bytes(artifact.content), artifact)
+        for path in self._twins(artifact):
+            if (blob := store.add_file(path, artifact.digest)) is not None:
+                return _present(blob, artifact)
+        return None
+
+    def _twins(self, artifact: Artifact) -> list[Path]:
+        """Files that other placements of this run hold already, right and whole."""
+        if artifact.digest is None:
+            return []
+        return [
+            self._session.options.root / target.placement.path
+            for plan in self._plans
+            for target in plan.targets
+            if target.placement.how in (How.FILE, How.COPY)
+            and target.act is Act.KEEP
+            and target.placement.artifact is not None
+            and target.placement.artifact.digest == artifact.digest
+        ]
+
+    def _place(self, plan: ModelPlan, consumer: str, fetched: Mapping[str, Fetched]) -> None:
+        receipt = read_receipt(self._session.store.path, consumer)
+        jobs: list[Job] = []
+        for job in jobs_for(plan, consumer, receipt):
+            artifact = job.placement.artifact
+            carried = job.placement.how in (How.FILE, How.COPY) and job.archive is None
+            blob = fetched[artifact.uri].blob if carried and artifact and artifact.uri in fetched else None
+            jobs.append(replace(job, blob=blob))
+        for target in plan.targets:
+            if target.consumer == consumer and target.placement.how is How.UNPACK and target.state is not State.READY:
+                archive = fetched[target.placement.artifact.uri].blob  # type: ignore[union-attr]
+                jobs[:0] = unpack(self._session.store, archive, target.placement)
+        item = plan.item
+        self._session.placer.place(
+            Order(consumer=consumer, model=item.model.name, asks=item.asks, jobs=jobs, frozen=freeze(plan))
+        )
+
+
+def _present(blob: Blob, artifact: Artifact) -> Fetched:
+    source = artifact.locations[0].uri if artifact.locations else artifact.uri
+    return Fetched(blob=blob, action="present", bytes_fetched=0, served_by=source)
+
+
+def _settled(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> ModelPlan:
+    """The plan with what is known now: the sha256 and size of each artifact that was fetched."""
+    if plan.resolution is None:
+        return plan
+    known = tuple(
+        replace(a, digest=fetched[a.uri].blob.digest, size=fetched[a.uri].blob.size) if a.uri in fetched else a
+        for a in plan.resolution.artifacts
+    )
+    resolution = Resolution(artifacts=known, revision=plan.resolution.revision, pinned=plan.resolution.pinned)
+    new = {old.uri: now for old, now in zip(plan.resolution.artifacts, known, strict=True)}
+    targets = tuple(
+        replace(t, placement=replace(t.placement, artifact=new[t.placement.artifact.uri])) if t.placement.artifact else t
+        for t in plan.targets
+    )
+    return replace(plan, resolution=resolution, targets=targets)

@@ -1,0 +1,103 @@
+"""Choosing the manifests of a command: from tiers, files and the environment, in the contract's order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import ManifestError, SettingError, UsageError
+from modelfetch.events import Sink, discard
+from modelfetch.manifest.load import load_manifest
+from modelfetch.manifest.tiers import find_tier, list_tiers, normalise_tier
+from modelfetch.overrides import apply_overrides
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What was asked for: the tier's name where one was, and the files to read."""
+
+    tier: str | None
+    files: tuple[Path, ...]
+
+
+def choose(
+    *,
+    tier: str | None,
+    manifests: Sequence[Path],
+    settings: Settings,
+    environ: Mapping[str, str],
+    tier_variable: str | None = None,
+) -> Choice:
+    """Which files to read.
+
+    Args:
+        tier: The tier asked for, by argument or by variable.
+        manifests: Manifest files asked for; they win over a tier that a variable named.
+        settings: Where tiers are looked for.
+        environ: For ``GPU_VRAM_DEFAULT``, asked when nothing else was said.
+        tier_variable: The variable that named ``tier``, None when the caller did.
+
+    Raises:
+        UsageError: The caller's tier does not exist, or nothing was asked for.
+        SettingError: A variable's tier does not exist.
+    """
+    if manifests:
+        return Choice(tier=None, files=tuple(manifests))
+    if tier is None and (default := environ.get("GPU_VRAM_DEFAULT", "").strip()):
+        tier, tier_variable = normalise_tier(default), "GPU_VRAM_DEFAULT"
+    if tier is None:
+        raise UsageError("no tier and no manifest was named", hint=f"--tier NAME, one of: {_names(settings)}")
+    path = find_tier(tier, settings.tiers_dir)
+    if path is not None:
+        return Choice(tier=tier, files=(path,))
+    hint = f"known tiers: {_names(settings)}"
+    if tier_variable is not None:
+        raise SettingError(f"{tier_variable}={tier[:80]}: there is no such tier", code="unknown-tier", hint=hint)
+    raise UsageError(f"there is no tier {tier[:80]!r}", code="unknown-tier", hint=hint)
+
+
+def read(choice: Choice, *, settings: Settings, environ: Mapping[str, str], sink: Sink = discard) -> tuple[Manifest, ...]:
+    """The chosen manifests, with what the stack's variables replace.
+
+    Raises:
+        ManifestError: A file is invalid; all problems of all files together.
+        SettingError: A variable names something that can't be taken.
+    """
+    found: list[Manifest] = []
+    problems = []
+    for file in choice.files:
+        try:
+            found.append(load_manifest(file, allow_http=settings.allows_http, find_tier=lambda name: find_tier(name, settings.tiers_dir)))
+        except ManifestError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise ManifestError(problems)
+    return tuple(
+        apply_overrides(
+            manifest,
+            environ,
+            allow_http=settings.allows_http,
+            other_tiers=lambda: _shipped(settings),
+            sink=sink,
+        )
+        for manifest in found
+    )
+
+
+def _shipped(settings: Settings) -> Iterator[Manifest]:
+    for path in list_tiers(settings.tiers_dir).values():
+        try:
+            yield load_manifest(path, allow_http=settings.allows_http, find_tier=lambda name: find_tier(name, settings.tiers_dir))
+        except ManifestError:
+            continue  # another tier's faults are not this run's
+
+
+def _names(settings: Settings) -> str:
+    return ", ".join(list_tiers(settings.tiers_dir)) or "none found"

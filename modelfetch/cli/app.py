@@ -1,0 +1,86 @@
+"""The group of commands, and the one place where errors become lines and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelfetch.cli.render.errors import show_error
+from modelfetch.errors import InterruptedSync, ModelfetchError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_COMMANDS = {
+    "sync": "Make everything that a tier asks for present, verified and in place.",
+    "plan": "Show what sync would do, and every problem it can foresee.",
+    "status": "Show what is ready, missing, changed or foreign; asks no network.",
+    "fetch": "Fetch one file and verify it.",
+    "tiers": "List the tiers.",
+    "schema": "Print the JSON Schema of manifests.",
+}
+
+
+class _Lazy(click.Group):
+    """A group that imports a command only when it is called: start-up is what an init container pays each time."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"modelfetch.cli.{cmd_name}_command")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="modelfetch", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Every AI model of your stack, fetched once, verified, and in place before a service starts."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a command line; returns the exit code. Nothing but `SystemExit` of the interpreter escapes."""
+    try:
+        result = cli.main(args=list(argv), prog_name="modelfetch", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        return 2
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "modelfetch"
+        show_error(UsageError(error.format_message(), hint=f"`{where} --help` lists what it takes"))
+        return 2
+    except click.ClickException as error:
+        show_error(UsageError(error.format_message()))
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        show_error(InterruptedSync("interrupted", hint="partial work is kept for the next run"))
+        return 130
+    except ModelfetchError as error:
+        show_error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug of ours never shows as a bare traceback
+        return _bug(error, verbose="-v" in argv or "--verbose" in argv)
+    return result if isinstance(result, int) else 0
+
+
+def _bug(error: Exception, *, verbose: bool) -> int:
+    if verbose:
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    text = f"a bug of modelfetch: {type(error).__name__}: {error}"
+    show_error(ModelfetchError(text, hint="please report it, with what `-v` prints"))
+    return 70

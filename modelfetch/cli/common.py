@@ -1,0 +1,139 @@
+"""What the commands share: from click's values to a request, signals, and showing the report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from modelfetch.cancel import Cancel
+from modelfetch.cli.options import EnvOption
+from modelfetch.cli.render.errors import show_errors
+from modelfetch.cli.render.progress import make_progress
+from modelfetch.errors import SettingError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from modelfetch.api import Request
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.report import Report
+    from modelfetch.session import Session
+
+_SIGNALS = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("terminated", 143)}
+
+
+def request_from(ctx: click.Context) -> Request:
+    """The request that a command's values make."""
+    from modelfetch.api import Request
+    from modelfetch.session import Options
+
+    values = ctx.params
+    tier, variable, manifests = _which(ctx)
+    options = Options(
+        root=Path(values["root"]),
+        store=Path(values["store"]) if values.get("store") else None,
+        consumers=tuple(dict.fromkeys(values.get("consumers", ()))),
+        offline=values.get("offline", False),
+        refresh=values.get("refresh", False),
+        require_digests=values.get("require_digests", False),
+        keep_going=values.get("keep_going", False),
+        jobs=values.get("jobs", 4),
+        connections=values.get("connections", 8),
+        limit_rate=values.get("limit_rate"),
+        retries=values.get("retries", 5),
+        lock_timeout=values.get("lock_timeout"),
+        chown=values.get("chown") or _owner(os.environ),
+    )
+    return Request(options=options, tier=tier, manifests=manifests, tier_variable=variable)
+
+
+def _which(ctx: click.Context) -> tuple[str | None, str | None, tuple[Path, ...]]:
+    """The tier, the variable that gave it, and the manifest files, with the contract's precedence."""
+    tier, manifests = ctx.params.get("tier"), tuple(Path(file) for file in ctx.params.get("manifests", ()))
+    tier_said = _is_said(ctx, "tier")
+    if tier and manifests and tier_said and _is_said(ctx, "manifests"):
+        raise UsageError("--tier and --manifest can't be used together", hint="name either a tier or manifest files")
+    if tier and tier_said:
+        return tier, None, ()
+    if manifests:
+        return None, None, manifests
+    return tier, _variable(ctx, "tier"), ()
+
+
+def _is_said(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _variable(ctx: click.Context, name: str) -> str | None:
+    parameter = next(p for p in ctx.command.params if p.name == name)
+    found = parameter.found(ctx) if isinstance(parameter, EnvOption) else None
+    return found[0] if found else None
+
+
+def _owner(environ: Mapping[str, str]) -> tuple[int, int] | None:
+    """PUID and PGID, as many images take them; only root can give files away."""
+    given = {name: environ.get(name, "").strip() for name in ("PUID", "PGID")}
+    for name, value in given.items():
+        if value and not (value.isascii() and value.isdigit() and len(value) < 10):
+            raise SettingError(f"{name}={value[:40]}: expected a number")
+    if not any(given.values()) or os.geteuid() != 0:
+        return None
+    return tuple(int(value) if value else -1 for value in given.values())  # type: ignore[return-value]
+
+
+def perform(ctx: click.Context, work: Callable[[Sequence[Manifest], Session], Awaitable[Report]]) -> Report:
+    """Do the work of a command, with progress on stderr and an end within a second of a signal."""
+    from modelfetch.api import perform as run
+
+    request = request_from(ctx)
+    values = ctx.params
+    progress = make_progress(values.get("progress", "auto"), verbose=values.get("verbose", False), quiet=values.get("quiet", False))
+    try:
+        return run_until_signal(lambda cancel: run(request, work, sink=progress, cancel=cancel))
+    finally:
+        progress.close()
+
+
+def run_until_signal(start: Callable[[Cancel], Awaitable[Report]]) -> Report:
+    """Run to the end, or to SIGINT or SIGTERM: these set the cancel flag, which ends everything that blocks."""
+    cancel = Cancel()
+
+    async def main() -> Report:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(start(cancel))
+        for number, (code, exit_code) in _SIGNALS.items():
+            loop.add_signal_handler(number, _end, cancel, task, code, exit_code)
+        return await task
+
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(main())
+    finally:
+        # Not asyncio.run: it would wait for threads that wait for a server. `main` ends the process instead.
+        if not cancel.is_set():
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+
+
+def _end(cancel: Cancel, task: asyncio.Future[Report], code: str, exit_code: int) -> None:
+    cancel.set(code=code, exit_code=exit_code)
+    task.cancel()
+
+
+def show(report: Report, *, as_json: bool, text: Callable[[], str] | None = None) -> int:
+    """Print a report: JSON or ``text`` on stdout, errors on stderr; returns its exit code."""
+    if as_json:
+        print(json.dumps(report.as_dict()))  # noqa: T201 - data goes to stdout
+    elif text is not None:
+        print(text())  # noqa: T201 - data goes to stdout
+    sys.stdout.flush()
+    show_errors(report.errors)
+    return report.exit_code

@@ -1,0 +1,149 @@
+"""Options that take their value from the command line, then the environment, with the contract's precedence."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from modelfetch.errors import SettingError
+from modelfetch.manifest.model import CONSUMERS
+from modelfetch.units import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class EnvOption(click.Option):
+    """An option that ``MODELFETCH_<COMMAND>_<OPTION>`` and ``MODELFETCH_<OPTION>`` set as well.
+
+    An empty variable is an unset one, lists split at commas, and a bad value is a bad setting (exit 78), where the
+    same value on the command line would be wrong usage (exit 2).
+    """
+
+    def variables(self, ctx: click.Context) -> tuple[str, str]:
+        """The names of the variables, the more specific one first."""
+        option = max(self.opts, key=len).lstrip("-").replace("-", "_").upper()
+        command = (ctx.info_name or "").replace("-", "_").upper()
+        return f"MODELFETCH_{command}_{option}", f"MODELFETCH_{option}"
+
+    def found(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The variable that is set, and its value."""
+        for name in self.variables(ctx):
+            if value := os.environ.get(name, "").strip():
+                return name, value
+        return None
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """The value that the environment gives."""
+        found = self.found(ctx)
+        return found[1] if found else None
+
+    def value_from_envvar(self, ctx: click.Context) -> Any:
+        """The value, as a list where the option may be repeated."""
+        value = self.resolve_envvar_value(ctx)
+        if value is not None and self.multiple:
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    def handle_parse_result(self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]) -> tuple[Any, list[str]]:
+        """Parse as click does; what the environment got wrong is a setting's error."""
+        try:
+            return super().handle_parse_result(ctx, opts, args)
+        except click.BadParameter as error:
+            found = self.found(ctx)
+            if found is None or ctx.get_parameter_source(self.name or "") is not ParameterSource.ENVIRONMENT:
+                raise
+            raise SettingError(f"{found[0]}={found[1]}: {error.format_message()}") from None
+
+
+class Size(click.ParamType):
+    """A number of bytes, ``50MB`` or ``7.5GiB``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Text to bytes."""
+        if isinstance(value, int):
+            return value
+        try:
+            size = parse_size(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if size <= 0:
+            self.fail(f"expected more than nothing, found {value!r}", param, ctx)
+        return size
+
+
+class Owner(click.ParamType):
+    """``UID:GID`` as numbers."""
+
+    name = "uid:gid"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Text to (uid, gid)."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", value)
+        if not match:
+            self.fail(f"expected UID:GID as numbers, found {value!r}", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
+    """An option of `EnvOption`'s kind."""
+    return click.option(*names, cls=EnvOption, **attributes)
+
+
+def combined(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several decorators as one, in reading order."""
+
+    def decorate(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+which = combined(
+    option("--tier", metavar="NAME", help="The tier to work on, such as 16g (`modelfetch tiers` lists them)."),
+    option("--manifest", "manifests", metavar="FILE", multiple=True, help="A manifest file instead of a tier; repeatable."),
+)
+"""Which manifests a command is about."""
+
+where = combined(
+    option("--root", metavar="DIR", default="./files/ai-models", show_default=True, help="Where the models go."),
+    option("--store", metavar="DIR", help="Where verified blobs are kept.  [default: ROOT/.modelfetch]"),
+    option("--for", "consumers", metavar="CONSUMER", multiple=True, type=click.Choice(CONSUMERS), help="Only what this service needs; repeatable."),
+)
+"""Where a command works and for whom."""
+
+how = combined(
+    option("--offline", is_flag=True, help="Ask nobody: fail where something is missing."),
+    option("--refresh", is_flag=True, help="Resolve again what the manifest leaves open."),
+    option("--require-digests", is_flag=True, help="Refuse entries whose bytes the manifest does not pin."),
+    option("--keep-going", is_flag=True, help="Go on with the other models when one fails."),
+)
+"""How strict a command is."""
+
+transfers = combined(
+    option("--jobs", metavar="N", type=click.IntRange(1, 64), default=4, show_default=True, help="Files fetched at once."),
+    option("--connections", metavar="N", type=click.IntRange(1, 64), default=8, show_default=True, help="Connections per file at most."),
+    option("--limit-rate", metavar="SIZE", type=Size(), help="Bytes per second for the whole process, such as 50MB."),
+    option("--retries", metavar="N", type=click.IntRange(0, 100), default=5, show_default=True, help="Tries in a row without progress."),
+    option("--lock-timeout", metavar="SECONDS", type=click.FloatRange(0), help="Wait for another process at most so long."),
+    option("--chown", metavar="UID:GID", type=Owner(), help="Owner of directories and copies."),
+)
+"""How bytes are moved."""
+
+output = combined(
+    option("--progress", type=click.Choice(["auto", "bar", "log", "json", "none"]), default="auto", show_default=True, help="How progress is shown on stderr."),
+    option("--json", "as_json", is_flag=True, help="The report as JSON on stdout."),
+    option("-v", "--verbose", is_flag=True, help="Say more."),
+    option("-q", "--quiet", is_flag=True, help="Say only what went wrong."),
+)
+"""What a command says."""

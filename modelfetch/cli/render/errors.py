@@ -1,0 +1,35 @@
+"""An error as a person reads it: one line that says what, where and why, then a hint."""
+
+from __future__ import annotations
+
+import sys
+
+from modelfetch.errors import ManifestError, ModelfetchError
+from modelfetch.cli.render.text import plain
+
+
+def error_lines(error: ModelfetchError) -> list[str]:
+    """The lines of an error; each problem of a manifest has its own."""
+    if isinstance(error, ManifestError):
+        lines = [f"error: {plain(str(problem))}" for problem in error.problems]
+    else:
+        name = f"{error.model}: " if error.model and error.model not in error.message else ""
+        lines = [f"error: {plain(name + error.message)}"]
+    if error.hint:
+        lines.append(f"hint: {plain(error.hint)}")
+    return lines
+
+
+def show_error(error: ModelfetchError) -> None:
+    """Print an error on stderr."""
+    print("\n".join(error_lines(error)), file=sys.stderr)  # noqa: T201 - this is the terminal's side
+
+
+def show_errors(errors: tuple[ModelfetchError, ...]) -> None:
+    """Print errors on stderr; a hint that several share is printed once, after the last of them."""
+    for number, error in enumerate(errors):
+        following = errors[number + 1] if number + 1 < len(errors) else None
+        lines = error_lines(error)
+        if error.hint and following is not None and following.hint == error.hint:
+            lines = lines[:-1]
+        print("\n".join(lines), file=sys.stderr)  # noqa: T201 - this is the terminal's side

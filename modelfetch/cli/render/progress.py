@@ -1,0 +1,258 @@
+"""Progress on stderr: a bar on a terminal, a line every few seconds elsewhere, or events as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TextIO
+
+from modelfetch import events as ev
+from modelfetch.cli.render.text import plain
+from modelfetch.units import format_seconds, format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LINE_EVERY = 5.0
+"""Seconds between two lines of one running artifact."""
+
+_WINDOW = 15.0
+
+
+@dataclass(slots=True)
+class Running:
+    """An artifact on its way; rates are over the last seconds, so that a stall shows."""
+
+    label: str
+    size: int | None
+    done: int
+    samples: deque[tuple[float, int]] = field(default_factory=deque)
+    said: float = 0.0
+
+    def advance(self, now: float, done: int) -> None:
+        """So many bytes are there now."""
+        self.done = done
+        self.samples.append((now, done))
+        while len(self.samples) > 2 and now - self.samples[0][0] > _WINDOW:
+            self.samples.popleft()
+
+    def rate(self, now: float) -> float:
+        """Bytes per second of late."""
+        if not self.samples:
+            return 0.0
+        then, before = self.samples[0]
+        return (self.done - before) / (now - then) if now - then > 0.05 else 0.0
+
+    def line(self, now: float) -> str:
+        """``label  34 %  2.1 of 6.5 GiB  88 MiB/s  ETA 50s``."""
+        rate = self.rate(now)
+        parts = [self.label]
+        if self.size:
+            parts.append(f"{100 * self.done // self.size} %")
+            parts.append(f"{format_size(self.done)} of {format_size(self.size)}")
+        else:
+            parts.append(format_size(self.done))
+        parts.append(f"{format_size(rate)}/s")
+        if self.size:
+            parts.append(f"ETA {format_seconds((self.size - self.done) / rate)}" if rate > 0 else "ETA unknown")
+        return "  ".join(parts)
+
+
+class Progress:
+    """The base of the renderers: keeps what runs; `show` is what a subclass adds. Safe to call from any thread."""
+
+    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream or sys.stderr
+        self._verbose = verbose
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._running: dict[str, Running] = {}
+
+    def __call__(self, event: ev.Event) -> None:
+        """Take an event."""
+        with self._lock:
+            self._track(event)
+            self.show(event)
+
+    def _track(self, event: ev.Event) -> None:
+        now = self._clock()
+        match event:
+            case ev.TransferStarted():
+                self._running[event.key] = Running(label=event.label, size=event.size, done=event.offset, said=now)
+                self._running[event.key].advance(now, event.offset)
+            case ev.TransferProgress() if event.key in self._running:
+                self._running[event.key].advance(now, event.done)
+            case _:
+                pass
+
+    def show(self, event: ev.Event) -> None:
+        """Show an event."""
+        text = sentence(event, verbose=self._verbose)
+        if text is not None:
+            self.write(text)
+        if isinstance(event, (ev.TransferFinished, ev.TransferEnded)):
+            self._running.pop(event.key, None)
+
+    def write(self, line: str) -> None:
+        """Print a line."""
+        try:
+            self._stream.write(plain(line) + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass  # nobody listens any more: no reason to stop the work
+
+    def close(self) -> None:
+        """No more events come."""
+
+
+class Log(Progress):
+    """Plain lines, without control characters: for a container's log."""
+
+    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic, every: float = LINE_EVERY) -> None:
+        super().__init__(stream, verbose=verbose, clock=clock)
+        self._every = every
+        self._stop = threading.Event()
+        self._ticker: threading.Thread | None = None
+
+    def show(self, event: ev.Event) -> None:
+        """Show an event; the first transfer starts the clock that makes the lines come."""
+        super().show(event)
+        if isinstance(event, ev.TransferStarted) and self._ticker is None:
+            self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
+            self._ticker.start()
+
+    def tick(self) -> None:
+        """Print a line for each artifact that has had none for a while."""
+        with self._lock:
+            now = self._clock()
+            for running in self._running.values():
+                if now - running.said >= self._every:
+                    running.said = now
+                    self.write(running.line(now))
+
+    def close(self) -> None:
+        """Stop the clock."""
+        self._stop.set()
+        if self._ticker is not None:
+            self._ticker.join(timeout=2)
+
+    def _tick(self) -> None:
+        while not self._stop.wait(min(1.0, self._every)):
+            self.tick()
+
+
+class Bar(Progress):
+    """A tqdm bar for each running artifact, lines for the rest: for a terminal."""
+
+    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream, verbose=verbose, clock=clock)
+        from tqdm import tqdm
+
+        self._tqdm = tqdm
+        self._bars: dict[str, tqdm[None]] = {}
+
+    def show(self, event: ev.Event) -> None:
+        """Show an event."""
+        match event:
+            case ev.TransferStarted():
+                self._open(event)
+            case ev.TransferProgress() if event.key in self._bars:
+                bar = self._bars[event.key]
+                bar.update(event.done - bar.n)
+            case ev.TransferFinished() | ev.TransferEnded() if event.key in self._bars:
+                self._bars.pop(event.key).close()
+            case _:
+                pass
+        super().show(event)
+
+    def write(self, line: str) -> None:
+        """Print a line above the bars."""
+        self._tqdm.write(plain(line), file=self._stream)
+
+    def close(self) -> None:
+        """Take the bars away."""
+        for bar in self._bars.values():
+            bar.close()
+        self._bars.clear()
+
+    def _open(self, event: ev.TransferStarted) -> None:
+        if event.key in self._bars:
+            bar = self._bars[event.key]
+            bar.n = event.offset
+            bar.refresh()
+            return
+        self._bars[event.key] = self._tqdm(
+            total=event.size,
+            initial=event.offset,
+            desc=plain(event.label)[:40],
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+            file=self._stream,
+            leave=False,
+            dynamic_ncols=True,
+            miniters=1,
+        )
+
+
+class Json(Progress):
+    """Each event as one JSON object on a line of its own."""
+
+    def show(self, event: ev.Event) -> None:
+        """Show an event."""
+        self.write(json.dumps(event.as_dict()))
+        if isinstance(event, (ev.TransferFinished, ev.TransferEnded)):
+            self._running.pop(event.key, None)
+
+
+class Quiet(Progress):
+    """Warnings only."""
+
+    def show(self, event: ev.Event) -> None:
+        """Show a warning."""
+        if isinstance(event, ev.Notice) and event.level == "warning":
+            super().show(event)
+
+
+def sentence(event: ev.Event, *, verbose: bool) -> str | None:
+    """An event as a line for a person; None where it says nothing on its own."""
+    match event:
+        case ev.Planned(artifacts=count) if count:
+            return f"{count} file{'s' if count > 1 else ''} to fetch, {format_size(event.bytes)}; {event.present} already here"
+        case ev.TransferStarted(offset=offset) if offset:
+            return f"{event.label}: resuming at {format_size(offset)} of {format_size(event.size or 0)}"
+        case ev.TransferStarted():
+            size = f", {format_size(event.size)}" if event.size is not None else ""
+            return f"{event.label}: fetching from {event.source}{size}"
+        case ev.TransferRetrying():
+            return f"{event.label}: {event.reason}; again in {event.delay:.0f}s (try {event.attempt} of {event.attempts})"
+        case ev.SourceFailed():
+            return f"{event.label}: {event.source} failed ({event.reason}); trying the next mirror"
+        case ev.TransferFinished():
+            rate = event.fetched / event.seconds if event.seconds > 0 else 0.0
+            return f"{event.label}: verified, {format_size(event.size)} in {event.seconds:.1f}s ({format_size(rate)}/s), {event.digest[:19]}…"
+        case ev.Waiting():
+            return f"{event.label}: waiting for {event.owner} ({format_seconds(event.seconds)} so far)"
+        case ev.Placed() if verbose:
+            return f"{event.model}: in place for {event.consumer} ({event.paths} paths)"
+        case ev.Notice(level=level, message=message):
+            return f"{level}: {message}" + (f" (hint: {event.hint})" if event.hint else "")
+        case _:
+            return None
+
+
+def make_progress(kind: str, *, verbose: bool, quiet: bool) -> Progress:
+    """The renderer that was asked for; ``auto`` is a bar on a terminal and lines elsewhere."""
+    if quiet and kind == "auto":
+        return Quiet()
+    if kind == "bar" or (kind == "auto" and sys.stderr.isatty()):
+        return Bar(verbose=verbose)
+    if kind == "json":
+        return Json()
+    if kind == "none":
+        return Quiet()
+    return Log(verbose=verbose)

@@ -1,0 +1,48 @@
+"""A report as a person reads it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from modelfetch.cli.render.text import table
+from modelfetch.units import format_seconds, format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelfetch.preflight import Need
+    from modelfetch.report import ModelReport, Report
+
+
+def summary(report: Report) -> str:
+    """``16g: 5 models in place in files/ai-models; 6.46 GiB fetched in 3m 02s, 12 requests``."""
+    models = len(report.models)
+    head = f"{report.tier or 'manifest'}: {models} model{'' if models == 1 else 's'} verified and in place in {report.root}"
+    requests = f"{report.requests} request{'' if report.requests == 1 else 's'}"
+    seconds = f"{report.seconds:.1f}s" if report.seconds < 60 else format_seconds(report.seconds)
+    fetched = f"{format_size(report.bytes_fetched)} fetched in {seconds}" if report.bytes_fetched else f"nothing to fetch, {seconds}"
+    return f"{head}; {fetched}, {requests}"
+
+
+def plan_table(report: Report, needed: Sequence[Need]) -> str:
+    """What would be done for each model, and what the disk must take."""
+    rows = [_plan_row(model) for model in report.models]
+    lines = [table(("MODEL", "ACTION", "FILES", "SIZE", "TO FETCH"), rows, right=(2, 3, 4))]
+    for need in needed:
+        copies = f", {format_size(need.copies)} of it copies, since no link is possible" if need.copies else ""
+        lines.append(f"{need.folder}: {format_size(need.bytes)} needed{copies}; {format_size(need.free)} free")
+    return "\n".join(lines)
+
+
+def _plan_row(model: ModelReport) -> tuple[str, str, str, str, str]:
+    known = [a.size for a in model.artifacts]
+    size = format_size(sum(s for s in known if s is not None)) + ("" if None not in known else " + ?")
+    to_fetch = [a for a in model.artifacts if a.action == "would-fetch"]
+    unknown = any(a.size is None for a in to_fetch)
+    fetch = format_size(sum(a.size or 0 for a in to_fetch)) + (" + ?" if unknown else "") if to_fetch else "-"
+    actions = Counter(a.action for a in model.artifacts)
+    action = next((name for name in ("failed", "would-fetch", "adopted", "present") if actions[name]), "-")
+    if action == "present" and not model.ok:
+        action = "would-place"
+    return model.name, action, str(len(model.artifacts)), size, fetch

@@ -1,0 +1,42 @@
+"""``modelfetch sync``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelfetch.cli import common, options
+from modelfetch.cli.render.summary import summary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.report import Report
+    from modelfetch.session import Session
+
+
+@click.command("sync")
+@options.which
+@options.where
+@options.how
+@options.transfers
+@options.output
+@click.pass_context
+def command(ctx: click.Context, /, **values: Any) -> int:
+    """Make everything that a tier asks for present, verified and in place.
+
+    Exits with 0 only if all of it is; otherwise the exit code and one line say why.
+    """
+    report = common.perform(ctx, _sync)
+    if report.ok and not values["quiet"]:
+        print(summary(report), file=sys.stderr)  # noqa: T201 - this is the terminal's side
+    return common.show(report, as_json=values["as_json"])
+
+
+async def _sync(manifests: Sequence[Manifest], session: Session) -> Report:
+    from modelfetch.sync import sync_manifests
+
+    return await sync_manifests(manifests, session)

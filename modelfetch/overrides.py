@@ -1,0 +1,143 @@
+"""The stack's own variables that replace a tier's models: from a manifest and an environment to a manifest."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import ManifestError, SettingError
+from modelfetch.events import Notice
+from modelfetch.manifest.load import load_manifest
+from modelfetch.manifest.model import Position
+from modelfetch.manifest.uri import HfUri, OllamaUri, Uri, parse_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from modelfetch.events import Sink
+    from modelfetch.manifest.model import Manifest, Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """A variable, the consumer whose entries it replaces, and of which kind (None: the ``ollama`` entries)."""
+
+    variable: str
+    consumer: str
+    kind: str | None
+
+
+OVERRIDES = (
+    Override(variable="OLLAMA_AUTO_PULL_MODEL", consumer="ollama", kind=None),
+    Override(variable="STABLE_DIFFUSION_AUTO_DOWNLOAD_MODEL", consumer="stable-diffusion", kind="checkpoint"),
+    Override(variable="COMFYUI_AUTO_DOWNLOAD_MODEL", consumer="comfyui", kind="checkpoint"),
+)
+
+_HUB_URL = re.compile(r"https://(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/([^?#]+)")
+_MOVING = (None, "main")
+
+
+def apply_overrides(
+    manifest: Manifest,
+    environ: Mapping[str, str],
+    *,
+    allow_http: Callable[[str, int], bool],
+    other_tiers: Callable[[], Iterable[Manifest]],
+    sink: Sink,
+) -> Manifest:
+    """The manifest with what the variables name; an empty variable leaves the tier's own.
+
+    A value that is an entry's source keeps that entry, with its digest. A value that is the default of another
+    shipped tier is obeyed with a warning: it was probably left behind in ``.env``.
+
+    Raises:
+        SettingError: A value is no URI that the consumer could take.
+    """
+    for override in OVERRIDES:
+        values = [value.strip() for value in environ.get(override.variable, "").split(",") if value.strip()]
+        if values:
+            models = _replaced(manifest, override, values, allow_http)
+            _warn_of_left_behind(manifest, models, override, other_tiers, sink)
+            manifest = replace(manifest, models=models)
+    return manifest
+
+
+def _replaced(
+    manifest: Manifest, override: Override, values: list[str], allow_http: Callable[[str, int], bool]
+) -> tuple[Model, ...]:
+    chosen: list[Model] = []
+    kept: set[str] = set()
+    for value in values:
+        uri = _uri(value, override)
+        own = next((m for m in manifest.models if _is_replaceable(m, override) and _same(m.source, uri)), None)
+        if own is not None:
+            kept.add(own.name)
+        else:
+            chosen.append(_model(uri, value, override, allow_http))
+    models = [_without(m, override) if _is_replaceable(m, override) and m.name not in kept else m for m in manifest.models]
+    return (*(m for m in models if m.consumers), *chosen)
+
+
+def _is_replaceable(model: Model, override: Override) -> bool:
+    if override.consumer not in model.consumers:
+        return False
+    return isinstance(model.source, OllamaUri) if override.kind is None else model.kind == override.kind
+
+
+def _without(model: Model, override: Override) -> Model:
+    return replace(model, consumers=tuple(c for c in model.consumers if c != override.consumer))
+
+
+def _uri(value: str, override: Override) -> Uri:
+    text = value
+    if override.consumer == "ollama" and "://" not in value:
+        text = f"ollama://{value}"
+    if found := _HUB_URL.match(value):
+        text = f"hf://{found[1]}@{found[2]}/{found[3]}"
+    try:
+        return parse_uri(text)
+    except ValueError as error:
+        raise _bad(override, value, str(error)) from None
+
+
+def _same(own: Uri, other: Uri) -> bool:
+    """Whether both name the same thing; a moving revision counts as the one that the tier pins."""
+    if isinstance(own, HfUri) and isinstance(other, HfUri):
+        moving = other.revision in _MOVING or other.revision == own.revision
+        return (own.repo, own.path) == (other.repo, other.path) and moving
+    return replace(own, text="") == replace(other, text="")
+
+
+def _model(uri: Uri, value: str, override: Override, allow_http: Callable[[str, int], bool]) -> Model:
+    """An entry for the value, held to the same rules as one in a manifest."""
+    entry: dict[str, object] = {"name": value.rpartition("/")[2][:100], "source": str(uri), "for": [override.consumer]}
+    if override.kind is not None:
+        entry["kind"] = override.kind
+    text = json.dumps({"version": 1, "models": [entry]}) + "\n"
+    try:
+        (model,) = load_manifest(text, allow_http=allow_http).models
+    except ManifestError as error:
+        raise _bad(override, value, "; ".join(problem.message for problem in error.problems)) from None
+    return replace(model, position=Position(file=override.variable, line=1, column=1))
+
+
+def _warn_of_left_behind(
+    manifest: Manifest,
+    models: Iterable[Model],
+    override: Override,
+    other_tiers: Callable[[], Iterable[Manifest]],
+    sink: Sink,
+) -> None:
+    added = [m for m in models if m.position.file == override.variable]
+    for other in other_tiers() if added else ():
+        for model in added:
+            theirs = (m for m in other.models if _is_replaceable(m, override))
+            if other.tier != manifest.tier and any(_same(m.source, model.source) for m in theirs):
+                message = f"{override.variable} names {model.source}, the default of tier {other.tier}, while {manifest.tier} is chosen"
+                sink(Notice(level="warning", message=message, hint="empty the variable to get the tier's own model"))
+
+
+def _bad(override: Override, value: str, why: str) -> SettingError:
+    return SettingError(f"{override.variable}={value[:200]}: {why}", hint="an empty value means the tier's own model")

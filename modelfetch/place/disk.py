@@ -1,0 +1,169 @@
+"""Putting one file, copy, text or symlink under its name: whole, atomic, with the right mode and owner."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import shutil
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from modelfetch import fsio
+from modelfetch.events import Notice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from modelfetch.events import Sink
+
+LINK_AT_LEAST = 64 * 1024
+"""Bytes: smaller files are copied, since a service may rewrite them."""
+
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+class Disk:
+    """Writes below one consumer's folder; what is not finished lies in the store or under a ``.part`` name.
+
+    Args:
+        root: ROOT.
+        store: The store's folder.
+        consumer: Whose folder it is.
+        owner: (uid, gid) for directories and copies, never for a shared blob.
+        sink: Where warnings go.
+    """
+
+    def __init__(self, root: Path, store: Path, consumer: str, *, owner: tuple[int, int] | None, sink: Sink) -> None:
+        self._root = root
+        self._store = store
+        self._consumer = consumer
+        self._owner = owner
+        self._sink = sink
+        self._serial = itertools.count()
+        self._said: set[str] = set()
+        self._touched: set[Path] = set()
+
+    def link(self, blob: Path, target: Path) -> str:
+        """Give a blob the name ``target``: hardlink → reflink → copy. Returns which it became."""
+        self.make_parent(target)
+        try:
+            self._publish(target, lambda temporary: os.link(blob, temporary, follow_symlinks=False))
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            self._say_no_link(blob, target, error)
+            return self.copy(blob, target)
+        return "link"
+
+    def copy(self, blob: Path, target: Path) -> str:
+        """Give ``target`` bytes of its own, by reflink where that works. Returns which it became."""
+        self.make_parent(target)
+        how = []
+
+        def make(temporary: Path) -> None:
+            how.append("reflink" if fsio.try_reflink(blob, temporary) else "copy")
+            if how[-1] == "copy":
+                fsio.copy_bytes(blob, temporary)
+            self._finish(temporary)
+
+        self._publish(target, make)
+        return how[-1]
+
+    def text(self, data: bytes, target: Path) -> str:
+        """Write a small file of known bytes."""
+        self.make_parent(target)
+
+        def make(temporary: Path) -> None:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            self._finish(temporary)
+
+        self._publish(target, make)
+        return "text"
+
+    def symlink(self, text: str, target: Path) -> str:
+        """Make a symlink that says ``text``."""
+        self.make_parent(target)
+        self._publish(target, lambda temporary: temporary.symlink_to(text))
+        return "symlink"
+
+    def displace(self, path: Path) -> Path:
+        """Move what is not ours to ``displaced/DATE/PATH`` in the store, under a name that is free; returns where."""
+        day = datetime.now(UTC).strftime("%Y-%m-%d")
+        relative = path.relative_to(self._root)
+        for attempt in itertools.count(1):
+            folder = self._store / "displaced" / (day if attempt == 1 else f"{day}.{attempt}")
+            aside = folder / relative
+            if not aside.exists() and not aside.is_symlink():
+                break
+        fsio.make_directory(aside.parent)
+        shutil.move(path, aside)
+        fsio.sync_directory(path.parent)
+        return aside
+
+    def make_parent(self, target: Path) -> None:
+        """Make the folders above ``target`` (0755, owned as asked)."""
+        fsio.make_directory(target.parent, owner=self._owner)
+        self._touched.add(target.parent)
+
+    def sync(self) -> None:
+        """Make all names that were given so far durable."""
+        for folder in self._touched:
+            fsio.sync_directory(folder)
+        self._touched.clear()
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half done; the caller holds the consumer's lock."""
+        left = [*self._scratch.glob("*.part"), *(self._root / self._consumer).glob(".modelfetch-*.part")]
+        for path in left:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    @property
+    def _scratch(self) -> Path:
+        return self._store / "tmp" / self._consumer
+
+    def _finish(self, temporary: Path) -> None:
+        temporary.chmod(fsio.COPY_MODE)
+        if self._owner:
+            os.chown(temporary, *self._owner)
+
+    def _publish(self, target: Path, make: Callable[[Path], None]) -> None:
+        """Make a file under a temporary name, then rename it to ``target``.
+
+        The name is in the store; where that is another file system (or another mount), in the consumer's own folder,
+        outside of everything that it loads from.
+        """
+        fsio.make_directory(self._scratch)
+        name = f".modelfetch-{os.getpid()}-{next(self._serial)}.part"
+        for folder in (self._scratch, self._root / self._consumer):
+            temporary = folder / name
+            try:
+                make(temporary)
+                temporary.replace(target)
+            except OSError as error:
+                if error.errno != errno.EXDEV or folder != self._scratch:
+                    raise
+            else:
+                return
+            finally:
+                # Also after success: renaming onto another link of the same inode does nothing and leaves the name.
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+
+    def _say_no_link(self, blob: Path, target: Path, error: OSError) -> None:
+        refused = error.errno in (errno.EPERM, errno.EACCES)
+        kind = "refused" if refused else "impossible"
+        if kind in self._said:
+            return
+        self._said.add(kind)
+        if refused:
+            message = f"hardlinks to {blob.parent} are refused ({error.strerror}): blob of uid {blob.stat().st_uid}, we are uid {os.geteuid()}"
+        else:
+            message = f"{target.parent} takes no hardlinks from {self._store} ({error.strerror})"
+        self._sink(Notice(level="warning", message=f"{message}; copies are made, which take space of their own"))

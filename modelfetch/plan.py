@@ -1,0 +1,219 @@
+"""The plan: what each model wants where, what of it is there, and which bytes must be fetched. Nothing is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from modelfetch import fsio
+from modelfetch.digests import Digest
+from modelfetch.errors import ManifestError, ModelfetchError, Problem, SettingError
+from modelfetch.layouts import How, Placement, placements
+from modelfetch.manifest.uri import OllamaUri
+from modelfetch.place import Act, Examiner, Job, State, foreign, wanted_digest
+from modelfetch.receipts import Frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from modelfetch.artifacts import Artifact, Resolution
+    from modelfetch.manifest.model import Manifest, Model
+    from modelfetch.receipts import Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One model of one manifest, for the consumers that were chosen."""
+
+    manifest: Manifest
+    model: Model
+    consumers: tuple[str, ...]
+
+    @property
+    def asks(self) -> str:
+        """On whose behalf: the tier, or the manifest's file."""
+        return self.manifest.tier or self.manifest.file
+
+    @property
+    def key(self) -> str:
+        """What names this entry of this manifest text in a receipt."""
+        model = self.model
+        parts = [
+            str(model.source),
+            model.kind,
+            str(model.digest),
+            model.size,
+            [[f.path, f.size, str(f.digest)] for f in model.files] if model.files is not None else None,
+            model.include,
+        ]
+        entry = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return f"{self.manifest.sha256[:32]}:{entry[:32]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One placement of one consumer and how it stands."""
+
+    consumer: str
+    placement: Placement
+    state: State
+    act: Act
+
+    @property
+    def needs_bytes(self) -> bool:
+        """Whether the artifact's bytes must be at hand to carry this out."""
+        carried = self.placement.how in (How.FILE, How.COPY, How.UNPACK)
+        return carried and self.act in (Act.CREATE, Act.REPLACE, Act.DISPLACE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPlan:
+    """What is to be done for one item; ``errors`` say why it can't be."""
+
+    item: Item
+    resolution: Resolution | None = None
+    settled: bool = False
+    targets: tuple[Target, ...] = ()
+    errors: tuple[ModelfetchError, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing to do: every path is ready and the receipts know this manifest."""
+        return self.settled and not self.errors and all(target.state is State.READY for target in self.targets)
+
+    def missing(self) -> tuple[Artifact, ...]:
+        """The artifacts whose bytes are needed, each once, in order."""
+        wanted = {t.placement.artifact.uri for t in self.targets if t.needs_bytes and t.placement.artifact}
+        return tuple(a for a in (self.resolution.artifacts if self.resolution else ()) if a.uri in wanted)
+
+    def placements_of(self, artifact: Artifact) -> tuple[str, ...]:
+        """Where an artifact goes, below ROOT."""
+        return tuple(t.placement.path for t in self.targets if t.placement.artifact == artifact)
+
+
+def select(manifests: Iterable[Manifest], consumers: Sequence[str]) -> tuple[Item, ...]:
+    """Every model that the chosen consumers need (none chosen: all do)."""
+    items = []
+    for manifest in manifests:
+        for model in manifest.models:
+            chosen = tuple(c for c in model.consumers if not consumers or c in consumers)
+            if chosen:
+                items.append(Item(manifest=manifest, model=model, consumers=chosen))
+    return tuple(items)
+
+
+def require_digests(items: Iterable[Item]) -> tuple[ModelfetchError, ...]:
+    """The entries whose bytes the manifest itself does not pin."""
+    return tuple(
+        SettingError(
+            f"{item.model.position}: {item.model.name} has no digest for all of its files, and --require-digests was asked for",
+            code="digest-required",
+            hint="pin it in the manifest",
+            model=item.model.name,
+            uri=str(item.model.source),
+        )
+        for item in items
+        if not _is_pinned(item.model)
+    )
+
+
+def _is_pinned(model: Model) -> bool:
+    if model.files is not None:
+        return all(file.digest for file in model.files)
+    return model.digest is not None
+
+
+def frozen_for(item: Item, receipts: Mapping[str, Receipt]) -> Resolution | None:
+    """What an earlier run resolved for this entry of this very manifest text."""
+    for receipt in receipts.values():
+        if found := receipt.frozen.get(item.key):
+            return found.resolution
+    return None
+
+
+def plan_model(item: Item, resolution: Resolution, receipts: Mapping[str, Receipt], examiner: Examiner) -> ModelPlan:
+    """Lay a model out and examine every path of it; what can't be done becomes an error of the plan."""
+    targets: list[Target] = []
+    errors: list[ModelfetchError] = []
+    for consumer in item.consumers:
+        receipt = receipts[consumer]
+        for placement in placements(consumer, item.model, resolution):
+            wanted = wanted_digest(placement)
+            try:
+                state = examiner.state(placement, receipt.entries, wanted)
+                act = examiner.act(placement, receipt.entries, wanted)
+                if act is Act.REFUSE:
+                    raise foreign(examiner.root / placement.path)
+            except ModelfetchError as error:
+                errors.append(error.about(model=item.model.name, uri=str(item.model.source)))
+            except OSError as error:
+                errors.append(fsio.translate(error, placement.path, doing="can't examine").about(model=item.model.name))
+            else:
+                targets.append(Target(consumer=consumer, placement=placement, state=state, act=act))
+    settled = all(
+        item.key in receipts[consumer].frozen
+        and all(
+            item.asks in entry.manifests
+            for t in targets
+            if t.consumer == consumer and (entry := receipts[consumer].entries.get(t.placement.path))
+        )
+        for consumer in item.consumers
+    )
+    return ModelPlan(item=item, resolution=resolution, settled=settled, targets=tuple(targets), errors=tuple(errors))
+
+
+def clashes(plans: Iterable[ModelPlan]) -> tuple[ModelfetchError, ...]:
+    """Two models that turned out, once resolved, to want one path with different content."""
+    seen: dict[str, tuple[Item, object]] = {}
+    errors: list[ModelfetchError] = []
+    for plan in plans:
+        for target in plan.targets:
+            p = target.placement
+            content = (p.how, str(wanted_digest(p) or (p.artifact and p.artifact.uri)), p.target)
+            first = seen.setdefault(p.path, (plan.item, content))
+            if first[1] != content:
+                position = plan.item.model.position
+                where = f"{plan.item.model.name} and {first[0].model.name} (line {first[0].model.position.line}) both want {p.path}"
+                problem = Problem(position.file, position.line, position.column, where)
+                errors.append(ManifestError([problem]).about(model=plan.item.model.name))
+    return tuple(errors)
+
+
+def jobs_for(plan: ModelPlan, consumer: str, receipt: Receipt) -> tuple[Job, ...]:
+    """The jobs of one consumer that need no blob: archives that are unpacked already become their files."""
+    jobs: list[Job] = []
+    for target in plan.targets:
+        if target.consumer != consumer:
+            continue
+        if target.placement.how is not How.UNPACK:
+            jobs.append(Job(placement=target.placement))
+        elif target.state is State.READY:
+            jobs.extend(_unpacked_jobs(target.placement, receipt))
+    return tuple(jobs)
+
+
+def _unpacked_jobs(placement: Placement, receipt: Receipt) -> Iterable[Job]:
+    for path, entry in receipt.entries.items():
+        if entry.archive and entry.digest and path.startswith(placement.path + "/") and placement.artifact:
+            algorithm, _, digits = entry.digest.partition(":")
+            artifact = replace(placement.artifact, digest=Digest(algorithm, digits), size=entry.size)
+            file = replace(placement, path=path, how=How.FILE, artifact=artifact)
+            yield Job(placement=file, archive=entry.archive)
+
+
+def freeze(plan: ModelPlan) -> dict[str, Frozen]:
+    """What the receipt shall remember of a plan's resolution."""
+    if plan.resolution is None:
+        return {}
+    return {plan.item.key: Frozen(tier=plan.item.asks, model=plan.item.model.name, resolution=plan.resolution)}
+
+
+def is_unpinned(item: Item) -> bool:
+    """Whether the manifest leaves open which bytes these are (``status`` says so)."""
+    model = item.model
+    if _is_pinned(model):
+        return False
+    commit = getattr(model.source, "commit", None)
+    return isinstance(model.source, OllamaUri) or commit is None

@@ -1,0 +1,133 @@
+"""What can be foreseen before the first byte: space on each file system, folders that can't be written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import DestinationError, DiskError, ModelfetchError
+from modelfetch.layouts import How
+from modelfetch.place.disk import LINK_AT_LEAST
+from modelfetch.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from modelfetch.plan import ModelPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Bytes that a file system must have free, ``copies`` of them because no link is possible there."""
+
+    folder: Path
+    bytes: int
+    copies: int
+    free: int
+
+
+class LinkProbe:
+    """Finds out whether a blob can be linked into a folder: by trying, once a folder, since bind mounts of one
+    file system refuse it though their device is the same.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self._store = existing(store)
+        self._known: dict[Path, bool] = {}
+
+    def works(self, folder: Path) -> bool:
+        """Whether a hardlink from the store into ``folder`` (or its nearest existing parent) works."""
+        folder = existing(folder)
+        if folder not in self._known:
+            self._known[folder] = folder == self._store or self._try(folder)
+        return self._known[folder]
+
+    def _try(self, folder: Path) -> bool:
+        here = self._store / f".modelfetch-probe-{os.getpid()}.part"
+        there = folder / f".modelfetch-probe-{os.getpid()}-link.part"
+        try:
+            os.close(os.open(here, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            there.hardlink_to(here)
+        except OSError:
+            return False
+        finally:
+            for path in (there, here):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        return True
+
+
+def existing(path: Path) -> Path:
+    """The nearest folder on the way to ``path`` that exists."""
+    current = Path(os.path.realpath(path))
+    while not current.is_dir() and current.parent != current:
+        current = current.parent
+    return current
+
+
+def needs(plans: Iterable[ModelPlan], *, root: Path, store: Path, in_store: Iterable[str] = ()) -> tuple[Need, ...]:
+    """The bytes that each file system must have free; what is in the store already (by URI) costs nothing there."""
+    probe = LinkProbe(store)
+    have = set(in_store)
+    bytes_on: dict[Path, int] = defaultdict(int)
+    copies_on: dict[Path, int] = defaultdict(int)
+    counted: set[str] = set()
+    for plan in plans:
+        for target in plan.targets:
+            artifact = target.placement.artifact
+            if not target.needs_bytes or artifact is None or artifact.size is None:
+                continue
+            name = str(artifact.digest or artifact.uri)
+            if name not in counted and artifact.uri not in have:
+                counted.add(name)
+                bytes_on[existing(store)] += artifact.size
+            folder = (root / target.placement.path).parent
+            linked = target.placement.how is How.FILE and artifact.size >= LINK_AT_LEAST and probe.works(folder)
+            if not linked:
+                bytes_on[existing(folder)] += artifact.size
+                copies_on[existing(folder)] += artifact.size if artifact.size >= LINK_AT_LEAST else 0
+    return _by_file_system(bytes_on, copies_on)
+
+
+def _by_file_system(bytes_on: dict[Path, int], copies_on: dict[Path, int]) -> tuple[Need, ...]:
+    together: dict[int, Need] = {}
+    for folder, count in bytes_on.items():
+        device = folder.stat().st_dev
+        found = os.statvfs(folder)
+        before = together.get(device)
+        together[device] = Need(
+            folder=before.folder if before else folder,
+            bytes=count + (before.bytes if before else 0),
+            copies=copies_on[folder] + (before.copies if before else 0),
+            free=found.f_bavail * found.f_frsize,
+        )
+    return tuple(together.values())
+
+
+def space_problems(needed: Iterable[Need]) -> tuple[ModelfetchError, ...]:
+    """A ``no-space`` error for each file system that can't take what is planned."""
+    return tuple(
+        DiskError(
+            f"{need.folder}: {format_size(need.bytes)} are needed, {format_size(need.free)} are free",
+            code="no-space",
+            hint="make room there, choose a smaller tier, or put ROOT on a larger disk",
+        )
+        for need in needed
+        if need.bytes > need.free
+    )
+
+
+def writability_problems(plans: Iterable[ModelPlan], *, root: Path, store: Path) -> tuple[ModelfetchError, ...]:
+    """A ``not-writable`` error for each folder that must be written and can't be; nothing to write, no error."""
+    folders = {existing((root / t.placement.path).parent): None for p in plans for t in p.targets if t.state != "ready"}
+    if folders:
+        folders[existing(store)] = None
+    return tuple(
+        DestinationError(f"{folder} can't be written", hint=f"it must be writable for uid {os.geteuid()}")
+        for folder in folders
+        if not os.access(folder, os.W_OK | os.X_OK)
+    )

@@ -1,0 +1,95 @@
+"""The report: what came of a command, as the contract's JSON object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from modelfetch.errors import ManifestError, ModelfetchError, exit_code_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactReport:
+    """One file: where it came from (None: no bytes were fetched), its digest, size in bytes, what was done.
+
+    ``action`` is one of fetched, resumed, adopted, present, missing, changed, damaged, foreign, would-fetch,
+    would-remove, removed, failed, skipped; ``placements`` are paths below the root.
+    """
+
+    uri: str
+    served_by: str | None
+    digest: str | None
+    size: int | None
+    action: str
+    bytes_fetched: int = 0
+    placements: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; ``served_by`` is called ``from`` there."""
+        return {
+            "uri": self.uri,
+            "from": self.served_by,
+            "digest": self.digest,
+            "size": self.size,
+            "action": self.action,
+            "bytes_fetched": self.bytes_fetched,
+            "placements": list(self.placements),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReport:
+    """One model of the manifest; ``ok`` when all of it is present, verified and in place."""
+
+    name: str
+    ok: bool
+    artifacts: tuple[ArtifactReport, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"name": self.name, "ok": self.ok, "artifacts": [artifact.as_dict() for artifact in self.artifacts]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What came of a command. ``seconds`` of wall time; ``bytes_fetched`` over the network; ``requests`` sent."""
+
+    ok: bool
+    exit_code: int
+    tier: str | None
+    root: str
+    seconds: float = 0.0
+    bytes_fetched: int = 0
+    requests: int = 0
+    models: tuple[ModelReport, ...] = ()
+    errors: tuple[ModelfetchError, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, as the contract has it."""
+        return {
+            "ok": self.ok,
+            "exit_code": self.exit_code,
+            "tier": self.tier,
+            "root": self.root,
+            "seconds": round(self.seconds, 3),
+            "bytes_fetched": self.bytes_fetched,
+            "requests": self.requests,
+            "models": [model.as_dict() for model in self.models],
+            "errors": [error.as_dict() for error in self.errors],
+        }
+
+    def raise_for_error(self) -> Report:
+        """Return the report when all is well, else raise the error that decided the exit code."""
+        for error in self.errors:
+            if error.exit_code == self.exit_code:
+                raise error
+        return self
+
+
+def failed(errors: Iterable[ModelfetchError], *, tier: str | None, root: str, seconds: float = 0.0) -> Report:
+    """The report of a command that came to nothing: no models, each problem an error of its own."""
+    each = tuple(single for error in errors for single in (error.each() if isinstance(error, ManifestError) else (error,)))
+    return Report(ok=False, exit_code=exit_code_of(each), tier=tier, root=root, seconds=seconds, errors=each)

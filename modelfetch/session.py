@@ -1,0 +1,135 @@
+"""One command's things: the store, the client, the sources and the engine, each made when it is first needed.
+
+A `sync` that finds everything in place makes none of the costly ones, so it opens no connection and imports no client.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelfetch.cancel import Cancel
+from modelfetch.events import Sink, discard
+from modelfetch.place import Examiner, Placer
+from modelfetch.store import Store
+
+if TYPE_CHECKING:
+    from modelfetch.http import Http
+    from modelfetch.settings import Settings
+    from modelfetch.sources import Sources
+    from modelfetch.transfer import Engine
+
+DEFAULT_ROOT = Path("files/ai-models")
+"""Where models go unless said otherwise: the folder that the stack's compose files mount."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a command was asked for, beside its manifests; the contract's shared options.
+
+    ``limit_rate`` in bytes per second for the whole process, ``lock_timeout`` in seconds (None: no end),
+    ``chown`` as (uid, gid), ``consumers`` empty for all.
+    """
+
+    root: Path = DEFAULT_ROOT
+    store: Path | None = None
+    consumers: tuple[str, ...] = ()
+    offline: bool = False
+    refresh: bool = False
+    require_digests: bool = False
+    keep_going: bool = False
+    jobs: int = 4
+    connections: int = 8
+    limit_rate: int | None = None
+    retries: int = 5
+    lock_timeout: float | None = None
+    chown: tuple[int, int] | None = None
+
+    @property
+    def store_path(self) -> Path:
+        """The store: as given, else ``.modelfetch`` below ROOT."""
+        return self.store or self.root / ".modelfetch"
+
+
+class Session:
+    """What one command works with.
+
+    Args:
+        options: What was asked for.
+        settings: What the environment says.
+        sink: Where events go.
+        cancel: Ends all work when it is set.
+    """
+
+    def __init__(self, options: Options, settings: Settings, *, sink: Sink = discard, cancel: Cancel | None = None) -> None:
+        self.options = options
+        self.settings = replace(settings, offline=True) if options.offline else settings
+        self.sink = sink
+        self.cancel = cancel or Cancel()
+
+    @cached_property
+    def store(self) -> Store:
+        """The blobs."""
+        return Store(self.options.store_path)
+
+    @cached_property
+    def examiner(self) -> Examiner:
+        """Reads what lies below ROOT."""
+        return Examiner(self.options.root)
+
+    @cached_property
+    def http(self) -> Http:
+        """The one client."""
+        from modelfetch.credentials import Credentials
+        from modelfetch.http import Http
+
+        settings = self.settings
+        return Http(allow_http=settings.allows_http, rewrites=settings.mirrors, auth=Credentials(settings))
+
+    @cached_property
+    def sources(self) -> Sources:
+        """Who is asked what a model's files are."""
+        from modelfetch.sources import Sources
+
+        return Sources(http=self.http, settings=self.settings)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Who fetches one artifact."""
+        from modelfetch.transfer import Engine
+        from modelfetch.transfer import Options as EngineOptions
+
+        options = EngineOptions(
+            jobs=self.options.jobs,
+            connections=self.options.connections,
+            limit_rate=self.options.limit_rate,
+            retries=self.options.retries,
+            lock_timeout=self.options.lock_timeout,
+        )
+        return Engine(http=self.http, store=self.store, options=options, sink=self.sink, cancel=self.cancel)
+
+    @cached_property
+    def placer(self) -> Placer:
+        """Who gives blobs their names."""
+        return Placer(
+            self.options.root,
+            self.store,
+            owner=self.options.chown,
+            lock_timeout=self.options.lock_timeout,
+            sink=self.sink,
+            cancel=self.cancel,
+        )
+
+    @property
+    def requests(self) -> int:
+        """How many requests were sent so far."""
+        return self.http.requests if "http" in self.__dict__ else 0
+
+    async def close(self) -> None:
+        """Give back what was opened."""
+        if "engine" in self.__dict__:
+            await self.engine.close()
+        if "http" in self.__dict__:
+            self.http.close()

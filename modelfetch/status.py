@@ -1,0 +1,133 @@
+"""Status: what is ready, missing, changed or foreign for each model and consumer; by stat alone, asking nobody."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelfetch import fsio
+from modelfetch.errors import ModelfetchError, exit_code_of
+from modelfetch.layouts import placements
+from modelfetch.manifest.model import CONSUMERS
+from modelfetch.place import State, wanted_digest
+from modelfetch.plan import Item, is_unpinned, select
+from modelfetch.receipts import Receipt, read_receipt
+from modelfetch.report import ArtifactReport, ModelReport, Report
+from modelfetch.resolve import resolve_quietly
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from modelfetch.artifacts import Artifact, Resolution
+    from modelfetch.layouts import Placement
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.session import Session
+
+_WORST_FIRST = ("foreign", "changed", "missing", "ready")
+_ACTIONS = {"ready": "present", "missing": "missing", "changed": "changed", "foreign": "foreign"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """How one model stands for one consumer: ``state`` is the worst of its paths, ``size`` in bytes where known."""
+
+    model: str
+    consumer: str
+    state: str
+    files: int
+    size: int | None
+    unpinned: bool
+
+
+def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, tuple[Line, ...]]:
+    """The report and a line for each model and consumer; exit code 1 where not all is ready."""
+    started = time.monotonic()
+    receipts = {consumer: read_receipt(session.store.path, consumer) for consumer in CONSUMERS}
+    lines: list[Line] = []
+    models: list[ModelReport] = []
+    errors: list[ModelfetchError] = []
+    for item in select(manifests, session.options.consumers):
+        resolution = resolve_quietly(item, session, receipts)
+        try:
+            states = _states(item, resolution, receipts, session) if resolution else {}
+        except ModelfetchError as error:
+            errors.append(error.about(model=item.model.name, uri=str(item.model.source)))
+            states = {}
+        lines.extend(_line(item, resolution, states, consumer) for consumer in item.consumers)
+        models.append(_model(item, resolution, states))
+    ready = all(line.state == "ready" for line in lines)
+    report = Report(
+        ok=ready and not errors,
+        exit_code=exit_code_of(errors) or (0 if ready else 1),
+        tier=manifests[0].tier if manifests else None,
+        root=str(session.options.root),
+        seconds=time.monotonic() - started,
+        models=tuple(models),
+        errors=tuple(errors),
+    )
+    return report, tuple(lines)
+
+
+_States = dict[tuple[str, str], tuple["Placement", str]]
+
+
+def _states(item: Item, resolution: Resolution, receipts: Mapping[str, Receipt], session: Session) -> _States:
+    """The state of each path, by consumer and path."""
+    states: _States = {}
+    for consumer in item.consumers:
+        for placement in placements(consumer, item.model, resolution):
+            try:
+                state = session.examiner.state(placement, receipts[consumer].entries, wanted_digest(placement))
+            except OSError as error:
+                raise fsio.translate(error, placement.path, doing="can't examine") from error
+            states[consumer, placement.path] = placement, _word(state)
+    return states
+
+
+def _word(state: State) -> str:
+    return "changed" if state is State.OUTDATED else str(state)
+
+
+def _line(item: Item, resolution: Resolution | None, states: _States, consumer: str) -> Line:
+    mine = [word for (whose, _), (_, word) in states.items() if whose == consumer]
+    sizes = [a.size for a in resolution.artifacts] if resolution else [item.model.size]
+    return Line(
+        model=item.model.name,
+        consumer=consumer,
+        state=_worst(mine),
+        files=len(resolution.artifacts) if resolution else 0,
+        size=None if None in sizes else sum(size or 0 for size in sizes),
+        unpinned=is_unpinned(item),
+    )
+
+
+def _worst(words: Iterable[str]) -> str:
+    found = Counter(words)
+    return next((word for word in _WORST_FIRST if found[word]), "missing")
+
+
+def _model(item: Item, resolution: Resolution | None, states: _States) -> ModelReport:
+    if resolution is None:
+        digest = str(item.model.digest) if item.model.digest else None
+        unknown = ArtifactReport(
+            uri=str(item.model.source), served_by=None, digest=digest, size=item.model.size, action="missing"
+        )
+        return ModelReport(name=item.model.name, ok=False, artifacts=(unknown,))
+    ready = bool(states) and all(word == "ready" for _, word in states.values())
+    return ModelReport(
+        name=item.model.name, ok=ready, artifacts=tuple(_artifact(a, states) for a in resolution.artifacts)
+    )
+
+
+def _artifact(artifact: Artifact, states: _States) -> ArtifactReport:
+    mine = {path: word for (_, path), (p, word) in states.items() if p.artifact == artifact}
+    return ArtifactReport(
+        uri=artifact.uri,
+        served_by=None,
+        digest=str(artifact.digest) if artifact.digest else None,
+        size=artifact.size,
+        action=_ACTIONS[_worst(mine.values())],
+        placements=tuple(mine),
+    )

@@ -1,0 +1,147 @@
+"""The process: manifests → what is wanted → what is there → what is fetched → what is placed → the report."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from modelfetch.carry import Outcome, carry_out
+from modelfetch.errors import InterruptedSync, ModelfetchError, exit_code_of
+from modelfetch.events import Notice, Planned
+from modelfetch.manifest.model import CONSUMERS
+from modelfetch.outcome import describe
+from modelfetch.plan import ModelPlan, clashes, plan_model, require_digests, select
+from modelfetch.preflight import needs, space_problems, writability_problems
+from modelfetch.receipts import read_receipt
+from modelfetch.report import Report, failed
+from modelfetch.resolve import resolve_all
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.plan import Item
+    from modelfetch.preflight import Need
+    from modelfetch.receipts import Receipt
+    from modelfetch.session import Session
+
+
+async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Report:
+    """Make everything that the manifests ask for present, verified and in place; never raises a `ModelfetchError`."""
+    started = time.monotonic()
+    try:
+        plans, problems, needed = await plan_manifests(manifests, session)
+        await asyncio.to_thread(_announce, plans, session)
+        if problems and not session.options.keep_going:
+            outcomes = [Outcome(plan=plan) for plan in plans]
+        else:
+            outcomes = await carry_out(plans, session)
+        return _report(manifests, session, outcomes, problems, started)
+    except ModelfetchError as error:
+        return failed([error], tier=tier_of(manifests), root=str(session.options.root), seconds=time.monotonic() - started)
+
+
+async def preview_manifests(manifests: Sequence[Manifest], session: Session) -> tuple[Report, tuple[ModelPlan, ...], tuple[Need, ...]]:
+    """What `sync_manifests` would do, and every problem that can be foreseen; no body is fetched."""
+    started = time.monotonic()
+    try:
+        plans, problems, needed = await plan_manifests(manifests, session)
+    except ModelfetchError as error:
+        seconds = time.monotonic() - started
+        return failed([error], tier=tier_of(manifests), root=str(session.options.root), seconds=seconds), (), ()
+    outcomes = [Outcome(plan=plan, preview=True) for plan in plans]
+    return _report(manifests, session, outcomes, problems, started), plans, needed
+
+
+async def plan_manifests(
+    manifests: Sequence[Manifest], session: Session
+) -> tuple[tuple[ModelPlan, ...], tuple[ModelfetchError, ...], tuple[Need, ...]]:
+    """Resolve and examine everything; returns the plans, all problems found, and what each file system must take."""
+    items = select(manifests, session.options.consumers)
+    if session.options.require_digests and (unpinned := require_digests(items)):
+        return tuple(ModelPlan(item=item) for item in items), unpinned, ()
+    receipts = await asyncio.to_thread(_read_receipts, session)
+    resolutions = await resolve_all(items, session, receipts)
+    plans = await asyncio.to_thread(_examine, items, resolutions, receipts, session)
+    needed = await asyncio.to_thread(_needs, plans, session)
+    problems = tuple(e for plan in plans for e in plan.errors if not plan.item.model.optional)
+    problems += clashes(plans) + space_problems(needed)
+    problems += writability_problems(plans, root=session.options.root, store=session.store.path)
+    return plans, problems, needed
+
+
+def tier_of(manifests: Sequence[Manifest]) -> str | None:
+    """The tier that a report names: that of the first manifest."""
+    return manifests[0].tier if manifests else None
+
+
+def _read_receipts(session: Session) -> dict[str, Receipt]:
+    return {consumer: read_receipt(session.store.path, consumer) for consumer in CONSUMERS}
+
+
+def _examine(
+    items: Sequence[Item],
+    resolutions: Sequence[object],
+    receipts: Mapping[str, Receipt],
+    session: Session,
+) -> tuple[ModelPlan, ...]:
+    plans = []
+    for item, resolution in zip(items, resolutions, strict=True):
+        session.cancel.check()
+        if isinstance(resolution, ModelfetchError):
+            plans.append(ModelPlan(item=item, errors=(resolution,)))
+        else:
+            plans.append(plan_model(item, resolution, receipts, session.examiner))  # type: ignore[arg-type]
+    return tuple(plans)
+
+
+def _needs(plans: Sequence[ModelPlan], session: Session) -> tuple[Need, ...]:
+    in_store = [
+        artifact.uri
+        for plan in plans
+        for artifact in plan.missing()
+        if artifact.digest is not None and session.store.peek(artifact.digest)
+    ]
+    return needs(plans, root=session.options.root, store=session.store.path, in_store=in_store)
+
+
+def _announce(plans: Sequence[ModelPlan], session: Session) -> None:
+    wanted = {a.uri: a for plan in plans for a in plan.missing()}
+    missing = [a for a in wanted.values() if a.digest is None or not session.store.peek(a.digest)]
+    total = sum(len(plan.resolution.artifacts) for plan in plans if plan.resolution)
+    session.sink(
+        Planned(artifacts=len(missing), bytes=sum(a.size or 0 for a in missing), present=total - len(missing))
+    )
+
+
+def _report(
+    manifests: Sequence[Manifest],
+    session: Session,
+    outcomes: Sequence[Outcome],
+    problems: Sequence[ModelfetchError],
+    started: float,
+) -> Report:
+    """Put together what came of each model; a failure of an optional one is a warning."""
+    errors = list(problems)
+    for outcome in outcomes:
+        error = outcome.error
+        if error is None or error in errors:
+            continue
+        if outcome.plan.item.model.optional and not isinstance(error, InterruptedSync):
+            message = f"{outcome.plan.item.model.name} is optional and was left out: {error.message}"
+            session.sink(Notice(level="warning", message=message, hint=error.hint))
+        else:
+            errors.append(error)
+    models = tuple(describe(outcome) for outcome in outcomes)
+    return Report(
+        ok=not errors,
+        exit_code=exit_code_of(errors),
+        tier=tier_of(manifests),
+        root=str(session.options.root),
+        seconds=time.monotonic() - started,
+        bytes_fetched=sum(a.bytes_fetched for model in models for a in model.artifacts),
+        requests=session.requests,
+        models=models,
+        errors=tuple(errors),
+    )

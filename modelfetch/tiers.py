@@ -1,0 +1,71 @@
+"""The tiers as a table: what each asks for, and how much of it is here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from modelfetch.errors import ManifestError, ModelfetchError
+from modelfetch.manifest.load import load_manifest
+from modelfetch.manifest.tiers import find_tier, list_tiers
+from modelfetch.status import status_of
+
+if TYPE_CHECKING:
+    from modelfetch.session import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierLine:
+    """One tier; sizes in bytes: ``bytes`` of all files as far as they are known, ``present`` of those in place."""
+
+    name: str
+    vram: int | None
+    usable: int | None
+    services: tuple[str, ...]
+    models: tuple[str, ...]
+    bytes: int
+    present: int
+    auto: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, as the contract has it."""
+        return {
+            "name": self.name,
+            "vram": self.vram,
+            "usable": self.usable,
+            "services": list(self.services),
+            "models": list(self.models),
+            "bytes": self.bytes,
+            "present": self.present,
+            "auto": self.auto,
+        }
+
+
+def list_lines(session: Session, *, auto: str | None = None) -> tuple[tuple[TierLine, ...], tuple[ModelfetchError, ...]]:
+    """A line for each tier, smallest card first, and the errors of those whose manifest is invalid."""
+    lines: list[TierLine] = []
+    errors: list[ModelfetchError] = []
+    settings = session.settings
+    for name, path in list_tiers(settings.tiers_dir).items():
+        try:
+            manifest = load_manifest(
+                path, allow_http=settings.allows_http, find_tier=lambda other: find_tier(other, settings.tiers_dir)
+            )
+        except ManifestError as error:
+            errors.append(error)
+            continue
+        report, _ = status_of([manifest], session)
+        files = {a.digest or a.uri: a for model in report.models for a in model.artifacts}.values()
+        lines.append(
+            TierLine(
+                name=name,
+                vram=manifest.vram,
+                usable=manifest.usable,
+                services=tuple(service.name for service in manifest.services),
+                models=tuple(model.name for model in manifest.models),
+                bytes=sum(a.size or 0 for a in files),
+                present=sum(a.size or 0 for a in files if a.action == "present"),
+                auto=name == auto,
+            )
+        )
+    return tuple(sorted(lines, key=lambda line: (line.vram or 0, line.name))), tuple(errors)
