@@ -95,11 +95,17 @@ class PatternBody:
 
     _BLOCK = 1 << 16
 
-    def __init__(self, size: int, *, seed: int = 0, prefix: bytes = b"") -> None:
-        """Make a body of ``size`` bytes; ``prefix`` (a file header) replaces the first bytes of the pattern."""
+    def __init__(self, size: int, *, seed: int = 0, prefix: bytes = b"", half_floats: bool = False) -> None:
+        """Make a body of ``size`` bytes; ``prefix`` (a file header) replaces the first bytes of the pattern.
+
+        With ``half_floats`` every two bytes are a finite number between -2 and 2, if read as a little-endian float16.
+        """
         self.size = size
         self._prefix = prefix
-        self._noise = noise(self._BLOCK - 8, seed=seed)
+        pattern = bytearray(noise(self._BLOCK - 8, seed=seed))
+        if half_floats:
+            pattern[1::2] = pattern[1::2].translate(bytes(byte & 0xBF for byte in range(256)))  # a small exponent
+        self._noise = bytes(pattern)
 
     @cached_property
     def sha256(self) -> str:
