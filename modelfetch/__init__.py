@@ -65,7 +65,7 @@ _WHERE = {
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = [  # noqa: PLE0604 - the names are those of _WHERE, which a test compares with the imports above
+__all__ = [
     "ArtifactReport",
     "CredentialsError",
     "DestinationError",

@@ -41,7 +41,6 @@ class Request:
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
-
 async def perform(
     request: Request,
     work: Callable[[Sequence[Manifest], Session], Awaitable[Report]],
@@ -124,7 +123,9 @@ def sync(
     return run_anywhere(lambda: sync_async(tier=tier, manifest=manifest, events=events, **options))
 
 
-async def plan_async(*, tier: str | None = None, manifest: str | Path | Sequence[str | Path] | None = None, **options: Any) -> Report:
+async def plan_async(
+    *, tier: str | None = None, manifest: str | Path | Sequence[str | Path] | None = None, **options: Any
+) -> Report:
     """What `sync_async` would do, and every problem that can be foreseen; no body is fetched."""
 
     async def work(manifests: Sequence[Manifest], session: Session) -> Report:
@@ -133,7 +134,9 @@ async def plan_async(*, tier: str | None = None, manifest: str | Path | Sequence
     return await perform(_request(tier, manifest, options), work)
 
 
-def _request(tier: str | None, manifest: str | Path | Sequence[str | Path] | None, options: Mapping[str, Any]) -> Request:
+def _request(
+    tier: str | None, manifest: str | Path | Sequence[str | Path] | None, options: Mapping[str, Any]
+) -> Request:
     files = [manifest] if isinstance(manifest, (str, Path)) else list(manifest or ())
     if tier is not None and files:
         raise TypeError("either tier or manifest, not both")
@@ -162,7 +165,7 @@ def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
     def target() -> None:
         try:
             result.append(asyncio.run(main()))
-        except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread below
+        except BaseException as error:
             errors.append(error)
 
     thread = threading.Thread(target=target, name="modelfetch", daemon=True)

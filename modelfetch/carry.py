@@ -18,6 +18,7 @@ from modelfetch.transfer import Fetched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from modelfetch.artifacts import Artifact
     from modelfetch.session import Session
@@ -184,7 +185,9 @@ def _settled(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> ModelPlan:
     resolution = Resolution(artifacts=known, revision=plan.resolution.revision, pinned=plan.resolution.pinned)
     new = {old.uri: now for old, now in zip(plan.resolution.artifacts, known, strict=True)}
     targets = tuple(
-        replace(t, placement=replace(t.placement, artifact=new[t.placement.artifact.uri])) if t.placement.artifact else t
+        replace(t, placement=replace(t.placement, artifact=new[t.placement.artifact.uri]))
+        if t.placement.artifact
+        else t
         for t in plan.targets
     )
     return replace(plan, resolution=resolution, targets=targets)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelfetch.errors import ManifestError, SettingError, UsageError
+from modelfetch.errors import ManifestError, Problem, SettingError, UsageError
 from modelfetch.events import Sink, discard
 from modelfetch.manifest.load import load_manifest
 from modelfetch.manifest.tiers import find_tier, list_tiers, normalise_tier
@@ -63,7 +63,9 @@ def choose(
     raise UsageError(f"there is no tier {tier[:80]!r}", code="unknown-tier", hint=hint)
 
 
-def read(choice: Choice, *, settings: Settings, environ: Mapping[str, str], sink: Sink = discard) -> tuple[Manifest, ...]:
+def read(
+    choice: Choice, *, settings: Settings, environ: Mapping[str, str], sink: Sink = discard
+) -> tuple[Manifest, ...]:
     """The chosen manifests, with what the stack's variables replace.
 
     Raises:
@@ -71,10 +73,14 @@ def read(choice: Choice, *, settings: Settings, environ: Mapping[str, str], sink
         SettingError: A variable names something that can't be taken.
     """
     found: list[Manifest] = []
-    problems = []
+    problems: list[Problem] = []
     for file in choice.files:
         try:
-            found.append(load_manifest(file, allow_http=settings.allows_http, find_tier=lambda name: find_tier(name, settings.tiers_dir)))
+            found.append(
+                load_manifest(
+                    file, allow_http=settings.allows_http, find_tier=lambda name: find_tier(name, settings.tiers_dir)
+                )
+            )
         except ManifestError as error:
             problems.extend(error.problems)
     if problems:
@@ -92,12 +98,14 @@ def read(choice: Choice, *, settings: Settings, environ: Mapping[str, str], sink
 
 
 def _shipped(settings: Settings) -> Iterator[Manifest]:
-    for path in list_tiers(settings.tiers_dir).values():
+    for _, path in list_tiers(settings.tiers_dir):
         try:
-            yield load_manifest(path, allow_http=settings.allows_http, find_tier=lambda name: find_tier(name, settings.tiers_dir))
+            yield load_manifest(
+                path, allow_http=settings.allows_http, find_tier=lambda name: find_tier(name, settings.tiers_dir)
+            )
         except ManifestError:
             continue  # another tier's faults are not this run's
 
 
 def _names(settings: Settings) -> str:
-    return ", ".join(list_tiers(settings.tiers_dir)) or "none found"
+    return ", ".join(name for name, _ in list_tiers(settings.tiers_dir)) or "none found"

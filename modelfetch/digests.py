@@ -24,10 +24,10 @@ class Hasher(Protocol):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:
-    """An algorithm and its lower-case hex, written ``sha256:…`` or ``blake3:…``.
+    r"""An algorithm and its lower-case hex, written ``sha256:…`` or ``blake3:…``.
 
     ``git-sha1`` is known beside them: it is what the Hugging Face Hub gives for files outside LFS, the sha1 of
-    ``blob SIZE\\0`` and the bytes (source: git's object format). It never names a blob of the store.
+    ``blob SIZE\0`` and the bytes (source: git's object format). It never names a blob of the store.
     """
 
     algorithm: str

@@ -10,7 +10,7 @@ The tree::
     ├── DestinationError            73  not-writable, foreign-file, outside-root
     ├── DiskError                   74  io-error, no-space
     ├── NotFoundError               66  not-found, unknown-revision, unknown-tag
-    ├── IntegrityError              65  digest-mismatch, size-mismatch, unsupported-manifest, unsafe-archive, scan-not-clean
+    ├── IntegrityError              65  digest-mismatch, size-mismatch, unsupported-manifest, unsafe-archive, …
     │   └── NotAModelError          65  not-a-model, pickle-not-allowed
     ├── RetryLaterError             75  rate-limited, lock-timeout
     ├── UnreachableError            69  unreachable, timeout, server-error, offline, bad-response, insecure-redirect, …

@@ -8,10 +8,13 @@ import fcntl
 import hashlib
 import os
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modelfetch.digests import Digest, Hasher, new_hasher
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DIRECTORY_MODE = 0o755
 COPY_MODE = 0o644
@@ -29,11 +32,17 @@ def translate(error: OSError, path: object, *, doing: str) -> ModelfetchError:
     name = error.filename if isinstance(error.filename, str) and error.filename else path
     reason = error.strerror or type(error).__name__
     if error.errno in _FULL:
-        return DiskError(f"{doing} {name}: {reason}", code="no-space", hint="make room and run again: what was fetched is kept")
+        return DiskError(
+            f"{doing} {name}: {reason}", code="no-space", hint="make room and run again: what was fetched is kept"
+        )
     if error.errno in _REFUSED:
         return DestinationError(f"{doing} {name}: {reason}", hint=f"it must be writable for uid {os.geteuid()}")
     if error.errno in _IN_THE_WAY:
-        return DestinationError(f"{doing} {name}: {reason}", code="foreign-file", hint="something that modelfetch did not make is in the way: move it")
+        return DestinationError(
+            f"{doing} {name}: {reason}",
+            code="foreign-file",
+            hint="something that modelfetch did not make is in the way: move it",
+        )
     return DiskError(f"{doing} {name}: {reason}")
 
 
@@ -72,7 +81,9 @@ def sync_directory(path: Path) -> None:
             os.close(fd)
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int, temporary: Path, owner: tuple[int, int] | None = None) -> None:
+def write_atomically(
+    path: Path, data: bytes, *, mode: int, temporary: Path, owner: tuple[int, int] | None = None
+) -> None:
     """Write ``data`` to ``temporary`` (same file system), fsync, and rename it to ``path``.
 
     Raises:

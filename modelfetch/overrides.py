@@ -76,7 +76,9 @@ def _replaced(
             kept.add(own.name)
         else:
             chosen.append(_model(uri, value, override, allow_http))
-    models = [_without(m, override) if _is_replaceable(m, override) and m.name not in kept else m for m in manifest.models]
+    models = [
+        _without(m, override) if _is_replaceable(m, override) and m.name not in kept else m for m in manifest.models
+    ]
     return (*(m for m in models if m.consumers), *chosen)
 
 
@@ -135,7 +137,8 @@ def _warn_of_left_behind(
         for model in added:
             theirs = (m for m in other.models if _is_replaceable(m, override))
             if other.tier != manifest.tier and any(_same(m.source, model.source) for m in theirs):
-                message = f"{override.variable} names {model.source}, the default of tier {other.tier}, while {manifest.tier} is chosen"
+                chosen = f"while {manifest.tier or manifest.file} is chosen"
+                message = f"{override.variable} names {model.source}, the default of tier {other.tier}, {chosen}"
                 sink(Notice(level="warning", message=message, hint="empty the variable to get the tier's own model"))
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from modelfetch import fsio
 from modelfetch.digests import Digest
-from modelfetch.errors import ManifestError, ModelfetchError, Problem, SettingError
+from modelfetch.errors import ManifestError, ModelfetchError, SettingError
 from modelfetch.layouts import How, Placement, placements
+from modelfetch.layouts.hf_cache import CACHES
+from modelfetch.manifest.claims import Claim, Shape, find_clashes
 from modelfetch.manifest.uri import OllamaUri
 from modelfetch.place import Act, Examiner, Job, State, foreign, wanted_digest
 from modelfetch.receipts import Frozen
@@ -108,7 +110,7 @@ def require_digests(items: Iterable[Item]) -> tuple[ModelfetchError, ...]:
     """The entries whose bytes the manifest itself does not pin."""
     return tuple(
         SettingError(
-            f"{item.model.position}: {item.model.name} has no digest for all of its files, and --require-digests was asked for",
+            f"{item.model.position}: {item.model.name} does not pin all its files, as --require-digests asks",
             code="digest-required",
             hint="pin it in the manifest",
             model=item.model.name,
@@ -165,20 +167,26 @@ def plan_model(item: Item, resolution: Resolution, receipts: Mapping[str, Receip
 
 
 def clashes(plans: Iterable[ModelPlan]) -> tuple[ModelfetchError, ...]:
-    """Two models that turned out, once resolved, to want one path with different content."""
-    seen: dict[str, tuple[Item, object]] = {}
-    errors: list[ModelfetchError] = []
-    for plan in plans:
-        for target in plan.targets:
-            p = target.placement
-            content = (p.how, str(wanted_digest(p) or (p.artifact and p.artifact.uri)), p.target)
-            first = seen.setdefault(p.path, (plan.item, content))
-            if first[1] != content:
-                position = plan.item.model.position
-                where = f"{plan.item.model.name} and {first[0].model.name} (line {first[0].model.position.line}) both want {p.path}"
-                problem = Problem(position.file, position.line, position.column, where)
-                errors.append(ManifestError([problem]).about(model=plan.item.model.name))
-    return tuple(errors)
+    """Two models that turned out, once resolved, to want one path, or two commits of one repo in one cache."""
+    claims = [claim for plan in plans for claim in _claims(plan)]
+    return tuple(SettingError(str(p), code=ManifestError.default_code) for p in find_clashes(claims))
+
+
+def _claims(plan: ModelPlan) -> Iterable[Claim]:
+    item = plan.item
+    for target in plan.targets:
+        placement = target.placement
+        in_cache = item.model.kind == "snapshot" and target.consumer in CACHES
+        yield Claim(
+            path=placement.path,
+            model=item.model.name,
+            manifest=item.manifest.file,
+            position=item.model.position,
+            shape=Shape.FOLDER if placement.how is How.UNPACK else Shape.FILE,
+            source=placement.target or (placement.artifact.uri if placement.artifact else ""),
+            digest=None if placement.target else str(wanted_digest(placement) or "") or None,
+            shared=in_cache or (isinstance(item.model.source, OllamaUri) and placement.how is How.FILE),
+        )
 
 
 def jobs_for(plan: ModelPlan, consumer: str, receipt: Receipt) -> tuple[Job, ...]:

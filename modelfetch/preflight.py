@@ -31,8 +31,9 @@ class Need:
 
 
 class LinkProbe:
-    """Finds out whether a blob can be linked into a folder: by trying, once a folder, since bind mounts of one
-    file system refuse it though their device is the same.
+    """Finds out whether a blob can be linked into a folder: by trying, once for each.
+
+    Bind mounts of one file system refuse it though their device is the same, so ``st_dev`` says nothing.
     """
 
     def __init__(self, store: Path) -> None:

@@ -100,7 +100,8 @@ def _to_json(receipt: Receipt) -> dict[str, Any]:
         "consumer": receipt.consumer,
         "placements": {path: _entry_json(entry) for path, entry in sorted(receipt.entries.items())},
         "resolved": {
-            key: {"tier": f.tier, "model": f.model, **f.resolution.as_dict()} for key, f in sorted(receipt.frozen.items())
+            key: {"tier": f.tier, "model": f.model, **f.resolution.as_dict()}
+            for key, f in sorted(receipt.frozen.items())
         },
     }
 
@@ -122,8 +123,8 @@ def _from_json(consumer: str, raw: dict[str, Any]) -> Receipt:
 
 def _entry(data: dict[str, Any]) -> Entry:
     known = {"digest": None, **data}
+    for name, kind in (("size", int), ("mtime_ns", int), ("made", bool), ("how", str), ("model", str)):
+        if not isinstance(known[name], kind):
+            raise TypeError(f"{name} of an entry has a wrong type")
     known["manifests"] = tuple(known.get("manifests", ()))
-    entry = Entry(**known)
-    if not isinstance(entry.size, int) or not isinstance(entry.mtime_ns, int) or not isinstance(entry.made, bool):
-        raise TypeError("an entry of the receipt has a wrong type")
-    return entry
+    return Entry(**known)

@@ -91,5 +91,7 @@ class Report:
 
 def failed(errors: Iterable[ModelfetchError], *, tier: str | None, root: str, seconds: float = 0.0) -> Report:
     """The report of a command that came to nothing: no models, each problem an error of its own."""
-    each = tuple(single for error in errors for single in (error.each() if isinstance(error, ManifestError) else (error,)))
+    each = tuple(
+        single for error in errors for single in (error.each() if isinstance(error, ManifestError) else (error,))
+    )
     return Report(ok=False, exit_code=exit_code_of(each), tier=tier, root=root, seconds=seconds, errors=each)

@@ -62,7 +62,9 @@ async def _ask(item: Item, session: Session) -> Resolution:
     raise first
 
 
-def mirrors_of(item: Item, artifact: Artifact, session: Session) -> tuple[Callable[[], Awaitable[Sequence[Location]]], ...]:
+def mirrors_of(
+    item: Item, artifact: Artifact, session: Session
+) -> tuple[Callable[[], Awaitable[Sequence[Location]]], ...]:
     """For each mirror, how to find the artifact's bytes there; it is asked only when the source has failed."""
 
     def finder(uri: Uri) -> Callable[[], Awaitable[Sequence[Location]]]:

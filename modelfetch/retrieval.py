@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch import fsio
@@ -23,6 +22,7 @@ from modelfetch.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from modelfetch.artifacts import Artifact
     from modelfetch.store import Blob
@@ -124,13 +124,15 @@ async def into_cache(session: Session, uri: Uri, digest: Digest | None) -> Retri
 
 
 async def to_path(session: Session, uri: Uri, digest: Digest | None, target: Path, *, keep: bool) -> Retrieved:
-    """Fetch a file to ``target``, an ordinary file of the caller's; an older one there is replaced once the new is whole.
+    """Fetch a file to ``target``, an ordinary file; an older one there is replaced once the new one is whole.
 
     ``keep`` leaves the blob in the session's store as well; otherwise the store is a workplace that goes at the end,
     and stays for the next try when the fetch fails.
     """
-    if target.is_dir():
-        raise DestinationError(f"{target} is a folder, expected a file's path", code="foreign-file", hint="name the file too")
+    if await asyncio.to_thread(target.is_dir):
+        raise DestinationError(
+            f"{target} is a folder, expected a file's path", code="foreign-file", hint="name the file too"
+        )
     with _disk_errors(target):
         if digest is not None and (there := await asyncio.to_thread(_already, target, uri, digest)):
             return there

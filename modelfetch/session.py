@@ -63,7 +63,9 @@ class Session:
         cancel: Ends all work when it is set.
     """
 
-    def __init__(self, options: Options, settings: Settings, *, sink: Sink = discard, cancel: Cancel | None = None) -> None:
+    def __init__(
+        self, options: Options, settings: Settings, *, sink: Sink = discard, cancel: Cancel | None = None
+    ) -> None:
         self.options = options
         self.settings = replace(settings, offline=True) if options.offline else settings
         self.sink = sink

@@ -98,7 +98,9 @@ class Settings:
         return cls(
             hf_endpoint=_endpoint(env, "HF_ENDPOINT", HF_ENDPOINT, clear),
             hf_token=Secret(lambda: _hf_token(env)),
-            offline=any(env.get(name, "").strip().lower() in _TRUE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")),
+            offline=any(
+                env.get(name, "").strip().lower() in _TRUE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+            ),
             ollama_registry=_endpoint(env, "MODELFETCH_OLLAMA_REGISTRY", OLLAMA_REGISTRY, clear),
             civitai_endpoint=_endpoint(env, "MODELFETCH_CIVITAI_ENDPOINT", CIVITAI_ENDPOINT, clear),
             civitai_token=Secret(lambda: _token_from(env, "CIVITAI_API_TOKEN", "CIVITAI_API_TOKEN_FILE")),

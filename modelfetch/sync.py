@@ -31,7 +31,7 @@ async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Rep
     """Make everything that the manifests ask for present, verified and in place; never raises a `ModelfetchError`."""
     started = time.monotonic()
     try:
-        plans, problems, needed = await plan_manifests(manifests, session)
+        plans, problems, _ = await plan_manifests(manifests, session)
         await asyncio.to_thread(_announce, plans, session)
         if problems and not session.options.keep_going:
             outcomes = [Outcome(plan=plan) for plan in plans]
@@ -39,10 +39,14 @@ async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Rep
             outcomes = await carry_out(plans, session)
         return _report(manifests, session, outcomes, problems, started)
     except ModelfetchError as error:
-        return failed([error], tier=tier_of(manifests), root=str(session.options.root), seconds=time.monotonic() - started)
+        return failed(
+            [error], tier=tier_of(manifests), root=str(session.options.root), seconds=time.monotonic() - started
+        )
 
 
-async def preview_manifests(manifests: Sequence[Manifest], session: Session) -> tuple[Report, tuple[ModelPlan, ...], tuple[Need, ...]]:
+async def preview_manifests(
+    manifests: Sequence[Manifest], session: Session
+) -> tuple[Report, tuple[ModelPlan, ...], tuple[Need, ...]]:
     """What `sync_manifests` would do, and every problem that can be foreseen; no body is fetched."""
     started = time.monotonic()
     try:
@@ -110,9 +114,7 @@ def _announce(plans: Sequence[ModelPlan], session: Session) -> None:
     wanted = {a.uri: a for plan in plans for a in plan.missing()}
     missing = [a for a in wanted.values() if a.digest is None or not session.store.peek(a.digest)]
     total = sum(len(plan.resolution.artifacts) for plan in plans if plan.resolution)
-    session.sink(
-        Planned(artifacts=len(missing), bytes=sum(a.size or 0 for a in missing), present=total - len(missing))
-    )
+    session.sink(Planned(artifacts=len(missing), bytes=sum(a.size or 0 for a in missing), present=total - len(missing)))
 
 
 def _report(

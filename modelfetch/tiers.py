@@ -41,12 +41,14 @@ class TierLine:
         }
 
 
-def list_lines(session: Session, *, auto: str | None = None) -> tuple[tuple[TierLine, ...], tuple[ModelfetchError, ...]]:
+def list_lines(
+    session: Session, *, auto: str | None = None
+) -> tuple[tuple[TierLine, ...], tuple[ModelfetchError, ...]]:
     """A line for each tier, smallest card first, and the errors of those whose manifest is invalid."""
     lines: list[TierLine] = []
     errors: list[ModelfetchError] = []
     settings = session.settings
-    for name, path in list_tiers(settings.tiers_dir).items():
+    for name, path in list_tiers(settings.tiers_dir):
         try:
             manifest = load_manifest(
                 path, allow_http=settings.allows_http, find_tier=lambda other: find_tier(other, settings.tiers_dir)

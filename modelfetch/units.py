@@ -37,7 +37,9 @@ def parse_size(text: str) -> int:
     match = _SIZE.match(text)
     factor = _UNITS.get(match[2]) if match else None
     if match is None or factor is None:
-        raise ValueError(f"expected bytes or a number with B, KB, MB, GB, KiB, MiB, GiB or compose's k, m, g; found {text[:40]!r}")
+        raise ValueError(
+            f"expected bytes or a number with B, KB, MB, GB, KiB, MiB, GiB or compose's k, m, g; found {text[:40]!r}"
+        )
     size = Decimal(match[1]) * factor
     if factor == 1 and size != int(size):
         raise ValueError(f"expected a whole number of bytes, found {text[:40]!r}")

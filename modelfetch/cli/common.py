@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
 from click.core import ParameterSource
 
 from modelfetch.cancel import Cancel
@@ -21,6 +20,8 @@ from modelfetch.errors import SettingError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    import click
 
     from modelfetch.api import Request
     from modelfetch.manifest.model import Manifest
@@ -95,7 +96,9 @@ def perform(ctx: click.Context, work: Callable[[Sequence[Manifest], Session], Aw
 
     request = request_from(ctx)
     values = ctx.params
-    progress = make_progress(values.get("progress", "auto"), verbose=values.get("verbose", False), quiet=values.get("quiet", False))
+    progress = make_progress(
+        values.get("progress", "auto"), verbose=values.get("verbose", False), quiet=values.get("quiet", False)
+    )
     try:
         return run_until_signal(lambda cancel: run(request, work, sink=progress, cancel=cancel))
     finally:

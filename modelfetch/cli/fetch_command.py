@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from modelfetch.retrieval import Retrieved
 
 
-class _DigestType(click.ParamType):
+class _DigestType(click.ParamType[Digest]):
     name = "digest"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Digest:
@@ -35,7 +35,9 @@ class _DigestType(click.ParamType):
 
 @click.command("fetch")
 @click.argument("uri")
-@options.option("--digest", metavar="DIGEST", type=_DigestType(), help="What the bytes must be: sha256:HEX or blake3:HEX.")
+@options.option(
+    "--digest", metavar="DIGEST", type=_DigestType(), help="What the bytes must be: sha256:HEX or blake3:HEX."
+)
 @click.option("-o", "--output", metavar="PATH", help="Write an ordinary file there instead of the user's cache.")
 @options.option("--store", metavar="DIR", help="Keep a blob there as well.")
 @options.option("--offline", is_flag=True, help="Ask nobody: fail where something is missing.")

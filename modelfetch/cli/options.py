@@ -49,7 +49,9 @@ class EnvOption(click.Option):
             return [part.strip() for part in value.split(",") if part.strip()]
         return value
 
-    def handle_parse_result(self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]) -> tuple[Any, list[str]]:
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
         """Parse as click does; what the environment got wrong is a setting's error."""
         try:
             return super().handle_parse_result(ctx, opts, args)
@@ -60,7 +62,7 @@ class EnvOption(click.Option):
             raise SettingError(f"{found[0]}={found[1]}: {error.format_message()}") from None
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[int]):
     """A number of bytes, ``50MB`` or ``7.5GiB``."""
 
     name = "size"
@@ -78,7 +80,7 @@ class Size(click.ParamType):
         return size
 
 
-class Owner(click.ParamType):
+class Owner(click.ParamType[tuple[int, int]]):
     """``UID:GID`` as numbers."""
 
     name = "uid:gid"
@@ -111,14 +113,23 @@ def combined(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 which = combined(
     option("--tier", metavar="NAME", help="The tier to work on, such as 16g (`modelfetch tiers` lists them)."),
-    option("--manifest", "manifests", metavar="FILE", multiple=True, help="A manifest file instead of a tier; repeatable."),
+    option(
+        "--manifest", "manifests", metavar="FILE", multiple=True, help="A manifest file instead of a tier; repeatable."
+    ),
 )
 """Which manifests a command is about."""
 
 where = combined(
     option("--root", metavar="DIR", default="./files/ai-models", show_default=True, help="Where the models go."),
     option("--store", metavar="DIR", help="Where verified blobs are kept.  [default: ROOT/.modelfetch]"),
-    option("--for", "consumers", metavar="CONSUMER", multiple=True, type=click.Choice(CONSUMERS), help="Only what this service needs; repeatable."),
+    option(
+        "--for",
+        "consumers",
+        metavar="CONSUMER",
+        multiple=True,
+        type=click.Choice(CONSUMERS),
+        help="Only what this service needs; repeatable.",
+    ),
 )
 """Where a command works and for whom."""
 
@@ -131,17 +142,41 @@ how = combined(
 """How strict a command is."""
 
 transfers = combined(
-    option("--jobs", metavar="N", type=click.IntRange(1, 64), default=4, show_default=True, help="Files fetched at once."),
-    option("--connections", metavar="N", type=click.IntRange(1, 64), default=8, show_default=True, help="Connections per file at most."),
+    option(
+        "--jobs", metavar="N", type=click.IntRange(1, 64), default=4, show_default=True, help="Files fetched at once."
+    ),
+    option(
+        "--connections",
+        metavar="N",
+        type=click.IntRange(1, 64),
+        default=8,
+        show_default=True,
+        help="Connections per file at most.",
+    ),
     option("--limit-rate", metavar="SIZE", type=Size(), help="Bytes per second for the whole process, such as 50MB."),
-    option("--retries", metavar="N", type=click.IntRange(0, 100), default=5, show_default=True, help="Tries in a row without progress."),
-    option("--lock-timeout", metavar="SECONDS", type=click.FloatRange(0), help="Wait for another process at most so long."),
+    option(
+        "--retries",
+        metavar="N",
+        type=click.IntRange(0, 100),
+        default=5,
+        show_default=True,
+        help="Tries in a row without progress.",
+    ),
+    option(
+        "--lock-timeout", metavar="SECONDS", type=click.FloatRange(0), help="Wait for another process at most so long."
+    ),
     option("--chown", metavar="UID:GID", type=Owner(), help="Owner of directories and copies."),
 )
 """How bytes are moved."""
 
 output = combined(
-    option("--progress", type=click.Choice(["auto", "bar", "log", "json", "none"]), default="auto", show_default=True, help="How progress is shown on stderr."),
+    option(
+        "--progress",
+        type=click.Choice(["auto", "bar", "log", "json", "none"]),
+        default="auto",
+        show_default=True,
+        help="How progress is shown on stderr.",
+    ),
     option("--json", "as_json", is_flag=True, help="The report as JSON on stdout."),
     option("-v", "--verbose", is_flag=True, help="Say more."),
     option("-q", "--quiet", is_flag=True, help="Say only what went wrong."),

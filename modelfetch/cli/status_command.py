@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 @options.where
 @options.output
 @options.option(
-    "--format", "form", type=click.Choice(["table", "json", "prom"]), default="table", show_default=True, help="What stdout gets."
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "prom"]),
+    default="table",
+    show_default=True,
+    help="What stdout gets.",
 )
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:

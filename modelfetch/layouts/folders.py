@@ -19,7 +19,8 @@ def place_single(path: str, resolution: Resolution) -> tuple[Placement, ...]:
 def place_tree(folder: str, resolution: Resolution) -> tuple[Placement, ...]:
     """All files of a snapshot below ``folder``, as they lie in the repo."""
     return tuple(
-        Placement(path=f"{folder}/{artifact.path}", how=How.FILE, artifact=artifact) for artifact in resolution.artifacts
+        Placement(path=f"{folder}/{artifact.path}", how=How.FILE, artifact=artifact)
+        for artifact in resolution.artifacts
     )
 
 

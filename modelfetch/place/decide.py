@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat as statmod
 from dataclasses import dataclass
 from enum import StrEnum
@@ -65,7 +64,7 @@ def look(path: Path) -> Seen | None:
         mtime_ns=found.st_mtime_ns,
         inode=(found.st_dev, found.st_ino),
         regular=statmod.S_ISREG(found.st_mode),
-        target=os.readlink(path) if link else None,
+        target=str(path.readlink()) if link else None,
     )
 
 

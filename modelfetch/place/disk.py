@@ -163,7 +163,8 @@ class Disk:
             return
         self._said.add(kind)
         if refused:
-            message = f"hardlinks to {blob.parent} are refused ({error.strerror}): blob of uid {blob.stat().st_uid}, we are uid {os.geteuid()}"
+            whose = f"blob of uid {blob.stat().st_uid}, we are uid {os.geteuid()}"
+            message = f"hardlinks to {blob.parent} are refused ({error.strerror}): {whose}"
         else:
             message = f"{target.parent} takes no hardlinks from {self._store} ({error.strerror})"
         self._sink(Notice(level="warning", message=f"{message}; copies are made, which take space of their own"))

@@ -235,7 +235,9 @@ def _pending(step: _Step, order: Order) -> Entry:
 def _entry(step: _Step, order: Order, *, how: str, made: bool, digest: str | None) -> Entry:
     seen = look(step.path)
     if seen is None:
-        raise DiskError(f"{step.path} vanished right after it was placed", hint="does something else clean this folder?")
+        raise DiskError(
+            f"{step.path} vanished right after it was placed", hint="does something else clean this folder?"
+        )
     artifact = step.job.placement.artifact
     asked = (*(step.known.manifests if step.known else ()), order.asks)
     return Entry(

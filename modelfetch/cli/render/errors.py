@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from modelfetch.errors import ManifestError, ModelfetchError
 from modelfetch.cli.render.text import plain
+from modelfetch.errors import ManifestError, ModelfetchError
 
 
 def error_lines(error: ModelfetchError) -> list[str]:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from modelfetch import events as ev
 from modelfetch.cli.render.text import plain
@@ -65,7 +65,9 @@ class Running:
 class Progress:
     """The base of the renderers: keeps what runs; `show` is what a subclass adds. Safe to call from any thread."""
 
-    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._stream = stream or sys.stderr
         self._verbose = verbose
         self._clock = clock
@@ -112,7 +114,14 @@ class Progress:
 class Log(Progress):
     """Plain lines, without control characters: for a container's log."""
 
-    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic, every: float = LINE_EVERY) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        verbose: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        every: float = LINE_EVERY,
+    ) -> None:
         super().__init__(stream, verbose=verbose, clock=clock)
         self._every = every
         self._stop = threading.Event()
@@ -148,12 +157,14 @@ class Log(Progress):
 class Bar(Progress):
     """A tqdm bar for each running artifact, lines for the rest: for a terminal."""
 
-    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__(stream, verbose=verbose, clock=clock)
         from tqdm import tqdm
 
         self._tqdm = tqdm
-        self._bars: dict[str, tqdm[None]] = {}
+        self._bars: dict[str, tqdm[NoReturn]] = {}
 
     def show(self, event: ev.Event) -> None:
         """Show an event."""
@@ -222,19 +233,21 @@ def sentence(event: ev.Event, *, verbose: bool) -> str | None:
     """An event as a line for a person; None where it says nothing on its own."""
     match event:
         case ev.Planned(artifacts=count) if count:
-            return f"{count} file{'s' if count > 1 else ''} to fetch, {format_size(event.bytes)}; {event.present} already here"
+            files = "1 file" if count == 1 else f"{count} files"
+            return f"{files} to fetch, {format_size(event.bytes)}; {event.present} already here"
         case ev.TransferStarted(offset=offset) if offset:
             return f"{event.label}: resuming at {format_size(offset)} of {format_size(event.size or 0)}"
         case ev.TransferStarted():
             size = f", {format_size(event.size)}" if event.size is not None else ""
             return f"{event.label}: fetching from {event.source}{size}"
         case ev.TransferRetrying():
-            return f"{event.label}: {event.reason}; again in {event.delay:.0f}s (try {event.attempt} of {event.attempts})"
+            return (
+                f"{event.label}: {event.reason}; again in {event.delay:.0f}s (try {event.attempt} of {event.attempts})"
+            )
         case ev.SourceFailed():
             return f"{event.label}: {event.source} failed ({event.reason}); trying the next mirror"
         case ev.TransferFinished():
-            rate = event.fetched / event.seconds if event.seconds > 0 else 0.0
-            return f"{event.label}: verified, {format_size(event.size)} in {event.seconds:.1f}s ({format_size(rate)}/s), {event.digest[:19]}…"
+            return _verified(event)
         case ev.Waiting():
             return f"{event.label}: waiting for {event.owner} ({format_seconds(event.seconds)} so far)"
         case ev.Placed() if verbose:
@@ -243,6 +256,12 @@ def sentence(event: ev.Event, *, verbose: bool) -> str | None:
             return f"{level}: {message}" + (f" (hint: {event.hint})" if event.hint else "")
         case _:
             return None
+
+
+def _verified(event: ev.TransferFinished) -> str:
+    rate = event.fetched / event.seconds if event.seconds > 0 else 0.0
+    taken = f"{format_size(event.size)} in {event.seconds:.1f}s ({format_size(rate)}/s)"
+    return f"{event.label}: verified, {taken}, {event.digest[:19]}…"
 
 
 def make_progress(kind: str, *, verbose: bool, quiet: bool) -> Progress:

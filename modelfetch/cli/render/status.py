@@ -37,7 +37,10 @@ def status_table(report: Report, lines: Sequence[Line]) -> str:
 def prometheus(report: Report, lines: Sequence[Line]) -> str:
     """The text format of Prometheus (source: prometheus docs, exposition formats)."""
     tier = report.tier or ""
-    out = ["# HELP modelfetch_model_state Whether a model is in this state for a service (1) or not (0).", "# TYPE modelfetch_model_state gauge"]
+    out = [
+        "# HELP modelfetch_model_state Whether a model is in this state for a service (1) or not (0).",
+        "# TYPE modelfetch_model_state gauge",
+    ]
     for line in lines:
         labels = f'tier="{_escape(tier)}",model="{_escape(line.model)}",consumer="{line.consumer}"'
         out += [f'modelfetch_model_state{{{labels},state="{state}"}} {int(line.state == state)}' for state in _STATES]

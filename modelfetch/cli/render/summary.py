@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 
 def summary(report: Report) -> str:
     """``16g: 5 models in place in files/ai-models; 6.46 GiB fetched in 3m 02s, 12 requests``."""
-    models = len(report.models)
-    head = f"{report.tier or 'manifest'}: {models} model{'' if models == 1 else 's'} verified and in place in {report.root}"
-    requests = f"{report.requests} request{'' if report.requests == 1 else 's'}"
+    head = f"{report.tier or 'manifest'}: {_count(len(report.models), 'model')} verified and in place in {report.root}"
+    requests = _count(report.requests, "request")
     seconds = f"{report.seconds:.1f}s" if report.seconds < 60 else format_seconds(report.seconds)
-    fetched = f"{format_size(report.bytes_fetched)} fetched in {seconds}" if report.bytes_fetched else f"nothing to fetch, {seconds}"
+    fetched = (
+        f"{format_size(report.bytes_fetched)} fetched in {seconds}"
+        if report.bytes_fetched
+        else f"nothing to fetch, {seconds}"
+    )
     return f"{head}; {fetched}, {requests}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def plan_table(report: Report, needed: Sequence[Need]) -> str:

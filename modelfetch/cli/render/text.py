@@ -19,6 +19,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence
     widths = [max(len(row[i]) for row in everything) for i in range(len(head))]
     lines = []
     for row in everything:
-        cells = [cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
