@@ -85,7 +85,8 @@ class Model:
 class Manifest:
     """A whole manifest, one tier.
 
-    ``sha256`` is over the bytes of the file and of all that it extends: what was resolved for a text is kept for it.
+    ``sha256`` is over the bytes of the file and of all that it extends (``files``, itself first): what was resolved
+    for a text is kept for it. ``position`` of a model may lie in any of them.
     """
 
     file: str
@@ -96,3 +97,4 @@ class Manifest:
     vram: int | None = None
     usable: int | None = None
     description: str | None = None
+    files: tuple[str, ...] = ()

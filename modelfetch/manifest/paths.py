@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _MAX_PART = 255  # bytes; NAME_MAX of every Linux file system
@@ -29,6 +30,17 @@ def check_relative(path: str) -> str:
     if any(len(part.encode()) > _MAX_PART for part in parts) or len(path.encode()) > _MAX_PATH:
         raise ValueError(f"expected parts of at most {_MAX_PART} bytes and {_MAX_PATH} in all, found {shown}…")
     return path
+
+
+def collision_key(path: str) -> str:
+    """Equal for paths that are one file where names are compared without case, or by Unicode form (macOS, shares)."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def parents(path: str) -> tuple[str, ...]:
+    """The folders above a path, the nearest last."""
+    parts = path.split("/")
+    return tuple("/".join(parts[:end]) for end in range(1, len(parts)))
 
 
 def safe_name(name: str) -> str | None:

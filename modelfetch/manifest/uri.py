@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import unquote, urlsplit
 
 from modelfetch.digests import Digest
 from modelfetch.manifest.paths import check_relative
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 OLLAMA_HOST = "registry.ollama.ai"
 """The host of an Ollama name that names none (source: ollama, types/model/name.go)."""
@@ -26,7 +29,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _OLLAMA_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,340}(?::\d{1,5})?\Z")
 _OLLAMA_NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}\Z")
 _OLLAMA_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}\Z")
-_AIR = re.compile(r"urn:air:([a-z0-9_-]+):([a-z0-9_-]+):civitai:(\d{1,12})@(\d{1,12})(?:\+(\d{1,12}))?\Z", re.IGNORECASE)
+_AIR = re.compile(
+    r"urn:air:([a-z0-9_-]+):([a-z0-9_-]+):civitai:(\d{1,12})@(\d{1,12})(?:\+(\d{1,12}))?\Z", re.IGNORECASE
+)
 # Names of OCI repositories and tags (source: opencontainers/distribution-spec, spec.md, "Pulling manifests").
 _OCI_REPO = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*\Z")
 _OCI_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
@@ -89,6 +94,17 @@ class HttpUri:
     url: str
     path: str
 
+    @property
+    def host(self) -> str:
+        """The host in lower case, an IPv6 address without its brackets."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The port, the scheme's own where the URL names none."""
+        parts = urlsplit(self.url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
+
     def __str__(self) -> str:
         return self.text
 
@@ -136,7 +152,9 @@ def parse_uri(text: str) -> Uri:
     scheme, separator, rest = text.partition("://")
     parser = _PARSERS.get(scheme.lower()) if separator else None
     if parser is None:
-        raise ValueError(f"expected a URI (hf:// ollama:// civitai:// https:// file:/// oci:// or urn:air:…), found {text[:80]!r}")
+        raise ValueError(
+            f"expected a URI (hf:// ollama:// civitai:// https:// file:/// oci:// or urn:air:…), found {text[:80]!r}"
+        )
     return parser(text, rest)
 
 
@@ -169,7 +187,10 @@ def _split_revision(rest: str, text: str) -> tuple[str, str]:
     raw = pull[1] if pull else rest.split("/", 1)[0]
     revision = unquote(raw)
     if not _HF_REVISION.match(revision) or ".." in revision or "//" in revision or revision.endswith(("/", ".lock")):
-        raise ValueError(f"expected a branch, tag, commit or refs/pr/N after @ (any other / in it as %2F), found {raw[:80]!r} in {text[:120]!r}")
+        raise ValueError(
+            "expected a branch, tag, commit or refs/pr/N after @ (any other / in it as %2F), "
+            f"found {raw[:80]!r} in {text[:120]!r}"
+        )
     return revision, rest[len(raw) :]
 
 
@@ -217,7 +238,7 @@ def _parse_air(text: str) -> CivitaiUri:
     return CivitaiUri(text=text, version=int(match[4]), file=int(match[5]) if match[5] else None)
 
 
-def _parse_http(text: str, rest: str) -> HttpUri:  # noqa: ARG001 - all parsers share one signature
+def _parse_http(text: str, rest: str) -> HttpUri:
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -249,7 +270,7 @@ def _parse_oci(text: str, rest: str) -> OciUri:
     return OciUri(text=text, host=host, repo=repo, tag=tag if colon else None, digest=digest)
 
 
-_PARSERS = {
+_PARSERS: dict[str, Callable[[str, str], Uri]] = {
     "hf": _parse_hf,
     "ollama": _parse_ollama,
     "civitai": _parse_civitai,

@@ -1,0 +1,44 @@
+"""What a tier's services may take of the GPU together (contract: usable, vram, exclusive)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelfetch.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from modelfetch.manifest.model import Service
+
+_GIB = 2**30
+_USABLE = {8: 7.5, 16: 15, 32: 30.9, 94: 93}
+"""Measured on cards of these classes, in GiB (facts on VRAM: what drivers and displays leave)."""
+
+
+def default_usable(vram: int) -> int:
+    """What services may take of a card of this class; both in bytes."""
+    known = _USABLE.get(vram // _GIB) if vram % _GIB == 0 else None
+    return int(known * _GIB) if known is not None else vram * 94 // 100
+
+
+def together(services: Iterable[Service]) -> int:
+    """The bytes that services take when all run; of those with one ``exclusive`` word only the largest counts."""
+    groups: dict[tuple[str, str], int] = {}
+    for service in services:
+        group = ("exclusive", service.exclusive) if service.exclusive else ("service", service.name)
+        groups[group] = max(groups.get(group, 0), service.vram or 0)
+    return sum(groups.values())
+
+
+def overrun(services: Iterable[Service], usable: int | None) -> str | None:
+    """By how much the services exceed what is usable, as a message; None when they don't."""
+    services = tuple(services)
+    needed = together(services)
+    if usable is None or needed <= usable:
+        return None
+    parts = ", ".join(f"{s.name} {format_size(s.vram)}" for s in services if s.vram)
+    return (
+        f"services: expected at most {format_size(usable)} of vram together (usable), found {format_size(needed)}: "
+        f"{needed - usable} bytes ({format_size(needed - usable)}) too much ({parts})"
+    )

@@ -1,0 +1,219 @@
+"""Who wants which path below ROOT, and who can't have it because another wants it too. Pure.
+
+`claims_of` tells it as far as a manifest alone does; once sources were asked, the same `find_clashes` serves for
+the paths that they gave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import Problem
+from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, upstream_name
+from modelfetch.manifest.paths import collision_key, parents
+from modelfetch.manifest.uri import HfUri, OllamaUri
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from modelfetch.manifest.model import Manifest, Model, Position
+
+
+class Shape(StrEnum):
+    """What is claimed: one ``FILE``; a ``FOLDER`` that others may fill as well; a ``CACHE`` folder of one repo."""
+
+    FILE = "file"
+    FOLDER = "folder"
+    CACHE = "cache"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One path below ROOT that a model wants.
+
+    Two claims of one path are one and the same thing where they agree: by ``digest`` where both have one, else by
+    ``source``. That is fine between manifests, and within one where both are ``shared`` (a cache's files).
+    A ``CACHE`` claim's ``digest`` is the commit, its ``source`` the repo.
+    """
+
+    path: str
+    model: str
+    manifest: str
+    position: Position
+    shape: Shape = Shape.FILE
+    source: str
+    digest: str | None = None
+    shared: bool = False
+
+    def agrees(self, other: Claim) -> bool:
+        """Whether both want the same thing, as far as is known."""
+        if self.digest is not None and other.digest is not None:
+            return self.digest == other.digest
+        return self.source == other.source
+
+    def may_share(self, other: Claim) -> bool:
+        """Whether both may have their path, given that it is the same one."""
+        if self.shape is not other.shape:
+            return False
+        if self.shape is Shape.FOLDER:
+            return True
+        return self.agrees(other) and ((self.shared and other.shared) or self.manifest != other.manifest)
+
+
+def claims_of(manifest: Manifest) -> tuple[Claim, ...]:
+    """The paths that a manifest's models are known to want before any source is asked, in order."""
+    return tuple(claim for model in manifest.models for claim in model_claims(model, manifest.file))
+
+
+def model_claims(model: Model, manifest: str) -> Iterator[Claim]:
+    """The paths that one model is known to want before its source is asked; ``manifest`` names whose it is."""
+    for consumer in model.consumers:
+        if isinstance(model.source, OllamaUri):
+            uri = model.source
+            yield _file(model, manifest, f"ollama/models/manifests/{uri.host}/{uri.namespace}/{uri.model}/{uri.tag}")
+        elif model.kind == "snapshot" and isinstance(model.source, HfUri):
+            claims = _cache_claims if consumer in HF_CACHES else _tree_claims
+            yield from claims(model, model.source, consumer, manifest)
+        elif (path := _single_path(model, consumer)) is not None:
+            claim = _file(model, manifest, path)
+            yield claim if model.unpack is None else _claim(model, manifest, path, Shape.FOLDER)
+
+
+def _single_path(model: Model, consumer: str) -> str | None:
+    """Where a single file goes; None where only its source knows the name."""
+    if model.kind == "file":
+        return f"{consumer}/{model.path}" if model.path is not None else None
+    folder = FOLDERS.get((consumer, model.kind or ""))
+    name = model.filename or upstream_name(model.source)
+    return f"{consumer}/{folder}/{name}" if folder is not None and name is not None else None
+
+
+def _claim(model: Model, manifest: str, path: str, shape: Shape) -> Claim:
+    source = str(model.source)
+    return Claim(path=path, model=model.name, manifest=manifest, position=model.position, shape=shape, source=source)
+
+
+def _file(model: Model, manifest: str, path: str) -> Claim:
+    return Claim(
+        path=path,
+        model=model.name,
+        manifest=manifest,
+        position=model.position,
+        source=str(model.source),
+        digest=str(model.digest) if model.digest else None,
+    )
+
+
+def _tree_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> Iterator[Claim]:
+    """A snapshot as a plain folder: models/diffusers/NAME."""
+    folder = f"{consumer}/{FOLDERS[consumer, 'snapshot']}/{model.filename or source.repo.rpartition('/')[2]}"
+    yield _claim(model, manifest, folder, Shape.FOLDER)
+    for spec in model.files or ():
+        yield Claim(
+            path=f"{folder}/{spec.path}",
+            model=model.name,
+            manifest=manifest,
+            position=model.position,
+            source=f"hf://{source.repo}@{source.revision or 'main'}/{spec.path}",
+            digest=str(spec.digest) if spec.digest else None,
+        )
+
+
+def _cache_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> Iterator[Claim]:
+    """A snapshot in Hugging Face cache form: the repo's folder, and the files where the commit is known."""
+    cache = "/".join(part for part in (consumer, HF_CACHES[consumer]) if part)
+    folder = f"{cache}/models--{(model.cache_as or source.repo).replace('/', '--')}"
+    yield Claim(
+        path=folder,
+        model=model.name,
+        manifest=manifest,
+        position=model.position,
+        shape=Shape.CACHE,
+        source=source.repo,
+        digest=source.commit,
+        shared=True,
+    )
+    for spec in model.files or () if source.commit else ():
+        yield Claim(
+            path=f"{folder}/snapshots/{source.commit}/{spec.path}",
+            model=model.name,
+            manifest=manifest,
+            position=model.position,
+            source=f"{source.commit}/{spec.path}",
+            digest=str(spec.digest) if spec.digest else None,
+            shared=True,
+        )
+
+
+def find_clashes(claims: Iterable[Claim]) -> tuple[Problem, ...]:
+    """The claims that can't be met because an earlier one took their path.
+
+    Refused are: one path twice; a path inside of what is a file for another; paths that differ only by case or
+    Unicode form (one file where the disk compares names so); a path inside another model's cache folder. Each
+    problem stands at the later model and names the earlier one; a pair of models is named once for each path.
+    """
+    taken = _Taken()
+    problems: dict[tuple[str, Position, Position], Problem] = {}
+    for claim in claims:
+        found = taken.obstacle(claim)
+        if found is None:
+            taken.add(claim)
+            continue
+        first, why = found
+        key = (claim.model, claim.position, first.position)
+        at = claim.position
+        where = first.position if first.position.file != at.file else f"line {first.position.line}"
+        message = f"{claim.model}: expected a path of its own, found {claim.path!r}, {why} ({first.model}, {where})"
+        problems.setdefault(key, Problem(at.file, at.line, at.column, message))
+    return tuple(problems.values())
+
+
+@dataclass(slots=True)
+class _Taken:
+    """The paths that are taken, by their collision key, and the folders that this makes of those above them."""
+
+    claims: dict[str, Claim] = field(default_factory=dict)
+    below: dict[str, list[Claim]] = field(default_factory=dict)
+
+    def add(self, claim: Claim) -> None:
+        key = collision_key(claim.path)
+        known = self.claims.get(key)
+        if known is None or (known.digest is None and claim.digest is not None):
+            self.claims[key] = claim  # the one that says more, so that a third can't contradict it unnoticed
+        for parent in parents(key):
+            self.below.setdefault(parent, []).append(claim)
+
+    def obstacle(self, claim: Claim) -> tuple[Claim, str] | None:
+        """What stands in the way of a claim and why."""
+        key = collision_key(claim.path)
+        if (first := self.claims.get(key)) is not None and (why := _same_path(claim, first)):
+            return first, why
+        for parent in parents(key):
+            above = self.claims.get(parent)
+            if above is not None and (why := _inside(claim, above)):
+                return above, why
+        for inner in self.below.get(key, ()) if claim.shape is not Shape.FOLDER else ():
+            if why := _inside(inner, claim):
+                return inner, why
+        return None
+
+
+def _same_path(claim: Claim, first: Claim) -> str | None:
+    if claim.path != first.path:
+        return f"which differs from {first.path!r} only by case or Unicode form"
+    if claim.may_share(first):
+        return None
+    if claim.shape is Shape.CACHE and first.shape is Shape.CACHE:
+        both = claim.digest is not None and first.digest is not None
+        return f"the cache folder of another {f'commit, {first.digest}' if both else f'repo, {first.source}'}"
+    return "which is wanted already"
+
+
+def _inside(claim: Claim, above: Claim) -> str | None:
+    if above.shape is Shape.FILE:
+        return f"which needs {above.path!r} to be a folder, wanted as a file"
+    if above.shape is Shape.FOLDER or claim.shared:
+        return None
+    return f"inside of the cache folder {above.path!r}"

@@ -1,0 +1,73 @@
+"""Which kinds of model each consumer takes, and in which folder it reads them (contract: Layouts)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelfetch.manifest.model import CONSUMERS, PICKLE_SUFFIXES
+from modelfetch.manifest.paths import check_relative
+from modelfetch.manifest.uri import FileUri, HfUri, HttpUri
+
+if TYPE_CHECKING:
+    from modelfetch.manifest.uri import Uri
+
+HF_CACHES = {"whisper": "hub", "diffrhythm": ""}
+"""The consumers that read snapshots in Hugging Face cache form, and where below their folder the cache is."""
+
+_IMAGE = {
+    "checkpoint": ("models/Stable-diffusion", "models/checkpoints"),
+    "diffusion-model": ("models/Stable-diffusion", "models/diffusion_models"),
+    "text-encoder": ("models/text_encoder", "models/text_encoders"),
+    "vae": ("models/VAE", "models/vae"),
+    "lora": ("models/Lora", "models/loras"),
+    "controlnet": ("models/ControlNet", "models/controlnet"),
+    "upscaler": ("models/ESRGAN", "models/upscale_models"),
+    "embedding": ("embeddings", "models/embeddings"),
+    "clip-vision": (None, "models/clip_vision"),
+    "snapshot": ("models/diffusers", "models/diffusers"),
+}
+
+FOLDERS: dict[tuple[str, str], str] = {
+    **{("stable-diffusion", kind): folder for kind, (folder, _) in _IMAGE.items() if folder is not None},
+    **{("comfyui", kind): folder for kind, (_, folder) in _IMAGE.items()},
+    **{(consumer, "snapshot"): folder for consumer, folder in HF_CACHES.items()},
+    ("whisper", "torch-checkpoint"): "torch/hub/checkpoints",
+    ("whisper", "whisper"): "openai",
+    **{(consumer, "file"): "" for consumer in CONSUMERS},
+}
+"""(consumer, kind) to the folder below the consumer's own; a pair that is not here is not supported.
+
+``""`` is the consumer's folder itself. An ``ollama://`` source has no kind and is not in the table.
+"""
+
+KINDS = tuple(dict.fromkeys((*_IMAGE, "torch-checkpoint", "whisper", "file")))
+"""All kinds, in the order of the documentation."""
+
+
+def kinds_of(consumer: str) -> tuple[str, ...]:
+    """The kinds that a consumer takes."""
+    return tuple(kind for kind in KINDS if (consumer, kind) in FOLDERS)
+
+
+def consumers_of(kind: str) -> tuple[str, ...]:
+    """The consumers that take a kind."""
+    return tuple(consumer for consumer in CONSUMERS if (consumer, kind) in FOLDERS)
+
+
+def upstream_name(source: Uri) -> str | None:
+    """The name that a URI alone gives to a single file: its path's last part.
+
+    None where only the source's answer tells it (civitai, oci, ollama) or where the path ends in no usable name.
+    """
+    if not isinstance(source, HfUri | HttpUri | FileUri) or source.path is None:
+        return None
+    name = source.path.rpartition("/")[2]
+    try:
+        return check_relative(name)
+    except ValueError:
+        return None
+
+
+def is_pickle(name: str) -> bool:
+    """Whether a file of this name runs code when it is loaded."""
+    return name.lower().endswith(PICKLE_SUFFIXES)

@@ -1,0 +1,198 @@
+"""Loading a manifest: text to validated values, or every problem of it at once.
+
+A manifest may extend another (a tier by name, or a file beside it), which may extend a third. Each file is checked
+by itself, each problem stands in its own file; the sum of the budgets and the clashing paths are those of the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelfetch.errors import ManifestError, Problem
+from modelfetch.manifest import build, nodes, tiers
+from modelfetch.manifest.claims import claims_of, find_clashes
+from modelfetch.manifest.fields import Reader, Values
+from modelfetch.manifest.merge import Part, merge
+from modelfetch.manifest.schema import MANIFEST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from os import PathLike
+
+    from modelfetch.manifest.model import Manifest, Position
+
+    AllowHttp = Callable[[str, int], bool]
+    FindTier = Callable[[str], Path | None]
+
+MAX_CHAIN = 8
+"""How many files a manifest may be made of by ``extends``."""
+
+TEXT = "<text>"
+"""What a manifest is called that was given as text."""
+
+
+def loopback_only(host: str, port: int) -> bool:
+    """Whether a host may be asked by plain http when no setting says more: only this machine itself."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_manifest(
+    path_or_text: str | PathLike[str],
+    *,
+    allow_http: AllowHttp = loopback_only,
+    find_tier: FindTier | None = None,
+) -> Manifest:
+    """Read and validate a manifest.
+
+    Args:
+        path_or_text: A file's path; a ``str`` that holds a newline or ``": "`` is the manifest's text itself.
+        allow_http: Whether a (host, port) may be asked by plain http.
+        find_tier: Finds the file of a tier that is extended by name (default: `tiers.find_tier`).
+
+    Raises:
+        ManifestError: It can't be read or is invalid; ``problems`` holds all that is wrong.
+    """
+    if isinstance(path_or_text, str) and ("\n" in path_or_text or ": " in path_or_text):
+        data, file, folder = path_or_text.encode("utf-8", "surrogatepass"), TEXT, Path()
+    else:
+        path = Path(path_or_text)
+        file, folder = str(path_or_text), path.parent
+        try:
+            data = _read(path)
+        except (OSError, ValueError) as error:
+            raise ManifestError([Problem(file, 1, 1, f"expected a manifest to read, found {_reason(error)}")]) from None
+    return load_bytes(data, file=file, folder=folder, allow_http=allow_http, find_tier=find_tier)
+
+
+def load_bytes(
+    data: bytes,
+    *,
+    file: str,
+    folder: Path | None = None,
+    allow_http: AllowHttp = loopback_only,
+    find_tier: FindTier | None = None,
+) -> Manifest:
+    """Validate a manifest's bytes.
+
+    Args:
+        data: The bytes, UTF-8.
+        file: What problems call it.
+        folder: What a relative ``extends`` starts from (default: the folder of ``file``).
+        allow_http: As for `load_manifest`.
+        find_tier: As for `load_manifest`.
+
+    Raises:
+        ManifestError: As `load_manifest` does.
+    """
+    reader = Reader(allow_http=allow_http)
+    chain = _Chain(reader=reader, find_tier=find_tier or tiers.find_tier)
+    chain.follow(data, file, folder if folder is not None else Path(file).parent)
+    parts = tuple(part for part in chain.parts if part is not None)
+    manifest = merge(parts, reader, sha256=chain.sha256(), files=tuple(chain.files))
+    reader.problems.extend(find_clashes(claims_of(manifest)))
+    if reader.problems:
+        raise ManifestError(tuple(dict.fromkeys(reader.problems)))
+    return manifest
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(nodes.MAX_BYTES + 1)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, IsADirectoryError):
+        return "a directory"
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Chain:
+    """The files that a manifest is made of, the manifest itself first."""
+
+    reader: Reader
+    find_tier: FindTier
+    parts: list[Part | None] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+
+    def follow(self, data: bytes, file: str, folder: Path) -> None:
+        """Read a file, then what it extends, and so on."""
+        seen = {} if file == TEXT else {_identity(Path(file)): file}
+        while True:
+            self.files.append(file)
+            self.contents.append(data)
+            part = _part(data, file, self.reader)
+            self.parts.append(part)
+            if part is None or part.extends is None:
+                return
+            where, name = part.values.at("extends"), part.extends
+            path = self._locate(name, folder, where)
+            if path is None:
+                return
+            file, folder = str(path), path.parent
+            if (identity := _identity(path)) in seen:
+                self.reader.problem(where, f"extends: expected no circle, found {name!r}, which leads back to {file}")
+                return
+            seen[identity] = file
+            if len(self.files) >= MAX_CHAIN:
+                self.reader.problem(
+                    where, f"extends: expected at most {MAX_CHAIN} files that extend each other, found more"
+                )
+                return
+            try:
+                data = _read(path)
+            except (OSError, ValueError) as error:
+                self.reader.problem(where, f"extends: expected a manifest to read at {file}, found {_reason(error)}")
+                return
+
+    def _locate(self, name: str, folder: Path, where: Position) -> Path | None:
+        if "/" in name or name.endswith((".yaml", ".yml")):
+            if not name.startswith("/"):
+                return folder / name
+            self.reader.problem(
+                where, f"extends: expected a tier's name or a relative path, found the absolute {name!r}"
+            )
+            return None
+        path = self.find_tier(name)
+        if path is None:
+            self.reader.problem(
+                where, f"extends: expected a tier's name or a relative path (./{name}.yaml), found the unknown {name!r}"
+            )
+        return path
+
+    def sha256(self) -> str:
+        """Of the manifest's bytes; with others that it extends, of the digests of all in order."""
+        hashes = [hashlib.sha256(data) for data in self.contents]
+        if len(hashes) == 1:
+            return hashes[0].hexdigest()
+        return hashlib.sha256(b"".join(h.digest() for h in hashes)).hexdigest()
+
+
+def _identity(path: Path) -> Any:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return str(path)
+    return (found.st_dev, found.st_ino)
+
+
+def _part(data: bytes, file: str, reader: Reader) -> Part | None:
+    """One file's share; None where nothing of it could be read."""
+    root, problems = nodes.parse(data, file)
+    reader.problems.extend(problems)
+    if root is None:
+        return None
+    values: Values = MANIFEST.read(root, "", reader)
+    return build.part(values, file, reader)

@@ -1,0 +1,83 @@
+"""One manifest out of the files that it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from modelfetch.manifest import budget
+from modelfetch.manifest.model import Manifest
+from modelfetch.units import format_size
+
+if TYPE_CHECKING:
+    from modelfetch.manifest.fields import Reader, Values
+    from modelfetch.manifest.model import Model, Service
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one file says; ``extends`` is the name or path of the one that it changes."""
+
+    file: str
+    values: Values
+    extends: str | None
+    services: tuple[Service, ...]
+    models: tuple[Model, ...]
+
+
+def merge(parts: tuple[Part, ...], reader: Reader, *, sha256: str, files: tuple[str, ...]) -> Manifest:
+    """The whole: the last part first, then each that changes it; budgets are checked, problems noted."""
+    models: dict[str, Model] = {}
+    services: dict[str, Service] = {}
+    for part in reversed(parts):
+        _drop(part, models, services, reader)
+        models |= {model.name: model for model in part.models}
+        services |= {service.name: service for service in part.services}
+    vram, usable = _card(parts, reader)
+    if message := budget.overrun(services.values(), usable):
+        reader.problem(next(p.values.at("services") for p in parts if p.services), message)
+    return Manifest(
+        file=files[0],
+        sha256=sha256,
+        tier=_first(parts, "tier"),
+        models=tuple(models.values()),
+        services=tuple(services.values()),
+        vram=vram,
+        usable=usable,
+        description=_first(parts, "description"),
+        files=files,
+    )
+
+
+def _drop(part: Part, models: dict[str, Model], services: dict[str, Service], reader: Reader) -> None:
+    """Leave out what a part drops of what it extends."""
+    if part.extends is None and "drop" in part.values.keys:
+        reader.problem(part.values.at("drop"), "drop: expected extends beside it, found none")
+        return
+    for name, at in part.values.get("drop", ()):
+        known = (*models, *services)
+        if name not in known:
+            near = reader.suggest(name, known)
+            reader.problem(at, f"drop: expected a model or service of what is extended, found {name!r}{near}")
+        models.pop(name, None)
+        services.pop(name, None)
+
+
+def _card(parts: tuple[Part, ...], reader: Reader) -> tuple[int | None, int | None]:
+    """The card's class and what is usable of it; a file with a card of its own forgets the usable it extends."""
+    vram = usable = None
+    for part in parts:
+        vram = part.values.get("vram")
+        usable = part.values.get("usable") if usable is None else usable
+        if vram is not None:
+            break
+    if vram is not None and usable is None:
+        usable = budget.default_usable(vram)
+    if vram is not None and usable is not None and usable > vram:
+        at = next(part.values.at("usable") for part in parts if "usable" in part.values.keys)
+        reader.problem(at, f"usable: expected at most vram, {format_size(vram)}, found {format_size(usable)}")
+    return vram, usable
+
+
+def _first(parts: tuple[Part, ...], key: str) -> Any:
+    return next((value for part in parts if (value := part.values.get(key)) is not None), None)

@@ -1,0 +1,275 @@
+"""YAML text to frozen nodes that know where they stand.
+
+The text is read as ruamel.yaml's stream of events: no object is ever constructed from a tag, and every limit is
+checked while the text is read, not after. What is wrong with the document as such (syntax, tags, duplicate keys,
+size) becomes a `Problem` here; what the keys mean is the business of `schema`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from modelfetch.errors import Problem
+from modelfetch.manifest import core_schema
+from modelfetch.manifest.model import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_BYTES = 2**20
+"""A manifest's largest size in bytes; the largest sensible tiers are below a tenth of it."""
+MAX_DEPTH = 64
+"""How deep lists and mappings may lie in each other, aliases followed."""
+MAX_NODES = 100_000
+"""How many keys and values a document may hold, aliases followed: an alias bomb ends here."""
+
+# Source: YAML 1.2.2, production c-printable; U+FEFF only counts as a byte order mark at the very start.
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+_LINE_BREAK = re.compile("\r\n|[\n\r]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scalar:
+    """One value; ``value`` is what the core schema makes of it, ``text`` what was written."""
+
+    count: ClassVar[int] = 1
+    height: ClassVar[int] = 0
+    position: Position
+    text: str
+    value: core_schema.Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequence:
+    """A list; ``count`` and ``height`` are those of all that it holds, aliases followed."""
+
+    position: Position
+    items: tuple[Node, ...]
+    count: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A key of a mapping, where it stands, and its value."""
+
+    key: str
+    position: Position
+    value: Node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapping:
+    """A mapping; each key occurs once. ``count`` and ``height`` as those of `Sequence`."""
+
+    position: Position
+    entries: tuple[Entry, ...]
+    count: int
+    height: int
+
+
+Node = Scalar | Sequence | Mapping
+
+
+class _Fatal(Exception):  # noqa: N818 - carries a problem that ends the reading
+    def __init__(self, position: Position, message: str) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+def parse(data: bytes, file: str) -> tuple[Mapping | None, tuple[Problem, ...]]:
+    """Read one YAML document that is a mapping.
+
+    Returns:
+        The mapping, None where nothing could be read, and all that is wrong with the document. Where there are
+        problems the mapping holds what could be read nevertheless, so that its keys can be checked as well.
+    """
+    builder = _Builder(file)
+    try:
+        text = _decode(data, file)
+        root = builder.document(_events(text, file))
+    except _Fatal as fatal:
+        builder.problem(fatal.position, str(fatal))
+        root = None
+    return root, tuple(builder.problems)
+
+
+def describe(node: Node) -> str:
+    """What was found, as a message says it: ``'abc'``, ``the number 5``, ``nothing``, ``a list``."""
+    if isinstance(node, Sequence):
+        return "a list"
+    if isinstance(node, Mapping):
+        return "a mapping"
+    match node.value:
+        case None:
+            return "nothing"
+        case bool():
+            return f"the truth value {node.text}"
+        case int() | float():
+            return f"the number {node.text}"
+    return repr(node.text) if len(node.text) <= 80 else f"{node.text[:80]!r}…"
+
+
+def _decode(data: bytes, file: str) -> str:
+    start = Position(file=file, line=1, column=1)
+    if len(data) > MAX_BYTES:
+        raise _Fatal(start, f"expected a manifest of at most {MAX_BYTES // 2**20} MiB, found a larger file")
+    try:
+        text = data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8")
+        raise _Fatal(_locate(before, file), f"expected UTF-8 text, found the byte 0x{data[error.start]:02x}") from None
+    if bad := _UNPRINTABLE.search(text):
+        where = _locate(text[: bad.start()], file)
+        raise _Fatal(where, f"expected YAML text, found the control character U+{ord(bad[0]):04X}")
+    return text
+
+
+def _locate(before: str, file: str) -> Position:
+    """The position just behind some text."""
+    breaks = list(_LINE_BREAK.finditer(before))
+    column = len(before) - (breaks[-1].end() if breaks else 0) + 1
+    return Position(file=file, line=len(breaks) + 1, column=column)
+
+
+def _events(text: str, file: str) -> Iterator[Any]:
+    """ruamel.yaml's events for a text: the one seam where its exceptions are translated."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError
+
+    latest = None
+    try:
+        for event in YAML(typ="safe", pure=True).parse(text):
+            latest = event.end_mark
+            yield event
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark or latest
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        raise _Fatal(_position(mark, file), f"expected YAML, found a syntax error: {' '.join(what.split())}") from None
+    except _Fatal:
+        raise
+    except Exception as error:
+        what = " ".join(str(error).split())[:200]
+        raise _Fatal(_position(latest, file), f"expected YAML, found what no YAML reader takes: {what}") from None
+
+
+def _position(mark: Any, file: str) -> Position:
+    if mark is None:
+        return Position(file=file, line=1, column=1)
+    return Position(file=file, line=mark.line + 1, column=mark.column + 1)
+
+
+class _Builder:
+    """Builds nodes from events; problems that leave a document readable are collected."""
+
+    def __init__(self, file: str) -> None:
+        self.problems: list[Problem] = []
+        self._file = file
+        self._anchors: dict[str, Node | None] = {}
+        self._count = 0
+        self._events: Iterator[Any] = iter(())
+
+    def problem(self, position: Position, message: str) -> None:
+        self.problems.append(Problem(position.file, position.line, position.column, message))
+
+    def document(self, events: Iterator[Any]) -> Mapping | None:
+        from ruamel.yaml.events import DocumentStartEvent, StreamEndEvent
+
+        self._events = events
+        next(events)
+        start = next(events)
+        if isinstance(start, StreamEndEvent):
+            raise _Fatal(Position(file=self._file, line=1, column=1), "expected a manifest, found an empty file")
+        if start.version is not None and tuple(start.version) != (1, 2):
+            found = ".".join(map(str, start.version))
+            self.problem(
+                Position(file=self._file, line=1, column=1), f"expected YAML 1.2, found a directive for {found}"
+            )
+        root = self._node(next(events), 0)
+        next(events)
+        if isinstance(after := next(events), DocumentStartEvent):
+            self.problem(_position(after.start_mark, self._file), "expected one YAML document, found a second one")
+        if isinstance(root, Mapping):
+            return root
+        self.problem(root.position, f"expected a mapping with version and models, found {describe(root)}")
+        return None
+
+    def _node(self, event: Any, depth: int) -> Node:
+        from ruamel.yaml.events import AliasEvent, ScalarEvent, SequenceStartEvent
+
+        position = _position(event.start_mark, self._file)
+        if isinstance(event, AliasEvent):
+            return self._alias(event.anchor, position, depth)
+        if event.ctag is not None:
+            self.problem(position, f"expected no YAML tag, found {str(event.ctag)[:80]!r}")
+        if event.anchor is not None:
+            self._anchors[event.anchor] = None
+        self._grow(1, position)
+        if isinstance(event, ScalarEvent):
+            node: Node = self._scalar(event, position)
+        else:
+            self._check_depth(depth + 1, position)
+            build = self._sequence if isinstance(event, SequenceStartEvent) else self._mapping
+            node = build(position, depth + 1)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        return node
+
+    def _alias(self, name: str, position: Position, depth: int) -> Node:
+        if name not in self._anchors:
+            raise _Fatal(position, f"expected an alias of an anchor that was set before, found *{name[:80]}")
+        node = self._anchors[name]
+        if node is None:
+            raise _Fatal(position, f"expected no recursion, found the alias *{name[:80]} inside of what it names")
+        self._grow(node.count, position)
+        self._check_depth(depth + node.height, position)
+        return node
+
+    def _scalar(self, event: Any, position: Position) -> Scalar:
+        value: core_schema.Value = event.value
+        if not event.style and event.ctag is None:
+            try:
+                value = core_schema.resolve(event.value)
+            except ValueError as error:
+                self.problem(position, str(error))
+        return Scalar(position=position, text=event.value, value=value)
+
+    def _sequence(self, position: Position, depth: int) -> Sequence:
+        from ruamel.yaml.events import SequenceEndEvent
+
+        before, items = self._count, []
+        while not isinstance(event := next(self._events), SequenceEndEvent):
+            items.append(self._node(event, depth))
+        height = 1 + max((item.height for item in items), default=0)
+        return Sequence(position=position, items=tuple(items), count=1 + self._count - before, height=height)
+
+    def _mapping(self, position: Position, depth: int) -> Mapping:
+        from ruamel.yaml.events import MappingEndEvent
+
+        before, entries = self._count, dict[str, Entry]()
+        height = 1
+        while not isinstance(event := next(self._events), MappingEndEvent):
+            where = _position(event.start_mark, self._file)
+            key = self._node(event, depth)
+            value = self._node(next(self._events), depth)
+            height = max(height, 1 + key.height, 1 + value.height)
+            if not isinstance(key, Scalar) or not isinstance(key.value, str):
+                self.problem(where, f"expected a key that is text, found {describe(key)}")
+            elif first := entries.get(key.value):
+                at = f"line {first.position.line}, column {first.position.column}"
+                self.problem(where, f"expected each key once, found {describe(key)} again (first: {at})")
+            else:
+                entries[key.value] = Entry(key=key.value, position=where, value=value)
+        count = 1 + self._count - before
+        return Mapping(position=position, entries=tuple(entries.values()), count=count, height=height)
+
+    def _grow(self, count: int, position: Position) -> None:
+        self._count += count
+        if self._count > MAX_NODES:
+            raise _Fatal(position, f"expected at most {MAX_NODES:,} keys and values (aliases followed), found more")
+
+    def _check_depth(self, depth: int, position: Position) -> None:
+        if depth > MAX_DEPTH:
+            raise _Fatal(position, f"expected at most {MAX_DEPTH} levels of lists and mappings, found more")

@@ -1,0 +1,147 @@
+"""Rules between the keys of one model: which go with which kind, source and consumer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, KINDS, consumers_of, is_pickle, kinds_of, upstream_name
+from modelfetch.manifest.model import PICKLE_SUFFIXES
+from modelfetch.manifest.paths import collision_key, parents
+from modelfetch.manifest.uri import FileUri, HfUri, HttpUri, OciUri, OllamaUri
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from modelfetch.manifest.fields import Values
+    from modelfetch.manifest.model import Position
+    from modelfetch.manifest.uri import Uri
+
+Finding = tuple["Position", str]
+
+_ONLY_WITH = {"files": "snapshot", "include": "snapshot", "cache_as": "snapshot", "path": "file", "unpack": "file"}
+
+
+def model_findings(v: Values) -> Iterator[Finding]:
+    """What is wrong between the keys of one model; keys that are wrong in themselves count as absent."""
+    source = v.get("source")
+    if source is None or ("kind" in v.keys and v.get("kind") is None):
+        return
+    if isinstance(source, OllamaUri):
+        yield from _ollama(v)
+        return
+    kind = v.get("kind")
+    if kind is None:
+        yield v.position, f"expected a kind (one of {', '.join(KINDS)}), found none; only ollama:// sources have none"
+        return
+    yield from _consumers(v, kind)
+    yield from _misplaced(v, kind)
+    if kind == "snapshot":
+        yield from _snapshot(v, source)
+        yield from _twice(v)
+    else:
+        yield from _single(v, kind, source)
+    yield from _pickles(v, source)
+
+
+def _ollama(v: Values) -> Iterator[Finding]:
+    if v.get("kind") is not None:
+        yield v.at("kind"), f"expected no kind for an ollama:// source, found {v.get('kind')!r}"
+    for consumer, at in v.get("for", ()):
+        if consumer != "ollama":
+            yield at, f"expected ollama, the only consumer of an ollama:// source, found {consumer!r}"
+    for key in (*_ONLY_WITH, "filename"):
+        if key in v.keys:
+            yield v.at(key), f"expected no {key} for an ollama:// source"
+    for mirror, at in v.get("mirrors", ()):
+        if not isinstance(mirror, OllamaUri | OciUri):
+            yield at, f"expected an ollama:// or oci:// mirror of an ollama:// source, found {mirror.scheme}://"
+
+
+def _consumers(v: Values, kind: str) -> Iterator[Finding]:
+    for consumer, at in v.get("for", ()):
+        if (consumer, kind) not in FOLDERS:
+            takes = ", ".join((*(["ollama:// sources"] if consumer == "ollama" else []), *kinds_of(consumer)))
+            fits = ", ".join(consumers_of(kind))
+            yield at, f"expected a consumer of kind {kind} ({fits}), found {consumer} (it takes {takes})"
+
+
+def _misplaced(v: Values, kind: str) -> Iterator[Finding]:
+    for key, owner in _ONLY_WITH.items():
+        if key in v.keys and kind != owner:
+            yield v.at(key), f"expected {key} only with kind {owner}, found it with kind {kind}"
+
+
+def _snapshot(v: Values, source: Uri) -> Iterator[Finding]:
+    if not isinstance(source, HfUri):
+        yield v.at("source"), f"expected an hf:// source for kind snapshot, found {source.scheme}://"
+    elif source.path is not None:
+        found = f"found the path {source.path[:80]!r} (files or include choose some of it)"
+        yield v.at("source"), f"expected a whole repo for kind snapshot, {found}"
+    for mirror, at in v.get("mirrors", ()):
+        if not isinstance(mirror, HfUri) or mirror.path is not None:
+            yield at, f"expected a whole hf:// repo as the mirror of a snapshot, found {str(mirror)[:80]!r}"
+    for key in ("size", "digest"):
+        if key in v.keys:
+            yield v.at(key), f"expected no {key} for a snapshot, but one for each of its files"
+    caches = [consumer for consumer, _ in v.get("for", ()) if consumer in HF_CACHES]
+    if "filename" in v.keys and caches:
+        found = f"found it for {caches[0]}, which reads a Hugging Face cache (cache_as names a folder there)"
+        yield v.at("filename"), f"expected no filename, {found}"
+    if "files" in v.keys and "include" in v.keys:
+        yield v.at("include"), "expected files or include, found both"
+
+
+def _twice(v: Values) -> Iterator[Finding]:
+    """Paths of a snapshot that can't lie beside each other."""
+    seen: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for entry, at in v.get("files", ()):
+        path = entry.get("path")
+        if path is None:
+            continue
+        key = collision_key(path)
+        above = parents(key)
+        if (first := seen.get(key)) is not None:
+            why = "again" if first == path else f"beside {first[:80]!r}, which differs only by case"
+            yield at, f"expected each path once, found {path[:80]!r} {why}"
+        elif (other := folders.get(key) or next((seen[p] for p in above if p in seen), None)) is not None:
+            yield at, f"expected a file or a folder, found {path[:80]!r} beside {other[:80]!r}"
+        else:
+            seen[key] = path
+            folders.update(dict.fromkeys(above, path))
+
+
+def _single(v: Values, kind: str, source: Uri) -> Iterator[Finding]:
+    for uri, at in ((source, v.at("source")), *v.get("mirrors", ())):
+        if isinstance(uri, OllamaUri):
+            yield at, f"expected the URI of one file for kind {kind}, found ollama://"
+        if isinstance(uri, HfUri) and uri.path is None:
+            yield at, f"expected hf://NS/REPO[@REV]/PATH for kind {kind}, found no path in {str(uri)[:80]!r}"
+    if kind == "file":
+        if "path" not in v.keys:
+            yield v.position, "expected a path for kind file (below the consumer's folder), found none"
+        if "filename" in v.keys:
+            yield v.at("filename"), "expected no filename for kind file, whose path names the file"
+    elif "filename" not in v.keys and isinstance(source, HttpUri | FileUri) and upstream_name(source) is None:
+        yield v.at("source"), f"expected a filename, or a source that ends in one, found {str(source)[:80]!r}"
+
+
+def _pickles(v: Values, source: Uri) -> Iterator[Finding]:
+    if v.get("allow_pickle"):
+        return
+    needs = f"({' '.join(PICKLE_SUFFIXES)}) can run code when loaded: expected a digest or allow_pickle: true"
+    if v.get("kind") == "snapshot":
+        for entry, at in v.get("files", ()):
+            if is_pickle(entry.get("path", "")) and "digest" not in entry.keys:
+                yield at, f"{entry.get('path')[:80]!r} {needs}"
+        for pattern, at in v.get("include", ()):
+            if is_pickle(pattern):
+                yield at, f"{pattern[:80]!r} {needs}"
+        return
+    if "digest" in v.keys:
+        return
+    names = [("source", upstream_name(source)), ("filename", v.get("filename")), ("path", v.get("path"))]
+    for key, name in names:
+        if name is not None and is_pickle(name):
+            yield v.at(key), f"{name[:80]!r} {needs}"
+            return

@@ -1,0 +1,165 @@
+"""The manifest's keys, once: validation and the JSON Schema (draft 2020-12) both come from this table."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from modelfetch.digests import Digest
+from modelfetch.manifest.fields import Choice, Flag, Key, Many, Named, Record, Size, Text, UriText, Whole
+from modelfetch.manifest.kinds import KINDS
+from modelfetch.manifest.model import CONSUMERS
+from modelfetch.manifest.paths import check_relative
+from modelfetch.manifest.uri import is_repo_id
+
+VERSION = 1
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""Names of tiers; also what a file of a tier is called, so nothing that a path could be built of."""
+
+_COUNT = 2**31 - 1
+
+
+def _repo_id(text: str) -> str:
+    if not is_repo_id(text):
+        raise ValueError(f"expected a repo id, NS/NAME or NAME, found {text[:80]!r}")
+    return text
+
+
+def _resolution(text: str) -> str:
+    return text if "x" in text else f"{text}x{text}"
+
+
+_PATH = Text(expected="a relative path", longest=1024, check=check_relative)
+_WORD = Text(expected="a word of a-z, 0-9, _, - and :", pattern=r"^[a-z0-9][a-z0-9_:.-]{0,63}$")
+_DIGEST = Text(
+    expected="sha256: or blake3: and 64 hex digits", pattern=r"^(sha256|blake3):[0-9a-fA-F]{64}$", check=Digest.parse
+)
+_TIER = Text(expected="a name of letters, digits, dots, _ and -", pattern=NAME_PATTERN)
+_MODEL_NAME = Text(expected="a name on one line", longest=200, pattern=r"^\S(.*\S)?$")
+
+SERVICE = Record(
+    keys={
+        "vram": Key(type=Size(), doc="What the service may take of the GPU's memory, as a size."),
+        "memory": Key(type=Size(least=1), doc="The container's RAM limit, as a size (8g as compose writes it)."),
+        "model": Key(type=Text(expected="a model's name"), doc="The model that the service is budgeted for."),
+        "context": Key(type=Whole(least=1, most=_COUNT), doc="Context length in tokens."),
+        "parallel": Key(
+            type=Whole(least=1, most=1024), doc="Requests answered at once, each with a context of its own."
+        ),
+        "kv_type": Key(type=Choice(values=("f16", "q8_0", "q4_0")), doc="Type of the KV cache."),
+        "flash_attention": Key(type=Flag(), doc="Whether flash attention is on."),
+        "offload": Key(type=_WORD, doc="How much of the model leaves the GPU when it is idle, such as medium."),
+        "resolution": Key(
+            type=Text(expected="WIDTHxHEIGHT", pattern=r"^[1-9][0-9]{1,4}(x[1-9][0-9]{1,4})?$", check=_resolution),
+            doc="The largest image in pixels, such as 1024x1024.",
+        ),
+        "batch": Key(type=Whole(least=1, most=4096), doc="Images or streams worked on at once."),
+        "compute_type": Key(type=_WORD, doc="Number type of the computation, such as int8 or float16."),
+        "device": Key(type=_WORD, doc="Where the service computes: cuda, cpu."),
+        "exclusive": Key(type=_WORD, doc="Services with the same word never run together: the largest counts once."),
+    }
+)
+
+FILE = Record(
+    keys={
+        "path": Key(type=_PATH, doc="The file's path inside the repo.", required=True),
+        "size": Key(type=Size(), doc="Its size."),
+        "digest": Key(type=_DIGEST, doc="Its digest; where one is known it alone decides."),
+    },
+    label="path",
+)
+
+MODEL = Record(
+    keys={
+        "name": Key(
+            type=_MODEL_NAME, doc="What the model is called in reports; unique in the manifest.", required=True
+        ),
+        "kind": Key(
+            type=Choice(values=KINDS), doc="What it is, and so where a consumer reads it; none for ollama:// sources."
+        ),
+        "source": Key(
+            type=UriText(),
+            doc="Where it comes from: hf:// ollama:// civitai:// https:// file:/// oci:// or urn:air:…",
+            required=True,
+        ),
+        "mirrors": Key(
+            type=Many(of=UriText()), doc="Other places of the same bytes, tried in this order after the source."
+        ),
+        "size": Key(type=Size(), doc="The file's size."),
+        "digest": Key(
+            type=_DIGEST,
+            doc="The file's digest (of the registry's manifest for ollama://); where one is known it alone decides.",
+        ),
+        "for": Key(
+            type=Many(of=Choice(values=CONSUMERS), least=1, unique=True),
+            doc="The consumers that it is placed for.",
+            required=True,
+        ),
+        "filename": Key(type=_PATH, doc="The name to give to a single file; may hold subfolders."),
+        "path": Key(
+            type=_PATH,
+            doc="Where a `kind: file` goes, below the consumer's folder; the folder to unpack into with `unpack`.",
+        ),
+        "files": Key(type=Many(of=FILE, least=1), doc="The files of a snapshot, each pinned as far as is known."),
+        "include": Key(type=Many(of=_PATH, least=1, unique=True), doc="Globs that choose the files of a snapshot."),
+        "cache_as": Key(
+            type=Text(expected="a repo id, NS/NAME or NAME", check=_repo_id, longest=193),
+            doc="The repo id that names a snapshot's folder in a Hugging Face cache; the source's own unless given.",
+        ),
+        "unpack": Key(type=Choice(values=("zip",)), doc="Unpack the file, an archive of this form, into `path`."),
+        "license": Key(type=Text(expected="a license's name"), doc="The license, for people."),
+        "optional": Key(type=Flag(), doc="Whether the rest of the tier is complete without it."),
+        "allow_pickle": Key(type=Flag(), doc="Accept a file that can run code when it is loaded, without a digest."),
+        "allow_unscanned": Key(type=Flag(), doc="Accept a file whose scan upstream is not a success."),
+    },
+    label="name",
+)
+
+MANIFEST = Record(
+    keys={
+        "version": Key(type=Whole(least=VERSION, most=VERSION), doc="The manifest format's version.", required=True),
+        "tier": Key(type=_TIER, doc="The tier's name, such as 16g."),
+        "vram": Key(type=Size(least=1), doc="The card's class, as a size."),
+        "usable": Key(
+            type=Size(least=1),
+            doc="What of it services may take; 7.5, 15, 30.9, 93 GiB of 8, 16, 32, 94 GiB, else 0.94 of it.",
+        ),
+        "description": Key(type=Text(expected="text", lines=True, longest=10_000), doc="What the tier is, for people."),
+        "extends": Key(
+            type=Text(expected="a tier's name or a relative path", longest=1024),
+            doc="The tier, or the file beside this one, that this one changes.",
+        ),
+        "drop": Key(
+            type=Many(of=_MODEL_NAME, unique=True), doc="Names of models of the extended tier that this one leaves out."
+        ),
+        "services": Key(
+            type=Named(
+                pattern=r"^(?!x-)[a-z0-9][a-z0-9_-]{0,63}$",
+                expected="a service's name of a-z, 0-9, _ and -",
+                of=SERVICE,
+            ),
+            doc="What runs together on the GPU; the sum of vram may not exceed usable.",
+        ),
+        "models": Key(type=Many(of=MODEL), doc="The models; required unless the manifest extends another."),
+    },
+    extra={"anyOf": [{"required": ["models"]}, {"required": ["extends"]}]},
+)
+
+
+def json_schema() -> dict[str, Any]:
+    """The manifest's JSON Schema (draft 2020-12), for editors and other programs.
+
+    It takes every manifest that `load_manifest` takes; rules between keys (kinds and consumers, budgets, clashing
+    paths) are the loader's alone.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "modelfetch manifest, version 1",
+        "description": "One tier: its models, where they come from, what they must be, and whom they are for.",
+        **MANIFEST.json_schema(),
+    }
+
+
+def json_schema_text() -> str:
+    """The schema as `modelfetch schema` prints it."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"

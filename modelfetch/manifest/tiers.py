@@ -1,0 +1,71 @@
+"""Where tiers are found, and how their names are written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from modelfetch.manifest.schema import NAME_PATTERN
+
+_NAME = re.compile(NAME_PATTERN)
+_GIB = re.compile(r"([1-9][0-9]{0,3}) ?(?:g|gb|gib)?\Z", re.IGNORECASE | re.ASCII)
+
+
+def is_tier_name(name: str) -> bool:
+    """Whether a tier may be called so: letters, digits, dots, ``_`` and ``-``, and nothing that leads elsewhere."""
+    return bool(_NAME.fullmatch(name))
+
+
+def normalise_tier(text: str) -> str:
+    """The tier that ``GPU_VRAM_DEFAULT`` means: ``16g`` for ``16``, ``16G``, ``16GB``, ``16 GB`` and ``16GiB``.
+
+    Any other text stays as it is.
+    """
+    match = _GIB.match(text.strip())
+    return f"{match[1]}g" if match else text
+
+
+def shipped_dir() -> Path | None:
+    """The folder of the tiers that come with modelfetch: inside an installed package, else the checkout's own."""
+    package = Path(__file__).resolve().parent.parent
+    if (inside := package / "_tiers").is_dir():
+        return inside
+    checkout = package.parent
+    return checkout / "manifests" if (checkout / "pyproject.toml").is_file() else None
+
+
+def tier_dirs(tiers_dir: Path | None = None) -> tuple[Path, ...]:
+    """Where tiers are looked for, in order: ``tiers_dir``, ``./manifests``, the shipped ones."""
+    dirs = (tiers_dir, Path("manifests"), shipped_dir())
+    return tuple(folder for folder in dirs if folder is not None)
+
+
+def find_tier(name: str, tiers_dir: Path | None = None) -> Path | None:
+    """The file of a tier, ``NAME.yaml`` in the first of `tier_dirs` that has it.
+
+    Args:
+        name: The tier's name; one that could lead to another folder is never found.
+        tiers_dir: ``$MODELFETCH_TIERS_DIR``, where it is set.
+    """
+    if not is_tier_name(name):
+        return None
+    return next((file for folder in tier_dirs(tiers_dir) if (file := folder / f"{name}.yaml").is_file()), None)
+
+
+def list_tiers(tiers_dir: Path | None = None) -> tuple[tuple[str, Path], ...]:
+    """All tiers and their files, each name once (as `find_tier` finds it), by number and then by name."""
+    found: dict[str, Path] = {}
+    for folder in tier_dirs(tiers_dir):
+        try:
+            files = sorted(folder.glob("*.yaml"))
+        except OSError:
+            continue
+        for file in files:
+            if is_tier_name(file.stem) and file.is_file():
+                found.setdefault(file.stem, file)
+    return tuple(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def _order(name: str) -> tuple[int, str]:
+    match = re.match(r"[0-9]{1,9}", name)
+    return (int(match[0]) if match else 10**9, name)
