@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+from urllib.parse import urlsplit
+
+import pytest
+
+from modelfetch.demo import Hub, ZeroBody
+from modelfetch.demo.faults import Stall, Throttle
+from tests.demo.conftest import ask
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("demo-")]
+
+
+def test_every_origin_has_its_own_port_and_the_cdn_its_own_name(hub: Hub) -> None:
+    bases = [hub.endpoint, hub.ollama, hub.civitai, hub.files, hub.cdn]
+    assert len({urlsplit(base).port for base in bases}) == 5
+    assert {urlsplit(base).hostname for base in bases[:4]} == {"127.0.0.1"}
+    assert urlsplit(hub.cdn).hostname == "localhost"
+
+
+def test_nothing_listens_and_no_thread_is_left_after_the_end() -> None:
+    with Hub() as hub:
+        hub.world.file("a", b"a")
+        url = hub.files + "a"
+        assert ask(url).body == b"a"
+        assert threads()
+    assert threads() == []
+    with pytest.raises(ConnectionRefusedError):
+        ask(url)
+    hub.stop()
+
+
+def test_a_hub_starts_again_on_the_same_ports() -> None:
+    hub = Hub()
+    hub.world.file("a", b"a")
+    for _ in range(2):
+        with hub:
+            url = hub.files + "a"
+            assert ask(url).body == b"a"
+    assert url == hub.files + "a"
+
+
+@pytest.mark.parametrize("fault", [Stall(seconds=60), Throttle(rate=100)])
+def test_the_end_does_not_wait_for_a_slow_answer(fault: Stall | Throttle) -> None:
+    with Hub() as hub:
+        hub.world.file("zero", ZeroBody(1 << 20))
+        hub.faults.add("*", fault)
+        parts = urlsplit(hub.files)
+        client = socket.create_connection(("127.0.0.1", parts.port or 0), timeout=10)
+        client.sendall(b"GET /files/zero HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not hub.log.requests():
+            time.sleep(0.01)
+        started = time.monotonic()
+    client.close()
+    assert time.monotonic() - started < 2
+    assert threads() == []
+
+
+def test_a_client_that_leaves_in_the_middle_disturbs_nobody(hub: Hub) -> None:
+    hub.world.file("zero", ZeroBody(64 << 20))
+    parts = urlsplit(hub.files)
+    with socket.create_connection(("127.0.0.1", parts.port or 0), timeout=10) as client:
+        client.sendall(b"GET /files/zero HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.recv(1000)
+    assert hub.log.wait_idle()
+    hub.world.file("a", b"a")
+    assert ask(hub.files + "a").body == b"a"
+
+
+@pytest.mark.parametrize("noise", [b"\x16\x03\x01\x02\x00\x01\r\n", b"GET\r\n\r\n", b"GET / HTTP/2\r\n\r\n"])
+def test_what_is_not_http_gets_400_and_the_end(hub: Hub, noise: bytes) -> None:
+    parts = urlsplit(hub.files)
+    with socket.create_connection(("127.0.0.1", parts.port or 0), timeout=10) as client:
+        client.sendall(noise)
+        received = b""
+        try:
+            while piece := client.recv(1000):
+                received += piece
+        except ConnectionResetError:  # what was not read of the noise
+            pass
+        assert received.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_connection_is_kept_and_its_requests_share_a_number(hub: Hub) -> None:
+    hub.world.file("a", b"a")
+    parts = urlsplit(hub.files)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    for _ in range(2):
+        connection.request("GET", "/files/a")
+        assert connection.getresponse().read() == b"a"
+    connection.close()
+    ask(hub.files + "a")
+    first, second, third = (entry.connection for entry in hub.log.requests())
+    assert first == second != third
+
+
+def test_the_log_has_all_that_a_test_asks_of_a_request(hub: Hub) -> None:
+    hub.world.file("a", b"abcdef")
+    mark = hub.log.mark()
+    ask(hub.files + "a?x=1", Range="bytes=2-3", Authorization="Bearer secret")
+    ask(hub.endpoint + "/api/models/none")
+    assert hub.log.wait_idle()
+    first, second = hub.log.since(mark)
+    assert (first.origin, first.method, first.path, first.target) == ("files", "GET", "/files/a", "/files/a?x=1")
+    assert (first.range, first.authorization, first.status, first.sent) == ("bytes=2-3", "Bearer secret", 206, 2)
+    assert first.host == urlsplit(hub.files).netloc
+    assert first.ended is not None
+    assert first.ended >= first.started
+    assert [second] == hub.log.requests(origin="hf") == hub.log.requests("/api/*", method="GET")
+    assert hub.log.sent("/files/*") == 2
+    hub.log.clear()
+    assert len(hub.log) == 0
+
+
+def test_gigabytes_cost_neither_memory_nor_time_until_they_are_read(hub: Hub) -> None:
+    hub.world.file("huge", ZeroBody(1 << 50), etag="huge")
+    answer = ask(hub.files + "huge", Range="bytes=1099511627776-1099511627785")
+    assert (answer.status, answer.body) == (206, bytes(10))
+
+
+def test_many_clients_at_once_all_get_their_bytes(hub: Hub) -> None:
+    hub.world.file("zero", ZeroBody(300_000))
+    sizes: list[int] = []
+    clients = [
+        threading.Thread(target=lambda: sizes.append(len(ask(hub.files + "zero").body)), name=f"client-{number}")
+        for number in range(16)
+    ]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert sizes == [300_000] * 16
+
+
+def test_a_bug_of_the_hub_is_told_to_the_client(hub: Hub) -> None:
+    hub.world.repos["org/odd"] = 5  # type: ignore[assignment]
+    answer = ask(hub.endpoint + "/api/models/org/odd")
+    assert (answer.status, b"AttributeError" in answer.body) == (500, True)
