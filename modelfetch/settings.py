@@ -242,7 +242,7 @@ def _hf_token(env: Mapping[str, str]) -> str | None:
                 return _clean(env[name], name)
         if (path := _path(env, "HF_TOKEN_PATH")) is not None:
             return _read_token(path, "HF_TOKEN_PATH", missing_ok=True)
-    from modelfetch.sources.hf_client import stored_token
+    from modelfetch.credentials.hub import stored_token
 
     token = stored_token()
     return None if token is None else _clean(token, "the stored Hugging Face token")

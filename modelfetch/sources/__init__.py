@@ -1,1 +1,24 @@
-"""sources."""
+"""Where bytes come from: each kind of URI is answered by one source, all of them behind `Sources`.
+
+The names are imported when they are used: what the manifest alone tells (`known`) needs no client.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from modelfetch.sources.base import Source, Wanted
+from modelfetch.sources.choose import known
+
+if TYPE_CHECKING:
+    from modelfetch.sources.facade import Sources
+
+__all__ = ["Source", "Sources", "Wanted", "known"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Sources":
+        from modelfetch.sources.facade import Sources
+
+        return Sources
+    raise AttributeError(name)

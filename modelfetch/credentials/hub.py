@@ -1,0 +1,61 @@
+"""huggingface_hub, imported when it is needed, and the token that it finds.
+
+It reads the environment when it is imported, where an empty variable is not the unset one that it means here; so those
+are hidden from it meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import SettingError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_LOCK = threading.Lock()
+
+
+def load() -> ModuleType:
+    """The package.
+
+    Raises:
+        SettingError: It can't be imported, as when a variable that it reads holds what it can't hold.
+    """
+    with _LOCK:
+        empty = {
+            n: v for n, v in os.environ.items() if n.startswith(("HF_", "HUGGING", "TRANSFORMERS_")) and not v.strip()
+        }
+        for name in empty:
+            os.environ.pop(name, None)
+        try:
+            import huggingface_hub
+            import huggingface_hub.errors
+            import huggingface_hub.utils
+
+            return huggingface_hub
+        except Exception as error:
+            raise SettingError(
+                f"huggingface_hub can't be loaded: {type(error).__name__}: {error}",
+                hint="check the HF_… variables, or reinstall huggingface_hub",
+            ) from error
+        finally:
+            for name, value in empty.items():
+                os.environ.setdefault(name, value)
+
+
+def stored_token() -> str | None:
+    """The token that ``hf auth login`` stored, or that the environment's own means give.
+
+    Raises:
+        SettingError: The environment asks for a means that fails (OIDC).
+    """
+    try:
+        token: str | None = load().get_token()
+    except SettingError:
+        raise
+    except Exception as error:
+        raise SettingError(f"huggingface_hub finds no token: {type(error).__name__}") from error
+    return token

@@ -1,0 +1,206 @@
+"""Users and passwords that lie in files: netrc, and Docker's config with its credential helpers.
+
+Sources: the standard library's netrc; docker/cli, "Configuration files", and docker/docker-credential-helpers for the
+helpers' protocol. Whatever goes wrong in these files, no word of their content is shown.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import subprocess
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from modelfetch.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_HELPER_PATIENCE = 30.0
+_LARGEST_FILE = 4 * 2**20
+_DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A user and password; with ``identity`` the password is a refresh token of the registry's token server."""
+
+    user: str = field(repr=False)
+    password: str = field(repr=False)
+    identity: bool = False
+
+    @property
+    def basic(self) -> str:
+        """The Authorization header's value (source: RFC 7617)."""
+        return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+
+class Netrc:
+    """``~/.netrc``, or the file that NETRC names, read once. Its ``default`` entry is not used: it names no host."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._logins: dict[str, Login] | None = None
+
+    def find(self, host: str) -> Login | None:
+        """The login of a host.
+
+        Raises:
+            SettingError: The file is there and can't be read.
+        """
+        with self._lock:
+            if self._logins is None:
+                self._logins = _read_netrc(self._path)
+            return self._logins.get(host.lower())
+
+
+def _read_netrc(path: Path | None) -> dict[str, Login]:
+    if path is None or not path.exists() or path.is_char_device():
+        return {}
+    from netrc import NetrcParseError, netrc
+
+    try:
+        hosts = netrc(str(path)).hosts
+    except NetrcParseError as error:
+        problem = f"line {error.lineno}" if error.lineno else "its form"
+        raise SettingError(f"{path}: {problem} is not what netrc expects") from None
+    except UnicodeDecodeError:
+        raise SettingError(f"{path}: expected a text file") from None
+    except OSError as error:
+        raise SettingError(f"{path} can't be read: {error.strerror}") from None
+    return {
+        host.lower(): Login(user=user, password=password)
+        for host, (user, _account, password) in hosts.items()
+        if host != "default" and password
+    }
+
+
+class DockerConfig:
+    """``~/.docker/config.json``: logins of registries, in the file itself or kept by helpers."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._config: dict[str, Any] | None = None
+        self._found: dict[str, Login | None] = {}
+
+    def find(self, host: str) -> Login | None:
+        """The login of a registry, named as HOST or HOST:PORT.
+
+        Raises:
+            SettingError: The file is there and can't be read, or its helper fails.
+        """
+        with self._lock:
+            if host not in self._found:
+                if self._config is None:
+                    self._config = _read_config(self._path)
+                self._found[host] = self._look_up(self._config, host)
+            return self._found[host]
+
+    def _look_up(self, config: dict[str, Any], host: str) -> Login | None:
+        names = list(_names(host))
+        helpers = _section(config, "credHelpers")
+        for name in names:
+            if isinstance(helper := helpers.get(name), str):
+                return self._from_helper(helper, [name])
+        if isinstance(store := config.get("credsStore"), str) and store:
+            found = self._from_helper(store, names)
+            if found is not None:
+                return found
+        auths = _section(config, "auths")
+        for name in names:
+            if isinstance(entry := auths.get(name), dict) and (login := _from_entry(entry)) is not None:
+                return login
+        return None
+
+    def _from_helper(self, helper: str, names: Iterable[str]) -> Login | None:
+        if not _HELPER.match(helper):
+            raise SettingError(f"{self._path}: the name of a credential helper is not one that can be")
+        for name in names:
+            if (login := _ask_helper(helper, name)) is not None:
+                return login
+        return None
+
+
+def _names(host: str) -> Iterable[str]:
+    """How a config may spell a registry."""
+    spelled = _DOCKER_HUB if host in _DOCKER_HUB else (host,)
+    for name in spelled:
+        yield name
+        yield f"https://{name}"
+        yield f"https://{name}/"
+        yield f"https://{name}/v1/"
+        yield f"https://{name}/v2/"
+        yield f"http://{name}"
+
+
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _read_config(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as file:
+            document = json.loads(file.read(_LARGEST_FILE))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise SettingError(f"{path} can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise SettingError(f"{path}: expected a JSON object")
+    return document
+
+
+def _from_entry(entry: dict[str, Any]) -> Login | None:
+    identity = entry.get("identitytoken")
+    if isinstance(identity, str) and identity:
+        return Login(user="", password=identity, identity=True)
+    if isinstance(auth := entry.get("auth"), str) and auth:
+        try:
+            user, colon, password = base64.b64decode(auth, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+        return Login(user=user, password=password.rstrip("\0")) if colon else None
+    name, word = entry.get("username"), entry.get("password")
+    if isinstance(name, str) and isinstance(word, str) and word:
+        return Login(user=name, password=word)
+    return None
+
+
+def _ask_helper(helper: str, name: str) -> Login | None:
+    """Run ``docker-credential-HELPER get`` for one name; None where it has nothing."""
+    program = f"docker-credential-{helper}"
+    try:
+        done = subprocess.run(  # noqa: S603 - the user's own config names the helper, and its name was checked
+            [program, "get"], input=name.encode(), capture_output=True, timeout=_HELPER_PATIENCE, check=False
+        )
+    except FileNotFoundError:
+        raise SettingError(
+            f"{program}, which Docker's config names, is not installed", hint="install it, or `docker login` without it"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise SettingError(f"{program} did not answer within {_HELPER_PATIENCE:.0f} s") from None
+    except OSError as error:
+        raise SettingError(f"{program} can't be run: {error.strerror}") from None
+    if done.returncode != 0:
+        return None  # "credentials not found", which helpers say in different words
+    try:
+        answer = json.loads(done.stdout)
+        user, secret = answer["Username"], answer["Secret"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise SettingError(f"{program} answered what no credential helper should") from None
+    if not isinstance(user, str) or not isinstance(secret, str) or not secret:
+        return None
+    return Login(user="" if user == "<token>" else user, password=secret, identity=user == "<token>")

@@ -1,0 +1,169 @@
+"""The port: what a source is asked, the one method it has, and what the base guarantees for all of them.
+
+A source says what upstream says. That the answer agrees with what the manifest pins, that only typed errors come out,
+that each names the URI concerned, and that nobody is asked when offline: all this is decided here, once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
+
+from modelfetch.errors import (
+    IntegrityError,
+    ModelfetchError,
+    NotAModelError,
+    UnreachableError,
+)
+from modelfetch.manifest.model import PICKLE_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from modelfetch.artifacts import Artifact, Resolution
+    from modelfetch.digests import Digest
+    from modelfetch.manifest.model import FileSpec, Model
+    from modelfetch.manifest.uri import Uri
+
+    ReadBlob = Callable[[Digest], bytes | None]
+
+U = TypeVar("U", bound="Uri")
+
+HF_CACHES = ("whisper", "diffrhythm")
+"""Consumers that read a Hugging Face cache, where a blob's name is the upstream ETag."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is asked of a source: a URI and all that the manifest says of it.
+
+    ``size`` in bytes. ``cached``: some consumer keeps an HF cache, so the upstream names of blobs are needed.
+    """
+
+    uri: Uri
+    kind: str | None = None
+    digest: Digest | None = None
+    size: int | None = None
+    files: tuple[FileSpec, ...] | None = None
+    include: tuple[str, ...] | None = None
+    filename: str | None = None
+    allow_pickle: bool = False
+    allow_unscanned: bool = False
+    cached: bool = False
+
+    @classmethod
+    def of(cls, model: Model, uri: Uri | None = None) -> Self:
+        """What a manifest's entry wants, from its source or from another URI (a mirror)."""
+        return cls(
+            uri=uri or model.source,
+            kind=model.kind,
+            digest=model.digest,
+            size=model.size,
+            files=model.files,
+            include=model.include,
+            filename=model.filename,
+            allow_pickle=model.allow_pickle,
+            allow_unscanned=model.allow_unscanned,
+            cached=model.kind == "snapshot" and any(consumer in HF_CACHES for consumer in model.consumers),
+        )
+
+    @property
+    def snapshot(self) -> bool:
+        """Whether it is several files: a repo, or a selection of one."""
+        return self.kind == "snapshot" or self.files is not None or self.include is not None
+
+
+class Source(ABC, Generic[U]):
+    """Where bytes come from, for one kind of URI.
+
+    A source implements `ask`; what a manifest pins in full it may know without asking (`known`).
+    """
+
+    @abstractmethod
+    def ask(self, uri: U, wanted: Wanted) -> Resolution:
+        """What upstream has for this. Blocks; called in a thread of its own, any number at once.
+
+        Raises:
+            ModelfetchError: Upstream does not have it, refuses, can't be reached, or answers nonsense.
+        """
+
+    def known(self, uri: U, wanted: Wanted, read_blob: ReadBlob) -> Resolution | None:
+        """The same, where the manifest pins so much that nobody need be asked; None where it does not.
+
+        Args:
+            uri: The URI, as this source knows it.
+            wanted: What is asked of it.
+            read_blob: The bytes of a small blob that is in the store already, None when it is not there.
+        """
+        return None
+
+    def agree(self, wanted: Wanted, found: Resolution) -> Resolution:
+        """The answer with the manifest's pins in it.
+
+        Raises:
+            IntegrityError: They contradict each other, or a pickle was found that the manifest does not allow.
+        """
+        if wanted.snapshot:
+            specs = {spec.path: spec for spec in wanted.files or ()}
+            artifacts = tuple(_agree_file(a, specs.get(a.path), wanted) for a in found.artifacts)
+        else:
+            artifacts = tuple(pin(a, wanted.digest, wanted.size, wanted) for a in found.artifacts)
+        return replace(found, artifacts=artifacts)
+
+    @final
+    def resolve(self, uri: U, wanted: Wanted, *, offline: bool) -> Resolution:
+        """Ask, and hold the answer against the manifest.
+
+        Raises:
+            UnreachableError: Nobody may be asked (``offline``), or nobody answered.
+            ModelfetchError: As `ask` and `agree`.
+        """
+        try:
+            if offline and uri.scheme != "file":
+                raise UnreachableError(
+                    f"{uri} would have to be asked, and modelfetch is offline",
+                    code="offline",
+                    permanent=True,
+                    hint="pin digests with `modelfetch pin`, or sync once while online",
+                )
+            return self.agree(wanted, self.ask(uri, wanted))
+        except ModelfetchError as error:
+            raise error.about(uri=str(uri)) from error.__cause__
+
+
+def _agree_file(artifact: Artifact, spec: FileSpec | None, wanted: Wanted) -> Artifact:
+    pinned = pin(artifact, spec.digest if spec else None, spec.size if spec else None, wanted)
+    if artifact.path.lower().endswith(PICKLE_SUFFIXES) and not pinned.allow_pickle:
+        raise NotAModelError(
+            f"{wanted.uri} holds {artifact.path}, a pickle, which runs code when it is loaded",
+            code="pickle-not-allowed",
+            hint="leave it out by files or include, pin its digest, or say allow_pickle: true",
+        )
+    return pinned
+
+
+def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: Wanted) -> Artifact:
+    """An artifact with the manifest's digest and size in it, which then decide.
+
+    Raises:
+        IntegrityError: Upstream has other ones (``digest-mismatch``, ``size-mismatch``).
+    """
+    if size is not None and artifact.size is not None and size != artifact.size:
+        raise IntegrityError(
+            f"{artifact.uri} has {artifact.size} bytes upstream, the manifest says {size}",
+            code="size-mismatch",
+            hint="the file was changed upstream, or the manifest is wrong; `modelfetch pin` writes what upstream has",
+        )
+    theirs = artifact.digest
+    if digest is not None and theirs is not None and theirs.algorithm == digest.algorithm and theirs != digest:
+        raise IntegrityError(
+            f"{artifact.uri} is {theirs} upstream, the manifest says {digest}",
+            hint="the file was changed upstream, or the manifest is wrong; `modelfetch pin` writes what upstream has",
+        )
+    return replace(
+        artifact,
+        size=artifact.size if size is None else size,
+        digest=digest or theirs,
+        allow_pickle=wanted.allow_pickle or digest is not None,
+    )

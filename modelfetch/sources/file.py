@@ -1,0 +1,53 @@
+"""``file:///…``: a file of this machine, such as a share that holds models already."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from modelfetch.artifacts import Artifact, Location, Resolution
+from modelfetch.errors import CredentialsError, DiskError, NotFoundError
+from modelfetch.manifest.uri import FileUri
+from modelfetch.sources.base import Source, Wanted
+
+if TYPE_CHECKING:
+    from modelfetch.sources.base import ReadBlob
+
+
+class FileSource(Source[FileUri]):
+    """Looks at the file; reading it is a transfer like any other."""
+
+    def ask(self, uri: FileUri, wanted: Wanted) -> Resolution:
+        """The file's size. It has no digest but the manifest's."""
+        try:
+            found = Path(uri.path).stat()
+            readable = os.access(uri.path, os.R_OK)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFoundError(f"{uri.path} does not exist") from None
+        except PermissionError:
+            raise CredentialsError(f"{uri.path} may not be looked at", code="forbidden", hint=_hint()) from None
+        except (OSError, ValueError) as error:
+            raise DiskError(f"{uri.path} can't be looked at: {getattr(error, 'strerror', None) or error}") from None
+        if not stat.S_ISREG(found.st_mode):
+            raise NotFoundError(f"{uri.path} is not a file")
+        if not readable:
+            raise CredentialsError(f"{uri.path} may not be read", code="forbidden", hint=_hint())
+        return Resolution(artifacts=(_artifact(uri, found.st_size),))
+
+    def known(self, uri: FileUri, wanted: Wanted, read_blob: ReadBlob) -> Resolution | None:
+        """A file whose digest and size are pinned need not be looked at."""
+        if wanted.digest is None or wanted.size is None:
+            return None
+        return self.agree(wanted, Resolution(artifacts=(_artifact(uri, wanted.size),), pinned=True))
+
+
+def _artifact(uri: FileUri, size: int) -> Artifact:
+    location = Location(uri=uri.text, url="file://" + quote(uri.path))
+    return Artifact(uri=uri.text, path=uri.path.rpartition("/")[2], size=size, locations=(location,))
+
+
+def _hint() -> str:
+    return f"it must be readable for uid {os.geteuid()}"

@@ -1,0 +1,118 @@
+"""``https://…``: a file on an ordinary web server."""
+
+from __future__ import annotations
+
+import re
+from email.message import Message
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from modelfetch.artifacts import Artifact, Location, Resolution
+from modelfetch.errors import CredentialsError, ModelfetchError, UnreachableError
+from modelfetch.http import check_status, redact
+from modelfetch.manifest.paths import safe_name
+from modelfetch.manifest.uri import HttpUri
+from modelfetch.sources.base import Source, Wanted
+from modelfetch.units import MAX_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelfetch.http import Http, Response
+    from modelfetch.sources.base import ReadBlob
+
+FIRST_BYTE = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
+"""Asks for next to nothing: HEAD is not reliable, since signed addresses are signed for GET."""
+
+_CONTENT_RANGE = re.compile(r"bytes (?:\d+-\d+|\*)/(\d{1,19})\Z", re.ASCII)
+_LOGIN = re.compile(r"/(?:login|signin|sign-in|sign_in|auth/login|users/sign_in)/?\Z", re.IGNORECASE)
+
+
+class HttpsSource(Source[HttpUri]):
+    """Asks for the first byte, which tells size, name and whether one is let in."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def ask(self, uri: HttpUri, wanted: Wanted) -> Resolution:
+        """The file's size and name; a web server gives no digest that could be believed."""
+        with self._http.open("GET", uri.url, headers=FIRST_BYTE) as response:
+            refuse_login(response, uri.text)
+            if response.status != 416:
+                check_status(response, what=uri.text, uri=uri.text)
+            size = total_size(response)
+            name = _basename(uri) or disposition_name(response.headers)
+            response.drain()
+        return Resolution(artifacts=(_artifact(uri, name or _nameless(wanted, uri), size),))
+
+    def known(self, uri: HttpUri, wanted: Wanted, read_blob: ReadBlob) -> Resolution | None:
+        """A file whose digest and size are pinned, and whose address ends in a name."""
+        name = _basename(uri) or wanted.filename
+        if wanted.digest is None or wanted.size is None or not name:
+            return None
+        return self.agree(wanted, Resolution(artifacts=(_artifact(uri, name, wanted.size),), pinned=True))
+
+
+def _artifact(uri: HttpUri, name: str, size: int | None) -> Artifact:
+    return Artifact(uri=uri.text, path=name, size=size, locations=(Location(uri=uri.text, url=uri.url),))
+
+
+def _basename(uri: HttpUri) -> str | None:
+    last = uri.path.rpartition("/")[2]
+    return safe_name(last) if last else None
+
+
+def _nameless(wanted: Wanted, uri: HttpUri) -> str:
+    if wanted.filename:
+        return wanted.filename.rpartition("/")[2]
+    raise UnreachableError(
+        f"{uri.text} says no name for the file",
+        code="bad-response",
+        permanent=True,
+        hint="name it in the manifest: filename: …",
+    )
+
+
+def total_size(response: Response) -> int | None:
+    """The size in bytes of the whole file, from the answer to `FIRST_BYTE`; None where the server doesn't say."""
+    if response.encoding is not None:
+        return None
+    if response.status in (206, 416):
+        match = _CONTENT_RANGE.match(response.headers.get("content-range", "").strip())
+        size = int(match[1]) if match else None
+    else:
+        size = response.length
+    return size if size is None or size <= MAX_SIZE else None
+
+
+def disposition_name(headers: Mapping[str, str]) -> str | None:
+    """The file's name that a server sends (source: RFC 6266), made safe; None where there is none."""
+    value = headers.get("content-disposition", "")
+    if not value or len(value) > 4096:
+        return None
+    message = Message()
+    message["content-disposition"] = value
+    try:
+        name = message.get_filename()
+    except (ValueError, LookupError, TypeError):
+        return None
+    return safe_name(unquote(name)) if name else None
+
+
+def is_html(headers: Mapping[str, str]) -> bool:
+    """Whether an answer is a web page."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
+
+
+def refuse_login(response: Response, uri: str, error: ModelfetchError | None = None) -> None:
+    """Raise where an answer is a page that asks to log in.
+
+    Raises:
+        CredentialsError: It is (``login-page``).
+    """
+    if is_html(response.headers) and _LOGIN.search(urlsplit(response.url).path):
+        raise error or CredentialsError(
+            f"{uri} leads to a login page ({redact(response.url)})",
+            code="login-page",
+            hint="set a token for this host: docs/guides/credentials.md",
+        )

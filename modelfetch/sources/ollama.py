@@ -1,0 +1,183 @@
+"""``ollama://…``: models of an Ollama registry, or of any other that holds Ollama's manifests.
+
+Source: ollama, server/images.go and types/model/name.go. A public model needs no token; the manifest's bytes are kept
+as served, since its sha256 is the model's identity and the file that Ollama reads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelfetch.artifacts import Artifact, Location, Resolution
+from modelfetch.errors import IntegrityError, NotFoundError
+from modelfetch.manifest.uri import OLLAMA_HOST, OllamaUri
+from modelfetch.sources.base import Source, Wanted
+from modelfetch.sources.image import DOCKER_MANIFEST, MANIFESTS, Descriptor, Image, Index, parse_manifest
+from modelfetch.sources.registry import EVERY_TYPE, Registry, Served, blob_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from modelfetch.digests import Digest
+    from modelfetch.http import Http
+    from modelfetch.settings import Settings
+    from modelfetch.sources.base import ReadBlob
+
+_LAYER = "application/vnd.ollama.image."
+_MODEL = _LAYER + "model"
+_TENSOR = _LAYER + "tensor"
+_MOST_TRIED = 16
+
+
+class OllamaSource(Source[OllamaUri]):
+    """One manifest tells all: the blobs by digest and size, and, as its own bytes, the model's identity."""
+
+    def __init__(self, http: Http, settings: Settings) -> None:
+        self._http = http
+        self._settings = settings
+        self._registry = Registry(http, settings)
+
+    def ask(self, uri: OllamaUri, wanted: Wanted) -> Resolution:
+        """Config and layers, then the manifest itself, with its bytes."""
+        served = self._fetch(uri)
+        found = parse_manifest(served.content, served.media_type)
+        if isinstance(found, Index):
+            image = self._choose(uri, found, wanted.digest)
+        else:
+            image = found
+            check_runnable(image)
+            check_pin(wanted, image.digest)
+        return _resolution(uri, image, served.base, pinned=wanted.digest is not None)
+
+    def known(self, uri: OllamaUri, wanted: Wanted, read_blob: ReadBlob) -> Resolution | None:
+        """A pinned manifest that the store holds already tells as much as the registry would."""
+        bases = self._registry.bases(uri.host)
+        if wanted.digest is None or wanted.digest.algorithm != "sha256":
+            return None
+        if len(bases) > 1 and not self._settings.offline:
+            return None  # only asking tells whether the host talks TLS
+        content = read_blob(wanted.digest)
+        if content is None:
+            return None
+        image = parse_manifest(content)
+        if isinstance(image, Index):
+            return None
+        check_pin(wanted, image.digest)
+        return _resolution(uri, image, bases[0], pinned=True)
+
+    def agree(self, wanted: Wanted, found: Resolution) -> Resolution:
+        """The entry's digest is that of the manifest, which `ask` has checked; the manifest pins the blobs."""
+        return found
+
+    def _fetch(self, uri: OllamaUri) -> Served:
+        """Asked as Ollama asks; a registry that has only another form of it is asked again for any."""
+        repo = f"{uri.namespace}/{uri.model}"
+        try:
+            return self._registry.manifest(uri.host, repo, uri.tag, accept=DOCKER_MANIFEST, uri=uri.text)
+        except NotFoundError:
+            if uri.host == OLLAMA_HOST:
+                raise
+            return self._registry.manifest(uri.host, repo, uri.tag, accept=EVERY_TYPE, uri=uri.text)
+
+    def _choose(self, uri: OllamaUri, index: Index, pinned: Digest | None) -> Image:
+        """The child that an Ollama of this layout runs; the pinned one where one is pinned.
+
+        Raises:
+            IntegrityError: None of them fits (``unsupported-manifest``), or the pinned one is not among them.
+        """
+        candidates = list(_candidates(index))
+        if pinned is not None and pinned != index.digest:
+            candidates = [child for child in candidates if child.digest == pinned]
+            if not candidates:
+                raise _moved(uri.text, index.digest, pinned)
+        why = "it lists none"
+        for child in candidates[:_MOST_TRIED]:
+            served = self._registry.manifest(
+                uri.host, f"{uri.namespace}/{uri.model}", str(child.digest), accept=EVERY_TYPE, uri=uri.text
+            )
+            image = parse_manifest(served.content, served.media_type)
+            if isinstance(image, Index):
+                continue
+            problem = why_not_runnable(image)
+            if problem is None:
+                return image
+            why = problem
+        raise _unsupported(f"{uri} is a list of manifests, none of which Ollama's blob store can run: {why}")
+
+
+def check_pin(wanted: Wanted, digest: Digest) -> None:
+    """Hold a manifest against the digest that the entry pins.
+
+    Raises:
+        IntegrityError: It is another one.
+    """
+    pinned = wanted.digest
+    if pinned is not None and pinned.algorithm == "sha256" and pinned != digest:
+        raise _moved(str(wanted.uri), digest, pinned)
+
+
+def why_not_runnable(image: Image) -> str | None:
+    """Why Ollama can't run a manifest from its blob store; None when it can."""
+    kinds = {layer.media_type for layer in image.layers}
+    if _TENSOR in kinds:
+        return "it holds single tensors, which need an Ollama with MLX"
+    if image.config is None:
+        return "it has no config"
+    if _MODEL not in kinds:
+        return "it holds no model layer (a cloud model has no weights to fetch)"
+    return None
+
+
+def check_runnable(image: Image) -> None:
+    """Refuse a manifest that Ollama can't run.
+
+    Raises:
+        IntegrityError: It is one (``unsupported-manifest``).
+    """
+    if (problem := why_not_runnable(image)) is not None:
+        raise _unsupported(f"the registry's manifest is none that Ollama's blob store can run: {problem}")
+
+
+def _candidates(index: Index) -> Iterable[Descriptor]:
+    """Children that may be it: manifests, those for Linux or for no platform in particular, in the index's order."""
+    for child in index.children:
+        if child.media_type in MANIFESTS and (child.platform is None or child.platform[0] in ("linux", "")):
+            yield child
+
+
+def _resolution(uri: OllamaUri, image: Image, base: str, *, pinned: bool) -> Resolution:
+    repo = f"{uri.namespace}/{uri.model}"
+    blobs = [
+        Artifact(
+            uri=f"{uri.text}#{blob.digest}",
+            path=f"sha256-{blob.digest.hex}",
+            size=blob.size,
+            digest=blob.digest,
+            media_type=blob.media_type,
+            locations=(Location(uri=f"{uri.text}#{blob.digest}", url=blob_url(base, repo, blob.digest)),),
+        )
+        for blob in image.blobs
+    ]
+    manifest = Artifact(
+        uri=uri.text,
+        path=uri.tag,
+        size=len(image.content),
+        digest=image.digest,
+        media_type=image.media_type,
+        content=image.content,
+        locations=(Location(uri=uri.text, url=f"{base}/v2/{repo}/manifests/{image.digest}"),),
+    )
+    return Resolution(artifacts=(*blobs, manifest), revision=str(image.digest), pinned=pinned)
+
+
+def _moved(uri: str, digest: Digest, pinned: Digest) -> IntegrityError:
+    return IntegrityError(
+        f"{uri} is {digest} upstream, the manifest says {pinned}",
+        hint="the tag was moved upstream; `modelfetch pin --upgrade` writes what it is now",
+    )
+
+
+def _unsupported(message: str) -> IntegrityError:
+    return IntegrityError(
+        message, code="unsupported-manifest", hint="choose another tag, such as one of a GGUF quantisation"
+    )

@@ -1,0 +1,134 @@
+"""A client for any registry that speaks the distribution specification, as far as pulling needs it.
+
+Source: opencontainers/distribution-spec, spec.md, "Pull". Tokens are the authenticator's business: it answers the
+registry's challenge when the HTTP client shows it one.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from modelfetch.digests import Digest
+from modelfetch.errors import IntegrityError, ModelfetchError, NotFoundError, UnreachableError
+from modelfetch.http import check_status
+from modelfetch.manifest.uri import OLLAMA_HOST
+from modelfetch.settings import HF_ENDPOINT, Settings
+from modelfetch.sources.image import INDEXES, MANIFESTS
+
+if TYPE_CHECKING:
+    from modelfetch.http import Http, Reply
+
+EVERY_TYPE = ", ".join((*MANIFESTS, *INDEXES))
+_DOCKER_HUB = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
+_LARGEST_MANIFEST = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A manifest as a registry served it."""
+
+    content: bytes = field(repr=False)
+    media_type: str
+    base: str
+
+
+class Registry:
+    """Asks registries; what it learned of a host (whether it talks TLS) is kept for the session."""
+
+    def __init__(self, http: Http, settings: Settings) -> None:
+        self._http = http
+        self._settings = settings
+        self._settled: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def bases(self, host: str) -> tuple[str, ...]:
+        """The addresses by which a host may be asked, in order: HTTPS, then plain HTTP only where that is allowed."""
+        with self._lock:
+            if host in self._settled:
+                return (self._settled[host],)
+        if host.lower() == OLLAMA_HOST:
+            return (self._settings.ollama_registry,)
+        name = _DOCKER_HUB.get(host.lower(), host)
+        bare, port = _split(name)
+        if self._settings.allows_http(bare, port or 80):
+            return f"https://{name}", f"http://{name}"
+        return (f"https://{name}",)
+
+    def manifest(self, host: str, repo: str, reference: str, *, accept: str, uri: str) -> Served:
+        """The manifest that a tag or digest names.
+
+        Raises:
+            IntegrityError: Its bytes are not what the digest says.
+            ModelfetchError: As the registry's answer means; see `check_status`.
+        """
+        base, reply = self._ask(host, f"/v2/{repo}/manifests/{reference}", accept)
+        _check(reply, host, repo, reference, uri)
+        if reference.startswith("sha256:") and Digest.sha256(reply.body) != Digest.parse(reference):
+            raise IntegrityError(f"{host} served other bytes for {repo}@{reference}", uri=uri)
+        return Served(content=reply.body, media_type=reply.headers.get("content-type", ""), base=base)
+
+    def _ask(self, host: str, path: str, accept: str) -> tuple[str, Reply]:
+        *first, last = self.bases(host)
+        for base in first:
+            try:
+                reply = self._http.get(base + path, headers={"Accept": accept}, limit=_LARGEST_MANIFEST)
+            except UnreachableError as error:
+                if not _talks_no_tls(error):
+                    raise
+                continue
+            return self._settle(host, base), reply
+        reply = self._http.get(last + path, headers={"Accept": accept}, limit=_LARGEST_MANIFEST)
+        return self._settle(host, last), reply
+
+    def _settle(self, host: str, base: str) -> str:
+        with self._lock:
+            return self._settled.setdefault(host, base)
+
+
+def _split(name: str) -> tuple[str, int | None]:
+    bare, colon, port = name.rpartition(":")
+    if colon and port.isdigit():
+        return bare.strip("[]"), int(port)
+    return name.strip("[]"), None
+
+
+def _talks_no_tls(error: ModelfetchError) -> bool:
+    """Whether a failure means that nothing there speaks TLS; a bad certificate or an alert shows that it does."""
+    if error.code not in ("unreachable", "timeout"):
+        return False
+    link: BaseException | None = error
+    for _ in range(12):
+        if link is None:
+            return True
+        if isinstance(link, ssl.SSLError) and "ALERT" in str(link).upper():
+            return False
+        link = link.__cause__ or link.__context__
+    return True
+
+
+def blob_url(base: str, repo: str, digest: Digest) -> str:
+    """The stable address of a blob."""
+    return f"{base}/v2/{repo}/blobs/{digest}"
+
+
+def _check(reply: Reply, host: str, repo: str, reference: str, uri: str) -> None:
+    """Raise what a registry's status means."""
+    if reply.status in (400, 404):
+        hint = "check name and tag"
+        if host.lower() in ("hf.co", "huggingface.co"):
+            hint = f"the tag is a quantisation that the repo's files have: {HF_ENDPOINT}/{repo}/tree/main"
+        raise NotFoundError(f"{host} knows no {repo}:{reference}", code="unknown-tag", uri=uri, hint=hint)
+    try:
+        check_status(reply, what=f"{repo}:{reference}", uri=uri)
+    except ModelfetchError as error:
+        if error.code == "missing-or-private":
+            error.hint = f"it does not exist, or needs a login: `docker login {host}`, or {host} in ~/.netrc"
+            if host.lower() in ("hf.co", "huggingface.co"):
+                error.hint = f"accept the terms at {HF_ENDPOINT}/{repo} if it is gated, and set HF_TOKEN"
+        raise
+
+
+__all__ = ["EVERY_TYPE", "Registry", "Served", "blob_url"]
