@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelfetch.manifest.model import CONSUMERS, PICKLE_SUFFIXES
-from modelfetch.manifest.paths import check_relative
+from modelfetch.manifest.paths import check_relative, safe_name
 from modelfetch.manifest.uri import FileUri, HfUri, HttpUri
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ FOLDERS: dict[tuple[str, str], str] = {
 KINDS = tuple(dict.fromkeys((*_IMAGE, "torch-checkpoint", "whisper", "file")))
 """All kinds, in the order of the documentation."""
 
+ONLY_WITH = {"files": "snapshot", "include": "snapshot", "cache_as": "snapshot", "path": "file", "unpack": "file"}
+"""The keys that go with one kind alone."""
+
 
 def kinds_of(consumer: str) -> tuple[str, ...]:
     """The kinds that a consumer takes."""
@@ -55,15 +58,18 @@ def consumers_of(kind: str) -> tuple[str, ...]:
 
 
 def upstream_name(source: Uri) -> str | None:
-    """The name that a URI alone gives to a single file: its path's last part.
+    """The name that a URI alone gives to a single file: its path's last part, a web server's made safe.
 
-    None where only the source's answer tells it (civitai, oci, ollama) or where the path ends in no usable name.
+    None where only the source's answer tells it (civitai, oci, ollama, a URL that ends in ``/``) or where the path
+    ends in no name that a file could have.
     """
     if not isinstance(source, HfUri | HttpUri | FileUri) or source.path is None:
         return None
-    name = source.path.rpartition("/")[2]
+    last = source.path.rpartition("/")[2]
+    if isinstance(source, HttpUri):
+        return safe_name(last)
     try:
-        return check_relative(name)
+        return check_relative(last)
     except ValueError:
         return None
 

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 from modelfetch.errors import ManifestError, Problem
 from modelfetch.manifest import build, nodes, tiers
 from modelfetch.manifest.claims import claims_of, find_clashes
-from modelfetch.manifest.fields import Reader, Values
+from modelfetch.manifest.fields import Reader
 from modelfetch.manifest.merge import Part, merge
 from modelfetch.manifest.schema import MANIFEST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from os import PathLike
 
     from modelfetch.manifest.model import Manifest, Position
+    from modelfetch.manifest.records import Values
 
     AllowHttp = Callable[[str, int], bool]
     FindTier = Callable[[str], Path | None]
@@ -37,7 +38,7 @@ TEXT = "<text>"
 
 def loopback_only(host: str, port: int) -> bool:
     """Whether a host may be asked by plain http when no setting says more: only this machine itself."""
-    if host.lower() == "localhost":
+    if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -97,11 +98,22 @@ def load_bytes(
     chain = _Chain(reader=reader, find_tier=find_tier or tiers.find_tier)
     chain.follow(data, file, folder if folder is not None else Path(file).parent)
     parts = tuple(part for part in chain.parts if part is not None)
-    manifest = merge(parts, reader, sha256=chain.sha256(), files=tuple(chain.files))
+    manifest = merge(parts, reader, sha256=sha256_of(chain.contents), files=tuple(chain.files))
     reader.problems.extend(find_clashes(claims_of(manifest)))
     if reader.problems:
         raise ManifestError(tuple(dict.fromkeys(reader.problems)))
     return manifest
+
+
+def sha256_of(contents: Sequence[bytes]) -> str:
+    """What a manifest's ``sha256`` is: that of its bytes.
+
+    Where it extends others it is that of the sha256 digests of all files' bytes, itself first, one after the other.
+    """
+    hashes = [hashlib.sha256(data) for data in contents]
+    if len(hashes) == 1:
+        return hashes[0].hexdigest()
+    return hashlib.sha256(b"".join(one.digest() for one in hashes)).hexdigest()
 
 
 def _read(path: Path) -> bytes:
@@ -171,13 +183,6 @@ class _Chain:
                 where, f"extends: expected a tier's name or a relative path (./{name}.yaml), found the unknown {name!r}"
             )
         return path
-
-    def sha256(self) -> str:
-        """Of the manifest's bytes; with others that it extends, of the digests of all in order."""
-        hashes = [hashlib.sha256(data) for data in self.contents]
-        if len(hashes) == 1:
-            return hashes[0].hexdigest()
-        return hashlib.sha256(b"".join(h.digest() for h in hashes)).hexdigest()
 
 
 def _identity(path: Path) -> Any:

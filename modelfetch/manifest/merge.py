@@ -10,8 +10,9 @@ from modelfetch.manifest.model import Manifest
 from modelfetch.units import format_size
 
 if TYPE_CHECKING:
-    from modelfetch.manifest.fields import Reader, Values
+    from modelfetch.manifest.fields import Reader
     from modelfetch.manifest.model import Model, Service
+    from modelfetch.manifest.records import Values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

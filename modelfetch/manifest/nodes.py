@@ -8,7 +8,7 @@ size) becomes a `Problem` here; what the keys mean is the business of `schema`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelfetch.errors import Problem
@@ -219,7 +219,9 @@ class _Builder:
 
     def _alias(self, name: str, position: Position, depth: int) -> Node:
         if name not in self._anchors:
-            raise _Fatal(position, f"expected an alias of an anchor that was set before, found *{name[:80]}")
+            raise _Fatal(
+                position, f"expected an alias of an anchor that was set before, found *{name[:80]} (a glob is quoted)"
+            )
         node = self._anchors[name]
         if node is None:
             raise _Fatal(position, f"expected no recursion, found the alias *{name[:80]} inside of what it names")
@@ -254,6 +256,8 @@ class _Builder:
             where = _position(event.start_mark, self._file)
             key = self._node(event, depth)
             value = self._node(next(self._events), depth)
+            if isinstance(value, Scalar) and not value.text and value.value is None:
+                value = replace(value, position=where)  # nothing is nowhere; the reader calls it the next line
             height = max(height, 1 + key.height, 1 + value.height)
             if not isinstance(key, Scalar) or not isinstance(key.value, str):
                 self.problem(where, f"expected a key that is text, found {describe(key)}")

@@ -6,6 +6,9 @@ import re
 import unicodedata
 
 _DRIVE = re.compile(r"[A-Za-z]:")
+_UNUSABLE = re.compile(
+    "[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+)  # backslash, controls, line ends, surrogates
 _MAX_PART = 255  # bytes; NAME_MAX of every Linux file system
 _MAX_PATH = 1024  # bytes; well below PATH_MAX, whatever the root is
 
@@ -22,7 +25,7 @@ def check_relative(path: str) -> str:
         raise ValueError("expected a relative path, found an empty one")
     if path.startswith("/") or _DRIVE.match(path):
         raise ValueError(f"expected a relative path, found the absolute {shown}")
-    if "\\" in path or any(ord(c) < 0x20 or 0x7F <= ord(c) <= 0x9F or 0xD800 <= ord(c) <= 0xDFFF for c in path):
+    if _UNUSABLE.search(path):
         raise ValueError(f"expected a path without backslashes and control characters, found {shown}")
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts):

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, KINDS, consumers_of, is_pickle, kinds_of, upstream_name
+from modelfetch.manifest.kinds import (
+    FOLDERS,
+    HF_CACHES,
+    KINDS,
+    ONLY_WITH,
+    consumers_of,
+    is_pickle,
+    kinds_of,
+    upstream_name,
+)
 from modelfetch.manifest.model import PICKLE_SUFFIXES
 from modelfetch.manifest.paths import collision_key, parents
-from modelfetch.manifest.uri import FileUri, HfUri, HttpUri, OciUri, OllamaUri
+from modelfetch.manifest.uri import FileUri, HfUri, OciUri, OllamaUri, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from modelfetch.manifest.fields import Values
     from modelfetch.manifest.model import Position
+    from modelfetch.manifest.records import Values
     from modelfetch.manifest.uri import Uri
 
 Finding = tuple["Position", str]
-
-_ONLY_WITH = {"files": "snapshot", "include": "snapshot", "cache_as": "snapshot", "path": "file", "unpack": "file"}
 
 
 def model_findings(v: Values) -> Iterator[Finding]:
@@ -49,7 +56,7 @@ def _ollama(v: Values) -> Iterator[Finding]:
     for consumer, at in v.get("for", ()):
         if consumer != "ollama":
             yield at, f"expected ollama, the only consumer of an ollama:// source, found {consumer!r}"
-    for key in (*_ONLY_WITH, "filename"):
+    for key in (*ONLY_WITH, "filename"):
         if key in v.keys:
             yield v.at(key), f"expected no {key} for an ollama:// source"
     for mirror, at in v.get("mirrors", ()):
@@ -66,7 +73,7 @@ def _consumers(v: Values, kind: str) -> Iterator[Finding]:
 
 
 def _misplaced(v: Values, kind: str) -> Iterator[Finding]:
-    for key, owner in _ONLY_WITH.items():
+    for key, owner in ONLY_WITH.items():
         if key in v.keys and kind != owner:
             yield v.at(key), f"expected {key} only with kind {owner}, found it with kind {kind}"
 
@@ -78,8 +85,11 @@ def _snapshot(v: Values, source: Uri) -> Iterator[Finding]:
         found = f"found the path {source.path[:80]!r} (files or include choose some of it)"
         yield v.at("source"), f"expected a whole repo for kind snapshot, {found}"
     for mirror, at in v.get("mirrors", ()):
-        if not isinstance(mirror, HfUri) or mirror.path is not None:
-            yield at, f"expected a whole hf:// repo as the mirror of a snapshot, found {str(mirror)[:80]!r}"
+        if not isinstance(mirror, HfUri | OciUri) or (isinstance(mirror, HfUri) and mirror.path is not None):
+            yield (
+                at,
+                f"expected a whole hf:// repo or oci:// artifact to mirror a snapshot, found {shown(str(mirror))}",
+            )
     for key in ("size", "digest"):
         if key in v.keys:
             yield v.at(key), f"expected no {key} for a snapshot, but one for each of its files"
@@ -116,14 +126,14 @@ def _single(v: Values, kind: str, source: Uri) -> Iterator[Finding]:
         if isinstance(uri, OllamaUri):
             yield at, f"expected the URI of one file for kind {kind}, found ollama://"
         if isinstance(uri, HfUri) and uri.path is None:
-            yield at, f"expected hf://NS/REPO[@REV]/PATH for kind {kind}, found no path in {str(uri)[:80]!r}"
+            yield at, f"expected hf://NS/REPO[@REV]/PATH for kind {kind}, found no path in {shown(str(uri))}"
     if kind == "file":
         if "path" not in v.keys:
             yield v.position, "expected a path for kind file (below the consumer's folder), found none"
         if "filename" in v.keys:
             yield v.at("filename"), "expected no filename for kind file, whose path names the file"
-    elif "filename" not in v.keys and isinstance(source, HttpUri | FileUri) and upstream_name(source) is None:
-        yield v.at("source"), f"expected a filename, or a source that ends in one, found {str(source)[:80]!r}"
+    elif "filename" not in v.keys and isinstance(source, FileUri) and upstream_name(source) is None:
+        yield v.at("source"), f"expected a filename, or a source that ends in one, found {shown(str(source))}"
 
 
 def _pickles(v: Values, source: Uri) -> Iterator[Finding]:

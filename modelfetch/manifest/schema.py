@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 from modelfetch.digests import Digest
-from modelfetch.manifest.fields import Choice, Flag, Key, Many, Named, Record, Size, Text, UriText, Whole
-from modelfetch.manifest.kinds import KINDS
+from modelfetch.manifest.fields import Choice, Flag, Size, Text, UriText, Whole
+from modelfetch.manifest.kinds import KINDS, ONLY_WITH, consumers_of
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.paths import check_relative
+from modelfetch.manifest.records import Key, Many, Named, Record
 from modelfetch.manifest.uri import is_repo_id
 
 VERSION = 1
@@ -25,11 +26,31 @@ def _repo_id(text: str) -> str:
     return text
 
 
+def _glob(text: str) -> str:
+    check_relative(text.removesuffix("/"))  # FOLDER/ means all that is in it, as for the hub's own client
+    return text
+
+
 def _resolution(text: str) -> str:
     return text if "x" in text else f"{text}x{text}"
 
 
+def _kind_rules() -> list[dict[str, Any]]:
+    """What editors are told of kinds: who takes which, and the keys that go with one; `rules` is the loader's word."""
+    ollama = {"properties": {"source": {"pattern": "^[Oo][Ll][Ll][Aa][Mm][Aa]://"}}}
+    kindless = {"properties": {"kind": False, "for": {"items": {"const": "ollama"}}}}
+    rules: list[dict[str, Any]] = [{"if": ollama, "then": kindless, "else": {"required": ["kind"]}}]
+    for kind in KINDS:
+        then: dict[str, Any] = {"properties": {"for": {"items": {"enum": list(consumers_of(kind))}}}}
+        then["properties"] |= {key: False for key, owner in ONLY_WITH.items() if owner != kind}
+        if kind == "file":
+            then["required"] = ["path"]
+        rules.append({"if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]}, "then": then})
+    return rules
+
+
 _PATH = Text(expected="a relative path", longest=1024, check=check_relative)
+_GLOB = Text(expected="a glob of relative paths", longest=1024, check=_glob)
 _WORD = Text(expected="a word of a-z, 0-9, _, - and :", pattern=r"^[a-z0-9][a-z0-9_:.-]{0,63}$")
 _DIGEST = Text(
     expected="sha256: or blake3: and 64 hex digits", pattern=r"^(sha256|blake3):[0-9a-fA-F]{64}$", check=Digest.parse
@@ -101,7 +122,7 @@ MODEL = Record(
             doc="Where a `kind: file` goes, below the consumer's folder; the folder to unpack into with `unpack`.",
         ),
         "files": Key(type=Many(of=FILE, least=1), doc="The files of a snapshot, each pinned as far as is known."),
-        "include": Key(type=Many(of=_PATH, least=1, unique=True), doc="Globs that choose the files of a snapshot."),
+        "include": Key(type=Many(of=_GLOB, least=1, unique=True), doc="Globs that choose the files of a snapshot."),
         "cache_as": Key(
             type=Text(expected="a repo id, NS/NAME or NAME", check=_repo_id, longest=193),
             doc="The repo id that names a snapshot's folder in a Hugging Face cache; the source's own unless given.",
@@ -113,6 +134,7 @@ MODEL = Record(
         "allow_unscanned": Key(type=Flag(), doc="Accept a file whose scan upstream is not a success."),
     },
     label="name",
+    extra={"allOf": _kind_rules()},
 )
 
 MANIFEST = Record(

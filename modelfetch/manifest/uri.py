@@ -20,22 +20,28 @@ if TYPE_CHECKING:
 OLLAMA_HOST = "registry.ollama.ai"
 """The host of an Ollama name that names none (source: ollama, types/model/name.go)."""
 
-_HF_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?\Z")
-_HF_PULL = re.compile(r"(refs/pr/\d+)(?:/|\Z)")
-_HF_REVISION = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._/+-]{0,254}\Z")
+MAX_URI = 4096
+"""Characters of the longest URI."""
+
+# Names of repos (source: huggingface_hub, utils/_validators.py): up to 96 characters, no -- or .., no .git at the end.
+_HF_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?\Z")
+_HF_PULL = re.compile(r"(refs/pr/[0-9]+)(?:/|\Z)")
+_HF_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,254}\Z")
+_HF_OTHER = ("datasets", "spaces", "models")  # namespaces that the hub keeps for itself
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 # Part rules of Ollama names (source: ollama, types/model/name.go): the first character is alphanumeric or `_`; a
 # namespace may hold `-_`, a model or tag also `.`, a host also `.` and `:`; a host has up to 350, others up to 80.
-_OLLAMA_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,340}(?::\d{1,5})?\Z")
+_OLLAMA_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,340}(?::[0-9]{1,5})?\Z")
 _OLLAMA_NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}\Z")
 _OLLAMA_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}\Z")
+_CIVITAI = re.compile(r"([0-9]{1,12})(?:\?fileId=([0-9]{1,12}))?\Z")
 _AIR = re.compile(
-    r"urn:air:([a-z0-9_-]+):([a-z0-9_-]+):civitai:(\d{1,12})@(\d{1,12})(?:\+(\d{1,12}))?\Z", re.IGNORECASE
+    r"urn:air:[a-z0-9_-]+:[a-z0-9_-]+:civitai:[0-9]{1,12}@([0-9]{1,12})(?:\+([0-9]{1,12}))?\Z", re.IGNORECASE
 )
 # Names of OCI repositories and tags (source: opencontainers/distribution-spec, spec.md, "Pulling manifests").
 _OCI_REPO = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*\Z")
 _OCI_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
-_NETLOC = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?\Z")
+_NETLOC = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,37 +149,52 @@ def parse_uri(text: str) -> Uri:
     """Read any URI that a manifest may name.
 
     Raises:
-        ValueError: It is none; the message says what was expected and what was found.
+        ValueError: It is none; the message says what was expected and what was found, without credentials.
     """
-    if any(ord(c) < 0x21 or ord(c) == 0x7F for c in text):
-        raise ValueError(f"expected a URI without spaces and control characters, found {text[:80]!r}")
+    if len(text) > MAX_URI:
+        raise ValueError(f"expected a URI of at most {MAX_URI} characters, found one of {len(text)}")
+    if "\\" in text or any(c.isspace() or not c.isprintable() for c in text):
+        raise ValueError(f"expected a URI without spaces, backslashes and control characters, found {shown(text)}")
     if text[:8].lower() == "urn:air:":
         return _parse_air(text)
     scheme, separator, rest = text.partition("://")
     parser = _PARSERS.get(scheme.lower()) if separator else None
     if parser is None:
-        raise ValueError(
-            f"expected a URI (hf:// ollama:// civitai:// https:// file:/// oci:// or urn:air:…), found {text[:80]!r}"
-        )
+        schemes = "hf:// ollama:// civitai:// https:// file:/// oci:// or urn:air:…"
+        raise ValueError(f"expected a URI ({schemes}), found {shown(text)}")
     return parser(text, rest)
+
+
+def shown(text: str) -> str:
+    """A URI as a message shows it: quoted, shortened, without user, password, query and fragment."""
+    bare = re.sub(r"(?<=://)[^/?#]*@", "", text)
+    path = re.split(r"[?#]", bare, maxsplit=1)[0]
+    if path != bare:
+        return repr(path[:120] + bare[len(path)] + "…")
+    return repr(path if len(path) <= 120 else path[:119] + "…")
+
+
+def _unquote(text: str, whole: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError(f"expected UTF-8 behind each % in it, found {shown(whole)}") from None
 
 
 def _parse_hf(text: str, rest: str) -> HfUri:
     if "?" in rest or "#" in rest:
-        raise ValueError(f"expected no ? or # in hf://NS/REPO[@REV][/PATH], found {text[:120]!r}")
+        raise ValueError(f"expected no ? or # in hf://NS/REPO[@REV][/PATH], found {shown(text)}")
     namespace, slash, rest = rest.partition("/")
-    match = re.match(r"[^/@]+", rest)
-    name = match[0] if match else ""
+    if namespace in _HF_OTHER:
+        raise ValueError(f"expected hf://NS/REPO[@REV][/PATH] of a model, found {shown(text)}")
+    name = re.split(r"[/@]", rest, maxsplit=1)[0]
     rest = rest[len(name) :]
     if not slash or not _is_hf_part(namespace) or not _is_hf_part(name):
-        raise ValueError(f"expected hf://NS/REPO[@REV][/PATH], found {text[:120]!r}")
+        raise ValueError(f"expected hf://NS/REPO[@REV][/PATH], found {shown(text)}")
     revision = None
     if rest.startswith("@"):
         revision, rest = _split_revision(rest[1:], text)
-    path = None
-    if rest not in ("", "/"):
-        path = unquote(rest[1:])
-        check_relative(path)
+    path = check_relative(_unquote(rest[1:], text)) if rest not in ("", "/") else None
     return HfUri(text=text, repo=f"{namespace}/{name}", revision=revision, path=path)
 
 
@@ -182,15 +203,22 @@ def _is_hf_part(part: str) -> bool:
 
 
 def _split_revision(rest: str, text: str) -> tuple[str, str]:
-    """Split ``REV/PATH``: a REV ends at the first slash, except that of ``refs/pr/N``."""
+    """Split ``REV/PATH``: a REV ends at the first slash, except that of ``refs/pr/N``.
+
+    A revision names a file below a cache's ``refs``, so it is a path that can be trusted.
+    """
     pull = _HF_PULL.match(rest)
     raw = pull[1] if pull else rest.split("/", 1)[0]
-    revision = unquote(raw)
-    if not _HF_REVISION.match(revision) or ".." in revision or "//" in revision or revision.endswith(("/", ".lock")):
-        raise ValueError(
-            "expected a branch, tag, commit or refs/pr/N after @ (any other / in it as %2F), "
-            f"found {raw[:80]!r} in {text[:120]!r}"
-        )
+    revision = _unquote(raw, text)
+    try:
+        good = _HF_REVISION.match(check_relative(revision)) and ".." not in revision
+    except ValueError:
+        good = None
+    if not good:
+        expected = "expected a branch, tag, commit or refs/pr/N after @ (any other / in it as %2F)"
+        raise ValueError(f"{expected}, found {raw[:80]!r} in {shown(text)}")
+    if is_commit(revision.lower()):
+        revision = revision.lower()
     return revision, rest[len(raw) :]
 
 
@@ -211,51 +239,56 @@ def _parse_ollama(text: str, rest: str) -> OllamaUri:
     host, namespace = OLLAMA_HOST, "library"
     if len(front) == 2:
         host, namespace = front
-    elif len(front) == 1 and ("." in front[0] or ":" in front[0] or front[0] == "localhost"):
+    elif len(front) == 1 and ("." in front[0] or ":" in front[0] or front[0].lower() == "localhost"):
         host = front[0]
     elif len(front) == 1:
         namespace = front[0]
     tag = tag if colon else "latest"
-    good = len(front) <= 2 and _OLLAMA_HOST.match(host) and _OLLAMA_NAMESPACE.match(namespace)
+    good = len(front) <= 2 and _OLLAMA_HOST.match(host) and _OLLAMA_NAMESPACE.match(namespace) and _is_port(host)
     if not (good and _OLLAMA_PART.match(model) and _OLLAMA_PART.match(tag)):
-        raise ValueError(f"expected ollama://[HOST[:PORT]/][NS/]MODEL[:TAG], found {text[:120]!r}")
-    for part in (host, namespace, model, tag):
-        check_relative(part.replace(":", "_"))
+        raise ValueError(f"expected ollama://[HOST[:PORT]/][NS/]MODEL[:TAG], found {shown(text)}")
+    check_relative(host.replace(":", "_"))
     return OllamaUri(text=text, host=host, namespace=namespace, model=model, tag=tag)
 
 
+def _is_port(netloc: str) -> bool:
+    """Whether the port of ``HOST[:PORT]``, where it names one, is one."""
+    port = re.search(r":([0-9]+)\Z", netloc)
+    return port is None or 0 < int(port[1]) <= 65535
+
+
 def _parse_civitai(text: str, rest: str) -> CivitaiUri:
-    match = re.match(r"(\d{1,12})(?:\?fileId=(\d{1,12}))?\Z", rest, re.ASCII)
+    match = _CIVITAI.match(rest)
     if not match:
-        raise ValueError(f"expected civitai://VERSION_ID[?fileId=N], found {text[:120]!r}")
+        raise ValueError(f"expected civitai://VERSION_ID[?fileId=N], found {shown(text)}")
     return CivitaiUri(text=text, version=int(match[1]), file=int(match[2]) if match[2] else None)
 
 
 def _parse_air(text: str) -> CivitaiUri:
     match = _AIR.match(text)
     if not match:
-        raise ValueError(f"expected urn:air:ECOSYSTEM:TYPE:civitai:MODEL@VERSION[+FILE], found {text[:120]!r}")
-    return CivitaiUri(text=text, version=int(match[4]), file=int(match[5]) if match[5] else None)
+        raise ValueError(f"expected urn:air:ECOSYSTEM:TYPE:civitai:MODEL@VERSION[+FILE], found {shown(text)}")
+    return CivitaiUri(text=text, version=int(match[1]), file=int(match[2]) if match[2] else None)
 
 
 def _parse_http(text: str, rest: str) -> HttpUri:
+    netloc = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in netloc:
+        raise ValueError(f"expected a URL without user and password (~/.netrc is for them), found {shown(text)}")
+    if not _NETLOC.match(netloc) or not _is_port(netloc):
+        raise ValueError(f"expected https://HOST[:PORT]/PATH, found {shown(text)}")
+    url = f"{text.partition(':')[0].lower()}://{rest.partition('#')[0]}"
     try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        raise ValueError(f"expected https://HOST[:PORT]/PATH, found {text[:120]!r}") from None
-    if "@" in parts.netloc:
-        raise ValueError("expected a URL without a user or password in it (put them into ~/.netrc)")
-    if not parts.hostname or port == 0 or not _NETLOC.match(parts.netloc):
-        raise ValueError(f"expected https://HOST[:PORT]/PATH, found {text[:120]!r}")
-    url = text.partition("#")[0]
-    return HttpUri(text=text, url=url, path=unquote(parts.path))
+        path = unquote(urlsplit(url).path)
+    except ValueError:  # brackets that hold no IPv6 address
+        raise ValueError(f"expected https://HOST[:PORT]/PATH, found {shown(text)}") from None
+    return HttpUri(text=text, url=url, path=path)
 
 
 def _parse_file(text: str, rest: str) -> FileUri:
-    path = unquote(rest.removeprefix("localhost"))
+    path = _unquote(rest.removeprefix("localhost"), text)
     if not path.startswith("/") or "\0" in path or path.endswith("/"):
-        raise ValueError(f"expected file:///ABSOLUTE/PATH, found {text[:120]!r}")
+        raise ValueError(f"expected file:///ABSOLUTE/PATH, found {shown(text)}")
     return FileUri(text=text, path=str(PurePosixPath(path)))
 
 
@@ -263,10 +296,10 @@ def _parse_oci(text: str, rest: str) -> OciUri:
     host, slash, rest = rest.partition("/")
     name, at, digest_text = rest.partition("@")
     repo, colon, tag = name.partition(":")
+    good = slash and _NETLOC.match(host) and _is_port(host) and _OCI_REPO.match(repo) and len(repo) <= 255
+    if not good or (colon and (at or not _OCI_TAG.match(tag))) or (at and not digest_text.startswith("sha256:")):
+        raise ValueError(f"expected oci://HOST/REPO[:TAG|@sha256:…], found {shown(text)}")
     digest = Digest.parse(digest_text) if at else None
-    good = slash and _NETLOC.match(host) and _OCI_REPO.match(repo) and len(repo) <= 255
-    if not good or (colon and not _OCI_TAG.match(tag)) or (digest and digest.algorithm != "sha256"):
-        raise ValueError(f"expected oci://HOST/REPO[:TAG|@sha256:…], found {text[:120]!r}")
     return OciUri(text=text, host=host, repo=repo, tag=tag if colon else None, digest=digest)
 
 
