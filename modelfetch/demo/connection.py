@@ -8,6 +8,7 @@ import struct
 import time
 from http.client import HTTPException, parse_headers
 from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlsplit
 
 from modelfetch.demo.body import READ_SIZE, spans
 from modelfetch.demo.delivery import Delivery, Framed, frame
@@ -71,16 +72,23 @@ class Connection:
         line = reader.readline(MAX_LINE).strip()
         if not line:
             return None
-        parts = line.decode("latin-1").split(" ")
-        if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
+        try:
+            return self._parse(line.decode("latin-1"), reader)
+        except ValueError:
             self._sock.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             return None
+
+    def _parse(self, line: str, reader: BinaryIO) -> Request:
+        method, target, version = line.split(" ")
+        if not version.startswith("HTTP/1."):
+            raise ValueError(version)
+        urlsplit(target)  # may raise for nonsense that looks like a host
         headers = {name.lower(): value for name, value in parse_headers(reader).items()}
-        if parts[2] == "HTTP/1.0":
+        if version == "HTTP/1.0":
             headers.setdefault("connection", "close")
         length = int(headers.get("content-length", "0"))
         body = reader.read(length) if 0 < length <= MAX_BODY else b""
-        return Request(origin=self._origin, method=parts[0], target=parts[1], headers=headers, body=body)
+        return Request(origin=self._origin, method=method, target=target, headers=headers, body=body)
 
     def _answer(self, request: Request, number: int) -> bool:
         response = self._decide(request)

@@ -34,19 +34,20 @@ class HfHub:
         """Route one request."""
         kind = "api" if request.raw_path.startswith("/api/") else "resolvers"
         limit = self._world.spend(kind)
-        remaining = max(0, limit.quota - limit.used)
         headers = (
-            ("RateLimit", f'"{kind}";r={remaining};t={limit.reset}'),
+            ("RateLimit", f'"{kind}";r={limit.remaining};t={limit.reset}'),
             ("RateLimit-Policy", f'"fixed window";"{kind}";q={limit.quota};w=300'),
             ("X-Request-Id", f"Root=1-{limit.used:08x}"),
             ("Access-Control-Expose-Headers", _EXPOSED),
         )
-        if limit.used > limit.quota:
+        if limit.exceeded:
             return as_json(429, {"error": "We had to rate limit your IP"}).with_headers(*headers)
         return self._route(request).with_headers(*headers)
 
     def _route(self, request: Request) -> Response:
         path = request.raw_path
+        if path == "/api/whoami-v2":
+            return self._who(request)
         if path.startswith("/api/resolve-cache/models/"):
             return self._cached_file(request)
         if path.startswith(API):
@@ -185,6 +186,12 @@ class HfHub:
                 f"{restricted} and you are not in the authorized list. Visit {visit} to ask for access.",
             )
         return None
+
+    def _who(self, request: Request) -> Response:
+        if self._token(request) is None:
+            return _error(401, None, "Invalid username or password.")
+        token = {"displayName": "demo", "role": "read"}
+        return as_json(200, {"type": "user", "name": "demo", "auth": {"type": "access_token", "accessToken": token}})
 
     def _token(self, request: Request) -> Token | None:
         return self._world.tokens.get(("hf", request.bearer or ""))

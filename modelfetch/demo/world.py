@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
@@ -84,6 +84,17 @@ class RateLimit:
     quota: int
     reset: int
     used: int = 0
+    enforced: bool = True
+
+    @property
+    def remaining(self) -> int:
+        """How many more requests are taken, as the hub says it."""
+        return max(0, self.quota - self.used)
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether the last request was one too many."""
+        return self.enforced and self.used > self.quota
 
 
 @dataclass(slots=True)
@@ -205,8 +216,8 @@ class World:
         self.limits[kind] = RateLimit(quota, reset)
 
     def spend(self, kind: str) -> RateLimit:
-        """Count one request and return the limit as it is now; ``used`` beyond ``quota`` means refused."""
+        """Count one request and return the limit as it is now; one that no test set is named but never held to."""
         with self._lock:
-            limit = self.limits.setdefault(kind, RateLimit(3000, 300))
+            limit = self.limits.setdefault(kind, RateLimit(3000, 300, enforced=False))
             limit.used += 1
-            return RateLimit(limit.quota, limit.reset, limit.used)
+            return replace(limit)

@@ -25,6 +25,7 @@ from modelfetch.demo.faults import (
     JsonError,
     NotHttp,
     OtherContent,
+    OtherHeaders,
     RateLimited,
     RedirectLoop,
     RedirectTo,
@@ -178,6 +179,14 @@ def test_truncated_agrees_with_its_own_length(hub: Hub, url: str) -> None:
 def test_other_content_comes_under_the_same_etag(hub: Hub, url: str) -> None:
     answer = broken(hub, url, OtherContent(content=b"other"))
     assert (answer.headers["etag"], answer.body) == ('"v1"', b"other")
+
+
+def test_other_headers_are_put_and_left_out(hub: Hub, url: str) -> None:
+    fault = OtherHeaders(put={"Content-Disposition": 'attachment; filename="../x"'}, remove=("ETag", "content-type"))
+    answer = broken(hub, url, fault)
+    assert answer.headers["content-disposition"] == 'attachment; filename="../x"'
+    assert not {"etag", "content-type"} & set(answer.headers)
+    assert (answer.headers["content-length"], answer.body) == ("1024", DATA)
 
 
 @pytest.mark.parametrize("wanted", [{}, {"Range": "bytes=300-"}])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.demo.repo import HfRepo, git_oid
+from modelfetch.demo.world import RateLimit
 from tests.demo.conftest import Answer, ask
 
 if TYPE_CHECKING:
@@ -189,6 +190,18 @@ def test_requests_beyond_the_limit_get_429_with_the_time_to_wait(hub: Hub, repo:
     assert (refused.status, refused.headers["ratelimit"]) == (429, '"resolvers";r=0;t=42')
     assert refused.headers["ratelimit-policy"] == '"fixed window";"resolvers";q=1;w=300'
     assert ask(f"{hub.endpoint}/api/models/org/name").status == 200
+
+
+def test_without_a_limit_no_request_is_refused(hub: Hub, repo: HfRepo) -> None:
+    for _ in range(3):
+        hub.world.limits.setdefault("api", RateLimit(1, 300, enforced=False))
+        assert ask(f"{hub.endpoint}/api/models/org/name").status == 200
+
+
+def test_a_token_is_known_to_the_hub_or_not(hub: Hub) -> None:
+    hub.world.token("hf", "hf_good")
+    assert json.loads(ask(f"{hub.endpoint}/api/whoami-v2", Authorization="Bearer hf_good").body)["name"] == "demo"
+    assert ask(f"{hub.endpoint}/api/whoami-v2", Authorization="Bearer hf_bad").status == 401
 
 
 def test_xet_headers_come_only_where_the_repository_is_on_xet(hub: Hub, repo: HfRepo) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
+import ssl
 import threading
 import time
 from urllib.parse import urlsplit
@@ -11,6 +13,15 @@ import pytest
 from modelfetch.demo import Hub, ZeroBody
 from modelfetch.demo.faults import Stall, Throttle
 from tests.demo.conftest import ask
+
+
+def _received(sock: socket.socket) -> bytes:
+    """All that came until the end, be it a reset (which is what becomes of bytes that nobody read)."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := sock.recv(1000):
+            received += piece
+    return received
 
 
 def threads() -> list[str]:
@@ -73,18 +84,21 @@ def test_a_client_that_leaves_in_the_middle_disturbs_nobody(hub: Hub) -> None:
     assert ask(hub.files + "a").body == b"a"
 
 
-@pytest.mark.parametrize("noise", [b"\x16\x03\x01\x02\x00\x01\r\n", b"GET\r\n\r\n", b"GET / HTTP/2\r\n\r\n"])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        b"\x16\x03\x01\x02\x00\x01\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/2\r\n\r\n",
+        b"GET http://[x HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+    ],
+)
 def test_what_is_not_http_gets_400_and_the_end(hub: Hub, noise: bytes) -> None:
     parts = urlsplit(hub.files)
     with socket.create_connection(("127.0.0.1", parts.port or 0), timeout=10) as client:
         client.sendall(noise)
-        received = b""
-        try:
-            while piece := client.recv(1000):
-                received += piece
-        except ConnectionResetError:  # what was not read of the noise
-            pass
-        assert received.startswith(b"HTTP/1.1 400 ")
+        assert _received(client).startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_connection_is_kept_and_its_requests_share_a_number(hub: Hub) -> None:
@@ -136,6 +150,29 @@ def test_many_clients_at_once_all_get_their_bytes(hub: Hub) -> None:
     for client in clients:
         client.join()
     assert sizes == [300_000] * 16
+
+
+def test_a_hub_may_talk_tls_on_every_origin() -> None:
+    # Anonymous ciphers need no certificate, which says enough about the hub's part in it.
+    server, client = (ssl.SSLContext(side) for side in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT))
+    client.check_hostname = False
+    client.verify_mode = ssl.CERT_NONE
+    for context in (server, client):
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("aNULL:@SECLEVEL=0")
+    with Hub(ssl_context=server) as hub:
+        hub.world.file("a", b"a")
+        assert {urlsplit(base).scheme for base in (hub.endpoint, hub.ollama, hub.files, hub.cdn)} == {"https"}
+        connection = http.client.HTTPSConnection(urlsplit(hub.files).netloc, timeout=10, context=client)
+        try:
+            connection.request("GET", "/files/a")
+            assert connection.getresponse().read() == b"a"
+        finally:
+            connection.close()
+        with socket.create_connection(("127.0.0.1", urlsplit(hub.files).port or 0), timeout=10) as plain:
+            plain.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert not _received(plain).startswith(b"HTTP/")
+    assert threads() == []
 
 
 def test_a_bug_of_the_hub_is_told_to_the_client(hub: Hub) -> None:

@@ -28,7 +28,7 @@ SAFETENSORS = {
 
 @pytest.mark.parametrize("name", SAFETENSORS)
 def test_safetensors_open_and_hold_finite_numbers(name: str) -> None:
-    tensors = deserialize(read_all(SAFETENSORS[name]()))  # type: ignore[no-untyped-call] - the package has no types for it
+    tensors = deserialize(read_all(SAFETENSORS[name]()))  # type: ignore[no-untyped-call]  # it has no types
     assert len({key for key, _ in tensors}) == len(tensors) > 0
     for _, tensor in tensors:
         assert tensor["dtype"] == "F16"

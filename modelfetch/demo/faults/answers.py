@@ -126,6 +126,25 @@ class ChangedETag(Fault):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OtherHeaders(Fault):
+    """The right answer with headers added, replaced or left out (names in any case), as a mirror or a proxy does."""
+
+    concerns: ClassVar[Concern] = "response"
+    put: Mapping[str, str] = field(default_factory=dict)
+    remove: tuple[str, ...] = ()
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        """Change the headers; those that frame the body (Content-Length, Transfer-Encoding) stay as they are."""
+        gone = {name.lower() for name in (*self.put, *self.remove)}
+        response = delivery.response
+        kept = tuple((name, value) for name, value in response.headers if name.lower() not in gone)
+        etag = None if "etag" in gone else response.etag
+        modified = None if "last-modified" in gone else response.last_modified
+        changed = replace(response, headers=kept, etag=etag, last_modified=modified)
+        return _instead(delivery, changed.with_headers(*self.put.items()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OtherContent(Fault):
     """Other bytes instead of the file's, with their own true length and the same validators."""
 
