@@ -94,6 +94,7 @@ class Http:
                 continue
             location = response.headers.get("location")
             if response.status not in REDIRECTS or location is None:
+                response.redirected = hops > 0
                 return response
             response.drain()
             hops += 1

@@ -29,6 +29,7 @@ class Response:
         translate: Makes httpx's errors typed.
         cancel: What may end it.
         release: Called once when it is closed.
+        redirected: Whether another URL had been asked first.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Response:
         translate: Callable[[Exception], Exception],
         cancel: Cancel | None,
         release: Callable[[], None],
+        redirected: bool = False,
     ) -> None:
         self._inner = inner
         self._translate = translate
@@ -46,6 +48,7 @@ class Response:
         self._release: Callable[[], None] | None = release
         self._pieces: Iterator[bytes] | None = None
         self.url = url
+        self.redirected = redirected
         self.status: int = inner.status_code
         self.headers = Headers(inner.headers.multi_items())
 

@@ -1,1 +1,5 @@
-"""store."""
+"""Verified bytes, named by digest: a blob exists only once it is right."""
+
+from modelfetch.store.blobs import Blob, Store
+
+__all__ = ["Blob", "Store"]

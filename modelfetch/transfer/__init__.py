@@ -1,1 +1,6 @@
-"""transfer."""
+"""Moving bytes: from the sources, proven, into the store."""
+
+from modelfetch.transfer.engine import Engine
+from modelfetch.transfer.types import Fetched, Options, Tuning
+
+__all__ = ["Engine", "Fetched", "Options", "Tuning"]

@@ -1,0 +1,88 @@
+"""Chunks: the unit in which a file is checked, resumed and repaired."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from modelfetch.digests import Digest, Hasher, new_hasher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CHUNK = 16 * 2**20
+"""Bytes per chunk."""
+
+_SLICE = 2**20
+
+
+def chunk_count(size: int) -> int:
+    """How many chunks a file of so many bytes has."""
+    return -(-size // CHUNK)
+
+
+def chunk_span(index: int, size: int) -> tuple[int, int]:
+    """First byte and end of a chunk."""
+    return index * CHUNK, min((index + 1) * CHUNK, size)
+
+
+def xxh3(fd: int, start: int, end: int) -> str | None:
+    """The xxh3 (64 bits, hex) of a span of a file, None when the file ends before it; raises OSError."""
+    state = xxhash.xxh3_64()
+    return state.hexdigest() if read_into(fd, start, end, state.update) else None
+
+
+def read_into(fd: int, start: int, end: int, *sinks: Callable[[memoryview], object]) -> bool:
+    """Feed a span of a file to functions, piece by piece; False when the file ends before it."""
+    buffer = memoryview(bytearray(min(_SLICE, max(end - start, 1))))
+    while start < end:
+        count = os.preadv(fd, [buffer[: min(len(buffer), end - start)]], start)
+        if count == 0:
+            return False
+        for sink in sinks:
+            sink(buffer[:count])
+        start += count
+    return True
+
+
+class FileHash:
+    """All hashes of a file that is read once from its first byte to its last: whole digests and xxh3 per chunk."""
+
+    def __init__(self, *algorithms: str, size: int) -> None:
+        self._whole: dict[str, Hasher] = {name: new_hasher(name, size) for name in dict.fromkeys(algorithms)}
+        self._chunk = xxhash.xxh3_64()
+        self._in_chunk = 0
+        self.chunks: list[str] = []
+
+    def update(self, data: memoryview) -> None:
+        """Take the next bytes, any number of them."""
+        for hasher in self._whole.values():
+            hasher.update(data)
+        while data:
+            part = data[: CHUNK - self._in_chunk]
+            self._chunk.update(part)
+            self._in_chunk += len(part)
+            data = data[len(part) :]
+            if self._in_chunk == CHUNK:
+                self._end_chunk()
+
+    def finish(self) -> tuple[dict[str, Digest], tuple[str, ...]]:
+        """The digests by algorithm, and the xxh3 of each chunk."""
+        if self._in_chunk:
+            self._end_chunk()
+        return {name: Digest(name, h.hexdigest()) for name, h in self._whole.items()}, tuple(self.chunks)
+
+    def _end_chunk(self) -> None:
+        self.chunks.append(self._chunk.hexdigest())
+        self._chunk = xxhash.xxh3_64()
+        self._in_chunk = 0
+
+
+def hash_open_file(fd: int, *algorithms: str) -> tuple[dict[str, Digest], tuple[str, ...]]:
+    """The digests of an open file and the xxh3 of each chunk, read once; raises OSError as reading does."""
+    size = os.fstat(fd).st_size
+    hashes = FileHash(*algorithms, size=size)
+    read_into(fd, 0, size, hashes.update)
+    return hashes.finish()

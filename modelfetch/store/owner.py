@@ -1,0 +1,93 @@
+"""Who holds a lock, as written into its file, and whether that one can still be alive."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """A process, named so that another container or machine is not taken for this one.
+
+    A pid means something only within one boot of one kernel and one pid namespace: every init container is pid 1.
+    ``started`` (clock ticks since boot) tells a process from a later one with the same pid.
+    """
+
+    nonce: str
+    boot: str
+    namespace: str
+    pid: int
+    started: str
+    host: str
+
+    def dump(self) -> bytes:
+        """As JSON."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, data: bytes) -> Owner | None:
+        """The inverse of `dump`; None for anything else."""
+        try:
+            raw = json.loads(data)
+            owner = cls(**raw)
+        except (ValueError, TypeError, RecursionError):
+            return None
+        texts = (owner.nonce, owner.boot, owner.namespace, owner.started, owner.host)
+        return owner if type(owner.pid) is int and all(isinstance(text, str) for text in texts) else None
+
+    @classmethod
+    def me(cls) -> Owner:
+        """This process, with a new nonce."""
+        pid = os.getpid()
+        return cls(
+            nonce=secrets.token_hex(8),
+            boot=boot_id(),
+            namespace=_namespace(),
+            pid=pid,
+            started=_started(pid),
+            host=os.uname().nodename,
+        )
+
+    def same_kernel(self) -> bool:
+        """Whether it runs, or ran, on this machine since it was started."""
+        return bool(self.boot) and self.boot == boot_id()
+
+    def is_dead(self) -> bool:
+        """Whether the process is known to be gone; False also means that nothing is known."""
+        if not self.same_kernel() or not self.namespace or self.namespace != _namespace():
+            return False
+        started = _started(self.pid)
+        return started != self.started if started else not Path(f"/proc/{self.pid}").exists()
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+@functools.cache
+def boot_id() -> str:
+    """What names this boot of this kernel; empty where nothing tells (source: proc_sys_kernel(5))."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """When a process started, in ticks since boot (source: proc_pid_stat(5), field 22); empty if unknown."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return fields[19]
+    except (OSError, IndexError):
+        return ""

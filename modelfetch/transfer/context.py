@@ -1,0 +1,25 @@
+"""What all transfers of an engine share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modelfetch.events import Sink
+    from modelfetch.http import Http
+    from modelfetch.store.blobs import Store
+    from modelfetch.transfer.rate import Limiter
+    from modelfetch.transfer.types import Options, Tuning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The client, the store, the choices, the cap on the rate, and where events go."""
+
+    http: Http
+    store: Store
+    options: Options
+    tuning: Tuning
+    limiter: Limiter
+    sink: Sink

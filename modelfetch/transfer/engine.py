@@ -1,0 +1,193 @@
+"""The engine: many artifacts at once, decided in the event loop, moved in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from modelfetch.cancel import Cancel
+from modelfetch.errors import InterruptedSync, ModelfetchError
+from modelfetch.events import Sink, discard
+from modelfetch.transfer.context import Context
+from modelfetch.transfer.fetch import fetch, key_of, present
+from modelfetch.transfer.rate import Limiter
+from modelfetch.transfer.types import Fetched, Options, Tuning
+
+if TYPE_CHECKING:
+    from modelfetch.artifacts import Artifact, Location
+    from modelfetch.http import Http
+    from modelfetch.store.blobs import Store
+
+Mirror = Callable[[], Awaitable[Sequence["Location"]]]
+"""Finds out where a mirror has the artifact; asked only when it is that mirror's turn."""
+
+_T = TypeVar("_T")
+_SMALL_PER_JOB = 8
+_MOST_SMALL = 32
+_GRACE = 0.8  # seconds that a cancelled thread has to note what it has
+
+
+class Engine:
+    """Fetches artifacts into a store.
+
+    Args:
+        http: The client.
+        store: Where they go.
+        options: What the user chose.
+        sink: Where events go.
+        cancel: What ends everything.
+        tuning: What tests change.
+    """
+
+    def __init__(
+        self,
+        *,
+        http: Http,
+        store: Store,
+        options: Options | None = None,
+        sink: Sink = discard,
+        cancel: Cancel | None = None,
+        tuning: Tuning | None = None,
+    ) -> None:
+        options = options or Options()
+        self._cancel = cancel or Cancel()
+        self._context = Context(
+            http=http,
+            store=store,
+            options=options,
+            tuning=tuning or Tuning(),
+            limiter=Limiter(options.limit_rate),
+            sink=sink,
+        )
+        jobs = max(1, options.jobs)
+        self._large = asyncio.Semaphore(jobs)
+        self._small = asyncio.Semaphore(1 if jobs == 1 else min(_MOST_SMALL, jobs * _SMALL_PER_JOB))
+        self._running: dict[str, asyncio.Task[Fetched]] = {}
+
+    async def fetch(self, artifact: Artifact, mirrors: Sequence[Mirror] = (), *, label: str) -> Fetched:
+        """Bring an artifact into the store, if it isn't there; the same one asked for twice at once is fetched once.
+
+        Args:
+            artifact: What is wanted, and where it may come from.
+            mirrors: Further places, each found out when it is needed.
+            label: What people read.
+
+        Raises:
+            ModelfetchError: Typed as the sources, the disk or the lock failed.
+            InterruptedSync: The engine's `cancel` was set.
+            asyncio.CancelledError: The task was cancelled; partial work is kept.
+        """
+        key = key_of(artifact)
+        while (running := self._running.get(key)) is not None:
+            await asyncio.wait([running])
+            if not running.cancelled():
+                return running.result()
+        task = asyncio.ensure_future(self._fetch(artifact, mirrors, label))
+        self._running[key] = task
+        try:
+            return await task
+        finally:
+            if self._running.get(key) is task:
+                del self._running[key]
+
+    async def close(self) -> None:
+        """Cancel what is under way and wait until it has noted what it has."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _fetch(self, artifact: Artifact, mirrors: Sequence[Mirror], label: str) -> Fetched:
+        if artifact.content is not None:
+            return await asyncio.to_thread(self._keep_content, artifact, artifact.content)
+        small = artifact.size is not None and artifact.size <= self._context.tuning.small
+        async with self._small if small else self._large:
+            cancel = self._cancel.child()
+            locations = _locations(artifact, mirrors, asyncio.get_running_loop(), cancel)
+            try:
+                return await in_thread(
+                    lambda: fetch(self._context, artifact, locations, label=label, cancel=cancel), cancel
+                )
+            finally:
+                cancel.release()
+
+    def _keep_content(self, artifact: Artifact, content: bytes) -> Fetched:
+        """An artifact whose bytes came with the source's answer."""
+        found = present(self._context, artifact)
+        if found is not None:
+            return found
+        blob = self._context.store.add_bytes(content)
+        served_by = artifact.locations[0].uri if artifact.locations else artifact.uri
+        return Fetched(blob=blob, action="fetched", bytes_fetched=blob.size, served_by=served_by)
+
+
+def _locations(
+    artifact: Artifact, mirrors: Sequence[Mirror], loop: asyncio.AbstractEventLoop, cancel: Cancel
+) -> Iterator[Location | ModelfetchError]:
+    """The artifact's own locations, then those of each mirror; runs in the transfer's thread."""
+    yield from artifact.locations
+    for mirror in mirrors:
+        yield from _ask_mirror(mirror, loop, cancel)
+
+
+def _ask_mirror(
+    mirror: Mirror, loop: asyncio.AbstractEventLoop, cancel: Cancel
+) -> Sequence[Location | ModelfetchError]:
+    async def ask() -> Sequence[Location]:
+        return await mirror()
+
+    future = asyncio.run_coroutine_threadsafe(ask(), loop)
+    withdraw = cancel.on_cancel(lambda: _ignore(future.cancel()))
+    try:
+        return future.result()
+    except ModelfetchError as error:
+        return (error,)
+    finally:
+        withdraw()
+        cancel.check()
+
+
+def _ignore(_: object) -> None:
+    """A callback returns nothing."""
+
+
+async def in_thread(work: Callable[[], _T], cancel: Cancel) -> _T:
+    """Run blocking work in a thread of its own; when the task is cancelled, so is the work.
+
+    The thread is a daemon: one that hangs in a system call does not hold up the end of the process.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            outcome, value = _fail, error
+        else:
+            outcome, value = _succeed, result  # type: ignore[assignment]
+        with suppress(RuntimeError):  # the loop is gone
+            loop.call_soon_threadsafe(outcome, future, value)
+
+    threading.Thread(target=run, name="modelfetch-transfer", daemon=True).start()
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        cancel.set()
+        await asyncio.wait([future], timeout=_GRACE)
+        if future.done() and not future.cancelled():
+            future.exception()  # seen: nobody else will ask for it
+        raise
+
+
+def _succeed(future: asyncio.Future[_T], value: _T) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _fail(future: asyncio.Future[_T], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error if isinstance(error, Exception) else InterruptedSync(str(error)))

@@ -1,0 +1,299 @@
+"""One artifact: from the first source that gives it, through its partial file, into the store."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import (
+    EXIT_PRECEDENCE,
+    CredentialsError,
+    IntegrityError,
+    ModelfetchError,
+    NotFoundError,
+    RetryLaterError,
+    UnreachableError,
+)
+from modelfetch.events import SourceFailed, TransferEnded, TransferFinished, TransferRetrying, TransferStarted
+from modelfetch.fsio import translate
+from modelfetch.store.chunks import hash_open_file
+from modelfetch.store.locks import Held, lock
+from modelfetch.transfer.copy import copy_file
+from modelfetch.transfer.download import Download
+from modelfetch.transfer.gate import HEAD, judge_head, judge_whole, looks_like_html, page_error
+from modelfetch.transfer.partial import Partial
+from modelfetch.transfer.progress import Progress
+from modelfetch.transfer.retry import Attempts
+from modelfetch.transfer.types import Fetched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from modelfetch.artifacts import Artifact, Location
+    from modelfetch.cancel import Cancel
+    from modelfetch.digests import Digest
+    from modelfetch.http import Response
+    from modelfetch.store.blobs import Blob
+    from modelfetch.transfer.context import Context
+
+_OF_THE_SOURCE = (CredentialsError, NotFoundError, IntegrityError, RetryLaterError, UnreachableError)
+"""Errors after which the next source is tried; any other ends the transfer."""
+
+
+def key_of(artifact: Artifact) -> str:
+    """The name of an artifact's partial file and lock: its digest where one is known, else a hash of its URI."""
+    if artifact.digest is not None and artifact.digest.algorithm in ("sha256", "blake3"):
+        return artifact.digest.hex
+    return hashlib.sha256(artifact.uri.encode()).hexdigest()
+
+
+def present(context: Context, artifact: Artifact) -> Fetched | None:
+    """The artifact as it lies in the store, None when it doesn't; raises DiskError, DestinationError."""
+    blob = context.store.find(artifact.digest, artifact.size) if artifact.digest else None
+    return Fetched(blob=blob, action="present", bytes_fetched=0, served_by=artifact.uri) if blob else None
+
+
+def fetch(
+    context: Context, artifact: Artifact, locations: Iterable[Location | ModelfetchError], *, label: str, cancel: Cancel
+) -> Fetched:
+    """Bring an artifact into the store; blocks the thread until it is there.
+
+    Args:
+        context: What all transfers share.
+        artifact: What is wanted.
+        locations: Where it may come from, in order; later ones may be found out as they are asked for, and an error
+            stands for a source that could not say where.
+        label: What people read.
+        cancel: What may end it; partial work is kept.
+
+    Raises:
+        ModelfetchError: Typed as the source, the disk or the lock failed.
+        InterruptedSync: It was cancelled.
+    """
+    found = present(context, artifact)
+    if found is not None:
+        return found
+    key = key_of(artifact)
+    noted = context.store.recall(key)
+    path = context.store.folder("locks") / f"{key}.lock"
+    with lock(
+        path,
+        label=label,
+        timeout=context.options.lock_timeout,
+        sink=context.sink,
+        cancel=cancel,
+        pace=context.tuning.pace,
+    ) as held:
+        found = present(context, artifact) if held.waited else None
+        if found is not None:
+            return found
+        after = context.store.recall(key)
+        if held.waited and artifact.digest is None and after is not None and after != noted:
+            blob = context.store.find(after[1], artifact.size)
+            if blob is not None:
+                return Fetched(blob=blob, action="present", bytes_fetched=0, served_by=artifact.uri)
+        return _Job(context, artifact, label, cancel, held).run(locations)
+
+
+class _Job:
+    """The work that the lock's owner does."""
+
+    def __init__(self, context: Context, artifact: Artifact, label: str, cancel: Cancel, held: Held) -> None:
+        self._context = context
+        self._artifact = artifact
+        self._label = label
+        self._cancel = cancel
+        self._held = held
+        self._key = key_of(artifact)
+        self._path = context.store.folder("ingest") / f"{self._key}.part"
+        self._started = context.tuning.clock()
+        self._trusted = 0
+
+    def run(self, locations: Iterable[Location | ModelfetchError]) -> Fetched:
+        algorithms = ["sha256"] if self._artifact.digest is None else ["sha256", self._artifact.digest.algorithm]
+        blob: Blob | None = None
+        try:
+            partial = Partial(
+                self._path,
+                algorithms=tuple(dict.fromkeys(algorithms)),
+                size=self._artifact.size,
+                inherited=self._held.inherited,
+            )
+            try:
+                blob, served_by = self._from_any(partial, locations)
+            finally:
+                partial.close(keep=blob is None)
+        except OSError as error:
+            raise translate(error, self._path, doing="writing").about(uri=self._artifact.uri) from error
+        finally:
+            if blob is None:
+                self._context.sink(TransferEnded(key=self._key, label=self._label))
+        seconds = self._context.tuning.clock() - self._started
+        fetched = Fetched(
+            blob=blob,
+            action="resumed" if self._trusted else "fetched",
+            bytes_fetched=self._progress.received,
+            served_by=served_by,
+        )
+        self._context.sink(
+            TransferFinished(
+                key=self._key,
+                label=self._label,
+                size=blob.size,
+                fetched=fetched.bytes_fetched,
+                seconds=seconds,
+                digest=str(blob.digest),
+            )
+        )
+        return fetched
+
+    def _from_any(self, partial: Partial, locations: Iterable[Location | ModelfetchError]) -> tuple[Blob, str]:
+        self._progress = Progress(self._context, self._key, partial)
+        self._trusted = partial.trust()
+        errors: list[ModelfetchError] = []
+        for location in locations:
+            if isinstance(location, ModelfetchError):
+                self._note_failure(errors, location, location.uri or "a mirror")
+                continue
+            try:
+                return self._from_one(partial, location), location.uri
+            except _OF_THE_SOURCE as error:
+                self._note_failure(errors, error, location.uri)
+        if not errors:
+            raise UnreachableError(f"{self._label}: no source is known", uri=self._artifact.uri, permanent=True)
+        raise min(errors, key=_rank)
+
+    def _note_failure(self, errors: list[ModelfetchError], error: ModelfetchError, source: str) -> None:
+        errors.append(error.about(uri=self._artifact.uri))
+        self._context.sink(SourceFailed(key=self._key, label=self._label, source=source, reason=error.message))
+
+    def _from_one(self, partial: Partial, location: Location) -> Blob:
+        """Ask one source until it gave the file, or until there is no hope."""
+        clock = self._context.tuning.clock
+        attempts = Attempts(max(1, self._context.options.retries), self._context.tuning, clock())
+        self._begin(partial, location)
+        own_only = partial.total == 0
+        while True:
+            before = self._progress.received
+            try:
+                self._bring(partial, location)
+                return self._keep(partial)
+            except ModelfetchError as error:
+                if error.code in ("digest-mismatch", "not-a-model"):
+                    mixed, own_only = not own_only, True
+                    partial.distrust()
+                    self._trusted = 0
+                    if mixed:
+                        continue  # bytes of another run or source were in it: they may have been of another version
+                delay = attempts.after(error, gained=self._progress.received - before, now=clock())
+                self._say_retry(error, delay, attempts)
+            if self._cancel.wait(delay):
+                self._cancel.check()
+
+    def _begin(self, partial: Partial, location: Location) -> None:
+        known = partial.identity
+        same = known is not None and (known.uri, known.url) == (location.uri, location.url)
+        if self._artifact.digest is None and partial.total and not (same and known and known.validator):
+            partial.distrust()
+            self._trusted = 0
+        self._context.sink(
+            TransferStarted(
+                key=self._key, label=self._label, size=partial.size, offset=partial.total, source=location.uri
+            )
+        )
+
+    def _say_retry(self, error: ModelfetchError, delay: float, attempts: Attempts) -> None:
+        self._context.sink(
+            TransferRetrying(
+                key=self._key,
+                label=self._label,
+                reason=error.message,
+                delay=delay,
+                attempt=attempts.failed,
+                attempts=attempts.most,
+            )
+        )
+
+    def _bring(self, partial: Partial, location: Location) -> None:
+        decided = self._artifact.digest is not None
+        if location.url.startswith("file:"):
+            copy_file(
+                self._context,
+                location,
+                partial,
+                size=self._artifact.size,
+                decided=decided,
+                cancel=self._cancel,
+                progress=self._progress.note,
+            )
+            return
+        Download(
+            self._context,
+            partial,
+            location,
+            size=self._artifact.size,
+            what=self._artifact.path,
+            cancel=self._cancel,
+            progress=self._progress,
+            judge_head=None if decided else self._judge_head,
+        ).run()
+
+    def _judge_head(self, head: bytes, response: Response) -> ModelfetchError | None:
+        return judge_head(
+            self._artifact.path,
+            head,
+            url=response.url,
+            html_type=response.headers.get("content-type", "").lower().startswith("text/html"),
+            allow_pickle=self._artifact.allow_pickle,
+        )
+
+    # --- the whole file ----------------------------------------------------------------------------------------
+
+    def _keep(self, partial: Partial) -> Blob:
+        """Prove the whole file and make it a blob.
+
+        Raises:
+            IntegrityError: It is not what was asked for.
+            UnreachableError: Another process took the work over meanwhile.
+        """
+        digests = self._prove(partial)
+        if self._held.is_lost():
+            raise RetryLaterError(
+                f"{self._label}: another process took it over, as this one had stopped", code="lock-timeout"
+            )
+        blob = self._context.store.admit(self._path, partial.fd, digests, partial.chunks())
+        with suppress(OSError):
+            self._path.with_suffix(".json").unlink()
+        if self._artifact.digest is None:
+            self._context.store.remember(self._key, blob.digest)
+        return blob
+
+    def _prove(self, partial: Partial) -> dict[str, Digest]:
+        size = partial.size or 0
+        partial.prefix.catch_up(partial.fd, partial.reach)
+        digests = partial.prefix.digests()
+        if partial.prefix.position != size:
+            raise UnreachableError(f"{self._label}: only {partial.prefix.position} of {size} bytes are there")
+        wanted = self._artifact.digest
+        if wanted is None:
+            error = judge_whole(self._artifact.path, size, lambda at, count: os.pread(partial.fd, count, at))
+            if error is not None:
+                raise error
+            return digests
+        if wanted.algorithm not in digests:
+            digests |= hash_open_file(partial.fd, wanted.algorithm)[0]
+        found = digests[wanted.algorithm]
+        if found != wanted:
+            head = os.pread(partial.fd, HEAD, 0)
+            if looks_like_html(head):
+                raise page_error(self._artifact.path, "", what="a web page")
+            raise IntegrityError(f"{self._artifact.path} has {found}, expected {wanted}")
+        return digests
+
+
+def _rank(error: ModelfetchError) -> int:
+    """Where an error stands when one of several must speak for all."""
+    known = error.exit_code in EXIT_PRECEDENCE
+    return EXIT_PRECEDENCE.index(error.exit_code) if known else len(EXIT_PRECEDENCE)

@@ -1,0 +1,120 @@
+"""The journal beside a partial file: whose bytes they are, and the xxh3 of what was written. Pure.
+
+One JSON object a line, appended as work goes on, so that a torn or damaged line costs only what it speaks for. Nothing
+in it is believed before the bytes were compared.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from modelfetch.store.chunks import CHUNK
+
+VERSION = 1
+_XXH3 = re.compile(r"[0-9a-f]{16}\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Which version of which file: the location's URI and stable URL, and what its server said of it.
+
+    ``size`` in bytes, None while nobody said; ``etag`` as sent, None where there was none.
+    """
+
+    uri: str
+    url: str
+    etag: str | None = None
+    modified: str | None = None
+    size: int | None = None
+
+    @property
+    def validator(self) -> str | None:
+        """What ``If-Range`` may carry: a strong ETag, else a date (source: RFC 9110, section 13.1.5)."""
+        if self.etag is not None and not self.etag.startswith("W/"):
+            return self.etag
+        return self.modified if self.etag is None else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """The first ``length`` bytes of a chunk were written, and this is their xxh3."""
+
+    chunk: int
+    length: int
+    xxh3: str
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The bytes of the file that it speaks for."""
+        start = self.chunk * CHUNK
+        return start, start + self.length
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    """All that a journal said; of several marks for a chunk the last counts."""
+
+    identity: Identity | None = None
+    marks: dict[int, Mark] = field(default_factory=dict)
+
+
+def identity_line(identity: Identity) -> bytes:
+    """The line that says whose bytes the marks after it speak of."""
+    data = {
+        "modelfetch": VERSION,
+        "uri": identity.uri,
+        "url": identity.url,
+        "etag": identity.etag,
+        "modified": identity.modified,
+        "size": identity.size,
+    }
+    return json.dumps(data, separators=(",", ":")).encode() + b"\n"
+
+
+def mark_line(mark: Mark) -> bytes:
+    """The line of a mark."""
+    data = {"chunk": mark.chunk, "length": mark.length, "xxh3": mark.xxh3}
+    return json.dumps(data, separators=(",", ":")).encode() + b"\n"
+
+
+def parse_journal(data: bytes) -> Journal:
+    """Read what can be read; lines that are damaged say nothing."""
+    journal = Journal()
+    for line in data.split(b"\n"):
+        raw = _object(line)
+        if "modelfetch" in raw:
+            journal = replace(journal, identity=_identity(raw))
+        elif (mark := _mark(raw)) is not None:
+            journal.marks[mark.chunk] = mark
+    return journal
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        raw = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return raw if isinstance(raw, dict) else {}
+
+
+def _identity(raw: dict[str, Any]) -> Identity | None:
+    uri, url, etag, modified, size = (raw.get(name) for name in ("uri", "url", "etag", "modified", "size"))
+    if raw.get("modelfetch") != VERSION or not isinstance(uri, str) or not isinstance(url, str):
+        return None
+    if not (etag is None or isinstance(etag, str)) or not (modified is None or isinstance(modified, str)):
+        return None
+    if size is not None and (type(size) is not int or size < 0):
+        return None
+    return Identity(uri=uri, url=url, etag=etag, modified=modified, size=size)
+
+
+def _mark(raw: dict[str, Any]) -> Mark | None:
+    chunk, length, xxh3 = raw.get("chunk"), raw.get("length"), raw.get("xxh3")
+    if type(chunk) is not int or type(length) is not int or not isinstance(xxh3, str):
+        return None
+    if not (0 <= chunk < 2**40 and 0 < length <= CHUNK and _XXH3.match(xxh3)):
+        return None
+    return Mark(chunk=chunk, length=length, xxh3=xxh3)

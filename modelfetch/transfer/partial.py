@@ -1,0 +1,339 @@
+"""A file that is not whole yet, and its journal: what is there, what of it is proven."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import secrets
+import threading
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from modelfetch.errors import DiskError
+from modelfetch.fsio import try_reflink
+from modelfetch.store.chunks import CHUNK, chunk_count, chunk_span, read_into, xxh3
+from modelfetch.transfer.journal import Identity, Journal, Mark, identity_line, mark_line, parse_journal
+from modelfetch.transfer.prefix import Prefix
+from modelfetch.transfer.spans import Spans
+from modelfetch.units import format_size
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Partial:
+    """The partial file of one artifact. Its owner holds the lock of its key; connections write to it by `Lane`.
+
+    Args:
+        path: ``ingest/KEY.part``; the journal is ``ingest/KEY.json``.
+        algorithms: The digests to compute, ``sha256`` among them.
+        size: What the file must have, in bytes, where that is known.
+        inherited: Whether an owner that only sleeps may have it open: then work goes on in a copy.
+
+    Raises (all methods):
+        OSError: The disk refused.
+    """
+
+    def __init__(self, path: Path, *, algorithms: tuple[str, ...], size: int | None, inherited: bool = False) -> None:
+        self.path = path
+        self.size = size
+        self.spans = Spans()
+        self.prefix = Prefix(algorithms, size)
+        self._journal_path = path.with_suffix(".json")
+        self._lock = threading.Lock()
+        self._marks: dict[int, Mark] = {}
+        self._journal_fd = -1
+        if inherited:
+            _move_to_new_inode(path, self._read_journal())
+        self.fd = os.open(path, _OPEN, 0o644)
+        journal = self._read_journal()
+        self.identity: Identity | None = journal.identity
+        self._claimed = journal.marks
+
+    def _read_journal(self) -> Journal:
+        try:
+            return parse_journal(self._journal_path.read_bytes())
+        except OSError:
+            return Journal()
+
+    # --- resuming ----------------------------------------------------------------------------------------------
+
+    def trust(self) -> int:
+        """Compare what the journal claims with the bytes that are there; returns how many bytes are proven."""
+        for index in sorted(self._claimed):
+            mark = self._claimed[index]
+            start, end = mark.span
+            if self.size is not None and end > self.size:
+                continue
+            if self._is_proven(mark):
+                self._marks[index] = mark
+                self.spans.add(start, end)
+        self._claimed = {}
+        self._rewrite_journal()
+        return self.spans.total
+
+    def _is_proven(self, mark: Mark) -> bool:
+        """Hash a claimed span; the whole digest goes along as long as no gap came before."""
+        start, end = mark.span
+        if start != self.prefix.position:
+            return xxh3(self.fd, start, end) == mark.xxh3
+        before = self.prefix.trial()
+        state = xxhash.xxh3_64()
+        whole = read_into(self.fd, start, end, state.update, lambda data: self.prefix.feed(self.prefix.position, data))
+        if whole and state.hexdigest() == mark.xxh3:
+            return True
+        self.prefix.restore(before)
+        return False
+
+    def distrust(self) -> None:
+        """Forget all that is there, on disk too."""
+        with self._lock:
+            self.spans = Spans()
+            self._marks.clear()
+            self._claimed = {}
+            self.identity = None
+            os.ftruncate(self.fd, 0)
+        self.prefix.reset()
+        self._rewrite_journal()
+
+    def identify(self, identity: Identity) -> None:
+        """Note whose bytes come from here on."""
+        if identity != self.identity:
+            self.identity = identity
+            self._append(identity_line(identity))
+
+    # --- growing -----------------------------------------------------------------------------------------------
+
+    def reserve(self, size: int) -> None:
+        """Make sure that the whole file will fit, and that its blocks lie together where the file system can.
+
+        Raises:
+            DiskError: There is not enough space (``no-space``).
+        """
+        self.size = size
+        stat = os.fstat(self.fd)
+        needed = size - stat.st_blocks * 512
+        disk = os.statvfs(self.path.parent)
+        free = disk.f_bavail * disk.f_frsize
+        if needed > free:
+            raise DiskError(
+                f"{self.path.parent} has {format_size(free)} left, {format_size(needed)} more are needed",
+                code="no-space",
+                hint="make room and run again: what was fetched is kept",
+            )
+        if stat.st_size > size:
+            os.ftruncate(self.fd, size)
+        if size >= CHUNK // 16 and needed > 0:
+            allocate(self.fd, size)
+
+    def written(self, start: int, end: int, marks: tuple[Mark, ...] = ()) -> None:
+        """Note that a span is on file; `marks` are those of its chunks that were hashed on the way."""
+        with self._lock:
+            self.spans.add(start, end)
+            self._marks |= {mark.chunk: mark for mark in marks}
+            touched = range(start // CHUNK, (end - 1) // CHUNK + 1)
+            late = [found for index in touched if (found := self._completed(index)) is not None]
+            self._marks |= {mark.chunk: mark for mark in late}
+        if marks or late:
+            self._append(b"".join(map(mark_line, (*marks, *late))))
+
+    def _completed(self, index: int) -> Mark | None:
+        """The mark of a chunk that is complete but was not hashed in one go, as pieces of it came by several ways."""
+        if self.size is None:
+            return None
+        start, end = chunk_span(index, self.size)
+        known = self._marks.get(index)
+        if (known is not None and known.length == end - start) or not self.spans.covers(start, end):
+            return None
+        digest = xxh3(self.fd, start, end)
+        return Mark(chunk=index, length=end - start, xxh3=digest) if digest else None
+
+    def reach(self, position: int) -> int:
+        """The end of what is there from a position on."""
+        with self._lock:
+            return self.spans.reach(position)
+
+    def missing(self) -> list[tuple[int, int | None]]:
+        """What is not there yet, in order; the last end is None while nobody knows the size."""
+        with self._lock:
+            if self.size is None:
+                return [(self.spans.reach(0), None)]
+            return list(self.spans.missing(self.size))
+
+    @property
+    def total(self) -> int:
+        """How many bytes are there."""
+        with self._lock:
+            return self.spans.total
+
+    def is_complete(self) -> bool:
+        """Whether every byte of a file of known size is there."""
+        with self._lock:
+            return self.size is not None and self.spans.covers(0, self.size)
+
+    def chunks(self) -> tuple[str, ...]:
+        """The xxh3 of each chunk of the complete file."""
+        size = self.size or 0
+        found = []
+        for index in range(chunk_count(size)):
+            start, end = chunk_span(index, size)
+            mark = self._marks.get(index)
+            known = mark.xxh3 if mark is not None and mark.length == end - start else xxh3(self.fd, start, end)
+            found.append(known or "")
+        return tuple(found)
+
+    # --- ending ------------------------------------------------------------------------------------------------
+
+    def close(self, *, keep: bool) -> None:
+        """Close it; give back blocks beyond the last byte that is there, or remove it all."""
+        with contextlib.suppress(OSError):
+            if not keep or self.spans.total == 0:
+                if os.path.samestat(os.fstat(self.fd), self.path.stat()):
+                    self.path.unlink()
+                self._journal_path.unlink(missing_ok=True)
+            elif not self.is_complete() and os.fstat(self.fd).st_size > self.spans.end:
+                os.ftruncate(self.fd, self.spans.end)
+        os.close(self.fd)
+        if self._journal_fd >= 0:
+            os.close(self._journal_fd)
+
+    # --- the journal -------------------------------------------------------------------------------------------
+
+    def _append(self, lines: bytes) -> None:
+        if self._journal_fd < 0:
+            self._rewrite_journal()
+        os.write(self._journal_fd, lines)
+
+    def _rewrite_journal(self) -> None:
+        """Replace the journal by what is believed now: a new file, that an earlier owner does not have open."""
+        lines = [identity_line(self.identity)] if self.identity else []
+        lines += [mark_line(mark) for _, mark in sorted(self._marks.items())]
+        temporary = self._journal_path.with_name(f".{self._journal_path.name}.{secrets.token_hex(4)}")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, b"".join(lines))
+            temporary.replace(self._journal_path)
+        except BaseException:
+            os.close(fd)
+            temporary.unlink(missing_ok=True)
+            raise
+        if self._journal_fd >= 0:
+            os.close(self._journal_fd)
+        self._journal_fd = fd
+
+
+class Lane:
+    """One connection's way into the partial: it writes from a position on, without gaps.
+
+    `hash` and `write` may run in two threads; `done` comes after both for the same bytes, in order.
+    """
+
+    def __init__(self, partial: Partial, position: int) -> None:
+        self.position = position
+        self._partial = partial
+        self._chunk = position // CHUNK
+        self._hashed = position
+        self._state: xxhash.xxh3_64 | None = None
+        self._ready: list[Mark] = []
+        start = self._chunk * CHUNK
+        if start == position:
+            self._state = xxhash.xxh3_64()
+        elif partial.spans.covers(start, position):
+            self._state = xxhash.xxh3_64()
+            read_into(partial.fd, start, position, self._state.update)
+
+    def hash(self, offset: int, data: memoryview) -> None:
+        """Take bytes into the digests."""
+        self._partial.prefix.feed(offset, data)
+        self._hashed = offset
+        while data:
+            end = (self._chunk + 1) * CHUNK
+            part = data[: end - self._hashed]
+            if self._state is not None:
+                self._state.update(part)
+            self._hashed += len(part)
+            data = data[len(part) :]
+            if self._hashed == end:
+                self._end_chunk()
+
+    def _end_chunk(self) -> None:
+        if self._state is not None:
+            length = self._hashed - self._chunk * CHUNK
+            self._ready.append(Mark(chunk=self._chunk, length=length, xxh3=self._state.hexdigest()))
+        self._chunk += 1
+        self._state = xxhash.xxh3_64()
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write bytes at their place."""
+        write_all(self._partial.fd, data, offset)
+
+    def done(self, end: int) -> None:
+        """All bytes up to here were hashed and written."""
+        if end == self._partial.size == self._hashed and self._state is not None and end > self._chunk * CHUNK:
+            self._end_chunk()
+        marks = tuple(mark for mark in self._ready if mark.span[1] <= end)
+        self._ready = [mark for mark in self._ready if mark.span[1] > end]
+        start, self.position = self.position, end
+        self._partial.written(start, end, marks)
+
+    def take(self, data: memoryview) -> None:
+        """Hash and write the next bytes, here and now."""
+        self.hash(self.position, data)
+        self.write(self.position, data)
+        self.done(self.position + len(data))
+
+    def close(self) -> None:
+        """The connection ends: note the part of a chunk that it brought."""
+        length = self.position - self._chunk * CHUNK
+        if self._state is not None and length > 0 and self._hashed == self.position:
+            mark = Mark(chunk=self._chunk, length=length, xxh3=self._state.hexdigest())
+            with contextlib.suppress(OSError):
+                self._partial.written(self.position, self.position, (mark,))
+
+
+def write_all(fd: int, data: memoryview, offset: int, *, step: int = 256 * 1024) -> None:
+    """Write at a position, in slices that the page cache takes well (measured: docs/benchmarks.md)."""
+    while data:
+        count = os.pwrite(fd, data[:step], offset)
+        data = data[count:]
+        offset += count
+
+
+def allocate(fd: int, size: int) -> None:
+    """Reserve a file's blocks; file systems that can't are left alone.
+
+    The C library's fallback for those, which `os.posix_fallocate` includes, writes into every block: it is avoided.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    function = getattr(libc, "fallocate64", None) or getattr(libc, "fallocate", None)
+    if function is None:
+        return
+    function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    if function(fd, 0, 0, size) != 0:
+        number = ctypes.get_errno()
+        if number in _FULL:
+            raise OSError(number, os.strerror(number))
+
+
+_FULL = (28, 122)  # ENOSPC, EDQUOT
+
+
+def _move_to_new_inode(path: Path, journal: Journal) -> None:
+    """Put a copy of a partial in its place, so that whoever has the old one open can't write into ours."""
+    if not path.exists():
+        return
+    copy = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        if not try_reflink(path, copy):
+            with path.open("rb") as read, copy.open("xb") as write:
+                for mark in journal.marks.values():
+                    start, end = mark.span
+                    write.seek(start)
+                    read_into(read.fileno(), start, end, write.write)
+        copy.replace(path)
+    finally:
+        copy.unlink(missing_ok=True)

@@ -1,0 +1,34 @@
+"""Counting what comes, and saying so now and then."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from modelfetch.events import TransferProgress
+
+if TYPE_CHECKING:
+    from modelfetch.transfer.context import Context
+    from modelfetch.transfer.partial import Partial
+
+
+class Progress:
+    """The bytes received for one artifact; callable from all its connections."""
+
+    def __init__(self, context: Context, key: str, partial: Partial) -> None:
+        self._context = context
+        self._key = key
+        self._partial = partial
+        self._lock = threading.Lock()
+        self._said = context.tuning.clock()
+        self.received = 0
+
+    def note(self, count: int) -> None:
+        """So many bytes came."""
+        now = self._context.tuning.clock()
+        with self._lock:
+            self.received += count
+            if now - self._said < self._context.tuning.progress_seconds:
+                return
+            self._said = now
+        self._context.sink(TransferProgress(key=self._key, done=self._partial.total))
