@@ -122,7 +122,7 @@ class _Work:
         found = await asyncio.to_thread(self._on_disk, artifact)
         if found is not None:
             return found
-        label = f"{plan.item.model.name}: {artifact.path.rpartition('/')[2]}"
+        label = _label(plan.item.model.name, artifact)
         mirrors = mirrors_of(plan.item, artifact, self._session)
         return await self._session.engine.fetch(artifact, mirrors, label=label)
 
@@ -167,6 +167,13 @@ class _Work:
         self._session.placer.place(
             Order(consumer=consumer, model=item.model.name, asks=item.asks, jobs=jobs, frozen=freeze(plan))
         )
+
+
+def _label(model: str, artifact: Artifact) -> str:
+    """What a person knows an artifact by: a registry's layer by its kind, any other file by its name."""
+    kind = (artifact.media_type or "").rpartition(".")[2].partition("+")[0]
+    name = artifact.path.rpartition("/")[2]
+    return f"{model}: {kind if name.startswith('sha256') and kind else name}"
 
 
 def _present(blob: Blob, artifact: Artifact) -> Fetched:

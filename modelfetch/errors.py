@@ -91,6 +91,7 @@ class UsageError(ModelfetchError):
 
     default_code = "usage"
     default_exit = 2
+    default_hint = "`modelfetch --help` lists the commands"
 
 
 class SettingError(ModelfetchError):
@@ -98,6 +99,7 @@ class SettingError(ModelfetchError):
 
     default_code = "invalid-setting"
     default_exit = 78
+    default_hint = "docs/reference/environment.md lists what each setting may hold"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -133,6 +135,7 @@ class CredentialsError(ModelfetchError):
 
     default_code = "unauthorized"
     default_exit = 77
+    default_hint = "set a token for this host, or check that the one in use may read it"
 
 
 class DestinationError(ModelfetchError):
@@ -140,6 +143,7 @@ class DestinationError(ModelfetchError):
 
     default_code = "not-writable"
     default_exit = 73
+    default_hint = "check who owns the folder and how it is mounted"
 
 
 class DiskError(ModelfetchError):
@@ -147,6 +151,7 @@ class DiskError(ModelfetchError):
 
     default_code = "io-error"
     default_exit = 74
+    default_hint = "check the disk and its mount (`dmesg`), then run it again: what was fetched is kept"
 
 
 class NotFoundError(ModelfetchError):
@@ -154,6 +159,7 @@ class NotFoundError(ModelfetchError):
 
     default_code = "not-found"
     default_exit = 66
+    default_hint = "check the spelling, the revision or tag, and whether it was renamed or withdrawn upstream"
 
 
 class IntegrityError(ModelfetchError):
@@ -161,12 +167,14 @@ class IntegrityError(ModelfetchError):
 
     default_code = "digest-mismatch"
     default_exit = 65
+    default_hint = "upstream changed, or something on the way altered it: check the manifest's pin against the source"
 
 
 class NotAModelError(IntegrityError):
     """The bytes are not a model: a web page, an error message, a broken header, a pickle."""
 
     default_code = "not-a-model"
+    default_hint = "open the source's page in a browser: it may want a login, or hold something else than weights"
 
 
 class RetryLaterError(ModelfetchError):
@@ -174,6 +182,7 @@ class RetryLaterError(ModelfetchError):
 
     default_code = "rate-limited"
     default_exit = 75
+    default_hint = "run it again later: what was fetched is kept; a token raises most hubs' limits"
 
 
 class UnreachableError(ModelfetchError):
@@ -182,6 +191,7 @@ class UnreachableError(ModelfetchError):
     default_code = "unreachable"
     default_exit = 69
     default_permanent = False
+    default_hint = "check the network, DNS and proxy settings, then run it again: what was fetched is kept"
 
 
 class InterruptedSync(ModelfetchError):  # noqa: N818 - an interruption is not an error of ours
@@ -189,6 +199,7 @@ class InterruptedSync(ModelfetchError):  # noqa: N818 - an interruption is not a
 
     default_code = "interrupted"
     default_exit = 130
+    default_hint = "what was fetched is kept for the next run"
 
 
 def exit_code_of(errors: Iterable[ModelfetchError]) -> int:

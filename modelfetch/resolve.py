@@ -36,13 +36,13 @@ async def resolve_all(
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one(item: Item) -> Resolution | ModelfetchError:
-        if found := resolve_quietly(item, session, receipts):
-            return found
-        async with gate:
-            try:
+        try:
+            if found := await asyncio.to_thread(resolve_quietly, item, session, receipts):
+                return found
+            async with gate:
                 return await _ask(item, session)
-            except ModelfetchError as error:
-                return error.about(model=item.model.name, uri=str(item.model.source))
+        except ModelfetchError as error:
+            return error.about(model=item.model.name, uri=str(item.model.source))
 
     return await asyncio.gather(*(one(item) for item in items))
 

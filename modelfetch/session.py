@@ -95,7 +95,7 @@ class Session:
         """Who is asked what a model's files are."""
         from modelfetch.sources import Sources
 
-        return Sources(http=self.http, settings=self.settings)
+        return Sources(http=self.http, settings=self.settings, retries=self.options.retries, sink=self.sink)
 
     @cached_property
     def engine(self) -> Engine:

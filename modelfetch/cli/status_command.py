@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @click.command("status")
 @options.which
 @options.where
+@options.how
+@options.transfers
 @options.output
 @options.option(
     "--format",

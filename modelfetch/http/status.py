@@ -100,7 +100,7 @@ def check_status(reply: HasStatus, *, what: str, uri: str | None) -> None:
 def status_error(reply: HasStatus, *, what: str, uri: str | None) -> ModelfetchError:
     """The typed error of a status that is no success; see `check_status`."""
     status, host = reply.status, redact(reply.url)
-    said = f"{host} answered {status} for {what}"
+    said = f"{what} answered {status}" if what == host else f"{host} answered {status} for {what}"
     if status == 401:
         hint = "it does not exist, or it is private: check the name, or set a token for this host"
         return CredentialsError(said, code="missing-or-private", uri=uri, hint=hint)

@@ -4,7 +4,6 @@ import errno
 import os
 import stat
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +21,7 @@ from modelfetch.store import Blob, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 LARGE = b"weights!" * (LINK_AT_LEAST // 8)
 SMALL = b'{"small": true}'
@@ -46,7 +46,7 @@ class World:
     def place(self, *jobs: Job, consumer: str = "comfyui", asks: str = "8g") -> None:
         self.placer.place(Order(consumer=consumer, model="m", asks=asks, jobs=jobs))
 
-    def receipt(self, path: str, consumer: str = "comfyui"):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def receipt(self, path: str, consumer: str = "comfyui"):  # type: ignore[no-untyped-def]
         return read_receipt(self.store.path, consumer).entries.get(path)
 
     @property
@@ -113,7 +113,9 @@ def test_other_bytes_without_a_receipt_are_refused_before_anything_is_touched(wo
     there.parent.mkdir(parents=True)
     there.write_bytes(b"precious")
     with pytest.raises(DestinationError) as refused:
-        world.place(world.job("comfyui/models/vae/a.safetensors", LARGE), world.job("comfyui/models/vae/b.safetensors", LARGE))
+        world.place(
+            world.job("comfyui/models/vae/a.safetensors", LARGE), world.job("comfyui/models/vae/b.safetensors", LARGE)
+        )
     assert refused.value.code == "foreign-file"
     assert there.read_bytes() == b"precious"
     assert not (world.root / "comfyui/models/vae/a.safetensors").exists()
@@ -166,11 +168,15 @@ def test_a_receipt_lost_in_a_crash_leaves_a_linked_file_ours(world: World) -> No
     assert world.receipt("comfyui/models/vae/a.safetensors").made
 
 
-def test_a_crash_right_before_the_last_receipt_leaves_a_copy_ours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_right_before_the_last_receipt_leaves_a_copy_ours(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modelfetch import receipts
     from modelfetch.place import placer
 
-    job, calls = world.job("comfyui/models/vae/a.json", SMALL), []
-    write = placer.write_receipt
+    job = world.job("comfyui/models/vae/a.json", SMALL)
+    calls: list[object] = []
+    write = receipts.write_receipt
 
     def dies(store: Path, receipt: object) -> None:
         calls.append(receipt)
@@ -196,7 +202,14 @@ def test_a_garbage_receipt_counts_as_none(world: World) -> None:
 
 def test_a_symlink_of_ours_points_within_the_consumers_folder(world: World) -> None:
     blob = world.job("whisper/hub/m/blobs/x", LARGE)
-    link = Job(placement=Placement(path="whisper/hub/m/snapshots/c/f", how=How.SYMLINK, artifact=blob.placement.artifact, target="../../blobs/x"))
+    link = Job(
+        placement=Placement(
+            path="whisper/hub/m/snapshots/c/f",
+            how=How.SYMLINK,
+            artifact=blob.placement.artifact,
+            target="../../blobs/x",
+        )
+    )
     text = Job(placement=Placement(path="whisper/hub/m/refs/main", how=How.TEXT, text=b"c"))
     world.place(blob, link, text, consumer="whisper")
     moved = world.root.parent / "elsewhere"
@@ -205,7 +218,9 @@ def test_a_symlink_of_ours_points_within_the_consumers_folder(world: World) -> N
     assert (moved / "hub/m/refs/main").read_bytes() == b"c"
 
 
-def test_where_links_are_refused_copies_are_made_and_it_is_said_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_links_are_refused_copies_are_made_and_it_is_said_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
@@ -257,8 +272,12 @@ def test_what_vanishes_while_it_is_placed_is_placed_again(world: World, monkeypa
     """An Ollama that starts beside us sweeps blobs that no manifest names yet."""
     from modelfetch.place.disk import Disk
 
-    blob, manifest = world.job("ollama/models/blobs/sha256-x", LARGE), world.job("ollama/models/manifests/h/l/m/t", SMALL, How.COPY)
-    copy, swept = Disk.copy, []
+    blob, manifest = (
+        world.job("ollama/models/blobs/sha256-x", LARGE),
+        world.job("ollama/models/manifests/h/l/m/t", SMALL, How.COPY),
+    )
+    copy = Disk.copy
+    swept: list[bool] = []
 
     def sweep(self: Disk, source: Path, target: Path) -> str:
         how = copy(self, source, target)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 LINE_EVERY = 5.0
 """Seconds between two lines of one running artifact."""
 
+WORTH_A_LINE = 16 * 2**20
+"""Bytes: the beginning and end of smaller files are said only to those who want to hear more."""
+
 _WINDOW = 15.0
 
 
@@ -237,25 +240,29 @@ def sentence(event: ev.Event, *, verbose: bool) -> str | None:
             return f"{files} to fetch, {format_size(event.bytes)}; {event.present} already here"
         case ev.TransferStarted(offset=offset) if offset:
             return f"{event.label}: resuming at {format_size(offset)} of {format_size(event.size or 0)}"
-        case ev.TransferStarted():
+        case ev.TransferStarted() if verbose or event.size is None or event.size >= WORTH_A_LINE:
             size = f", {format_size(event.size)}" if event.size is not None else ""
-            return f"{event.label}: fetching from {event.source}{size}"
+            return f"{event.label}: fetching{size}" + (f" from {event.source}" if verbose else "")
         case ev.TransferRetrying():
-            return (
-                f"{event.label}: {event.reason}; again in {event.delay:.0f}s (try {event.attempt} of {event.attempts})"
-            )
+            return f"{event.label}: {event.reason}; {_again(event)}"
         case ev.SourceFailed():
             return f"{event.label}: {event.source} failed ({event.reason}); trying the next mirror"
-        case ev.TransferFinished():
+        case ev.TransferFinished() if verbose or event.size >= WORTH_A_LINE:
             return _verified(event)
         case ev.Waiting():
             return f"{event.label}: waiting for {event.owner} ({format_seconds(event.seconds)} so far)"
-        case ev.Placed() if verbose:
-            return f"{event.model}: in place for {event.consumer} ({event.paths} paths)"
+        case ev.Placed():
+            return f"{event.model}: in place for {event.consumer} ({event.paths} path{'' if event.paths == 1 else 's'})"
         case ev.Notice(level=level, message=message):
             return f"{level}: {message}" + (f" (hint: {event.hint})" if event.hint else "")
         case _:
             return None
+
+
+def _again(event: ev.TransferRetrying) -> str:
+    if event.attempt == 0:
+        return "going on where it stopped"
+    return f"again in {event.delay:.0f}s (try {event.attempt} of {event.attempts})"
 
 
 def _verified(event: ev.TransferFinished) -> str:

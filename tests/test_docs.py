@@ -1,0 +1,82 @@
+"""The documents say what the program does: pasted help, error codes, links and manifests are checked."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import modelfetch
+from modelfetch.cli.app import cli
+from modelfetch.errors import ModelfetchError
+
+ROOT = Path(__file__).parent.parent
+DOCS = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md"])
+COMMANDS = ROOT / "docs/reference/commands.md"
+
+
+def help_of(*words: str) -> str:
+    result = CliRunner().invoke(cli, [*words, "--help"], prog_name="modelfetch", terminal_width=100)
+    assert result.exit_code == 0, result.output
+    return result.output.strip()
+
+
+def command_names() -> list[str]:
+    return cli.list_commands(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", command_names())
+def test_the_help_of_each_command_is_pasted_as_it_is(name: str) -> None:
+    block = f"```text\n$ modelfetch {name} --help\n{help_of(name)}\n```"
+    assert block in COMMANDS.read_text(), f"paste this into {COMMANDS.name}:\n{block}"
+
+
+def test_the_list_of_commands_is_pasted_as_it_is() -> None:
+    block = f"```text\n$ modelfetch --help\n{help_of()}\n```"
+    assert block in COMMANDS.read_text(), f"paste this into {COMMANDS.name}:\n{block}"
+
+
+def codes_in_the_source() -> set[str]:
+    codes: set[str] = set()
+    for file in (ROOT / "modelfetch").rglob("*.py"):
+        if "demo" in file.parts:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                codes |= {
+                    k.value.value
+                    for k in node.keywords
+                    if k.arg == "code" and isinstance(k.value, ast.Constant) and isinstance(k.value.value, str)
+                }
+    return codes | {c.default_code for c in all_errors(ModelfetchError)}
+
+
+def all_errors(base: type[ModelfetchError]) -> list[type[ModelfetchError]]:
+    return [base, *(error for child in base.__subclasses__() for error in all_errors(child))]
+
+
+def test_every_error_code_is_in_the_table_and_every_row_is_used() -> None:
+    text = (ROOT / "docs/reference/error-codes.md").read_text()
+    listed = set(re.findall(r"^\| `([a-z0-9-]+)` \|", text, re.MULTILINE))
+    assert codes_in_the_source() - listed == set()
+    assert listed - codes_in_the_source() == set()
+
+
+@pytest.mark.parametrize("document", DOCS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)(?:#[^)]*)?\)", document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+def test_the_manifest_in_the_readme_is_valid() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert {model.name for model in modelfetch.load_manifest(text).models} == {"qwen2.5-0.5b", "sdxl-vae"}
+
+
+def test_the_public_names_are_those_of_the_lazy_table() -> None:
+    assert sorted(modelfetch.__all__) == sorted(modelfetch._MODULE_OF)
+    for name in modelfetch.__all__:
+        assert getattr(modelfetch, name) is not None
