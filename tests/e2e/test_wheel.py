@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from typing import TYPE_CHECKING
@@ -33,12 +34,14 @@ def test_the_demo_tier_fills_every_consumer_in_an_empty_folder(modelfetch: Model
     assert_store_is_whole(modelfetch.root)
 
 
-def test_the_demo_shows_a_resume(modelfetch: Modelfetch) -> None:
-    report = modelfetch.report("sync", "--tier", "demo")
-    actions = [artifact["action"] for model in report["models"] for artifact in model["artifacts"]]
-    done = modelfetch.run("status", "--tier", "demo")
-    assert "resumed" in actions, actions
+def test_the_demo_shows_a_broken_connection_after_which_no_byte_is_sent_twice(modelfetch: Modelfetch) -> None:
+    done = modelfetch.run("sync", "--tier", "demo", "--json")
     assert done.returncode == 0, done.stderr
+    assert "closed connection" in done.stderr
+    (checkpoint,) = [model for model in json.loads(done.stdout)["models"] if model["name"] == "sd-tiny"]
+    (artifact,) = checkpoint["artifacts"]
+    assert artifact["bytes_fetched"] == artifact["size"]
+    assert modelfetch.run("status", "--tier", "demo").returncode == 0
 
 
 def test_a_second_sync_sends_no_request_and_changes_nothing(modelfetch: Modelfetch) -> None:
