@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from modelfetch.manifest.paths import check_relative
+from modelfetch.manifest.uri import CivitaiUri, HfUri, HttpUri, is_repo_id
 
 if TYPE_CHECKING:
     from modelfetch.artifacts import Resolution
     from modelfetch.http import Http
+    from modelfetch.manifest.uri import Uri
     from modelfetch.settings import Settings
     from modelfetch.sources.base import ReadBlob, Source, Wanted
+
+
+_HF_LINK = re.compile(r"/([^/?#]+/[^/?#]+)/(?:resolve|blob)/(refs/pr/\d+|[^/?#]+)/([^?#]+)(?:\?download=true)?\Z")
+_CIVITAI_LINK = re.compile(r"/api/download/models/(\d{1,12})(?:\?fileId=(\d{1,12}))?\Z", re.ASCII)
 
 
 def make_source(scheme: str, http: Http, settings: Settings) -> Source[Any]:
@@ -37,6 +47,34 @@ def make_source(scheme: str, http: Http, settings: Settings) -> Source[Any]:
     from modelfetch.sources.https import HttpsSource
 
     return HttpsSource(http)
+
+
+def at_home(uri: Uri, settings: Settings) -> Uri:
+    """The URI of a hub's own source where an https address is one that the hub gives to people.
+
+    So a pasted link gets the digest, the hints and the checks that the hub's own URI would.
+    """
+    if not isinstance(uri, HttpUri):
+        return uri
+    if uri.url.startswith(settings.hf_endpoint + "/") and (found := _hf_link(uri, settings.hf_endpoint)):
+        return found
+    if uri.url.startswith(settings.civitai_endpoint + "/"):
+        match = _CIVITAI_LINK.match(uri.url.removeprefix(settings.civitai_endpoint))
+        if match:
+            return CivitaiUri(text=uri.text, version=int(match[1]), file=int(match[2]) if match[2] else None)
+    return uri
+
+
+def _hf_link(uri: HttpUri, endpoint: str) -> HfUri | None:
+    match = _HF_LINK.match(uri.url.removeprefix(endpoint))
+    if not match or not is_repo_id(match[1]):
+        return None
+    path = unquote(match[3])
+    try:
+        check_relative(path)
+    except ValueError:
+        return None
+    return HfUri(text=uri.text, repo=match[1], revision=unquote(match[2]), path=path)
 
 
 def known(wanted: Wanted, settings: Settings, read_blob: ReadBlob) -> Resolution | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelfetch.errors import UnreachableError
 from modelfetch.events import Notice
-from modelfetch.sources.choose import make_source
+from modelfetch.sources.choose import at_home, make_source
 from modelfetch.sources.retry import persist
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from modelfetch.errors import ModelfetchError
     from modelfetch.events import Sink
     from modelfetch.http import Http
+    from modelfetch.manifest.uri import Uri
     from modelfetch.settings import Settings
     from modelfetch.sources.base import ReadBlob, Source, Wanted
 
@@ -63,7 +64,8 @@ class Sources:
             ModelfetchError: Upstream does not have them (66), refuses (77), can't be reached or must not be asked (69),
                 answers nonsense or what the manifest contradicts (65), or wants to be asked later (75).
         """
-        source = self._source(wanted)
+        uri = at_home(wanted.uri, self._settings)
+        source = self._source(uri)
 
         def told(error: ModelfetchError, delay: float) -> None:
             if self._sink is not None:
@@ -71,9 +73,7 @@ class Sources:
                 self._sink(Notice(level="info", message=text))
 
         return await persist(
-            lambda: in_thread(
-                lambda: source.resolve(wanted.uri, wanted, offline=self._settings.offline), limit=ATTEMPT_LIMIT
-            ),
+            lambda: in_thread(lambda: source.resolve(uri, wanted, offline=self._settings.offline), limit=ATTEMPT_LIMIT),
             retries=self._retries,
             sleep=self._sleep,
             told=told,
@@ -81,11 +81,11 @@ class Sources:
 
     def known(self, wanted: Wanted, read_blob: ReadBlob) -> Resolution | None:
         """What the manifest alone tells, without any request; None where a source must be asked."""
-        return self._source(wanted).known(wanted.uri, wanted, read_blob)
+        return self._source(wanted.uri).known(wanted.uri, wanted, read_blob)
 
-    def _source(self, wanted: Wanted) -> Source[Any]:
+    def _source(self, uri: Uri) -> Source[Any]:
         with self._lock:
-            scheme = wanted.uri.scheme
+            scheme = uri.scheme
             if scheme not in self._made:
                 self._made[scheme] = make_source(scheme, self._http, self._settings)
             return self._made[scheme]

@@ -110,7 +110,7 @@ class HfSource(Source[HfUri]):
         return self.agree(wanted, Resolution(artifacts=artifacts, revision=uri.commit, pinned=True))
 
     def _artifact(self, uri: HfUri, commit: str, file: HubFile) -> Artifact:
-        name = f"hf://{uri.repo}@{commit}/{quote(file.path)}"
+        name = f"hf://{uri.repo}@{commit}/{quote(file.path)}" if uri.text.startswith("hf:") else uri.text
         address = f"{self._settings.hf_endpoint}/{uri.repo}/resolve/{commit}/{quote(file.path)}"
         return Artifact(
             uri=name,

@@ -1,0 +1,75 @@
+"""What the tests of sources share: a hub to ask, and a desk that asks it and notes what it waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from modelfetch.credentials import Credentials
+from modelfetch.errors import ModelfetchError
+from modelfetch.http import Http, Timeouts
+from modelfetch.manifest.uri import parse_uri
+from modelfetch.settings import Settings
+from modelfetch.sources import Sources, Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from modelfetch.artifacts import Resolution
+    from modelfetch.demo.hub import Hub
+    from modelfetch.events import Event
+
+
+@dataclass(slots=True)
+class Desk:
+    """Asks sources as `sync` does, without ever sleeping; ``waits`` are the pauses it would have made, in seconds."""
+
+    settings: Settings
+    retries: int = 2
+    waits: list[float] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    http: Http = field(init=False)
+    sources: Sources = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.http = Http(
+            allow_http=self.settings.allows_http,
+            rewrites=self.settings.mirrors,
+            auth=Credentials(self.settings),
+            timeouts=Timeouts(connect=2, headers=2, idle=2),
+        )
+        self.sources = Sources(
+            http=self.http, settings=self.settings, retries=self.retries, sink=self.events.append, sleep=self._sleep
+        )
+
+    async def _sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    def resolve(self, uri: str, **wanted: Any) -> Resolution:
+        return asyncio.run(self.sources.resolve(Wanted(uri=parse_uri(uri), **wanted)))
+
+    def refusal(self, uri: str, **wanted: Any) -> ModelfetchError:
+        """The error that asking ends in."""
+        try:
+            found = self.resolve(uri, **wanted)
+        except ModelfetchError as error:
+            return error
+        raise AssertionError(f"expected an error, found {found}")
+
+
+def environment(hub: Hub, home: Path, **more: str) -> Mapping[str, str]:
+    """Variables that make every default host the hub's."""
+    return {
+        "HOME": str(home),
+        "HF_TOKEN_PATH": str(home / "no-token"),
+        "HF_ENDPOINT": hub.endpoint,
+        "MODELFETCH_OLLAMA_REGISTRY": hub.ollama,
+        "MODELFETCH_CIVITAI_ENDPOINT": hub.civitai,
+        **more,
+    }
+
+
+def desk_for(hub: Hub, home: Path, *, retries: int = 2, **more: str) -> Desk:
+    return Desk(Settings.from_env(environment(hub, home, **more)), retries=retries)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.demo.hub import Hub
+from tests.sources.bench import Desk, desk_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub() as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+@pytest.fixture
+def make_desk(hub: Hub, home: Path) -> Iterator[Callable[..., Desk]]:
+    """Makes desks with more variables, or another patience."""
+    made: list[Desk] = []
+
+    def make(*, retries: int = 2, **more: str) -> Desk:
+        made.append(desk_for(hub, home, retries=retries, **more))
+        return made[-1]
+
+    yield make
+    for desk in made:
+        desk.http.close()
+
+
+@pytest.fixture
+def desk(make_desk: Callable[..., Desk]) -> Desk:
+    return make_desk()
+
+
+@pytest.fixture(autouse=True)
+def _no_open_session() -> Iterator[None]:
+    yield
+    import huggingface_hub
+
+    huggingface_hub.close_session()

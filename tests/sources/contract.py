@@ -1,0 +1,222 @@
+"""The contract that every source keeps, written once: each source's tests say what to ask, and inherit the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from modelfetch.artifacts import Resolution
+from modelfetch.demo.faults import (
+    EndlessHeaders,
+    Fault,
+    NotHttp,
+    RateLimited,
+    RedirectLoop,
+    RedirectTo,
+    Refuse,
+    Status,
+)
+from modelfetch.demo.faults.base import Concern
+from modelfetch.demo.message import redirect
+from modelfetch.digests import Digest
+
+if TYPE_CHECKING:
+    from modelfetch.demo.delivery import Delivery
+    from modelfetch.demo.hub import Hub
+    from modelfetch.demo.message import Request
+    from tests.sources.bench import Desk
+
+OTHER = Digest("sha256", "0" * 64)
+PLANTED = "planted-Secret-0123456789abcdef"
+
+DEEP = b"[" * 200_000 + b"]" * 200_000
+NONSENSE = {
+    "an HTML page": b"<!DOCTYPE html><html><body>Welcome to the hotel's Wi-Fi</body></html>",
+    "nothing": b"",
+    "a list": b"[]",
+    "a text": b'"yes"',
+    "null": b"null",
+    "deep nesting": DEEP,
+    "other keys": b'{"a": 1}',
+    "a text cut off": b'{"schemaVersion": 2, "mediaType": "appl',
+    "a huge number": b'{"schemaVersion": ' + b"9" * 5000 + b"}",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedirectBack(Fault):
+    """A redirect to the very same address, which the second time answers."""
+
+    concerns: ClassVar[Concern] = "response"
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        return replace(delivery, response=redirect(307, request.target))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What to ask of one source.
+
+    ``good`` resolves to ``sizes`` (by path); ``missing`` does not exist; ``refused`` exists and nobody is let in
+    without credentials. ``origin`` and ``path`` are where the first question of ``good`` goes (a glob), ``secret``
+    the variables that hold a token for it, as a desk takes them.
+    """
+
+    good: str
+    sizes: dict[str, int]
+    missing: str
+    refused: str
+    origin: str = ""
+    path: str = ""
+    secret: dict[str, str] = field(default_factory=dict)
+    wanted: dict[str, Any] = field(default_factory=dict)
+    hears_nonsense: bool = True
+    close: Callable[[Hub], object] = lambda _hub: None
+    """Done to the hub before ``refused`` is asked."""
+
+
+class Contract:
+    """For every source."""
+
+    @pytest.fixture
+    def case(self) -> Case:
+        raise NotImplementedError
+
+    def test_it_tells_each_file_with_its_size_and_where_it_is(self, case: Case, desk: Desk) -> None:
+        found = desk.resolve(case.good, **case.wanted)
+        assert {a.path: a.size for a in found.artifacts} == case.sizes
+        assert all(a.locations for a in found.artifacts)
+        assert all("?" not in a.locations[0].url.replace("?fileId=", "") for a in found.artifacts)
+
+    def test_what_it_tells_can_be_kept_and_read_again(self, case: Case, desk: Desk) -> None:
+        found = desk.resolve(case.good, **case.wanted)
+        assert Resolution.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+
+    def test_what_does_not_exist_is_66(self, case: Case, desk: Desk) -> None:
+        error = desk.refusal(case.missing, **case.wanted)
+        assert (error.exit_code, error.permanent, error.uri) == (66, True, case.missing)
+        assert desk.waits == []
+
+    def test_what_is_not_for_everybody_is_77_with_a_hint(self, case: Case, desk: Desk, hub: Hub) -> None:
+        case.close(hub)
+        error = desk.refusal(case.refused, **case.wanted)
+        assert (error.exit_code, error.permanent, error.uri) == (77, True, case.refused)
+        assert error.hint
+        assert desk.waits == []
+
+    def test_a_pinned_digest_that_upstream_contradicts_is_65_before_a_byte(self, case: Case, desk: Desk) -> None:
+        known = [a for a in desk.resolve(case.good, **case.wanted).artifacts if a.digest is not None]
+        if not known:
+            # A source that knows no digest takes the manifest's word, which the transfer then proves.
+            kept = desk.resolve(case.good, digest=OTHER, **case.wanted)
+            assert [a.digest for a in kept.artifacts] == [OTHER]
+            return
+        error = desk.refusal(case.good, digest=OTHER, **case.wanted)
+        assert (error.exit_code, error.code) == (65, "digest-mismatch")
+
+
+class NetworkContract(Contract):
+    """For every source that is asked over a network."""
+
+    @pytest.fixture(params=[500, 502, 503, 504, 408])
+    def failing(self, request: pytest.FixtureRequest) -> int:
+        status: int = request.param
+        return status
+
+    def test_offline_nobody_is_asked(self, case: Case, make_desk: Callable[..., Desk], hub: Hub) -> None:
+        desk = make_desk(HF_HUB_OFFLINE="1")
+        error = desk.refusal(case.good, **case.wanted)
+        assert (error.exit_code, error.code) == (69, "offline")
+        assert hub.log.requests() == []
+        assert desk.http.requests == 0
+
+    def test_every_request_is_counted(self, case: Case, desk: Desk, hub: Hub) -> None:
+        desk.resolve(case.good, **case.wanted)
+        # A registry is asked by TLS first, which this hub does not speak: such a request is never logged.
+        tried_by_tls = 1 if case.good.startswith("oci:") else 0
+        assert desk.http.requests == len(hub.log.requests()) + tried_by_tls
+
+    def test_an_address_where_nobody_answers_is_69_after_all_tries(self, case: Case, desk: Desk, hub: Hub) -> None:
+        hub.stop()
+        error = desk.refusal(case.good, **case.wanted)
+        assert (error.exit_code, error.permanent) == (69, False)
+        assert desk.waits == [1.0, 2.0]
+
+    def test_a_failure_that_passes_is_asked_again(self, case: Case, desk: Desk, hub: Hub, failing: int) -> None:
+        hub.faults.add(case.path, Status(code=failing), origin=case.origin)
+        assert desk.resolve(case.good, **case.wanted).artifacts
+        assert desk.waits == [1.0]
+        assert len(desk.events) == 1
+
+    def test_a_connection_that_breaks_is_tried_again(self, case: Case, desk: Desk, hub: Hub) -> None:
+        hub.faults.add(case.path, Refuse(), origin=case.origin)
+        assert desk.resolve(case.good, **case.wanted).artifacts
+
+    def test_a_rate_limit_is_waited_for_as_long_as_it_says(self, case: Case, desk: Desk, hub: Hub) -> None:
+        hub.faults.add(case.path, RateLimited(wait=55, retry_after=True), origin=case.origin)
+        assert desk.resolve(case.good, **case.wanted).artifacts
+        assert desk.waits == [55.0]
+
+    def test_a_rate_limit_beyond_our_patience_is_75(self, case: Case, desk: Desk, hub: Hub) -> None:
+        hub.faults.add(case.path, RateLimited(wait=121, retry_after=True), origin=case.origin)
+        error = desk.refusal(case.good, **case.wanted)
+        assert (error.exit_code, error.code) == (75, "rate-limited")
+        assert desk.waits == []
+
+    def test_redirects_are_followed(self, case: Case, desk: Desk, hub: Hub) -> None:
+        hub.faults.add(case.path, RedirectBack(), origin=case.origin)
+        assert desk.resolve(case.good, **case.wanted).artifacts
+
+    def test_redirects_without_end_are_69(self, case: Case, desk: Desk, hub: Hub) -> None:
+        hub.faults.add("*", RedirectLoop(), times=None, origin=case.origin)
+        error = desk.refusal(case.good, **case.wanted)
+        assert (error.exit_code, error.code, error.permanent) == (69, "too-many-redirects", True)
+
+    def test_a_redirect_to_an_unencrypted_host_is_refused(self, case: Case, desk: Desk, hub: Hub) -> None:
+        hub.faults.add(case.path, RedirectTo(url="http://models.example/x"), origin=case.origin)
+        error = desk.refusal(case.good, **case.wanted)
+        assert (error.exit_code, error.code, error.permanent) == (69, "insecure-redirect", True)
+
+    def test_a_credential_does_not_follow_a_redirect_to_another_host(
+        self, case: Case, make_desk: Callable[..., Desk], hub: Hub
+    ) -> None:
+        desk = make_desk(**case.secret)
+        hub.faults.add(case.path, RedirectTo(url=hub.cdn + "/elsewhere"), origin=case.origin)
+        desk.refusal(case.good, **case.wanted)
+        seen = [entry for entry in hub.log.requests() if entry.origin == "cdn"]
+        assert seen
+        assert all(PLANTED not in str(dict(entry.headers)) + entry.target for entry in seen)
+        # Where the source sends a token at all, it was sent to the source.
+        own = [entry for entry in hub.log.requests() if entry.origin == case.origin]
+        assert not case.secret or any(entry.authorization for entry in own)
+
+    @pytest.mark.parametrize("kind", list(NONSENSE))
+    def test_an_answer_that_is_nonsense_is_a_typed_error(self, case: Case, desk: Desk, hub: Hub, kind: str) -> None:
+        if not case.hears_nonsense:
+            return
+        hub.faults.add(
+            case.path,
+            Status(code=200, body=NONSENSE[kind].decode(), content_type="application/json"),
+            origin=case.origin,
+        )
+        error = desk.refusal(case.good, **case.wanted)
+        assert error.exit_code in (65, 69)
+        assert error.permanent
+        assert len(str(error)) < 500
+
+    @pytest.mark.parametrize("fault", [NotHttp(), EndlessHeaders()], ids=lambda fault: type(fault).__name__)
+    def test_an_answer_that_is_no_http_is_a_typed_error(self, case: Case, desk: Desk, hub: Hub, fault: Any) -> None:
+        hub.faults.add("*", fault, times=None, origin=case.origin)
+        error = desk.refusal(case.good, **case.wanted)
+        assert error.exit_code == 69
+
+    def test_a_redirect_to_nowhere_is_a_typed_error(self, case: Case, desk: Desk, hub: Hub) -> None:
+        for target in ("http://[::1", "ftp://a/b", "https://"):
+            hub.faults.clear()
+            hub.faults.add(case.path, RedirectTo(url=target), times=None, origin=case.origin)
+            error = desk.refusal(case.good, **case.wanted)
+            assert error.exit_code == 69, target

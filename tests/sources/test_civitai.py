@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.demo.body import as_body
+from modelfetch.demo.faults import RedirectTo, Status
+from modelfetch.demo.world import CivitaiFile
+from modelfetch.digests import Digest
+from modelfetch.manifest.uri import parse_uri
+from modelfetch.settings import Settings
+from modelfetch.sources import Wanted, known
+from tests.sources.contract import PLANTED, Case, NetworkContract
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from modelfetch.demo.hub import Hub
+    from tests.sources.bench import Desk
+
+WEIGHTS = b"w" * 3333
+API = "/api/v1/model-versions/*"
+
+
+def _file(number: int = 11, name: str = "dream.safetensors", **options: Any) -> CivitaiFile:
+    return CivitaiFile(id=number, name=name, body=as_body(WEIGHTS), **options)
+
+
+@pytest.fixture
+def version(hub: Hub) -> Hub:
+    hub.world.civitai_version(101, [_file()])
+    return hub
+
+
+class TestCivitai(NetworkContract):
+    @pytest.fixture
+    def case(self, hub: Hub, version: Hub) -> Case:
+        hub.world.civitai_version(102, [_file()], login="json")
+        return Case(
+            good="civitai://101",
+            sizes={"dream.safetensors": 3333},
+            missing="civitai://999",
+            refused="civitai://102",
+            origin="civitai",
+            path=API,
+            secret={"CIVITAI_API_TOKEN": PLANTED},
+        )
+
+
+def test_the_digest_is_read_in_upper_case_and_the_size_is_exact(desk: Desk, version: Hub) -> None:
+    (artifact,) = desk.resolve("civitai://101").artifacts
+    assert (artifact.digest, artifact.size) == (Digest.sha256(WEIGHTS), 3333)
+
+
+def test_the_address_names_the_file_and_holds_no_token(make_desk: Callable[..., Desk], version: Hub) -> None:
+    version.world.token("civitai", PLANTED)
+    (artifact,) = make_desk(CIVITAI_API_TOKEN=PLANTED).resolve("urn:air:sdxl:checkpoint:civitai:1010@101").artifacts
+    assert artifact.locations[0].url == f"{version.civitai}/api/download/models/101?fileId=11"
+    assert all(PLANTED not in entry.target for entry in version.log.requests())
+    assert {e.authorization for e in version.log.requests(origin="civitai")} == {f"Bearer {PLANTED}"}
+
+
+@pytest.mark.parametrize("login", ["json", "page", "forbidden"])
+def test_each_way_to_ask_for_a_login_is_77_with_the_hint(make_desk: Callable[..., Desk], hub: Hub, login: str) -> None:
+    hub.world.civitai_version(7, [_file()], login=login)
+    hub.world.token("civitai", "good")
+    error = make_desk().refusal("civitai://7")
+    assert (error.exit_code, error.code) == (77, "unauthorized" if login == "json" else "login-page")
+    assert "CIVITAI_API_TOKEN" in str(error.hint)
+    refused = make_desk(CIVITAI_API_TOKEN="bad").refusal("civitai://7")
+    assert "make a new one" in str(refused.hint)
+    assert make_desk(CIVITAI_API_TOKEN="good").resolve("civitai://7").artifacts[0].size == 3333
+
+
+def test_a_login_page_on_another_domain_is_seen_too(desk: Desk, version: Hub) -> None:
+    version.world.file("x/login", b"<html>", content_type="text/html")
+    version.faults.add("/api/download/*", RedirectTo(url=version.files + "x/login?reason=download-auth"))
+    assert desk.refusal("civitai://101").code == "login-page"
+
+
+def test_early_access_says_so(desk: Desk, hub: Hub) -> None:
+    hub.world.civitai_version(8, [_file()], early_access=True)
+    error = desk.refusal("civitai://8")
+    assert (error.exit_code, error.code) == (77, "early-access")
+
+
+@pytest.mark.parametrize("scan", ["Danger", "Pending", "Error", ""])
+def test_a_scan_that_is_not_success_is_65_unless_allowed(desk: Desk, hub: Hub, scan: str) -> None:
+    hub.world.civitai_version(9, [_file(scan=scan)])
+    error = desk.refusal("civitai://9")
+    assert (error.exit_code, error.code) == (65, "scan-not-clean")
+    assert desk.resolve("civitai://9", allow_unscanned=True).artifacts
+
+
+def test_the_primary_file_is_taken_or_the_one_that_is_named(desk: Desk, hub: Hub) -> None:
+    hub.world.civitai_version(5, [_file(1, "vae.pt", type="VAE", primary=False), _file(2, "main.safetensors")])
+    assert desk.resolve("civitai://5").artifacts[0].path == "main.safetensors"
+    assert desk.resolve("civitai://5?fileId=1").artifacts[0].path == "vae.pt"
+    error = desk.refusal("civitai://5?fileId=3")
+    assert error.exit_code == 66
+    assert "1, 2" in str(error.hint)
+
+
+def test_without_a_primary_file_the_only_model_is_taken_and_otherwise_one_must_be_named(desk: Desk, hub: Hub) -> None:
+    training = _file(1, "data.zip", type="Training Data", primary=False)
+    hub.world.civitai_version(5, [training, _file(2, "main.safetensors", primary=False)])
+    assert desk.resolve("civitai://5").artifacts[0].path == "main.safetensors"
+    hub.world.civitai_version(6, [_file(1, primary=False), _file(2, "b.safetensors", primary=False)])
+    error = desk.refusal("civitai://6")
+    assert error.exit_code == 66
+    assert "fileId" in str(error.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("../../evil.safetensors", "evil.safetensors"), ("a/b\\c.safetensors", "c.safetensors"), ("..", "civitai-4")],
+)
+def test_the_name_is_made_safe(desk: Desk, hub: Hub, name: str, path: str) -> None:
+    hub.world.civitai_version(4, [_file(name=name)])
+    assert desk.resolve("civitai://4").artifacts[0].path == path
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"files": "x"},
+        {"files": None},
+        {"id": 1},
+    ],
+)
+def test_metadata_that_can_not_be_is_69(desk: Desk, version: Hub, document: Any) -> None:
+    version.faults.add(API, Status(code=200, body=json.dumps(document), content_type="application/json"))
+    assert desk.refusal("civitai://101").code == "bad-response"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        {"id": 11, "name": 7, "hashes": 8},
+        {"id": 11, "hashes": {"SHA256": "xyz", "BLAKE3": None}},
+        {"id": "11", "name": "dream.safetensors"},
+    ],
+)
+def test_a_file_with_odd_fields_has_no_digest_and_a_name_of_ours(desk: Desk, version: Hub, file: Any) -> None:
+    body = json.dumps({"files": [file]})
+    version.faults.add(API, Status(code=200, body=body, content_type="application/json"))
+    (artifact,) = desk.resolve("civitai://101", allow_unscanned=True).artifacts
+    assert artifact.digest is None
+    assert artifact.path in ("civitai-101", "dream.safetensors")
+
+
+def test_blake3_serves_where_there_is_no_sha256(desk: Desk, version: Hub) -> None:
+    file = {"id": 11, "name": "a.safetensors", "hashes": {"BLAKE3": "AB" * 32}}
+    body = json.dumps({"files": [file]})
+    version.faults.add(API, Status(code=200, body=body, content_type="application/json"))
+    (artifact,) = desk.resolve("civitai://101", allow_unscanned=True).artifacts
+    assert artifact.digest == Digest("blake3", "ab" * 32)
+
+
+def test_a_version_without_files_is_66(desk: Desk, hub: Hub) -> None:
+    hub.world.civitai_version(3, [])
+    assert desk.refusal("civitai://3").exit_code == 66
+
+
+def test_a_download_link_of_the_site_is_answered_by_the_site(desk: Desk, version: Hub) -> None:
+    (artifact,) = desk.resolve(f"{version.civitai}/api/download/models/101").artifacts
+    assert (artifact.path, artifact.digest) == ("dream.safetensors", Digest.sha256(WEIGHTS))
+
+
+def test_a_pinned_file_with_a_name_is_known_without_asking() -> None:
+    digest = Digest("sha256", "1" * 64)
+    wanted = Wanted(uri=parse_uri("civitai://101?fileId=11"), digest=digest, size=3, filename="a.safetensors")
+    found = known(wanted, Settings(), lambda _digest: None)
+    assert found is not None
+    assert found.artifacts[0].locations[0].url == "https://civitai.com/api/download/models/101?fileId=11"
+    assert known(Wanted(uri=wanted.uri, digest=digest, size=3), Settings(), lambda _digest: None) is None

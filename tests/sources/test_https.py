@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.demo.faults import Chunked, Gzip, HtmlPage, IgnoreRange, RedirectTo, Status
+from modelfetch.digests import Digest
+from modelfetch.http import Headers
+from modelfetch.manifest.uri import parse_uri
+from modelfetch.settings import Settings
+from modelfetch.sources import Wanted, known
+from modelfetch.sources.https import disposition_name
+from tests.sources.contract import PLANTED, Case, NetworkContract
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from modelfetch.demo.hub import Hub
+    from tests.sources.bench import Desk
+
+
+class TestHttps(NetworkContract):
+    @pytest.fixture
+    def case(self, hub: Hub, home: Path) -> Case:
+        hub.world.file("a/model.safetensors", b"x" * 5000)
+        hub.world.file("closed.bin", b"x", basic=("me", "secret"))
+        netrc = home / "netrc"
+        netrc.write_text(f"machine 127.0.0.1 login me password {PLANTED}\n")
+        return Case(
+            good=hub.files + "a/model.safetensors",
+            sizes={"model.safetensors": 5000},
+            missing=hub.files + "a/none.bin",
+            refused=hub.files + "closed.bin",
+            origin="files",
+            path="/files/a/*",
+            secret={"NETRC": str(netrc)},
+            hears_nonsense=False,
+        )
+
+
+@pytest.mark.parametrize("fault", [IgnoreRange(), Chunked(), Gzip()], ids=lambda fault: type(fault).__name__)
+def test_a_server_without_ranges_or_lengths_is_no_hindrance(desk: Desk, hub: Hub, fault: object) -> None:
+    hub.world.file("x.bin", b"x" * 4000)
+    hub.faults.add("*", fault)  # type: ignore[arg-type]
+    (artifact,) = desk.resolve(hub.files + "x.bin").artifacts
+    # What a server doesn't say, or says of another form of the file, is not made up.
+    assert artifact.size == (4000 if isinstance(fault, IgnoreRange | Chunked) else None)
+
+
+def test_only_the_first_byte_is_asked_for(desk: Desk, hub: Hub) -> None:
+    hub.world.file("x.bin", b"x" * 4_000_000)
+    desk.resolve(hub.files + "x.bin")
+    (entry,) = hub.log.requests()
+    assert (entry.range, entry.sent) == ("bytes=0-0", 1)
+
+
+def test_an_empty_file_has_a_size_too(desk: Desk, hub: Hub) -> None:
+    hub.world.file("empty.txt", b"")
+    assert desk.resolve(hub.files + "empty.txt").artifacts[0].size == 0
+
+
+def test_a_size_that_contradicts_is_65(desk: Desk, hub: Hub) -> None:
+    hub.world.file("x.bin", b"123")
+    error = desk.refusal(hub.files + "x.bin", size=4)
+    assert (error.exit_code, error.code) == (65, "size-mismatch")
+
+
+def test_a_redirect_to_a_login_page_is_77(desk: Desk, hub: Hub) -> None:
+    hub.world.file("x.bin", b"123")
+    hub.faults.add("/files/x.bin", RedirectTo(url=hub.civitai + "/login?return=x"))
+    error = desk.refusal(hub.files + "x.bin")
+    assert (error.exit_code, error.code) == (77, "login-page")
+    assert "return" not in str(error)
+
+
+def test_a_page_that_is_no_login_is_left_to_the_transfer(desk: Desk, hub: Hub) -> None:
+    hub.world.file("x.bin", b"123")
+    hub.faults.add("/files/x.bin", HtmlPage())
+    assert desk.resolve(hub.files + "x.bin").artifacts
+
+
+def test_a_file_whose_address_has_no_name_takes_the_servers(desk: Desk, hub: Hub) -> None:
+    hub.world.file("get/", b"123", disposition='attachment; filename="../../evil model.bin"')
+    assert desk.resolve(hub.files + "get/").artifacts[0].path == "evil model.bin"
+
+
+def test_without_any_name_the_manifest_must_give_one(desk: Desk, hub: Hub) -> None:
+    hub.world.file("get/", b"123")
+    error = desk.refusal(hub.files + "get/")
+    assert error.exit_code == 69
+    assert "filename" in str(error.hint)
+    assert desk.resolve(hub.files + "get/", filename="sub/mine.bin").artifacts[0].path == "mine.bin"
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ('attachment; filename="a.bin"', "a.bin"),
+        ("attachment; filename=a.bin", "a.bin"),
+        ("attachment; filename*=UTF-8''a%20%C3%A4.bin", "a ä.bin"),
+        ('attachment; filename="/etc/passwd"', "passwd"),
+        ('attachment; filename="..\\\\..\\\\x.bin"', "x.bin"),
+        ('attachment; filename=".."', None),
+        ('attachment; filename=""', None),
+        ("attachment", None),
+        ("", None),
+        ("attachment; filename*=nonsense''%ff", "_"),
+        ('attachment; filename="' + "a" * 5000 + '"', None),
+    ],
+)
+def test_a_servers_filename_is_made_safe(value: str, name: str | None) -> None:
+    found = disposition_name(Headers({"Content-Disposition": value}))
+    assert found == name or (name == "_" and (found is None or "/" not in found))
+
+
+def test_an_address_with_a_digest_a_size_and_a_name_is_known_without_asking() -> None:
+    digest = Digest("sha256", "1" * 64)
+    wanted = Wanted(uri=parse_uri("https://models.example/a/x.bin?download=true"), digest=digest, size=3)
+    found = known(wanted, Settings(), lambda _digest: None)
+    assert found is not None
+    assert found.artifacts[0].path == "x.bin"
+    assert known(Wanted(uri=wanted.uri, digest=digest), Settings(), lambda _digest: None) is None
+
+
+def test_netrc_opens_what_is_closed(make_desk: Callable[..., Desk], hub: Hub, home: Path) -> None:
+    hub.world.file("closed.bin", b"1", basic=("me", "word"))
+    (home / "netrc").write_text("machine 127.0.0.1 login me password word\n")
+    assert make_desk(NETRC=str(home / "netrc")).resolve(hub.files + "closed.bin").artifacts[0].size == 1
+    (home / "netrc").write_text("machine elsewhere login me password word\n")
+    assert make_desk(NETRC=str(home / "netrc")).refusal(hub.files + "closed.bin").exit_code == 77
+
+
+def test_a_403_of_a_server_is_77(desk: Desk, hub: Hub) -> None:
+    hub.world.file("x.bin", b"1")
+    hub.faults.add("*", Status(code=403))
+    assert desk.refusal(hub.files + "x.bin").code == "forbidden"
