@@ -131,7 +131,13 @@ class Http:
             wire.close()
 
     def _renewed(self, response: Response) -> bool:
-        return self._auth is not None and self._auth.challenged(response.url, response.status, response.headers, self)
+        if self._auth is None:
+            return False
+        try:
+            return self._auth.challenged(response.url, response.status, response.headers, self)
+        except BaseException:
+            response.close()
+            raise
 
     def _ask(
         self, method: str, url: str, own: Mapping[str, str], data: bytes | None, cancel: Cancel | None
