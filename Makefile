@@ -24,7 +24,8 @@ $(READY): pyproject.toml
 # The first run is killed on purpose: what the second one does not fetch again is the point of the show.
 demo: $(READY)  ## Fill files/ai-models with tiny models for all five consumers: a killed run, its resume, a run with nothing to do
 	@echo '== 1. modelfetch sync --tier demo, slowly, and killed (SIGKILL) on the way'
-	-@timeout --signal=KILL 3 $(BIN)/modelfetch sync --tier demo --progress log --limit-rate 1MB
+	@timeout --signal=KILL 4 $(BIN)/modelfetch sync --tier demo --limit-rate 8MB; \
+		code=$$?; [ $$code -eq 137 ] || exit $$code
 	@echo
 	@echo '== 2. the same again: it goes on where the killed run stopped'
 	@$(BIN)/modelfetch sync --tier demo
