@@ -10,10 +10,10 @@ Names are imported when they are first used: ``import modelfetch`` alone is quic
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # the name is what type checkers go by; importing typing is what a no-op can't afford
 if TYPE_CHECKING:
+    from typing import Any
+
     from modelfetch.api import plan_async, sync, sync_async
     from modelfetch.digests import Digest
     from modelfetch.errors import (
@@ -101,6 +101,8 @@ def __getattr__(name: str) -> Any:
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(module), name)
     globals()[name] = value
     return value

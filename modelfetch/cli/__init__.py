@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # the name is what type checkers go by; importing typing is what a no-op can't afford
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script: run the command line and exit with its code."""
-    from modelfetch.cli.app import run
+    from modelfetch.cli.fastpath import attempt
 
-    code = run(sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    code = attempt(words)
+    if code is None:
+        from modelfetch.cli.app import run
+
+        code = run(words)
     try:
         sys.stdout.flush()
         sys.stderr.flush()

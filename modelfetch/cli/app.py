@@ -51,7 +51,7 @@ def cli() -> None:
 def run(argv: Sequence[str]) -> int:
     """Run a command line; returns the exit code. Nothing but `SystemExit` of the interpreter escapes."""
     try:
-        result = cli.main(args=list(argv), prog_name="modelfetch", standalone_mode=False)
+        result = cli.main(args=list(argv), prog_name="modelfetch", standalone_mode=False, obj=tuple(argv))
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help(), err=True)
         return 2

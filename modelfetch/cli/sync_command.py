@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +31,23 @@ def command(ctx: click.Context, /, **values: Any) -> int:
 
     Exits with 0 only if all of it is; otherwise the exit code and one line say why.
     """
-    report = common.perform(ctx, _sync)
+
+    async def work(manifests: Sequence[Manifest], session: Session) -> Report:
+        from modelfetch.sync import sync_manifests
+
+        report = await sync_manifests(manifests, session)
+        if report.ok and all(model.ok for model in report.models):
+            await asyncio.to_thread(_remember, ctx, manifests, session, report)
+        return report
+
+    report = common.perform(ctx, work)
     if report.ok and not values["quiet"]:
         print(summary(report), file=sys.stderr)  # noqa: T201 - this is the terminal's side
     return common.show(report, as_json=values["as_json"])
 
 
-async def _sync(manifests: Sequence[Manifest], session: Session) -> Report:
-    from modelfetch.sync import sync_manifests
+def _remember(ctx: click.Context, manifests: Sequence[Manifest], session: Session, report: Report) -> None:
+    from modelfetch.cli.noop import remember
 
-    return await sync_manifests(manifests, session)
+    values = ctx.params
+    remember(ctx.obj or (), manifests, session, report, as_json=values["as_json"], quiet=values["quiet"])

@@ -1,0 +1,149 @@
+"""Where a value comes from, and what a wrong one ends in."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.cli.app import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def manifest(folder: Path, name: str) -> Path:
+    path = folder / f"{name}.yaml"
+    source = "file:///nowhere/x.safetensors"
+    entry = {"name": "m", "kind": "vae", "source": source, "for": ["comfyui"]}
+    path.write_text(json.dumps({"version": 1, "tier": name, "models": [entry]}))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _tiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "manifests").mkdir()
+    for name in ("8g", "16g", "other"):
+        manifest(tmp_path / "manifests", name)
+
+
+def status(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str | None, str]:
+    capsys.readouterr()
+    code = run(["status", "--json", *words])
+    out, err = capsys.readouterr()
+    return code, json.loads(out)["tier"] if out.startswith("{") else None, err
+
+
+@pytest.mark.parametrize(
+    ("environ", "words", "tier"),
+    [
+        ({"GPU_VRAM_DEFAULT": "16"}, [], "16g"),
+        ({"GPU_VRAM_DEFAULT": "16GB"}, [], "16g"),
+        ({"GPU_VRAM_DEFAULT": "16g", "MODELFETCH_TIER": "8g"}, [], "8g"),
+        ({"MODELFETCH_TIER": "8g", "MODELFETCH_STATUS_TIER": "other"}, [], "other"),
+        ({"MODELFETCH_STATUS_TIER": "other"}, ["--tier", "8g"], "8g"),
+        ({"MODELFETCH_TIER": "8g"}, ["--manifest", "manifests/other.yaml"], "other"),
+        ({"MODELFETCH_TIER": "8g", "MODELFETCH_MANIFEST": "manifests/other.yaml"}, [], "other"),
+        ({"GPU_VRAM_DEFAULT": "16g", "MODELFETCH_MANIFEST": "manifests/other.yaml"}, [], "other"),
+        ({"MODELFETCH_MANIFEST": "manifests/other.yaml"}, ["--tier", "8g"], "8g"),
+        ({"MODELFETCH_STATUS_TIER": "", "MODELFETCH_TIER": " ", "GPU_VRAM_DEFAULT": "8g"}, [], "8g"),
+    ],
+)
+def test_the_command_line_beats_the_command_variable_beats_the_variable_beats_the_stack(
+    environ: dict[str, str],
+    words: list[str],
+    tier: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert status(capsys, *words)[:2] == (1, tier)
+
+
+@pytest.mark.parametrize(
+    ("environ", "words", "code"),
+    [
+        ({}, [], 2),
+        ({}, ["--tier", "nope"], 2),
+        ({}, ["--tier", "../manifests/8g"], 2),
+        ({}, ["--tier", "8g", "--manifest", "manifests/other.yaml"], 2),
+        ({}, ["--tier", "8g", "--for", "nobody"], 2),
+        ({}, ["--tier", "8g", "--jobs", "0"], 2),
+        ({}, ["--tier", "8g", "--limit-rate", "fast"], 2),
+        ({}, ["--tier", "8g", "--chown", "me"], 2),
+        ({}, ["--nope"], 2),
+        ({"MODELFETCH_TIER": "nope"}, [], 78),
+        ({"MODELFETCH_STATUS_TIER": "nope"}, [], 78),
+        ({"GPU_VRAM_DEFAULT": "12g"}, [], 78),
+        ({"MODELFETCH_JOBS": "many"}, ["--tier", "8g"], 78),
+        ({"MODELFETCH_STATUS_JOBS": "0"}, ["--tier", "8g"], 78),
+        ({"MODELFETCH_FOR": "comfyui,nobody"}, ["--tier", "8g"], 78),
+        ({"MODELFETCH_LIMIT_RATE": "-1"}, ["--tier", "8g"], 78),
+        ({"MODELFETCH_OFFLINE": "maybe"}, ["--tier", "8g"], 78),
+        ({"PUID": "me"}, ["--tier", "8g"], 78),
+        ({"HF_ENDPOINT": "not a url"}, ["--tier", "8g"], 78),
+        ({"MODELFETCH_MIRRORS": "nonsense"}, ["--tier", "8g"], 78),
+        ({"MODELFETCH_MANIFEST": "none.yaml"}, [], 78),
+    ],
+)
+def test_a_wrong_word_is_2_and_a_wrong_setting_is_78(
+    environ: dict[str, str],
+    words: list[str],
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    got, _, err = status(capsys, *words)
+    assert got == code, err
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    assert "hint: " in err
+    for name in environ:
+        if code == 78 and name != "MODELFETCH_MANIFEST":
+            assert name in err
+
+
+def test_a_list_in_a_variable_splits_at_commas(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODELFETCH_MANIFEST", "manifests/8g.yaml, manifests/other.yaml")
+    monkeypatch.setenv("MODELFETCH_FOR", "comfyui,whisper")
+    run(["status", "--json"])
+    assert len(json.loads(capsys.readouterr().out)["models"]) == 2
+
+
+def test_no_command_shows_help_and_is_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 2
+    assert "Commands:" in capsys.readouterr().err
+
+
+def test_an_unknown_command_is_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["frobnicate"]) == 2
+    assert "frobnicate" in capsys.readouterr().err
+
+
+def test_a_bug_of_ours_is_70_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("modelfetch.status.select", broken)
+    assert run(["status", "--tier", "8g"]) == 70
+    err = capsys.readouterr().err
+    assert "a bug of modelfetch: ZeroDivisionError: oops" in err
+    assert "Traceback" not in err
+
+
+def test_prometheus_text_has_one_state_per_model_and_service(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "--tier", "8g", "--format", "prom"]) == 1
+    out = capsys.readouterr().out
+    assert 'modelfetch_model_state{tier="8g",model="m",consumer="comfyui",state="missing"} 1' in out
+    assert 'modelfetch_ready{tier="8g"} 0' in out
+    values = [line for line in out.splitlines() if line and not line.startswith("#")]
+    assert all(line.rsplit(" ", 1)[1].isdigit() for line in values)
