@@ -5,65 +5,126 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from modelfetch.errors import ModelfetchError, UnreachableError
+from modelfetch.errors import IntegrityError, ModelfetchError, UnreachableError
 from modelfetch.http import redact
 from modelfetch.transfer.gate import HEAD
+from modelfetch.transfer.pump import Pump, WriteBack
 from modelfetch.transfer.rate import Floor
+from modelfetch.transfer.ring import Ring, Slot
 
 if TYPE_CHECKING:
     from modelfetch.cancel import Cancel
     from modelfetch.http import Response
     from modelfetch.transfer.context import Context
     from modelfetch.transfer.partial import Lane
+    from modelfetch.transfer.ranges import Segment
+
+WORTH_A_PUMP = 2 * 2**20
+"""Bodies below this size take the short way, which leaves the connection open for the next request."""
 
 JudgeHead = Callable[[bytes, "Response"], ModelfetchError | None]
 
 
-def receive(
-    context: Context,
-    response: Response,
-    lane: Lane,
-    *,
-    end: int | None,
-    cancel: Cancel,
-    judge_head: JudgeHead | None,
-    progress: Callable[[int], None],
-) -> None:
-    """Read a body to its end, or to the end of what was asked for.
+class SurplusError(IntegrityError):
+    """A body whose length nobody said has more bytes than the file may have."""
+
+
+class Body:
+    """One body on its way into a lane.
 
     Args:
         context: What all transfers share.
         response: The answer, its body unread.
         lane: Where the bytes go.
-        end: The position in the file where the body ends, None when nobody knows.
+        segment: The range that it is for; its end may move down meanwhile.
+        alone: Whether it is the file's only connection: then hash and disk get threads of their own.
         cancel: What may end it.
         judge_head: Looks at the first bytes of a file, and tells what is wrong with them.
         progress: Told how many bytes came, now and then.
-
-    Raises:
-        UnreachableError: The body broke off, stalled, was too slow, or is longer than it may be.
-        NotAModelError, CredentialsError: `judge_head` found something.
-        InterruptedSync: It was cancelled.
-        OSError: The disk refused.
     """
-    pieces = response.iter_decoded() if response.encoding else response.iter_raw()
-    if judge_head is not None:
-        pieces = _after_judgement(pieces, response, judge_head)
-    floor = new_floor(context)
-    clock = context.tuning.clock
-    waited, before = 0.0, clock()
-    for piece in pieces:
-        waited += clock() - before
-        if end is not None and lane.position + len(piece) > end:
-            lane.take(memoryview(piece)[: end - lane.position])
-            raise UnreachableError(f"{redact(response.url)} sent more than it said", code="bad-response")
-        lane.take(memoryview(piece))
-        progress(len(piece))
-        floor.note(len(piece), waited)
-        context.limiter.take(len(piece), cancel)
-        before = clock()
-    if end is not None and lane.position < end:
-        raise UnreachableError(f"{redact(response.url)} broke off at byte {lane.position} of {end}")
+
+    def __init__(
+        self,
+        context: Context,
+        response: Response,
+        lane: Lane,
+        segment: Segment,
+        *,
+        alone: bool,
+        cancel: Cancel,
+        judge_head: JudgeHead | None,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._context = context
+        self._response = response
+        self._lane = lane
+        self._segment = segment
+        self._alone = alone
+        self._cancel = cancel
+        self._judge_head = judge_head
+        self._progress = progress
+        self._floor = new_floor(context)
+
+    def receive(self) -> None:
+        """Read to the end of the segment, or of a body whose length nobody said.
+
+        Raises:
+            UnreachableError: The body broke off, stalled, or was too slow.
+            SurplusError: It is longer than the file may be.
+            NotAModelError, CredentialsError: `judge_head` found something.
+            InterruptedSync: It was cancelled.
+            OSError: The disk refused.
+        """
+        response, segment = self._response, self._segment
+        pieces = response.iter_decoded() if response.encoding else response.iter_raw()
+        if self._judge_head is not None:
+            pieces = _after_judgement(pieces, response, self._judge_head)
+        sock = response.socket()
+        if sock is not None and segment.left >= WORTH_A_PUMP:
+            self._take(memoryview(next(pieces, b"")))
+            pump = Pump(self._context, response, sock, floor=self._floor, cancel=self._cancel, progress=self._progress)
+            self._through_ring(pump) if self._alone else self._straight(pump)
+        else:
+            self._by_pieces(pieces)
+        if segment.left > 0:
+            raise UnreachableError(f"{redact(response.url)} broke off at byte {segment.position} of {segment.end}")
+
+    def _through_ring(self, pump: Pump) -> None:
+        tuning = self._context.tuning
+        flush = WriteBack(self._lane.fd, self._lane.position)
+        with Ring(self._lane, buffers=tuning.ring_buffers, size=tuning.ring_bytes, flush=flush) as ring:
+            pump.through(ring, self._segment)
+
+    def _straight(self, pump: Pump) -> None:
+        """Without threads behind: what one of many connections does."""
+        slot = Slot(self._context.tuning.lane_bytes)
+        flush = WriteBack(self._lane.fd, self._lane.position)
+        while wanted := min(len(slot.memory), self._segment.left):
+            count = pump.read(slot.memory[:wanted])
+            self._take(slot.memory[:count])
+            flush(self._lane.position)
+
+    def _by_pieces(self, pieces: Iterator[bytes]) -> None:
+        """The way for small bodies, and for those that the pump can't take."""
+        clock = self._context.tuning.clock
+        waited, before = 0.0, clock()
+        for piece in pieces:
+            waited += clock() - before
+            self._take(memoryview(piece))
+            self._floor.note(len(piece), waited)
+            self._context.limiter.take(len(piece), self._cancel)
+            before = clock()
+
+    def _take(self, piece: memoryview) -> None:
+        segment = self._segment
+        surplus = segment.end is not None and segment.position + len(piece) > segment.end
+        if surplus:
+            piece = piece[: segment.left]
+        self._lane.take(piece)
+        segment.position = self._lane.position
+        self._progress(len(piece))
+        if surplus and segment.end == segment.asked_end:
+            raise SurplusError(f"{redact(self._response.url)} sent more than {segment.end} bytes", code="size-mismatch")
 
 
 def new_floor(context: Context) -> Floor:

@@ -2,60 +2,70 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelfetch.errors import UnreachableError
+from modelfetch.errors import NotAModelError, UnreachableError
 from modelfetch.http import redact
-from modelfetch.transfer.body import JudgeHead, receive
+from modelfetch.transfer.body import Body, JudgeHead, SurplusError
 from modelfetch.transfer.journal import Identity
 from modelfetch.transfer.partial import Lane
-from modelfetch.transfer.request import Ask, Body, NothingMore, Restart, WrongRangeError, judge
+from modelfetch.transfer.ranges import Board, Segment
+from modelfetch.transfer.request import Answer, Ask, NothingMore, Restart, WrongRangeError, judge
+from modelfetch.transfer.team import Team
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modelfetch.artifacts import Location
     from modelfetch.cancel import Cancel
     from modelfetch.http import Response
     from modelfetch.transfer.context import Context
     from modelfetch.transfer.partial import Partial
-    from modelfetch.transfer.progress import Progress
 
 _MOST_RESTARTS = 2
+_SPLIT_FROM = 16 * 2**20
+"""Files below this size have one connection."""
 
 
-class Download:
-    """One attempt at one location.
+class StartAgain(Exception):  # noqa: N818 - a turn of events, not an error
+    """What is there is of no use: the source has another version, or sends only whole files."""
 
-    Args:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What one download is told.
+
+    Attributes:
         context: What all transfers share.
         partial: Where the bytes go.
         location: Where they come from.
         size: What the file must have, in bytes, where that is known.
         what: The file's name, for messages.
-        cancel: What may end it.
-        progress: Told what comes.
+        decided: Whether a digest decides in the end.
         judge_head: Looks at the file's first bytes, where no digest decides.
+        progress: Told how many bytes came.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        partial: Partial,
-        location: Location,
-        *,
-        size: int | None,
-        what: str,
-        cancel: Cancel,
-        progress: Progress,
-        judge_head: JudgeHead | None,
-    ) -> None:
-        self._context = context
-        self._partial = partial
-        self._location = location
-        self._size = size
-        self._what = what
+    context: Context
+    partial: Partial
+    location: Location
+    size: int | None
+    what: str
+    decided: bool
+    judge_head: JudgeHead | None
+    progress: Callable[[int], None]
+
+
+class Download:
+    """One attempt at one location."""
+
+    def __init__(self, order: Order, cancel: Cancel) -> None:
+        self._order = order
         self._cancel = cancel
-        self._progress = progress
-        self._judge_head = judge_head
+        self._direct: str | None = None
+        self.splittable = False
+        """Whether the source was seen to send ranges, of a version that can be told from others."""
 
     def run(self) -> None:
         """Go on until the file is complete.
@@ -64,70 +74,131 @@ class Download:
             ModelfetchError: Typed; what has come so far is kept where it can be.
             OSError: The disk refused.
         """
-        restarts = 0
-        while not self._partial.is_complete():
-            self._cancel.check()
-            start, end = self._partial.missing()[0]
-            if self._ask(Ask(start=start, end=end, ranged=start > 0)):
-                continue
-            restarts += 1
-            self._partial.distrust()
-            if restarts > _MOST_RESTARTS:
-                raise UnreachableError(f"{self._what}: the source keeps changing", code="bad-response")
-
-    def _ask(self, ask: Ask) -> bool:
-        """Send one request and take its body; False when what is there turned out to be of no use."""
-        partial = self._partial
-        headers = ask.headers(self._identity())
-        with self._context.http.open("GET", self._location.url, headers=headers, cancel=self._cancel) as response:
+        partial = self._order.partial
+        for _ in range(_MOST_RESTARTS + 1):
             try:
-                answer = judge(
-                    response, ask, self._identity(), size=self._size, what=self._what, uri=self._location.uri
-                )
-            except WrongRangeError:
+                while not partial.is_complete():
+                    self._cancel.check()
+                    self._advance()
+                return
+            except StartAgain:
                 partial.distrust()
+            except (NotAModelError, SurplusError) as error:
+                if isinstance(error, SurplusError) or not self._order.decided:
+                    partial.distrust()
+                raise
+        raise UnreachableError(f"{self._order.what}: the source keeps changing", code="bad-response")
+
+    def _advance(self) -> None:
+        order = self._order
+        board = Board(order.partial.missing())
+        known = order.partial.size
+        if order.context.options.connections > 1 and (known is None or board.left >= _SPLIT_FROM):
+            Team(self, board, order.context, order.partial, self._cancel).run()
+            return
+        segment = board.take()
+        if segment is not None:
+            self.bring(segment, alone=True, cancel=self._cancel)
+
+    def bring(self, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
+        """Send one request for a segment and take its body; safe to call from several threads.
+
+        Args:
+            segment: The range; without an end while nobody knows the size.
+            alone: Whether no other connection works on the file.
+            cancel: What may end it.
+
+        Raises:
+            StartAgain: What is there is of no use.
+            ModelfetchError: Typed.
+            OSError: The disk refused.
+        """
+        order = self._order
+        identity = self._identity()
+        whole = segment.position == 0 and segment.end in (None, order.partial.size)
+        ask = Ask(start=segment.position, end=segment.end, ranged=not whole)
+        with self._open(ask.headers(identity), cancel) as response:
+            try:
+                answer = judge(response, ask, identity, size=order.size, what=order.what, uri=order.location.uri)
+            except WrongRangeError:
+                if alone:
+                    order.partial.distrust()
                 raise
             if isinstance(answer, Restart):
-                return False
+                if not alone and response.status == 200 and answer.same_version:
+                    raise WrongRangeError(f"{redact(response.url)} sends no ranges")
+                raise StartAgain(answer.reason)
             if isinstance(answer, NothingMore):
-                partial.size = answer.size
-                return True
-            self._take(response, answer)
-        return True
+                order.partial.size = segment.end = answer.size
+                return
+            self._take(response, answer, segment, alone=alone, cancel=cancel)
+
+    def _open(self, headers: dict[str, str], cancel: Cancel) -> Response:
+        """Ask the place that the last answer came from, or the location itself when that one refuses."""
+        http = self._order.context.http
+        direct = self._direct
+        if direct is not None:
+            response = http.open("GET", direct, headers=headers, cancel=cancel)
+            if response.status in (200, 206, 416, 429) or response.status >= 500:
+                return response
+            response.close()
+            self._direct = None
+        response = http.open("GET", self._order.location.url, headers=headers, cancel=cancel)
+        if response.redirected and response.status in (200, 206):
+            self._direct = response.url
+        return response
 
     def _identity(self) -> Identity | None:
-        known = self._partial.identity
-        same = known is not None and (known.uri, known.url) == (self._location.uri, self._location.url)
+        known, location = self._order.partial.identity, self._order.location
+        same = known is not None and (known.uri, known.url) == (location.uri, location.url)
         return known if same else None
 
-    def _take(self, response: Response, body: Body) -> None:
-        partial = self._partial
-        partial.identify(
-            Identity(
-                uri=self._location.uri, url=self._location.url, etag=body.etag, modified=body.modified, size=body.size
-            )
-        )
-        size = self._size if self._size is not None else body.size
-        if size is not None:
-            partial.reserve(size)
-        lane = Lane(partial, body.start)
+    def _take(self, response: Response, answer: Answer, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
+        order, partial = self._order, self._order.partial
+        self._settle(response, answer)
+        if answer.end is not None and (segment.end is None or answer.end < segment.end):
+            segment.end = answer.end
+        segment.asked_end = answer.end if answer.end is not None else partial.size
+        if segment.end is None:
+            segment.end = partial.size
+        lane = Lane(partial, answer.start)
         try:
-            receive(
-                self._context,
+            Body(
+                order.context,
                 response,
                 lane,
-                end=body.end if body.end is not None else size,
-                cancel=self._cancel,
-                judge_head=self._judge_head if body.start == 0 else None,
-                progress=self._progress.note,
-            )
+                segment,
+                alone=alone,
+                cancel=cancel,
+                judge_head=order.judge_head if answer.start == 0 else None,
+                progress=order.progress,
+            ).receive()
         finally:
             lane.close()
-        if body.end is None:
-            self._check_unsaid_end(response, lane.position)
+        if answer.end is None:
+            self._note_end(response, lane.position)
 
-    def _check_unsaid_end(self, response: Response, position: int) -> None:
+    def _settle(self, response: Response, answer: Answer) -> None:
+        """Note which version this is, and make room for it."""
+        order, partial = self._order, self._order.partial
+        partial.identify(
+            Identity(
+                uri=order.location.uri,
+                url=order.location.url,
+                etag=answer.etag,
+                modified=answer.modified,
+                size=answer.size,
+            )
+        )
+        size = order.size if order.size is not None else answer.size
+        if size is not None and partial.reserved != size:
+            partial.reserve(size)
+        known = partial.identity is not None and (order.decided or partial.identity.validator is not None)
+        ranges = response.status == 206 or response.headers.get("accept-ranges", "").strip().lower() == "bytes"
+        self.splittable = known and ranges and response.encoding is None and size is not None
+
+    def _note_end(self, response: Response, position: int) -> None:
         """A body whose length nobody said has ended: that is the file's size, if nothing else is known."""
-        if self._size is not None and position != self._size:
-            raise UnreachableError(f"{redact(response.url)} broke off at byte {position} of {self._size}")
-        self._partial.size = position
+        if self._order.size is not None and position != self._order.size:
+            raise UnreachableError(f"{redact(response.url)} broke off at byte {position} of {self._order.size}")
+        self._order.partial.size = position

@@ -21,7 +21,7 @@ from modelfetch.fsio import translate
 from modelfetch.store.chunks import hash_open_file
 from modelfetch.store.locks import Held, lock
 from modelfetch.transfer.copy import copy_file
-from modelfetch.transfer.download import Download
+from modelfetch.transfer.download import Download, Order
 from modelfetch.transfer.gate import HEAD, judge_head, judge_whole, looks_like_html, page_error
 from modelfetch.transfer.partial import Partial
 from modelfetch.transfer.progress import Progress
@@ -175,8 +175,8 @@ class _Job:
         attempts = Attempts(max(1, self._context.options.retries), self._context.tuning, clock())
         self._begin(partial, location)
         own_only = partial.total == 0
+        best = partial.total
         while True:
-            before = self._progress.received
             try:
                 self._bring(partial, location)
                 return self._keep(partial)
@@ -187,7 +187,9 @@ class _Job:
                     self._trusted = 0
                     if mixed:
                         continue  # bytes of another run or source were in it: they may have been of another version
-                delay = attempts.after(error, gained=self._progress.received - before, now=clock())
+                gained = partial.total - best  # against the most there was: a source that always breaks off at one
+                best = max(best, partial.total)  # place and has to start again makes no progress
+                delay = attempts.after(error, gained=gained, now=clock())
                 self._say_retry(error, delay, attempts)
             if self._cancel.wait(delay):
                 self._cancel.check()
@@ -229,16 +231,17 @@ class _Job:
                 progress=self._progress.note,
             )
             return
-        Download(
-            self._context,
-            partial,
-            location,
+        order = Order(
+            context=self._context,
+            partial=partial,
+            location=location,
             size=self._artifact.size,
             what=self._artifact.path,
-            cancel=self._cancel,
-            progress=self._progress,
+            decided=decided,
             judge_head=None if decided else self._judge_head,
-        ).run()
+            progress=self._progress.note,
+        )
+        Download(order, self._cancel).run()
 
     def _judge_head(self, head: bytes, response: Response) -> ModelfetchError | None:
         return judge_head(

@@ -47,6 +47,7 @@ class Partial:
         self._lock = threading.Lock()
         self._marks: dict[int, Mark] = {}
         self._journal_fd = -1
+        self.reserved: int | None = None
         if inherited:
             _move_to_new_inode(path, self._read_journal())
         self.fd = os.open(path, _OPEN, 0o644)
@@ -95,7 +96,7 @@ class Partial:
             self.spans = Spans()
             self._marks.clear()
             self._claimed = {}
-            self.identity = None
+            self.identity = self.reserved = None
             os.ftruncate(self.fd, 0)
         self.prefix.reset()
         self._rewrite_journal()
@@ -114,7 +115,7 @@ class Partial:
         Raises:
             DiskError: There is not enough space (``no-space``).
         """
-        self.size = size
+        self.size = self.reserved = size
         stat = os.fstat(self.fd)
         needed = size - stat.st_blocks * 512
         disk = os.statvfs(self.path.parent)
@@ -234,6 +235,7 @@ class Lane:
 
     def __init__(self, partial: Partial, position: int) -> None:
         self.position = position
+        self.fd = partial.fd
         self._partial = partial
         self._chunk = position // CHUNK
         self._hashed = position

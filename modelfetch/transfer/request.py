@@ -39,7 +39,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Body:
+class Answer:
     """The answer holds the bytes from ``start``; ``end`` and ``size`` (of the whole file) are None if nobody said."""
 
     start: int
@@ -51,9 +51,13 @@ class Body:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restart:
-    """What is there does not belong to what the source has now: start again without it."""
+    """What is there does not belong to what the source has now: start again without it.
+
+    ``same_version`` tells that only the range was ignored, and the file is the same.
+    """
 
     reason: str
+    same_version: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +75,7 @@ class WrongRangeError(UnreachableError):
 
 def judge(
     response: Response, ask: Ask, identity: Identity | None, *, size: int | None, what: str, uri: str
-) -> Body | Restart | NothingMore:
+) -> Answer | Restart | NothingMore:
     """What an answer means.
 
     Args:
@@ -88,7 +92,7 @@ def judge(
         ModelfetchError: What the status means.
     """
     if response.status == 200:
-        return _whole(response, ask, size=size, what=what)
+        return _whole(response, ask, identity, size=size, what=what)
     if response.status == 206:
         return _part(response, ask, identity, size=size, what=what)
     if response.status == 416 and ask.ranged:
@@ -99,9 +103,10 @@ def judge(
     raise error
 
 
-def _whole(response: Response, ask: Ask, *, size: int | None, what: str) -> Body | Restart:
+def _whole(response: Response, ask: Ask, identity: Identity | None, *, size: int | None, what: str) -> Answer | Restart:
     if ask.start > 0:
-        return Restart(reason="the source sends the whole file: it changed, or it does not know ranges")
+        same = identity is not None and not _is_other_version(response, identity, None)
+        return Restart(reason="the source sends only the whole file, or it changed", same_version=same)
     length = None if response.encoding else response.length
     if size is not None and length is not None and length != size:
         raise _page_instead(response, what) or size_error(what, found=length, expected=size)
@@ -118,7 +123,7 @@ def _page_instead(response: Response, what: str) -> ModelfetchError | None:
     return None
 
 
-def _part(response: Response, ask: Ask, identity: Identity | None, *, size: int | None, what: str) -> Body | Restart:
+def _part(response: Response, ask: Ask, identity: Identity | None, *, size: int | None, what: str) -> Answer | Restart:
     match = _CONTENT_RANGE.match(response.headers.get("content-range", "").strip())
     if not ask.ranged or match is None or response.encoding is not None:
         raise WrongRangeError(f"{redact(response.url)} answered with a part that nobody asked for")
@@ -155,9 +160,9 @@ def _opaque(etag: str) -> str:
     return etag.removeprefix("W/")
 
 
-def _body(response: Response, *, start: int, end: int | None, size: int | None) -> Body:
+def _body(response: Response, *, start: int, end: int | None, size: int | None) -> Answer:
     fields = response.headers
-    return Body(
+    return Answer(
         start=start, end=end, size=size, etag=fields.get("etag") or None, modified=fields.get("last-modified") or None
     )
 

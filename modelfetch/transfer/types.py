@@ -47,6 +47,7 @@ class Tuning:
     small: int = 4 * 2**20
     ring_buffers: int = 4
     ring_bytes: int = 2**20
+    lane_bytes: int = 256 * 1024
     progress_seconds: float = 0.1
     pace: Pace = field(default_factory=Pace)
     clock: Callable[[], float] = time.monotonic

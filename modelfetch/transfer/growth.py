@@ -1,0 +1,89 @@
+"""How many connections a file deserves: more while that helps, none on a fast link. No I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+FAST = 200 * 2**20
+"""Bytes per second of one connection that need no help: hash and disk are near their own limits there."""
+_HELPS = 1.15
+_WINDOW = 0.06
+_WORTH = 0.25
+_HOLD = 2.0
+
+
+@dataclass(slots=True)
+class _Trial:
+    """Connections were added: the rate before, and when it can be judged."""
+
+    rate: float
+    until: float
+
+
+class Growth:
+    """Decides when to add connections; asked every few hundredths of a second.
+
+    Args:
+        most: Connections at most.
+        limit: The user's cap on the rate in bytes per second, None for none.
+        setup: Seconds that a connection takes to its first byte.
+    """
+
+    def __init__(self, most: int, *, limit: int | None, setup: float) -> None:
+        self.most = most
+        self._limit = limit
+        self._settle = _WINDOW + 1.5 * setup
+        self._samples: deque[tuple[float, int]] = deque()
+        self._trial: _Trial | None = None
+        self._hold_until = 0.0
+        self._hold = _HOLD
+
+    def rate(self) -> float:
+        """Bytes per second of late."""
+        if len(self._samples) < 2:
+            return 0.0
+        (then, old), (now, new) = self._samples[0], self._samples[-1]
+        return (new - old) / (now - then) if now > then else 0.0
+
+    def failed(self, now: float, *, refused: bool, active: int) -> None:
+        """A connection failed; when the source refused it, there will be no more than there are."""
+        self._trial = None
+        self._hold_until = max(self._hold_until, now + 1.0)
+        if refused:
+            self.most = max(1, min(self.most, active))
+
+    def step(self, now: float, total: int, *, active: int, left: int) -> int:
+        """How many connections to add now.
+
+        Args:
+            now: The time.
+            total: Bytes received so far.
+            active: Connections at work.
+            left: Bytes to go.
+        """
+        self._samples.append((now, total))
+        while len(self._samples) > 2 and now - self._samples[1][0] >= _WINDOW:
+            self._samples.popleft()
+        if now - self._samples[0][0] < _WINDOW:
+            return 0
+        rate = self.rate()
+        if self._trial is not None:
+            if now < self._trial.until:
+                return 0
+            helped = rate >= _HELPS * self._trial.rate
+            self._trial = None
+            if not helped:
+                self._hold_until = now + self._hold
+                self._hold *= 2
+                return 0
+        if now < self._hold_until or not self._wants_more(rate, active, left):
+            return 0
+        added = max(1, min(active, self.most - active))
+        self._trial = _Trial(rate, now + self._settle)
+        return added
+
+    def _wants_more(self, rate: float, active: int, left: int) -> bool:
+        if not 0 < active < self.most or rate >= FAST * active or left < _WORTH * rate:
+            return False
+        return self._limit is None or rate < 0.8 * self._limit

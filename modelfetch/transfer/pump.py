@@ -1,0 +1,130 @@
+"""The pump: bodies read straight from the response's socket into buffers that are used again."""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import UnreachableError
+from modelfetch.http import redact
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from modelfetch.cancel import Cancel
+    from modelfetch.http import Response
+    from modelfetch.transfer.context import Context
+    from modelfetch.transfer.ranges import Segment
+    from modelfetch.transfer.rate import Floor
+    from modelfetch.transfer.ring import Ring
+
+_PUBLISH_AFTER = 0.25  # seconds after which a buffer is handed on though it is not full
+_WRITE_BACK = 32 * 2**20
+
+
+class Pump:
+    """Reads one body from a socket.
+
+    Args:
+        context: What all transfers share.
+        response: The answer whose body it is; closing it ends the connection.
+        sock: Its socket.
+        floor: The rate below which it is dropped.
+        cancel: What may end it.
+        progress: Told how many bytes came.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        response: Response,
+        sock: socket.socket,
+        *,
+        floor: Floor,
+        cancel: Cancel,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._response = response
+        self._sock = sock
+        self._floor = floor
+        self._cancel = cancel
+        self._progress = progress
+        self._clock = context.tuning.clock
+        self._limiter = context.limiter
+        self._step = context.limiter.step
+        self._idle = context.http.timeouts.idle
+        self._waited = 0.0
+        sock.settimeout(self._idle)
+
+    def read(self, memory: memoryview) -> int:
+        """Read once into memory; returns how many bytes came, at least one.
+
+        Raises:
+            UnreachableError: The connection ended, stalled, or is too slow.
+            InterruptedSync: It was cancelled.
+        """
+        if self._step is not None:
+            memory = memory[: self._step]
+        before = self._clock()
+        try:
+            count = self._sock.recv_into(memory)
+        except TimeoutError:
+            raise UnreachableError(
+                f"{redact(self._response.url)} sent nothing for {self._idle:g} s", code="timeout"
+            ) from None
+        except (OSError, ValueError) as error:
+            self._cancel.check()
+            raise UnreachableError(f"{redact(self._response.url)} broke off: {error}") from error
+        if count == 0:
+            self._cancel.check()
+            raise UnreachableError(f"{redact(self._response.url)} broke off before the end of the file")
+        self._waited += self._clock() - before
+        self._floor.note(count, self._waited)
+        self._limiter.take(count, self._cancel)
+        return count
+
+    def through(self, ring: Ring, segment: Segment) -> None:
+        """Read a segment into a ring, to its end, which may move meanwhile; raises as `read` and `Ring.take` do."""
+        while segment.left:
+            self._cancel.check()
+            slot = ring.take()
+            filled, began = 0, self._clock()
+            want = min(len(slot.memory), segment.left)
+            try:
+                while filled < want:
+                    filled += self.read(slot.memory[filled:want])
+                    if self._clock() - began > _PUBLISH_AFTER:
+                        break
+            finally:
+                ring.publish(slot, segment.position, filled)
+                segment.position += filled
+                self._progress(filled)
+
+
+class WriteBack:
+    """Starts the disk's work early, so that the fsync at the end has little left to do.
+
+    The call is Linux's sync_file_range; where there is none, nothing happens and fsync does all.
+
+    Args:
+        fd: The file.
+        start: The position where writing starts.
+    """
+
+    _WRITE = 2  # SYNC_FILE_RANGE_WRITE (source: linux/fs.h)
+
+    def __init__(self, fd: int, start: int) -> None:
+        self._fd = fd
+        self._done = start
+        self._call = None
+        with suppress(AttributeError, OSError):
+            self._call = ctypes.CDLL(None).sync_file_range
+            self._call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+
+    def __call__(self, end: int) -> None:
+        """So much was written."""
+        if self._call is not None and end - self._done >= _WRITE_BACK:
+            self._call(self._fd, self._done, end - self._done, self._WRITE)
+            self._done = end

@@ -1,0 +1,127 @@
+"""A few buffers that go round: filled by the pump, hashed and written by two threads behind it.
+
+Fresh memory for every read costs half the speed, and a hash is twice as fast on bytes that the cache still holds, so
+the ring is small, its buffers are page-aligned, and they are used again at once (measured: docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from modelfetch.transfer.partial import Lane
+
+
+class Slot:
+    """One buffer, and what of the file it holds."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = memoryview(mmap.mmap(-1, size))  # the mapping goes with the last view of it
+        self.offset = 0
+        self.length = 0
+        self.users = 0
+
+    def view(self) -> memoryview:
+        """The bytes that it holds."""
+        return self.memory[: self.length]
+
+
+class Ring:
+    """The buffers, and the two threads that empty them into a lane.
+
+    Use it as a context manager: the end of the block waits until all that was published is hashed and written.
+
+    Args:
+        lane: Where the bytes go.
+        buffers: How many buffers.
+        size: Bytes per buffer.
+        flush: Called by the write thread with the end of what was written, so that it may start the write-back.
+    """
+
+    def __init__(self, lane: Lane, *, buffers: int, size: int, flush: Callable[[int], None]) -> None:
+        self._lane = lane
+        self._flush = flush
+        self._slots = [Slot(size) for _ in range(buffers)]
+        self._free: SimpleQueue[Slot] = SimpleQueue()
+        for slot in self._slots:
+            self._free.put(slot)
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+        self._queues: tuple[SimpleQueue[Slot | None], ...] = (SimpleQueue(), SimpleQueue())
+        works = ((self._hash, "modelfetch-hash"), (self._write, "modelfetch-write"))
+        self._threads = [
+            threading.Thread(target=self._consume, args=(queue, work), name=name, daemon=True)
+            for queue, (work, name) in zip(self._queues, works, strict=True)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for queue in self._queues:
+            queue.put(None)
+        for thread in self._threads:
+            thread.join()
+        if kind is None:
+            self._raise()
+
+    def take(self) -> Slot:
+        """A buffer to fill; waits for one.
+
+        Raises:
+            OSError: A thread behind could not write.
+        """
+        slot = self._free.get()
+        self._raise()
+        return slot
+
+    def publish(self, slot: Slot, offset: int, length: int) -> None:
+        """Hand a filled buffer on: so many bytes for this position of the file; positions come without gaps."""
+        slot.offset, slot.length, slot.users = offset, length, len(self._queues)
+        for queue in self._queues:
+            queue.put(slot)
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _consume(self, queue: SimpleQueue[Slot | None], work: Callable[[Slot], None]) -> None:
+        while (slot := queue.get()) is not None:
+            if self._error is None:
+                try:
+                    work(slot)
+                except BaseException as error:
+                    self._error = error
+            self._leave(slot)
+
+    def _hash(self, slot: Slot) -> None:
+        self._lane.hash(slot.offset, slot.view())
+
+    def _write(self, slot: Slot) -> None:
+        self._lane.write(slot.offset, slot.view())
+        self._flush(slot.offset + slot.length)
+
+    def _leave(self, slot: Slot) -> None:
+        """One thread is through with a buffer; the last one notes that its bytes are there."""
+        with self._lock:
+            slot.users -= 1
+            last = slot.users == 0
+        if not last:
+            return
+        if self._error is None:
+            try:
+                self._lane.done(slot.offset + slot.length)
+            except BaseException as error:
+                self._error = error
+        self._free.put(slot)
