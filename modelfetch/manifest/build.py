@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 def part(values: Values, file: str, reader: Reader) -> Part:
     """One file's share of a manifest; what is wrong between its keys is noted."""
     services: dict[str, Values] = values.get("services") or {}
+    if "extends" not in values.keys:
+        if "models" not in values.keys:
+            reader.problem(values.position, "expected the key 'models' (or 'extends'), found none")
+        if "drop" in values.keys:
+            reader.problem(values.at("drop"), "drop: expected extends beside it, found none")
     return Part(
         file=file,
         values=values,
@@ -37,6 +42,7 @@ def _models(values: Values, reader: Reader) -> tuple[Model, ...]:
             )
         for where, message in model_findings(entry):
             reader.problem(where, f"{label}: {message}")
+            reader.unsound.add(entry.position)
         built = _model(entry)
         if built is not None and name not in models:
             models[name] = built

@@ -37,11 +37,12 @@ MISSING: Final = Missing()
 
 @dataclass(slots=True, kw_only=True)
 class Reader:
-    """What reading shares: the rule for plain http, and the problems found so far."""
+    """What reading shares: the rule for plain http, the problems found so far, the models that break a rule."""
 
     allow_http: Callable[[str, int], bool]
     problems: list[Problem] = field(default_factory=list)
     suggested: int = 0
+    unsound: set[Position] = field(default_factory=set)
 
     def problem(self, at: Position, message: str) -> None:
         """Note what is wrong at a place."""

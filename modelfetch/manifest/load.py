@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,9 +97,10 @@ def load_bytes(
     reader = Reader(allow_http=allow_http)
     chain = _Chain(reader=reader, find_tier=find_tier or tiers.find_tier)
     chain.follow(data, file, folder if folder is not None else Path(file).parent)
-    parts = tuple(part for part in chain.parts if part is not None)
-    manifest = merge(parts, reader, sha256=sha256_of(chain.contents), files=tuple(chain.files))
-    reader.problems.extend(find_clashes(claims_of(manifest)))
+    files = tuple(chain.files)
+    manifest = merge(tuple(chain.parts), reader, sha256=sha256_of(chain.contents), files=files, complete=chain.complete)
+    sound = tuple(model for model in manifest.models if model.position not in reader.unsound)
+    reader.problems.extend(find_clashes(claims_of(replace(manifest, models=sound))))
     if reader.problems:
         raise ManifestError(tuple(dict.fromkeys(reader.problems)))
     return manifest
@@ -135,9 +136,10 @@ class _Chain:
 
     reader: Reader
     find_tier: FindTier
-    parts: list[Part | None] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)
+    complete: bool = False
 
     def follow(self, data: bytes, file: str, folder: Path) -> None:
         """Read a file, then what it extends, and so on."""
@@ -146,28 +148,35 @@ class _Chain:
             self.files.append(file)
             self.contents.append(data)
             part = _part(data, file, self.reader)
+            if part is None:
+                return
             self.parts.append(part)
-            if part is None or part.extends is None:
+            if part.extends is None:
+                self.complete = "extends" not in part.values.keys
                 return
-            where, name = part.values.at("extends"), part.extends
-            path = self._locate(name, folder, where)
-            if path is None:
+            following = self._following(part.extends, part.values.at("extends"), folder, seen)
+            if following is None:
                 return
+            path, data = following
             file, folder = str(path), path.parent
-            if (identity := _identity(path)) in seen:
-                self.reader.problem(where, f"extends: expected no circle, found {name!r}, which leads back to {file}")
-                return
-            seen[identity] = file
-            if len(self.files) >= MAX_CHAIN:
-                self.reader.problem(
-                    where, f"extends: expected at most {MAX_CHAIN} files that extend each other, found more"
-                )
-                return
-            try:
-                data = _read(path)
-            except (OSError, ValueError) as error:
-                self.reader.problem(where, f"extends: expected a manifest to read at {file}, found {_reason(error)}")
-                return
+
+    def _following(self, name: str, at: Position, folder: Path, seen: dict[Any, str]) -> tuple[Path, bytes] | None:
+        """The file that is extended, and its bytes; None after noting why there is none."""
+        path = self._locate(name, folder, at)
+        if path is None:
+            return None
+        if (identity := _identity(path)) in seen:
+            self.reader.problem(at, f"extends: expected no circle, found {name!r}, which leads back to {path}")
+            return None
+        seen[identity] = str(path)
+        if len(self.files) >= MAX_CHAIN:
+            self.reader.problem(at, f"extends: expected at most {MAX_CHAIN} files that extend each other, found more")
+            return None
+        try:
+            return path, _read(path)
+        except (OSError, ValueError) as error:
+            self.reader.problem(at, f"extends: expected a manifest to read at {path}, found {_reason(error)}")
+            return None
 
     def _locate(self, name: str, folder: Path, where: Position) -> Path | None:
         if "/" in name or name.endswith((".yaml", ".yml")):

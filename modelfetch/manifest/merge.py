@@ -26,12 +26,22 @@ class Part:
     models: tuple[Model, ...]
 
 
-def merge(parts: tuple[Part, ...], reader: Reader, *, sha256: str, files: tuple[str, ...]) -> Manifest:
-    """The whole: the last part first, then each that changes it; budgets are checked, problems noted."""
+def merge(
+    parts: tuple[Part, ...], reader: Reader, *, sha256: str, files: tuple[str, ...], complete: bool = True
+) -> Manifest:
+    """The whole: the last part first, then each that changes it; budgets are checked, problems noted.
+
+    Args:
+        parts: What each file says, the manifest itself first.
+        reader: Takes the problems.
+        sha256: Of all files, for the result.
+        files: All files, the manifest itself first.
+        complete: Whether all that is extended could be read; else nothing is said of names that are not there.
+    """
     models: dict[str, Model] = {}
     services: dict[str, Service] = {}
     for part in reversed(parts):
-        _drop(part, models, services, reader)
+        _drop(part, models, services, reader if complete else None)
         models |= {model.name: model for model in part.models}
         services |= {service.name: service for service in part.services}
     vram, usable = _card(parts, reader)
@@ -50,14 +60,13 @@ def merge(parts: tuple[Part, ...], reader: Reader, *, sha256: str, files: tuple[
     )
 
 
-def _drop(part: Part, models: dict[str, Model], services: dict[str, Service], reader: Reader) -> None:
+def _drop(part: Part, models: dict[str, Model], services: dict[str, Service], reader: Reader | None) -> None:
     """Leave out what a part drops of what it extends."""
-    if part.extends is None and "drop" in part.values.keys:
-        reader.problem(part.values.at("drop"), "drop: expected extends beside it, found none")
+    if part.extends is None:
         return
     for name, at in part.values.get("drop", ()):
         known = (*models, *services)
-        if name not in known:
+        if reader is not None and name not in known:
             near = reader.suggest(name, known)
             reader.problem(at, f"drop: expected a model or service of what is extended, found {name!r}{near}")
         models.pop(name, None)

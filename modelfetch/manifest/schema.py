@@ -20,6 +20,12 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _COUNT = 2**31 - 1
 
 
+def _model_name(text: str) -> str:
+    if "\\" in text or any(part in ("", ".", "..") for part in text.split("/")):
+        raise ValueError(f"expected a name, found the path {text[:80]!r}")
+    return text
+
+
 def _repo_id(text: str) -> str:
     if not is_repo_id(text):
         raise ValueError(f"expected a repo id, NS/NAME or NAME, found {text[:80]!r}")
@@ -56,7 +62,7 @@ _DIGEST = Text(
     expected="sha256: or blake3: and 64 hex digits", pattern=r"^(sha256|blake3):[0-9a-fA-F]{64}$", check=Digest.parse
 )
 _TIER = Text(expected="a name of letters, digits, dots, _ and -", pattern=NAME_PATTERN)
-_MODEL_NAME = Text(expected="a name on one line", longest=200, pattern=r"^\S(.*\S)?$")
+_MODEL_NAME = Text(expected="a name on one line", longest=200, pattern=r"^\S(.*\S)?$", check=_model_name)
 
 SERVICE = Record(
     keys={
@@ -100,7 +106,7 @@ MODEL = Record(
         ),
         "source": Key(
             type=UriText(),
-            doc="Where it comes from: hf:// ollama:// civitai:// https:// file:/// oci:// or urn:air:…",
+            doc="Where it comes from: hf:// ollama:// civitai:// https:// file:/// oci:// or an AIR urn.",
             required=True,
         ),
         "mirrors": Key(

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from modelfetch.errors import ManifestError
+from modelfetch.manifest.load import MAX_CHAIN, load_manifest
+
+from .helpers import entry
+
+GIB = 2**30
+BASE = """\
+version: 1
+tier: 16g
+vram: 16GiB
+usable: 14GiB
+description: the base
+services:
+  ollama: {vram: 4GiB, context: 4096}
+  comfyui: {vram: 6GiB}
+models:
+  - {name: chat, source: ollama://llama3.2:3b, for: [ollama]}
+  - {name: sdxl, kind: checkpoint, source: hf://a/b/sdxl.safetensors, for: [comfyui]}
+  - {name: vae, kind: vae, source: hf://a/b/vae.safetensors, for: [comfyui]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("base.yaml").write_text(BASE)
+
+
+def write(text: str, name: str = "mine.yaml") -> Path:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text("version: 1\n" + text)
+    return Path(name)
+
+
+def problems(text: str, name: str = "mine.yaml") -> list[str]:
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(write(text, name))
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_an_extension_without_changes_is_the_base() -> None:
+    manifest, base = load_manifest(write("extends: ./base.yaml\n")), load_manifest("base.yaml")
+    assert manifest.models == base.models
+    assert manifest.services == base.services
+    assert (manifest.tier, manifest.vram, manifest.usable, manifest.description) == (
+        "16g",
+        16 * GIB,
+        14 * GIB,
+        "the base",
+    )
+    assert (manifest.file, manifest.files) == ("mine.yaml", ("mine.yaml", "base.yaml"))
+    assert [model.position.file for model in manifest.models] == ["base.yaml"] * 3
+
+
+def test_models_are_added_replaced_in_place_and_dropped() -> None:
+    manifest = load_manifest(
+        write(
+            "extends: base.yaml\ndrop: [vae]\nmodels:\n"
+            + entry("new", kind="lora", source="hf://a/b/l.safetensors", _for="[comfyui]")
+            + entry("chat", source="ollama://qwen2.5:0.5b", _for="[ollama]")
+        )
+    )
+    assert [(model.name, str(model.source)) for model in manifest.models] == [
+        ("chat", "ollama://qwen2.5:0.5b"),
+        ("sdxl", "hf://a/b/sdxl.safetensors"),
+        ("new", "hf://a/b/l.safetensors"),
+    ]
+    assert str(manifest.models[0].position) == "mine.yaml:6:5"
+
+
+def test_services_are_added_replaced_whole_and_dropped() -> None:
+    manifest = load_manifest(
+        write("extends: base.yaml\ndrop: [comfyui]\nservices: {ollama: {vram: 5GiB}, whisper: {vram: 2GiB}}\n")
+    )
+    assert [(s.name, s.vram, s.context) for s in manifest.services] == [
+        ("ollama", 5 * GIB, None),
+        ("whisper", 2 * GIB, None),
+    ]
+
+
+def test_what_is_dropped_may_come_back_at_the_end() -> None:
+    manifest = load_manifest(
+        write("extends: base.yaml\ndrop: [chat]\nmodels:\n" + entry("chat", source="ollama://x", _for="[ollama]"))
+    )
+    assert [model.name for model in manifest.models] == ["sdxl", "vae", "chat"]
+
+
+def test_other_keys_are_the_nearest_ones() -> None:
+    manifest = load_manifest(write("extends: base.yaml\ntier: mine\ndescription: my own\n"))
+    assert (manifest.tier, manifest.description, manifest.usable) == ("mine", "my own", 14 * GIB)
+
+
+def test_another_card_forgets_what_was_usable_of_the_old_one() -> None:
+    assert load_manifest(write("extends: base.yaml\nvram: 32GiB\n")).usable == int(30.9 * GIB)
+    assert load_manifest(write("extends: base.yaml\nusable: 15GiB\n")).usable == 15 * GIB
+    manifest = load_manifest(write("extends: base.yaml\nvram: 32GiB\nusable: 20GiB\n"))
+    assert (manifest.vram, manifest.usable) == (32 * GIB, 20 * GIB)
+
+
+def test_the_sum_of_the_whole_is_what_counts() -> None:
+    assert problems("extends: base.yaml\nservices: {whisper: {vram: 5GiB}}\n")[0].startswith(
+        "mine.yaml:3:1: services: expected at most 14.00 GiB"
+    )
+    assert problems("extends: base.yaml\nvram: 8GiB\n")[0].startswith(
+        "base.yaml:6:1: services: expected at most 7.50 GiB"
+    )
+    Path("base.yaml").write_text(BASE.replace("6GiB", "60GiB"))
+    load_manifest(write("extends: base.yaml\nservices: {comfyui: {vram: 1GiB}}\n"))
+
+
+def test_paths_may_not_clash_in_the_whole() -> None:
+    (message,) = problems(
+        "extends: base.yaml\nmodels:\n" + entry("x", kind="vae", source="hf://c/d/vae.safetensors", _for="[comfyui]")
+    )
+    assert message.startswith(
+        "mine.yaml:4:5: x: expected a path of its own, found 'comfyui/models/vae/vae.safetensors'"
+    )
+    assert message.endswith("which is wanted already (vae, base.yaml:12:5)")
+    load_manifest(
+        write(
+            "extends: base.yaml\ndrop: [vae]\nmodels:\n"
+            + entry("x", kind="vae", source="hf://c/d/vae.safetensors", _for="[comfyui]")
+        )
+    )
+
+
+def test_even_one_and_the_same_file_clashes_within_the_whole() -> None:
+    assert problems(
+        "extends: base.yaml\nmodels:\n" + entry("x", kind="vae", source="hf://a/b/vae.safetensors", _for="[comfyui]")
+    )
+
+
+def test_each_problem_stands_in_its_own_file() -> None:
+    Path("base.yaml").write_text(BASE.replace("for: [ollama]", "for: [olama]").replace("tier: 16g", "teir: 16g"))
+    assert [line.split(": ")[0] for line in problems("extends: base.yaml\nfoo: 1\ndrop: [nothing]\n")] == [
+        "base.yaml:2:1",
+        "base.yaml:10:54",
+        "mine.yaml:3:1",
+        "mine.yaml:4:8",
+    ]
+
+
+def test_a_name_to_drop_is_one_of_the_base() -> None:
+    assert problems("extends: base.yaml\ndrop: [vea]\n") == [
+        "mine.yaml:3:8: drop: expected a model or service of what is extended, found 'vea'; did you mean 'vae'?"
+    ]
+    assert problems("drop: [x]\nmodels: []\n") == ["mine.yaml:2:1: drop: expected extends beside it, found none"]
+
+
+def test_nothing_is_said_of_names_of_a_base_that_could_not_be_read() -> None:
+    Path("base.yaml").write_text("version: [")
+    (message,) = problems("extends: base.yaml\ndrop: [vae]\n")
+    assert message.startswith("base.yaml:1:")
+    (message,) = problems("extends: ./missing.yaml\ndrop: [vae]\n")
+    assert message == "mine.yaml:2:1: extends: expected a manifest to read at missing.yaml, found no such file"
+
+
+@pytest.mark.parametrize(
+    ("extends", "found"),
+    [
+        ("base", None),
+        ("base.yaml", "base.yaml"),
+        ("./base.yaml", "base.yaml"),
+        ("../base.yaml", "../base.yaml"),
+        ("sub/b.yml", "sub/b.yml"),
+    ],
+)
+def test_a_path_is_relative_to_the_file_that_names_it(tmp_path: Path, extends: str, found: str | None) -> None:
+    write("models: []\n", "deep/sub/b.yml")
+    write("models: []\n", "deep/base.yaml")
+    file = write(f"extends: {extends}\n", "deep/mine.yaml")
+    if found is None:
+        with pytest.raises(ManifestError, match=r"\(\./base\.yaml\), found the unknown 'base'"):
+            load_manifest(file)
+    else:
+        assert load_manifest(file).files == ("deep/mine.yaml", str(Path("deep") / found))
+        assert load_manifest(tmp_path / file).files[1] == str(tmp_path / "deep" / found)
+
+
+@pytest.mark.parametrize(
+    "extends",
+    [
+        "/base.yaml",
+        "/etc/passwd",
+        "''",
+        "1",
+        "[base.yaml]",
+        "~",
+        '"a\\0b.yaml"',
+        "nowhere/base.yaml",
+        ".",
+        "..",
+        "./",
+        "x" * 2000,
+    ],
+)
+def test_what_is_no_name_and_no_relative_path_is_refused(extends: str) -> None:
+    (message,) = problems(f"extends: {extends}\n")
+    assert message.startswith("mine.yaml:2:")
+    assert "extends" in message
+
+
+def test_a_tier_is_extended_by_name() -> None:
+    text = "version: 1\nextends: 16g\n"
+    asked: list[str] = []
+
+    def find(name: str) -> Path | None:
+        asked.append(name)
+        return Path("base.yaml")
+
+    assert len(load_manifest(text, find_tier=find).models) == 3
+    assert asked == ["16g"]
+    write("models: []\n", "manifests/own.yaml")
+    assert load_manifest("version: 1\nextends: own\n").files == ("<text>", "manifests/own.yaml")
+
+
+def test_circles_end() -> None:
+    (message,) = problems("extends: ./mine.yaml\n")
+    assert message == "mine.yaml:2:1: extends: expected no circle, found './mine.yaml', which leads back to mine.yaml"
+    write("extends: c.yaml\n", "b.yaml")
+    write("extends: mine.yaml\n", "c.yaml")
+    assert problems("extends: b.yaml\n") == [
+        "c.yaml:2:1: extends: expected no circle, found 'mine.yaml', which leads back to mine.yaml"
+    ]
+    Path("again.yaml").symlink_to("mine.yaml")
+    assert "expected no circle" in problems("extends: again.yaml\n")[0]
+
+
+def test_a_chain_has_a_limit() -> None:
+    write("models: []\n", "t0.yaml")
+    for i in range(1, 12):
+        write(f"extends: t{i - 1}.yaml\n", f"t{i}.yaml")
+    assert len(load_manifest(f"t{MAX_CHAIN - 1}.yaml").files) == MAX_CHAIN
+    with pytest.raises(ManifestError, match="at most 8 files that extend each other"):
+        load_manifest(f"t{MAX_CHAIN}.yaml")
+
+
+def test_the_hash_covers_every_file_in_order() -> None:
+    file = write("extends: base.yaml\n")
+    before = load_manifest(file).sha256
+    digests = b"".join(hashlib.sha256(Path(name).read_bytes()).digest() for name in ("mine.yaml", "base.yaml"))
+    assert before == hashlib.sha256(digests).hexdigest()
+    Path("base.yaml").write_text(BASE + "# one more\n")
+    assert load_manifest(file).sha256 != before
+
+
+def test_plain_http_of_a_base_is_judged_as_well() -> None:
+    Path("base.yaml").write_text(BASE.replace("hf://a/b/vae.safetensors", "http://nas/vae.safetensors"))
+    assert "base.yaml:12:" in problems("extends: base.yaml\n")[0]
+    load_manifest("mine.yaml", allow_http=lambda host, port: (host, port) == ("nas", 80))
