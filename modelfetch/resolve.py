@@ -30,15 +30,19 @@ def resolve_quietly(item: Item, session: Session, receipts: Mapping[str, Receipt
 
 
 async def resolve_all(
-    items: Sequence[Item], session: Session, receipts: Mapping[str, Receipt]
+    items: Sequence[Item], session: Session, receipts: Mapping[str, Receipt], asked: set[str]
 ) -> list[Resolution | ModelfetchError]:
-    """The resolution of each item, or the error that says why there is none; sources are asked side by side."""
+    """The resolution of each item, or the error that says why there is none; sources are asked side by side.
+
+    The names of the models that a source was asked about are added to ``asked``.
+    """
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one(item: Item) -> Resolution | ModelfetchError:
         try:
             if found := await asyncio.to_thread(resolve_quietly, item, session, receipts):
                 return found
+            asked.add(item.model.name)
             async with gate:
                 return await _ask(item, session)
         except ModelfetchError as error:

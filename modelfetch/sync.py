@@ -13,6 +13,7 @@ from modelfetch.manifest.model import CONSUMERS
 from modelfetch.outcome import describe
 from modelfetch.plan import ModelPlan, clashes, plan_model, require_digests, select
 from modelfetch.preflight import needs, space_problems, writability_problems
+from modelfetch.probe import probe
 from modelfetch.receipts import read_receipt
 from modelfetch.report import Report, failed
 from modelfetch.resolve import resolve_all
@@ -66,8 +67,10 @@ async def plan_manifests(
     if session.options.require_digests and (unpinned := require_digests(items)):
         return tuple(ModelPlan(item=item) for item in items), unpinned, ()
     receipts = await asyncio.to_thread(_read_receipts, session)
-    resolutions = await resolve_all(items, session, receipts)
+    asked: set[str] = set()
+    resolutions = await resolve_all(items, session, receipts, asked)
     plans = await asyncio.to_thread(_examine, items, resolutions, receipts, session)
+    plans = await probe(plans, asked, session) if any(plan.missing() for plan in plans) else plans
     needed = await asyncio.to_thread(_needs, plans, session)
     problems = tuple(e for plan in plans for e in plan.errors if not plan.item.model.optional)
     problems += clashes(plans) + space_problems(needed)

@@ -97,10 +97,22 @@ def check_status(reply: HasStatus, *, what: str, uri: str | None) -> None:
         raise status_error(reply, what=what, uri=uri)
 
 
+def _said_by_hub(code: str, said: str, uri: str | None) -> ModelfetchError | None:
+    """What a Hugging Face Hub says in ``X-Error-Code`` (source: huggingface_hub, ``hf_raise_for_status``)."""
+    if code == "GatedRepo":
+        hint = "accept its terms on the model's page, then set a token of that account that may read gated repos"
+        return CredentialsError(f"{said}: it is gated", code="gated", uri=uri, hint=hint)
+    if code == "RevisionNotFound":
+        return NotFoundError(said, code="unknown-revision", uri=uri)
+    return None
+
+
 def status_error(reply: HasStatus, *, what: str, uri: str | None) -> ModelfetchError:
     """The typed error of a status that is no success; see `check_status`."""
     status, host = reply.status, redact(reply.url)
     said = f"{what} answered {status}" if what == host else f"{host} answered {status} for {what}"
+    if (known := _said_by_hub(reply.headers.get("x-error-code", ""), said, uri)) is not None:
+        return known
     if status == 401:
         hint = "it does not exist, or it is private: check the name, or set a token for this host"
         return CredentialsError(said, code="missing-or-private", uri=uri, hint=hint)

@@ -148,7 +148,9 @@ def test_blobs_of_a_cache_are_named_as_the_hub_names_them(bench: Bench) -> None:
     weights = read(made.faster_whisper()["model.bin"])
     assert (blobs / hashlib.sha256(weights).hexdigest()).read_bytes() == weights
     text = b"# whisper"
-    assert (blobs / hashlib.sha1(b"blob %d\0" % len(text) + text, usedforsecurity=False).hexdigest()).read_bytes() == text
+    assert (
+        blobs / hashlib.sha1(b"blob %d\0" % len(text) + text, usedforsecurity=False).hexdigest()
+    ).read_bytes() == text
 
 
 def test_include_and_files_choose_what_a_snapshot_holds(bench: Bench) -> None:

@@ -1,0 +1,121 @@
+"""What can be known before the first body is known before the first body."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.demo import models as made
+from modelfetch.demo.faults import Status
+
+if TYPE_CHECKING:
+    from tests.sync.conftest import Bench
+
+WEIGHTS = made.vae()
+
+
+def pinned(bench: Bench, repo: str = "acme/pinned", **repo_options: Any) -> dict[str, Any]:
+    """An entry of which nothing is left to ask."""
+    data = bytes(WEIGHTS.read(0, WEIGHTS.size))
+    bench.world.hf_repo(repo, {"x.safetensors": WEIGHTS}, **repo_options)
+    commit = bench.world.repos[repo].refs["main"]
+    return {
+        "name": repo.rpartition("/")[2],
+        "kind": "vae",
+        "source": f"hf://{repo}@{commit}/x.safetensors",
+        "size": len(data),
+        "digest": "sha256:" + hashlib.sha256(data).hexdigest(),
+        "filename": f"{repo.rpartition('/')[2]}.safetensors",
+        "for": ["comfyui"],
+    }
+
+
+def bodies(bench: Bench) -> int:
+    return sum(entry.sent for entry in bench.hub.log.requests("*", origin="cdn") if entry.sent > 1)
+
+
+@pytest.mark.parametrize("command", ["plan", "sync"])
+def test_a_pinned_model_that_is_gone_gated_or_private_is_told_with_the_others(bench: Bench, command: str) -> None:
+    good, gated = pinned(bench, "acme/good"), pinned(bench, "acme/gated", gated="auto")
+    gone, private = pinned(bench, "acme/gone"), pinned(bench, "acme/private", private=True)
+    del bench.world.repos["acme/gone"]
+    result = bench.run(command, bench.manifest(good, gated, gone, private))
+    assert {e["model"]: e["code"] for e in result.report["errors"]} == {
+        "gated": "gated",
+        "gone": "missing-or-private",
+        "private": "missing-or-private",
+    }
+    assert result.code == 77
+    assert all(e["hint"] for e in result.report["errors"])
+    assert bodies(bench) == 0
+
+
+def test_one_request_tells_that_a_pinned_model_can_be_had(bench: Bench) -> None:
+    result = bench.run("plan", bench.manifest(pinned(bench)))
+    assert result.code == 0
+    assert len(bench.hub.log.requests("*", origin="hf")) == 1
+    assert result.report["models"][0]["artifacts"][0]["action"] == "would-fetch"
+
+
+def test_nothing_is_asked_about_what_is_in_the_store(bench: Bench) -> None:
+    entry = pinned(bench)
+    assert bench.sync(entry).code == 0
+    (bench.root / "comfyui/models/vae/pinned.safetensors").unlink()
+    mark = bench.hub.log.mark()
+    assert bench.sync(entry, options=("--offline",)).code == 0
+    assert bench.hub.log.since(mark) == []
+
+
+@pytest.mark.parametrize("variable", [None, "HF_HUB_OFFLINE"])
+def test_offline_a_pinned_model_that_is_missing_is_69_and_nobody_is_asked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    if variable:
+        monkeypatch.setenv(variable, "1")
+    result = bench.sync(pinned(bench), options=() if variable else ("--offline",))
+    assert (result.code, result.codes()) == (69, ["offline"])
+    assert bench.hub.log.since(0) == []
+
+
+def test_a_source_that_fails_before_the_first_body_is_left_to_its_mirror(bench: Bench) -> None:
+    entry = pinned(bench)
+    bench.world.file("copy.safetensors", WEIGHTS)
+    entry["mirrors"] = [f"{bench.hub.files}copy.safetensors"]
+    bench.hub.faults.add("*/x.safetensors", Status(code=404), times=None)
+    result = bench.sync(entry)
+    assert result.code == 0, result.err
+    (artifact,) = result.report["models"][0]["artifacts"]
+    assert artifact["from"] == f"{bench.hub.files}copy.safetensors"
+
+
+def test_a_mirror_serves_also_where_the_source_can_not_even_be_resolved(bench: Bench) -> None:
+    entry = pinned(bench)
+    entry.update(source="hf://acme/never/x.safetensors", mirrors=[f"{bench.hub.files}copy.safetensors"])
+    bench.world.file("copy.safetensors", WEIGHTS)
+    result = bench.sync(entry)
+    assert result.code == 0, result.err
+
+
+def test_a_root_that_can_not_be_written_is_73_only_if_something_must_be(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = pinned(bench)
+    assert bench.sync(entry).code == 0
+    monkeypatch.setattr("os.access", lambda *_args, **_kwargs: False)
+    assert bench.sync(entry).code == 0
+    (bench.root / "comfyui/models/vae/pinned.safetensors").unlink()
+    result = bench.sync(entry)
+    assert (result.code, set(result.codes())) == (73, {"not-writable"})
+
+
+def test_all_problems_together_have_the_exit_code_of_the_gravest(bench: Bench) -> None:
+    there = bench.root / "comfyui/models/vae/foreign.safetensors"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"precious")
+    foreign = pinned(bench, "acme/foreign")
+    gone = {"name": "gone", "kind": "vae", "source": f"{bench.hub.files}gone.safetensors", "for": ["comfyui"]}
+    result = bench.sync(foreign, gone)
+    assert set(result.codes()) == {"foreign-file", "not-found"}
+    assert result.code == 73
