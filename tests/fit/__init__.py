@@ -1,0 +1,1 @@
+"""Tests of the estimates: headers made here, measured tables, hostile bytes."""
