@@ -14,7 +14,6 @@ from modelfetch.credentials.challenge import Challenge, may_ask, may_see_passwor
 from modelfetch.credentials.logins import DockerConfig, Login, Netrc
 from modelfetch.errors import CredentialsError, UnreachableError
 from modelfetch.http.status import status_error
-from modelfetch.http.types import redact
 from modelfetch.settings import HF_ENDPOINT, Settings, origin
 
 if TYPE_CHECKING:
@@ -150,7 +149,7 @@ class Credentials:
         registry = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
         if not may_ask(url, challenge.realm, same_host_only=origin(url) in self._same_host_only):
             raise CredentialsError(
-                f"{registry} names a token server that may not be asked: {redact(challenge.realm)}",
+                f"{registry} names a token server that may not be asked: {_host_of(challenge.realm)}",
                 code="unauthorized",
                 hint="a token server must talk TLS, and Ollama's must be the registry's own host",
             )
@@ -164,6 +163,14 @@ class Credentials:
         if reply.status in (401, 403) and login is None:
             return None  # the registry's own refusal says it better
         return _read_token(reply, registry, self._clock())
+
+
+def _host_of(url: str) -> str:
+    """As much of a token server's address as is shown."""
+    try:
+        return origin(url)[1]
+    except ValueError:
+        return "(no URL)"
 
 
 def _bearer(token: str | None) -> Mapping[str, str]:

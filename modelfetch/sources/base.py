@@ -17,6 +17,7 @@ from modelfetch.errors import (
     UnreachableError,
 )
 from modelfetch.manifest.model import PICKLE_SUFFIXES
+from modelfetch.manifest.paths import safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,8 @@ HF_CACHES = ("whisper", "diffrhythm")
 class Wanted:
     """What is asked of a source: a URI and all that the manifest says of it.
 
-    ``size`` in bytes. ``cached``: some consumer keeps an HF cache, so the upstream names of blobs are needed.
+    ``size`` in bytes. ``name``: what the file is called where a mirror may call it otherwise. ``cached``: some consumer
+    keeps an HF cache, so the upstream names of blobs are needed.
     """
 
     uri: Uri
@@ -48,6 +50,7 @@ class Wanted:
     files: tuple[FileSpec, ...] | None = None
     include: tuple[str, ...] | None = None
     filename: str | None = None
+    name: str | None = None
     allow_pickle: bool = False
     allow_unscanned: bool = False
     cached: bool = False
@@ -63,6 +66,7 @@ class Wanted:
             files=model.files,
             include=model.include,
             filename=model.filename,
+            name=_basename(model.source) if uri is not None and uri != model.source else None,
             allow_pickle=model.allow_pickle,
             allow_unscanned=model.allow_unscanned,
             cached=model.kind == "snapshot" and any(consumer in HF_CACHES for consumer in model.consumers),
@@ -108,7 +112,9 @@ class Source(ABC, Generic[U]):
             specs = {spec.path: spec for spec in wanted.files or ()}
             artifacts = tuple(_agree_file(a, specs.get(a.path), wanted) for a in found.artifacts)
         else:
-            artifacts = tuple(pin(a, wanted.digest, wanted.size, wanted) for a in found.artifacts)
+            artifacts = tuple(
+                replace(pin(a, wanted.digest, wanted.size, wanted), path=wanted.name or a.path) for a in found.artifacts
+            )
         return replace(found, artifacts=artifacts)
 
     @final
@@ -130,6 +136,11 @@ class Source(ABC, Generic[U]):
             return self.agree(wanted, self.ask(uri, wanted))
         except ModelfetchError as error:
             raise error.about(uri=str(uri)) from error.__cause__
+
+
+def _basename(uri: Uri) -> str | None:
+    path = getattr(uri, "path", None)
+    return safe_name(path.rpartition("/")[2]) if isinstance(path, str) else None
 
 
 def _agree_file(artifact: Artifact, spec: FileSpec | None, wanted: Wanted) -> Artifact:

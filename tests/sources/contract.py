@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,12 +19,14 @@ from modelfetch.demo.faults import (
     Refuse,
     Status,
 )
-from modelfetch.demo.faults.base import Concern
 from modelfetch.demo.message import redirect
 from modelfetch.digests import Digest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modelfetch.demo.delivery import Delivery
+    from modelfetch.demo.faults.base import Concern
     from modelfetch.demo.hub import Hub
     from modelfetch.demo.message import Request
     from tests.sources.bench import Desk

@@ -209,7 +209,7 @@ def test_a_token_that_may_opens_what_is_gated_and_private(gated: Hub, make_desk:
     [
         (403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Enable access in your fine-grained token settings"},
          "gated", "gated repos"),
-        (403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Your request is awaiting a review"}, "gated", "look at"),
+        (403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Your request is awaiting review"}, "gated", "look at"),
         (403, {"X-Error-Message": "Your token lacks the permission"}, "forbidden", "token"),
         (403, {}, "forbidden", "token"),
         (403, {"X-Error-Message": "Access to this resource is disabled."}, "not-found", "mirror"),

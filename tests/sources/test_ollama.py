@@ -18,8 +18,6 @@ from modelfetch.sources.image import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OC
 from tests.sources.contract import PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from modelfetch.demo.hub import Hub
     from tests.sources.bench import Desk
 
@@ -137,7 +135,7 @@ def test_a_pinned_manifest_in_the_store_needs_no_request(desk: Desk, hub: Hub, n
     assert hub.log.requests() == []
     assert found == desk.resolve(f"ollama://{name}", digest=digest)
     assert known(wanted, desk.settings, store.get) == found
-    assert known(wanted, Settings(), {}.get) is None
+    assert known(wanted, Settings(), lambda _digest: None) is None
     assert known(Wanted(uri=wanted.uri), Settings(), store.get) is None
 
 

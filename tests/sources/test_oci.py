@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.demo.faults import RedirectTo, Status
+from modelfetch.digests import Digest
+from modelfetch.manifest.model import FileSpec
+from modelfetch.manifest.uri import parse_uri
+from modelfetch.settings import Settings
+from modelfetch.sources import Wanted, known
+from modelfetch.sources.image import OCI_INDEX, OCI_MANIFEST
+from modelfetch.sources.registry import Registry
+from tests.sources.contract import PLANTED, Case, NetworkContract
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from modelfetch.demo.hub import Hub
+    from tests.sources.bench import Desk
+
+WEIGHT = "application/vnd.cncf.model.weight.v1.raw"
+DOC = "application/vnd.cncf.model.doc.v1.raw"
+TITLE = "org.opencontainers.image.title"
+FILEPATH = "org.cncf.model.filepath"
+
+
+def layer(data: bytes, path: str | None = None, kind: str = WEIGHT, key: str = FILEPATH) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "mediaType": kind,
+        "digest": f"sha256:{hashlib.sha256(data).hexdigest()}",
+        "size": len(data),
+    }
+    return entry if path is None else {**entry, "annotations": {key: path}}
+
+
+def manifest(*layers: Any, **more: Any) -> bytes:
+    config = layer(b"{}", kind="application/vnd.cncf.model.config.v1+json")
+    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": list(layers), **more}
+    return json.dumps(document).encode()
+
+
+def publish(hub: Hub, content: bytes, tag: str = "v1") -> str:
+    """A tag of the repository fleet/tiny; its digest."""
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    for reference in (tag, digest):
+        hub.world.ollama_manifest(f"fleet/tiny:{reference}", content, [])
+    return digest
+
+
+def base(hub: Hub) -> str:
+    return "oci://" + hub.ollama.removeprefix("http://") + "/fleet/tiny"
+
+
+ONE = manifest(layer(b"w" * 88, "checkpoints/tiny.safetensors"))
+TWO = manifest(layer(b"w" * 88, "tiny.safetensors"), layer(b"# Hi", "README.md", DOC))
+
+
+class TestOci(NetworkContract):
+    @pytest.fixture
+    def case(self, hub: Hub, home: Path) -> Case:
+        publish(hub, ONE)
+        (home / "netrc").write_text(f"machine 127.0.0.1 login me password {PLANTED}\n")
+
+        def close(hub: Hub) -> None:
+            hub.world.ollama_login = ("someone", "else")
+
+        return Case(
+            good=base(hub) + ":v1",
+            sizes={"checkpoints/tiny.safetensors": 88},
+            missing=base(hub) + ":none",
+            refused=base(hub) + ":v1",
+            origin="ollama",
+            path="/v2/fleet/tiny/manifests/*",
+            secret={"NETRC": str(home / "netrc")},
+            close=close,
+        )
+
+
+def test_a_layer_is_a_file_with_the_layers_digest(desk: Desk, hub: Hub) -> None:
+    digest = publish(hub, ONE)
+    found = desk.resolve(base(hub) + ":v1")
+    (artifact,) = found.artifacts
+    assert (found.revision, found.pinned) == (digest, False)
+    assert artifact.digest == Digest.sha256(b"w" * 88)
+    assert artifact.uri == f"{base(hub)}:v1#{artifact.digest}"
+    assert artifact.locations[0].url == f"{hub.ollama}/v2/fleet/tiny/blobs/{artifact.digest}"
+
+
+def test_without_a_tag_it_is_latest_and_a_digest_pins(desk: Desk, hub: Hub) -> None:
+    digest = publish(hub, ONE, "latest")
+    assert desk.resolve(base(hub)).revision == digest
+    assert desk.resolve(f"{base(hub)}@{digest}").pinned
+
+
+def test_other_bytes_than_the_pinned_ones_are_65(desk: Desk, hub: Hub) -> None:
+    digest = publish(hub, ONE)
+    hub.world.ollama[f"fleet/tiny:{digest}"].manifest = TWO
+    error = desk.refusal(f"{base(hub)}@{digest}")
+    assert (error.exit_code, error.code) == (65, "digest-mismatch")
+
+
+@pytest.mark.parametrize("key", [FILEPATH, TITLE, "org.cnai.model.filepath"])
+def test_a_file_is_named_as_modelpack_and_oras_name_it(desk: Desk, hub: Hub, key: str) -> None:
+    publish(hub, manifest(layer(b"x", "a/b.bin", key=key)))
+    assert desk.resolve(base(hub) + ":v1").artifacts[0].path == "a/b.bin"
+
+
+def test_a_single_layer_without_a_name_has_the_repositorys(desk: Desk, hub: Hub) -> None:
+    publish(hub, manifest(layer(b"x")))
+    assert desk.resolve(base(hub) + ":v1").artifacts[0].path == "tiny"
+
+
+def test_the_weights_are_taken_among_papers_and_all_of_it_for_a_snapshot(desk: Desk, hub: Hub) -> None:
+    publish(hub, TWO)
+    assert [a.path for a in desk.resolve(base(hub) + ":v1").artifacts] == ["tiny.safetensors"]
+    found = desk.resolve(base(hub) + ":v1", kind="snapshot").artifacts
+    assert [a.path for a in found] == ["tiny.safetensors", "README.md"]
+    assert [a.path for a in desk.resolve(base(hub) + ":v1", include=("*.md",)).artifacts] == ["README.md"]
+    files = (FileSpec(path="README.md", size=4),)
+    assert [a.size for a in desk.resolve(base(hub) + ":v1", files=files).artifacts] == [4]
+
+
+def test_a_file_that_is_not_in_it_is_66(desk: Desk, hub: Hub) -> None:
+    publish(hub, TWO)
+    assert desk.refusal(base(hub) + ":v1", files=(FileSpec(path="none"),)).exit_code == 66
+    assert desk.refusal(base(hub) + ":v1", include=("*.gguf",)).exit_code == 66
+    publish(hub, manifest(layer(b"a", "a.safetensors"), layer(b"b", "b.safetensors")))
+    assert desk.refusal(base(hub) + ":v1").exit_code == 66
+
+
+@pytest.mark.parametrize(
+    ("layers", "code"),
+    [
+        ([layer(b"x", "../x")], "unsafe-path"),
+        ([layer(b"x", "/etc/passwd")], "unsafe-path"),
+        ([layer(b"x", "a\\b")], "unsafe-path"),
+        ([layer(b"x", "x" * 2000)], "unsafe-path"),
+        ([layer(b"x", "a"), layer(b"y", "a")], "unsupported-manifest"),
+        ([layer(b"x"), layer(b"y")], "unsupported-manifest"),
+        ([layer(b"x", "a", "application/vnd.cncf.model.weight.v1.tar")], "unsupported-manifest"),
+        ([layer(b"x", "a", "application/vnd.oci.image.layer.v1.tar+gzip")], "unsupported-manifest"),
+        ([layer(b"x", None, "application/vnd.docker.image.rootfs.diff.tar.gzip")], "unsupported-manifest"),
+        ([], "unsupported-manifest"),
+    ],
+)
+def test_layers_that_are_no_safe_files_are_65(desk: Desk, hub: Hub, layers: list[Any], code: str) -> None:
+    publish(hub, manifest(*layers))
+    error = desk.refusal(base(hub) + ":v1", kind="snapshot")
+    assert (error.exit_code, error.code) == (65, code)
+
+
+# -- indexes -----------------------------------------------------------------------------------------------------------
+
+HERE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine().lower(), platform.machine().lower())
+
+
+def child(content: bytes, **fields: Any) -> dict[str, Any]:
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    return {"mediaType": OCI_MANIFEST, "digest": digest, "size": len(content), **fields}
+
+
+def index(*children: Any) -> bytes:
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(children)}).encode()
+
+
+def test_of_an_index_the_manifest_for_no_platform_is_taken_then_the_one_for_this_machine(desk: Desk, hub: Hub) -> None:
+    publish(hub, ONE, "one")
+    publish(hub, TWO, "two")
+    other = child(TWO, platform={"os": "linux", "architecture": "riscv"})
+    here = child(ONE, platform={"os": "linux", "architecture": HERE})
+    publish(hub, index(other, here), "v1")
+    assert desk.resolve(base(hub) + ":v1").revision == str(Digest.sha256(ONE))
+    publish(hub, index(here, child(TWO)), "v2")
+    assert desk.resolve(base(hub) + ":v2").revision == str(Digest.sha256(TWO))
+
+
+def test_an_index_without_a_fitting_manifest_is_65(desk: Desk, hub: Hub) -> None:
+    publish(hub, index(child(ONE, platform={"os": "plan9", "architecture": "mips"})))
+    error = desk.refusal(base(hub) + ":v1")
+    assert (error.exit_code, error.code) == (65, "unsupported-manifest")
+
+
+def test_indexes_in_indexes_end(desk: Desk, hub: Hub) -> None:
+    content = publish_chain(hub, 5)
+    assert desk.refusal(f"{base(hub)}:chain").code == "unsupported-manifest"
+    assert content
+
+
+def publish_chain(hub: Hub, length: int) -> bytes:
+    content = ONE
+    for number in range(length):
+        publish(hub, content, f"step{number}")
+        content = index(child(content))
+    publish(hub, content, "chain")
+    return content
+
+
+# -- hosts -------------------------------------------------------------------------------------------------------------
+
+
+def test_https_comes_first_and_plain_http_only_where_it_is_allowed(desk: Desk) -> None:
+    registry = Registry(desk.http, Settings.from_env({"MODELFETCH_ALLOW_HTTP": "reg.lan:5000,bare.lan"}))
+    assert registry.bases("reg.lan:5000") == ("https://reg.lan:5000", "http://reg.lan:5000")
+    assert registry.bases("reg.lan") == ("https://reg.lan",)
+    assert registry.bases("bare.lan") == ("https://bare.lan", "http://bare.lan")
+    assert registry.bases("ghcr.io") == ("https://ghcr.io",)
+    assert registry.bases("docker.io") == ("https://registry-1.docker.io",)
+    assert registry.bases("registry.ollama.ai") == ("https://registry.ollama.ai",)
+
+
+def test_what_a_host_talks_is_found_out_once(desk: Desk, hub: Hub) -> None:
+    publish(hub, ONE)
+    desk.resolve(base(hub) + ":v1")
+    before = desk.http.requests
+    desk.resolve(base(hub) + ":v1")
+    assert desk.http.requests == before + 1
+
+
+def test_a_manifest_that_is_pinned_and_in_the_store_is_known() -> None:
+    uri = parse_uri(f"oci://ghcr.io/fleet/tiny@{Digest.sha256(TWO)}")
+    found = known(Wanted(uri=uri, kind="snapshot"), Settings(), lambda _digest: TWO)
+    assert found is not None
+    assert [a.path for a in found.artifacts] == ["tiny.safetensors", "README.md"]
+    assert found.artifacts[0].locations[0].url.startswith("https://ghcr.io/v2/fleet/tiny/blobs/")
+    assert known(Wanted(uri=uri), Settings(), lambda _digest: None) is None
+    assert known(Wanted(uri=parse_uri("oci://ghcr.io/fleet/tiny:v1")), Settings(), lambda _digest: TWO) is None
+
+
+def test_a_refusal_says_how_to_log_in(desk: Desk, hub: Hub) -> None:
+    publish(hub, ONE)
+    hub.faults.add("/v2/*", Status(code=401), times=None)
+    assert "docker login" in str(desk.refusal(base(hub) + ":v1").hint)
+
+
+def test_a_name_that_hugging_face_guards_points_to_its_page(desk: Desk) -> None:
+    from modelfetch.errors import CredentialsError
+    from modelfetch.http import Headers, Reply
+    from modelfetch.sources.registry import _check
+
+    with pytest.raises(CredentialsError) as caught:
+        _check(
+            Reply(status=401, headers=Headers(), body=b"", url="https://hf.co/v2/a/b/manifests/x"),
+            "hf.co", "a/b", "x", "ollama://hf.co/a/b:x",
+        )  # fmt: skip
+    assert "https://huggingface.co/a/b" in str(caught.value.hint)
+
+
+def test_a_blob_address_is_never_the_redirects(desk: Desk, hub: Hub) -> None:
+    publish(hub, ONE)
+    path = "/v2/fleet/tiny/manifests/v1"
+    hub.faults.add(path, RedirectTo(url=hub.ollama.replace("127.0.0.1", "localhost") + path))
+    assert "127.0.0.1" in desk.resolve(base(hub) + ":v1").artifacts[0].locations[0].url

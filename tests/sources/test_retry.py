@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.errors import ModelfetchError, NotFoundError, RetryLaterError, UnreachableError
+from modelfetch.http.status import RateLimitedError, ServerError
+from modelfetch.sources.facade import in_thread
+from modelfetch.sources.retry import pause, persist
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.mark.parametrize(
+    ("error", "attempt", "seconds"),
+    [
+        (UnreachableError("x"), 1, 1),
+        (UnreachableError("x"), 5, 16),
+        (UnreachableError("x"), 9, 16),
+        (UnreachableError("x", permanent=True), 1, None),
+        (NotFoundError("x"), 1, None),
+        (RateLimitedError("x", retry_after=30), 1, 30),
+        (RateLimitedError("x", retry_after=120), 1, 120),
+        (RateLimitedError("x", retry_after=121), 1, None),
+        (RateLimitedError("x", retry_after=None), 2, 2),
+        (RateLimitedError("x", retry_after=0), 1, 0.2),
+        (ServerError("x", retry_after=7), 1, 7),
+        (RetryLaterError("x", code="lock-timeout"), 1, None),
+    ],
+)
+def test_how_long_the_next_try_waits(error: ModelfetchError, attempt: int, seconds: float | None) -> None:
+    assert pause(error, attempt) == seconds
+
+
+def _persist(failures: list[ModelfetchError], retries: int = 5) -> tuple[str, list[float]]:
+    waits: list[float] = []
+
+    async def call() -> str:
+        if failures:
+            raise failures.pop(0)
+        return "done"
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    return asyncio.run(persist(call, retries=retries, sleep=sleep)), waits
+
+
+def test_five_more_tries_double_their_pauses() -> None:
+    assert _persist([UnreachableError("x")] * 5) == ("done", [1, 2, 4, 8, 16])
+    with pytest.raises(UnreachableError):
+        _persist([UnreachableError("x")] * 6)
+
+
+def test_a_source_gets_a_minute_of_our_own_pauses_however_many_tries_are_left() -> None:
+    with pytest.raises(UnreachableError):
+        _persist([UnreachableError("x")] * 50, retries=50)
+    assert _persist([RateLimitedError("x", retry_after=100)] * 4)[1] == [100] * 4
+
+
+def test_no_retries_means_one_try() -> None:
+    with pytest.raises(UnreachableError):
+        _persist([UnreachableError("x")], retries=0)
+
+
+def _run(work: Callable[[], object], limit: float) -> object:
+    return asyncio.run(in_thread(work, limit=limit))
+
+
+def test_work_in_a_thread_gives_its_result_or_its_exception() -> None:
+    assert _run(lambda: 7, 5) == 7
+    with pytest.raises(ZeroDivisionError):
+        _run(lambda: 1 // 0, 5)
+
+
+def test_work_that_never_ends_holds_up_neither_the_attempt_nor_the_loop() -> None:
+    import threading
+
+    blocked = threading.Event()
+    with pytest.raises(UnreachableError) as caught:
+        _run(lambda: blocked.wait(30), 0.05)
+    assert (caught.value.code, caught.value.permanent) == ("timeout", False)
+    blocked.set()
+
+
+def test_a_cancelled_question_ends_at_once() -> None:
+    import threading
+
+    blocked = threading.Event()
+
+    async def ask() -> None:
+        task = asyncio.create_task(in_thread(lambda: blocked.wait(30), limit=60))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(ask())
+    blocked.set()
