@@ -129,10 +129,6 @@ async def to_path(session: Session, uri: Uri, digest: Digest | None, target: Pat
     ``keep`` leaves the blob in the session's store as well; otherwise the store is a workplace that goes at the end,
     and stays for the next try when the fetch fails.
     """
-    if await asyncio.to_thread(target.is_dir):
-        raise DestinationError(
-            f"{target} is a folder, expected a file's path", code="foreign-file", hint="name the file too"
-        )
     with _disk_errors(target):
         if digest is not None and (there := await asyncio.to_thread(_already, target, uri, digest)):
             return there
@@ -155,7 +151,14 @@ async def to_path(session: Session, uri: Uri, digest: Digest | None, target: Pat
 
 
 def workplace(target: Path) -> Path:
-    """Where a fetch to ``target`` keeps what it has so far: beside it, so that the last step is a rename."""
+    """Where a fetch to ``target`` keeps what it has so far: beside it, so that the last step is a rename.
+
+    Raises:
+        DestinationError: ``target`` is a folder.
+    """
+    if not target.name or target.is_dir():
+        text = f"{target} is a folder, expected a file's path"
+        raise DestinationError(text, code="foreign-file", hint="name the file too")
     return target.with_name(f".{target.name}.modelfetch")
 
 

@@ -99,7 +99,8 @@ def _options(values: dict[str, Any], cache: Path, target: Path | None, make: Any
 
     store = Path(values["store"]) if values["store"] else None
     if target is not None:
-        store = store or workplace(target)
+        work = workplace(target)
+        store = store or work
     names = ("offline", "refresh", "jobs", "connections", "limit_rate", "retries", "lock_timeout")
     return make(root=cache, store=store, **{name: values[name] for name in names})
 

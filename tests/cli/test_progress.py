@@ -1,0 +1,142 @@
+"""What a person or a program sees while work goes on."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+
+import pytest
+
+from modelfetch.cli.render.progress import Bar, Json, Log, Quiet, sentence
+from modelfetch.events import (
+    Event,
+    Notice,
+    Planned,
+    TransferFinished,
+    TransferProgress,
+    TransferRetrying,
+    TransferStarted,
+    Waiting,
+)
+
+MIB = 2**20
+START = TransferStarted(key="k", label="base: x.safetensors", size=1000 * MIB, offset=0, source="hf://a/b")
+END = TransferFinished(
+    key="k", label="base: x.safetensors", size=1000 * MIB, fetched=1000 * MIB, seconds=10.0, digest="sha256:" + "a" * 64
+)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_log_has_one_line_every_few_seconds_for_each_running_file_with_rate_and_eta() -> None:
+    out, clock = io.StringIO(), Clock()
+    log = Log(out, clock=clock, every=5)
+    log(START)
+    for second in range(1, 13):
+        clock.now = second
+        log(TransferProgress(key="k", done=50 * MIB * second))
+        log.tick()
+    log.close()
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 3
+    assert lines[1] == "base: x.safetensors  25 %  250.0 MiB of 1000.0 MiB  50.0 MiB/s  ETA 15s"
+
+
+def test_a_stall_shows_in_the_rate_and_the_lines_go_on() -> None:
+    out, clock = io.StringIO(), Clock()
+    log = Log(out, clock=clock, every=5)
+    log(START)
+    clock.now = 1
+    log(TransferProgress(key="k", done=50 * MIB))
+    clock.now = 60
+    log.tick()
+    log.close()
+    assert "50.0 MiB of 1000.0 MiB" in out.getvalue().splitlines()[-1]
+
+
+def test_the_clock_of_a_log_ticks_by_itself() -> None:
+    out = io.StringIO()
+    log = Log(out, every=0.05)
+    log(START)
+    deadline = time.monotonic() + 5
+    while out.getvalue().count("\n") < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    log.close()
+    assert out.getvalue().count("ETA") >= 2
+
+
+@pytest.mark.parametrize("renderer", [Log, Quiet, Json])
+def test_no_control_character_of_a_server_reaches_the_terminal(renderer: type[Log]) -> None:
+    out = io.StringIO()
+    evil = "\x1b[2J\x07evil\r\nerror: forged"
+    view = renderer(out)
+    view(TransferStarted(key="k", label=evil, size=None, offset=0, source=evil))
+    view(Notice(level="warning", message=evil, hint=evil))
+    view.close()
+    text = out.getvalue()
+    assert "evil" in text
+    assert not any(ord(c) < 0x20 and c != "\n" for c in text)
+    assert "\nerror: forged" not in text
+
+
+def test_json_progress_is_one_object_a_line() -> None:
+    out = io.StringIO()
+    view = Json(out)
+    for event in (Planned(artifacts=1, bytes=5, present=0), START, TransferProgress(key="k", done=7), END):
+        view(event)
+    events = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [e["event"] for e in events] == ["planned", "transfer-started", "transfer-progress", "transfer-finished"]
+    assert events[2]["done"] == 7
+
+
+def test_a_bar_for_each_running_file_and_lines_above_it() -> None:
+    out = io.StringIO()
+    bar = Bar(out)
+    bar(START)
+    bar(TransferProgress(key="k", done=500 * MIB))
+    bar(Notice(level="warning", message="look"))
+    bar(END)
+    bar.close()
+    text = out.getvalue()
+    assert "base: x.safetensors" in text
+    assert "50%" in text
+    assert "warning: look" in text
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (Planned(artifacts=1, bytes=MIB, present=3), "1 file to fetch, 1.0 MiB; 3 already here"),
+        (Planned(artifacts=0, bytes=0, present=3), None),
+        (
+            TransferStarted(key="k", label="l", size=10 * MIB, offset=5 * MIB, source="s"),
+            "l: resuming at 5.0 MiB of 10.0 MiB",
+        ),
+        (TransferStarted(key="k", label="l", size=10, offset=0, source="s"), None),
+        (
+            TransferRetrying(key="k", label="l", reason="reset", delay=0, attempt=0, attempts=5),
+            "l: reset; going on where it stopped",
+        ),
+        (
+            TransferRetrying(key="k", label="l", reason="reset", delay=2, attempt=1, attempts=5),
+            "l: reset; again in 2s (try 1 of 5)",
+        ),
+        (Waiting(key="k", label="l", owner="pid 7", seconds=31), "l: waiting for pid 7 (31s so far)"),
+    ],
+)
+def test_an_event_as_a_sentence(event: Event, text: str | None) -> None:
+    assert sentence(event, verbose=False) == text
+
+
+def test_a_reader_that_went_away_does_not_stop_the_work() -> None:
+    out = io.StringIO()
+    log = Log(out)
+    out.close()
+    log(START)
+    log.close()

@@ -1,0 +1,225 @@
+"""The Python face."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import json
+import os
+import stat
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import modelfetch
+from modelfetch.cli.app import run
+from modelfetch.demo import models as made
+from modelfetch.demo.faults import Stall
+from modelfetch.demo.hub import Hub
+from modelfetch.demo.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VAE = bytes(made.vae().read(0, made.vae().size))
+DIGEST = "sha256:" + hashlib.sha256(VAE).hexdigest()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    with Hub(World()) as running:
+        running.world.hf_repo("a/b", {"x.safetensors": made.vae()})
+        running.world.file("x.safetensors", made.vae())
+        monkeypatch.setenv("HF_ENDPOINT", running.endpoint)
+        monkeypatch.setenv("MODELFETCH_OLLAMA_REGISTRY", running.ollama)
+        monkeypatch.setenv("MODELFETCH_CACHE", str(tmp_path / "cache"))
+        monkeypatch.chdir(tmp_path)
+        yield running
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    path = tmp_path / "m.yaml"
+    entry = {"name": "vae", "kind": "vae", "source": "hf://a/b/x.safetensors", "for": ["comfyui"]}
+    path.write_text(json.dumps({"version": 1, "tier": "t", "models": [entry]}))
+    return path
+
+
+@pytest.mark.usefixtures("hub")
+def test_sync_returns_the_report(manifest: Path, tmp_path: Path) -> None:
+    report = modelfetch.sync(manifest=manifest, root=tmp_path / "models")
+    assert report.raise_for_error() is report
+    assert (tmp_path / "models/comfyui/models/vae/x.safetensors").read_bytes() == VAE
+    assert json.loads(json.dumps(report.as_dict()))["models"][0]["ok"] is True
+
+
+@pytest.mark.usefixtures("hub")
+def test_sync_reports_what_failed_and_raises_it_on_request(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("version: 1\nmodels: [{name: x}]\n")
+    report = modelfetch.sync(manifest=bad, root=tmp_path / "models")
+    assert (report.ok, report.exit_code, report.models) == (False, 78, ())
+    with pytest.raises(modelfetch.ModelfetchError) as raised:
+        report.raise_for_error()
+    assert raised.value.exit_code == 78
+
+
+@pytest.mark.usefixtures("hub")
+def test_sync_works_where_a_loop_is_running(manifest: Path, tmp_path: Path) -> None:
+    async def cell() -> modelfetch.Report:
+        return modelfetch.sync(manifest=manifest, root=tmp_path / "models")
+
+    assert asyncio.run(cell()).ok
+
+
+def test_sync_async_never_blocks_the_callers_loop(hub: Hub, manifest: Path, tmp_path: Path) -> None:
+    hub.faults.add("*", Stall(seconds=0.5), origin="cdn")
+
+    async def main() -> float:
+        worst, last = 0.0, time.monotonic()
+
+        async def tick() -> None:
+            nonlocal worst, last
+            while True:
+                await asyncio.sleep(0.01)
+                now = time.monotonic()
+                worst, last = max(worst, now - last), now
+
+        ticking = asyncio.create_task(tick())
+        assert (await modelfetch.sync_async(manifest=manifest, root=tmp_path / "models")).ok
+        ticking.cancel()
+        return worst
+
+    assert asyncio.run(main()) < 0.4
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_cancelled_task_ends_and_the_next_run_finishes(manifest: Path, tmp_path: Path, hub: Hub) -> None:
+    hub.faults.add("*", Stall(seconds=20), origin="cdn")
+
+    async def main() -> float:
+        task = asyncio.create_task(modelfetch.sync_async(manifest=manifest, root=tmp_path / "models"))
+        await asyncio.sleep(0.6)
+        start = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return time.monotonic() - start
+
+    assert asyncio.run(main()) < 5
+    assert modelfetch.sync(manifest=manifest, root=tmp_path / "models").ok
+
+
+def test_an_option_that_does_not_exist_is_a_type_error() -> None:
+    with pytest.raises(TypeError):
+        modelfetch.sync(tier="8g", colour="blue")
+    with pytest.raises(TypeError):
+        modelfetch.sync(tier="8g", manifest="x.yaml")
+
+
+def test_retrieve_fetches_once_and_then_asks_nobody(hub: Hub, tmp_path: Path) -> None:
+    path = modelfetch.retrieve(f"{hub.files}x.safetensors")
+    assert path.name == "x.safetensors"
+    assert path.is_relative_to(tmp_path / "cache")
+    assert path.read_bytes() == VAE
+    mark = hub.log.mark()
+    assert modelfetch.retrieve(f"{hub.files}x.safetensors") == path
+    assert modelfetch.retrieve(f"{hub.files}x.safetensors", DIGEST) == path
+    assert hub.log.since(mark) == []
+
+
+def test_retrieve_takes_any_uri_and_a_digest(hub: Hub) -> None:
+    assert modelfetch.retrieve("hf://a/b/x.safetensors", modelfetch.Digest.parse(DIGEST)).read_bytes() == VAE
+    with pytest.raises(modelfetch.IntegrityError):
+        modelfetch.retrieve(f"{hub.files}x.safetensors", "sha256:" + "0" * 64)
+    with pytest.raises(modelfetch.UsageError):
+        modelfetch.retrieve("hf://a/b")
+    with pytest.raises(modelfetch.NotFoundError):
+        modelfetch.retrieve(f"{hub.files}none.safetensors")
+    with pytest.raises(ValueError, match="sha256"):
+        modelfetch.retrieve(f"{hub.files}x.safetensors", "md5:00")
+
+
+def test_a_file_that_was_changed_in_the_cache_is_fetched_again(hub: Hub) -> None:
+    path = modelfetch.retrieve(f"{hub.files}x.safetensors", DIGEST)
+    path.chmod(0o644)
+    path.write_bytes(b"damaged")
+    assert modelfetch.retrieve(f"{hub.files}x.safetensors", DIGEST).read_bytes() == VAE
+
+
+def test_fetch_prints_the_path_in_the_cache(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fetch", f"{hub.files}x.safetensors", "-q"]) == 0
+    printed = Path(capsys.readouterr().out.strip())
+    assert printed == modelfetch.retrieve(f"{hub.files}x.safetensors")
+
+
+def test_fetch_to_a_path_makes_an_ordinary_file_and_leaves_nothing_else(hub: Hub, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "here.safetensors"
+    before = os.umask(0o027)
+    try:
+        assert run(["fetch", f"{hub.files}x.safetensors", "-o", str(target), "--digest", DIGEST]) == 0
+    finally:
+        os.umask(before)
+    assert target.read_bytes() == VAE
+    assert (stat.S_IMODE(target.stat().st_mode), target.stat().st_nlink) == (0o640, 1)
+    assert [p.name for p in target.parent.iterdir()] == ["here.safetensors"]
+    mark = hub.log.mark()
+    assert run(["fetch", f"{hub.files}x.safetensors", "-o", str(target), "--digest", DIGEST]) == 0
+    assert hub.log.since(mark) == []
+
+
+def test_fetch_to_a_path_with_a_store_keeps_a_blob_that_shares_nothing(hub: Hub, tmp_path: Path) -> None:
+    target = tmp_path / "here.safetensors"
+    assert run(["fetch", f"{hub.files}x.safetensors", "-o", str(target), "--store", str(tmp_path / "store")]) == 0
+    blob = tmp_path / "store/blobs/sha256" / DIGEST[7:9] / DIGEST[7:]
+    assert blob.read_bytes() == VAE
+    assert not target.samefile(blob)
+    target.write_bytes(b"mine")
+    assert blob.read_bytes() == VAE
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["nonsense"], 2),
+        (["hf://a/b"], 2),
+        (["hf://a/b/x.safetensors", "--digest", "md5:1"], 2),
+        (["http://plain.example/x"], 78),
+        (["hf://a/none/x.safetensors"], 77),
+        (["hf://a/b/none.safetensors"], 66),
+        (["hf://a/b/x.safetensors", "--digest", "sha256:" + "0" * 64], 65),
+        (["hf://a/b/x.safetensors", "--offline"], 69),
+        (["hf://a/b/x.safetensors", "-o", "."], 73),
+    ],
+)
+@pytest.mark.usefixtures("hub")
+def test_fetch_fails_with_its_exit_code_and_a_line(
+    words: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["fetch", *words, "--retries", "0"]) == code
+    err = capsys.readouterr().err
+    assert "error: " in err
+    assert "hint: " in err
+    assert "Traceback" not in err
+
+
+def test_load_manifest_takes_a_path_or_a_text(manifest: Path) -> None:
+    assert modelfetch.load_manifest(manifest).models[0].name == "vae"
+    assert modelfetch.load_manifest(str(manifest)).tier == "t"
+    assert modelfetch.load_manifest(manifest.read_text() + "\n").tier == "t"
+    with pytest.raises(modelfetch.ManifestError) as bad:
+        modelfetch.load_manifest("version: 3\nmodels: 7\n")
+    assert len(bad.value.problems) == 2
+
+
+def test_every_error_has_a_code_an_exit_code_and_says_whether_it_is_permanent() -> None:
+    for name in modelfetch.__all__:
+        kind = getattr(modelfetch, name)
+        if inspect.isclass(kind) and issubclass(kind, modelfetch.ModelfetchError):
+            error = kind([]) if kind is modelfetch.ManifestError else kind("x")
+            assert error.code
+            assert error.exit_code
+            assert error.permanent in (True, False)
