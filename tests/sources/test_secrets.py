@@ -1,4 +1,4 @@
-"""A planted secret is looked for in all that comes out, over every source, every failure and every kind of credential."""
+"""A planted secret is looked for in all that comes out, over every source, failure and kind of credential."""
 
 from __future__ import annotations
 
