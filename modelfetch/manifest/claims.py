@@ -6,7 +6,7 @@ the paths that they gave.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 
 
 class Shape(StrEnum):
-    """What is claimed: one ``FILE``; a ``FOLDER`` that others may fill as well; a ``CACHE`` folder of one repo."""
+    """What is claimed.
+
+    One ``FILE``; a ``FOLDER`` that anything may be unpacked into; a ``TREE``, the folder of one repo, to which other
+    files may be added; a ``CACHE``, the folder of one repo that nothing else may be in.
+    """
 
     FILE = "file"
     FOLDER = "folder"
+    TREE = "tree"
     CACHE = "cache"
 
 
@@ -34,8 +39,8 @@ class Claim:
     """One path below ROOT that a model wants.
 
     Two claims of one path are one and the same thing where they agree: by ``digest`` where both have one, else by
-    ``source``. That is fine between manifests, and within one where both are ``shared`` (a cache's files).
-    A ``CACHE`` claim's ``digest`` is the commit, its ``source`` the repo.
+    ``source``. That is fine between manifests, and within one where both are ``shared`` (files of one repo).
+    The ``digest`` of a ``TREE`` or ``CACHE`` is the commit, its ``source`` the repo.
     """
 
     path: str
@@ -106,10 +111,15 @@ def _file(model: Model, manifest: str, path: str) -> Claim:
     )
 
 
+def _repo_claim(model: Model, manifest: str, folder: str, shape: Shape, source: HfUri) -> Claim:
+    """The folder of one repo, which several models may fill as long as they mean the same commit."""
+    return replace(_claim(model, manifest, folder, shape), source=source.repo, digest=source.commit, shared=True)
+
+
 def _tree_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> Iterator[Claim]:
     """A snapshot as a plain folder: models/diffusers/NAME."""
     folder = f"{consumer}/{FOLDERS[consumer, 'snapshot']}/{model.filename or source.repo.rpartition('/')[2]}"
-    yield _claim(model, manifest, folder, Shape.FOLDER)
+    yield _repo_claim(model, manifest, folder, Shape.TREE, source)
     for spec in model.files or ():
         yield Claim(
             path=f"{folder}/{spec.path}",
@@ -118,6 +128,7 @@ def _tree_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> I
             position=model.position,
             source=f"hf://{source.repo}@{source.revision or 'main'}/{spec.path}",
             digest=str(spec.digest) if spec.digest else None,
+            shared=True,
         )
 
 
@@ -125,16 +136,7 @@ def _cache_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> 
     """A snapshot in Hugging Face cache form: the repo's folder, and the files where the commit is known."""
     cache = "/".join(part for part in (consumer, HF_CACHES[consumer]) if part)
     folder = f"{cache}/models--{(model.cache_as or source.repo).replace('/', '--')}"
-    yield Claim(
-        path=folder,
-        model=model.name,
-        manifest=manifest,
-        position=model.position,
-        shape=Shape.CACHE,
-        source=source.repo,
-        digest=source.commit,
-        shared=True,
-    )
+    yield _repo_claim(model, manifest, folder, Shape.CACHE, source)
     for spec in model.files or () if source.commit else ():
         yield Claim(
             path=f"{folder}/snapshots/{source.commit}/{spec.path}",
@@ -194,7 +196,7 @@ class _Taken:
             above = self.claims.get(parent)
             if above is not None and (why := _inside(claim, above)):
                 return above, why
-        for inner in self.below.get(key, ()) if claim.shape is not Shape.FOLDER else ():
+        for inner in self.below.get(key, ()) if claim.shape in (Shape.FILE, Shape.CACHE) else ():
             if why := _inside(inner, claim):
                 return inner, why
         return None
@@ -205,15 +207,15 @@ def _same_path(claim: Claim, first: Claim) -> str | None:
         return f"which differs from {first.path!r} only by case or Unicode form"
     if claim.may_share(first):
         return None
-    if claim.shape is Shape.CACHE and first.shape is Shape.CACHE:
+    if claim.shape is first.shape and claim.shape in (Shape.TREE, Shape.CACHE):
         both = claim.digest is not None and first.digest is not None
-        return f"the cache folder of another {f'commit, {first.digest}' if both else f'repo, {first.source}'}"
+        return f"the folder of another {f'commit, {first.digest}' if both else f'repo, {first.source}'}"
     return "which is wanted already"
 
 
 def _inside(claim: Claim, above: Claim) -> str | None:
     if above.shape is Shape.FILE:
         return f"which needs {above.path!r} to be a folder, wanted as a file"
-    if above.shape is Shape.FOLDER or claim.shared:
+    if above.shape is not Shape.CACHE or claim.shared:
         return None
     return f"inside of the cache folder {above.path!r}"

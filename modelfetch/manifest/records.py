@@ -12,6 +12,8 @@ from modelfetch.manifest.nodes import Mapping, Node, Scalar, Sequence, describe
 if TYPE_CHECKING:
     from modelfetch.manifest.model import Position
 
+_MERGE = "; YAML 1.2 has no merge keys"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Many:
@@ -64,15 +66,11 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Values:
-    """What was read of a mapping: the good values, where each key stands, and where the mapping does.
-
-    ``whole`` tells that nothing in it was wrong.
-    """
+    """What was read of a mapping: the good values, where each key stands, and where the mapping does."""
 
     position: Position
     values: dict[str, Any]
     keys: dict[str, Position]
-    whole: bool
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a key, the default where it is absent or wrong."""
@@ -96,7 +94,6 @@ class Record:
         if not isinstance(node, Mapping):
             reader.problem(node.position, f"{where or 'manifest'}: expected a mapping, found {describe(node)}")
             return MISSING
-        before = len(reader.problems)
         inside = self._inside(node, where)
         values: dict[str, Any] = {}
         positions: dict[str, Position] = {}
@@ -104,7 +101,7 @@ class Record:
             if entry.key.startswith(EXTENSION):
                 continue
             if (key := self.keys.get(entry.key)) is None:
-                near = reader.suggest(entry.key, self.keys)
+                near = _MERGE if entry.key == "<<" else reader.suggest(entry.key, self.keys)
                 shown = describe(Scalar(position=entry.position, text=entry.key, value=entry.key))
                 reader.problem(
                     entry.position, f"{inside}expected a key of the manifest, found the unknown key {shown}{near}"
@@ -117,8 +114,7 @@ class Record:
         for name, key in self.keys.items():
             if key.required and name not in positions:
                 reader.problem(node.position, f"{inside}expected the key {name!r}, found none")
-        whole = len(reader.problems) == before
-        return Values(position=node.position, values=values, keys=positions, whole=whole)
+        return Values(position=node.position, values=values, keys=positions)
 
     def _inside(self, node: Mapping, where: str) -> str:
         """``models[2] (sdxl-base): `` or ``services.ollama: ``: what messages about keys begin with."""

@@ -16,7 +16,7 @@ from modelfetch.manifest.kinds import (
 )
 from modelfetch.manifest.model import PICKLE_SUFFIXES
 from modelfetch.manifest.paths import collision_key, parents
-from modelfetch.manifest.uri import FileUri, HfUri, OciUri, OllamaUri, shown
+from modelfetch.manifest.uri import FileUri, HfUri, HttpUri, OciUri, OllamaUri, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,21 +137,26 @@ def _single(v: Values, kind: str, source: Uri) -> Iterator[Finding]:
 
 
 def _pickles(v: Values, source: Uri) -> Iterator[Finding]:
-    if v.get("allow_pickle"):
-        return
     needs = f"({' '.join(PICKLE_SUFFIXES)}) can run code when loaded: expected a digest or allow_pickle: true"
-    if v.get("kind") == "snapshot":
-        for entry, at in v.get("files", ()):
-            if is_pickle(entry.get("path", "")) and "digest" not in entry.keys:
-                yield at, f"{entry.get('path')[:80]!r} {needs}"
-        for pattern, at in v.get("include", ()):
-            if is_pickle(pattern):
-                yield at, f"{pattern[:80]!r} {needs}"
-        return
-    if "digest" in v.keys:
-        return
+    found = _pickle_files(v) if v.get("kind") == "snapshot" else _pickle_names(v, source)
+    for at, name in found if not v.get("allow_pickle") else ():
+        yield at, f"{name[:80]!r} {needs}"
+
+
+def _pickle_files(v: Values) -> Iterator[Finding]:
+    """Where a snapshot names pickles without a digest, and which."""
+    for entry, at in v.get("files", ()):
+        if is_pickle(entry.get("path", "")) and "digest" not in entry.keys:
+            yield at, entry.get("path")
+    for pattern, at in v.get("include", ()):
+        if is_pickle(pattern):
+            yield at, pattern
+
+
+def _pickle_names(v: Values, source: Uri) -> Iterator[Finding]:
+    """The first name of a single file without a digest that is a pickle's."""
     names = [("source", upstream_name(source)), ("filename", v.get("filename")), ("path", v.get("path"))]
-    for key, name in names:
-        if name is not None and is_pickle(name):
-            yield v.at(key), f"{name[:80]!r} {needs}"
-            return
+    if isinstance(source, HfUri | HttpUri | FileUri):
+        names.append(("source", source.path))
+    pickles = [(v.at(key), name) for key, name in names if name is not None and is_pickle(name)]
+    yield from pickles[:1] if "digest" not in v.keys else ()

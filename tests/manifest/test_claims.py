@@ -134,9 +134,7 @@ def test_archives_may_be_unpacked_into_one_folder() -> None:
 
 
 def test_two_commits_of_one_repo_in_one_cache_are_refused() -> None:
-    assert f"holds another commit, {COMMIT}" in clash(snapshot("a"), snapshot("b", f"hf://a/b@{OTHER_COMMIT}")).replace(
-        "the cache folder of another commit", "holds another commit"
-    )
+    assert f"the folder of another commit, {COMMIT}" in clash(snapshot("a"), snapshot("b", f"hf://a/b@{OTHER_COMMIT}"))
     assert fine(snapshot("a"), snapshot("b", f"hf://a/b@{OTHER_COMMIT}", "diffrhythm"))
     assert fine(snapshot("a"), snapshot("b", f"hf://a/c@{OTHER_COMMIT}"))
 
@@ -166,7 +164,7 @@ def test_a_revision_by_name_may_turn_out_to_be_the_same_commit() -> None:
 
 
 def test_two_repos_can_not_share_a_cache_folder() -> None:
-    assert "the cache folder of another repo, a/b" in clash(
+    assert "the folder of another repo, a/b" in clash(
         snapshot("a", "hf://a/b"), snapshot("b", "hf://c/d", cache_as="a/b")
     )
     assert fine(snapshot("a"), snapshot("b", f"hf://c/d@{COMMIT}", cache_as="a/b"))
@@ -190,6 +188,16 @@ def test_nothing_else_goes_into_a_cache_folder(path: str) -> None:
 def test_a_cache_may_have_files_beside_its_folders() -> None:
     assert fine(snapshot("a"), placed("b", "hub/models--a--c/x", "whisper"), placed("c", "hub/version.txt", "whisper"))
     assert fine(snapshot("a", consumer="diffrhythm"), placed("b", "x", "diffrhythm"))
+
+
+def test_two_repos_of_one_name_can_not_share_a_plain_folder() -> None:
+    one, other = snapshot("a", "hf://a/sdxl", "comfyui"), snapshot("b", "hf://b/sdxl", "comfyui")
+    assert "found 'comfyui/models/diffusers/sdxl', the folder of another repo, a/sdxl" in clash(one, other)
+    assert fine(one, snapshot("b", "hf://b/sdxl", "comfyui", filename="other"))
+    assert fine(
+        snapshot("a", consumer="comfyui", include="['x/*']"), snapshot("b", consumer="comfyui", include="['y/*']")
+    )
+    assert clash(snapshot("a", consumer="comfyui"), snapshot("b", f"hf://a/b@{OTHER_COMMIT}", "comfyui"))
 
 
 def test_a_plain_snapshot_leaves_room_for_a_file_that_it_does_not_have() -> None:

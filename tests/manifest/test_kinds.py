@@ -200,6 +200,12 @@ def test_other_names_are_judged_by_their_bytes(name: str) -> None:
     assert not is_pickle(name)
 
 
+def test_a_name_that_no_file_can_have_hides_no_pickle() -> None:
+    assert "'a/C:x.pt' (.ckpt .pt .pth .pkl) can run code" in wrong(
+        kind="checkpoint", source="hf://a/b/a/C:x.pt", _for="[comfyui]", filename="x.safetensors"
+    )
+
+
 def test_each_pickle_of_a_snapshot_needs_its_own_digest() -> None:
     keys = {"kind": "snapshot", "source": "hf://a/b", "_for": "[diffrhythm]"}
     assert "'cfm.pt' (.ckpt .pt .pth .pkl) can run code" in wrong(**keys, files="[{path: cfm.pt}]")

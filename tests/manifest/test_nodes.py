@@ -6,17 +6,19 @@ import pytest
 
 from modelfetch.manifest.nodes import MAX_BYTES, MAX_DEPTH, MAX_NODES, Mapping, Scalar, Sequence, parse
 
+from .helpers import problems
+
 
 def found(text: str | bytes) -> list[str]:
     data = text.encode() if isinstance(text, str) else text
-    root, problems = parse(data, "f")
-    assert root is not None or problems
-    return [str(problem).removeprefix("f:") for problem in problems]
+    root, wrong = parse(data, "f")
+    assert root is not None or wrong
+    return [str(problem).removeprefix("f:") for problem in wrong]
 
 
 def root(text: str) -> Mapping:
-    mapping, problems = parse(text.encode(), "f")
-    assert problems == ()
+    mapping, wrong = parse(text.encode(), "f")
+    assert wrong == ()
     assert mapping is not None
     return mapping
 
@@ -84,8 +86,8 @@ def test_a_duplicate_key_is_told_with_both_places() -> None:
 
 
 def test_the_first_of_duplicate_keys_is_kept_so_that_the_rest_can_be_checked() -> None:
-    mapping, problems = parse(b"a: 1\na: 2\n", "f")
-    assert len(problems) == 1
+    mapping, wrong = parse(b"a: 1\na: 2\n", "f")
+    assert len(wrong) == 1
     assert mapping is not None
     assert [entry.value.value for entry in mapping.entries if isinstance(entry.value, Scalar)] == [1]
 
@@ -143,6 +145,11 @@ def test_a_merge_key_merges_nothing() -> None:
     entries = root("a: &x {k: 1}\nb:\n  <<: *x\n").entries
     assert isinstance(entries[1].value, Mapping)
     assert [entry.key for entry in entries[1].value.entries] == ["<<"]
+
+
+def test_a_merge_key_is_unknown_and_the_message_says_why() -> None:
+    (message,) = problems("version: 1\nx-a: &x {vram: 8GiB}\n<<: *x\nmodels: []\n")
+    assert message == "3:1: expected a key of the manifest, found the unknown key '<<'; YAML 1.2 has no merge keys"
 
 
 def test_a_second_document_is_refused() -> None:
