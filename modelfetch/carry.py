@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class Outcome:
     """What came of a plan: what was fetched by artifact URI, the error that ended it (None: none, or never begun).
 
-    ``done`` tells that everything is in place; ``preview`` that nothing was tried.
+    ``done`` tells that everything is in place; ``preview`` that nothing was tried, and then ``here`` the digests that
+    need no transfer.
     """
 
     plan: ModelPlan
@@ -37,6 +38,7 @@ class Outcome:
     error: ModelfetchError | None = None
     done: bool = False
     preview: bool = False
+    here: frozenset[str] = frozenset()
 
 
 async def carry_out(plans: Sequence[ModelPlan], session: Session) -> list[Outcome]:

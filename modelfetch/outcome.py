@@ -53,7 +53,7 @@ def _action(outcome: Outcome, artifact: Artifact, fetched: Fetched | None) -> st
     targets = [t for t in plan.targets if t.placement.artifact == artifact]
     if any(t.needs_bytes for t in targets):
         if outcome.preview:
-            return "would-fetch"
+            return "present" if str(artifact.digest) in outcome.here or artifact.content is not None else "would-fetch"
         return "failed" if outcome.error is not None else "skipped"
     if plan.errors or not targets:
         return "failed" if plan.errors else "present"

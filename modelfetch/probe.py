@@ -35,7 +35,7 @@ async def probe(plans: Sequence[ModelPlan], asked: Collection[str], session: Ses
 
     A model with mirrors is left to the transfer: one that fails is no error while another serves.
     """
-    here = _digests_here(plans, session)
+    here = digests_here(plans, session)
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one(plan: ModelPlan) -> ModelPlan:
@@ -59,7 +59,7 @@ async def probe(plans: Sequence[ModelPlan], asked: Collection[str], session: Ses
     return tuple(await asyncio.gather(*(one(plan) for plan in plans)))
 
 
-def _digests_here(plans: Iterable[ModelPlan], session: Session) -> set[str]:
+def digests_here(plans: Iterable[ModelPlan], session: Session) -> set[str]:
     """The digests of what needs no request: in the store, or under a path that is right already."""
     here: set[str] = set()
     for plan in plans:

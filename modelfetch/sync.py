@@ -13,7 +13,7 @@ from modelfetch.manifest.model import CONSUMERS
 from modelfetch.outcome import describe
 from modelfetch.plan import ModelPlan, clashes, plan_model, require_digests, select
 from modelfetch.preflight import needs, space_problems, writability_problems
-from modelfetch.probe import probe
+from modelfetch.probe import digests_here, probe
 from modelfetch.receipts import read_receipt
 from modelfetch.report import Report, failed
 from modelfetch.resolve import resolve_all
@@ -55,7 +55,8 @@ async def preview_manifests(
     except ModelfetchError as error:
         seconds = time.monotonic() - started
         return failed([error], tier=tier_of(manifests), root=str(session.options.root), seconds=seconds), (), ()
-    outcomes = [Outcome(plan=plan, preview=True) for plan in plans]
+    here = frozenset(await asyncio.to_thread(digests_here, plans, session))
+    outcomes = [Outcome(plan=plan, preview=True, here=here) for plan in plans]
     return _report(manifests, session, outcomes, problems, started), plans, needed
 
 

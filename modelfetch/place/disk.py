@@ -34,16 +34,26 @@ class Disk:
         consumer: Whose folder it is.
         owner: (uid, gid) for directories and copies, never for a shared blob.
         sink: Where warnings go.
+        said: What was warned of already; shared by all that work in one run.
     """
 
-    def __init__(self, root: Path, store: Path, consumer: str, *, owner: tuple[int, int] | None, sink: Sink) -> None:
+    def __init__(
+        self,
+        root: Path,
+        store: Path,
+        consumer: str,
+        *,
+        owner: tuple[int, int] | None,
+        sink: Sink,
+        said: set[tuple[str, str]],
+    ) -> None:
         self._root = root
         self._store = store
         self._consumer = consumer
         self._owner = owner
         self._sink = sink
         self._serial = itertools.count()
-        self._said: set[str] = set()
+        self._said = said
         self._touched: set[Path] = set()
 
     def link(self, blob: Path, target: Path) -> str:
@@ -158,7 +168,7 @@ class Disk:
 
     def _say_no_link(self, blob: Path, target: Path, error: OSError) -> None:
         refused = error.errno in (errno.EPERM, errno.EACCES)
-        kind = "refused" if refused else "impossible"
+        kind = (self._consumer, "refused" if refused else "impossible")
         if kind in self._said:
             return
         self._said.add(kind)
@@ -166,5 +176,5 @@ class Disk:
             whose = f"blob of uid {blob.stat().st_uid}, we are uid {os.geteuid()}"
             message = f"hardlinks to {blob.parent} are refused ({error.strerror}): {whose}"
         else:
-            message = f"{target.parent} takes no hardlinks from {self._store} ({error.strerror})"
+            message = f"{self._root / self._consumer} takes no hardlinks from {self._store} ({error.strerror})"
         self._sink(Notice(level="warning", message=f"{message}; copies are made, which take space of their own"))

@@ -99,6 +99,7 @@ class Placer:
         self._sink = sink
         self._cancel = cancel
         self._examiner = Examiner(root)
+        self._said: set[tuple[str, str]] = set()
 
     def place(self, order: Order) -> None:
         """Judge every path before any is touched, write down what will be made, make it, look again, write the receipt.
@@ -110,7 +111,7 @@ class Placer:
         """
         with _translated(self._root / order.consumer), self._locked(order.consumer):
             receipt = read_receipt(self._store.path, order.consumer)
-            disk = Disk(self._root, self._store.path, order.consumer, owner=self._owner, sink=self._sink)
+            disk = self._disk(order.consumer)
             disk.sweep()
             steps = [self._judge(job, receipt.entries) for job in order.jobs]
             if pending := {step.name: _pending(step, order) for step in steps if step.act in (Act.CREATE, Act.REPLACE)}:
@@ -120,6 +121,9 @@ class Placer:
             disk.sync()
             write_receipt(self._store.path, receipt.merged(entries, order.frozen))
         self._sink(Placed(model=order.model, consumer=order.consumer, paths=len(entries)))
+
+    def _disk(self, consumer: str) -> Disk:
+        return Disk(self._root, self._store.path, consumer, owner=self._owner, sink=self._sink, said=self._said)
 
     @contextmanager
     def _locked(self, consumer: str) -> Iterator[None]:
