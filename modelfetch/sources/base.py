@@ -16,6 +16,7 @@ from modelfetch.errors import (
     NotAModelError,
     UnreachableError,
 )
+from modelfetch.http.types import redact
 from modelfetch.manifest.model import PICKLE_SUFFIXES
 from modelfetch.manifest.paths import safe_name
 
@@ -128,7 +129,7 @@ class Source(ABC, Generic[U]):
         try:
             if offline and uri.scheme != "file":
                 raise UnreachableError(
-                    f"{uri} would have to be asked, and modelfetch is offline",
+                    f"{shown(str(uri))} would have to be asked, and modelfetch is offline",
                     code="offline",
                     permanent=True,
                     hint="pin digests with `modelfetch pin`, or sync once while online",
@@ -147,11 +148,16 @@ def _agree_file(artifact: Artifact, spec: FileSpec | None, wanted: Wanted) -> Ar
     pinned = pin(artifact, spec.digest if spec else None, spec.size if spec else None, wanted)
     if artifact.path.lower().endswith(PICKLE_SUFFIXES) and not pinned.allow_pickle:
         raise NotAModelError(
-            f"{wanted.uri} holds {artifact.path}, a pickle, which runs code when it is loaded",
+            f"{shown(str(wanted.uri))} holds {artifact.path}, a pickle, which runs code when it is loaded",
             code="pickle-not-allowed",
             hint="leave it out by files or include, pin its digest, or say allow_pickle: true",
         )
     return pinned
+
+
+def shown(uri: str) -> str:
+    """A URI as a message shows it: an address loses its query, where some people keep tokens."""
+    return redact(uri) if uri[:4].lower() == "http" else uri
 
 
 def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: Wanted) -> Artifact:
@@ -162,14 +168,14 @@ def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: Wan
     """
     if size is not None and artifact.size is not None and size != artifact.size:
         raise IntegrityError(
-            f"{artifact.uri} has {artifact.size} bytes upstream, the manifest says {size}",
+            f"{shown(artifact.uri)} has {artifact.size} bytes upstream, the manifest says {size}",
             code="size-mismatch",
             hint="the file was changed upstream, or the manifest is wrong; `modelfetch pin` writes what upstream has",
         )
     theirs = artifact.digest
     if digest is not None and theirs is not None and theirs.algorithm == digest.algorithm and theirs != digest:
         raise IntegrityError(
-            f"{artifact.uri} is {theirs} upstream, the manifest says {digest}",
+            f"{shown(artifact.uri)} is {theirs} upstream, the manifest says {digest}",
             hint="the file was changed upstream, or the manifest is wrong; `modelfetch pin` writes what upstream has",
         )
     return replace(

@@ -66,7 +66,7 @@ class CivitaiSource(Source[CivitaiUri]):
         reply = self._http.get(url, headers={"Accept": "application/json"})
         if reply.status == 401:
             raise self._wants_token(uri)
-        check_status(reply, what=uri.text, uri=uri.text)
+        check_status(reply, what="it", uri=uri.text)
         try:
             document = json.loads(reply.body)
         except (ValueError, RecursionError):
@@ -84,7 +84,7 @@ class CivitaiSource(Source[CivitaiUri]):
         with self._http.open("GET", address, headers=FIRST_BYTE) as response:
             self._refuse(response, uri, version)
             if response.status != 416:
-                check_status(response, what=uri.text, uri=uri.text)
+                check_status(response, what="it", uri=uri.text)
             size = total_size(response)
             response.drain()
         return size

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelfetch.errors import UnreachableError
 from modelfetch.events import Notice
+from modelfetch.sources.base import shown
 from modelfetch.sources.choose import at_home, make_source
 from modelfetch.sources.retry import persist
 
@@ -69,7 +70,7 @@ class Sources:
 
         def told(error: ModelfetchError, delay: float) -> None:
             if self._sink is not None:
-                text = f"{wanted.uri}: {error.message}; asking again in {delay:.0f} s"
+                text = f"{shown(str(wanted.uri))}: {error.message}; asking again in {delay:.0f} s"
                 self._sink(Notice(level="info", message=text))
 
         return await persist(

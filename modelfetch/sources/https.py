@@ -12,7 +12,7 @@ from modelfetch.errors import CredentialsError, ModelfetchError, UnreachableErro
 from modelfetch.http import check_status, redact
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HttpUri
-from modelfetch.sources.base import Source, Wanted
+from modelfetch.sources.base import Source, Wanted, shown
 from modelfetch.units import MAX_SIZE
 
 if TYPE_CHECKING:
@@ -39,16 +39,17 @@ class HttpsSource(Source[HttpUri]):
         with self._http.open("GET", uri.url, headers=FIRST_BYTE) as response:
             refuse_login(response, uri.text)
             if response.status != 416:
-                check_status(response, what=uri.text, uri=uri.text)
+                check_status(response, what="the file", uri=uri.text)
             size = total_size(response)
-            name = _basename(uri) or disposition_name(response.headers)
+            name = _name(uri, response.headers)
             response.drain()
         return Resolution(artifacts=(_artifact(uri, name or _nameless(wanted, uri), size),))
 
     def known(self, uri: HttpUri, wanted: Wanted, read_blob: ReadBlob) -> Resolution | None:
         """A file whose digest and size are pinned, and whose address ends in a name."""
-        name = _basename(uri) or wanted.filename
-        if wanted.digest is None or wanted.size is None or not name:
+        last = _basename(uri) or ""
+        name = wanted.filename.rpartition("/")[2] if wanted.filename else last if "." in last else None
+        if wanted.digest is None or wanted.size is None or name is None:
             return None
         return self.agree(wanted, Resolution(artifacts=(_artifact(uri, name, wanted.size),), pinned=True))
 
@@ -62,11 +63,19 @@ def _basename(uri: HttpUri) -> str | None:
     return safe_name(last) if last else None
 
 
+def _name(uri: HttpUri, headers: Mapping[str, str]) -> str | None:
+    """The last part of the address; the server's own name where that looks like none (``/models/123``)."""
+    last = _basename(uri)
+    if last is not None and "." in last:
+        return last
+    return disposition_name(headers) or last
+
+
 def _nameless(wanted: Wanted, uri: HttpUri) -> str:
     if wanted.filename:
         return wanted.filename.rpartition("/")[2]
     raise UnreachableError(
-        f"{uri.text} says no name for the file",
+        f"{shown(uri.text)} says no name for the file",
         code="bad-response",
         permanent=True,
         hint="name it in the manifest: filename: …",
@@ -112,7 +121,7 @@ def refuse_login(response: Response, uri: str, error: ModelfetchError | None = N
     """
     if is_html(response.headers) and _LOGIN.search(urlsplit(response.url).path):
         raise error or CredentialsError(
-            f"{uri} leads to a login page ({redact(response.url)})",
+            f"{shown(uri)} leads to a login page ({redact(response.url)})",
             code="login-page",
             hint="set a token for this host: docs/guides/credentials.md",
         )

@@ -9,13 +9,13 @@ from __future__ import annotations
 import difflib
 import threading
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from modelfetch.artifacts import Artifact, Location, Resolution
 from modelfetch.credentials import hub
-from modelfetch.digests import Digest
+from modelfetch.digests import Digest, new_hasher
 from modelfetch.errors import IntegrityError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http.hops import host_and_port, rewrite
 from modelfetch.manifest.paths import check_relative
@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from modelfetch.sources.base import ReadBlob
 
 T = TypeVar("T")
+
+_LFS_SIZE = 10 * 2**20
+_LFS_SUFFIXES = (
+    *(".7z", ".arrow", ".bin", ".bz2", ".ckpt", ".ftz", ".gguf", ".gz", ".h5", ".joblib", ".lfs", ".mlmodel", ".model"),
+    *(".msgpack", ".npy", ".npz", ".onnx", ".ot", ".parquet", ".pb", ".pickle", ".pkl", ".pt", ".pth", ".rar"),
+    *(".safetensors", ".tar", ".tflite", ".tgz", ".wasm", ".xz", ".zip", ".zst"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +87,8 @@ class HfSource(Source[HfUri]):
         chosen = _choose(repo, uri, wanted)
         if any(file.digest is None for file in chosen):
             chosen = self._look_closer(uri.repo, repo, chosen)
-        if wanted.cached and any(file.digest is None for file in chosen):
+        pinned = {spec.path for spec in wanted.files or () if spec.digest is not None}
+        if wanted.cached and any(file.digest is None and file.path not in pinned for file in chosen):
             raise UnreachableError(
                 f"{self._settings.hf_endpoint} gives no digests for {uri.repo}, and they name the cache's files",
                 code="bad-response",
@@ -94,8 +102,11 @@ class HfSource(Source[HfUri]):
         )
 
     def known(self, uri: HfUri, wanted: Wanted, read_blob: ReadBlob) -> Resolution | None:
-        """Files whose commit and digests are pinned; not for a cache, whose file names only the hub knows."""
-        if uri.commit is None or wanted.cached:
+        """Files whose commit and digests are pinned.
+
+        The names in a cache are the hub's to know; they are worked out from the bytes only where it may not be asked.
+        """
+        if uri.commit is None or (wanted.cached and not self._settings.offline):
             return None
         if uri.path is not None and not wanted.snapshot:
             pins = [(uri.path, wanted.size, wanted.digest)]
@@ -105,8 +116,16 @@ class HfSource(Source[HfUri]):
             return None
         if any(size is None or digest is None for _, size, digest in pins):
             return None
-        files = (HubFile(path=path, size=size, oid=None, sha256=None) for path, size, _ in pins)
-        artifacts = tuple(self._artifact(uri, uri.commit, file) for file in files)
+        files = (
+            HubFile(
+                path=path,
+                size=size,
+                oid=_git_name(path, size, digest, read_blob) if wanted.cached else None,
+                sha256=None,
+            )
+            for path, size, digest in pins
+        )
+        artifacts = tuple(replace(self._artifact(uri, uri.commit, file), digest=None) for file in files)
         return self.agree(wanted, Resolution(artifacts=artifacts, revision=uri.commit, pinned=True))
 
     def _artifact(self, uri: HfUri, commit: str, file: HubFile) -> Artifact:
@@ -246,6 +265,21 @@ def _is_safe(path: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _git_name(path: str, size: int | None, digest: Digest | None, read_blob: ReadBlob) -> str | None:
+    """What git calls a file that lies in the store, if it is one that a repo keeps outside LFS; else None.
+
+    Source: the Hub's default .gitattributes, and its limit of 10 MiB for files outside LFS.
+    """
+    if digest is None or size is None or size >= _LFS_SIZE or path.lower().endswith(_LFS_SUFFIXES):
+        return None
+    content = read_blob(digest)
+    if content is None:
+        return None
+    hasher = new_hasher("git-sha1", len(content))
+    hasher.update(content)
+    return hasher.hexdigest()
 
 
 # -- choosing files ----------------------------------------------------------------------------------------------------

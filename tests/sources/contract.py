@@ -195,6 +195,13 @@ class NetworkContract(Contract):
         own = [entry for entry in hub.log.requests() if entry.origin == case.origin]
         assert not case.secret or any(entry.authorization for entry in own)
 
+    def test_addresses_outlive_the_signed_ones_behind_them(self, case: Case, desk: Desk, hub: Hub) -> None:
+        for artifact in desk.resolve(case.good, **case.wanted).artifacts:
+            for _ in range(2):
+                reply = desk.http.get(artifact.locations[0].url)
+                assert (reply.status, len(reply.body)) == (200, artifact.size)
+                hub.expire_urls()
+
     @pytest.mark.parametrize("kind", list(NONSENSE))
     def test_an_answer_that_is_nonsense_is_a_typed_error(self, case: Case, desk: Desk, hub: Hub, kind: str) -> None:
         if not case.hears_nonsense:

@@ -86,6 +86,23 @@ def test_a_file_whose_address_has_no_name_takes_the_servers(desk: Desk, hub: Hub
     assert desk.resolve(hub.files + "get/").artifacts[0].path == "evil model.bin"
 
 
+def test_an_address_that_ends_in_a_number_takes_the_servers_name_where_it_has_one(desk: Desk, hub: Hub) -> None:
+    hub.world.file("models/123", b"1", disposition='attachment; filename="dream.safetensors"')
+    hub.world.file("models/124", b"1")
+    assert desk.resolve(hub.files + "models/123").artifacts[0].path == "dream.safetensors"
+    assert desk.resolve(hub.files + "models/124").artifacts[0].path == "124"
+
+
+def test_what_stands_behind_a_question_mark_is_in_no_message(desk: Desk, hub: Hub) -> None:
+    hub.world.file("x.bin", b"123")
+    for error in (
+        desk.refusal(hub.files + "none.bin?token=abc"),
+        desk.refusal(hub.files + "x.bin?token=abc", size=4),
+        desk.refusal(hub.files + "?token=abc"),
+    ):
+        assert "abc" not in error.message + str(error.hint)
+
+
 def test_without_any_name_the_manifest_must_give_one(desk: Desk, hub: Hub) -> None:
     hub.world.file("get/", b"123")
     error = desk.refusal(hub.files + "get/")

@@ -354,6 +354,33 @@ def test_a_snapshot_whose_files_are_all_pinned_is_known_unless_a_cache_needs_its
     assert _known(uri, kind="snapshot", files=(*files, FileSpec(path="c.bin", size=2))) is None
 
 
+def test_offline_a_caches_names_are_those_that_git_gives_the_bytes_in_the_store() -> None:
+    config, weights = b"{}", b"w" * 1000
+    files = (
+        FileSpec(path="config.json", size=2, digest=Digest.sha256(config)),
+        FileSpec(path="model.bin", size=1000, digest=Digest.sha256(weights)),
+        FileSpec(path="gone.json", size=3, digest=DIGEST),
+    )
+    wanted = Wanted(uri=parse_uri(f"hf://org/repo@{COMMIT}"), kind="snapshot", files=files, cached=True)
+    store = {Digest.sha256(config): config, Digest.sha256(weights): weights}
+    found = known(wanted, Settings(offline=True), store.get)
+    assert found is not None
+    assert [a.cache_name for a in found.artifacts] == [
+        hashlib.sha1(b"blob 2\0{}", usedforsecurity=False).hexdigest(),
+        None,
+        None,
+    ]
+    assert [a.digest for a in found.artifacts] == [spec.digest for spec in files]
+
+
+def test_a_mirror_without_digests_serves_a_cache_whose_files_are_pinned(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+    _answer(hub, _info(repo))
+    hub.faults.add("*/paths-info/*", Status(code=404), times=None)
+    files = (FileSpec(path="config.json", size=2, digest=Digest.sha256(b"{}")),)
+    (artifact,) = desk.resolve("hf://org/repo", kind="snapshot", files=files, cached=True).artifacts
+    assert (artifact.digest, artifact.size) == (Digest.sha256(b"{}"), 2)
+
+
 @pytest.mark.parametrize("uri", ["hf://org/repo/b.bin", "hf://org/repo@main/b.bin", f"hf://org/repo@{COMMIT}"])
 def test_without_a_commit_or_a_path_the_hub_must_be_asked(uri: str) -> None:
     assert _known(uri, digest=DIGEST, size=5) is None
