@@ -36,7 +36,7 @@ class Sources:
     Args:
         http: The one client; its count of requests includes those that huggingface_hub sends.
         settings: What the environment says.
-        retries: How many more attempts a failure gets that may pass.
+        retries: How many attempts a question gets while its failures may pass.
         sink: Hears when a source has to be asked again.
         sleep: Waits between attempts.
     """
@@ -75,7 +75,7 @@ class Sources:
 
         return await persist(
             lambda: in_thread(lambda: source.resolve(uri, wanted, offline=self._settings.offline), limit=ATTEMPT_LIMIT),
-            retries=self._retries,
+            attempts=self._retries,
             sleep=self._sleep,
             told=told,
         )

@@ -1,10 +1,14 @@
-"""Asking again: when, how often, how long; the waiting itself is passed in."""
+"""Asking again: when, how often, how long; the waiting itself is passed in.
+
+The rules are those of a transfer (`modelfetch.transfer.retry`), for questions that either succeed whole or fail whole.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
 from modelfetch.errors import ModelfetchError, RetryLaterError
+from modelfetch.units import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,32 +23,46 @@ PATIENCE = 60.0
 
 
 def pause(error: ModelfetchError, attempt: int) -> float | None:
-    """Seconds to wait after a failed attempt (counted from 1) before the next one; None: don't.
+    """Seconds to wait after a failed attempt (counted from 1) before the next one; None: asking again can't help.
 
     Own pauses are 1, 2, 4, 8, 16 seconds; where a source names a time, that is what counts.
+
+    Raises:
+        RetryLaterError: The source names a time that is longer than we wait.
     """
+    if error.permanent:
+        return None
+    asked = asked_pause(error)
+    if asked is None:
+        return min(2.0 ** (attempt - 1), 16.0)
+    if asked > LONGEST_PAUSE:
+        raise RetryLaterError(
+            f"{error.message}, and wants to be asked again in {format_seconds(asked)}",
+            code="rate-limited",
+            hint=error.hint or "run it again then: what was fetched is kept",
+            uri=error.uri,
+        )
+    return max(asked, 0.2)
+
+
+def asked_pause(error: ModelfetchError) -> float | None:
+    """Seconds after which a source wants to be asked again; None where it doesn't say."""
     asked: float | None = getattr(error, "retry_after", None)
-    if error.permanent and not isinstance(error, RetryLaterError):
-        return None
-    if error.code == "lock-timeout":
-        return None
-    if asked is not None:
-        return max(asked, 0.2) if asked <= LONGEST_PAUSE else None
-    return min(2.0 ** (attempt - 1), 16.0)
+    return asked
 
 
 async def persist(
     call: Callable[[], Awaitable[T]],
     *,
-    retries: int,
+    attempts: int,
     sleep: Callable[[float], Awaitable[object]],
     told: Callable[[ModelfetchError, float], object] = lambda _error, _delay: None,
 ) -> T:
-    """Await ``call`` until it succeeds, fails for good, or has failed ``retries`` times more than once.
+    """Await ``call`` until it succeeds, fails for good, or has failed ``attempts`` times.
 
     Args:
         call: One attempt.
-        retries: How many more attempts a failure gets.
+        attempts: How many there are at most; at least one is made.
         sleep: Waits so many seconds.
         told: Hears of each failure that is not the last, and of the wait that follows.
 
@@ -59,9 +77,9 @@ async def persist(
             return await call()
         except ModelfetchError as error:
             delay = pause(error, attempt)
-            if delay is None or attempt > retries:
+            if delay is None or attempt >= attempts:
                 raise
-            if getattr(error, "retry_after", None) is None:
+            if asked_pause(error) is None:
                 waited += delay
                 if waited > PATIENCE:
                     raise

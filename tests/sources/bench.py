@@ -27,7 +27,7 @@ class Desk:
     """Asks sources as `sync` does, without ever sleeping; ``waits`` are the pauses it would have made, in seconds."""
 
     settings: Settings
-    retries: int = 2
+    retries: int = 3
     waits: list[float] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     http: Http = field(init=False)
@@ -71,5 +71,5 @@ def environment(hub: Hub, home: Path, **more: str) -> Mapping[str, str]:
     }
 
 
-def desk_for(hub: Hub, home: Path, *, retries: int = 2, **more: str) -> Desk:
+def desk_for(hub: Hub, home: Path, *, retries: int = 3, **more: str) -> Desk:
     return Desk(Settings.from_env(environment(hub, home, **more)), retries=retries)

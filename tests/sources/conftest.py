@@ -28,7 +28,7 @@ def make_desk(hub: Hub, home: Path) -> Iterator[Callable[..., Desk]]:
     """Makes desks with more variables, or another patience."""
     made: list[Desk] = []
 
-    def make(*, retries: int = 2, **more: str) -> Desk:
+    def make(*, retries: int = 3, **more: str) -> Desk:
         made.append(desk_for(hub, home, retries=retries, **more))
         return made[-1]
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
         (NotFoundError("x"), 1, None),
         (RateLimitedError("x", retry_after=30), 1, 30),
         (RateLimitedError("x", retry_after=120), 1, 120),
-        (RateLimitedError("x", retry_after=121), 1, None),
         (RateLimitedError("x", retry_after=None), 2, 2),
         (RateLimitedError("x", retry_after=0), 1, 0.2),
         (ServerError("x", retry_after=7), 1, 7),
@@ -35,7 +34,14 @@ def test_how_long_the_next_try_waits(error: ModelfetchError, attempt: int, secon
     assert pause(error, attempt) == seconds
 
 
-def _persist(failures: list[ModelfetchError], retries: int = 5) -> tuple[str, list[float]]:
+@pytest.mark.parametrize("error", [RateLimitedError("x", retry_after=121), ServerError("x", retry_after=3600)])
+def test_a_wait_beyond_our_patience_is_told_as_75(error: ModelfetchError) -> None:
+    with pytest.raises(RetryLaterError, match="asked again in") as caught:
+        pause(error, 1)
+    assert (caught.value.exit_code, caught.value.code) == (75, "rate-limited")
+
+
+def _persist(failures: list[ModelfetchError], attempts: int = 5) -> tuple[str, list[float]]:
     waits: list[float] = []
 
     async def call() -> str:
@@ -46,24 +52,25 @@ def _persist(failures: list[ModelfetchError], retries: int = 5) -> tuple[str, li
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    return asyncio.run(persist(call, retries=retries, sleep=sleep)), waits
+    return asyncio.run(persist(call, attempts=attempts, sleep=sleep)), waits
 
 
-def test_five_more_tries_double_their_pauses() -> None:
-    assert _persist([UnreachableError("x")] * 5) == ("done", [1, 2, 4, 8, 16])
+def test_five_attempts_in_a_row_double_their_pauses() -> None:
+    assert _persist([UnreachableError("x")] * 4) == ("done", [1, 2, 4, 8])
     with pytest.raises(UnreachableError):
-        _persist([UnreachableError("x")] * 6)
+        _persist([UnreachableError("x")] * 5)
 
 
 def test_a_source_gets_a_minute_of_our_own_pauses_however_many_tries_are_left() -> None:
     with pytest.raises(UnreachableError):
-        _persist([UnreachableError("x")] * 50, retries=50)
+        _persist([UnreachableError("x")] * 50, attempts=50)
     assert _persist([RateLimitedError("x", retry_after=100)] * 4)[1] == [100] * 4
 
 
-def test_no_retries_means_one_try() -> None:
+def test_at_least_one_attempt_is_made() -> None:
+    assert _persist([], attempts=0) == ("done", [])
     with pytest.raises(UnreachableError):
-        _persist([UnreachableError("x")], retries=0)
+        _persist([UnreachableError("x")], attempts=0)
 
 
 def _run(work: Callable[[], object], limit: float) -> object:

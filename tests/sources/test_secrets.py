@@ -94,7 +94,7 @@ def test_a_planted_secret_comes_out_nowhere(
         hub.faults.clear()
         if name != "none":
             hub.faults.add("*", fault, times=None)
-        desk = make_desk(retries=1, **environ)
+        desk = make_desk(retries=2, **environ)
         outcome, text = _all_that_comes_out(desk, uri)
         outcomes.add(outcome)
         assert not [form for form in FORMS if form in text], f"{source}, {name}: {_around(text)}"
