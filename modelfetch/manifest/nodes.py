@@ -148,8 +148,6 @@ def _events(text: str, file: str) -> Iterator[Any]:
         mark = error.problem_mark or error.context_mark or latest
         what = ", ".join(part for part in (error.context, error.problem) if part)
         raise _Fatal(_position(mark, file), f"expected YAML, found a syntax error: {' '.join(what.split())}") from None
-    except _Fatal:
-        raise
     except Exception as error:
         what = " ".join(str(error).split())[:200]
         raise _Fatal(_position(latest, file), f"expected YAML, found what no YAML reader takes: {what}") from None

@@ -49,7 +49,7 @@ def find_tier(name: str, tiers_dir: Path | None = None) -> Path | None:
     """
     if not is_tier_name(name):
         return None
-    return next((file for folder in tier_dirs(tiers_dir) if (file := folder / f"{name}.yaml").is_file()), None)
+    return next((file for folder in tier_dirs(tiers_dir) if _is_file(file := folder / f"{name}.yaml")), None)
 
 
 def list_tiers(tiers_dir: Path | None = None) -> tuple[tuple[str, Path], ...]:
@@ -58,12 +58,20 @@ def list_tiers(tiers_dir: Path | None = None) -> tuple[tuple[str, Path], ...]:
     for folder in tier_dirs(tiers_dir):
         try:
             files = sorted(folder.glob("*.yaml"))
-        except OSError:
+        except (OSError, ValueError):
             continue
         for file in files:
-            if is_tier_name(file.stem) and file.is_file():
+            if is_tier_name(file.stem) and _is_file(file):
                 found.setdefault(file.stem, file)
     return tuple(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; one in a folder that can't be looked into is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -138,6 +138,13 @@ def test_problems_are_an_error_of_code_78_that_can_be_taken_apart() -> None:
     assert [(p.file, p.line, p.column) for p in error.problems] == [("m.yaml", 2, 9), ("m.yaml", 3, 1)]
 
 
+def test_a_file_of_wrong_keys_gets_a_few_suggestions_and_every_problem() -> None:
+    found = problems("version: 1\nmodels: []\n" + "".join(f"tier{i}: 1\n" for i in range(100)))
+    assert len(found) == 100
+    assert found[0].endswith("; did you mean 'tier'?")
+    assert not found[-1].endswith("?")
+
+
 @pytest.mark.parametrize("text", ["version: 1", "{version: 1}", "version: 1\nmodels:\n"])
 def test_models_are_needed(text: str) -> None:
     (message,) = problems(text)

@@ -84,6 +84,12 @@ def test_places_may_be_missing(
     assert list_tiers(tmp_path / "nowhere") == ()
 
 
+@pytest.mark.parametrize("folder", ["x" * 300, "a\0b"])
+def test_a_place_that_can_not_be_looked_into_has_no_tier(places: tuple[Path, Path, Path], folder: str) -> None:
+    assert find_tier("all", Path(folder)) == Path("manifests/all.yaml")
+    assert [name for name, _ in list_tiers(Path(folder))] == ["16g", "32g", "all"]
+
+
 def test_tiers_are_listed_once_each_by_number(places: tuple[Path, Path, Path]) -> None:
     env, _, shipped = places
     (env / "94g.yaml").mkdir()
