@@ -59,6 +59,7 @@ async def perform(
             settings=settings,
             environ=request.environ,
             tier_variable=request.tier_variable,
+            sink=sink,
         )
         tier = choice.tier
         manifests = await asyncio.to_thread(read, choice, settings=settings, environ=request.environ, sink=sink)

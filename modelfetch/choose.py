@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelfetch.errors import ManifestError, Problem, SettingError, UsageError
-from modelfetch.events import Sink, discard
+from modelfetch.events import Notice, Sink, discard
+from modelfetch.gpu import auto_tier
 from modelfetch.manifest.load import load_manifest
 from modelfetch.manifest.tiers import find_tier, list_tiers, normalise_tier
 from modelfetch.overrides import apply_overrides
+from modelfetch.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
     from modelfetch.manifest.model import Manifest
     from modelfetch.settings import Settings
+
+
+AUTO = "auto"
+"""The tier's name that leaves the choice to the GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,19 +40,21 @@ def choose(
     settings: Settings,
     environ: Mapping[str, str],
     tier_variable: str | None = None,
+    sink: Sink = discard,
 ) -> Choice:
     """Which files to read.
 
     Args:
-        tier: The tier asked for, by argument or by variable.
+        tier: The tier asked for, by argument or by variable; ``auto`` asks the GPU.
         manifests: Manifest files asked for; they win over a tier that a variable named.
         settings: Where tiers are looked for.
-        environ: For ``GPU_VRAM_DEFAULT``, asked when nothing else was said.
+        environ: For ``GPU_VRAM_DEFAULT``, asked when nothing else was said, and for what ``auto`` goes by.
         tier_variable: The variable that named ``tier``, None when the caller did.
+        sink: Hears what ``auto`` chose.
 
     Raises:
         UsageError: The caller's tier does not exist, or nothing was asked for.
-        SettingError: A variable's tier does not exist.
+        SettingError: A variable's tier does not exist; there is no GPU for ``auto``, or none that a tier fits.
     """
     if manifests:
         return Choice(tier=None, files=tuple(manifests))
@@ -54,6 +62,8 @@ def choose(
         tier, tier_variable = normalise_tier(default), "GPU_VRAM_DEFAULT"
     if tier is None:
         raise UsageError("no tier and no manifest was named", hint=f"--tier NAME, one of: {_names(settings)}")
+    if tier == AUTO:
+        tier = _auto(settings, environ, sink)
     path = find_tier(tier, settings.tiers_dir)
     if path is not None:
         return Choice(tier=tier, files=(path,))
@@ -90,21 +100,31 @@ def read(
             manifest,
             environ,
             allow_http=settings.allows_http,
-            other_tiers=lambda: _shipped(settings),
+            other_tiers=lambda: (other for _, other in all_tiers(settings)),
             sink=sink,
         )
         for manifest in found
     )
 
 
-def _shipped(settings: Settings) -> Iterator[Manifest]:
-    for _, path in list_tiers(settings.tiers_dir):
+def all_tiers(settings: Settings) -> Iterator[tuple[str, Manifest]]:
+    """The tiers that can be read, by name; another tier's faults are not this run's."""
+    for name, path in list_tiers(settings.tiers_dir):
         try:
-            yield load_manifest(
-                path, allow_http=settings.allows_http, find_tier=lambda name: find_tier(name, settings.tiers_dir)
+            yield (
+                name,
+                load_manifest(
+                    path, allow_http=settings.allows_http, find_tier=lambda other: find_tier(other, settings.tiers_dir)
+                ),
             )
         except ManifestError:
-            continue  # another tier's faults are not this run's
+            continue
+
+
+def _auto(settings: Settings, environ: Mapping[str, str], sink: Sink) -> str:
+    chosen = auto_tier(all_tiers(settings), environ)
+    sink(Notice(level="info", message=f"{chosen.gpu}, {format_size(chosen.usable)} usable: tier {chosen.tier}"))
+    return chosen.tier
 
 
 def _names(settings: Settings) -> str:

@@ -11,12 +11,17 @@ from modelfetch.manifest.tiers import find_tier, list_tiers
 from modelfetch.status import status_of
 
 if TYPE_CHECKING:
+    from modelfetch.manifest.model import Model
+    from modelfetch.report import ModelReport
     from modelfetch.session import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierLine:
-    """One tier; sizes in bytes: ``bytes`` of all files as far as they are known, ``present`` of those in place."""
+    """One tier; sizes in bytes: ``bytes`` of all files as far as they are known, ``present`` of those in place.
+
+    ``open`` counts the models of which a size is not known before their source was asked.
+    """
 
     name: str
     vram: int | None
@@ -26,6 +31,7 @@ class TierLine:
     bytes: int
     present: int
     auto: bool
+    open: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, as the contract has it."""
@@ -57,6 +63,7 @@ def list_lines(
             errors.append(error)
             continue
         report, _ = status_of([manifest], session)
+        sizes = [_sizes(model, found) for model, found in zip(manifest.models, report.models, strict=True)]
         files = {a.digest or a.uri: a for model in report.models for a in model.artifacts}.values()
         lines.append(
             TierLine(
@@ -65,9 +72,20 @@ def list_lines(
                 usable=manifest.usable,
                 services=tuple(service.name for service in manifest.services),
                 models=tuple(model.name for model in manifest.models),
-                bytes=sum(a.size or 0 for a in files),
+                bytes=sum(size or 0 for size in {name: s for known in sizes for name, s in known.items()}.values()),
                 present=sum(a.size or 0 for a in files if a.action == "present"),
                 auto=name == auto,
+                open=sum(None in known.values() for known in sizes),
             )
         )
     return tuple(sorted(lines, key=lambda line: (line.vram or 0, line.name))), tuple(errors)
+
+
+def _sizes(model: Model, found: ModelReport) -> dict[str, int | None]:
+    """The size of each file of a model by what names its bytes: as resolved, else as the manifest pins it."""
+    unasked = len(found.artifacts) == 1 and found.artifacts[0].uri == str(model.source)
+    if not (unasked and found.artifacts[0].action == "missing"):
+        return {a.digest or a.uri: a.size for a in found.artifacts}
+    if model.files is not None:
+        return {str(file.digest or f"{model.source}/{file.path}"): file.size for file in model.files}
+    return {str(model.digest or model.source): model.size}

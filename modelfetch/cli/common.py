@@ -37,7 +37,7 @@ def request_from(ctx: click.Context) -> Request:
     from modelfetch.session import Options
 
     values = ctx.params
-    tier, variable, manifests = _which(ctx)
+    tier, variable, manifests = which(ctx)
     options = Options(
         root=Path(values["root"]),
         store=Path(values["store"]) if values.get("store") else None,
@@ -56,7 +56,7 @@ def request_from(ctx: click.Context) -> Request:
     return Request(options=options, tier=tier, manifests=manifests, tier_variable=variable)
 
 
-def _which(ctx: click.Context) -> tuple[str | None, str | None, tuple[Path, ...]]:
+def which(ctx: click.Context) -> tuple[str | None, str | None, tuple[Path, ...]]:
     """The tier, the variable that gave it, and the manifest files, with the contract's precedence."""
     tier, manifests = ctx.params.get("tier"), tuple(Path(file) for file in ctx.params.get("manifests", ()))
     tier_said = _is_said(ctx, "tier")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from modelfetch.cli import options
 from modelfetch.cli.render.errors import show_errors
-from modelfetch.cli.render.text import table
-from modelfetch.errors import exit_code_of
+from modelfetch.cli.render.text import plain, table
+from modelfetch.errors import SettingError, exit_code_of
 from modelfetch.units import format_size
 
 if TYPE_CHECKING:
+    from modelfetch.settings import Settings
     from modelfetch.tiers import TierLine
 
 
@@ -30,23 +32,50 @@ def command(root: str, store: str | None, *, as_json: bool) -> int:
     from modelfetch.tiers import list_lines
 
     given = Options(root=Path(root), store=Path(store) if store else None)
-    lines, errors = list_lines(Session(given, Settings.from_env(os.environ)))
-    text = json.dumps({"tiers": [line.as_dict() for line in lines]}) if as_json else _table(lines)
+    settings = Settings.from_env(os.environ)
+    auto, why = _auto(settings)
+    lines, errors = list_lines(Session(given, settings), auto=auto)
+    text = json.dumps({"tiers": [line.as_dict() for line in lines]}) if as_json else _text(lines, why)
     print(text)  # noqa: T201 - data goes to stdout
     show_errors(errors)
     return exit_code_of(errors)
 
 
-def _table(lines: tuple[TierLine, ...]) -> str:
-    rows: list[tuple[Any, ...]] = [
+def _auto(settings: Settings) -> tuple[str | None, str]:
+    """The tier that ``auto`` would choose here, and a line that says why it or none."""
+    from modelfetch.choose import all_tiers
+    from modelfetch.gpu import auto_tier
+
+    try:
+        chosen = auto_tier(all_tiers(settings), os.environ)
+    except SettingError as error:
+        return None, f"auto: {error.message}"
+    return chosen.tier, f"* auto: {chosen.gpu}, {format_size(chosen.usable)} usable"
+
+
+def _text(lines: tuple[TierLine, ...], why: str) -> str:
+    """The table, then which models each tier has."""
+    rows: list[tuple[str, ...]] = [
         (
             line.name + (" *" if line.auto else ""),
             format_size(line.vram) if line.vram else "-",
             ", ".join(line.services) or "-",
-            ", ".join(line.models),
-            format_size(line.bytes),
+            str(len(line.models)),
+            ("over " if line.open else "") + format_size(line.bytes),
             format_size(line.present),
         )
         for line in lines
     ]
-    return table(("TIER", "VRAM", "SERVICES", "MODELS", "SIZE", "PRESENT"), rows, right=(1, 4, 5))
+    head = ("TIER", "VRAM", "SERVICES", "MODELS", "SIZE", "PRESENT")
+    parts = [table(head, rows, right=(1, 3, 4, 5)), ""]
+    for line in lines:
+        parts += textwrap.wrap(
+            plain(f"{line.name}: {', '.join(line.models) or '-'}"),
+            width=100,
+            subsequent_indent="    ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+    if any(line.open for line in lines):
+        parts += ["", "over: some sizes are known only once their source was asked (`modelfetch plan`)"]
+    return "\n".join([*parts, "", plain(why)])

@@ -129,7 +129,7 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable(
         name="OLLAMA_GPU_OVERHEAD",
-        default="53687091",
+        default="53477376",
         comment=(
             "Bytes of each GPU that Ollama leaves alone: what the tier gives to nobody. Ollama subtracts it from what\n"
             "is free when it loads, so the shares of services that are loaded already must not be counted again."
