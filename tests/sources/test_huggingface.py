@@ -31,7 +31,11 @@ API = "/api/models/org/repo*"
 
 @pytest.fixture
 def repo(hub: Hub) -> HfRepo:
-    return hub.world.hf_repo("org/repo", FILES, refs={"v1.0": {"old.txt": b"old"}, "refs/pr/3": {"pr.txt": b"pr"}})
+    return hub.world.hf_repo(
+        "org/repo",
+        FILES,
+        refs={"v1.0": {"old.txt": b"old"}, "refs/pr/3": {"pr.txt": b"pr"}, "a/b": {"slash.txt": b"s"}},
+    )
 
 
 class TestHf(NetworkContract):
@@ -69,6 +73,7 @@ def test_addresses_and_names_hold_the_commit(desk: Desk, repo: HfRepo, hub: Hub)
 
 def test_a_branch_a_tag_a_pull_request_and_a_commit_are_revisions(desk: Desk, repo: HfRepo) -> None:
     assert desk.resolve("hf://org/repo@v1.0/old.txt").revision == repo.refs["v1.0"]
+    assert desk.resolve("hf://org/repo@a%2Fb/slash.txt").revision == repo.refs["a/b"]
     assert desk.resolve("hf://org/repo@refs/pr/3/pr.txt").revision == repo.refs["refs/pr/3"]
     pinned = desk.resolve(f"hf://org/repo@{repo.main}/config.json")
     assert (pinned.revision, pinned.pinned) == (repo.main, True)
