@@ -90,6 +90,12 @@ VARIABLES: tuple[Variable, ...] = (
         group=MODELS,
     ),
     Variable(
+        name="OLLAMA_CHAT_MODEL",
+        default="qwen2.5:0.5b",
+        comment="The one that the frontends offer first.",
+        group=MODELS,
+    ),
+    Variable(
         name="OLLAMA_EMBEDDING_MODEL",
         default="nomic-embed-text",
         comment="The embedding model of the frontends; ollama-init fetches it beside OLLAMA_AUTO_PULL_MODEL.",
