@@ -81,7 +81,9 @@ class Body:
             pieces = _after_judgement(pieces, response, self._judge_head)
         sock = response.socket()
         if sock is not None and segment.left >= WORTH_A_PUMP:
-            self._take(memoryview(next(pieces, b"")))
+            first = next(pieces, b"")
+            self._take(memoryview(first))
+            self._context.limiter.take(len(first), self._cancel)
             pump = Pump(self._context, response, sock, floor=self._floor, cancel=self._cancel, progress=self._progress)
             self._through_ring(pump) if self._alone else self._straight(pump)
         else:

@@ -75,6 +75,9 @@ class Download:
             OSError: The disk refused.
         """
         partial = self._order.partial
+        identity = self._identity()
+        if not self._order.decided and partial.total and not (identity and identity.validator):
+            partial.distrust()  # nothing tells whether the source still has the version that these bytes are of
         for _ in range(_MOST_RESTARTS + 1):
             try:
                 while not partial.is_complete():

@@ -133,7 +133,7 @@ class _Job:
         seconds = self._context.tuning.clock() - self._started
         fetched = Fetched(
             blob=blob,
-            action="resumed" if self._trusted else "fetched",
+            action="resumed" if self._trusted and self._progress.received < blob.size else "fetched",
             bytes_fetched=self._progress.received,
             served_by=served_by,
         )
@@ -195,11 +195,6 @@ class _Job:
                 self._cancel.check()
 
     def _begin(self, partial: Partial, location: Location) -> None:
-        known = partial.identity
-        same = known is not None and (known.uri, known.url) == (location.uri, location.url)
-        if self._artifact.digest is None and partial.total and not (same and known and known.validator):
-            partial.distrust()
-            self._trusted = 0
         self._context.sink(
             TransferStarted(
                 key=self._key, label=self._label, size=partial.size, offset=partial.total, source=location.uri

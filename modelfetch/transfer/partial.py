@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
+_STEP = CHUNK // 4
+"""Bytes after which the journal speaks for a chunk that is not done yet: what a kill may cost a connection."""
+
+
 class Partial:
     """The partial file of one artifact. Its owner holds the lock of its key; connections write to it by `Lane`.
 
@@ -253,21 +257,23 @@ class Lane:
         self._partial.prefix.feed(offset, data)
         self._hashed = offset
         while data:
-            end = (self._chunk + 1) * CHUNK
-            part = data[: end - self._hashed]
+            edge = (self._hashed // _STEP + 1) * _STEP
+            part = data[: edge - self._hashed]
             if self._state is not None:
                 self._state.update(part)
             self._hashed += len(part)
             data = data[len(part) :]
-            if self._hashed == end:
-                self._end_chunk()
+            if self._hashed == edge:
+                self._mark()
 
-    def _end_chunk(self) -> None:
+    def _mark(self) -> None:
+        """Speak for what was hashed of the chunk so far; at its end, go on to the next one."""
+        length = self._hashed - self._chunk * CHUNK
         if self._state is not None:
-            length = self._hashed - self._chunk * CHUNK
             self._ready.append(Mark(chunk=self._chunk, length=length, xxh3=self._state.hexdigest()))
-        self._chunk += 1
-        self._state = xxhash.xxh3_64()
+        if length == CHUNK:
+            self._chunk += 1
+            self._state = xxhash.xxh3_64()
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write bytes at their place."""
@@ -276,7 +282,7 @@ class Lane:
     def done(self, end: int) -> None:
         """All bytes up to here were hashed and written."""
         if end == self._partial.size == self._hashed and self._state is not None and end > self._chunk * CHUNK:
-            self._end_chunk()
+            self._mark()
         marks = tuple(mark for mark in self._ready if mark.span[1] <= end)
         self._ready = [mark for mark in self._ready if mark.span[1] > end]
         start, self.position = self.position, end

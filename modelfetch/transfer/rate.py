@@ -45,7 +45,9 @@ class Limiter:
             return
         with self._lock:
             now = self._clock()
-            self._next = max(self._next, now - _BURST) + count / self.rate
+            # A sleep that lasts too long is made up for, but not the time in which nobody wanted anything.
+            begin = now if self._next == 0.0 else max(self._next, now - _BURST)
+            self._next = begin + count / self.rate
             delay = self._next - now
         if delay > 0 and cancel.wait(delay):
             cancel.check()

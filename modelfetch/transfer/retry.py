@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 _SOME = 64 * 1024
 """An attempt that brought so many bytes is followed by the next at once."""
-_BREATH = 0.1
 
 
 @dataclass(slots=True)
@@ -49,7 +48,7 @@ class Attempts:
             raise error
         if gained > 0:
             self.failed, self._idle = 0, 0.0
-            delay = 0.0 if gained >= _SOME else _BREATH
+            delay = 0.0 if gained >= _SOME else self.tuning.breath
         else:
             self.failed += 1
             self._idle += spent

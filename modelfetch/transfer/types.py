@@ -42,6 +42,7 @@ class Tuning:
     floor_seconds: float = 60.0
     backoff_first: float = 1.0
     backoff_most: float = 16.0
+    breath: float = 0.1
     source_seconds: float = 60.0
     retry_after_most: float = 120.0
     small: int = 4 * 2**20

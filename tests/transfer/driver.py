@@ -1,0 +1,72 @@
+"""A process that fetches one file: for tests that kill it, stop it, or run eight of it.
+
+Usage: driver.py STORE URL DIGEST|- SIZE|- [KEY=VALUE …]; the keys are those of `Tuning`, `Pace` and `Options`, and
+``noflock=1`` makes flock do nothing. It prints one JSON object, and exits as the command would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import signal
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from modelfetch.artifacts import Artifact, Location
+from modelfetch.cancel import Cancel
+from modelfetch.digests import Digest
+from modelfetch.errors import ModelfetchError
+from modelfetch.http import Http, Timeouts
+from modelfetch.store import Store
+from modelfetch.store.locks import Pace
+from modelfetch.transfer import Engine, Options, Tuning
+from tests.transfer.world import PACE, quick
+
+
+def _chosen(kind: type, given: dict[str, str]) -> dict[str, Any]:
+    names = {f.name for f in fields(kind)}
+    return {name: json.loads(value) for name, value in given.items() if name in names}
+
+
+def main(arguments: list[str]) -> int:
+    store, url, digest, size, *rest = arguments
+    given = dict(pair.split("=", 1) for pair in rest)
+    if given.get("noflock"):
+        fcntl.flock = lambda _fd, _operation: None  # type: ignore[assignment]
+    cancel = Cancel()
+    signal.signal(signal.SIGTERM, lambda _n, _f: cancel.set(code="terminated", exit_code=143))
+    signal.signal(signal.SIGINT, lambda _n, _f: cancel.set())
+    artifact = Artifact(
+        uri=url,
+        path=given.get("path", "file.bin"),
+        size=None if size == "-" else int(size),
+        digest=None if digest == "-" else Digest.parse(digest),
+        locations=(Location(uri=url, url=url),),
+    )
+    tuning: Tuning = replace(quick(), pace=replace(PACE, **_chosen(Pace, given)), **_chosen(Tuning, given))
+    try:
+        print(
+            json.dumps(asyncio.run(_fetch(Path(store), artifact, tuning, Options(**_chosen(Options, given)), cancel)))
+        )
+    except ModelfetchError as error:
+        print(json.dumps({"code": error.code, "message": error.message}))
+        return error.exit_code
+    return 0
+
+
+async def _fetch(path: Path, artifact: Artifact, tuning: Tuning, options: Options, cancel: Cancel) -> dict[str, Any]:
+    http = Http(timeouts=Timeouts(connect=5.0, headers=30.0, idle=10.0))
+    engine = Engine(http=http, store=Store(path), options=options, cancel=cancel, tuning=tuning)
+    try:
+        fetched = await engine.fetch(artifact, label=artifact.path)
+        await engine.close()
+    finally:
+        http.close()
+    return {"action": fetched.action, "bytes_fetched": fetched.bytes_fetched, "digest": str(fetched.blob.digest)}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,181 @@
+"""Processes that are killed, stopped or terminated: what they had is used, and nothing wrong is ever kept."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from modelfetch.store.chunks import CHUNK
+from modelfetch.transfer.journal import parse_journal
+from tests.transfer.processes import finish, start, wait_for
+from tests.transfer.server import Conn, Origin, Request, head
+from tests.transfer.world import World, payload
+
+DATA = payload(3 * CHUNK + 5_000_000, seed=3)
+
+
+def paced(conn: Conn, request: Request, origin: Origin) -> None:
+    """About 60 MB per second, so that there is a middle to be killed in."""
+    status, fields, start_at, end = origin.fields(request)
+    conn.send(head(status, fields))
+    for at in range(start_at, end, 300_000):
+        piece = origin.data[at : min(at + 300_000, end)]
+        conn.send(piece)
+        origin.count(len(piece))
+        if origin.stop.wait(0.005):
+            return
+
+
+def test_a_killed_process_loses_at_most_a_chunk_per_connection(world: World) -> None:
+    random_ = random.Random(5)
+    connections, kills = 2, 0
+    with Origin(DATA, default=paced) as origin:
+        while kills < 6:
+            sent = origin.sent
+            process = start(world.root / "store", origin.url, DATA, f"connections={connections}")
+            goal = sent + random_.randrange(1_000_000, 12_000_000)
+            wait_for(lambda goal=goal, process=process: origin.sent >= goal or process.poll() is not None)  # type: ignore[misc]
+            if process.poll() is not None:
+                break
+            process.kill()
+            process.communicate()
+            kills += 1
+            assert not list(world.store.blobs())
+        code, result = finish(start(world.root / "store", origin.url, DATA))
+        assert (code, result["action"]) == (0, "resumed")
+        (blob,) = world.store.blobs()
+        assert blob.path.read_bytes() == DATA
+        in_flight = 8_000_000  # what the sockets held when a process was killed was sent, but never received
+        assert origin.sent - len(DATA) <= kills * (connections * CHUNK + in_flight)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_within_a_second_and_keeps_what_it_has(world: World, number: int, code: int) -> None:
+    with Origin(DATA, default=paced) as origin:
+        process = start(world.root / "store", origin.url, DATA)
+        wait_for(lambda: origin.sent > 5_000_000)
+        sent, before = origin.sent, time.monotonic()
+        process.send_signal(number)
+        exit_code, _ = finish(process)
+        assert exit_code == code
+        assert time.monotonic() - before < 1.0
+        kept = sum(mark.length for mark in _journal(world).values())
+        assert kept > 1_000_000
+        assert finish(start(world.root / "store", origin.url, DATA))[0] == 0
+        assert world.fetch(data=DATA).action == "present"
+        assert origin.sent - sent <= len(DATA) - kept + 8_000_000
+
+
+def test_a_signal_ends_a_wait_for_headers_and_for_a_connection(world: World) -> None:
+    def silent(_conn: Conn, _request: Request, origin: Origin) -> None:
+        origin.stop.wait(30)
+
+    with Origin(DATA, default=silent) as origin:
+        process = start(world.root / "store", origin.url, DATA)
+        wait_for(lambda: bool(origin.requests))
+        before = time.monotonic()
+        process.terminate()
+        assert finish(process)[0] == 143
+        assert time.monotonic() - before < 1.0
+
+
+def _journal(world: World) -> dict[int, object]:
+    (path,) = (world.root / "store" / "ingest").glob("*.json")
+    return dict(parse_journal(path.read_bytes()).marks)
+
+
+def _interrupted(world: World, origin: Origin) -> Path:
+    """A partial with two chunks done and a third begun."""
+    process = start(world.root / "store", origin.url, DATA, "connections=1")
+    wait_for(lambda: origin.sent > 2 * CHUNK + 4_000_000)
+    process.terminate()
+    assert finish(process)[0] == 143
+    part = world.partial()
+    assert part is not None
+    return part
+
+
+@pytest.fixture(scope="module")
+def left_over(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
+    """The bytes of a partial file and of its journal; the port in it is not that of the next origin."""
+    world = World(root=tmp_path_factory.mktemp("left"))
+    with Origin(DATA, default=paced) as origin:
+        part = _interrupted(world, origin)
+        return part.read_bytes(), part.with_suffix(".json").read_bytes()
+
+
+def _resume(world: World, part: bytes, journal: bytes) -> tuple[int, str]:
+    """Bytes fetched by a run that finds this, and what it called it."""
+    from modelfetch.digests import Digest
+
+    folder = world.store.folder("ingest")
+    name = Digest.sha256(DATA).hex
+    (folder / f"{name}.part").write_bytes(part)
+    (folder / f"{name}.json").write_bytes(journal)
+    with Origin(DATA) as origin:
+        fetched = world.fetch(origin, data=DATA)
+    assert fetched.blob.path.read_bytes() == DATA
+    assert not list(folder.iterdir())
+    return fetched.bytes_fetched, fetched.action
+
+
+def test_what_was_there_is_not_fetched_again(world: World, left_over: tuple[bytes, bytes]) -> None:
+    part, journal = left_over
+    fetched, action = _resume(world, part, journal)
+    assert action == "resumed"
+    assert fetched == len(DATA) - sum(mark.length for mark in parse_journal(journal).marks.values())
+    assert fetched < len(DATA) - 2 * CHUNK
+
+
+def test_a_flipped_bit_in_a_chunk_costs_that_chunk(world: World, left_over: tuple[bytes, bytes]) -> None:
+    part, journal = left_over
+    honest, _ = _resume(world, part, journal)
+    damaged = bytearray(part)
+    damaged[CHUNK + 777] ^= 4
+    World.store.fget(world).remove(next(world.store.blobs()).digest)  # type: ignore[attr-defined]
+    fetched, _ = _resume(world, bytes(damaged), journal)
+    assert fetched == honest + CHUNK
+
+
+def test_a_torn_journal_costs_what_it_no_longer_says(world: World, left_over: tuple[bytes, bytes]) -> None:
+    part, journal = left_over
+    lines = journal.splitlines(keepends=True)
+    torn = b"".join(lines[:2]) + lines[2][:20]
+    fetched, action = _resume(world, part, torn)
+    assert (fetched, action) == (len(DATA) - CHUNK // 4, "resumed")
+
+
+@pytest.mark.parametrize(
+    "journal", [b"", b"\x00" * 500, b"[]\n{}\n", b'{"chunk":0,"length":16777216,"xxh3":"00"}\n', b"{" * 100_000]
+)
+def test_a_garbage_journal_costs_all_that_it_covered_and_no_more(
+    world: World, left_over: tuple[bytes, bytes], journal: bytes
+) -> None:
+    assert _resume(world, left_over[0], journal) == (len(DATA), "fetched")
+
+
+def test_a_truncated_partial_costs_what_is_gone(world: World, left_over: tuple[bytes, bytes]) -> None:
+    part, journal = left_over
+    assert _resume(world, part[: CHUNK + 5], journal) == (len(DATA) - CHUNK, "resumed")
+
+
+def test_a_partial_that_is_longer_than_the_file_is_cut(world: World, left_over: tuple[bytes, bytes]) -> None:
+    part, journal = left_over
+    longer = part.ljust(len(DATA) + CHUNK, b"x")
+    beyond = {"chunk": 7, "length": 5, "xxh3": "0" * 16}
+    assert _resume(world, longer, journal + json.dumps(beyond).encode())[1] == "resumed"
+
+
+def test_a_journal_that_vouches_for_wrong_bytes_costs_a_second_try(world: World) -> None:
+    """The xxh3 fits, the bytes are another file's: the final digest decides, and all of it is fetched again."""
+    import xxhash
+
+    wrong = payload(CHUNK, seed=99)
+    mark = {"chunk": 0, "length": CHUNK, "xxh3": xxhash.xxh3_64_hexdigest(wrong)}
+    fetched, action = _resume(world, wrong, json.dumps(mark).encode())
+    assert (fetched, action) == (2 * len(DATA) - CHUNK, "fetched")

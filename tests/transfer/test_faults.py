@@ -1,0 +1,526 @@
+"""What servers do wrong, over real sockets: each way ends in the right file or in a typed error."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from email.utils import formatdate
+
+import pytest
+
+from modelfetch.errors import (
+    CredentialsError,
+    IntegrityError,
+    ModelfetchError,
+    NotAModelError,
+    NotFoundError,
+    RetryLaterError,
+    UnreachableError,
+)
+from modelfetch.events import SourceFailed, TransferRetrying
+from modelfetch.http import Timeouts
+from tests.transfer.server import Conn, Origin, Request, answering, drop_after, head, normally, raw, stall_after
+from tests.transfer.world import World, payload, quick
+
+DATA = payload(300_000)
+BIG = payload(5_000_000, seed=2)
+
+
+@pytest.fixture(params=["digest", "no digest"])
+def known(request: pytest.FixtureRequest) -> bytes | None:
+    """The data where the digest is known beforehand, None where it isn't."""
+    return DATA if request.param == "digest" else None
+
+
+def test_an_honest_server_is_asked_once(world: World, known: bytes | None) -> None:
+    with Origin(DATA) as origin:
+        fetched = world.fetch(origin, data=known)
+    assert (fetched.action, fetched.bytes_fetched, fetched.served_by) == ("fetched", len(DATA), origin.url)
+    assert fetched.blob.path.read_bytes() == DATA
+    assert len(origin.requests) == 1
+
+
+def test_a_body_that_is_dropped_at_hundreds_of_places_arrives_whole(world: World) -> None:
+    drops = [drop_after(count) for count in [0, 1, 2, *range(500, 1500, 3)]]
+    with Origin(DATA, scripts=[*drops]) as origin:
+        world.tuning = quick(backoff_first=0.0)
+        fetched = world.fetch(origin, data=DATA)
+        assert fetched.blob.path.read_bytes() == DATA
+        assert len(origin.requests) > 250
+        assert origin.sent == len(DATA)
+
+
+def test_a_reset_connection_is_resumed(world: World, known: bytes | None) -> None:
+    with Origin(DATA, scripts=[drop_after(100_000, reset=True), drop_after(50_000, reset=True)]) as origin:
+        assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
+
+
+def test_a_connection_that_is_reset_before_any_answer_is_tried_again(world: World) -> None:
+    with Origin(DATA, scripts=[lambda conn, _r, _o: conn.reset(), lambda conn, _r, _o: conn.close()]) as origin:
+        assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("after", [None, 0, 150_000, 297_000])
+def test_a_stall_ends_in_a_new_connection(world: World, after: int | None) -> None:
+    with Origin(DATA, scripts=[stall_after(after)]) as origin:
+        start = time.monotonic()
+        assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+        assert time.monotonic() - start < 5
+
+
+def test_a_stalled_pump_ends_in_a_new_connection(world: World) -> None:
+    with Origin(BIG, scripts=[stall_after(3_000_000)]) as origin:
+        assert world.fetch(origin, data=BIG).blob.path.read_bytes() == BIG
+        assert origin.requests[1].headers["range"].startswith("bytes=3000000-")
+
+
+def test_a_source_that_stalls_for_ever_ends_in_a_time_out(world: World) -> None:
+    with Origin(DATA, default=stall_after(None)) as origin, pytest.raises(UnreachableError) as caught:
+        world.timeouts = Timeouts(connect=0.2, headers=0.1, idle=0.1)
+        world.fetch(origin, data=DATA)
+    assert (caught.value.code, caught.value.exit_code) == ("timeout", 69)
+    assert len(origin.requests) == 5
+
+
+def slow(conn: Conn, request: Request, origin: Origin) -> None:
+    """A few bytes at a time: never idle, never done."""
+    status, fields, start, end = origin.fields(request)
+    conn.send(head(status, fields))
+    for at in range(start, end, 20):
+        conn.send(origin.data[at : at + 20])
+        if origin.stop.wait(0.02):
+            return
+
+
+@pytest.mark.parametrize("data", [DATA, BIG], ids=["in pieces", "pumped"])
+def test_a_connection_below_the_floor_rate_is_dropped_and_resumed(world: World, data: bytes) -> None:
+    with Origin(data, scripts=[slow]) as origin:
+        assert world.fetch(origin, data=data).blob.path.read_bytes() == data
+        assert len(origin.requests) == 2
+        assert "less than" in world.events_of(TransferRetrying)[0].reason
+
+
+def test_headers_that_trickle_are_not_waited_for(world: World) -> None:
+    def trickle(conn: Conn, _request: Request, origin: Origin) -> None:
+        conn.send(b"HTTP/1.1 200 OK\r\n")
+        while not origin.stop.wait(0.05):
+            conn.send(b"X-More: yes\r\n")
+
+    with Origin(DATA, scripts=[trickle]) as origin:
+        start = time.monotonic()
+        world.timeouts = Timeouts(connect=0.2, headers=0.3, idle=5)
+        assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+        assert time.monotonic() - start < 3
+
+
+def test_headers_without_end_are_a_bad_answer(world: World) -> None:
+    def endless(conn: Conn, _request: Request, origin: Origin) -> None:
+        conn.send(b"HTTP/1.1 200 OK\r\n")
+        while not origin.stop.is_set():
+            conn.send(b"X-Long: " + b"x" * 8000 + b"\r\n")
+
+    with Origin(DATA, default=endless) as origin, pytest.raises(UnreachableError) as caught:
+        world.fetch(origin, data=DATA)
+    assert caught.value.code == "bad-response"
+
+
+def test_nonsense_instead_of_http_is_a_bad_answer(world: World) -> None:
+    with (
+        Origin(DATA, default=raw(b"\x00\xff\x16\x03 hello\r\n\r\n")) as origin,
+        pytest.raises(UnreachableError) as caught,
+    ):
+        world.fetch(origin, data=DATA)
+    assert (caught.value.code, caught.value.exit_code) == ("bad-response", 69)
+
+
+# --- ranges ----------------------------------------------------------------------------------------------------
+
+
+def whole_file(conn: Conn, request: Request, origin: Origin) -> None:
+    """Knows no ranges."""
+    normally(conn, Request(method="GET", target=request.target, headers={}), origin)
+
+
+def test_a_200_to_a_range_is_not_appended(world: World, known: bytes | None) -> None:
+    with Origin(DATA, scripts=[drop_after(100_000)], default=whole_file) as origin:
+        assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
+
+
+def test_a_source_without_ranges_that_always_breaks_off_is_given_up(world: World) -> None:
+    def half(conn: Conn, request: Request, origin: Origin) -> None:
+        drop_after(150_000)(conn, Request(method="GET", target=request.target, headers={}), origin)
+
+    with Origin(DATA, default=half) as origin, pytest.raises(UnreachableError):
+        world.fetch(origin, data=DATA)
+    assert len(origin.requests) < 30
+
+
+@pytest.mark.parametrize(
+    "content_range",
+    [
+        "bytes 0-299999/300000",
+        "bytes 100001-299999/300000",
+        "bytes 100000-299999/299999",
+        "bytes 100000-399999/*",
+        "bytes 100000-99999/300000",
+        "lines 100000-299999/300000",
+        "bytes -1-5/9",
+        "",
+    ],
+)
+def test_a_wrong_content_range_is_not_believed(world: World, content_range: str, known: bytes | None) -> None:
+    def wrong(conn: Conn, request: Request, origin: Origin) -> None:
+        status, fields, start, end = origin.fields(request)
+        conn.send(head(status, {**fields, "Content-Range": content_range}) + origin.data[start:end])
+
+    with Origin(DATA, scripts=[drop_after(100_000), wrong]) as origin:
+        assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
+
+
+def test_a_range_whose_length_contradicts_it_is_not_believed(world: World) -> None:
+    def wrong(conn: Conn, request: Request, origin: Origin) -> None:
+        status, fields, start, end = origin.fields(request)
+        conn.send(head(status, {**fields, "Content-Length": str(end - start - 10)}) + origin.data[start : end - 10])
+
+    with Origin(DATA, scripts=[drop_after(100_000), wrong]) as origin:
+        assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+
+
+def test_a_part_that_nobody_asked_for_is_not_believed(world: World) -> None:
+    part = head(206, {"Content-Range": "bytes 5-9/300000", "Content-Length": "5"}) + DATA[5:10]
+    with Origin(DATA, scripts=[raw(part)]) as origin:
+        assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+
+
+def test_a_shorter_part_than_asked_for_is_taken_and_the_rest_asked_for(world: World, known: bytes | None) -> None:
+    def shorter(conn: Conn, request: Request, origin: Origin) -> None:
+        status, fields, start, end = origin.fields(request)
+        stop = min(start + 50_000, end)
+        fields |= {"Content-Range": f"bytes {start}-{stop - 1}/{len(origin.data)}", "Content-Length": str(stop - start)}
+        conn.send(head(status, fields) + origin.data[start:stop])
+
+    with Origin(DATA, scripts=[drop_after(100_000), shorter, shorter, shorter]) as origin:
+        assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
+
+
+def test_a_file_that_changes_between_requests_starts_again(world: World) -> None:
+    other = payload(len(DATA), seed=9)
+
+    def change(conn: Conn, request: Request, origin: Origin) -> None:
+        origin.data, origin.etag = other, '"other"'
+        normally(conn, request, origin)
+
+    with Origin(DATA, scripts=[drop_after(100_000), change]) as origin:
+        assert world.fetch(origin).blob.path.read_bytes() == other
+
+
+def test_a_file_that_changes_behind_a_deaf_server_starts_again(world: World) -> None:
+    """The server ignores If-Range, but its ETag tells."""
+    other = payload(len(DATA), seed=9)
+
+    def change(conn: Conn, request: Request, origin: Origin) -> None:
+        origin.data, origin.etag = other, '"other"'
+        fields = {name: value for name, value in request.headers.items() if name != "if-range"}
+        normally(conn, Request(method="GET", target="/", headers=fields), origin)
+
+    with Origin(DATA, scripts=[drop_after(100_000), change]) as origin:
+        assert world.fetch(origin).blob.path.read_bytes() == other
+
+
+def test_a_file_whose_length_changes_between_requests_starts_again(world: World) -> None:
+    other = payload(len(DATA) + 5, seed=9)
+
+    def change(conn: Conn, request: Request, origin: Origin) -> None:
+        origin.data = other
+        normally(conn, request, origin)
+
+    with Origin(DATA, scripts=[drop_after(100_000), change]) as origin:
+        assert world.fetch(origin).blob.path.read_bytes() == other
+
+
+def test_a_file_that_never_stays_the_same_is_given_up(world: World) -> None:
+    def change(conn: Conn, request: Request, origin: Origin) -> None:
+        origin.etag = f'"{len(origin.requests)}"'
+        drop_after(50_000)(conn, request, origin)
+
+    with Origin(DATA, default=change) as origin, pytest.raises(UnreachableError):
+        world.fetch(origin)
+    assert len(origin.requests) < 40
+
+
+def test_bytes_without_a_validator_are_not_resumed_where_no_digest_decides(world: World) -> None:
+    with Origin(DATA, scripts=[drop_after(100_000)], etag=None) as origin:
+        assert world.fetch(origin).blob.path.read_bytes() == DATA
+        assert "range" not in origin.requests[1].headers
+
+
+def test_bytes_without_a_validator_are_resumed_where_a_digest_decides(world: World) -> None:
+    with Origin(DATA, scripts=[drop_after(100_000)], etag=None) as origin:
+        assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+        assert origin.requests[1].headers["range"] == f"bytes=100000-{len(DATA) - 1}"
+
+
+# --- 416 -------------------------------------------------------------------------------------------------------
+
+
+def test_a_416_for_a_partial_from_another_version_starts_again(world: World) -> None:
+    def shrink(conn: Conn, request: Request, origin: Origin) -> None:
+        origin.data, origin.etag = DATA[:50_000], '"small"'
+        conn.answer(416, {"Content-Range": "bytes */50000"})
+
+    with Origin(DATA, scripts=[drop_after(100_000), shrink]) as origin:
+        assert world.fetch(origin).blob.path.read_bytes() == DATA[:50_000]
+
+
+def test_a_416_says_that_a_body_of_unknown_length_was_complete(world: World) -> None:
+    def chunked_without_end(conn: Conn, _request: Request, origin: Origin) -> None:
+        conn.send(head(200, {"Transfer-Encoding": "chunked", "ETag": origin.etag or ""}))
+        conn.send(b"%x\r\n%b\r\n" % (len(DATA), DATA))
+        conn.close()
+
+    with Origin(DATA, scripts=[chunked_without_end]) as origin:
+        assert world.fetch(origin).blob.path.read_bytes() == DATA
+        assert origin.requests[1].headers["range"] == f"bytes={len(DATA)}-"
+
+
+def test_a_416_for_ever_is_given_up(world: World) -> None:
+    scripts = [drop_after(100_000)]
+    with Origin(DATA, scripts=scripts, default=answering(416)) as origin, pytest.raises(UnreachableError):
+        world.fetch(origin, data=DATA)
+    assert len(origin.requests) < 20
+
+
+# --- lengths and codings ---------------------------------------------------------------------------------------
+
+
+def test_a_file_of_another_size_is_refused_before_its_body(world: World) -> None:
+    with Origin(DATA + b"more") as origin, pytest.raises(IntegrityError) as caught:
+        world.fetch(origin, data=DATA)
+    assert (caught.value.code, caught.value.exit_code) == ("size-mismatch", 65)
+
+
+def chunked(conn: Conn, _request: Request, origin: Origin) -> None:
+    """No length, proper chunks."""
+    conn.send(head(200, {"Transfer-Encoding": "chunked"}))
+    for at in range(0, len(origin.data), 7_000):
+        piece = origin.data[at : at + 7_000]
+        conn.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+    conn.send(b"0\r\n\r\n")
+
+
+def test_a_chunked_body_takes_the_other_way_with_the_same_result(world: World, known: bytes | None) -> None:
+    with Origin(DATA, default=chunked) as origin:
+        assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
+
+
+def test_a_large_chunked_body_takes_the_other_way_too(world: World) -> None:
+    with Origin(BIG, default=chunked) as origin:
+        assert world.fetch(origin, data=BIG).blob.path.read_bytes() == BIG
+
+
+def test_a_body_until_the_connection_closes_is_taken(world: World, known: bytes | None) -> None:
+    with Origin(DATA, default=raw(b"HTTP/1.0 200 OK\r\n\r\n" + DATA)) as origin:
+        assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
+
+
+def test_a_longer_body_than_the_file_may_be_is_refused(world: World) -> None:
+    with Origin(DATA + b"more", default=chunked) as origin, pytest.raises(IntegrityError) as caught:
+        world.fetch(origin, data=DATA)
+    assert caught.value.code == "size-mismatch"
+    assert world.partial() is None
+
+
+def test_a_shorter_body_than_the_file_must_be_is_asked_for_again(world: World) -> None:
+    short = [raw(b"HTTP/1.0 200 OK\r\n\r\n" + DATA[:1000])]
+    with Origin(DATA, scripts=[*short]) as origin:
+        assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+
+
+def test_a_longer_body_than_said_is_cut_where_it_was_said_to_end(world: World, known: bytes | None) -> None:
+    with Origin(DATA, default=raw(head(200, {"Content-Length": str(len(DATA))}) + DATA + b"trailing")) as origin:
+        assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("length", ["-5", "abc", "1e3", "5, 6"])
+def test_a_length_that_is_none_is_a_bad_answer(world: World, length: str) -> None:
+    bad = raw(head(200, {"Content-Length": length}) + DATA)
+    with Origin(DATA, scripts=[bad]) as origin:
+        assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+
+
+def test_a_gzip_body_that_nobody_asked_for_is_undone(world: World, known: bytes | None) -> None:
+    packed = gzip.compress(DATA, 1)
+    with Origin(DATA, default=answering(200, {"Content-Encoding": "gzip"}, packed)) as origin:
+        assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
+        assert origin.requests[0].headers["accept-encoding"] == "identity"
+
+
+def test_a_gzip_body_that_breaks_off_is_never_kept(world: World) -> None:
+    packed = gzip.compress(DATA, 1)
+    torn = raw(head(200, {"Content-Encoding": "gzip", "Content-Length": str(len(packed))}) + packed[:1000])
+    with Origin(DATA, scripts=[torn, torn]) as origin:
+        assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+
+
+def test_broken_gzip_is_a_bad_answer(world: World) -> None:
+    broken = answering(200, {"Content-Encoding": "gzip"}, b"this is no gzip at all")
+    with Origin(DATA, default=broken) as origin, pytest.raises(UnreachableError) as caught:
+        world.fetch(origin)
+    assert caught.value.code == "bad-response"
+
+
+# --- statuses --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "code", "exit_code"),
+    [
+        (401, CredentialsError, "missing-or-private", 77),
+        (403, CredentialsError, "forbidden", 77),
+        (404, NotFoundError, "not-found", 66),
+        (410, NotFoundError, "not-found", 66),
+        (400, UnreachableError, "bad-response", 69),
+        (418, UnreachableError, "bad-response", 69),
+        (304, UnreachableError, "bad-response", 69),
+    ],
+)
+def test_a_final_status_is_asked_for_once(
+    world: World, status: int, kind: type[ModelfetchError], code: str, exit_code: int
+) -> None:
+    with Origin(DATA, default=answering(status)) as origin, pytest.raises(kind) as caught:
+        world.fetch(origin, data=DATA)
+    assert (caught.value.code, caught.value.exit_code) == (code, exit_code)
+    assert len(origin.requests) == 1
+
+
+@pytest.mark.parametrize(("status", "code"), [(500, "server-error"), (502, "server-error"), (408, "server-error")])
+def test_a_failing_server_is_asked_five_times(world: World, status: int, code: str) -> None:
+    with Origin(DATA, default=answering(status)) as origin, pytest.raises(UnreachableError) as caught:
+        world.fetch(origin, data=DATA)
+    assert (caught.value.code, caught.value.exit_code) == (code, 69)
+    assert len(origin.requests) == 5
+
+
+def test_attempts_count_only_without_progress(world: World) -> None:
+    scripts = [answering(500) if turn % 4 else drop_after(20_000) for turn in range(1, 40)]
+    with Origin(DATA, scripts=scripts) as origin:
+        assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_waited_for(world: World, status: int, form: str) -> None:
+    after = "1" if form == "seconds" else formatdate(time.time() + 1.9, usegmt=True)
+    with Origin(DATA, scripts=[answering(status, {"Retry-After": after})]) as origin:
+        start = time.monotonic()
+        assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+        assert 0.8 <= time.monotonic() - start < 2.5
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_retry_after_that_is_too_long_is_try_again_later(world: World, status: int) -> None:
+    with Origin(DATA, default=answering(status, {"Retry-After": "3600"})) as origin:
+        with pytest.raises(RetryLaterError) as caught:
+            world.fetch(origin, data=DATA)
+    assert (caught.value.code, caught.value.exit_code) == ("rate-limited", 75)
+    assert len(origin.requests) == 1
+
+
+def test_a_429_for_ever_is_try_again_later(world: World) -> None:
+    with Origin(DATA, default=answering(429)) as origin, pytest.raises(RetryLaterError) as caught:
+        world.fetch(origin, data=DATA)
+    assert caught.value.exit_code == 75
+    assert len(origin.requests) == 5
+
+
+# --- content ---------------------------------------------------------------------------------------------------
+
+
+def test_a_web_page_is_never_a_model(world: World) -> None:
+    page = answering(200, {"Content-Type": "text/html; charset=utf-8"}, b"<!DOCTYPE html><html>Sorry</html>")
+    with Origin(DATA, default=page) as origin:
+        for data in (DATA, None):
+            with pytest.raises(NotAModelError) as caught:
+                world.fetch(origin, data=data, path="model.safetensors")
+            assert (caught.value.code, caught.value.exit_code) == ("not-a-model", 65)
+    assert world.partial() is None
+
+
+def test_a_json_message_is_never_a_model(world: World) -> None:
+    message = answering(200, {"Content-Type": "application/json"}, b'{"error": "early access"}')
+    with Origin(DATA, default=message) as origin:
+        for data in (DATA, None):
+            with pytest.raises(NotAModelError):
+                world.fetch(origin, data=data, path="model.safetensors")
+
+
+def test_a_login_page_wants_credentials(world: World) -> None:
+    page = answering(200, {"Content-Type": "text/html"}, b"<html>Log in</html>")
+    with Origin(DATA, scripts=[answering(302, {"Location": "/login?returnUrl=x"}), page]) as origin:
+        with pytest.raises(CredentialsError) as caught:
+            world.fetch(origin, path="model.safetensors")
+    assert (caught.value.code, caught.value.exit_code) == ("login-page", 77)
+
+
+def test_a_web_page_in_place_of_a_text_file_is_refused_too(world: World) -> None:
+    page = answering(200, {"Content-Type": "text/html"}, b"<html>Sorry</html>")
+    with Origin(DATA, default=page) as origin, pytest.raises(NotAModelError):
+        world.fetch(origin, path="config.json")
+
+
+def test_the_digest_alone_decides_where_it_is_known(world: World) -> None:
+    page = b"<html>This is what was asked for</html>"
+    with Origin(page, default=answering(200, {"Content-Type": "text/html"}, page)) as origin:
+        assert world.fetch(origin, data=page, path="model.safetensors").blob.path.read_bytes() == page
+
+
+def test_a_digest_that_never_matches_ends_after_every_source_was_asked(world: World) -> None:
+    with Origin(payload(300_000, seed=5)) as first, Origin(payload(300_000, seed=6)) as second:
+        with pytest.raises(IntegrityError) as caught:
+            world.fetch(first, second, data=DATA)
+    assert (caught.value.code, caught.value.exit_code) == ("digest-mismatch", 65)
+    assert "expected sha256:" in caught.value.message
+    assert (len(first.requests), len(second.requests)) == (1, 1)
+    assert not list(world.store.blobs())
+    assert world.partial() is None
+
+
+def test_a_wrong_file_is_fetched_from_the_next_source(world: World) -> None:
+    with Origin(payload(300_000, seed=5)) as wrong, Origin(DATA) as right:
+        fetched = world.fetch(wrong, right, data=DATA)
+    assert fetched.blob.path.read_bytes() == DATA
+    assert fetched.served_by == right.url
+    assert [event.source for event in world.events_of(SourceFailed)] == [wrong.url]
+
+
+def test_a_mirror_goes_on_where_the_source_broke_off(world: World) -> None:
+    dying = [drop_after(200_000), *[answering(500)] * 9]
+    with Origin(DATA, scripts=[*dying]) as source, Origin(DATA) as mirror:
+        fetched = world.fetch(source, mirror, data=DATA)
+        assert fetched.blob.path.read_bytes() == DATA
+        assert mirror.requests[0].headers["range"] == f"bytes=200000-{len(DATA) - 1}"
+        assert mirror.sent == 100_000
+
+
+def test_without_a_digest_no_bytes_of_two_sources_are_mixed(world: World) -> None:
+    other = payload(len(DATA), seed=7)
+    dying = [drop_after(200_000), *[answering(500)] * 9]
+    with Origin(DATA, scripts=[*dying]) as source, Origin(other) as mirror:
+        assert world.fetch(source, mirror).blob.path.read_bytes() == other
+
+
+def test_the_gravest_of_the_sources_errors_is_told(world: World) -> None:
+    with Origin(DATA, default=answering(404)) as gone, Origin(DATA, default=answering(401)) as private:
+        with pytest.raises(CredentialsError):
+            world.fetch(gone, private, data=DATA)
+
+
+def test_no_source_at_all_is_an_error(world: World) -> None:
+    with pytest.raises(UnreachableError):
+        world.fetch(data=DATA)
+
+
+def test_a_port_that_nobody_listens_on_is_unreachable(world: World) -> None:
+    with pytest.raises(UnreachableError) as caught:
+        world.fetch("http://127.0.0.1:9/x", data=DATA)
+    assert caught.value.code == "unreachable"

@@ -1,0 +1,175 @@
+"""Processes that want the same file at once: one fetches, the others wait, and a dead or sleeping one is replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from modelfetch.store.chunks import CHUNK
+from tests.transfer.processes import finish, start, wait_for
+from tests.transfer.server import Conn, Origin, Request, head
+from tests.transfer.world import World, payload
+
+DATA = payload(CHUNK + 6_000_000, seed=4)
+
+
+def paced(conn: Conn, request: Request, origin: Origin) -> None:
+    """About 20 MB per second."""
+    status, fields, begin, end = origin.fields(request)
+    conn.send(head(status, fields))
+    for at in range(begin, end, 200_000):
+        piece = origin.data[at : min(at + 200_000, end)]
+        conn.send(piece)
+        origin.count(len(piece))
+        if origin.stop.wait(0.01):
+            return
+
+
+@pytest.mark.parametrize("noflock", ["", "noflock=1"], ids=["flock", "no flock"])
+@pytest.mark.parametrize("data", [DATA, None], ids=["digest", "no digest"])
+def test_eight_processes_download_a_file_once(world: World, noflock: str, data: bytes | None) -> None:
+    with Origin(DATA, default=paced) as origin:
+        # the start of eight interpreters on a busy machine takes longer than a short-lived heartbeat
+        options = [*filter(None, [noflock]), "connections=1", "stale=30"]
+        first = start(world.root / "store", origin.url, data, *options)
+        wait_for(lambda: origin.sent > 0)
+        everyone = [first, *(start(world.root / "store", origin.url, data, *options) for _ in range(7))]
+        results = [finish(process) for process in everyone]
+    assert [code for code, _ in results] == [0] * 8
+    assert sorted(result["action"] for _, result in results) == ["fetched"] + ["present"] * 7
+    assert origin.sent == len(DATA)
+    (blob,) = world.store.blobs()
+    assert blob.path.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("noflock", ["", "noflock=1"], ids=["flock", "no flock"])
+def test_a_killed_owner_is_replaced_and_its_work_used(world: World, noflock: str) -> None:
+    options = [*filter(None, [noflock]), "connections=1", "stale=30"]
+    with Origin(DATA, default=paced) as origin:
+        owner = start(world.root / "store", origin.url, DATA, *options)
+        wait_for(lambda: origin.sent > 7_000_000)
+        heir = start(world.root / "store", origin.url, DATA, *options)
+        time.sleep(0.4)
+        owner.kill()
+        owner.communicate()
+        killed = time.monotonic()
+        code, result = finish(heir)
+        assert (code, result["action"]) == (0, "resumed")
+        assert result["bytes_fetched"] < len(DATA) - CHUNK // 4
+        assert time.monotonic() - killed < 10, "a dead process of this machine is not waited for"
+    (blob,) = world.store.blobs()
+    assert blob.path.read_bytes() == DATA
+
+
+def test_a_slow_owner_is_waited_for(world: World) -> None:
+    def very_slow(conn: Conn, request: Request, origin: Origin) -> None:
+        status, fields, begin, end = origin.fields(request)
+        conn.send(head(status, fields))
+        for at in range(begin, end, 2_000_000):
+            conn.send(origin.data[at : min(at + 2_000_000, end)])
+            if origin.stop.wait(0.15):
+                return
+
+    with Origin(DATA, default=very_slow) as origin:
+        owner = start(world.root / "store", origin.url, DATA, "connections=1", "stale=0.5")
+        wait_for(lambda: bool(origin.requests))
+        waiter = start(world.root / "store", origin.url, DATA, "connections=1", "stale=0.5")
+        assert finish(owner)[1]["action"] == "fetched"
+        assert finish(waiter)[1]["action"] == "present"
+        assert len(origin.requests) == 1
+
+
+def test_waiting_ends_at_the_lock_timeout(world: World) -> None:
+    with Origin(DATA, default=paced) as origin:
+        owner = start(world.root / "store", origin.url, DATA, "connections=1", "stale=30")
+        wait_for(lambda: bool(origin.requests))
+        code, result = finish(start(world.root / "store", origin.url, DATA, "lock_timeout=0.1", "stale=30"))
+        assert (code, result["code"]) == (75, "lock-timeout")
+        assert finish(owner)[0] == 0
+
+
+@pytest.mark.parametrize("noflock", ["", "noflock=1"], ids=["flock", "no flock"])
+def test_a_sleeping_owner_is_replaced_and_can_do_no_harm_when_it_wakes(world: World, noflock: str) -> None:
+    options = [*filter(None, [noflock]), "connections=1", "stale=0.5"]
+    with Origin(DATA, default=paced) as origin:
+        owner = start(world.root / "store", origin.url, DATA, *options)
+        wait_for(lambda: origin.sent > CHUNK)
+        owner.send_signal(signal.SIGSTOP)
+        try:
+            code, result = finish(start(world.root / "store", origin.url, DATA, *options))
+        finally:
+            owner.send_signal(signal.SIGCONT)
+        assert (code, result["action"]) == (0, "resumed")
+        (blob,) = world.store.blobs()
+        assert blob.path.read_bytes() == DATA
+        finish(owner)  # whatever it says, it changed nothing
+        assert blob.path.read_bytes() == DATA
+        assert world.store.peek(blob.digest) is not None
+        assert not list((world.root / "store" / "ingest").glob("*.part"))
+
+
+def can_unshare() -> bool:
+    """Whether this user may make pid namespaces."""
+    return subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True).returncode == 0
+
+
+needs_namespaces = pytest.mark.skipif(not can_unshare(), reason="this user may not make pid namespaces")
+UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+@needs_namespaces
+@pytest.mark.parametrize("noflock", ["", "noflock=1"], ids=["flock", "no flock"])
+def test_owners_that_are_all_pid_1_are_told_apart(world: World, noflock: str) -> None:
+    """As init containers are: the pid in the lock file is the waiter's own, and means nothing to it."""
+    options = [*filter(None, [noflock]), "connections=1", "stale=30"]
+    with Origin(DATA, default=paced) as origin:
+        first = start(world.root / "store", origin.url, DATA, *options, before=UNSHARE)
+        wait_for(lambda: origin.sent > 0)
+        others = [start(world.root / "store", origin.url, DATA, *options, before=UNSHARE) for _ in range(3)]
+        results = [finish(process) for process in (first, *others)]
+    assert [code for code, _ in results] == [0] * 4
+    assert sorted(result["action"] for _, result in results) == ["fetched"] + ["present"] * 3
+    assert origin.sent == len(DATA)
+
+
+@needs_namespaces
+@pytest.mark.parametrize(("noflock", "stale"), [("", "30"), ("noflock=1", "0.6")], ids=["flock", "no flock"])
+def test_a_killed_pid_1_is_replaced(world: World, noflock: str, stale: str) -> None:
+    options = [*filter(None, [noflock]), "connections=1", f"stale={stale}"]
+    with Origin(DATA, default=paced) as origin:
+        owner = start(world.root / "store", origin.url, DATA, *options, before=UNSHARE)
+        wait_for(lambda: origin.sent > CHUNK)
+        owner.kill()
+        owner.communicate()
+        code, result = finish(start(world.root / "store", origin.url, DATA, *options, before=UNSHARE))
+        assert (code, result["action"]) == (0, "resumed")
+    (blob,) = world.store.blobs()
+    assert blob.path.read_bytes() == DATA
+
+
+def test_an_artifact_that_is_asked_for_twice_in_one_process_is_fetched_once(world: World) -> None:
+    with Origin(DATA) as origin:
+        results = world.fetch_all(*[world.artifact(origin, data=DATA)] * 5)
+        assert {result.blob.path for result in results} == {results[0].blob.path}
+        assert origin.sent == len(DATA)
+
+
+def test_the_store_is_no_place_for_umasks(world: World, tmp_path: Path) -> None:
+    code = f"""
+import os; os.umask(0o077)
+from pathlib import Path
+from modelfetch.store import Store
+Store(Path({str(tmp_path / "made")!r})).add_bytes(b"x" * 10)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    made = tmp_path / "made"
+    assert {oct(p.stat().st_mode & 0o777) for p in [made, *made.rglob("*")] if p.is_dir()} == {"0o755"}
+    (blob,) = (p for p in made.rglob("*") if p.is_file() and len(p.name) == 64)
+    assert oct(blob.stat().st_mode & 0o777) == "0o444"
+    assert os.stat(made / "CACHEDIR.TAG").st_mode & 0o777 == 0o644
