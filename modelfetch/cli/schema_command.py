@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 
 @click.command("schema")
 def command() -> int:
     """Print the JSON Schema of manifests, for editors and checkers."""
-    from modelfetch.manifest.schema import json_schema
+    from modelfetch.manifest.schema import json_schema_text
 
-    print(json.dumps(json_schema(), indent=2))  # noqa: T201 - data goes to stdout
+    click.echo(json_schema_text(), nl=False)
     return 0
