@@ -50,9 +50,17 @@ def what_would_fit(service: Service, kind: str, limit: int, needs: Needs) -> str
         if needed is not None and needed <= limit:
             enough.append(change.text)
             hints.append(f"{change.text} (needs {format_size(needed)})")
-    if kind in ("llm", "speech"):
+    if kind in ("llm", "speech") and limit >= 0:
         hints.append("device: cpu (needs nothing of the GPU)")
     return "it would fit with " + ", or ".join(hints) if hints else None
+
+
+def smallest(service: Service, kind: str, needs: Needs) -> tuple[str, int] | None:
+    """The change that a service needs least with, and the bytes; the mildest of equals. None where nothing is known."""
+    if kind == "speech":
+        return "device: cpu", 0
+    found = [(c.text, needed) for c in _changes(service, kind) if (needed := needs(c.service, fp8=c.fp8)) is not None]
+    return min(found, key=lambda one: one[1], default=None)
 
 
 def _changes(service: Service, kind: str) -> Iterator[_Change]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from modelfetch.fit.prefix import RangeReader
 
 MAGIC = b"GGUF"
+VOCABULARY = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
+"""Arrays with one element for each token; sorted keys put the second, which is short, first."""
 _SWAPPED = b"FUGG"  # some writers swap the magic as well on big-endian machines (source: ollama, fs/ggml/ggml.go)
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -82,8 +84,12 @@ def read_gguf(source: RangeReader | Prefix, *, tensors: bool = True) -> GgufHead
         NotAModelError: The bytes are no GGUF header, or one that can't be true.
         ModelfetchError: The source failed.
     """
-    walk = _Walk(source if isinstance(source, Prefix) else Prefix(source), tensors=tensors)
-    return walk.run()
+    prefix = source if isinstance(source, Prefix) else Prefix(source)
+    key = f"gguf, tensors {tensors}"
+    if key not in prefix.memo:
+        prefix.memo[key] = _Walk(prefix, tensors=tensors).run()
+    made: GgufHeader = prefix.memo[key]
+    return made
 
 
 class _Walk:
@@ -131,8 +137,10 @@ class _Walk:
         if arch is None:
             return False
         needed = ("block_count", "embedding_length", "attention.head_count", "context_length")
-        vocabulary = "tokenizer.ggml.tokens" in self._metadata or f"{arch}.vocab_size" in self._metadata
-        return vocabulary and all(f"{arch}.{key}" in self._metadata for key in needed)
+        vocabulary = (*VOCABULARY, f"{arch}.vocab_size")
+        return any(key in self._metadata for key in vocabulary) and all(
+            f"{arch}.{key}" in self._metadata for key in needed
+        )
 
     def _unpack(self, form: str) -> tuple[Any, ...]:
         form = self._order + form

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.fit.gguf import ArrayHead
+from modelfetch.fit.gguf import VOCABULARY, ArrayHead
 
 if TYPE_CHECKING:
     from modelfetch.fit.gguf import GgufHeader
@@ -114,9 +114,10 @@ class _Keys:
         return value
 
     def vocabulary(self) -> int:
-        tokens = self._metadata.get("tokenizer.ggml.tokens")
-        if isinstance(tokens, ArrayHead):
-            return tokens.length
+        for key in VOCABULARY:
+            found = self._metadata.get(key)
+            if isinstance(found, tuple):
+                return found.length if isinstance(found, ArrayHead) else len(found)
         return self.whole("vocab_size")
 
 

@@ -6,7 +6,7 @@ What was fetched stays in ``Prefix.data``, so that a later download of the same 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from modelfetch.errors import NotAModelError
 
@@ -68,6 +68,8 @@ class Prefix:
         self._ended = False
         self.size = reader.size
         self.data = bytearray()
+        self.memo: dict[str, Any] = {}
+        """What readers made of these bytes, so that asking again under other settings costs nothing."""
 
     @property
     def fetched(self) -> int:

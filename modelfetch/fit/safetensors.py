@@ -70,6 +70,13 @@ def read_safetensors(source: RangeReader | Prefix) -> SafetensorsHeader:
         ModelfetchError: The source failed.
     """
     prefix = source if isinstance(source, Prefix) else Prefix(source, first=FIRST)
+    if "safetensors" not in prefix.memo:
+        prefix.memo["safetensors"] = _read(prefix)
+    made: SafetensorsHeader = prefix.memo["safetensors"]
+    return made
+
+
+def _read(prefix: Prefix) -> SafetensorsHeader:
     length = int.from_bytes(prefix.upto(8)[:8], "little")
     if length > LIMIT - 8:
         raise NotAModelError(

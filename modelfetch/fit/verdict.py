@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from modelfetch.fit.advice import what_would_fit
+from modelfetch.fit.advice import smallest, what_would_fit
 from modelfetch.fit.estimate import fit_model
 from modelfetch.fit.loading import IMAGE_SERVICES, load
 from modelfetch.fit.values import Finding, FitReport, ServiceFit
@@ -142,15 +143,34 @@ def _over_usable(
     services: Sequence[Service], fits: Sequence[ServiceFit], candidates: Sequence[Candidate], excess: int, usable: int
 ) -> Finding:
     hints = []
+    needs = _needs(candidates)
     for service, fit in zip(services, fits, strict=True):
         rivals = [f.needed for f in fits if f is not fit and f.exclusive and f.exclusive == fit.exclusive]
-        if max(rivals, default=0) > fit.needed - excess:
-            continue  # the other one counts then
-        hint = what_would_fit(service, _kind(service), fit.needed - excess, _needs(candidates)) if fit.models else None
-        if hint:
+        limit = fit.needed - excess
+        if not fit.models or limit < max(rivals, default=0):
+            continue  # this one alone can't make up for it
+        if hint := what_would_fit(service, _kind(service), limit, needs):
             hints.append(f"{service.name}: {hint}")
     message = f"the services need {format_size(usable + excess)} together, but {format_size(usable)} are usable"
-    return _does_not_fit(message, "; ".join(hints) or None)
+    return _does_not_fit(message, "; ".join(hints) or _all_together(services, fits, needs, usable))
+
+
+def _all_together(services: Sequence[Service], fits: Sequence[ServiceFit], needs: Needs, usable: int) -> str | None:
+    """Changes of several services that make the tier fit where no single one does, those that save most first."""
+    options = [
+        (smallest(service, _kind(service), needs), position)
+        for position, (service, fit) in enumerate(zip(services, fits, strict=True))
+        if fit.models
+    ]
+    changed, words = list(fits), []
+    savings = [(fits[position].needed - found[1], found, position) for found, position in options if found]
+    for saving, (text, needed), position in sorted(savings, key=lambda one: -one[0]):
+        if saving <= 0 or total_needed(changed) <= usable:
+            break
+        changed[position] = replace(changed[position], needed=needed)
+        words.append(f"{services[position].name} with {text}")
+    total = total_needed(changed)
+    return f"it would fit with all of: {'; '.join(words)} (needs {format_size(total)})" if total <= usable else None
 
 
 def _kind(service: Service) -> str:
