@@ -75,7 +75,7 @@ class Sources:
 
         return await persist(
             lambda: in_thread(lambda: source.resolve(uri, wanted, offline=self._settings.offline), limit=ATTEMPT_LIMIT),
-            attempts=self._retries,
+            retries=self._retries,
             sleep=self._sleep,
             told=told,
         )

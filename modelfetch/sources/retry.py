@@ -54,15 +54,15 @@ def asked_pause(error: ModelfetchError) -> float | None:
 async def persist(
     call: Callable[[], Awaitable[T]],
     *,
-    attempts: int,
+    retries: int,
     sleep: Callable[[float], Awaitable[object]],
     told: Callable[[ModelfetchError, float], object] = lambda _error, _delay: None,
 ) -> T:
-    """Await ``call`` until it succeeds, fails for good, or has failed ``attempts`` times.
+    """Await ``call`` until it succeeds, fails for good, or has failed ``retries`` times.
 
     Args:
         call: One attempt.
-        attempts: How many there are at most; at least one is made.
+        retries: How many attempts there are at most (`--retries`); at least one is made.
         sleep: Waits so many seconds.
         told: Hears of each failure that is not the last, and of the wait that follows.
 
@@ -77,7 +77,7 @@ async def persist(
             return await call()
         except ModelfetchError as error:
             delay = pause(error, attempt)
-            if delay is None or attempt >= attempts:
+            if delay is None or attempt >= retries:
                 raise
             if asked_pause(error) is None:
                 waited += delay

@@ -52,7 +52,7 @@ def _persist(failures: list[ModelfetchError], attempts: int = 5) -> tuple[str, l
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    return asyncio.run(persist(call, attempts=attempts, sleep=sleep)), waits
+    return asyncio.run(persist(call, retries=attempts, sleep=sleep)), waits
 
 
 def test_five_attempts_in_a_row_double_their_pauses() -> None:
