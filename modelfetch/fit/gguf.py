@@ -85,11 +85,10 @@ def read_gguf(source: RangeReader | Prefix, *, tensors: bool = True) -> GgufHead
         ModelfetchError: The source failed.
     """
     prefix = source if isinstance(source, Prefix) else Prefix(source)
-    key = f"gguf, tensors {tensors}"
-    if key not in prefix.memo:
-        prefix.memo[key] = _Walk(prefix, tensors=tensors).run()
-    made: GgufHeader = prefix.memo[key]
-    return made
+    known: GgufHeader | None = prefix.memo.get("gguf")
+    if known is None or (tensors and known.tensors is None):
+        known = prefix.memo["gguf"] = _Walk(prefix, tensors=tensors).run()
+    return known
 
 
 class _Walk:
