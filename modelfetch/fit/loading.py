@@ -70,11 +70,14 @@ def load(service: Service, candidates: Sequence[Candidate], *, fp8: bool = False
 
 
 def named(service: Service, candidate: Candidate) -> bool:
-    """Whether a service's ``model`` names this one: by the manifest's name, or by the end of its URI."""
+    """Whether a service's ``model`` names this one: by the manifest's name, or by the end of its URI.
+
+    Whisper's services know their models by the last part alone, as in ``small`` for ``…/faster-whisper-small``.
+    """
     wanted = service.model
     if wanted is None or wanted == candidate.name:
         return True
-    return candidate.uri.split("@", 1)[0].endswith((f"/{wanted}", f"/{wanted}:latest"))
+    return candidate.uri.split("@", 1)[0].endswith((f"/{wanted}", f"/{wanted}:latest", f"whisper-{wanted}"))
 
 
 def failed(error: ModelfetchError, candidate: Candidate) -> Finding:

@@ -177,6 +177,12 @@ def test_a_service_is_budgeted_for_the_model_that_it_names() -> None:
     assert not verdict(15, [service("ollama", 1.5, model="llama3.2:3b")], *both).ok
 
 
+def test_whisper_models_are_named_as_whisper_services_name_them() -> None:
+    both = [whisper("small"), whisper("large-v3")]
+    report = verdict(15, [service("whisper", model="small")], *both)
+    assert [m.name for m in report.services[0].models] == ["faster-whisper-small"]
+
+
 def test_an_alignment_model_stays_beside_whisper() -> None:
     report = verdict(15, [service("whisper")], whisper("small"), ALIGNER)
     assert report.needed == verdict(15, [service("whisper")], whisper("small")).needed + 377_664_473
