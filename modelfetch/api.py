@@ -17,7 +17,7 @@ from modelfetch.events import Sink, discard
 from modelfetch.report import Report, failed
 from modelfetch.session import Options, Session
 from modelfetch.settings import Settings
-from modelfetch.sync import preview_manifests, sync_manifests
+from modelfetch.process import preview_manifests, sync_manifests
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence

@@ -8,6 +8,8 @@ import inspect
 import json
 import os
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -223,3 +225,15 @@ def test_every_error_has_a_code_an_exit_code_and_says_whether_it_is_permanent() 
             assert error.code
             assert error.exit_code
             assert error.permanent in (True, False)
+
+
+def test_no_module_takes_the_place_of_a_public_name() -> None:
+    """A submodule that is imported becomes an attribute of its package, and would hide a function of its name."""
+    code = (
+        "import pkgutil, importlib, modelfetch\n"
+        "for found in pkgutil.walk_packages(modelfetch.__path__, 'modelfetch.'):\n"
+        "    if not found.name.endswith('__main__'): importlib.import_module(found.name)\n"
+        "wrong = [n for n in modelfetch.__all__ if type(getattr(modelfetch, n)).__name__ == 'module']\n"
+        "assert not wrong, wrong\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

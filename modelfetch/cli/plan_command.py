@@ -30,7 +30,7 @@ def command(ctx: click.Context, /, **values: Any) -> int:
     needed: list[Need] = []
 
     async def work(manifests: Sequence[Manifest], session: Session) -> Report:
-        from modelfetch.sync import preview_manifests
+        from modelfetch.process import preview_manifests
 
         report, _, needs = await preview_manifests(manifests, session)
         needed.extend(needs)

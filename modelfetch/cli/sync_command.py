@@ -33,7 +33,7 @@ def command(ctx: click.Context, /, **values: Any) -> int:
     """
 
     async def work(manifests: Sequence[Manifest], session: Session) -> Report:
-        from modelfetch.sync import sync_manifests
+        from modelfetch.process import sync_manifests
 
         report = await sync_manifests(manifests, session)
         if report.ok and all(model.ok for model in report.models):
