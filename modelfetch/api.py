@@ -14,10 +14,10 @@ from modelfetch.cancel import Cancel
 from modelfetch.choose import choose, read
 from modelfetch.errors import ModelfetchError
 from modelfetch.events import Sink, discard
+from modelfetch.process import preview_manifests, sync_manifests
 from modelfetch.report import Report, failed
 from modelfetch.session import Options, Session
 from modelfetch.settings import Settings
-from modelfetch.process import preview_manifests, sync_manifests
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
