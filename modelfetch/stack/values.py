@@ -145,12 +145,12 @@ def spare(manifest: Manifest) -> int:
 
 
 def _webui(service: Service | None) -> str:
-    """The arguments of the SD WebUI; it knows no middle between all and one part on the GPU."""
+    """The arguments of the SD WebUI (Forge); it knows no middle between all and one part on the GPU."""
     if service is None:
         return ""
     if service.device == "cpu":
-        return "--use-cpu all --no-half"
-    return "" if service.offload in (None, "none") else "--medvram"
+        return "--always-cpu"
+    return "" if service.offload in (None, "none") else "--always-offload-from-vram"
 
 
 def _comfyui(service: Service | None, manifest: Manifest) -> str:

@@ -37,6 +37,11 @@ MODELS = "Models"
 BUDGET = "What holds the VRAM budget"
 IMMICH = "Immich"
 CLIENTS = "Addresses inside the stack"
+DOWNLOADS = "Downloads"
+NETWORK = "Ports and names"
+FOLDERS = "Folders"
+OTHER_MEMORY = "RAM of the other containers"
+IMAGES = "Images"
 
 GROUPS: dict[str, str] = {
     GPU: "",
@@ -55,8 +60,27 @@ GROUPS: dict[str, str] = {
     ),
     IMMICH: "",
     CLIENTS: "",
+    DOWNLOADS: "For the init services. Empty means none, or the usual place.",
+    NETWORK: (
+        "Ports of this machine. Ollama and most of the web pages have no login: think before you set another\n"
+        "BIND_ADDRESS than this machine's own."
+    ),
+    FOLDERS: "Relative to the folder of compose.yaml, or absolute.",
+    OTHER_MEMORY: "",
+    IMAGES: "Which image of a service runs: the plain name, or the one of the GPU_VENDOR where that needs another.",
 }
 """The groups in the order of the file, each with the words that stand under its title."""
+
+
+def _plain(group: str, *rows: tuple[str, str, str]) -> tuple[Variable, ...]:
+    """Variables of one group by name, default and comment."""
+    return tuple(Variable(name=name, default=default, comment=words, group=group) for name, default, words in rows)
+
+
+def _unset(group: str, *rows: tuple[str, str]) -> tuple[Variable, ...]:
+    """Variables that stay empty unless somebody needs them, by name and comment."""
+    return tuple(Variable(name=name, default="", comment=words, group=group, unset=True) for name, words in rows)
+
 
 VARIABLES: tuple[Variable, ...] = (
     Variable(
@@ -66,6 +90,12 @@ VARIABLES: tuple[Variable, ...] = (
         group=GPU,
     ),
     Variable(name="GPU_ENABLE", default="true", comment="false: no service asks for a GPU.", group=GPU),
+    Variable(
+        name="GPU_VENDOR",
+        default="nvidia",
+        comment="nvidia, amd, intel or cpu: the devices and images of the services. cpu is as GPU_ENABLE=false.",
+        group=GPU,
+    ),
     Variable(
         name="GPU_VRAM_DEFAULT",
         default="8g",
@@ -145,7 +175,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="STABLE_DIFFUSION_ARGS",
         default="",
-        comment="--medvram keeps one part of a model on the GPU at a time, --lowvram less.",
+        comment="--always-offload-from-vram keeps on the GPU only the part of a model that is at work.",
         group=BUDGET,
     ),
     Variable(
@@ -185,5 +215,103 @@ VARIABLES: tuple[Variable, ...] = (
         comment="Where clients find Ollama; never given to the Ollama container itself.",
         group=CLIENTS,
     ),
+    Variable(
+        name="OLLAMA_EMBEDDING_DIMENSIONS",
+        default="768",
+        comment="Numbers in one vector of OLLAMA_EMBEDDING_MODEL; PrivateGPT has to know.",
+        group=CLIENTS,
+    ),
+    Variable(name="MEILI_MASTER_KEY", default="only-inside-the-stack", comment="LibreChat's search.", group=CLIENTS),
+    Variable(name="IMMICH_DB_PASSWORD", default="only-inside-the-stack", comment="Immich's database.", group=CLIENTS),
+    *_unset(
+        DOWNLOADS,
+        ("HF_TOKEN", "Hugging Face; for gated models. Or a file: compose/secrets.yml."),
+        ("CIVITAI_API_TOKEN", "CivitAI. Or a file: compose/secrets.yml."),
+        ("HF_ENDPOINT", "Mirrors, in place of the hubs themselves."),
+        ("MODELFETCH_OLLAMA_REGISTRY", ""),
+        ("MODELFETCH_CIVITAI_ENDPOINT", ""),
+        ("MODELFETCH_MIRRORS", "PREFIX=PREFIX, a comma between two."),
+        ("MODELFETCH_ALLOW_HTTP", "Hosts that may be asked without encryption."),
+        ("MODELFETCH_FROM", "oci://…: take everything from a registry of your own."),
+        ("MODELFETCH_LIMIT_RATE", "For example 50MB, per second."),
+        ("MODELFETCH_RETRIES", "Attempts without progress before a source is given up (5)."),
+        ("HF_HUB_OFFLINE", "1: ask nobody; what is not there yet is an error."),
+        ("HTTPS_PROXY", "Proxies, for the init services alone."),
+        ("HTTP_PROXY", ""),
+        ("ALL_PROXY", ""),
+        ("NO_PROXY", ""),
+    ),
+    *_plain(
+        NETWORK,
+        ("BIND_ADDRESS", "127.0.0.1", ""),
+        ("OPEN_WEBUI_PORT", "3000", ""),
+        ("ANYTHINGLLM_PORT", "3001", ""),
+        ("LIBRECHAT_PORT", "3080", ""),
+        ("PRIVATE_GPT_PORT", "8001", ""),
+        ("OLLAMA_PORT", "11434", ""),
+        ("STABLE_DIFFUSION_PORT", "7861", ""),
+        ("COMFYUI_PORT", "8188", ""),
+        ("WHISPERX_PORT", "9000", ""),
+        ("IMMICH_PORT", "2283", ""),
+        ("TRAEFIK_ENABLE", "false", "true: Traefik publishes every web page and Ollama, as NAME.STACK_DOMAIN."),
+        ("TRAEFIK_ENTRYPOINT", "websecure", ""),
+        ("STACK_DOMAIN", "localhost", ""),
+        ("STACK_NETWORK", "ai-stack", "The Docker network, for a reverse proxy to join."),
+        ("STACK_NETWORK_INTERNAL", "false", "true: services have no way out, and publish no ports either."),
+    ),
+    *_plain(
+        FOLDERS,
+        ("AI_MODELS_DIR", "./files/ai-models", "The models; may be a symlink to another disk or a share."),
+        ("AI_DATA_DIR", "./files/ai-data", "What the services themselves write: settings, outputs, chats."),
+        ("MODELFETCH_TIERS_DIR", "./manifests", "The tiers, one YAML file each."),
+        ("IMMICH_UPLOAD_DIR", "./files/immich/library", "The photos."),
+        ("IMMICH_DB_DIR", "./files/immich/postgres", ""),
+        ("IMMICH_MODEL_CACHE_DIR", "./files/immich/model-cache", ""),
+        ("PUID", "0", "Whose the models, and the files of LibreChat and AnythingLLM are."),
+        ("PGID", "0", ""),
+    ),
+    *_plain(
+        OTHER_MEMORY,
+        ("INIT_MEMORY_LIMIT", "256m", ""),
+        ("OPEN_WEBUI_MEMORY_LIMIT", "3g", ""),
+        ("LIBRECHAT_MEMORY_LIMIT", "2g", ""),
+        ("ANYTHINGLLM_MEMORY_LIMIT", "2g", ""),
+        ("PRIVATE_GPT_MEMORY_LIMIT", "2g", ""),
+        ("IMMICH_ML_OFFLINE", "0", "1: Immich's machine learning downloads nothing; its models must be in the cache."),
+        ("IMMICH_ML_MODEL_TTL", "300", "Seconds until an unused model of Immich leaves the memory."),
+    ),
+    *_plain(
+        IMAGES,
+        ("MODELFETCH_IMAGE", "modelfetch:0.1.0", "Built from this repository, on this base."),
+        ("MODELFETCH_BASE_IMAGE", "python:3.13-slim-bookworm", ""),
+        ("OLLAMA_IMAGE", "ollama/ollama:0.34.2", ""),
+        ("OLLAMA_IMAGE_AMD", "ollama/ollama:0.34.2-rocm", ""),
+        ("STABLE_DIFFUSION_IMAGE", "ai-stack/stable-diffusion-forge:dfdcbab6", "Built from compose/stable-diffusion."),
+        ("STABLE_DIFFUSION_IMAGE_AMD", "ai-stack/stable-diffusion-forge:dfdcbab6-rocm", ""),
+        ("COMFYUI_IMAGE", "yanwk/comfyui-boot:cu130-slim-v2-20260814", ""),
+        ("COMFYUI_IMAGE_AMD", "yanwk/comfyui-boot:rocm7", ""),
+        ("COMFYUI_IMAGE_INTEL", "yanwk/comfyui-boot:xpu", ""),
+        ("COMFYUI_IMAGE_CPU", "yanwk/comfyui-boot:cpu", ""),
+        ("WHISPERX_IMAGE", "learnedmachine/whisperx-asr-service:0.4.1", "RTX 50xx: the tag blackwell."),
+        ("DIFFRHYTHM_IMAGE", "ai-stack/diffrhythm:28ad63c0", "Built from compose/diffrhythm."),
+        ("OPEN_WEBUI_IMAGE", "ghcr.io/open-webui/open-webui:v0.11.3", ""),
+        ("LIBRECHAT_IMAGE", "ghcr.io/danny-avila/librechat:v0.8.7", ""),
+        ("LIBRECHAT_MONGODB_IMAGE", "mongo:8.0.20", ""),
+        ("LIBRECHAT_MEILISEARCH_IMAGE", "getmeili/meilisearch:v1.35.1", ""),
+        ("ANYTHINGLLM_IMAGE", "mintplexlabs/anythingllm:1.16.1", ""),
+        ("PRIVATE_GPT_IMAGE", "zylonai/private-gpt:1.0.1", ""),
+        ("IMMICH_SERVER_IMAGE", "ghcr.io/immich-app/immich-server:v3.1.0", ""),
+        ("IMMICH_ML_IMAGE", "ghcr.io/immich-app/immich-machine-learning:v3.1.0", ""),
+        ("IMMICH_ML_IMAGE_NVIDIA", "ghcr.io/immich-app/immich-machine-learning:v3.1.0-cuda", ""),
+        ("IMMICH_ML_IMAGE_AMD", "ghcr.io/immich-app/immich-machine-learning:v3.1.0-rocm", ""),
+        ("IMMICH_ML_IMAGE_INTEL", "ghcr.io/immich-app/immich-machine-learning:v3.1.0-openvino", ""),
+        ("IMMICH_REDIS_IMAGE", "valkey/valkey:8-bookworm", ""),
+        (
+            "IMMICH_DATABASE_IMAGE",
+            "ghcr.io/immich-app/postgres:14-vectorchord0.4.3-pgvectors0.2.0",
+            "",
+        ),
+    ),
+    *_unset(IMAGES, ("TORCH_ROCM_INDEX_URL", "PyTorch's index of ROCm builds, to build the SD WebUI for AMD.")),
 )
 """All variables, each group's in the order of the file; more are appended where a service brings them."""
