@@ -18,7 +18,7 @@ FILES_HOST = "https://models.example.com/"
 
 CHECKPOINT_RATE = 24_000_000
 """Bytes per second on each connection: slow enough to watch."""
-DROP_AT = 9 * 1024 * 1024
+DROP_AT = 3 * 1024 * 1024
 """Bytes of the checkpoint after which its connection breaks, once, so that a resume is seen."""
 
 
@@ -70,7 +70,7 @@ def demo_environment(*, eventful: bool = True) -> Iterator[dict[str, str]]:
     with Hub(demo_world()) as hub:
         if eventful:
             hub.faults.add("*/sd_tiny.safetensors", Throttle(rate=CHECKPOINT_RATE), times=None)
-            hub.faults.add("*/sd_tiny.safetensors", DropAfter(bytes=DROP_AT))
+            hub.faults.add("*/sd_tiny.safetensors", DropAfter(bytes=DROP_AT), origin="cdn")
         yield environment(hub)
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 Concern = Literal["response", "file", "body"]
 
+_WHO_IS_IT = "bytes=0-0"
+"""The range of those who only ask who a file is: faults of its content wait for somebody who wants that."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
@@ -84,4 +87,6 @@ def _matches(entry: _Planned, request: Request, response: Response) -> bool:
         return False
     if entry.fault.concerns == "response":
         return True
-    return response.file and (entry.fault.concerns == "file" or request.method == "GET")
+    if not response.file or request.headers.get("range", "") == _WHO_IS_IT:
+        return False
+    return entry.fault.concerns == "file" or request.method == "GET"
