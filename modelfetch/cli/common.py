@@ -59,8 +59,8 @@ def request_from(ctx: click.Context) -> Request:
 def which(ctx: click.Context) -> tuple[str | None, str | None, tuple[Path, ...]]:
     """The tier, the variable that gave it, and the manifest files, with the contract's precedence."""
     tier, manifests = ctx.params.get("tier"), tuple(Path(file) for file in ctx.params.get("manifests", ()))
-    tier_said = _is_said(ctx, "tier")
-    if tier and manifests and tier_said and _is_said(ctx, "manifests"):
+    tier_said = is_said(ctx, "tier")
+    if tier and manifests and tier_said and is_said(ctx, "manifests"):
         raise UsageError("--tier and --manifest can't be used together", hint="name either a tier or manifest files")
     if tier and tier_said:
         return tier, None, ()
@@ -69,7 +69,8 @@ def which(ctx: click.Context) -> tuple[str | None, str | None, tuple[Path, ...]]
     return tier, _variable(ctx, "tier"), ()
 
 
-def _is_said(ctx: click.Context, name: str) -> bool:
+def is_said(ctx: click.Context, name: str) -> bool:
+    """Whether an option stands on the command line, not only in the environment."""
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 

@@ -1,0 +1,183 @@
+"""From a model to its files, and how the beginning of each is read: from the store, from ROOT, over the network."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from modelfetch.errors import ModelfetchError, UnreachableError
+from modelfetch.fit import Candidate, File, FileReader, Prefix
+from modelfetch.fitting.readers import BrokenReader, HttpReader
+from modelfetch.manifest.kinds import upstream_name
+from modelfetch.manifest.uri import OllamaUri
+from modelfetch.receipts import read_receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from modelfetch.artifacts import Artifact, Location, Resolution
+    from modelfetch.fit import RangeReader
+    from modelfetch.manifest.model import Model
+    from modelfetch.session import Session
+
+    Mirrors = Callable[[Artifact], Callable[[], Sequence[Location]]]
+
+_LAYER = "application/vnd.ollama.image."
+_FIRST = {".safetensors": 512 * 2**10}
+"""Bytes of the first range, where another than the default is likely to be enough: SDXL's header has 0.4 MB."""
+_READABLE = (".safetensors", ".gguf")
+_WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".sft", ".onnx")
+_SHARD = re.compile(r"(.*-)(\d{5})(-of-)(\d{5})(\.(?:gguf|safetensors))\Z")
+
+
+class Library:
+    """Finds readers for artifacts, and remembers them, so that they can be counted and closed.
+
+    Args:
+        session: The command's things; with its ``offline`` setting only what is on this machine is read.
+        consumers: Whose receipts tell what lies below ROOT.
+    """
+
+    def __init__(self, session: Session, consumers: Iterable[str]) -> None:
+        self._session = session
+        self._readers: list[HttpReader] = []
+        self._placed: dict[str, tuple[Path, int]] = {}
+        for consumer in consumers:
+            for path, entry in read_receipt(session.store.path, consumer).entries.items():
+                if entry.digest is not None and entry.target is None:
+                    self._placed[entry.digest] = (session.options.root / path, entry.size)
+
+    @property
+    def fetched(self) -> int:
+        """Bytes that came over the network."""
+        return sum(reader.fetched for reader in self._readers)
+
+    def close(self) -> None:
+        """Close every connection that a reader still has."""
+        for reader in self._readers:
+            reader.close()
+
+    def prefix(self, artifact: Artifact, more: Callable[[], Sequence[Location]]) -> Prefix:
+        """The beginning of a file, read when it is needed."""
+        suffix = PurePosixPath(artifact.path).suffix.lower()
+        reader = self._reader(artifact, more)
+        return Prefix(reader, first=_FIRST[suffix]) if suffix in _FIRST else Prefix(reader)
+
+    def _reader(self, artifact: Artifact, more: Callable[[], Sequence[Location]]) -> RangeReader:
+        local = self._on_disk(artifact)
+        if local is not None:
+            return FileReader(local)
+        if self._session.settings.offline:
+            message = f"{artifact.uri} is not on this machine, and modelfetch is offline"
+            return BrokenReader(UnreachableError(message, code="offline", permanent=True), artifact.size)
+        reader = HttpReader(
+            self._session.http,
+            artifact.locations,
+            more=more,
+            size=artifact.size,
+            attempts=self._session.options.retries,
+            cancel=self._session.cancel,
+        )
+        self._readers.append(reader)
+        return reader
+
+    def _on_disk(self, artifact: Artifact) -> Path | None:
+        """The file of the store, of ROOT (as its receipt knows it), or the one that a file:// address names."""
+        if artifact.digest is not None and (blob := self._session.store.peek(artifact.digest)):
+            return blob.path
+        path, size = self._placed.get(str(artifact.digest), (None, 0))
+        if path is not None and _has_size(path, size):
+            return path
+        for place in artifact.locations:
+            if place.url.startswith("file:"):
+                return Path(unquote(urlsplit(place.url).path))
+        return None
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
+
+
+def candidate(model: Model, found: Resolution | ModelfetchError, library: Library, mirrors: Mirrors) -> Candidate:
+    """A manifest's model with its files; one whose source failed has a file that says so when it is read."""
+    uri = str(model.source)
+    files: tuple[File, ...]
+    if isinstance(found, ModelfetchError):
+        name = "model" if isinstance(model.source, OllamaUri) else upstream_name(model.source) or "model.safetensors"
+        files = (File(path=name, size=model.size, prefix=Prefix(BrokenReader(found, model.size))),)
+    else:
+        files = files_of(found, library, mirrors)
+    return Candidate(name=model.name, uri=uri, kind=model.kind, consumers=model.consumers, files=files)
+
+
+def files_of(found: Resolution, library: Library, mirrors: Mirrors) -> tuple[File, ...]:
+    """The files of a resolved model that matter for memory: an Ollama model's layers, else all."""
+    layers = [a for a in found.artifacts if a.media_type and a.media_type.startswith(_LAYER)]
+    if layers:
+        return tuple(_layer(artifact, library, mirrors) for artifact in layers)
+    alone = len(found.artifacts) == 1
+    return tuple(_file(artifact, library, mirrors, alone=alone) for artifact in found.artifacts)
+
+
+def _layer(artifact: Artifact, library: Library, mirrors: Mirrors) -> File:
+    kind = (artifact.media_type or "").removeprefix(_LAYER)
+    prefix = library.prefix(artifact, mirrors(artifact)) if kind == "model" else None
+    return File(path=kind, size=artifact.size, prefix=prefix)
+
+
+def _file(artifact: Artifact, library: Library, mirrors: Mirrors, *, alone: bool) -> File:
+    """A file by itself is looked into whatever its name; of several only those whose names promise a header."""
+    suffix = PurePosixPath(artifact.path).suffix.lower()
+    readable = suffix in _READABLE or (alone and suffix not in _WEIGHTS)
+    prefix = library.prefix(artifact, mirrors(artifact)) if readable else None
+    return File(path=artifact.path, size=artifact.size, prefix=prefix)
+
+
+def pinned_candidate(model: Model) -> Candidate:
+    """A model whose memory follows from the sizes that its manifest pins."""
+    if model.files is not None:
+        files = tuple(File(path=file.path, size=file.size) for file in model.files)
+    else:
+        files = (File(path=model.filename or upstream_name(model.source) or model.name, size=model.size),)
+    return Candidate(name=model.name, uri=str(model.source), kind=model.kind, consumers=model.consumers, files=files)
+
+
+def sizes_are_enough(model: Model) -> bool:
+    """Whether nothing need be asked or read of a model: speech models go by the size of their weights."""
+    if model.files is not None:
+        weights = [file for file in model.files if PurePosixPath(file.path).suffix.lower() in _WEIGHTS]
+        readable = any(file.path.lower().endswith(_READABLE) for file in weights)
+        return not readable and all(file.size is not None for file in weights)
+    return model.kind == "torch-checkpoint" and model.size is not None
+
+
+def shards_of(path: str) -> tuple[str, ...]:
+    """All shards of a model, from the name of one of them; just the one for any other file."""
+    match = _SHARD.match(path)
+    if match is None or not 1 <= int(match[4]) <= 1000:
+        return (path,)
+    return tuple(f"{match[1]}{number:05}{match[3]}{match[4]}{match[5]}" for number in range(1, int(match[4]) + 1))
+
+
+def files_below(folder: Path, most: int = 10_000) -> tuple[File, ...]:
+    """The files of a folder on disk, such as a snapshot.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    paths = sorted(folder.rglob("*"))[:most]
+    return tuple(local_file(path, path.relative_to(folder).as_posix()) for path in paths if path.is_file())
+
+
+def local_file(path: Path, name: str) -> File:
+    """A file on disk; raises OSError where it can't be looked at."""
+    suffix = path.suffix.lower()
+    prefix = None
+    if suffix in _READABLE or suffix not in (*_WEIGHTS, ".json", ".txt", ".md"):
+        prefix = Prefix(FileReader(path), first=_FIRST.get(suffix, 64 * 2**10))
+    return File(path=name, size=path.stat().st_size, prefix=prefix)

@@ -1,0 +1,202 @@
+"""Files that are read by range: over HTTP, and ones that can't be read at all."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import IntegrityError, ModelfetchError, UnreachableError
+from modelfetch.http.status import check_status
+from modelfetch.http.types import redact
+from modelfetch.sources.https import refuse_login
+from modelfetch.sources.retry import pause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from modelfetch.artifacts import Location
+    from modelfetch.cancel import Cancel
+    from modelfetch.http import Http, Response
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:(\d{1,19})|\*)\Z", re.ASCII)
+
+
+class BrokenReader:
+    """A file that can't be read, as a `modelfetch.fit.RangeReader`: the reason comes out where it is read."""
+
+    def __init__(self, error: ModelfetchError, size: int | None = None) -> None:
+        self._error = error
+        self.size = size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Raises the reason."""
+        raise self._error
+
+
+class HttpReader:
+    """A file on a server as a `modelfetch.fit.RangeReader`; blocks, so it is for a thread.
+
+    A server that knows no ranges sends the whole file: it is then read on in one stream as far as it is needed, and
+    never from its start again.
+
+    Args:
+        http: The client.
+        places: Where the file is; the next one is asked when one fails for good.
+        more: Finds further places once those have all failed.
+        size: Its length in bytes, where it is known; another length upstream is refused.
+        attempts: How often a place is asked that fails in a way that may pass.
+        cancel: Ends it.
+    """
+
+    def __init__(
+        self,
+        http: Http,
+        places: Sequence[Location],
+        *,
+        more: Callable[[], Sequence[Location]] = lambda: (),
+        size: int | None,
+        attempts: int,
+        cancel: Cancel,
+    ) -> None:
+        self._http = http
+        self._places = list(places)
+        self._more: Callable[[], Sequence[Location]] | None = more
+        self._attempts = max(1, attempts)
+        self._cancel = cancel
+        self._stream: _Stream | None = None
+        self._failure: ModelfetchError | None = None
+        self.size = size
+        self.fetched = 0
+        """Bytes that came over the network so far."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes at ``offset``, fewer than ``length`` only where the file ends.
+
+        Raises:
+            ModelfetchError: No place gave them; the first one's error.
+        """
+        if length <= 0:
+            return b""
+        while self._places:
+            try:
+                return self._persist(self._places[0], offset, length)
+            except ModelfetchError as error:
+                if error.exit_code in (130, 143):
+                    raise
+                self._failure = self._failure or error
+                self._next_place(self._failure)
+        raise self._failure or UnreachableError("no place of the file is known", permanent=True)
+
+    def close(self) -> None:
+        """End what is still open."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+    def _next_place(self, error: ModelfetchError) -> None:
+        """Forget the place that failed; its bytes are not mixed with another's unless they must be the same file."""
+        self.close()
+        self._places.pop(0)
+        if not self._places and self._more is not None:
+            find, self._more = self._more, None
+            try:
+                self._places.extend(find())
+            except ModelfetchError:
+                raise error from None
+
+    def _persist(self, place: Location, offset: int, length: int) -> bytes:
+        attempt = 0
+        while True:
+            self._cancel.check()
+            attempt += 1
+            try:
+                return self._once(place, offset, length)
+            except ModelfetchError as error:
+                self.close()
+                delay = None if attempt >= self._attempts else pause(error, attempt)
+                if delay is None:
+                    raise error.about(uri=place.uri) from error.__cause__
+            self._cancel.wait(delay)
+
+    def _once(self, place: Location, offset: int, length: int) -> bytes:
+        if self._stream is not None and self._stream.position == offset:
+            return self._count(self._stream.take(length))
+        self.close()
+        headers = {"Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
+        response = self._http.open("GET", place.url, headers=headers, cancel=self._cancel)
+        try:
+            return self._answer(response, place, offset, length)
+        finally:
+            if self._stream is None:
+                response.close()
+
+    def _answer(self, response: Response, place: Location, offset: int, length: int) -> bytes:
+        refuse_login(response, place.uri)
+        if response.status == 416:
+            return b""
+        check_status(response, what=place.uri, uri=place.uri)
+        if response.encoding is not None:
+            raise _nonsense(response, "sends the file in another coding than the one asked for")
+        if response.status == 206:
+            return self._part(response, offset, length)
+        self._agree(response.length, place)
+        self._stream = _Stream(response)
+        self._count(self._stream.take(offset))
+        return self._count(self._stream.take(length))
+
+    def _part(self, response: Response, offset: int, length: int) -> bytes:
+        match = _CONTENT_RANGE.match(response.headers.get("content-range", "").strip())
+        if match is None or int(match[1]) != offset or int(match[2]) - offset >= length:
+            raise _nonsense(response, f"was asked for {length} bytes from {offset} and sent others")
+        if match[3] is not None:
+            self._agree(int(match[3]), None)
+        want = int(match[2]) + 1 - offset
+        got = self._count(_Stream(response).take(want))
+        if len(got) < want:
+            raise UnreachableError(f"{redact(response.url)} broke off after {len(got)} bytes")
+        return got
+
+    def _agree(self, size: int | None, place: Location | None) -> None:
+        """Hold the file's length against the one that is known, and remember it where none was."""
+        if size is None:
+            return
+        if self.size is not None and size != self.size:
+            where = place.uri if place else "the file"
+            raise IntegrityError(f"{where} has {size} bytes upstream, expected {self.size}", code="size-mismatch")
+        self.size = size
+
+    def _count(self, data: bytes) -> bytes:
+        self.fetched += len(data)
+        return data
+
+
+class _Stream:
+    """A body that is read piece by piece, no further than it is asked for."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+        self._pieces: Iterator[bytes] = response.iter_raw()
+        self._rest = b""
+        self.position = 0
+
+    def take(self, length: int) -> bytes:
+        """The next bytes, fewer than ``length`` only at the end."""
+        parts = [self._rest[:length]]
+        have = len(parts[0])
+        self._rest = self._rest[length:]
+        while have < length:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            parts.append(piece[: length - have])
+            self._rest = piece[length - have :]
+            have += len(parts[-1])
+        self.position += have
+        return b"".join(parts)
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def _nonsense(response: Response, what: str) -> UnreachableError:
+    return UnreachableError(f"{redact(response.url)} {what}", code="bad-response", permanent=True)
