@@ -19,7 +19,9 @@ _COMMANDS = {
     "plan": "Show what sync would do, and every problem it can foresee.",
     "status": "Show what is ready, missing, changed or foreign; asks no network.",
     "fetch": "Fetch one file and verify it.",
+    "fit": "Show the VRAM that a model or a tier needs, from the files' headers.",
     "tiers": "List the tiers.",
+    "env": "Print the .env of a tier.",
     "schema": "Print the JSON Schema of manifests.",
 }
 
