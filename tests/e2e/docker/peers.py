@@ -1,0 +1,135 @@
+"""Bring Docker, Compose and a base image onto this machine, each at one version."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.e2e.cache import ENVIRONMENT, PeerUnavailableError, build_once, must_run, program
+from tests.e2e.peers import REPOSITORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COMPOSE = "v2.29.7"
+SUITE = "bookworm"
+SYSTEM_PYTHON = Path("/usr/bin/python3")
+"""Debian's own Python, which is the base image's as well: wheels that are built with it fit there."""
+
+_APT_LISTS = Path("/etc/apt")
+_URI = re.compile(r"(?:^URIs:\s*|^deb(?:-src)?\s+(?:\[[^]]*\]\s+)?)(\S+?)/?(?:\s+(\S+))?\s*(?:#.*)?$", re.MULTILINE)
+
+
+def docker() -> Path:
+    """Debian's client: another one that lies before it in PATH may not speak this engine's version."""
+    debians = Path("/usr/bin/docker")
+    return debians if debians.exists() else program("docker", "docker.io")
+
+
+def dockerd() -> Path:
+    """Debian's Docker Engine."""
+    program("iptables", "iptables")
+    return program("dockerd", "docker.io")
+
+
+def compose_plugin() -> Path:
+    """A folder for DOCKER_CONFIG whose plugin is the real Compose. Built in about two minutes."""
+
+    def build(folder: Path) -> None:
+        go_path = folder / "go"
+        must_run(
+            "go",
+            "install",
+            f"github.com/docker/compose/v2/cmd@{COMPOSE}",
+            environment={"GOBIN": str(go_path), "GOFLAGS": "-p=2"},
+            seconds=1500,
+        )
+        plugins = folder / "cli-plugins"
+        plugins.mkdir()
+        (go_path / "cmd").rename(plugins / "docker-compose")
+        go_path.rmdir()
+
+    return build_once(f"compose-{COMPOSE}", build)
+
+
+def base_tarball() -> Path:
+    """A small Debian with Python, as a tarball for `docker import`."""
+
+    def build(folder: Path) -> None:
+        tree = folder / "tree"
+        must_run(
+            program("debootstrap", "debootstrap"),
+            "--variant=minbase",
+            "--include=python3,python3-venv,ca-certificates",
+            SUITE,
+            tree,
+            _debian_mirror(),
+        )
+        for waste in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
+            shutil.rmtree(tree / waste, ignore_errors=True)
+        with gzip.open(folder / "base.tar.gz", "wb", compresslevel=1) as compressed:
+            tar = subprocess.Popen(["tar", "-C", str(tree), "-c", "."], stdout=subprocess.PIPE)
+            assert tar.stdout is not None
+            shutil.copyfileobj(tar.stdout, compressed)
+            if tar.wait():
+                raise PeerUnavailableError(f"tar ended with {tar.returncode}")
+        shutil.rmtree(tree)
+
+    return build_once(f"debian-{SUITE}-python", build) / "base.tar.gz"
+
+
+def wheels() -> Path:
+    """Every wheel that an image of modelfetch is built from, but its own. Named after the list of dependencies."""
+    project = (REPOSITORY / "pyproject.toml").read_bytes()
+    tag = hashlib.sha256(project).hexdigest()[:12]
+
+    def build(folder: Path) -> None:
+        interpreter = SYSTEM_PYTHON if SYSTEM_PYTHON.exists() else Path(sys.executable)
+        venv = folder / "venv"
+        must_run(interpreter, "-m", "venv", venv)
+        built = folder / "wheels"
+        pip = (venv / "bin" / "python", "-m", "pip", "wheel", "--quiet", "--wheel-dir", built)
+        must_run(*pip, f"{REPOSITORY}[gpu]", *_build_requirements())
+        for own in built.glob("modelfetch-*.whl"):
+            own.unlink()
+        shutil.rmtree(venv)
+
+    return build_once(f"wheels-{tag}", build) / "wheels"
+
+
+def _build_requirements() -> list[str]:
+    import tomllib
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    return list(project["build-system"]["requires"])
+
+
+def _debian_mirror() -> str:
+    """Where this machine's own apt gets Debian from."""
+    for address, suite in _sources():
+        if "security" not in address and suite in (None, SUITE):
+            return address
+    raise PeerUnavailableError("apt knows no Debian mirror on this machine")
+
+
+def _sources() -> Iterator[tuple[str, str | None]]:
+    files = [_APT_LISTS / "sources.list", *sorted((_APT_LISTS / "sources.list.d").glob("*"))]
+    for file in files:
+        if file.is_file() and ("debian" in file.name or file.name == "sources.list"):
+            for match in _URI.finditer(file.read_text(errors="replace")):
+                yield match[1], match[2]
+
+
+def path_without_stand_ins(folder: Path) -> str:
+    """A PATH whose `docker` is Debian's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / "docker"
+    if not link.exists():
+        link.symlink_to(docker())
+    return f"{folder}:{ENVIRONMENT.get('PATH', '')}:/usr/sbin:/sbin"

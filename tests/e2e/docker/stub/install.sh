@@ -1,0 +1,20 @@
+# Lay out in this image what the real images' commands and health checks call. Each does nothing and succeeds, or is the
+# stand-in's own program.
+set -eu
+stub() {
+    mkdir -p "$(dirname "$1")"
+    printf '#!/bin/sh\nexec python3 /stub/stub.py "$STUB_ROLE"\n' >"$1"
+    chmod 755 "$1"
+}
+stub /workspace/entrypoint.sh                  # whisperx
+stub /usr/local/bin/npm                        # librechat: npm run backend
+stub /usr/local/bin/mongod
+stub /usr/local/bin/docker-entrypoint.sh       # anythingllm
+stub /usr/local/bin/tini                       # immich's machine learning
+for name in curl wget mongosh pg_isready immich-healthcheck; do
+    printf '#!/bin/sh\nexit 0\n' >"/usr/local/bin/$name"
+    chmod 755 "/usr/local/bin/$name"
+done
+printf '#!/bin/sh\necho PONG\n' >/usr/local/bin/redis-cli
+printf '#!/bin/sh\nexit 0\n' >/usr/local/bin/docker-healthcheck.sh
+chmod 755 /usr/local/bin/redis-cli /usr/local/bin/docker-healthcheck.sh
