@@ -1,0 +1,144 @@
+"""The manifest's file: read with its bytes, replaced at once and only by what differs in nothing but its pins."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelfetch import fsio
+from modelfetch.errors import DestinationError, ManifestError, Problem, SettingError
+from modelfetch.manifest.load import load_bytes
+from modelfetch.manifest.model import Position
+from modelfetch.manifest.nodes import MAX_BYTES
+from modelfetch.manifest.tiers import find_tier
+from modelfetch.pinning.edits import rewrite
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelfetch.manifest.model import Manifest, Model
+    from modelfetch.settings import Settings
+
+_BOM = "\ufeff"
+_NOWHERE = Position(file="", line=0, column=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A manifest and the bytes of its own file."""
+
+    path: Path
+    data: bytes
+    manifest: Manifest
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The models that stand in this very file, not in one that it extends."""
+        return tuple(model for model in self.manifest.models if model.position.file == str(self.path))
+
+
+def read_document(path: Path, settings: Settings) -> Document:
+    """Read and validate a manifest's file.
+
+    Raises:
+        ManifestError: It can't be read or is invalid.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ManifestError([Problem(str(path), 1, 1, f"expected a manifest to read, found: {reason}")]) from None
+    return Document(path=path, data=data, manifest=_load(path, data, settings))
+
+
+def _load(path: Path, data: bytes, settings: Settings) -> Manifest:
+    return load_bytes(
+        data,
+        file=str(path),
+        folder=path.parent,
+        allow_http=settings.allows_http,
+        find_tier=lambda name: find_tier(name, settings.tiers_dir),
+    )
+
+
+def check_writable(document: Document) -> None:
+    """See beforehand whether the file could be replaced.
+
+    Raises:
+        DestinationError: It could not.
+    """
+    real = Path(os.path.realpath(document.path))
+    if not real.is_file():
+        raise DestinationError(f"{document.path} is no ordinary file, so pins can't be written into it")
+    if not (os.access(real, os.W_OK) and os.access(real.parent, os.W_OK | os.X_OK)):
+        raise DestinationError(
+            f"{document.path} can't be written", hint=f"file and folder must be writable for uid {os.geteuid()}"
+        )
+
+
+def with_pins(document: Document, models: Mapping[str, Model], settings: Settings) -> bytes:
+    """The file's bytes with these models in it, proven to differ from what was read in nothing else.
+
+    Args:
+        document: What was read.
+        models: By name, each as it shall be.
+        settings: What the manifest is checked with.
+
+    Raises:
+        SettingError: That can't be done in this text, or the result would be no valid manifest.
+    """
+    text = document.data.decode("utf-8")
+    mark = _BOM if text.startswith(_BOM) else ""
+    changes = [(old, models[old.name]) for old in document.models if old.name in models and models[old.name] != old]
+    try:
+        data = (mark + rewrite(text.removeprefix(_BOM), changes)).encode("utf-8")
+    except ValueError as error:
+        raise _refused(document, str(error)) from None
+    expected = replace(
+        document.manifest, models=tuple(models.get(model.name, model) for model in document.manifest.models)
+    )
+    try:
+        found = _load(document.path, data, settings)
+    except ManifestError as error:
+        what = "; ".join(problem.message for problem in error.problems[:3])
+        raise _refused(document, f"it would be invalid with them: {what}") from None
+    if _meaning(found) != _meaning(expected):
+        raise _refused(document, "more than the pins would change")
+    return data
+
+
+def _refused(document: Document, why: str) -> SettingError:
+    return SettingError(
+        f"{document.path}: the pins can't be written, {why}",
+        code="invalid-manifest",
+        hint="the file was left as it is: write these entries out in full, without aliases, and pin them together",
+    )
+
+
+def _meaning(manifest: Manifest) -> Any:
+    """All that a manifest says, without where it stands."""
+    return replace(manifest, sha256="", models=tuple(replace(model, position=_NOWHERE) for model in manifest.models))
+
+
+def write_document(document: Document, data: bytes) -> None:
+    """Replace the file, at once: a link stays a link, mode and owner stay as they are.
+
+    Raises:
+        DestinationError: It can't be written, or somebody changed it since it was read.
+        DiskError: The disk failed or is full.
+    """
+    real = Path(os.path.realpath(document.path))
+    temporary = real.with_name(f".{real.name}.{os.getpid()}.part")
+    try:
+        found = real.stat()
+        if real.read_bytes() != document.data:
+            raise DestinationError(
+                f"{document.path} was changed while its models were resolved, and left as it is", hint="run it again"
+            )
+        owner = (found.st_uid, found.st_gid) if os.geteuid() == 0 else None
+        fsio.write_atomically(real, data, mode=found.st_mode & 0o7777, temporary=temporary, owner=owner)
+    except OSError as error:
+        raise fsio.translate(error, document.path, doing="writing") from error

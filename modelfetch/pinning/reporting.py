@@ -1,0 +1,97 @@
+"""What came of pinning, as the contract's report and as lines for a person. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from modelfetch.manifest.model import FileSpec
+from modelfetch.manifest.uri import HfUri, OllamaUri
+from modelfetch.pinning.pins import Entry, Measured, State
+from modelfetch.report import ArtifactReport, ModelReport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from modelfetch.artifacts import Resolution
+
+_ACTIONS = {
+    State.CURRENT: "present",
+    State.BEHIND: "changed",
+    State.UNPINNED: "missing",
+    State.UNKNOWN: "skipped",
+    None: "failed",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One model for a person: its name, how its pins stand, what they are or were, what upstream has."""
+
+    model: str
+    state: str
+    pinned: str
+    upstream: str
+
+
+def kept_model(entry: Entry) -> ModelReport:
+    """An entry whose pins were there already, and stay."""
+    artifacts = tuple(_written(entry, {}, otherwise="present"))
+    return ModelReport(name=entry.model.name, ok=True, artifacts=artifacts)
+
+
+def pinned_model(entry: Entry, resolution: Resolution, measured: Mapping[str, Measured]) -> ModelReport:
+    """An entry as it was written: what had to be read for it was fetched, the rest is left to `sync`."""
+    by_path = {a.path: measured[a.uri] for a in resolution.artifacts if a.uri in measured}
+    artifacts = tuple(_written(entry, by_path, otherwise="would-fetch"))
+    return ModelReport(name=entry.model.name, ok=True, artifacts=artifacts)
+
+
+def open_model(entry: Entry, *, failed: bool, measured: Mapping[str, Measured]) -> ModelReport:
+    """An entry that stays open: it could not be resolved, or another could not and so nothing was written."""
+    line = ArtifactReport(
+        uri=str(entry.model.source),
+        served_by=None,
+        digest=str(entry.model.digest) if entry.model.digest else None,
+        size=entry.model.size,
+        action="failed" if failed else "skipped",
+        bytes_fetched=sum(one.bytes_fetched for one in measured.values()),
+    )
+    return ModelReport(name=entry.model.name, ok=False, artifacts=(line,))
+
+
+def checked_model(entry: Entry, state: State | None, now: Resolution | None) -> ModelReport:
+    """An entry under `--check`: one artifact, as upstream has it where that was asked, else as it is pinned."""
+    uri, model = str(entry.model.source), entry.model
+    digest, size = (str(model.digest) if model.digest else None), model.size
+    if now is not None and isinstance(entry.home, OllamaUri):
+        digest = now.revision
+    elif now is not None and model.kind == "snapshot" and isinstance(entry.home, HfUri):
+        uri = f"hf://{entry.home.repo}@{now.revision}"
+        size = sum(artifact.size or 0 for artifact in now.artifacts)
+    elif now is not None:
+        (artifact,) = now.artifacts
+        uri, size = artifact.uri, artifact.size
+        digest = str(artifact.digest) if artifact.digest else None
+    line = ArtifactReport(uri=uri, served_by=None, digest=digest, size=size, action=_ACTIONS[state])
+    return ModelReport(name=model.name, ok=state in (State.CURRENT, State.UNKNOWN), artifacts=(line,))
+
+
+def _written(entry: Entry, measured: Mapping[str, Measured], *, otherwise: str) -> Iterator[ArtifactReport]:
+    """The files that an entry names, with what was done for each by its path."""
+    model, home = entry.model, entry.home
+    if model.kind == "snapshot" and isinstance(home, HfUri):
+        files = [(f"hf://{home.repo}@{home.commit}/{quote(spec.path)}", spec) for spec in model.files or ()]
+    else:
+        files = [(str(model.source), FileSpec(path="", size=model.size, digest=model.digest))]
+    for uri, spec in files:
+        found = measured.get(spec.path) if spec.path else next(iter(measured.values()), None)
+        yield ArtifactReport(
+            uri=uri,
+            served_by=found.served_by if found else None,
+            digest=str(spec.digest) if spec.digest else None,
+            size=spec.size,
+            action=found.action if found else otherwise,
+            bytes_fetched=found.bytes_fetched if found else 0,
+        )
