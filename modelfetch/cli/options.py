@@ -141,7 +141,7 @@ how = combined(
 )
 """How strict a command is."""
 
-transfers = combined(
+moving = combined(
     option(
         "--jobs", metavar="N", type=click.IntRange(1, 64), default=4, show_default=True, help="Files fetched at once."
     ),
@@ -165,9 +165,14 @@ transfers = combined(
     option(
         "--lock-timeout", metavar="SECONDS", type=click.FloatRange(0), help="Wait for another process at most so long."
     ),
-    option("--chown", metavar="UID:GID", type=Owner(), help="Owner of directories and copies."),
 )
 """How bytes are moved."""
+
+transfers = combined(
+    moving,
+    option("--chown", metavar="UID:GID", type=Owner(), help="Owner of directories and copies."),
+)
+"""How bytes are moved, and whose they are in the end."""
 
 output = combined(
     option(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 @options.option("--store", metavar="DIR", help="Where a body that must be hashed is kept.  [default: the user's cache]")
 @options.option("--offline", is_flag=True, help="Ask nobody: fail where something is missing.")
-@options.transfers
+@options.moving
 @options.output
 @click.pass_context
 def command(ctx: click.Context, /, file: str, **values: Any) -> int:
