@@ -47,6 +47,10 @@ class Pace:
     poll: float = _POLL
 
 
+class LockLostError(Exception):
+    """A lock was taken away while it was held: the work is somebody else's now."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Held:
     """A lock that is held.
@@ -72,10 +76,19 @@ class Held:
         except OSError:
             pass  # a share that hiccups: the next beat will tell
 
-    def is_lost(self) -> bool:
-        """Whether another process took it, because this one slept for too long."""
-        self.beat()
-        return self._lost
+    def check(self, *, now: bool = False) -> None:
+        """Do nothing, or end the work that the lock was for.
+
+        Args:
+            now: Whether to look at the disk, rather than at what the last heartbeat found.
+
+        Raises:
+            LockLostError: Another process took it, because this one slept for too long, or its file is gone.
+        """
+        if now:
+            self.beat()
+        if self._lost:
+            raise LockLostError(str(self.path))
 
 
 @contextlib.contextmanager

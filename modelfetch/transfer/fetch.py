@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from modelfetch.errors import (
 from modelfetch.events import SourceFailed, TransferEnded, TransferFinished, TransferRetrying, TransferStarted
 from modelfetch.fsio import translate
 from modelfetch.store.chunks import hash_open_file
-from modelfetch.store.locks import Held, lock
+from modelfetch.store.locks import Held, LockLostError, lock
 from modelfetch.transfer.copy import copy_file
 from modelfetch.transfer.download import Download, Order
 from modelfetch.transfer.gate import HEAD, judge_head, judge_whole, looks_like_html, page_error
@@ -29,7 +30,7 @@ from modelfetch.transfer.retry import Attempts
 from modelfetch.transfer.types import Fetched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from modelfetch.artifacts import Artifact, Location
     from modelfetch.cancel import Cancel
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 _OF_THE_SOURCE = (CredentialsError, NotFoundError, IntegrityError, RetryLaterError, UnreachableError)
 """Errors after which the next source is tried; any other ends the transfer."""
+
+
+_MOST_TAKE_OVERS = 3
 
 
 def key_of(artifact: Artifact) -> str:
@@ -72,6 +76,30 @@ def fetch(
         ModelfetchError: Typed as the source, the disk or the lock failed.
         InterruptedSync: It was cancelled.
     """
+    known = list(locations) if isinstance(locations, Sequence) else _Remembered(locations)
+    for _ in range(_MOST_TAKE_OVERS):
+        with suppress(LockLostError):
+            return _fetch_once(context, artifact, known, label, cancel)
+    raise RetryLaterError(f"{label}: other processes keep taking it over", code="lock-timeout", uri=artifact.uri)
+
+
+class _Remembered:
+    """An iterable that can be gone through again, and asks for each location once."""
+
+    def __init__(self, locations: Iterable[Location | ModelfetchError]) -> None:
+        self._more = iter(locations)
+        self._seen: list[Location | ModelfetchError] = []
+
+    def __iter__(self) -> Iterator[Location | ModelfetchError]:
+        yield from list(self._seen)
+        for location in self._more:
+            self._seen.append(location)
+            yield location
+
+
+def _fetch_once(
+    context: Context, artifact: Artifact, locations: Iterable[Location | ModelfetchError], label: str, cancel: Cancel
+) -> Fetched:
     found = present(context, artifact)
     if found is not None:
         return found
@@ -86,15 +114,17 @@ def fetch(
         cancel=cancel,
         pace=context.tuning.pace,
     ) as held:
-        found = present(context, artifact) if held.waited else None
-        if found is not None:
-            return found
-        after = context.store.recall(key)
-        if held.waited and artifact.digest is None and after is not None and after != noted:
-            blob = context.store.find(after[1], artifact.size)
-            if blob is not None:
-                return Fetched(blob=blob, action="present", bytes_fetched=0, served_by=artifact.uri)
-        return _Job(context, artifact, label, cancel, held).run(locations)
+        found = _found_meanwhile(context, artifact, noted) if held.waited else None
+        return found or _Job(context, artifact, label, cancel, held).run(locations)
+
+
+def _found_meanwhile(context: Context, artifact: Artifact, noted: tuple[int, Digest] | None) -> Fetched | None:
+    """What the lock's last owner brought while this process waited for it."""
+    if artifact.digest is not None:
+        return present(context, artifact)
+    after = context.store.recall(key_of(artifact))
+    blob = context.store.find(after[1], artifact.size) if after is not None and after != noted else None
+    return Fetched(blob=blob, action="present", bytes_fetched=0, served_by=artifact.uri) if blob else None
 
 
 class _Job:
@@ -150,7 +180,7 @@ class _Job:
         return fetched
 
     def _from_any(self, partial: Partial, locations: Iterable[Location | ModelfetchError]) -> tuple[Blob, str]:
-        self._progress = Progress(self._context, self._key, partial)
+        self._progress = Progress(self._context, self._key, partial, self._held)
         self._trusted = partial.trust()
         errors: list[ModelfetchError] = []
         for location in locations:
@@ -254,13 +284,10 @@ class _Job:
 
         Raises:
             IntegrityError: It is not what was asked for.
-            UnreachableError: Another process took the work over meanwhile.
+            LockLostError: Another process took the work over meanwhile.
         """
         digests = self._prove(partial)
-        if self._held.is_lost():
-            raise RetryLaterError(
-                f"{self._label}: another process took it over, as this one had stopped", code="lock-timeout"
-            )
+        self._held.check(now=True)
         blob = self._context.store.admit(self._path, partial.fd, digests, partial.chunks())
         with suppress(OSError):
             self._path.with_suffix(".json").unlink()

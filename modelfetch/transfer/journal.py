@@ -40,22 +40,26 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """The first ``length`` bytes of a chunk were written, and this is their xxh3."""
+    """``length`` bytes of a chunk were written, from its byte ``skip`` on, and this is their xxh3.
+
+    A connection that begins in the midst of a chunk speaks for its own bytes only.
+    """
 
     chunk: int
     length: int
     xxh3: str
+    skip: int = 0
 
     @property
     def span(self) -> tuple[int, int]:
         """The bytes of the file that it speaks for."""
-        start = self.chunk * CHUNK
+        start = self.chunk * CHUNK + self.skip
         return start, start + self.length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journal:
-    """All that a journal said; of several marks for a chunk the last counts."""
+    """All that a journal said; ``marks`` by their first byte: of several that begin there the last counts."""
 
     identity: Identity | None = None
     marks: dict[int, Mark] = field(default_factory=dict)
@@ -77,6 +81,8 @@ def identity_line(identity: Identity) -> bytes:
 def mark_line(mark: Mark) -> bytes:
     """The line of a mark."""
     data = {"chunk": mark.chunk, "length": mark.length, "xxh3": mark.xxh3}
+    if mark.skip:
+        data["skip"] = mark.skip
     return json.dumps(data, separators=(",", ":")).encode() + b"\n"
 
 
@@ -88,7 +94,7 @@ def parse_journal(data: bytes) -> Journal:
         if "modelfetch" in raw:
             journal = replace(journal, identity=_identity(raw))
         elif (mark := _mark(raw)) is not None:
-            journal.marks[mark.chunk] = mark
+            journal.marks[mark.span[0]] = mark
     return journal
 
 
@@ -112,9 +118,9 @@ def _identity(raw: dict[str, Any]) -> Identity | None:
 
 
 def _mark(raw: dict[str, Any]) -> Mark | None:
-    chunk, length, xxh3 = raw.get("chunk"), raw.get("length"), raw.get("xxh3")
-    if type(chunk) is not int or type(length) is not int or not isinstance(xxh3, str):
+    chunk, length, skip, xxh3 = raw.get("chunk"), raw.get("length"), raw.get("skip", 0), raw.get("xxh3")
+    if type(chunk) is not int or type(length) is not int or type(skip) is not int or not isinstance(xxh3, str):
         return None
-    if not (0 <= chunk < 2**40 and 0 < length <= CHUNK and _XXH3.match(xxh3)):
+    if not (0 <= chunk < 2**40 and 0 <= skip < CHUNK and 0 < length <= CHUNK - skip and _XXH3.match(xxh3)):
         return None
-    return Mark(chunk=chunk, length=length, xxh3=xxh3)
+    return Mark(chunk=chunk, length=length, xxh3=xxh3, skip=skip)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-_STEP = CHUNK // 4
+_STEP = CHUNK // 16
 """Bytes after which the journal speaks for a chunk that is not done yet: what a kill may cost a connection."""
 
 
@@ -69,13 +69,13 @@ class Partial:
 
     def trust(self) -> int:
         """Compare what the journal claims with the bytes that are there; returns how many bytes are proven."""
-        for index in sorted(self._claimed):
-            mark = self._claimed[index]
+        for first in sorted(self._claimed):
+            mark = self._claimed[first]
             start, end = mark.span
-            if self.size is not None and end > self.size:
+            if (self.size is not None and end > self.size) or self.spans.covers(start, end):
                 continue
             if self._is_proven(mark):
-                self._marks[index] = mark
+                self._marks[first] = mark
                 self.spans.add(start, end)
         self._claimed = {}
         self._rewrite_journal()
@@ -139,10 +139,10 @@ class Partial:
         """Note that a span is on file; `marks` are those of its chunks that were hashed on the way."""
         with self._lock:
             self.spans.add(start, end)
-            self._marks |= {mark.chunk: mark for mark in marks}
             touched = range(start // CHUNK, (end - 1) // CHUNK + 1)
+            self._marks |= {mark.span[0]: mark for mark in marks}
             late = [found for index in touched if (found := self._completed(index)) is not None]
-            self._marks |= {mark.chunk: mark for mark in late}
+            self._marks |= {mark.span[0]: mark for mark in late}
         if marks or late:
             self._append(b"".join(map(mark_line, (*marks, *late))))
 
@@ -151,7 +151,7 @@ class Partial:
         if self.size is None:
             return None
         start, end = chunk_span(index, self.size)
-        known = self._marks.get(index)
+        known = self._marks.get(start)
         if (known is not None and known.length == end - start) or not self.spans.covers(start, end):
             return None
         digest = xxh3(self.fd, start, end)
@@ -186,7 +186,7 @@ class Partial:
         found = []
         for index in range(chunk_count(size)):
             start, end = chunk_span(index, size)
-            mark = self._marks.get(index)
+            mark = self._marks.get(start)
             known = mark.xxh3 if mark is not None and mark.length == end - start else xxh3(self.fd, start, end)
             found.append(known or "")
         return tuple(found)
@@ -243,14 +243,13 @@ class Lane:
         self._partial = partial
         self._chunk = position // CHUNK
         self._hashed = position
-        self._state: xxhash.xxh3_64 | None = None
+        self._state = xxhash.xxh3_64()
         self._ready: list[Mark] = []
+        self._since = position
         start = self._chunk * CHUNK
-        if start == position:
-            self._state = xxhash.xxh3_64()
-        elif partial.spans.covers(start, position):
-            self._state = xxhash.xxh3_64()
+        if start != position and partial.spans.covers(start, position):
             read_into(partial.fd, start, position, self._state.update)
+            self._since = start
 
     def hash(self, offset: int, data: memoryview) -> None:
         """Take bytes into the digests."""
@@ -259,8 +258,7 @@ class Lane:
         while data:
             edge = (self._hashed // _STEP + 1) * _STEP
             part = data[: edge - self._hashed]
-            if self._state is not None:
-                self._state.update(part)
+            self._state.update(part)
             self._hashed += len(part)
             data = data[len(part) :]
             if self._hashed == edge:
@@ -268,12 +266,15 @@ class Lane:
 
     def _mark(self) -> None:
         """Speak for what was hashed of the chunk so far; at its end, go on to the next one."""
-        length = self._hashed - self._chunk * CHUNK
-        if self._state is not None:
-            self._ready.append(Mark(chunk=self._chunk, length=length, xxh3=self._state.hexdigest()))
-        if length == CHUNK:
+        self._ready.append(self._spoken(self._hashed))
+        if self._hashed == (self._chunk + 1) * CHUNK:
             self._chunk += 1
+            self._since = self._hashed
             self._state = xxhash.xxh3_64()
+
+    def _spoken(self, end: int) -> Mark:
+        skip = self._since - self._chunk * CHUNK
+        return Mark(chunk=self._chunk, length=end - self._since, xxh3=self._state.hexdigest(), skip=skip)
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write bytes at their place."""
@@ -281,7 +282,7 @@ class Lane:
 
     def done(self, end: int) -> None:
         """All bytes up to here were hashed and written."""
-        if end == self._partial.size == self._hashed and self._state is not None and end > self._chunk * CHUNK:
+        if end == self._partial.size == self._hashed and end > self._since:
             self._mark()
         marks = tuple(mark for mark in self._ready if mark.span[1] <= end)
         self._ready = [mark for mark in self._ready if mark.span[1] > end]
@@ -296,11 +297,9 @@ class Lane:
 
     def close(self) -> None:
         """The connection ends: note the part of a chunk that it brought."""
-        length = self.position - self._chunk * CHUNK
-        if self._state is not None and length > 0 and self._hashed == self.position:
-            mark = Mark(chunk=self._chunk, length=length, xxh3=self._state.hexdigest())
+        if self.position > self._since and self._hashed == self.position:
             with contextlib.suppress(OSError):
-                self._partial.written(self.position, self.position, (mark,))
+                self._partial.written(self.position, self.position, (self._spoken(self.position),))
 
 
 def write_all(fd: int, data: memoryview, offset: int, *, step: int = 256 * 1024) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from modelfetch.events import TransferProgress
 
 if TYPE_CHECKING:
+    from modelfetch.store.locks import Held
     from modelfetch.transfer.context import Context
     from modelfetch.transfer.partial import Partial
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 class Progress:
     """The bytes received for one artifact; callable from all its connections."""
 
-    def __init__(self, context: Context, key: str, partial: Partial) -> None:
+    def __init__(self, context: Context, key: str, partial: Partial, held: Held) -> None:
+        self._held = held
         self._context = context
         self._key = key
         self._partial = partial
@@ -24,7 +26,12 @@ class Progress:
         self.received = 0
 
     def note(self, count: int) -> None:
-        """So many bytes came."""
+        """So many bytes came.
+
+        Raises:
+            LockLostError: The file is another process's to fetch by now.
+        """
+        self._held.check()
         now = self._context.tuning.clock()
         with self._lock:
             self.received += count

@@ -147,7 +147,7 @@ def test_a_torn_journal_costs_what_it_no_longer_says(world: World, left_over: tu
     lines = journal.splitlines(keepends=True)
     torn = b"".join(lines[:2]) + lines[2][:20]
     fetched, action = _resume(world, part, torn)
-    assert (fetched, action) == (len(DATA) - CHUNK // 4, "resumed")
+    assert (fetched, action) == (len(DATA) - CHUNK // 16, "resumed")
 
 
 @pytest.mark.parametrize(

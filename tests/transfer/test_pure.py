@@ -1,0 +1,340 @@
+"""The engine's decisions, without any I/O."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelfetch.cancel import Cancel
+from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, RetryLaterError, UnreachableError
+from modelfetch.http.status import RateLimitedError, ServerError
+from modelfetch.store.chunks import CHUNK
+from modelfetch.transfer.growth import FAST, Growth
+from modelfetch.transfer.journal import (
+    Identity,
+    Mark,
+    identity_line,
+    mark_line,
+    parse_journal,
+)
+from modelfetch.transfer.ranges import Board
+from modelfetch.transfer.rate import Floor, Limiter
+from modelfetch.transfer.retry import Attempts
+from modelfetch.transfer.spans import Spans
+from modelfetch.transfer.types import Tuning
+
+MIB = 2**20
+
+# --- spans -----------------------------------------------------------------------------------------------------
+
+spans_of_a_small_file = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=12)
+
+
+@given(spans_of_a_small_file, st.integers(0, 45))
+def test_spans_are_what_a_set_of_positions_is(added: list[tuple[int, int]], size: int) -> None:
+    spans, plain = Spans(), set()
+    for start, end in added:
+        spans.add(start, end)
+        plain |= set(range(start, end))
+    assert spans.total == len(plain)
+    assert {p for start, end in spans for p in range(start, end)} == plain
+    assert {p for start, end in spans.missing(size) for p in range(start, end)} == set(range(size)) - plain
+    assert spans.covers(0, size) == (set(range(size)) <= plain)
+    assert spans.end == max(plain, default=-1) + 1
+    listed = list(spans)
+    assert all(left[1] < right[0] for left, right in zip(listed, listed[1:], strict=False))
+
+
+# --- the journal -----------------------------------------------------------------------------------------------
+
+identities = st.builds(
+    Identity,
+    uri=st.text(max_size=20),
+    url=st.text(max_size=20),
+    etag=st.none() | st.text(max_size=10),
+    modified=st.none() | st.text(max_size=10),
+    size=st.none() | st.integers(0, 2**50),
+)
+marks = st.integers(0, CHUNK - 1).flatmap(
+    lambda skip: st.builds(
+        Mark,
+        chunk=st.integers(0, 1000),
+        skip=st.just(skip),
+        length=st.integers(1, CHUNK - skip),
+        xxh3=st.integers(0, 2**64 - 1).map("{:016x}".format),
+    )
+)
+
+
+@given(identities, st.lists(marks, max_size=5))
+def test_a_journal_says_what_was_written_into_it(identity: Identity, written: list[Mark]) -> None:
+    journal = parse_journal(identity_line(identity) + b"".join(map(mark_line, written)))
+    assert journal.identity == identity
+    assert journal.marks == {mark.span[0]: mark for mark in written}
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_a_journal_that_says_nothing_harmful(data: bytes) -> None:
+    for mark in parse_journal(data).marks.values():
+        assert 0 < mark.length <= CHUNK
+
+
+@given(identities, st.lists(marks, max_size=4), st.data())
+def test_a_damaged_journal_says_no_more_than_it_did(
+    identity: Identity, written: list[Mark], data: st.DataObject
+) -> None:
+    text = bytearray(identity_line(identity) + b"".join(map(mark_line, written)))
+    for _ in range(data.draw(st.integers(0, 3))):
+        text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
+    parse_journal(bytes(text[: data.draw(st.integers(0, len(text)))]))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"chunk": -1, "length": 5, "xxh3": "0" * 16},
+        {"chunk": True, "length": 5, "xxh3": "0" * 16},
+        {"chunk": 0, "length": CHUNK + 1, "xxh3": "0" * 16},
+        {"chunk": 0, "length": 0, "xxh3": "0" * 16},
+        {"chunk": 0, "length": CHUNK, "skip": 1, "xxh3": "0" * 16},
+        {"chunk": 0, "length": 5, "skip": -1, "xxh3": "0" * 16},
+        {"chunk": 0, "length": 5, "skip": CHUNK, "xxh3": "0" * 16},
+        {"chunk": 0, "length": 5, "xxh3": "0" * 15},
+        {"chunk": 0, "length": 5, "xxh3": 5},
+        {"chunk": 10**30, "length": 5, "xxh3": "0" * 16},
+        {"chunk": 0.5, "length": 5, "xxh3": "0" * 16},
+        {"modelfetch": 2, "uri": "a", "url": "b"},
+        {"modelfetch": 1, "uri": 5, "url": "b"},
+        {"modelfetch": 1, "uri": "a", "url": "b", "size": -1},
+        {"modelfetch": 1, "uri": "a", "url": "b", "etag": 5},
+    ],
+)
+def test_lines_that_make_no_sense_are_left_out(line: dict[str, object]) -> None:
+    journal = parse_journal(json.dumps(line).encode())
+    assert (journal.identity, journal.marks) == (None, {})
+
+
+def test_a_weak_etag_is_no_validator_and_hides_the_date() -> None:
+    assert Identity(uri="", url="", etag='"a"', modified="d").validator == '"a"'
+    assert Identity(uri="", url="", etag='W/"a"', modified="d").validator is None
+    assert Identity(uri="", url="", modified="d").validator == "d"
+
+
+# --- retries ---------------------------------------------------------------------------------------------------
+
+
+def attempts(**changes: float) -> Attempts:
+    return Attempts(5, Tuning(jitter=lambda: 0.0, **changes), 0.0)  # type: ignore[arg-type]
+
+
+def delays(tries: Attempts, error: ModelfetchError, *, seconds: float = 0.0, gained: int = 0) -> list[float]:
+    """The delays until the error is raised."""
+    found, now = [], 0.0
+    for _ in range(100):
+        now += seconds
+        try:
+            found.append(tries.after(error, gained=gained, now=now))
+        except ModelfetchError:
+            return found
+        now += found[-1]
+    raise AssertionError("it never ends")
+
+
+def test_five_attempts_in_a_row_are_one_to_sixteen_seconds_apart() -> None:
+    assert delays(attempts(), UnreachableError("x")) == [1.0, 2.0, 4.0, 8.0]
+    assert (
+        delays(Attempts(9, Tuning(jitter=lambda: 0.0, source_seconds=1e9), 0.0), UnreachableError("x"))[4:]
+        == [16.0] * 4
+    )
+
+
+def test_a_source_gets_sixty_seconds_without_progress() -> None:
+    assert len(delays(attempts(), UnreachableError("x", code="timeout"), seconds=30.0)) == 1
+    assert len(delays(attempts(), UnreachableError("x"), seconds=15.0)) == 3
+
+
+def test_a_permanent_error_is_never_tried_again() -> None:
+    assert delays(attempts(), UnreachableError("x", permanent=True)) == []
+    assert delays(attempts(), CredentialsError("x")) == []
+
+
+def test_progress_starts_the_count_again() -> None:
+    tries = attempts()
+    for turn in range(50):
+        assert tries.after(UnreachableError("x"), gained=0, now=turn * 10.0) == 1.0
+        assert tries.after(UnreachableError("x"), gained=100, now=turn * 10.0 + 5) == 0.1
+        assert tries.after(UnreachableError("x"), gained=10**6, now=turn * 10.0 + 5) == 0.0
+
+
+def test_retry_after_is_honoured_up_to_two_minutes() -> None:
+    for kind in (RateLimitedError, ServerError):
+        assert attempts().after(kind("x", retry_after=120.0), gained=0, now=0.0) == 120.0
+        with pytest.raises(RetryLaterError) as caught:
+            attempts().after(kind("x", retry_after=121.0), gained=0, now=0.0)
+        assert caught.value.exit_code == 75
+
+
+def test_waiting_as_asked_is_not_held_against_the_source() -> None:
+    assert delays(attempts(), RateLimitedError("x", retry_after=100.0)) == [100.0] * 4
+
+
+def test_jitter_never_makes_a_delay_longer_than_the_longest() -> None:
+    tries = Attempts(50, Tuning(jitter=lambda: 1.0, source_seconds=1e9), 0.0)
+    assert max(delays(tries, UnreachableError("x"))) == 16.0
+
+
+# --- rates -----------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_at_the_floor_lives_and_below_it_dies() -> None:
+    floor = Floor(16 * 1024, 60.0, 0.0)
+    for second in range(1, 600):
+        floor.note(16 * 1024, float(second))
+    slow = Floor(16 * 1024, 60.0, 0.0)
+    with pytest.raises(UnreachableError):
+        for second in range(1, 62):
+            slow.note(16 * 1024 - 300, float(second))
+
+
+def test_a_fast_start_does_not_excuse_a_slow_end() -> None:
+    floor = Floor(16 * 1024, 60.0, 0.0)
+    floor.note(10**9, 1.0)
+    with pytest.raises(UnreachableError):
+        for second in range(2, 70):
+            floor.note(100, float(second))
+
+
+def test_a_limiter_without_a_rate_never_waits() -> None:
+    limiter = Limiter(None)
+    limiter.take(10**15, Cancel())
+    assert limiter.step is None
+
+
+def test_a_cancelled_taker_does_not_wait() -> None:
+    cancel = Cancel()
+    cancel.set()
+    with pytest.raises(InterruptedSync):
+        Limiter(1000).take(10**6, cancel)
+
+
+# --- ranges ----------------------------------------------------------------------------------------------------
+
+
+def test_two_connections_get_halves_and_four_get_quarters() -> None:
+    board = Board([(0, 512 * MIB)])
+    first = board.take()
+    others = [board.take() for _ in range(3)]
+    assert first is not None
+    assert sorted((s.position, s.end) for s in [first, *others] if s) == [
+        (0, 128 * MIB),
+        (128 * MIB, 256 * MIB),
+        (256 * MIB, 384 * MIB),
+        (384 * MIB, 512 * MIB),
+    ]
+
+
+def test_a_range_that_is_nearly_done_is_not_split() -> None:
+    board = Board([(0, 3 * MIB)])
+    assert board.take() is not None
+    assert board.take() is None
+    big = Board([(0, 100 * MIB)])
+    assert big.take() is not None
+    assert big.take(least=200 * MIB) is None
+
+
+def test_what_a_failed_connection_leaves_goes_to_the_one_before_it_if_its_answer_reaches() -> None:
+    board = Board([(0, 100 * MIB)])
+    head, tail = board.take(), board.take()
+    assert head is not None
+    assert tail is not None
+    head.asked_end = 100 * MIB
+    board.leave(tail)
+    assert head.end == 100 * MIB
+    head.asked_end = 50 * MIB
+    tail = board.take()
+    assert tail is not None
+    board.leave(tail)
+    again = board.take()
+    assert again is not None
+    assert (again.position, again.end) == (tail.position, tail.end)
+
+
+@given(
+    st.integers(1, 300), st.lists(st.tuples(st.sampled_from(["take", "work", "leave"]), st.integers(0, 9)), max_size=60)
+)
+def test_every_byte_is_always_somebodys(size: int, steps: list[tuple[str, int]]) -> None:
+    """Whatever connections do, the bytes done and those on the board are the file, and each is on it once."""
+    board, working, done = Board([(0, size * MIB)]), [], Spans()
+    for what, which in steps:
+        if what == "take":
+            if (segment := board.take(least=2 * MIB)) is not None:
+                segment.asked_end = segment.end
+                working.append(segment)
+        elif working and what == "work":
+            segment = working[which % len(working)]
+            step = min(segment.left, 3 * MIB)
+            done.add(segment.position, segment.position + step)
+            segment.position += step
+        elif working:
+            board.leave(working.pop(which % len(working)))
+        assert done.total + board.left == size * MIB
+
+
+# --- growth ----------------------------------------------------------------------------------------------------
+
+
+def simulate(
+    per_connection: float, total: float, *, most: int, size: int, limit: int | None = None
+) -> tuple[int, float]:
+    """Connections in the end, and seconds, for a link with a rate per connection and one in all."""
+    growth = Growth(most, limit=limit, setup=0.01)
+    now, done, active = 0.0, 0, 1
+    while done < size:
+        now += 0.02
+        done += int(min(active * per_connection, total, limit or 1e18) * 0.02)
+        active += growth.step(now, done, active=active, left=size - done)
+    return active, now
+
+
+def test_a_capped_origin_gets_all_the_connections_that_are_allowed_in_a_moment() -> None:
+    for most in (4, 8, 16):
+        connections, seconds = simulate(50e6, 1e12, most=most, size=512 * MIB)
+        assert connections == most
+        assert seconds < 1.4 * 512 * MIB / (50e6 * most)
+
+
+def test_a_fast_link_gets_none() -> None:
+    assert simulate(2 * FAST, 2 * FAST, most=16, size=4096 * MIB)[0] == 1
+
+
+def test_a_link_that_is_full_is_not_tried_for_long() -> None:
+    assert simulate(10e6, 10e6, most=16, size=60 * MIB)[0] <= 8
+
+
+def test_a_short_file_gets_none() -> None:
+    assert simulate(50e6, 1e12, most=16, size=10 * MIB)[0] == 1
+
+
+def test_a_users_own_cap_is_no_reason_for_more() -> None:
+    assert simulate(50e6, 1e12, most=16, size=100 * MIB, limit=10_000_000)[0] == 1
+
+
+def test_a_refusal_ends_the_growth() -> None:
+    growth = Growth(16, limit=None, setup=0.01)
+    growth.failed(0.0, refused=True, active=3)
+    assert growth.most == 3
+
+
+def test_noise_does_not_make_it_grow_without_end() -> None:
+    random_ = random.Random(1)
+    growth = Growth(16, limit=None, setup=0.01)
+    now, done, active = 0.0, 0, 1
+    while now < 5:
+        now += 0.02
+        done += int(20e6 * 0.02 * random_.uniform(0.97, 1.03))
+        active += growth.step(now, done, active=active, left=10**12)
+    assert active <= 6
