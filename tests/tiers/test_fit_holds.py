@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ def test_a_shipped_tier_holds(tier: str, fit: Any) -> None:
 
 
 def test_what_each_tier_needs_is_what_the_facts_say(fit: Any) -> None:
-    needed = {}
+    needed: dict[tuple[str, str], float] = {}
     for tier in TIERS:
         _, report = fit("--tier", tier)
         needed |= {(tier, s["service"]): round(s["needed"] / GIB, 2) for s in report["services"]}
@@ -84,7 +85,7 @@ def test_a_tier_is_judged_by_few_bytes_none_of_them_twice(tier: str, fit: Any, h
     for path, asked in ranges.items():
         assert all(last - first < 4 * 2**20 for first, last in asked), path
         assert sorted(asked) == asked
-        assert all(before[1] + 1 == after[0] for before, after in zip(asked, asked[1:], strict=False)), path
+        assert all(before[1] + 1 == after[0] for before, after in itertools.pairwise(asked)), path
     assert report["bytes_fetched"] <= len(ranges) * 512 * 1024 + 2 * 8.4e6
     assert report["bytes_fetched"] < 0.002 * sum(size(tier))
 

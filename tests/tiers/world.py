@@ -1,10 +1,11 @@
-"""The upstreams of the shipped tiers, as a hub on loopback: real names, commits, digests, sizes and headers, no weights.
+"""The upstreams of the shipped tiers, as a hub on loopback: real names, commits, digests, sizes, headers; no weights.
 
 Where a file's digest is pinned, the hub claims it; nobody could tell without fetching the whole file.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 TIERS = ("8g", "16g", "32g", "94g")
 
 
+@functools.cache
 def shipped(tier: str) -> Manifest:
     path = find_tier(tier)
     assert path is not None
@@ -88,9 +90,7 @@ NOMIC = Shape(
 """nomic-embed-text (source: its config.json upstream)."""
 
 _PARAMS = Layer(kind="params", digest="56bb8bd477a519ffa694fc449c2413c6f0e1d3b1c88fa7e3c9d88d3ae49d4dcb", size=96)
-_TEMPLATE = Layer(
-    kind="template", digest="948af2743fc78a328dcb3b0f5a31b3d75f415840fdb699e8b1235978392ecf85", size=1481
-)
+_TEMPLATE = Layer(kind="template", digest="948af2743fc78a328dcb3b0f5a31b3d75f415840fdb699e8b1235978392ecf85", size=1481)
 
 LIBRARY = {
     "qwen2.5:0.5b": Library(
@@ -118,12 +118,8 @@ LIBRARY = {
             Layer(
                 kind="template", digest="966de95ca8a62200913e3f8bfbf84c8494536f1b94b49166851e76644e966396", size=1429
             ),
-            Layer(
-                kind="license", digest="fcc5a6bec9daf9b561a68827b67ab6088e1dba9d1fa2a50d7bbcc8384e0a265d", size=7711
-            ),
-            Layer(
-                kind="license", digest="a70ff7e570d97baaf4e62ac6e6ad9975e04caa6d900d3742d37698494479e0cd", size=6016
-            ),
+            Layer(kind="license", digest="fcc5a6bec9daf9b561a68827b67ab6088e1dba9d1fa2a50d7bbcc8384e0a265d", size=7711),
+            Layer(kind="license", digest="a70ff7e570d97baaf4e62ac6e6ad9975e04caa6d900d3742d37698494479e0cd", size=6016),
             _PARAMS,
         ),
         shape=real.REAL["llama3.2:3b"],
@@ -218,11 +214,12 @@ SAFETENSORS: dict[str, Callable[[], MadeFile]] = {
 
 def padded(made: MadeFile, size: int) -> bytes:
     """The header, made longer by spaces, as the format allows, until the whole file has its real size."""
-    (length,) = struct.unpack("<Q", made.header[:8])
+    length: int = struct.unpack("<Q", made.header[:8])[0]
     assert made.size is not None
     longer = length + size - made.size
     assert length <= longer < 10**6, f"the real header would have {longer} bytes"
-    return struct.pack("<Q", longer) + made.header[8:] + b" " * (longer - length)
+    head = made.header[8:] + b" " * (longer - length)
+    return struct.pack("<Q", longer) + head
 
 
 def _add_images(world: World, manifest: Manifest) -> None:

@@ -1,0 +1,231 @@
+"""Which GPUs there are, and what ``auto`` makes of them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch import gpu
+from modelfetch.cli.app import run
+from modelfetch.errors import SettingError
+from modelfetch.gpu import Found, Gpu, auto_tier, find_gpus, largest_within
+from modelfetch.manifest.load import load_manifest
+from tests.tiers.world import TIERS, shipped
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from modelfetch.manifest.model import Manifest
+
+GIB, MIB = 2**30, 2**20
+ALL = tuple((tier, shipped(tier)) for tier in TIERS)
+
+
+@dataclass
+class Nvml:
+    """NVML as nvidia-ml-py gives it; ``cards`` are names and memories in MiB, or an error."""
+
+    cards: list[tuple[str | bytes, int] | Exception]
+    broken: Exception | None = None
+    ended: bool = False
+
+    def nvmlInit(self) -> None:  # noqa: N802 - NVML's name
+        if self.broken:
+            raise self.broken
+
+    def nvmlShutdown(self) -> None:  # noqa: N802 - NVML's name
+        self.ended = True
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802 - NVML's name
+        return len(self.cards)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> tuple[str | bytes, int]:  # noqa: N802 - NVML's name
+        card = self.cards[index]
+        if isinstance(card, Exception):
+            raise card
+        return card
+
+    def nvmlDeviceGetName(self, card: tuple[str | bytes, int]) -> str | bytes:  # noqa: N802 - NVML's name
+        return card[0]
+
+    def nvmlDeviceGetMemoryInfo(self, card: tuple[str | bytes, int]) -> SimpleNamespace:  # noqa: N802 - NVML's name
+        return SimpleNamespace(total=card[1] * MIB, free=0, used=0)
+
+
+def nvidia(*mib: int) -> Found:
+    return Found(gpus=tuple(Gpu(vendor="nvidia", name=f"card {n}", memory=m * MIB) for n, m in enumerate(mib)))
+
+
+def amd_card(drm: Path, name: str, text: str | None) -> None:
+    device = drm / name / "device"
+    device.mkdir(parents=True)
+    if text is not None:
+        (device / "mem_info_vram_total").write_text(text)
+
+
+# ── looking ──
+def test_nvidias_are_asked_through_nvml(tmp_path: Path) -> None:
+    nvml = Nvml([("NVIDIA GeForce RTX 4060", 8188), (b"Tesla T4", 15360)])
+    found = find_gpus(nvml=nvml, drm=tmp_path)
+    assert [(g.vendor, g.name, g.memory) for g in found.gpus] == [
+        ("nvidia", "NVIDIA GeForce RTX 4060", 8188 * MIB),
+        ("nvidia", "Tesla T4", 15360 * MIB),
+    ]
+    assert nvml.ended
+
+
+def test_a_card_that_is_lost_does_not_hide_the_others(tmp_path: Path) -> None:
+    found = find_gpus(nvml=Nvml([RuntimeError("GPU is lost"), ("b", 8192)]), drm=tmp_path)
+    assert [g.name for g in found.gpus] == ["b"]
+    assert "GPU is lost" in found.why[0]
+
+
+def test_amds_are_read_from_sysfs_in_order_and_outputs_are_no_cards(tmp_path: Path) -> None:
+    amd_card(tmp_path, "card10", str(24 * GIB))
+    amd_card(tmp_path, "card2", f"{16 * GIB}\n")
+    amd_card(tmp_path, "card2-DP-1", str(GIB))
+    amd_card(tmp_path, "card0", None)
+    amd_card(tmp_path, "card3", "nonsense")
+    found = find_gpus(nvml=Nvml([], broken=RuntimeError("Driver Not Loaded")), drm=tmp_path)
+    assert [(g.vendor, g.name, g.memory) for g in found.gpus] == [
+        ("amd", "card2 (amdgpu)", 16 * GIB),
+        ("amd", "card10 (amdgpu)", 24 * GIB),
+    ]
+
+
+def test_without_any_the_reasons_are_told(tmp_path: Path) -> None:
+    found = find_gpus(nvml=Nvml([], broken=RuntimeError("Driver Not Loaded")), drm=tmp_path / "none")
+    assert found.gpus == ()
+    assert "Driver Not Loaded" in "; ".join(found.why)
+
+
+def test_without_nvidia_ml_py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert "modelfetch[gpu]" in "; ".join(find_gpus(drm=tmp_path).why)
+
+
+# ── choosing ──
+@pytest.mark.parametrize(
+    ("card", "mib", "tier"),
+    [
+        ("RTX 4060", 8188, "8g"),
+        ("RTX 3070", 8192, "8g"),
+        ("RTX 2080, which reports less", 7982, "8g"),
+        ("RTX 3060 12 GB", 12288, "8g"),
+        ("T4, of which 15 GiB are there", 15360, "16g"),
+        ("RTX 4060 Ti 16 GB", 16380, "16g"),
+        ("RTX 4090", 24564, "16g"),
+        ("RTX 5090", 32607, "32g"),
+        ("A6000", 49140, "32g"),
+        ("H100 80 GB", 81559, "32g"),
+        ("H100 NVL", 95830, "94g"),
+        ("RTX PRO 6000 96 GB", 97887, "94g"),
+        ("H200", 143771, "94g"),
+    ],
+)
+def test_auto_takes_the_largest_tier_that_fits(card: str, mib: int, tier: str) -> None:
+    assert auto_tier(ALL, {}, found=nvidia(mib)).tier == tier, card
+
+
+def test_what_is_usable_never_shrinks_with_a_larger_card_and_is_less_than_it_reports() -> None:
+    usable = [Gpu(vendor="nvidia", name="x", memory=mib * MIB).usable for mib in range(256, 150_000, 97)]
+    assert usable == sorted(usable)
+    assert all(u < mib * MIB for u, mib in zip(usable, range(256, 150_000, 97), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("count", "tier"), [("", "32g"), ("1", "32g"), ("2", "8g"), ("7", "8g"), ("all", "8g"), ("-1", "8g")]
+)
+def test_of_several_cards_the_smallest_of_those_that_services_see_counts(count: str, tier: str) -> None:
+    assert auto_tier(ALL, {"GPU_COUNT": count}, found=nvidia(32607, 8192)).tier == tier
+
+
+@pytest.mark.parametrize(
+    ("environ", "found", "why"),
+    [
+        ({}, Found(why=("NVML says no",)), "NVML says no"),
+        ({"GPU_ENABLE": "false"}, nvidia(8192), "GPU_ENABLE=false"),
+        ({"GPU_COUNT": "0"}, nvidia(8192), "GPU_COUNT=0"),
+        ({}, nvidia(4096), "no tier fits card 0 with 4.00 GiB"),
+    ],
+)
+def test_without_a_gpu_that_fits_auto_is_78_and_names_the_tiers(
+    environ: dict[str, str], found: Found, why: str
+) -> None:
+    with pytest.raises(SettingError, match=why) as bad:
+        auto_tier(ALL, environ, found=found)
+    assert (bad.value.exit_code, bad.value.code) == (78, "no-gpu")
+    assert bad.value.hint is not None
+    assert "8g, 16g, 32g, 94g" in bad.value.hint
+
+
+@pytest.mark.parametrize("count", ["two", "1.5", "99999", "²"])
+def test_a_count_that_is_none_is_a_bad_setting(count: str) -> None:
+    with pytest.raises(SettingError, match="GPU_COUNT"):
+        auto_tier(ALL, {"GPU_COUNT": count}, found=nvidia(8192))
+
+
+def tier(name: str, gib: int) -> tuple[str, Manifest]:
+    text = f"version: 1\nvram: 90GiB\nservices: {{ollama: {{vram: {gib}GiB}}}}\nmodels: []\n"
+    return name, load_manifest(text)
+
+
+def test_an_own_tier_counts_and_the_shipped_one_wins_a_tie() -> None:
+    tiers = [tier("8g", 7), tier("zz", 7), tier("mine", 9), tier("demo", 1)]
+    assert largest_within(tiers, 8 * GIB) == "8g"
+    assert largest_within(tiers, 9 * GIB) == "mine"
+    assert largest_within(tiers, 2 * GIB) is None
+
+
+# ── in the program ──
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml([("NVIDIA RTX 4060 Ti", 16380)]))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("card")
+def test_the_program_takes_auto_from_the_command_line_and_from_the_stacks_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["status", "--tier", "auto", "--json"]) == 1
+    assert '"tier": "16g"' in capsys.readouterr().out
+    monkeypatch.setenv("GPU_VRAM_DEFAULT", "auto")
+    assert run(["env"]) == 0
+    assert "\nGPU_VRAM_DEFAULT=16g\n" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("card")
+def test_tiers_marks_the_one_that_auto_would_choose(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tiers"]) == 0
+    out = capsys.readouterr().out
+    assert "\n16g *  16.00 GiB" in out
+    assert "NVIDIA RTX 4060 Ti" in out
+    assert run(["tiers", "--json"]) == 0
+    import json
+
+    lines = json.loads(capsys.readouterr().out)["tiers"]
+    assert {line["name"]: line["auto"] for line in lines if line["name"] in TIERS} == {
+        "8g": False,
+        "16g": True,
+        "32g": False,
+        "94g": False,
+    }
+    assert set(lines[0]) == {"name", "vram", "usable", "services", "models", "bytes", "present", "auto"}
+
+
+def test_without_a_gpu_tiers_marks_none_and_sync_is_78(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr(gpu, "DRM", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert run(["tiers"]) == 0
+    assert "none was found" in capsys.readouterr().out
+    assert run(["sync", "--tier", "auto"]) == 78
+    err = capsys.readouterr().err
+    assert "hint: name the tier: 8g, 16g, 32g, 94g" in err
