@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from modelfetch.artifacts import Location
     from modelfetch.cancel import Cancel
+    from modelfetch.errors import ModelfetchError
     from modelfetch.http import Response
     from modelfetch.transfer.context import Context
     from modelfetch.transfer.partial import Partial
@@ -45,6 +46,7 @@ class Order:
         decided: Whether a digest decides in the end.
         judge_head: Looks at the file's first bytes, where no digest decides.
         progress: Told how many bytes came.
+        lost: Told of a connection that broke while others go on.
     """
 
     context: Context
@@ -55,6 +57,7 @@ class Order:
     decided: bool
     judge_head: JudgeHead | None
     progress: Callable[[int], None]
+    lost: Callable[[ModelfetchError], None]
 
 
 class Download:
@@ -102,6 +105,10 @@ class Download:
         segment = board.take()
         if segment is not None:
             self.bring(segment, alone=True, cancel=self._cancel)
+
+    def tell_lost(self, error: ModelfetchError) -> None:
+        """Say that a connection broke, and that what it left is taken up."""
+        self._order.lost(error)
 
     def bring(self, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
         """Send one request for a segment and take its body; safe to call from several threads.

@@ -243,6 +243,18 @@ class _Job:
             )
         )
 
+    def _say_lost(self, error: ModelfetchError) -> None:
+        self._context.sink(
+            TransferRetrying(
+                key=self._key,
+                label=self._label,
+                reason=error.message,
+                delay=0.0,
+                attempt=0,
+                attempts=self._context.options.retries,
+            )
+        )
+
     def _bring(self, partial: Partial, location: Location) -> None:
         decided = self._artifact.digest is not None
         if location.url.startswith("file:"):
@@ -265,6 +277,7 @@ class _Job:
             decided=decided,
             judge_head=None if decided else self._judge_head,
             progress=self._progress.note,
+            lost=self._say_lost,
         )
         Download(order, self._cancel).run()
 

@@ -140,6 +140,8 @@ class Team:
 
     def _note(self, error: ModelfetchError) -> None:
         self._errors.append(error)
+        if self._active > 1:
+            self._download.tell_lost(error)
         if self._growth is not None:
             refused = isinstance(error, RateLimitedError | ServerError | WrongRangeError) or error.permanent
             now = self._context.tuning.clock()
