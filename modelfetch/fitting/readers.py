@@ -65,6 +65,7 @@ class HttpReader:
         self._cancel = cancel
         self._stream: _Stream | None = None
         self._failure: ModelfetchError | None = None
+        self._etag: str | None = None
         self.size = size
         self.fetched = 0
         """Bytes that came over the network so far."""
@@ -94,9 +95,10 @@ class HttpReader:
             stream.close()
 
     def _next_place(self, error: ModelfetchError) -> None:
-        """Forget the place that failed; its bytes are not mixed with another's unless they must be the same file."""
+        """Forget the place that failed."""
         self.close()
         self._places.pop(0)
+        self._etag = None
         if not self._places and self._more is not None:
             find, self._more = self._more, None
             try:
@@ -137,6 +139,7 @@ class HttpReader:
         check_status(response, what=place.uri, uri=place.uri)
         if response.encoding is not None:
             raise _nonsense(response, "sends the file in another coding than the one asked for")
+        self._same_version(response, place)
         if response.status == 206:
             return self._part(response, offset, length)
         self._agree(response.length, place)
@@ -155,6 +158,13 @@ class HttpReader:
         if len(got) < want:
             raise UnreachableError(f"{redact(response.url)} broke off after {len(got)} bytes")
         return got
+
+    def _same_version(self, response: Response, place: Location) -> None:
+        """Refuse a file that was replaced between two ranges."""
+        etag = response.headers.get("etag", "").removeprefix("W/") or None
+        if self._etag is not None and etag is not None and etag != self._etag:
+            raise IntegrityError(f"{place.uri} was changed upstream while it was read", hint="run it again")
+        self._etag = etag or self._etag
 
     def _agree(self, size: int | None, place: Location | None) -> None:
         """Hold the file's length against the one that is known, and remember it where none was."""
