@@ -1,0 +1,172 @@
+"""What the shipped tiers promise, read from the files themselves."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from modelfetch.manifest.budget import together
+from modelfetch.manifest.uri import HfUri, HttpUri, OllamaUri
+from tests.tiers.world import TIERS, shipped
+
+if TYPE_CHECKING:
+    from modelfetch.manifest.model import Manifest, Model
+
+ROOT = Path(__file__).parent.parent.parent
+GIB = 2**30
+
+EVERY = pytest.mark.parametrize("tier", TIERS)
+
+OPEN = {"clip-vit-large-patch14", "diffrhythm-1.2", "diffrhythm-vae", "xlm-roberta-base", "llama3.1-70b"}
+"""The models with a file whose digest was not found in public."""
+
+# What the issue and the facts name for each tier: chat model, image models, speech model.
+HEART = {
+    "8g": ("qwen2.5:0.5b", {"v1-5-pruned-emaonly.safetensors"}, "faster-whisper-small"),
+    "16g": ("llama3.2:3b", {"sd_xl_base_1.0.safetensors"}, "faster-whisper-large-v3-turbo"),
+    "32g": (
+        "llama3.1:8b",
+        {"flux1-schnell-fp8.safetensors", "sd_xl_base_1.0.safetensors"},
+        "faster-whisper-large-v3",
+    ),
+    "94g": ("llama3.1:70b", {"flux1-dev.safetensors", "sd_xl_base_1.0.safetensors"}, "faster-whisper-large-v3"),
+}
+
+
+def text(tier: str) -> str:
+    return (ROOT / "manifests" / f"{tier}.yaml").read_text()
+
+
+def for_(manifest: Manifest, consumer: str) -> list[Model]:
+    return [model for model in manifest.models if consumer in model.consumers]
+
+
+def is_pinned(model: Model) -> bool:
+    return all(file.digest for file in model.files) if model.files is not None else model.digest is not None
+
+
+@EVERY
+def test_it_has_the_models_that_the_tier_is_for(tier: str) -> None:
+    chat, images, speech = HEART[tier]
+    manifest = shipped(tier)
+    names = [f"{m.source.model}:{m.source.tag}" for m in manifest.models if isinstance(m.source, OllamaUri)]
+    assert names == [chat, "nomic-embed-text:latest"]
+    found = {
+        m.source.path.rpartition("/")[2]
+        for m in manifest.models
+        if isinstance(m.source, HfUri) and m.source.path and m.kind in ("checkpoint", "diffusion-model")
+    }
+    assert found == images
+    assert speech in [model.name for model in for_(manifest, "whisper")]
+
+
+@EVERY
+def test_each_model_says_its_license_and_the_non_commercial_ones_are_marked(tier: str) -> None:
+    licenses = {model.name: model.license or "" for model in shipped(tier).models}
+    assert all(licenses.values())
+    marked = {name for name, license_ in licenses.items() if "non-commercial" in license_}
+    assert marked == {"muq-mulan-large", "muq-large-msd-iter"} | ({"flux1-dev"} if tier == "94g" else set())
+
+
+@EVERY
+def test_everything_is_pinned_but_what_is_said_to_be_open(tier: str) -> None:
+    models = shipped(tier).models
+    assert {model.name for model in models if not is_pinned(model)} == OPEN & {model.name for model in models}
+    for model in models:
+        if isinstance(model.source, HfUri):
+            assert model.source.commit, model.name
+        if isinstance(model.source, HfUri) and model.source.path:
+            assert model.size, model.name
+        if isinstance(model.source, HttpUri):
+            assert not re.search(r"/(main|master|gh-pages)/", model.source.url), model.name
+
+
+@EVERY
+def test_what_is_open_says_so_in_a_comment(tier: str) -> None:
+    for entry in re.split(r"\n\n(?=  [-#])", text(tier)):
+        name = re.search(r"- name: (\S+)", entry)
+        if name and name[1] in OPEN:
+            words = " ".join(" ".join(re.findall(r"#\s*(.*)", entry)).split())
+            assert "not found" in words, entry
+
+
+@EVERY
+def test_budgets_fit_the_card_and_name_models_of_the_tier(tier: str) -> None:
+    manifest = shipped(tier)
+    assert manifest.vram == int(tier.removesuffix("g")) * GIB
+    assert manifest.usable is not None
+    assert together(manifest.services) <= manifest.usable
+    known = {model.name for model in manifest.models} | {
+        str(model.source).removeprefix("ollama://") for model in manifest.models
+    }
+    for service in manifest.services:
+        assert service.vram
+        assert service.memory
+        if service.model is not None and service.name != "whisper":
+            assert service.model in known, service
+    whisper = next(s for s in manifest.services if s.name == "whisper")
+    assert f"faster-whisper-{whisper.model}" in known
+
+
+@EVERY
+def test_ollamas_defaults_are_not_left_to_it(tier: str) -> None:
+    ollama = next(s for s in shipped(tier).services if s.name == "ollama")
+    assert None not in (ollama.context, ollama.parallel, ollama.kv_type, ollama.flash_attention)
+
+
+@EVERY
+def test_checkpoints_of_the_webui_are_comfyuis_too_from_one_copy(tier: str) -> None:
+    manifest = shipped(tier)
+    shared = [m for m in for_(manifest, "stable-diffusion") if m.kind in ("checkpoint", "vae")]
+    assert shared
+    assert all("comfyui" in model.consumers for model in shared)
+    assert not any("flux" in str(model.source).lower() for model in for_(manifest, "stable-diffusion"))
+
+
+@EVERY
+def test_sdxl_comes_with_a_vae_that_runs_in_16_bits_and_that_the_webui_takes_by_its_name(tier: str) -> None:
+    manifest = shipped(tier)
+    names = {model.name: model for model in manifest.models}
+    if "sdxl-base" in names:
+        vae = names["sdxl-vae-fp16-fix"]
+        assert vae.filename is not None
+        assert vae.filename.startswith("sd_xl_base_1.0.")
+        assert vae.consumers == names["sdxl-base"].consumers
+
+
+@EVERY
+def test_speech_comes_with_alignment_and_sentence_data(tier: str) -> None:
+    kinds = {model.kind: model for model in for_(shipped(tier), "whisper")}
+    assert set(kinds) == {"snapshot", "torch-checkpoint", "file"}
+    assert (kinds["file"].path, kinds["file"].unpack) == ("nltk_data/tokenizers", "zip")
+
+
+@EVERY
+def test_diffrhythm_is_five_repos_and_optional_below_94g(tier: str) -> None:
+    models = for_(shipped(tier), "diffrhythm")
+    assert len(models) == 5
+    assert {model.optional for model in models} == {tier != "94g"}
+    xlm = next(model for model in models if model.name == "xlm-roberta-base")
+    assert xlm.cache_as == "xlm-roberta-base"
+    for model in models:
+        pickles = [f for f in model.files or () if f.path.endswith(".pt")]
+        assert model.allow_pickle is any(file.digest is None for file in pickles), model.name
+    assert not any(model.optional for model in shipped(tier).models if model not in models)
+
+
+@EVERY
+def test_editors_accept_it(tier: str) -> None:
+    schema: dict[str, Any] = json.loads((ROOT / "docs/reference/manifest.schema.json").read_text())
+    importlib.import_module("jsonschema").validate(YAML(typ="safe", pure=True).load(text(tier)), schema)
+    assert text(tier).startswith("# yaml-language-server: $schema=../docs/reference/manifest.schema.json\n")
+
+
+@EVERY
+def test_differences_from_the_plan_are_noted(tier: str) -> None:
+    assert "differ from the plan" in text(tier).partition("version:")[0]
