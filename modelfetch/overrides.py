@@ -133,13 +133,18 @@ def _warn_of_left_behind(
     sink: Sink,
 ) -> None:
     added = [m for m in models if m.position.file == override.variable]
-    for other in other_tiers() if added else ():
-        for model in added:
-            theirs = (m for m in other.models if _is_replaceable(m, override))
-            if other.tier != manifest.tier and any(_same(m.source, model.source) for m in theirs):
-                chosen = f"while {manifest.tier or manifest.file} is chosen"
-                message = f"{override.variable} names {model.source}, the default of tier {other.tier}, {chosen}"
-                sink(Notice(level="warning", message=message, hint="empty the variable to get the tier's own model"))
+    others = [other for other in other_tiers() if other.tier != manifest.tier] if added else []
+    for model in added:
+        theirs = [other.tier or other.file for other in others if _has(other, override, model.source)]
+        if theirs:
+            word = "tier" if len(theirs) == 1 else "tiers"
+            chosen = f"while {manifest.tier or manifest.file} is chosen"
+            named = f"{override.variable} names {model.source}, the default of {word} {', '.join(theirs)}, {chosen}"
+            sink(Notice(level="warning", message=named, hint="empty the variable to get the tier's own model"))
+
+
+def _has(manifest: Manifest, override: Override, source: Uri) -> bool:
+    return any(_is_replaceable(model, override) and _same(model.source, source) for model in manifest.models)
 
 
 def _bad(override: Override, value: str, why: str) -> SettingError:

@@ -41,7 +41,7 @@ def apply(environ: dict[str, str], events: list[Event] | None = None) -> Manifes
         load_manifest(TIER),
         environ,
         allow_http=lambda _host, _port: False,
-        other_tiers=lambda: [load_manifest(OTHER)],
+        other_tiers=lambda: [load_manifest(OTHER), load_manifest(OTHER.replace("8g", "32g")), load_manifest(TIER)],
         sink=(events if events is not None else []).append,
     )
 
@@ -115,4 +115,4 @@ def test_another_tiers_default_is_obeyed_with_a_warning() -> None:
     assert names(manifest, "ollama") == ["qwen2.5:0.5b"]
     (notice,) = events
     assert isinstance(notice, Notice)
-    assert "8g" in notice.message
+    assert "the default of tiers 8g, 32g, while 16g is chosen" in notice.message
