@@ -120,13 +120,15 @@ class _Writer:
                 self._pins(item, "path", before, after)
 
     def _put(self, table: Table, key: str, value: Value) -> None:
-        """Write another value in the place of one, in the same quotes."""
+        """Write another value in the place of one: a number plain, text in the same quotes."""
         leaf = table.get(key)
         if not isinstance(leaf, Leaf) or leaf.style not in (None, "'", '"', ALIAS):
             raise ValueError(f"{key} is written as a block of text")
-        style = None if leaf.style == ALIAS else leaf.style
-        # What was plain stays plain: a commit or a digest in it changes nothing of that.
-        self._edits.add(_Edit(leaf.start, leaf.end, str(value) if leaf.style is None else _scalar(value, style)))
+        if isinstance(value, int) or leaf.style is None:
+            shown = str(value)  # what was plain stays plain: a commit or a digest in it changes nothing of that
+        else:
+            shown = _scalar(value, None if leaf.style == ALIAS else leaf.style)
+        self._edits.add(_Edit(leaf.start, leaf.end, shown))
 
     # -- new keys --------------------------------------------------------------------------------------------------
 
