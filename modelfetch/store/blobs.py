@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ _TAG = (
     b"# For information about cache directory tags see https://bford.info/cachedir/\n"
 )
 _RECORD_MODE = 0o644
+_ABANDONED = 3600.0
+"""Seconds after which a temporary file belongs to nobody."""
 _LINK_FROM = 64 * 1024
 """Files below this size are copied, never linked, for a service may rewrite them in place."""
 
@@ -46,6 +49,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._swept = False
 
     # --- looking -----------------------------------------------------------------------------------------------
 
@@ -125,7 +129,11 @@ class Store:
 
     def tmp(self, suffix: str = ".part") -> Path:
         """A fresh name, on the store's file system, for a file that does not exist yet."""
-        return self.folder("ingest") / f"tmp-{secrets.token_hex(8)}{suffix}"
+        folder = self.folder("ingest")
+        if not self._swept:
+            self._swept = True
+            _sweep(folder)
+        return folder / f"tmp-{secrets.token_hex(8)}{suffix}"
 
     def add_bytes(self, data: bytes) -> Blob:
         """Keep some bytes; raises DestinationError or DiskError."""
@@ -334,6 +342,15 @@ class Store:
             return Digest("sha256", self._alias_path(digest).read_bytes()[:65].decode("ascii").strip())
         except (OSError, ValueError):
             return None
+
+
+def _sweep(folder: Path) -> None:
+    """Remove temporary files of processes that were killed: nobody writes to them for an hour and still lives."""
+    oldest = time.time() - _ABANDONED
+    for path in folder.glob("tmp-*"):
+        with contextlib.suppress(OSError):
+            if path.lstat().st_mtime < oldest:
+                path.unlink()
 
 
 class _Fd:
