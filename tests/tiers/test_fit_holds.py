@@ -70,8 +70,8 @@ def test_what_each_tier_needs_is_what_the_facts_say(fit: Any) -> None:
     assert needed["94g", "ollama"] == pytest.approx(43.65 + embedding, abs=0.02)
     assert needed["8g", "stable-diffusion"] == needed["8g", "comfyui"] == pytest.approx(3.7, abs=0.1)
     assert needed["16g", "comfyui"] == pytest.approx(5.9, abs=0.05)
-    assert needed["32g", "comfyui"] == pytest.approx(16.1, abs=0.05)
-    assert needed["94g", "comfyui"] == pytest.approx(27.2, abs=0.2)
+    assert needed["32g", "comfyui"] == needed["32g", "stable-diffusion"] == pytest.approx(16.1, abs=0.05)
+    assert needed["94g", "comfyui"] == needed["94g", "stable-diffusion"] == pytest.approx(27.2, abs=0.05)
 
 
 @pytest.mark.parametrize("tier", TIERS)

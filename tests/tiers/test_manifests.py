@@ -23,19 +23,15 @@ GIB = 2**30
 
 EVERY = pytest.mark.parametrize("tier", TIERS)
 
-OPEN = {"clip-vit-large-patch14", "diffrhythm-1.2", "diffrhythm-vae", "xlm-roberta-base", "llama3.1-70b"}
+OPEN = {"diffrhythm-1.2", "diffrhythm-vae", "xlm-roberta-base", "llama3.1-70b"}
 """The models with a file whose digest was not found in public."""
 
 # What the issue and the facts name for each tier: chat model, image models, speech model.
 HEART = {
     "8g": ("qwen2.5:0.5b", {"v1-5-pruned-emaonly.safetensors"}, "faster-whisper-small"),
     "16g": ("llama3.2:3b", {"sd_xl_base_1.0.safetensors"}, "faster-whisper-large-v3-turbo"),
-    "32g": (
-        "llama3.1:8b",
-        {"flux1-schnell-fp8.safetensors", "sd_xl_base_1.0.safetensors"},
-        "faster-whisper-large-v3",
-    ),
-    "94g": ("llama3.1:70b", {"flux1-dev.safetensors", "sd_xl_base_1.0.safetensors"}, "faster-whisper-large-v3"),
+    "32g": ("llama3.1:8b", {"flux1-schnell-fp8.safetensors"}, "faster-whisper-large-v3"),
+    "94g": ("llama3.1:70b", {"flux1-dev.safetensors"}, "faster-whisper-large-v3"),
 }
 
 
@@ -121,23 +117,22 @@ def test_ollamas_defaults_are_not_left_to_it(tier: str) -> None:
 
 
 @EVERY
-def test_checkpoints_of_the_webui_are_comfyuis_too_from_one_copy(tier: str) -> None:
+def test_what_one_generator_has_the_other_has_from_the_same_copy(tier: str) -> None:
     manifest = shipped(tier)
-    shared = [m for m in for_(manifest, "stable-diffusion") if m.kind in ("checkpoint", "vae")]
-    assert shared
-    assert all("comfyui" in model.consumers for model in shared)
-    assert not any("flux" in str(model.source).lower() for model in for_(manifest, "stable-diffusion"))
+    assert for_(manifest, "stable-diffusion")
+    assert for_(manifest, "stable-diffusion") == for_(manifest, "comfyui")
+    budgets = {s.name: (s.vram, s.model, s.offload, s.exclusive) for s in manifest.services}
+    assert budgets["stable-diffusion"] == budgets["comfyui"]
 
 
-@EVERY
-def test_sdxl_comes_with_a_vae_that_runs_in_16_bits_and_that_the_webui_takes_by_its_name(tier: str) -> None:
-    manifest = shipped(tier)
-    names = {model.name: model for model in manifest.models}
-    if "sdxl-base" in names:
-        vae = names["sdxl-vae-fp16-fix"]
-        assert vae.filename is not None
-        assert vae.filename.startswith("sd_xl_base_1.0.")
-        assert vae.consumers == names["sdxl-base"].consumers
+def test_sdxl_comes_with_a_vae_that_runs_in_16_bits() -> None:
+    names = {model.name: model for model in shipped("16g").models}
+    assert names["sdxl-vae-fp16-fix"].consumers == names["sdxl-base"].consumers
+
+
+def test_flux_dev_comes_with_its_text_encoders_and_its_vae() -> None:
+    parts = [m for m in shipped("94g").models if "comfyui" in m.consumers]
+    assert sorted(str(m.kind) for m in parts) == ["diffusion-model", "text-encoder", "text-encoder", "vae"]
 
 
 @EVERY
