@@ -32,7 +32,7 @@ _DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 _SETUP = "ip link set lo up && " + " && ".join(f"ip addr add {host}/32 dev lo" for host in HOSTS)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)
 class Engine:
     """A running engine. ``folder`` holds its data, its socket and its log."""
 
@@ -113,7 +113,7 @@ class Engine:
             self.kill()
         if self._house is not None:
             self._house.kill()
-            self._house.wait()
+            self._house.communicate()
         _remove_groups(_GROUP)
         shutil.rmtree(self.folder, ignore_errors=True)
 

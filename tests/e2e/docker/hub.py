@@ -59,7 +59,7 @@ class HubProcess:
     def close(self) -> None:
         """End it."""
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
 
 ADDRESSES = HOSTS

@@ -69,12 +69,12 @@ class _Director:
     def gate(self, repo: str) -> None:
         self.world.repos[repo].gated = "manual"
 
-    def take_away(self, repo: str) -> None:
-        self._away[repo] = self.world.repos.pop(repo)
+    def take_away(self, file: str) -> None:
+        self._away[file] = self.world.files.pop(file)
 
     def heal(self) -> None:
         self.hub.faults.clear()
-        self.world.repos.update(self._away)
+        self.world.files.update(self._away)
         self._away.clear()
         for repo in self.world.repos.values():
             repo.gated = False
@@ -88,7 +88,7 @@ class _Director:
 
 def main() -> None:
     """Serve until stdin ends."""
-    hub_module.listen = _listen
+    vars(hub_module)["listen"] = _listen
     director = _Director()
     director.start()
     for line in sys.stdin:
@@ -97,7 +97,8 @@ def main() -> None:
             answer = {"value": getattr(director, order.pop("do"))(**order)}
         except Exception as error:
             answer = {"error": repr(error)}
-        print(json.dumps(answer), flush=True)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

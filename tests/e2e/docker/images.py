@@ -38,7 +38,7 @@ ROLES = (
     Role(service="stable-diffusion", entrypoint=(*STUB, "stable-diffusion")),
     Role(service="comfyui", command=(*STUB, "comfyui")),
     Role(service="whisperx", command=("/workspace/entrypoint.sh",)),
-    Role(service="diffrhythm", command=(*STUB, "diffrhythm")),
+    Role(service="diffrhythm", command=("sleep", "infinity")),
     Role(service="open-webui", command=(*STUB, "open-webui")),
     Role(service="librechat", command=("npm", "run", "backend")),
     Role(service="librechat-mongodb"),

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tests.e2e.docker.hub import HubProcess
 
 STACK_FILES = ("compose.yaml", "compose", ".env.example", "Dockerfile")
+PROJECT = "ai-stack"
+"""The name that compose.yaml gives the project: only one clone can be up at a time."""
+
 OFF = {"GPU_ENABLE": "false"}
 """What a machine without a GPU sets; nothing else of the stack is changed for these tests."""
 
@@ -65,7 +68,7 @@ def write_tier(folder: Path, digests: Mapping[str, str]) -> Path:
     return path
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False)
 class Stack:
     """One clone, its settings, and the engine that runs it."""
 
@@ -102,21 +105,23 @@ class Stack:
             text=True,
         )
 
-    def compose(self, *arguments: str, seconds: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    def compose(
+        self, *arguments: str, seconds: float = 300, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run `docker compose …` to its end, whatever that is."""
         return subprocess.run(
             self.command(*arguments),
             cwd=self.folder,
-            env={**self.engine.environment, **environment},
+            env={**self.engine.environment, **(environment or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=seconds,
         )
 
-    def must(self, *arguments: str, seconds: float = 300, **environment: str) -> str:
+    def must(self, *arguments: str, seconds: float = 300, environment: Mapping[str, str] | None = None) -> str:
         """Run `docker compose …`, which has to succeed, and return its output."""
-        done = self.compose(*arguments, seconds=seconds, **environment)
+        done = self.compose(*arguments, seconds=seconds, environment=environment)
         assert done.returncode == 0, f"compose {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
@@ -135,23 +140,29 @@ class Stack:
 
     def config(self, *arguments: str, **environment: str) -> dict[str, Any]:
         """What `docker compose … config` makes of the files."""
-        text = self.must(*arguments, "config", "--format", "json", **environment)
+        text = self.must(*arguments, "config", "--format", "json", environment=environment)
         return dict(json.loads(text))
 
     def container(self, service: str) -> Container:
         """A service's container, running or not."""
-        name = self.must("--profile", "*", "ps", "--all", "--quiet", service).strip()
-        assert name, f"{service} has no container"
-        return Container(engine=self.engine, name=name)
+        labels = (f"com.docker.compose.project={PROJECT}", f"com.docker.compose.service={service}")
+        filters = [part for label in labels for part in ("--filter", f"label={label}")]
+        names = self.engine.output("ps", "--all", "--quiet", *filters).split()
+        assert len(names) == 1, f"{service} has {len(names)} containers"
+        return Container(engine=self.engine, name=names[0])
 
     def services(self) -> dict[str, str]:
         """The state of each container, by service."""
-        lines = self.must("--profile", "*", "ps", "--all", "--format", "json").splitlines()
-        return {entry["Service"]: entry["State"] for entry in map(json.loads, lines)}
+        form = '{{.Label "com.docker.compose.service"}} {{.State}}'
+        lines = self.engine.output(
+            *("ps", "--all", "--filter", f"label=com.docker.compose.project={PROJECT}", "--format", form)
+        )
+        return dict(line.split() for line in lines.splitlines())
 
     def logs(self, service: str) -> str:
         """What a service has printed."""
-        return self.must("--profile", "*", "logs", "--no-log-prefix", service)
+        done = self.engine.run("logs", self.container(service).name)
+        return done.stdout + done.stderr
 
     def wait_for_log(self, service: str, text: str, seconds: float = 60) -> str:
         """Wait until a service has printed a text."""
@@ -164,7 +175,7 @@ class Stack:
     def finds(self, service: str) -> dict[str, Any]:
         """What a stand-in found where its real service looks."""
         log = self.wait_for_log(service, '"found":')
-        line = next(line for line in log.splitlines() if '"found":' in line)
+        line = [line for line in log.splitlines() if '"found":' in line][-1]
         return dict(json.loads(line)["found"])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import sys
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -147,7 +148,11 @@ def main() -> None:
     """Look, report, serve."""
     role = os.environ["STUB_ROLE"]
     found = LOOKS[role]() if role in LOOKS else {}
-    print(json.dumps({"role": role, "found": found}), flush=True)
+    sys.stdout.write(json.dumps({"role": role, "found": found}) + "\n")
+    sys.stdout.flush()
+    if sys.argv[-1] == "look":
+        return
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # as process 1 it would not end by itself
     ThreadingHTTPServer(("0.0.0.0", PORTS.get(role, 1)), _Fine).serve_forever()  # noqa: S104 - inside a container
 
 
