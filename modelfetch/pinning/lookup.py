@@ -70,9 +70,9 @@ async def measure_all(
 ) -> list[Mapping[str, Measured] | ModelfetchError]:
     """For each entry, what its files without a digest were found to be, by URI."""
     todo = {id(e): to_measure(e, r) for e, r in zip(entries, resolutions, strict=True)}
-    artifacts = [artifact for each in todo.values() for artifact in each]
+    artifacts = {artifact.uri: artifact for each in todo.values() for artifact in each}
     if artifacts:
-        size = sum(artifact.size or 0 for artifact in artifacts)
+        size = sum(artifact.size or 0 for artifact in artifacts.values())
         session.sink(Planned(artifacts=len(artifacts), bytes=size, present=0))
 
     async def measure(entry: Entry) -> Mapping[str, Measured]:

@@ -174,13 +174,14 @@ def _report(
     otherwise: int = 0,
 ) -> Report:
     code = exit_code_of(errors) or otherwise
+    received = {a.uri: a.bytes_fetched for model in models for a in model.artifacts}  # two may share one transfer
     return Report(
         ok=code == 0,
         exit_code=code,
         tier=document.manifest.tier,
         root=str(session.options.root),
         seconds=time.monotonic() - started,
-        bytes_fetched=sum(a.bytes_fetched for model in models for a in model.artifacts),
+        bytes_fetched=sum(received.values()),
         requests=session.requests,
         models=tuple(models),
         errors=tuple(errors),

@@ -184,6 +184,13 @@ def test_what_can_not_be_pinned_without_more_changes_is_refused(text: str) -> No
     assert "left as it is" in (caught.value.hint or "")
 
 
+def test_directives_and_marks_around_the_document_stay() -> None:
+    entry = "- name: v\n  kind: vae\n  for: [comfyui]\n  source: hf://a/b/v.st"
+    pins = f"\n  size: 5\n  digest: {DIGEST}"
+    text = f"# top\n%YAML 1.2\n--- # begin\n{vae(entry)}\n...\n# after\n"
+    assert pin(text) == text.replace("a/b/", f"a/b@{COMMIT}/").replace("v.st", f"v.st{pins}")
+
+
 def test_nothing_to_say_is_nothing_written() -> None:
     text = vae("- {name: v, kind: vae, source: hf://a/b/v.st, for: [comfyui]}\n")
     assert pin(text, lambda model: model) == text

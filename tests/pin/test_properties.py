@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 from modelfetch.digests import Digest
+from modelfetch.errors import SettingError
 from modelfetch.manifest.core_schema import resolve
 from modelfetch.manifest.load import load_bytes
-from modelfetch.manifest.model import FileSpec, Manifest, Model
+from modelfetch.manifest.model import FileSpec, Manifest, Model, Position
 from modelfetch.manifest.nodes import Mapping, Node, Sequence, parse
 from modelfetch.manifest.uri import HfUri, OllamaUri, parse_uri
 from modelfetch.pinning.document import Document, with_pins
@@ -21,7 +22,7 @@ from modelfetch.pinning.pins import at_commit
 from modelfetch.settings import Settings
 
 QUICK = settings(
-    max_examples=60,
+    max_examples=50,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow],
@@ -249,6 +250,27 @@ def test_pinning_changes_the_pins_and_nothing_else(
     assert [one for one in text.comments if new.decode().count(one) != 1] == []
     assert pin(new, {}) == new
     event("changed" if new != old else "as it was")
+
+
+JUNK = st.text("ab:-?[]{}&*!|>'\"%@`#, \n\t\u2028\x85", max_size=4) | st.sampled_from(
+    ["&a ", "*a", "? ", ">-\n", "!!str "]
+)
+
+
+@QUICK
+@given(st.data(), manifests(), st.integers(0, 2000), st.integers(0, 3), JUNK)
+def test_a_damaged_manifest_is_pinned_or_refused(data: st.DataObject, text: Text, at: int, cut: int, junk: str) -> None:
+    whole = "\n".join(text.lines)
+    old = (whole[:at] + junk + whole[at + cut :]).encode()
+    try:
+        manifest = load_bytes(old, file=str(FILE))
+        models = data.draw(pinned_models(manifest))
+        found = load_bytes(pin(old, models), file=str(FILE))
+    except SettingError:
+        return
+    expected = [models.get(model.name, model) for model in manifest.models]
+    somewhere = Position(file="", line=0, column=0)
+    assert [replace(m, position=somewhere) for m in found.models] == [replace(m, position=somewhere) for m in expected]
 
 
 @QUICK
