@@ -22,7 +22,7 @@ from modelfetch.pinning.pins import at_commit
 from modelfetch.settings import Settings
 
 QUICK = settings(
-    max_examples=50,
+    max_examples=35,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow],
