@@ -12,6 +12,7 @@ from click.testing import CliRunner
 import modelfetch
 from modelfetch.cli.app import cli
 from modelfetch.errors import ModelfetchError
+from modelfetch.http.status import ServerError
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md"])
@@ -51,6 +52,7 @@ def codes_in_the_source() -> set[str]:
                     for k in node.keywords
                     if k.arg == "code" and isinstance(k.value, ast.Constant) and isinstance(k.value.value, str)
                 }
+    assert ServerError in all_errors(ModelfetchError)
     return codes | {c.default_code for c in all_errors(ModelfetchError)}
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from modelfetch.report import Report
     from modelfetch.session import Session
 
-_SIGNALS = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("terminated", 143)}
+_SIGNALS = {
+    signal.SIGINT: partial(Cancel.set, code="interrupted", exit_code=130),
+    signal.SIGTERM: partial(Cancel.set, code="terminated", exit_code=143),
+}
 
 
 def request_from(ctx: click.Context) -> Request:
@@ -113,8 +117,8 @@ def run_until_signal(start: Callable[[Cancel], Awaitable[Report]]) -> Report:
     async def main() -> Report:
         loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(start(cancel))
-        for number, (code, exit_code) in _SIGNALS.items():
-            loop.add_signal_handler(number, _end, cancel, task, code, exit_code)
+        for number, set_cancel in _SIGNALS.items():
+            loop.add_signal_handler(number, _end, cancel, task, set_cancel)
         return await task
 
     loop = asyncio.new_event_loop()
@@ -127,8 +131,8 @@ def run_until_signal(start: Callable[[Cancel], Awaitable[Report]]) -> Report:
             loop.close()
 
 
-def _end(cancel: Cancel, task: asyncio.Future[Report], code: str, exit_code: int) -> None:
-    cancel.set(code=code, exit_code=exit_code)
+def _end(cancel: Cancel, task: asyncio.Future[Report], set_cancel: Callable[[Cancel], None]) -> None:
+    set_cancel(cancel)
     task.cancel()
 
 
