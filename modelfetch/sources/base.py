@@ -132,7 +132,7 @@ class Source(ABC, Generic[U]):
                     f"{shown(str(uri))} would have to be asked, and modelfetch is offline",
                     code="offline",
                     permanent=True,
-                    hint="pin digests with `modelfetch pin`, or sync once while online",
+                    hint="sync once while online, or pin it there (`modelfetch pin FILE`)",
                 )
             return self.agree(wanted, self.ask(uri, wanted))
         except ModelfetchError as error:
@@ -170,13 +170,13 @@ def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: Wan
         raise IntegrityError(
             f"{shown(artifact.uri)} has {artifact.size} bytes upstream, the manifest says {size}",
             code="size-mismatch",
-            hint="the file was changed upstream, or the manifest is wrong; `modelfetch pin` writes what upstream has",
+            hint="the file was changed upstream, or the manifest is wrong; `modelfetch pin FILE --upgrade NAME` writes what it is now",
         )
     theirs = artifact.digest
     if digest is not None and theirs is not None and theirs.algorithm == digest.algorithm and theirs != digest:
         raise IntegrityError(
             f"{shown(artifact.uri)} is {theirs} upstream, the manifest says {digest}",
-            hint="the file was changed upstream, or the manifest is wrong; `modelfetch pin` writes what upstream has",
+            hint="the file was changed upstream, or the manifest is wrong; `modelfetch pin FILE --upgrade NAME` writes what it is now",
         )
     return replace(
         artifact,
