@@ -26,6 +26,7 @@ MAGIC = "modelfetch no-op note 1"
 _PREFIXES = ("MODELFETCH_", "HF_", "GPU_", "OLLAMA_", "STABLE_DIFFUSION_", "COMFYUI_", "CIVITAI_", "XDG_")
 _NAMES = ("PUID", "PGID", "HOME", "NETRC", "TRANSFORMERS_OFFLINE", "DOCKER_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _NEVER = ("--refresh", "--progress", "--help", "-h", "auto")
+_TIER = ("MODELFETCH_SYNC_TIER", "MODELFETCH_TIER", "GPU_VRAM_DEFAULT")
 
 
 def attempt(argv: Sequence[str]) -> int | None:
@@ -33,6 +34,8 @@ def attempt(argv: Sequence[str]) -> int | None:
     started = time.monotonic()
     if not argv or argv[0] != "sync" or any(word.partition("=")[0] in _NEVER for word in argv):
         return None
+    if "--tier=auto" in argv or any(os.environ.get(name, "").strip() == "auto" for name in _TIER):
+        return None  # the GPU may be another one by now
     if any(os.environ.get(name, "").strip() for name in ("MODELFETCH_PROGRESS", "MODELFETCH_SYNC_PROGRESS")):
         return None
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch import gpu
+from modelfetch.cli import main
 from modelfetch.cli.app import run
 from modelfetch.errors import SettingError
 from modelfetch.gpu import Found, Gpu, auto_tier, find_gpus, largest_within
@@ -229,3 +230,25 @@ def test_without_a_gpu_tiers_marks_none_and_sync_is_78(
     assert run(["sync", "--tier", "auto"]) == 78
     err = capsys.readouterr().err
     assert "hint: name the tier: 8g, 16g, 32g, 94g" in err
+
+
+@pytest.mark.parametrize("words", [["--tier", "auto"], ["--tier=auto"], []])
+def test_another_card_is_noticed_by_the_next_sync(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "x.safetensors"
+    weights.write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    (tmp_path / "manifests").mkdir()
+    for name, gib in (("small", 6), ("big", 20)):
+        model = f"{{name: x, kind: vae, source: '{weights.as_uri()}', filename: {name}.safetensors, for: [comfyui]}}"
+        (tmp_path / "manifests" / f"{name}.yaml").write_text(
+            f"version: 1\ntier: {name}\nvram: 90GiB\nservices: {{comfyui: {{vram: {gib}.1GiB}}}}\nmodels: [{model}]\n"
+        )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPU_VRAM_DEFAULT", "" if words else "auto")
+    for mib, name in ((7000, "small"), (26_000, "big"), (7000, "small")):
+        monkeypatch.setitem(sys.modules, "pynvml", Nvml([("card", mib)]))
+        with pytest.raises(SystemExit) as end:
+            main(["sync", *words, "--json", "--offline"])
+        assert end.value.code == 0
+        assert f'"tier": "{name}"' in capsys.readouterr().out
