@@ -170,13 +170,13 @@ def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: Wan
         raise IntegrityError(
             f"{shown(artifact.uri)} has {artifact.size} bytes upstream, the manifest says {size}",
             code="size-mismatch",
-            hint="the file was changed upstream, or the manifest is wrong; `modelfetch pin FILE --upgrade NAME` writes what it is now",
+            hint="if upstream changed for good, `modelfetch pin FILE --upgrade NAME` writes what it is now",
         )
     theirs = artifact.digest
     if digest is not None and theirs is not None and theirs.algorithm == digest.algorithm and theirs != digest:
         raise IntegrityError(
             f"{shown(artifact.uri)} is {theirs} upstream, the manifest says {digest}",
-            hint="the file was changed upstream, or the manifest is wrong; `modelfetch pin FILE --upgrade NAME` writes what it is now",
+            hint="if upstream changed for good, `modelfetch pin FILE --upgrade NAME` writes what it is now",
         )
     return replace(
         artifact,

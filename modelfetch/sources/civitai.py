@@ -66,6 +66,11 @@ class CivitaiSource(Source[CivitaiUri]):
         reply = self._http.get(url, headers={"Accept": "application/json"})
         if reply.status == 401:
             raise self._wants_token(uri)
+        if reply.status == 404:
+            raise NotFoundError(
+                f"CivitAI knows no version {uri.version}",
+                hint="the number is that of a version (modelVersionId in the page's address), not of the model",
+            )
         check_status(reply, what="it", uri=uri.text)
         try:
             document = json.loads(reply.body)
