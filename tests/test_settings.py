@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +94,19 @@ def test_a_token_file_that_the_hub_would_overlook_is_overlooked(tmp_path: Path) 
     (tmp_path / "empty").write_text("\n")
     assert _from(HF_TOKEN_PATH=str(tmp_path / "none")).hf_token.value() is None
     assert _from(HF_TOKEN_PATH=str(tmp_path / "empty")).hf_token.value() is None
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN_PATH", "HF_HOME", "HF_TOKEN", "XDG_CACHE_HOME"])
+def test_the_hubs_own_package_sees_an_empty_variable_as_an_unset_one(name: str, tmp_path: Path) -> None:
+    home = tmp_path / ".cache/huggingface"
+    home.mkdir(parents=True)
+    (home / "token").write_text("hf_stored")
+    code = "from modelfetch.settings import Settings; print(Settings.from_env().hf_token.value())"
+    unset = ("HF_", "XDG_")  # a process of its own, for the package reads its settings once
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(unset)}
+    environ |= {"HOME": str(tmp_path), name: ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == "hf_stored", done.stderr
 
 
 def test_the_token_that_the_hubs_own_login_stored_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _LOCK = threading.Lock()
+_ITS_OWN = ("HF_", "HUGGING", "TRANSFORMERS_", "XDG_")
 
 
 def load() -> ModuleType:
@@ -25,13 +26,12 @@ def load() -> ModuleType:
         SettingError: It can't be imported, as when a variable that it reads holds what it can't hold.
     """
     with _LOCK:
-        empty = {
-            n: v for n, v in os.environ.items() if n.startswith(("HF_", "HUGGING", "TRANSFORMERS_")) and not v.strip()
-        }
+        empty = {name: value for name, value in os.environ.items() if name.startswith(_ITS_OWN) and not value.strip()}
         for name in empty:
             os.environ.pop(name, None)
         try:
             import huggingface_hub
+            import huggingface_hub.constants  # what reads the environment: the package itself loads it only when used
             import huggingface_hub.errors
             import huggingface_hub.utils
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from modelfetch.errors import Problem
 from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, upstream_name
 from modelfetch.manifest.paths import collision_key, parents
-from modelfetch.manifest.uri import HfUri, OllamaUri
+from modelfetch.manifest.uri import HfUri, HttpUri, OllamaUri
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -92,6 +92,8 @@ def _single_path(model: Model, consumer: str) -> str | None:
         return f"{consumer}/{model.path}" if model.path is not None else None
     folder = FOLDERS.get((consumer, model.kind or ""))
     name = model.filename or upstream_name(model.source)
+    if model.filename is None and isinstance(model.source, HttpUri) and "." not in (name or ""):
+        return None  # …/download: its server may know a better name
     return f"{consumer}/{folder}/{name}" if folder is not None and name is not None else None
 
 

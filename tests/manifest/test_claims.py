@@ -238,3 +238,9 @@ def test_many_claims_are_compared_fast() -> None:
     many = [claim(f"c/d{i % 100}/e/f{i}", model=str(i), line=i + 1) for i in range(20_000)]
     assert find_clashes([*many, claim("c", shape=Shape.FOLDER)]) == ()
     assert len(find_clashes([*many, claim("c/d1", model="z")])) == 1
+
+
+def test_addresses_whose_files_only_the_server_names_do_not_clash() -> None:
+    assert fine(image("a", "https://h.example/a/download"), image("b", "https://h.example/b/download"))
+    assert fine(image("a", "https://h.example/models/1"), image("b", "https://h.example/models/1?fileId=2"))
+    assert clash(image("a", "https://h.example/a/x.safetensors"), image("b", "https://h.example/b/x.safetensors"))
