@@ -173,7 +173,7 @@ class _Work:
 
 def _label(model: str, artifact: Artifact) -> str:
     """What a person knows an artifact by: a registry's layer by its kind, any other file by its name."""
-    kind = (artifact.media_type or "").rpartition(".")[2].partition("+")[0]
+    kind = (artifact.media_type or "").rpartition(".")[2].partition("+")[0].replace("v1", "config")
     name = artifact.path.rpartition("/")[2]
     return f"{model}: {kind if name.startswith('sha256') and kind else name}"
 

@@ -91,7 +91,7 @@ class UsageError(ModelfetchError):
 
     default_code = "usage"
     default_exit = 2
-    default_hint = "`modelfetch --help` lists the commands"
+    default_hint = "`modelfetch COMMAND --help` lists what it takes"
 
 
 class SettingError(ModelfetchError):
@@ -119,7 +119,7 @@ class ManifestError(SettingError):
     """A manifest is invalid; ``problems`` holds all that is wrong with it."""
 
     default_code = "invalid-manifest"
-    default_hint = "`modelfetch schema` prints what a manifest may hold"
+    default_hint = "docs/reference/manifest.md explains every key; `modelfetch schema` prints them for editors"
 
     def __init__(self, problems: Sequence[Problem], **kwargs: Any) -> None:
         self.problems = tuple(sorted(problems))
@@ -199,7 +199,7 @@ class InterruptedSync(ModelfetchError):  # noqa: N818 - an interruption is not a
 
     default_code = "interrupted"
     default_exit = 130
-    default_hint = "what was fetched is kept for the next run"
+    default_hint = "run it again: it goes on where it stopped"
 
 
 def exit_code_of(errors: Iterable[ModelfetchError]) -> int:

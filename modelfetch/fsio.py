@@ -43,6 +43,8 @@ def translate(error: OSError, path: object, *, doing: str) -> ModelfetchError:
             code="foreign-file",
             hint="something that modelfetch did not make is in the way: move it",
         )
+    if error.errno == errno.ENOENT:
+        return DiskError(f"{doing} {name}: {reason}", hint="is its folder there, and is the disk mounted?")
     return DiskError(f"{doing} {name}: {reason}")
 
 

@@ -131,7 +131,7 @@ def _report(
     """Put together what came of each model; a failure of an optional one is a warning."""
     errors = list(problems)
     for outcome in outcomes:
-        error = outcome.error
+        error = outcome.error or next(iter(outcome.plan.errors), None)
         if error is None or error in errors:
             continue
         if outcome.plan.item.model.optional and not isinstance(error, InterruptedSync):

@@ -84,7 +84,7 @@ def as_uri(text: str, settings: Settings) -> Uri:
     try:
         uri = parse_uri(text)
     except ValueError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(str(error), hint="one file: https://…, hf://NS/REPO/FILE, civitai://VERSION_ID") from None
     if isinstance(uri, HfUri) and uri.path is None:
         raise UsageError(f"{text} is a whole repo, expected one file of it", hint=f"add its path: {text}/FILE")
     if isinstance(uri, HttpUri) and uri.url.lower().startswith("http://"):

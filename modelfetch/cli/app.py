@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,18 @@ class _Lazy(click.Group):
         command: click.Command = module.command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            raise click.UsageError(
+                f"No such command {args[0][:80]!r}" + (f"; did you mean {near[0]!r}?" if near else "."), ctx
+            )
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
@@ -59,14 +72,13 @@ def run(argv: Sequence[str]) -> int:
         click.echo(error.ctx.get_help(), err=True)
         return 2
     except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx else "modelfetch"
-        show_error(UsageError(error.format_message(), hint=f"`{where} --help` lists what it takes"))
+        show_error(UsageError(error.format_message(), hint=_usage_hint(error)))
         return 2
     except click.ClickException as error:
         show_error(UsageError(error.format_message()))
         return 2
     except (click.Abort, KeyboardInterrupt):
-        show_error(InterruptedSync("interrupted", hint="partial work is kept for the next run"))
+        show_error(InterruptedSync("interrupted"))
         return 130
     except ModelfetchError as error:
         show_error(error)
@@ -76,6 +88,17 @@ def run(argv: Sequence[str]) -> int:
     except Exception as error:
         return _bug(error, verbose="-v" in argv or "--verbose" in argv)
     return result if isinstance(result, int) else 0
+
+
+def _usage_hint(error: click.UsageError) -> str:
+    """What to type instead, as far as that can be told."""
+    where = error.ctx.command_path if error.ctx else "modelfetch"
+    if where == "modelfetch" and isinstance(error, click.NoSuchOption):
+        return "options stand after the command: modelfetch COMMAND OPTIONS; `modelfetch --help` lists the commands"
+    said = re.fullmatch(r"Got unexpected extra arguments? \((\S+).*\)", error.format_message())
+    if said and error.ctx and any(parameter.name == "tier" for parameter in error.ctx.command.params):
+        return f"a tier is named by --tier: {where} --tier {said[1]}"
+    return f"`{where} --help` lists what it takes"
 
 
 def _bug(error: Exception, *, verbose: bool) -> int:

@@ -70,7 +70,10 @@ def load_manifest(
         try:
             data = _read(path)
         except (OSError, ValueError) as error:
-            raise ManifestError([Problem(file, 1, 1, f"expected a manifest to read, found {_reason(error)}")]) from None
+            raise ManifestError(
+                [Problem(file, 1, 1, f"expected a manifest to read, found {_reason(error)}")],
+                hint=f"paths start from {Path.cwd()}; a tier is named by --tier, without .yaml",
+            ) from None
     return load_bytes(data, file=file, folder=folder, allow_http=allow_http, find_tier=find_tier)
 
 

@@ -50,7 +50,10 @@ def read_document(path: Path, settings: Settings) -> Document:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ManifestError([Problem(str(path), 1, 1, f"expected a manifest to read, found: {reason}")]) from None
+        raise ManifestError(
+            [Problem(str(path), 1, 1, f"expected a manifest to read, found: {reason}")],
+            hint=f"paths start from {Path.cwd()}",
+        ) from None
     return Document(path=path, data=data, manifest=_load(path, data, settings))
 
 

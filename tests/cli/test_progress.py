@@ -13,6 +13,8 @@ from modelfetch.events import (
     Event,
     Notice,
     Planned,
+    SourceFailed,
+    TransferEnded,
     TransferFinished,
     TransferProgress,
     TransferRetrying,
@@ -140,3 +142,51 @@ def test_a_reader_that_went_away_does_not_stop_the_work() -> None:
     out.close()
     log(START)
     log.close()
+
+
+FAILED = SourceFailed(key="k", label="base: x.safetensors", source="hf://a/b", reason="no answer")
+
+
+def test_a_source_that_failed_is_named_once_the_next_one_is_tried() -> None:
+    out = io.StringIO()
+    log = Log(out)
+    log(FAILED)
+    assert out.getvalue() == ""
+    log(START)
+    log.close()
+    assert out.getvalue().startswith("base: x.safetensors: hf://a/b failed (no answer); trying the next mirror\n")
+
+
+def test_the_last_source_that_failed_is_left_to_the_error_that_follows() -> None:
+    out = io.StringIO()
+    log = Log(out)
+    for event in (FAILED, FAILED, TransferEnded(key="k", label="base: x.safetensors")):
+        log(event)
+    assert out.getvalue().count("trying the next mirror") == 1
+
+
+def test_small_files_have_no_bar() -> None:
+    out = io.StringIO()
+    bar = Bar(out)
+    bar(TransferStarted(key="s", label="small", size=MIB, offset=0, source="s"))
+    bar(TransferEnded(key="s", label="small"))
+    bar.close()
+    assert out.getvalue() == ""
+
+
+def test_after_a_bar_went_away_the_next_line_begins_at_the_left() -> None:
+    out = io.StringIO()
+    bar = Bar(out)
+    other = TransferStarted(key="o", label="other", size=1000 * MIB, offset=0, source="s")
+    for event in (START, other, TransferEnded(key="o", label="other")):
+        bar(event)
+    assert out.getvalue().endswith("\r")
+    bar.close()
+
+
+def test_a_long_address_in_a_reason_is_cut_to_its_host_unless_more_was_asked_for() -> None:
+    reason = f"https://cdn.example/{'a' * 64} broke off before the end of the file"
+    event = TransferRetrying(key="k", label="l", reason=reason, delay=0, attempt=0, attempts=5)
+    short = "l: https://cdn.example/… broke off before the end of the file; going on where it stopped"
+    assert sentence(event, verbose=False) == short
+    assert reason in (sentence(event, verbose=True) or "")

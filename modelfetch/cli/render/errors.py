@@ -13,7 +13,7 @@ def error_lines(error: ModelfetchError) -> list[str]:
     if isinstance(error, ManifestError):
         lines = [f"error: {plain(str(problem))}" for problem in error.problems]
     else:
-        name = f"{error.model}: " if error.model and error.model not in error.message else ""
+        name = f"{error.model}: " if error.model and not error.message.startswith(error.model) else ""
         lines = [f"error: {plain(name + error.message)}"]
     if error.hint:
         lines.append(f"hint: {plain(error.hint)}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import sys
 import threading
 import time
@@ -24,6 +26,12 @@ WORTH_A_LINE = 16 * 2**20
 """Bytes: the beginning and end of smaller files are said only to those who want to hear more."""
 
 _WINDOW = 15.0
+
+_NOBODY_LISTENS = contextlib.suppress(OSError, ValueError)
+"""A closed pipe or stream is no reason to stop the work."""
+
+_LONG_ADDRESS = re.compile(r"(https?://[^/\s]+/)\S{24,}")
+"""An address of a CDN: its host tells a person enough, its path fills three lines."""
 
 
 @dataclass(slots=True)
@@ -76,6 +84,7 @@ class Progress:
         self._clock = clock
         self._lock = threading.RLock()
         self._running: dict[str, Running] = {}
+        self._given_up: dict[str, ev.SourceFailed] = {}
 
     def __call__(self, event: ev.Event) -> None:
         """Take an event."""
@@ -96,19 +105,34 @@ class Progress:
 
     def show(self, event: ev.Event) -> None:
         """Show an event."""
-        text = sentence(event, verbose=self._verbose)
-        if text is not None:
-            self.write(text)
+        if not self._is_the_last_word(event):
+            text = sentence(event, verbose=self._verbose)
+            if text is not None:
+                self.write(text)
         if isinstance(event, (ev.TransferFinished, ev.TransferEnded)):
             self._running.pop(event.key, None)
 
+    def _is_the_last_word(self, event: ev.Event) -> bool:
+        """Whether an event is a source's failure: only what comes after it tells whether a mirror is tried.
+
+        Where none is, the transfer ends, and the error that follows says the same, with a hint.
+        """
+        key = getattr(event, "key", None)
+        if key is None:
+            return False
+        before = self._given_up.pop(key, None)
+        if before is not None and not isinstance(event, ev.TransferEnded):
+            self.write(sentence(before, verbose=self._verbose) or "")
+        if isinstance(event, ev.SourceFailed):
+            self._given_up[key] = event
+            return True
+        return False
+
     def write(self, line: str) -> None:
         """Print a line."""
-        try:
+        with _NOBODY_LISTENS:
             self._stream.write(plain(line) + "\n")
             self._stream.flush()
-        except (OSError, ValueError):
-            pass  # nobody listens any more: no reason to stop the work
 
     def close(self) -> None:
         """No more events come."""
@@ -158,7 +182,7 @@ class Log(Progress):
 
 
 class Bar(Progress):
-    """A tqdm bar for each running artifact, lines for the rest: for a terminal."""
+    """A tqdm bar for each running artifact that is worth one, lines for the rest: for a terminal."""
 
     def __init__(
         self, stream: TextIO | None = None, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic
@@ -179,13 +203,16 @@ class Bar(Progress):
                 bar.update(event.done - bar.n)
             case ev.TransferFinished() | ev.TransferEnded() if event.key in self._bars:
                 self._bars.pop(event.key).close()
+                # A bar below others leaves the cursor where its blanks ended.
+                self._raw("\r")
             case _:
                 pass
         super().show(event)
 
     def write(self, line: str) -> None:
         """Print a line above the bars."""
-        self._tqdm.write(plain(line), file=self._stream)
+        with _NOBODY_LISTENS:
+            self._tqdm.write(plain(line), file=self._stream)
 
     def close(self) -> None:
         """Take the bars away."""
@@ -193,7 +220,15 @@ class Bar(Progress):
             bar.close()
         self._bars.clear()
 
+    def _raw(self, text: str) -> None:
+        with _NOBODY_LISTENS:
+            self._stream.write(text)
+            self._stream.flush()
+
     def _open(self, event: ev.TransferStarted) -> None:
+        """Show a bar; small files are over before anybody read theirs, and would only leave gaps."""
+        if event.size is not None and event.size < WORTH_A_LINE:
+            return
         if event.key in self._bars:
             bar = self._bars[event.key]
             bar.n = event.offset
@@ -244,7 +279,8 @@ def sentence(event: ev.Event, *, verbose: bool) -> str | None:
             size = f", {format_size(event.size)}" if event.size is not None else ""
             return f"{event.label}: fetching{size}" + (f" from {event.source}" if verbose else "")
         case ev.TransferRetrying():
-            return f"{event.label}: {event.reason}; {_again(event)}"
+            reason = event.reason if verbose else _LONG_ADDRESS.sub(r"\1…", event.reason)
+            return f"{event.label}: {reason}; {_again(event)}"
         case ev.SourceFailed():
             return f"{event.label}: {event.source} failed ({event.reason}); trying the next mirror"
         case ev.TransferFinished() if verbose or event.size >= WORTH_A_LINE:

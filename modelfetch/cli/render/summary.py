@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def summary(report: Report) -> str:
     """``16g: 5 models in place in files/ai-models; 6.46 GiB fetched in 3m 02s, 12 requests``."""
-    head = f"{report.tier or 'manifest'}: {_count(len(report.models), 'model')} verified and in place in {report.root}"
+    ready = sum(model.ok for model in report.models)
+    left = f" ({len(report.models) - ready} optional left out)" if ready < len(report.models) else ""
+    head = f"{report.tier or 'manifest'}: {_count(ready, 'model')} verified and in place in {report.root}{left}"
     requests = _count(report.requests, "request")
     seconds = f"{report.seconds:.1f}s" if report.seconds < 60 else format_seconds(report.seconds)
     fetched = (
@@ -44,12 +46,17 @@ def plan_table(report: Report, needed: Sequence[Need]) -> str:
 
 def _plan_row(model: ModelReport) -> tuple[str, str, str, str, str]:
     known = [a.size for a in model.artifacts]
-    size = format_size(sum(s for s in known if s is not None)) + ("" if None not in known else " + ?")
-    to_fetch = [a for a in model.artifacts if a.action == "would-fetch"]
-    unknown = any(a.size is None for a in to_fetch)
-    fetch = format_size(sum(a.size or 0 for a in to_fetch)) + (" + ?" if unknown else "") if to_fetch else "-"
+    to_fetch = [a.size for a in model.artifacts if a.action == "would-fetch"]
     actions = Counter(a.action for a in model.artifacts)
     action = next((name for name in ("failed", "would-fetch", "adopted", "present") if actions[name]), "-")
     if action == "present" and not model.ok:
         action = "would-place"
-    return model.name, action, str(len(model.artifacts)), size, fetch
+    return model.name, action, str(len(model.artifacts)), _sum(known), _sum(to_fetch) if to_fetch else "-"
+
+
+def _sum(sizes: Sequence[int | None]) -> str:
+    """``5.0 GiB``, ``5.0 GiB + ?`` where some are not known, ``?`` where none is."""
+    known = [size for size in sizes if size is not None]
+    if not known:
+        return "?"
+    return format_size(sum(known)) + ("" if len(known) == len(sizes) else " + ?")
