@@ -113,7 +113,7 @@ def test_a_longer_context_breaks_the_smallest_tier_and_the_report_says_what_woul
     assert "context" in error["hint"]
 
 
-@pytest.mark.parametrize("name", ["qwen2.5:0.5b", "llama3.2:3b", "llama3.1:8b", "nomic-embed-text"])
+@pytest.mark.parametrize("name", ["qwen2.5:0.5b", "llama3.2:3b", "llama3.1:8b"])
 def test_the_pinned_digest_of_an_ollama_model_is_that_of_its_manifest_rebuilt(name: str) -> None:
     pins = {str(m.source).removeprefix("ollama://"): m.digest for tier in TIERS for m in shipped(tier).models}
     assert str(pins[name]) == "sha256:" + hashlib.sha256(LIBRARY[name].manifest).hexdigest()
