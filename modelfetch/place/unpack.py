@@ -44,14 +44,15 @@ def unpack(store: Store, archive: Blob, placement: Placement) -> tuple[Job, ...]
         IntegrityError: ``unsafe-archive``, as `list_members` and `open_member` say; nothing is placed then.
         OSError: The disk refused.
     """
-    return tuple(
-        Job(
-            placement=replace(placement, path=f"{placement.path}/{member.path}", how=How.FILE),
-            blob=_into_store(store, archive.path, member),
-            archive=str(archive.digest),
-        )
-        for member in list_members(archive.path)
-    )
+    return tuple(_job(store, archive, placement, member) for member in list_members(archive.path))
+
+
+def _job(store: Store, archive: Blob, placement: Placement, member: Member) -> Job:
+    """One file of an archive: its own size and digest are what its path is held against, not the archive's."""
+    blob = _into_store(store, archive.path, member)
+    artifact = replace(placement.artifact, size=blob.size, digest=blob.digest) if placement.artifact else None
+    file = replace(placement, path=f"{placement.path}/{member.path}", how=How.FILE, artifact=artifact)
+    return Job(placement=file, blob=blob, archive=str(archive.digest))
 
 
 def _into_store(store: Store, archive: Path, member: Member) -> Blob:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from blake3 import blake3
 
 from modelfetch.demo import models as made
 from modelfetch.demo.faults import DropAfter, HtmlPage, JsonError, Status
@@ -194,6 +197,45 @@ def test_a_zip_is_unpacked_and_known_the_next_time(bench: Bench) -> None:
     files[0].write_bytes(b"edited")
     assert bench.sync(entry).code == 0
     assert files[0].read_bytes() != b"edited"
+
+
+def test_what_lies_where_an_archive_is_unpacked_is_held_against_its_own_file(bench: Bench) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("a.txt", b"a" * 70_000)
+        opened.writestr("b.txt", b"b")
+    bench.world.file("x.zip", archive.getvalue())
+    entry = {
+        "name": "x",
+        "kind": "file",
+        "source": f"{bench.hub.files}x.zip",
+        "path": "data",
+        "unpack": "zip",
+        "for": ["whisper"],
+    }
+    there = bench.root / "whisper/data/a.txt"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"a" * 70_000)
+    assert bench.sync(entry).code == 0
+    assert (bench.root / "whisper/data/b.txt").read_bytes() == b"b"
+    os.utime(there, (1, 1))
+    assert bench.sync(entry).code == 0
+    assert not (bench.root / ".modelfetch/displaced").exists()
+
+
+def test_what_is_known_by_its_git_name_or_blake3_is_ready_once_it_was_looked_at(bench: Bench) -> None:
+    entry = whisper(bench)
+    assert bench.sync(entry).code == 0
+    bench.world.repos["acme/whisper"].commit({**made.faster_whisper(), "README.md": b"# whisper", "new.json": b"[]"})
+    assert bench.sync(entry, options=("--refresh",)).code == 0
+    assert bench.run("status", bench.manifest(entry)).code == 0
+    there = bench.root / "comfyui/models/vae/art.safetensors"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(read(WEIGHTS))
+    pinned = vae(bench, digest="blake3:" + blake3(read(WEIGHTS)).hexdigest(), **{"for": ["comfyui"]})
+    assert bench.sync(pinned).code == 0
+    assert bench.run("status", bench.manifest(pinned)).code == 0
+    assert bench.sync(pinned).report["requests"] == 0
 
 
 def test_only_what_one_consumer_needs(bench: Bench) -> None:
