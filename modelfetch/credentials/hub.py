@@ -1,7 +1,8 @@
 """huggingface_hub, imported when it is needed, and the token that it finds.
 
 It reads the environment when it is imported, where an empty variable is not the unset one that it means here; so those
-are hidden from it meanwhile.
+are hidden from it meanwhile. And its telemetry is off unless the environment has a word on it: what it puts into its
+User-Agent it looks up at the hub, a request that nobody asked for, to a host that a site with a cache may not reach.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _LOCK = threading.Lock()
 _ITS_OWN = ("HF_", "HUGGING", "TRANSFORMERS_", "XDG_")
+_TELEMETRY = "HF_HUB_DISABLE_TELEMETRY"
 
 
 def load() -> ModuleType:
@@ -29,6 +31,8 @@ def load() -> ModuleType:
         empty = {name: value for name, value in os.environ.items() if name.startswith(_ITS_OWN) and not value.strip()}
         for name in empty:
             os.environ.pop(name, None)
+        decided = _TELEMETRY in os.environ
+        os.environ.setdefault(_TELEMETRY, "1")
         try:
             import huggingface_hub
             import huggingface_hub.constants  # what reads the environment: the package itself loads it only when used
@@ -42,6 +46,8 @@ def load() -> ModuleType:
                 hint="check the HF_… variables, or reinstall huggingface_hub",
             ) from error
         finally:
+            if not decided:
+                os.environ.pop(_TELEMETRY, None)
             for name, value in empty.items():
                 os.environ.setdefault(name, value)
 

@@ -58,8 +58,12 @@ class Sources:
         self._made: dict[str, Source[Any]] = {}
         self._lock = threading.Lock()
 
-    async def resolve(self, wanted: Wanted) -> Resolution:
+    async def resolve(self, wanted: Wanted, *, retries: int | None = None) -> Resolution:
         """Ask the source of a URI what its files are.
+
+        Args:
+            wanted: What is asked.
+            retries: How many attempts, where not as many as all questions get.
 
         Raises:
             ModelfetchError: Upstream does not have them (66), refuses (77), can't be reached or must not be asked (69),
@@ -75,7 +79,7 @@ class Sources:
 
         return await persist(
             lambda: in_thread(lambda: source.resolve(uri, wanted, offline=self._settings.offline), limit=ATTEMPT_LIMIT),
-            retries=self._retries,
+            retries=self._retries if retries is None else retries,
             sleep=self._sleep,
             told=told,
         )

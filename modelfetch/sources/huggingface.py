@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
+from modelfetch import __version__
 from modelfetch.artifacts import Artifact, Location, Resolution
 from modelfetch.credentials import hub
 from modelfetch.errors import ModelfetchError, NotFoundError, UnreachableError
@@ -156,7 +157,13 @@ class HfSource(Source[HfUri]):
         endpoint = self._endpoint(f"/api/models/{repo}")
         headers = dict(self._credentials.headers(endpoint + "/api/"))
         asked = Asked(endpoint=endpoint, repo=repo, revision=revision, with_token=bool(headers))
-        api = hub.load().HfApi(endpoint=endpoint, token=False, library_name="modelfetch", headers=_lower(headers))
+        api = hub.load().HfApi(
+            endpoint=endpoint,
+            token=False,
+            library_name="modelfetch",
+            library_version=__version__,
+            headers=_lower(headers),
+        )
         failure: ModelfetchError
         try:
             with hf_client.watched(self._watch):

@@ -5,6 +5,7 @@ The rules are those of a transfer (`modelfetch.transfer.retry`), for questions t
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from modelfetch.errors import ModelfetchError, RetryLaterError
@@ -19,7 +20,9 @@ LONGEST_PAUSE = 120.0
 """A source's ``Retry-After`` is honoured up to so many seconds; a longer one is told to the user (exit code 75)."""
 
 PATIENCE = 60.0
-"""Seconds of waiting that one source gets before the next mirror is tried; waits that it asked for not counted."""
+"""Seconds that one source gets before the next mirror is tried: its silence and our pauses; waits that it asked for are
+not counted.
+"""
 
 
 def pause(error: ModelfetchError, attempt: int) -> float | None:
@@ -57,6 +60,7 @@ async def persist(
     retries: int,
     sleep: Callable[[float], Awaitable[object]],
     told: Callable[[ModelfetchError, float], object] = lambda _error, _delay: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> T:
     """Await ``call`` until it succeeds, fails for good, or has failed ``retries`` times.
 
@@ -65,23 +69,26 @@ async def persist(
         retries: How many attempts there are at most (`--retries`); at least one is made.
         sleep: Waits so many seconds.
         told: Hears of each failure that is not the last, and of the wait that follows.
+        clock: Seconds that only grow.
 
     Raises:
         ModelfetchError: The last failure.
     """
-    waited = 0.0
+    spent = 0.0
     attempt = 0
     while True:
         attempt += 1
+        began = clock()
         try:
             return await call()
         except ModelfetchError as error:
             delay = pause(error, attempt)
             if delay is None or attempt >= retries:
                 raise
+            spent += clock() - began
             if asked_pause(error) is None:
-                waited += delay
-                if waited > PATIENCE:
+                spent += delay
+                if spent > PATIENCE:
                     raise
             told(error, delay)
         await sleep(delay)

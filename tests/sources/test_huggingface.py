@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +18,7 @@ from tests.sources.contract import PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from modelfetch.demo.hub import Hub
     from modelfetch.demo.repo import HfRepo
@@ -394,3 +398,33 @@ def test_without_a_commit_or_a_path_the_hub_must_be_asked(uri: str) -> None:
 def test_a_json_error_with_status_200_is_no_metadata(desk: Desk, repo: HfRepo, hub: Hub) -> None:
     hub.faults.add(API, Status(code=200, body='{"error": "x"}', content_type="application/json"))
     assert desk.refusal("hf://org/repo/config.json").code == "bad-response"
+
+
+_ASK = """
+import asyncio, sys
+from modelfetch.credentials import Credentials
+from modelfetch.http import Http
+from modelfetch.manifest.uri import parse_uri
+from modelfetch.settings import Settings
+from modelfetch.sources import Sources, Wanted
+settings = Settings.from_env()
+http = Http(rewrites=settings.mirrors, auth=Credentials(settings))
+asyncio.run(Sources(http=http, settings=settings).resolve(Wanted(uri=parse_uri(sys.argv[1]))))
+http.close()
+"""
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_nobody_is_asked_anything_but_what_was_wanted_and_nothing_is_left_behind(
+    repo: HfRepo, hub: Hub, home: Path, *, mirrored: bool
+) -> None:
+    # In a process of its own: huggingface_hub reads its variables once.
+    variables = {"HF_ENDPOINT": hub.endpoint}
+    if mirrored:
+        variables = {"HF_ENDPOINT": hub.files + "old", "MODELFETCH_MIRRORS": f"{hub.files}old={hub.endpoint}"}
+    environ = {"HOME": str(home), "HF_HOME": str(home / "hf"), **variables}
+    subprocess.run([sys.executable, "-c", _ASK, "hf://org/repo/model.safetensors"], env=environ, check=True, timeout=60)
+    (entry,) = hub.log.requests()
+    assert (entry.origin, entry.path) == ("hf", "/api/models/org/repo/revision/main")
+    assert re.match(r"modelfetch/\d", entry.headers["user-agent"])
+    assert list(home.iterdir()) == []

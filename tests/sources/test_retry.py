@@ -107,3 +107,23 @@ def test_a_cancelled_question_ends_at_once() -> None:
 
     asyncio.run(ask())
     blocked.set()
+
+
+@pytest.mark.parametrize(("silence", "asked"), [(30.0, 2), (59.5, 1), (61.0, 1), (20.0, 3), (0.0, 5)])
+def test_the_time_that_a_silent_source_takes_counts_against_its_minute(silence: float, asked: int) -> None:
+    now = 0.0
+    calls = 0
+
+    async def call() -> None:
+        nonlocal now, calls
+        now += silence
+        calls += 1
+        raise UnreachableError("no answer in time", code="timeout")
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    with pytest.raises(UnreachableError):
+        asyncio.run(persist(call, retries=5, sleep=sleep, clock=lambda: now))
+    assert calls == asked
