@@ -204,8 +204,8 @@ class Wire:
             httpx.HTTPError, httpx.InvalidURL: As httpx does; `translate` makes them typed.
         """
         self.watch.begin(self._timeouts.connect + self._timeouts.headers)
-        request = self._client.build_request(method, url, headers=headers, content=data)
         self._client.cookies.clear()  # a cookie set by one hop is nobody else's business
+        request = self._client.build_request(method, url, headers=headers, content=data)
         response = self._client.send(request, stream=True)
         self.watch.headers_arrived()
         return response

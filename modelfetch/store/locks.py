@@ -181,7 +181,11 @@ class _Waiter:
         waited = False
         while True:
             self._cancel.check()
-            held = self._try()
+            make_directory(self._path.parent)
+            try:
+                held = self._try()
+            except FileNotFoundError:
+                continue  # its owner removed it while we looked
             if held is not None:
                 held.waited = waited
                 return held
@@ -203,9 +207,6 @@ class _Waiter:
         """Make the file, or take over the one that is there; None while another owner lives."""
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
-        except FileNotFoundError:
-            make_directory(self._path.parent)
-            return None
         except FileExistsError:
             return self._take_over()
         return self._own(fd)

@@ -9,8 +9,10 @@ import struct
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,8 @@ class Origin:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop.set()
+        with self._lock:
+            self.stop.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -125,6 +128,9 @@ class Origin:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             thread = threading.Thread(target=self._serve, args=(Conn(sock),), daemon=True)
             with self._lock:
+                if self.stop.is_set():
+                    sock.close()
+                    return
                 self._open.append(sock)
                 self.connections += 1
                 self._threads.append(thread)

@@ -6,15 +6,18 @@ import json
 import random
 import signal
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from modelfetch.store.chunks import CHUNK
-from modelfetch.transfer.journal import parse_journal
+from modelfetch.transfer.journal import Mark, parse_journal
 from tests.transfer.processes import finish, start, wait_for
 from tests.transfer.server import Conn, Origin, Request, head
 from tests.transfer.world import World, payload
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DATA = payload(3 * CHUNK + 5_000_000, seed=3)
 
@@ -84,7 +87,7 @@ def test_a_signal_ends_a_wait_for_headers_and_for_a_connection(world: World) -> 
         assert time.monotonic() - before < 1.0
 
 
-def _journal(world: World) -> dict[int, object]:
+def _journal(world: World) -> dict[int, Mark]:
     (path,) = (world.root / "store" / "ingest").glob("*.json")
     return dict(parse_journal(path.read_bytes()).marks)
 
@@ -137,7 +140,7 @@ def test_a_flipped_bit_in_a_chunk_costs_that_chunk(world: World, left_over: tupl
     honest, _ = _resume(world, part, journal)
     damaged = bytearray(part)
     damaged[CHUNK + 777] ^= 4
-    World.store.fget(world).remove(next(world.store.blobs()).digest)  # type: ignore[attr-defined]
+    world.store.remove(next(iter(world.store.blobs())).digest)
     fetched, _ = _resume(world, bytes(damaged), journal)
     assert fetched == honest + CHUNK
 

@@ -6,8 +6,7 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +16,10 @@ from modelfetch.store.chunks import CHUNK
 from modelfetch.transfer import Options
 from tests.transfer.server import Conn, Origin, Request, Script, drop_after, head
 from tests.transfer.world import World, payload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 DATA = payload(300_000)
 BIG = payload(CHUNK + 8_000_000, seed=2)

@@ -75,8 +75,8 @@ def test_a_stalled_pump_ends_in_a_new_connection(world: World) -> None:
 
 
 def test_a_source_that_stalls_for_ever_ends_in_a_time_out(world: World) -> None:
+    world.timeouts = Timeouts(connect=0.2, headers=0.1, idle=0.1)
     with Origin(DATA, default=stall_after(None)) as origin, pytest.raises(UnreachableError) as caught:
-        world.timeouts = Timeouts(connect=0.2, headers=0.1, idle=0.1)
         world.fetch(origin, data=DATA)
     assert (caught.value.code, caught.value.exit_code) == ("timeout", 69)
     assert len(origin.requests) == 5
@@ -419,9 +419,11 @@ def test_retry_after_is_waited_for(world: World, status: int, form: str) -> None
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_retry_after_that_is_too_long_is_try_again_later(world: World, status: int) -> None:
-    with Origin(DATA, default=answering(status, {"Retry-After": "3600"})) as origin:
-        with pytest.raises(RetryLaterError) as caught:
-            world.fetch(origin, data=DATA)
+    with (
+        Origin(DATA, default=answering(status, {"Retry-After": "3600"})) as origin,
+        pytest.raises(RetryLaterError) as caught,
+    ):
+        world.fetch(origin, data=DATA)
     assert (caught.value.code, caught.value.exit_code) == ("rate-limited", 75)
     assert len(origin.requests) == 1
 
@@ -456,9 +458,11 @@ def test_a_json_message_is_never_a_model(world: World) -> None:
 
 def test_a_login_page_wants_credentials(world: World) -> None:
     page = answering(200, {"Content-Type": "text/html"}, b"<html>Log in</html>")
-    with Origin(DATA, scripts=[answering(302, {"Location": "/login?returnUrl=x"}), page]) as origin:
-        with pytest.raises(CredentialsError) as caught:
-            world.fetch(origin, path="model.safetensors")
+    with (
+        Origin(DATA, scripts=[answering(302, {"Location": "/login?returnUrl=x"}), page]) as origin,
+        pytest.raises(CredentialsError) as caught,
+    ):
+        world.fetch(origin, path="model.safetensors")
     assert (caught.value.code, caught.value.exit_code) == ("login-page", 77)
 
 
@@ -475,9 +479,12 @@ def test_the_digest_alone_decides_where_it_is_known(world: World) -> None:
 
 
 def test_a_digest_that_never_matches_ends_after_every_source_was_asked(world: World) -> None:
-    with Origin(payload(300_000, seed=5)) as first, Origin(payload(300_000, seed=6)) as second:
-        with pytest.raises(IntegrityError) as caught:
-            world.fetch(first, second, data=DATA)
+    with (
+        Origin(payload(300_000, seed=5)) as first,
+        Origin(payload(300_000, seed=6)) as second,
+        pytest.raises(IntegrityError) as caught,
+    ):
+        world.fetch(first, second, data=DATA)
     assert (caught.value.code, caught.value.exit_code) == ("digest-mismatch", 65)
     assert "expected sha256:" in caught.value.message
     assert (len(first.requests), len(second.requests)) == (1, 1)
@@ -510,9 +517,12 @@ def test_without_a_digest_no_bytes_of_two_sources_are_mixed(world: World) -> Non
 
 
 def test_the_gravest_of_the_sources_errors_is_told(world: World) -> None:
-    with Origin(DATA, default=answering(404)) as gone, Origin(DATA, default=answering(401)) as private:
-        with pytest.raises(CredentialsError):
-            world.fetch(gone, private, data=DATA)
+    with (
+        Origin(DATA, default=answering(404)) as gone,
+        Origin(DATA, default=answering(401)) as private,
+        pytest.raises(CredentialsError),
+    ):
+        world.fetch(gone, private, data=DATA)
 
 
 def test_no_source_at_all_is_an_error(world: World) -> None:

@@ -7,6 +7,7 @@ import json
 import pickle
 import struct
 import zipfile
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from modelfetch.errors import CredentialsError, NotAModelError
 from modelfetch.transfer.gate import judge_head, judge_whole, looks_like_pickle
 from tests.transfer.server import Origin
-from tests.transfer.world import World
+
+if TYPE_CHECKING:
+    from tests.transfer.world import World
 
 
 def safetensors(tensors: dict[str, int], *, extra: bytes = b"", header: bytes | None = None) -> bytes:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +14,9 @@ from modelfetch.store.chunks import CHUNK
 from tests.transfer.processes import finish, start, wait_for
 from tests.transfer.server import Conn, Origin, Request, head
 from tests.transfer.world import World, payload
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DATA = payload(CHUNK + 6_000_000, seed=4)
 
@@ -31,8 +33,9 @@ def paced(conn: Conn, request: Request, origin: Origin) -> None:
             return
 
 
-@pytest.mark.parametrize("noflock", ["", "noflock=1"], ids=["flock", "no flock"])
-@pytest.mark.parametrize("data", [DATA, None], ids=["digest", "no digest"])
+@pytest.mark.parametrize(
+    ("noflock", "data"), [("", DATA), ("noflock=1", None)], ids=["flock, digest", "no flock, no digest"]
+)
 def test_eight_processes_download_a_file_once(world: World, noflock: str, data: bytes | None) -> None:
     with Origin(DATA, default=paced) as origin:
         # the start of eight interpreters on a busy machine takes longer than a short-lived heartbeat
@@ -124,7 +127,7 @@ UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
 @needs_namespaces
-@pytest.mark.parametrize("noflock", ["", "noflock=1"], ids=["flock", "no flock"])
+@pytest.mark.parametrize("noflock", ["noflock=1"], ids=["no flock"])
 def test_owners_that_are_all_pid_1_are_told_apart(world: World, noflock: str) -> None:
     """As init containers are: the pid in the lock file is the waiter's own, and means nothing to it."""
     options = [*filter(None, [noflock]), "connections=1", "stale=30"]
@@ -172,4 +175,4 @@ Store(Path({str(tmp_path / "made")!r})).add_bytes(b"x" * 10)
     assert {oct(p.stat().st_mode & 0o777) for p in [made, *made.rglob("*")] if p.is_dir()} == {"0o755"}
     (blob,) = (p for p in made.rglob("*") if p.is_file() and len(p.name) == 64)
     assert oct(blob.stat().st_mode & 0o777) == "0o444"
-    assert os.stat(made / "CACHEDIR.TAG").st_mode & 0o777 == 0o644
+    assert (made / "CACHEDIR.TAG").stat().st_mode & 0o777 == 0o644

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 
@@ -46,7 +47,7 @@ def test_spans_are_what_a_set_of_positions_is(added: list[tuple[int, int]], size
     assert spans.covers(0, size) == (set(range(size)) <= plain)
     assert spans.end == max(plain, default=-1) + 1
     listed = list(spans)
-    assert all(left[1] < right[0] for left, right in zip(listed, listed[1:], strict=False))
+    assert all(left[1] < right[0] for left, right in itertools.pairwise(listed))
 
 
 # --- the journal -----------------------------------------------------------------------------------------------
@@ -190,22 +191,25 @@ def test_jitter_never_makes_a_delay_longer_than_the_longest() -> None:
 # --- rates -----------------------------------------------------------------------------------------------------
 
 
+def trickle(floor: Floor, count: int, seconds: range) -> None:
+    for second in seconds:
+        floor.note(count, float(second))
+
+
 def test_a_connection_at_the_floor_lives_and_below_it_dies() -> None:
     floor = Floor(16 * 1024, 60.0, 0.0)
     for second in range(1, 600):
         floor.note(16 * 1024, float(second))
     slow = Floor(16 * 1024, 60.0, 0.0)
     with pytest.raises(UnreachableError):
-        for second in range(1, 62):
-            slow.note(16 * 1024 - 300, float(second))
+        trickle(slow, 16 * 1024 - 300, range(1, 62))
 
 
 def test_a_fast_start_does_not_excuse_a_slow_end() -> None:
     floor = Floor(16 * 1024, 60.0, 0.0)
     floor.note(10**9, 1.0)
     with pytest.raises(UnreachableError):
-        for second in range(2, 70):
-            floor.note(100, float(second))
+        trickle(floor, 100, range(2, 70))
 
 
 def test_a_limiter_without_a_rate_never_waits() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +22,9 @@ from modelfetch.transfer import Options
 from modelfetch.transfer.growth import Growth
 from tests.transfer.server import Conn, Origin, Request, Script, answering, drop_after, head, normally, raw
 from tests.transfer.world import World, payload, quick
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 SIZE = 300_000
 DATA = payload(SIZE, seed=31)
@@ -98,7 +101,11 @@ runs = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=int(os.environ.get("SOAK_EXAMPLES", "40")), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=int(os.environ.get("SOAK_EXAMPLES", "40")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(plan=st.lists(runs, min_size=1, max_size=4), decided=st.booleans())
 def test_any_sequence_of_faults_kills_and_damage_ends_well(plan: list[dict[str, Any]], decided: bool) -> None:
     with tempfile.TemporaryDirectory() as folder, Origin(DATA) as origin:
@@ -158,11 +165,9 @@ def _run(root: Path, origin: Origin, run: dict[str, Any], *, decided: bool) -> N
     _damage(store, run["damage"])
 
 
-def _quietly(work: Any) -> None:
-    try:
+def _quietly(work: Callable[[], None]) -> None:
+    with contextlib.suppress(OSError, shutil.Error):  # a file went away while it was copied: no kill this time
         work()
-    except (OSError, shutil.Error):
-        pass  # a file went away while it was copied: no kill this time
 
 
 def _damage(store: Path, damage: tuple[str, float, str] | None) -> None:

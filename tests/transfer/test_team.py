@@ -90,9 +90,9 @@ def test_a_source_that_only_claims_to_know_ranges_is_still_read_to_the_end(world
         assert fetched.bytes_fetched == len(DATA)
 
 
-@pytest.mark.parametrize("status", [429, 503, 403, 404])
+@pytest.mark.parametrize("status", [429, 404])
 def test_a_source_that_refuses_a_second_connection_is_read_by_one(world: World, status: int) -> None:
-    with Origin(DATA, scripts=[capped(20_000_000)], default=answering(status)) as origin:
+    with Origin(DATA, scripts=[capped(40_000_000)], default=answering(status)) as origin:
         fetched = world.fetch(origin, data=DATA)
         assert fetched.blob.path.read_bytes() == DATA
         assert fetched.bytes_fetched == len(DATA)
@@ -235,9 +235,9 @@ def test_nobody_left_is_an_error(world: World) -> None:
         world.fetch(origin, data=DATA)
 
 
-@pytest.mark.parametrize("limit", [4_000_000, 12_000_000])
 @pytest.mark.parametrize("files", [1, 3])
-def test_the_rate_of_the_whole_process_is_capped(world: World, limit: int, files: int) -> None:
+def test_the_rate_of_the_whole_process_is_capped(world: World, files: int) -> None:
+    limit = 12_000_000
     size = limit * 2 // files
     datas = [payload(size, seed=20 + number) for number in range(files)]
     world.options = Options(limit_rate=limit, connections=4)
@@ -266,7 +266,7 @@ sys.exit(code)
 
 
 def test_sixteen_connections_take_less_than_64_mib(world: World) -> None:
-    with Origin(DATA, default=capped(8_000_000)) as origin:
+    with Origin(DATA, default=capped(2_000_000)) as origin:
         out = subprocess.run(
             [
                 sys.executable,
@@ -283,7 +283,7 @@ def test_sixteen_connections_take_less_than_64_mib(world: World) -> None:
             check=True,
             cwd=__file__.rpartition("/tests/")[0],
         ).stdout
-        assert origin.connections >= 8
+        assert origin.connections >= 16
     assert int(out.rpartition("grown")[2]) <= 64
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
 

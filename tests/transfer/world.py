@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelfetch.artifacts import Artifact, Location
 from modelfetch.cancel import Cancel
 from modelfetch.digests import Digest
-from modelfetch.events import Event
 from modelfetch.http import Authenticator, Http, Timeouts
 from modelfetch.store import Store
 from modelfetch.store.locks import Pace
 from modelfetch.transfer import Engine, Fetched, Options, Tuning
-from tests.transfer.server import Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from modelfetch.events import Event
+    from tests.transfer.server import Origin
 
 PACE = Pace(heartbeat=0.1, stale=0.6, say_every=0.2, poll=0.02)
 
