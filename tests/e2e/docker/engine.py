@@ -14,14 +14,10 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.e2e.cache import PeerUnavailableError
 from tests.e2e.docker import peers
 from tests.e2e.servers import tail
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 HOSTS = ("198.18.0.1", "198.18.0.2")
 """Addresses for tests of networks (RFC 2544); here they lie on the engine's own loopback."""
@@ -117,14 +113,14 @@ class Engine:
         _remove_groups(_GROUP)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def inside(self, *command: str, mounts_of_engine: bool = False) -> list[str]:
-        """A command as it is run in the engine's network (and, of the engine itself, among its mounts)."""
-        if mounts_of_engine:
-            target = self.pid
-        else:
-            assert self._house is not None
-            target = self._house.pid
-        return ["nsenter", f"--target={target}", "--net", "--mount", "--", *command]
+    def inside(self, *command: str) -> list[str]:
+        """A command as it is run in the engine's network."""
+        assert self._house is not None
+        return ["nsenter", f"--target={self._house.pid}", "--net", "--mount", "--", *command]
+
+    def among_mounts(self, *command: str) -> list[str]:
+        """A command as it is run among the engine's own mounts, with the process tree that its /proc shows."""
+        return ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--", *command]
 
     @property
     def pid(self) -> int:
@@ -164,12 +160,12 @@ class Engine:
     def mount_tmpfs(self, folder: Path, size: str) -> None:
         """Give the engine, and nobody else, a small file system at a folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        command: Sequence[str] = ("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
-        subprocess.run(self.inside(*command, mounts_of_engine=True), check=True)
+        mount = self.among_mounts("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
+        subprocess.run(mount, check=True)
 
     def unmount(self, folder: Path) -> None:
         """Take it away again."""
-        subprocess.run(self.inside("umount", "--lazy", str(folder), mounts_of_engine=True), check=True)
+        subprocess.run(self.among_mounts("umount", "--lazy", str(folder)), check=True)
 
 
 def _remove_groups(name: str) -> None:

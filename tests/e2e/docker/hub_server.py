@@ -69,6 +69,9 @@ class _Director:
     def gate(self, repo: str) -> None:
         self.world.repos[repo].gated = "manual"
 
+    def token(self, value: str, repo: str) -> str:
+        return self.world.token("hf", value, gated=[repo])
+
     def take_away(self, file: str) -> None:
         self._away[file] = self.world.files.pop(file)
 

@@ -61,6 +61,20 @@ def test_a_failed_init_service_keeps_its_service_from_starting(
     assert new_stack.container("stable-diffusion").was_started
 
 
+def test_a_token_from_a_secret_opens_a_gate_and_is_shown_nowhere(new_stack: Stack, hub: HubProcess) -> None:
+    gate(hub)
+    token = hub.ask("token", value="hf_TestTokenOfTheStack", repo=REPO)
+    secrets = new_stack.folder / "secrets"
+    secrets.mkdir()
+    (secrets / "hf_token").write_text(f"{token}\n")
+    (secrets / "civitai_api_token").write_text("")
+    new_stack.write_settings(COMPOSE_FILE="compose.yaml:compose/secrets.yml")
+    new_stack.up("sd")
+    init = new_stack.container("sd-model-init")
+    assert init.exit_code == 0
+    assert token not in str(init.inspect()) + new_stack.logs("sd-model-init")
+
+
 def test_a_full_disk_keeps_the_service_from_starting(new_stack: Stack, engine: Engine) -> None:
     small = new_stack.folder / "small"
     engine.mount_tmpfs(small, "16m")

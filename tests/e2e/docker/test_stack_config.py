@@ -1,0 +1,148 @@
+"""The real Compose reads the files: every combination of profiles, every card, every toggle. No engine is asked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, combinations, product
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.e2e.docker import peers
+from tests.e2e.docker.stack import clone
+from tests.stack.compose_files import VENDORS, services
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+PROFILES = ("gpu", "chat", "sd", "comfyui", "whisper", "diffrhythm", "media", "gpu-media")
+TOGGLES = ("true", "false")
+GPU_SERVICES = {"ollama", "stable-diffusion", "comfyui", "whisperx", "diffrhythm"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compose:
+    """The real Compose over a clone."""
+
+    folder: Path
+
+    def config(self, profiles: Iterable[str], settings: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """What it makes of the files, without a word on stderr."""
+        options = [part for name in profiles for part in ("--profile", name)]
+        done = subprocess.run(
+            [str(peers.docker()), "compose", *options, "config", "--format", "json"],
+            cwd=self.folder,
+            env={"PATH": "/usr/bin:/bin", "DOCKER_CONFIG": str(peers.compose_plugin()), **(settings or {})},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), (options, settings, done.stderr)
+        return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def compose(tmp_path_factory: pytest.TempPathFactory) -> Compose:
+    """A fresh clone without any `.env`."""
+    return Compose(folder=clone(tmp_path_factory.mktemp("config") / "clone"))
+
+
+def every_combination() -> list[tuple[str, ...]]:
+    """All 256, the empty one as well."""
+    return list(chain.from_iterable(combinations(PROFILES, size) for size in range(len(PROFILES) + 1)))
+
+
+def test_every_combination_of_profiles_has_just_its_services(compose: Compose) -> None:
+    known = {name: set(body["profiles"]) for name, body in services().items()}
+
+    def check(profiles: tuple[str, ...]) -> None:
+        found = set(compose.config(profiles).get("services", {}))
+        assert found == {name for name, own in known.items() if own & set(profiles)}, profiles
+
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(check, every_combination()))) == 256
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_every_card_and_toggle_is_valid_and_asks_for_devices_only_when_told_to(compose: Compose, vendor: str) -> None:
+    for enable, immich in product(TOGGLES, TOGGLES):
+        settings = {"GPU_ENABLE": enable, "GPU_VENDOR": vendor, "IMMICH_GPU_ENABLE": immich}
+        found = compose.config(PROFILES, settings)["services"]
+        with_devices = {name for name, body in found.items() if devices_of(body)}
+        if enable == "false" or vendor == "cpu":
+            assert with_devices == set()
+        elif vendor == "nvidia":
+            wanted = {"immich-machine-learning"} if immich == "true" else set()
+            assert with_devices == GPU_SERVICES | {"immich-machine-learning-gpu"} | wanted
+        else:
+            assert "ollama" in with_devices
+
+
+def devices_of(body: dict[str, Any]) -> Any:
+    """What a service asks for beyond an ordinary container's devices."""
+    reservations = body.get("deploy", {}).get("resources", {}).get("reservations", {})
+    return body.get("devices") or reservations.get("devices")
+
+
+def test_paths_are_those_of_the_root_and_of_the_clone(compose: Compose) -> None:
+    found = compose.config(PROFILES)["services"]
+    sources = {mount["source"] for body in found.values() for mount in body.get("volumes", [])} - {"/etc/localtime"}
+    assert all(source.startswith(f"{compose.folder}/") for source in sources)
+    models = {source for source in sources if "ai-models" in source}
+    root = compose.folder / "files" / "ai-models"
+    assert models == {
+        str(root / part) for part in ("", "ollama", "stable-diffusion", "comfyui/models", "whisper", "diffrhythm")
+    }
+    assert all(mount["type"] == "bind" for body in found.values() for mount in body.get("volumes", []))
+
+
+def test_a_clone_without_settings_is_the_same_as_one_with_the_example(compose: Compose) -> None:
+    without = compose.config(PROFILES)
+    example = compose.folder / ".env.example"
+    (compose.folder / ".env").write_text(example.read_text())
+    try:
+        with_example = compose.config(PROFILES)
+    finally:
+        (compose.folder / ".env").unlink()
+    pulled = with_example["services"]["ollama-init"]["environment"].pop("OLLAMA_AUTO_PULL_MODEL")
+    assert pulled == "qwen2.5:0.5b,nomic-embed-text"
+    assert without["services"]["ollama-init"]["environment"].pop("OLLAMA_AUTO_PULL_MODEL") == ""
+    assert with_example == without
+
+
+def test_all_gpus_may_be_asked_for(compose: Compose) -> None:
+    for count, expected in (("2", 2), ("all", -1)):
+        ollama = compose.config(["gpu"], {"GPU_COUNT": count})["services"]["ollama"]
+        (device,) = ollama["deploy"]["resources"]["reservations"]["devices"]
+        assert device["capabilities"] == ["gpu"]
+        assert device.get("count", -1) == expected
+
+
+def test_a_misspelt_vendor_is_an_error_that_names_it(compose: Compose) -> None:
+    done = subprocess.run(
+        [str(peers.docker()), "compose", "--profile", "gpu", "config", "--quiet"],
+        cwd=compose.folder,
+        env={"PATH": "/usr/bin:/bin", "DOCKER_CONFIG": str(peers.compose_plugin()), "GPU_VENDOR": "nvida"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "nvida" in done.stderr
+
+
+@pytest.mark.parametrize("override", ["selinux.yml", "secrets.yml"])
+def test_the_override_files_are_valid_on_top(compose: Compose, override: str) -> None:
+    files = {"COMPOSE_FILE": f"compose.yaml:compose/{override}"}
+    found = compose.config(PROFILES, files)["services"]
+    if override == "selinux.yml":
+        binds = [mount for body in found.values() for mount in body.get("volumes", [])]
+        unlabelled = [mount["target"] for mount in binds if mount.get("bind", {}).get("selinux") not in ("z", "Z")]
+        assert unlabelled == ["/etc/localtime"]
+    else:
+        environment = found["sd-model-init"]["environment"]
+        assert environment["HF_TOKEN_PATH"] == "/run/secrets/hf_token"
+        assert [secret["source"] for secret in found["sd-model-init"]["secrets"]] == ["hf_token", "civitai_api_token"]

@@ -1,0 +1,155 @@
+"""Where the models lie, who reads them, and how little the init services need."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.docker import peers
+from tests.e2e.docker.images import MODELFETCH
+from tests.e2e.docker.stack import settings_for
+from tests.e2e.tree import assert_store_is_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.e2e.docker.engine import Engine
+    from tests.e2e.docker.hub import HubProcess
+    from tests.e2e.docker.stack import Stack
+
+CONSUMERS = ("ollama", "stable-diffusion", "comfyui", "whisper", "diffrhythm")
+OTHER_FILE_SYSTEM = Path("/dev/shm")  # noqa: S108 - a file system in memory, on every Linux machine
+
+
+@pytest.fixture
+def elsewhere(engine: Engine) -> Iterator[Path]:
+    """A folder on another file system than the clone."""
+    with tempfile.TemporaryDirectory(dir=OTHER_FILE_SYSTEM, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        assert folder.stat().st_dev != engine.folder.stat().st_dev
+        yield folder
+
+
+def test_the_root_may_be_a_symlink_to_another_file_system(new_stack: Stack, elsewhere: Path) -> None:
+    new_stack.root.parent.mkdir(exist_ok=True)
+    new_stack.root.symlink_to(elsewhere)
+    new_stack.up("sd", "comfyui")
+    assert new_stack.root.is_symlink()
+    forge = new_stack.finds("stable-diffusion")["checkpoints"]
+    comfyui = new_stack.finds("comfyui")["models"]
+    assert forge["sd_tiny.safetensors"] == comfyui["checkpoints/sd_tiny.safetensors"]
+    placed = elsewhere / "stable-diffusion" / "models" / "Stable-diffusion" / "sd_tiny.safetensors"
+    assert placed.stat().st_nlink == 3, "one for each service and one in the store"
+
+
+def test_another_root_is_taken_from_the_settings(new_stack: Stack, elsewhere: Path) -> None:
+    new_stack.write_settings(AI_MODELS_DIR=str(elsewhere))
+    new_stack.up("whisper")
+    assert new_stack.finds("whisperx")["snapshots"]
+    assert (elsewhere / "whisper" / "hub").is_dir()
+    assert not new_stack.root.exists()
+
+
+def test_a_service_of_another_user_reads_every_model(new_stack: Stack) -> None:
+    new_stack.must("--profile", "gpu", "run", "--rm", "sd-model-init")
+    done = run_modelfetch(
+        new_stack.engine,
+        *("--user", "4321:4321", "--volume", f"{new_stack.root}:/ai-models:ro", "--entrypoint", "sh"),
+        command=["-c", "id -u; find /ai-models/stable-diffusion -type f | sort | xargs sha256sum"],
+    )
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert lines[0] == "4321"
+    assert any(line.endswith("sd_tiny.safetensors") for line in lines)
+
+
+def test_modelfetch_runs_as_any_user_without_a_home_or_a_writable_file_system(
+    new_stack: Stack, hub: HubProcess
+) -> None:
+    root = new_stack.folder / "own"
+    root.mkdir()
+    subprocess.run(["chown", "1000:1000", str(root)], check=True)
+    done = run_modelfetch(
+        new_stack.engine,
+        *("--user", "1000:1000", "--read-only", "--cap-drop", "ALL", "--memory", "128m"),
+        *mounts(new_stack, root),
+        *environment(hub),
+        command=["sync"],
+    )
+    assert done.returncode == 0, done.stderr
+    owners = {path.lstat().st_uid for path in root.rglob("*")}
+    assert owners == {1000}
+    assert_store_is_whole(root)
+
+
+def test_five_at_once_share_an_empty_store_in_128_mib_each(new_stack: Stack, hub: HubProcess) -> None:
+    root = new_stack.folder / "shared"
+    root.mkdir()
+    options = [*LITTLE, *mounts(new_stack, root), *environment(hub)]
+    running = [
+        subprocess.Popen(
+            [str(peers.docker()), "run", "--rm", *options, MODELFETCH, "sync", "--for", consumer],
+            env=new_stack.engine.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for consumer in CONSUMERS
+    ]
+    ends = [(process.communicate(timeout=180)[0], process.returncode) for process in running]
+    assert [code for _, code in ends] == [0] * 5, ends
+    assert_store_is_whole(root)
+    before = hub.requests()
+    done = run_modelfetch(new_stack.engine, *LITTLE, *mounts(new_stack, root), *environment(hub), command=["status"])
+    assert done.returncode == 0, done.stdout
+    assert hub.requests() == before
+
+
+def test_process_1_ends_at_once_when_it_is_told_to(new_stack: Stack, hub: HubProcess) -> None:
+    hub.fault("*/sd_tiny.safetensors", "Throttle", rate=50_000)
+    engine, root = new_stack.engine, new_stack.folder / "stopped"
+    root.mkdir()
+    name = engine.output(
+        *("run", "--detach", "--read-only", *mounts(new_stack, root), *environment(hub), MODELFETCH, "sync"),
+        *("--for", "stable-diffusion"),
+    )
+    deadline = time.monotonic() + 30
+    while not list((root / ".modelfetch").glob("ingest/*")):
+        assert time.monotonic() < deadline, engine.output("logs", name)
+        time.sleep(0.1)
+    started = time.monotonic()
+    engine.output("stop", "--time", "20", name)
+    assert time.monotonic() - started < 5
+    assert engine.output("inspect", "--format", "{{.State.ExitCode}}", name) == "143"
+    engine.output("rm", name)
+
+
+LITTLE = ("--memory", "128m", "--memory-swap", "128m", "--read-only", "--network", "bridge")
+
+
+def run_modelfetch(engine: Engine, *options: str, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """`docker run OPTIONS modelfetch COMMAND` to its end."""
+    return engine.run("run", "--rm", *options, MODELFETCH, *command, check=False)
+
+
+def mounts(stack: Stack, root: Path) -> list[str]:
+    """A root and the stack's tiers, as the init services have them."""
+    return ["--volume", f"{root}:/ai-models", "--volume", f"{stack.folder}/manifests:/manifests:ro"]
+
+
+def environment(hub: HubProcess) -> list[str]:
+    """The settings of an init service."""
+    values = {
+        **settings_for(hub),
+        "MODELFETCH_ROOT": "/ai-models",
+        "MODELFETCH_TIERS_DIR": "/manifests",
+        "MODELFETCH_TIER": "8g",
+    }
+    return [part for name, value in values.items() for part in ("--env", f"{name}={value}")]
