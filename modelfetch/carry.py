@@ -6,8 +6,10 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from modelfetch import fsio
 from modelfetch.artifacts import Resolution
-from modelfetch.errors import InterruptedSync, ModelfetchError
+from modelfetch.errors import DestinationError, InterruptedSync, ModelfetchError, NotAModelError
+from modelfetch.events import Notice
 from modelfetch.layouts import How
 from modelfetch.place import Act, Job, Order, State
 from modelfetch.place.unpack import unpack
@@ -15,6 +17,7 @@ from modelfetch.plan import ModelPlan, freeze, jobs_for
 from modelfetch.receipts import read_receipt
 from modelfetch.resolve import mirrors_of
 from modelfetch.transfer import Fetched
+from modelfetch.transfer.gate import HEAD, looks_like_pickle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,6 +46,8 @@ class Outcome:
 
 async def carry_out(plans: Sequence[ModelPlan], session: Session) -> list[Outcome]:
     """Carry all plans out side by side. The first failure ends the others, unless ``keep_going`` was asked for."""
+    if any(not plan.complete and not plan.errors for plan in plans):
+        await asyncio.to_thread(_make_root, session)
     work = _Work(plans, session)
     tasks = [asyncio.create_task(work.model(plan), name=plan.item.model.name) for plan in plans]
     try:
@@ -57,6 +62,15 @@ async def carry_out(plans: Sequence[ModelPlan], session: Session) -> list[Outcom
         await asyncio.gather(*tasks, return_exceptions=True)
         await work.close()
     return [_outcome(task, plan) for task, plan in zip(tasks, plans, strict=True)]
+
+
+def _make_root(session: Session) -> None:
+    """Make ROOT as the directories below it are made: before the store does, which nobody else owns."""
+    options = session.options
+    try:
+        fsio.make_directory(options.root, owner=options.chown)
+    except OSError as error:
+        raise fsio.translate(error, options.root, doing="making") from error
 
 
 def _is_failure(outcome: Outcome) -> bool:
@@ -97,12 +111,24 @@ class _Work:
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
-            for consumer in plan.item.consumers:
-                await asyncio.to_thread(self._place, _settled(plan, fetched), consumer, fetched)
+            await asyncio.to_thread(_refuse_pickles, plan, fetched)
+            await self._place_all(plan, fetched)
         except ModelfetchError as error:
             error.about(model=plan.item.model.name, uri=str(plan.item.model.source))
             return Outcome(plan=plan, fetched=fetched, error=error)
         return Outcome(plan=plan, fetched=fetched, done=True)
+
+    async def _place_all(self, plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
+        settled = _settled(plan, fetched)
+        try:
+            for consumer in plan.item.consumers:
+                await asyncio.to_thread(self._place, settled, consumer, fetched)
+        except DestinationError as error:
+            if error.code != "not-writable" or any(target.act is not Act.KEEP for target in plan.targets):
+                raise
+            # All of it is in place and verified; only the receipt, which saves work the next time, can't be written.
+            message = f"{plan.item.model.name} is in place, but that can't be noted down: {error.message}"
+            self._session.sink(Notice(level="warning", message=message, hint=error.hint))
 
     async def close(self) -> None:
         """End the transfers that nobody waits for any more."""
@@ -169,6 +195,27 @@ class _Work:
         self._session.placer.place(
             Order(consumer=consumer, model=item.model.name, asks=item.asks, jobs=jobs, frozen=freeze(plan))
         )
+
+
+def _refuse_pickles(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
+    """Refuse a ``.bin`` that is a pickle where the manifest neither pins nor allows it, whatever its source says of it.
+
+    Raises:
+        NotAModelError: There is one (``pickle-not-allowed``).
+    """
+    for artifact in plan.resolution.artifacts if plan.resolution else ():
+        found = fetched.get(artifact.uri)
+        names = (artifact.path, *plan.placements_of(artifact))
+        if found is None or artifact.allow_pickle or not any(name.lower().endswith(".bin") for name in names):
+            continue
+        with found.blob.path.open("rb") as file:
+            if looks_like_pickle(file.read(HEAD)):
+                raise NotAModelError(
+                    f"{artifact.path} is a pickle, which runs code when it is loaded",
+                    code="pickle-not-allowed",
+                    hint="pin its digest, or say allow_pickle: true",
+                    uri=artifact.uri,
+                )
 
 
 def _label(model: str, artifact: Artifact) -> str:

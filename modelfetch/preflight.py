@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 from modelfetch.layouts import How
+from modelfetch.place import Act
 from modelfetch.place.disk import LINK_AT_LEAST
 from modelfetch.units import format_size
 
@@ -124,7 +125,9 @@ def space_problems(needed: Iterable[Need]) -> tuple[ModelfetchError, ...]:
 
 def writability_problems(plans: Iterable[ModelPlan], *, root: Path, store: Path) -> tuple[ModelfetchError, ...]:
     """A ``not-writable`` error for each folder that must be written and can't be; nothing to write, no error."""
-    folders = {existing((root / t.placement.path).parent): None for p in plans for t in p.targets if t.state != "ready"}
+    folders = {
+        existing((root / t.placement.path).parent): None for p in plans for t in p.targets if t.act is not Act.KEEP
+    }
     if folders:
         folders[existing(store)] = None
     return tuple(

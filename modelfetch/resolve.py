@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from modelfetch.errors import IntegrityError, ModelfetchError
+from modelfetch.errors import IntegrityError, ModelfetchError, NotAModelError
+from modelfetch.manifest.kinds import is_pickle
+from modelfetch.manifest.uri import HfUri, OciUri, OllamaUri
 from modelfetch.plan import Item, frozen_for
 from modelfetch.sources import Wanted
 
@@ -13,11 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from modelfetch.artifacts import Artifact, Location, Resolution
+    from modelfetch.manifest.model import Model
     from modelfetch.manifest.uri import Uri
     from modelfetch.receipts import Receipt
     from modelfetch.session import Session
 
 _AT_ONCE = 8
+_OTHER_BYTES = ("digest-mismatch", "size-mismatch")
+"""A source that has other bytes than the manifest pins; a mirror may still have the right ones."""
 
 
 def resolve_quietly(item: Item, session: Session, receipts: Mapping[str, Receipt]) -> Resolution | None:
@@ -40,11 +46,13 @@ async def resolve_all(
 
     async def one(item: Item) -> Resolution | ModelfetchError:
         try:
-            if found := await asyncio.to_thread(resolve_quietly, item, session, receipts):
-                return found
-            asked.add(item.model.name)
-            async with gate:
-                return await _ask(item, session)
+            found = await asyncio.to_thread(resolve_quietly, item, session, receipts)
+            if found is None:
+                asked.add(item.model.name)
+                async with gate:
+                    found = await _ask(item, session)
+            refuse_pickles(item.model, found)
+            return found
         except ModelfetchError as error:
             return error.about(model=item.model.name, uri=str(item.model.source))
 
@@ -53,17 +61,41 @@ async def resolve_all(
 
 async def _ask(item: Item, session: Session) -> Resolution:
     """Ask the source, then each mirror; the source's own error is the one that counts."""
+    source = item.model.source
     first: ModelfetchError | None = None
-    for uri in (item.model.source, *item.model.mirrors):
+    for uri in (source, *item.model.mirrors):
         session.cancel.check()
         try:
-            return await session.sources.resolve(Wanted.of(item.model, uri))
+            found = await session.sources.resolve(Wanted.of(item.model, uri))
         except ModelfetchError as error:
-            if isinstance(error, IntegrityError) or error.exit_code in (130, 143):
+            refused = isinstance(error, IntegrityError) and error.code not in _OTHER_BYTES
+            if refused or error.exit_code in (130, 143):
                 raise
             first = first or error
+        else:
+            # A commit that the manifest pins names the folder of a cache, whoever gave the files.
+            commit = source.commit if isinstance(source, HfUri) else None
+            return replace(found, revision=commit) if commit else found
     assert first is not None  # noqa: S101 - there is always a source
     raise first
+
+
+def refuse_pickles(model: Model, found: Resolution) -> None:
+    """Refuse files that only their source's answer showed to be pickles, where the manifest allows none.
+
+    Raises:
+        NotAModelError: There is one (``pickle-not-allowed``).
+    """
+    if isinstance(model.source, OllamaUri) or (isinstance(model.source, OciUri) and model.source.digest):
+        return  # a tag is no file's name; a pinned artifact pins its files
+    for artifact in found.artifacts:
+        if is_pickle(artifact.path) and not artifact.allow_pickle:
+            raise NotAModelError(
+                f"{artifact.uri} is {artifact.path}, a pickle, which runs code when it is loaded",
+                code="pickle-not-allowed",
+                hint="pin its digest, or say allow_pickle: true",
+                uri=artifact.uri,
+            )
 
 
 def mirrors_of(

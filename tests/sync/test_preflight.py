@@ -9,6 +9,7 @@ import pytest
 
 from modelfetch.demo import models as made
 from modelfetch.demo.faults import Status
+from modelfetch.errors import DestinationError
 
 if TYPE_CHECKING:
     from tests.sync.conftest import Bench
@@ -119,3 +120,23 @@ def test_all_problems_together_have_the_exit_code_of_the_gravest(bench: Bench) -
     result = bench.sync(foreign, gone)
     assert set(result.codes()) == {"foreign-file", "not-found"}
     assert result.code == 73
+
+
+def test_what_is_whole_and_in_place_needs_no_folder_that_can_be_written(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = pinned(bench)
+    there = bench.root / "comfyui/models/vae/pinned.safetensors"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(bytes(WEIGHTS.read(0, WEIGHTS.size)))
+
+    def read_only(path: Any, *_: Any, **__: Any) -> Any:
+        raise DestinationError(f"locking {path}: Read-only file system")
+
+    monkeypatch.setattr("modelfetch.place.placer.lock", read_only)
+    monkeypatch.setattr("os.access", lambda *_, **__: False)
+    result = bench.sync(entry)
+    assert result.code == 0, result.err
+    assert "can't be noted down" in result.err
+    there.unlink()
+    assert (bench.sync(entry).code, bench.sync(entry).codes()) == (73, ["not-writable"] * 2)

@@ -238,6 +238,22 @@ def test_what_is_known_by_its_git_name_or_blake3_is_ready_once_it_was_looked_at(
     assert bench.sync(pinned).report["requests"] == 0
 
 
+def test_chown_gives_away_the_root_directories_and_copies_but_no_blob(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, tuple[int, int]] = {}
+    monkeypatch.setattr(os, "chown", lambda path, uid, gid: given.update({str(path): (uid, gid)}))
+    bench.world.hf_repo("acme/small", {"s.json": b"{}"})
+    small = vae(bench, name="s", source="hf://acme/small/s.json", **{"for": ["comfyui"]})
+    assert bench.sync(vae(bench), small, options=("--chown", "12:34")).code == 0
+    assert set(given.values()) == {(12, 34)}
+    folders = {".", "comfyui", "comfyui/models", "comfyui/models/vae", "stable-diffusion", "stable-diffusion/models"}
+    assert folders | {"stable-diffusion/models/VAE"} == {
+        os.path.relpath(path, bench.root) for path in given if not path.endswith(".part")
+    }
+    assert len([path for path in given if path.endswith(".part")]) == 1  # the copy, before it gets its name
+
+
 def test_only_what_one_consumer_needs(bench: Bench) -> None:
     assert bench.sync(vae(bench), ollama(bench), options=("--for", "comfyui")).code == 0
     assert {p.name for p in bench.root.iterdir()} == {".modelfetch", "comfyui"}
