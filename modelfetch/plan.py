@@ -147,7 +147,7 @@ def plan_model(item: Item, resolution: Resolution, receipts: Mapping[str, Receip
                 state = examiner.state(placement, receipt.entries, wanted)
                 act = examiner.act(placement, receipt.entries, wanted)
                 if act is Act.REFUSE:
-                    raise foreign(examiner.root / placement.path)
+                    raise foreign(examiner.root / placement.path, comparable=wanted is not None)
             except ModelfetchError as error:
                 errors.append(error.about(model=item.model.name, uri=str(item.model.source)))
             except OSError as error:

@@ -229,8 +229,17 @@ def _learned(
     }
 
 
-def foreign(path: Path) -> DestinationError:
-    """The refusal of a path where something lies that modelfetch did not make."""
+def foreign(path: Path, *, comparable: bool = True) -> DestinationError:
+    """The refusal of a path where something lies that modelfetch did not make.
+
+    ``comparable``: there was a digest to hold it against; without one even the right file can't be known as such.
+    """
+    if not comparable:
+        return DestinationError(
+            f"{path} is in the way: modelfetch did not make it, and without a digest nothing tells whether it is right",
+            code="foreign-file",
+            hint="pin the entry (`modelfetch pin FILE`), or move the file away; it was not touched",
+        )
     return DestinationError(
         f"{path} is in the way: modelfetch did not make it, and it is not what the manifest wants there",
         code="foreign-file",
