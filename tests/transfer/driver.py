@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     store, url, digest, size, *rest = arguments
     given = dict(pair.split("=", 1) for pair in rest)
     if given.get("noflock"):
-        fcntl.flock = lambda _fd, _operation: None  # type: ignore[assignment]
+        fcntl.flock = lambda _fd, _operation: None
     cancel = Cancel()
     signal.signal(signal.SIGTERM, lambda _n, _f: cancel.set(code="terminated", exit_code=143))
     signal.signal(signal.SIGINT, lambda _n, _f: cancel.set())
@@ -48,13 +48,15 @@ def main(arguments: list[str]) -> int:
     )
     tuning: Tuning = replace(quick(), pace=replace(PACE, **_chosen(Pace, given)), **_chosen(Tuning, given))
     try:
-        print(
-            json.dumps(asyncio.run(_fetch(Path(store), artifact, tuning, Options(**_chosen(Options, given)), cancel)))
-        )
+        _say(asyncio.run(_fetch(Path(store), artifact, tuning, Options(**_chosen(Options, given)), cancel)))
     except ModelfetchError as error:
-        print(json.dumps({"code": error.code, "message": error.message}))
+        _say({"code": error.code, "message": error.message})
         return error.exit_code
     return 0
+
+
+def _say(result: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(result) + "\n")
 
 
 async def _fetch(path: Path, artifact: Artifact, tuning: Tuning, options: Options, cancel: Cancel) -> dict[str, Any]:
