@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 Concern = Literal["response", "file", "body"]
 
 _WHO_IS_IT = "bytes=0-0"
-"""The range of those who only ask who a file is: faults of its content wait for somebody who wants that."""
+"""The range of those who only ask who a file is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Changes one delivery. ``concerns``: any response, one with a file's content, or one that carries its bytes."""
+    """Changes one delivery. ``concerns``: any response, one with a file's content, or one that carries its bytes.
+
+    ``needs_content``: one byte is not enough for it, so it waits for somebody who wants more.
+    """
 
     concerns: ClassVar[Concern] = "body"
+    needs_content: ClassVar[bool] = False
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
         """The delivery with this fault in it."""
@@ -87,6 +91,6 @@ def _matches(entry: _Planned, request: Request, response: Response) -> bool:
         return False
     if entry.fault.concerns == "response":
         return True
-    if not response.file or request.headers.get("range", "") == _WHO_IS_IT:
+    if not response.file or (entry.fault.needs_content and request.headers.get("range", "") == _WHO_IS_IT):
         return False
     return entry.fault.concerns == "file" or request.method == "GET"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class DropAfter(Fault):
     """The connection ends after ``bytes`` bytes of the body."""
 
+    needs_content: ClassVar[bool] = True
     bytes: int
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
@@ -27,6 +28,7 @@ class DropAfter(Fault):
 class ResetAfter(Fault):
     """The connection is reset after ``bytes`` bytes of the body."""
 
+    needs_content: ClassVar[bool] = True
     bytes: int
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
@@ -74,6 +76,7 @@ class Stall(Fault):
 class StallAfter(Fault):
     """Silence for ``seconds`` (less when the hub stops) after ``bytes`` bytes of the body, then the rest."""
 
+    needs_content: ClassVar[bool] = True
     seconds: float
     bytes: int = 0
 
