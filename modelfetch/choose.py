@@ -84,6 +84,7 @@ def read(
     """
     found: list[Manifest] = []
     problems: list[Problem] = []
+    hints: set[str | None] = set()
     for file in choice.files:
         try:
             found.append(
@@ -93,8 +94,9 @@ def read(
             )
         except ManifestError as error:
             problems.extend(error.problems)
+            hints.add(error.hint)
     if problems:
-        raise ManifestError(problems)
+        raise ManifestError(problems, hint=hints.pop() if len(hints) == 1 else None)
     return tuple(
         apply_overrides(
             manifest,

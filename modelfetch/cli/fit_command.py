@@ -106,12 +106,14 @@ def _alone(ctx: click.Context, uri: str, found: list[FitReport]) -> Report:
 
 
 def _show(report: FitReport, *, as_json: bool, quiet: bool) -> int:
+    from modelfetch.cli.render.text import terminal_width
     from modelfetch.fit import render_table
 
     if as_json:
         print(json.dumps(report.as_dict()))  # noqa: T201 - data goes to stdout
     elif not (quiet and report.ok):
-        print(render_table(report, ascii_only=not _draws()), end="")  # noqa: T201 - data goes to stdout
+        width = terminal_width(sys.stdout)
+        print(render_table(report, ascii_only=not _draws(), width=width), end="")  # noqa: T201 - data goes to stdout
     return report.exit_code
 
 

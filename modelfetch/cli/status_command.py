@@ -50,5 +50,8 @@ def command(ctx: click.Context, /, **values: Any) -> int:
 
     report = common.perform(ctx, work)
     as_json = values["as_json"] or values["form"] == "json"
-    render = prometheus if values["form"] == "prom" else status_table
-    return common.show(report, as_json=as_json, text=(lambda: render(report, found)) if found else None)
+    if values["form"] == "prom":
+        text = prometheus(report, found)
+    else:
+        text = status_table(report, found, only_bad=values["quiet"])
+    return common.show(report, as_json=as_json, text=(lambda: text) if found and text else None)

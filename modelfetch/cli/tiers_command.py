@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import click
 
 from modelfetch.cli import options
 from modelfetch.cli.render.errors import show_errors
-from modelfetch.cli.render.text import plain, table
+from modelfetch.cli.render.text import plain, table, terminal_width
 from modelfetch.errors import SettingError, exit_code_of
 from modelfetch.units import format_size
 
@@ -59,19 +60,20 @@ def _text(lines: tuple[TierLine, ...], why: str) -> str:
         (
             line.name + (" *" if line.auto else ""),
             format_size(line.vram) if line.vram else "-",
-            ", ".join(line.services) or "-",
             str(len(line.models)),
             ("over " if line.open else "") + format_size(line.bytes),
             format_size(line.present),
+            ", ".join(line.services) or "-",
         )
         for line in lines
     ]
-    head = ("TIER", "VRAM", "SERVICES", "MODELS", "SIZE", "PRESENT")
-    parts = [table(head, rows, right=(1, 3, 4, 5)), ""]
+    head = ("TIER", "VRAM", "MODELS", "SIZE", "PRESENT", "SERVICES")
+    width = terminal_width(sys.stdout)
+    parts = [table(head, rows, right=(1, 2, 3, 4), width=width), ""]
     for line in lines:
         parts += textwrap.wrap(
             plain(f"{line.name}: {', '.join(line.models) or '-'}"),
-            width=100,
+            width=min(100, width or 100),
             subsequent_indent="    ",
             break_on_hyphens=False,
             break_long_words=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from modelfetch.units import format_size
@@ -9,25 +10,29 @@ from modelfetch.units import format_size
 if TYPE_CHECKING:
     from modelfetch.fit.values import Estimate, FitReport, ServiceFit
 
-_WIDTH = 40
+_WIDE, _NARROW = 40, 18
+"""Characters of a bar, and those of one that leaves its words room on a terminal of 80 columns."""
+_ROOMY = 112
 _FULL, _ROOM, _OVER, _EMPTY = "█", "░", "▓", "·"
 _PLAIN = str.maketrans({_FULL: "#", _ROOM: "-", _OVER: "!", _EMPTY: "."})
 
 
-def render_table(report: FitReport, *, ascii_only: bool = False) -> str:
+def render_table(report: FitReport, *, ascii_only: bool = False, width: int | None = None) -> str:
     """The report as text without colour: a bar for each service, its models below it, then what is wrong.
 
     A full bar is the tier's usable memory (or, where that is not known, all that is needed): ``█`` is needed, ``▓``
     needed beyond the budget, ``░`` budget that is left. With ``ascii_only`` these are ``#``, ``!`` and ``-``.
+    ``width`` is the terminal's, in columns; where there is none (None), lines are as long as they are.
     """
     scale = max(report.usable or 0, report.needed) or 1
+    bar = _WIDE if width is None or width >= _ROOMY else _NARROW
     lines = [_heading(report), ""]
     names = [fit.service for fit in report.services]
     column = max([len(name) for name in names] + [len("together")])
     for fit in report.services:
-        lines.append(_service_line(fit, column, scale))
-        lines += [f"  {line}" for model in fit.models for line in _model_lines(model)]
-    lines.append(_total_line(report, column, scale))
+        lines.append(_service_line(fit, column, scale, bar))
+        lines += [part for model in fit.models for line in _model_lines(model) for part in _wrapped(f"  {line}", width)]
+    lines.append(_total_line(report, column, scale, bar))
     for finding in report.findings:
         lines += ["", f"problem: {finding.message}"]
         lines += [f"hint: {finding.hint}"] if finding.hint else []
@@ -51,28 +56,35 @@ def _word(report: FitReport) -> str:
     return f"fits, but only {format_size(report.usable - report.needed)} are left" if report.tight else "fits"
 
 
-def _bar(needed: int, budget: int | None, scale: int) -> str:
+def _wrapped(line: str, width: int | None) -> list[str]:
+    if width is None or len(line) <= width:
+        return [line]
+    return textwrap.wrap(line, width, subsequent_indent=" " * 6, break_on_hyphens=False)
+
+
+def _bar(needed: int, budget: int | None, scale: int, width: int) -> str:
     """The bar; what is needed at all gets a mark, so that nothing small looks like nothing."""
-    end = min(_WIDTH, max(1, round(needed / scale * _WIDTH))) if needed else 0
-    limit = end if budget is None else min(_WIDTH, round(budget / scale * _WIDTH))
+    end = min(width, max(1, round(needed / scale * width))) if needed else 0
+    limit = end if budget is None else min(width, round(budget / scale * width))
     over = end - limit if budget is not None and needed > budget else 0
     over = max(over, 1) if budget is not None and needed > budget and end else max(over, 0)
     room = max(0, limit - end)
-    return (_FULL * (end - over) + _OVER * over + _ROOM * room).ljust(_WIDTH, _EMPTY)
+    return (_FULL * (end - over) + _OVER * over + _ROOM * room).ljust(width, _EMPTY)
 
 
-def _service_line(fit: ServiceFit, column: int, scale: int) -> str:
+def _service_line(fit: ServiceFit, column: int, scale: int, width: int) -> str:
     budget = f"of {format_size(fit.budget)}" if fit.budget is not None else ""
     least = "at least " if not fit.sure else ""
     needed = "on the CPU" if fit.on_cpu else f"{least}{format_size(fit.needed)}"
-    group = f" (takes turns: {fit.exclusive})" if fit.exclusive else ""
+    group = f" (in turn: {fit.exclusive})" if fit.exclusive else ""
     word = "" if fit.budget is None and fit.sure else "fits" if fit.fits else "unknown" if not fit.sure else "too much"
-    return f"{fit.service:<{column}}  {_bar(fit.needed, fit.budget, scale)}  {needed} {budget}  {word}{group}"
+    return f"{fit.service:<{column}}  {_bar(fit.needed, fit.budget, scale, width)}  {needed} {budget}  {word}{group}"
 
 
-def _total_line(report: FitReport, column: int, scale: int) -> str:
+def _total_line(report: FitReport, column: int, scale: int, width: int) -> str:
     usable = f"of {format_size(report.usable)}" if report.usable is not None else ""
-    return f"{'together':<{column}}  {_bar(report.needed, report.usable, scale)}  {format_size(report.needed)} {usable}"
+    bar = _bar(report.needed, report.usable, scale, width)
+    return f"{'together':<{column}}  {bar}  {format_size(report.needed)} {usable}"
 
 
 def _model_lines(model: Estimate) -> list[str]:
@@ -82,7 +94,7 @@ def _model_lines(model: Estimate) -> list[str]:
             ("weights", model.weights),
             ("KV cache", model.kv),
             ("compute", model.compute),
-            ("context", model.overhead),
+            ("driver", model.overhead),
         )
         if size != 0
     ]

@@ -71,7 +71,7 @@ def test_methods_parts_and_the_scheduler_are_told_below_the_bar() -> None:
     )
     fit = ServiceFit(service="ollama", budget=None, needed=model.needed, models=(model,), sure=False)
     text = render_table(report(fit, findings=(Finding(code="unknown-model", message="unknown", hint="look"),)))
-    assert "llama3.1:8b: weights 4.00 GiB + KV cache 1.00 GiB + compute unknown + context 512.0 MiB" in text
+    assert "llama3.1:8b: weights 4.00 GiB + KV cache 1.00 GiB + compute unknown + driver 512.0 MiB" in text
     assert "weights bounded by the file's size; 4096 tokens x 2, q8_0, flash attention" in text
     assert "Ollama's scheduler wants 7.00 GiB free" in text
     assert "note: a note" in text
@@ -89,5 +89,14 @@ def test_the_heading_says_how_it_ends() -> None:
 
 def test_groups_that_take_turns_and_services_on_the_cpu_are_told() -> None:
     shown = lines(one("a", 1, 2, exclusive="image"), one("b", 0, on_cpu=True))
-    assert shown[2].endswith("fits (takes turns: image)")
+    assert shown[2].endswith("fits (in turn: image)")
     assert "on the CPU" in shown[4]
+
+
+def test_on_a_terminal_of_80_columns_nothing_is_wider_than_that() -> None:
+    group = one("stable-diffusion", 6.42, 6.5, exclusive="image")
+    model = Estimate(name="m" * 20, uri="u", weights=GIB, kv=GIB, compute=GIB, overhead=GIB, method="header")
+    chat = ServiceFit(service="ollama", budget=4 * GIB, needed=model.needed, models=(model,))
+    text = render_table(report(chat, group, usable=15), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "m" * 20 in text

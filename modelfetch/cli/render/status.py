@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 _STATES = ("ready", "missing", "changed", "foreign")
 
 
-def status_table(report: Report, lines: Sequence[Line]) -> str:
-    """A row for each model and service, and one line that sums it up."""
+def status_table(report: Report, lines: Sequence[Line], *, only_bad: bool = False) -> str:
+    """A row for each model and service, and one line that sums it up; ``only_bad``: rows that are not ready, if any."""
+    ready = sum(line.state == "ready" for line in lines)
+    end = f"{ready} of {len(lines)} ready in {report.root}"
+    if only_bad:
+        lines = [line for line in lines if line.state != "ready"]
+        if not lines:
+            return ""
     rows = [
         (
             line.model,
@@ -29,8 +35,6 @@ def status_table(report: Report, lines: Sequence[Line]) -> str:
         )
         for line in lines
     ]
-    ready = sum(line.state == "ready" for line in lines)
-    end = f"{ready} of {len(lines)} ready in {report.root}"
     return table(("MODEL", "FOR", "STATE", "FILES", "SIZE", "PIN"), rows, right=(3, 4)) + "\n" + end
 
 

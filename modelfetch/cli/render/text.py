@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
 
 def plain(text: str) -> str:
@@ -13,8 +16,18 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text.replace("\n", " "))
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Columns that line up; those numbered in ``right`` are aligned to the right."""
+def terminal_width(stream: TextIO) -> int | None:
+    """The columns of the terminal that a stream writes to; None where it is none, and nothing need be cut to fit."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int | None = None
+) -> str:
+    """Columns that line up; those numbered in ``right`` are aligned to the right.
+
+    Where ``width`` (columns of the terminal) is not enough, the last column goes on in lines of its own.
+    """
     everything = [[plain(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[i]) for row in everything) for i in range(len(head))]
     lines = []
@@ -22,5 +35,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence
         cells = [
             cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
-        lines.append("  ".join(cells).rstrip())
+        lines += _folded("  ".join(cells[:-1]) + "  " if cells[1:] else "", cells[-1].rstrip(), width)
     return "\n".join(lines)
+
+
+def _folded(start: str, last: str, width: int | None) -> list[str]:
+    room = (width or 0) - len(start)
+    if width is None or len(last) <= room or room < 16:
+        return [(start + last).rstrip()]
+    first, *others = textwrap.wrap(last, room, break_on_hyphens=False)
+    return [start + first, *(" " * len(start) + other for other in others)]
