@@ -10,7 +10,7 @@ from modelfetch.units import format_size
 if TYPE_CHECKING:
     from modelfetch.fit.values import Estimate, FitReport, ServiceFit
 
-_WIDE, _NARROW = 40, 18
+_WIDE, _NARROW = 40, 12
 """Characters of a bar, and those of one that leaves its words room on a terminal of 80 columns."""
 _ROOMY = 112
 _FULL, _ROOM, _OVER, _EMPTY = "█", "░", "▓", "·"

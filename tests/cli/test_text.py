@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-
-import pytest
+from typing import TYPE_CHECKING
 
 from modelfetch.cli.render.errors import error_lines, show_errors
 from modelfetch.cli.render.status import status_table
@@ -13,6 +12,9 @@ from modelfetch.cli.render.text import table, terminal_width
 from modelfetch.errors import CredentialsError, NotFoundError
 from modelfetch.report import ArtifactReport, ModelReport, Report
 from modelfetch.status import Line
+
+if TYPE_CHECKING:
+    import pytest
 
 ROWS = [("8g", "ollama, whisper, stable-diffusion, comfyui"), ("16g", "ollama")]
 
