@@ -142,7 +142,7 @@ def _nvidia(nvml: Any) -> Found:
         try:
             nvml = importlib.import_module("pynvml")
         except ImportError:
-            return Found(why=("the package nvidia-ml-py is not installed (pip install 'modelfetch[gpu]')",))
+            return Found(why=("the package nvidia-ml-py is not installed (pip install nvidia-ml-py)",))
     try:
         nvml.nvmlInit()
     except Exception as error:  # an NVMLError, or whatever a broken driver makes of it

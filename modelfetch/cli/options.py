@@ -62,6 +62,24 @@ class EnvOption(click.Option):
             raise SettingError(f"{found[0]}={found[1]}: {error.format_message()}") from None
 
 
+class Count(click.IntRange):
+    """A whole number within bounds, whose messages call it so."""
+
+    name = "whole number"
+
+
+class Folder(click.ParamType[str]):
+    """A folder's path. An empty one is a variable of a script that was never set, so it is no folder at all."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The path as it was given."""
+        if not str(value).strip():
+            self.fail("expected a folder, found nothing", param, ctx)
+        return str(value)
+
+
 class Size(click.ParamType[int]):
     """A number of bytes, ``50MB`` or ``7.5GiB``."""
 
@@ -120,8 +138,15 @@ which = combined(
 """Which manifests a command is about."""
 
 where = combined(
-    option("--root", metavar="DIR", default="./files/ai-models", show_default=True, help="Where the models go."),
-    option("--store", metavar="DIR", help="Where verified blobs are kept.  [default: ROOT/.modelfetch]"),
+    option(
+        "--root",
+        metavar="DIR",
+        type=Folder(),
+        default="./files/ai-models",
+        show_default=True,
+        help="Where the models go.",
+    ),
+    option("--store", metavar="DIR", type=Folder(), help="Where verified blobs are kept.  [default: ROOT/.modelfetch]"),
     option(
         "--for",
         "consumers",
@@ -142,13 +167,11 @@ how = combined(
 """How strict a command is."""
 
 moving = combined(
-    option(
-        "--jobs", metavar="N", type=click.IntRange(1, 64), default=4, show_default=True, help="Files fetched at once."
-    ),
+    option("--jobs", metavar="N", type=Count(1, 64), default=4, show_default=True, help="Files fetched at once."),
     option(
         "--connections",
         metavar="N",
-        type=click.IntRange(1, 64),
+        type=Count(1, 64),
         default=8,
         show_default=True,
         help="Connections per file at most.",
@@ -157,7 +180,7 @@ moving = combined(
     option(
         "--retries",
         metavar="N",
-        type=click.IntRange(0, 100),
+        type=Count(0, 100),
         default=5,
         show_default=True,
         help="Tries in a row without progress.",

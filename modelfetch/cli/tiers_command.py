@@ -80,4 +80,4 @@ def _text(lines: tuple[TierLine, ...], why: str) -> str:
         )
     if any(line.open for line in lines):
         parts += ["", "over: some sizes are known only once their source was asked (`modelfetch plan`)"]
-    return "\n".join([*parts, "", plain(why)])
+    return "\n".join([*parts, "", *textwrap.wrap(plain(why), width or len(why) + 1, break_on_hyphens=False)])

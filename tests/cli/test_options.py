@@ -147,3 +147,30 @@ def test_prometheus_text_has_one_state_per_model_and_service(capsys: pytest.Capt
     assert 'modelfetch_ready{tier="8g"} 0' in out
     values = [line for line in out.splitlines() if line and not line.startswith("#")]
     assert all(line.rsplit(" ", 1)[1].isdigit() for line in values)
+
+
+@pytest.mark.parametrize("option", ["--root", "--store"])
+def test_an_empty_folder_on_the_command_line_is_no_folder_rather_than_this_one(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = status(capsys, "--tier", "8g", option, "")
+    assert (code, option in err) == (2, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifests"]
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["synk"], "did you mean 'sync'?"),
+        (["--tier", "8g", "sync"], "options stand after the command"),
+        (["sync", "8g"], "modelfetch sync --tier 8g"),
+        (["sync", "--manifest", "nowhere.yaml"], "hint: paths start from "),
+        (["fetch", "x.safetensors"], "hint: one file: https://"),
+        (["sync", "--tier", "8g", "--jobs", "many"], "'many' is not a valid whole number"),
+    ],
+)
+def test_a_typical_mistake_is_told_what_to_type_instead(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) in (2, 78)
+    assert hint in capsys.readouterr().err

@@ -106,7 +106,7 @@ def test_without_any_the_reasons_are_told(tmp_path: Path) -> None:
 
 def test_without_nvidia_ml_py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert "modelfetch[gpu]" in "; ".join(find_gpus(drm=tmp_path).why)
+    assert "pip install nvidia-ml-py" in "; ".join(find_gpus(drm=tmp_path).why)
 
 
 # ── choosing ──
