@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch import fsio
 from modelfetch.artifacts import Resolution
-from modelfetch.errors import DestinationError, InterruptedSync, ModelfetchError, NotAModelError
+from modelfetch.errors import DestinationError, IntegrityError, InterruptedSync, ModelfetchError, NotAModelError
 from modelfetch.events import Notice
 from modelfetch.layouts import How
 from modelfetch.place import Act, Job, Order, State
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modelfetch.artifacts import Artifact
+    from modelfetch.manifest.model import Model
     from modelfetch.session import Session
     from modelfetch.store import Blob
 
@@ -152,7 +153,14 @@ class _Work:
             return found
         label = _label(plan.item.model.name, artifact)
         mirrors = mirrors_of(plan.item, artifact, self._session)
-        return await self._session.engine.fetch(artifact, mirrors, label=label)
+        engine = self._session.engine
+        try:
+            return await engine.fetch(artifact, mirrors, label=label)
+        except IntegrityError:
+            if not mirrors or not _size_is_hearsay(plan.item.model, artifact):
+                raise
+        # What the source has is proven not to be it, so its size says nothing of what the mirrors have.
+        return await engine.fetch(replace(artifact, size=None, locations=()), mirrors, label=label)
 
     def _on_disk(self, artifact: Artifact) -> Fetched | None:
         store = self._session.store
@@ -195,6 +203,13 @@ class _Work:
         self._session.placer.place(
             Order(consumer=consumer, model=item.model.name, asks=item.asks, jobs=jobs, frozen=freeze(plan))
         )
+
+
+def _size_is_hearsay(model: Model, artifact: Artifact) -> bool:
+    """Whether the manifest pins an artifact's digest and leaves its size to the source."""
+    if model.files is not None:
+        return any(f.path == artifact.path and f.digest is not None and f.size is None for f in model.files)
+    return model.digest is not None and model.size is None
 
 
 def _refuse_pickles(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:

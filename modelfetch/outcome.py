@@ -52,9 +52,11 @@ def _action(outcome: Outcome, artifact: Artifact, fetched: Fetched | None) -> st
     plan = outcome.plan
     targets = [t for t in plan.targets if t.placement.artifact == artifact]
     if any(t.needs_bytes for t in targets):
-        if outcome.preview:
-            return "present" if str(artifact.digest) in outcome.here or artifact.content is not None else "would-fetch"
-        return "failed" if outcome.error is not None else "skipped"
+        if outcome.preview and (str(artifact.digest) in outcome.here or artifact.content is not None):
+            return "present"
+        if outcome.error is not None or plan.errors:
+            return "failed"
+        return "would-fetch" if outcome.preview else "skipped"
     if plan.errors or not targets:
         return "failed" if plan.errors else "present"
     adopted = any(t.act is Act.KEEP and t.state is State.FOREIGN for t in targets)

@@ -18,6 +18,7 @@ from modelfetch.units import format_size
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from modelfetch.artifacts import Artifact
     from modelfetch.plan import ModelPlan
 
 
@@ -72,7 +73,10 @@ def existing(path: Path) -> Path:
 
 
 def needs(plans: Iterable[ModelPlan], *, root: Path, store: Path, in_store: Iterable[str] = ()) -> tuple[Need, ...]:
-    """The bytes that each file system must have free; what is in the store already (by URI) costs nothing there."""
+    """The bytes that each file system must have free.
+
+    What is in the store already (by URI) costs nothing there, nor does what an earlier run has brought of a file.
+    """
     probe = LinkProbe(store)
     have = set(in_store)
     bytes_on: dict[Path, int] = defaultdict(int)
@@ -86,13 +90,24 @@ def needs(plans: Iterable[ModelPlan], *, root: Path, store: Path, in_store: Iter
             name = str(artifact.digest or artifact.uri)
             if name not in counted and artifact.uri not in have:
                 counted.add(name)
-                bytes_on[existing(store)] += artifact.size
+                bytes_on[existing(store)] += artifact.size - _on_the_way(artifact, store)
             folder = (root / target.placement.path).parent
             linked = target.placement.how is How.FILE and artifact.size >= LINK_AT_LEAST and probe.works(folder)
             if not linked:
                 bytes_on[existing(folder)] += artifact.size
                 copies_on[existing(folder)] += artifact.size if artifact.size >= LINK_AT_LEAST else 0
     return _by_file_system(bytes_on, copies_on)
+
+
+def _on_the_way(artifact: Artifact, store: Path) -> int:
+    """The bytes that the partial file of an artifact has on disk, at most those that it will have."""
+    from modelfetch.transfer.fetch import key_of
+
+    try:
+        partial = (store / "ingest" / f"{key_of(artifact)}.part").lstat()
+    except OSError:
+        return 0
+    return min(partial.st_blocks * 512, artifact.size or 0)
 
 
 def _by_file_system(bytes_on: dict[Path, int], copies_on: dict[Path, int]) -> tuple[Need, ...]:

@@ -1,7 +1,9 @@
-"""Asking before the first body whether what a manifest pins can be had: there, allowed, reachable.
+"""Asking before the first body whether what a manifest pins can be had: there, allowed, reachable, the same.
 
-What a source had to be asked about is known to exist. A model whose revision, digest and size are pinned was not
-asked about at all, so one byte of its first missing file is: one request a model, side by side.
+What a source had to be asked about is known to exist. A model whose revision, digest and size are pinned was not asked
+about at all, so its source is now: whether it has the very bytes that the manifest says, the models side by side. Where
+only a receipt knows what a name meant, nobody is asked what it means by now; one byte of the first missing file tells
+whether it can still be had.
 """
 
 from __future__ import annotations
@@ -10,12 +12,21 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from modelfetch.errors import ModelfetchError, UnreachableError
+from modelfetch.errors import (
+    EXIT_PRECEDENCE,
+    CredentialsError,
+    IntegrityError,
+    ModelfetchError,
+    NotFoundError,
+    UnreachableError,
+)
 from modelfetch.http import check_status
-from modelfetch.manifest.uri import HfUri
+from modelfetch.manifest.uri import CivitaiUri, FileUri, HfUri, HttpUri
 from modelfetch.place import Act
+from modelfetch.sources import Wanted, known
+from modelfetch.sources.base import ends_the_search, shown
 from modelfetch.sources.hf_errors import Asked, refusal
-from modelfetch.sources.https import FIRST_BYTE, refuse_login
+from modelfetch.sources.https import FIRST_BYTE, refuse_login, total_size
 from modelfetch.sources.retry import persist
 
 if TYPE_CHECKING:
@@ -23,6 +34,7 @@ if TYPE_CHECKING:
 
     from modelfetch.artifacts import Artifact
     from modelfetch.http import Response
+    from modelfetch.manifest.model import Model
     from modelfetch.manifest.uri import Uri
     from modelfetch.plan import ModelPlan
     from modelfetch.session import Session
@@ -33,7 +45,7 @@ _AT_ONCE = 8
 async def probe(plans: Sequence[ModelPlan], asked: Collection[str], session: Session) -> tuple[ModelPlan, ...]:
     """The plans, those with an error whose bytes can't be had; models named in ``asked`` were asked about already.
 
-    A model with mirrors is left to the transfer: one that fails is no error while another serves.
+    A source that fails is no error while a mirror can serve.
     """
     here = digests_here(plans, session)
     gate = asyncio.Semaphore(_AT_ONCE)
@@ -45,13 +57,9 @@ async def probe(plans: Sequence[ModelPlan], asked: Collection[str], session: Ses
         try:
             if session.settings.offline and not missing[0].locations[0].url.startswith("file:"):
                 raise _offline(missing[0])
-            if plan.item.model.name not in asked and not plan.item.model.mirrors:
+            if plan.item.model.name not in asked:
                 async with gate:
-                    await persist(
-                        lambda: asyncio.to_thread(_ask, missing[0], plan.item.model.source, session),
-                        retries=session.options.retries,
-                        sleep=asyncio.sleep,
-                    )
+                    await _can_be_had(plan.item.model, missing[0], session)
         except ModelfetchError as error:
             return replace(plan, errors=(error.about(model=plan.item.model.name, uri=missing[0].uri),))
         return plan
@@ -72,6 +80,76 @@ def digests_here(plans: Iterable[ModelPlan], session: Session) -> set[str]:
     return here
 
 
+async def _can_be_had(model: Model, artifact: Artifact, session: Session) -> None:
+    """Do nothing if the source, or one of the mirrors, has it; else raise the gravest of what they said."""
+    retries = session.options.retries
+    if not model.mirrors:
+        await _at_the_source(model, artifact, session, retries=retries)
+        return
+    said: list[ModelfetchError] = []
+
+    async def once() -> None:
+        said.clear()
+        for uri in (model.source, *model.mirrors):
+            session.cancel.check()
+            try:
+                if uri is model.source:
+                    await _at_the_source(model, artifact, session, retries=1)
+                else:
+                    await session.sources.resolve(Wanted.of(model, uri), retries=1)
+                return
+            except ModelfetchError as error:
+                if ends_the_search(error):
+                    raise
+                said.append(error)
+        # Asked again while one of them may come back.
+        raise next((error for error in said if not error.permanent), said[0])
+
+    try:
+        await persist(once, retries=retries, sleep=asyncio.sleep)
+    except ModelfetchError as error:
+        raise (min(said, key=_rank) if error in said else error) from None
+
+
+async def _at_the_source(model: Model, artifact: Artifact, session: Session, *, retries: int) -> None:
+    """Do nothing if the source has what the manifest says; else raise why not."""
+    wanted = Wanted.of(model)
+    first: ModelfetchError | None = None
+    if await asyncio.to_thread(_means_the_same_for_ever, wanted, session):
+        if not isinstance(model.source, HfUri):
+            await session.sources.resolve(wanted, retries=retries)
+            return
+        try:
+            await session.sources.resolve(wanted, retries=1)
+            return
+        except ModelfetchError as error:
+            if isinstance(error, CredentialsError | IntegrityError) or ends_the_search(error):
+                raise
+            first = error  # a mirror of the hub may lack its API, or be asked too often: its files decide
+    try:
+        await persist(
+            lambda: asyncio.to_thread(_ask, artifact, model.source, session), retries=retries, sleep=asyncio.sleep
+        )
+    except NotFoundError as error:
+        # Both say that it is not there: the API's word names what is, or the revision that is unknown.
+        raise (first if isinstance(first, NotFoundError) else error) from None
+
+
+def _means_the_same_for_ever(wanted: Wanted, session: Session) -> bool:
+    """Whether a source may be asked anew for what it has: the manifest alone says which bytes it must be."""
+    if isinstance(wanted.uri, CivitaiUri):
+        return True
+    if not isinstance(wanted.uri, HfUri | HttpUri | FileUri):
+        return False
+    return known(wanted, session.settings, session.store.read) is not None
+
+
+def _rank(error: ModelfetchError) -> int:
+    """Where an error stands when one of several must speak for all."""
+    known_code = error.exit_code in EXIT_PRECEDENCE
+    return EXIT_PRECEDENCE.index(error.exit_code) if known_code else len(EXIT_PRECEDENCE)
+
+
 def _ask(artifact: Artifact, source: Uri, session: Session) -> None:
     """Ask for one byte of an artifact; raises what the answer means."""
     url = artifact.locations[0].url
@@ -81,6 +159,14 @@ def _ask(artifact: Artifact, source: Uri, session: Session) -> None:
         refuse_login(response, artifact.uri)
         if response.status != 416:
             _check(response, artifact, source, session)
+        size = total_size(response)
+        response.drain()
+    if size is not None and artifact.size is not None and size != artifact.size:
+        raise IntegrityError(
+            f"{shown(artifact.uri)} has {size} bytes upstream, expected {artifact.size}",
+            code="size-mismatch",
+            hint="the file was changed upstream: `--refresh` takes what it is now, unless the manifest pins it",
+        )
 
 
 def _check(response: Response, artifact: Artifact, source: Uri, session: Session) -> None:
@@ -90,7 +176,7 @@ def _check(response: Response, artifact: Artifact, source: Uri, session: Session
         asked = Asked(endpoint=endpoint, repo=source.repo, revision=source.revision, with_token=with_token)
         if response.status != 404 or response.headers.get("x-error-code") != "EntryNotFound":
             raise refusal(response.status, response.headers, response.url, asked)
-    check_status(response, what=artifact.uri, uri=artifact.uri)
+    check_status(response, what=shown(artifact.uri), uri=artifact.uri)
 
 
 def _offline(artifact: Artifact) -> UnreachableError:

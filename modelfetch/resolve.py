@@ -6,11 +6,12 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from modelfetch.errors import IntegrityError, ModelfetchError, NotAModelError
+from modelfetch.errors import ModelfetchError, NotAModelError
 from modelfetch.manifest.kinds import is_pickle
 from modelfetch.manifest.uri import HfUri, OciUri, OllamaUri
 from modelfetch.plan import Item, frozen_for
 from modelfetch.sources import Wanted
+from modelfetch.sources.base import ends_the_search
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from modelfetch.session import Session
 
 _AT_ONCE = 8
-_OTHER_BYTES = ("digest-mismatch", "size-mismatch")
-"""A source that has other bytes than the manifest pins; a mirror may still have the right ones."""
 
 
 def resolve_quietly(item: Item, session: Session, receipts: Mapping[str, Receipt]) -> Resolution | None:
@@ -68,8 +67,7 @@ async def _ask(item: Item, session: Session) -> Resolution:
         try:
             found = await session.sources.resolve(Wanted.of(item.model, uri))
         except ModelfetchError as error:
-            refused = isinstance(error, IntegrityError) and error.code not in _OTHER_BYTES
-            if refused or error.exit_code in (130, 143):
+            if ends_the_search(error):
                 raise
             first = first or error
         else:
@@ -105,15 +103,18 @@ def mirrors_of(
 
     def finder(uri: Uri) -> Callable[[], Awaitable[Sequence[Location]]]:
         async def find() -> Sequence[Location]:
-            resolution = await session.sources.resolve(Wanted.of(item.model, uri))
-            return [place for twin in resolution.artifacts if _same(twin, artifact) for place in twin.locations]
+            wanted = Wanted.of(item.model, uri)
+            resolution = await session.sources.resolve(wanted)
+            twins = [twin for twin in resolution.artifacts if _same(twin, artifact, single=not wanted.snapshot)]
+            return [place for twin in twins for place in twin.locations]
 
         return find
 
     return tuple(finder(uri) for uri in item.model.mirrors)
 
 
-def _same(twin: Artifact, artifact: Artifact) -> bool:
+def _same(twin: Artifact, artifact: Artifact, *, single: bool) -> bool:
+    """Whether a mirror's file is meant to be this one; a digest proves its bytes afterwards."""
     if twin.digest is not None and artifact.digest is not None and twin.digest.algorithm == artifact.digest.algorithm:
         return twin.digest == artifact.digest
-    return twin.path == artifact.path or twin.size == artifact.size
+    return single or twin.path == artifact.path

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
 
 from modelfetch.errors import (
     IntegrityError,
+    InterruptedSync,
     ModelfetchError,
     NotAModelError,
+    SettingError,
     UnreachableError,
 )
 from modelfetch.http.types import redact
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     ReadBlob = Callable[[Digest], bytes | None]
 
 U = TypeVar("U", bound="Uri")
+
+_FINAL = frozenset({"scan-not-clean", "pickle-not-allowed"})
+"""Codes that are about what the file is: another place that has the same one changes nothing."""
 
 HF_CACHES = ("whisper", "diffrhythm")
 """Consumers that read a Hugging Face cache, where a blob's name is the upstream ETag."""
@@ -137,6 +142,11 @@ class Source(ABC, Generic[U]):
             return self.agree(wanted, self.ask(uri, wanted))
         except ModelfetchError as error:
             raise error.about(uri=str(uri)) from error.__cause__
+
+
+def ends_the_search(error: ModelfetchError) -> bool:
+    """Whether a source's failure means that no mirror need be asked either."""
+    return isinstance(error, (SettingError, InterruptedSync)) or error.code in _FINAL
 
 
 def _basename(uri: Uri) -> str | None:
