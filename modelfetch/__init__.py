@@ -32,8 +32,8 @@ if TYPE_CHECKING:
         UnreachableError,
         UsageError,
     )
-    from modelfetch.manifest.load import load_manifest
     from modelfetch.manifest.model import FileSpec, Manifest, Model, Service
+    from modelfetch.manifests import load_manifest
     from modelfetch.report import ArtifactReport, ModelReport, Report
     from modelfetch.retrieval import retrieve, retrieve_async
 
@@ -43,7 +43,7 @@ _WHERE = {
     "modelfetch.api": ("plan_async", "sync", "sync_async"),
     "modelfetch.retrieval": ("retrieve", "retrieve_async"),
     "modelfetch.digests": ("Digest",),
-    "modelfetch.manifest.load": ("load_manifest",),
+    "modelfetch.manifests": ("load_manifest",),
     "modelfetch.manifest.model": ("FileSpec", "Manifest", "Model", "Service"),
     "modelfetch.report": ("ArtifactReport", "ModelReport", "Report"),
     "modelfetch.errors": (

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelfetch.cancel import Cancel
 from modelfetch.choose import choose, read
-from modelfetch.errors import ModelfetchError
+from modelfetch.errors import ModelfetchError, UsageError
 from modelfetch.events import Sink, discard
 from modelfetch.process import preview_manifests, sync_manifests
 from modelfetch.report import Report, failed
-from modelfetch.session import Options, Session
+from modelfetch.session import DEFAULT_ROOT, Options, Session
 from modelfetch.settings import Settings
+from modelfetch.spoken import make_options
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -63,6 +64,7 @@ async def perform(
         )
         tier = choice.tier
         manifests = await asyncio.to_thread(read, choice, settings=settings, environ=request.environ, sink=sink)
+        tier = manifests[0].tier
         with _demo(choice.tier, settings, request.environ) as settings:
             session = Session(request.options, settings, sink=sink, cancel=cancel)
             try:
@@ -102,15 +104,18 @@ async def sync_async(
         tier: A tier's name, such as ``"16g"``.
         manifest: One or several manifest files instead.
         events: Called with each `modelfetch.events.Event`, from any thread.
-        **options: Any field of `modelfetch.session.Options`: ``root``, ``store``, ``consumers``, ``offline``, …
+        **options: Any field of `modelfetch.session.Options`: ``root``, ``store``, ``consumers`` (the command's
+            ``--for``; ``for_`` means the same), ``offline``, … Sizes and owners may be written as on the command line:
+            ``limit_rate="50MB"``, ``chown="1000:1000"``.
 
     Returns:
-        The report, also when it failed: see ``ok``, ``exit_code``, ``errors`` and ``raise_for_error()``.
+        The report, also when it failed: see ``ok``, ``exit_code``, ``errors`` and ``raise_for_error()``. A value that
+        an option can't have is a `UsageError` there.
 
     Raises:
         TypeError: An option does not exist.
     """
-    return await perform(_request(tier, manifest, options), sync_manifests, sink=events)
+    return await _perform(tier, manifest, options, sync_manifests, events)
 
 
 def sync(
@@ -132,7 +137,21 @@ async def plan_async(
     async def work(manifests: Sequence[Manifest], session: Session) -> Report:
         return (await preview_manifests(manifests, session))[0]
 
-    return await perform(_request(tier, manifest, options), work)
+    return await _perform(tier, manifest, options, work, discard)
+
+
+async def _perform(
+    tier: str | None,
+    manifest: str | Path | Sequence[str | Path] | None,
+    options: Mapping[str, Any],
+    work: Callable[[Sequence[Manifest], Session], Awaitable[Report]],
+    sink: Sink,
+) -> Report:
+    try:
+        request = _request(tier, manifest, options)
+    except UsageError as error:
+        return failed([error], tier=tier, root=str(options.get("root") or DEFAULT_ROOT))
+    return await perform(request, work, sink=sink)
 
 
 def _request(
@@ -141,13 +160,7 @@ def _request(
     files = [manifest] if isinstance(manifest, (str, Path)) else list(manifest or ())
     if tier is not None and files:
         raise TypeError("either tier or manifest, not both")
-    given = dict(options)
-    for name in ("root", "store"):
-        if given.get(name) is not None:
-            given[name] = Path(given[name])
-    if isinstance(given.get("consumers"), str):
-        given["consumers"] = (given["consumers"],)
-    return Request(options=Options(**given), tier=tier, manifests=tuple(Path(file) for file in files))
+    return Request(options=make_options(options), tier=tier, manifests=tuple(Path(file) for file in files))
 
 
 def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from modelfetch.errors import ManifestError, Problem, SettingError, UsageError
 from modelfetch.events import Notice, Sink, discard
 from modelfetch.gpu import auto_tier
+from modelfetch.manifest.claims import claims_of, find_clashes
 from modelfetch.manifest.load import load_manifest
 from modelfetch.manifest.tiers import find_tier, list_tiers, normalise_tier
 from modelfetch.overrides import apply_overrides
@@ -57,7 +58,7 @@ def choose(
         SettingError: A variable's tier does not exist; there is no GPU for ``auto``, or none that a tier fits.
     """
     if manifests:
-        return Choice(tier=None, files=tuple(manifests))
+        return Choice(tier=None, files=tuple(dict.fromkeys(manifests)))
     if tier is None and (default := environ.get("GPU_VRAM_DEFAULT", "").strip()):
         tier, tier_variable = normalise_tier(default), "GPU_VRAM_DEFAULT"
     if tier is None:
@@ -79,7 +80,8 @@ def read(
     """The chosen manifests, with what the stack's variables replace.
 
     Raises:
-        ManifestError: A file is invalid; all problems of all files together.
+        ManifestError: A file is invalid, all problems of all files together; or two of them, or a variable's model
+            and another, want one path.
         SettingError: A variable names something that can't be taken.
     """
     found: list[Manifest] = []
@@ -97,9 +99,9 @@ def read(
             hints.add(error.hint)
     if problems:
         raise ManifestError(problems, hint=hints.pop() if len(hints) == 1 else None)
-    return tuple(
+    whole = tuple(
         apply_overrides(
-            manifest,
+            manifest if manifest.tier is not None else replace(manifest, tier=choice.tier),
             environ,
             allow_http=settings.allows_http,
             other_tiers=lambda: (other for _, other in all_tiers(settings)),
@@ -107,6 +109,9 @@ def read(
         )
         for manifest in found
     )
+    if clashes := find_clashes(claim for manifest in whole for claim in claims_of(manifest)):
+        raise ManifestError(clashes)
+    return whole
 
 
 def all_tiers(settings: Settings) -> Iterator[tuple[str, Manifest]]:

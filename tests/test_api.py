@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -122,6 +122,49 @@ def test_an_option_that_does_not_exist_is_a_type_error() -> None:
         modelfetch.sync(tier="8g", manifest="x.yaml")
 
 
+def test_options_are_written_as_on_the_command_line(hub: Hub, manifest: Path, tmp_path: Path) -> None:
+    spelled: tuple[dict[str, Any], ...] = (
+        {"limit_rate": "50MB", "chown": f"{os.getuid()}:{os.getgid()}"},
+        {"limit_rate": 50_000_000, "consumers": "comfyui", "lock_timeout": 5},
+        {"for_": ["comfyui"], "store": str(tmp_path / "store"), "retries": 0, "keep_going": True},
+    )
+    for number, options in enumerate(spelled):
+        report = modelfetch.sync(manifest=manifest, root=str(tmp_path / f"{number}"), **options)
+        assert report.ok, report.errors
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("consumers", ["nobody"]),
+        ("for_", "nobody"),
+        ("jobs", 0),
+        ("jobs", "many"),
+        ("connections", True),
+        ("retries", -1),
+        ("limit_rate", "fast"),
+        ("limit_rate", 0),
+        ("lock_timeout", -1),
+        ("chown", "me"),
+        ("chown", (1, 2, 3)),
+        ("offline", "yes"),
+        ("root", 5),
+    ],
+)
+def test_a_value_that_an_option_can_not_have_is_reported_and_nothing_is_done(
+    option: str, value: Any, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    report = modelfetch.sync(manifest=manifest, **{option: value})
+    assert (report.ok, report.exit_code, report.models) == (False, 2, ())
+    assert option.replace("for_", "consumers") in report.errors[0].message
+    assert not (tmp_path / "files").exists()
+
+
+def test_the_same_manifest_named_twice_counts_once(hub: Hub, manifest: Path, tmp_path: Path) -> None:
+    assert len(modelfetch.sync(manifest=[manifest, manifest], root=tmp_path / "models").models) == 1
+
+
 def test_retrieve_fetches_once_and_then_asks_nobody(hub: Hub, tmp_path: Path) -> None:
     path = modelfetch.retrieve(f"{hub.files}x.safetensors")
     assert path.name == "x.safetensors"
@@ -215,6 +258,17 @@ def test_load_manifest_takes_a_path_or_a_text(manifest: Path) -> None:
     with pytest.raises(modelfetch.ManifestError) as bad:
         modelfetch.load_manifest("version: 3\nmodels: 7\n")
     assert len(bad.value.problems) == 2
+
+
+def test_load_manifest_goes_by_what_the_environment_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "version: 1\nmodels:\n  - {name: h, kind: vae, source: 'http://models.lan/x.safetensors', for: [comfyui]}\n"
+    with pytest.raises(modelfetch.ManifestError, match=r"http://models\.lan"):
+        modelfetch.load_manifest(text)
+    monkeypatch.setenv("MODELFETCH_ALLOW_HTTP", "models.lan")
+    assert modelfetch.load_manifest(text).models[0].name == "h"
+    (tmp_path / "mine.yaml").write_text("version: 1\ntier: mine\nmodels: []\n")
+    monkeypatch.setenv("MODELFETCH_TIERS_DIR", str(tmp_path))
+    assert modelfetch.load_manifest("version: 1\nextends: mine\n").tier == "mine"
 
 
 def test_every_error_has_a_code_an_exit_code_and_says_whether_it_is_permanent() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.cli.app import run
 from modelfetch.demo import models as made
 from modelfetch.demo.faults import Status
 from modelfetch.errors import DestinationError
@@ -140,3 +142,35 @@ def test_what_is_whole_and_in_place_needs_no_folder_that_can_be_written(
     assert "can't be noted down" in result.err
     there.unlink()
     assert (bench.sync(entry).code, bench.sync(entry).codes()) == (73, ["not-writable"] * 2)
+
+
+def test_two_manifests_that_want_one_path_are_refused_before_anybody_is_asked(bench: Bench) -> None:
+    first = {"name": "a", "kind": "vae", "source": "hf://acme/a/x.safetensors", "for": ["comfyui"]}
+    one = bench.manifest(first, tier="one")
+    two = bench.manifest({**first, "source": "hf://acme/b/x.safetensors"}, tier="two")
+    result = bench.run("sync", one, "--manifest", str(two))
+    assert (result.code, result.codes()) == (78, ["invalid-manifest"])
+    assert str(two) in result.err
+    assert bench.hub.log.since(0) == []
+
+
+def test_a_models_variable_that_wants_anothers_path_is_refused_before_anybody_is_asked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMFYUI_AUTO_DOWNLOAD_MODEL", "hf://acme/a/x.safetensors,hf://acme/b/x.safetensors")
+    result = bench.sync()
+    assert (result.code, result.codes()) == (78, ["invalid-manifest"])
+    assert "COMFYUI_AUTO_DOWNLOAD_MODEL" in result.err
+    assert bench.hub.log.since(0) == []
+
+
+def test_a_manifest_without_a_tier_is_reported_by_the_name_it_was_found_under(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bench.manifest(pinned(bench))
+    path.write_text(path.read_text().replace('"tier": "test",', ""))
+    monkeypatch.setenv("MODELFETCH_TIERS_DIR", str(path.parent))
+    assert bench.run("status", path).report["tier"] is None
+    bench.capsys.readouterr()
+    run(["status", "--tier", "test", "--root", str(bench.root), "--json"])
+    assert json.loads(bench.capsys.readouterr().out)["tier"] == "test"
