@@ -47,7 +47,7 @@ async def probe(plans: Sequence[ModelPlan], asked: Collection[str], session: Ses
 
     A source that fails is no error while a mirror can serve.
     """
-    here = digests_here(plans, session)
+    here = await asyncio.to_thread(digests_here, plans, session)
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one(plan: ModelPlan) -> ModelPlan:
