@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 import threading
@@ -260,7 +261,8 @@ def translate(error: Exception, url: str) -> ModelfetchError:
         return UnreachableError(f"{where}: {error}", code="bad-response", permanent=True)
     if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError):
         return UnreachableError(f"{where}: {str(error) or 'broken answer'}", code="bad-response")
-    return UnreachableError(f"{where}: {str(error) or type(error).__name__}")
+    said = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
+    return UnreachableError(f"{where}: {said or type(error).__name__}")
 
 
 def _certificate_problem(error: BaseException | None) -> str | None:

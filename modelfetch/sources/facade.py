@@ -74,7 +74,9 @@ class Sources:
 
         def told(error: ModelfetchError, delay: float) -> None:
             if self._sink is not None:
-                text = f"{shown(str(wanted.uri))}: {error.message}; asking again in {delay:.0f} s"
+                # Many models of one hub that is away say the same: whoever shows it, shows it once.
+                about = "" if "://" in error.message else f"{shown(str(wanted.uri))}: "
+                text = f"{about}{error.message}; asking again in {delay:.0f} s"
                 self._sink(Notice(level="info", message=text))
 
         return await persist(

@@ -75,6 +75,7 @@ def _transport(error: Exception, asked: Asked) -> UnreachableError:
 
     where = asked.endpoint
     link: BaseException | None = error
+    reason = None
     for _ in range(12):
         if link is None:
             break
@@ -85,6 +86,8 @@ def _transport(error: Exception, asked: Asked) -> UnreachableError:
                 permanent=True,
                 hint="SSL_CERT_FILE names a file of authorities to trust",
             )
+        if isinstance(link, OSError):
+            reason = link.strerror
         link = link.__cause__ or link.__context__
     if isinstance(error, httpx2.TimeoutException):
         return UnreachableError(f"{where}: no answer in time", code="timeout")
@@ -94,7 +97,7 @@ def _transport(error: Exception, asked: Asked) -> UnreachableError:
         return UnreachableError(f"{where}: broken answer", code="bad-response")
     if isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol | httpx2.LocalProtocolError):
         return UnreachableError(f"{where}: it redirects to what is no URL", code="bad-response", permanent=True)
-    return UnreachableError(f"{where}: {type(error).__name__}: no connection")
+    return UnreachableError(f"{where}: {reason or 'no connection'}")
 
 
 def refusal(status: int, headers: Mapping[str, str], url: str, asked: Asked) -> ModelfetchError:

@@ -190,3 +190,11 @@ def test_a_long_address_in_a_reason_is_cut_to_its_host_unless_more_was_asked_for
     short = "l: https://cdn.example/… broke off before the end of the file; going on where it stopped"
     assert sentence(event, verbose=False) == short
     assert reason in (sentence(event, verbose=True) or "")
+
+
+def test_the_same_word_about_many_models_stands_there_once() -> None:
+    out = io.StringIO()
+    log = Log(out)
+    for message in ("hub: no connection", "hub: no connection", "other: no connection"):
+        log(Notice(level="info", message=message))
+    assert out.getvalue().splitlines() == ["info: hub: no connection", "info: other: no connection"]

@@ -85,6 +85,7 @@ class Progress:
         self._lock = threading.RLock()
         self._running: dict[str, Running] = {}
         self._given_up: dict[str, ev.SourceFailed] = {}
+        self._told: set[str] = set()
 
     def __call__(self, event: ev.Event) -> None:
         """Take an event."""
@@ -105,12 +106,20 @@ class Progress:
 
     def show(self, event: ev.Event) -> None:
         """Show an event."""
-        if not self._is_the_last_word(event):
+        if not self._is_the_last_word(event) and not self._was_told(event):
             text = sentence(event, verbose=self._verbose)
             if text is not None:
                 self.write(text)
         if isinstance(event, (ev.TransferFinished, ev.TransferEnded)):
             self._running.pop(event.key, None)
+
+    def _was_told(self, event: ev.Event) -> bool:
+        """Whether an event is a word to whoever watches that stands there already."""
+        if not isinstance(event, ev.Notice) or event.level != "info":
+            return False
+        told = event.message in self._told
+        self._told.add(event.message)
+        return told
 
     def _is_the_last_word(self, event: ev.Event) -> bool:
         """Whether an event is a source's failure: only what comes after it tells whether a mirror is tried.
