@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from modelfetch.manifest import load
-from modelfetch.manifest.tiers import find_tier
+from modelfetch.manifest import load, tiers
 from modelfetch.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,11 +16,19 @@ if TYPE_CHECKING:
 _READ = ("MODELFETCH_ALLOW_HTTP", "MODELFETCH_TIERS_DIR")
 
 
-def load_manifest(path_or_text: str | PathLike[str]) -> Manifest:
-    """Read and validate a manifest; ``MODELFETCH_ALLOW_HTTP`` and ``MODELFETCH_TIERS_DIR`` count.
+def load_manifest(
+    path_or_text: str | PathLike[str],
+    *,
+    allow_http: load.AllowHttp | None = None,
+    find_tier: load.FindTier | None = None,
+) -> Manifest:
+    """Read and validate a manifest.
 
     Args:
         path_or_text: A file's path; a ``str`` that holds a newline or ``": "`` is the manifest's text itself.
+        allow_http: Whether a (host, port) may be asked by plain http (default: as ``MODELFETCH_ALLOW_HTTP`` says).
+        find_tier: Finds the file of a tier that is extended by name (default: where ``MODELFETCH_TIERS_DIR`` says,
+            then ``./manifests``, then the shipped ones).
 
     Raises:
         ManifestError: It can't be read or is invalid; ``problems`` holds all that is wrong.
@@ -30,6 +37,6 @@ def load_manifest(path_or_text: str | PathLike[str]) -> Manifest:
     settings = Settings.from_env({name: os.environ[name] for name in _READ if name in os.environ})
     return load.load_manifest(
         path_or_text,
-        allow_http=settings.allows_http,
-        find_tier=lambda name: find_tier(name, settings.tiers_dir),
+        allow_http=allow_http or settings.allows_http,
+        find_tier=find_tier or (lambda name: tiers.find_tier(name, settings.tiers_dir)),
     )

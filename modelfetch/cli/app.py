@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import json
 import re
 import sys
 from typing import TYPE_CHECKING
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from modelfetch.cli.render.errors import show_error
+from modelfetch.cli.render.out import put
 from modelfetch.errors import InterruptedSync, ModelfetchError, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +29,10 @@ _COMMANDS = {
     "env": "Print the .env of a tier.",
     "schema": "Print the JSON Schema of manifests.",
 }
+
+
+_REPORTING = ("sync", "plan", "status", "verify", "prune", "adopt", "fetch")
+"""The commands whose ``--json`` is the report."""
 
 
 class _Lazy(click.Group):
@@ -72,21 +79,17 @@ def run(argv: Sequence[str]) -> int:
         click.echo(error.ctx.get_help(), err=True)
         return 2
     except click.UsageError as error:
-        show_error(UsageError(error.format_message(), hint=_usage_hint(error)))
-        return 2
+        return _refuse(UsageError(error.format_message(), hint=_usage_hint(error)), argv)
     except click.ClickException as error:
-        show_error(UsageError(error.format_message()))
-        return 2
+        return _refuse(UsageError(error.format_message()), argv)
     except (click.Abort, KeyboardInterrupt):
-        show_error(InterruptedSync("interrupted"))
-        return 130
+        return _refuse(InterruptedSync("interrupted"), argv)
     except ModelfetchError as error:
-        show_error(error)
-        return error.exit_code
+        return _refuse(error, argv)
     except BrokenPipeError:
         return 0
     except Exception as error:
-        return _bug(error, verbose="-v" in argv or "--verbose" in argv)
+        return _bug(error, argv)
     return result if isinstance(result, int) else 0
 
 
@@ -101,11 +104,31 @@ def _usage_hint(error: click.UsageError) -> str:
     return f"`{where} --help` lists what it takes"
 
 
-def _bug(error: Exception, *, verbose: bool) -> int:
-    if verbose:
+def _refuse(error: ModelfetchError, argv: Sequence[str]) -> int:
+    """Say what ended a command before it had a report, which who asked for one gets nevertheless."""
+    if argv and argv[0] in _REPORTING and any(word in ("--json", "--format=json") for word in argv):
+        from modelfetch.report import failed
+
+        with contextlib.suppress(ModelfetchError):
+            put(json.dumps(failed([error], tier=None, root=_root_of(argv)).as_dict()))
+    show_error(error)
+    return error.exit_code
+
+
+def _root_of(argv: Sequence[str]) -> str:
+    """The root that a command line names, or the usual one."""
+    root = "files/ai-models"
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name == "--root":
+            root = value if equals else following
+    return root
+
+
+def _bug(error: Exception, argv: Sequence[str]) -> int:
+    if "-v" in argv or "--verbose" in argv:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
     text = f"a bug of modelfetch: {type(error).__name__}: {error}"
-    show_error(ModelfetchError(text, hint="please report it, with what `-v` prints"))
-    return 70
+    return _refuse(ModelfetchError(text, hint="please report it, with what `-v` prints"), argv)

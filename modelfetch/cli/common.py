@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from click.core import ParameterSource
 from modelfetch.cancel import Cancel
 from modelfetch.cli.options import EnvOption
 from modelfetch.cli.render.errors import show_errors
+from modelfetch.cli.render.out import put
 from modelfetch.cli.render.progress import make_progress
 from modelfetch.errors import SettingError, UsageError
 
@@ -138,10 +138,11 @@ def _end(cancel: Cancel, task: asyncio.Future[Report], set_cancel: Callable[[Can
 
 def show(report: Report, *, as_json: bool, text: Callable[[], str] | None = None) -> int:
     """Print a report: JSON or ``text`` on stdout, errors on stderr; returns its exit code."""
-    if as_json:
-        print(json.dumps(report.as_dict()))  # noqa: T201 - data goes to stdout
-    elif text is not None:
-        print(text())  # noqa: T201 - data goes to stdout
-    sys.stdout.flush()
-    show_errors(report.errors)
+    try:
+        if as_json:
+            put(json.dumps(report.as_dict()))
+        elif text is not None:
+            put(text())
+    finally:
+        show_errors(report.errors)
     return report.exit_code

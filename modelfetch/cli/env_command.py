@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelfetch.cli import common, options
+from modelfetch.cli.render.out import put
 
 if TYPE_CHECKING:
     from modelfetch.envfile import Rewritten
@@ -30,7 +30,7 @@ def command(ctx: click.Context, /, update: str | None, **_: Any) -> int:
     tier, variable, manifests = common.which(ctx)
     block = env_block(tier, os.environ, tier_variable=variable, manifests=manifests)
     if update is None:
-        sys.stdout.write(block.text)
+        put(block.text, end="")
         return 0
     _tell(update, rewrite(Path(update), block))
     return 0

@@ -38,7 +38,7 @@ class _DigestType(click.ParamType[Digest]):
 @options.option(
     "--digest", metavar="DIGEST", type=_DigestType(), help="What the bytes must be: sha256:HEX or blake3:HEX."
 )
-@click.option("-o", "--output", metavar="PATH", help="Write an ordinary file there instead of the user's cache.")
+@options.option("-o", "--output", metavar="PATH", help="Write an ordinary file there instead of the user's cache.")
 @options.option("--store", metavar="DIR", help="Keep a blob there as well.")
 @options.option("--offline", is_flag=True, help="Ask nobody: fail where something is missing.")
 @options.option("--refresh", is_flag=True, help="Ask again even where the cache knows the URI.")

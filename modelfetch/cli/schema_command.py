@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
+from modelfetch.cli.render.out import put
+
 
 @click.command("schema")
 def command() -> int:
     """Print the JSON Schema of manifests, for editors and checkers."""
     from modelfetch.manifest.schema import json_schema_text
 
-    click.echo(json_schema_text(), nl=False)
+    put(json_schema_text(), end="")
     return 0

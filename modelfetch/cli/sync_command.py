@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelfetch.cli import common, options
+from modelfetch.cli.render.out import note
 from modelfetch.cli.render.summary import summary
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def command(ctx: click.Context, /, **values: Any) -> int:
         return report
 
     report = common.perform(ctx, work)
-    if report.ok and not values["quiet"]:
-        print(summary(report), file=sys.stderr)  # noqa: T201 - this is the terminal's side
+    if report.ok and not values["quiet"] and values["progress"] != "json":
+        note(summary(report))
     return common.show(report, as_json=values["as_json"])
 
 

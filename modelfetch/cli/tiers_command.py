@@ -13,6 +13,7 @@ import click
 
 from modelfetch.cli import options
 from modelfetch.cli.render.errors import show_errors
+from modelfetch.cli.render.out import put
 from modelfetch.cli.render.text import plain, table, terminal_width
 from modelfetch.errors import SettingError, exit_code_of
 from modelfetch.units import format_size
@@ -37,7 +38,7 @@ def command(root: str, store: str | None, *, as_json: bool) -> int:
     auto, why = _auto(settings)
     lines, errors = list_lines(Session(given, settings), auto=auto)
     text = json.dumps({"tiers": [line.as_dict() for line in lines]}) if as_json else _text(lines, why)
-    print(text)  # noqa: T201 - data goes to stdout
+    put(text)
     show_errors(errors)
     return exit_code_of(errors)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
 import time
 
 import pytest
@@ -198,3 +200,38 @@ def test_the_same_word_about_many_models_stands_there_once() -> None:
     for message in ("hub: no connection", "hub: no connection", "other: no connection"):
         log(Notice(level="info", message=message))
     assert out.getvalue().splitlines() == ["info: hub: no connection", "info: other: no connection"]
+
+
+def test_a_small_file_that_takes_its_time_has_a_bar() -> None:
+    out = io.StringIO()
+    bar = Bar(out)
+    bar(TransferStarted(key="s", label="small", size=MIB, offset=0, source="s"))
+    end = time.monotonic() + 5
+    while "small:" not in out.getvalue() and time.monotonic() < end:
+        time.sleep(0.1)
+        bar(TransferProgress(key="s", done=1000 + int(time.monotonic() * 100) % 1000))
+    bar(TransferEnded(key="s", label="small"))
+    bar.close()
+    assert "small:" in out.getvalue()
+
+
+def test_a_terminal_that_says_no_width_has_a_bar_nevertheless() -> None:
+    read, write = pty.openpty()  # 0 columns
+    with os.fdopen(write, "w") as terminal:
+        bar = Bar(terminal)
+        bar(START)
+        bar(TransferProgress(key="k", done=10 * MIB))
+        bar.close()
+        seen = os.read(read, 4096)
+    os.close(read)
+    assert b"%|" in seen
+
+
+def test_the_query_of_an_address_is_not_shown() -> None:
+    started = TransferStarted(key="k", label="x", size=1, offset=0, source="https://h.example/x?token=planted")
+    failed = SourceFailed(key="k", label="x", source="https://h.example/x?token=planted", reason="gone")
+    out = io.StringIO()
+    Json(out)(started)
+    assert json.loads(out.getvalue())["source"] == "https://h.example/x"
+    for event in (started, failed):
+        assert "planted" not in (sentence(event, verbose=True) or "")

@@ -458,3 +458,11 @@ def test_a_manifest_that_can_not_be_read_still_gives_a_report(bench: Bench) -> N
     assert result.code == 78
     assert result.report["models"] == []
     assert result.report["errors"][0]["code"] == "invalid-manifest"
+
+
+def test_progress_as_json_is_nothing_but_json(bench: Bench) -> None:
+    result = bench.sync(vae(bench), options=("--progress", "json"))
+    assert result.code == 0
+    events = [json.loads(line)["event"] for line in result.err.splitlines()]
+    assert events[0] == "planned"
+    assert {"transfer-started", "transfer-finished", "placed"} <= set(events)

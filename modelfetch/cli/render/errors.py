@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from modelfetch.cli.render.out import note
 from modelfetch.cli.render.text import plain
 from modelfetch.errors import ManifestError, ModelfetchError
 
@@ -22,7 +21,7 @@ def error_lines(error: ModelfetchError) -> list[str]:
 
 def show_error(error: ModelfetchError) -> None:
     """Print an error on stderr."""
-    print("\n".join(error_lines(error)), file=sys.stderr)  # noqa: T201 - this is the terminal's side
+    note("\n".join(error_lines(error)))
 
 
 def show_errors(errors: tuple[ModelfetchError, ...]) -> None:
@@ -32,4 +31,4 @@ def show_errors(errors: tuple[ModelfetchError, ...]) -> None:
         lines = error_lines(error)
         if error.hint and following is not None and following.hint == error.hint:
             lines = lines[:-1]
-        print("\n".join(lines), file=sys.stderr)  # noqa: T201 - this is the terminal's side
+        note("\n".join(lines))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import sys
 import threading
@@ -26,6 +27,9 @@ WORTH_A_LINE = 16 * 2**20
 """Bytes: the beginning and end of smaller files are said only to those who want to hear more."""
 
 _WINDOW = 15.0
+_MOMENT = 0.5
+_COLUMNS = 80
+_QUERY = re.compile(r"\A(https?://[^?#]*)[?#].*", re.DOTALL)
 
 _NOBODY_LISTENS = contextlib.suppress(OSError, ValueError)
 """A closed pipe or stream is no reason to stop the work."""
@@ -211,9 +215,11 @@ class Bar(Progress):
                 bar = self._bars[event.key]
                 bar.update(event.done - bar.n)
             case ev.TransferFinished() | ev.TransferEnded() if event.key in self._bars:
-                self._bars.pop(event.key).close()
-                # A bar below others leaves the cursor where its blanks ended.
-                self._raw("\r")
+                bar = self._bars.pop(event.key)
+                bar.close()
+                if bar.last_print_t >= bar.start_t + (bar.delay or 0):
+                    # It was seen, and a bar below others leaves the cursor where its blanks ended.
+                    self._raw("\r")
             case _:
                 pass
         super().show(event)
@@ -234,10 +240,15 @@ class Bar(Progress):
             self._stream.write(text)
             self._stream.flush()
 
+    def _knows_its_width(self) -> bool:
+        """Whether the terminal says how wide it is: one that says 0 columns would get a bar of none."""
+        with contextlib.suppress(OSError, ValueError):
+            return os.get_terminal_size(self._stream.fileno()).columns > 0
+        return False
+
     def _open(self, event: ev.TransferStarted) -> None:
-        """Show a bar; small files are over before anybody read theirs, and would only leave gaps."""
-        if event.size is not None and event.size < WORTH_A_LINE:
-            return
+        """Show a bar; small files are over before anybody read theirs, so they have to last a moment for one."""
+        small = event.size is not None and event.size < WORTH_A_LINE
         if event.key in self._bars:
             bar = self._bars[event.key]
             bar.n = event.offset
@@ -252,7 +263,9 @@ class Bar(Progress):
             unit_divisor=1024,
             file=self._stream,
             leave=False,
-            dynamic_ncols=True,
+            delay=_MOMENT if small else 0,
+            ncols=None if self._knows_its_width() else _COLUMNS,
+            dynamic_ncols=self._knows_its_width(),
             miniters=1,
         )
 
@@ -262,7 +275,10 @@ class Json(Progress):
 
     def show(self, event: ev.Event) -> None:
         """Show an event."""
-        self.write(json.dumps(event.as_dict()))
+        fields = event.as_dict()
+        if isinstance(fields.get("source"), str):
+            fields["source"] = _without_query(fields["source"])
+        self.write(json.dumps(fields))
         if isinstance(event, (ev.TransferFinished, ev.TransferEnded)):
             self._running.pop(event.key, None)
 
@@ -286,12 +302,12 @@ def sentence(event: ev.Event, *, verbose: bool) -> str | None:
             return f"{event.label}: resuming at {format_size(offset)} of {format_size(event.size or 0)}"
         case ev.TransferStarted() if verbose or event.size is None or event.size >= WORTH_A_LINE:
             size = f", {format_size(event.size)}" if event.size is not None else ""
-            return f"{event.label}: fetching{size}" + (f" from {event.source}" if verbose else "")
+            return f"{event.label}: fetching{size}" + (f" from {_without_query(event.source)}" if verbose else "")
         case ev.TransferRetrying():
             reason = event.reason if verbose else _LONG_ADDRESS.sub(r"\1…", event.reason)
             return f"{event.label}: {reason}; {_again(event)}"
         case ev.SourceFailed():
-            return f"{event.label}: {event.source} failed ({event.reason}); trying the next mirror"
+            return f"{event.label}: {_without_query(event.source)} failed ({event.reason}); trying the next mirror"
         case ev.TransferFinished() if verbose or event.size >= WORTH_A_LINE:
             return _verified(event)
         case ev.Waiting():
@@ -302,6 +318,11 @@ def sentence(event: ev.Event, *, verbose: bool) -> str | None:
             return f"{level}: {message}" + (f" (hint: {event.hint})" if event.hint else "")
         case _:
             return None
+
+
+def _without_query(source: str) -> str:
+    """A source as it is shown: where some people keep a token, in an address's query, nothing is."""
+    return _QUERY.sub(r"\1", source)
 
 
 def _again(event: ev.TransferRetrying) -> str:

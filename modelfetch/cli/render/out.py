@@ -1,0 +1,38 @@
+"""The two streams: data on stdout, everything else on stderr, whoever does or doesn't listen there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from modelfetch.fsio import translate
+
+
+def put(text: str, *, end: str = "\n") -> None:
+    """Print data on stdout. A reader that has gone is no error: it has seen what it wanted to.
+
+    Raises:
+        DiskError: It can't be written, as to a file on a full disk.
+    """
+    try:
+        sys.stdout.write(text + end)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_the_rest()
+    except OSError as error:
+        _drop_the_rest()
+        raise translate(error, "stdout", doing="can't write to") from error
+
+
+def note(text: str) -> None:
+    """Print a line for a person on stderr; where that is closed, nobody is there to tell."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def _drop_the_rest() -> None:
+    """What is left in the buffer goes nowhere, so that the end of the process does not fail by it."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

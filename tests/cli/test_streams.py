@@ -1,0 +1,111 @@
+"""Whoever does or doesn't listen, and whenever a signal comes: the exit code says what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelfetch.cli.app import run
+
+PROGRAM = [sys.executable, "-c", "from modelfetch.cli import main; main()"]
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.json").write_text("{}")
+    entry = {"name": "modèle", "kind": "file", "path": "x.json", "source": f"file://{tmp_path}/x.json"}
+    path = tmp_path / "m.yaml"
+    path.write_text(json.dumps({"version": 1, "models": [{**entry, "for": ["comfyui"]}]}))
+    return path
+
+
+def program(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **options.pop("env", {})}
+    return subprocess.run([*PROGRAM, *words], text=True, env=environ, timeout=60, **options)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_counts_from_the_first_moment(number: signal.Signals, code: int) -> None:
+    began = "from modelfetch.cli import _prepare; _prepare(); print('began', flush=True); import time; time.sleep(30)"
+    with subprocess.Popen([sys.executable, "-c", began], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(5) == code
+
+
+@pytest.mark.parametrize("words", [("sync", "--json"), ("schema",)])
+def test_a_reader_that_has_gone_changes_no_exit_code(manifest: Path, words: tuple[str, ...]) -> None:
+    there = ("--manifest", str(manifest)) if words[0] == "sync" else ()
+    read, write = os.pipe()
+    os.close(read)
+    done = program(*words, *there, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_failure_stays_one_when_nobody_reads_its_words(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = program("sync", "--manifest", str(tmp_path / "none.yaml"), stdout=subprocess.PIPE, stderr=write)
+    os.close(write)
+    assert done.returncode == 78
+
+
+def test_a_full_disk_behind_stdout_is_74(manifest: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = program("sync", "--json", "--manifest", str(manifest), stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 74
+    assert "error: can't write to stdout: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_streams_that_are_closed_are_no_hindrance_and_no_file_takes_their_place(manifest: Path) -> None:
+    script = f'exec "$@" --manifest {manifest} -v >&- 2>&-'
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(["sh", "-c", script, "sh", *PROGRAM, "sync"], env=environ, timeout=60)
+    assert done.returncode == 0
+    assert Path("files/ai-models/comfyui/x.json").read_text() == "{}"
+
+
+def test_a_terminal_that_knows_no_unicode_is_no_bug(manifest: Path) -> None:
+    done = program("status", "--manifest", str(manifest), env={"PYTHONIOENCODING": "ascii"}, stdout=subprocess.PIPE)
+    assert done.returncode == 1
+    assert "mod\\xe8le" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "code"),
+    [
+        (["sync", "--tier", "8g", "--manifest", "m.yaml"], {}, 2),
+        (["sync", "--tier", "8g", "--jobs", "0"], {}, 2),
+        (["plan", "--tier", "8g"], {"MODELFETCH_JOBS": "many"}, 78),
+        (["status", "--tier", "8g"], {"PUID": "me"}, 78),
+        (["fetch"], {}, 2),
+    ],
+)
+def test_what_ends_a_command_early_is_a_report_too(
+    words: list[str],
+    environ: dict[str, str],
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert run([*words, "--json", "--root", "there"] if words[0] != "fetch" else [*words, "--json"]) == code
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert (report["ok"], report["exit_code"], report["models"], report["tier"]) == (False, code, [], None)
+    assert report["root"] == ("there" if words[0] != "fetch" else "files/ai-models")
+    assert report["errors"][0]["exit_code"] == code
+    assert err.startswith("error: ")
