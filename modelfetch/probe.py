@@ -20,13 +20,12 @@ from modelfetch.errors import (
     NotFoundError,
     UnreachableError,
 )
-from modelfetch.http import check_status
 from modelfetch.manifest.uri import CivitaiUri, FileUri, HfUri, HttpUri
 from modelfetch.place import Act
 from modelfetch.sources import Wanted, known
 from modelfetch.sources.base import ends_the_search, shown
 from modelfetch.sources.hf_errors import Asked, refusal
-from modelfetch.sources.https import FIRST_BYTE, refuse_login, total_size
+from modelfetch.sources.https import FIRST_BYTE, check_file, is_elsewhere, refuse_login, total_size
 from modelfetch.sources.retry import persist
 
 if TYPE_CHECKING:
@@ -157,8 +156,7 @@ def _ask(artifact: Artifact, source: Uri, session: Session) -> None:
         return
     with session.http.open("GET", url, headers=FIRST_BYTE, cancel=session.cancel) as response:
         refuse_login(response, artifact.uri)
-        if response.status != 416:
-            _check(response, artifact, source, session)
+        _check(response, artifact, source, session)
         size = total_size(response)
         response.drain()
     if size is not None and artifact.size is not None and size != artifact.size:
@@ -170,13 +168,14 @@ def _ask(artifact: Artifact, source: Uri, session: Session) -> None:
 
 
 def _check(response: Response, artifact: Artifact, source: Uri, session: Session) -> None:
-    if isinstance(source, HfUri) and not 200 <= response.status < 300:
+    address = artifact.locations[0].url
+    if isinstance(source, HfUri) and not 200 <= response.status < 300 and not is_elsewhere(response, address):
         with_token = session.settings.hf_token.value() is not None
         endpoint = session.settings.hf_endpoint
         asked = Asked(endpoint=endpoint, repo=source.repo, revision=source.revision, with_token=with_token)
         if response.status != 404 or response.headers.get("x-error-code") != "EntryNotFound":
             raise refusal(response.status, response.headers, response.url, asked)
-    check_status(response, what=shown(artifact.uri), uri=artifact.uri)
+    check_file(response, address, what=shown(artifact.uri), uri=artifact.uri)
 
 
 def _offline(artifact: Artifact) -> UnreachableError:

@@ -18,7 +18,7 @@ from modelfetch.http import check_status
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import CivitaiUri
 from modelfetch.sources.base import Source, Wanted
-from modelfetch.sources.https import FIRST_BYTE, is_html, total_size
+from modelfetch.sources.https import FIRST_BYTE, check_file, is_html, total_size
 
 if TYPE_CHECKING:
     from modelfetch.http import Http, Response
@@ -88,8 +88,7 @@ class CivitaiSource(Source[CivitaiUri]):
         """The size in bytes (the API's own is rounded), and whether the file may be had at all."""
         with self._http.open("GET", address, headers=FIRST_BYTE) as response:
             self._refuse(response, uri, version)
-            if response.status != 416:
-                check_status(response, what="it", uri=uri.text)
+            check_file(response, address, what="it", uri=uri.text)
             size = total_size(response)
             response.drain()
         return size

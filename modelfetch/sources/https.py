@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FIRST_BYTE = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
 """Asks for next to nothing: HEAD is not reliable, since signed addresses are signed for GET."""
 
+_EXPIRED = (400, 401, 403, 410)
 _CONTENT_RANGE = re.compile(r"bytes (?:\d+-\d+|\*)/(\d{1,19})\Z", re.ASCII)
 _LOGIN = re.compile(r"/(?:login|signin|sign-in|sign_in|auth/login|users/sign_in)/?\Z", re.IGNORECASE)
 
@@ -38,8 +39,7 @@ class HttpsSource(Source[HttpUri]):
         """The file's size and name; a web server gives no digest that could be believed."""
         with self._http.open("GET", uri.url, headers=FIRST_BYTE) as response:
             refuse_login(response, uri.text)
-            if response.status != 416:
-                check_status(response, what="the file", uri=uri.text)
+            check_file(response, uri.url, what="the file", uri=uri.text)
             size = total_size(response)
             name = _name(uri, response.headers)
             response.drain()
@@ -92,6 +92,30 @@ def total_size(response: Response) -> int | None:
     else:
         size = response.length
     return size if size is None or size <= MAX_SIZE else None
+
+
+def check_file(response: Response, asked: str, *, what: str, uri: str) -> None:
+    """Do nothing if an answer to `FIRST_BYTE` says that the file is there; else raise what it means.
+
+    A refusal from another host than the one that was ``asked`` is that of a signed address, which may have expired:
+    asking again gets a new one.
+
+    Raises:
+        ModelfetchError: As `check_status`.
+    """
+    if response.status == 416:
+        return
+    try:
+        check_status(response, what=what, uri=uri)
+    except ModelfetchError as error:
+        if response.status in _EXPIRED and is_elsewhere(response, asked):
+            error.permanent = False
+        raise
+
+
+def is_elsewhere(response: Response, asked: str) -> bool:
+    """Whether an answer is another host's than the one that was ``asked``, which sent us there."""
+    return response.redirected and urlsplit(response.url).netloc != urlsplit(asked).netloc
 
 
 def disposition_name(headers: Mapping[str, str]) -> str | None:

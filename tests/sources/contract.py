@@ -186,7 +186,7 @@ class NetworkContract(Contract):
         self, case: Case, make_desk: Callable[..., Desk], hub: Hub
     ) -> None:
         desk = make_desk(**case.secret)
-        hub.faults.add(case.path, RedirectTo(url=hub.cdn + "/elsewhere"), origin=case.origin)
+        hub.faults.add(case.path, RedirectTo(url=hub.cdn + "/elsewhere"), origin=case.origin, times=None)
         desk.refusal(case.good, **case.wanted)
         seen = [entry for entry in hub.log.requests() if entry.origin == "cdn"]
         assert seen

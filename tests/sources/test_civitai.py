@@ -176,3 +176,15 @@ def test_a_pinned_file_with_a_name_is_known_without_asking() -> None:
     assert found is not None
     assert found.artifacts[0].locations[0].url == "https://civitai.com/api/download/models/101?fileId=11"
     assert known(Wanted(uri=wanted.uri, digest=digest, size=3), Settings(), lambda _digest: None) is None
+
+
+def test_a_signed_address_that_has_expired_is_asked_for_anew(desk: Desk, version: Hub) -> None:
+    version.faults.add("*", Status(code=403), origin="cdn")
+    assert desk.resolve("civitai://101").artifacts[0].size == 3333
+    assert desk.waits == [1]
+
+
+def test_a_host_of_content_that_keeps_refusing_is_77(desk: Desk, version: Hub) -> None:
+    version.faults.add("*", Status(code=403), origin="cdn", times=None)
+    assert desk.refusal("civitai://101").exit_code == 77
+    assert len(version.log.requests(origin="cdn")) == desk.retries
