@@ -201,7 +201,13 @@ class _Work:
                 jobs[:0] = unpack(self._session.store, archive, target.placement)
         item = plan.item
         self._session.placer.place(
-            Order(consumer=consumer, model=item.model.name, asks=item.asks, jobs=jobs, frozen=freeze(plan))
+            Order(
+                consumer=consumer,
+                model=item.model.name,
+                asks=item.asks,
+                jobs=jobs,
+                frozen=freeze(plan, self._session.settings),
+            )
         )
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from modelfetch.artifacts import Artifact, Resolution
     from modelfetch.manifest.model import Manifest, Model
     from modelfetch.receipts import Receipt
+    from modelfetch.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +128,34 @@ def _is_pinned(model: Model) -> bool:
     return model.digest is not None
 
 
-def frozen_for(item: Item, receipts: Mapping[str, Receipt]) -> Resolution | None:
-    """What an earlier run resolved for this entry of this very manifest text."""
+def frozen_for(item: Item, receipts: Mapping[str, Receipt], settings: Settings) -> Resolution | None:
+    """What an earlier run resolved for this entry of this very manifest text, at the addresses of today's settings."""
     for receipt in receipts.values():
         if found := receipt.frozen.get(item.key):
-            return found.resolution
+            names = {f"{name}:/": f"{endpoint}/" for name, endpoint in _endpoints(settings).items()}
+            return _readdressed(found.resolution, names)
     return None
+
+
+def _endpoints(settings: Settings) -> dict[str, str]:
+    """What stands in a receipt in place of an endpoint that a variable may change."""
+    return {
+        "hf-endpoint": settings.hf_endpoint,
+        "ollama-registry": settings.ollama_registry,
+        "civitai-endpoint": settings.civitai_endpoint,
+    }
+
+
+def _readdressed(resolution: Resolution, prefixes: Mapping[str, str]) -> Resolution:
+    def moved(url: str) -> str:
+        old = next((prefix for prefix in prefixes if url.startswith(prefix)), "")
+        return prefixes.get(old, "") + url.removeprefix(old)
+
+    artifacts = (
+        replace(one, locations=tuple(replace(place, url=moved(place.url)) for place in one.locations))
+        for one in resolution.artifacts
+    )
+    return replace(resolution, artifacts=tuple(artifacts))
 
 
 def plan_model(item: Item, resolution: Resolution, receipts: Mapping[str, Receipt], examiner: Examiner) -> ModelPlan:
@@ -211,11 +234,13 @@ def _unpacked_jobs(placement: Placement, receipt: Receipt) -> Iterable[Job]:
             yield Job(placement=file, archive=entry.archive)
 
 
-def freeze(plan: ModelPlan) -> dict[str, Frozen]:
-    """What the receipt shall remember of a plan's resolution."""
+def freeze(plan: ModelPlan, settings: Settings) -> dict[str, Frozen]:
+    """What the receipt shall remember of a plan's resolution, but not which endpoint was asked: that may change."""
     if plan.resolution is None:
         return {}
-    return {plan.item.key: Frozen(tier=plan.item.asks, model=plan.item.model.name, resolution=plan.resolution)}
+    names = {f"{endpoint}/": f"{name}:/" for name, endpoint in _endpoints(settings).items()}
+    resolution = _readdressed(plan.resolution, names)
+    return {plan.item.key: Frozen(tier=plan.item.asks, model=plan.item.model.name, resolution=resolution)}
 
 
 def is_unpinned(item: Item) -> bool:

@@ -29,7 +29,7 @@ def resolve_quietly(item: Item, session: Session, receipts: Mapping[str, Receipt
     """What is known without asking anybody; None where a source must be asked."""
     from modelfetch.sources import known
 
-    if not session.options.refresh and (found := frozen_for(item, receipts)):
+    if not session.options.refresh and (found := frozen_for(item, receipts, session.settings)):
         return found
     return known(Wanted.of(item.model), session.settings, session.store.read)
 
