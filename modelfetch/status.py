@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from modelfetch import fsio
 from modelfetch.errors import ModelfetchError, exit_code_of
 from modelfetch.layouts import placements
+from modelfetch.manifest.claims import Shape, model_claims
 from modelfetch.manifest.model import CONSUMERS
-from modelfetch.place import State, wanted_digest
+from modelfetch.place import State, destination, wanted_digest
+from modelfetch.place.decide import look
 from modelfetch.plan import Item, is_unpinned, select
 from modelfetch.receipts import Receipt, read_receipt
 from modelfetch.report import ArtifactReport, ModelReport, Report
@@ -49,14 +51,19 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
     models: list[ModelReport] = []
     errors: list[ModelfetchError] = []
     for item in select(manifests, session.options.consumers):
-        resolution = resolve_quietly(item, session, receipts)
+        resolution: Resolution | None = None
+        states: _States = {}
+        strangers: tuple[str, ...] = ()
         try:
-            states = _states(item, resolution, receipts, session) if resolution else {}
+            resolution = resolve_quietly(item, session, receipts)
+            if resolution is None:
+                strangers = _strangers(item, receipts, session)
+            else:
+                states = _states(item, resolution, receipts, session)
         except ModelfetchError as error:
             errors.append(error.about(model=item.model.name, uri=str(item.model.source)))
-            states = {}
-        lines.extend(_line(item, resolution, states, consumer) for consumer in item.consumers)
-        models.append(_model(item, resolution, states))
+        lines.extend(_line(item, resolution, states, strangers, consumer) for consumer in item.consumers)
+        models.append(_model(item, resolution, states, strangers))
     ready = all(line.state == "ready" for line in lines)
     report = Report(
         ok=ready and not errors,
@@ -86,12 +93,35 @@ def _states(item: Item, resolution: Resolution, receipts: Mapping[str, Receipt],
     return states
 
 
+def _strangers(item: Item, receipts: Mapping[str, Receipt], session: Session) -> tuple[str, ...]:
+    """Paths that a model was never resolved for and whose names it alone tells, where something is that we didn't put.
+
+    Raises:
+        DestinationError: A folder leads outside ROOT.
+        DiskError: A path can't be examined.
+    """
+    found: list[str] = []
+    for claim in model_claims(item.model, item.manifest.file):
+        consumer = claim.path.partition("/")[0]
+        if claim.shape is not Shape.FILE or consumer not in item.consumers:
+            continue
+        path = destination(session.options.root, claim.path)
+        try:
+            there = look(path) is not None
+        except OSError as error:
+            raise fsio.translate(error, claim.path, doing="can't examine") from error
+        if there and claim.path not in receipts[consumer].entries:
+            found.append(claim.path)
+    return tuple(found)
+
+
 def _word(state: State) -> str:
     return "changed" if state is State.OUTDATED else str(state)
 
 
-def _line(item: Item, resolution: Resolution | None, states: _States, consumer: str) -> Line:
+def _line(item: Item, resolution: Resolution | None, states: _States, strangers: Sequence[str], consumer: str) -> Line:
     mine = [word for (whose, _), (_, word) in states.items() if whose == consumer]
+    mine += ["foreign" for path in strangers if path.startswith(f"{consumer}/")]
     sizes = [a.size for a in resolution.artifacts] if resolution else [item.model.size]
     return Line(
         model=item.model.name,
@@ -108,11 +138,16 @@ def _worst(words: Iterable[str]) -> str:
     return next((word for word in _WORST_FIRST if found[word]), "missing")
 
 
-def _model(item: Item, resolution: Resolution | None, states: _States) -> ModelReport:
+def _model(item: Item, resolution: Resolution | None, states: _States, strangers: tuple[str, ...]) -> ModelReport:
     if resolution is None:
         digest = str(item.model.digest) if item.model.digest else None
         unknown = ArtifactReport(
-            uri=str(item.model.source), served_by=None, digest=digest, size=item.model.size, action="missing"
+            uri=str(item.model.source),
+            served_by=None,
+            digest=digest,
+            size=item.model.size,
+            action="foreign" if strangers else "missing",
+            placements=strangers,
         )
         return ModelReport(name=item.model.name, ok=False, artifacts=(unknown,))
     ready = bool(states) and all(word == "ready" for _, word in states.values())

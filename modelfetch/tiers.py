@@ -84,7 +84,7 @@ def list_lines(
 def _sizes(model: Model, found: ModelReport) -> dict[str, int | None]:
     """The size of each file of a model by what names its bytes: as resolved, else as the manifest pins it."""
     unasked = len(found.artifacts) == 1 and found.artifacts[0].uri == str(model.source)
-    if not (unasked and found.artifacts[0].action == "missing"):
+    if not (unasked and found.artifacts[0].action in ("missing", "foreign")):
         return {a.digest or a.uri: a.size for a in found.artifacts}
     if model.files is not None:
         return {str(file.digest or f"{model.source}/{file.path}"): file.size for file in model.files}

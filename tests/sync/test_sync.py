@@ -466,3 +466,16 @@ def test_progress_as_json_is_nothing_but_json(bench: Bench) -> None:
     events = [json.loads(line)["event"] for line in result.err.splitlines()]
     assert events[0] == "planned"
     assert {"transfer-started", "transfer-finished", "placed"} <= set(events)
+
+
+def test_status_of_what_was_never_resolved_tells_what_is_in_the_way(bench: Bench) -> None:
+    there = bench.root / "comfyui/models/vae/art.safetensors"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"precious")
+    result = bench.run("status", bench.manifest(vae(bench)))
+    assert result.code == 1
+    (artifact,) = result.report["models"][0]["artifacts"]
+    assert (artifact["action"], artifact["placements"]) == ("foreign", ["comfyui/models/vae/art.safetensors"])
+    (bench.root / "stable-diffusion").symlink_to(bench.folder)
+    assert bench.run("status", bench.manifest(vae(bench))).codes() == ["outside-root"]
+    assert bench.hub.log.since(0) == []
