@@ -209,17 +209,21 @@ class Bar(Progress):
     def show(self, event: ev.Event) -> None:
         """Show an event."""
         match event:
-            case ev.TransferStarted():
-                self._open(event)
+            case ev.TransferStarted() if event.key in self._bars:
+                bar = self._bars[event.key]
+                bar.n = event.offset
+                bar.refresh()
+            case ev.TransferStarted() if event.size is None or event.size >= WORTH_A_LINE:
+                self._open(event.key)
             case ev.TransferProgress() if event.key in self._bars:
                 bar = self._bars[event.key]
                 bar.update(event.done - bar.n)
+            case ev.TransferProgress() if self._takes_its_time(event.key):
+                self._open(event.key)
             case ev.TransferFinished() | ev.TransferEnded() if event.key in self._bars:
-                bar = self._bars.pop(event.key)
-                bar.close()
-                if bar.last_print_t >= bar.start_t + (bar.delay or 0):
-                    # It was seen, and a bar below others leaves the cursor where its blanks ended.
-                    self._raw("\r")
+                self._bars.pop(event.key).close()
+                # A bar below others leaves the cursor where its blanks ended.
+                self._raw("\r")
             case _:
                 pass
         super().show(event)
@@ -246,24 +250,21 @@ class Bar(Progress):
             return os.get_terminal_size(self._stream.fileno()).columns > 0
         return False
 
-    def _open(self, event: ev.TransferStarted) -> None:
-        """Show a bar; small files are over before anybody read theirs, so they have to last a moment for one."""
-        small = event.size is not None and event.size < WORTH_A_LINE
-        if event.key in self._bars:
-            bar = self._bars[event.key]
-            bar.n = event.offset
-            bar.refresh()
-            return
-        self._bars[event.key] = self._tqdm(
-            total=event.size,
-            initial=event.offset,
-            desc=plain(event.label)[:40],
+    def _takes_its_time(self, key: str) -> bool:
+        """Whether a small file lasts a moment: others are over before anybody read their bars, which leave gaps."""
+        return key in self._running and self._clock() - self._running[key].said >= _MOMENT
+
+    def _open(self, key: str) -> None:
+        running = self._running[key]
+        self._bars[key] = self._tqdm(
+            total=running.size,
+            initial=running.done,
+            desc=plain(running.label)[:40],
             unit="B",
             unit_scale=True,
             unit_divisor=1024,
             file=self._stream,
             leave=False,
-            delay=_MOMENT if small else 0,
             ncols=None if self._knows_its_width() else _COLUMNS,
             dynamic_ncols=self._knows_its_width(),
             miniters=1,
