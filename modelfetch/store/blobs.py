@@ -27,6 +27,8 @@ _TAG = (
 _RECORD_MODE = 0o644
 _ABANDONED = 3600.0
 """Seconds after which a temporary file belongs to nobody."""
+_WRITTEN_STRAIGHT = 16 * 2**20
+"""Blobs below this size are hashed again in no time, so that their records need no care."""
 _LINK_FROM = 64 * 1024
 """Files below this size are copied, never linked, for a service may rewrite them in place."""
 
@@ -50,6 +52,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._swept = False
+        self._made: dict[tuple[str, ...], Path] = {}
 
     # --- looking -----------------------------------------------------------------------------------------------
 
@@ -59,11 +62,11 @@ class Store:
         if sha256 is None:
             return None
         path = self.blob_path(sha256)
-        record = self._record(path)
         try:
             stat = path.stat()
         except OSError:
             return None
+        record = self._record(path)
         if record is None or not record.fits(stat):
             return None
         return Blob(digest=sha256, size=stat.st_size, path=path)
@@ -78,7 +81,10 @@ class Store:
         Raises:
             DiskError, DestinationError: It can't be read, or a damaged one can't be removed.
         """
-        blob = self.peek(digest) or self._prove(digest)
+        blob = self.peek(digest)
+        if blob is None and digest.algorithm == "sha256" and not os.path.lexists(self.blob_path(digest)):
+            return None
+        blob = blob or self._prove(digest)
         return None if blob is None or (size is not None and blob.size != size) else blob
 
     def read(self, digest: Digest) -> bytes | None:
@@ -116,6 +122,9 @@ class Store:
         Raises:
             DestinationError, DiskError: It can't be made.
         """
+        path = self._made.get(parts)
+        if path is not None:
+            return path
         path = self.path.joinpath(*parts)
         if not path.is_dir():
             try:
@@ -125,7 +134,12 @@ class Store:
                     self._replace(tag, _TAG, _RECORD_MODE)
             except OSError as error:
                 raise translate(error, path, doing="making") from error
+        self._made[parts] = path
         return path
+
+    def look_again(self) -> None:
+        """Forget which folders are there: somebody may have removed them."""
+        self._made.clear()
 
     def tmp(self, suffix: str = ".part") -> Path:
         """A fresh name, on the store's file system, for a file that does not exist yet."""
@@ -309,7 +323,10 @@ class Store:
     def _write_record(self, path: Path, record: Record) -> None:
         """Write a blob's record. Losing it costs a hash later, so it is neither synced nor worth an error."""
         with contextlib.suppress(OSError):
-            self._replace(_beside(path), record.dump(), _RECORD_MODE)
+            if record.size < _WRITTEN_STRAIGHT:
+                _write_new(_beside(path), record.dump())
+            else:
+                self._replace(_beside(path), record.dump(), _RECORD_MODE)
         for algorithm, digits in record.digests.items():
             self._write_alias(Digest("sha256", path.name), Digest(algorithm, digits))
 
@@ -351,6 +368,16 @@ def _sweep(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if path.lstat().st_mtime < oldest:
                 path.unlink()
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    """Write a file in one go; one that is read in the midst of it, or torn, is a record that says nothing."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, _RECORD_MODE)
+    try:
+        os.write(fd, data)
+        os.fchmod(fd, _RECORD_MODE)
+    finally:
+        os.close(fd)
 
 
 class _Fd:

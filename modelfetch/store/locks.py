@@ -64,10 +64,13 @@ class Held:
     fd: int
     inherited: bool = False
     waited: bool = False
+    pace: Pace = field(default_factory=Pace)
     _lost: bool = field(default=False)
+    _beaten: float = field(default_factory=time.monotonic)
 
     def beat(self) -> None:
         """Show that the owner lives; find out whether the lock was taken away."""
+        self._beaten = time.monotonic()
         try:
             os.utime(self.fd)
             self._lost = not os.path.samestat(os.fstat(self.fd), self.path.stat())
@@ -76,16 +79,15 @@ class Held:
         except OSError:
             pass  # a share that hiccups: the next beat will tell
 
-    def check(self, *, now: bool = False) -> None:
+    def check(self) -> None:
         """Do nothing, or end the work that the lock was for.
 
-        Args:
-            now: Whether to look at the disk, rather than at what the last heartbeat found.
+        The disk is looked at where the last heartbeat is so long ago that another process may have lost patience.
 
         Raises:
             LockLostError: Another process took it, because this one slept for too long, or its file is gone.
         """
-        if now:
+        if time.monotonic() - self._beaten > self.pace.stale / 2:
             self.beat()
         if self._lost:
             raise LockLostError(str(self.path))
@@ -134,17 +136,22 @@ class _Heart:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: dict[int, tuple[Held, float]] = {}
+        self._held: dict[int, _Beating] = {}
         self._wake = threading.Event()
+        self._until = 0.0
         self._thread: threading.Thread | None = None
 
     def add(self, held: Held, interval: float) -> Callable[[], None]:
+        due = time.monotonic() + interval
         with self._lock:
-            self._held[id(held)] = (held, interval)
+            self._held[id(held)] = _Beating(held, interval, due)
             if self._thread is None or not self._thread.is_alive():
+                self._until = due
                 self._thread = threading.Thread(target=self._run, name="modelfetch-heartbeat", daemon=True)
                 self._thread.start()
-        self._wake.set()
+            sleeps_too_long = due < self._until
+        if sleeps_too_long:
+            self._wake.set()
         return lambda: self._remove(held)
 
     def _remove(self, held: Held) -> None:
@@ -154,11 +161,23 @@ class _Heart:
     def _run(self) -> None:
         while True:
             with self._lock:
-                all_held = list(self._held.values())
-                for held, _ in all_held:
-                    held.beat()
-            self._wake.wait(min((interval for _, interval in all_held), default=HEARTBEAT))
+                now = time.monotonic()
+                for beating in self._held.values():
+                    if beating.due <= now:
+                        beating.held.beat()
+                        beating.due = now + beating.interval
+                self._until = min((beating.due for beating in self._held.values()), default=now + HEARTBEAT)
+            self._wake.wait(self._until - now)
             self._wake.clear()
+
+
+@dataclass(slots=True)
+class _Beating:
+    """A lock, the seconds between its heartbeats, and when the next one is due."""
+
+    held: Held
+    interval: float
+    due: float
 
 
 _heart = _Heart()
@@ -181,11 +200,11 @@ class _Waiter:
         waited = False
         while True:
             self._cancel.check()
-            make_directory(self._path.parent)
             try:
                 held = self._try()
-            except FileNotFoundError:
-                continue  # its owner removed it while we looked
+            except FileNotFoundError:  # its owner removed it while we looked, or the folder isn't there
+                make_directory(self._path.parent)
+                continue
             if held is not None:
                 held.waited = waited
                 return held
@@ -209,21 +228,22 @@ class _Waiter:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
         except FileExistsError:
             return self._take_over()
-        return self._own(fd)
+        return self._own(fd, fresh=True)
 
-    def _own(self, fd: int, *, inherited: bool = False) -> Held | None:
+    def _own(self, fd: int, *, inherited: bool = False, fresh: bool = False) -> Held | None:
         """Write our name into a file that nobody else owns; None when somebody was faster."""
         if not _flock(fd):
             os.close(fd)
             return None
         owner = Owner.me()
-        os.ftruncate(fd, 0)
+        if not fresh:
+            os.ftruncate(fd, 0)
         os.pwrite(fd, owner.dump(), 0)
         os.fchmod(fd, _MODE)
-        if not _is_current(fd, self._path):
+        if not fresh and not _is_current(fd, self._path):
             os.close(fd)
             return None
-        return Held(path=self._path, owner=owner, fd=fd, inherited=inherited)
+        return Held(path=self._path, owner=owner, fd=fd, inherited=inherited, pace=self.pace)
 
     def _take_over(self) -> Held | None:
         try:

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 
@@ -43,15 +43,7 @@ class Owner:
     @classmethod
     def me(cls) -> Owner:
         """This process, with a new nonce."""
-        pid = os.getpid()
-        return cls(
-            nonce=secrets.token_hex(8),
-            boot=boot_id(),
-            namespace=_namespace(),
-            pid=pid,
-            started=_started(pid),
-            host=os.uname().nodename,
-        )
+        return replace(_this_process(os.getpid()), nonce=secrets.token_hex(8))
 
     def same_kernel(self) -> bool:
         """Whether it runs, or ran, on this machine since it was started."""
@@ -66,6 +58,12 @@ class Owner:
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
+
+
+@functools.cache
+def _this_process(pid: int) -> Owner:
+    started, host = _started(pid), os.uname().nodename
+    return Owner(nonce="", boot=boot_id(), namespace=_namespace(), pid=pid, started=started, host=host)
 
 
 @functools.cache

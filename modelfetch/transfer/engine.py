@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from modelfetch.cancel import Cancel
-from modelfetch.errors import InterruptedSync, ModelfetchError
+from modelfetch.errors import ModelfetchError
 from modelfetch.events import Sink, discard
 from modelfetch.transfer.context import Context
 from modelfetch.transfer.fetch import fetch, key_of, present
 from modelfetch.transfer.rate import Limiter
 from modelfetch.transfer.types import Fetched, Options, Tuning
+from modelfetch.transfer.workers import Workers
 
 if TYPE_CHECKING:
     from modelfetch.artifacts import Artifact, Location
@@ -24,10 +23,8 @@ if TYPE_CHECKING:
 Mirror = Callable[[], Awaitable[Sequence["Location"]]]
 """Finds out where a mirror has the artifact; asked only when it is that mirror's turn."""
 
-_T = TypeVar("_T")
 _SMALL_PER_JOB = 8
 _MOST_SMALL = 32
-_GRACE = 0.8  # seconds that a cancelled thread has to note what it has
 
 
 class Engine:
@@ -65,6 +62,7 @@ class Engine:
         jobs = max(1, options.jobs)
         self._large = asyncio.Semaphore(jobs)
         self._small = asyncio.Semaphore(1 if jobs == 1 else min(_MOST_SMALL, jobs * _SMALL_PER_JOB))
+        self._workers = Workers()
         self._running: dict[str, asyncio.Task[Fetched]] = {}
 
     async def fetch(self, artifact: Artifact, mirrors: Sequence[Mirror] = (), *, label: str) -> Fetched:
@@ -99,6 +97,7 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._workers.close()
 
     async def _fetch(self, artifact: Artifact, mirrors: Sequence[Mirror], label: str) -> Fetched:
         if artifact.content is not None:
@@ -108,7 +107,7 @@ class Engine:
             cancel = self._cancel.child()
             locations = _locations(artifact, mirrors, asyncio.get_running_loop(), cancel)
             try:
-                return await in_thread(
+                return await self._workers.run(
                     lambda: fetch(self._context, artifact, locations, label=label, cancel=cancel), cancel
                 )
             finally:
@@ -152,42 +151,3 @@ def _ask_mirror(
 
 def _ignore(_: object) -> None:
     """A callback returns nothing."""
-
-
-async def in_thread(work: Callable[[], _T], cancel: Cancel) -> _T:
-    """Run blocking work in a thread of its own; when the task is cancelled, so is the work.
-
-    The thread is a daemon: one that hangs in a system call does not hold up the end of the process.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[_T] = loop.create_future()
-
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as error:
-            outcome, value = _fail, error
-        else:
-            outcome, value = _succeed, result  # type: ignore[assignment]
-        with suppress(RuntimeError):  # the loop is gone
-            loop.call_soon_threadsafe(outcome, future, value)
-
-    threading.Thread(target=run, name="modelfetch-transfer", daemon=True).start()
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        cancel.set()
-        await asyncio.wait([future], timeout=_GRACE)
-        if future.done() and not future.cancelled():
-            future.exception()  # seen: nobody else will ask for it
-        raise
-
-
-def _succeed(future: asyncio.Future[_T], value: _T) -> None:
-    if not future.done():
-        future.set_result(value)
-
-
-def _fail(future: asyncio.Future[_T], error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error if isinstance(error, Exception) else InterruptedSync(str(error)))

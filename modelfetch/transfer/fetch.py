@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from modelfetch.errors import (
     EXIT_PRECEDENCE,
     CredentialsError,
+    DestinationError,
+    DiskError,
     IntegrityError,
     ModelfetchError,
     NotFoundError,
@@ -80,6 +82,7 @@ def fetch(
     for _ in range(_MOST_TAKE_OVERS):
         with suppress(LockLostError):
             return _fetch_once(context, artifact, known, label, cancel)
+        context.store.look_again()
     raise RetryLaterError(f"{label}: other processes keep taking it over", code="lock-timeout", uri=artifact.uri)
 
 
@@ -104,7 +107,7 @@ def _fetch_once(
     if found is not None:
         return found
     key = key_of(artifact)
-    noted = context.store.recall(key)
+    noted = context.store.recall(key) if artifact.digest is None else None
     path = context.store.folder("locks") / f"{key}.lock"
     with lock(
         path,
@@ -300,10 +303,14 @@ class _Job:
             LockLostError: Another process took the work over meanwhile.
         """
         digests = self._prove(partial)
-        self._held.check(now=True)
-        blob = self._context.store.admit(self._path, partial.fd, digests, partial.chunks())
-        with suppress(OSError):
-            self._path.with_suffix(".json").unlink()
+        self._held.check()
+        try:
+            blob = self._context.store.admit(self._path, partial.fd, digests, partial.chunks())
+        except (DiskError, DestinationError):
+            self._held.beat()
+            self._held.check()  # perhaps the file was taken over, or the store removed
+            raise
+        partial.admitted()
         if self._artifact.digest is None:
             self._context.store.remember(self._key, blob.digest)
         return blob

@@ -49,15 +49,27 @@ class Partial:
         self.prefix = Prefix(algorithms, size)
         self._journal_path = path.with_suffix(".json")
         self._lock = threading.Lock()
+        self._journal_lock = threading.RLock()
         self._marks: dict[int, Mark] = {}
         self._journal_fd = -1
         self.reserved: int | None = None
-        if inherited:
-            _move_to_new_inode(path, self._read_journal())
-        self.fd = os.open(path, _OPEN, 0o644)
-        journal = self._read_journal()
+        self._gone = False
+        journal = self._open(inherited=inherited)
         self.identity: Identity | None = journal.identity
         self._claimed = journal.marks
+
+    def _open(self, *, inherited: bool) -> Journal:
+        """Open the file, and read the journal of one that was there."""
+        try:
+            self.fd = os.open(self.path, _OPEN | os.O_EXCL, 0o644)
+            self._fresh = True
+            return Journal()
+        except FileExistsError:
+            self._fresh = False
+        if inherited:
+            _move_to_new_inode(self.path, self._read_journal())
+        self.fd = os.open(self.path, _OPEN, 0o644)
+        return self._read_journal()
 
     def _read_journal(self) -> Journal:
         try:
@@ -78,7 +90,8 @@ class Partial:
                 self._marks[first] = mark
                 self.spans.add(start, end)
         self._claimed = {}
-        self._rewrite_journal()
+        if not self._fresh:
+            self._rewrite_journal()
         return self.spans.total
 
     def _is_proven(self, mark: Mark) -> bool:
@@ -103,13 +116,15 @@ class Partial:
             self.identity = self.reserved = None
             os.ftruncate(self.fd, 0)
         self.prefix.reset()
-        self._rewrite_journal()
+        if self._journal_fd >= 0:
+            self._rewrite_journal()
 
     def identify(self, identity: Identity) -> None:
         """Note whose bytes come from here on."""
         if identity != self.identity:
             self.identity = identity
-            self._append(identity_line(identity))
+            if self._journal_fd >= 0:
+                self._append(identity_line(identity))
 
     # --- growing -----------------------------------------------------------------------------------------------
 
@@ -143,7 +158,9 @@ class Partial:
             self._marks |= {mark.span[0]: mark for mark in marks}
             late = [found for index in touched if (found := self._completed(index)) is not None]
             self._marks |= {mark.span[0]: mark for mark in late}
-        if marks or late:
+            # A file that came in one go, and is about to be proven as a whole, needs no journal.
+            needless = self._journal_fd < 0 and self.size is not None and self.spans.covers(0, self.size)
+        if (marks or late) and not needless:
             self._append(b"".join(map(mark_line, (*marks, *late))))
 
     def _completed(self, index: int) -> Mark | None:
@@ -193,15 +210,26 @@ class Partial:
 
     # --- ending ------------------------------------------------------------------------------------------------
 
+    def admitted(self) -> None:
+        """The file has another name now: it is a blob."""
+        self._gone = True
+        if self._journal_fd >= 0 or not self._fresh:
+            self._journal_path.unlink(missing_ok=True)
+
     def close(self, *, keep: bool) -> None:
         """Close it; give back blocks beyond the last byte that is there, or remove it all."""
         with contextlib.suppress(OSError):
-            if not keep or self.spans.total == 0:
+            if self._gone:
+                pass
+            elif not keep or self.spans.total == 0:
                 if os.path.samestat(os.fstat(self.fd), self.path.stat()):
                     self.path.unlink()
                 self._journal_path.unlink(missing_ok=True)
-            elif not self.is_complete() and os.fstat(self.fd).st_size > self.spans.end:
-                os.ftruncate(self.fd, self.spans.end)
+            else:
+                if self._journal_fd < 0:
+                    self._rewrite_journal()
+                if not self.is_complete() and os.fstat(self.fd).st_size > self.spans.end:
+                    os.ftruncate(self.fd, self.spans.end)
         os.close(self.fd)
         if self._journal_fd >= 0:
             os.close(self._journal_fd)
@@ -209,26 +237,28 @@ class Partial:
     # --- the journal -------------------------------------------------------------------------------------------
 
     def _append(self, lines: bytes) -> None:
-        if self._journal_fd < 0:
-            self._rewrite_journal()
-        os.write(self._journal_fd, lines)
+        with self._journal_lock:
+            if self._journal_fd < 0:
+                self._rewrite_journal()
+            os.write(self._journal_fd, lines)
 
     def _rewrite_journal(self) -> None:
         """Replace the journal by what is believed now: a new file, that an earlier owner does not have open."""
-        lines = [identity_line(self.identity)] if self.identity else []
-        lines += [mark_line(mark) for _, mark in sorted(self._marks.items())]
-        temporary = self._journal_path.with_name(f".{self._journal_path.name}.{secrets.token_hex(4)}")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        try:
-            os.write(fd, b"".join(lines))
-            temporary.replace(self._journal_path)
-        except BaseException:
-            os.close(fd)
-            temporary.unlink(missing_ok=True)
-            raise
-        if self._journal_fd >= 0:
-            os.close(self._journal_fd)
-        self._journal_fd = fd
+        with self._journal_lock:
+            lines = [identity_line(self.identity)] if self.identity else []
+            lines += [mark_line(mark) for _, mark in sorted(dict(self._marks).items())]
+            temporary = self._journal_path.with_name(f".{self._journal_path.name}.{secrets.token_hex(4)}")
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            try:
+                os.write(fd, b"".join(lines))
+                temporary.replace(self._journal_path)
+            except BaseException:
+                os.close(fd)
+                temporary.unlink(missing_ok=True)
+                raise
+            if self._journal_fd >= 0:
+                os.close(self._journal_fd)
+            self._journal_fd = fd
 
 
 class Lane:

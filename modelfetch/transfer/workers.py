@@ -1,0 +1,86 @@
+"""Threads for blocking work, kept for the next one: making a thread for each of thousands of small files is dear."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from modelfetch.errors import InterruptedSync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from modelfetch.cancel import Cancel
+
+_T = TypeVar("_T")
+_GRACE = 0.8  # seconds that cancelled work has to note what it has
+
+
+class Workers:
+    """Daemon threads, as many as there is work at once: one that hangs in a system call holds up no exit."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle = 0
+        self._count = 0
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    async def run(self, work: Callable[[], _T], cancel: Cancel) -> _T:
+        """Do blocking work in a thread; when the task is cancelled, so is the work."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_T] = loop.create_future()
+
+        def do() -> None:
+            result: Any = None
+            error: BaseException | None = None
+            try:
+                result = work()
+            except BaseException as caught:
+                error = caught
+            with suppress(RuntimeError):  # the loop is gone
+                loop.call_soon_threadsafe(_settle, future, result, error)
+
+        self._submit(do)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            cancel.set()
+            await asyncio.wait([future], timeout=_GRACE)
+            if future.done() and not future.cancelled():
+                future.exception()  # seen: nobody else will ask for it
+            raise
+
+    def close(self) -> None:
+        """Let the threads end that have nothing to do."""
+        with self._lock:
+            count, self._count, self._idle = self._count, 0, 0
+        for _ in range(count):
+            self._queue.put(None)
+
+    def _submit(self, do: Callable[[], None]) -> None:
+        with self._lock:
+            if self._idle > 0:
+                self._idle -= 1
+            else:
+                self._count += 1
+                threading.Thread(target=self._serve, name="modelfetch-transfer", daemon=True).start()
+        self._queue.put(do)
+
+    def _serve(self) -> None:
+        while (do := self._queue.get()) is not None:
+            do()
+            del do  # what it refers to may be large
+            with self._lock:
+                self._idle += 1
+
+
+def _settle(future: asyncio.Future[_T], result: _T, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error if isinstance(error, Exception) else InterruptedSync(str(error)))
