@@ -11,7 +11,7 @@ from modelfetch.errors import ManifestError, SettingError
 from modelfetch.events import Notice
 from modelfetch.manifest.load import load_manifest
 from modelfetch.manifest.model import Position
-from modelfetch.manifest.uri import HfUri, OllamaUri, Uri, parse_uri
+from modelfetch.manifest.uri import HfUri, OllamaUri, Uri, parse_uri, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -114,7 +114,7 @@ def _same(own: Uri, other: Uri) -> bool:
 
 def _model(uri: Uri, value: str, override: Override, allow_http: Callable[[str, int], bool]) -> Model:
     """An entry for the value, held to the same rules as one in a manifest."""
-    entry: dict[str, object] = {"name": value.rpartition("/")[2][:100], "source": str(uri), "for": [override.consumer]}
+    entry: dict[str, object] = {"name": _name(value), "source": str(uri), "for": [override.consumer]}
     if override.kind is not None:
         entry["kind"] = override.kind
     text = json.dumps({"version": 1, "models": [entry]}) + "\n"
@@ -123,6 +123,11 @@ def _model(uri: Uri, value: str, override: Override, allow_http: Callable[[str, 
     except ManifestError as error:
         raise _bad(override, value, "; ".join(problem.message for problem in error.problems)) from None
     return replace(model, position=Position(file=override.variable, line=1, column=1))
+
+
+def _name(value: str) -> str:
+    """What people read: the last part of the path, without a query, where some keep their tokens."""
+    return re.split(r"[?#]", value, maxsplit=1)[0].rpartition("/")[2][:100] or "model"
 
 
 def _warn_of_left_behind(
@@ -148,4 +153,4 @@ def _has(manifest: Manifest, override: Override, source: Uri) -> bool:
 
 
 def _bad(override: Override, value: str, why: str) -> SettingError:
-    return SettingError(f"{override.variable}={value[:200]}: {why}", hint="an empty value means the tier's own model")
+    return SettingError(f"{override.variable}={shown(value)}: {why}", hint="an empty value means the tier's own model")

@@ -16,7 +16,7 @@ from modelfetch.digests import Digest
 from modelfetch.errors import DestinationError, SettingError, UsageError
 from modelfetch.events import Sink, discard
 from modelfetch.manifest.paths import safe_name
-from modelfetch.manifest.uri import HfUri, HttpUri, Uri, parse_uri
+from modelfetch.manifest.uri import HfUri, HttpUri, Uri, parse_uri, shown
 from modelfetch.session import Options, Session
 from modelfetch.settings import Settings
 
@@ -93,7 +93,8 @@ def as_uri(text: str, settings: Settings) -> Uri:
         _, host, port = origin(uri.url)
         if not settings.allows_http(host, port):
             raise SettingError(
-                f"{text}: plain http is refused for {host}", hint=f"use https, or set MODELFETCH_ALLOW_HTTP={host}"
+                f"{shown(text)}: plain http is refused for {host}",
+                hint=f"use https, or set MODELFETCH_ALLOW_HTTP={host}",
             )
     return uri
 

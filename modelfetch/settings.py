@@ -10,6 +10,7 @@ import os
 import re
 import threading
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ HF_ENDPOINT = "https://huggingface.co"
 OLLAMA_REGISTRY = "https://registry.ollama.ai"
 CIVITAI_ENDPOINT = "https://civitai.com"
 
+_PROXIES = ("http", "https", "socks5", "socks5h")
 _TRUE = frozenset({"1", "on", "yes", "true"})
 _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?\Z")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
@@ -95,6 +97,7 @@ class Settings:
         """
         env = {name: value for name, value in (os.environ if environ is None else environ).items() if value.strip()}
         clear = _clear_hosts(env)
+        _check_proxies(env)
         return cls(
             hf_endpoint=_endpoint(env, "HF_ENDPOINT", HF_ENDPOINT, clear),
             hf_token=Secret(lambda: _hf_token(env)),
@@ -206,6 +209,28 @@ def _mirrors(env: Mapping[str, str], clear: frozenset[str]) -> tuple[tuple[str, 
             _check_clear(host, port, name, clear)
         pairs.append((old.rstrip("/"), new.rstrip("/")))
     return tuple(pairs)
+
+
+def _check_proxies(env: Mapping[str, str]) -> None:
+    """Refuse a proxy that no client could use, without showing it: a password may be part of it."""
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+        for spelled in (name, name.lower()):
+            text = env.get(spelled, "").strip()
+            try:
+                parts = urlsplit(text if "://" in text else f"http://{text}")
+                good = parts.scheme in _PROXIES and bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                good = False
+            if text and not good:
+                raise SettingError(
+                    f"{spelled}: expected a proxy as http://[USER:PASSWORD@]HOST[:PORT]",
+                    hint="in user and password write / : @ # ? as %2F %3A %40 %23 %3F",
+                )
+            if text and parts.scheme.startswith("socks") and find_spec("socksio") is None:
+                raise SettingError(
+                    f"{spelled}: a SOCKS proxy needs the package socksio",
+                    hint="pip install socksio, or use an http proxy",
+                )
 
 
 def _path(env: Mapping[str, str], name: str) -> Path | None:

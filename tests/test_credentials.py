@@ -99,6 +99,28 @@ def test_netrc_is_for_its_machines_and_its_default_for_nobody(tmp_path: Path) ->
     assert keeper.headers("http://files.example/x") == {}
 
 
+@pytest.mark.parametrize(
+    ("environ", "url", "seen"),
+    [
+        ({"HF_ENDPOINT": "https://cache.corp/hf"}, "https://cache.corp/hf/api/models/x", _basic("me", "word")),
+        ({"HF_ENDPOINT": "https://cache.corp", "HF_TOKEN": "t"}, "https://cache.corp/x", "Bearer t"),
+        ({"MODELFETCH_CIVITAI_ENDPOINT": "https://cache.corp"}, "https://cache.corp/x", _basic("me", "word")),
+        ({"MODELFETCH_CIVITAI_ENDPOINT": "https://cache.corp"}, "http://cache.corp/x", None),
+        # These take no passwords: what somebody keeps for git would make them refuse what is public.
+        ({}, "https://huggingface.co/x", None),
+        ({}, "https://hf.co/v2/a/b/manifests/x", None),
+        ({}, "https://civitai.com/x", None),
+    ],
+)
+def test_a_hub_of_ones_own_without_a_token_is_a_host_of_netrc(
+    tmp_path: Path, environ: Mapping[str, str], url: str, seen: str | None
+) -> None:
+    hosts = ("cache.corp", "huggingface.co", "hf.co", "civitai.com")
+    (tmp_path / ".netrc").write_text("".join(f"machine {host} login me password word\n" for host in hosts))
+    found = _credentials(tmp_path, **environ).headers(url)
+    assert found == ({"Authorization": seen} if seen else {})
+
+
 def test_netrc_goes_in_the_clear_only_where_that_is_allowed(tmp_path: Path) -> None:
     (tmp_path / "n").write_text("machine files.lan login me password word\n")
     keeper = _credentials(tmp_path, NETRC=str(tmp_path / "n"), MODELFETCH_ALLOW_HTTP="files.lan:8080")

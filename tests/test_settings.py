@@ -258,9 +258,54 @@ def test_paths_of_the_user() -> None:
     assert _from().cache_path().name == "modelfetch"
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://127.0.0.1:3128",
+        "proxy.lan:3128",
+        "proxy.lan",
+        "https://me:word@proxy.lan:3128/",
+        "HTTP://me:p%2Fq%40r@proxy.lan:1",
+        "http://[::1]:3128",
+        "",
+        "  ",
+    ],
+)
+def test_a_proxy_is_an_address_with_or_without_scheme_and_login(value: str) -> None:
+    _from(HTTPS_PROXY=value, all_proxy=value)
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"http://me:{PLANTED}/x@proxy.lan:3128",  # the password ends at the slash: the rest of it reads as a port
+        f"http://me:{PLANTED}@proxy.lan:port",
+        f"ftp://me:{PLANTED}@proxy.lan",
+        f"http://me:{PLANTED}@proxy.lan:0",
+        f"http://me:{PLANTED}@",
+        f"http://[::1/{PLANTED}",
+    ],
+)
+def test_a_proxy_that_can_be_none_is_78_names_the_variable_and_shows_nothing(name: str, value: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        _from(**{name: value})
+    assert str(caught.value).startswith(name + ":")
+    assert PLANTED not in str(caught.value) + str(caught.value.hint)
+
+
+def test_a_socks_proxy_without_the_package_for_it_is_78(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelfetch.settings.find_spec", lambda _name: None)
+    with pytest.raises(SettingError, match="ALL_PROXY: a SOCKS proxy needs"):
+        _from(ALL_PROXY="socks5://127.0.0.1:1080")
+    monkeypatch.setattr("modelfetch.settings.find_spec", lambda _name: object())
+    _from(ALL_PROXY="socks5h://127.0.0.1:1080")
+
+
 @given(
     st.dictionaries(
-        st.sampled_from(["HF_ENDPOINT", "MODELFETCH_MIRRORS", "MODELFETCH_ALLOW_HTTP"]), st.text(max_size=60)
+        st.sampled_from(["HF_ENDPOINT", "MODELFETCH_MIRRORS", "MODELFETCH_ALLOW_HTTP", "HTTPS_PROXY"]),
+        st.text(max_size=60),
     )
 )
 def test_no_value_of_a_variable_brings_a_traceback(environ: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ from modelfetch.report import ArtifactReport, ModelReport, Report, failed
 if TYPE_CHECKING:
     from modelfetch.cancel import Cancel
     from modelfetch.events import Sink
+    from modelfetch.manifest.uri import Uri
     from modelfetch.retrieval import Retrieved
 
 
@@ -72,6 +73,7 @@ async def _fetch(uri: str, values: dict[str, Any], sink: Sink, cancel: Cancel, g
     from modelfetch.settings import Settings
 
     started = time.monotonic()
+    parsed: Uri | None = None
     target = Path(values["output"]) if values["output"] else None
     try:
         settings = Settings.from_env(os.environ)
@@ -85,7 +87,9 @@ async def _fetch(uri: str, values: dict[str, Any], sink: Sink, cancel: Cancel, g
         finally:
             await session.close()
     except ModelfetchError as error:
-        return failed([error.about(uri=uri)], tier=None, root="", seconds=time.monotonic() - started)
+        # A text that is no URI is not repeated: somebody may have written a password into it.
+        about = error.about(uri=str(parsed)) if parsed is not None else error
+        return failed([about], tier=None, root="", seconds=time.monotonic() - started)
     except asyncio.CancelledError:
         if not cancel.is_set():
             raise

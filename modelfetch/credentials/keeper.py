@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from modelfetch.http import Http, Reply
 
 _HF_FAMILY = frozenset({("https", "huggingface.co", 443), ("https", "hf.co", 443)})
+_PUBLIC = _HF_FAMILY | {("https", "civitai.com", 443)}
+"""Hubs whose APIs take tokens only: a login that somebody keeps for their git would make them refuse what is public."""
+
 _LONGEST_LIFE = 3600.0
 _SHORTEST_LIFE = 60.0
 """A token without ``expires_in`` lives so many seconds (source: distribution, docs/content/spec/auth/token.md)."""
@@ -75,10 +78,11 @@ class Credentials:
         repository = repository_of(url)
         if repository is not None and (token := self._token(where, repository)) is not None:
             return {"Authorization": token.header}
-        if self._is_hub(where):
-            return _bearer(self._settings.hf_token.value())
-        if where == self._civitai:
-            return _bearer(self._settings.civitai_token.value())
+        if self._is_hub(where) or where == self._civitai:
+            secret = self._settings.hf_token if self._is_hub(where) else self._settings.civitai_token
+            word = secret.value()
+            if word or where in _PUBLIC:
+                return _bearer(word)
         if (login := self._netrc_for(where)) is not None:
             return {"Authorization": login.basic}
         return {}

@@ -1,0 +1,65 @@
+"""A password that somebody wrote where none belongs is not repeated."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.cli.app import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PLANTED = "planted-Secret-0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MODELFETCH_CACHE", str(tmp_path / "cache"))
+    entry = {"name": "m", "kind": "checkpoint", "source": "https://a.example/x.safetensors", "for": ["comfyui"]}
+    (tmp_path / "m.yaml").write_text(json.dumps({"version": 1, "tier": "t", "models": [entry]}))
+
+
+@pytest.mark.parametrize(
+    ("uri", "code"),
+    [
+        (f"https://me:{PLANTED}@a.example/x.safetensors", 2),
+        (f"hf://me:{PLANTED}@a/b/x", 2),
+        (f"oci://me:{PLANTED}@a.example/x:y", 2),
+        (f"civitai://1?token={PLANTED}", 2),
+        (f"http://a.example/x.safetensors?token={PLANTED}", 78),
+    ],
+)
+@pytest.mark.parametrize("options", [(), ("--json",), ("-v", "--progress", "json")])
+def test_fetch_does_not_repeat_it(
+    uri: str, code: int, options: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["fetch", uri, *options]) == code
+    out, err = capfd.readouterr()
+    shown = out.replace(json.dumps(uri), "") if code == 78 else out  # what was asked for is the report's to name
+    assert PLANTED not in shown + err
+
+
+@pytest.mark.parametrize("variable", ["COMFYUI_AUTO_DOWNLOAD_MODEL", "OLLAMA_AUTO_PULL_MODEL"])
+@pytest.mark.parametrize("value", [f"https://me:{PLANTED}@a.example/x", f"civitai://1?token={PLANTED}"])
+def test_a_setting_that_holds_one_is_78_and_does_not_repeat_it(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert run(["plan", "--manifest", "m.yaml", "--json"]) == 78
+    out, err = capfd.readouterr()
+    assert variable in err
+    assert PLANTED not in out + err
+
+
+def test_a_model_that_a_setting_adds_is_not_named_by_the_query_of_its_address(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMFYUI_AUTO_DOWNLOAD_MODEL", f"http://127.0.0.1:9/a/y.safetensors?token={PLANTED}")
+    assert run(["sync", "--manifest", "m.yaml", "--retries", "1", "--json", "-v"]) == 69
+    out, err = capfd.readouterr()
+    assert [model["name"] for model in json.loads(out)["models"]] == ["y.safetensors"]
+    assert PLANTED not in err
