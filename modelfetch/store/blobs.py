@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ _ABANDONED = 3600.0
 """Seconds after which a temporary file belongs to nobody."""
 _WRITTEN_STRAIGHT = 16 * 2**20
 """Blobs below this size are hashed again in no time, so that their records need no care."""
+_SYNCED_TOGETHER = 2**20
+_MOST_UNSYNCED = 128
 _LINK_FROM = 64 * 1024
 """Files below this size are copied, never linked, for a service may rewrite them in place."""
 
@@ -52,6 +55,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._swept = False
+        self._lock = threading.Lock()
+        self._unsynced: set[Path] = set()
         self._made: dict[tuple[str, ...], Path] = {}
 
     # --- looking -----------------------------------------------------------------------------------------------
@@ -237,9 +242,9 @@ class Store:
             if (named.st_dev, named.st_ino) != (mine.st_dev, mine.st_ino):
                 raise FileNotFoundError(2, "replaced by another process", str(part))
             part.replace(path)
-            sync_directory(path.parent)
         except OSError as error:
             raise translate(error, part, doing="storing") from error
+        self._sync_later(path.parent, small=mine.st_size < _SYNCED_TOGETHER)
         others = {name: digest.hex for name, digest in digests.items() if name != "sha256"}
         self._write_record(path, Record(size=mine.st_size, mtime_ns=mine.st_mtime_ns, chunks=chunks, digests=others))
         return Blob(digest=sha256, size=mine.st_size, path=path)
@@ -258,6 +263,23 @@ class Store:
             return path.stat().st_mtime_ns, Digest("sha256", path.read_bytes()[:65].decode("ascii").strip())
         except (OSError, ValueError):
             return None
+
+    def settle(self) -> None:
+        """Make the names of small blobs durable: they are many, and losing one costs no more than fetching it again."""
+        with self._lock:
+            folders, self._unsynced = self._unsynced, set()
+        for folder in folders:
+            sync_directory(folder)
+
+    def _sync_later(self, folder: Path, *, small: bool) -> None:
+        if not small:
+            sync_directory(folder)
+            return
+        with self._lock:
+            self._unsynced.add(folder)
+            many = len(self._unsynced) >= _MOST_UNSYNCED
+        if many:
+            self.settle()
 
     def alias(self, blob: Blob, digest: Digest) -> None:
         """Let a blob be found by another digest of the same bytes, which the caller has proven."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Mirror = Callable[[], Awaitable[Sequence["Location"]]]
 """Finds out where a mirror has the artifact; asked only when it is that mirror's turn."""
 
-_SMALL_PER_JOB = 8
+_SMALL_PER_JOB = 4
 _MOST_SMALL = 32
 
 
@@ -98,6 +98,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._workers.close()
+        await asyncio.to_thread(self._context.store.settle)
 
     async def _fetch(self, artifact: Artifact, mirrors: Sequence[Mirror], label: str) -> Fetched:
         if artifact.content is not None:

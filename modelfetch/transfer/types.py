@@ -20,7 +20,7 @@ class Options:
     """What the user may choose.
 
     Attributes:
-        jobs: Large files at once; small ones (below `Tuning.small` bytes) go eight times as many at once.
+        jobs: Large files at once; of small ones (up to `Tuning.small` bytes) four times as many.
         connections: Connections per file at most.
         limit_rate: Bytes per second for the whole process, None for no limit.
         retries: Attempts in a row without progress before a source is given up.
