@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from modelfetch.cli.render.progress import Bar, Json, Log, Quiet, sentence
+from modelfetch.cli.render.progress import Bar, Json, Log, Quiet
+from modelfetch.cli.render.sentence import sentence
 from modelfetch.events import (
     Event,
     Notice,
@@ -159,12 +160,22 @@ def test_a_source_that_failed_is_named_once_the_next_one_is_tried() -> None:
     assert out.getvalue().startswith("base: x.safetensors: hf://a/b failed (no answer); trying the next mirror\n")
 
 
-def test_the_last_source_that_failed_is_left_to_the_error_that_follows() -> None:
+def test_each_mirror_that_failed_is_named_too() -> None:
     out = io.StringIO()
     log = Log(out)
     for event in (FAILED, FAILED, TransferEnded(key="k", label="base: x.safetensors")):
         log(event)
-    assert out.getvalue().count("trying the next mirror") == 1
+    first, last = out.getvalue().splitlines()
+    assert first == "base: x.safetensors: hf://a/b failed (no answer); trying the next mirror"
+    assert last == "base: x.safetensors: hf://a/b failed (no answer)"
+
+
+def test_a_failure_of_the_only_source_is_left_to_the_error_that_follows() -> None:
+    out = io.StringIO()
+    log = Log(out)
+    for event in (FAILED, TransferEnded(key="k", label="base: x.safetensors")):
+        log(event)
+    assert out.getvalue() == ""
 
 
 def test_small_files_have_no_bar() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from modelfetch import events as ev
+from modelfetch.cli.render.sentence import NEXT, WORTH_A_LINE, sentence, without_query
 from modelfetch.cli.render.text import plain
 from modelfetch.units import format_seconds, format_size
 
@@ -23,19 +23,12 @@ if TYPE_CHECKING:
 LINE_EVERY = 5.0
 """Seconds between two lines of one running artifact."""
 
-WORTH_A_LINE = 16 * 2**20
-"""Bytes: the beginning and end of smaller files are said only to those who want to hear more."""
-
 _WINDOW = 15.0
 _MOMENT = 0.5
 _COLUMNS = 80
-_QUERY = re.compile(r"\A(https?://[^?#]*)[?#].*", re.DOTALL)
 
 _NOBODY_LISTENS = contextlib.suppress(OSError, ValueError)
 """A closed pipe or stream is no reason to stop the work."""
-
-_LONG_ADDRESS = re.compile(r"(https?://[^/\s]+/)\S{24,}")
-"""An address of a CDN: its host tells a person enough, its path fills three lines."""
 
 
 @dataclass(slots=True)
@@ -89,6 +82,7 @@ class Progress:
         self._lock = threading.RLock()
         self._running: dict[str, Running] = {}
         self._given_up: dict[str, ev.SourceFailed] = {}
+        self._mirrored: set[str] = set()
         self._told: set[str] = set()
 
     def __call__(self, event: ev.Event) -> None:
@@ -128,14 +122,17 @@ class Progress:
     def _is_the_last_word(self, event: ev.Event) -> bool:
         """Whether an event is a source's failure: only what comes after it tells whether a mirror is tried.
 
-        Where none is, the transfer ends, and the error that follows says the same, with a hint.
+        Where none is, the transfer ends. Of a single source the error that follows says the same, with a hint.
         """
         key = getattr(event, "key", None)
         if key is None:
             return False
         before = self._given_up.pop(key, None)
         if before is not None and not isinstance(event, ev.TransferEnded):
+            self._mirrored.add(key)
             self.write(sentence(before, verbose=self._verbose) or "")
+        elif before is not None and key in self._mirrored:
+            self.write((sentence(before, verbose=self._verbose) or "").removesuffix(NEXT))
         if isinstance(event, ev.SourceFailed):
             self._given_up[key] = event
             return True
@@ -278,7 +275,7 @@ class Json(Progress):
         """Show an event."""
         fields = event.as_dict()
         if isinstance(fields.get("source"), str):
-            fields["source"] = _without_query(fields["source"])
+            fields["source"] = without_query(fields["source"])
         self.write(json.dumps(fields))
         if isinstance(event, (ev.TransferFinished, ev.TransferEnded)):
             self._running.pop(event.key, None)
@@ -291,51 +288,6 @@ class Quiet(Progress):
         """Show a warning."""
         if isinstance(event, ev.Notice) and event.level == "warning":
             super().show(event)
-
-
-def sentence(event: ev.Event, *, verbose: bool) -> str | None:
-    """An event as a line for a person; None where it says nothing on its own."""
-    match event:
-        case ev.Planned(artifacts=count) if count:
-            files = "1 file" if count == 1 else f"{count} files"
-            return f"{files} to fetch, {format_size(event.bytes)}; {event.present} already here"
-        case ev.TransferStarted(offset=offset) if offset:
-            return f"{event.label}: resuming at {format_size(offset)} of {format_size(event.size or 0)}"
-        case ev.TransferStarted() if verbose or event.size is None or event.size >= WORTH_A_LINE:
-            size = f", {format_size(event.size)}" if event.size is not None else ""
-            return f"{event.label}: fetching{size}" + (f" from {_without_query(event.source)}" if verbose else "")
-        case ev.TransferRetrying():
-            reason = event.reason if verbose else _LONG_ADDRESS.sub(r"\1…", event.reason)
-            return f"{event.label}: {reason}; {_again(event)}"
-        case ev.SourceFailed():
-            return f"{event.label}: {_without_query(event.source)} failed ({event.reason}); trying the next mirror"
-        case ev.TransferFinished() if verbose or event.size >= WORTH_A_LINE:
-            return _verified(event)
-        case ev.Waiting():
-            return f"{event.label}: waiting for {event.owner} ({format_seconds(event.seconds)} so far)"
-        case ev.Placed():
-            return f"{event.model}: in place for {event.consumer} ({event.paths} path{'' if event.paths == 1 else 's'})"
-        case ev.Notice(level=level, message=message):
-            return f"{level}: {message}" + (f" (hint: {event.hint})" if event.hint else "")
-        case _:
-            return None
-
-
-def _without_query(source: str) -> str:
-    """A source as it is shown: where some people keep a token, in an address's query, nothing is."""
-    return _QUERY.sub(r"\1", source)
-
-
-def _again(event: ev.TransferRetrying) -> str:
-    if event.attempt == 0:
-        return "going on where it stopped"
-    return f"again in {event.delay:.0f}s (try {event.attempt} of {event.attempts})"
-
-
-def _verified(event: ev.TransferFinished) -> str:
-    rate = event.fetched / event.seconds if event.seconds > 0 else 0.0
-    taken = f"{format_size(event.size)} in {event.seconds:.1f}s ({format_size(rate)}/s)"
-    return f"{event.label}: verified, {taken}, {event.digest[:19]}…"
 
 
 def make_progress(kind: str, *, verbose: bool, quiet: bool) -> Progress:
