@@ -56,6 +56,7 @@ def test_an_error_names_its_model_first_unless_it_begins_so_already() -> None:
     said = CredentialsError("acme/gated is gated, and no token is set", model="gated", hint="h")
     assert error_lines(said) == ["error: gated: acme/gated is gated, and no token is set", "hint: h"]
     assert error_lines(NotFoundError("a does not exist", model="a", hint="h"))[0] == "error: a does not exist"
+    assert error_lines(NotFoundError("a.pt is gone", model="a", hint="h"))[0] == "error: a: a.pt is gone"
 
 
 def test_a_hint_that_several_errors_share_stands_once_after_the_last(capsys: pytest.CaptureFixture[str]) -> None:

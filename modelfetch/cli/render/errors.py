@@ -12,7 +12,8 @@ def error_lines(error: ModelfetchError) -> list[str]:
     if isinstance(error, ManifestError):
         lines = [f"error: {plain(str(problem))}" for problem in error.problems]
     else:
-        name = f"{error.model}: " if error.model and not error.message.startswith(error.model) else ""
+        named = error.model and error.message.startswith((f"{error.model} ", f"{error.model}:"))
+        name = f"{error.model}: " if error.model and not named else ""
         lines = [f"error: {plain(name + error.message)}"]
     if error.hint:
         lines.append(f"hint: {plain(error.hint)}")
