@@ -87,6 +87,17 @@ class Credentials:
             return {"Authorization": login.basic}
         return {}
 
+    def knows(self, url: str) -> bool:
+        """Whether something is set that was shown to this URL's host, so that its refusal means just that.
+
+        Raises:
+            SettingError: As `headers`.
+        """
+        try:
+            return bool(self.headers(url)) or (repository_of(url) is not None and self._login(url) is not None)
+        except ValueError:
+            return False
+
     def challenged(self, url: str, status: int, headers: Mapping[str, str], http: Http) -> bool:
         """Answer a registry's challenge: True when there is a new token or password, and asking again makes sense.
 

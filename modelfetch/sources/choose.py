@@ -23,8 +23,9 @@ _CIVITAI_LINK = re.compile(r"/api/download/models/(\d{1,12})(?:\?fileId=(\d{1,12
 
 def make_source(scheme: str, http: Http, settings: Settings) -> Source[Any]:
     """The source of a scheme."""
+    from modelfetch.credentials import Credentials
+
     if scheme == "hf":
-        from modelfetch.credentials import Credentials
         from modelfetch.sources.huggingface import HfSource
 
         return HfSource(http, settings, Credentials(settings))
@@ -46,7 +47,7 @@ def make_source(scheme: str, http: Http, settings: Settings) -> Source[Any]:
         return FileSource()
     from modelfetch.sources.https import HttpsSource
 
-    return HttpsSource(http)
+    return HttpsSource(http, Credentials(settings))
 
 
 def at_home(uri: Uri, settings: Settings) -> Uri:

@@ -18,6 +18,7 @@ from modelfetch.units import MAX_SIZE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from modelfetch.credentials import Credentials
     from modelfetch.http import Http, Response
     from modelfetch.sources.base import ReadBlob
 
@@ -32,13 +33,16 @@ _LOGIN = re.compile(r"/(?:login|signin|sign-in|sign_in|auth/login|users/sign_in)
 class HttpsSource(Source[HttpUri]):
     """Asks for the first byte, which tells size, name and whether one is let in."""
 
-    def __init__(self, http: Http) -> None:
+    def __init__(self, http: Http, credentials: Credentials) -> None:
         self._http = http
+        self._credentials = credentials
 
     def ask(self, uri: HttpUri, wanted: Wanted) -> Resolution:
         """The file's size and name; a web server gives no digest that could be believed."""
         with self._http.open("GET", uri.url, headers=FIRST_BYTE) as response:
             refuse_login(response, uri.text)
+            if response.status == 401 and self._credentials.knows(response.url):
+                raise _refused(response)
             check_file(response, uri.url, what="the file", uri=uri.text)
             size = total_size(response)
             name = _name(uri, response.headers)
@@ -52,6 +56,14 @@ class HttpsSource(Source[HttpUri]):
         if wanted.digest is None or wanted.size is None or name is None:
             return None
         return self.agree(wanted, Resolution(artifacts=(_artifact(uri, name, wanted.size),), pinned=True))
+
+
+def _refused(response: Response) -> CredentialsError:
+    return CredentialsError(
+        f"{redact(response.url)} refuses the user and password that are set for its host",
+        code="unauthorized",
+        hint="correct ~/.netrc, or the file that NETRC names",
+    )
 
 
 def _artifact(uri: HttpUri, name: str, size: int | None) -> Artifact:

@@ -11,8 +11,9 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from modelfetch.credentials import Credentials
 from modelfetch.digests import Digest
-from modelfetch.errors import IntegrityError, ModelfetchError, NotFoundError, UnreachableError
+from modelfetch.errors import CredentialsError, IntegrityError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http import check_status
 from modelfetch.manifest.uri import OLLAMA_HOST
 from modelfetch.settings import HF_ENDPOINT, Settings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 EVERY_TYPE = ", ".join((*MANIFESTS, *INDEXES))
 _DOCKER_HUB = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
+_HF_HOSTS = ("hf.co", "huggingface.co")
 _LARGEST_MANIFEST = 8 * 2**20
 
 
@@ -41,6 +43,7 @@ class Registry:
     def __init__(self, http: Http, settings: Settings) -> None:
         self._http = http
         self._settings = settings
+        self._credentials = Credentials(settings)
         self._settled: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -65,7 +68,8 @@ class Registry:
             ModelfetchError: As the registry's answer means; see `check_status`.
         """
         base, reply = self._ask(host, f"/v2/{repo}/manifests/{reference}", accept)
-        _check(reply, host, repo, reference, uri)
+        refused = reply.status == 401 and self._credentials.knows(reply.url)
+        _check(reply, host, repo, reference, uri, refused=refused)
         if reference.startswith("sha256:") and Digest.sha256(reply.body) != Digest.parse(reference):
             raise IntegrityError(f"{host} served other bytes for {repo}@{reference}", uri=uri)
         return Served(content=reply.body, media_type=reply.headers.get("content-type", ""), base=base)
@@ -114,11 +118,23 @@ def blob_url(base: str, repo: str, digest: Digest) -> str:
     return f"{base}/v2/{repo}/blobs/{digest}"
 
 
-def _check(reply: Reply, host: str, repo: str, reference: str, uri: str) -> None:
-    """Raise what a registry's status means."""
+def _check(reply: Reply, host: str, repo: str, reference: str, uri: str, *, refused: bool = False) -> None:
+    """Raise what a registry's status means; ``refused``: it has seen a login and wants another."""
+    if refused:
+        hint = (
+            "HF_TOKEN may have expired"
+            if host.lower() in _HF_HOSTS
+            else f"`docker login {host}` again, or correct ~/.netrc"
+        )
+        raise CredentialsError(
+            f"{host} refuses the login that is set for it, or keeps {repo} from it",
+            code="unauthorized",
+            uri=uri,
+            hint=hint,
+        )
     if reply.status in (400, 404):
         hint = "check name and tag"
-        if host.lower() in ("hf.co", "huggingface.co"):
+        if host.lower() in _HF_HOSTS:
             hint = f"the tag is a quantisation that the repo's files have: {HF_ENDPOINT}/{repo}/tree/main"
         raise NotFoundError(f"{host} knows no {repo}:{reference}", code="unknown-tag", uri=uri, hint=hint)
     try:
@@ -126,7 +142,7 @@ def _check(reply: Reply, host: str, repo: str, reference: str, uri: str) -> None
     except ModelfetchError as error:
         if error.code == "missing-or-private":
             error.hint = f"it does not exist, or needs a login: `docker login {host}`, or {host} in ~/.netrc"
-            if host.lower() in ("hf.co", "huggingface.co"):
+            if host.lower() in _HF_HOSTS:
                 error.hint = f"accept the terms at {HF_ENDPOINT}/{repo} if it is gated, and set HF_TOKEN"
         raise
 

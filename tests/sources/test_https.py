@@ -153,3 +153,15 @@ def test_a_403_of_a_server_is_77(desk: Desk, hub: Hub) -> None:
     hub.world.file("x.bin", b"1")
     hub.faults.add("*", Status(code=403))
     assert desk.refusal(hub.files + "x.bin").code == "forbidden"
+
+
+def test_a_login_that_is_refused_is_not_taken_for_one_that_is_missing(
+    make_desk: Callable[..., Desk], hub: Hub, home: Path
+) -> None:
+    hub.world.file("closed.bin", b"x", basic=("me", "right"))
+    assert make_desk().refusal(hub.files + "closed.bin").code == "missing-or-private"
+    (home / "netrc").write_text(f"machine 127.0.0.1 login me password {PLANTED}\n")
+    error = make_desk(NETRC=str(home / "netrc")).refusal(hub.files + "closed.bin")
+    assert (error.exit_code, error.code) == (77, "unauthorized")
+    assert "netrc" in str(error.hint)
+    assert PLANTED not in str(error)

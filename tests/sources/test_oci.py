@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import platform
@@ -18,6 +19,7 @@ from modelfetch.sources.registry import Registry
 from tests.sources.contract import PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from modelfetch.demo.hub import Hub
@@ -255,3 +257,18 @@ def test_a_blob_address_is_never_the_redirects(desk: Desk, hub: Hub) -> None:
     path = "/v2/fleet/tiny/manifests/v1"
     hub.faults.add(path, RedirectTo(url=hub.ollama.replace("127.0.0.1", "localhost") + path))
     assert "127.0.0.1" in desk.resolve(base(hub) + ":v1").artifacts[0].locations[0].url
+
+
+def test_a_plain_password_that_is_refused_is_not_taken_for_one_that_is_missing(
+    make_desk: Callable[..., Desk], hub: Hub, home: Path
+) -> None:
+    publish(hub, ONE)
+    hub.faults.add("/v2/*", Status(code=401, headers={"WWW-Authenticate": 'Basic realm="x"'}), times=None)
+    assert make_desk().refusal(base(hub) + ":v1").code == "missing-or-private"
+    (home / ".docker").mkdir()
+    auth = base64.b64encode(f"me:{PLANTED}".encode()).decode()
+    host = hub.ollama.removeprefix("http://")
+    (home / ".docker" / "config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
+    error = make_desk().refusal(base(hub) + ":v1")
+    assert (error.exit_code, error.code) == (77, "unauthorized")
+    assert f"docker login {host}" in str(error.hint)
