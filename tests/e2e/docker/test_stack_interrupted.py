@@ -20,16 +20,16 @@ SIZE = 40_580_552
 
 @pytest.fixture
 def slow(new_stack: Stack, hub: HubProcess) -> Iterator[Stack]:
-    """A stack whose checkpoint takes about a minute, so that there is a middle."""
-    hub.fault(CHECKPOINT, "Throttle", rate=80_000)
+    """A stack whose checkpoint takes half a minute or less, so that there is a middle."""
+    hub.fault(CHECKPOINT, "Throttle", rate=1_000_000)
     yield new_stack
     hub.heal()
 
 
 def wait_for_the_middle(stack: Stack, hub: HubProcess, sent: int, seconds: float = 60) -> None:
-    """Wait until some megabytes of the checkpoint have come."""
+    """Wait until a good part of the checkpoint has come: its journal is written for each MiB of a connection."""
     deadline = time.monotonic() + seconds
-    while hub.sent("*") - sent < SIZE // 20:
+    while hub.sent("*") - sent < SIZE // 2:
         assert time.monotonic() < deadline, stack.logs("sd-model-init")
         time.sleep(0.2)
 
@@ -45,34 +45,31 @@ def test_stop_ends_fast_and_the_next_up_goes_on(slow: Stack, hub: HubProcess) ->
         assert up.stdout is not None
         up.stdout.read()
     assert slow.container("sd-model-init").exit_code == 143
-    assert_goes_on(slow, hub, sent)
+    assert_goes_on(slow, hub)
 
 
 def test_a_killed_engine_loses_little_and_the_next_up_goes_on(slow: Stack, hub: HubProcess, engine: Engine) -> None:
     sent = hub.sent("*")
     with slow.start("--profile", "sd", "up", "--detach") as up:
         wait_for_the_middle(slow, hub, sent)
-        time.sleep(2)
         engine.kill()
         assert up.wait(60) != 0
         assert up.stdout is not None
         up.stdout.read()
     engine.start()
     assert not slow.container("stable-diffusion").was_started
-    assert_goes_on(slow, hub, sent)
+    assert_goes_on(slow, hub)
 
 
-def assert_goes_on(stack: Stack, hub: HubProcess, sent_before: int) -> None:
+def assert_goes_on(stack: Stack, hub: HubProcess) -> None:
     """Nothing partial is where a service looks; the rest is fetched, and not the whole again."""
     folder = stack.root / "stable-diffusion" / "models" / "Stable-diffusion"
     assert not list(folder.glob("sd_tiny*"))
-    came = hub.sent("*") - sent_before
     hub.heal()
     hub_before = hub.sent("*")
     stack.up("sd")
     assert stack.container("sd-model-init").exit_code == 0
     assert (folder / "sd_tiny.safetensors").stat().st_size == SIZE
     again = hub.sent("*") - hub_before
-    others = 2_000_000  # the small files beside it
-    assert again < SIZE + others - came // 2, (came, again)
+    assert again < 0.75 * SIZE, again
     assert stack.finds("stable-diffusion")["checkpoints"]
