@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import sys
 import time
 
 import pytest
@@ -226,9 +227,10 @@ def test_a_small_file_that_takes_its_time_has_a_bar() -> None:
     assert "small:" in out.getvalue()
 
 
-def test_a_terminal_that_says_no_width_has_a_bar_nevertheless() -> None:
-    read, write = pty.openpty()  # 0 columns
+def test_a_terminal_that_says_no_size_has_a_bar_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = pty.openpty()  # 0 columns and rows
     with os.fdopen(write, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
         bar = Bar(terminal)
         bar(START)
         bar(TransferProgress(key="k", done=10 * MIB))

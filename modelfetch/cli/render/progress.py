@@ -25,7 +25,7 @@ LINE_EVERY = 5.0
 
 _WINDOW = 15.0
 _MOMENT = 0.5
-_COLUMNS = 80
+_COLUMNS, _ROWS = 80, 24
 
 _NOBODY_LISTENS = contextlib.suppress(OSError, ValueError)
 """A closed pipe or stream is no reason to stop the work."""
@@ -241,8 +241,8 @@ class Bar(Progress):
             self._stream.write(text)
             self._stream.flush()
 
-    def _knows_its_width(self) -> bool:
-        """Whether the terminal says how wide it is: one that says 0 columns would get a bar of none."""
+    def _knows_its_size(self) -> bool:
+        """Whether the terminal says how large it is: one that says 0 columns would get no bar at all."""
         with contextlib.suppress(OSError, ValueError):
             return os.get_terminal_size(self._stream.fileno()).columns > 0
         return False
@@ -262,8 +262,9 @@ class Bar(Progress):
             unit_divisor=1024,
             file=self._stream,
             leave=False,
-            ncols=None if self._knows_its_width() else _COLUMNS,
-            dynamic_ncols=self._knows_its_width(),
+            ncols=None if self._knows_its_size() else _COLUMNS,
+            nrows=None if self._knows_its_size() else _ROWS,
+            dynamic_ncols=self._knows_its_size(),
             miniters=1,
         )
 
