@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from modelfetch.errors import IntegrityError, ModelfetchError, UnreachableError
 from modelfetch.http import redact
 from modelfetch.transfer.gate import HEAD
-from modelfetch.transfer.pump import Pump, WriteBack
+from modelfetch.transfer.pump import Backlog, Pump, WriteBack
 from modelfetch.transfer.rate import Floor
 from modelfetch.transfer.ring import Ring, Slot
 
@@ -41,6 +41,7 @@ class Body:
         cancel: What may end it.
         judge_head: Looks at the first bytes of a file, and tells what is wrong with them.
         progress: Told how many bytes came, now and then.
+        backlog: Told what waits in the socket.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Body:
         cancel: Cancel,
         judge_head: JudgeHead | None,
         progress: Callable[[int], None],
+        backlog: Backlog,
     ) -> None:
         self._context = context
         self._response = response
@@ -63,6 +65,7 @@ class Body:
         self._cancel = cancel
         self._judge_head = judge_head
         self._progress = progress
+        self._backlog = backlog
         self._floor = new_floor(context)
 
     def receive(self) -> None:
@@ -84,7 +87,15 @@ class Body:
             first = next(pieces, b"")
             self._take(memoryview(first))
             self._context.limiter.take(len(first), self._cancel)
-            pump = Pump(self._context, response, sock, floor=self._floor, cancel=self._cancel, progress=self._progress)
+            pump = Pump(
+                self._context,
+                response,
+                sock,
+                backlog=self._backlog,
+                floor=self._floor,
+                cancel=self._cancel,
+                progress=self._progress,
+            )
             self._through_ring(pump) if self._alone else self._straight(pump)
         else:
             self._by_pieces(pieces)
@@ -93,7 +104,7 @@ class Body:
 
     def _through_ring(self, pump: Pump) -> None:
         tuning = self._context.tuning
-        flush = WriteBack(self._lane.fd, self._lane.position)
+        flush = WriteBack(self._lane.fd, self._lane.position) if tuning.durable else _leave_it
         with Ring(self._lane, buffers=tuning.ring_buffers, size=tuning.ring_bytes, flush=flush) as ring:
             pump.through(ring, self._segment)
 
@@ -102,6 +113,7 @@ class Body:
         slot = Slot(self._context.tuning.lane_bytes)
         flush = WriteBack(self._lane.fd, self._lane.position)
         while wanted := min(len(slot.memory), self._segment.left):
+            pump.look()
             count = pump.read(slot.memory[:wanted])
             self._take(slot.memory[:count])
             flush(self._lane.position)
@@ -127,6 +139,10 @@ class Body:
         self._progress(len(piece))
         if surplus and segment.end == segment.asked_end:
             raise SurplusError(f"{redact(self._response.url)} sent more than {segment.end} bytes", code="size-mismatch")
+
+
+def _leave_it(_end: int) -> None:
+    """No early write-back where nothing is to be durable."""
 
 
 def new_floor(context: Context) -> Floor:

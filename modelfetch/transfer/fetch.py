@@ -305,7 +305,9 @@ class _Job:
         digests = self._prove(partial)
         self._held.check()
         try:
-            blob = self._context.store.admit(self._path, partial.fd, digests, partial.chunks())
+            blob = self._context.store.admit(
+                self._path, partial.fd, digests, partial.chunks(), durable=not self._context.tuning.durable
+            )
         except (DiskError, DestinationError):
             self._held.beat()
             self._held.check()  # perhaps the file was taken over, or the store removed

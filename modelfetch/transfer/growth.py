@@ -8,6 +8,7 @@ from dataclasses import dataclass
 FAST = 200 * 2**20
 """Bytes per second of one connection that need no help: hash and disk are near their own limits there."""
 _HELPS = 1.15
+_BEHIND = 0.4
 _WINDOW = 0.06
 _WORTH = 0.25
 _HOLD = 2.0
@@ -53,7 +54,7 @@ class Growth:
         if refused:
             self.most = max(1, min(self.most, active))
 
-    def step(self, now: float, total: int, *, active: int, left: int) -> int:
+    def step(self, now: float, total: int, *, active: int, left: int, behind: float = 0.0) -> int:
         """How many connections to add now.
 
         Args:
@@ -61,6 +62,7 @@ class Growth:
             total: Bytes received so far.
             active: Connections at work.
             left: Bytes to go.
+            behind: How often bytes waited for a connection to read them, rather than the other way round: 0 to 1.
         """
         self._samples.append((now, total))
         while len(self._samples) > 2 and now - self._samples[1][0] >= _WINDOW:
@@ -77,7 +79,7 @@ class Growth:
                 self._hold_until = now + self._hold
                 self._hold *= 2
                 return 0
-        if now < self._hold_until or not self._wants_more(rate, active, left):
+        if now < self._hold_until or behind > _BEHIND or not self._wants_more(rate, active, left):
             return 0
         added = max(1, min(active, self.most - active))
         self._trial = _Trial(rate, now + self._settle)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import array
 import ctypes
+import fcntl
+import termios
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -22,6 +25,34 @@ if TYPE_CHECKING:
 
 _PUBLISH_AFTER = 0.25  # seconds after which a buffer is handed on though it is not full
 _WRITE_BACK = 32 * 2**20
+_BACKLOG = 256 * 1024
+_LOOKS = 16
+
+
+class Backlog:
+    """How often bytes were already waiting when a connection came to read: then not the network is what is slow.
+
+    One is shared by all connections of a file.
+    """
+
+    def __init__(self) -> None:
+        self._share = 0.0
+        self._looks = 0
+        self._answer = array.array("i", [0])
+
+    @property
+    def share(self) -> float:
+        """Of the last looks, the share that found a backlog: 0 to 1."""
+        return self._share
+
+    def look(self, sock: socket.socket) -> None:
+        """Look at what waits in a socket."""
+        try:
+            fcntl.ioctl(sock.fileno(), termios.FIONREAD, self._answer)
+        except (OSError, ValueError):
+            return
+        self._looks = min(_LOOKS, self._looks + 1)
+        self._share += (float(self._answer[0] >= _BACKLOG) - self._share) / self._looks
 
 
 class Pump:
@@ -34,6 +65,7 @@ class Pump:
         floor: The rate below which it is dropped.
         cancel: What may end it.
         progress: Told how many bytes came.
+        backlog: Told what waits in the socket.
     """
 
     def __init__(
@@ -42,12 +74,14 @@ class Pump:
         response: Response,
         sock: socket.socket,
         *,
+        backlog: Backlog,
         floor: Floor,
         cancel: Cancel,
         progress: Callable[[int], None],
     ) -> None:
         self._response = response
         self._sock = sock
+        self._backlog = backlog
         self._floor = floor
         self._cancel = cancel
         self._progress = progress
@@ -85,11 +119,16 @@ class Pump:
         self._limiter.take(count, self._cancel)
         return count
 
+    def look(self) -> None:
+        """Note whether bytes are waiting."""
+        self._backlog.look(self._sock)
+
     def through(self, ring: Ring, segment: Segment) -> None:
         """Read a segment into a ring, to its end, which may move meanwhile; raises as `read` and `Ring.take` do."""
         while segment.left:
             self._cancel.check()
             slot = ring.take()
+            self.look()
             filled, began = 0, self._clock()
             want = min(len(slot.memory), segment.left)
             try:

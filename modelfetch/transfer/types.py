@@ -36,7 +36,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """What tests change: the seconds and bytes that the engine goes by, and its clock."""
+    """What tests change: the seconds and bytes that the engine goes by, and its clock.
+
+    ``durable`` is for benchmarks beside programs that do not wait for the disk.
+    """
 
     floor_rate: int = 16 * 1024
     floor_seconds: float = 60.0
@@ -50,6 +53,7 @@ class Tuning:
     ring_bytes: int = 2**20
     lane_bytes: int = 256 * 1024
     progress_seconds: float = 0.1
+    durable: bool = True
     pace: Pace = field(default_factory=Pace)
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random

@@ -327,6 +327,12 @@ def test_a_users_own_cap_is_no_reason_for_more() -> None:
     assert simulate(50e6, 1e12, most=16, size=100 * MIB, limit=10_000_000)[0] == 1
 
 
+def test_bytes_that_wait_to_be_read_ask_for_no_connection() -> None:
+    growth = Growth(16, limit=None, setup=0.01)
+    assert not any(growth.step(n / 50, n * 10**6, active=1, left=10**10, behind=0.9) for n in range(200))
+    assert any(growth.step(4 + n / 50, 2 * 10**8 + n * 10**6, active=1, left=10**10, behind=0.1) for n in range(200))
+
+
 def test_a_refusal_ends_the_growth() -> None:
     growth = Growth(16, limit=None, setup=0.01)
     growth.failed(0.0, refused=True, active=3)
