@@ -80,7 +80,7 @@ class TensorSpec:
 class MadeFile:
     """A file of which only the header exists; also a range reader that counts what it was asked for."""
 
-    header: bytes
+    header: bytes = field(repr=False)
     size: int | None
     asked: list[tuple[int, int]] = field(default_factory=list)
 
