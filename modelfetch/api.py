@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from modelfetch import fsio
 from modelfetch.cancel import Cancel
 from modelfetch.choose import choose, read
 from modelfetch.errors import ModelfetchError, UsageError
@@ -73,6 +74,9 @@ async def perform(
                 await session.close()
     except ModelfetchError as error:
         return failed([error], tier=tier, root=str(request.options.root))
+    except OSError as error:  # whatever of the disk was not foreseen where it happened, such as a folder that is gone
+        disk = fsio.translate(error, request.options.root, doing="working in")
+        return failed([disk], tier=tier, root=str(request.options.root))
     except asyncio.CancelledError:
         if not cancel.is_set():
             raise

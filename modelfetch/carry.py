@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from modelfetch import fsio
 from modelfetch.artifacts import Resolution
-from modelfetch.errors import DestinationError, IntegrityError, InterruptedSync, ModelfetchError, NotAModelError
+from modelfetch.errors import DestinationError, IntegrityError, InterruptedSync, ModelfetchError
 from modelfetch.events import Notice
+from modelfetch.gatekeeper import judge
 from modelfetch.layouts import How
 from modelfetch.place import Act, Job, Order, State
 from modelfetch.place.unpack import unpack
@@ -17,7 +18,6 @@ from modelfetch.plan import ModelPlan, freeze, jobs_for
 from modelfetch.receipts import read_receipt
 from modelfetch.resolve import mirrors_of
 from modelfetch.transfer import Fetched
-from modelfetch.transfer.gate import HEAD, looks_like_pickle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,7 +112,7 @@ class _Work:
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
-            await asyncio.to_thread(_refuse_pickles, plan, fetched)
+            await asyncio.to_thread(judge, plan, fetched)
             await self._place_all(plan, fetched)
         except ModelfetchError as error:
             error.about(model=plan.item.model.name, uri=str(plan.item.model.source))
@@ -216,27 +216,6 @@ def _size_is_hearsay(model: Model, artifact: Artifact) -> bool:
     if model.files is not None:
         return any(f.path == artifact.path and f.digest is not None and f.size is None for f in model.files)
     return model.digest is not None and model.size is None
-
-
-def _refuse_pickles(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
-    """Refuse a ``.bin`` that is a pickle where the manifest neither pins nor allows it, whatever its source says of it.
-
-    Raises:
-        NotAModelError: There is one (``pickle-not-allowed``).
-    """
-    for artifact in plan.resolution.artifacts if plan.resolution else ():
-        found = fetched.get(artifact.uri)
-        names = (artifact.path, *plan.placements_of(artifact))
-        if found is None or artifact.allow_pickle or not any(name.lower().endswith(".bin") for name in names):
-            continue
-        with found.blob.path.open("rb") as file:
-            if looks_like_pickle(file.read(HEAD)):
-                raise NotAModelError(
-                    f"{artifact.path} is a pickle, which runs code when it is loaded",
-                    code="pickle-not-allowed",
-                    hint="pin its digest, or say allow_pickle: true",
-                    uri=artifact.uri,
-                )
 
 
 def _label(model: str, artifact: Artifact) -> str:

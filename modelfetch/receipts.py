@@ -90,7 +90,8 @@ def write_receipt(store: Path, receipt: Receipt) -> None:
     """
     path = receipt_path(store, receipt.consumer)
     make_directory(path.parent)
-    data = json.dumps(_to_json(receipt), indent=1, ensure_ascii=False).encode(errors="surrogateescape")
+    # ASCII alone: a manifest whose file name is no Unicode must not make the receipt one that nobody can read.
+    data = json.dumps(_to_json(receipt), indent=1).encode("ascii")
     write_atomically(path, data, mode=0o644, temporary=path.with_name(f".{receipt.consumer}.{os.getpid()}.part"))
 
 

@@ -15,6 +15,7 @@ from modelfetch import fsio
 from modelfetch.digests import Digest
 from modelfetch.errors import DestinationError, SettingError, UsageError
 from modelfetch.events import Sink, discard
+from modelfetch.gatekeeper import judge_renamed
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HfUri, HttpUri, Uri, parse_uri, shown
 from modelfetch.session import Options, Session
@@ -137,9 +138,12 @@ async def to_path(session: Session, uri: Uri, digest: Digest | None, target: Pat
         await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
         fetched = await session.engine.fetch(artifact, (), label=_name(artifact))
         blob = fetched.blob
-        await asyncio.to_thread(_deliver, blob, target, keep=keep)
-        if not keep:
-            await asyncio.to_thread(shutil.rmtree, session.store.path, ignore_errors=True)
+        try:
+            await asyncio.to_thread(judge_renamed, blob, artifact, target.name)
+            await asyncio.to_thread(_deliver, blob, target, keep=keep)
+        finally:
+            if not keep:
+                await asyncio.to_thread(shutil.rmtree, session.store.path, ignore_errors=True)
         return Retrieved(
             path=target,
             uri=artifact.uri,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -10,7 +11,7 @@ from modelfetch.manifest.paths import check_relative
 from modelfetch.manifest.uri import CivitaiUri, HfUri, HttpUri, is_repo_id
 
 if TYPE_CHECKING:
-    from modelfetch.artifacts import Resolution
+    from modelfetch.artifacts import Artifact, Resolution
     from modelfetch.http import Http
     from modelfetch.manifest.uri import Uri
     from modelfetch.settings import Settings
@@ -92,4 +93,22 @@ def known(wanted: Wanted, settings: Settings, read_blob: ReadBlob) -> Resolution
     from modelfetch.http import Http
 
     # The client is never used: whatever has to be asked is not known.
-    return make_source(wanted.uri.scheme, Http(), settings).known(wanted.uri, wanted, read_blob)
+    source = make_source(wanted.uri.scheme, Http(), settings)
+    found = source.known(wanted.uri, wanted, read_blob)
+    if found is None and settings.offline and not wanted.cached:
+        # Nobody may be asked for the sizes; digests prove what is here, and what is not can't be fetched anyhow.
+        found = source.known(wanted.uri, _sized(wanted), read_blob)
+        return found and replace(found, artifacts=tuple(_unsized(artifact, wanted) for artifact in found.artifacts))
+    return found
+
+
+def _sized(wanted: Wanted) -> Wanted:
+    """With a size where the manifest gives none."""
+    files = wanted.files and tuple(replace(spec, size=0) if spec.size is None else spec for spec in wanted.files)
+    return replace(wanted, size=0 if wanted.size is None else wanted.size, files=files)
+
+
+def _unsized(artifact: Artifact, wanted: Wanted) -> Artifact:
+    """Without the size that the manifest does not give."""
+    sizes = {spec.path: spec.size for spec in wanted.files or ()}
+    return replace(artifact, size=sizes.get(artifact.path) if wanted.files is not None else wanted.size)

@@ -174,3 +174,25 @@ def test_a_manifest_without_a_tier_is_reported_by_the_name_it_was_found_under(
     bench.capsys.readouterr()
     run(["status", "--tier", "test", "--root", str(bench.root), "--json"])
     assert json.loads(bench.capsys.readouterr().out)["tier"] == "test"
+
+
+def test_offline_a_digest_alone_proves_what_is_here(bench: Bench) -> None:
+    entry = pinned(bench)
+    assert bench.sync(entry).code == 0
+    del entry["size"]
+    snapshot = {
+        "name": "s",
+        "kind": "snapshot",
+        "source": entry["source"].rpartition("/")[0],
+        "files": [{"path": "x.safetensors", "digest": entry["digest"]}],
+        "for": ["stable-diffusion"],
+    }
+    bench.world.file("y.safetensors", WEIGHTS)
+    plain = {**entry, "name": "y", "source": f"{bench.hub.files}y.safetensors", "filename": "y.safetensors"}
+    mark = bench.hub.log.mark()
+    result = bench.sync(entry, snapshot, plain, options=("--offline",))
+    assert result.code == 0, result.err
+    gone = {**entry, "name": "gone", "digest": "sha256:" + "0" * 64, "filename": "gone.safetensors"}
+    result = bench.sync(entry, gone, options=("--offline",))
+    assert (result.code, result.codes()) == (69, ["offline"])
+    assert bench.hub.log.since(mark) == []

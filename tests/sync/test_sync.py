@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from blake3 import blake3
 
+from modelfetch.cli.app import run
 from modelfetch.demo import models as made
 from modelfetch.demo.faults import DropAfter, HtmlPage, JsonError, Status
 
@@ -479,3 +480,52 @@ def test_status_of_what_was_never_resolved_tells_what_is_in_the_way(bench: Bench
     (bench.root / "stable-diffusion").symlink_to(bench.folder)
     assert bench.run("status", bench.manifest(vae(bench))).codes() == ["outside-root"]
     assert bench.hub.log.since(0) == []
+
+
+@pytest.mark.parametrize(
+    ("upstream", "content", "filename"),
+    [
+        ("download", b'{"error": "log in"}', "m.safetensors"),
+        ("download", b"<html><body>Welcome</body></html>", "m.safetensors"),
+        ("notes.txt", b'{"error": "log in"}', "m.bin"),
+        ("download", b"GGUF" + b"x" * 80, "m.gguf"),
+        ("download", read(WEIGHTS)[:-7], "deep/m.safetensors"),
+    ],
+)
+def test_a_file_that_is_renamed_is_judged_by_its_new_name(
+    bench: Bench, upstream: str, content: bytes, filename: str
+) -> None:
+    bench.world.file(upstream, content, content_type="text/plain")
+    source = bench.hub.files + upstream
+    result = bench.sync(vae(bench, source=source, filename=filename, **{"for": ["comfyui"]}))
+    assert (result.code, result.codes()) == (65, ["not-a-model"])
+    assert not (bench.root / "comfyui").exists()
+    target = bench.folder / "out" / filename
+    assert run(["fetch", source, "-o", str(target)]) == 65
+    assert not target.exists()
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_renamed_file_that_is_what_its_new_name_says_passes(bench: Bench) -> None:
+    bench.world.file("download", WEIGHTS)
+    assert bench.sync(vae(bench, source=f"{bench.hub.files}download", filename="m.safetensors")).code == 0
+
+
+def test_a_manifest_whose_file_name_is_no_unicode_spoils_no_receipt(bench: Bench) -> None:
+    path = bench.manifest(vae(bench))
+    odd = os.fsdecode(os.fsencode(bench.folder) + b"/m\xff.yaml")
+    Path(odd).write_text(path.read_text().replace('"tier": "test",', ""))
+    assert bench.run("sync", Path(odd)).code == 0
+    assert bench.run("sync", Path(odd)).report["requests"] == 0
+    assert bench.run("status", Path(odd)).code == 0
+
+
+def test_a_folder_that_is_gone_is_no_bug(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = bench.manifest(vae(bench))
+    gone = bench.folder / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    bench.capsys.readouterr()
+    assert run(["sync", "--manifest", str(path), "--json"]) == 74
+    assert json.loads(bench.capsys.readouterr().out)["errors"][0]["code"] == "io-error"
