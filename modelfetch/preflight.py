@@ -139,14 +139,39 @@ def space_problems(needed: Iterable[Need]) -> tuple[ModelfetchError, ...]:
 
 
 def writability_problems(plans: Iterable[ModelPlan], *, root: Path, store: Path) -> tuple[ModelfetchError, ...]:
-    """A ``not-writable`` error for each folder that must be written and can't be; nothing to write, no error."""
-    folders = {
-        existing((root / t.placement.path).parent): None for p in plans for t in p.targets if t.act is not Act.KEEP
+    """An error for each folder that must be written and can't be; nothing to write, no error.
+
+    It is ``foreign-file`` where something that is no folder stands in its way, else ``not-writable``.
+    """
+    wanted = {
+        (root / target.placement.path).parent: None
+        for plan in plans
+        for target in plan.targets
+        if target.act is not Act.KEEP
     }
-    if folders:
-        folders[existing(store)] = None
+    if wanted:
+        wanted[store] = None
+    blocked = {thing: None for folder in wanted if (thing := _in_the_way(folder)) is not None}
+    folders = dict.fromkeys(existing(folder) for folder in wanted if _in_the_way(folder) is None)
     return tuple(
+        DestinationError(
+            f"{thing} is in the way: a folder is needed there",
+            code="foreign-file",
+            hint="move it away; it was not touched",
+        )
+        for thing in blocked
+    ) + tuple(
         DestinationError(f"{folder} can't be written", hint=f"it must be writable for uid {os.geteuid()}")
         for folder in folders
         if not os.access(folder, os.W_OK | os.X_OK)
     )
+
+
+def _in_the_way(folder: Path) -> Path | None:
+    """What is there on the way to a folder and is none, a link that leads nowhere included."""
+    for current in (folder, *folder.parents):
+        if current.is_dir():
+            return None
+        if os.path.lexists(current):
+            return current
+    return None

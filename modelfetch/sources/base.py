@@ -23,7 +23,7 @@ from modelfetch.manifest.model import PICKLE_SUFFIXES
 from modelfetch.manifest.paths import safe_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from modelfetch.artifacts import Artifact, Resolution
     from modelfetch.digests import Digest
@@ -115,8 +115,7 @@ class Source(ABC, Generic[U]):
             IntegrityError: They contradict each other, or a pickle was found that the manifest does not allow.
         """
         if wanted.snapshot:
-            specs = {spec.path: spec for spec in wanted.files or ()}
-            artifacts = tuple(_agree_file(a, specs.get(a.path), wanted) for a in found.artifacts)
+            artifacts = _agree_files(found.artifacts, wanted)
         else:
             artifacts = tuple(
                 replace(pin(a, wanted.digest, wanted.size, wanted), path=wanted.name or a.path) for a in found.artifacts
@@ -152,6 +151,25 @@ def ends_the_search(error: ModelfetchError) -> bool:
 def _basename(uri: Uri) -> str | None:
     path = getattr(uri, "path", None)
     return safe_name(path.rpartition("/")[2]) if isinstance(path, str) else None
+
+
+def _agree_files(artifacts: Iterable[Artifact], wanted: Wanted) -> tuple[Artifact, ...]:
+    """Every file with its pins; where several contradict, one error names them all."""
+    specs = {spec.path: spec for spec in wanted.files or ()}
+    agreed: list[Artifact] = []
+    wrong: list[tuple[str, IntegrityError]] = []
+    for artifact in artifacts:
+        try:
+            agreed.append(_agree_file(artifact, specs.get(artifact.path), wanted))
+        except IntegrityError as error:
+            wrong.append((artifact.path, error))
+    if not wrong:
+        return tuple(agreed)
+    (_, first), *others = wrong
+    if not others:
+        raise first
+    names = ", ".join(path for path, _ in others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+    raise type(first)(f"{first.message}; wrong as well: {names}", code=first.code, hint=first.hint)
 
 
 def _agree_file(artifact: Artifact, spec: FileSpec | None, wanted: Wanted) -> Artifact:

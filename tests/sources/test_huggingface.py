@@ -144,6 +144,13 @@ def test_a_listed_file_that_contradicts_is_65(desk: Desk, repo: HfRepo, spec: Fi
     assert (error.exit_code, error.code) == (65, code)
 
 
+def test_all_files_that_contradict_are_named_at_once(desk: Desk, repo: HfRepo) -> None:
+    files = tuple(FileSpec(path=path, size=7) for path in FILES)
+    error = desk.refusal("hf://org/repo", kind="snapshot", files=files)
+    assert (error.exit_code, error.code) == (65, "size-mismatch")
+    assert all(path in error.message for path in FILES)
+
+
 def test_a_digest_of_a_file_outside_lfs_is_proven_by_its_bytes_later(desk: Desk, repo: HfRepo) -> None:
     digest = Digest.sha256(b"{}")
     (artifact,) = desk.resolve("hf://org/repo/config.json", digest=digest).artifacts

@@ -196,3 +196,21 @@ def test_offline_a_digest_alone_proves_what_is_here(bench: Bench) -> None:
     result = bench.sync(entry, gone, options=("--offline",))
     assert (result.code, result.codes()) == (69, ["offline"])
     assert bench.hub.log.since(mark) == []
+
+
+@pytest.mark.parametrize("command", ["plan", "sync"])
+@pytest.mark.parametrize("place", ["comfyui/models", "comfyui", "", ".modelfetch"])
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_where_a_folder_is_needed_is_73_before_the_first_body(
+    bench: Bench, command: str, place: str, *, link: bool
+) -> None:
+    thing = bench.root / place
+    thing.parent.mkdir(parents=True, exist_ok=True)
+    if link:
+        thing.symlink_to("nowhere")
+    else:
+        thing.write_bytes(b"precious")
+    result = bench.run(command, bench.manifest(pinned(bench)))
+    assert (result.code, set(result.codes())) == (73, {"foreign-file"}), result.err
+    assert bodies(bench) == 0
+    assert thing.is_symlink() if link else thing.read_bytes() == b"precious"
