@@ -97,14 +97,25 @@ class ModelPlan:
 
 
 def select(manifests: Iterable[Manifest], consumers: Sequence[str]) -> tuple[Item, ...]:
-    """Every model that the chosen consumers need (none chosen: all do)."""
+    """Every model that the chosen consumers need (none chosen: all do).
+
+    Where a consumer was chosen for which the tier has optional models alone, these are what was asked for, and none is
+    optional: its service must not start without them.
+    """
     items = []
     for manifest in manifests:
         for model in manifest.models:
             chosen = tuple(c for c in model.consumers if not consumers or c in consumers)
             if chosen:
                 items.append(Item(manifest=manifest, model=model, consumers=chosen))
-    return tuple(items)
+    if not consumers:
+        return tuple(items)
+    served = {consumer for item in items if not item.model.optional for consumer in item.consumers}
+    return tuple(item if set(item.consumers) <= served else _required(item) for item in items)
+
+
+def _required(item: Item) -> Item:
+    return replace(item, model=replace(item.model, optional=False))
 
 
 def require_digests(items: Iterable[Item]) -> tuple[ModelfetchError, ...]:

@@ -374,6 +374,15 @@ def test_an_optional_model_that_fails_is_a_warning(bench: Bench) -> None:
     assert [m["ok"] for m in result.report["models"]] == [True, False]
 
 
+def test_an_optional_model_is_required_for_a_consumer_that_has_no_other(bench: Bench) -> None:
+    gone = {"kind": "vae", "source": "hf://acme/gone/x.safetensors", "optional": True}
+    only = vae(bench, **{"for": ["comfyui"]})
+    models = (only, {**gone, "name": "gone", "for": ["stable-diffusion"]})
+    assert bench.sync(*models).code == 0
+    assert bench.sync(*models, options=("--for", "comfyui")).code == 0
+    assert bench.sync(*models, options=("--for", "stable-diffusion")).code == 77
+
+
 def test_keep_going_places_what_it_can(bench: Bench) -> None:
     gone = {"name": "gone", "kind": "vae", "source": "hf://acme/gone/x.safetensors", "for": ["comfyui"]}
     assert bench.sync(gone, vae(bench)).code in (66, 77)
