@@ -203,7 +203,10 @@ def plan_model(item: Item, resolution: Resolution, receipts: Mapping[str, Receip
 def clashes(plans: Iterable[ModelPlan]) -> tuple[ModelfetchError, ...]:
     """Two models that turned out, once resolved, to want one path, or two commits of one repo in one cache."""
     claims = [claim for plan in plans for claim in _claims(plan)]
-    return tuple(SettingError(str(p), code=ManifestError.default_code) for p in find_clashes(claims))
+    return tuple(
+        SettingError(str(p), code=ManifestError.default_code, hint=ManifestError.default_hint)
+        for p in find_clashes(claims)
+    )
 
 
 def _claims(plan: ModelPlan) -> Iterable[Claim]:

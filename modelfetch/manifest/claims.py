@@ -206,6 +206,8 @@ class _Taken:
 
 def _same_path(claim: Claim, first: Claim) -> str | None:
     if claim.path != first.path:
+        if (claim.model, claim.position) == (first.model, first.position):
+            return None  # a repo that holds both, where the disk does too
         return f"which differs from {first.path!r} only by case or Unicode form"
     if claim.may_share(first):
         return None

@@ -538,3 +538,21 @@ def test_a_folder_that_is_gone_is_no_bug(bench: Bench, monkeypatch: pytest.Monke
     bench.capsys.readouterr()
     assert run(["sync", "--manifest", str(path), "--json"]) == 74
     assert json.loads(bench.capsys.readouterr().out)["errors"][0]["code"] == "io-error"
+
+
+def test_a_repo_may_hold_names_that_differ_by_case_alone(bench: Bench) -> None:
+    bench.world.hf_repo("acme/case", {"README.md": b"1", "readme.md": b"2"})
+    entry = {"name": "c", "kind": "snapshot", "source": "hf://acme/case", "for": ["whisper", "comfyui"]}
+    assert bench.sync(entry).code == 0
+    folder = bench.root / "comfyui/models/diffusers/case"
+    assert ((folder / "README.md").read_bytes(), (folder / "readme.md").read_bytes()) == (b"1", b"2")
+    other = {
+        "name": "o",
+        "kind": "file",
+        "path": "models/diffusers/case/Readme.md",
+        "source": "hf://acme/case/README.md",
+        "for": ["comfyui"],
+    }
+    result = bench.sync(entry, other)
+    assert (result.code, result.codes()) == (78, ["invalid-manifest"])
+    assert "`modelfetch schema`" in result.err
