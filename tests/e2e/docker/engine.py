@@ -54,7 +54,7 @@ class Engine:
             "DOCKER_CONFIG": str(peers.compose_plugin()),
             "DOCKER_BUILDKIT": "0",
         }
-        house = (*_DIES_WITH_US, "unshare", "--net", "--mount", "--propagation", "private", "--", "sh", "-c")
+        house = (*_DIES_WITH_US, "unshare", "--net", "--", "sh", "-c")
         self._house = subprocess.Popen(
             [*house, f"{_SETUP} && echo ready && exec sleep infinity"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
         )
@@ -116,7 +116,7 @@ class Engine:
     def inside(self, *command: str) -> list[str]:
         """A command as it is run in the engine's network."""
         assert self._house is not None
-        return ["nsenter", f"--target={self._house.pid}", "--net", "--mount", "--", *command]
+        return ["nsenter", f"--target={self._house.pid}", "--net", "--", *command]
 
     def among_mounts(self, *command: str) -> list[str]:
         """A command as it is run among the engine's own mounts, with the process tree that its /proc shows."""

@@ -43,27 +43,27 @@ def clone(folder: Path) -> Path:
     return folder
 
 
-def write_tier(folder: Path, digests: Mapping[str, str]) -> Path:
-    """The tier 8g with its own services and limits, and models of the demo tier's size under its names.
+def write_tier(folder: Path, digests: Mapping[str, str], name: str = "8g") -> Path:
+    """A tier with its own services and limits, and models of the demo tier's size under the names of 8g.
 
     ``digests`` are those of the registry's manifests.
     """
     yaml = YAML(typ="safe")
-    tier = yaml.load(REPOSITORY / "manifests" / "8g.yaml")
+    tier = yaml.load(REPOSITORY / "manifests" / f"{name}.yaml")
     tiny = yaml.load(REPOSITORY / "manifests" / "demo.yaml")
     language = [
         {
-            "name": name.partition(":")[0],
-            "source": f"ollama://{name.removesuffix(':latest')}",
-            "digest": f"sha256:{digests[f'library/{name}']}",
+            "name": model.partition(":")[0],
+            "source": f"ollama://{model.removesuffix(':latest')}",
+            "digest": f"sha256:{digests[f'library/{model}']}",
             "for": ["ollama"],
         }
-        for name in ("qwen2.5:0.5b", "nomic-embed-text:latest")
+        for model in ("qwen2.5:0.5b", "nomic-embed-text:latest")
     ]
     tier["models"] = language + [model for model in tiny["models"] if model["for"] != ["ollama"]]
     manifests = folder / "manifests"
     manifests.mkdir(exist_ok=True)
-    path = manifests / "8g.yaml"
+    path = manifests / f"{name}.yaml"
     path.write_text(json.dumps(tier, indent=1))
     return path
 
