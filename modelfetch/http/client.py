@@ -180,6 +180,8 @@ class Http:
         raise AssertionError("unreachable")
 
     def _take(self, scheme: str) -> Wire:
+        import httpx
+
         from modelfetch.http import wire
 
         with self._lock:
@@ -191,6 +193,9 @@ class Http:
             return wire.Wire(scheme, self._contexts[scheme], self.timeouts, self._user_agent)
         except (ImportError, ValueError) as error:
             raise SettingError(f"the proxy that the environment names can't be used: {error}") from None
+        except httpx.InvalidURL as error:
+            text = f"HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or NO_PROXY holds what is no host: {error}"
+            raise SettingError(text, hint="NO_PROXY takes names and addresses; write ::1 without brackets") from None
 
     def _release(self, wire: Wire, withdraw: Callable[[], None]) -> None:
         withdraw()

@@ -260,7 +260,8 @@ def translate(error: Exception, url: str) -> ModelfetchError:
     ):
         return UnreachableError(f"{where}: {error}", code="bad-response", permanent=True)
     if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError):
-        return UnreachableError(f"{where}: {str(error) or 'broken answer'}", code="bad-response")
+        said = str(error).partition(": bytearray(")[0]  # what follows are the server's own bytes, whatever they hold
+        return UnreachableError(f"{where}: {said or 'broken answer'}", code="bad-response")
     said = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
     return UnreachableError(f"{where}: {said or type(error).__name__}")
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _SOME = 64 * 1024
 """An attempt that brought so many bytes is followed by the next at once."""
+_LONG = 10.0
+"""Seconds after which an attempt must have kept the floor rate to count as progress: else a source that sends a few
+bytes and then nothing, again and again, would never be given up."""
 
 
 @dataclass(slots=True)
@@ -46,7 +49,7 @@ class Attempts:
         spent, self.now = now - self.now, now
         if error.permanent:
             raise error
-        if gained > 0:
+        if gained > 0 and (spent < _LONG or gained >= self.tuning.floor_rate * spent):
             self.failed, self._idle = 0, 0.0
             delay = 0.0 if gained >= _SOME else self.tuning.breath
         else:

@@ -145,6 +145,12 @@ def delays(tries: Attempts, error: ModelfetchError, *, seconds: float = 0.0, gai
     raise AssertionError("it never ends")
 
 
+def test_a_few_bytes_before_each_long_silence_are_no_progress() -> None:
+    assert len(delays(attempts(), UnreachableError("x"), seconds=31.0, gained=1000)) < 3
+    with pytest.raises(AssertionError, match="never ends"):
+        delays(attempts(), UnreachableError("x"), seconds=31.0, gained=MIB)
+
+
 def test_five_attempts_in_a_row_are_one_to_sixteen_seconds_apart() -> None:
     assert delays(attempts(), UnreachableError("x")) == [1.0, 2.0, 4.0, 8.0]
     assert (
