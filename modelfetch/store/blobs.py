@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelfetch.digests import Digest, new_hasher
-from modelfetch.errors import IntegrityError
+from modelfetch.errors import IntegrityError, ModelfetchError
 from modelfetch.fsio import BLOB_MODE, make_directory, sync_directory, translate, try_reflink
 from modelfetch.store.chunks import hash_open_file, read_into
+from modelfetch.store.index import Index, beside, write_whole
 from modelfetch.store.record import Record
 
 if TYPE_CHECKING:
@@ -25,11 +26,8 @@ _TAG = (
     b"# This directory holds model files that modelfetch can fetch again.\n"
     b"# For information about cache directory tags see https://bford.info/cachedir/\n"
 )
-_RECORD_MODE = 0o644
 _ABANDONED = 3600.0
 """Seconds after which a temporary file belongs to nobody."""
-_WRITTEN_STRAIGHT = 16 * 2**20
-"""Blobs below this size are hashed again in no time, so that their records need no care."""
 _SYNCED_TOGETHER = 2**20
 _MOST_UNSYNCED = 128
 _LINK_FROM = 64 * 1024
@@ -54,6 +52,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.index = Index(path)
         self._swept = False
         self._lock = threading.Lock()
         self._unsynced: set[Path] = set()
@@ -63,7 +62,7 @@ class Store:
 
     def peek(self, digest: Digest) -> Blob | None:
         """The blob, if it is there and its record says that it is right; one look, nothing hashed or written."""
-        sha256 = self._sha256_of(digest)
+        sha256 = self.index.sha256_of(digest)
         if sha256 is None:
             return None
         path = self.blob_path(sha256)
@@ -71,8 +70,10 @@ class Store:
             stat = path.stat()
         except OSError:
             return None
-        record = self._record(path)
+        record = self.index.record(path)
         if record is None or not record.fits(stat):
+            return None
+        if digest != sha256 and record.digests.get(digest.algorithm) != digest.hex:
             return None
         return Blob(digest=sha256, size=stat.st_size, path=path)
 
@@ -94,7 +95,7 @@ class Store:
 
     def read(self, digest: Digest) -> bytes | None:
         """The bytes of a small blob, checked against their digest; None when it isn't there or is damaged."""
-        sha256 = self._sha256_of(digest)
+        sha256 = self.index.sha256_of(digest)
         if sha256 is None:
             return None
         try:
@@ -117,7 +118,7 @@ class Store:
 
     def record(self, sha256: Digest) -> Record | None:
         """What was written of a blob when it was right."""
-        return self._record(self.blob_path(sha256))
+        return self.index.record(self.blob_path(sha256))
 
     # --- writing -----------------------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class Store:
                 make_directory(path)
                 tag = self.path / "CACHEDIR.TAG"
                 if not tag.exists():
-                    self._replace(tag, _TAG, _RECORD_MODE)
+                    write_whole(tag, _TAG)
             except OSError as error:
                 raise translate(error, path, doing="making") from error
         self._made[parts] = path
@@ -246,23 +247,10 @@ class Store:
             raise translate(error, part, doing="storing") from error
         self._sync_later(path.parent, small=mine.st_size < _SYNCED_TOGETHER)
         others = {name: digest.hex for name, digest in digests.items() if name != "sha256"}
-        self._write_record(path, Record(size=mine.st_size, mtime_ns=mine.st_mtime_ns, chunks=chunks, digests=others))
+        self.index.write_record(
+            path, Record(size=mine.st_size, mtime_ns=mine.st_mtime_ns, chunks=chunks, digests=others)
+        )
         return Blob(digest=sha256, size=mine.st_size, path=path)
-
-    def remember(self, key: str, sha256: Digest) -> None:
-        """Note what a name without a digest turned out to be, for those who waited for it meanwhile."""
-        with contextlib.suppress(OSError):
-            path = self.path / "blobs" / "name" / key[:2] / key
-            make_directory(path.parent)
-            self._replace(path, sha256.hex.encode(), _RECORD_MODE)
-
-    def recall(self, key: str) -> tuple[int, Digest] | None:
-        """What `remember` noted last, and when (ns)."""
-        path = self.path / "blobs" / "name" / key[:2] / key
-        try:
-            return path.stat().st_mtime_ns, Digest("sha256", path.read_bytes()[:65].decode("ascii").strip())
-        except (OSError, ValueError):
-            return None
 
     def settle(self) -> None:
         """Make the names of small blobs durable: they are many, and losing one costs no more than fetching it again."""
@@ -282,8 +270,8 @@ class Store:
             self.settle()
 
     def alias(self, blob: Blob, digest: Digest) -> None:
-        """Let a blob be found by another digest of the same bytes, which the caller has proven."""
-        self._write_alias(blob.digest, digest)
+        """Let a blob be found by another digest of the same bytes, which is checked when it is."""
+        self.index.write_alias(digest, blob.digest)
 
     def remove(self, sha256: Digest) -> bool:
         """Remove a blob and its record; whether there was one.
@@ -292,29 +280,24 @@ class Store:
             DestinationError, DiskError: The system refused.
         """
         path = self.blob_path(sha256)
-        record = self._record(path)
         try:
             path.unlink()
         except FileNotFoundError:
             return False
         except OSError as error:
             raise translate(error, path, doing="removing") from error
-        with contextlib.suppress(OSError):
-            _beside(path).unlink(missing_ok=True)
-        for algorithm, digits in (record.digests if record else {}).items():
-            with contextlib.suppress(OSError):
-                self._alias_path(Digest(algorithm, digits)).unlink(missing_ok=True)
+        self.index.drop(path)
         return True
 
     # --- inside ------------------------------------------------------------------------------------------------
 
     def _prove(self, digest: Digest) -> Blob | None:
         """Hash a blob whose record does not speak for it."""
-        sha256 = self._sha256_of(digest)
+        sha256 = self.index.sha256_of(digest)
         if sha256 is None:
             return None
         path = self.blob_path(sha256)
-        old = self._record(path)
+        old = self.index.record(path)
         known = {"sha256", digest.algorithm, *(old.digests if old else ())}
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -329,77 +312,47 @@ class Store:
             raise translate(error, path, doing="reading") from error
         finally:
             os.close(fd)
-        if digests["sha256"] != sha256 or digests[digest.algorithm] != digest:
-            self.remove(sha256)
+        if digests["sha256"] != sha256:
+            self._set_aside(sha256, old)
             return None
         others = {name: found.hex for name, found in digests.items() if name != "sha256"}
-        self._write_record(path, Record(size=stat.st_size, mtime_ns=stat.st_mtime_ns, chunks=chunks, digests=others))
+        record = Record(size=stat.st_size, mtime_ns=stat.st_mtime_ns, chunks=chunks, digests=others)
+        self.index.write_record(path, record)
+        if digests[digest.algorithm] != digest:
+            self.index.drop_alias(digest)
+            return None
         return Blob(digest=sha256, size=stat.st_size, path=path)
 
-    def _record(self, path: Path) -> Record | None:
-        try:
-            return Record.parse(_beside(path).read_bytes())
-        except OSError:
+    def _set_aside(self, sha256: Digest, record: Record | None) -> None:
+        """Take a damaged blob out of the store; one of many chunks is kept for its good ones, see `damaged`."""
+        path = self.blob_path(sha256)
+        if record is not None and len(record.chunks) > 1:
+            with contextlib.suppress(ModelfetchError, OSError):
+                aside = self.folder("ingest") / f"{sha256.hex}.damaged"
+                write_whole(beside(aside), record.dump())
+                path.replace(aside)
+        self.remove(sha256)
+
+    def damaged(self, digest: Digest) -> tuple[Path, Record] | None:
+        """A file that was the blob of a digest before it was damaged, and what its record said; the caller removes it.
+
+        Other names may share its bytes: it must not be written to.
+        """
+        sha256 = self.index.sha256_of(digest)
+        if sha256 is None:
             return None
-
-    def _write_record(self, path: Path, record: Record) -> None:
-        """Write a blob's record. Losing it costs a hash later, so it is neither synced nor worth an error."""
-        with contextlib.suppress(OSError):
-            if record.size < _WRITTEN_STRAIGHT:
-                _write_new(_beside(path), record.dump())
-            else:
-                self._replace(_beside(path), record.dump(), _RECORD_MODE)
-        for algorithm, digits in record.digests.items():
-            self._write_alias(Digest("sha256", path.name), Digest(algorithm, digits))
-
-    def _write_alias(self, sha256: Digest, digest: Digest) -> None:
-        with contextlib.suppress(OSError):
-            path = self._alias_path(digest)
-            make_directory(path.parent)
-            self._replace(path, sha256.hex.encode(), _RECORD_MODE)
-
-    def _replace(self, path: Path, data: bytes, mode: int) -> None:
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                os.fchmod(file.fileno(), mode)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-    def _alias_path(self, digest: Digest) -> Path:
-        return self.path / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex
-
-    def _sha256_of(self, digest: Digest) -> Digest | None:
-        """The sha256 that another digest was found to belong to; it is checked where it matters."""
-        if digest.algorithm == "sha256":
-            return digest
-        try:
-            return Digest("sha256", self._alias_path(digest).read_bytes()[:65].decode("ascii").strip())
-        except (OSError, ValueError):
-            return None
+        aside = self.path / "ingest" / f"{sha256.hex}.damaged"
+        record = self.index.record(aside)
+        return (aside, record) if record is not None and aside.exists() else None
 
 
 def _sweep(folder: Path) -> None:
     """Remove temporary files of processes that were killed: nobody writes to them for an hour and still lives."""
     oldest = time.time() - _ABANDONED
-    for path in folder.glob("tmp-*"):
+    for path in (*folder.glob("tmp-*"), *folder.glob("*.damaged*")):
         with contextlib.suppress(OSError):
-            if path.lstat().st_mtime < oldest:
+            if path.lstat().st_ctime < oldest:
                 path.unlink()
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    """Write a file in one go; one that is read in the midst of it, or torn, is a record that says nothing."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, _RECORD_MODE)
-    try:
-        os.write(fd, data)
-        os.fchmod(fd, _RECORD_MODE)
-    finally:
-        os.close(fd)
 
 
 class _Fd:
@@ -410,10 +363,6 @@ class _Fd:
 
     def close(self) -> None:
         os.close(self._fd)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + ".json")
 
 
 def _take(source: Path, target: Path) -> None:

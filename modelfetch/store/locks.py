@@ -9,10 +9,8 @@ stopped for 30 s is replaced by a new file, even if it only sleeps: see `Held.in
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,10 +19,12 @@ from modelfetch.cancel import Cancel
 from modelfetch.errors import RetryLaterError
 from modelfetch.events import Sink, Waiting, discard
 from modelfetch.fsio import make_directory, translate
+from modelfetch.store.flock import flock_works, take_flock
+from modelfetch.store.heart import heart
 from modelfetch.store.owner import Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 HEARTBEAT = 5.0
@@ -123,65 +123,12 @@ def lock(
         held = waiter.acquire()
     except OSError as error:
         raise translate(error, path, doing="locking") from error
-    stop = _heart.add(held, waiter.pace.heartbeat)
+    stop = heart.add(held, waiter.pace.heartbeat)
     try:
         yield held
     finally:
         stop()
         _let_go(held)
-
-
-class _Heart:
-    """One thread that beats for all locks of this process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._held: dict[int, _Beating] = {}
-        self._wake = threading.Event()
-        self._until = 0.0
-        self._thread: threading.Thread | None = None
-
-    def add(self, held: Held, interval: float) -> Callable[[], None]:
-        due = time.monotonic() + interval
-        with self._lock:
-            self._held[id(held)] = _Beating(held, interval, due)
-            if self._thread is None or not self._thread.is_alive():
-                self._until = due
-                self._thread = threading.Thread(target=self._run, name="modelfetch-heartbeat", daemon=True)
-                self._thread.start()
-            sleeps_too_long = due < self._until
-        if sleeps_too_long:
-            self._wake.set()
-        return lambda: self._remove(held)
-
-    def _remove(self, held: Held) -> None:
-        with self._lock:
-            self._held.pop(id(held), None)
-
-    def _run(self) -> None:
-        while True:
-            with self._lock:
-                now = time.monotonic()
-                for beating in self._held.values():
-                    if beating.due <= now:
-                        beating.held.beat()
-                        beating.due = now + beating.interval
-                self._until = min((beating.due for beating in self._held.values()), default=now + HEARTBEAT)
-            self._wake.wait(self._until - now)
-            self._wake.clear()
-
-
-@dataclass(slots=True)
-class _Beating:
-    """A lock, the seconds between its heartbeats, and when the next one is due."""
-
-    held: Held
-    interval: float
-    due: float
-
-
-_heart = _Heart()
-os.register_at_fork(after_in_child=_heart.__init__)  # type: ignore[misc]  # a forked child holds none of the locks
 
 
 class _Waiter:
@@ -232,7 +179,7 @@ class _Waiter:
 
     def _own(self, fd: int, *, inherited: bool = False, fresh: bool = False) -> Held | None:
         """Write our name into a file that nobody else owns; None when somebody was faster."""
-        if not _flock(fd):
+        if not take_flock(fd):
             os.close(fd)
             return None
         owner = Owner.me()
@@ -252,11 +199,11 @@ class _Waiter:
             return None
         keep = False
         try:
-            free = _flock(fd)
+            free = take_flock(fd)
             if not _is_current(fd, self._path):
                 return None
             owner = Owner.parse(os.pread(fd, 4096, 0))
-            if free and (owner is None or owner.same_kernel()) and _flock_works(self._path):
+            if free and (owner is None or owner.same_kernel()) and flock_works(self._path):
                 keep = True
                 return self._own(fd)
             if owner is not None and owner.is_dead():
@@ -299,7 +246,7 @@ class _Waiter:
             if not _is_current(fd, self._path):
                 return None
             mine = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
-            _flock(mine)
+            take_flock(mine)
             os.pwrite(mine, Owner.me().dump(), 0)
             fresh.replace(self._path)
             return self._own(mine, inherited=inherited)
@@ -319,31 +266,6 @@ def _enter(taking: Path, stale: float) -> bool:
                 taking.rmdir()
         return False
     return True
-
-
-def _flock(fd: int) -> bool:
-    """Take flock if it is free; True also where the file system has none."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # not supported here: the heartbeat decides
-    return True
-
-
-def _flock_works(path: Path) -> bool:
-    """Whether a second open file is refused the lock that this process holds."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return False
 
 
 def _is_current(fd: int, path: Path) -> bool:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from modelfetch.errors import IntegrityError, ModelfetchError, UnreachableError
 from modelfetch.http import redact
+from modelfetch.transfer.disk import WriteBack
 from modelfetch.transfer.gate import HEAD
-from modelfetch.transfer.pump import Backlog, Pump, WriteBack
+from modelfetch.transfer.pump import Backlog, Pump
 from modelfetch.transfer.rate import Floor
 from modelfetch.transfer.ring import Ring, Slot
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from modelfetch.cancel import Cancel
     from modelfetch.http import Response
     from modelfetch.transfer.context import Context
-    from modelfetch.transfer.partial import Lane
+    from modelfetch.transfer.lane import Lane
     from modelfetch.transfer.ranges import Segment
 
 WORTH_A_PUMP = 2 * 2**20

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from modelfetch.errors import IntegrityError, NotFoundError, UnreachableError
 from modelfetch.transfer.journal import Identity
-from modelfetch.transfer.partial import Lane
+from modelfetch.transfer.lane import Lane
 from modelfetch.transfer.request import size_error
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from modelfetch.errors import NotAModelError, UnreachableError
 from modelfetch.http import redact
 from modelfetch.transfer.body import Body, JudgeHead, SurplusError
 from modelfetch.transfer.journal import Identity
-from modelfetch.transfer.partial import Lane
+from modelfetch.transfer.lane import Lane
 from modelfetch.transfer.pump import Backlog
 from modelfetch.transfer.ranges import Board, Segment
 from modelfetch.transfer.request import Answer, Ask, NothingMore, Restart, WrongRangeError, judge

@@ -29,6 +29,7 @@ from modelfetch.transfer.gate import HEAD, judge_head, judge_whole, looks_like_h
 from modelfetch.transfer.partial import Partial
 from modelfetch.transfer.progress import Progress
 from modelfetch.transfer.retry import Attempts
+from modelfetch.transfer.salvage import salvage
 from modelfetch.transfer.types import Fetched
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _fetch_once(
     if found is not None:
         return found
     key = key_of(artifact)
-    noted = context.store.recall(key) if artifact.digest is None else None
+    noted = context.store.index.recall(key) if artifact.digest is None else None
     path = context.store.folder("locks") / f"{key}.lock"
     with lock(
         path,
@@ -125,7 +126,7 @@ def _found_meanwhile(context: Context, artifact: Artifact, noted: tuple[int, Dig
     """What the lock's last owner brought while this process waited for it."""
     if artifact.digest is not None:
         return present(context, artifact)
-    after = context.store.recall(key_of(artifact))
+    after = context.store.index.recall(key_of(artifact))
     blob = context.store.find(after[1], artifact.size) if after is not None and after != noted else None
     return Fetched(blob=blob, action="present", bytes_fetched=0, served_by=artifact.uri) if blob else None
 
@@ -148,6 +149,8 @@ class _Job:
         algorithms = ["sha256"] if self._artifact.digest is None else ["sha256", self._artifact.digest.algorithm]
         blob: Blob | None = None
         try:
+            if self._artifact.digest is not None:
+                salvage(self._context.store, self._artifact.digest, self._path)
             partial = Partial(
                 self._path,
                 algorithms=tuple(dict.fromkeys(algorithms)),
@@ -159,6 +162,8 @@ class _Job:
             finally:
                 partial.close(keep=blob is None)
         except OSError as error:
+            self._held.beat()
+            self._held.check()  # perhaps the file was taken over, or the store removed
             raise translate(error, self._path, doing="writing").about(uri=self._artifact.uri) from error
         finally:
             if blob is None:
@@ -314,7 +319,7 @@ class _Job:
             raise
         partial.admitted()
         if self._artifact.digest is None:
-            self._context.store.remember(self._key, blob.digest)
+            self._context.store.index.remember(self._key, blob.digest)
         return blob
 
     def _prove(self, partial: Partial) -> dict[str, Digest]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import array
-import ctypes
 import fcntl
 import termios
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from modelfetch.errors import UnreachableError
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from modelfetch.transfer.ring import Ring
 
 _PUBLISH_AFTER = 0.25  # seconds after which a buffer is handed on though it is not full
-_WRITE_BACK = 32 * 2**20
 _BACKLOG = 256 * 1024
 _LOOKS = 16
 
@@ -140,30 +137,3 @@ class Pump:
                 ring.publish(slot, segment.position, filled)
                 segment.position += filled
                 self._progress(filled)
-
-
-class WriteBack:
-    """Starts the disk's work early, so that the fsync at the end has little left to do.
-
-    The call is Linux's sync_file_range; where there is none, nothing happens and fsync does all.
-
-    Args:
-        fd: The file.
-        start: The position where writing starts.
-    """
-
-    _WRITE = 2  # SYNC_FILE_RANGE_WRITE (source: linux/fs.h)
-
-    def __init__(self, fd: int, start: int) -> None:
-        self._fd = fd
-        self._done = start
-        self._call = None
-        with suppress(AttributeError, OSError):
-            self._call = ctypes.CDLL(None).sync_file_range
-            self._call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-
-    def __call__(self, end: int) -> None:
-        """So much was written."""
-        if self._call is not None and end - self._done >= _WRITE_BACK:
-            self._call(self._fd, self._done, end - self._done, self._WRITE)
-            self._done = end

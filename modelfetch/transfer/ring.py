@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from modelfetch.transfer.partial import Lane
+    from modelfetch.transfer.lane import Lane
 
 
 class Slot:

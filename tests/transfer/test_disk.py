@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import modelfetch.transfer.partial as partial_module
+import modelfetch.transfer.lane as lane_module
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 from modelfetch.store.chunks import CHUNK
 from modelfetch.transfer import Options
@@ -108,7 +108,7 @@ def test_a_disk_that_fails_is_a_typed_error_with_its_path(
             if what == "fsync":
                 patched.setattr("modelfetch.store.blobs.os.fsync", fail)
             else:
-                patched.setattr(partial_module, "write_all", fail)
+                patched.setattr(lane_module, "write_all", fail)
             with pytest.raises(kind) as caught:
                 world.fetch(origin, data=data)
         assert caught.value.code == code

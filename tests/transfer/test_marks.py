@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelfetch.store.chunks import CHUNK
-from modelfetch.transfer.partial import _STEP, Lane, Partial
+from modelfetch.transfer.lane import _STEP, Lane
+from modelfetch.transfer.partial import Partial
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -36,9 +36,9 @@ K = 1024
 def _tiny() -> Iterator[None]:
     """Chunks, ranges and buffers a hundred times smaller, and a second connection whenever one can be had."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("store.chunks", "transfer.partial", "transfer.journal", "transfer.ranges"):
+        for module in ("store.chunks", "transfer.partial", "transfer.lane", "transfer.journal", "transfer.ranges"):
             patch.setattr(f"modelfetch.{module}.CHUNK", 64 * K)
-        patch.setattr("modelfetch.transfer.partial._STEP", 16 * K)
+        patch.setattr("modelfetch.transfer.lane._STEP", 16 * K)
         patch.setattr("modelfetch.transfer.ranges._ALIGN", 4 * K)
         patch.setattr("modelfetch.transfer.team.Team._least", lambda _self: 16 * K)
         patch.setattr("modelfetch.transfer.download._SPLIT_FROM", 64 * K)

@@ -202,22 +202,20 @@ def test_a_signed_url_that_is_never_good_is_refused_credentials(world: World) ->
 def test_a_full_disk_stops_all_connections_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    import modelfetch.transfer.partial as partial_module
-
-    real = partial_module.write_all
+    from modelfetch.transfer.disk import write_all as real
 
     def full(fd: int, data: memoryview, offset: int, **more: int) -> None:
         if offset > 10_000_000:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(fd, data, offset, **more)
 
-    monkeypatch.setattr(partial_module, "write_all", full)
+    monkeypatch.setattr("modelfetch.transfer.lane.write_all", full)
     with Origin(DATA, default=capped(20_000_000)) as origin:
         with pytest.raises(DiskError) as caught:
             world.fetch(origin, data=DATA)
         assert (caught.value.code, caught.value.exit_code) == ("no-space", 74)
         assert str(world.root) in caught.value.message
-        monkeypatch.setattr(partial_module, "write_all", real)
+        monkeypatch.setattr("modelfetch.transfer.lane.write_all", real)
         assert world.fetch(origin, data=DATA).action == "resumed"
 
 

@@ -1,0 +1,76 @@
+"""The heartbeats of all locks that this process holds."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+IDLE = 5.0
+"""Seconds between two looks while no lock is held."""
+
+
+class Beats(Protocol):
+    """What has a heart."""
+
+    def beat(self) -> None:
+        """Show that the owner lives."""
+
+
+class Heart:
+    """One thread that beats for all locks of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[int, _Beating] = {}
+        self._wake = threading.Event()
+        self._until = 0.0
+        self._thread: threading.Thread | None = None
+
+    def add(self, held: Beats, interval: float) -> Callable[[], None]:
+        """Beat for a lock every so many seconds; returns a function that ends it."""
+        due = time.monotonic() + interval
+        with self._lock:
+            self._held[id(held)] = _Beating(held, interval, due)
+            if self._thread is None or not self._thread.is_alive():
+                self._until = due
+                self._thread = threading.Thread(target=self._run, name="modelfetch-heartbeat", daemon=True)
+                self._thread.start()
+            sleeps_too_long = due < self._until
+        if sleeps_too_long:
+            self._wake.set()
+        return lambda: self._remove(held)
+
+    def _remove(self, held: Beats) -> None:
+        with self._lock:
+            self._held.pop(id(held), None)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                now = time.monotonic()
+                for beating in self._held.values():
+                    if beating.due <= now:
+                        beating.held.beat()
+                        beating.due = now + beating.interval
+                self._until = min((beating.due for beating in self._held.values()), default=now + IDLE)
+            self._wake.wait(self._until - now)
+            self._wake.clear()
+
+
+@dataclass(slots=True)
+class _Beating:
+    """A lock, the seconds between its heartbeats, and when the next one is due."""
+
+    held: Beats
+    interval: float
+    due: float
+
+
+heart = Heart()
+os.register_at_fork(after_in_child=heart.__init__)  # type: ignore[misc]  # a forked child holds none of the locks
