@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,29 +86,26 @@ def base_tarball() -> Path:
 
 
 def wheels() -> Path:
-    """Every wheel that an image of modelfetch is built from, but its own. Named after the list of dependencies."""
-    project = (REPOSITORY / "pyproject.toml").read_bytes()
-    tag = hashlib.sha256(project).hexdigest()[:12]
+    """Every wheel that an image of modelfetch is built from, but its own. Named after the list of requirements."""
+    requirements = _requirements()
+    tag = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:12]
 
     def build(folder: Path) -> None:
         interpreter = SYSTEM_PYTHON if SYSTEM_PYTHON.exists() else Path(sys.executable)
         venv = folder / "venv"
         must_run(interpreter, "-m", "venv", venv)
-        built = folder / "wheels"
-        pip = (venv / "bin" / "python", "-m", "pip", "wheel", "--quiet", "--wheel-dir", built)
-        must_run(*pip, f"{REPOSITORY}[gpu]", *_build_requirements())
-        for own in built.glob("modelfetch-*.whl"):
-            own.unlink()
+        python = venv / "bin" / "python"
+        must_run(python, "-m", "pip", "wheel", "--quiet", "--wheel-dir", folder / "wheels", *requirements)
         shutil.rmtree(venv)
 
     return build_once(f"wheels-{tag}", build) / "wheels"
 
 
-def _build_requirements() -> list[str]:
-    import tomllib
-
+def _requirements() -> list[str]:
+    """What the image installs, and what builds it."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
-    return list(project["build-system"]["requires"])
+    own = project["project"]
+    return sorted({*own["dependencies"], *own["optional-dependencies"]["gpu"], *project["build-system"]["requires"]})
 
 
 def _debian_mirror() -> str:
