@@ -114,8 +114,7 @@ class Body:
         slot = Slot(self._context.tuning.lane_bytes)
         flush = WriteBack(self._lane.fd, self._lane.position)
         while wanted := min(len(slot.memory), self._segment.left):
-            pump.look()
-            count = pump.read(slot.memory[:wanted])
+            count = pump.fill(slot.memory[:wanted])
             self._take(slot.memory[:count])
             flush(self._lane.position)
 

@@ -76,8 +76,9 @@ class Pump:
         cancel: Cancel,
         progress: Callable[[int], None],
     ) -> None:
-        self._response = response
+        self._where = redact(response.url)
         self._sock = sock
+        self._failure: UnreachableError | None = None
         self._backlog = backlog
         self._floor = floor
         self._cancel = cancel
@@ -89,50 +90,51 @@ class Pump:
         self._waited = 0.0
         sock.settimeout(self._idle)
 
-    def read(self, memory: memoryview) -> int:
-        """Read once into memory; returns how many bytes came, at least one.
+    def fill(self, memory: memoryview) -> int:
+        """Read until memory is full, a quarter of a second has passed, or the user's cap is reached.
+
+        Returns:
+            How many bytes came, at least one. What ends the connection is raised by the next call if some had come.
 
         Raises:
             UnreachableError: The connection ended, stalled, or is too slow.
             InterruptedSync: It was cancelled.
         """
-        if self._step is not None:
-            memory = memory[: self._step]
-        before = self._clock()
-        try:
-            count = self._sock.recv_into(memory)
-        except TimeoutError:
-            raise UnreachableError(
-                f"{redact(self._response.url)} sent nothing for {self._idle:g} s", code="timeout"
-            ) from None
-        except (OSError, ValueError) as error:
-            self._cancel.check()
-            raise UnreachableError(f"{redact(self._response.url)} broke off: {error}") from error
-        if count == 0:
-            self._cancel.check()
-            raise UnreachableError(f"{redact(self._response.url)} broke off before the end of the file")
-        self._waited += self._clock() - before
-        self._floor.note(count, self._waited)
-        self._limiter.take(count, self._cancel)
-        return count
-
-    def look(self) -> None:
-        """Note whether bytes are waiting."""
+        if self._failure is not None:
+            raise self._failure
         self._backlog.look(self._sock)
+        want = len(memory) if self._step is None else min(len(memory), self._step)
+        filled, began = 0, self._clock()
+        until = began + _PUBLISH_AFTER
+        try:
+            while filled < want:
+                count = self._sock.recv_into(memory[filled:want])
+                filled += count
+                if count == 0:
+                    self._failure = UnreachableError(f"{self._where} broke off before the end of the file")
+                    break
+                if self._clock() > until:
+                    break
+        except TimeoutError:
+            self._failure = UnreachableError(f"{self._where} sent nothing for {self._idle:g} s", code="timeout")
+        except (OSError, ValueError) as error:
+            self._failure = UnreachableError(f"{self._where} broke off: {error}")
+        self._waited += self._clock() - began
+        if filled == 0:
+            self._cancel.check()
+            raise self._failure or UnreachableError(f"{self._where} broke off")
+        self._floor.note(filled, self._waited)
+        self._limiter.take(filled, self._cancel)
+        return filled
 
     def through(self, ring: Ring, segment: Segment) -> None:
-        """Read a segment into a ring, to its end, which may move meanwhile; raises as `read` and `Ring.take` do."""
+        """Read a segment into a ring, to its end, which may move meanwhile; raises as `fill` and `Ring.take` do."""
         while segment.left:
             self._cancel.check()
             slot = ring.take()
-            self.look()
-            filled, began = 0, self._clock()
-            want = min(len(slot.memory), segment.left)
+            filled = 0
             try:
-                while filled < want:
-                    filled += self.read(slot.memory[filled:want])
-                    if self._clock() - began > _PUBLISH_AFTER:
-                        break
+                filled = self.fill(slot.memory[: min(len(slot.memory), segment.left)])
             finally:
                 ring.publish(slot, segment.position, filled)
                 segment.position += filled

@@ -1,7 +1,7 @@
 """A process that fetches one file: for tests that kill it, stop it, or run eight of it.
 
 Usage: driver.py STORE URL DIGEST|- SIZE|- [KEY=VALUE …]; the keys are those of `Tuning`, `Pace` and `Options`, and
-``noflock=1`` makes flock do nothing. It prints one JSON object, and exits as the command would.
+``noflock=1`` makes flock do nothing, ``grow=1`` opens every connection that is allowed. It prints one JSON object, and exits as the command would.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from modelfetch.http import Http, Timeouts
 from modelfetch.store import Store
 from modelfetch.store.locks import Pace
 from modelfetch.transfer import Engine, Options, Tuning
+from modelfetch.transfer.growth import Growth
+from modelfetch.transfer.team import Team
 from tests.transfer.world import PACE, quick
 
 
@@ -36,6 +38,9 @@ def main(arguments: list[str]) -> int:
     given = dict(pair.split("=", 1) for pair in rest)
     if given.get("noflock"):
         fcntl.flock = lambda _fd, _operation: None
+    if given.get("grow"):  # a connection more whenever one is allowed
+        Growth.step = lambda self, _n, _t, *, active, left, behind: int(active < self.most)  # type: ignore[method-assign]
+        Team._least = lambda _self: 2**20  # type: ignore[method-assign]
     cancel = Cancel()
     signal.signal(signal.SIGTERM, lambda _n, _f: cancel.set(code="terminated", exit_code=143))
     signal.signal(signal.SIGINT, lambda _n, _f: cancel.set())
