@@ -1,7 +1,8 @@
 """A process that fetches one file: for tests that kill it, stop it, or run eight of it.
 
 Usage: driver.py STORE URL DIGEST|- SIZE|- [KEY=VALUE …]; the keys are those of `Tuning`, `Pace` and `Options`, and
-``noflock=1`` makes flock do nothing, ``grow=1`` opens every connection that is allowed. It prints one JSON object, and exits as the command would.
+``noflock=1`` makes flock do nothing,
+``grow=1`` opens every connection that is allowed. It prints one JSON object, and exits as the command would.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def main(arguments: list[str]) -> int:
     if given.get("noflock"):
         fcntl.flock = lambda _fd, _operation: None
     if given.get("grow"):  # a connection more whenever one is allowed
-        Growth.step = lambda self, _n, _t, *, active, left, behind: int(active < self.most)  # type: ignore[method-assign]
-        Team._least = lambda _self: 2**20  # type: ignore[method-assign]
+        setattr(Growth, "step", lambda self, _n, _t, *, active, left, behind: int(active < self.most))  # noqa: B010
+        setattr(Team, "_least", lambda _self: 2**20)  # noqa: B010 - mypy knows that methods are no attributes
     cancel = Cancel()
     signal.signal(signal.SIGTERM, lambda _n, _f: cancel.set(code="terminated", exit_code=143))
     signal.signal(signal.SIGINT, lambda _n, _f: cancel.set())
