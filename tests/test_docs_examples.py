@@ -81,7 +81,16 @@ def test_every_command_and_option_that_is_written_down_exists(document: Path) ->
 @EACH
 def test_every_option_in_the_prose_is_one_of_some_command(document: Path) -> None:
     known = {word for name in cli.list_commands(click.Context(cli)) for word in options_of(name)}
-    foreign = {"--always-offload-from-vram", "--vae-in-fp16", "--fp16-vae", "--reserve-vram", "--user", "--help"}
+    foreign = {
+        "--profile",
+        "--force-recreate",
+        "--always-offload-from-vram",
+        "--vae-in-fp16",
+        "--fp16-vae",
+        "--reserve-vram",
+        "--user",
+        "--help",
+    }
     said = set(re.findall(r"`(--[a-z][a-z-]+)[` =]", prose(document)))
     if document.name in ("ai-services-setup.md", "plan-differences.md", "validation.md", "benchmarks.md"):
         said &= known  # these are about other programs too

@@ -133,8 +133,10 @@ def test_a_version_that_lies_about_itself_is_found_out_by_the_digest(world: Worl
     other = payload(len(DATA), seed=12)
 
     def change(conn: Conn, request: Request, origin: Origin) -> None:
-        if len(origin.requests) == 2:
-            origin.data = other
+        if len(origin.requests) == 1:  # a busy machine may never want a second connection: the first one breaks
+            drop_after(len(DATA) // 3)(conn, request, origin)
+            return
+        origin.data = other
         capped(20_000_000)(conn, request, origin)
 
     with Origin(DATA, default=change) as liar, Origin(DATA) as honest:
