@@ -9,7 +9,7 @@ from modelfetch.errors import IntegrityError, ModelfetchError, UnreachableError
 from modelfetch.http import redact
 from modelfetch.transfer.disk import WriteBack
 from modelfetch.transfer.gate import HEAD
-from modelfetch.transfer.pump import Backlog, Pump
+from modelfetch.transfer.pump import Flow, Pump
 from modelfetch.transfer.rate import Floor
 from modelfetch.transfer.ring import Ring, Slot
 
@@ -42,7 +42,7 @@ class Body:
         cancel: What may end it.
         judge_head: Looks at the first bytes of a file, and tells what is wrong with them.
         progress: Told how many bytes came, now and then.
-        backlog: Told what waits in the socket.
+        flow: Told what comes.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Body:
         cancel: Cancel,
         judge_head: JudgeHead | None,
         progress: Callable[[int], None],
-        backlog: Backlog,
+        flow: Flow,
     ) -> None:
         self._context = context
         self._response = response
@@ -66,7 +66,7 @@ class Body:
         self._cancel = cancel
         self._judge_head = judge_head
         self._progress = progress
-        self._backlog = backlog
+        self._flow = flow
         self._floor = new_floor(context)
 
     def receive(self) -> None:
@@ -86,13 +86,14 @@ class Body:
         sock = response.socket()
         if sock is not None and segment.left >= WORTH_A_PUMP:
             first = next(pieces, b"")
+            self._flow.received += len(first)
             self._take(memoryview(first))
             self._context.limiter.take(len(first), self._cancel)
             pump = Pump(
                 self._context,
                 response,
                 sock,
-                backlog=self._backlog,
+                flow=self._flow,
                 floor=self._floor,
                 cancel=self._cancel,
                 progress=self._progress,
@@ -104,9 +105,9 @@ class Body:
             raise UnreachableError(f"{redact(response.url)} broke off at byte {segment.position} of {segment.end}")
 
     def _through_ring(self, pump: Pump) -> None:
-        tuning = self._context.tuning
-        flush = WriteBack(self._lane.fd, self._lane.position) if tuning.durable else _leave_it
-        with Ring(self._lane, buffers=tuning.ring_buffers, size=tuning.ring_bytes, flush=flush) as ring:
+        durable = self._context.tuning.durable
+        flush = WriteBack(self._lane.fd, self._lane.position) if durable else _leave_it
+        with Ring(self._lane, shelf=self._context.shelf, flush=flush) as ring:
             pump.through(ring, self._segment)
 
     def _straight(self, pump: Pump) -> None:
@@ -124,6 +125,7 @@ class Body:
         waited, before = 0.0, clock()
         for piece in pieces:
             waited += clock() - before
+            self._flow.received += len(piece)
             self._take(memoryview(piece))
             self._floor.note(len(piece), waited)
             self._context.limiter.take(len(piece), self._cancel)

@@ -10,16 +10,18 @@ if TYPE_CHECKING:
     from modelfetch.http import Http
     from modelfetch.store.blobs import Store
     from modelfetch.transfer.rate import Limiter
+    from modelfetch.transfer.ring import Shelf
     from modelfetch.transfer.types import Options, Tuning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The client, the store, the choices, the cap on the rate, and where events go."""
+    """The client, the store, the choices, the cap on the rate, the buffers, and where events go."""
 
     http: Http
     store: Store
     options: Options
     tuning: Tuning
     limiter: Limiter
+    shelf: Shelf
     sink: Sink

@@ -10,7 +10,7 @@ from modelfetch.http import redact
 from modelfetch.transfer.body import Body, JudgeHead, SurplusError
 from modelfetch.transfer.journal import Identity
 from modelfetch.transfer.lane import Lane
-from modelfetch.transfer.pump import Backlog
+from modelfetch.transfer.pump import Flow
 from modelfetch.transfer.ranges import Board, Segment
 from modelfetch.transfer.request import Answer, Ask, NothingMore, Restart, WrongRangeError, judge
 from modelfetch.transfer.team import Team
@@ -68,7 +68,7 @@ class Download:
         self._order = order
         self._cancel = cancel
         self._direct: str | None = None
-        self.backlog = Backlog()
+        self.flow = Flow()
         self.splittable = False
         """Whether the source was seen to send ranges, of a version that can be told from others."""
 
@@ -184,7 +184,7 @@ class Download:
                 cancel=cancel,
                 judge_head=order.judge_head if answer.start == 0 else None,
                 progress=order.progress,
-                backlog=self.backlog,
+                flow=self.flow,
             ).receive()
         finally:
             lane.close()

@@ -12,6 +12,7 @@ from modelfetch.events import Sink, discard
 from modelfetch.transfer.context import Context
 from modelfetch.transfer.fetch import fetch, key_of, present
 from modelfetch.transfer.rate import Limiter
+from modelfetch.transfer.ring import Shelf
 from modelfetch.transfer.types import Fetched, Options, Tuning
 from modelfetch.transfer.workers import Workers
 
@@ -49,14 +50,19 @@ class Engine:
         cancel: Cancel | None = None,
         tuning: Tuning | None = None,
     ) -> None:
-        options = options or Options()
+        options, tuning = options or Options(), tuning or Tuning()
         self._cancel = cancel or Cancel()
         self._context = Context(
             http=http,
             store=store,
             options=options,
-            tuning=tuning or Tuning(),
+            tuning=tuning,
             limiter=Limiter(options.limit_rate),
+            shelf=Shelf(
+                buffers=tuning.ring_buffers,
+                large=tuning.ring_bytes,
+                small=min(tuning.ring_bytes, tuning.ring_bytes_beside),
+            ),
             sink=sink,
         )
         jobs = max(1, options.jobs)

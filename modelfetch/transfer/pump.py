@@ -21,25 +21,27 @@ if TYPE_CHECKING:
     from modelfetch.transfer.rate import Floor
     from modelfetch.transfer.ring import Ring
 
-_PUBLISH_AFTER = 0.25  # seconds after which a buffer is handed on though it is not full
+_PUBLISH_AFTER = 0.1  # seconds after which a buffer is handed on though it is not full
 _BACKLOG = 256 * 1024
 _LOOKS = 16
 
 
-class Backlog:
-    """How often bytes were already waiting when a connection came to read: then not the network is what is slow.
+class Flow:
+    """What comes in for a file, over all its connections: what decides whether it deserves more of them.
 
-    One is shared by all connections of a file.
+    ``received`` counts bytes as they come, long before they are written; threads may step on each other's additions,
+    which for this purpose does not matter.
     """
 
     def __init__(self) -> None:
+        self.received = 0
         self._share = 0.0
         self._looks = 0
         self._answer = array.array("i", [0])
 
     @property
     def share(self) -> float:
-        """Of the last looks, the share that found a backlog: 0 to 1."""
+        """How often bytes already waited when a connection came to read, so that the network is not what is slow."""
         return self._share
 
     def look(self, sock: socket.socket) -> None:
@@ -62,7 +64,7 @@ class Pump:
         floor: The rate below which it is dropped.
         cancel: What may end it.
         progress: Told how many bytes came.
-        backlog: Told what waits in the socket.
+        flow: Told what comes.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Pump:
         response: Response,
         sock: socket.socket,
         *,
-        backlog: Backlog,
+        flow: Flow,
         floor: Floor,
         cancel: Cancel,
         progress: Callable[[int], None],
@@ -79,7 +81,7 @@ class Pump:
         self._where = redact(response.url)
         self._sock = sock
         self._failure: UnreachableError | None = None
-        self._backlog = backlog
+        self._flow = flow
         self._floor = floor
         self._cancel = cancel
         self._progress = progress
@@ -91,7 +93,7 @@ class Pump:
         sock.settimeout(self._idle)
 
     def fill(self, memory: memoryview) -> int:
-        """Read until memory is full, a quarter of a second has passed, or the user's cap is reached.
+        """Read until memory is full, a tenth of a second has passed, or the user's cap is reached.
 
         Returns:
             How many bytes came, at least one. What ends the connection is raised by the next call if some had come.
@@ -102,7 +104,7 @@ class Pump:
         """
         if self._failure is not None:
             raise self._failure
-        self._backlog.look(self._sock)
+        self._flow.look(self._sock)
         want = len(memory) if self._step is None else min(len(memory), self._step)
         filled, began = 0, self._clock()
         until = began + _PUBLISH_AFTER
@@ -110,6 +112,7 @@ class Pump:
             while filled < want:
                 count = self._sock.recv_into(memory[filled:want])
                 filled += count
+                self._flow.received += count
                 if count == 0:
                     self._failure = UnreachableError(f"{self._where} broke off before the end of the file")
                     break

@@ -98,8 +98,8 @@ class Team:
         if self._growth is None:
             setup = min(2.0, now - self._started)
             self._growth = Growth(options.connections, limit=options.limit_rate, setup=setup)
-        behind = self._download.backlog.share
-        return self._growth.step(now, self._partial.total, active=self._active, left=self._board.left, behind=behind)
+        flow = self._download.flow
+        return self._growth.step(now, flow.received, active=self._active, left=self._board.left, behind=flow.share)
 
     def _hire(self, threads: list[threading.Thread], count: int) -> None:
         for _ in range(count):

@@ -50,7 +50,8 @@ class Tuning:
     retry_after_most: float = 120.0
     small: int = 4 * 2**20
     ring_buffers: int = 4
-    ring_bytes: int = 2**20
+    ring_bytes: int = 4 * 2**20
+    ring_bytes_beside: int = 2**20
     lane_bytes: int = 256 * 1024
     progress_seconds: float = 0.1
     durable: bool = True
