@@ -50,7 +50,7 @@ lint: $(READY)  ## ruff, mypy --strict, the import layers
 bench: $(READY)  ## Speed and memory beside curl, aria2 and the official clients
 	$(BIN)/python tests/bench/run.py
 
-e2e: $(READY)  ## The real consumers and peers: Ollama, faster-whisper, huggingface_hub, nginx, a container registry
+e2e: $(READY)  ## The real consumers and peers: Ollama, faster-whisper, huggingface_hub, nginx, a container registry; the stack under a real Docker Engine
 	$(BIN)/python -m pytest tests/e2e --timeout=1500 --durations=5 $(PYTEST_ARGS)
 
 clean:  ## Remove what the targets made here; models under files/ stay

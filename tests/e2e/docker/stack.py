@@ -70,11 +70,12 @@ def write_tier(folder: Path, digests: Mapping[str, str], name: str = "8g") -> Pa
 
 @dataclass(slots=True, kw_only=True, repr=False)
 class Stack:
-    """One clone, its settings, and the engine that runs it."""
+    """One clone, its settings, and the engine that runs it; ``sent_before`` is what the hub had sent until then."""
 
     engine: Engine
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
+    sent_before: int = 0
 
     def write_settings(self, *files: Mapping[str, str], **more: str) -> None:
         """Write `.env`: these settings and nothing else, as whoever needs no more would have it."""
