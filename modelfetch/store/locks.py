@@ -187,7 +187,7 @@ class _Waiter:
             os.ftruncate(fd, 0)
         os.pwrite(fd, owner.dump(), 0)
         os.fchmod(fd, _MODE)
-        if not fresh and not _is_current(fd, self._path):
+        if not _is_current(fd, self._path):  # another owner had it between its making and our flock, and removed it
             os.close(fd)
             return None
         return Held(path=self._path, owner=owner, fd=fd, inherited=inherited, pace=self.pace)

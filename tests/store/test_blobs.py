@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelfetch.digests import Digest, new_hasher
-from modelfetch.errors import DestinationError, IntegrityError
+from modelfetch.errors import DestinationError, IntegrityError, ModelfetchError
 from modelfetch.store import Store
 from modelfetch.store.chunks import CHUNK, FileHash, chunk_count, chunk_span
 from modelfetch.store.record import Record
@@ -179,10 +179,21 @@ def test_a_file_with_another_digest_is_not_kept(store: Store, tmp_path: Path) ->
 
 
 def test_a_file_that_does_not_exist_is_a_typed_error(store: Store, tmp_path: Path) -> None:
-    from modelfetch.errors import ModelfetchError
-
     with pytest.raises(ModelfetchError):
         store.add_file(tmp_path / "missing", None)
+
+
+def test_a_file_that_another_process_put_in_its_place_is_not_stored(store: Store) -> None:
+    """A sleeper wakes up, and the partial file has its name but is another's."""
+    part = store.tmp()
+    part.write_bytes(DATA)
+    with part.open("rb") as mine:
+        part.unlink()
+        part.write_bytes(DATA[:100])
+        with pytest.raises(ModelfetchError):
+            store.admit(part, mine.fileno(), {"sha256": Digest.sha256(DATA)}, ())
+    assert not list(store.blobs())
+    assert part.read_bytes() == DATA[:100]
 
 
 def test_removing_takes_the_record_along(store: Store) -> None:

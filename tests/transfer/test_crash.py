@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from modelfetch.store.chunks import CHUNK
 from modelfetch.transfer.journal import Mark, parse_journal
+from modelfetch.transfer.partial import Partial
 from tests.transfer.processes import finish, start, wait_for
 from tests.transfer.server import Conn, Origin, Request, head
 from tests.transfer.world import World, payload
@@ -143,6 +145,30 @@ def test_a_flipped_bit_in_a_chunk_costs_that_chunk(world: World, left_over: tupl
     world.store.remove(next(iter(world.store.blobs())).digest)
     fetched, _ = _resume(world, bytes(damaged), journal)
     assert fetched == honest + CHUNK
+
+
+def test_two_damaged_chunks_cost_two(world: World, left_over: tuple[bytes, bytes]) -> None:
+    """The second one is not part of what is hashed in order any more, and is compared all the same."""
+    part, journal = left_over
+    damaged = bytearray(part)
+    damaged[777] ^= 1
+    damaged[CHUNK + 777] ^= 1
+    kept = sum(mark.length for mark in parse_journal(journal).marks.values()) - 2 * CHUNK
+    assert _resume(world, bytes(damaged), journal) == (len(DATA) - kept, "resumed" if kept else "fetched")
+
+
+def test_an_heir_does_not_write_to_what_a_sleeping_owner_has_open(world: World, left_over: tuple[bytes, bytes]) -> None:
+    part, journal = left_over
+    path = world.store.folder("ingest") / "x.part"
+    path.write_bytes(part)
+    path.with_suffix(".json").write_bytes(journal)
+    with path.open("r+b") as sleeper:
+        heir = Partial(path, algorithms=("sha256",), size=len(DATA), inherited=True)
+        assert not os.path.samestat(os.fstat(heir.fd), os.fstat(sleeper.fileno()))
+        sleeper.write(b"what it writes when it wakes goes nowhere")
+        sleeper.flush()
+        assert heir.trust() == sum(mark.length for mark in parse_journal(journal).marks.values())
+        heir.close(keep=True)
 
 
 def test_a_torn_journal_costs_what_it_no_longer_says(world: World, left_over: tuple[bytes, bytes]) -> None:
