@@ -219,7 +219,7 @@ class _Job:
                 self._bring(partial, location)
                 return self._keep(partial)
             except ModelfetchError as error:
-                if error.code in ("digest-mismatch", "not-a-model"):
+                if isinstance(error, IntegrityError) and partial.is_complete():
                     mixed, own_only = not own_only, True
                     partial.distrust()
                     self._trusted = 0

@@ -104,12 +104,17 @@ def judge(
 
 
 def _whole(response: Response, ask: Ask, identity: Identity | None, *, size: int | None, what: str) -> Answer | Restart:
+    length = None if response.encoding else response.length
+    wrong_size = size is not None and length is not None and length != size
+    if ask.start > 0 or wrong_size:
+        page = _page_instead(response, what)  # a network that wants a click, say: what is there is as good as it was
+        if page is not None:
+            raise page
+    if wrong_size:
+        raise size_error(what, found=length or 0, expected=size or 0)
     if ask.start > 0:
         same = identity is not None and not _is_other_version(response, identity, None)
         return Restart(reason="the source sends only the whole file, or it changed", same_version=same)
-    length = None if response.encoding else response.length
-    if size is not None and length is not None and length != size:
-        raise _page_instead(response, what) or size_error(what, found=length, expected=size)
     return _body(response, start=0, end=length, size=length)
 
 

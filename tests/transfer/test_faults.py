@@ -448,6 +448,16 @@ def test_a_web_page_is_never_a_model(world: World) -> None:
     assert world.partial() is None
 
 
+def test_a_page_in_between_costs_nothing_of_what_is_there(world: World) -> None:
+    """A hotel's network wants a click: the next run goes on where the last one stopped."""
+    page = answering(200, {"Content-Type": "text/html"}, b"<html>Welcome to our network</html>")
+    with Origin(DATA, scripts=[drop_after(200_000), page]) as origin:
+        with pytest.raises(NotAModelError):
+            world.fetch(origin, data=DATA, path="model.safetensors")
+        assert world.fetch(origin, data=DATA, path="model.safetensors").action == "resumed"
+        assert origin.sent == len(DATA)
+
+
 def test_a_json_message_is_never_a_model(world: World) -> None:
     message = answering(200, {"Content-Type": "application/json"}, b'{"error": "early access"}')
     with Origin(DATA, default=message) as origin:
