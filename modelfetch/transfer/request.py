@@ -121,7 +121,7 @@ def _whole(response: Response, ask: Ask, identity: Identity | None, *, size: int
 def _page_instead(response: Response, what: str) -> ModelfetchError | None:
     """The error for a page or message of another size than the file's."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "text/html":
+    if kind == "text/html" and not what.lower().endswith((".html", ".htm")):
         return page_error(what, response.url, what="a web page")
     if kind == "application/json" and is_weights(what):
         return page_error(what, response.url, what="a JSON message")
