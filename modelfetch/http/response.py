@@ -112,7 +112,7 @@ class Response:
         """The socket, where the rest of the body may be read from it after the first piece of `iter_raw`.
 
         That is so for HTTP/1.1 with a Content-Length, no coding, and at most one layer of TLS. Afterwards `close` ends
-        the connection.
+        the connection, unless `reuse` is called first.
         """
         if self.status not in (200, 206) or self.length is None or self.encoding is not None:
             return None
@@ -128,6 +128,12 @@ class Response:
             return None
         # TLS inside an https proxy's TLS is an SSLObject: then the socket is the outer layer's.
         return None if isinstance(stream.get_extra_info("ssl_object"), ssl.SSLObject) else sock
+
+    def reuse(self) -> None:
+        """The whole body was read from `socket`: keep the connection for the next request to the same host."""
+        park = getattr(self._inner.extensions.get("network_stream"), "park", None)
+        if park is not None and "close" not in self.headers.get("connection", "").lower():
+            park()
 
     def read(self, limit: int) -> bytes:
         """The whole body, decoded.

@@ -39,6 +39,11 @@ class Watch:
         """Start a request whose headers have to be there after so many seconds."""
         self._deadline = time.monotonic() + seconds
 
+    @property
+    def awaits_headers(self) -> bool:
+        """Whether the headers of an answer are still to come."""
+        return self._deadline is not None
+
     def headers_arrived(self) -> None:
         """From here on only the idle time-out counts."""
         self._deadline = None
@@ -80,38 +85,65 @@ def shut_down(sock: socket.socket) -> None:
 
 
 class _Stream(httpcore.NetworkStream):
-    """httpcore's own stream with larger reads and the watch's deadline."""
+    """httpcore's own stream with larger reads and the watch's deadline; it can outlive httpcore's interest in it."""
 
-    def __init__(self, inner: httpcore.NetworkStream, watch: Watch) -> None:
+    def __init__(self, inner: httpcore.NetworkStream, backend: _Backend, origin: tuple[str, int]) -> None:
         self._inner = inner
-        self._watch = watch
-        watch.add(inner.get_extra_info("socket"))
+        self._backend = backend
+        self._origin = origin
+        self._is_parked = False
+        self.is_encrypted = False
+        backend.watch.add(inner.get_extra_info("socket"))
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._inner.read(max(max_bytes, READ_SIZE), self._watch.bound(timeout))
+        watch = self._backend.watch
+        if watch.awaits_headers:
+            return self._inner.read(max_bytes, watch.bound(timeout))
+        return self._inner.read(max(max_bytes, READ_SIZE), timeout)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._inner.write(buffer, timeout)
 
     def close(self) -> None:
-        self._inner.close()
+        if not self._is_parked:
+            self._inner.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
+        if self.is_encrypted:
+            return self  # it was parked with its TLS
         attempt = _Attempt(lambda: self._inner.start_tls(ssl_context, server_hostname, timeout))
-        return _Stream(attempt.result(self._watch, timeout), self._watch)
+        stream = _Stream(attempt.result(self._backend.watch, timeout), self._backend, self._origin)
+        stream.is_encrypted = True
+        return stream
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
 
+    def park(self) -> None:
+        """Keep the connection for the next request to its host: its body was read to the end, though not by httpcore.
+
+        httpcore closes it then, as far as it knows.
+        """
+        if not self._is_parked and not self._backend.watch.shut.is_set():
+            self._is_parked = self._backend.park(self._origin, self._inner, encrypted=self.is_encrypted)
+
 
 class _Backend(httpcore.NetworkBackend):
-    """Connects in a thread beside the caller's, so that neither a name server nor a silent host holds up the end."""
+    """Connects in a thread beside the caller's, so that neither a name server nor a silent host holds up the end.
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    Args:
+        watch: What bounds the requests.
+        parks: Whether a connection may be kept whose body the pump has read. Behind a proxy it may not: there a
+            connection to the same address leads to another host.
+    """
+
+    def __init__(self, watch: Watch, *, parks: bool) -> None:
+        self.watch = watch
         self._inner = httpcore.SyncBackend()
+        self._parks = parks
+        self._lot: dict[tuple[str, int], tuple[httpcore.NetworkStream, bool]] = {}
 
     def connect_tcp(
         self,
@@ -121,8 +153,29 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
+        origin = (host, port)
+        kept, encrypted = self._lot.pop(origin, (None, False))
+        if kept is not None:
+            if not kept.get_extra_info("is_readable"):  # readable: closed by the server, or more than it said
+                stream = _Stream(kept, self, origin)
+                stream.is_encrypted = encrypted
+                return stream
+            kept.close()
         attempt = _Attempt(lambda: self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
-        return _Stream(attempt.result(self._watch, timeout), self._watch)
+        return _Stream(attempt.result(self.watch, timeout), self, origin)
+
+    def park(self, origin: tuple[str, int], inner: httpcore.NetworkStream, *, encrypted: bool) -> bool:
+        """Keep a connection; whether it was kept."""
+        if not self._parks or origin in self._lot:
+            return False
+        self._lot[origin] = (inner, encrypted)
+        return True
+
+    def close(self) -> None:
+        """Close what is kept."""
+        for inner, _ in self._lot.values():
+            inner.close()
+        self._lot.clear()
 
 
 class _Attempt:
@@ -190,13 +243,14 @@ class Wire:
             limits=httpx.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=_KEEPALIVE),
             headers={"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"},
         )
-        backend = _Backend(self.watch)
-        for transport in (self._client._transport, *self._client._mounts.values()):
+        proxies = self._client._mounts
+        self._backend = _Backend(self.watch, parks=not proxies)
+        for transport in (self._client._transport, *proxies.values()):
             # httpcore takes a backend, httpx has no way to name one; without it, proxies from the environment included,
             # everything works but reads are smaller and a cancelled connect lasts until its time-out.
             pool = getattr(transport, "_pool", None)
             if pool is not None:
-                pool._network_backend = backend
+                pool._network_backend = self._backend
 
     def send(self, method: str, url: str, headers: dict[str, str], data: bytes | None) -> httpx.Response:
         """Send one request and return when the headers of its answer are there.
@@ -214,6 +268,7 @@ class Wire:
     def close(self) -> None:
         """Close its connections."""
         self._client.close()
+        self._backend.close()
 
 
 def tls_context() -> ssl.SSLContext:

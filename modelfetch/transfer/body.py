@@ -11,7 +11,7 @@ from modelfetch.transfer.disk import WriteBack
 from modelfetch.transfer.gate import HEAD
 from modelfetch.transfer.pump import Flow, Pump
 from modelfetch.transfer.rate import Floor
-from modelfetch.transfer.ring import Ring, Slot
+from modelfetch.transfer.ring import Ring
 
 if TYPE_CHECKING:
     from modelfetch.cancel import Cancel
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from modelfetch.transfer.lane import Lane
     from modelfetch.transfer.ranges import Segment
 
-WORTH_A_PUMP = 2 * 2**20
-"""Bodies below this size take the short way, which leaves the connection open for the next request."""
+WORTH_A_PUMP = 128 * 1024
+"""Bodies below this size come with their headers, more or less, and are taken as httpx gives them."""
+_WORTH_THREADS = 8 * 2**20
+"""Bodies from this size on have their hash and their writing done by threads of their own."""
 
 JudgeHead = Callable[[bytes, "Response"], ModelfetchError | None]
 
@@ -98,7 +100,10 @@ class Body:
                 cancel=self._cancel,
                 progress=self._progress,
             )
-            self._through_ring(pump) if self._alone else self._straight(pump)
+            with_threads = self._alone and segment.left >= _WORTH_THREADS
+            self._through_ring(pump) if with_threads else self._straight(pump)
+            if segment.position == segment.asked_end:
+                response.reuse()
         else:
             self._by_pieces(pieces)
         if segment.left > 0:
@@ -112,12 +117,13 @@ class Body:
 
     def _straight(self, pump: Pump) -> None:
         """Without threads behind: what one of many connections does."""
-        slot = Slot(self._context.tuning.lane_bytes)
-        flush = WriteBack(self._lane.fd, self._lane.position)
-        while wanted := min(len(slot.memory), self._segment.left):
-            count = pump.fill(slot.memory[:wanted])
-            self._take(slot.memory[:count])
-            flush(self._lane.position)
+        segment = self._segment
+        flush = WriteBack(self._lane.fd, self._lane.position) if segment.left >= _WORTH_THREADS else _leave_it
+        with self._context.shelf.single() as slot:
+            while wanted := min(len(slot.memory), segment.left):
+                count = pump.fill(slot.memory[:wanted])
+                self._take(slot.memory[:count])
+                flush(self._lane.position)
 
     def _by_pieces(self, pieces: Iterator[bytes]) -> None:
         """The way for small bodies, and for those that the pump can't take."""

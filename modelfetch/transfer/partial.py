@@ -143,7 +143,7 @@ class Partial:
             )
         if stat.st_size > size:
             os.ftruncate(self.fd, size)
-        if size >= CHUNK // 16 and needed > 0:
+        if size >= CHUNK and needed > 0:
             allocate(self.fd, size)
 
     def written(self, start: int, end: int, marks: tuple[Mark, ...] = ()) -> None:

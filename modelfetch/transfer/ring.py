@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import mmap
 import threading
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -42,9 +43,12 @@ class Shelf:
         buffers: How many buffers a ring has.
         large: Bytes per buffer of the first ring.
         small: Bytes per buffer of all others.
+        lane: Bytes of the buffer of a connection that has only one.
     """
 
-    def __init__(self, *, buffers: int, large: int, small: int) -> None:
+    def __init__(self, *, buffers: int, large: int, small: int, lane: int) -> None:
+        self._lane = lane
+        self._singles: list[Slot] = []
         self._buffers = buffers
         self._large = large
         self._small = small
@@ -66,6 +70,16 @@ class Shelf:
         if len(slots[0].memory) == self._large:
             with self._lock:
                 self._kept, self._lent = slots, False
+
+    @contextmanager
+    def single(self) -> Iterator[Slot]:
+        """One buffer, for a connection that needs no ring."""
+        with self._lock:
+            slot = self._singles.pop() if self._singles else None
+        slot = slot or Slot(self._lane)
+        yield slot
+        with self._lock:
+            self._singles.append(slot)
 
 
 class Ring:

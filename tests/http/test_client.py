@@ -89,6 +89,70 @@ def test_a_stale_connection_is_replaced_without_an_error(http: Http) -> None:
         assert origin.connections == 2
 
 
+def pump(client: Http, url: str) -> bytes:
+    """A body read from the socket, as the engine does it."""
+    with client.open("GET", url) as response:
+        got = bytearray(next(response.iter_raw()))
+        sock = response.socket()
+        assert sock is not None
+        buffer = bytearray(100_000)
+        while left := (response.length or 0) - len(got):
+            got += memoryview(buffer)[: sock.recv_into(buffer, min(left, len(buffer)))]
+        response.reuse()
+    return bytes(got)
+
+
+LONG = DATA * 20
+
+
+def test_a_connection_whose_body_was_pumped_is_used_again(http: Http) -> None:
+    with Origin(LONG) as origin:
+        for _ in range(5):
+            assert pump(http, origin.url) == LONG
+        assert http.get(origin.url).body == LONG
+        assert origin.connections == 1
+
+
+def test_a_pumped_connection_that_the_server_closes_is_replaced(http: Http) -> None:
+    def once(conn: Conn, request: Request, origin: Origin) -> None:
+        normally(conn, request, origin)
+        conn.close()
+
+    with Origin(LONG, scripts=[once, once]) as origin:
+        assert [pump(http, origin.url) for _ in range(3)] == [LONG] * 3
+        assert origin.connections == 3
+
+
+def test_a_pumped_connection_on_which_more_came_than_said_is_not_used_again(http: Http) -> None:
+    def more(conn: Conn, request: Request, origin: Origin) -> None:
+        normally(conn, request, origin)
+        conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+
+    with Origin(LONG, scripts=[more]) as origin:
+        assert pump(http, origin.url) == LONG
+        time.sleep(0.1)
+        assert http.get(origin.url).body == LONG
+        assert origin.connections == 2
+
+
+def test_a_server_that_wants_its_connection_closed_gets_its_way(http: Http) -> None:
+    def closing(conn: Conn, request: Request, origin: Origin) -> None:
+        conn.answer(200, {"Connection": "close"}, LONG)
+
+    with Origin(LONG, scripts=[closing]) as origin:
+        assert pump(http, origin.url) == http.get(origin.url).body == LONG
+        assert origin.connections == 2
+
+
+def test_behind_a_proxy_no_pumped_connection_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Origin(LONG) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+        client = Http(allow_http=lambda _h, _p: True)
+        assert pump(client, "http://one.example/x") == pump(client, "http://two.example/x") == LONG
+        assert proxy.connections == 2
+        client.close()
+
+
 def test_a_body_beyond_the_limit_is_a_bad_answer(http: Http) -> None:
     with Origin(DATA) as origin, pytest.raises(UnreachableError) as caught:
         http.get(origin.url, limit=100)
@@ -312,13 +376,14 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TlsServer:
-    """One connection after the other, each answered once."""
+    """One connection after the other, each answered as often as it asks."""
 
     def __init__(self, certificate: Path, body: bytes) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._context, self._body = context, body
+        self.connections = 0
         self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}/x"
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -331,9 +396,9 @@ class TlsServer:
                 return
             try:
                 with self._context.wrap_socket(plain, server_side=True) as sock:
-                    sock.recv(65536)
-                    sock.sendall(head(200, {"Content-Length": str(len(self._body))}) + self._body)
-                    sock.recv(100)
+                    self.connections += 1
+                    while sock.recv(65536):
+                        sock.sendall(head(200, {"Content-Length": str(len(self._body))}) + self._body)
             except OSError:
                 plain.close()
 
@@ -360,6 +425,16 @@ def test_tls_is_checked_and_the_pump_may_read_from_it(certificate: Path, monkeyp
         while len(got) < 256 * 40_000:
             got += buffer[: sock.recv_into(buffer)]
     assert got == bytes(range(256)) * 40_000
+    client.close()
+    server.close()
+
+
+def test_a_pumped_tls_connection_is_used_again(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
+    server, client = TlsServer(certificate, LONG), Http()
+    assert [pump(client, server.url) for _ in range(4)] == [LONG] * 4
+    assert client.get(server.url).body == LONG
+    assert server.connections == 1
     client.close()
     server.close()
 

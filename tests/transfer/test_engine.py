@@ -88,6 +88,16 @@ def test_many_artifacts_at_once_arrive_and_are_told_of(world: World) -> None:
     assert not list((world.root / "store" / "ingest").iterdir())
 
 
+def test_connections_serve_one_file_after_the_other(world: World) -> None:
+    data = payload(700_000)
+    world.options = Options(jobs=2)
+    with Origin(data) as origin:
+        base = origin.url.rpartition("/")[0]
+        world.fetch_all(*(world.artifact(f"{base}/{n}", path=f"{n}.bin", size=len(data)) for n in range(30)))
+        assert origin.connections <= 8
+        assert len(origin.requests) == 30
+
+
 @pytest.mark.parametrize(("jobs", "most"), [(1, 1), (3, 3)])
 def test_jobs_bound_the_large_files(world: World, jobs: int, most: int) -> None:
     size = 5_000_000

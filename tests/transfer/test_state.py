@@ -43,6 +43,7 @@ def _tiny() -> Iterator[None]:
         patch.setattr("modelfetch.transfer.team.Team._least", lambda _self: 16 * K)
         patch.setattr("modelfetch.transfer.download._SPLIT_FROM", 64 * K)
         patch.setattr("modelfetch.transfer.body.WORTH_A_PUMP", 24 * K)
+        patch.setattr("modelfetch.transfer.body._WORTH_THREADS", 100 * K)
         patch.setattr(Growth, "step", lambda self, _n, _t, *, active, left, behind: int(active < self.most))
         yield
 
