@@ -29,7 +29,7 @@ _TAG = (
 _ABANDONED = 3600.0
 """Seconds after which a temporary file belongs to nobody."""
 _SYNCED_TOGETHER = 4 * 2**20 + 1
-_MOST_UNSYNCED = 128
+_MOST_UNSYNCED = 300
 _LINK_FROM = 64 * 1024
 """Files below this size are copied, never linked, for a service may rewrite them in place."""
 

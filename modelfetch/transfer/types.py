@@ -52,7 +52,7 @@ class Tuning:
     ring_buffers: int = 4
     ring_bytes: int = 4 * 2**20
     ring_bytes_beside: int = 2**20
-    lane_bytes: int = 256 * 1024
+    lane_bytes: int = 2**20
     progress_seconds: float = 0.1
     durable: bool = True
     pace: Pace = field(default_factory=Pace)
