@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from modelfetch.errors import ManifestError, Problem, SettingError, UsageError
@@ -91,7 +92,7 @@ def read(
         try:
             found.append(
                 load_manifest(
-                    file, allow_http=settings.allows_http, find_tier=lambda name: find_tier(name, settings.tiers_dir)
+                    file, allow_http=settings.allows_http, find_tier=partial(find_tier, tiers_dir=settings.tiers_dir)
                 )
             )
         except ManifestError as error:
@@ -121,7 +122,7 @@ def all_tiers(settings: Settings) -> Iterator[tuple[str, Manifest]]:
             yield (
                 name,
                 load_manifest(
-                    path, allow_http=settings.allows_http, find_tier=lambda other: find_tier(other, settings.tiers_dir)
+                    path, allow_http=settings.allows_http, find_tier=partial(find_tier, tiers_dir=settings.tiers_dir)
                 ),
             )
         except ManifestError:

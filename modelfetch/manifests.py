@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from modelfetch.manifest import load, tiers
@@ -38,5 +39,5 @@ def load_manifest(
     return load.load_manifest(
         path_or_text,
         allow_http=allow_http or settings.allows_http,
-        find_tier=find_tier or (lambda name: tiers.find_tier(name, settings.tiers_dir)),
+        find_tier=find_tier or partial(tiers.find_tier, tiers_dir=settings.tiers_dir),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.errors import ManifestError, ModelfetchError
@@ -57,7 +58,7 @@ def list_lines(
     for name, path in list_tiers(settings.tiers_dir):
         try:
             manifest = load_manifest(
-                path, allow_http=settings.allows_http, find_tier=lambda other: find_tier(other, settings.tiers_dir)
+                path, allow_http=settings.allows_http, find_tier=partial(find_tier, tiers_dir=settings.tiers_dir)
             )
         except ManifestError as error:
             errors.append(error)

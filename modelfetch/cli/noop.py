@@ -73,13 +73,15 @@ def as_if_again(report: Report) -> Report:
 def _files(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
     """The manifests and all that they extend, and the files that would be found before them if they were there."""
     folders = tier_dirs(session.settings.tiers_dir)
-    for file in dict.fromkeys(name for manifest in manifests for name in manifest.files):
+    files = dict.fromkeys(name for manifest in manifests for name in manifest.files)
+    for file in files:
         path = Path(file)
         yield f"manifest\t{sha256_hex(path.read_bytes())}\t{file}"
         for folder in folders:
             if folder == path.parent:
                 break
-            yield f"absent\t{folder / path.name}"
+            if str(before := folder / path.name) not in files:  # a tier that extends the one that it hides
+                yield f"absent\t{before}"
 
 
 def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:

@@ -10,7 +10,7 @@ import hashlib
 import ipaddress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from modelfetch.errors import ManifestError, Problem
 from modelfetch.manifest import build, nodes, tiers
@@ -27,13 +27,19 @@ if TYPE_CHECKING:
     from modelfetch.manifest.records import Values
 
     AllowHttp = Callable[[str, int], bool]
-    FindTier = Callable[[str], Path | None]
 
 MAX_CHAIN = 8
 """How many files a manifest may be made of by ``extends``."""
 
 TEXT = "<text>"
 """What a manifest is called that was given as text."""
+
+
+class FindTier(Protocol):
+    """Finds the file of a tier that is extended by name, as `tiers.find_tier` does."""
+
+    def __call__(self, name: str, *, behind: Path | None) -> Path | None:
+        """The file, None where there is none; ``behind`` is the file that extends it, None for a text."""
 
 
 def loopback_only(host: str, port: int) -> bool:
@@ -189,10 +195,14 @@ class _Chain:
                 where, f"extends: expected a tier's name or a relative path, found the absolute {name!r}"
             )
             return None
-        path = self.find_tier(name)
+        behind = None if self.files[-1] == TEXT else Path(self.files[-1])
+        path = self.find_tier(name, behind=behind)
         if path is None:
+            found = f"the unknown {name!r}"
+            if self.find_tier(name, behind=None) is not None:
+                found = f"{name!r}, of which this file is the last"
             self.reader.problem(
-                where, f"extends: expected a tier's name or a relative path (./{name}.yaml), found the unknown {name!r}"
+                where, f"extends: expected a tier's name or a relative path (./{name}.yaml), found {found}"
             )
         return path
 

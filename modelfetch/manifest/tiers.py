@@ -40,16 +40,23 @@ def tier_dirs(tiers_dir: Path | None = None) -> tuple[Path, ...]:
     return tuple(folder for folder in dirs if folder is not None)
 
 
-def find_tier(name: str, tiers_dir: Path | None = None) -> Path | None:
+def find_tier(name: str, tiers_dir: Path | None = None, *, behind: Path | None = None) -> Path | None:
     """The file of a tier, ``NAME.yaml`` in the first of `tier_dirs` that has it.
 
     Args:
         name: The tier's name; one that could lead to another folder is never found.
         tiers_dir: ``$MODELFETCH_TIERS_DIR``, where it is set.
+        behind: A file that asks for this tier. If it is one of that name itself, in one of the folders, it hides the
+            tier that it means: that is the next one after it.
     """
     if not is_tier_name(name):
         return None
-    return next((file for folder in tier_dirs(tiers_dir) if _is_file(file := folder / f"{name}.yaml")), None)
+    files = [file for folder in tier_dirs(tiers_dir) if _is_file(file := folder / f"{name}.yaml")]
+    if behind is not None and behind.name == f"{name}.yaml":
+        same = [_is_same(file, behind) for file in files]
+        after = same.index(True) if True in same else 0
+        files = [file for file, itself in zip(files[after:], same[after:], strict=True) if not itself]
+    return files[0] if files else None
 
 
 def list_tiers(tiers_dir: Path | None = None) -> tuple[tuple[str, Path], ...]:
@@ -70,6 +77,14 @@ def _is_file(path: Path) -> bool:
     """Whether a file is there; one in a folder that can't be looked into is not."""
     try:
         return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file."""
+    try:
+        return one.samefile(other)
     except (OSError, ValueError):
         return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ def _load(path: Path, data: bytes, settings: Settings) -> Manifest:
         file=str(path),
         folder=path.parent,
         allow_http=settings.allows_http,
-        find_tier=lambda name: find_tier(name, settings.tiers_dir),
+        find_tier=partial(find_tier, tiers_dir=settings.tiers_dir),
     )
 
 

@@ -77,6 +77,19 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         yield there
 
 
+def test_a_tier_that_extends_the_one_it_hides_is_as_quick(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    hiding = place.folder / "tiers" / "mine.yaml"
+    hiding.parent.mkdir()
+    hiding.write_text(json.dumps({"version": 1, "extends": "mine", "drop": ["n"]}))
+    monkeypatch.setenv("MODELFETCH_TIERS_DIR", str(hiding.parent))
+    assert place.quick() is None
+    long = place.long()
+    assert '"name": "n"' not in long[1]
+    assert place.quick() == long
+    place.tier.write_text(place.tier.read_text() + "\n")
+    assert place.quick() is None
+
+
 def test_the_same_output_as_the_long_way(place: Place) -> None:
     quick = place.quick()
     assert quick is not None

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from modelfetch.errors import ManifestError
+from modelfetch.manifest import tiers
 from modelfetch.manifest.load import MAX_CHAIN, load_manifest
 
 from .helpers import entry
@@ -211,7 +213,8 @@ def test_a_tier_is_extended_by_name() -> None:
     text = "version: 1\nextends: 16g\n"
     asked: list[str] = []
 
-    def find(name: str) -> Path | None:
+    def find(name: str, *, behind: Path | None) -> Path | None:
+        assert behind is None
         asked.append(name)
         return Path("base.yaml")
 
@@ -219,6 +222,35 @@ def test_a_tier_is_extended_by_name() -> None:
     assert asked == ["16g"]
     write("models: []\n", "manifests/own.yaml")
     assert load_manifest("version: 1\nextends: own\n").files == ("<text>", "manifests/own.yaml")
+
+
+def test_a_tier_may_extend_the_one_of_its_name_that_it_hides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shipped").mkdir()
+    (tmp_path / "shipped" / "16g.yaml").write_text(BASE)
+    monkeypatch.setattr(tiers, "shipped_dir", lambda: tmp_path / "shipped")
+    env = partial(tiers.find_tier, tiers_dir=tmp_path / "env")
+    shipped = str(tmp_path / "shipped" / "16g.yaml")
+
+    own = write("extends: 16g\ndrop: [vae]\n", "manifests/16g.yaml")
+    manifest = load_manifest(own)
+    assert [model.name for model in manifest.models] == ["chat", "sdxl"]
+    assert manifest.files == ("manifests/16g.yaml", shipped)
+    assert load_manifest(own.resolve()).files[1] == shipped
+
+    first = write("extends: 16g\ndrop: [sdxl]\n", str(tmp_path / "env/16g.yaml"))
+    assert load_manifest(first, find_tier=env).files == (str(first), "manifests/16g.yaml", shipped)
+    assert load_manifest(own, find_tier=env).files == ("manifests/16g.yaml", shipped)
+    elsewhere = write("extends: 16g\n", "elsewhere/16g.yaml")
+    assert load_manifest(elsewhere, find_tier=env).files[1] == str(first)
+
+
+def test_the_last_tier_of_a_name_hides_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiers, "shipped_dir", lambda: Path("manifests"))
+    (message,) = problems("extends: 16g\n", "manifests/16g.yaml")
+    assert message.startswith("manifests/16g.yaml:2:1: extends: expected a tier's name or a relative path (./16g.yaml)")
+    assert message.endswith("found '16g', of which this file is the last")
+    write("extends: 16g\n", "manifests/mine.yaml")
+    assert "expected no circle" in problems("extends: mine\n", "manifests/16g.yaml")[0]
 
 
 def test_circles_end() -> None:

@@ -38,7 +38,7 @@ def judge(data: bytes) -> Manifest | None:
     manifest: Manifest | None = None
     problems: tuple[Problem, ...] = ()
     try:
-        manifest = load_bytes(data, file="f", find_tier=lambda _: None)
+        manifest = load_bytes(data, file="f", find_tier=lambda name, **_: None)
     except ManifestError as error:
         problems = error.problems
     assert time.monotonic() - began < 2

@@ -29,7 +29,7 @@ def test_the_full_example_is_valid() -> None:
 def test_the_extending_example_is_valid_and_does_what_the_page_says(tmp_path: Path) -> None:
     base = tmp_path / "16g.yaml"
     base.write_text(FULL, encoding="utf-8")
-    manifest = load_manifest(EXTENDING, find_tier=lambda name: base if name == "16g" else None)
+    manifest = load_manifest(EXTENDING, find_tier=lambda name, **_: base if name == "16g" else None)
     assert [model.name for model in manifest.models] == ["llama3.2-3b", "sdxl-base", "faster-whisper-small", "vae"]
     assert str(manifest.models[0].source) == "ollama://qwen2.5:0.5b"
     assert [(service.name, service.context) for service in manifest.services] == [

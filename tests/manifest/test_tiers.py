@@ -75,6 +75,16 @@ def test_a_tier_is_found_in_the_first_place_that_has_it(places: tuple[Path, Path
     assert find_tier("none", env) is None
 
 
+def test_the_search_goes_on_behind_the_file_that_asks(places: tuple[Path, Path, Path]) -> None:
+    env, own, shipped = places
+    assert find_tier("all", env, behind=env / "all.yaml") == Path("manifests/all.yaml")
+    assert find_tier("all", env, behind=Path("manifests/all.yaml")) == shipped / "all.yaml"
+    assert find_tier("all", env, behind=shipped / "all.yaml") is None
+    assert find_tier("all", own, behind=own / "all.yaml") == shipped / "all.yaml"
+    for other in (env / "8g.yaml", env.parent / "all.yaml", Path("all.yaml")):
+        assert find_tier("all", env, behind=other) == env / "all.yaml"
+
+
 def test_places_may_be_missing(
     places: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
