@@ -83,9 +83,8 @@ def test_a_tier_that_extends_the_one_it_hides_is_as_quick(place: Place, monkeypa
     hiding.write_text(json.dumps({"version": 1, "extends": "mine", "drop": ["n"]}))
     monkeypatch.setenv("MODELFETCH_TIERS_DIR", str(hiding.parent))
     assert place.quick() is None
-    long = place.long()
-    assert '"name": "n"' not in long[1]
-    assert place.quick() == long
+    assert '"name": "n"' not in place.long()[1]
+    assert place.quick() == place.long()
     place.tier.write_text(place.tier.read_text() + "\n")
     assert place.quick() is None
 
