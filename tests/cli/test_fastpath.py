@@ -84,7 +84,8 @@ def test_a_tier_that_extends_the_one_it_hides_is_as_quick(place: Place, monkeypa
     monkeypatch.setenv("MODELFETCH_TIERS_DIR", str(hiding.parent))
     assert place.quick() is None
     assert '"name": "n"' not in place.long()[1]
-    assert place.quick() == place.long()
+    long = place.long()
+    assert place.quick() == long
     place.tier.write_text(place.tier.read_text() + "\n")
     assert place.quick() is None
 
