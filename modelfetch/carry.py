@@ -188,7 +188,7 @@ class _Work:
         ]
 
     def _place(self, plan: ModelPlan, consumer: str, fetched: Mapping[str, Fetched]) -> None:
-        receipt = read_receipt(self._session.store.path, consumer)
+        receipt = read_receipt(self._session.options.root, consumer)
         jobs: list[Job] = []
         for job in jobs_for(plan, consumer, receipt):
             artifact = job.placement.artifact

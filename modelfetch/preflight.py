@@ -13,6 +13,7 @@ from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 from modelfetch.layouts import How
 from modelfetch.place import Act
 from modelfetch.place.disk import LINK_AT_LEAST
+from modelfetch.receipts import own_folder
 from modelfetch.units import format_size
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def writability_problems(plans: Iterable[ModelPlan], *, root: Path, store: Path)
         if target.act is not Act.KEEP
     }
     if wanted:
-        wanted[store] = None
+        wanted |= {store: None, own_folder(root): None}
     blocked = {thing: None for folder in wanted if (thing := _in_the_way(folder)) is not None}
     folders = dict.fromkeys(existing(folder) for folder in wanted if _in_the_way(folder) is None)
     return tuple(

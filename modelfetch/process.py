@@ -85,7 +85,7 @@ def tier_of(manifests: Sequence[Manifest]) -> str | None:
 
 
 def _read_receipts(session: Session) -> dict[str, Receipt]:
-    return {consumer: read_receipt(session.store.path, consumer) for consumer in CONSUMERS}
+    return {consumer: read_receipt(session.options.root, consumer) for consumer in CONSUMERS}
 
 
 def _examine(

@@ -3,6 +3,9 @@
 A receipt is read without a lock and changed only under its consumer's lock (the caller holds it): read, merged,
 written to a temporary file, fsynced and renamed. One that can't be read counts as none: the files it named are then
 hashed again and adopted, nothing is lost.
+
+It lies below the ROOT that it speaks of, wherever the blobs are: roots that share a store know nothing of each other,
+and one that is moved, or mounted elsewhere, takes its receipts along.
 """
 
 from __future__ import annotations
@@ -68,27 +71,32 @@ class Receipt:
         return replace(self, entries={**self.entries, **entries}, frozen={**kept, **frozen})
 
 
-def receipt_path(store: Path, consumer: str) -> Path:
+def own_folder(root: Path) -> Path:
+    """The folder below ROOT for what concerns this ROOT alone; the store too, unless told otherwise."""
+    return root / ".modelfetch"
+
+
+def receipt_path(root: Path, consumer: str) -> Path:
     """Where a consumer's receipt lies."""
-    return store / "receipts" / f"{consumer}.json"
+    return own_folder(root) / "receipts" / f"{consumer}.json"
 
 
-def read_receipt(store: Path, consumer: str) -> Receipt:
+def read_receipt(root: Path, consumer: str) -> Receipt:
     """The consumer's receipt; an empty one where there is none or it can't be read."""
     try:
-        raw = json.loads(receipt_path(store, consumer).read_bytes())
+        raw = json.loads(receipt_path(root, consumer).read_bytes())
         return _from_json(consumer, raw)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Receipt(consumer=consumer)
 
 
-def write_receipt(store: Path, receipt: Receipt) -> None:
+def write_receipt(root: Path, receipt: Receipt) -> None:
     """Replace the consumer's receipt durably.
 
     Raises:
         OSError: The disk refused.
     """
-    path = receipt_path(store, receipt.consumer)
+    path = receipt_path(root, receipt.consumer)
     make_directory(path.parent)
     # ASCII alone: a manifest whose file name is no Unicode must not make the receipt one that nobody can read.
     data = json.dumps(_to_json(receipt), indent=1).encode("ascii")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from modelfetch.cancel import Cancel
 from modelfetch.events import Sink, discard
 from modelfetch.place import Examiner, Placer
+from modelfetch.receipts import own_folder
 from modelfetch.store import Store
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Options:
     @property
     def store_path(self) -> Path:
         """The store: as given, else ``.modelfetch`` below ROOT."""
-        return self.store or self.root / ".modelfetch"
+        return self.store or own_folder(self.root)
 
 
 class Session:

@@ -46,7 +46,7 @@ class Line:
 def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, tuple[Line, ...]]:
     """The report and a line for each model and consumer; exit code 1 where not all is ready."""
     started = time.monotonic()
-    receipts = {consumer: read_receipt(session.store.path, consumer) for consumer in CONSUMERS}
+    receipts = {consumer: read_receipt(session.options.root, consumer) for consumer in CONSUMERS}
     lines: list[Line] = []
     models: list[ModelReport] = []
     errors: list[ModelfetchError] = []

@@ -1,6 +1,6 @@
 """The no-op `sync` of an init container: nothing changed since the last one, so say so at once.
 
-A successful `sync` leaves a note in the store (see `modelfetch.cli.noop`): for this very command line, folder and
+A successful `sync` leaves a note below ROOT (see `modelfetch.cli.noop`): for this very command line, folder and
 environment, which files the answer was made of and how each stood. While every one stands so still, the answer
 is the same, and it is given here without importing click, YAML or a client. Anything else goes the long way. This
 module decides nothing, it only compares, so it can't disagree; a test runs both ways on every case.
@@ -39,7 +39,7 @@ def attempt(argv: Sequence[str]) -> int | None:
     if any(os.environ.get(name, "").strip() for name in ("MODELFETCH_PROGRESS", "MODELFETCH_SYNC_PROGRESS")):
         return None
     try:
-        note = note_path(store_of(argv, os.environ), key_of(argv, os.environ)).read()
+        note = note_path(root_of(argv, os.environ), key_of(argv, os.environ)).read()
         answer = check(note, key_of(argv, os.environ))
     except (OSError, ValueError, IndexError):
         return None
@@ -55,10 +55,10 @@ def attempt(argv: Sequence[str]) -> int | None:
 
 
 class note_path:  # noqa: N801 - used as a function
-    """Where the note for a key lies in a store."""
+    """Where the note for a key lies: below the root that it speaks of."""
 
-    def __init__(self, store: str, key: str) -> None:
-        self.folder = os.path.join(store, "noop")  # noqa: PTH118 - pathlib is what start-up can't afford
+    def __init__(self, root: str, key: str) -> None:
+        self.folder = os.path.join(root, ".modelfetch/noop")  # noqa: PTH118 - pathlib is what start-up can't afford
         self.path = f"{self.folder}/{crc32(key.encode(errors='surrogateescape')):08x}"
 
     def read(self) -> str:
@@ -67,21 +67,17 @@ class note_path:  # noqa: N801 - used as a function
             return file.read()
 
 
-def store_of(argv: Sequence[str], environ: Mapping[str, str]) -> str:
-    """The store that a command line means; a guess that is wrong finds no note, or one whose key does not fit."""
-    root, store = "./files/ai-models", ""
-    for option in ("ROOT", "STORE"):
-        for name in (f"MODELFETCH_{option}", f"MODELFETCH_SYNC_{option}"):
-            value = environ.get(name, "").strip()
-            if value:
-                root, store = (value, store) if option == "ROOT" else (root, value)
+def root_of(argv: Sequence[str], environ: Mapping[str, str]) -> str:
+    """The root that a command line means; a guess that is wrong finds no note, or one whose key does not fit."""
+    root = "./files/ai-models"
+    for name in ("MODELFETCH_ROOT", "MODELFETCH_SYNC_ROOT"):
+        root = environ.get(name, "").strip() or root
     words = iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
-        if name in ("--root", "--store"):
-            value = value if equals else next(words, "")
-            root, store = (value, store) if name == "--root" else (root, value)
-    return store or f"{root}/.modelfetch"
+        if name == "--root":
+            root = value if equals else next(words, "")
+    return root
 
 
 def key_of(argv: Sequence[str], environ: Mapping[str, str]) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch import fsio
-from modelfetch.cli.fastpath import MAGIC, key_of, note_path, sha256_hex, store_of
+from modelfetch.cli.fastpath import MAGIC, key_of, note_path, root_of, sha256_hex
 from modelfetch.cli.render.summary import summary
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.tiers import tier_dirs
@@ -48,14 +49,15 @@ def remember(
             lines.append("err\t" + summary(again).replace("0.0s", "{seconds}s", 1))
         key = key_of(argv, os.environ)
         text = "\n".join([MAGIC, key, *lines, "end"])
-        if text.count("\n") != len(lines) + 2 or Path(store_of(argv, os.environ)) != session.store.path:
+        if text.count("\n") != len(lines) + 2 or Path(root_of(argv, os.environ)) != session.options.root:
             return
-        place = note_path(str(session.store.path), key)
+        place = note_path(str(session.options.root), key)
         folder = Path(place.folder)
         fsio.make_directory(folder)
         _make_room(folder)
         data = text.encode(errors="surrogateescape")
-        fsio.write_atomically(Path(place.path), data, mode=fsio.COPY_MODE, temporary=session.store.tmp())
+        temporary = folder / f".{secrets.token_hex(8)}.part"
+        fsio.write_atomically(Path(place.path), data, mode=fsio.COPY_MODE, temporary=temporary)
 
 
 def as_if_again(report: Report) -> Report:
@@ -91,8 +93,8 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
         ValueError: Not everything is ready, so there is nothing to remember.
     """
     root = session.options.root
-    receipts = {consumer: read_receipt(session.store.path, consumer) for consumer in CONSUMERS}
-    paths = dict.fromkeys(receipt_path(session.store.path, c) for c in CONSUMERS if receipts[c].entries)
+    receipts = {consumer: read_receipt(root, consumer) for consumer in CONSUMERS}
+    paths = dict.fromkeys(receipt_path(root, c) for c in CONSUMERS if receipts[c].entries)
     for item in select(manifests, session.options.consumers):
         paths.update(dict.fromkeys(root / path for path in _paths_of_item(item, session, receipts)))
     for folder in dict.fromkeys(path.parent for path in paths):

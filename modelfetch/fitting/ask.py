@@ -122,7 +122,7 @@ def _is_pinned(model: Model) -> bool:
 
 
 def _receipts(session: Session) -> Mapping[str, Receipt]:
-    return {consumer: read_receipt(session.store.path, consumer) for consumer in CONSUMERS}
+    return {consumer: read_receipt(session.options.root, consumer) for consumer in CONSUMERS}
 
 
 def _usable(manifests: Iterable[Manifest]) -> int | None:

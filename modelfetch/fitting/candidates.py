@@ -45,7 +45,7 @@ class Library:
         self._readers: list[HttpReader] = []
         self._placed: dict[str, tuple[Path, int]] = {}
         for consumer in consumers:
-            for path, entry in read_receipt(session.store.path, consumer).entries.items():
+            for path, entry in read_receipt(session.options.root, consumer).entries.items():
                 if entry.digest is not None and entry.target is None:
                     self._placed[entry.digest] = (session.options.root / path, entry.size)
 

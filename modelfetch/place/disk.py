@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from modelfetch import fsio
 from modelfetch.events import Notice
+from modelfetch.receipts import own_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from modelfetch.events import Sink
@@ -26,11 +27,10 @@ _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP,
 
 
 class Disk:
-    """Writes below one consumer's folder; what is not finished lies in the store or under a ``.part`` name.
+    """Writes below one consumer's folder; what is not finished lies in modelfetch's own or under a ``.part`` name.
 
     Args:
         root: ROOT.
-        store: The store's folder.
         consumer: Whose folder it is.
         owner: (uid, gid) for directories and copies, never for a shared blob.
         sink: Where warnings go.
@@ -40,7 +40,6 @@ class Disk:
     def __init__(
         self,
         root: Path,
-        store: Path,
         consumer: str,
         *,
         owner: tuple[int, int] | None,
@@ -48,13 +47,14 @@ class Disk:
         said: set[tuple[str, str]],
     ) -> None:
         self._root = root
-        self._store = store
+        self._own = own_folder(root)
         self._consumer = consumer
         self._owner = owner
         self._sink = sink
         self._serial = itertools.count()
         self._said = said
         self._touched: set[Path] = set()
+        self._beside: dict[Path, tuple[Path, ...]] = {}
 
     def link(self, blob: Path, target: Path) -> str:
         """Give a blob the name ``target``: hardlink → reflink → copy. Returns which it became."""
@@ -103,11 +103,11 @@ class Disk:
         return "symlink"
 
     def displace(self, path: Path) -> Path:
-        """Move what is not ours to ``displaced/DATE/PATH`` in the store, under a name that is free; returns where."""
+        """Move what is not ours to ``.modelfetch/displaced/DATE/PATH``, under a name that is free; returns where."""
         day = datetime.now(UTC).strftime("%Y-%m-%d")
         relative = path.relative_to(self._root)
         for attempt in itertools.count(1):
-            folder = self._store / "displaced" / (day if attempt == 1 else f"{day}.{attempt}")
+            folder = self._own / "displaced" / (day if attempt == 1 else f"{day}.{attempt}")
             aside = folder / relative
             if not aside.exists() and not aside.is_symlink():
                 break
@@ -127,16 +127,18 @@ class Disk:
             fsio.sync_directory(folder)
         self._touched.clear()
 
-    def sweep(self) -> None:
-        """Remove what a killed process left half done; the caller holds the consumer's lock."""
-        left = [*self._scratch.glob("*.part"), *(self._root / self._consumer).glob(".modelfetch-*.part")]
+    def sweep(self, folders: Iterable[Path]) -> None:
+        """Remove what a killed process left half done, in these folders too; the caller holds the consumer's lock."""
+        left = [*self._scratch.glob("*.part")]
+        for folder in dict.fromkeys((self._root / self._consumer, *folders)):
+            left += folder.glob(".modelfetch-*.part")
         for path in left:
             with contextlib.suppress(OSError):
                 path.unlink()
 
     @property
     def _scratch(self) -> Path:
-        return self._store / "tmp" / self._consumer
+        return self._own / "tmp" / self._consumer
 
     def _finish(self, temporary: Path) -> None:
         temporary.chmod(fsio.COPY_MODE)
@@ -144,20 +146,15 @@ class Disk:
             os.chown(temporary, *self._owner)
 
     def _publish(self, target: Path, make: Callable[[Path], None]) -> None:
-        """Make a file under a temporary name, then rename it to ``target``.
-
-        The name is in the store; where that is another file system (or another mount), in the consumer's own folder,
-        outside of everything that it loads from.
-        """
-        fsio.make_directory(self._scratch)
-        name = f".modelfetch-{os.getpid()}-{next(self._serial)}.part"
-        for folder in (self._scratch, self._root / self._consumer):
-            temporary = folder / name
+        """Make a file under a temporary name, in the first folder that takes it, then rename it to ``target``."""
+        folders = self._folders_beside(target.parent)
+        for folder in folders:
+            temporary = folder / self._temporary_name()
             try:
                 make(temporary)
                 temporary.replace(target)
             except OSError as error:
-                if error.errno != errno.EXDEV or folder != self._scratch:
+                if error.errno != errno.EXDEV or folder == folders[-1]:
                     raise
             else:
                 return
@@ -165,6 +162,38 @@ class Disk:
                 # Also after success: renaming onto another link of the same inode does nothing and leaves the name.
                 with contextlib.suppress(OSError):
                     temporary.unlink()
+
+    def _folders_beside(self, parent: Path) -> tuple[Path, ...]:
+        """Where a file may be made that gets a name in ``parent``: a rename to there works, tried before any copy.
+
+        In modelfetch's own folder; where that is another file system (or another mount), in the consumer's, outside of
+        everything that it loads from; where ``parent`` is yet another mount, in there.
+        """
+        if parent not in self._beside:
+            fsio.make_directory(self._scratch)
+            among = dict.fromkeys((self._scratch, self._root / self._consumer, parent))
+            self._beside[parent] = tuple(
+                folder for folder in among if folder == parent or self._renames(folder, parent)
+            )
+        return self._beside[parent]
+
+    def _renames(self, folder: Path, parent: Path) -> bool:
+        here, there = folder / self._temporary_name(), parent / self._temporary_name()
+        try:
+            here.touch(mode=0o600)
+            here.replace(there)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return False
+        finally:
+            for path in (here, there):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        return True
+
+    def _temporary_name(self) -> str:
+        return f".modelfetch-{os.getpid()}-{next(self._serial)}.part"
 
     def _say_no_link(self, blob: Path, target: Path, error: OSError) -> None:
         refused = error.errno in (errno.EPERM, errno.EACCES)
@@ -176,5 +205,5 @@ class Disk:
             whose = f"blob of uid {blob.stat().st_uid}, we are uid {os.geteuid()}"
             message = f"hardlinks to {blob.parent} are refused ({error.strerror}): {whose}"
         else:
-            message = f"{self._root / self._consumer} takes no hardlinks from {self._store} ({error.strerror})"
+            message = f"{self._root / self._consumer} takes no hardlinks from {blob.parent} ({error.strerror})"
         self._sink(Notice(level="warning", message=f"{message}; copies are made, which take space of their own"))

@@ -15,7 +15,7 @@ from modelfetch.place.decide import PENDING, Act, look
 from modelfetch.place.disk import LINK_AT_LEAST, Disk
 from modelfetch.place.examine import Examiner, wanted_digest
 from modelfetch.place.guard import destination
-from modelfetch.receipts import Entry, read_receipt, write_receipt
+from modelfetch.receipts import Entry, own_folder, read_receipt, write_receipt
 from modelfetch.store.locks import lock
 
 if TYPE_CHECKING:
@@ -110,25 +110,25 @@ class Placer:
             RetryLaterError: Another process kept the consumer's lock.
         """
         with _translated(self._root / order.consumer), self._locked(order.consumer):
-            receipt = read_receipt(self._store.path, order.consumer)
+            receipt = read_receipt(self._root, order.consumer)
             disk = self._disk(order.consumer)
-            disk.sweep()
+            disk.sweep((self._root / job.placement.path).parent for job in order.jobs)
             steps = [self._judge(job, receipt.entries) for job in order.jobs]
             if pending := {step.name: _pending(step, order) for step in steps if step.act in (Act.CREATE, Act.REPLACE)}:
-                write_receipt(self._store.path, receipt.merged(pending, {}))
+                write_receipt(self._root, receipt.merged(pending, {}))
             entries = {step.name: self._carry_out(disk, step, order) for step in steps}
             entries |= self._look_again(disk, steps, order)
             disk.sync()
-            write_receipt(self._store.path, receipt.merged(entries, _learned(order.frozen, steps, entries)))
+            write_receipt(self._root, receipt.merged(entries, _learned(order.frozen, steps, entries)))
         self._sink(Placed(model=order.model, consumer=order.consumer, paths=len(entries)))
 
     def _disk(self, consumer: str) -> Disk:
-        return Disk(self._root, self._store.path, consumer, owner=self._owner, sink=self._sink, said=self._said)
+        return Disk(self._root, consumer, owner=self._owner, sink=self._sink, said=self._said)
 
     @contextmanager
     def _locked(self, consumer: str) -> Iterator[None]:
         with lock(
-            self._store.path / "locks" / f"consumer-{consumer}.lock",
+            own_folder(self._root) / "locks" / f"consumer-{consumer}.lock",
             label=f"the receipt of {consumer}",
             timeout=self._lock_timeout,
             sink=self._sink,

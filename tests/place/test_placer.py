@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from modelfetch import fsio
 from modelfetch.artifacts import Artifact
 from modelfetch.cancel import Cancel
 from modelfetch.digests import Digest
@@ -47,7 +48,7 @@ class World:
         self.placer.place(Order(consumer=consumer, model="m", asks=asks, jobs=jobs))
 
     def receipt(self, path: str, consumer: str = "comfyui"):  # type: ignore[no-untyped-def]
-        return read_receipt(self.store.path, consumer).entries.get(path)
+        return read_receipt(self.root, consumer).entries.get(path)
 
     @property
     def warnings(self) -> list[str]:
@@ -232,6 +233,45 @@ def test_where_links_are_refused_copies_are_made_and_it_is_said_once(
     assert len(world.warnings) == 1
 
 
+@pytest.mark.parametrize("mount", ["comfyui", "comfyui/models/vae"])
+def test_a_folder_that_is_a_mount_of_its_own_takes_one_copy_of_each_file(
+    world: World, monkeypatch: pytest.MonkeyPatch, mount: str
+) -> None:
+    mounted = world.root / mount
+    replace, link, copy_bytes = type(mounted).replace, os.link, fsio.copy_bytes
+    copies: list[Path] = []
+
+    def apart(one: Path, other: Path) -> bool:
+        return (mounted in one.parents) != (mounted in other.parents)
+
+    def replace_within(self: Path, target: Path) -> Path:
+        if apart(self, target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return replace(self, target)
+
+    def link_within(source: Path, target: Path, **keys: bool) -> None:
+        if apart(source, target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        link(source, target, **keys)
+
+    def copy(source: Path, target: Path) -> None:
+        copies.append(target)
+        copy_bytes(source, target)
+
+    jobs = [world.job(f"comfyui/models/vae/{name}.safetensors", LARGE) for name in "ab"]
+    monkeypatch.setattr(type(mounted), "replace", replace_within)
+    monkeypatch.setattr(os, "link", link_within)
+    monkeypatch.setattr(fsio, "copy_bytes", copy)
+    monkeypatch.setattr(fsio, "try_reflink", lambda *_: False)
+    world.place(*jobs)
+    assert {path.parent for path in copies} == {mounted}
+    assert len(copies) == len(jobs)
+    assert sorted(path.name for path in (world.root / "comfyui/models/vae").iterdir()) == [
+        "a.safetensors",
+        "b.safetensors",
+    ]
+
+
 def test_refused_links_are_told_apart_with_the_uids(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
@@ -292,8 +332,9 @@ def test_what_vanishes_while_it_is_placed_is_placed_again(world: World, monkeypa
     assert (world.root / "ollama/models/blobs/sha256-x").read_bytes() == LARGE
 
 
-def test_strays_of_a_killed_process_are_swept(world: World) -> None:
-    stray = world.root / ".modelfetch/tmp/comfyui/.modelfetch-1-0.part"
+@pytest.mark.parametrize("folder", [".modelfetch/tmp/comfyui", "comfyui", "comfyui/models/vae"])
+def test_strays_of_a_killed_process_are_swept(world: World, folder: str) -> None:
+    stray = world.root / folder / ".modelfetch-1-0.part"
     stray.parent.mkdir(parents=True)
     stray.write_bytes(b"half")
     world.place(world.job("comfyui/models/vae/a.json", SMALL))
