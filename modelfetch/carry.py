@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -169,9 +170,18 @@ class _Work:
         if artifact.content is not None:
             return _present(store.add_bytes(artifact.content), artifact)
         for path in self._twins(artifact):
-            if (blob := store.add_file(path, artifact.digest)) is not None:
-                return _present(blob, artifact)
+            with contextlib.suppress(IntegrityError, OSError):  # it was changed, or is gone, since it was looked at
+                return _present(self._shared_from(path, artifact), artifact)
         return None
+
+    def _shared_from(self, path: Path, artifact: Artifact) -> Blob:
+        """A file in place as a blob that other services get too; a link makes it read-only, which its owner is told."""
+        before = path.stat().st_mode
+        blob = self._session.store.add_file(path, artifact.digest)
+        if path.stat().st_mode != before:
+            message = f"{path} serves several services now and is read-only: all of them share its bytes"
+            self._session.sink(Notice(level="warning", message=message, hint="replace it, don't write into it"))
+        return blob
 
     def _twins(self, artifact: Artifact) -> list[Path]:
         """Files that other placements of this run hold already, right and whole."""

@@ -173,7 +173,10 @@ class Store:
             return self.admit(temporary, fd, {"sha256": digest}, hash_open_file(fd)[1])
 
     def add_file(self, path: Path, digest: Digest | None) -> Blob:
-        """Keep a file that is already on disk, sharing its blocks where the file system can; the file stays.
+        """Keep a file that is already on disk; the file stays.
+
+        Its blocks are shared where the file system can. Else the large file itself is, by a link, and becomes read-only
+        as any blob: who wrote to it would write to every service's. One whose mode is not ours to change is copied.
 
         Args:
             path: The file.
@@ -197,11 +200,10 @@ class Store:
             _take(path, temporary)
             fd = os.open(temporary, os.O_RDONLY)
             with contextlib.closing(_Fd(fd)):
-                after, ours = path.stat(), path.parent == temporary.parent
+                after = path.stat()
                 if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                     raise IntegrityError(f"{path} changed while it was read", code="size-mismatch")
-                mode = BLOB_MODE if ours or not os.path.samestat(after, os.fstat(fd)) else None
-                return self.admit(temporary, fd, digests, chunks, mode=mode)
+                return self.admit(temporary, fd, digests, chunks)
         except OSError as error:
             raise translate(error, path, doing="keeping") from error
         finally:
@@ -215,7 +217,6 @@ class Store:
         chunks: tuple[str, ...],
         *,
         durable: bool = False,
-        mode: int | None = BLOB_MODE,
     ) -> Blob:
         """Make a verified file a blob: fsync, read-only, rename, fsync of the folder, record.
 
@@ -225,7 +226,6 @@ class Store:
             digests: By algorithm, ``sha256`` among them.
             chunks: The xxh3 of each chunk.
             durable: Whether the data was made durable already.
-            mode: The blob's mode, None to leave it.
 
         Raises:
             DestinationError, DiskError: The system refused; the part is still there.
@@ -236,8 +236,7 @@ class Store:
         try:
             if not durable:
                 os.fsync(fd)
-            if mode is not None:
-                os.fchmod(fd, mode)
+            os.fchmod(fd, BLOB_MODE)
             mine = os.fstat(fd)
             named = part.stat()
             if (named.st_dev, named.st_ino) != (mine.st_dev, mine.st_ino):
@@ -366,12 +365,16 @@ class _Fd:
 
 
 def _take(source: Path, target: Path) -> None:
-    """Bring a file's bytes under a new name: by sharing blocks, else by a link, else by a copy."""
+    """Bring a file's bytes under a new name: by sharing blocks, else by a read-only link, else by a copy."""
     if try_reflink(source, target):
         return
     if source.stat().st_size >= _LINK_FROM:
-        with contextlib.suppress(OSError):
-            os.link(source, target)
+        try:
+            target.hardlink_to(source)
+            target.chmod(BLOB_MODE)
+        except OSError:
+            target.unlink(missing_ok=True)
+        else:
             return
     with source.open("rb") as read, target.open("xb") as write:
         read_into(read.fileno(), 0, os.fstat(read.fileno()).st_size, write.write)

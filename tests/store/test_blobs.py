@@ -139,7 +139,30 @@ def test_a_file_is_kept_and_stays_where_it_was(store: Store, tmp_path: Path) -> 
     path.chmod(0o640)
     blob = store.add_file(path, Digest.sha256(DATA))
     assert blob.path.read_bytes() == path.read_bytes() == DATA
-    assert path.stat().st_mode & 0o777 == 0o640
+    shared = blob.path.samefile(path)
+    assert path.stat().st_mode & 0o777 == (0o444 if shared else 0o640)
+    assert blob.path.stat().st_mode & 0o777 == 0o444
+
+
+def test_a_file_whose_mode_is_not_ours_to_change_is_copied(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    path.chmod(0o640)
+
+    chmod = type(path).chmod
+
+    def refuse(self: Path, mode: int) -> None:
+        if self.name.startswith("tmp-"):
+            raise PermissionError(1, "Operation not permitted")
+        chmod(self, mode)
+
+    monkeypatch.setattr(type(path), "chmod", refuse)
+    blob = store.add_file(path, None)
+    assert not blob.path.samefile(path)
+    assert (path.stat().st_mode & 0o777, blob.path.stat().st_mode & 0o777) == (0o640, 0o444)
+    assert not list((store.path / "ingest").iterdir())
 
 
 def test_a_small_file_is_copied_never_linked(store: Store, tmp_path: Path) -> None:

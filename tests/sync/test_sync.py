@@ -327,6 +327,28 @@ def test_right_bytes_that_are_there_are_adopted_without_a_download_and_serve_the
     assert (bench.root / "stable-diffusion/models/VAE/art.safetensors").read_bytes() == read(WEIGHTS)
 
 
+def test_a_file_of_the_users_that_serves_another_consumer_too_exists_once_and_can_not_be_written_through(
+    bench: Bench,
+) -> None:
+    there = bench.root / "comfyui/models/vae/art.safetensors"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(read(WEIGHTS))
+    there.chmod(0o640)
+    assert bench.sync(vae(bench, **{"for": ["comfyui"]})).code == 0
+    assert (there.stat().st_mode & 0o777, there.stat().st_nlink) == (0o640, 1)
+    result = bench.sync(vae(bench))
+    assert result.code == 0, result.err
+    other = bench.root / "stable-diffusion/models/VAE/art.safetensors"
+    if not other.samefile(there):  # the file system shares blocks, not files
+        assert there.stat().st_mode & 0o777 == 0o640
+        return
+    assert there.stat().st_mode & 0o777 == 0o444
+    assert "read-only" in result.err
+    receipt = json.loads((bench.root / ".modelfetch/receipts/comfyui.json").read_bytes())
+    assert [entry["made"] for entry in receipt["placements"].values()] == [False]
+    assert "read-only" not in bench.sync(vae(bench)).err
+
+
 def test_an_adopted_file_alone_needs_no_blob(bench: Bench) -> None:
     there = bench.root / "comfyui/models/vae/art.safetensors"
     there.parent.mkdir(parents=True)
