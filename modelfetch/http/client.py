@@ -163,6 +163,7 @@ class Http:
             translate=lambda error: _translate(error, url),
             cancel=cancel,
             release=lambda: self._release(wire, withdraw),
+            waited=wire.waited,
         )
 
     def _send(self, wire: Wire, method: str, url: str, fields: dict[str, str], data: bytes | None) -> httpx.Response:

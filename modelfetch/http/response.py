@@ -30,6 +30,7 @@ class Response:
         cancel: What may end it.
         release: Called once when it is closed.
         redirected: Whether another URL had been asked first.
+        waited: Seconds from the request, the connection included, to the headers.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Response:
         cancel: Cancel | None,
         release: Callable[[], None],
         redirected: bool = False,
+        waited: float = 0.0,
     ) -> None:
         self._inner = inner
         self._translate = translate
@@ -49,6 +51,7 @@ class Response:
         self._pieces: Iterator[bytes] | None = None
         self.url = url
         self.redirected = redirected
+        self.waited = waited
         self.status: int = inner.status_code
         self.headers = Headers(inner.headers.multi_items())
 

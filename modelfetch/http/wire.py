@@ -235,6 +235,7 @@ class Wire:
     def __init__(self, scheme: str, context: ssl.SSLContext, timeouts: Timeouts, user_agent: str) -> None:
         self.scheme = scheme
         self.watch = Watch()
+        self.waited = 0.0
         self._timeouts = timeouts
         self._client = httpx.Client(
             verify=context,
@@ -261,7 +262,9 @@ class Wire:
         self.watch.begin(self._timeouts.connect + self._timeouts.headers)
         self._client.cookies.clear()  # a cookie set by one hop is nobody else's business
         request = self._client.build_request(method, url, headers=headers, content=data)
+        start = time.monotonic()
         response = self._client.send(request, stream=True)
+        self.waited = time.monotonic() - start
         self.watch.headers_arrived()
         return response
 

@@ -70,6 +70,7 @@ class Body:
         self._progress = progress
         self._flow = flow
         self._floor = new_floor(context)
+        self._asked_end = segment.asked_end
 
     def receive(self) -> None:
         """Read to the end of the segment, or of a body whose length nobody said.
@@ -102,7 +103,7 @@ class Body:
             )
             with_threads = self._alone and segment.left >= _WORTH_THREADS
             self._through_ring(pump) if with_threads else self._straight(pump)
-            if segment.position == segment.asked_end:
+            if segment.position == self._asked_end:
                 response.reuse()
         else:
             self._by_pieces(pieces)
@@ -120,7 +121,7 @@ class Body:
         segment = self._segment
         flush = WriteBack(self._lane.fd, self._lane.position) if segment.left >= _WORTH_THREADS else _leave_it
         with self._context.shelf.single() as slot:
-            while wanted := min(len(slot.memory), segment.left):
+            while wanted := segment.claim(len(slot.memory)):
                 count = pump.fill(slot.memory[:wanted])
                 self._take(slot.memory[:count])
                 flush(self._lane.position)
@@ -132,21 +133,23 @@ class Body:
         for piece in pieces:
             waited += clock() - before
             self._flow.received += len(piece)
-            self._take(memoryview(piece))
+            if not self._take(memoryview(piece)):
+                return
             self._floor.note(len(piece), waited)
             self._context.limiter.take(len(piece), self._cancel)
             before = clock()
 
-    def _take(self, piece: memoryview) -> None:
-        segment = self._segment
-        surplus = segment.end is not None and segment.position + len(piece) > segment.end
-        if surplus:
-            piece = piece[: segment.left]
-        self._lane.take(piece)
-        segment.position = self._lane.position
-        self._progress(len(piece))
-        if surplus and segment.end == segment.asked_end:
+    def _take(self, piece: memoryview) -> bool:
+        """Hash and write what came; whether the segment may go on after it."""
+        segment, length = self._segment, len(piece)
+        count = segment.claim(length)
+        if count:
+            self._lane.take(piece[:count])
+            segment.advance(count)
+            self._progress(count)
+        if count < length and segment.end == self._asked_end:
             raise SurplusError(f"{redact(self._response.url)} sent more than {segment.end} bytes", code="size-mismatch")
+        return count == length
 
 
 def _leave_it(_end: int) -> None:

@@ -69,6 +69,8 @@ class Download:
         self._cancel = cancel
         self._direct: str | None = None
         self.flow = Flow()
+        self.setup = 0.0
+        """Seconds that the last request took until its answer began."""
         self.splittable = False
         """Whether the source was seen to send ranges, of a version that can be told from others."""
 
@@ -168,11 +170,7 @@ class Download:
     def _take(self, response: Response, answer: Answer, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
         order, partial = self._order, self._order.partial
         self._settle(response, answer)
-        if answer.end is not None and (segment.end is None or answer.end < segment.end):
-            segment.end = answer.end
-        segment.asked_end = answer.end if answer.end is not None else partial.size
-        if segment.end is None:
-            segment.end = partial.size
+        segment.answered(answer.end, partial.size)
         lane = Lane(partial, answer.start)
         try:
             Body(
@@ -194,6 +192,7 @@ class Download:
     def _settle(self, response: Response, answer: Answer) -> None:
         """Note which version this is, and make room for it."""
         order, partial = self._order, self._order.partial
+        self.setup = response.waited
         partial.identify(
             Identity(
                 uri=order.location.uri,

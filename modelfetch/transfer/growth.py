@@ -9,7 +9,7 @@ FAST = 200 * 2**20
 """Bytes per second of one connection that need no help: hash and disk are near their own limits there."""
 _HELPS = 1.15
 _BEHIND = 0.4
-_WINDOW = 0.06
+_WINDOW = 0.04
 _WORTH = 0.25
 _HOLD = 2.0
 

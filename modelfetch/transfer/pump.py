@@ -132,13 +132,13 @@ class Pump:
 
     def through(self, ring: Ring, segment: Segment) -> None:
         """Read a segment into a ring, to its end, which may move meanwhile; raises as `fill` and `Ring.take` do."""
-        while segment.left:
+        while wanted := segment.claim(ring.size):
             self._cancel.check()
             slot = ring.take()
             filled = 0
             try:
-                filled = self.fill(slot.memory[: min(len(slot.memory), segment.left)])
+                filled = self.fill(slot.memory[:wanted])
             finally:
                 ring.publish(slot, segment.position, filled)
-                segment.position += filled
+                segment.advance(filled)
                 self._progress(filled)

@@ -98,6 +98,8 @@ class Ring:
         self._flush = flush
         self._shelf = shelf
         self._slots = shelf.take()
+        self.size = len(self._slots[0].memory)
+        """Bytes that a buffer holds."""
         self._free: SimpleQueue[Slot] = SimpleQueue()
         for slot in self._slots:
             self._free.put(slot)

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from modelfetch.transfer.ranges import Board, Segment
 
 _TICK = 0.02
+_PIECE_SECONDS = 0.25
+_PIECE_SETUPS = 12  # of the time that a piece takes, a twelfth may go into asking for it
+_PIECE_LEAST = 4 * 2**20
+_PIECE_MOST = 64 * 2**20
 _STEP = 8 * 2**20  # bytes hashed between two looks at the clock
 
 
@@ -53,7 +57,6 @@ class Team:
         self._errors: list[BaseException] = []
         self._fatal: BaseException | None = None
         self._growth: Growth | None = None
-        self._started = context.tuning.clock()
 
     def run(self) -> None:
         """Work until nothing is left or nobody is left.
@@ -66,13 +69,13 @@ class Team:
         threads: list[threading.Thread] = []
         try:
             self._hire(threads, 1)
+            behind = False
             while self._active and self._fatal is None:
-                self._changed.wait(_TICK)
+                self._changed.wait(0 if behind else _TICK)
                 self._changed.clear()
                 self._cancel.check()
                 self._hire(threads, self._wanted())
-                if len(threads) > 1:
-                    self._hash_behind()
+                behind = len(threads) > 1 and self._hash_behind()
         finally:
             if self._fatal is not None or self._cancel.is_set():
                 self._stop.set()
@@ -85,9 +88,12 @@ class Team:
         if self._errors and not self._partial.is_complete():
             raise self._errors[-1]
 
-    def _hash_behind(self) -> None:
-        until = self._partial.prefix.position + _STEP
-        self._partial.prefix.catch_up(self._partial.fd, self._partial.reach, until=until)
+    def _hash_behind(self) -> bool:
+        """Hash a step of what is there in order; whether there may be more."""
+        prefix = self._partial.prefix
+        before = prefix.position
+        prefix.catch_up(self._partial.fd, self._partial.reach, until=before + _STEP)
+        return prefix.position - before >= _STEP
 
     def _wanted(self) -> int:
         """How many connections to add."""
@@ -96,14 +102,14 @@ class Team:
         clock, options = self._context.tuning.clock, self._context.options
         now = clock()
         if self._growth is None:
-            setup = min(2.0, now - self._started)
+            setup = min(2.0, self._download.setup)
             self._growth = Growth(options.connections, limit=options.limit_rate, setup=setup)
         flow = self._download.flow
         return self._growth.step(now, flow.received, active=self._active, left=self._board.left, behind=flow.share)
 
     def _hire(self, threads: list[threading.Thread], count: int) -> None:
         for _ in range(count):
-            segment = self._board.take(least=self._least())
+            segment = self._take()
             if segment is None:
                 return
             self._alone = not threads
@@ -113,10 +119,15 @@ class Team:
             threads.append(thread)
             thread.start()
 
-    def _least(self) -> int:
-        """Bytes that must be left of a range for half of it to be worth a new request."""
-        rate = self._growth.rate() if self._growth is not None else 0.0
-        return max(4 * 2**20, int(0.25 * rate / max(1, self._active)))
+    def _take(self) -> Segment | None:
+        """The next range to work on: as long as its request is worth, but so short that the hash keeps up."""
+        if self._growth is None:
+            return self._board.take()
+        rate = self._growth.rate() / max(1, self._active)
+        piece = int(rate * max(_PIECE_SECONDS, _PIECE_SETUPS * self._download.setup))
+        return self._board.take(
+            piece=min(max(piece, _PIECE_LEAST), _PIECE_MOST), least=max(_PIECE_LEAST, int(_PIECE_SECONDS * rate))
+        )
 
     def _work(self, first: Segment) -> None:
         """One connection's life: its range, then halves of others'."""
@@ -127,7 +138,7 @@ class Team:
                     self._download.bring(segment, alone=self._alone, cancel=self._stop)
                 finally:
                     self._board.leave(segment)
-                segment = self._board.take(least=self._least())
+                segment = self._take()
         except InterruptedSync:
             pass
         except (CredentialsError, NotFoundError, RetryLaterError, UnreachableError) as error:

@@ -23,9 +23,8 @@ from modelfetch.errors import ModelfetchError
 from modelfetch.http import Http, Timeouts
 from modelfetch.store import Store
 from modelfetch.store.locks import Pace
-from modelfetch.transfer import Engine, Options, Tuning
+from modelfetch.transfer import Engine, Options, Tuning, team
 from modelfetch.transfer.growth import Growth
-from modelfetch.transfer.team import Team
 from tests.transfer.world import PACE, quick
 
 
@@ -40,8 +39,8 @@ def main(arguments: list[str]) -> int:
     if given.get("noflock"):
         fcntl.flock = lambda _fd, _operation: None
     if given.get("grow"):  # a connection more whenever one is allowed
-        setattr(Growth, "step", lambda self, _n, _t, *, active, left, behind: int(active < self.most))  # noqa: B010
-        setattr(Team, "_least", lambda _self: 2**20)  # noqa: B010 - mypy knows that methods are no attributes
+        setattr(Growth, "step", lambda self, _n, _t, *, active, left, behind: int(active < self.most))  # noqa: B010 - mypy
+        team._PIECE_LEAST = 2**20
     cancel = Cancel()
     signal.signal(signal.SIGTERM, lambda _n, _f: cancel.set(code="terminated", exit_code=143))
     signal.signal(signal.SIGINT, lambda _n, _f: cancel.set())

@@ -22,7 +22,7 @@ from modelfetch.transfer.journal import (
     mark_line,
     parse_journal,
 )
-from modelfetch.transfer.ranges import Board
+from modelfetch.transfer.ranges import Board, Segment
 from modelfetch.transfer.rate import Floor, Limiter
 from modelfetch.transfer.retry import Attempts
 from modelfetch.transfer.spans import Spans
@@ -234,6 +234,49 @@ def test_a_cancelled_taker_does_not_wait() -> None:
 # --- ranges ----------------------------------------------------------------------------------------------------
 
 
+def test_pieces_are_handed_out_in_the_files_order() -> None:
+    board = Board([(0, 512 * MIB)])
+    head = board.take()
+    assert head is not None
+    assert head.claim(5 * MIB) == 5 * MIB
+    head.advance(5 * MIB)
+    taken = [board.take(piece=16 * MIB) for _ in range(3)]
+    assert head.end == 21 * MIB
+    assert [(s.position, s.end) for s in taken if s] == [
+        (21 * MIB, 37 * MIB),
+        (37 * MIB, 53 * MIB),
+        (53 * MIB, 69 * MIB),
+    ]
+
+
+def test_what_a_failed_connection_leaves_is_the_next_to_be_taken() -> None:
+    board = Board([(0, 512 * MIB)])
+    board.take(piece=16 * MIB)
+    failed, _later = board.take(piece=16 * MIB), board.take(piece=16 * MIB)
+    assert failed is not None
+    failed.claim(4 * MIB)
+    failed.advance(3 * MIB)
+    board.leave(failed)
+    again = board.take(piece=16 * MIB)
+    assert again is not None
+    assert (again.position, again.end) == (19 * MIB, 32 * MIB)
+
+
+@pytest.mark.parametrize("piece", [None, 1 * MIB])
+def test_what_is_being_written_is_nobody_elses(piece: int | None) -> None:
+    """Or a source that changes its bytes could put others where the hash has been."""
+    board = Board([(0, 16 * MIB)])
+    first = board.take()
+    assert first is not None
+    assert first.claim(10 * MIB) == 10 * MIB
+    other = board.take(piece=piece, least=2 * MIB)
+    assert other is not None
+    assert other.position >= 10 * MIB
+    assert first.end == other.position
+    nearly = board.take(piece=piece, least=8 * MIB)
+    assert nearly is None
+
+
 def test_two_connections_get_halves_and_four_get_quarters() -> None:
     board = Board([(0, 512 * MIB)])
     first = board.take()
@@ -274,24 +317,35 @@ def test_what_a_failed_connection_leaves_goes_to_the_one_before_it_if_its_answer
 
 
 @given(
-    st.integers(1, 300), st.lists(st.tuples(st.sampled_from(["take", "work", "leave"]), st.integers(0, 9)), max_size=60)
+    st.integers(1, 300),
+    st.lists(st.tuples(st.sampled_from(["take", "claim", "work", "leave"]), st.integers(0, 9)), max_size=60),
 )
 def test_every_byte_is_always_somebodys(size: int, steps: list[tuple[str, int]]) -> None:
     """Whatever connections do, the bytes done and those on the board are the file, and each is on it once."""
-    board, working, done = Board([(0, size * MIB)]), [], Spans()
+    board, done = Board([(0, size * MIB)]), Spans()
+    working: list[Segment] = []
+    claims: dict[int, int] = {}
     for what, which in steps:
         if what == "take":
-            if (segment := board.take(least=2 * MIB)) is not None:
-                segment.asked_end = segment.end
+            if (segment := board.take(piece=7 * MIB if which % 2 else None, least=2 * MIB)) is not None:
+                segment.answered(segment.end if which % 3 else size * MIB, size * MIB)
                 working.append(segment)
-        elif working and what == "work":
+        elif not working:
+            continue
+        elif what == "claim":
             segment = working[which % len(working)]
-            step = min(segment.left, 3 * MIB)
+            claims[id(segment)] = segment.claim(5 * MIB)
+        elif what == "work":  # less than was claimed may have come
+            segment = working[which % len(working)]
+            step = min(claims.pop(id(segment), 0), 3 * MIB)
             done.add(segment.position, segment.position + step)
-            segment.position += step
-        elif working:
-            board.leave(working.pop(which % len(working)))
+            segment.advance(step)
+        else:
+            segment = working.pop(which % len(working))
+            claims.pop(id(segment), None)
+            board.leave(segment)
         assert done.total + board.left == size * MIB
+        assert all(s.end is not None and s.position + claims.get(id(s), 0) <= s.end for s in working)
 
 
 # --- growth ----------------------------------------------------------------------------------------------------
