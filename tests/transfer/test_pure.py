@@ -273,8 +273,6 @@ def test_what_is_being_written_is_nobody_elses(piece: int | None) -> None:
     assert other is not None
     assert other.position >= 10 * MIB
     assert first.end == other.position
-    nearly = board.take(piece=piece, least=8 * MIB)
-    assert nearly is None
 
 
 def test_two_connections_get_halves_and_four_get_quarters() -> None:
