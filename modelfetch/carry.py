@@ -18,6 +18,7 @@ from modelfetch.place.unpack import unpack
 from modelfetch.plan import ModelPlan, freeze, jobs_for
 from modelfetch.receipts import read_receipt
 from modelfetch.resolve import mirrors_of
+from modelfetch.shared import Transfers
 from modelfetch.transfer import Fetched
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class _Work:
     def __init__(self, plans: Sequence[ModelPlan], session: Session) -> None:
         self._plans = plans
         self._session = session
-        self._shared: dict[str, asyncio.Task[Fetched]] = {}
+        self._transfers = Transfers()
 
     async def model(self, plan: ModelPlan) -> Outcome:
         """One model, whole: bytes, then each consumer's placements."""
@@ -134,18 +135,13 @@ class _Work:
 
     async def close(self) -> None:
         """End the transfers that nobody waits for any more."""
-        for task in self._shared.values():
-            task.cancel()
-        await asyncio.gather(*self._shared.values(), return_exceptions=True)
+        await self._transfers.close()
 
     async def _at_hand(self, plan: ModelPlan, artifact: Artifact) -> Fetched:
         key = str(artifact.digest or artifact.uri)
-        task = self._shared.get(key)
-        if task is None:
-            task = self._shared[key] = asyncio.create_task(self._obtain(plan, artifact))
-            return await asyncio.shield(task)
-        fetched = await asyncio.shield(task)
-        return replace(fetched, action="present", bytes_fetched=0)
+        way = (artifact.locations, plan.item.model.mirrors, artifact.size, artifact.allow_pickle)
+        fetched, mine = await self._transfers.get(key, way, lambda: self._obtain(plan, artifact))
+        return fetched if mine else replace(fetched, action="present", bytes_fetched=0)
 
     async def _obtain(self, plan: ModelPlan, artifact: Artifact) -> Fetched:
         """The blob of an artifact: known content, the store, another consumer's file, else the sources."""

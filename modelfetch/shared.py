@@ -1,0 +1,68 @@
+"""Transfers that several models share, because they want the same bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import (
+    CredentialsError,
+    IntegrityError,
+    ModelfetchError,
+    NotFoundError,
+    RetryLaterError,
+    UnreachableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Hashable
+    from typing import Any
+
+    from modelfetch.transfer import Fetched
+
+_OF_THE_SOURCE = (CredentialsError, NotFoundError, IntegrityError, RetryLaterError, UnreachableError)
+"""What fails for one model's sources may work with another's; a full disk is full for all."""
+
+
+class Transfers:
+    """Each is made once, however many wait for it; where it fails, whoever knows another way tries that."""
+
+    def __init__(self) -> None:
+        self._current: dict[str, tuple[Hashable, asyncio.Task[Fetched]]] = {}
+        self._failed: dict[tuple[str, Hashable], ModelfetchError] = {}
+
+    async def get(
+        self, key: str, way: Hashable, start: Callable[[], Coroutine[Any, Any, Fetched]]
+    ) -> tuple[Fetched, bool]:
+        """What was fetched, and whether this call was the one that fetched it.
+
+        Args:
+            key: Names the bytes.
+            way: Tells apart the ways to come by them: the same way is not gone twice.
+            start: Goes this way.
+
+        Raises:
+            ModelfetchError: This way has failed, or something that no other way would change.
+        """
+        while True:
+            mine = key not in self._current
+            if (known := self._failed.get((key, way))) is not None:
+                raise known
+            if mine:
+                self._current[key] = way, asyncio.create_task(start())
+            gone, task = self._current[key]
+            try:
+                return await asyncio.shield(task), mine
+            except ModelfetchError as error:
+                self._failed[key, gone] = error
+                if gone == way or not isinstance(error, _OF_THE_SOURCE):
+                    raise
+                if self._current.get(key) == (gone, task):
+                    del self._current[key]
+
+    async def close(self) -> None:
+        """End the transfers that nobody waits for any more."""
+        tasks = [task for _, task in self._current.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
