@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.sync.conftest import Bench
 
 WEIGHTS = made.vae()
-GOOD = WEIGHTS.read(0, WEIGHTS.size)
+GOOD = bytes(WEIGHTS.read(0, WEIGHTS.size))
 BAD = GOOD[:-1] + bytes([GOOD[-1] ^ 1])
 DIGEST = "sha256:" + hashlib.sha256(GOOD).hexdigest()
 
