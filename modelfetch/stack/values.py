@@ -115,16 +115,20 @@ def _ollama_models(manifest: Manifest, service: Service | None) -> tuple[list[st
     names = [short_name(model.source) for model in manifest.models if isinstance(model.source, OllamaUri)]
     embedding = next((name for name in names if any(word in name for word in _EMBEDDERS)), "")
     chat = [name for name in names if name != embedding]
-    if service and service.model in chat:
-        chat.sort(key=lambda name: name != service.model)
+    if service and service.model:
+        wanted = (service.model, f"{service.model}:latest")
+        chat.sort(key=lambda name: name not in wanted)
     return chat, embedding
 
 
 def short_name(uri: OllamaUri) -> str:
-    """An Ollama name as people write it: ``qwen2.5:0.5b``, ``nomic-embed-text``."""
+    """An Ollama name as `ollama list` shows it: ``qwen2.5:0.5b``, ``nomic-embed-text:latest``.
+
+    The tag is always there: PrivateGPT compares with that list, and does not start on a name that is not in it.
+    """
     host = "" if uri.host == OLLAMA_HOST else f"{uri.host}/"
     namespace = "" if not host and uri.namespace == "library" else f"{uri.namespace}/"
-    return f"{host}{namespace}{uri.model}" + ("" if uri.tag == "latest" else f":{uri.tag}")
+    return f"{host}{namespace}{uri.model}:{uri.tag}"
 
 
 def _ollama(service: Service | None, manifest: Manifest) -> dict[str, str]:

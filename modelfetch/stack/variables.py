@@ -65,7 +65,7 @@ GROUPS: dict[str, str] = {
         "Ports of this machine. Ollama and most of the web pages have no login: think before you set another\n"
         "BIND_ADDRESS than this machine's own."
     ),
-    FOLDERS: "Relative to the folder of compose.yaml, or absolute.",
+    FOLDERS: "Relative to the folder of compose.yaml with ./ or ../ before it, or absolute. No colon in a name.",
     OTHER_MEMORY: "",
     IMAGES: "Which image of a service runs: the plain name, or the one of the GPU_VENDOR where that needs another.",
 }
@@ -122,12 +122,12 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="OLLAMA_CHAT_MODEL",
         default="qwen2.5:0.5b",
-        comment="The one that the frontends offer first.",
+        comment="The one that the frontends offer first. Here and below with its tag, as `ollama list` shows it.",
         group=MODELS,
     ),
     Variable(
         name="OLLAMA_EMBEDDING_MODEL",
-        default="nomic-embed-text",
+        default="nomic-embed-text:latest",
         comment="The embedding model of the frontends; ollama-init fetches it beside OLLAMA_AUTO_PULL_MODEL.",
         group=MODELS,
     ),
@@ -221,8 +221,6 @@ VARIABLES: tuple[Variable, ...] = (
         comment="Numbers in one vector of OLLAMA_EMBEDDING_MODEL; PrivateGPT has to know.",
         group=CLIENTS,
     ),
-    Variable(name="MEILI_MASTER_KEY", default="only-inside-the-stack", comment="LibreChat's search.", group=CLIENTS),
-    Variable(name="IMMICH_DB_PASSWORD", default="only-inside-the-stack", comment="Immich's database.", group=CLIENTS),
     *_unset(
         DOWNLOADS,
         ("HF_TOKEN", "Hugging Face; for gated models. Or a file: compose/secrets.yml."),
@@ -262,12 +260,16 @@ VARIABLES: tuple[Variable, ...] = (
     *_plain(
         FOLDERS,
         ("AI_MODELS_DIR", "./files/ai-models", "The models; may be a symlink to another disk or a share."),
-        ("AI_DATA_DIR", "./files/ai-data", "What the services themselves write: settings, outputs, chats."),
+        (
+            "AI_DATA_DIR",
+            "./files/ai-data",
+            "What the services themselves write: settings, outputs, chats, their secrets.",
+        ),
         ("MODELFETCH_TIERS_DIR", "./manifests", "The tiers, one YAML file each."),
         ("IMMICH_UPLOAD_DIR", "./files/immich/library", "The photos."),
         ("IMMICH_DB_DIR", "./files/immich/postgres", ""),
         ("IMMICH_MODEL_CACHE_DIR", "./files/immich/model-cache", ""),
-        ("PUID", "0", "Whose the models, and the files of LibreChat and AnythingLLM are."),
+        ("PUID", "0", "Whose the models are."),
         ("PGID", "0", ""),
     ),
     *_plain(

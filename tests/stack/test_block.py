@@ -154,7 +154,7 @@ def test_a_tier_without_services_gets_the_tables_values() -> None:
     values = tier_values(load_manifest(f"version: 1\ntier: mine\nmodels: [{', '.join(models)}]\n"))
     assert values["GPU_VRAM_DEFAULT"] == "mine"
     assert values["OLLAMA_AUTO_PULL_MODEL"] == "me/chat:7b"
-    assert values["OLLAMA_EMBEDDING_MODEL"] == "all-minilm"
+    assert values["OLLAMA_EMBEDDING_MODEL"] == "all-minilm:latest"
     assert values["OLLAMA_MEMORY_LIMIT"] == DEFAULTS["OLLAMA_MEMORY_LIMIT"]
     assert values["COMPOSE_PROFILES"] == ""
 
@@ -163,7 +163,9 @@ def test_the_chat_model_that_the_budget_is_for_comes_first() -> None:
     models = "[{name: a, source: 'ollama://a', for: [ollama]}, {name: b, source: 'ollama://b:1b', for: [ollama]}]"
     manifest = load_manifest(f"version: 1\nservices: {{ollama: {{model: 'b:1b'}}}}\nmodels: {models}\n")
     values = tier_values(manifest)
-    assert (values["OLLAMA_AUTO_PULL_MODEL"], values["OLLAMA_CHAT_MODEL"]) == ("b:1b,a", "b:1b")
+    assert (values["OLLAMA_AUTO_PULL_MODEL"], values["OLLAMA_CHAT_MODEL"]) == ("b:1b,a:latest", "b:1b")
+    manifest = load_manifest(f"version: 1\nservices: {{ollama: {{model: a}}}}\nmodels: {models}\n")
+    assert tier_values(manifest)["OLLAMA_CHAT_MODEL"] == "a:latest"
 
 
 @pytest.mark.parametrize(("size", "text"), [(2**30, "1g"), (3 * 2**29, "1536m"), (2**10, "1k"), (1001, "1001b")])

@@ -180,7 +180,9 @@ def test_the_embedding_model_is_fetched_beside_a_list_of_ones_own_and_an_empty_l
     name = "OLLAMA_AUTO_PULL_MODEL"
     assert ALL["ollama-init"]["environment"][name] == ""
     assert services(**{name: ""})["ollama-init"]["environment"][name] == ""
-    assert services(**{name: "llama3.2:3b"})["ollama-init"]["environment"][name] == "llama3.2:3b,nomic-embed-text"
+    assert (
+        services(**{name: "llama3.2:3b"})["ollama-init"]["environment"][name] == "llama3.2:3b,nomic-embed-text:latest"
+    )
 
 
 def test_a_service_is_in_no_profile_that_lacks_what_it_depends_on() -> None:
@@ -261,6 +263,42 @@ def test_every_web_page_has_labels_for_traefik_and_glance() -> None:
     assert len({router for router, _ in routers}) == len({rule for _, rule in routers}) == len(routers) > 0
 
 
+def test_only_what_has_a_web_page_is_published_by_traefik() -> None:
+    published = {
+        name for name, body in ALL.items() if any(label.startswith("traefik.") for label in body.get("labels", {}))
+    }
+    assert published == {name for name, body in ALL.items() if body.get("ports")}
+
+
+def test_what_glance_shows_below_another_names_one_that_is_there() -> None:
+    labels = {name: body.get("labels", {}) for name, body in ALL.items()}
+    known = {own["glance.id"] for own in labels.values() if "glance.id" in own}
+    parents = {own["glance.parent"] for own in labels.values() if "glance.parent" in own}
+    assert parents == known == {"ollama", "librechat", "immich"}
+
+
+def test_every_icon_of_glance_was_looked_up_in_its_collection() -> None:
+    icons = {body["labels"]["glance.icon"] for body in ALL.values() if "glance.icon" in body.get("labels", {})}
+    simple_icons = {"si:ollama", "si:googlechat", "si:bookstack", "si:readthedocs", "si:immich"}  # 16.37.0
+    material_design = {"mdi:image-multiple", "mdi:graph-outline", "mdi:microphone", "mdi:chat"}  # 7.4.47
+    assert icons == simple_icons | material_design
+
+
+def test_no_secret_has_a_default() -> None:
+    secret = re.compile(r"PASSWORD|SECRET|TOKEN|(?<!_API)_KEY|SALT|CREDS")
+    not_secret = {"OLLAMA_MODEL_TOKEN_LIMIT", "HF_TOKEN", "WEBUI_SECRET_KEY_FILE", "DB_PASSWORD_FILE"}
+    assert [variable.name for variable in VARIABLES if secret.search(variable.name) and variable.default] == []
+    for name, body in ALL.items():
+        given = {key for key, value in body["environment"].items() if secret.search(key) and value}
+        assert given <= not_secret, name
+    assert ALL["whisperx"]["environment"]["HF_TOKEN"] == "not-needed-offline"
+
+
+def test_services_that_write_into_folders_which_docker_makes_run_as_root() -> None:
+    users = {name: body["user"] for name, body in ALL.items() if "user" in body}
+    assert users == {"librechat": "0:0", "anythingllm": "0:0"}
+
+
 def router_of(labels: dict[str, str]) -> str:
     """The name of a service's router."""
     return next(key.split(".")[3] for key in labels if key.startswith("traefik.http.routers."))
@@ -304,6 +342,19 @@ def test_profiles_of_every_tier_exist() -> None:
     found = re.findall(r"^#?COMPOSE_PROFILES=(\S+)$", text, re.MULTILINE)
     assert len(found) >= 2
     assert {profile for line in found for profile in line.split(",")} <= PROFILES
+
+
+def test_the_tables_of_the_setup_page_are_those_of_the_files() -> None:
+    page = (REPOSITORY / "docs" / "ai-services-setup.md").read_text()
+    addresses = dict(re.findall(r"^\| ([^|]+) \| <http://localhost:(\d+)[^>]*> \|", page, re.MULTILINE))
+    assert sorted(addresses.values()) == sorted(
+        body["ports"][0].split(":")[1] for body in ALL.values() if "ports" in body
+    )
+    ports = {body["ports"][0].split(":")[1]: body["profiles"] for body in ALL.values() if "ports" in body}
+    rows = re.findall(r"^\| [^|]+ \| <http://localhost:(\d+)[^>]*> \| ([^|]+) \|$", page, re.MULTILINE)
+    assert {port: re.findall(r"`([a-z-]+)`", profiles) for port, profiles in rows} == ports
+    table = page.partition("\n## Profiles\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == PROFILES
 
 
 def test_files_under_the_root_are_not_in_git_but_their_description_is() -> None:

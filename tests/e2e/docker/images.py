@@ -42,14 +42,14 @@ ROLES = (
     Role(service="open-webui", command=(*STUB, "open-webui")),
     Role(service="librechat", command=("npm", "run", "backend")),
     Role(service="librechat-mongodb"),
-    Role(service="librechat-meilisearch", command=(*STUB, "idle")),
+    Role(service="librechat-meilisearch", entrypoint=("tini", "--"), command=("/bin/meilisearch",)),
     Role(service="anythingllm", entrypoint=("/bin/bash", "/usr/local/bin/docker-entrypoint.sh")),
     Role(service="private-gpt", entrypoint=(*STUB, "private-gpt")),
     Role(service="immich-machine-learning", entrypoint=("tini", "--"), command=("python", "-m", "immich_ml")),
     Role(service="immich-machine-learning-gpu", entrypoint=("tini", "--"), command=("python", "-m", "immich_ml")),
     Role(service="immich-server", entrypoint=(*STUB, "immich-server")),
     Role(service="immich-redis", command=(*STUB, "idle")),
-    Role(service="immich-database", command=(*STUB, "idle")),
+    Role(service="immich-database", entrypoint=("immich-docker-entrypoint.sh",), command=("postgres",)),
 )
 """Every service but modelfetch's own and Ollama."""
 

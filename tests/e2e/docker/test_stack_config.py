@@ -111,7 +111,7 @@ def test_a_clone_without_settings_is_the_same_as_one_with_the_example(compose: C
     finally:
         (compose.folder / ".env").unlink()
     pulled = with_example["services"]["ollama-init"]["environment"].pop("OLLAMA_AUTO_PULL_MODEL")
-    assert pulled == "qwen2.5:0.5b,nomic-embed-text"
+    assert pulled == "qwen2.5:0.5b,nomic-embed-text:latest"
     assert without["services"]["ollama-init"]["environment"].pop("OLLAMA_AUTO_PULL_MODEL") == ""
     assert with_example == without
 

@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.docker import peers
 from tests.e2e.docker.images import MODELFETCH
 from tests.e2e.docker.stack import settings_for
-from tests.e2e.tree import assert_store_is_whole
+from tests.e2e.tree import assert_store_is_whole, contents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,16 +57,20 @@ def test_another_root_is_taken_from_the_settings(new_stack: Stack, elsewhere: Pa
 
 
 def test_a_service_of_another_user_reads_every_model(new_stack: Stack) -> None:
-    new_stack.must("--profile", "gpu", "run", "--rm", "sd-model-init")
+    for init in ("ollama-init", "sd-model-init", "comfyui-model-init", "whisper-model-init", "diffrhythm-model-init"):
+        new_stack.must("--profile", "gpu", "run", "--rm", init)
     done = run_modelfetch(
         new_stack.engine,
-        *("--user", "4321:4321", "--volume", f"{new_stack.root}:/ai-models:ro", "--entrypoint", "sh"),
-        command=["-c", "id -u; find /ai-models/stable-diffusion -type f | sort | xargs sha256sum"],
+        *("--user", "4321:4321", "--cap-drop", "ALL", "--volume", f"{new_stack.root}:/ai-models:ro"),
+        *("--entrypoint", "sh"),
+        command=["-c", "id -u; cd /ai-models && find -L * -type f | sort | tr '\\n' '\\0' | xargs -0 sha256sum"],
     )
-    lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stderr
-    assert lines[0] == "4321"
-    assert any(line.endswith("sd_tiny.safetensors") for line in lines)
+    user, *lines = done.stdout.splitlines()
+    assert user == "4321"
+    placed = {path: digest for path, digest in contents(new_stack.root).items() if not path.startswith(".modelfetch")}
+    assert {path.partition("/")[0] for path in placed} == set(CONSUMERS)
+    assert {line[66:]: line[:64] for line in lines} == placed
 
 
 def test_modelfetch_runs_as_any_user_without_a_home_or_a_writable_file_system(

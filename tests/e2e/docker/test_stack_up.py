@@ -179,18 +179,41 @@ def test_librechats_secrets_are_made_once_and_kept(stack: Stack) -> None:
     lengths = {"CREDS_KEY": 64, "CREDS_IV": 32, "JWT_SECRET": 64, "JWT_REFRESH_SECRET": 64}
     assert stack.finds("librechat")["secrets"] == lengths
     kept = contents(stack.folder / "files" / "ai-data" / "librechat" / "secrets")
-    assert set(kept) == set(lengths)
+    assert set(kept) == {*lengths, "MEILI_MASTER_KEY"}
     assert stack.container("librechat").exec("cat", "/secrets/CREDS_KEY").stdout.strip()
 
 
-def test_only_one_of_the_two_machine_learnings_of_immich_runs(stack: Stack) -> None:
-    states = stack.services()
-    assert states["immich-machine-learning-gpu"] == "running"
-    assert states["immich-machine-learning"] == "exited"
-    assert stack.container("immich-machine-learning").exit_code == 0
-    address = stack.container("immich-server").exec("getent", "hosts", "immich-ml").stdout.split()[0]
-    networks = stack.container("immich-machine-learning-gpu").inspect()["NetworkSettings"]["Networks"]
-    assert networks["ai-stack"]["IPAddress"] == address
+@pytest.mark.parametrize(
+    ("one", "other"), [("librechat", "librechat-meilisearch"), ("immich-server", "immich-database")]
+)
+def test_two_services_share_a_secret_that_was_made_here(stack: Stack, one: str, other: str) -> None:
+    assert stack.finds(one)["key"] == stack.finds(other)["key"]
+    folder = stack.folder / "files" / "ai-data" / one.partition("-")[0] / "secrets"
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+
+
+def test_what_is_set_in_the_page_of_anythingllm_outlives_its_container(stack: Stack) -> None:
+    first = stack.container("anythingllm")
+    assert stack.finds("anythingllm")["settings"] == ""
+    stack.must("--profile", "chat", "up", "--detach", "--force-recreate", "--no-deps", "anythingllm")
+    assert stack.container("anythingllm").name != first.name
+    assert stack.finds("anythingllm")["settings"] == "AUTH_TOKEN='set in the page'\n"
+
+
+def test_only_one_of_the_two_machine_learnings_of_immich_runs_and_the_other_passes_on_to_it(stack: Stack) -> None:
+    assert '"role": "immich-machine-learning-gpu"' in stack.logs("immich-machine-learning-gpu")
+    passed_on = stack.wait_for_log("immich-machine-learning", "passes on")
+    assert '"role"' not in passed_on
+    for name in ("immich-ml", "immich-machine-learning", "immich-machine-learning-gpu"):
+        assert answering_as(stack, name) == "immich-machine-learning-gpu", name
+    health = stack.container("immich-machine-learning").exec("python3", "healthcheck.py", check=False)
+    assert health.returncode == 0, health.stderr
+
+
+def answering_as(stack: Stack, name: str) -> str:
+    """Which machine learning answers Immich's server at a name."""
+    code = f"import urllib.request as r; print(r.urlopen('http://{name}:3003/ping', timeout=20).read().decode())"
+    return str(json.loads(stack.container("immich-server").exec("python3", "-c", code).stdout)["role"])
 
 
 def test_pages_are_open_to_this_machine_only(stack: Stack) -> None:
@@ -209,6 +232,23 @@ def test_nothing_can_reach_the_hub_but_the_init_services_or_anything_outside(sta
     for service, state in stack.services().items():
         networks = set(stack.container(service).inspect()["NetworkSettings"]["Networks"])
         assert networks == ({"ai-stack_downloads"} if service.endswith("-init") else {"ai-stack"}), (service, state)
+
+
+def test_after_a_reboot_everything_that_ran_runs_again_and_nobody_is_asked(
+    stack: Stack, engine: Engine, hub: HubProcess
+) -> None:
+    ran, seen = stack.services(), hub.requests()
+    finished = {init: stack.container(init).finished for init in WAITS.values()}
+    engine.kill()
+    engine.start()
+    deadline = time.monotonic() + 60
+    while stack.services() != ran:
+        assert time.monotonic() < deadline, (ran, stack.services())
+        time.sleep(0.5)
+    assert finished == {init: stack.container(init).finished for init in WAITS.values()}, "init services do not run"
+    assert hub.requests() == seen
+    assert post(stack, "/api/generate", model="qwen2.5:0.5b", prompt="hello", stream=False)["eval_count"] > 0
+    assert answering_as(stack, "immich-ml") == "immich-machine-learning-gpu"
 
 
 def test_a_second_up_takes_seconds_asks_nobody_and_leaves_what_runs(stack: Stack, hub: HubProcess) -> None:

@@ -10,7 +10,8 @@ stub /workspace/entrypoint.sh                  # whisperx
 stub /usr/local/bin/npm                        # librechat: npm run backend
 stub /usr/local/bin/mongod
 stub /usr/local/bin/docker-entrypoint.sh       # anythingllm
-stub /usr/local/bin/tini                       # immich's machine learning
+stub /usr/local/bin/tini                       # immich's machine learning, meilisearch
+stub /usr/local/bin/immich-docker-entrypoint.sh
 for name in curl wget mongosh pg_isready immich-healthcheck; do
     printf '#!/bin/sh\nexit 0\n' >"/usr/local/bin/$name"
     chmod 755 "/usr/local/bin/$name"
@@ -18,3 +19,4 @@ done
 printf '#!/bin/sh\necho PONG\n' >/usr/local/bin/redis-cli
 printf '#!/bin/sh\nexit 0\n' >/usr/local/bin/docker-healthcheck.sh
 chmod 755 /usr/local/bin/redis-cli /usr/local/bin/docker-healthcheck.sh
+printf 'import urllib.request\nurllib.request.urlopen("http://localhost:3003/ping", timeout=2)\n' >healthcheck.py

@@ -14,6 +14,10 @@ import sys
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PORTS = {
     "stable-diffusion": 7860,
@@ -119,18 +123,36 @@ def librechat() -> dict[str, object]:
     base = next(line.split()[1] for line in text.splitlines() if "baseURL" in line)
     os.environ["LIBRECHAT_BASE"] = base.rstrip("/")
     secrets = {name: len(os.environ[name]) for name in ("CREDS_KEY", "CREDS_IV", "JWT_SECRET", "JWT_REFRESH_SECRET")}
-    return {**ask_ollama("LIBRECHAT_BASE"), "endpoints": os.environ["ENDPOINTS"], "secrets": secrets}
+    key = fingerprint(os.environ["MEILI_MASTER_KEY"])
+    return {**ask_ollama("LIBRECHAT_BASE"), "endpoints": os.environ["ENDPOINTS"], "secrets": secrets, "key": key}
 
 
-LOOKS = {
+def anythingllm() -> dict[str, object]:
+    """What was set in its page before, from the file that it keeps such settings in; then a setting is made."""
+    settings = Path("/app/server/.env")
+    before = settings.read_text()
+    settings.write_text("AUTH_TOKEN='set in the page'\n")
+    return {**ask_ollama("OLLAMA_BASE_PATH"), "settings": before}
+
+
+def fingerprint(secret: str) -> str:
+    """What tells two secrets apart, and not what they are."""
+    assert len(secret) == 32, "a secret of 16 bytes"
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+LOOKS: dict[str, Callable[[], dict[str, object]]] = {
     "stable-diffusion": stable_diffusion,
     "comfyui": comfyui,
     "whisperx": whisperx,
     "diffrhythm": diffrhythm,
     "open-webui": lambda: ask_ollama("OLLAMA_BASE_URL"),
-    "anythingllm": lambda: ask_ollama("OLLAMA_BASE_PATH"),
+    "anythingllm": anythingllm,
     "private-gpt": lambda: ask_ollama("OPENAI_API_BASE"),
     "librechat": librechat,
+    "librechat-meilisearch": lambda: {"key": fingerprint(os.environ["MEILI_MASTER_KEY"])},
+    "immich-database": lambda: {"key": fingerprint(os.environ["POSTGRES_PASSWORD"])},
+    "immich-server": lambda: {"key": fingerprint(Path(os.environ["DB_PASSWORD_FILE"]).read_text())},
 }
 
 
@@ -138,7 +160,7 @@ class _Fine(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b"{}")
+        self.wfile.write(json.dumps({"role": os.environ["STUB_ROLE"]}).encode())
 
     def log_message(self, *_: object) -> None:
         pass
