@@ -23,9 +23,9 @@ from modelfetch.events import SourceFailed, TransferEnded, TransferFinished, Tra
 from modelfetch.fsio import translate
 from modelfetch.store.chunks import hash_open_file
 from modelfetch.store.locks import Held, LockLostError, lock
-from modelfetch.transfer.copy import copy_file
+from modelfetch.transfer.copy import copy_file, read_head
 from modelfetch.transfer.download import Download, Order
-from modelfetch.transfer.gate import HEAD, judge_head, judge_whole, looks_like_html, page_error
+from modelfetch.transfer.gate import HEAD, judge_head, judge_pickle, judge_whole, looks_like_html, page_error
 from modelfetch.transfer.partial import Partial
 from modelfetch.transfer.progress import Progress
 from modelfetch.transfer.retry import Attempts
@@ -266,6 +266,8 @@ class _Job:
     def _bring(self, partial: Partial, location: Location) -> None:
         decided = self._artifact.digest is not None
         if location.url.startswith("file:"):
+            if (error := self._judge(read_head(location, HEAD), url="", html_type=False)) is not None:
+                raise error
             copy_file(
                 self._context,
                 location,
@@ -283,20 +285,22 @@ class _Job:
             size=self._artifact.size,
             what=self._artifact.path,
             decided=decided,
-            judge_head=None if decided else self._judge_head,
+            judge_head=self._judge_head,
             progress=self._progress.note,
             lost=self._say_lost,
         )
         Download(order, self._cancel).run()
 
     def _judge_head(self, head: bytes, response: Response) -> ModelfetchError | None:
-        return judge_head(
-            self._artifact.path,
-            head,
-            url=response.url,
-            html_type=response.headers.get("content-type", "").lower().startswith("text/html"),
-            allow_pickle=self._artifact.allow_pickle,
-        )
+        html_type = response.headers.get("content-type", "").lower().startswith("text/html")
+        return self._judge(head, url=response.url, html_type=html_type)
+
+    def _judge(self, head: bytes, *, url: str, html_type: bool) -> ModelfetchError | None:
+        """What a file's first bytes say against it: where a digest decides, only whether the manifest allows it."""
+        artifact = self._artifact
+        if artifact.digest is not None:
+            return None if artifact.allow_pickle else judge_pickle(artifact.path, head)
+        return judge_head(artifact.path, head, url=url, html_type=html_type, allow_pickle=artifact.allow_pickle)
 
     # --- the whole file ----------------------------------------------------------------------------------------
 

@@ -91,13 +91,18 @@ def judge_head(path: str, head: bytes, *, url: str, html_type: bool, allow_pickl
         return page_error(path, url, what="a web page")
     if looks_like_json(head):
         return page_error(path, url, what="a JSON message")
-    if suffix == ".bin" and not allow_pickle and looks_like_pickle(head):
-        return NotAModelError(
-            f"{path} is a pickle, which runs code when it is loaded",
-            code="pickle-not-allowed",
-            hint="pin its digest, or set allow_pickle: true for it",
-        )
-    return None
+    return None if allow_pickle else judge_pickle(path, head)
+
+
+def judge_pickle(path: str, head: bytes) -> ModelfetchError | None:
+    """The error for a ``.bin`` whose first bytes show a pickle; it is the manifest that may allow one, not a digest."""
+    if PurePosixPath(path).suffix.lower() != ".bin" or not looks_like_pickle(head):
+        return None
+    return NotAModelError(
+        f"{path} is a pickle, which runs code when it is loaded",
+        code="pickle-not-allowed",
+        hint="pin its digest, or set allow_pickle: true for it",
+    )
 
 
 def judge_whole(path: str, size: int, read_at: ReadAt) -> ModelfetchError | None:

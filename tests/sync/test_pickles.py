@@ -41,6 +41,40 @@ def test_a_bin_is_judged_by_its_bytes_though_the_hub_knows_its_digest(bench: Ben
     assert bench.sync(entry(source, digest=digest(data))).code == 0
 
 
+@pytest.mark.parametrize("head", [PICKLE, TORCH])
+@pytest.mark.parametrize("kind", ["file", "snapshot"])
+def test_a_pickled_bin_of_the_hub_is_refused_from_its_first_bytes(bench: Bench, head: bytes, kind: str) -> None:
+    big = head + bytes(48 * 2**20)
+    bench.world.hf_repo("acme/big", {"model.bin": big})
+    model = entry("hf://acme/big/model.bin")
+    if kind == "snapshot":
+        model = {"name": "s", "kind": "snapshot", "source": "hf://acme/big", "for": ["whisper"]}
+    mark = bench.hub.log.mark()
+    result = bench.sync(model)
+    assert (result.code, result.codes()) == (65, ["pickle-not-allowed"])
+    assert sum(one.sent for one in bench.hub.log.since(mark)) < len(big) / 2
+    assert result.report["bytes_fetched"] == 0
+    assert not list((bench.root / ".modelfetch").rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "code"),
+    [
+        ("m.bin", PICKLE, "pickle-not-allowed"),
+        ("m.onnx", b"<html><body>log in</body></html>" + b" " * 600, "not-a-model"),
+        ("m.h5", b'{"error": "gone"}', "not-a-model"),
+    ],
+)
+def test_a_local_file_is_judged_by_its_first_bytes_too(bench: Bench, name: str, data: bytes, code: str) -> None:
+    there = bench.folder / name
+    there.write_bytes(data)
+    result = bench.sync(entry(f"file://{there}"))
+    assert (result.code, result.codes()) == (65, [code])
+    assert placed(bench) == []
+    assert not list((bench.root / ".modelfetch").rglob("*.part"))
+    assert bench.sync(entry(f"file://{there}", digest=digest(data))).code == 0
+
+
 def test_a_bin_that_is_in_the_store_by_another_manifests_word_is_judged_again(bench: Bench) -> None:
     bench.world.hf_repo("acme/p", {"model.bin": PICKLE})
     assert bench.sync(entry("hf://acme/p/model.bin", allow_pickle=True)).code == 0
