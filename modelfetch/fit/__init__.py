@@ -4,12 +4,13 @@ Pure: bytes come through a `RangeReader`. `fit_tier` and `fit_alone` give a `Fit
 ``fit --json`` prints and which `render_table` shows to a person.
 """
 
-from modelfetch.fit.prefix import FileReader, Prefix, RangeReader
+from modelfetch.fit.prefix import FIRST, FileReader, Prefix, RangeReader
 from modelfetch.fit.render import render_table
 from modelfetch.fit.values import Candidate, Estimate, File, Finding, FitReport, ServiceFit
 from modelfetch.fit.verdict import fit_alone, fit_tier
 
 __all__ = [
+    "FIRST",
     "Candidate",
     "Estimate",
     "File",

@@ -24,9 +24,10 @@ from modelfetch.manifest.fields import refuse_plain_http
 from modelfetch.manifest.model import CONSUMERS, FileSpec, Service
 from modelfetch.manifest.uri import HfUri, OllamaUri, parse_uri
 from modelfetch.plan import select
-from modelfetch.receipts import read_receipt
+from modelfetch.receipts import own_folder, read_receipt
 from modelfetch.resolve import mirrors_of, resolve_all
 from modelfetch.sources import Wanted
+from modelfetch.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,7 +74,7 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, asked: 
     asking = [item for item in items if not _is_pinned(item.model)]
     receipts = await asyncio.to_thread(_receipts, session)
     found = dict(zip((id(item) for item in asking), await resolve_all(asking, session, receipts, set()), strict=True))
-    library = await asyncio.to_thread(Library, session, CONSUMERS)
+    library = await asyncio.to_thread(Library, session, CONSUMERS, _store_of_sync(session))
     loop = asyncio.get_running_loop()
     candidates = [
         candidate(item.model, found[id(item)], library, _mirrors(item, session, loop))
@@ -87,11 +88,18 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, asked: 
     def judge() -> FitReport:
         try:
             report = fit_tier(tier=tier, services=services, candidates=candidates, usable=usable)
+            library.keep()
         finally:
             library.close()
         return replace(report, bytes_fetched=library.fetched)
 
     return await asyncio.to_thread(judge)
+
+
+def _store_of_sync(session: Session) -> Store | None:
+    """The store in which `sync` goes on; None where its folder is still to be made, with an owner that `sync` knows."""
+    options = session.options
+    return session.store if (options.store or options.root).is_dir() else None
 
 
 def _services(manifest: Manifest, session: Session, asked: Asked) -> tuple[Service, ...]:
@@ -162,13 +170,15 @@ async def fit_uri(text: str, session: Session, asked: Asked) -> FitReport:
         return await asyncio.to_thread(_fit_path, path, asked)
     uri = _parse(text, session)
     found = await _resolve(uri, session)
-    library = await asyncio.to_thread(Library, session, CONSUMERS)
+    cache = Store(own_folder(session.settings.cache_path()))
+    library = await asyncio.to_thread(Library, session, CONSUMERS, cache)
     files = files_of(found, library, lambda _artifact: lambda: ())
     one = Candidate(name=_name(uri), uri=str(uri), files=files)
 
     def judge() -> FitReport:
         try:
             report = fit_alone(_one_model(one), asked.over(_service(one)), usable=asked.usable)
+            library.keep()
         finally:
             library.close()
         return replace(report, bytes_fetched=library.fetched)

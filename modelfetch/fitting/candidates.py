@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from modelfetch.errors import ModelfetchError, UnreachableError
-from modelfetch.fit import Candidate, File, FileReader, Prefix
-from modelfetch.fitting.readers import BrokenReader, HttpReader
+from modelfetch.fit import FIRST, Candidate, File, FileReader, Prefix
+from modelfetch.fitting.readers import BrokenReader, ContinuedReader, HttpReader
 from modelfetch.manifest.kinds import upstream_name
 from modelfetch.manifest.uri import OllamaUri
 from modelfetch.receipts import read_receipt
+from modelfetch.transfer.seed import Beginning, seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from modelfetch.fit import RangeReader
     from modelfetch.manifest.model import Model
     from modelfetch.session import Session
+    from modelfetch.store import Store
 
     Mirrors = Callable[[Artifact], Callable[[], Sequence[Location]]]
 
@@ -33,16 +35,19 @@ _SHARD = re.compile(r"(.*-)(\d{5})(-of-)(\d{5})(\.(?:gguf|safetensors))\Z")
 
 
 class Library:
-    """Finds readers for artifacts, and remembers them, so that they can be counted and closed.
+    """Finds readers for artifacts, and remembers them, so that they can be counted, kept and closed.
 
     Args:
         session: The command's things; with its ``offline`` setting only what is on this machine is read.
         consumers: Whose receipts tell what lies below ROOT.
+        later: The store of a later download: it may have the beginning of a file, and what is read is kept there;
+            None where there is no such store.
     """
 
-    def __init__(self, session: Session, consumers: Iterable[str]) -> None:
+    def __init__(self, session: Session, consumers: Iterable[str], later: Store | None) -> None:
         self._session = session
-        self._readers: list[HttpReader] = []
+        self._later = later
+        self._read: list[tuple[Artifact, Prefix, HttpReader]] = []
         self._placed: dict[str, tuple[Path, int]] = {}
         for consumer in consumers:
             for path, entry in read_receipt(session.options.root, consumer).entries.items():
@@ -52,27 +57,39 @@ class Library:
     @property
     def fetched(self) -> int:
         """Bytes that came over the network."""
-        return sum(reader.fetched for reader in self._readers)
+        return sum(reader.fetched for _, _, reader in self._read)
 
     def close(self) -> None:
         """Close every connection that a reader still has."""
-        for reader in self._readers:
+        for _, _, reader in self._read:
             reader.close()
+
+    def keep(self) -> None:
+        """Keep what was read of files whose headers are sound, where a later download begins with it."""
+        for artifact, prefix, reader in self._read:
+            if self._later is not None and reader.fetched and reader.identity is not None and prefix.memo:
+                seed(self._later, artifact, memoryview(prefix.data), reader.identity)
 
     def prefix(self, artifact: Artifact, more: Callable[[], Sequence[Location]]) -> Prefix:
         """The beginning of a file, read when it is needed."""
-        suffix = PurePosixPath(artifact.path).suffix.lower()
-        reader = self._reader(artifact, more)
-        return Prefix(reader, first=_FIRST[suffix]) if suffix in _FIRST else Prefix(reader)
-
-    def _reader(self, artifact: Artifact, more: Callable[[], Sequence[Location]]) -> RangeReader:
+        first = _FIRST.get(PurePosixPath(artifact.path).suffix.lower(), FIRST)
         local = self._on_disk(artifact)
         if local is not None:
-            return FileReader(local)
+            return Prefix(FileReader(local), first=first)
         if self._session.settings.offline:
             message = f"{artifact.uri} is not on this machine, and modelfetch is offline"
-            return BrokenReader(UnreachableError(message, code="offline", permanent=True), artifact.size)
-        reader = HttpReader(
+            error = UnreachableError(message, code="offline", permanent=True)
+            return Prefix(self._continued(artifact, BrokenReader(error, artifact.size)), first=first)
+        reader = self._remote(artifact, more)
+        prefix = Prefix(self._continued(artifact, reader), first=first)
+        self._read.append((artifact, prefix, reader))
+        return prefix
+
+    def _continued(self, artifact: Artifact, rest: RangeReader) -> RangeReader:
+        return rest if self._later is None else ContinuedReader(Beginning(self._later, artifact), rest)
+
+    def _remote(self, artifact: Artifact, more: Callable[[], Sequence[Location]]) -> HttpReader:
+        return HttpReader(
             self._session.http,
             artifact.locations,
             more=more,
@@ -80,13 +97,12 @@ class Library:
             attempts=self._session.options.retries,
             cancel=self._session.cancel,
         )
-        self._readers.append(reader)
-        return reader
 
     def _on_disk(self, artifact: Artifact) -> Path | None:
         """The file of the store, of ROOT (as its receipt knows it), or the one that a file:// address names."""
-        if artifact.digest is not None and (blob := self._session.store.peek(artifact.digest)):
-            return blob.path
+        for store in (self._session.store, self._later):
+            if store is not None and artifact.digest is not None and (blob := store.peek(artifact.digest)):
+                return blob.path
         path, size = self._placed.get(str(artifact.digest), (None, 0))
         if path is not None and _has_size(path, size):
             return path
@@ -179,5 +195,5 @@ def local_file(path: Path, name: str) -> File:
     suffix = path.suffix.lower()
     prefix = None
     if suffix in _READABLE or suffix not in (*_WEIGHTS, ".json", ".txt", ".md"):
-        prefix = Prefix(FileReader(path), first=_FIRST.get(suffix, 64 * 2**10))
+        prefix = Prefix(FileReader(path), first=_FIRST.get(suffix, FIRST))
     return File(path=name, size=path.stat().st_size, prefix=prefix)

@@ -1,4 +1,4 @@
-"""Files that are read by range: over HTTP, and ones that can't be read at all."""
+"""Files that are read by range: over HTTP, on from a partial file, and ones that can't be read at all."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from modelfetch.http.status import check_status
 from modelfetch.http.types import redact
 from modelfetch.sources.https import refuse_login
 from modelfetch.sources.retry import pause
+from modelfetch.transfer.journal import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from modelfetch.artifacts import Location
     from modelfetch.cancel import Cancel
+    from modelfetch.fit import RangeReader
     from modelfetch.http import Http, Response
+    from modelfetch.transfer.seed import Beginning
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:(\d{1,19})|\*)\Z", re.ASCII)
 
@@ -31,6 +34,25 @@ class BrokenReader:
     def read(self, offset: int, length: int) -> bytes:
         """Raises the reason."""
         raise self._error
+
+
+class ContinuedReader:
+    """A file of which a transfer, or an earlier `fit`, has left the beginning here; the rest is read elsewhere."""
+
+    def __init__(self, beginning: Beginning, rest: RangeReader) -> None:
+        self._beginning = beginning
+        self._rest = rest
+
+    @property
+    def size(self) -> int | None:
+        """The file's length in bytes, None where nobody said."""
+        return self._rest.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes at ``offset``, fewer than ``length`` only where the file ends; raises as the rest's reader does."""
+        known = self._beginning.read(offset, length)
+        missing = length - len(known)
+        return known + self._rest.read(offset + len(known), missing) if missing else known
 
 
 class HttpReader:
@@ -69,6 +91,8 @@ class HttpReader:
         self.size = size
         self.fetched = 0
         """Bytes that came over the network so far."""
+        self.identity: Identity | None = None
+        """Which version of which place the bytes are of; None before there are any, and where they are of several."""
 
     def read(self, offset: int, length: int) -> bytes:
         """The bytes at ``offset``, fewer than ``length`` only where the file ends.
@@ -98,7 +122,7 @@ class HttpReader:
         """Forget the place that failed."""
         self.close()
         self._places.pop(0)
-        self._etag = None
+        self._etag = self.identity = None
         if not self._places and self._more is not None:
             find, self._more = self._more, None
             try:
@@ -141,18 +165,20 @@ class HttpReader:
             raise _nonsense(response, "sends the file in another coding than the one asked for")
         self._same_version(response, place)
         if response.status == 206:
-            return self._part(response, offset, length)
+            return self._part(response, place, offset, length)
         self._agree(response.length, place)
+        self._note(response, place)
         self._stream = _Stream(response)
         self._count(self._stream.take(offset))
         return self._count(self._stream.take(length))
 
-    def _part(self, response: Response, offset: int, length: int) -> bytes:
+    def _part(self, response: Response, place: Location, offset: int, length: int) -> bytes:
         match = _CONTENT_RANGE.match(response.headers.get("content-range", "").strip())
         if match is None or int(match[1]) != offset or int(match[2]) - offset >= length:
             raise _nonsense(response, f"was asked for {length} bytes from {offset} and sent others")
         if match[3] is not None:
             self._agree(int(match[3]), None)
+        self._note(response, place)
         want = int(match[2]) + 1 - offset
         got = self._count(_Stream(response).take(want))
         if len(got) < want:
@@ -165,6 +191,19 @@ class HttpReader:
         if self._etag is not None and etag is not None and etag != self._etag:
             raise IntegrityError(f"{place.uri} was changed upstream while it was read", hint="run it again")
         self._etag = etag or self._etag
+
+    def _note(self, response: Response, place: Location) -> None:
+        """Remember whose bytes these are, as a transfer would."""
+        if self.fetched and self.identity is None:
+            return  # earlier ones came from a place that failed
+        fields = response.headers
+        self.identity = Identity(
+            uri=place.uri,
+            url=place.url,
+            etag=fields.get("etag") or None,
+            modified=fields.get("last-modified") or None,
+            size=self.size,
+        )
 
     def _agree(self, size: int | None, place: Location | None) -> None:
         """Hold the file's length against the one that is known, and remember it where none was."""
