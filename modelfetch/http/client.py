@@ -195,8 +195,7 @@ class Http:
         except (ImportError, ValueError) as error:
             raise SettingError(f"the proxy that the environment names can't be used: {error}") from None
         except httpx.InvalidURL as error:
-            text = f"HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or NO_PROXY holds what is no host: {error}"
-            raise SettingError(text, hint="NO_PROXY takes names and addresses; write ::1 without brackets") from None
+            raise SettingError(f"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY holds what is no host: {error}") from None
 
     def _release(self, wire: Wire, withdraw: Callable[[], None]) -> None:
         withdraw()

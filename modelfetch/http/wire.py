@@ -15,6 +15,7 @@ import httpcore
 import httpx
 
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, SettingError, UnreachableError
+from modelfetch.http.routes import Routes
 from modelfetch.http.types import Timeouts, redact
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 READ_SIZE = 256 * 1024
 """Bytes per read of a body that goes through httpx: four times its own figure, which costs a third of the speed."""
-
-_KEEPALIVE = 60.0
 
 
 class Watch:
@@ -237,16 +236,16 @@ class Wire:
         self.watch = Watch()
         self.waited = 0.0
         self._timeouts = timeouts
+        routes = Routes(scheme, context)
         self._client = httpx.Client(
-            verify=context,
+            transport=routes,
+            trust_env=False,  # what the environment says of proxies is in the routes
             follow_redirects=False,
             timeout=httpx.Timeout(timeouts.idle, connect=timeouts.connect),
-            limits=httpx.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=_KEEPALIVE),
             headers={"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"},
         )
-        proxies = self._client._mounts
-        self._backend = _Backend(self.watch, parks=not proxies)
-        for transport in (self._client._transport, *proxies.values()):
+        self._backend = _Backend(self.watch, parks=routes.proxied is None)
+        for transport in (routes.direct, routes.proxied):
             # httpcore takes a backend, httpx has no way to name one; without it, proxies from the environment included,
             # everything works but reads are smaller and a cancelled connect lasts until its time-out.
             pool = getattr(transport, "_pool", None)

@@ -522,8 +522,11 @@ def test_a_cancelled_client_sends_nothing_more(http: Http) -> None:
         assert not origin.requests
 
 
-def test_httpx_still_has_the_place_where_our_backend_goes() -> None:
+def test_httpx_still_has_the_place_where_our_backend_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     """If it hadn't, all would work but more slowly, and a cancelled connect would last until its time-out."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     wire = Wire("http", clear_context(), Timeouts(), "test")
-    assert type(wire._client._transport._pool._network_backend).__name__ == "_Backend"  # type: ignore[attr-defined]
+    routes = wire._client._transport
+    for transport in (routes.direct, routes.proxied):  # type: ignore[attr-defined]
+        assert type(transport._pool._network_backend).__name__ == "_Backend"
     wire.close()

@@ -1,0 +1,100 @@
+"""Which requests go by a proxy: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, and NO_PROXY's exceptions.
+
+NO_PROXY is read as curl, Go and the hub's own client read it (source: curl's manual, CURLOPT_NOPROXY; Go's package
+httpproxy): a name stands for itself and what is below it, with a leading dot or ``*.`` only for what is below; an
+address, or a range of them, for these; ``:PORT`` narrows either; ``*`` stands for all. What makes no sense is ignored.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exempt:
+    """One entry of NO_PROXY. ``network`` for addresses, else ``name``; ``below``: not the name itself."""
+
+    name: str = ""
+    below: bool = False
+    network: Network | None = None
+    scheme: str | None = None
+    port: int | None = None
+
+    def covers(self, scheme: str, host: str, port: int) -> bool:
+        """Whether a host (an IPv6 address without brackets) is asked without a proxy."""
+        if self.scheme not in (None, scheme) or self.port not in (None, port):
+            return False
+        if self.network is not None:
+            address = _address(host)
+            return address is not None and address.version == self.network.version and address in self.network
+        host = host.lower().rstrip(".")
+        return host.endswith(f".{self.name}") or (host == self.name and not self.below)
+
+
+def proxy_for(scheme: str) -> str | None:
+    """The proxy that the environment names for a scheme, None for none; ``http://`` where it names no scheme."""
+    proxy = _variable(f"{scheme}_proxy") or _variable("all_proxy")
+    return (proxy if "://" in proxy else f"http://{proxy}") if proxy else None
+
+
+def exemptions() -> tuple[Exempt, ...] | None:
+    """The entries of NO_PROXY; None where it exempts everything."""
+    return parse_exemptions(_variable("no_proxy"))
+
+
+def parse_exemptions(text: str) -> tuple[Exempt, ...] | None:
+    """The entries of a list with commas or blanks; None where ``*`` is among them."""
+    words = re.split(r"[,\s]+", text.strip())
+    if "*" in words:
+        return None
+    return tuple(entry for word in words if (entry := _parse(word)) is not None)
+
+
+def _parse(word: str) -> Exempt | None:
+    scheme, separator, rest = word.rpartition("://")
+    host, port = _split(rest)
+    if (separator and scheme.lower() not in _PORTS) or port == 0:
+        return None
+    limits = {"scheme": scheme.lower() or None, "port": port}
+    try:
+        return Exempt(network=ipaddress.ip_network(host, strict=False), **limits)  # type: ignore[arg-type]
+    except ValueError:
+        pass
+    name = host.lower().removeprefix("*").strip(".")
+    if not name or any(sign in name for sign in "/[]*:@"):
+        return None
+    return Exempt(name=name, below=host.startswith((".", "*.")), **limits)  # type: ignore[arg-type]
+
+
+def _split(text: str) -> tuple[str, int | None]:
+    """Host and port; 0 for a port that none can be. Brackets may stand around an IPv6 address or range."""
+    bracketed = re.fullmatch(r"\[([^\]]*)\](/\d+)?(?::(\d+))?", text)
+    if bracketed:
+        host, port = bracketed[1] + (bracketed[2] or ""), bracketed[3]
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, None
+    if port is None:
+        return host, None
+    return host, int(port) if port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536 else 0
+
+
+def _variable(name: str) -> str:
+    """Its value, in small letters or else in capitals; an empty one is an unset one."""
+    return os.environ.get(name, "").strip() or os.environ.get(name.upper(), "").strip()
+
+
+def _address(host: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

@@ -1,0 +1,102 @@
+"""NO_PROXY as people write it for curl, Go and Python."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelfetch.http import Http
+from modelfetch.http.proxies import parse_exemptions, proxy_for
+from tests.transfer.server import Origin
+
+
+def is_exempt(text: str, host: str, port: int = 443, scheme: str = "https") -> bool:
+    entries = parse_exemptions(text)
+    return entries is None or any(entry.covers(scheme, host, port) for entry in entries)
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        ("example.com", ["example.com", "EXAMPLE.com.", "a.b.example.com"], ["badexample.com", "example.com.org"]),
+        (".example.com", ["a.example.com"], ["example.com", "badexample.com"]),
+        ("*.example.com", ["a.example.com", "a.b.example.com"], ["example.com"]),
+        ("Example.COM.", ["example.com"], []),
+        ("*", ["anything", "::1", "10.0.0.1"], []),
+        ("a.example, *", ["anything"], []),
+        (" a.example ,, b.example\tc.example ", ["a.example", "b.example", "c.example"], ["d.example"]),
+        ("localhost", ["localhost"], ["127.0.0.1"]),
+        ("127.0.0.1", ["127.0.0.1"], ["127.0.0.2", "1.127.0.0.1"]),
+        ("10.0.0.0/8", ["10.255.0.1"], ["11.0.0.1", "10.example"]),
+        ("10.1.2.3/8", ["10.255.0.1"], []),
+        ("::1", ["::1", "0:0:0:0:0:0:0:1"], ["::2", "1"]),
+        ("[::1]", ["::1"], ["::2"]),
+        ("fd00::/8", ["fd12::5"], ["fe80::1", "253.0.0.1"]),
+        ("[fd00::]/8", ["fd12::5"], ["fe80::1"]),
+        ("[fd00::/8]", ["fd12::5"], ["fe80::1"]),
+        (
+            "localhost,127.0.0.0/8,::1,[::1],fd00::/8,.svc",
+            ["localhost", "127.9.9.9", "::1", "fd00::1", "x.svc"],
+            ["svc"],
+        ),
+        ("10.0.0.0/33, [::1, fd00::/200, :, /, [], http://, a:b:c, x:0, x:99999, a@b, *x*", [], ["x", "a", "b", "::1"]),
+        ("", [], ["a", "::1"]),
+    ],
+)
+def test_what_an_entry_stands_for(text: str, inside: list[str], outside: list[str]) -> None:
+    assert [host for host in inside if not is_exempt(text, host)] == []
+    assert [host for host in outside if is_exempt(text, host)] == []
+
+
+@pytest.mark.parametrize("text", ["hub.example:8443", "[::1]:8443", "10.0.0.1:8443", "https://hub.example:8443"])
+def test_a_port_narrows_an_entry(text: str) -> None:
+    host = {"[": "::1", "1": "10.0.0.1"}.get(text[0], "hub.example")
+    assert is_exempt(text, host, 8443)
+    assert not is_exempt(text, host, 443)
+
+
+def test_a_scheme_narrows_an_entry() -> None:
+    assert is_exempt("http://hub.example", "hub.example", 80, "http")
+    assert not is_exempt("http://hub.example", "hub.example", 443, "https")
+
+
+@given(text=st.text(max_size=40), host=st.text(min_size=1, max_size=20), port=st.integers(1, 65535))
+def test_no_text_is_an_error(text: str, host: str, port: int) -> None:
+    assert is_exempt(text, host, port) in (True, False)
+
+
+@pytest.mark.parametrize("no_proxy", ["[::1]", "fd00::/8", "::1", "10.0.0.0/8,[::1]:80", "[[", "http://[", " , "])
+def test_a_list_that_names_others_leaves_the_proxy_in_use(monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
+    with Origin(b"by proxy") as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("NO_PROXY", no_proxy)
+        client = Http(allow_http=lambda _h, _p: True)
+        assert client.get("http://hub.example/x").body == b"by proxy"
+        client.close()
+
+
+@pytest.mark.parametrize("no_proxy", ["127.0.0.0/8", "*", "{host}:{port}", "[::1], 127.0.0.1", "http://127.0.0.1"])
+def test_what_is_exempt_is_asked_directly(monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
+    with Origin(b"by proxy") as proxy, Origin(b"direct") as origin:
+        monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("NO_PROXY", no_proxy.format(host="127.0.0.1", port=origin.port))
+        client = Http()
+        assert client.get(origin.url).body == b"direct"
+        client.close()
+        assert proxy.requests == []
+
+
+def test_a_proxy_without_a_scheme_is_an_http_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.example:3128")
+    assert (proxy_for("https"), proxy_for("http")) == ("http://proxy.example:3128", None)
+    monkeypatch.setenv("ALL_PROXY", "socks5://proxy.example")
+    assert proxy_for("http") == "socks5://proxy.example"
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", " ")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example")
+    assert proxy_for("https") == "http://proxy.example"
+    monkeypatch.setenv("https_proxy", "http://other.example")
+    assert proxy_for("https") == "http://other.example"
