@@ -285,7 +285,7 @@ class _Job:
             size=self._artifact.size,
             what=self._artifact.path,
             decided=decided,
-            judge_head=self._judge_head,
+            judge_head=self._judge_head if not decided or is_suspect(self._artifact) else None,
             progress=self._progress.note,
             lost=self._say_lost,
         )
@@ -299,7 +299,7 @@ class _Job:
         """What a file's first bytes say against it: where a digest decides, only whether the manifest allows it."""
         artifact = self._artifact
         if artifact.digest is not None:
-            return None if artifact.allow_pickle else judge_pickle(artifact.path, head)
+            return judge_pickle(artifact.path, head) if is_suspect(artifact) else None
         return judge_head(artifact.path, head, url=url, html_type=html_type, allow_pickle=artifact.allow_pickle)
 
     # --- the whole file ----------------------------------------------------------------------------------------
@@ -347,6 +347,11 @@ class _Job:
                 raise page_error(self._artifact.path, "", what="a web page")
             raise IntegrityError(f"{self._artifact.path} has {found}, expected {wanted}")
         return digests
+
+
+def is_suspect(artifact: Artifact) -> bool:
+    """Whether it may be a pickle that the manifest does not allow, whoever vouches for its digest."""
+    return not artifact.allow_pickle and artifact.path.lower().endswith(".bin")
 
 
 def _rank(error: ModelfetchError) -> int:
