@@ -25,7 +25,7 @@ from modelfetch.store.chunks import hash_open_file
 from modelfetch.store.locks import Held, LockLostError, lock
 from modelfetch.transfer.copy import copy_file, read_head
 from modelfetch.transfer.download import Download, Order
-from modelfetch.transfer.gate import HEAD, judge_head, judge_pickle, judge_whole, looks_like_html, page_error
+from modelfetch.transfer.gate import HEAD, is_suspect, judge_start, judge_whole, looks_like_html, page_error
 from modelfetch.transfer.partial import Partial
 from modelfetch.transfer.progress import Progress
 from modelfetch.transfer.retry import Attempts
@@ -190,6 +190,9 @@ class _Job:
     def _from_any(self, partial: Partial, locations: Iterable[Location | ModelfetchError]) -> tuple[Blob, str]:
         self._progress = Progress(self._context, self._key, partial, self._held)
         self._trusted = partial.trust()
+        if partial.reach(0) >= HEAD and judge_start(self._artifact, os.pread(partial.fd, HEAD, 0)) is not None:
+            partial.distrust()  # allowed or judged otherwise when it came: the source is asked from its first byte on
+            self._trusted = 0
         errors: list[ModelfetchError] = []
         for location in locations:
             if isinstance(location, ModelfetchError):
@@ -266,7 +269,7 @@ class _Job:
     def _bring(self, partial: Partial, location: Location) -> None:
         decided = self._artifact.digest is not None
         if location.url.startswith("file:"):
-            if (error := self._judge(read_head(location, HEAD), url="", html_type=False)) is not None:
+            if (error := judge_start(self._artifact, read_head(location, HEAD))) is not None:
                 raise error
             copy_file(
                 self._context,
@@ -293,14 +296,7 @@ class _Job:
 
     def _judge_head(self, head: bytes, response: Response) -> ModelfetchError | None:
         html_type = response.headers.get("content-type", "").lower().startswith("text/html")
-        return self._judge(head, url=response.url, html_type=html_type)
-
-    def _judge(self, head: bytes, *, url: str, html_type: bool) -> ModelfetchError | None:
-        """What a file's first bytes say against it: where a digest decides, only whether the manifest allows it."""
-        artifact = self._artifact
-        if artifact.digest is not None:
-            return judge_pickle(artifact.path, head) if is_suspect(artifact) else None
-        return judge_head(artifact.path, head, url=url, html_type=html_type, allow_pickle=artifact.allow_pickle)
+        return judge_start(self._artifact, head, url=response.url, html_type=html_type)
 
     # --- the whole file ----------------------------------------------------------------------------------------
 
@@ -334,7 +330,9 @@ class _Job:
             raise UnreachableError(f"{self._label}: only {partial.prefix.position} of {size} bytes are there")
         wanted = self._artifact.digest
         if wanted is None:
-            error = judge_whole(self._artifact.path, size, lambda at, count: os.pread(partial.fd, count, at))
+            error = judge_start(self._artifact, os.pread(partial.fd, HEAD, 0)) or judge_whole(
+                self._artifact.path, size, lambda at, count: os.pread(partial.fd, count, at)
+            )
             if error is not None:
                 raise error
             return digests
@@ -347,11 +345,6 @@ class _Job:
                 raise page_error(self._artifact.path, "", what="a web page")
             raise IntegrityError(f"{self._artifact.path} has {found}, expected {wanted}")
         return digests
-
-
-def is_suspect(artifact: Artifact) -> bool:
-    """Whether it may be a pickle that the manifest does not allow, whoever vouches for its digest."""
-    return not artifact.allow_pickle and artifact.path.lower().endswith(".bin")
 
 
 def _rank(error: ModelfetchError) -> int:

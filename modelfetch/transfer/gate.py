@@ -10,10 +10,14 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from modelfetch.errors import CredentialsError, ModelfetchError, NotAModelError
 from modelfetch.manifest.model import PICKLE_SUFFIXES
+
+if TYPE_CHECKING:
+    from modelfetch.artifacts import Artifact
 
 HEAD = 512
 """Bytes from the start of a file that `judge_head` wants."""
@@ -92,6 +96,18 @@ def judge_head(path: str, head: bytes, *, url: str, html_type: bool, allow_pickl
     if looks_like_json(head):
         return page_error(path, url, what="a JSON message")
     return None if allow_pickle else judge_pickle(path, head)
+
+
+def is_suspect(artifact: Artifact) -> bool:
+    """Whether it may be a pickle that the manifest does not allow, whoever vouches for its digest."""
+    return not artifact.allow_pickle and artifact.path.lower().endswith(".bin")
+
+
+def judge_start(artifact: Artifact, head: bytes, *, url: str = "", html_type: bool = False) -> ModelfetchError | None:
+    """`judge_head` for an artifact; where a digest decides, only whether the manifest allows what it is."""
+    if artifact.digest is not None:
+        return judge_pickle(artifact.path, head) if is_suspect(artifact) else None
+    return judge_head(artifact.path, head, url=url, html_type=html_type, allow_pickle=artifact.allow_pickle)
 
 
 def judge_pickle(path: str, head: bytes) -> ModelfetchError | None:

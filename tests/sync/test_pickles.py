@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.demo.faults import DropAfter, Status
 from modelfetch.demo.world import CivitaiFile
 
 if TYPE_CHECKING:
@@ -55,6 +56,21 @@ def test_a_pickled_bin_of_the_hub_is_refused_from_its_first_bytes(bench: Bench, 
     assert sum(one.sent for one in bench.hub.log.since(mark)) < len(big) / 2
     assert result.report["bytes_fetched"] == 0
     assert not list((bench.root / ".modelfetch").rglob("*.part"))
+
+
+def test_what_is_left_of_a_bin_that_was_allowed_is_judged_before_the_rest_is_fetched(bench: Bench) -> None:
+    big = PICKLE + bytes(48 * 2**20)
+    bench.world.hf_repo("acme/big", {"model.bin": big})
+    bench.hub.faults.add("*model.bin*", DropAfter(bytes=8 * 2**20), origin="cdn")
+    bench.hub.faults.add("*model.bin*", Status(code=500), origin="cdn", skip=1, times=None)
+    model = entry("hf://acme/big/model.bin", allow_pickle=True)
+    assert bench.sync(model, options=("--connections", "1")).code == 69
+    assert list((bench.root / ".modelfetch/ingest").glob("*.part"))
+    bench.hub.faults.clear()
+    mark = bench.hub.log.mark()
+    del model["allow_pickle"]
+    assert bench.sync(model).codes() == ["pickle-not-allowed"]
+    assert sum(one.sent for one in bench.hub.log.since(mark)) < len(big) / 2
 
 
 @pytest.mark.parametrize(
