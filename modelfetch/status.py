@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch import fsio
 from modelfetch.errors import ModelfetchError, exit_code_of
+from modelfetch.events import Notice
 from modelfetch.layouts import placements
 from modelfetch.manifest.claims import Shape, model_claims
 from modelfetch.manifest.model import CONSUMERS
@@ -33,7 +34,10 @@ _ACTIONS = {"ready": "present", "missing": "missing", "changed": "changed", "for
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """How one model stands for one consumer: ``state`` is the worst of its paths, ``size`` in bytes where known."""
+    """How one model stands for one consumer: ``state`` is the worst of its paths, ``size`` in bytes where known.
+
+    ``optional``: the tier is complete without it.
+    """
 
     model: str
     consumer: str
@@ -41,10 +45,18 @@ class Line:
     files: int
     size: int | None
     unpinned: bool
+    optional: bool = False
+
+    @property
+    def is_well(self) -> bool:
+        """Whether all is as a `sync` that succeeds leaves it: one may leave out what is optional, and what is there
+        instead it lets be.
+        """
+        return self.state == "ready" or (self.optional and self.state in ("missing", "foreign"))
 
 
 def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, tuple[Line, ...]]:
-    """The report and a line for each model and consumer; exit code 1 where not all is ready."""
+    """The report and a line for each model and consumer; exit code 1 where not all is ready that must be."""
     started = time.monotonic()
     receipts = {consumer: read_receipt(session.options.root, consumer) for consumer in CONSUMERS}
     lines: list[Line] = []
@@ -61,10 +73,14 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
             else:
                 states = _states(item, resolution, receipts, session)
         except ModelfetchError as error:
-            errors.append(error.about(model=item.model.name, uri=str(item.model.source)))
+            error.about(model=item.model.name, uri=str(item.model.source))
+            if item.model.optional:
+                session.sink(Notice(level="warning", message=f"{item.model.name}: {error.message}", hint=error.hint))
+            else:
+                errors.append(error)
         lines.extend(_line(item, resolution, states, strangers, consumer) for consumer in item.consumers)
         models.append(_model(item, resolution, states, strangers))
-    ready = all(line.state == "ready" for line in lines)
+    ready = all(line.is_well for line in lines)
     report = Report(
         ok=ready and not errors,
         exit_code=exit_code_of(errors) or (0 if ready else 1),
@@ -130,6 +146,7 @@ def _line(item: Item, resolution: Resolution | None, states: _States, strangers:
         files=len(resolution.artifacts) if resolution else 0,
         size=None if None in sizes else sum(size or 0 for size in sizes),
         unpinned=is_unpinned(item),
+        optional=item.model.optional,
     )
 
 

@@ -20,6 +20,7 @@ def status_table(report: Report, lines: Sequence[Line], *, only_bad: bool = Fals
     """A row for each model and service, and one line that sums it up; ``only_bad``: rows that are not ready, if any."""
     ready = sum(line.state == "ready" for line in lines)
     end = f"{ready} of {len(lines)} ready in {report.root}"
+    end += "; the rest is optional" if report.ok and ready < len(lines) else ""
     if only_bad:
         lines = [line for line in lines if line.state != "ready"]
         if not lines:
@@ -28,7 +29,7 @@ def status_table(report: Report, lines: Sequence[Line], *, only_bad: bool = Fals
         (
             line.model,
             line.consumer,
-            line.state,
+            line.state if line.state == "ready" or not line.optional else f"{line.state} (optional)",
             str(line.files or "?"),
             "?" if line.size is None else format_size(line.size),
             "unpinned" if line.unpinned else "pinned",
@@ -53,7 +54,7 @@ def prometheus(report: Report, lines: Sequence[Line]) -> str:
         if line.size is not None:
             labels = f'tier="{_escape(tier)}",model="{_escape(line.model)}",consumer="{line.consumer}"'
             out.append(f"modelfetch_model_bytes{{{labels}}} {line.size}")
-    out += ["# HELP modelfetch_ready Whether all models are ready.", "# TYPE modelfetch_ready gauge"]
+    out += ["# HELP modelfetch_ready Whether all models are ready that must be.", "# TYPE modelfetch_ready gauge"]
     out.append(f'modelfetch_ready{{tier="{_escape(tier)}"}} {int(report.ok)}')
     return "\n".join(out)
 
