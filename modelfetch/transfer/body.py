@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.errors import IntegrityError, ModelfetchError, UnreachableError
 from modelfetch.http import redact
-from modelfetch.transfer.disk import WriteBack
+from modelfetch.transfer.disk import WriteBack, leave_it
 from modelfetch.transfer.gate import HEAD
 from modelfetch.transfer.pump import Flow, Pump
 from modelfetch.transfer.rate import Floor
@@ -112,19 +112,17 @@ class Body:
 
     def _through_ring(self, pump: Pump) -> None:
         durable = self._context.tuning.durable
-        flush = WriteBack(self._lane.fd, self._lane.position) if durable else _leave_it
+        flush = WriteBack(self._lane.fd, self._lane.position) if durable else leave_it
         with Ring(self._lane, shelf=self._context.shelf, flush=flush) as ring:
             pump.through(ring, self._segment)
 
     def _straight(self, pump: Pump) -> None:
-        """Without threads behind: what one of many connections does."""
+        """Without threads behind: what one of many connections does; the team sees to the early write-back."""
         segment = self._segment
-        flush = WriteBack(self._lane.fd, self._lane.position) if segment.left >= _WORTH_THREADS else _leave_it
         with self._context.shelf.single() as slot:
             while wanted := segment.claim(len(slot.memory)):
                 count = pump.fill(slot.memory[:wanted])
                 self._take(slot.memory[:count])
-                flush(self._lane.position)
 
     def _by_pieces(self, pieces: Iterator[bytes]) -> None:
         """The way for small bodies, and for those that the pump can't take."""
@@ -150,10 +148,6 @@ class Body:
         if count < length and segment.end == self._asked_end:
             raise SurplusError(f"{redact(self._response.url)} sent more than {segment.end} bytes", code="size-mismatch")
         return count == length
-
-
-def _leave_it(_end: int) -> None:
-    """No early write-back where nothing is to be durable."""
 
 
 def new_floor(context: Context) -> Floor:

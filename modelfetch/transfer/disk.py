@@ -38,6 +38,10 @@ def allocate(fd: int, size: int) -> None:
             raise OSError(number, os.strerror(number))
 
 
+def leave_it(_end: int) -> None:
+    """No early write-back, where nothing is to be durable or others see to it."""
+
+
 class WriteBack:
     """Starts the disk's work early, so that the fsync at the end has little left to do.
 

@@ -12,12 +12,15 @@ _BEHIND = 0.4
 _WINDOW = 0.04
 _WORTH = 0.25
 _HOLD = 2.0
+_FACTOR = 3
+"""Connections that are added for each that is there: four, then sixteen."""
 
 
 @dataclass(slots=True)
 class _Trial:
-    """Connections were added: the rate before, and when it can be judged."""
+    """Connections were added: how many, the rate before, and when it can be judged."""
 
+    added: int
     rate: float
     until: float
 
@@ -55,7 +58,7 @@ class Growth:
             self.most = max(1, min(self.most, active))
 
     def step(self, now: float, total: int, *, active: int, left: int, behind: float = 0.0) -> int:
-        """How many connections to add now.
+        """How many connections to add now; below zero: how many may go, because adding them did not help.
 
         Args:
             now: The time.
@@ -73,17 +76,20 @@ class Growth:
         if self._trial is not None:
             if now < self._trial.until:
                 return 0
-            helped = rate >= _HELPS * self._trial.rate
-            self._trial = None
-            if not helped:
-                self._hold_until = now + self._hold
-                self._hold *= 2
-                return 0
+            trial, self._trial = self._trial, None
+            if rate < _HELPS * trial.rate:
+                return -self._give_up(now, trial.added, active)
         if now < self._hold_until or behind > _BEHIND or not self._wants_more(rate, active, left):
             return 0
-        added = max(1, min(active, self.most - active))
-        self._trial = _Trial(rate, now + self._settle)
+        added = max(1, min(_FACTOR * active, self.most - active))
+        self._trial = _Trial(added, rate, now + self._settle)
         return added
+
+    def _give_up(self, now: float, added: int, active: int) -> int:
+        """The link is full: leave it as it was, and try again later, each time after twice as long."""
+        self._hold_until = now + self._hold
+        self._hold *= 2
+        return max(0, min(added, active - 1))
 
     def _wants_more(self, rate: float, active: int, left: int) -> bool:
         if not 0 < active < self.most or rate >= FAST * active or left < _WORTH * rate:

@@ -14,6 +14,7 @@ from modelfetch.errors import (
     UnreachableError,
 )
 from modelfetch.http.status import RateLimitedError, ServerError
+from modelfetch.transfer.disk import WriteBack, leave_it
 from modelfetch.transfer.growth import Growth
 from modelfetch.transfer.request import WrongRangeError
 
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
     from modelfetch.transfer.ranges import Board, Segment
 
 _TICK = 0.02
-_PIECE_SECONDS = 0.25
-_PIECE_SETUPS = 12  # of the time that a piece takes, a twelfth may go into asking for it
+_PIECE_SECONDS = 0.12
+_PIECE_SETUPS = 20  # of the time that a piece takes, a twentieth may go into asking for it
 _PIECE_LEAST = 4 * 2**20
 _PIECE_MOST = 64 * 2**20
+_TAIL_SECONDS = 0.04
+_TAIL_SETUPS = 4
+_TAIL_LEAST = 2 * 2**20
 _STEP = 8 * 2**20  # bytes hashed between two looks at the clock
 
 
@@ -53,10 +57,12 @@ class Team:
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._active = 0
+        self._spare = 0  # connections that may go: adding them did not help
         self._alone = True
         self._errors: list[BaseException] = []
         self._fatal: BaseException | None = None
         self._growth: Growth | None = None
+        self._flush = WriteBack(partial.fd, partial.prefix.position) if context.tuning.durable else leave_it
 
     def run(self) -> None:
         """Work until nothing is left or nobody is left.
@@ -74,7 +80,9 @@ class Team:
                 self._changed.wait(0 if behind else _TICK)
                 self._changed.clear()
                 self._cancel.check()
-                self._hire(threads, self._wanted())
+                wanted = self._wanted()
+                self._spare = max(0, -wanted) if wanted else self._spare
+                self._hire(threads, wanted)
                 behind = len(threads) > 1 and self._hash_behind()
         finally:
             if self._fatal is not None or self._cancel.is_set():
@@ -93,6 +101,7 @@ class Team:
         prefix = self._partial.prefix
         before = prefix.position
         prefix.catch_up(self._partial.fd, self._partial.reach, until=before + _STEP)
+        self._flush(prefix.position)
         return prefix.position - before >= _STEP
 
     def _wanted(self) -> int:
@@ -109,7 +118,7 @@ class Team:
 
     def _hire(self, threads: list[threading.Thread], count: int) -> None:
         for _ in range(count):
-            segment = self._take()
+            segment = self._take(alone=False)
             if segment is None:
                 return
             self._alone = not threads
@@ -119,36 +128,50 @@ class Team:
             threads.append(thread)
             thread.start()
 
-    def _take(self) -> Segment | None:
+    def _take(self, *, alone: bool) -> Segment | None:
         """The next range to work on: as long as its request is worth, but so short that the hash keeps up."""
-        if self._growth is None:
+        if self._growth is None or alone:
             return self._board.take()
         rate = self._growth.rate() / max(1, self._active)
-        piece = int(rate * max(_PIECE_SECONDS, _PIECE_SETUPS * self._download.setup))
-        return self._board.take(
-            piece=min(max(piece, _PIECE_LEAST), _PIECE_MOST), least=max(_PIECE_LEAST, int(_PIECE_SECONDS * rate))
-        )
+        setup = self._download.setup
+        piece = int(rate * max(_PIECE_SECONDS, _PIECE_SETUPS * setup))
+        tail = int(rate * (_TAIL_SECONDS + _TAIL_SETUPS * setup))
+        return self._board.take(piece=min(max(piece, _PIECE_LEAST), _PIECE_MOST), least=max(_TAIL_LEAST, tail))
 
     def _work(self, first: Segment) -> None:
-        """One connection's life: its range, then halves of others'."""
-        segment: Segment | None = first
+        """One connection's life: its range, then others, until there are none or it is one too many."""
         try:
+            segment: Segment | None = first
             while segment is not None:
                 try:
                     self._download.bring(segment, alone=self._alone, cancel=self._stop)
                 finally:
                     self._board.leave(segment)
-                segment = self._take()
+                segment = self._next()
         except InterruptedSync:
-            pass
+            self._count_out()
         except (CredentialsError, NotFoundError, RetryLaterError, UnreachableError) as error:
             self._note(error)
+            self._count_out()
         except BaseException as error:
             self._fatal = error
+            self._count_out()
         finally:
-            with self._lock:
-                self._active -= 1
             self._changed.set()
+
+    def _next(self) -> Segment | None:
+        """What a connection that is through with a range does next; when that is nothing, it counts no more."""
+        with self._lock:
+            alone = self._active == 1
+            segment = self._take(alone=alone) if alone or not self._spare else None
+            if segment is None:
+                self._active -= 1
+                self._spare = max(0, self._spare - 1)
+            return segment
+
+    def _count_out(self) -> None:
+        with self._lock:
+            self._active -= 1
 
     def _note(self, error: ModelfetchError) -> None:
         self._errors.append(error)

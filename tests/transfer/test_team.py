@@ -61,6 +61,29 @@ def test_a_fast_link_has_one_connection(world: World, monkeypatch: pytest.Monkey
         assert origin.connections == 1
 
 
+def test_a_link_that_is_full_ends_with_one_connection(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them were tried, did not help, and left: all bytes after that come by one."""
+    budget = threading.Lock()
+    asked: list[int] = []
+
+    def shared(conn: Conn, request: Request, origin: Origin) -> None:
+        status, fields, start, end = origin.fields(request)
+        asked.append(start)
+        conn.send(head(status, fields))
+        for at in range(start, end, 65536):
+            piece = origin.data[at : min(at + 65536, end)]
+            with budget:
+                if origin.stop.wait(len(piece) / 20_000_000):
+                    return
+            conn.send(piece)
+            origin.count(len(piece))
+
+    monkeypatch.setattr("modelfetch.transfer.growth._HOLD", 60.0)
+    with Origin(DATA, default=shared) as origin:
+        assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+        assert 1 < len(asked) <= 7
+
+
 def test_a_source_without_ranges_has_one_connection_that_does_it_all(world: World) -> None:
     def no_ranges(conn: Conn, request: Request, origin: Origin) -> None:
         conn.send(head(200, {"Content-Length": str(len(origin.data)), "ETag": origin.etag or ""}))
@@ -86,7 +109,7 @@ def test_a_source_that_only_claims_to_know_ranges_is_still_read_to_the_end(world
     with Origin(DATA, default=liar) as origin:
         fetched = world.fetch(origin, data=DATA)
         assert fetched.blob.path.read_bytes() == DATA
-        assert origin.connections == 2
+        assert 2 <= origin.connections <= 4
         assert fetched.bytes_fetched == len(DATA)
 
 
@@ -96,7 +119,7 @@ def test_a_source_that_refuses_a_second_connection_is_read_by_one(world: World, 
         fetched = world.fetch(origin, data=DATA)
         assert fetched.blob.path.read_bytes() == DATA
         assert fetched.bytes_fetched == len(DATA)
-        assert len(origin.requests) <= 3
+        assert len(origin.requests) <= 5
 
 
 def test_connections_that_keep_breaking_off_leave_no_hole(world: World) -> None:
