@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from modelfetch.receipts import own_folder
 from modelfetch.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from modelfetch.artifacts import Artifact
     from modelfetch.plan import ModelPlan
@@ -73,6 +73,24 @@ def existing(path: Path) -> Path:
     return current
 
 
+def leave_out(plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Iterable[str]) -> tuple[ModelPlan, ...]:
+    """The plans, with an error at each optional one that can't be placed, or has no space beside those before it."""
+    have = tuple(in_store)
+    taken = [plan for plan in plans if not plan.item.model.optional]
+
+    def judged(plan: ModelPlan) -> ModelPlan:
+        if not plan.item.model.optional or plan.errors:
+            return plan
+        problems = writability_problems([plan], root=root, store=store)
+        if plan.missing():
+            problems += space_problems(needs([*taken, plan], root=root, store=store, in_store=have))
+        if not problems:
+            taken.append(plan)
+        return replace(plan, errors=problems)
+
+    return tuple(judged(plan) for plan in plans)
+
+
 def needs(plans: Iterable[ModelPlan], *, root: Path, store: Path, in_store: Iterable[str] = ()) -> tuple[Need, ...]:
     """The bytes that each file system must have free.
 
@@ -84,7 +102,7 @@ def needs(plans: Iterable[ModelPlan], *, root: Path, store: Path, in_store: Iter
     copies_on: dict[Path, int] = defaultdict(int)
     counted: set[str] = set()
     for plan in plans:
-        for target in plan.targets:
+        for target in () if _is_left_out(plan) else plan.targets:
             artifact = target.placement.artifact
             if not target.needs_bytes or artifact is None or artifact.size is None:
                 continue
@@ -98,6 +116,10 @@ def needs(plans: Iterable[ModelPlan], *, root: Path, store: Path, in_store: Iter
                 bytes_on[existing(folder)] += artifact.size
                 copies_on[existing(folder)] += artifact.size if artifact.size >= LINK_AT_LEAST else 0
     return _by_file_system(bytes_on, copies_on)
+
+
+def _is_left_out(plan: ModelPlan) -> bool:
+    return bool(plan.errors) and plan.item.model.optional
 
 
 def _on_the_way(artifact: Artifact, store: Path) -> int:
@@ -148,7 +170,7 @@ def writability_problems(plans: Iterable[ModelPlan], *, root: Path, store: Path)
         (root / target.placement.path).parent: None
         for plan in plans
         for target in plan.targets
-        if target.act is not Act.KEEP
+        if target.act is not Act.KEEP and not _is_left_out(plan)
     }
     if wanted:
         wanted |= {store: None, own_folder(root): None}

@@ -12,7 +12,7 @@ from modelfetch.events import Notice, Planned
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.outcome import describe
 from modelfetch.plan import ModelPlan, clashes, plan_model, require_digests, select
-from modelfetch.preflight import needs, space_problems, writability_problems
+from modelfetch.preflight import leave_out, needs, space_problems, writability_problems
 from modelfetch.probe import digests_here, probe
 from modelfetch.receipts import read_receipt
 from modelfetch.report import Report, failed
@@ -72,7 +72,7 @@ async def plan_manifests(
     resolutions = await resolve_all(items, session, receipts, asked)
     plans = await asyncio.to_thread(_examine, items, resolutions, receipts, session)
     plans = await probe(plans, asked, session) if any(plan.missing() for plan in plans) else plans
-    needed = await asyncio.to_thread(_needs, plans, session)
+    plans, needed = await asyncio.to_thread(_weigh, plans, session)
     problems = tuple(e for plan in plans for e in plan.errors if not plan.item.model.optional)
     problems += clashes(plans) + space_problems(needed)
     problems += writability_problems(plans, root=session.options.root, store=session.store.path)
@@ -104,14 +104,17 @@ def _examine(
     return tuple(plans)
 
 
-def _needs(plans: Sequence[ModelPlan], session: Session) -> tuple[Need, ...]:
+def _weigh(plans: Sequence[ModelPlan], session: Session) -> tuple[tuple[ModelPlan, ...], tuple[Need, ...]]:
+    """The plans without what may be left out and has to be, and what each file system must take for them."""
     in_store = [
         artifact.uri
         for plan in plans
         for artifact in plan.missing()
         if artifact.digest is not None and session.store.peek(artifact.digest)
     ]
-    return needs(plans, root=session.options.root, store=session.store.path, in_store=in_store)
+    root, store = session.options.root, session.store.path
+    possible = leave_out(plans, root=root, store=store, in_store=in_store)
+    return possible, needs(possible, root=root, store=store, in_store=in_store)
 
 
 def _announce(plans: Sequence[ModelPlan], session: Session) -> None:

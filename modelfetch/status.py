@@ -49,9 +49,7 @@ class Line:
 
     @property
     def is_well(self) -> bool:
-        """Whether all is as a `sync` that succeeds leaves it: one may leave out what is optional, and what is there
-        instead it lets be.
-        """
+        """Whether all is as a successful `sync` leaves it; a file in the way of what is optional it leaves, too."""
         return self.state == "ready" or (self.optional and self.state in ("missing", "foreign"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -214,3 +215,67 @@ def test_a_file_where_a_folder_is_needed_is_73_before_the_first_body(
     assert (result.code, set(result.codes())) == (73, {"foreign-file"}), result.err
     assert bodies(bench) == 0
     assert thing.is_symlink() if link else thing.read_bytes() == b"precious"
+
+
+def optional(bench: Bench) -> dict[str, Any]:
+    """An optional model for a consumer of its own, beside which the tier has another for that consumer."""
+    bench.world.hf_repo("acme/opt", {"opt.safetensors": WEIGHTS})
+    return {
+        "name": "opt",
+        "kind": "vae",
+        "source": "hf://acme/opt/opt.safetensors",
+        "filename": "sub/opt.safetensors",
+        "for": ["comfyui"],
+        "optional": True,
+    }
+
+
+@pytest.mark.parametrize("command", ["plan", "sync"])
+def test_an_optional_model_whose_folder_is_blocked_is_left_out(bench: Bench, command: str) -> None:
+    blocking = bench.root / "comfyui/models/vae/sub"
+    blocking.parent.mkdir(parents=True)
+    blocking.write_bytes(b"precious")
+    result = bench.run(command, bench.manifest(pinned(bench), optional(bench)))
+    assert (result.code, result.codes()) == (0, []), result.err
+    assert "opt is optional and was left out" in result.err
+    assert blocking.read_bytes() == b"precious"
+    assert bench.run("sync", bench.manifest(pinned(bench), {**optional(bench), "optional": False})).code == 73
+
+
+@pytest.mark.parametrize("command", ["plan", "sync"])
+def test_an_optional_model_that_does_not_fit_is_left_out(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    real = os.statvfs
+
+    def nearly_full(path: Any) -> os.statvfs_result:
+        found = list(real(path))
+        found[4] = int(WEIGHTS.size * 1.5) // found[1]
+        return os.statvfs_result(found)
+
+    monkeypatch.setattr(os, "statvfs", nearly_full)
+    models = [pinned(bench), {**optional(bench), "source": other(bench)}]
+    result = bench.run(command, bench.manifest(*models))
+    assert (result.code, result.codes()) == (0, []), result.err
+    assert "opt is optional and was left out" in result.err
+    small = {
+        **models[1],
+        "source": f"{bench.hub.files}small.json",
+        "kind": "file",
+        "path": "small.json",
+        "name": "small",
+    }
+    del small["filename"]
+    bench.world.file("small.json", b"{}")
+    result = bench.run("plan", bench.manifest(*models, small))
+    assert [model["artifacts"][0]["action"] for model in result.report["models"][1:]] == ["failed", "would-fetch"]
+    models[1]["optional"] = False
+    assert bench.run(command, bench.manifest(*models)).codes() == ([] if command == "sync" else ["no-space"])
+
+
+def other(bench: Bench) -> str:
+    """A source of as many other bytes."""
+    data = bytearray(WEIGHTS.read(0, WEIGHTS.size))
+    data[-1] ^= 1
+    bench.world.hf_repo("acme/other", {"opt.safetensors": bytes(data)})
+    return "hf://acme/other/opt.safetensors"
