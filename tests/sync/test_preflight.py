@@ -242,33 +242,35 @@ def test_an_optional_model_whose_folder_is_blocked_is_left_out(bench: Bench, com
     assert bench.run("sync", bench.manifest(pinned(bench), {**optional(bench), "optional": False})).code == 73
 
 
-@pytest.mark.parametrize("command", ["plan", "sync"])
-def test_an_optional_model_that_does_not_fit_is_left_out(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
+@pytest.fixture
+def nearly_full(monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.statvfs
 
-    def nearly_full(path: Any) -> os.statvfs_result:
-        found = list(real(path))
-        found[4] = int(WEIGHTS.size * 1.5) // found[1]
-        return os.statvfs_result(found)
+    def found(path: Any) -> os.statvfs_result:
+        said = list(real(path))
+        said[4] = int(WEIGHTS.size * 1.5) // said[1]
+        return os.statvfs_result(said)
 
-    monkeypatch.setattr(os, "statvfs", nearly_full)
+    monkeypatch.setattr(os, "statvfs", found)
+
+
+@pytest.mark.usefixtures("nearly_full")
+def test_of_optional_models_those_are_fetched_that_fit(bench: Bench) -> None:
+    large = {**optional(bench), "source": other(bench)}
+    bench.world.hf_repo("acme/small", {"s.json": b"{}"})
+    small = {**large, "name": "small", "source": "hf://acme/small/s.json", "filename": "s.json"}
+    result = bench.run("sync", bench.manifest(large, pinned(bench), {**large, "name": "x", "filename": "x"}, small))
+    assert result.code == 0, result.err
+    assert [model["ok"] for model in result.report["models"]] == [False, True, False, True]
+
+
+@pytest.mark.usefixtures("nearly_full")
+@pytest.mark.parametrize("command", ["plan", "sync"])
+def test_an_optional_model_that_does_not_fit_is_left_out(bench: Bench, command: str) -> None:
     models = [pinned(bench), {**optional(bench), "source": other(bench)}]
     result = bench.run(command, bench.manifest(*models))
     assert (result.code, result.codes()) == (0, []), result.err
     assert "opt is optional and was left out" in result.err
-    small = {
-        **models[1],
-        "source": f"{bench.hub.files}small.json",
-        "kind": "file",
-        "path": "small.json",
-        "name": "small",
-    }
-    del small["filename"]
-    bench.world.file("small.json", b"{}")
-    result = bench.run("plan", bench.manifest(*models, small))
-    assert [model["artifacts"][0]["action"] for model in result.report["models"][1:]] == ["failed", "would-fetch"]
     models[1]["optional"] = False
     assert bench.run(command, bench.manifest(*models)).codes() == ([] if command == "sync" else ["no-space"])
 
