@@ -34,6 +34,10 @@ class Slot:
         return self.memory[: self.length]
 
 
+_LANES_WHOLE = 16
+"""Connections that get a whole buffer; what comes on top of them gets a quarter of one."""
+
+
 class Shelf:
     """Large buffers, enough for one ring: the first file gets them, those beside it make do with small ones.
 
@@ -47,14 +51,15 @@ class Shelf:
     """
 
     def __init__(self, *, buffers: int, large: int, small: int, lane: int) -> None:
-        self._lane = lane
-        self._singles: list[Slot] = []
         self._buffers = buffers
         self._large = large
         self._small = small
+        self._lane = lane
         self._lock = threading.Lock()
         self._lent = False
         self._kept: list[Slot] = []
+        self._singles: list[Slot] = []
+        self._singles_made = 0
 
     def take(self) -> list[Slot]:
         """Buffers for a ring; give them back."""
@@ -76,10 +81,15 @@ class Shelf:
         """One buffer, for a connection that needs no ring."""
         with self._lock:
             slot = self._singles.pop() if self._singles else None
-        slot = slot or Slot(self._lane)
-        yield slot
-        with self._lock:
-            self._singles.append(slot)
+            if slot is None:
+                slot = Slot(self._lane if self._singles_made < _LANES_WHOLE else self._lane // 4)
+                self._singles_made += 1
+        try:
+            yield slot
+        finally:
+            with self._lock:
+                self._singles.append(slot)
+                self._singles.sort(key=lambda kept: len(kept.memory))
 
 
 class Ring:

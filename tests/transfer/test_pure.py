@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import random
@@ -25,6 +26,7 @@ from modelfetch.transfer.journal import (
 from modelfetch.transfer.ranges import Board, Segment
 from modelfetch.transfer.rate import Floor, Limiter
 from modelfetch.transfer.retry import Attempts
+from modelfetch.transfer.ring import Shelf
 from modelfetch.transfer.spans import Spans
 from modelfetch.transfer.types import Tuning
 
@@ -344,6 +346,20 @@ def test_every_byte_is_always_somebodys(size: int, steps: list[tuple[str, int]])
             board.leave(segment)
         assert done.total + board.left == size * MIB
         assert all(s.end is not None and s.position + claims.get(id(s), 0) <= s.end for s in working)
+
+
+# --- buffers ---------------------------------------------------------------------------------------------------
+
+
+def test_the_buffers_of_many_connections_stay_small_and_are_used_again() -> None:
+    shelf = Shelf(buffers=4, large=4 * MIB, small=MIB, lane=MIB)
+    for _ in range(3):
+        with contextlib.ExitStack() as stack:
+            slots = [stack.enter_context(shelf.single()) for _ in range(64)]
+            assert len({id(slot) for slot in slots}) == 64
+            assert sum(len(slot.memory) for slot in slots) <= 28 * MIB
+    with shelf.single() as slot:
+        assert len(slot.memory) == MIB
 
 
 # --- growth ----------------------------------------------------------------------------------------------------
