@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from modelfetch.fit.gguf import GgufHeader
 
 _MOST = 2**31
+_MOST_LAYERS = 1024
+_MOST_USED = 64
+"""Several times what the largest models have; each layer, and each expert of one, is gone through."""
 
 
 class UnknownModelError(Exception):
@@ -51,11 +54,6 @@ class Hyper:
         """The widest query of a layer, in elements a token."""
         return max(self.heads) * self.key_length
 
-    @property
-    def keys(self) -> int:
-        """The widest key of a layer, in elements a token."""
-        return max(self.kv_heads) * self.key_length
-
 
 def hyperparameters(header: GgufHeader) -> Hyper:
     """The hyperparameters of a language model.
@@ -64,7 +62,7 @@ def hyperparameters(header: GgufHeader) -> Hyper:
         UnknownModelError: One is missing or makes no sense.
     """
     read = _Keys(header)
-    layers = read.whole("block_count", most=4096)
+    layers = read.whole("block_count", most=_MOST_LAYERS)
     embedding = read.whole("embedding_length")
     heads = read.per_layer("attention.head_count", layers)
     head_length = embedding // max(1, min(h for h in heads if h) if any(heads) else 1)
@@ -81,7 +79,7 @@ def hyperparameters(header: GgufHeader) -> Hyper:
         trained_context=read.whole("context_length"),
         window=read.whole("attention.sliding_window", default=0) or None,
         experts=read.whole("expert_count", default=0),
-        experts_used=read.whole("expert_used_count", default=0),
+        experts_used=read.whole("expert_used_count", default=0, most=_MOST_USED),
         vision=read.has("vision.block_count"),
     )
 
@@ -102,7 +100,7 @@ class _Keys:
         if value is None:
             raise UnknownModelError(f"the header has no {self.arch}.{key}")
         if not _is_whole(value, least=0 if default is not None else 1, most=most):
-            raise UnknownModelError(f"{self.arch}.{key} is {value!r:.60}, expected a whole number")
+            raise UnknownModelError(f"{self.arch}.{key} is {value!r:.60}, expected a whole number up to {most}")
         return int(value)
 
     def per_layer(self, key: str, layers: int, *, default: tuple[int, ...] | None = None) -> tuple[int, ...]:

@@ -1,10 +1,9 @@
 """The GPU memory of a language model under llama.cpp or Ollama's engine.
 
 Weights are the tensors that are put on the GPU. The key-value cache is exact: its layout is fixed. The compute buffer
-is the peak of what a block, the attention mask and the output keep alive at once; the terms below follow llama.cpp's
-graphs and its allocator, and were held against the buffers that Ollama 0.9.6 logs (tests/fit/test_llm.py has them).
-
-Names are short where formulas are: e is the embedding, q the queries of a token; sums are in 32-bit elements a token.
+is what ggml's allocator takes for the graph of one batch, see `modelfetch.fit.graphs`; it was held against the buffers
+that Ollama 0.9.6 logs (tests/fit/test_llm.py has them). For encoders and Ollama's own engine it is the peak of what a
+block keeps alive at once, in 32-bit elements a token: e is the embedding, q the queries.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.fit import ollama
+from modelfetch.fit.graphs import PLAIN, Form, graph_bytes
 from modelfetch.fit.hyper import Hyper, UnknownModelError, hyperparameters
 from modelfetch.fit.prefix import GIB
 from modelfetch.fit.values import Estimate
@@ -57,27 +57,26 @@ class LlmOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Graph:
-    """What is particular about an architecture's graph.
+    """How an architecture is computed.
 
     Attributes:
-        fused: Query, key and value come from one matrix, and so do the two halves of the feed-forward.
-        masks: Attention masks that are kept at once.
+        form: What is particular about llama.cpp's graph of it.
         global_every: One layer in so many keeps the whole context, the others only their window.
         engine: Ollama's own engine, which computes the output only for the last token of a sequence.
         encoder: No cache, no output; the batch attends to itself.
     """
 
-    fused: bool = False
-    masks: int = 1
+    form: Form = PLAIN
     global_every: int | None = None
     engine: bool = False
     encoder: bool = False
 
 
 ARCHITECTURES = {
-    **dict.fromkeys(("llama", "deci", "granite", "qwen2", "qwen3", "qwen3moe"), _Graph()),
-    "phi3": _Graph(fused=True),
-    "gemma2": _Graph(masks=2),
+    **dict.fromkeys(("llama", "deci", "granite", "qwen2"), _Graph()),
+    **dict.fromkeys(("qwen3", "qwen3moe"), _Graph(form=Form(normed=True))),
+    "phi3": _Graph(form=Form(fused=True)),
+    "gemma2": _Graph(form=Form(after=True, window_every=2)),
     "gemma3": _Graph(global_every=6, engine=True),
     **dict.fromkeys(("bert", "nomic-bert"), _Graph(encoder=True)),
 }
@@ -211,82 +210,22 @@ def kv_bytes(hyper: Hyper, run: LlmOptions) -> int:
 
 
 # ── compute buffer ──
-def compute_bytes(hyper: Hyper, run: LlmOptions) -> int:
-    """The compute buffer: 4 bytes * batch * the largest of what attention, feed-forward and output keep alive."""
+def compute_bytes(hyper: Hyper, run: LlmOptions, *, on_cpu: bool = False) -> int:
+    """The compute buffer on the GPU; with ``on_cpu`` that of a model which is on the CPU alone."""
     graph = ARCHITECTURES[hyper.arch]
     context = _padded(run.context * run.parallel, run)
     batch = min(run.batch, context)
     if graph.encoder:
-        elements = _plain(hyper, graph, batch, output=0)
-    elif graph.engine:
-        elements = _engine(hyper, context, flash=run.flash_attention)
-    elif run.flash_attention:
-        elements = _flash(hyper, graph, context)
-    else:
-        elements = _plain(hyper, graph, context, output=_output(hyper, graph))
-    return 4 * batch * (elements + 1)
+        return 4 * batch * (_encoder(hyper, batch) + 1)
+    if graph.engine:
+        return 4 * batch * (_engine(hyper, context, flash=run.flash_attention) + 1)
+    return graph_bytes(hyper, graph.form, context=context, batch=batch, flash=run.flash_attention, on_cpu=on_cpu)
 
 
-def _widths(hyper: Hyper, graph: _Graph) -> tuple[int, int, int]:
-    """Per token: what attention keeps beside scores and mask, the embedding, both halves of the feed-forward."""
-    e, used = hyper.embedding, hyper.experts_used or 1
-    attention = 2 * e + 2 * hyper.queries + (2 * hyper.keys if graph.fused else 0)
-    halves = (4 if graph.fused else 2) * used * max(hyper.ff)
-    if hyper.experts_used and used * e > halves // 2:
-        halves += used * e - 2 * e  # the experts' outputs are wider than the half that they could replace
-    return attention, e, halves
-
-
-def _output(hyper: Hyper, graph: _Graph) -> int:
-    """The logits, and the states that they are made of; wide fused halves leave a gap below them."""
-    return hyper.vocabulary + (3 if graph.fused else 1) * hyper.embedding
-
-
-def _plain(hyper: Hyper, graph: _Graph, context: int, *, output: int) -> int:
-    """Without flash attention the scores of all heads are kept, beside the mask."""
-    attention, e, halves = _widths(hyper, graph)
-    scores = context * (graph.masks + max(hyper.heads))
-    return max(scores + attention, context + 3 * e + halves, output)
-
-
-def _flash(hyper: Hyper, graph: _Graph, context: int) -> int:
-    """With flash attention no scores are kept, only the masks: in 32 bits, and one at a time in 16 bits too.
-
-    A 32-bit mask's room is free during the feed-forward; how much of it finds its place there depends on what is as
-    large as what, so these terms are those that were measured, rounded up where they vary.
-    """
-    attention, e, halves = _widths(hyper, graph)
-    half, masks = halves // 2, context * (2 * graph.masks + 1) // 2
-    top = masks + attention
-    if graph.masks > 1:
-        feed = graph.masks * context + 3 * e + halves
-    elif hyper.experts_used:
-        feed = 3 * e + halves + min(context, 4 * e)
-    elif graph.fused:
-        feed = 3 * e + halves + max(9 * context // 10, min(3 * context // 2, e))
-    elif context >= 2 * half:
-        feed = top
-    else:
-        feed = masks + halves + _residue(context, e, half)
-        feed = min(feed, top + half) if context >= half + e else feed
-    return max(top, feed, _output(hyper, graph) + _gap(hyper, context))
-
-
-def _residue(context: int, e: int, half: int) -> int:
-    """What of a dense block's own states does not find room in the mask's place."""
-    if context <= 5 * e // 4:
-        return 3 * e
-    if context < 7 * e // 4:
-        return 2 * e
-    return 4 * e if 4 * e <= context < half else e
-
-
-def _gap(hyper: Hyper, context: int) -> int:
-    """What the mask's place leaves unused below the output."""
-    e = hyper.embedding
-    if 2 * e <= context < 4 * e:
-        return e
-    return 4 * e if hyper.experts_used and 4 * e <= context < 8 * e else 0
+def _encoder(hyper: Hyper, batch: int) -> int:
+    """The scores of all heads beside the mask and what attention keeps, or both halves of the feed-forward."""
+    e, q = hyper.embedding, hyper.queries
+    return max(batch * (1 + max(hyper.heads)) + 2 * e + 2 * q, batch + 3 * e + 2 * max(hyper.ff))
 
 
 def _engine(hyper: Hyper, context: int, *, flash: bool) -> int:
