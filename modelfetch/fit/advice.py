@@ -55,9 +55,12 @@ def what_would_fit(service: Service, kind: str, limit: int, needs: Needs) -> str
     return "it would fit with " + ", or ".join(hints) if hints else None
 
 
-def smallest(service: Service, kind: str, needs: Needs) -> tuple[str, int] | None:
-    """The change that a service needs least with, and the bytes; the mildest of equals. None where nothing is known."""
-    if kind == "speech":
+def smallest(service: Service, kind: str, needs: Needs, *, llm_on_cpu: bool = False) -> tuple[str, int] | None:
+    """The change that a service needs least with, and the bytes; the mildest of equals. None where nothing is known.
+
+    Speech goes to the CPU, language models only with ``llm_on_cpu``: they are slow there.
+    """
+    if kind == "speech" or (llm_on_cpu and kind == "llm"):
         return "device: cpu", 0
     found = [(c.text, needed) for c in _changes(service, kind) if (needed := needs(c.service, fp8=c.fp8)) is not None]
     return min(found, key=lambda one: one[1], default=None)

@@ -48,7 +48,7 @@ def fit_tier(
         usable=usable,
         needed=needed,
         services=tuple(fits),
-        findings=tuple(findings),
+        findings=tuple(dict.fromkeys(findings)),  # one model may fail for several services
         bytes_fetched=sum(candidate.fetched for candidate in candidates),
     )
 
@@ -119,15 +119,18 @@ def _unknown(estimate: Estimate) -> tuple[Finding, ...]:
     if not estimate.unknown:
         return ()
     message = f"what {estimate.name} needs is unknown: " + "; ".join(estimate.unknown)
-    return (Finding(code="unknown-model", message=message, model=estimate.name, uri=estimate.uri),)
+    hint = "docs/reference/fit.md lists what is known; what it takes shows in nvidia-smi once it is loaded"
+    return (Finding(code="unknown-model", message=message, model=estimate.name, uri=estimate.uri, hint=hint),)
 
 
 def _nothing_known(service: Service) -> Finding:
     message = f"what {service.name} needs is unknown: none of the tier's models is for it"
-    return Finding(code="unknown-model", message=message)
+    hint = f"give it a model with `for: [{service.name}]`, drop the service, or say `device: cpu`"
+    return Finding(code="unknown-model", message=message, hint=hint)
 
 
 def _does_not_fit(message: str, hint: str | None, model: str | None = None, uri: str | None = None) -> Finding:
+    hint = hint or "take a smaller model, or one in fewer bits; of a tier leave a service out, or take a smaller tier"
     return Finding(code="does-not-fit", message=message, model=model, uri=uri, hint=hint)
 
 
@@ -136,29 +139,44 @@ def _over_budget(service: Service, fit: ServiceFit, candidates: Sequence[Candida
     budget = fit.budget or 0
     message = f"{service.name} needs {format_size(fit.needed)}, but its budget is {format_size(budget)}"
     hint = what_would_fit(service, _kind(service), budget, _needs(candidates))
+    hint = hint or f"give it {format_size(fit.needed)} of the tier, or drop it"
     return _does_not_fit(message, hint, largest.name, largest.uri)
 
 
 def _over_usable(
     services: Sequence[Service], fits: Sequence[ServiceFit], candidates: Sequence[Candidate], excess: int, usable: int
 ) -> Finding:
-    hints = []
     needs = _needs(candidates)
-    for service, fit in zip(services, fits, strict=True):
-        rivals = [f.needed for f in fits if f is not fit and f.exclusive and f.exclusive == fit.exclusive]
-        limit = fit.needed - excess
-        if not fit.models or limit < max(rivals, default=0):
-            continue  # this one alone can't make up for it
-        if hint := what_would_fit(service, _kind(service), limit, needs):
-            hints.append(f"{service.name}: {hint}")
+    groups: dict[str | int, list[tuple[Service, ServiceFit]]] = {}
+    for position, (service, fit) in enumerate(zip(services, fits, strict=True)):
+        groups.setdefault(fit.exclusive if fit.exclusive is not None else position, []).append((service, fit))
+    hints = filter(None, (_less_of(group, excess, needs) for group in groups.values()))
     message = f"the services need {format_size(usable + excess)} together, but {format_size(usable)} are usable"
-    return _does_not_fit(message, "; ".join(hints) or _all_together(services, fits, needs, usable))
+    hint = "; ".join(hints)
+    for llm_on_cpu in (False, True):
+        hint = hint or _all_together(services, fits, needs, usable, llm_on_cpu=llm_on_cpu) or ""
+    return _does_not_fit(message, hint)
 
 
-def _all_together(services: Sequence[Service], fits: Sequence[ServiceFit], needs: Needs, usable: int) -> str | None:
+def _less_of(group: Sequence[tuple[Service, ServiceFit]], excess: int, needs: Needs) -> str | None:
+    """What would make services that take turns need so much less that all fits; None where nothing does."""
+    limit = max(fit.needed for _, fit in group) - excess
+    found: dict[str, list[str]] = {}
+    for service, fit in group:
+        if fit.needed > limit:
+            hint = what_would_fit(service, _kind(service), limit, needs) if fit.models else None
+            if hint is None:
+                return None
+            found.setdefault(hint, []).append(service.name)
+    return "; ".join(f"{' and '.join(names)}: {hint}" for hint, names in found.items())
+
+
+def _all_together(
+    services: Sequence[Service], fits: Sequence[ServiceFit], needs: Needs, usable: int, *, llm_on_cpu: bool
+) -> str | None:
     """Changes of several services that make the tier fit where no single one does, those that save most first."""
     options = [
-        (smallest(service, _kind(service), needs), position)
+        (smallest(service, _kind(service), needs, llm_on_cpu=llm_on_cpu), position)
         for position, (service, fit) in enumerate(zip(services, fits, strict=True))
         if fit.models
     ]

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from modelfetch import fsio
-from modelfetch.errors import ModelfetchError, SettingError, UsageError
+from modelfetch.errors import ModelfetchError, NotAModelError, SettingError, UsageError
 from modelfetch.fit import Candidate, FitReport, fit_alone, fit_tier
 from modelfetch.fitting.candidates import (
     Library,
@@ -166,6 +166,8 @@ async def fit_uri(text: str, session: Session, asked: Asked) -> FitReport:
         ModelfetchError: Its source failed, or it is no model.
     """
     path = Path(text)
+    if not text.strip():
+        raise UsageError("an empty URI names nothing", hint="a file or folder on disk, or a URI such as ollama://NAME")
     if "://" not in text and await asyncio.to_thread(path.exists):
         return await asyncio.to_thread(_fit_path, path, asked)
     uri = _parse(text, session)
@@ -191,12 +193,14 @@ async def fit_uri(text: str, session: Session, asked: Asked) -> FitReport:
 
 def _fit_path(path: Path, asked: Asked) -> FitReport:
     try:
-        files = files_below(path) if path.is_dir() else (local_file(path, path.name),)
-        one = Candidate(name=path.name, uri=path.resolve().as_uri(), files=files)
+        files = files_below(path) if path.is_dir() else (local_file(path),)
+        one = Candidate(name=path.resolve().name, uri=path.resolve().as_uri(), files=files)
         report = fit_alone(_one_model(one), asked.over(_service(one)), usable=asked.usable)
     except OSError as error:
         raise fsio.translate(error, path, doing="reading") from error
     except ModelfetchError as error:
+        if isinstance(error, NotAModelError) and error.hint == NotAModelError.default_hint:
+            error.hint = "the file may be cut off, or hold something else than a model's weights"
         raise error.about(uri=path.resolve().as_uri()) from error.__cause__
     return replace(report, bytes_fetched=0)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from modelfetch.errors import ModelfetchError, UnreachableError
+from modelfetch.errors import ModelfetchError, UnreachableError, UsageError
 from modelfetch.fit import FIRST, Candidate, File, FileReader, Prefix
 from modelfetch.fitting.readers import BrokenReader, ContinuedReader, HttpReader
 from modelfetch.manifest.kinds import upstream_name
@@ -31,6 +32,7 @@ _FIRST = {".safetensors": 512 * 2**10}
 """Bytes of the first range, where another than the default is likely to be enough: SDXL's header has 0.4 MB."""
 _READABLE = (".safetensors", ".gguf")
 _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".sft", ".onnx")
+_MOST_FILES = 10_000
 _SHARD = re.compile(r"(.*-)(\d{5})(-of-)(\d{5})(\.(?:gguf|safetensors))\Z")
 
 
@@ -180,20 +182,59 @@ def shards_of(path: str) -> tuple[str, ...]:
     return tuple(f"{match[1]}{number:05}{match[3]}{match[4]}{match[5]}" for number in range(1, int(match[4]) + 1))
 
 
-def files_below(folder: Path, most: int = 10_000) -> tuple[File, ...]:
-    """The files of a folder on disk, such as a snapshot.
+def files_below(folder: Path) -> tuple[File, ...]:
+    """The files of a model's folder on disk; of a Hugging Face cache of one repo those of its only snapshot.
+
+    Only names that promise a header are looked into, and nothing that is hidden.
 
     Raises:
+        UsageError: It holds no file of a model, several snapshots, or too many files to be one.
         OSError: It can't be read.
     """
-    paths = sorted(folder.rglob("*"))[:most]
-    return tuple(local_file(path, path.relative_to(folder).as_posix()) for path in paths if path.is_file())
+    folder = _snapshot(folder)
+    files = []
+    for place, names, found in os.walk(folder, onerror=_give_up):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        paths = (Path(place) / name for name in sorted(found) if not name.startswith("."))
+        for path in (path for path in paths if path.is_file()):
+            readable = path.suffix.lower() in _READABLE
+            files.append(_local(path, path.relative_to(folder).as_posix(), readable=readable))
+            if len(files) > _MOST_FILES:
+                raise UsageError(f"{folder} holds more than {_MOST_FILES} files", hint="name the folder of one model")
+    if not any(PurePosixPath(file.path).suffix.lower() in _WEIGHTS for file in files):
+        raise UsageError(
+            f"{folder} holds no file of a model", hint=f"name a file, or a folder with one of {', '.join(_WEIGHTS)}"
+        )
+    return tuple(files)
 
 
-def local_file(path: Path, name: str) -> File:
-    """A file on disk; raises OSError where it can't be looked at."""
+def _snapshot(folder: Path) -> Path:
+    if not ((folder / "snapshots").is_dir() and (folder / "blobs").is_dir()):
+        return folder
+    found = sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
+    if len(found) > 1:
+        raise UsageError(f"{folder} holds {len(found)} snapshots", hint=f"name one: {found[0]}")
+    return found[0] if found else folder
+
+
+def _give_up(error: OSError) -> None:
+    raise error
+
+
+def local_file(path: Path) -> File:
+    """One file on disk, looked into whatever its name, unless that says that it is none of a model.
+
+    Raises:
+        UsageError: It is neither a file nor a folder.
+        OSError: It can't be looked at.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path} is neither a file nor a folder", hint="name a model's file or folder")
     suffix = path.suffix.lower()
-    prefix = None
-    if suffix in _READABLE or suffix not in (*_WEIGHTS, ".json", ".txt", ".md"):
-        prefix = Prefix(FileReader(path), first=_FIRST.get(suffix, FIRST))
+    readable = suffix in _READABLE or suffix not in (*_WEIGHTS, ".json", ".txt", ".md")
+    return _local(path, path.name, readable=readable)
+
+
+def _local(path: Path, name: str, *, readable: bool) -> File:
+    prefix = Prefix(FileReader(path), first=_FIRST.get(path.suffix.lower(), FIRST)) if readable else None
     return File(path=name, size=path.stat().st_size, prefix=prefix)

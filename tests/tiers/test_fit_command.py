@@ -178,6 +178,42 @@ def test_files_and_folders_are_read_where_they_are(bench: Bench) -> None:
     assert len(bench.hub.log) == 0
 
 
+def test_a_folder_is_the_model_that_lies_in_it(bench: Bench) -> None:
+    cache = bench.folder / "models--acme--sd"
+    (cache / "blobs").mkdir(parents=True)
+    snapshot = cache / "snapshots" / ("a" * 40)
+    (snapshot / ".cache").mkdir(parents=True)
+    blob = SD15.write(cache / "blobs" / ("b" * 64))
+    (snapshot / "sd.safetensors").symlink_to(blob)
+    SD15.write(snapshot / ".cache" / "sd.safetensors")
+    for name in ("notes.part", "README"):
+        (snapshot / name).write_bytes(b"GGUF, but not really")
+    for folder in (cache, snapshot):
+        code, report = bench.fit(str(folder))
+        assert (code, only(report)["assumptions"]["family"]) == (0, "sd15")
+        assert report["needed"] == pytest.approx(3.65 * GIB, rel=0.01)
+    (cache / "snapshots" / ("c" * 40)).mkdir()
+    code, report = bench.fit(str(cache))
+    assert (code, report["errors"][0]["hint"]) == (2, f"name one: {snapshot}")
+
+
+def test_what_is_no_models_file_or_folder_is_wrong_usage(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    (bench.folder / "empty").mkdir()
+    (bench.folder / "text").mkdir()
+    (bench.folder / "text" / "a.txt").write_text("a")
+    os.mkfifo(bench.folder / "pipe")
+    for words in ("empty", "text", "pipe", "/dev/zero", "", " "):
+        code, report = bench.fit(words)
+        assert (code, report["errors"][0]["code"]) == (2, "usage"), words
+        assert report["errors"][0]["hint"]
+    monkeypatch.setattr("modelfetch.fitting.candidates._MOST_FILES", 3)
+    for n in range(5):
+        (bench.folder / "text" / f"{n}.bin").write_text("a")
+    assert "more than 3 files" in bench.fit("text")[1]["errors"][0]["message"]
+
+
 def test_what_is_in_the_store_is_not_fetched_again(bench: Bench) -> None:
     world = bench.hub.world
     world.ollama_model("real:1b", made.ollama_layers(), config=made.ollama_config())
@@ -327,6 +363,7 @@ def test_what_is_no_model_is_65_or_unknown_and_never_a_traceback(bench: Bench, c
         assert code == 65, report
         assert report["errors"][0]["code"] == "not-a-model"
         assert report["errors"][0]["uri"] == (bench.folder / name).as_uri()
+        assert "browser" not in report["errors"][0]["hint"]
 
 
 def test_a_web_page_from_a_server_is_no_model(bench: Bench) -> None:
@@ -340,6 +377,7 @@ def test_an_architecture_that_is_not_known_is_unknown_and_1(bench: Bench) -> Non
     code, report = bench.fit("x.gguf")
     assert code == 1
     assert report["errors"][0]["code"] == "unknown-model"
+    assert "docs/reference/fit.md" in report["errors"][0]["hint"]
     assert only(report)["total"] is None
 
 
