@@ -269,8 +269,11 @@ VARIABLES: tuple[Variable, ...] = (
         ("IMMICH_UPLOAD_DIR", "./files/immich/library", "The photos."),
         ("IMMICH_DB_DIR", "./files/immich/postgres", ""),
         ("IMMICH_MODEL_CACHE_DIR", "./files/immich/model-cache", ""),
-        ("PUID", "0", "Whose the models are."),
-        ("PGID", "0", ""),
+    ),
+    *_unset(
+        FOLDERS,
+        ("PUID", "Whose the models are; empty: root's, or whoever a share says."),
+        ("PGID", ""),
     ),
     *_plain(
         OTHER_MEMORY,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from modelfetch.manifest.load import load_manifest
 from modelfetch.stack.variables import VARIABLES
 from tests.stack.compose_files import (
     FILES,
@@ -342,6 +343,15 @@ def test_profiles_of_every_tier_exist() -> None:
     found = re.findall(r"^#?COMPOSE_PROFILES=(\S+)$", text, re.MULTILINE)
     assert len(found) >= 2
     assert {profile for line in found for profile in line.split(",")} <= PROFILES
+
+
+def test_the_entry_for_telling_speakers_apart_is_one() -> None:
+    page = (REPOSITORY / "docs" / "ai-services-setup.md").read_text()
+    (entry,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (model,) = load_manifest(f"version: 1\nmodels:\n{entry}").models
+    assert (model.kind, model.consumers) == ("snapshot", ("whisper",))
+    assert model.files is not None
+    assert len(model.files) == 5
 
 
 def test_the_tables_of_the_setup_page_are_those_of_the_files() -> None:

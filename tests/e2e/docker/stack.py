@@ -218,6 +218,12 @@ class Container:
         return self.engine.run("exec", self.name, *command, check=check, seconds=seconds)
 
 
+def answering(stack: Stack, name: str) -> str:
+    """Which container answers Immich's server at a name."""
+    code = f"import urllib.request as r; print(r.urlopen('http://{name}:3003/ping', timeout=20).read().decode())"
+    return str(json.loads(stack.container("immich-server").exec("python3", "-c", code).stdout)["host"])
+
+
 def settings_for(hub: HubProcess) -> dict[str, str]:
     """What a stack sets to take its models from the tests' hub, on a machine without a GPU."""
     return {**OFF, **hub.environment, "MODELFETCH_RETRIES": "1"}

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.docker import peers
 from tests.e2e.docker.images import MODELFETCH
-from tests.e2e.docker.stack import settings_for
+from tests.e2e.docker.stack import answering, settings_for
 from tests.e2e.tree import assert_store_is_whole, contents
 
 if TYPE_CHECKING:
@@ -46,6 +46,27 @@ def test_the_root_may_be_a_symlink_to_another_file_system(new_stack: Stack, else
     assert forge["sd_tiny.safetensors"] == comfyui["checkpoints/sd_tiny.safetensors"]
     placed = elsewhere / "stable-diffusion" / "models" / "Stable-diffusion" / "sd_tiny.safetensors"
     assert placed.stat().st_nlink == 3, "one for each service and one in the store"
+
+
+def test_immichs_machine_learning_is_on_the_cpu_only_while_the_one_on_the_gpu_is_not_there(new_stack: Stack) -> None:
+    new_stack.up("media")
+    found = new_stack.wait_for_log("immich-machine-learning", '"role"')
+    assert "passes on" not in found
+    cpu = new_stack.container("immich-machine-learning")
+    assert answering(new_stack, "immich-ml") == cpu.name
+    new_stack.up("media", "gpu-media")
+    new_stack.wait_for_log("immich-machine-learning", "passes on")
+    assert new_stack.container("immich-machine-learning").name == cpu.name, "the same container as before"
+    gpu = new_stack.container("immich-machine-learning-gpu")
+    assert answering(new_stack, "immich-machine-learning") == gpu.name
+    new_stack.must("--profile", "gpu-media", "stop", "immich-machine-learning-gpu")
+    deadline = time.monotonic() + 60
+    while new_stack.logs("immich-machine-learning").count("working on the CPU") < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    started = time.monotonic()
+    new_stack.must("--profile", "media", "stop", "immich-machine-learning")
+    assert time.monotonic() - started < 8
 
 
 def test_another_root_is_taken_from_the_settings(new_stack: Stack, elsewhere: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.docker.stack import Stack, clone, settings_for, write_tier
+from tests.e2e.docker.stack import Stack, answering, clone, settings_for, write_tier
 from tests.e2e.tree import assert_store_is_whole, contents
 
 if TYPE_CHECKING:
@@ -201,19 +201,13 @@ def test_what_is_set_in_the_page_of_anythingllm_outlives_its_container(stack: St
 
 
 def test_only_one_of_the_two_machine_learnings_of_immich_runs_and_the_other_passes_on_to_it(stack: Stack) -> None:
-    assert '"role": "immich-machine-learning-gpu"' in stack.logs("immich-machine-learning-gpu")
+    assert '"role"' in stack.logs("immich-machine-learning-gpu")
     passed_on = stack.wait_for_log("immich-machine-learning", "passes on")
     assert '"role"' not in passed_on
     for name in ("immich-ml", "immich-machine-learning", "immich-machine-learning-gpu"):
-        assert answering_as(stack, name) == "immich-machine-learning-gpu", name
+        assert answering(stack, name) == stack.container("immich-machine-learning-gpu").name, name
     health = stack.container("immich-machine-learning").exec("python3", "healthcheck.py", check=False)
     assert health.returncode == 0, health.stderr
-
-
-def answering_as(stack: Stack, name: str) -> str:
-    """Which machine learning answers Immich's server at a name."""
-    code = f"import urllib.request as r; print(r.urlopen('http://{name}:3003/ping', timeout=20).read().decode())"
-    return str(json.loads(stack.container("immich-server").exec("python3", "-c", code).stdout)["role"])
 
 
 def test_pages_are_open_to_this_machine_only(stack: Stack) -> None:
@@ -248,7 +242,9 @@ def test_after_a_reboot_everything_that_ran_runs_again_and_nobody_is_asked(
     assert finished == {init: stack.container(init).finished for init in WAITS.values()}, "init services do not run"
     assert hub.requests() == seen
     assert post(stack, "/api/generate", model="qwen2.5:0.5b", prompt="hello", stream=False)["eval_count"] > 0
-    assert answering_as(stack, "immich-ml") == "immich-machine-learning-gpu"
+    while answering(stack, "immich-machine-learning") != stack.container("immich-machine-learning-gpu").name:
+        assert time.monotonic() < deadline, stack.logs("immich-machine-learning")
+        time.sleep(1)
 
 
 def test_a_second_up_takes_seconds_asks_nobody_and_leaves_what_runs(stack: Stack, hub: HubProcess) -> None:

@@ -16,6 +16,9 @@ for name in curl wget mongosh pg_isready immich-healthcheck; do
     printf '#!/bin/sh\nexit 0\n' >"/usr/local/bin/$name"
     chmod 755 "/usr/local/bin/$name"
 done
+for folder in /opt/modelfetch/lib/python3*/site-packages; do  # python -m immich_ml
+    printf 'import runpy\nrunpy.run_path("/stub/stub.py", run_name="__main__")\n' >"$folder/immich_ml.py"
+done
 printf '#!/bin/sh\necho PONG\n' >/usr/local/bin/redis-cli
 printf '#!/bin/sh\nexit 0\n' >/usr/local/bin/docker-healthcheck.sh
 chmod 755 /usr/local/bin/redis-cli /usr/local/bin/docker-healthcheck.sh

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import sys
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -160,7 +161,7 @@ class _Fine(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps({"role": os.environ["STUB_ROLE"]}).encode())
+        self.wfile.write(json.dumps({"host": socket.gethostname()}).encode())
 
     def log_message(self, *_: object) -> None:
         pass
