@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from modelfetch.fit.safetensors import read_safetensors
 from modelfetch.fit.values import Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from modelfetch.fit.values import Candidate, File
     from modelfetch.manifest.model import Service
@@ -24,6 +25,9 @@ NOT_COUNTED = ("lora", "controlnet", "upscaler", "embedding", "clip-vision")
 """Kinds that are loaded on top of a pipeline only when a request names them; they are not counted."""
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+_VARIANT = re.compile(
+    r"(.+?)(\.(?:fp16|fp32|bf16|non_ema|ema_only))?(?:-\d{5}(-of-\d{5}))?(\.(?:safetensors|gguf))", re.IGNORECASE
+)
 
 
 def unknown_estimate(candidate: Candidate, *reasons: str) -> Estimate:
@@ -133,8 +137,8 @@ def read_parts(candidate: Candidate) -> Parts | None:
         NotAModelError: A file is broken.
         ModelfetchError: The source failed.
     """
-    found = Parts()
-    for file in candidate.files:
+    found: dict[str, Parts] = {}
+    for base, file in _once(candidate.files):
         suffix = PurePosixPath(file.path).suffix.lower()
         if suffix == ".safetensors" and file.prefix is not None:
             parts = parts_of(read_safetensors(file.prefix), kind=candidate.kind, path=file.path)
@@ -146,8 +150,27 @@ def read_parts(candidate: Candidate) -> Parts | None:
             continue
         if parts is None:
             return None
-        found += parts
-    return found
+        found[base] = found.get(base, Parts()) + parts
+    several = sum(parts.denoiser > 0 for parts in found.values()) > 1
+    return replace(sum(found.values(), Parts()), several=several)
+
+
+def _once(files: Sequence[File]) -> Iterator[tuple[str, File]]:
+    """The files of a repo, those of one part under the same name, without the same weights in another precision.
+
+    Repos hold ``x.safetensors`` beside ``x.fp16.safetensors`` and pickles of both; a program loads one of them, and
+    which one makes no difference: 32-bit floats are held in 16 bits.
+    """
+    folders = {PurePosixPath(file.path).parent for file in files if file.path.lower().endswith(".safetensors")}
+    chosen: dict[str, str] = {}
+    for file in files:
+        path = PurePosixPath(file.path)
+        if path.suffix.lower() in _PICKLES and path.parent in folders:
+            continue
+        match = _VARIANT.fullmatch(file.path)
+        base, variant = (match[1], f"{match[2]}{match[3]}{match[4]}") if match else (file.path, "")
+        if chosen.setdefault(base, variant) == variant:
+            yield base, file
 
 
 def image_estimates(
@@ -163,6 +186,8 @@ def image_estimates(
     for candidate, parts in read:
         if parts is None:
             made.append((candidate, unknown_estimate(candidate, "its parts are not known")))
+        elif parts.several:
+            made.append((candidate, unknown_estimate(candidate, "it holds several models: name one of its files")))
         elif parts.denoiser:
             whole = replace(
                 parts,

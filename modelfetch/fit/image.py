@@ -69,7 +69,8 @@ FAMILIES = {
 class Parts:
     """Resident bytes of a pipeline's parts, and the family of its denoiser where it is a known one.
 
-    ``wide`` are those bytes of the denoiser that hold 16-bit weights, which could be held in 8 bits.
+    ``wide`` are those bytes of the denoiser that hold 16-bit weights, which could be held in 8 bits. ``several`` tells
+    that the denoisers of several models are among them.
     """
 
     denoiser: int = 0
@@ -77,6 +78,7 @@ class Parts:
     vae: int = 0
     wide: int = 0
     family: str | None = None
+    several: bool = False
 
     def __add__(self, other: Parts) -> Parts:
         """Both together."""
@@ -86,6 +88,7 @@ class Parts:
             vae=self.vae + other.vae,
             wide=self.wide + other.wide,
             family=self.family or other.family,
+            several=self.several or other.several,
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -198,8 +199,6 @@ def test_a_folder_is_the_model_that_lies_in_it(bench: Bench) -> None:
 
 
 def test_what_is_no_models_file_or_folder_is_wrong_usage(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     (bench.folder / "empty").mkdir()
     (bench.folder / "text").mkdir()
     (bench.folder / "text" / "a.txt").write_text("a")
