@@ -310,7 +310,7 @@ VARIABLES: tuple[Variable, ...] = (
         ("IMMICH_ML_IMAGE_NVIDIA", "ghcr.io/immich-app/immich-machine-learning:v3.1.0-cuda", ""),
         ("IMMICH_ML_IMAGE_AMD", "ghcr.io/immich-app/immich-machine-learning:v3.1.0-rocm", ""),
         ("IMMICH_ML_IMAGE_INTEL", "ghcr.io/immich-app/immich-machine-learning:v3.1.0-openvino", ""),
-        ("IMMICH_REDIS_IMAGE", "valkey/valkey:8-bookworm", ""),
+        ("IMMICH_REDIS_IMAGE", "valkey/valkey:8.1.3-bookworm", ""),
         (
             "IMMICH_DATABASE_IMAGE",
             "ghcr.io/immich-app/postgres:14-vectorchord0.4.3-pgvectors0.2.0",

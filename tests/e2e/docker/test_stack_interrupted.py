@@ -61,6 +61,20 @@ def test_a_killed_engine_loses_little_and_the_next_up_goes_on(slow: Stack, hub: 
     assert_goes_on(slow, hub)
 
 
+def test_a_killed_init_service_keeps_its_service_from_starting_and_the_next_up_goes_on(
+    slow: Stack, hub: HubProcess
+) -> None:
+    sent = hub.sent("*")
+    with slow.start("--profile", "sd", "up", "--detach") as up:
+        wait_for_the_middle(slow, hub, sent)
+        slow.engine.output("kill", slow.container("sd-model-init").name)
+        assert up.wait(60) != 0
+        assert up.stdout is not None
+        assert "exit 137" in up.stdout.read()
+    assert not slow.container("stable-diffusion").was_started
+    assert_goes_on(slow, hub)
+
+
 def assert_goes_on(stack: Stack, hub: HubProcess) -> None:
     """Nothing partial is where a service looks; the rest is fetched, and not the whole again."""
     folder = stack.root / "stable-diffusion" / "models" / "Stable-diffusion"

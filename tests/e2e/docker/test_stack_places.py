@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import tempfile
 import time
@@ -67,6 +69,30 @@ def test_immichs_machine_learning_is_on_the_cpu_only_while_the_one_on_the_gpu_is
     started = time.monotonic()
     new_stack.must("--profile", "media", "stop", "immich-machine-learning")
     assert time.monotonic() - started < 8
+
+
+def test_an_internal_network_is_enough_for_everything_but_the_init_services(new_stack: Stack) -> None:
+    new_stack.write_settings(STACK_NETWORK_INTERNAL="true")
+    new_stack.up("chat")
+    assert new_stack.engine.output("network", "inspect", "--format", "{{.Internal}}", "ai-stack") == "true"
+    for frontend in ("open-webui", "librechat", "anythingllm", "private-gpt"):
+        assert new_stack.finds(frontend)["models"] == ["nomic-embed-text:latest", "qwen2.5:0.5b"]
+    body = json.dumps({"model": "qwen2.5:0.5b", "prompt": "hello", "stream": False}).encode()
+    code = f"from urllib.request import urlopen; print(urlopen('http://ollama:11434/api/generate', {body!r}).status)"
+    assert new_stack.container("open-webui").exec("python3", "-c", code).stdout.strip() == "200"
+
+
+def test_a_root_of_somebody_else_is_filled_for_the_user_that_was_asked_for(new_stack: Stack) -> None:
+    new_stack.root.mkdir(parents=True)
+    new_stack.root.chmod(0o700)
+    os.chown(new_stack.root, 4321, 4321)
+    new_stack.write_settings(PUID="1000", PGID="1000")
+    new_stack.up("sd", "chat")
+    assert (new_stack.root.stat().st_uid, new_stack.root.stat().st_mode & 0o777) == (4321, 0o700)
+    folders = {path for path in (new_stack.root / "stable-diffusion").rglob("*") if path.is_dir()}
+    assert {(folder.stat().st_uid, folder.stat().st_mode & 0o777) for folder in folders} == {(1000, 0o755)}
+    for service in ("stable-diffusion", "librechat", "anythingllm"):
+        assert new_stack.finds(service)
 
 
 def test_another_root_is_taken_from_the_settings(new_stack: Stack, elsewhere: Path) -> None:
