@@ -46,10 +46,10 @@ def seed(store: Store, artifact: Artifact, data: memoryview, identity: Identity)
         data = data[: (identity.size or 0) - 1] if len(data) == identity.size else data
         if identity.validator is None:
             return False
-    if not data or _has_blob(store, artifact) or not _is_ours(store):
-        return False
     key = key_of(artifact)
     try:
+        if not data or _has_blob(store, artifact) or not _is_ours(store):
+            return False
         guard, path = store.path / "locks" / f"{key}.lock", store.path / "ingest" / f"{key}.part"
         if guard.exists() or not _is_short(path, len(data), identity):
             return False
