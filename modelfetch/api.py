@@ -8,7 +8,7 @@ import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from modelfetch import fsio
 from modelfetch.cancel import Cancel
@@ -22,11 +22,15 @@ from modelfetch.settings import Settings
 from modelfetch.spoken import make_options
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 
     from modelfetch.manifest.model import Manifest
 
 T = TypeVar("T")
+
+_LOOK_EVERY = 0.1
+_LAST_WORDS = 1.0
+"""Seconds that an interrupted caller gives the work to let go of its locks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +71,8 @@ async def perform(
         manifests = await asyncio.to_thread(read, choice, settings=settings, environ=request.environ, sink=sink)
         tier = manifests[0].tier
         with _demo(choice.tier, settings, request.environ) as settings:
-            session = Session(request.options, settings, sink=sink, cancel=cancel)
-            try:
+            async with Session(request.options, settings, sink=sink, cancel=cancel.child()) as session:
                 return await work(manifests, session)
-            finally:
-                await session.close()
     except ModelfetchError as error:
         return failed([error], tier=tier, root=str(request.options.root))
     except OSError as error:  # whatever of the disk was not foreseen where it happened, such as a folder that is gone
@@ -168,27 +169,64 @@ def _request(
 
 
 def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine to its end: here where no loop runs, else in a thread with a loop of its own."""
+    """Run a coroutine to its end: here where no loop runs, else in a thread with a loop of its own.
+
+    What interrupts the caller (Ctrl-C, the end of its task) ends the work, and is raised when that has ended.
+    """
 
     async def main() -> T:
         return await start()
 
     try:
-        asyncio.get_running_loop()
+        caller = asyncio.current_task()
     except RuntimeError:
         return asyncio.run(main())
-    result: list[T] = []
-    errors: list[BaseException] = []
+    return _Apart(main).result(caller)
 
-    def target() -> None:
+
+class _Apart(Generic[T]):
+    """A coroutine in a thread and loop of its own, for a caller who can't await it."""
+
+    def __init__(self, main: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._main = main
+        self._results: list[T] = []
+        self._errors: list[BaseException] = []
+        self._at_work: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="modelfetch", daemon=True)
+
+    def result(self, caller: asyncio.Task[Any] | None) -> T:
+        """Wait for it; it ends early when the calling task was cancelled, which that can't notice while it waits."""
+        self._thread.start()
         try:
-            result.append(asyncio.run(main()))
-        except BaseException as error:
-            errors.append(error)
+            while self._thread.is_alive():
+                self._thread.join(_LOOK_EVERY)
+                if caller is not None and caller.cancelling():
+                    self._end()
+        except BaseException:
+            self._end()
+            self._thread.join(_LAST_WORDS)
+            raise
+        if self._errors:
+            raise self._errors[0]
+        return self._results[0]
 
-    thread = threading.Thread(target=target, name="modelfetch", daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return result[0]
+    def _end(self) -> None:
+        self._is_over.set()
+        if self._at_work is not None:
+            loop, task = self._at_work
+            with contextlib.suppress(RuntimeError):  # the loop was closed in this moment
+                loop.call_soon_threadsafe(task.cancel)
+
+    def _run(self) -> None:
+        try:
+            self._results.append(asyncio.run(self._watched()))
+        except BaseException as error:
+            self._errors.append(error)
+
+    async def _watched(self) -> T:
+        task = asyncio.ensure_future(self._main())
+        self._at_work = asyncio.get_running_loop(), task
+        if self._is_over.is_set():
+            task.cancel()
+        return await task

@@ -14,6 +14,7 @@ from modelfetch.digests import Digest, Hasher, new_hasher
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 DIRECTORY_MODE = 0o755
@@ -108,8 +109,8 @@ def write_atomically(
     sync_directory(path.parent)
 
 
-def hash_file(path: Path, *algorithms: str) -> tuple[Digest, ...]:
-    """The digests of a file's bytes, read once.
+def hash_file(path: Path, *algorithms: str, check: Callable[[], None] = lambda: None) -> tuple[Digest, ...]:
+    """The digests of a file's bytes, read once; ``check`` is called now and then, and may raise to end it.
 
     Raises:
         OSError: It can't be read.
@@ -119,6 +120,7 @@ def hash_file(path: Path, *algorithms: str) -> tuple[Digest, ...]:
         hashers: list[Hasher] = [new_hasher(algorithm, size) for algorithm in algorithms]
         buffer = memoryview(bytearray(_CHUNK))
         while count := file.readinto(buffer):
+            check()
             for hasher in hashers:
                 hasher.update(buffer[:count])
     return tuple(Digest(a, h.hexdigest()) for a, h in zip(algorithms, hashers, strict=True))

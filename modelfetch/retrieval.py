@@ -68,11 +68,8 @@ async def retrieve_async(uri: str, digest: str | Digest | None = None, *, events
     """`retrieve` for callers that run an event loop."""
     settings = Settings.from_env()
     options = Options(root=settings.cache_path())
-    session = Session(options, settings, sink=events)
-    try:
+    async with Session(options, settings, sink=events) as session:
         return (await into_cache(session, as_uri(uri, settings), as_digest(digest))).path
-    finally:
-        await session.close()
 
 
 def as_uri(text: str, settings: Settings) -> Uri:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from modelfetch.cancel import Cancel
 from modelfetch.events import Sink, discard
@@ -80,7 +80,7 @@ class Session:
     @cached_property
     def examiner(self) -> Examiner:
         """Reads what lies below ROOT."""
-        return Examiner(self.options.root)
+        return Examiner(self.options.root, self.cancel)
 
     @cached_property
     def http(self) -> Http:
@@ -129,6 +129,15 @@ class Session:
     def requests(self) -> int:
         """How many requests were sent so far."""
         return self.http.requests if "http" in self.__dict__ else 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        """End what still works in threads, if the block was interrupted, and give back what was opened."""
+        if kind is not None and not issubclass(kind, Exception):
+            self.cancel.set()
+        await self.close()
 
     async def close(self) -> None:
         """Give back what was opened."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelfetch import fsio
+from modelfetch.cancel import Cancel
 from modelfetch.digests import Digest
 from modelfetch.layouts import How, Placement
 from modelfetch.place.decide import Act, State, act_compared, act_unhashed, look, state_of_file, state_of_symlink
@@ -26,10 +27,16 @@ def wanted_digest(placement: Placement) -> Digest | None:
 
 
 class Examiner:
-    """Reads the disk below ROOT; remembers hashes by inode, size and time of change."""
+    """Reads the disk below ROOT; remembers hashes by inode, size and time of change.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: ROOT.
+        cancel: Ends the hashing of a large file.
+    """
+
+    def __init__(self, root: Path, cancel: Cancel | None = None) -> None:
         self.root = root
+        self._cancel = cancel or Cancel()
         self._hashes: dict[tuple[object, ...], Digest] = {}
 
     def state(self, placement: Placement, entries: Mapping[str, Entry], wanted: Digest | None) -> State:
@@ -65,7 +72,7 @@ class Examiner:
             return None
         key = (seen.inode, seen.size, seen.mtime_ns, algorithm)
         if key not in self._hashes:
-            (self._hashes[key],) = fsio.hash_file(path, algorithm)
+            (self._hashes[key],) = fsio.hash_file(path, algorithm, check=self._cancel.check)
         return self._hashes[key]
 
     def _equal(self, placement: Placement, wanted: Digest | None) -> bool:

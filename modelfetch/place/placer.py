@@ -98,7 +98,7 @@ class Placer:
         self._lock_timeout = lock_timeout
         self._sink = sink
         self._cancel = cancel
-        self._examiner = Examiner(root)
+        self._examiner = Examiner(root, cancel)
         self._said: set[tuple[str, str]] = set()
 
     def place(self, order: Order) -> None:
