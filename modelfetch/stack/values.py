@@ -170,9 +170,12 @@ def _comfyui(service: Service | None, manifest: Manifest) -> str:
 def _whisper(service: Service | None) -> dict[str, str]:
     device = "cpu" if service and service.device == "cpu" else "cuda"
     batch = service.batch if service else None
+    compute_type = (service.compute_type if service else None) or "int8"
+    if device == "cpu" and "float16" in compute_type:  # which no CPU does
+        compute_type = "int8"
     return {
         "WHISPERX_MODEL": (service.model if service else None) or DEFAULTS["WHISPERX_MODEL"],
-        "WHISPERX_COMPUTE_TYPE": (service.compute_type if service else None) or "int8",
+        "WHISPERX_COMPUTE_TYPE": compute_type,
         "WHISPERX_BATCH_SIZE": str(batch or DEFAULTS["WHISPERX_BATCH_SIZE"]),
         "WHISPERX_DEVICE": device,
     }

@@ -148,6 +148,19 @@ def test_settings_of_a_service_become_its_variables(service: str, variable: str,
     assert tier_values(manifest)[variable] == value
 
 
+@pytest.mark.parametrize(
+    ("service", "device", "compute_type"),
+    [
+        ("{device: cpu, compute_type: float16}", "cpu", "int8"),
+        ("{device: cpu, compute_type: float32}", "cpu", "float32"),
+        ("{compute_type: float16}", "cuda", "float16"),
+    ],
+)
+def test_speech_on_the_cpu_gets_a_number_type_that_a_cpu_can_do(service: str, device: str, compute_type: str) -> None:
+    values = tier_values(load_manifest(f"version: 1\nservices:\n  whisper: {service}\nmodels: []\n"))
+    assert (values["WHISPERX_DEVICE"], values["WHISPERX_COMPUTE_TYPE"]) == (device, compute_type)
+
+
 def test_a_tier_without_services_gets_the_tables_values() -> None:
     sources = ("me/chat:7b", "all-minilm")
     models = [f'{{name: "{s}", source: "ollama://{s}", for: [ollama]}}' for s in sources]

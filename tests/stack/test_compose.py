@@ -249,6 +249,14 @@ def test_speech_models_are_looked_for_in_the_root() -> None:
     assert environment["NLTK_DATA"] == "/models/nltk_data"
 
 
+def test_speech_on_the_cpu_is_never_asked_for_float16() -> None:
+    tier = {"WHISPERX_COMPUTE_TYPE": "float16"}
+    assert services(**tier)["whisperx"]["environment"]["COMPUTE_TYPE"] == "float16"
+    for settings in ({"GPU_ENABLE": "false"}, *({"GPU_VENDOR": vendor} for vendor in VENDORS if vendor != "nvidia")):
+        environment = services(**tier, **settings)["whisperx"]["environment"]
+        assert (environment["DEVICE"], environment["COMPUTE_TYPE"]) == ("cpu", "int8"), settings
+
+
 def test_every_service_has_a_health_check_but_those_that_end() -> None:
     assert {name for name, body in ALL.items() if not body.get("healthcheck", {}).get("test")} == set(INITS)
 
