@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -247,6 +249,23 @@ def test_speech_models_are_looked_for_in_the_root() -> None:
     assert environment["HF_HOME"] == "/models"
     assert environment["TORCH_HOME"] == "/models/torch"
     assert environment["NLTK_DATA"] == "/models/nltk_data"
+
+
+def test_an_image_for_amd_is_not_built_with_the_wrong_pytorch() -> None:
+    build = services(GPU_VENDOR="amd")["stable-diffusion"]["build"]
+    assert build["args"] == {"TORCH_INDEX_URL": "", "TORCH_BUILD": "rocm"}
+    dockerfile = (REPOSITORY / build["context"] / "Dockerfile").read_text()
+    (check,) = re.findall(r"^RUN (test .*?)\n\n", dockerfile, re.MULTILINE | re.DOTALL)
+    sh = shutil.which("sh")
+    assert sh is not None
+    for given, fine in (
+        ({"TORCH_BUILD": "rocm"}, False),
+        ({"TORCH_BUILD": "rocm", "TORCH_INDEX_URL": "x"}, True),
+        ({}, True),
+    ):
+        done = subprocess.run([sh, "-c", check], env={"TORCH_BUILD": "cuda", **given}, capture_output=True, text=True)
+        assert (done.returncode == 0) is fine, given
+        assert ("TORCH_ROCM_INDEX_URL" in done.stderr) is not fine
 
 
 def test_speech_on_the_cpu_is_never_asked_for_float16() -> None:

@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 PROFILES = ("gpu", "chat", "sd", "comfyui", "whisper", "diffrhythm", "media", "gpu-media")
 TOGGLES = ("true", "false")
 GPU_SERVICES = {"ollama", "stable-diffusion", "comfyui", "whisperx", "diffrhythm"}
+OF_OTHER_VENDORS = {"amd": {"ollama", "stable-diffusion", "comfyui"}, "intel": {"ollama", "comfyui"}}
+"""Which services have a build for the card; the others run on the CPU, as docs/ai-services-setup.md says."""
+
+TAGS = {
+    "amd": {
+        "ollama": "-rocm",
+        "stable-diffusion": "-rocm",
+        "comfyui": ":rocm7",
+        "immich-machine-learning-gpu": "-rocm",
+    },
+    "intel": {"comfyui": ":xpu", "immich-machine-learning-gpu": "-openvino"},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +93,12 @@ def test_every_card_and_toggle_is_valid_and_asks_for_devices_only_when_told_to(c
             wanted = {"immich-machine-learning"} if immich == "true" else set()
             assert with_devices == GPU_SERVICES | {"immich-machine-learning-gpu"} | wanted
         else:
-            assert "ollama" in with_devices
+            wanted = {"immich-machine-learning"} if immich == "true" else set()
+            assert with_devices == OF_OTHER_VENDORS[vendor] | {"immich-machine-learning-gpu"} | wanted
+            tagged = TAGS[vendor]
+            assert {
+                name: found[name]["image"] for name in tagged if not found[name]["image"].endswith(tagged[name])
+            } == {}
 
 
 def devices_of(body: dict[str, Any]) -> Any:
