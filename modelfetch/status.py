@@ -15,7 +15,7 @@ from modelfetch.manifest.claims import Shape, model_claims
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.place import State, destination, wanted_digest
 from modelfetch.place.decide import look
-from modelfetch.plan import Item, is_unpinned, select
+from modelfetch.plan import Item, frozen_for, is_unpinned, select
 from modelfetch.receipts import Receipt, read_receipt
 from modelfetch.report import ArtifactReport, ModelReport, Report
 from modelfetch.resolve import resolve_quietly
@@ -65,7 +65,8 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
         states: _States = {}
         strangers: tuple[str, ...] = ()
         try:
-            resolution = resolve_quietly(item, session, receipts)
+            # What lies here is what was resolved, also where `--refresh` (a variable may say it) would ask again.
+            resolution = frozen_for(item, receipts, session.settings) or resolve_quietly(item, session, receipts)
             if resolution is None:
                 strangers = _strangers(item, receipts, session)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,17 @@ class Count(click.IntRange):
     """A whole number within bounds, whose messages call it so."""
 
     name = "whole number"
+
+
+class Seconds(click.FloatRange):
+    """Seconds, which not-a-number is none of: every comparison with it is false, so a wait would have no end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Text to a number."""
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return seconds
 
 
 class Folder(click.ParamType[str]):
@@ -186,7 +198,7 @@ moving = combined(
         help="Tries in a row without progress.",
     ),
     option(
-        "--lock-timeout", metavar="SECONDS", type=click.FloatRange(0), help="Wait for another process at most so long."
+        "--lock-timeout", metavar="SECONDS", type=Seconds(0), help="Wait for another process at most so long."
     ),
 )
 """How bytes are moved."""

@@ -73,6 +73,8 @@ def test_the_command_line_beats_the_command_variable_beats_the_variable_beats_th
         ({}, ["--tier", "8g", "--for", "nobody"], 2),
         ({}, ["--tier", "8g", "--jobs", "0"], 2),
         ({}, ["--tier", "8g", "--limit-rate", "fast"], 2),
+        ({}, ["--tier", "8g", "--lock-timeout", "nan"], 2),
+        ({"MODELFETCH_LOCK_TIMEOUT": "nan"}, ["--tier", "8g"], 78),
         ({}, ["--tier", "8g", "--chown", "me"], 2),
         ({}, ["--nope"], 2),
         ({"MODELFETCH_TIER": "nope"}, [], 78),

@@ -512,6 +512,13 @@ def test_status_tells_ready_missing_changed_and_foreign(bench: Bench) -> None:
     assert bench.hub.log.since(mark) == []
 
 
+def test_status_asks_nobody_to_refresh_anything(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bench.sync(vae(bench)).code == 0
+    assert bench.run("status", bench.manifest(vae(bench)), "--refresh").code == 0
+    monkeypatch.setenv("MODELFETCH_REFRESH", "1")
+    assert bench.run("status", bench.manifest(vae(bench))).code == 0
+
+
 def test_a_removed_link_is_placed_again_from_the_store(bench: Bench) -> None:
     bench.sync(vae(bench))
     path = bench.root / "comfyui/models/vae/art.safetensors"
