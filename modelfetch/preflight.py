@@ -17,7 +17,7 @@ from modelfetch.receipts import own_folder
 from modelfetch.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from modelfetch.artifacts import Artifact
     from modelfetch.plan import ModelPlan
@@ -81,7 +81,7 @@ def leave_out(plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: 
     def judged(plan: ModelPlan) -> ModelPlan:
         if not plan.item.model.optional or plan.errors:
             return plan
-        problems = writability_problems([plan], root=root, store=store)
+        problems = writability_problems([plan], root=root, store=store, in_store=have)
         if plan.missing():
             problems += space_problems(needs([*taken, plan], root=root, store=store, in_store=have))
         if not problems:
@@ -161,10 +161,13 @@ def space_problems(needed: Iterable[Need]) -> tuple[ModelfetchError, ...]:
     )
 
 
-def writability_problems(plans: Iterable[ModelPlan], *, root: Path, store: Path) -> tuple[ModelfetchError, ...]:
+def writability_problems(
+    plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Iterable[str] = ()
+) -> tuple[ModelfetchError, ...]:
     """An error for each folder that must be written and can't be; nothing to write, no error.
 
-    It is ``foreign-file`` where something that is no folder stands in its way, else ``not-writable``.
+    A store that has all that is to be placed (``in_store``, by URI) is only read: many machines may share one. The code
+    is ``foreign-file`` where something that is no folder stands in the way, else ``not-writable``.
     """
     wanted = {
         (root / target.placement.path).parent: None
@@ -173,7 +176,9 @@ def writability_problems(plans: Iterable[ModelPlan], *, root: Path, store: Path)
         if target.act is not Act.KEEP and not _is_left_out(plan)
     }
     if wanted:
-        wanted |= {store: None, own_folder(root): None}
+        wanted[own_folder(root)] = None
+    if wanted and any(_must_be_stored(plan, frozenset(in_store)) for plan in plans):
+        wanted[store] = None
     blocked = {thing: None for folder in wanted if (thing := _in_the_way(folder)) is not None}
     folders = dict.fromkeys(existing(folder) for folder in wanted if _in_the_way(folder) is None)
     return tuple(
@@ -188,6 +193,12 @@ def writability_problems(plans: Iterable[ModelPlan], *, root: Path, store: Path)
         for folder in folders
         if not os.access(folder, os.W_OK | os.X_OK)
     )
+
+
+def _must_be_stored(plan: ModelPlan, in_store: Collection[str]) -> bool:
+    """Whether a plan brings something into the store: a blob that it lacks, or the files of an archive."""
+    unpacks = any(target.placement.how is How.UNPACK and target.needs_bytes for target in plan.targets)
+    return unpacks or any(artifact.uri not in in_store for artifact in plan.missing())
 
 
 def _in_the_way(folder: Path) -> Path | None:

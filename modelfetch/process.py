@@ -72,11 +72,9 @@ async def plan_manifests(
     resolutions = await resolve_all(items, session, receipts, asked)
     plans = await asyncio.to_thread(_examine, items, resolutions, receipts, session)
     plans = await probe(plans, asked, session) if any(plan.missing() for plan in plans) else plans
-    plans, needed = await asyncio.to_thread(_weigh, plans, session)
+    plans, needed, unwritable = await asyncio.to_thread(_weigh, plans, session)
     problems = tuple(e for plan in plans for e in plan.errors if not plan.item.model.optional)
-    problems += clashes(plans) + space_problems(needed)
-    problems += writability_problems(plans, root=session.options.root, store=session.store.path)
-    return plans, problems, needed
+    return plans, problems + clashes(plans) + space_problems(needed) + unwritable, needed
 
 
 def tier_of(manifests: Sequence[Manifest]) -> str | None:
@@ -104,8 +102,10 @@ def _examine(
     return tuple(plans)
 
 
-def _weigh(plans: Sequence[ModelPlan], session: Session) -> tuple[tuple[ModelPlan, ...], tuple[Need, ...]]:
-    """The plans without what may be left out and has to be, and what each file system must take for them."""
+def _weigh(
+    plans: Sequence[ModelPlan], session: Session
+) -> tuple[tuple[ModelPlan, ...], tuple[Need, ...], tuple[ModelfetchError, ...]]:
+    """The plans, marked where one has to be left out; what each file system must take; what can't be written."""
     in_store = [
         artifact.uri
         for plan in plans
@@ -114,7 +114,8 @@ def _weigh(plans: Sequence[ModelPlan], session: Session) -> tuple[tuple[ModelPla
     ]
     root, store = session.options.root, session.store.path
     possible = leave_out(plans, root=root, store=store, in_store=in_store)
-    return possible, needs(possible, root=root, store=store, in_store=in_store)
+    needed = needs(possible, root=root, store=store, in_store=in_store)
+    return possible, needed, writability_problems(possible, root=root, store=store, in_store=in_store)
 
 
 def _announce(plans: Sequence[ModelPlan], session: Session) -> None:

@@ -177,3 +177,23 @@ def test_a_root_that_can_not_be_written_is_73_though_its_store_can(
     for command in ("plan", "sync"):
         result = shared.run("one", command)
         assert (result.code, set(result.codes())) == (73, {"not-writable"})
+
+
+@pytest.mark.parametrize("command", ["plan", "sync"])
+def test_a_store_that_has_it_all_need_not_be_written(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Many machines may share one that is mounted read-only; each has a root of its own."""
+    assert shared.run("one").code == 0
+
+    def refuse(path: Path, *_: Any) -> bool:
+        return shared.store not in (Path(path), *Path(path).parents)
+
+    monkeypatch.setattr("os.access", refuse)
+    assert shared.run("two", command).code == 0
+    assert shared.path("two", WHERE).exists() == (command == "sync")
+    shared.bench.world.hf_repo("acme/other", {"other.safetensors": b"{}"})
+    shared.entry["source"] = "hf://acme/other/other.safetensors"
+    result = shared.run("three", command)
+    assert (result.code, result.codes()) == (73, ["not-writable"])
+    assert f"error: {shared.store} can't be written" in result.err
