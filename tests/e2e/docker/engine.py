@@ -69,7 +69,9 @@ class Engine:
         Raises:
             PeerUnavailableError: It ended, or does not answer in time; with the end of its log.
         """
+        # As after a reboot, when /run is empty: a process id from before may be another process's in the new tree.
         (self.folder / "engine.pid").unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "exec", ignore_errors=True)
         command = [
             *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--", str(peers.dockerd())),
             *("--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"),
