@@ -91,12 +91,14 @@ def leave_out(plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: 
     return tuple(judged(plan) for plan in plans)
 
 
-def needs(plans: Iterable[ModelPlan], *, root: Path, store: Path, in_store: Iterable[str] = ()) -> tuple[Need, ...]:
+def needs(plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Iterable[str] = ()) -> tuple[Need, ...]:
     """The bytes that each file system must have free.
 
-    What is in the store already (by URI) costs nothing there, nor does what an earlier run has brought of a file.
+    What is in the store already (by URI) costs nothing there, nor does what an earlier run has brought of a file, nor a
+    file in place that can be linked into it.
     """
     probe = LinkProbe(store)
+    kept = kept_in(plans)
     have = set(in_store)
     bytes_on: dict[Path, int] = defaultdict(int)
     copies_on: dict[Path, int] = defaultdict(int)
@@ -107,15 +109,29 @@ def needs(plans: Iterable[ModelPlan], *, root: Path, store: Path, in_store: Iter
             if not target.needs_bytes or artifact is None or artifact.size is None:
                 continue
             name = str(artifact.digest or artifact.uri)
+            large = artifact.size >= LINK_AT_LEAST
             if name not in counted and artifact.uri not in have:
                 counted.add(name)
-                bytes_on[existing(store)] += artifact.size - _on_the_way(artifact, store)
+                if not (large and name in kept and probe.works((root / kept[name]).parent)):
+                    bytes_on[existing(store)] += artifact.size - _on_the_way(artifact, store)
             folder = (root / target.placement.path).parent
-            linked = target.placement.how is How.FILE and artifact.size >= LINK_AT_LEAST and probe.works(folder)
-            if not linked:
+            if not (target.placement.how is How.FILE and large and probe.works(folder)):
                 bytes_on[existing(folder)] += artifact.size
                 copies_on[existing(folder)] += artifact.size if artifact.size >= LINK_AT_LEAST else 0
     return _by_file_system(bytes_on, copies_on)
+
+
+def kept_in(plans: Iterable[ModelPlan]) -> dict[str, str]:
+    """A path below ROOT where the bytes of a digest are in place, right and whole."""
+    return {
+        str(artifact.digest): target.placement.path
+        for plan in plans
+        for target in plan.targets
+        if target.act is Act.KEEP
+        and target.placement.how in (How.FILE, How.COPY)
+        and (artifact := target.placement.artifact) is not None
+        and artifact.digest is not None
+    }
 
 
 def _is_left_out(plan: ModelPlan) -> bool:

@@ -12,7 +12,7 @@ from modelfetch.events import Notice, Planned
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.outcome import describe
 from modelfetch.plan import ModelPlan, clashes, plan_model, require_digests, select
-from modelfetch.preflight import leave_out, needs, space_problems, writability_problems
+from modelfetch.preflight import kept_in, leave_out, needs, space_problems, writability_problems
 from modelfetch.probe import digests_here, probe
 from modelfetch.receipts import read_receipt
 from modelfetch.report import Report, failed
@@ -120,7 +120,10 @@ def _weigh(
 
 def _announce(plans: Sequence[ModelPlan], session: Session) -> None:
     wanted = {a.uri: a for plan in plans for a in plan.missing()}
-    missing = [a for a in wanted.values() if a.digest is None or not session.store.peek(a.digest)]
+    kept = kept_in(plans)
+    missing = [
+        a for a in wanted.values() if a.digest is None or not (str(a.digest) in kept or session.store.peek(a.digest))
+    ]
     total = sum(len(plan.resolution.artifacts) for plan in plans if plan.resolution)
     session.sink(Planned(artifacts=len(missing), bytes=sum(a.size or 0 for a in missing), present=total - len(missing)))
 

@@ -281,3 +281,39 @@ def other(bench: Bench) -> str:
     data[-1] ^= 1
     bench.world.hf_repo("acme/other", {"opt.safetensors": bytes(data)})
     return "hf://acme/other/opt.safetensors"
+
+
+def test_a_file_that_is_there_and_serves_another_consumer_needs_no_space_and_is_nothing_to_fetch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {**pinned(bench), "for": ["comfyui", "stable-diffusion"]}
+    there = bench.root / "comfyui/models/vae/pinned.safetensors"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(bytes(WEIGHTS.read(0, WEIGHTS.size)))
+    real = os.statvfs
+
+    def full(path: Any) -> os.statvfs_result:
+        said = list(real(path))
+        said[4] = 1
+        return os.statvfs_result(said)
+
+    monkeypatch.setattr(os, "statvfs", full)
+    monkeypatch.setattr("modelfetch.fsio.try_reflink", lambda *_: False)
+    for command in ("plan", "sync"):
+        result = bench.run(command, bench.manifest(entry))
+        assert (result.code, result.codes()) == (0, []), result.err
+    assert "to fetch, " not in result.err.replace("nothing to fetch, ", "")
+    assert there.samefile(bench.root / "stable-diffusion/models/VAE/pinned.safetensors")
+
+
+def test_a_file_that_is_there_and_can_not_be_linked_needs_space_for_each_copy(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {**pinned(bench), "for": ["comfyui", "stable-diffusion"]}
+    there = bench.root / "comfyui/models/vae/pinned.safetensors"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(bytes(WEIGHTS.read(0, WEIGHTS.size)))
+    monkeypatch.setattr("modelfetch.preflight.LinkProbe.works", lambda *_: False)
+    bench.capsys.readouterr()
+    assert run(["plan", "--manifest", str(bench.manifest(entry)), "--root", str(bench.root)]) == 0
+    assert "740.1 KiB needed, 370.1 KiB of it copies" in bench.capsys.readouterr().out
