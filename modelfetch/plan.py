@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from modelfetch.artifacts import Artifact, Resolution
     from modelfetch.manifest.model import Manifest, Model
-    from modelfetch.receipts import Receipt
+    from modelfetch.receipts import Entry, Receipt
     from modelfetch.settings import Settings
 
 
@@ -173,31 +173,87 @@ def plan_model(item: Item, resolution: Resolution, receipts: Mapping[str, Receip
     """Lay a model out and examine every path of it; what can't be done becomes an error of the plan."""
     targets: list[Target] = []
     errors: list[ModelfetchError] = []
+    found: dict[str, set[Digest | None]] = {}
     for consumer in item.consumers:
-        receipt = receipts[consumer]
+        entries = receipts[consumer].entries
         for placement in placements(consumer, item.model, resolution):
-            wanted = wanted_digest(placement)
             try:
-                state = examiner.state(placement, receipt.entries, wanted)
-                act = examiner.act(placement, receipt.entries, wanted)
-                if act is Act.REFUSE:
-                    raise foreign(examiner.root / placement.path, comparable=wanted is not None)
+                target = _examine(consumer, placement, entries, examiner)
+                if (artifact := placement.artifact) and not _by_sha256(artifact) and placement.how is not How.SYMLINK:
+                    kept = target.act is Act.KEEP
+                    found.setdefault(artifact.uri, set()).add(examiner.known_as(placement, entries) if kept else None)
             except ModelfetchError as error:
                 errors.append(error.about(model=item.model.name, uri=str(item.model.source)))
             except OSError as error:
                 errors.append(fsio.translate(error, placement.path, doing="can't examine").about(model=item.model.name))
             else:
-                targets.append(Target(consumer=consumer, placement=placement, state=state, act=act))
+                targets.append(target)
+    plan = ModelPlan(item=item, resolution=resolution, targets=tuple(targets), errors=tuple(errors))
+    # A file in place whose paths all hold the same bytes is known by their sha256 from here on, as it is after a fetch.
+    sha256 = {uri: one for uri, digests in found.items() if len(digests) == 1 and (one := next(iter(digests)))}
+    return _settled(_renamed(plan, sha256, receipts, examiner) if sha256 else plan, receipts)
+
+
+def _examine(consumer: str, placement: Placement, entries: Mapping[str, Entry], examiner: Examiner) -> Target:
+    """How one path stands; raises what can't be done about it, or OSError where it can't be examined."""
+    wanted = wanted_digest(placement)
+    state = examiner.state(placement, entries, wanted)
+    act = examiner.act(placement, entries, wanted)
+    if act is Act.REFUSE:
+        raise foreign(examiner.root / placement.path, comparable=wanted is not None)
+    return Target(consumer=consumer, placement=placement, state=state, act=act)
+
+
+def _by_sha256(artifact: Artifact) -> bool:
+    return artifact.digest is not None and artifact.digest.algorithm == "sha256"
+
+
+def _renamed(
+    plan: ModelPlan, sha256: Mapping[str, Digest], receipts: Mapping[str, Receipt], examiner: Examiner
+) -> ModelPlan:
+    """The plan with artifacts, by URI, known by their sha256: what receipts say can be held against that by stat."""
+    assert plan.resolution is not None  # noqa: S101 - what was laid out was resolved
+
+    def named(artifact: Artifact) -> Artifact:
+        return replace(artifact, digest=sha256.get(artifact.uri, artifact.digest))
+
+    def judged(target: Target) -> Target:
+        artifact = target.placement.artifact
+        if artifact is None or artifact.uri not in sha256:
+            return target
+        placement = replace(target.placement, artifact=named(artifact))
+        state = examiner.state(placement, receipts[target.consumer].entries, wanted_digest(placement))
+        return replace(target, placement=placement, state=state)
+
+    artifacts = tuple(named(artifact) for artifact in plan.resolution.artifacts)
+    return replace(
+        plan, resolution=replace(plan.resolution, artifacts=artifacts), targets=tuple(map(judged, plan.targets))
+    )
+
+
+def _settled(plan: ModelPlan, receipts: Mapping[str, Receipt]) -> ModelPlan:
+    """The plan, and whether the receipts know all of it: what was resolved, and on whose behalf each path is there."""
+    item = plan.item
     settled = all(
-        item.key in receipts[consumer].frozen
+        _is_frozen(plan, receipts[consumer])
         and all(
             item.asks in entry.manifests
-            for t in targets
+            for t in plan.targets
             if t.consumer == consumer and (entry := receipts[consumer].entries.get(t.placement.path))
         )
         for consumer in item.consumers
     )
-    return ModelPlan(item=item, resolution=resolution, settled=settled, targets=tuple(targets), errors=tuple(errors))
+    return replace(plan, settled=settled)
+
+
+def _is_frozen(plan: ModelPlan, receipt: Receipt) -> bool:
+    frozen = receipt.frozen.get(plan.item.key)
+    return frozen is not None and plan.resolution is not None and _said(frozen.resolution) == _said(plan.resolution)
+
+
+def _said(resolution: Resolution) -> tuple[object, ...]:
+    """What a resolution comes to, apart from where the bytes are."""
+    return (resolution.revision, [(a.uri, a.path, a.digest) for a in resolution.artifacts])
 
 
 def clashes(plans: Iterable[ModelPlan]) -> tuple[ModelfetchError, ...]:

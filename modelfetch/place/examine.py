@@ -52,7 +52,11 @@ class Examiner:
         entry, seen = entries.get(placement.path), look(path)
         if placement.how is How.SYMLINK:
             return state_of_symlink(entry, seen, placement.target or "")
-        return state_of_file(entry, seen, wanted, placement.artifact.uri if placement.artifact else None)
+        artifact = placement.artifact
+        state = state_of_file(entry, seen, wanted, artifact.uri if artifact else None)
+        if state is State.READY and wanted is None and artifact and artifact.size not in (None, entry and entry.size):
+            return State.OUTDATED  # nobody knows a digest, but the source has another file by now
+        return state
 
     def act(self, placement: Placement, entries: Mapping[str, Entry], wanted: Digest | None) -> Act:
         """What to do about a placement; hashes what is there where stat can't tell. Raises as `state` does."""
@@ -70,10 +74,30 @@ class Examiner:
         seen = look(path)
         if seen is None or not seen.regular:
             return None
-        key = (seen.inode, seen.size, seen.mtime_ns, algorithm)
-        if key not in self._hashes:
-            (self._hashes[key],) = fsio.hash_file(path, algorithm, check=self._cancel.check)
-        return self._hashes[key]
+        key = (seen.inode, seen.size, seen.mtime_ns)
+        if (*key, algorithm) not in self._hashes:
+            # The sha256 of a file that is right by another digest is asked for next.
+            for found in fsio.hash_file(path, *dict.fromkeys((algorithm, "sha256")), check=self._cancel.check):
+                self._hashes[*key, found.algorithm] = found
+        return self._hashes[*key, algorithm]
+
+    def known_as(self, placement: Placement, entries: Mapping[str, Entry]) -> Digest | None:
+        """The sha256 of what a placement that is kept has: the receipt's while it holds, else by reading it.
+
+        Receipts have the sha256, so only with it can the next run tell by a stat that all is as it was.
+
+        Of an archive that is unpacked, the receipt's alone. Raises as `state` does.
+        """
+        if placement.how is How.UNPACK:
+            inside = (e for name, e in entries.items() if e.archive and name.startswith(f"{placement.path}/"))
+            uri = placement.artifact.uri if placement.artifact else None
+            archives = {entry.archive for entry in inside if entry.uri == uri and entry.archive}
+            return Digest.parse(archives.pop()) if len(archives) == 1 else None
+        path = destination(self.root, placement.path)
+        entry, seen = entries.get(placement.path), look(path)
+        if entry and entry.digest and seen and _unchanged(entry, seen):
+            return Digest.parse(entry.digest)
+        return self.digest(path)
 
     def _equal(self, placement: Placement, wanted: Digest | None) -> bool:
         path = destination(self.root, placement.path)

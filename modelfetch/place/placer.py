@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from modelfetch import fsio
-from modelfetch.digests import Digest
 from modelfetch.errors import DestinationError, DiskError
 from modelfetch.events import Notice, Placed
 from modelfetch.layouts import How, Placement
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modelfetch.cancel import Cancel
+    from modelfetch.digests import Digest
     from modelfetch.events import Sink
     from modelfetch.receipts import Frozen
     from modelfetch.store import Blob, Store
@@ -119,7 +119,7 @@ class Placer:
             entries = {step.name: self._carry_out(disk, step, order) for step in steps}
             entries |= self._look_again(disk, steps, order)
             disk.sync()
-            write_receipt(self._root, receipt.merged(entries, _learned(order.frozen, steps, entries)))
+            write_receipt(self._root, receipt.merged(entries, order.frozen))
         self._sink(Placed(model=order.model, consumer=order.consumer, paths=len(entries)))
 
     def _disk(self, consumer: str) -> Disk:
@@ -200,33 +200,6 @@ class Placer:
             return str(wanted)
         found = self._examiner.digest(step.path)
         return str(found) if found else None
-
-
-def _learned(
-    frozen: Mapping[str, Frozen], steps: Sequence[_Step], entries: Mapping[str, Entry]
-) -> Mapping[str, Frozen]:
-    """What was resolved, with the sha256 of files that were right already and known by another digest so far.
-
-    A receipt's entries have the sha256, so only with it can the next run tell by a stat that all is as it was.
-    """
-    sha256: dict[Digest, Digest] = {}
-    for step in steps:
-        artifact, found = step.job.placement.artifact, entries[step.name].digest
-        if artifact and artifact.digest and artifact.digest.algorithm != "sha256" and found:
-            sha256[artifact.digest] = Digest.parse(found)
-    return {
-        key: replace(
-            one,
-            resolution=replace(
-                one.resolution,
-                artifacts=tuple(
-                    replace(a, digest=sha256.get(a.digest, a.digest)) if a.digest else a
-                    for a in one.resolution.artifacts
-                ),
-            ),
-        )
-        for key, one in frozen.items()
-    }
 
 
 def foreign(path: Path, *, comparable: bool = True) -> DestinationError:

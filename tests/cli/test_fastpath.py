@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from blake3 import blake3
 
 from modelfetch.cli.app import run
 from modelfetch.cli.fastpath import attempt
@@ -95,6 +96,48 @@ def test_the_same_output_as_the_long_way(place: Place) -> None:
     assert quick is not None
     assert quick == place.long()
     assert json.loads(quick[1].replace("TIME", '"seconds": 0'))["requests"] == 0
+
+
+def digests(out: str) -> dict[str, str | None]:
+    report = json.loads(out.replace("TIME", '"seconds": 0'))
+    return {artifact["uri"]: artifact["digest"] for model in report["models"] for artifact in model["artifacts"]}
+
+
+RESOLVED_ANEW: dict[str, Callable[[Place], object]] = {
+    "the manifest's text changed": lambda p: p.tier.write_text(p.tier.read_text() + "\n"),
+    "the receipts are lost": lambda p: shutil.rmtree(p.root / ".modelfetch/receipts"),
+    "a digest of another kind is pinned": lambda p: p.tier.write_text(
+        p.tier.read_text().replace('"hf://a/w"', f'"hf://a/w", "files": {json.dumps(by_blake3())}')
+    ),
+}
+
+
+def by_blake3() -> list[dict[str, str]]:
+    return [
+        {"path": name, "digest": "blake3:" + blake3(data).hexdigest()} for name, data in made.faster_whisper().items()
+    ]
+
+
+@pytest.mark.parametrize("change", RESOLVED_ANEW)
+def test_what_is_resolved_anew_is_called_by_the_same_digests(place: Place, change: str) -> None:
+    before = digests(place.long()[1])
+    RESOLVED_ANEW[change](place)
+    assert place.quick() is None
+    anew = place.long()
+    assert anew[0] == 0, anew[2]
+    quick = place.quick()
+    assert quick == place.long()
+    found = digests(anew[1])
+    assert found == digests(quick[1])
+    assert found.items() <= before.items()
+    assert all(str(digest).startswith("sha256:") for digest in found.values())
+
+
+@pytest.mark.parametrize("name", ["MODELFETCH_REFRESH", "MODELFETCH_SYNC_REFRESH"])
+def test_a_refresh_by_variable_always_asks(place: Place, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "1")
+    assert json.loads(place.long()[1].replace("TIME", '"seconds": 0'))["requests"] > 0
+    assert place.quick() is None
 
 
 @pytest.mark.parametrize(
