@@ -194,7 +194,7 @@ class _Waiter:
 
     def _take_over(self) -> Held | None:
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(self._path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         keep = False

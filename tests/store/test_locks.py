@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.cancel import Cancel
-from modelfetch.errors import InterruptedSync, RetryLaterError
+from modelfetch.errors import DestinationError, InterruptedSync, RetryLaterError
 from modelfetch.events import Event, Waiting
 from modelfetch.store.locks import LockLostError, Pace, lock
 from modelfetch.store.owner import Owner
@@ -236,3 +236,15 @@ def test_a_folder_that_a_dead_heir_left_is_no_obstacle(path: Path, flock: str) -
     taking.mkdir()
     os.utime(taking, (time.time() - 100, time.time() - 100))
     assert seconds_to_get(path)[0] < 1
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_link_in_the_place_of_a_lock_is_refused_and_not_written_through(path: Path, *, exists: bool) -> None:
+    target = path.parent.parent / "precious"
+    path.parent.mkdir()
+    path.symlink_to(target)
+    if exists:
+        target.write_text("precious")
+    with pytest.raises(DestinationError), lock(path, label="x", timeout=1.0):
+        pass
+    assert target.read_text() == "precious" if exists else not target.exists()
