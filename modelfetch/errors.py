@@ -212,3 +212,7 @@ def exit_code_of(errors: Iterable[ModelfetchError]) -> int:
         if code in codes:
             return code
     return codes[0] if codes else 0
+
+
+OF_THE_SOURCE = (CredentialsError, NotFoundError, IntegrityError, RetryLaterError, UnreachableError)
+"""What fails with one source, and may work with another; a full disk is full for all of them."""

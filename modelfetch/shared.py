@@ -5,23 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from modelfetch.errors import (
-    CredentialsError,
-    IntegrityError,
-    ModelfetchError,
-    NotFoundError,
-    RetryLaterError,
-    UnreachableError,
-)
+from modelfetch.errors import OF_THE_SOURCE, ModelfetchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
     from typing import Any
 
     from modelfetch.transfer import Fetched
-
-_OF_THE_SOURCE = (CredentialsError, NotFoundError, IntegrityError, RetryLaterError, UnreachableError)
-"""What fails for one model's sources may work with another's; a full disk is full for all."""
 
 
 class Transfers:
@@ -55,7 +45,7 @@ class Transfers:
                 return await asyncio.shield(task), mine
             except ModelfetchError as error:
                 self._failed[key, gone] = error
-                if gone == way or not isinstance(error, _OF_THE_SOURCE):
+                if gone == way or not isinstance(error, OF_THE_SOURCE):
                     raise
                 if self._current.get(key) == (gone, task):
                     del self._current[key]

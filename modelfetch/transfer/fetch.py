@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 from modelfetch.errors import (
     EXIT_PRECEDENCE,
-    CredentialsError,
+    OF_THE_SOURCE,
     DestinationError,
     DiskError,
     IntegrityError,
     ModelfetchError,
-    NotFoundError,
     RetryLaterError,
     UnreachableError,
 )
@@ -41,10 +40,6 @@ if TYPE_CHECKING:
     from modelfetch.http import Response
     from modelfetch.store.blobs import Blob
     from modelfetch.transfer.context import Context
-
-_OF_THE_SOURCE = (CredentialsError, NotFoundError, IntegrityError, RetryLaterError, UnreachableError)
-"""Errors after which the next source is tried; any other ends the transfer."""
-
 
 _MOST_TAKE_OVERS = 3
 
@@ -200,7 +195,7 @@ class _Job:
                 continue
             try:
                 return self._from_one(partial, location), location.uri
-            except _OF_THE_SOURCE as error:
+            except OF_THE_SOURCE as error:
                 self._note_failure(errors, error, location.uri)
         if not errors:
             raise UnreachableError(f"{self._label}: no source is known", uri=self._artifact.uri, permanent=True)
