@@ -69,7 +69,7 @@ def choose(
     path = find_tier(tier, settings.tiers_dir)
     if path is not None:
         return Choice(tier=tier, files=(path,))
-    hint = f"known tiers: {_names(settings)}"
+    hint = f"known tiers: {_names(settings)}; or auto, which asks the GPU"
     if tier_variable is not None:
         raise SettingError(f"{tier_variable}={tier[:80]}: there is no such tier", code="unknown-tier", hint=hint)
     raise UsageError(f"there is no tier {tier[:80]!r}", code="unknown-tier", hint=hint)
@@ -102,7 +102,7 @@ def read(
         raise ManifestError(problems, hint=hints.pop() if len(hints) == 1 else None)
     whole = tuple(
         apply_overrides(
-            manifest if manifest.tier is not None else replace(manifest, tier=choice.tier),
+            manifest if choice.tier is None else replace(manifest, tier=choice.tier),  # what it extends is another
             environ,
             allow_http=settings.allows_http,
             other_tiers=lambda: (other for _, other in all_tiers(settings)),
@@ -119,14 +119,12 @@ def all_tiers(settings: Settings) -> Iterator[tuple[str, Manifest]]:
     """The tiers that can be read, by name; another tier's faults are not this run's."""
     for name, path in list_tiers(settings.tiers_dir):
         try:
-            yield (
-                name,
-                load_manifest(
-                    path, allow_http=settings.allows_http, find_tier=partial(find_tier, tiers_dir=settings.tiers_dir)
-                ),
+            found = load_manifest(
+                path, allow_http=settings.allows_http, find_tier=partial(find_tier, tiers_dir=settings.tiers_dir)
             )
         except ManifestError:
             continue
+        yield name, replace(found, tier=name)
 
 
 def _auto(settings: Settings, environ: Mapping[str, str], sink: Sink) -> str:

@@ -30,6 +30,8 @@ _CLASSES = (8, 16, 32, 94)
 _REPORTED = 0.9375  # drivers report as little of a card's class as 15 of 16 GiB (T4), 7.8 of 8, 31.8 of 32, 93.6 of 94
 _DRIVER = _GIB // 4  # what the driver keeps of the memory that it reports
 _FALSE = frozenset({"0", "off", "no", "false"})
+_UNSEEN = {"cpu": "says not to use it", "intel": "names cards whose memory it can't ask for"}
+_INTEGRATED = 2 * _GIB  # what a processor's own graphics has of main memory is less, a card of today has more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +69,16 @@ class Auto:
     usable: int
 
 
-def find_gpus(*, nvml: Any = None, drm: Path | None = None) -> Found:
+def find_gpus(*, vendor: str = "", nvml: Any = None, drm: Path | None = None) -> Found:
     """The GPUs: NVIDIA's if there are any, else AMD's. Never raises.
 
     Args:
+        vendor: ``nvidia`` or ``amd`` where services get that one's alone.
         nvml: The module ``pynvml``; imported if not given.
         drm: Where the kernel shows graphics cards; `DRM` unless given.
     """
-    nvidia = _nvidia(nvml)
-    if nvidia.gpus:
+    nvidia = Found() if vendor == "amd" else _nvidia(nvml)
+    if nvidia.gpus or vendor == "nvidia":
         return nvidia
     amd = _amd(drm or DRM)
     return Found(gpus=amd, why=() if amd else (*nvidia.why, "no amdgpu card shows its memory in /sys/class/drm"))
@@ -88,7 +91,7 @@ def auto_tier(tiers: Iterable[tuple[str, Manifest]], environ: Mapping[str, str],
 
     Args:
         tiers: Names and manifests of all tiers.
-        environ: For ``GPU_ENABLE`` and ``GPU_COUNT``.
+        environ: For ``GPU_ENABLE``, ``GPU_VENDOR`` and ``GPU_COUNT``.
         found: The GPUs; looked for if not given.
 
     Raises:
@@ -96,12 +99,13 @@ def auto_tier(tiers: Iterable[tuple[str, Manifest]], environ: Mapping[str, str],
     """
     known = tuple(tiers)
     hint = f"name the tier: {', '.join(name for name, _ in _sizes(known)) or 'none found'}"
-    if environ.get("GPU_ENABLE", "").strip().lower() in _FALSE:
-        raise SettingError(
-            "the tier auto asks the GPU, and GPU_ENABLE=false says not to use it", code="no-gpu", hint=hint
-        )
+    vendor = environ.get("GPU_VENDOR", "").strip().lower()
+    disabled = environ.get("GPU_ENABLE", "").strip().lower() in _FALSE
+    if disabled or vendor in _UNSEEN:
+        why = "GPU_ENABLE=false says not to use it" if disabled else f"GPU_VENDOR={vendor} {_UNSEEN[vendor]}"
+        raise SettingError(f"the tier auto asks the GPU, and {why}", code="no-gpu", hint=hint)
     count = _count(environ)
-    found = found or find_gpus()
+    found = found or find_gpus(vendor=vendor)
     gpus = found.gpus if count is None else found.gpus[:count]
     if not gpus:
         why = "; ".join(found.why) if not found.gpus else "GPU_COUNT=0"
@@ -110,6 +114,10 @@ def auto_tier(tiers: Iterable[tuple[str, Manifest]], environ: Mapping[str, str],
     tier = largest_within(known, gpu.usable)
     if tier is None:
         text = f"no tier fits {gpu}, of which {format_size(gpu.usable)} are usable"
+        if len(found.gpus) > 1:
+            text += (
+                f"; services see {len(gpus)} of {len(found.gpus)} GPUs (GPU_COUNT), and the smallest of these counts"
+            )
         raise SettingError(text, code="no-gpu", hint=f"{hint}; or make a smaller one: docs/guides/own-tier.md")
     return Auto(tier=tier, gpu=gpu, usable=gpu.usable)
 
@@ -170,11 +178,35 @@ def _ask(nvml: Any) -> Found:
             why.append(f"NVML says of GPU {index}: {error}")
             continue
         text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-        gpus.append(Gpu(vendor="nvidia", name=text, memory=memory))
+        parts = _parts(nvml, device)
+        sizes = [memory] if parts is None else parts
+        text += "" if parts is None else " (a MIG instance)"
+        why += [] if sizes else [f"GPU {index} is in MIG mode and has no instance"]
+        gpus += [Gpu(vendor="nvidia", name=text, memory=size) for size in sizes]
     return Found(gpus=tuple(gpus), why=tuple(why) if why or gpus else ("NVML knows no GPU",))
 
 
+def _parts(nvml: Any, device: Any) -> list[int] | None:
+    """The memory of each instance of a GPU in MIG mode, since services get one of them; None where it is not split.
+
+    Source: NVML API reference, "Multi Instance GPU Management".
+    """
+    try:
+        current, _pending = nvml.nvmlDeviceGetMigMode(device)
+    except Exception:  # most GPUs can't be split
+        return None
+    if not current:
+        return None
+    sizes: list[int] = []
+    for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(device)):
+        with contextlib.suppress(Exception):  # fewer instances than there may be
+            part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(device, index)
+            sizes.append(int(nvml.nvmlDeviceGetMemoryInfo(part).total))
+    return sizes
+
+
 def _amd(drm: Path) -> tuple[Gpu, ...]:
+    """AMD's cards in the kernel's order; a processor's own graphics only where there is nothing else."""
     found: list[tuple[int, Gpu]] = []
     try:
         cards = list(drm.iterdir())
@@ -189,4 +221,5 @@ def _amd(drm: Path) -> tuple[Gpu, ...]:
         except (OSError, ValueError):
             continue
         found.append((int(match[1]), Gpu(vendor="amd", name=f"{card.name} (amdgpu)", memory=memory)))
-    return tuple(gpu for _, gpu in sorted(found, key=lambda pair: pair[0]))
+    ordered = [gpu for _, gpu in sorted(found, key=lambda pair: pair[0])]
+    return tuple([gpu for gpu in ordered if gpu.memory >= _INTEGRATED] or ordered)

@@ -36,7 +36,15 @@ OVERRIDES = (
 )
 
 _HUB_URL = re.compile(r"https://(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/([^?#]+)")
+_CIVITAI_PAGE = re.compile(
+    r"https://civitai\.com/models/\d+(?:/[^/?#]*)?\?(?:[^#]*&)?modelVersionId=(\d{1,12})(?:[&#].*)?\Z", re.ASCII
+)
 _MOVING = (None, "main")
+_EXPECTED = {
+    None: "expected a model of Ollama: NAME[:TAG], hf.co/NS/REPO[:QUANTIZATION], or ollama://HOST/NS/NAME[:TAG]",
+    "checkpoint": "expected the URI of one checkpoint: hf://NS/REPO[@REV]/FILE, civitai://VERSION_ID, or https://…",
+}
+"""What each kind of `Override` takes, for people."""
 
 
 def apply_overrides(
@@ -69,8 +77,9 @@ def _replaced(
 ) -> tuple[Model, ...]:
     chosen: list[Model] = []
     kept: set[str] = set()
-    for value in values:
-        uri = _uri(value, override)
+    uris = [(_uri(value, override), value) for value in values]
+    # What is named twice is wanted once.
+    for uri, value in {replace(uri, text=""): (uri, value) for uri, value in uris}.values():
         own = next((m for m in manifest.models if _is_replaceable(m, override) and _same(m.source, uri)), None)
         if own is not None:
             kept.add(own.name)
@@ -98,10 +107,15 @@ def _uri(value: str, override: Override) -> Uri:
         text = f"ollama://{value}"
     if found := _HUB_URL.match(value):
         text = f"hf://{found[1]}@{found[2]}/{found[3]}"
+    if found := _CIVITAI_PAGE.match(value):
+        text = f"civitai://{found[1]}"
     try:
-        return parse_uri(text)
+        uri = parse_uri(text)
     except ValueError as error:
         raise _bad(override, value, str(error)) from None
+    if isinstance(uri, OllamaUri) != (override.kind is None):
+        raise _bad(override, value, _EXPECTED[override.kind])
+    return uri
 
 
 def _same(own: Uri, other: Uri) -> bool:
@@ -121,7 +135,8 @@ def _model(uri: Uri, value: str, override: Override, allow_http: Callable[[str, 
     try:
         (model,) = load_manifest(text, allow_http=allow_http).models
     except ManifestError as error:
-        raise _bad(override, value, "; ".join(problem.message for problem in error.problems)) from None
+        said = (problem.message.removeprefix(f"models[0] ({entry['name']}): ") for problem in error.problems)
+        raise _bad(override, value, "; ".join(said)) from None
     return replace(model, position=Position(file=override.variable, line=1, column=1))
 
 
@@ -153,4 +168,5 @@ def _has(manifest: Manifest, override: Override, source: Uri) -> bool:
 
 
 def _bad(override: Override, value: str, why: str) -> SettingError:
-    return SettingError(f"{override.variable}={shown(value)}: {why}", hint="an empty value means the tier's own model")
+    hint = "an empty value means the tier's own; what a URI can't say, a tier of your own can: docs/guides/own-tier.md"
+    return SettingError(f"{override.variable}={shown(value)}: {why}", hint=hint)

@@ -109,6 +109,35 @@ def test_a_bad_value_is_a_setting_error_that_names_the_variable(variable: str, v
     assert bad.value.exit_code == 78
 
 
+def test_a_value_that_stands_there_twice_is_one_entry() -> None:
+    events: list[Event] = []
+    manifest = apply({"OLLAMA_AUTO_PULL_MODEL": "qwen2.5:0.5b,ollama://qwen2.5:0.5b,library/qwen2.5:0.5b"}, events)
+    assert len(names(manifest, "ollama")) == 1
+    assert len(events) == 1
+
+
+def test_the_page_of_a_civitai_version_is_that_version() -> None:
+    page = "https://civitai.com/models/4384/dreamshaper?utm=x&modelVersionId=128713"
+    manifest = apply({"COMFYUI_AUTO_DOWNLOAD_MODEL": page})
+    assert [str(m.source) for m in manifest.models if m.kind == "checkpoint" and "comfyui" in m.consumers] == [
+        "civitai://128713"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [
+        ("OLLAMA_AUTO_PULL_MODEL", "hf://a/b/c.gguf", "expected a model of Ollama"),
+        ("STABLE_DIFFUSION_AUTO_DOWNLOAD_MODEL", "ollama://tiny", "expected the URI of one checkpoint"),
+        ("STABLE_DIFFUSION_AUTO_DOWNLOAD_MODEL", "https://models.example/x.ckpt", "'x.ckpt' (.ckpt .pt .pth .pkl) can"),
+    ],
+)
+def test_the_reason_speaks_of_the_value_and_not_of_a_manifest(variable: str, value: str, why: str) -> None:
+    with pytest.raises(SettingError) as bad:
+        apply({variable: value})
+    assert str(bad.value).startswith(f"{variable}='{value}': {why}")
+
+
 def test_another_tiers_default_is_obeyed_with_a_warning() -> None:
     events: list[Event] = []
     manifest = apply({"OLLAMA_AUTO_PULL_MODEL": "qwen2.5:0.5b"}, events)

@@ -34,7 +34,7 @@ def attempt(argv: Sequence[str]) -> int | None:
     started = time.monotonic()
     if not argv or argv[0] != "sync" or any(word.partition("=")[0] in _NEVER for word in argv):
         return None
-    if "--tier=auto" in argv or any(os.environ.get(name, "").strip() == "auto" for name in _TIER):
+    if "--tier=auto" in argv or any(os.environ.get(name, "").strip().lower() == "auto" for name in _TIER):
         return None  # the GPU may be another one by now
     if any(os.environ.get(name, "").strip() for name in ("MODELFETCH_PROGRESS", "MODELFETCH_SYNC_PROGRESS")):
         return None

@@ -80,7 +80,8 @@ class Library:
             return Prefix(FileReader(local), first=first)
         if self._session.settings.offline:
             message = f"{artifact.uri} is not on this machine, and modelfetch is offline"
-            error = UnreachableError(message, code="offline", permanent=True)
+            hint = "ask once while online: what was read is kept; or leave out --offline and HF_HUB_OFFLINE"
+            error = UnreachableError(message, code="offline", permanent=True, hint=hint)
             return Prefix(self._continued(artifact, BrokenReader(error, artifact.size)), first=first)
         reader = self._remote(artifact, more)
         prefix = Prefix(self._continued(artifact, reader), first=first)

@@ -19,10 +19,12 @@ def is_tier_name(name: str) -> bool:
 def normalise_tier(text: str) -> str:
     """The tier that ``GPU_VRAM_DEFAULT`` means: ``16g`` for ``16``, ``16G``, ``16GB``, ``16 GB`` and ``16GiB``.
 
-    Any other text stays as it is.
+    ``auto`` may be written in capitals, too. Any other text stays as it is.
     """
     match = _GIB.match(text.strip())
-    return f"{match[1]}g" if match else text
+    if match:
+        return f"{match[1]}g"
+    return text.lower() if text.lower() == "auto" else text
 
 
 def shipped_dir() -> Path | None:

@@ -98,6 +98,50 @@ def test_amds_are_read_from_sysfs_in_order_and_outputs_are_no_cards(tmp_path: Pa
     ]
 
 
+def test_a_processors_own_graphics_does_not_stand_before_a_card(tmp_path: Path) -> None:
+    amd_card(tmp_path, "card0", f"{512 * MIB}\n")
+    own = find_gpus(nvml=Nvml([]), drm=tmp_path).gpus
+    assert [gpu.memory for gpu in own] == [512 * MIB]
+    amd_card(tmp_path, "card1", f"{24 * GIB}\n")
+    assert [gpu.memory for gpu in find_gpus(nvml=Nvml([]), drm=tmp_path).gpus] == [24 * GIB]
+
+
+def test_the_stacks_vendor_decides_where_a_machine_has_both(tmp_path: Path) -> None:
+    amd_card(tmp_path, "card0", f"{16 * GIB}\n")
+    both = Nvml([("NVIDIA RTX 4090", 24564)])
+    found = {v: [g.vendor for g in find_gpus(vendor=v, nvml=both, drm=tmp_path).gpus] for v in ("", "nvidia", "amd")}
+    assert found == {"": ["nvidia"], "nvidia": ["nvidia"], "amd": ["amd"]}
+    assert find_gpus(vendor="nvidia", nvml=Nvml([]), drm=tmp_path).gpus == ()
+
+
+class SplitNvml(Nvml):
+    """A card in MIG mode; ``instances`` are their memories in MiB."""
+
+    instances: tuple[int, ...] = ()
+
+    def nvmlDeviceGetMigMode(self, _card: object) -> list[int]:  # noqa: N802 - NVML's name
+        return [1, 1]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, _card: object) -> int:  # noqa: N802 - NVML's name
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, _card: object, index: int) -> tuple[str, int]:  # noqa: N802
+        return "", self.instances[index]
+
+
+def test_of_a_card_in_mig_mode_its_instances_count(tmp_path: Path) -> None:
+    split = SplitNvml([("NVIDIA A100-SXM4-80GB", 81920)])
+    found = find_gpus(nvml=split, drm=tmp_path)
+    assert (found.gpus, found.why[0]) == ((), "GPU 0 is in MIG mode and has no instance")
+    split.instances = (19968, 9856)
+    found = find_gpus(nvml=split, drm=tmp_path)
+    assert [str(gpu) for gpu in found.gpus] == [
+        "NVIDIA A100-SXM4-80GB (a MIG instance) with 19.50 GiB",
+        "NVIDIA A100-SXM4-80GB (a MIG instance) with 9.62 GiB",
+    ]
+    assert auto_tier(ALL, {}, found=found).tier == "16g"
+
+
 def test_without_any_the_reasons_are_told(tmp_path: Path) -> None:
     found = find_gpus(nvml=Nvml([], broken=RuntimeError("Driver Not Loaded")), drm=tmp_path / "none")
     assert found.gpus == ()
@@ -150,7 +194,10 @@ def test_of_several_cards_the_smallest_of_those_that_services_see_counts(count: 
     [
         ({}, Found(why=("NVML says no",)), "NVML says no"),
         ({"GPU_ENABLE": "false"}, nvidia(8192), "GPU_ENABLE=false"),
+        ({"GPU_VENDOR": "cpu"}, nvidia(8192), "GPU_VENDOR=cpu says not to use it"),
+        ({"GPU_VENDOR": "Intel"}, nvidia(8192), "GPU_VENDOR=intel names cards"),
         ({"GPU_COUNT": "0"}, nvidia(8192), "GPU_COUNT=0"),
+        ({}, nvidia(2048, 24564), r"services see 1 of 2 GPUs \(GPU_COUNT\)"),
         ({}, nvidia(4096), "no tier fits card 0 with 4.00 GiB"),
     ],
 )
@@ -195,7 +242,7 @@ def test_the_program_takes_auto_from_the_command_line_and_from_the_stacks_variab
 ) -> None:
     assert run(["status", "--tier", "auto", "--json"]) == 1
     assert '"tier": "16g"' in capsys.readouterr().out
-    monkeypatch.setenv("GPU_VRAM_DEFAULT", "auto")
+    monkeypatch.setenv("GPU_VRAM_DEFAULT", "AUTO")
     assert run(["env"]) == 0
     assert "\nGPU_VRAM_DEFAULT=16g\n" in capsys.readouterr().out
 
@@ -245,7 +292,7 @@ def test_another_card_is_noticed_by_the_next_sync(
             f"version: 1\ntier: {name}\nvram: 90GiB\nservices: {{comfyui: {{vram: {gib}.1GiB}}}}\nmodels: [{model}]\n"
         )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GPU_VRAM_DEFAULT", "" if words else "auto")
+    monkeypatch.setenv("GPU_VRAM_DEFAULT", "" if words else "Auto")
     for mib, name in ((7000, "small"), (26_000, "big"), (7000, "small")):
         monkeypatch.setitem(sys.modules, "pynvml", Nvml([("card", mib)]))
         with pytest.raises(SystemExit) as end:

@@ -101,3 +101,17 @@ def test_a_wrong_one_is_78_at_its_line(
         err = capsys.readouterr().err
         assert f"error: own.yaml:{line}:" in err, err
         assert why in err
+
+
+def test_a_tier_is_called_as_it_is_found_whatever_it_extends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "nameless.yaml").write_text("version: 1\nextends: 8g\n")
+    monkeypatch.chdir(tmp_path)
+    for words in (["status"], ["fit", "--offline"]):
+        run([*words, "--tier", "nameless", "--json"])
+        assert json.loads(capsys.readouterr().out)["tier"] == "nameless"
+    monkeypatch.setenv("OLLAMA_AUTO_PULL_MODEL", "llama3.2:3b")
+    run(["status", "--tier", "nameless"])
+    assert "the default of tier 16g, while nameless is chosen" in capsys.readouterr().err
