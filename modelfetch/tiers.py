@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class TierLine:
     """One tier; sizes in bytes: ``bytes`` of all files as far as they are known, ``present`` of those in place.
 
-    ``open`` counts the models of which a size is not known before their source was asked.
+    ``open`` are the models of which a size is not known before their source was asked.
     """
 
     name: str
@@ -32,7 +32,7 @@ class TierLine:
     bytes: int
     present: int
     auto: bool
-    open: int = 0
+    open: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, as the contract has it."""
@@ -76,7 +76,7 @@ def list_lines(
                 bytes=sum(size or 0 for size in {name: s for known in sizes for name, s in known.items()}.values()),
                 present=sum(a.size or 0 for a in files if a.action == "present"),
                 auto=name == auto,
-                open=sum(None in known.values() for known in sizes),
+                open=tuple(m.name for m, known in zip(manifest.models, sizes, strict=True) if None in known.values()),
             )
         )
     return tuple(sorted(lines, key=lambda line: (line.vram or 0, line.name))), tuple(errors)

@@ -73,12 +73,17 @@ def _text(lines: tuple[TierLine, ...], why: str) -> str:
     parts = [table(head, rows, right=(1, 2, 3, 4), width=width), ""]
     for line in lines:
         parts += textwrap.wrap(
-            plain(f"{line.name}: {', '.join(line.models) or '-'}"),
+            plain(f"{line.name}: {', '.join(_named(line)) or '-'}"),
             width=min(100, width or 100),
             subsequent_indent="    ",
             break_on_hyphens=False,
             break_long_words=False,
         )
     if any(line.open for line in lines):
-        parts += ["", "over: some sizes are known only once their source was asked (`modelfetch plan`)"]
+        parts += ["", "?: not counted in SIZE, as only the source knows it (`modelfetch plan` asks)"]
     return "\n".join([*parts, "", *textwrap.wrap(plain(why), width or len(why) + 1, break_on_hyphens=False)])
+
+
+def _named(line: TierLine) -> list[str]:
+    """The models of a tier, those marked whose size its own is without."""
+    return [f"{name}?" if name in line.open else name for name in line.models]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -53,7 +54,8 @@ def update_block(data: bytes, tier: TierText, others: Sequence[TierText] = ()) -
     Raises:
         BlockError: The block can't be told from the rest; nothing should be written then.
     """
-    text = data.decode("utf-8", errors="surrogateescape")
+    bom = codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
+    text = data.removeprefix(bom).decode("utf-8", errors="surrogateescape")
     lines = _split(text)
     span = _find(lines)
     newline = _newline(lines[span.start : span.end] or lines)
@@ -67,7 +69,7 @@ def update_block(data: bytes, tier: TierText, others: Sequence[TierText] = ()) -
     new = before + block.replace("\n", newline) + after
     outside = [*lines[: span.start], *([""] * (span.end - span.start)), *lines[span.end :]]
     return Updated(
-        data=new.encode("utf-8", errors="surrogateescape"),
+        data=bom + new.encode("utf-8", errors="surrogateescape"),
         changed=_changed(old, dict(_assignments(_split(block)))),
         twice=_twice(outside),
     )
@@ -91,7 +93,7 @@ def _find(lines: Sequence[str]) -> _Span:
 
 
 def _is_header(line: str) -> bool:
-    bare = line.lstrip("\ufeff \t")
+    bare = line.lstrip(" \t")
     return bare.startswith("#") and bare.strip("#=*~─━═- \t\r\n").casefold() == HEADER.casefold()
 
 

@@ -47,6 +47,17 @@ def test_one_command_switches_the_tier_and_tells_what_changed(env: Env, tmp_path
     assert file.read_text() == "A=1\n" + env("--tier", "32g")[1] + "B=2\n"
 
 
+@pytest.mark.parametrize("around", ["A=1\n{}B=2\n", "A=1\r\n{}B=2", "\ufeff{}", "{}\n# no end of line"])
+def test_to_another_tier_and_back_gives_the_same_bytes(env: Env, tmp_path: Path, around: str) -> None:
+    file = tmp_path / ".env"
+    block = env("--tier", "8g")[1].replace("OPEN_WEBUI_PORT=3000", "OPEN_WEBUI_PORT=3999  # mine")
+    before = around.format(block.replace("\n", "\r\n" if "\r" in around else "\n")).encode()
+    file.write_bytes(before)
+    for tier in ("32g", "94g", "8g"):
+        assert env("--tier", tier, "--update", str(file), "-q") == (0, "", "")
+        assert (file.read_bytes() == before) is (tier == "8g")
+
+
 def test_mode_symlink_and_neighbours_stay(env: Env, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     target = tmp_path / "real" / "stack.env"

@@ -253,6 +253,9 @@ def test_tiers_marks_the_one_that_auto_would_choose(capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     assert "\n16g *  16.00 GiB" in out
     assert "NVIDIA RTX 4060 Ti" in out
+    # Of what has no size before its source was asked the sum knows nothing, and the reader is told.
+    assert "94g: llama3.1-70b?, nomic-embed-text?, flux1-dev," in out
+    assert "\n?: not counted in SIZE" in out
     assert run(["tiers", "--json"]) == 0
     import json
 
