@@ -113,7 +113,11 @@ def _replace(target: Path, data: bytes, found: os.stat_result | None) -> None:
     other = found is not None and os.geteuid() == 0 and (found.st_uid, found.st_gid) != (0, os.getegid())
     owner = (found.st_uid, found.st_gid) if found is not None and other else None
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    fsio.write_atomically(target, data, mode=mode, temporary=temporary, owner=owner)
+    try:
+        fsio.write_atomically(target, data, mode=mode, temporary=temporary, owner=owner)
+    except OSError as error:
+        error.filename = str(target.parent)  # what is refused is a file in it; that one's name tells nobody anything
+        raise
 
 
 def _umask() -> int:

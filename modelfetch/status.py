@@ -137,12 +137,13 @@ def _word(state: State) -> str:
 def _line(item: Item, resolution: Resolution | None, states: _States, strangers: Sequence[str], consumer: str) -> Line:
     mine = [word for (whose, _), (_, word) in states.items() if whose == consumer]
     mine += ["foreign" for path in strangers if path.startswith(f"{consumer}/")]
-    sizes = [a.size for a in resolution.artifacts] if resolution else [item.model.size]
+    named = resolution.artifacts if resolution else item.model.files or ()
+    sizes = [file.size for file in named] if named else [item.model.size]
     return Line(
         model=item.model.name,
         consumer=consumer,
         state=_worst(mine),
-        files=len(resolution.artifacts) if resolution else 0,
+        files=len(named),
         size=None if None in sizes else sum(size or 0 for size in sizes),
         unpinned=is_unpinned(item),
         optional=item.model.optional,

@@ -101,6 +101,13 @@ def test_a_folder_is_no_env_file(env: Env, tmp_path: Path) -> None:
     assert env("--tier", "8g", "--update", "missing/.env")[0] == 74
 
 
+def test_a_folder_that_is_not_there_is_what_the_error_names(env: Env, tmp_path: Path) -> None:
+    (tmp_path / ".env").symlink_to("elsewhere/stack.env")
+    code, _, err = env("--tier", "8g", "--update", ".env")
+    assert code == 74
+    assert f"rewriting {tmp_path}/elsewhere: No such file or directory" in err
+
+
 def test_a_variable_set_outside_of_the_block_is_warned_of(env: Env, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("OLLAMA_HOST=http://nas:11434\n")
     code, _, err = env("--tier", "8g", "--update", ".env")

@@ -656,3 +656,12 @@ def test_a_repo_may_hold_names_that_differ_by_case_alone(bench: Bench) -> None:
     result = bench.sync(entry, other)
     assert (result.code, result.codes()) == (78, ["invalid-manifest"])
     assert "`modelfetch schema`" in result.err
+
+
+def test_status_counts_the_files_that_a_manifest_names_before_anybody_was_asked(bench: Bench) -> None:
+    files = [{"path": "config.json", "size": 2}, {"path": "model.bin", "size": 3_000_000}]
+    manifest = bench.manifest(whisper(bench, files=files))
+    bench.capsys.readouterr()
+    assert run(["status", "--manifest", str(manifest), "--root", str(bench.root)]) == 1
+    assert "missing      2  2.9 MiB" in bench.capsys.readouterr().out
+    assert bench.hub.log.requests() == []
