@@ -18,6 +18,7 @@ from modelfetch.cli.render.errors import show_errors
 from modelfetch.cli.render.out import put
 from modelfetch.cli.render.progress import make_progress
 from modelfetch.errors import SettingError, UsageError
+from modelfetch.events import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
     import click
 
     from modelfetch.api import Request
+    from modelfetch.events import Event
     from modelfetch.manifest.model import Manifest
     from modelfetch.report import Report
     from modelfetch.session import Session
+
+WARNED = "modelfetch.warned"
+"""The key of a context's ``meta`` that is set once a person was warned of something."""
 
 _SIGNALS = {
     signal.SIGINT: partial(Cancel.set, code="interrupted", exit_code=130),
@@ -104,8 +109,14 @@ def perform(ctx: click.Context, work: Callable[[Sequence[Manifest], Session], Aw
     progress = make_progress(
         values.get("progress", "auto"), verbose=values.get("verbose", False), quiet=values.get("quiet", False)
     )
+
+    def sink(event: Event) -> None:
+        if isinstance(event, Notice) and event.level == "warning":
+            ctx.meta[WARNED] = True
+        progress(event)
+
     try:
-        return run_until_signal(lambda cancel: run(request, work, sink=progress, cancel=cancel))
+        return run_until_signal(lambda cancel: run(request, work, sink=sink, cancel=cancel))
     finally:
         progress.close()
 

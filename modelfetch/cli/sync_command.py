@@ -36,7 +36,8 @@ def command(ctx: click.Context, /, **values: Any) -> int:
         from modelfetch.process import sync_manifests
 
         report = await sync_manifests(manifests, session)
-        if report.ok and all(model.ok for model in report.models):
+        # What was warned of may have to be said again: that is the long way's to judge.
+        if report.ok and all(model.ok for model in report.models) and not ctx.meta.get(common.WARNED):
             await asyncio.to_thread(_remember, ctx, manifests, session, report)
         return report
 

@@ -145,6 +145,8 @@ def test_a_refresh_by_variable_always_asks(place: Place, monkeypatch: pytest.Mon
     [
         ["sync", "--tier", "mine"],
         ["sync", "--tier=mine", "-q"],
+        ["sync", "--tier=mine", "-v"],
+        ["sync", "--tier=mine", "--keep-going"],
         [*ARGV, "--for", "whisper"],
         [*ARGV, "--root", "files/ai-models"],
     ],
@@ -154,6 +156,15 @@ def test_each_command_line_has_its_own_answer(place: Place, argv: list[str]) -> 
     first = place.long(argv)
     assert place.quick(argv) == place.long(argv)
     assert first[0] == 0
+
+
+def test_what_is_warned_of_is_said_again_each_time(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"name": "o", "kind": "checkpoint", "source": "hf://a/b/x.safetensors", "for": ["comfyui"]}
+    (place.tier.parent / "other.yaml").write_text(json.dumps({"version": 1, "models": [entry]}))
+    monkeypatch.setenv("COMFYUI_AUTO_DOWNLOAD_MODEL", "hf://a/b/x.safetensors")
+    for _ in range(2):
+        assert "the default of tier other, while mine is chosen" in place.long()[2]
+        assert place.quick() is None
 
 
 def edit(path: Path) -> None:
