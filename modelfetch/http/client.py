@@ -169,14 +169,12 @@ class Http:
     def _send(self, wire: Wire, method: str, url: str, fields: dict[str, str], data: bytes | None) -> httpx.Response:
         import httpx
 
-        from modelfetch.http.wire import is_stale
-
         for last in (False, True):
             self.count()
             try:
                 return wire.send(method, url, fields, data)
             except (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict, OSError, ValueError) as error:
-                if last or method not in ("GET", "HEAD") or not is_stale(error):
+                if last or method not in ("GET", "HEAD") or not wire.is_stale(error):
                     raise _translate(error, url) from error
         raise AssertionError("unreachable")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from typing import TYPE_CHECKING, Self
 
 from modelfetch.errors import UnreachableError
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from modelfetch.cancel import Cancel
 
 _DRAIN = 64 * 1024
+_DRAIN_SECONDS = 1.0
+_FLOOR_SECONDS = 60.0
+_FLOOR_RATE = 16 * 1024
 
 
 class Response:
@@ -142,12 +146,15 @@ class Response:
         """The whole body, decoded.
 
         Raises:
-            UnreachableError: It is longer than `limit` bytes (``bad-response``), or broke off.
+            UnreachableError: It is longer than `limit` bytes (``bad-response``), broke off, or came too slowly.
         """
         parts: list[bytes] = []
-        size = 0
+        size, since = 0, time.monotonic()
         for piece in self.iter_decoded():
             size += len(piece)
+            spent = time.monotonic() - since
+            if spent > _FLOOR_SECONDS and size < _FLOOR_RATE * spent:
+                raise UnreachableError(f"{redact(self.url)} answers too slowly", code="timeout")
             if size > limit:
                 raise UnreachableError(
                     f"{redact(self.url)} answered with more than {limit} bytes", code="bad-response", permanent=True
@@ -158,10 +165,11 @@ class Response:
     def drain(self) -> None:
         """Read a short body to its end, so that the connection can be used again; then close."""
         try:
-            length = self.length
+            length, until = self.length, time.monotonic() + _DRAIN_SECONDS
             if length is not None and length <= _DRAIN:
                 for _ in self.iter_raw():
-                    pass
+                    if time.monotonic() > until:
+                        break
         except UnreachableError:
             pass
         finally:

@@ -11,7 +11,8 @@ from modelfetch.http.proxies import exemptions, proxy_for
 if TYPE_CHECKING:
     import ssl
 
-_KEEPALIVE = 60.0
+KEEPALIVE = 60.0
+"""Seconds after which an idle connection is not used again."""
 
 
 class Routes(httpx.BaseTransport):
@@ -22,7 +23,7 @@ class Routes(httpx.BaseTransport):
     """
 
     def __init__(self, scheme: str, context: ssl.SSLContext) -> None:
-        limits = httpx.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=_KEEPALIVE)
+        limits = httpx.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=KEEPALIVE)
         proxy, exempt = proxy_for(scheme), exemptions()
         self._exempt = exempt or ()
         self.direct = httpx.HTTPTransport(verify=context, limits=limits)

@@ -15,7 +15,7 @@ import httpcore
 import httpx
 
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, SettingError, UnreachableError
-from modelfetch.http.routes import Routes
+from modelfetch.http.routes import KEEPALIVE, Routes
 from modelfetch.http.types import Timeouts, redact
 
 if TYPE_CHECKING:
@@ -142,7 +142,9 @@ class _Backend(httpcore.NetworkBackend):
         self.watch = watch
         self._inner = httpcore.SyncBackend()
         self._parks = parks
-        self._lot: dict[tuple[str, int], tuple[httpcore.NetworkStream, bool]] = {}
+        self._lot: dict[tuple[str, int], tuple[httpcore.NetworkStream, bool, float]] = {}
+        self.connected = 0
+        """How many connections were made."""
 
     def connect_tcp(
         self,
@@ -153,13 +155,14 @@ class _Backend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         origin = (host, port)
-        kept, encrypted = self._lot.pop(origin, (None, False))
+        kept, encrypted, since = self._lot.pop(origin, (None, False, 0.0))
         if kept is not None:
-            if not kept.get_extra_info("is_readable"):  # readable: closed by the server, or more than it said
+            if _is_quiet(kept) and time.monotonic() - since < KEEPALIVE:
                 stream = _Stream(kept, self, origin)
                 stream.is_encrypted = encrypted
                 return stream
             kept.close()
+        self.connected += 1
         attempt = _Attempt(lambda: self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
         return _Stream(attempt.result(self.watch, timeout), self, origin)
 
@@ -167,14 +170,20 @@ class _Backend(httpcore.NetworkBackend):
         """Keep a connection; whether it was kept."""
         if not self._parks or origin in self._lot:
             return False
-        self._lot[origin] = (inner, encrypted)
+        self._lot[origin] = (inner, encrypted, time.monotonic())
         return True
 
     def close(self) -> None:
         """Close what is kept."""
-        for inner, _ in self._lot.values():
+        for inner, *_ in self._lot.values():
             inner.close()
         self._lot.clear()
+
+
+def _is_quiet(stream: httpcore.NetworkStream) -> bool:
+    """Whether a connection is neither closed by the server nor holds more than it said, in the TLS layer either."""
+    sock = stream.get_extra_info("socket")
+    return not stream.get_extra_info("is_readable") and not (isinstance(sock, ssl.SSLSocket) and sock.pending())
 
 
 class _Attempt:
@@ -235,6 +244,7 @@ class Wire:
         self.scheme = scheme
         self.watch = Watch()
         self.waited = 0.0
+        self._before = 0
         self._timeouts = timeouts
         routes = Routes(scheme, context)
         self._client = httpx.Client(
@@ -259,6 +269,7 @@ class Wire:
             httpx.HTTPError, httpx.InvalidURL: As httpx does; `translate` makes them typed.
         """
         self.watch.begin(self._timeouts.connect + self._timeouts.headers)
+        self._before = self._backend.connected
         self._client.cookies.clear()  # a cookie set by one hop is nobody else's business
         request = self._client.build_request(method, url, headers=headers, content=data)
         start = time.monotonic()
@@ -266,6 +277,12 @@ class Wire:
         self.waited = time.monotonic() - start
         self.watch.headers_arrived()
         return response
+
+    def is_stale(self, error: Exception) -> bool:
+        """Whether a server closed an idle connection in the moment when the last request used it again."""
+        if isinstance(error, httpx.RemoteProtocolError):
+            return "without sending a response" in str(error)
+        return isinstance(error, httpx.ReadError | httpx.WriteError) and self._backend.connected == self._before
 
     def close(self) -> None:
         """Close its connections."""
@@ -288,11 +305,6 @@ def tls_context() -> ssl.SSLContext:
 def clear_context() -> ssl.SSLContext:
     """A context for clients that speak plain HTTP: it trusts nobody, and costs no list of authorities."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def is_stale(error: Exception) -> bool:
-    """Whether a server closed an idle connection in the moment when it was used again."""
-    return isinstance(error, httpx.RemoteProtocolError) and "without sending a response" in str(error)
 
 
 def translate(error: Exception, url: str) -> ModelfetchError:

@@ -135,6 +135,54 @@ def test_a_pumped_connection_on_which_more_came_than_said_is_not_used_again(http
         assert origin.connections == 2
 
 
+def test_a_pumped_connection_that_is_reset_when_it_is_used_again_is_replaced(http: Http) -> None:
+    def reset_later(conn: Conn, request: Request, origin: Origin) -> None:
+        normally(conn, request, origin)
+        assert conn.read_request() is not None
+        conn.reset()
+
+    with Origin(LONG, scripts=[reset_later]) as origin:
+        assert pump(http, origin.url) == pump(http, origin.url) == LONG
+        assert origin.connections == 2
+
+
+def test_a_pumped_connection_that_was_idle_for_long_is_not_used_again(
+    http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelfetch.http.wire.KEEPALIVE", 0.1)
+    with Origin(LONG) as origin:
+        assert pump(http, origin.url) == LONG
+        time.sleep(0.15)
+        assert pump(http, origin.url) == LONG
+        assert origin.connections == 2
+
+
+def test_a_redirect_whose_body_trickles_is_followed_at_once(http: Http) -> None:
+    def trickle(conn: Conn, _request: Request, origin: Origin) -> None:
+        conn.send(head(302, {"Location": "/there", "Content-Length": "60000"}))
+        while not origin.stop.wait(0.1):
+            conn.send(b"x")
+
+    start = time.monotonic()
+    with Origin(DATA, scripts=[trickle]) as origin:
+        assert http.get(origin.url).body == DATA
+    assert time.monotonic() - start < 5
+
+
+def test_an_answer_that_trickles_is_below_the_floor(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trickle(conn: Conn, _request: Request, origin: Origin) -> None:
+        conn.send(head(200, {"Content-Length": "60000"}))
+        while not origin.stop.wait(0.1):
+            conn.send(b"x")
+
+    monkeypatch.setattr("modelfetch.http.response._FLOOR_SECONDS", 0.5)
+    start = time.monotonic()
+    with Origin(DATA, scripts=[trickle]) as origin, pytest.raises(UnreachableError) as caught:
+        http.get(origin.url)
+    assert caught.value.code == "timeout"
+    assert time.monotonic() - start < 5
+
+
 def test_a_server_that_wants_its_connection_closed_gets_its_way(http: Http) -> None:
     def closing(conn: Conn, request: Request, origin: Origin) -> None:
         conn.answer(200, {"Connection": "close"}, LONG)
@@ -378,11 +426,11 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TlsServer:
     """One connection after the other, each answered as often as it asks."""
 
-    def __init__(self, certificate: Path, body: bytes) -> None:
+    def __init__(self, certificate: Path, body: bytes, surplus: bytes = b"") -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._context, self._body = context, body
+        self._context, self._body, self._surplus = context, body, surplus
         self.connections = 0
         self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}/x"
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -398,7 +446,7 @@ class TlsServer:
                 with self._context.wrap_socket(plain, server_side=True) as sock:
                     self.connections += 1
                     while sock.recv(65536):
-                        sock.sendall(head(200, {"Content-Length": str(len(self._body))}) + self._body)
+                        sock.sendall(head(200, {"Content-Length": str(len(self._body))}) + self._body + self._surplus)
             except OSError:
                 plain.close()
 
@@ -435,6 +483,16 @@ def test_a_pumped_tls_connection_is_used_again(certificate: Path, monkeypatch: p
     assert [pump(client, server.url) for _ in range(4)] == [LONG] * 4
     assert client.get(server.url).body == LONG
     assert server.connections == 1
+    client.close()
+    server.close()
+
+
+def test_a_pumped_tls_connection_on_which_more_came_than_said_is_not_used_again(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
+    server, client = TlsServer(certificate, LONG, surplus=b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"), Http()
+    assert [pump(client, server.url) for _ in range(3)] == [LONG] * 3
     client.close()
     server.close()
 
