@@ -83,13 +83,12 @@ class Body:
             OSError: The disk refused.
         """
         response, segment = self._response, self._segment
-        pieces = response.iter_decoded() if response.encoding else response.iter_raw()
+        pieces = self._watched(response.iter_decoded() if response.encoding else response.iter_raw())
         if self._judge_head is not None:
             pieces = _after_judgement(pieces, response, self._judge_head)
         sock = response.socket()
         if sock is not None and segment.left >= WORTH_A_PUMP:
             first = next(pieces, b"")
-            self._flow.received += len(first)
             self._take(memoryview(first))
             self._context.limiter.take(len(first), self._cancel)
             pump = Pump(
@@ -126,15 +125,20 @@ class Body:
 
     def _by_pieces(self, pieces: Iterator[bytes]) -> None:
         """The way for small bodies, and for those that the pump can't take."""
+        for piece in pieces:
+            if not self._take(memoryview(piece)):
+                return
+            self._context.limiter.take(len(piece), self._cancel)
+
+    def _watched(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """The same pieces, counted as they come, and none too slowly."""
         clock = self._context.tuning.clock
         waited, before = 0.0, clock()
         for piece in pieces:
             waited += clock() - before
             self._flow.received += len(piece)
-            if not self._take(memoryview(piece)):
-                return
+            yield piece
             self._floor.note(len(piece), waited)
-            self._context.limiter.take(len(piece), self._cancel)
             before = clock()
 
     def _take(self, piece: memoryview) -> bool:
@@ -150,12 +154,17 @@ class Body:
         return count == length
 
 
-def new_floor(context: Context) -> Floor:
-    """The floor rate for a connection; a cap of the user's own is not held against the source."""
+def floor_rate(context: Context) -> float:
+    """Bytes per second that a connection must bring; a cap of the user's own is not held against the source."""
     rate = float(context.tuning.floor_rate)
     if context.limiter.rate is not None:
         rate = min(rate, context.limiter.rate / 256)
-    return Floor(rate, context.tuning.floor_seconds, 0.0)
+    return rate
+
+
+def new_floor(context: Context) -> Floor:
+    """The floor for one connection."""
+    return Floor(floor_rate(context), context.tuning.floor_seconds, 0.0)
 
 
 def _after_judgement(pieces: Iterator[bytes], response: Response, judge_head: JudgeHead) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from modelfetch.transfer.journal import Identity
 from modelfetch.transfer.lane import Lane
 from modelfetch.transfer.pump import Flow
 from modelfetch.transfer.ranges import Board, Segment
-from modelfetch.transfer.request import Answer, Ask, NothingMore, Restart, WrongRangeError, judge
+from modelfetch.transfer.request import Answer, Ask, NothingMore, PageInsteadError, Restart, WrongRangeError, judge
 from modelfetch.transfer.team import Team
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Download:
         self._order = order
         self._cancel = cancel
         self._direct: str | None = None
+        self._restarts = 0
         self.flow = Flow()
         self.setup = 0.0
         """Seconds that the last request took until its answer began."""
@@ -93,6 +94,9 @@ class Download:
                 return
             except StartAgain:
                 partial.distrust()
+                self._restarts += 1
+            except PageInsteadError:
+                raise
             except (NotAModelError, SurplusError) as error:
                 if isinstance(error, SurplusError) or not self._order.decided:
                     partial.distrust()
@@ -103,7 +107,9 @@ class Download:
         order = self._order
         board = Board(order.partial.missing())
         known = order.partial.size
-        if order.context.options.connections > 1 and (known is None or board.left >= _SPLIT_FROM):
+        # A source whose every machine calls the same version by another name gives a file only by one connection.
+        steady = self._restarts < _MOST_RESTARTS
+        if steady and order.context.options.connections > 1 and (known is None or board.left >= _SPLIT_FROM):
             Team(self, board, order.context, order.partial, self._cancel).run()
             return
         segment = board.take()

@@ -32,11 +32,13 @@ class Growth:
         most: Connections at most.
         limit: The user's cap on the rate in bytes per second, None for none.
         setup: Seconds that a connection takes to its first byte.
+        floor: Bytes per second below which a connection is dropped.
     """
 
-    def __init__(self, most: int, *, limit: int | None, setup: float) -> None:
+    def __init__(self, most: int, *, limit: int | None, setup: float, floor: float = 0.0) -> None:
         self.most = most
         self._limit = limit
+        self._floor = floor
         self._settle = _WINDOW + 1.5 * setup
         self._samples: deque[tuple[float, int]] = deque()
         self._trial: _Trial | None = None
@@ -94,4 +96,6 @@ class Growth:
     def _wants_more(self, rate: float, active: int, left: int) -> bool:
         if not 0 < active < self.most or rate >= FAST * active or left < _WORTH * rate:
             return False
+        if rate <= self._floor * active:
+            return False  # those there are will be dropped: replaced one by one, they would never all have failed
         return self._limit is None or rate < 0.8 * self._limit

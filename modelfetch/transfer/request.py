@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelfetch.errors import IntegrityError, ModelfetchError, UnreachableError
+from modelfetch.errors import IntegrityError, ModelfetchError, NotAModelError, UnreachableError
 from modelfetch.http import redact
 from modelfetch.http.status import status_error
 from modelfetch.transfer.gate import is_weights, page_error
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from modelfetch.transfer.journal import Identity
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z")
+_LEAST = 16 * 1024
+"""A source that answers a request with fewer bytes than these, though more were wanted, is not asked for parts."""
 _UNSATISFIED = re.compile(r"bytes \*/(\d{1,19})\Z")
 
 
@@ -73,6 +75,10 @@ class WrongRangeError(UnreachableError):
     default_code = "bad-response"
 
 
+class PageInsteadError(NotAModelError):
+    """A page of another size than the file's, as networks send that want a click: what is there is good as it was."""
+
+
 def judge(
     response: Response, ask: Ask, identity: Identity | None, *, size: int | None, what: str, uri: str
 ) -> Answer | Restart | NothingMore:
@@ -108,6 +114,8 @@ def _whole(response: Response, ask: Ask, identity: Identity | None, *, size: int
     wrong_size = size is not None and length is not None and length != size
     if ask.start > 0 or wrong_size:
         page = _page_instead(response, what)  # a network that wants a click, say: what is there is as good as it was
+        if isinstance(page, NotAModelError):
+            raise PageInsteadError(page.message, hint=page.hint)
         if page is not None:
             raise page
     if wrong_size:
@@ -138,6 +146,8 @@ def _part(response: Response, ask: Ask, identity: Identity | None, *, size: int 
         raise WrongRangeError(
             f"{redact(response.url)} was asked for bytes from {ask.start} and sent those from {start}"
         )
+    if end - start < min(_LEAST, (ask.end or total or end) - start):
+        raise WrongRangeError(f"{redact(response.url)} sends only {end - start} bytes at a time")
     if response.length is not None and response.length != end - start:
         raise WrongRangeError(f"{redact(response.url)} sent {response.length} bytes and called them {end - start}")
     if size is not None and total is not None and total != size:

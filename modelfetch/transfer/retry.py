@@ -34,6 +34,8 @@ class Attempts:
     now: float
     failed: int = 0
     _idle: float = 0.0
+    _seconds: float = 0.0
+    _gained: int = 0
 
     def after(self, error: ModelfetchError, *, gained: int, now: float) -> float:
         """Seconds to wait before the next attempt.
@@ -49,7 +51,7 @@ class Attempts:
         spent, self.now = now - self.now, now
         if error.permanent:
             raise error
-        if gained > 0 and (spent < _LONG or gained >= self.tuning.floor_rate * spent):
+        if self._is_progress(gained, spent):
             self.failed, self._idle = 0, 0.0
             delay = 0.0 if gained >= _SOME else self.tuning.breath
         else:
@@ -67,6 +69,16 @@ class Attempts:
         if self._idle + (delay if self.failed else 0.0) > self.tuning.source_seconds:
             raise error
         return delay
+
+    def _is_progress(self, gained: int, spent: float) -> bool:
+        """Whether an attempt brought something, and it and those before it no less than a connection has to bring."""
+        floor = self.tuning.floor_rate
+        self._seconds += spent
+        self._gained += max(0, gained)
+        if self._gained >= floor * self._seconds:
+            self._seconds, self._gained = 0.0, 0
+        crawls = self._seconds >= self.tuning.floor_seconds
+        return gained > 0 and not crawls and (spent < _LONG or gained >= floor * spent)
 
     def _backoff(self) -> float:
         doubled = self.tuning.backoff_first * 2.0 ** (self.failed - 1)

@@ -14,9 +14,10 @@ from modelfetch.errors import (
     UnreachableError,
 )
 from modelfetch.http.status import RateLimitedError, ServerError
+from modelfetch.transfer.body import floor_rate
 from modelfetch.transfer.disk import WriteBack, leave_it
 from modelfetch.transfer.growth import Growth
-from modelfetch.transfer.request import WrongRangeError
+from modelfetch.transfer.request import PageInsteadError, WrongRangeError
 
 if TYPE_CHECKING:
     from modelfetch.cancel import Cancel
@@ -59,7 +60,7 @@ class Team:
         self._active = 0
         self._spare = 0  # connections that may go: adding them did not help
         self._alone = True
-        self._errors: list[BaseException] = []
+        self._errors: list[ModelfetchError] = []
         self._fatal: BaseException | None = None
         self._growth: Growth | None = None
         self._flush = WriteBack(partial.fd, partial.prefix.position) if context.tuning.durable else leave_it
@@ -81,12 +82,14 @@ class Team:
                 self._changed.clear()
                 self._cancel.check()
                 wanted = self._wanted()
-                self._spare = max(0, -wanted) if wanted else self._spare
+                if wanted:
+                    with self._lock:
+                        self._spare = max(0, -wanted)
                 self._hire(threads, wanted)
                 behind = len(threads) > 1 and self._hash_behind()
         finally:
-            if self._fatal is not None or self._cancel.is_set():
-                self._stop.set()
+            if self._active:
+                self._stop.set()  # something ended this loop: nobody has to bring the rest
             for thread in threads:
                 thread.join()
             self._stop.release()
@@ -94,7 +97,11 @@ class Team:
         if self._fatal is not None:
             raise self._fatal
         if self._errors and not self._partial.is_complete():
-            raise self._errors[-1]
+            raise self._said()
+
+    def _said(self) -> ModelfetchError:
+        """The error that speaks for the attempt: a refusal only where no connection just broke."""
+        return next((error for error in reversed(self._errors) if not error.permanent), self._errors[-1])
 
     def _hash_behind(self) -> bool:
         """Hash a step of what is there in order; whether there may be more."""
@@ -112,7 +119,8 @@ class Team:
         now = clock()
         if self._growth is None:
             setup = min(2.0, self._download.setup)
-            self._growth = Growth(options.connections, limit=options.limit_rate, setup=setup)
+            floor = floor_rate(self._context)
+            self._growth = Growth(options.connections, limit=options.limit_rate, setup=setup, floor=floor)
         flow = self._download.flow
         return self._growth.step(now, flow.received, active=self._active, left=self._board.left, behind=flow.share)
 
@@ -125,8 +133,16 @@ class Team:
             with self._lock:
                 self._active += 1
             thread = threading.Thread(target=self._work, args=(segment,), name="modelfetch-connection", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # as many threads as a container may have
+                self._board.leave(segment)
+                self._count_out()
+                if threads and self._growth is not None:
+                    self._growth.most = max(1, self._active)
+                    return
+                raise
             threads.append(thread)
-            thread.start()
 
     def _take(self, *, alone: bool) -> Segment | None:
         """The next range to work on: as long as its request is worth, but so short that the hash keeps up."""
@@ -150,8 +166,9 @@ class Team:
                 segment = self._next()
         except InterruptedSync:
             self._count_out()
-        except (CredentialsError, NotFoundError, RetryLaterError, UnreachableError) as error:
-            self._note(error)
+        except (CredentialsError, NotFoundError, PageInsteadError, RetryLaterError, UnreachableError) as error:
+            if not self._stop.is_set():
+                self._note(error)
             self._count_out()
         except BaseException as error:
             self._fatal = error

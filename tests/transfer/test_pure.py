@@ -153,6 +153,13 @@ def test_a_few_bytes_before_each_long_silence_are_no_progress() -> None:
         delays(attempts(), UnreachableError("x"), seconds=31.0, gained=MIB)
 
 
+def test_a_few_bytes_before_each_break_are_no_progress_for_long() -> None:
+    few = delays(attempts(), UnreachableError("x"), seconds=3.0, gained=1000)
+    assert 60 / 4 < len(few) < 30
+    with pytest.raises(AssertionError, match="never ends"):
+        delays(attempts(), UnreachableError("x"), seconds=3.0, gained=MIB)
+
+
 def test_five_attempts_in_a_row_are_one_to_sixteen_seconds_apart() -> None:
     assert delays(attempts(), UnreachableError("x")) == [1.0, 2.0, 4.0, 8.0]
     assert (
@@ -411,6 +418,14 @@ def test_a_refusal_ends_the_growth() -> None:
     growth = Growth(16, limit=None, setup=0.01)
     growth.failed(0.0, refused=True, active=3)
     assert growth.most == 3
+
+
+@pytest.mark.parametrize("rate", [0, 15_000])
+def test_connections_that_bring_next_to_nothing_are_not_replaced(rate: int) -> None:
+    """Else some would always be waiting for an answer, and the attempt would never have failed."""
+    growth = Growth(8, limit=None, setup=0.01, floor=16 * 1024)
+    assert not any(growth.step(n / 50, n * rate // 50, active=1, left=10**10) for n in range(500))
+    assert any(growth.step(10 + n / 50, 150_000 + n * 10**6, active=1, left=10**10) for n in range(500))
 
 
 def test_noise_does_not_make_it_grow_without_end() -> None:
