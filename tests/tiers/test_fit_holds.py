@@ -114,6 +114,9 @@ def test_a_longer_context_breaks_the_smallest_tier_and_the_report_says_what_woul
 
 
 @pytest.mark.parametrize("name", ["qwen2.5:0.5b", "llama3.2:3b", "llama3.1:8b"])
-def test_the_pinned_digest_of_an_ollama_model_is_that_of_its_manifest_rebuilt(name: str) -> None:
-    pins = {str(m.source).removeprefix("ollama://"): m.digest for tier in TIERS for m in shipped(tier).models}
-    assert str(pins[name]) == "sha256:" + hashlib.sha256(LIBRARY[name].manifest).hexdigest()
+def test_the_pinned_digest_and_size_of_an_ollama_model_are_those_of_its_manifest_rebuilt(name: str) -> None:
+    pins = {str(m.source).removeprefix("ollama://"): m for tier in TIERS for m in shipped(tier).models}
+    text = LIBRARY[name].manifest
+    assert str(pins[name].digest) == "sha256:" + hashlib.sha256(text).hexdigest()
+    rebuilt = json.loads(text)
+    assert pins[name].size == sum(layer["size"] for layer in [rebuilt["config"], *rebuilt["layers"]])
