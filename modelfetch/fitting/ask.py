@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from modelfetch import fsio
 from modelfetch.errors import ModelfetchError, NotAModelError, SettingError, UsageError
+from modelfetch.events import Notice
 from modelfetch.fit import Candidate, FitReport, fit_alone, fit_tier
+from modelfetch.fit.loading import named
 from modelfetch.fitting.candidates import (
     Library,
     candidate,
@@ -82,6 +84,7 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, asked: 
         else pinned_candidate(item.model)
         for item in items
     ]
+    _tell_of_strangers(services, candidates, session)
     usable = asked.usable if asked.usable is not None else _usable(manifests)
     tier = manifests[0].tier if manifests else None
 
@@ -94,6 +97,17 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, asked: 
         return replace(report, bytes_fetched=library.fetched)
 
     return await asyncio.to_thread(judge)
+
+
+def _tell_of_strangers(services: Iterable[Service], candidates: Sequence[Candidate], session: Session) -> None:
+    """Warn of a service whose budget is made for a model that it does not have: the verdict is on those that it has."""
+    for service in services:
+        mine = [candidate for candidate in candidates if _consumer(service) in candidate.consumers]
+        if service.model is None or not mine or any(named(service, candidate) for candidate in mine):
+            continue
+        message = f"{service.name} is budgeted for {service.model!r}, which is none of its models"
+        has = ", ".join(candidate.name for candidate in mine)
+        session.sink(Notice(level="warning", message=message, hint=f"it has {has}: these are judged"))
 
 
 def _store_of_sync(session: Session) -> Store | None:

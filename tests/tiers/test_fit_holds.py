@@ -105,6 +105,20 @@ def test_a_gated_model_without_a_token_is_77_and_the_rest_is_judged(fit: Any, mo
     assert next(s for s in report["services"] if s["service"] == "ollama")["fits"]
 
 
+@pytest.mark.usefixtures("fit")
+def test_a_budget_for_a_model_that_is_not_there_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for tier in TIERS:
+        run(["fit", "--tier", tier, "--progress", "log"])
+    assert "is budgeted for" not in capsys.readouterr().err
+    (tmp_path / "mine.yaml").write_text("version: 1\nextends: 8g\nservices: {ollama: {vram: 2.1GiB, model: typo}}\n")
+    assert run(["fit", "--manifest", "mine.yaml", "--progress", "log"]) == 0
+    err = capsys.readouterr().err
+    assert "ollama is budgeted for 'typo', which is none of its models (hint: it has qwen2.5-0.5b, nomic" in err
+
+
 def test_a_longer_context_breaks_the_smallest_tier_and_the_report_says_what_would_help(fit: Any) -> None:
     code, report = fit("--tier", "8g", "--context", "32768", "--no-flash-attention")
     assert code == 1
