@@ -89,6 +89,11 @@ class Board:
         with self._lock:
             return sum(segment.left for segment in (*self._waiting, *self._working))
 
+    @property
+    def waits(self) -> bool:
+        """Whether there is a range that nobody works on."""
+        return bool(self._waiting)
+
     def take(self, *, piece: int | None = None, least: int = _LEAST) -> Segment | None:
         """A range for a connection that has nothing to do.
 

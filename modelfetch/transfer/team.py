@@ -18,6 +18,7 @@ from modelfetch.transfer.body import floor_rate
 from modelfetch.transfer.disk import WriteBack, leave_it
 from modelfetch.transfer.growth import Growth
 from modelfetch.transfer.request import PageInsteadError, WrongRangeError
+from modelfetch.transfer.stragglers import Stragglers
 
 if TYPE_CHECKING:
     from modelfetch.cancel import Cancel
@@ -63,6 +64,7 @@ class Team:
         self._errors: list[ModelfetchError] = []
         self._fatal: BaseException | None = None
         self._growth: Growth | None = None
+        self._stragglers = Stragglers(context.options.connections if context.limiter.rate is None else 0)
         self._flush = WriteBack(partial.fd, partial.prefix.position) if context.tuning.durable else leave_it
 
     def run(self) -> None:
@@ -86,7 +88,9 @@ class Team:
                     with self._lock:
                         self._spare = max(0, -wanted)
                 self._hire(threads, wanted)
-                behind = len(threads) > 1 and self._hash_behind()
+                if len(threads) > 1:
+                    self._let_go()
+                    behind = self._hash_behind()
         finally:
             if self._active:
                 self._stop.set()  # something ended this loop: nobody has to bring the rest
@@ -124,6 +128,18 @@ class Team:
         flow = self._download.flow
         return self._growth.step(now, flow.received, active=self._active, left=self._board.left, behind=flow.share)
 
+    def _let_go(self) -> None:
+        """End a connection that alone holds up the rest: its thread asks anew for what it had."""
+        cancel = self._stragglers.step(
+            self._context.tuning.clock(),
+            self._download.flow.received,
+            active=self._active,
+            setup=self._download.setup,
+            at_end=not self._board.waits,
+        )
+        if cancel is not None:
+            cancel.set()
+
     def _hire(self, threads: list[threading.Thread], count: int) -> None:
         for _ in range(count):
             segment = self._take(alone=False)
@@ -159,10 +175,7 @@ class Team:
         try:
             segment: Segment | None = first
             while segment is not None:
-                try:
-                    self._download.bring(segment, alone=self._alone, cancel=self._stop)
-                finally:
-                    self._board.leave(segment)
+                self._bring(segment)
                 segment = self._next()
         except InterruptedSync:
             self._count_out()
@@ -175,6 +188,20 @@ class Team:
             self._count_out()
         finally:
             self._changed.set()
+
+    def _bring(self, segment: Segment) -> None:
+        """Bring a range; what is not brought waits again."""
+        cancel = self._stop.child()
+        work = self._stragglers.begin(segment, cancel, self._context.tuning.clock())
+        try:
+            self._download.bring(segment, alone=self._alone, cancel=cancel)
+        except (InterruptedSync, UnreachableError):
+            if self._stop.is_set() or not cancel.is_set():
+                raise
+        finally:
+            self._stragglers.end(work)
+            cancel.release()
+            self._board.leave(segment)
 
     def _next(self) -> Segment | None:
         """What a connection that is through with a range does next; when that is nothing, it counts no more."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from modelfetch.errors import DiskError, UnreachableError
+from modelfetch.http import Timeouts
 from modelfetch.transfer import Options
 from modelfetch.transfer.prefix import Prefix
 from tests.transfer.server import Conn, Origin, Request, Script, answering, drop_after, head, normally
@@ -120,3 +121,30 @@ def test_where_no_more_threads_are_allowed_one_connection_does_it_all(
         assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
         assert len(origin.requests) == 1
         assert started[0] > 1
+
+
+def test_the_end_of_a_file_is_not_left_to_the_one_connection_that_crawls(world: World) -> None:
+    def crawling(conn: Conn, request: Request, origin: Origin) -> None:
+        capped(100_000 if len(origin.requests) == 3 else 10_000_000)(conn, request, origin)
+
+    start = time.monotonic()
+    with Origin(DATA, default=crawling) as origin:
+        fetched = world.fetch(origin, data=DATA)
+        assert fetched.blob.path.read_bytes() == DATA
+        assert fetched.bytes_fetched < len(DATA) + 2 * 2**20
+    assert time.monotonic() - start < 10, "the last bytes take that connection twenty seconds"
+
+
+def test_the_end_of_a_file_is_not_left_to_the_one_connection_that_stalls(world: World) -> None:
+    def stalling(conn: Conn, request: Request, origin: Origin) -> None:
+        if len(origin.requests) == 3:
+            status, fields, start, _ = origin.fields(request)
+            conn.send(head(status, fields) + DATA[start : start + 300_000])
+            origin.stop.wait(30)
+        capped(10_000_000)(conn, request, origin)
+
+    world.timeouts = Timeouts(connect=2.0, headers=1.0, idle=20.0)
+    start = time.monotonic()
+    with Origin(DATA, default=stalling) as origin:
+        assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+    assert time.monotonic() - start < 10, "it would be waited for for twenty seconds"
