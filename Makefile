@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST_ARGS ?=
+BENCH := .venv-bench
+BENCH_ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -47,12 +49,18 @@ lint: $(READY)  ## ruff, mypy --strict, the import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)  ## Speed and memory beside curl, aria2 and the official clients
-	$(BIN)/python tests/bench/run.py
+# Raced as it is installed: a tool of the development brings packages that httpx imports where it finds them.
+$(BENCH)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --editable .
+	@touch $@
+
+bench: $(READY) $(BENCH)/.ready  ## Speed and memory beside curl, aria2 and the official clients
+	$(BIN)/python tests/bench/run.py --python $(BENCH)/bin/python $(BENCH_ARGS)
 
 e2e: $(READY)  ## The real consumers and peers: Ollama, faster-whisper, huggingface_hub, nginx, a container registry; the stack under a real Docker Engine
 	$(BIN)/python -m pytest tests/e2e --timeout=1500 --durations=5 $(PYTEST_ARGS)
 
 clean:  ## Remove what the targets made here; models under files/ stay
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find modelfetch tests -name __pycache__ -type d -prune -exec rm -rf {} +

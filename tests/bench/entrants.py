@@ -28,13 +28,15 @@ Command = list[str | Path]
 class Peers:
     """Where the programs are; `missing` says which are not, and why."""
 
+    python: Path = Path(sys.executable)
+    """The interpreter of an installation of modelfetch, with what that brings and nothing else."""
     found: dict[str, Path] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def look(cls) -> Peers:
+    def look(cls, python: Path) -> Peers:
         """Look for all of them; Ollama is built if it has to be."""
-        peers = cls()
+        peers = cls(python=python)
         wanted: dict[str, Callable[[], Path]] = {
             "curl": lambda: program("curl", "curl"),
             "aria2c": lambda: program("aria2c", "aria2"),
@@ -109,7 +111,7 @@ class Makers:
         code = code.replace("@", repr(str(self._out)))
         env = {"HF_ENDPOINT": self._origins.http, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         path = self._out / "models--bench--model" / "snapshots" / ("1" * 40) / "big.bin"
-        command: Command = [sys.executable, "-c", code]
+        command: Command = [self._peers.python, "-c", code]
         made = self._made("huggingface_hub (no hash)", None, command, file, path)
         return [Entrant(**{**vars(entrant), "env": env}) for entrant in made]
 
@@ -143,7 +145,7 @@ class Makers:
     def ours(self, url: str, file: File, *, connections: int = 8, durable: bool = True) -> list[Entrant]:
         how = "durable" if durable else "fast"
         command: Command = [
-            sys.executable,
+            self._peers.python,
             HERE / "driver.py",
             "one",
             self._store,
@@ -157,7 +159,7 @@ class Makers:
 
     def ours_by_command(self, url: str, file: File) -> list[Entrant]:
         command: Command = [
-            sys.executable,
+            self._peers.python,
             "-m",
             "modelfetch",
             "fetch",
@@ -178,7 +180,7 @@ class Makers:
         listed.write_text(json.dumps([(f"{base}/{f.path}", f.digest, f.size) for f in files]), encoding="utf-8")
         what = ["many"] if limit is None else ["capped"]
         command: Command = [
-            sys.executable,
+            self._peers.python,
             HERE / "driver.py",
             *what,
             self._store,

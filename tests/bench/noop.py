@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench.measure import Entrant, Result, race
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.bench.origins import Origins
 
 FILES = 50
@@ -18,7 +18,7 @@ BARE = "python -c pass"
 SYNC = "modelfetch sync, complete"
 
 
-def noop_race(origins: Origins, work: Path, rounds: int) -> tuple[dict[str, Result], int]:
+def noop_race(python: Path, origins: Origins, work: Path, rounds: int) -> tuple[dict[str, Result], int]:
     """Sync a tier of 50 files, then race the same against a bare interpreter; also how many requests it sent."""
     manifest = work / "tier.yaml"
     lines = ["version: 1", "models:"]
@@ -34,7 +34,7 @@ def noop_race(origins: Origins, work: Path, rounds: int) -> tuple[dict[str, Resu
         ]
     manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
     root = work / "root"
-    program = Path(sys.executable).with_name("modelfetch")
+    program = python.with_name("modelfetch")
     command: list[str | Path] = [program, "sync", "--manifest", manifest, "--root", root]
     subprocess.run([*command, "-q"], check=True, capture_output=True)
     reply = subprocess.run([*command, "--json"], check=True, capture_output=True).stdout
@@ -45,7 +45,7 @@ def noop_race(origins: Origins, work: Path, rounds: int) -> tuple[dict[str, Resu
 
     results = race(
         "no-op",
-        [entrant(BARE, [sys.executable, "-c", "pass"]), entrant(SYNC, command)],
+        [entrant(BARE, [python, "-c", "pass"]), entrant(SYNC, command)],
         max(rounds, 7),
     )
     return results, requests

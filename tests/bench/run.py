@@ -1,6 +1,6 @@
 """`make bench`: the engine beside curl, aria2, the official clients and Ollama; writes docs/benchmarks.md.
 
-Usage: run.py [--rounds N] [--size MIB] [--only WORD] [--out FOLDER]
+Usage: run.py [--rounds N] [--size MIB] [--only WORD] [--out FOLDER] [--dir FOLDER] [--python PATH]
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Bench:
     """All races, and what they found."""
 
     def __init__(self, peers: Peers, origins: Origins, work: Path, rounds: int) -> None:
+        self._peers = peers
         self._makers = Makers(peers, origins, work)
         self._origins = origins
         self._work = work
@@ -116,7 +117,7 @@ class Bench:
 
     def noop(self) -> None:
         """A sync with nothing to do."""
-        results, requests = noop_race(self._origins, self._work, self._rounds)
+        results, requests = noop_race(self._peers.python, self._origins, self._work, self._rounds)
         self._add("Nothing to do: a complete tier of 50 files", "No request is sent.", results, BARE, 0)
         times = results[SYNC].wall / results[BARE].wall
         self.targets.append(Target(what="no-op sync, in bare interpreter starts", found=times, wanted=4, least=False))
@@ -138,8 +139,9 @@ def main() -> None:
     options.add_argument("--only", default="", help="run only the races whose name holds this")
     options.add_argument("--out", type=Path, default=ROOT / "docs")
     options.add_argument("--dir", type=Path, default=None, help="a folder on the disk to measure")
+    options.add_argument("--python", type=Path, default=Path(sys.executable), help="of an installation of modelfetch")
     chosen = options.parse_args()
-    peers = Peers.look()
+    peers = Peers.look(chosen.python.absolute())
     with (
         tempfile.TemporaryDirectory(prefix="modelfetch-bench-", dir=chosen.dir) as folder,
         serving(Path(folder, "origin"), program("nginx", "nginx"), big=chosen.size * 2**20) as origins,
@@ -159,7 +161,7 @@ def main() -> None:
             if chosen.only in name:
                 run()
     words = [
-        f"{chosen.rounds} rounds.",
+        f"{chosen.rounds} rounds. modelfetch and huggingface_hub run from an installation without development tools.",
         "The kernel's netem is not needed: the delay is made in user space (`tests/bench/delay.py`).",
     ]
     chosen.out.mkdir(parents=True, exist_ok=True)
