@@ -119,7 +119,7 @@ class Body:
         """Without threads behind: what one of many connections does; the team sees to the early write-back."""
         segment = self._segment
         with self._context.shelf.single() as slot:
-            while wanted := segment.claim(len(slot.memory)):
+            while wanted := segment.claim(min(len(slot.memory), pump.appetite)):
                 count = pump.fill(slot.memory[:wanted])
                 self._take(slot.memory[:count])
 

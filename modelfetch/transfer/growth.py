@@ -10,6 +10,8 @@ FAST = 200 * 2**20
 _HELPS = 1.15
 _BEHIND = 0.4
 _WINDOW = 0.04
+_WINDOW_MOST = 0.6
+"""Over a long way bytes come in bursts, one a round trip: a rate is looked at for as long as a request takes."""
 _WORTH = 0.25
 _HOLD = 2.0
 _FACTOR = 3
@@ -39,7 +41,8 @@ class Growth:
         self.most = most
         self._limit = limit
         self._floor = floor
-        self._settle = _WINDOW + 1.5 * setup
+        self._window = max(_WINDOW, min(_WINDOW_MOST, setup))
+        self._settle = self._window + 1.5 * setup
         self._samples: deque[tuple[float, int]] = deque()
         self._trial: _Trial | None = None
         self._hold_until = 0.0
@@ -70,9 +73,9 @@ class Growth:
             behind: How often bytes waited for a connection to read them, rather than the other way round: 0 to 1.
         """
         self._samples.append((now, total))
-        while len(self._samples) > 2 and now - self._samples[1][0] >= _WINDOW:
+        while len(self._samples) > 2 and now - self._samples[1][0] >= self._window:
             self._samples.popleft()
-        if now - self._samples[0][0] < _WINDOW:
+        if now - self._samples[0][0] < self._window:
             return 0
         rate = self.rate()
         if self._trial is not None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from modelfetch.transfer.ring import Ring
 
 _PUBLISH_AFTER = 0.1  # seconds after which a buffer is handed on though it is not full
+_LEAST_CLAIM = 256 * 1024
 _BACKLOG = 256 * 1024
 _LOOKS = 16
 
@@ -90,6 +91,8 @@ class Pump:
         self._step = context.limiter.step
         self._idle = context.http.timeouts.idle
         self._waited = 0.0
+        self.appetite = 2**62
+        """Bytes to claim for the next `fill`: twice what the last one got, so that others may have the rest."""
         sock.settimeout(self._idle)
 
     def fill(self, memory: memoryview) -> int:
@@ -126,13 +129,14 @@ class Pump:
         if filled == 0:
             self._cancel.check()
             raise self._failure or UnreachableError(f"{self._where} broke off")
+        self.appetite = max(_LEAST_CLAIM, 2 * filled)
         self._floor.note(filled, self._waited)
         self._limiter.take(filled, self._cancel)
         return filled
 
     def through(self, ring: Ring, segment: Segment) -> None:
         """Read a segment into a ring, to its end, which may move meanwhile; raises as `fill` and `Ring.take` do."""
-        while wanted := segment.claim(ring.size):
+        while wanted := segment.claim(min(ring.size, self.appetite)):
             self._cancel.check()
             slot = ring.take()
             filled = 0

@@ -421,6 +421,16 @@ def test_a_refusal_ends_the_growth() -> None:
     assert growth.most == 3
 
 
+def test_bursts_of_a_long_way_are_no_reason_to_give_up() -> None:
+    """Every 0.3 s each connection gets its window's worth, and nothing in between."""
+    growth = Growth(8, limit=None, setup=0.45)
+    done, active = 0, 1
+    for tick in range(1, 500):
+        done += active * 2 * MIB * (tick % 15 == 0)
+        active += growth.step(tick / 50, done, active=active, left=10**10)
+    assert active == 8
+
+
 @pytest.mark.parametrize("rate", [0, 15_000])
 def test_connections_that_bring_next_to_nothing_are_not_replaced(rate: int) -> None:
     """Else some would always be waiting for an answer, and the attempt would never have failed."""

@@ -148,3 +148,10 @@ def test_the_end_of_a_file_is_not_left_to_the_one_connection_that_stalls(world: 
     with Origin(DATA, default=stalling) as origin:
         assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
     assert time.monotonic() - start < 10, "it would be waited for for twenty seconds"
+
+
+def test_a_slow_first_connection_leaves_the_end_of_its_range_to_others(world: World) -> None:
+    """Its buffers are large, but it claims no more of them than it fills in a moment."""
+    with Origin(DATA[:20_000_000], default=capped(2_000_000)) as origin:
+        assert world.fetch(origin, data=DATA[:20_000_000]).blob.path.read_bytes() == DATA[:20_000_000]
+        assert len(origin.requests) > 8, "each of the eight connections was asked once, and the first one did the rest"
