@@ -197,9 +197,7 @@ moving = combined(
         show_default=True,
         help="Tries in a row without progress.",
     ),
-    option(
-        "--lock-timeout", metavar="SECONDS", type=Seconds(0), help="Wait for another process at most so long."
-    ),
+    option("--lock-timeout", metavar="SECONDS", type=Seconds(0), help="Wait for another process at most so long."),
 )
 """How bytes are moved."""
 
