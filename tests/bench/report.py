@@ -87,7 +87,7 @@ def machine() -> str:
             break
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     python = platform.python_version()
-    return f"{model}, {os.cpu_count()} cores, {format_size(memory)}, Linux {platform.release()}, Python {python}"
+    return f"{model}, {os.cpu_count()} cores, {format_size(memory)}, Linux {platform.release().partition('-')[0]}, Python {python}"
 
 
 _WIDTH, _LEFT, _ROW = 860, 300, 22

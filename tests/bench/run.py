@@ -162,6 +162,7 @@ def main() -> None:
                 run()
     words = [
         f"{chosen.rounds} rounds. modelfetch and huggingface_hub run from an installation without development tools.",
+        "Peak memory is not seen below that of the program that measures, some 25 MiB.",
         "The kernel's netem is not needed: the delay is made in user space (`tests/bench/delay.py`).",
     ]
     chosen.out.mkdir(parents=True, exist_ok=True)
