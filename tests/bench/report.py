@@ -86,8 +86,8 @@ def machine() -> str:
             model = line.partition(":")[2].strip()
             break
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    python = platform.python_version()
-    return f"{model}, {os.cpu_count()} cores, {format_size(memory)}, Linux {platform.release().partition('-')[0]}, Python {python}"
+    python, kernel = platform.python_version(), platform.release().partition("-")[0]
+    return f"{model}, {os.cpu_count()} cores, {format_size(memory)}, Linux {kernel}, Python {python}"
 
 
 _WIDTH, _LEFT, _ROW = 860, 300, 22
