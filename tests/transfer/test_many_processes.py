@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -37,12 +38,21 @@ def paced(conn: Conn, request: Request, origin: Origin) -> None:
     ("noflock", "data"), [("", DATA), ("noflock=1", None)], ids=["flock, digest", "no flock, no digest"]
 )
 def test_eight_processes_download_a_file_once(world: World, noflock: str, data: bytes | None) -> None:
-    with Origin(DATA, default=paced) as origin:
+    ready, everyone_waits = world.root / "ready", threading.Event()
+    ready.mkdir()
+
+    def held(conn: Conn, request: Request, origin: Origin) -> None:
+        everyone_waits.wait(60)
+        paced(conn, request, origin)
+
+    with Origin(DATA, default=held) as origin:
         # the start of eight interpreters on a busy machine takes longer than a short-lived heartbeat
-        options = [*filter(None, [noflock]), "connections=1", "stale=30"]
-        first = start(world.root / "store", origin.url, data, *options)
-        wait_for(lambda: origin.sent > 0)
-        everyone = [first, *(start(world.root / "store", origin.url, data, *options) for _ in range(7))]
+        options = [*filter(None, [noflock]), "connections=1", "stale=30", f"ready={ready}"]
+        everyone = [start(world.root / "store", origin.url, data, *options)]
+        wait_for(lambda: bool(origin.requests))
+        everyone += [start(world.root / "store", origin.url, data, *options) for _ in range(7)]
+        wait_for(lambda: len(list(ready.iterdir())) == 8, timeout=60)
+        everyone_waits.set()
         results = [finish(process) for process in everyone]
     assert [code for code, _ in results] == [0] * 8
     assert sorted(result["action"] for _, result in results) == ["fetched"] + ["present"] * 7
