@@ -40,8 +40,9 @@ demo: $(READY)  ## Fill files/ai-models with tiny models for all five consumers:
 	@echo '== files/ai-models'
 	@cd files/ai-models && find . -path ./.modelfetch -prune -o \( -type f -o -type l \) -printf '%10s  %P\n' | sort -k 2
 
+# Two at a time: half of the time goes into waiting, for time-outs and for processes that are killed.
 test: $(READY)  ## The fast, hermetic tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(READY)  ## ruff, mypy --strict, the import layers
 	$(BIN)/ruff check .
