@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from modelfetch.errors import UnreachableError
-from modelfetch.http.types import Headers, redact
+from modelfetch.http.types import FLOOR_RATE, FLOOR_SECONDS, Headers, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _DRAIN = 64 * 1024
 _DRAIN_SECONDS = 1.0
-_FLOOR_SECONDS = 60.0
-_FLOOR_RATE = 16 * 1024
 
 
 class Response:
@@ -153,7 +151,7 @@ class Response:
         for piece in self.iter_decoded():
             size += len(piece)
             spent = time.monotonic() - since
-            if spent > _FLOOR_SECONDS and size < _FLOOR_RATE * spent:
+            if spent > FLOOR_SECONDS and size < FLOOR_RATE * spent:
                 raise UnreachableError(f"{redact(self.url)} answers too slowly", code="timeout")
             if size > limit:
                 raise UnreachableError(

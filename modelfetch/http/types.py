@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from modelfetch.http.client import Http
 
 
+FLOOR_RATE = 16 * 1024
+"""Bytes per second below which whatever is read is given up …"""
+FLOOR_SECONDS = 60.0
+"""… when it was no faster for so long."""
+
+
 class Headers(Mapping[str, str]):
     """Header fields by name in any case; of a repeated field the values are joined with ``, ``."""
 

@@ -38,9 +38,14 @@ class Segment:
         return 0 if self.end is None else max(0, self.end - self.position)
 
     @property
+    def free_from(self) -> int:
+        """The first byte that another connection may take."""
+        return max(self.position, self.claimed)
+
+    @property
     def spare(self) -> int:
         """Bytes to go that another connection may take."""
-        return 0 if self.end is None else max(0, self.end - max(self.position, self.claimed))
+        return 0 if self.end is None else max(0, self.end - self.free_from)
 
     def answered(self, end: int | None, size: int | None) -> None:
         """An answer came: where it ends, if it says so, and the file's size, if that is known."""
@@ -124,14 +129,14 @@ class Board:
         """Leave a range so many bytes and return what comes after them, None where that would be little."""
         if piece is None or segment.end is None or segment.spare < 2 * piece:
             return None
-        middle = -(-(max(segment.position, segment.claimed) + piece) // _ALIGN) * _ALIGN
+        middle = -(-(segment.free_from + piece) // _ALIGN) * _ALIGN
         rest = self._new(middle, segment.end)
         segment.end = middle
         return rest
 
     def _halve(self, segment: Segment) -> Segment:
         end = segment.end or 0
-        middle = _middle(max(segment.position, segment.claimed), end)
+        middle = _middle(segment.free_from, end)
         segment.end = middle
         return self._new(middle, end)
 

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from modelfetch.http.types import FLOOR_RATE, FLOOR_SECONDS
 from modelfetch.store.locks import Pace
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class Tuning:
     ``durable`` is for benchmarks beside programs that do not wait for the disk.
     """
 
-    floor_rate: int = 16 * 1024
-    floor_seconds: float = 60.0
+    floor_rate: int = FLOOR_RATE
+    floor_seconds: float = FLOOR_SECONDS
     backoff_first: float = 1.0
     backoff_most: float = 16.0
     breath: float = 0.1

@@ -14,7 +14,7 @@ from modelfetch.digests import Digest
 from modelfetch.store import Store
 from modelfetch.store.chunks import CHUNK
 from tests.transfer.processes import ROOT, finish, start, wait_for
-from tests.transfer.server import Conn, Origin, Request, head
+from tests.transfer.server import Origin, paced
 from tests.transfer.world import payload
 
 if TYPE_CHECKING:
@@ -27,16 +27,8 @@ IN_FLIGHT = 8_000_000
 """Bytes that a killed process's sockets may hold: sent, but never received."""
 
 
-def paced(conn: Conn, request: Request, origin: Origin) -> None:
-    """About 100 MB per second for each connection."""
-    status, fields, begin, end = origin.fields(request)
-    conn.send(head(status, fields))
-    for at in range(begin, end, 200_000):
-        piece = origin.data[at : min(at + 200_000, end)]
-        conn.send(piece)
-        origin.count(len(piece))
-        if origin.stop.wait(0.002):
-            return
+pace = paced(200_000, 0.002)
+"""About 100 MB per second for each connection."""
 
 
 @pytest.mark.timeout(1800)
@@ -45,7 +37,7 @@ def test_two_hundred_kills_at_any_moment_never_leave_a_wrong_byte(tmp_path: Path
     random_ = random.Random(2)
     store = Store(tmp_path / "store")
     kills = finished = sent_again = 0
-    with Origin(DATA, default=paced) as origin:
+    with Origin(DATA, default=pace) as origin:
         before = 0
         while kills < KILLS:
             process = start(store.path, origin.url, DATA, f"connections={CONNECTIONS}", "stale=5")

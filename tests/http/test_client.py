@@ -175,7 +175,7 @@ def test_an_answer_that_trickles_is_below_the_floor(http: Http, monkeypatch: pyt
         while not origin.stop.wait(0.1):
             conn.send(b"x")
 
-    monkeypatch.setattr("modelfetch.http.response._FLOOR_SECONDS", 0.5)
+    monkeypatch.setattr("modelfetch.http.response.FLOOR_SECONDS", 0.5)
     start = time.monotonic()
     with Origin(DATA, scripts=[trickle]) as origin, pytest.raises(UnreachableError) as caught:
         http.get(origin.url)

@@ -15,6 +15,8 @@ from modelfetch.demo.faults import Status
 from modelfetch.errors import DestinationError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.sync.conftest import Bench
 
 WEIGHTS = made.vae()
@@ -283,13 +285,18 @@ def other(bench: Bench) -> str:
     return "hf://acme/other/opt.safetensors"
 
 
-def test_a_file_that_is_there_and_serves_another_consumer_needs_no_space_and_is_nothing_to_fetch(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entry = {**pinned(bench), "for": ["comfyui", "stable-diffusion"]}
+def there_for_one_of_two(bench: Bench) -> tuple[dict[str, Any], Path]:
+    """A model for two consumers, and its file, which is in place for the first."""
     there = bench.root / "comfyui/models/vae/pinned.safetensors"
     there.parent.mkdir(parents=True)
     there.write_bytes(bytes(WEIGHTS.read(0, WEIGHTS.size)))
+    return {**pinned(bench), "for": ["comfyui", "stable-diffusion"]}, there
+
+
+def test_a_file_that_is_there_and_serves_another_consumer_needs_no_space_and_is_nothing_to_fetch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, there = there_for_one_of_two(bench)
     real = os.statvfs
 
     def full(path: Any) -> os.statvfs_result:
@@ -309,10 +316,7 @@ def test_a_file_that_is_there_and_serves_another_consumer_needs_no_space_and_is_
 def test_a_file_that_is_there_and_can_not_be_linked_needs_space_for_each_copy(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = {**pinned(bench), "for": ["comfyui", "stable-diffusion"]}
-    there = bench.root / "comfyui/models/vae/pinned.safetensors"
-    there.parent.mkdir(parents=True)
-    there.write_bytes(bytes(WEIGHTS.read(0, WEIGHTS.size)))
+    entry, _ = there_for_one_of_two(bench)
     monkeypatch.setattr("modelfetch.preflight.LinkProbe.works", lambda *_: False)
     bench.capsys.readouterr()
     assert run(["plan", "--manifest", str(bench.manifest(entry)), "--root", str(bench.root)]) == 0

@@ -176,6 +176,22 @@ def normally(conn: Conn, request: Request, origin: Origin) -> None:
         origin.count(len(piece))
 
 
+def paced(step: int, pause: float) -> Script:
+    """As a proper server does, with a pause of so many seconds after so many bytes, so that there is a middle."""
+
+    def script(conn: Conn, request: Request, origin: Origin) -> None:
+        status, fields, start, end = origin.fields(request)
+        conn.send(head(status, fields))
+        for at in range(start, end, step):
+            piece = origin.data[at : min(at + step, end)]
+            conn.send(piece)
+            origin.count(len(piece))
+            if origin.stop.wait(pause):
+                return
+
+    return script
+
+
 def drop_after(count: int, *, reset: bool = False) -> Script:
     """Send so many bytes of the body, then end the connection."""
 

@@ -15,7 +15,7 @@ from modelfetch.store.chunks import CHUNK
 from modelfetch.transfer.journal import Mark, parse_journal
 from modelfetch.transfer.partial import Partial
 from tests.transfer.processes import finish, start, wait_for
-from tests.transfer.server import Conn, Origin, Request, head
+from tests.transfer.server import Conn, Origin, Request, paced
 from tests.transfer.world import World, payload
 
 if TYPE_CHECKING:
@@ -24,22 +24,14 @@ if TYPE_CHECKING:
 DATA = payload(3 * CHUNK + 5_000_000, seed=3)
 
 
-def paced(conn: Conn, request: Request, origin: Origin) -> None:
-    """About 60 MB per second, so that there is a middle to be killed in."""
-    status, fields, start_at, end = origin.fields(request)
-    conn.send(head(status, fields))
-    for at in range(start_at, end, 300_000):
-        piece = origin.data[at : min(at + 300_000, end)]
-        conn.send(piece)
-        origin.count(len(piece))
-        if origin.stop.wait(0.005):
-            return
+pace = paced(300_000, 0.005)
+"""About 60 MB per second, so that there is a middle to be killed in."""
 
 
 def test_a_killed_process_loses_at_most_a_chunk_per_connection(world: World) -> None:
     random_ = random.Random(5)
     connections, kills = 2, 0
-    with Origin(DATA, default=paced) as origin:
+    with Origin(DATA, default=pace) as origin:
         while kills < 6:
             sent = origin.sent
             process = start(world.root / "store", origin.url, DATA, f"connections={connections}")
@@ -61,7 +53,7 @@ def test_a_killed_process_loses_at_most_a_chunk_per_connection(world: World) -> 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_within_a_second_and_keeps_what_it_has(world: World, number: int, code: int) -> None:
-    with Origin(DATA, default=paced) as origin:
+    with Origin(DATA, default=pace) as origin:
         process = start(world.root / "store", origin.url, DATA)
         wait_for(lambda: origin.sent > 5_000_000)
         sent, before = origin.sent, time.monotonic()
@@ -109,7 +101,7 @@ def _interrupted(world: World, origin: Origin) -> Path:
 def left_over(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
     """The bytes of a partial file and of its journal; the port in it is not that of the next origin."""
     world = World(root=tmp_path_factory.mktemp("left"))
-    with Origin(DATA, default=paced) as origin:
+    with Origin(DATA, default=pace) as origin:
         part = _interrupted(world, origin)
         return part.read_bytes(), part.with_suffix(".json").read_bytes()
 

@@ -13,7 +13,7 @@ import pytest
 
 from modelfetch.store.chunks import CHUNK
 from tests.transfer.processes import finish, start, wait_for
-from tests.transfer.server import Conn, Origin, Request, head
+from tests.transfer.server import Conn, Origin, Request, head, paced
 from tests.transfer.world import World, payload
 
 if TYPE_CHECKING:
@@ -22,16 +22,8 @@ if TYPE_CHECKING:
 DATA = payload(CHUNK + 6_000_000, seed=4)
 
 
-def paced(conn: Conn, request: Request, origin: Origin) -> None:
-    """About 20 MB per second."""
-    status, fields, begin, end = origin.fields(request)
-    conn.send(head(status, fields))
-    for at in range(begin, end, 200_000):
-        piece = origin.data[at : min(at + 200_000, end)]
-        conn.send(piece)
-        origin.count(len(piece))
-        if origin.stop.wait(0.01):
-            return
+pace = paced(200_000, 0.01)
+"""About 20 MB per second."""
 
 
 @pytest.mark.parametrize(
@@ -43,7 +35,7 @@ def test_eight_processes_download_a_file_once(world: World, noflock: str, data: 
 
     def held(conn: Conn, request: Request, origin: Origin) -> None:
         everyone_waits.wait(60)
-        paced(conn, request, origin)
+        pace(conn, request, origin)
 
     with Origin(DATA, default=held) as origin:
         # the start of eight interpreters on a busy machine takes longer than a short-lived heartbeat
@@ -64,7 +56,7 @@ def test_eight_processes_download_a_file_once(world: World, noflock: str, data: 
 @pytest.mark.parametrize("noflock", ["", "noflock=1"], ids=["flock", "no flock"])
 def test_a_killed_owner_is_replaced_and_its_work_used(world: World, noflock: str) -> None:
     options = [*filter(None, [noflock]), "connections=1", "stale=30"]
-    with Origin(DATA, default=paced) as origin:
+    with Origin(DATA, default=pace) as origin:
         owner = start(world.root / "store", origin.url, DATA, *options)
         wait_for(lambda: origin.sent > 7_000_000)
         heir = start(world.root / "store", origin.url, DATA, *options)
@@ -99,7 +91,7 @@ def test_a_slow_owner_is_waited_for(world: World) -> None:
 
 
 def test_waiting_ends_at_the_lock_timeout(world: World) -> None:
-    with Origin(DATA, default=paced) as origin:
+    with Origin(DATA, default=pace) as origin:
         owner = start(world.root / "store", origin.url, DATA, "connections=1", "stale=30")
         wait_for(lambda: bool(origin.requests))
         code, result = finish(start(world.root / "store", origin.url, DATA, "lock_timeout=0.1", "stale=30"))
@@ -110,7 +102,7 @@ def test_waiting_ends_at_the_lock_timeout(world: World) -> None:
 @pytest.mark.parametrize("noflock", ["", "noflock=1"], ids=["flock", "no flock"])
 def test_a_sleeping_owner_is_replaced_and_can_do_no_harm_when_it_wakes(world: World, noflock: str) -> None:
     options = [*filter(None, [noflock]), "connections=1", "stale=0.5"]
-    with Origin(DATA, default=paced) as origin:
+    with Origin(DATA, default=pace) as origin:
         owner = start(world.root / "store", origin.url, DATA, *options)
         wait_for(lambda: origin.sent > CHUNK)
         owner.send_signal(signal.SIGSTOP)
@@ -141,7 +133,7 @@ UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 def test_owners_that_are_all_pid_1_are_told_apart(world: World, noflock: str) -> None:
     """As init containers are: the pid in the lock file is the waiter's own, and means nothing to it."""
     options = [*filter(None, [noflock]), "connections=1", "stale=30"]
-    with Origin(DATA, default=paced) as origin:
+    with Origin(DATA, default=pace) as origin:
         first = start(world.root / "store", origin.url, DATA, *options, before=UNSHARE)
         wait_for(lambda: origin.sent > 0)
         others = [start(world.root / "store", origin.url, DATA, *options, before=UNSHARE) for _ in range(3)]
@@ -155,7 +147,7 @@ def test_owners_that_are_all_pid_1_are_told_apart(world: World, noflock: str) ->
 @pytest.mark.parametrize(("noflock", "stale"), [("", "30"), ("noflock=1", "0.6")], ids=["flock", "no flock"])
 def test_a_killed_pid_1_is_replaced(world: World, noflock: str, stale: str) -> None:
     options = [*filter(None, [noflock]), "connections=1", f"stale={stale}"]
-    with Origin(DATA, default=paced) as origin:
+    with Origin(DATA, default=pace) as origin:
         owner = start(world.root / "store", origin.url, DATA, *options, before=UNSHARE)
         wait_for(lambda: origin.sent > CHUNK)
         owner.kill()
