@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from modelfetch.api import plan_async, sync, sync_async
-    from modelfetch.digests import Digest
+    from modelfetch.core.digest import Digest
+    from modelfetch.core.report import ArtifactReport, ModelReport, Report
     from modelfetch.errors import (
         CredentialsError,
         DestinationError,
@@ -33,19 +34,18 @@ if TYPE_CHECKING:
         UsageError,
     )
     from modelfetch.manifest.model import FileSpec, Manifest, Model, Service
-    from modelfetch.manifests import load_manifest
-    from modelfetch.report import ArtifactReport, ModelReport, Report
-    from modelfetch.retrieval import retrieve, retrieve_async
+    from modelfetch.pipeline.retrieve import retrieve, retrieve_async
+    from modelfetch.tiers.loader import load_manifest
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "modelfetch.api": ("plan_async", "sync", "sync_async"),
-    "modelfetch.retrieval": ("retrieve", "retrieve_async"),
-    "modelfetch.digests": ("Digest",),
-    "modelfetch.manifests": ("load_manifest",),
+    "modelfetch.pipeline.retrieve": ("retrieve", "retrieve_async"),
+    "modelfetch.core.digest": ("Digest",),
+    "modelfetch.tiers.loader": ("load_manifest",),
     "modelfetch.manifest.model": ("FileSpec", "Manifest", "Model", "Service"),
-    "modelfetch.report": ("ArtifactReport", "ModelReport", "Report"),
+    "modelfetch.core.report": ("ArtifactReport", "ModelReport", "Report"),
     "modelfetch.errors": (
         "CredentialsError",
         "DestinationError",

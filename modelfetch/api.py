@@ -5,32 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from modelfetch import fsio
-from modelfetch.cancel import Cancel
-from modelfetch.choose import choose, read
+from modelfetch.config.options import DEFAULT_ROOT, Options, make_options
+from modelfetch.config.settings import Settings
+from modelfetch.core import fs
+from modelfetch.core.cancel import Cancel
+from modelfetch.core.events import Sink, discard
+from modelfetch.core.report import Report, failed
+from modelfetch.core.threads import run_anywhere
 from modelfetch.errors import ModelfetchError, UsageError
-from modelfetch.events import Sink, discard
-from modelfetch.process import preview_manifests, sync_manifests
-from modelfetch.report import Report, failed
-from modelfetch.session import DEFAULT_ROOT, Options, Session
-from modelfetch.settings import Settings
-from modelfetch.spoken import make_options
+from modelfetch.pipeline.session import Session
+from modelfetch.pipeline.sync import preview_manifests, sync_manifests
+from modelfetch.tiers.selection import choose, read
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from modelfetch.manifest.model import Manifest
-
-T = TypeVar("T")
-
-_LOOK_EVERY = 0.1
-_LAST_WORDS = 1.0
-"""Seconds that an interrupted caller gives the work to let go of its locks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +70,7 @@ async def perform(
     except ModelfetchError as error:
         return failed([error], tier=tier, root=str(request.options.root))
     except OSError as error:  # whatever of the disk was not foreseen where it happened, such as a folder that is gone
-        disk = fsio.translate(error, request.options.root, doing="working in")
+        disk = fs.translate(error, request.options.root, doing="working in")
         return failed([disk], tier=tier, root=str(request.options.root))
     except asyncio.CancelledError:
         if not cancel.is_set():
@@ -108,8 +102,8 @@ async def sync_async(
     Args:
         tier: A tier's name, such as ``"16g"``.
         manifest: One or several manifest files instead.
-        events: Called with each `modelfetch.events.Event`, from any thread.
-        **options: Any field of `modelfetch.session.Options`: ``root``, ``store``, ``consumers`` (the command's
+        events: Called with each `modelfetch.core.events.Event`, from any thread.
+        **options: Any field of `modelfetch.config.options.Options`: ``root``, ``store``, ``consumers`` (the command's
             ``--for``; ``for_`` means the same), ``offline``, … Sizes and owners may be written as on the command line:
             ``limit_rate="50MB"``, ``chown="1000:1000"``.
 
@@ -166,67 +160,3 @@ def _request(
     if tier is not None and files:
         raise TypeError("either tier or manifest, not both")
     return Request(options=make_options(options), tier=tier, manifests=tuple(Path(file) for file in files))
-
-
-def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine to its end: here where no loop runs, else in a thread with a loop of its own.
-
-    What interrupts the caller (Ctrl-C, the end of its task) ends the work, and is raised when that has ended.
-    """
-
-    async def main() -> T:
-        return await start()
-
-    try:
-        caller = asyncio.current_task()
-    except RuntimeError:
-        return asyncio.run(main())
-    return _Apart(main).result(caller)
-
-
-class _Apart(Generic[T]):
-    """A coroutine in a thread and loop of its own, for a caller who can't await it."""
-
-    def __init__(self, main: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        self._main = main
-        self._results: list[T] = []
-        self._errors: list[BaseException] = []
-        self._at_work: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="modelfetch", daemon=True)
-
-    def result(self, caller: asyncio.Task[Any] | None) -> T:
-        """Wait for it; it ends early when the calling task was cancelled, which that can't notice while it waits."""
-        self._thread.start()
-        try:
-            while self._thread.is_alive():
-                self._thread.join(_LOOK_EVERY)
-                if caller is not None and caller.cancelling():
-                    self._end()
-        except BaseException:
-            self._end()
-            self._thread.join(_LAST_WORDS)
-            raise
-        if self._errors:
-            raise self._errors[0]
-        return self._results[0]
-
-    def _end(self) -> None:
-        self._is_over.set()
-        if self._at_work is not None:
-            loop, task = self._at_work
-            with contextlib.suppress(RuntimeError):  # the loop was closed in this moment
-                loop.call_soon_threadsafe(task.cancel)
-
-    def _run(self) -> None:
-        try:
-            self._results.append(asyncio.run(self._watched()))
-        except BaseException as error:
-            self._errors.append(error)
-
-    async def _watched(self) -> T:
-        task = asyncio.ensure_future(self._main())
-        self._at_work = asyncio.get_running_loop(), task
-        if self._is_over.is_set():
-            task.cancel()
-        return await task

@@ -15,12 +15,12 @@ import pytest
 from ruamel.yaml import YAML
 
 import modelfetch
-from modelfetch import events
 from modelfetch.cli.app import cli
 from modelfetch.cli.options import EnvOption
+from modelfetch.core import events
 from modelfetch.errors import ModelfetchError
-from modelfetch.manifest.tiers import find_tier
-from modelfetch.stack.variables import VARIABLES
+from modelfetch.tiers.discovery import find_tier
+from modelfetch.tiers.dotenv.variables import VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -207,7 +207,13 @@ def test_every_variable_of_ours_that_is_written_down_exists(document: Path) -> N
 
 
 def test_every_variable_that_the_settings_read_is_documented() -> None:
-    modules = ("settings.py", "gpu.py", "overrides.py", "choose.py", "cli/common.py")
+    modules = (
+        "config/settings.py",
+        "tiers/gpu.py",
+        "tiers/overrides.py",
+        "tiers/selection.py",
+        "cli/common.py",
+    )
     found = texts(*(ROOT / "modelfetch" / module for module in modules))
     read = {text for text in found if re.fullmatch(r"[A-Z]+(_[A-Z0-9]+)+|PUID|PGID|NETRC", text)}
     read -= {"HF_OIDC_RESOURCE"}  # huggingface_hub's own, which is asked where it is set

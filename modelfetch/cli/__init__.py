@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script: run the command line and exit with its code."""
-    from modelfetch.cli.fastpath import attempt
+    from modelfetch.cli.fastpath.check import attempt
 
     if argv is None:
         _prepare()

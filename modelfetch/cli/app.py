@@ -44,7 +44,7 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"modelfetch.cli.{cmd_name}_command")
+        module = importlib.import_module(f"modelfetch.cli.commands.{cmd_name}")
         command: click.Command = module.command
         return command
 
@@ -107,7 +107,7 @@ def _usage_hint(error: click.UsageError) -> str:
 def _refuse(error: ModelfetchError, argv: Sequence[str]) -> int:
     """Say what ended a command before it had a report, which who asked for one gets nevertheless."""
     if argv and argv[0] in _REPORTING and any(word in ("--json", "--format=json") for word in argv):
-        from modelfetch.report import failed
+        from modelfetch.core.report import failed
 
         with contextlib.suppress(ModelfetchError):
             put(json.dumps(failed([error], tier=None, root=_root_of(argv)).as_dict()))

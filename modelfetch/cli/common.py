@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from click.core import ParameterSource
 
-from modelfetch.cancel import Cancel
 from modelfetch.cli.options import EnvOption
 from modelfetch.cli.render.errors import show_errors
 from modelfetch.cli.render.out import put
 from modelfetch.cli.render.progress import make_progress
+from modelfetch.core.cancel import Cancel
+from modelfetch.core.events import Notice
 from modelfetch.errors import SettingError, UsageError
-from modelfetch.events import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     import click
 
     from modelfetch.api import Request
-    from modelfetch.events import Event
+    from modelfetch.core.events import Event
+    from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
-    from modelfetch.report import Report
-    from modelfetch.session import Session
+    from modelfetch.pipeline.session import Session
 
 WARNED = "modelfetch.warned"
 """The key of a context's ``meta`` that is set once a person was warned of something."""
@@ -43,7 +43,7 @@ _SIGNALS = {
 def request_from(ctx: click.Context) -> Request:
     """The request that a command's values make."""
     from modelfetch.api import Request
-    from modelfetch.session import Options
+    from modelfetch.config.options import Options
 
     values = ctx.params
     tier, variable, manifests = which(ctx)

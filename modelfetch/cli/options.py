@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from modelfetch.core.units import parse_size
 from modelfetch.errors import SettingError
 from modelfetch.manifest.model import CONSUMERS
-from modelfetch.units import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -1,5 +1,9 @@
-"""The I/O side of `modelfetch.fit`: which files a manifest or a URI means, and how their first bytes are read."""
+"""The GPU memory that a model or a tier needs, estimated from file headers that are read by range.
 
-from modelfetch.fitting.ask import Asked, fit_manifests, fit_uri
+`run` resolves what to measure and reads the headers, `verdict` adds up a tier, `estimate` picks each model's rule.
+The package is not called ``fit``, because a package of that name would hide the function `modelfetch.fit`.
+"""
+
+from modelfetch.fitting.run import Asked, fit_manifests, fit_uri
 
 __all__ = ["Asked", "fit_manifests", "fit_uri"]

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from modelfetch.errors import ModelfetchError, UnreachableError, UsageError
-from modelfetch.fit import FIRST, Candidate, File, FileReader, Prefix
 from modelfetch.fitting.readers import BrokenReader, ContinuedReader, HttpReader
+from modelfetch.fitting.types import Candidate, File
+from modelfetch.formats.range_reader import FIRST, FileReader, Prefix
 from modelfetch.manifest.kinds import upstream_name
 from modelfetch.manifest.uri import OllamaUri
-from modelfetch.receipts import read_receipt
-from modelfetch.transfer.seed import Beginning, seed
+from modelfetch.placement.receipts import read_receipt
+from modelfetch.transfer.prefill import Beginning, seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from modelfetch.artifacts import Artifact, Location, Resolution
-    from modelfetch.fit import RangeReader
+    from modelfetch.core.artifact import Artifact, Location, Resolution
+    from modelfetch.formats.range_reader import RangeReader
     from modelfetch.manifest.model import Model
-    from modelfetch.session import Session
+    from modelfetch.pipeline.session import Session
     from modelfetch.store import Store
 
     Mirrors = Callable[[Artifact], Callable[[], Sequence[Location]]]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from modelfetch.core.urls import redact
 from modelfetch.errors import IntegrityError, ModelfetchError, UnreachableError
 from modelfetch.http.status import check_status
-from modelfetch.http.types import redact
 from modelfetch.sources.https import refuse_login
 from modelfetch.sources.retry import pause
 from modelfetch.transfer.journal import Identity
@@ -15,17 +15,17 @@ from modelfetch.transfer.journal import Identity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from modelfetch.artifacts import Location
-    from modelfetch.cancel import Cancel
-    from modelfetch.fit import RangeReader
+    from modelfetch.core.artifact import Location
+    from modelfetch.core.cancel import Cancel
+    from modelfetch.formats.range_reader import RangeReader
     from modelfetch.http import Http, Response
-    from modelfetch.transfer.seed import Beginning
+    from modelfetch.transfer.prefill import Beginning
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:(\d{1,19})|\*)\Z", re.ASCII)
 
 
 class BrokenReader:
-    """A file that can't be read, as a `modelfetch.fit.RangeReader`: the reason comes out where it is read."""
+    """A file that can't be read, as a `RangeReader`: the reason comes out where it is read."""
 
     def __init__(self, error: ModelfetchError, size: int | None = None) -> None:
         self._error = error
@@ -56,7 +56,7 @@ class ContinuedReader:
 
 
 class HttpReader:
-    """A file on a server as a `modelfetch.fit.RangeReader`; blocks, so it is for a thread.
+    """A file on a server as a `RangeReader`; blocks, so it is for a thread.
 
     A server that knows no ranges sends the whole file: it is then read on in one stream as far as it is needed, and
     never from its start again.

@@ -3,6 +3,6 @@
 from modelfetch.http.client import Http
 from modelfetch.http.response import Response
 from modelfetch.http.status import check_status, retry_after
-from modelfetch.http.types import Authenticator, Headers, Reply, Timeouts, redact
+from modelfetch.http.types import Authenticator, Headers, Reply, Timeouts
 
-__all__ = ["Authenticator", "Headers", "Http", "Reply", "Response", "Timeouts", "check_status", "redact", "retry_after"]
+__all__ = ["Authenticator", "Headers", "Http", "Reply", "Response", "Timeouts", "check_status", "retry_after"]

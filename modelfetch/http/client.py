@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from modelfetch.core.urls import redact
 from modelfetch.errors import ModelfetchError, SettingError, UnreachableError
-from modelfetch.http.hops import MAX_REDIRECTS, REDIRECTS, AllowHttp, check_first, method_after, next_hop, rewrite
+from modelfetch.http.redirects import MAX_REDIRECTS, REDIRECTS, AllowHttp, check_first, method_after, next_hop, rewrite
 from modelfetch.http.response import Response
-from modelfetch.http.types import Authenticator, Reply, Timeouts, redact
+from modelfetch.http.types import Authenticator, Reply, Timeouts
 
 if TYPE_CHECKING:
     import ssl
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from modelfetch.cancel import Cancel
-    from modelfetch.http.wire import Wire
+    from modelfetch.core.cancel import Cancel
+    from modelfetch.http.connection import Wire
 
 USER_AGENT = "modelfetch/0.1"
 _METADATA_LIMIT = 8 * 2**20
@@ -181,15 +182,15 @@ class Http:
     def _take(self, scheme: str) -> Wire:
         import httpx
 
-        from modelfetch.http import wire
+        from modelfetch.http import connection
 
         with self._lock:
             if self._idle[scheme]:
                 return self._idle[scheme].pop()
             if scheme not in self._contexts:
-                self._contexts[scheme] = wire.tls_context() if scheme == "https" else wire.clear_context()
+                self._contexts[scheme] = connection.tls_context() if scheme == "https" else connection.clear_context()
         try:
-            return wire.Wire(scheme, self._contexts[scheme], self.timeouts, self._user_agent)
+            return connection.Wire(scheme, self._contexts[scheme], self.timeouts, self._user_agent)
         except (ImportError, ValueError) as error:
             raise SettingError(f"the proxy that the environment names can't be used: {error}") from None
         except httpx.InvalidURL as error:
@@ -210,7 +211,7 @@ def _carry(status: int, method: str, data: bytes | None) -> tuple[str, bytes | N
 
 
 def _translate(error: Exception, url: str) -> ModelfetchError:
-    from modelfetch.http.wire import translate
+    from modelfetch.http.connection import translate
 
     return translate(error, url)
 

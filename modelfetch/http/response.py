@@ -7,8 +7,9 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Self
 
+from modelfetch.core.urls import redact
 from modelfetch.errors import UnreachableError
-from modelfetch.http.types import FLOOR_RATE, FLOOR_SECONDS, Headers, redact
+from modelfetch.http.types import FLOOR_RATE, FLOOR_SECONDS, Headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from modelfetch.cancel import Cancel
+    from modelfetch.core.cancel import Cancel
 
 _DRAIN = 64 * 1024
 _DRAIN_SECONDS = 1.0

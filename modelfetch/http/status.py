@@ -7,6 +7,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Protocol
 
+from modelfetch.core.urls import redact
 from modelfetch.errors import (
     CredentialsError,
     ModelfetchError,
@@ -14,7 +15,7 @@ from modelfetch.errors import (
     RetryLaterError,
     UnreachableError,
 )
-from modelfetch.http.types import Headers, redact
+from modelfetch.http.types import Headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

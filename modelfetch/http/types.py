@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 if TYPE_CHECKING:
     from modelfetch.http.client import Http
@@ -66,13 +65,3 @@ class Authenticator(Protocol):
 
     def challenged(self, url: str, status: int, headers: Mapping[str, str], http: Http) -> bool:
         """A 401 or 403 came from this URL: True when credentials were renewed and it should be asked once more."""
-
-
-def redact(url: str) -> str:
-    """A URL as it may be shown: scheme, host and path; no user, no query, no fragment."""
-    try:
-        parts = urlsplit(url)
-        netloc = parts.netloc.rpartition("@")[2]
-        return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
-    except ValueError:
-        return "(malformed URL)"

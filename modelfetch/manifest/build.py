@@ -9,8 +9,8 @@ from modelfetch.manifest.model import FileSpec, Model, Service
 from modelfetch.manifest.rules import model_findings
 
 if TYPE_CHECKING:
-    from modelfetch.manifest.fields import Reader
-    from modelfetch.manifest.records import Values
+    from modelfetch.manifest.composite_types import Values
+    from modelfetch.manifest.field_types import Reader
 
 
 def part(values: Values, file: str, reader: Reader) -> Part:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelfetch.manifest.model import CONSUMERS, PICKLE_SUFFIXES
+from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.paths import check_relative, safe_name
 from modelfetch.manifest.uri import FileUri, HfUri, HttpUri
 
@@ -72,8 +72,3 @@ def upstream_name(source: Uri) -> str | None:
         return check_relative(last)
     except ValueError:
         return None
-
-
-def is_pickle(name: str) -> bool:
-    """Whether a file of this name runs code when it is loaded."""
-    return name.lower().endswith(PICKLE_SUFFIXES)

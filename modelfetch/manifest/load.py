@@ -7,24 +7,24 @@ by itself, each problem stands in its own file; the sum of the budgets and the c
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from modelfetch.core.urls import is_loopback
 from modelfetch.errors import ManifestError, Problem
-from modelfetch.manifest import build, nodes, tiers
-from modelfetch.manifest.claims import claims_of, find_clashes
-from modelfetch.manifest.fields import Reader
+from modelfetch.manifest import build, yaml_nodes
+from modelfetch.manifest.field_types import Reader
 from modelfetch.manifest.merge import Part, merge
+from modelfetch.manifest.path_conflicts import claims_of, find_clashes
 from modelfetch.manifest.schema import MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from os import PathLike
 
+    from modelfetch.manifest.composite_types import Values
     from modelfetch.manifest.model import Manifest, Position
-    from modelfetch.manifest.records import Values
 
     AllowHttp = Callable[[str, int], bool]
 
@@ -36,34 +36,29 @@ TEXT = "<text>"
 
 
 class FindTier(Protocol):
-    """Finds the file of a tier that is extended by name, as `tiers.find_tier` does."""
+    """Finds the file of a tier that is extended by name, as `modelfetch.tiers.discovery.find_tier` does."""
 
     def __call__(self, name: str, *, behind: Path | None) -> Path | None:
         """The file, None where there is none; ``behind`` is the file that extends it, None for a text."""
 
 
-def loopback_only(host: str, port: int) -> bool:
-    """Whether a host may be asked by plain http when no setting says more: only this machine itself."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def no_tiers(name: str, *, behind: Path | None) -> Path | None:
+    """Find no tier: a manifest that is read this way can extend files only, by a relative path."""
+    return None
 
 
 def load_manifest(
     path_or_text: str | PathLike[str],
     *,
-    allow_http: AllowHttp = loopback_only,
-    find_tier: FindTier | None = None,
+    allow_http: AllowHttp = is_loopback,
+    find_tier: FindTier = no_tiers,
 ) -> Manifest:
     """Read and validate a manifest.
 
     Args:
         path_or_text: A file's path; a ``str`` that holds a newline or ``": "`` is the manifest's text itself.
         allow_http: Whether a (host, port) may be asked by plain http.
-        find_tier: Finds the file of a tier that is extended by name (default: `tiers.find_tier`).
+        find_tier: Finds the file of a tier that is extended by name (default: none is found).
 
     Raises:
         ManifestError: It can't be read or is invalid; ``problems`` holds all that is wrong.
@@ -88,8 +83,8 @@ def load_bytes(
     *,
     file: str,
     folder: Path | None = None,
-    allow_http: AllowHttp = loopback_only,
-    find_tier: FindTier | None = None,
+    allow_http: AllowHttp = is_loopback,
+    find_tier: FindTier = no_tiers,
 ) -> Manifest:
     """Validate a manifest's bytes.
 
@@ -104,7 +99,7 @@ def load_bytes(
         ManifestError: As `load_manifest` does.
     """
     reader = Reader(allow_http=allow_http)
-    chain = _Chain(reader=reader, find_tier=find_tier or tiers.find_tier)
+    chain = _Chain(reader=reader, find_tier=find_tier)
     chain.follow(data, file, folder if folder is not None else Path(file).parent)
     files = tuple(chain.files)
     manifest = merge(tuple(chain.parts), reader, sha256=sha256_of(chain.contents), files=files, complete=chain.complete)
@@ -128,7 +123,7 @@ def sha256_of(contents: Sequence[bytes]) -> str:
 
 def _read(path: Path) -> bytes:
     with path.open("rb") as stream:
-        return stream.read(nodes.MAX_BYTES + 1)
+        return stream.read(yaml_nodes.MAX_BYTES + 1)
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -217,7 +212,7 @@ def _identity(path: Path) -> Any:
 
 def _part(data: bytes, file: str, reader: Reader) -> Part | None:
     """One file's share; None where nothing of it could be read."""
-    root, problems = nodes.parse(data, file)
+    root, problems = yaml_nodes.parse(data, file)
     reader.problems.extend(problems)
     if root is None:
         return None

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from modelfetch.core.units import format_size
 from modelfetch.manifest import budget
 from modelfetch.manifest.model import Manifest
-from modelfetch.units import format_size
 
 if TYPE_CHECKING:
-    from modelfetch.manifest.fields import Reader
+    from modelfetch.manifest.composite_types import Values
+    from modelfetch.manifest.field_types import Reader
     from modelfetch.manifest.model import Model, Service
-    from modelfetch.manifest.records import Values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

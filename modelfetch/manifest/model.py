@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from modelfetch.digests import Digest
+    from modelfetch.core.digest import Digest
     from modelfetch.manifest.uri import Uri
 
 CONSUMERS = ("ollama", "stable-diffusion", "comfyui", "whisper", "diffrhythm")
 """The services that models can be placed for; each has the folder of its name below ROOT."""
-
-PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".pkl")
-"""Names of files that run code when they are loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modelfetch.formats.pickles import PICKLE_SUFFIXES, is_pickle
 from modelfetch.manifest.kinds import (
     FOLDERS,
     HF_CACHES,
     KINDS,
     ONLY_WITH,
     consumers_of,
-    is_pickle,
     kinds_of,
     upstream_name,
 )
-from modelfetch.manifest.model import PICKLE_SUFFIXES
 from modelfetch.manifest.paths import collision_key, parents
 from modelfetch.manifest.uri import FileUri, HfUri, HttpUri, OciUri, OllamaUri, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from modelfetch.manifest.composite_types import Values
     from modelfetch.manifest.model import Position
-    from modelfetch.manifest.records import Values
     from modelfetch.manifest.uri import Uri
 
 Finding = tuple["Position", str]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from modelfetch.digests import Digest
-from modelfetch.manifest.fields import Choice, Flag, Size, Text, UriText, Whole
+from modelfetch.core.digest import Digest
+from modelfetch.manifest.composite_types import Key, Many, Named, Record
+from modelfetch.manifest.field_types import Choice, Flag, Size, Text, UriText, Whole
 from modelfetch.manifest.kinds import KINDS, ONLY_WITH, consumers_of
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.paths import check_relative
-from modelfetch.manifest.records import Key, Many, Named, Record
 from modelfetch.manifest.uri import is_repo_id
 
 VERSION = 1

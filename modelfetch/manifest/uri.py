@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import unquote, urlsplit
 
-from modelfetch.digests import Digest
+from modelfetch.core.digest import Digest
 from modelfetch.manifest.paths import check_relative
 
 if TYPE_CHECKING:

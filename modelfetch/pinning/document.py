@@ -8,19 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelfetch import fsio
+from modelfetch.core import fs
 from modelfetch.errors import DestinationError, ManifestError, Problem, SettingError
 from modelfetch.manifest.load import load_bytes
 from modelfetch.manifest.model import Position
-from modelfetch.manifest.nodes import MAX_BYTES
-from modelfetch.manifest.tiers import find_tier
-from modelfetch.pinning.edits import rewrite
+from modelfetch.manifest.yaml_nodes import MAX_BYTES
+from modelfetch.pinning.text_edits import rewrite
+from modelfetch.tiers.discovery import find_tier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from modelfetch.config.settings import Settings
     from modelfetch.manifest.model import Manifest, Model
-    from modelfetch.settings import Settings
 
 _BOM = "\ufeff"
 _NOWHERE = Position(file="", line=0, column=0)
@@ -143,6 +143,6 @@ def write_document(document: Document, data: bytes) -> None:
                 f"{document.path} was changed while its models were resolved, and left as it is", hint="run it again"
             )
         owner = (found.st_uid, found.st_gid) if os.geteuid() == 0 else None
-        fsio.write_atomically(real, data, mode=found.st_mode & 0o7777, temporary=temporary, owner=owner)
+        fs.write_atomically(real, data, mode=found.st_mode & 0o7777, temporary=temporary, owner=owner)
     except OSError as error:
-        raise fsio.translate(error, document.path, doing="writing") from error
+        raise fs.translate(error, document.path, doing="writing") from error

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from modelfetch.core.report import ArtifactReport, ModelReport
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import HfUri, OllamaUri
-from modelfetch.pinning.pins import Entry, Measured, State
-from modelfetch.report import ArtifactReport, ModelReport
+from modelfetch.pinning.entry import Entry, Measured, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from modelfetch.artifacts import Resolution
+    from modelfetch.core.artifact import Resolution
 
 _ACTIONS = {
     State.CURRENT: "present",

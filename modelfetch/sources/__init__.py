@@ -8,17 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.sources.base import Source, Wanted
-from modelfetch.sources.choose import known
+from modelfetch.sources.factory import known
 
 if TYPE_CHECKING:
-    from modelfetch.sources.facade import Sources
+    from modelfetch.sources.resolver import Sources
 
 __all__ = ["Source", "Sources", "Wanted", "known"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Sources":
-        from modelfetch.sources.facade import Sources
+        from modelfetch.sources.resolver import Sources
 
         return Sources
     raise AttributeError(name)

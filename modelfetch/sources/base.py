@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
 
+from modelfetch.core.urls import redact
 from modelfetch.errors import (
     IntegrityError,
     InterruptedSync,
@@ -18,15 +19,14 @@ from modelfetch.errors import (
     SettingError,
     UnreachableError,
 )
-from modelfetch.http.types import redact
-from modelfetch.manifest.model import PICKLE_SUFFIXES
+from modelfetch.formats.pickles import is_pickle
 from modelfetch.manifest.paths import safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from modelfetch.artifacts import Artifact, Resolution
-    from modelfetch.digests import Digest
+    from modelfetch.core.artifact import Artifact, Resolution
+    from modelfetch.core.digest import Digest
     from modelfetch.manifest.model import FileSpec, Model
     from modelfetch.manifest.uri import Uri
 
@@ -174,7 +174,7 @@ def _agree_files(artifacts: Iterable[Artifact], wanted: Wanted) -> tuple[Artifac
 
 def _agree_file(artifact: Artifact, spec: FileSpec | None, wanted: Wanted) -> Artifact:
     pinned = pin(artifact, spec.digest if spec else None, spec.size if spec else None, wanted)
-    if artifact.path.lower().endswith(PICKLE_SUFFIXES) and not pinned.allow_pickle:
+    if is_pickle(artifact.path) and not pinned.allow_pickle:
         raise NotAModelError(
             f"{shown(str(wanted.uri))} holds {artifact.path}, a pickle, which runs code when it is loaded",
             code="pickle-not-allowed",

@@ -11,8 +11,8 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from modelfetch.artifacts import Artifact, Location, Resolution
-from modelfetch.digests import Digest
+from modelfetch.core.artifact import Artifact, Location, Resolution
+from modelfetch.core.digest import Digest
 from modelfetch.errors import CredentialsError, IntegrityError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http import check_status
 from modelfetch.manifest.paths import safe_name
@@ -21,8 +21,8 @@ from modelfetch.sources.base import Source, Wanted
 from modelfetch.sources.https import FIRST_BYTE, check_file, is_html, total_size
 
 if TYPE_CHECKING:
+    from modelfetch.config.settings import Settings
     from modelfetch.http import Http, Response
-    from modelfetch.settings import Settings
     from modelfetch.sources.base import ReadBlob
 
 _LOGIN = re.compile(r"/login/?\Z")

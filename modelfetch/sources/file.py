@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from modelfetch.artifacts import Artifact, Location, Resolution
+from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.errors import CredentialsError, DiskError, NotFoundError
 from modelfetch.manifest.uri import FileUri
 from modelfetch.sources.base import Source, Wanted

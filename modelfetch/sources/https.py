@@ -7,19 +7,20 @@ from email.message import Message
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from modelfetch.artifacts import Artifact, Location, Resolution
+from modelfetch.core.artifact import Artifact, Location, Resolution
+from modelfetch.core.units import MAX_SIZE
+from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, ModelfetchError, UnreachableError
-from modelfetch.http import check_status, redact
+from modelfetch.http import check_status
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HttpUri
 from modelfetch.sources.base import Source, Wanted, shown
-from modelfetch.units import MAX_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from modelfetch.credentials import Credentials
     from modelfetch.http import Http, Response
+    from modelfetch.http.auth import Credentials
     from modelfetch.sources.base import ReadBlob
 
 FIRST_BYTE = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}

@@ -9,19 +9,19 @@ from __future__ import annotations
 import platform
 from typing import TYPE_CHECKING
 
-from modelfetch.artifacts import Artifact, Location, Resolution
+from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.errors import IntegrityError, NotFoundError
 from modelfetch.manifest.paths import check_relative
 from modelfetch.manifest.uri import OciUri
 from modelfetch.sources.base import Source, Wanted
-from modelfetch.sources.image import MANIFESTS, Descriptor, Image, Index, parse_manifest
+from modelfetch.sources.oci_manifest import MANIFESTS, Descriptor, Image, Index, parse_manifest
 from modelfetch.sources.registry import EVERY_TYPE, Registry, blob_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from modelfetch.config.settings import Settings
     from modelfetch.http import Http
-    from modelfetch.settings import Settings
     from modelfetch.sources.base import ReadBlob
 
 PATH_KEYS = ("org.cncf.model.filepath", "org.cnai.model.filepath", "org.opencontainers.image.title")
@@ -158,7 +158,7 @@ def _single(files: dict[str, Descriptor], uri: OciUri) -> dict[str, Descriptor]:
 
 
 def _included(files: dict[str, Descriptor], patterns: Iterable[str], uri: OciUri) -> dict[str, Descriptor]:
-    from modelfetch.sources.hf_client import matching
+    from modelfetch.sources.huggingface.client import matching
 
     chosen = matching(files, patterns)
     if not chosen:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelfetch.artifacts import Artifact, Location, Resolution
+from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.errors import IntegrityError, NotFoundError
 from modelfetch.manifest.uri import OLLAMA_HOST, OllamaUri
 from modelfetch.sources.base import Source, Wanted
-from modelfetch.sources.image import DOCKER_MANIFEST, MANIFESTS, Descriptor, Image, Index, parse_manifest
+from modelfetch.sources.oci_manifest import DOCKER_MANIFEST, MANIFESTS, Descriptor, Image, Index, parse_manifest
 from modelfetch.sources.registry import EVERY_TYPE, Registry, Served, blob_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from modelfetch.digests import Digest
+    from modelfetch.config.settings import Settings
+    from modelfetch.core.digest import Digest
     from modelfetch.http import Http
-    from modelfetch.settings import Settings
     from modelfetch.sources.base import ReadBlob
 
 _LAYER = "application/vnd.ollama.image."

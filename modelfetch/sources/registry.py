@@ -11,13 +11,13 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from modelfetch.credentials import Credentials
-from modelfetch.digests import Digest
+from modelfetch.config.settings import HF_ENDPOINT, Settings
+from modelfetch.core.digest import Digest
 from modelfetch.errors import CredentialsError, IntegrityError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http import check_status
+from modelfetch.http.auth import Credentials
 from modelfetch.manifest.uri import OLLAMA_HOST
-from modelfetch.settings import HF_ENDPOINT, Settings
-from modelfetch.sources.image import INDEXES, MANIFESTS
+from modelfetch.sources.oci_manifest import INDEXES, MANIFESTS
 
 if TYPE_CHECKING:
     from modelfetch.http import Http, Reply

@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeVar
 
+from modelfetch.core.units import format_seconds
 from modelfetch.errors import ModelfetchError, RetryLaterError
-from modelfetch.units import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

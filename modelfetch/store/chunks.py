@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from modelfetch.digests import Digest, Hasher, new_hasher
+from modelfetch.core.digest import Digest, Hasher, new_hasher
 
 if TYPE_CHECKING:
     from collections.abc import Callable

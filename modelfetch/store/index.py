@@ -7,8 +7,8 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
-from modelfetch.digests import Digest
-from modelfetch.fsio import COPY_MODE, make_directory
+from modelfetch.core.digest import Digest
+from modelfetch.core.fs import COPY_MODE, make_directory
 from modelfetch.store.record import Record
 
 if TYPE_CHECKING:

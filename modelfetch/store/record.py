@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from modelfetch.digests import Digest
+from modelfetch.core.digest import Digest
 
 if TYPE_CHECKING:
     import os

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from modelfetch.core.urls import redact
 from modelfetch.errors import IntegrityError, ModelfetchError, UnreachableError
-from modelfetch.http import redact
-from modelfetch.transfer.disk import WriteBack, leave_it
-from modelfetch.transfer.gate import HEAD
+from modelfetch.formats.content_check import HEAD
 from modelfetch.transfer.pump import Flow, Pump
 from modelfetch.transfer.rate import Floor
-from modelfetch.transfer.ring import Ring
+from modelfetch.transfer.ring_buffer import Ring
+from modelfetch.transfer.syscalls import WriteBack, leave_it
 
 if TYPE_CHECKING:
-    from modelfetch.cancel import Cancel
+    from modelfetch.core.cancel import Cancel
     from modelfetch.http import Response
     from modelfetch.transfer.context import Context
-    from modelfetch.transfer.lane import Lane
-    from modelfetch.transfer.ranges import Segment
+    from modelfetch.transfer.scheduler import Segment
+    from modelfetch.transfer.writer import Lane
 
 WORTH_A_PUMP = 128 * 1024
 """Bodies below this size come with their headers, more or less, and are taken as httpx gives them."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from modelfetch.events import Sink
+    from modelfetch.core.events import Sink
     from modelfetch.http import Http
-    from modelfetch.store.blobs import Store
+    from modelfetch.store.store import Store
     from modelfetch.transfer.rate import Limiter
-    from modelfetch.transfer.ring import Shelf
-    from modelfetch.transfer.types import Options, Tuning
+    from modelfetch.transfer.ring_buffer import Shelf
+    from modelfetch.transfer.types import EngineOptions, Tuning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class Context:
 
     http: Http
     store: Store
-    options: Options
+    options: EngineOptions
     tuning: Tuning
     limiter: Limiter
     shelf: Shelf

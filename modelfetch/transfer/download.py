@@ -5,21 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from modelfetch.core.urls import redact
 from modelfetch.errors import NotAModelError, UnreachableError
-from modelfetch.http import redact
 from modelfetch.transfer.body import Body, JudgeHead, SurplusError
 from modelfetch.transfer.journal import Identity
-from modelfetch.transfer.lane import Lane
+from modelfetch.transfer.parallel import Team
 from modelfetch.transfer.pump import Flow
-from modelfetch.transfer.ranges import Board, Segment
-from modelfetch.transfer.request import Answer, Ask, NothingMore, PageInsteadError, Restart, WrongRangeError, judge
-from modelfetch.transfer.team import Team
+from modelfetch.transfer.range_request import (
+    Answer,
+    Ask,
+    NothingMore,
+    PageInsteadError,
+    Restart,
+    WrongRangeError,
+    judge,
+)
+from modelfetch.transfer.scheduler import Board, Segment
+from modelfetch.transfer.writer import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modelfetch.artifacts import Location
-    from modelfetch.cancel import Cancel
+    from modelfetch.core.artifact import Location
+    from modelfetch.core.cancel import Cancel
     from modelfetch.errors import ModelfetchError
     from modelfetch.http import Response
     from modelfetch.transfer.context import Context

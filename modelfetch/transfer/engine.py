@@ -6,20 +6,20 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from modelfetch.cancel import Cancel
+from modelfetch.core.cancel import Cancel
+from modelfetch.core.events import Sink, discard
 from modelfetch.errors import ModelfetchError
-from modelfetch.events import Sink, discard
 from modelfetch.transfer.context import Context
 from modelfetch.transfer.fetch import fetch, key_of, present
 from modelfetch.transfer.rate import Limiter
-from modelfetch.transfer.ring import Shelf
-from modelfetch.transfer.types import Fetched, Options, Tuning
+from modelfetch.transfer.ring_buffer import Shelf
+from modelfetch.transfer.types import EngineOptions, Fetched, Tuning
 from modelfetch.transfer.workers import Workers
 
 if TYPE_CHECKING:
-    from modelfetch.artifacts import Artifact, Location
+    from modelfetch.core.artifact import Artifact, Location
     from modelfetch.http import Http
-    from modelfetch.store.blobs import Store
+    from modelfetch.store.store import Store
 
 Mirror = Callable[[], Awaitable[Sequence["Location"]]]
 """Finds out where a mirror has the artifact; asked only when it is that mirror's turn."""
@@ -45,12 +45,12 @@ class Engine:
         *,
         http: Http,
         store: Store,
-        options: Options | None = None,
+        options: EngineOptions | None = None,
         sink: Sink = discard,
         cancel: Cancel | None = None,
         tuning: Tuning | None = None,
     ) -> None:
-        options, tuning = options or Options(), tuning or Tuning()
+        options, tuning = options or EngineOptions(), tuning or Tuning()
         self._cancel = cancel or Cancel()
         self._context = Context(
             http=http,

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from modelfetch.core.events import SourceFailed, TransferEnded, TransferFinished, TransferRetrying, TransferStarted
+from modelfetch.core.fs import translate
 from modelfetch.errors import (
     EXIT_PRECEDENCE,
     OF_THE_SOURCE,
@@ -18,27 +20,25 @@ from modelfetch.errors import (
     RetryLaterError,
     UnreachableError,
 )
-from modelfetch.events import SourceFailed, TransferEnded, TransferFinished, TransferRetrying, TransferStarted
-from modelfetch.fsio import translate
+from modelfetch.formats.content_check import HEAD, is_suspect, judge_start, judge_whole, looks_like_html, page_error
 from modelfetch.store.chunks import hash_open_file
-from modelfetch.store.locks import Held, LockLostError, lock
-from modelfetch.transfer.copy import copy_file, read_head
+from modelfetch.store.locks.lock import Held, LockLostError, lock
 from modelfetch.transfer.download import Download, Order
-from modelfetch.transfer.gate import HEAD, is_suspect, judge_start, judge_whole, looks_like_html, page_error
+from modelfetch.transfer.local import copy_file, read_head
 from modelfetch.transfer.partial import Partial
 from modelfetch.transfer.progress import Progress
+from modelfetch.transfer.repair import salvage
 from modelfetch.transfer.retry import Attempts
-from modelfetch.transfer.salvage import salvage
 from modelfetch.transfer.types import Fetched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from modelfetch.artifacts import Artifact, Location
-    from modelfetch.cancel import Cancel
-    from modelfetch.digests import Digest
+    from modelfetch.core.artifact import Artifact, Location
+    from modelfetch.core.cancel import Cancel
+    from modelfetch.core.digest import Digest
     from modelfetch.http import Response
-    from modelfetch.store.blobs import Blob
+    from modelfetch.store.store import Blob
     from modelfetch.transfer.context import Context
 
 _MOST_TAKE_OVERS = 3

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
+from modelfetch.core.fs import try_reflink
+from modelfetch.core.units import format_size
 from modelfetch.errors import DiskError
-from modelfetch.fsio import try_reflink
 from modelfetch.store.chunks import CHUNK, chunk_count, chunk_span, read_into, xxh3
-from modelfetch.transfer.disk import allocate
+from modelfetch.transfer.intervals import Spans
 from modelfetch.transfer.journal import Identity, Journal, Mark, identity_line, mark_line, parse_journal
-from modelfetch.transfer.prefix import Prefix
-from modelfetch.transfer.spans import Spans
-from modelfetch.units import format_size
+from modelfetch.transfer.prefix_hash import Prefix
+from modelfetch.transfer.syscalls import allocate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from modelfetch.events import TransferProgress
+from modelfetch.core.events import TransferProgress
 
 if TYPE_CHECKING:
-    from modelfetch.store.locks import Held
+    from modelfetch.store.locks.lock import Held
     from modelfetch.transfer.context import Context
     from modelfetch.transfer.partial import Partial
 

@@ -7,19 +7,19 @@ import fcntl
 import termios
 from typing import TYPE_CHECKING
 
+from modelfetch.core.urls import redact
 from modelfetch.errors import UnreachableError
-from modelfetch.http import redact
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from modelfetch.cancel import Cancel
+    from modelfetch.core.cancel import Cancel
     from modelfetch.http import Response
     from modelfetch.transfer.context import Context
-    from modelfetch.transfer.ranges import Segment
     from modelfetch.transfer.rate import Floor
-    from modelfetch.transfer.ring import Ring
+    from modelfetch.transfer.ring_buffer import Ring
+    from modelfetch.transfer.scheduler import Segment
 
 _PUBLISH_AFTER = 0.1  # seconds after which a buffer is handed on though it is not full
 _LEAST_CLAIM = 256 * 1024

@@ -7,13 +7,13 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from modelfetch.core.units import format_size
 from modelfetch.errors import UnreachableError
-from modelfetch.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modelfetch.cancel import Cancel
+    from modelfetch.core.cancel import Cancel
 
 _BURST = 0.05
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from modelfetch.core.units import format_seconds
 from modelfetch.errors import ModelfetchError, RetryLaterError
 from modelfetch.http.status import RateLimitedError, ServerError
-from modelfetch.units import format_seconds
 
 if TYPE_CHECKING:
     from modelfetch.transfer.types import Tuning

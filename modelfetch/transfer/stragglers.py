@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from modelfetch.cancel import Cancel
-    from modelfetch.transfer.ranges import Segment
+    from modelfetch.core.cancel import Cancel
+    from modelfetch.transfer.scheduler import Segment
 
 _WINDOW = 1.0
 _SETUPS = 4

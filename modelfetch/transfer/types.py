@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from modelfetch.http.types import FLOOR_RATE, FLOOR_SECONDS
-from modelfetch.store.locks import Pace
+from modelfetch.store.locks.lock import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modelfetch.store.blobs import Blob
+    from modelfetch.store.store import Blob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class EngineOptions:
     """What the user may choose.
 
     Attributes:

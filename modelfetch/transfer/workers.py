@@ -13,7 +13,7 @@ from modelfetch.errors import InterruptedSync
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modelfetch.cancel import Cancel
+    from modelfetch.core.cancel import Cancel
 
 _T = TypeVar("_T")
 _GRACE = 0.8  # seconds that cancelled work has to note what it has

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.units import format_size
+from modelfetch.core.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

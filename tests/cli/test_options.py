@@ -135,7 +135,7 @@ def test_a_bug_of_ours_is_70_and_no_traceback(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("modelfetch.status.select", broken)
+    monkeypatch.setattr("modelfetch.pipeline.status.select", broken)
     assert run(["status", "--tier", "8g"]) == 70
     err = capsys.readouterr().err
     assert "a bug of modelfetch: ZeroDivisionError: oops" in err

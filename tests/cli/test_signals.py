@@ -18,7 +18,7 @@ import pytest
 from modelfetch.demo.faults import RedirectTo, Status
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
-from modelfetch.store.locks import lock
+from modelfetch.store.locks.lock import lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

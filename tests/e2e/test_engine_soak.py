@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modelfetch.digests import Digest
+from modelfetch.core.digest import Digest
 from modelfetch.store import Store
 from modelfetch.store.chunks import CHUNK
 from tests.transfer.processes import ROOT, finish, start, wait_for

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from modelfetch.fit import ollama
-from modelfetch.fit.gguf import read_gguf
-from modelfetch.fit.hyper import hyperparameters
-from modelfetch.fit.llm import LlmOptions, compute_bytes, llm_estimate
-from modelfetch.fit.prefix import MIB, FileReader
+from modelfetch.fitting.llm import ollama_scheduler
+from modelfetch.fitting.llm.estimate import LlmOptions, compute_bytes, llm_estimate
+from modelfetch.fitting.llm.hyperparameters import hyperparameters
+from modelfetch.formats.gguf import read_gguf
+from modelfetch.formats.range_reader import MIB, FileReader
 from tests.e2e.servers import free_port, plain_environment, running, serve_ollama, tail
-from tests.fit.build import Shape, llm
-from tests.fit.measured import SHAPES
+from tests.fitting.build import Shape, llm
+from tests.fitting.measured import SHAPES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,9 +125,9 @@ def test_the_scheduler_of_the_real_ollama_demands_what_is_said(
         log = server.log.read_text(errors="replace")
     told = {key: float(size) * _UNITS[unit] for key, size, unit in _OFFLOAD.findall(log)}
     parallel = int(re.findall(r"--parallel (\d+)", log)[-1])
-    found = ollama.demand(header, hyperparameters(header), 4096 * parallel, parallel, "f16", 512)
+    found = ollama_scheduler.demand(header, hyperparameters(header), 4096 * parallel, parallel, "f16", 512)
     assert found is not None
-    assert told["required.full"] == pytest.approx(found.reported - ollama.MINIMUM, rel=0.005)
+    assert told["required.full"] == pytest.approx(found.reported - ollama_scheduler.MINIMUM, rel=0.005)
     made = llm_estimate(shape, "", header, LlmOptions(parallel=parallel))
     real = logged(log)
     assert (made.kv or 0) / MIB == pytest.approx(real.kv, abs=0.011)

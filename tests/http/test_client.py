@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from modelfetch.cancel import Cancel
+from modelfetch.core.cancel import Cancel
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, SettingError, UnreachableError
 from modelfetch.http import Http, Timeouts
-from modelfetch.http.wire import Wire, clear_context, translate
+from modelfetch.http.connection import Wire, clear_context, translate
 from tests.transfer.server import Conn, Origin, Request, answering, head, normally, raw
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def test_a_pumped_connection_that_is_reset_when_it_is_used_again_is_replaced(htt
 def test_a_pumped_connection_that_was_idle_for_long_is_not_used_again(
     http: Http, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("modelfetch.http.wire.KEEPALIVE", 0.1)
+    monkeypatch.setattr("modelfetch.http.connection.KEEPALIVE", 0.1)
     with Origin(LONG) as origin:
         assert pump(http, origin.url) == LONG
         time.sleep(0.15)

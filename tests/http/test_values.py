@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelfetch.cancel import Cancel
+from modelfetch.core.cancel import Cancel
+from modelfetch.core.urls import is_loopback, redact
 from modelfetch.errors import (
     CredentialsError,
     InterruptedSync,
@@ -18,8 +19,8 @@ from modelfetch.errors import (
     RetryLaterError,
     UnreachableError,
 )
-from modelfetch.http import Headers, Reply, check_status, redact, retry_after
-from modelfetch.http.hops import is_loopback, method_after, next_hop, rewrite
+from modelfetch.http import Headers, Reply, check_status, retry_after
+from modelfetch.http.redirects import method_after, next_hop, rewrite
 
 
 def reply(status: int, **headers: str) -> Reply:

@@ -4,8 +4,7 @@ import pytest
 
 from modelfetch.manifest.budget import default_usable, together
 from modelfetch.manifest.model import Service
-
-from .helpers import load, problems
+from tests.manifest.helpers import load, problems
 
 GIB = 2**30
 

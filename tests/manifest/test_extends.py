@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from modelfetch.errors import ManifestError
-from modelfetch.manifest import tiers
-from modelfetch.manifest.load import MAX_CHAIN, load_manifest
-
-from .helpers import entry
+from modelfetch.manifest.load import MAX_CHAIN
+from modelfetch.tiers import discovery
+from modelfetch.tiers.loader import load_manifest
+from tests.manifest.helpers import entry
 
 GIB = 2**30
 BASE = """\
@@ -227,8 +227,8 @@ def test_a_tier_is_extended_by_name() -> None:
 def test_a_tier_may_extend_the_one_of_its_name_that_it_hides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shipped").mkdir()
     (tmp_path / "shipped" / "16g.yaml").write_text(BASE)
-    monkeypatch.setattr(tiers, "shipped_dir", lambda: tmp_path / "shipped")
-    env = partial(tiers.find_tier, tiers_dir=tmp_path / "env")
+    monkeypatch.setattr(discovery, "shipped_dir", lambda: tmp_path / "shipped")
+    env = partial(discovery.find_tier, tiers_dir=tmp_path / "env")
     shipped = str(tmp_path / "shipped" / "16g.yaml")
 
     own = write("extends: 16g\ndrop: [vae]\n", "manifests/16g.yaml")
@@ -245,7 +245,7 @@ def test_a_tier_may_extend_the_one_of_its_name_that_it_hides(tmp_path: Path, mon
 
 
 def test_the_last_tier_of_a_name_hides_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiers, "shipped_dir", lambda: Path("manifests"))
+    monkeypatch.setattr(discovery, "shipped_dir", lambda: Path("manifests"))
     (message,) = problems("extends: 16g\n", "manifests/16g.yaml")
     assert message.startswith("manifests/16g.yaml:2:1: extends: expected a tier's name or a relative path (./16g.yaml)")
     assert message.endswith("found '16g', of which this file is the last")

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, KINDS, consumers_of, is_pickle, kinds_of, upstream_name
+from modelfetch.formats.pickles import is_pickle
+from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, KINDS, consumers_of, kinds_of, upstream_name
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.uri import parse_uri
-
-from .helpers import COMMIT, DIGEST, entry, model, models, problems, wrong
+from tests.manifest.helpers import COMMIT, DIGEST, entry, model, models, problems, wrong
 
 # The contract's table of layouts, written down again: this is what the code is held against.
 IMAGE = """

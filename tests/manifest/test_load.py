@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from modelfetch.digests import Digest
+from modelfetch.core.digest import Digest
+from modelfetch.core.urls import is_loopback
 from modelfetch.errors import ManifestError, SettingError
-from modelfetch.manifest.load import TEXT, load_bytes, load_manifest, loopback_only, sha256_of
+from modelfetch.manifest.load import TEXT, load_bytes, load_manifest, sha256_of
 from modelfetch.manifest.model import FileSpec, Service
-from modelfetch.manifest.nodes import MAX_BYTES
-
-from .helpers import COMMIT, DIGEST, SHA, entry, load, model, models, problems, wrong
+from modelfetch.manifest.yaml_nodes import MAX_BYTES
+from tests.manifest.helpers import COMMIT, DIGEST, SHA, entry, load, model, models, problems, wrong
 
 CONTRACT = f"""\
 # yaml-language-server: $schema=manifest.schema.json
@@ -424,8 +424,8 @@ def test_plain_http_is_allowed_by_host_and_port() -> None:
     )
     assert problems(text, allow_http=allow) == []
     assert asked == [("nas", 81), ("nas", 80)]
-    assert loopback_only("127.0.0.1", 1)
-    assert not loopback_only("nas", 80)
+    assert is_loopback("127.0.0.1", 1)
+    assert not is_loopback("nas", 80)
 
 
 def test_a_str_with_a_newline_or_a_colon_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,10 @@ from ruamel.yaml import YAML
 from modelfetch.errors import ManifestError
 from modelfetch.manifest.kinds import KINDS, consumers_of
 from modelfetch.manifest.load import load_bytes, load_manifest
-from modelfetch.manifest.nodes import Mapping, Node, Sequence, parse
 from modelfetch.manifest.schema import json_schema
-
-from .helpers import COMMIT, DIGEST, VALIDATOR
-from .test_load import CONTRACT
+from modelfetch.manifest.yaml_nodes import Mapping, Node, Sequence, parse
+from tests.manifest.helpers import COMMIT, DIGEST, VALIDATOR
+from tests.manifest.test_load import CONTRACT
 
 if TYPE_CHECKING:
     from modelfetch.errors import Problem

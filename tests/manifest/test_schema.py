@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from modelfetch.manifest.schema import FILE, MANIFEST, MODEL, SERVICE, json_schema, json_schema_text
-
-from .helpers import COMMIT, DIGEST, VALIDATOR
+from tests.manifest.helpers import COMMIT, DIGEST, VALIDATOR
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "manifest.schema.json"
 

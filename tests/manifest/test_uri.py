@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelfetch.manifest.uri import MAX_URI, is_repo_id, parse_uri, shown
-
-from .helpers import COMMIT, SHA
+from tests.manifest.helpers import COMMIT, SHA
 
 
 def parsed(text: str) -> dict[str, Any]:

@@ -6,20 +6,20 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.credentials import Credentials
+from modelfetch.config.settings import Settings
 from modelfetch.errors import ModelfetchError
 from modelfetch.http import Http, Timeouts
+from modelfetch.http.auth import Credentials
 from modelfetch.manifest.uri import parse_uri
-from modelfetch.settings import Settings
 from modelfetch.sources import Sources, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from modelfetch.artifacts import Resolution
+    from modelfetch.core.artifact import Resolution
+    from modelfetch.core.events import Event
     from modelfetch.demo.hub import Hub
-    from modelfetch.events import Event
 
 
 @dataclass(slots=True)

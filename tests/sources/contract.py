@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from modelfetch.artifacts import Resolution
+from modelfetch.core.artifact import Resolution
+from modelfetch.core.digest import Digest
 from modelfetch.demo.faults import (
     EndlessHeaders,
     Fault,
@@ -20,7 +21,6 @@ from modelfetch.demo.faults import (
     Status,
 )
 from modelfetch.demo.message import redirect
-from modelfetch.digests import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.config.settings import Settings
+from modelfetch.core.digest import Digest
 from modelfetch.demo.body import as_body
 from modelfetch.demo.faults import RedirectTo, Status
 from modelfetch.demo.world import CivitaiFile
-from modelfetch.digests import Digest
 from modelfetch.manifest.uri import parse_uri
-from modelfetch.settings import Settings
 from modelfetch.sources import Wanted, known
 from tests.sources.contract import PLANTED, Case, NetworkContract
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modelfetch.digests import Digest
+from modelfetch.config.settings import Settings
+from modelfetch.core.digest import Digest
 from modelfetch.manifest.uri import parse_uri
-from modelfetch.settings import Settings
 from modelfetch.sources import Wanted, known
 from tests.sources.contract import Case, Contract
 

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from modelfetch.config.settings import Settings
+from modelfetch.core.digest import Digest
 from modelfetch.demo.faults import Chunked, Gzip, HtmlPage, IgnoreRange, RedirectTo, Status
-from modelfetch.digests import Digest
 from modelfetch.http import Headers
 from modelfetch.manifest.uri import parse_uri
-from modelfetch.settings import Settings
 from modelfetch.sources import Wanted, known
 from modelfetch.sources.https import disposition_name
 from tests.sources.contract import PLANTED, Case, NetworkContract

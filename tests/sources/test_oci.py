@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.config.settings import Settings
+from modelfetch.core.digest import Digest
 from modelfetch.demo.faults import RedirectTo, Status
-from modelfetch.digests import Digest
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import parse_uri
-from modelfetch.settings import Settings
 from modelfetch.sources import Wanted, known
-from modelfetch.sources.image import OCI_INDEX, OCI_MANIFEST
+from modelfetch.sources.oci_manifest import OCI_INDEX, OCI_MANIFEST
 from modelfetch.sources.registry import Registry
 from tests.sources.contract import PLANTED, Case, NetworkContract
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.config.settings import Settings
+from modelfetch.core.digest import Digest
 from modelfetch.demo.body import as_body
 from modelfetch.demo.faults import RedirectTo, Status
 from modelfetch.demo.registry_world import build_manifest
-from modelfetch.digests import Digest
 from modelfetch.manifest.uri import parse_uri
-from modelfetch.settings import Settings
 from modelfetch.sources import Wanted, known
-from modelfetch.sources.image import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from modelfetch.sources.oci_manifest import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.sources.contract import PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:

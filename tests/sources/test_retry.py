@@ -7,7 +7,7 @@ import pytest
 
 from modelfetch.errors import ModelfetchError, NotFoundError, RetryLaterError, UnreachableError
 from modelfetch.http.status import RateLimitedError, ServerError
-from modelfetch.sources.facade import in_thread
+from modelfetch.sources.resolver import in_thread
 from modelfetch.sources.retry import pause, persist
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modelfetch import gpu
 from modelfetch.cli import main
 from modelfetch.cli.app import run
 from modelfetch.errors import SettingError
-from modelfetch.gpu import Found, Gpu, auto_tier, find_gpus, largest_within
 from modelfetch.manifest.load import load_manifest
-from tests.tiers.world import TIERS, shipped
+from modelfetch.tiers import gpu
+from modelfetch.tiers.gpu import Found, Gpu, auto_tier, find_gpus, largest_within
+from tests.fitting.world import TIERS, shipped
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from modelfetch.manifest.budget import together
 from modelfetch.manifest.uri import HfUri, HttpUri, OllamaUri
-from tests.tiers.world import TIERS, shipped
+from tests.fitting.world import TIERS, shipped
 
 if TYPE_CHECKING:
     from modelfetch.manifest.model import Manifest, Model

@@ -12,8 +12,8 @@ import pytest
 from modelfetch.cli.app import run
 from modelfetch.demo.hub import Hub
 from modelfetch.manifest.load import load_manifest
-from modelfetch.manifest.tiers import find_tier
-from tests.tiers.world import shipped, tier_world
+from modelfetch.tiers.discovery import find_tier
+from tests.fitting.world import shipped, tier_world
 
 if TYPE_CHECKING:
     from modelfetch.manifest.model import Manifest

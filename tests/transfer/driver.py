@@ -1,6 +1,6 @@
 """A process that fetches one file: for tests that kill it, stop it, or run eight of it.
 
-Usage: driver.py STORE URL DIGEST|- SIZE|- [KEY=VALUE …]; the keys are those of `Tuning`, `Pace` and `Options`, and
+Usage: driver.py STORE URL DIGEST|- SIZE|- [KEY=VALUE …]; the keys are those of `Tuning`, `Pace` and `EngineOptions`;
 ``noflock=1`` makes flock do nothing,
 ``grow=1`` opens every connection that is allowed. It prints one JSON object, and exits as the command would.
 """
@@ -17,15 +17,15 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from modelfetch.artifacts import Artifact, Location
-from modelfetch.cancel import Cancel
-from modelfetch.digests import Digest
+from modelfetch.core.artifact import Artifact, Location
+from modelfetch.core.cancel import Cancel
+from modelfetch.core.digest import Digest
 from modelfetch.errors import ModelfetchError
 from modelfetch.http import Http, Timeouts
 from modelfetch.store import Store
-from modelfetch.store.locks import Pace
-from modelfetch.transfer import Engine, Options, Tuning, team
-from modelfetch.transfer.growth import Growth
+from modelfetch.store.locks.lock import Pace
+from modelfetch.transfer import Engine, EngineOptions, Tuning, parallel
+from modelfetch.transfer.concurrency import Growth
 from tests.transfer.world import PACE, quick
 
 
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
         fcntl.flock = lambda _fd, _operation: None
     if given.get("grow"):  # a connection more whenever one is allowed
         setattr(Growth, "step", lambda self, _n, _t, *, active, left, behind: int(active < self.most))  # noqa: B010 - mypy
-        team._PIECE_LEAST = 2**20
+        parallel._PIECE_LEAST = 2**20
     cancel = Cancel()
     signal.signal(signal.SIGTERM, lambda _n, _f: cancel.set(code="terminated", exit_code=143))
     signal.signal(signal.SIGINT, lambda _n, _f: cancel.set())
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
         Path(folder, str(os.getpid())).touch()
     tuning: Tuning = replace(quick(), pace=replace(PACE, **_chosen(Pace, given)), **_chosen(Tuning, given))
     try:
-        _say(asyncio.run(_fetch(Path(store), artifact, tuning, Options(**_chosen(Options, given)), cancel)))
+        _say(asyncio.run(_fetch(Path(store), artifact, tuning, EngineOptions(**_chosen(EngineOptions, given)), cancel)))
     except ModelfetchError as error:
         _say({"code": error.code, "message": error.message})
         return error.exit_code
@@ -67,7 +67,9 @@ def _say(result: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(result) + "\n")
 
 
-async def _fetch(path: Path, artifact: Artifact, tuning: Tuning, options: Options, cancel: Cancel) -> dict[str, Any]:
+async def _fetch(
+    path: Path, artifact: Artifact, tuning: Tuning, options: EngineOptions, cancel: Cancel
+) -> dict[str, Any]:
     http = Http(timeouts=Timeouts(connect=5.0, headers=30.0, idle=10.0))
     engine = Engine(http=http, store=Store(path), options=options, cancel=cancel, tuning=tuning)
     try:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.digests import Digest
+from modelfetch.core.digest import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -108,7 +108,7 @@ def left_over(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
 
 def _resume(world: World, part: bytes, journal: bytes) -> tuple[int, str]:
     """Bytes fetched by a run that finds this, and what it called it."""
-    from modelfetch.digests import Digest
+    from modelfetch.core.digest import Digest
 
     folder = world.store.folder("ingest")
     name = Digest.sha256(DATA).hex

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 from blake3 import blake3
 
-from modelfetch.artifacts import Artifact, Location
-from modelfetch.digests import Digest, new_hasher
+from modelfetch.core.artifact import Artifact, Location
+from modelfetch.core.digest import Digest, new_hasher
+from modelfetch.core.events import SourceFailed, TransferEnded, TransferFinished, TransferProgress, TransferStarted
 from modelfetch.errors import IntegrityError, InterruptedSync, NotFoundError, UnreachableError
-from modelfetch.events import SourceFailed, TransferEnded, TransferFinished, TransferProgress, TransferStarted
 from modelfetch.http import Http, Timeouts
 from modelfetch.store.chunks import CHUNK
-from modelfetch.transfer import Engine, Options
-from modelfetch.transfer.prefix import Prefix
+from modelfetch.transfer import Engine, EngineOptions
+from modelfetch.transfer.prefix_hash import Prefix
 from tests.transfer.processes import wait_for
 from tests.transfer.server import Conn, Origin, Request, answering, drop_after, head, normally, stall_after
 from tests.transfer.world import World, payload
@@ -90,7 +90,7 @@ def test_many_artifacts_at_once_arrive_and_are_told_of(world: World) -> None:
 
 def test_connections_serve_one_file_after_the_other(world: World) -> None:
     data = payload(700_000)
-    world.options = Options(jobs=2)
+    world.options = EngineOptions(jobs=2)
     with Origin(data) as origin:
         base = origin.url.rpartition("/")[0]
         world.fetch_all(*(world.artifact(f"{base}/{n}", path=f"{n}.bin", size=len(data)) for n in range(30)))
@@ -114,7 +114,7 @@ def test_jobs_bound_the_large_files(world: World, jobs: int, most: int) -> None:
         normally(conn, request, origin)
 
     data = payload(size)
-    world.options = Options(jobs=jobs)
+    world.options = EngineOptions(jobs=jobs)
     with Origin(data, default=counted) as origin:
         base = origin.url.rpartition("/")[0]
         world.fetch_all(*(world.artifact(f"{base}/{n}", path=f"{n}.bin", size=size) for n in range(6)))

@@ -8,6 +8,7 @@ from email.utils import formatdate
 
 import pytest
 
+from modelfetch.core.events import SourceFailed, TransferRetrying
 from modelfetch.errors import (
     CredentialsError,
     IntegrityError,
@@ -17,7 +18,6 @@ from modelfetch.errors import (
     RetryLaterError,
     UnreachableError,
 )
-from modelfetch.events import SourceFailed, TransferRetrying
 from modelfetch.http import Timeouts
 from tests.transfer.server import Conn, Origin, Request, answering, drop_after, head, normally, raw, stall_after
 from tests.transfer.world import World, payload, quick

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelfetch.store.chunks import CHUNK
-from modelfetch.transfer.lane import _STEP, Lane
 from modelfetch.transfer.partial import Partial
+from modelfetch.transfer.writer import _STEP, Lane
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelfetch.cancel import Cancel
+from modelfetch.core.cancel import Cancel
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, RetryLaterError, UnreachableError
 from modelfetch.http.status import RateLimitedError, ServerError
 from modelfetch.store.chunks import CHUNK
-from modelfetch.transfer.growth import FAST, Growth
+from modelfetch.transfer.concurrency import FAST, Growth
+from modelfetch.transfer.intervals import Spans
 from modelfetch.transfer.journal import (
     Identity,
     Mark,
@@ -23,11 +24,10 @@ from modelfetch.transfer.journal import (
     mark_line,
     parse_journal,
 )
-from modelfetch.transfer.ranges import Board, Segment
 from modelfetch.transfer.rate import Floor, Limiter
 from modelfetch.transfer.retry import Attempts
-from modelfetch.transfer.ring import Shelf
-from modelfetch.transfer.spans import Spans
+from modelfetch.transfer.ring_buffer import Shelf
+from modelfetch.transfer.scheduler import Board, Segment
 from modelfetch.transfer.stragglers import Stragglers
 from modelfetch.transfer.types import Tuning
 

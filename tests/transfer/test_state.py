@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelfetch.cancel import Cancel
-from modelfetch.digests import Digest
+from modelfetch.core.cancel import Cancel
+from modelfetch.core.digest import Digest
 from modelfetch.errors import ModelfetchError
 from modelfetch.http import Timeouts
-from modelfetch.transfer import Options
-from modelfetch.transfer.growth import Growth
+from modelfetch.transfer import EngineOptions
+from modelfetch.transfer.concurrency import Growth
 from tests.transfer.server import Conn, Origin, Request, Script, answering, drop_after, head, normally, raw
 from tests.transfer.world import World, payload, quick
 
@@ -36,12 +36,12 @@ K = 1024
 def _tiny() -> Iterator[None]:
     """Chunks, ranges and buffers a hundred times smaller, and a second connection whenever one can be had."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("store.chunks", "transfer.partial", "transfer.lane", "transfer.journal", "transfer.ranges"):
+        for module in ("store.chunks", "transfer.partial", "transfer.writer", "transfer.journal", "transfer.scheduler"):
             patch.setattr(f"modelfetch.{module}.CHUNK", 64 * K)
-        patch.setattr("modelfetch.transfer.lane._STEP", 16 * K)
-        patch.setattr("modelfetch.transfer.ranges._ALIGN", 4 * K)
-        patch.setattr("modelfetch.transfer.team._PIECE_LEAST", 16 * K)
-        patch.setattr("modelfetch.transfer.team._PIECE_MOST", 40 * K)
+        patch.setattr("modelfetch.transfer.writer._STEP", 16 * K)
+        patch.setattr("modelfetch.transfer.scheduler._ALIGN", 4 * K)
+        patch.setattr("modelfetch.transfer.parallel._PIECE_LEAST", 16 * K)
+        patch.setattr("modelfetch.transfer.parallel._PIECE_MOST", 40 * K)
         patch.setattr("modelfetch.transfer.download._SPLIT_FROM", 64 * K)
         patch.setattr("modelfetch.transfer.body.WORTH_A_PUMP", 24 * K)
         patch.setattr("modelfetch.transfer.body._WORTH_THREADS", 100 * K)
@@ -123,7 +123,7 @@ def test_any_sequence_of_faults_kills_and_damage_ends_well(plan: list[dict[str, 
 def _world(root: Path, cancel: Cancel | None = None) -> World:
     return World(
         root=root,
-        options=Options(connections=3),
+        options=EngineOptions(connections=3),
         tuning=quick(ring_bytes=16 * K, lane_bytes=8 * K, backoff_first=0.0, source_seconds=2.0),
         timeouts=Timeouts(connect=1.0, headers=1.0, idle=1.0),
         cancel=cancel or Cancel(),

@@ -7,19 +7,19 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.artifacts import Artifact, Location
-from modelfetch.cancel import Cancel
-from modelfetch.digests import Digest
+from modelfetch.core.artifact import Artifact, Location
+from modelfetch.core.cancel import Cancel
+from modelfetch.core.digest import Digest
 from modelfetch.http import Authenticator, Http, Timeouts
 from modelfetch.store import Store
-from modelfetch.store.locks import Pace
-from modelfetch.transfer import Engine, Fetched, Options, Tuning
+from modelfetch.store.locks.lock import Pace
+from modelfetch.transfer import Engine, EngineOptions, Fetched, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from modelfetch.events import Event
+    from modelfetch.core.events import Event
     from tests.transfer.server import Origin
 
 PACE = Pace(heartbeat=0.1, stale=0.6, say_every=0.2, poll=0.02)
@@ -50,7 +50,7 @@ class World:
     """A store below ``root`` and what it takes to fetch into it."""
 
     root: Path
-    options: Options = field(default_factory=Options)
+    options: EngineOptions = field(default_factory=EngineOptions)
     tuning: Tuning = field(default_factory=quick)
     timeouts: Timeouts = field(default_factory=lambda: Timeouts(connect=2.0, headers=1.0, idle=0.4))
     auth: Authenticator | None = None

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 
-from modelfetch.fsio import translate
+from modelfetch.core.fs import translate
 
 
 def put(text: str, *, end: str = "\n") -> None:

@@ -12,10 +12,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from modelfetch import events as ev
 from modelfetch.cli.render.sentence import NEXT, WORTH_A_LINE, sentence, without_query
 from modelfetch.cli.render.text import plain
-from modelfetch.units import format_seconds, format_size
+from modelfetch.core import events as ev
+from modelfetch.core.units import format_seconds, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from modelfetch import events as ev
-from modelfetch.units import format_seconds, format_size
+from modelfetch.core import events as ev
+from modelfetch.core.units import format_seconds, format_size
 
 WORTH_A_LINE = 16 * 2**20
 """Bytes: the beginning and end of smaller files are said only to those who want to hear more."""

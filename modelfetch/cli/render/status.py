@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelfetch.cli.render.text import table
-from modelfetch.units import format_size
+from modelfetch.core.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from modelfetch.report import Report
-    from modelfetch.status import Line
+    from modelfetch.core.report import Report
+    from modelfetch.pipeline.status import Line
 
 _STATES = ("ready", "missing", "changed", "foreign")
 

@@ -6,13 +6,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from modelfetch.cli.render.text import table
-from modelfetch.units import format_seconds, format_size
+from modelfetch.core.units import format_seconds, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from modelfetch.preflight import Need
-    from modelfetch.report import ModelReport, Report
+    from modelfetch.core.report import ModelReport, Report
+    from modelfetch.pipeline.preflight import Need
 
 
 def summary(report: Report) -> str:

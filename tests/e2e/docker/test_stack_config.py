@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.compose.compose_files import VENDORS, services
 from tests.e2e.docker import peers
 from tests.e2e.docker.stack import clone
-from tests.stack.compose_files import VENDORS, services
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -1,0 +1,41 @@
+"""``modelfetch plan``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelfetch.cli import common, options
+from modelfetch.cli.render.summary import plan_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelfetch.core.report import Report
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.pipeline.preflight import Need
+    from modelfetch.pipeline.session import Session
+
+
+@click.command("plan")
+@options.which
+@options.where
+@options.how
+@options.transfers
+@options.output
+@click.pass_context
+def command(ctx: click.Context, /, **values: Any) -> int:
+    """Show what sync would do, and every problem it can foresee; no body is fetched."""
+    needed: list[Need] = []
+
+    async def work(manifests: Sequence[Manifest], session: Session) -> Report:
+        from modelfetch.pipeline.sync import preview_manifests
+
+        report, _, needs = await preview_manifests(manifests, session)
+        needed.extend(needs)
+        return report
+
+    report = common.perform(ctx, work)
+    text = (lambda: plan_table(report, needed)) if report.models else None
+    return common.show(report, as_json=values["as_json"], text=text)

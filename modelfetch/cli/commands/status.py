@@ -1,0 +1,57 @@
+"""``modelfetch status``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelfetch.cli import common, options
+from modelfetch.cli.render.status import prometheus, status_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelfetch.core.report import Report
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.pipeline.session import Session
+    from modelfetch.pipeline.status import Line
+
+
+@click.command("status")
+@options.which
+@options.where
+@options.how
+@options.transfers
+@options.output
+@options.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "prom"]),
+    default="table",
+    show_default=True,
+    help="What stdout gets.",
+)
+@click.pass_context
+def command(ctx: click.Context, /, **values: Any) -> int:
+    """Show what is ready, missing, changed or foreign, per model and service; asks no network.
+
+    Exits with 1 if not all is ready.
+    """
+    found: list[Line] = []
+
+    async def work(manifests: Sequence[Manifest], session: Session) -> Report:
+        from modelfetch.pipeline.status import status_of
+
+        report, lines = await asyncio.to_thread(status_of, manifests, session)
+        found.extend(lines)
+        return report
+
+    report = common.perform(ctx, work)
+    as_json = values["as_json"] or values["form"] == "json"
+    if values["form"] == "prom":
+        text = prometheus(report, found)
+    else:
+        text = status_table(report, found, only_bad=values["quiet"])
+    return common.show(report, as_json=as_json, text=(lambda: text) if found and text else None)

@@ -1,0 +1,54 @@
+"""``modelfetch sync``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelfetch.cli import common, options
+from modelfetch.cli.render.out import note
+from modelfetch.cli.render.summary import summary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelfetch.core.report import Report
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.pipeline.session import Session
+
+
+@click.command("sync")
+@options.which
+@options.where
+@options.how
+@options.transfers
+@options.output
+@click.pass_context
+def command(ctx: click.Context, /, **values: Any) -> int:
+    """Make everything that a tier asks for present, verified and in place.
+
+    Exits with 0 only if all of it is; otherwise the exit code and one line say why.
+    """
+
+    async def work(manifests: Sequence[Manifest], session: Session) -> Report:
+        from modelfetch.pipeline.sync import sync_manifests
+
+        report = await sync_manifests(manifests, session)
+        # What was warned of may have to be said again: that is the long way's to judge.
+        if report.ok and all(model.ok for model in report.models) and not ctx.meta.get(common.WARNED):
+            await asyncio.to_thread(_remember, ctx, manifests, session, report)
+        return report
+
+    report = common.perform(ctx, work)
+    if report.ok and not values["quiet"] and values["progress"] != "json":
+        note(summary(report))
+    return common.show(report, as_json=values["as_json"])
+
+
+def _remember(ctx: click.Context, manifests: Sequence[Manifest], session: Session, report: Report) -> None:
+    from modelfetch.cli.fastpath.record import remember
+
+    values = ctx.params
+    remember(ctx.obj or (), manifests, session, report, as_json=values["as_json"], quiet=values["quiet"])

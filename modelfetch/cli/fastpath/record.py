@@ -1,0 +1,127 @@
+"""The note that lets the next `sync` be quick: what the answer "nothing to do" was made of.
+
+It is written after a successful `sync`, from a fresh look by the long way's own plan, and only if that finds everything
+ready. `modelfetch.cli.fastpath.check` reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelfetch.cli.fastpath.check import MAGIC, key_of, note_path, root_of, sha256_hex
+from modelfetch.cli.render.summary import summary
+from modelfetch.core import fs
+from modelfetch.manifest.model import CONSUMERS
+from modelfetch.pipeline.plan import jobs_for, plan_model, select
+from modelfetch.pipeline.resolve import resolve_quietly
+from modelfetch.placement.receipts import read_receipt, receipt_path
+from modelfetch.placement.state import look
+from modelfetch.tiers.discovery import tier_dirs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from modelfetch.core.report import Report
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.pipeline.plan import Item
+    from modelfetch.pipeline.session import Session
+    from modelfetch.placement.receipts import Receipt
+
+_MOST_NOTES = 64
+
+
+def remember(
+    argv: Sequence[str], manifests: Sequence[Manifest], session: Session, report: Report, *, as_json: bool, quiet: bool
+) -> None:
+    """Leave a note for the same command line; where that is impossible, leave none: it only saves time."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = [*_files(manifests, session), *_places(manifests, session)]
+        again = as_if_again(report)
+        if as_json:
+            lines.append("out\t" + json.dumps(again.as_dict()).replace('"seconds": 0.0', '"seconds": {seconds}', 1))
+        if not quiet:
+            lines.append("err\t" + summary(again).replace("0.0s", "{seconds}s", 1))
+        key = key_of(argv, os.environ)
+        text = "\n".join([MAGIC, key, *lines, "end"])
+        if text.count("\n") != len(lines) + 2 or Path(root_of(argv, os.environ)) != session.options.root:
+            return
+        place = note_path(str(session.options.root), key)
+        folder = Path(place.folder)
+        fs.make_directory(folder)
+        _make_room(folder)
+        data = text.encode(errors="surrogateescape")
+        temporary = folder / f".{secrets.token_hex(8)}.part"
+        fs.write_atomically(Path(place.path), data, mode=fs.COPY_MODE, temporary=temporary)
+
+
+def as_if_again(report: Report) -> Report:
+    """The report that the same run gives when there is nothing to do."""
+    models = tuple(
+        replace(
+            model,
+            artifacts=tuple(replace(a, action="present", served_by=None, bytes_fetched=0) for a in model.artifacts),
+        )
+        for model in report.models
+    )
+    return replace(report, models=models, seconds=0.0, bytes_fetched=0, requests=0)
+
+
+def _files(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
+    """The manifests and all that they extend, and the files that would be found before them if they were there."""
+    folders = tier_dirs(session.settings.tiers_dir)
+    files = dict.fromkeys(name for manifest in manifests for name in manifest.files)
+    for file in files:
+        path = Path(file)
+        yield f"manifest\t{sha256_hex(path.read_bytes())}\t{file}"
+        for folder in folders:
+            if folder == path.parent:
+                break
+            if str(before := folder / path.name) not in files:  # a tier that extends the one that it hides
+                yield f"absent\t{before}"
+
+
+def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
+    """Every path and how it stands.
+
+    Raises:
+        ValueError: Not everything is ready, so there is nothing to remember.
+    """
+    root = session.options.root
+    receipts = {consumer: read_receipt(root, consumer) for consumer in CONSUMERS}
+    paths = dict.fromkeys(receipt_path(root, c) for c in CONSUMERS if receipts[c].entries)
+    for item in select(manifests, session.options.consumers):
+        paths.update(dict.fromkeys(root / path for path in _paths_of_item(item, session, receipts)))
+    for folder in dict.fromkeys(path.parent for path in paths):
+        yield f"folder\t{os.path.realpath(folder)}\t{folder}"
+    for path in paths:
+        seen = look(path)
+        if seen is None:
+            raise ValueError(f"{path} is gone")
+        yield (
+            f"link\t{seen.target}\t{path}" if seen.target is not None else f"path\t{seen.size}\t{seen.mtime_ns}\t{path}"
+        )
+
+
+def _paths_of_item(item: Item, session: Session, receipts: Mapping[str, Receipt]) -> Iterator[str]:
+    resolution = resolve_quietly(item, session, receipts)
+    if resolution is None:
+        raise ValueError(f"{item.model.name} would have to be asked for")
+    plan = plan_model(item, resolution, receipts, session.examiner)
+    if not plan.complete:
+        raise ValueError(f"{item.model.name} is not complete")
+    for consumer in item.consumers:
+        for job in jobs_for(plan, consumer, receipts[consumer]):
+            yield job.placement.path
+
+
+def _make_room(folder: Path) -> None:
+    """Notes of command lines that nobody gives any more must not pile up."""
+    notes = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+    for path in notes[: max(0, len(notes) - _MOST_NOTES + 1)]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,118 @@
+"""The verdict as a table that a person reads at a glance."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from modelfetch.core.units import format_size
+
+if TYPE_CHECKING:
+    from modelfetch.fitting.types import Estimate, FitReport, ServiceFit
+
+_WIDE, _NARROW = 40, 12
+"""Characters of a bar, and those of one that leaves its words room on a terminal of 80 columns."""
+_ROOMY = 112
+_FULL, _ROOM, _OVER, _EMPTY = "█", "░", "▓", "·"
+_PLAIN = str.maketrans({_FULL: "#", _ROOM: "-", _OVER: "!", _EMPTY: "."})
+
+
+def render_table(report: FitReport, *, ascii_only: bool = False, width: int | None = None) -> str:
+    """The report as text without colour: a bar for each service, its models below it, then what is wrong.
+
+    A full bar is the tier's usable memory (or, where that is not known, all that is needed): ``█`` is needed, ``▓``
+    needed beyond the budget, ``░`` budget that is left. With ``ascii_only`` these are ``#``, ``!`` and ``-``.
+    ``width`` is the terminal's, in columns; where there is none (None), lines are as long as they are.
+    """
+    scale = max(report.usable or 0, report.needed) or 1
+    bar = _WIDE if width is None or width >= _ROOMY else _NARROW
+    lines = [_heading(report), ""]
+    names = [fit.service for fit in report.services]
+    column = max([len(name) for name in names] + [len("together")])
+    for fit in report.services:
+        lines.append(_service_line(fit, column, scale, bar))
+        lines += [part for model in fit.models for line in _model_lines(model) for part in _wrapped(f"  {line}", width)]
+    lines.append(_total_line(report, column, scale, bar))
+    for finding in report.findings:
+        lines += ["", f"problem: {finding.message}"]
+        lines += [f"hint: {finding.hint}"] if finding.hint else []
+    text = "\n".join(line.rstrip() for line in lines) + "\n"
+    return text.translate(_PLAIN) if ascii_only else text
+
+
+def _heading(report: FitReport) -> str:
+    name = f"tier {report.tier}" if report.tier else "this model"
+    usable = f", {format_size(report.usable)} usable" if report.usable is not None else ""
+    return f"{name}{usable}: {_word(report)}"
+
+
+def _word(report: FitReport) -> str:
+    if any(finding.code == "does-not-fit" for finding in report.findings):
+        return "does not fit"
+    if report.findings:
+        return "unknown whether it fits"
+    if report.usable is None:
+        return f"needs {format_size(report.needed)}"
+    return f"fits, but only {format_size(report.usable - report.needed)} are left" if report.tight else "fits"
+
+
+def _wrapped(line: str, width: int | None) -> list[str]:
+    if width is None or len(line) <= width:
+        return [line]
+    return textwrap.wrap(line, width, subsequent_indent=" " * 6, break_on_hyphens=False)
+
+
+def _bar(needed: int, budget: int | None, scale: int, width: int) -> str:
+    """The bar; what is needed at all gets a mark, so that nothing small looks like nothing."""
+    end = min(width, max(1, round(needed / scale * width))) if needed else 0
+    limit = end if budget is None else min(width, round(budget / scale * width))
+    over = end - limit if budget is not None and needed > budget else 0
+    over = max(over, 1) if budget is not None and needed > budget and end else max(over, 0)
+    room = max(0, limit - end)
+    return (_FULL * (end - over) + _OVER * over + _ROOM * room).ljust(width, _EMPTY)
+
+
+def _service_line(fit: ServiceFit, column: int, scale: int, width: int) -> str:
+    budget = f"of {format_size(fit.budget)}" if fit.budget is not None else ""
+    least = "at least " if not fit.sure else ""
+    needed = "on the CPU" if fit.on_cpu else f"{least}{format_size(fit.needed)}"
+    group = f" (in turn: {fit.exclusive})" if fit.exclusive else ""
+    word = "" if fit.budget is None and fit.sure else "fits" if fit.fits else "unknown" if not fit.sure else "too much"
+    return f"{fit.service:<{column}}  {_bar(fit.needed, fit.budget, scale, width)}  {needed} {budget}  {word}{group}"
+
+
+def _total_line(report: FitReport, column: int, scale: int, width: int) -> str:
+    usable = f"of {format_size(report.usable)}" if report.usable is not None else ""
+    bar = _bar(report.needed, report.usable, scale, width)
+    return f"{'together':<{column}}  {bar}  {format_size(report.needed)} {usable}"
+
+
+def _model_lines(model: Estimate) -> list[str]:
+    parts = [
+        f"{word} {'unknown' if size is None else format_size(size)}"
+        for word, size in (
+            ("weights", model.weights),
+            ("KV cache", model.kv),
+            ("compute", model.compute),
+            ("driver", model.overhead),
+        )
+        if size != 0
+    ]
+    lines = [f"{model.name}: {' + '.join(parts)}  [{_how(model)}]"]
+    if model.demanded is not None and model.demanded > model.known:
+        lines.append(f"  Ollama's scheduler wants {format_size(model.demanded)} free before it loads all of it")
+    lines += [f"  note: {note}" for note in model.assumptions.get("notes", ())]
+    return lines
+
+
+def _how(model: Estimate) -> str:
+    """The method and the settings that matter most, in few words."""
+    method = {"header": "from its header", "size": "weights bounded by the file's size", "table": "from a table"}
+    known = model.assumptions
+    words = [method[model.method]]
+    if "context" in known:
+        flash = ", flash attention" if known["flash_attention"] else ""
+        words.append(f"{known['context']} tokens x {known['parallel']}, {known['kv_type']}{flash}")
+    settings = ("resolution", "offload", "compute_type")
+    words += [f"{key.replace('_', ' ')} {known[key]}" for key in settings if key in known]
+    return "; ".join(words)

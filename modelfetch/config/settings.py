@@ -1,0 +1,288 @@
+"""What the environment says, read once: endpoints, tokens, who may be asked in the clear, where things lie.
+
+Names are the ecosystem's own where it has them (source: huggingface_hub, "Environment variables"); docs/guides/
+credentials.md lists all that concern credentials. An empty variable is an unset one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+
+from modelfetch.core.urls import is_loopback, origin
+from modelfetch.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+HF_ENDPOINT = "https://huggingface.co"
+OLLAMA_REGISTRY = "https://registry.ollama.ai"
+CIVITAI_ENDPOINT = "https://civitai.com"
+
+_PROXIES = ("http", "https", "socks5", "socks5h")
+_TRUE = frozenset({"1", "on", "yes", "true"})
+_HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?\Z")
+_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
+
+
+class Secret:
+    """A token that is read when it is first needed, and shown by nothing.
+
+    Args:
+        read: Finds the token; None or an empty text when there is none.
+    """
+
+    __slots__ = ("_known", "_lock", "_read", "_value")
+
+    def __init__(self, read: Callable[[], str | None]) -> None:
+        self._read = read
+        self._lock = threading.Lock()
+        self._known = False
+        self._value: str | None = None
+
+    @classmethod
+    def of(cls, value: str | None) -> Self:
+        """A secret that is known already."""
+        return cls(lambda: value)
+
+    def value(self) -> str | None:
+        """The token, None when there is none.
+
+        Raises:
+            SettingError: What is there can't be a token, or can't be read.
+        """
+        with self._lock:
+            if not self._known:
+                self._value = self._read() or None
+                self._known = True
+            return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The environment as values. ``offline`` is HF_HUB_OFFLINE, or what `--offline` made of it.
+
+    ``clear_hosts`` are the HOST and HOST:PORT of MODELFETCH_ALLOW_HTTP, ``mirrors`` the URL prefixes of
+    MODELFETCH_MIRRORS, old and new; paths are None where nothing was set and there is no default.
+    """
+
+    hf_endpoint: str = HF_ENDPOINT
+    hf_token: Secret = field(default_factory=lambda: Secret.of(None))
+    offline: bool = False
+    ollama_registry: str = OLLAMA_REGISTRY
+    civitai_endpoint: str = CIVITAI_ENDPOINT
+    civitai_token: Secret = field(default_factory=lambda: Secret.of(None))
+    clear_hosts: frozenset[str] = frozenset()
+    mirrors: tuple[tuple[str, str], ...] = ()
+    tiers_dir: Path | None = None
+    cache: Path | None = None
+    netrc: Path | None = None
+    docker_config: Path | None = None
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Read the environment (``os.environ`` unless given).
+
+        Raises:
+            SettingError: A variable holds what it can't hold; the message names it. Tokens that lie in files are read
+                later, when they are first needed, and raise it then.
+        """
+        env = {name: value for name, value in (os.environ if environ is None else environ).items() if value.strip()}
+        clear = _clear_hosts(env)
+        _check_proxies(env)
+        return cls(
+            hf_endpoint=_endpoint(env, "HF_ENDPOINT", HF_ENDPOINT, clear),
+            hf_token=Secret(lambda: _hf_token(env)),
+            offline=any(
+                env.get(name, "").strip().lower() in _TRUE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+            ),
+            ollama_registry=_endpoint(env, "MODELFETCH_OLLAMA_REGISTRY", OLLAMA_REGISTRY, clear),
+            civitai_endpoint=_endpoint(env, "MODELFETCH_CIVITAI_ENDPOINT", CIVITAI_ENDPOINT, clear),
+            civitai_token=Secret(lambda: _token_from(env, "CIVITAI_API_TOKEN", "CIVITAI_API_TOKEN_FILE")),
+            clear_hosts=clear,
+            mirrors=_mirrors(env, clear),
+            tiers_dir=_path(env, "MODELFETCH_TIERS_DIR"),
+            cache=_path(env, "MODELFETCH_CACHE"),
+            netrc=_path(env, "NETRC") or _home(env, ".netrc"),
+            docker_config=_docker_config(env),
+        )
+
+    def allows_http(self, host: str, port: int) -> bool:
+        """Whether a host may be asked without TLS; loopback always may."""
+        return _may_be_clear(host, port, self.clear_hosts)
+
+    def cache_path(self) -> Path:
+        """The user's cache of single files: MODELFETCH_CACHE, else what platformdirs names."""
+        if self.cache is not None:
+            return self.cache
+        from platformdirs import user_cache_path
+
+        return user_cache_path("modelfetch", appauthor=False)
+
+
+def _may_be_clear(host: str, port: int, allowed: frozenset[str]) -> bool:
+    host = host.lower().strip("[]")
+    return host in allowed or f"{host}:{port}" in allowed or is_loopback(host)
+
+
+def _clear_hosts(env: Mapping[str, str]) -> frozenset[str]:
+    hosts = [part.strip().lower() for part in env.get("MODELFETCH_ALLOW_HTTP", "").split(",") if part.strip()]
+    for host in hosts:
+        if not _HOST.match(host):
+            raise SettingError(
+                f"MODELFETCH_ALLOW_HTTP: expected a list of HOST or HOST:PORT, found {host[:80]!r}",
+                hint="write the host alone, without http:// and without a path",
+            )
+    return frozenset(host.replace("[", "").replace("]", "") for host in hosts)
+
+
+def _endpoint(env: Mapping[str, str], name: str, default: str, clear: frozenset[str]) -> str:
+    text = env.get(name, default).strip().rstrip("/")
+    scheme, host, port = _parse_url(text, name)
+    if scheme == "http":
+        _check_clear(host, port, name, clear)
+    return text
+
+
+def _parse_url(text: str, name: str) -> tuple[str, str, int]:
+    """Scheme, host and port; what is wrong is not shown, for somebody may have written a password into it."""
+    wrong = f"{name}: expected a URL as https://HOST[:PORT][/PATH], without user, query and fragment"
+    try:
+        parts = urlsplit(text)
+        found = origin(text)
+    except ValueError:
+        raise SettingError(wrong) from None
+    if parts.query or parts.fragment or not _HOST.match(parts.netloc) or not text.isprintable() or " " in text:
+        raise SettingError(wrong)
+    return found
+
+
+def _check_clear(host: str, port: int, name: str, clear: frozenset[str]) -> None:
+    if not _may_be_clear(host, port, clear):
+        raise SettingError(
+            f"{name}: {host} would be asked without encryption",
+            code="insecure-http",
+            hint=f"use https, or name the host in MODELFETCH_ALLOW_HTTP={host}",
+        )
+
+
+def _mirrors(env: Mapping[str, str], clear: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    name = "MODELFETCH_MIRRORS"
+    pairs = []
+    for part in env.get(name, "").split(","):
+        if not part.strip():
+            continue
+        old, equals, new = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise SettingError(f"{name}: expected a list of PREFIX=PREFIX, found an entry without =")
+        _parse_url(old, name)
+        scheme, host, port = _parse_url(new, name)
+        if scheme == "http":
+            _check_clear(host, port, name, clear)
+        pairs.append((old.rstrip("/"), new.rstrip("/")))
+    return tuple(pairs)
+
+
+def _check_proxies(env: Mapping[str, str]) -> None:
+    """Refuse a proxy that no client could use, without showing it: a password may be part of it."""
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+        for spelled in (name, name.lower()):
+            text = env.get(spelled, "").strip()
+            try:
+                parts = urlsplit(text if "://" in text else f"http://{text}")
+                good = parts.scheme in _PROXIES and bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                good = False
+            if text and not good:
+                raise SettingError(
+                    f"{spelled}: expected a proxy as http://[USER:PASSWORD@]HOST[:PORT]",
+                    hint="in user and password write / : @ # ? as %2F %3A %40 %23 %3F",
+                )
+            if text and parts.scheme.startswith("socks") and find_spec("socksio") is None:
+                raise SettingError(
+                    f"{spelled}: a SOCKS proxy needs the package socksio",
+                    hint="pip install socksio, or use an http proxy",
+                )
+
+
+def _path(env: Mapping[str, str], name: str) -> Path | None:
+    text = env.get(name)
+    if text is None:
+        return None
+    if "\0" in text:
+        raise SettingError(f"{name}: expected a path, found a NUL byte")
+    return _expand(text, env)
+
+
+def _home(env: Mapping[str, str], name: str) -> Path | None:
+    home = env.get("HOME")
+    return Path(home, name) if home else None
+
+
+def _expand(text: str, env: Mapping[str, str]) -> Path:
+    if text == "~" or text.startswith("~/"):
+        home = env.get("HOME")
+        return Path(home, text[2:]) if home else Path(text).expanduser()
+    return Path(text)
+
+
+def _docker_config(env: Mapping[str, str]) -> Path | None:
+    folder = _path(env, "DOCKER_CONFIG") or _home(env, ".docker")
+    return folder / "config.json" if folder else None
+
+
+def _hf_token(env: Mapping[str, str]) -> str | None:
+    """As huggingface_hub finds it; asked itself only where no variable decides, for it costs an import."""
+    if "HF_OIDC_RESOURCE" not in env:
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            if name in env:
+                return _clean(env[name], name)
+        if (path := _path(env, "HF_TOKEN_PATH")) is not None:
+            return _read_token(path, "HF_TOKEN_PATH", missing_ok=True)
+    from modelfetch.config.hub import stored_token
+
+    token = stored_token()
+    return None if token is None else _clean(token, "the stored Hugging Face token")
+
+
+def _token_from(env: Mapping[str, str], name: str, file_name: str) -> str | None:
+    if name in env:
+        return _clean(env[name], name)
+    path = _path(env, file_name)
+    return None if path is None else _read_token(path, file_name, missing_ok=False)
+
+
+def _read_token(path: Path, name: str, *, missing_ok: bool) -> str | None:
+    try:
+        with path.open("rb") as file:
+            data = file.read(8192)
+    except FileNotFoundError:
+        if missing_ok:
+            return None
+        raise SettingError(f"{name}: {path} does not exist") from None
+    except OSError as error:
+        raise SettingError(f"{name}: {path} can't be read: {error.strerror}") from None
+    try:
+        text = data.decode().strip()
+    except UnicodeDecodeError:
+        raise SettingError(f"{name}: expected a token in {path}, found what is no text") from None
+    return _clean(text, name) if text else None
+
+
+def _clean(token: str, name: str) -> str:
+    token = token.strip()
+    if not _TOKEN.match(token):
+        raise SettingError(
+            f"{name}: expected a token (printable ASCII without spaces), found something else",
+            hint="copy the token again; it is one word",
+        )
+    return token

@@ -1,0 +1,104 @@
+"""What a source's answer becomes: artifacts, each one file with all that is known of it."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from modelfetch.core.digest import Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """One place where an artifact's bytes can be had.
+
+    ``url`` is stable (the hub's own URL, never a signed one) and free of credentials: redirects are followed and
+    credentials chosen by host when it is asked. ``uri`` is what the report shows as the source.
+    """
+
+    uri: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """One file: its name upstream, its size in bytes, the digest that decides, and where it comes from.
+
+    ``digest`` is what the bytes must have (the manifest's, else the source's), None where nobody knows one.
+    ``cache_name`` is the name of its blob in a Hugging Face cache (sha256 for LFS files, git sha1 otherwise).
+    ``content`` holds the bytes where the source's answer already was them (an Ollama manifest).
+    ``allow_pickle`` is the manifest's word for a file that has no digest.
+    """
+
+    uri: str
+    path: str
+    size: int | None = None
+    digest: Digest | None = None
+    locations: tuple[Location, ...] = ()
+    cache_name: str | None = None
+    media_type: str | None = None
+    content: bytes | None = field(default=None, repr=False)
+    allow_pickle: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, for a receipt."""
+        data: dict[str, Any] = {"uri": self.uri, "path": self.path, "size": self.size}
+        data["digest"] = str(self.digest) if self.digest else None
+        data["locations"] = [[place.uri, place.url] for place in self.locations]
+        for key in ("cache_name", "media_type"):
+            if (value := getattr(self, key)) is not None:
+                data[key] = value
+        if self.content is not None:
+            data["content"] = base64.b64encode(self.content).decode()
+        if self.allow_pickle:
+            data["allow_pickle"] = True
+        return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `as_dict`.
+
+        Raises:
+            ValueError, KeyError, TypeError: The data is not what `as_dict` wrote.
+        """
+        digest = data["digest"]
+        content = data.get("content")
+        algorithm, _, digits = digest.partition(":") if digest else ("", "", "")
+        return cls(
+            uri=data["uri"],
+            path=data["path"],
+            size=data["size"],
+            digest=Digest(algorithm, digits) if digest else None,
+            locations=tuple(Location(uri=uri, url=url) for uri, url in data["locations"]),
+            cache_name=data.get("cache_name"),
+            media_type=data.get("media_type"),
+            content=base64.b64decode(content, validate=True) if content is not None else None,
+            allow_pickle=bool(data.get("allow_pickle", False)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """What a source said of one model: the revision it stands at and its files.
+
+    ``revision`` is the immutable name (commit, manifest digest) where the source has one; ``pinned`` tells whether
+    the manifest already named it.
+    """
+
+    artifacts: tuple[Artifact, ...]
+    revision: str | None = None
+    pinned: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, for a receipt."""
+        return {"revision": self.revision, "pinned": self.pinned, "artifacts": [a.as_dict() for a in self.artifacts]}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `as_dict`; raises as `Artifact.from_dict` does."""
+        return cls(
+            artifacts=tuple(Artifact.from_dict(entry) for entry in data["artifacts"]),
+            revision=data["revision"],
+            pinned=bool(data["pinned"]),
+        )

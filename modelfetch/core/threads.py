@@ -1,0 +1,83 @@
+"""Run a coroutine to its end from code that can't await it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+T = TypeVar("T")
+
+_POLL_INTERVAL = 0.1
+"""How often the caller looks whether its own task was cancelled, in seconds."""
+
+_SHUTDOWN_GRACE = 1.0
+"""Grace period for releasing locks on interruption, in seconds."""
+
+
+def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
+    """Run a coroutine to its end: here where no loop runs, else in a thread with a loop of its own.
+
+    What interrupts the caller (Ctrl-C, the end of its task) ends the work, and is raised when that has ended.
+    """
+
+    async def main() -> T:
+        return await start()
+
+    try:
+        caller = asyncio.current_task()
+    except RuntimeError:
+        return asyncio.run(main())
+    return _ThreadedRunner(main).result(caller)
+
+
+class _ThreadedRunner(Generic[T]):
+    """Runs a coroutine on its own event loop in a worker thread."""
+
+    def __init__(self, main: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._main = main
+        self._results: list[T] = []
+        self._errors: list[BaseException] = []
+        self._at_work: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="modelfetch", daemon=True)
+
+    def result(self, caller: asyncio.Task[Any] | None) -> T:
+        """Wait for it; it ends early when the calling task was cancelled, which that can't notice while it waits."""
+        self._thread.start()
+        try:
+            while self._thread.is_alive():
+                self._thread.join(_POLL_INTERVAL)
+                if caller is not None and caller.cancelling():
+                    self._end()
+        except BaseException:
+            self._end()
+            self._thread.join(_SHUTDOWN_GRACE)
+            raise
+        if self._errors:
+            raise self._errors[0]
+        return self._results[0]
+
+    def _end(self) -> None:
+        self._is_over.set()
+        if self._at_work is not None:
+            loop, task = self._at_work
+            with contextlib.suppress(RuntimeError):  # the loop was closed in this moment
+                loop.call_soon_threadsafe(task.cancel)
+
+    def _run(self) -> None:
+        try:
+            self._results.append(asyncio.run(self._watched()))
+        except BaseException as error:
+            self._errors.append(error)
+
+    async def _watched(self) -> T:
+        task = asyncio.ensure_future(self._main())
+        self._at_work = asyncio.get_running_loop(), task
+        if self._is_over.is_set():
+            task.cancel()
+        return await task

@@ -1,0 +1,229 @@
+"""From a model's files to its estimate: reads the headers, no more of them than the answer needs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from modelfetch.fitting.image import OFFLOADS, ImageOptions, Parts, image_estimate, parse_resolution, parts_of
+from modelfetch.fitting.image import parts_of_gguf as gguf_parts
+from modelfetch.fitting.llm.estimate import ARCHITECTURES, KV_BYTES, LlmOptions, llm_estimate
+from modelfetch.fitting.speech import WhisperOptions, aligner_estimate, decoder_layers, whisper_estimate
+from modelfetch.fitting.types import Estimate
+from modelfetch.formats.gguf import MAGIC, GgufHeader, read_gguf
+from modelfetch.formats.safetensors import read_safetensors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from modelfetch.fitting.types import Candidate, File
+    from modelfetch.manifest.model import Service
+
+NOT_COUNTED = ("lora", "controlnet", "upscaler", "embedding", "clip-vision")
+"""Kinds that are loaded on top of a pipeline only when a request names them; they are not counted."""
+
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+_VARIANT = re.compile(
+    r"(.+?)(\.(?:fp16|fp32|bf16|non_ema|ema_only))?(?:-\d{5}(-of-\d{5}))?(\.(?:safetensors|gguf))", re.IGNORECASE
+)
+
+
+def unknown_estimate(candidate: Candidate, *reasons: str) -> Estimate:
+    """An estimate that only knows the files' sizes, and says why it knows no more."""
+    sizes = [file.size for file in candidate.files]
+    weights = None if None in sizes or not sizes else sum(size or 0 for size in sizes)
+    return Estimate(
+        name=candidate.name, uri=candidate.uri, weights=weights, kv=None, compute=None, method="size", unknown=reasons
+    )
+
+
+# ── language models ──
+def is_gguf(file: File) -> bool:
+    """Whether a file is a GGUF file: by its name, its Ollama layer's kind, or its first bytes where it has neither."""
+    suffix = PurePosixPath(file.path).suffix.lower()
+    if suffix == ".gguf" or file.path == "model":
+        return True
+    if suffix in (".safetensors", ".json", ".txt", ".md", *_PICKLES) or file.prefix is None:
+        return False
+    return (file.prefix.size or 4) >= 4 and file.prefix.upto(4)[:4] == MAGIC
+
+
+def llm_options(service: Service) -> LlmOptions:
+    """A service's settings for a language model; what it leaves open is Ollama's default with one request at a time."""
+    return LlmOptions(
+        context=service.context or 4096,
+        parallel=service.parallel or 1,
+        kv_type=service.kv_type if service.kv_type in KV_BYTES else "f16",
+        flash_attention=bool(service.flash_attention),
+    )
+
+
+def read_llm(candidate: Candidate, *, tensors: bool) -> tuple[GgufHeader | None, int | None]:
+    """The header of a language model, its shards as one, and the bytes of its projector (None: size not known).
+
+    Raises:
+        NotAModelError: A file is no GGUF file, or a broken one.
+        ModelfetchError: The source failed.
+    """
+    files = sorted((file for file in candidate.files if is_gguf(file)), key=lambda file: file.path)
+    mains = [file for file in files if "mmproj" not in file.path]
+    readable = [file.prefix for file in mains if file.prefix]
+    if not readable or len(readable) != len(mains):
+        return None, 0
+    headers = [read_gguf(prefix, tensors=tensors) for prefix in readable]
+    projectors = [f.size for f in candidate.files if f.path == "projector" or (f in files and f not in mains)]
+    extra = None if None in projectors else sum(size or 0 for size in projectors)
+    return _joined(headers), extra
+
+
+def _joined(headers: Sequence[GgufHeader]) -> GgufHeader:
+    if len(headers) == 1:
+        return headers[0]
+    sizes = [header.size for header in headers]
+    tensors = [header.tensors for header in headers]
+    return replace(
+        headers[0],
+        size=None if None in sizes else sum(size or 0 for size in sizes),
+        tensors=None if None in tensors else tuple(t for shard in tensors for t in shard or ()),
+    )
+
+
+def is_encoder(header: GgufHeader) -> bool:
+    """Whether it is an embedding model, which stays loaded beside a chat model."""
+    arch = header.metadata.get("general.architecture")
+    return isinstance(arch, str) and arch in ARCHITECTURES and ARCHITECTURES[arch].encoder
+
+
+def _shards_missing(header: GgufHeader, candidate: Candidate) -> str | None:
+    count = header.metadata.get("split.count", 1)
+    have = sum(is_gguf(file) and "mmproj" not in file.path for file in candidate.files)
+    return f"only {have} of its {count} shards are here" if isinstance(count, int) and count > have else None
+
+
+def gguf_estimate(candidate: Candidate, service: Service, *, exact: bool = True) -> Estimate:
+    """What a GGUF model needs; ``exact`` reads on to the tensors, otherwise the file's size bounds the weights."""
+    header, extra = read_llm(candidate, tensors=exact)
+    if header is None:
+        return unknown_estimate(candidate, "its header can't be read from there")
+    parts = gguf_parts(header)
+    if parts is not None and parts.denoiser:
+        return image_estimate(candidate.name, candidate.uri, parts, image_options(service))
+    made = llm_estimate(candidate.name, candidate.uri, header, llm_options(service), extra=extra)
+    missing = _shards_missing(header, candidate)
+    return replace(made, unknown=(*made.unknown, missing)) if missing else made
+
+
+# ── image models ──
+def image_options(service: Service) -> ImageOptions:
+    """A service's settings for an image model; ``offload`` words that are not known are `unknown_offload`'s to tell."""
+    width, height = parse_resolution(service.resolution) if service.resolution else (None, None)
+    offload = service.offload if service.offload in OFFLOADS else "none"
+    return ImageOptions(width=width, height=height, batch=service.batch or 1, offload=offload)
+
+
+def unknown_offload(service: Service) -> str | None:
+    """Why a service's ``offload`` is not understood, None where it is."""
+    if service.offload is None or service.offload in OFFLOADS:
+        return None
+    return f"offload {service.offload!r} is not known, expected one of {', '.join(OFFLOADS)}"
+
+
+def read_parts(candidate: Candidate) -> Parts | None:
+    """The parts that an image model's files hold, all of them together; None where a file does not tell.
+
+    Raises:
+        NotAModelError: A file is broken.
+        ModelfetchError: The source failed.
+    """
+    found: dict[str, Parts] = {}
+    for base, file in _once(candidate.files):
+        suffix = PurePosixPath(file.path).suffix.lower()
+        if suffix == ".safetensors" and file.prefix is not None:
+            parts = parts_of(read_safetensors(file.prefix), kind=candidate.kind, path=file.path)
+        elif is_gguf(file) and file.prefix is not None:
+            parts = gguf_parts(read_gguf(file.prefix))
+        elif suffix in (".safetensors", ".gguf", *_PICKLES):
+            parts = None
+        else:
+            continue
+        if parts is None:
+            return None
+        found[base] = found.get(base, Parts()) + parts
+    several = sum(parts.denoiser > 0 for parts in found.values()) > 1
+    return replace(sum(found.values(), Parts()), several=several)
+
+
+def _once(files: Sequence[File]) -> Iterator[tuple[str, File]]:
+    """The files of a repo, those of one part under the same name, without the same weights in another precision.
+
+    Repos hold ``x.safetensors`` beside ``x.fp16.safetensors`` and pickles of both; a program loads one of them, and
+    which one makes no difference: 32-bit floats are held in 16 bits.
+    """
+    folders = {PurePosixPath(file.path).parent for file in files if file.path.lower().endswith(".safetensors")}
+    chosen: dict[str, str] = {}
+    for file in files:
+        path = PurePosixPath(file.path)
+        if path.suffix.lower() in _PICKLES and path.parent in folders:
+            continue
+        match = _VARIANT.fullmatch(file.path)
+        base, variant = (match[1], f"{match[2]}{match[3]}{match[4]}") if match else (file.path, "")
+        if chosen.setdefault(base, variant) == variant:
+            yield base, file
+
+
+def image_estimates(
+    read: Sequence[tuple[Candidate, Parts | None]], service: Service, *, fp8: bool = False
+) -> list[tuple[Candidate, Estimate]]:
+    """One estimate for each model that makes images, with the text encoders and VAEs that stand beside it.
+
+    ``fp8`` asks what it would be with the 16-bit weights of the denoiser in 8 bits.
+    """
+    beside = sum((parts for _, parts in read if parts is not None and not parts.denoiser), Parts())
+    reason = unknown_offload(service)
+    made = []
+    for candidate, parts in read:
+        if parts is None:
+            made.append((candidate, unknown_estimate(candidate, "its parts are not known")))
+        elif parts.several:
+            made.append((candidate, unknown_estimate(candidate, "it holds several models: name one of its files")))
+        elif parts.denoiser:
+            whole = replace(
+                parts,
+                denoiser=parts.denoiser - (parts.wide // 2 if fp8 else 0),
+                text=parts.text or beside.text,
+                vae=parts.vae or beside.vae,
+            )
+            estimate = image_estimate(candidate.name, candidate.uri, whole, image_options(service))
+            made.append((candidate, replace(estimate, unknown=(*estimate.unknown, reason)) if reason else estimate))
+    return made
+
+
+# ── speech ──
+def speech_estimate(candidate: Candidate, service: Service) -> Estimate:
+    """What a model of the whisper service needs."""
+    if candidate.kind == "torch-checkpoint":
+        return aligner_estimate(candidate.name, candidate.uri, sum(file.size or 0 for file in candidate.files) or None)
+    size = next((file.size for file in candidate.files if PurePosixPath(file.path).name == "model.bin"), None)
+    options = WhisperOptions(compute_type=service.compute_type or "float16", batch=service.batch or 1)
+    return whisper_estimate(candidate.name, candidate.uri, size, options)
+
+
+# ── any ──
+def fit_model(candidate: Candidate, service: Service, *, exact: bool = True, fp8: bool = False) -> Estimate:
+    """What one model needs under a service's settings, judged by its own files.
+
+    Raises:
+        NotAModelError: A file is no model, or a broken one.
+        ModelfetchError: The source failed.
+    """
+    if any(is_gguf(file) for file in candidate.files):
+        return gguf_estimate(candidate, service, exact=exact)
+    paths = [PurePosixPath(file.path) for file in candidate.files]
+    if any(path.suffix == ".safetensors" for path in paths):
+        made = image_estimates([(candidate, read_parts(candidate))], service, fp8=fp8)
+        return made[0][1] if made else unknown_estimate(candidate, "it makes no images by itself")
+    if any(path.name == "model.bin" for path in paths) and decoder_layers(candidate.uri) is not None:
+        return speech_estimate(candidate, service)
+    return unknown_estimate(candidate, "what kind of model it is, is not known")

@@ -1,0 +1,1 @@
+"""GPU memory of language models, as the engine that runs them allocates it."""

@@ -1,0 +1,286 @@
+"""``fit`` for manifests and single URIs: resolves the files and estimates their memory from the headers."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from modelfetch.core import fs
+from modelfetch.core.events import Notice
+from modelfetch.core.fs import own_folder
+from modelfetch.errors import ModelfetchError, NotAModelError, SettingError, UsageError
+from modelfetch.fitting.candidates import (
+    Library,
+    candidate,
+    files_below,
+    files_of,
+    local_file,
+    pinned_candidate,
+    shards_of,
+    sizes_are_enough,
+)
+from modelfetch.fitting.types import Candidate, FitReport
+from modelfetch.fitting.verdict import fit_alone, fit_tier
+from modelfetch.fitting.workload import named
+from modelfetch.manifest.field_types import refuse_plain_http
+from modelfetch.manifest.model import CONSUMERS, FileSpec, Service
+from modelfetch.manifest.uri import HfUri, OllamaUri, parse_uri
+from modelfetch.pipeline.plan import select
+from modelfetch.pipeline.resolve import mirrors_of, resolve_all
+from modelfetch.placement.receipts import read_receipt
+from modelfetch.sources import Wanted
+from modelfetch.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from modelfetch.core.artifact import Artifact, Location, Resolution
+    from modelfetch.manifest.model import Manifest, Model
+    from modelfetch.manifest.uri import Uri
+    from modelfetch.pipeline.plan import Item
+    from modelfetch.pipeline.session import Session
+    from modelfetch.placement.receipts import Receipt
+
+_IMAGE = ("stable-diffusion", "comfyui")
+_NOT_LOADED = ("lora", "controlnet", "upscaler", "embedding", "clip-vision", "file")
+"""Kinds that are loaded only when a request names them, or never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the command line says over the manifest's settings; None leaves them. ``usable`` in bytes."""
+
+    context: int | None = None
+    parallel: int | None = None
+    kv_type: str | None = None
+    flash_attention: bool | None = None
+    usable: int | None = None
+
+    def over(self, service: Service) -> Service:
+        """A service with these settings."""
+        given = {
+            "context": self.context,
+            "parallel": self.parallel,
+            "kv_type": self.kv_type,
+            "flash_attention": self.flash_attention,
+        }
+        said = {name: value for name, value in given.items() if value is not None}
+        return replace(service, **said)  # type: ignore[arg-type]  # each value has its field's type
+
+
+# ── a tier ──
+async def fit_manifests(manifests: Sequence[Manifest], session: Session, asked: Asked) -> FitReport:
+    """The verdict on what manifests ask for together; what can't be asked or read is a finding of the report."""
+    services = tuple(service for manifest in manifests for service in _services(manifest, session, asked))
+    items = [item for item in select(manifests, session.options.consumers) if _is_loaded(item, services)]
+    asking = [item for item in items if not _is_pinned(item.model)]
+    receipts = await asyncio.to_thread(_receipts, session)
+    found = dict(zip((id(item) for item in asking), await resolve_all(asking, session, receipts, set()), strict=True))
+    library = await asyncio.to_thread(Library, session, CONSUMERS, _store_of_sync(session))
+    loop = asyncio.get_running_loop()
+    candidates = [
+        candidate(item.model, found[id(item)], library, _mirrors(item, session, loop))
+        if id(item) in found
+        else pinned_candidate(item.model)
+        for item in items
+    ]
+    _tell_of_strangers(services, candidates, session)
+    usable = asked.usable if asked.usable is not None else _usable(manifests)
+    tier = manifests[0].tier if manifests else None
+
+    def judge() -> FitReport:
+        try:
+            report = fit_tier(tier=tier, services=services, candidates=candidates, usable=usable)
+            library.keep()
+        finally:
+            library.close()
+        return replace(report, bytes_fetched=library.fetched)
+
+    return await asyncio.to_thread(judge)
+
+
+def _tell_of_strangers(services: Iterable[Service], candidates: Sequence[Candidate], session: Session) -> None:
+    """Warn of a service whose budget is made for a model that it does not have: the verdict is on those that it has."""
+    for service in services:
+        mine = [candidate for candidate in candidates if _consumer(service) in candidate.consumers]
+        if service.model is None or not mine or any(named(service, candidate) for candidate in mine):
+            continue
+        message = f"{service.name} is budgeted for {service.model!r}, which is none of its models"
+        has = ", ".join(candidate.name for candidate in mine)
+        session.sink(Notice(level="warning", message=message, hint=f"it has {has}: these are judged"))
+
+
+def _store_of_sync(session: Session) -> Store | None:
+    """The store in which `sync` goes on; None where its folder is still to be made, with an owner that `sync` knows."""
+    options = session.options
+    return session.store if (options.store or options.root).is_dir() else None
+
+
+def _services(manifest: Manifest, session: Session, asked: Asked) -> tuple[Service, ...]:
+    """The manifest's services; one for each consumer, without a budget, where it has none."""
+    chosen = session.options.consumers
+    services = manifest.services
+    if not services:
+        used = {consumer for model in manifest.models for consumer in model.consumers}
+        services = tuple(
+            Service(name=name, exclusive="image" if name in _IMAGE else None) for name in CONSUMERS if name in used
+        )
+    kept = (service for service in services if not chosen or _consumer(service) in chosen)
+    return tuple(asked.over(service) if service.name == "ollama" else service for service in kept)
+
+
+def _consumer(service: Service) -> str:
+    return next((name for name in ("whisper", "diffrhythm") if service.name.startswith(name)), service.name)
+
+
+def _is_loaded(item: Item, services: Iterable[Service]) -> bool:
+    """Whether a model counts for one of the services, on the GPU."""
+    on_gpu = {_consumer(service) for service in services if service.device != "cpu"}
+    return item.model.kind not in _NOT_LOADED and any(consumer in on_gpu for consumer in item.model.consumers)
+
+
+def _is_pinned(model: Model) -> bool:
+    return model.consumers == ("diffrhythm",) or sizes_are_enough(model)
+
+
+def _receipts(session: Session) -> Mapping[str, Receipt]:
+    return {consumer: read_receipt(session.options.root, consumer) for consumer in CONSUMERS}
+
+
+def _usable(manifests: Iterable[Manifest]) -> int | None:
+    return min((m.usable for m in manifests if m.usable is not None), default=None)
+
+
+def _mirrors(
+    item: Item, session: Session, loop: asyncio.AbstractEventLoop
+) -> Callable[[Artifact], Callable[[], Sequence[Location]]]:
+    """For an artifact, what finds its places at the mirrors; called in a thread, where the loop can be waited for."""
+
+    def of(artifact: Artifact) -> Callable[[], Sequence[Location]]:
+        async def ask() -> list[Location]:
+            places: list[Location] = []
+            for find in mirrors_of(item, artifact, session):
+                try:
+                    places += await find()
+                except ModelfetchError:
+                    continue  # the source's own error is the one that counts
+            return places
+
+        return lambda: asyncio.run_coroutine_threadsafe(ask(), loop).result()
+
+    return of
+
+
+# ── one model ──
+async def fit_uri(text: str, session: Session, asked: Asked) -> FitReport:
+    """The verdict on one model by itself: a URI that a manifest may name, a file, or a folder of a model.
+
+    Raises:
+        UsageError: It is neither.
+        ModelfetchError: Its source failed, or it is no model.
+    """
+    path = Path(text)
+    if not text.strip():
+        raise UsageError("an empty URI names nothing", hint="a file or folder on disk, or a URI such as ollama://NAME")
+    if "://" not in text and await asyncio.to_thread(path.exists):
+        return await asyncio.to_thread(_fit_path, path, asked)
+    uri = _parse(text, session)
+    found = await _resolve(uri, session)
+    cache = Store(own_folder(session.settings.cache_path()))
+    library = await asyncio.to_thread(Library, session, CONSUMERS, cache)
+    files = files_of(found, library, lambda _artifact: lambda: ())
+    one = Candidate(name=_name(uri), uri=str(uri), files=files)
+
+    def judge() -> FitReport:
+        try:
+            report = fit_alone(_one_model(one), asked.over(_service(one)), usable=asked.usable)
+            library.keep()
+        finally:
+            library.close()
+        return replace(report, bytes_fetched=library.fetched)
+
+    try:
+        return await asyncio.to_thread(judge)
+    except ModelfetchError as error:
+        raise error.about(uri=str(uri)) from error.__cause__
+
+
+def _fit_path(path: Path, asked: Asked) -> FitReport:
+    try:
+        files = files_below(path) if path.is_dir() else (local_file(path),)
+        one = Candidate(name=path.resolve().name, uri=path.resolve().as_uri(), files=files)
+        report = fit_alone(_one_model(one), asked.over(_service(one)), usable=asked.usable)
+    except OSError as error:
+        raise fs.translate(error, path, doing="reading") from error
+    except ModelfetchError as error:
+        if isinstance(error, NotAModelError) and error.hint == NotAModelError.default_hint:
+            error.hint = "the file may be cut off, or hold something else than a model's weights"
+        raise error.about(uri=path.resolve().as_uri()) from error.__cause__
+    return replace(report, bytes_fetched=0)
+
+
+def _parse(text: str, session: Session) -> Uri:
+    try:
+        uri = parse_uri(text)
+    except ValueError as error:
+        hint = "a file or folder on disk, or a URI: ollama://NAME, hf://NS/REPO/FILE, https://…, file:///…"
+        raise UsageError(str(error), hint=hint) from None
+    if message := refuse_plain_http(uri, session.settings.allows_http):
+        raise SettingError(f"{text}: {message}", code="insecure-http")
+    return uri
+
+
+async def _resolve(uri: Uri, session: Session) -> Resolution:
+    """What the source says of a URI; offline, what a receipt keeps of it."""
+    if session.settings.offline and (kept := await asyncio.to_thread(_kept, uri, session)):
+        return kept
+    if isinstance(uri, HfUri) and uri.path is not None and len(shards := shards_of(uri.path)) > 1:
+        whole = replace(uri, path=None)
+        return await session.sources.resolve(
+            Wanted(uri=whole, kind="snapshot", files=tuple(FileSpec(path=shard) for shard in shards), allow_pickle=True)
+        )
+    whole_repo = isinstance(uri, HfUri) and uri.path is None
+    kind = None if isinstance(uri, OllamaUri) else "snapshot" if whole_repo else "file"
+    # Nothing is kept of what is read here, so a pickle beside the weights is no reason to refuse.
+    return await session.sources.resolve(Wanted(uri=uri, kind=kind, allow_pickle=True))
+
+
+def _kept(uri: Uri, session: Session) -> Resolution | None:
+    for receipt in _receipts(session).values():
+        for frozen in receipt.frozen.values():
+            if any(artifact.uri == str(uri) for artifact in frozen.resolution.artifacts):
+                return frozen.resolution
+    return None
+
+
+def _one_model(found: Candidate) -> Candidate:
+    """The candidate, if its files are those of one model.
+
+    Raises:
+        UsageError: It holds several quantizations, of which one has to be named.
+    """
+    names = {file.path for file in found.files if file.path.lower().endswith(".gguf") and "mmproj" not in file.path}
+    models = {shards_of(name)[0] for name in names}
+    if len(models) > 1:
+        listed = ", ".join(sorted(models)[:6]) + (" …" if len(models) > 6 else "")
+        raise UsageError(f"{found.uri} holds several models: {listed}", hint="name one of these files")
+    return found
+
+
+def _service(found: Candidate) -> Service:
+    """The service that would load it; its name is only for the report, what it is decides the estimate."""
+    names = [PurePosixPath(file.path).name.lower() for file in found.files]
+    if any(name == "model" or name.endswith(".gguf") for name in names):
+        return Service(name="ollama")
+    if "model.bin" in names:
+        return Service(name="whisper")
+    return Service(name="comfyui")
+
+
+def _name(uri: Uri) -> str:
+    if isinstance(uri, OllamaUri):
+        return f"{uri.model}:{uri.tag}"
+    path = getattr(uri, "path", None) or getattr(uri, "repo", None) or str(uri)
+    return PurePosixPath(path).name

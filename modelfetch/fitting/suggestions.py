@@ -1,0 +1,127 @@
+"""What would make a service fit: the settings that would, and what it would need with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from modelfetch.core.units import format_size
+from modelfetch.fitting.image import parse_resolution
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from modelfetch.manifest.model import Service
+
+_LEAST_CONTEXT = 2048
+_MOST_HINTS = 3
+
+
+class Needs(Protocol):
+    """Tells what a service would need."""
+
+    def __call__(self, service: Service, *, fp8: bool) -> int | None:
+        """Bytes under these settings, ``fp8`` asking for 8-bit weights; None where that is not known."""
+
+
+class _Change(NamedTuple):
+    text: str
+    service: Service
+    fp8: bool = False
+
+
+def what_would_fit(service: Service, kind: str, limit: int, needs: Needs) -> str | None:
+    """Settings that bring a service to at most ``limit`` bytes, the mildest first; None where none does.
+
+    Args:
+        service: The service with its settings.
+        kind: ``llm``, ``image`` or ``speech``; anything else has no settings.
+        limit: Bytes.
+        needs: What it needs under other settings.
+    """
+    hints: list[str] = []
+    enough: list[str] = []
+    for change in _changes(service, kind):
+        if len(hints) == _MOST_HINTS:
+            break
+        if any(text in change.text for text in enough):
+            continue  # a milder change does already
+        needed = needs(change.service, fp8=change.fp8)
+        if needed is not None and needed <= limit:
+            enough.append(change.text)
+            hints.append(f"{change.text} (needs {format_size(needed)})")
+    if kind in ("llm", "speech") and limit >= 0:
+        hints.append("device: cpu (needs nothing of the GPU)")
+    return "it would fit with " + ", or ".join(hints) if hints else None
+
+
+def smallest(service: Service, kind: str, needs: Needs, *, llm_on_cpu: bool = False) -> tuple[str, int] | None:
+    """The change that a service needs least with, and the bytes; the mildest of equals. None where nothing is known.
+
+    Speech goes to the CPU, language models only with ``llm_on_cpu``: they are slow there.
+    """
+    if kind == "speech" or (llm_on_cpu and kind == "llm"):
+        return "device: cpu", 0
+    found = [(c.text, needed) for c in _changes(service, kind) if (needed := needs(c.service, fp8=c.fp8)) is not None]
+    return min(found, key=lambda one: one[1], default=None)
+
+
+def _changes(service: Service, kind: str) -> Iterator[_Change]:
+    if kind == "llm":
+        yield from _llm(service)
+    elif kind == "image":
+        yield from _image(service)
+    elif kind == "speech":
+        yield from _speech(service)
+
+
+def _llm(service: Service) -> Iterator[_Change]:
+    """Each setting alone, then together, then with ever shorter contexts."""
+    steps: list[tuple[str, Service]] = []
+    if (service.parallel or 1) > 1:
+        steps.append(("parallel: 1", replace(service, parallel=1)))
+    if not service.flash_attention:
+        steps.append(("flash_attention: true", replace(service, flash_attention=True)))
+    for kv_type in ("q8_0", "q4_0"):
+        if service.kv_type not in (kv_type, "q4_0"):
+            flash = "" if service.flash_attention else "flash_attention: true and "
+            steps.append((f"{flash}kv_type: {kv_type}", replace(service, flash_attention=True, kv_type=kv_type)))
+    yield from (_Change(text, changed) for text, changed in steps)
+    shorter = list(_shorter(service.context or 4096))
+    yield from (_Change(f"context: {c}", replace(service, context=c)) for c in shorter)
+    small = replace(service, parallel=1, flash_attention=True, kv_type="q8_0")
+    words = "parallel: 1, flash_attention: true, kv_type: q8_0"
+    if len(steps) > 1:
+        yield _Change(words, small)
+    yield from (_Change(f"{words}, context: {c}", replace(small, context=c)) for c in shorter)
+
+
+def _shorter(context: int) -> Iterator[int]:
+    while context > _LEAST_CONTEXT:
+        context = max(_LEAST_CONTEXT, context // 2)
+        yield context
+
+
+def _image(service: Service) -> Iterator[_Change]:
+    offloads = {None: ("text-encoder", "medium"), "none": ("text-encoder", "medium"), "text-encoder": ("medium",)}
+    milder = [(f"offload: {o}", replace(service, offload=o)) for o in offloads.get(service.offload, ())]
+    yield from (_Change(text, changed) for text, changed in milder)
+    yield _Change("weights in fp8", service, fp8=True)
+    yield from (_Change(f"weights in fp8 and {text}", changed, fp8=True) for text, changed in milder)
+    most = milder[-1][1] if milder else service
+    prefix = f"{milder[-1][0]} and " if milder else ""
+    side = max(parse_resolution(service.resolution)) if service.resolution else 1024
+    for smaller in (768, 512):
+        if smaller < side:
+            text = f"resolution: {smaller}x{smaller}"
+            yield _Change(text, replace(service, resolution=f"{smaller}x{smaller}"))
+            yield _Change(prefix + text, replace(most, resolution=f"{smaller}x{smaller}"))
+
+
+def _speech(service: Service) -> Iterator[_Change]:
+    if (service.batch or 1) > 1:
+        yield _Change("batch: 1", replace(service, batch=1))
+    if service.compute_type != "int8":
+        yield _Change("compute_type: int8", replace(service, compute_type="int8"))
+        if (service.batch or 1) > 1:
+            yield _Change("compute_type: int8 and batch: 1", replace(service, compute_type="int8", batch=1))

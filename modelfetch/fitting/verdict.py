@@ -1,0 +1,218 @@
+"""Whether a tier's services fit its memory, and each its budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from modelfetch.core.units import format_size
+from modelfetch.fitting.estimate import fit_model
+from modelfetch.fitting.suggestions import smallest, what_would_fit
+from modelfetch.fitting.types import Finding, FitReport, ServiceFit
+from modelfetch.fitting.workload import IMAGE_SERVICES, load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelfetch.fitting.suggestions import Needs
+    from modelfetch.fitting.types import Candidate, Estimate
+    from modelfetch.manifest.model import Service
+
+
+def fit_tier(
+    *,
+    tier: str | None,
+    services: Sequence[Service],
+    candidates: Sequence[Candidate],
+    usable: int | None,
+) -> FitReport:
+    """The verdict on a whole tier; nothing that goes wrong with one model hides the others.
+
+    Args:
+        tier: Its name.
+        services: Its services, with budgets and settings.
+        candidates: Its models, with readers for their headers.
+        usable: The card's usable memory in bytes, None where it is not known.
+    """
+    fits: list[ServiceFit] = []
+    findings: list[Finding] = []
+    for service in services:
+        fit, found = _fit_service(service, candidates)
+        fits.append(fit)
+        findings += found
+    needed = total_needed(fits)
+    if usable is not None and needed > usable:
+        findings.append(_over_usable(services, fits, candidates, needed - usable, usable))
+    return FitReport(
+        tier=tier,
+        usable=usable,
+        needed=needed,
+        services=tuple(fits),
+        findings=tuple(dict.fromkeys(findings)),  # one model may fail for several services
+        bytes_fetched=sum(candidate.fetched for candidate in candidates),
+    )
+
+
+def fit_alone(candidate: Candidate, service: Service, *, usable: int | None = None) -> FitReport:
+    """The verdict on one model by itself: one service without a budget, against ``usable`` bytes if they are given.
+
+    Raises:
+        NotAModelError: It is no model, or a broken one.
+        ModelfetchError: The source failed.
+    """
+    estimate = fit_model(candidate, service)
+    fit = ServiceFit(
+        service=service.name, budget=None, needed=estimate.needed, models=(estimate,), sure=not estimate.unknown
+    )
+    findings = _unknown(estimate)
+    if usable is not None and fit.needed > usable:
+        hint = what_would_fit(service, _kind_of(estimate), usable, _needs_alone(candidate))
+        message = f"{candidate.name} needs {format_size(fit.needed)}, but {format_size(usable)} are usable"
+        findings += (_does_not_fit(message, hint, candidate.name, candidate.uri),)
+    return FitReport(
+        tier=None,
+        usable=usable,
+        needed=fit.needed,
+        services=(fit,),
+        findings=findings,
+        bytes_fetched=candidate.fetched,
+    )
+
+
+def total_needed(fits: Sequence[ServiceFit]) -> int:
+    """What all services need together; of those with the same ``exclusive`` word only the largest counts."""
+    largest: dict[str | int, int] = {}
+    for position, fit in enumerate(fits):
+        group = fit.exclusive if fit.exclusive is not None else position
+        largest[group] = max(largest.get(group, 0), fit.needed)
+    return sum(largest.values())
+
+
+def _fit_service(service: Service, candidates: Sequence[Candidate]) -> tuple[ServiceFit, tuple[Finding, ...]]:
+    if service.device == "cpu":
+        return _service_fit(service, (), needed=0, sure=True), ()
+    loaded = load(service, candidates)
+    findings = loaded.findings + tuple(f for e in loaded.estimates for f in _unknown(e))
+    if not loaded.estimates and not findings:
+        findings = (_nothing_known(service),)
+    needed = loaded.needed if loaded.estimates else service.vram or 0
+    fit = _service_fit(service, loaded.estimates, needed=needed, sure=not findings)
+    if service.vram is not None and needed > service.vram:
+        findings += (_over_budget(service, fit, candidates),)
+    return fit, findings
+
+
+def _service_fit(service: Service, models: tuple[Estimate, ...], *, needed: int, sure: bool) -> ServiceFit:
+    return ServiceFit(
+        service=service.name,
+        budget=service.vram,
+        needed=needed,
+        models=models,
+        exclusive=service.exclusive,
+        on_cpu=service.device == "cpu",
+        sure=sure,
+    )
+
+
+# ── what is wrong, and what would help ──
+def _unknown(estimate: Estimate) -> tuple[Finding, ...]:
+    if not estimate.unknown:
+        return ()
+    message = f"what {estimate.name} needs is unknown: " + "; ".join(estimate.unknown)
+    hint = "docs/reference/fit.md lists what is known; what it takes shows in nvidia-smi once it is loaded"
+    return (Finding(code="unknown-model", message=message, model=estimate.name, uri=estimate.uri, hint=hint),)
+
+
+def _nothing_known(service: Service) -> Finding:
+    message = f"what {service.name} needs is unknown: none of the tier's models is for it"
+    hint = f"give it a model with `for: [{service.name}]`, drop the service, or say `device: cpu`"
+    return Finding(code="unknown-model", message=message, hint=hint)
+
+
+def _does_not_fit(message: str, hint: str | None, model: str | None = None, uri: str | None = None) -> Finding:
+    hint = hint or "take a smaller model, or one in fewer bits; of a tier leave a service out, or take a smaller tier"
+    return Finding(code="does-not-fit", message=message, model=model, uri=uri, hint=hint)
+
+
+def _over_budget(service: Service, fit: ServiceFit, candidates: Sequence[Candidate]) -> Finding:
+    largest = max(fit.models, key=lambda e: e.needed)
+    budget = fit.budget or 0
+    message = f"{service.name} needs {format_size(fit.needed)}, but its budget is {format_size(budget)}"
+    hint = what_would_fit(service, _kind(service), budget, _needs(candidates))
+    hint = hint or f"give it {format_size(fit.needed)} of the tier, or drop it"
+    return _does_not_fit(message, hint, largest.name, largest.uri)
+
+
+def _over_usable(
+    services: Sequence[Service], fits: Sequence[ServiceFit], candidates: Sequence[Candidate], excess: int, usable: int
+) -> Finding:
+    needs = _needs(candidates)
+    groups: dict[str | int, list[tuple[Service, ServiceFit]]] = {}
+    for position, (service, fit) in enumerate(zip(services, fits, strict=True)):
+        groups.setdefault(fit.exclusive if fit.exclusive is not None else position, []).append((service, fit))
+    hints = filter(None, (_less_of(group, excess, needs) for group in groups.values()))
+    message = f"the services need {format_size(usable + excess)} together, but {format_size(usable)} are usable"
+    hint = "; ".join(hints)
+    for llm_on_cpu in (False, True):
+        hint = hint or _all_together(services, fits, needs, usable, llm_on_cpu=llm_on_cpu) or ""
+    return _does_not_fit(message, hint)
+
+
+def _less_of(group: Sequence[tuple[Service, ServiceFit]], excess: int, needs: Needs) -> str | None:
+    """What would make services that take turns need so much less that all fits; None where nothing does."""
+    limit = max(fit.needed for _, fit in group) - excess
+    found: dict[str, list[str]] = {}
+    for service, fit in group:
+        if fit.needed > limit:
+            hint = what_would_fit(service, _kind(service), limit, needs) if fit.models else None
+            if hint is None:
+                return None
+            found.setdefault(hint, []).append(service.name)
+    return "; ".join(f"{' and '.join(names)}: {hint}" for hint, names in found.items())
+
+
+def _all_together(
+    services: Sequence[Service], fits: Sequence[ServiceFit], needs: Needs, usable: int, *, llm_on_cpu: bool
+) -> str | None:
+    """Changes of several services that make the tier fit where no single one does, those that save most first."""
+    options = [
+        (smallest(service, _kind(service), needs, llm_on_cpu=llm_on_cpu), position)
+        for position, (service, fit) in enumerate(zip(services, fits, strict=True))
+        if fit.models
+    ]
+    changed, words = list(fits), []
+    savings = [(fits[position].needed - found[1], found, position) for found, position in options if found]
+    for saving, (text, needed), position in sorted(savings, key=lambda one: -one[0]):
+        if saving <= 0 or total_needed(changed) <= usable:
+            break
+        changed[position] = replace(changed[position], needed=needed)
+        words.append(f"{services[position].name} with {text}")
+    total = total_needed(changed)
+    return f"it would fit with all of: {'; '.join(words)} (needs {format_size(total)})" if total <= usable else None
+
+
+def _kind(service: Service) -> str:
+    if service.name in IMAGE_SERVICES:
+        return "image"
+    return "speech" if service.name.startswith("whisper") else "llm" if service.name == "ollama" else ""
+
+
+def _kind_of(estimate: Estimate) -> str:
+    words = {"architecture": "llm", "family": "image", "decoder_layers": "speech"}
+    return next((kind for word, kind in words.items() if word in estimate.assumptions), "")
+
+
+def _needs(candidates: Sequence[Candidate]) -> Needs:
+    def needs(service: Service, *, fp8: bool) -> int | None:
+        loaded = load(service, candidates, fp8=fp8)
+        return loaded.needed if loaded.sure else None
+
+    return needs
+
+
+def _needs_alone(candidate: Candidate) -> Needs:
+    def needs(service: Service, *, fp8: bool) -> int | None:
+        estimate = fit_model(candidate, service, fp8=fp8)
+        return None if estimate.unknown else estimate.needed
+
+    return needs

@@ -1,0 +1,163 @@
+"""Which of a service's models are on the GPU at once, and what they need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import ModelfetchError
+from modelfetch.fitting.estimate import (
+    NOT_COUNTED,
+    gguf_estimate,
+    image_estimates,
+    is_encoder,
+    read_llm,
+    read_parts,
+    speech_estimate,
+    unknown_estimate,
+)
+from modelfetch.fitting.speech import measured_service, table_estimate
+from modelfetch.fitting.types import Estimate, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from modelfetch.fitting.image import Parts
+    from modelfetch.fitting.types import Candidate
+    from modelfetch.manifest.model import Service
+
+IMAGE_SERVICES = ("stable-diffusion", "comfyui")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a service loads: models that stay beside each other, models that take turns, and what could not be read."""
+
+    stay: tuple[Estimate, ...] = ()
+    turns: tuple[Estimate, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def needed(self) -> int:
+        """Bytes: all that stays, and the largest of those that take turns."""
+        return sum(e.needed for e in self.stay) + max((e.needed for e in self.turns), default=0)
+
+    @property
+    def estimates(self) -> tuple[Estimate, ...]:
+        """All models, those that take turns first."""
+        return self.turns + self.stay
+
+    @property
+    def sure(self) -> bool:
+        """Whether every part of every model is known."""
+        return not self.findings and all(not e.unknown for e in self.estimates)
+
+
+def load(service: Service, candidates: Sequence[Candidate], *, fp8: bool = False) -> Load:
+    """What a service loads under its settings; ``candidates`` are those of all services.
+
+    ``fp8`` asks what it would be with an image model's 16-bit weights in 8 bits.
+    """
+    consumer = "whisper" if service.name.startswith("whisper") else service.name
+    mine = [candidate for candidate in candidates if consumer in candidate.consumers]
+    if (word := measured_service(service.name)) is not None:
+        return _table(word, mine)
+    if service.name in IMAGE_SERVICES:
+        return _images(service, mine, fp8=fp8)
+    if consumer == "whisper":
+        return _each(service, mine, lambda c: speech_estimate(c, service), lambda c: c.kind == "torch-checkpoint")
+    return _language(service, mine)
+
+
+def named(service: Service, candidate: Candidate) -> bool:
+    """Whether a service's ``model`` names this one: by the manifest's name, or by the end of its URI.
+
+    Whisper's services know their models by the last part alone, as in ``small`` for ``…/faster-whisper-small``.
+    """
+    wanted = service.model
+    if wanted is None or wanted == candidate.name:
+        return True
+    return candidate.uri.split("@", 1)[0].endswith((f"/{wanted}", f"/{wanted}:latest", f"whisper-{wanted}"))
+
+
+def failed(error: ModelfetchError, candidate: Candidate) -> Finding:
+    """A failure to read a model's header, as the report shows it."""
+    return Finding(
+        code=error.code,
+        message=error.message,
+        exit_code=error.exit_code,
+        model=candidate.name,
+        uri=candidate.uri,
+        hint=error.hint,
+    )
+
+
+def _table(word: str, mine: Sequence[Candidate]) -> Load:
+    sizes = [file.size for candidate in mine for file in candidate.files]
+    size = None if None in sizes else sum(size or 0 for size in sizes)
+    return Load(turns=(table_estimate(word, [candidate.name for candidate in mine], "", size),))
+
+
+def _images(service: Service, mine: Sequence[Candidate], *, fp8: bool) -> Load:
+    read: list[tuple[Candidate, Parts | None]] = []
+    findings = []
+    for candidate in mine:
+        if candidate.kind in NOT_COUNTED:
+            continue
+        try:
+            read.append((candidate, read_parts(candidate)))
+        except ModelfetchError as error:
+            findings.append(failed(error, candidate))
+    made = image_estimates(read, service, fp8=fp8)
+    chosen = [estimate for candidate, estimate in made if named(service, candidate)]
+    return Load(turns=tuple(chosen or [estimate for _, estimate in made]), findings=tuple(findings))
+
+
+def _each(
+    service: Service,
+    mine: Sequence[Candidate],
+    estimate: Callable[[Candidate], Estimate],
+    stays: Callable[[Candidate], bool],
+) -> Load:
+    """Every model by itself; of those that take turns only the one that the service names, if it names one of them."""
+    stay: list[Estimate] = []
+    turns: list[Estimate] = []
+    others: list[Estimate] = []
+    findings: list[Finding] = []
+    for candidate in mine:
+        try:
+            made = estimate(candidate)
+            group = stay if stays(candidate) else turns if named(service, candidate) else others
+            group.append(made)
+        except ModelfetchError as error:
+            findings.append(failed(error, candidate))
+    return Load(stay=tuple(stay), turns=tuple(turns or others), findings=tuple(findings))
+
+
+def _language(service: Service, mine: Sequence[Candidate]) -> Load:
+    """Ollama's models: embedding models stay, chat models take turns.
+
+    The first range of each file tells an upper bound; only where that is above the budget are the tensors read too.
+    """
+    bound = _ollama(service, mine, exact=False)
+    if service.vram is not None and bound.sure and bound.needed <= service.vram and _bounded(bound):
+        return bound
+    return _ollama(service, mine, exact=True)
+
+
+def _bounded(load: Load) -> bool:
+    return all(estimate.demanded is not None for estimate in load.estimates)
+
+
+def _ollama(service: Service, mine: Sequence[Candidate], *, exact: bool) -> Load:
+    def estimate(candidate: Candidate) -> Estimate:
+        if not candidate.files:
+            return unknown_estimate(candidate, "its files are not known")
+        return gguf_estimate(candidate, service, exact=exact)
+
+    def stays(candidate: Candidate) -> bool:
+        header, _ = read_llm(candidate, tensors=False)
+        return header is not None and is_encoder(header)
+
+    made = _each(service, mine, estimate, stays)
+    return replace(made, findings=tuple(dict.fromkeys(made.findings)))

@@ -1,0 +1,319 @@
+"""Reads the header of a GGUF file: hyperparameters first, tensor sizes if wanted, never the weights.
+
+Format: ggml, docs/gguf.md. Versions 1 to 3 (1 counts in 32 bits), little and big endian. The header has no length and
+no index: it must be walked. It is walked in the bytes that are there; more are fetched only while something is missing.
+Every count and length is checked against the file and the limits before it is believed.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from modelfetch.errors import NotAModelError
+from modelfetch.formats.ggml import tensor_bytes
+from modelfetch.formats.range_reader import LIMIT, Prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelfetch.formats.range_reader import RangeReader
+
+MAGIC = b"GGUF"
+VOCABULARY = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
+"""Arrays with one element for each token; sorted keys put the second, which is short, first."""
+_SWAPPED = b"FUGG"  # some writers swap the magic as well on big-endian machines (source: ollama, fs/ggml/ggml.go)
+_STRING, _ARRAY = 8, 9
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_MAX_KEY = 65535  # docs/gguf.md
+_MAX_NAME = 256  # ggml itself stops at 64
+_MAX_DIMENSIONS = 8  # ggml itself stops at 4
+_MAX_TENSORS = 1_000_000
+_MAX_PAIRS = 100_000
+_KEPT_TEXT = 1024  # longer texts (chat templates) are walked over
+_KEPT_ARRAY = 4096  # longer arrays (tokens) are walked over; arrays over layers are far shorter
+_MOST_ELEMENTS = 2**63
+
+
+class ArrayHead(NamedTuple):
+    """An array that was walked over: the type id of its elements, and how many there are."""
+
+    element: int
+    length: int
+
+
+class Tensor(NamedTuple):
+    """One tensor: ``shape`` has the fastest dimension first; ``nbytes`` is None for an unknown type."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+    nbytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GgufHeader:
+    """What a header says.
+
+    ``metadata`` holds int, float, bool, str, tuple or `ArrayHead`; ``tensors`` and ``data_offset`` are None where the
+    walk ended at the hyperparameters, ``size`` is the file's length in bytes where it is known.
+    """
+
+    version: int
+    big_endian: bool
+    tensor_count: int
+    metadata: Mapping[str, Any] = field(repr=False)
+    tensors: tuple[Tensor, ...] | None = field(repr=False)
+    data_offset: int | None
+    size: int | None
+
+
+class _EnoughError(Exception):
+    """The next byte is not here, and nothing that is wanted is missing."""
+
+
+def read_gguf(source: RangeReader | Prefix, *, tensors: bool = True) -> GgufHeader:
+    """The header of a GGUF file.
+
+    Without ``tensors`` it ends as soon as more bytes would have to be fetched after the hyperparameters and the
+    vocabulary's length are known. A `Prefix` that was read before is continued, not read again.
+
+    Raises:
+        NotAModelError: The bytes are no GGUF header, or one that can't be true.
+        ModelfetchError: The source failed.
+    """
+    prefix = source if isinstance(source, Prefix) else Prefix(source)
+    known: GgufHeader | None = prefix.memo.get("gguf")
+    if known is None or (tensors and known.tensors is None):
+        known = prefix.memo["gguf"] = _Walk(prefix, tensors=tensors).run()
+    return known
+
+
+class _Walk:
+    def __init__(self, prefix: Prefix, *, tensors: bool) -> None:
+        self._prefix = prefix
+        self._tensors = tensors
+        self._at = 0
+        self._order = "<"
+        self._long = "Q"
+        self._metadata: dict[str, Any] = {}
+
+    def run(self) -> GgufHeader:
+        version, count, pairs = self._head()
+        infos: tuple[Tensor, ...] | None = None
+        start = None
+        try:
+            for _ in range(pairs):
+                self._pair()
+            infos = self._infos(count)
+            start = self._data_start()
+        except _EnoughError:
+            infos = None
+        if infos is not None and start is not None:
+            _check_layout(infos, start, self._alignment(), self._prefix.size)
+        return GgufHeader(
+            version=version,
+            big_endian=self._order == ">",
+            tensor_count=count,
+            metadata=self._metadata,
+            tensors=infos,
+            data_offset=start,
+            size=self._prefix.size,
+        )
+
+    # ── bytes ──
+    def _upto(self, end: int) -> bytearray:
+        if not self._tensors and end > self._prefix.fetched and self._enough():
+            raise _EnoughError
+        return self._prefix.upto(end)
+
+    def _enough(self) -> bool:
+        """Whether all is known that estimates are made of; the vocabulary may also be told by a key."""
+        get = self._metadata.get
+        arch = get("general.architecture")
+        if arch is None:
+            return False
+        needed = ("block_count", "embedding_length", "attention.head_count", "context_length")
+        vocabulary = (*VOCABULARY, f"{arch}.vocab_size")
+        return any(key in self._metadata for key in vocabulary) and all(
+            f"{arch}.{key}" in self._metadata for key in needed
+        )
+
+    def _unpack(self, form: str) -> tuple[Any, ...]:
+        form = self._order + form
+        end = self._at + struct.calcsize(form)
+        values = struct.unpack_from(form, self._upto(end), self._at)
+        self._at = end
+        return values
+
+    def _count(self) -> int:
+        return int(self._unpack(self._long)[0])
+
+    def _claim(self, what: str, length: int) -> None:
+        """Refuse a length that can't be, before anything is fetched for it."""
+        end, size = self._at + length, self._prefix.size
+        if size is not None and end > size:
+            raise NotAModelError(
+                f"broken GGUF header: {what} at byte {self._at} would take {length} bytes of a file of {size}"
+            )
+        if end > LIMIT:
+            raise NotAModelError(
+                f"GGUF header refused: {what} at byte {self._at} would take {length} bytes, beyond the limit of {LIMIT}"
+            )
+
+    def _raw_text(self, what: str, longest: int) -> bytes:
+        length = self._count()
+        if length > longest:
+            raise NotAModelError(
+                f"broken GGUF header: {what} at byte {self._at} has {length} bytes, expected at most {longest}"
+            )
+        self._claim(what, length)
+        data = self._upto(self._at + length)
+        raw = bytes(data[self._at : self._at + length])
+        self._at += length
+        return raw
+
+    def _text(self, what: str, longest: int) -> str:
+        raw = self._raw_text(what, longest)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            raise NotAModelError(f"broken GGUF header: {what} before byte {self._at} is no UTF-8") from error
+
+    # ── head ──
+    def _head(self) -> tuple[int, int, int]:
+        """Version, tensor count, number of key-value pairs."""
+        first = bytes(self._upto(4)[:4])
+        if first not in (MAGIC, _SWAPPED):
+            raise NotAModelError(f"not a GGUF file: expected it to begin with {MAGIC!r}, found {first!r}")
+        self._at = 4
+        self._order = ">" if first == _SWAPPED else "<"
+        version = self._unpack("I")[0]
+        if version > 0xFFFF:  # a small number read in the wrong byte order
+            self._order = ">" if self._order == "<" else "<"
+            version = int.from_bytes(version.to_bytes(4, "little"), "big")
+        if version not in (1, 2, 3):
+            raise NotAModelError(f"GGUF version {version} is not known, expected 1, 2 or 3")
+        self._long = "I" if version == 1 else "Q"
+        tensors, pairs = self._count(), self._count()
+        if tensors > _MAX_TENSORS or pairs > _MAX_PAIRS:
+            raise NotAModelError(f"broken GGUF header: {tensors} tensors and {pairs} key-value pairs are not believed")
+        self._claim(
+            "the list of keys and tensors", pairs * 13 + tensors * 24 if version > 1 else pairs * 9 + tensors * 20
+        )
+        return version, tensors, pairs
+
+    # ── key-value pairs ──
+    def _pair(self) -> None:
+        key = self._text("a key", _MAX_KEY)
+        if key in self._metadata:
+            raise NotAModelError(f"broken GGUF header: key {key!r} occurs twice")
+        kind = self._unpack("I")[0]
+        if kind == _ARRAY:
+            self._array(key)
+        else:
+            self._metadata[key] = self._value(key, kind)
+
+    def _value(self, key: str, kind: int) -> Any:
+        if kind == _STRING:
+            raw = self._raw_text(f"the text of {key!r}", LIMIT)
+            return raw.decode(errors="replace") if len(raw) <= _KEPT_TEXT else ArrayHead(_STRING, len(raw))
+        if kind not in _SCALARS:
+            raise NotAModelError(f"broken GGUF header: {key!r} has the unknown type {kind}")
+        return self._unpack(_SCALARS[kind])[0]
+
+    def _array(self, key: str) -> None:
+        """One array; arrays of arrays, which no reader takes, are refused, so nothing recurses."""
+        element = self._unpack("I")[0]
+        length = self._count()
+        what = f"the array {key!r}"
+        if element in _SCALARS:
+            width = struct.calcsize("<" + _SCALARS[element])
+            self._claim(what, length * width)
+            if length <= _KEPT_ARRAY:
+                self._metadata[key] = self._unpack(f"{length}{_SCALARS[element]}")
+                return
+            self._metadata[key] = ArrayHead(element, length)
+            self._upto(self._at + length * width)
+            self._at += length * width
+        elif element == _STRING:
+            self._claim(what, length * struct.calcsize("<" + self._long))
+            self._metadata[key] = ArrayHead(element, length)
+            self._skip_texts(what, length)
+        else:
+            raise NotAModelError(f"broken GGUF header: {what} holds the unknown type {element}")
+
+    def _skip_texts(self, what: str, count: int) -> None:
+        """Walk over texts; only their lengths are read, which is what a vocabulary of 280,000 merges takes."""
+        prefix = struct.Struct(self._order + self._long)
+        width, unpack = prefix.size, prefix.unpack_from
+        at, data = self._at, self._prefix.data
+        for _ in range(count):
+            if at + width > len(data):
+                data = self._upto(at + width)
+            at += width + unpack(data, at)[0]
+            if at > len(data):
+                self._at = at
+                self._claim(what, 0)
+                data = self._upto(at)
+        self._at = at
+
+    # ── tensors ──
+    def _infos(self, count: int) -> tuple[Tensor, ...]:
+        infos, seen = [], set()
+        for _ in range(count):
+            info = self._info()
+            if info.name in seen:
+                raise NotAModelError(f"broken GGUF header: tensor {info.name!r} occurs twice")
+            seen.add(info.name)
+            infos.append(info)
+        return tuple(infos)
+
+    def _info(self) -> Tensor:
+        name = self._text("a tensor's name", _MAX_NAME)
+        dimensions = self._unpack("I")[0]
+        if dimensions > _MAX_DIMENSIONS:
+            raise NotAModelError(f"broken GGUF header: tensor {name!r} has {dimensions} dimensions")
+        shape = self._unpack(f"{dimensions}{self._long}")
+        kind, offset = self._unpack("IQ")
+        elements = 1
+        for dimension in shape:
+            elements *= dimension
+            if elements >= _MOST_ELEMENTS:
+                raise NotAModelError(f"broken GGUF header: tensor {name!r} has too many elements")
+        try:
+            nbytes = tensor_bytes(kind, shape)
+        except ValueError as error:
+            raise NotAModelError(f"broken GGUF header: tensor {name!r}: {error}") from error
+        return Tensor(name, shape, kind, offset, nbytes)
+
+    def _alignment(self) -> int:
+        value = self._metadata.get("general.alignment", 32)
+        if isinstance(value, bool) or not isinstance(value, int) or value <= 0 or value & (value - 1) or value > LIMIT:
+            raise NotAModelError(f"broken GGUF header: alignment {value!r}, expected a power of two")
+        return value
+
+    def _data_start(self) -> int:
+        alignment = self._alignment()
+        return -(-self._at // alignment) * alignment
+
+
+def _check_layout(tensors: tuple[Tensor, ...], start: int, alignment: int, size: int | None) -> None:
+    """Every tensor is aligned and within the file, and no two overlap."""
+    end = 0
+    last = ""
+    for tensor in sorted(tensors, key=lambda t: (t.offset, t.nbytes or 0)):
+        if tensor.offset % alignment:
+            raise NotAModelError(
+                f"broken GGUF header: tensor {tensor.name!r} begins at {tensor.offset}, no multiple of {alignment}"
+            )
+        if tensor.offset < end:
+            raise NotAModelError(f"broken GGUF header: tensors {last!r} and {tensor.name!r} overlap")
+        end, last = tensor.offset + (tensor.nbytes or 0), tensor.name
+        if size is not None and start + end > size:
+            raise NotAModelError(
+                f"broken GGUF header: tensor {last!r} ends at byte {start + end}, but the file ends after {size}",
+                hint="the file may be cut off",
+            )

@@ -1,0 +1,348 @@
+"""httpx and what lies below it: one client for one request at a time, whose sockets can be shut from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import ssl
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import httpcore
+import httpx
+
+from modelfetch.core.urls import redact
+from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, SettingError, UnreachableError
+from modelfetch.http.transport import KEEPALIVE, Routes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from modelfetch.http.types import Timeouts
+
+READ_SIZE = 256 * 1024
+"""Bytes per read of a body that goes through httpx: four times its own figure, which costs a third of the speed."""
+
+
+class Watch:
+    """What bounds the request that a wire has under way: a deadline for its headers, and a way to end its waiting."""
+
+    def __init__(self) -> None:
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._deadline: float | None = None
+        self.shut = threading.Event()
+
+    def begin(self, seconds: float) -> None:
+        """Start a request whose headers have to be there after so many seconds."""
+        self._deadline = time.monotonic() + seconds
+
+    @property
+    def awaits_headers(self) -> bool:
+        """Whether the headers of an answer are still to come."""
+        return self._deadline is not None
+
+    def headers_arrived(self) -> None:
+        """From here on only the idle time-out counts."""
+        self._deadline = None
+
+    def bound(self, timeout: float | None) -> float | None:
+        """The time-out of one read, cut to the deadline."""
+        if self._deadline is None:
+            return timeout
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("the headers took too long")
+        return left if timeout is None else min(timeout, left)
+
+    def add(self, sock: object) -> None:
+        """Remember a socket of this wire."""
+        if isinstance(sock, socket.socket):
+            with self._lock:
+                self._sockets.add(sock)
+            if self.shut.is_set():
+                shut_down(sock)
+
+    def end(self) -> None:
+        """Make every blocked read of this wire return at once; callable from any thread."""
+        self.shut.set()
+        with self._lock:
+            sockets = list(self._sockets)
+        for sock in sockets:
+            shut_down(sock)
+
+
+def shut_down(sock: socket.socket) -> None:
+    """Shut a connection down so that a read that blocks on it ends.
+
+    The base class's method is called: that of ``SSLSocket`` would drop the TLS layer, and a read that comes after it
+    would hand out the encrypted bytes.
+    """
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _Stream(httpcore.NetworkStream):
+    """httpcore's own stream with larger reads and the watch's deadline; it can outlive httpcore's interest in it."""
+
+    def __init__(self, inner: httpcore.NetworkStream, backend: _Backend, origin: tuple[str, int]) -> None:
+        self._inner = inner
+        self._backend = backend
+        self._origin = origin
+        self._is_parked = False
+        self.is_encrypted = False
+        backend.watch.add(inner.get_extra_info("socket"))
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        watch = self._backend.watch
+        if watch.awaits_headers:
+            return self._inner.read(max_bytes, watch.bound(timeout))
+        return self._inner.read(max(max_bytes, READ_SIZE), timeout)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, timeout)
+
+    def close(self) -> None:
+        if not self._is_parked:
+            self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        if self.is_encrypted:
+            return self  # it was parked with its TLS
+        attempt = _Attempt(lambda: self._inner.start_tls(ssl_context, server_hostname, timeout))
+        stream = _Stream(attempt.result(self._backend.watch, timeout), self._backend, self._origin)
+        stream.is_encrypted = True
+        return stream
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+    def park(self) -> None:
+        """Keep the connection for the next request to its host: its body was read to the end, though not by httpcore.
+
+        httpcore closes it then, as far as it knows.
+        """
+        if not self._is_parked and not self._backend.watch.shut.is_set():
+            self._is_parked = self._backend.park(self._origin, self._inner, encrypted=self.is_encrypted)
+
+
+class _Backend(httpcore.NetworkBackend):
+    """Connects in a thread beside the caller's, so that neither a name server nor a silent host holds up the end.
+
+    Args:
+        watch: What bounds the requests.
+        parks: Whether a connection may be kept whose body the pump has read. Behind a proxy it may not: there a
+            connection to the same address leads to another host.
+    """
+
+    def __init__(self, watch: Watch, *, parks: bool) -> None:
+        self.watch = watch
+        self._inner = httpcore.SyncBackend()
+        self._parks = parks
+        self._lot: dict[tuple[str, int], tuple[httpcore.NetworkStream, bool, float]] = {}
+        self.connected = 0
+        """How many connections were made."""
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        origin = (host, port)
+        kept, encrypted, since = self._lot.pop(origin, (None, False, 0.0))
+        if kept is not None:
+            if _is_quiet(kept) and time.monotonic() - since < KEEPALIVE:
+                stream = _Stream(kept, self, origin)
+                stream.is_encrypted = encrypted
+                return stream
+            kept.close()
+        self.connected += 1
+        attempt = _Attempt(lambda: self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
+        return _Stream(attempt.result(self.watch, timeout), self, origin)
+
+    def park(self, origin: tuple[str, int], inner: httpcore.NetworkStream, *, encrypted: bool) -> bool:
+        """Keep a connection; whether it was kept."""
+        if not self._parks or origin in self._lot:
+            return False
+        self._lot[origin] = (inner, encrypted, time.monotonic())
+        return True
+
+    def close(self) -> None:
+        """Close what is kept."""
+        for inner, *_ in self._lot.values():
+            inner.close()
+        self._lot.clear()
+
+
+def _is_quiet(stream: httpcore.NetworkStream) -> bool:
+    """Whether a connection is neither closed by the server nor holds more than it said, in the TLS layer either."""
+    sock = stream.get_extra_info("socket")
+    return not stream.get_extra_info("is_readable") and not (isinstance(sock, ssl.SSLSocket) and sock.pending())
+
+
+class _Attempt:
+    """One connection, or its TLS, being made in a thread of its own."""
+
+    def __init__(self, connect: Callable[[], httpcore.NetworkStream]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._given_up = False
+        self._stream: httpcore.NetworkStream | None = None
+        self._error: BaseException | None = None
+        threading.Thread(target=self._run, name="modelfetch-connect", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            stream = self._connect()
+        except BaseException as error:
+            self._error = error
+        else:
+            with self._lock:
+                if self._given_up:
+                    stream.close()
+                else:
+                    self._stream = stream
+        self._done.set()
+
+    def result(self, watch: Watch, timeout: float | None) -> httpcore.NetworkStream:
+        """The stream, once connected.
+
+        Raises:
+            httpcore.ConnectTimeout: It took longer than `timeout` seconds, name resolution included.
+            httpcore.ConnectError: It failed, or the watch was ended.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._done.wait(0.05 if deadline is None else max(0.0, min(0.05, deadline - time.monotonic()))):
+            late = deadline is not None and time.monotonic() >= deadline
+            if late or watch.shut.is_set():
+                with self._lock:
+                    if self._stream is None:
+                        self._given_up = True
+                        break
+        if self._error is not None:
+            raise self._error
+        if self._stream is None:
+            raise httpcore.ConnectError("ended") if watch.shut.is_set() else httpcore.ConnectTimeout("timed out")
+        return self._stream
+
+
+class Wire:
+    """An httpx client that serves one request at a time.
+
+    One client shared by many threads slows down as their number rises (measured: docs/benchmarks.md), so each
+    request under way has one of its own, and idle ones are used again for their open connections.
+    """
+
+    def __init__(self, scheme: str, context: ssl.SSLContext, timeouts: Timeouts, user_agent: str) -> None:
+        self.scheme = scheme
+        self.watch = Watch()
+        self.waited = 0.0
+        self._before = 0
+        self._timeouts = timeouts
+        routes = Routes(scheme, context)
+        self._client = httpx.Client(
+            transport=routes,
+            trust_env=False,  # what the environment says of proxies is in the routes
+            follow_redirects=False,
+            timeout=httpx.Timeout(timeouts.idle, connect=timeouts.connect),
+            headers={"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"},
+        )
+        self._backend = _Backend(self.watch, parks=routes.proxied is None)
+        for transport in (routes.direct, routes.proxied):
+            # httpcore takes a backend, httpx has no way to name one; without it, proxies from the environment included,
+            # everything works but reads are smaller and a cancelled connect lasts until its time-out.
+            pool = getattr(transport, "_pool", None)
+            if pool is not None:
+                pool._network_backend = self._backend
+
+    def send(self, method: str, url: str, headers: dict[str, str], data: bytes | None) -> httpx.Response:
+        """Send one request and return when the headers of its answer are there.
+
+        Raises:
+            httpx.HTTPError, httpx.InvalidURL: As httpx does; `translate` makes them typed.
+        """
+        self.watch.begin(self._timeouts.connect + self._timeouts.headers)
+        self._before = self._backend.connected
+        self._client.cookies.clear()  # a cookie set by one hop is nobody else's business
+        request = self._client.build_request(method, url, headers=headers, content=data)
+        start = time.monotonic()
+        response = self._client.send(request, stream=True)
+        self.waited = time.monotonic() - start
+        self.watch.headers_arrived()
+        return response
+
+    def is_stale(self, error: Exception) -> bool:
+        """Whether a server closed an idle connection in the moment when the last request used it again."""
+        if isinstance(error, httpx.RemoteProtocolError):
+            return "without sending a response" in str(error)
+        return isinstance(error, httpx.ReadError | httpx.WriteError) and self._backend.connected == self._before
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
+        self._backend.close()
+
+
+def tls_context() -> ssl.SSLContext:
+    """What certificates are checked against: SSL_CERT_FILE, SSL_CERT_DIR, else certifi's list.
+
+    Raises:
+        SettingError: The file or folder that the environment names can't be read.
+    """
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise SettingError(f"SSL_CERT_FILE or SSL_CERT_DIR can't be read: {error}") from None
+
+
+def clear_context() -> ssl.SSLContext:
+    """A context for clients that speak plain HTTP: it trusts nobody, and costs no list of authorities."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def translate(error: Exception, url: str) -> ModelfetchError:
+    """The typed error for anything that httpx raises (the tree is in its ``_exceptions.py``)."""
+    where = redact(url)
+    certificate = _certificate_problem(error)
+    if certificate is not None:
+        hint = "SSL_CERT_FILE names a file of authorities to trust"
+        return UnreachableError(f"{where}: {certificate}", code="certificate", permanent=True, hint=hint)
+    if isinstance(error, ModelfetchError | InterruptedSync):
+        return error
+    if isinstance(error, httpx.TimeoutException):
+        kind = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no answer"
+        return UnreachableError(f"{where}: {kind} in time", code="timeout")
+    if isinstance(error, httpx.ProxyError):
+        said = str(error)
+        if said.startswith("407"):
+            return CredentialsError(f"the proxy on the way to {where} wants credentials", code="proxy-credentials")
+        return UnreachableError(f"the proxy on the way to {where} failed: {said}")
+    if isinstance(
+        error, httpx.UnsupportedProtocol | httpx.InvalidURL | httpx.LocalProtocolError | httpx.CookieConflict
+    ):
+        return UnreachableError(f"{where}: {error}", code="bad-response", permanent=True)
+    if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError):
+        said = str(error).partition(": bytearray(")[0]  # what follows are the server's own bytes, whatever they hold
+        return UnreachableError(f"{where}: {said or 'broken answer'}", code="bad-response")
+    said = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
+    return UnreachableError(f"{where}: {said or type(error).__name__}")
+
+
+def _certificate_problem(error: BaseException | None) -> str | None:
+    """What was wrong with a certificate, where that is why a connection failed."""
+    for _ in range(12):
+        if error is None:
+            return None
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"the certificate is not valid: {error.verify_message or error.reason}"
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,77 @@
+"""Where a request may go next: pure decisions on URLs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from urllib.parse import urljoin
+
+from modelfetch.core.urls import is_loopback, origin, redact
+from modelfetch.errors import SettingError, UnreachableError
+
+MAX_REDIRECTS = 10
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+AllowHttp = Callable[[str, int], bool]
+
+
+def rewrite(url: str, rewrites: Sequence[tuple[str, str]]) -> str:
+    """The URL with the longest matching prefix of `rewrites` replaced (MODELFETCH_MIRRORS)."""
+    matching = [(old, new) for old, new in rewrites if _has_prefix(url, old)]
+    if not matching:
+        return url
+    old, new = max(matching, key=lambda pair: len(pair[0]))
+    return new + url[len(old) :]
+
+
+def _has_prefix(url: str, prefix: str) -> bool:
+    """Whether a prefix ends at a boundary: ``https://a.example`` is none of ``https://a.example.org/x``."""
+    return url.startswith(prefix) and (prefix.endswith("/") or url[len(prefix) :][:1] in ("", "/", "?"))
+
+
+def check_first(url: str, allow_http: AllowHttp) -> None:
+    """Refuse to ask in the clear where that is not allowed.
+
+    Raises:
+        SettingError: The URL is plain HTTP to a host that is neither loopback nor allowed (code ``insecure-http``).
+        UnreachableError: It is no HTTP URL (code ``bad-response``).
+    """
+    try:
+        scheme, host, port = origin(url)
+    except ValueError as error:
+        raise UnreachableError(str(error), code="bad-response", permanent=True) from None
+    if scheme == "http" and not (is_loopback(host) or allow_http(host, port)):
+        raise SettingError(
+            f"{redact(url)} would be asked without encryption",
+            code="insecure-http",
+            hint=f"use https, or name the host in MODELFETCH_ALLOW_HTTP={host}",
+        )
+
+
+def next_hop(url: str, location: str, allow_http: AllowHttp) -> str:
+    """The absolute URL that a redirect leads to (source: RFC 9110, section 10.2.2).
+
+    Raises:
+        UnreachableError: It leads nowhere (``bad-response``), or from https to a host that may not be asked in the
+            clear (``insecure-redirect``).
+    """
+    try:
+        target = urljoin(url, location.strip())
+        scheme, host, port = origin(target)
+    except ValueError:
+        raise UnreachableError(
+            f"{redact(url)} redirects to what is no URL", code="bad-response", permanent=True
+        ) from None
+    if scheme == "http" and not (is_loopback(host) or allow_http(host, port)):
+        raise UnreachableError(
+            f"{redact(url)} redirects to {redact(target)}, which is not encrypted",
+            code="insecure-redirect",
+            permanent=True,
+        )
+    return target
+
+
+def method_after(status: int, method: str) -> str:
+    """The method of the next hop: 303, and 301/302 to a POST, become GET (source: RFC 9110, section 15.4)."""
+    if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
+        return "GET"
+    return method

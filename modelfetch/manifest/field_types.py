@@ -1,0 +1,227 @@
+"""The types that a manifest's keys have: each reads a node into a value and says the same as JSON Schema.
+
+`schema` builds its table from these, so that what the loader takes and what editors are told can't differ.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from modelfetch.core.units import MAX_SIZE, parse_size
+from modelfetch.errors import Problem
+from modelfetch.manifest.uri import MAX_URI, HttpUri, Uri, parse_uri
+from modelfetch.manifest.yaml_nodes import Node, Scalar, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Mapping as MappingABC
+
+    from modelfetch.manifest.model import Position
+
+EXTENSION = "x-"
+"""Keys that begin with this are ignored, wherever they stand."""
+
+_SUGGESTIONS = 20  # a document full of wrong keys is not worth a search for each
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class Missing:
+    """What a reader returns for a value that is wrong; the problem is noted by then."""
+
+
+MISSING: Final = Missing()
+
+
+@dataclass(slots=True, kw_only=True)
+class Reader:
+    """What reading shares: the rule for plain http, the problems found so far, the models that break a rule."""
+
+    allow_http: Callable[[str, int], bool]
+    problems: list[Problem] = field(default_factory=list)
+    suggested: int = 0
+    unsound: set[Position] = field(default_factory=set)
+
+    def problem(self, at: Position, message: str) -> None:
+        """Note what is wrong at a place."""
+        self.problems.append(Problem(at.file, at.line, at.column, message))
+
+    def suggest(self, found: str, known: MappingABC[str, Any] | tuple[str, ...]) -> str:
+        """``; did you mean …?`` where one of the known words is near."""
+        self.suggested += 1
+        if self.suggested > _SUGGESTIONS or len(found) > 40:
+            return ""
+        near = difflib.get_close_matches(found, known, n=1, cutoff=0.6)
+        return f"; did you mean {near[0]!r}?" if near else ""
+
+
+class Type(Protocol):
+    """The type of a value."""
+
+    def read(self, node: Node, where: str, reader: Reader) -> Any:
+        """The value, or MISSING after noting why; ``where`` names the place, such as ``models[2].size``."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """The same as JSON Schema (draft 2020-12); it may take more than `read`, never less."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """Text on one line (``lines``: several) that a pattern matches as a whole.
+
+    ``check`` may refuse more, by a ``ValueError`` that says what was expected and found, and convert.
+    """
+
+    expected: str
+    pattern: str | None = None
+    longest: int = 1000
+    lines: bool = False
+    check: Callable[[str], Any] | None = None
+
+    def read(self, node: Node, where: str, reader: Reader) -> Any:
+        """The text, or what ``check`` makes of it."""
+        if not isinstance(node, Scalar) or not isinstance(node.value, str):
+            quote = " (in quotes it would be text)" if isinstance(node, Scalar) and node.value is not None else ""
+            reader.problem(node.position, f"{where}: expected {self.expected}, found {describe(node)}{quote}")
+            return MISSING
+        text = node.value
+        bad = not text or len(text) > self.longest or CONTROL.search(text) or ("\n" in text and not self.lines)
+        if bad or (self.pattern and not re.fullmatch(self.pattern, text)):
+            reader.problem(node.position, f"{where}: expected {self.expected}, found {describe(node)}")
+            return MISSING
+        try:
+            return self.check(text) if self.check else text
+        except ValueError as error:
+            reader.problem(node.position, f"{where}: {error}")
+            return MISSING
+
+    def json_schema(self) -> dict[str, Any]:
+        """A string."""
+        schema: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": self.longest}
+        return schema | ({"pattern": self.pattern} if self.pattern else {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One of some words."""
+
+    values: tuple[str, ...]
+
+    def read(self, node: Node, where: str, reader: Reader) -> Any:
+        """The word."""
+        if isinstance(node, Scalar) and isinstance(node.value, str) and node.value in self.values:
+            return node.value
+        near = (
+            reader.suggest(node.value, self.values) if isinstance(node, Scalar) and isinstance(node.value, str) else ""
+        )
+        expected = self.values[0] if len(self.values) == 1 else "one of " + ", ".join(self.values)
+        reader.problem(node.position, f"{where}: expected {expected}, found {describe(node)}{near}")
+        return MISSING
+
+    def json_schema(self) -> dict[str, Any]:
+        """An enumeration."""
+        return {"enum": list(self.values)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """A whole number in a range."""
+
+    least: int
+    most: int
+
+    def read(self, node: Node, where: str, reader: Reader) -> Any:
+        """The number."""
+        value = node.value if isinstance(node, Scalar) else None
+        if isinstance(value, int) and not isinstance(value, bool) and self.least <= value <= self.most:
+            return value
+        span = str(self.least) if self.least == self.most else f"a whole number from {self.least} to {self.most}"
+        reader.problem(node.position, f"{where}: expected {span}, found {describe(node)}")
+        return MISSING
+
+    def json_schema(self) -> dict[str, Any]:
+        """An integer."""
+        if self.least == self.most:
+            return {"const": self.least}
+        return {"type": "integer", "minimum": self.least, "maximum": self.most}
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or false."""
+
+    def read(self, node: Node, where: str, reader: Reader) -> Any:
+        """The truth value."""
+        if isinstance(node, Scalar) and isinstance(node.value, bool):
+            return node.value
+        reader.problem(node.position, f"{where}: expected true or false, found {describe(node)}")
+        return MISSING
+
+    def json_schema(self) -> dict[str, Any]:
+        """A boolean."""
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """A size in bytes; ``least`` bytes or more."""
+
+    least: int = 0
+
+    def read(self, node: Node, where: str, reader: Reader) -> Any:
+        """The bytes."""
+        value = node.value if isinstance(node, Scalar) else None
+        try:
+            size = parse_size(value) if isinstance(value, str) else value
+        except ValueError as error:
+            reader.problem(node.position, f"{where}: {error}")
+            return MISSING
+        if isinstance(size, int) and not isinstance(size, bool) and self.least <= size <= MAX_SIZE:
+            return size
+        least = f" of at least {self.least}" if self.least else ""
+        reader.problem(
+            node.position, f"{where}: expected a size in bytes{least}, such as 2370 or 7.5GiB, found {describe(node)}"
+        )
+        return MISSING
+
+    def json_schema(self) -> dict[str, Any]:
+        """An integer, or text with a unit."""
+        number = {"type": "integer", "minimum": self.least, "maximum": MAX_SIZE}
+        text = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?([KMGT]?B|[KMGT]iB|[bkmgt])?$"}
+        return {"anyOf": [number, text]}
+
+
+@dataclass(frozen=True, slots=True)
+class UriText:
+    """A URI of a source or a mirror."""
+
+    def read(self, node: Node, where: str, reader: Reader) -> Any:
+        """The parsed `Uri`."""
+        if not isinstance(node, Scalar) or not isinstance(node.value, str):
+            reader.problem(node.position, f"{where}: expected a URI, found {describe(node)}")
+            return MISSING
+        try:
+            uri = parse_uri(node.value)
+        except ValueError as error:
+            reader.problem(node.position, f"{where}: {error}")
+            return MISSING
+        if message := refuse_plain_http(uri, reader.allow_http):
+            reader.problem(node.position, f"{where}: {message}")
+            return MISSING
+        return uri
+
+    def json_schema(self) -> dict[str, Any]:
+        """A string that looks like a URI."""
+        return {"type": "string", "maxLength": MAX_URI, "pattern": r"^([A-Za-z]+://|[Uu][Rr][Nn]:[Aa][Ii][Rr]:)\S+$"}
+
+
+def refuse_plain_http(uri: Uri, allow_http: Callable[[str, int], bool]) -> str | None:
+    """Why a URI may not be asked in the clear; None when it is no plain http or its host is allowed."""
+    if not isinstance(uri, HttpUri) or uri.url.startswith("https:"):
+        return None
+    host, port = uri.host, uri.port
+    if allow_http(host, port):
+        return None
+    return f"expected https:// (plain http only for loopback and hosts in MODELFETCH_ALLOW_HTTP), found http://{host}:{port}"

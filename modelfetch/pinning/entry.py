@@ -1,0 +1,237 @@
+"""What pinning decides: which entries are open, what their sources are asked, what the entries then say. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from modelfetch.core.digest import Digest
+from modelfetch.manifest.model import FileSpec
+from modelfetch.manifest.uri import CivitaiUri, FileUri, HfUri, HttpUri, OciUri, OllamaUri, parse_uri
+from modelfetch.sources import Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelfetch.core.artifact import Artifact, Resolution
+    from modelfetch.manifest.model import Model
+    from modelfetch.manifest.uri import Uri
+
+_NAMES_BYTES = ("sha256", "blake3")
+"""Digests that a manifest may hold; the git sha1 of a hub's plain files is none."""
+
+_REVISION = re.compile(r"@(?:refs/pr/[0-9]+(?=/|\Z)|[^/]*)")
+
+
+class State(StrEnum):
+    """How an entry's pins stand."""
+
+    CURRENT = "current"
+    BEHIND = "behind"
+    UNPINNED = "unpinned"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One model of a file; ``home`` is its source, a pasted link of a hub as the hub's own URI.
+
+    ``upgrade`` asks for what is newest, whatever is pinned.
+    """
+
+    model: Model
+    home: Uri
+    upgrade: bool = False
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the entry itself says which bytes these are, and where they stay."""
+        model = self.model
+        if isinstance(self.home, HfUri) and self.home.commit is None:
+            return False
+        if model.kind == "snapshot":
+            return model.files is not None and all(spec.digest for spec in model.files)
+        return model.digest is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to write: pinned, with each size."""
+        if not self.pinned or isinstance(self.home, OllamaUri):
+            return self.pinned
+        return all(spec.size is not None for spec in self.model.files or (self.model,))
+
+    @property
+    def wanted(self) -> Wanted:
+        """What to ask for: the rest of what is pinned, or what is newest where that is asked for."""
+        # Names in a cache don't matter here, so a mirror need not know them.
+        asked = replace(Wanted.of(self.model), uri=self.home, cached=False)
+        return self.newest if self.upgrade else asked
+
+    @property
+    def newest(self) -> Wanted:
+        """What upstream has now: at ``main`` for a commit, else by the name as it is written.
+
+        A pickle whose digest was pinned stays allowed: moving its pin is what was asked for, by name.
+        """
+        model, uri = self.model, self.home
+        if isinstance(uri, HfUri) and uri.commit is not None:
+            path = f"/{quote(uri.path)}" if uri.path is not None else ""
+            uri = replace(uri, text=f"hf://{uri.repo}{path}", revision=None)
+        return replace(
+            Wanted.of(model),
+            uri=uri,
+            digest=None,
+            size=None,
+            files=tuple(FileSpec(path=spec.path) for spec in model.files) if model.files is not None else None,
+            allow_pickle=model.allow_pickle or self.pinned,
+            cached=False,
+        )
+
+    @property
+    def there(self) -> Wanted:
+        """What upstream has at the revision that is pinned, whatever digests are."""
+        return replace(self.newest, uri=self.home)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a file's bytes were found to be: ``digest`` (sha256) and ``size`` in bytes, and what that took."""
+
+    digest: Digest
+    size: int
+    action: str
+    bytes_fetched: int = 0
+    served_by: str | None = None
+
+
+def to_measure(entry: Entry, resolution: Resolution) -> tuple[Artifact, ...]:
+    """The files whose bytes must be read, because nobody says their digest (or the size that replaces a pinned one)."""
+    if isinstance(entry.home, OllamaUri):
+        return ()
+    return tuple(a for a in resolution.artifacts if _digest(a) is None or (entry.upgrade and a.size is None))
+
+
+def filled(entry: Entry, resolution: Resolution, measured: Mapping[str, Measured]) -> Model:
+    """The entry as it shall be.
+
+    Args:
+        entry: The entry as it is.
+        resolution: What its source said.
+        measured: What was found of the files of `to_measure`, by their URIs.
+    """
+    model = entry.model
+    if isinstance(entry.home, OllamaUri):
+        return replace(model, digest=Digest.parse(resolution.revision)) if resolution.revision else model
+    specs = tuple(_spec(artifact, measured.get(artifact.uri)) for artifact in resolution.artifacts)
+    source = model.source
+    if isinstance(entry.home, HfUri) and resolution.revision and entry.home.commit != resolution.revision:
+        source = at_commit(model.source, entry.home, resolution.revision)
+    if model.kind == "snapshot":
+        return replace(model, source=source, files=specs, include=None)
+    (spec,) = specs
+    return replace(model, source=source, size=model.size if spec.size is None else spec.size, digest=spec.digest)
+
+
+def at_commit(source: Uri, home: HfUri, commit: str) -> Uri:
+    """A source with its revision, or the lack of one, replaced by a commit; the rest stays as it is written."""
+    if isinstance(source, HttpUri):
+        link = re.compile(rf"(/{re.escape(home.repo)}/(?:resolve|blob)/)(?:refs/pr/\d+|[^/?#]+)(?=/)")
+        return parse_uri(link.sub(rf"\g<1>{commit}", source.text, count=1))
+    scheme, rest = source.text[:5], source.text[5:]
+    path = rest[len(home.repo) :]
+    if revision := _REVISION.match(path):
+        path = path[revision.end() :]
+    return parse_uri(f"{scheme}{rest[: len(home.repo)]}@{commit}{path}")
+
+
+def _spec(artifact: Artifact, measured: Measured | None) -> FileSpec:
+    if measured is not None:
+        return FileSpec(path=artifact.path, size=measured.size, digest=measured.digest)
+    return FileSpec(path=artifact.path, size=artifact.size, digest=_digest(artifact))
+
+
+def _digest(artifact: Artifact) -> Digest | None:
+    digest = artifact.digest
+    return digest if digest is not None and digest.algorithm in _NAMES_BYTES else None
+
+
+# -- checking ----------------------------------------------------------------------------------------------------------
+
+
+def settled(entry: Entry) -> State | None:
+    """How an entry stands, where that is known without asking anybody; None where its source must be asked.
+
+    A web server, or a folder, tells by the bytes alone whether a file changed; a version of CivitAI and a digest of a
+    registry never change.
+    """
+    if not entry.pinned:
+        return State.UNPINNED if isinstance(entry.home, HttpUri | FileUri) else None
+    if isinstance(entry.home, HttpUri | FileUri):
+        return State.UNKNOWN
+    fixed = isinstance(entry.home, CivitaiUri) or (isinstance(entry.home, OciUri) and entry.home.digest is not None)
+    return State.CURRENT if fixed else None
+
+
+def compare(entry: Entry, now: Resolution, then: Resolution | None = None) -> State | None:
+    """How a pinned entry stands against what upstream has now.
+
+    Args:
+        entry: The entry.
+        now: What upstream has.
+        then: What upstream has of what is pinned, for files whose digests can't be compared.
+
+    Returns:
+        None where ``then`` is missing and would be needed.
+    """
+    if isinstance(entry.home, OllamaUri):
+        return State.CURRENT if now.revision == str(entry.model.digest) else State.BEHIND
+    if isinstance(entry.home, HfUri) and now.revision == entry.home.commit:
+        return State.CURRENT
+    pins = {spec.path: spec for spec in entry.model.files or ()}
+    before = {artifact.path: artifact for artifact in then.artifacts} if then is not None else {}
+    states = set()
+    for artifact in now.artifacts:
+        pin = pins.get(artifact.path) or FileSpec(path=artifact.path, size=entry.model.size, digest=entry.model.digest)
+        states.add(_compare_file(pin, artifact, before.get(artifact.path)))
+    if State.BEHIND in states:
+        return State.BEHIND
+    if State.UNKNOWN in states:
+        return None if then is None else State.UNKNOWN
+    return State.CURRENT
+
+
+def _compare_file(pin: FileSpec, now: Artifact, then: Artifact | None) -> State:
+    for before in (pin.digest, then.digest if then is not None else None):
+        if before is not None and now.digest is not None and before.algorithm == now.digest.algorithm:
+            return State.CURRENT if before == now.digest else State.BEHIND
+    if pin.size is not None and now.size is not None and pin.size != now.size:
+        return State.BEHIND
+    return State.UNKNOWN
+
+
+# -- showing -----------------------------------------------------------------------------------------------------------
+
+
+def pin_shown(entry: Entry) -> str:
+    """What an entry is pinned to, in a few characters: a commit or a digest; ``-`` where it is not."""
+    if not entry.pinned:
+        return "-"
+    if isinstance(entry.home, HfUri):
+        return _short(entry.home.commit)
+    return _short(str(entry.model.digest))
+
+
+def upstream_shown(resolution: Resolution) -> str:
+    """What upstream has, in the same way."""
+    if resolution.revision is not None and not resolution.revision.isdigit():
+        return _short(resolution.revision)
+    digest = resolution.artifacts[0].digest
+    return "unknown" if digest is None else _short(str(digest))
+
+
+def _short(name: str | None) -> str:
+    algorithm, colon, digits = (name or "-").rpartition(":")
+    return f"{algorithm}{colon}{digits[:12]}"

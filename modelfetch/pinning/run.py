@@ -1,0 +1,188 @@
+"""The command: a file's open entries resolved and written into it, or its pins held against upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from modelfetch.core.report import Report
+from modelfetch.errors import ModelfetchError, UsageError, exit_code_of
+from modelfetch.pinning.document import Document, check_writable, read_document, with_pins, write_document
+from modelfetch.pinning.entry import Entry, State, filled, pin_shown, upstream_shown
+from modelfetch.pinning.reporting import Line, checked_model, kept_model, open_model, pinned_model
+from modelfetch.pinning.upstream import measure_all, resolve_entries, stand_entries
+from modelfetch.sources.factory import at_home
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from modelfetch.core.artifact import Resolution
+    from modelfetch.core.report import ModelReport
+    from modelfetch.manifest.model import Model
+    from modelfetch.pinning.entry import Measured
+    from modelfetch.pipeline.session import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came of it: the report, a line for each model of the file, and whether the file was written."""
+
+    report: Report
+    lines: tuple[Line, ...] = ()
+    written: bool = False
+
+
+async def pin_file(path: Path, session: Session, *, upgrade: Sequence[str] = ()) -> Result:
+    """Resolve what a manifest's file leaves open and write it there; all of it, or nothing.
+
+    What is pinned already stays as it is, but for the models that ``upgrade`` names: their pins move to what upstream
+    has now. What the file extends is another file's business.
+
+    Raises:
+        ManifestError: The file can't be read or is no valid manifest.
+        UsageError: ``upgrade`` names a model that the file does not hold.
+        DestinationError, DiskError: It can't be written; it is as it was.
+        SettingError: Its text does not allow to write the pins and nothing else; it is as it was.
+    """
+    started = time.monotonic()
+    document = await asyncio.to_thread(read_document, path, session.settings)
+    entries = _entries(document, session, upgrade)
+    todo = [entry for entry in entries if entry.upgrade or not entry.complete]
+    if not todo:
+        return Result(report=_report(document, session, [kept_model(e) for e in entries], (), started))
+    await asyncio.to_thread(check_writable, document)
+
+    found = await resolve_entries(todo, session)
+    resolutions = {e.model.name: r for e, r in zip(todo, found, strict=True) if not isinstance(r, ModelfetchError)}
+    errors = [_with_hint(error) for error in found if isinstance(error, ModelfetchError)]
+    measured: dict[str, Mapping[str, Measured]] = {}
+    if not errors:
+        looks = await measure_all(todo, list(resolutions.values()), session)
+        measured = {e.model.name: m for e, m in zip(todo, looks, strict=True) if not isinstance(m, ModelfetchError)}
+        errors = [error for error in looks if isinstance(error, ModelfetchError)]
+
+    models = {} if errors else _filled(todo, resolutions, measured)
+    written = bool(models) and await _write(document, models, session)
+    return _pinned(document, session, entries, resolutions, measured, models, errors, started, written=written)
+
+
+async def check_file(path: Path, session: Session) -> Result:
+    """Say how the pins of a manifest's file stand against upstream; nothing is written and no body is fetched.
+
+    Raises:
+        ManifestError: The file can't be read or is no valid manifest.
+    """
+    started = time.monotonic()
+    document = await asyncio.to_thread(read_document, path, session.settings)
+    entries = _entries(document, session, ())
+    found = await stand_entries(entries, session)
+    errors = [error for error in found if isinstance(error, ModelfetchError)]
+    models: list[ModelReport] = []
+    lines: list[Line] = []
+    stale = False
+    for entry, standing in zip(entries, found, strict=True):
+        state, now = (None, None) if isinstance(standing, ModelfetchError) else standing
+        stale = stale or state in (State.BEHIND, State.UNPINNED)
+        models.append(checked_model(entry, state, now))
+        upstream = "unknown" if now is None else upstream_shown(now)
+        if state is State.CURRENT and now is None:
+            upstream = pin_shown(entry)
+        lines.append(Line(model=entry.model.name, state=state or "failed", pinned=pin_shown(entry), upstream=upstream))
+    report = _report(document, session, models, errors, started, otherwise=int(stale))
+    return Result(report=report, lines=tuple(lines))
+
+
+def _entries(document: Document, session: Session, upgrade: Sequence[str]) -> list[Entry]:
+    names = [model.name for model in document.models]
+    for name in upgrade:
+        if name not in names:
+            elsewhere = next((m.position.file for m in document.manifest.models if m.name == name), None)
+            hint = (
+                f"it stands in {elsewhere}: pin that file" if elsewhere else f"it holds: {', '.join(names) or 'none'}"
+            )
+            raise UsageError(f"{document.path} holds no model {name[:80]!r}", hint=hint)
+    return [
+        Entry(model=model, home=at_home(model.source, session.settings), upgrade=model.name in upgrade)
+        for model in document.models
+    ]
+
+
+def _with_hint(error: ModelfetchError) -> ModelfetchError:
+    """A pin that upstream contradicts is moved by name only."""
+    if error.code in ("digest-mismatch", "size-mismatch") and error.model:
+        error.hint = f"what is pinned is kept; `--upgrade {error.model}` writes what upstream has"
+    return error
+
+
+def _filled(
+    todo: Sequence[Entry], resolutions: Mapping[str, Resolution], measured: Mapping[str, Mapping[str, Measured]]
+) -> dict[str, Model]:
+    return {e.model.name: filled(e, resolutions[e.model.name], measured[e.model.name]) for e in todo}
+
+
+async def _write(document: Document, models: Mapping[str, Model], session: Session) -> bool:
+    data = await asyncio.to_thread(with_pins, document, models, session.settings)
+    if data == document.data:
+        return False
+    session.cancel.check()
+    await asyncio.to_thread(write_document, document, data)
+    return True
+
+
+def _pinned(
+    document: Document,
+    session: Session,
+    entries: Sequence[Entry],
+    resolutions: Mapping[str, Resolution],
+    measured: Mapping[str, Mapping[str, Measured]],
+    models: Mapping[str, Model],
+    errors: Sequence[ModelfetchError],
+    started: float,
+    *,
+    written: bool,
+) -> Result:
+    """Put the report together, and a line for each entry that was worked on."""
+    reports: list[ModelReport] = []
+    lines: list[Line] = []
+    failed = {error.model for error in errors}
+    for entry in entries:
+        name = entry.model.name
+        if name in models:
+            after = replace(entry, model=models[name], home=at_home(models[name].source, session.settings))
+            reports.append(pinned_model(after, resolutions[name], measured[name]))
+            if after.model != entry.model:
+                state = "moved" if entry.pinned and entry.upgrade else "pinned"
+                lines.append(Line(model=name, state=state, pinned=pin_shown(entry), upstream=pin_shown(after)))
+        elif entry.upgrade or not entry.complete:
+            reports.append(open_model(entry, failed=name in failed, measured=measured.get(name, {})))
+        else:
+            reports.append(kept_model(entry))
+    report = _report(document, session, reports, errors, started)
+    return Result(report=report, lines=tuple(lines), written=written)
+
+
+def _report(
+    document: Document,
+    session: Session,
+    models: Sequence[ModelReport],
+    errors: Sequence[ModelfetchError],
+    started: float,
+    *,
+    otherwise: int = 0,
+) -> Report:
+    code = exit_code_of(errors) or otherwise
+    received = {a.uri: a.bytes_fetched for model in models for a in model.artifacts}  # two may share one transfer
+    return Report(
+        ok=code == 0,
+        exit_code=code,
+        tier=document.manifest.tier,
+        root=str(session.options.root),
+        seconds=time.monotonic() - started,
+        bytes_fetched=sum(received.values()),
+        requests=session.requests,
+        models=tuple(models),
+        errors=tuple(errors),
+    )

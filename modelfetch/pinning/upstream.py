@@ -1,0 +1,134 @@
+"""What pinning asks: the sources, side by side, and for files whose digest nobody says, their bytes, once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from modelfetch.core import fs
+from modelfetch.core.events import Planned
+from modelfetch.errors import IntegrityError, ModelfetchError
+from modelfetch.formats.content_check import HEAD, judge_head, judge_whole
+from modelfetch.manifest.uri import FileUri, OllamaUri
+from modelfetch.pinning.entry import Entry, Measured, State, compare, settled, to_measure
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from modelfetch.core.artifact import Artifact, Resolution
+    from modelfetch.pipeline.session import Session
+
+T = TypeVar("T")
+
+_AT_ONCE = 8
+
+Standing = tuple[State, "Resolution | None"]
+
+
+async def resolve_entries(entries: Sequence[Entry], session: Session) -> list[Resolution | ModelfetchError]:
+    """What each entry's source says, or why it says nothing. Mirrors are not asked: a pin is the source's own word."""
+    return await _side_by_side(entries, session, lambda entry: session.sources.resolve(entry.wanted))
+
+
+async def stand_entries(entries: Sequence[Entry], session: Session) -> list[Standing | ModelfetchError]:
+    """How each entry's pins stand, and what upstream has where that was asked; no body is fetched."""
+    return await _side_by_side(entries, session, lambda entry: _standing(entry, session))
+
+
+async def _standing(entry: Entry, session: Session) -> Standing:
+    known = settled(entry)
+    if known is not None:
+        return known, None
+    if session.settings.offline:
+        return (State.UNKNOWN if entry.pinned else State.UNPINNED), None
+    now = await session.sources.resolve(entry.newest)
+    if not entry.pinned:
+        return State.UNPINNED, now
+    state = compare(entry, now)
+    if state is None:
+        state = compare(entry, now, await session.sources.resolve(entry.there))
+    elif state is State.BEHIND and isinstance(entry.home, OllamaUri) and await _is_named(entry, session):
+        state = State.CURRENT
+    return state or State.UNKNOWN, now
+
+
+async def _is_named(entry: Entry, session: Session) -> bool:
+    """Whether an Ollama tag still leads to the pinned manifest: it may name a list, of which that is one."""
+    try:
+        await session.sources.resolve(entry.wanted)
+    except IntegrityError as error:
+        if error.code != "digest-mismatch":
+            raise
+        return False
+    return True
+
+
+async def measure_all(
+    entries: Sequence[Entry], resolutions: Sequence[Resolution], session: Session
+) -> list[Mapping[str, Measured] | ModelfetchError]:
+    """For each entry, what its files without a digest were found to be, by URI."""
+    todo = {id(e): to_measure(e, r) for e, r in zip(entries, resolutions, strict=True)}
+    artifacts = {artifact.uri: artifact for each in todo.values() for artifact in each}
+    if artifacts:
+        size = sum(artifact.size or 0 for artifact in artifacts.values())
+        session.sink(Planned(artifacts=len(artifacts), bytes=size, present=0))
+
+    async def measure(entry: Entry) -> Mapping[str, Measured]:
+        found = await asyncio.gather(*(_measure(entry, artifact, session) for artifact in todo[id(entry)]))
+        return {artifact.uri: one for artifact, one in zip(todo[id(entry)], found, strict=True)}
+
+    return await _side_by_side(entries, session, measure)
+
+
+async def _side_by_side(
+    entries: Sequence[Entry], session: Session, work: Callable[[Entry], Awaitable[T]]
+) -> list[T | ModelfetchError]:
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(entry: Entry) -> T | ModelfetchError:
+        try:
+            async with gate:
+                session.cancel.check()
+                return await work(entry)
+        except ModelfetchError as error:
+            return error.about(model=entry.model.name, uri=str(entry.model.source))
+
+    return await asyncio.gather(*(one(entry) for entry in entries))
+
+
+async def _measure(entry: Entry, artifact: Artifact, session: Session) -> Measured:
+    if isinstance(entry.home, FileUri):
+        allowed = entry.wanted.allow_pickle
+        return await asyncio.to_thread(_read_here, Path(entry.home.path), artifact, allow_pickle=allowed)
+    label = entry.model.name if entry.model.kind != "snapshot" else f"{entry.model.name}/{artifact.path}"
+    fetched = await session.engine.fetch(artifact, (), label=label)
+    return Measured(
+        digest=fetched.blob.digest,
+        size=fetched.blob.size,
+        action=fetched.action,
+        bytes_fetched=fetched.bytes_fetched,
+        served_by=fetched.served_by if fetched.action in ("fetched", "resumed") else None,
+    )
+
+
+def _read_here(path: Path, artifact: Artifact, *, allow_pickle: bool) -> Measured:
+    """Hash a file of this machine where it lies, after the looks that a transfer would take at it.
+
+    Raises:
+        NotAModelError: It is not what its name says.
+        DiskError, DestinationError: It can't be read.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            head = os.pread(file.fileno(), HEAD, 0)
+            error = judge_head(artifact.path, head, url=artifact.uri, html_type=False, allow_pickle=allow_pickle)
+            error = error or judge_whole(artifact.path, size, lambda at, n: os.pread(file.fileno(), n, at))
+        if error is not None:
+            raise error
+        digest = fs.sha256_file(path)
+    except OSError as error:
+        raise fs.translate(error, path, doing="reading") from error
+    return Measured(digest=digest, size=size, action="present")

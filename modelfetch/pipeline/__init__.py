@@ -1,0 +1,1 @@
+"""From a manifest to files in place: resolve, plan, check, transfer, place, report."""

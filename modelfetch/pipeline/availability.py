@@ -1,0 +1,187 @@
+"""Asking before the first body whether what a manifest pins can be had: there, allowed, reachable, the same.
+
+What a source had to be asked about is known to exist. A model whose revision, digest and size are pinned was not asked
+about at all, so its source is now: whether it has the very bytes that the manifest says, the models side by side. Where
+only a receipt knows what a name meant, nobody is asked what it means by now; one byte of the first missing file tells
+whether it can still be had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import (
+    EXIT_PRECEDENCE,
+    CredentialsError,
+    IntegrityError,
+    ModelfetchError,
+    NotFoundError,
+    UnreachableError,
+)
+from modelfetch.manifest.uri import CivitaiUri, FileUri, HfUri, HttpUri
+from modelfetch.placement import Act
+from modelfetch.sources import Wanted, known
+from modelfetch.sources.base import ends_the_search, shown
+from modelfetch.sources.https import FIRST_BYTE, check_file, is_elsewhere, refuse_login, total_size
+from modelfetch.sources.huggingface.errors import Asked, refusal
+from modelfetch.sources.retry import persist
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from modelfetch.core.artifact import Artifact
+    from modelfetch.http import Response
+    from modelfetch.manifest.model import Model
+    from modelfetch.manifest.uri import Uri
+    from modelfetch.pipeline.plan import ModelPlan
+    from modelfetch.pipeline.session import Session
+
+_AT_ONCE = 8
+
+
+async def probe(plans: Sequence[ModelPlan], asked: Collection[str], session: Session) -> tuple[ModelPlan, ...]:
+    """The plans, those with an error whose bytes can't be had; models named in ``asked`` were asked about already.
+
+    A source that fails is no error while a mirror can serve.
+    """
+    here = await asyncio.to_thread(digests_here, plans, session)
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(plan: ModelPlan) -> ModelPlan:
+        missing = [a for a in plan.missing() if a.content is None and a.locations and str(a.digest) not in here]
+        if plan.errors or not missing:
+            return plan
+        try:
+            if session.settings.offline and not missing[0].locations[0].url.startswith("file:"):
+                raise _offline(missing[0])
+            if plan.item.model.name not in asked:
+                async with gate:
+                    await _can_be_had(plan.item.model, missing[0], session)
+        except ModelfetchError as error:
+            return replace(plan, errors=(error.about(model=plan.item.model.name, uri=missing[0].uri),))
+        return plan
+
+    return tuple(await asyncio.gather(*(one(plan) for plan in plans)))
+
+
+def digests_here(plans: Iterable[ModelPlan], session: Session) -> set[str]:
+    """The digests of what needs no request: in the store, or under a path that is right already."""
+    here: set[str] = set()
+    for plan in plans:
+        for target in plan.targets:
+            artifact = target.placement.artifact
+            if artifact is None or artifact.digest is None:
+                continue
+            if target.act is Act.KEEP or (target.needs_bytes and session.store.find(artifact.digest, artifact.size)):
+                here.add(str(artifact.digest))
+    return here
+
+
+async def _can_be_had(model: Model, artifact: Artifact, session: Session) -> None:
+    """Do nothing if the source, or one of the mirrors, has it; else raise the gravest of what they said."""
+    retries = session.options.retries
+    if not model.mirrors:
+        await _at_the_source(model, artifact, session, retries=retries)
+        return
+    said: list[ModelfetchError] = []
+
+    async def once() -> None:
+        said.clear()
+        for uri in (model.source, *model.mirrors):
+            session.cancel.check()
+            try:
+                if uri is model.source:
+                    await _at_the_source(model, artifact, session, retries=1)
+                else:
+                    await session.sources.resolve(Wanted.of(model, uri), retries=1)
+                return
+            except ModelfetchError as error:
+                if ends_the_search(error):
+                    raise
+                said.append(error)
+        # Asked again while one of them may come back.
+        raise next((error for error in said if not error.permanent), said[0])
+
+    try:
+        await persist(once, retries=retries, sleep=asyncio.sleep)
+    except ModelfetchError as error:
+        raise (min(said, key=_rank) if error in said else error) from None
+
+
+async def _at_the_source(model: Model, artifact: Artifact, session: Session, *, retries: int) -> None:
+    """Do nothing if the source has what the manifest says; else raise why not."""
+    wanted = Wanted.of(model)
+    first: ModelfetchError | None = None
+    if await asyncio.to_thread(_means_the_same_for_ever, wanted, session):
+        if not isinstance(model.source, HfUri):
+            await session.sources.resolve(wanted, retries=retries)
+            return
+        try:
+            await session.sources.resolve(wanted, retries=1)
+            return
+        except ModelfetchError as error:
+            if isinstance(error, CredentialsError | IntegrityError) or ends_the_search(error):
+                raise
+            first = error  # a mirror of the hub may lack its API, or be asked too often: its files decide
+    try:
+        await persist(
+            lambda: asyncio.to_thread(_ask, artifact, model.source, session), retries=retries, sleep=asyncio.sleep
+        )
+    except NotFoundError as error:
+        # Both say that it is not there: the API's word names what is, or the revision that is unknown.
+        raise (first if isinstance(first, NotFoundError) else error) from None
+
+
+def _means_the_same_for_ever(wanted: Wanted, session: Session) -> bool:
+    """Whether a source may be asked anew for what it has: the manifest alone says which bytes it must be."""
+    if isinstance(wanted.uri, CivitaiUri):
+        return True
+    if not isinstance(wanted.uri, HfUri | HttpUri | FileUri):
+        return False
+    return known(wanted, session.settings, session.store.read) is not None
+
+
+def _rank(error: ModelfetchError) -> int:
+    """Where an error stands when one of several must speak for all."""
+    known_code = error.exit_code in EXIT_PRECEDENCE
+    return EXIT_PRECEDENCE.index(error.exit_code) if known_code else len(EXIT_PRECEDENCE)
+
+
+def _ask(artifact: Artifact, source: Uri, session: Session) -> None:
+    """Ask for one byte of an artifact; raises what the answer means."""
+    url = artifact.locations[0].url
+    if url.startswith("file:"):
+        return
+    with session.http.open("GET", url, headers=FIRST_BYTE, cancel=session.cancel) as response:
+        refuse_login(response, artifact.uri)
+        _check(response, artifact, source, session)
+        size = total_size(response)
+        response.drain()
+    if size is not None and artifact.size is not None and size != artifact.size:
+        raise IntegrityError(
+            f"{shown(artifact.uri)} has {size} bytes upstream, expected {artifact.size}",
+            code="size-mismatch",
+            hint="the file was changed upstream: `--refresh` takes what it is now, unless the manifest pins it",
+        )
+
+
+def _check(response: Response, artifact: Artifact, source: Uri, session: Session) -> None:
+    address = artifact.locations[0].url
+    if isinstance(source, HfUri) and not 200 <= response.status < 300 and not is_elsewhere(response, address):
+        with_token = session.settings.hf_token.value() is not None
+        endpoint = session.settings.hf_endpoint
+        asked = Asked(endpoint=endpoint, repo=source.repo, revision=source.revision, with_token=with_token)
+        if response.status != 404 or response.headers.get("x-error-code") != "EntryNotFound":
+            raise refusal(response.status, response.headers, response.url, asked)
+    check_file(response, address, what=shown(artifact.uri), uri=artifact.uri)
+
+
+def _offline(artifact: Artifact) -> UnreachableError:
+    return UnreachableError(
+        f"{artifact.uri} is missing, and modelfetch is offline",
+        code="offline",
+        permanent=True,
+        hint="sync once while online, or leave out --offline and HF_HUB_OFFLINE",
+    )

@@ -1,0 +1,255 @@
+"""Carrying a plan out: the bytes of each model at hand, then each consumer's placements."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from modelfetch.core import fs
+from modelfetch.core.artifact import Resolution
+from modelfetch.core.events import Notice
+from modelfetch.errors import DestinationError, IntegrityError, InterruptedSync, ModelfetchError
+from modelfetch.pipeline.deduplicate import Transfers
+from modelfetch.pipeline.final_check import judge
+from modelfetch.pipeline.plan import ModelPlan, freeze, jobs_for
+from modelfetch.pipeline.resolve import mirrors_of
+from modelfetch.placement import Act, Job, Order, State
+from modelfetch.placement.archive import unpack
+from modelfetch.placement.layouts import How
+from modelfetch.placement.receipts import read_receipt
+from modelfetch.transfer import Fetched
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from modelfetch.core.artifact import Artifact
+    from modelfetch.manifest.model import Model
+    from modelfetch.pipeline.session import Session
+    from modelfetch.store import Blob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of a plan: what was fetched by artifact URI, the error that ended it (None: none, or never begun).
+
+    ``done`` tells that everything is in place; ``preview`` that nothing was tried, and then ``here`` the digests that
+    need no transfer.
+    """
+
+    plan: ModelPlan
+    fetched: Mapping[str, Fetched] = field(default_factory=dict)
+    error: ModelfetchError | None = None
+    done: bool = False
+    preview: bool = False
+    here: frozenset[str] = frozenset()
+
+
+async def carry_out(plans: Sequence[ModelPlan], session: Session) -> list[Outcome]:
+    """Carry all plans out side by side. The first failure ends the others, unless ``keep_going`` was asked for."""
+    if any(not plan.complete and not plan.errors for plan in plans):
+        await asyncio.to_thread(_make_root, session)
+    work = _Work(plans, session)
+    tasks = [asyncio.create_task(work.model(plan), name=plan.item.model.name) for plan in plans]
+    try:
+        pending: set[asyncio.Task[Outcome]] = set(tasks)
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            if not session.options.keep_going and any(_is_failure(task.result()) for task in done):
+                break
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await work.close()
+    return [_outcome(task, plan) for task, plan in zip(tasks, plans, strict=True)]
+
+
+def _make_root(session: Session) -> None:
+    """Make ROOT as the directories below it are made: before the store does, which nobody else owns."""
+    options = session.options
+    try:
+        fs.make_directory(options.root, owner=options.chown)
+    except OSError as error:
+        raise fs.translate(error, options.root, doing="making") from error
+
+
+def _is_failure(outcome: Outcome) -> bool:
+    if outcome.error is None:
+        return False
+    return not outcome.plan.item.model.optional or isinstance(outcome.error, InterruptedSync)
+
+
+def _outcome(task: asyncio.Task[Outcome], plan: ModelPlan) -> Outcome:
+    if task.cancelled():
+        return Outcome(plan=plan)
+    if error := task.exception():
+        raise error
+    return task.result()
+
+
+class _Work:
+    """The plans of one run; two models that want the same bytes share one transfer."""
+
+    def __init__(self, plans: Sequence[ModelPlan], session: Session) -> None:
+        self._plans = plans
+        self._session = session
+        self._transfers = Transfers()
+
+    async def model(self, plan: ModelPlan) -> Outcome:
+        """One model, whole: bytes, then each consumer's placements."""
+        fetched: dict[str, Fetched] = {}
+        try:
+            if plan.errors:
+                return Outcome(plan=plan, error=plan.errors[0])
+            if plan.complete:
+                return Outcome(plan=plan, done=True)
+            missing = plan.missing()
+            results = await asyncio.gather(*(self._at_hand(plan, a) for a in missing), return_exceptions=True)
+            for artifact, result in zip(missing, results, strict=True):
+                if isinstance(result, Fetched):
+                    fetched[artifact.uri] = result
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+            await asyncio.to_thread(judge, plan, fetched)
+            await self._place_all(plan, fetched)
+        except ModelfetchError as error:
+            error.about(model=plan.item.model.name, uri=str(plan.item.model.source))
+            return Outcome(plan=plan, fetched=fetched, error=error)
+        return Outcome(plan=plan, fetched=fetched, done=True)
+
+    async def _place_all(self, plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
+        settled = _settled(plan, fetched)
+        try:
+            for consumer in plan.item.consumers:
+                await asyncio.to_thread(self._place, settled, consumer, fetched)
+        except DestinationError as error:
+            if error.code != "not-writable" or any(target.act is not Act.KEEP for target in plan.targets):
+                raise
+            # All of it is in place and verified; only the receipt, which saves work the next time, can't be written.
+            message = f"{plan.item.model.name} is in place, but that can't be noted down: {error.message}"
+            self._session.sink(Notice(level="warning", message=message, hint=error.hint))
+
+    async def close(self) -> None:
+        """End the transfers that nobody waits for any more."""
+        await self._transfers.close()
+
+    async def _at_hand(self, plan: ModelPlan, artifact: Artifact) -> Fetched:
+        key = str(artifact.digest or artifact.uri)
+        way = (artifact.locations, plan.item.model.mirrors, artifact.size, artifact.allow_pickle)
+        fetched, mine = await self._transfers.get(key, way, lambda: self._obtain(plan, artifact))
+        return fetched if mine else replace(fetched, action="present", bytes_fetched=0)
+
+    async def _obtain(self, plan: ModelPlan, artifact: Artifact) -> Fetched:
+        """The blob of an artifact: known content, the store, another consumer's file, else the sources."""
+        found = await asyncio.to_thread(self._on_disk, artifact)
+        if found is not None:
+            return found
+        label = _label(plan.item.model.name, artifact)
+        mirrors = mirrors_of(plan.item, artifact, self._session)
+        engine = self._session.engine
+        try:
+            return await engine.fetch(artifact, mirrors, label=label)
+        except IntegrityError:
+            if not mirrors or not _size_is_hearsay(plan.item.model, artifact):
+                raise
+        # What the source has is proven not to be it, so its size says nothing of what the mirrors have.
+        return await engine.fetch(replace(artifact, size=None, locations=()), mirrors, label=label)
+
+    def _on_disk(self, artifact: Artifact) -> Fetched | None:
+        store = self._session.store
+        if artifact.digest is not None and (blob := store.find(artifact.digest, artifact.size)):
+            return _present(blob, artifact)
+        if artifact.content is not None:
+            return _present(store.add_bytes(artifact.content), artifact)
+        for path in self._twins(artifact):
+            with contextlib.suppress(IntegrityError, OSError):  # it was changed, or is gone, since it was looked at
+                return _present(self._shared_from(path, artifact), artifact)
+        return None
+
+    def _shared_from(self, path: Path, artifact: Artifact) -> Blob:
+        """A file in place as a blob that other services get too; a link makes it read-only, which its owner is told."""
+        before = path.stat().st_mode
+        blob = self._session.store.add_file(path, artifact.digest)
+        if path.stat().st_mode != before:
+            message = f"{path} serves several services now and is read-only: all of them share its bytes"
+            self._session.sink(Notice(level="warning", message=message, hint="replace it, don't write into it"))
+        return blob
+
+    def _twins(self, artifact: Artifact) -> list[Path]:
+        """Files that other placements of this run hold already, right and whole."""
+        if artifact.digest is None:
+            return []
+        return [
+            self._session.options.root / target.placement.path
+            for plan in self._plans
+            for target in plan.targets
+            if target.placement.how in (How.FILE, How.COPY)
+            and target.act is Act.KEEP
+            and target.placement.artifact is not None
+            and target.placement.artifact.digest == artifact.digest
+        ]
+
+    def _place(self, plan: ModelPlan, consumer: str, fetched: Mapping[str, Fetched]) -> None:
+        receipt = read_receipt(self._session.options.root, consumer)
+        jobs: list[Job] = []
+        for job in jobs_for(plan, consumer, receipt):
+            artifact = job.placement.artifact
+            carried = job.placement.how in (How.FILE, How.COPY) and job.archive is None
+            blob = fetched[artifact.uri].blob if carried and artifact and artifact.uri in fetched else None
+            jobs.append(replace(job, blob=blob))
+        for target in plan.targets:
+            if target.consumer == consumer and target.placement.how is How.UNPACK and target.state is not State.READY:
+                archive = fetched[target.placement.artifact.uri].blob  # type: ignore[union-attr]
+                jobs[:0] = unpack(self._session.store, archive, target.placement)
+        item = plan.item
+        self._session.placer.place(
+            Order(
+                consumer=consumer,
+                model=item.model.name,
+                asks=item.asks,
+                jobs=jobs,
+                frozen=freeze(plan, self._session.settings),
+            )
+        )
+
+
+def _size_is_hearsay(model: Model, artifact: Artifact) -> bool:
+    """Whether the manifest pins an artifact's digest and leaves its size to the source."""
+    if model.files is not None:
+        return any(f.path == artifact.path and f.digest is not None and f.size is None for f in model.files)
+    return model.digest is not None and model.size is None
+
+
+def _label(model: str, artifact: Artifact) -> str:
+    """What a person knows an artifact by: a registry's layer by its kind, any other file by its name."""
+    kind = (artifact.media_type or "").rpartition(".")[2].partition("+")[0].replace("v1", "config")
+    name = artifact.path.rpartition("/")[2]
+    return f"{model}: {kind if name.startswith('sha256') and kind else name}"
+
+
+def _present(blob: Blob, artifact: Artifact) -> Fetched:
+    source = artifact.locations[0].uri if artifact.locations else artifact.uri
+    return Fetched(blob=blob, action="present", bytes_fetched=0, served_by=source)
+
+
+def _settled(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> ModelPlan:
+    """The plan with what is known now: the sha256 and size of each artifact that was fetched."""
+    if plan.resolution is None:
+        return plan
+    known = tuple(
+        replace(a, digest=fetched[a.uri].blob.digest, size=fetched[a.uri].blob.size) if a.uri in fetched else a
+        for a in plan.resolution.artifacts
+    )
+    resolution = Resolution(artifacts=known, revision=plan.resolution.revision, pinned=plan.resolution.pinned)
+    new = {old.uri: now for old, now in zip(plan.resolution.artifacts, known, strict=True)}
+    targets = tuple(
+        replace(t, placement=replace(t.placement, artifact=new[t.placement.artifact.uri]))
+        if t.placement.artifact
+        else t
+        for t in plan.targets
+    )
+    return replace(plan, resolution=resolution, targets=targets)

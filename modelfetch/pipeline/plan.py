@@ -1,0 +1,322 @@
+"""The plan: what each model wants where, what of it is there, and which bytes must be fetched. Nothing is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from modelfetch.core import fs
+from modelfetch.core.digest import Digest
+from modelfetch.errors import ManifestError, ModelfetchError, SettingError
+from modelfetch.manifest.path_conflicts import Claim, Shape, find_clashes
+from modelfetch.manifest.uri import OllamaUri
+from modelfetch.placement import Act, Examiner, Job, State, foreign, wanted_digest
+from modelfetch.placement.layouts import How, Placement, placements
+from modelfetch.placement.layouts.hf_cache import CACHES
+from modelfetch.placement.receipts import Frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from modelfetch.config.settings import Settings
+    from modelfetch.core.artifact import Artifact, Resolution
+    from modelfetch.manifest.model import Manifest, Model
+    from modelfetch.placement.receipts import Entry, Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One model of one manifest, for the consumers that were chosen."""
+
+    manifest: Manifest
+    model: Model
+    consumers: tuple[str, ...]
+
+    @property
+    def asks(self) -> str:
+        """On whose behalf: the tier, or the manifest's file."""
+        return self.manifest.tier or self.manifest.file
+
+    @property
+    def key(self) -> str:
+        """What names this entry of this manifest text in a receipt."""
+        model = self.model
+        parts = [
+            str(model.source),
+            model.kind,
+            str(model.digest),
+            model.size,
+            [[f.path, f.size, str(f.digest)] for f in model.files] if model.files is not None else None,
+            model.include,
+        ]
+        entry = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return f"{self.manifest.sha256[:32]}:{entry[:32]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One placement of one consumer and how it stands."""
+
+    consumer: str
+    placement: Placement
+    state: State
+    act: Act
+
+    @property
+    def needs_bytes(self) -> bool:
+        """Whether the artifact's bytes must be at hand to carry this out."""
+        carried = self.placement.how in (How.FILE, How.COPY, How.UNPACK)
+        return carried and self.act in (Act.CREATE, Act.REPLACE, Act.DISPLACE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPlan:
+    """What is to be done for one item; ``errors`` say why it can't be."""
+
+    item: Item
+    resolution: Resolution | None = None
+    settled: bool = False
+    targets: tuple[Target, ...] = ()
+    errors: tuple[ModelfetchError, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is nothing to do: every path is ready and the receipts know this manifest."""
+        return self.settled and not self.errors and all(target.state is State.READY for target in self.targets)
+
+    def missing(self) -> tuple[Artifact, ...]:
+        """The artifacts whose bytes are needed, each once, in order."""
+        wanted = {t.placement.artifact.uri for t in self.targets if t.needs_bytes and t.placement.artifact}
+        return tuple(a for a in (self.resolution.artifacts if self.resolution else ()) if a.uri in wanted)
+
+    def placements_of(self, artifact: Artifact) -> tuple[str, ...]:
+        """Where an artifact goes, below ROOT."""
+        return tuple(t.placement.path for t in self.targets if t.placement.artifact == artifact)
+
+
+def select(manifests: Iterable[Manifest], consumers: Sequence[str]) -> tuple[Item, ...]:
+    """Every model that the chosen consumers need (none chosen: all do).
+
+    Where a consumer was chosen for which the tier has optional models alone, these are what was asked for, and none is
+    optional: its service must not start without them.
+    """
+    items = []
+    for manifest in manifests:
+        for model in manifest.models:
+            chosen = tuple(c for c in model.consumers if not consumers or c in consumers)
+            if chosen:
+                items.append(Item(manifest=manifest, model=model, consumers=chosen))
+    if not consumers:
+        return tuple(items)
+    served = {consumer for item in items if not item.model.optional for consumer in item.consumers}
+    return tuple(item if set(item.consumers) <= served else _required(item) for item in items)
+
+
+def _required(item: Item) -> Item:
+    return replace(item, model=replace(item.model, optional=False))
+
+
+def require_digests(items: Iterable[Item]) -> tuple[ModelfetchError, ...]:
+    """The entries whose bytes the manifest itself does not pin."""
+    return tuple(
+        SettingError(
+            f"{item.model.position}: {item.model.name} does not pin all its files, as --require-digests asks",
+            code="digest-required",
+            hint="pin it in the manifest",
+            model=item.model.name,
+            uri=str(item.model.source),
+        )
+        for item in items
+        if not _is_pinned(item.model)
+    )
+
+
+def _is_pinned(model: Model) -> bool:
+    if model.files is not None:
+        return all(file.digest for file in model.files)
+    return model.digest is not None
+
+
+def frozen_for(item: Item, receipts: Mapping[str, Receipt], settings: Settings) -> Resolution | None:
+    """What an earlier run resolved for this entry of this very manifest text, at the addresses of today's settings."""
+    for receipt in receipts.values():
+        if found := receipt.frozen.get(item.key):
+            names = {f"{name}:/": f"{endpoint}/" for name, endpoint in _endpoints(settings).items()}
+            return _readdressed(found.resolution, names)
+    return None
+
+
+def _endpoints(settings: Settings) -> dict[str, str]:
+    """What stands in a receipt in place of an endpoint that a variable may change."""
+    return {
+        "hf-endpoint": settings.hf_endpoint,
+        "ollama-registry": settings.ollama_registry,
+        "civitai-endpoint": settings.civitai_endpoint,
+    }
+
+
+def _readdressed(resolution: Resolution, prefixes: Mapping[str, str]) -> Resolution:
+    def moved(url: str) -> str:
+        old = next((prefix for prefix in prefixes if url.startswith(prefix)), "")
+        return prefixes.get(old, "") + url.removeprefix(old)
+
+    artifacts = (
+        replace(one, locations=tuple(replace(place, url=moved(place.url)) for place in one.locations))
+        for one in resolution.artifacts
+    )
+    return replace(resolution, artifacts=tuple(artifacts))
+
+
+def plan_model(item: Item, resolution: Resolution, receipts: Mapping[str, Receipt], examiner: Examiner) -> ModelPlan:
+    """Lay a model out and examine every path of it; what can't be done becomes an error of the plan."""
+    targets: list[Target] = []
+    errors: list[ModelfetchError] = []
+    found: dict[str, set[Digest | None]] = {}
+    for consumer in item.consumers:
+        entries = receipts[consumer].entries
+        for placement in placements(consumer, item.model, resolution):
+            try:
+                target = _examine(consumer, placement, entries, examiner)
+                if (artifact := placement.artifact) and not _by_sha256(artifact) and placement.how is not How.SYMLINK:
+                    kept = target.act is Act.KEEP
+                    found.setdefault(artifact.uri, set()).add(examiner.known_as(placement, entries) if kept else None)
+            except ModelfetchError as error:
+                errors.append(error.about(model=item.model.name, uri=str(item.model.source)))
+            except OSError as error:
+                errors.append(fs.translate(error, placement.path, doing="can't examine").about(model=item.model.name))
+            else:
+                targets.append(target)
+    plan = ModelPlan(item=item, resolution=resolution, targets=tuple(targets), errors=tuple(errors))
+    # A file in place whose paths all hold the same bytes is known by their sha256 from here on, as it is after a fetch.
+    sha256 = {uri: one for uri, digests in found.items() if len(digests) == 1 and (one := next(iter(digests)))}
+    return _settled(_renamed(plan, sha256, receipts, examiner) if sha256 else plan, receipts)
+
+
+def _examine(consumer: str, placement: Placement, entries: Mapping[str, Entry], examiner: Examiner) -> Target:
+    """How one path stands; raises what can't be done about it, or OSError where it can't be examined."""
+    wanted = wanted_digest(placement)
+    state = examiner.state(placement, entries, wanted)
+    act = examiner.act(placement, entries, wanted)
+    if act is Act.REFUSE:
+        raise foreign(examiner.root / placement.path, comparable=wanted is not None)
+    return Target(consumer=consumer, placement=placement, state=state, act=act)
+
+
+def _by_sha256(artifact: Artifact) -> bool:
+    return artifact.digest is not None and artifact.digest.algorithm == "sha256"
+
+
+def _renamed(
+    plan: ModelPlan, sha256: Mapping[str, Digest], receipts: Mapping[str, Receipt], examiner: Examiner
+) -> ModelPlan:
+    """The plan with artifacts, by URI, known by their sha256: what receipts say can be held against that by stat."""
+    assert plan.resolution is not None  # noqa: S101 - what was laid out was resolved
+
+    def named(artifact: Artifact) -> Artifact:
+        return replace(artifact, digest=sha256.get(artifact.uri, artifact.digest))
+
+    def judged(target: Target) -> Target:
+        artifact = target.placement.artifact
+        if artifact is None or artifact.uri not in sha256:
+            return target
+        placement = replace(target.placement, artifact=named(artifact))
+        state = examiner.state(placement, receipts[target.consumer].entries, wanted_digest(placement))
+        return replace(target, placement=placement, state=state)
+
+    artifacts = tuple(named(artifact) for artifact in plan.resolution.artifacts)
+    return replace(
+        plan, resolution=replace(plan.resolution, artifacts=artifacts), targets=tuple(map(judged, plan.targets))
+    )
+
+
+def _settled(plan: ModelPlan, receipts: Mapping[str, Receipt]) -> ModelPlan:
+    """The plan, and whether the receipts know all of it: what was resolved, and on whose behalf each path is there."""
+    item = plan.item
+    settled = all(
+        _is_frozen(plan, receipts[consumer])
+        and all(
+            item.asks in entry.manifests
+            for t in plan.targets
+            if t.consumer == consumer and (entry := receipts[consumer].entries.get(t.placement.path))
+        )
+        for consumer in item.consumers
+    )
+    return replace(plan, settled=settled)
+
+
+def _is_frozen(plan: ModelPlan, receipt: Receipt) -> bool:
+    frozen = receipt.frozen.get(plan.item.key)
+    return frozen is not None and plan.resolution is not None and _said(frozen.resolution) == _said(plan.resolution)
+
+
+def _said(resolution: Resolution) -> tuple[object, ...]:
+    """What a resolution comes to, apart from where the bytes are."""
+    return (resolution.revision, [(a.uri, a.path, a.digest) for a in resolution.artifacts])
+
+
+def clashes(plans: Iterable[ModelPlan]) -> tuple[ModelfetchError, ...]:
+    """Two models that turned out, once resolved, to want one path, or two commits of one repo in one cache."""
+    claims = [claim for plan in plans for claim in _claims(plan)]
+    return tuple(
+        SettingError(str(p), code=ManifestError.default_code, hint=ManifestError.default_hint)
+        for p in find_clashes(claims)
+    )
+
+
+def _claims(plan: ModelPlan) -> Iterable[Claim]:
+    item = plan.item
+    for target in plan.targets:
+        placement = target.placement
+        in_cache = item.model.kind == "snapshot" and target.consumer in CACHES
+        yield Claim(
+            path=placement.path,
+            model=item.model.name,
+            manifest=item.manifest.file,
+            position=item.model.position,
+            shape=Shape.FOLDER if placement.how is How.UNPACK else Shape.FILE,
+            source=placement.target or (placement.artifact.uri if placement.artifact else ""),
+            digest=None if placement.target else str(wanted_digest(placement) or "") or None,
+            shared=in_cache or (isinstance(item.model.source, OllamaUri) and placement.how is How.FILE),
+        )
+
+
+def jobs_for(plan: ModelPlan, consumer: str, receipt: Receipt) -> tuple[Job, ...]:
+    """The jobs of one consumer that need no blob: archives that are unpacked already become their files."""
+    jobs: list[Job] = []
+    for target in plan.targets:
+        if target.consumer != consumer:
+            continue
+        if target.placement.how is not How.UNPACK:
+            jobs.append(Job(placement=target.placement))
+        elif target.state is State.READY:
+            jobs.extend(_unpacked_jobs(target.placement, receipt))
+    return tuple(jobs)
+
+
+def _unpacked_jobs(placement: Placement, receipt: Receipt) -> Iterable[Job]:
+    for path, entry in receipt.entries.items():
+        if entry.archive and entry.digest and path.startswith(placement.path + "/") and placement.artifact:
+            algorithm, _, digits = entry.digest.partition(":")
+            artifact = replace(placement.artifact, digest=Digest(algorithm, digits), size=entry.size)
+            file = replace(placement, path=path, how=How.FILE, artifact=artifact)
+            yield Job(placement=file, archive=entry.archive)
+
+
+def freeze(plan: ModelPlan, settings: Settings) -> dict[str, Frozen]:
+    """What the receipt shall remember of a plan's resolution, but not which endpoint was asked: that may change."""
+    if plan.resolution is None:
+        return {}
+    names = {f"{endpoint}/": f"{name}:/" for name, endpoint in _endpoints(settings).items()}
+    resolution = _readdressed(plan.resolution, names)
+    return {plan.item.key: Frozen(tier=plan.item.asks, model=plan.item.model.name, resolution=resolution)}
+
+
+def is_unpinned(item: Item) -> bool:
+    """Whether the manifest leaves open which bytes these are (``status`` says so)."""
+    model = item.model
+    if _is_pinned(model):
+        return False
+    commit = getattr(model.source, "commit", None)
+    return isinstance(model.source, OllamaUri) or commit is None

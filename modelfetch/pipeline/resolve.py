@@ -1,0 +1,120 @@
+"""Resolving: what a model's files are, from the receipt, the manifest alone, or the sources, in this order."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import ModelfetchError, NotAModelError
+from modelfetch.formats.pickles import is_pickle
+from modelfetch.manifest.uri import HfUri, OciUri, OllamaUri
+from modelfetch.pipeline.plan import Item, frozen_for
+from modelfetch.sources import Wanted
+from modelfetch.sources.base import ends_the_search
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from modelfetch.core.artifact import Artifact, Location, Resolution
+    from modelfetch.manifest.model import Model
+    from modelfetch.manifest.uri import Uri
+    from modelfetch.pipeline.session import Session
+    from modelfetch.placement.receipts import Receipt
+
+_AT_ONCE = 8
+
+
+def resolve_quietly(item: Item, session: Session, receipts: Mapping[str, Receipt]) -> Resolution | None:
+    """What is known without asking anybody; None where a source must be asked."""
+    from modelfetch.sources import known
+
+    if not session.options.refresh and (found := frozen_for(item, receipts, session.settings)):
+        return found
+    return known(Wanted.of(item.model), session.settings, session.store.read)
+
+
+async def resolve_all(
+    items: Sequence[Item], session: Session, receipts: Mapping[str, Receipt], asked: set[str]
+) -> list[Resolution | ModelfetchError]:
+    """The resolution of each item, or the error that says why there is none; sources are asked side by side.
+
+    The names of the models that a source was asked about are added to ``asked``.
+    """
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(item: Item) -> Resolution | ModelfetchError:
+        try:
+            found = await asyncio.to_thread(resolve_quietly, item, session, receipts)
+            if found is None:
+                asked.add(item.model.name)
+                async with gate:
+                    found = await _ask(item, session)
+            refuse_pickles(item.model, found)
+            return found
+        except ModelfetchError as error:
+            return error.about(model=item.model.name, uri=str(item.model.source))
+
+    return await asyncio.gather(*(one(item) for item in items))
+
+
+async def _ask(item: Item, session: Session) -> Resolution:
+    """Ask the source, then each mirror; the source's own error is the one that counts."""
+    source = item.model.source
+    first: ModelfetchError | None = None
+    for uri in (source, *item.model.mirrors):
+        session.cancel.check()
+        try:
+            found = await session.sources.resolve(Wanted.of(item.model, uri))
+        except ModelfetchError as error:
+            if ends_the_search(error):
+                raise
+            first = first or error
+        else:
+            # A commit that the manifest pins names the folder of a cache, whoever gave the files.
+            commit = source.commit if isinstance(source, HfUri) else None
+            return replace(found, revision=commit) if commit else found
+    assert first is not None  # noqa: S101 - there is always a source
+    raise first
+
+
+def refuse_pickles(model: Model, found: Resolution) -> None:
+    """Refuse files that only their source's answer showed to be pickles, where the manifest allows none.
+
+    Raises:
+        NotAModelError: There is one (``pickle-not-allowed``).
+    """
+    if isinstance(model.source, OllamaUri) or (isinstance(model.source, OciUri) and model.source.digest):
+        return  # a tag is no file's name; a pinned artifact pins its files
+    for artifact in found.artifacts:
+        if is_pickle(artifact.path) and not artifact.allow_pickle:
+            raise NotAModelError(
+                f"{artifact.uri} is {artifact.path}, a pickle, which runs code when it is loaded",
+                code="pickle-not-allowed",
+                hint="pin its digest, or say allow_pickle: true",
+                uri=artifact.uri,
+            )
+
+
+def mirrors_of(
+    item: Item, artifact: Artifact, session: Session
+) -> tuple[Callable[[], Awaitable[Sequence[Location]]], ...]:
+    """For each mirror, how to find the artifact's bytes there; it is asked only when the source has failed."""
+
+    def finder(uri: Uri) -> Callable[[], Awaitable[Sequence[Location]]]:
+        async def find() -> Sequence[Location]:
+            wanted = Wanted.of(item.model, uri)
+            resolution = await session.sources.resolve(wanted)
+            twins = [twin for twin in resolution.artifacts if _same(twin, artifact, single=not wanted.snapshot)]
+            return [place for twin in twins for place in twin.locations]
+
+        return find
+
+    return tuple(finder(uri) for uri in item.model.mirrors)
+
+
+def _same(twin: Artifact, artifact: Artifact, *, single: bool) -> bool:
+    """Whether a mirror's file is meant to be this one; a digest proves its bytes afterwards."""
+    if twin.digest is not None and artifact.digest is not None and twin.digest.algorithm == artifact.digest.algorithm:
+        return twin.digest == artifact.digest
+    return single or twin.path == artifact.path

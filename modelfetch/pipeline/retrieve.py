@@ -1,0 +1,266 @@
+"""One file by its URI: into the user's cache, or to a path of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelfetch.config.options import Options
+from modelfetch.config.settings import Settings
+from modelfetch.core import fs
+from modelfetch.core.digest import Digest
+from modelfetch.core.events import Sink, discard
+from modelfetch.errors import DestinationError, SettingError, UsageError
+from modelfetch.manifest.paths import safe_name
+from modelfetch.manifest.uri import HfUri, HttpUri, Uri, parse_uri, shown
+from modelfetch.pipeline.final_check import judge_renamed
+from modelfetch.pipeline.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from modelfetch.core.artifact import Artifact
+    from modelfetch.store import Blob
+
+_OLLAMA_MODEL = "application/vnd.ollama.image.model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieved:
+    """Where the file is, its sha256, size in bytes, and what was done for it (an action of the report)."""
+
+    path: Path
+    uri: str
+    digest: Digest
+    size: int
+    action: str
+    served_by: str | None
+    bytes_fetched: int = 0
+
+
+def retrieve(uri: str, digest: str | Digest | None = None, *, events: Sink = discard) -> Path:
+    """Fetch one file into the user's cache, verified; the next call finds it there and asks nobody.
+
+    Args:
+        uri: Any URI that a manifest may name, of a single file.
+        digest: What its bytes must be, ``sha256:…`` or ``blake3:…``; None takes what comes and remembers it.
+        events: Called with each event of the transfer, from any thread.
+
+    Returns:
+        The path of the file, read-only, under its upstream name.
+
+    Raises:
+        ModelfetchError: As the subclass says; see `modelfetch.errors`.
+        ValueError: ``digest`` is none.
+    """
+    from modelfetch.core.threads import run_anywhere
+
+    return run_anywhere(lambda: retrieve_async(uri, digest, events=events))
+
+
+async def retrieve_async(uri: str, digest: str | Digest | None = None, *, events: Sink = discard) -> Path:
+    """`retrieve` for callers that run an event loop."""
+    settings = Settings.from_env()
+    options = Options(root=settings.cache_path())
+    async with Session(options, settings, sink=events) as session:
+        return (await into_cache(session, as_uri(uri, settings), as_digest(digest))).path
+
+
+def as_uri(text: str, settings: Settings) -> Uri:
+    """A URI of one file that may be asked.
+
+    Raises:
+        UsageError: It is no URI, or names more than one file.
+        SettingError: It is plain http to a host that may not be asked so.
+    """
+    try:
+        uri = parse_uri(text)
+    except ValueError as error:
+        raise UsageError(str(error), hint="one file: https://…, hf://NS/REPO/FILE, civitai://VERSION_ID") from None
+    if isinstance(uri, HfUri) and uri.path is None:
+        raise UsageError(f"{text} is a whole repo, expected one file of it", hint=f"add its path: {text}/FILE")
+    if isinstance(uri, HttpUri) and uri.url.lower().startswith("http://"):
+        from modelfetch.core.urls import origin
+
+        _, host, port = origin(uri.url)
+        if not settings.allows_http(host, port):
+            raise SettingError(
+                f"{shown(text)}: plain http is refused for {host}",
+                hint=f"use https, or set MODELFETCH_ALLOW_HTTP={host}",
+            )
+    return uri
+
+
+def as_digest(digest: str | Digest | None) -> Digest | None:
+    """A digest from text; raises ValueError with what was expected."""
+    return Digest.parse(digest) if isinstance(digest, str) else digest
+
+
+async def into_cache(session: Session, uri: Uri, digest: Digest | None) -> Retrieved:
+    """Fetch a file into the cache that the session's root is. Raises typed errors."""
+    with _disk_errors(session.options.root):
+        found = await asyncio.to_thread(_cached, session, uri, digest)
+        if found is not None:
+            return found
+        artifact = await _resolve(session, uri, digest)
+        fetched = await session.engine.fetch(artifact, (), label=_name(artifact))
+        path = await asyncio.to_thread(_keep, session, uri, fetched.blob, _name(artifact))
+        return Retrieved(
+            path=path,
+            uri=artifact.uri,
+            digest=fetched.blob.digest,
+            size=fetched.blob.size,
+            action=fetched.action,
+            served_by=fetched.served_by,
+            bytes_fetched=fetched.bytes_fetched,
+        )
+
+
+async def to_path(session: Session, uri: Uri, digest: Digest | None, target: Path, *, keep: bool) -> Retrieved:
+    """Fetch a file to ``target``, an ordinary file; an older one there is replaced once the new one is whole.
+
+    ``keep`` leaves the blob in the session's store as well; otherwise the store is a workplace that goes at the end,
+    and stays for the next try when the fetch fails.
+    """
+    with _disk_errors(target):
+        if digest is not None and (there := await asyncio.to_thread(_already, target, uri, digest)):
+            return there
+        artifact = await _resolve(session, uri, digest)
+        await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
+        fetched = await session.engine.fetch(artifact, (), label=_name(artifact))
+        blob = fetched.blob
+        try:
+            await asyncio.to_thread(judge_renamed, blob, artifact, target.name)
+            await asyncio.to_thread(_deliver, blob, target, keep=keep)
+        finally:
+            if not keep:
+                await asyncio.to_thread(shutil.rmtree, session.store.path, ignore_errors=True)
+        return Retrieved(
+            path=target,
+            uri=artifact.uri,
+            digest=blob.digest,
+            size=blob.size,
+            action=fetched.action,
+            served_by=fetched.served_by,
+            bytes_fetched=fetched.bytes_fetched,
+        )
+
+
+def workplace(target: Path) -> Path:
+    """Where a fetch to ``target`` keeps what it has so far: beside it, so that the last step is a rename.
+
+    Raises:
+        DestinationError: ``target`` is a folder.
+    """
+    if not target.name or target.is_dir():
+        text = f"{target} is a folder, expected a file's path"
+        raise DestinationError(text, code="foreign-file", hint="name the file too")
+    return target.with_name(f".{target.name}.modelfetch")
+
+
+async def _resolve(session: Session, uri: Uri, digest: Digest | None) -> Artifact:
+    from modelfetch.sources import Wanted, known
+
+    wanted = Wanted(uri=uri, kind="file", digest=digest)
+    resolution = known(wanted, session.settings, session.store.read) or await session.sources.resolve(wanted)
+    artifacts = resolution.artifacts
+    if len(artifacts) > 1:
+        artifacts = tuple(a for a in artifacts if a.media_type == _OLLAMA_MODEL)
+    if len(artifacts) != 1:
+        raise UsageError(f"{uri} is more than one file", hint="use a manifest and `modelfetch sync`")
+    return artifacts[0]
+
+
+def _name(artifact: Artifact) -> str:
+    return safe_name(artifact.path) or "model"
+
+
+def _index(cache: Path, uri: Uri) -> Path:
+    return cache / "index" / f"{hashlib.sha256(str(uri).encode()).hexdigest()}.json"
+
+
+def _cached(session: Session, uri: Uri, digest: Digest | None) -> Retrieved | None:
+    """What an earlier call has put into the cache for this URI, if its bytes still are what they were."""
+    try:
+        known = json.loads(_index(session.options.root, uri).read_bytes())
+        found, name = Digest.parse(known["digest"]), str(known["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    blob = session.store.find(digest or found)
+    if blob is None or (digest is None and session.options.refresh):
+        return None
+    path = _keep(session, uri, blob, safe_name(name) or "model")
+    return Retrieved(path=path, uri=str(uri), digest=blob.digest, size=blob.size, action="present", served_by=None)
+
+
+def _keep(session: Session, uri: Uri, blob: Blob, name: str) -> Path:
+    """Give a blob its upstream name in the cache, and note it under its URI."""
+    cache = session.options.root
+    path = cache / "files" / blob.digest.hex[:16] / name
+    fs.make_directory(path.parent)
+    if not (path.exists() and path.samefile(blob.path)):
+        temporary = session.store.tmp()
+        try:
+            os.link(blob.path, temporary)
+        except OSError:
+            fs.copy_bytes(blob.path, temporary)
+        temporary.replace(path)
+    index = _index(cache, uri)
+    note = json.dumps({"uri": str(uri), "digest": str(blob.digest), "name": name}).encode()
+    if not index.exists() or index.read_bytes() != note:
+        fs.make_directory(index.parent)
+        fs.write_atomically(index, note, mode=fs.COPY_MODE, temporary=session.store.tmp())
+    return path
+
+
+def _already(target: Path, uri: Uri, digest: Digest) -> Retrieved | None:
+    """The file itself, where it has the right bytes already."""
+    if not target.is_file():
+        return None
+    found, sha256 = fs.hash_file(target, digest.algorithm, "sha256")
+    if found != digest:
+        return None
+    return Retrieved(
+        path=target, uri=str(uri), digest=sha256, size=target.stat().st_size, action="present", served_by=None
+    )
+
+
+def _deliver(blob: Blob, target: Path, *, keep: bool) -> None:
+    """Make ``target`` an ordinary file with the blob's bytes, which no store shares by hardlink."""
+    if not keep:
+        with contextlib.suppress(OSError):
+            blob.path.chmod(_umask_mode())
+            blob.path.replace(target)
+            fs.sync_directory(target.parent)
+            return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        if not fs.try_reflink(blob.path, temporary):
+            fs.copy_bytes(blob.path, temporary)
+        temporary.chmod(_umask_mode())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fs.sync_directory(target.parent)
+
+
+def _umask_mode() -> int:
+    """The mode that a plain ``open`` would give a new file."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise fs.translate(error, path, doing="can't write") from error

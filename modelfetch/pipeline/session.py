@@ -1,0 +1,114 @@
+"""One command's things: the store, the client, the sources and the engine, each made when it is first needed.
+
+A `sync` that finds everything in place makes none of the costly ones, so it opens no connection and imports no client.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+
+from modelfetch.core.cancel import Cancel
+from modelfetch.core.events import Sink, discard
+from modelfetch.placement import Examiner, Placer
+from modelfetch.store import Store
+
+if TYPE_CHECKING:
+    from modelfetch.config.options import Options
+    from modelfetch.config.settings import Settings
+    from modelfetch.http import Http
+    from modelfetch.sources import Sources
+    from modelfetch.transfer import Engine
+
+
+class Session:
+    """What one command works with.
+
+    Args:
+        options: What was asked for.
+        settings: What the environment says.
+        sink: Where events go.
+        cancel: Ends all work when it is set.
+    """
+
+    def __init__(
+        self, options: Options, settings: Settings, *, sink: Sink = discard, cancel: Cancel | None = None
+    ) -> None:
+        self.options = options
+        self.settings = replace(settings, offline=True) if options.offline else settings
+        self.sink = sink
+        self.cancel = cancel or Cancel()
+
+    @cached_property
+    def store(self) -> Store:
+        """The blobs."""
+        return Store(self.options.store_path)
+
+    @cached_property
+    def examiner(self) -> Examiner:
+        """Reads what lies below ROOT."""
+        return Examiner(self.options.root, self.cancel)
+
+    @cached_property
+    def http(self) -> Http:
+        """The one client."""
+        from modelfetch.http import Http
+        from modelfetch.http.auth import Credentials
+
+        settings = self.settings
+        return Http(allow_http=settings.allows_http, rewrites=settings.mirrors, auth=Credentials(settings))
+
+    @cached_property
+    def sources(self) -> Sources:
+        """Who is asked what a model's files are."""
+        from modelfetch.sources import Sources
+
+        return Sources(http=self.http, settings=self.settings, retries=self.options.retries, sink=self.sink)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Who fetches one artifact."""
+        from modelfetch.transfer import Engine, EngineOptions
+
+        options = EngineOptions(
+            jobs=self.options.jobs,
+            connections=self.options.connections,
+            limit_rate=self.options.limit_rate,
+            retries=self.options.retries,
+            lock_timeout=self.options.lock_timeout,
+        )
+        return Engine(http=self.http, store=self.store, options=options, sink=self.sink, cancel=self.cancel)
+
+    @cached_property
+    def placer(self) -> Placer:
+        """Who gives blobs their names."""
+        return Placer(
+            self.options.root,
+            self.store,
+            owner=self.options.chown,
+            lock_timeout=self.options.lock_timeout,
+            sink=self.sink,
+            cancel=self.cancel,
+        )
+
+    @property
+    def requests(self) -> int:
+        """How many requests were sent so far."""
+        return self.http.requests if "http" in self.__dict__ else 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        """End what still works in threads, if the block was interrupted, and give back what was opened."""
+        if kind is not None and not issubclass(kind, Exception):
+            self.cancel.set()
+        await self.close()
+
+    async def close(self) -> None:
+        """Give back what was opened."""
+        if "engine" in self.__dict__:
+            await self.engine.close()
+        if "http" in self.__dict__:
+            self.http.close()

@@ -1,0 +1,131 @@
+"""Archives: a zip's files as blobs of the store, each with a name that can be trusted."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import zipfile
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import IO, TYPE_CHECKING
+
+from modelfetch.errors import IntegrityError
+from modelfetch.manifest.paths import check_relative
+from modelfetch.placement.layouts import How
+from modelfetch.placement.placer import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from modelfetch.placement.layouts import Placement
+    from modelfetch.store import Blob, Store
+
+MAX_FILES = 100_000
+MAX_BYTES = 64 * 2**30
+_UNSAFE_HINT = "ask the publisher of the archive; nothing of it was unpacked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A file of an archive: its path below the folder it is unpacked into, its size in bytes."""
+
+    path: str
+    size: int
+    index: int
+
+
+def unpack(store: Store, archive: Blob, placement: Placement) -> tuple[Job, ...]:
+    """Put an archive's files into the store; returns the jobs that place them below ``placement.path``.
+
+    Raises:
+        IntegrityError: ``unsafe-archive``, as `list_members` and `open_member` say; nothing is placed then.
+        OSError: The disk refused.
+    """
+    return tuple(_job(store, archive, placement, member) for member in list_members(archive.path))
+
+
+def _job(store: Store, archive: Blob, placement: Placement, member: Member) -> Job:
+    """One file of an archive: its own size and digest are what its path is held against, not the archive's."""
+    blob = _into_store(store, archive.path, member)
+    artifact = replace(placement.artifact, size=blob.size, digest=blob.digest) if placement.artifact else None
+    file = replace(placement, path=f"{placement.path}/{member.path}", how=How.FILE, artifact=artifact)
+    return Job(placement=file, blob=blob, archive=str(archive.digest))
+
+
+def _into_store(store: Store, archive: Path, member: Member) -> Blob:
+    temporary = store.tmp()
+    try:
+        with open_member(archive, member) as source, temporary.open("xb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        return store.add_file(temporary, None)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def list_members(archive: Path) -> tuple[Member, ...]:
+    """All files of a zip, every name checked; folders are implied.
+
+    Raises:
+        IntegrityError: ``unsafe-archive``: no zip, empty, encrypted, a name that leads elsewhere, a link, a name
+            twice, more than `MAX_FILES` files or `MAX_BYTES` bytes.
+        OSError: It can't be read.
+    """
+    with _opened(archive) as opened:
+        infos = opened.infolist()
+    members = tuple(
+        _checked(archive, index, info) for index, info in enumerate(infos) if not info.filename.endswith("/")
+    )
+    names = {member.path.casefold() for member in members}
+    if any(str(parent) in names for name in names for parent in PurePosixPath(name).parents):
+        raise _unsafe(archive, "a file of it stands where a folder must be")
+    if not members or len(members) > MAX_FILES or len(names) != len(members):
+        raise _unsafe(archive, "it holds no file, too many, or one name twice")
+    if sum(member.size for member in members) > MAX_BYTES:
+        raise _unsafe(archive, f"it unpacks to more than {MAX_BYTES} bytes")
+    return members
+
+
+@contextmanager
+def open_member(archive: Path, member: Member) -> Iterator[IO[bytes]]:
+    """The bytes of one file, checked against the archive's CRC as they are read.
+
+    Raises:
+        IntegrityError: ``unsafe-archive``: the archive is damaged.
+    """
+    with _opened(archive) as opened:
+        try:
+            with opened.open(opened.infolist()[member.index]) as file:
+                yield file
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise _unsafe(archive, f"{member.path} is damaged ({error})") from None
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        opened = zipfile.ZipFile(archive)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise _unsafe(archive, f"it is no zip ({error})") from None
+    with opened:
+        yield opened
+
+
+def _checked(archive: Path, index: int, info: zipfile.ZipInfo) -> Member:
+    mode = info.external_attr >> 16
+    if info.flag_bits & 1:
+        raise _unsafe(archive, f"{info.filename[:120]!r} is encrypted")
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        raise _unsafe(archive, f"{info.filename[:120]!r} is no plain file")
+    try:
+        # ZipInfo cuts names at NUL and turns backslashes only on Windows: the name as stored is what counts.
+        check_relative(info.orig_filename)
+        return Member(path=check_relative(info.filename), size=info.file_size, index=index)
+    except ValueError as error:
+        raise _unsafe(archive, str(error)) from None
+
+
+def _unsafe(archive: Path, why: str) -> IntegrityError:
+    return IntegrityError(f"{archive.name[:16]}… can't be unpacked: {why}", code="unsafe-archive", hint=_UNSAFE_HINT)

@@ -1,0 +1,40 @@
+"""Layouts: (consumer, model, what was resolved) → placements below ROOT. Pure: nothing here touches a disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelfetch.manifest.kinds import FOLDERS
+from modelfetch.manifest.uri import HfUri, OllamaUri
+from modelfetch.placement.layouts import folders, hf_cache, ollama
+from modelfetch.placement.layouts.base import How, Placement
+
+if TYPE_CHECKING:
+    from modelfetch.core.artifact import Resolution
+    from modelfetch.manifest.model import Model
+
+__all__ = ["How", "Placement", "placements"]
+
+
+def placements(consumer: str, model: Model, resolution: Resolution) -> tuple[Placement, ...]:
+    """What ``consumer`` expects on disk for ``model``, in the order in which it is to be placed.
+
+    Raises:
+        ValueError: The manifest named a combination that no layout knows; `load_manifest` refuses those.
+    """
+    if isinstance(model.source, OllamaUri):
+        return ollama.place(model.source, resolution)
+    if model.kind == "file" and model.path is not None:
+        place = folders.place_unpacked if model.unpack else folders.place_single
+        return place(f"{consumer}/{model.path}", resolution)
+    if model.kind == "snapshot" and isinstance(model.source, HfUri):
+        if consumer in hf_cache.CACHES:
+            repo = model.cache_as or model.source.repo
+            return hf_cache.place(hf_cache.CACHES[consumer], repo, model.source.revision, resolution)
+        name = model.filename or model.source.repo.rpartition("/")[2]
+        return folders.place_tree(f"{consumer}/{FOLDERS[consumer, 'snapshot']}/{name}", resolution)
+    folder = FOLDERS.get((consumer, model.kind or ""))
+    if folder is None:
+        raise ValueError(f"{consumer} knows no kind {model.kind!r}")
+    name = model.filename or resolution.artifacts[0].path.rpartition("/")[2]
+    return folders.place_single(f"{consumer}/{folder}/{name}", resolution)

@@ -1,0 +1,57 @@
+"""The cache of Hugging Face: ``models--ORG--NAME/{blobs,snapshots/COMMIT,refs/…}``.
+
+Source: huggingface_hub, guides/manage-cache. Snapshots are relative symlinks into ``blobs``, so the folder stands
+alone wherever it is mounted. ``refs/NAME`` holds a commit without a newline and is what offline readers look up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelfetch.manifest.uri import is_commit
+from modelfetch.placement.layouts.base import How, Placement
+
+if TYPE_CHECKING:
+    from modelfetch.core.artifact import Artifact, Resolution
+
+CACHES = {"whisper": "whisper/hub", "diffrhythm": "diffrhythm"}
+"""Where each consumer's cache is, below ROOT."""
+
+
+def repo_folder(cache: str, repo: str) -> str:
+    """The folder of a repo in a cache, below ROOT."""
+    return f"{cache}/models--{repo.replace('/', '--')}"
+
+
+def place(cache: str, repo: str, revision: str | None, resolution: Resolution) -> tuple[Placement, ...]:
+    """Blobs, then the snapshot's symlinks, then the refs.
+
+    Args:
+        cache: The cache's folder below ROOT.
+        repo: The id that names the folder.
+        revision: The revision as the manifest has it; a name gets a ref of its own beside ``main``.
+        resolution: Its ``revision`` is the commit; each artifact's ``path`` is that inside the repo.
+    """
+    commit = resolution.revision
+    if commit is None:
+        raise ValueError(f"{repo} has no commit")
+    folder = repo_folder(cache, repo)
+    blobs: dict[str, Placement] = {}
+    links: list[Placement] = []
+    for artifact in resolution.artifacts:
+        name = _blob_name(artifact)
+        blobs[name] = Placement(path=f"{folder}/blobs/{name}", how=How.FILE, artifact=artifact)
+        up = "../" * (artifact.path.count("/") + 2)
+        link = f"{folder}/snapshots/{commit}/{artifact.path}"
+        links.append(Placement(path=link, how=How.SYMLINK, artifact=artifact, target=f"{up}blobs/{name}"))
+    names = dict.fromkeys(("main", *(() if revision is None or is_commit(revision) else (revision,))))
+    refs = [Placement(path=f"{folder}/refs/{name}", how=How.TEXT, text=commit.encode()) for name in names]
+    return (*blobs.values(), *links, *refs)
+
+
+def _blob_name(artifact: Artifact) -> str:
+    if artifact.cache_name is not None:
+        return artifact.cache_name
+    if artifact.digest is None:
+        raise ValueError(f"{artifact.uri} has neither an ETag nor a digest")
+    return artifact.digest.hex

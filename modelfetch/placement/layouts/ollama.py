@@ -1,0 +1,36 @@
+"""The store of Ollama: ``models/{manifests/HOST/NS/MODEL/TAG, blobs/sha256-HEX}``.
+
+Source: ollama, server/manifest and types/model/name.go; the facts were checked against the real server.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelfetch.placement.layouts.base import How, Placement
+
+if TYPE_CHECKING:
+    from modelfetch.core.artifact import Resolution
+    from modelfetch.manifest.uri import OllamaUri
+
+_FOLDER = "ollama/models"
+
+
+def manifest_path(uri: OllamaUri) -> str:
+    """Where the manifest of a name lies, below ROOT."""
+    return f"{_FOLDER}/manifests/{uri.host}/{uri.namespace}/{uri.model}/{uri.tag}"
+
+
+def place(uri: OllamaUri, resolution: Resolution) -> tuple[Placement, ...]:
+    """Blobs first, the manifest last: a model is listed only once all of it is there.
+
+    The manifest is copied, never linked: Ollama rewrites it in place on ``create`` and ``pull``.
+    """
+    *blobs, manifest = resolution.artifacts
+    placements = {}
+    for blob in blobs:
+        if blob.digest is None:
+            raise ValueError(f"a layer of {uri} has no digest")
+        path = f"{_FOLDER}/blobs/sha256-{blob.digest.hex}"
+        placements[path] = Placement(path=path, how=How.FILE, artifact=blob)
+    return (*placements.values(), Placement(path=manifest_path(uri), how=How.COPY, artifact=manifest))

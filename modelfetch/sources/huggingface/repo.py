@@ -1,0 +1,157 @@
+"""A repo of the hub as values: reading its metadata, which anybody may have written, and choosing files from it."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from modelfetch.core.digest import Digest, new_hasher
+from modelfetch.core.units import MAX_SIZE
+from modelfetch.errors import IntegrityError, NotFoundError
+from modelfetch.manifest.paths import check_relative
+from modelfetch.manifest.uri import HfUri, is_commit
+from modelfetch.sources.huggingface import client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from modelfetch.sources.base import ReadBlob, Wanted
+
+_LFS_SIZE = 10 * 2**20
+_LFS_SUFFIXES = (
+    *(".7z", ".arrow", ".bin", ".bz2", ".ckpt", ".ftz", ".gguf", ".gz", ".h5", ".joblib", ".lfs", ".mlmodel", ".model"),
+    *(".msgpack", ".npy", ".npz", ".onnx", ".ot", ".parquet", ".pb", ".pickle", ".pkl", ".pt", ".pth", ".rar"),
+    *(".safetensors", ".tar", ".tflite", ".tgz", ".wasm", ".xz", ".zip", ".zst"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubFile:
+    """One file of a repo as the hub knows it; ``sha256`` for LFS files only, ``oid`` is the git blob's sha1."""
+
+    path: str
+    size: int | None
+    oid: str | None
+    sha256: str | None
+
+    @property
+    def digest(self) -> Digest | None:
+        """What its bytes must have."""
+        if self.sha256 is not None:
+            return Digest("sha256", self.sha256)
+        return Digest("git-sha1", self.oid) if self.oid is not None and self.size is not None else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repo:
+    """One revision of a repo."""
+
+    commit: str
+    files: dict[str, HubFile | None]
+    """By path; None for a file whose path can't be trusted."""
+
+
+def read_info(info: Any, revision: str) -> Repo:
+    """What matters of a ModelInfo.
+
+    Raises:
+        ValueError, TypeError, AttributeError: It is not what the hub's API says.
+    """
+    commit = info.sha
+    if not isinstance(commit, str) or len(commit) != 40:
+        raise ValueError("no commit")
+    commit = Digest("git-sha1", commit).hex
+    if is_commit(revision) and revision != commit:
+        raise ValueError("another commit than the one asked for")
+    files: dict[str, HubFile | None] = {}
+    for sibling in info.siblings or ():
+        path = sibling.rfilename
+        if not isinstance(path, str):
+            raise TypeError("a path that is no text")
+        files[path] = read_file(path, sibling) if _is_safe(path) else None
+    return Repo(commit=commit, files=files)
+
+
+def read_file(path: str, entry: Any) -> HubFile:
+    """What matters of a RepoSibling or RepoFile; raises as `read_info` does."""
+    lfs = getattr(entry, "lfs", None)
+    size = lfs.size if lfs is not None else getattr(entry, "size", None)
+    oid = getattr(entry, "blob_id", None)
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_SIZE):
+        raise ValueError("a size that none can be")
+    return HubFile(
+        path=path,
+        size=size,
+        oid=None if oid is None else Digest("git-sha1", oid).hex,
+        sha256=None if lfs is None else Digest("sha256", lfs.sha256).hex,
+    )
+
+
+def _is_safe(path: str) -> bool:
+    try:
+        check_relative(path)
+    except ValueError:
+        return False
+    return True
+
+
+def git_name(path: str, size: int | None, digest: Digest | None, read_blob: ReadBlob) -> str | None:
+    """What git calls a file that lies in the store, if it is one that a repo keeps outside LFS; else None.
+
+    Source: the Hub's default .gitattributes, and its limit of 10 MiB for files outside LFS.
+    """
+    if digest is None or size is None or size >= _LFS_SIZE or path.lower().endswith(_LFS_SUFFIXES):
+        return None
+    content = read_blob(digest)
+    if content is None:
+        return None
+    hasher = new_hasher("git-sha1", len(content))
+    hasher.update(content)
+    return hasher.hexdigest()
+
+
+# -- choosing files ----------------------------------------------------------------------------------------------------
+
+
+def choose(repo: Repo, uri: HfUri, wanted: Wanted) -> list[HubFile]:
+    """The files that are wanted: the one of the URI, those that are listed, those that match, or all.
+
+    Raises:
+        NotFoundError: Some are not there; the message names them.
+        IntegrityError: The path of one can't be trusted (``unsafe-path``).
+    """
+    if uri.path is not None:
+        names = [uri.path]
+    elif wanted.files is not None:
+        names = [spec.path for spec in wanted.files]
+    elif wanted.include is not None:
+        names = client.matching(repo.files, wanted.include)
+    else:
+        names = sorted(repo.files)
+    if missing := [name for name in names if name not in repo.files]:
+        raise _missing(repo, uri, missing)
+    if not names:
+        what = f"no file that matches {', '.join(wanted.include)}" if wanted.include else "no files"
+        raise NotFoundError(f"{uri.repo} at {repo.commit[:12]} has {what}", hint=f"it has {_some(repo.files)}")
+    chosen = []
+    for name in names:
+        file = repo.files[name]
+        if file is None:
+            raise IntegrityError(f"{uri.repo} names a file {name[:120]!r}, which is no safe path", code="unsafe-path")
+        chosen.append(file)
+    return chosen
+
+
+def _missing(repo: Repo, uri: HfUri, missing: Sequence[str]) -> NotFoundError:
+    near = difflib.get_close_matches(missing[0], repo.files, n=3, cutoff=0.5)
+    more = " and more" if len(missing) > 5 else ""
+    return NotFoundError(
+        f"{uri.repo} at {repo.commit[:12]} has no file {', '.join(missing[:5])}{more}",
+        hint=f"did you mean {' or '.join(near)}?" if near else f"it has {_some(repo.files)}",
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "") if listed else "no files"

@@ -1,0 +1,1 @@
+"""Locks between processes and containers, with heartbeats where flock does not work."""

@@ -1,0 +1,126 @@
+"""``modelfetch env``: the tiers read, the block made, and a ``.env`` rewritten that is whole at every moment."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelfetch.config.settings import Settings
+from modelfetch.core import fs
+from modelfetch.errors import DestinationError, SettingError
+from modelfetch.tiers.dotenv.render import TierText, render_block
+from modelfetch.tiers.dotenv.update import BlockError, update_block
+from modelfetch.tiers.dotenv.values import shares, tier_values
+from modelfetch.tiers.selection import all_tiers, choose, read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from modelfetch.manifest.model import Manifest
+
+_NEW_MODE = 0o666
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """The block of a tier, and the other tiers that it shows."""
+
+    tier: TierText
+    others: tuple[TierText, ...]
+
+    @property
+    def text(self) -> str:
+        """The block as `modelfetch env` prints it."""
+        return render_block(self.tier, self.others)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewritten:
+    """What a rewrite came to: see `modelfetch.tiers.dotenv.update.Updated`; ``written`` tells whether anything was."""
+
+    written: bool
+    changed: tuple[tuple[str, str, str], ...] = ()
+    twice: tuple[tuple[str, int], ...] = ()
+
+
+def env_block(
+    tier: str | None,
+    environ: Mapping[str, str],
+    *,
+    tier_variable: str | None = None,
+    manifests: Sequence[Path] = (),
+) -> Block:
+    """The block for a tier, or for a manifest of one's own, with all other tiers as examples.
+
+    Args:
+        tier: The tier's name; None leaves it to ``GPU_VRAM_DEFAULT``.
+        environ: The environment, for settings; what it says of models does not matter here.
+        tier_variable: The variable that named the tier.
+        manifests: One manifest file instead of a tier.
+
+    Raises:
+        UsageError, SettingError, ManifestError: The tier does not exist, or is invalid.
+    """
+    settings = Settings.from_env(environ)
+    choice = choose(tier=tier, manifests=manifests, settings=settings, environ=environ, tier_variable=tier_variable)
+    if len(choice.files) != 1:
+        raise SettingError("a .env is for one tier, and several manifests were named")
+    (manifest,) = read(choice, settings=settings, environ={})
+    name = choice.tier or manifest.tier or choice.files[0].stem
+    others = (_text(other, found) for other, found in all_tiers(settings) if found.services and other != "demo")
+    return Block(tier=_text(name, manifest), others=tuple(other for other in others if other.name != name))
+
+
+def _text(name: str, manifest: Manifest) -> TierText:
+    values = tier_values(manifest, tier=name)
+    return TierText(name=name, values=values, description=manifest.description or "", shares=shares(manifest))
+
+
+def rewrite(file: Path, block: Block) -> Rewritten:
+    """Put a block into a file in place of its old one; the file is made if it does not exist.
+
+    The new content is written beside it and renamed, so it is whole at every moment; mode and owner stay, and a
+    symlink stays one.
+
+    Raises:
+        SettingError: The old block's marks are not clear; the file is untouched then.
+        DestinationError, DiskError: The system refused.
+    """
+    target = Path(os.path.realpath(file))
+    try:
+        found = target.stat() if target.exists() else None
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            raise DestinationError(f"{file} is not a file", code="foreign-file", hint="name the .env file")
+        old = target.read_bytes() if found is not None else b""
+        new = update_block(old, block.tier, block.others)
+        if found is not None and new.data == old:
+            return Rewritten(written=False, twice=new.twice)
+        _replace(target, new.data, found)
+    except BlockError as error:
+        raise SettingError(
+            f"{file}: {error}", hint="remove what is too much, or the whole block: it is made again"
+        ) from None
+    except OSError as error:
+        raise fs.translate(error, file, doing="rewriting") from error
+    return Rewritten(written=True, changed=new.changed, twice=new.twice)
+
+
+def _replace(target: Path, data: bytes, found: os.stat_result | None) -> None:
+    mode = stat.S_IMODE(found.st_mode) if found else _NEW_MODE & ~_umask()
+    other = found is not None and os.geteuid() == 0 and (found.st_uid, found.st_gid) != (0, os.getegid())
+    owner = (found.st_uid, found.st_gid) if found is not None and other else None
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        fs.write_atomically(target, data, mode=mode, temporary=temporary, owner=owner)
+    except OSError as error:
+        error.filename = str(target.parent)  # what is refused is a file in it; that one's name tells nobody anything
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

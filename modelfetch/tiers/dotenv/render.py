@@ -1,0 +1,111 @@
+"""The block of ``.env`` as text. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from modelfetch.tiers.dotenv.variables import GROUPS, HEADER, VARIABLES, Variable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+RULE = "# " + "=" * 78
+END = "# <<< end of what `modelfetch env --update` rewrites"
+"""The last line of the block."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./:,@%+=?&~-]*\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierText:
+    """A tier as the block shows it: its name, its values by variable, what it is for, and who gets how much VRAM."""
+
+    name: str
+    values: Mapping[str, str]
+    description: str = ""
+    shares: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What of an earlier block stays.
+
+    ``raw`` are values as they were written, of variables that are no tier's to set; ``lines`` are those that set
+    variables that modelfetch does not know.
+    """
+
+    raw: Mapping[str, str] = field(default_factory=dict)
+    lines: Sequence[str] = ()
+
+
+def render_block(tier: TierText, others: Sequence[TierText] = (), kept: Kept | None = None) -> str:
+    """The block for a tier, from its header to its last line, with a newline at the end.
+
+    Args:
+        tier: The tier; a variable that it does not set has the table's default.
+        others: Further tiers, shown as comments as far as they differ.
+        kept: What of an earlier block stays.
+    """
+    kept = kept or Kept()
+    lines = [RULE, f"# {HEADER}", RULE, *_introduction(tier)]
+    for group, words in GROUPS.items():
+        variables = [variable for variable in VARIABLES if variable.group == group]
+        if not variables:
+            continue
+        lines += ["", f"# --- {group} ---", *_comment(words), *([""] if words else [])]
+        for variable in variables:
+            lines += _variable(variable, tier.values, kept.raw)
+    lines += _examples(tier, others)
+    if kept.lines:
+        lines += ["", "# --- Kept from before: not modelfetch's ---", *kept.lines]
+    return "\n".join([*lines, "", END]) + "\n"
+
+
+def quote(value: str) -> str:
+    """A value as compose and shells read it alike: in quotes where it has more than plain characters."""
+    if _PLAIN.match(value):
+        return value
+    escaped = re.sub(r'([\\"$`])', r"\\\1", value)
+    return f'"{escaped}"'
+
+
+def _introduction(tier: TierText) -> Iterator[str]:
+    what = " ".join(tier.description.split())
+    yield f"# Tier {tier.name}" + (f": {what}" if what else "")
+    yield from _comment(tier.shares)
+    yield "#"
+    yield "# From `modelfetch env`. Another tier: `modelfetch env --tier NAME --update .env`; that rewrites this block,"
+    yield "# keeps the values in it that depend on no tier, and leaves every other line as it is."
+
+
+def _variable(variable: Variable, values: Mapping[str, str], raw: Mapping[str, str]) -> Iterator[str]:
+    yield from _comment(variable.comment)
+    if variable.name in values:
+        yield f"{variable.name}={quote(values[variable.name])}"
+    elif variable.name in raw:
+        yield f"{variable.name}={raw[variable.name]}"
+    else:
+        yield f"{'#' if variable.unset else ''}{variable.name}={quote(variable.default)}"
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}" for line in text.splitlines()]
+
+
+def _examples(tier: TierText, others: Sequence[TierText]) -> Iterator[str]:
+    """The other tiers, as far as they differ from this one."""
+    shown = [other for other in others if other.name != tier.name]
+    if not shown:
+        return
+    yield ""
+    yield "# --- The other tiers, as far as they differ ---"
+    for other in shown:
+        what = " ".join(other.description.split())
+        yield ""
+        yield f"# {other.name}" + (f": {what}" if what else "")
+        yield from _comment(other.shares)
+        for name, value in other.values.items():
+            if value != tier.values.get(name):
+                yield f"#{name}={quote(value)}"

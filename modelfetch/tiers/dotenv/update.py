@@ -1,0 +1,143 @@
+"""Replacing the block in a ``.env``: every other line stays byte for byte. Pure."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelfetch.tiers.dotenv.render import END, Kept, render_block
+from modelfetch.tiers.dotenv.variables import HEADER, VARIABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from modelfetch.tiers.dotenv.render import TierText
+
+_ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)\Z", re.DOTALL)
+_RULE = re.compile(r"\s*#\s*[#=*~─━═-]{4,}[\s#]*\Z")
+_KNOWN = frozenset(variable.name for variable in VARIABLES)
+
+
+class BlockError(ValueError):
+    """The file's marks leave open where the block begins and ends; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Updated:
+    """The new content and what is worth a word.
+
+    ``changed`` are variables of the block with their old and new value, ``twice`` those that lines outside of the
+    block set as well, each with the number of such a line.
+    """
+
+    data: bytes
+    changed: tuple[tuple[str, str, str], ...] = ()
+    twice: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Span:
+    """The block's lines, ``start`` up to and without ``end``; empty where the file has none."""
+
+    start: int
+    end: int
+
+
+def update_block(data: bytes, tier: TierText, others: Sequence[TierText] = ()) -> Updated:
+    """A file's content with the block for another tier in place of its old one, or at its end where it has none.
+
+    Of the old block the values that are no tier's to set stay, and so do lines that set variables that modelfetch does
+    not know. Line ends are those of the file.
+
+    Raises:
+        BlockError: The block can't be told from the rest; nothing should be written then.
+    """
+    bom = codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
+    text = data.removeprefix(bom).decode("utf-8", errors="surrogateescape")
+    lines = _split(text)
+    span = _find(lines)
+    newline = _newline(lines[span.start : span.end] or lines)
+    old = dict(_assignments(lines[span.start : span.end]))
+    kept = _kept(lines[span.start : span.end], old, tier)
+    block = render_block(tier, others, kept)
+    before = "".join(lines[: span.start])
+    if span.start == span.end and before:
+        before += ("" if before.endswith("\n") else newline) + ("" if before.endswith(newline * 2) else newline)
+    after = "".join(lines[span.end :])
+    new = before + block.replace("\n", newline) + after
+    outside = [*lines[: span.start], *([""] * (span.end - span.start)), *lines[span.end :]]
+    return Updated(
+        data=bom + new.encode("utf-8", errors="surrogateescape"),
+        changed=_changed(old, dict(_assignments(_split(block)))),
+        twice=_twice(outside),
+    )
+
+
+def _split(text: str) -> list[str]:
+    """Lines that end in a line feed only: a lone carriage return is no line's end."""
+    return re.findall(r"[^\n]*\n|[^\n]+\Z", text)
+
+
+def _find(lines: Sequence[str]) -> _Span:
+    heads = [number for number, line in enumerate(lines) if _is_header(line)]
+    ends = [number for number, line in enumerate(lines) if line.strip() == END]
+    if not heads and not ends:
+        return _Span(start=len(lines), end=len(lines))
+    if len(heads) != 1 or len(ends) > 1 or (ends and ends[0] < heads[0]):
+        where = ", ".join(str(number + 1) for number in sorted([*heads, *ends]))
+        raise BlockError(f"expected one header {HEADER!r} and one end line after it, found marks on line {where}")
+    start = heads[0] - 1 if heads[0] and _RULE.match(lines[heads[0] - 1]) else heads[0]
+    return _Span(start=start, end=ends[0] + 1 if ends else _unmarked_end(lines, heads[0]))
+
+
+def _is_header(line: str) -> bool:
+    bare = line.lstrip(" \t")
+    return bare.startswith("#") and bare.strip("#=*~─━═- \t\r\n").casefold() == HEADER.casefold()
+
+
+def _unmarked_end(lines: Sequence[str], head: int) -> int:
+    """Where a block without an end line ends: after the last line of ours, before the next section at the latest."""
+    end = head + 1
+    if end < len(lines) and _RULE.match(lines[end]):
+        end += 1
+    for number in range(end, len(lines)):
+        if _RULE.match(lines[number]):
+            break
+        found = _ASSIGNMENT.match(lines[number])
+        if found and found[1] in _KNOWN:
+            end = number + 1
+    return end
+
+
+def _assignments(lines: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for line in lines:
+        if found := _ASSIGNMENT.match(line.rstrip("\r\n")):
+            yield found[1], found[2].strip()
+
+
+def _kept(lines: Sequence[str], old: dict[str, str], tier: TierText) -> Kept:
+    raw = {name: value for name, value in old.items() if name in _KNOWN and name not in tier.values}
+    return Kept(raw=raw, lines=[line.rstrip("\r\n") for line in lines if _is_foreign(line)])
+
+
+def _is_foreign(line: str) -> bool:
+    """Whether a line says something that is not ours: neither a comment nor a variable of the table."""
+    if not line.strip() or line.lstrip().startswith("#"):
+        return False
+    found = _ASSIGNMENT.match(line)
+    return found is None or found[1] not in _KNOWN
+
+
+def _newline(lines: Sequence[str]) -> str:
+    return "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
+
+
+def _changed(old: dict[str, str], new: dict[str, str]) -> tuple[tuple[str, str, str], ...]:
+    return tuple((name, old[name], value) for name, value in new.items() if name in old and old[name] != value)
+
+
+def _twice(lines: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    found = {name: number for number, line in enumerate(lines, 1) for name, _ in _assignments([line])}
+    return tuple((name, number) for name, number in found.items() if name in _KNOWN)

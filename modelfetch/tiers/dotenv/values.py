@@ -1,0 +1,181 @@
+"""What a tier makes of the stack's variables: from a manifest's services and models to names and values. Pure."""
+
+from __future__ import annotations
+
+from decimal import ROUND_UP, Decimal
+from typing import TYPE_CHECKING
+
+from modelfetch.manifest.budget import together
+from modelfetch.manifest.uri import OLLAMA_HOST, OllamaUri
+from modelfetch.tiers.discovery import normalise_tier
+from modelfetch.tiers.dotenv.variables import VARIABLES
+
+if TYPE_CHECKING:
+    from modelfetch.manifest.model import Manifest, Service
+
+_GIB = 2**30
+_EMBEDDERS = ("embed", "minilm", "bge-", "paraphrase")
+"""Words in the names of Ollama's embedding models, which chat models do not have."""
+
+_PROFILES = {
+    "ollama": "chat",
+    "stable-diffusion": "sd",
+    "comfyui": "comfyui",
+    "whisper": "whisper",
+    "diffrhythm": "diffrhythm",
+    "immich": "media",
+}
+"""The compose profile of each service that a tier may budget."""
+
+_MEMORY = {
+    "ollama": "OLLAMA_MEMORY_LIMIT",
+    "stable-diffusion": "STABLE_DIFFUSION_MEMORY_LIMIT",
+    "comfyui": "COMFYUI_MEMORY_LIMIT",
+    "whisper": "WHISPERX_MEMORY_LIMIT",
+    "diffrhythm": "DIFFRHYTHM_MEMORY_LIMIT",
+    "immich": "IMMICH_ML_MEMORY_LIMIT",
+}
+
+DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
+
+
+def tier_values(manifest: Manifest, *, tier: str | None = None) -> dict[str, str]:
+    """The variables that a tier sets, all of them for every tier; where it says nothing, the table's default.
+
+    Args:
+        manifest: The tier.
+        tier: The name that it was found under, which ``GPU_VRAM_DEFAULT`` gets; else the one that it gives itself.
+    """
+    services = {service.name: service for service in manifest.services}
+    name = tier or manifest.tier or DEFAULTS["GPU_VRAM_DEFAULT"]
+    values = {"COMPOSE_PROFILES": _profiles(manifest), "GPU_VRAM_DEFAULT": normalise_tier(name)}
+    for service_name, variable in _MEMORY.items():
+        service = services.get(service_name)
+        limit = service.memory if service else None
+        values[variable] = compose_size(limit) if limit else DEFAULTS[variable]
+    chat, embedding = _ollama_models(manifest, services.get("ollama"))
+    values |= {"OLLAMA_AUTO_PULL_MODEL": ",".join(chat), "OLLAMA_CHAT_MODEL": chat[0] if chat else ""}
+    values["OLLAMA_EMBEDDING_MODEL"] = embedding
+    values |= dict.fromkeys(("STABLE_DIFFUSION_AUTO_DOWNLOAD_MODEL", "COMFYUI_AUTO_DOWNLOAD_MODEL"), "")
+    values |= _ollama(services.get("ollama"), manifest)
+    values["STABLE_DIFFUSION_ARGS"] = _webui(services.get("stable-diffusion"))
+    values["COMFYUI_ARGS"] = _comfyui(services.get("comfyui"), manifest)
+    values |= _whisper(services.get("whisper"))
+    immich = services.get("immich")
+    values["IMMICH_GPU_ENABLE"] = "true" if immich and immich.device != "cpu" else "false"
+    return values
+
+
+def shares(manifest: Manifest) -> str:
+    """Who gets how much of the VRAM, in one line; empty where the tier has no budgets."""
+    parts: list[str] = []
+    groups: dict[str, list[str]] = {}
+    for service in manifest.services:
+        if service.vram is None:
+            continue
+        text = f"{service.name} {_gib(service.vram)}"
+        if service.exclusive is None:
+            parts.append(text)
+        else:
+            groups.setdefault(service.exclusive, []).append(text)
+    parts += [" or ".join(group) + (", one at a time" if len(group) > 1 else "") for group in groups.values()]
+    if not parts:
+        return ""
+    usable = f" of {_gib(manifest.usable)} usable" if manifest.usable is not None else ""
+    return f"VRAM in GiB: {'; '.join(parts)}; together {_gib(together(manifest.services))}{usable}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / _GIB:.2f}".rstrip("0").rstrip(".")
+
+
+def compose_size(size: int) -> str:
+    """Bytes as compose writes a memory limit: ``6g``, ``1536m``, else plain bytes with ``b``."""
+    for unit, factor in (("g", _GIB), ("m", 2**20), ("k", 2**10)):
+        if size % factor == 0:
+            return f"{size // factor}{unit}"
+    return f"{size}b"
+
+
+def _profiles(manifest: Manifest) -> str:
+    """The services of the tier; of those that take turns the first one."""
+    chosen: list[str] = []
+    taken: set[str] = set()
+    for service in manifest.services:
+        profile = _PROFILES.get(service.name)
+        if profile is None or (service.exclusive and service.exclusive in taken):
+            continue
+        taken |= {service.exclusive} if service.exclusive else set()
+        chosen.append(profile)
+    return ",".join(sorted(chosen, key=list(_PROFILES.values()).index))
+
+
+def _ollama_models(manifest: Manifest, service: Service | None) -> tuple[list[str], str]:
+    """The chat models, the one that the service is budgeted for first, and the embedding model."""
+    names = [short_name(model.source) for model in manifest.models if isinstance(model.source, OllamaUri)]
+    embedding = next((name for name in names if any(word in name for word in _EMBEDDERS)), "")
+    chat = [name for name in names if name != embedding]
+    if service and service.model:
+        wanted = (service.model, f"{service.model}:latest")
+        chat.sort(key=lambda name: name not in wanted)
+    return chat, embedding
+
+
+def short_name(uri: OllamaUri) -> str:
+    """An Ollama name as `ollama list` shows it: ``qwen2.5:0.5b``, ``nomic-embed-text:latest``.
+
+    The tag is always there: PrivateGPT compares with that list, and does not start on a name that is not in it.
+    """
+    host = "" if uri.host == OLLAMA_HOST else f"{uri.host}/"
+    namespace = "" if not host and uri.namespace == "library" else f"{uri.namespace}/"
+    return f"{host}{namespace}{uri.model}:{uri.tag}"
+
+
+def _ollama(service: Service | None, manifest: Manifest) -> dict[str, str]:
+    context, parallel = (service.context, service.parallel) if service else (None, None)
+    return {
+        "OLLAMA_CONTEXT_LENGTH": str(context or DEFAULTS["OLLAMA_CONTEXT_LENGTH"]),
+        "OLLAMA_NUM_PARALLEL": str(parallel or DEFAULTS["OLLAMA_NUM_PARALLEL"]),
+        "OLLAMA_FLASH_ATTENTION": "1" if service and service.flash_attention else "0",
+        "OLLAMA_KV_CACHE_TYPE": (service.kv_type if service else None) or "f16",
+        "OLLAMA_GPU_OVERHEAD": str(spare(manifest)),
+    }
+
+
+def spare(manifest: Manifest) -> int:
+    """The usable VRAM that the tier gives to no service, in bytes: whole MiB."""
+    left = manifest.usable - together(manifest.services) if manifest.usable is not None else 0
+    return max(0, left >> 20 << 20)
+
+
+def _webui(service: Service | None) -> str:
+    """The arguments of the SD WebUI (Forge); it knows no middle between all and one part on the GPU."""
+    if service is None:
+        return ""
+    if service.device == "cpu":
+        return "--always-cpu"
+    return "" if service.offload in (None, "none") else "--always-offload-from-vram"
+
+
+def _comfyui(service: Service | None, manifest: Manifest) -> str:
+    """The arguments of ComfyUI, which moves parts off the GPU by itself when its share is used up."""
+    if service is None or service.device == "cpu":
+        return "--cpu" if service else ""
+    if service.vram is None or manifest.usable is None or service.vram > manifest.usable:
+        return ""
+    left = (Decimal(manifest.usable - service.vram) / _GIB).quantize(Decimal("0.01"), ROUND_UP)
+    return f"--reserve-vram {left}"
+
+
+def _whisper(service: Service | None) -> dict[str, str]:
+    device = "cpu" if service and service.device == "cpu" else "cuda"
+    batch = service.batch if service else None
+    compute_type = (service.compute_type if service else None) or "int8"
+    if device == "cpu" and "float16" in compute_type:  # which no CPU does
+        compute_type = "int8"
+    return {
+        "WHISPERX_MODEL": (service.model if service else None) or DEFAULTS["WHISPERX_MODEL"],
+        "WHISPERX_COMPUTE_TYPE": compute_type,
+        "WHISPERX_BATCH_SIZE": str(batch or DEFAULTS["WHISPERX_BATCH_SIZE"]),
+        "WHISPERX_DEVICE": device,
+    }

@@ -1,0 +1,225 @@
+"""The GPUs of this machine, and the largest tier that fits them.
+
+NVIDIA's are asked through NVML (package ``nvidia-ml-py``, the extra ``gpu``), AMD's are read from the files of the
+``amdgpu`` driver in sysfs (source: kernel.org, "drm/amdgpu AMDgpu driver", ``mem_info_vram_total``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelfetch.core.units import format_size
+from modelfetch.errors import SettingError
+from modelfetch.manifest.budget import default_usable, together
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from modelfetch.manifest.model import Manifest
+
+DRM = Path("/sys/class/drm")
+"""Where the kernel shows graphics cards."""
+
+_GIB = 2**30
+_CLASSES = (8, 16, 32, 94)
+_REPORTED = 0.9375  # drivers report as little of a card's class as 15 of 16 GiB (T4), 7.8 of 8, 31.8 of 32, 93.6 of 94
+_DRIVER = _GIB // 4  # what the driver keeps of the memory that it reports
+_FALSE = frozenset({"0", "off", "no", "false"})
+_UNSEEN = {"cpu": "says not to use it", "intel": "names cards whose memory it can't ask for"}
+_INTEGRATED = 2 * _GIB  # what a processor's own graphics has of main memory is less, a card of today has more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One GPU: ``vendor`` is nvidia or amd, ``memory`` what its driver reports in bytes."""
+
+    vendor: str
+    name: str
+    memory: int
+
+    @property
+    def usable(self) -> int:
+        """What services may take of it, in bytes: as the contract says for its class, a little less than reported."""
+        classes = [default_usable(c * _GIB) for c in _CLASSES if self.memory >= c * _GIB * _REPORTED]
+        return max(0, min(max([*classes, default_usable(self.memory)]), self.memory - _DRIVER))
+
+    def __str__(self) -> str:
+        return f"{self.name} with {format_size(self.memory)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The GPUs in the order in which containers get them, and why some may not have been seen."""
+
+    gpus: tuple[Gpu, ...] = ()
+    why: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auto:
+    """The tier that was chosen, the GPU that it has to fit, and the bytes that are usable there."""
+
+    tier: str
+    gpu: Gpu
+    usable: int
+
+
+def find_gpus(*, vendor: str = "", nvml: Any = None, drm: Path | None = None) -> Found:
+    """The GPUs: NVIDIA's if there are any, else AMD's. Never raises.
+
+    Args:
+        vendor: ``nvidia`` or ``amd`` where services get that one's alone.
+        nvml: The module ``pynvml``; imported if not given.
+        drm: Where the kernel shows graphics cards; `DRM` unless given.
+    """
+    nvidia = Found() if vendor == "amd" else _nvidia(nvml)
+    if nvidia.gpus or vendor == "nvidia":
+        return nvidia
+    amd = _amd(drm or DRM)
+    return Found(gpus=amd, why=() if amd else (*nvidia.why, "no amdgpu card shows its memory in /sys/class/drm"))
+
+
+def auto_tier(tiers: Iterable[tuple[str, Manifest]], environ: Mapping[str, str], *, found: Found | None = None) -> Auto:
+    """The largest tier that fits the GPU.
+
+    Services share one card, so of several cards (``GPU_COUNT``, the first ones) the smallest one counts.
+
+    Args:
+        tiers: Names and manifests of all tiers.
+        environ: For ``GPU_ENABLE``, ``GPU_VENDOR`` and ``GPU_COUNT``.
+        found: The GPUs; looked for if not given.
+
+    Raises:
+        SettingError: There is none, it may not be used, or no tier fits it (``no-gpu``); ``GPU_COUNT`` is no count.
+    """
+    known = tuple(tiers)
+    hint = f"name the tier: {', '.join(name for name, _ in _sizes(known)) or 'none found'}"
+    vendor = environ.get("GPU_VENDOR", "").strip().lower()
+    disabled = environ.get("GPU_ENABLE", "").strip().lower() in _FALSE
+    if disabled or vendor in _UNSEEN:
+        why = "GPU_ENABLE=false says not to use it" if disabled else f"GPU_VENDOR={vendor} {_UNSEEN[vendor]}"
+        raise SettingError(f"the tier auto asks the GPU, and {why}", code="no-gpu", hint=hint)
+    count = _count(environ)
+    found = found or find_gpus(vendor=vendor)
+    gpus = found.gpus if count is None else found.gpus[:count]
+    if not gpus:
+        why = "; ".join(found.why) if not found.gpus else "GPU_COUNT=0"
+        raise SettingError(f"the tier auto asks the GPU, and none was found: {why}", code="no-gpu", hint=hint)
+    gpu = min(gpus, key=lambda one: one.usable)
+    tier = largest_within(known, gpu.usable)
+    if tier is None:
+        text = f"no tier fits {gpu}, of which {format_size(gpu.usable)} are usable"
+        if len(found.gpus) > 1:
+            text += (
+                f"; services see {len(gpus)} of {len(found.gpus)} GPUs (GPU_COUNT), and the smallest of these counts"
+            )
+        raise SettingError(text, code="no-gpu", hint=f"{hint}; or make a smaller one: docs/guides/own-tier.md")
+    return Auto(tier=tier, gpu=gpu, usable=gpu.usable)
+
+
+def largest_within(tiers: Sequence[tuple[str, Manifest]], usable: int) -> str | None:
+    """The tier whose services together take the most of ``usable`` bytes, without exceeding them."""
+    fitting = [(together(manifest.services), name) for name, manifest in _sizes(tiers)]
+    fitting = [(needed, name) for needed, name in fitting if needed <= usable]
+    # Of two that take the same, the one with the plain name: an own tier that only adds to a shipped one.
+    return max(fitting, key=lambda pair: (pair[0], re.fullmatch(r"\d+g", pair[1]) is not None))[1] if fitting else None
+
+
+def _sizes(tiers: Sequence[tuple[str, Manifest]]) -> list[tuple[str, Manifest]]:
+    """The tiers that have budgets; the demonstration is none to choose."""
+    return [(name, m) for name, m in tiers if name != "demo" and m.vram is not None and together(m.services) > 0]
+
+
+def _count(environ: Mapping[str, str]) -> int | None:
+    """How many GPUs services see; None for all of them."""
+    text = environ.get("GPU_COUNT", "").strip().lower() or "1"
+    if text in ("all", "-1"):
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 4):
+        raise SettingError(f"GPU_COUNT={text[:40]}: expected a number of GPUs, or all")
+    return int(text)
+
+
+def _nvidia(nvml: Any) -> Found:
+    if nvml is None:
+        try:
+            nvml = importlib.import_module("pynvml")
+        except ImportError:
+            return Found(why=("the package nvidia-ml-py is not installed (pip install nvidia-ml-py)",))
+    try:
+        nvml.nvmlInit()
+    except Exception as error:  # an NVMLError, or whatever a broken driver makes of it
+        return Found(why=(f"NVML says: {error}",))
+    try:
+        return _ask(nvml)
+    finally:
+        with contextlib.suppress(Exception):
+            nvml.nvmlShutdown()
+
+
+def _ask(nvml: Any) -> Found:
+    gpus: list[Gpu] = []
+    why: list[str] = []
+    try:
+        count = nvml.nvmlDeviceGetCount()
+    except Exception as error:
+        return Found(why=(f"NVML says: {error}",))
+    for index in range(count):
+        try:
+            device = nvml.nvmlDeviceGetHandleByIndex(index)
+            name = nvml.nvmlDeviceGetName(device)
+            memory = int(nvml.nvmlDeviceGetMemoryInfo(device).total)
+        except Exception as error:
+            why.append(f"NVML says of GPU {index}: {error}")
+            continue
+        text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+        parts = _parts(nvml, device)
+        sizes = [memory] if parts is None else parts
+        text += "" if parts is None else " (a MIG instance)"
+        why += [] if sizes else [f"GPU {index} is in MIG mode and has no instance"]
+        gpus += [Gpu(vendor="nvidia", name=text, memory=size) for size in sizes]
+    return Found(gpus=tuple(gpus), why=tuple(why) if why or gpus else ("NVML knows no GPU",))
+
+
+def _parts(nvml: Any, device: Any) -> list[int] | None:
+    """The memory of each instance of a GPU in MIG mode, since services get one of them; None where it is not split.
+
+    Source: NVML API reference, "Multi Instance GPU Management".
+    """
+    try:
+        current, _pending = nvml.nvmlDeviceGetMigMode(device)
+    except Exception:  # most GPUs can't be split
+        return None
+    if not current:
+        return None
+    sizes: list[int] = []
+    for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(device)):
+        with contextlib.suppress(Exception):  # fewer instances than there may be
+            part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(device, index)
+            sizes.append(int(nvml.nvmlDeviceGetMemoryInfo(part).total))
+    return sizes
+
+
+def _amd(drm: Path) -> tuple[Gpu, ...]:
+    """AMD's cards in the kernel's order; a processor's own graphics only where there is nothing else."""
+    found: list[tuple[int, Gpu]] = []
+    try:
+        cards = list(drm.iterdir())
+    except OSError:
+        return ()
+    for card in cards:
+        match = re.fullmatch(r"card(\d{1,4})", card.name)
+        if match is None:
+            continue  # card0-DP-1 and the like are its outputs
+        try:
+            memory = int((card / "device" / "mem_info_vram_total").read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            continue
+        found.append((int(match[1]), Gpu(vendor="amd", name=f"{card.name} (amdgpu)", memory=memory)))
+    ordered = [gpu for _, gpu in sorted(found, key=lambda pair: pair[0])]
+    return tuple([gpu for gpu in ordered if gpu.memory >= _INTEGRATED] or ordered)

@@ -1,0 +1,92 @@
+"""The tiers as a table: what each asks for, and how much of it is here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from modelfetch.errors import ManifestError, ModelfetchError
+from modelfetch.manifest.load import load_manifest
+from modelfetch.pipeline.status import status_of
+from modelfetch.tiers.discovery import find_tier, list_tiers
+
+if TYPE_CHECKING:
+    from modelfetch.core.report import ModelReport
+    from modelfetch.manifest.model import Model
+    from modelfetch.pipeline.session import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierLine:
+    """One tier; sizes in bytes: ``bytes`` of all files as far as they are known, ``present`` of those in place.
+
+    ``open`` are the models of which a size is not known before their source was asked.
+    """
+
+    name: str
+    vram: int | None
+    usable: int | None
+    services: tuple[str, ...]
+    models: tuple[str, ...]
+    bytes: int
+    present: int
+    auto: bool
+    open: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, as the contract has it."""
+        return {
+            "name": self.name,
+            "vram": self.vram,
+            "usable": self.usable,
+            "services": list(self.services),
+            "models": list(self.models),
+            "bytes": self.bytes,
+            "present": self.present,
+            "auto": self.auto,
+        }
+
+
+def list_lines(
+    session: Session, *, auto: str | None = None
+) -> tuple[tuple[TierLine, ...], tuple[ModelfetchError, ...]]:
+    """A line for each tier, smallest card first, and the errors of those whose manifest is invalid."""
+    lines: list[TierLine] = []
+    errors: list[ModelfetchError] = []
+    settings = session.settings
+    for name, path in list_tiers(settings.tiers_dir):
+        try:
+            manifest = load_manifest(
+                path, allow_http=settings.allows_http, find_tier=partial(find_tier, tiers_dir=settings.tiers_dir)
+            )
+        except ManifestError as error:
+            errors.append(error)
+            continue
+        report, _ = status_of([manifest], session)
+        sizes = [_sizes(model, found) for model, found in zip(manifest.models, report.models, strict=True)]
+        files = {a.digest or a.uri: a for model in report.models for a in model.artifacts}.values()
+        lines.append(
+            TierLine(
+                name=name,
+                vram=manifest.vram,
+                usable=manifest.usable,
+                services=tuple(service.name for service in manifest.services),
+                models=tuple(model.name for model in manifest.models),
+                bytes=sum(size or 0 for size in {name: s for known in sizes for name, s in known.items()}.values()),
+                present=sum(a.size or 0 for a in files if a.action == "present"),
+                auto=name == auto,
+                open=tuple(m.name for m, known in zip(manifest.models, sizes, strict=True) if None in known.values()),
+            )
+        )
+    return tuple(sorted(lines, key=lambda line: (line.vram or 0, line.name))), tuple(errors)
+
+
+def _sizes(model: Model, found: ModelReport) -> dict[str, int | None]:
+    """The size of each file of a model by what names its bytes: as resolved, else as the manifest pins it."""
+    unasked = len(found.artifacts) == 1 and found.artifacts[0].uri == str(model.source)
+    if not (unasked and found.artifacts[0].action in ("missing", "foreign")):
+        return {a.digest or a.uri: a.size for a in found.artifacts}
+    if model.files is not None:
+        return {str(file.digest or f"{model.source}/{file.path}"): file.size for file in model.files}
+    return {str(model.digest or model.source): model.size}

@@ -1,0 +1,44 @@
+"""`load_manifest` for callers from Python: as a command reads a manifest, with what the environment allows."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from modelfetch.config.settings import Settings
+from modelfetch.manifest import load
+from modelfetch.tiers import discovery
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from modelfetch.manifest.model import Manifest
+
+_READ = ("MODELFETCH_ALLOW_HTTP", "MODELFETCH_TIERS_DIR")
+
+
+def load_manifest(
+    path_or_text: str | PathLike[str],
+    *,
+    allow_http: load.AllowHttp | None = None,
+    find_tier: load.FindTier | None = None,
+) -> Manifest:
+    """Read and validate a manifest.
+
+    Args:
+        path_or_text: A file's path; a ``str`` that holds a newline or ``": "`` is the manifest's text itself.
+        allow_http: Whether a (host, port) may be asked by plain http (default: as ``MODELFETCH_ALLOW_HTTP`` says).
+        find_tier: Finds the file of a tier that is extended by name (default: where ``MODELFETCH_TIERS_DIR`` says,
+            then ``./manifests``, then the shipped ones).
+
+    Raises:
+        ManifestError: It can't be read or is invalid; ``problems`` holds all that is wrong.
+        SettingError: One of the two variables is invalid.
+    """
+    settings = Settings.from_env({name: os.environ[name] for name in _READ if name in os.environ})
+    return load.load_manifest(
+        path_or_text,
+        allow_http=allow_http or settings.allows_http,
+        find_tier=find_tier or partial(discovery.find_tier, tiers_dir=settings.tiers_dir),
+    )

@@ -1,0 +1,172 @@
+"""The stack's own variables that replace a tier's models: from a manifest and an environment to a manifest."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from modelfetch.core.events import Notice
+from modelfetch.errors import ManifestError, SettingError
+from modelfetch.manifest.load import load_manifest
+from modelfetch.manifest.model import Position
+from modelfetch.manifest.uri import HfUri, OllamaUri, Uri, parse_uri, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from modelfetch.core.events import Sink
+    from modelfetch.manifest.model import Manifest, Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """A variable, the consumer whose entries it replaces, and of which kind (None: the ``ollama`` entries)."""
+
+    variable: str
+    consumer: str
+    kind: str | None
+
+
+OVERRIDES = (
+    Override(variable="OLLAMA_AUTO_PULL_MODEL", consumer="ollama", kind=None),
+    Override(variable="STABLE_DIFFUSION_AUTO_DOWNLOAD_MODEL", consumer="stable-diffusion", kind="checkpoint"),
+    Override(variable="COMFYUI_AUTO_DOWNLOAD_MODEL", consumer="comfyui", kind="checkpoint"),
+)
+
+_HUB_URL = re.compile(r"https://(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/([^?#]+)")
+_CIVITAI_PAGE = re.compile(
+    r"https://civitai\.com/models/\d+(?:/[^/?#]*)?\?(?:[^#]*&)?modelVersionId=(\d{1,12})(?:[&#].*)?\Z", re.ASCII
+)
+_MOVING = (None, "main")
+_EXPECTED = {
+    None: "expected a model of Ollama: NAME[:TAG], hf.co/NS/REPO[:QUANTIZATION], or ollama://HOST/NS/NAME[:TAG]",
+    "checkpoint": "expected the URI of one checkpoint: hf://NS/REPO[@REV]/FILE, civitai://VERSION_ID, or https://…",
+}
+"""What each kind of `Override` takes, for people."""
+
+
+def apply_overrides(
+    manifest: Manifest,
+    environ: Mapping[str, str],
+    *,
+    allow_http: Callable[[str, int], bool],
+    other_tiers: Callable[[], Iterable[Manifest]],
+    sink: Sink,
+) -> Manifest:
+    """The manifest with what the variables name; an empty variable leaves the tier's own.
+
+    A value that is an entry's source keeps that entry, with its digest. A value that is the default of another
+    shipped tier is obeyed with a warning: it was probably left behind in ``.env``.
+
+    Raises:
+        SettingError: A value is no URI that the consumer could take.
+    """
+    for override in OVERRIDES:
+        values = [value.strip() for value in environ.get(override.variable, "").split(",") if value.strip()]
+        if values:
+            models = _replaced(manifest, override, values, allow_http)
+            _warn_of_left_behind(manifest, models, override, other_tiers, sink)
+            manifest = replace(manifest, models=models)
+    return manifest
+
+
+def _replaced(
+    manifest: Manifest, override: Override, values: list[str], allow_http: Callable[[str, int], bool]
+) -> tuple[Model, ...]:
+    chosen: list[Model] = []
+    kept: set[str] = set()
+    uris = [(_uri(value, override), value) for value in values]
+    # What is named twice is wanted once.
+    for uri, value in {replace(uri, text=""): (uri, value) for uri, value in uris}.values():
+        own = next((m for m in manifest.models if _is_replaceable(m, override) and _same(m.source, uri)), None)
+        if own is not None:
+            kept.add(own.name)
+        else:
+            chosen.append(_model(uri, value, override, allow_http))
+    models = [
+        _without(m, override) if _is_replaceable(m, override) and m.name not in kept else m for m in manifest.models
+    ]
+    return (*(m for m in models if m.consumers), *chosen)
+
+
+def _is_replaceable(model: Model, override: Override) -> bool:
+    if override.consumer not in model.consumers:
+        return False
+    return isinstance(model.source, OllamaUri) if override.kind is None else model.kind == override.kind
+
+
+def _without(model: Model, override: Override) -> Model:
+    return replace(model, consumers=tuple(c for c in model.consumers if c != override.consumer))
+
+
+def _uri(value: str, override: Override) -> Uri:
+    text = value
+    if override.consumer == "ollama" and "://" not in value:
+        text = f"ollama://{value}"
+    if found := _HUB_URL.match(value):
+        text = f"hf://{found[1]}@{found[2]}/{found[3]}"
+    if found := _CIVITAI_PAGE.match(value):
+        text = f"civitai://{found[1]}"
+    try:
+        uri = parse_uri(text)
+    except ValueError as error:
+        raise _bad(override, value, str(error)) from None
+    if isinstance(uri, OllamaUri) != (override.kind is None):
+        raise _bad(override, value, _EXPECTED[override.kind])
+    return uri
+
+
+def _same(own: Uri, other: Uri) -> bool:
+    """Whether both name the same thing; a moving revision counts as the one that the tier pins."""
+    if isinstance(own, HfUri) and isinstance(other, HfUri):
+        moving = other.revision in _MOVING or other.revision == own.revision
+        return (own.repo, own.path) == (other.repo, other.path) and moving
+    return replace(own, text="") == replace(other, text="")
+
+
+def _model(uri: Uri, value: str, override: Override, allow_http: Callable[[str, int], bool]) -> Model:
+    """An entry for the value, held to the same rules as one in a manifest."""
+    entry: dict[str, object] = {"name": _name(value), "source": str(uri), "for": [override.consumer]}
+    if override.kind is not None:
+        entry["kind"] = override.kind
+    text = json.dumps({"version": 1, "models": [entry]}) + "\n"
+    try:
+        (model,) = load_manifest(text, allow_http=allow_http).models
+    except ManifestError as error:
+        said = (problem.message.removeprefix(f"models[0] ({entry['name']}): ") for problem in error.problems)
+        raise _bad(override, value, "; ".join(said)) from None
+    return replace(model, position=Position(file=override.variable, line=1, column=1))
+
+
+def _name(value: str) -> str:
+    """What people read: the last part of the path, without a query, where some keep their tokens."""
+    return re.split(r"[?#]", value, maxsplit=1)[0].rpartition("/")[2][:100] or "model"
+
+
+def _warn_of_left_behind(
+    manifest: Manifest,
+    models: Iterable[Model],
+    override: Override,
+    other_tiers: Callable[[], Iterable[Manifest]],
+    sink: Sink,
+) -> None:
+    added = [m for m in models if m.position.file == override.variable]
+    others = [other for other in other_tiers() if other.tier != manifest.tier] if added else []
+    for model in added:
+        theirs = [other.tier or other.file for other in others if _has(other, override, model.source)]
+        if theirs:
+            word = "tier" if len(theirs) == 1 else "tiers"
+            chosen = f"while {manifest.tier or manifest.file} is chosen"
+            named = f"{override.variable} names {model.source}, the default of {word} {', '.join(theirs)}, {chosen}"
+            sink(Notice(level="warning", message=named, hint="empty the variable to get the tier's own model"))
+
+
+def _has(manifest: Manifest, override: Override, source: Uri) -> bool:
+    return any(_is_replaceable(model, override) and _same(model.source, source) for model in manifest.models)
+
+
+def _bad(override: Override, value: str, why: str) -> SettingError:
+    hint = "an empty value means the tier's own; what a URI can't say, a tier of your own can: docs/guides/own-tier.md"
+    return SettingError(f"{override.variable}={shown(value)}: {why}", hint=hint)

@@ -1,0 +1,137 @@
+"""Choosing the manifests of a command: from tiers, files and the environment, in the contract's order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from modelfetch.core.events import Notice, Sink, discard
+from modelfetch.core.units import format_size
+from modelfetch.errors import ManifestError, Problem, SettingError, UsageError
+from modelfetch.manifest.load import load_manifest
+from modelfetch.manifest.path_conflicts import claims_of, find_clashes
+from modelfetch.tiers.discovery import find_tier, list_tiers, normalise_tier
+from modelfetch.tiers.gpu import auto_tier
+from modelfetch.tiers.overrides import apply_overrides
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from modelfetch.config.settings import Settings
+    from modelfetch.manifest.model import Manifest
+
+
+AUTO = "auto"
+"""The tier's name that leaves the choice to the GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What was asked for: the tier's name where one was, and the files to read."""
+
+    tier: str | None
+    files: tuple[Path, ...]
+
+
+def choose(
+    *,
+    tier: str | None,
+    manifests: Sequence[Path],
+    settings: Settings,
+    environ: Mapping[str, str],
+    tier_variable: str | None = None,
+    sink: Sink = discard,
+) -> Choice:
+    """Which files to read.
+
+    Args:
+        tier: The tier asked for, by argument or by variable; ``auto`` asks the GPU.
+        manifests: Manifest files asked for; they win over a tier that a variable named.
+        settings: Where tiers are looked for.
+        environ: For ``GPU_VRAM_DEFAULT``, asked when nothing else was said, and for what ``auto`` goes by.
+        tier_variable: The variable that named ``tier``, None when the caller did.
+        sink: Hears what ``auto`` chose.
+
+    Raises:
+        UsageError: The caller's tier does not exist, or nothing was asked for.
+        SettingError: A variable's tier does not exist; there is no GPU for ``auto``, or none that a tier fits.
+    """
+    if manifests:
+        return Choice(tier=None, files=tuple(dict.fromkeys(manifests)))
+    if tier is None and (default := environ.get("GPU_VRAM_DEFAULT", "").strip()):
+        tier, tier_variable = normalise_tier(default), "GPU_VRAM_DEFAULT"
+    if tier is None:
+        raise UsageError("no tier and no manifest was named", hint=f"--tier NAME, one of: {_names(settings)}")
+    if tier == AUTO:
+        tier = _auto(settings, environ, sink)
+    path = find_tier(tier, settings.tiers_dir)
+    if path is not None:
+        return Choice(tier=tier, files=(path,))
+    hint = f"known tiers: {_names(settings)}; or auto, which asks the GPU"
+    if tier_variable is not None:
+        raise SettingError(f"{tier_variable}={tier[:80]}: there is no such tier", code="unknown-tier", hint=hint)
+    raise UsageError(f"there is no tier {tier[:80]!r}", code="unknown-tier", hint=hint)
+
+
+def read(
+    choice: Choice, *, settings: Settings, environ: Mapping[str, str], sink: Sink = discard
+) -> tuple[Manifest, ...]:
+    """The chosen manifests, with what the stack's variables replace.
+
+    Raises:
+        ManifestError: A file is invalid, all problems of all files together; or two of them, or a variable's model
+            and another, want one path.
+        SettingError: A variable names something that can't be taken.
+    """
+    found: list[Manifest] = []
+    problems: list[Problem] = []
+    hints: set[str | None] = set()
+    for file in choice.files:
+        try:
+            found.append(
+                load_manifest(
+                    file, allow_http=settings.allows_http, find_tier=partial(find_tier, tiers_dir=settings.tiers_dir)
+                )
+            )
+        except ManifestError as error:
+            problems.extend(error.problems)
+            hints.add(error.hint)
+    if problems:
+        raise ManifestError(problems, hint=hints.pop() if len(hints) == 1 else None)
+    whole = tuple(
+        apply_overrides(
+            manifest if choice.tier is None else replace(manifest, tier=choice.tier),  # what it extends is another
+            environ,
+            allow_http=settings.allows_http,
+            other_tiers=lambda: (other for _, other in all_tiers(settings)),
+            sink=sink,
+        )
+        for manifest in found
+    )
+    if clashes := find_clashes(claim for manifest in whole for claim in claims_of(manifest)):
+        raise ManifestError(clashes)
+    return whole
+
+
+def all_tiers(settings: Settings) -> Iterator[tuple[str, Manifest]]:
+    """The tiers that can be read, by name; another tier's faults are not this run's."""
+    for name, path in list_tiers(settings.tiers_dir):
+        try:
+            found = load_manifest(
+                path, allow_http=settings.allows_http, find_tier=partial(find_tier, tiers_dir=settings.tiers_dir)
+            )
+        except ManifestError:
+            continue
+        yield name, replace(found, tier=name)
+
+
+def _auto(settings: Settings, environ: Mapping[str, str], sink: Sink) -> str:
+    chosen = auto_tier(all_tiers(settings), environ)
+    sink(Notice(level="info", message=f"{chosen.gpu}, {format_size(chosen.usable)} usable: tier {chosen.tier}"))
+    return chosen.tier
+
+
+def _names(settings: Settings) -> str:
+    return ", ".join(name for name, _ in list_tiers(settings.tiers_dir)) or "none found"

@@ -1,0 +1,113 @@
+"""The ``file:`` source: the same journey without a network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from modelfetch.errors import IntegrityError, NotFoundError, UnreachableError
+from modelfetch.transfer.journal import Identity
+from modelfetch.transfer.range_request import size_error
+from modelfetch.transfer.writer import Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from modelfetch.core.artifact import Location
+    from modelfetch.core.cancel import Cancel
+    from modelfetch.transfer.context import Context
+    from modelfetch.transfer.partial import Partial
+
+_PIECE = 2**20
+
+
+def copy_file(
+    context: Context,
+    location: Location,
+    partial: Partial,
+    *,
+    size: int | None,
+    decided: bool,
+    cancel: Cancel,
+    progress: Callable[[int], None],
+) -> None:
+    """Bring what is missing of a partial from a local file.
+
+    Args:
+        context: What all transfers share.
+        location: Where the file is.
+        partial: Where it goes.
+        size: What it must have, in bytes, where that is known.
+        decided: Whether a digest will decide in the end, so that bytes of another version may stay meanwhile.
+        cancel: What may end it.
+        progress: Told how many bytes came.
+
+    Raises:
+        NotFoundError: There is no such file.
+        UnreachableError: It may not be read.
+        IntegrityError: It has another size, or changed meanwhile.
+        InterruptedSync: It was cancelled.
+        OSError: The store's disk refused.
+    """
+    path = _path_of(location)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError(f"{path} does not exist", uri=location.uri) from None
+    except OSError as error:
+        raise UnreachableError(f"{path} can't be read: {error.strerror}", uri=location.uri, permanent=True) from None
+    try:
+        if not path.is_file():
+            raise NotFoundError(f"{path} is no file", uri=location.uri)
+        stat = os.fstat(fd)
+        if size is not None and stat.st_size != size:
+            raise size_error(str(path), found=stat.st_size, expected=size)
+        identity = _identity(location, stat)
+        if partial.identity != identity and not decided:
+            partial.distrust()
+        partial.identify(identity)
+        partial.reserve(stat.st_size)
+        for start, end in partial.missing():
+            _copy_span(context, fd, partial, start, end or stat.st_size, cancel, progress)
+        if _identity(location, os.fstat(fd)) != identity:
+            raise IntegrityError(f"{path} changed while it was copied", code="size-mismatch", uri=location.uri)
+    finally:
+        os.close(fd)
+
+
+def read_head(location: Location, length: int) -> bytes:
+    """The first bytes of a local file; none where it can't be read, which `copy_file` tells."""
+    try:
+        with _path_of(location).open("rb", buffering=0) as file:
+            return file.read(length) or b""
+    except OSError:
+        return b""
+
+
+def _path_of(location: Location) -> Path:
+    return Path(unquote(urlsplit(location.url).path))
+
+
+def _identity(location: Location, stat: os.stat_result) -> Identity:
+    version = f'"{stat.st_ino}-{stat.st_mtime_ns}"'
+    return Identity(uri=location.uri, url=location.url, etag=version, size=stat.st_size)
+
+
+def _copy_span(
+    context: Context, fd: int, partial: Partial, start: int, end: int, cancel: Cancel, progress: Callable[[int], None]
+) -> None:
+    lane = Lane(partial, start)
+    buffer = memoryview(bytearray(min(_PIECE, max(end - start, 1))))
+    try:
+        while lane.position < end:
+            cancel.check()
+            count = os.preadv(fd, [buffer[: min(len(buffer), end - lane.position)]], lane.position)
+            if count == 0:
+                return
+            lane.take(buffer[:count])
+            progress(count)
+            context.limiter.take(count, cancel)
+    finally:
+        lane.close()

@@ -1,0 +1,227 @@
+"""Several connections for one file: a thread each, while this one decides how many and hashes behind them."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import (
+    CredentialsError,
+    InterruptedSync,
+    ModelfetchError,
+    NotFoundError,
+    RetryLaterError,
+    UnreachableError,
+)
+from modelfetch.http.status import RateLimitedError, ServerError
+from modelfetch.transfer.body import floor_rate
+from modelfetch.transfer.concurrency import Growth
+from modelfetch.transfer.range_request import PageInsteadError, WrongRangeError
+from modelfetch.transfer.stragglers import Stragglers
+from modelfetch.transfer.syscalls import WriteBack, leave_it
+
+if TYPE_CHECKING:
+    from modelfetch.core.cancel import Cancel
+    from modelfetch.transfer.context import Context
+    from modelfetch.transfer.download import Download
+    from modelfetch.transfer.partial import Partial
+    from modelfetch.transfer.scheduler import Board, Segment
+
+_TICK = 0.02
+_PIECE_SECONDS = 0.12
+_PIECE_SETUPS = 20  # of the time that a piece takes, a twentieth may go into asking for it
+_PIECE_LEAST = 4 * 2**20
+_PIECE_MOST = 64 * 2**20
+_TAIL_SECONDS = 0.04
+_TAIL_SETUPS = 4
+_TAIL_LEAST = 2 * 2**20
+_STEP = 8 * 2**20  # bytes hashed between two looks at the clock
+
+
+class Team:
+    """The connections of one attempt.
+
+    Args:
+        download: Sends the requests.
+        board: Who works on what.
+        context: What all transfers share.
+        partial: Where the bytes go.
+        cancel: What may end it.
+    """
+
+    def __init__(self, download: Download, board: Board, context: Context, partial: Partial, cancel: Cancel) -> None:
+        self._download = download
+        self._board = board
+        self._context = context
+        self._partial = partial
+        self._cancel = cancel
+        self._stop = cancel.child()
+        self._lock = threading.Lock()
+        self._changed = threading.Event()
+        self._active = 0
+        self._spare = 0  # connections that may go: adding them did not help
+        self._alone = True
+        self._errors: list[ModelfetchError] = []
+        self._fatal: BaseException | None = None
+        self._growth: Growth | None = None
+        self._stragglers = Stragglers(context.options.connections if context.limiter.rate is None else 0)
+        self._flush = WriteBack(partial.fd, partial.prefix.position) if context.tuning.durable else leave_it
+
+    def run(self) -> None:
+        """Work until nothing is left or nobody is left.
+
+        Raises:
+            StartAgain: What is there is of no use.
+            ModelfetchError: The last error of the connections.
+            OSError: The disk refused.
+        """
+        threads: list[threading.Thread] = []
+        try:
+            self._hire(threads, 1)
+            behind = False
+            while self._active and self._fatal is None:
+                self._changed.wait(0 if behind else _TICK)
+                self._changed.clear()
+                self._cancel.check()
+                wanted = self._wanted()
+                if wanted:
+                    with self._lock:
+                        self._spare = max(0, -wanted)
+                self._hire(threads, wanted)
+                if len(threads) > 1:
+                    self._let_go()
+                    behind = self._hash_behind()
+        finally:
+            if self._active:
+                self._stop.set()  # something ended this loop: nobody has to bring the rest
+            for thread in threads:
+                thread.join()
+            self._stop.release()
+        self._cancel.check()
+        if self._fatal is not None:
+            raise self._fatal
+        if self._errors and not self._partial.is_complete():
+            raise self._said()
+
+    def _said(self) -> ModelfetchError:
+        """The error that speaks for the attempt: a refusal only where no connection just broke."""
+        return next((error for error in reversed(self._errors) if not error.permanent), self._errors[-1])
+
+    def _hash_behind(self) -> bool:
+        """Hash a step of what is there in order; whether there may be more."""
+        prefix = self._partial.prefix
+        before = prefix.position
+        prefix.catch_up(self._partial.fd, self._partial.reach, until=before + _STEP)
+        self._flush(prefix.position)
+        return prefix.position - before >= _STEP
+
+    def _wanted(self) -> int:
+        """How many connections to add."""
+        if not self._download.splittable or self._partial.size is None:
+            return 0
+        clock, options = self._context.tuning.clock, self._context.options
+        now = clock()
+        if self._growth is None:
+            setup = min(2.0, self._download.setup)
+            floor = floor_rate(self._context)
+            self._growth = Growth(options.connections, limit=options.limit_rate, setup=setup, floor=floor)
+        flow = self._download.flow
+        return self._growth.step(now, flow.received, active=self._active, left=self._board.left, behind=flow.share)
+
+    def _let_go(self) -> None:
+        """End a connection that alone holds up the rest: its thread asks anew for what it had."""
+        cancel = self._stragglers.step(
+            self._context.tuning.clock(),
+            self._download.flow.received,
+            active=self._active,
+            setup=self._download.setup,
+            at_end=not self._board.waits,
+        )
+        if cancel is not None:
+            cancel.set()
+
+    def _hire(self, threads: list[threading.Thread], count: int) -> None:
+        for _ in range(count):
+            segment = self._take(alone=False)
+            if segment is None:
+                return
+            self._alone = not threads
+            with self._lock:
+                self._active += 1
+            thread = threading.Thread(target=self._work, args=(segment,), name="modelfetch-connection", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # as many threads as a container may have
+                self._board.leave(segment)
+                self._count_out()
+                if threads and self._growth is not None:
+                    self._growth.most = max(1, self._active)
+                    return
+                raise
+            threads.append(thread)
+
+    def _take(self, *, alone: bool) -> Segment | None:
+        """The next range to work on: as long as its request is worth, but so short that the hash keeps up."""
+        if self._growth is None or alone:
+            return self._board.take()
+        rate = self._growth.rate() / max(1, self._active)
+        setup = self._download.setup
+        piece = int(rate * max(_PIECE_SECONDS, _PIECE_SETUPS * setup))
+        tail = int(rate * (_TAIL_SECONDS + _TAIL_SETUPS * setup))
+        return self._board.take(piece=min(max(piece, _PIECE_LEAST), _PIECE_MOST), least=max(_TAIL_LEAST, tail))
+
+    def _work(self, first: Segment) -> None:
+        """One connection's life: its range, then others, until there are none or it is one too many."""
+        try:
+            segment: Segment | None = first
+            while segment is not None:
+                self._bring(segment)
+                segment = self._next()
+        except InterruptedSync:
+            self._count_out()
+        except (CredentialsError, NotFoundError, PageInsteadError, RetryLaterError, UnreachableError) as error:
+            if not self._stop.is_set():
+                self._note(error)
+            self._count_out()
+        except BaseException as error:
+            self._fatal = error
+            self._count_out()
+        finally:
+            self._changed.set()
+
+    def _bring(self, segment: Segment) -> None:
+        """Bring a range; what is not brought waits again."""
+        cancel = self._stop.child()
+        work = self._stragglers.begin(segment, cancel, self._context.tuning.clock())
+        try:
+            self._download.bring(segment, alone=self._alone, cancel=cancel)
+        except (InterruptedSync, UnreachableError):
+            if self._stop.is_set() or not cancel.is_set():
+                raise
+        finally:
+            self._stragglers.end(work)
+            cancel.release()
+            self._board.leave(segment)
+
+    def _next(self) -> Segment | None:
+        """What a connection that is through with a range does next; when that is nothing, it counts no more."""
+        with self._lock:
+            alone = self._active == 1
+            segment = self._take(alone=alone) if alone or not self._spare else None
+            if segment is None:
+                self._active -= 1
+                self._spare = max(0, self._spare - 1)
+            return segment
+
+    def _count_out(self) -> None:
+        with self._lock:
+            self._active -= 1
+
+    def _note(self, error: ModelfetchError) -> None:
+        self._errors.append(error)
+        if self._active > 1:
+            self._download.tell_lost(error)
+        if self._growth is not None:
+            refused = isinstance(error, RateLimitedError | ServerError | WrongRangeError) or error.permanent
+            now = self._context.tuning.clock()
+            self._growth.failed(now, refused=refused, active=max(1, self._active - 1))

@@ -1,0 +1,187 @@
+"""What is asked for a span of a file, and what the answer means. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelfetch.core.urls import redact
+from modelfetch.errors import IntegrityError, ModelfetchError, NotAModelError, UnreachableError
+from modelfetch.formats.content_check import is_weights, page_error
+from modelfetch.http.status import status_error
+
+if TYPE_CHECKING:
+    from modelfetch.http import Response
+    from modelfetch.transfer.journal import Identity
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z")
+_LEAST = 16 * 1024
+"""A source that answers a request with fewer bytes than these, though more were wanted, is not asked for parts."""
+_UNSATISFIED = re.compile(r"bytes \*/(\d{1,19})\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A span of a file: from ``start`` to ``end`` (None: to its end). ``ranged``: it is asked for by Range."""
+
+    start: int = 0
+    end: int | None = None
+    ranged: bool = False
+
+    def headers(self, identity: Identity | None) -> dict[str, str]:
+        """The header fields; with `If-Range` when it is known which version is wanted."""
+        if not self.ranged:
+            return {}
+        last = "" if self.end is None else str(self.end - 1)
+        fields = {"Range": f"bytes={self.start}-{last}"}
+        if identity is not None and identity.validator is not None:
+            fields["If-Range"] = identity.validator
+        return fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The answer holds the bytes from ``start``; ``end`` and ``size`` (of the whole file) are None if nobody said."""
+
+    start: int
+    end: int | None
+    size: int | None
+    etag: str | None
+    modified: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """What is there does not belong to what the source has now: start again without it.
+
+    ``same_version`` tells that only the range was ignored, and the file is the same.
+    """
+
+    reason: str
+    same_version: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NothingMore:
+    """The source has exactly what is there already."""
+
+    size: int
+
+
+class WrongRangeError(UnreachableError):
+    """A server answered another range than it was asked for: it can't be asked for ranges."""
+
+    default_code = "bad-response"
+
+
+class PageInsteadError(NotAModelError):
+    """A page of another size than the file's, as networks send that want a click: what is there is good as it was."""
+
+
+def judge(
+    response: Response, ask: Ask, identity: Identity | None, *, size: int | None, what: str, uri: str
+) -> Answer | Restart | NothingMore:
+    """What an answer means.
+
+    Args:
+        response: The answer, its body unread.
+        ask: What was asked.
+        identity: The version that is wanted, where one is known.
+        size: What the file must have, in bytes, where that is known.
+        what: The file, as messages show it.
+        uri: The location's URI.
+
+    Raises:
+        IntegrityError: The source's file has another size than it must have (``size-mismatch``).
+        WrongRangeError: The answer is for another range.
+        ModelfetchError: What the status means.
+    """
+    if response.status == 200:
+        return _whole(response, ask, identity, size=size, what=what)
+    if response.status == 206:
+        return _part(response, ask, identity, size=size, what=what)
+    if response.status == 416 and ask.ranged:
+        return _unsatisfied(response, ask, size=size)
+    error = status_error(response, what=what, uri=uri)
+    if response.status in (400, 401, 403, 410) and response.redirected:
+        error.permanent = False  # a signed URL that has expired: the next attempt asks for a new one
+    raise error
+
+
+def _whole(response: Response, ask: Ask, identity: Identity | None, *, size: int | None, what: str) -> Answer | Restart:
+    length = None if response.encoding else response.length
+    wrong_size = size is not None and length is not None and length != size
+    if ask.start > 0 or wrong_size:
+        page = _page_instead(response, what)  # a network that wants a click, say: what is there is as good as it was
+        if isinstance(page, NotAModelError):
+            raise PageInsteadError(page.message, hint=page.hint)
+        if page is not None:
+            raise page
+    if wrong_size:
+        raise size_error(what, found=length or 0, expected=size or 0)
+    if ask.start > 0:
+        same = identity is not None and not _is_other_version(response, identity, None)
+        return Restart(reason="the source sends only the whole file, or it changed", same_version=same)
+    return _body(response, start=0, end=length, size=length)
+
+
+def _page_instead(response: Response, what: str) -> ModelfetchError | None:
+    """The error for a page or message of another size than the file's."""
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "text/html" and not what.lower().endswith((".html", ".htm")):
+        return page_error(what, response.url, what="a web page")
+    if kind == "application/json" and is_weights(what):
+        return page_error(what, response.url, what="a JSON message")
+    return None
+
+
+def _part(response: Response, ask: Ask, identity: Identity | None, *, size: int | None, what: str) -> Answer | Restart:
+    match = _CONTENT_RANGE.match(response.headers.get("content-range", "").strip())
+    if not ask.ranged or match is None or response.encoding is not None:
+        raise WrongRangeError(f"{redact(response.url)} answered with a part that nobody asked for")
+    start, end = int(match[1]), int(match[2]) + 1
+    total = None if match[3] == "*" else int(match[3])
+    if start != ask.start or end <= start or (ask.end is not None and end > ask.end) or (total or end) < end:
+        raise WrongRangeError(
+            f"{redact(response.url)} was asked for bytes from {ask.start} and sent those from {start}"
+        )
+    if end - start < min(_LEAST, (ask.end or total or end) - start):
+        raise WrongRangeError(f"{redact(response.url)} sends only {end - start} bytes at a time")
+    if response.length is not None and response.length != end - start:
+        raise WrongRangeError(f"{redact(response.url)} sent {response.length} bytes and called them {end - start}")
+    if size is not None and total is not None and total != size:
+        raise size_error(what, found=total, expected=size)
+    if identity is not None and _is_other_version(response, identity, total):
+        return Restart(reason="the source's file changed")
+    return _body(response, start=start, end=end, size=total)
+
+
+def _unsatisfied(response: Response, ask: Ask, *, size: int | None) -> Restart | NothingMore:
+    match = _UNSATISFIED.match(response.headers.get("content-range", "").strip())
+    if match is not None and int(match[1]) == ask.start and size in (None, ask.start):
+        return NothingMore(size=ask.start)
+    return Restart(reason="the source's file is shorter than what is there")
+
+
+def _is_other_version(response: Response, identity: Identity, total: int | None) -> bool:
+    etag = response.headers.get("etag")
+    if identity.etag is not None and etag is not None and _opaque(etag) != _opaque(identity.etag):
+        return True
+    return identity.size is not None and total is not None and total != identity.size
+
+
+def _opaque(etag: str) -> str:
+    return etag.removeprefix("W/")
+
+
+def _body(response: Response, *, start: int, end: int | None, size: int | None) -> Answer:
+    fields = response.headers
+    return Answer(
+        start=start, end=end, size=size, etag=fields.get("etag") or None, modified=fields.get("last-modified") or None
+    )
+
+
+def size_error(what: str, *, found: int, expected: int) -> ModelfetchError:
+    """The error for a file of another size."""
+    return IntegrityError(f"{what} has {found} bytes, expected {expected}", code="size-mismatch")

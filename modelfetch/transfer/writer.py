@@ -1,0 +1,89 @@
+"""One connection's way into a partial file."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from modelfetch.store.chunks import CHUNK, read_into
+from modelfetch.transfer.journal import Mark
+from modelfetch.transfer.syscalls import write_all
+
+if TYPE_CHECKING:
+    from modelfetch.transfer.partial import Partial
+
+_STEP = CHUNK // 16
+"""Bytes after which the journal speaks for a chunk that is not done yet: what a kill may cost a connection."""
+
+
+class Lane:
+    """One connection's way into the partial: it writes from a position on, without gaps.
+
+    `hash` and `write` may run in two threads; `done` comes after both for the same bytes, in order.
+    """
+
+    def __init__(self, partial: Partial, position: int) -> None:
+        self.position = position
+        self.fd = partial.fd
+        self._partial = partial
+        self._chunk = position // CHUNK
+        self._hashed = position
+        self._state = xxhash.xxh3_64()
+        self._ready: list[Mark] = []
+        self._since = position
+        start = self._chunk * CHUNK
+        if start != position and partial.spans.covers(start, position):
+            read_into(partial.fd, start, position, self._state.update)
+            self._since = start
+
+    def hash(self, offset: int, data: memoryview) -> None:
+        """Take bytes into the digests."""
+        self._partial.prefix.feed(offset, data)
+        self._hashed = offset
+        while data:
+            edge = (self._hashed // _STEP + 1) * _STEP
+            part = data[: edge - self._hashed]
+            self._state.update(part)
+            self._hashed += len(part)
+            data = data[len(part) :]
+            if self._hashed == edge:
+                self._mark()
+
+    def _mark(self) -> None:
+        """Speak for what was hashed of the chunk so far; at its end, go on to the next one."""
+        self._ready.append(self._spoken(self._hashed))
+        if self._hashed == (self._chunk + 1) * CHUNK:
+            self._chunk += 1
+            self._since = self._hashed
+            self._state = xxhash.xxh3_64()
+
+    def _spoken(self, end: int) -> Mark:
+        skip = self._since - self._chunk * CHUNK
+        return Mark(chunk=self._chunk, length=end - self._since, xxh3=self._state.hexdigest(), skip=skip)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write bytes at their place."""
+        write_all(self._partial.fd, data, offset)
+
+    def done(self, end: int) -> None:
+        """All bytes up to here were hashed and written."""
+        if end == self._partial.size == self._hashed and end > self._since:
+            self._mark()
+        marks = tuple(mark for mark in self._ready if mark.span[1] <= end)
+        self._ready = [mark for mark in self._ready if mark.span[1] > end]
+        start, self.position = self.position, end
+        self._partial.written(start, end, marks)
+
+    def take(self, data: memoryview) -> None:
+        """Hash and write the next bytes, here and now."""
+        self.hash(self.position, data)
+        self.write(self.position, data)
+        self.done(self.position + len(data))
+
+    def close(self) -> None:
+        """The connection ends: note the part of a chunk that it brought."""
+        if self.position > self._since and self._hashed == self.position:
+            with contextlib.suppress(OSError):
+                self._partial.written(self.position, self.position, (self._spoken(self.position),))

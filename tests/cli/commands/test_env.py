@@ -1,0 +1,142 @@
+"""``modelfetch env`` on real files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.cli.app import run
+from modelfetch.tiers.dotenv.render import END
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Env = Callable[..., tuple[int, str, str]]
+
+ROOT = Path(__file__).parent.parent.parent.parent
+
+
+@pytest.fixture
+def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Env:
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run(["env", *words])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+def test_the_committed_example_is_what_8g_prints(env: Env) -> None:
+    code, out, err = env("--tier", "8g")
+    assert (code, err) == (0, "")
+    assert (ROOT / ".env.example").read_text() == out, "run: modelfetch env --tier 8g > .env.example"
+
+
+def test_one_command_switches_the_tier_and_tells_what_changed(env: Env, tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("A=1\n" + env("--tier", "8g")[1] + "B=2\n")
+    code, out, err = env("--tier", "32g", "--update", str(file))
+    assert (code, out) == (0, "")
+    assert "GPU_VRAM_DEFAULT: 8g -> 32g" in err
+    assert file.read_text() == "A=1\n" + env("--tier", "32g")[1] + "B=2\n"
+
+
+@pytest.mark.parametrize("around", ["A=1\n{}B=2\n", "A=1\r\n{}B=2", "\ufeff{}", "{}\n# no end of line"])
+def test_to_another_tier_and_back_gives_the_same_bytes(env: Env, tmp_path: Path, around: str) -> None:
+    file = tmp_path / ".env"
+    block = env("--tier", "8g")[1].replace("OPEN_WEBUI_PORT=3000", "OPEN_WEBUI_PORT=3999  # mine")
+    before = around.format(block.replace("\n", "\r\n" if "\r" in around else "\n")).encode()
+    file.write_bytes(before)
+    for tier in ("32g", "94g", "8g"):
+        assert env("--tier", tier, "--update", str(file), "-q") == (0, "", "")
+        assert (file.read_bytes() == before) is (tier == "8g")
+
+
+def test_mode_symlink_and_neighbours_stay(env: Env, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    target = tmp_path / "real" / "stack.env"
+    target.write_text("A=1\n")
+    target.chmod(0o640)
+    link = tmp_path / ".env"
+    link.symlink_to("real/stack.env")
+    assert env("--tier", "8g", "--update", ".env")[0] == 0
+    assert link.is_symlink()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert target.read_text().startswith("A=1\n")
+    assert [p.name for p in target.parent.iterdir()] == ["stack.env"]
+
+
+def test_a_file_that_does_not_exist_is_made(env: Env, tmp_path: Path) -> None:
+    assert env("--tier", "8g", "--update", ".env")[0] == 0
+    assert (tmp_path / ".env").read_text() == env("--tier", "8g")[1]
+
+
+def test_nothing_is_written_where_nothing_changes(env: Env, tmp_path: Path) -> None:
+    env("--tier", "8g", "--update", ".env")
+    os.utime(tmp_path / ".env", (1, 1))
+    code, _, err = env("--tier", "8g", "--update", ".env")
+    assert code == 0
+    assert "up to date" in err
+    assert (tmp_path / ".env").stat().st_mtime == 1
+
+
+def test_unclear_marks_leave_the_file_alone(env: Env, tmp_path: Path) -> None:
+    data = f"A=1\n{END}\nSECRET=x\n"
+    (tmp_path / ".env").write_text(data)
+    code, _, err = env("--tier", "8g", "--update", ".env")
+    assert code == 78
+    assert "error: .env: " in err
+    assert (tmp_path / ".env").read_text() == data
+
+
+def test_a_folder_is_no_env_file(env: Env, tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()
+    assert env("--tier", "8g", "--update", ".env")[0] == 73
+    assert env("--tier", "8g", "--update", "missing/.env")[0] == 74
+
+
+def test_a_folder_that_is_not_there_is_what_the_error_names(env: Env, tmp_path: Path) -> None:
+    (tmp_path / ".env").symlink_to("elsewhere/stack.env")
+    code, _, err = env("--tier", "8g", "--update", ".env")
+    assert code == 74
+    assert f"rewriting {tmp_path}/elsewhere: No such file or directory" in err
+
+
+def test_a_variable_set_outside_of_the_block_is_warned_of(env: Env, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("OLLAMA_HOST=http://nas:11434\n")
+    code, _, err = env("--tier", "8g", "--update", ".env")
+    assert code == 0
+    assert "warning: .env:1 sets OLLAMA_HOST too" in err
+
+
+@pytest.mark.parametrize(("words", "code"), [(("--tier", "9g"), 2), ((), 2), (("--tier", "8g", "--manifest", "x"), 2)])
+def test_a_tier_that_does_not_exist_is_wrong_usage(env: Env, words: tuple[str, ...], code: int) -> None:
+    assert env(*words)[0] == code
+
+
+def test_the_tier_may_come_from_the_environment(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPU_VRAM_DEFAULT", "16 GB")
+    monkeypatch.setenv("OLLAMA_AUTO_PULL_MODEL", "mistral:7b")  # what runs now does not matter for a block
+    assert env() == env("--tier", "16g")
+    assert "\nGPU_VRAM_DEFAULT=16g\nO" not in env()[1]
+    assert "\nOLLAMA_AUTO_PULL_MODEL=llama3.2:3b\n" in env()[1]
+
+
+def test_a_tier_of_ones_own_has_a_block_too(env: Env, tmp_path: Path) -> None:
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "manifests" / "nas.yaml").write_text(
+        "version: 1\ntier: nas\nextends: 8g\nservices:\n"
+        "  ollama: {vram: 2.1GiB, memory: 3g, model: 'qwen2.5:0.5b', context: 2048}\n"
+    )
+    code, out, _ = env("--tier", "nas")
+    assert code == 0
+    assert "\nGPU_VRAM_DEFAULT=nas\n" in out
+    assert "\nOLLAMA_CONTEXT_LENGTH=2048\n" in out
+    assert "\nOLLAMA_MEMORY_LIMIT=3g\n" in out
+    assert "\n#GPU_VRAM_DEFAULT=94g\n" in out

@@ -1,0 +1,294 @@
+"""The quick no-op never says what the long way would not say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from blake3 import blake3
+
+from modelfetch.cli.app import run
+from modelfetch.cli.fastpath.check import attempt
+from modelfetch.demo import models as made
+from modelfetch.demo.hub import Hub
+from modelfetch.demo.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+ARGV = ["sync", "--tier", "mine", "--json"]
+
+
+class Place:
+    """A folder with a tier that is in place, and the quick answer known for it."""
+
+    def __init__(self, folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.hub, self.capsys = folder, hub, capsys
+        self.root = folder / "files/ai-models"
+        self.base = folder / "manifests/base.yaml"
+        self.tier = folder / "manifests/mine.yaml"
+
+    def long(self, argv: list[str] = ARGV) -> tuple[int, str, str]:
+        self.capsys.readouterr()
+        code = run(argv)
+        out, err = self.capsys.readouterr()
+        return code, timeless(out), timeless(err)
+
+    def quick(self, argv: list[str] = ARGV) -> tuple[int, str, str] | None:
+        self.capsys.readouterr()
+        code = attempt(argv)
+        out, err = self.capsys.readouterr()
+        return None if code is None else (code, timeless(out), timeless(err))
+
+
+def timeless(text: str) -> str:
+    return re.sub(r'"seconds": [0-9.]+|\b[0-9.]+s\b', "TIME", text)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Place]:
+    with Hub(World()) as hub:
+        hub.world.hf_repo("a/b", {"x.safetensors": made.vae()})
+        hub.world.hf_repo("a/w", made.faster_whisper())
+        hub.world.file("punkt.zip", made.nltk_punkt())
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.chdir(tmp_path)
+        there = Place(tmp_path, hub, capsys)
+        there.base.parent.mkdir()
+        vae = {"name": "vae", "kind": "vae", "source": "hf://a/b/x.safetensors", "for": ["comfyui", "stable-diffusion"]}
+        w = {"name": "w", "kind": "snapshot", "source": "hf://a/w", "for": ["whisper"]}
+        nltk = {
+            "name": "n",
+            "kind": "file",
+            "path": "nltk",
+            "unpack": "zip",
+            "for": ["whisper"],
+            "source": f"{hub.files}punkt.zip",
+        }
+        there.base.write_text(json.dumps({"version": 1, "models": [vae]}))
+        there.tier.write_text(json.dumps({"version": 1, "tier": "mine", "extends": "base", "models": [w, nltk]}))
+        assert run(ARGV) == 0
+        yield there
+
+
+def test_a_tier_that_extends_the_one_it_hides_is_as_quick(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    hiding = place.folder / "tiers" / "mine.yaml"
+    hiding.parent.mkdir()
+    hiding.write_text(json.dumps({"version": 1, "extends": "mine", "drop": ["n"]}))
+    monkeypatch.setenv("MODELFETCH_TIERS_DIR", str(hiding.parent))
+    assert place.quick() is None
+    assert '"name": "n"' not in place.long()[1]
+    long = place.long()
+    assert place.quick() == long
+    place.tier.write_text(place.tier.read_text() + "\n")
+    assert place.quick() is None
+
+
+def test_the_same_output_as_the_long_way(place: Place) -> None:
+    quick = place.quick()
+    assert quick is not None
+    assert quick == place.long()
+    assert json.loads(quick[1].replace("TIME", '"seconds": 0'))["requests"] == 0
+
+
+def digests(out: str) -> dict[str, str | None]:
+    report = json.loads(out.replace("TIME", '"seconds": 0'))
+    return {artifact["uri"]: artifact["digest"] for model in report["models"] for artifact in model["artifacts"]}
+
+
+RESOLVED_ANEW: dict[str, Callable[[Place], object]] = {
+    "the manifest's text changed": lambda p: p.tier.write_text(p.tier.read_text() + "\n"),
+    "the receipts are lost": lambda p: shutil.rmtree(p.root / ".modelfetch/receipts"),
+    "a digest of another kind is pinned": lambda p: p.tier.write_text(
+        p.tier.read_text().replace('"hf://a/w"', f'"hf://a/w", "files": {json.dumps(by_blake3())}')
+    ),
+}
+
+
+def by_blake3() -> list[dict[str, str]]:
+    return [
+        {"path": name, "digest": "blake3:" + blake3(data).hexdigest()} for name, data in made.faster_whisper().items()
+    ]
+
+
+@pytest.mark.parametrize("change", RESOLVED_ANEW)
+def test_what_is_resolved_anew_is_called_by_the_same_digests(place: Place, change: str) -> None:
+    before = digests(place.long()[1])
+    RESOLVED_ANEW[change](place)
+    assert place.quick() is None
+    anew = place.long()
+    assert anew[0] == 0, anew[2]
+    quick = place.quick()
+    assert quick == place.long()
+    found = digests(anew[1])
+    assert found == digests(quick[1])
+    assert found.items() <= before.items()
+    assert all(str(digest).startswith("sha256:") for digest in found.values())
+
+
+@pytest.mark.parametrize("name", ["MODELFETCH_REFRESH", "MODELFETCH_SYNC_REFRESH"])
+def test_a_refresh_by_variable_always_asks(place: Place, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "1")
+    assert json.loads(place.long()[1].replace("TIME", '"seconds": 0'))["requests"] > 0
+    assert place.quick() is None
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["sync", "--tier", "mine"],
+        ["sync", "--tier=mine", "-q"],
+        ["sync", "--tier=mine", "-v"],
+        ["sync", "--tier=mine", "--keep-going"],
+        [*ARGV, "--for", "whisper"],
+        [*ARGV, "--root", "files/ai-models"],
+    ],
+)
+def test_each_command_line_has_its_own_answer(place: Place, argv: list[str]) -> None:
+    assert place.quick(argv) is None
+    first = place.long(argv)
+    assert place.quick(argv) == place.long(argv)
+    assert first[0] == 0
+
+
+def test_what_is_warned_of_is_said_again_each_time(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"name": "o", "kind": "checkpoint", "source": "hf://a/b/x.safetensors", "for": ["comfyui"]}
+    (place.tier.parent / "other.yaml").write_text(json.dumps({"version": 1, "models": [entry]}))
+    monkeypatch.setenv("COMFYUI_AUTO_DOWNLOAD_MODEL", "hf://a/b/x.safetensors")
+    for _ in range(2):
+        assert "the default of tier other, while mine is chosen" in place.long()[2]
+        assert place.quick() is None
+
+
+def edit(path: Path) -> None:
+    path.chmod(0o644)
+    path.write_bytes(b"edited")
+
+
+CHANGES: dict[str, Callable[[Place], object]] = {
+    "a file is gone": lambda p: (p.root / "comfyui/models/vae/x.safetensors").unlink(),
+    "a file was edited": lambda p: edit(p.root / "whisper/hub/models--a--w/refs/main"),
+    "a file was touched": lambda p: os.utime(p.root / "whisper/hub/models--a--w/refs/main", ns=(1, 1)),
+    "an unpacked file is gone": lambda p: next(f for f in (p.root / "whisper/nltk").rglob("*") if f.is_file()).unlink(),
+    "a snapshot's link leads elsewhere": lambda p: relink(
+        next((p.root / "whisper/hub/models--a--w/snapshots").glob("*/config.json"))
+    ),
+    "a consumer's folder is gone": lambda p: shutil.rmtree(p.root / "stable-diffusion"),
+    "a consumer's folder leads outside": lambda p: move_out(p.root),
+    "the receipt is gone": lambda p: (p.root / ".modelfetch/receipts/whisper.json").unlink(),
+    "the manifest has a model less": lambda p: drop_models(p.tier),
+    "the manifest is broken": lambda p: p.tier.write_text("version: 2"),
+    "what the manifest extends changed": lambda p: p.base.write_text(p.base.read_text() + "\n# a word\n"),
+    "what the manifest extends is gone": lambda p: p.base.unlink(),
+    "the note is garbage": lambda p: [n.write_bytes(b"\xff\0garbage") for n in notes(p)],
+    "the note is torn": lambda p: [
+        n.write_bytes(n.read_bytes()[:-40]) for n in (p.root / ".modelfetch/noop").iterdir()
+    ],
+}
+
+
+def relink(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/null")
+
+
+def move_out(root: Path) -> None:
+    outside = root.parent.parent / "outside"
+    (root / "comfyui").rename(outside)
+    (root / "comfyui").symlink_to(outside)
+
+
+def drop_models(tier: Path) -> None:
+    tier.write_text(json.dumps({"version": 1, "tier": "mine", "extends": "base", "models": []}))
+
+
+def a_link(root: Path) -> Path:
+    return next((root / "whisper/hub/models--a--w/snapshots").glob("*/config.json"))
+
+
+def notes(place: Place) -> list[Path]:
+    return list((place.root / ".modelfetch/noop").iterdir())
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_changed_the_long_way_decides(place: Place, change: str) -> None:
+    CHANGES[change](place)
+    quick = place.quick()
+    assert quick is None or quick == place.long()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HF_ENDPOINT", "not a url"),
+        ("MODELFETCH_JOBS", "many"),
+        ("MODELFETCH_ROOT", "elsewhere"),
+        ("MODELFETCH_TIERS_DIR", "tiers"),
+        ("OLLAMA_AUTO_PULL_MODEL", "../x"),
+        ("PUID", "me"),
+        ("MODELFETCH_PROGRESS", "json"),
+        ("MODELFETCH_SYNC_FOR", "ollama"),
+    ],
+)
+def test_whatever_the_environment_says_the_long_way_hears_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert place.quick() is None
+
+
+def test_a_tier_that_would_be_found_first_sends_it_the_long_way(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiers = place.folder / "tiers"
+    tiers.mkdir()
+    monkeypatch.setenv("MODELFETCH_TIERS_DIR", str(tiers))
+    assert place.long()[0] == 0
+    assert place.quick() is not None
+    (tiers / "base.yaml").write_text(json.dumps({"version": 1, "models": []}))
+    assert place.quick() is None
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["status", "--tier", "mine"],
+        [*ARGV, "--refresh"],
+        [*ARGV, "--help"],
+        ["sync", "--tier", "auto"],
+        ["--version"],
+    ],
+)
+def test_other_command_lines_are_none_of_its_business(place: Place, argv: list[str]) -> None:
+    assert place.quick(argv) is None
+
+
+def test_no_token_gets_into_a_note(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_planted_secret")
+    monkeypatch.setenv("CIVITAI_API_TOKEN", "civ_planted_secret")
+    assert place.long()[0] == 0
+    assert b"planted" not in b"".join(note.read_bytes() for note in notes(place))
+    assert place.quick() is not None
+
+
+def test_nothing_heavy_is_imported(place: Place) -> None:
+    code = (
+        "import sys; from modelfetch.cli import main\ntry: main(%r)\n"
+        "finally: print(sorted(m for m in sys.modules if m.partition('.')[0] in %r), file=sys.stderr)"
+    )
+    heavy = ("click", "json", "typing", "pathlib", "asyncio", "httpx", "ruamel", "hashlib", "huggingface_hub")
+    ran = subprocess.run(
+        [sys.executable, "-S", "-c", code % (ARGV, heavy)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=place.folder,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.splitlines()[-1] == "[]"

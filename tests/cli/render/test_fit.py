@@ -1,0 +1,102 @@
+"""The table: what a person sees at a glance."""
+
+from __future__ import annotations
+
+import re
+
+from modelfetch.cli.render.fit import render_table
+from modelfetch.fitting.types import Estimate, Finding, FitReport, ServiceFit
+from modelfetch.formats.range_reader import GIB
+
+
+def one(name: str, needed: float, budget: float | None = None, **kwargs: object) -> ServiceFit:
+    size = int(needed * GIB)
+    model = Estimate(name=f"{name}-model", uri="u", weights=size, method="header")
+    limit = None if budget is None else int(budget * GIB)
+    return ServiceFit(service=name, budget=limit, needed=size, models=(model,), **kwargs)  # type: ignore[arg-type]
+
+
+def report(*services: ServiceFit, usable: float | None = 10, findings: tuple[Finding, ...] = ()) -> FitReport:
+    return FitReport(
+        tier="16g",
+        usable=None if usable is None else int(usable * GIB),
+        needed=sum(fit.needed for fit in services),
+        services=services,
+        findings=findings,
+    )
+
+
+def lines(*args: object, **kwargs: object) -> list[str]:
+    return render_table(report(*args, **kwargs), ascii_only=True).splitlines()  # type: ignore[arg-type]
+
+
+def test_a_bar_shows_what_is_needed_and_the_rest_of_the_budget_against_the_card() -> None:
+    shown = lines(one("ollama", 4, 5), one("comfyui", 2, 2))
+    assert shown[0] == "tier 16g, 10.00 GiB usable: fits"
+    assert shown[2] == "ollama    " + "#" * 16 + "-" * 4 + "." * 20 + "  4.00 GiB of 5.00 GiB  fits".rjust(30)[2:]
+    assert "#" * 8 + "." * 32 in shown[4]
+    assert shown[-1] == "together  " + "#" * 24 + "-" * 16 + "  6.00 GiB of 10.00 GiB"
+
+
+def test_what_is_beyond_the_budget_stands_out() -> None:
+    shown = lines(one("ollama", 5, 4))
+    assert "#" * 16 + "!" * 4 + "." * 20 in shown[2]
+    assert shown[2].endswith("too much")
+
+
+def test_the_smallest_excess_and_the_smallest_need_are_visible() -> None:
+    shown = lines(one("ollama", 5.01, 5), one("whisper", 0.01, 1))
+    assert "!" in shown[2]
+    assert shown[4].split()[1].startswith("#-")
+
+
+def test_every_bar_is_as_wide_as_the_others() -> None:
+    shown = render_table(report(one("a", 40, 3), one("b", 1, 30), one("c", 0))).splitlines()
+    bars = [bar for line in shown for bar in re.findall(r"[█▓░·]+", line)]
+    assert [len(bar) for bar in bars] == [40] * 4
+
+
+def test_methods_parts_and_the_scheduler_are_told_below_the_bar() -> None:
+    model = Estimate(
+        name="llama3.1:8b",
+        uri="u",
+        weights=4 * GIB,
+        kv=GIB,
+        compute=None,
+        overhead=GIB // 2,
+        method="size",
+        demanded=7 * GIB,
+        assumptions={"context": 4096, "parallel": 2, "kv_type": "q8_0", "flash_attention": True, "notes": ["a note"]},
+        unknown=("x",),
+    )
+    fit = ServiceFit(service="ollama", budget=None, needed=model.needed, models=(model,), sure=False)
+    text = render_table(report(fit, findings=(Finding(code="unknown-model", message="unknown", hint="look"),)))
+    assert "llama3.1:8b: weights 4.00 GiB + KV cache 1.00 GiB + compute unknown + driver 512.0 MiB" in text
+    assert "weights bounded by the file's size; 4096 tokens x 2, q8_0, flash attention" in text
+    assert "Ollama's scheduler wants 7.00 GiB free" in text
+    assert "note: a note" in text
+    assert "at least 7.00 GiB" in text
+    assert text.startswith("tier 16g, 10.00 GiB usable: unknown whether it fits")
+    assert text.endswith("problem: unknown\nhint: look\n")
+
+
+def test_the_heading_says_how_it_ends() -> None:
+    wrong = (Finding(code="does-not-fit", message="too much"),)
+    assert lines(one("a", 1), findings=wrong)[0].endswith(": does not fit")
+    assert lines(one("a", 9.9))[0].endswith(": fits, but only 102.4 MiB are left")
+    assert lines(one("a", 1), usable=None)[0] == "tier 16g: needs 1.00 GiB"
+
+
+def test_groups_that_take_turns_and_services_on_the_cpu_are_told() -> None:
+    shown = lines(one("a", 1, 2, exclusive="image"), one("b", 0, on_cpu=True))
+    assert shown[2].endswith("fits (in turn: image)")
+    assert "on the CPU" in shown[4]
+
+
+def test_on_a_terminal_of_80_columns_nothing_is_wider_than_that() -> None:
+    group = one("stable-diffusion", 6.42, 6.5, exclusive="image")
+    model = Estimate(name="m" * 20, uri="u", weights=GIB, kv=GIB, compute=GIB, overhead=GIB, method="header")
+    chat = ServiceFit(service="ollama", budget=4 * GIB, needed=model.needed, models=(model,))
+    text = render_table(report(chat, group, usable=15), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "m" * 20 in text

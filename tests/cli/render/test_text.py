@@ -1,0 +1,76 @@
+"""Tables as a terminal shows them."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from modelfetch.cli.render.errors import error_lines, show_errors
+from modelfetch.cli.render.status import status_table
+from modelfetch.cli.render.summary import plan_table, summary
+from modelfetch.cli.render.text import table, terminal_width
+from modelfetch.core.report import ArtifactReport, ModelReport, Report
+from modelfetch.errors import CredentialsError, NotFoundError
+from modelfetch.pipeline.status import Line
+
+if TYPE_CHECKING:
+    import pytest
+
+ROWS = [("8g", "ollama, whisper, stable-diffusion, comfyui"), ("16g", "ollama")]
+
+
+def test_a_last_column_that_is_too_long_goes_on_below_itself() -> None:
+    shown = table(("TIER", "SERVICES"), ROWS, width=30).splitlines()
+    assert shown[1:4] == ["8g    ollama, whisper,", "      stable-diffusion,", "      comfyui"]
+    assert max(map(len, shown)) <= 30
+
+
+def test_without_a_terminal_every_row_is_one_line() -> None:
+    assert len(table(("TIER", "SERVICES"), ROWS).splitlines()) == 3
+    assert terminal_width(io.StringIO()) is None
+
+
+def test_a_table_without_room_is_left_as_it_is() -> None:
+    assert len(table(("TIER", "SERVICES"), ROWS, width=12).splitlines()) == 3
+
+
+def model(name: str, *, ok: bool, action: str, size: int | None) -> ModelReport:
+    artifact = ArtifactReport(uri="u", served_by=None, digest=None, size=size, action=action)
+    return ModelReport(name=name, ok=ok, artifacts=(artifact,))
+
+
+def test_the_summary_does_not_count_what_was_left_out() -> None:
+    models = (model("a", ok=True, action="present", size=1), model("b", ok=False, action="failed", size=None))
+    text = summary(Report(ok=True, exit_code=0, tier="16g", root="r", models=models))
+    assert text.startswith("16g: 1 model verified and in place in r (1 optional left out); ")
+
+
+def test_a_size_that_nobody_knows_is_a_question_mark() -> None:
+    report = Report(
+        ok=False, exit_code=69, tier=None, root="r", models=(model("a", ok=False, action="failed", size=None),)
+    )
+    assert plan_table(report, ()).splitlines()[1].split() == ["a", "failed", "1", "?", "-"]
+
+
+def test_an_error_names_its_model_first_unless_it_begins_so_already() -> None:
+    said = CredentialsError("acme/gated is gated, and no token is set", model="gated", hint="h")
+    assert error_lines(said) == ["error: gated: acme/gated is gated, and no token is set", "hint: h"]
+    assert error_lines(NotFoundError("a does not exist", model="a", hint="h"))[0] == "error: a does not exist"
+    assert error_lines(NotFoundError("a.pt is gone", model="a", hint="h"))[0] == "error: a: a.pt is gone"
+
+
+def test_a_hint_that_several_errors_share_stands_once_after_the_last(capsys: pytest.CaptureFixture[str]) -> None:
+    show_errors(tuple(NotFoundError(text, hint="look") for text in ("one", "two")))
+    assert capsys.readouterr().err == "error: one\nerror: two\nhint: look\n"
+
+
+def test_a_quiet_status_has_only_what_is_not_ready() -> None:
+    lines = [
+        Line(model=name, consumer="comfyui", state=state, files=1, size=1, unpinned=False)
+        for name, state in (("a", "ready"), ("b", "missing"))
+    ]
+    report = Report(ok=False, exit_code=1, tier=None, root="r")
+    shown = status_table(report, lines, only_bad=True).splitlines()
+    assert [row.split()[0] for row in shown] == ["MODEL", "b", "1"]
+    assert shown[-1] == "1 of 2 ready in r"
+    assert status_table(report, lines[:1], only_bad=True) == ""

@@ -1,1 +1,0 @@
-"""Tests of the estimates: headers made here, measured tables, hostile bytes."""

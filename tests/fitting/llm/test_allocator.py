@@ -1,0 +1,101 @@
+"""ggml's allocator, played through: what shares memory, what is kept, and where things find room."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelfetch.fitting.llm.allocator import GIVEN, Graph, Tensor, _Memory
+
+
+def new(size: int, *sources: Tensor, inplace: bool = False) -> Tensor:
+    return Tensor(shape=(size // 4,), sources=sources, inplace=inplace)
+
+
+def peak(*ends: Tensor) -> int:
+    graph = Graph()
+    for end in ends:
+        graph.expand(end)
+    return graph.peak()
+
+
+def test_a_source_is_given_back_after_its_last_use_and_not_before() -> None:
+    first = new(640, GIVEN)
+    second = new(320, first)
+    assert peak(new(640, second)) == 960
+    first = new(640, GIVEN)
+    second = new(320, first)
+    assert peak(new(640, second), new(32, first)) == 960 + 640
+
+
+def test_what_may_be_written_in_place_takes_nothing() -> None:
+    first = new(640, GIVEN)
+    assert peak(new(640, new(640, first, inplace=True), inplace=True)) == 640
+
+
+def test_in_place_is_only_what_nobody_else_needs_and_has_the_same_layout() -> None:
+    first = new(640, GIVEN)
+    assert peak(new(640, new(640, first, inplace=True), first)) == 3 * 640
+    assert peak(new(320, new(640, GIVEN), inplace=True)) == 960
+    assert peak(new(640, GIVEN, inplace=True)) == 640
+
+
+def test_a_view_takes_nothing_keeps_what_it_shows_and_is_never_written_to() -> None:
+    first = new(640, GIVEN)
+    view = first.view(8, 20)
+    assert peak(Tensor(shape=(8, 20), sources=(view,), inplace=True)) == 1280
+    first = new(640, GIVEN)
+    one, two = first.view(10, 16), first.view(20, 8)
+    middle = new(320, one)
+    assert peak(new(640, middle, two)) == 640 + 320 + 640
+
+
+def test_inputs_have_their_place_before_anything_is_computed() -> None:
+    late = Tensor(shape=(160,), asked=True)
+    assert peak(new(32, new(640, GIVEN), late)) == 640 + 640 + 32
+
+
+def test_sizes_are_multiples_of_the_alignment() -> None:
+    assert peak(Tensor(shape=(1, 3), width=2, sources=(GIVEN,))) == 32
+
+
+def test_a_cast_that_names_itself_as_a_source_is_given_back_all_the_same() -> None:
+    def rest(cast: Tensor) -> int:
+        return peak(new(640, new(32, new(32, cast))))
+
+    cast = new(640, GIVEN)
+    cast.sources = (GIVEN, cast)
+    assert rest(cast) == rest(new(640, GIVEN)) == 32 + 640
+
+
+def test_the_smallest_hole_that_fits_is_taken() -> None:
+    memory = _Memory()
+    places = [memory.take(size) for size in (96, 32, 64, 32, 96, 32)]
+    for place, size in zip(places[::2], (96, 64, 96), strict=True):
+        memory.free(place, size)
+    assert memory.take(64) == places[2]
+    assert memory.take(96) == places[4]  # of two that are as good the last
+    assert memory.take(96) == places[0]
+    assert memory.take(64) == 352
+    assert memory.peak == 416
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 40)), max_size=80))
+def test_nothing_that_is_in_use_overlaps(steps: list[tuple[int, int]]) -> None:
+    memory, highest = _Memory(), 0
+    used: list[tuple[int, int]] = []
+    for choice, size in steps:
+        if choice < 4 and used:
+            memory.free(*used.pop(choice % len(used)))
+        else:
+            place = memory.take(size)
+            used.append((place, size))
+            highest = max(highest, place + size)
+    ordered = sorted(used)
+    assert all(place + size <= after for (place, size), (after, _) in pairwise(ordered))
+    assert memory.peak == highest
+    for place, size in used:
+        memory.free(place, size)
+    assert memory.take(10**6) == 0

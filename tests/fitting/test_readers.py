@@ -1,0 +1,189 @@
+"""Reading a file by range: what is asked, what is refused, and what happens when a server misbehaves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.core.artifact import Location
+from modelfetch.core.cancel import Cancel
+from modelfetch.demo.body import PatternBody
+from modelfetch.demo.faults import (
+    ChangedETag,
+    DropAfter,
+    Gzip,
+    HtmlPage,
+    IgnoreRange,
+    Status,
+    Truncated,
+    WrongContentRange,
+)
+from modelfetch.demo.hub import Hub
+from modelfetch.demo.world import World
+from modelfetch.errors import (
+    IntegrityError,
+    InterruptedSync,
+    ModelfetchError,
+    NotAModelError,
+    NotFoundError,
+    UnreachableError,
+)
+from modelfetch.fitting.readers import BrokenReader, HttpReader
+from modelfetch.formats.gguf import read_gguf
+from modelfetch.formats.range_reader import Prefix
+from modelfetch.http import Http
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+SIZE = 9 * 2**20 + 5
+BODY = PatternBody(SIZE)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    world = World()
+    world.file("a.gguf", BODY)
+    world.file("b.gguf", BODY)
+    with Hub(world) as hub:
+        yield hub
+
+
+class Make:
+    """Makes readers of the hub's files, and closes what they opened."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._http = Http()
+        self._made: list[HttpReader] = []
+
+    def __call__(
+        self,
+        *names: str,
+        size: int | None = SIZE,
+        attempts: int = 1,
+        cancel: Cancel | None = None,
+        more: Callable[[], Sequence[Location]] = lambda: (),
+    ) -> HttpReader:
+        places = [Location(uri=f"file {name}", url=f"{self._hub.files}{name}") for name in names or ("a.gguf",)]
+        made = HttpReader(self._http, places, more=more, size=size, attempts=attempts, cancel=cancel or Cancel())
+        self._made.append(made)
+        return made
+
+    def close(self) -> None:
+        for made in self._made:
+            made.close()
+        self._http.close()
+
+
+@pytest.fixture
+def reader(hub: Hub) -> Iterator[Make]:
+    make = Make(hub)
+    yield make
+    make.close()
+
+
+def test_ranges_are_asked_for_and_only_they_are_sent(hub: Hub, reader: Make) -> None:
+    one = reader()
+    assert one.read(0, 100) == BODY.read(0, 100)
+    assert one.read(100, 5000) == BODY.read(100, 5000)
+    assert [r.range for r in hub.log.requests()] == ["bytes=0-99", "bytes=100-5099"]
+    assert one.fetched == 5100
+
+
+def test_beyond_the_end_there_is_nothing(reader: Make) -> None:
+    one = reader()
+    assert one.read(SIZE - 3, 100) == BODY.read(SIZE - 3, 3)
+    assert one.read(SIZE, 10) == b""
+    assert one.read(5, 0) == b""
+
+
+def test_the_size_is_learned_where_nobody_said_it(hub: Hub, reader: Make) -> None:
+    one = reader(size=None)
+    one.read(0, 10)
+    assert one.size == SIZE
+
+
+def test_a_server_without_ranges_is_read_on_in_one_stream(hub: Hub, reader: Make) -> None:
+    hub.faults.add("*a.gguf", IgnoreRange(), times=None)
+    one = reader(size=None)
+    assert one.read(0, 64 * 1024) == BODY.read(0, 64 * 1024)
+    assert one.read(64 * 1024, 4 * 2**20) == BODY.read(64 * 1024, 4 * 2**20)
+    assert len(hub.log.requests()) == 1
+    one.close()
+    assert one.read(1000, 10) == BODY.read(1000, 10)  # only a jump begins again
+    one.close()
+
+
+def test_another_size_than_the_pinned_one_is_refused(hub: Hub, reader: Make) -> None:
+    for fault in ((), (IgnoreRange(),)):
+        for each in fault:
+            hub.faults.add("*a.gguf", each)
+        with pytest.raises(IntegrityError, match="expected 77") as bad:
+            reader(size=77).read(0, 10)
+        assert bad.value.code == "size-mismatch"
+
+
+def test_a_passing_failure_is_asked_again(hub: Hub, reader: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+
+    def wait(_self: Cancel, seconds: float) -> bool:
+        waited.append(seconds)
+        return False
+
+    monkeypatch.setattr(Cancel, "wait", wait)
+    one = reader(attempts=2)
+    for position, fault in enumerate([Status(code=503), DropAfter(bytes=10)]):
+        hub.faults.add("*a.gguf", fault)
+        assert one.read(100 * position, 100) == BODY.read(100 * position, 100)
+    assert waited == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("fault", [WrongContentRange(), Gzip(), Truncated(size=50)])
+def test_an_answer_that_is_not_what_was_asked_for_is_refused(hub: Hub, reader: Make, fault: object) -> None:
+    hub.faults.add("*a.gguf", fault, times=None)  # type: ignore[arg-type]
+    with pytest.raises(ModelfetchError) as bad:
+        reader().read(0, 100)
+    assert bad.value.exit_code in (65, 69)
+
+
+def test_the_next_place_is_asked_when_one_fails_and_then_the_mirrors(hub: Hub, reader: Make) -> None:
+    mirror = Location(uri="mirror", url=f"{hub.files}b.gguf")
+    assert reader("none.gguf", "b.gguf").read(0, 9) == BODY.read(0, 9)
+    assert reader("none.gguf", more=lambda: [mirror]).read(0, 9) == BODY.read(0, 9)
+
+
+def test_when_all_places_fail_the_first_ones_error_counts_each_time(hub: Hub, reader: Make) -> None:
+    one = reader("none.gguf", "nor.gguf")
+    for _ in range(2):
+        with pytest.raises(NotFoundError) as bad:
+            one.read(0, 10)
+        assert bad.value.uri == "file none.gguf"
+
+
+def test_a_file_that_is_replaced_between_two_ranges_is_refused(hub: Hub, reader: Make) -> None:
+    one = reader()
+    one.read(0, 100)
+    hub.faults.add("*a.gguf", ChangedETag(), times=None)
+    with pytest.raises(IntegrityError, match="was changed"):
+        one.read(100, 100)
+
+
+def test_a_web_page_in_place_of_a_model_is_no_model(hub: Hub, reader: Make) -> None:
+    hub.faults.add("*a.gguf", HtmlPage(), times=None)
+    with pytest.raises(NotAModelError):
+        read_gguf(Prefix(reader(size=None)))
+
+
+def test_a_cancelled_read_ends(hub: Hub, reader: Make) -> None:
+    cancel = Cancel()
+    cancel.set()
+    with pytest.raises(InterruptedSync):
+        reader(cancel=cancel).read(0, 10)
+
+
+def test_a_reader_that_is_broken_says_why() -> None:
+    prefix = Prefix(BrokenReader(UnreachableError("gone"), 10))
+    with pytest.raises(UnreachableError, match="gone"):
+        prefix.upto(4)

@@ -1,0 +1,109 @@
+"""Speech, music and photo services: the measured tables."""
+
+from __future__ import annotations
+
+import pytest
+
+from modelfetch.fitting.speech import (
+    WhisperOptions,
+    aligner_estimate,
+    decoder_layers,
+    measured_service,
+    table_estimate,
+    whisper_estimate,
+)
+from modelfetch.formats.range_reader import GIB
+
+MB = 10**6
+SIZES = {
+    "base": 145_217_532,
+    "small": 483_546_902,
+    "medium": 1_527_906_378,
+    "large-v2": 3_086_912_962,
+    "large-v3": 3_087_284_237,
+    "large-v3-turbo": 1_617_884_929,
+    "distil-large-v3": 1_512_927_867,
+}
+
+# model, compute type, batch, measured MB, error allowed (source: faster-whisper's README and issue 1030)
+MEASURED = [
+    ("large-v2", "float16", 1, 4525, 0.02),
+    ("large-v2", "float16", 8, 6090, 0.02),
+    ("large-v2", "int8", 1, 2926, 0.02),
+    ("large-v2", "int8", 8, 4500, 0.02),
+    ("large-v3", "float16", 1, 4521, 0.02),
+    ("large-v3", "int8", 1, 2953, 0.02),
+    ("large-v3-turbo", "float16", 1, 2537, 0.02),
+    ("large-v3-turbo", "int8", 1, 1545, 0.125),
+    ("distil-large-v3", "float16", 1, 2409, 0.02),
+    ("distil-large-v3", "int8", 1, 1481, 0.125),
+]
+
+# the same rule where nothing was measured, in GB
+DERIVED = [
+    ("base", "float16", 1.10),
+    ("small", "float16", 1.55),
+    ("medium", "float16", 2.81),
+    ("small", "int8", 1.31),
+    ("medium", "int8", 2.06),
+]
+
+
+def needed(model: str, compute_type: str, batch: int = 1) -> int:
+    uri = f"hf://Systran/faster-whisper-{model}@{'0' * 40}"
+    made = whisper_estimate(model, uri, SIZES[model], WhisperOptions(compute_type=compute_type, batch=batch))
+    assert made.total is not None
+    assert made.method == "table"
+    return made.total
+
+
+@pytest.mark.parametrize(("model", "compute_type", "batch", "measured", "above"), MEASURED)
+def test_measured_whisper_models(model: str, compute_type: str, batch: int, measured: int, above: float) -> None:
+    error = needed(model, compute_type, batch) / (measured * MB) - 1
+    assert -0.01 <= error <= above
+
+
+@pytest.mark.parametrize(("model", "compute_type", "gigabytes"), DERIVED)
+def test_whisper_models_by_the_rule(model: str, compute_type: str, gigabytes: float) -> None:
+    assert needed(model, compute_type) / 10**9 == pytest.approx(gigabytes, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [
+        ("hf://Systran/faster-whisper-base@abc", 6),
+        ("hf://Systran/faster-whisper-small.en", 12),
+        ("hf://mobiuslabsgmbh/faster-whisper-large-v3-turbo@abc", 4),
+        ("hf://deepdml/faster-whisper-large-v3-turbo-ct2", 4),
+        ("hf://Systran/faster-distil-whisper-large-v3", 2),
+        ("hf://distil-whisper/distil-large-v3-ct2", 2),
+        ("hf://Systran/faster-whisper-large-v3", 32),
+        ("hf://someone/whisper-smaller", None),
+        ("hf://someone/parakeet", None),
+    ],
+)
+def test_which_whisper_model_a_uri_names(text: str, layers: int | None) -> None:
+    assert decoder_layers(text) == layers
+
+
+def test_what_is_not_known_is_not_guessed() -> None:
+    options = WhisperOptions()
+    assert whisper_estimate("m", "hf://x/unknown", 10**9, options).total is None
+    assert whisper_estimate("m", "hf://x/whisper-small", None, options).total is None
+    strange = whisper_estimate("m", "hf://x/whisper-small", 10**9, WhisperOptions(compute_type="int4"))
+    assert strange.total is None
+    assert strange.unknown == ("the compute type 'int4' is not known",)
+
+
+def test_an_alignment_model_adds_its_own_size() -> None:
+    assert aligner_estimate("a", "u", 377_664_473).total == 377_664_473
+    assert aligner_estimate("a", "u", None).total is None
+
+
+@pytest.mark.parametrize(("service", "total"), [("diffrhythm", 8 * 10**9), ("immich", 3 * GIB), ("immich-ml", 3 * GIB)])
+def test_services_of_the_table(service: str, total: int) -> None:
+    word = measured_service(service)
+    assert word is not None
+    made = table_estimate(word, ["a"], "", 5 * 10**9)
+    assert made.total == total
+    assert measured_service("grafana") is None

@@ -1,0 +1,460 @@
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelfetch.config.settings import Settings
+from modelfetch.demo.faults import RedirectTo, Status
+from modelfetch.demo.hub import Hub
+from modelfetch.errors import CredentialsError, ModelfetchError, SettingError
+from modelfetch.http import Http
+from modelfetch.http.auth import Credentials
+from modelfetch.http.auth.challenge import Challenge, may_ask, may_see_password, parse_challenges, repository_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+PLANTED = "planted-Secret-0123456789abcdef"
+
+
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _credentials(home: Path, **environ: str) -> Credentials:
+    return Credentials(Settings.from_env({"HOME": str(home), "HF_TOKEN_PATH": str(home / "none"), **environ}))
+
+
+# -- who may see what --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "seen"),
+    [
+        ({}, "https://huggingface.co/api/models/x", True),
+        ({}, "https://HuggingFace.co/x", True),
+        ({}, "https://huggingface.co:443/x", True),
+        ({}, "https://hf.co/v2/a/b/manifests/x", True),
+        ({}, "http://huggingface.co/x", False),
+        ({}, "https://huggingface.co:8443/x", False),
+        ({}, "https://huggingface.co.evil.example/x", False),
+        ({}, "https://evil-huggingface.co/x", False),
+        ({}, "https://huggingface.co@evil.example/x", False),
+        ({}, "https://cdn-lfs.huggingface.co/x", False),
+        ({}, "https://us.aws.cdn.hf.co/x", False),
+        ({}, "https://civitai.com/x", False),
+        ({"HF_ENDPOINT": "https://hub.corp"}, "https://hub.corp/x", True),
+        ({"HF_ENDPOINT": "https://hub.corp"}, "https://huggingface.co/x", False),
+        ({"HF_ENDPOINT": "https://hub.corp"}, "https://hf.co/x", False),
+        ({"HF_ENDPOINT": "https://hub.corp"}, "http://hub.corp/x", False),
+        ({"HF_ENDPOINT": "http://127.0.0.1:81"}, "http://127.0.0.1:81/x", True),
+        ({"HF_ENDPOINT": "http://127.0.0.1:81"}, "http://127.0.0.1:82/x", False),
+    ],
+)
+def test_the_hubs_token_is_for_the_hub(tmp_path: Path, environ: Mapping[str, str], url: str, seen: bool) -> None:
+    found = _credentials(tmp_path, HF_TOKEN=PLANTED, **environ).headers(url)
+    assert found == ({"Authorization": f"Bearer {PLANTED}"} if seen else {})
+
+
+@pytest.mark.parametrize(
+    ("url", "seen"),
+    [
+        ("https://civitai.com/api/download/models/1", True),
+        ("http://civitai.com/api/download/models/1", False),
+        ("https://civitai.red/api/download/models/1", False),
+        ("https://x.r2.cloudflarestorage.com/x", False),
+        ("https://huggingface.co/x", False),
+    ],
+)
+def test_civitais_token_is_for_civitai(tmp_path: Path, url: str, seen: bool) -> None:
+    found = _credentials(tmp_path, CIVITAI_API_TOKEN=PLANTED).headers(url)
+    assert found == ({"Authorization": f"Bearer {PLANTED}"} if seen else {})
+
+
+@pytest.mark.parametrize(
+    "url", ["", "x", "//host/x", "ftp://huggingface.co/x", "https://", "https://[::1", "https://h:x/"]
+)
+def test_what_is_no_url_sees_nothing(tmp_path: Path, url: str) -> None:
+    assert _credentials(tmp_path, HF_TOKEN=PLANTED).headers(url) == {}
+
+
+# -- netrc -------------------------------------------------------------------------------------------------------------
+
+
+def test_netrc_is_for_its_machines_and_its_default_for_nobody(tmp_path: Path) -> None:
+    (tmp_path / ".netrc").write_text("machine files.example login me password word\ndefault login any password thing\n")
+    keeper = _credentials(tmp_path)
+    assert keeper.headers("https://files.example/x") == {"Authorization": _basic("me", "word")}
+    assert keeper.headers("https://FILES.example/x") == {"Authorization": _basic("me", "word")}
+    assert keeper.headers("https://other.example/x") == {}
+    assert keeper.headers("https://sub.files.example/x") == {}
+    assert keeper.headers("http://files.example/x") == {}
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "seen"),
+    [
+        ({"HF_ENDPOINT": "https://cache.corp/hf"}, "https://cache.corp/hf/api/models/x", _basic("me", "word")),
+        ({"HF_ENDPOINT": "https://cache.corp", "HF_TOKEN": "t"}, "https://cache.corp/x", "Bearer t"),
+        ({"MODELFETCH_CIVITAI_ENDPOINT": "https://cache.corp"}, "https://cache.corp/x", _basic("me", "word")),
+        ({"MODELFETCH_CIVITAI_ENDPOINT": "https://cache.corp"}, "http://cache.corp/x", None),
+        # These take no passwords: what somebody keeps for git would make them refuse what is public.
+        ({}, "https://huggingface.co/x", None),
+        ({}, "https://hf.co/v2/a/b/manifests/x", None),
+        ({}, "https://civitai.com/x", None),
+    ],
+)
+def test_a_hub_of_ones_own_without_a_token_is_a_host_of_netrc(
+    tmp_path: Path, environ: Mapping[str, str], url: str, seen: str | None
+) -> None:
+    hosts = ("cache.corp", "huggingface.co", "hf.co", "civitai.com")
+    (tmp_path / ".netrc").write_text("".join(f"machine {host} login me password word\n" for host in hosts))
+    found = _credentials(tmp_path, **environ).headers(url)
+    assert found == ({"Authorization": seen} if seen else {})
+
+
+def test_netrc_goes_in_the_clear_only_where_that_is_allowed(tmp_path: Path) -> None:
+    (tmp_path / "n").write_text("machine files.lan login me password word\n")
+    keeper = _credentials(tmp_path, NETRC=str(tmp_path / "n"), MODELFETCH_ALLOW_HTTP="files.lan:8080")
+    assert keeper.headers("http://files.lan:8080/x") != {}
+    assert keeper.headers("http://files.lan/x") == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"machine files.example login me password {PLANTED} {PLANTED}\nnonsense {PLANTED}".encode(),
+        b"\xff\xfe" + PLANTED.encode(),
+        f"password {PLANTED}".encode(),
+    ],
+)
+def test_a_broken_netrc_is_78_and_none_of_it_is_shown(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".netrc").write_bytes(content)
+    with pytest.raises(SettingError) as caught:
+        _credentials(tmp_path).headers("https://files.example/x")
+    assert str(tmp_path / ".netrc") in str(caught.value)
+    assert PLANTED not in _everything(caught.value)
+
+
+def _everything(error: BaseException | None) -> str:
+    """All that a traceback would show of an error and of what it came from."""
+    text = ""
+    while error is not None:
+        text += f"{error!r} {error} {error.args} {vars(error)}"
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return text
+
+
+# -- registries --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ('Bearer realm="https://a/t",service="s",scope="repository:x:pull"',
+         [Challenge(scheme="bearer", realm="https://a/t", service="s", scope="repository:x:pull")]),
+        ('Bearer realm="https://a/t", service=s', [Challenge(scheme="bearer", realm="https://a/t", service="s")]),
+        ('Basic realm="x"', [Challenge(scheme="basic", realm="x")]),
+        ("Basic", [Challenge(scheme="basic")]),
+        ('Negotiate, Basic realm="x, y"', [Challenge(scheme="negotiate"), Challenge(scheme="basic", realm="x, y")]),
+        ('Bearer realm="a\\"b"', [Challenge(scheme="bearer", realm='a"b')]),
+        ('BEARER Realm="r",error="insufficient_scope"', [Challenge(scheme="bearer", realm="r")]),
+        ("", []),
+        ('="x"', []),
+        ("x" * 9000, []),
+    ],
+)  # fmt: skip
+def test_a_challenge_is_read(header: str, found: list[Challenge]) -> None:
+    assert list(parse_challenges(header)) == found
+
+
+@given(st.text(max_size=200))
+def test_no_challenge_breaks_the_reader(header: str) -> None:
+    for challenge in parse_challenges(header):
+        assert challenge.scheme == challenge.scheme.lower()
+
+
+@pytest.mark.parametrize(
+    ("registry", "realm", "asked", "password"),
+    [
+        ("https://registry.example/v2/x", "https://registry.example/token", True, True),
+        ("https://registry.example/v2/x", "https://registry.example:8443/token", True, True),
+        ("https://registry-1.docker.io/v2/x", "https://auth.docker.io/token", True, True),
+        ("https://registry.gitlab.com/v2/x", "https://gitlab.com/jwt/auth", True, True),
+        ("https://registry.example/v2/x", "https://evil.net/token", True, False),
+        ("https://registry.example/v2/x", "https://evil.example/token", True, False),
+        ("https://a.registry.example/v2/x", "https://evilregistry.example/token", True, False),
+        ("https://10.0.0.1/v2/x", "https://9.0.0.1/token", True, False),
+        ("https://registry.example/v2/x", "http://registry.example/token", False, True),
+        ("http://registry.lan:5000/v2/x", "http://registry.lan:5000/token", True, True),
+        ("http://registry.lan:5000/v2/x", "http://registry.lan:5001/token", False, True),
+        ("https://registry.example/v2/x", "https://u:p@registry.example/token", False, True),
+        ("https://registry.example/v2/x", "file:///etc/passwd", False, False),
+        ("https://registry.example/v2/x", "/token", False, False),
+    ],
+)
+def test_which_token_server_may_be_asked_and_which_may_see_the_password(
+    registry: str, realm: str, asked: bool, password: bool
+) -> None:
+    assert may_ask(registry, realm, same_host_only=False) is asked
+    if asked:
+        assert may_see_password(registry, realm) is password
+
+
+@pytest.mark.parametrize(
+    ("url", "repository"),
+    [
+        ("https://r/v2/a/b/manifests/latest", "a/b"),
+        ("https://r/v2/a/b/blobs/sha256:1", "a/b"),
+        ("https://r/v2/a/blobs/uploads/", "a"),
+        ("https://r/v2/", None),
+        ("https://r/api/v2/a/manifests/x", None),
+    ],
+)
+def test_the_repository_is_read_from_the_address(url: str, repository: str | None) -> None:
+    assert repository_of(url) == repository
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub() as running:
+        running.world.ollama_model("library/tiny:1b", [("model", b"GGUF")])
+        yield running
+
+
+class Asker:
+    """A client of the hub's registry with somebody's credentials."""
+
+    def __init__(self, hub: Hub, home: Path, **environ: str) -> None:
+        settings = Settings.from_env({"HOME": str(home), "HF_TOKEN_PATH": str(home / "none"), **environ})
+        self.now = 0.0
+        self.keeper = Credentials(settings, clock=lambda: self.now)
+        self.http = Http(allow_http=settings.allows_http, auth=self.keeper)
+        self.url = hub.ollama + "/v2/library/tiny/manifests/1b"
+
+    def status(self) -> int:
+        return self.http.get(self.url).status
+
+
+@pytest.fixture
+def ask(hub: Hub, tmp_path: Path) -> Iterator[Any]:
+    made: list[Asker] = []
+
+    def make(**environ: str) -> Asker:
+        made.append(Asker(hub, tmp_path, **environ))
+        return made[-1]
+
+    yield make
+    for asker in made:
+        asker.http.close()
+
+
+def _docker(home: Path, **config: Any) -> None:
+    (home / ".docker").mkdir(exist_ok=True)
+    (home / ".docker" / "config.json").write_text(json.dumps(config))
+
+
+def _host(hub: Hub) -> str:
+    return hub.ollama.removeprefix("http://")
+
+
+def _auth(user: str, password: str) -> dict[str, str]:
+    return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def test_a_login_of_docker_opens_a_registry(hub: Hub, ask: Any, tmp_path: Path) -> None:
+    hub.world.ollama_login = ("me", "word")
+    assert ask().status() == 401
+    _docker(tmp_path, auths={_host(hub): _auth("me", "word")})
+    assert ask().status() == 200
+    token = hub.log.requests("/token")[-1]
+    assert token.authorization == _basic("me", "word")
+    assert "scope=repository%3Alibrary%2Ftiny%3Apull" in token.target
+
+
+def test_a_wrong_login_is_77_with_the_hint(hub: Hub, ask: Any, tmp_path: Path) -> None:
+    hub.world.ollama_login = ("me", "word")
+    _docker(tmp_path, auths={_host(hub): _auth("me", PLANTED)})
+    with pytest.raises(CredentialsError) as caught:
+        ask().status()
+    assert caught.value.exit_code == 77
+    assert "docker login" in str(caught.value.hint)
+    assert PLANTED not in _everything(caught.value)
+
+
+def test_netrc_opens_a_registry_too(hub: Hub, ask: Any, tmp_path: Path) -> None:
+    hub.world.ollama_login = ("me", "word")
+    (tmp_path / "n").write_text("machine 127.0.0.1 login me password word\n")
+    assert ask(NETRC=str(tmp_path / "n")).status() == 200
+
+
+def _helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "docker-credential-mine"
+    program.write_text(f"#!{sys.executable}\nimport sys, json\nname = sys.stdin.read()\n{body}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_a_credential_helper_is_asked_for_its_registry(
+    hub: Hub, ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.world.ollama_login = ("me", "word")
+    answer = f'print(json.dumps({{"Username": "me", "Secret": "word"}})) if name == "{_host(hub)}" else sys.exit(1)'
+    _helper(tmp_path, monkeypatch, answer)
+    _docker(tmp_path, credHelpers={_host(hub): "mine"})
+    assert ask().status() == 200
+    _docker(tmp_path, credsStore="mine")
+    assert ask().status() == 200
+
+
+def test_a_helper_that_has_nothing_leaves_the_file_to_answer(
+    hub: Hub, ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.world.ollama_login = ("me", "word")
+    _helper(tmp_path, monkeypatch, "print('credentials not found'); sys.exit(1)")
+    _docker(tmp_path, credsStore="mine", auths={_host(hub): _auth("me", "word")})
+    assert ask().status() == 200
+
+
+@pytest.mark.parametrize(
+    ("helper", "body"),
+    [("mine", f"print('{PLANTED}')"), ("mine", "print('[]')"), ("absent", ""), ("../mine", ""), ("a b", "")],
+)
+def test_a_helper_that_fails_is_78_and_its_words_are_not_shown(
+    hub: Hub, ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: str, body: str
+) -> None:
+    hub.world.ollama_login = ("me", "word")
+    _helper(tmp_path, monkeypatch, body)
+    _docker(tmp_path, credsStore=helper)
+    with pytest.raises(SettingError) as caught:
+        ask().status()
+    assert PLANTED not in _everything(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "null", "[" * 100_000, '{"auths": {"x": '])
+def test_a_broken_config_of_docker_is_78_and_names_the_file(hub: Hub, ask: Any, tmp_path: Path, content: str) -> None:
+    hub.world.ollama_login = ("me", "word")
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker" / "config.json").write_text(content)
+    with pytest.raises(SettingError, match=r"config\.json"):
+        ask().status()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"auths": []},
+        {"auths": {"HOST": "x"}},
+        {"auths": {"HOST": {"auth": "!!!"}}},
+        {"auths": {"HOST": {"auth": "bm9jb2xvbg=="}}},
+        {"auths": {"HOST": {}}},
+        {"credHelpers": 7, "credsStore": 8},
+        {"auths": {"other.example": {"auth": "YTpi"}}},
+    ],
+)
+def test_a_config_without_a_login_for_this_registry_changes_nothing(
+    hub: Hub, ask: Any, tmp_path: Path, config: Any
+) -> None:
+    hub.world.ollama_login = ("me", "word")
+    _docker(tmp_path, **json.loads(json.dumps(config).replace("HOST", _host(hub))))
+    assert ask().status() == 401
+
+
+def test_an_identity_token_is_exchanged_and_never_sent_as_a_password(hub: Hub, ask: Any, tmp_path: Path) -> None:
+    hub.world.ollama_login = "anonymous"
+    _docker(tmp_path, auths={_host(hub): {"identitytoken": PLANTED}})
+    assert ask().status() == 200
+    (token,) = hub.log.requests("/token")
+    assert (token.method, token.authorization) == ("POST", None)
+    assert f"refresh_token={PLANTED}".encode() in token.body
+
+
+def test_a_registry_with_plain_passwords_is_answered(hub: Hub, ask: Any, tmp_path: Path) -> None:
+    hub.faults.add("/v2/*", Status(code=401, headers={"WWW-Authenticate": 'Basic realm="x"'}))
+    _docker(tmp_path, auths={_host(hub): _auth("me", "word")})
+    asker = ask()
+    assert asker.status() == 200
+    assert asker.status() == 200
+    assert [entry.authorization for entry in hub.log.requests()] == [None, *[_basic("me", "word")] * 2]
+
+
+def test_a_password_is_not_sent_twice_to_who_refuses_it(hub: Hub, ask: Any, tmp_path: Path) -> None:
+    hub.faults.add("/v2/*", Status(code=401, headers={"WWW-Authenticate": 'Basic realm="x"'}), times=None)
+    _docker(tmp_path, auths={_host(hub): _auth("me", "word")})
+    assert ask().status() == 401
+    assert len(hub.log.requests()) == 2
+
+
+def test_a_token_is_fetched_once_for_many_threads_and_again_when_it_is_old(hub: Hub, ask: Any) -> None:
+    hub.world.ollama_login = "anonymous"
+    asker = ask()
+    statuses: list[int] = []
+    threads = [threading.Thread(target=lambda: statuses.append(asker.status())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert statuses == [200] * 8
+    assert len(hub.log.requests("/token")) == 1
+    asker.now += 299.0
+    asker.status()
+    assert len(hub.log.requests("/token")) == 2
+
+
+def test_a_password_is_withheld_from_a_token_server_elsewhere(hub: Hub, ask: Any, tmp_path: Path) -> None:
+    # In the clear only the registry itself may be the token server; elsewhere nobody is asked at all.
+    challenge = f'Bearer realm="{hub.cdn}/token",service="x",scope="repository:library/tiny:pull"'
+    hub.faults.add("/v2/*", Status(code=401, headers={"WWW-Authenticate": challenge}))
+    _docker(tmp_path, auths={_host(hub): _auth("me", PLANTED)})
+    with pytest.raises(CredentialsError) as caught:
+        ask().status()
+    assert hub.log.requests(origin="cdn") == []
+    assert PLANTED not in _everything(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "exit_code"),
+    [
+        (Status(code=200, body="<html>"), 69),
+        (Status(code=200, body="[]"), 69),
+        (Status(code=200, body='{"token": 7}'), 69),
+        (Status(code=200, body='{"token": "a b"}'), 69),
+        (Status(code=200, body='{"token": "a\\r\\nX: y"}'), 69),
+        (Status(code=200, body="[" * 100_000), 69),
+        (Status(code=503), 69),
+        (Status(code=429), 75),
+        (Status(code=404), 66),
+        (RedirectTo(url="http://evil.example/"), 69),
+    ],
+    ids=str,
+)
+def test_a_token_server_that_answers_badly_is_a_typed_error(hub: Hub, ask: Any, answer: Any, exit_code: int) -> None:
+    hub.world.ollama_login = "anonymous"
+    hub.faults.add("/token", answer)
+    with pytest.raises(ModelfetchError) as caught:
+        ask().status()
+    assert caught.value.exit_code == exit_code
+
+
+def test_a_password_for_the_token_server_does_not_follow_its_redirect(hub: Hub, ask: Any, tmp_path: Path) -> None:
+    hub.world.ollama_login = ("me", PLANTED)
+    _docker(tmp_path, auths={_host(hub): _auth("me", PLANTED)})
+    hub.faults.add("/token", RedirectTo(url=hub.cdn + "/token"))
+    with pytest.raises(ModelfetchError):
+        ask().status()
+    (elsewhere,) = hub.log.requests(origin="cdn")
+    assert elsewhere.authorization is None
+
+
+def test_a_keeper_shows_nothing(tmp_path: Path) -> None:
+    assert PLANTED not in repr(_credentials(tmp_path, HF_TOKEN=PLANTED))

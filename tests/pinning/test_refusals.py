@@ -1,0 +1,154 @@
+"""`pin` that can't do all that was asked for says everything that is wrong, and leaves the file as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.demo.faults import StallAfter, Status
+from modelfetch.pinning.document import with_pins
+from tests.pinning.conftest import LORA, sha256
+from tests.pinning.test_run import EVERYTHING
+
+if TYPE_CHECKING:
+    from tests.pinning.conftest import Desk
+
+
+def test_several_failures_are_all_told_and_nothing_is_written(desk: Desk) -> None:
+    text = EVERYTHING.replace("art/art.safetensors", "art/gone.safetensors").replace("tiny:1b", "tiny:9b")
+    text += "      - {name: up, kind: upscaler, source: FILES/up.safetensors, for: [comfyui]}\n"
+    desk.write(text)
+    before = desk.file.read_bytes()
+    result = desk.pin()
+    assert {e["model"]: e["code"] for e in result.report["errors"]} == {"vae": "not-found", "tiny": "unknown-tag"}
+    assert result.code == 66
+    assert desk.file.read_bytes() == before
+    assert desk.bodies() == []
+    assert result.actions()["vae"] == result.actions()["tiny"] == ["failed"]
+    assert result.actions()["lora"] == result.actions()["up"] == ["skipped"]
+    assert "nothing was written" in result.err
+
+
+def test_a_body_that_can_not_be_had_leaves_the_file_alone(desk: Desk) -> None:
+    desk.write("version: 1\nmodels:\n- {name: up, kind: upscaler, source: FILES/up.safetensors, for: [comfyui]}\n")
+    before = desk.file.read_bytes()
+    desk.hub.faults.add("*/up.safetensors", Status(code=404), times=None)
+    result = desk.pin()
+    assert (result.code, result.codes(), desk.file.read_bytes()) == (66, ["not-found"], before)
+
+
+def test_a_pin_that_upstream_contradicts_is_kept_and_told(desk: Desk) -> None:
+    desk.write(
+        f"""\
+        version: 1
+        models:
+        - {{name: vae, kind: vae, source: hf://acme/art/art.safetensors, digest: "{sha256(LORA)}", for: [comfyui]}}
+        """
+    )
+    before = desk.text
+    result = desk.pin()
+    assert (result.code, result.codes(), desk.text) == (65, ["digest-mismatch"], before)
+    assert "--upgrade vae" in result.err
+
+
+def test_pins_that_make_the_manifest_invalid_are_not_written(desk: Desk) -> None:
+    old = desk.commit()
+    desk.world.repos["acme/art"].commit({"config.json": b"[]"})
+    desk.write(
+        f"""\
+        version: 1
+        models:
+        - {{name: a, kind: snapshot, source: "hf://acme/art@{old}", include: [config.json], for: [whisper]}}
+        - {{name: b, kind: snapshot, source: "hf://acme/art", include: ["c*.json"], for: [whisper]}}
+        """
+    )
+    before = desk.text
+    result = desk.pin()
+    assert (result.code, result.codes(), desk.text) == (78, ["invalid-manifest"], before)
+    assert "another commit" in result.err
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("version: 1\n", 78),
+        ("version: 1\nmodels: [{name: x}]\n", 78),
+        ("", 78),
+        ("{", 78),
+        ("version: 1\nmodels: []", 0),
+    ],
+)
+def test_a_manifest_that_is_none_ends_as_it_does_for_sync(desk: Desk, text: str, code: int) -> None:
+    desk.write(text)
+    result = desk.pin()
+    assert (result.code, desk.text) == (code, text)
+    assert set(result.codes()) == ({"invalid-manifest"} if code else set())
+
+
+def test_a_file_that_is_missing_or_can_not_be_written_is_told_before_anybody_is_asked(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert desk.pin(file=desk.folder / "none.yaml").codes() == ["invalid-manifest"]
+    desk.write(EVERYTHING)
+    monkeypatch.setattr("os.access", lambda *_args, **_kwargs: False)
+    result = desk.pin()
+    assert (result.code, result.codes()) == (73, ["not-writable"])
+    assert desk.hub.log.since(0) == []
+
+
+def test_a_file_that_somebody_changes_meanwhile_is_theirs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.write(EVERYTHING)
+
+    def edit_then_pin(*args: Any) -> bytes:
+        desk.file.write_bytes(desk.file.read_bytes() + b"# mine\n")
+        return with_pins(*args)
+
+    monkeypatch.setattr("modelfetch.pinning.run.with_pins", edit_then_pin)
+    result = desk.pin()
+    assert (result.code, result.codes()) == (73, ["not-writable"])
+    assert desk.text.endswith("# mine\n")
+    assert "sha256:" not in desk.text
+
+
+def test_a_signal_in_the_midst_of_a_body_leaves_the_file_alone(desk: Desk) -> None:
+    desk.write("version: 1\nmodels:\n- {name: up, kind: upscaler, source: FILES/up.safetensors, for: [comfyui]}\n")
+    before = desk.text
+    desk.hub.faults.add("*/up.safetensors", StallAfter(bytes=1000, seconds=30), times=None)
+    words = [sys.executable, "-m", "modelfetch", "pin", str(desk.file), "--json"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while desk.hub.log.sent("*/up.safetensors", origin="files") < 1000 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert [error["code"] for error in json.loads(out)["errors"]] == ["terminated"]
+    assert desk.text == before
+    assert [p.name for p in desk.folder.iterdir() if p.name != "cache"] == ["tier.yaml"]
+
+
+def test_a_full_disk_leaves_the_file_whole(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.write(EVERYTHING)
+    before = desk.text
+
+    def full(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    result = desk.pin()
+    assert (result.code, result.codes(), desk.text) == (74, ["no-space"], before)
+    assert [p.name for p in desk.folder.iterdir() if p.name != "cache"] == ["tier.yaml"]
+
+
+def test_names_that_do_not_exist_and_options_that_exclude_each_other_are_wrong_usage(desk: Desk) -> None:
+    desk.write(EVERYTHING)
+    result = desk.pin("--upgrade", "nobody")
+    assert (result.code, result.codes()) == (2, ["usage"])
+    assert desk.pin("--check", "--upgrade", "vae", as_json=False).code == 2

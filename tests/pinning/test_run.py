@@ -1,0 +1,384 @@
+"""`pin` writes what upstream says into the file, and nothing else."""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch import Digest, load_manifest
+from modelfetch.demo import models as made
+from modelfetch.manifest.model import FileSpec
+from tests.pinning.conftest import LORA, UPSCALER, VAE, sha256, size
+from tests.sources.test_oci import ONE, layer, manifest, publish
+
+if TYPE_CHECKING:
+    from tests.pinning.conftest import Desk
+
+EVERYTHING = """\
+    # A tier for tests: every comment stays.
+    version: 1
+    tier: test
+
+    models:
+      # the VAE
+      - name: vae      # its name
+        kind: vae
+        source: hf://acme/art/art.safetensors   # from the hub
+        license: mit
+
+        for: [comfyui]
+      - {name: lora, kind: lora, source: "hf://acme/art@dev/art.safetensors", filename: dev.safetensors, for: [comfyui]}
+      - name: tiny
+        source: ollama://tiny:1b
+        for: [ollama]
+      - name: style
+        kind: embedding
+        source: 'civitai://7'
+        for: [ comfyui ]
+      - name: snap
+        kind: snapshot
+        source: hf://acme/art
+        include:       # only these
+          - '*.json'   # settings
+          - "sub/*"
+        for: [comfyui]
+      # the end
+"""
+
+
+def test_everything_open_is_pinned_and_all_else_is_kept(desk: Desk) -> None:
+    desk.write(EVERYTHING)
+    dev = desk.world.repos["acme/art"].refs["dev"]
+    (ollama,) = desk.world.ollama.values()
+    result = desk.pin()
+    assert result.code == 0, result.err
+    inline = f"size: {size(LORA)}, digest: {sha256(LORA)}, filename: dev.safetensors"
+    config = b'{"a": 1}'
+    assert (
+        desk.text
+        == f"""\
+# A tier for tests: every comment stays.
+version: 1
+tier: test
+
+models:
+  # the VAE
+  - name: vae      # its name
+    kind: vae
+    source: hf://acme/art@{desk.commit()}/art.safetensors   # from the hub
+    size: {size(VAE)}
+    digest: {sha256(VAE)}
+    license: mit
+
+    for: [comfyui]
+  - {{name: lora, kind: lora, source: "hf://acme/art@{dev}/art.safetensors", {inline}, for: [comfyui]}}
+  - name: tiny
+    source: ollama://tiny:1b
+    digest: {ollama.digest}
+    for: [ollama]
+  - name: style
+    kind: embedding
+    source: 'civitai://7'
+    size: {size(LORA)}
+    digest: {sha256(LORA)}
+    for: [ comfyui ]
+  - name: snap
+    kind: snapshot
+    source: hf://acme/art@{desk.commit()}
+    files:
+      # only these
+      # settings
+      - {{path: config.json, size: {len(config)}, digest: {sha256(config)}}}
+      - {{path: sub/more.safetensors, size: {size(LORA)}, digest: {sha256(LORA)}}}
+    for: [comfyui]
+  # the end
+"""
+    )
+
+
+def test_no_body_is_fetched_where_the_source_knows_the_digest(desk: Desk) -> None:
+    desk.write(EVERYTHING.replace("'*.json'", "art*"))
+    result = desk.pin()
+    assert result.code == 0, result.err
+    assert desk.bodies() == []
+    assert result.report["bytes_fetched"] == 0
+    assert {action for actions in result.actions().values() for action in actions} == {"would-fetch"}
+
+
+def test_a_body_is_fetched_once_where_nobody_knows_the_digest(desk: Desk) -> None:
+    desk.write(
+        """\
+        version: 1
+        models:
+          - {name: up, kind: upscaler, source: FILES/up.safetensors, for: [comfyui]}
+          - {name: again, kind: upscaler, source: FILES/up.safetensors, filename: b.safetensors, for: [comfyui]}
+          - {name: config, kind: file, source: hf://acme/art/config.json, path: config.json, for: [comfyui]}
+        """
+    )
+    result = desk.pin()
+    assert result.code == 0, result.err
+    up, again, config = load_manifest(desk.file).models
+    assert (up.size, str(up.digest)) == (again.size, str(again.digest)) == (size(UPSCALER), sha256(UPSCALER))
+    assert (config.size, str(config.digest)) == (8, sha256(b'{"a": 1}'))
+    assert result.report["bytes_fetched"] == size(UPSCALER) + 8
+    assert result.actions()["up"] == result.actions()["config"] == ["fetched"]
+    assert sum(e.sent for e in desk.hub.log.requests("*/up.safetensors", origin="files")) < 1.5 * size(UPSCALER)
+    assert (desk.folder / "cache/.modelfetch/blobs").is_dir()
+
+
+def test_a_pinned_file_sends_no_request_and_is_not_written_again(desk: Desk) -> None:
+    desk.write(EVERYTHING)
+    assert desk.pin().code == 0
+    text, before, mark = desk.text, desk.file.stat(), desk.hub.log.mark()
+    result = desk.pin()
+    after = desk.file.stat()
+    assert (result.code, desk.text) == (0, text)
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert desk.hub.log.since(mark) == []
+    assert result.report["requests"] == 0
+    assert {action for actions in result.actions().values() for action in actions} == {"present"}
+
+
+def test_what_was_pinned_needs_nobody_to_be_asked(desk: Desk) -> None:
+    desk.write(EVERYTHING)
+    assert desk.pin().code == 0
+    assert desk.pin("--offline").code == 0
+    desk.write(EVERYTHING)
+    result = desk.pin("--offline")
+    assert (result.code, set(result.codes())) == (69, {"offline"})
+    assert len(result.codes()) == 5
+
+
+def test_a_local_file_is_hashed_where_it_lies(desk: Desk) -> None:
+    (desk.folder / "own.safetensors").write_bytes(VAE.read(0, VAE.size))
+    desk.write(
+        f"""\
+        version: 1
+        models:
+          - name: own
+            kind: vae
+            source: file://{desk.folder}/own.safetensors
+            for: [comfyui]
+        """
+    )
+    result = desk.pin()
+    assert result.code == 0, result.err
+    (model,) = load_manifest(desk.file).models
+    assert (model.size, str(model.digest)) == (size(VAE), sha256(VAE))
+    assert not (desk.folder / "cache").exists()
+    (desk.folder / "own.safetensors").write_bytes(b"<!DOCTYPE html><html>please log in</html>")
+    desk.write(desk.text.split("    size")[0] + "    for: [comfyui]\n")
+    result = desk.pin()
+    assert (result.code, result.codes()) == (65, ["not-a-model"])
+
+
+def test_the_file_keeps_its_line_ends_mark_mode_and_link(desk: Desk) -> None:
+    target = desk.folder / "elsewhere/real.yaml"
+    target.parent.mkdir()
+    text = "\ufeffversion: 1\r\nmodels:\r\n- name: vae\r\n  kind: vae\r\n"
+    text += "  source: hf://acme/art/art.safetensors # é\r\n  for: [comfyui]"
+    target.write_bytes(text.encode())
+    target.chmod(0o640)
+    desk.file.symlink_to(target)
+    assert desk.pin().code == 0
+    assert desk.file.is_symlink()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    pins = f"  size: {size(VAE)}\r\n  digest: {sha256(VAE)}\r\n"
+    pinned = text.replace("art/art.", f"art@{desk.commit()}/art.").replace("  for:", pins + "  for:")
+    assert target.read_bytes() == pinned.encode()
+    assert sorted(p.name for p in target.parent.iterdir()) == ["real.yaml"]
+
+
+def test_only_what_stands_in_the_file_itself_is_pinned(desk: Desk) -> None:
+    base = desk.folder / "base.yaml"
+    base.write_text(
+        "version: 1\nmodels:\n"
+        "- {name: base, kind: vae, source: hf://acme/art/art.safetensors, for: [comfyui]}\n"
+        "- {name: other, kind: vae, source: hf://acme/art/sub/more.safetensors, for: [comfyui]}\n"
+    )
+    before = base.read_bytes()
+    desk.write(
+        """\
+        version: 1
+        extends: base.yaml
+        models:
+        - {name: other, kind: vae, source: hf://acme/art@dev/art.safetensors, filename: other.st, for: [comfyui]}
+        """
+    )
+    result = desk.pin()
+    assert result.code == 0, result.err
+    assert base.read_bytes() == before
+    assert list(result.actions()) == ["other"]
+    assert desk.text.count("sha256:") == 1
+    refused = desk.pin("--upgrade", "base")
+    assert refused.code == 2
+    assert "base.yaml" in refused.err
+
+
+def test_what_is_pinned_in_part_is_completed_and_what_it_says_is_kept(desk: Desk) -> None:
+    desk.write(
+        f"""\
+        version: 1
+        models:
+          - name: vae
+            kind: vae
+            digest: "{sha256(VAE)}"
+            source: hf://acme/art/art.safetensors
+            for: [comfyui]
+          - name: snap
+            kind: snapshot
+            source: hf://acme/art@v1
+            files:
+              - path: art.safetensors
+                digest: {sha256(VAE).upper().replace("SHA256", "sha256")}
+              - size: 8
+                path: config.json
+              - {{path: "sub/more.safetensors"}}
+            for: [whisper]
+        """
+    )
+    result = desk.pin()
+    assert result.code == 0, result.err
+    assert (
+        desk.text
+        == f"""\
+version: 1
+models:
+  - name: vae
+    kind: vae
+    digest: "{sha256(VAE)}"
+    source: hf://acme/art@{desk.commit()}/art.safetensors
+    size: {size(VAE)}
+    for: [comfyui]
+  - name: snap
+    kind: snapshot
+    source: hf://acme/art@{desk.commit()}
+    files:
+      - path: art.safetensors
+        size: {size(VAE)}
+        digest: {sha256(VAE).upper().replace("SHA256", "sha256")}
+      - size: 8
+        digest: {sha256(b'{"a": 1}')}
+        path: config.json
+      - {{path: "sub/more.safetensors", size: {size(LORA)}, digest: {sha256(LORA)}}}
+    for: [whisper]
+"""
+    )
+
+
+def test_a_whole_repo_at_a_commit_gets_its_files_and_pickles_stay_a_matter_of_consent(desk: Desk) -> None:
+    desk.world.hf_repo("acme/dr", made.diffrhythm_cfm())
+    entry = f"- name: dr\n  kind: snapshot\n  source: hf://acme/dr@{desk.commit('acme/dr')}\n  for: [diffrhythm]\n"
+    desk.write("version: 1\nmodels:\n" + entry)
+    before = desk.text
+    result = desk.pin()
+    assert (result.code, result.codes(), desk.text) == (65, ["pickle-not-allowed"], before)
+    desk.write("version: 1\nmodels:\n" + entry.replace("  for", "  allow_pickle: true\n  for"))
+    assert desk.pin().code == 0
+    (model,) = load_manifest(desk.file).models
+    assert model.files is not None
+    assert [spec.path for spec in model.files] == ["README.md", "cfm_model.pt"]
+    assert "  files:\n  - {path: README.md" in desk.text
+
+
+def test_a_pasted_link_of_the_hub_gets_its_commit_and_its_digest(desk: Desk) -> None:
+    link = f"{desk.hub.endpoint}/acme/art/resolve/main/art.safetensors?download=true"
+    desk.write(f"version: 1\nmodels:\n- name: vae\n  kind: vae\n  source: {link}\n  for: [comfyui]\n")
+    assert desk.pin().code == 0
+    assert desk.text.splitlines()[4] == f"  source: {link.replace('main', desk.commit())}"
+    assert sha256(VAE) in desk.text
+    assert desk.bodies() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("hf://acme/art/art.safetensors", ("hf://acme/art@", "/art.safetensors")),
+        ("hf://acme/art@v1/art.safetensors", ("hf://acme/art@", "/art.safetensors")),
+        ("hf://acme/art@refs/pr/3/art.safetensors", ("hf://acme/art@", "/art.safetensors")),
+        ("hf://acme/art@a%2Fb/art%2Esafetensors", ("hf://acme/art@", "/art%2Esafetensors")),
+        ("HF://acme/art@SHORT/art.safetensors", ("HF://acme/art@", "/art.safetensors")),
+    ],
+)
+def test_a_revision_of_any_form_becomes_a_commit(desk: Desk, given: str, kept: tuple[str, str]) -> None:
+    desk.world.repos["acme/art"].refs.update({"refs/pr/3": desk.commit(), "a/b": desk.commit()})
+    given = given.replace("SHORT", desk.commit()[:9])
+    desk.write(f"version: 1\nmodels:\n- {{name: vae, kind: vae, source: '{given}', for: [comfyui]}}\n")
+    result = desk.pin()
+    assert result.code == 0, result.err
+    assert f"source: '{kept[0]}{desk.commit()}{kept[1]}'" in desk.text
+
+
+def test_upgrade_moves_the_pins_of_the_models_that_it_names(desk: Desk) -> None:
+    own = desk.folder / "own.json"
+    own.write_bytes(b"[1]")
+    desk.write(
+        EVERYTHING
+        + "      - {name: up, kind: upscaler, source: FILES/up.safetensors, for: [comfyui]}\n"
+        + f"      - {{name: own, kind: file, path: own.json, source: 'file://{own}', for: [comfyui]}}\n"
+    )
+    assert desk.pin().code == 0
+    before = load_manifest(desk.file).models
+    old = desk.commit()
+    repo = desk.world.repos["acme/art"]
+    repo.commit({"art.safetensors": UPSCALER, "config.json": b"[]", "sub/more.safetensors": LORA, "new.json": b"{}"})
+    desk.world.ollama_model("tiny:1b", [("model", made.llama())], config=made.ollama_config())
+    desk.world.file("up.safetensors", VAE)
+    own.write_bytes(b"[1, 2]")
+    assert desk.pin().report["requests"] == 0
+
+    result = desk.pin("--upgrade", "vae", "--upgrade", "up", "--upgrade", "own")
+    assert result.code == 0, result.err
+    vae, lora, tiny, style, snap, up, mine = load_manifest(desk.file).models
+    assert (vae.size, str(vae.digest), vae.source.text) == (
+        size(UPSCALER),
+        sha256(UPSCALER),
+        f"hf://acme/art@{desk.commit()}/art.safetensors",
+    )
+    assert (up.size, str(up.digest)) == (size(VAE), sha256(VAE))
+    assert (mine.size, str(mine.digest)) == (6, sha256(b"[1, 2]"))
+    untouched = {m.name: (m.source, m.digest, m.files) for m in before}
+    assert all(untouched[m.name] == (m.source, m.digest, m.files) for m in (lora, tiny, style, snap))
+    assert old != desk.commit()
+
+    assert desk.pin("--upgrade", "snap", "--upgrade", "tiny").code == 0
+    _, _, tiny, _, snap, _, _ = load_manifest(desk.file).models
+    (ollama,) = desk.world.ollama.values()
+    assert str(tiny.digest) == ollama.digest
+    assert snap.files == (
+        FileSpec(path="config.json", size=2, digest=Digest.sha256(b"[]")),
+        FileSpec(path="sub/more.safetensors", size=size(LORA), digest=Digest.parse(sha256(LORA))),
+    )
+    text = desk.text
+    assert desk.pin("--upgrade", "snap", "--upgrade", "tiny").code == 0
+    assert desk.text == text
+
+
+def test_an_oci_tag_stays_and_its_file_is_pinned(desk: Desk) -> None:
+    uri = "oci://" + desk.hub.ollama.removeprefix("http://") + "/fleet/tiny:v1"
+    publish(desk.hub, ONE)
+    desk.write(f"version: 1\nmodels:\n- {{name: o, kind: vae, source: '{uri}', for: [comfyui]}}\n")
+    assert desk.pin().code == 0
+    (model,) = load_manifest(desk.file).models
+    assert (model.source.text, model.size, str(model.digest)) == (uri, 88, sha256(b"w" * 88))
+    assert desk.pin("--check").code == 0
+    publish(desk.hub, manifest(layer(b"v" * 88, "checkpoints/tiny.safetensors")))
+    result = desk.pin("--check")
+    assert (result.code, result.actions()) == (1, {"o": ["changed"]})
+    assert desk.pin("--upgrade", "o").code == 0
+    assert str(load_manifest(desk.file).models[0].digest) == sha256(b"v" * 88)
+    assert desk.pin("--check").code == 0
+    assert desk.bodies() == []
+
+
+def test_a_person_reads_what_was_pinned_and_a_report_has_the_contracts_keys(desk: Desk) -> None:
+    desk.write(EVERYTHING)
+    result = desk.pin(as_json=False)
+    assert result.out.splitlines()[0].split() == ["MODEL", "DONE", "BEFORE", "NOW"]
+    assert result.out.splitlines()[1].split() == ["vae", "pinned", "-", desk.commit()[:12]]
+    assert "5 of 5 models pinned" in result.err
+    assert set(desk.pin().report) == {
+        *("ok", "exit_code", "tier", "root", "seconds", "bytes_fetched", "requests", "models", "errors")
+    }

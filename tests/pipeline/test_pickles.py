@@ -1,0 +1,126 @@
+"""A file that runs code when it is loaded gets in by the manifest's word only, whatever its source says of it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.demo.faults import DropAfter, Status
+from modelfetch.demo.world import CivitaiFile
+
+if TYPE_CHECKING:
+    from tests.pipeline.conftest import Bench
+
+PICKLE = b"\x80\x02}q\x00." + b"\0" * 70_000
+TORCH = b"PK\x03\x04" + b"\0" * 26 + b"archive/data.pkl" + b"\0" * 70_000
+CTRANSLATE = b"\x06\x00\x00\x00\x0c\x00WhisperSpec\x00" + b"\1" * 70_000
+
+
+def entry(source: str, **keys: Any) -> dict[str, Any]:
+    return {"name": "m", "kind": "vae", "source": source, "for": ["comfyui"], **keys}
+
+
+def digest(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def placed(bench: Bench) -> list[str]:
+    return [p.name for p in (bench.root / "comfyui").rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("data", [PICKLE, TORCH])
+def test_a_bin_is_judged_by_its_bytes_though_the_hub_knows_its_digest(bench: Bench, data: bytes) -> None:
+    bench.world.hf_repo("acme/p", {"model.bin": data})
+    source = "hf://acme/p/model.bin"
+    result = bench.sync(entry(source))
+    assert (result.code, result.codes()) == (65, ["pickle-not-allowed"])
+    assert placed(bench) == []
+    snapshot = {"name": "s", "kind": "snapshot", "source": "hf://acme/p", "for": ["whisper"]}
+    assert bench.sync(snapshot).codes() == ["pickle-not-allowed"]
+    assert bench.sync(entry(source, digest=digest(data))).code == 0
+
+
+@pytest.mark.parametrize("head", [PICKLE, TORCH])
+@pytest.mark.parametrize("kind", ["file", "snapshot"])
+def test_a_pickled_bin_of_the_hub_is_refused_from_its_first_bytes(bench: Bench, head: bytes, kind: str) -> None:
+    big = head + bytes(48 * 2**20)
+    bench.world.hf_repo("acme/big", {"model.bin": big})
+    model = entry("hf://acme/big/model.bin")
+    if kind == "snapshot":
+        model = {"name": "s", "kind": "snapshot", "source": "hf://acme/big", "for": ["whisper"]}
+    mark = bench.hub.log.mark()
+    result = bench.sync(model)
+    assert (result.code, result.codes()) == (65, ["pickle-not-allowed"])
+    assert sum(one.sent for one in bench.hub.log.since(mark)) < len(big) / 2
+    assert result.report["bytes_fetched"] == 0
+    assert not list((bench.root / ".modelfetch").rglob("*.part"))
+
+
+def test_what_is_left_of_a_bin_that_was_allowed_is_judged_before_the_rest_is_fetched(bench: Bench) -> None:
+    big = PICKLE + bytes(48 * 2**20)
+    bench.world.hf_repo("acme/big", {"model.bin": big})
+    bench.hub.faults.add("*model.bin*", DropAfter(bytes=8 * 2**20), origin="cdn")
+    bench.hub.faults.add("*model.bin*", Status(code=500), origin="cdn", skip=1, times=None)
+    model = entry("hf://acme/big/model.bin", allow_pickle=True)
+    assert bench.sync(model, options=("--connections", "1")).code == 69
+    assert list((bench.root / ".modelfetch/ingest").glob("*.part"))
+    bench.hub.faults.clear()
+    mark = bench.hub.log.mark()
+    del model["allow_pickle"]
+    assert bench.sync(model).codes() == ["pickle-not-allowed"]
+    assert sum(one.sent for one in bench.hub.log.since(mark)) < len(big) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "code"),
+    [
+        ("m.bin", PICKLE, "pickle-not-allowed"),
+        ("m.onnx", b"<html><body>log in</body></html>" + b" " * 600, "not-a-model"),
+        ("m.h5", b'{"error": "gone"}', "not-a-model"),
+    ],
+)
+def test_a_local_file_is_judged_by_its_first_bytes_too(bench: Bench, name: str, data: bytes, code: str) -> None:
+    there = bench.folder / name
+    there.write_bytes(data)
+    result = bench.sync(entry(f"file://{there}"))
+    assert (result.code, result.codes()) == (65, [code])
+    assert placed(bench) == []
+    assert not list((bench.root / ".modelfetch").rglob("*.part"))
+    assert bench.sync(entry(f"file://{there}", digest=digest(data))).code == 0
+
+
+def test_a_bin_that_is_in_the_store_by_another_manifests_word_is_judged_again(bench: Bench) -> None:
+    bench.world.hf_repo("acme/p", {"model.bin": PICKLE})
+    assert bench.sync(entry("hf://acme/p/model.bin", allow_pickle=True)).code == 0
+    result = bench.sync(entry("hf://acme/p/model.bin", **{"for": ["stable-diffusion"]}))
+    assert result.codes() == ["pickle-not-allowed"]
+
+
+def test_a_bin_that_is_no_pickle_passes(bench: Bench) -> None:
+    bench.world.hf_repo("acme/p", {"model.bin": CTRANSLATE})
+    assert bench.sync(entry("hf://acme/p/model.bin")).code == 0
+
+
+def test_a_file_that_is_renamed_to_bin_is_judged_as_one(bench: Bench) -> None:
+    bench.world.file("x.dat", PICKLE)
+    result = bench.sync(entry(f"{bench.hub.files}x.dat", filename="x.bin"))
+    assert (result.codes(), placed(bench)) == (["pickle-not-allowed"], [])
+
+
+def test_a_pickle_that_only_the_servers_answer_names_is_refused_before_its_body(bench: Bench) -> None:
+    bench.world.file("download", PICKLE, disposition='attachment; filename="m.ckpt"')
+    bench.world.civitai_version(7, [CivitaiFile(id=1, name="m.pt", body=_body(TORCH))])
+    for source, data in ((f"{bench.hub.files}download", PICKLE), ("civitai://7", TORCH)):
+        mark = bench.hub.log.mark()
+        result = bench.sync(entry(source))
+        assert (result.code, result.codes()) == (65, ["pickle-not-allowed"])
+        assert sum(one.sent for one in bench.hub.log.since(mark)) < len(data)
+        assert bench.sync(entry(source, digest=digest(data))).code == 0
+
+
+def _body(data: bytes) -> Any:
+    from modelfetch.demo import BytesBody
+
+    return BytesBody(data)

@@ -1,0 +1,107 @@
+"""A planted secret is looked for in all output and in all files, over every source, every credential, every failure."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.demo import models as made
+from modelfetch.demo.faults import RateLimited, RedirectTo, Refuse, Status
+from modelfetch.demo.world import CivitaiFile
+
+if TYPE_CHECKING:
+    from modelfetch.demo.faults import Fault
+    from tests.pipeline.conftest import Bench
+
+PLANTED = "planted-Secret-0123456789abcdef"
+FORMS = (PLANTED, base64.b64encode(f"me:{PLANTED}".encode()).decode(), base64.b64encode(PLANTED.encode()).decode()[:-4])
+WEIGHTS = made.vae()
+DATA = bytes(WEIGHTS.read(0, WEIGHTS.size))
+
+FAULTS: dict[str, Fault | None] = {
+    "none": None,
+    **{str(code): Status(code=code, body=f"no {PLANTED}") for code in (400, 401, 403, 404, 429, 500)},
+    "gated": Status(code=403, headers={"X-Error-Code": "GatedRepo", "X-Error-Message": f"not for {PLANTED}"}),
+    "challenge": Status(code=401, headers={"WWW-Authenticate": f'Bearer realm="http://a.example/{PLANTED}"'}),
+    "limited": RateLimited(wait=500),
+    "page": Status(code=200, body=f"<html>{PLANTED}</html>", content_type="text/html"),
+    "json": Status(code=200, body=f'{{"error": "{PLANTED}"}}', content_type="application/json"),
+    "in the clear": RedirectTo(url=f"http://elsewhere.invalid/x?token={PLANTED}#{PLANTED}"),
+    "with a user": RedirectTo(url=f"https://me:{PLANTED}@elsewhere.invalid/"),
+    "nowhere": RedirectTo(url=f"ftp://{PLANTED}"),
+    "cut": Refuse(),
+}
+
+
+@pytest.fixture
+def models(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """One entry for each source, pinned and open; each needs its own credential, and has it."""
+    world, home = bench.world, bench.folder / "home"
+    host = bench.hub.ollama.removeprefix("http://")
+    world.hf_repo("org/repo", {"model.safetensors": WEIGHTS}, gated="auto")
+    world.token("hf", PLANTED, gated=["org/*"])
+    world.civitai_version(1, [CivitaiFile(id=1, name="a.safetensors", body=WEIGHTS)], login="json")
+    world.token("civitai", PLANTED)
+    world.file("a.safetensors", WEIGHTS, basic=("me", PLANTED))
+    world.ollama_model("tiny:1b", [("model", DATA)])
+    world.ollama_login = ("me", PLANTED)
+    (home / ".docker").mkdir(parents=True)
+    (home / "token").write_text(PLANTED + "\n")
+    (home / ".netrc").write_text(f"machine 127.0.0.1 login me password {PLANTED}\n")
+    auths = {host: {"auth": FORMS[1]}}
+    (home / ".docker/config.json").write_text(json.dumps({"auths": auths}))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setenv("CIVITAI_API_TOKEN_FILE", str(home / "token"))
+    for name in ("NETRC", "DOCKER_CONFIG", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "CIVITAI_API_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    pins = {"size": len(DATA), "digest": "sha256:" + hashlib.sha256(DATA).hexdigest()}
+    commit = world.repos["org/repo"].main
+    sources = {
+        "hf": ("hf://org/repo/model.safetensors", {}),
+        "hf-pinned": (f"hf://org/repo@{commit}/model.safetensors", pins),
+        "civitai": ("civitai://1", {}),
+        "civitai-pinned": ("civitai://1", pins),
+        "web": (f"{bench.hub.files}a.safetensors", {}),
+        "web-pinned": (f"{bench.hub.files}a.safetensors", pins),
+    }
+    entries: list[dict[str, Any]] = [
+        {"name": n, "kind": "vae", "source": s, "for": ["comfyui"], "filename": f"{n}.safetensors", **more}
+        for n, (s, more) in sources.items()
+    ]
+    return [*entries, {"name": "chat", "source": "ollama://tiny:1b", "for": ["ollama"]}]
+
+
+@pytest.mark.parametrize("origin", [None, "cdn"])
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_secret_comes_out_nowhere(
+    bench: Bench, models: list[dict[str, Any]], name: str, origin: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.NOTSET)  # so that whatever a client logs would be seen if -v let it through
+    if (fault := FAULTS[name]) is not None:
+        bench.hub.faults.add("*", fault, times=None, origin=origin)
+    manifest = bench.manifest(*models)
+    said = [bench.run("plan", manifest)]
+    for progress in ("json", "log"):
+        options = ("--keep-going", "-v", "--progress", progress)
+        said.append(bench.run("sync", manifest, *options))
+    said.append(bench.run("status", manifest))
+    for result in said:
+        assert not [form for form in FORMS if form in result.out + result.err]
+        assert "X-Amz-" not in result.out + result.err  # a signed address is a credential too
+    for path in (p for p in bench.root.rglob("*") if p.is_file()):
+        assert not [form for form in FORMS if form.encode() in path.read_bytes()], path
+    _went_only_where_it_belongs(bench)
+    assert (said[1].code == 0) is (fault is None), said[1].err
+
+
+def _went_only_where_it_belongs(bench: Bench) -> None:
+    requests = bench.hub.log.requests()
+    assert any(form in str(entry.authorization) for entry in requests for form in FORMS)
+    assert [entry.authorization for entry in requests if entry.origin == "cdn" and entry.authorization] == []
+    assert not [entry.target for entry in requests if any(form in entry.target for form in FORMS)]

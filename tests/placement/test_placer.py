@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.core import fs
+from modelfetch.core.artifact import Artifact
+from modelfetch.core.cancel import Cancel
+from modelfetch.core.digest import Digest
+from modelfetch.core.events import Event, Notice
+from modelfetch.errors import DestinationError
+from modelfetch.placement import Job, Order, Placer
+from modelfetch.placement.layouts import How, Placement
+from modelfetch.placement.receipts import read_receipt
+from modelfetch.placement.writer import LINK_AT_LEAST
+from modelfetch.store import Blob, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LARGE = b"weights!" * (LINK_AT_LEAST // 8)
+SMALL = b'{"small": true}'
+
+
+@dataclass
+class World:
+    root: Path
+    events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.root / ".modelfetch")
+        self.placer = Placer(self.root, self.store, sink=self.events.append, cancel=Cancel())
+
+    def blob(self, data: bytes) -> Blob:
+        return self.store.add_bytes(data)
+
+    def job(self, path: str, data: bytes, how: How = How.FILE) -> Job:
+        artifact = Artifact(uri=f"file:///{path}", path=path, size=len(data), digest=Digest.sha256(data))
+        return Job(placement=Placement(path=path, how=how, artifact=artifact), blob=self.blob(data))
+
+    def place(self, *jobs: Job, consumer: str = "comfyui", asks: str = "8g") -> None:
+        self.placer.place(Order(consumer=consumer, model="m", asks=asks, jobs=jobs))
+
+    def receipt(self, path: str, consumer: str = "comfyui"):  # type: ignore[no-untyped-def]
+        return read_receipt(self.root, consumer).entries.get(path)
+
+    @property
+    def warnings(self) -> list[str]:
+        return [e.message for e in self.events if isinstance(e, Notice)]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    root = tmp_path / "root"
+    root.mkdir()
+    return World(root)
+
+
+@pytest.fixture(autouse=True)
+def _odd_umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def test_a_large_file_is_a_hardlink_of_its_blob_and_read_only(world: World) -> None:
+    world.place(world.job("comfyui/models/vae/a.safetensors", LARGE))
+    placed = world.root / "comfyui/models/vae/a.safetensors"
+    assert placed.samefile(world.blob(LARGE).path)
+    assert stat.S_IMODE(placed.stat().st_mode) == 0o444
+    assert world.receipt("comfyui/models/vae/a.safetensors").how == "link"
+
+
+def test_a_small_file_is_a_copy_that_its_service_may_rewrite(world: World) -> None:
+    world.place(world.job("comfyui/models/vae/a.json", SMALL))
+    placed = world.root / "comfyui/models/vae/a.json"
+    assert not placed.samefile(world.blob(SMALL).path)
+    assert stat.S_IMODE(placed.stat().st_mode) == 0o644
+    placed.write_bytes(b"rewritten")
+    assert world.blob(SMALL).path.read_bytes() == SMALL
+
+
+def test_what_must_be_copied_is_copied_however_large(world: World) -> None:
+    world.place(world.job("comfyui/x/manifest", LARGE, How.COPY))
+    assert not (world.root / "comfyui/x/manifest").samefile(world.blob(LARGE).path)
+
+
+def test_directories_are_0755_whatever_the_umask(world: World) -> None:
+    world.place(world.job("comfyui/models/vae/deep/a.bin", SMALL))
+    for folder in ("comfyui", "comfyui/models", "comfyui/models/vae", "comfyui/models/vae/deep", ".modelfetch"):
+        assert stat.S_IMODE((world.root / folder).stat().st_mode) == 0o755, folder
+
+
+def test_the_right_bytes_that_lie_there_already_are_adopted_and_stay_the_users(world: World) -> None:
+    there = world.root / "comfyui/models/vae/a.safetensors"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(LARGE)
+    before = there.stat()
+    world.place(world.job("comfyui/models/vae/a.safetensors", LARGE))
+    assert (there.stat().st_ino, there.stat().st_mode) == (before.st_ino, before.st_mode)
+    entry = world.receipt("comfyui/models/vae/a.safetensors")
+    assert entry.how == "adopted"
+    assert not entry.made
+
+
+def test_other_bytes_without_a_receipt_are_refused_before_anything_is_touched(world: World) -> None:
+    there = world.root / "comfyui/models/vae/b.safetensors"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"precious")
+    with pytest.raises(DestinationError) as refused:
+        world.place(
+            world.job("comfyui/models/vae/a.safetensors", LARGE), world.job("comfyui/models/vae/b.safetensors", LARGE)
+        )
+    assert refused.value.code == "foreign-file"
+    assert there.read_bytes() == b"precious"
+    assert not (world.root / "comfyui/models/vae/a.safetensors").exists()
+
+
+def test_a_file_of_ours_that_was_changed_is_moved_aside_and_replaced_with_a_warning(world: World) -> None:
+    job = world.job("comfyui/models/vae/a.json", SMALL)
+    world.place(job)
+    placed = world.root / "comfyui/models/vae/a.json"
+    placed.write_bytes(b"edited by hand")
+    world.place(job)
+    assert placed.read_bytes() == SMALL
+    (aside,) = (world.root / ".modelfetch/displaced").glob("*/comfyui/models/vae/a.json")
+    assert aside.read_bytes() == b"edited by hand"
+    assert any(str(aside) in warning for warning in world.warnings)
+
+
+def test_two_changes_on_one_day_are_both_kept(world: World) -> None:
+    job = world.job("comfyui/models/vae/a.json", SMALL)
+    for text in (b"one", b"two"):
+        world.place(job)
+        (world.root / "comfyui/models/vae/a.json").write_bytes(text)
+    world.place(job)
+    aside = {p.read_bytes() for p in (world.root / ".modelfetch/displaced").glob("*/comfyui/models/vae/a.json")}
+    assert aside == {b"one", b"two"}
+
+
+def test_a_touched_file_with_the_same_bytes_only_refreshes_the_receipt(world: World) -> None:
+    job = world.job("comfyui/models/vae/a.json", SMALL)
+    world.place(job)
+    placed = world.root / "comfyui/models/vae/a.json"
+    os.utime(placed, ns=(1, 1))
+    world.place(job)
+    assert world.receipt("comfyui/models/vae/a.json").mtime_ns == 1
+    assert not (world.root / ".modelfetch/displaced").exists()
+
+
+def test_an_unchanged_file_of_ours_is_replaced_by_a_newer_one_without_a_word(world: World) -> None:
+    world.place(world.job("comfyui/models/vae/a.safetensors", LARGE))
+    world.place(world.job("comfyui/models/vae/a.safetensors", LARGE + b"v2"))
+    assert (world.root / "comfyui/models/vae/a.safetensors").read_bytes() == LARGE + b"v2"
+    assert not world.warnings
+
+
+def test_a_receipt_lost_in_a_crash_leaves_a_linked_file_ours(world: World) -> None:
+    job = world.job("comfyui/models/vae/a.safetensors", LARGE)
+    world.place(job)
+    (world.root / ".modelfetch/receipts/comfyui.json").unlink()
+    world.place(job)
+    assert world.receipt("comfyui/models/vae/a.safetensors").made
+
+
+def test_a_crash_right_before_the_last_receipt_leaves_a_copy_ours(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modelfetch.placement import placer, receipts
+
+    job = world.job("comfyui/models/vae/a.json", SMALL)
+    calls: list[object] = []
+    write = receipts.write_receipt
+
+    def dies(store: Path, receipt: object) -> None:
+        calls.append(receipt)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write(store, receipt)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(placer, "write_receipt", dies)
+    with pytest.raises(KeyboardInterrupt):
+        world.place(job)
+    monkeypatch.undo()
+    world.place(job)
+    assert world.receipt("comfyui/models/vae/a.json").made
+
+
+def test_a_garbage_receipt_counts_as_none(world: World) -> None:
+    job = world.job("comfyui/models/vae/a.json", SMALL)
+    world.place(job)
+    (world.root / ".modelfetch/receipts/comfyui.json").write_bytes(b'{"version": 1, "placements": [[[')
+    world.place(job)
+    assert world.receipt("comfyui/models/vae/a.json").how == "adopted"
+
+
+def test_a_symlink_of_ours_points_within_the_consumers_folder(world: World) -> None:
+    blob = world.job("whisper/hub/m/blobs/x", LARGE)
+    link = Job(
+        placement=Placement(
+            path="whisper/hub/m/snapshots/c/f",
+            how=How.SYMLINK,
+            artifact=blob.placement.artifact,
+            target="../../blobs/x",
+        )
+    )
+    text = Job(placement=Placement(path="whisper/hub/m/refs/main", how=How.TEXT, text=b"c"))
+    world.place(blob, link, text, consumer="whisper")
+    moved = world.root.parent / "elsewhere"
+    (world.root / "whisper").rename(moved)
+    assert (moved / "hub/m/snapshots/c/f").read_bytes() == LARGE
+    assert (moved / "hub/m/refs/main").read_bytes() == b"c"
+
+
+def test_where_links_are_refused_copies_are_made_and_it_is_said_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    jobs = [world.job(f"comfyui/models/vae/{name}.safetensors", LARGE) for name in "ab"]
+    monkeypatch.setattr(os, "link", refuse)
+    world.place(*jobs)
+    assert world.receipt("comfyui/models/vae/a.safetensors").how in ("copy", "reflink")
+    assert stat.S_IMODE((world.root / "comfyui/models/vae/a.safetensors").stat().st_mode) == 0o644
+    assert len(world.warnings) == 1
+
+
+@pytest.mark.parametrize("mount", ["comfyui", "comfyui/models/vae"])
+def test_a_folder_that_is_a_mount_of_its_own_takes_one_copy_of_each_file(
+    world: World, monkeypatch: pytest.MonkeyPatch, mount: str
+) -> None:
+    mounted = world.root / mount
+    replace, link, copy_bytes = type(mounted).replace, os.link, fs.copy_bytes
+    copies: list[Path] = []
+
+    def apart(one: Path, other: Path) -> bool:
+        return (mounted in one.parents) != (mounted in other.parents)
+
+    def replace_within(self: Path, target: Path) -> Path:
+        if apart(self, target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return replace(self, target)
+
+    def link_within(source: Path, target: Path, **keys: bool) -> None:
+        if apart(source, target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        link(source, target, **keys)
+
+    def copy(source: Path, target: Path) -> None:
+        copies.append(target)
+        copy_bytes(source, target)
+
+    jobs = [world.job(f"comfyui/models/vae/{name}.safetensors", LARGE) for name in "ab"]
+    monkeypatch.setattr(type(mounted), "replace", replace_within)
+    monkeypatch.setattr(os, "link", link_within)
+    monkeypatch.setattr(fs, "copy_bytes", copy)
+    monkeypatch.setattr(fs, "try_reflink", lambda *_: False)
+    world.place(*jobs)
+    assert {path.parent for path in copies} == {mounted}
+    assert len(copies) == len(jobs)
+    assert sorted(path.name for path in (world.root / "comfyui/models/vae").iterdir()) == [
+        "a.safetensors",
+        "b.safetensors",
+    ]
+
+
+def test_refused_links_are_told_apart_with_the_uids(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    job = world.job("comfyui/models/vae/a.safetensors", LARGE)
+    monkeypatch.setattr(os, "link", refuse)
+    world.place(job)
+    (warning,) = world.warnings
+    assert f"uid {os.geteuid()}" in warning
+
+
+def test_a_consumers_folder_that_leads_outside_the_root_is_refused(world: World, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (world.root / "comfyui").symlink_to(outside)
+    with pytest.raises(DestinationError) as refused:
+        world.place(world.job("comfyui/models/vae/a.json", SMALL))
+    assert refused.value.code == "outside-root"
+    assert list(outside.iterdir()) == []
+
+
+def test_the_root_itself_may_be_a_symlink(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "root").symlink_to(tmp_path / "disk")
+    world = World(tmp_path / "root")
+    world.place(world.job("comfyui/models/vae/a.json", SMALL))
+    assert (tmp_path / "disk/comfyui/models/vae/a.json").read_bytes() == SMALL
+
+
+@pytest.mark.parametrize("path", ["../out", "/etc/passwd", "comfyui/../../out", "comfyui//x", "comfyui/a\0b", ""])
+def test_no_path_leads_outside(world: World, path: str) -> None:
+    with pytest.raises(DestinationError) as refused:
+        world.place(world.job(path, SMALL))
+    assert refused.value.code == "outside-root"
+
+
+def test_what_vanishes_while_it_is_placed_is_placed_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An Ollama that starts beside us sweeps blobs that no manifest names yet."""
+    from modelfetch.placement.writer import Disk
+
+    blob, manifest = (
+        world.job("ollama/models/blobs/sha256-x", LARGE),
+        world.job("ollama/models/manifests/h/l/m/t", SMALL, How.COPY),
+    )
+    copy = Disk.copy
+    swept: list[bool] = []
+
+    def sweep(self: Disk, source: Path, target: Path) -> str:
+        how = copy(self, source, target)
+        if target.name == "t" and not swept:
+            swept.append(True)
+            (world.root / "ollama/models/blobs/sha256-x").unlink()
+        return how
+
+    monkeypatch.setattr(Disk, "copy", sweep)
+    world.place(blob, manifest, consumer="ollama")
+    assert swept
+    assert (world.root / "ollama/models/blobs/sha256-x").read_bytes() == LARGE
+
+
+@pytest.mark.parametrize("folder", [".modelfetch/tmp/comfyui", "comfyui", "comfyui/models/vae"])
+def test_strays_of_a_killed_process_are_swept(world: World, folder: str) -> None:
+    stray = world.root / folder / ".modelfetch-1-0.part"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"half")
+    world.place(world.job("comfyui/models/vae/a.json", SMALL))
+    assert not stray.exists()
+
+
+def test_a_file_in_the_place_of_a_folder_is_a_typed_error(world: World) -> None:
+    (world.root / "comfyui").mkdir()
+    (world.root / "comfyui/models").write_bytes(b"not a folder")
+    with pytest.raises(DestinationError):
+        world.place(world.job("comfyui/models/vae/a.json", SMALL))
+    assert (world.root / "comfyui/models").read_bytes() == b"not a folder"
+
+
+def test_two_manifests_that_ask_for_one_file_are_both_remembered(world: World) -> None:
+    job = world.job("comfyui/models/vae/a.safetensors", LARGE)
+    world.place(job, asks="8g")
+    world.place(job, asks="16g")
+    assert world.receipt("comfyui/models/vae/a.safetensors").manifests == ("8g", "16g")

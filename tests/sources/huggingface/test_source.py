@@ -1,0 +1,437 @@
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.config.settings import Settings
+from modelfetch.core.digest import Digest
+from modelfetch.demo.faults import RateLimited, Status
+from modelfetch.manifest.model import FileSpec
+from modelfetch.manifest.uri import parse_uri
+from modelfetch.sources import Wanted, known
+from tests.sources.contract import PLANTED, Case, NetworkContract
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from modelfetch.demo.hub import Hub
+    from modelfetch.demo.repo import HfRepo
+    from tests.sources.bench import Desk
+
+FILES = {
+    "config.json": b"{}",
+    "model.safetensors": b"w" * 1000,
+    "unet/model.safetensors": b"u" * 2000,
+    "README.md": b"# Read me\n",
+}
+API = "/api/models/org/repo*"
+
+
+@pytest.fixture
+def repo(hub: Hub) -> HfRepo:
+    return hub.world.hf_repo(
+        "org/repo",
+        FILES,
+        refs={"v1.0": {"old.txt": b"old"}, "refs/pr/3": {"pr.txt": b"pr"}, "a/b": {"slash.txt": b"s"}},
+    )
+
+
+class TestHf(NetworkContract):
+    @pytest.fixture
+    def case(self, hub: Hub, repo: HfRepo) -> Case:
+        hub.world.hf_repo("org/private", FILES, private=True)
+        return Case(
+            good="hf://org/repo/model.safetensors",
+            sizes={"model.safetensors": 1000},
+            missing="hf://org/repo/none.safetensors",
+            refused="hf://org/private/model.safetensors",
+            origin="hf",
+            path="/api/models/org/repo/*",
+            secret={"HF_TOKEN": PLANTED},
+        )
+
+
+def test_every_file_has_the_digest_and_the_cache_name_that_git_gives_it(desk: Desk, repo: HfRepo) -> None:
+    found = {a.path: a for a in desk.resolve("hf://org/repo", kind="snapshot").artifacts}
+    weights, config = found["unet/model.safetensors"], found["config.json"]
+    assert weights.digest == Digest.sha256(FILES["unet/model.safetensors"])
+    assert weights.cache_name == hashlib.sha256(FILES["unet/model.safetensors"]).hexdigest()
+    oid = hashlib.sha1(b"blob 2\0{}", usedforsecurity=False).hexdigest()
+    assert (config.digest, config.cache_name) == (Digest("git-sha1", oid), oid)
+    assert list(found) == sorted(FILES)
+
+
+def test_addresses_and_names_hold_the_commit(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+    found = desk.resolve("hf://org/repo/unet/model.safetensors")
+    (artifact,) = found.artifacts
+    assert (found.revision, found.pinned) == (repo.main, False)
+    assert artifact.uri == f"hf://org/repo@{repo.main}/unet/model.safetensors"
+    assert artifact.locations[0].url == f"{hub.endpoint}/org/repo/resolve/{repo.main}/unet/model.safetensors"
+
+
+def test_a_branch_a_tag_a_pull_request_and_a_commit_are_revisions(desk: Desk, repo: HfRepo) -> None:
+    assert desk.resolve("hf://org/repo@v1.0/old.txt").revision == repo.refs["v1.0"]
+    assert desk.resolve("hf://org/repo@a%2Fb/slash.txt").revision == repo.refs["a/b"]
+    assert desk.resolve("hf://org/repo@refs/pr/3/pr.txt").revision == repo.refs["refs/pr/3"]
+    pinned = desk.resolve(f"hf://org/repo@{repo.main}/config.json")
+    assert (pinned.revision, pinned.pinned) == (repo.main, True)
+
+
+def test_a_short_commit_becomes_the_whole_one(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+    repo.refs[repo.main[:7]] = repo.main
+    found = desk.resolve(f"hf://org/repo@{repo.main[:7]}/config.json")
+    assert (found.revision, found.pinned) == (repo.main, False)
+
+
+def test_an_unknown_revision_says_so(desk: Desk, repo: HfRepo) -> None:
+    error = desk.refusal("hf://org/repo@nope/config.json")
+    assert (error.exit_code, error.code) == (66, "unknown-revision")
+
+
+def test_a_repo_is_asked_once_in_a_session(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+    for name in FILES:
+        desk.resolve(f"hf://org/repo/{name}")
+    assert len(hub.log.requests()) == 1
+
+
+def test_include_matches_as_the_official_client_does(desk: Desk, repo: HfRepo) -> None:
+    def paths(*include: str) -> list[str]:
+        return [a.path for a in desk.resolve("hf://org/repo", kind="snapshot", include=include).artifacts]
+
+    assert sorted(paths("*.safetensors")) == ["model.safetensors", "unet/model.safetensors"]
+    assert paths("unet/") == ["unet/model.safetensors"]
+    assert paths("*.JSON", "config.*") == ["config.json"]
+
+
+def test_an_include_that_matches_nothing_is_66(desk: Desk, repo: HfRepo) -> None:
+    error = desk.refusal("hf://org/repo", kind="snapshot", include=("*.onnx",))
+    assert error.exit_code == 66
+    assert "*.onnx" in str(error)
+
+
+def test_listed_files_that_are_not_there_are_named(desk: Desk, repo: HfRepo) -> None:
+    files = (FileSpec(path="config.json"), FileSpec(path="modle.safetensors"), FileSpec(path="gone.bin"))
+    error = desk.refusal("hf://org/repo", kind="snapshot", files=files)
+    assert error.exit_code == 66
+    assert "modle.safetensors" in str(error)
+    assert "gone.bin" in str(error)
+    assert "model.safetensors" in str(error.hint)
+
+
+def test_listed_files_come_in_their_order_with_their_pins(desk: Desk, repo: HfRepo) -> None:
+    blake = Digest("blake3", "2" * 64)
+    files = (FileSpec(path="model.safetensors", digest=blake), FileSpec(path="config.json", size=2))
+    found = desk.resolve("hf://org/repo", kind="snapshot", files=files).artifacts
+    assert [(a.path, a.size) for a in found] == [("model.safetensors", 1000), ("config.json", 2)]
+    assert found[0].digest == blake
+
+
+@pytest.mark.parametrize(
+    ("spec", "code"),
+    [
+        (FileSpec(path="config.json", size=3), "size-mismatch"),
+        (FileSpec(path="model.safetensors", digest=Digest("sha256", "0" * 64)), "digest-mismatch"),
+    ],
+)
+def test_a_listed_file_that_contradicts_is_65(desk: Desk, repo: HfRepo, spec: FileSpec, code: str) -> None:
+    error = desk.refusal("hf://org/repo", kind="snapshot", files=(spec,))
+    assert (error.exit_code, error.code) == (65, code)
+
+
+def test_all_files_that_contradict_are_named_at_once(desk: Desk, repo: HfRepo) -> None:
+    files = tuple(FileSpec(path=path, size=7) for path in FILES)
+    error = desk.refusal("hf://org/repo", kind="snapshot", files=files)
+    assert (error.exit_code, error.code) == (65, "size-mismatch")
+    assert all(path in error.message for path in FILES)
+
+
+def test_a_digest_of_a_file_outside_lfs_is_proven_by_its_bytes_later(desk: Desk, repo: HfRepo) -> None:
+    digest = Digest.sha256(b"{}")
+    (artifact,) = desk.resolve("hf://org/repo/config.json", digest=digest).artifacts
+    assert artifact.digest == digest
+
+
+def test_a_pickle_in_a_snapshot_needs_a_word_of_the_manifest(desk: Desk, hub: Hub) -> None:
+    hub.world.hf_repo("org/old", {"model.pt": b"x", "config.json": b"{}"})
+    error = desk.refusal("hf://org/old", kind="snapshot")
+    assert (error.exit_code, error.code) == (65, "pickle-not-allowed")
+    assert len(desk.resolve("hf://org/old", kind="snapshot", allow_pickle=True).artifacts) == 2
+    assert len(desk.resolve("hf://org/old", kind="snapshot", include=("*.json",)).artifacts) == 1
+
+
+def test_a_repo_that_was_renamed_keeps_the_name_as_written(desk: Desk, hub: Hub) -> None:
+    hub.world.hf_repo("org/new", FILES, renamed_from=["org/old"])
+    (artifact,) = desk.resolve("hf://org/old/config.json").artifacts
+    assert artifact.uri.startswith("hf://org/old@")
+    assert "/org/old/resolve/" in artifact.locations[0].url
+
+
+def test_a_link_of_the_hub_is_answered_by_the_hub(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+    link = f"{hub.endpoint}/org/repo/resolve/main/model.safetensors?download=true"
+    (artifact,) = desk.resolve(link).artifacts
+    assert (artifact.uri, artifact.digest) == (link, Digest.sha256(FILES["model.safetensors"]))
+
+
+# -- who is let in -----------------------------------------------------------------------------------------------------
+
+TOKEN = "hf_thisIsAToken"
+GATED = "hf://org/gated/model.safetensors"
+
+
+@pytest.fixture
+def gated(hub: Hub) -> Hub:
+    hub.world.hf_repo("org/gated", FILES, gated="auto")
+    hub.world.hf_repo("org/private", FILES, private=True)
+    hub.world.token("hf", TOKEN, private=["org/mine"])
+    hub.world.token("hf", "hf_accepted", gated=["org/gated"], private=["org/private"])
+    return hub
+
+
+@pytest.mark.parametrize(
+    ("uri", "token", "exit_code", "code", "hint"),
+    [
+        (GATED, None, 77, "gated", "HF_TOKEN"),
+        (GATED, TOKEN, 77, "gated", "accept them"),
+        (GATED, "hf_nonsense", 77, "unauthorized", "expired"),
+        ("hf://org/private/config.json", None, 77, "missing-or-private", "HF_TOKEN"),
+        ("hf://org/private/config.json", "hf_nonsense", 77, "unauthorized", "expired"),
+        ("hf://org/private/config.json", TOKEN, 66, "not-found", "private"),
+        ("hf://org/none/config.json", TOKEN, 66, "not-found", "check the name"),
+    ],
+)
+def test_each_refusal_has_its_own_hint(
+    gated: Hub, make_desk: Callable[..., Desk], uri: str, token: str | None, exit_code: int, code: str, hint: str
+) -> None:
+    desk = make_desk(**({"HF_TOKEN": token} if token else {}))
+    error = desk.refusal(uri)
+    assert (error.exit_code, error.code) == (exit_code, code)
+    assert hint in str(error.hint)
+
+
+def test_a_token_that_may_opens_what_is_gated_and_private(gated: Hub, make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(HF_TOKEN="hf_accepted")
+    assert desk.resolve(GATED).artifacts
+    assert desk.resolve("hf://org/private/config.json").artifacts
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "code", "hint"),
+    [
+        (403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Enable access in your fine-grained token settings"},
+         "gated", "gated repos"),
+        (403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Your request is awaiting review"}, "gated", "look at"),
+        (403, {"X-Error-Message": "Your token lacks the permission"}, "forbidden", "token"),
+        (403, {}, "forbidden", "token"),
+        (403, {"X-Error-Message": "Access to this resource is disabled."}, "not-found", "mirror"),
+        (400, {"X-Error-Message": "Invalid rev id"}, "unknown-revision", "tree/main"),
+        (410, {}, "not-found", "name"),
+        (418, {}, "bad-response", ""),
+    ],
+)  # fmt: skip
+def test_each_status_of_the_hub_has_its_meaning(
+    make_desk: Callable[..., Desk],
+    repo: HfRepo,
+    hub: Hub,
+    status: int,
+    headers: dict[str, str],
+    code: str,
+    hint: str,
+) -> None:
+    desk = make_desk(HF_TOKEN="hf_some")
+    hub.faults.add(API, Status(code=status, headers=headers))
+    error = desk.refusal("hf://org/repo/config.json")
+    assert error.code == code
+    assert hint in str(error.hint)
+
+
+def test_a_limit_that_only_the_hubs_own_header_tells_is_honoured(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+    hub.faults.add(API, RateLimited(wait=17, kind="api"))
+    assert desk.resolve("hf://org/repo/config.json").artifacts
+    assert desk.waits == [17.0]
+
+
+# -- mirrors -----------------------------------------------------------------------------------------------------------
+
+
+def _info(repo: HfRepo, **changes: Any) -> dict[str, Any]:
+    siblings = [{"rfilename": path, **changes} for path in FILES]
+    return {"id": "org/repo", "sha": repo.main, "siblings": siblings}
+
+
+def _answer(hub: Hub, document: Any, path: str = "/api/models/org/repo/revision/*", times: int | None = 1) -> None:
+    import json
+
+    hub.faults.add(path, Status(code=200, body=json.dumps(document), content_type="application/json"), times=times)
+
+
+def test_a_mirror_whose_listing_lacks_digests_is_asked_file_by_file(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+    _answer(hub, _info(repo))
+    (artifact,) = desk.resolve("hf://org/repo/model.safetensors").artifacts
+    assert artifact.digest == Digest.sha256(FILES["model.safetensors"])
+
+
+def test_a_mirror_without_any_digests_serves_plain_folders_but_no_cache(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+    _answer(hub, _info(repo))
+    hub.faults.add("*/paths-info/*", Status(code=404), times=None)
+    (artifact,) = desk.resolve("hf://org/repo/model.safetensors").artifacts
+    assert (artifact.size, artifact.digest, artifact.cache_name) == (None, None, None)
+    error = desk.refusal("hf://org/repo", kind="snapshot", cached=True)
+    assert (error.exit_code, error.code) == (69, "bad-response")
+    assert "HF_ENDPOINT" in str(error.hint)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sha": None},
+        {"sha": "main"},
+        {"sha": 7},
+        {"siblings": "none"},
+        {"siblings": [{"size": 3}]},
+        {"siblings": [{"rfilename": 7}]},
+        {"siblings": [{"rfilename": "config.json", "size": -1}]},
+        {"siblings": [{"rfilename": "config.json", "size": True}]},
+        {"siblings": [{"rfilename": "config.json", "size": 2**70}]},
+        {"siblings": [{"rfilename": "config.json", "blobId": "../../x", "size": 1}]},
+        {"siblings": [{"rfilename": "config.json", "lfs": {"sha256": "x", "size": 1, "pointerSize": 1}}]},
+        {"siblings": [{"rfilename": "config.json", "lfs": {"sha256": "0" * 64}}]},
+    ],
+)
+def test_metadata_that_can_not_be_is_69(desk: Desk, repo: HfRepo, hub: Hub, changes: dict[str, Any]) -> None:
+    _answer(hub, {**_info(repo), **changes})
+    error = desk.refusal("hf://org/repo/config.json")
+    assert (error.exit_code, error.code, error.permanent) == (69, "bad-response", True)
+
+
+def test_another_commit_than_the_pinned_one_is_refused(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+    _answer(hub, _info(repo))
+    assert desk.refusal(f"hf://org/repo@{'a' * 40}/config.json").code == "bad-response"
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "a\\b", "a/../../b", "C:/x", "a\x00b"])
+def test_a_path_that_leads_elsewhere_is_65_when_it_is_asked_for(desk: Desk, repo: HfRepo, hub: Hub, path: str) -> None:
+    listed = [{"rfilename": path}, {"rfilename": "config.json", "size": 2, "blobId": "0" * 40}]
+    _answer(hub, {**_info(repo), "siblings": listed}, times=2)
+    error = desk.refusal("hf://org/repo", kind="snapshot")
+    assert (error.exit_code, error.code) == (65, "unsafe-path")
+    # Whoever asks for another file is not bothered by it.
+    assert desk.resolve("hf://org/repo/config.json").artifacts
+
+
+def test_a_site_wide_mirror_is_asked_and_the_address_stays_the_hubs(
+    make_desk: Callable[..., Desk], repo: HfRepo, hub: Hub
+) -> None:
+    desk = make_desk(
+        HF_ENDPOINT="https://huggingface.co",
+        MODELFETCH_MIRRORS=f"https://huggingface.co={hub.endpoint}",
+        HF_TOKEN=PLANTED,
+    )
+    (artifact,) = desk.resolve("hf://org/repo/config.json").artifacts
+    assert artifact.locations[0].url.startswith("https://huggingface.co/org/repo/resolve/")
+    # The hub's token is for the hub, not for whoever stands in for it.
+    assert all(entry.authorization is None for entry in hub.log.requests())
+
+
+def test_an_html_page_in_the_place_of_metadata_is_no_file_list(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+    hub.faults.add(API, Status(code=200, body="<html>Sign in</html>", content_type="text/html"))
+    error = desk.refusal("hf://org/repo/config.json")
+    assert (error.exit_code, error.code) == (69, "bad-response")
+    assert "login page" in str(error.hint)
+
+
+# -- known without asking ----------------------------------------------------------------------------------------------
+
+COMMIT = "c" * 40
+DIGEST = Digest("sha256", "1" * 64)
+
+
+def _known(uri: str, **wanted: Any) -> Any:
+    return known(Wanted(uri=parse_uri(uri), **wanted), Settings(), lambda _digest: None)
+
+
+def test_a_file_with_commit_digest_and_size_is_known() -> None:
+    found = _known(f"hf://org/repo@{COMMIT}/a/b.safetensors", digest=DIGEST, size=5)
+    (artifact,) = found.artifacts
+    assert (found.revision, found.pinned, artifact.path, artifact.digest) == (COMMIT, True, "a/b.safetensors", DIGEST)
+    assert artifact.locations[0].url == f"https://huggingface.co/org/repo/resolve/{COMMIT}/a/b.safetensors"
+
+
+def test_a_snapshot_whose_files_are_all_pinned_is_known_unless_a_cache_needs_its_names() -> None:
+    files = (FileSpec(path="a.json", size=1, digest=DIGEST), FileSpec(path="b.bin", size=2, digest=DIGEST))
+    uri = f"hf://org/repo@{COMMIT}"
+    assert len(_known(uri, kind="snapshot", files=files).artifacts) == 2
+    assert _known(uri, kind="snapshot", files=files, cached=True) is None
+    assert _known(uri, kind="snapshot", files=(*files, FileSpec(path="c.bin", size=2))) is None
+
+
+def test_offline_a_caches_names_are_those_that_git_gives_the_bytes_in_the_store() -> None:
+    config, weights = b"{}", b"w" * 1000
+    files = (
+        FileSpec(path="config.json", size=2, digest=Digest.sha256(config)),
+        FileSpec(path="model.bin", size=1000, digest=Digest.sha256(weights)),
+        FileSpec(path="gone.json", size=3, digest=DIGEST),
+    )
+    wanted = Wanted(uri=parse_uri(f"hf://org/repo@{COMMIT}"), kind="snapshot", files=files, cached=True)
+    store = {Digest.sha256(config): config, Digest.sha256(weights): weights}
+    found = known(wanted, Settings(offline=True), store.get)
+    assert found is not None
+    assert [a.cache_name for a in found.artifacts] == [
+        hashlib.sha1(b"blob 2\0{}", usedforsecurity=False).hexdigest(),
+        None,
+        None,
+    ]
+    assert [a.digest for a in found.artifacts] == [spec.digest for spec in files]
+
+
+def test_a_mirror_without_digests_serves_a_cache_whose_files_are_pinned(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+    _answer(hub, _info(repo))
+    hub.faults.add("*/paths-info/*", Status(code=404), times=None)
+    files = (FileSpec(path="config.json", size=2, digest=Digest.sha256(b"{}")),)
+    (artifact,) = desk.resolve("hf://org/repo", kind="snapshot", files=files, cached=True).artifacts
+    assert (artifact.digest, artifact.size) == (Digest.sha256(b"{}"), 2)
+
+
+@pytest.mark.parametrize("uri", ["hf://org/repo/b.bin", "hf://org/repo@main/b.bin", f"hf://org/repo@{COMMIT}"])
+def test_without_a_commit_or_a_path_the_hub_must_be_asked(uri: str) -> None:
+    assert _known(uri, digest=DIGEST, size=5) is None
+
+
+def test_a_json_error_with_status_200_is_no_metadata(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+    hub.faults.add(API, Status(code=200, body='{"error": "x"}', content_type="application/json"))
+    assert desk.refusal("hf://org/repo/config.json").code == "bad-response"
+
+
+_ASK = """
+import asyncio, sys
+from modelfetch.http.auth import Credentials
+from modelfetch.http import Http
+from modelfetch.manifest.uri import parse_uri
+from modelfetch.config.settings import Settings
+from modelfetch.sources import Sources, Wanted
+settings = Settings.from_env()
+http = Http(rewrites=settings.mirrors, auth=Credentials(settings))
+asyncio.run(Sources(http=http, settings=settings).resolve(Wanted(uri=parse_uri(sys.argv[1]))))
+http.close()
+"""
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_nobody_is_asked_anything_but_what_was_wanted_and_nothing_is_left_behind(
+    repo: HfRepo, hub: Hub, home: Path, *, mirrored: bool
+) -> None:
+    # In a process of its own: huggingface_hub reads its variables once.
+    variables = {"HF_ENDPOINT": hub.endpoint}
+    if mirrored:
+        variables = {"HF_ENDPOINT": hub.files + "old", "MODELFETCH_MIRRORS": f"{hub.files}old={hub.endpoint}"}
+    environ = {"HOME": str(home), "HF_HOME": str(home / "hf"), **variables}
+    subprocess.run([sys.executable, "-c", _ASK, "hf://org/repo/model.safetensors"], env=environ, check=True, timeout=60)
+    (entry,) = hub.log.requests()
+    assert (entry.origin, entry.path) == ("hf", "/api/models/org/repo/revision/main")
+    assert re.match(r"modelfetch/\d", entry.headers["user-agent"])
+    assert list(home.iterdir()) == []

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelfetch.errors import IntegrityError
+from modelfetch.sources.oci_manifest import Image, Index, parse_manifest
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
+KEYS = ["schemaVersion", "mediaType", "config", "layers", "manifests", "annotations", "artifactType"]
+BLOB = {"mediaType": "x/y", "digest": "sha256:" + "a" * 64, "size": 1}
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_reader(content: bytes) -> None:
+    with pytest.raises(IntegrityError) as caught:
+        parse_manifest(content)
+    assert caught.value.code == "unsupported-manifest"
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), JSON))
+def test_no_document_breaks_the_reader(document: Any) -> None:
+    found: Image | Index | None = None
+    problem = ""
+    try:
+        found = parse_manifest(json.dumps({"schemaVersion": 2, **document}).encode())
+    except IntegrityError as error:
+        problem = str(error)
+    assert (found is None) == bool(problem)
+    assert len(problem) < 400
+
+
+def test_what_is_read_holds_the_bytes_and_their_digest() -> None:
+    content = json.dumps({"schemaVersion": 2, "config": BLOB, "layers": [BLOB, BLOB]}).encode()
+    found = parse_manifest(content, "application/vnd.oci.image.manifest.v1+json; charset=utf-8")
+    assert isinstance(found, Image)
+    assert found.content == content
+    assert found.media_type == "application/vnd.oci.image.manifest.v1+json"
+    assert len(found.blobs) == 1
+
+
+def test_a_document_of_manifests_without_a_type_is_an_index() -> None:
+    found = parse_manifest(json.dumps({"schemaVersion": 2, "manifests": [BLOB]}).encode())
+    assert isinstance(found, Index)
+    assert len(found.children) == 1

@@ -1,0 +1,250 @@
+"""Locks: one owner, who is replaced when dead and waited for when alive."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.core.cancel import Cancel
+from modelfetch.core.events import Event, Waiting
+from modelfetch.errors import DestinationError, InterruptedSync, RetryLaterError
+from modelfetch.store.locks.lock import LockLostError, Pace, lock
+from modelfetch.store.locks.owner import Owner
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PACE = Pace(heartbeat=0.05, stale=0.4, say_every=0.1, poll=0.01)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "locks" / "key.lock"
+
+
+@pytest.fixture(params=["flock", "no flock", "flock unsupported"])
+def flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test that names it holds where flock works, where it does nothing, and where it fails."""
+
+    def unsupported(_fd: int, _operation: int) -> None:
+        raise OSError(95, "not supported")
+
+    if request.param == "no flock":
+        monkeypatch.setattr(fcntl, "flock", lambda _fd, _operation: None)
+    elif request.param == "flock unsupported":
+        monkeypatch.setattr(fcntl, "flock", unsupported)
+    return str(request.param)
+
+
+def test_a_lock_is_a_file_that_names_its_owner_and_goes_away(path: Path, flock: str) -> None:
+    with lock(path, label="x", pace=PACE) as held:
+        owner = Owner.parse(path.read_bytes())
+        assert owner is not None
+        assert owner.pid == os.getpid()
+        assert not held.waited
+        assert not held.inherited
+    assert list(path.parent.iterdir()) == []
+
+
+def test_only_one_of_many_threads_is_in(path: Path, flock: str) -> None:
+    inside, most, entered = [0], [0], [0]
+
+    def work() -> None:
+        for _ in range(8):
+            with lock(path, label="x", pace=Pace(heartbeat=0.05, stale=30, say_every=9, poll=0.001)):
+                inside[0] += 1
+                entered[0] += 1
+                most[0] = max(most[0], inside[0])
+                time.sleep(0.001)
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (most[0], entered[0]) == (1, 48)
+
+
+def test_a_living_owner_is_waited_for_and_spoken_of(path: Path, flock: str) -> None:
+    events: list[Event] = []
+    with (
+        lock(path, label="x", pace=PACE),
+        pytest.raises(RetryLaterError) as caught,
+        lock(path, label="the model", timeout=1.5, sink=events.append, pace=PACE),
+    ):
+        raise AssertionError("two owners")
+    assert (caught.value.code, caught.value.exit_code) == ("lock-timeout", 75)
+    waiting = [event for event in events if isinstance(event, Waiting)]
+    assert waiting[0].label == "the model"
+    assert str(os.getpid()) in waiting[0].owner
+    assert waiting[0].key == "key"
+
+
+def test_a_timeout_of_zero_does_not_wait(path: Path, flock: str) -> None:
+    with (
+        lock(path, label="x", pace=PACE),
+        pytest.raises(RetryLaterError),
+        lock(path, label="x", timeout=0, pace=PACE),
+    ):
+        raise AssertionError("two owners")
+
+
+def test_waiting_can_be_cancelled(path: Path, flock: str) -> None:
+    cancel = Cancel()
+    threading.Timer(0.1, cancel.set).start()
+    with (
+        lock(path, label="x", pace=PACE),
+        pytest.raises(InterruptedSync),
+        lock(path, label="x", cancel=cancel, pace=PACE),
+    ):
+        raise AssertionError("two owners")
+
+
+def left_behind(path: Path, owner: Owner | bytes, *, age: float = 0.0) -> None:
+    """A lock file whose owner does not hold flock."""
+    path.parent.mkdir(parents=True)
+    path.write_bytes(owner if isinstance(owner, bytes) else owner.dump())
+    then = time.time() - age
+    os.utime(path, (then, then))
+
+
+def somebody(**changes: object) -> Owner:
+    me = Owner.me()
+    fields = {name: getattr(me, name) for name in ("nonce", "boot", "namespace", "pid", "started", "host")}
+    return Owner(**(fields | {"nonce": "0" * 16} | changes))
+
+
+def seconds_to_get(path: Path) -> tuple[float, bool]:
+    start = time.monotonic()
+    with lock(path, label="x", pace=PACE) as held:
+        return time.monotonic() - start, held.inherited
+
+
+def test_a_dead_process_of_this_namespace_is_replaced_at_once(path: Path, flock: str) -> None:
+    left_behind(path, somebody(pid=2**22 - 3, started="1"))
+    seconds, inherited = seconds_to_get(path)
+    assert seconds < 0.2
+    assert not inherited
+
+
+def test_a_later_process_with_the_same_pid_is_not_taken_for_the_owner(path: Path, flock: str) -> None:
+    left_behind(path, somebody(started="17"))
+    assert seconds_to_get(path)[0] < 0.2
+
+
+def test_a_pid_of_another_namespace_means_nothing(path: Path, flock: str) -> None:
+    """It is this process's own pid, as it is between containers where every process is pid 1."""
+    left_behind(path, somebody(namespace="pid:[1]", pid=2**22 - 3))
+    seconds, inherited = seconds_to_get(path)
+    if flock == "flock":
+        assert seconds < 0.2
+        assert not inherited
+    else:
+        assert 0.3 < seconds < 2
+        assert inherited
+
+
+def test_an_owner_on_another_machine_is_waited_for_until_its_heart_has_stopped(path: Path, flock: str) -> None:
+    """Its flock may be known to its own kernel only."""
+    left_behind(path, somebody(boot="another-boot", pid=2**22 - 3))
+    seconds, inherited = seconds_to_get(path)
+    assert 0.3 < seconds < 2
+    assert inherited
+
+
+def test_an_owner_whose_heart_stopped_long_ago_is_replaced_at_once(path: Path, flock: str) -> None:
+    left_behind(path, somebody(boot="another-boot"), age=100)
+    assert seconds_to_get(path)[0] < 0.2
+
+
+def test_a_clock_that_is_wrong_does_not_kill_an_owner(path: Path, flock: str) -> None:
+    """Its heartbeats are stamped long ago, but they advance."""
+    left_behind(path, somebody(boot="another-boot"))
+    stop = threading.Event()
+
+    def beat() -> None:
+        stamp = time.time() - 0.2
+        while not stop.wait(0.05):
+            stamp += 0.001
+            os.utime(path, (stamp, stamp))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(RetryLaterError), lock(path, label="x", timeout=1.2, pace=PACE):
+            raise AssertionError("two owners")
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"{}", b"[1]", b'{"nonce": 5}'])
+def test_a_lock_file_that_names_nobody_goes_stale(path: Path, flock: str, content: bytes) -> None:
+    left_behind(path, content)
+    seconds, _ = seconds_to_get(path)
+    assert seconds < (0.2 if flock == "flock" else 2)
+
+
+def test_of_many_heirs_one_inherits(path: Path, flock: str) -> None:
+    left_behind(path, somebody(boot="another-boot"), age=100)
+    inside, most, heirs = [0], [0], []
+
+    def work() -> None:
+        with lock(path, label="x", pace=Pace(heartbeat=0.05, stale=5, say_every=9, poll=0.002)) as held:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            heirs.append(held.inherited)
+            time.sleep(0.01)
+            inside[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most[0] == 1
+    assert sorted(heirs) == [False] * 7 + [True]
+
+
+def test_an_owner_finds_out_that_its_lock_was_taken(path: Path, flock: str) -> None:
+    with lock(path, label="x", pace=PACE) as held:
+        held.check()
+        path.unlink()
+        path.write_bytes(b"another's")
+        time.sleep(0.2)
+        with pytest.raises(LockLostError):
+            held.check()
+    assert path.read_bytes() == b"another's"
+
+
+def test_a_heart_beats(path: Path, flock: str) -> None:
+    with lock(path, label="x", pace=PACE):
+        first = path.stat().st_mtime_ns
+        time.sleep(0.3)
+        assert path.stat().st_mtime_ns > first
+
+
+def test_a_folder_that_a_dead_heir_left_is_no_obstacle(path: Path, flock: str) -> None:
+    left_behind(path, somebody(boot="another-boot"), age=100)
+    taking = path.with_name(path.name + ".taking")
+    taking.mkdir()
+    os.utime(taking, (time.time() - 100, time.time() - 100))
+    assert seconds_to_get(path)[0] < 1
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_link_in_the_place_of_a_lock_is_refused_and_not_written_through(path: Path, *, exists: bool) -> None:
+    target = path.parent.parent / "precious"
+    path.parent.mkdir()
+    path.symlink_to(target)
+    if exists:
+        target.write_text("precious")
+    with pytest.raises(DestinationError), lock(path, label="x", timeout=1.0):
+        pass
+    assert target.read_text() == "precious" if exists else not target.exists()

@@ -1,0 +1,299 @@
+"""The block of ``.env``: what is in it, and what a rewrite leaves alone."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelfetch.manifest.load import load_manifest
+from modelfetch.tiers.dotenv.render import END, Kept, TierText, quote, render_block
+from modelfetch.tiers.dotenv.update import BlockError, update_block
+from modelfetch.tiers.dotenv.values import DEFAULTS, compose_size, tier_values
+from modelfetch.tiers.dotenv.variables import GROUPS, HEADER, VARIABLES
+from tests.fitting.world import TIERS, shipped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PLAN = {
+    "GPU_ENABLE": "true",
+    "GPU_VRAM_DEFAULT": "8g",
+    "GPU_COUNT": "1",
+    "OLLAMA_MEMORY_LIMIT": "1g",
+    "STABLE_DIFFUSION_MEMORY_LIMIT": "6g",
+    "COMFYUI_MEMORY_LIMIT": "6g",
+    "WHISPERX_MEMORY_LIMIT": "4g",
+    "DIFFRHYTHM_MEMORY_LIMIT": "8g",
+    "OLLAMA_AUTO_PULL_MODEL": "qwen2.5:0.5b",
+    "STABLE_DIFFUSION_AUTO_DOWNLOAD_MODEL": "",
+    "COMFYUI_AUTO_DOWNLOAD_MODEL": "",
+    "IMMICH_GPU_ENABLE": "false",
+    "IMMICH_ML_MEMORY_LIMIT": "2g",
+    "OLLAMA_HOST": "http://ollama:11434",
+}
+"""What the plan asks of the 8g block, to the letter."""
+
+HOLDS = {
+    *("OLLAMA_CONTEXT_LENGTH", "OLLAMA_NUM_PARALLEL", "OLLAMA_FLASH_ATTENTION", "OLLAMA_KV_CACHE_TYPE"),
+    *("OLLAMA_GPU_OVERHEAD", "STABLE_DIFFUSION_ARGS", "COMFYUI_ARGS", "COMPOSE_PROFILES"),
+}
+
+
+@functools.cache
+def text_of(tier: str) -> TierText:
+    return TierText(name=tier, values=tier_values(shipped(tier)))
+
+
+ALL = [text_of(tier) for tier in TIERS]
+
+
+def block(tier: str) -> str:
+    return render_block(text_of(tier), [other for other in ALL if other.name != tier])
+
+
+def parse(lines: Iterable[str]) -> dict[str, str]:
+    """As compose reads a ``.env``: comments left out, quotes taken off."""
+    found = {}
+    for line in lines:
+        if match := re.fullmatch(r"([A-Z0-9_]+)=(.*)", line):
+            found[match[1]] = match[2].removeprefix('"').removesuffix('"')
+    return found
+
+
+def update(data: bytes, tier: str) -> bytes:
+    return update_block(data, text_of(tier), [other for other in ALL if other.name != tier]).data
+
+
+# ── what is in it ──
+def test_8g_has_every_variable_of_the_plan_with_its_value() -> None:
+    values = parse(block("8g").splitlines())
+    assert PLAN.items() <= values.items()
+    assert values.keys() >= HOLDS
+
+
+def test_the_header_stands_once_and_the_plans_title_is_it() -> None:
+    assert HEADER == "GPU & AI SERVICES CONFIGURATION"
+    assert block("16g").count(HEADER) == 1
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_every_tier_sets_every_variable_once(tier: str) -> None:
+    lines = [line for line in block(tier).splitlines() if re.match(r"[A-Z0-9_]+=", line)]
+    names = [line.partition("=")[0] for line in lines]
+    assert len(names) == len(set(names))
+    assert set(names) == {variable.name for variable in VARIABLES if not variable.unset}
+
+
+def test_the_table_is_8g_so_that_a_clone_without_a_env_is_8g() -> None:
+    values = tier_values(shipped("8g"))
+    assert values == {name: DEFAULTS[name] for name in values}
+
+
+def test_the_table_names_each_variable_once_and_only_known_groups() -> None:
+    names = [variable.name for variable in VARIABLES]
+    assert len(names) == len(set(names))
+    assert {variable.group for variable in VARIABLES} <= set(GROUPS)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_the_other_tiers_are_commented_examples_that_are_true(tier: str) -> None:
+    text = block(tier)
+    for other in TIERS:
+        if other == tier:
+            continue
+        (example,) = re.findall(rf"^# {other}[^\n]*\n((?:#[^\n]*\n)+)", text, re.MULTILINE)
+        shown = parse(line.removeprefix("#") for line in example.splitlines())
+        assert {**tier_values(shipped(tier)), **shown} == tier_values(shipped(other))
+
+
+def test_it_says_that_the_memory_limits_do_not_cap_vram() -> None:
+    assert re.search(r"do not cap vram", block("8g"), re.IGNORECASE)
+
+
+def test_the_profiles_are_the_services_that_fit_one_of_those_that_take_turns() -> None:
+    assert {tier: tier_values(shipped(tier))["COMPOSE_PROFILES"] for tier in TIERS} == {
+        "8g": "chat,sd,whisper",
+        "16g": "chat,sd,whisper",
+        "32g": "chat,comfyui,whisper",
+        "94g": "chat,comfyui,whisper,diffrhythm,media",
+    }
+
+
+def test_comfyui_leaves_to_the_others_what_the_tier_gives_them() -> None:
+    for tier in TIERS:
+        manifest = shipped(tier)
+        budget = next(s.vram for s in manifest.services if s.name == "comfyui")
+        assert budget is not None
+        assert manifest.usable is not None
+        left = float(tier_values(manifest)["COMFYUI_ARGS"].removeprefix("--reserve-vram ")) * 2**30
+        assert 0 <= left - (manifest.usable - budget) < 0.02 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("service", "variable", "value"),
+    [
+        ("{device: cpu}", "COMFYUI_ARGS", "--cpu"),
+        ("{vram: 3GiB}", "COMFYUI_ARGS", "--reserve-vram 4.50"),
+        ("{memory: 1536m}", "COMFYUI_MEMORY_LIMIT", "1536m"),
+        ("{memory: 1000}", "COMFYUI_MEMORY_LIMIT", "1000b"),
+    ],
+)
+def test_settings_of_a_service_become_its_variables(service: str, variable: str, value: str) -> None:
+    manifest = load_manifest(f"version: 1\nvram: 8GiB\nservices:\n  comfyui: {service}\nmodels: []\n")
+    assert tier_values(manifest)[variable] == value
+
+
+@pytest.mark.parametrize(
+    ("service", "device", "compute_type"),
+    [
+        ("{device: cpu, compute_type: float16}", "cpu", "int8"),
+        ("{device: cpu, compute_type: float32}", "cpu", "float32"),
+        ("{compute_type: float16}", "cuda", "float16"),
+    ],
+)
+def test_speech_on_the_cpu_gets_a_number_type_that_a_cpu_can_do(service: str, device: str, compute_type: str) -> None:
+    values = tier_values(load_manifest(f"version: 1\nservices:\n  whisper: {service}\nmodels: []\n"))
+    assert (values["WHISPERX_DEVICE"], values["WHISPERX_COMPUTE_TYPE"]) == (device, compute_type)
+
+
+def test_a_tier_without_services_gets_the_tables_values() -> None:
+    sources = ("me/chat:7b", "all-minilm")
+    models = [f'{{name: "{s}", source: "ollama://{s}", for: [ollama]}}' for s in sources]
+    values = tier_values(load_manifest(f"version: 1\ntier: mine\nmodels: [{', '.join(models)}]\n"))
+    assert values["GPU_VRAM_DEFAULT"] == "mine"
+    assert values["OLLAMA_AUTO_PULL_MODEL"] == "me/chat:7b"
+    assert values["OLLAMA_EMBEDDING_MODEL"] == "all-minilm:latest"
+    assert values["OLLAMA_MEMORY_LIMIT"] == DEFAULTS["OLLAMA_MEMORY_LIMIT"]
+    assert values["COMPOSE_PROFILES"] == ""
+
+
+def test_the_chat_model_that_the_budget_is_for_comes_first() -> None:
+    models = "[{name: a, source: 'ollama://a', for: [ollama]}, {name: b, source: 'ollama://b:1b', for: [ollama]}]"
+    manifest = load_manifest(f"version: 1\nservices: {{ollama: {{model: 'b:1b'}}}}\nmodels: {models}\n")
+    values = tier_values(manifest)
+    assert (values["OLLAMA_AUTO_PULL_MODEL"], values["OLLAMA_CHAT_MODEL"]) == ("b:1b,a:latest", "b:1b")
+    manifest = load_manifest(f"version: 1\nservices: {{ollama: {{model: a}}}}\nmodels: {models}\n")
+    assert tier_values(manifest)["OLLAMA_CHAT_MODEL"] == "a:latest"
+
+
+@pytest.mark.parametrize(("size", "text"), [(2**30, "1g"), (3 * 2**29, "1536m"), (2**10, "1k"), (1001, "1001b")])
+def test_sizes_are_written_as_compose_reads_them(size: int, text: str) -> None:
+    assert compose_size(size) == text
+
+
+def test_values_with_spaces_and_signs_are_quoted() -> None:
+    assert quote("--reserve-vram 3.75") == '"--reserve-vram 3.75"'
+    assert quote('a"$b`') == '"a\\"\\$b\\`"'
+    assert quote("http://ollama:11434") == "http://ollama:11434"
+
+
+# ── rewriting ──
+def test_a_file_without_a_block_gets_one_at_its_end() -> None:
+    assert update(b"TZ=Europe/Berlin\n", "8g") == b"TZ=Europe/Berlin\n\n" + block("8g").encode()
+    assert update(b"TZ=Europe/Berlin", "8g") == b"TZ=Europe/Berlin\n\n" + block("8g").encode()
+    assert update(b"", "8g") == block("8g").encode()
+
+
+OTHER_LINES = st.lists(
+    st.text(alphabet=st.characters(exclude_characters="\n"), max_size=30)
+    .map(lambda line: line.encode("utf-8", errors="surrogatepass"))
+    .filter(lambda line: HEADER.lower().encode() not in line.lower() and END.encode() not in line),
+    max_size=6,
+).map(lambda lines: b"".join(line + b"\n" for line in lines))
+
+
+@given(before=OTHER_LINES, after=OTHER_LINES | st.binary(max_size=40), tier=st.sampled_from(TIERS))
+def test_every_other_line_stays_byte_for_byte(before: bytes, after: bytes, tier: str) -> None:
+    if HEADER.lower().encode() in after.lower() or END.encode() in after:
+        return
+    # A rule above the header is taken for the header's own, so none of its kind may end what is before.
+    before += b"LAST=1\n"
+    there = update(before + block("8g").encode() + after, tier)
+    assert there == before + block(tier).encode() + after
+    assert update(there, tier) == there
+    assert update(there, "8g") == before + block("8g").encode() + after
+
+
+def test_windows_line_ends_stay() -> None:
+    old = b"A=1\r\n" + block("8g").replace("\n", "\r\n").encode() + b"B=2\r\n"
+    assert update(old, "32g") == b"A=1\r\n" + block("32g").replace("\n", "\r\n").encode() + b"B=2\r\n"
+    assert update(b"A=1\r\n", "8g") == b"A=1\r\n\r\n" + block("8g").replace("\n", "\r\n").encode()
+
+
+def test_a_value_that_no_tier_sets_is_kept_and_one_that_a_tier_sets_is_not() -> None:
+    mine = block("8g").replace("OLLAMA_HOST=http://ollama:11434", "OLLAMA_HOST=http://nas.lan:11434")
+    mine = mine.replace("GPU_COUNT=1", "GPU_COUNT=2").replace("OLLAMA_NUM_PARALLEL=1", "OLLAMA_NUM_PARALLEL=9")
+    values = parse(update(mine.encode(), "16g").decode().splitlines())
+    assert values["OLLAMA_HOST"] == "http://nas.lan:11434"
+    assert values["GPU_COUNT"] == "2"
+    assert values["OLLAMA_NUM_PARALLEL"] == "2"
+
+
+def test_a_variable_that_is_not_modelfetchs_survives_inside_of_the_block() -> None:
+    mine = block("8g").replace("GPU_COUNT=1", 'GPU_COUNT=1\nSECRET="two\nlines"\nexport OTHER = 3')
+    once = update(mine.encode(), "16g").decode()
+    assert '\nSECRET="two\nlines"\nexport OTHER = 3\n' in once
+    assert update(once.encode(), "16g").decode() == once
+
+
+def test_changes_and_variables_set_twice_are_told() -> None:
+    data = b"OLLAMA_HOST=x\n" + block("8g").encode() + b"GPU_COUNT=3\n"
+    done = update_block(data, text_of("16g"), ())
+    assert ("GPU_VRAM_DEFAULT", "8g", "16g") in done.changed
+    assert ("OLLAMA_NUM_PARALLEL", "1", "2") in done.changed
+    assert not any(old == new for _, old, new in done.changed)
+    assert dict(done.twice) == {"OLLAMA_HOST": 1, "GPU_COUNT": len(data.splitlines())}
+
+
+PLANS_OWN = """\
+# ==========================================
+# GPU & AI SERVICES CONFIGURATION
+# ==========================================
+GPU_ENABLE=false
+GPU_VRAM_DEFAULT=8g
+# a note
+MINE=1
+OLLAMA_MEMORY_LIMIT=1g
+
+# something about what follows
+NEXT=2
+# ==========================================
+# DATABASE
+# ==========================================
+OLLAMA_HOST=elsewhere
+PASSWORD=x
+"""
+
+
+def test_a_block_without_an_end_line_ends_with_its_last_variable() -> None:
+    done = update(PLANS_OWN.encode(), "8g").decode()
+    after = PLANS_OWN[PLANS_OWN.index("\n# something about") :]
+    assert done.endswith(END + "\n" + after)
+    values = parse(done.removesuffix(after).splitlines())
+    assert (values["GPU_ENABLE"], values["MINE"]) == ("false", "1")
+    assert update(done.encode(), "8g").decode() == done
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        block("8g") + block("16g"),
+        block("8g") + "A=1\n" + END + "\n",
+        END + "\n" + block("8g").removesuffix(END + "\n"),
+        "A=1\n" + END + "\n",
+    ],
+)
+def test_marks_that_are_not_clear_are_refused(data: str) -> None:
+    with pytest.raises(BlockError, match="line"):
+        update(data.encode(), "8g")
+
+
+def test_what_is_kept_is_written_as_it_was() -> None:
+    text = render_block(text_of("8g"), kept=Kept(raw={"OLLAMA_HOST": "'a b'"}, lines=["X=1"]))
+    assert "\nOLLAMA_HOST='a b'\n" in text
+    assert text.endswith(f"X=1\n\n{END}\n")

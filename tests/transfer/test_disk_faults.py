@@ -1,0 +1,173 @@
+"""Disks that are full, refuse, fail or vanish: a typed error with the path, and the next run goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+import modelfetch.transfer.writer as lane_module
+from modelfetch.errors import DestinationError, DiskError, ModelfetchError
+from modelfetch.store.chunks import CHUNK
+from modelfetch.transfer import EngineOptions
+from tests.transfer.server import Conn, Origin, Request, Script, drop_after, head
+from tests.transfer.world import World, payload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DATA = payload(300_000)
+BIG = payload(CHUNK + 8_000_000, seed=2)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 28 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a disk")
+    path = tmp_path / "disk"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=28m", "tmpfs", str(path)], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_no_space_that_is_foreseen_ends_it_before_the_body(small_disk: Path) -> None:
+    world = World(root=small_disk)
+    (small_disk / "ballast").write_bytes(bytes(8 * 2**20))
+    with Origin(BIG) as origin:
+        with pytest.raises(DiskError) as caught:
+            world.fetch(origin, data=BIG)
+        assert (caught.value.code, caught.value.exit_code) == ("no-space", 74)
+        assert str(small_disk) in caught.value.message
+        (small_disk / "ballast").unlink()
+        assert world.fetch(origin, data=BIG).blob.size == len(BIG)
+
+
+def test_no_space_that_is_met_keeps_the_partial(small_disk: Path) -> None:
+    """Nobody says how long the file is, and the disk fills in the middle of it."""
+    from tests.transfer.test_faults import chunked
+
+    world = World(root=small_disk)
+    (small_disk / "ballast").write_bytes(bytes(8 * 2**20))
+    with Origin(BIG, scripts=[chunked]) as origin:
+        with pytest.raises(DiskError) as caught:
+            world.fetch(origin, data=BIG, size=None)
+        assert (caught.value.code, caught.value.exit_code) == ("no-space", 74)
+        assert str(small_disk) in caught.value.message
+        assert world.partial() is not None
+        (small_disk / "ballast").unlink()
+        fetched = world.fetch(origin, data=BIG)
+        assert fetched.action == "resumed"
+        assert fetched.blob.path.read_bytes() == BIG
+
+
+def test_a_partial_gives_back_the_space_that_it_reserved(world: World) -> None:
+    world.options = EngineOptions(retries=1)
+    with Origin(BIG, scripts=[drop_after(5_000_000)], default=drop_after(0)) as origin, pytest.raises(ModelfetchError):
+        world.fetch(origin, data=BIG)
+    part = world.partial()
+    assert part is not None
+    assert part.stat().st_size == 5_000_000
+    assert part.stat().st_blocks * 512 < 5_100_000
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "code"),
+    [
+        (errno.EIO, DiskError, "io-error"),
+        (errno.EROFS, DestinationError, "not-writable"),
+        (errno.EACCES, DestinationError, "not-writable"),
+        (errno.ENOSPC, DiskError, "no-space"),
+        (errno.EDQUOT, DiskError, "no-space"),
+    ],
+)
+@pytest.mark.parametrize("what", ["write_all", "fsync"])
+@pytest.mark.parametrize("data", [DATA, BIG], ids=["small", "pumped"])
+def test_a_disk_that_fails_is_a_typed_error_with_its_path(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    kind: type[ModelfetchError],
+    code: str,
+    what: str,
+    data: bytes,
+) -> None:
+    def fail(*_args: object, **_more: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with Origin(data) as origin:
+        with monkeypatch.context() as patched:
+            if what == "fsync":
+                patched.setattr("modelfetch.store.store.os.fsync", fail)
+            else:
+                patched.setattr(lane_module, "write_all", fail)
+            with pytest.raises(kind) as caught:
+                world.fetch(origin, data=data)
+        assert caught.value.code == code
+        assert str(world.root / "store") in caught.value.message
+        assert not list(world.store.blobs())
+        assert world.fetch(origin, data=data).blob.path.read_bytes() == data
+
+
+def test_a_store_that_can_not_be_made_is_a_destination_error(world: World) -> None:
+    (world.root / "store").write_text("I am a file")
+    with Origin(DATA) as origin, pytest.raises(DestinationError) as caught:
+        world.fetch(origin, data=DATA)
+    assert str(world.root / "store") in caught.value.message
+    assert caught.value.exit_code == 73
+    assert not origin.requests
+
+
+def test_a_read_only_disk_is_a_destination_error(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with Origin(DATA) as origin, pytest.raises(DestinationError) as caught:
+        World(root=small_disk).fetch(origin, data=DATA)
+    assert caught.value.exit_code == 73
+    assert str(small_disk) in caught.value.message
+
+
+def vanishing(world: World, *, blocked: bool) -> Script:
+    """In the middle of the body the store goes away, and perhaps something else takes its place."""
+
+    def vanish(conn: Conn, request: Request, origin: Origin) -> None:
+        status, fields, start, end = origin.fields(request)
+        conn.send(head(status, fields) + origin.data[start : start + 5_000_000])
+        shutil.rmtree(world.root / "store")
+        if blocked:
+            (world.root / "store").write_text("in the way")
+        conn.send(origin.data[start + 5_000_000 : end])
+
+    return vanish
+
+
+def test_a_store_that_is_replaced_in_the_middle_is_a_typed_error(world: World) -> None:
+    with Origin(BIG, scripts=[vanishing(world, blocked=True)]) as origin:
+        with pytest.raises((DiskError, DestinationError)) as caught:
+            world.fetch(origin, data=BIG)
+        assert str(world.root / "store") in caught.value.message
+
+
+def test_a_store_that_vanishes_in_the_middle_is_made_again(world: World) -> None:
+    with Origin(BIG, scripts=[vanishing(world, blocked=False)]) as origin:
+        assert world.fetch(origin, data=BIG).blob.path.read_bytes() == BIG
+
+
+def test_a_partial_that_is_a_symlink_is_not_followed(world: World) -> None:
+    from modelfetch.core.digest import Digest
+
+    victim = world.root / "victim"
+    victim.write_bytes(b"precious")
+    part = world.store.folder("ingest") / f"{Digest.sha256(DATA).hex}.part"
+    part.symlink_to(victim)
+    with Origin(DATA) as origin, pytest.raises(ModelfetchError) as caught:
+        world.fetch(origin, data=DATA)
+    assert caught.value.exit_code == 73
+    assert victim.read_bytes() == b"precious"

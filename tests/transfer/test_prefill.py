@@ -1,0 +1,366 @@
+"""What `fit` has read of a file, a later download does not ask for again; and where that can't be, nothing is worse."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.cli.app import run
+from modelfetch.core.artifact import Artifact, Location
+from modelfetch.core.digest import Digest
+from modelfetch.demo.faults import HtmlPage
+from modelfetch.demo.hub import Hub
+from modelfetch.demo.world import World
+from modelfetch.store import Store
+from modelfetch.store.locks.lock import lock
+from modelfetch.transfer.journal import Identity
+from modelfetch.transfer.partial import Partial
+from modelfetch.transfer.prefill import Beginning, seed
+from modelfetch.transfer.writer import Lane
+from tests.fitting.build import Shape, llm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FIRST = 64 * 2**10
+
+
+@functools.cache
+def model() -> bytes:
+    """A language model whose header is longer than the first range and a step after it, with weights that differ."""
+    made = llm(Shape(layers=2, embedding=64, heads=4, kv_heads=2, ff=128, vocab=260_000, tied=True))
+    assert made.size is not None
+    assert len(made.header) > FIRST + 4 * 2**20
+    return made.header + random.Random(6).randbytes(made.size - len(made.header))
+
+
+SIZE = len(model())
+SHA256 = hashlib.sha256(model()).hexdigest()
+READ = FIRST + 4 * 2**20 * 2
+"""What an exact look takes of it."""
+
+
+@dataclass
+class Bench:
+    """A hub with the model, a manifest that wants it, and a ROOT."""
+
+    hub: Hub
+    folder: Path
+    capsys: pytest.CaptureFixture[str]
+    budget: str = "4GiB"
+    source: str = "ollama://long:1b"
+    pin: str = ""
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "models"
+
+    @property
+    def part(self) -> Path:
+        return self.root / ".modelfetch" / "ingest" / f"{SHA256}.part"
+
+    def manifest(self) -> str:
+        ollama = self.source.startswith("ollama:")
+        wanted = "for: [ollama]" if ollama else "kind: diffusion-model, for: [comfyui]"
+        path = self.folder / "m.yaml"
+        path.write_text(
+            f"version: 1\nservices: {{{'ollama' if ollama else 'comfyui'}: {{vram: {self.budget}}}}}\n"
+            f'models: [{{name: m, source: "{self.source}", {self.pin}{wanted}}}]\n'
+        )
+        return str(path)
+
+    def run(self, *words: str) -> tuple[int, dict[str, Any]]:
+        self.capsys.readouterr()
+        self.hub.log.clear()
+        code = run([*words, "--json", "--retries", "1"])
+        out, err = self.capsys.readouterr()
+        assert out, err
+        return code, json.loads(out)
+
+    def fit(self, *words: str) -> tuple[int, dict[str, Any]]:
+        return self.run("fit", "--manifest", self.manifest(), "--root", str(self.root), *words)
+
+    def sync(self) -> dict[str, Any]:
+        """Sync, and look that it all came right; the artifact of the weights."""
+        code, report = self.run("sync", "--manifest", self.manifest(), "--root", str(self.root))
+        assert code == 0, report
+        (found,) = [a for m in report["models"] for a in m["artifacts"] if a["size"] == SIZE]
+        assert found["digest"] == f"sha256:{SHA256}"
+        blob = self.root / ".modelfetch/blobs/sha256" / SHA256[:2] / SHA256
+        assert hashlib.sha256(blob.read_bytes()).hexdigest() == SHA256
+        return found  # type: ignore[no-any-return]
+
+    def asked(self) -> list[tuple[int, int]]:
+        """The spans of the weights that were sent, in order; a request without a range is the whole."""
+        spans = []
+        for request in self.hub.log.requests():
+            if request.status == 206 and request.sent:
+                first, last = (request.range or "").removeprefix("bytes=").split("-")
+                spans.append((int(first), int(last or SIZE - 1) + 1))
+            elif request.status == 200 and request.sent == SIZE:
+                spans.append((0, SIZE))
+        return sorted(spans)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Bench]:
+    world = World()
+    world.ollama_model("long:1b", [("model", model())])
+    world.hf_repo("acme/gguf", {"long.gguf": model()})
+    world.file("long.gguf", model())
+    with Hub(world) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.setenv("MODELFETCH_OLLAMA_REGISTRY", hub.ollama)
+        monkeypatch.setenv("MODELFETCH_CACHE", str(tmp_path / "cache"))
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "models").mkdir()
+        yield Bench(hub, tmp_path, capsys)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+# ── a later download goes on from there ──
+@pytest.mark.parametrize(("budget", "read"), [("4GiB", FIRST), ("8MiB", READ)])
+def test_sync_asks_for_the_rest_alone(bench: Bench, budget: str, read: int) -> None:
+    bench.budget = budget
+    _, report = bench.fit()
+    assert report["bytes_fetched"] == read
+    assert bench.part.read_bytes() == model()[:read]
+    found = bench.sync()
+    assert (found["action"], found["bytes_fetched"]) == ("resumed", SIZE - read)
+    assert bench.asked()[0][0] == read
+    assert sum(end - start for start, end in bench.asked()) == SIZE - read
+
+
+def test_one_connection_asks_once_and_for_the_very_version_that_was_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELFETCH_SYNC_CONNECTIONS", "1")
+    bench.source = f"{bench.hub.files}long.gguf"
+    read = bench.fit()[1]["bytes_fetched"]
+    assert bench.sync()["bytes_fetched"] == SIZE - read
+    (request,) = [r for r in bench.hub.log.requests("*long.gguf") if r.sent > 1]
+    assert request.range in (f"bytes={read}-", f"bytes={read}-{SIZE - 1}")
+    assert request.headers["if-range"] == f'"{SHA256[:32]}"'
+
+
+def test_fetch_goes_on_where_fit_of_the_same_uri_ended(bench: Bench) -> None:
+    for uri in ("ollama://long:1b", "hf://acme/gguf/long.gguf", f"{bench.hub.files}long.gguf"):
+        cache = bench.folder / "cache"
+        _, report = bench.run("fit", uri, "--root", str(bench.root))
+        assert report["bytes_fetched"] == READ
+        assert not (bench.root / ".modelfetch").exists()
+        code, report = bench.run("fetch", uri)
+        assert (code, report["bytes_fetched"]) == (0, SIZE - READ)
+        again = bench.run("fit", uri, "--root", str(bench.root))[1]["bytes_fetched"]
+        assert again == (READ if uri.startswith("http") else 0), "only a digest tells that a file is still the same"
+        cache.rename(bench.folder / f"cache-{len(uri)}")
+
+
+def test_a_second_look_reads_what_the_first_has_left_and_adds_to_it(bench: Bench) -> None:
+    assert bench.fit()[1]["bytes_fetched"] == FIRST
+    first = bench.fit()
+    assert first[1]["bytes_fetched"] == 0
+    bench.budget = "8MiB"
+    code, exact = bench.fit()
+    assert exact["bytes_fetched"] == READ - FIRST
+    assert bench.asked()[0] == (FIRST, FIRST + 4 * 2**20)
+    assert bench.part.read_bytes() == model()[:READ]
+    again = bench.fit()
+    assert again == (code, {**exact, "bytes_fetched": 0})
+    assert bench.sync()["bytes_fetched"] == SIZE - READ
+
+
+def test_offline_it_reads_what_is_left_here(bench: Bench) -> None:
+    bench.source = "hf://acme/gguf@" + bench.hub.world.repos["acme/gguf"].main + "/long.gguf"
+    bench.pin = f"size: {SIZE}, digest: 'sha256:{SHA256}', "
+    code, report = bench.fit()
+    assert report["bytes_fetched"] > 0
+    assert bench.fit("--offline") == (code, {**report, "bytes_fetched": 0})
+    assert len(bench.hub.log) == 0
+    bench.part.unlink()
+    assert bench.fit("--offline")[0] == 69
+
+
+# ── and nothing is worse where it can't ──
+def test_a_seed_that_was_damaged_costs_itself_alone(bench: Bench) -> None:
+    bench.fit()
+    data = bytearray(bench.part.read_bytes())
+    data[1000] ^= 1
+    bench.part.write_bytes(data)
+    assert bench.fit()[1]["bytes_fetched"] == FIRST
+    bench.part.write_bytes(data)
+    found = bench.sync()
+    assert (found["action"], found["bytes_fetched"]) == ("fetched", SIZE)
+
+
+@pytest.mark.parametrize("pin", ["", f"digest: 'sha256:{SHA256}', "])
+def test_a_source_that_changed_gives_the_new_file_whole(bench: Bench, pin: str) -> None:
+    bench.source, bench.pin = f"{bench.hub.files}long.gguf", pin
+    bench.hub.world.file("long.gguf", model()[:-1] + bytes([model()[-1] ^ 1]))
+    bench.fit()
+    assert len(list((bench.root / ".modelfetch/ingest").glob("*.part"))) == 1
+    bench.hub.world.file("long.gguf", model())
+    assert bench.sync()["bytes_fetched"] == SIZE
+
+
+def test_what_is_no_model_is_not_kept(bench: Bench) -> None:
+    bench.source = f"{bench.hub.files}long.gguf"
+    bench.hub.world.file("long.gguf", b"\0" * 200_000)
+    assert bench.fit()[0] == 65
+    bench.hub.faults.add("*long.gguf", HtmlPage(), times=None)
+    assert bench.fit()[0] in (65, 77)
+    assert files(bench.root) == {}
+
+
+def test_a_root_that_is_not_there_is_not_made(bench: Bench) -> None:
+    bench.root.rmdir()
+    assert bench.fit()[0] == 0
+    assert not bench.root.exists()
+    store = bench.folder / "other"
+    assert bench.fit("--store", str(store))[0] == 0
+    assert not store.exists()
+    store.mkdir()
+    assert bench.fit("--store", str(store))[0] == 0
+    assert (store / "ingest" / f"{SHA256}.part").stat().st_size == FIRST
+    assert not bench.root.exists()
+
+
+@pytest.mark.parametrize("broken", ["ingest", "locks", "ingest/x"])
+def test_a_store_that_takes_nothing_changes_no_answer(
+    bench: Bench, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = bench.fit()
+    for path in sorted((bench.root / ".modelfetch").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    if broken == "ingest/x":
+        monkeypatch.setattr(os, "open", _full(os.open))
+    else:
+        (bench.root / ".modelfetch" / broken).write_text("in the way")
+    assert bench.fit() == expected
+    assert not bench.part.exists()
+
+
+def _full(real: Any) -> Any:
+    def fails(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+        if str(path).endswith(".part") and flags & os.O_CREAT:
+            raise OSError(30, "Read-only file system", str(path))
+        return int(real(path, flags, *rest, **named))
+
+    return fails
+
+
+def test_no_file_of_ours_gets_into_the_folder_of_another_user(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: bench.root.stat().st_uid + 1)
+    assert bench.fit()[0] == 0
+    assert list(bench.root.iterdir()) == []
+
+
+def test_somebody_at_work_on_it_is_not_disturbed(bench: Bench) -> None:
+    expected = bench.fit()
+    bench.part.unlink()
+    with lock(bench.root / ".modelfetch/locks" / f"{SHA256}.lock", label="other"):
+        assert bench.fit() == expected
+        assert not bench.part.exists()
+    bench.fit()
+    assert bench.part.exists()
+
+
+ARTIFACT = Artifact(
+    uri="ollama://long:1b",
+    path="model",
+    size=SIZE,
+    digest=Digest("sha256", SHA256),
+    locations=(Location(uri="a", url="https://a.example/x"), Location(uri="b", url="https://b.example/x")),
+)
+HERE = Identity(uri="a", url="https://a.example/x", etag='"1"', size=SIZE)
+
+
+def beginning(length: int) -> memoryview:
+    return memoryview(model())[:length]
+
+
+@pytest.mark.parametrize(
+    ("there", "identity"),
+    [
+        (3 * 2**20, HERE),
+        (2**20, Identity(uri="a", url="https://a.example/x", etag='"2"', size=SIZE)),
+        (2**20, Identity(uri="b", url="https://b.example/x", etag='"1"', size=SIZE)),
+    ],
+)
+def test_a_partial_file_that_is_further_or_another_version_stays(
+    tmp_path: Path, there: int, identity: Identity
+) -> None:
+    store = Store(tmp_path)
+    assert seed(store, ARTIFACT, beginning(there), identity)
+    before = files(tmp_path)
+    assert not seed(store, ARTIFACT, beginning(2 * 2**20), HERE)
+    assert files(tmp_path) == before
+
+
+def test_a_partial_file_with_holes_or_without_a_journal_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    part = store.folder("ingest") / f"{SHA256}.part"
+    with part.open("wb") as file:
+        file.truncate(SIZE)
+    assert not seed(store, ARTIFACT, beginning(FIRST), HERE)
+    part.write_bytes(b"x")
+    assert not seed(store, ARTIFACT, beginning(FIRST), HERE)
+    assert part.read_bytes() == b"x"
+
+
+def test_a_damaged_blob_whose_good_parts_are_worth_more_stays(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    blob = store.blob_path(Digest("sha256", SHA256))
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"damaged")
+    assert not seed(store, ARTIFACT, beginning(FIRST), HERE)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_without_a_digest_the_source_is_always_asked_again(tmp_path: Path) -> None:
+    store, whole = Store(tmp_path), b"x" * 5000
+    artifact = Artifact(uri="u", path="x.gguf", size=5000, locations=ARTIFACT.locations)
+    known = Identity(uri="a", url="https://a.example/x", etag='"1"', size=5000)
+    assert seed(store, artifact, memoryview(whole), known)
+    (part,) = tmp_path.rglob("*.part")
+    assert part.stat().st_size == 4999
+    assert Beginning(store, artifact).read(0, 10) == b""
+    for validator in (None, 'W/"1"'):
+        other = Artifact(uri=f"u{validator}", path="x.gguf", size=5000)
+        assert not seed(store, other, memoryview(whole), Identity(uri="a", url="b", etag=validator, size=5000))
+
+
+def test_only_what_is_proven_and_of_its_own_places_is_read(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert Beginning(store, ARTIFACT).read(0, 10) == b""
+    stranger = Identity(uri="c", url="https://c.example/x", etag='"1"', size=SIZE)
+    assert seed(store, ARTIFACT, beginning(FIRST), stranger)
+    assert Beginning(store, ARTIFACT).read(0, 10) == b""
+
+
+def test_a_transfers_own_partial_file_is_read_as_far_as_it_is_proven(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = store.folder("ingest") / f"{SHA256}.part"
+    assert seed(store, ARTIFACT, beginning(2**20), HERE)
+    partial = Partial(path, algorithms=("sha256",), size=SIZE)
+    partial.trust()
+    partial.identify(HERE)
+    for start, end in ((2**20, 2**20 + 5000), (2 * 2**20, 2 * 2**20 + 100)):
+        lane = Lane(partial, start)
+        lane.take(beginning(end)[start:])
+        lane.close()
+    partial.close(keep=True)
+    found = Beginning(store, ARTIFACT).read(0, 4 * 2**20)
+    assert found == model()[: len(found)]
+    assert len(found) == 2**20 + 5000
