@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.config.options import DEFAULT_ROOT, Options, make_options
+from modelfetch.config.options import DEFAULT_ROOT, Options, parse_options
 from modelfetch.config.settings import Settings
 from modelfetch.core import fs
 from modelfetch.core.cancel import Cancel
@@ -19,7 +19,7 @@ from modelfetch.core.threads import run_anywhere
 from modelfetch.errors import ModelfetchError, UsageError
 from modelfetch.pipeline.session import Session
 from modelfetch.pipeline.sync import preview_manifests, sync_manifests
-from modelfetch.tiers.selection import choose, read
+from modelfetch.tiers.selection import load_selected, select_manifests
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -53,7 +53,7 @@ async def perform(
     tier = request.tier
     try:
         settings = Settings.from_env(request.environ)
-        choice = choose(
+        choice = select_manifests(
             tier=request.tier,
             manifests=request.manifests,
             settings=settings,
@@ -62,7 +62,9 @@ async def perform(
             sink=sink,
         )
         tier = choice.tier
-        manifests = await asyncio.to_thread(read, choice, settings=settings, environ=request.environ, sink=sink)
+        manifests = await asyncio.to_thread(
+            load_selected, choice, settings=settings, environ=request.environ, sink=sink
+        )
         tier = manifests[0].tier
         with _demo(choice.tier, settings, request.environ) as settings:
             async with Session(request.options, settings, sink=sink, cancel=cancel.child()) as session:
@@ -159,4 +161,4 @@ def _request(
     files = [manifest] if isinstance(manifest, (str, Path)) else list(manifest or ())
     if tier is not None and files:
         raise TypeError("either tier or manifest, not both")
-    return Request(options=make_options(options), tier=tier, manifests=tuple(Path(file) for file in files))
+    return Request(options=parse_options(options), tier=tier, manifests=tuple(Path(file) for file in files))

@@ -52,7 +52,7 @@ _COUNTS = {"jobs": (1, 64), "connections": (1, 64), "retries": (0, 100)}
 _FLAGS = ("offline", "refresh", "require_digests", "keep_going")
 
 
-def make_options(given: Mapping[str, Any]) -> Options:
+def parse_options(given: Mapping[str, Any]) -> Options:
     """The options for what a caller gave.
 
     Raises:

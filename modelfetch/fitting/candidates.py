@@ -11,11 +11,11 @@ from urllib.parse import unquote, urlsplit
 from modelfetch.errors import ModelfetchError, UnreachableError, UsageError
 from modelfetch.fitting.readers import BrokenReader, ContinuedReader, HttpReader
 from modelfetch.fitting.types import Candidate, File
-from modelfetch.formats.range_reader import FIRST, FileReader, Prefix
+from modelfetch.formats.range_reader import FIRST, FileReader, HeaderBuffer
 from modelfetch.manifest.kinds import upstream_name
 from modelfetch.manifest.uri import OllamaUri
 from modelfetch.placement.receipts import read_receipt
-from modelfetch.transfer.prefill import Beginning, seed
+from modelfetch.transfer.prefill import PartialPrefix, prefill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,7 +37,7 @@ _MOST_FILES = 10_000
 _SHARD = re.compile(r"(.*-)(\d{5})(-of-)(\d{5})(\.(?:gguf|safetensors))\Z")
 
 
-class Library:
+class ReaderRegistry:
     """Finds readers for artifacts, and remembers them, so that they can be counted, kept and closed.
 
     Args:
@@ -50,7 +50,7 @@ class Library:
     def __init__(self, session: Session, consumers: Iterable[str], later: Store | None) -> None:
         self._session = session
         self._later = later
-        self._read: list[tuple[Artifact, Prefix, HttpReader]] = []
+        self._read: list[tuple[Artifact, HeaderBuffer, HttpReader]] = []
         self._placed: dict[str, tuple[Path, int]] = {}
         for consumer in consumers:
             for path, entry in read_receipt(session.options.root, consumer).entries.items():
@@ -71,26 +71,26 @@ class Library:
         """Keep what was read of files whose headers are sound, where a later download begins with it."""
         for artifact, prefix, reader in self._read:
             if self._later is not None and reader.fetched and reader.identity is not None and prefix.memo:
-                seed(self._later, artifact, memoryview(prefix.data), reader.identity)
+                prefill(self._later, artifact, memoryview(prefix.data), reader.identity)
 
-    def prefix(self, artifact: Artifact, more: Callable[[], Sequence[Location]]) -> Prefix:
+    def prefix(self, artifact: Artifact, more: Callable[[], Sequence[Location]]) -> HeaderBuffer:
         """The beginning of a file, read when it is needed."""
         first = _FIRST.get(PurePosixPath(artifact.path).suffix.lower(), FIRST)
         local = self._on_disk(artifact)
         if local is not None:
-            return Prefix(FileReader(local), first=first)
+            return HeaderBuffer(FileReader(local), first=first)
         if self._session.settings.offline:
             message = f"{artifact.uri} is not on this machine, and modelfetch is offline"
             hint = "ask once while online: what was read is kept; or leave out --offline and HF_HUB_OFFLINE"
             error = UnreachableError(message, code="offline", permanent=True, hint=hint)
-            return Prefix(self._continued(artifact, BrokenReader(error, artifact.size)), first=first)
+            return HeaderBuffer(self._continued(artifact, BrokenReader(error, artifact.size)), first=first)
         reader = self._remote(artifact, more)
-        prefix = Prefix(self._continued(artifact, reader), first=first)
+        prefix = HeaderBuffer(self._continued(artifact, reader), first=first)
         self._read.append((artifact, prefix, reader))
         return prefix
 
     def _continued(self, artifact: Artifact, rest: RangeReader) -> RangeReader:
-        return rest if self._later is None else ContinuedReader(Beginning(self._later, artifact), rest)
+        return rest if self._later is None else ContinuedReader(PartialPrefix(self._later, artifact), rest)
 
     def _remote(self, artifact: Artifact, more: Callable[[], Sequence[Location]]) -> HttpReader:
         return HttpReader(
@@ -123,19 +123,21 @@ def _has_size(path: Path, size: int) -> bool:
         return False
 
 
-def candidate(model: Model, found: Resolution | ModelfetchError, library: Library, mirrors: Mirrors) -> Candidate:
+def candidate(
+    model: Model, found: Resolution | ModelfetchError, library: ReaderRegistry, mirrors: Mirrors
+) -> Candidate:
     """A manifest's model with its files; one whose source failed has a file that says so when it is read."""
     uri = str(model.source)
     files: tuple[File, ...]
     if isinstance(found, ModelfetchError):
         name = "model" if isinstance(model.source, OllamaUri) else upstream_name(model.source) or "model.safetensors"
-        files = (File(path=name, size=model.size, prefix=Prefix(BrokenReader(found, model.size))),)
+        files = (File(path=name, size=model.size, prefix=HeaderBuffer(BrokenReader(found, model.size))),)
     else:
         files = files_of(found, library, mirrors)
     return Candidate(name=model.name, uri=uri, kind=model.kind, consumers=model.consumers, files=files)
 
 
-def files_of(found: Resolution, library: Library, mirrors: Mirrors) -> tuple[File, ...]:
+def files_of(found: Resolution, library: ReaderRegistry, mirrors: Mirrors) -> tuple[File, ...]:
     """The files of a resolved model that matter for memory: an Ollama model's layers, else all."""
     layers = [a for a in found.artifacts if a.media_type and a.media_type.startswith(_LAYER)]
     if layers:
@@ -144,13 +146,13 @@ def files_of(found: Resolution, library: Library, mirrors: Mirrors) -> tuple[Fil
     return tuple(_file(artifact, library, mirrors, alone=alone) for artifact in found.artifacts)
 
 
-def _layer(artifact: Artifact, library: Library, mirrors: Mirrors) -> File:
+def _layer(artifact: Artifact, library: ReaderRegistry, mirrors: Mirrors) -> File:
     kind = (artifact.media_type or "").removeprefix(_LAYER)
     prefix = library.prefix(artifact, mirrors(artifact)) if kind == "model" else None
     return File(path=kind, size=artifact.size, prefix=prefix)
 
 
-def _file(artifact: Artifact, library: Library, mirrors: Mirrors, *, alone: bool) -> File:
+def _file(artifact: Artifact, library: ReaderRegistry, mirrors: Mirrors, *, alone: bool) -> File:
     """A file by itself is looked into whatever its name; of several only those whose names promise a header."""
     suffix = PurePosixPath(artifact.path).suffix.lower()
     readable = suffix in _READABLE or (alone and suffix not in _WEIGHTS)
@@ -238,5 +240,5 @@ def local_file(path: Path) -> File:
 
 
 def _local(path: Path, name: str, *, readable: bool) -> File:
-    prefix = Prefix(FileReader(path), first=_FIRST.get(path.suffix.lower(), FIRST)) if readable else None
+    prefix = HeaderBuffer(FileReader(path), first=_FIRST.get(path.suffix.lower(), FIRST)) if readable else None
     return File(path=name, size=path.stat().st_size, prefix=prefix)

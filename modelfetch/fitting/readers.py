@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from modelfetch.core.cancel import Cancel
     from modelfetch.formats.range_reader import RangeReader
     from modelfetch.http import Http, Response
-    from modelfetch.transfer.prefill import Beginning
+    from modelfetch.transfer.prefill import PartialPrefix
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:(\d{1,19})|\*)\Z", re.ASCII)
 
@@ -39,7 +39,7 @@ class BrokenReader:
 class ContinuedReader:
     """A file of which a transfer, or an earlier `fit`, has left the beginning here; the rest is read elsewhere."""
 
-    def __init__(self, beginning: Beginning, rest: RangeReader) -> None:
+    def __init__(self, beginning: PartialPrefix, rest: RangeReader) -> None:
         self._beginning = beginning
         self._rest = rest
 

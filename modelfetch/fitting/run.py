@@ -12,7 +12,7 @@ from modelfetch.core.events import Notice
 from modelfetch.core.fs import own_folder
 from modelfetch.errors import ModelfetchError, NotAModelError, SettingError, UsageError
 from modelfetch.fitting.candidates import (
-    Library,
+    ReaderRegistry,
     candidate,
     files_below,
     files_of,
@@ -30,7 +30,7 @@ from modelfetch.manifest.uri import HfUri, OllamaUri, parse_uri
 from modelfetch.pipeline.plan import select
 from modelfetch.pipeline.resolve import mirrors_of, resolve_all
 from modelfetch.placement.receipts import read_receipt
-from modelfetch.sources import Wanted
+from modelfetch.sources import SourceRequest
 from modelfetch.store import Store
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from modelfetch.core.artifact import Artifact, Location, Resolution
     from modelfetch.manifest.model import Manifest, Model
     from modelfetch.manifest.uri import Uri
-    from modelfetch.pipeline.plan import Item
+    from modelfetch.pipeline.plan import ModelRequest
     from modelfetch.pipeline.session import Session
     from modelfetch.placement.receipts import Receipt
 
@@ -78,7 +78,7 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, asked: 
     asking = [item for item in items if not _is_pinned(item.model)]
     receipts = await asyncio.to_thread(_receipts, session)
     found = dict(zip((id(item) for item in asking), await resolve_all(asking, session, receipts, set()), strict=True))
-    library = await asyncio.to_thread(Library, session, CONSUMERS, _store_of_sync(session))
+    library = await asyncio.to_thread(ReaderRegistry, session, CONSUMERS, _store_of_sync(session))
     loop = asyncio.get_running_loop()
     candidates = [
         candidate(item.model, found[id(item)], library, _mirrors(item, session, loop))
@@ -86,7 +86,7 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, asked: 
         else pinned_candidate(item.model)
         for item in items
     ]
-    _tell_of_strangers(services, candidates, session)
+    _warn_unbudgeted_models(services, candidates, session)
     usable = asked.usable if asked.usable is not None else _usable(manifests)
     tier = manifests[0].tier if manifests else None
 
@@ -101,7 +101,7 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, asked: 
     return await asyncio.to_thread(judge)
 
 
-def _tell_of_strangers(services: Iterable[Service], candidates: Sequence[Candidate], session: Session) -> None:
+def _warn_unbudgeted_models(services: Iterable[Service], candidates: Sequence[Candidate], session: Session) -> None:
     """Warn of a service whose budget is made for a model that it does not have: the verdict is on those that it has."""
     for service in services:
         mine = [candidate for candidate in candidates if _consumer(service) in candidate.consumers]
@@ -135,7 +135,7 @@ def _consumer(service: Service) -> str:
     return next((name for name in ("whisper", "diffrhythm") if service.name.startswith(name)), service.name)
 
 
-def _is_loaded(item: Item, services: Iterable[Service]) -> bool:
+def _is_loaded(item: ModelRequest, services: Iterable[Service]) -> bool:
     """Whether a model counts for one of the services, on the GPU."""
     on_gpu = {_consumer(service) for service in services if service.device != "cpu"}
     return item.model.kind not in _NOT_LOADED and any(consumer in on_gpu for consumer in item.model.consumers)
@@ -154,7 +154,7 @@ def _usable(manifests: Iterable[Manifest]) -> int | None:
 
 
 def _mirrors(
-    item: Item, session: Session, loop: asyncio.AbstractEventLoop
+    item: ModelRequest, session: Session, loop: asyncio.AbstractEventLoop
 ) -> Callable[[Artifact], Callable[[], Sequence[Location]]]:
     """For an artifact, what finds its places at the mirrors; called in a thread, where the loop can be waited for."""
 
@@ -189,7 +189,7 @@ async def fit_uri(text: str, session: Session, asked: Asked) -> FitReport:
     uri = _parse(text, session)
     found = await _resolve(uri, session)
     cache = Store(own_folder(session.settings.cache_path()))
-    library = await asyncio.to_thread(Library, session, CONSUMERS, cache)
+    library = await asyncio.to_thread(ReaderRegistry, session, CONSUMERS, cache)
     files = files_of(found, library, lambda _artifact: lambda: ())
     one = Candidate(name=_name(uri), uri=str(uri), files=files)
 
@@ -239,12 +239,14 @@ async def _resolve(uri: Uri, session: Session) -> Resolution:
     if isinstance(uri, HfUri) and uri.path is not None and len(shards := shards_of(uri.path)) > 1:
         whole = replace(uri, path=None)
         return await session.sources.resolve(
-            Wanted(uri=whole, kind="snapshot", files=tuple(FileSpec(path=shard) for shard in shards), allow_pickle=True)
+            SourceRequest(
+                uri=whole, kind="snapshot", files=tuple(FileSpec(path=shard) for shard in shards), allow_pickle=True
+            )
         )
     whole_repo = isinstance(uri, HfUri) and uri.path is None
     kind = None if isinstance(uri, OllamaUri) else "snapshot" if whole_repo else "file"
     # Nothing is kept of what is read here, so a pickle beside the weights is no reason to refuse.
-    return await session.sources.resolve(Wanted(uri=uri, kind=kind, allow_pickle=True))
+    return await session.sources.resolve(SourceRequest(uri=uri, kind=kind, allow_pickle=True))
 
 
 def _kept(uri: Uri, session: Session) -> Resolution | None:

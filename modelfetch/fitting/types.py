@@ -10,7 +10,7 @@ from modelfetch.errors import EXIT_PRECEDENCE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from modelfetch.formats.range_reader import Prefix
+    from modelfetch.formats.range_reader import HeaderBuffer
 
 Method = Literal["header", "size", "table"]
 """How weights were found: exactly from tensor sizes, bounded by the file's size, or looked up."""
@@ -28,7 +28,7 @@ class File:
 
     path: str
     size: int | None = None
-    prefix: Prefix | None = field(default=None, compare=False)
+    prefix: HeaderBuffer | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelfetch.errors import NotAModelError
 from modelfetch.formats.ggml import tensor_bytes
-from modelfetch.formats.range_reader import LIMIT, Prefix
+from modelfetch.formats.range_reader import LIMIT, HeaderBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,17 +74,17 @@ class _EnoughError(Exception):
     """The next byte is not here, and nothing that is wanted is missing."""
 
 
-def read_gguf(source: RangeReader | Prefix, *, tensors: bool = True) -> GgufHeader:
+def read_gguf(source: RangeReader | HeaderBuffer, *, tensors: bool = True) -> GgufHeader:
     """The header of a GGUF file.
 
     Without ``tensors`` it ends as soon as more bytes would have to be fetched after the hyperparameters and the
-    vocabulary's length are known. A `Prefix` that was read before is continued, not read again.
+    vocabulary's length are known. A `HeaderBuffer` that was read before is continued, not read again.
 
     Raises:
         NotAModelError: The bytes are no GGUF header, or one that can't be true.
         ModelfetchError: The source failed.
     """
-    prefix = source if isinstance(source, Prefix) else Prefix(source)
+    prefix = source if isinstance(source, HeaderBuffer) else HeaderBuffer(source)
     known: GgufHeader | None = prefix.memo.get("gguf")
     if known is None or (tensors and known.tensors is None):
         known = prefix.memo["gguf"] = _Walk(prefix, tensors=tensors).run()
@@ -92,7 +92,7 @@ def read_gguf(source: RangeReader | Prefix, *, tensors: bool = True) -> GgufHead
 
 
 class _Walk:
-    def __init__(self, prefix: Prefix, *, tensors: bool) -> None:
+    def __init__(self, prefix: HeaderBuffer, *, tensors: bool) -> None:
         self._prefix = prefix
         self._tensors = tensors
         self._at = 0

@@ -1,6 +1,6 @@
 """Bytes from the start of a file, fetched in few ranges, none of them twice.
 
-What was fetched stays in ``Prefix.data``, so that a later download of the same file can begin with it.
+What was fetched stays in ``HeaderBuffer.data``, so that a later download of the same file can begin with it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class FileReader:
             return os.pread(file.fileno(), length, offset)
 
 
-class Prefix:
+class HeaderBuffer:
     """The beginning of a file, which grows as far as it is needed and no further than `LIMIT`.
 
     Args:

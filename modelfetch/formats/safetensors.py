@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelfetch.errors import NotAModelError
-from modelfetch.formats.range_reader import KIB, LIMIT, Prefix
+from modelfetch.formats.range_reader import KIB, LIMIT, HeaderBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,21 +62,21 @@ class SafetensorsHeader:
     size: int
 
 
-def read_safetensors(source: RangeReader | Prefix) -> SafetensorsHeader:
+def read_safetensors(source: RangeReader | HeaderBuffer) -> SafetensorsHeader:
     """The header of a safetensors file.
 
     Raises:
         NotAModelError: The bytes are no safetensors header, or one that can't be true.
         ModelfetchError: The source failed.
     """
-    prefix = source if isinstance(source, Prefix) else Prefix(source, first=FIRST)
+    prefix = source if isinstance(source, HeaderBuffer) else HeaderBuffer(source, first=FIRST)
     if "safetensors" not in prefix.memo:
         prefix.memo["safetensors"] = _read(prefix)
     made: SafetensorsHeader = prefix.memo["safetensors"]
     return made
 
 
-def _read(prefix: Prefix) -> SafetensorsHeader:
+def _read(prefix: HeaderBuffer) -> SafetensorsHeader:
     length = int.from_bytes(prefix.upto(8)[:8], "little")
     if length > LIMIT - 8:
         raise NotAModelError(

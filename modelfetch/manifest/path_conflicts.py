@@ -35,7 +35,7 @@ class Shape(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class PathClaim:
     """One path below ROOT that a model wants.
 
     Two claims of one path are one and the same thing where they agree: by ``digest`` where both have one, else by
@@ -52,13 +52,13 @@ class Claim:
     digest: str | None = None
     shared: bool = False
 
-    def agrees(self, other: Claim) -> bool:
+    def agrees(self, other: PathClaim) -> bool:
         """Whether both want the same thing, as far as is known."""
         if self.digest is not None and other.digest is not None:
             return self.digest == other.digest
         return self.source == other.source
 
-    def may_share(self, other: Claim) -> bool:
+    def may_share(self, other: PathClaim) -> bool:
         """Whether both may have their path, given that it is the same one."""
         if self.shape is not other.shape:
             return False
@@ -67,12 +67,12 @@ class Claim:
         return self.agrees(other) and ((self.shared and other.shared) or self.manifest != other.manifest)
 
 
-def claims_of(manifest: Manifest) -> tuple[Claim, ...]:
+def claims_of(manifest: Manifest) -> tuple[PathClaim, ...]:
     """The paths that a manifest's models are known to want before any source is asked, in order."""
     return tuple(claim for model in manifest.models for claim in model_claims(model, manifest.file))
 
 
-def model_claims(model: Model, manifest: str) -> Iterator[Claim]:
+def model_claims(model: Model, manifest: str) -> Iterator[PathClaim]:
     """The paths that one model is known to want before its source is asked; ``manifest`` names whose it is."""
     for consumer in model.consumers:
         if isinstance(model.source, OllamaUri):
@@ -97,13 +97,15 @@ def _single_path(model: Model, consumer: str) -> str | None:
     return f"{consumer}/{folder}/{name}" if folder is not None and name is not None else None
 
 
-def _claim(model: Model, manifest: str, path: str, shape: Shape) -> Claim:
+def _claim(model: Model, manifest: str, path: str, shape: Shape) -> PathClaim:
     source = str(model.source)
-    return Claim(path=path, model=model.name, manifest=manifest, position=model.position, shape=shape, source=source)
+    return PathClaim(
+        path=path, model=model.name, manifest=manifest, position=model.position, shape=shape, source=source
+    )
 
 
-def _file(model: Model, manifest: str, path: str) -> Claim:
-    return Claim(
+def _file(model: Model, manifest: str, path: str) -> PathClaim:
+    return PathClaim(
         path=path,
         model=model.name,
         manifest=manifest,
@@ -113,17 +115,17 @@ def _file(model: Model, manifest: str, path: str) -> Claim:
     )
 
 
-def _repo_claim(model: Model, manifest: str, folder: str, shape: Shape, source: HfUri) -> Claim:
+def _repo_claim(model: Model, manifest: str, folder: str, shape: Shape, source: HfUri) -> PathClaim:
     """The folder of one repo, which several models may fill as long as they mean the same commit."""
     return replace(_claim(model, manifest, folder, shape), source=source.repo, digest=source.commit, shared=True)
 
 
-def _tree_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> Iterator[Claim]:
+def _tree_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> Iterator[PathClaim]:
     """A snapshot as a plain folder: models/diffusers/NAME."""
     folder = f"{consumer}/{FOLDERS[consumer, 'snapshot']}/{model.filename or source.repo.rpartition('/')[2]}"
     yield _repo_claim(model, manifest, folder, Shape.TREE, source)
     for spec in model.files or ():
-        yield Claim(
+        yield PathClaim(
             path=f"{folder}/{spec.path}",
             model=model.name,
             manifest=manifest,
@@ -134,13 +136,13 @@ def _tree_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> I
         )
 
 
-def _cache_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> Iterator[Claim]:
+def _cache_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> Iterator[PathClaim]:
     """A snapshot in Hugging Face cache form: the repo's folder, and the files where the commit is known."""
     cache = "/".join(part for part in (consumer, HF_CACHES[consumer]) if part)
     folder = f"{cache}/models--{(model.cache_as or source.repo).replace('/', '--')}"
     yield _repo_claim(model, manifest, folder, Shape.CACHE, source)
     for spec in model.files or () if source.commit else ():
-        yield Claim(
+        yield PathClaim(
             path=f"{folder}/snapshots/{source.commit}/{spec.path}",
             model=model.name,
             manifest=manifest,
@@ -151,7 +153,7 @@ def _cache_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> 
         )
 
 
-def find_clashes(claims: Iterable[Claim]) -> tuple[Problem, ...]:
+def find_clashes(claims: Iterable[PathClaim]) -> tuple[Problem, ...]:
     """The claims that can't be met because an earlier one took their path.
 
     Refused are: one path twice; a path inside of what is a file for another; paths that differ only by case or
@@ -178,10 +180,10 @@ def find_clashes(claims: Iterable[Claim]) -> tuple[Problem, ...]:
 class _Taken:
     """The paths that are taken, by their collision key, and the folders that this makes of those above them."""
 
-    claims: dict[str, Claim] = field(default_factory=dict)
-    below: dict[str, list[Claim]] = field(default_factory=dict)
+    claims: dict[str, PathClaim] = field(default_factory=dict)
+    below: dict[str, list[PathClaim]] = field(default_factory=dict)
 
-    def add(self, claim: Claim) -> None:
+    def add(self, claim: PathClaim) -> None:
         key = collision_key(claim.path)
         known = self.claims.get(key)
         if known is None or (known.digest is None and claim.digest is not None):
@@ -189,7 +191,7 @@ class _Taken:
         for parent in parents(key):
             self.below.setdefault(parent, []).append(claim)
 
-    def obstacle(self, claim: Claim) -> tuple[Claim, str] | None:
+    def obstacle(self, claim: PathClaim) -> tuple[PathClaim, str] | None:
         """What stands in the way of a claim and why."""
         key = collision_key(claim.path)
         if (first := self.claims.get(key)) is not None and (why := _same_path(claim, first)):
@@ -204,7 +206,7 @@ class _Taken:
         return None
 
 
-def _same_path(claim: Claim, first: Claim) -> str | None:
+def _same_path(claim: PathClaim, first: PathClaim) -> str | None:
     if claim.path != first.path:
         if (claim.model, claim.position) == (first.model, first.position):
             return None  # a repo that holds both, where the disk does too
@@ -217,7 +219,7 @@ def _same_path(claim: Claim, first: Claim) -> str | None:
     return "which is wanted already"
 
 
-def _inside(claim: Claim, above: Claim) -> str | None:
+def _inside(claim: PathClaim, above: PathClaim) -> str | None:
     if above.shape is Shape.FILE:
         return f"which needs {above.path!r} to be a folder, wanted as a file"
     if above.shape is not Shape.CACHE or claim.shared:

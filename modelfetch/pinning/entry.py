@@ -11,7 +11,7 @@ from urllib.parse import quote
 from modelfetch.core.digest import Digest
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import CivitaiUri, FileUri, HfUri, HttpUri, OciUri, OllamaUri, parse_uri
-from modelfetch.sources import Wanted
+from modelfetch.sources import SourceRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,14 +64,14 @@ class Entry:
         return all(spec.size is not None for spec in self.model.files or (self.model,))
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> SourceRequest:
         """What to ask for: the rest of what is pinned, or what is newest where that is asked for."""
         # Names in a cache don't matter here, so a mirror need not know them.
-        asked = replace(Wanted.of(self.model), uri=self.home, cached=False)
+        asked = replace(SourceRequest.of(self.model), uri=self.home, cached=False)
         return self.newest if self.upgrade else asked
 
     @property
-    def newest(self) -> Wanted:
+    def newest(self) -> SourceRequest:
         """What upstream has now: at ``main`` for a commit, else by the name as it is written.
 
         A pickle whose digest was pinned stays allowed: moving its pin is what was asked for, by name.
@@ -81,7 +81,7 @@ class Entry:
             path = f"/{quote(uri.path)}" if uri.path is not None else ""
             uri = replace(uri, text=f"hf://{uri.repo}{path}", revision=None)
         return replace(
-            Wanted.of(model),
+            SourceRequest.of(model),
             uri=uri,
             digest=None,
             size=None,
@@ -91,7 +91,7 @@ class Entry:
         )
 
     @property
-    def there(self) -> Wanted:
+    def there(self) -> SourceRequest:
         """What upstream has at the revision that is pinned, whatever digests are."""
         return replace(self.newest, uri=self.home)
 

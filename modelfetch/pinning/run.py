@@ -13,7 +13,7 @@ from modelfetch.pinning.document import Document, check_writable, read_document,
 from modelfetch.pinning.entry import Entry, State, filled, pin_shown, upstream_shown
 from modelfetch.pinning.reporting import Line, checked_model, kept_model, open_model, pinned_model
 from modelfetch.pinning.upstream import measure_all, resolve_entries, stand_entries
-from modelfetch.sources.factory import at_home
+from modelfetch.sources.factory import canonical_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,7 +105,7 @@ def _entries(document: Document, session: Session, upgrade: Sequence[str]) -> li
             )
             raise UsageError(f"{document.path} holds no model {name[:80]!r}", hint=hint)
     return [
-        Entry(model=model, home=at_home(model.source, session.settings), upgrade=model.name in upgrade)
+        Entry(model=model, home=canonical_uri(model.source, session.settings), upgrade=model.name in upgrade)
         for model in document.models
     ]
 
@@ -151,7 +151,7 @@ def _pinned(
     for entry in entries:
         name = entry.model.name
         if name in models:
-            after = replace(entry, model=models[name], home=at_home(models[name].source, session.settings))
+            after = replace(entry, model=models[name], home=canonical_uri(models[name].source, session.settings))
             reports.append(pinned_model(after, resolutions[name], measured[name]))
             if after.model != entry.model:
                 state = "moved" if entry.pinned and entry.upgrade else "pinned"

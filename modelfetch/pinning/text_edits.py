@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelfetch.manifest import core_schema
-from modelfetch.pinning.positions import ALIAS, Leaf, Row, Spot, Table, locate
+from modelfetch.pinning.positions import ALIAS, MapNode, Node, ScalarNode, SeqNode, locate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -45,9 +45,9 @@ def rewrite(text: str, changes: Iterable[tuple[Model, Model]]) -> str:
     root = locate(text)
     writer = _Writer(text, root)
     rows = root.get("models")
-    tables: dict[str, Table] = {}
-    for item in rows.items if isinstance(rows, Row) else ():
-        if isinstance(item, Table) and isinstance(name := item.get("name"), Leaf):
+    tables: dict[str, MapNode] = {}
+    for item in rows.items if isinstance(rows, SeqNode) else ():
+        if isinstance(item, MapNode) and isinstance(name := item.get("name"), ScalarNode):
             tables[name.value] = item
     for old, new in changes:
         writer.model(tables[old.name], old, new)
@@ -57,13 +57,13 @@ def rewrite(text: str, changes: Iterable[tuple[Model, Model]]) -> str:
 class _Writer:
     """Collects the edits of one text."""
 
-    def __init__(self, text: str, root: Table) -> None:
+    def __init__(self, text: str, root: MapNode) -> None:
         self._text = text
         self._edits: set[_Edit] = set()
         models = root.get("models")
-        tables = [item for item in models.items if isinstance(item, Table)] if isinstance(models, Row) else []
-        files = [item for table in tables if isinstance(row := table.get("files"), Row) for item in row.items]
-        self._block_files = any(isinstance(item, Table) and not item.flow for item in files)
+        tables = [item for item in models.items if isinstance(item, MapNode)] if isinstance(models, SeqNode) else []
+        files = [item for table in tables if isinstance(row := table.get("files"), SeqNode) for item in row.items]
+        self._block_files = any(isinstance(item, MapNode) and not item.flow for item in files)
         self._dash = self._dash_offset(root, models)
         first = _BREAK.search(text)
         self._newline = first[0] if first else "\n"
@@ -80,7 +80,7 @@ class _Writer:
             at, inserted = edit.end, insertion
         return "".join([*parts, self._text[max(at, 0) :]])
 
-    def model(self, table: Table, old: Model, new: Model) -> None:
+    def model(self, table: MapNode, old: Model, new: Model) -> None:
         """Write what differs between the two."""
         if str(new.source) != str(old.source):
             self._put(table, "source", str(new.source))
@@ -96,46 +96,46 @@ class _Writer:
 
     # -- values ----------------------------------------------------------------------------------------------------
 
-    def _pins(self, table: Table, after: str, old: Model | FileSpec, new: Model | FileSpec) -> None:
+    def _pins(self, table: MapNode, after: str, old: Model | FileSpec, new: Model | FileSpec) -> None:
         """Size and digest: changed where they stand, else inserted behind the key that they belong to."""
         missing: list[Pair] = []
         for key in ("size", "digest"):
             before, value = getattr(old, key), getattr(new, key)
             if value is None or value == before:
                 continue
-            shown = value if isinstance(value, int) else str(value)
+            display_uri = value if isinstance(value, int) else str(value)
             if key in table:
-                self._put(table, key, shown)
+                self._put(table, key, display_uri)
             else:
-                missing.append((key, shown))
+                missing.append((key, display_uri))
         if missing:
             beside = "size" if "size" in table and missing[0][0] == "digest" else after
             self._insert(table, beside, missing)
 
-    def _files(self, table: Table, old: Sequence[FileSpec], new: Sequence[FileSpec]) -> None:
+    def _files(self, table: MapNode, old: Sequence[FileSpec], new: Sequence[FileSpec]) -> None:
         row = table.get("files")
-        items = row.items if isinstance(row, Row) else ()
+        items = row.items if isinstance(row, SeqNode) else ()
         for item, before, after in zip(items, old, new, strict=True):
-            if isinstance(item, Table):
+            if isinstance(item, MapNode):
                 self._pins(item, "path", before, after)
 
-    def _put(self, table: Table, key: str, value: Value) -> None:
+    def _put(self, table: MapNode, key: str, value: Value) -> None:
         """Write another value in the place of one: a number plain, text in the same quotes."""
         leaf = table.get(key)
-        if not isinstance(leaf, Leaf) or leaf.style not in (None, "'", '"', ALIAS):
+        if not isinstance(leaf, ScalarNode) or leaf.style not in (None, "'", '"', ALIAS):
             raise ValueError(f"{key} is written as a block of text")
         if isinstance(value, int) or leaf.style is None:
-            shown = str(value)  # what was plain stays plain: a commit or a digest in it changes nothing of that
+            display_uri = str(value)  # what was plain stays plain: a commit or a digest in it changes nothing of that
         else:
-            shown = _scalar(value, None if leaf.style == ALIAS else leaf.style)
-        self._edits.add(_Edit(leaf.start, leaf.end, shown))
+            display_uri = _scalar(value, None if leaf.style == ALIAS else leaf.style)
+        self._edits.add(_Edit(leaf.start, leaf.end, display_uri))
 
     # -- new keys --------------------------------------------------------------------------------------------------
 
-    def _insert(self, table: Table, after: str, pairs: Sequence[Pair]) -> None:
+    def _insert(self, table: MapNode, after: str, pairs: Sequence[Pair]) -> None:
         """Write new keys behind one that is there, as its mapping is laid out."""
         key, leaf = table.key(after), table.get(after)
-        if not isinstance(leaf, Leaf) or leaf.style in ("|", ">"):
+        if not isinstance(leaf, ScalarNode) or leaf.style in ("|", ">"):
             raise ValueError(f"{after} is written as a block of text")
         indent = self._indent(table) if not table.flow else self._own_line(key)
         if indent is None:
@@ -148,7 +148,7 @@ class _Writer:
         else:
             self._after_line(leaf.end, [line for pair in pairs for line in self._block_lines(pair, indent, key.style)])
 
-    def _instead_of_include(self, table: Table, files: tuple[FileSpec, ...]) -> None:
+    def _instead_of_include(self, table: MapNode, files: tuple[FileSpec, ...]) -> None:
         """Write the files that were found where their globs stood; the comments among these are kept."""
         key, globs = table.key("include"), table.get("include")
         assert globs is not None  # noqa: S101 - it was asked whether it is there
@@ -236,11 +236,11 @@ class _Writer:
         line = self._text[self._line_start(at) : at]
         return line[: len(line) - len(line.lstrip(" "))]
 
-    def _indent(self, table: Table) -> str:
+    def _indent(self, table: MapNode) -> str:
         first = table.entries[0][0].start
         return " " * (first - self._line_start(first))
 
-    def _own_line(self, key: Leaf) -> str | None:
+    def _own_line(self, key: ScalarNode) -> str | None:
         """The indentation of a key in braces that begins its line and is alone on it; None for any other."""
         before = self._text[self._line_start(key.start) : key.start]
         if before.strip(" ") or not before:
@@ -249,17 +249,17 @@ class _Writer:
         alone = re.fullmatch(r"""\s*:\s*("[^"]*"|'[^']*'|[^\s,{}\[\]"']+|\[[^\[\]{}]*)\s*(\]\s*)?,?\s*(#.*)?""", rest)
         return before if alone else None
 
-    def _dash_offset(self, root: Table, models: Spot | None) -> int:
+    def _dash_offset(self, root: MapNode, models: Node | None) -> int:
         """How far the file indents the dashes of a list below the list's key."""
-        if not isinstance(models, Row) or models.flow or self._text[models.start : models.start + 1] != "-":
+        if not isinstance(models, SeqNode) or models.flow or self._text[models.start : models.start + 1] != "-":
             return 2
         key = root.key("models")
         offset = (models.start - self._line_start(models.start)) - (key.start - self._line_start(key.start))
         return offset if 0 <= offset <= 8 else 2
 
-    def _comments(self, at: int, spot: Spot) -> Iterator[str]:
+    def _comments(self, at: int, spot: Node) -> Iterator[str]:
         """The comments from ``at`` to the end of a list, in order."""
-        items = spot.items if isinstance(spot, Row) else ()
+        items = spot.items if isinstance(spot, SeqNode) else ()
         if items and items[0].start < at:
             return  # an alias: its comments stay where the list is
         for item in items:

@@ -21,12 +21,12 @@ from modelfetch.errors import (
     UnreachableError,
 )
 from modelfetch.manifest.uri import CivitaiUri, FileUri, HfUri, HttpUri
-from modelfetch.placement import Act
-from modelfetch.sources import Wanted, known
-from modelfetch.sources.base import ends_the_search, shown
+from modelfetch.placement import Action
+from modelfetch.sources import SourceRequest, known
+from modelfetch.sources.base import display_uri, is_final
 from modelfetch.sources.https import FIRST_BYTE, check_file, is_elsewhere, refuse_login, total_size
 from modelfetch.sources.huggingface.errors import Asked, refusal
-from modelfetch.sources.retry import persist
+from modelfetch.sources.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 _AT_ONCE = 8
 
 
-async def probe(plans: Sequence[ModelPlan], asked: Collection[str], session: Session) -> tuple[ModelPlan, ...]:
+async def check_availability(
+    plans: Sequence[ModelPlan], asked: Collection[str], session: Session
+) -> tuple[ModelPlan, ...]:
     """The plans, those with an error whose bytes can't be had; models named in ``asked`` were asked about already.
 
     A source that fails is no error while a mirror can serve.
@@ -74,7 +76,7 @@ def digests_here(plans: Iterable[ModelPlan], session: Session) -> set[str]:
             artifact = target.placement.artifact
             if artifact is None or artifact.digest is None:
                 continue
-            if target.act is Act.KEEP or (target.needs_bytes and session.store.find(artifact.digest, artifact.size)):
+            if target.act is Action.KEEP or (target.needs_bytes and session.store.find(artifact.digest, artifact.size)):
                 here.add(str(artifact.digest))
     return here
 
@@ -95,26 +97,26 @@ async def _can_be_had(model: Model, artifact: Artifact, session: Session) -> Non
                 if uri is model.source:
                     await _at_the_source(model, artifact, session, retries=1)
                 else:
-                    await session.sources.resolve(Wanted.of(model, uri), retries=1)
+                    await session.sources.resolve(SourceRequest.of(model, uri), retries=1)
                 return
             except ModelfetchError as error:
-                if ends_the_search(error):
+                if is_final(error):
                     raise
                 said.append(error)
         # Asked again while one of them may come back.
         raise next((error for error in said if not error.permanent), said[0])
 
     try:
-        await persist(once, retries=retries, sleep=asyncio.sleep)
+        await retry(once, retries=retries, sleep=asyncio.sleep)
     except ModelfetchError as error:
         raise (min(said, key=_rank) if error in said else error) from None
 
 
 async def _at_the_source(model: Model, artifact: Artifact, session: Session, *, retries: int) -> None:
     """Do nothing if the source has what the manifest says; else raise why not."""
-    wanted = Wanted.of(model)
+    wanted = SourceRequest.of(model)
     first: ModelfetchError | None = None
-    if await asyncio.to_thread(_means_the_same_for_ever, wanted, session):
+    if await asyncio.to_thread(_is_immutable, wanted, session):
         if not isinstance(model.source, HfUri):
             await session.sources.resolve(wanted, retries=retries)
             return
@@ -122,11 +124,11 @@ async def _at_the_source(model: Model, artifact: Artifact, session: Session, *, 
             await session.sources.resolve(wanted, retries=1)
             return
         except ModelfetchError as error:
-            if isinstance(error, CredentialsError | IntegrityError) or ends_the_search(error):
+            if isinstance(error, CredentialsError | IntegrityError) or is_final(error):
                 raise
             first = error  # a mirror of the hub may lack its API, or be asked too often: its files decide
     try:
-        await persist(
+        await retry(
             lambda: asyncio.to_thread(_ask, artifact, model.source, session), retries=retries, sleep=asyncio.sleep
         )
     except NotFoundError as error:
@@ -134,7 +136,7 @@ async def _at_the_source(model: Model, artifact: Artifact, session: Session, *, 
         raise (first if isinstance(first, NotFoundError) else error) from None
 
 
-def _means_the_same_for_ever(wanted: Wanted, session: Session) -> bool:
+def _is_immutable(wanted: SourceRequest, session: Session) -> bool:
     """Whether a source may be asked anew for what it has: the manifest alone says which bytes it must be."""
     if isinstance(wanted.uri, CivitaiUri):
         return True
@@ -161,7 +163,7 @@ def _ask(artifact: Artifact, source: Uri, session: Session) -> None:
         response.drain()
     if size is not None and artifact.size is not None and size != artifact.size:
         raise IntegrityError(
-            f"{shown(artifact.uri)} has {size} bytes upstream, expected {artifact.size}",
+            f"{display_uri(artifact.uri)} has {size} bytes upstream, expected {artifact.size}",
             code="size-mismatch",
             hint="the file was changed upstream: `--refresh` takes what it is now, unless the manifest pins it",
         )
@@ -175,7 +177,7 @@ def _check(response: Response, artifact: Artifact, source: Uri, session: Session
         asked = Asked(endpoint=endpoint, repo=source.repo, revision=source.revision, with_token=with_token)
         if response.status != 404 or response.headers.get("x-error-code") != "EntryNotFound":
             raise refusal(response.status, response.headers, response.url, asked)
-    check_file(response, address, what=shown(artifact.uri), uri=artifact.uri)
+    check_file(response, address, what=display_uri(artifact.uri), uri=artifact.uri)
 
 
 def _offline(artifact: Artifact) -> UnreachableError:

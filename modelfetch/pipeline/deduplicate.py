@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from modelfetch.transfer import Fetched
 
 
-class Transfers:
+class TransferDeduplicator:
     """Each is made once, however many wait for it; where it fails, whoever knows another way tries that."""
 
     def __init__(self) -> None:

@@ -11,13 +11,13 @@ from modelfetch.core import fs
 from modelfetch.core.artifact import Resolution
 from modelfetch.core.events import Notice
 from modelfetch.errors import DestinationError, IntegrityError, InterruptedSync, ModelfetchError
-from modelfetch.pipeline.deduplicate import Transfers
-from modelfetch.pipeline.final_check import judge
+from modelfetch.pipeline.deduplicate import TransferDeduplicator
+from modelfetch.pipeline.final_check import check_final_names
 from modelfetch.pipeline.plan import ModelPlan, freeze, jobs_for
 from modelfetch.pipeline.resolve import mirrors_of
-from modelfetch.placement import Act, Job, Order, State
+from modelfetch.placement import Action, PlacementJob, PlacementRequest, State
 from modelfetch.placement.archive import unpack
-from modelfetch.placement.layouts import How
+from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.transfer import Fetched
 
@@ -47,11 +47,11 @@ class Outcome:
     here: frozenset[str] = frozenset()
 
 
-async def carry_out(plans: Sequence[ModelPlan], session: Session) -> list[Outcome]:
+async def execute_plans(plans: Sequence[ModelPlan], session: Session) -> list[Outcome]:
     """Carry all plans out side by side. The first failure ends the others, unless ``keep_going`` was asked for."""
     if any(not plan.complete and not plan.errors for plan in plans):
         await asyncio.to_thread(_make_root, session)
-    work = _Work(plans, session)
+    work = _PlanExecutor(plans, session)
     tasks = [asyncio.create_task(work.model(plan), name=plan.item.model.name) for plan in plans]
     try:
         pending: set[asyncio.Task[Outcome]] = set(tasks)
@@ -90,13 +90,13 @@ def _outcome(task: asyncio.Task[Outcome], plan: ModelPlan) -> Outcome:
     return task.result()
 
 
-class _Work:
+class _PlanExecutor:
     """The plans of one run; two models that want the same bytes share one transfer."""
 
     def __init__(self, plans: Sequence[ModelPlan], session: Session) -> None:
         self._plans = plans
         self._session = session
-        self._transfers = Transfers()
+        self._transfers = TransferDeduplicator()
 
     async def model(self, plan: ModelPlan) -> Outcome:
         """One model, whole: bytes, then each consumer's placements."""
@@ -107,14 +107,14 @@ class _Work:
             if plan.complete:
                 return Outcome(plan=plan, done=True)
             missing = plan.missing()
-            results = await asyncio.gather(*(self._at_hand(plan, a) for a in missing), return_exceptions=True)
+            results = await asyncio.gather(*(self._ensure_available(plan, a) for a in missing), return_exceptions=True)
             for artifact, result in zip(missing, results, strict=True):
                 if isinstance(result, Fetched):
                     fetched[artifact.uri] = result
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
-            await asyncio.to_thread(judge, plan, fetched)
+            await asyncio.to_thread(check_final_names, plan, fetched)
             await self._place_all(plan, fetched)
         except ModelfetchError as error:
             error.about(model=plan.item.model.name, uri=str(plan.item.model.source))
@@ -127,7 +127,7 @@ class _Work:
             for consumer in plan.item.consumers:
                 await asyncio.to_thread(self._place, settled, consumer, fetched)
         except DestinationError as error:
-            if error.code != "not-writable" or any(target.act is not Act.KEEP for target in plan.targets):
+            if error.code != "not-writable" or any(target.act is not Action.KEEP for target in plan.targets):
                 raise
             # All of it is in place and verified; only the receipt, which saves work the next time, can't be written.
             message = f"{plan.item.model.name} is in place, but that can't be noted down: {error.message}"
@@ -137,13 +137,13 @@ class _Work:
         """End the transfers that nobody waits for any more."""
         await self._transfers.close()
 
-    async def _at_hand(self, plan: ModelPlan, artifact: Artifact) -> Fetched:
+    async def _ensure_available(self, plan: ModelPlan, artifact: Artifact) -> Fetched:
         key = str(artifact.digest or artifact.uri)
         way = (artifact.locations, plan.item.model.mirrors, artifact.size, artifact.allow_pickle)
-        fetched, mine = await self._transfers.get(key, way, lambda: self._obtain(plan, artifact))
+        fetched, mine = await self._transfers.get(key, way, lambda: self._fetch_or_reuse(plan, artifact))
         return fetched if mine else replace(fetched, action="present", bytes_fetched=0)
 
-    async def _obtain(self, plan: ModelPlan, artifact: Artifact) -> Fetched:
+    async def _fetch_or_reuse(self, plan: ModelPlan, artifact: Artifact) -> Fetched:
         """The blob of an artifact: known content, the store, another consumer's file, else the sources."""
         found = await asyncio.to_thread(self._on_disk, artifact)
         if found is not None:
@@ -154,7 +154,7 @@ class _Work:
         try:
             return await engine.fetch(artifact, mirrors, label=label)
         except IntegrityError:
-            if not mirrors or not _size_is_hearsay(plan.item.model, artifact):
+            if not mirrors or not _size_is_unpinned(plan.item.model, artifact):
                 raise
         # What the source has is proven not to be it, so its size says nothing of what the mirrors have.
         return await engine.fetch(replace(artifact, size=None, locations=()), mirrors, label=label)
@@ -165,7 +165,7 @@ class _Work:
             return _present(blob, artifact)
         if artifact.content is not None:
             return _present(store.add_bytes(artifact.content), artifact)
-        for path in self._twins(artifact):
+        for path in self._reusable_files(artifact):
             with contextlib.suppress(IntegrityError, OSError):  # it was changed, or is gone, since it was looked at
                 return _present(self._shared_from(path, artifact), artifact)
         return None
@@ -179,7 +179,7 @@ class _Work:
             self._session.sink(Notice(level="warning", message=message, hint="replace it, don't write into it"))
         return blob
 
-    def _twins(self, artifact: Artifact) -> list[Path]:
+    def _reusable_files(self, artifact: Artifact) -> list[Path]:
         """Files that other placements of this run hold already, right and whole."""
         if artifact.digest is None:
             return []
@@ -187,37 +187,41 @@ class _Work:
             self._session.options.root / target.placement.path
             for plan in self._plans
             for target in plan.targets
-            if target.placement.how in (How.FILE, How.COPY)
-            and target.act is Act.KEEP
+            if target.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY)
+            and target.act is Action.KEEP
             and target.placement.artifact is not None
             and target.placement.artifact.digest == artifact.digest
         ]
 
     def _place(self, plan: ModelPlan, consumer: str, fetched: Mapping[str, Fetched]) -> None:
         receipt = read_receipt(self._session.options.root, consumer)
-        jobs: list[Job] = []
+        jobs: list[PlacementJob] = []
         for job in jobs_for(plan, consumer, receipt):
             artifact = job.placement.artifact
-            carried = job.placement.how in (How.FILE, How.COPY) and job.archive is None
+            carried = job.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY) and job.archive is None
             blob = fetched[artifact.uri].blob if carried and artifact and artifact.uri in fetched else None
             jobs.append(replace(job, blob=blob))
         for target in plan.targets:
-            if target.consumer == consumer and target.placement.how is How.UNPACK and target.state is not State.READY:
+            if (
+                target.consumer == consumer
+                and target.placement.how is PlacementMethod.UNPACK
+                and target.state is not State.READY
+            ):
                 archive = fetched[target.placement.artifact.uri].blob  # type: ignore[union-attr]
                 jobs[:0] = unpack(self._session.store, archive, target.placement)
         item = plan.item
         self._session.placer.place(
-            Order(
+            PlacementRequest(
                 consumer=consumer,
                 model=item.model.name,
-                asks=item.asks,
+                requested_by=item.requested_by,
                 jobs=jobs,
                 frozen=freeze(plan, self._session.settings),
             )
         )
 
 
-def _size_is_hearsay(model: Model, artifact: Artifact) -> bool:
+def _size_is_unpinned(model: Model, artifact: Artifact) -> bool:
     """Whether the manifest pins an artifact's digest and leaves its size to the source."""
     if model.files is not None:
         return any(f.path == artifact.path and f.digest is not None and f.size is None for f in model.files)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.errors import NotAModelError
 from modelfetch.formats.content_check import HEAD, judge_head, judge_whole, looks_like_pickle
-from modelfetch.placement.layouts import How
+from modelfetch.placement.layouts import PlacementMethod
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from modelfetch.transfer import Fetched
 
 
-def judge(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
+def check_final_names(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
     """Hold the files of a model against the names that they get.
 
     Raises:
@@ -37,7 +37,7 @@ def judge(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
         if found is None:
             continue
         places = [t.placement for t in plan.targets if t.placement.artifact == artifact]
-        names = dict.fromkeys(PurePosixPath(place.path).name for place in places if place.how is How.FILE)
+        names = dict.fromkeys(PurePosixPath(place.path).name for place in places if place.how is PlacementMethod.FILE)
         if not artifact.allow_pickle:
             refuse_pickle(found.blob, artifact, (artifact.path, *(place.path for place in places)))
         for name in names:
@@ -45,7 +45,7 @@ def judge(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
 
 
 def refuse_pickle(blob: Blob, artifact: Artifact, names: tuple[str, ...]) -> None:
-    """Refuse a ``.bin`` (by any of its names) that is a pickle; raises as `judge` does."""
+    """Refuse a ``.bin`` (by any of its names) that is a pickle; raises as `check_final_names` does."""
     if not any(name.lower().endswith(".bin") for name in names):
         return
     with blob.path.open("rb") as file:
@@ -59,7 +59,7 @@ def refuse_pickle(blob: Blob, artifact: Artifact, names: tuple[str, ...]) -> Non
 
 
 def judge_renamed(blob: Blob, artifact: Artifact, name: str) -> None:
-    """Judge a file that no digest decided by a name of another kind than its source's; raises as `judge` does."""
+    """Check a file without a digest against a name of another type than its source's; raises as `check_final_names`."""
     if artifact.digest is not None or _suffix(name) == _suffix(artifact.path):
         return
     with blob.path.open("rb") as file:

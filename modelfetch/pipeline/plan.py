@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from modelfetch.core import fs
 from modelfetch.core.digest import Digest
 from modelfetch.errors import ManifestError, ModelfetchError, SettingError
-from modelfetch.manifest.path_conflicts import Claim, Shape, find_clashes
+from modelfetch.manifest.path_conflicts import PathClaim, Shape, find_clashes
 from modelfetch.manifest.uri import OllamaUri
-from modelfetch.placement import Act, Examiner, Job, State, foreign, wanted_digest
-from modelfetch.placement.layouts import How, Placement, placements
+from modelfetch.placement import Action, Examiner, PlacementJob, State, foreign_file_error, wanted_digest
+from modelfetch.placement.layouts import Placement, PlacementMethod, placements
 from modelfetch.placement.layouts.hf_cache import CACHES
 from modelfetch.placement.receipts import Frozen
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class ModelRequest:
     """One model of one manifest, for the consumers that were chosen."""
 
     manifest: Manifest
@@ -35,7 +35,7 @@ class Item:
     consumers: tuple[str, ...]
 
     @property
-    def asks(self) -> str:
+    def requested_by(self) -> str:
         """On whose behalf: the tier, or the manifest's file."""
         return self.manifest.tier or self.manifest.file
 
@@ -62,20 +62,20 @@ class Target:
     consumer: str
     placement: Placement
     state: State
-    act: Act
+    act: Action
 
     @property
     def needs_bytes(self) -> bool:
         """Whether the artifact's bytes must be at hand to carry this out."""
-        carried = self.placement.how in (How.FILE, How.COPY, How.UNPACK)
-        return carried and self.act in (Act.CREATE, Act.REPLACE, Act.DISPLACE)
+        carried = self.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY, PlacementMethod.UNPACK)
+        return carried and self.act in (Action.CREATE, Action.REPLACE, Action.DISPLACE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPlan:
     """What is to be done for one item; ``errors`` say why it can't be."""
 
-    item: Item
+    item: ModelRequest
     resolution: Resolution | None = None
     settled: bool = False
     targets: tuple[Target, ...] = ()
@@ -96,7 +96,7 @@ class ModelPlan:
         return tuple(t.placement.path for t in self.targets if t.placement.artifact == artifact)
 
 
-def select(manifests: Iterable[Manifest], consumers: Sequence[str]) -> tuple[Item, ...]:
+def select(manifests: Iterable[Manifest], consumers: Sequence[str]) -> tuple[ModelRequest, ...]:
     """Every model that the chosen consumers need (none chosen: all do).
 
     Where a consumer was chosen for which the tier has optional models alone, these are what was asked for, and none is
@@ -107,18 +107,18 @@ def select(manifests: Iterable[Manifest], consumers: Sequence[str]) -> tuple[Ite
         for model in manifest.models:
             chosen = tuple(c for c in model.consumers if not consumers or c in consumers)
             if chosen:
-                items.append(Item(manifest=manifest, model=model, consumers=chosen))
+                items.append(ModelRequest(manifest=manifest, model=model, consumers=chosen))
     if not consumers:
         return tuple(items)
     served = {consumer for item in items if not item.model.optional for consumer in item.consumers}
     return tuple(item if set(item.consumers) <= served else _required(item) for item in items)
 
 
-def _required(item: Item) -> Item:
+def _required(item: ModelRequest) -> ModelRequest:
     return replace(item, model=replace(item.model, optional=False))
 
 
-def require_digests(items: Iterable[Item]) -> tuple[ModelfetchError, ...]:
+def require_digests(items: Iterable[ModelRequest]) -> tuple[ModelfetchError, ...]:
     """The entries whose bytes the manifest itself does not pin."""
     return tuple(
         SettingError(
@@ -139,7 +139,7 @@ def _is_pinned(model: Model) -> bool:
     return model.digest is not None
 
 
-def frozen_for(item: Item, receipts: Mapping[str, Receipt], settings: Settings) -> Resolution | None:
+def frozen_for(item: ModelRequest, receipts: Mapping[str, Receipt], settings: Settings) -> Resolution | None:
     """What an earlier run resolved for this entry of this very manifest text, at the addresses of today's settings."""
     for receipt in receipts.values():
         if found := receipt.frozen.get(item.key):
@@ -169,7 +169,9 @@ def _readdressed(resolution: Resolution, prefixes: Mapping[str, str]) -> Resolut
     return replace(resolution, artifacts=tuple(artifacts))
 
 
-def plan_model(item: Item, resolution: Resolution, receipts: Mapping[str, Receipt], examiner: Examiner) -> ModelPlan:
+def plan_model(
+    item: ModelRequest, resolution: Resolution, receipts: Mapping[str, Receipt], examiner: Examiner
+) -> ModelPlan:
     """Lay a model out and examine every path of it; what can't be done becomes an error of the plan."""
     targets: list[Target] = []
     errors: list[ModelfetchError] = []
@@ -179,8 +181,12 @@ def plan_model(item: Item, resolution: Resolution, receipts: Mapping[str, Receip
         for placement in placements(consumer, item.model, resolution):
             try:
                 target = _examine(consumer, placement, entries, examiner)
-                if (artifact := placement.artifact) and not _by_sha256(artifact) and placement.how is not How.SYMLINK:
-                    kept = target.act is Act.KEEP
+                if (
+                    (artifact := placement.artifact)
+                    and not _by_sha256(artifact)
+                    and placement.how is not PlacementMethod.SYMLINK
+                ):
+                    kept = target.act is Action.KEEP
                     found.setdefault(artifact.uri, set()).add(examiner.known_as(placement, entries) if kept else None)
             except ModelfetchError as error:
                 errors.append(error.about(model=item.model.name, uri=str(item.model.source)))
@@ -199,8 +205,8 @@ def _examine(consumer: str, placement: Placement, entries: Mapping[str, Entry], 
     wanted = wanted_digest(placement)
     state = examiner.state(placement, entries, wanted)
     act = examiner.act(placement, entries, wanted)
-    if act is Act.REFUSE:
-        raise foreign(examiner.root / placement.path, comparable=wanted is not None)
+    if act is Action.REFUSE:
+        raise foreign_file_error(examiner.root / placement.path, comparable=wanted is not None)
     return Target(consumer=consumer, placement=placement, state=state, act=act)
 
 
@@ -237,7 +243,7 @@ def _settled(plan: ModelPlan, receipts: Mapping[str, Receipt]) -> ModelPlan:
     settled = all(
         _is_frozen(plan, receipts[consumer])
         and all(
-            item.asks in entry.manifests
+            item.requested_by in entry.manifests
             for t in plan.targets
             if t.consumer == consumer and (entry := receipts[consumer].entries.get(t.placement.path))
         )
@@ -265,43 +271,43 @@ def clashes(plans: Iterable[ModelPlan]) -> tuple[ModelfetchError, ...]:
     )
 
 
-def _claims(plan: ModelPlan) -> Iterable[Claim]:
+def _claims(plan: ModelPlan) -> Iterable[PathClaim]:
     item = plan.item
     for target in plan.targets:
         placement = target.placement
         in_cache = item.model.kind == "snapshot" and target.consumer in CACHES
-        yield Claim(
+        yield PathClaim(
             path=placement.path,
             model=item.model.name,
             manifest=item.manifest.file,
             position=item.model.position,
-            shape=Shape.FOLDER if placement.how is How.UNPACK else Shape.FILE,
+            shape=Shape.FOLDER if placement.how is PlacementMethod.UNPACK else Shape.FILE,
             source=placement.target or (placement.artifact.uri if placement.artifact else ""),
             digest=None if placement.target else str(wanted_digest(placement) or "") or None,
-            shared=in_cache or (isinstance(item.model.source, OllamaUri) and placement.how is How.FILE),
+            shared=in_cache or (isinstance(item.model.source, OllamaUri) and placement.how is PlacementMethod.FILE),
         )
 
 
-def jobs_for(plan: ModelPlan, consumer: str, receipt: Receipt) -> tuple[Job, ...]:
+def jobs_for(plan: ModelPlan, consumer: str, receipt: Receipt) -> tuple[PlacementJob, ...]:
     """The jobs of one consumer that need no blob: archives that are unpacked already become their files."""
-    jobs: list[Job] = []
+    jobs: list[PlacementJob] = []
     for target in plan.targets:
         if target.consumer != consumer:
             continue
-        if target.placement.how is not How.UNPACK:
-            jobs.append(Job(placement=target.placement))
+        if target.placement.how is not PlacementMethod.UNPACK:
+            jobs.append(PlacementJob(placement=target.placement))
         elif target.state is State.READY:
             jobs.extend(_unpacked_jobs(target.placement, receipt))
     return tuple(jobs)
 
 
-def _unpacked_jobs(placement: Placement, receipt: Receipt) -> Iterable[Job]:
+def _unpacked_jobs(placement: Placement, receipt: Receipt) -> Iterable[PlacementJob]:
     for path, entry in receipt.entries.items():
         if entry.archive and entry.digest and path.startswith(placement.path + "/") and placement.artifact:
             algorithm, _, digits = entry.digest.partition(":")
             artifact = replace(placement.artifact, digest=Digest(algorithm, digits), size=entry.size)
-            file = replace(placement, path=path, how=How.FILE, artifact=artifact)
-            yield Job(placement=file, archive=entry.archive)
+            file = replace(placement, path=path, how=PlacementMethod.FILE, artifact=artifact)
+            yield PlacementJob(placement=file, archive=entry.archive)
 
 
 def freeze(plan: ModelPlan, settings: Settings) -> dict[str, Frozen]:
@@ -310,10 +316,10 @@ def freeze(plan: ModelPlan, settings: Settings) -> dict[str, Frozen]:
         return {}
     names = {f"{endpoint}/": f"{name}:/" for name, endpoint in _endpoints(settings).items()}
     resolution = _readdressed(plan.resolution, names)
-    return {plan.item.key: Frozen(tier=plan.item.asks, model=plan.item.model.name, resolution=resolution)}
+    return {plan.item.key: Frozen(tier=plan.item.requested_by, model=plan.item.model.name, resolution=resolution)}
 
 
-def is_unpinned(item: Item) -> bool:
+def is_unpinned(item: ModelRequest) -> bool:
     """Whether the manifest leaves open which bytes these are (``status`` says so)."""
     model = item.model
     if _is_pinned(model):

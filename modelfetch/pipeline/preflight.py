@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from modelfetch.core.fs import own_folder
 from modelfetch.core.units import format_size
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
-from modelfetch.placement import Act
-from modelfetch.placement.layouts import How
+from modelfetch.placement import Action
+from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.writer import LINK_AT_LEAST
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Need:
+class SpaceRequirement:
     """Bytes that a file system must have free, ``copies`` of them because no link is possible there."""
 
     folder: Path
@@ -40,12 +40,12 @@ class LinkProbe:
     """
 
     def __init__(self, store: Path) -> None:
-        self._store = existing(store)
+        self._store = nearest_existing_parent(store)
         self._known: dict[Path, bool] = {}
 
     def works(self, folder: Path) -> bool:
         """Whether a hardlink from the store into ``folder`` (or its nearest existing parent) works."""
-        folder = existing(folder)
+        folder = nearest_existing_parent(folder)
         if folder not in self._known:
             self._known[folder] = folder == self._store or self._try(folder)
         return self._known[folder]
@@ -65,7 +65,7 @@ class LinkProbe:
         return True
 
 
-def existing(path: Path) -> Path:
+def nearest_existing_parent(path: Path) -> Path:
     """The nearest folder on the way to ``path`` that exists."""
     current = Path(os.path.realpath(path))
     while not current.is_dir() and current.parent != current:
@@ -73,7 +73,9 @@ def existing(path: Path) -> Path:
     return current
 
 
-def leave_out(plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Iterable[str]) -> tuple[ModelPlan, ...]:
+def drop_unplaceable_optional(
+    plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Iterable[str]
+) -> tuple[ModelPlan, ...]:
     """The plans, with an error at each optional one that can't be placed, or has no space beside those before it."""
     have = tuple(in_store)
     taken = [plan for plan in plans if not plan.item.model.optional]
@@ -91,7 +93,9 @@ def leave_out(plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: 
     return tuple(judged(plan) for plan in plans)
 
 
-def needs(plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Iterable[str] = ()) -> tuple[Need, ...]:
+def needs(
+    plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Iterable[str] = ()
+) -> tuple[SpaceRequirement, ...]:
     """The bytes that each file system must have free.
 
     What is in the store already (by URI) costs nothing there, nor does what an earlier run has brought of a file, nor a
@@ -113,11 +117,11 @@ def needs(plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Iter
             if name not in counted and artifact.uri not in have:
                 counted.add(name)
                 if not (large and name in kept and probe.works((root / kept[name]).parent)):
-                    bytes_on[existing(store)] += artifact.size - _on_the_way(artifact, store)
+                    bytes_on[nearest_existing_parent(store)] += artifact.size - _on_the_way(artifact, store)
             folder = (root / target.placement.path).parent
-            if not (target.placement.how is How.FILE and large and probe.works(folder)):
-                bytes_on[existing(folder)] += artifact.size
-                copies_on[existing(folder)] += artifact.size if artifact.size >= LINK_AT_LEAST else 0
+            if not (target.placement.how is PlacementMethod.FILE and large and probe.works(folder)):
+                bytes_on[nearest_existing_parent(folder)] += artifact.size
+                copies_on[nearest_existing_parent(folder)] += artifact.size if artifact.size >= LINK_AT_LEAST else 0
     return _by_file_system(bytes_on, copies_on)
 
 
@@ -127,8 +131,8 @@ def kept_in(plans: Iterable[ModelPlan]) -> dict[str, str]:
         str(artifact.digest): target.placement.path
         for plan in plans
         for target in plan.targets
-        if target.act is Act.KEEP
-        and target.placement.how in (How.FILE, How.COPY)
+        if target.act is Action.KEEP
+        and target.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY)
         and (artifact := target.placement.artifact) is not None
         and artifact.digest is not None
     }
@@ -149,13 +153,13 @@ def _on_the_way(artifact: Artifact, store: Path) -> int:
     return min(partial.st_blocks * 512, artifact.size or 0)
 
 
-def _by_file_system(bytes_on: dict[Path, int], copies_on: dict[Path, int]) -> tuple[Need, ...]:
-    together: dict[int, Need] = {}
+def _by_file_system(bytes_on: dict[Path, int], copies_on: dict[Path, int]) -> tuple[SpaceRequirement, ...]:
+    together: dict[int, SpaceRequirement] = {}
     for folder, count in bytes_on.items():
         device = folder.stat().st_dev
         found = os.statvfs(folder)
         before = together.get(device)
-        together[device] = Need(
+        together[device] = SpaceRequirement(
             folder=before.folder if before else folder,
             bytes=count + (before.bytes if before else 0),
             copies=copies_on[folder] + (before.copies if before else 0),
@@ -164,7 +168,7 @@ def _by_file_system(bytes_on: dict[Path, int], copies_on: dict[Path, int]) -> tu
     return tuple(together.values())
 
 
-def space_problems(needed: Iterable[Need]) -> tuple[ModelfetchError, ...]:
+def space_problems(needed: Iterable[SpaceRequirement]) -> tuple[ModelfetchError, ...]:
     """A ``no-space`` error for each file system that can't take what is planned."""
     return tuple(
         DiskError(
@@ -189,14 +193,14 @@ def writability_problems(
         (root / target.placement.path).parent: None
         for plan in plans
         for target in plan.targets
-        if target.act is not Act.KEEP and not _is_left_out(plan)
+        if target.act is not Action.KEEP and not _is_left_out(plan)
     }
     if wanted:
         wanted[own_folder(root)] = None
     if wanted and any(_must_be_stored(plan, frozenset(in_store)) for plan in plans):
         wanted[store] = None
     blocked = {thing: None for folder in wanted if (thing := _in_the_way(folder)) is not None}
-    folders = dict.fromkeys(existing(folder) for folder in wanted if _in_the_way(folder) is None)
+    folders = dict.fromkeys(nearest_existing_parent(folder) for folder in wanted if _in_the_way(folder) is None)
     return tuple(
         DestinationError(
             f"{thing} is in the way: a folder is needed there",
@@ -213,7 +217,7 @@ def writability_problems(
 
 def _must_be_stored(plan: ModelPlan, in_store: Collection[str]) -> bool:
     """Whether a plan brings something into the store: a blob that it lacks, or the files of an archive."""
-    unpacks = any(target.placement.how is How.UNPACK and target.needs_bytes for target in plan.targets)
+    unpacks = any(target.placement.how is PlacementMethod.UNPACK and target.needs_bytes for target in plan.targets)
     return unpacks or any(artifact.uri not in in_store for artifact in plan.missing())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelfetch.core.report import ArtifactReport, ModelReport
-from modelfetch.placement import Act, State
+from modelfetch.placement import Action, State
 
 if TYPE_CHECKING:
     from modelfetch.core.artifact import Artifact
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from modelfetch.transfer import Fetched
 
 
-def describe(outcome: Outcome) -> ModelReport:
+def build_model_report(outcome: Outcome) -> ModelReport:
     """One model of the report."""
     plan = outcome.plan
     artifacts = plan.resolution.artifacts if plan.resolution else ()
@@ -59,5 +59,5 @@ def _action(outcome: Outcome, artifact: Artifact, fetched: Fetched | None) -> st
         return "would-fetch" if outcome.preview else "skipped"
     if plan.errors or not targets:
         return "failed" if plan.errors else "present"
-    adopted = any(t.act is Act.KEEP and t.state is State.FOREIGN for t in targets)
+    adopted = any(t.act is Action.KEEP and t.state is State.FOREIGN for t in targets)
     return "adopted" if adopted else "present"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from modelfetch.errors import ModelfetchError, NotAModelError
 from modelfetch.formats.pickles import is_pickle
 from modelfetch.manifest.uri import HfUri, OciUri, OllamaUri
-from modelfetch.pipeline.plan import Item, frozen_for
-from modelfetch.sources import Wanted
-from modelfetch.sources.base import ends_the_search
+from modelfetch.pipeline.plan import ModelRequest, frozen_for
+from modelfetch.sources import SourceRequest
+from modelfetch.sources.base import is_final
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 _AT_ONCE = 8
 
 
-def resolve_quietly(item: Item, session: Session, receipts: Mapping[str, Receipt]) -> Resolution | None:
+def resolve_quietly(item: ModelRequest, session: Session, receipts: Mapping[str, Receipt]) -> Resolution | None:
     """What is known without asking anybody; None where a source must be asked."""
     from modelfetch.sources import known
 
     if not session.options.refresh and (found := frozen_for(item, receipts, session.settings)):
         return found
-    return known(Wanted.of(item.model), session.settings, session.store.read)
+    return known(SourceRequest.of(item.model), session.settings, session.store.read)
 
 
 async def resolve_all(
-    items: Sequence[Item], session: Session, receipts: Mapping[str, Receipt], asked: set[str]
+    items: Sequence[ModelRequest], session: Session, receipts: Mapping[str, Receipt], asked: set[str]
 ) -> list[Resolution | ModelfetchError]:
     """The resolution of each item, or the error that says why there is none; sources are asked side by side.
 
@@ -43,7 +43,7 @@ async def resolve_all(
     """
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(item: Item) -> Resolution | ModelfetchError:
+    async def one(item: ModelRequest) -> Resolution | ModelfetchError:
         try:
             found = await asyncio.to_thread(resolve_quietly, item, session, receipts)
             if found is None:
@@ -58,16 +58,16 @@ async def resolve_all(
     return await asyncio.gather(*(one(item) for item in items))
 
 
-async def _ask(item: Item, session: Session) -> Resolution:
+async def _ask(item: ModelRequest, session: Session) -> Resolution:
     """Ask the source, then each mirror; the source's own error is the one that counts."""
     source = item.model.source
     first: ModelfetchError | None = None
     for uri in (source, *item.model.mirrors):
         session.cancel.check()
         try:
-            found = await session.sources.resolve(Wanted.of(item.model, uri))
+            found = await session.sources.resolve(SourceRequest.of(item.model, uri))
         except ModelfetchError as error:
-            if ends_the_search(error):
+            if is_final(error):
                 raise
             first = first or error
         else:
@@ -97,13 +97,13 @@ def refuse_pickles(model: Model, found: Resolution) -> None:
 
 
 def mirrors_of(
-    item: Item, artifact: Artifact, session: Session
+    item: ModelRequest, artifact: Artifact, session: Session
 ) -> tuple[Callable[[], Awaitable[Sequence[Location]]], ...]:
     """For each mirror, how to find the artifact's bytes there; it is asked only when the source has failed."""
 
     def finder(uri: Uri) -> Callable[[], Awaitable[Sequence[Location]]]:
         async def find() -> Sequence[Location]:
-            wanted = Wanted.of(item.model, uri)
+            wanted = SourceRequest.of(item.model, uri)
             resolution = await session.sources.resolve(wanted)
             twins = [twin for twin in resolution.artifacts if _same(twin, artifact, single=not wanted.snapshot)]
             return [place for twin in twins for place in twin.locations]

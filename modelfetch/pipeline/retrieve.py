@@ -166,9 +166,9 @@ def workplace(target: Path) -> Path:
 
 
 async def _resolve(session: Session, uri: Uri, digest: Digest | None) -> Artifact:
-    from modelfetch.sources import Wanted, known
+    from modelfetch.sources import SourceRequest, known
 
-    wanted = Wanted(uri=uri, kind="file", digest=digest)
+    wanted = SourceRequest(uri=uri, kind="file", digest=digest)
     resolution = known(wanted, session.settings, session.store.read) or await session.sources.resolve(wanted)
     artifacts = resolution.artifacts
     if len(artifacts) > 1:

@@ -13,12 +13,12 @@ from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, exit_code_of
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.path_conflicts import Shape, model_claims
-from modelfetch.pipeline.plan import Item, frozen_for, is_unpinned, select
+from modelfetch.pipeline.plan import ModelRequest, frozen_for, is_unpinned, select
 from modelfetch.pipeline.resolve import resolve_quietly
 from modelfetch.placement import State, destination, wanted_digest
 from modelfetch.placement.layouts import placements
 from modelfetch.placement.receipts import Receipt, read_receipt
-from modelfetch.placement.state import look
+from modelfetch.placement.state import lstat_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -68,7 +68,7 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
             # What lies here is what was resolved, also where `--refresh` (a variable may say it) would ask again.
             resolution = frozen_for(item, receipts, session.settings) or resolve_quietly(item, session, receipts)
             if resolution is None:
-                strangers = _strangers(item, receipts, session)
+                strangers = _foreign_paths(item, receipts, session)
             else:
                 states = _states(item, resolution, receipts, session)
         except ModelfetchError as error:
@@ -95,7 +95,7 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
 _States = dict[tuple[str, str], tuple["Placement", str]]
 
 
-def _states(item: Item, resolution: Resolution, receipts: Mapping[str, Receipt], session: Session) -> _States:
+def _states(item: ModelRequest, resolution: Resolution, receipts: Mapping[str, Receipt], session: Session) -> _States:
     """The state of each path, by consumer and path."""
     states: _States = {}
     for consumer in item.consumers:
@@ -108,7 +108,7 @@ def _states(item: Item, resolution: Resolution, receipts: Mapping[str, Receipt],
     return states
 
 
-def _strangers(item: Item, receipts: Mapping[str, Receipt], session: Session) -> tuple[str, ...]:
+def _foreign_paths(item: ModelRequest, receipts: Mapping[str, Receipt], session: Session) -> tuple[str, ...]:
     """Paths that a model was never resolved for and whose names it alone tells, where something is that we didn't put.
 
     Raises:
@@ -122,7 +122,7 @@ def _strangers(item: Item, receipts: Mapping[str, Receipt], session: Session) ->
             continue
         path = destination(session.options.root, claim.path)
         try:
-            there = look(path) is not None
+            there = lstat_path(path) is not None
         except OSError as error:
             raise fs.translate(error, claim.path, doing="can't examine") from error
         if there and claim.path not in receipts[consumer].entries:
@@ -134,7 +134,9 @@ def _word(state: State) -> str:
     return "changed" if state is State.OUTDATED else str(state)
 
 
-def _line(item: Item, resolution: Resolution | None, states: _States, strangers: Sequence[str], consumer: str) -> Line:
+def _line(
+    item: ModelRequest, resolution: Resolution | None, states: _States, strangers: Sequence[str], consumer: str
+) -> Line:
     mine = [word for (whose, _), (_, word) in states.items() if whose == consumer]
     mine += ["foreign" for path in strangers if path.startswith(f"{consumer}/")]
     named = resolution.artifacts if resolution else item.model.files or ()
@@ -155,7 +157,9 @@ def _worst(words: Iterable[str]) -> str:
     return next((word for word in _WORST_FIRST if found[word]), "missing")
 
 
-def _model(item: Item, resolution: Resolution | None, states: _States, strangers: tuple[str, ...]) -> ModelReport:
+def _model(
+    item: ModelRequest, resolution: Resolution | None, states: _States, strangers: tuple[str, ...]
+) -> ModelReport:
     if resolution is None:
         digest = str(item.model.digest) if item.model.digest else None
         unknown = ArtifactReport(

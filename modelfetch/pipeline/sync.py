@@ -10,11 +10,17 @@ from modelfetch.core.events import Notice, Planned
 from modelfetch.core.report import Report, failed
 from modelfetch.errors import InterruptedSync, ModelfetchError, exit_code_of
 from modelfetch.manifest.model import CONSUMERS
-from modelfetch.pipeline.availability import digests_here, probe
-from modelfetch.pipeline.execute import Outcome, carry_out
+from modelfetch.pipeline.availability import check_availability, digests_here
+from modelfetch.pipeline.execute import Outcome, execute_plans
 from modelfetch.pipeline.plan import ModelPlan, clashes, plan_model, require_digests, select
-from modelfetch.pipeline.preflight import kept_in, leave_out, needs, space_problems, writability_problems
-from modelfetch.pipeline.reporting import describe
+from modelfetch.pipeline.preflight import (
+    drop_unplaceable_optional,
+    kept_in,
+    needs,
+    space_problems,
+    writability_problems,
+)
+from modelfetch.pipeline.reporting import build_model_report
 from modelfetch.pipeline.resolve import resolve_all
 from modelfetch.placement.receipts import read_receipt
 
@@ -22,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from modelfetch.manifest.model import Manifest
-    from modelfetch.pipeline.plan import Item
-    from modelfetch.pipeline.preflight import Need
+    from modelfetch.pipeline.plan import ModelRequest
+    from modelfetch.pipeline.preflight import SpaceRequirement
     from modelfetch.pipeline.session import Session
     from modelfetch.placement.receipts import Receipt
 
@@ -37,7 +43,7 @@ async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Rep
         if problems and not session.options.keep_going:
             outcomes = [Outcome(plan=plan) for plan in plans]
         else:
-            outcomes = await carry_out(plans, session)
+            outcomes = await execute_plans(plans, session)
         return _report(manifests, session, outcomes, problems, started)
     except ModelfetchError as error:
         return failed(
@@ -47,7 +53,7 @@ async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Rep
 
 async def preview_manifests(
     manifests: Sequence[Manifest], session: Session
-) -> tuple[Report, tuple[ModelPlan, ...], tuple[Need, ...]]:
+) -> tuple[Report, tuple[ModelPlan, ...], tuple[SpaceRequirement, ...]]:
     """What `sync_manifests` would do, and every problem that can be foreseen; no body is fetched."""
     started = time.monotonic()
     try:
@@ -62,7 +68,7 @@ async def preview_manifests(
 
 async def plan_manifests(
     manifests: Sequence[Manifest], session: Session
-) -> tuple[tuple[ModelPlan, ...], tuple[ModelfetchError, ...], tuple[Need, ...]]:
+) -> tuple[tuple[ModelPlan, ...], tuple[ModelfetchError, ...], tuple[SpaceRequirement, ...]]:
     """Resolve and examine everything; returns the plans, all problems found, and what each file system must take."""
     items = select(manifests, session.options.consumers)
     if session.options.require_digests and (unpinned := require_digests(items)):
@@ -71,8 +77,8 @@ async def plan_manifests(
     asked: set[str] = set()
     resolutions = await resolve_all(items, session, receipts, asked)
     plans = await asyncio.to_thread(_examine, items, resolutions, receipts, session)
-    plans = await probe(plans, asked, session) if any(plan.missing() for plan in plans) else plans
-    plans, needed, unwritable = await asyncio.to_thread(_weigh, plans, session)
+    plans = await check_availability(plans, asked, session) if any(plan.missing() for plan in plans) else plans
+    plans, needed, unwritable = await asyncio.to_thread(_check_capacity, plans, session)
     problems = tuple(e for plan in plans for e in plan.errors if not plan.item.model.optional)
     return plans, problems + clashes(plans) + space_problems(needed) + unwritable, needed
 
@@ -87,7 +93,7 @@ def _read_receipts(session: Session) -> dict[str, Receipt]:
 
 
 def _examine(
-    items: Sequence[Item],
+    items: Sequence[ModelRequest],
     resolutions: Sequence[object],
     receipts: Mapping[str, Receipt],
     session: Session,
@@ -102,9 +108,9 @@ def _examine(
     return tuple(plans)
 
 
-def _weigh(
+def _check_capacity(
     plans: Sequence[ModelPlan], session: Session
-) -> tuple[tuple[ModelPlan, ...], tuple[Need, ...], tuple[ModelfetchError, ...]]:
+) -> tuple[tuple[ModelPlan, ...], tuple[SpaceRequirement, ...], tuple[ModelfetchError, ...]]:
     """The plans, marked where one has to be left out; what each file system must take; what can't be written."""
     in_store = [
         artifact.uri
@@ -113,7 +119,7 @@ def _weigh(
         if artifact.digest is not None and session.store.peek(artifact.digest)
     ]
     root, store = session.options.root, session.store.path
-    possible = leave_out(plans, root=root, store=store, in_store=in_store)
+    possible = drop_unplaceable_optional(plans, root=root, store=store, in_store=in_store)
     needed = needs(possible, root=root, store=store, in_store=in_store)
     return possible, needed, writability_problems(possible, root=root, store=store, in_store=in_store)
 
@@ -146,7 +152,7 @@ def _report(
             session.sink(Notice(level="warning", message=message, hint=error.hint))
         else:
             errors.append(error)
-    models = tuple(describe(outcome) for outcome in outcomes)
+    models = tuple(build_model_report(outcome) for outcome in outcomes)
     return Report(
         ok=not errors,
         exit_code=exit_code_of(errors),

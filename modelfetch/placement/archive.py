@@ -13,8 +13,8 @@ from typing import IO, TYPE_CHECKING
 
 from modelfetch.errors import IntegrityError
 from modelfetch.manifest.paths import check_relative
-from modelfetch.placement.layouts import How
-from modelfetch.placement.placer import Job
+from modelfetch.placement.layouts import PlacementMethod
+from modelfetch.placement.placer import PlacementJob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ class Member:
     index: int
 
 
-def unpack(store: Store, archive: Blob, placement: Placement) -> tuple[Job, ...]:
+def unpack(store: Store, archive: Blob, placement: Placement) -> tuple[PlacementJob, ...]:
     """Put an archive's files into the store; returns the jobs that place them below ``placement.path``.
 
     Raises:
@@ -47,12 +47,12 @@ def unpack(store: Store, archive: Blob, placement: Placement) -> tuple[Job, ...]
     return tuple(_job(store, archive, placement, member) for member in list_members(archive.path))
 
 
-def _job(store: Store, archive: Blob, placement: Placement, member: Member) -> Job:
+def _job(store: Store, archive: Blob, placement: Placement, member: Member) -> PlacementJob:
     """One file of an archive: its own size and digest are what its path is held against, not the archive's."""
     blob = _into_store(store, archive.path, member)
     artifact = replace(placement.artifact, size=blob.size, digest=blob.digest) if placement.artifact else None
-    file = replace(placement, path=f"{placement.path}/{member.path}", how=How.FILE, artifact=artifact)
-    return Job(placement=file, blob=blob, archive=str(archive.digest))
+    file = replace(placement, path=f"{placement.path}/{member.path}", how=PlacementMethod.FILE, artifact=artifact)
+    return PlacementJob(placement=file, blob=blob, archive=str(archive.digest))
 
 
 def _into_store(store: Store, archive: Path, member: Member) -> Blob:

@@ -7,16 +7,24 @@ from typing import TYPE_CHECKING
 from modelfetch.core import fs
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.digest import Digest
-from modelfetch.placement.layouts import How, Placement
+from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.path_guard import destination
-from modelfetch.placement.state import Act, State, act_compared, act_unhashed, look, state_of_file, state_of_symlink
+from modelfetch.placement.state import (
+    Action,
+    State,
+    act_compared,
+    act_unhashed,
+    lstat_path,
+    state_of_file,
+    state_of_symlink,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from modelfetch.placement.receipts import Entry
-    from modelfetch.placement.state import Seen
+    from modelfetch.placement.state import PathStat
 
 
 def wanted_digest(placement: Placement) -> Digest | None:
@@ -46,11 +54,11 @@ class Examiner:
             DestinationError: Its path leads outside ROOT.
             OSError: The path can't be examined.
         """
-        if placement.how is How.UNPACK:
+        if placement.how is PlacementMethod.UNPACK:
             return self._state_of_archive(placement, entries, wanted)
         path = destination(self.root, placement.path)
-        entry, seen = entries.get(placement.path), look(path)
-        if placement.how is How.SYMLINK:
+        entry, seen = entries.get(placement.path), lstat_path(path)
+        if placement.how is PlacementMethod.SYMLINK:
             return state_of_symlink(entry, seen, placement.target or "")
         artifact = placement.artifact
         state = state_of_file(entry, seen, wanted, artifact.uri if artifact else None)
@@ -58,20 +66,20 @@ class Examiner:
             return State.OUTDATED  # nobody knows a digest, but the source has another file by now
         return state
 
-    def act(self, placement: Placement, entries: Mapping[str, Entry], wanted: Digest | None) -> Act:
+    def act(self, placement: Placement, entries: Mapping[str, Entry], wanted: Digest | None) -> Action:
         """What to do about a placement; hashes what is there where stat can't tell. Raises as `state` does."""
         state = self.state(placement, entries, wanted)
         entry = entries.get(placement.path)
         act = act_unhashed(state, entry)
-        if act is None and placement.how is How.UNPACK:
-            return Act.CREATE
+        if act is None and placement.how is PlacementMethod.UNPACK:
+            return Action.CREATE
         if act is None:
             act = act_compared(entry, equal=self._equal(placement, wanted))
         return act
 
     def digest(self, path: Path, algorithm: str = "sha256") -> Digest | None:
         """The digest of a regular file; None where there is none. Raises OSError as reading does."""
-        seen = look(path)
+        seen = lstat_path(path)
         if seen is None or not seen.regular:
             return None
         key = (seen.inode, seen.size, seen.mtime_ns)
@@ -88,21 +96,21 @@ class Examiner:
 
         Of an archive that is unpacked, the receipt's alone. Raises as `state` does.
         """
-        if placement.how is How.UNPACK:
+        if placement.how is PlacementMethod.UNPACK:
             inside = (e for name, e in entries.items() if e.archive and name.startswith(f"{placement.path}/"))
             uri = placement.artifact.uri if placement.artifact else None
             archives = {entry.archive for entry in inside if entry.uri == uri and entry.archive}
             return Digest.parse(archives.pop()) if len(archives) == 1 else None
         path = destination(self.root, placement.path)
-        entry, seen = entries.get(placement.path), look(path)
+        entry, seen = entries.get(placement.path), lstat_path(path)
         if entry and entry.digest and seen and _unchanged(entry, seen):
             return Digest.parse(entry.digest)
         return self.digest(path)
 
     def _equal(self, placement: Placement, wanted: Digest | None) -> bool:
         path = destination(self.root, placement.path)
-        seen = look(path)
-        if placement.how is How.SYMLINK:
+        seen = lstat_path(path)
+        if placement.how is PlacementMethod.SYMLINK:
             return seen is not None and seen.target == placement.target
         size = len(placement.text) if placement.text is not None else placement.artifact and placement.artifact.size
         if wanted is None or seen is None or not seen.regular or (size is not None and size != seen.size):
@@ -120,7 +128,7 @@ class Examiner:
         if not inside:
             return State.MISSING
         for path, entry in inside.items():
-            seen = look(self.root / path)
+            seen = lstat_path(self.root / path)
             if seen is None:
                 return State.MISSING
             if not _unchanged(entry, seen):
@@ -134,5 +142,5 @@ def _is_from(entry: Entry, placement: Placement, wanted: Digest | None) -> bool:
     return placement.artifact is not None and entry.uri == placement.artifact.uri
 
 
-def _unchanged(entry: Entry, seen: Seen) -> bool:
+def _unchanged(entry: Entry, seen: PathStat) -> bool:
     return seen.regular and (seen.size, seen.mtime_ns) == (entry.size, entry.mtime_ns)

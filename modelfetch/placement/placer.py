@@ -11,10 +11,10 @@ from modelfetch.core.events import Notice, Placed
 from modelfetch.core.fs import own_folder
 from modelfetch.errors import DestinationError, DiskError
 from modelfetch.placement.inspector import Examiner, wanted_digest
-from modelfetch.placement.layouts import How, Placement
+from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.path_guard import destination
 from modelfetch.placement.receipts import Entry, read_receipt, write_receipt
-from modelfetch.placement.state import PENDING, Act, look
+from modelfetch.placement.state import PENDING, Action, lstat_path
 from modelfetch.placement.writer import LINK_AT_LEAST, Disk
 from modelfetch.store.locks.lock import lock
 
@@ -32,7 +32,7 @@ _LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class PlacementJob:
     """One placement and the blob whose bytes go there (None where the right bytes are there already, or a text).
 
     ``archive`` is the digest of the archive that the file comes out of.
@@ -49,21 +49,21 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """All that one model wants of one consumer; ``asks`` names the manifest (tier or file) on whose behalf."""
+class PlacementRequest:
+    """All that one model wants of one consumer; ``requested_by`` names the manifest (tier or file) on whose behalf."""
 
     consumer: str
     model: str
-    asks: str
-    jobs: Sequence[Job]
+    requested_by: str
+    jobs: Sequence[PlacementJob]
     frozen: Mapping[str, Frozen] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    job: Job
+    job: PlacementJob
     path: Path
-    act: Act
+    act: Action
     known: Entry | None
 
     @property
@@ -102,7 +102,7 @@ class Placer:
         self._examiner = Examiner(root, cancel)
         self._said: set[tuple[str, str]] = set()
 
-    def place(self, order: Order) -> None:
+    def place(self, order: PlacementRequest) -> None:
         """Judge every path before any is touched, write down what will be made, make it, look again, write the receipt.
 
         Raises:
@@ -115,7 +115,9 @@ class Placer:
             disk = self._disk(order.consumer)
             disk.sweep((self._root / job.placement.path).parent for job in order.jobs)
             steps = [self._judge(job, receipt.entries) for job in order.jobs]
-            if pending := {step.name: _pending(step, order) for step in steps if step.act in (Act.CREATE, Act.REPLACE)}:
+            if pending := {
+                step.name: _pending(step, order) for step in steps if step.act in (Action.CREATE, Action.REPLACE)
+            }:
                 write_receipt(self._root, receipt.merged(pending, {}))
             entries = {step.name: self._carry_out(disk, step, order) for step in steps}
             entries |= self._look_again(disk, steps, order)
@@ -137,53 +139,53 @@ class Placer:
         ):
             yield
 
-    def _judge(self, job: Job, entries: Mapping[str, Entry]) -> _Step:
+    def _judge(self, job: PlacementJob, entries: Mapping[str, Entry]) -> _Step:
         path = destination(self._root, job.placement.path)
         act = self._examiner.act(job.placement, entries, job.wanted)
-        if act is Act.REFUSE:
+        if act is Action.REFUSE:
             if not _is_blob(path, job.blob):
-                raise foreign(path)
-            act = Act.KEEP
+                raise foreign_file_error(path)
+            act = Action.KEEP
         return _Step(job=job, path=path, act=act, known=entries.get(job.placement.path))
 
-    def _carry_out(self, disk: Disk, step: _Step, order: Order) -> Entry:
+    def _carry_out(self, disk: Disk, step: _Step, order: PlacementRequest) -> Entry:
         self._cancel.check()
-        if step.act is Act.KEEP:
+        if step.act is Action.KEEP:
             return self._kept(step, order)
-        if step.act is Act.DISPLACE:
+        if step.act is Action.DISPLACE:
             aside = disk.displace(step.path)
             message = f"{step.path} was not what modelfetch placed there: moved to {aside}"
             self._sink(Notice(level="warning", message=message))
         how = self._put(disk, step)
-        digest = None if step.job.placement.how is How.SYMLINK else str(step.job.wanted)
+        digest = None if step.job.placement.how is PlacementMethod.SYMLINK else str(step.job.wanted)
         return _entry(step, order, how=how, made=True, digest=digest)
 
     def _put(self, disk: Disk, step: _Step) -> str:
         placement = step.job.placement
-        if placement.how is How.SYMLINK:
+        if placement.how is PlacementMethod.SYMLINK:
             return disk.symlink(placement.target or "", step.path)
         if placement.text is not None:
             return disk.text(placement.text, step.path)
         blob = step.job.blob or (self._store.find(step.job.wanted) if step.job.wanted else None)
         if blob is None:
             raise DiskError(f"{step.path} changed while modelfetch worked", hint="run it again")
-        linked = placement.how is How.FILE and blob.size >= LINK_AT_LEAST
+        linked = placement.how is PlacementMethod.FILE and blob.size >= LINK_AT_LEAST
         return disk.link(blob.path, step.path) if linked else disk.copy(blob.path, step.path)
 
-    def _look_again(self, disk: Disk, steps: Sequence[_Step], order: Order) -> dict[str, Entry]:
+    def _look_again(self, disk: Disk, steps: Sequence[_Step], order: PlacementRequest) -> dict[str, Entry]:
         """Place again what vanished meanwhile: a server that starts beside us may sweep its store (Ollama does)."""
         entries: dict[str, Entry] = {}
         for _ in range(_LOOKS):
-            gone = [step for step in steps if look(step.path) is None]
+            gone = [step for step in steps if lstat_path(step.path) is None]
             if not gone:
                 return entries
-            entries |= {step.name: self._carry_out(disk, replace(step, act=Act.CREATE), order) for step in gone}
+            entries |= {step.name: self._carry_out(disk, replace(step, act=Action.CREATE), order) for step in gone}
         raise DiskError(
             f"{gone[0].path} vanishes again and again after it was placed",
             hint="does the service clean its folder? Start it after modelfetch, or with OLLAMA_NOPRUNE=1",
         )
 
-    def _kept(self, step: _Step, order: Order) -> Entry:
+    def _kept(self, step: _Step, order: PlacementRequest) -> Entry:
         """The entry of a path that already is right: what is known of it stays, its state is read anew."""
         made = step.known.made if step.known else _is_blob(step.path, step.job.blob)
         how = step.known.how if step.known else "link" if made else "adopted"
@@ -192,9 +194,9 @@ class Placer:
     def _digest_of_kept(self, step: _Step) -> str | None:
         """The sha256 of a right file, without reading it again where the receipt or the manifest has it."""
         known, wanted = step.known, step.job.wanted
-        if step.job.placement.how is How.SYMLINK:
+        if step.job.placement.how is PlacementMethod.SYMLINK:
             return None
-        seen = look(step.path)
+        seen = lstat_path(step.path)
         if known and known.digest and seen and (seen.size, seen.mtime_ns) == (known.size, known.mtime_ns):
             return known.digest
         if wanted is not None and wanted.algorithm == "sha256":
@@ -203,7 +205,7 @@ class Placer:
         return str(found) if found else None
 
 
-def foreign(path: Path, *, comparable: bool = True) -> DestinationError:
+def foreign_file_error(path: Path, *, comparable: bool = True) -> DestinationError:
     """The refusal of a path where something lies that modelfetch did not make.
 
     ``comparable``: there was a digest to hold it against; without one even the right file can't be known as such.
@@ -229,11 +231,11 @@ def _is_blob(path: Path, blob: Blob | None) -> bool:
         return False
 
 
-def _pending(step: _Step, order: Order) -> Entry:
+def _pending(step: _Step, order: PlacementRequest) -> Entry:
     """The entry that says beforehand that we are about to make a file of our own."""
     placement = step.job.placement
     return Entry(
-        digest=None if placement.how is How.SYMLINK else str(step.job.wanted),
+        digest=None if placement.how is PlacementMethod.SYMLINK else str(step.job.wanted),
         size=0,
         mtime_ns=PENDING,
         how=str(placement.how),
@@ -242,18 +244,18 @@ def _pending(step: _Step, order: Order) -> Entry:
         uri=placement.artifact.uri if placement.artifact else None,
         target=placement.target,
         archive=step.job.archive,
-        manifests=(order.asks,),
+        manifests=(order.requested_by,),
     )
 
 
-def _entry(step: _Step, order: Order, *, how: str, made: bool, digest: str | None) -> Entry:
-    seen = look(step.path)
+def _entry(step: _Step, order: PlacementRequest, *, how: str, made: bool, digest: str | None) -> Entry:
+    seen = lstat_path(step.path)
     if seen is None:
         raise DiskError(
             f"{step.path} vanished right after it was placed", hint="does something else clean this folder?"
         )
     artifact = step.job.placement.artifact
-    asked = (*(step.known.manifests if step.known else ()), order.asks)
+    asked = (*(step.known.manifests if step.known else ()), order.requested_by)
     return Entry(
         digest=digest,
         size=seen.size,

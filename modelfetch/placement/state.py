@@ -27,7 +27,7 @@ class State(StrEnum):
     FOREIGN = "foreign"  # something is there that no receipt names
 
 
-class Act(StrEnum):
+class Action(StrEnum):
     """What to do about a path."""
 
     KEEP = "keep"  # right bytes: only the receipt may need a word
@@ -38,7 +38,7 @@ class Act(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class PathStat:
     """What lies at a path: its kind, size in bytes, time of change, and a symlink's text."""
 
     size: int
@@ -48,7 +48,7 @@ class Seen:
     target: str | None = None
 
 
-def look(path: Path) -> Seen | None:
+def lstat_path(path: Path) -> PathStat | None:
     """What lies at ``path``; None for nothing. A symlink is not followed.
 
     Raises:
@@ -59,7 +59,7 @@ def look(path: Path) -> Seen | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     link = statmod.S_ISLNK(found.st_mode)
-    return Seen(
+    return PathStat(
         size=found.st_size,
         mtime_ns=found.st_mtime_ns,
         inode=(found.st_dev, found.st_ino),
@@ -68,7 +68,7 @@ def look(path: Path) -> Seen | None:
     )
 
 
-def state_of_file(entry: Entry | None, seen: Seen | None, wanted: Digest | None, uri: str | None) -> State:
+def state_of_file(entry: Entry | None, seen: PathStat | None, wanted: Digest | None, uri: str | None) -> State:
     """The state of a regular file that shall hold ``wanted`` (None: whatever ``uri`` gave when it was fetched)."""
     if seen is None:
         return State.MISSING
@@ -84,7 +84,7 @@ def state_of_file(entry: Entry | None, seen: Seen | None, wanted: Digest | None,
     return State.OUTDATED if wanted.algorithm == "sha256" else State.CHANGED
 
 
-def state_of_symlink(entry: Entry | None, seen: Seen | None, target: str) -> State:
+def state_of_symlink(entry: Entry | None, seen: PathStat | None, target: str) -> State:
     """The state of a symlink that shall say ``target``."""
     if seen is None:
         return State.MISSING
@@ -95,21 +95,21 @@ def state_of_symlink(entry: Entry | None, seen: Seen | None, target: str) -> Sta
     return State.OUTDATED if seen.target is not None and seen.target == entry.target else State.CHANGED
 
 
-def act_unhashed(state: State, entry: Entry | None) -> Act | None:
+def act_unhashed(state: State, entry: Entry | None) -> Action | None:
     """What to do where the state alone tells; None where the bytes must be compared first."""
     if state is State.READY:
-        return Act.KEEP
+        return Action.KEEP
     if state is State.MISSING:
-        return Act.CREATE
+        return Action.CREATE
     if state is State.OUTDATED and entry is not None:
-        return Act.REPLACE if entry.made else Act.DISPLACE
+        return Action.REPLACE if entry.made else Action.DISPLACE
     return None
 
 
-def act_compared(entry: Entry | None, *, equal: bool) -> Act:
+def act_compared(entry: Entry | None, *, equal: bool) -> Action:
     """What to do once it is known whether the right bytes are there."""
     if equal:
-        return Act.KEEP
+        return Action.KEEP
     if entry is None or entry.mtime_ns == PENDING:
-        return Act.REFUSE
-    return Act.DISPLACE
+        return Action.REFUSE
+    return Action.DISPLACE

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.sources.base import Source, Wanted
+from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.factory import known
 
 if TYPE_CHECKING:
     from modelfetch.sources.resolver import Sources
 
-__all__ = ["Source", "Sources", "Wanted", "known"]
+__all__ = ["Source", "Sources", "SourceRequest", "known"]
 
 
 def __getattr__(name: str) -> Any:

@@ -42,7 +42,7 @@ HF_CACHES = ("whisper", "diffrhythm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class SourceRequest:
     """What is asked of a source: a URI and all that the manifest says of it.
 
     ``size`` in bytes. ``name``: what the file is called where a mirror may call it otherwise. ``cached``: some consumer
@@ -91,14 +91,14 @@ class Source(ABC, Generic[U]):
     """
 
     @abstractmethod
-    def ask(self, uri: U, wanted: Wanted) -> Resolution:
+    def ask(self, uri: U, wanted: SourceRequest) -> Resolution:
         """What upstream has for this. Blocks; called in a thread of its own, any number at once.
 
         Raises:
             ModelfetchError: Upstream does not have it, refuses, can't be reached, or answers nonsense.
         """
 
-    def known(self, uri: U, wanted: Wanted, read_blob: ReadBlob) -> Resolution | None:
+    def known(self, uri: U, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
         """The same, where the manifest pins so much that nobody need be asked; None where it does not.
 
         Args:
@@ -108,7 +108,7 @@ class Source(ABC, Generic[U]):
         """
         return None
 
-    def agree(self, wanted: Wanted, found: Resolution) -> Resolution:
+    def agree(self, wanted: SourceRequest, found: Resolution) -> Resolution:
         """The answer with the manifest's pins in it.
 
         Raises:
@@ -123,7 +123,7 @@ class Source(ABC, Generic[U]):
         return replace(found, artifacts=artifacts)
 
     @final
-    def resolve(self, uri: U, wanted: Wanted, *, offline: bool) -> Resolution:
+    def resolve(self, uri: U, wanted: SourceRequest, *, offline: bool) -> Resolution:
         """Ask, and hold the answer against the manifest.
 
         Raises:
@@ -133,7 +133,7 @@ class Source(ABC, Generic[U]):
         try:
             if offline and uri.scheme != "file":
                 raise UnreachableError(
-                    f"{shown(str(uri))} would have to be asked, and modelfetch is offline",
+                    f"{display_uri(str(uri))} would have to be asked, and modelfetch is offline",
                     code="offline",
                     permanent=True,
                     hint="sync once while online, or pin it there (`modelfetch pin FILE`)",
@@ -143,7 +143,7 @@ class Source(ABC, Generic[U]):
             raise error.about(uri=str(uri)) from error.__cause__
 
 
-def ends_the_search(error: ModelfetchError) -> bool:
+def is_final(error: ModelfetchError) -> bool:
     """Whether a source's failure means that no mirror need be asked either."""
     return isinstance(error, (SettingError, InterruptedSync)) or error.code in _FINAL
 
@@ -153,7 +153,7 @@ def _basename(uri: Uri) -> str | None:
     return safe_name(path.rpartition("/")[2]) if isinstance(path, str) else None
 
 
-def _agree_files(artifacts: Iterable[Artifact], wanted: Wanted) -> tuple[Artifact, ...]:
+def _agree_files(artifacts: Iterable[Artifact], wanted: SourceRequest) -> tuple[Artifact, ...]:
     """Every file with its pins; where several contradict, one error names them all."""
     specs = {spec.path: spec for spec in wanted.files or ()}
     agreed: list[Artifact] = []
@@ -172,23 +172,23 @@ def _agree_files(artifacts: Iterable[Artifact], wanted: Wanted) -> tuple[Artifac
     raise type(first)(f"{first.message}; wrong as well: {names}", code=first.code, hint=first.hint)
 
 
-def _agree_file(artifact: Artifact, spec: FileSpec | None, wanted: Wanted) -> Artifact:
+def _agree_file(artifact: Artifact, spec: FileSpec | None, wanted: SourceRequest) -> Artifact:
     pinned = pin(artifact, spec.digest if spec else None, spec.size if spec else None, wanted)
     if is_pickle(artifact.path) and not pinned.allow_pickle:
         raise NotAModelError(
-            f"{shown(str(wanted.uri))} holds {artifact.path}, a pickle, which runs code when it is loaded",
+            f"{display_uri(str(wanted.uri))} holds {artifact.path}, a pickle, which runs code when it is loaded",
             code="pickle-not-allowed",
             hint="leave it out by files or include, pin its digest, or say allow_pickle: true",
         )
     return pinned
 
 
-def shown(uri: str) -> str:
+def display_uri(uri: str) -> str:
     """A URI as a message shows it: an address loses its query, where some people keep tokens."""
     return redact(uri) if uri[:4].lower() == "http" else uri
 
 
-def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: Wanted) -> Artifact:
+def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: SourceRequest) -> Artifact:
     """An artifact with the manifest's digest and size in it, which then decide.
 
     Raises:
@@ -196,14 +196,14 @@ def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: Wan
     """
     if size is not None and artifact.size is not None and size != artifact.size:
         raise IntegrityError(
-            f"{shown(artifact.uri)} has {artifact.size} bytes upstream, the manifest says {size}",
+            f"{display_uri(artifact.uri)} has {artifact.size} bytes upstream, the manifest says {size}",
             code="size-mismatch",
             hint="if upstream changed for good, `modelfetch pin FILE --upgrade NAME` writes what it is now",
         )
     theirs = artifact.digest
     if digest is not None and theirs is not None and theirs.algorithm == digest.algorithm and theirs != digest:
         raise IntegrityError(
-            f"{shown(artifact.uri)} is {theirs} upstream, the manifest says {digest}",
+            f"{display_uri(artifact.uri)} is {theirs} upstream, the manifest says {digest}",
             hint="if upstream changed for good, `modelfetch pin FILE --upgrade NAME` writes what it is now",
         )
     return replace(

@@ -17,7 +17,7 @@ from modelfetch.errors import CredentialsError, IntegrityError, ModelfetchError,
 from modelfetch.http import check_status
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import CivitaiUri
-from modelfetch.sources.base import Source, Wanted
+from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.https import FIRST_BYTE, check_file, is_html, total_size
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class CivitaiSource(Source[CivitaiUri]):
         self._http = http
         self._settings = settings
 
-    def ask(self, uri: CivitaiUri, wanted: Wanted) -> Resolution:
+    def ask(self, uri: CivitaiUri, wanted: SourceRequest) -> Resolution:
         """The chosen file with its name, digest and size, if its scans are clean and it may be had."""
         version = self._version(uri)
         file = _choose(version, uri)
@@ -48,7 +48,7 @@ class CivitaiSource(Source[CivitaiUri]):
         artifact = _artifact(uri, name or wanted.filename or f"civitai-{uri.version}", address, size, _digest(file))
         return Resolution(artifacts=(artifact,), revision=str(uri.version))
 
-    def known(self, uri: CivitaiUri, wanted: Wanted, read_blob: ReadBlob) -> Resolution | None:
+    def known(self, uri: CivitaiUri, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
         """A file whose digest, size and name are pinned."""
         if wanted.digest is None or wanted.size is None or not wanted.filename:
             return None

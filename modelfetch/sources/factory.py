@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from modelfetch.core.artifact import Artifact, Resolution
     from modelfetch.http import Http
     from modelfetch.manifest.uri import Uri
-    from modelfetch.sources.base import ReadBlob, Source, Wanted
+    from modelfetch.sources.base import ReadBlob, Source, SourceRequest
 
 
 _HF_LINK = re.compile(r"/([^/?#]+/[^/?#]+)/(?:resolve|blob)/(refs/pr/\d+|[^/?#]+)/([^?#]+)(?:\?download=true)?\Z")
@@ -51,7 +51,7 @@ def make_source(scheme: str, http: Http, settings: Settings) -> Source[Any]:
     return HttpsSource(http, Credentials(settings))
 
 
-def at_home(uri: Uri, settings: Settings) -> Uri:
+def canonical_uri(uri: Uri, settings: Settings) -> Uri:
     """The URI of a hub's own source where an https address is one that the hub gives to people.
 
     So a pasted link gets the digest, the hints and the checks that the hub's own URI would.
@@ -79,7 +79,7 @@ def _hf_link(uri: HttpUri, endpoint: str) -> HfUri | None:
     return HfUri(text=uri.text, repo=match[1], revision=unquote(match[2]), path=path)
 
 
-def known(wanted: Wanted, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
+def known(wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
     """What the manifest alone tells of a model, without any request; None where its source must be asked.
 
     Args:
@@ -102,13 +102,13 @@ def known(wanted: Wanted, settings: Settings, read_blob: ReadBlob) -> Resolution
     return found
 
 
-def _sized(wanted: Wanted) -> Wanted:
+def _sized(wanted: SourceRequest) -> SourceRequest:
     """With a size where the manifest gives none."""
     files = wanted.files and tuple(replace(spec, size=0) if spec.size is None else spec for spec in wanted.files)
     return replace(wanted, size=0 if wanted.size is None else wanted.size, files=files)
 
 
-def _unsized(artifact: Artifact, wanted: Wanted) -> Artifact:
+def _unsized(artifact: Artifact, wanted: SourceRequest) -> Artifact:
     """Without the size that the manifest does not give."""
     sizes = {spec.path: spec.size for spec in wanted.files or ()}
     return replace(artifact, size=sizes.get(artifact.path) if wanted.files is not None else wanted.size)

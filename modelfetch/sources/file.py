@@ -11,7 +11,7 @@ from urllib.parse import quote
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.errors import CredentialsError, DiskError, NotFoundError
 from modelfetch.manifest.uri import FileUri
-from modelfetch.sources.base import Source, Wanted
+from modelfetch.sources.base import Source, SourceRequest
 
 if TYPE_CHECKING:
     from modelfetch.sources.base import ReadBlob
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class FileSource(Source[FileUri]):
     """Looks at the file; reading it is a transfer like any other."""
 
-    def ask(self, uri: FileUri, wanted: Wanted) -> Resolution:
+    def ask(self, uri: FileUri, wanted: SourceRequest) -> Resolution:
         """The file's size. It has no digest but the manifest's."""
         try:
             found = Path(uri.path).stat()
@@ -37,7 +37,7 @@ class FileSource(Source[FileUri]):
             raise CredentialsError(f"{uri.path} may not be read", code="forbidden", hint=_hint())
         return Resolution(artifacts=(_artifact(uri, found.st_size),))
 
-    def known(self, uri: FileUri, wanted: Wanted, read_blob: ReadBlob) -> Resolution | None:
+    def known(self, uri: FileUri, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
         """A file whose digest and size are pinned need not be looked at."""
         if wanted.digest is None or wanted.size is None:
             return None

@@ -14,7 +14,7 @@ from modelfetch.errors import CredentialsError, ModelfetchError, UnreachableErro
 from modelfetch.http import check_status
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HttpUri
-from modelfetch.sources.base import Source, Wanted, shown
+from modelfetch.sources.base import Source, SourceRequest, display_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +38,7 @@ class HttpsSource(Source[HttpUri]):
         self._http = http
         self._credentials = credentials
 
-    def ask(self, uri: HttpUri, wanted: Wanted) -> Resolution:
+    def ask(self, uri: HttpUri, wanted: SourceRequest) -> Resolution:
         """The file's size and name; a web server gives no digest that could be believed."""
         with self._http.open("GET", uri.url, headers=FIRST_BYTE) as response:
             refuse_login(response, uri.text)
@@ -50,7 +50,7 @@ class HttpsSource(Source[HttpUri]):
             response.drain()
         return Resolution(artifacts=(_artifact(uri, name or _nameless(wanted, uri), size),))
 
-    def known(self, uri: HttpUri, wanted: Wanted, read_blob: ReadBlob) -> Resolution | None:
+    def known(self, uri: HttpUri, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
         """A file whose digest and size are pinned, and whose address ends in a name."""
         last = _basename(uri) or ""
         name = wanted.filename.rpartition("/")[2] if wanted.filename else last if "." in last else None
@@ -84,11 +84,11 @@ def _name(uri: HttpUri, headers: Mapping[str, str]) -> str | None:
     return disposition_name(headers) or last
 
 
-def _nameless(wanted: Wanted, uri: HttpUri) -> str:
+def _nameless(wanted: SourceRequest, uri: HttpUri) -> str:
     if wanted.filename:
         return wanted.filename.rpartition("/")[2]
     raise UnreachableError(
-        f"{shown(uri.text)} says no name for the file",
+        f"{display_uri(uri.text)} says no name for the file",
         code="bad-response",
         permanent=True,
         hint="name it in the manifest: filename: …",
@@ -158,7 +158,7 @@ def refuse_login(response: Response, uri: str, error: ModelfetchError | None = N
     """
     if is_html(response.headers) and _LOGIN.search(urlsplit(response.url).path):
         raise error or CredentialsError(
-            f"{shown(uri)} leads to a login page ({redact(response.url)})",
+            f"{display_uri(uri)} leads to a login page ({redact(response.url)})",
             code="login-page",
             hint="set a token for this host: docs/guides/credentials.md",
         )

@@ -13,7 +13,7 @@ from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.errors import IntegrityError, NotFoundError
 from modelfetch.manifest.paths import check_relative
 from modelfetch.manifest.uri import OciUri
-from modelfetch.sources.base import Source, Wanted
+from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.oci_manifest import MANIFESTS, Descriptor, Image, Index, parse_manifest
 from modelfetch.sources.registry import EVERY_TYPE, Registry, blob_url
 
@@ -38,12 +38,12 @@ class OciSource(Source[OciUri]):
         self._registry = Registry(http, settings)
         self._settings = settings
 
-    def ask(self, uri: OciUri, wanted: Wanted) -> Resolution:
+    def ask(self, uri: OciUri, wanted: SourceRequest) -> Resolution:
         """Each layer that is a file, with its digest and size."""
         image, base = self.pull(uri)
         return _resolution(wanted, uri, image, base)
 
-    def known(self, uri: OciUri, wanted: Wanted, read_blob: ReadBlob) -> Resolution | None:
+    def known(self, uri: OciUri, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
         """A manifest that is pinned in the URI and lies in the store tells as much as the registry would."""
         bases = self._registry.bases(uri.host)
         if uri.digest is None or (len(bases) > 1 and not self._settings.offline):
@@ -93,7 +93,7 @@ def choose_child(index: Index) -> Descriptor:
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-def _resolution(wanted: Wanted, uri: OciUri, image: Image, base: str) -> Resolution:
+def _resolution(wanted: SourceRequest, uri: OciUri, image: Image, base: str) -> Resolution:
     files = named_files(image, uri)
     if not wanted.snapshot and len(files) > 1:
         files = _single(files, uri)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.errors import IntegrityError, NotFoundError
 from modelfetch.manifest.uri import OLLAMA_HOST, OllamaUri
-from modelfetch.sources.base import Source, Wanted
+from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.oci_manifest import DOCKER_MANIFEST, MANIFESTS, Descriptor, Image, Index, parse_manifest
-from modelfetch.sources.registry import EVERY_TYPE, Registry, Served, blob_url
+from modelfetch.sources.registry import EVERY_TYPE, ManifestResponse, Registry, blob_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +37,7 @@ class OllamaSource(Source[OllamaUri]):
         self._settings = settings
         self._registry = Registry(http, settings)
 
-    def ask(self, uri: OllamaUri, wanted: Wanted) -> Resolution:
+    def ask(self, uri: OllamaUri, wanted: SourceRequest) -> Resolution:
         """Config and layers, then the manifest itself, with its bytes."""
         served = self._fetch(uri)
         found = parse_manifest(served.content, served.media_type)
@@ -49,7 +49,7 @@ class OllamaSource(Source[OllamaUri]):
             check_pin(wanted, image.digest)
         return _resolution(uri, image, served.base, pinned=wanted.digest is not None)
 
-    def known(self, uri: OllamaUri, wanted: Wanted, read_blob: ReadBlob) -> Resolution | None:
+    def known(self, uri: OllamaUri, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
         """A pinned manifest that the store holds already tells as much as the registry would."""
         bases = self._registry.bases(uri.host)
         if wanted.digest is None or wanted.digest.algorithm != "sha256":
@@ -65,11 +65,11 @@ class OllamaSource(Source[OllamaUri]):
         check_pin(wanted, image.digest)
         return _resolution(uri, image, bases[0], pinned=True)
 
-    def agree(self, wanted: Wanted, found: Resolution) -> Resolution:
+    def agree(self, wanted: SourceRequest, found: Resolution) -> Resolution:
         """The entry's digest is that of the manifest, which `ask` has checked; the manifest pins the blobs."""
         return found
 
-    def _fetch(self, uri: OllamaUri) -> Served:
+    def _fetch(self, uri: OllamaUri) -> ManifestResponse:
         """Asked as Ollama asks; a registry that has only another form of it is asked again for any."""
         repo = f"{uri.namespace}/{uri.model}"
         try:
@@ -105,7 +105,7 @@ class OllamaSource(Source[OllamaUri]):
         raise _unsupported(f"{uri} is a list of manifests, none of which Ollama's blob store can run: {why}")
 
 
-def check_pin(wanted: Wanted, digest: Digest) -> None:
+def check_pin(wanted: SourceRequest, digest: Digest) -> None:
     """Hold a manifest against the digest that the entry pins.
 
     Raises:

@@ -29,7 +29,7 @@ _LARGEST_MANIFEST = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class ManifestResponse:
     """A manifest as a registry served it."""
 
     content: bytes = field(repr=False)
@@ -60,7 +60,7 @@ class Registry:
             return f"https://{name}", f"http://{name}"
         return (f"https://{name}",)
 
-    def manifest(self, host: str, repo: str, reference: str, *, accept: str, uri: str) -> Served:
+    def manifest(self, host: str, repo: str, reference: str, *, accept: str, uri: str) -> ManifestResponse:
         """The manifest that a tag or digest names.
 
         Raises:
@@ -72,7 +72,7 @@ class Registry:
         _check(reply, host, repo, reference, uri, refused=refused)
         if reference.startswith("sha256:") and Digest.sha256(reply.body) != Digest.parse(reference):
             raise IntegrityError(f"{host} served other bytes for {repo}@{reference}", uri=uri)
-        return Served(content=reply.body, media_type=reply.headers.get("content-type", ""), base=base)
+        return ManifestResponse(content=reply.body, media_type=reply.headers.get("content-type", ""), base=base)
 
     def _ask(self, host: str, path: str, accept: str) -> tuple[str, Reply]:
         *first, last = self.bases(host)
@@ -147,4 +147,4 @@ def _check(reply: Reply, host: str, repo: str, reference: str, uri: str, *, refu
         raise
 
 
-__all__ = ["EVERY_TYPE", "Registry", "Served", "blob_url"]
+__all__ = ["EVERY_TYPE", "Registry", "ManifestResponse", "blob_url"]

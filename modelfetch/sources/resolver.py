@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from modelfetch.core.events import Notice
 from modelfetch.errors import UnreachableError
-from modelfetch.sources.base import shown
-from modelfetch.sources.factory import at_home, make_source
-from modelfetch.sources.retry import persist
+from modelfetch.sources.base import display_uri
+from modelfetch.sources.factory import canonical_uri, make_source
+from modelfetch.sources.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from modelfetch.errors import ModelfetchError
     from modelfetch.http import Http
     from modelfetch.manifest.uri import Uri
-    from modelfetch.sources.base import ReadBlob, Source, Wanted
+    from modelfetch.sources.base import ReadBlob, Source, SourceRequest
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class Sources:
         self._made: dict[str, Source[Any]] = {}
         self._lock = threading.Lock()
 
-    async def resolve(self, wanted: Wanted, *, retries: int | None = None) -> Resolution:
+    async def resolve(self, wanted: SourceRequest, *, retries: int | None = None) -> Resolution:
         """Ask the source of a URI what its files are.
 
         Args:
@@ -69,24 +69,24 @@ class Sources:
             ModelfetchError: Upstream does not have them (66), refuses (77), can't be reached or must not be asked (69),
                 answers nonsense or what the manifest contradicts (65), or wants to be asked later (75).
         """
-        uri = at_home(wanted.uri, self._settings)
+        uri = canonical_uri(wanted.uri, self._settings)
         source = self._source(uri)
 
-        def told(error: ModelfetchError, delay: float) -> None:
+        def on_retry(error: ModelfetchError, delay: float) -> None:
             if self._sink is not None:
                 # Many models of one hub that is away say the same: whoever shows it, shows it once.
-                about = "" if "://" in error.message else f"{shown(str(wanted.uri))}: "
+                about = "" if "://" in error.message else f"{display_uri(str(wanted.uri))}: "
                 text = f"{about}{error.message}; asking again in {delay:.0f} s"
                 self._sink(Notice(level="info", message=text))
 
-        return await persist(
+        return await retry(
             lambda: in_thread(lambda: source.resolve(uri, wanted, offline=self._settings.offline), limit=ATTEMPT_LIMIT),
             retries=self._retries if retries is None else retries,
             sleep=self._sleep,
-            told=told,
+            on_retry=on_retry,
         )
 
-    def known(self, wanted: Wanted, read_blob: ReadBlob) -> Resolution | None:
+    def known(self, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
         """What the manifest alone tells, without any request; None where a source must be asked."""
         return self._source(wanted.uri).known(wanted.uri, wanted, read_blob)
 

@@ -19,7 +19,7 @@ T = TypeVar("T")
 LONGEST_PAUSE = 120.0
 """A source's ``Retry-After`` is honoured up to so many seconds; a longer one is told to the user (exit code 75)."""
 
-PATIENCE = 60.0
+MAX_TOTAL_WAIT = 60.0
 """Seconds that one source gets before the next mirror is tried: its silence and our pauses; waits that it asked for are
 not counted.
 """
@@ -54,12 +54,12 @@ def asked_pause(error: ModelfetchError) -> float | None:
     return asked
 
 
-async def persist(
+async def retry(
     call: Callable[[], Awaitable[T]],
     *,
     retries: int,
     sleep: Callable[[float], Awaitable[object]],
-    told: Callable[[ModelfetchError, float], object] = lambda _error, _delay: None,
+    on_retry: Callable[[ModelfetchError, float], object] = lambda _error, _delay: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
     """Await ``call`` until it succeeds, fails for good, or has failed ``retries`` times.
@@ -68,7 +68,7 @@ async def persist(
         call: One attempt.
         retries: How many attempts there are at most (`--retries`); at least one is made.
         sleep: Waits so many seconds.
-        told: Hears of each failure that is not the last, and of the wait that follows.
+        on_retry: Hears of each failure that is not the last, and of the wait that follows.
         clock: Seconds that only grow.
 
     Raises:
@@ -88,7 +88,7 @@ async def persist(
             spent += clock() - began
             if asked_pause(error) is None:
                 spent += delay
-                if spent > PATIENCE:
+                if spent > MAX_TOTAL_WAIT:
                     raise
-            told(error, delay)
+            on_retry(error, delay)
         await sleep(delay)

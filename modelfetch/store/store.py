@@ -143,7 +143,7 @@ class Store:
         self._made[parts] = path
         return path
 
-    def look_again(self) -> None:
+    def invalidate_cache(self) -> None:
         """Forget which folders are there: somebody may have removed them."""
         self._made.clear()
 

@@ -28,14 +28,14 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Selection:
     """What was asked for: the tier's name where one was, and the files to read."""
 
     tier: str | None
     files: tuple[Path, ...]
 
 
-def choose(
+def select_manifests(
     *,
     tier: str | None,
     manifests: Sequence[Path],
@@ -43,7 +43,7 @@ def choose(
     environ: Mapping[str, str],
     tier_variable: str | None = None,
     sink: Sink = discard,
-) -> Choice:
+) -> Selection:
     """Which files to read.
 
     Args:
@@ -59,7 +59,7 @@ def choose(
         SettingError: A variable's tier does not exist; there is no GPU for ``auto``, or none that a tier fits.
     """
     if manifests:
-        return Choice(tier=None, files=tuple(dict.fromkeys(manifests)))
+        return Selection(tier=None, files=tuple(dict.fromkeys(manifests)))
     if tier is None and (default := environ.get("GPU_VRAM_DEFAULT", "").strip()):
         tier, tier_variable = normalise_tier(default), "GPU_VRAM_DEFAULT"
     if tier is None:
@@ -68,15 +68,15 @@ def choose(
         tier = _auto(settings, environ, sink)
     path = find_tier(tier, settings.tiers_dir)
     if path is not None:
-        return Choice(tier=tier, files=(path,))
+        return Selection(tier=tier, files=(path,))
     hint = f"known tiers: {_names(settings)}; or auto, which asks the GPU"
     if tier_variable is not None:
         raise SettingError(f"{tier_variable}={tier[:80]}: there is no such tier", code="unknown-tier", hint=hint)
     raise UsageError(f"there is no tier {tier[:80]!r}", code="unknown-tier", hint=hint)
 
 
-def read(
-    choice: Choice, *, settings: Settings, environ: Mapping[str, str], sink: Sink = discard
+def load_selected(
+    choice: Selection, *, settings: Settings, environ: Mapping[str, str], sink: Sink = discard
 ) -> tuple[Manifest, ...]:
     """The chosen manifests, with what the stack's variables replace.
 

@@ -10,7 +10,7 @@ from modelfetch.errors import IntegrityError, ModelfetchError, UnreachableError
 from modelfetch.formats.content_check import HEAD
 from modelfetch.transfer.pump import Flow, Pump
 from modelfetch.transfer.rate import Floor
-from modelfetch.transfer.ring_buffer import Ring
+from modelfetch.transfer.ring_buffer import RingBuffer
 from modelfetch.transfer.syscalls import WriteBack, leave_it
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from modelfetch.http import Response
     from modelfetch.transfer.context import Context
     from modelfetch.transfer.scheduler import Segment
-    from modelfetch.transfer.writer import Lane
+    from modelfetch.transfer.writer import SegmentWriter
 
 WORTH_A_PUMP = 128 * 1024
 """Bodies below this size come with their headers, more or less, and are taken as httpx gives them."""
@@ -51,7 +51,7 @@ class Body:
         self,
         context: Context,
         response: Response,
-        lane: Lane,
+        lane: SegmentWriter,
         segment: Segment,
         *,
         alone: bool,
@@ -112,14 +112,14 @@ class Body:
     def _through_ring(self, pump: Pump) -> None:
         durable = self._context.tuning.durable
         flush = WriteBack(self._lane.fd, self._lane.position) if durable else leave_it
-        with Ring(self._lane, shelf=self._context.shelf, flush=flush) as ring:
+        with RingBuffer(self._lane, shelf=self._context.shelf, flush=flush) as ring:
             pump.through(ring, self._segment)
 
     def _straight(self, pump: Pump) -> None:
         """Without threads behind: what one of many connections does; the team sees to the early write-back."""
         segment = self._segment
         with self._context.shelf.single() as slot:
-            while wanted := segment.claim(min(len(slot.memory), pump.appetite)):
+            while wanted := segment.claim(min(len(slot.memory), pump.next_claim)):
                 count = pump.fill(slot.memory[:wanted])
                 self._take(slot.memory[:count])
 

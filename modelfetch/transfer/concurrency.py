@@ -27,7 +27,7 @@ class _Trial:
     until: float
 
 
-class Growth:
+class ConcurrencyController:
     """Decides when to add connections; asked every few hundredths of a second.
 
     Args:

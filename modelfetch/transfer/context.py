@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from modelfetch.http import Http
     from modelfetch.store.store import Store
     from modelfetch.transfer.rate import Limiter
-    from modelfetch.transfer.ring_buffer import Shelf
+    from modelfetch.transfer.ring_buffer import BufferPool
     from modelfetch.transfer.types import EngineOptions, Tuning
 
 
@@ -23,5 +23,5 @@ class Context:
     options: EngineOptions
     tuning: Tuning
     limiter: Limiter
-    shelf: Shelf
+    shelf: BufferPool
     sink: Sink

@@ -9,7 +9,7 @@ from modelfetch.core.urls import redact
 from modelfetch.errors import NotAModelError, UnreachableError
 from modelfetch.transfer.body import Body, JudgeHead, SurplusError
 from modelfetch.transfer.journal import Identity
-from modelfetch.transfer.parallel import Team
+from modelfetch.transfer.parallel import ConnectionPool
 from modelfetch.transfer.pump import Flow
 from modelfetch.transfer.range_request import (
     Answer,
@@ -20,8 +20,8 @@ from modelfetch.transfer.range_request import (
     WrongRangeError,
     judge,
 )
-from modelfetch.transfer.scheduler import Board, Segment
-from modelfetch.transfer.writer import Lane
+from modelfetch.transfer.scheduler import Segment, SegmentQueue
+from modelfetch.transfer.writer import SegmentWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,12 +38,12 @@ _SPLIT_FROM = 16 * 2**20
 """Files below this size have one connection."""
 
 
-class StartAgain(Exception):  # noqa: N818 - a turn of events, not an error
+class RestartDownload(Exception):  # noqa: N818 - a turn of events, not an error
     """What is there is of no use: the source has another version, or sends only whole files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class DownloadSpec:
     """What one download is told.
 
     Attributes:
@@ -72,7 +72,7 @@ class Order:
 class Download:
     """One attempt at one location."""
 
-    def __init__(self, order: Order, cancel: Cancel) -> None:
+    def __init__(self, order: DownloadSpec, cancel: Cancel) -> None:
         self._order = order
         self._cancel = cancel
         self._direct: str | None = None
@@ -100,7 +100,7 @@ class Download:
                     self._cancel.check()
                     self._advance()
                 return
-            except StartAgain:
+            except RestartDownload:
                 partial.distrust()
                 self._restarts += 1
             except PageInsteadError:
@@ -113,12 +113,12 @@ class Download:
 
     def _advance(self) -> None:
         order = self._order
-        board = Board(order.partial.missing())
+        board = SegmentQueue(order.partial.missing())
         known = order.partial.size
         # A source whose every machine calls the same version by another name gives a file only by one connection.
         steady = self._restarts < _MOST_RESTARTS
         if steady and order.context.options.connections > 1 and (known is None or board.left >= _SPLIT_FROM):
-            Team(self, board, order.context, order.partial, self._cancel).run()
+            ConnectionPool(self, board, order.context, order.partial, self._cancel).run()
             return
         segment = board.take()
         if segment is not None:
@@ -155,7 +155,7 @@ class Download:
             if isinstance(answer, Restart):
                 if not alone and response.status == 200 and answer.same_version:
                     raise WrongRangeError(f"{redact(response.url)} sends no ranges")
-                raise StartAgain(answer.reason)
+                raise RestartDownload(answer.reason)
             if isinstance(answer, NothingMore):
                 order.partial.size = segment.end = answer.size
                 return
@@ -185,7 +185,7 @@ class Download:
         order, partial = self._order, self._order.partial
         self._settle(response, answer)
         segment.answered(answer.end, partial.size)
-        lane = Lane(partial, answer.start)
+        lane = SegmentWriter(partial, answer.start)
         try:
             Body(
                 order.context,

@@ -12,7 +12,7 @@ from modelfetch.errors import ModelfetchError
 from modelfetch.transfer.context import Context
 from modelfetch.transfer.fetch import fetch, key_of, present
 from modelfetch.transfer.rate import Limiter
-from modelfetch.transfer.ring_buffer import Shelf
+from modelfetch.transfer.ring_buffer import BufferPool
 from modelfetch.transfer.types import EngineOptions, Fetched, Tuning
 from modelfetch.transfer.workers import Workers
 
@@ -58,7 +58,7 @@ class Engine:
             options=options,
             tuning=tuning,
             limiter=Limiter(options.limit_rate),
-            shelf=Shelf(
+            shelf=BufferPool(
                 buffers=tuning.ring_buffers,
                 large=tuning.ring_bytes,
                 small=min(tuning.ring_bytes, tuning.ring_bytes_beside),

@@ -23,11 +23,11 @@ from modelfetch.errors import (
 from modelfetch.formats.content_check import HEAD, is_suspect, judge_start, judge_whole, looks_like_html, page_error
 from modelfetch.store.chunks import hash_open_file
 from modelfetch.store.locks.lock import Held, LockLostError, lock
-from modelfetch.transfer.download import Download, Order
+from modelfetch.transfer.download import Download, DownloadSpec
 from modelfetch.transfer.local import copy_file, read_head
 from modelfetch.transfer.partial import Partial
 from modelfetch.transfer.progress import Progress
-from modelfetch.transfer.repair import salvage
+from modelfetch.transfer.repair import reuse_intact_chunks
 from modelfetch.transfer.retry import Attempts
 from modelfetch.transfer.types import Fetched
 
@@ -78,7 +78,7 @@ def fetch(
     for _ in range(_MOST_TAKE_OVERS):
         with suppress(LockLostError):
             return _fetch_once(context, artifact, known, label, cancel)
-        context.store.look_again()
+        context.store.invalidate_cache()
     raise RetryLaterError(f"{label}: other processes keep taking it over", code="lock-timeout", uri=artifact.uri)
 
 
@@ -145,12 +145,12 @@ class _Job:
         blob: Blob | None = None
         try:
             if self._artifact.digest is not None:
-                salvage(self._context.store, self._artifact.digest, self._path)
+                reuse_intact_chunks(self._context.store, self._artifact.digest, self._path)
             partial = Partial(
                 self._path,
                 algorithms=tuple(dict.fromkeys(algorithms)),
                 size=self._artifact.size,
-                inherited=self._held.inherited,
+                predecessor_may_be_alive=self._held.predecessor_may_be_alive,
             )
             try:
                 blob, served_by = self._from_any(partial, locations)
@@ -276,7 +276,7 @@ class _Job:
                 progress=self._progress.note,
             )
             return
-        order = Order(
+        order = DownloadSpec(
             context=self._context,
             partial=partial,
             location=location,

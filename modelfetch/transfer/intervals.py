@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Spans:
+class IntervalSet:
     """A set of byte positions, kept as spans; adjacent ones are one."""
 
     def __init__(self) -> None:

@@ -39,7 +39,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class ChunkChecksum:
     """``length`` bytes of a chunk were written, from its byte ``skip`` on, and this is their xxh3.
 
     A connection that begins in the midst of a chunk speaks for its own bytes only.
@@ -62,7 +62,7 @@ class Journal:
     """All that a journal said; ``marks`` by their first byte: of several that begin there the last counts."""
 
     identity: Identity | None = None
-    marks: dict[int, Mark] = field(default_factory=dict)
+    marks: dict[int, ChunkChecksum] = field(default_factory=dict)
 
 
 def identity_line(identity: Identity) -> bytes:
@@ -78,7 +78,7 @@ def identity_line(identity: Identity) -> bytes:
     return json.dumps(data, separators=(",", ":")).encode() + b"\n"
 
 
-def mark_line(mark: Mark) -> bytes:
+def mark_line(mark: ChunkChecksum) -> bytes:
     """The line of a mark."""
     data = {"chunk": mark.chunk, "length": mark.length, "xxh3": mark.xxh3}
     if mark.skip:
@@ -117,10 +117,10 @@ def _identity(raw: dict[str, Any]) -> Identity | None:
     return Identity(uri=uri, url=url, etag=etag, modified=modified, size=size)
 
 
-def _mark(raw: dict[str, Any]) -> Mark | None:
+def _mark(raw: dict[str, Any]) -> ChunkChecksum | None:
     chunk, length, skip, xxh3 = raw.get("chunk"), raw.get("length"), raw.get("skip", 0), raw.get("xxh3")
     if type(chunk) is not int or type(length) is not int or type(skip) is not int or not isinstance(xxh3, str):
         return None
     if not (0 <= chunk < 2**40 and 0 <= skip < CHUNK and 0 < length <= CHUNK - skip and _XXH3.match(xxh3)):
         return None
-    return Mark(chunk=chunk, length=length, xxh3=xxh3, skip=skip)
+    return ChunkChecksum(chunk=chunk, length=length, xxh3=xxh3, skip=skip)

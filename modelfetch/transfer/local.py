@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from modelfetch.errors import IntegrityError, NotFoundError, UnreachableError
 from modelfetch.transfer.journal import Identity
 from modelfetch.transfer.range_request import size_error
-from modelfetch.transfer.writer import Lane
+from modelfetch.transfer.writer import SegmentWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,7 +98,7 @@ def _identity(location: Location, stat: os.stat_result) -> Identity:
 def _copy_span(
     context: Context, fd: int, partial: Partial, start: int, end: int, cancel: Cancel, progress: Callable[[int], None]
 ) -> None:
-    lane = Lane(partial, start)
+    lane = SegmentWriter(partial, start)
     buffer = memoryview(bytearray(min(_PIECE, max(end - start, 1))))
     try:
         while lane.position < end:

@@ -15,9 +15,9 @@ from modelfetch.errors import (
 )
 from modelfetch.http.status import RateLimitedError, ServerError
 from modelfetch.transfer.body import floor_rate
-from modelfetch.transfer.concurrency import Growth
+from modelfetch.transfer.concurrency import ConcurrencyController
 from modelfetch.transfer.range_request import PageInsteadError, WrongRangeError
-from modelfetch.transfer.stragglers import Stragglers
+from modelfetch.transfer.stragglers import StragglerDetector
 from modelfetch.transfer.syscalls import WriteBack, leave_it
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modelfetch.transfer.context import Context
     from modelfetch.transfer.download import Download
     from modelfetch.transfer.partial import Partial
-    from modelfetch.transfer.scheduler import Board, Segment
+    from modelfetch.transfer.scheduler import Segment, SegmentQueue
 
 _TICK = 0.02
 _PIECE_SECONDS = 0.12
@@ -38,7 +38,7 @@ _TAIL_LEAST = 2 * 2**20
 _STEP = 8 * 2**20  # bytes hashed between two looks at the clock
 
 
-class Team:
+class ConnectionPool:
     """The connections of one attempt.
 
     Args:
@@ -49,7 +49,9 @@ class Team:
         cancel: What may end it.
     """
 
-    def __init__(self, download: Download, board: Board, context: Context, partial: Partial, cancel: Cancel) -> None:
+    def __init__(
+        self, download: Download, board: SegmentQueue, context: Context, partial: Partial, cancel: Cancel
+    ) -> None:
         self._download = download
         self._board = board
         self._context = context
@@ -63,8 +65,8 @@ class Team:
         self._alone = True
         self._errors: list[ModelfetchError] = []
         self._fatal: BaseException | None = None
-        self._growth: Growth | None = None
-        self._stragglers = Stragglers(context.options.connections if context.limiter.rate is None else 0)
+        self._growth: ConcurrencyController | None = None
+        self._stragglers = StragglerDetector(context.options.connections if context.limiter.rate is None else 0)
         self._flush = WriteBack(partial.fd, partial.prefix.position) if context.tuning.durable else leave_it
 
     def run(self) -> None:
@@ -77,7 +79,7 @@ class Team:
         """
         threads: list[threading.Thread] = []
         try:
-            self._hire(threads, 1)
+            self._add_connections(threads, 1)
             behind = False
             while self._active and self._fatal is None:
                 self._changed.wait(0 if behind else _TICK)
@@ -87,9 +89,9 @@ class Team:
                 if wanted:
                     with self._lock:
                         self._spare = max(0, -wanted)
-                self._hire(threads, wanted)
+                self._add_connections(threads, wanted)
                 if len(threads) > 1:
-                    self._let_go()
+                    self._drop_straggler()
                     behind = self._hash_behind()
         finally:
             if self._active:
@@ -124,11 +126,15 @@ class Team:
         if self._growth is None:
             setup = min(2.0, self._download.setup)
             floor = floor_rate(self._context)
-            self._growth = Growth(options.connections, limit=options.limit_rate, setup=setup, floor=floor)
+            self._growth = ConcurrencyController(
+                options.connections, limit=options.limit_rate, setup=setup, floor=floor
+            )
         flow = self._download.flow
-        return self._growth.step(now, flow.received, active=self._active, left=self._board.left, behind=flow.share)
+        return self._growth.step(
+            now, flow.received, active=self._active, left=self._board.left, behind=flow.backlog_ratio
+        )
 
-    def _let_go(self) -> None:
+    def _drop_straggler(self) -> None:
         """End a connection that alone holds up the rest: its thread asks anew for what it had."""
         cancel = self._stragglers.step(
             self._context.tuning.clock(),
@@ -140,7 +146,7 @@ class Team:
         if cancel is not None:
             cancel.set()
 
-    def _hire(self, threads: list[threading.Thread], count: int) -> None:
+    def _add_connections(self, threads: list[threading.Thread], count: int) -> None:
         for _ in range(count):
             segment = self._take(alone=False)
             if segment is None:
@@ -153,7 +159,7 @@ class Team:
                 thread.start()
             except RuntimeError:  # as many threads as a container may have
                 self._board.leave(segment)
-                self._count_out()
+                self._connection_done()
                 if threads and self._growth is not None:
                     self._growth.most = max(1, self._active)
                     return
@@ -178,14 +184,14 @@ class Team:
                 self._bring(segment)
                 segment = self._next()
         except InterruptedSync:
-            self._count_out()
+            self._connection_done()
         except (CredentialsError, NotFoundError, PageInsteadError, RetryLaterError, UnreachableError) as error:
             if not self._stop.is_set():
                 self._note(error)
-            self._count_out()
+            self._connection_done()
         except BaseException as error:
             self._fatal = error
-            self._count_out()
+            self._connection_done()
         finally:
             self._changed.set()
 
@@ -213,7 +219,7 @@ class Team:
                 self._spare = max(0, self._spare - 1)
             return segment
 
-    def _count_out(self) -> None:
+    def _connection_done(self) -> None:
         with self._lock:
             self._active -= 1
 

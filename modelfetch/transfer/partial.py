@@ -14,9 +14,9 @@ from modelfetch.core.fs import try_reflink
 from modelfetch.core.units import format_size
 from modelfetch.errors import DiskError
 from modelfetch.store.chunks import CHUNK, chunk_count, chunk_span, read_into, xxh3
-from modelfetch.transfer.intervals import Spans
-from modelfetch.transfer.journal import Identity, Journal, Mark, identity_line, mark_line, parse_journal
-from modelfetch.transfer.prefix_hash import Prefix
+from modelfetch.transfer.intervals import IntervalSet
+from modelfetch.transfer.journal import ChunkChecksum, Identity, Journal, identity_line, mark_line, parse_journal
+from modelfetch.transfer.prefix_hash import PrefixHasher
 from modelfetch.transfer.syscalls import allocate
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Partial:
-    """The partial file of one artifact. Its owner holds the lock of its key; connections write to it by `Lane`.
+    """The partial file of one artifact. Its owner holds the lock of its key; a `SegmentWriter` writes to it.
 
     Args:
         path: ``ingest/KEY.part``; the journal is ``ingest/KEY.json``.
@@ -38,23 +38,25 @@ class Partial:
         OSError: The disk refused.
     """
 
-    def __init__(self, path: Path, *, algorithms: tuple[str, ...], size: int | None, inherited: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, algorithms: tuple[str, ...], size: int | None, predecessor_may_be_alive: bool = False
+    ) -> None:
         self.path = path
         self.size = size
-        self.spans = Spans()
-        self.prefix = Prefix(algorithms, size)
+        self.spans = IntervalSet()
+        self.prefix = PrefixHasher(algorithms, size)
         self._journal_path = path.with_suffix(".json")
         self._lock = threading.Lock()
         self._journal_lock = threading.RLock()
-        self._marks: dict[int, Mark] = {}
+        self._marks: dict[int, ChunkChecksum] = {}
         self._journal_fd = -1
         self.reserved: int | None = None
         self._gone = False
-        journal = self._open(inherited=inherited)
+        journal = self._open(predecessor_may_be_alive=predecessor_may_be_alive)
         self.identity: Identity | None = journal.identity
         self._claimed = journal.marks
 
-    def _open(self, *, inherited: bool) -> Journal:
+    def _open(self, *, predecessor_may_be_alive: bool) -> Journal:
         """Open the file, and read the journal of one that was there."""
         try:
             self.fd = os.open(self.path, _OPEN | os.O_EXCL, 0o644)
@@ -62,7 +64,7 @@ class Partial:
             return Journal()
         except FileExistsError:
             self._fresh = False
-        if inherited:
+        if predecessor_may_be_alive:
             _move_to_new_inode(self.path, self._read_journal())
         self.fd = os.open(self.path, _OPEN, 0o644)
         return self._read_journal()
@@ -90,7 +92,7 @@ class Partial:
             self._rewrite_journal()
         return self.spans.total
 
-    def _is_proven(self, mark: Mark) -> bool:
+    def _is_proven(self, mark: ChunkChecksum) -> bool:
         """Hash a claimed span; the whole digest goes along as long as no gap came before."""
         start, end = mark.span
         if start != self.prefix.position:
@@ -106,7 +108,7 @@ class Partial:
     def distrust(self) -> None:
         """Forget all that is there, on disk too."""
         with self._lock:
-            self.spans = Spans()
+            self.spans = IntervalSet()
             self._marks.clear()
             self._claimed = {}
             self.identity = self.reserved = None
@@ -146,7 +148,7 @@ class Partial:
         if size >= CHUNK and needed > 0:
             allocate(self.fd, size)
 
-    def written(self, start: int, end: int, marks: tuple[Mark, ...] = ()) -> None:
+    def written(self, start: int, end: int, marks: tuple[ChunkChecksum, ...] = ()) -> None:
         """Note that a span is on file; `marks` are those of its chunks that were hashed on the way."""
         with self._lock:
             self.spans.add(start, end)
@@ -159,7 +161,7 @@ class Partial:
         if (marks or late) and not needless:
             self._append(b"".join(map(mark_line, (*marks, *late))))
 
-    def _completed(self, index: int) -> Mark | None:
+    def _completed(self, index: int) -> ChunkChecksum | None:
         """The mark of a chunk that is complete but was not hashed in one go, as pieces of it came by several ways."""
         if self.size is None:
             return None
@@ -168,7 +170,7 @@ class Partial:
         if (known is not None and known.length == end - start) or not self.spans.covers(start, end):
             return None
         digest = xxh3(self.fd, start, end)
-        return Mark(chunk=index, length=end - start, xxh3=digest) if digest else None
+        return ChunkChecksum(chunk=index, length=end - start, xxh3=digest) if digest else None
 
     def reach(self, position: int) -> int:
         """The end of what is there from a position on."""

@@ -15,9 +15,9 @@ import xxhash
 from modelfetch.errors import ModelfetchError
 from modelfetch.store.locks.lock import LockLostError, lock
 from modelfetch.transfer.fetch import key_of
-from modelfetch.transfer.journal import Identity, Journal, Mark, parse_journal
+from modelfetch.transfer.journal import ChunkChecksum, Identity, Journal, parse_journal
 from modelfetch.transfer.partial import Partial
-from modelfetch.transfer.writer import Lane
+from modelfetch.transfer.writer import SegmentWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from modelfetch.store.store import Store
 
 
-def seed(store: Store, artifact: Artifact, data: memoryview, identity: Identity) -> bool:
+def prefill(store: Store, artifact: Artifact, data: memoryview, identity: Identity) -> bool:
     """Keep the first bytes of an artifact for its transfer; whether they are there now. Never raises, never waits.
 
     Nothing is done where it could do harm: while somebody has the artifact's lock, where a partial file is further or
@@ -56,7 +56,7 @@ def seed(store: Store, artifact: Artifact, data: memoryview, identity: Identity)
         store.folder("locks")
         store.folder("ingest")
         with lock(guard, label=artifact.path, timeout=0.0) as held:
-            if held.inherited or not _is_short(path, len(data), identity):
+            if held.predecessor_may_be_alive or not _is_short(path, len(data), identity):
                 return False
             _write(Partial(path, algorithms=(), size=artifact.size), data, identity)
     except (ModelfetchError, OSError, LockLostError):
@@ -101,7 +101,7 @@ def _write(partial: Partial, data: memoryview, identity: Identity) -> None:
         partial.trust()
         partial.identify(identity)
         for start, end in partial.spans.missing(len(data)):
-            lane = Lane(partial, start)
+            lane = SegmentWriter(partial, start)
             lane.take(data[start:end])
             lane.close()
         kept = True
@@ -116,7 +116,7 @@ def _journal(path: Path) -> Journal:
         return Journal()
 
 
-class Beginning:
+class PartialPrefix:
     """The proven first bytes of an artifact's partial file, read without its lock: a transfer may be at work on it.
 
     Only an artifact with a digest has one, for nothing else tells that its bytes are still the right ones; and only
@@ -145,12 +145,12 @@ class Beginning:
                     self._marks = iter(())
         return bytes(self._data[offset:end])
 
-    def _in_line(self, marks: dict[int, Mark]) -> Iterator[Mark]:
+    def _in_line(self, marks: dict[int, ChunkChecksum]) -> Iterator[ChunkChecksum]:
         """The marks that follow each other without a gap from the first byte on."""
         while (mark := marks.get(len(self._data))) is not None:
             yield mark
 
-    def _prove(self, mark: Mark) -> bool:
+    def _prove(self, mark: ChunkChecksum) -> bool:
         """Read what a mark speaks for, and keep it if it is that: the file may change at any time."""
         start, _ = mark.span
         with self._path.open("rb", buffering=0) as file:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Prefix:
+class PrefixHasher:
     """Hashes the file from its first byte on, as far as it is there.
 
     Bytes that arrive just where the hash stands are taken while they are hot in the cache; all others are read back

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from modelfetch.http import Response
     from modelfetch.transfer.context import Context
     from modelfetch.transfer.rate import Floor
-    from modelfetch.transfer.ring_buffer import Ring
+    from modelfetch.transfer.ring_buffer import RingBuffer
     from modelfetch.transfer.scheduler import Segment
 
 _PUBLISH_AFTER = 0.1  # seconds after which a buffer is handed on though it is not full
@@ -41,7 +41,7 @@ class Flow:
         self._answer = array.array("i", [0])
 
     @property
-    def share(self) -> float:
+    def backlog_ratio(self) -> float:
         """How often bytes already waited when a connection came to read, so that the network is not what is slow."""
         return self._share
 
@@ -91,7 +91,7 @@ class Pump:
         self._step = context.limiter.step
         self._idle = context.http.timeouts.idle
         self._waited = 0.0
-        self.appetite = 2**62
+        self.next_claim = 2**62
         """Bytes to claim for the next `fill`: twice what the last one got, so that others may have the rest."""
         sock.settimeout(self._idle)
 
@@ -129,14 +129,14 @@ class Pump:
         if filled == 0:
             self._cancel.check()
             raise self._failure or UnreachableError(f"{self._where} broke off")
-        self.appetite = max(_LEAST_CLAIM, 2 * filled)
+        self.next_claim = max(_LEAST_CLAIM, 2 * filled)
         self._floor.note(filled, self._waited)
         self._limiter.take(filled, self._cancel)
         return filled
 
-    def through(self, ring: Ring, segment: Segment) -> None:
-        """Read a segment into a ring, to its end, which may move meanwhile; raises as `fill` and `Ring.take` do."""
-        while wanted := segment.claim(min(ring.size, self.appetite)):
+    def through(self, ring: RingBuffer, segment: Segment) -> None:
+        """Read a segment to its end, which may move meanwhile, into a ring; raises as `fill` and `RingBuffer.take`."""
+        while wanted := segment.claim(min(ring.size, self.next_claim)):
             self._cancel.check()
             slot = ring.take()
             filled = 0

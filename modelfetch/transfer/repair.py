@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core.fs import copy_bytes, try_reflink
 from modelfetch.store.chunks import chunk_span
 from modelfetch.store.index import beside, write_whole
-from modelfetch.transfer.journal import Mark, mark_line
+from modelfetch.transfer.journal import ChunkChecksum, mark_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from modelfetch.store.store import Store
 
 
-def salvage(store: Store, digest: Digest, part: Path) -> None:
+def reuse_intact_chunks(store: Store, digest: Digest, part: Path) -> None:
     """Make a partial file of a damaged blob, if one was set aside and there is no partial yet.
 
     Its chunks are claimed as they were when the blob was right, and compared before any of them is believed. It is a
@@ -43,10 +43,10 @@ def salvage(store: Store, digest: Digest, part: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _claims(record: Record) -> list[Mark]:
+def _claims(record: Record) -> list[ChunkChecksum]:
     marks = []
     for index, digest in enumerate(record.chunks):
         start, end = chunk_span(index, record.size)
         if end > start:
-            marks.append(Mark(chunk=index, length=end - start, xxh3=digest))
+            marks.append(ChunkChecksum(chunk=index, length=end - start, xxh3=digest))
     return marks

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from modelfetch.transfer.writer import Lane
+    from modelfetch.transfer.writer import SegmentWriter
 
 
 class Slot:
@@ -38,7 +38,7 @@ _LANES_WHOLE = 16
 """Connections that get a whole buffer; what comes on top of them gets a quarter of one."""
 
 
-class Shelf:
+class BufferPool:
     """Large buffers, enough for one ring: the first file gets them, those beside it make do with small ones.
 
     Large ones cost a tenth less of the processor (fewer threads are woken), but a container may have little memory.
@@ -92,7 +92,7 @@ class Shelf:
                 self._singles.sort(key=lambda kept: len(kept.memory))
 
 
-class Ring:
+class RingBuffer:
     """The buffers, and the two threads that empty them into a lane.
 
     Use it as a context manager: the end of the block waits until all that was published is hashed and written.
@@ -103,7 +103,7 @@ class Ring:
         flush: Called by the write thread with the end of what was written, so that it may start the write-back.
     """
 
-    def __init__(self, lane: Lane, *, shelf: Shelf, flush: Callable[[int], None]) -> None:
+    def __init__(self, lane: SegmentWriter, *, shelf: BufferPool, flush: Callable[[int], None]) -> None:
         self._lane = lane
         self._flush = flush
         self._shelf = shelf

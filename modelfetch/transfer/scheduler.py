@@ -73,7 +73,7 @@ class Segment:
             self.claimed = self.position
 
 
-class Board:
+class SegmentQueue:
     """The ranges of one file: those at work and those that nobody has yet.
 
     Args:

@@ -26,7 +26,7 @@ class Work:
     position: int
 
 
-class Stragglers:
+class StragglerDetector:
     """Watches the connections of one attempt; each tells when it begins a range and when it is through.
 
     Args:

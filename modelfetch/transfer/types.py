@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from modelfetch.http.types import FLOOR_RATE, FLOOR_SECONDS
-from modelfetch.store.locks.lock import Pace
+from modelfetch.store.locks.lock import LockTiming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ class Tuning:
     lane_bytes: int = 2**20
     progress_seconds: float = 0.1
     durable: bool = True
-    pace: Pace = field(default_factory=Pace)
+    pace: LockTiming = field(default_factory=LockTiming)
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
 

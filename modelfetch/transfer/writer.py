@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from modelfetch.store.chunks import CHUNK, read_into
-from modelfetch.transfer.journal import Mark
+from modelfetch.transfer.journal import ChunkChecksum
 from modelfetch.transfer.syscalls import write_all
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _STEP = CHUNK // 16
 """Bytes after which the journal speaks for a chunk that is not done yet: what a kill may cost a connection."""
 
 
-class Lane:
+class SegmentWriter:
     """One connection's way into the partial: it writes from a position on, without gaps.
 
     `hash` and `write` may run in two threads; `done` comes after both for the same bytes, in order.
@@ -31,7 +31,7 @@ class Lane:
         self._chunk = position // CHUNK
         self._hashed = position
         self._state = xxhash.xxh3_64()
-        self._ready: list[Mark] = []
+        self._ready: list[ChunkChecksum] = []
         self._since = position
         start = self._chunk * CHUNK
         if start != position and partial.spans.covers(start, position):
@@ -59,9 +59,9 @@ class Lane:
             self._since = self._hashed
             self._state = xxhash.xxh3_64()
 
-    def _spoken(self, end: int) -> Mark:
+    def _spoken(self, end: int) -> ChunkChecksum:
         skip = self._since - self._chunk * CHUNK
-        return Mark(chunk=self._chunk, length=end - self._since, xxh3=self._state.hexdigest(), skip=skip)
+        return ChunkChecksum(chunk=self._chunk, length=end - self._since, xxh3=self._state.hexdigest(), skip=skip)
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write bytes at their place."""

@@ -31,7 +31,7 @@ from modelfetch.errors import (
 )
 from modelfetch.fitting.readers import BrokenReader, HttpReader
 from modelfetch.formats.gguf import read_gguf
-from modelfetch.formats.range_reader import Prefix
+from modelfetch.formats.range_reader import HeaderBuffer
 from modelfetch.http import Http
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def test_a_file_that_is_replaced_between_two_ranges_is_refused(hub: Hub, reader:
 def test_a_web_page_in_place_of_a_model_is_no_model(hub: Hub, reader: Make) -> None:
     hub.faults.add("*a.gguf", HtmlPage(), times=None)
     with pytest.raises(NotAModelError):
-        read_gguf(Prefix(reader(size=None)))
+        read_gguf(HeaderBuffer(reader(size=None)))
 
 
 def test_a_cancelled_read_ends(hub: Hub, reader: Make) -> None:
@@ -184,6 +184,6 @@ def test_a_cancelled_read_ends(hub: Hub, reader: Make) -> None:
 
 
 def test_a_reader_that_is_broken_says_why() -> None:
-    prefix = Prefix(BrokenReader(UnreachableError("gone"), 10))
+    prefix = HeaderBuffer(BrokenReader(UnreachableError("gone"), 10))
     with pytest.raises(UnreachableError, match="gone"):
         prefix.upto(4)

@@ -10,7 +10,7 @@ import pytest
 from modelfetch.errors import UnreachableError
 from modelfetch.fitting.types import Candidate, File, FitReport
 from modelfetch.fitting.verdict import fit_alone, fit_tier
-from modelfetch.formats.range_reader import FIRST, GIB, LIMIT, Prefix
+from modelfetch.formats.range_reader import FIRST, GIB, LIMIT, HeaderBuffer
 from modelfetch.manifest.model import Service
 from tests.fitting.build import MadeFile, Shape, llm
 from tests.fitting.real import clip_l, flux_dev, flux_fp8, flux_vae, real_llm, sd15, sdxl, sdxl_vae, t5
@@ -27,7 +27,7 @@ def gib(size: float) -> int:
 
 def made(name: str, path: str, file: MadeFile, consumers: tuple[str, ...], kind: str | None = None) -> Candidate:
     scheme = "ollama://" if consumers == ("ollama",) else "hf://someone/"
-    files = (File(path=path, size=file.size, prefix=Prefix(file)),)
+    files = (File(path=path, size=file.size, prefix=HeaderBuffer(file)),)
     return Candidate(name=name, uri=f"{scheme}{name}", files=files, consumers=consumers, kind=kind)
 
 
@@ -368,7 +368,9 @@ def test_only_some_shards_of_a_model_are_unknown() -> None:
     both = Candidate(
         name="m",
         uri="hf://x/m",
-        files=tuple(File(path=f"m-{i}.gguf", size=f.size, prefix=Prefix(f)) for i, f in enumerate((first, second))),
+        files=tuple(
+            File(path=f"m-{i}.gguf", size=f.size, prefix=HeaderBuffer(f)) for i, f in enumerate((first, second))
+        ),
     )
     whole = fit_alone(made("m", "m.gguf", llm(shape), ()), service("ollama"))
     assert fit_alone(both, service("ollama")).needed == whole.needed

@@ -14,7 +14,7 @@ from modelfetch.errors import NotAModelError
 from modelfetch.fitting.llm.hyperparameters import hyperparameters
 from modelfetch.formats.ggml import TYPES, tensor_bytes
 from modelfetch.formats.gguf import ArrayHead, read_gguf
-from modelfetch.formats.range_reader import FIRST, LIMIT, MIB, STEP, Prefix
+from modelfetch.formats.range_reader import FIRST, LIMIT, MIB, STEP, HeaderBuffer
 from tests.fitting.build import (
     F32,
     I32,
@@ -124,7 +124,7 @@ def test_one_range_of_64_kib_tells_the_hyperparameters_of_a_real_model(name: str
 @pytest.mark.parametrize("name", REAL)
 def test_the_exact_path_goes_on_in_4_mib_steps_and_never_from_the_start_again(name: str) -> None:
     file = real_llm(name)
-    prefix = Prefix(file)
+    prefix = HeaderBuffer(file)
     read_gguf(prefix, tensors=False)
     read_gguf(prefix)
     read_gguf(prefix)

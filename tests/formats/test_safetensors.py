@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelfetch.errors import NotAModelError
-from modelfetch.formats.range_reader import LIMIT, FileReader, Prefix
+from modelfetch.formats.range_reader import LIMIT, FileReader, HeaderBuffer
 from modelfetch.formats.safetensors import BITS, FIRST, parse_index, read_safetensors
 from tests.fitting.build import MadeFile, raw_safetensors, safetensors
 from tests.fitting.real import sdxl
@@ -64,7 +64,7 @@ def test_a_long_header_is_read_on_in_further_ranges() -> None:
 
 
 def test_a_prefix_that_was_read_is_not_read_again() -> None:
-    prefix = Prefix(sdxl())
+    prefix = HeaderBuffer(sdxl())
     read_safetensors(prefix)
     before = prefix.fetched
     read_safetensors(prefix)

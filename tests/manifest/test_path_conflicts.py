@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from modelfetch.manifest.model import Position
-from modelfetch.manifest.path_conflicts import Claim, Shape, claims_of, find_clashes
+from modelfetch.manifest.path_conflicts import PathClaim, Shape, claims_of, find_clashes
 from tests.manifest.helpers import COMMIT, DIGEST, OTHER_COMMIT, SHA, entry, load, models, problems
 
 
@@ -204,8 +204,8 @@ def test_a_plain_snapshot_leaves_room_for_a_file_that_it_does_not_have() -> None
     assert clash(snapshot("a", consumer="comfyui", files="[{path: x}]"), placed("b", "models/diffusers/b/x"))
 
 
-def claim(path: str, manifest: str = "m", model: str = "a", line: int = 1, **keys: Any) -> Claim:
-    return Claim(
+def claim(path: str, manifest: str = "m", model: str = "a", line: int = 1, **keys: Any) -> PathClaim:
+    return PathClaim(
         path=path,
         model=model,
         manifest=manifest,

@@ -14,8 +14,8 @@ from modelfetch.core.cancel import Cancel
 from modelfetch.core.digest import Digest
 from modelfetch.core.events import Event, Notice
 from modelfetch.errors import DestinationError
-from modelfetch.placement import Job, Order, Placer
-from modelfetch.placement.layouts import How, Placement
+from modelfetch.placement import PlacementJob, PlacementRequest, Placer
+from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.placement.writer import LINK_AT_LEAST
 from modelfetch.store import Blob, Store
@@ -40,12 +40,12 @@ class World:
     def blob(self, data: bytes) -> Blob:
         return self.store.add_bytes(data)
 
-    def job(self, path: str, data: bytes, how: How = How.FILE) -> Job:
+    def job(self, path: str, data: bytes, how: PlacementMethod = PlacementMethod.FILE) -> PlacementJob:
         artifact = Artifact(uri=f"file:///{path}", path=path, size=len(data), digest=Digest.sha256(data))
-        return Job(placement=Placement(path=path, how=how, artifact=artifact), blob=self.blob(data))
+        return PlacementJob(placement=Placement(path=path, how=how, artifact=artifact), blob=self.blob(data))
 
-    def place(self, *jobs: Job, consumer: str = "comfyui", asks: str = "8g") -> None:
-        self.placer.place(Order(consumer=consumer, model="m", asks=asks, jobs=jobs))
+    def place(self, *jobs: PlacementJob, consumer: str = "comfyui", requested_by: str = "8g") -> None:
+        self.placer.place(PlacementRequest(consumer=consumer, model="m", requested_by=requested_by, jobs=jobs))
 
     def receipt(self, path: str, consumer: str = "comfyui"):  # type: ignore[no-untyped-def]
         return read_receipt(self.root, consumer).entries.get(path)
@@ -87,7 +87,7 @@ def test_a_small_file_is_a_copy_that_its_service_may_rewrite(world: World) -> No
 
 
 def test_what_must_be_copied_is_copied_however_large(world: World) -> None:
-    world.place(world.job("comfyui/x/manifest", LARGE, How.COPY))
+    world.place(world.job("comfyui/x/manifest", LARGE, PlacementMethod.COPY))
     assert not (world.root / "comfyui/x/manifest").samefile(world.blob(LARGE).path)
 
 
@@ -202,15 +202,15 @@ def test_a_garbage_receipt_counts_as_none(world: World) -> None:
 
 def test_a_symlink_of_ours_points_within_the_consumers_folder(world: World) -> None:
     blob = world.job("whisper/hub/m/blobs/x", LARGE)
-    link = Job(
+    link = PlacementJob(
         placement=Placement(
             path="whisper/hub/m/snapshots/c/f",
-            how=How.SYMLINK,
+            how=PlacementMethod.SYMLINK,
             artifact=blob.placement.artifact,
             target="../../blobs/x",
         )
     )
-    text = Job(placement=Placement(path="whisper/hub/m/refs/main", how=How.TEXT, text=b"c"))
+    text = PlacementJob(placement=Placement(path="whisper/hub/m/refs/main", how=PlacementMethod.TEXT, text=b"c"))
     world.place(blob, link, text, consumer="whisper")
     moved = world.root.parent / "elsewhere"
     (world.root / "whisper").rename(moved)
@@ -313,7 +313,7 @@ def test_what_vanishes_while_it_is_placed_is_placed_again(world: World, monkeypa
 
     blob, manifest = (
         world.job("ollama/models/blobs/sha256-x", LARGE),
-        world.job("ollama/models/manifests/h/l/m/t", SMALL, How.COPY),
+        world.job("ollama/models/manifests/h/l/m/t", SMALL, PlacementMethod.COPY),
     )
     copy = Disk.copy
     swept: list[bool] = []
@@ -350,6 +350,6 @@ def test_a_file_in_the_place_of_a_folder_is_a_typed_error(world: World) -> None:
 
 def test_two_manifests_that_ask_for_one_file_are_both_remembered(world: World) -> None:
     job = world.job("comfyui/models/vae/a.safetensors", LARGE)
-    world.place(job, asks="8g")
-    world.place(job, asks="16g")
+    world.place(job, requested_by="8g")
+    world.place(job, requested_by="16g")
     assert world.receipt("comfyui/models/vae/a.safetensors").manifests == ("8g", "16g")

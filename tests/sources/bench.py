@@ -11,7 +11,7 @@ from modelfetch.errors import ModelfetchError
 from modelfetch.http import Http, Timeouts
 from modelfetch.http.auth import Credentials
 from modelfetch.manifest.uri import parse_uri
-from modelfetch.sources import Sources, Wanted
+from modelfetch.sources import SourceRequest, Sources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,7 @@ class Desk:
         self.waits.append(seconds)
 
     def resolve(self, uri: str, **wanted: Any) -> Resolution:
-        return asyncio.run(self.sources.resolve(Wanted(uri=parse_uri(uri), **wanted)))
+        return asyncio.run(self.sources.resolve(SourceRequest(uri=parse_uri(uri), **wanted)))
 
     def refusal(self, uri: str, **wanted: Any) -> ModelfetchError:
         """The error that asking ends in."""

@@ -11,7 +11,7 @@ from modelfetch.demo.body import as_body
 from modelfetch.demo.faults import RedirectTo, Status
 from modelfetch.demo.world import CivitaiFile
 from modelfetch.manifest.uri import parse_uri
-from modelfetch.sources import Wanted, known
+from modelfetch.sources import SourceRequest, known
 from tests.sources.contract import PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:
@@ -171,11 +171,11 @@ def test_a_download_link_of_the_site_is_answered_by_the_site(desk: Desk, version
 
 def test_a_pinned_file_with_a_name_is_known_without_asking() -> None:
     digest = Digest("sha256", "1" * 64)
-    wanted = Wanted(uri=parse_uri("civitai://101?fileId=11"), digest=digest, size=3, filename="a.safetensors")
+    wanted = SourceRequest(uri=parse_uri("civitai://101?fileId=11"), digest=digest, size=3, filename="a.safetensors")
     found = known(wanted, Settings(), lambda _digest: None)
     assert found is not None
     assert found.artifacts[0].locations[0].url == "https://civitai.com/api/download/models/101?fileId=11"
-    assert known(Wanted(uri=wanted.uri, digest=digest, size=3), Settings(), lambda _digest: None) is None
+    assert known(SourceRequest(uri=wanted.uri, digest=digest, size=3), Settings(), lambda _digest: None) is None
 
 
 def test_a_signed_address_that_has_expired_is_asked_for_anew(desk: Desk, version: Hub) -> None:

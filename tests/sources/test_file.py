@@ -8,7 +8,7 @@ import pytest
 from modelfetch.config.settings import Settings
 from modelfetch.core.digest import Digest
 from modelfetch.manifest.uri import parse_uri
-from modelfetch.sources import Wanted, known
+from modelfetch.sources import SourceRequest, known
 from tests.sources.contract import Case, Contract
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def test_a_size_that_contradicts_is_65(desk: Desk, tmp_path: Path) -> None:
 
 def test_a_pinned_file_is_known_without_looking() -> None:
     digest = Digest("sha256", "1" * 64)
-    wanted = Wanted(uri=parse_uri("file:///nowhere/x.bin"), digest=digest, size=3)
+    wanted = SourceRequest(uri=parse_uri("file:///nowhere/x.bin"), digest=digest, size=3)
     found = known(wanted, Settings(), lambda _digest: None)
     assert found is not None
     assert (found.artifacts[0].digest, found.artifacts[0].size) == (digest, 3)

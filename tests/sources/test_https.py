@@ -9,7 +9,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.demo.faults import Chunked, Gzip, HtmlPage, IgnoreRange, RedirectTo, Status
 from modelfetch.http import Headers
 from modelfetch.manifest.uri import parse_uri
-from modelfetch.sources import Wanted, known
+from modelfetch.sources import SourceRequest, known
 from modelfetch.sources.https import disposition_name
 from tests.sources.contract import PLANTED, Case, NetworkContract
 
@@ -134,11 +134,11 @@ def test_a_servers_filename_is_made_safe(value: str, name: str | None) -> None:
 
 def test_an_address_with_a_digest_a_size_and_a_name_is_known_without_asking() -> None:
     digest = Digest("sha256", "1" * 64)
-    wanted = Wanted(uri=parse_uri("https://models.example/a/x.bin?download=true"), digest=digest, size=3)
+    wanted = SourceRequest(uri=parse_uri("https://models.example/a/x.bin?download=true"), digest=digest, size=3)
     found = known(wanted, Settings(), lambda _digest: None)
     assert found is not None
     assert found.artifacts[0].path == "x.bin"
-    assert known(Wanted(uri=wanted.uri, digest=digest), Settings(), lambda _digest: None) is None
+    assert known(SourceRequest(uri=wanted.uri, digest=digest), Settings(), lambda _digest: None) is None
 
 
 def test_netrc_opens_what_is_closed(make_desk: Callable[..., Desk], hub: Hub, home: Path) -> None:

@@ -13,7 +13,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.demo.faults import RedirectTo, Status
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import parse_uri
-from modelfetch.sources import Wanted, known
+from modelfetch.sources import SourceRequest, known
 from modelfetch.sources.oci_manifest import OCI_INDEX, OCI_MANIFEST
 from modelfetch.sources.registry import Registry
 from tests.sources.contract import PLANTED, Case, NetworkContract
@@ -225,12 +225,12 @@ def test_what_a_host_talks_is_found_out_once(desk: Desk, hub: Hub) -> None:
 
 def test_a_manifest_that_is_pinned_and_in_the_store_is_known() -> None:
     uri = parse_uri(f"oci://ghcr.io/fleet/tiny@{Digest.sha256(TWO)}")
-    found = known(Wanted(uri=uri, kind="snapshot"), Settings(), lambda _digest: TWO)
+    found = known(SourceRequest(uri=uri, kind="snapshot"), Settings(), lambda _digest: TWO)
     assert found is not None
     assert [a.path for a in found.artifacts] == ["tiny.safetensors", "README.md"]
     assert found.artifacts[0].locations[0].url.startswith("https://ghcr.io/v2/fleet/tiny/blobs/")
-    assert known(Wanted(uri=uri), Settings(), lambda _digest: None) is None
-    assert known(Wanted(uri=parse_uri("oci://ghcr.io/fleet/tiny:v1")), Settings(), lambda _digest: TWO) is None
+    assert known(SourceRequest(uri=uri), Settings(), lambda _digest: None) is None
+    assert known(SourceRequest(uri=parse_uri("oci://ghcr.io/fleet/tiny:v1")), Settings(), lambda _digest: TWO) is None
 
 
 def test_a_refusal_says_how_to_log_in(desk: Desk, hub: Hub) -> None:

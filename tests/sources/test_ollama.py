@@ -13,7 +13,7 @@ from modelfetch.demo.body import as_body
 from modelfetch.demo.faults import RedirectTo, Status
 from modelfetch.demo.registry_world import build_manifest
 from modelfetch.manifest.uri import parse_uri
-from modelfetch.sources import Wanted, known
+from modelfetch.sources import SourceRequest, known
 from modelfetch.sources.oci_manifest import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.sources.contract import PLANTED, Case, NetworkContract
 
@@ -129,18 +129,18 @@ def test_a_pinned_manifest_in_the_store_needs_no_request(desk: Desk, hub: Hub, n
     content = (REAL / f"ollama-manifest-{name.replace(':', '_')}.json").read_bytes()
     digest = Digest("sha256", REAL_MANIFESTS[name][0])
     hub.world.ollama_manifest(name, content, [])
-    wanted = Wanted(uri=parse_uri(f"ollama://{name}"), digest=digest)
+    wanted = SourceRequest(uri=parse_uri(f"ollama://{name}"), digest=digest)
     store = {digest: content}
     found = desk.sources.known(wanted, store.get)
     assert hub.log.requests() == []
     assert found == desk.resolve(f"ollama://{name}", digest=digest)
     assert known(wanted, desk.settings, store.get) == found
     assert known(wanted, Settings(), lambda _digest: None) is None
-    assert known(Wanted(uri=wanted.uri), Settings(), store.get) is None
+    assert known(SourceRequest(uri=wanted.uri), Settings(), store.get) is None
 
 
 def test_a_stored_manifest_of_another_digest_is_not_believed() -> None:
-    wanted = Wanted(uri=parse_uri("ollama://tiny:1b"), digest=Digest("sha256", "0" * 64))
+    wanted = SourceRequest(uri=parse_uri("ollama://tiny:1b"), digest=Digest("sha256", "0" * 64))
     content = build_manifest(as_body(CONFIG), [("model", as_body(MODEL))])
     with pytest.raises(Exception, match="upstream"):
         known(wanted, Settings(), lambda _digest: content)
@@ -161,7 +161,7 @@ def test_a_host_in_the_name_is_asked_itself_in_the_clear_only_where_that_is_allo
 
 def test_a_host_whose_tls_is_unknown_is_not_known_without_asking_unless_offline(hub: Hub) -> None:
     content = build_manifest(as_body(CONFIG), [("model", as_body(MODEL))])
-    wanted = Wanted(uri=parse_uri(f"ollama://{_host(hub)}/library/tiny:1b"), digest=Digest.sha256(content))
+    wanted = SourceRequest(uri=parse_uri(f"ollama://{_host(hub)}/library/tiny:1b"), digest=Digest.sha256(content))
     assert known(wanted, Settings(), lambda _digest: content) is None
     assert known(wanted, Settings(offline=True), lambda _digest: content) is not None
 

@@ -8,7 +8,7 @@ import pytest
 from modelfetch.errors import ModelfetchError, NotFoundError, RetryLaterError, UnreachableError
 from modelfetch.http.status import RateLimitedError, ServerError
 from modelfetch.sources.resolver import in_thread
-from modelfetch.sources.retry import pause, persist
+from modelfetch.sources.retry import pause, retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ def _persist(failures: list[ModelfetchError], attempts: int = 5) -> tuple[str, l
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    return asyncio.run(persist(call, retries=attempts, sleep=sleep)), waits
+    return asyncio.run(retry(call, retries=attempts, sleep=sleep)), waits
 
 
 def test_five_attempts_in_a_row_double_their_pauses() -> None:
@@ -125,5 +125,5 @@ def test_the_time_that_a_silent_source_takes_counts_against_its_minute(silence: 
         now += seconds
 
     with pytest.raises(UnreachableError):
-        asyncio.run(persist(call, retries=5, sleep=sleep, clock=lambda: now))
+        asyncio.run(retry(call, retries=5, sleep=sleep, clock=lambda: now))
     assert calls == asked

@@ -1,7 +1,7 @@
 """A process that fetches one file: for tests that kill it, stop it, or run eight of it.
 
-Usage: driver.py STORE URL DIGEST|- SIZE|- [KEY=VALUE …]; the keys are those of `Tuning`, `Pace` and `EngineOptions`;
-``noflock=1`` makes flock do nothing,
+Usage: driver.py STORE URL DIGEST|- SIZE|- [KEY=VALUE …]; the keys are those of `Tuning`, `LockTiming` and
+`EngineOptions`; ``noflock=1`` makes flock do nothing,
 ``grow=1`` opens every connection that is allowed. It prints one JSON object, and exits as the command would.
 """
 
@@ -23,9 +23,9 @@ from modelfetch.core.digest import Digest
 from modelfetch.errors import ModelfetchError
 from modelfetch.http import Http, Timeouts
 from modelfetch.store import Store
-from modelfetch.store.locks.lock import Pace
+from modelfetch.store.locks.lock import LockTiming
 from modelfetch.transfer import Engine, EngineOptions, Tuning, parallel
-from modelfetch.transfer.concurrency import Growth
+from modelfetch.transfer.concurrency import ConcurrencyController
 from tests.transfer.world import PACE, quick
 
 
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     if given.get("noflock"):
         fcntl.flock = lambda _fd, _operation: None
     if given.get("grow"):  # a connection more whenever one is allowed
-        setattr(Growth, "step", lambda self, _n, _t, *, active, left, behind: int(active < self.most))  # noqa: B010 - mypy
+        setattr(ConcurrencyController, "step", lambda self, _n, _t, *, active, left, behind: int(active < self.most))  # noqa: B010 - mypy
         parallel._PIECE_LEAST = 2**20
     cancel = Cancel()
     signal.signal(signal.SIGTERM, lambda _n, _f: cancel.set(code="terminated", exit_code=143))
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     )
     if folder := given.get("ready"):  # all is imported, what follows takes no time to speak of
         Path(folder, str(os.getpid())).touch()
-    tuning: Tuning = replace(quick(), pace=replace(PACE, **_chosen(Pace, given)), **_chosen(Tuning, given))
+    tuning: Tuning = replace(quick(), pace=replace(PACE, **_chosen(LockTiming, given)), **_chosen(Tuning, given))
     try:
         _say(asyncio.run(_fetch(Path(store), artifact, tuning, EngineOptions(**_chosen(EngineOptions, given)), cancel)))
     except ModelfetchError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.store.chunks import CHUNK
-from modelfetch.transfer.journal import Mark, parse_journal
+from modelfetch.transfer.journal import ChunkChecksum, parse_journal
 from modelfetch.transfer.partial import Partial
 from tests.transfer.processes import finish, start, wait_for
 from tests.transfer.server import Conn, Origin, Request, paced
@@ -81,7 +81,7 @@ def test_a_signal_ends_a_wait_for_headers_and_for_a_connection(world: World) -> 
         assert time.monotonic() - before < 1.0
 
 
-def _journal(world: World) -> dict[int, Mark]:
+def _journal(world: World) -> dict[int, ChunkChecksum]:
     (path,) = (world.root / "store" / "ingest").glob("*.json")
     return dict(parse_journal(path.read_bytes()).marks)
 
@@ -155,7 +155,7 @@ def test_an_heir_does_not_write_to_what_a_sleeping_owner_has_open(world: World, 
     path.write_bytes(part)
     path.with_suffix(".json").write_bytes(journal)
     with path.open("r+b") as sleeper:
-        heir = Partial(path, algorithms=("sha256",), size=len(DATA), inherited=True)
+        heir = Partial(path, algorithms=("sha256",), size=len(DATA), predecessor_may_be_alive=True)
         assert not os.path.samestat(os.fstat(heir.fd), os.fstat(sleeper.fileno()))
         sleeper.write(b"what it writes when it wakes goes nowhere")
         sleeper.flush()

@@ -17,7 +17,7 @@ from modelfetch.errors import IntegrityError, InterruptedSync, NotFoundError, Un
 from modelfetch.http import Http, Timeouts
 from modelfetch.store.chunks import CHUNK
 from modelfetch.transfer import Engine, EngineOptions
-from modelfetch.transfer.prefix_hash import Prefix
+from modelfetch.transfer.prefix_hash import PrefixHasher
 from tests.transfer.processes import wait_for
 from tests.transfer.server import Conn, Origin, Request, answering, drop_after, head, normally, stall_after
 from tests.transfer.world import World, payload
@@ -347,7 +347,7 @@ def test_an_origin_that_is_no_more_is_unreachable(world: World) -> None:
 def test_bytes_are_hashed_in_order_whatever_order_they_come_in(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(DATA)
-    prefix = Prefix(("sha256",), len(DATA))
+    prefix = PrefixHasher(("sha256",), len(DATA))
     prefix.feed(100_000, memoryview(DATA)[100_000:200_000])  # not yet its turn
     assert prefix.position == 0
     prefix.feed(0, memoryview(DATA)[:100_000])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from modelfetch.store.chunks import CHUNK
 from modelfetch.transfer.partial import Partial
-from modelfetch.transfer.writer import _STEP, Lane
+from modelfetch.transfer.writer import _STEP, SegmentWriter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ def opened(folder: Path) -> Partial:
 
 
 def bring(partial: Partial, start: int, end: int, *, piece: int = 300_000) -> None:
-    lane = Lane(partial, start)
+    lane = SegmentWriter(partial, start)
     for at in range(start, end, piece):
         lane.take(memoryview(DATA)[at : min(at + piece, end)])
     # no close: the process is killed

@@ -12,7 +12,7 @@ import pytest
 from modelfetch.errors import DiskError, UnreachableError
 from modelfetch.http import Timeouts
 from modelfetch.transfer import EngineOptions
-from modelfetch.transfer.prefix_hash import Prefix
+from modelfetch.transfer.prefix_hash import PrefixHasher
 from tests.transfer.server import Conn, Origin, Request, Script, answering, drop_after, head, normally
 from tests.transfer.world import World, payload
 
@@ -95,7 +95,7 @@ def test_a_disk_that_can_not_be_read_stops_all_connections_at_once(
     def broken(*_args: object, **_more: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(Prefix, "catch_up", broken)
+    monkeypatch.setattr(PrefixHasher, "catch_up", broken)
     start = time.monotonic()
     with Origin(DATA, default=capped(1_000_000)) as origin:
         with pytest.raises(DiskError) as caught:

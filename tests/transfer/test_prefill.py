@@ -22,8 +22,8 @@ from modelfetch.store import Store
 from modelfetch.store.locks.lock import lock
 from modelfetch.transfer.journal import Identity
 from modelfetch.transfer.partial import Partial
-from modelfetch.transfer.prefill import Beginning, seed
-from modelfetch.transfer.writer import Lane
+from modelfetch.transfer.prefill import PartialPrefix, prefill
+from modelfetch.transfer.writer import SegmentWriter
 from tests.fitting.build import Shape, llm
 
 if TYPE_CHECKING:
@@ -302,9 +302,9 @@ def test_a_partial_file_that_is_further_or_another_version_stays(
     tmp_path: Path, there: int, identity: Identity
 ) -> None:
     store = Store(tmp_path)
-    assert seed(store, ARTIFACT, beginning(there), identity)
+    assert prefill(store, ARTIFACT, beginning(there), identity)
     before = files(tmp_path)
-    assert not seed(store, ARTIFACT, beginning(2 * 2**20), HERE)
+    assert not prefill(store, ARTIFACT, beginning(2 * 2**20), HERE)
     assert files(tmp_path) == before
 
 
@@ -313,9 +313,9 @@ def test_a_partial_file_with_holes_or_without_a_journal_stays(tmp_path: Path) ->
     part = store.folder("ingest") / f"{SHA256}.part"
     with part.open("wb") as file:
         file.truncate(SIZE)
-    assert not seed(store, ARTIFACT, beginning(FIRST), HERE)
+    assert not prefill(store, ARTIFACT, beginning(FIRST), HERE)
     part.write_bytes(b"x")
-    assert not seed(store, ARTIFACT, beginning(FIRST), HERE)
+    assert not prefill(store, ARTIFACT, beginning(FIRST), HERE)
     assert part.read_bytes() == b"x"
 
 
@@ -324,7 +324,7 @@ def test_a_damaged_blob_whose_good_parts_are_worth_more_stays(tmp_path: Path) ->
     blob = store.blob_path(Digest("sha256", SHA256))
     blob.parent.mkdir(parents=True)
     blob.write_bytes(b"damaged")
-    assert not seed(store, ARTIFACT, beginning(FIRST), HERE)
+    assert not prefill(store, ARTIFACT, beginning(FIRST), HERE)
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -332,35 +332,35 @@ def test_without_a_digest_the_source_is_always_asked_again(tmp_path: Path) -> No
     store, whole = Store(tmp_path), b"x" * 5000
     artifact = Artifact(uri="u", path="x.gguf", size=5000, locations=ARTIFACT.locations)
     known = Identity(uri="a", url="https://a.example/x", etag='"1"', size=5000)
-    assert seed(store, artifact, memoryview(whole), known)
+    assert prefill(store, artifact, memoryview(whole), known)
     (part,) = tmp_path.rglob("*.part")
     assert part.stat().st_size == 4999
-    assert Beginning(store, artifact).read(0, 10) == b""
+    assert PartialPrefix(store, artifact).read(0, 10) == b""
     for validator in (None, 'W/"1"'):
         other = Artifact(uri=f"u{validator}", path="x.gguf", size=5000)
-        assert not seed(store, other, memoryview(whole), Identity(uri="a", url="b", etag=validator, size=5000))
+        assert not prefill(store, other, memoryview(whole), Identity(uri="a", url="b", etag=validator, size=5000))
 
 
 def test_only_what_is_proven_and_of_its_own_places_is_read(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert Beginning(store, ARTIFACT).read(0, 10) == b""
+    assert PartialPrefix(store, ARTIFACT).read(0, 10) == b""
     stranger = Identity(uri="c", url="https://c.example/x", etag='"1"', size=SIZE)
-    assert seed(store, ARTIFACT, beginning(FIRST), stranger)
-    assert Beginning(store, ARTIFACT).read(0, 10) == b""
+    assert prefill(store, ARTIFACT, beginning(FIRST), stranger)
+    assert PartialPrefix(store, ARTIFACT).read(0, 10) == b""
 
 
 def test_a_transfers_own_partial_file_is_read_as_far_as_it_is_proven(tmp_path: Path) -> None:
     store = Store(tmp_path)
     path = store.folder("ingest") / f"{SHA256}.part"
-    assert seed(store, ARTIFACT, beginning(2**20), HERE)
+    assert prefill(store, ARTIFACT, beginning(2**20), HERE)
     partial = Partial(path, algorithms=("sha256",), size=SIZE)
     partial.trust()
     partial.identify(HERE)
     for start, end in ((2**20, 2**20 + 5000), (2 * 2**20, 2 * 2**20 + 100)):
-        lane = Lane(partial, start)
+        lane = SegmentWriter(partial, start)
         lane.take(beginning(end)[start:])
         lane.close()
     partial.close(keep=True)
-    found = Beginning(store, ARTIFACT).read(0, 4 * 2**20)
+    found = PartialPrefix(store, ARTIFACT).read(0, 4 * 2**20)
     assert found == model()[: len(found)]
     assert len(found) == 2**20 + 5000

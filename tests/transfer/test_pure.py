@@ -15,20 +15,20 @@ from modelfetch.core.cancel import Cancel
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, RetryLaterError, UnreachableError
 from modelfetch.http.status import RateLimitedError, ServerError
 from modelfetch.store.chunks import CHUNK
-from modelfetch.transfer.concurrency import FAST, Growth
-from modelfetch.transfer.intervals import Spans
+from modelfetch.transfer.concurrency import FAST, ConcurrencyController
+from modelfetch.transfer.intervals import IntervalSet
 from modelfetch.transfer.journal import (
+    ChunkChecksum,
     Identity,
-    Mark,
     identity_line,
     mark_line,
     parse_journal,
 )
 from modelfetch.transfer.rate import Floor, Limiter
 from modelfetch.transfer.retry import Attempts
-from modelfetch.transfer.ring_buffer import Shelf
-from modelfetch.transfer.scheduler import Board, Segment
-from modelfetch.transfer.stragglers import Stragglers
+from modelfetch.transfer.ring_buffer import BufferPool
+from modelfetch.transfer.scheduler import Segment, SegmentQueue
+from modelfetch.transfer.stragglers import StragglerDetector
 from modelfetch.transfer.types import Tuning
 
 MIB = 2**20
@@ -40,7 +40,7 @@ spans_of_a_small_file = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40
 
 @given(spans_of_a_small_file, st.integers(0, 45))
 def test_spans_are_what_a_set_of_positions_is(added: list[tuple[int, int]], size: int) -> None:
-    spans, plain = Spans(), set()
+    spans, plain = IntervalSet(), set()
     for start, end in added:
         spans.add(start, end)
         plain |= set(range(start, end))
@@ -65,7 +65,7 @@ identities = st.builds(
 )
 marks = st.integers(0, CHUNK - 1).flatmap(
     lambda skip: st.builds(
-        Mark,
+        ChunkChecksum,
         chunk=st.integers(0, 1000),
         skip=st.just(skip),
         length=st.integers(1, CHUNK - skip),
@@ -75,7 +75,7 @@ marks = st.integers(0, CHUNK - 1).flatmap(
 
 
 @given(identities, st.lists(marks, max_size=5))
-def test_a_journal_says_what_was_written_into_it(identity: Identity, written: list[Mark]) -> None:
+def test_a_journal_says_what_was_written_into_it(identity: Identity, written: list[ChunkChecksum]) -> None:
     journal = parse_journal(identity_line(identity) + b"".join(map(mark_line, written)))
     assert journal.identity == identity
     assert journal.marks == {mark.span[0]: mark for mark in written}
@@ -89,7 +89,7 @@ def test_garbage_is_a_journal_that_says_nothing_harmful(data: bytes) -> None:
 
 @given(identities, st.lists(marks, max_size=4), st.data())
 def test_a_damaged_journal_says_no_more_than_it_did(
-    identity: Identity, written: list[Mark], data: st.DataObject
+    identity: Identity, written: list[ChunkChecksum], data: st.DataObject
 ) -> None:
     text = bytearray(identity_line(identity) + b"".join(map(mark_line, written)))
     for _ in range(data.draw(st.integers(0, 3))):
@@ -245,7 +245,7 @@ def test_a_cancelled_taker_does_not_wait() -> None:
 
 
 def test_pieces_are_handed_out_in_the_files_order() -> None:
-    board = Board([(0, 512 * MIB)])
+    board = SegmentQueue([(0, 512 * MIB)])
     head = board.take()
     assert head is not None
     assert head.claim(5 * MIB) == 5 * MIB
@@ -260,7 +260,7 @@ def test_pieces_are_handed_out_in_the_files_order() -> None:
 
 
 def test_what_a_failed_connection_leaves_is_the_next_to_be_taken() -> None:
-    board = Board([(0, 512 * MIB)])
+    board = SegmentQueue([(0, 512 * MIB)])
     board.take(piece=16 * MIB)
     failed, _later = board.take(piece=16 * MIB), board.take(piece=16 * MIB)
     assert failed is not None
@@ -275,7 +275,7 @@ def test_what_a_failed_connection_leaves_is_the_next_to_be_taken() -> None:
 @pytest.mark.parametrize("piece", [None, 1 * MIB])
 def test_what_is_being_written_is_nobody_elses(piece: int | None) -> None:
     """Or a source that changes its bytes could put others where the hash has been."""
-    board = Board([(0, 16 * MIB)])
+    board = SegmentQueue([(0, 16 * MIB)])
     first = board.take()
     assert first is not None
     assert first.claim(10 * MIB) == 10 * MIB
@@ -286,7 +286,7 @@ def test_what_is_being_written_is_nobody_elses(piece: int | None) -> None:
 
 
 def test_two_connections_get_halves_and_four_get_quarters() -> None:
-    board = Board([(0, 512 * MIB)])
+    board = SegmentQueue([(0, 512 * MIB)])
     first = board.take()
     others = [board.take() for _ in range(3)]
     assert first is not None
@@ -299,16 +299,16 @@ def test_two_connections_get_halves_and_four_get_quarters() -> None:
 
 
 def test_a_range_that_is_nearly_done_is_not_split() -> None:
-    board = Board([(0, 3 * MIB)])
+    board = SegmentQueue([(0, 3 * MIB)])
     assert board.take() is not None
     assert board.take() is None
-    big = Board([(0, 100 * MIB)])
+    big = SegmentQueue([(0, 100 * MIB)])
     assert big.take() is not None
     assert big.take(least=200 * MIB) is None
 
 
 def test_what_a_failed_connection_leaves_goes_to_the_one_before_it_if_its_answer_reaches() -> None:
-    board = Board([(0, 100 * MIB)])
+    board = SegmentQueue([(0, 100 * MIB)])
     head, tail = board.take(), board.take()
     assert head is not None
     assert tail is not None
@@ -330,7 +330,7 @@ def test_what_a_failed_connection_leaves_goes_to_the_one_before_it_if_its_answer
 )
 def test_every_byte_is_always_somebodys(size: int, steps: list[tuple[str, int]]) -> None:
     """Whatever connections do, the bytes done and those on the board are the file, and each is on it once."""
-    board, done = Board([(0, size * MIB)]), Spans()
+    board, done = SegmentQueue([(0, size * MIB)]), IntervalSet()
     working: list[Segment] = []
     claims: dict[int, int] = {}
     for what, which in steps:
@@ -360,7 +360,7 @@ def test_every_byte_is_always_somebodys(size: int, steps: list[tuple[str, int]])
 
 
 def test_the_buffers_of_many_connections_stay_small_and_are_used_again() -> None:
-    shelf = Shelf(buffers=4, large=4 * MIB, small=MIB, lane=MIB)
+    shelf = BufferPool(buffers=4, large=4 * MIB, small=MIB, lane=MIB)
     for _ in range(3):
         with contextlib.ExitStack() as stack:
             slots = [stack.enter_context(shelf.single()) for _ in range(64)]
@@ -377,7 +377,7 @@ def simulate(
     per_connection: float, total: float, *, most: int, size: int, limit: int | None = None
 ) -> tuple[int, float]:
     """Connections in the end, and seconds, for a link with a rate per connection and one in all."""
-    growth = Growth(most, limit=limit, setup=0.01)
+    growth = ConcurrencyController(most, limit=limit, setup=0.01)
     now, done, active = 0.0, 0, 1
     while done < size:
         now += 0.02
@@ -410,20 +410,20 @@ def test_a_users_own_cap_is_no_reason_for_more() -> None:
 
 
 def test_bytes_that_wait_to_be_read_ask_for_no_connection() -> None:
-    growth = Growth(16, limit=None, setup=0.01)
+    growth = ConcurrencyController(16, limit=None, setup=0.01)
     assert not any(growth.step(n / 50, n * 10**6, active=1, left=10**10, behind=0.9) for n in range(200))
     assert any(growth.step(4 + n / 50, 2 * 10**8 + n * 10**6, active=1, left=10**10, behind=0.1) for n in range(200))
 
 
 def test_a_refusal_ends_the_growth() -> None:
-    growth = Growth(16, limit=None, setup=0.01)
+    growth = ConcurrencyController(16, limit=None, setup=0.01)
     growth.failed(0.0, refused=True, active=3)
     assert growth.most == 3
 
 
 def test_bursts_of_a_long_way_are_no_reason_to_give_up() -> None:
     """Every 0.3 s each connection gets its window's worth, and nothing in between."""
-    growth = Growth(8, limit=None, setup=0.45)
+    growth = ConcurrencyController(8, limit=None, setup=0.45)
     done, active = 0, 1
     for tick in range(1, 500):
         done += active * 2 * MIB * (tick % 15 == 0)
@@ -434,14 +434,14 @@ def test_bursts_of_a_long_way_are_no_reason_to_give_up() -> None:
 @pytest.mark.parametrize("rate", [0, 15_000])
 def test_connections_that_bring_next_to_nothing_are_not_replaced(rate: int) -> None:
     """Else some would always be waiting for an answer, and the attempt would never have failed."""
-    growth = Growth(8, limit=None, setup=0.01, floor=16 * 1024)
+    growth = ConcurrencyController(8, limit=None, setup=0.01, floor=16 * 1024)
     assert not any(growth.step(n / 50, n * rate // 50, active=1, left=10**10) for n in range(500))
     assert any(growth.step(10 + n / 50, 150_000 + n * 10**6, active=1, left=10**10) for n in range(500))
 
 
 def test_noise_does_not_make_it_grow_without_end() -> None:
     random_ = random.Random(1)
-    growth = Growth(16, limit=None, setup=0.01)
+    growth = ConcurrencyController(16, limit=None, setup=0.01)
     now, done, active = 0.0, 0, 1
     while now < 5:
         now += 0.02
@@ -455,7 +455,7 @@ def test_noise_does_not_make_it_grow_without_end() -> None:
 
 def let_go(rates: list[float], *, size: int = 20 * MIB, at_end: bool = True, slow_after: float = 1e9) -> int:
     """How many connections are let go within ten seconds, each with its rate, a hundredth of it after a while."""
-    stragglers, received = Stragglers(4), 0
+    stragglers, received = StragglerDetector(4), 0
     segments = [Segment(0, size) for _ in rates]
     cancels = [Cancel() for _ in rates]
     for segment, cancel in zip(segments, cancels, strict=True):

@@ -19,7 +19,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.errors import ModelfetchError
 from modelfetch.http import Timeouts
 from modelfetch.transfer import EngineOptions
-from modelfetch.transfer.concurrency import Growth
+from modelfetch.transfer.concurrency import ConcurrencyController
 from tests.transfer.server import Conn, Origin, Request, Script, answering, drop_after, head, normally, raw
 from tests.transfer.world import World, payload, quick
 
@@ -45,7 +45,9 @@ def _tiny() -> Iterator[None]:
         patch.setattr("modelfetch.transfer.download._SPLIT_FROM", 64 * K)
         patch.setattr("modelfetch.transfer.body.WORTH_A_PUMP", 24 * K)
         patch.setattr("modelfetch.transfer.body._WORTH_THREADS", 100 * K)
-        patch.setattr(Growth, "step", lambda self, _n, _t, *, active, left, behind: int(active < self.most))
+        patch.setattr(
+            ConcurrencyController, "step", lambda self, _n, _t, *, active, left, behind: int(active < self.most)
+        )
         yield
 
 

@@ -12,7 +12,7 @@ from modelfetch.core.cancel import Cancel
 from modelfetch.core.digest import Digest
 from modelfetch.http import Authenticator, Http, Timeouts
 from modelfetch.store import Store
-from modelfetch.store.locks.lock import Pace
+from modelfetch.store.locks.lock import LockTiming
 from modelfetch.transfer import Engine, EngineOptions, Fetched, Tuning
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from modelfetch.core.events import Event
     from tests.transfer.server import Origin
 
-PACE = Pace(heartbeat=0.1, stale=0.6, say_every=0.2, poll=0.02)
+PACE = LockTiming(heartbeat=0.1, stale=0.6, say_every=0.2, poll=0.02)
 
 
 def payload(size: int, seed: int = 1) -> bytes:

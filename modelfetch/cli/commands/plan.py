@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
-    from modelfetch.pipeline.preflight import Need
+    from modelfetch.pipeline.preflight import SpaceRequirement
     from modelfetch.pipeline.session import Session
 
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
     """Show what sync would do, and every problem it can foresee; no body is fetched."""
-    needed: list[Need] = []
+    needed: list[SpaceRequirement] = []
 
     async def work(manifests: Sequence[Manifest], session: Session) -> Report:
         from modelfetch.pipeline.sync import preview_manifests

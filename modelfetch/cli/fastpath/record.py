@@ -21,7 +21,7 @@ from modelfetch.manifest.model import CONSUMERS
 from modelfetch.pipeline.plan import jobs_for, plan_model, select
 from modelfetch.pipeline.resolve import resolve_quietly
 from modelfetch.placement.receipts import read_receipt, receipt_path
-from modelfetch.placement.state import look
+from modelfetch.placement.state import lstat_path
 from modelfetch.tiers.discovery import tier_dirs
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
-    from modelfetch.pipeline.plan import Item
+    from modelfetch.pipeline.plan import ModelRequest
     from modelfetch.pipeline.session import Session
     from modelfetch.placement.receipts import Receipt
 
@@ -100,7 +100,7 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
     for folder in dict.fromkeys(path.parent for path in paths):
         yield f"folder\t{os.path.realpath(folder)}\t{folder}"
     for path in paths:
-        seen = look(path)
+        seen = lstat_path(path)
         if seen is None:
             raise ValueError(f"{path} is gone")
         yield (
@@ -108,7 +108,7 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
         )
 
 
-def _paths_of_item(item: Item, session: Session, receipts: Mapping[str, Receipt]) -> Iterator[str]:
+def _paths_of_item(item: ModelRequest, session: Session, receipts: Mapping[str, Receipt]) -> Iterator[str]:
     resolution = resolve_quietly(item, session, receipts)
     if resolution is None:
         raise ValueError(f"{item.model.name} would have to be asked for")

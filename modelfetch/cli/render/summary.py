@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from modelfetch.core.report import ModelReport, Report
-    from modelfetch.pipeline.preflight import Need
+    from modelfetch.pipeline.preflight import SpaceRequirement
 
 
 def summary(report: Report) -> str:
@@ -34,7 +34,7 @@ def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def plan_table(report: Report, needed: Sequence[Need]) -> str:
+def plan_table(report: Report, needed: Sequence[SpaceRequirement]) -> str:
     """What would be done for each model, and what the disk must take."""
     rows = [_plan_row(model) for model in report.models]
     lines = [table(("MODEL", "ACTION", "FILES", "SIZE", "TO FETCH"), rows, right=(2, 3, 4))]

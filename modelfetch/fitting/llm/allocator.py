@@ -76,7 +76,7 @@ class Graph:
         elif not tensor.given:
             self.nodes.append(tensor)
 
-    def peak(self) -> int:
+    def peak_bytes(self) -> int:
         """Bytes that the graph takes at most; a graph is good for one call."""
         memory = _Memory()
         for tensor in self.inputs:
@@ -92,7 +92,7 @@ class Graph:
                 source.children -= not source.given
                 if source.children == 0 and source.views == 0 and not source.given:
                     _leave(source, memory)
-        return memory.peak
+        return memory.peak_bytes
 
 
 def _place(node: Tensor, memory: _Memory) -> None:
@@ -129,7 +129,7 @@ class _Memory:
     def __init__(self) -> None:
         self._blocks: list[tuple[int, int]] = []
         self._end = 0
-        self.peak = 0
+        self.peak_bytes = 0
 
     def take(self, size: int) -> int:
         """A place: the smallest block that is large enough, of several the last; else the end."""
@@ -140,7 +140,7 @@ class _Memory:
         if best is None:
             place = self._end
             self._end += size
-            self.peak = max(self.peak, self._end)
+            self.peak_bytes = max(self.peak_bytes, self._end)
             return place
         at = best[2]
         place, length = self._blocks[at]

@@ -48,8 +48,8 @@ def graph_bytes(hyper: Hyper, form: Form, *, context: int, batch: int, flash: bo
     """
     builder = _Builder(hyper, form, context, batch, flash=flash)
     if on_cpu:
-        return builder.build(_new(hyper.embedding, batch, of=(GIVEN, _input(batch)))).peak()
-    return builder.build(_input(hyper.embedding, batch)).peak()
+        return builder.build(_new(hyper.embedding, batch, of=(GIVEN, _input(batch)))).peak_bytes()
+    return builder.build(_input(hyper.embedding, batch)).peak_bytes()
 
 
 def _new(*shape: int, of: tuple[Tensor, ...], width: int = 4) -> Tensor:

@@ -69,7 +69,7 @@ def may_ask(registry: str, realm: str, *, same_host_only: bool) -> bool:
     return realm_host == host or not same_host_only
 
 
-def may_see_password(registry: str, realm: str) -> bool:
+def may_send_password(registry: str, realm: str) -> bool:
     """Whether the registry's password may go to that token server: its own host, or one of the same domain.
 
     Docker Hub's registry-1.docker.io asks for the password at auth.docker.io, GitLab's registry.gitlab.com at

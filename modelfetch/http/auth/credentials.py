@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from modelfetch.config.settings import HF_ENDPOINT, Settings
 from modelfetch.core.urls import origin
 from modelfetch.errors import CredentialsError, UnreachableError
-from modelfetch.http.auth.challenge import Challenge, may_ask, may_see_password, parse_challenges, repository_of
+from modelfetch.http.auth.challenge import Challenge, may_ask, may_send_password, parse_challenges, repository_of
 from modelfetch.http.auth.stores import DockerConfig, Login, Netrc
 from modelfetch.http.status import status_error
 
@@ -170,7 +170,7 @@ class Credentials:
                 hint="a token server must talk TLS, and Ollama's must be the registry's own host",
             )
         login = self._login(url)
-        withheld = login is not None and not may_see_password(url, challenge.realm)
+        withheld = login is not None and not may_send_password(url, challenge.realm)
         self._asking.busy = True
         try:
             reply = _ask(http, challenge, None if withheld else login)

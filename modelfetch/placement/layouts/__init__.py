@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from modelfetch.manifest.kinds import FOLDERS
 from modelfetch.manifest.uri import HfUri, OllamaUri
 from modelfetch.placement.layouts import folders, hf_cache, ollama
-from modelfetch.placement.layouts.base import How, Placement
+from modelfetch.placement.layouts.base import Placement, PlacementMethod
 
 if TYPE_CHECKING:
     from modelfetch.core.artifact import Resolution
     from modelfetch.manifest.model import Model
 
-__all__ = ["How", "Placement", "placements"]
+__all__ = ["PlacementMethod", "Placement", "placements"]
 
 
 def placements(consumer: str, model: Model, resolution: Resolution) -> tuple[Placement, ...]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from modelfetch.core.artifact import Artifact
 
 
-class How(StrEnum):
+class PlacementMethod(StrEnum):
     """How a placement comes to be.
 
     ``FILE`` is a blob's bytes: linked where that works and the file is large enough, else copied. ``COPY`` is always
@@ -34,7 +34,7 @@ class Placement:
     """
 
     path: str
-    how: How
+    how: PlacementMethod
     artifact: Artifact | None = None
     target: str | None = None
     text: bytes | None = None

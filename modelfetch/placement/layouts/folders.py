@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelfetch.placement.layouts.base import How, Placement
+from modelfetch.placement.layouts.base import Placement, PlacementMethod
 
 if TYPE_CHECKING:
     from modelfetch.core.artifact import Resolution
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 def place_single(path: str, resolution: Resolution) -> tuple[Placement, ...]:
     """One file at ``path`` below ROOT."""
     (artifact,) = resolution.artifacts
-    return (Placement(path=path, how=How.FILE, artifact=artifact),)
+    return (Placement(path=path, how=PlacementMethod.FILE, artifact=artifact),)
 
 
 def place_tree(folder: str, resolution: Resolution) -> tuple[Placement, ...]:
     """All files of a snapshot below ``folder``, as they lie in the repo."""
     return tuple(
-        Placement(path=f"{folder}/{artifact.path}", how=How.FILE, artifact=artifact)
+        Placement(path=f"{folder}/{artifact.path}", how=PlacementMethod.FILE, artifact=artifact)
         for artifact in resolution.artifacts
     )
 
@@ -27,4 +27,4 @@ def place_tree(folder: str, resolution: Resolution) -> tuple[Placement, ...]:
 def place_unpacked(folder: str, resolution: Resolution) -> tuple[Placement, ...]:
     """An archive, unpacked into ``folder`` below ROOT."""
     (artifact,) = resolution.artifacts
-    return (Placement(path=folder, how=How.UNPACK, artifact=artifact),)
+    return (Placement(path=folder, how=PlacementMethod.UNPACK, artifact=artifact),)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelfetch.manifest.uri import is_commit
-from modelfetch.placement.layouts.base import How, Placement
+from modelfetch.placement.layouts.base import Placement, PlacementMethod
 
 if TYPE_CHECKING:
     from modelfetch.core.artifact import Artifact, Resolution
@@ -40,12 +40,12 @@ def place(cache: str, repo: str, revision: str | None, resolution: Resolution) -
     links: list[Placement] = []
     for artifact in resolution.artifacts:
         name = _blob_name(artifact)
-        blobs[name] = Placement(path=f"{folder}/blobs/{name}", how=How.FILE, artifact=artifact)
+        blobs[name] = Placement(path=f"{folder}/blobs/{name}", how=PlacementMethod.FILE, artifact=artifact)
         up = "../" * (artifact.path.count("/") + 2)
         link = f"{folder}/snapshots/{commit}/{artifact.path}"
-        links.append(Placement(path=link, how=How.SYMLINK, artifact=artifact, target=f"{up}blobs/{name}"))
+        links.append(Placement(path=link, how=PlacementMethod.SYMLINK, artifact=artifact, target=f"{up}blobs/{name}"))
     names = dict.fromkeys(("main", *(() if revision is None or is_commit(revision) else (revision,))))
-    refs = [Placement(path=f"{folder}/refs/{name}", how=How.TEXT, text=commit.encode()) for name in names]
+    refs = [Placement(path=f"{folder}/refs/{name}", how=PlacementMethod.TEXT, text=commit.encode()) for name in names]
     return (*blobs.values(), *links, *refs)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelfetch.placement.layouts.base import How, Placement
+from modelfetch.placement.layouts.base import Placement, PlacementMethod
 
 if TYPE_CHECKING:
     from modelfetch.core.artifact import Resolution
@@ -32,5 +32,5 @@ def place(uri: OllamaUri, resolution: Resolution) -> tuple[Placement, ...]:
         if blob.digest is None:
             raise ValueError(f"a layer of {uri} has no digest")
         path = f"{_FOLDER}/blobs/sha256-{blob.digest.hex}"
-        placements[path] = Placement(path=path, how=How.FILE, artifact=blob)
-    return (*placements.values(), Placement(path=manifest_path(uri), how=How.COPY, artifact=manifest))
+        placements[path] = Placement(path=path, how=PlacementMethod.FILE, artifact=blob)
+    return (*placements.values(), Placement(path=manifest_path(uri), how=PlacementMethod.COPY, artifact=manifest))

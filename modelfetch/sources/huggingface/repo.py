@@ -16,7 +16,7 @@ from modelfetch.sources.huggingface import client
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from modelfetch.sources.base import ReadBlob, Wanted
+    from modelfetch.sources.base import ReadBlob, SourceRequest
 
 _LFS_SIZE = 10 * 2**20
 _LFS_SUFFIXES = (
@@ -114,7 +114,7 @@ def git_name(path: str, size: int | None, digest: Digest | None, read_blob: Read
 # -- choosing files ----------------------------------------------------------------------------------------------------
 
 
-def choose(repo: Repo, uri: HfUri, wanted: Wanted) -> list[HubFile]:
+def choose(repo: Repo, uri: HfUri, wanted: SourceRequest) -> list[HubFile]:
     """The files that are wanted: the one of the URI, those that are listed, those that match, or all.
 
     Raises:

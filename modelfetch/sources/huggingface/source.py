@@ -19,7 +19,7 @@ from modelfetch.core.urls import origin
 from modelfetch.errors import ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http.redirects import rewrite
 from modelfetch.manifest.uri import HfUri
-from modelfetch.sources.base import Source, Wanted
+from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.huggingface import client
 from modelfetch.sources.huggingface.errors import Asked, nonsense, translate
 from modelfetch.sources.huggingface.repo import HubFile, Repo, choose, git_name, read_file, read_info
@@ -46,7 +46,7 @@ class HfSource(Source[HfUri]):
         self._locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
         self._guard = threading.Lock()
 
-    def ask(self, uri: HfUri, wanted: Wanted) -> Resolution:
+    def ask(self, uri: HfUri, wanted: SourceRequest) -> Resolution:
         """The commit, and each file with its size, its digest and its name in a cache."""
         revision = uri.revision or "main"
         repo = self._repo(uri.repo, revision)
@@ -67,7 +67,7 @@ class HfSource(Source[HfUri]):
             pinned=uri.commit is not None,
         )
 
-    def known(self, uri: HfUri, wanted: Wanted, read_blob: ReadBlob) -> Resolution | None:
+    def known(self, uri: HfUri, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
         """Files whose commit and digests are pinned.
 
         The names in a cache are the hub's to know; they are worked out from the bytes only where it may not be asked.

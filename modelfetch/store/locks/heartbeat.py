@@ -15,14 +15,14 @@ IDLE = 5.0
 """Seconds between two looks while no lock is held."""
 
 
-class Beats(Protocol):
+class Heartbeatable(Protocol):
     """What has a heart."""
 
     def beat(self) -> None:
         """Show that the owner lives."""
 
 
-class Heart:
+class HeartbeatThread:
     """One thread that beats for all locks of this process."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Heart:
         self._until = 0.0
         self._thread: threading.Thread | None = None
 
-    def add(self, held: Beats, interval: float) -> Callable[[], None]:
+    def add(self, held: Heartbeatable, interval: float) -> Callable[[], None]:
         """Beat for a lock every so many seconds; returns a function that ends it."""
         due = time.monotonic() + interval
         with self._lock:
@@ -46,7 +46,7 @@ class Heart:
             self._wake.set()
         return lambda: self._remove(held)
 
-    def _remove(self, held: Beats) -> None:
+    def _remove(self, held: Heartbeatable) -> None:
         with self._lock:
             self._held.pop(id(held), None)
 
@@ -67,10 +67,10 @@ class Heart:
 class _Beating:
     """A lock, the seconds between its heartbeats, and when the next one is due."""
 
-    held: Beats
+    held: Heartbeatable
     interval: float
     due: float
 
 
-heart = Heart()
+heart = HeartbeatThread()
 os.register_at_fork(after_in_child=heart.__init__)  # type: ignore[misc]  # a forked child holds none of the locks

@@ -3,7 +3,7 @@
 A lock is a file that names its owner and whose mtime is the owner's heartbeat; the owner also holds flock on it. Where
 flock works, a dead owner is replaced at once, for the kernel has let go of its lock. Where it does nothing (some
 network shares), the owner's pid is asked if it can mean anything, else the heartbeat decides. An owner whose heart has
-stopped for 30 s is replaced by a new file, even if it only sleeps: see `Held.inherited`.
+stopped for 30 s is replaced by a new file, even if it only sleeps: see `Held.predecessor_may_be_alive`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MODE = 0o644
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class LockTiming:
     """The seconds that a lock goes by; tests shorten them."""
 
     heartbeat: float = HEARTBEAT
@@ -55,16 +55,16 @@ class LockLostError(Exception):
 class Held:
     """A lock that is held.
 
-    ``inherited`` tells that the owner before this one may be asleep rather than dead: nothing that it has open may be
-    written to by the new owner, who makes a copy and works on that. ``waited`` tells that there was another owner.
+    ``predecessor_may_be_alive``: the owner before this one may be suspended rather than dead, so the new owner must not
+    write to files that it may have open, and works on a copy. ``waited``: there was another owner.
     """
 
     path: Path
     owner: Owner
     fd: int
-    inherited: bool = False
+    predecessor_may_be_alive: bool = False
     waited: bool = False
-    pace: Pace = field(default_factory=Pace)
+    pace: LockTiming = field(default_factory=LockTiming)
     _lost: bool = field(default=False)
     _beaten: float = field(default_factory=time.monotonic)
 
@@ -101,7 +101,7 @@ def lock(
     timeout: float | None = None,
     sink: Sink = discard,
     cancel: Cancel | None = None,
-    pace: Pace | None = None,
+    pace: LockTiming | None = None,
 ) -> Iterator[Held]:
     """Hold a lock while the block runs.
 
@@ -118,7 +118,7 @@ def lock(
         InterruptedSync: It was cancelled.
         DestinationError, DiskError: The file can't be made.
     """
-    waiter = _Waiter(path, label, timeout, sink, cancel or Cancel(), pace or Pace())
+    waiter = _Waiter(path, label, timeout, sink, cancel or Cancel(), pace or LockTiming())
     try:
         held = waiter.acquire()
     except OSError as error:
@@ -134,7 +134,9 @@ def lock(
 class _Waiter:
     """One attempt to get a lock."""
 
-    def __init__(self, path: Path, label: str, timeout: float | None, sink: Sink, cancel: Cancel, pace: Pace) -> None:
+    def __init__(
+        self, path: Path, label: str, timeout: float | None, sink: Sink, cancel: Cancel, pace: LockTiming
+    ) -> None:
         self._path, self._label, self._timeout, self._sink, self._cancel = path, label, timeout, sink, cancel
         self.pace = pace
         self._seen: tuple[object, ...] | None = None
@@ -177,7 +179,7 @@ class _Waiter:
             return self._take_over()
         return self._own(fd, fresh=True)
 
-    def _own(self, fd: int, *, inherited: bool = False, fresh: bool = False) -> Held | None:
+    def _own(self, fd: int, *, predecessor_may_be_alive: bool = False, fresh: bool = False) -> Held | None:
         """Write our name into a file that nobody else owns; None when somebody was faster."""
         if not take_flock(fd):
             os.close(fd)
@@ -190,7 +192,9 @@ class _Waiter:
         if not _is_current(fd, self._path):  # another owner had it between its making and our flock, and removed it
             os.close(fd)
             return None
-        return Held(path=self._path, owner=owner, fd=fd, inherited=inherited, pace=self.pace)
+        return Held(
+            path=self._path, owner=owner, fd=fd, predecessor_may_be_alive=predecessor_may_be_alive, pace=self.pace
+        )
 
     def _take_over(self) -> Held | None:
         try:
@@ -207,9 +211,9 @@ class _Waiter:
                 keep = True
                 return self._own(fd)
             if owner is not None and owner.is_dead():
-                return self._replace(fd, inherited=False)
+                return self._replace(fd, predecessor_may_be_alive=False)
             if self._silence(fd) >= self.pace.stale:
-                return self._replace(fd, inherited=True)
+                return self._replace(fd, predecessor_may_be_alive=True)
             return None
         finally:
             if not keep:
@@ -236,7 +240,7 @@ class _Waiter:
                 probe.unlink(missing_ok=True)
         return 0.0
 
-    def _replace(self, fd: int, *, inherited: bool) -> Held | None:
+    def _replace(self, fd: int, *, predecessor_may_be_alive: bool) -> Held | None:
         """Put a new file in the place of a dead owner's; of several that want to, one does."""
         taking = self._path.with_name(self._path.name + ".taking")
         if not _enter(taking, self.pace.stale):
@@ -249,7 +253,7 @@ class _Waiter:
             take_flock(mine)
             os.pwrite(mine, Owner.me().dump(), 0)
             fresh.replace(self._path)
-            return self._own(mine, inherited=inherited)
+            return self._own(mine, predecessor_may_be_alive=predecessor_may_be_alive)
         finally:
             fresh.unlink(missing_ok=True)
             with contextlib.suppress(OSError):

@@ -14,7 +14,7 @@ from modelfetch.errors import DestinationError, SettingError
 from modelfetch.tiers.dotenv.render import TierText, render_block
 from modelfetch.tiers.dotenv.update import BlockError, update_block
 from modelfetch.tiers.dotenv.values import shares, tier_values
-from modelfetch.tiers.selection import all_tiers, choose, read
+from modelfetch.tiers.selection import all_tiers, load_selected, select_manifests
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,10 +65,12 @@ def env_block(
         UsageError, SettingError, ManifestError: The tier does not exist, or is invalid.
     """
     settings = Settings.from_env(environ)
-    choice = choose(tier=tier, manifests=manifests, settings=settings, environ=environ, tier_variable=tier_variable)
+    choice = select_manifests(
+        tier=tier, manifests=manifests, settings=settings, environ=environ, tier_variable=tier_variable
+    )
     if len(choice.files) != 1:
         raise SettingError("a .env is for one tier, and several manifests were named")
-    (manifest,) = read(choice, settings=settings, environ={})
+    (manifest,) = load_selected(choice, settings=settings, environ={})
     name = choice.tier or manifest.tier or choice.files[0].stem
     others = (_text(other, found) for other, found in all_tiers(settings) if found.services and other != "demo")
     return Block(tier=_text(name, manifest), others=tuple(other for other in others if other.name != name))

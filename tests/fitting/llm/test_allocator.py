@@ -14,56 +14,56 @@ def new(size: int, *sources: Tensor, inplace: bool = False) -> Tensor:
     return Tensor(shape=(size // 4,), sources=sources, inplace=inplace)
 
 
-def peak(*ends: Tensor) -> int:
+def peak_bytes(*ends: Tensor) -> int:
     graph = Graph()
     for end in ends:
         graph.expand(end)
-    return graph.peak()
+    return graph.peak_bytes()
 
 
 def test_a_source_is_given_back_after_its_last_use_and_not_before() -> None:
     first = new(640, GIVEN)
     second = new(320, first)
-    assert peak(new(640, second)) == 960
+    assert peak_bytes(new(640, second)) == 960
     first = new(640, GIVEN)
     second = new(320, first)
-    assert peak(new(640, second), new(32, first)) == 960 + 640
+    assert peak_bytes(new(640, second), new(32, first)) == 960 + 640
 
 
 def test_what_may_be_written_in_place_takes_nothing() -> None:
     first = new(640, GIVEN)
-    assert peak(new(640, new(640, first, inplace=True), inplace=True)) == 640
+    assert peak_bytes(new(640, new(640, first, inplace=True), inplace=True)) == 640
 
 
 def test_in_place_is_only_what_nobody_else_needs_and_has_the_same_layout() -> None:
     first = new(640, GIVEN)
-    assert peak(new(640, new(640, first, inplace=True), first)) == 3 * 640
-    assert peak(new(320, new(640, GIVEN), inplace=True)) == 960
-    assert peak(new(640, GIVEN, inplace=True)) == 640
+    assert peak_bytes(new(640, new(640, first, inplace=True), first)) == 3 * 640
+    assert peak_bytes(new(320, new(640, GIVEN), inplace=True)) == 960
+    assert peak_bytes(new(640, GIVEN, inplace=True)) == 640
 
 
 def test_a_view_takes_nothing_keeps_what_it_shows_and_is_never_written_to() -> None:
     first = new(640, GIVEN)
     view = first.view(8, 20)
-    assert peak(Tensor(shape=(8, 20), sources=(view,), inplace=True)) == 1280
+    assert peak_bytes(Tensor(shape=(8, 20), sources=(view,), inplace=True)) == 1280
     first = new(640, GIVEN)
     one, two = first.view(10, 16), first.view(20, 8)
     middle = new(320, one)
-    assert peak(new(640, middle, two)) == 640 + 320 + 640
+    assert peak_bytes(new(640, middle, two)) == 640 + 320 + 640
 
 
 def test_inputs_have_their_place_before_anything_is_computed() -> None:
     late = Tensor(shape=(160,), asked=True)
-    assert peak(new(32, new(640, GIVEN), late)) == 640 + 640 + 32
+    assert peak_bytes(new(32, new(640, GIVEN), late)) == 640 + 640 + 32
 
 
 def test_sizes_are_multiples_of_the_alignment() -> None:
-    assert peak(Tensor(shape=(1, 3), width=2, sources=(GIVEN,))) == 32
+    assert peak_bytes(Tensor(shape=(1, 3), width=2, sources=(GIVEN,))) == 32
 
 
 def test_a_cast_that_names_itself_as_a_source_is_given_back_all_the_same() -> None:
     def rest(cast: Tensor) -> int:
-        return peak(new(640, new(32, new(32, cast))))
+        return peak_bytes(new(640, new(32, new(32, cast))))
 
     cast = new(640, GIVEN)
     cast.sources = (GIVEN, cast)
@@ -79,7 +79,7 @@ def test_the_smallest_hole_that_fits_is_taken() -> None:
     assert memory.take(96) == places[4]  # of two that are as good the last
     assert memory.take(96) == places[0]
     assert memory.take(64) == 352
-    assert memory.peak == 416
+    assert memory.peak_bytes == 416
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 40)), max_size=80))
@@ -95,7 +95,7 @@ def test_nothing_that_is_in_use_overlaps(steps: list[tuple[int, int]]) -> None:
             highest = max(highest, place + size)
     ordered = sorted(used)
     assert all(place + size <= after for (place, size), (after, _) in pairwise(ordered))
-    assert memory.peak == highest
+    assert memory.peak_bytes == highest
     for place, size in used:
         memory.free(place, size)
     assert memory.take(10**6) == 0

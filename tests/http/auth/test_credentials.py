@@ -16,7 +16,7 @@ from modelfetch.demo.hub import Hub
 from modelfetch.errors import CredentialsError, ModelfetchError, SettingError
 from modelfetch.http import Http
 from modelfetch.http.auth import Credentials
-from modelfetch.http.auth.challenge import Challenge, may_ask, may_see_password, parse_challenges, repository_of
+from modelfetch.http.auth.challenge import Challenge, may_ask, may_send_password, parse_challenges, repository_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -206,7 +206,7 @@ def test_which_token_server_may_be_asked_and_which_may_see_the_password(
 ) -> None:
     assert may_ask(registry, realm, same_host_only=False) is asked
     if asked:
-        assert may_see_password(registry, realm) is password
+        assert may_send_password(registry, realm) is password
 
 
 @pytest.mark.parametrize(

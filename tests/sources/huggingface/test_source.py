@@ -13,7 +13,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.demo.faults import RateLimited, Status
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import parse_uri
-from modelfetch.sources import Wanted, known
+from modelfetch.sources import SourceRequest, known
 from tests.sources.contract import PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:
@@ -352,7 +352,7 @@ DIGEST = Digest("sha256", "1" * 64)
 
 
 def _known(uri: str, **wanted: Any) -> Any:
-    return known(Wanted(uri=parse_uri(uri), **wanted), Settings(), lambda _digest: None)
+    return known(SourceRequest(uri=parse_uri(uri), **wanted), Settings(), lambda _digest: None)
 
 
 def test_a_file_with_commit_digest_and_size_is_known() -> None:
@@ -377,7 +377,7 @@ def test_offline_a_caches_names_are_those_that_git_gives_the_bytes_in_the_store(
         FileSpec(path="model.bin", size=1000, digest=Digest.sha256(weights)),
         FileSpec(path="gone.json", size=3, digest=DIGEST),
     )
-    wanted = Wanted(uri=parse_uri(f"hf://org/repo@{COMMIT}"), kind="snapshot", files=files, cached=True)
+    wanted = SourceRequest(uri=parse_uri(f"hf://org/repo@{COMMIT}"), kind="snapshot", files=files, cached=True)
     store = {Digest.sha256(config): config, Digest.sha256(weights): weights}
     found = known(wanted, Settings(offline=True), store.get)
     assert found is not None
@@ -413,10 +413,10 @@ from modelfetch.http.auth import Credentials
 from modelfetch.http import Http
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.config.settings import Settings
-from modelfetch.sources import Sources, Wanted
+from modelfetch.sources import Sources, SourceRequest
 settings = Settings.from_env()
 http = Http(rewrites=settings.mirrors, auth=Credentials(settings))
-asyncio.run(Sources(http=http, settings=settings).resolve(Wanted(uri=parse_uri(sys.argv[1]))))
+asyncio.run(Sources(http=http, settings=settings).resolve(SourceRequest(uri=parse_uri(sys.argv[1]))))
 http.close()
 """
 

@@ -13,13 +13,13 @@ import pytest
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Event, Waiting
 from modelfetch.errors import DestinationError, InterruptedSync, RetryLaterError
-from modelfetch.store.locks.lock import LockLostError, Pace, lock
+from modelfetch.store.locks.lock import LockLostError, LockTiming, lock
 from modelfetch.store.locks.owner import Owner
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PACE = Pace(heartbeat=0.05, stale=0.4, say_every=0.1, poll=0.01)
+PACE = LockTiming(heartbeat=0.05, stale=0.4, say_every=0.1, poll=0.01)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_lock_is_a_file_that_names_its_owner_and_goes_away(path: Path, flock: 
         assert owner is not None
         assert owner.pid == os.getpid()
         assert not held.waited
-        assert not held.inherited
+        assert not held.predecessor_may_be_alive
     assert list(path.parent.iterdir()) == []
 
 
@@ -56,7 +56,7 @@ def test_only_one_of_many_threads_is_in(path: Path, flock: str) -> None:
 
     def work() -> None:
         for _ in range(8):
-            with lock(path, label="x", pace=Pace(heartbeat=0.05, stale=30, say_every=9, poll=0.001)):
+            with lock(path, label="x", pace=LockTiming(heartbeat=0.05, stale=30, say_every=9, poll=0.001)):
                 inside[0] += 1
                 entered[0] += 1
                 most[0] = max(most[0], inside[0])
@@ -123,14 +123,14 @@ def somebody(**changes: object) -> Owner:
 def seconds_to_get(path: Path) -> tuple[float, bool]:
     start = time.monotonic()
     with lock(path, label="x", pace=PACE) as held:
-        return time.monotonic() - start, held.inherited
+        return time.monotonic() - start, held.predecessor_may_be_alive
 
 
 def test_a_dead_process_of_this_namespace_is_replaced_at_once(path: Path, flock: str) -> None:
     left_behind(path, somebody(pid=2**22 - 3, started="1"))
-    seconds, inherited = seconds_to_get(path)
+    seconds, predecessor_may_be_alive = seconds_to_get(path)
     assert seconds < 0.2
-    assert not inherited
+    assert not predecessor_may_be_alive
 
 
 def test_a_later_process_with_the_same_pid_is_not_taken_for_the_owner(path: Path, flock: str) -> None:
@@ -141,21 +141,21 @@ def test_a_later_process_with_the_same_pid_is_not_taken_for_the_owner(path: Path
 def test_a_pid_of_another_namespace_means_nothing(path: Path, flock: str) -> None:
     """It is this process's own pid, as it is between containers where every process is pid 1."""
     left_behind(path, somebody(namespace="pid:[1]", pid=2**22 - 3))
-    seconds, inherited = seconds_to_get(path)
+    seconds, predecessor_may_be_alive = seconds_to_get(path)
     if flock == "flock":
         assert seconds < 0.2
-        assert not inherited
+        assert not predecessor_may_be_alive
     else:
         assert 0.3 < seconds < 2
-        assert inherited
+        assert predecessor_may_be_alive
 
 
 def test_an_owner_on_another_machine_is_waited_for_until_its_heart_has_stopped(path: Path, flock: str) -> None:
     """Its flock may be known to its own kernel only."""
     left_behind(path, somebody(boot="another-boot", pid=2**22 - 3))
-    seconds, inherited = seconds_to_get(path)
+    seconds, predecessor_may_be_alive = seconds_to_get(path)
     assert 0.3 < seconds < 2
-    assert inherited
+    assert predecessor_may_be_alive
 
 
 def test_an_owner_whose_heart_stopped_long_ago_is_replaced_at_once(path: Path, flock: str) -> None:
@@ -196,10 +196,10 @@ def test_of_many_heirs_one_inherits(path: Path, flock: str) -> None:
     inside, most, heirs = [0], [0], []
 
     def work() -> None:
-        with lock(path, label="x", pace=Pace(heartbeat=0.05, stale=5, say_every=9, poll=0.002)) as held:
+        with lock(path, label="x", pace=LockTiming(heartbeat=0.05, stale=5, say_every=9, poll=0.002)) as held:
             inside[0] += 1
             most[0] = max(most[0], inside[0])
-            heirs.append(held.inherited)
+            heirs.append(held.predecessor_may_be_alive)
             time.sleep(0.01)
             inside[0] -= 1
 
