@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modelfetch.cli.render.errors import show_error
-from modelfetch.cli.render.out import put
 from modelfetch.errors import InterruptedSync, ModelfetchError, UsageError
+from modelfetch.render.errors import show_error
+from modelfetch.render.out import put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

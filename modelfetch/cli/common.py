@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from click.core import ParameterSource
 
 from modelfetch.cli.options import EnvOption
-from modelfetch.cli.render.errors import show_errors
-from modelfetch.cli.render.out import put
-from modelfetch.cli.render.progress import make_progress
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Notice
 from modelfetch.errors import SettingError, UsageError
+from modelfetch.render.errors import show_errors
+from modelfetch.render.out import put
+from modelfetch.render.progress import make_progress
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

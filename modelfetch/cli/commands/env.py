@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, options
-from modelfetch.cli.render.out import put
+from modelfetch.render.out import put
 
 if TYPE_CHECKING:
     from modelfetch.tiers.dotenv.file import Rewritten

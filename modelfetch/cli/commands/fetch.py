@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, options
-from modelfetch.cli.render.progress import make_progress
 from modelfetch.core.digest import Digest
 from modelfetch.core.report import ArtifactReport, ModelReport, Report, failed
 from modelfetch.errors import ModelfetchError, exit_code_of
+from modelfetch.render.progress import make_progress
 
 if TYPE_CHECKING:
     from modelfetch.core.cancel import Cancel

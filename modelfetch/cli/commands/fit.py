@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, options
-from modelfetch.cli.render.errors import show_errors
 from modelfetch.core.report import Report, failed
 from modelfetch.errors import ModelfetchError, UsageError
+from modelfetch.render.errors import show_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,8 +106,8 @@ def _alone(ctx: click.Context, uri: str, found: list[FitReport]) -> Report:
 
 
 def _show(report: FitReport, *, as_json: bool, quiet: bool) -> int:
-    from modelfetch.cli.render.fit import render_table
-    from modelfetch.cli.render.text import terminal_width
+    from modelfetch.render.fit import render_table
+    from modelfetch.render.text import terminal_width
 
     if as_json:
         print(json.dumps(report.as_dict()))  # noqa: T201 - data goes to stdout

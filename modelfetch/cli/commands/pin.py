@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, options
-from modelfetch.cli.render.progress import make_progress
-from modelfetch.cli.render.text import plain, table
 from modelfetch.core.report import Report, failed
 from modelfetch.errors import ModelfetchError, UsageError
+from modelfetch.render.progress import make_progress
+from modelfetch.render.text import plain, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, options
-from modelfetch.cli.render.summary import plan_table
+from modelfetch.render.summary import plan_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

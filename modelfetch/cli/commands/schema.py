@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from modelfetch.cli.render.out import put
+from modelfetch.render.out import put
 
 
 @click.command("schema")

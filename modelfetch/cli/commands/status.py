@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, options
-from modelfetch.cli.render.status import prometheus, status_table
+from modelfetch.render.status import prometheus, status_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

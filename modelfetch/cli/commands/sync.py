@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, options
-from modelfetch.cli.render.out import note
-from modelfetch.cli.render.summary import summary
+from modelfetch.render.out import note
+from modelfetch.render.summary import summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from modelfetch.cli import options
-from modelfetch.cli.render.errors import show_errors
-from modelfetch.cli.render.out import put
-from modelfetch.cli.render.text import plain, table, terminal_width
 from modelfetch.core.units import format_size
 from modelfetch.errors import SettingError, exit_code_of
+from modelfetch.render.errors import show_errors
+from modelfetch.render.out import put
+from modelfetch.render.text import plain, table, terminal_width
 
 if TYPE_CHECKING:
     from modelfetch.config.settings import Settings

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.cli.fastpath.check import MAGIC, key_of, note_path, root_of, sha256_hex
-from modelfetch.cli.render.summary import summary
 from modelfetch.core import fs
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.pipeline.plan import jobs_for, plan_model, select
 from modelfetch.pipeline.resolve import resolve_quietly
 from modelfetch.placement.receipts import read_receipt, receipt_path
 from modelfetch.placement.state import lstat_path
+from modelfetch.render.summary import summary
 from modelfetch.tiers.discovery import tier_dirs
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from modelfetch.cli.render.fit import render_table
 from modelfetch.fitting.types import Estimate, Finding, FitReport, ServiceFit
 from modelfetch.formats.range_reader import GIB
+from modelfetch.render.fit import render_table
 
 
 def one(name: str, needed: float, budget: float | None = None, **kwargs: object) -> ServiceFit:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from modelfetch.cli.render.errors import error_lines, show_errors
-from modelfetch.cli.render.status import status_table
-from modelfetch.cli.render.summary import plan_table, summary
-from modelfetch.cli.render.text import table, terminal_width
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import CredentialsError, NotFoundError
 from modelfetch.pipeline.status import Line
+from modelfetch.render.errors import error_lines, show_errors
+from modelfetch.render.status import status_table
+from modelfetch.render.summary import plan_table, summary
+from modelfetch.render.text import table, terminal_width
 
 if TYPE_CHECKING:
     import pytest

@@ -12,10 +12,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from modelfetch.cli.render.sentence import NEXT, WORTH_A_LINE, sentence, without_query
-from modelfetch.cli.render.text import plain
 from modelfetch.core import events as ev
 from modelfetch.core.units import format_seconds, format_size
+from modelfetch.render.sentence import NEXT, WORTH_A_LINE, sentence, without_query
+from modelfetch.render.text import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

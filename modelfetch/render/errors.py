@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from modelfetch.cli.render.out import note
-from modelfetch.cli.render.text import plain
 from modelfetch.errors import ManifestError, ModelfetchError
+from modelfetch.render.out import note
+from modelfetch.render.text import plain
 
 
 def error_lines(error: ModelfetchError) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelfetch.cli.render.text import table
 from modelfetch.core.units import format_size
+from modelfetch.render.text import table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,6 @@ import time
 
 import pytest
 
-from modelfetch.cli.render.progress import Bar, Json, Log, Quiet
-from modelfetch.cli.render.sentence import sentence
 from modelfetch.core.events import (
     Event,
     Notice,
@@ -25,6 +23,8 @@ from modelfetch.core.events import (
     TransferStarted,
     Waiting,
 )
+from modelfetch.render.progress import Bar, Json, Log, Quiet
+from modelfetch.render.sentence import sentence
 
 MIB = 2**20
 START = TransferStarted(key="k", label="base: x.safetensors", size=1000 * MIB, offset=0, source="hf://a/b")
