@@ -14,6 +14,7 @@ The tree::
     │   └── NotAModelError          65  not-a-model, pickle-not-allowed
     ├── RetryLaterError             75  rate-limited, lock-timeout
     ├── UnreachableError            69  unreachable, timeout, server-error, offline, bad-response, insecure-redirect, …
+    ├── FitError                     1  does-not-fit, unknown-model
     └── InterruptedSync        130/143  interrupted, terminated
 
 ``code`` is a stable slug (docs/reference/error-codes.md is its append-only table), ``exit_code`` the coarse reason
@@ -194,6 +195,13 @@ class UnreachableError(ModelfetchError):
     default_hint = "check the network, DNS and proxy settings, then run it again: what was fetched is kept"
 
 
+class FitError(ModelfetchError):
+    """A model or tier does not fit the card's memory, or whether it does is not known."""
+
+    default_code = "does-not-fit"
+    default_exit = 1
+
+
 class InterruptedSync(ModelfetchError):  # noqa: N818 - an interruption is not an error of ours
     """A signal ended the work; partial work is kept for the next run."""
 
@@ -205,13 +213,18 @@ class InterruptedSync(ModelfetchError):  # noqa: N818 - an interruption is not a
 def exit_code_of(errors: Iterable[ModelfetchError]) -> int:
     """The exit code for these errors together; 0 when there are none.
 
-    An interruption beats everything; a code outside the precedence list (2, 70) counts where nothing in it occurred.
+    An interruption beats everything; a code outside the precedence list (1, 2, 70) counts only if none in it occurred.
     """
     codes = [e.exit_code for e in errors]
     for code in (130, 143, *EXIT_PRECEDENCE):
         if code in codes:
             return code
-    return codes[0] if codes else 0
+    return max(codes, default=0)
+
+
+def unique(errors: Iterable[ModelfetchError]) -> tuple[ModelfetchError, ...]:
+    """Return the errors without those that repeat an earlier one word for word."""
+    return tuple({(e.code, e.message, e.model, e.uri): e for e in reversed(list(errors))}.values())[::-1]
 
 
 OF_THE_SOURCE = (CredentialsError, NotFoundError, IntegrityError, RetryLaterError, UnreachableError)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from modelfetch.errors import EXIT_PRECEDENCE
+from modelfetch.errors import exit_code_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from modelfetch.errors import ModelfetchError
     from modelfetch.formats.range_reader import HeaderBuffer
 
 Method = Literal["header", "size", "table"]
@@ -107,29 +108,6 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something that does not fit, is not known or could not be read; the fields are those of the report's errors."""
-
-    code: str
-    message: str
-    exit_code: int = 1
-    model: str | None = None
-    uri: str | None = None
-    hint: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The finding as the report shows it."""
-        return {
-            "code": self.code,
-            "exit_code": self.exit_code,
-            "model": self.model,
-            "uri": self.uri,
-            "message": self.message,
-            "hint": self.hint,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceFit:
     """One service: what it needs, against what the tier gives it; bytes.
 
@@ -171,19 +149,18 @@ class FitReport:
     usable: int | None
     needed: int
     services: tuple[ServiceFit, ...]
-    findings: tuple[Finding, ...] = ()
+    errors: tuple[ModelfetchError, ...] = ()
     bytes_fetched: int = 0
 
     @property
     def ok(self) -> bool:
         """Whether everything is known to fit."""
-        return not self.findings
+        return not self.errors
 
     @property
     def exit_code(self) -> int:
         """0 when it fits; a failure to read beats 1, which says that it does not fit or that this is not known."""
-        codes = [finding.exit_code for finding in self.findings]
-        return next((code for code in EXIT_PRECEDENCE if code in codes), max(codes, default=0))
+        return exit_code_of(self.errors)
 
     @property
     def tight(self) -> bool:
@@ -199,5 +176,5 @@ class FitReport:
             "needed": self.needed,
             "services": [service.as_dict() for service in self.services],
             "bytes_fetched": self.bytes_fetched,
-            "errors": [finding.as_dict() for finding in self.findings],
+            "errors": [error.as_dict() for error in self.errors],
         }

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modelfetch.core.units import format_size
+from modelfetch.errors import FitError, ModelfetchError, unique
 from modelfetch.fitting.estimate import fit_model
 from modelfetch.fitting.suggestions import smallest, what_would_fit
-from modelfetch.fitting.types import Finding, FitReport, ServiceFit
+from modelfetch.fitting.types import FitReport, ServiceFit
 from modelfetch.fitting.workload import IMAGE_SERVICES, load
 
 if TYPE_CHECKING:
@@ -35,20 +36,20 @@ def fit_tier(
         usable: The card's usable memory in bytes, None where it is not known.
     """
     fits: list[ServiceFit] = []
-    findings: list[Finding] = []
+    errors: list[ModelfetchError] = []
     for service in services:
         fit, found = _fit_service(service, candidates)
         fits.append(fit)
-        findings += found
+        errors += found
     needed = total_needed(fits)
     if usable is not None and needed > usable:
-        findings.append(_over_usable(services, fits, candidates, needed - usable, usable))
+        errors.append(_over_usable(services, fits, candidates, needed - usable, usable))
     return FitReport(
         tier=tier,
         usable=usable,
         needed=needed,
         services=tuple(fits),
-        findings=tuple(dict.fromkeys(findings)),  # one model may fail for several services
+        errors=unique(errors),  # one model may fail for several services
         bytes_fetched=sum(candidate.fetched for candidate in candidates),
     )
 
@@ -64,17 +65,17 @@ def fit_alone(candidate: Candidate, service: Service, *, usable: int | None = No
     fit = ServiceFit(
         service=service.name, budget=None, needed=estimate.needed, models=(estimate,), sure=not estimate.unknown
     )
-    findings = _unknown(estimate)
+    errors = _unknown(estimate)
     if usable is not None and fit.needed > usable:
         hint = what_would_fit(service, _kind_of(estimate), usable, _needs_alone(candidate))
         message = f"{candidate.name} needs {format_size(fit.needed)}, but {format_size(usable)} are usable"
-        findings += (_does_not_fit(message, hint, candidate.name, candidate.uri),)
+        errors += (_does_not_fit(message, hint, candidate.name, candidate.uri),)
     return FitReport(
         tier=None,
         usable=usable,
         needed=fit.needed,
         services=(fit,),
-        findings=findings,
+        errors=errors,
         bytes_fetched=candidate.fetched,
     )
 
@@ -88,18 +89,18 @@ def total_needed(fits: Sequence[ServiceFit]) -> int:
     return sum(largest.values())
 
 
-def _fit_service(service: Service, candidates: Sequence[Candidate]) -> tuple[ServiceFit, tuple[Finding, ...]]:
+def _fit_service(service: Service, candidates: Sequence[Candidate]) -> tuple[ServiceFit, tuple[ModelfetchError, ...]]:
     if service.device == "cpu":
         return _service_fit(service, (), needed=0, sure=True), ()
     loaded = load(service, candidates)
-    findings = loaded.findings + tuple(f for e in loaded.estimates for f in _unknown(e))
-    if not loaded.estimates and not findings:
-        findings = (_nothing_known(service),)
+    errors = loaded.errors + tuple(f for e in loaded.estimates for f in _unknown(e))
+    if not loaded.estimates and not errors:
+        errors = (_nothing_known(service),)
     needed = loaded.needed if loaded.estimates else service.vram or 0
-    fit = _service_fit(service, loaded.estimates, needed=needed, sure=not findings)
+    fit = _service_fit(service, loaded.estimates, needed=needed, sure=not errors)
     if service.vram is not None and needed > service.vram:
-        findings += (_over_budget(service, fit, candidates),)
-    return fit, findings
+        errors += (_over_budget(service, fit, candidates),)
+    return fit, errors
 
 
 def _service_fit(service: Service, models: tuple[Estimate, ...], *, needed: int, sure: bool) -> ServiceFit:
@@ -115,26 +116,26 @@ def _service_fit(service: Service, models: tuple[Estimate, ...], *, needed: int,
 
 
 # ── what is wrong, and what would help ──
-def _unknown(estimate: Estimate) -> tuple[Finding, ...]:
+def _unknown(estimate: Estimate) -> tuple[ModelfetchError, ...]:
     if not estimate.unknown:
         return ()
     message = f"what {estimate.name} needs is unknown: " + "; ".join(estimate.unknown)
     hint = "docs/reference/fit.md lists what is known; what it takes shows in nvidia-smi once it is loaded"
-    return (Finding(code="unknown-model", message=message, model=estimate.name, uri=estimate.uri, hint=hint),)
+    return (FitError(message, code="unknown-model", model=estimate.name, uri=estimate.uri, hint=hint),)
 
 
-def _nothing_known(service: Service) -> Finding:
+def _nothing_known(service: Service) -> ModelfetchError:
     message = f"what {service.name} needs is unknown: none of the tier's models is for it"
     hint = f"give it a model with `for: [{service.name}]`, drop the service, or say `device: cpu`"
-    return Finding(code="unknown-model", message=message, hint=hint)
+    return FitError(message, code="unknown-model", hint=hint)
 
 
-def _does_not_fit(message: str, hint: str | None, model: str | None = None, uri: str | None = None) -> Finding:
+def _does_not_fit(message: str, hint: str | None, model: str | None = None, uri: str | None = None) -> ModelfetchError:
     hint = hint or "take a smaller model, or one in fewer bits; of a tier leave a service out, or take a smaller tier"
-    return Finding(code="does-not-fit", message=message, model=model, uri=uri, hint=hint)
+    return FitError(message, model=model, uri=uri, hint=hint)
 
 
-def _over_budget(service: Service, fit: ServiceFit, candidates: Sequence[Candidate]) -> Finding:
+def _over_budget(service: Service, fit: ServiceFit, candidates: Sequence[Candidate]) -> ModelfetchError:
     largest = max(fit.models, key=lambda e: e.needed)
     budget = fit.budget or 0
     message = f"{service.name} needs {format_size(fit.needed)}, but its budget is {format_size(budget)}"
@@ -145,7 +146,7 @@ def _over_budget(service: Service, fit: ServiceFit, candidates: Sequence[Candida
 
 def _over_usable(
     services: Sequence[Service], fits: Sequence[ServiceFit], candidates: Sequence[Candidate], excess: int, usable: int
-) -> Finding:
+) -> ModelfetchError:
     needs = _needs(candidates)
     groups: dict[str | int, list[tuple[Service, ServiceFit]]] = {}
     for position, (service, fit) in enumerate(zip(services, fits, strict=True)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from modelfetch.errors import ModelfetchError
+from modelfetch.errors import ModelfetchError, unique
 from modelfetch.fitting.estimate import (
     NOT_COUNTED,
     gguf_estimate,
@@ -17,13 +17,12 @@ from modelfetch.fitting.estimate import (
     unknown_estimate,
 )
 from modelfetch.fitting.speech import measured_service, table_estimate
-from modelfetch.fitting.types import Estimate, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from modelfetch.fitting.image import Parts
-    from modelfetch.fitting.types import Candidate
+    from modelfetch.fitting.types import Candidate, Estimate
     from modelfetch.manifest.model import Service
 
 IMAGE_SERVICES = ("stable-diffusion", "comfyui")
@@ -35,7 +34,7 @@ class Load:
 
     stay: tuple[Estimate, ...] = ()
     turns: tuple[Estimate, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    errors: tuple[ModelfetchError, ...] = ()
 
     @property
     def needed(self) -> int:
@@ -50,7 +49,7 @@ class Load:
     @property
     def sure(self) -> bool:
         """Whether every part of every model is known."""
-        return not self.findings and all(not e.unknown for e in self.estimates)
+        return not self.errors and all(not e.unknown for e in self.estimates)
 
 
 def load(service: Service, candidates: Sequence[Candidate], *, fp8: bool = False) -> Load:
@@ -80,18 +79,6 @@ def named(service: Service, candidate: Candidate) -> bool:
     return candidate.uri.split("@", 1)[0].endswith((f"/{wanted}", f"/{wanted}:latest", f"whisper-{wanted}"))
 
 
-def failed(error: ModelfetchError, candidate: Candidate) -> Finding:
-    """A failure to read a model's header, as the report shows it."""
-    return Finding(
-        code=error.code,
-        message=error.message,
-        exit_code=error.exit_code,
-        model=candidate.name,
-        uri=candidate.uri,
-        hint=error.hint,
-    )
-
-
 def _table(word: str, mine: Sequence[Candidate]) -> Load:
     sizes = [file.size for candidate in mine for file in candidate.files]
     size = None if None in sizes else sum(size or 0 for size in sizes)
@@ -100,17 +87,17 @@ def _table(word: str, mine: Sequence[Candidate]) -> Load:
 
 def _images(service: Service, mine: Sequence[Candidate], *, fp8: bool) -> Load:
     read: list[tuple[Candidate, Parts | None]] = []
-    findings = []
+    errors: list[ModelfetchError] = []
     for candidate in mine:
         if candidate.kind in NOT_COUNTED:
             continue
         try:
             read.append((candidate, read_parts(candidate)))
         except ModelfetchError as error:
-            findings.append(failed(error, candidate))
+            errors.append(error.about(model=candidate.name, uri=candidate.uri))
     made = image_estimates(read, service, fp8=fp8)
     chosen = [estimate for candidate, estimate in made if named(service, candidate)]
-    return Load(turns=tuple(chosen or [estimate for _, estimate in made]), findings=tuple(findings))
+    return Load(turns=tuple(chosen or [estimate for _, estimate in made]), errors=tuple(errors))
 
 
 def _each(
@@ -123,15 +110,15 @@ def _each(
     stay: list[Estimate] = []
     turns: list[Estimate] = []
     others: list[Estimate] = []
-    findings: list[Finding] = []
+    errors: list[ModelfetchError] = []
     for candidate in mine:
         try:
             made = estimate(candidate)
             group = stay if stays(candidate) else turns if named(service, candidate) else others
             group.append(made)
         except ModelfetchError as error:
-            findings.append(failed(error, candidate))
-    return Load(stay=tuple(stay), turns=tuple(turns or others), findings=tuple(findings))
+            errors.append(error.about(model=candidate.name, uri=candidate.uri))
+    return Load(stay=tuple(stay), turns=tuple(turns or others), errors=tuple(errors))
 
 
 def _language(service: Service, mine: Sequence[Candidate]) -> Load:
@@ -160,4 +147,4 @@ def _ollama(service: Service, mine: Sequence[Candidate], *, exact: bool) -> Load
         return header is not None and is_encoder(header)
 
     made = _each(service, mine, estimate, stays)
-    return replace(made, findings=tuple(dict.fromkeys(made.findings)))
+    return replace(made, errors=unique(made.errors))

@@ -33,9 +33,9 @@ def render_table(report: FitReport, *, ascii_only: bool = False, width: int | No
         lines.append(_service_line(fit, column, scale, bar))
         lines += [part for model in fit.models for line in _model_lines(model) for part in _wrapped(f"  {line}", width)]
     lines.append(_total_line(report, column, scale, bar))
-    for finding in report.findings:
-        lines += ["", f"problem: {finding.message}"]
-        lines += [f"hint: {finding.hint}"] if finding.hint else []
+    for error in report.errors:
+        lines += ["", f"problem: {error.message}"]
+        lines += [f"hint: {error.hint}"] if error.hint else []
     text = "\n".join(line.rstrip() for line in lines) + "\n"
     return text.translate(_PLAIN) if ascii_only else text
 
@@ -47,9 +47,9 @@ def _heading(report: FitReport) -> str:
 
 
 def _word(report: FitReport) -> str:
-    if any(finding.code == "does-not-fit" for finding in report.findings):
+    if any(error.code == "does-not-fit" for error in report.errors):
         return "does not fit"
-    if report.findings:
+    if report.errors:
         return "unknown whether it fits"
     if report.usable is None:
         return f"needs {format_size(report.needed)}"

@@ -56,4 +56,4 @@ def test_several_checkpoints_are_not_added_up(other: str) -> None:
 
 
 def test_a_checkpoint_and_the_parts_it_was_made_of_are_several() -> None:
-    assert "several models" in alone({"sd.safetensors": sd15(), **WHOLE}).findings[0].message
+    assert "several models" in alone({"sd.safetensors": sd15(), **WHOLE}).errors[0].message

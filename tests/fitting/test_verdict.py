@@ -115,7 +115,7 @@ TIERS: dict[str, tuple[float, list[Service], Callable[[], list[Candidate]]]] = {
 def test_the_corrected_budgets_hold(tier: str) -> None:
     usable, services, candidates = TIERS[tier]
     report = verdict(usable, services, *candidates())
-    assert report.ok, report.findings
+    assert report.ok, report.errors
     assert report.exit_code == 0
     assert all(fit.fits for fit in report.services)
     assert report.bytes_fetched < 10 * 2**20
@@ -140,7 +140,7 @@ def test_the_plans_budgets_do_not_hold(wrong: Service, candidates: list[Candidat
     report = verdict(93, [wrong], *candidates)
     assert not report.ok
     assert report.exit_code == 1
-    assert [finding.code for finding in report.findings] == ["does-not-fit"]
+    assert [error.code for error in report.errors] == ["does-not-fit"]
     assert not report.services[0].fits
 
 
@@ -216,7 +216,7 @@ def test_a_service_on_the_cpu_needs_nothing_and_nothing_is_read_for_it() -> None
 
 # ── what would make it fit ──
 def hint(report: FitReport) -> str:
-    return report.findings[-1].hint or ""
+    return report.errors[-1].hint or ""
 
 
 def test_fewer_requests_at_once_are_offered_first() -> None:
@@ -246,8 +246,8 @@ def test_settings_that_make_it_fit(tight: Service, candidates: list[Candidate], 
 
 def test_what_has_no_settings_wants_a_larger_share() -> None:
     report = verdict(93, [service("diffrhythm", 2)])
-    assert report.findings[0].hint == "give it 7.45 GiB of the tier, or drop it"
-    assert report.findings[0].message == "diffrhythm needs 7.45 GiB, but its budget is 2.00 GiB"
+    assert report.errors[0].hint == "give it 7.45 GiB of the tier, or drop it"
+    assert report.errors[0].message == "diffrhythm needs 7.45 GiB, but its budget is 2.00 GiB"
 
 
 ALL_THREE = [service("ollama", parallel=2), service("comfyui"), service("whisper")]
@@ -255,11 +255,11 @@ ALL_THREE = [service("ollama", parallel=2), service("comfyui"), service("whisper
 
 def test_a_tier_beyond_the_cards_memory_is_refused_and_each_service_that_could_help_is_named() -> None:
     report = verdict(28, ALL_THREE, chat("llama3.1:8b"), image("flux", flux_fp8()), whisper("large-v3"))
-    finding = report.findings[-1]
-    assert finding.code == "does-not-fit"
-    assert "but 28.00 GiB are usable" in finding.message
-    assert "comfyui: it would fit with offload: text-encoder" in (finding.hint or "")
-    assert "whisper: it would fit with device: cpu" in (finding.hint or "")
+    error = report.errors[-1]
+    assert error.code == "does-not-fit"
+    assert "but 28.00 GiB are usable" in error.message
+    assert "comfyui: it would fit with offload: text-encoder" in (error.hint or "")
+    assert "whisper: it would fit with device: cpu" in (error.hint or "")
     assert all(fit.fits for fit in report.services)
 
 
@@ -290,7 +290,7 @@ def test_a_model_that_fails_for_two_services_is_one_problem() -> None:
     services = [service("stable-diffusion", 8, exclusive="image"), service("comfyui", 8, exclusive="image")]
     broken = image("broken", MadeFile(header=b"<html>" + bytes(100), size=106))
     report = verdict(15, services, replace(broken, consumers=("stable-diffusion", "comfyui")))
-    assert [finding.code for finding in report.findings] == ["not-a-model"]
+    assert [error.code for error in report.errors] == ["not-a-model"]
     assert [fit.fits for fit in report.services] == [False, False]
 
 
@@ -306,8 +306,8 @@ def test_an_unknown_model_makes_no_tier_fit_and_hides_no_other() -> None:
     strange = made("strange", "model", llm(Shape(arch="newarch")), ("ollama",))
     report = verdict(15, [service("ollama", 8), service("stable-diffusion", 4)], strange, image("sd15", sd15()))
     assert [fit.fits for fit in report.services] == [False, True]
-    assert [finding.code for finding in report.findings] == ["unknown-model"]
-    assert "'newarch'" in report.findings[0].message
+    assert [error.code for error in report.errors] == ["unknown-model"]
+    assert "'newarch'" in report.errors[0].message
     assert report.services[0].models[0].total is None
 
 
@@ -315,8 +315,8 @@ def test_a_broken_header_ends_in_65_and_hides_no_other() -> None:
     broken = made("broken", "model", MadeFile(header=b"<html>" + bytes(100), size=106), ("ollama",))
     report = verdict(15, [service("ollama", 8)], broken, chat("qwen2.5:0.5b"))
     assert report.exit_code == 65
-    assert report.findings[0].code == "not-a-model"
-    assert report.findings[0].model == "broken"
+    assert report.errors[0].code == "not-a-model"
+    assert report.errors[0].model == "broken"
     assert [m.name for m in report.services[0].models] == ["qwen2.5:0.5b"]
 
 
@@ -333,7 +333,7 @@ def test_a_source_that_fails_keeps_its_code() -> None:
 
     report = verdict(15, [service("ollama", 8)], made("away", "model", Away(header=b"", size=10**9), ("ollama",)))
     assert report.exit_code == 69
-    assert report.findings[0].code == "unreachable"
+    assert report.errors[0].code == "unreachable"
 
 
 def test_a_model_that_can_not_be_read_by_range_is_unknown() -> None:
@@ -348,13 +348,13 @@ def test_a_model_that_can_not_be_read_by_range_is_unknown() -> None:
 
 def test_an_offload_that_is_not_known_is_told() -> None:
     report = verdict(15, [service("comfyui", 8, offload="sideways")], image("sd15", sd15()))
-    assert "offload 'sideways' is not known" in report.findings[0].message
+    assert "offload 'sideways' is not known" in report.errors[0].message
 
 
 def test_a_service_without_models_is_unknown_and_counts_as_its_budget() -> None:
     report = verdict(15, [service("ollama", 4)])
     assert report.needed == gib(4)
-    assert report.findings[0].code == "unknown-model"
+    assert report.errors[0].code == "unknown-model"
 
 
 def test_only_some_shards_of_a_model_are_unknown() -> None:

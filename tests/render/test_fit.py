@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from modelfetch.fitting.types import Estimate, Finding, FitReport, ServiceFit
+from modelfetch.errors import FitError
+from modelfetch.fitting.types import Estimate, FitReport, ServiceFit
 from modelfetch.formats.range_reader import GIB
 from modelfetch.render.fit import render_table
 
@@ -16,13 +17,13 @@ def one(name: str, needed: float, budget: float | None = None, **kwargs: object)
     return ServiceFit(service=name, budget=limit, needed=size, models=(model,), **kwargs)  # type: ignore[arg-type]
 
 
-def report(*services: ServiceFit, usable: float | None = 10, findings: tuple[Finding, ...] = ()) -> FitReport:
+def report(*services: ServiceFit, usable: float | None = 10, errors: tuple[FitError, ...] = ()) -> FitReport:
     return FitReport(
         tier="16g",
         usable=None if usable is None else int(usable * GIB),
         needed=sum(fit.needed for fit in services),
         services=services,
-        findings=findings,
+        errors=errors,
     )
 
 
@@ -70,7 +71,7 @@ def test_methods_parts_and_the_scheduler_are_told_below_the_bar() -> None:
         unknown=("x",),
     )
     fit = ServiceFit(service="ollama", budget=None, needed=model.needed, models=(model,), sure=False)
-    text = render_table(report(fit, findings=(Finding(code="unknown-model", message="unknown", hint="look"),)))
+    text = render_table(report(fit, errors=(FitError("unknown", code="unknown-model", hint="look"),)))
     assert "llama3.1:8b: weights 4.00 GiB + KV cache 1.00 GiB + compute unknown + driver 512.0 MiB" in text
     assert "weights bounded by the file's size; 4096 tokens x 2, q8_0, flash attention" in text
     assert "Ollama's scheduler wants 7.00 GiB free" in text
@@ -81,8 +82,8 @@ def test_methods_parts_and_the_scheduler_are_told_below_the_bar() -> None:
 
 
 def test_the_heading_says_how_it_ends() -> None:
-    wrong = (Finding(code="does-not-fit", message="too much"),)
-    assert lines(one("a", 1), findings=wrong)[0].endswith(": does not fit")
+    wrong = (FitError("too much"),)
+    assert lines(one("a", 1), errors=wrong)[0].endswith(": does not fit")
     assert lines(one("a", 9.9))[0].endswith(": fits, but only 102.4 MiB are left")
     assert lines(one("a", 1), usable=None)[0] == "tier 16g: needs 1.00 GiB"
 
