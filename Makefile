@@ -1,4 +1,4 @@
-# One command each, the same here and in CI. Each target makes its own .venv when there is none or pyproject.toml changed.
+# The same commands for developers and CI. Each target creates the .venv, and again when pyproject.toml has changed.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST_ARGS ?=
 BENCH := .venv-bench
+DEMO_ROOT := files/demo
+DEMO = $(BIN)/modelfetch sync --tier demo --root $(DEMO_ROOT)
 BENCH_ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -17,30 +19,30 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The stamp is written last, so that an interrupted install is done again.
+# The stamp is written last, so that an interrupted install is repeated.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
-# The first run is killed on purpose: what the second one does not fetch again is the point of the show.
-demo: $(READY)  ## Fill files/ai-models with tiny models for all five consumers: a killed run, its resume, a run with nothing to do
-	@echo '== 1. modelfetch sync --tier demo, slowly, and killed (SIGKILL) on the way'
-	@timeout --signal=KILL 4 $(BIN)/modelfetch sync --tier demo --limit-rate 8MB; \
+# The first run is killed on purpose, to show that the second one continues where it stopped.
+demo: $(READY)  ## Fill files/demo with tiny models: a killed run, its resume, a run with nothing to do
+	@echo '== 1. modelfetch sync --tier demo, slowed down, and killed (SIGKILL) on the way'
+	@timeout --signal=KILL 4 $(DEMO) --limit-rate 8MB; \
 		code=$$?; [ $$code -eq 137 ] || exit $$code
 	@echo
-	@echo '== 2. the same again: it goes on where the killed run stopped'
-	@$(BIN)/modelfetch sync --tier demo
+	@echo '== 2. the same command again: it continues where the killed run stopped'
+	@$(DEMO)
 	@echo
 	@echo '== 3. once more: everything is verified and in place, so no request is sent'
-	@$(BIN)/modelfetch sync --tier demo --json | $(BIN)/python -c 'import json, sys; r = json.load(sys.stdin); \
+	@$(DEMO) --json | $(BIN)/python -c 'import json, sys; r = json.load(sys.stdin); \
 		print("requests: {requests}, bytes fetched: {bytes_fetched}, seconds: {seconds:.3f}".format(**r)); \
 		sys.exit(r["exit_code"] or r["requests"] != 0)'
 	@echo
-	@echo '== files/ai-models'
-	@cd files/ai-models && find . -path ./.modelfetch -prune -o \( -type f -o -type l \) -printf '%10s  %P\n' | sort -k 2
+	@echo '== $(DEMO_ROOT) (rm -rf $(DEMO_ROOT) removes it)'
+	@cd $(DEMO_ROOT) && find . -path ./.modelfetch -prune -o \( -type f -o -type l \) -printf '%10s  %P\n' | sort -k 2
 
-# Two at a time: half of the time goes into waiting, for time-outs and for processes that are killed.
+# Two workers: half of the time is spent waiting for time-outs and for killed processes.
 test: $(READY)  ## The fast, hermetic tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
@@ -50,18 +52,18 @@ lint: $(READY)  ## ruff, mypy --strict, the import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Raced as it is installed: a tool of the development brings packages that httpx imports where it finds them.
+# A separate environment without development tools: they bring packages that httpx imports if it finds them.
 $(BENCH)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/pip install --quiet --editable .
 	@touch $@
 
-bench: $(READY) $(BENCH)/.ready  ## Speed and memory beside curl, aria2 and the official clients
+bench: $(READY) $(BENCH)/.ready  ## Speed and memory, compared with curl, aria2 and the official clients
 	$(BIN)/python tests/bench/run.py --python $(BENCH)/bin/python $(BENCH_ARGS)
 
-e2e: $(READY)  ## The real consumers and peers: Ollama, faster-whisper, huggingface_hub, nginx, a container registry; the stack under a real Docker Engine
+e2e: $(READY)  ## Real consumers and peers: Ollama, faster-whisper, huggingface_hub, nginx, registries; the stack under a real Docker Engine
 	$(BIN)/python -m pytest tests/e2e --timeout=1500 --durations=5 $(PYTEST_ARGS)
 
-clean:  ## Remove what the targets made here; models under files/ stay
+clean:  ## Remove what the targets created; models under files/ stay
 	rm -rf $(VENV) $(BENCH) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find modelfetch tests -name __pycache__ -type d -prune -exec rm -rf {} +

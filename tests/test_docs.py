@@ -15,7 +15,7 @@ from modelfetch.errors import ModelfetchError
 from modelfetch.http.status import ServerError
 
 ROOT = Path(__file__).parent.parent
-DOCS = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md"])
+DOCS = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")])
 COMMANDS = ROOT / "docs/reference/commands.md"
 
 
