@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST_ARGS ?=
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 BENCH := .venv-bench
 DEMO_ROOT := files/demo
 DEMO = $(BIN)/modelfetch sync --tier demo --root $(DEMO_ROOT)
@@ -14,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench e2e clean
+.PHONY: help demo test lint docs bench e2e clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,11 +47,15 @@ demo: $(READY)  ## Fill files/demo with tiny models: a killed run, its resume, a
 test: $(READY)  ## The fast, hermetic tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
-lint: $(READY)  ## ruff, mypy --strict, the import layers
+lint: $(READY)  ## ruff, mypy --strict, the import layers, the links of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MKDOCS) build --quiet --strict
+
+docs: $(READY)  ## Build the documentation site into site/
+	$(MKDOCS) build --strict
 
 # A separate environment without development tools: they bring packages that httpx imports if it finds them.
 $(BENCH)/.ready: pyproject.toml
@@ -65,5 +70,5 @@ e2e: $(READY)  ## Real consumers and peers: Ollama, faster-whisper, huggingface_
 	$(BIN)/python -m pytest tests/e2e --timeout=1500 --durations=5 $(PYTEST_ARGS)
 
 clean:  ## Remove what the targets created; models under files/ stay
-	rm -rf $(VENV) $(BENCH) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find modelfetch tests -name __pycache__ -type d -prune -exec rm -rf {} +
