@@ -32,12 +32,14 @@ class Request:
     """Which manifests, with which options, in which environment.
 
     ``tier_variable`` names the environment variable that gave ``tier``; None when the caller did.
+    ``may_be_unnamed``: with neither tier nor manifest the work is on all that is there, and gets no manifests.
     """
 
     options: Options
     tier: str | None = None
     manifests: tuple[Path, ...] = ()
     tier_variable: str | None = None
+    may_be_unnamed: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
@@ -53,20 +55,22 @@ async def perform(
     tier = request.tier
     try:
         settings = Settings.from_env(request.environ)
-        choice = select_manifests(
-            tier=request.tier,
-            manifests=request.manifests,
-            settings=settings,
-            environ=request.environ,
-            tier_variable=request.tier_variable,
-            sink=sink,
-        )
-        tier = choice.tier
-        manifests = await asyncio.to_thread(
-            load_selected, choice, settings=settings, environ=request.environ, sink=sink
-        )
-        tier = manifests[0].tier
-        with _demo(choice.tier, settings, request.environ) as settings:
+        manifests: tuple[Manifest, ...] = ()
+        if not request.may_be_unnamed or tier is not None or request.manifests:
+            choice = select_manifests(
+                tier=request.tier,
+                manifests=request.manifests,
+                settings=settings,
+                environ=request.environ,
+                tier_variable=request.tier_variable,
+                sink=sink,
+            )
+            tier = choice.tier
+            manifests = await asyncio.to_thread(
+                load_selected, choice, settings=settings, environ=request.environ, sink=sink
+            )
+        chosen, tier = tier, manifests[0].tier if manifests else None
+        with _demo(chosen, settings, request.environ) as settings:
             async with Session(request.options, settings, sink=sink, cancel=cancel.child()) as session:
                 return await work(manifests, session)
     except ModelfetchError as error:

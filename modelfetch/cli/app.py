@@ -22,6 +22,7 @@ _COMMANDS = {
     "sync": "Make everything that a tier asks for present, verified and in place.",
     "plan": "Show what sync would do, and every problem it can foresee.",
     "status": "Show what is ready, missing, changed or foreign; asks no network.",
+    "verify": "Hash the files on disk again and report damage; uses no network.",
     "pin": "Write revision, size and digest of what a manifest leaves open into it.",
     "fetch": "Fetch one file and verify it.",
     "fit": "Show the VRAM that a model or a tier needs, from the files' headers.",

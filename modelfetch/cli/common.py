@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,11 +101,19 @@ def _owner(environ: Mapping[str, str]) -> tuple[int, int] | None:
     return tuple(int(value) if value else -1 for value in given.values())  # type: ignore[return-value]
 
 
-def perform(ctx: click.Context, work: Callable[[Sequence[Manifest], Session], Awaitable[Report]]) -> Report:
-    """Do the work of a command, with progress on stderr and an end within a second of a signal."""
+def perform(
+    ctx: click.Context,
+    work: Callable[[Sequence[Manifest], Session], Awaitable[Report]],
+    *,
+    may_be_unnamed: bool = False,
+) -> Report:
+    """Do the work of a command, with progress on stderr and an end within a second of a signal.
+
+    ``may_be_unnamed``: the command needs neither tier nor manifest.
+    """
     from modelfetch.api import perform as run
 
-    request = request_from(ctx)
+    request = replace(request_from(ctx), may_be_unnamed=may_be_unnamed)
     values = ctx.params
     progress = make_progress(
         values.get("progress", "auto"), verbose=values.get("verbose", False), quiet=values.get("quiet", False)

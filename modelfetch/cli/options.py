@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from modelfetch.core.units import parse_size
+from modelfetch.core.units import parse_age, parse_size
 from modelfetch.errors import SettingError
 from modelfetch.manifest.model import CONSUMERS
 
@@ -108,6 +108,21 @@ class Size(click.ParamType[int]):
         if size <= 0:
             self.fail(f"expected more than nothing, found {value!r}", param, ctx)
         return size
+
+
+class Age(click.ParamType[float]):
+    """How old something must be, as ``30d`` or ``12h``; its value is in seconds."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Text to seconds."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_age(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Owner(click.ParamType[tuple[int, int]]):

@@ -38,6 +38,13 @@ class TransferStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckStarted(TransferStarted):
+    """This many files, ``size`` bytes in all, are being hashed where they lie; progress follows as of a transfer."""
+
+    files: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransferProgress(Event):
     """So many bytes of the artifact are on disk now."""
 

@@ -48,6 +48,22 @@ def parse_size(text: str) -> int:
     return int(size)
 
 
+_AGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([smhdw])\Z", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+def parse_age(text: str) -> float:
+    """Seconds from ``30d``, ``12h``, ``90m`` or ``2w``.
+
+    Raises:
+        ValueError: Not such an age; the message says what was expected.
+    """
+    match = _AGE.match(text.strip())
+    if match is None:
+        raise ValueError(f"expected a number with s, m, h, d or w, such as 30d; found {text[:40]!r}")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
 def format_size(size: float) -> str:
     """Bytes as a person reads them: ``6.46 GiB``, ``2.3 KiB``, ``17 B``."""
     for unit, factor in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):

@@ -22,11 +22,8 @@ def sentence(event: ev.Event, *, verbose: bool) -> str | None:
         case ev.Planned(artifacts=count) if count:
             files = "1 file" if count == 1 else f"{count} files"
             return f"{files} to fetch, {format_size(event.bytes)}; {event.present} already here"
-        case ev.TransferStarted(offset=offset) if offset:
-            return f"{event.label}: resuming at {format_size(offset)} of {format_size(event.size or 0)}"
-        case ev.TransferStarted() if verbose or event.size is None or event.size >= WORTH_A_LINE:
-            size = f", {format_size(event.size)}" if event.size is not None else ""
-            return f"{event.label}: fetching{size}" + (f" from {without_query(event.source)}" if verbose else "")
+        case ev.TransferStarted():
+            return _started(event, verbose=verbose)
         case ev.TransferRetrying():
             reason = event.reason if verbose else _LONG_ADDRESS.sub(r"\1…", event.reason)
             return f"{event.label}: {reason}; {_again(event)}"
@@ -42,6 +39,18 @@ def sentence(event: ev.Event, *, verbose: bool) -> str | None:
             return f"{level}: {message}" + (f" (hint: {event.hint})" if event.hint else "")
         case _:
             return None
+
+
+def _started(event: ev.TransferStarted, *, verbose: bool) -> str | None:
+    if isinstance(event, ev.CheckStarted):
+        files = "1 file" if event.files == 1 else f"{event.files} files"
+        return f"{event.label} {files}, {format_size(event.size or 0)}"
+    if event.offset:
+        return f"{event.label}: resuming at {format_size(event.offset)} of {format_size(event.size or 0)}"
+    if not verbose and event.size is not None and event.size < WORTH_A_LINE:
+        return None
+    size = f", {format_size(event.size)}" if event.size is not None else ""
+    return f"{event.label}: fetching{size}" + (f" from {without_query(event.source)}" if verbose else "")
 
 
 def without_query(source: str) -> str:

@@ -1,0 +1,73 @@
+"""What manifests ask for: the paths below ROOT that they want, told from the receipts without asking any source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import ModelfetchError
+from modelfetch.pipeline.plan import frozen_for, select
+from modelfetch.pipeline.resolve import resolve_quietly
+from modelfetch.placement.layouts import PlacementMethod, placements
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from modelfetch.care.inventory import Item
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.pipeline.plan import ModelRequest
+    from modelfetch.pipeline.session import Session
+    from modelfetch.placement.receipts import Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What some manifests want.
+
+    Attributes:
+        paths: Each wanted path below ROOT, with the request that wants it.
+        folders: Folders that an archive is unpacked into, likewise.
+        unresolved: Requests whose files only their source could tell; all that was placed for such a model counts.
+    """
+
+    paths: Mapping[str, ModelRequest] = field(default_factory=dict)
+    folders: Mapping[str, ModelRequest] = field(default_factory=dict)
+    unresolved: tuple[ModelRequest, ...] = ()
+
+    def wants(self, item: Item) -> bool:
+        """Whether a placement is one of those that are wanted."""
+        if item.path is None or item.entry is None:
+            return False
+        if item.path in self.paths:
+            return True
+        if item.entry.archive and any(item.path.startswith(f"{folder}/") for folder in self.folders):
+            return True
+        return any(
+            request.model.name == item.model and request.requested_by in item.tiers for request in self.unresolved
+        )
+
+
+def asked_by(
+    manifests: Sequence[Manifest],
+    session: Session,
+    receipts: Mapping[str, Receipt],
+    *,
+    consumers: Sequence[str] = (),
+) -> Asked:
+    """What the manifests want of the chosen consumers (none: all)."""
+    paths: dict[str, ModelRequest] = {}
+    folders: dict[str, ModelRequest] = {}
+    unresolved: list[ModelRequest] = []
+    for request in select(manifests, consumers):
+        try:
+            resolution = frozen_for(request, receipts, session.settings) or resolve_quietly(request, session, receipts)
+        except ModelfetchError:
+            resolution = None
+        if resolution is None:
+            unresolved.append(request)
+            continue
+        for consumer in request.consumers:
+            for placement in placements(consumer, request.model, resolution):
+                unpacked = placement.how is PlacementMethod.UNPACK
+                (folders if unpacked else paths)[placement.path] = request
+    return Asked(paths=paths, folders=folders, unresolved=tuple(unresolved))

@@ -1,0 +1,73 @@
+"""When each file was last hashed from its first byte to its last, and with what result.
+
+The dates lie in ``checks.json``: those of blobs in the store, those of files that are not links of a blob below ROOT.
+Losing the file costs a check, nothing more. A date speaks for a file of this size and mtime alone.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from modelfetch.core.fs import COPY_MODE, make_directory, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One full check: size in bytes and mtime in ns of the file then, when, and whether its bytes were right."""
+
+    size: int
+    mtime_ns: int
+    at: datetime
+    ok: bool
+
+    def applies_to(self, size: int, mtime_ns: int) -> bool:
+        """Whether the file has not been written since."""
+        return (self.size, self.mtime_ns) == (size, mtime_ns)
+
+
+def now() -> datetime:
+    """The time of a check, in whole seconds."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def read_checks(folder: Path) -> dict[str, Check]:
+    """The checks noted in a folder, by ``sha256:HEX`` of a blob or by path below ROOT; empty where there are none."""
+    try:
+        raw = json.loads((folder / "checks.json").read_bytes())
+        if raw["version"] != _VERSION:
+            return {}
+        return {key: _check(data) for key, data in raw["checked"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def write_checks(folder: Path, checks: Mapping[str, Check]) -> None:
+    """Replace the checks of a folder; the caller holds the lock `checks`.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    make_directory(folder)
+    data = {"version": _VERSION, "checked": {key: _as_json(check) for key, check in sorted(checks.items())}}
+    path = folder / "checks.json"
+    temporary = folder / f".checks.{secrets.token_hex(4)}.part"
+    write_atomically(path, json.dumps(data).encode("ascii"), mode=COPY_MODE, temporary=temporary)
+
+
+def _as_json(check: Check) -> list[Any]:
+    return [check.size, check.mtime_ns, int(check.at.timestamp()), check.ok]
+
+
+def _check(data: list[Any]) -> Check:
+    size, mtime_ns, at, ok = data
+    return Check(size=int(size), mtime_ns=int(mtime_ns), at=datetime.fromtimestamp(int(at), UTC), ok=bool(ok))

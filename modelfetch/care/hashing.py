@@ -1,0 +1,113 @@
+"""Hashing many files at rest, as many at once as there are processors, at the speed of the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelfetch.core.events import CheckStarted, TransferEnded, TransferProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from modelfetch.core.cancel import Cancel
+    from modelfetch.core.events import Sink
+
+_BUFFER = 1 << 20
+_PROGRESS_EVERY = 0.2
+_KEY = "check"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hashed:
+    """What came of hashing a file: its ``sha256:HEX`` with the size and mtime that it had, or what the disk said."""
+
+    file: Path
+    digest: str | None = None
+    size: int = 0
+    mtime_ns: int = 0
+    error: OSError | None = None
+
+
+def hash_files(
+    files: Sequence[tuple[Path, int]],
+    *,
+    sink: Sink,
+    cancel: Cancel,
+    label: str = "checking",
+    done: Callable[[Hashed], None],
+) -> None:
+    """Hash files (path, expected size) in their order and hand each result to ``done``, in the calling thread.
+
+    Raises:
+        InterruptedSync: It was cancelled; what was finished was handed over.
+    """
+    total = sum(size for _, size in files)
+    sink(CheckStarted(key=_KEY, label=label, size=total, offset=0, source="", files=len(files)))
+    progress = _Progress(sink)
+    pool = ThreadPoolExecutor(max_workers=max(1, min(len(files), _processors())), thread_name_prefix="hash")
+    try:
+        tasks = [pool.submit(hash_one, file, advance=progress.add, check=cancel.check) for file, _ in files]
+        for task in as_completed(tasks):
+            done(task.result())
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        sink(TransferEnded(key=_KEY, label=label))
+
+
+def hash_one(
+    file: Path, *, advance: Callable[[int], None] = lambda _: None, check: Callable[[], None] = lambda: None
+) -> Hashed:
+    """The sha256 of one regular file; what the disk refuses, or a file that changes meanwhile, is in the result."""
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        return Hashed(file=file, error=error)
+    try:
+        before = os.fstat(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        hasher = hashlib.sha256()
+        buffer = memoryview(bytearray(_BUFFER))
+        while count := os.readv(fd, [buffer]):
+            hasher.update(buffer[:count])
+            advance(count)
+            check()
+        after = os.fstat(fd)
+    except OSError as error:
+        return Hashed(file=file, error=error)
+    finally:
+        os.close(fd)
+    changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+    digest = None if changed else f"sha256:{hasher.hexdigest()}"
+    return Hashed(file=file, digest=digest, size=after.st_size, mtime_ns=after.st_mtime_ns)
+
+
+class _Progress:
+    """Adds up what all threads have read, and says so a few times a second."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._lock = threading.Lock()
+        self._bytes = 0
+        self._said = 0.0
+
+    def add(self, count: int) -> None:
+        """So many more bytes were hashed."""
+        with self._lock:
+            self._bytes += count
+            now = time.monotonic()
+            if now - self._said < _PROGRESS_EVERY:
+                return
+            self._said = now
+            done = self._bytes
+        self._sink(TransferProgress(key=_KEY, done=done))
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) or 1

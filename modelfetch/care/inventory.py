@@ -1,0 +1,321 @@
+"""The inventory: everything below ROOT and in the store, as one value that list, verify, remove and prune decide by.
+
+It is made of receipts, the store's index and a walk over the services' folders; nothing is hashed, nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as statmod
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from modelfetch.care.checks import Check, read_checks
+from modelfetch.core.fs import own_folder
+from modelfetch.errors import DestinationError
+from modelfetch.manifest.model import CONSUMERS
+from modelfetch.placement import destination
+from modelfetch.placement.receipts import read_receipt
+from modelfetch.placement.rewritten import rewriting_service
+from modelfetch.placement.state import PENDING
+from modelfetch.store.index import beside
+from modelfetch.store.record import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from modelfetch.placement.receipts import Entry, Receipt
+    from modelfetch.store import Store
+
+_UNFINISHED = ".part"
+
+
+class Origin(StrEnum):
+    """How a file came to lie where it does (contract: ``list --json``)."""
+
+    MADE = "made"
+    ADOPTED = "adopted"
+    FOREIGN = "foreign"
+    BLOB = "blob"
+    PARTIAL = "partial"
+
+
+class Condition(StrEnum):
+    """How a file compares with what is known of it, by `os.lstat` alone."""
+
+    PRESENT = "present"
+    MISSING = "missing"
+    CHANGED = "changed"
+    REWRITTEN = "rewritten"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One file, symlink or blob.
+
+    Attributes:
+        file: Where it is.
+        path: Below ROOT, None for what lies in the store.
+        digest: ``sha256:HEX`` as receipt or store name it; None for symlinks, foreign and partial files.
+        size: Bytes; of a partial file those that take space.
+        inode: Device and inode; two items that share it share their bytes. None when nothing is there.
+        links: How many names the inode has, wherever they are.
+        mtime_ns: Of the file as it is now.
+        tiers: The tiers or manifests that asked for it when they were synced.
+        check: The last full check, if the file has not been written since.
+        proven: When its bytes were last known to be right without a check of their own: the date of a blob's record.
+        entry: The receipt's entry, for a placement.
+    """
+
+    file: Path
+    origin: Origin
+    condition: Condition
+    size: int
+    path: str | None = None
+    consumer: str | None = None
+    model: str | None = None
+    digest: str | None = None
+    inode: tuple[int, int] | None = None
+    links: int = 0
+    mtime_ns: int = 0
+    tiers: tuple[str, ...] = ()
+    check: Check | None = None
+    proven: datetime | None = None
+    entry: Entry | None = None
+
+    @property
+    def is_placement(self) -> bool:
+        """Whether a receipt names it."""
+        return self.entry is not None
+
+    @property
+    def verified(self) -> datetime | None:
+        """When its bytes were last known to be right."""
+        if self.check is not None:
+            return self.check.at if self.check.ok else None
+        return self.proven
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the last full check found other bytes, and nothing was written since."""
+        return self.check is not None and not self.check.ok
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """All items, of one ROOT and one store."""
+
+    root: Path
+    store: Path
+    items: tuple[Item, ...]
+    receipts: Mapping[str, Receipt]
+
+    @cached_property
+    def placements(self) -> tuple[Item, ...]:
+        """What receipts name, whether it is there or not."""
+        return tuple(item for item in self.items if item.is_placement)
+
+    @cached_property
+    def blobs(self) -> tuple[Item, ...]:
+        """What the store holds."""
+        return tuple(item for item in self.items if item.origin is Origin.BLOB)
+
+    @cached_property
+    def by_inode(self) -> Mapping[tuple[int, int], tuple[Item, ...]]:
+        """All names below ROOT and in the store that share their bytes."""
+        found: dict[tuple[int, int], list[Item]] = defaultdict(list)
+        for item in self.items:
+            if item.inode is not None:
+                found[item.inode].append(item)
+        return {inode: tuple(items) for inode, items in found.items()}
+
+
+def take_inventory(root: Path, store: Store, *, foreign: bool = True) -> Inventory:
+    """Look at everything; blocks.
+
+    Args:
+        root: ROOT.
+        store: The store.
+        foreign: Whether to walk the services' folders for files that no receipt names.
+
+    Raises:
+        OSError: A folder can't be read.
+    """
+    receipts = read_receipts(root)
+    checks = read_checks(own_folder(root))
+    placed = [item for receipt in receipts.values() for item in _placements(root, receipt, checks)]
+    stored = list(_stored(store, checks if store.path == own_folder(root) else read_checks(store.path)))
+    items = [*placed, *_named(stored, placed), *_partials(store)]
+    if foreign:
+        known = {item.path for item in placed}
+        items += [item for consumer in receipts for item in _foreign(root, consumer, known)]
+    return Inventory(root=root, store=store.path, items=tuple(_with_shared_checks(items)), receipts=receipts)
+
+
+def read_receipts(root: Path) -> dict[str, Receipt]:
+    """All receipts of a ROOT, by consumer: those of the services of today, and whatever else lies there."""
+    folder = own_folder(root) / "receipts"
+    others = sorted(path.stem for path in folder.glob("*.json") if not path.name.startswith("."))
+    return {consumer: read_receipt(root, consumer) for consumer in dict.fromkeys((*CONSUMERS, *others))}
+
+
+def _placements(root: Path, receipt: Receipt, checks: Mapping[str, Check]) -> Iterator[Item]:
+    inside: dict[str, bool] = {}
+    for path, entry in receipt.entries.items():
+        folder = path.rpartition("/")[0]
+        if folder not in inside:
+            inside[folder] = _leads_inside(root, path)
+        if not inside[folder]:
+            continue  # a receipt that somebody wrote by hand: nothing outside ROOT is looked at
+        file = root / path
+        found = _lstat(file)
+        yield Item(
+            file=file,
+            path=path,
+            consumer=receipt.consumer,
+            model=entry.model,
+            digest=entry.digest,
+            size=entry.size if found is None else found.st_size,
+            inode=(found.st_dev, found.st_ino) if found else None,
+            links=found.st_nlink if found else 0,
+            mtime_ns=found.st_mtime_ns if found else 0,
+            origin=Origin.MADE if entry.made else Origin.ADOPTED,
+            condition=condition_of(path, entry, found, file),
+            tiers=entry.manifests,
+            check=_applicable(checks.get(path), found),
+            entry=entry,
+        )
+
+
+def condition_of(path: str, entry: Entry, found: os.stat_result | None, file: Path) -> Condition:
+    """How a placement compares with its entry, by stat alone."""
+    if found is None:
+        return Condition.MISSING
+    if entry.target is not None:
+        same = statmod.S_ISLNK(found.st_mode) and str(file.readlink()) == entry.target
+    else:
+        same = statmod.S_ISREG(found.st_mode) and (found.st_size, found.st_mtime_ns) == (entry.size, entry.mtime_ns)
+    if same:
+        return Condition.PRESENT
+    rewritten = entry.made and entry.mtime_ns != PENDING and statmod.S_ISREG(found.st_mode) and found.st_size > 0
+    return Condition.REWRITTEN if rewritten and rewriting_service(path) else Condition.CHANGED
+
+
+def _stored(store: Store, checks: Mapping[str, Check]) -> Iterator[Item]:
+    for blob in store.blobs():
+        found = _lstat(blob.path)
+        if found is None:
+            continue
+        record = beside(blob.path)
+        known, noted = _read_record(record), _lstat(record)
+        fits = known is not None and known.fits(found)
+        yield Item(
+            file=blob.path,
+            digest=str(blob.digest),
+            size=found.st_size,
+            inode=(found.st_dev, found.st_ino),
+            links=found.st_nlink,
+            mtime_ns=found.st_mtime_ns,
+            origin=Origin.BLOB,
+            condition=Condition.PRESENT if fits else Condition.CHANGED,
+            check=_applicable(checks.get(str(blob.digest)), found),
+            proven=datetime.fromtimestamp(int(noted.st_mtime), UTC) if fits and noted else None,
+        )
+
+
+def _named(blobs: Sequence[Item], placed: Sequence[Item]) -> Iterator[Item]:
+    """The blobs, with the model and the tiers of the placements that have their digest."""
+    models: dict[str, str] = {}
+    tiers: dict[str, dict[str, None]] = defaultdict(dict)
+    for item in placed:
+        if item.entry is not None and item.model:
+            for digest in filter(None, (item.digest, item.entry.archive)):
+                models.setdefault(digest, item.model)
+                tiers[digest].update(dict.fromkeys(item.tiers))
+    for blob in blobs:
+        digest = blob.digest or ""
+        yield replace(blob, model=models.get(digest), tiers=tuple(tiers.get(digest, ())))
+
+
+def _partials(store: Store) -> Iterator[Item]:
+    """What lies in ``ingest``: partial files and their journals, blobs that were set aside, temporary files."""
+    for file in sorted((store.path / "ingest").glob("*")):
+        found = _lstat(file)
+        if found is not None and statmod.S_ISREG(found.st_mode):
+            yield Item(
+                file=file,
+                size=min(found.st_size, found.st_blocks * 512) if file.suffix == _UNFINISHED else found.st_size,
+                inode=(found.st_dev, found.st_ino),
+                links=found.st_nlink,
+                mtime_ns=found.st_mtime_ns,
+                origin=Origin.PARTIAL,
+                condition=Condition.PRESENT,
+            )
+
+
+def _foreign(root: Path, consumer: str, known: set[str | None]) -> Iterator[Item]:
+    """Files and symlinks below a service's folder that no receipt names; symlinks are not followed."""
+    base = str(root)
+    for folder, _, names in os.walk(root / consumer):
+        for name in names:
+            full = os.path.join(folder, name)  # noqa: PTH118 - one of many thousands
+            path = full[len(base) + 1 :]
+            if path in known or (name.startswith(".modelfetch-") and name.endswith(_UNFINISHED)):
+                continue
+            file = root / path
+            found = _lstat(file)
+            if found is not None:
+                yield Item(
+                    file=file,
+                    path=path,
+                    consumer=consumer,
+                    size=found.st_size,
+                    inode=(found.st_dev, found.st_ino),
+                    links=found.st_nlink,
+                    mtime_ns=found.st_mtime_ns,
+                    origin=Origin.FOREIGN,
+                    condition=Condition.PRESENT,
+                )
+
+
+def _with_shared_checks(items: Sequence[Item]) -> Iterator[Item]:
+    """A link of a blob is checked with the blob."""
+    blobs = {item.inode: item for item in items if item.origin is Origin.BLOB and item.inode is not None}
+    for item in items:
+        blob = blobs.get(item.inode) if item.inode is not None else None
+        if blob is None or item is blob or not item.is_placement:
+            yield item
+        else:
+            yield replace(item, check=blob.check, proven=blob.proven)
+
+
+def _applicable(check: Check | None, found: os.stat_result | None) -> Check | None:
+    fits = check is not None and found is not None and check.applies_to(found.st_size, found.st_mtime_ns)
+    return check if fits else None
+
+
+def _leads_inside(root: Path, path: str) -> bool:
+    try:
+        destination(root, path)
+    except DestinationError:
+        return False
+    return True
+
+
+def _lstat(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _read_record(path: Path) -> Record | None:
+    try:
+        return Record.parse(path.read_bytes())
+    except OSError:
+        return None

@@ -1,0 +1,327 @@
+"""Verify: re-hash what lies at rest, and say what is damaged, where, for which service, of which model. No network."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from modelfetch.care.asked import Asked, asked_by
+from modelfetch.care.checks import Check, now, read_checks, write_checks
+from modelfetch.care.hashing import Hashed, hash_files
+from modelfetch.care.inventory import Condition, Inventory, Item, Origin, take_inventory
+from modelfetch.core import fs
+from modelfetch.core.events import Notice
+from modelfetch.core.fs import own_folder
+from modelfetch.core.report import ArtifactReport, ModelReport, Report
+from modelfetch.errors import ModelfetchError, exit_code_of
+from modelfetch.store.locks.lock import lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.pipeline.session import Session
+
+UNUSED = "unused blobs"
+"""The name in the report of blobs that no receipt names."""
+
+_BAD = ("damaged", "changed", "foreign", "missing", "failed")
+_WORST_FIRST = (*_BAD, "rewritten", "present")
+_SAVE_EVERY = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions:
+    """How thorough a check is.
+
+    Attributes:
+        quick: Compare size and mtime only.
+        older_than: Hash only what was last checked longer ago than this, in seconds; None hashes everything.
+    """
+
+    quick: bool = False
+    older_than: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What was found about one file: an action of the report. ``optional``: the tier is complete without it."""
+
+    model: str
+    uri: str
+    digest: str | None
+    size: int | None
+    action: str
+    path: str | None = None
+    consumer: str | None = None
+    optional: bool = False
+    item: Item | None = None
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it makes the command fail."""
+        return self.action in _BAD and not (self.optional and self.action in ("missing", "foreign"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """All findings; ``hashed`` files of ``bytes`` in all were read from their first byte to their last."""
+
+    inventory: Inventory
+    findings: tuple[Finding, ...]
+    hashed: int = 0
+    bytes: int = 0
+    errors: tuple[ModelfetchError, ...] = ()
+
+
+def verify_files(manifests: Sequence[Manifest], session: Session, options: VerifyOptions) -> Verification:
+    """Check what the manifests ask for, or, where there are none, all that receipts and the store know; blocks.
+
+    Raises:
+        InterruptedSync: It was cancelled; the checks that were finished are noted.
+        DiskError, DestinationError: A folder can't be read.
+    """
+    try:
+        inventory = take_inventory(session.options.root, session.store, foreign=False)
+    except OSError as error:
+        raise fs.translate(error, session.options.root, doing="reading") from error
+    consumers = session.options.consumers
+    asked = asked_by(manifests, session, inventory.receipts, consumers=consumers) if manifests else None
+    items = chosen_items(inventory, asked, consumers)
+    due = [] if options.quick else due_for_check(items, options.older_than)
+    results = _hash(due, inventory, session)
+    findings = [*_of_items(items, results, inventory, asked), *(_not_placed(asked, inventory) if asked else ())]
+    return Verification(
+        inventory=inventory,
+        findings=tuple(findings),
+        hashed=len(results),
+        bytes=sum(result.size for result in results.values()),
+        errors=tuple(_unreadable(results)),
+    )
+
+
+def verification_report(found: Verification, session: Session, *, tier: str | None, started: float) -> Report:
+    """The report: exit code 1 where something is damaged, changed or missing."""
+    bad = any(finding.is_bad for finding in found.findings)
+    return Report(
+        ok=not bad and not found.errors,
+        exit_code=exit_code_of(found.errors) or (1 if bad else 0),
+        tier=tier,
+        root=str(session.options.root),
+        seconds=time.monotonic() - started,
+        models=_models(found.findings),
+        errors=found.errors,
+    )
+
+
+def chosen_items(inventory: Inventory, asked: Asked | None, consumers: Sequence[str]) -> tuple[Item, ...]:
+    """The placements and blobs that a command is about."""
+    placements = [item for item in inventory.placements if not consumers or item.consumer in consumers]
+    if asked is not None:
+        placements = [item for item in placements if asked.wants(item)]
+    if asked is None and not consumers:
+        return (*placements, *inventory.blobs)
+    digests = {item.digest for item in placements if item.digest}
+    return (*placements, *(blob for blob in inventory.blobs if blob.digest in digests))
+
+
+def due_for_check(items: Iterable[Item], older_than: float | None) -> list[Item]:
+    """One item for each file that is to be hashed: those never checked first, then the longest unchecked ones."""
+    limit = None if older_than is None else now() - timedelta(seconds=older_than)
+    due: dict[tuple[int, int], Item] = {}
+    for item in items:
+        if item.inode is None or item.digest is None or item.condition is Condition.REWRITTEN:
+            continue
+        is_due = limit is None or item.is_damaged or item.verified is None or item.verified <= limit
+        if is_due and (item.inode not in due or item.origin is Origin.BLOB):
+            due[item.inode] = item
+    return sorted(due.values(), key=lambda item: (item.verified.timestamp() if item.verified else 0.0, -item.size))
+
+
+_Results = dict[tuple[int, int], Hashed]
+
+
+def _hash(due: Sequence[Item], inventory: Inventory, session: Session) -> _Results:
+    if not due:
+        return {}
+    inodes = {item.file: item.inode for item in due}
+    results: _Results = {}
+    saver = _Saver(inventory, session)
+
+    def done(result: Hashed) -> None:
+        inode = inodes[result.file]
+        if inode is not None:
+            results[inode] = result
+            saver.note(inode, result)
+
+    try:
+        hash_files([(item.file, item.size) for item in due], sink=session.sink, cancel=session.cancel, done=done)
+    finally:
+        saver.save()
+    return results
+
+
+class _Saver:
+    """Notes the dates of checks, now and then and at the end: what was checked before an interruption counts."""
+
+    def __init__(self, inventory: Inventory, session: Session) -> None:
+        self._inventory = inventory
+        self._session = session
+        self._at = now()
+        self._new: dict[Path, dict[str, Check]] = defaultdict(dict)
+        self._saved = time.monotonic()
+
+    def note(self, inode: tuple[int, int], result: Hashed) -> None:
+        """Note what was found about a file, under each of its names that has a date of its own."""
+        if result.digest is None and result.error is None:
+            return  # it changed while it was read
+        items = self._inventory.by_inode.get(inode, ())
+        blobs = [item for item in items if item.origin is Origin.BLOB]
+        for item in blobs or items:
+            if item.digest is None:
+                continue
+            check = Check(size=item.size, mtime_ns=item.mtime_ns, at=self._at, ok=result.digest == item.digest)
+            if item.path is None:
+                self._new[self._inventory.store][item.digest] = check
+            else:
+                self._new[own_folder(self._inventory.root)][item.path] = check
+        if time.monotonic() - self._saved > _SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Write the notes down; where that is impossible, say so once: the check itself is worth as much."""
+        self._saved = time.monotonic()
+        new, self._new = self._new, defaultdict(dict)
+        try:
+            save_checks(new, self._inventory, self._session)
+        except ModelfetchError as error:
+            message = f"the date of this check can't be kept: {error.message}"
+            self._session.sink(Notice(level="warning", message=message, hint=error.hint))
+
+
+def save_checks(new: Mapping[Path, Mapping[str, Check]], inventory: Inventory, session: Session) -> None:
+    """Add checks to those that are kept, and forget those of files that are gone.
+
+    Raises:
+        DestinationError, DiskError: They can't be written.
+        RetryLaterError: Another process kept the lock.
+    """
+    known = {item.path or item.digest for item in inventory.items}
+    for folder, checks in new.items():
+        with lock(
+            folder / "locks" / "checks.lock",
+            label="the dates of checks",
+            timeout=session.options.lock_timeout,
+            sink=session.sink,
+        ):
+            kept = {
+                key: check for key, check in read_checks(folder).items() if key in known or folder == inventory.store
+            }
+            try:
+                write_checks(folder, {**kept, **checks})
+            except OSError as error:
+                raise fs.translate(error, folder, doing="writing") from error
+
+
+def _of_items(
+    items: Sequence[Item], results: Mapping[tuple[int, int], Hashed], inventory: Inventory, asked: Asked | None
+) -> Iterable[Finding]:
+    placed = {item.inode for item in inventory.placements if item.inode is not None}
+    for item in items:
+        if item.origin is Origin.BLOB and item.inode in placed:
+            continue  # its bytes are those of a placement, which is named instead
+        request = asked.paths.get(item.path or "") if asked else None
+        yield Finding(
+            model=item.model or UNUSED,
+            uri=(item.entry.uri if item.entry else None) or item.path or item.digest or str(item.file),
+            digest=item.digest,
+            size=item.size,
+            action=action_of(item, results.get(item.inode) if item.inode else None),
+            path=item.path,
+            consumer=item.consumer,
+            optional=request.model.optional if request else False,
+            item=item,
+        )
+
+
+def action_of(item: Item, result: Hashed | None) -> str:
+    """What the report says of a file, after it was hashed or without that."""
+    if item.condition is Condition.MISSING:
+        return "missing"
+    if item.condition is Condition.REWRITTEN:
+        return "rewritten"
+    if result is None or (result.digest is None and result.error is None) or item.digest is None:
+        if item.is_damaged:
+            return "damaged"
+        return "present" if item.origin is Origin.BLOB else str(item.condition)
+    if result.digest == item.digest:
+        return "present"
+    return "changed" if item.condition is Condition.CHANGED and item.is_placement else "damaged"
+
+
+def _not_placed(asked: Asked, inventory: Inventory) -> Iterable[Finding]:
+    """What the manifests ask for and no receipt names."""
+    known = {item.path for item in inventory.placements}
+    for path, request in asked.paths.items():
+        if path not in known:
+            there = os.path.lexists(inventory.root / path)
+            yield Finding(
+                model=request.model.name,
+                uri=str(request.model.source),
+                digest=str(request.model.digest) if request.model.digest else None,
+                size=request.model.size,
+                action="foreign" if there else "missing",
+                path=path,
+                consumer=path.partition("/")[0],
+                optional=request.model.optional,
+            )
+    placed = {(tier, item.model) for item in inventory.placements for tier in item.tiers}
+    unpacked = [item.path or "" for item in inventory.placements if item.entry and item.entry.archive]
+    empty = [
+        request for folder, request in asked.folders.items() if not any(p.startswith(f"{folder}/") for p in unpacked)
+    ]
+    empty += [r for r in asked.unresolved if (r.requested_by, r.model.name) not in placed]
+    for request in empty:
+        yield Finding(
+            model=request.model.name,
+            uri=str(request.model.source),
+            digest=str(request.model.digest) if request.model.digest else None,
+            size=request.model.size,
+            action="missing",
+            optional=request.model.optional,
+        )
+
+
+def _unreadable(results: Mapping[tuple[int, int], Hashed]) -> Iterable[ModelfetchError]:
+    for result in results.values():
+        if isinstance(result.error, PermissionError):
+            yield fs.translate(result.error, result.file, doing="reading")
+
+
+def _models(findings: Sequence[Finding]) -> tuple[ModelReport, ...]:
+    grouped: dict[str, dict[tuple[str, str | None, str], list[Finding]]] = defaultdict(lambda: defaultdict(list))
+    for finding in findings:
+        grouped[finding.model][finding.uri, finding.digest, finding.action].append(finding)
+    return tuple(
+        ModelReport(
+            name=name,
+            ok=not any(finding.is_bad for each in artifacts.values() for finding in each),
+            artifacts=tuple(
+                ArtifactReport(
+                    uri=uri,
+                    served_by=None,
+                    digest=digest,
+                    size=each[0].size,
+                    action=action,
+                    placements=tuple(finding.path for finding in each if finding.path is not None),
+                )
+                for (uri, digest, action), each in artifacts.items()
+            ),
+        )
+        for name, artifacts in grouped.items()
+    )

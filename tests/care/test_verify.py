@@ -1,0 +1,120 @@
+"""What verify finds, and what it notes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.care.conftest import actions, flip
+from tests.pipeline.test_sync import ollama, vae, whisper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.pipeline.conftest import Bench, Result
+
+ONE, TWO = "stable-diffusion/models/VAE/art.safetensors", "comfyui/models/vae/art.safetensors"
+
+
+def test_a_whole_root_is_verified_without_a_request(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench), ollama(bench), whisper(bench))
+    result = care("verify")
+    assert result.code == 0, result.out
+    assert set(actions(result).values()) == {"present"}
+    assert result.report["requests"] == 0
+
+
+def test_a_silent_flip_is_found_under_every_name_that_shares_the_bytes(
+    bench: Bench, care: Callable[..., Result]
+) -> None:
+    bench.sync(vae(bench))
+    flip(bench.root / ONE)
+    assert care("verify", "--quick").code == 0
+    result = care("verify")
+    assert result.code == 1
+    assert actions(result) == {ONE: "damaged", TWO: "damaged"}
+
+
+def test_a_damaged_copy_does_not_speak_for_the_blob(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    path = bench.root / TWO
+    copy = path.with_suffix(".copy")
+    shutil.copyfile(path, copy)
+    os.utime(copy, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    copy.replace(path)
+    flip(path)
+    assert actions(care("verify")) == {ONE: "present", TWO: "damaged"}
+
+
+def test_damage_once_found_is_remembered_by_a_quick_look(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    flip(bench.root / ONE)
+    care("verify")
+    assert care("verify", "--quick").code == 1
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_missing_and_changed_files_are_told_apart(bench: Bench, care: Callable[..., Result], *, quick: bool) -> None:
+    bench.sync(vae(bench), whisper(bench))
+    (bench.root / ONE).unlink()
+    other = bench.root / TWO
+    other.unlink()
+    other.write_bytes(b"mine")
+    result = care("verify", *(["--quick"] if quick else []))
+    assert result.code == 1
+    found = actions(result)
+    assert (found.pop(ONE), found.pop(TWO)) == ("missing", "changed")
+    assert set(found.values()) == {"present"}
+
+
+def test_a_file_with_another_time_and_the_right_bytes_is_right(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    os.utime(bench.root / ONE, ns=(1, 1))
+    assert actions(care("verify", "--quick"))[ONE] == "changed"
+    assert actions(care("verify"))[ONE] == "present"
+
+
+def test_what_was_checked_lately_is_not_due(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    flip(bench.root / ONE)
+    assert care("verify", "--older-than", "30d").code == 0
+    checks = bench.root / ".modelfetch/checks.json"
+    blob = next((bench.root / ".modelfetch/blobs/sha256").glob("??/*.json"))
+    os.utime(blob, (1, 1))
+    assert not checks.exists()
+    assert care("verify", "--older-than", "30d").code == 1
+    ((check),) = json.loads(checks.read_text())["checked"].values()
+    assert check[3] is False
+
+
+def test_a_manifest_limits_what_is_checked_and_names_what_is_not_there(bench: Bench) -> None:
+    bench.sync(vae(bench), ollama(bench))
+    flip(bench.root / ONE)
+    assert bench.run("verify", bench.manifest(ollama(bench))).code == 0
+    result = bench.run("verify", bench.manifest(vae(bench), whisper(bench)))
+    assert result.code == 1
+    assert {m["name"]: m["artifacts"][0]["action"] for m in result.report["models"]} == {
+        "vae": "damaged",
+        "w": "missing",
+    }
+
+
+def test_a_damaged_blob_that_no_service_uses_is_found(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    shutil.rmtree(bench.root / "stable-diffusion")
+    shutil.rmtree(bench.root / "comfyui")
+    for receipt in (bench.root / ".modelfetch/receipts").glob("*.json"):
+        receipt.unlink()
+    flip(next(p for p in (bench.root / ".modelfetch/blobs/sha256").glob("??/*") if p.suffix != ".json"))
+    result = care("verify")
+    assert result.code == 1
+    assert [m["name"] for m in result.report["models"]] == ["unused blobs"]
+
+
+def test_a_root_that_does_not_exist_holds_nothing_and_is_not_made(bench: Bench, care: Callable[..., Result]) -> None:
+    assert care("verify").code == 0
+    assert not bench.root.exists()
