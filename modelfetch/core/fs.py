@@ -8,13 +8,15 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from modelfetch.core.digest import Digest, Hasher, new_hasher
+from modelfetch.core.events import Notice, Sink
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 DIRECTORY_MODE = 0o755
@@ -25,7 +27,11 @@ _FICLONE = 0x40049409  # ioctl number of FICLONE (source: linux/fs.h)
 _CHUNK = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP)
+_IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENXIO)
+_NOT_SUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY)
+
+Refused = Callable[[str, OSError], None]
+"""Called with the name of an operation (``chmod``) that a file system refused though nothing depends on it."""
 
 
 def translate(error: OSError, path: object, *, doing: str) -> ModelfetchError:
@@ -49,6 +55,84 @@ def translate(error: OSError, path: object, *, doing: str) -> ModelfetchError:
     return DiskError(f"{doing} {name}: {reason}")
 
 
+def ignore_refusal(operation: str, error: OSError) -> None:
+    """For callers that do not report what a file system refuses."""
+
+
+class RefusalReporter:
+    """Reports each kind of refused operation once, as a warning.
+
+    Args:
+        sink: Where the `Notice` goes.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._reported: set[tuple[str, int | None]] = set()
+
+    def __call__(self, operation: str, error: OSError) -> None:
+        """Report that ``operation`` was refused, unless that was reported before."""
+        kind = (operation, error.errno)
+        if kind not in self._reported:
+            self._reported.add(kind)
+            name = f" of {error.filename}" if isinstance(error.filename, str) else ""
+            text = f"this file system refuses {operation}{name} ({error.strerror}): going on without it"
+            self._sink(Notice(level="warning", message=text))
+
+
+def try_chmod(target: int | Path, mode: int, *, refused: Refused = ignore_refusal) -> None:
+    """Change the mode of a file or folder where the file system can; raises other OSErrors than a refusal."""
+    _try("chmod", lambda: os.chmod(target, mode), (*_NOT_SUPPORTED, *_REFUSED), refused)  # noqa: PTH101 - may be an fd
+
+
+def try_chown(target: int | Path, owner: tuple[int, int], *, refused: Refused = ignore_refusal) -> None:
+    """Change the owner (uid, gid) where the file system can; raises other OSErrors than a refusal."""
+    _try("chown", lambda: os.chown(target, *owner), (*_NOT_SUPPORTED, *_REFUSED), refused)
+
+
+def try_fsync(fd: int, *, refused: Refused = ignore_refusal) -> None:
+    """Make a file durable where the file system can; raises OSError where the disk fails or is full."""
+    _try("fsync", lambda: os.fsync(fd), (*_NOT_SUPPORTED, errno.EPERM), refused)
+
+
+def _try(operation: str, call: Callable[[], None], refusals: tuple[int, ...], refused: Refused) -> None:
+    try:
+        call()
+    except OSError as error:
+        if error.errno not in refusals:
+            raise
+        refused(operation, error)
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = COPY_MODE) -> int:
+    """Open a regular file of our own and return its descriptor; never waits for a FIFO, never follows a link.
+
+    Raises:
+        FileExistsError: Something else lies there (a FIFO, a device, a socket).
+        IsADirectoryError: A folder lies there, and it was to be written.
+        OSError: As `os.open` does; ELOOP for a link.
+    """
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, mode)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise FileExistsError(errno.EEXIST, "not a regular file", str(path))
+
+
+def read_small(path: Path, limit: int) -> bytes:
+    """The bytes of a small file of our own; raises as `open_regular` does, and OSError (EFBIG) for a larger file."""
+    fd = open_regular(path)
+    try:
+        data = bytearray()
+        while piece := os.read(fd, limit + 1 - len(data)):
+            data += piece
+    finally:
+        os.close(fd)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
+    return bytes(data)
+
+
 def make_directory(path: Path, *, owner: tuple[int, int] | None = None) -> None:
     """Make ``path`` and its missing parents with mode 0755 whatever the umask, owned by ``owner`` (uid, gid) if given.
 
@@ -69,9 +153,9 @@ def make_directory(path: Path, *, owner: tuple[int, int] | None = None) -> None:
             if not folder.is_dir():
                 raise
             continue  # another process was faster
-        folder.chmod(DIRECTORY_MODE)
+        try_chmod(folder, DIRECTORY_MODE)
         if owner:
-            os.chown(folder, *owner)
+            try_chown(folder, owner)
 
 
 def sync_directory(path: Path) -> None:

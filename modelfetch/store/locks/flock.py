@@ -1,10 +1,12 @@
-"""flock, and whether it means anything here."""
+"""flock, and whether it has an effect on this file system."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 from typing import TYPE_CHECKING
+
+from modelfetch.core.fs import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +25,7 @@ def take_flock(fd: int) -> bool:
 
 def flock_works(path: Path) -> bool:
     """Whether a second open file is refused the lock that this process holds."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    fd = open_regular(path, os.O_RDWR)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

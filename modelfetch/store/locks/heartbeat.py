@@ -12,18 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 IDLE = 5.0
-"""Seconds between two looks while no lock is held."""
+"""Seconds between two wake-ups while no lock is held."""
 
 
 class Heartbeatable(Protocol):
-    """What has a heart."""
+    """An object that needs periodic heartbeats."""
 
     def beat(self) -> None:
-        """Show that the owner lives."""
+        """Renew the heartbeat."""
 
 
 class HeartbeatThread:
-    """One thread that beats for all locks of this process."""
+    """One thread that renews the heartbeats of all locks of this process.
+
+    Where no thread can be started (a container's limit on processes), `Held.check` renews them as work goes on.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,14 +36,17 @@ class HeartbeatThread:
         self._thread: threading.Thread | None = None
 
     def add(self, held: Heartbeatable, interval: float) -> Callable[[], None]:
-        """Beat for a lock every so many seconds; returns a function that ends it."""
+        """Renew a lock's heartbeat at an interval in seconds; returns a function that ends this."""
         due = time.monotonic() + interval
         with self._lock:
             self._held[id(held)] = _Beating(held, interval, due)
             if self._thread is None or not self._thread.is_alive():
                 self._until = due
                 self._thread = threading.Thread(target=self._run, name="modelfetch-heartbeat", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError:
+                    self._thread = None
             sleeps_too_long = due < self._until
         if sleeps_too_long:
             self._wake.set()

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import json
 import os
+import socket
+import subprocess
+import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Event, Waiting
 from modelfetch.errors import DestinationError, InterruptedSync, RetryLaterError
+from modelfetch.store.locks import heartbeat as heartbeat_module
+from modelfetch.store.locks import lock as lock_module
+from modelfetch.store.locks.heartbeat import HeartbeatThread
 from modelfetch.store.locks.lock import LockLostError, LockTiming, lock
 from modelfetch.store.locks.owner import Owner
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PACE = LockTiming(heartbeat=0.05, stale=0.4, say_every=0.1, poll=0.01)
 
@@ -212,6 +218,120 @@ def test_of_many_heirs_one_inherits(path: Path, flock: str) -> None:
     assert sorted(heirs) == [False] * 7 + [True]
 
 
+@pytest.mark.parametrize("options", [(), ("noflock=1",)], ids=["flock", "no flock"])
+def test_processes_that_are_killed_with_the_lock_are_never_followed_by_two_owners(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    timing = ("heartbeat=0.05", "stale=30", "poll=0.001")
+    result = contend(tmp_path, "8", "60", "1", "kill=0.15", *timing, *options)
+    assert result["violations"] == []
+    assert result["lost"] == 0  # who was not suspended is not replaced
+    assert result["acquired"] > 120
+
+
+def test_processes_that_are_suspended_with_the_lock_never_own_it_beside_another(tmp_path: Path) -> None:
+    result = contend(tmp_path, "6", "6", "1", "heartbeat=0.05", "stale=0.3", "poll=0.002", "suspend=0.2", "kill=0.04")
+    assert result["violations"] == []
+    assert result["suspended"] > 5
+    assert result["lost"] > 0  # some found out that they were replaced
+
+
+def contend(folder: Path, *arguments: str) -> Any:
+    command = [sys.executable, "-m", "tests.store.locks.contenders", str(folder), *arguments]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True, timeout=90
+    )
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+def left_by_two(path: Path) -> None:
+    """A lock of a dead owner, as two processes find it at once."""
+    left_behind(path, somebody(pid=2**22 - 3, started="1"))
+
+
+def test_an_owner_that_was_replaced_between_two_looks_is_not_replaced_again(
+    path: Path, flock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judgement that the owner is dead is of no use any more when the second process acts on it."""
+    left_by_two(path)
+    judge = lock_module._Waiter._judge
+
+    def slow(waiter: lock_module._Waiter, fd: int) -> object:
+        verdict = judge(waiter, fd)
+        monkeypatch.setattr(lock_module._Waiter, "_judge", judge)
+        faster.append(others.enter_context(lock(path, label="faster", pace=PACE)))
+        return verdict
+
+    faster: list[lock_module.Held] = []
+    with contextlib.ExitStack() as others:
+        monkeypatch.setattr(lock_module._Waiter, "_judge", slow)
+        with pytest.raises(RetryLaterError), lock(path, label="x", timeout=0.05, pace=PACE):
+            raise AssertionError("two owners")
+        assert faster[0].still_owned()
+
+
+def test_an_owner_that_wakes_up_knows_at_once_that_it_was_replaced(path: Path, flock: str) -> None:
+    with lock(path, label="x", pace=LockTiming(heartbeat=60, stale=60)) as held:
+        assert held.still_owned()
+        path.unlink()
+        path.write_bytes(b"another's")
+        held.check()  # the cheap look goes by the last heartbeat
+        assert not held.still_owned()
+        with pytest.raises(LockLostError):
+            held.ensure_owned()
+        with pytest.raises(LockLostError):
+            held.check()
+
+
+def test_an_owner_that_wakes_up_in_time_is_not_replaced(path: Path, flock: str) -> None:
+    """Its heartbeat is renewed while nobody can be about to replace it."""
+    with lock(path, label="x", pace=LockTiming(heartbeat=60, stale=1.0)) as held:
+        guard = path.with_name(path.name + ".taking")
+        guard.write_bytes(Owner.me().dump())  # another process is about to, and then is not
+        time.sleep(0.6)
+        threading.Timer(0.1, lambda: guard.unlink(missing_ok=True)).start()
+        start = time.monotonic()
+        assert held.still_owned()
+        assert time.monotonic() - start > 0.05 or flock == "flock"
+        assert not guard.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_process_left_that_died_while_it_took_over_is_no_obstacle(path: Path, flock: str, kind: str) -> None:
+    left_behind(path, somebody(boot="another-boot"), age=100)
+    guard = path.with_name(path.name + ".taking")
+    if kind == "file":
+        guard.write_bytes(somebody(pid=2**22 - 3, started="1").dump())
+    else:
+        guard.mkdir()
+        os.utime(guard, (time.time() - 100, time.time() - 100))
+    assert seconds_to_get(path)[0] < 1
+    assert list(path.parent.iterdir()) == []
+
+
+def test_temporary_files_of_killed_processes_are_removed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left_behind(path, somebody(pid=2**22 - 3, started="1"))
+    (path.parent / ".key.lock.0123abcd").touch()
+    monkeypatch.setattr(lock_module, "_ABANDONED", -1.0)
+    with lock(path, label="x", pace=PACE):
+        assert [found.name for found in path.parent.iterdir()] == ["key.lock"]
+
+
+def test_a_lock_needs_no_thread_for_its_heartbeat(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(heartbeat_module, "heart", HeartbeatThread())
+    monkeypatch.setattr(lock_module, "heart", heartbeat_module.heart)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with lock(path, label="x", pace=LockTiming(heartbeat=0.05, stale=0.2)) as held:
+        before = path.stat().st_mtime_ns
+        time.sleep(0.15)
+        held.check()
+        assert path.stat().st_mtime_ns > before
+
+
 def test_an_owner_finds_out_that_its_lock_was_taken(path: Path, flock: str) -> None:
     with lock(path, label="x", pace=PACE) as held:
         held.check()
@@ -230,14 +350,6 @@ def test_a_heart_beats(path: Path, flock: str) -> None:
         assert path.stat().st_mtime_ns > first
 
 
-def test_a_folder_that_a_dead_heir_left_is_no_obstacle(path: Path, flock: str) -> None:
-    left_behind(path, somebody(boot="another-boot"), age=100)
-    taking = path.with_name(path.name + ".taking")
-    taking.mkdir()
-    os.utime(taking, (time.time() - 100, time.time() - 100))
-    assert seconds_to_get(path)[0] < 1
-
-
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_link_in_the_place_of_a_lock_is_refused_and_not_written_through(path: Path, *, exists: bool) -> None:
     target = path.parent.parent / "precious"
@@ -248,3 +360,20 @@ def test_a_link_in_the_place_of_a_lock_is_refused_and_not_written_through(path: 
     with pytest.raises(DestinationError), lock(path, label="x", timeout=1.0):
         pass
     assert target.read_text() == "precious" if exists else not target.exists()
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "socket"])
+def test_what_is_no_file_in_the_place_of_a_lock_is_refused_and_not_waited_for(path: Path, kind: str) -> None:
+    path.parent.mkdir()
+    with contextlib.ExitStack() as stack:
+        if kind == "FIFO":
+            os.mkfifo(path)
+        elif kind == "folder":
+            path.mkdir()
+        else:
+            stack.enter_context(contextlib.closing(socket.socket(socket.AF_UNIX))).bind(str(path))
+        start = time.monotonic()
+        with pytest.raises(DestinationError) as caught, lock(path, label="x", timeout=30):
+            pass
+    assert time.monotonic() - start < 5
+    assert str(path) in caught.value.message
