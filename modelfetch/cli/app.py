@@ -23,6 +23,7 @@ _COMMANDS = {
     "plan": "Show what sync would do, and every problem it can foresee.",
     "status": "Show what is ready, missing, changed or foreign; asks no network.",
     "verify": "Hash the files on disk again and report damage; uses no network.",
+    "list": "List everything below the root and in the store, whatever asked for it.",
     "pin": "Write revision, size and digest of what a manifest leaves open into it.",
     "fetch": "Fetch one file and verify it.",
     "fit": "Show the VRAM that a model or a tier needs, from the files' headers.",
@@ -32,7 +33,8 @@ _COMMANDS = {
 }
 
 
-_REPORTING = ("sync", "plan", "status", "verify", "prune", "adopt", "fetch")
+_ALIASES = {"ls": "list"}
+_REPORTING = ("sync", "plan", "status", "verify", "list", "ls", "remove", "prune", "adopt", "fetch")
 """The commands whose ``--json`` is the report."""
 
 
@@ -43,6 +45,7 @@ class _Lazy(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        cmd_name = _ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"modelfetch.cli.commands.{cmd_name}")
@@ -52,7 +55,7 @@ class _Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in _COMMANDS and not args[0].startswith("-"):
+        if args[0] not in (*_COMMANDS, *_ALIASES) and not args[0].startswith("-"):
             import difflib
 
             near = difflib.get_close_matches(args[0], _COMMANDS, n=1)

@@ -85,7 +85,7 @@ def is_said(ctx: click.Context, name: str) -> bool:
 
 
 def _variable(ctx: click.Context, name: str) -> str | None:
-    parameter = next(p for p in ctx.command.params if p.name == name)
+    parameter = next((p for p in ctx.command.params if p.name == name), None)
     found = parameter.found(ctx) if isinstance(parameter, EnvOption) else None
     return found[0] if found else None
 

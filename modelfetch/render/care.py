@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
+from modelfetch.care.inventory import Origin
+from modelfetch.care.listing import bytes_of
 from modelfetch.core.units import format_seconds, format_size
 from modelfetch.placement.rewritten import rewriting_service
 from modelfetch.render.text import table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from modelfetch.care.inventory import Item
+    from modelfetch.care.listing import Listing
     from modelfetch.care.verify import Verification
     from modelfetch.core.report import Report
 
+_UNNAMED = {
+    Origin.BLOB: "unused blobs",
+    Origin.PARTIAL: "unfinished downloads",
+    Origin.FOREIGN: "files of others",
+    Origin.MADE: "?",
+    Origin.ADOPTED: "?",
+}
 _ORDER = ("damaged", "changed", "foreign", "missing", "failed", "rewritten")
 
 
@@ -56,3 +69,49 @@ def _action(action: str, path: str | None) -> str:
 def count(number: int, thing: str) -> str:
     """``1 file``, ``3 files``."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def list_table(listing: Listing, *, files: bool = False, width: int | None = None) -> str:
+    """A row for each model and service (or each file), then what each service takes, and what could be freed."""
+    if files:
+        rows = [_row(item.path or str(item.file), item.consumer, [item]) for item in listing.entries]
+    else:
+        groups: dict[tuple[str, str | None], list[Item]] = defaultdict(list)
+        for item in listing.entries:
+            groups[item.model or _UNNAMED[item.origin], item.consumer].append(item)
+        rows = [_row(name, consumer, items) for (name, consumer), items in groups.items()]
+    head = ("PATH" if files else "MODEL", "FOR", "ORIGIN", "FILES", "SIZE", "VERIFIED", "TIERS")
+    lines = [table(head, rows, right=(3, 4), width=width)] if rows else []
+    by_service: dict[str, list[Item]] = defaultdict(list)
+    for item in listing.entries:
+        by_service[item.consumer or "store"].append(item)
+    each = ", ".join(f"{name} {format_size(bytes_of(items))}" for name, items in sorted(by_service.items()))
+    lines.append(f"{format_size(listing.bytes)} in {listing.root}" + (f": {each}" if each else ""))
+    if listing.reclaimable:
+        lines.append(f"{format_size(listing.reclaimable)} can be freed: modelfetch prune --root {listing.root}")
+    return "\n".join(lines)
+
+
+def _row(name: str, consumer: str | None, items: Sequence[Item]) -> tuple[str, ...]:
+    origins = sorted({str(item.origin) for item in items})
+    tiers = dict.fromkeys(tier for item in items for tier in item.tiers)
+    return (
+        name,
+        consumer or "-",
+        "+".join(origins),
+        str(len(items)),
+        format_size(bytes_of(items)),
+        verified_text(items),
+        ", ".join(tiers) or "-",
+    )
+
+
+def verified_text(items: Iterable[Item]) -> str:
+    """The day of the oldest check among files that have a digest; ``damaged`` where one was found so."""
+    known = [item for item in items if item.digest is not None]
+    if any(item.is_damaged for item in known):
+        return "damaged"
+    if not known:
+        return "-"
+    days = [item.verified for item in known]
+    return "never" if None in days else min(day for day in days if day is not None).date().isoformat()

@@ -1,0 +1,180 @@
+"""The listing: everything below ROOT and in the store, as the contract's JSON, filtered and sorted as asked."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from modelfetch.care.inventory import Inventory, Item, Origin, take_inventory
+from modelfetch.care.references import read_references
+from modelfetch.care.removal import Rules, plan_removal
+from modelfetch.core import fs
+from modelfetch.core.units import parse_age, parse_size
+from modelfetch.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from modelfetch.pipeline.session import Session
+
+SORTS = ("model", "size", "verified", "path")
+"""What entries may be sorted by."""
+_FILTER = re.compile(r"(size|verified|origin|model|for|tier)\s*(>=|<=|=|>|<)\s*(.+)\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Entries, the bytes that they take (shared ones once), and what a `prune` without a tier would free."""
+
+    root: str
+    store: str
+    entries: tuple[Item, ...]
+    reclaimable: int
+
+    @property
+    def bytes(self) -> int:
+        """What the entries take on disk."""
+        return bytes_of(self.entries)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready, as the contract has it."""
+        return {
+            "root": self.root,
+            "store": self.store,
+            "entries": [_as_dict(item) for item in self.entries],
+            "bytes": self.bytes,
+            "reclaimable": self.reclaimable,
+        }
+
+
+def list_files(
+    session: Session, *, filters: Sequence[str] = (), sort: str = "model", limit: int | None = None
+) -> Listing:
+    """List what is there; blocks.
+
+    Args:
+        session: Its root, store and consumers say where.
+        filters: Each ``KEY OP VALUE``, such as ``size>1GB``, ``verified>30d`` (longer ago), ``origin=foreign``,
+            ``model=sdxl*``, ``for=ollama``, ``tier=16g``; all must hold.
+        sort: One of `SORTS`, ``:asc`` or ``:desc`` after it.
+        limit: How many entries at most.
+
+    Raises:
+        UsageError: A filter or the order can't be read.
+        DestinationError, DiskError: A folder can't be read.
+    """
+    tests, (key, reverse) = [parse_filter(text) for text in filters], parse_sort(sort)
+    root = session.options.root
+    try:
+        inventory = take_inventory(root, session.store)
+        freed = reclaimable_bytes(inventory)
+    except OSError as error:
+        raise fs.translate(error, root, doing="reading") from error
+    consumers = session.options.consumers
+    entries = [
+        item
+        for item in shown_items(inventory)
+        if (not consumers or item.consumer in consumers) and all(test(item) for test in tests)
+    ]
+    entries.sort(key=lambda item: (item.model is None, item.model or "", item.path or str(item.file)))
+    entries.sort(key=key, reverse=reverse)
+    return Listing(root=str(root), store=str(session.store.path), entries=tuple(entries[:limit]), reclaimable=freed)
+
+
+def shown_items(inventory: Inventory) -> list[Item]:
+    """All items but the blobs whose bytes a placement shows already, and the placements that are gone."""
+    placed = {item.inode for item in inventory.placements if item.inode is not None}
+    return [
+        item
+        for item in inventory.items
+        if item.inode is not None and not (item.origin is Origin.BLOB and item.inode in placed)
+    ]
+
+
+def bytes_of(items: Iterable[Item]) -> int:
+    """What items take on disk: bytes that several names share count once."""
+    return sum({item.inode: item.size for item in items if item.inode is not None}.values())
+
+
+def reclaimable_bytes(inventory: Inventory) -> int:
+    """What `prune` without a tier would free."""
+    rules = Rules(wanted=lambda _: True, now=time.time())
+    return plan_removal(inventory, read_references(inventory.root, ()), rules).freed
+
+
+def parse_sort(text: str) -> tuple[Callable[[Item], Any], bool]:
+    """The key and direction of ``KEY[:asc|:desc]``; sizes and dates begin with the largest unless said otherwise."""
+    name, _, direction = text.partition(":")
+    if name not in SORTS or direction not in ("", "asc", "desc"):
+        raise UsageError(f"--sort {text[:40]}: expected one of {', '.join(SORTS)}, with :asc or :desc after it")
+    return _KEYS[name], direction == "desc" if direction else name in ("size", "verified")
+
+
+def parse_filter(text: str) -> Callable[[Item], bool]:
+    """The test of one filter; raises UsageError."""
+    match = _FILTER.match(text.strip())
+    if match is None:
+        raise UsageError(
+            f"--filter {text[:80]!r}: expected KEY, an operator and a value",
+            hint="such as 'size>1GB', 'verified>30d', 'origin=foreign', 'model=sdxl*', 'for=ollama', 'tier=16g'",
+        )
+    key, operator, value = match.groups()
+    try:
+        return _test(key, operator, value.strip())
+    except ValueError as error:
+        raise UsageError(f"--filter {text[:80]!r}: {error}") from None
+
+
+_KEYS: dict[str, Callable[[Item], Any]] = {
+    "model": lambda item: (item.model is None, item.model or ""),
+    "size": lambda item: item.size,
+    "verified": lambda item: item.verified.timestamp() if item.verified else 0.0,
+    "path": lambda item: item.path or str(item.file),
+}
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    ">": lambda a, b: a > b,
+    "<": lambda a, b: a < b,
+    ">=": lambda a, b: a >= b,
+    "<=": lambda a, b: a <= b,
+    "=": lambda a, b: a == b,
+}
+
+
+def _test(key: str, operator: str, value: str) -> Callable[[Item], bool]:
+    if key == "size":
+        size = parse_size(value)
+        return lambda item: _COMPARE[operator](item.size, size)
+    if key == "verified":
+        age, now = parse_age(value), time.time()
+        never = operator.startswith(">")
+        return lambda item: (
+            _COMPARE[operator](now - item.verified.timestamp(), age) if item.verified is not None else never
+        )
+    if operator != "=":
+        raise ValueError(f"{key} takes = alone")
+    if key == "origin" and value not in tuple(Origin):
+        raise ValueError(f"expected one of {', '.join(Origin)}")
+    return lambda item: any(fnmatch.fnmatchcase(word, value) for word in _words(item, key))
+
+
+def _words(item: Item, key: str) -> Sequence[str]:
+    if key == "tier":
+        return item.tiers
+    word = {"origin": str(item.origin), "model": item.model, "for": item.consumer}[key]
+    return (word,) if word else ()
+
+
+def _as_dict(item: Item) -> dict[str, Any]:
+    return {
+        "model": item.model,
+        "consumer": item.consumer,
+        "path": item.path,
+        "digest": item.digest,
+        "size": item.size,
+        "origin": str(item.origin),
+        "tiers": list(item.tiers),
+        "verified": item.verified.isoformat().replace("+00:00", "Z") if item.verified else None,
+    }

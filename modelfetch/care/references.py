@@ -1,0 +1,101 @@
+"""Which files need which others: Ollama's manifests their blobs, the snapshots of a Hugging Face cache theirs.
+
+A blob goes only with the last file that needs it, whoever made that file: models that people pulled themselves keep
+theirs. Sources: ollama, server/images.go and manifest/paths.go (0.40: ``manifests-v2`` wins over ``manifests``, a tag
+may be a list of further manifests that lie among the blobs, converted models have shadow tags); huggingface_hub,
+guides/manage-cache.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from modelfetch.care.inventory import Item
+
+OLLAMA = "ollama/models"
+_DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})\Z")
+_LARGEST_MANIFEST = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """``needs``: by path below ROOT, the paths that it needs. ``unreadable``: manifests whose needs can't be told."""
+
+    needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    unreadable: tuple[str, ...] = ()
+
+
+def read_references(root: Path, items: Iterable[Item]) -> References:
+    """The references among the files below ROOT; raises OSError as reading does."""
+    needs: dict[str, frozenset[str]] = {}
+    unreadable: list[str] = []
+    for item in items:
+        path = item.path
+        if path is None or item.inode is None:
+            continue
+        if path.startswith((f"{OLLAMA}/manifests/", f"{OLLAMA}/manifests-v2/")):
+            found = _blobs_of_manifest(root, path)
+            if found is None:
+                unreadable.append(path)
+            else:
+                needs[path] = frozenset(found)
+        elif "/snapshots/" in path and (root / path).is_symlink():
+            target = posixpath.normpath(f"{posixpath.dirname(path)}/{(root / path).readlink()}")
+            needs[path] = frozenset((target,))
+    return References(needs=needs, unreadable=tuple(unreadable))
+
+
+def _blobs_of_manifest(root: Path, path: str) -> set[str] | None:
+    """The blobs that an Ollama tag needs, below ROOT, with those of the manifests that it lists; None if unreadable."""
+    file = root / path
+    found: set[str] = set()
+    if file.is_symlink() and (own := _DIGEST.match(file.readlink().name)):
+        found.add(_blob(own[1]))
+    todo = [file]
+    seen = set()
+    while todo:
+        raw = _parse(todo.pop())
+        if raw is None:
+            return None
+        for digest in _digests(raw):
+            found.add(_blob(digest))
+        for child in raw.get("manifests") or ():
+            match = _DIGEST.match(str(child.get("digest", ""))) if isinstance(child, dict) else None
+            blob = root / _blob(match[1]) if match else None
+            if blob is not None and blob not in seen and blob.exists():
+                seen.add(blob)
+                todo.append(blob)
+    return found
+
+
+def _blob(digits: str) -> str:
+    return f"{OLLAMA}/blobs/sha256-{digits}"
+
+
+def _parse(file: Path) -> dict[str, Any] | None:
+    try:
+        with file.open("rb") as stream:
+            raw = json.loads(stream.read(_LARGEST_MANIFEST))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return raw if isinstance(raw, dict) else None
+
+
+def _digests(raw: Any) -> Iterator[str]:
+    """Every digest in a manifest, at whatever depth: keys that are not known yet count as well."""
+    if isinstance(raw, dict):
+        for value in raw.values():
+            yield from _digests(value)
+    elif isinstance(raw, list):
+        for value in raw:
+            yield from _digests(value)
+    elif isinstance(raw, str) and (match := _DIGEST.match(raw)):
+        yield match[1]

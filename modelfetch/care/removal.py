@@ -1,0 +1,172 @@
+"""What may be removed: pure decisions from the inventory, what is wanted, and who needs what.
+
+Only what a receipt says modelfetch made and nobody changed since, blobs that nothing names or links, and what was left
+of downloads. A file that a person changed or put there, and an adopted one, stays.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelfetch.care.inventory import Condition, Origin
+from modelfetch.care.references import OLLAMA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from modelfetch.care.inventory import Inventory, Item
+    from modelfetch.care.references import References
+
+WEEK = 7 * 86_400.0
+"""Seconds after which a partial file may go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """An item that is not wanted and stays, and why."""
+
+    item: Item
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovalPlan:
+    """What goes, what stays although nothing wants it, and which receipt entries speak of files that are gone."""
+
+    items: tuple[Item, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    forgotten: tuple[Item, ...] = ()
+
+    @property
+    def freed(self) -> int:
+        """The bytes that are free afterwards: those of files all of whose names go."""
+        return bytes_freed(self.items)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """By what is decided.
+
+    Attributes:
+        wanted: Whether a placement is wanted.
+        now: Seconds since the epoch.
+        older_than: The least age of what goes, in seconds; None sets none but for partial files, see `WEEK`.
+        consumers: Only these consumers' placements (none: all).
+        rewritten: Whether files that their service rewrote may go as well.
+        leftovers: Whether unused blobs and partial files go: not those that only `remove` is asked about.
+    """
+
+    wanted: Callable[[Item], bool]
+    now: float
+    older_than: float | None = None
+    consumers: Sequence[str] = ()
+    rewritten: bool = False
+    leftovers: bool = True
+
+
+def plan_removal(inventory: Inventory, references: References, rules: Rules) -> RemovalPlan:
+    """Decide about every item."""
+    unwanted = [
+        item
+        for item in inventory.placements
+        if not rules.wanted(item) and (not rules.consumers or item.consumer in rules.consumers)
+    ]
+    going: dict[str, Item] = {}
+    kept: list[Kept] = []
+    for item in unwanted:
+        if item.condition is Condition.MISSING:
+            continue
+        reason = _why_it_stays(item, rules)
+        if reason is None:
+            going[item.path or ""] = item
+        else:
+            kept.append(Kept(item=item, reason=reason))
+    _add_orphans(going, inventory, references, rules)
+    for path, reason in _still_needed(going, inventory, references).items():
+        kept.append(Kept(item=going.pop(path), reason=reason))
+    forgotten = tuple(item for item in unwanted if item.condition is Condition.MISSING)
+    gone = (*going.values(), *forgotten)
+    blobs = _unused_blobs(inventory, gone, rules)
+    partials = _old_partials(inventory, rules) if rules.leftovers else ()
+    return RemovalPlan(items=(*going.values(), *blobs, *partials), kept=tuple(kept), forgotten=forgotten)
+
+
+def bytes_freed(items: Iterable[Item]) -> int:
+    """The bytes of those files all of whose names are among the items."""
+    names: Counter[tuple[int, int]] = Counter()
+    sizes: dict[tuple[int, int], tuple[int, int]] = {}
+    for item in items:
+        if item.inode is not None:
+            names[item.inode] += 1
+            sizes[item.inode] = item.size, item.links
+    return sum(size for inode, (size, links) in sizes.items() if names[inode] >= links)
+
+
+def _why_it_stays(item: Item, rules: Rules) -> str | None:
+    """Why a placement that nothing wants stays nevertheless; None when it goes."""
+    if item.origin is Origin.ADOPTED:
+        return "it was there before modelfetch"
+    if item.condition is Condition.CHANGED:
+        return "it was changed since modelfetch placed it"
+    if item.condition is Condition.REWRITTEN and not rules.rewritten:
+        return "its service has rewritten it"
+    if _is_young(item, rules.older_than, rules.now):
+        return "it is too new"
+    return None
+
+
+def _add_orphans(going: dict[str, Item], inventory: Inventory, references: References, rules: Rules) -> None:
+    """Blobs that only going files need go along, whichever model they were noted for."""
+    needed = {path for name in going for path in references.needs.get(name, ())}
+    for item in inventory.placements:
+        path = item.path or ""
+        chosen = not rules.consumers or item.consumer in rules.consumers
+        ours = item.origin is Origin.MADE and item.condition is Condition.PRESENT
+        if path in needed and path not in going and chosen and ours and _why_it_stays(item, rules) is None:
+            going[path] = item
+
+
+def _still_needed(going: dict[str, Item], inventory: Inventory, references: References) -> dict[str, str]:
+    """The going paths that files which stay need, and why they stay."""
+    stay: dict[str, str] = {}
+    for item in inventory.items:
+        name = item.path
+        if name is None or name in going or item.inode is None:
+            continue
+        for path in references.needs.get(name, ()):
+            stay.setdefault(path, f"{name} needs it")
+    if references.unreadable:
+        reason = f"{references.unreadable[0]} can't be read, so nothing tells what Ollama needs"
+        stay.update({path: reason for path in going if path.startswith(f"{OLLAMA}/blobs/") and path not in stay})
+    return {path: reason for path, reason in stay.items() if path in going}
+
+
+def _unused_blobs(inventory: Inventory, gone: Sequence[Item], rules: Rules) -> list[Item]:
+    """Blobs that no remaining placement names, and that have no name elsewhere once the others are gone."""
+    going = {item.path for item in gone}
+    named: set[str | None] = set()
+    for item in inventory.placements:
+        if item.path not in going and item.entry is not None:
+            named |= {item.digest, item.entry.archive}
+    names = Counter(item.inode for item in gone if item.inode is not None)
+    ours = {digest for item in gone if item.entry for digest in (item.digest, item.entry.archive)}
+    return [
+        blob
+        for blob in inventory.blobs
+        if blob.digest not in named
+        and blob.links - (names[blob.inode] if blob.inode else 0) <= 1
+        and (blob.digest in ours if not rules.leftovers else not _is_young(blob, rules.older_than, rules.now))
+    ]
+
+
+def _old_partials(inventory: Inventory, rules: Rules) -> tuple[Item, ...]:
+    age = WEEK if rules.older_than is None else rules.older_than
+    return tuple(
+        item for item in inventory.items if item.origin is Origin.PARTIAL and not _is_young(item, age, rules.now)
+    )
+
+
+def _is_young(item: Item, age: float | None, now: float) -> bool:
+    return age is not None and now - item.mtime_ns / 1e9 < age

@@ -1,0 +1,75 @@
+"""``modelfetch list``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelfetch.cli import common, options
+from modelfetch.core.report import Report
+from modelfetch.render.care import list_table
+from modelfetch.render.out import put
+from modelfetch.render.text import terminal_width
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelfetch.care.listing import Listing
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.pipeline.session import Session
+
+
+@click.command("list")
+@options.where
+@options.option(
+    "--filter",
+    "filters",
+    metavar="EXPRESSION",
+    multiple=True,
+    help="Only entries such as 'size>1GB', 'verified>30d', 'origin=foreign', 'model=sdxl*', 'for=ollama', 'tier=16g'; "
+    "repeatable.",
+)
+@options.option(
+    "--sort",
+    metavar="KEY[:asc|:desc]",
+    default="model",
+    show_default=True,
+    help="The order: model, size, verified or path.",
+)
+@options.option("--limit", metavar="N", type=options.Count(1), help="Show N entries at most.")
+@click.option("--files", is_flag=True, help="A row for each file.")
+@click.option("--json", "as_json", is_flag=True, help="The entries as JSON on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Show only the names of models.")
+@click.pass_context
+def command(ctx: click.Context, /, **values: Any) -> int:
+    """List everything below the root and in the store, whatever asked for it, and what could be freed.
+
+    A file's origin is made (by modelfetch), adopted (it was there, with the right bytes), foreign (of somebody else),
+    blob (in the store alone) or partial (an unfinished download).
+    """
+    found: list[Listing] = []
+
+    async def work(_: Sequence[Manifest], session: Session) -> Report:
+        from modelfetch.care.listing import list_files
+
+        found.append(
+            await asyncio.to_thread(
+                list_files, session, filters=values["filters"], sort=values["sort"], limit=values["limit"]
+            )
+        )
+        return Report(ok=True, exit_code=0, tier=None, root=str(session.options.root))
+
+    report = common.perform(ctx, work, may_be_unnamed=True)
+    if not found:
+        return common.show(report, as_json=values["as_json"])
+    if values["as_json"]:
+        put(json.dumps(found[0].as_dict()))
+    elif values["quiet"]:
+        put("\n".join(dict.fromkeys(item.model for item in found[0].entries if item.model)))
+    else:
+        put(list_table(found[0], files=values["files"], width=terminal_width(sys.stdout)))
+    return 0

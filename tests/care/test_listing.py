@@ -1,0 +1,127 @@
+"""What list shows, and how it counts."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.cli.app import run
+from tests.care.conftest import flip
+from tests.pipeline.test_sync import WEIGHTS, ollama, read, vae, whisper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.pipeline.conftest import Bench, Result
+
+ONE, TWO = "stable-diffusion/models/VAE/art.safetensors", "comfyui/models/vae/art.safetensors"
+
+
+def by_path(result: Result) -> dict[str, dict[str, Any]]:
+    return {entry["path"]: entry for entry in result.report["entries"]}
+
+
+def test_a_file_shared_by_two_services_counts_once(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    result = care("list")
+    assert result.code == 0
+    assert list(result.report) == ["root", "store", "entries", "bytes", "reclaimable"]
+    assert result.report["bytes"] == len(read(WEIGHTS))
+    assert result.report["reclaimable"] == 0
+    entry = by_path(result)[ONE]
+    assert entry.pop("verified").endswith("Z")
+    assert entry.pop("digest").startswith("sha256:")
+    assert entry == {
+        "model": "vae",
+        "consumer": "stable-diffusion",
+        "path": ONE,
+        "size": len(read(WEIGHTS)),
+        "origin": "made",
+        "tiers": ["test"],
+    }
+
+
+def test_files_of_others_are_listed_as_foreign_and_kept_apart(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    mine = bench.root / "comfyui/models/loras/mine.safetensors"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"m" * 1000)
+    entry = by_path(care("list"))["comfyui/models/loras/mine.safetensors"]
+    assert (entry["origin"], entry["model"], entry["tiers"], entry["digest"]) == ("foreign", None, [], None)
+
+
+def test_unused_blobs_and_old_partial_files_are_reclaimable(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    for receipt in (bench.root / ".modelfetch/receipts").glob("*.json"):
+        receipt.unlink()
+    for path in (ONE, TWO):
+        (bench.root / path).unlink()
+    part = bench.root / ".modelfetch/ingest/abc.part"
+    part.parent.mkdir(exist_ok=True)
+    part.write_bytes(b"p" * 4096)
+    assert care("list").report["reclaimable"] == len(read(WEIGHTS))
+    os.utime(part, (1, 1))
+    report = care("list").report
+    assert report["reclaimable"] == len(read(WEIGHTS)) + 4096
+    assert {entry["origin"] for entry in report["entries"]} == {"blob", "partial"}
+
+
+def test_a_damaged_file_has_no_date(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    flip(bench.root / ONE)
+    care("verify")
+    assert {entry["verified"] for entry in care("list").report["entries"]} == {None}
+    bench.capsys.readouterr()
+    run(["ls", "--root", str(bench.root)])
+    assert "damaged" in bench.capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["--for", "ollama"], {"tiny"}),
+        (["--filter", "model=v*"], {"vae"}),
+        (["--filter", "origin=made", "--filter", "for=whisper"], {"w"}),
+        (["--filter", "tier=other"], set()),
+        (["--filter", "size>1TB"], set()),
+        (["--sort", "size:desc", "--limit", "1"], {"w"}),
+    ],
+)
+def test_entries_are_filtered_sorted_and_limited(
+    bench: Bench, care: Callable[..., Result], words: list[str], names: set[str]
+) -> None:
+    bench.sync(vae(bench), ollama(bench), whisper(bench))
+    if "--sort" in words:
+        sizes = [e["size"] for e in care("ls", "--sort", "size").report["entries"]]
+        assert sizes == sorted(sizes, reverse=True)
+        assert len(care("ls", *words).report["entries"]) == 1
+        return
+    assert {entry["model"] for entry in care("ls", *words).report["entries"]} == names
+
+
+@pytest.mark.parametrize("words", [["--filter", "size"], ["--filter", "size>x"], ["--sort", "colour"]])
+def test_a_filter_that_cannot_be_read_is_wrong_usage(care: Callable[..., Result], words: list[str]) -> None:
+    result = care("list", *words)
+    assert (result.code, result.codes()) == (2, ["usage"])
+    assert "hint:" in result.err
+
+
+def test_ten_thousand_files_take_about_ten_times_as_long_as_a_thousand(
+    bench: Bench, care: Callable[..., Result]
+) -> None:
+    import time
+
+    folder = bench.root / "comfyui/models/loras"
+    folder.mkdir(parents=True)
+
+    def seconds(count: int) -> float:
+        for number in range(count):
+            (folder / f"{number}.safetensors").touch()
+        started = time.perf_counter()
+        assert len(care("list").report["entries"]) == count
+        return time.perf_counter() - started
+
+    few = seconds(1000)
+    assert seconds(10_000) < 25 * few + 0.5
