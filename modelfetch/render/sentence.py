@@ -1,4 +1,4 @@
-"""What happens, as lines for a person."""
+"""Events as lines of text."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from modelfetch.core import events as ev
 from modelfetch.core.units import format_seconds, format_size
 
 WORTH_A_LINE = 16 * 2**20
-"""Bytes: the beginning and end of smaller files are said only to those who want to hear more."""
+"""Bytes; the start and end of smaller files are shown only with `--verbose`."""
 
 NEXT = "; trying the next mirror"
 _QUERY = re.compile(r"\A(https?://[^?#]*)[?#].*", re.DOTALL)
 _LONG_ADDRESS = re.compile(r"(https?://[^/\s]+/)\S{24,}")
-"""An address of a CDN: its host tells a person enough, its path fills three lines."""
+"""The URL of a CDN: the host is enough, the path would fill three lines."""
 
 
 def sentence(event: ev.Event, *, verbose: bool) -> str | None:
-    """An event as a line for a person; None where it says nothing on its own."""
+    """An event as one line of text; None for events without a line."""
     match event:
         case ev.Planned(artifacts=count) if count:
             files = "1 file" if count == 1 else f"{count} files"
-            return f"{files} to fetch, {format_size(event.bytes)}; {event.present} already here"
+            return f"{files} to download, {format_size(event.bytes)}; {event.present} already here"
         case ev.TransferStarted():
             return _started(event, verbose=verbose)
         case ev.TransferRetrying():
@@ -30,7 +30,7 @@ def sentence(event: ev.Event, *, verbose: bool) -> str | None:
         case ev.SourceFailed():
             return f"{event.label}: {without_query(event.source)} failed ({event.reason}){NEXT}"
         case ev.TransferFinished() if verbose or event.size >= WORTH_A_LINE:
-            return _verified(event)
+            return verified(event)
         case ev.Waiting():
             return f"{event.label}: waiting for {event.owner} ({format_seconds(event.seconds)} so far)"
         case ev.Placed():
@@ -50,21 +50,22 @@ def _started(event: ev.TransferStarted, *, verbose: bool) -> str | None:
     if not verbose and event.size is not None and event.size < WORTH_A_LINE:
         return None
     size = f", {format_size(event.size)}" if event.size is not None else ""
-    return f"{event.label}: fetching{size}" + (f" from {without_query(event.source)}" if verbose else "")
+    return f"{event.label}: downloading{size}" + (f" from {without_query(event.source)}" if verbose else "")
 
 
 def without_query(source: str) -> str:
-    """A source as it is shown: where some people keep a token, in an address's query, nothing is."""
+    """A source without the query of its URL, which may hold a token."""
     return _QUERY.sub(r"\1", source)
 
 
 def _again(event: ev.TransferRetrying) -> str:
     if event.attempt == 0:
-        return "going on where it stopped"
-    return f"again in {event.delay:.0f}s (try {event.attempt} of {event.attempts})"
+        return "continuing where it stopped"
+    return f"retrying in {event.delay:.0f}s (attempt {event.attempt} of {event.attempts})"
 
 
-def _verified(event: ev.TransferFinished) -> str:
+def verified(event: ev.TransferFinished) -> str:
+    """The line for a file that has been downloaded and verified."""
     rate = event.fetched / event.seconds if event.seconds > 0 else 0.0
     taken = f"{format_size(event.size)} in {event.seconds:.1f}s ({format_size(rate)}/s)"
     return f"{event.label}: verified, {taken}, {event.digest[:19]}…"

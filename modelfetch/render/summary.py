@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -16,22 +17,51 @@ if TYPE_CHECKING:
 
 
 def summary(report: Report) -> str:
-    """``16g: 5 models in place in files/ai-models; 6.46 GiB fetched in 3m 02s, 12 requests``."""
+    """``16g: 5 models in place in files/ai-models; 6.46 GiB downloaded in 3m 02s, 12 requests``."""
     ready = sum(model.ok for model in report.models)
     left = f" ({len(report.models) - ready} optional left out)" if ready < len(report.models) else ""
     head = f"{report.tier or 'manifest'}: {_count(ready, 'model')} verified and in place in {report.root}{left}"
     requests = _count(report.requests, "request")
     seconds = f"{report.seconds:.1f}s" if report.seconds < 60 else format_seconds(report.seconds)
     fetched = (
-        f"{format_size(report.bytes_fetched)} fetched in {seconds}"
+        f"{format_size(report.bytes_fetched)} downloaded in {seconds}"
         if report.bytes_fetched
-        else f"nothing to fetch, {seconds}"
+        else f"nothing to download, {seconds}"
     )
     return f"{head}; {fetched}, {requests}"
 
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def placed_table(report: Report, width: int | None = None) -> str | None:
+    """What is in place for which service after a `sync`; None if nothing was downloaded or adopted.
+
+    Args:
+        report: The report of the `sync`.
+        width: Columns of the terminal, None if nothing has to be folded.
+    """
+    changed = {"fetched", "resumed", "adopted"}
+    if not any(artifact.action in changed for model in report.models for artifact in model.artifacts):
+        return None
+    rows = sorted(row for model in report.models for row in _placed_rows(model))
+    return table(("SERVICE", "MODEL", "FILES", "SIZE", "ACTION", "WHERE"), rows, right=(2, 3), width=width)
+
+
+def _placed_rows(model: ModelReport) -> list[tuple[str, str, str, str, str, str]]:
+    """A row for each service: its files, their size, what was done, and the folder that holds them."""
+    rows = []
+    services = dict.fromkeys(path.partition("/")[0] for a in model.artifacts for path in a.placements)
+    for service in services:
+        files = [(a, p) for a in model.artifacts for p in a.placements if p.partition("/")[0] == service]
+        artifacts = {a.uri: a for a, _ in files}.values()
+        actions = Counter(a.action for a in artifacts)
+        action = next((name for name in ("fetched", "resumed", "adopted") if actions[name]), "present")
+        paths = [path for _, path in files]
+        where = paths[0] if len(paths) == 1 else posixpath.commonpath([posixpath.dirname(path) for path in paths])
+        rows.append((service, model.name, str(len(artifacts)), _sum([a.size for a in artifacts]), action, where))
+    return rows
 
 
 def plan_table(report: Report, needed: Sequence[SpaceRequirement]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,24 @@ if TYPE_CHECKING:
 def plain(text: str) -> str:
     """One line without control characters: what a server or a file said can't steer a terminal or forge a line."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text.replace("\n", " "))
+
+
+def display_width(text: str) -> int:
+    """The columns that a text takes on a terminal: wide characters (CJK, emoji) take two, combining ones none."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def cut(text: str, columns: int) -> str:
+    """A text cut to at most ``columns`` columns, with an ellipsis where something is missing."""
+    if display_width(text) <= columns:
+        return text
+    kept, width = [], 0
+    for character in text:
+        width += display_width(character)
+        if width > columns - 1:
+            break
+        kept.append(character)
+    return "".join(kept) + "…"
 
 
 def terminal_width(stream: TextIO) -> int | None:

@@ -309,7 +309,7 @@ def test_a_file_that_is_there_and_serves_another_consumer_needs_no_space_and_is_
     for command in ("plan", "sync"):
         result = bench.run(command, bench.manifest(entry))
         assert (result.code, result.codes()) == (0, []), result.err
-    assert "to fetch, " not in result.err.replace("nothing to fetch, ", "")
+    assert "to download, " not in result.err.replace("nothing to download, ", "")
     assert there.samefile(bench.root / "stable-diffusion/models/VAE/pinned.safetensors")
 
 

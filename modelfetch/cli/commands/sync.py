@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelfetch.cli import common, options
 from modelfetch.render.out import note
-from modelfetch.render.summary import summary
+from modelfetch.render.summary import placed_table, summary
+from modelfetch.render.text import terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +45,8 @@ def command(ctx: click.Context, /, **values: Any) -> int:
 
     report = common.perform(ctx, work)
     if report.ok and not values["quiet"] and values["progress"] != "json":
+        if (placed := placed_table(report, terminal_width(sys.stderr))) is not None:
+            note(placed)
         note(summary(report))
     return common.show(report, as_json=values["as_json"])
 

@@ -1,0 +1,173 @@
+"""Progress as bars on a terminal: the total, and below it a bar for each file that is worth one. tqdm draws them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+from tqdm import tqdm
+
+from modelfetch.core import events as ev
+from modelfetch.render.progress import CLOSED_STREAM, Progress
+from modelfetch.render.sentence import WORTH_A_LINE
+from modelfetch.render.text import cut, display_width, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from modelfetch.render.tracker import Meter
+
+REFRESH = 0.5
+"""Seconds between two updates of the numbers."""
+
+MAX_BARS = 6
+"""Bars of files that are shown at once; more than `--jobs` large files never run at the same time."""
+
+_MOMENT = 0.5
+"""Seconds after which a small file gets a bar, too: others end before anyone could read it."""
+
+_COLUMNS, _ROWS = 80, 24
+"""The size of a terminal that does not know its own."""
+
+_MIN_LABEL, _MIN_BAR = 8, 10
+
+if TYPE_CHECKING:
+    _Tqdm = tqdm[NoReturn]
+else:
+    _Tqdm = tqdm  # generic in its type stubs only
+
+
+def layout(label: str, numbers: str, columns: int) -> tuple[str, str]:
+    """The label as wide as there is room, and tqdm's format of the line. The label is cut, never the numbers."""
+    fixed = len("100% ") + 1 + display_width(numbers)
+    with_bar = columns - fixed - len("|| ") - _MIN_BAR - 1
+    if with_bar >= _MIN_LABEL:
+        width = min(display_width(label), with_bar, 40)
+        return cut(label, width), "{label} {percentage:3.0f}%|{bar}| {numbers}"
+    return cut(label, max(1, columns - fixed - 1)), "{label} {percentage:3.0f}% {numbers}"
+
+
+class _Line(_Tqdm):
+    """One line of the view; what it shows is set as a whole by `update_to`."""
+
+    label = numbers = ""
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """The values for the format: those of tqdm, and ours."""
+        return {**super().format_dict, "label": self.label, "numbers": self.numbers}
+
+    def update_to(self, label: str, meter: Meter, now: float, columns: int) -> None:
+        """Show a label and a meter."""
+        self.numbers = meter.numbers(now)
+        self.label, self.bar_format = layout(label, self.numbers, columns)
+        self.total, self.n = meter.size or max(meter.done, 1), meter.done if meter.size else 0
+        self.refresh()
+
+
+class Bars(Progress):
+    """The live view of a terminal. Lines about single events are printed above it."""
+
+    def __init__(
+        self, stream: TextIO | None = None, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(stream, verbose=verbose, clock=clock)
+        self._lines: list[_Line] = []  # the total, then one for each shown file
+        self._shown: list[str] = []  # keys of the files with a line
+        self._stop = threading.Event()
+        self._ticker: threading.Thread | None = None
+
+    def show(self, event: ev.Event) -> None:
+        """Show an event."""
+        super().show(event)
+        if isinstance(event, ev.TransferStarted | ev.TransferFinished | ev.TransferEnded):
+            self._arrange()
+        if isinstance(event, ev.TransferStarted) and self._ticker is None:
+            self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
+            self._ticker.start()
+
+    def text(self, event: ev.Event) -> str | None:
+        """The line for an event, unless a bar or the table at the end shows the same."""
+        is_shown_elsewhere = isinstance(event, ev.Placed) or (
+            isinstance(event, ev.TransferStarted) and not event.offset
+        )
+        return None if is_shown_elsewhere and not self._verbose else super().text(event)
+
+    def write(self, line: str) -> None:
+        """Print a line above the bars."""
+        with CLOSED_STREAM:
+            tqdm.write(plain(line), file=self._stream)
+
+    def tick(self) -> None:
+        """Update the numbers."""
+        with self._lock:
+            self._arrange()
+
+    def close(self) -> None:
+        """Remove the bars."""
+        self._stop.set()
+        if self._ticker is not None:
+            self._ticker.join(timeout=2)
+        with self._lock:
+            self._resize(0)
+
+    def _arrange(self) -> None:
+        """Give each file that is worth it a line, move lines up where a file has ended, and update all numbers."""
+        now, running = self._clock(), self.tracker.running
+        shown = [key for key in self._shown if key in running]
+        shown += [key for key in running if key not in shown and self._is_worth_a_bar(key, now)]
+        self._shown = shown[:MAX_BARS]
+        total = self.tracker.total
+        if total is None or not (self._shown or self._lines) or self._stop.is_set():
+            return
+        self._resize(1 + len(self._shown))
+        columns = self._columns()
+        with CLOSED_STREAM:
+            self._lines[0].update_to(self.tracker.headline(), total, now, columns)
+            for line, key in zip(self._lines[1:], self._shown, strict=True):
+                line.update_to(plain(running[key].label), running[key].meter, now, columns)
+
+    def _is_worth_a_bar(self, key: str, now: float) -> bool:
+        meter = self.tracker.running[key].meter
+        return meter.size is None or meter.size >= WORTH_A_LINE or now - meter.started >= _MOMENT
+
+    def _resize(self, count: int) -> None:
+        """Have so many lines. They are added and removed at the bottom, so no blank row is left between them."""
+        with CLOSED_STREAM:
+            while len(self._lines) > count:
+                self._lines.pop().close()
+                self._stream.write("\r")  # tqdm leaves the cursor where its blanks ended
+            while len(self._lines) < count:
+                self._lines.append(self._new_line())
+
+    def _new_line(self) -> _Line:
+        knows = self._knows_its_size()
+        return _Line(
+            total=1,
+            bar_format="{label}",
+            file=self._stream,
+            leave=False,
+            position=len(self._lines),
+            ncols=None if knows else _COLUMNS,
+            nrows=None if knows else _ROWS,
+            dynamic_ncols=knows,
+        )
+
+    def _columns(self) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            if columns := os.get_terminal_size(self._stream.fileno()).columns:
+                return columns
+        return _COLUMNS
+
+    def _knows_its_size(self) -> bool:
+        """Whether the terminal reports its size: tqdm draws nothing on one that reports 0 columns."""
+        with contextlib.suppress(OSError, ValueError):
+            return os.get_terminal_size(self._stream.fileno()).columns > 0
+        return False
+
+    def _tick(self) -> None:
+        while not self._stop.wait(REFRESH):
+            self.tick()
