@@ -164,6 +164,7 @@ class Http:
             translate=lambda error: _translate(error, url),
             cancel=cancel,
             release=lambda: self._release(wire, withdraw),
+            await_payload=wire.await_payload,
             waited=wire.waited,
         )
 

@@ -28,12 +28,13 @@ READ_SIZE = 256 * 1024
 
 
 class Watch:
-    """What bounds the request that a wire has under way: a deadline for its headers, and a way to end its waiting."""
+    """Bounds the request that a wire has under way: deadlines for headers and content, and a way to end its waiting."""
 
     def __init__(self) -> None:
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._deadline: float | None = None
+        self._payload_deadline: float | None = None
         self.shut = threading.Event()
 
     def begin(self, seconds: float) -> None:
@@ -46,16 +47,21 @@ class Watch:
         return self._deadline is not None
 
     def headers_arrived(self) -> None:
-        """From here on only the idle time-out counts."""
-        self._deadline = None
+        """From here on the idle time-out counts, and what `await_payload` sets."""
+        self._deadline = self._payload_deadline = None
+
+    def await_payload(self, seconds: float) -> None:
+        """Some content of the body has to be there after so many seconds."""
+        self._payload_deadline = time.monotonic() + seconds
 
     def bound(self, timeout: float | None) -> float | None:
         """The time-out of one read, cut to the deadline."""
-        if self._deadline is None:
+        deadline = self._payload_deadline if self._deadline is None else self._deadline
+        if deadline is None:
             return timeout
-        left = self._deadline - time.monotonic()
+        left = deadline - time.monotonic()
         if left <= 0:
-            raise httpcore.ReadTimeout("the headers took too long")
+            raise httpcore.ReadTimeout("the headers or the content took too long")
         return left if timeout is None else min(timeout, left)
 
     def add(self, sock: object) -> None:
@@ -100,7 +106,7 @@ class _Stream(httpcore.NetworkStream):
         watch = self._backend.watch
         if watch.awaits_headers:
             return self._inner.read(max_bytes, watch.bound(timeout))
-        return self._inner.read(max(max_bytes, READ_SIZE), timeout)
+        return self._inner.read(max(max_bytes, READ_SIZE), watch.bound(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._inner.write(buffer, timeout)
@@ -279,6 +285,10 @@ class Wire:
         self.waited = time.monotonic() - start
         self.watch.headers_arrived()
         return response
+
+    def await_payload(self) -> None:
+        """Bound the wait for the next piece of the body's content."""
+        self.watch.await_payload(self._timeouts.payload)
 
     def is_stale(self, error: Exception) -> bool:
         """Whether a server closed an idle connection in the moment when the last request used it again."""

@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from modelfetch.core.urls import redact
-from modelfetch.errors import UnreachableError
+from modelfetch.errors import IntegrityError, UnreachableError
+from modelfetch.http.content_coding import can_decode, codings, decode
 from modelfetch.http.types import FLOOR_RATE, FLOOR_SECONDS, Headers
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Response:
         translate: Makes httpx's errors typed.
         cancel: What may end it.
         release: Called once when it is closed.
+        await_payload: Called before each wait for content, so that a body of framing alone ends some time.
         redirected: Whether another URL had been asked first.
         waited: Seconds from the request, the connection included, to the headers.
     """
@@ -44,6 +46,7 @@ class Response:
         translate: Callable[[Exception], Exception],
         cancel: Cancel | None,
         release: Callable[[], None],
+        await_payload: Callable[[], None] = lambda: None,
         redirected: bool = False,
         waited: float = 0.0,
     ) -> None:
@@ -51,12 +54,14 @@ class Response:
         self._translate = translate
         self._cancel = cancel
         self._release: Callable[[], None] | None = release
+        self._await_payload = await_payload
         self._pieces: Iterator[bytes] | None = None
         self.url = url
         self.redirected = redirected
         self.waited = waited
         self.status: int = inner.status_code
         self.headers = Headers(inner.headers.multi_items())
+        self._codings = codings(self.headers.get("content-encoding", ""))
 
     def __enter__(self) -> Self:
         return self
@@ -79,9 +84,17 @@ class Response:
 
     @property
     def encoding(self) -> str | None:
-        """The content coding, None when the body is as it is (``identity``)."""
-        value = self.headers.get("content-encoding", "").strip().lower()
-        return None if value in ("", "identity") else value
+        """The content coding, such as ``gzip``; None when the body is as it is, or is taken as it is."""
+        return ", ".join(self._codings) or None
+
+    @property
+    def can_decode(self) -> bool:
+        """Whether `iter_decoded` can undo the coding."""
+        return not self._codings or can_decode(self._codings)
+
+    def take_raw(self) -> None:
+        """Take the body as it comes, whatever coding it is said to have."""
+        self._codings = ()
 
     def iter_raw(self) -> Iterator[bytes]:
         """The body as it comes, in pieces of at most 256 KiB, codings not undone.
@@ -95,13 +108,35 @@ class Response:
         return self._guarded(self._pieces)
 
     def iter_decoded(self) -> Iterator[bytes]:
-        """The body with its content coding undone; raises as `iter_raw` does."""
-        return self._guarded(self._inner.iter_bytes())
+        """The body with its content coding undone, in pieces of at most 256 KiB, some of which may be empty.
+
+        Raises:
+            IntegrityError: It has a coding that can't be undone (``unsupported-encoding``).
+            UnreachableError: It is damaged (``bad-response``); also as `iter_raw` does.
+        """
+        if not self._codings:
+            return self.iter_raw()
+        return self._decoded(self.iter_raw())
+
+    def _decoded(self, raw: Iterator[bytes]) -> Iterator[bytes]:
+        if not self.can_decode:
+            if next(raw, None) is None:
+                return  # a body that isn't there needs no decoding
+            raise IntegrityError(
+                f"{redact(self.url)} sent its body with Content-Encoding {self.encoding}, though it was asked not to",
+                code="unsupported-encoding",
+                hint="pin its digest if these bytes are the file, or name a mirror that sends it as it is",
+            )
+        try:
+            yield from decode(raw, self._codings[0])
+        except ValueError as error:
+            raise UnreachableError(f"{redact(self.url)}: {error}", code="bad-response") from None
 
     def _guarded(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         import httpx
 
         while True:
+            self._await_payload()
             try:
                 piece = next(pieces, None)
             except (httpx.HTTPError, httpx.StreamError, OSError, ValueError) as error:

@@ -40,11 +40,19 @@ class Headers(Mapping[str, str]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long to wait, in seconds: for a connection, for the whole of the headers, for the next byte of a body."""
+    """How long to wait, in seconds.
+
+    Attributes:
+        connect: For a connection.
+        headers: For the whole of the headers.
+        idle: For the next byte of a body.
+        payload: For the next byte of a body's content; chunk sizes, extensions and trailers do not count.
+    """
 
     connect: float = 10.0
     headers: float = 60.0
     idle: float = 30.0
+    payload: float = FLOOR_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,7 +83,7 @@ class Body:
             OSError: The disk refused.
         """
         response, segment = self._response, self._segment
-        pieces = self._watched(response.iter_decoded() if response.encoding else response.iter_raw())
+        pieces = self._watched(response.iter_decoded())
         if self._judge_head is not None:
             pieces = _after_judgement(pieces, response, self._judge_head)
         sock = response.socket()
@@ -136,8 +136,9 @@ class Body:
         waited, before = 0.0, clock()
         for piece in pieces:
             waited += clock() - before
-            self._flow.received += len(piece)
-            yield piece
+            if piece:  # a coded body may come without any content
+                self._flow.received += len(piece)
+                yield piece
             self._floor.note(len(piece), waited)
             before = clock()
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from modelfetch.core.cancel import Cancel
     from modelfetch.errors import ModelfetchError
     from modelfetch.http import Response
+    from modelfetch.transfer.coding import CodingChoice
     from modelfetch.transfer.context import Context
     from modelfetch.transfer.partial import Partial
 
@@ -53,6 +54,7 @@ class DownloadSpec:
         size: What the file must have, in bytes, where that is known.
         what: The file's name, for messages.
         decided: Whether a digest decides in the end.
+        coding: What is done with coded bodies.
         judge_head: Looks at the file's first bytes, where no digest decides.
         progress: Told how many bytes came.
         lost: Told of a connection that broke while others go on.
@@ -64,6 +66,7 @@ class DownloadSpec:
     size: int | None
     what: str
     decided: bool
+    coding: CodingChoice
     judge_head: JudgeHead | None
     progress: Callable[[int], None]
     lost: Callable[[ModelfetchError], None]
@@ -146,6 +149,7 @@ class Download:
         whole = segment.position == 0 and segment.end in (None, order.partial.size)
         ask = Ask(start=segment.position, end=segment.end, ranged=not whole)
         with self._open(ask.headers(identity), cancel) as response:
+            order.coding.apply(response)
             try:
                 answer = judge(response, ask, identity, size=order.size, what=order.what, uri=order.location.uri)
             except WrongRangeError:
@@ -201,7 +205,7 @@ class Download:
         finally:
             lane.close()
         if answer.end is None:
-            self._note_end(response, lane.position)
+            self._note_end(response, segment, lane.position)
 
     def _settle(self, response: Response, answer: Answer) -> None:
         """Note which version this is, and make room for it."""
@@ -223,8 +227,14 @@ class Download:
         ranges = response.status == 206 or response.headers.get("accept-ranges", "").strip().lower() == "bytes"
         self.splittable = known and ranges and response.encoding is None and size is not None
 
-    def _note_end(self, response: Response, position: int) -> None:
-        """A body whose length nobody said has ended: that is the file's size, if nothing else is known."""
+    def _note_end(self, response: Response, segment: Segment, position: int) -> None:
+        """Take the end of a body of unknown length for the file's size, if nothing else is known.
+
+        Where only the closed connection marks the end, the segment stays open: asking for what follows shows whether
+        the body was cut off.
+        """
         if self._order.size is not None and position != self._order.size:
             raise UnreachableError(f"{redact(response.url)} broke off at byte {position} of {self._order.size}")
         self._order.partial.size = position
+        if response.encoding is not None or "transfer-encoding" in response.headers:
+            segment.end = position

@@ -23,6 +23,7 @@ from modelfetch.errors import (
 from modelfetch.formats.content_check import HEAD, is_suspect, judge_start, judge_whole, looks_like_html, page_error
 from modelfetch.store.chunks import hash_open_file
 from modelfetch.store.locks.lock import Held, LockLostError, lock
+from modelfetch.transfer.coding import CodingChoice
 from modelfetch.transfer.download import Download, DownloadSpec
 from modelfetch.transfer.local import copy_file, read_head
 from modelfetch.transfer.partial import Partial
@@ -210,13 +211,20 @@ class _Job:
         clock = self._context.tuning.clock
         attempts = Attempts(max(1, self._context.options.retries), self._context.tuning, clock())
         self._begin(partial, location)
+        coding = CodingChoice(
+            decided=self._artifact.digest is not None, path=self._artifact.path, size=self._artifact.size
+        )
         own_only = partial.total == 0
         best = partial.total
         while True:
             try:
-                self._bring(partial, location)
+                self._bring(partial, location, coding)
                 return self._keep(partial)
             except ModelfetchError as error:
+                if isinstance(error, IntegrityError) and coding.swap():
+                    partial.distrust()
+                    self._trusted = 0
+                    continue
                 if isinstance(error, IntegrityError) and partial.is_complete():
                     mixed, own_only = not own_only, True
                     partial.distrust()
@@ -261,7 +269,7 @@ class _Job:
             )
         )
 
-    def _bring(self, partial: Partial, location: Location) -> None:
+    def _bring(self, partial: Partial, location: Location, coding: CodingChoice) -> None:
         decided = self._artifact.digest is not None
         if location.url.startswith("file:"):
             if (error := judge_start(self._artifact, read_head(location, HEAD))) is not None:
@@ -283,6 +291,7 @@ class _Job:
             size=self._artifact.size,
             what=self._artifact.path,
             decided=decided,
+            coding=coding,
             judge_head=self._judge_head if not decided or is_suspect(self._artifact) else None,
             progress=self._progress.note,
             lost=self._say_lost,

@@ -42,7 +42,7 @@ class Partial:
         self, path: Path, *, algorithms: tuple[str, ...], size: int | None, predecessor_may_be_alive: bool = False
     ) -> None:
         self.path = path
-        self.size = size
+        self.size = self._required_size = size
         self.spans = IntervalSet()
         self.prefix = PrefixHasher(algorithms, size)
         self._journal_path = path.with_suffix(".json")
@@ -112,6 +112,7 @@ class Partial:
             self._marks.clear()
             self._claimed = {}
             self.identity = self.reserved = None
+            self.size = self._required_size
             os.ftruncate(self.fd, 0)
         self.prefix.reset()
         if self._journal_fd >= 0:

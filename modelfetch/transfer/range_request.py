@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from modelfetch.core.urls import redact
@@ -12,12 +14,17 @@ from modelfetch.formats.content_check import is_weights, page_error
 from modelfetch.http.status import status_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from modelfetch.http import Response
     from modelfetch.transfer.journal import Identity
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z")
 _LEAST = 16 * 1024
 """A source that answers a request with fewer bytes than these, though more were wanted, is not asked for parts."""
+_ETAG = re.compile(r'(?:W/)?"[ !#-~]{0,1024}"|[!#-+\-.-~]{1,256}')
+"""An entity tag that can be sent back; some servers leave out the quotation marks."""
+_DATE_LIMIT = 64
 _UNSATISFIED = re.compile(r"bytes \*/(\d{1,19})\Z")
 
 
@@ -165,8 +172,11 @@ def _unsatisfied(response: Response, ask: Ask, *, size: int | None) -> Restart |
 
 
 def _is_other_version(response: Response, identity: Identity, total: int | None) -> bool:
-    etag = response.headers.get("etag")
-    if identity.etag is not None and etag is not None and _opaque(etag) != _opaque(identity.etag):
+    etag, modified = response.headers.get("etag"), response.headers.get("last-modified")
+    if identity.etag is not None and etag is not None:
+        if _opaque(etag) != _opaque(identity.etag):
+            return True
+    elif identity.modified is not None and modified is not None and modified != identity.modified:
         return True
     return identity.size is not None and total is not None and total != identity.size
 
@@ -176,10 +186,35 @@ def _opaque(etag: str) -> str:
 
 
 def _body(response: Response, *, start: int, end: int | None, size: int | None) -> Answer:
-    fields = response.headers
+    etag = response.headers.get("etag", "")
     return Answer(
-        start=start, end=end, size=size, etag=fields.get("etag") or None, modified=fields.get("last-modified") or None
+        start=start,
+        end=end,
+        size=size,
+        etag=etag if _ETAG.fullmatch(etag) else None,
+        modified=strong_date(response.headers),
     )
+
+
+def strong_date(fields: Mapping[str, str], *, now: Callable[[], float] = time.time) -> str | None:
+    """``Last-Modified`` where it can stand for one version of a file, None elsewhere.
+
+    A file may change twice within the second that a date can tell apart. So the answer must be younger than that: by a
+    second as its own ``Date`` says, or by a minute as our clock says (source: RFC 9110, sections 8.8.2.2 and 6.6.1).
+    """
+    modified = fields.get("last-modified", "")
+    changed, sent = _seconds(modified), _seconds(fields.get("date", ""))
+    if changed is None or len(modified) > _DATE_LIMIT:
+        return None
+    age = sent - changed - 1 if sent is not None else now() - changed - 60
+    return modified if age >= 0 else None
+
+
+def _seconds(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp() if date.isascii() and date.isprintable() else None
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
 
 
 def size_error(what: str, *, found: int, expected: int) -> ModelfetchError:

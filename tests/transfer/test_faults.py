@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import time
+import tracemalloc
+import zlib
 from email.utils import formatdate
 
 import pytest
@@ -19,11 +21,17 @@ from modelfetch.errors import (
     UnreachableError,
 )
 from modelfetch.http import Timeouts
-from tests.transfer.server import Conn, Origin, Request, answering, drop_after, head, normally, raw, stall_after
+from tests.transfer.server import Conn, Origin, Request, Script, answering, drop_after, head, normally, raw, stall_after
 from tests.transfer.world import World, payload, quick
 
 DATA = payload(300_000)
 BIG = payload(5_000_000, seed=2)
+
+
+def as_chunks(data: bytes) -> bytes:
+    """A chunked body."""
+    pieces = (data[at : at + 65536] for at in range(0, len(data), 65536))
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 
 @pytest.fixture(params=["digest", "no digest"])
@@ -248,6 +256,57 @@ def test_a_file_that_never_stays_the_same_is_given_up(world: World) -> None:
     assert len(origin.requests) < 40
 
 
+def dated(modified: float, sent: float | None, data: bytes = DATA) -> Script:
+    """Answer as a server without entity tags does, and break off in the middle of the first answer."""
+
+    def script(conn: Conn, request: Request, origin: Origin) -> None:
+        fields = {"Last-Modified": formatdate(modified, usegmt=True), "Accept-Ranges": "bytes"}
+        if sent is not None:
+            fields["Date"] = formatdate(sent, usegmt=True)
+        span = request.span(len(data))
+        start, end = span or (0, len(data))
+        if span is not None:
+            fields["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+        conn.send(head(206 if span else 200, {**fields, "Content-Length": str(end - start)}))
+        conn.send(data[start : end if len(origin.requests) > 1 else 100_000])
+        conn.close()
+
+    return script
+
+
+@pytest.mark.parametrize("age", [0.0, -10.0, None])
+def test_a_date_as_young_as_the_answer_names_no_version(world: World, age: float | None) -> None:
+    """The file is replaced within the second: both versions have the same date, and the server finds them equal."""
+    now = 1_700_000_000.0 if age is not None else time.time()
+    sent = now + age if age is not None else None
+    with Origin(DATA, scripts=[dated(now, sent, payload(len(DATA), seed=9)), dated(now, sent)], etag=None) as origin:
+        assert world.fetch(origin).blob.path.read_bytes() == DATA
+    assert "if-range" not in origin.requests[1].headers
+
+
+@pytest.mark.parametrize(("age", "has_date"), [(1.0, True), (3600.0, True), (3600.0, False)])
+def test_an_older_date_names_a_version(world: World, age: float, *, has_date: bool) -> None:
+    now = time.time() if not has_date else 1_700_000_000.0
+    with Origin(DATA, default=dated(now - age, now if has_date else None), etag=None) as origin:
+        assert world.fetch(origin).blob.path.read_bytes() == DATA
+    assert origin.requests[1].headers["if-range"] == formatdate(now - age, usegmt=True)
+
+
+def test_a_part_of_another_date_is_of_another_version(world: World) -> None:
+    """From a server that does not know If-Range, and no entity tags."""
+    now = 1_700_000_000.0
+    scripts = [dated(now - 100, now, payload(len(DATA), seed=9)), dated(now - 50, now)]
+    with Origin(DATA, scripts=scripts, default=dated(now - 50, now), etag=None) as origin:
+        assert world.fetch(origin).blob.path.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("etag", ['"a", "b"', '"a\tb"', '"\xe9"', "x" * 5000])
+def test_an_entity_tag_that_cannot_be_sent_back_names_no_version(world: World, etag: str) -> None:
+    with Origin(DATA, scripts=[drop_after(100_000)], etag=etag) as origin:
+        assert world.fetch(origin).blob.path.read_bytes() == DATA
+    assert "if-range" not in origin.requests[1].headers
+
+
 def test_bytes_without_a_validator_are_not_resumed_where_no_digest_decides(world: World) -> None:
     with Origin(DATA, scripts=[drop_after(100_000)], etag=None) as origin:
         assert world.fetch(origin).blob.path.read_bytes() == DATA
@@ -367,6 +426,125 @@ def test_broken_gzip_is_a_bad_answer(world: World) -> None:
     with Origin(DATA, default=broken) as origin, pytest.raises(UnreachableError) as caught:
         world.fetch(origin)
     assert caught.value.code == "bad-response"
+
+
+@pytest.mark.parametrize("field", ["none", "binary", "utf-8", "aws-chunked", "identity", "Identity, none"])
+def test_a_coding_that_is_none_changes_nothing(world: World, known: bytes | None, field: str) -> None:
+    with Origin(DATA, default=answering(200, {"Content-Encoding": field}, DATA)) as origin:
+        assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
+
+
+def test_a_deflate_body_is_undone(world: World, known: bytes | None) -> None:
+    with Origin(DATA, default=answering(200, {"Content-Encoding": "deflate"}, zlib.compress(DATA))) as origin:
+        assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("field", ["br", "zstd", "compress", "gzip, gzip", "gzip,br", "made-up"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_coding_that_cannot_be_undone_is_refused(world: World, field: str, *, chunked: bool) -> None:
+    fields = {"Content-Encoding": field}
+    coded = raw(head(200, {**fields, "Transfer-Encoding": "chunked"}) + as_chunks(DATA), then_close=False)
+    with (
+        Origin(DATA, default=coded if chunked else answering(200, fields, DATA)) as origin,
+        pytest.raises(IntegrityError) as caught,
+    ):
+        world.fetch(origin)
+    assert (caught.value.code, caught.value.exit_code) == ("unsupported-encoding", 65)
+    assert field.partition(",")[0] in caught.value.message
+    assert len(origin.requests) == 1
+
+
+@pytest.mark.parametrize("field", ["gzip", "x-gzip", "br", "zstd", "gzip, gzip"])
+@pytest.mark.parametrize("sized", [False, True])
+def test_raw_bytes_that_have_the_pinned_digest_are_the_file(world: World, field: str, *, sized: bool) -> None:
+    """As Apache serves a .gz: it is called packed for the way, but is the file."""
+    packed = gzip.compress(DATA, 1)
+    size = len(packed) if sized else None
+    with Origin(packed, default=answering(200, {"Content-Encoding": field}, packed)) as origin:
+        assert world.fetch(origin, data=packed, size=size, path="file").blob.path.read_bytes() == packed
+    assert len(origin.requests) == (1 if sized or "gzip" not in field or "," in field else 2)
+
+
+def test_content_that_has_the_pinned_digest_is_the_file(world: World) -> None:
+    """Its name says that the raw bytes are, its digest says otherwise, and decides."""
+    with Origin(DATA, default=answering(200, {"Content-Encoding": "gzip"}, gzip.compress(DATA, 1))) as origin:
+        assert world.fetch(origin, data=DATA, size=None, path="file.gz").blob.path.read_bytes() == DATA
+    assert len(origin.requests) == 2
+
+
+@pytest.mark.parametrize("field", ["gzip", "br"])
+def test_a_coded_body_that_is_wrong_either_way_is_refused(world: World, field: str) -> None:
+    coded = answering(200, {"Content-Encoding": field}, gzip.compress(b"another file" * 1000))
+    with Origin(DATA, default=coded) as origin, pytest.raises(IntegrityError) as caught:
+        world.fetch(origin, data=DATA, size=None)
+    assert caught.value.exit_code == 65
+    assert len(origin.requests) <= 3
+
+
+def test_a_packed_file_that_breaks_off_is_resumed(world: World) -> None:
+    packed = gzip.compress(BIG, 0)
+
+    def part(conn: Conn, request: Request, origin: Origin) -> None:
+        status, fields, start, end = origin.fields(request, **{"Content-Encoding": "gzip"})
+        conn.send(head(status, fields) + origin.data[start : min(start + 3_000_000, end)])
+        conn.close()
+
+    with Origin(packed, default=part) as origin:
+        assert world.fetch(origin, data=packed).blob.path.read_bytes() == packed
+    assert [request.headers.get("range", "") for request in origin.requests][1] == f"bytes=3000000-{len(packed) - 1}"
+
+
+@pytest.mark.parametrize("size", [1000, None])
+def test_a_bomb_is_never_unpacked_beyond_what_the_file_may_have(world: World, size: int | None) -> None:
+    bomb = gzip.compress(bytes(2**28), 9)
+    with Origin(bomb, default=answering(200, {"Content-Encoding": "gzip"}, bomb)) as origin:
+        if size is None:  # nothing says how large it may be: the disk takes it, piece by piece
+            tracemalloc.start()
+            assert world.fetch(origin, path="zeros.txt").blob.size == 2**28
+            assert tracemalloc.get_traced_memory()[1] < 2**24
+            tracemalloc.stop()
+        else:
+            with pytest.raises(IntegrityError):
+                world.fetch(origin, size=size)
+
+
+# --- bodies of framing only ------------------------------------------------------------------------------------
+
+
+def trickling(start: bytes, step: bytes) -> Script:
+    """Send this, then something every now and then for ever."""
+
+    def script(conn: Conn, _request: Request, origin: Origin) -> None:
+        conn.send(start)
+        while not origin.stop.wait(0.05):
+            conn.send(step)
+
+    return script
+
+
+CHUNKED = head(200, {"Transfer-Encoding": "chunked"})
+
+
+@pytest.mark.parametrize(
+    ("start", "step"),
+    [
+        (CHUNKED + b"5;", b"x"),
+        (CHUNKED + b"5\r\nhello\r\n10;ext=", b"y"),
+        (CHUNKED + b"5\r\nhello\r\n0\r\nTrailer: ", b"z"),
+        (CHUNKED + b"5\r\nhello\r\n0\r\n", b"A: b\r\n"),
+        (head(200, {"Content-Encoding": "gzip"}) + b"\x1f\x8b\x08\x08\0\0\0\0\0\x03", b"name"),
+        (head(200, {"Content-Encoding": "gzip"}) + gzip.compress(b"hello"), b"\0"),
+        (head(200, {"Content-Encoding": "deflate"}) + zlib.compress(b"hello"), b"x"),
+    ],
+    ids=["extension", "second extension", "trailer", "trailers", "gzip header", "gzip padding", "after deflate"],
+)
+def test_a_body_of_framing_only_is_given_up(world: World, known: bytes | None, start: bytes, step: bytes) -> None:
+    world.timeouts = Timeouts(connect=2.0, headers=1.0, idle=0.4, payload=0.6)
+    with Origin(DATA, scripts=[trickling(start, step)]) as origin:
+        begun = time.monotonic()
+        assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
+        assert time.monotonic() - begun < 5
+    assert len(origin.requests) == 2
 
 
 # --- statuses --------------------------------------------------------------------------------------------------
