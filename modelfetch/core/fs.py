@@ -1,14 +1,17 @@
-"""The few ways in which modelfetch touches a file system: durable, atomic, with modes that no umask changes."""
+"""File system primitives: durable and atomic writes, fixed modes whatever the umask, renames that never overwrite."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
-import hashlib
+import functools
 import os
-import shutil
+import re
+import secrets
 import stat
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,17 +20,23 @@ from modelfetch.core.events import Notice, Sink
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 DIRECTORY_MODE = 0o755
 COPY_MODE = 0o644
 BLOB_MODE = 0o444
+PRIVATE_MODE = 0o600
+"""The mode of files that may hold private data, such as receipts."""
 
 _FICLONE = 0x40049409  # ioctl number of FICLONE (source: linux/fs.h)
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # flags of renameat2 (source: linux/fs.h)
 _CHUNK = 1 << 20
+_ABANDONED_AFTER = 3600.0  # seconds
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENXIO)
+_TEMPORARY = re.compile(r"\.(?:modelfetch-(?:[\w.]+-)*?|[\w-]+\.)(?P<pid>\d+)(?:-\w+)*\.part", re.ASCII)
 _NOT_SUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY)
 
 Refused = Callable[[str, OSError], None]
@@ -35,7 +44,7 @@ Refused = Callable[[str, OSError], None]
 
 
 def translate(error: OSError, path: object, *, doing: str) -> ModelfetchError:
-    """The typed error for what the operating system said of ``path``."""
+    """The typed error for an OSError about ``path``."""
     name = error.filename if isinstance(error.filename, str) and error.filename else path
     reason = error.strerror or type(error).__name__
     if error.errno in _FULL:
@@ -104,15 +113,30 @@ def _try(operation: str, call: Callable[[], None], refusals: tuple[int, ...], re
         refused(operation, error)
 
 
-def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = COPY_MODE) -> int:
-    """Open a regular file of our own and return its descriptor; never waits for a FIFO, never follows a link.
+def open_regular(
+    path: str | Path,
+    flags: int = os.O_RDONLY,
+    mode: int = COPY_MODE,
+    *,
+    folder: int | None = None,
+    follow: bool = False,
+) -> int:
+    """Open a regular file and return its descriptor; never waits for a FIFO, follows a link only if asked to.
+
+    Args:
+        path: The file; below ``folder`` (a descriptor) if given.
+        flags: As `os.open` takes them.
+        mode: The mode of a new file.
+        folder: An open folder.
+        follow: Whether ``path`` may be a symlink.
 
     Raises:
         FileExistsError: Something else lies there (a FIFO, a device, a socket).
         IsADirectoryError: A folder lies there, and it was to be written.
         OSError: As `os.open` does; ELOOP for a link.
     """
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, mode)
+    flags |= os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    fd = os.open(path, flags, mode, dir_fd=folder)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
@@ -137,7 +161,7 @@ def make_directory(path: Path, *, owner: tuple[int, int] | None = None) -> None:
     """Make ``path`` and its missing parents with mode 0755 whatever the umask, owned by ``owner`` (uid, gid) if given.
 
     Raises:
-        OSError: The system refused.
+        OSError: A folder can't be made.
     """
     missing = []
     current = path
@@ -152,14 +176,14 @@ def make_directory(path: Path, *, owner: tuple[int, int] | None = None) -> None:
         except FileExistsError:
             if not folder.is_dir():
                 raise
-            continue  # another process was faster
+            continue  # another process made it first
         try_chmod(folder, DIRECTORY_MODE)
         if owner:
             try_chown(folder, owner)
 
 
 def sync_directory(path: Path) -> None:
-    """Make what was renamed in a folder durable; file systems that can't are left alone."""
+    """Make the names in a folder durable; a file system that can't is ignored."""
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -168,23 +192,71 @@ def sync_directory(path: Path) -> None:
             os.close(fd)
 
 
+def temporary_name(stem: str = "") -> str:
+    """A new name for an unfinished file: hidden, unique, with the pid of its process (see `sweep_temporaries`).
+
+    Args:
+        stem: What it is for, in words of letters and digits.
+    """
+    return f".modelfetch-{stem and stem + '-'}{os.getpid()}-{secrets.token_hex(6)}.part"
+
+
+def sweep_temporaries(folder: int, *, locked: Iterable[str] = ()) -> None:
+    """Remove temporary files that killed processes left in an open folder.
+
+    A pid means nothing in another container, so a file whose process seems to live goes once it is an hour old.
+
+    Args:
+        folder: The folder's descriptor.
+        locked: Prefixes of names that only the holder of the caller's lock may use: these files go at once.
+    """
+    prefixes = tuple(locked)
+    for name in os.listdir(folder):
+        match = _TEMPORARY.fullmatch(name)
+        if match is None:
+            continue
+        with contextlib.suppress(OSError):
+            found = os.lstat(name, dir_fd=folder)
+            mine = bool(prefixes) and name.startswith(prefixes)
+            if not stat.S_ISDIR(found.st_mode) and (mine or _is_abandoned(int(match["pid"]), found.st_ctime)):
+                os.unlink(name, dir_fd=folder)
+
+
+def _is_abandoned(pid: int, changed: float) -> bool:
+    if time.time() - changed > _ABANDONED_AFTER:
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+
 def write_atomically(
-    path: Path, data: bytes, *, mode: int, temporary: Path, owner: tuple[int, int] | None = None
+    path: Path, data: bytes, *, mode: int, temporary: Path | None = None, owner: tuple[int, int] | None = None
 ) -> None:
-    """Write ``data`` to ``temporary`` (same file system), fsync, and rename it to ``path``.
+    """Write ``data`` to a temporary file beside ``path``, fsync it, and rename it to ``path``.
+
+    Args:
+        path: The file; it is a regular one or not there.
+        data: All of its bytes.
+        mode: Its mode, whatever the umask.
+        temporary: The temporary file, on the same file system; beside ``path`` unless given.
+        owner: (uid, gid), where the file shall not be ours.
 
     Raises:
-        OSError: The system refused; nothing is left behind then.
+        OSError: It can't be written; nothing is left behind then.
     """
+    temporary = temporary or path.with_name(temporary_name())
+    require_replaceable(path)
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_MODE)
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
-            os.fchmod(file.fileno(), mode)
-            if owner:
-                os.fchown(file.fileno(), *owner)
-            os.fsync(file.fileno())
+            finish_file(file.fileno(), mode=mode, owner=owner)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -193,39 +265,173 @@ def write_atomically(
     sync_directory(path.parent)
 
 
+def finish_file(
+    fd: int,
+    *,
+    mode: int,
+    owner: tuple[int, int] | None = None,
+    refused: Refused = ignore_refusal,
+) -> None:
+    """Give a written file its mode and owner, then make it durable, each as far as the file system supports it.
+
+    Args:
+        fd: The open file.
+        mode: Its mode, whatever the umask.
+        owner: (uid, gid), where it shall not be ours.
+        refused: Called with what the file system refused.
+
+    Raises:
+        OSError: The disk failed or is full.
+    """
+    try_chmod(fd, mode, refused=refused)
+    if owner:
+        try_chown(fd, owner, refused=refused)
+    try_fsync(fd, refused=refused)
+
+
+def require_replaceable(path: Path) -> None:
+    """Check that a rename to ``path`` replaces a regular file or nothing.
+
+    Raises:
+        FileExistsError: A folder, link, device, FIFO or socket is there.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise FileExistsError(errno.EEXIST, "something that is not a regular file is in the way", str(path))
+
+
+def rename_new(source: str, target: str, *, source_folder: int, target_folder: int) -> None:
+    """Rename a file to a name that is free, without ever replacing what is there.
+
+    Args:
+        source: Its name in the folder of the descriptor ``source_folder``.
+        target: Its new name in the folder of ``target_folder``.
+        source_folder: An open folder.
+        target_folder: An open folder, on the same file system.
+
+    Raises:
+        FileExistsError: Something has that name.
+        OSError: The rename failed.
+    """
+    if _renameat2(source, target, source_folder, target_folder, _RENAME_NOREPLACE):
+        return
+    try:
+        os.link(source, target, src_dir_fd=source_folder, dst_dir_fd=target_folder, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise
+        # Neither call works here (FAT, some network shares): look first. What appears in between is lost.
+        if exists_at(target, target_folder):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
+        os.rename(source, target, src_dir_fd=source_folder, dst_dir_fd=target_folder)
+    else:
+        os.unlink(source, dir_fd=source_folder)
+
+
+def exchange(source: str, target: str, *, source_folder: int, target_folder: int) -> bool:
+    """Let two names change places in one step; False where the file system can't.
+
+    Raises:
+        OSError: It failed: one of them is not there, or they are on two file systems.
+    """
+    return _renameat2(source, target, source_folder, target_folder, _RENAME_EXCHANGE)
+
+
+def exists_at(name: str, folder: int) -> bool:
+    """Whether anything, a dangling link included, has a name in an open folder."""
+    try:
+        os.lstat(name, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _renameat2(source: str, target: str, source_folder: int, target_folder: int, flags: int) -> bool:
+    """Call renameat2; False where the C library, the kernel or the file system does not have it or the flag."""
+    function = _load_renameat2()
+    if function is None:
+        return False
+    names = os.fsencode(source), os.fsencode(target)
+    if function(source_folder, names[0], target_folder, names[1], flags) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), target)
+
+
+@functools.cache
+def _load_renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
+    try:
+        function = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    function.restype = ctypes.c_int
+    return function
+
+
 def hash_file(path: Path, *algorithms: str, check: Callable[[], None] = lambda: None) -> tuple[Digest, ...]:
     """The digests of a file's bytes, read once; ``check`` is called now and then, and may raise to end it.
 
     Raises:
         OSError: It can't be read.
     """
-    with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        hashers: list[Hasher] = [new_hasher(algorithm, size) for algorithm in algorithms]
-        buffer = memoryview(bytearray(_CHUNK))
-        while count := file.readinto(buffer):
-            check()
-            for hasher in hashers:
-                hasher.update(buffer[:count])
+    fd = open_regular(path, follow=True)
+    try:
+        return hash_descriptor(fd, *algorithms, check=check)
+    finally:
+        os.close(fd)
+
+
+def hash_descriptor(fd: int, *algorithms: str, check: Callable[[], None] = lambda: None) -> tuple[Digest, ...]:
+    """`hash_file` for an open file, from its beginning."""
+    hashers: list[Hasher] = [new_hasher(algorithm, os.fstat(fd).st_size) for algorithm in algorithms]
+    buffer = memoryview(bytearray(_CHUNK))
+    offset = 0
+    while count := os.preadv(fd, [buffer], offset):
+        check()
+        offset += count
+        for hasher in hashers:
+            hasher.update(buffer[:count])
     return tuple(Digest(a, h.hexdigest()) for a, h in zip(algorithms, hashers, strict=True))
 
 
 def sha256_file(path: Path) -> Digest:
     """The sha256 of a file's bytes; raises OSError as reading does."""
-    with path.open("rb") as file:
-        return Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
+    return hash_file(path, "sha256")[0]
 
 
 def try_reflink(source: Path, target: Path) -> bool:
     """Let ``target`` (new) share ``source``'s blocks; False where the file system can't (``target`` is gone then)."""
     try:
         with source.open("rb") as read, target.open("xb") as write:
-            fcntl.ioctl(write.fileno(), _FICLONE, read.fileno())
+            if clone_descriptor(read.fileno(), write.fileno()):
+                return True
     except OSError as error:
         if error.errno in _FULL:
             raise
-        with contextlib.suppress(OSError):
-            target.unlink()
+    with contextlib.suppress(OSError):
+        target.unlink()
+    return False
+
+
+def clone_descriptor(source: int, target: int) -> bool:
+    """Let the empty open file ``target`` share the blocks of ``source``; False where the file system can't.
+
+    Raises:
+        OSError: There is no space.
+    """
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
         return False
     return True
 
@@ -234,13 +440,33 @@ def copy_bytes(source: Path, target: Path) -> None:
     """Copy ``source`` to the new file ``target``, durably. Raises OSError; ``target`` is gone then."""
     try:
         with source.open("rb") as read, target.open("xb") as write:
-            shutil.copyfileobj(read, write, _CHUNK)
-            write.flush()
+            copy_descriptor(read.fileno(), write.fileno())
             os.fsync(write.fileno())
     except BaseException:
         with contextlib.suppress(OSError):
             target.unlink()
         raise
+
+
+def copy_descriptor(source: int, target: int, check: Callable[[], None] = lambda: None) -> None:
+    """Copy the bytes of one open file into another, empty one; ``check`` is called now and then, and may raise.
+
+    Raises:
+        OSError: Reading or writing failed.
+    """
+    buffer = memoryview(bytearray(_CHUNK))
+    offset = 0
+    while count := os.preadv(source, [buffer], offset):
+        check()
+        write_all(target, buffer[:count])
+        offset += count
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of some bytes at the position of an open file. Raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 def own_folder(root: Path) -> Path:

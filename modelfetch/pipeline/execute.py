@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,10 @@ from modelfetch.pipeline.deduplicate import TransferDeduplicator
 from modelfetch.pipeline.final_check import check_final_names
 from modelfetch.pipeline.plan import ModelPlan, freeze, jobs_for
 from modelfetch.pipeline.resolve import mirrors_of
-from modelfetch.placement import Action, PlacementJob, PlacementRequest, State
+from modelfetch.placement import Action, PlacementJob, PlacementRequest
 from modelfetch.placement.archive import unpack
 from modelfetch.placement.layouts import PlacementMethod
-from modelfetch.placement.receipts import read_receipt
+from modelfetch.placement.receipts import Receipt
 from modelfetch.transfer import Fetched
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modelfetch.core.artifact import Artifact
+    from modelfetch.core.digest import Digest
     from modelfetch.manifest.model import Model
     from modelfetch.pipeline.session import Session
     from modelfetch.store import Blob
@@ -64,7 +66,8 @@ async def execute_plans(plans: Sequence[ModelPlan], session: Session) -> list[Ou
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await work.close()
-    return [_outcome(task, plan) for task, plan in zip(tasks, plans, strict=True)]
+    outcomes = [_outcome(task, plan) for task, plan in zip(tasks, plans, strict=True)]
+    return work.after_receipts(outcomes)
 
 
 def _make_root(session: Session) -> None:
@@ -97,6 +100,9 @@ class _PlanExecutor:
         self._plans = plans
         self._session = session
         self._transfers = TransferDeduplicator()
+        self._reusable = _reusable_files(plans, session)
+        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._receipt_errors: dict[str, ModelfetchError] = {}
 
     async def model(self, plan: ModelPlan) -> Outcome:
         """One model, whole: bytes, then each consumer's placements."""
@@ -125,17 +131,35 @@ class _PlanExecutor:
         settled = _settled(plan, fetched)
         try:
             for consumer in plan.item.consumers:
-                await asyncio.to_thread(self._place, settled, consumer, fetched)
+                async with self._turns[consumer]:  # one thread waits for a consumer's lock, not all there are
+                    await asyncio.to_thread(self._place, settled, consumer, fetched)
         except DestinationError as error:
-            if error.code != "not-writable" or any(target.act is not Action.KEEP for target in plan.targets):
+            if not self._is_only_unrecorded(plan, error):
                 raise
-            # All of it is in place and verified; only the receipt, which saves work the next time, can't be written.
-            message = f"{plan.item.model.name} is in place, but that can't be noted down: {error.message}"
-            self._session.sink(Notice(level="warning", message=message, hint=error.hint))
+
+    def _is_only_unrecorded(self, plan: ModelPlan, error: ModelfetchError) -> bool:
+        """Whether all of a model is in place and only its receipt, which saves work the next time, can't be written."""
+        if error.code != "not-writable" or any(target.act is not Action.KEEP for target in plan.targets):
+            return False
+        message = f"{plan.item.model.name} is in place, but its receipt can't be written: {error.message}"
+        self._session.sink(Notice(level="warning", message=message, hint=error.hint))
+        return True
 
     async def close(self) -> None:
-        """End the transfers that nobody waits for any more."""
+        """End the transfers that no model waits for any more, and write the receipts."""
         await self._transfers.close()
+        self._receipt_errors = await asyncio.to_thread(self._session.placer.finish)
+
+    def after_receipts(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """The outcomes, with an error where a model was placed and its receipt could not be written."""
+        return [self._after_receipts(outcome) for outcome in outcomes]
+
+    def _after_receipts(self, outcome: Outcome) -> Outcome:
+        plan = outcome.plan
+        errors = [e for consumer, e in self._receipt_errors.items() if consumer in plan.item.consumers]
+        if not errors or not outcome.done or plan.complete or self._is_only_unrecorded(plan, errors[0]):
+            return outcome
+        return replace(outcome, done=False, error=errors[0])
 
     async def _ensure_available(self, plan: ModelPlan, artifact: Artifact) -> Fetched:
         key = str(artifact.digest or artifact.uri)
@@ -165,7 +189,7 @@ class _PlanExecutor:
             return _present(blob, artifact)
         if artifact.content is not None:
             return _present(store.add_bytes(artifact.content), artifact)
-        for path in self._reusable_files(artifact):
+        for path in self._reusable.get(artifact.digest, ()) if artifact.digest else ():
             with contextlib.suppress(IntegrityError, OSError):  # it was changed, or is gone, since it was looked at
                 return _present(self._shared_from(path, artifact), artifact)
         return None
@@ -179,34 +203,17 @@ class _PlanExecutor:
             self._session.sink(Notice(level="warning", message=message, hint="replace it, don't write into it"))
         return blob
 
-    def _reusable_files(self, artifact: Artifact) -> list[Path]:
-        """Files that other placements of this run hold already, right and whole."""
-        if artifact.digest is None:
-            return []
-        return [
-            self._session.options.root / target.placement.path
-            for plan in self._plans
-            for target in plan.targets
-            if target.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY)
-            and target.act is Action.KEEP
-            and target.placement.artifact is not None
-            and target.placement.artifact.digest == artifact.digest
-        ]
-
     def _place(self, plan: ModelPlan, consumer: str, fetched: Mapping[str, Fetched]) -> None:
-        receipt = read_receipt(self._session.options.root, consumer)
+        archives = [t for t in plan.targets if t.consumer == consumer and t.placement.how is PlacementMethod.UNPACK]
+        receipt = self._session.placer.receipt(consumer) if archives else Receipt(consumer=consumer)
         jobs: list[PlacementJob] = []
         for job in jobs_for(plan, consumer, receipt):
             artifact = job.placement.artifact
             carried = job.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY) and job.archive is None
             blob = fetched[artifact.uri].blob if carried and artifact and artifact.uri in fetched else None
             jobs.append(replace(job, blob=blob))
-        for target in plan.targets:
-            if (
-                target.consumer == consumer
-                and target.placement.how is PlacementMethod.UNPACK
-                and target.state is not State.READY
-            ):
+        for target in archives:
+            if target.act is not Action.KEEP:
                 archive = fetched[target.placement.artifact.uri].blob  # type: ignore[union-attr]
                 jobs[:0] = unpack(self._session.store, archive, target.placement)
         item = plan.item
@@ -219,6 +226,18 @@ class _PlanExecutor:
                 frozen=freeze(plan, self._session.settings),
             )
         )
+
+
+def _reusable_files(plans: Sequence[ModelPlan], session: Session) -> dict[Digest, list[Path]]:
+    """Files that placements of this run hold already, right and whole, by digest."""
+    found: dict[Digest, list[Path]] = defaultdict(list)
+    for plan in plans:
+        for target in plan.targets:
+            artifact = target.placement.artifact
+            holds_bytes = target.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY)
+            if holds_bytes and target.act is Action.KEEP and artifact is not None and artifact.digest is not None:
+                found[artifact.digest].append(session.examiner.tree.path(target.placement.path))
+    return found
 
 
 def _size_is_unpinned(model: Model, artifact: Artifact) -> bool:

@@ -13,7 +13,7 @@ from modelfetch.errors import ManifestError, ModelfetchError, SettingError
 from modelfetch.manifest.path_conflicts import PathClaim, Shape, find_clashes
 from modelfetch.manifest.uri import OllamaUri
 from modelfetch.placement import Action, Examiner, PlacementJob, State, foreign_file_error, wanted_digest
-from modelfetch.placement.layouts import Placement, PlacementMethod, placements
+from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.layouts.hf_cache import CACHES
 from modelfetch.placement.receipts import Frozen
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from modelfetch.config.settings import Settings
     from modelfetch.core.artifact import Artifact, Resolution
     from modelfetch.manifest.model import Manifest, Model
-    from modelfetch.placement.receipts import Entry, Receipt
+    from modelfetch.placement.receipts import Receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,17 +177,16 @@ def plan_model(
     errors: list[ModelfetchError] = []
     found: dict[str, set[Digest | None]] = {}
     for consumer in item.consumers:
-        entries = receipts[consumer].entries
-        for placement in placements(consumer, item.model, resolution):
+        receipt = receipts[consumer]
+        for placement in examiner.lay_out(consumer, item.model, resolution, receipt):
             try:
-                target = _examine(consumer, placement, entries, examiner)
+                target, digest = _examine(consumer, placement, receipt, examiner)
                 if (
                     (artifact := placement.artifact)
                     and not _by_sha256(artifact)
                     and placement.how is not PlacementMethod.SYMLINK
                 ):
-                    kept = target.act is Action.KEEP
-                    found.setdefault(artifact.uri, set()).add(examiner.known_as(placement, entries) if kept else None)
+                    found.setdefault(artifact.uri, set()).add(digest)
             except ModelfetchError as error:
                 errors.append(error.about(model=item.model.name, uri=str(item.model.source)))
             except OSError as error:
@@ -200,14 +199,19 @@ def plan_model(
     return _settled(_renamed(plan, sha256, receipts, examiner) if sha256 else plan, receipts)
 
 
-def _examine(consumer: str, placement: Placement, entries: Mapping[str, Entry], examiner: Examiner) -> Target:
-    """How one path stands; raises what can't be done about it, or OSError where it can't be examined."""
+def _examine(consumer: str, placement: Placement, receipt: Receipt, examiner: Examiner) -> tuple[Target, Digest | None]:
+    """The state of one path, and the sha256 of what is kept there.
+
+    Raises:
+        ModelfetchError: Nothing can be done about it.
+        OSError: It can't be examined.
+    """
     wanted = wanted_digest(placement)
-    state = examiner.state(placement, entries, wanted)
-    act = examiner.act(placement, entries, wanted)
-    if act is Action.REFUSE:
-        raise foreign_file_error(examiner.root / placement.path, comparable=wanted is not None)
-    return Target(consumer=consumer, placement=placement, state=state, act=act)
+    state = examiner.state(placement, receipt, wanted)
+    found = examiner.inspect(placement, receipt, wanted)
+    if found.action is Action.REFUSE:
+        raise foreign_file_error(examiner.tree.path(placement.path), comparable=wanted is not None)
+    return Target(consumer=consumer, placement=placement, state=state, act=found.action), found.digest
 
 
 def _by_sha256(artifact: Artifact) -> bool:
@@ -228,7 +232,7 @@ def _renamed(
         if artifact is None or artifact.uri not in sha256:
             return target
         placement = replace(target.placement, artifact=named(artifact))
-        state = examiner.state(placement, receipts[target.consumer].entries, wanted_digest(placement))
+        state = examiner.state(placement, receipts[target.consumer], wanted_digest(placement))
         return replace(target, placement=placement, state=state)
 
     artifacts = tuple(named(artifact) for artifact in plan.resolution.artifacts)
@@ -296,17 +300,17 @@ def jobs_for(plan: ModelPlan, consumer: str, receipt: Receipt) -> tuple[Placemen
             continue
         if target.placement.how is not PlacementMethod.UNPACK:
             jobs.append(PlacementJob(placement=target.placement))
-        elif target.state is State.READY:
+        elif target.act is Action.KEEP:
             jobs.extend(_unpacked_jobs(target.placement, receipt))
     return tuple(jobs)
 
 
 def _unpacked_jobs(placement: Placement, receipt: Receipt) -> Iterable[PlacementJob]:
-    for path, entry in receipt.entries.items():
-        if entry.archive and entry.digest and path.startswith(placement.path + "/") and placement.artifact:
+    for path, entry in receipt.below(placement.path).items():
+        if entry.archive and entry.digest and placement.artifact:
             algorithm, _, digits = entry.digest.partition(":")
             artifact = replace(placement.artifact, digest=Digest(algorithm, digits), size=entry.size)
-            file = replace(placement, path=path, how=PlacementMethod.FILE, artifact=artifact)
+            file = replace(placement, path=path, how=PlacementMethod.COPY, artifact=artifact)
             yield PlacementJob(placement=file, archive=entry.archive)
 
 

@@ -48,7 +48,7 @@ class Session:
     @cached_property
     def examiner(self) -> Examiner:
         """Reads what lies below ROOT."""
-        return Examiner(self.options.root, self.cancel)
+        return Examiner(self.options.root, self.cancel, store=self.store, sink=self.sink)
 
     @cached_property
     def http(self) -> Http:
@@ -86,6 +86,7 @@ class Session:
         return Placer(
             self.options.root,
             self.store,
+            examiner=self.examiner,
             owner=self.options.chown,
             lock_timeout=self.options.lock_timeout,
             sink=self.sink,

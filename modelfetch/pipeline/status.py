@@ -15,10 +15,8 @@ from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.path_conflicts import Shape, model_claims
 from modelfetch.pipeline.plan import ModelRequest, frozen_for, is_unpinned, select
 from modelfetch.pipeline.resolve import resolve_quietly
-from modelfetch.placement import State, destination, wanted_digest
-from modelfetch.placement.layouts import placements
+from modelfetch.placement import State, wanted_digest
 from modelfetch.placement.receipts import Receipt, read_receipt
-from modelfetch.placement.state import lstat_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -99,9 +97,10 @@ def _states(item: ModelRequest, resolution: Resolution, receipts: Mapping[str, R
     """The state of each path, by consumer and path."""
     states: _States = {}
     for consumer in item.consumers:
-        for placement in placements(consumer, item.model, resolution):
+        receipt = receipts[consumer]
+        for placement in session.examiner.lay_out(consumer, item.model, resolution, receipt, probe=False):
             try:
-                state = session.examiner.state(placement, receipts[consumer].entries, wanted_digest(placement))
+                state = session.examiner.state(placement, receipt, wanted_digest(placement))
             except OSError as error:
                 raise fs.translate(error, placement.path, doing="can't examine") from error
             states[consumer, placement.path] = placement, _word(state)
@@ -120,9 +119,8 @@ def _foreign_paths(item: ModelRequest, receipts: Mapping[str, Receipt], session:
         consumer = claim.path.partition("/")[0]
         if claim.shape is not Shape.FILE or consumer not in item.consumers:
             continue
-        path = destination(session.options.root, claim.path)
         try:
-            there = lstat_path(path) is not None
+            there = session.examiner.tree.lstat(claim.path) is not None
         except OSError as error:
             raise fs.translate(error, claim.path, doing="can't examine") from error
         if there and claim.path not in receipts[consumer].entries:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from modelfetch.placement.inspector import Examiner, wanted_digest
-from modelfetch.placement.path_guard import destination
+from modelfetch.placement.inspector import Examiner, Inspection, wanted_digest
 from modelfetch.placement.placer import PlacementJob, PlacementRequest, Placer, foreign_file_error
+from modelfetch.placement.root_tree import RootTree, destination
 from modelfetch.placement.state import Action, State
 
 __all__ = [
     "Action",
     "Examiner",
+    "Inspection",
     "PlacementJob",
     "PlacementRequest",
     "Placer",
+    "RootTree",
     "State",
     "destination",
     "foreign_file_error",

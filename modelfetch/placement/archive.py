@@ -51,7 +51,7 @@ def _job(store: Store, archive: Blob, placement: Placement, member: Member) -> P
     """One file of an archive: its own size and digest are what its path is held against, not the archive's."""
     blob = _into_store(store, archive.path, member)
     artifact = replace(placement.artifact, size=blob.size, digest=blob.digest) if placement.artifact else None
-    file = replace(placement, path=f"{placement.path}/{member.path}", how=PlacementMethod.FILE, artifact=artifact)
+    file = replace(placement, path=f"{placement.path}/{member.path}", how=PlacementMethod.COPY, artifact=artifact)
     return PlacementJob(placement=file, blob=blob, archive=str(archive.digest))
 
 

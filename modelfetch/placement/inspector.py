@@ -1,30 +1,45 @@
-"""Examining paths: state by stat, bytes by hashing, each file hashed once a run."""
+"""Inspect paths below ROOT: state by stat, bytes by hashing, each file hashed once a run."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from modelfetch.core import fs
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.digest import Digest
-from modelfetch.placement.layouts import Placement, PlacementMethod
-from modelfetch.placement.path_guard import destination
+from modelfetch.core.events import Notice, discard
+from modelfetch.core.units import format_size
+from modelfetch.errors import DestinationError, DiskError
+from modelfetch.placement.layouts import Placement, PlacementMethod, placements
+from modelfetch.placement.receipts import Entry
+from modelfetch.placement.root_tree import RootTree
 from modelfetch.placement.state import (
     Action,
     State,
     act_compared,
     act_unhashed,
-    lstat_path,
+    fits,
     state_of_file,
     state_of_symlink,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
-    from modelfetch.placement.receipts import Entry
+    from modelfetch.core.artifact import Resolution
+    from modelfetch.core.events import Sink
+    from modelfetch.manifest.model import Model
+    from modelfetch.placement.receipts import Receipt
     from modelfetch.placement.state import PathStat
+    from modelfetch.store import Store
+
+_LOOKS = 3
+_SAY_FROM = 2**30
+_NO_SYMLINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 def wanted_digest(placement: Placement) -> Digest | None:
@@ -34,113 +49,326 @@ def wanted_digest(placement: Placement) -> Digest | None:
     return placement.artifact.digest if placement.artifact else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What to do about a path, and what was found there.
+
+    ``entry`` is what is known of the bytes there (by the receipt or by the journal), ``seen`` their state when they
+    were judged, ``digest`` the sha256 of bytes that are kept (of an archive that is unpacked: the archive's).
+    """
+
+    action: Action
+    entry: Entry | None = None
+    seen: PathStat | None = None
+    digest: Digest | None = None
+
+
+class _ChangedError(Exception):
+    """A file was written to while it was read."""
+
+
 class Examiner:
     """Reads the disk below ROOT; remembers hashes by inode, size and time of change.
 
     Args:
-        root: ROOT.
+        root: ROOT, or its tree.
         cancel: Ends the hashing of a large file.
+        store: Where blobs lie: a path that shares one's bytes needs no hashing, and is not foreign.
+        sink: Where word of a long hashing goes.
     """
 
-    def __init__(self, root: Path, cancel: Cancel | None = None) -> None:
-        self.root = root
+    def __init__(
+        self,
+        root: Path | RootTree,
+        cancel: Cancel | None = None,
+        *,
+        store: Store | None = None,
+        sink: Sink = discard,
+    ) -> None:
+        self.tree = root if isinstance(root, RootTree) else RootTree(root)
         self._cancel = cancel or Cancel()
+        self._store = store
+        self._sink = sink
         self._hashes: dict[tuple[object, ...], Digest] = {}
+        self._takes_symlinks: dict[str, bool] = {}
 
-    def state(self, placement: Placement, entries: Mapping[str, Entry], wanted: Digest | None) -> State:
-        """How a placement stands, by stat alone.
+    def lay_out(
+        self, consumer: str, model: Model, resolution: Resolution, receipt: Receipt, *, probe: bool = True
+    ) -> tuple[Placement, ...]:
+        """What a consumer expects on disk for a model, on the file system that its folder is on.
+
+        Where symlinks can't be made, a Hugging Face cache gets real files, as huggingface_hub makes them there.
+
+        Args:
+            consumer: The consumer.
+            model: The model.
+            resolution: Its files.
+            receipt: The consumer's receipt: what was placed before stays as it is.
+            probe: Whether a symlink may be tried where the receipt does not tell.
+        """
+        found = placements(consumer, model, resolution)
+        link = next((one for one in found if one.how is PlacementMethod.SYMLINK), None)
+        if link is None or self._has_symlinks(consumer, link, receipt, probe=probe):
+            return found
+        return placements(consumer, model, resolution, symlinks=False)
+
+    def state(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> State:
+        """The state of a placement, by stat alone.
 
         Raises:
             DestinationError: Its path leads outside ROOT.
             OSError: The path can't be examined.
         """
         if placement.how is PlacementMethod.UNPACK:
-            return self._state_of_archive(placement, entries, wanted)
-        path = destination(self.root, placement.path)
-        entry, seen = entries.get(placement.path), lstat_path(path)
-        if placement.how is PlacementMethod.SYMLINK:
-            return state_of_symlink(entry, seen, placement.target or "")
-        artifact = placement.artifact
-        state = state_of_file(entry, seen, wanted, artifact.uri if artifact else None)
-        if state is State.READY and wanted is None and artifact and artifact.size not in (None, entry and entry.size):
-            return State.OUTDATED  # nobody knows a digest, but the source has another file by now
-        return state
+            return self._state_of_archive(placement, receipt, wanted)
+        entry = receipt.entries.get(placement.path)
+        state = _state(placement, entry, self._look(placement), wanted)
+        # Modelfetch has placed something there: what lies there now may be that, which only hashing can tell.
+        return State.CHANGED if state is State.FOREIGN and placement.path in receipt.claims else state
 
-    def act(self, placement: Placement, entries: Mapping[str, Entry], wanted: Digest | None) -> Action:
-        """What to do about a placement; hashes what is there where stat can't tell. Raises as `state` does."""
-        state = self.state(placement, entries, wanted)
-        entry = entries.get(placement.path)
-        act = act_unhashed(state, entry)
-        if act is None and placement.how is PlacementMethod.UNPACK:
-            return Action.CREATE
-        if act is None:
-            act = act_compared(entry, equal=self._equal(placement, wanted))
-        return act
+    def inspect(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> Inspection:
+        """What to do about a placement; hashes what is there where stat does not tell.
 
-    def digest(self, path: Path, algorithm: str = "sha256") -> Digest | None:
+        Raises:
+            DestinationError: Its path leads outside ROOT.
+            DiskError: The file is being written to.
+            OSError: The path can't be examined.
+        """
+        if placement.how is PlacementMethod.UNPACK:
+            return self._inspect_archive(placement, receipt, wanted)
+        for _ in range(_LOOKS):
+            with contextlib.suppress(_ChangedError):
+                return self._inspect(placement, receipt, wanted)
+        path = self.tree.path(placement.path)
+        raise DiskError(f"{path} changes while it is read", hint="stop the service that writes to it, and run again")
+
+    def digest(self, path: str, algorithm: str = "sha256") -> Digest | None:
         """The digest of a regular file; None where there is none. Raises OSError as reading does."""
-        seen = lstat_path(path)
+        seen = self.tree.lstat(path)
         if seen is None or not seen.regular:
             return None
+        with contextlib.suppress(_ChangedError):
+            return self._hash(path, seen, algorithm)
+        return None
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    def _inspect(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> Inspection:
+        seen = self._look(placement)
+        entry = self._known(placement.path, receipt, seen)
+        state = _state(placement, entry, seen, wanted)
+        action = act_unhashed(state, entry)
+        if action is None:
+            action = act_compared(entry, equal=self._equal(placement, seen, wanted))
+        if action is Action.REFUSE and seen is not None:
+            action = self._act_on_blob(placement.path, seen)
+        digest = None
+        if action is Action.KEEP and seen is not None and seen.regular:
+            ready = entry is not None and entry.digest is not None and fits(entry, seen)
+            # The receipt notes the sha256, so only with it can the next run tell by stat that nothing changed.
+            digest = Digest.parse(entry.digest) if entry and entry.digest and ready else self._sha256(placement, seen)
+            if entry is None and self._is_blob(seen, digest):  # the receipt was lost
+                entry = _entry_of_link(placement, digest, seen)
+        return Inspection(action=action, entry=entry, seen=seen, digest=digest)
+
+    def _look(self, placement: Placement) -> PathStat | None:
+        """What lies at a path; a symlink that was not asked for is followed: it may lead to the right bytes."""
+        seen = self.tree.lstat(placement.path)
+        if seen is None or seen.target is None or seen.target == placement.target:
+            return seen
+        return self.tree.lstat(placement.path, follow=True)
+
+    def _known(self, path: str, receipt: Receipt, seen: PathStat | None) -> Entry | None:
+        """The receipt's entry; where that does not describe what lies there, one from what the journal says we placed.
+
+        Raises:
+            _ChangedError: The file was written to while it was read.
+            OSError: It can't be read.
+        """
+        entry = receipt.entries.get(path)
+        claims = receipt.claims.get(path, ())
+        if seen is None or not claims or (entry is not None and fits(entry, seen)):
+            return entry
+        for claim in reversed(claims):
+            found = Entry(
+                digest=claim.digest,
+                size=seen.size,
+                mtime_ns=seen.mtime_ns,
+                how="symlink" if claim.digest is None else "copy",
+                made=True,
+                model=claim.model,
+                uri=claim.uri,
+                target=seen.target,
+                archive=entry.archive if entry else None,
+                manifests=entry.manifests if entry else (),
+            )
+            if claim.digest is None:
+                if seen.target is not None and seen.target == claim.target:
+                    return found
+            elif seen.regular and seen.target is None and claim.size in (None, seen.size):
+                wanted = Digest.parse(claim.digest)
+                if (linked := self._is_blob(seen, wanted)) or self._hash(path, seen) == wanted:
+                    return replace(found, how="link") if linked else found
+        return entry
+
+    def _equal(self, placement: Placement, seen: PathStat | None, wanted: Digest | None) -> bool:
+        if seen is None:
+            return False
+        if seen.target is not None and seen.target == placement.target:
+            return True
+        size = len(placement.text) if placement.text is not None else placement.artifact and placement.artifact.size
+        if wanted is None or not seen.regular or (size is not None and size != seen.size):
+            return False
+        return self._is_blob(seen, wanted) or self._hash(placement.path, seen, wanted.algorithm) == wanted
+
+    def _sha256(self, placement: Placement, seen: PathStat) -> Digest:
+        wanted = wanted_digest(placement)
+        if wanted is not None and wanted.algorithm == "sha256":
+            return wanted  # it was compared
+        return self._hash(placement.path, seen)
+
+    def _act_on_blob(self, path: str, seen: PathStat) -> Action:
+        """What to do about a file that no receipt and no claim names, yet whose bytes the store has.
+
+        The receipts of an older version, which kept no journal, were lost then. Another name of a blob is replaced, for
+        its bytes stay; a copy is moved aside.
+        """
+        if self._store is None or not seen.regular or seen.target is not None:
+            return Action.REFUSE
+        same_size = [blob for blob in self._store.blobs() if blob.size == seen.size]
+        if any(self._is_blob(seen, blob.digest) for blob in same_size):
+            return Action.REPLACE
+        if same_size and self._hash(path, seen) in {blob.digest for blob in same_size}:
+            return Action.DISPLACE
+        return Action.REFUSE
+
+    def _is_blob(self, seen: PathStat, digest: Digest) -> bool:
+        """Whether a path is another name of a blob that is known to be whole."""
+        if self._store is None or (blob := self._store.peek(digest)) is None:
+            return False
+        with contextlib.suppress(OSError):
+            found = blob.path.lstat()
+            return (found.st_dev, found.st_ino) == seen.inode
+        return False
+
+    def _hash(self, path: str, seen: PathStat, algorithm: str = "sha256") -> Digest:
+        """The digest of a file in the state in which it was seen.
+
+        Raises:
+            _ChangedError: It is in another state by now, or was written to while it was read.
+            OSError: It can't be read.
+        """
         key = (seen.inode, seen.size, seen.mtime_ns)
         if (*key, algorithm) not in self._hashes:
-            # The sha256 of a file that is right by another digest is asked for next.
-            for found in fs.hash_file(path, *dict.fromkeys((algorithm, "sha256")), check=self._cancel.check):
+            if seen.size >= _SAY_FROM:
+                shown = f"{self.tree.path(path)} ({format_size(seen.size)})"
+                self._sink(Notice(level="info", message=f"checking {shown}: its state is not the one on record"))
+            try:
+                fd = self.tree.open(path, follow=seen.target is not None)
+            except FileNotFoundError:
+                raise _ChangedError(path) from None
+            try:
+                # The sha256 of a file that is right by another digest is needed next.
+                _require_state(fd, key)
+                algorithms = dict.fromkeys((algorithm, "sha256"))
+                digests = fs.hash_descriptor(fd, *algorithms, check=self._cancel.check)
+                _require_state(fd, key)
+            finally:
+                os.close(fd)
+            for found in digests:
                 self._hashes[*key, found.algorithm] = found
         return self._hashes[*key, algorithm]
 
-    def known_as(self, placement: Placement, entries: Mapping[str, Entry]) -> Digest | None:
-        """The sha256 of what a placement that is kept has: the receipt's while it holds, else by reading it.
+    def _inspect_archive(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> Inspection:
+        if self._state_of_archive(placement, receipt, wanted) not in (State.READY, State.OUTDATED):
+            return Inspection(action=Action.CREATE)
+        uri = placement.artifact.uri if placement.artifact else None
+        archives = {entry.archive for entry in receipt.below(placement.path).values() if entry.uri == uri}
+        found = archives.pop() if len(archives) == 1 else None
+        return Inspection(action=Action.KEEP, digest=Digest.parse(found) if found else None)
 
-        Receipts have the sha256, so only with it can the next run tell by a stat that all is as it was.
-
-        Of an archive that is unpacked, the receipt's alone. Raises as `state` does.
-        """
-        if placement.how is PlacementMethod.UNPACK:
-            inside = (e for name, e in entries.items() if e.archive and name.startswith(f"{placement.path}/"))
-            uri = placement.artifact.uri if placement.artifact else None
-            archives = {entry.archive for entry in inside if entry.uri == uri and entry.archive}
-            return Digest.parse(archives.pop()) if len(archives) == 1 else None
-        path = destination(self.root, placement.path)
-        entry, seen = entries.get(placement.path), lstat_path(path)
-        if entry and entry.digest and seen and _unchanged(entry, seen):
-            return Digest.parse(entry.digest)
-        return self.digest(path)
-
-    def _equal(self, placement: Placement, wanted: Digest | None) -> bool:
-        path = destination(self.root, placement.path)
-        seen = lstat_path(path)
-        if placement.how is PlacementMethod.SYMLINK:
-            return seen is not None and seen.target == placement.target
-        size = len(placement.text) if placement.text is not None else placement.artifact and placement.artifact.size
-        if wanted is None or seen is None or not seen.regular or (size is not None and size != seen.size):
-            return False
-        return self.digest(path, wanted.algorithm) == wanted
-
-    def _state_of_archive(self, placement: Placement, entries: Mapping[str, Entry], wanted: Digest | None) -> State:
-        """An unpacked archive is ready when each file that came out of it is as it was."""
-        destination(self.root, f"{placement.path}/x")
+    def _state_of_archive(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> State:
+        """An unpacked archive is ready when each file that came out of it is as it was, and a copy."""
+        self.tree.lstat(f"{placement.path}/x")  # raises where the folder leads outside ROOT
         inside = {
             path: entry
-            for path, entry in entries.items()
-            if entry.archive and path.startswith(placement.path + "/") and _is_from(entry, placement, wanted)
+            for path, entry in receipt.below(placement.path).items()
+            if entry.archive and _is_from(entry, placement, wanted)
         }
         if not inside:
             return State.MISSING
         for path, entry in inside.items():
-            seen = lstat_path(self.root / path)
+            seen = self.tree.lstat(path)
             if seen is None:
                 return State.MISSING
-            if not _unchanged(entry, seen):
+            if not fits(entry, seen):
                 return State.CHANGED
-        return State.READY
+        return State.OUTDATED if any(entry.how == "link" for entry in inside.values()) else State.READY
+
+    def _has_symlinks(self, consumer: str, link: Placement, receipt: Receipt, *, probe: bool) -> bool:
+        entry = receipt.entries.get(link.path)
+        if entry is not None:
+            return not (entry.made and entry.digest is not None)
+        if not probe:
+            return True
+        if consumer not in self._takes_symlinks:
+            self._takes_symlinks[consumer] = self._try_symlink(link.path)
+        return self._takes_symlinks[consumer]
+
+    def _try_symlink(self, path: str) -> bool:
+        """Whether a symlink can be made in the nearest folder above a path that is there; True where nothing tells."""
+        folder = path
+        while folder:
+            folder = folder.rpartition("/")[0]
+            try:
+                with self.tree.folder(folder) as fd:
+                    name = fs.temporary_name("probe")
+                    os.symlink("x", name, dir_fd=fd)
+                    os.unlink(name, dir_fd=fd)
+            except FileNotFoundError:
+                continue
+            except DestinationError:
+                return True  # the placements themselves are refused
+            except OSError as error:
+                return error.errno not in _NO_SYMLINKS
+            return True
+        return True
+
+
+def _entry_of_link(placement: Placement, digest: Digest, seen: PathStat) -> Entry:
+    return Entry(
+        digest=str(digest),
+        size=seen.size,
+        mtime_ns=seen.mtime_ns,
+        how="link",
+        made=True,
+        model="",
+        uri=placement.artifact.uri if placement.artifact else None,
+    )
+
+
+def _require_state(fd: int, key: tuple[object, ...]) -> None:
+    found = os.fstat(fd)
+    if ((found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns) != key:
+        raise _ChangedError
+
+
+def _state(placement: Placement, entry: Entry | None, seen: PathStat | None, wanted: Digest | None) -> State:
+    artifact = placement.artifact
+    uri = artifact.uri if artifact else None
+    if placement.how is PlacementMethod.SYMLINK:
+        return state_of_symlink(entry, seen, placement.target or "", wanted, uri)
+    state = state_of_file(entry, seen, wanted, uri)
+    if state is not State.READY:
+        return state
+    if placement.how is PlacementMethod.COPY and entry is not None and entry.how == "link":
+        return State.OUTDATED
+    if wanted is None and artifact and artifact.size not in (None, entry and entry.size):
+        return State.OUTDATED  # no digest is known, but the source has another file by now
+    return state
 
 
 def _is_from(entry: Entry, placement: Placement, wanted: Digest | None) -> bool:
     if wanted is not None and wanted.algorithm == "sha256":
         return entry.archive == str(wanted)
     return placement.artifact is not None and entry.uri == placement.artifact.uri
-
-
-def _unchanged(entry: Entry, seen: PathStat) -> bool:
-    return seen.regular and (seen.size, seen.mtime_ns) == (entry.size, entry.mtime_ns)

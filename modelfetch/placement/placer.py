@@ -1,34 +1,49 @@
-"""Placement: verified blobs under the names that each consumer expects, and a receipt of it."""
+"""Placement: verified blobs under the names that each consumer expects, and a receipt of it.
+
+For each model and consumer, under the consumer's lock: judge every path before any is touched, note in the journal
+what is about to be made, make it, look again, add it to the receipt. Wherever this ends, the next run finishes it.
+"""
 
 from __future__ import annotations
 
+import os
+import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from modelfetch.core import fs
+from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Notice, Placed
-from modelfetch.core.fs import own_folder
-from modelfetch.errors import DestinationError, DiskError
-from modelfetch.placement.inspector import Examiner, wanted_digest
+from modelfetch.errors import DestinationError, DiskError, ModelfetchError, RetryLaterError
+from modelfetch.placement.inspector import Inspection, wanted_digest
+from modelfetch.placement.journal import Claim
 from modelfetch.placement.layouts import Placement, PlacementMethod
-from modelfetch.placement.path_guard import destination
-from modelfetch.placement.receipts import Entry, read_receipt, write_receipt
-from modelfetch.placement.state import PENDING, Action, lstat_path
-from modelfetch.placement.writer import LINK_AT_LEAST, Disk
-from modelfetch.store.locks.lock import lock
+from modelfetch.placement.receipts import Entry, ReceiptBook
+from modelfetch.placement.state import Action
+from modelfetch.placement.writer import LINK_AT_LEAST, ChangedMeanwhileError, ConsumerWriter, Made
+from modelfetch.store.locks.lock import LockLostError, lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from modelfetch.core.cancel import Cancel
     from modelfetch.core.digest import Digest
     from modelfetch.core.events import Sink
-    from modelfetch.placement.receipts import Frozen
+    from modelfetch.placement.inspector import Examiner
+    from modelfetch.placement.receipts import Frozen, Receipt
+    from modelfetch.placement.state import PathStat
     from modelfetch.store import Blob, Store
+    from modelfetch.store.locks.lock import Held
 
-_LOOKS = 3
+_TRIES = 3
+_LAST_WRITE_TIMEOUT = 10.0
+"""Seconds that the last write of a receipt waits for another process's lock."""
+_KEEP_HINT = (
+    "to keep what was there, resolve it again (`sync --refresh`) where the manifest does not pin it, or pin it: "
+    "`modelfetch pin FILE --upgrade NAME`"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,26 +76,36 @@ class PlacementRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
+    """A job and what was found at its path."""
+
     job: PlacementJob
-    path: Path
-    act: Action
-    known: Entry | None
+    found: Inspection
 
     @property
-    def name(self) -> str:
+    def path(self) -> str:
         return self.job.placement.path
 
 
+@dataclass(slots=True, kw_only=True)
+class _Desk:
+    """What one consumer's placements share during a run; ``turn`` lets one thread at a time use it."""
+
+    book: ReceiptBook
+    writer: ConsumerWriter
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+
 class Placer:
-    """Places for all consumers of one ROOT; several threads may call it.
+    """Places for all consumers of one ROOT; several threads may call it. `finish` ends a run.
 
     Args:
         root: ROOT.
         store: The store.
+        examiner: Reads what lies below ROOT.
         owner: (uid, gid) for directories and copies; None leaves them ours.
         lock_timeout: Seconds to wait for another process that places for the same consumer; None waits on.
         sink: Where events go.
-        cancel: Ends the waiting.
+        cancel: Ends the waiting and the copying.
     """
 
     def __init__(
@@ -88,6 +113,7 @@ class Placer:
         root: Path,
         store: Store,
         *,
+        examiner: Examiner,
         owner: tuple[int, int] | None = None,
         lock_timeout: float | None = None,
         sink: Sink,
@@ -95,124 +121,199 @@ class Placer:
     ) -> None:
         self._root = root
         self._store = store
+        self._examiner = examiner
         self._owner = owner
         self._lock_timeout = lock_timeout
         self._sink = sink
         self._cancel = cancel
-        self._examiner = Examiner(root, cancel)
-        self._said: set[tuple[str, str]] = set()
+        self._refused = fs.RefusalReporter(sink)
+        self._desks: dict[str, _Desk] = {}
+        self._desks_lock = threading.Lock()
 
-    def place(self, order: PlacementRequest) -> None:
-        """Judge every path before any is touched, write down what will be made, make it, look again, write the receipt.
+    def place(self, request: PlacementRequest) -> None:
+        """Place a model for a consumer.
 
         Raises:
-            DestinationError: Something that is not ours is in the way, or the folder can't be written.
+            DestinationError: A file that modelfetch did not make is in the way, or the folder can't be written.
             DiskError: The disk failed or is full.
-            RetryLaterError: Another process kept the consumer's lock.
+            RetryLaterError: Another process kept the consumer's lock, or took it several times.
         """
-        with _translated(self._root / order.consumer), self._locked(order.consumer):
-            receipt = read_receipt(self._root, order.consumer)
-            disk = self._disk(order.consumer)
-            disk.sweep((self._root / job.placement.path).parent for job in order.jobs)
-            steps = [self._judge(job, receipt.entries) for job in order.jobs]
-            if pending := {
-                step.name: _pending(step, order) for step in steps if step.act in (Action.CREATE, Action.REPLACE)
-            }:
-                write_receipt(self._root, receipt.merged(pending, {}))
-            entries = {step.name: self._carry_out(disk, step, order) for step in steps}
-            entries |= self._look_again(disk, steps, order)
-            disk.sync()
-            write_receipt(self._root, receipt.merged(entries, order.frozen))
-        self._sink(Placed(model=order.model, consumer=order.consumer, paths=len(entries)))
+        desk = self._desk(request.consumer)
+        for _ in range(_TRIES):
+            try:
+                with self._locked(request.consumer, desk, self._lock_timeout, self._cancel) as held:
+                    self._place(request, desk)
+                    if desk.book.is_due:
+                        desk.book.write(partial(_confirm, held))
+                break
+            except LockLostError:
+                continue  # this process slept, and another went on with its work: judge again
+        else:
+            raise RetryLaterError(
+                f"{request.consumer}: another process took the lock {_TRIES} times",
+                code="lock-timeout",
+                hint="was this machine suspended? Run it again",
+            )
+        self._sink(Placed(model=request.model, consumer=request.consumer, paths=len(request.jobs)))
 
-    def _disk(self, consumer: str) -> Disk:
-        return Disk(self._root, consumer, owner=self._owner, sink=self._sink, said=self._said)
+    def receipt(self, consumer: str) -> Receipt:
+        """A consumer's receipt with what this run has added to it. Raises as `read_receipt` does."""
+        desk = self._desk(consumer)
+        with desk.turn:
+            return desk.book.load()
+
+    def finish(self) -> dict[str, ModelfetchError]:
+        """Write all receipts that have something new; returns the errors by consumer.
+
+        Also what was interrupted is written down, so that the next run need not read those files again.
+        """
+        errors: dict[str, ModelfetchError] = {}
+        for consumer, desk in list(self._desks.items()):
+            if not desk.book.is_dirty:
+                continue
+            try:
+                with self._locked(consumer, desk, _LAST_WRITE_TIMEOUT, Cancel()) as held:
+                    desk.book.write(partial(_confirm, held))
+            except LockLostError:
+                pass  # the journal has all that the next run needs
+            except ModelfetchError as error:
+                errors[consumer] = error
+        return errors
+
+    def _desk(self, consumer: str) -> _Desk:
+        with self._desks_lock:
+            if consumer not in self._desks:
+                writer = ConsumerWriter(
+                    self._examiner.tree,
+                    consumer,
+                    own=fs.own_folder(self._root),
+                    owner=self._owner,
+                    check=self._cancel.check,
+                    sink=self._sink,
+                    refused=self._refused,
+                )
+                self._desks[consumer] = _Desk(book=ReceiptBook(self._root, consumer), writer=writer)
+            return self._desks[consumer]
 
     @contextmanager
-    def _locked(self, consumer: str) -> Iterator[None]:
-        with lock(
-            own_folder(self._root) / "locks" / f"consumer-{consumer}.lock",
-            label=f"the receipt of {consumer}",
-            timeout=self._lock_timeout,
-            sink=self._sink,
-            cancel=self._cancel,
+    def _locked(self, consumer: str, desk: _Desk, timeout: float | None, cancel: Cancel) -> Iterator[Held]:
+        path = fs.own_folder(self._root) / "locks" / f"consumer-{consumer}.lock"
+        label = f"the receipt of {consumer}"
+        with (
+            _translated(self._examiner.tree.path(consumer)),
+            desk.turn,
+            lock(path, label=label, timeout=timeout, sink=self._sink, cancel=cancel) as held,
         ):
-            yield
+            desk.writer.confirm = held.check
+            yield held
 
-    def _judge(self, job: PlacementJob, entries: Mapping[str, Entry]) -> _Step:
-        path = destination(self._root, job.placement.path)
-        act = self._examiner.act(job.placement, entries, job.wanted)
-        if act is Action.REFUSE:
-            if not _is_blob(path, job.blob):
-                raise foreign_file_error(path)
-            act = Action.KEEP
-        return _Step(job=job, path=path, act=act, known=entries.get(job.placement.path))
-
-    def _carry_out(self, disk: Disk, step: _Step, order: PlacementRequest) -> Entry:
-        self._cancel.check()
-        if step.act is Action.KEEP:
-            return self._kept(step, order)
-        if step.act is Action.DISPLACE:
-            aside = disk.displace(step.path)
-            message = f"{step.path} was not what modelfetch placed there: moved to {aside}"
-            self._sink(Notice(level="warning", message=message))
-        how = self._put(disk, step)
-        digest = None if step.job.placement.how is PlacementMethod.SYMLINK else str(step.job.wanted)
-        return _entry(step, order, how=how, made=True, digest=digest)
-
-    def _put(self, disk: Disk, step: _Step) -> str:
-        placement = step.job.placement
-        if placement.how is PlacementMethod.SYMLINK:
-            return disk.symlink(placement.target or "", step.path)
-        if placement.text is not None:
-            return disk.text(placement.text, step.path)
-        blob = step.job.blob or (self._store.find(step.job.wanted) if step.job.wanted else None)
-        if blob is None:
-            raise DiskError(f"{step.path} changed while modelfetch worked", hint="run it again")
-        linked = placement.how is PlacementMethod.FILE and blob.size >= LINK_AT_LEAST
-        return disk.link(blob.path, step.path) if linked else disk.copy(blob.path, step.path)
-
-    def _look_again(self, disk: Disk, steps: Sequence[_Step], order: PlacementRequest) -> dict[str, Entry]:
-        """Place again what vanished meanwhile: a server that starts beside us may sweep its store (Ollama does)."""
+    def _place(self, request: PlacementRequest, desk: _Desk) -> None:
+        desk.writer.sweep(job.placement.path.rpartition("/")[0] for job in request.jobs)
         entries: dict[str, Entry] = {}
-        for _ in range(_LOOKS):
-            gone = [step for step in steps if lstat_path(step.path) is None]
-            if not gone:
-                return entries
-            entries |= {step.name: self._carry_out(disk, replace(step, act=Action.CREATE), order) for step in gone}
-        raise DiskError(
-            f"{gone[0].path} vanishes again and again after it was placed",
-            hint="does the service clean its folder? Start it after modelfetch, or with OLLAMA_NOPRUNE=1",
-        )
+        jobs = request.jobs
+        for _ in range(_TRIES + 1):
+            entries |= self._place_jobs(jobs, request, desk)
+            # A server that starts meanwhile may sweep its store (Ollama does).
+            jobs = [job for job in request.jobs if self._examiner.tree.lstat(job.placement.path) is None]
+            if not jobs:
+                break
+        else:
+            raise DiskError(
+                f"{self._path(jobs[0])} vanishes again and again after it was placed",
+                hint="does the service clean its folder? Start it after modelfetch, or with OLLAMA_NOPRUNE=1",
+            )
+        desk.writer.sync()
+        desk.book.add(entries, request.frozen)
 
-    def _kept(self, step: _Step, order: PlacementRequest) -> Entry:
-        """The entry of a path that already is right: what is known of it stays, its state is read anew."""
-        made = step.known.made if step.known else _is_blob(step.path, step.job.blob)
-        how = step.known.how if step.known else "link" if made else "adopted"
-        return _entry(step, order, how=how, made=made, digest=self._digest_of_kept(step))
+    def _place_jobs(self, jobs: Sequence[PlacementJob], request: PlacementRequest, desk: _Desk) -> dict[str, Entry]:
+        receipt = desk.book.load()
+        steps = [self._judge(job, receipt) for job in jobs]
+        claims = {step.path: _claim(step, request) for step in steps if step.found.action is not Action.KEEP}
+        if claims:
+            desk.book.claim(claims)
+        return {step.path: self._carry_out(step, request, desk) for step in steps}
 
-    def _digest_of_kept(self, step: _Step) -> str | None:
-        """The sha256 of a right file, without reading it again where the receipt or the manifest has it."""
-        known, wanted = step.known, step.job.wanted
-        if step.job.placement.how is PlacementMethod.SYMLINK:
-            return None
-        seen = lstat_path(step.path)
-        if known and known.digest and seen and (seen.size, seen.mtime_ns) == (known.size, known.mtime_ns):
-            return known.digest
-        if wanted is not None and wanted.algorithm == "sha256":
-            return str(wanted)
-        found = self._examiner.digest(step.path)
-        return str(found) if found else None
+    def _judge(self, job: PlacementJob, receipt: Receipt) -> _Step:
+        found = self._examiner.inspect(job.placement, receipt, job.wanted)
+        if found.action is Action.REFUSE:
+            raise foreign_file_error(self._path(job))
+        return _Step(job=job, found=found)
+
+    def _carry_out(self, step: _Step, request: PlacementRequest, desk: _Desk) -> Entry:
+        """Do what was decided about a path; decide again where it was changed in between."""
+        for _ in range(_TRIES):
+            self._cancel.check()
+            if step.found.action is Action.KEEP:
+                return _kept_entry(step, request)
+            try:
+                with _named(self._path(step.job)):
+                    return _entry(step, request, self._write(step, desk.writer))
+            except ChangedMeanwhileError:
+                step = self._judge(step.job, desk.book.load())
+        path = self._path(step.job)
+        raise DiskError(f"{path} changes again and again", hint="stop the service that writes to it, and run again")
+
+    def _write(self, step: _Step, writer: ConsumerWriter) -> Made:
+        over = step.found.seen if step.found.action is Action.REPLACE else None
+        if step.found.action is Action.DISPLACE:
+            over = self._make_way(step, writer)
+        placement, wanted = step.job.placement, step.job.wanted
+        if placement.how is PlacementMethod.SYMLINK:
+            return writer.symlink(placement.target or "", step.path, over)
+        if placement.text is not None:
+            return writer.text(placement.text, step.path, over)
+        blob = step.job.blob or (self._store.find(wanted) if wanted else None)
+        if blob is not None and placement.how is PlacementMethod.FILE and blob.size >= LINK_AT_LEAST:
+            return writer.link(blob.path, step.path, over)
+        source = self._open_source(step, blob)
+        try:
+            return writer.copy(source, step.path, over)
+        finally:
+            os.close(source)
+
+    def _open_source(self, step: _Step, blob: Blob | None) -> int:
+        """The bytes to copy: the blob's; a link that becomes a copy may take its own."""
+        if blob is not None:
+            return fs.open_regular(blob.path)
+        entry = step.found.entry
+        if step.found.action is Action.REPLACE and entry is not None and entry.digest == str(step.job.wanted):
+            return self._examiner.tree.open(step.path)
+        raise DiskError(f"{self._path(step.job)} changed while modelfetch worked", hint="run it again")
+
+    def _make_way(self, step: _Step, writer: ConsumerWriter) -> PathStat | None:
+        """Move a changed file aside; one whose bytes lie there already is replaced, else each run would add a copy.
+
+        Returns:
+            What may be replaced; None where nothing is left.
+        """
+        shown, seen = self._path(step.job), step.found.seen
+        if seen is not None and seen.regular and seen.target is None:
+            fd = self._examiner.tree.open(step.path)
+            try:
+                kept = writer.has_displaced(step.path, fd)
+            finally:
+                os.close(fd)
+            if kept:
+                message = f"{shown} was changed again as it was before: replaced, for a copy was kept the last time"
+                self._sink(Notice(level="warning", message=message, hint=_KEEP_HINT))
+                return seen
+        aside = fs.own_folder(self._root) / writer.displace(step.path)
+        message = f"{shown} was not what modelfetch placed there: moved to {aside}"
+        self._sink(Notice(level="warning", message=message, hint=_KEEP_HINT))
+        return None
+
+    def _path(self, job: PlacementJob) -> Path:
+        return self._examiner.tree.path(job.placement.path)
 
 
 def foreign_file_error(path: Path, *, comparable: bool = True) -> DestinationError:
-    """The refusal of a path where something lies that modelfetch did not make.
+    """The error for a path where something lies that modelfetch did not make.
 
-    ``comparable``: there was a digest to hold it against; without one even the right file can't be known as such.
+    ``comparable``: a digest was known to compare it with; without one even the right file can't be recognised.
     """
     if not comparable:
         return DestinationError(
-            f"{path} is in the way: modelfetch did not make it, and without a digest nothing tells whether it is right",
+            f"{path} is in the way: modelfetch did not make it, and no digest is known to check whether it is right",
             code="foreign-file",
             hint="pin the entry (`modelfetch pin FILE`), or move the file away; it was not touched",
         )
@@ -223,51 +324,67 @@ def foreign_file_error(path: Path, *, comparable: bool = True) -> DestinationErr
     )
 
 
-def _is_blob(path: Path, blob: Blob | None) -> bool:
-    """Whether a path is a link of the very blob that goes there: then a crash lost its receipt, nothing else."""
-    try:
-        return blob is not None and path.samefile(blob.path)
-    except OSError:
-        return False
+def _confirm(held: Held) -> None:
+    """Look on the disk whether a lock is still held.
+
+    Raises:
+        LockLostError: Another process took it.
+    """
+    held.beat()
+    held.check()
 
 
-def _pending(step: _Step, order: PlacementRequest) -> Entry:
-    """The entry that says beforehand that we are about to make a file of our own."""
+def _claim(step: _Step, request: PlacementRequest) -> Claim:
+    """The note, made beforehand, of the bytes that are about to be placed."""
     placement = step.job.placement
-    return Entry(
-        digest=None if placement.how is PlacementMethod.SYMLINK else str(step.job.wanted),
-        size=0,
-        mtime_ns=PENDING,
-        how=str(placement.how),
-        made=True,
-        model=order.model,
-        uri=placement.artifact.uri if placement.artifact else None,
-        target=placement.target,
-        archive=step.job.archive,
-        manifests=(order.requested_by,),
-    )
+    uri = placement.artifact.uri if placement.artifact else None
+    if placement.how is PlacementMethod.SYMLINK:
+        return Claim(digest=None, target=placement.target, uri=uri, model=request.model)
+    size = len(placement.text) if placement.text is not None else step.job.blob.size if step.job.blob else None
+    return Claim(digest=str(step.job.wanted), size=size, uri=uri, model=request.model)
 
 
-def _entry(step: _Step, order: PlacementRequest, *, how: str, made: bool, digest: str | None) -> Entry:
-    seen = lstat_path(step.path)
-    if seen is None:
-        raise DiskError(
-            f"{step.path} vanished right after it was placed", hint="does something else clean this folder?"
-        )
-    artifact = step.job.placement.artifact
-    asked = (*(step.known.manifests if step.known else ()), order.requested_by)
+def _kept_entry(step: _Step, request: PlacementRequest) -> Entry:
+    """The entry of a path that is right already: what is known of it stays, with the state in which it was judged."""
+    known, seen = step.found.entry, step.found.seen
+    assert seen is not None  # noqa: S101 - only what is there is kept
+    made = known.made if known else False
+    how = known.how if known else "adopted"
+    return _entry_of(step, request, seen, how=how, made=made, digest=step.found.digest)
+
+
+def _entry(step: _Step, request: PlacementRequest, made: Made) -> Entry:
+    """The entry of a path that was just written."""
+    digest = None if step.job.placement.how is PlacementMethod.SYMLINK else step.job.wanted
+    return _entry_of(step, request, made.seen, how=made.how, made=True, digest=digest)
+
+
+def _entry_of(
+    step: _Step, request: PlacementRequest, seen: PathStat, *, how: str, made: bool, digest: Digest | None
+) -> Entry:
+    artifact, known = step.job.placement.artifact, step.found.entry
     return Entry(
-        digest=digest,
+        digest=str(digest) if digest else None,
         size=seen.size,
         mtime_ns=seen.mtime_ns,
         how=how,
         made=made,
-        model=order.model,
+        model=request.model,
         uri=artifact.uri if artifact else None,
         target=seen.target,
         archive=step.job.archive,
-        manifests=tuple(dict.fromkeys(asked)),
+        manifests=tuple(dict.fromkeys((*(known.manifests if known else ()), request.requested_by))),
     )
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an OSError of a call relative to a folder name the whole path."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 @contextmanager

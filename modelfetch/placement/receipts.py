@@ -1,28 +1,40 @@
 """Receipts: what lies where for one consumer, its state when it was placed, and what was resolved for it.
 
 A receipt is read without a lock and changed only under its consumer's lock (the caller holds it): read, merged,
-written to a temporary file, fsynced and renamed. One that can't be read counts as none: the files it named are then
-hashed again and adopted, nothing is lost.
+written to a temporary file, fsynced and renamed. One that is lost or damaged counts as empty: what modelfetch placed is
+then recognised by the journal (`modelfetch.placement.journal`), which is written before the files are.
 
-It lies below the ROOT that it speaks of, wherever the blobs are: roots that share a store know nothing of each other,
-and one that is moved, or mounted elsewhere, takes its receipts along.
+It lies below the ROOT that it describes, wherever the blobs are: roots that share a store know nothing of each other,
+and a root that is moved, or mounted elsewhere, takes its receipts along.
 """
 
 from __future__ import annotations
 
+import bisect
+import errno
 import json
-import os
-from dataclasses import asdict, dataclass, field, replace
+import time
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from modelfetch.core import fs
 from modelfetch.core.artifact import Resolution
-from modelfetch.core.fs import make_directory, own_folder, write_atomically
+from modelfetch.errors import DestinationError, DiskError
+from modelfetch.placement import journal
+from modelfetch.placement.journal import Claim
+from modelfetch.placement.state import PENDING, lstat_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, MutableMapping
     from pathlib import Path
 
 _VERSION = 1
+_MAX_BYTES = 512 * 2**20
+
+WRITE_EVERY = 1.0
+"""Seconds between two writes of a receipt while a run goes on; the last one comes at its end."""
+_WRITE_SHARE = 0.05
+"""The part of a run's time that may go into writing receipts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +42,8 @@ class Entry:
     """One path that modelfetch answers for.
 
     ``digest`` is the sha256 of its bytes, ``size`` in bytes and ``mtime_ns`` their state when they were last known to
-    be right; a symlink has a ``target`` instead. ``how`` is link, reflink, copy, text, symlink or adopted: ``made``
+    be right; a symlink that modelfetch made has a ``target`` instead, one of the user's that was adopted has both (then
+    size and time are those of the file it leads to). ``how`` is link, reflink, copy, text, symlink or adopted; ``made``
     tells whether modelfetch put it there. ``archive`` is the digest of the archive a file was unpacked from.
     ``manifests`` are the tiers or files that ask for it.
     """
@@ -58,11 +71,23 @@ class Frozen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """All of one consumer: ``entries`` by path below ROOT, ``frozen`` by `frozen_key`."""
+    """All of one consumer: ``entries`` and ``claims`` by path below ROOT, ``frozen`` by `ModelRequest.key`.
+
+    ``claims`` are the bytes that modelfetch has placed, or was about to place, at each path.
+    """
 
     consumer: str
     entries: Mapping[str, Entry] = field(default_factory=dict)
     frozen: Mapping[str, Frozen] = field(default_factory=dict)
+    claims: Mapping[str, tuple[Claim, ...]] = field(default_factory=dict)
+    _sorted: list[str] = field(default_factory=list, init=False, compare=False, repr=False)
+
+    def below(self, folder: str) -> dict[str, Entry]:
+        """The entries below a folder, by path."""
+        if len(self._sorted) != len(self.entries):
+            self._sorted[:] = sorted(self.entries)
+        first, last = (bisect.bisect_left(self._sorted, f"{folder}{end}") for end in ("/", "0"))  # "0" follows "/"
+        return {path: self.entries[path] for path in self._sorted[first:last]}
 
     def merged(self, entries: Mapping[str, Entry], frozen: Mapping[str, Frozen]) -> Self:
         """This receipt with more; what was frozen for an older text of the same tier's model goes."""
@@ -73,59 +98,181 @@ class Receipt:
 
 def receipt_path(root: Path, consumer: str) -> Path:
     """Where a consumer's receipt lies."""
-    return own_folder(root) / "receipts" / f"{consumer}.json"
+    return fs.own_folder(root) / "receipts" / f"{consumer}.json"
 
 
 def read_receipt(root: Path, consumer: str) -> Receipt:
-    """The consumer's receipt; an empty one where there is none or it can't be read."""
+    """The consumer's receipt; one without entries where there is none, or it is damaged or of a newer version.
+
+    Raises:
+        DestinationError: It can't be read with our permissions, or is not a regular file.
+        DiskError: The disk failed.
+    """
+    claims = journal.read(root, consumer)
+    data = _read(receipt_path(root, consumer))
     try:
-        raw = json.loads(receipt_path(root, consumer).read_bytes())
-        return _from_json(consumer, raw)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return Receipt(consumer=consumer)
+        entries, frozen, pending = _from_json(json.loads(data)) if data else ({}, {}, {})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        entries, frozen, pending = {}, {}, {}
+    for path, claim in pending.items():
+        claims[path] = (*claims.get(path, ()), claim)
+    return Receipt(consumer=consumer, entries=entries, frozen=frozen, claims=claims)
 
 
 def write_receipt(root: Path, receipt: Receipt) -> None:
-    """Replace the consumer's receipt durably.
+    """Replace the consumer's receipt durably. Its claims are the journal's business and are not written.
 
     Raises:
-        OSError: The disk refused.
+        OSError: It can't be written.
     """
     path = receipt_path(root, receipt.consumer)
-    make_directory(path.parent)
-    # ASCII alone: a manifest whose file name is no Unicode must not make the receipt one that nobody can read.
-    data = json.dumps(_to_json(receipt), indent=1).encode("ascii")
-    write_atomically(path, data, mode=0o644, temporary=path.with_name(f".{receipt.consumer}.{os.getpid()}.part"))
+    fs.make_directory(path.parent)
+    temporary = path.with_name(fs.temporary_name(receipt.consumer))
+    fs.write_atomically(path, _dump(receipt), mode=fs.PRIVATE_MODE, temporary=temporary)
 
 
-def _to_json(receipt: Receipt) -> dict[str, Any]:
-    return {
-        "version": _VERSION,
-        "consumer": receipt.consumer,
-        "placements": {path: _entry_json(entry) for path, entry in sorted(receipt.entries.items())},
-        "resolved": {
-            key: {"tier": f.tier, "model": f.model, **f.resolution.as_dict()}
-            for key, f in sorted(receipt.frozen.items())
-        },
-    }
+class ReceiptBook:
+    """One consumer's receipt during a run: read once, extended in memory, written now and then.
+
+    Everything but the constructor needs the consumer's lock. Between two uses another process may have held that lock:
+    then the receipt is read again, and what is not yet written is added to it.
+    """
+
+    def __init__(self, root: Path, consumer: str) -> None:
+        self._root = root
+        self._consumer = consumer
+        self._entries: dict[str, Entry] = {}
+        self._frozen: dict[str, Frozen] = {}
+        self._claims: dict[str, tuple[Claim, ...]] = {}
+        self._view = Receipt(consumer=consumer)
+        self._keys: dict[tuple[str, str], set[str]] = {}
+        self._unwritten: tuple[dict[str, Entry], dict[str, Frozen]] = ({}, {})
+        self._stamp: object = None
+        self._written_at = time.monotonic()
+        self._cost = 0.0
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether something is not written yet."""
+        return any(self._unwritten)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to write: seldom enough that a run of n models does not write n times n entries."""
+        pause = max(WRITE_EVERY, self._cost / _WRITE_SHARE)
+        return self.is_dirty and time.monotonic() - self._written_at >= pause
+
+    def load(self) -> Receipt:
+        """The receipt as of now, a live view. Raises as `read_receipt` does."""
+        if self._stamp is None or self._stamp != self._look():
+            stamp = self._look()
+            found = read_receipt(self._root, self._consumer)
+            self._entries, self._frozen = dict(found.entries), dict(found.frozen)
+            self._claims, self._keys, self._stamp = dict(found.claims), {}, stamp
+            for key, frozen in self._frozen.items():
+                self._keys.setdefault((frozen.tier, frozen.model), set()).add(key)
+            self._merge(*self._unwritten)
+            self._view = replace(found, entries=self._entries, frozen=self._frozen, claims=self._claims)
+        return self._view
+
+    def claim(self, claims: Mapping[str, Claim]) -> None:
+        """Note durably, before they are there, which bytes are about to be placed where. Raises OSError."""
+        journal.append(self._root, self._consumer, claims)
+        for path, claim in claims.items():
+            self._claims[path] = (*self._claims.get(path, ()), claim)
+        self._stamp = self._look()
+
+    def add(self, entries: Mapping[str, Entry], frozen: Mapping[str, Frozen]) -> None:
+        """Add what was placed and resolved; `write` makes it durable."""
+        self._unwritten[0].update(entries)
+        self._unwritten[1].update(frozen)
+        self._merge(entries, frozen)
+
+    def write(self, confirm: Callable[[], None]) -> None:
+        """Write the receipt; ``confirm`` is called right before, and raises where the lock was lost. Raises OSError."""
+        started = time.monotonic()
+        receipt = self.load()
+        confirm()
+        write_receipt(self._root, receipt)
+        self._unwritten = ({}, {})
+        journal.compact(self._root, self._consumer, self._claims)
+        self._stamp = self._look()
+        self._written_at = time.monotonic()
+        self._cost = self._written_at - started
+
+    def _merge(self, entries: Mapping[str, Entry], frozen: Mapping[str, Frozen]) -> None:
+        self._entries.update(entries)
+        for one in frozen.values():
+            for key in self._keys.pop((one.tier, one.model), ()):
+                self._frozen.pop(key, None)
+        for key, one in frozen.items():
+            self._frozen[key] = one
+            self._keys.setdefault((one.tier, one.model), set()).add(key)
+
+    def _look(self) -> object:
+        return tuple(
+            lstat_path(path)
+            for path in (receipt_path(self._root, self._consumer), journal.path_of(self._root, self._consumer))
+        )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return fs.read_small(path, _MAX_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    except PermissionError as error:
+        hint = "receipts are private: run modelfetch as the user who ran it before, or as root"
+        raise DestinationError(f"{path} can't be read: {error.strerror}", hint=hint) from error
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            return b""
+        if error.errno in (errno.EEXIST, errno.ELOOP, errno.ENXIO):
+            raise DestinationError(
+                f"{path} is not a regular file", code="foreign-file", hint="move it away; it was not touched"
+            ) from error
+        raise DiskError(f"{path} can't be read: {error.strerror}") from error
+
+
+def _dump(receipt: Receipt) -> bytes:
+    """As JSON, a line for each path and resolution; ASCII, since a manifest's file name need not be Unicode."""
+    placements = _lines((path, _entry_json(entry)) for path, entry in sorted(receipt.entries.items()))
+    resolved = _lines(
+        (key, {"tier": f.tier, "model": f.model, **f.resolution.as_dict()}) for key, f in sorted(receipt.frozen.items())
+    )
+    consumer = json.dumps(receipt.consumer)
+    text = f'{{"version": {_VERSION}, "consumer": {consumer},\n"placements": {placements},\n"resolved": {resolved}}}\n'
+    return text.encode("ascii")
+
+
+def _lines(items: Any) -> str:
+    return "{" + ",".join(f"\n{json.dumps(key)}: {json.dumps(value)}" for key, value in items) + "}"
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:
-    return {key: value for key, value in asdict(entry).items() if value is not None}
+    values = ((name, getattr(entry, name)) for name in Entry.__slots__)
+    return {name: value for name, value in values if value is not None}
 
 
-def _from_json(consumer: str, raw: dict[str, Any]) -> Receipt:
+def _from_json(raw: dict[str, Any]) -> tuple[dict[str, Entry], dict[str, Frozen], dict[str, Claim]]:
+    """Entries, frozen resolutions, and the claims of files that an older version had not placed yet."""
+    entries: dict[str, Entry] = {}
+    frozen: dict[str, Frozen] = {}
+    pending: dict[str, Claim] = {}
     if raw["version"] != _VERSION:
-        return Receipt(consumer=consumer)
-    entries = {path: _entry(data) for path, data in raw["placements"].items()}
-    frozen = {
-        key: Frozen(tier=data["tier"], model=data["model"], resolution=Resolution.from_dict(data))
-        for key, data in raw["resolved"].items()
-    }
-    return Receipt(consumer=consumer, entries=entries, frozen=frozen)
+        return entries, frozen, pending
+    for path, data in raw["placements"].items():
+        entry = _entry(data)
+        if entry.mtime_ns == PENDING:
+            pending[path] = Claim(digest=entry.digest, target=entry.target, uri=entry.uri, model=entry.model)
+        else:
+            entries[path] = entry
+    for key, data in raw["resolved"].items():
+        frozen[key] = Frozen(tier=data["tier"], model=data["model"], resolution=Resolution.from_dict(data))
+    return entries, frozen, pending
 
 
-def _entry(data: dict[str, Any]) -> Entry:
+def _entry(data: MutableMapping[str, Any]) -> Entry:
     known = {"digest": None, **data}
     for name, kind in (("size", int), ("mtime_ns", int), ("made", bool), ("how", str), ("model", str)):
         if not isinstance(known[name], kind):

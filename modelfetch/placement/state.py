@@ -1,51 +1,66 @@
-"""What is to be done about one path: pure decisions from the receipt, the disk and what is wanted."""
+"""Decide what to do about one path, from the receipt, the disk and what is wanted there. Pure."""
 
 from __future__ import annotations
 
 import stat as statmod
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    import os
     from pathlib import Path
 
     from modelfetch.core.digest import Digest
     from modelfetch.placement.receipts import Entry
 
 PENDING = -1
-"""The ``mtime_ns`` of an entry that was written before its file: a crash between the two leaves the file ours."""
+"""The ``mtime_ns`` with which older versions noted a file in its receipt before they placed it."""
 
 
 class State(StrEnum):
-    """How a path stands against its receipt and what is wanted, by `os.lstat` alone."""
+    """How a path compares with its receipt and with what is wanted, by stat alone."""
 
     READY = "ready"  # the receipt's bytes, unchanged, and they are the wanted ones
     MISSING = "missing"  # nothing is there
-    OUTDATED = "outdated"  # the receipt's bytes, unchanged, but others are wanted now
-    CHANGED = "changed"  # a receipt names it, but it is not in the state that the receipt has
+    OUTDATED = "outdated"  # the receipt's bytes, unchanged, but others are wanted now, or a copy instead of a link
+    CHANGED = "changed"  # modelfetch knows the path, but not what lies there now
     FOREIGN = "foreign"  # something is there that no receipt names
 
 
 class Action(StrEnum):
     """What to do about a path."""
 
-    KEEP = "keep"  # right bytes: only the receipt may need a word
+    KEEP = "keep"  # right bytes: at most the receipt is updated
     CREATE = "create"
-    REPLACE = "replace"  # ours and unchanged: nothing is lost
-    DISPLACE = "displace"  # not what we placed: move it aside, then place
-    REFUSE = "refuse"  # not ours and not the right bytes: untouched, exit 73
+    REPLACE = "replace"  # placed by modelfetch and unchanged: nothing is lost
+    DISPLACE = "displace"  # not what modelfetch placed there: move it aside, then place
+    REFUSE = "refuse"  # not placed by modelfetch and not the right bytes: untouched, exit 73
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathStat:
-    """What lies at a path: its kind, size in bytes, time of change, and a symlink's text."""
+    """What lies at a path: size in bytes, time of change, device and inode, and a symlink's text.
+
+    For a symlink that was followed, everything but ``target`` is about the file that it leads to.
+    """
 
     size: int
     mtime_ns: int
     inode: tuple[int, int]
     regular: bool
     target: str | None = None
+
+    @classmethod
+    def of(cls, found: os.stat_result, *, target: str | None = None) -> Self:
+        """From what stat returned."""
+        return cls(
+            size=found.st_size,
+            mtime_ns=found.st_mtime_ns,
+            inode=(found.st_dev, found.st_ino),
+            regular=statmod.S_ISREG(found.st_mode),
+            target=target,
+        )
 
 
 def lstat_path(path: Path) -> PathStat | None:
@@ -56,26 +71,25 @@ def lstat_path(path: Path) -> PathStat | None:
     """
     try:
         found = path.lstat()
+        return PathStat.of(found, target=str(path.readlink()) if statmod.S_ISLNK(found.st_mode) else None)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    link = statmod.S_ISLNK(found.st_mode)
-    return PathStat(
-        size=found.st_size,
-        mtime_ns=found.st_mtime_ns,
-        inode=(found.st_dev, found.st_ino),
-        regular=statmod.S_ISREG(found.st_mode),
-        target=str(path.readlink()) if link else None,
-    )
+
+
+def fits(entry: Entry, seen: PathStat) -> bool:
+    """Whether a path is in the state that its receipt notes."""
+    if entry.digest is None:
+        return seen.target is not None and seen.target == entry.target
+    return (seen.regular, seen.target, seen.size, seen.mtime_ns) == (True, entry.target, entry.size, entry.mtime_ns)
 
 
 def state_of_file(entry: Entry | None, seen: PathStat | None, wanted: Digest | None, uri: str | None) -> State:
-    """The state of a regular file that shall hold ``wanted`` (None: whatever ``uri`` gave when it was fetched)."""
+    """The state of a file that shall hold ``wanted`` (None: whatever ``uri`` returned when it was fetched)."""
     if seen is None:
         return State.MISSING
     if entry is None:
         return State.FOREIGN
-    unchanged = seen.regular and (seen.size, seen.mtime_ns) == (entry.size, entry.mtime_ns)
-    if not unchanged or entry.digest is None:
+    if entry.digest is None or not fits(entry, seen):
         return State.CHANGED
     if wanted is None:
         return State.READY if entry.uri == uri else State.OUTDATED
@@ -84,19 +98,23 @@ def state_of_file(entry: Entry | None, seen: PathStat | None, wanted: Digest | N
     return State.OUTDATED if wanted.algorithm == "sha256" else State.CHANGED
 
 
-def state_of_symlink(entry: Entry | None, seen: PathStat | None, target: str) -> State:
-    """The state of a symlink that shall say ``target``."""
+def state_of_symlink(
+    entry: Entry | None, seen: PathStat | None, target: str, wanted: Digest | None, uri: str | None
+) -> State:
+    """The state of a symlink with the text ``target``; a regular file with the right bytes, once adopted, will do."""
     if seen is None:
         return State.MISSING
     if entry is None:
         return State.FOREIGN
     if seen.target == target:
-        return State.READY if entry.target == target else State.CHANGED
-    return State.OUTDATED if seen.target is not None and seen.target == entry.target else State.CHANGED
+        return State.READY if entry.target == target and entry.digest is None else State.CHANGED
+    if entry.digest is not None:
+        return state_of_file(entry, seen, wanted, uri)
+    return State.OUTDATED if fits(entry, seen) else State.CHANGED
 
 
 def act_unhashed(state: State, entry: Entry | None) -> Action | None:
-    """What to do where the state alone tells; None where the bytes must be compared first."""
+    """What to do where the state alone decides; None where the bytes must be compared first."""
     if state is State.READY:
         return Action.KEEP
     if state is State.MISSING:
@@ -110,6 +128,4 @@ def act_compared(entry: Entry | None, *, equal: bool) -> Action:
     """What to do once it is known whether the right bytes are there."""
     if equal:
         return Action.KEEP
-    if entry is None or entry.mtime_ns == PENDING:
-        return Action.REFUSE
-    return Action.DISPLACE
+    return Action.REFUSE if entry is None else Action.DISPLACE

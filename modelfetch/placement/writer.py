@@ -1,18 +1,24 @@
-"""Putting one file, copy, text or symlink under its name: whole, atomic, with the right mode and owner."""
+"""Put one link, copy, text or symlink under its name: whole, atomic, with the right mode and owner.
+
+Nothing is overwritten that was not judged before: a new file is made with a call that fails where the name is taken
+(link, symlink, ``RENAME_NOREPLACE``), and one that replaces another changes places with it (``RENAME_EXCHANGE``), so
+that what comes out can be compared with what was judged, and be put back.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
-import shutil
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from modelfetch.core import fs
 from modelfetch.core.events import Notice
-from modelfetch.core.fs import own_folder
+from modelfetch.errors import DestinationError
+from modelfetch.placement.root_tree import RootTree
+from modelfetch.placement.state import PathStat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,186 +30,342 @@ LINK_AT_LEAST = 64 * 1024
 """Bytes: smaller files are copied, since a service may rewrite them."""
 
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Disk:
-    """Writes below one consumer's folder; what is not finished lies in modelfetch's own or under a ``.part`` name.
+class ChangedMeanwhileError(Exception):
+    """A path is not as it was judged: something appeared there, or was changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """How a file came to be (link, reflink, copy, text or symlink), and its state as it was made."""
+
+    how: str
+    seen: PathStat
+
+
+class ConsumerWriter:
+    """Writes below one consumer's folder; unfinished files lie in modelfetch's own folder or have a ``.part`` name.
+
+    All paths are relative to ROOT. ``over`` is what was judged to be at a path and may be replaced, None for nothing.
+    The caller holds the consumer's lock.
 
     Args:
-        root: ROOT.
+        tree: ROOT.
         consumer: Whose folder it is.
+        own: ``ROOT/.modelfetch``.
         owner: (uid, gid) for directories and copies, never for a shared blob.
+        check: Called now and then while bytes are copied; raises where the run was cancelled.
         sink: Where warnings go.
-        said: What was warned of already; shared by all that work in one run.
+        refused: Called with what the file system refuses though nothing depends on it: modes, owners, fsync.
     """
 
     def __init__(
         self,
-        root: Path,
+        tree: RootTree,
         consumer: str,
         *,
+        own: Path,
         owner: tuple[int, int] | None,
+        check: Callable[[], None],
         sink: Sink,
-        said: set[tuple[str, str]],
+        refused: fs.Refused,
     ) -> None:
-        self._root = root
-        self._own = own_folder(root)
+        self._tree = tree
+        self._own = RootTree(own)
         self._consumer = consumer
         self._owner = owner
+        self._check = check
         self._sink = sink
-        self._serial = itertools.count()
-        self._said = said
-        self._touched: set[Path] = set()
-        self._beside: dict[Path, tuple[Path, ...]] = {}
+        self._refused = refused
+        self._warned: set[str] = set()
+        self._touched: set[str] = set()
+        self._swept: set[tuple[RootTree, str]] = set()
+        self._workspaces: dict[str, tuple[RootTree, str]] = {}
+        self.confirm: Callable[[], None] = lambda: None
+        """Called right before a name is given; raises where the lock was lost."""
 
-    def link(self, blob: Path, target: Path) -> str:
-        """Give a blob the name ``target``: hardlink → reflink → copy. Returns which it became."""
-        self.make_parent(target)
+    def link(self, blob: Path, path: str, over: PathStat | None) -> Made:
+        """Give a blob another name: hardlink, else reflink, else copy.
+
+        Raises:
+            ChangedMeanwhileError: The path is not as it was judged.
+            DestinationError: It leads outside ROOT.
+            OSError: It can't be written.
+        """
+
+        def make(folder: int, name: str) -> Made:
+            os.link(blob, name, dst_dir_fd=folder, follow_symlinks=False)
+            return Made(how="link", seen=PathStat.of(os.lstat(name, dir_fd=folder)))
+
         try:
-            self._publish(target, lambda temporary: os.link(blob, temporary, follow_symlinks=False))
+            return self._publish(path, over, make, in_place=True)
         except OSError as error:
             if error.errno not in _NO_LINK:
                 raise
-            self._say_no_link(blob, target, error)
-            return self.copy(blob, target)
-        return "link"
+            self._warn_no_link(blob, path, error)
+        fd = fs.open_regular(blob)
+        try:
+            return self.copy(fd, path, over)
+        finally:
+            os.close(fd)
 
-    def copy(self, blob: Path, target: Path) -> str:
-        """Give ``target`` bytes of its own, by reflink where that works. Returns which it became."""
-        self.make_parent(target)
-        how = []
+    def copy(self, source: int, path: str, over: PathStat | None) -> Made:
+        """Make a file with bytes of its own from an open file, by reflink where that works. Raises as `link` does."""
 
-        def make(temporary: Path) -> None:
-            how.append("reflink" if fs.try_reflink(blob, temporary) else "copy")
-            if how[-1] == "copy":
-                fs.copy_bytes(blob, temporary)
-            self._finish(temporary)
+        def write(fd: int) -> str:
+            if fs.clone_descriptor(source, fd):
+                return "reflink"
+            fs.copy_descriptor(source, fd, self._check)
+            return "copy"
 
-        self._publish(target, make)
-        return how[-1]
+        return self._publish(path, over, lambda folder, name: self._write(folder, name, write))
 
-    def text(self, data: bytes, target: Path) -> str:
-        """Write a small file of known bytes."""
-        self.make_parent(target)
+    def text(self, data: bytes, path: str, over: PathStat | None) -> Made:
+        """Make a small file of known bytes. Raises as `link` does."""
 
-        def make(temporary: Path) -> None:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            self._finish(temporary)
+        def write(fd: int) -> str:
+            fs.write_all(fd, data)
+            return "text"
 
-        self._publish(target, make)
-        return "text"
+        return self._publish(path, over, lambda folder, name: self._write(folder, name, write))
 
-    def symlink(self, text: str, target: Path) -> str:
-        """Make a symlink that says ``text``."""
-        self.make_parent(target)
-        self._publish(target, lambda temporary: temporary.symlink_to(text))
-        return "symlink"
+    def symlink(self, text: str, path: str, over: PathStat | None) -> Made:
+        """Make a symlink. Raises as `link` does."""
 
-    def displace(self, path: Path) -> Path:
-        """Move what is not ours to ``.modelfetch/displaced/DATE/PATH``, under a name that is free; returns where."""
+        def make(folder: int, name: str) -> Made:
+            os.symlink(text, name, dir_fd=folder)
+            return Made(how="symlink", seen=PathStat.of(os.lstat(name, dir_fd=folder), target=text))
+
+        return self._publish(path, over, make, in_place=True)
+
+    def displace(self, path: str) -> str:
+        """Move what lies at a path to ``displaced/DATE/PATH`` in modelfetch's folder, under a name that is free.
+
+        Returns:
+            Where it is now, below ``ROOT/.modelfetch``.
+
+        Raises:
+            DestinationError: It leads outside ROOT, or it is a folder or a device on another file system.
+            OSError: It can't be moved.
+        """
+        self.confirm()
         day = datetime.now(UTC).strftime("%Y-%m-%d")
-        relative = path.relative_to(self._root)
-        for attempt in itertools.count(1):
-            folder = self._own / "displaced" / (day if attempt == 1 else f"{day}.{attempt}")
-            aside = folder / relative
-            if not aside.exists() and not aside.is_symlink():
+        attempt = 1
+        with self._tree.parent(path) as (folder, name):
+            while True:
+                aside = f"displaced/{day if attempt == 1 else f'{day}.{attempt}'}/{path}"
+                with self._own.parent(aside, make=self._finish_own_folder) as (own, own_name):
+                    try:
+                        self._move_aside(name, folder, own_name, own)
+                    except FileExistsError:
+                        attempt += 1
+                        continue
+                    fs.try_fsync(own)
                 break
-        fs.make_directory(aside.parent)
-        shutil.move(path, aside)
-        fs.sync_directory(path.parent)
+        self._touched.add(path.rpartition("/")[0])
         return aside
 
-    def make_parent(self, target: Path) -> None:
-        """Make the folders above ``target`` (0755, owned as asked)."""
-        fs.make_directory(target.parent, owner=self._owner)
-        self._touched.add(target.parent)
+    def has_displaced(self, path: str, fd: int) -> bool:
+        """Whether an earlier run moved a file with the same bytes as an open one aside from this path."""
+        try:
+            with self._own.folder("displaced") as folder:
+                days = os.listdir(folder)  # noqa: PTH208 - of a descriptor
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return any(self._same_bytes(f"displaced/{day}/{path}", fd) for day in sorted(days, reverse=True))
 
     def sync(self) -> None:
-        """Make all names that were given so far durable."""
+        """Make all names that were given since the last call durable.
+
+        Raises:
+            OSError: The disk failed.
+        """
         for folder in self._touched:
-            fs.sync_directory(folder)
+            with contextlib.suppress(FileNotFoundError), self._tree.folder(folder) as fd:
+                fs.try_fsync(fd)
         self._touched.clear()
 
-    def sweep(self, folders: Iterable[Path]) -> None:
-        """Remove what a killed process left half done, in these folders too; the caller holds the consumer's lock."""
-        left = [*self._scratch.glob("*.part")]
-        for folder in dict.fromkeys((self._root / self._consumer, *folders)):
-            left += folder.glob(".modelfetch-*.part")
-        for path in left:
-            with contextlib.suppress(OSError):
-                path.unlink()
+    def sweep(self, folders: Iterable[str]) -> None:
+        """Remove temporary files that killed runs left in modelfetch's folders and in these, each once a run."""
+        own = ("", self._scratch, "receipts", "journal", "noop", "locks")
+        below = dict.fromkeys(("", self._consumer, *folders))
+        for tree, folder in [*((self._own, name) for name in own), *((self._tree, name) for name in below)]:
+            if (tree, folder) in self._swept:
+                continue
+            self._swept.add((tree, folder))
+            locked: tuple[str, ...] = (".modelfetch-",)  # only the lock's holder makes files here
+            if folder == "receipts":
+                locked = (f".modelfetch-{self._consumer}-", f".{self._consumer}.")
+            elif folder in ("", "journal", "noop", "locks"):
+                locked = ()
+            with contextlib.suppress(OSError, DestinationError), tree.folder(folder) as fd:
+                fs.sweep_temporaries(fd, locked=locked)
+
+    # --- inside ------------------------------------------------------------------------------------------------
 
     @property
-    def _scratch(self) -> Path:
-        return self._own / "tmp" / self._consumer
+    def _scratch(self) -> str:
+        return f"tmp/{self._consumer}"
 
-    def _finish(self, temporary: Path) -> None:
-        temporary.chmod(fs.COPY_MODE)
-        if self._owner:
-            os.chown(temporary, *self._owner)
-
-    def _publish(self, target: Path, make: Callable[[Path], None]) -> None:
-        """Make a file under a temporary name, in the first folder that takes it, then rename it to ``target``."""
-        folders = self._folders_beside(target.parent)
-        for folder in folders:
-            temporary = folder / self._temporary_name()
-            try:
-                make(temporary)
-                temporary.replace(target)
-            except OSError as error:
-                if error.errno != errno.EXDEV or folder == folders[-1]:
-                    raise
-            else:
-                return
-            finally:
-                # Also after success: renaming onto another link of the same inode does nothing and leaves the name.
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
-
-    def _folders_beside(self, parent: Path) -> tuple[Path, ...]:
-        """Where a file may be made that gets a name in ``parent``: a rename to there works, tried before any copy.
-
-        In modelfetch's own folder; where that is another file system (or another mount), in the consumer's, outside of
-        everything that it loads from; where ``parent`` is yet another mount, in there.
-        """
-        if parent not in self._beside:
-            fs.make_directory(self._scratch)
-            among = dict.fromkeys((self._scratch, self._root / self._consumer, parent))
-            self._beside[parent] = tuple(
-                folder for folder in among if folder == parent or self._renames(folder, parent)
-            )
-        return self._beside[parent]
-
-    def _renames(self, folder: Path, parent: Path) -> bool:
-        here, there = folder / self._temporary_name(), parent / self._temporary_name()
+    def _write(self, folder: int, name: str, write: Callable[[int], str]) -> Made:
+        fd = os.open(name, _CREATE, fs.PRIVATE_MODE, dir_fd=folder)
         try:
-            here.touch(mode=0o600)
-            here.replace(there)
+            how = write(fd)
+            fs.finish_file(fd, mode=fs.COPY_MODE, owner=self._owner, refused=self._refused)
+            return Made(how=how, seen=PathStat.of(os.fstat(fd)))
+        finally:
+            os.close(fd)
+
+    def _publish(
+        self, path: str, over: PathStat | None, make: Callable[[int, str], Made], *, in_place: bool = False
+    ) -> Made:
+        """Make a file and give it its name.
+
+        ``in_place``: ``make`` is atomic and never replaces, so a new file needs no temporary name.
+        """
+        with self._tree.parent(path, make=self._finish_folder) as (folder, name):
+            self._touched.add(path.rpartition("/")[0])
+            if over is None and in_place:
+                self.confirm()
+                try:
+                    return make(folder, name)
+                except FileExistsError:
+                    raise ChangedMeanwhileError(path) from None
+            tree, where = self._workspace_for(path.rpartition("/")[0], folder)
+            with tree.folder(where, make=self._finish_own_folder) as workspace:
+                temporary = fs.temporary_name()
+                try:
+                    made = make(workspace, temporary)
+                    self.confirm()
+                    self._rename(temporary, workspace, name, folder, over, path)
+                finally:
+                    # Also after success: what was replaced has this name now.
+                    with contextlib.suppress(OSError):
+                        os.unlink(temporary, dir_fd=workspace)
+                return made
+
+    def _rename(self, temporary: str, workspace: int, name: str, folder: int, over: PathStat | None, path: str) -> None:
+        if over is None:
+            try:
+                fs.rename_new(temporary, name, source_folder=workspace, target_folder=folder)
+            except FileExistsError:
+                raise ChangedMeanwhileError(path) from None
+            return
+        try:
+            exchanged = fs.exchange(temporary, name, source_folder=workspace, target_folder=folder)
+        except FileNotFoundError:
+            raise ChangedMeanwhileError(path) from None
+        if not exchanged:
+            if not _is_still(over, name, folder):
+                raise ChangedMeanwhileError(path)
+            os.rename(temporary, name, src_dir_fd=workspace, dst_dir_fd=folder)
+        elif not _is_still(over, temporary, workspace):
+            fs.exchange(temporary, name, source_folder=workspace, target_folder=folder)
+            raise ChangedMeanwhileError(path)
+
+    def _workspace_for(self, parent: str, folder: int) -> tuple[RootTree, str]:
+        """The folder where a file may be made that is renamed into ``parent``: the first from which a rename works.
+
+        Modelfetch's own folder; where that is another file system (or another mount), the consumer's, outside of all
+        that it loads from; where ``parent`` is yet another mount, ``parent`` itself.
+        """
+        if parent not in self._workspaces:
+            candidates = ((self._own, self._scratch), (self._tree, self._consumer), (self._tree, parent))
+            self._workspaces[parent] = next(c for c in candidates if c[1] == parent or self._renames(*c, folder))
+        return self._workspaces[parent]
+
+    def _renames(self, tree: RootTree, where: str, folder: int) -> bool:
+        here, there = fs.temporary_name(), fs.temporary_name()
+        with tree.folder(where, make=self._finish_own_folder) as workspace:
+            try:
+                os.close(os.open(here, _CREATE, fs.PRIVATE_MODE, dir_fd=workspace))
+                os.rename(here, there, src_dir_fd=workspace, dst_dir_fd=folder)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                return False
+            finally:
+                for name, where_fd in ((here, workspace), (there, folder)):
+                    with contextlib.suppress(OSError):
+                        os.unlink(name, dir_fd=where_fd)
+        return True
+
+    def _move_aside(self, name: str, folder: int, own_name: str, own: int) -> None:
+        try:
+            fs.rename_new(name, own_name, source_folder=folder, target_folder=own)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            return False
+            self._copy_aside(name, folder, own_name, own)
+            os.unlink(name, dir_fd=folder)
+
+    def _copy_aside(self, name: str, folder: int, own_name: str, own: int) -> None:
+        """Copy a file or a symlink to another file system; never replaces what has the name."""
+        with contextlib.suppress(OSError):
+            os.symlink(os.readlink(name, dir_fd=folder), own_name, dir_fd=own)
+            return
+        source = fs.open_regular(name, folder=folder)
+        try:
+            target = os.open(own_name, _CREATE, fs.PRIVATE_MODE, dir_fd=own)
+            try:
+                fs.copy_descriptor(source, target, self._check)
+                fs.finish_file(target, mode=fs.COPY_MODE)
+            except BaseException:
+                os.unlink(own_name, dir_fd=own)
+                raise
+            finally:
+                os.close(target)
         finally:
-            for path in (here, there):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+            os.close(source)
+
+    def _same_bytes(self, aside: str, fd: int) -> bool:
+        try:
+            other = self._own.open(aside)
+        except (OSError, DestinationError):
+            return False
+        try:
+            same_size = os.fstat(other).st_size == os.fstat(fd).st_size
+            return same_size and fs.hash_descriptor(other, "sha256") == fs.hash_descriptor(fd, "sha256")
+        finally:
+            os.close(other)
+
+    def _finish_folder(self, fd: int) -> None:
+        """Give a folder that was just made its mode and owner."""
+        fs.try_chmod(fd, fs.DIRECTORY_MODE, refused=self._refused)
+        if self._owner:
+            fs.try_chown(fd, self._owner, refused=self._refused)
+
+    def _finish_own_folder(self, fd: int) -> None:
+        fs.try_chmod(fd, fs.DIRECTORY_MODE)
+
+    def _warn_no_link(self, blob: Path, path: str, error: OSError) -> None:
+        refused = error.errno in (errno.EPERM, errno.EACCES)
+        if not self._is_new("link-refused" if refused else "link-impossible"):
+            return
+        if refused:
+            owner = f"blob of uid {blob.stat().st_uid}, we are uid {os.geteuid()}"
+            message = f"hardlinks to {blob.parent} are refused ({error.strerror}): {owner}"
+        else:
+            folder = self._tree.path(self._consumer)
+            message = f"{folder} takes no hardlinks from {blob.parent} ({error.strerror})"
+        self._sink(Notice(level="warning", message=f"{message}; copies are made, which take space of their own"))
+
+    def _is_new(self, kind: str) -> bool:
+        if kind in self._warned:
+            return False
+        self._warned.add(kind)
         return True
 
-    def _temporary_name(self) -> str:
-        return f".modelfetch-{os.getpid()}-{next(self._serial)}.part"
 
-    def _say_no_link(self, blob: Path, target: Path, error: OSError) -> None:
-        refused = error.errno in (errno.EPERM, errno.EACCES)
-        kind = (self._consumer, "refused" if refused else "impossible")
-        if kind in self._said:
-            return
-        self._said.add(kind)
-        if refused:
-            whose = f"blob of uid {blob.stat().st_uid}, we are uid {os.geteuid()}"
-            message = f"hardlinks to {blob.parent} are refused ({error.strerror}): {whose}"
-        else:
-            message = f"{self._root / self._consumer} takes no hardlinks from {blob.parent} ({error.strerror})"
-        self._sink(Notice(level="warning", message=f"{message}; copies are made, which take space of their own"))
+def _is_still(judged: PathStat, name: str, folder: int) -> bool:
+    """Whether what has a name now is what was judged."""
+    try:
+        found = os.lstat(name, dir_fd=folder)
+        target = os.readlink(name, dir_fd=folder) if judged.target is not None else None
+    except (FileNotFoundError, OSError):
+        return False
+    if judged.target is not None:
+        return target == judged.target
+    return PathStat.of(found) == judged

@@ -142,7 +142,7 @@ def test_what_is_whole_and_in_place_needs_no_folder_that_can_be_written(
     monkeypatch.setattr("os.access", lambda *_, **__: False)
     result = bench.sync(entry)
     assert result.code == 0, result.err
-    assert "can't be noted down" in result.err
+    assert "its receipt can't be written" in result.err
     there.unlink()
     assert (bench.sync(entry).code, bench.sync(entry).codes()) == (73, ["not-writable"] * 2)
 

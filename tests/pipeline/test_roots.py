@@ -14,9 +14,12 @@ import pytest
 
 from modelfetch.cli.app import run
 from modelfetch.cli.fastpath.check import attempt
+from modelfetch.core import fs
 from modelfetch.demo import models as made
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.pipeline.conftest import Bench, Result
 
 WHERE = "comfyui/models/vae/art.safetensors"
@@ -131,22 +134,16 @@ def test_a_store_on_another_file_system_gets_no_second_copy(shared: Shared, monk
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
-    replace = Path.replace
-
-    def replace_within(self: Path, target: Path) -> Path:
-        if shared.store in self.parents and shared.store not in Path(target).parents:
-            refuse()
-        return replace(self, target)
-
-    monkeypatch.setattr(os, "link", refuse)
-    monkeypatch.setattr(Path, "replace", replace_within)
+    copy_descriptor = fs.copy_descriptor
     copies: list[Path] = []
 
-    def copy(source: Path, target: Path) -> None:
-        copies.append(target)
-        target.write_bytes(source.read_bytes())
+    def copy(source: int, target: int, check: Callable[[], None]) -> None:
+        copies.append(Path(f"/proc/self/fd/{target}").readlink())
+        copy_descriptor(source, target, check)
 
-    monkeypatch.setattr("modelfetch.core.fs.copy_bytes", copy)
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(fs, "clone_descriptor", lambda *_: False)
+    monkeypatch.setattr(fs, "copy_descriptor", copy)
     assert shared.run("one").code == 0
     assert shared.path("one", WHERE).stat().st_size > 64 * 1024
     assert len(copies) == 1

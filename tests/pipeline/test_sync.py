@@ -266,7 +266,11 @@ def test_chown_gives_away_the_root_directories_and_copies_but_no_blob(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, tuple[int, int]] = {}
-    monkeypatch.setattr(os, "chown", lambda path, uid, gid: given.update({str(path): (uid, gid)}))
+
+    def chown(path: Path | int, uid: int, gid: int) -> None:
+        given[str(Path(f"/proc/self/fd/{path}").readlink() if isinstance(path, int) else path)] = (uid, gid)
+
+    monkeypatch.setattr(os, "chown", chown)
     bench.world.hf_repo("acme/small", {"s.json": b"{}"})
     small = vae(bench, name="s", source="hf://acme/small/s.json", **{"for": ["comfyui"]})
     assert bench.sync(vae(bench), small, options=("--chown", "12:34")).code == 0

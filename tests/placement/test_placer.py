@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,15 +15,16 @@ from modelfetch.core.cancel import Cancel
 from modelfetch.core.digest import Digest
 from modelfetch.core.events import Event, Notice
 from modelfetch.errors import DestinationError
-from modelfetch.placement import PlacementJob, PlacementRequest, Placer
+from modelfetch.placement import Examiner, PlacementJob, PlacementRequest, Placer
 from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.receipts import read_receipt
-from modelfetch.placement.writer import LINK_AT_LEAST
+from modelfetch.placement.writer import LINK_AT_LEAST, ConsumerWriter, Made
 from modelfetch.store import Blob, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+
+    from modelfetch.placement.state import PathStat
 
 LARGE = b"weights!" * (LINK_AT_LEAST // 8)
 SMALL = b'{"small": true}'
@@ -35,7 +37,14 @@ class World:
 
     def __post_init__(self) -> None:
         self.store = Store(self.root / ".modelfetch")
-        self.placer = Placer(self.root, self.store, sink=self.events.append, cancel=Cancel())
+        self.new_run()
+
+    def new_run(self, owner: tuple[int, int] | None = None) -> None:
+        """What the next process starts with: nothing in memory."""
+        examiner = Examiner(self.root, store=self.store)
+        self.placer = Placer(
+            self.root, self.store, examiner=examiner, owner=owner, sink=self.events.append, cancel=Cancel()
+        )
 
     def blob(self, data: bytes) -> Blob:
         return self.store.add_bytes(data)
@@ -45,7 +54,10 @@ class World:
         return PlacementJob(placement=Placement(path=path, how=how, artifact=artifact), blob=self.blob(data))
 
     def place(self, *jobs: PlacementJob, consumer: str = "comfyui", requested_by: str = "8g") -> None:
+        self.new_run()
         self.placer.place(PlacementRequest(consumer=consumer, model="m", requested_by=requested_by, jobs=jobs))
+        for error in self.placer.finish().values():
+            raise error
 
     def receipt(self, path: str, consumer: str = "comfyui"):  # type: ignore[no-untyped-def]
         return read_receipt(self.root, consumer).entries.get(path)
@@ -172,19 +184,11 @@ def test_a_receipt_lost_in_a_crash_leaves_a_linked_file_ours(world: World) -> No
 def test_a_crash_right_before_the_last_receipt_leaves_a_copy_ours(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from modelfetch.placement import placer, receipts
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
 
     job = world.job("comfyui/models/vae/a.json", SMALL)
-    calls: list[object] = []
-    write = receipts.write_receipt
-
-    def dies(store: Path, receipt: object) -> None:
-        calls.append(receipt)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        write(store, receipt)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(placer, "write_receipt", dies)
+    monkeypatch.setattr("modelfetch.placement.receipts.write_receipt", dies)
     with pytest.raises(KeyboardInterrupt):
         world.place(job)
     monkeypatch.undo()
@@ -192,12 +196,13 @@ def test_a_crash_right_before_the_last_receipt_leaves_a_copy_ours(
     assert world.receipt("comfyui/models/vae/a.json").made
 
 
-def test_a_garbage_receipt_counts_as_none(world: World) -> None:
+@pytest.mark.parametrize("garbage", [b'{"version": 1, "placements": [[[', b"", b'{"version": 2}', b"[]", b"\xff" * 99])
+def test_a_receipt_that_is_damaged_or_newer_leaves_our_files_ours(world: World, garbage: bytes) -> None:
     job = world.job("comfyui/models/vae/a.json", SMALL)
     world.place(job)
-    (world.root / ".modelfetch/receipts/comfyui.json").write_bytes(b'{"version": 1, "placements": [[[')
+    (world.root / ".modelfetch/receipts/comfyui.json").write_bytes(garbage)
     world.place(job)
-    assert world.receipt("comfyui/models/vae/a.json").how == "adopted"
+    assert world.receipt("comfyui/models/vae/a.json").made
 
 
 def test_a_symlink_of_ours_points_within_the_consumers_folder(world: World) -> None:
@@ -236,35 +241,36 @@ def test_where_links_are_refused_copies_are_made_and_it_is_said_once(
 def test_a_folder_that_is_a_mount_of_its_own_takes_one_copy_of_each_file(
     world: World, monkeypatch: pytest.MonkeyPatch, mount: str
 ) -> None:
-    mounted = world.root / mount
-    replace, link, copy_bytes = type(mounted).replace, os.link, fs.copy_bytes
-    copies: list[Path] = []
+    mounted = str(world.root / mount) + "/"
+    rename, link, copy = os.rename, os.link, fs.copy_descriptor
+    copies: list[str] = []
 
-    def apart(one: Path, other: Path) -> bool:
-        return (mounted in one.parents) != (mounted in other.parents)
+    def where(name: str | Path, folder: int | None) -> str:
+        return str(Path(f"/proc/self/fd/{folder}").readlink() / name) if folder is not None else str(name)
 
-    def replace_within(self: Path, target: Path) -> Path:
-        if apart(self, target):
+    def require_same_mount(one: str, other: str) -> None:
+        if one.startswith(mounted) != other.startswith(mounted):
             raise OSError(errno.EXDEV, "Invalid cross-device link")
-        return replace(self, target)
 
-    def link_within(source: Path, target: Path, **keys: bool) -> None:
-        if apart(source, target):
-            raise OSError(errno.EXDEV, "Invalid cross-device link")
-        link(source, target, **keys)
+    def rename_within(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        require_same_mount(where(source, src_dir_fd), where(target, dst_dir_fd))
+        rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
-    def copy(source: Path, target: Path) -> None:
-        copies.append(target)
-        copy_bytes(source, target)
+    def link_within(source: Path, target: str, *, dst_dir_fd: int, **keys: bool) -> None:
+        require_same_mount(str(source), where(target, dst_dir_fd))
+        link(source, target, dst_dir_fd=dst_dir_fd, **keys)
+
+    def copy_to(source: int, target: int, check: Callable[[], None]) -> None:
+        copies.append(str(Path(f"/proc/self/fd/{target}").readlink().parent))
+        copy(source, target, check)
 
     jobs = [world.job(f"comfyui/models/vae/{name}.safetensors", LARGE) for name in "ab"]
-    monkeypatch.setattr(type(mounted), "replace", replace_within)
+    monkeypatch.setattr(os, "rename", rename_within)
     monkeypatch.setattr(os, "link", link_within)
-    monkeypatch.setattr(fs, "copy_bytes", copy)
-    monkeypatch.setattr(fs, "try_reflink", lambda *_: False)
+    monkeypatch.setattr(fs, "copy_descriptor", copy_to)
+    monkeypatch.setattr(fs, "clone_descriptor", lambda *_: False)
     world.place(*jobs)
-    assert {path.parent for path in copies} == {mounted}
-    assert len(copies) == len(jobs)
+    assert copies == [mounted.rstrip("/")] * len(jobs)
     assert sorted(path.name for path in (world.root / "comfyui/models/vae").iterdir()) == [
         "a.safetensors",
         "b.safetensors",
@@ -309,23 +315,21 @@ def test_no_path_leads_outside(world: World, path: str) -> None:
 
 def test_what_vanishes_while_it_is_placed_is_placed_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An Ollama that starts beside us sweeps blobs that no manifest names yet."""
-    from modelfetch.placement.writer import Disk
-
     blob, manifest = (
         world.job("ollama/models/blobs/sha256-x", LARGE),
         world.job("ollama/models/manifests/h/l/m/t", SMALL, PlacementMethod.COPY),
     )
-    copy = Disk.copy
+    copy = ConsumerWriter.copy
     swept: list[bool] = []
 
-    def sweep(self: Disk, source: Path, target: Path) -> str:
-        how = copy(self, source, target)
-        if target.name == "t" and not swept:
+    def sweep(self: ConsumerWriter, source: int, path: str, over: PathStat | None) -> Made:
+        made = copy(self, source, path, over)
+        if path.endswith("/t") and not swept:
             swept.append(True)
             (world.root / "ollama/models/blobs/sha256-x").unlink()
-        return how
+        return made
 
-    monkeypatch.setattr(Disk, "copy", sweep)
+    monkeypatch.setattr(ConsumerWriter, "copy", sweep)
     world.place(blob, manifest, consumer="ollama")
     assert swept
     assert (world.root / "ollama/models/blobs/sha256-x").read_bytes() == LARGE

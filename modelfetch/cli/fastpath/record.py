@@ -103,9 +103,13 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
         seen = lstat_path(path)
         if seen is None:
             raise ValueError(f"{path} is gone")
-        yield (
-            f"link\t{seen.target}\t{path}" if seen.target is not None else f"path\t{seen.size}\t{seen.mtime_ns}\t{path}"
-        )
+        if seen.target is not None:
+            yield f"link\t{seen.target}\t{path}"
+            # The file that an adopted link leads to is listed nowhere else.
+            found = path.stat()
+            yield f"path\t{found.st_size}\t{found.st_mtime_ns}\t{os.path.realpath(path)}"
+        else:
+            yield f"path\t{seen.size}\t{seen.mtime_ns}\t{path}"
 
 
 def _paths_of_item(item: ModelRequest, session: Session, receipts: Mapping[str, Receipt]) -> Iterator[str]:

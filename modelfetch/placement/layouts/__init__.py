@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["PlacementMethod", "Placement", "placements"]
 
 
-def placements(consumer: str, model: Model, resolution: Resolution) -> tuple[Placement, ...]:
+def placements(consumer: str, model: Model, resolution: Resolution, *, symlinks: bool = True) -> tuple[Placement, ...]:
     """What ``consumer`` expects on disk for ``model``, in the order in which it is to be placed.
+
+    ``symlinks``: whether the consumer's file system has them.
 
     Raises:
         ValueError: The manifest named a combination that no layout knows; `load_manifest` refuses those.
@@ -30,7 +32,7 @@ def placements(consumer: str, model: Model, resolution: Resolution) -> tuple[Pla
     if model.kind == "snapshot" and isinstance(model.source, HfUri):
         if consumer in hf_cache.CACHES:
             repo = model.cache_as or model.source.repo
-            return hf_cache.place(hf_cache.CACHES[consumer], repo, model.source.revision, resolution)
+            return hf_cache.place(hf_cache.CACHES[consumer], repo, model.source.revision, resolution, symlinks=symlinks)
         name = model.filename or model.source.repo.rpartition("/")[2]
         return folders.place_tree(f"{consumer}/{FOLDERS[consumer, 'snapshot']}/{name}", resolution)
     folder = FOLDERS.get((consumer, model.kind or ""))

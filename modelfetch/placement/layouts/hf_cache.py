@@ -1,7 +1,8 @@
-"""The cache of Hugging Face: ``models--ORG--NAME/{blobs,snapshots/COMMIT,refs/…}``.
+"""The Hugging Face cache: ``models--ORG--NAME/{blobs,snapshots/COMMIT,refs/…}``.
 
 Source: huggingface_hub, guides/manage-cache. Snapshots are relative symlinks into ``blobs``, so the folder stands
 alone wherever it is mounted. ``refs/NAME`` holds a commit without a newline and is what offline readers look up.
+Where symlinks can't be made, huggingface_hub (``_create_symlink``) moves each file into the snapshot and keeps no blob.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def repo_folder(cache: str, repo: str) -> str:
     return f"{cache}/models--{repo.replace('/', '--')}"
 
 
-def place(cache: str, repo: str, revision: str | None, resolution: Resolution) -> tuple[Placement, ...]:
+def place(
+    cache: str, repo: str, revision: str | None, resolution: Resolution, *, symlinks: bool = True
+) -> tuple[Placement, ...]:
     """Blobs, then the snapshot's symlinks, then the refs.
 
     Args:
@@ -31,6 +34,7 @@ def place(cache: str, repo: str, revision: str | None, resolution: Resolution) -
         repo: The id that names the folder.
         revision: The revision as the manifest has it; a name gets a ref of its own beside ``main``.
         resolution: Its ``revision`` is the commit; each artifact's ``path`` is that inside the repo.
+        symlinks: Whether the file system has symlinks; without them, the snapshot holds the files themselves.
     """
     commit = resolution.revision
     if commit is None:
@@ -38,15 +42,19 @@ def place(cache: str, repo: str, revision: str | None, resolution: Resolution) -
     folder = repo_folder(cache, repo)
     blobs: dict[str, Placement] = {}
     links: list[Placement] = []
+    files: list[Placement] = []
     for artifact in resolution.artifacts:
         name = _blob_name(artifact)
-        blobs[name] = Placement(path=f"{folder}/blobs/{name}", how=PlacementMethod.FILE, artifact=artifact)
         up = "../" * (artifact.path.count("/") + 2)
         link = f"{folder}/snapshots/{commit}/{artifact.path}"
+        if not symlinks:
+            files.append(Placement(path=link, how=PlacementMethod.FILE, artifact=artifact))
+            continue
+        blobs[name] = Placement(path=f"{folder}/blobs/{name}", how=PlacementMethod.FILE, artifact=artifact)
         links.append(Placement(path=link, how=PlacementMethod.SYMLINK, artifact=artifact, target=f"{up}blobs/{name}"))
     names = dict.fromkeys(("main", *(() if revision is None or is_commit(revision) else (revision,))))
     refs = [Placement(path=f"{folder}/refs/{name}", how=PlacementMethod.TEXT, text=commit.encode()) for name in names]
-    return (*blobs.values(), *links, *refs)
+    return (*blobs.values(), *links, *files, *refs)
 
 
 def _blob_name(artifact: Artifact) -> str:

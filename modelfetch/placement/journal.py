@@ -1,0 +1,111 @@
+"""The journal of each consumer: which bytes modelfetch has placed, or was about to place, at which path.
+
+It is appended to, and made durable, before anything is placed. So whatever happens afterwards (a kill before the
+receipt is written, a receipt that is lost), files that modelfetch placed are told from everybody else's: a file is ours
+if its bytes are those of a claim on its path. The file is ``.modelfetch/journal/CONSUMER.jsonl``, a JSON object a line;
+a line that was cut off by a kill is ignored.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelfetch.core import fs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+_MAX_BYTES = 512 * 2**20
+_KEPT_PER_PATH = 4
+_COMPACT_FROM = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Bytes that modelfetch places: their sha256 and size (None: unknown), or a symlink's text.
+
+    ``uri`` and ``model`` tell what they are.
+    """
+
+    digest: str | None
+    target: str | None = None
+    size: int | None = None
+    uri: str | None = None
+    model: str = ""
+
+
+def path_of(root: Path, consumer: str) -> Path:
+    """Where a consumer's journal lies."""
+    return fs.own_folder(root) / "journal" / f"{consumer}.jsonl"
+
+
+def read(root: Path, consumer: str) -> dict[str, tuple[Claim, ...]]:
+    """All claims by path, the oldest first; none where there is no journal or it can't be read."""
+    try:
+        data = fs.read_small(path_of(root, consumer), _MAX_BYTES)
+    except OSError:
+        return {}
+    claims: dict[str, tuple[Claim, ...]] = {}
+    for line in data.splitlines():
+        try:
+            raw = json.loads(line)
+            path = raw.pop("path")
+            claim = Claim(**raw)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            continue
+        if isinstance(path, str):
+            claims[path] = (*claims.get(path, ()), claim)
+    return claims
+
+
+def append(root: Path, consumer: str, claims: Mapping[str, Claim]) -> None:
+    """Add claims, durably; the caller holds the consumer's lock. Raises OSError."""
+    path = path_of(root, consumer)
+    fs.make_directory(path.parent)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, fs.PRIVATE_MODE), "r+b", buffering=0) as file:
+        fd = file.fileno()
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise FileExistsError(errno.EEXIST, "not a regular file", str(path))
+        size = os.fstat(fd).st_size
+        # A line that a kill has cut off must not swallow the next one.
+        cut = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+        fs.write_all(fd, (b"\n" if cut else b"") + _dump(claims.items()))
+        fs.finish_file(fd, mode=fs.PRIVATE_MODE)
+    if size == 0:
+        fs.sync_directory(path.parent)
+
+
+def compact(root: Path, consumer: str, claims: Mapping[str, tuple[Claim, ...]]) -> None:
+    """Shorten a journal that has grown to several times of what it says. Raises OSError."""
+    path = path_of(root, consumer)
+    try:
+        size = path.lstat().st_size
+    except FileNotFoundError:
+        return
+    if size < _COMPACT_FROM:
+        return
+    data = _dump((name, claim) for name, known in claims.items() for claim in _distinct(known)[-_KEPT_PER_PATH:])
+    if len(data) * 2 < size:
+        fs.write_atomically(path, data, mode=fs.PRIVATE_MODE)
+
+
+def _distinct(claims: tuple[Claim, ...]) -> list[Claim]:
+    """Each claim once, by its last occurrence."""
+    return list(dict.fromkeys(reversed(claims)))[::-1]
+
+
+def _dump(claims: Iterable[tuple[str, Claim]]) -> bytes:
+    lines = (json.dumps({"path": path, **_without_none(claim)}) for path, claim in claims)
+    return "".join(f"{line}\n" for line in lines).encode("ascii")
+
+
+def _without_none(claim: Claim) -> dict[str, object]:
+    values = ((name, getattr(claim, name)) for name in Claim.__slots__)
+    return {name: value for name, value in values if value is not None or name == "digest"}

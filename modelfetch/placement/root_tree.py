@@ -1,0 +1,212 @@
+"""ROOT and all below it, reached through directory descriptors: no path and no race leads outside.
+
+A path is walked folder by folder with ``openat`` and ``O_NOFOLLOW``, so a folder that is swapped for a symlink between
+a check and a write is noticed by the write itself. Symlinks between folders of ROOT are allowed: each is resolved to a
+path below ROOT, which is walked again from ROOT in the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat as statmod
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelfetch.core import fs
+from modelfetch.errors import DestinationError
+from modelfetch.manifest.paths import check_relative
+from modelfetch.placement.state import PathStat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_MAX_LINKS = 40
+
+
+class RootTree:
+    """A folder, with everything below it named by relative paths with POSIX separators.
+
+    Args:
+        root: The folder; it may be a symlink, and need not be there yet.
+        mounts: Folders that stand in for a first part of a path: a consumer's folder outside ROOT, named on purpose.
+    """
+
+    def __init__(self, root: Path, mounts: Mapping[str, Path] | None = None) -> None:
+        self._root = root
+        self._mounts = dict(mounts or {})
+
+    def path(self, relative: str) -> Path:
+        """The file system path of a relative one, for messages and for readers outside of this class."""
+        first, _, rest = relative.partition("/")
+        return self._mounts[first] / rest if first in self._mounts else self._root / relative
+
+    @contextlib.contextmanager
+    def folder(self, relative: str = "", *, make: Callable[[int], None] | None = None) -> Iterator[int]:
+        """Open a folder; yields its descriptor.
+
+        Args:
+            relative: The folder; empty for ROOT itself.
+            make: Given to make the folders that are missing; it is called with the descriptor of each that was made.
+
+        Raises:
+            DestinationError: ``outside-root``: a symlink on the way leads outside ROOT, or the path is not a safe one.
+            OSError: It isn't there, can't be opened, or something else is in the way.
+        """
+        fd = self._walk(relative, make)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def parent(self, path: str, *, make: Callable[[int], None] | None = None) -> Iterator[tuple[int, str]]:
+        """Open the folder of a path; yields its descriptor and the path's last part. Raises as `folder` does."""
+        try:
+            check_relative(path)
+        except ValueError as error:
+            raise DestinationError(f"{path[:200]!r} can't be placed: {error}", code="outside-root") from None
+        above, _, name = path.rpartition("/")
+        with self.folder(above, make=make) as fd:
+            yield fd, name
+
+    def lstat(self, path: str, *, follow: bool = False) -> PathStat | None:
+        """What lies at a path; None for nothing.
+
+        Args:
+            path: The path.
+            follow: Whether a symlink's size, time and kind are those of the file that it leads to.
+
+        Raises:
+            DestinationError: As `folder` does.
+            OSError: It can't be examined.
+        """
+        try:
+            with self.parent(path) as (folder, name):
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if not statmod.S_ISLNK(found.st_mode):
+                    return PathStat.of(found)
+                target = os.readlink(name, dir_fd=folder)
+                if follow:
+                    with contextlib.suppress(OSError):
+                        found = os.stat(name, dir_fd=folder)
+                return PathStat.of(found, target=target)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def open(self, path: str, *, follow: bool = False) -> int:
+        """Open a regular file for reading; the caller closes the descriptor. Raises as `folder` does."""
+        with self.parent(path) as (folder, name):
+            return fs.open_regular(name, folder=folder, follow=follow)
+
+    def _walk(self, relative: str, make: Callable[[int], None] | None) -> int:
+        first, _, rest = relative.partition("/")
+        mounted = first in self._mounts
+        base = os.path.realpath(self._mounts[first] if mounted else self._root)
+        todo = deque((rest if mounted else relative).split("/") if relative else ())
+        done: list[str] = []
+        links = 0
+        fd = _open_base(base, make)
+        try:
+            while todo:
+                part = todo.popleft()
+                if not part:
+                    continue
+                target = os.path.join(base, *done, part)  # noqa: PTH118 - also realpath's form
+                if _is_link(part, fd):
+                    links += 1
+                    _limit_links(links, target)
+                    todo.extendleft(reversed(_inside(base, target)))
+                    done.clear()
+                    child = os.open(base, _FOLDER)
+                else:
+                    child = _open_child(part, fd, target, make)
+                    done.append(part)
+                os.close(fd)
+                fd = child
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+
+def destination(root: Path, path: str) -> Path:
+    """The path of a placement below ROOT.
+
+    Raises:
+        DestinationError: ``outside-root``: the path is not a safe relative one, or a folder on the way leads out of
+            ROOT.
+        OSError: The path can't be examined.
+    """
+    tree = RootTree(root)
+    tree.lstat(path)
+    return tree.path(path)
+
+
+def _open_base(base: str, make: Callable[[int], None] | None) -> int:
+    try:
+        return os.open(base, _FOLDER)
+    except FileNotFoundError:
+        if make is None:
+            raise
+    fs.make_directory(Path(base))
+    fd = os.open(base, _FOLDER)
+    make(fd)
+    return fd
+
+
+def _is_link(part: str, folder: int) -> bool:
+    try:
+        return statmod.S_ISLNK(os.lstat(part, dir_fd=folder).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _limit_links(count: int, path: str) -> None:
+    if count > _MAX_LINKS:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def _open_child(part: str, folder: int, shown: str, make: Callable[[int], None] | None) -> int:
+    try:
+        try:
+            return os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+        except FileNotFoundError:
+            if make is None:
+                raise
+        try:
+            os.mkdir(part, fs.DIRECTORY_MODE, dir_fd=folder)
+            made = True
+        except FileExistsError:
+            made = False  # another process made it first
+        fd = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError as error:
+        error.filename = shown
+        raise
+    try:
+        # A folder that somebody put in the place of the new one keeps its mode and owner.
+        if made and os.fstat(fd).st_uid == os.geteuid():
+            make(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _inside(base: str, link: str) -> list[str]:
+    """The parts, below ``base``, of the folder that a symlink leads to."""
+    real = os.path.realpath(link)
+    if real == base:
+        return []
+    if not real.startswith(base.rstrip("/") + "/"):
+        raise DestinationError(
+            f"{link}: this folder leads to {real}, outside {base}",
+            code="outside-root",
+            hint="make ROOT itself the symlink, or replace the folder by a real one",
+        )
+    if not Path(real).is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "the symlink does not lead to a folder", link)
+    return real[len(base.rstrip("/")) + 1 :].split("/")
