@@ -91,6 +91,8 @@ def test_every_option_in_the_prose_is_one_of_some_command(document: Path) -> Non
         "--fp16-vae",
         "--reserve-vram",
         "--user",
+        "--archive",
+        "--hard-links",
         "--help",
     }
     said = set(re.findall(r"`(--[a-z][a-z-]+)[` =]", prose(document)))

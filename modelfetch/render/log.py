@@ -71,7 +71,7 @@ class Log(Progress):
             self._ticker.join(timeout=2)
 
     def _line(self, now: float) -> str:
-        """``3 of 7 files  34 %  2.1 GiB of 6.5 GiB  88.0 MiB/s  ETA 50s  (base.safetensors and 2 more)``."""
+        """``3/7 files  34 %  2.1 GiB of 6.5 GiB  88.0 MiB/s  ETA 50s  (base.safetensors and 2 more)``."""
         total = self.tracker.total
         assert total is not None  # noqa: S101 - a transfer is running
         labels = [file.label for file in self.tracker.running.values()]

@@ -50,7 +50,7 @@ def placed_table(report: Report, width: int | None = None) -> str | None:
 
 
 def _placed_rows(model: ModelReport) -> list[tuple[str, str, str, str, str, str]]:
-    """A row for each service: its files, their size, what was done, and the folder that holds them."""
+    """A row for each service: its files, their size, what was done, and their folder below its own."""
     rows = []
     services = dict.fromkeys(path.partition("/")[0] for a in model.artifacts for path in a.placements)
     for service in services:
@@ -60,6 +60,7 @@ def _placed_rows(model: ModelReport) -> list[tuple[str, str, str, str, str, str]
         action = next((name for name in ("fetched", "resumed", "adopted") if actions[name]), "present")
         paths = [path for _, path in files]
         where = paths[0] if len(paths) == 1 else posixpath.commonpath([posixpath.dirname(path) for path in paths])
+        where = where.removeprefix(f"{service}/")
         rows.append((service, model.name, str(len(artifacts)), _sum([a.size for a in artifacts]), action, where))
     return rows
 

@@ -110,9 +110,9 @@ class Tracker:
         self._sum_up(now)
 
     def headline(self) -> str:
-        """``3 of 7 files``."""
+        """``3/7 files``."""
         files = max(self.files, self.files_done + len(self.running))
-        return f"{self.files_done} of {files} file{'' if files == 1 else 's'}"
+        return f"{self.files_done}/{files} file{'' if files == 1 else 's'}"
 
     def _sum_up(self, now: float) -> None:
         meters = [file.meter for file in self.running.values()]

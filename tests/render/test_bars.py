@@ -120,7 +120,7 @@ def test_a_line_fits_into_the_terminal(columns: int) -> None:
         bars.close()
     assert len(rows) == 2
     assert all(display_width(row) <= columns for row in rows)
-    assert "0 of 2 files" in rows[0]
+    assert "0/2 files" in rows[0]
     assert "25%" in rows[0]
     assert "50%" in rows[1]
     assert "500.0 MiB of 1000.0 MiB" in rows[1]
@@ -138,7 +138,7 @@ def test_a_file_that_ends_leaves_no_blank_row_between_the_others() -> None:
         bars.close()
     first = next(i for i, row in enumerate(rows) if "%" in row)
     assert [row.split("  ")[0].split(" 0%")[0].strip() for row in rows[first : first + 3]] == [
-        "0 of 3 files",
+        "0/3 files",
         "file b",
         "file c",
     ]

@@ -41,7 +41,7 @@ def test_one_line_for_the_whole_run_with_rate_and_eta() -> None:
     log.tick()
     log.close()
     line = out.getvalue().splitlines()[-1]
-    assert line == ("0 of 3 files  25 %  500.0 MiB of 1.95 GiB  100.0 MiB/s  ETA 15s  (a.safetensors, b.safetensors)")
+    assert line == ("0/3 files  25 %  500.0 MiB of 1.95 GiB  100.0 MiB/s  ETA 15s  (a.safetensors, b.safetensors)")
 
 
 def test_lines_become_rarer_over_time() -> None:
@@ -94,4 +94,4 @@ def test_the_timer_of_a_log_runs_by_itself(monkeypatch: pytest.MonkeyPatch) -> N
     while out.getvalue().count("files") + out.getvalue().count("file ") < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     log.close()
-    assert out.getvalue().count("0 of 1 file ") >= 1
+    assert out.getvalue().count("0/1 file ") >= 1

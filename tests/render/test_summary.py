@@ -54,9 +54,9 @@ def test_each_service_has_a_row_for_each_model_with_its_folder() -> None:
     assert table is not None
     lines = [line.split() for line in table.splitlines()]
     assert lines[1:] == [
-        ["comfyui", "vae", "1", "1.0", "MiB", "fetched", "comfyui/models/vae/v.st"],
-        ["stable-diffusion", "vae", "1", "1.0", "MiB", "fetched", "stable-diffusion/models/VAE/v.st"],
-        ["whisper", "small", "2", "2.0", "MiB", "adopted", "whisper/hub/models--a"],
+        ["comfyui", "vae", "1", "1.0", "MiB", "fetched", "models/vae/v.st"],
+        ["stable-diffusion", "vae", "1", "1.0", "MiB", "fetched", "models/VAE/v.st"],
+        ["whisper", "small", "2", "2.0", "MiB", "adopted", "hub/models--a"],
     ]
 
 

@@ -26,7 +26,7 @@ def test_the_total_counts_finished_and_running_files() -> None:
     assert (tracker.total.done, tracker.total.size) == (70 * MIB, 300 * MIB)
     tracker.take(finished("a", 100 * MIB), 2)
     assert tracker.total.done == 120 * MIB
-    assert tracker.headline() == "1 of 3 files"
+    assert tracker.headline() == "1/3 files"
     tracker.take(TransferEnded(key="b", label="b"), 3)
     assert tracker.total.done == 100 * MIB
 
