@@ -28,7 +28,8 @@ class Artifact:
     ``digest`` is what the bytes must have (the manifest's, else the source's), None where nobody knows one.
     ``cache_name`` is the name of its blob in a Hugging Face cache (sha256 for LFS files, git sha1 otherwise).
     ``content`` holds the bytes where the source's answer already was them (an Ollama manifest).
-    ``allow_pickle`` is the manifest's word for a file that has no digest.
+    ``allow_pickle`` is the manifest's word for a file that has no digest; ``weights`` says that its kind of entry holds
+    model weights, so that the content is checked whatever the name.
     """
 
     uri: str
@@ -40,6 +41,7 @@ class Artifact:
     media_type: str | None = None
     content: bytes | None = field(default=None, repr=False)
     allow_pickle: bool = False
+    weights: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, for a receipt."""
@@ -51,8 +53,9 @@ class Artifact:
                 data[key] = value
         if self.content is not None:
             data["content"] = base64.b64encode(self.content).decode()
-        if self.allow_pickle:
-            data["allow_pickle"] = True
+        for key in ("allow_pickle", "weights"):
+            if getattr(self, key):
+                data[key] = True
         return data
 
     @classmethod
@@ -75,6 +78,7 @@ class Artifact:
             media_type=data.get("media_type"),
             content=base64.b64decode(content, validate=True) if content is not None else None,
             allow_pickle=bool(data.get("allow_pickle", False)),
+            weights=bool(data.get("weights", False)),
         )
 
 

@@ -1,47 +1,138 @@
-"""The content gate: what may be kept when no digest decides. Pure: it is given bytes and says what is wrong.
+"""Check what may be kept when no digest decides: are these bytes what their name, or their entry's kind, promises?
 
-Sources: the safetensors format (huggingface/safetensors, README, "Format"), the GGUF specification (ggml,
-docs/gguf.md), the pickle protocol (Python's pickletools), torch.save's zip form (data.pkl in it).
+Pure: it gets bytes and returns what is wrong with them. Sources of the signatures: each format's specification or
+reference implementation, named beside it.
 """
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Callable
+import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from modelfetch.errors import CredentialsError, ModelfetchError, NotAModelError
-from modelfetch.formats.pickles import PICKLE_SUFFIXES
+from modelfetch.formats.gguf import MAGICS, read_gguf
+from modelfetch.formats.pickles import (
+    PICKLE_SUFFIXES,
+    Finding,
+    contains_pickle,
+    is_pickle_name,
+    is_tar,
+    is_zip,
+    pickle_error,
+    read_pickle,
+    starts_as_pickle,
+)
+from modelfetch.formats.range_reader import HeaderWindow, ReadAt
+from modelfetch.formats.safetensors import MAX_HEADER, check_safetensors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modelfetch.core.artifact import Artifact
 
 HEAD = 512
-"""Bytes from the start of a file that `judge_head` wants."""
+"""Bytes from the start of a file that `check_head` needs."""
 
-_WEIGHTS = frozenset(
-    {".safetensors", ".sft", ".gguf", ".ggml", ".bin", ".onnx", ".h5", ".msgpack", ".npz", ".tflite", ".model", ".zip"}
-) | set(PICKLE_SUFFIXES)
+_LEAST = 10
+"""Bytes of the smallest weight file: a safetensors file without tensors."""
 _HTML_STARTS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<!--", b"<?xml")
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # source: git-lfs, docs/spec.md
 _LOGIN_PARTS = frozenset({"login", "signin", "sign-in", "sign_in", "auth"})
 _BOM = b"\xef\xbb\xbf"
-_MAX_HEADER = 100_000_000  # the safetensors library's own limit
-_GGUF_VERSIONS = (1, 2, 3)
-_MAX_COUNT = 2**32
-_MAX_RANK = 8
-
-ReadAt = Callable[[int, int], bytes]
-"""Reads so many bytes (second) at a position (first); fewer at the end of the file."""
+_NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 
 
-def is_weights(path: str) -> bool:
-    """Whether a file of this name is model weights rather than text beside them."""
-    return PurePosixPath(path).suffix.lower() in _WEIGHTS
+# ── what formats begin with ──
+def _is_safetensors(head: bytes) -> bool:
+    length = int.from_bytes(head[:8], "little")
+    return len(head) >= 10 and 2 <= length <= MAX_HEADER and head[8:9] == b"{"
 
 
+def _is_gguf(head: bytes) -> bool:
+    return head[:4] in MAGICS
+
+
+def _is_pickle(head: bytes) -> bool:
+    return is_zip(head) or is_tar(head) or read_pickle(head) is not Finding.NO
+
+
+def _is_compressed(head: bytes) -> bool:
+    """One of joblib's ways to compress a pickle: zlib, gzip, bzip2, xz, lz4."""
+    return head.startswith(
+        (b"\x78\x01", b"\x78\x9c", b"\x78\xda", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x04\x22\x4d\x18")
+    )
+
+
+def _is_onnx(head: bytes) -> bool:
+    """A protobuf message that begins with one of ModelProto's fields (source: onnx, onnx.proto)."""
+    return head[:1] in (b"\x08", b"\x12", b"\x1a", b"\x22", b"\x28", b"\x32", b"\x3a", b"\x42", b"\x72")
+
+
+def _is_ggml(head: bytes) -> bool:
+    """Whisper.cpp's and older llama.cpp's files (source: whisper.cpp, GGML_FILE_MAGIC)."""
+    return head[:4] in (b"lmgg", b"fmgg", b"tjgg", b"algg") or _is_gguf(head)
+
+
+def _is_hdf5(head: bytes) -> bool:
+    return head.startswith(b"\x89HDF\r\n\x1a\n") or is_zip(head)  # Keras 3 writes a zip
+
+
+def _is_msgpack(head: bytes) -> bool:
+    """A map, as flax writes one (source: msgpack, spec.md)."""
+    return 0x80 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF)
+
+
+def _is_tflite(head: bytes) -> bool:
+    return head[4:8] == b"TFL3"
+
+
+def _is_image(head: bytes) -> bool:
+    return head.startswith(b"\x89PNG\r\n") or head[8:12] == b"WEBP"  # textual inversions may be pictures
+
+
+def _is_any(head: bytes) -> bool:
+    return True
+
+
+_STARTS: dict[str, Callable[[bytes], bool]] = {
+    ".safetensors": _is_safetensors,
+    ".sft": _is_safetensors,
+    ".gguf": _is_gguf,
+    ".onnx": _is_onnx,
+    ".ggml": _is_ggml,
+    ".h5": _is_hdf5,
+    ".hdf5": _is_hdf5,
+    ".keras": is_zip,
+    ".msgpack": _is_msgpack,
+    ".npy": lambda head: head.startswith(b"\x93NUMPY"),
+    ".npz": is_zip,
+    ".pt2": is_zip,
+    ".tflite": _is_tflite,
+    ".zip": lambda head: head[:2] == b"PK",
+    ".bin": _is_any,  # CTranslate2, ggml, OpenVINO, raw tensors: many formats without one beginning
+    ".model": _is_any,  # a tokenizer: sentencepiece, or tiktoken's text
+    **dict.fromkeys(PICKLE_SUFFIXES, _is_pickle),
+    ".pkl": lambda head: _is_pickle(head) or _is_compressed(head),
+}
+"""The suffixes of model weights, and what tells that bytes begin as such a file."""
+_ANY_MODEL = (_is_safetensors, _is_gguf, _is_pickle, _is_ggml, _is_hdf5, _is_onnx, _is_tflite, _is_image)
+_BESIDE_WEIGHTS = frozenset({".json", ".yaml", ".yml", ".txt", ".md", ".jinja"})
+"""Suffixes of files that lie beside weights; whatever the kind of their entry, they are none."""
+
+
+def is_weights(path: str, *, by_kind: bool = False) -> bool:
+    """Whether a file is model weights: by its name, or because its entry's kind says so (``by_kind``)."""
+    suffix = _suffix(path)
+    return suffix in _STARTS or (by_kind and suffix not in _BESIDE_WEIGHTS)
+
+
+def _suffix(path: str) -> str:
+    return PurePosixPath(path).suffix.lower()
+
+
+# ── what comes instead of a file ──
 def looks_like_html(head: bytes) -> bool:
     """Whether bytes begin as a web page does."""
     return head.removeprefix(_BOM).lstrip().lower().startswith(_HTML_STARTS)
@@ -53,11 +144,17 @@ def looks_like_json(head: bytes) -> bool:
     return text[:1] in (b"{", b"[") and all(byte >= 0x20 or byte in b"\t\r\n" for byte in text)
 
 
-def looks_like_pickle(head: bytes) -> bool:
-    """Whether bytes begin as a pickle (protocol 2 to 5), or as the zip that torch.save writes."""
-    return (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")) or (
-        head.startswith(b"PK\x03\x04") and (b"data.pkl" in head or b"/version" in head or b".data/" in head)
-    )
+def looks_like_text(head: bytes) -> bool:
+    """Whether bytes are text in UTF-8 or UTF-16, as far as they go."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return re.search("[\x00-\x08\x0e-\x1f\ufffd]", head[: len(head) & ~1].decode("utf-16", "replace")) is None
+    if not head or _NOT_TEXT.search(head):
+        return False
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.start >= len(head) - 3 and error.reason == "unexpected end of data"
+    return True
 
 
 def is_login(url: str) -> bool:
@@ -66,194 +163,164 @@ def is_login(url: str) -> bool:
 
 
 def page_error(path: str, url: str, *, what: str) -> ModelfetchError:
-    """The error for a page or a message that came instead of a file."""
+    """Make the error for a page or a message that came instead of a file."""
     if is_login(url):
         return CredentialsError(
             f"{path}: a login page came instead of the file", code="login-page", hint="set a token for this host"
         )
     return NotAModelError(
-        f"{path}: {what} came instead of the file", hint="open the address in a browser: it may want a login"
+        f"{path}: {what} came instead of the file", hint="open the address in a browser: it may need a login"
     )
 
 
-def judge_head(path: str, head: bytes, *, url: str, html_type: bool, allow_pickle: bool) -> ModelfetchError | None:
-    """What the first bytes of a file without a digest say against it.
-
-    Args:
-        path: The file's name upstream.
-        head: Its first bytes, at least `HEAD` of them or all.
-        url: Where they came from in the end.
-        html_type: Whether the answer called itself ``text/html``.
-        allow_pickle: Whether the manifest allows a pickle.
-    """
-    suffix = PurePosixPath(path).suffix.lower()
-    if not is_weights(path):
-        if suffix in (".html", ".htm", ".xhtml", ".xml", ".svg") or not (html_type and looks_like_html(head)):
-            return None
-        return page_error(path, url, what="a web page")
+def _check_replacement(path: str, head: bytes, url: str) -> ModelfetchError | None:
+    """The error for a page, a message or a pointer in the place of weights."""
+    if not head:
+        return NotAModelError(f"{path}: the file is empty")
     if looks_like_html(head):
         return page_error(path, url, what="a web page")
     if looks_like_json(head):
         return page_error(path, url, what="a JSON message")
-    return None if allow_pickle else judge_pickle(path, head)
+    text = head.removeprefix(_BOM).strip()
+    is_pickle = read_pickle(head) is not Finding.NO and (is_pickle_name(path) or may_hide_pickle(path, by_kind=True))
+    is_tokenizer = _suffix(path) == ".model" and len(text) > HEAD // 2
+    if not looks_like_text(head) or is_pickle or is_tokenizer:
+        return None
+    line = text.splitlines()[0][:60].decode("utf-8", "replace") if text else ""
+    return page_error(path, url, what="an XML message" if text.startswith(b"<") else f"text ({line!r})")
 
 
-def is_suspect(artifact: Artifact) -> bool:
-    """Whether it may be a pickle that the manifest does not allow, whoever vouches for its digest."""
-    return not artifact.allow_pickle and artifact.path.lower().endswith(".bin")
-
-
-def judge_start(artifact: Artifact, head: bytes, *, url: str = "", html_type: bool = False) -> ModelfetchError | None:
-    """`judge_head` for an artifact; where a digest decides, only whether the manifest allows what it is."""
-    if artifact.digest is not None:
-        return judge_pickle(artifact.path, head) if is_suspect(artifact) else None
-    return judge_head(artifact.path, head, url=url, html_type=html_type, allow_pickle=artifact.allow_pickle)
-
-
-def judge_pickle(path: str, head: bytes) -> ModelfetchError | None:
-    """The error for a ``.bin`` whose first bytes show a pickle; it is the manifest that may allow one, not a digest."""
-    if PurePosixPath(path).suffix.lower() != ".bin" or not looks_like_pickle(head):
+def _check_pointer(path: str, head: bytes) -> ModelfetchError | None:
+    if not head.startswith(_LFS_POINTER):
         return None
     return NotAModelError(
-        f"{path} is a pickle, which runs code when it is loaded",
-        code="pickle-not-allowed",
-        hint="pin its digest, or set allow_pickle: true for it",
+        f"{path}: a Git LFS pointer came instead of the file",
+        hint="take the address that serves the file itself (on Hugging Face …/resolve/…, on GitHub the media address)",
     )
 
 
-def judge_whole(path: str, size: int, read_at: ReadAt) -> ModelfetchError | None:
-    """What the header of a whole file without a digest says against it.
+# ── the checks ──
+def check_head(
+    path: str,
+    head: bytes,
+    *,
+    by_kind: bool = False,
+    url: str = "",
+    html_type: bool = False,
+    allow_pickle: bool = False,
+) -> ModelfetchError | None:
+    """Check the first bytes of a file without a digest; returns what is wrong with them.
+
+    Args:
+        path: The file's name upstream.
+        head: Its first bytes, at least `HEAD` of them or all.
+        by_kind: Whether its entry's kind says that it is model weights, whatever its name.
+        url: Where they came from in the end.
+        html_type: Whether the response called itself ``text/html``.
+        allow_pickle: Whether the manifest allows a pickle.
+    """
+    suffix = _suffix(path)
+    if (error := _check_pointer(path, head)) is not None:
+        return error
+    if not is_weights(path, by_kind=by_kind):
+        if suffix in (".html", ".htm", ".xhtml", ".xml", ".svg") or not (html_type and looks_like_html(head)):
+            return None
+        return page_error(path, url, what="a web page")
+    if (error := _check_replacement(path, head, url)) is not None:
+        return error
+    if not allow_pickle and may_hide_pickle(path, by_kind=by_kind) and starts_as_pickle(head):
+        return pickle_error(f"{path} is a pickle")
+    starts = _STARTS.get(suffix)
+    if starts is None and not any(start(head) for start in _ANY_MODEL):
+        return NotAModelError(f"{path} begins as no model format that modelfetch knows ({head[:8]!r})")
+    if starts is not None and not starts(head):
+        return NotAModelError(f"{path} does not begin as a {suffix[1:]} file does: found {head[:8]!r}")
+    return None
+
+
+def check_whole(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False) -> ModelfetchError | None:
+    """Check a whole file without a digest, by its header; returns what is wrong with it.
 
     Args:
         path: The file's name upstream.
         size: Its size in bytes.
         read_at: Reads from it.
+        by_kind: Whether its entry's kind says that it is model weights, whatever its name.
     """
-    suffix = PurePosixPath(path).suffix.lower()
-    if suffix in (".safetensors", ".sft"):
-        problem = _safetensors_problem(size, read_at)
-    elif suffix == ".gguf":
-        problem = _gguf_problem(size, read_at)
-    else:
-        problem = "it is empty" if size == 0 and is_weights(path) else None
-    return NotAModelError(f"{path} is not a whole {suffix[1:]} file: {problem}") if problem else None
-
-
-def _safetensors_problem(size: int, read_at: ReadAt) -> str | None:
-    """8 bytes of header length, that much JSON with data offsets, then the data that they cover."""
-    first = read_at(0, 8)
-    if len(first) < 8:
-        return f"it has {size} bytes"
-    length = int.from_bytes(first, "little")
-    if not 2 <= length <= _MAX_HEADER or 8 + length > size:
-        return f"its header claims {length} bytes, the file has {size}"
+    if not is_weights(path, by_kind=by_kind):
+        return None
+    if size < _LEAST:
+        return NotAModelError(f"{path} is no model: it has {size} bytes" if size else f"{path}: the file is empty")
+    suffix = _suffix(path)
+    head = read_at(0, HEAD)
+    window = HeaderWindow(size, read_at)
     try:
-        header = json.loads(read_at(8, length))
-    except (ValueError, RecursionError):
-        return "its header is not JSON"
-    if not isinstance(header, dict):
-        return "its header is not an object"
-    end = 0
-    for name, tensor in header.items():
-        if name == "__metadata__":
-            continue
-        offsets = tensor.get("data_offsets") if isinstance(tensor, dict) else None
-        if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(o) is int for o in offsets)):
-            return f"tensor {name[:80]!r} has no data offsets"
-        if not 0 <= offsets[0] <= offsets[1] <= size - 8 - length:
-            return f"tensor {name[:80]!r} ends outside the file"
-        end = max(end, offsets[1])
-    return None if end == size - 8 - length else f"its tensors end at {8 + length + end}, the file at {size}"
+        if suffix in (".safetensors", ".sft") or (suffix not in _STARTS and _is_safetensors(head)):
+            check_safetensors(window)
+        elif suffix == ".gguf" or (suffix not in _STARTS and _is_gguf(head)):
+            read_gguf(window)
+    except NotAModelError as error:
+        return NotAModelError(f"{path}: {error.message}", hint=error.hint)
+    return None
 
 
-def _gguf_problem(size: int, read_at: ReadAt) -> str | None:
-    """Magic, version, counts, metadata and tensor infos; every length must lie within the file."""
-    if read_at(0, 4) != b"GGUF":
-        return "it does not begin with GGUF"
-    version = int.from_bytes(read_at(4, 4), "little")
-    if version not in _GGUF_VERSIONS:
-        return f"its version is {version}"
-    reader = _Reader(read_at, size, wide=version > 1)
-    try:
-        tensors, pairs = reader.number(), reader.number()
-        if tensors > _MAX_COUNT or pairs > _MAX_COUNT or (tensors + pairs) * 8 > size:
-            return f"it claims {tensors} tensors and {pairs} keys"
-        for _ in range(pairs):
-            reader.text()
-            reader.value(reader.u32())
-        for _ in range(tensors):
-            reader.tensor()
-    except (_OutsideError, struct.error):
-        return "its header leads outside the file"
-    return "a tensor begins outside the file" if reader.position + reader.last_offset > size else None
+def may_hide_pickle(path: str, *, by_kind: bool = False) -> bool:
+    """Whether a file may be a pickle though its name does not say so."""
+    suffix = _suffix(path)
+    return suffix in (".bin", ".model", ".ggml") or (
+        by_kind and suffix not in _STARTS and is_weights(path, by_kind=True)
+    )
 
 
-class _OutsideError(Exception):
-    """A length or type of a header that can't be."""
+def check_pickle(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False) -> ModelfetchError | None:
+    """Check a whole file for a pickle that the manifest does not allow; returns the error for one."""
+    if not (is_pickle_name(path) or may_hide_pickle(path, by_kind=by_kind)) or not contains_pickle(size, read_at):
+        return None
+    return pickle_error(f"{path} is a pickle")
 
 
-class _Reader:
-    """Walks through a GGUF header; nothing is built from it."""
+# ── artifacts ──
+def is_proven(artifact: Artifact) -> bool:
+    """Whether a digest decides what an artifact is.
 
-    _FIXED = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # noqa: RUF012 - never changed
-    _STRING, _ARRAY = 8, 9
-    _WINDOW = 2**16
+    The git sha1 of weights does not: what a hub keeps in git instead of in LFS may be the pointer to the file.
+    """
+    digest = artifact.digest
+    return digest is not None and (
+        digest.algorithm != "git-sha1" or not is_weights(artifact.path, by_kind=artifact.weights)
+    )
 
-    def __init__(self, read_at: ReadAt, size: int, *, wide: bool) -> None:
-        self._read_at, self._size, self._wide = read_at, size, wide
-        self.position = 8
-        self.last_offset = 0
-        self._window = b""
-        self._window_at = 0
 
-    def _bytes(self, count: int) -> bytes:
-        start = self.position - self._window_at
-        if start < 0 or start + count > len(self._window):
-            self._window, self._window_at = self._read_at(self.position, max(count, self._WINDOW)), self.position
-            start = 0
-        self._skip(count)
-        return self._window[start : start + count]
+def may_be_hidden_pickle(artifact: Artifact) -> bool:
+    """Whether an artifact may be a pickle that the manifest does not allow, even where a source gives its digest."""
+    return not artifact.allow_pickle and may_hide_pickle(artifact.path, by_kind=artifact.weights)
 
-    def _skip(self, count: int) -> None:
-        self.position += count
-        if self.position > self._size:
-            raise _OutsideError
 
-    def u32(self) -> int:
-        return int(struct.unpack("<I", self._bytes(4))[0])
+def check_artifact_head(
+    artifact: Artifact, head: bytes, *, url: str = "", html_type: bool = False
+) -> ModelfetchError | None:
+    """`check_head` for an artifact; where a digest decides, only whether the manifest allows what it is."""
+    if is_proven(artifact):
+        hidden = may_be_hidden_pickle(artifact) and starts_as_pickle(head)
+        return pickle_error(f"{artifact.path} is a pickle") if hidden else None
+    return check_head(
+        artifact.path,
+        head,
+        by_kind=artifact.weights,
+        url=url,
+        html_type=html_type,
+        allow_pickle=artifact.allow_pickle,
+    )
 
-    def u64(self) -> int:
-        return int(struct.unpack("<Q", self._bytes(8))[0])
 
-    def number(self) -> int:
-        return self.u64() if self._wide else self.u32()
-
-    def text(self) -> None:
-        self._skip(self.number())
-
-    def value(self, kind: int, depth: int = 0) -> None:
-        if kind in self._FIXED:
-            self._skip(self._FIXED[kind])
-        elif kind == self._STRING:
-            self.text()
-        elif kind == self._ARRAY and depth < 4:
-            inner, count = self.u32(), self.number()
-            if inner in self._FIXED:
-                self._skip(self._FIXED[inner] * count)
-                return
-            if count > self._size:
-                raise _OutsideError
-            for _ in range(count):
-                self.value(inner, depth + 1)
-        else:
-            raise _OutsideError
-
-    def tensor(self) -> None:
-        self.text()
-        rank = self.u32()
-        if rank > _MAX_RANK:
-            raise _OutsideError
-        for _ in range(rank):
-            self.number()
-        self.u32()
-        self.last_offset = max(self.last_offset, self.u64())
+def check_artifact(
+    artifact: Artifact, size: int, read_at: ReadAt, *, name: str | None = None
+) -> ModelfetchError | None:
+    """Check the whole file of an artifact without a digest, under its own or another name."""
+    path = name or artifact.path
+    error = check_head(
+        path, read_at(0, HEAD), by_kind=artifact.weights, allow_pickle=artifact.allow_pickle
+    ) or check_whole(path, size, read_at, by_kind=artifact.weights)
+    if error is None and not artifact.allow_pickle:
+        error = check_pickle(path, size, read_at, by_kind=artifact.weights)
+    return error.about(uri=artifact.uri) if error is not None else None

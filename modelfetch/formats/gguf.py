@@ -1,8 +1,8 @@
-"""Reads the header of a GGUF file: hyperparameters first, tensor sizes if wanted, never the weights.
+"""Read the header of a GGUF file: hyperparameters first, tensor sizes if wanted, never the weights.
 
 Format: ggml, docs/gguf.md. Versions 1 to 3 (1 counts in 32 bits), little and big endian. The header has no length and
-no index: it must be walked. It is walked in the bytes that are there; more are fetched only while something is missing.
-Every count and length is checked against the file and the limits before it is believed.
+no index, so it is walked from its start; more bytes are fetched only while something is missing. Every count and
+length is checked against the file and the limits before it is used, and what is kept is bounded.
 """
 
 from __future__ import annotations
@@ -13,26 +13,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelfetch.errors import NotAModelError
 from modelfetch.formats.ggml import tensor_bytes
-from modelfetch.formats.range_reader import LIMIT, HeaderBuffer
+from modelfetch.formats.range_reader import LIMIT, HeaderBuffer, HeaderWindow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from modelfetch.formats.range_reader import RangeReader
+    from modelfetch.formats.range_reader import HeaderView, RangeReader
 
 MAGIC = b"GGUF"
 VOCABULARY = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
 """Arrays with one element for each token; sorted keys put the second, which is short, first."""
-_SWAPPED = b"FUGG"  # some writers swap the magic as well on big-endian machines (source: ollama, fs/ggml/ggml.go)
+MAGICS = (MAGIC, b"FUGG")
+"""What files begin with; some big-endian writers swap the magic as well (source: ollama, fs/ggml/ggml.go)."""
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _MAX_KEY = 65535  # docs/gguf.md
 _MAX_NAME = 256  # ggml itself stops at 64
 _MAX_DIMENSIONS = 8  # ggml itself stops at 4
-_MAX_TENSORS = 1_000_000
+_MAX_TENSORS = 100_000  # models with a tensor for each expert have some ten thousand
 _MAX_PAIRS = 100_000
+_MAX_KEYS = 4 * 2**20  # bytes of all keys together
 _KEPT_TEXT = 1024  # longer texts (chat templates) are walked over
 _KEPT_ARRAY = 4096  # longer arrays (tokens) are walked over; arrays over layers are far shorter
+_KEPT_IN_ALL = 2**20  # bytes of texts and elements of arrays; what comes after them is walked over
 _MOST_ELEMENTS = 2**63
 
 
@@ -74,31 +77,32 @@ class _EnoughError(Exception):
     """The next byte is not here, and nothing that is wanted is missing."""
 
 
-def read_gguf(source: RangeReader | HeaderBuffer, *, tensors: bool = True) -> GgufHeader:
-    """The header of a GGUF file.
+def read_gguf(source: RangeReader | HeaderBuffer | HeaderWindow, *, tensors: bool = True) -> GgufHeader:
+    """Read the header of a GGUF file.
 
     Without ``tensors`` it ends as soon as more bytes would have to be fetched after the hyperparameters and the
-    vocabulary's length are known. A `HeaderBuffer` that was read before is continued, not read again.
+    vocabulary's length are known. A view that was read before is continued, not read again.
 
     Raises:
         NotAModelError: The bytes are no GGUF header, or one that can't be true.
         ModelfetchError: The source failed.
     """
-    prefix = source if isinstance(source, HeaderBuffer) else HeaderBuffer(source)
-    known: GgufHeader | None = prefix.memo.get("gguf")
+    view = source if isinstance(source, HeaderBuffer | HeaderWindow) else HeaderBuffer(source)
+    known: GgufHeader | None = view.memo.get("gguf")
     if known is None or (tensors and known.tensors is None):
-        known = prefix.memo["gguf"] = _Walk(prefix, tensors=tensors).run()
+        known = view.memo["gguf"] = _Walk(view, tensors=tensors).run()
     return known
 
 
 class _Walk:
-    def __init__(self, prefix: HeaderBuffer, *, tensors: bool) -> None:
-        self._prefix = prefix
+    def __init__(self, source: HeaderView, *, tensors: bool) -> None:
+        self._source = source
         self._tensors = tensors
         self._at = 0
         self._order = "<"
         self._long = "Q"
         self._metadata: dict[str, Any] = {}
+        self._keys = self._kept = 0
 
     def run(self) -> GgufHeader:
         version, count, pairs = self._head()
@@ -112,7 +116,7 @@ class _Walk:
         except _EnoughError:
             infos = None
         if infos is not None and start is not None:
-            _check_layout(infos, start, self._alignment(), self._prefix.size)
+            _check_layout(infos, start, self._alignment(), self._source.size)
         return GgufHeader(
             version=version,
             big_endian=self._order == ">",
@@ -120,14 +124,14 @@ class _Walk:
             metadata=self._metadata,
             tensors=infos,
             data_offset=start,
-            size=self._prefix.size,
+            size=self._source.size,
         )
 
     # ── bytes ──
-    def _upto(self, end: int) -> bytearray:
-        if not self._tensors and end > self._prefix.fetched and self._enough():
+    def _view(self, start: int, end: int) -> tuple[bytes | bytearray, int]:
+        if not self._tensors and not self._source.is_loaded(end) and self._enough():
             raise _EnoughError
-        return self._prefix.upto(end)
+        return self._source.view(start, end)
 
     def _enough(self) -> bool:
         """Whether all is known that estimates are made of; the vocabulary may also be told by a key."""
@@ -144,7 +148,8 @@ class _Walk:
     def _unpack(self, form: str) -> tuple[Any, ...]:
         form = self._order + form
         end = self._at + struct.calcsize(form)
-        values = struct.unpack_from(form, self._upto(end), self._at)
+        data, base = self._view(self._at, end)
+        values = struct.unpack_from(form, data, self._at - base)
         self._at = end
         return values
 
@@ -153,30 +158,37 @@ class _Walk:
 
     def _claim(self, what: str, length: int) -> None:
         """Refuse a length that can't be, before anything is fetched for it."""
-        end, size = self._at + length, self._prefix.size
+        end, size = self._at + length, self._source.size
         if size is not None and end > size:
             raise NotAModelError(
                 f"broken GGUF header: {what} at byte {self._at} would take {length} bytes of a file of {size}"
             )
-        if end > LIMIT:
+        if end > self._source.limit:
             raise NotAModelError(
-                f"GGUF header refused: {what} at byte {self._at} would take {length} bytes, beyond the limit of {LIMIT}"
+                f"GGUF header refused: {what} at byte {self._at} would take {length} bytes, "
+                f"beyond the limit of {self._source.limit}"
             )
 
-    def _raw_text(self, what: str, longest: int) -> bytes:
+    def _skip(self, what: str, length: int) -> None:
+        """Walk over bytes that must be there."""
+        self._claim(what, length)
+        end = self._at + length
+        self._view(end, end)
+        self._at = end
+
+    def _raw(self, length: int) -> bytes:
+        start, self._at = self._at, self._at + length
+        data, base = self._view(start, self._at)
+        return bytes(data[start - base : self._at - base])
+
+    def _text(self, what: str, longest: int) -> str:
         length = self._count()
         if length > longest:
             raise NotAModelError(
                 f"broken GGUF header: {what} at byte {self._at} has {length} bytes, expected at most {longest}"
             )
         self._claim(what, length)
-        data = self._upto(self._at + length)
-        raw = bytes(data[self._at : self._at + length])
-        self._at += length
-        return raw
-
-    def _text(self, what: str, longest: int) -> str:
-        raw = self._raw_text(what, longest)
+        raw = self._raw(length)
         try:
             return raw.decode()
         except UnicodeDecodeError as error:
@@ -185,11 +197,10 @@ class _Walk:
     # ── head ──
     def _head(self) -> tuple[int, int, int]:
         """Version, tensor count, number of key-value pairs."""
-        first = bytes(self._upto(4)[:4])
-        if first not in (MAGIC, _SWAPPED):
+        first = self._raw(4)
+        if first not in MAGICS:
             raise NotAModelError(f"not a GGUF file: expected it to begin with {MAGIC!r}, found {first!r}")
-        self._at = 4
-        self._order = ">" if first == _SWAPPED else "<"
+        self._order = ">" if first == MAGICS[1] else "<"
         version = self._unpack("I")[0]
         if version > 0xFFFF:  # a small number read in the wrong byte order
             self._order = ">" if self._order == "<" else "<"
@@ -199,7 +210,9 @@ class _Walk:
         self._long = "I" if version == 1 else "Q"
         tensors, pairs = self._count(), self._count()
         if tensors > _MAX_TENSORS or pairs > _MAX_PAIRS:
-            raise NotAModelError(f"broken GGUF header: {tensors} tensors and {pairs} key-value pairs are not believed")
+            raise NotAModelError(
+                f"broken GGUF header: {tensors} tensors and {pairs} key-value pairs are more than any model has"
+            )
         self._claim(
             "the list of keys and tensors", pairs * 13 + tensors * 24 if version > 1 else pairs * 9 + tensors * 20
         )
@@ -208,6 +221,9 @@ class _Walk:
     # ── key-value pairs ──
     def _pair(self) -> None:
         key = self._text("a key", _MAX_KEY)
+        self._keys += len(key)
+        if self._keys > _MAX_KEYS:
+            raise NotAModelError(f"broken GGUF header: its keys take more than {_MAX_KEYS} bytes")
         if key in self._metadata:
             raise NotAModelError(f"broken GGUF header: key {key!r} occurs twice")
         kind = self._unpack("I")[0]
@@ -218,11 +234,21 @@ class _Walk:
 
     def _value(self, key: str, kind: int) -> Any:
         if kind == _STRING:
-            raw = self._raw_text(f"the text of {key!r}", LIMIT)
-            return raw.decode(errors="replace") if len(raw) <= _KEPT_TEXT else ArrayHead(_STRING, len(raw))
+            length = self._count()
+            if self._may_keep(length, _KEPT_TEXT):
+                self._claim(f"the text of {key!r}", length)
+                return self._raw(length).decode(errors="replace")
+            self._skip(f"the text of {key!r}", length)
+            return ArrayHead(_STRING, length)
         if kind not in _SCALARS:
             raise NotAModelError(f"broken GGUF header: {key!r} has the unknown type {kind}")
         return self._unpack(_SCALARS[kind])[0]
+
+    def _may_keep(self, length: int, most: int) -> bool:
+        if length > most or self._kept + length > _KEPT_IN_ALL:
+            return False
+        self._kept += length
+        return True
 
     def _array(self, key: str) -> None:
         """One array; arrays of arrays, which no reader takes, are refused, so nothing recurses."""
@@ -232,12 +258,11 @@ class _Walk:
         if element in _SCALARS:
             width = struct.calcsize("<" + _SCALARS[element])
             self._claim(what, length * width)
-            if length <= _KEPT_ARRAY:
+            if self._may_keep(length, _KEPT_ARRAY):
                 self._metadata[key] = self._unpack(f"{length}{_SCALARS[element]}")
                 return
             self._metadata[key] = ArrayHead(element, length)
-            self._upto(self._at + length * width)
-            self._at += length * width
+            self._skip(what, length * width)
         elif element == _STRING:
             self._claim(what, length * struct.calcsize("<" + self._long))
             self._metadata[key] = ArrayHead(element, length)
@@ -249,16 +274,18 @@ class _Walk:
         """Walk over texts; only their lengths are read, which is what a vocabulary of 280,000 merges takes."""
         prefix = struct.Struct(self._order + self._long)
         width, unpack = prefix.size, prefix.unpack_from
-        at, data = self._at, self._prefix.data
+        at = self._at
+        data, base = self._view(at, at)
+        end = base + len(data)
         for _ in range(count):
-            if at + width > len(data):
-                data = self._upto(at + width)
-            at += width + unpack(data, at)[0]
-            if at > len(data):
+            if at + width > end:
                 self._at = at
                 self._claim(what, 0)
-                data = self._upto(at)
+                data, base = self._view(at, at + width)
+                end = base + len(data)
+            at += width + unpack(data, at - base)[0]
         self._at = at
+        self._skip(what, 0)
 
     # ── tensors ──
     def _infos(self, count: int) -> tuple[Tensor, ...]:

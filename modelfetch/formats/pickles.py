@@ -1,11 +1,244 @@
-"""Files that run code when they are loaded."""
+"""Find pickles: files that run code when they are loaded, whatever they are called.
+
+Sources: Python's pickletools (opcodes, protocols 0 to 5) and torch.load, which takes a zip that holds a pickle, several
+pickles one after the other (torch before 1.6), and a tar that holds some (torch before 0.1.10).
+"""
 
 from __future__ import annotations
+
+import pickletools
+import re
+import tarfile
+import zipfile
+import zlib
+from enum import Enum
+from io import RawIOBase
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import NotAModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from modelfetch.formats.range_reader import ReadAt
 
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".pkl")
 """Suffixes of files that are pickles by convention."""
 
+_ZIP, _TAR = b"PK\x03\x04", b"ustar"
+_TAR_AT = 257
+_PROTOCOLS = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
+_BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, RuntimeError, OSError)
+_MEMBER_START = 4096  # bytes of each member of an archive that are looked at
 
-def is_pickle(name: str) -> bool:
-    """Whether a file of this name runs code when it is loaded."""
+
+class Finding(Enum):
+    """Whether bytes are a pickle; ``CUT_OFF`` says that they are as far as they go."""
+
+    YES = "yes"
+    NO = "no"
+    CUT_OFF = "cut off"
+
+
+def is_pickle_name(name: str) -> bool:
+    """Whether a file of this name is a pickle by convention."""
     return name.lower().endswith(PICKLE_SUFFIXES)
+
+
+def pickle_error(what: str, *, uri: str | None = None, hint: str | None = None) -> NotAModelError:
+    """Make the error for a pickle that the manifest neither pins nor allows; ``what`` begins its sentence."""
+    return NotAModelError(
+        f"{what}, which runs code when it is loaded",
+        code="pickle-not-allowed",
+        hint=hint or "pin its digest, or set allow_pickle: true for it",
+        uri=uri,
+    )
+
+
+def is_zip(head: bytes) -> bool:
+    """Whether a file begins as a zip."""
+    return head.startswith(_ZIP)
+
+
+def is_tar(head: bytes) -> bool:
+    """Whether a file begins as a tar."""
+    return head[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR
+
+
+def starts_as_pickle(head: bytes) -> bool:
+    """Whether the first bytes of a file show a pickle or a torch archive; `contains_pickle` finds the others."""
+    if is_zip(head):
+        return any(name in head for name in (b"data.pkl", b".data/", b"/version", b"/byteorder"))
+    return read_pickle(head) is Finding.YES
+
+
+def contains_pickle(size: int, read_at: ReadAt) -> bool:
+    """Whether a whole file is a pickle, or a zip or tar that holds one.
+
+    An archive that can't be read counts as one: what loads it may be less strict.
+
+    Args:
+        size: Its length in bytes.
+        read_at: Reads from it.
+    """
+    head = read_at(0, 512)
+    if is_zip(head) or is_tar(head):
+        file = _File(size, read_at)
+        try:
+            members = _zip_members(file) if is_zip(head) else _tar_members(file)
+            return any(is_pickle_member(name, start) for name, start in members)
+        except _BROKEN_ARCHIVE:
+            return True
+    return _Walk(size, read_at).run() is Finding.YES
+
+
+def is_pickle_member(name: str, start: bytes) -> bool:
+    """Whether a file of an archive is a pickle, by its name or its first bytes."""
+    return is_pickle_name(name) or starts_as_pickle(start)
+
+
+def read_pickle(data: bytes) -> Finding:
+    """Whether bytes are the beginning of a pickle."""
+    return _Walk(len(data), lambda at, count: data[at : at + count]).run()
+
+
+def _zip_members(file: _File) -> Iterator[tuple[str, bytes]]:
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            with archive.open(info) as member:
+                yield info.filename, member.read(_MEMBER_START)
+
+
+def _tar_members(file: _File) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        for info in archive:
+            member = archive.extractfile(info) if info.isfile() else None
+            yield info.name, member.read(_MEMBER_START) if member else b""
+
+
+class _File(RawIOBase):
+    """Bytes that can be read at any position, as the file object that archive readers want."""
+
+    def __init__(self, size: int, read_at: ReadAt) -> None:
+        self._size, self._read_at, self._at = size, read_at, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        count = max(0, self._size - self._at)
+        data = self._read_at(self._at, count if size < 0 else min(size, count))
+        self._at += len(data)
+        return data
+
+
+_OPCODES = {ord(op.code): op for op in pickletools.opcodes}
+_IMPORTS = ("GLOBAL", "INST", "STACK_GLOBAL")
+_STRINGS = re.compile(r"(?:SHORT_)?BINSTRING|STRING|(?:SHORT_BIN|BIN)?UNICODE8?|(?:LONG_BIN|BIN)?GET")
+_TAKES_TOP = ("PUT", "BINPUT", "LONG_BINPUT")  # they look at the stack's top and leave it there
+_LINES = {
+    "decimalnl_short": re.compile(rb"[-+]?[0-9]+\n"),
+    "decimalnl_long": re.compile(rb"[-+]?[0-9]+L?\n"),
+    "floatnl": re.compile(rb"(?:[-+0-9.eE]+|[-+]?inf|nan)\n"),
+    "stringnl": re.compile(rb"(?:'[^'\n]*+'|\"[^\"\n]*+\")\n"),
+    "unicodestringnl": re.compile(rb"[^\n]*+\n"),
+    "stringnl_noescape": re.compile(rb"[^\n]*+\n"),
+    "stringnl_noescape_pair": re.compile(rb"[A-Za-z_][\w.]*+\n[A-Za-z_][\w.]*+\n"),
+}
+_LENGTHS = {-2: 1, -3: 4, -4: 4, -5: 8}  # bytes of the length that an argument begins with (source: pickletools)
+_WINDOW = 64 * 1024
+_USUAL_LINE, _LONGEST_LINE = 512, 64 * 1024  # a pair of names, a text
+_MAX_OPCODES = 100_000  # no other file looks like a pickle for so long
+_FEW = 4  # opcodes that other bytes may look like by chance
+
+
+class _Walk:
+    """Follows the opcodes of a file, with the depth of the stack, without running or keeping anything.
+
+    Protocols from 2 on have a beginning of their own. In 0 and 1 any opcode may come first, and a few bytes of another
+    file may look like some: an import must be reached, or the end of a pickle that is longer than chance.
+    """
+
+    def __init__(self, size: int, read_at: ReadAt) -> None:
+        self._size = size
+        self._read_at = read_at
+        self._window, self._start = b"", 0
+        self._at = self._depth = self._strings = 0
+        self._marks: list[int] = []
+
+    def run(self) -> Finding:
+        if self._peek(2) in _PROTOCOLS:
+            return Finding.YES
+        for count in range(_MAX_OPCODES):
+            if self._at >= self._size:
+                return Finding.CUT_OFF if count >= _FEW else Finding.NO
+            op = _OPCODES.get(self._peek(1)[0])
+            length = self._argument(op) if op is not None and self._apply(op) else None
+            if op is None or length is None:
+                return Finding.NO
+            self._at += 1 + length
+            if self._at > self._size:
+                return Finding.CUT_OFF if count >= _FEW else Finding.NO
+            if op.name in _IMPORTS and (op.name != "STACK_GLOBAL" or self._strings >= 2):
+                return Finding.YES
+            if op.name == "STOP" and (count >= 2 * _FEW or (count and self._at == self._size)):
+                return Finding.YES
+        return Finding.YES
+
+    def _peek(self, count: int) -> bytes:
+        offset = self._at - self._start
+        if not 0 <= offset <= offset + count <= len(self._window):
+            self._window, self._start = self._read_at(self._at, max(count, _WINDOW)), self._at
+            offset = 0
+        return self._window[offset : offset + count]
+
+    def _apply(self, op: pickletools.OpcodeInfo) -> bool:
+        """Take from the stack what an opcode takes, and put there what it puts; whether that was possible."""
+        takes = list(op.stack_before)
+        if pickletools.markobject in takes:
+            if not self._marks:
+                return False
+            self._depth = self._marks.pop()
+            takes = takes[: takes.index(pickletools.markobject)]
+        elif op.name == "POP" and self._marks and self._marks[-1] == self._depth:
+            self._marks.pop()
+            return True
+        if self._depth < len(takes) or (op.name in _TAKES_TOP and not self._depth):
+            return False
+        self._strings += _STRINGS.fullmatch(op.name) is not None
+        if op.name == "MARK":
+            self._marks.append(self._depth)
+        elif op.name == "STOP":
+            self._depth, self._marks = 0, []
+        else:
+            self._depth += len(op.stack_after) - len(takes)
+        return True
+
+    def _argument(self, op: pickletools.OpcodeInfo) -> int | None:
+        """The length of an opcode's argument in bytes; None where it can't be one."""
+        if op.arg is None:
+            return 0
+        if (pattern := _LINES.get(op.arg.name)) is not None:
+            text = self._peek(_USUAL_LINE)
+            if b"\n" not in text:
+                text = self._peek(_LONGEST_LINE)
+            if (line := pattern.match(text, 1)) is not None:
+                return line.end() - 1
+            is_cut_off = (
+                text.count(b"\n", 1) < (2 if "pair" in op.arg.name else 1) and self._at + len(text) == self._size
+            )
+            return self._size if is_cut_off else None  # beyond the end
+        if op.arg.n >= 0:
+            return op.arg.n
+        width = _LENGTHS[op.arg.n]
+        return width + int.from_bytes(self._peek(1 + width)[1:], "little")

@@ -1,11 +1,13 @@
-"""Bytes from the start of a file, fetched in few ranges, none of them twice.
+"""Read the beginning of a file, as far as its header goes.
 
-What was fetched stays in ``HeaderBuffer.data``, so that a later download of the same file can begin with it.
+Two views of a file serve the header readers: `HeaderBuffer` keeps what it fetched (few ranges, none of them twice, and
+a later download can begin with the bytes), `HeaderWindow` moves along and holds little, for files on this machine.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelfetch.errors import NotAModelError
@@ -19,7 +21,12 @@ FIRST = 64 * KIB
 STEP = 4 * MIB
 """Every later range, in bytes: two of them hold the header of all models with a vocabulary of 128k tokens."""
 LIMIT = 64 * MIB
-"""The most that is ever read of one file, in bytes; a longer header is refused."""
+"""The most that is ever fetched of one file for its header, in bytes; a longer header is refused."""
+WINDOW = 64 * KIB
+"""Bytes that a `HeaderWindow` reads at a time."""
+
+ReadAt = Callable[[int, int], bytes]
+"""Reads so many bytes (second) at a position (first); fewer at the end of the file."""
 
 
 class RangeReader(Protocol):
@@ -54,6 +61,63 @@ class FileReader:
             return os.pread(file.fileno(), length, offset)
 
 
+class HeaderView(Protocol):
+    """The part of a file that a header reader looks at."""
+
+    @property
+    def size(self) -> int | None:
+        """The file's length in bytes, None where it is not known."""
+
+    @property
+    def limit(self) -> int:
+        """The last position, in bytes, that can be read."""
+
+    @property
+    def memo(self) -> dict[str, Any]:
+        """What readers made of these bytes, so that reading again under other settings costs nothing."""
+
+    def view(self, start: int, end: int) -> tuple[bytes | bytearray, int]:
+        """Bytes that include those from ``start`` to ``end``, and the position of the first of them.
+
+        Raises:
+            NotAModelError: The file ends before, or ``end`` lies beyond `limit`.
+            ModelfetchError: The source failed.
+        """
+
+    def is_loaded(self, end: int) -> bool:
+        """Whether the bytes before ``end`` cost no request."""
+
+
+class HeaderWindow:
+    """A view of a file on this machine that holds a few bytes at a time.
+
+    Args:
+        size: The file's length in bytes.
+        read_at: Reads from it.
+    """
+
+    def __init__(self, size: int, read_at: ReadAt) -> None:
+        self.size = self.limit = size
+        self.memo: dict[str, Any] = {}
+        self._read_at = read_at
+        self._start = 0
+        self._bytes = b""
+
+    def view(self, start: int, end: int) -> tuple[bytes | bytearray, int]:
+        """The bytes from ``start`` to ``end``, and more where they are at hand."""
+        if end > self.size:
+            raise _ends_early(end, self.size)
+        if not self._start <= start <= end <= self._start + len(self._bytes):
+            self._bytes, self._start = self._read_at(start, min(max(end - start, WINDOW), self.size - start)), start
+            if len(self._bytes) < end - start:
+                raise _ends_early(end, start + len(self._bytes))
+        return self._bytes, self._start
+
+    def is_loaded(self, end: int) -> bool:
+        """Always: reading from this machine costs no request."""
+        return True
+
+
 class HeaderBuffer:
     """The beginning of a file, which grows as far as it is needed and no further than `LIMIT`.
 
@@ -62,6 +126,8 @@ class HeaderBuffer:
         first: Length of the first range in bytes; later ones are `STEP` long.
     """
 
+    limit = LIMIT
+
     def __init__(self, reader: RangeReader, *, first: int = FIRST) -> None:
         self._reader = reader
         self._first = first
@@ -69,12 +135,19 @@ class HeaderBuffer:
         self.size = reader.size
         self.data = bytearray()
         self.memo: dict[str, Any] = {}
-        """What readers made of these bytes, so that asking again under other settings costs nothing."""
 
     @property
     def fetched(self) -> int:
         """Bytes read so far."""
         return len(self.data)
+
+    def view(self, start: int, end: int) -> tuple[bytes | bytearray, int]:
+        """All bytes so far, which are at least ``end``."""
+        return self.upto(end), 0
+
+    def is_loaded(self, end: int) -> bool:
+        """Whether so many bytes were read."""
+        return end <= len(self.data)
 
     def upto(self, end: int) -> bytearray:
         """All bytes so far, which are at least ``end``.
@@ -91,7 +164,7 @@ class HeaderBuffer:
 
     def _check(self, end: int) -> None:
         if self.size is not None and end > self.size:
-            raise NotAModelError(f"the header needs {end} bytes, but the file ends after {self.size}")
+            raise _ends_early(end, self.size)
         if end > LIMIT:
             raise NotAModelError(f"the header is longer than the {LIMIT // MIB} MiB that are read of it")
 
@@ -103,5 +176,11 @@ class HeaderBuffer:
         chunk = b"" if self._ended else self._reader.read(have, want)[:want]
         self._ended = self._ended or len(chunk) < want
         if not chunk:
-            raise NotAModelError(f"the header needs {end} bytes, but the file ends after {have}")
+            raise _ends_early(end, have)
         self.data += chunk
+
+
+def _ends_early(needed: int, size: int) -> NotAModelError:
+    return NotAModelError(
+        f"the header needs {needed} bytes, but the file ends after {size}", hint="the file may be cut off"
+    )

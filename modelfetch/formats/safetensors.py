@@ -1,23 +1,27 @@
-"""Reads the header of a safetensors file: names, types and shapes, never the weights.
+"""Read the header of a safetensors file: names, types and shapes, never the weights.
 
 Format: huggingface/safetensors, README: an unsigned 64-bit little-endian length, so many bytes of JSON, then the data,
-which the tensors cover without gap or overlap. The library itself refuses headers above 100,000,000 bytes; here
-`prefix.LIMIT` is the bound.
+which the tensors cover without gap or overlap. The JSON is read entry by entry, so that checking a header of the
+library's largest size takes little memory.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from modelfetch.errors import NotAModelError
-from modelfetch.formats.range_reader import KIB, LIMIT, HeaderBuffer
+from modelfetch.formats.range_reader import KIB, MIB, WINDOW, HeaderBuffer, HeaderWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from modelfetch.formats.range_reader import RangeReader
+    from modelfetch.formats.range_reader import HeaderView, RangeReader
+
+MAX_HEADER = 100_000_000
+"""The longest header in bytes that the safetensors library reads."""
 
 FIRST = 512 * KIB
 """The first range, in bytes: every image checkpoint's header that was looked at lies within it (SDXL's has 400 KB)."""
@@ -34,6 +38,9 @@ BITS = {
 """Bits of an element of each type (source: safetensors 0.8, tensor.rs)."""
 
 _MAX_DIMENSIONS = 64
+_MAX_TENSORS = 1_000_000
+_MAX_ENTRY = 16 * MIB  # bytes of one tensor's entry or one text of the metadata
+_KEPT_METADATA = MIB  # bytes; what comes after them is walked over
 _MOST_ELEMENTS = 2**63
 
 
@@ -54,7 +61,7 @@ class StoredTensor(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SafetensorsHeader:
-    """What a header says, tensors in the order of their data; ``size`` is the file's length that it implies."""
+    """A header: tensors in the order of their data, the first MiB of metadata, the file's ``size`` that it implies."""
 
     tensors: tuple[StoredTensor, ...] = field(repr=False)
     metadata: Mapping[str, str]
@@ -62,38 +69,161 @@ class SafetensorsHeader:
     size: int
 
 
-def read_safetensors(source: RangeReader | HeaderBuffer) -> SafetensorsHeader:
-    """The header of a safetensors file.
+def read_safetensors(source: RangeReader | HeaderBuffer | HeaderWindow) -> SafetensorsHeader:
+    """Read the header of a safetensors file.
 
     Raises:
         NotAModelError: The bytes are no safetensors header, or one that can't be true.
         ModelfetchError: The source failed.
     """
-    prefix = source if isinstance(source, HeaderBuffer) else HeaderBuffer(source, first=FIRST)
-    if "safetensors" not in prefix.memo:
-        prefix.memo["safetensors"] = _read(prefix)
-    made: SafetensorsHeader = prefix.memo["safetensors"]
+    known = source if isinstance(source, HeaderBuffer | HeaderWindow) else HeaderBuffer(source, first=FIRST)
+    view: HeaderView = known
+    if "safetensors" not in view.memo:
+        scan = _Scan(view)
+        tensors = tuple(sorted(scan.tensors(), key=lambda t: (t.begin, t.end)))
+        view.memo["safetensors"] = SafetensorsHeader(
+            tensors=tensors, metadata=scan.metadata, data_offset=scan.data_offset, size=scan.size
+        )
+    made: SafetensorsHeader = view.memo["safetensors"]
     return made
 
 
-def _read(prefix: HeaderBuffer) -> SafetensorsHeader:
-    length = int.from_bytes(prefix.upto(8)[:8], "little")
-    if length > LIMIT - 8:
-        raise NotAModelError(
-            f"not a safetensors file: its header would have {length} bytes, expected at most {LIMIT - 8}"
-        )
-    text = bytes(prefix.upto(8 + length)[8 : 8 + length])
-    entries = _parse(text)
-    metadata = _metadata(entries.pop("__metadata__", {}))
-    tensors = tuple(sorted((_tensor(name, entry) for name, entry in entries.items()), key=lambda t: (t.begin, t.end)))
-    end = _covered(tensors)
-    size = 8 + length + end
-    if prefix.size is not None and prefix.size != size:
-        raise NotAModelError(
-            f"broken safetensors header: its tensors end at byte {size}, but the file ends after {prefix.size}",
-            hint="the file may be cut off",
-        )
-    return SafetensorsHeader(tensors=tensors, metadata=metadata, data_offset=8 + length, size=size)
+def check_safetensors(view: HeaderView) -> None:
+    """Check a header as `read_safetensors` does, without keeping its tensors.
+
+    Raises:
+        NotAModelError: As `read_safetensors`.
+    """
+    for _ in _Scan(view).tensors():
+        pass
+
+
+# JSON by regular expressions that never go back (possessive), so that each byte is looked at once.
+_SPACE = rb"[ \t\r\n]*+"
+_TEXT = rb'"(?:[^"\\\x00-\x1f]++|\\.)*+"'
+_OBJECT = rb"\{(?:[^{}\"]++|" + _TEXT + rb")*+\}"
+_OPEN = re.compile(rb"\{" + _SPACE + rb"(\}?)")
+_METADATA_OPEN = re.compile(_SPACE + rb'"__metadata__"' + _SPACE + b":" + _SPACE + rb"\{" + _SPACE + rb"(\}?)")
+_PAIR = re.compile(_SPACE + b"(" + _TEXT + b")" + _SPACE + b":" + _SPACE + b"(" + _TEXT + b")" + _SPACE + rb"([,}])")
+_ENTRY = re.compile(_SPACE + b"(" + _TEXT + b")" + _SPACE + b":" + _SPACE + b"(" + _OBJECT + b")" + _SPACE + rb"([,}])")
+_ENTRY_OR_METADATA = re.compile(_METADATA_OPEN.pattern + b"|" + _ENTRY.pattern)
+_COMMA_OR_END = re.compile(_SPACE + rb"([,}])")
+_PADDING = re.compile(_SPACE + rb"\Z")
+
+
+class _Scan:
+    """One walk through a header; ``metadata`` and ``size`` are complete once `tensors` was gone through."""
+
+    def __init__(self, view: HeaderView) -> None:
+        data, _ = view.view(0, 8)
+        length = int.from_bytes(data[:8], "little")
+        most = min(view.limit - 8, MAX_HEADER)
+        if length > most:
+            raise NotAModelError(
+                f"not a safetensors file: its header would have {length} bytes, expected at most {most}"
+            )
+        self._view = view
+        self._at = 8
+        self.metadata: dict[str, str] = {}
+        self.data_offset = self.size = 8 + length
+
+    def tensors(self) -> Iterator[StoredTensor]:
+        """Each tensor in the order of the header, checked; that all of them cover the data is checked at the end."""
+        names: set[int] = set()
+        coverage = _Coverage()
+        for name, entry in self._entries():
+            tensor = _tensor(name, entry)
+            names.add(hash(name))  # half the memory of the names themselves
+            coverage.add(tensor)
+            yield tensor
+            if len(names) != coverage.count:
+                raise NotAModelError(f"broken safetensors header: tensor {name[:80]!r} occurs twice")
+            if len(names) > _MAX_TENSORS:
+                raise NotAModelError(f"broken safetensors header: more than {_MAX_TENSORS} tensors")
+        self.size = self.data_offset + coverage.end()
+        if self._view.size is not None and self._view.size != self.size:
+            raise NotAModelError(
+                f"broken safetensors header: its tensors end at byte {self.size}, "
+                f"but the file ends after {self._view.size}",
+                hint="the file may be cut off",
+            )
+
+    def _entries(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The tensors' entries; the metadata is noted."""
+        more = self._match(_OPEN, "to begin with '{'")[0] != b"}"
+        while more:
+            found = self._match(_ENTRY_OR_METADATA, "a tensor's entry")
+            if found[1] is not None:
+                yield _text(found[1]), _object(found[2])
+                more = found[3] == b","
+            else:
+                self._read_metadata(is_empty=found[0] == b"}")
+                more = self._match(_COMMA_OR_END, "a comma or its end")[0] == b","
+        while self._at < self.data_offset:
+            self._match(_PADDING, "nothing but spaces after its end")
+
+    def _read_metadata(self, *, is_empty: bool) -> None:
+        kept, more = 0, not is_empty
+        while more:
+            raw_key, raw_value, end = self._match(_PAIR, "__metadata__ to map texts to texts")
+            key, value = _text(raw_key), _text(raw_value)
+            kept += len(key) + len(value)
+            if kept <= _KEPT_METADATA:
+                self.metadata[key] = value
+            more = end == b","
+
+    def _match(self, pattern: re.Pattern[bytes], expected: str) -> tuple[Any, ...]:
+        """Move behind the next match, reading on as far as it needs; returns its groups."""
+        span = 1
+        while True:
+            data, base = self._view.view(self._at, min(self.data_offset, self._at + span))
+            end = min(len(data), self.data_offset - base)
+            found = pattern.match(data, self._at - base, end)
+            if found is not None:
+                groups, self._at = found.groups(), base + found.end()
+                return groups or (None,)
+            seen = end - (self._at - base)
+            if base + end >= self.data_offset or seen > _MAX_ENTRY:
+                raise NotAModelError(
+                    f"not a safetensors file: at byte {self._at} its header was expected {expected}, "
+                    f"found {bytes(data[self._at - base : self._at - base + 8])!r}"
+                )
+            span = max(WINDOW, 4 * seen)
+
+
+class _Coverage:
+    """Checks that tensors follow each other without gap or overlap; those in order take no memory."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._end = self._last_empty = 0
+        self._later: list[tuple[int, int]] = []
+
+    def add(self, tensor: StoredTensor) -> None:
+        self.count += 1
+        if tensor.begin == tensor.end:
+            self._last_empty = max(self._last_empty, tensor.end)  # may lie between any two others
+        elif tensor.begin == self._end:
+            self._end = tensor.end
+        else:
+            self._later.append((tensor.begin, tensor.end))
+
+    def end(self) -> int:
+        """The end of the data.
+
+        Raises:
+            NotAModelError: There is a gap or an overlap.
+        """
+        for begin, end in sorted(self._later):
+            if begin != self._end:
+                what = "overlaps the one before it" if begin < self._end else "leaves a gap before it"
+                raise NotAModelError(
+                    f"broken safetensors header: the tensor at {begin} {what}, expected it at {self._end}"
+                )
+            self._end = end
+        if self._last_empty > self._end:
+            raise NotAModelError(f"broken safetensors header: a tensor leaves a gap before it: at {self._last_empty}")
+        return self._end
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -107,32 +237,31 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
-def _parse(text: bytes) -> dict[str, Any]:
-    if not text.startswith(b"{"):
-        raise NotAModelError(f"not a safetensors file: expected its header to begin with '{{', found {text[:8]!r}")
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def _parse(raw: bytes) -> Any:
     try:
-        entries = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        return _DECODER.decode(raw.decode())
     except (ValueError, RecursionError) as error:
         raise NotAModelError(f"broken safetensors header: {str(error)[:200] or 'nested too deep'}") from error
-    if not isinstance(entries, dict):
-        raise NotAModelError("broken safetensors header: expected an object")
-    return entries
 
 
-def _metadata(found: object) -> dict[str, str]:
-    if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()):
-        return found
-    raise NotAModelError("broken safetensors header: expected __metadata__ to map texts to texts")
+def _text(raw: bytes) -> str:
+    text: str = _parse(raw)
+    return text
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_ELEMENTS
+def _object(raw: bytes) -> dict[str, Any]:
+    entry: dict[str, Any] = _parse(raw)
+    return entry
 
 
-def _wholes(value: object, *, most: int, exactly: int | None = None) -> bool:
-    if not isinstance(value, list) or len(value) > most or (exactly is not None and len(value) != exactly):
+def _are_whole(values: object, most: int) -> TypeGuard[list[int]]:
+    """Whether this is a list of at most so many whole numbers."""
+    if not isinstance(values, list) or len(values) > most:
         return False
-    return all(_whole(v) for v in value)
+    return all(type(value) is int and 0 <= value < _MOST_ELEMENTS for value in values)
 
 
 def _tensor(name: str, entry: object) -> StoredTensor:
@@ -140,12 +269,7 @@ def _tensor(name: str, entry: object) -> StoredTensor:
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         raise NotAModelError(f"{where}: expected an object with dtype, shape and data_offsets")
     shape, offsets, dtype = entry.get("shape"), entry.get("data_offsets"), entry["dtype"]
-    if (
-        not isinstance(shape, list)
-        or not isinstance(offsets, list)
-        or not _wholes(shape, most=_MAX_DIMENSIONS)
-        or not _wholes(offsets, most=2, exactly=2)
-    ):
+    if not _are_whole(shape, _MAX_DIMENSIONS) or not _are_whole(offsets, 2) or len(offsets) != 2:
         raise NotAModelError(f"{where}: expected whole numbers as shape and two as data_offsets")
     begin, end = offsets
     if begin > end:
@@ -161,45 +285,3 @@ def _tensor(name: str, entry: object) -> StoredTensor:
             f"{where}: expected {elements} elements of {dtype} in {elements * bits / 8:g} bytes, found {end - begin}"
         )
     return StoredTensor(name, dtype, tuple(shape), begin, end)
-
-
-def _covered(tensors: tuple[StoredTensor, ...]) -> int:
-    """The end of the data; the tensors must follow each other without gap or overlap."""
-    end = 0
-    for tensor in tensors:
-        if tensor.begin != end:
-            what = "overlaps the one before it" if tensor.begin < end else "leaves a gap before it"
-            raise NotAModelError(
-                f"broken safetensors header: tensor {tensor.name[:80]!r} {what}: at {tensor.begin}, expected {end}"
-            )
-        end = tensor.end
-    return end
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardIndex:
-    """A ``*.safetensors.index.json``: the bytes of all shards' tensors together, and the shards' names."""
-
-    total_size: int
-    files: tuple[str, ...]
-
-
-def parse_index(text: bytes) -> ShardIndex:
-    """A shard index; it alone gives the weights of a sharded model.
-
-    Raises:
-        NotAModelError: It is none.
-    """
-    entries = _parse(text.lstrip())
-    metadata, weight_map = entries.get("metadata"), entries.get("weight_map")
-    total = metadata.get("total_size") if isinstance(metadata, dict) else None
-    if isinstance(total, float) and total.is_integer():  # some writers let it become a float
-        total = int(total)
-    if (
-        not isinstance(total, int)
-        or not _whole(total)
-        or not isinstance(weight_map, dict)
-        or not all(isinstance(v, str) for v in weight_map.values())
-    ):
-        raise NotAModelError("broken safetensors index: expected metadata.total_size and a weight_map of file names")
-    return ShardIndex(total_size=total, files=tuple(sorted(set(weight_map.values()))))

@@ -43,6 +43,9 @@ FOLDERS: dict[tuple[str, str], str] = {
 KINDS = tuple(dict.fromkeys((*_IMAGE, "torch-checkpoint", "whisper", "file")))
 """All kinds, in the order of the documentation."""
 
+WEIGHT_KINDS = frozenset(KINDS) - {"snapshot", "file"}
+"""The kinds whose single file is model weights, whatever it is called."""
+
 ONLY_WITH = {"files": "snapshot", "include": "snapshot", "cache_as": "snapshot", "path": "file", "unpack": "file"}
 """The keys that go with one kind alone."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelfetch.formats.pickles import PICKLE_SUFFIXES, is_pickle
+from modelfetch.formats.pickles import PICKLE_SUFFIXES, is_pickle_name
 from modelfetch.manifest.kinds import (
     FOLDERS,
     HF_CACHES,
@@ -145,10 +145,10 @@ def _pickles(v: Values, source: Uri) -> Iterator[Finding]:
 def _pickle_files(v: Values) -> Iterator[Finding]:
     """Where a snapshot names pickles without a digest, and which."""
     for entry, at in v.get("files", ()):
-        if is_pickle(entry.get("path", "")) and "digest" not in entry.keys:
+        if is_pickle_name(entry.get("path", "")) and "digest" not in entry.keys:
             yield at, entry.get("path")
     for pattern, at in v.get("include", ()):
-        if is_pickle(pattern):
+        if is_pickle_name(pattern):
             yield at, pattern
 
 
@@ -157,5 +157,5 @@ def _pickle_names(v: Values, source: Uri) -> Iterator[Finding]:
     names = [("source", upstream_name(source)), ("filename", v.get("filename")), ("path", v.get("path"))]
     if isinstance(source, HfUri | HttpUri | FileUri):
         names.append(("source", source.path))
-    pickles = [(v.at(key), name) for key, name in names if name is not None and is_pickle(name)]
+    pickles = [(v.at(key), name) for key, name in names if name is not None and is_pickle_name(name)]
     yield from pickles[:1] if "digest" not in v.keys else ()

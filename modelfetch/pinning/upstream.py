@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from modelfetch.core import fs
 from modelfetch.core.events import Planned
 from modelfetch.errors import IntegrityError, ModelfetchError
-from modelfetch.formats.content_check import HEAD, judge_head, judge_whole
+from modelfetch.formats.content_check import check_artifact
 from modelfetch.manifest.uri import FileUri, OllamaUri
 from modelfetch.pinning.entry import Entry, Measured, State, compare, settled, to_measure
 
@@ -100,8 +100,7 @@ async def _side_by_side(
 
 async def _measure(entry: Entry, artifact: Artifact, session: Session) -> Measured:
     if isinstance(entry.home, FileUri):
-        allowed = entry.wanted.allow_pickle
-        return await asyncio.to_thread(_read_here, Path(entry.home.path), artifact, allow_pickle=allowed)
+        return await asyncio.to_thread(_read_here, Path(entry.home.path), artifact)
     label = entry.model.name if entry.model.kind != "snapshot" else f"{entry.model.name}/{artifact.path}"
     fetched = await session.engine.fetch(artifact, (), label=label)
     return Measured(
@@ -113,8 +112,8 @@ async def _measure(entry: Entry, artifact: Artifact, session: Session) -> Measur
     )
 
 
-def _read_here(path: Path, artifact: Artifact, *, allow_pickle: bool) -> Measured:
-    """Hash a file of this machine where it lies, after the looks that a transfer would take at it.
+def _read_here(path: Path, artifact: Artifact) -> Measured:
+    """Hash a file of this machine where it lies, after the checks that a transfer would make.
 
     Raises:
         NotAModelError: It is not what its name says.
@@ -123,9 +122,7 @@ def _read_here(path: Path, artifact: Artifact, *, allow_pickle: bool) -> Measure
     try:
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
-            head = os.pread(file.fileno(), HEAD, 0)
-            error = judge_head(artifact.path, head, url=artifact.uri, html_type=False, allow_pickle=allow_pickle)
-            error = error or judge_whole(artifact.path, size, lambda at, n: os.pread(file.fileno(), n, at))
+            error = check_artifact(artifact, size, lambda at, count: os.pread(file.fileno(), count, at))
         if error is not None:
             raise error
         digest = fs.sha256_file(path)

@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from modelfetch.errors import ModelfetchError, NotAModelError
-from modelfetch.formats.pickles import is_pickle
+from modelfetch.errors import ModelfetchError
+from modelfetch.formats.pickles import is_pickle_name, pickle_error
 from modelfetch.manifest.uri import HfUri, OciUri, OllamaUri
 from modelfetch.pipeline.plan import ModelRequest, frozen_for
 from modelfetch.sources import SourceRequest
@@ -87,13 +87,8 @@ def refuse_pickles(model: Model, found: Resolution) -> None:
     if isinstance(model.source, OllamaUri) or (isinstance(model.source, OciUri) and model.source.digest):
         return  # a tag is no file's name; a pinned artifact pins its files
     for artifact in found.artifacts:
-        if is_pickle(artifact.path) and not artifact.allow_pickle:
-            raise NotAModelError(
-                f"{artifact.uri} is {artifact.path}, a pickle, which runs code when it is loaded",
-                code="pickle-not-allowed",
-                hint="pin its digest, or say allow_pickle: true",
-                uri=artifact.uri,
-            )
+        if is_pickle_name(artifact.path) and not artifact.allow_pickle:
+            raise pickle_error(f"{artifact.uri} is {artifact.path}, a pickle", uri=artifact.uri)
 
 
 def mirrors_of(

@@ -19,7 +19,7 @@ from modelfetch.core.events import Sink, discard
 from modelfetch.errors import DestinationError, SettingError, UsageError
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HfUri, HttpUri, Uri, parse_uri, shown
-from modelfetch.pipeline.final_check import judge_renamed
+from modelfetch.pipeline.final_check import check_renamed
 from modelfetch.pipeline.session import Session
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ async def to_path(session: Session, uri: Uri, digest: Digest | None, target: Pat
         fetched = await session.engine.fetch(artifact, (), label=_name(artifact))
         blob = fetched.blob
         try:
-            await asyncio.to_thread(judge_renamed, blob, artifact, target.name)
+            await asyncio.to_thread(check_renamed, blob, artifact, target.name)
             await asyncio.to_thread(_deliver, blob, target, keep=keep)
         finally:
             if not keep:

@@ -15,11 +15,11 @@ from modelfetch.errors import (
     IntegrityError,
     InterruptedSync,
     ModelfetchError,
-    NotAModelError,
     SettingError,
     UnreachableError,
 )
-from modelfetch.formats.pickles import is_pickle
+from modelfetch.formats.pickles import is_pickle_name, pickle_error
+from modelfetch.manifest.kinds import WEIGHT_KINDS
 from modelfetch.manifest.paths import safe_name
 
 if TYPE_CHECKING:
@@ -174,11 +174,10 @@ def _agree_files(artifacts: Iterable[Artifact], wanted: SourceRequest) -> tuple[
 
 def _agree_file(artifact: Artifact, spec: FileSpec | None, wanted: SourceRequest) -> Artifact:
     pinned = pin(artifact, spec.digest if spec else None, spec.size if spec else None, wanted)
-    if is_pickle(artifact.path) and not pinned.allow_pickle:
-        raise NotAModelError(
-            f"{display_uri(str(wanted.uri))} holds {artifact.path}, a pickle, which runs code when it is loaded",
-            code="pickle-not-allowed",
-            hint="leave it out by files or include, pin its digest, or say allow_pickle: true",
+    if is_pickle_name(artifact.path) and not pinned.allow_pickle:
+        raise pickle_error(
+            f"{display_uri(str(wanted.uri))} holds {artifact.path}, a pickle",
+            hint="leave it out by files or include, pin its digest, or set allow_pickle: true for it",
         )
     return pinned
 
@@ -211,4 +210,5 @@ def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: Sou
         size=artifact.size if size is None else size,
         digest=digest or theirs,
         allow_pickle=wanted.allow_pickle or digest is not None,
+        weights=wanted.kind in WEIGHT_KINDS,
     )

@@ -20,7 +20,15 @@ from modelfetch.errors import (
     RetryLaterError,
     UnreachableError,
 )
-from modelfetch.formats.content_check import HEAD, is_suspect, judge_start, judge_whole, looks_like_html, page_error
+from modelfetch.formats.content_check import (
+    HEAD,
+    check_artifact,
+    check_artifact_head,
+    is_proven,
+    looks_like_html,
+    may_be_hidden_pickle,
+    page_error,
+)
 from modelfetch.store.chunks import hash_open_file
 from modelfetch.store.locks.lock import Held, LockLostError, lock
 from modelfetch.transfer.coding import CodingChoice
@@ -186,7 +194,7 @@ class _Job:
     def _from_any(self, partial: Partial, locations: Iterable[Location | ModelfetchError]) -> tuple[Blob, str]:
         self._progress = Progress(self._context, self._key, partial, self._held)
         self._trusted = partial.trust()
-        if partial.reach(0) >= HEAD and judge_start(self._artifact, os.pread(partial.fd, HEAD, 0)) is not None:
+        if partial.reach(0) >= HEAD and check_artifact_head(self._artifact, os.pread(partial.fd, HEAD, 0)) is not None:
             partial.distrust()  # allowed or judged otherwise when it came: the source is asked from its first byte on
             self._trusted = 0
         errors: list[ModelfetchError] = []
@@ -272,7 +280,8 @@ class _Job:
     def _bring(self, partial: Partial, location: Location, coding: CodingChoice) -> None:
         decided = self._artifact.digest is not None
         if location.url.startswith("file:"):
-            if (error := judge_start(self._artifact, read_head(location, HEAD))) is not None:
+            head = read_head(location, HEAD)
+            if head and (error := check_artifact_head(self._artifact, head)) is not None:
                 raise error
             copy_file(
                 self._context,
@@ -284,6 +293,7 @@ class _Job:
                 progress=self._progress.note,
             )
             return
+        needs_look = not is_proven(self._artifact) or may_be_hidden_pickle(self._artifact)
         order = DownloadSpec(
             context=self._context,
             partial=partial,
@@ -292,7 +302,7 @@ class _Job:
             what=self._artifact.path,
             decided=decided,
             coding=coding,
-            judge_head=self._judge_head if not decided or is_suspect(self._artifact) else None,
+            judge_head=self._judge_head if needs_look else None,
             progress=self._progress.note,
             lost=self._say_lost,
         )
@@ -300,7 +310,7 @@ class _Job:
 
     def _judge_head(self, head: bytes, response: Response) -> ModelfetchError | None:
         html_type = response.headers.get("content-type", "").lower().startswith("text/html")
-        return judge_start(self._artifact, head, url=response.url, html_type=html_type)
+        return check_artifact_head(self._artifact, head, url=response.url, html_type=html_type)
 
     # --- the whole file ----------------------------------------------------------------------------------------
 
@@ -333,12 +343,11 @@ class _Job:
         if partial.prefix.position != size:
             raise UnreachableError(f"{self._label}: only {partial.prefix.position} of {size} bytes are there")
         wanted = self._artifact.digest
-        if wanted is None:
-            error = judge_start(self._artifact, os.pread(partial.fd, HEAD, 0)) or judge_whole(
-                self._artifact.path, size, lambda at, count: os.pread(partial.fd, count, at)
-            )
+        if not is_proven(self._artifact):
+            error = check_artifact(self._artifact, size, lambda at, count: os.pread(partial.fd, count, at))
             if error is not None:
                 raise error
+        if wanted is None:
             return digests
         if wanted.algorithm not in digests:
             digests |= hash_open_file(partial.fd, wanted.algorithm)[0]

@@ -6,18 +6,30 @@ import io
 import json
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelfetch.core.artifact import Artifact
+from modelfetch.core.digest import Digest
 from modelfetch.errors import CredentialsError, NotAModelError
-from modelfetch.formats.content_check import judge_head, judge_whole, looks_like_pickle
+from modelfetch.formats.content_check import check_artifact, check_head, check_whole, is_proven
+from modelfetch.formats.gguf import read_gguf
+from modelfetch.formats.pickles import starts_as_pickle
+from modelfetch.formats.safetensors import read_safetensors
+from tests.fitting import build
+from tests.fitting.build import MadeFile
 from tests.transfer.server import Origin
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.transfer.world import World
 
 
@@ -44,7 +56,7 @@ def gguf(*, version: int = 3, tensors: int = 1, pairs: int = 3, offset: int = 0,
 
 
 def verdict(path: str, data: bytes) -> str | None:
-    error = judge_whole(path, len(data), lambda at, count: data[at : at + count])
+    error = check_whole(path, len(data), lambda at, count: data[at : at + count])
     return error.message if error else None
 
 
@@ -121,6 +133,247 @@ def test_gguf_of_a_large_vocabulary_is_read_in_little_time() -> None:
     assert verdict("a.gguf", b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + body) is None
 
 
+HALVES = {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}
+
+
+# ── the check of a download and `fit` read a header in one way ──
+def both(path: str, data: bytes) -> tuple[str | None, str | None]:
+    """What the check and the reader of `fit` have against a file."""
+    read = read_gguf if path.endswith(".gguf") else read_safetensors
+    try:
+        read(MadeFile(header=data, size=len(data)))
+    except NotAModelError as error:
+        return verdict(path, data), error.message
+    return verdict(path, data), None
+
+
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_both_take_a_gguf_of_either_byte_order(version: int, big_endian: bool) -> None:
+    made = build.gguf({}, [build.TensorSpec(name="a", shape=(64,))], version=version, big_endian=big_endian)
+    data = made.header + bytes((made.size or 0) - len(made.header))
+    assert both("a.gguf", data) == (None, None)
+    assert both("a.gguf", b"FUGG" + data[4:])[0] is None or not big_endian
+
+
+def test_both_refuse_a_gguf_whose_last_tensor_is_cut_off() -> None:
+    made = build.gguf({}, [build.TensorSpec(name="a", shape=(64,)), build.TensorSpec(name="b", shape=(64,))])
+    data = made.header + bytes((made.size or 0) - len(made.header))
+    assert both("a.gguf", data) == (None, None)
+    for cut in (1, 60, 128):
+        gate, fit = both("a.gguf", data[:-cut])
+        assert gate is not None
+        assert fit is not None
+        assert "ends at byte" in gate
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"a": HALVES, "b": {"dtype": "U8", "shape": [4], "data_offsets": [6, 10]}},
+        {"a": HALVES, "b": {"dtype": "U8", "shape": [8], "data_offsets": [2, 10]}},
+        {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 10]}},
+        {"a": {"shape": [10], "data_offsets": [0, 10]}},
+        {"a": {"dtype": "U8", "shape": [10], "data_offsets": [0, 10]}, "__metadata__": {"a": 1}},
+    ],
+)  # fmt: skip
+def test_both_refuse_a_safetensors_header_that_can_not_be(entries: object) -> None:
+    text = json.dumps(entries).encode()
+    gate, fit = both("a.safetensors", len(text).to_bytes(8, "little") + text + bytes(10))
+    assert gate is not None
+    assert fit is not None
+
+
+def test_both_take_tensors_in_any_order_padding_and_escapes() -> None:
+    text = (
+        b'{ "b" : {"dtype":"U8","shape":[6],"data_offsets":[4,10]},\n"__metadata__" : {"x":"\\u00e4{\\"}", "y": "z"} ,'
+        b'"empty\\u0041":{"dtype":"U8","shape":[0],"data_offsets":[4,4]},'
+        b'"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}}   '
+    )
+    data = len(text).to_bytes(8, "little") + text + bytes(10)
+    assert both("a.safetensors", data) == (None, None)
+    header = read_safetensors(MadeFile(header=data, size=len(data)))
+    assert [tensor.name for tensor in header.tensors] == ["a", "emptyA", "b"]
+    assert header.metadata == {"x": 'ä{"}', "y": "z"}
+
+
+@given(st.data())
+def test_both_agree_on_any_damage(data: st.DataObject) -> None:
+    path, good = data.draw(st.sampled_from([("a.gguf", gguf()), ("a.safetensors", safetensors({"x": 10, "y": 3}))]))
+    bad = bytearray(good)
+    for _ in range(data.draw(st.integers(1, 3))):
+        bad[data.draw(st.integers(0, len(bad) - 1))] = data.draw(st.integers(0, 255))
+    gate, fit = both(path, bytes(bad))
+    assert (gate is None) == (fit is None)
+
+
+LARGE = """
+import json, resource, sys
+from modelfetch.formats.content_check import check_whole
+from modelfetch.formats.pickles import contains_pickle
+path, size = sys.argv[1], int(sys.argv[2])
+file = open(path, "rb")
+def read_at(at, count):
+    file.seek(at)
+    return file.read(count)
+resource.setrlimit(resource.RLIMIT_AS, (256 * 2**20, 256 * 2**20))
+error = check_whole(path, size, read_at)
+print(error.message[:200] if error else "good")
+"""
+
+
+def checked_in_256_mib(path: Path) -> str:
+    command = [sys.executable, "-c", LARGE, str(path), str(path.stat().st_size)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_safetensors_header_of_the_largest_size_is_checked_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "large.safetensors"
+    with path.open("wb") as file:
+        file.write(bytes(8) + b"{")
+        for number in range(count := 170_000):
+            name = f'"model.layers.{number:0350d}"'
+            file.write(f'{name}:{{"dtype":"F16","shape":[2],"data_offsets":[{number * 4},{number * 4 + 4}]}},'.encode())
+        file.seek(-1, 1)
+        file.write(b"}")
+        length = file.tell() - 8
+        file.seek(0)
+        file.write(length.to_bytes(8, "little"))
+        file.truncate(8 + length + count * 4)
+    assert length > 69_000_000
+    assert checked_in_256_mib(path) == "good"
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+    assert "ends after" in checked_in_256_mib(path)
+
+
+@pytest.mark.parametrize("part", ["text", "arrays", "keys", "tensors"])
+def test_a_large_gguf_header_is_checked_in_little_memory(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "large.gguf"
+    pairs = {"text": 1, "arrays": 3000, "keys": 90_000, "tensors": 0}[part]
+    tensors = 99_000 if part == "tensors" else 0
+    with path.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, tensors, pairs))
+        for number in range(pairs):
+            if part == "text":
+                file.write(gguf_text("k") + struct.pack("<IQ", 8, 10**8))
+                file.seek(10**8, 1)
+            elif part == "arrays":
+                file.write(gguf_text(f"k{number}") + struct.pack("<IIQ", 9, 10, 4096) + bytes(4096 * 8))
+            else:
+                file.write(gguf_text(f"{number:x}".rjust(1000, "k")) + struct.pack("<IB", 0, 1))
+        for number in range(tensors):
+            file.write(gguf_text(f"{number:x}".rjust(200, "t")) + struct.pack("<IQQIQ", 2, 4, 0, 0, 0))
+        file.truncate(file.tell() + 64)
+    said = checked_in_256_mib(path)
+    assert "its keys take more" in said if part == "keys" else said == "good"
+
+
+# ── what is no model ──
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 483546902\n"
+REFUSALS = [
+    POINTER,
+    b"404: Not Found",
+    b"Not Found",
+    b"Access denied",
+    b"Unauthorized\n",
+    b"Invalid username or password.",
+    b"Too Many Requests",
+    b"Please wait \xe2\x80\xa6",
+    "<Error><Code>AccessDenied</Code></Error>".encode("utf-16"),
+    b"<Error><Code>NoSuchKey</Code></Error>",
+    b"\xef\xbb\xbf<?xml version='1.0'?><Error/>",
+    b"   \n",
+    b"error code: 1020" + b" " * 1000,
+    b'{"error": "x"}',
+    b"<html>",
+    b"",
+    b"\0\1",
+]
+SUFFIXES = [
+    ".bin",
+    ".onnx",
+    ".pth",
+    ".ckpt",
+    ".pt",
+    ".pkl",
+    ".h5",
+    ".gguf",
+    ".safetensors",
+    ".npz",
+    ".msgpack",
+    ".zip",
+    ".model",
+]
+
+
+def check(path: str, data: bytes, **keys: Any) -> str | None:
+    """What the whole check has against a file that the manifest does not pin."""
+    artifact = Artifact(uri=f"https://files.example/{path}", path=path, **keys)
+    error = check_artifact(artifact, len(data), lambda at, count: data[at : at + count])
+    assert error is None or error.exit_code == 65
+    return error.code if error else None
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("body", REFUSALS)
+def test_a_refusal_or_pointer_is_no_model_whatever_the_suffix(suffix: str, body: bytes) -> None:
+    assert check(f"model{suffix}", body, allow_pickle=True) == "not-a-model"
+
+
+@pytest.mark.parametrize("name", ["12345", "download.php", "sd-v1.5", "download", "model.tensors", "a.html"])
+@pytest.mark.parametrize("body", REFUSALS)
+def test_a_refusal_is_no_model_where_the_kind_says_that_it_is_one(name: str, body: bytes) -> None:
+    assert check(name, body, weights=True) == "not-a-model"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [safetensors({"x": 10}), gguf(), b"lmgg" + bytes(100), b"\x89HDF\r\n\x1a\n" + bytes(100), b"\x08\x07" + bytes(100)],
+)
+def test_a_model_of_any_format_passes_where_only_the_kind_says_that_it_is_one(body: bytes) -> None:
+    assert check("sd-v1.5", body, weights=True) is None
+
+
+def test_where_only_the_kind_says_that_it_is_a_model_its_header_is_read_and_a_pickle_found() -> None:
+    assert check("12345", safetensors({"x": 10})[:-1], weights=True) == "not-a-model"
+    assert check("12345", gguf()[:-20], weights=True) == "not-a-model"
+    assert check("12345", b"%PDF-1.7\n\xff" + bytes(100), weights=True) == "not-a-model"
+    assert check("12345", pickle.dumps({"a": [1] * 20}, protocol=0), weights=True) == "pickle-not-allowed"
+    assert check("12345", pickle.dumps({"a": [1] * 20}, protocol=0), weights=True, allow_pickle=True) is None
+
+
+def test_a_file_beside_weights_is_none_whatever_the_kind() -> None:
+    assert check("v1-inference.yaml", b"model:\n  target: x\n", weights=True) is None
+    assert check("config.json", b"{}", weights=True) is None
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_by_its_suffix_passes_once_it_is_allowed(protocol: int) -> None:
+    data = pickle.dumps({"a": [1, "x"] * 300}, protocol=protocol)
+    assert check("m.ckpt", data, allow_pickle=True) is None
+    assert check("m.ckpt", data) == "pickle-not-allowed"
+    assert check("m.bin", data) == "pickle-not-allowed"
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.ckpt", "m.onnx", "m.h5", "m.npy", "m.npz", "m.tflite", "m.gguf"])
+def test_weights_that_begin_as_another_format_are_refused(name: str) -> None:
+    assert check(name, b"\x00\xff" * 500, allow_pickle=True) == "not-a-model"
+
+
+def test_a_tokenizer_may_be_text() -> None:
+    assert check("tokenizer.model", b"IQ== 0\nIg== 1\n" * 100) is None
+    assert check("spiece.model", b"\n\x0e\n\x05<unk>" + bytes(600)) is None
+
+
+def test_a_git_sha1_does_not_vouch_for_weights() -> None:
+    digest = Digest("git-sha1", "0" * 40)
+    artifact = Artifact(uri="hf://a/b/model.bin", path="model.bin", digest=digest)
+    assert not is_proven(artifact)
+    assert is_proven(replace(artifact, path="config.json"))
+    assert is_proven(replace(artifact, digest=Digest.sha256(b"")))
+
+
 def torch_zip() -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -130,16 +383,16 @@ def torch_zip() -> bytes:
 
 @pytest.mark.parametrize("head", [pickle.dumps({"a": 1}), pickle.dumps([1], protocol=2), torch_zip()])
 def test_a_bin_that_is_a_pickle_is_refused_unless_allowed(head: bytes) -> None:
-    found = judge_head("pytorch_model.bin", head, url="", html_type=False, allow_pickle=False)
+    found = check_head("pytorch_model.bin", head, url="", html_type=False, allow_pickle=False)
     assert isinstance(found, NotAModelError)
     assert (found.code, found.exit_code) == ("pickle-not-allowed", 65)
-    assert judge_head("pytorch_model.bin", head, url="", html_type=False, allow_pickle=True) is None
+    assert check_head("pytorch_model.bin", head, url="", html_type=False, allow_pickle=True) is None
 
 
 def test_a_bin_of_ctranslate2_passes() -> None:
     head = struct.pack("<IH", 6, 12) + b"WhisperSpec\0" + bytes(500)
-    assert not looks_like_pickle(head)
-    assert judge_head("model.bin", head, url="", html_type=False, allow_pickle=False) is None
+    assert not starts_as_pickle(head)
+    assert check_head("model.bin", head, url="", html_type=False, allow_pickle=False) is None
 
 
 @pytest.mark.parametrize(
@@ -147,22 +400,22 @@ def test_a_bin_of_ctranslate2_passes() -> None:
 )
 @pytest.mark.parametrize("path", ["a.safetensors", "a.gguf", "a.ckpt", "a.bin", "a.onnx", "A.SAFETENSORS"])
 def test_a_page_is_no_weights(path: str, page: bytes) -> None:
-    assert isinstance(judge_head(path, page, url="https://a/b", html_type=False, allow_pickle=True), NotAModelError)
-    login = judge_head(path, page, url="https://a/login?next=b", html_type=True, allow_pickle=True)
+    assert isinstance(check_head(path, page, url="https://a/b", html_type=False, allow_pickle=True), NotAModelError)
+    login = check_head(path, page, url="https://a/login?next=b", html_type=True, allow_pickle=True)
     assert isinstance(login, CredentialsError)
 
 
 @pytest.mark.parametrize("text", [b'{"error": "x"}', b"[1, 2]", b'\n {"a":\t1}'])
 def test_a_json_message_is_no_weights_but_may_be_a_json_file(text: bytes) -> None:
-    assert judge_head("a.gguf", text, url="", html_type=False, allow_pickle=False) is not None
-    assert judge_head("a.json", text, url="", html_type=False, allow_pickle=False) is None
+    assert check_head("a.gguf", text, url="", html_type=False, allow_pickle=False) is not None
+    assert check_head("a.json", text, url="", html_type=False, allow_pickle=False) is None
 
 
 def test_text_files_are_refused_only_where_the_answer_is_a_page() -> None:
     page = b"<html>sorry</html>"
-    assert judge_head("README.md", page, url="", html_type=False, allow_pickle=False) is None
-    assert judge_head("README.md", page, url="", html_type=True, allow_pickle=False) is not None
-    assert judge_head("index.html", page, url="", html_type=True, allow_pickle=False) is None
+    assert check_head("README.md", page, url="", html_type=False, allow_pickle=False) is None
+    assert check_head("README.md", page, url="", html_type=True, allow_pickle=False) is not None
+    assert check_head("index.html", page, url="", html_type=True, allow_pickle=False) is None
 
 
 def test_a_torn_file_without_a_digest_is_not_kept(world: World) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from modelfetch.errors import NotAModelError
 from modelfetch.formats.range_reader import LIMIT, FileReader, HeaderBuffer
-from modelfetch.formats.safetensors import BITS, FIRST, parse_index, read_safetensors
+from modelfetch.formats.safetensors import BITS, FIRST, read_safetensors
 from tests.fitting.build import MadeFile, raw_safetensors, safetensors
 from tests.fitting.real import sdxl
 
@@ -215,32 +215,3 @@ def test_true_headers_with_changed_bytes_end_in_the_typed_error_only(changes: li
     for position, value in changes:
         data[position % len(data)] = value
     outcome(bytes(data), file.size)
-
-
-# ── shards ──
-def test_an_index_tells_the_weights_of_all_shards() -> None:
-    text = json.dumps(
-        {
-            "metadata": {"total_size": 1000},
-            "weight_map": {"a": "2.safetensors", "b": "1.safetensors", "c": "2.safetensors"},
-        }
-    )
-    index = parse_index(text.encode())
-    assert (index.total_size, index.files) == (1000, ("1.safetensors", "2.safetensors"))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"{}",
-        b'{"metadata": {"total_size": -1}, "weight_map": {}}',
-        b'{"metadata": {"total_size": "9"}, "weight_map": {}}',
-        b'{"metadata": {"total_size": 9}, "weight_map": {"a": 1}}',
-        b'{"metadata": {"total_size": 9}}',
-        b"<html>",
-    ],
-)
-def test_another_file_is_no_index(text: bytes) -> None:
-    with pytest.raises(NotAModelError):
-        parse_index(text)

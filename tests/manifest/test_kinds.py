@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelfetch.formats.pickles import is_pickle
+from modelfetch.formats.pickles import is_pickle_name
 from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, KINDS, consumers_of, kinds_of, upstream_name
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.uri import parse_uri
@@ -197,7 +197,7 @@ def test_a_pickle_needs_a_digest_or_a_word(name: str) -> None:
 )
 def test_other_names_are_judged_by_their_bytes(name: str) -> None:
     model(kind="checkpoint", source=f"hf://a/b/{name}", _for="[comfyui]")
-    assert not is_pickle(name)
+    assert not is_pickle_name(name)
 
 
 def test_a_name_that_no_file_can_have_hides_no_pickle() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from modelfetch.demo.faults import StallAfter, Status
 from modelfetch.pinning.document import with_pins
-from tests.pinning.conftest import LORA, sha256
+from tests.pinning.conftest import LORA, sha256, size
 from tests.pinning.test_run import EVERYTHING
 
 if TYPE_CHECKING:
@@ -56,6 +56,23 @@ def test_a_pin_that_upstream_contradicts_is_kept_and_told(desk: Desk) -> None:
     result = desk.pin()
     assert (result.code, result.codes(), desk.text) == (65, ["digest-mismatch"], before)
     assert "--upgrade vae" in result.err
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 483546902\n"
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.onnx", "model.pth", "model.safetensors", "model"])
+@pytest.mark.parametrize("body", [POINTER, b"404: Not Found", b"<Error>gone</Error>", b""])
+def test_what_is_no_model_is_never_pinned(desk: Desk, name: str, body: bytes) -> None:
+    desk.world.file(name, body)
+    pins = f'digest: "{sha256(LORA)}", size: {size(LORA)}'
+    desk.write(f"version: 1\nmodels:\n- {{name: m, kind: upscaler, source: FILES/{name}, {pins}, for: [comfyui]}}\n")
+    before = desk.text
+    result = desk.pin("--upgrade", "m")
+    assert (result.code, result.codes(), desk.text) == (65, ["not-a-model"], before)
+    if not name.endswith(".pth"):
+        desk.write(f"version: 1\nmodels:\n- {{name: m, kind: upscaler, source: FILES/{name}, for: [comfyui]}}\n")
+        assert (desk.pin().codes(), "digest" in desk.text) == (["not-a-model"], False)
 
 
 def test_pins_that_make_the_manifest_invalid_are_not_written(desk: Desk) -> None:

@@ -1,0 +1,142 @@
+"""Pickles are found by their content, in every protocol and in every wrapping that torch loads."""
+
+from __future__ import annotations
+
+import collections
+import io
+import os
+import pickle
+import random
+import tarfile
+import zipfile
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelfetch.formats.pickles import Finding, contains_pickle, is_pickle_member, read_pickle, starts_as_pickle
+
+
+class Runs:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("true",)
+
+
+def found(data: bytes) -> bool:
+    return contains_pickle(len(data), lambda at, count: data[at : at + count])
+
+
+def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def tarred(members: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+VALUES = [
+    Runs(),
+    {"a": [1, 2.5, "x", None, True] * 40},
+    collections.OrderedDict(a=1),
+    [2**70, b"bytes", "text\nof lines"],
+]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("value", VALUES, ids=["runs", "dict", "ordered", "list"])
+def test_a_pickle_of_every_protocol_is_found(protocol: int, value: Any) -> None:
+    assert found(pickle.dumps(value, protocol=protocol))
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_torch_before_1_6_wrote_several_pickles_before_the_tensors(protocol: int) -> None:
+    parts = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, collections.OrderedDict(a=1))
+    data = b"".join(pickle.dumps(part, protocol=protocol) for part in parts) + random.Random(1).randbytes(4000)
+    assert found(data)
+
+
+def test_an_import_behind_much_that_is_harmless_is_found() -> None:
+    padding = b"X" + (300_000).to_bytes(4, "little") + b"a" * 300_000 + b"0"
+    assert found(padding * 3 + pickle.dumps(Runs(), protocol=1))
+    assert found(b"N0" * 60_000 + pickle.dumps(Runs(), protocol=0))
+
+
+def test_a_torch_zip_is_found_whatever_its_first_member_is() -> None:
+    tensor = random.Random(2).randbytes(100_000)
+    assert found(zipped({"m/data/0": tensor, "m/data.pkl": pickle.dumps(Runs())}))
+    assert found(zipped({"m/weights": tensor, "m/structure": pickle.dumps(Runs(), protocol=0)}))
+    assert found(zipped({"m/weights": tensor, "m/x.ckpt": b""}, zipfile.ZIP_DEFLATED))
+    assert not found(zipped({"m/weights": bytes(1000), "readme.txt": b"Weights of a model.\n"}))
+
+
+def test_a_tar_that_torch_wrote_is_found() -> None:
+    assert found(tarred({"sys_info": pickle.dumps({}, 2), "pickle": pickle.dumps(Runs(), 0), "tensors": bytes(100)}))
+    assert not found(tarred({"notes.txt": b"Only text.\n"}))
+
+
+@pytest.mark.parametrize("data", [zipped({"a": b"b"})[:-10], zipped({"a": b"b"})[:30], tarred({"a": b"b" * 600})[:700]])
+def test_an_archive_that_can_not_be_read_counts_as_one(data: bytes) -> None:
+    assert found(data)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"404: Not Found",
+        b"Not Found",
+        b"Access denied",
+        b"Invalid username or password.",
+        b"Unauthorized",
+        b"Forbidden\n",
+        b"Too Many Requests",
+        b"Payment required\nx",
+        b"Gateway Timeout",
+        b"Internal Server Error\n",
+        b"Please log in\n",
+        b"error code: 1020",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        b"",
+    ],
+)
+def test_a_refusal_in_words_is_none(text: bytes) -> None:
+    assert read_pickle(text) is Finding.NO
+
+
+def test_weights_of_other_formats_are_none() -> None:
+    random_bytes = random.Random(3)
+    assert sum(starts_as_pickle(random_bytes.randbytes(512)) for _ in range(20_000)) <= 6
+    assert not found(b"\x06\x00\x00\x00\x0c\x00WhisperSpec\x00" + bytes(500))
+    assert not found(b"lmgg" + bytes(500))
+    assert not found(bytes(500))
+
+
+def test_what_is_cut_off_is_told_from_what_is_none() -> None:
+    data = pickle.dumps({"a": [1, 2.5, "x"] * 200}, protocol=0)
+    assert read_pickle(data[:512]) is Finding.CUT_OFF
+    assert read_pickle(data) is Finding.YES
+
+
+def test_a_member_of_an_archive_is_judged_by_name_and_bytes() -> None:
+    assert is_pickle_member("models/x.CKPT", b"")
+    assert is_pickle_member("models/x.dat", pickle.dumps(Runs(), protocol=0))
+    assert not is_pickle_member("ortho_context.tab", b"a\tb\tc\n" * 100)
+    assert not is_pickle_member("empty", b"")
+
+
+@given(st.binary(max_size=400), st.sampled_from([b"", b"PK\x03\x04", b"(dp0\nS'", b"\x80\x01c", b"X\xff\xff\xff\x7f"]))
+def test_no_bytes_make_it_fail(data: bytes, start: bytes) -> None:
+    found(start + data)
+    found(tarred({"a": b"b"})[:400] + data)

@@ -1,0 +1,59 @@
+"""What an entry is for decides what its bytes must be, whatever the address or the server calls them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.demo import models as made
+
+if TYPE_CHECKING:
+    from tests.pipeline.conftest import Bench
+
+HTML = b"<!DOCTYPE html><html><body>Please wait</body></html>"
+JSON = b'{"error": "no such version"}'
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 483546902\n"
+
+
+def entry(source: str, **keys: Any) -> dict[str, Any]:
+    return {"name": "m", "kind": "checkpoint", "source": source, "for": ["comfyui"], **keys}
+
+
+def placed(bench: Bench) -> list[str]:
+    return [p.name for p in (bench.root / "comfyui").rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("name", ["download/models/12345?type=Model", "download.php", "sd-v1.5", "get"])
+@pytest.mark.parametrize("body", [HTML, JSON, POINTER, b"404: Not Found", b""])
+def test_a_checkpoint_is_judged_as_one_whatever_its_address(bench: Bench, name: str, body: bytes) -> None:
+    bench.world.file(name.partition("?")[0], body)
+    result = bench.sync(entry(bench.hub.files + name))
+    assert (result.code, result.codes()) == (65, ["not-a-model"])
+    assert placed(bench) == []
+
+
+def test_a_name_in_the_manifest_changes_nothing_about_what_it_must_be(bench: Bench) -> None:
+    bench.world.file("get", b"404: Not Found")
+    for name in ("sdxl.safetensors", "sdxl", "sdxl.v2"):
+        assert bench.sync(entry(f"{bench.hub.files}get", filename=name)).codes() == ["not-a-model"]
+    assert placed(bench) == []
+
+
+def test_a_checkpoint_without_a_suffix_is_placed(bench: Bench) -> None:
+    bench.world.file("sd-v1.5", made.vae())
+    assert bench.sync(entry(f"{bench.hub.files}sd-v1.5")).code == 0
+    assert placed(bench) == ["sd-v1.5"]
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.onnx", "model.safetensors"])
+def test_a_pointer_that_a_repo_holds_in_place_of_the_file_is_refused(bench: Bench, name: str) -> None:
+    bench.world.hf_repo("acme/pointer", {name: POINTER}, lfs=False)
+    result = bench.sync(entry(f"hf://acme/pointer/{name}", kind="vae"))
+    assert (result.code, result.codes()) == (65, ["not-a-model"])
+    assert "Git LFS pointer" in result.err or "Git LFS pointer" in str(result.report)
+
+
+def test_a_file_of_any_kind_may_be_text(bench: Bench) -> None:
+    bench.world.file("notes", b"404: a novel\n")
+    assert bench.sync(entry(f"{bench.hub.files}notes", kind="file", path="notes")).code == 0
