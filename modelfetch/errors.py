@@ -3,7 +3,7 @@
 The tree::
 
     ModelfetchError                 70  internal
-    ├── UsageError                   2  usage, unknown-tier
+    ├── UsageError                   2  usage, unknown-tier, not-placed
     ├── SettingError                78  invalid-setting, unknown-tier, no-gpu, digest-required
     │   └── ManifestError           78  invalid-manifest (carries every problem of the file)
     ├── CredentialsError            77  missing-or-private, unauthorized, forbidden, gated, login-page, early-access

@@ -24,6 +24,8 @@ _COMMANDS = {
     "status": "Show what is ready, missing, changed or foreign; asks no network.",
     "verify": "Hash the files on disk again and report damage; uses no network.",
     "list": "List everything below the root and in the store, whatever asked for it.",
+    "remove": "Remove models by name.",
+    "prune": "Remove the files that no chosen tier asks for.",
     "pin": "Write revision, size and digest of what a manifest leaves open into it.",
     "fetch": "Fetch one file and verify it.",
     "fit": "Show the VRAM that a model or a tier needs, from the files' headers.",

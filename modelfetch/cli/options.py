@@ -222,6 +222,20 @@ transfers = combined(
 )
 """How bytes are moved, and whose they are in the end."""
 
+removal = combined(
+    option("--dry-run", is_flag=True, help="Show what would be removed, with sizes; remove nothing."),
+    option(
+        "--keep-tier",
+        "keep_tiers",
+        metavar="NAME",
+        multiple=True,
+        help="Keep what this tier asks for; repeatable.",
+    ),
+    option("--older-than", metavar="AGE", type=Age(), help="Remove only what is older than this, such as 30d."),
+    option("--lock-timeout", metavar="SECONDS", type=Seconds(0), help="Maximum time to wait for another process."),
+)
+"""What may be removed."""
+
 output = combined(
     option(
         "--progress",

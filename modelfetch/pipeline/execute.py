@@ -77,6 +77,7 @@ def _make_root(session: Session) -> None:
         fs.make_directory(options.root, owner=options.chown)
     except OSError as error:
         raise fs.translate(error, options.root, doing="making") from error
+    session.hold_off_removals(make=True)
 
 
 def _is_failure(outcome: Outcome) -> bool:

@@ -5,16 +5,22 @@ A `sync` that finds everything in place makes none of the costly ones, so it ope
 
 from __future__ import annotations
 
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Sink, discard
+from modelfetch.core.fs import own_folder
+from modelfetch.errors import DestinationError, DiskError
 from modelfetch.placement import Examiner, Placer
 from modelfetch.store import Store
+from modelfetch.store.locks.gate import adding
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from modelfetch.config.options import Options
     from modelfetch.config.settings import Settings
     from modelfetch.http import Http
@@ -39,6 +45,33 @@ class Session:
         self.settings = replace(settings, offline=True) if options.offline else settings
         self.sink = sink
         self.cancel = cancel or Cancel()
+        self._removals_held_off = ExitStack()
+        self._holding: set[Path] = set()
+
+    def hold_off_removals(self, *, make: bool = False) -> None:
+        """Keep `prune` and `remove` of other processes waiting until `allow_removals` or the end; blocks.
+
+        Where nothing can be written, nothing can be removed either, so that is no error.
+
+        Args:
+            make: Whether to make folders that do not exist yet; without it, there is nothing in them to be removed.
+
+        Raises:
+            RetryLaterError: A removal took longer than the time-out.
+            InterruptedSync: It was cancelled.
+        """
+        for folder in dict.fromkeys((own_folder(self.options.root), self.options.store_path)):
+            if folder in self._holding or not (make or folder.is_dir()):
+                continue
+            guard = adding(folder / "locks", timeout=self.options.lock_timeout, sink=self.sink, cancel=self.cancel)
+            with suppress(DestinationError, DiskError):
+                self._removals_held_off.enter_context(guard)
+                self._holding.add(folder)
+
+    def allow_removals(self) -> None:
+        """Let `prune` and `remove` go on."""
+        self._removals_held_off.close()
+        self._holding.clear()
 
     @cached_property
     def store(self) -> Store:
@@ -109,6 +142,7 @@ class Session:
 
     async def close(self) -> None:
         """Give back what was opened."""
+        self.allow_removals()
         if "engine" in self.__dict__:
             await self.engine.close()
         if "http" in self.__dict__:

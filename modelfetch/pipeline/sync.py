@@ -38,6 +38,7 @@ async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Rep
     """Make everything that the manifests ask for present, verified and in place; never raises a `ModelfetchError`."""
     started = time.monotonic()
     try:
+        await asyncio.to_thread(session.hold_off_removals)
         plans, problems, _ = await plan_manifests(manifests, session)
         await asyncio.to_thread(_announce, plans, session)
         if problems and not session.options.keep_going:

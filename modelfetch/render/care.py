@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from modelfetch.care.inventory import Item
     from modelfetch.care.listing import Listing
+    from modelfetch.care.prune import Removed
     from modelfetch.care.verify import Verification
     from modelfetch.core.report import Report
 
@@ -115,3 +116,36 @@ def verified_text(items: Iterable[Item]) -> str:
         return "-"
     days = [item.verified for item in known]
     return "never" if None in days else min(day for day in days if day is not None).date().isoformat()
+
+
+def removal_text(found: Removed, *, quiet: bool = False) -> str:
+    """A row for each model, what stayed and why, the bytes that are free, and what would bring removed models back."""
+    groups: dict[tuple[str, str], list[Item]] = defaultdict(list)
+    for item in found.items:
+        groups[item.model or _UNNAMED[item.origin], item.consumer or "store"].append(item)
+    rows = [
+        (name, consumer, str(len(items)), format_size(bytes_of(items))) for (name, consumer), items in groups.items()
+    ]
+    lines = [table(("MODEL", "FOR", "FILES", "SIZE"), rows, right=(2, 3))] if rows and not quiet else []
+    reasons: dict[tuple[str, str, str], list[Item]] = defaultdict(list)
+    for kept in found.plan.kept:
+        reasons[kept.item.model or "?", kept.item.consumer or "store", kept.reason].append(kept.item)
+    lines += [
+        f"kept: {name} for {consumer}, {count(len(items), 'file')}: {reason}"
+        for (name, consumer, reason), items in reasons.items()
+    ]
+    done = "would be freed" if found.dry_run else "freed"
+    lines.append(f"{format_size(found.freed)} {done} in {found.inventory.root}" if rows else "nothing to remove")
+    return "\n".join(lines)
+
+
+def bring_back_text(found: Removed) -> str:
+    """Which manifests would place the removed models again."""
+    tiers: dict[str, dict[str, None]] = defaultdict(dict)
+    for item in found.items:
+        for tier in item.tiers:
+            tiers[tier][item.model or "?"] = None
+    return "\n".join(
+        f"{', '.join(models)}: still in {tier}, the next sync of it places {'it' if len(models) == 1 else 'them'} again"
+        for tier, models in tiers.items()
+    )

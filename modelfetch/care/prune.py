@@ -1,0 +1,308 @@
+"""Prune and remove: decide by `removal`, then delete while nobody else is at work.
+
+What is deleted first is what a service lists or reads first (manifests, snapshots), then the bytes, then the receipt is
+written: a process that is killed in between leaves files that a receipt names as missing, and nothing that it does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import time
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from modelfetch.care.asked import asked_by
+from modelfetch.care.inventory import Inventory, Item, Origin, take_inventory
+from modelfetch.care.references import References, read_references
+from modelfetch.care.removal import RemovalPlan, Rules, bytes_freed, plan_removal
+from modelfetch.care.unlink import remove_empty_folders, unlink_unchanged
+from modelfetch.core import fs
+from modelfetch.core.digest import Digest
+from modelfetch.core.fs import own_folder
+from modelfetch.core.report import ArtifactReport, ModelReport, Report
+from modelfetch.errors import ModelfetchError, UsageError, exit_code_of
+from modelfetch.manifest.kinds import FOLDERS
+from modelfetch.placement.receipts import Receipt, read_receipt, write_receipt
+from modelfetch.store.locks.gate import removing
+from modelfetch.store.locks.lock import lock
+from modelfetch.tiers.selection import load_selected, select_manifests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.pipeline.session import Session
+
+LEFTOVERS = "leftovers"
+"""The name in the report of blobs that nothing names and of unfinished downloads."""
+_STATIC = frozenset(f"{consumer}/{folder}" if folder else consumer for (consumer, _), folder in FOLDERS.items()) | {
+    "ollama/models",
+    "ollama/models/blobs",
+    "ollama/models/manifests",
+}
+"""Folders that a service reads: they stay when they are empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneOptions:
+    """How far a removal goes.
+
+    Attributes:
+        dry_run: Only say what would go.
+        older_than: Only what is older than this, in seconds.
+        keep_tiers: Tiers whose models stay, besides the chosen manifests.
+    """
+
+    dry_run: bool = False
+    older_than: float | None = None
+    keep_tiers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """What was removed (or would be), what stayed and why, and how many bytes are free by it."""
+
+    inventory: Inventory
+    plan: RemovalPlan
+    items: tuple[Item, ...] = ()
+    dry_run: bool = False
+    errors: tuple[ModelfetchError, ...] = ()
+
+    @property
+    def freed(self) -> int:
+        """Bytes."""
+        return bytes_freed(self.items)
+
+
+def prune_files(
+    manifests: Sequence[Manifest], session: Session, options: PruneOptions, environ: Mapping[str, str]
+) -> Removed:
+    """Remove what no chosen manifest or kept tier asks for; without any, what no receipt names. Blocks.
+
+    Raises:
+        ModelfetchError: A kept tier can't be read, the lock was not to be had, the disk refused.
+    """
+    chosen = (*manifests, *_kept_tiers(options, session, environ))
+
+    def rules(inventory: Inventory) -> Rules:
+        asked = asked_by(chosen, session, inventory.receipts) if chosen else None
+        return Rules(
+            wanted=asked.wants if asked else lambda _: True,
+            now=time.time(),
+            older_than=options.older_than,
+            consumers=session.options.consumers,
+        )
+
+    return _remove(session, options, rules)
+
+
+def remove_models(names: Sequence[str], session: Session, options: PruneOptions, environ: Mapping[str, str]) -> Removed:
+    """Remove models by name, but what a kept tier asks for; blocks.
+
+    Raises:
+        UsageError: There is no model of that name (``not-placed``).
+        ModelfetchError: As `prune_files`.
+    """
+    kept = _kept_tiers(options, session, environ)
+
+    def rules(inventory: Inventory) -> Rules:
+        _check_names(names, inventory)
+        asked = asked_by(kept, session, inventory.receipts) if kept else None
+        return Rules(
+            wanted=lambda item: item.model not in names or (asked is not None and asked.wants(item)),
+            now=time.time(),
+            older_than=options.older_than,
+            consumers=session.options.consumers,
+            rewritten=True,
+            leftovers=False,
+        )
+
+    return _remove(session, options, rules)
+
+
+def removal_report(found: Removed, session: Session, *, tier: str | None, started: float) -> Report:
+    """The report: what was removed, or would be, and what stayed although it was asked to go."""
+    grouped: dict[str, list[ArtifactReport]] = defaultdict(list)
+    gone = {id(item) for item in found.items}
+    for item in found.plan.items:
+        action = "would-remove" if found.dry_run else "removed" if id(item) in gone else "failed"
+        grouped[item.model or LEFTOVERS].append(_artifact(item, action))
+    for kept in found.plan.kept:
+        action = str(kept.item.origin if kept.item.origin is Origin.ADOPTED else kept.item.condition)
+        grouped[kept.item.model or LEFTOVERS].append(_artifact(kept.item, action))
+    models = tuple(
+        ModelReport(name=name, ok=all(a.action != "failed" for a in artifacts), artifacts=tuple(artifacts))
+        for name, artifacts in grouped.items()
+    )
+    return Report(
+        ok=not found.errors,
+        exit_code=exit_code_of(found.errors),
+        tier=tier,
+        root=str(session.options.root),
+        seconds=time.monotonic() - started,
+        models=models,
+        errors=found.errors,
+    )
+
+
+def _artifact(item: Item, action: str) -> ArtifactReport:
+    return ArtifactReport(
+        uri=(item.entry.uri if item.entry else None) or item.path or item.digest or item.file.name,
+        served_by=None,
+        digest=item.digest,
+        size=item.size,
+        action=action,
+        placements=(item.path,) if item.path else (),
+    )
+
+
+def _kept_tiers(options: PruneOptions, session: Session, environ: Mapping[str, str]) -> tuple[Manifest, ...]:
+    found: list[Manifest] = []
+    for tier in options.keep_tiers:
+        choice = select_manifests(
+            tier=tier, manifests=(), settings=session.settings, environ=environ, sink=session.sink
+        )
+        found += load_selected(choice, settings=session.settings, environ=environ, sink=session.sink)
+    return tuple(found)
+
+
+def _check_names(names: Sequence[str], inventory: Inventory) -> None:
+    known = sorted({item.model for item in inventory.placements if item.model})
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise UsageError(
+                f"no model {name[:80]!r} was placed in {inventory.root}",
+                code="not-placed",
+                hint=f"did you mean {near[0]!r}?" if near else f"`modelfetch list --root {inventory.root}` shows them",
+            )
+
+
+def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory], Rules]) -> Removed:
+    with contextlib.nullcontext() if options.dry_run else _alone(session):
+        try:
+            inventory = take_inventory(session.options.root, session.store)
+            references = read_references(session.options.root, inventory.items)
+        except OSError as error:
+            raise fs.translate(error, session.options.root, doing="reading") from error
+        plan = plan_removal(inventory, references, rules(inventory))
+        if options.dry_run:
+            return Removed(inventory=inventory, plan=plan, items=plan.items, dry_run=True)
+        return _Deletion(inventory, references, plan, session).run()
+
+
+@contextlib.contextmanager
+def _alone(session: Session) -> Iterator[None]:
+    """While nobody else works on this root or its store. A root that does not exist is not made."""
+    folders = dict.fromkeys((own_folder(session.options.root), session.store.path))
+    locks = [folder / "locks" for folder in folders if folder.is_dir()]
+    with removing(locks, timeout=session.options.lock_timeout, sink=session.sink, cancel=session.cancel):
+        yield
+
+
+class _Deletion:
+    """Deletes what a plan names; what the system refuses is an error of its own, and the rest goes on."""
+
+    def __init__(self, inventory: Inventory, references: References, plan: RemovalPlan, session: Session) -> None:
+        self._inventory = inventory
+        self._references = references
+        self._plan = plan
+        self._session = session
+        self._root = inventory.root
+        self._removed: list[Item] = []
+        self._errors: list[ModelfetchError] = []
+
+    def run(self) -> Removed:
+        consumers = dict.fromkeys(
+            item.consumer for item in (*self._plan.items, *self._plan.forgotten) if item.consumer is not None
+        )
+        for consumer in consumers:
+            self._session.cancel.check()
+            self._placements(consumer)
+        for item in self._plan.items:
+            if item.path is None:
+                self._session.cancel.check()
+                self._stored(item)
+        return Removed(
+            inventory=self._inventory, plan=self._plan, items=tuple(self._removed), errors=tuple(self._errors)
+        )
+
+    def _placements(self, consumer: str) -> None:
+        with lock(
+            own_folder(self._root) / "locks" / f"consumer-{consumer}.lock",
+            label=f"the receipt of {consumer}",
+            timeout=self._session.options.lock_timeout,
+            sink=self._session.sink,
+            cancel=self._session.cancel,
+        ):
+            receipt = read_receipt(self._root, consumer)
+            gone = {item.path or "" for item in self._plan.forgotten if item.consumer == consumer}
+            mine = [item for item in self._plan.items if item.consumer == consumer and item.path is not None]
+            try:
+                for item in sorted(mine, key=self._bytes_last):
+                    if receipt.entries.get(item.path or "") == item.entry and self._unlink(item):
+                        gone.add(item.path or "")
+            finally:
+                if gone:
+                    self._write(_without(receipt, gone))
+
+    def _bytes_last(self, item: Item) -> int:
+        path = item.path or ""
+        is_read_first = path in self._references.needs or (item.entry is not None and item.entry.target is not None)
+        return 0 if is_read_first or "/refs/" in path else 1
+
+    def _unlink(self, item: Item) -> bool:
+        path = item.path or ""
+        try:
+            if item.inode is None or not unlink_unchanged(
+                self._root, path, inode=item.inode, size=item.size, mtime_ns=item.mtime_ns
+            ):
+                return False
+        except OSError as error:
+            self._errors.append(fs.translate(error, item.file, doing="removing").about(model=item.model))
+            return False
+        except ModelfetchError as error:
+            self._errors.append(error.about(model=item.model))
+            return False
+        self._removed.append(item)
+        remove_empty_folders(self._root, path, stop=_STATIC)
+        return True
+
+    def _write(self, receipt: Receipt) -> None:
+        try:
+            write_receipt(self._root, receipt)
+        except OSError as error:
+            self._errors.append(fs.translate(error, self._root, doing="writing the receipt in"))
+
+    def _stored(self, item: Item) -> None:
+        """A blob that nobody links by now, or what was left of a download."""
+        try:
+            found = item.file.lstat()
+            if (found.st_dev, found.st_ino) != item.inode or found.st_mtime_ns != item.mtime_ns:
+                return
+            if item.origin is Origin.BLOB:
+                if found.st_nlink > 1:
+                    return
+                self._session.store.remove(Digest.parse(item.digest or ""))
+            else:
+                item.file.unlink()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._errors.append(fs.translate(error, item.file, doing="removing"))
+            return
+        except ModelfetchError as error:
+            self._errors.append(error)
+            return
+        self._removed.append(item)
+
+
+def _without(receipt: Receipt, gone: set[str]) -> Receipt:
+    """The receipt without some paths, and without what was resolved for models that have none left in it."""
+    entries = {path: entry for path, entry in receipt.entries.items() if path not in gone}
+    lost = {receipt.entries[path].model for path in gone if path in receipt.entries}
+    left = {entry.model for entry in entries.values()}
+    frozen = {key: found for key, found in receipt.frozen.items() if found.model not in lost - left}
+    return replace(receipt, entries=entries, frozen=frozen)

@@ -1,0 +1,53 @@
+"""``modelfetch remove``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelfetch.cli import common, options
+from modelfetch.render.care import bring_back_text, removal_text
+from modelfetch.render.out import note
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelfetch.care.prune import Removed
+    from modelfetch.core.report import Report
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.pipeline.session import Session
+
+
+@click.command("remove")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@options.where
+@options.removal
+@options.output
+@click.pass_context
+def command(ctx: click.Context, /, **values: Any) -> int:
+    """Remove models by name: what modelfetch placed for them, and their bytes in the store.
+
+    A file that was changed by hand, one that was there before, and what a kept tier asks for stay.
+    """
+    from modelfetch.care.prune import PruneOptions, removal_report, remove_models
+
+    how = PruneOptions(
+        dry_run=values["dry_run"], older_than=values["older_than"], keep_tiers=tuple(values["keep_tiers"])
+    )
+    found: list[Removed] = []
+
+    async def work(_: Sequence[Manifest], session: Session) -> Report:
+        started = time.monotonic()
+        found.append(await asyncio.to_thread(remove_models, values["names"], session, how, dict(os.environ)))
+        return removal_report(found[0], session, tier=None, started=started)
+
+    report = common.perform(ctx, work, may_be_unnamed=True)
+    text = removal_text(found[0], quiet=values["quiet"]) if found else ""
+    code = common.show(report, as_json=values["as_json"], text=(lambda: text) if text else None)
+    if found and not how.dry_run and not values["quiet"] and (back := bring_back_text(found[0])):
+        note(back)
+    return code

@@ -1,0 +1,115 @@
+"""Keeps work that adds files and work that removes them apart.
+
+Any number of processes add at once, each under a lock of its own. A process that removes holds ``removing.lock``, and
+removes nothing while any other lock in the same folders is held: it lets those who add finish first. Who adds takes its
+own lock before it looks for a remover, and a remover the other way round, so that one of the two always sees the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from modelfetch.core.events import Sink, Waiting, discard
+from modelfetch.errors import RetryLaterError
+from modelfetch.store.locks.lock import LockTiming, lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from modelfetch.core.cancel import Cancel
+
+_REMOVING = "removing.lock"
+_POLL = 0.2
+
+
+@contextlib.contextmanager
+def adding(
+    folder: Path,
+    *,
+    timeout: float | None = None,
+    sink: Sink = discard,
+    cancel: Cancel | None = None,
+    pace: LockTiming | None = None,
+) -> Iterator[None]:
+    """Keep removers out of a folder of locks while the block runs; waits for one that is at work.
+
+    Raises:
+        RetryLaterError: The time-out passed (``lock-timeout``).
+        InterruptedSync: It was cancelled.
+        DestinationError, DiskError: A lock can't be made.
+    """
+    own = folder / f"adding-{secrets.token_hex(8)}.lock"
+    with lock(own, label="this run", sink=sink, cancel=cancel, pace=pace):
+        remover = folder / _REMOVING
+        if remover.exists():
+            with lock(remover, label="removal of files", timeout=timeout, sink=sink, cancel=cancel, pace=pace):
+                pass
+        yield
+
+
+@contextlib.contextmanager
+def removing(
+    folders: Sequence[Path],
+    *,
+    timeout: float | None = None,
+    sink: Sink = discard,
+    cancel: Cancel,
+    pace: LockTiming | None = None,
+) -> Iterator[None]:
+    """Hold folders of locks alone while the block runs; waits until no other process holds one of theirs.
+
+    Raises:
+        RetryLaterError: The time-out passed (``lock-timeout``).
+        InterruptedSync: It was cancelled.
+        DestinationError, DiskError: A lock can't be made.
+    """
+    started = said = time.monotonic()
+    pace = pace or LockTiming()
+    said -= pace.say_every - 1.0
+    while True:
+        with contextlib.ExitStack() as held:
+            for folder in folders:
+                held.enter_context(
+                    lock(
+                        folder / _REMOVING,
+                        label="removal of files",
+                        timeout=timeout,
+                        sink=sink,
+                        cancel=cancel,
+                        pace=pace,
+                    )
+                )
+            busy = _first_held(folders, pace)
+            if busy is None:
+                yield
+                return
+        now = time.monotonic()
+        if timeout is not None and now - started >= timeout:
+            raise RetryLaterError(
+                f"{busy}; nothing was removed",
+                code="lock-timeout",
+                hint="try again when the other modelfetch is done, or give a longer --lock-timeout",
+            )
+        if now - said >= pace.say_every:
+            said = now
+            sink(Waiting(key="removing", label="removal of files", owner=busy, seconds=now - started))
+        cancel.wait(_POLL)
+        cancel.check()
+
+
+def _first_held(folders: Sequence[Path], pace: LockTiming) -> str | None:
+    """Who holds a lock in the folders, other than `_REMOVING`; None when nobody does."""
+    for folder in folders:
+        for path in sorted(folder.glob("*.lock")):
+            if path.name == _REMOVING or path.name.startswith("."):
+                continue
+            try:
+                with lock(path, label=path.stem, timeout=0.0, pace=pace):
+                    pass
+            except RetryLaterError as error:
+                return error.message
+    return None

@@ -1,0 +1,231 @@
+"""What prune and remove delete, and what they never touch."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.core.digest import Digest
+from tests.care.conftest import actions
+from tests.pipeline.test_sync import WEIGHTS, commit, ollama, read, vae, whisper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.pipeline.conftest import Bench, Result
+
+ONE, TWO = "stable-diffusion/models/VAE/art.safetensors", "comfyui/models/vae/art.safetensors"
+
+
+def files(root: Path) -> set[str]:
+    """Everything below the services' folders."""
+    return {
+        str(path.relative_to(root))
+        for path in root.rglob("*")
+        if not path.is_dir() and not path.is_relative_to(root / ".modelfetch")
+    }
+
+
+def blobs(root: Path) -> list[Path]:
+    return [p for p in (root / ".modelfetch/blobs/sha256").glob("??/*") if p.suffix != ".json"]
+
+
+def test_a_removed_model_leaves_no_file_no_blob_and_no_receipt_entry(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench), ollama(bench))
+    before = files(bench.root)
+    result = care("remove", "vae")
+    assert result.code == 0, result.err
+    assert actions(result) == {ONE: "removed", TWO: "removed"}
+    assert files(bench.root) == before - {ONE, TWO}
+    assert Digest.sha256(read(WEIGHTS)).hex not in [path.name for path in blobs(bench.root)]
+    assert json.loads((bench.root / ".modelfetch/receipts/comfyui.json").read_text())["placements"] == {}
+    assert "the next sync of it places it again" in result.err
+    assert care("verify").code == 0
+    assert bench.sync(vae(bench), ollama(bench)).code == 0
+    assert files(bench.root) == before
+
+
+def test_a_dry_run_names_the_same_files_and_removes_none(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench), whisper(bench))
+    before = files(bench.root)
+    result = care("remove", "w", "--dry-run")
+    assert set(actions(result).values()) == {"would-remove"}
+    assert files(bench.root) == before
+    assert set(actions(care("remove", "w"))) == set(actions(result))
+
+
+def test_the_folders_of_a_removed_snapshot_go_and_those_of_the_service_stay(
+    bench: Bench, care: Callable[..., Result]
+) -> None:
+    bench.sync(whisper(bench), vae(bench))
+    care("remove", "w", "vae")
+    assert not (bench.root / "whisper/hub/models--acme--whisper").exists()
+    assert (bench.root / "whisper/hub").is_dir()
+    assert (bench.root / "comfyui/models/vae").is_dir()
+
+
+@pytest.mark.parametrize("words", [("remove", "vae"), ("prune", "--keep-tier", "none")])
+def test_changed_adopted_and_foreign_files_are_never_touched(
+    bench: Bench, care: Callable[..., Result], words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adopted = bench.root / ONE
+    adopted.parent.mkdir(parents=True)
+    adopted.write_bytes(read(WEIGHTS))
+    digest = f"sha256:{Digest.sha256(read(WEIGHTS)).hex}"
+    assert bench.sync(vae(bench, digest=digest)).code == 0
+    changed = bench.root / TWO
+    changed.unlink()
+    changed.write_bytes(b"changed by hand")
+    foreign = bench.root / "comfyui/models/vae/foreign.safetensors"
+    foreign.write_bytes(b"foreign")
+    bench.manifest(tier="none")
+    monkeypatch.setenv("MODELFETCH_TIERS_DIR", str(bench.folder))
+    before = files(bench.root)
+    result = care(*words)
+    assert result.code == 0, result.err
+    assert files(bench.root) == before
+    assert actions(result) == {ONE: "adopted", TWO: "changed"}
+
+
+def test_a_model_that_a_kept_tier_asks_for_stays(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELFETCH_TIERS_DIR", str(bench.folder))
+    bench.sync(vae(bench), ollama(bench), tier="large")
+    bench.sync(vae(bench), tier="small")
+    before = files(bench.root)
+    care("remove", "vae", "--keep-tier", "small")
+    assert files(bench.root) == before
+    result = care("prune", "--tier", "small")
+    assert result.code == 0, result.err
+    assert files(bench.root) == {ONE, TWO}
+    assert set(actions(result).values()) == {"removed"}
+
+
+def test_prune_without_a_tier_takes_leftovers_alone(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench), ollama(bench), whisper(bench))
+    ingest = bench.root / ".modelfetch/ingest"
+    ingest.mkdir(exist_ok=True)
+    old, new = ingest / "old.part", ingest / "new.part"
+    for path in (old, new):
+        path.write_bytes(b"p" * 100)
+    os.utime(old, (1, 1))
+    before = files(bench.root), len(blobs(bench.root))
+    result = care("prune")
+    assert (files(bench.root), len(blobs(bench.root))) == before
+    assert not old.exists()
+    assert new.exists()
+    assert [m["name"] for m in result.report["models"]] == ["leftovers"]
+
+
+def test_a_tier_that_dropped_a_model_gives_its_space_back(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench), ollama(bench))
+    manifest = bench.manifest(vae(bench))
+    result = care("prune", str(manifest))
+    assert result.code == 0, result.err
+    assert files(bench.root) == {ONE, TWO}
+    assert len(blobs(bench.root)) == 1
+    assert bench.run("sync", manifest).report["bytes_fetched"] == 0
+
+
+def test_a_model_pulled_by_ollama_itself_keeps_the_blobs_that_it_shares(
+    bench: Bench, care: Callable[..., Result]
+) -> None:
+    bench.sync(ollama(bench))
+    folder = bench.root / "ollama/models/manifests/registry.ollama.ai/library"
+    ours = folder / "tiny/1b"
+    theirs = folder / "mine/latest"
+    theirs.parent.mkdir()
+    raw = json.loads(ours.read_text())
+    shared, dropped = raw["layers"][0]["digest"], raw["layers"][1]["digest"]
+    theirs.write_text(json.dumps({**raw, "layers": raw["layers"][:1]}))
+    assert care("remove", "tiny").code == 0
+    left = files(bench.root)
+    assert f"ollama/models/blobs/{shared.replace(':', '-')}" in left
+    assert f"ollama/models/blobs/{dropped.replace(':', '-')}" not in left
+    assert str(theirs.relative_to(bench.root)) in left
+    assert not ours.exists()
+
+
+@pytest.mark.parametrize("form", ["tag", "symlink", "list", "shadow", "unreadable"])
+def test_the_roots_of_ollama_0_40_keep_their_blobs(bench: Bench, care: Callable[..., Result], form: str) -> None:
+    bench.sync(ollama(bench))
+    models = bench.root / "ollama/models"
+    ours = models / "manifests/registry.ollama.ai/library/tiny/1b"
+    data = ours.read_bytes()
+    blob = models / f"blobs/sha256-{Digest.sha256(data).hex}"
+    tag = models / "manifests-v2/ollama.com/library/tiny/1b"
+    if form == "shadow":
+        tag = models / f"manifests/registry.ollama.ai/library/llamacpp/{Digest.sha256(data).hex}"
+    tag.parent.mkdir(parents=True)
+    if form == "list":
+        blob.write_bytes(data)
+        child = {"mediaType": "x", "digest": f"sha256:{blob.name[7:]}", "runner": "ggml"}
+        tag.write_text(json.dumps({"schemaVersion": 2, "manifests": [child]}))
+    elif form == "symlink":
+        blob.write_bytes(data)
+        tag.symlink_to(os.path.relpath(blob, tag.parent))
+    else:
+        tag.write_bytes(b"not JSON" if form == "unreadable" else data)
+    before = files(bench.root)
+    result = care("remove", "tiny")
+    assert result.code == 0, result.err
+    assert files(bench.root) == before - {str(ours.relative_to(bench.root))}
+
+
+def test_a_blob_of_a_cache_stays_while_another_snapshot_needs_it(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(whisper(bench))
+    folder = bench.root / "whisper/hub/models--acme--whisper"
+    link = folder / "snapshots" / commit(bench, "acme/whisper") / "config.json"
+    other = folder / "snapshots" / ("0" * 40) / "config.json"
+    other.parent.mkdir()
+    other.symlink_to(link.readlink())
+    care("remove", "w")
+    assert other.resolve().is_file()
+    assert {path.name for path in (folder / "blobs").iterdir()} == {other.resolve().name}
+
+
+def test_an_unknown_name_is_wrong_usage_and_a_near_one_is_named(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    result = care("remove", "vaee")
+    assert (result.code, result.codes()) == (2, ["not-placed"])
+    assert "'vae'" in result.err
+
+
+def test_a_blob_that_another_root_links_stays(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    elsewhere = bench.folder / "elsewhere.safetensors"
+    elsewhere.hardlink_to(bench.root / ONE)
+    care("remove", "vae")
+    assert [path.samefile(elsewhere) for path in blobs(bench.root)] == [True]
+
+
+def test_only_the_chosen_service_loses_its_file(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    care("remove", "vae", "--for", "comfyui")
+    assert files(bench.root) == {ONE}
+    assert len(blobs(bench.root)) == 1
+
+
+def test_what_is_younger_than_asked_stays(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    care("remove", "vae", "--older-than", "1d")
+    assert files(bench.root) == {ONE, TWO}
+
+
+def test_a_folder_that_became_a_link_out_of_the_root_is_left_alone(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    outside = bench.folder / "outside"
+    (bench.root / "comfyui/models/vae").rename(outside)
+    (bench.root / "comfyui/models/vae").symlink_to(outside)
+    care("remove", "vae")
+    assert (outside / "art.safetensors").exists()
+
+
+def test_a_root_that_does_not_exist_is_not_made(bench: Bench, care: Callable[..., Result]) -> None:
+    assert care("prune").code == 0
+    assert not bench.root.exists()

@@ -1,0 +1,92 @@
+"""Work that adds and work that removes keep apart, whatever the order in which they come."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.core.cancel import Cancel
+from modelfetch.errors import RetryLaterError
+from modelfetch.store.locks.gate import adding, removing
+from modelfetch.store.locks.lock import lock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_several_add_at_once(tmp_path: Path) -> None:
+    with adding(tmp_path, timeout=0.0), adding(tmp_path, timeout=0.0):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_removed_while_somebody_adds(tmp_path: Path) -> None:
+    with (
+        adding(tmp_path),
+        pytest.raises(RetryLaterError, match="nothing was removed"),
+        removing([tmp_path], timeout=0.0, cancel=Cancel()),
+    ):
+        raise AssertionError
+
+
+def test_nothing_is_removed_while_any_other_lock_is_held(tmp_path: Path) -> None:
+    with (
+        lock(tmp_path / "consumer-ollama.lock", label="x"),
+        pytest.raises(RetryLaterError),
+        removing([tmp_path], timeout=0.0, cancel=Cancel()),
+    ):
+        raise AssertionError
+
+
+def test_who_adds_waits_for_who_removes(tmp_path: Path) -> None:
+    order: list[str] = []
+    inside = threading.Event()
+
+    def remove() -> None:
+        with removing([tmp_path], cancel=Cancel()):
+            inside.set()
+            time.sleep(0.5)
+            order.append("removed")
+
+    thread = threading.Thread(target=remove)
+    thread.start()
+    assert inside.wait(5)
+    with adding(tmp_path):
+        order.append("added")
+    thread.join()
+    assert order == ["removed", "added"]
+
+
+def test_who_removes_goes_on_when_the_last_who_adds_is_done(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def remove() -> None:
+        with removing([tmp_path], cancel=Cancel()):
+            done.set()
+
+    with adding(tmp_path):
+        thread = threading.Thread(target=remove)
+        thread.start()
+        assert not done.wait(0.5)
+    assert done.wait(5)
+    thread.join()
+
+
+def test_the_lock_of_a_killed_process_holds_nothing_up(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, pathlib\nfrom modelfetch.store.locks.gate import adding\n"
+        "with adding(pathlib.Path(sys.argv[1])):\n    print('in', flush=True)\n    time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"in\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with removing([tmp_path], timeout=5.0, cancel=Cancel()):
+        pass
