@@ -229,3 +229,23 @@ def test_a_folder_that_became_a_link_out_of_the_root_is_left_alone(bench: Bench,
 def test_a_root_that_does_not_exist_is_not_made(bench: Bench, care: Callable[..., Result]) -> None:
     assert care("prune").code == 0
     assert not bench.root.exists()
+
+
+def test_sync_prunes_after_success_alone(bench: Bench) -> None:
+    bench.sync(vae(bench), ollama(bench))
+    before = files(bench.root)
+    broken = {**whisper(bench), "source": "hf://acme/nothing"}
+    assert bench.sync(vae(bench), broken, options=("--prune",)).code != 0
+    assert files(bench.root) == before
+    result = bench.sync(vae(bench), options=("--prune",))
+    assert result.code == 0, result.err
+    assert files(bench.root) == {ONE, TWO}
+
+
+def test_a_sync_that_is_to_prune_never_takes_the_short_way(bench: Bench) -> None:
+    small = bench.manifest(vae(bench), tier="small")
+    assert bench.run("sync", small, "--prune").code == 0
+    assert bench.run("sync", small, "--prune").code == 0
+    bench.sync(ollama(bench))
+    assert bench.run("sync", small, "--prune").code == 0
+    assert files(bench.root) == {ONE, TWO}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelfetch.cli import common, options
+from modelfetch.core.events import Notice
 from modelfetch.render.out import note
 from modelfetch.render.summary import placed_table, summary
 from modelfetch.render.text import terminal_width
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 @options.where
 @options.how
 @options.transfers
+@options.option("--prune", is_flag=True, help="After success, remove what none of these manifests asks for.")
 @options.output
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
@@ -41,6 +45,8 @@ def command(ctx: click.Context, /, **values: Any) -> int:
         # What was warned of may have to be said again: that is the long way's to judge.
         if report.ok and all(model.ok for model in report.models) and not ctx.meta.get(common.WARNED):
             await asyncio.to_thread(_remember, ctx, manifests, session, report)
+        if report.ok and values["prune"]:
+            report = await asyncio.to_thread(_prune, manifests, session, report)
         return report
 
     report = common.perform(ctx, work)
@@ -49,6 +55,19 @@ def command(ctx: click.Context, /, **values: Any) -> int:
             note(placed)
         note(summary(report))
     return common.show(report, as_json=values["as_json"])
+
+
+def _prune(manifests: Sequence[Manifest], session: Session, report: Report) -> Report:
+    """Remove what the manifests don't ask for; what goes wrong with that is the command's error."""
+    from modelfetch.care.prune import PruneOptions, prune_files
+    from modelfetch.errors import exit_code_of
+    from modelfetch.render.care import removal_text
+
+    session.allow_removals()  # its own would keep this process waiting
+    removed = prune_files(manifests, session, PruneOptions(), os.environ)
+    if removed.items or removed.plan.kept:
+        session.sink(Notice(level="info", message=removal_text(removed, quiet=True)))
+    return replace(report, ok=not removed.errors, exit_code=exit_code_of(removed.errors), errors=removed.errors)
 
 
 def _remember(ctx: click.Context, manifests: Sequence[Manifest], session: Session, report: Report) -> None:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 MAGIC = "modelfetch no-op note 2"
 _PREFIXES = ("MODELFETCH_", "HF_", "GPU_", "OLLAMA_", "STABLE_DIFFUSION_", "COMFYUI_", "CIVITAI_", "XDG_")
 _NAMES = ("PUID", "PGID", "HOME", "NETRC", "TRANSFORMERS_OFFLINE", "DOCKER_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR")
-_NEVER = ("--refresh", "--progress", "--help", "-h", "auto")
+_NEVER = ("--refresh", "--prune", "--progress", "--help", "-h", "auto")
+_NEVER_SET = ("MODELFETCH_PROGRESS", "MODELFETCH_SYNC_PROGRESS", "MODELFETCH_PRUNE", "MODELFETCH_SYNC_PRUNE")
 _TIER = ("MODELFETCH_SYNC_TIER", "MODELFETCH_TIER", "GPU_VRAM_DEFAULT")
 
 
@@ -36,7 +37,7 @@ def attempt(argv: Sequence[str]) -> int | None:
         return None
     if "--tier=auto" in argv or any(os.environ.get(name, "").strip().lower() == "auto" for name in _TIER):
         return None  # the GPU may be another one by now
-    if any(os.environ.get(name, "").strip() for name in ("MODELFETCH_PROGRESS", "MODELFETCH_SYNC_PROGRESS")):
+    if any(os.environ.get(name, "").strip() for name in _NEVER_SET):
         return None
     try:
         note = note_path(root_of(argv, os.environ), key_of(argv, os.environ)).read()
