@@ -7,7 +7,6 @@ Losing the file costs a check, nothing more. A date speaks for a file of this si
 from __future__ import annotations
 
 import json
-import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -59,9 +58,7 @@ def write_checks(folder: Path, checks: Mapping[str, Check]) -> None:
     """
     make_directory(folder)
     data = {"version": _VERSION, "checked": {key: _as_json(check) for key, check in sorted(checks.items())}}
-    path = folder / "checks.json"
-    temporary = folder / f".checks.{secrets.token_hex(4)}.part"
-    write_atomically(path, json.dumps(data).encode("ascii"), mode=COPY_MODE, temporary=temporary)
+    write_atomically(folder / "checks.json", json.dumps(data).encode("ascii"), mode=COPY_MODE)
 
 
 def _as_json(check: Check) -> list[Any]:

@@ -12,24 +12,24 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.care.checks import Check, read_checks
 from modelfetch.core.fs import own_folder
 from modelfetch.errors import DestinationError
 from modelfetch.manifest.model import CONSUMERS
-from modelfetch.placement import destination
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.placement.rewritten import rewriting_service
-from modelfetch.placement.state import PENDING
+from modelfetch.placement.state import PathStat, fits
 from modelfetch.store.index import beside
 from modelfetch.store.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from modelfetch.placement.receipts import Entry, Receipt
+    from modelfetch.placement.root_tree import RootTree
     from modelfetch.store import Store
 
 _UNFINISHED = ".part"
@@ -135,25 +135,27 @@ class Inventory:
         return {inode: tuple(items) for inode, items in found.items()}
 
 
-def take_inventory(root: Path, store: Store, *, foreign: bool = True) -> Inventory:
+def take_inventory(root: Path, tree: RootTree, store: Store, *, foreign: bool = True) -> Inventory:
     """Look at everything; blocks.
 
     Args:
         root: ROOT.
+        tree: ROOT as a tree, with the consumers' folders that lie elsewhere.
         store: The store.
         foreign: Whether to walk the services' folders for files that no receipt names.
 
     Raises:
+        DestinationError, DiskError: A receipt can't be read.
         OSError: A folder can't be read.
     """
     receipts = read_receipts(root)
     checks = read_checks(own_folder(root))
-    placed = [item for receipt in receipts.values() for item in _placements(root, receipt, checks)]
+    placed = [item for receipt in receipts.values() for item in _placements(tree, receipt, checks)]
     stored = list(_stored(store, checks if store.path == own_folder(root) else read_checks(store.path)))
     items = [*placed, *_named(stored, placed), *_partials(store)]
     if foreign:
         known = {item.path for item in placed}
-        items += [item for consumer in receipts for item in _foreign(root, consumer, known)]
+        items += [item for consumer in receipts for item in _foreign(tree, consumer, known)]
     return Inventory(root=root, store=store.path, items=tuple(_with_shared_checks(items)), receipts=receipts)
 
 
@@ -164,16 +166,15 @@ def read_receipts(root: Path) -> dict[str, Receipt]:
     return {consumer: read_receipt(root, consumer) for consumer in dict.fromkeys((*CONSUMERS, *others))}
 
 
-def _placements(root: Path, receipt: Receipt, checks: Mapping[str, Check]) -> Iterator[Item]:
+def _placements(tree: RootTree, receipt: Receipt, checks: Mapping[str, Check]) -> Iterator[Item]:
     inside: dict[str, bool] = {}
     for path, entry in receipt.entries.items():
         folder = path.rpartition("/")[0]
         if folder not in inside:
-            inside[folder] = _leads_inside(root, path)
+            inside[folder] = _leads_inside(tree, path)
         if not inside[folder]:
             continue  # a receipt that somebody wrote by hand: nothing outside ROOT is looked at
-        file = root / path
-        found = _lstat(file)
+        file, found, seen = _look(tree.path(path), entry)
         yield Item(
             file=file,
             path=path,
@@ -185,24 +186,33 @@ def _placements(root: Path, receipt: Receipt, checks: Mapping[str, Check]) -> It
             links=found.st_nlink if found else 0,
             mtime_ns=found.st_mtime_ns if found else 0,
             origin=Origin.MADE if entry.made else Origin.ADOPTED,
-            condition=condition_of(path, entry, found, file),
+            condition=condition_of(path, entry, seen),
             tiers=entry.manifests,
             check=_applicable(checks.get(path), found),
             entry=entry,
         )
 
 
-def condition_of(path: str, entry: Entry, found: os.stat_result | None, file: Path) -> Condition:
+def _look(file: Path, entry: Entry) -> tuple[Path, os.stat_result | None, PathStat | None]:
+    """What lies at a placement's path; a symlink of the user's that was adopted is followed."""
+    found = _lstat(file)
+    if found is None or not statmod.S_ISLNK(found.st_mode):
+        return file, found, PathStat.of(found) if found else None
+    target = str(file.readlink())
+    if entry.digest is not None:
+        real = Path(os.path.realpath(file))
+        if (followed := _lstat(real)) is not None:
+            return real, followed, PathStat.of(followed, target=target)
+    return file, found, PathStat.of(found, target=target)
+
+
+def condition_of(path: str, entry: Entry, seen: PathStat | None) -> Condition:
     """How a placement compares with its entry, by stat alone."""
-    if found is None:
+    if seen is None:
         return Condition.MISSING
-    if entry.target is not None:
-        same = statmod.S_ISLNK(found.st_mode) and str(file.readlink()) == entry.target
-    else:
-        same = statmod.S_ISREG(found.st_mode) and (found.st_size, found.st_mtime_ns) == (entry.size, entry.mtime_ns)
-    if same:
+    if fits(entry, seen):
         return Condition.PRESENT
-    rewritten = entry.made and entry.mtime_ns != PENDING and statmod.S_ISREG(found.st_mode) and found.st_size > 0
+    rewritten = entry.made and seen.regular and seen.target is None and seen.size > 0
     return Condition.REWRITTEN if rewritten and rewriting_service(path) else Condition.CHANGED
 
 
@@ -258,16 +268,16 @@ def _partials(store: Store) -> Iterator[Item]:
             )
 
 
-def _foreign(root: Path, consumer: str, known: set[str | None]) -> Iterator[Item]:
+def _foreign(tree: RootTree, consumer: str, known: set[str | None]) -> Iterator[Item]:
     """Files and symlinks below a service's folder that no receipt names; symlinks are not followed."""
-    base = str(root)
-    for folder, _, names in os.walk(root / consumer):
+    base = str(tree.path(consumer))
+    for folder, _, names in os.walk(base):
         for name in names:
             full = os.path.join(folder, name)  # noqa: PTH118 - one of many thousands
-            path = full[len(base) + 1 :]
+            path = f"{consumer}/{full[len(base) + 1 :]}"
             if path in known or (name.startswith(".modelfetch-") and name.endswith(_UNFINISHED)):
                 continue
-            file = root / path
+            file = Path(full)
             found = _lstat(file)
             if found is not None:
                 yield Item(
@@ -299,9 +309,9 @@ def _applicable(check: Check | None, found: os.stat_result | None) -> Check | No
     return check if fits else None
 
 
-def _leads_inside(root: Path, path: str) -> bool:
+def _leads_inside(tree: RootTree, path: str) -> bool:
     try:
-        destination(root, path)
+        tree.lstat(path)
     except DestinationError:
         return False
     return True

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.care.inventory import Inventory, Item, Origin, take_inventory
-from modelfetch.care.references import read_references
+from modelfetch.care.references import References
 from modelfetch.care.removal import Rules, plan_removal
 from modelfetch.core import fs
 from modelfetch.core.units import parse_age, parse_size
@@ -69,7 +69,7 @@ def list_files(
     tests, (key, reverse) = [parse_filter(text) for text in filters], parse_sort(sort)
     root = session.options.root
     try:
-        inventory = take_inventory(root, session.store)
+        inventory = take_inventory(root, session.examiner.tree, session.store)
         freed = reclaimable_bytes(inventory)
     except OSError as error:
         raise fs.translate(error, root, doing="reading") from error
@@ -102,7 +102,7 @@ def bytes_of(items: Iterable[Item]) -> int:
 def reclaimable_bytes(inventory: Inventory) -> int:
     """What `prune` without a tier would free."""
     rules = Rules(wanted=lambda _: True, now=time.time())
-    return plan_removal(inventory, read_references(inventory.root, ()), rules).freed
+    return plan_removal(inventory, References(), rules).freed
 
 
 def parse_sort(text: str) -> tuple[Callable[[Item], Any], bool]:

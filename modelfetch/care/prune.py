@@ -24,7 +24,9 @@ from modelfetch.core.fs import own_folder
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, UsageError, exit_code_of
 from modelfetch.manifest.kinds import FOLDERS
+from modelfetch.placement import journal
 from modelfetch.placement.receipts import Receipt, read_receipt, write_receipt
+from modelfetch.store.adopted import unmark_adopted
 from modelfetch.store.locks.gate import removing
 from modelfetch.store.locks.lock import lock
 from modelfetch.tiers.selection import load_selected, select_manifests
@@ -183,8 +185,8 @@ def _check_names(names: Sequence[str], inventory: Inventory) -> None:
 def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory], Rules]) -> Removed:
     with contextlib.nullcontext() if options.dry_run else _alone(session):
         try:
-            inventory = take_inventory(session.options.root, session.store)
-            references = read_references(session.options.root, inventory.items)
+            inventory = take_inventory(session.options.root, session.examiner.tree, session.store)
+            references = read_references(session.examiner.tree, inventory.items)
         except OSError as error:
             raise fs.translate(error, session.options.root, doing="reading") from error
         plan = plan_removal(inventory, references, rules(inventory))
@@ -246,7 +248,7 @@ class _Deletion:
                         gone.add(item.path or "")
             finally:
                 if gone:
-                    self._write(_without(receipt, gone))
+                    self._write(_without(receipt, gone), gone)
 
     def _bytes_last(self, item: Item) -> int:
         path = item.path or ""
@@ -257,7 +259,7 @@ class _Deletion:
         path = item.path or ""
         try:
             if item.inode is None or not unlink_unchanged(
-                self._root, path, inode=item.inode, size=item.size, mtime_ns=item.mtime_ns
+                self._session.examiner.tree, path, inode=item.inode, size=item.size, mtime_ns=item.mtime_ns
             ):
                 return False
         except OSError as error:
@@ -267,11 +269,12 @@ class _Deletion:
             self._errors.append(error.about(model=item.model))
             return False
         self._removed.append(item)
-        remove_empty_folders(self._root, path, stop=_STATIC)
+        remove_empty_folders(self._session.examiner.tree, path, stop=_STATIC)
         return True
 
-    def _write(self, receipt: Receipt) -> None:
+    def _write(self, receipt: Receipt, gone: set[str]) -> None:
         try:
+            journal.forget(self._root, receipt.consumer, gone)
             write_receipt(self._root, receipt)
         except OSError as error:
             self._errors.append(fs.translate(error, self._root, doing="writing the receipt in"))
@@ -285,7 +288,9 @@ class _Deletion:
             if item.origin is Origin.BLOB:
                 if found.st_nlink > 1:
                     return
-                self._session.store.remove(Digest.parse(item.digest or ""))
+                digest = Digest.parse(item.digest or "")
+                self._session.store.remove(digest)
+                unmark_adopted(self._inventory.store, digest)
             else:
                 item.file.unlink()
         except FileNotFoundError:

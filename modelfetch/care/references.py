@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modelfetch.care.inventory import Item
+    from modelfetch.placement.root_tree import RootTree
 
 OLLAMA = "ollama/models"
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})\Z")
@@ -33,7 +34,7 @@ class References:
     unreadable: tuple[str, ...] = ()
 
 
-def read_references(root: Path, items: Iterable[Item]) -> References:
+def read_references(tree: RootTree, items: Iterable[Item]) -> References:
     """The references among the files below ROOT; raises OSError as reading does."""
     needs: dict[str, frozenset[str]] = {}
     unreadable: list[str] = []
@@ -42,20 +43,20 @@ def read_references(root: Path, items: Iterable[Item]) -> References:
         if path is None or item.inode is None:
             continue
         if path.startswith((f"{OLLAMA}/manifests/", f"{OLLAMA}/manifests-v2/")):
-            found = _blobs_of_manifest(root, path)
+            found = _blobs_of_manifest(tree, path)
             if found is None:
                 unreadable.append(path)
             else:
                 needs[path] = frozenset(found)
-        elif "/snapshots/" in path and (root / path).is_symlink():
-            target = posixpath.normpath(f"{posixpath.dirname(path)}/{(root / path).readlink()}")
+        elif "/snapshots/" in path and item.file.is_symlink():
+            target = posixpath.normpath(f"{posixpath.dirname(path)}/{item.file.readlink()}")
             needs[path] = frozenset((target,))
     return References(needs=needs, unreadable=tuple(unreadable))
 
 
-def _blobs_of_manifest(root: Path, path: str) -> set[str] | None:
+def _blobs_of_manifest(tree: RootTree, path: str) -> set[str] | None:
     """The blobs that an Ollama tag needs, below ROOT, with those of the manifests that it lists; None if unreadable."""
-    file = root / path
+    file = tree.path(path)
     found: set[str] = set()
     if file.is_symlink() and (own := _DIGEST.match(file.readlink().name)):
         found.add(_blob(own[1]))
@@ -69,7 +70,7 @@ def _blobs_of_manifest(root: Path, path: str) -> set[str] | None:
             found.add(_blob(digest))
         for child in raw.get("manifests") or ():
             match = _DIGEST.match(str(child.get("digest", ""))) if isinstance(child, dict) else None
-            blob = root / _blob(match[1]) if match else None
+            blob = tree.path(_blob(match[1])) if match else None
             if blob is not None and blob not in seen and blob.exists():
                 seen.add(blob)
                 todo.append(blob)

@@ -87,7 +87,7 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
         DiskError, DestinationError: A folder can't be read.
     """
     try:
-        inventory = take_inventory(session.options.root, session.store, foreign=False)
+        inventory = take_inventory(session.options.root, session.examiner.tree, session.store, foreign=False)
     except OSError as error:
         raise fs.translate(error, session.options.root, doing="reading") from error
     consumers = session.options.consumers

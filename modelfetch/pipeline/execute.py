@@ -20,6 +20,7 @@ from modelfetch.placement import Action, PlacementJob, PlacementRequest
 from modelfetch.placement.archive import unpack
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.receipts import Receipt
+from modelfetch.store.adopted import mark_adopted
 from modelfetch.transfer import Fetched
 
 if TYPE_CHECKING:
@@ -197,8 +198,12 @@ class _PlanExecutor:
 
     def _shared_from(self, path: Path, artifact: Artifact) -> Blob:
         """A file in place as a blob that other services get too; a link makes it read-only, which its owner is told."""
+        store = self._session.store
+        if artifact.digest is not None and artifact.digest.algorithm == "sha256":
+            mark_adopted(store.path, artifact.digest)
         before = path.stat().st_mode
-        blob = self._session.store.add_file(path, artifact.digest)
+        blob = store.add_file(path, artifact.digest)
+        mark_adopted(store.path, blob.digest)
         if path.stat().st_mode != before:
             message = f"{path} serves several services now and is read-only: all of them share its bytes"
             self._session.sink(Notice(level="warning", message=message, hint="replace it, don't write into it"))

@@ -26,6 +26,7 @@ from modelfetch.placement.state import (
     state_of_file,
     state_of_symlink,
 )
+from modelfetch.store.adopted import is_adopted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,7 +168,7 @@ class Examiner:
             ready = entry is not None and entry.digest is not None and fits(entry, seen)
             # The receipt notes the sha256, so only with it can the next run tell by stat that nothing changed.
             digest = Digest.parse(entry.digest) if entry and entry.digest and ready else self._sha256(placement, seen)
-            if entry is None and self._is_blob(seen, digest):  # the receipt was lost
+            if entry is None and self._is_own_blob(seen, digest):  # the receipt was lost
                 entry = _entry_of_link(placement, digest, seen)
         return Inspection(action=action, entry=entry, seen=seen, digest=digest)
 
@@ -236,8 +237,10 @@ class Examiner:
         if self._store is None or not seen.regular or seen.target is not None:
             return Action.REFUSE
         same_size = [blob for blob in self._store.blobs() if blob.size == seen.size]
-        if any(self._is_blob(seen, blob.digest) for blob in same_size):
+        if any(self._is_own_blob(seen, blob.digest) for blob in same_size):
             return Action.REPLACE
+        if any(self._is_blob(seen, blob.digest) for blob in same_size):
+            return Action.REFUSE
         if same_size and self._hash(path, seen) in {blob.digest for blob in same_size}:
             return Action.DISPLACE
         return Action.REFUSE
@@ -250,6 +253,10 @@ class Examiner:
             found = blob.path.lstat()
             return (found.st_dev, found.st_ino) == seen.inode
         return False
+
+    def _is_own_blob(self, seen: PathStat, digest: Digest) -> bool:
+        """Whether a path is another name of a whole blob, and none that a user's file had before."""
+        return self._store is not None and not is_adopted(self._store.path, digest) and self._is_blob(seen, digest)
 
     def _hash(self, path: str, seen: PathStat, algorithm: str = "sha256") -> Digest:
         """The digest of a file in the state in which it was seen.

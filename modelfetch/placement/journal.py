@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core import fs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
     from pathlib import Path
 
 _MAX_BYTES = 512 * 2**20
@@ -94,6 +94,15 @@ def compact(root: Path, consumer: str, claims: Mapping[str, tuple[Claim, ...]]) 
     data = _dump((name, claim) for name, known in claims.items() for claim in _distinct(known)[-_KEPT_PER_PATH:])
     if len(data) * 2 < size:
         fs.write_atomically(path, data, mode=fs.PRIVATE_MODE)
+
+
+def forget(root: Path, consumer: str, paths: Container[str]) -> None:
+    """Drop the claims on paths whose files were removed: what lies there later is not ours. Raises OSError."""
+    claims = read(root, consumer)
+    left = {path: known for path, known in claims.items() if path not in paths}
+    if len(left) < len(claims):
+        data = _dump((name, claim) for name, known in left.items() for claim in known)
+        fs.write_atomically(path_of(root, consumer), data, mode=fs.PRIVATE_MODE)
 
 
 def _distinct(claims: tuple[Claim, ...]) -> list[Claim]:

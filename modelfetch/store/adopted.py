@@ -1,0 +1,40 @@
+"""Which blobs share their bytes with a file that was there before modelfetch.
+
+The mark is written before the link is made. Where receipts are lost, it tells a user's file, which is never ours to
+remove, from another name of a blob that modelfetch placed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from modelfetch.core.fs import make_directory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from modelfetch.core.digest import Digest
+
+
+def mark_adopted(store: Path, sha256: Digest) -> None:
+    """Note that a blob has, or is about to have, a user's file as another name. Raises OSError."""
+    path = _mark(store, sha256)
+    make_directory(path.parent)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
+
+
+def is_adopted(store: Path, sha256: Digest) -> bool:
+    """Whether a blob may have a user's file as another name."""
+    return os.path.lexists(_mark(store, sha256))
+
+
+def unmark_adopted(store: Path, sha256: Digest) -> None:
+    """Forget a blob that was removed."""
+    with contextlib.suppress(OSError):
+        _mark(store, sha256).unlink(missing_ok=True)
+
+
+def _mark(store: Path, sha256: Digest) -> Path:
+    return store / "adopted" / sha256.hex
