@@ -76,7 +76,7 @@ class Session:
     @cached_property
     def store(self) -> Store:
         """The blobs."""
-        return Store(self.options.store_path)
+        return Store(self.options.store_path, sink=self.sink)
 
     @cached_property
     def examiner(self) -> Examiner:

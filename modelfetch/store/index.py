@@ -1,25 +1,28 @@
-"""The small files beside the blobs: their records, their other names. Losing any of them costs a hash, nothing more."""
+"""The small files beside the blobs: their records and other names. Losing any of them costs a hash, nothing more."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from typing import TYPE_CHECKING
 
 from modelfetch.core.digest import Digest
-from modelfetch.core.fs import COPY_MODE, make_directory
+from modelfetch.core.fs import COPY_MODE, make_directory, open_regular, read_small, try_chmod
 from modelfetch.store.record import Record
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_WRITTEN_STRAIGHT = 16 * 2**20
+_WRITTEN_IN_PLACE = 16 * 2**20
 """Blobs below this size are hashed again in no time, so that their records need no care."""
+_RECORD_LIMIT = 16 * 2**20
+"""Bytes of a record that are read: enough for a blob of 10 TB."""
 
 
 class Index:
-    """Reads and writes them; nothing here is worth an error, so nothing here raises one.
+    """Reads and writes records and names. It raises no errors: what can't be read or written costs a hash.
 
     Args:
         path: The store's folder.
@@ -31,19 +34,19 @@ class Index:
     # --- records -----------------------------------------------------------------------------------------------
 
     def record(self, blob: Path) -> Record | None:
-        """What was written of a blob when it was right."""
+        """The state of a blob when it was last verified; None where there is no valid record."""
         try:
-            return Record.parse(beside(blob).read_bytes())
+            return Record.parse(read_small(beside(blob), _RECORD_LIMIT))
         except OSError:
             return None
 
     def write_record(self, blob: Path, record: Record) -> None:
-        """Write a blob's record, and let it be found by its other digests."""
+        """Write a blob's record, and make it known under its other digests."""
         with contextlib.suppress(OSError):
-            if record.size < _WRITTEN_STRAIGHT:
-                _write_new(beside(blob), record.dump())
+            if record.size < _WRITTEN_IN_PLACE:
+                write_new(beside(blob), record.dump())
             else:
-                write_whole(beside(blob), record.dump())
+                self._write_whole(beside(blob), record.dump())
         for algorithm, digits in record.digests.items():
             self.write_alias(Digest(algorithm, digits), Digest("sha256", blob.name))
 
@@ -58,7 +61,7 @@ class Index:
     # --- other digests -----------------------------------------------------------------------------------------
 
     def sha256_of(self, digest: Digest) -> Digest | None:
-        """The sha256 that another digest was found to belong to; whoever asks has to check it."""
+        """The sha256 of the blob that another digest was noted for; the caller has to check it."""
         return digest if digest.algorithm == "sha256" else _read_digest(self._alias(digest))
 
     def write_alias(self, digest: Digest, sha256: Digest) -> None:
@@ -83,7 +86,7 @@ class Index:
         """What `remember` noted last, and when (ns)."""
         path = self._name(key)
         try:
-            when = path.stat().st_mtime_ns
+            when = path.lstat().st_mtime_ns
         except OSError:
             return None
         digest = _read_digest(path)
@@ -95,7 +98,12 @@ class Index:
     def _write_digest(self, path: Path, sha256: Digest) -> None:
         with contextlib.suppress(OSError):
             make_directory(path.parent)
-            write_whole(path, sha256.hex.encode())
+            self._write_whole(path, sha256.hex.encode())
+
+    def _write_whole(self, path: Path, data: bytes) -> None:
+        ingest = self._path / "ingest"
+        make_directory(ingest)
+        write_whole(path, data, temporary=ingest / f"tmp-{secrets.token_hex(8)}.part")
 
 
 def beside(blob: Path) -> Path:
@@ -103,29 +111,41 @@ def beside(blob: Path) -> Path:
     return blob.with_name(blob.name + ".json")
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is whole whenever it is read, but may be gone after a power cut; raises OSError."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+def write_whole(path: Path, data: bytes, *, temporary: Path) -> None:
+    """Write a file that is whole whenever it is read, but may be gone after a power cut.
+
+    Args:
+        path: The file.
+        data: All of its bytes.
+        temporary: A new name for it while it is written, in the store's ``ingest``, where killed runs are swept.
+
+    Raises:
+        OSError: The system refused.
+    """
     try:
-        _write_new(temporary, data)
+        write_new(temporary, data)
         temporary.replace(path)
-    except BaseException:
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # two branches of a union mount
+            raise
+        write_new(path, data)
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
-def _write_new(path: Path, data: bytes) -> None:
-    """Write a file in one go; one that is read in the midst of it, or torn, is a record that says nothing."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, COPY_MODE)
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file in place; one that is read meanwhile, or torn, is a record that says nothing. Raises OSError."""
+    fd = open_regular(path, os.O_WRONLY | os.O_CREAT, COPY_MODE)
     try:
+        os.ftruncate(fd, 0)
         os.write(fd, data)
-        os.fchmod(fd, COPY_MODE)
+        try_chmod(fd, COPY_MODE)
     finally:
         os.close(fd)
 
 
 def _read_digest(path: Path) -> Digest | None:
     try:
-        return Digest("sha256", path.read_bytes()[:65].decode("ascii").strip())
+        return Digest("sha256", read_small(path, 65).decode("ascii").strip())
     except (OSError, ValueError):
         return None

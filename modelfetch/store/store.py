@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelfetch.core.digest import Digest, new_hasher
-from modelfetch.core.fs import BLOB_MODE, make_directory, sync_directory, translate, try_reflink
-from modelfetch.errors import IntegrityError, ModelfetchError
+from modelfetch.core.events import Sink, discard
+from modelfetch.core.fs import (
+    BLOB_MODE,
+    RefusalReporter,
+    make_directory,
+    open_regular,
+    read_small,
+    sync_directory,
+    translate,
+    try_chmod,
+    try_fsync,
+    try_reflink,
+)
+from modelfetch.errors import DiskError, IntegrityError, ModelfetchError
 from modelfetch.store.chunks import hash_open_file, read_into
-from modelfetch.store.index import Index, beside, write_whole
+from modelfetch.store.index import Index, beside, write_new, write_whole
 from modelfetch.store.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _TAG = (
@@ -27,11 +41,13 @@ _TAG = (
     b"# For information about cache directory tags see https://bford.info/cachedir/\n"
 )
 _ABANDONED = 3600.0
-"""Seconds after which a temporary file belongs to nobody."""
+"""Seconds after which a temporary file was left by a process that was killed."""
 _SYNCED_TOGETHER = 4 * 2**20 + 1
 _MOST_UNSYNCED = 300
 _LINK_FROM = 64 * 1024
 """Files below this size are copied, never linked, for a service may rewrite them in place."""
+_READ_LIMIT = 64 * 2**20
+"""Bytes of a blob that is read whole: registry manifests and configurations, in practice a few kilobytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +64,13 @@ class Store:
 
     Args:
         path: The folder, ``ROOT/.modelfetch`` or what ``--store`` names.
+        sink: Where warnings go about what the file system refuses (modes, fsync).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sink: Sink = discard) -> None:
         self.path = path
         self.index = Index(path)
-        self._swept = False
+        self._refused = RefusalReporter(sink)
         self._lock = threading.Lock()
         self._unsynced: set[Path] = set()
         self._made: dict[tuple[str, ...], Path] = {}
@@ -61,21 +78,21 @@ class Store:
     # --- looking -----------------------------------------------------------------------------------------------
 
     def peek(self, digest: Digest) -> Blob | None:
-        """The blob, if it is there and its record says that it is right; one look, nothing hashed or written."""
+        """The blob, if it is there and its record confirms its state; nothing is hashed or written."""
         sha256 = self.index.sha256_of(digest)
         if sha256 is None:
             return None
         path = self.blob_path(sha256)
         try:
-            stat = path.stat()
+            state = path.lstat()
         except OSError:
             return None
-        record = self.index.record(path)
-        if record is None or not record.fits(stat):
+        record = self.index.record(path) if stat.S_ISREG(state.st_mode) else None
+        if record is None or not record.fits(state):
             return None
         if digest != sha256 and record.digests.get(digest.algorithm) != digest.hex:
             return None
-        return Blob(digest=sha256, size=stat.st_size, path=path)
+        return Blob(digest=sha256, size=state.st_size, path=path)
 
     def find(self, digest: Digest, size: int | None = None) -> Blob | None:
         """The blob, proven: by its record, else by hashing it again; one that is damaged is removed.
@@ -99,7 +116,7 @@ class Store:
         if sha256 is None:
             return None
         try:
-            data = self.blob_path(sha256).read_bytes()
+            data = read_small(self.blob_path(sha256), _READ_LIMIT)
         except OSError:
             return None
         hasher = new_hasher(digest.algorithm, len(data))
@@ -107,7 +124,7 @@ class Store:
         return data if hasher.hexdigest() == digest.hex else None
 
     def blobs(self) -> Iterator[Blob]:
-        """All that lies in the store, by name and stat only."""
+        """Every blob of the store, by its name and size; nothing is checked."""
         for path in sorted((self.path / "blobs" / "sha256").glob("??/" + "?" * 64)):
             with contextlib.suppress(ValueError, OSError):
                 yield Blob(digest=Digest("sha256", path.name), size=path.stat().st_size, path=path)
@@ -137,9 +154,11 @@ class Store:
                 make_directory(path)
                 tag = self.path / "CACHEDIR.TAG"
                 if not tag.exists():
-                    write_whole(tag, _TAG)
+                    write_new(tag, _TAG)
             except OSError as error:
                 raise translate(error, path, doing="making") from error
+        if parts == ("ingest",):
+            _sweep(path)
         self._made[parts] = path
         return path
 
@@ -149,11 +168,7 @@ class Store:
 
     def tmp(self, suffix: str = ".part") -> Path:
         """A fresh name, on the store's file system, for a file that does not exist yet."""
-        folder = self.folder("ingest")
-        if not self._swept:
-            self._swept = True
-            _sweep(folder)
-        return folder / f"tmp-{secrets.token_hex(8)}{suffix}"
+        return _temporary(self.folder("ingest"), suffix)
 
     def add_bytes(self, data: bytes) -> Blob:
         """Keep some bytes; raises DestinationError or DiskError."""
@@ -163,14 +178,14 @@ class Store:
             return found
         temporary = self.tmp()
         try:
-            with temporary.open("xb") as file:
+            with temporary.open("x+b") as file:
                 file.write(data)
-            fd = os.open(temporary, os.O_RDONLY)
+                file.flush()
+                return self.admit(temporary, file.fileno(), {"sha256": digest}, hash_open_file(file.fileno())[1])
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise translate(error, temporary, doing="writing") from error
-        with contextlib.closing(_Fd(fd)):
-            return self.admit(temporary, fd, {"sha256": digest}, hash_open_file(fd)[1])
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def add_file(self, path: Path, digest: Digest | None) -> Blob:
         """Keep a file that is already on disk; the file stays.
@@ -189,21 +204,25 @@ class Store:
         algorithms = ["sha256"] if digest is None else ["sha256", digest.algorithm]
         temporary = self.tmp()
         try:
-            before = path.stat()
-            with path.open("rb") as file:
-                digests, chunks = hash_open_file(file.fileno(), *algorithms)
-            if digest is not None and digests[digest.algorithm] != digest:
-                raise IntegrityError(f"{path} has {digests[digest.algorithm]}, expected {digest}")
-            found = self.find(digests["sha256"])
-            if found is not None:
-                return found
-            _take(path, temporary)
-            fd = os.open(temporary, os.O_RDONLY)
-            with contextlib.closing(_Fd(fd)):
-                after = path.stat()
-                if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-                    raise IntegrityError(f"{path} changed while it was read", code="size-mismatch")
-                return self.admit(temporary, fd, digests, chunks)
+            source = open_regular(path.resolve())
+            with _closing(source):
+                linked = _take(path, source, temporary)
+                taken = open_regular(temporary)
+                with _closing(taken):
+                    before = os.fstat(taken)
+                    digests, chunks = hash_open_file(taken, *algorithms)
+                    if digest is not None and digests[digest.algorithm] != digest:
+                        raise IntegrityError(f"{path} has {digests[digest.algorithm]}, expected {digest}")
+                    found = self.find(digests["sha256"])
+                    if found is not None:
+                        return found
+                    if not linked or _make_read_only(taken):
+                        after = os.fstat(taken)
+                        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+                            raise IntegrityError(f"{path} changed while it was read", code="size-mismatch")
+                        return self.admit(temporary, taken, digests, chunks, state=before)
+                temporary.unlink()
+                return self._add_copy(source, temporary, digests, chunks)
         except OSError as error:
             raise translate(error, path, doing="keeping") from error
         finally:
@@ -217,15 +236,19 @@ class Store:
         chunks: tuple[str, ...],
         *,
         durable: bool = False,
+        state: os.stat_result | None = None,
+        ensure_owned: Callable[[], None] = lambda: None,
     ) -> Blob:
         """Make a verified file a blob: fsync, read-only, rename, fsync of the folder, record.
 
         Args:
-            part: The file, on the store's file system; its name is gone afterwards.
+            part: The file; its name is gone afterwards.
             fd: The same file, open.
             digests: By algorithm, ``sha256`` among them.
             chunks: The xxh3 of each chunk.
             durable: Whether the data was made durable already.
+            state: The file's state when it was hashed, where others may write to it; as it is now by default.
+            ensure_owned: Called right before the rename; raises if the work is another process's by now.
 
         Raises:
             DestinationError, DiskError: The system refused; the part is still there.
@@ -235,21 +258,55 @@ class Store:
         self.folder("blobs", "sha256", sha256.hex[:2])
         try:
             if not durable:
-                os.fsync(fd)
-            os.fchmod(fd, BLOB_MODE)
-            mine = os.fstat(fd)
-            named = part.stat()
-            if (named.st_dev, named.st_ino) != (mine.st_dev, mine.st_ino):
+                try_fsync(fd, refused=self._refused)
+            try_chmod(fd, BLOB_MODE, refused=self._refused)
+            state = state or os.fstat(fd)
+            if not os.path.samestat(part.lstat(), os.fstat(fd)):
                 raise FileNotFoundError(2, "replaced by another process", str(part))
-            part.replace(path)
+            ensure_owned()
+            state = self._move(part, fd, path, sha256) or state
         except OSError as error:
             raise translate(error, part, doing="storing") from error
-        self._sync_later(path.parent, small=mine.st_size < _SYNCED_TOGETHER)
+        self._sync_later(path.parent, small=state.st_size < _SYNCED_TOGETHER)
         others = {name: digest.hex for name, digest in digests.items() if name != "sha256"}
         self.index.write_record(
-            path, Record(size=mine.st_size, mtime_ns=mine.st_mtime_ns, chunks=chunks, digests=others)
+            path, Record(size=state.st_size, mtime_ns=state.st_mtime_ns, chunks=chunks, digests=others)
         )
-        return Blob(digest=sha256, size=mine.st_size, path=path)
+        return Blob(digest=sha256, size=state.st_size, path=path)
+
+    def _move(self, part: Path, fd: int, path: Path, sha256: Digest) -> os.stat_result | None:
+        """Rename a part to its blob; where these are on two branches of a union mount, copy it and return the state."""
+        try:
+            part.replace(path)
+            return None
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        _sweep(path.parent)
+        copy = _temporary(path.parent)
+        try:
+            with copy.open("x+b") as file:
+                read_into(fd, 0, os.fstat(fd).st_size, file.write)
+                file.flush()
+                if hash_open_file(file.fileno(), "sha256")[0]["sha256"] != sha256:
+                    raise DiskError(f"{copy} does not hold what was written to it")
+                try_chmod(file.fileno(), BLOB_MODE, refused=self._refused)
+                try_fsync(file.fileno(), refused=self._refused)
+                copy.replace(path)
+                state = os.fstat(file.fileno())
+        finally:
+            copy.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+        return state
+
+    def _add_copy(self, source: int, temporary: Path, digests: dict[str, Digest], chunks: tuple[str, ...]) -> Blob:
+        """Keep a copy of a file that was hashed, but can't be made read-only."""
+        with temporary.open("x+b") as file:
+            read_into(source, 0, os.fstat(source).st_size, file.write)
+            file.flush()
+            if hash_open_file(file.fileno(), "sha256")[0]["sha256"] != digests["sha256"]:
+                raise IntegrityError("it changed while it was read", code="size-mismatch")
+            return self.admit(temporary, file.fileno(), digests, chunks)
 
     def settle(self) -> None:
         """Make the names of small blobs durable: they are many, and losing one costs no more than fetching it again."""
@@ -267,10 +324,6 @@ class Store:
             many = len(self._unsynced) >= _MOST_UNSYNCED
         if many:
             self.settle()
-
-    def alias(self, blob: Blob, digest: Digest) -> None:
-        """Let a blob be found by another digest of the same bytes, which is checked when it is."""
-        self.index.write_alias(digest, blob.digest)
 
     def remove(self, sha256: Digest) -> bool:
         """Remove a blob and its record; whether there was one.
@@ -299,13 +352,13 @@ class Store:
         old = self.index.record(path)
         known = {"sha256", digest.algorithm, *(old.digests if old else ())}
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            fd = open_regular(path)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise translate(error, path, doing="reading") from error
         try:
-            stat = os.fstat(fd)
+            state = os.fstat(fd)
             digests, chunks = hash_open_file(fd, *known)
         except OSError as error:
             raise translate(error, path, doing="reading") from error
@@ -315,12 +368,12 @@ class Store:
             self._set_aside(sha256, old)
             return None
         others = {name: found.hex for name, found in digests.items() if name != "sha256"}
-        record = Record(size=stat.st_size, mtime_ns=stat.st_mtime_ns, chunks=chunks, digests=others)
+        record = Record(size=state.st_size, mtime_ns=state.st_mtime_ns, chunks=chunks, digests=others)
         self.index.write_record(path, record)
         if digests[digest.algorithm] != digest:
             self.index.drop_alias(digest)
             return None
-        return Blob(digest=sha256, size=stat.st_size, path=path)
+        return Blob(digest=sha256, size=state.st_size, path=path)
 
     def _set_aside(self, sha256: Digest, record: Record | None) -> None:
         """Take a damaged blob out of the store; one of many chunks is kept for its good ones, see `damaged`."""
@@ -328,7 +381,7 @@ class Store:
         if record is not None and len(record.chunks) > 1:
             with contextlib.suppress(ModelfetchError, OSError):
                 aside = self.folder("ingest") / f"{sha256.hex}.damaged"
-                write_whole(beside(aside), record.dump())
+                write_whole(beside(aside), record.dump(), temporary=self.tmp())
                 path.replace(aside)
         self.remove(sha256)
 
@@ -345,36 +398,50 @@ class Store:
         return (aside, record) if record is not None and aside.exists() else None
 
 
+def _temporary(folder: Path, suffix: str = ".part") -> Path:
+    return folder / f"tmp-{secrets.token_hex(8)}{suffix}"
+
+
 def _sweep(folder: Path) -> None:
-    """Remove temporary files of processes that were killed: nobody writes to them for an hour and still lives."""
+    """Remove temporary files of processes that were killed: those that nothing has touched for an hour."""
     oldest = time.time() - _ABANDONED
-    for path in (*folder.glob("tmp-*"), *folder.glob("*.damaged*")):
+    for path in (*folder.glob("tmp-*"), *folder.glob("*.damaged*"), *folder.glob(".*")):
         with contextlib.suppress(OSError):
             if path.lstat().st_ctime < oldest:
                 path.unlink()
 
 
-class _Fd:
-    """A file descriptor to close."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def close(self) -> None:
-        os.close(self._fd)
+@contextlib.contextmanager
+def _closing(fd: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
-def _take(source: Path, target: Path) -> None:
-    """Bring a file's bytes under a new name: by sharing blocks, else by a read-only link, else by a copy."""
-    if try_reflink(source, target):
-        return
-    if source.stat().st_size >= _LINK_FROM:
-        try:
-            target.hardlink_to(source)
-            target.chmod(BLOB_MODE)
-        except OSError:
-            target.unlink(missing_ok=True)
-        else:
-            return
-    with source.open("rb") as read, target.open("xb") as write:
-        read_into(read.fileno(), 0, os.fstat(read.fileno()).st_size, write.write)
+def _take(path: Path, source: int, target: Path) -> bool:
+    """Give the bytes of an open file a new name by sharing blocks, else by a link, else by a copy.
+
+    A small file is never linked, for its service may rewrite it in place. Returns whether it is a link.
+    """
+    if try_reflink(path, target):
+        return False
+    state = os.fstat(source)
+    if state.st_size >= _LINK_FROM:
+        with contextlib.suppress(OSError):
+            os.link(path.resolve(), target)
+            if os.path.samestat(target.lstat(), state):
+                return True
+    target.unlink(missing_ok=True)
+    with target.open("xb") as write:
+        read_into(source, 0, state.st_size, write.write)
+    return False
+
+
+def _make_read_only(fd: int) -> bool:
+    """Make a file that others have by another name a read-only one; False where its mode is not ours to change."""
+    try:
+        os.fchmod(fd, BLOB_MODE)
+    except OSError:
+        return False
+    return True

@@ -160,14 +160,14 @@ class _Job:
                 algorithms=tuple(dict.fromkeys(algorithms)),
                 size=self._artifact.size,
                 predecessor_may_be_alive=self._held.predecessor_may_be_alive,
+                ensure_owned=self._held.ensure_owned,
             )
             try:
                 blob, served_by = self._from_any(partial, locations)
             finally:
                 partial.close(keep=blob is None)
         except OSError as error:
-            self._held.beat()
-            self._held.check()  # perhaps the file was taken over, or the store removed
+            self._held.ensure_owned()  # perhaps the file was taken over, or the store removed
             raise translate(error, self._path, doing="writing").about(uri=self._artifact.uri) from error
         finally:
             if blob is None:
@@ -322,17 +322,20 @@ class _Job:
             LockLostError: Another process took the work over meanwhile.
         """
         digests = self._prove(partial)
-        self._held.check()
         try:
             blob = self._context.store.admit(
-                self._path, partial.fd, digests, partial.chunks(), durable=not self._context.tuning.durable
+                self._path,
+                partial.fd,
+                digests,
+                partial.chunks(),
+                durable=not self._context.tuning.durable,
+                ensure_owned=self._held.ensure_owned,
             )
         except (DiskError, DestinationError):
-            self._held.beat()
-            self._held.check()  # perhaps the file was taken over, or the store removed
+            self._held.ensure_owned()  # perhaps the file was taken over, or the store removed
             raise
         partial.admitted()
-        if self._artifact.digest is None:
+        if self._artifact.digest is None and self._held.still_owned():
             self._context.store.index.remember(self._key, blob.digest)
         return blob
 

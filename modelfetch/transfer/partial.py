@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from modelfetch.core.fs import try_reflink
+from modelfetch.core.fs import COPY_MODE, open_regular, read_small, try_reflink
 from modelfetch.core.units import format_size
 from modelfetch.errors import DiskError
 from modelfetch.store.chunks import CHUNK, chunk_count, chunk_span, read_into, xxh3
+from modelfetch.store.locks.lock import LockLostError
 from modelfetch.transfer.intervals import IntervalSet
 from modelfetch.transfer.journal import ChunkChecksum, Identity, Journal, identity_line, mark_line, parse_journal
 from modelfetch.transfer.prefix_hash import PrefixHasher
 from modelfetch.transfer.syscalls import allocate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-_OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+JOURNAL_LIMIT = 256 * 2**20
+"""Bytes of a journal that are read: enough for several terabytes."""
 
 
 class Partial:
@@ -32,14 +35,22 @@ class Partial:
         path: ``ingest/KEY.part``; the journal is ``ingest/KEY.json``.
         algorithms: The digests to compute, ``sha256`` among them.
         size: What the file must have, in bytes, where that is known.
-        inherited: Whether an owner that only sleeps may have it open: then work goes on in a copy.
+        predecessor_may_be_alive: Whether a suspended owner may have it open: then work goes on in a copy.
+        ensure_owned: Called before the journal is replaced or removed; raises LockLostError if the work is another
+            process's by now.
 
     Raises (all methods):
         OSError: The disk refused.
     """
 
     def __init__(
-        self, path: Path, *, algorithms: tuple[str, ...], size: int | None, predecessor_may_be_alive: bool = False
+        self,
+        path: Path,
+        *,
+        algorithms: tuple[str, ...],
+        size: int | None,
+        predecessor_may_be_alive: bool = False,
+        ensure_owned: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
         self.size = self._required_size = size
@@ -52,6 +63,7 @@ class Partial:
         self._journal_fd = -1
         self.reserved: int | None = None
         self._gone = False
+        self._ensure_owned = ensure_owned
         journal = self._open(predecessor_may_be_alive=predecessor_may_be_alive)
         self.identity: Identity | None = journal.identity
         self._claimed = journal.marks
@@ -59,19 +71,19 @@ class Partial:
     def _open(self, *, predecessor_may_be_alive: bool) -> Journal:
         """Open the file, and read the journal of one that was there."""
         try:
-            self.fd = os.open(self.path, _OPEN | os.O_EXCL, 0o644)
+            self.fd = open_regular(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, COPY_MODE)
             self._fresh = True
             return Journal()
         except FileExistsError:
             self._fresh = False
         if predecessor_may_be_alive:
             _move_to_new_inode(self.path, self._read_journal())
-        self.fd = os.open(self.path, _OPEN, 0o644)
+        self.fd = open_regular(self.path, os.O_RDWR | os.O_CREAT, COPY_MODE)
         return self._read_journal()
 
     def _read_journal(self) -> Journal:
         try:
-            return parse_journal(self._journal_path.read_bytes())
+            return parse_journal(read_small(self._journal_path, JOURNAL_LIMIT))
         except OSError:
             return Journal()
 
@@ -138,7 +150,7 @@ class Partial:
         needed = size - stat.st_blocks * 512
         disk = os.statvfs(self.path.parent)
         free = disk.f_bavail * disk.f_frsize
-        if needed > free:
+        if disk.f_blocks and needed > free:  # some file systems report no sizes at all
             raise DiskError(
                 f"{self.path.parent} has {format_size(free)} left, {format_size(needed)} more are needed",
                 code="no-space",
@@ -213,17 +225,21 @@ class Partial:
         """The file has another name now: it is a blob."""
         self._gone = True
         if self._journal_fd >= 0 or not self._fresh:
-            self._journal_path.unlink(missing_ok=True)
+            self._remove_journal()
 
     def close(self, *, keep: bool) -> None:
-        """Close it; give back blocks beyond the last byte that is there, or remove it all."""
-        with contextlib.suppress(OSError):
+        """Close it; give back blocks beyond the last byte that is there, or remove it all.
+
+        What is another process's by now is left alone.
+        """
+        with contextlib.suppress(OSError, LockLostError):
             if self._gone:
                 pass
             elif not keep or self.spans.total == 0:
-                if os.path.samestat(os.fstat(self.fd), self.path.stat()):
+                self._ensure_owned()
+                if os.path.samestat(os.fstat(self.fd), self.path.lstat()):
                     self.path.unlink()
-                self._journal_path.unlink(missing_ok=True)
+                self._remove_journal()
             else:
                 if self._journal_fd < 0:
                     self._rewrite_journal()
@@ -244,9 +260,10 @@ class Partial:
     def _rewrite_journal(self) -> None:
         """Replace the journal by what is believed now: a new file, that an earlier owner does not have open."""
         with self._journal_lock:
+            self._ensure_owned()
             lines = [identity_line(self.identity)] if self.identity else []
             lines += [mark_line(mark) for _, mark in sorted(dict(self._marks).items())]
-            temporary = self._journal_path.with_name(f".{self._journal_path.name}.{secrets.token_hex(4)}")
+            temporary = _temporary(self.path.parent)
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
             try:
                 os.write(fd, b"".join(lines))
@@ -259,19 +276,33 @@ class Partial:
                 os.close(self._journal_fd)
             self._journal_fd = fd
 
+    def _remove_journal(self) -> None:
+        with contextlib.suppress(LockLostError):
+            self._ensure_owned()
+            self._journal_path.unlink(missing_ok=True)
+
+
+def _temporary(ingest: Path) -> Path:
+    """A new name in the store's ``ingest``, where the files of killed runs are swept."""
+    return ingest / f"tmp-{secrets.token_hex(8)}.part"
+
 
 def _move_to_new_inode(path: Path, journal: Journal) -> None:
     """Put a copy of a partial in its place, so that whoever has the old one open can't write into ours."""
     if not path.exists():
         return
-    copy = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    copy = _temporary(path.parent)
     try:
         if not try_reflink(path, copy):
-            with path.open("rb") as read, copy.open("xb") as write:
-                for mark in journal.marks.values():
-                    start, end = mark.span
-                    write.seek(start)
-                    read_into(read.fileno(), start, end, write.write)
+            fd = open_regular(path)
+            try:
+                with copy.open("xb") as write:
+                    for mark in journal.marks.values():
+                        start, end = mark.span
+                        write.seek(start)
+                        read_into(fd, start, end, write.write)
+            finally:
+                os.close(fd)
         copy.replace(path)
     finally:
         copy.unlink(missing_ok=True)

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
+from modelfetch.core.fs import open_regular, read_small
 from modelfetch.errors import ModelfetchError
 from modelfetch.store.locks.lock import LockLostError, lock
 from modelfetch.transfer.fetch import key_of
 from modelfetch.transfer.journal import ChunkChecksum, Identity, Journal, parse_journal
-from modelfetch.transfer.partial import Partial
+from modelfetch.transfer.partial import JOURNAL_LIMIT, Partial
 from modelfetch.transfer.writer import SegmentWriter
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def prefill(store: Store, artifact: Artifact, data: memoryview, identity: Identi
         with lock(guard, label=artifact.path, timeout=0.0) as held:
             if held.predecessor_may_be_alive or not _is_short(path, len(data), identity):
                 return False
-            _write(Partial(path, algorithms=(), size=artifact.size), data, identity)
+            partial = Partial(path, algorithms=(), size=artifact.size, ensure_owned=held.ensure_owned)
+            _write(partial, data, identity)
     except (ModelfetchError, OSError, LockLostError):
         return False
     return True
@@ -111,7 +113,7 @@ def _write(partial: Partial, data: memoryview, identity: Identity) -> None:
 
 def _journal(path: Path) -> Journal:
     try:
-        return parse_journal(path.with_suffix(".json").read_bytes())
+        return parse_journal(read_small(path.with_suffix(".json"), JOURNAL_LIMIT))
     except OSError:
         return Journal()
 
@@ -153,8 +155,11 @@ class PartialPrefix:
     def _prove(self, mark: ChunkChecksum) -> bool:
         """Read what a mark speaks for, and keep it if it is that: the file may change at any time."""
         start, _ = mark.span
-        with self._path.open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), mark.length, start)
+        fd = open_regular(self._path)
+        try:
+            data = os.pread(fd, mark.length, start)
+        finally:
+            os.close(fd)
         if len(data) != mark.length or xxhash.xxh3_64_hexdigest(data) != mark.xxh3:
             return False
         self._data += data

@@ -37,7 +37,8 @@ def reuse_intact_chunks(store: Store, digest: Digest, part: Path) -> None:
         if not part.exists() and part.parent == aside.parent:
             if not try_reflink(aside, part):
                 copy_bytes(aside, part)
-            write_whole(part.with_suffix(".json"), b"".join(map(mark_line, _claims(record))))
+            claims = b"".join(map(mark_line, _claims(record)))
+            write_whole(part.with_suffix(".json"), claims, temporary=store.tmp())
     for path in (aside, beside(aside)):
         with suppress(OSError):
             path.unlink(missing_ok=True)

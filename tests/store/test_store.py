@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from blake3 import blake3
@@ -12,13 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelfetch.core.digest import Digest, new_hasher
-from modelfetch.errors import DestinationError, IntegrityError, ModelfetchError
-from modelfetch.store import Store
-from modelfetch.store.chunks import CHUNK, FileHash, chunk_count, chunk_span
+from modelfetch.core.events import Event, Notice
+from modelfetch.errors import DestinationError, DiskError, IntegrityError, ModelfetchError
+from modelfetch.store import Blob, Store
+from modelfetch.store import store as store_module
+from modelfetch.store.chunks import CHUNK, FileHash, chunk_count, chunk_span, read_into
+from modelfetch.store.index import beside
+from modelfetch.store.locks.lock import LockLostError
 from modelfetch.store.record import Record
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 DATA = b"weights " * 20_000
 
@@ -115,7 +121,7 @@ def test_a_blob_is_found_by_its_other_digests(store: Store, tmp_path: Path) -> N
     assert store.find(other) is None
     blob = store.add_file(path, other)
     assert store.find(other) == store.peek(other) == blob
-    store.alias(blob, git)
+    store.index.write_alias(git, blob.digest)
     assert store.find(git) == blob
     assert store.read(other) == DATA
     os.utime(blob.path, ns=(1, 1))
@@ -128,7 +134,7 @@ def test_a_blob_is_found_by_its_other_digests(store: Store, tmp_path: Path) -> N
 def test_an_alias_that_lies_is_found_out(store: Store) -> None:
     blob = store.add_bytes(DATA)
     wrong = Digest("blake3", "0" * 64)
-    store.alias(blob, wrong)
+    store.index.write_alias(wrong, blob.digest)
     os.utime(blob.path, ns=(1, 1))
     assert store.read(wrong) is None
 
@@ -151,14 +157,14 @@ def test_a_file_whose_mode_is_not_ours_to_change_is_copied(
     path.write_bytes(DATA)
     path.chmod(0o640)
 
-    chmod = type(path).chmod
+    fchmod = os.fchmod
 
-    def refuse(self: Path, mode: int) -> None:
-        if self.name.startswith("tmp-"):
+    def refuse(fd: int, mode: int) -> None:
+        if os.fstat(fd).st_nlink > 1:
             raise PermissionError(1, "Operation not permitted")
-        chmod(self, mode)
+        fchmod(fd, mode)
 
-    monkeypatch.setattr(type(path), "chmod", refuse)
+    monkeypatch.setattr(os, "fchmod", refuse)
     blob = store.add_file(path, None)
     assert not blob.path.samefile(path)
     assert (path.stat().st_mode & 0o777, blob.path.stat().st_mode & 0o777) == (0o640, 0o444)
@@ -261,3 +267,196 @@ def test_chunks_do_not_depend_on_the_pieces_that_bytes_come_in(pieces: list[int]
     assert whole.finish() == parts.finish()
     assert len(whole.chunks) == chunk_count(len(data))
     assert chunk_span(chunk_count(len(data)) - 1, len(data))[1] == len(data)
+
+
+# --- odd file systems ------------------------------------------------------------------------------------------
+
+
+def refusing(call: Callable[..., object], number: int) -> Callable[..., None]:
+    """A system call that a file system refuses."""
+
+    def refuse(*_arguments: object, **_keywords: object) -> None:
+        raise OSError(number, os.strerror(number), "/the/file")
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("operation", "number"),
+    [
+        *(("chmod", number) for number in (errno.EPERM, errno.EACCES, errno.EROFS, errno.EOPNOTSUPP, errno.ENOSYS)),
+        *(("fsync", number) for number in (errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)),
+    ],
+)
+def test_what_a_file_system_refuses_is_reported_once_and_needed_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, number: int
+) -> None:
+    events: list[Event] = []
+    store = Store(tmp_path / "store", sink=events.append)
+    monkeypatch.setattr(os, operation, refusing(getattr(os, operation), number))
+    if operation == "chmod":
+        monkeypatch.setattr(os, "fchmod", refusing(os.fchmod, number))
+    for data in (DATA, b"more", b"and more"):
+        assert store.read(store.add_bytes(data).digest) == data
+    notices = [event for event in events if isinstance(event, Notice)]
+    assert len(notices) == 1
+    assert operation in notices[0].message
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_disk_that_fails_is_an_error(store: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(os, "fsync", refusing(os.fsync, number))
+    with pytest.raises(DiskError):
+        store.add_bytes(DATA)
+    assert not list(store.blobs())
+
+
+@pytest.fixture
+def _two_branches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A union mount that has ``ingest`` on one branch and ``blobs`` on the other."""
+    replace = Path.replace
+
+    def crossing(self: Path, target: Path) -> Path:
+        if ("ingest" in self.parts) != ("ingest" in Path(target).parts):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(self))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", crossing)
+
+
+@pytest.mark.usefixtures("_two_branches")
+@pytest.mark.parametrize("way", ["bytes", "small file", "file"])
+def test_a_store_that_is_spread_over_two_branches_of_a_union_takes_blobs(
+    store: Store, tmp_path: Path, way: str
+) -> None:
+    data = DATA if way != "small file" else b"small"
+    (tmp_path / "file").write_bytes(data)
+    blob = store.add_bytes(data) if way == "bytes" else store.add_file(tmp_path / "file", Digest.sha256(data))
+    assert blob.path.read_bytes() == data
+    assert blob.path.stat().st_mode & 0o777 == 0o444
+    assert store.peek(blob.digest) == blob  # the record is of the copy
+    assert not list((store.path / "ingest").iterdir())
+    assert sorted(path.name for path in blob.path.parent.iterdir()) == [blob.digest.hex, f"{blob.digest.hex}.json"]
+    other = Digest("blake3", blake3(data).hexdigest())
+    store.index.write_alias(other, blob.digest)
+    assert store.read(other) == data
+    store.index.remember("0" * 64, blob.digest)
+    assert store.index.recall("0" * 64) is not None
+
+
+@pytest.mark.usefixtures("_two_branches")
+def test_a_copy_to_another_branch_that_comes_out_wrong_is_no_blob(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaging(fd: int, start: int, end: int, sink: Callable[[memoryview], object]) -> bool:
+        return read_into(fd, start, end, lambda piece: sink(memoryview(bytes(len(piece)))))
+
+    monkeypatch.setattr(store_module, "read_into", damaging)
+    with pytest.raises(DiskError):
+        store.add_bytes(DATA)
+    assert not list(store.blobs())
+
+
+# --- what lies in the place of a file --------------------------------------------------------------------------
+
+
+def obstruct(path: Path, kind: str) -> None:
+    """Put something in the place of a file that nobody can read as one."""
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "link", "huge file"])
+def test_a_record_that_cannot_be_read_costs_a_hash(store: Store, kind: str) -> None:
+    blob = store.add_bytes(DATA)
+    obstruct(beside(blob.path), kind)
+    assert store.peek(blob.digest) is None
+    assert store.find(blob.digest) == blob
+    assert store.read(blob.digest) == DATA
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "link"])
+def test_what_is_no_file_in_the_place_of_a_blob_is_an_error(store: Store, kind: str) -> None:
+    blob = store.add_bytes(DATA)
+    obstruct(blob.path, kind)
+    assert store.peek(blob.digest) is None
+    assert store.read(blob.digest) is None
+    with pytest.raises(ModelfetchError):
+        store.find(blob.digest)
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "link", "huge file"])
+def test_a_name_that_cannot_be_read_is_unknown(store: Store, kind: str) -> None:
+    blob = store.add_bytes(DATA)
+    other = Digest("blake3", "1" * 64)
+    store.index.write_alias(other, blob.digest)
+    store.index.remember("1" * 64, blob.digest)
+    for path in (store.path / "blobs/blake3/11" / other.hex, store.path / "blobs/name/11" / ("1" * 64)):
+        assert path.is_file()
+        obstruct(path, kind)
+    assert store.find(other) is None
+    assert store.index.recall("1" * 64) is None
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder"])
+def test_what_is_no_file_cannot_be_kept(store: Store, tmp_path: Path, kind: str) -> None:
+    obstruct(tmp_path / "file", kind)
+    with pytest.raises(ModelfetchError) as caught:
+        store.add_file(tmp_path / "file", None)
+    assert caught.value.exit_code == 73
+
+
+def test_a_file_that_is_replaced_while_it_is_kept_is_not_vouched_for(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its service writes to it after it was hashed: the record speaks of the bytes that were hashed."""
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    admit = Store.admit
+
+    def late(self: Store, part: Path, fd: int, *arguments: Any, **keywords: Any) -> Blob:
+        path.write_bytes(DATA[::-1])
+        os.utime(path, ns=(5, 5))
+        return admit(self, part, fd, *arguments, **keywords)
+
+    monkeypatch.setattr(Store, "admit", late)
+    blob = store.add_file(path, None)
+    found = store.find(blob.digest)
+    assert found is None or found.path.read_bytes() == DATA
+
+
+# --- what killed runs leave ------------------------------------------------------------------------------------
+
+
+def test_temporary_files_of_killed_runs_are_removed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ingest = store.folder("ingest")
+    left = ["tmp-0123.part", "tmp-0123.zip", f"{'0' * 64}.damaged", f".{'0' * 64}.json.0123abcd"]
+    for name in (*left, "kept.part", "kept.json"):
+        (ingest / name).touch()
+    Store(store.path).folder("ingest")
+    assert len(list(ingest.iterdir())) == 6  # young ones may be another process's
+    monkeypatch.setattr(store_module, "_ABANDONED", -1.0)
+    Store(store.path).folder("ingest")
+    assert sorted(path.name for path in ingest.iterdir()) == ["kept.json", "kept.part"]
+
+
+def test_nothing_is_stored_once_the_work_is_another_process_s(store: Store) -> None:
+    part = store.tmp()
+    part.write_bytes(DATA)
+
+    def lost() -> None:
+        raise LockLostError("x")
+
+    with part.open("rb") as mine, pytest.raises(LockLostError):
+        store.admit(part, mine.fileno(), {"sha256": Digest.sha256(DATA)}, (), ensure_owned=lost)
+    assert not list(store.blobs())
+    assert part.exists()

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import modelfetch.transfer.writer as lane_module
+from modelfetch.core.digest import Digest
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 from modelfetch.store.chunks import CHUNK
 from modelfetch.transfer import EngineOptions
+from tests.store.test_store import obstruct
 from tests.transfer.server import Conn, Origin, Request, Script, drop_after, head
 from tests.transfer.world import World, payload
 
@@ -160,9 +162,51 @@ def test_a_store_that_vanishes_in_the_middle_is_made_again(world: World) -> None
         assert world.fetch(origin, data=BIG).blob.path.read_bytes() == BIG
 
 
-def test_a_partial_that_is_a_symlink_is_not_followed(world: World) -> None:
-    from modelfetch.core.digest import Digest
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "link"])
+@pytest.mark.parametrize("name", [".part", ".json", ".lock"])
+def test_what_lies_in_the_place_of_a_file_of_ours_is_never_waited_for(world: World, kind: str, name: str) -> None:
+    folder = world.store.folder("locks" if name == ".lock" else "ingest")
+    obstruct(folder / f"{Digest.sha256(DATA).hex}{name}", kind)
+    with Origin(DATA, scripts=[drop_after(100_000)]) as origin:
+        if name == ".json":  # a small file needs no journal
+            assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+        else:
+            with pytest.raises(DestinationError) as caught:
+                world.fetch(origin, data=DATA)
+            assert caught.value.exit_code == 73
 
+
+def test_a_huge_journal_is_not_read(world: World) -> None:
+    part = world.store.folder("ingest") / f"{Digest.sha256(DATA).hex}.part"
+    part.write_bytes(DATA[:1000])
+    with part.with_suffix(".json").open("wb") as file:
+        file.truncate(2**40)
+    with Origin(DATA) as origin:
+        assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+
+
+def test_a_disk_that_does_not_say_how_large_it_is_counts_as_large_enough(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = os.statvfs_result((4096, 4096, 0, 0, 0, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _path: unknown)
+    with Origin(BIG) as origin:
+        assert world.fetch(origin, data=BIG).blob.path.read_bytes() == BIG
+
+
+@pytest.mark.parametrize("operation", ["chmod", "fchmod", "fsync"])
+def test_what_a_file_system_refuses_does_not_end_a_transfer(
+    world: World, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, operation, refuse)
+    with Origin(BIG) as origin:
+        assert world.fetch(origin, data=BIG).blob.path.read_bytes() == BIG
+
+
+def test_a_partial_that_is_a_symlink_is_not_followed(world: World) -> None:
     victim = world.root / "victim"
     victim.write_bytes(b"precious")
     part = world.store.folder("ingest") / f"{Digest.sha256(DATA).hex}.part"

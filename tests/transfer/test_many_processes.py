@@ -119,6 +119,29 @@ def test_a_sleeping_owner_is_replaced_and_can_do_no_harm_when_it_wakes(world: Wo
         assert not list((world.root / "store" / "ingest").glob("*.part"))
 
 
+@pytest.mark.parametrize("noflock", ["", "noflock=1"], ids=["flock", "no flock"])
+def test_an_owner_that_wakes_up_leaves_the_new_owners_work_alone(world: World, noflock: str) -> None:
+    """It ends with an error or goes on waiting; the other one's partial file and journal stay and are resumed."""
+    options = [*filter(None, [noflock]), "connections=1", "stale=0.5"]
+    with Origin(DATA, default=pace) as origin:
+        owner = start(world.root / "store", origin.url, DATA, *options)
+        wait_for(lambda: origin.sent > CHUNK)
+        owner.send_signal(signal.SIGSTOP)
+        other = start(world.root / "store", origin.url, DATA, *options)
+        wait_for(lambda: len(origin.requests) > 1)
+        owner.send_signal(signal.SIGTERM)
+        owner.send_signal(signal.SIGCONT)
+        assert finish(owner)[0] in (0, 143)
+        other.kill()
+        other.communicate()
+        before = origin.sent
+        code, result = finish(start(world.root / "store", origin.url, DATA, *options))
+        assert (code, result["action"]) in ((0, "resumed"), (0, "present"))
+        assert origin.sent - before < len(DATA)
+    (blob,) = world.store.blobs()
+    assert blob.path.read_bytes() == DATA
+
+
 def can_unshare() -> bool:
     """Whether this user may make pid namespaces."""
     return subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True).returncode == 0
