@@ -1,26 +1,54 @@
-"""Every AI model of your stack, fetched once, verified, and in place before a service starts.
+"""Download AI models once, verify them, and put them in place before a service starts.
 
     >>> import modelfetch
     >>> report = modelfetch.sync(tier="16g", root="files/ai-models")  # doctest: +SKIP
     >>> report.ok  # doctest: +SKIP
     True
 
-Names are imported when they are first used: ``import modelfetch`` alone is quick.
+The functions are `sync`, `plan`, `status`, `pin`, `fit` and `retrieve`, each with an ``_async`` form, and
+`load_manifest`. Names are imported when they are first used, so ``import modelfetch`` alone is quick.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # the name is what type checkers go by; importing typing is what a no-op can't afford
+TYPE_CHECKING = False  # type checkers go by the name; importing typing would slow down every sync with nothing to do
 if TYPE_CHECKING:
-    from typing import Any
-
-    from modelfetch.api import plan_async, sync, sync_async
+    from modelfetch.api import (
+        fit,
+        fit_async,
+        pin,
+        pin_async,
+        plan,
+        plan_async,
+        retrieve,
+        retrieve_async,
+        status,
+        status_async,
+        sync,
+        sync_async,
+    )
+    from modelfetch.config.options import FetchValues, OptionValues, PinValues
+    from modelfetch.core.cancel import Cancel
     from modelfetch.core.digest import Digest
+    from modelfetch.core.events import (
+        Event,
+        Notice,
+        Placed,
+        Planned,
+        SourceFailed,
+        TransferEnded,
+        TransferFinished,
+        TransferProgress,
+        TransferRetrying,
+        TransferStarted,
+        Waiting,
+    )
     from modelfetch.core.report import ArtifactReport, ModelReport, Report
     from modelfetch.errors import (
         CredentialsError,
         DestinationError,
         DiskError,
+        FitError,
         IntegrityError,
         InterruptedSync,
         ManifestError,
@@ -33,23 +61,57 @@ if TYPE_CHECKING:
         UnreachableError,
         UsageError,
     )
+    from modelfetch.fitting.types import Estimate, FitReport, ServiceFit
     from modelfetch.manifest.model import FileSpec, Manifest, Model, Service
-    from modelfetch.pipeline.retrieve import retrieve, retrieve_async
     from modelfetch.tiers.loader import load_manifest
 
 __version__ = "0.1.0"
 
 _WHERE = {
-    "modelfetch.api": ("plan_async", "sync", "sync_async"),
-    "modelfetch.pipeline.retrieve": ("retrieve", "retrieve_async"),
+    "modelfetch.api": (
+        "fit",
+        "fit_async",
+        "pin",
+        "pin_async",
+        "plan",
+        "plan_async",
+        "retrieve",
+        "retrieve_async",
+        "status",
+        "status_async",
+        "sync",
+        "sync_async",
+    ),
+    "modelfetch.config.options": (
+        "FetchValues",
+        "OptionValues",
+        "PinValues",
+    ),
+    "modelfetch.core.cancel": ("Cancel",),
     "modelfetch.core.digest": ("Digest",),
-    "modelfetch.tiers.loader": ("load_manifest",),
-    "modelfetch.manifest.model": ("FileSpec", "Manifest", "Model", "Service"),
-    "modelfetch.core.report": ("ArtifactReport", "ModelReport", "Report"),
+    "modelfetch.core.events": (
+        "Event",
+        "Notice",
+        "Placed",
+        "Planned",
+        "SourceFailed",
+        "TransferEnded",
+        "TransferFinished",
+        "TransferProgress",
+        "TransferRetrying",
+        "TransferStarted",
+        "Waiting",
+    ),
+    "modelfetch.core.report": (
+        "ArtifactReport",
+        "ModelReport",
+        "Report",
+    ),
     "modelfetch.errors": (
         "CredentialsError",
         "DestinationError",
         "DiskError",
+        "FitError",
         "IntegrityError",
         "InterruptedSync",
         "ManifestError",
@@ -62,16 +124,34 @@ _WHERE = {
         "UnreachableError",
         "UsageError",
     ),
+    "modelfetch.fitting.types": (
+        "Estimate",
+        "FitReport",
+        "ServiceFit",
+    ),
+    "modelfetch.manifest.model": (
+        "FileSpec",
+        "Manifest",
+        "Model",
+        "Service",
+    ),
+    "modelfetch.tiers.loader": ("load_manifest",),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
     "ArtifactReport",
+    "Cancel",
     "CredentialsError",
     "DestinationError",
     "Digest",
     "DiskError",
+    "Estimate",
+    "Event",
+    "FetchValues",
     "FileSpec",
+    "FitError",
+    "FitReport",
     "IntegrityError",
     "InterruptedSync",
     "Manifest",
@@ -81,31 +161,53 @@ __all__ = [
     "ModelfetchError",
     "NotAModelError",
     "NotFoundError",
+    "Notice",
+    "OptionValues",
+    "PinValues",
+    "Placed",
+    "Planned",
     "Problem",
     "Report",
     "RetryLaterError",
     "Service",
+    "ServiceFit",
     "SettingError",
+    "SourceFailed",
+    "TransferEnded",
+    "TransferFinished",
+    "TransferProgress",
+    "TransferRetrying",
+    "TransferStarted",
     "UnreachableError",
     "UsageError",
+    "Waiting",
+    "fit",
+    "fit_async",
     "load_manifest",
+    "pin",
+    "pin_async",
+    "plan",
     "plan_async",
     "retrieve",
     "retrieve_async",
+    "status",
+    "status_async",
     "sync",
     "sync_async",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
-    value = getattr(importlib.import_module(module), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        module = _MODULE_OF.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        value = getattr(importlib.import_module(module), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -1,35 +1,63 @@
-"""The Python face, and what the commands call: options and an environment in, a `Report` out."""
+"""The Python API, and what the commands run: options and an environment in, a report out."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from modelfetch.config.options import DEFAULT_ROOT, Options, parse_options
+from modelfetch.config.options import DEFAULT_ROOT, Options, owner_from, parse_options, parse_values
 from modelfetch.config.settings import Settings
 from modelfetch.core import fs
 from modelfetch.core.cancel import Cancel
-from modelfetch.core.events import Sink, discard
+from modelfetch.core.events import Event, Sink, discard
 from modelfetch.core.report import Report, failed
-from modelfetch.core.threads import run_anywhere
+from modelfetch.core.threads import run_anywhere, until_cancelled
 from modelfetch.errors import ModelfetchError, UsageError
 from modelfetch.pipeline.session import Session
 from modelfetch.pipeline.sync import preview_manifests, sync_manifests
 from modelfetch.tiers.selection import load_selected, select_manifests
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Coroutine, Iterator, Mapping, Sequence
+    from typing import Protocol, TypeAlias, Unpack
 
+    from modelfetch.config.options import FetchValues, OptionValues, PinValues
+    from modelfetch.core.digest import Digest
+    from modelfetch.fitting.types import FitReport
     from modelfetch.manifest.model import Manifest
+    from modelfetch.pinning.run import Result as PinResult
+
+    Files: TypeAlias = str | Path | Sequence[str | Path] | None
+    """One or several manifest files."""
+
+R = TypeVar("R")
+
+if TYPE_CHECKING:
+    R_co = TypeVar("R_co", covariant=True)
+
+    class Failure(Protocol[R_co]):
+        """Makes the result of a run that failed."""
+
+        def __call__(self, errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float) -> R_co:
+            """Return it."""
+
+
+ProgressOption = bool | Callable[[Event], object]
+"""True shows progress on stderr; a callable gets each event, from any thread, and must not block."""
+
+
+# ── what the commands run ──
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Which manifests, with which options, in which environment.
+    """Which manifests to work on, with which options, in which environment.
 
     ``tier_variable`` names the environment variable that gave ``tier``; None when the caller did.
     ``may_be_unnamed``: with neither tier nor manifest the work is on all that is there, and gets no manifests.
@@ -43,50 +71,89 @@ class Request:
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
-async def perform(
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """What the report of a failed run names."""
+
+    root: str
+    tier: str | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    async def result(self, work: Coroutine[Any, Any, R], cancel: Cancel, failure: Failure[R] | None) -> R:
+        """Run to the end; whatever goes wrong becomes the result of a failure."""
+        try:
+            return await until_cancelled(work, cancel)
+        except ModelfetchError as error:
+            found = error
+        except (OSError, UnicodeEncodeError) as error:  # not foreseen where it happened, such as a deleted folder
+            found = fs.translate(error, self.root, doing="working in")
+        make = failure or cast("Failure[R]", failed)
+        return make([found], tier=self.tier, root=self.root, seconds=time.monotonic() - self.started)
+
+
+async def run_manifests(
     request: Request,
-    work: Callable[[Sequence[Manifest], Session], Awaitable[Report]],
+    work: Callable[[Sequence[Manifest], Session], Coroutine[Any, Any, R]],
     *,
+    failure: Failure[R] | None = None,
     sink: Sink = discard,
     cancel: Cancel | None = None,
-) -> Report:
-    """Read the manifests and do the work on them; whatever goes wrong is in the report, nothing typed escapes."""
+) -> R:
+    """Read the manifests and work on them. Errors are in the result; none of ours is raised."""
     cancel = cancel or Cancel()
-    tier = request.tier
-    try:
-        settings = Settings.from_env(request.environ)
+    run = _Run(root=str(request.options.root), tier=request.tier)
+    environ = request.environ
+
+    async def main() -> R:
+        settings = Settings.from_env(environ)
+        options = request.options
+        options = replace(options, chown=options.chown or owner_from(environ))
         manifests: tuple[Manifest, ...] = ()
-        if not request.may_be_unnamed or tier is not None or request.manifests:
-            choice = select_manifests(
+        chosen = request.tier
+        if not request.may_be_unnamed or request.tier is not None or request.manifests:
+            selection = select_manifests(
                 tier=request.tier,
                 manifests=request.manifests,
                 settings=settings,
-                environ=request.environ,
+                environ=environ,
                 tier_variable=request.tier_variable,
                 sink=sink,
             )
-            tier = choice.tier
-            manifests = await asyncio.to_thread(
-                load_selected, choice, settings=settings, environ=request.environ, sink=sink
-            )
-        chosen, tier = tier, manifests[0].tier if manifests else None
-        with _demo(chosen, settings, request.environ) as settings:
-            async with Session(request.options, settings, sink=sink, cancel=cancel.child()) as session:
+            run.tier = chosen = selection.tier
+            manifests = await asyncio.to_thread(load_selected, selection, settings=settings, environ=environ, sink=sink)
+            run.tier = manifests[0].tier
+        with _demo_hub(chosen, settings, environ) as settings:
+            async with Session(options, settings, sink=sink, cancel=cancel.child()) as session:
                 return await work(manifests, session)
-    except ModelfetchError as error:
-        return failed([error], tier=tier, root=str(request.options.root))
-    except OSError as error:  # whatever of the disk was not foreseen where it happened, such as a folder that is gone
-        disk = fs.translate(error, request.options.root, doing="working in")
-        return failed([disk], tier=tier, root=str(request.options.root))
-    except asyncio.CancelledError:
-        if not cancel.is_set():
-            raise
-        return failed([cancel.error()], tier=tier, root=str(request.options.root))
+
+    return await run.result(main(), cancel, failure)
+
+
+async def run_session(
+    options: Callable[[Settings], Options],
+    work: Callable[[Session], Coroutine[Any, Any, R]],
+    *,
+    failure: Failure[R] | None = None,
+    sink: Sink = discard,
+    cancel: Cancel | None = None,
+) -> R:
+    """Work in a session without a manifest. Errors are in the result; none of ours is raised."""
+    cancel = cancel or Cancel()
+    run = _Run(root="")
+
+    async def main() -> R:
+        settings = Settings.from_env(os.environ)
+        chosen = options(settings)
+        run.root = str(chosen.root)
+        async with Session(chosen, settings, sink=sink, cancel=cancel.child()) as session:
+            return await work(session)
+
+    return await run.result(main(), cancel, failure)
 
 
 @contextlib.contextmanager
-def _demo(tier: str | None, settings: Settings, environ: Mapping[str, str]) -> Iterator[Settings]:
-    """For the tier ``demo``: a hub of its own on loopback, named by settings as any mirror would be."""
+def _demo_hub(tier: str | None, settings: Settings, environ: Mapping[str, str]) -> Iterator[Settings]:
+    """For the tier ``demo``, start a hub on loopback and return settings that name it, as they would any mirror."""
     if tier != "demo":
         yield settings
         return
@@ -96,73 +163,387 @@ def _demo(tier: str | None, settings: Settings, environ: Mapping[str, str]) -> I
         yield Settings.from_env({**environ, **overlay})
 
 
+async def run_pin(
+    file: Path,
+    options: Mapping[str, Any],
+    *,
+    check: bool,
+    upgrade: Sequence[str],
+    sink: Sink = discard,
+    cancel: Cancel | None = None,
+) -> PinResult:
+    """Pin a manifest's file, or check its pins. Errors are in the result's report; none of ours is raised."""
+    from modelfetch.pinning.run import Result, check_file, pin_file
+
+    async def work(session: Session) -> PinResult:
+        return await (check_file(file, session) if check else pin_file(file, session, upgrade=upgrade))
+
+    def failure(errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float) -> PinResult:
+        return Result(report=failed(errors, tier=tier, root=root, seconds=seconds))
+
+    return await run_session(
+        lambda settings: parse_options({**options, "root": settings.cache_path()}),
+        work,
+        failure=failure,
+        sink=sink,
+        cancel=cancel,
+    )
+
+
+def fit_failed(
+    errors: Sequence[ModelfetchError], *, tier: str | None, root: str = "", seconds: float = 0.0
+) -> FitReport:
+    """Return the report of an estimate that failed before it came to any model."""
+    from modelfetch.fitting.types import FitReport
+
+    return FitReport(tier=tier, usable=None, needed=0, services=(), errors=tuple(errors))
+
+
+# ── the Python API ──
+
+
 async def sync_async(
     *,
     tier: str | None = None,
-    manifest: str | Path | Sequence[str | Path] | None = None,
-    events: Sink = discard,
-    **options: Any,
+    manifest: Files = None,
+    progress: ProgressOption = False,
+    cancel: Cancel | None = None,
+    events: Sink | None = None,
+    **options: Unpack[OptionValues],
 ) -> Report:
-    """Make everything that a tier or manifest asks for present, verified and in place.
+    """Make every model of a tier or manifest present, verified and in place.
 
     Args:
         tier: A tier's name, such as ``"16g"``.
         manifest: One or several manifest files instead.
-        events: Called with each `modelfetch.core.events.Event`, from any thread.
-        **options: Any field of `modelfetch.config.options.Options`: ``root``, ``store``, ``consumers`` (the command's
-            ``--for``; ``for_`` means the same), ``offline``, … Sizes and owners may be written as on the command line:
-            ``limit_rate="50MB"``, ``chown="1000:1000"``.
+        progress: True shows progress on stderr; a callable gets each event (`modelfetch.Event`), from any thread.
+        cancel: Ends the call when it is set, from any thread or signal handler; partial work is kept.
+        events: Older name of ``progress``.
+        **options: See `modelfetch.OptionValues`.
 
     Returns:
-        The report, also when it failed: see ``ok``, ``exit_code``, ``errors`` and ``raise_for_error()``. A value that
-        an option can't have is a `UsageError` there.
+        The report, also when it failed: see ``ok``, ``exit_code``, ``errors`` and ``raise_for_error()``. An invalid
+        option is reported as a `UsageError`, an invalid manifest as a `ManifestError` with its ``problems``.
 
     Raises:
-        TypeError: An option does not exist.
+        TypeError: An option does not exist, or both ``tier`` and ``manifest`` are given.
     """
-    return await _perform(tier, manifest, options, sync_manifests, events)
+    return await _on_manifests(tier, manifest, options, sync_manifests, progress=events or progress, cancel=cancel)
 
 
 def sync(
     *,
     tier: str | None = None,
-    manifest: str | Path | Sequence[str | Path] | None = None,
-    events: Sink = discard,
-    **options: Any,
+    manifest: Files = None,
+    progress: ProgressOption = False,
+    cancel: Cancel | None = None,
+    events: Sink | None = None,
+    **options: Unpack[OptionValues],
 ) -> Report:
-    """`sync_async` for callers without an event loop; it also works where one is running already (a notebook)."""
-    return run_anywhere(lambda: sync_async(tier=tier, manifest=manifest, events=events, **options))
+    """Make every model of a tier or manifest present, verified and in place, as `sync_async` does.
+
+    Blocks; it also works where an event loop is running already, as in a notebook.
+    """
+    return run_anywhere(
+        lambda: sync_async(tier=tier, manifest=manifest, progress=events or progress, cancel=cancel, **options)
+    )
 
 
 async def plan_async(
-    *, tier: str | None = None, manifest: str | Path | Sequence[str | Path] | None = None, **options: Any
+    *,
+    tier: str | None = None,
+    manifest: Files = None,
+    progress: ProgressOption = False,
+    cancel: Cancel | None = None,
+    **options: Unpack[OptionValues],
 ) -> Report:
-    """What `sync_async` would do, and every problem that can be foreseen; no body is fetched."""
+    """Report what `sync_async` would do, and every problem it can foresee, without downloading a file.
+
+    Arguments and errors are those of `sync_async`.
+    """
 
     async def work(manifests: Sequence[Manifest], session: Session) -> Report:
         return (await preview_manifests(manifests, session))[0]
 
-    return await _perform(tier, manifest, options, work, discard)
+    return await _on_manifests(tier, manifest, options, work, progress=progress, cancel=cancel)
 
 
-async def _perform(
-    tier: str | None,
-    manifest: str | Path | Sequence[str | Path] | None,
-    options: Mapping[str, Any],
-    work: Callable[[Sequence[Manifest], Session], Awaitable[Report]],
-    sink: Sink,
+def plan(
+    *,
+    tier: str | None = None,
+    manifest: Files = None,
+    progress: ProgressOption = False,
+    cancel: Cancel | None = None,
+    **options: Unpack[OptionValues],
 ) -> Report:
+    """Report what `sync` would do, as `plan_async` does. Blocks."""
+    return run_anywhere(lambda: plan_async(tier=tier, manifest=manifest, progress=progress, cancel=cancel, **options))
+
+
+async def status_async(
+    *,
+    tier: str | None = None,
+    manifest: Files = None,
+    cancel: Cancel | None = None,
+    **options: Unpack[OptionValues],
+) -> Report:
+    """Report what is ready, missing, changed or foreign, without network access.
+
+    Arguments and errors are those of `sync_async`. ``exit_code`` is 1 if not everything is ready.
+    """
+
+    async def work(manifests: Sequence[Manifest], session: Session) -> Report:
+        from modelfetch.pipeline.status import status_of
+
+        return (await asyncio.to_thread(status_of, manifests, session))[0]
+
+    return await _on_manifests(tier, manifest, options, work, cancel=cancel)
+
+
+def status(
+    *,
+    tier: str | None = None,
+    manifest: Files = None,
+    cancel: Cancel | None = None,
+    **options: Unpack[OptionValues],
+) -> Report:
+    """Report what is ready, missing, changed or foreign, as `status_async` does. Blocks."""
+    return run_anywhere(lambda: status_async(tier=tier, manifest=manifest, cancel=cancel, **options))
+
+
+async def fit_async(
+    uri: str | None = None,
+    *,
+    tier: str | None = None,
+    manifest: Files = None,
+    context: int | None = None,
+    parallel: int | None = None,
+    kv_type: str | None = None,
+    flash_attention: bool | None = None,
+    usable: int | str | None = None,
+    cancel: Cancel | None = None,
+    **options: Unpack[OptionValues],
+) -> FitReport:
+    """Estimate the VRAM that a model, or all models of a tier or manifest, need, from the headers of their files.
+
+    Args:
+        uri: One model: a URI, a file or a folder.
+        tier: A tier's name instead.
+        manifest: One or several manifest files instead.
+        context: Tokens of one conversation, over what the manifest gives.
+        parallel: Requests that are answered at once.
+        kv_type: Type of the key-value cache: ``f16``, ``q8_0`` or ``q4_0``.
+        flash_attention: Whether language models run with flash attention.
+        usable: VRAM that may be used, in bytes or as ``"15GiB"``.
+        cancel: Ends the call when it is set, from any thread.
+        **options: See `modelfetch.OptionValues`.
+
+    Returns:
+        The verdict: ``ok``, ``needed`` and ``usable`` in bytes, ``services``, ``errors``.
+
+    Raises:
+        TypeError: An option does not exist, or more than one of ``uri``, ``tier`` and ``manifest`` is given.
+    """
+    from modelfetch.fitting import Asked, fit_manifests, fit_uri
+
+    if uri is not None and (tier is not None or manifest):
+        raise TypeError("fit takes one of uri, tier and manifest")
+    given = {"context": context, "parallel": parallel, "kv_type": kv_type, "flash_attention": flash_attention}
     try:
-        request = _request(tier, manifest, options)
+        asked = Asked(**parse_values({**given, "usable": usable}))
+        chosen = parse_options(options)
     except UsageError as error:
-        return failed([error], tier=tier, root=str(options.get("root") or DEFAULT_ROOT))
-    return await perform(request, work, sink=sink)
+        return fit_failed([error], tier=tier)
+    if uri is None:
+        return await _on_manifests(
+            tier,
+            manifest,
+            options,
+            lambda manifests, session: fit_manifests(manifests, session, asked),
+            cancel=cancel,
+            failure=fit_failed,
+        )
+    return await run_session(
+        lambda _: chosen, lambda session: fit_uri(uri, session, asked), cancel=cancel, failure=fit_failed
+    )
 
 
-def _request(
-    tier: str | None, manifest: str | Path | Sequence[str | Path] | None, options: Mapping[str, Any]
-) -> Request:
+def fit(
+    uri: str | None = None,
+    *,
+    tier: str | None = None,
+    manifest: Files = None,
+    context: int | None = None,
+    parallel: int | None = None,
+    kv_type: str | None = None,
+    flash_attention: bool | None = None,
+    usable: int | str | None = None,
+    cancel: Cancel | None = None,
+    **options: Unpack[OptionValues],
+) -> FitReport:
+    """Estimate the VRAM that a model, or all models of a tier or manifest, need, as `fit_async` does. Blocks."""
+    return run_anywhere(
+        lambda: fit_async(
+            uri,
+            tier=tier,
+            manifest=manifest,
+            context=context,
+            parallel=parallel,
+            kv_type=kv_type,
+            flash_attention=flash_attention,
+            usable=usable,
+            cancel=cancel,
+            **options,
+        )
+    )
+
+
+async def pin_async(
+    manifest: str | Path,
+    *,
+    check: bool = False,
+    upgrade: str | Sequence[str] = (),
+    progress: ProgressOption = False,
+    cancel: Cancel | None = None,
+    **options: Unpack[PinValues],
+) -> Report:
+    """Resolve revision, size and digest of everything a manifest leaves open, and write them into the file.
+
+    Args:
+        manifest: The file; comments, order and layout are kept. Either all pins are written or none.
+        check: Write nothing; ``exit_code`` is 1 where a pin is missing or behind upstream.
+        upgrade: Models whose pins move to what upstream has now.
+        progress: As for `sync_async`.
+        cancel: As for `sync_async`.
+        **options: See `modelfetch.PinValues`.
+
+    Returns:
+        The report, also when it failed.
+
+    Raises:
+        TypeError: An option does not exist.
+    """
+    names = (upgrade,) if isinstance(upgrade, str) else tuple(upgrade)
+    with _listening(progress, cancel) as (sink, scope):
+        result = await run_pin(Path(manifest), options, check=check, upgrade=names, sink=sink, cancel=scope)
+    return result.report
+
+
+def pin(
+    manifest: str | Path,
+    *,
+    check: bool = False,
+    upgrade: str | Sequence[str] = (),
+    progress: ProgressOption = False,
+    cancel: Cancel | None = None,
+    **options: Unpack[PinValues],
+) -> Report:
+    """Resolve what a manifest leaves open and write it into the file, as `pin_async` does. Blocks."""
+    return run_anywhere(
+        lambda: pin_async(manifest, check=check, upgrade=upgrade, progress=progress, cancel=cancel, **options)
+    )
+
+
+async def retrieve_async(
+    uri: str,
+    digest: str | Digest | None = None,
+    *,
+    progress: ProgressOption = False,
+    cancel: Cancel | None = None,
+    events: Sink | None = None,
+    **options: Unpack[FetchValues],
+) -> Path:
+    """Download one file into the user's cache and verify it; the next call finds it there and sends no request.
+
+    Args:
+        uri: Any URI that a manifest may name, of a single file.
+        digest: What its bytes must be, ``sha256:…`` or ``blake3:…``; None accepts what comes and remembers it.
+        progress: As for `sync_async`.
+        cancel: As for `sync_async`.
+        events: Older name of ``progress``.
+        **options: See `modelfetch.FetchValues`.
+
+    Returns:
+        The path of the file, read-only, under its upstream name.
+
+    Raises:
+        ModelfetchError: As the subclass says; see `modelfetch.errors`.
+        ValueError: ``digest`` is invalid.
+        TypeError: An option does not exist.
+    """
+    from modelfetch.pipeline.retrieve import as_digest, as_uri, into_cache
+
+    settings = Settings.from_env()
+    chosen = parse_options({**options, "root": settings.cache_path()})
+    with _listening(events or progress, cancel) as (sink, scope):
+        async with Session(chosen, settings, sink=sink, cancel=scope) as session:
+            work = into_cache(session, as_uri(uri, settings), as_digest(digest))
+            return (await until_cancelled(work, scope)).path
+
+
+def retrieve(
+    uri: str,
+    digest: str | Digest | None = None,
+    *,
+    progress: ProgressOption = False,
+    cancel: Cancel | None = None,
+    events: Sink | None = None,
+    **options: Unpack[FetchValues],
+) -> Path:
+    """Download one file into the user's cache and verify it, as `retrieve_async` does. Blocks."""
+    return run_anywhere(lambda: retrieve_async(uri, digest, progress=events or progress, cancel=cancel, **options))
+
+
+async def _on_manifests(
+    tier: str | None,
+    manifest: Files,
+    options: Mapping[str, Any],
+    work: Callable[[Sequence[Manifest], Session], Coroutine[Any, Any, R]],
+    *,
+    progress: ProgressOption = False,
+    cancel: Cancel | None = None,
+    failure: Failure[R] | None = None,
+) -> R:
     files = [manifest] if isinstance(manifest, (str, Path)) else list(manifest or ())
     if tier is not None and files:
         raise TypeError("either tier or manifest, not both")
-    return Request(options=parse_options(options), tier=tier, manifests=tuple(Path(file) for file in files))
+    try:
+        request = Request(options=parse_options(options), tier=tier, manifests=tuple(Path(file) for file in files))
+    except UsageError as error:
+        make = failure or cast("Failure[R]", failed)
+        return make([error], tier=tier, root=str(options.get("root") or DEFAULT_ROOT), seconds=0.0)
+    with _listening(progress, cancel) as (sink, scope):
+        return await run_manifests(request, work, failure=failure, sink=sink, cancel=scope)
+
+
+@contextlib.contextmanager
+def _listening(progress: ProgressOption, cancel: Cancel | None) -> Iterator[tuple[Sink, Cancel]]:
+    """Give the sink for a caller's ``progress``, and a scope below ``cancel`` that ends when a callable raises."""
+    scope = Cancel(cancel)
+    if progress is True:
+        from modelfetch.render.progress import make_progress
+
+        with contextlib.closing(make_progress("auto", verbose=False, quiet=False)) as renderer:
+            yield renderer, scope
+        return
+    listener = _Listener(progress or discard, scope)
+    yield listener, scope
+    if listener.error is not None:
+        raise listener.error
+
+
+class _Listener:
+    """Calls a caller's function with each event; its first exception ends the work and is raised afterwards."""
+
+    def __init__(self, call: Callable[[Event], object], scope: Cancel) -> None:
+        self._call = call
+        self._scope = scope
+        self.error: Exception | None = None
+
+    def __call__(self, event: Event) -> None:
+        if self.error is None:
+            try:
+                self._call(event)
+            except Exception as error:
+                self.error = error
+                self._scope.set()

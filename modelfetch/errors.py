@@ -75,6 +75,10 @@ class ModelfetchError(Exception):
         self.uri = self.uri or uri
         return self
 
+    def each(self) -> tuple[ModelfetchError, ...]:
+        """The errors that a report lists: this one, unless it stands for several."""
+        return (self,)
+
     def as_dict(self) -> dict[str, Any]:
         """The error as the report shows it."""
         return {
@@ -127,8 +131,8 @@ class ManifestError(SettingError):
         super().__init__("\n".join(str(p) for p in self.problems), **kwargs)
 
     def each(self) -> tuple[ModelfetchError, ...]:
-        """One error for each problem, so that a report lists them singly."""
-        return tuple(SettingError(str(p), code=self.code, hint=self.hint) for p in self.problems)
+        """One error for each problem."""
+        return tuple(ManifestError([p], code=self.code, hint=self.hint) for p in self.problems)
 
 
 class CredentialsError(ModelfetchError):

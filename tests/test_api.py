@@ -1,4 +1,4 @@
-"""The Python face."""
+"""The Python API."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +21,14 @@ import pytest
 
 import modelfetch
 from modelfetch.cli.app import run
+from modelfetch.config.options import PARSERS, TransferValues
 from modelfetch.demo import models as made
 from modelfetch.demo.faults import Stall
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 VAE = bytes(made.vae().read(0, made.vae().size))
 DIGEST = "sha256:" + hashlib.sha256(VAE).hexdigest()
@@ -117,7 +121,7 @@ def test_a_cancelled_task_ends_and_the_next_run_finishes(manifest: Path, tmp_pat
 
 def test_an_option_that_does_not_exist_is_a_type_error() -> None:
     with pytest.raises(TypeError):
-        modelfetch.sync(tier="8g", colour="blue")
+        modelfetch.sync(tier="8g", colour="blue")  # type: ignore[call-arg]
     with pytest.raises(TypeError):
         modelfetch.sync(tier="8g", manifest="x.yaml")
 
@@ -291,3 +295,182 @@ def test_no_module_takes_the_place_of_a_public_name() -> None:
         "assert not wrong, wrong\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_is_not_ours_is_no_attribute() -> None:
+    with pytest.raises(AttributeError, match="frobnicate"):
+        modelfetch.frobnicate  # type: ignore[attr-defined]  # noqa: B018
+    assert set(modelfetch.__all__) <= set(dir(modelfetch))
+
+
+@pytest.mark.parametrize("name", ["sync", "plan", "status", "pin", "fit", "retrieve"])
+def test_every_function_is_documented_and_has_an_async_form_with_the_same_parameters(name: str) -> None:
+    blocking, other = getattr(modelfetch, name), getattr(modelfetch, f"{name}_async")
+    assert inspect.getdoc(blocking)
+    assert inspect.getdoc(other)
+    assert inspect.iscoroutinefunction(other)
+    parameters = inspect.signature(blocking).parameters
+    assert parameters == inspect.signature(other).parameters
+    assert "cancel" in parameters
+
+
+def test_every_option_has_a_parser_and_a_line_of_documentation() -> None:
+    kinds = (modelfetch.OptionValues, modelfetch.PinValues, modelfetch.FetchValues, TransferValues)
+    for kind in kinds:
+        own = set(kind.__annotations__)
+        inherited = set(TransferValues.__annotations__) if kind is not TransferValues else set()
+        doc = inspect.getdoc(kind) or ""
+        assert {name for name in own - inherited if f"{name}:" not in doc} == set()
+        assert own - {"for_"} <= set(PARSERS)
+
+
+@pytest.mark.usefixtures("hub")
+def test_plan_status_and_sync_agree_on_a_manifest(manifest: Path, tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    planned = modelfetch.plan(manifest=manifest, root=root)
+    assert [a.action for m in planned.models for a in m.artifacts] == ["would-fetch"]
+    assert modelfetch.status(manifest=manifest, root=root).exit_code == 1
+    assert modelfetch.sync(manifest=str(manifest), root=root).ok
+    assert modelfetch.status(manifest=[manifest], root=root).ok
+    assert modelfetch.plan(manifest=manifest, root=root).requests == 0
+
+
+@pytest.mark.usefixtures("hub")
+def test_pin_writes_the_file_and_check_does_not(manifest: Path) -> None:
+    before = manifest.read_text()
+    checked = modelfetch.pin(manifest, check=True)
+    assert checked.exit_code == 1, checked.errors
+    assert manifest.read_text() == before
+    assert modelfetch.pin(manifest, jobs=2).ok
+    assert modelfetch.load_manifest(manifest).models[0].digest == modelfetch.Digest.parse(DIGEST)
+    assert modelfetch.pin(str(manifest), upgrade="nothing-of-this-name").exit_code == 2
+
+
+@pytest.mark.usefixtures("hub")
+def test_fit_takes_a_uri_or_a_manifest(manifest: Path) -> None:
+    alone = modelfetch.fit("hf://a/b/x.safetensors", usable="24GiB")
+    assert [error.code for error in alone.errors] == ["unknown-model"]  # a VAE makes no images by itself
+    assert (alone.exit_code, alone.usable) == (1, 24 * 2**30)
+    assert modelfetch.fit(manifest=manifest).tier == "t"
+    assert modelfetch.fit("hf://a/b/none.safetensors", retries=0).exit_code == 66
+    assert modelfetch.fit(manifest=manifest, kv_type="f64").exit_code == 2
+    with pytest.raises(TypeError, match="one of"):
+        modelfetch.fit("hf://a/b/x.safetensors", manifest=manifest)
+
+
+def test_an_invalid_manifest_is_reported_with_its_problems(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("version: 3\nmodels: 7\n")
+    report = modelfetch.plan(manifest=bad, root=tmp_path / "models")
+    (error,) = report.errors
+    assert isinstance(error, modelfetch.ManifestError)
+    assert [problem.line for problem in error.problems] == [1, 2]
+    assert len(report.as_dict()["errors"]) == 2
+    with pytest.raises(modelfetch.ManifestError) as raised:
+        report.raise_for_error()
+    assert len(raised.value.problems) == 2
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_callable_gets_the_events_and_true_shows_them(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[modelfetch.Event] = []
+    assert modelfetch.sync(manifest=manifest, root=tmp_path / "one", progress=seen.append).ok
+    kinds = {type(event) for event in seen}
+    assert {modelfetch.Planned, modelfetch.TransferStarted, modelfetch.TransferFinished, modelfetch.Placed} <= kinds
+    assert capsys.readouterr().err == ""
+    assert modelfetch.sync(manifest=manifest, root=tmp_path / "two", progress=True).ok
+    assert "1 file to fetch" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("hub")
+def test_what_a_callable_raises_ends_the_call_and_is_raised(manifest: Path, tmp_path: Path) -> None:
+    def broken(event: modelfetch.Event) -> None:
+        raise ZeroDivisionError(type(event).__name__)
+
+    with pytest.raises(ZeroDivisionError):
+        modelfetch.sync(manifest=manifest, root=tmp_path / "models", progress=broken)
+    assert modelfetch.sync(manifest=manifest, root=tmp_path / "models").ok
+
+
+def test_a_sync_in_a_thread_is_cancelled_from_another(hub: Hub, manifest: Path, tmp_path: Path) -> None:
+    hub.faults.add("*", Stall(seconds=20), origin="cdn")
+    cancel = modelfetch.Cancel()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(modelfetch.sync, manifest=manifest, root=tmp_path / "models", cancel=cancel)
+        time.sleep(0.6)
+        start = time.monotonic()
+        cancel.set()
+        report = running.result(timeout=10)
+    assert time.monotonic() - start < 5
+    assert (report.ok, report.exit_code, report.errors[0].code) == (False, 130, "interrupted")
+    assert modelfetch.sync(manifest=manifest, root=tmp_path / "models").ok
+
+
+@pytest.mark.parametrize("call", ["plan", "retrieve", "pin", "fit"])
+def test_every_call_that_waits_for_a_server_is_cancelled(call: str, hub: Hub, manifest: Path, tmp_path: Path) -> None:
+    hub.faults.add("*", Stall(seconds=20))
+    cancel = modelfetch.Cancel()
+    calls: dict[str, Callable[[], Any]] = {
+        "plan": lambda: modelfetch.plan(manifest=manifest, root=tmp_path / "models", cancel=cancel).exit_code,
+        "retrieve": lambda: modelfetch.retrieve(f"{hub.files}x.safetensors", cancel=cancel),
+        "pin": lambda: modelfetch.pin(manifest, cancel=cancel).exit_code,
+        "fit": lambda: modelfetch.fit(manifest=manifest, root=tmp_path / "models", cancel=cancel).exit_code,
+    }
+    timer = threading.Timer(0.5, cancel.set)
+    timer.start()
+    start = time.monotonic()
+    try:
+        code = calls[call]()
+    except modelfetch.InterruptedSync as error:
+        code = error.exit_code
+    assert code == 130
+    assert time.monotonic() - start < 5
+
+
+SNIPPETS = """
+import modelfetch
+from modelfetch import Cancel, Event, FitReport, OptionValues, Report
+
+def show(event: Event) -> None: ...
+
+common: OptionValues = {"root": "files/ai-models", "consumers": ["comfyui"], "limit_rate": "50MB"}
+report: Report = modelfetch.sync(tier="16g", progress=show, cancel=Cancel(), **common)
+modelfetch.plan(manifest=["a.yaml", "b.yaml"], jobs=2, chown=(1000, 1000), lock_timeout=5)
+modelfetch.status(manifest="a.yaml", store=None, offline=True)
+modelfetch.pin("a.yaml", check=True, upgrade=["vae"], progress=True)
+fits: FitReport = modelfetch.fit("ollama://llama3.2", context=4096, usable="15GiB")
+path: str = modelfetch.retrieve("https://models.example/x.safetensors", progress=lambda event: None).name
+
+async def main() -> Report:
+    await modelfetch.plan_async(tier="8g")
+    return await modelfetch.sync_async(tier="8g", refresh=True)
+"""
+
+WRONG = [
+    'modelfetch.sync(tier="8g", colour="blue")',
+    'modelfetch.sync(tier="8g", jobs="many")',
+    "modelfetch.sync(tier=8)",
+    'modelfetch.plan(tier="8g", progress="bar")',
+    'modelfetch.status(tier="8g", progress=True)',
+    'modelfetch.pin("a.yaml", root="x")',
+    'modelfetch.fit("u", context="4k")',
+    'modelfetch.retrieve("u", consumers=["comfyui"])',
+    'modelfetch.sync(tier="8g", cancel=True)',
+    "modelfetch.frobnicate()",
+]
+
+
+def test_mypy_accepts_right_calls_and_refuses_wrong_ones(tmp_path: Path) -> None:
+    file = tmp_path / "snippet.py"
+    file.write_text(SNIPPETS + "".join(f"{line}\n" for line in WRONG))
+    first = SNIPPETS.count("\n") + 1
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent", str(file)],
+        capture_output=True,
+        text=True,
+        cwd=Path(modelfetch.__file__).parent.parent,
+    )
+    refused = {int(line) for line in re.findall(r"snippet\.py:(\d+): error", done.stdout)}
+    assert refused == set(range(first, first + len(WRONG))), done.stdout + done.stderr

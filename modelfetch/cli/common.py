@@ -1,4 +1,4 @@
-"""What the commands share: from click's values to a request, signals, and showing the report."""
+"""What the commands share: click's values as a request, progress, signals, and showing the report."""
 
 from __future__ import annotations
 
@@ -6,34 +6,38 @@ import asyncio
 import json
 import os
 import signal
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from click.core import ParameterSource
 
 from modelfetch.cli.options import EnvOption
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Notice
-from modelfetch.errors import SettingError, UsageError
+from modelfetch.errors import UsageError
 from modelfetch.render.errors import show_errors
 from modelfetch.render.out import put
 from modelfetch.render.progress import make_progress
+from modelfetch.tiers.discovery import is_tier_name, normalise_tier
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     import click
 
-    from modelfetch.api import Request
-    from modelfetch.core.events import Event
+    from modelfetch.api import Failure, Request
+    from modelfetch.core.events import Event, Sink
     from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
 
+R = TypeVar("R")
+
 WARNED = "modelfetch.warned"
-"""The key of a context's ``meta`` that is set once a person was warned of something."""
+"""The key of a context's ``meta`` that is set once a warning was shown."""
 
 _SIGNALS = {
     signal.SIGINT: partial(Cancel.set, code="interrupted", exit_code=130),
@@ -44,34 +48,28 @@ _SIGNALS = {
 def request_from(ctx: click.Context) -> Request:
     """The request that a command's values make."""
     from modelfetch.api import Request
-    from modelfetch.config.options import Options
+    from modelfetch.config.options import parse_options
 
-    values = ctx.params
     tier, variable, manifests = which(ctx)
-    options = Options(
-        root=Path(values["root"]),
-        store=Path(values["store"]) if values.get("store") else None,
-        consumers=tuple(dict.fromkeys(values.get("consumers", ()))),
-        offline=values.get("offline", False),
-        refresh=values.get("refresh", False),
-        require_digests=values.get("require_digests", False),
-        keep_going=values.get("keep_going", False),
-        jobs=values.get("jobs", 4),
-        connections=values.get("connections", 8),
-        limit_rate=values.get("limit_rate"),
-        retries=values.get("retries", 5),
-        lock_timeout=values.get("lock_timeout"),
-        chown=values.get("chown") or _owner(os.environ),
-    )
-    return Request(options=options, tier=tier, manifests=manifests, tier_variable=variable)
+    return Request(options=parse_options(option_values(ctx)), tier=tier, manifests=manifests, tier_variable=variable)
+
+
+def option_values(ctx: click.Context) -> dict[str, Any]:
+    """Those of a command's values that are shared options, as `modelfetch.config.options` takes them."""
+    from modelfetch.config.options import OptionValues
+
+    return {name: value for name, value in ctx.params.items() if name in OptionValues.__annotations__}
 
 
 def which(ctx: click.Context) -> tuple[str | None, str | None, tuple[Path, ...]]:
     """The tier, the variable that gave it, and the manifest files, with the contract's precedence."""
-    tier, manifests = ctx.params.get("tier"), tuple(Path(file) for file in ctx.params.get("manifests", ()))
+    files = ctx.params.get("paths", ())
+    tier, manifests = ctx.params.get("tier"), tuple(Path(file) for file in (*files, *ctx.params.get("manifests", ())))
     tier_said = is_said(ctx, "tier")
-    if tier and manifests and tier_said and is_said(ctx, "manifests"):
-        raise UsageError("--tier and --manifest can't be used together", hint="name either a tier or manifest files")
+    if tier and tier_said and (files or is_said(ctx, "manifests")):
+        raise UsageError("either a tier or manifests, not both", hint="leave out --tier or the manifest files")
+    for file in files:
+        _refuse_tier_name(ctx, file)
     if tier and tier_said:
         return tier, None, ()
     if manifests:
@@ -79,8 +77,16 @@ def which(ctx: click.Context) -> tuple[str | None, str | None, tuple[Path, ...]]
     return tier, _variable(ctx, "tier"), ()
 
 
+def _refuse_tier_name(ctx: click.Context, file: str) -> None:
+    """Refuse a plain argument that is a tier's name where a file's path is expected."""
+    if not os.path.lexists(file) and is_tier_name(file) and not file.endswith((".yaml", ".yml")):
+        raise UsageError(
+            f"{file}: no such file", hint=f"a tier is named by --tier: {ctx.command_path} --tier {normalise_tier(file)}"
+        )
+
+
 def is_said(ctx: click.Context, name: str) -> bool:
-    """Whether an option stands on the command line, not only in the environment."""
+    """Whether an option is on the command line, not only in the environment."""
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
@@ -90,30 +96,25 @@ def _variable(ctx: click.Context, name: str) -> str | None:
     return found[0] if found else None
 
 
-def _owner(environ: Mapping[str, str]) -> tuple[int, int] | None:
-    """PUID and PGID, as many images take them; only root can give files away."""
-    given = {name: environ.get(name, "").strip() for name in ("PUID", "PGID")}
-    for name, value in given.items():
-        if value and not (value.isascii() and value.isdigit() and len(value) < 10):
-            raise SettingError(f"{name}={value[:40]}: expected a number")
-    if not any(given.values()) or os.geteuid() != 0:
-        return None
-    return tuple(int(value) if value else -1 for value in given.values())  # type: ignore[return-value]
-
-
 def perform(
     ctx: click.Context,
-    work: Callable[[Sequence[Manifest], Session], Awaitable[Report]],
+    work: Callable[[Sequence[Manifest], Session], Coroutine[Any, Any, R]],
     *,
     may_be_unnamed: bool = False,
-) -> Report:
-    """Do the work of a command, with progress on stderr and an end within a second of a signal.
+    failure: Failure[R] | None = None,
+) -> R:
+    """Do the work of a command on the manifests that it names.
 
-    ``may_be_unnamed``: the command needs neither tier nor manifest.
+    ``may_be_unnamed``: the command needs neither tier nor manifest. ``failure`` makes the result of a run that failed.
     """
-    from modelfetch.api import perform as run
+    from modelfetch.api import run_manifests
 
     request = replace(request_from(ctx), may_be_unnamed=may_be_unnamed)
+    return run(ctx, lambda sink, cancel: run_manifests(request, work, failure=failure, sink=sink, cancel=cancel))
+
+
+def run(ctx: click.Context, start: Callable[[Sink, Cancel], Coroutine[Any, Any, R]]) -> R:
+    """Do the work of a command, with progress on stderr and an end within a second of a signal."""
     values = ctx.params
     progress = make_progress(
         values.get("progress", "auto"), verbose=values.get("verbose", False), quiet=values.get("quiet", False)
@@ -124,22 +125,19 @@ def perform(
             ctx.meta[WARNED] = True
         progress(event)
 
-    try:
-        return run_until_signal(lambda cancel: run(request, work, sink=sink, cancel=cancel))
-    finally:
-        progress.close()
+    with closing(progress):
+        return _until_signal(partial(start, sink))
 
 
-def run_until_signal(start: Callable[[Cancel], Awaitable[Report]]) -> Report:
-    """Run to the end, or to SIGINT or SIGTERM: these set the cancel flag, which ends everything that blocks."""
+def _until_signal(start: Callable[[Cancel], Coroutine[Any, Any, R]]) -> R:
+    """Run to the end; SIGINT and SIGTERM set the cancel flag, which ends everything that blocks."""
     cancel = Cancel()
 
-    async def main() -> Report:
+    async def main() -> R:
         loop = asyncio.get_running_loop()
-        task = asyncio.ensure_future(start(cancel))
         for number, set_cancel in _SIGNALS.items():
-            loop.add_signal_handler(number, _end, cancel, task, set_cancel)
-        return await task
+            loop.add_signal_handler(number, set_cancel, cancel)
+        return await start(cancel)
 
     loop = asyncio.new_event_loop()
     try:
@@ -149,11 +147,6 @@ def run_until_signal(start: Callable[[Cancel], Awaitable[Report]]) -> Report:
         if not cancel.is_set():
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
-
-
-def _end(cancel: Cancel, task: asyncio.Future[Report], set_cancel: Callable[[Cancel], None]) -> None:
-    set_cancel(cancel)
-    task.cancel()
 
 
 def show(report: Report, *, as_json: bool, text: Callable[[], str] | None = None) -> int:

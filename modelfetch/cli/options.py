@@ -1,16 +1,14 @@
-"""Options that take their value from the command line, then the environment, with the contract's precedence."""
+"""Command-line options whose values may come from the environment too."""
 
 from __future__ import annotations
 
-import math
 import os
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from modelfetch.core.units import parse_age, parse_size
+from modelfetch.config.options import PARSERS, Options
 from modelfetch.errors import SettingError
 from modelfetch.manifest.model import CONSUMERS
 
@@ -21,8 +19,8 @@ if TYPE_CHECKING:
 class EnvOption(click.Option):
     """An option that ``MODELFETCH_<COMMAND>_<OPTION>`` and ``MODELFETCH_<OPTION>`` set as well.
 
-    An empty variable is an unset one, lists split at commas, and a bad value is a bad setting (exit 78), where the
-    same value on the command line would be wrong usage (exit 2).
+    An empty variable counts as unset, and lists split at commas. An invalid value is a `SettingError` (exit code 78)
+    in a variable, and a usage error (2) on the command line.
     """
 
     def variables(self, ctx: click.Context) -> tuple[str, str]:
@@ -53,7 +51,7 @@ class EnvOption(click.Option):
     def handle_parse_result(
         self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
     ) -> tuple[Any, list[str]]:
-        """Parse as click does; what the environment got wrong is a setting's error."""
+        """Parse as click does; an invalid variable raises `SettingError`."""
         try:
             return super().handle_parse_result(ctx, opts, args)
         except click.BadParameter as error:
@@ -63,81 +61,24 @@ class EnvOption(click.Option):
             raise SettingError(f"{found[0]}={found[1]}: {error.format_message()}") from None
 
 
-class Count(click.IntRange):
-    """A whole number within bounds, whose messages call it so."""
+class Parsed(click.ParamType[Any]):
+    """A value that a parser of `modelfetch.config.options` reads."""
 
-    name = "whole number"
+    def __init__(self, name: str, parse: Callable[[object], Any]) -> None:
+        self.name = name
+        self._parse = parse
 
-
-class Seconds(click.FloatRange):
-    """Seconds, which not-a-number is none of: every comparison with it is false, so a wait would have no end."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Text to a number."""
-        seconds: float = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is not a number.", param, ctx)
-        return seconds
-
-
-class Folder(click.ParamType[str]):
-    """A folder's path. An empty one is a variable of a script that was never set, so it is no folder at all."""
-
-    name = "folder"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The path as it was given."""
-        if not str(value).strip():
-            self.fail("expected a folder, found nothing", param, ctx)
-        return str(value)
-
-
-class Size(click.ParamType[int]):
-    """A number of bytes, ``50MB`` or ``7.5GiB``."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Text to bytes."""
-        if isinstance(value, int):
-            return value
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to a value."""
         try:
-            size = parse_size(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if size <= 0:
-            self.fail(f"expected more than nothing, found {value!r}", param, ctx)
-        return size
-
-
-class Age(click.ParamType[float]):
-    """How old something must be, as ``30d`` or ``12h``; its value is in seconds."""
-
-    name = "age"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Text to seconds."""
-        if isinstance(value, float):
-            return value
-        try:
-            return parse_age(value)
+            return self._parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
-class Owner(click.ParamType[tuple[int, int]]):
-    """``UID:GID`` as numbers."""
-
-    name = "uid:gid"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Text to (uid, gid)."""
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", value)
-        if not match:
-            self.fail(f"expected UID:GID as numbers, found {value!r}", param, ctx)
-        return int(match[1]), int(match[2])
+def value(name: str) -> Parsed:
+    """The type of an option whose values are those of `modelfetch.config.options` under ``name``."""
+    return Parsed(name, PARSERS[name])
 
 
 def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
@@ -156,24 +97,34 @@ def combined(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
+_DEFAULTS = Options()
+
+files = click.argument("paths", metavar="[FILE]...", nargs=-1)
+"""Manifests as plain arguments."""
+
 which = combined(
-    option("--tier", metavar="NAME", help="The tier to work on, such as 16g (`modelfetch tiers` lists them)."),
+    option("--tier", metavar="NAME", help="Tier to work on, such as 16g; auto asks the GPU (see `modelfetch tiers`)."),
     option(
-        "--manifest", "manifests", metavar="FILE", multiple=True, help="A manifest file instead of a tier; repeatable."
+        "--manifest", "manifests", metavar="FILE", multiple=True, help="Manifest file instead of a tier; repeatable."
     ),
 )
-"""Which manifests a command is about."""
+"""Which manifests a command works on."""
+
+root = option(
+    "--root",
+    metavar="DIR",
+    type=value("root"),
+    default="./files/ai-models",
+    show_default=True,
+    help="Folder for the models.",
+)
+store = option(
+    "--store", metavar="DIR", type=value("store"), help="Folder for verified blobs.  [default: ROOT/.modelfetch]"
+)
 
 where = combined(
-    option(
-        "--root",
-        metavar="DIR",
-        type=Folder(),
-        default="./files/ai-models",
-        show_default=True,
-        help="Where the models go.",
-    ),
-    option("--store", metavar="DIR", type=Folder(), help="Where verified blobs are kept.  [default: ROOT/.modelfetch]"),
+    root,
+    store,
     option(
         "--for",
         "consumers",
@@ -183,44 +134,69 @@ where = combined(
         help="Only what this service needs; repeatable.",
     ),
 )
-"""Where a command works and for whom."""
+"""The folders and services that a command works on."""
+
+offline = option("--offline", is_flag=True, help="Disable network access; fail if anything is missing.")
+refresh = option("--refresh", is_flag=True, help="Resolve again what the manifest leaves open.")
+retries = option(
+    "--retries",
+    metavar="N",
+    type=value("retries"),
+    default=_DEFAULTS.retries,
+    show_default=True,
+    help="Maximum consecutive attempts without progress, 0 to 100.",
+)
+lock_timeout = option(
+    "--lock-timeout",
+    metavar="SECONDS",
+    type=value("lock_timeout"),
+    help="Maximum time to wait for another process's lock.  [default: no limit]",
+)
+require_digests = option(
+    "--require-digests", is_flag=True, help="Refuse entries whose bytes the manifest does not pin."
+)
 
 how = combined(
-    option("--offline", is_flag=True, help="Ask nobody: fail where something is missing."),
-    option("--refresh", is_flag=True, help="Resolve again what the manifest leaves open."),
-    option("--require-digests", is_flag=True, help="Refuse entries whose bytes the manifest does not pin."),
-    option("--keep-going", is_flag=True, help="Go on with the other models when one fails."),
+    offline,
+    refresh,
+    require_digests,
+    option("--keep-going", is_flag=True, help="Continue with the other models when one fails."),
 )
 """How strict a command is."""
 
 moving = combined(
-    option("--jobs", metavar="N", type=Count(1, 64), default=4, show_default=True, help="Files fetched at once."),
+    option(
+        "--jobs",
+        metavar="N",
+        type=value("jobs"),
+        default=_DEFAULTS.jobs,
+        show_default=True,
+        help="Files to download at once, 1 to 64.",
+    ),
     option(
         "--connections",
         metavar="N",
-        type=Count(1, 64),
-        default=8,
+        type=value("connections"),
+        default=_DEFAULTS.connections,
         show_default=True,
-        help="Connections per file at most.",
+        help="Maximum connections per file, 1 to 64.",
     ),
-    option("--limit-rate", metavar="SIZE", type=Size(), help="Bytes per second for the whole process, such as 50MB."),
     option(
-        "--retries",
-        metavar="N",
-        type=Count(0, 100),
-        default=5,
-        show_default=True,
-        help="Tries in a row without progress.",
+        "--limit-rate",
+        metavar="SIZE",
+        type=value("limit_rate"),
+        help="Maximum rate of the whole process in bytes per second, such as 50MB.",
     ),
-    option("--lock-timeout", metavar="SECONDS", type=Seconds(0), help="Wait for another process at most so long."),
+    retries,
+    lock_timeout,
 )
-"""How bytes are moved."""
+"""How bytes are transferred."""
 
 transfers = combined(
     moving,
-    option("--chown", metavar="UID:GID", type=Owner(), help="Owner of directories and copies."),
+    option("--chown", metavar="UID:GID", type=value("chown"), help="Owner of directories and copies."),
 )
-"""How bytes are moved, and whose they are in the end."""
+"""How bytes are transferred, and who owns the files."""
 
 removal = combined(
     option("--dry-run", is_flag=True, help="Show what would be removed, with sizes; remove nothing."),
@@ -231,8 +207,13 @@ removal = combined(
         multiple=True,
         help="Keep what this tier asks for; repeatable.",
     ),
-    option("--older-than", metavar="AGE", type=Age(), help="Remove only what is older than this, such as 30d."),
-    option("--lock-timeout", metavar="SECONDS", type=Seconds(0), help="Maximum time to wait for another process."),
+    option(
+        "--older-than",
+        metavar="AGE",
+        type=value("older_than"),
+        help="Remove only what is older than this, such as 30d.",
+    ),
+    lock_timeout,
 )
 """What may be removed."""
 
@@ -244,8 +225,8 @@ output = combined(
         show_default=True,
         help="How progress is shown on stderr.",
     ),
-    option("--json", "as_json", is_flag=True, help="The report as JSON on stdout."),
-    option("-v", "--verbose", is_flag=True, help="Say more."),
-    option("-q", "--quiet", is_flag=True, help="Say only what went wrong."),
+    option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout."),
+    option("-v", "--verbose", is_flag=True, help="Show more detail."),
+    option("-q", "--quiet", is_flag=True, help="Show errors and warnings only."),
 )
-"""What a command says."""
+"""What a command prints."""

@@ -1,29 +1,99 @@
-"""Options as a caller writes them, in Python or elsewhere: text to values, and what can't be is said at once."""
+"""The options that commands share, parsed in one place for the command line, the environment and Python."""
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from modelfetch.core.fs import own_folder
-from modelfetch.core.units import parse_size
-from modelfetch.errors import UsageError
+from modelfetch.core.units import parse_age, parse_size
+from modelfetch.errors import SettingError, UsageError
 from modelfetch.manifest.model import CONSUMERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 DEFAULT_ROOT = Path("files/ai-models")
-"""Where models go unless said otherwise: the folder that the stack's compose files mount."""
+"""Where models go unless another root is given: the folder that the stack's compose files mount."""
+
+
+class TransferValues(TypedDict, total=False):
+    """How bytes are transferred, as a Python caller writes it; each may be left out.
+
+    Attributes:
+        jobs: Files to download at once, 1 to 64 (default 4).
+        connections: Maximum connections per file, 1 to 64 (default 8).
+        limit_rate: Maximum rate of the whole process in bytes per second, or a text such as ``"50MB"``.
+        retries: Maximum consecutive attempts without progress, 0 to 100 (default 5).
+        lock_timeout: Maximum time to wait for another process's lock, in seconds (default: no limit).
+    """
+
+    jobs: int
+    connections: int
+    limit_rate: int | str | None
+    retries: int
+    lock_timeout: float | None
+
+
+class FetchValues(TransferValues, total=False):
+    """The options of `modelfetch.retrieve`.
+
+    Attributes:
+        offline: Disable network access; fail if the file is not in the cache.
+        refresh: Ask the source again even where the cache knows the URI.
+    """
+
+    offline: bool
+    refresh: bool
+
+
+class PinValues(TransferValues, total=False):
+    """The options of `modelfetch.pin`.
+
+    Attributes:
+        store: Folder for files that must be downloaded to be hashed (default: the user's cache).
+        offline: Disable network access; fail if anything has to be resolved.
+    """
+
+    store: str | os.PathLike[str] | None
+    offline: bool
+
+
+class OptionValues(TransferValues, total=False):
+    """The options of `modelfetch.sync`, `plan`, `status` and `fit` as a Python caller writes them.
+
+    Attributes:
+        root: Folder for the models (default ``files/ai-models``).
+        store: Folder for verified blobs (default ``ROOT/.modelfetch``).
+        consumers: Only what these services need, such as ``["comfyui"]`` (default: all).
+        offline: Disable network access; fail if anything is missing.
+        refresh: Resolve again what the manifest leaves open.
+        require_digests: Refuse entries whose bytes the manifest does not pin.
+        keep_going: Continue with the other models when one fails.
+        chown: Owner of directories and copies, ``(1000, 1000)`` or ``"1000:1000"``.
+        for_: Older name of ``consumers``.
+    """
+
+    root: str | os.PathLike[str]
+    store: str | os.PathLike[str] | None
+    consumers: str | Sequence[str] | None
+    offline: bool
+    refresh: bool
+    require_digests: bool
+    keep_going: bool
+    chown: tuple[int, int] | str | None
+    for_: str | Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a command was asked for, beside its manifests; the contract's shared options.
+    """The shared options, parsed.
 
-    ``limit_rate`` in bytes per second for the whole process, ``lock_timeout`` in seconds (None: no end),
+    ``limit_rate`` in bytes per second for the whole process, ``lock_timeout`` in seconds (None: no limit),
     ``chown`` as (uid, gid), ``consumers`` empty for all.
     """
 
@@ -47,93 +117,156 @@ class Options:
         return self.store or own_folder(self.root)
 
 
-_OWNER = re.compile(r"(\d{1,9}):(\d{1,9})\Z", re.ASCII)
-_COUNTS = {"jobs": (1, 64), "connections": (1, 64), "retries": (0, 100)}
-_FLAGS = ("offline", "refresh", "require_digests", "keep_going")
-
-
-def parse_options(given: Mapping[str, Any]) -> Options:
-    """The options for what a caller gave.
+def parse_options(values: Mapping[str, Any]) -> Options:
+    """Return the options for what a caller wrote; None stands for the default.
 
     Raises:
-        UsageError: A value is none that the option can have; the message names both.
+        UsageError: A value is invalid; the message names the option and what it takes.
         TypeError: There is no such option.
     """
-    values = dict(given)
-    if "for_" in values:
-        values["consumers"] = values.pop("for_")
-    for name, read in _READERS.items():
-        if values.get(name) is not None:
-            values[name] = read(name, values[name])
-        elif name not in ("store", "limit_rate", "lock_timeout", "chown"):
-            values.pop(name, None)
-    return Options(**values)
+    given = dict(values)
+    if "for_" in given:
+        given["consumers"] = given.pop("for_")
+    return Options(**parse_values(given))
 
 
-def _path(name: str, value: Any) -> Path:
-    if isinstance(value, Path) or (isinstance(value, str) and value):
+def parse_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what each option means, without those that are None; raises UsageError as `parse_options` does."""
+    parsed = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        try:
+            parsed[name] = PARSERS[name](value) if name in PARSERS else value
+        except ValueError as error:
+            raise UsageError(f"{name}: {error}", hint="docs/guides/python.md lists the options") from None
+    return parsed
+
+
+def owner_from(environ: Mapping[str, str]) -> tuple[int, int] | None:
+    """Return PUID and PGID, as many images take them; None where they are unset, or we aren't root and can't chown.
+
+    Raises:
+        SettingError: One of them is no number.
+    """
+    given = {name: environ.get(name, "").strip() for name in ("PUID", "PGID")}
+    for name, value in given.items():
+        if value and not (value.isascii() and value.isdigit() and len(value) < 10):
+            raise SettingError(f"{name}={value[:40]}: expected a number")
+    if not any(given.values()) or os.geteuid() != 0:
+        return None
+    uid, gid = (int(value) if value else -1 for value in given.values())
+    return uid, gid
+
+
+# Each parser takes the text of a command line or variable, and the value that a Python caller would write.
+# It raises ValueError with what was expected.
+
+
+def parse_path(value: object) -> Path:
+    """Parse a folder's path. An empty one is a script's variable that was never set."""
+    if isinstance(value, str | os.PathLike) and str(value).strip():
         return Path(value)
-    raise _wrong(name, "a path", value)
+    raise _expected("a path", value)
 
 
-def _consumers(name: str, value: Any) -> tuple[str, ...]:
+def parse_consumers(value: object) -> tuple[str, ...]:
+    """Parse one or several services."""
     chosen = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple | set) else (value,)
     for one in chosen:
         if one not in CONSUMERS:
-            raise _wrong(name, f"one or some of {', '.join(CONSUMERS)}", one)
+            raise _expected(f"one of {', '.join(CONSUMERS)}", one)
     return tuple(dict.fromkeys(chosen))
 
 
-def _count(name: str, value: Any) -> int:
-    least, most = _COUNTS[name]
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
-        return value
-    raise _wrong(name, f"a whole number from {least} to {most}", value)
+def parse_choice(*choices: str) -> Callable[[object], str]:
+    """Return a parser of one of some words."""
+
+    def parse(value: object) -> str:
+        if isinstance(value, str) and value in choices:
+            return value
+        raise _expected(f"one of {', '.join(choices)}", value)
+
+    return parse
 
 
-def _flag(name: str, value: Any) -> bool:
+def parse_flag(value: object) -> bool:
+    """Parse True or False."""
     if isinstance(value, bool):
         return value
-    raise _wrong(name, "True or False", value)
+    raise _expected("True or False", value)
 
 
-def _rate(name: str, value: Any) -> int:
-    try:
-        size = parse_size(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise UsageError(f"{name}: {error}") from None
+def parse_count(least: int, most: int) -> Callable[[object], int]:
+    """Return a parser of whole numbers from ``least`` to ``most``."""
+
+    def parse(value: object) -> int:
+        if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value, re.ASCII):
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
+        raise _expected(f"a whole number from {least} to {most}", value)
+
+    return parse
+
+
+def parse_bytes(value: object) -> int:
+    """Parse a number of bytes above 0, ``50MB`` or ``7.5GiB``."""
+    size = parse_size(value) if isinstance(value, str) else value
     if isinstance(size, int) and not isinstance(size, bool) and size > 0:
         return size
-    raise _wrong(name, "bytes per second, more than 0, such as '50MB'", value)
+    raise _expected("a size above 0, such as 50MB", value)
 
 
-def _seconds(name: str, value: Any) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        return float(value)
-    raise _wrong(name, "seconds, at least 0", value)
+def parse_seconds(value: object) -> float:
+    """Parse seconds. Not-a-number is refused: every comparison with it is false, so a wait would never end."""
+    try:
+        seconds = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else -1.0
+    except ValueError:
+        seconds = -1.0
+    if seconds >= 0 and not math.isnan(seconds):
+        return seconds
+    raise _expected("a number of seconds, at least 0", value)
 
 
-def _owner(name: str, value: Any) -> tuple[int, int]:
-    if isinstance(value, str) and (match := _OWNER.match(value)):
+def parse_age_of(value: object) -> float:
+    """Parse an age such as ``30d`` or ``12h``, or seconds as a number."""
+    return parse_age(value) if isinstance(value, str) else parse_seconds(value)
+
+
+def parse_owner(value: object) -> tuple[int, int]:
+    """Parse ``UID:GID``; in a tuple, -1 keeps what is."""
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9}):(\d{1,9})", value, re.ASCII)):
         return int(match[1]), int(match[2])
     if isinstance(value, tuple) and len(value) == 2 and all(type(one) is int and one >= -1 for one in value):
         return value
-    raise _wrong(name, "(UID, GID) or 'UID:GID'", value)
+    raise _expected("UID:GID as numbers", value)
 
 
-def _wrong(name: str, expected: str, found: object) -> UsageError:
-    return UsageError(
-        f"{name}: expected {expected}, found {found!r:.80}", hint="docs/guides/python.md lists the options"
-    )
+def _expected(what: str, found: object) -> ValueError:
+    return ValueError(f"expected {what}, found {found!r:.80}")
 
 
-_READERS = {
-    "root": _path,
-    "store": _path,
-    "consumers": _consumers,
-    **dict.fromkeys(_COUNTS, _count),
-    **dict.fromkeys(_FLAGS, _flag),
-    "limit_rate": _rate,
-    "lock_timeout": _seconds,
-    "chown": _owner,
+PARSERS: Mapping[str, Callable[[object], Any]] = {
+    "root": parse_path,
+    "store": parse_path,
+    "consumers": parse_consumers,
+    "offline": parse_flag,
+    "refresh": parse_flag,
+    "require_digests": parse_flag,
+    "keep_going": parse_flag,
+    "jobs": parse_count(1, 64),
+    "connections": parse_count(1, 64),
+    "limit_rate": parse_bytes,
+    "retries": parse_count(0, 100),
+    "lock_timeout": parse_seconds,
+    "chown": parse_owner,
+    "context": parse_count(1, 2**31 - 1),
+    "parallel": parse_count(1, 1024),
+    "kv_type": parse_choice("f16", "q8_0", "q4_0"),
+    "flash_attention": parse_flag,
+    "usable": parse_bytes,
+    "older_than": parse_age_of,
+    "limit": parse_count(1, 10**9),
 }
+"""How each option is read: the shared `Options`, then those of `fit`, then those of `verify` and `list`."""

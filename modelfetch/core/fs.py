@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -43,8 +44,15 @@ Refused = Callable[[str, OSError], None]
 """Called with the name of an operation (``chmod``) that a file system refused though nothing depends on it."""
 
 
-def translate(error: OSError, path: object, *, doing: str) -> ModelfetchError:
+def translate(error: OSError | UnicodeError, path: object, *, doing: str) -> ModelfetchError:
     """The typed error for an OSError about ``path``."""
+    if isinstance(error, UnicodeError):
+        shown = str(error.object if isinstance(error, UnicodeEncodeError) else path)
+        return DestinationError(
+            f"{doing} {shown!a}: this locale's encoding, {sys.getfilesystemencoding()}, has no such characters",
+            code="unencodable-name",
+            hint="set LC_ALL=C.UTF-8, or PYTHONUTF8=1",
+        )
     name = error.filename if isinstance(error.filename, str) and error.filename else path
     reason = error.strerror or type(error).__name__
     if error.errno in _FULL:

@@ -1,11 +1,11 @@
-"""The report: what came of a command, as the contract's JSON object."""
+"""The report of a command: what was done for each file, and every error."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.errors import ManifestError, ModelfetchError, exit_code_of
+from modelfetch.errors import ModelfetchError, exit_code_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,7 +55,7 @@ class ModelReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What came of a command. ``seconds`` of wall time; ``bytes_fetched`` over the network; ``requests`` sent."""
+    """The result of a command. ``seconds`` of wall time; ``bytes_fetched`` over the network; ``requests`` sent."""
 
     ok: bool
     exit_code: int
@@ -68,7 +68,7 @@ class Report:
     errors: tuple[ModelfetchError, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready, as the contract has it."""
+        """JSON-ready, as ``--json`` prints it."""
         return {
             "ok": self.ok,
             "exit_code": self.exit_code,
@@ -78,7 +78,7 @@ class Report:
             "bytes_fetched": self.bytes_fetched,
             "requests": self.requests,
             "models": [model.as_dict() for model in self.models],
-            "errors": [error.as_dict() for error in self.errors],
+            "errors": [single.as_dict() for error in self.errors for single in error.each()],
         }
 
     def raise_for_error(self) -> Report:
@@ -90,8 +90,6 @@ class Report:
 
 
 def failed(errors: Iterable[ModelfetchError], *, tier: str | None, root: str, seconds: float = 0.0) -> Report:
-    """The report of a command that came to nothing: no models, each problem an error of its own."""
-    each = tuple(
-        single for error in errors for single in (error.each() if isinstance(error, ManifestError) else (error,))
-    )
-    return Report(ok=False, exit_code=exit_code_of(each), tier=tier, root=root, seconds=seconds, errors=each)
+    """The report of a command that failed before it came to any model."""
+    found = tuple(errors)
+    return Report(ok=False, exit_code=exit_code_of(found), tier=tier, root=root, seconds=seconds, errors=found)

@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from modelfetch.core.cancel import Cancel
+
 T = TypeVar("T")
 
 _POLL_INTERVAL = 0.1
-"""How often the caller looks whether its own task was cancelled, in seconds."""
+"""Seconds between two checks whether the calling task was cancelled."""
 
 _SHUTDOWN_GRACE = 1.0
 """Grace period for releasing locks on interruption, in seconds."""
 
 
 def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine to its end: here where no loop runs, else in a thread with a loop of its own.
+    """Run a coroutine to its end: in this thread if no loop runs here, else in a thread with a loop of its own.
 
-    What interrupts the caller (Ctrl-C, the end of its task) ends the work, and is raised when that has ended.
+    Whatever interrupts the caller (Ctrl-C, a cancelled task) ends the work first, and is then raised.
     """
 
     async def main() -> T:
@@ -33,6 +35,32 @@ def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
     except RuntimeError:
         return asyncio.run(main())
     return _ThreadedRunner(main).result(caller)
+
+
+async def until_cancelled(work: Coroutine[Any, Any, T], cancel: Cancel) -> T:
+    """Await ``work``, and end it when ``cancel`` is set, from whichever thread.
+
+    Raises:
+        InterruptedSync: It was cancelled.
+        asyncio.CancelledError: The caller's own task was cancelled, which ends the work too.
+    """
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+
+    def end() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed at this very moment
+            loop.call_soon_threadsafe(task.cancel)
+
+    withdraw = cancel.on_cancel(end)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        caller = asyncio.current_task()
+        if not cancel.is_set() or (caller is not None and caller.cancelling()):
+            raise
+        raise cancel.error() from None
+    finally:
+        withdraw()
 
 
 class _ThreadedRunner(Generic[T]):
@@ -47,7 +75,7 @@ class _ThreadedRunner(Generic[T]):
         self._thread = threading.Thread(target=self._run, name="modelfetch", daemon=True)
 
     def result(self, caller: asyncio.Task[Any] | None) -> T:
-        """Wait for it; it ends early when the calling task was cancelled, which that can't notice while it waits."""
+        """Wait for the result; end early when the calling task is cancelled, which it can't notice while it waits."""
         self._thread.start()
         try:
             while self._thread.is_alive():

@@ -176,5 +176,5 @@ class FitReport:
             "needed": self.needed,
             "services": [service.as_dict() for service in self.services],
             "bytes_fetched": self.bytes_fetched,
-            "errors": [error.as_dict() for error in self.errors],
+            "errors": [single.as_dict() for error in self.errors for single in error.each()],
         }

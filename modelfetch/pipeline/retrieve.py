@@ -11,22 +11,20 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelfetch.config.options import Options
-from modelfetch.config.settings import Settings
 from modelfetch.core import fs
 from modelfetch.core.digest import Digest
-from modelfetch.core.events import Sink, discard
 from modelfetch.errors import DestinationError, SettingError, UsageError
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HfUri, HttpUri, Uri, parse_uri, shown
 from modelfetch.pipeline.final_check import check_renamed
-from modelfetch.pipeline.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from modelfetch.config.settings import Settings
     from modelfetch.core.artifact import Artifact
+    from modelfetch.pipeline.session import Session
     from modelfetch.store import Blob
 
 _OLLAMA_MODEL = "application/vnd.ollama.image.model"
@@ -43,34 +41,6 @@ class Retrieved:
     action: str
     served_by: str | None
     bytes_fetched: int = 0
-
-
-def retrieve(uri: str, digest: str | Digest | None = None, *, events: Sink = discard) -> Path:
-    """Fetch one file into the user's cache, verified; the next call finds it there and asks nobody.
-
-    Args:
-        uri: Any URI that a manifest may name, of a single file.
-        digest: What its bytes must be, ``sha256:…`` or ``blake3:…``; None takes what comes and remembers it.
-        events: Called with each event of the transfer, from any thread.
-
-    Returns:
-        The path of the file, read-only, under its upstream name.
-
-    Raises:
-        ModelfetchError: As the subclass says; see `modelfetch.errors`.
-        ValueError: ``digest`` is none.
-    """
-    from modelfetch.core.threads import run_anywhere
-
-    return run_anywhere(lambda: retrieve_async(uri, digest, events=events))
-
-
-async def retrieve_async(uri: str, digest: str | Digest | None = None, *, events: Sink = discard) -> Path:
-    """`retrieve` for callers that run an event loop."""
-    settings = Settings.from_env()
-    options = Options(root=settings.cache_path())
-    async with Session(options, settings, sink=events) as session:
-        return (await into_cache(session, as_uri(uri, settings), as_digest(digest))).path
 
 
 def as_uri(text: str, settings: Settings) -> Uri:

@@ -168,7 +168,7 @@ def test_an_empty_folder_on_the_command_line_is_no_folder_rather_than_this_one(
         (["sync", "8g"], "modelfetch sync --tier 8g"),
         (["sync", "--manifest", "nowhere.yaml"], "hint: paths start from "),
         (["fetch", "x.safetensors"], "hint: one file: https://"),
-        (["sync", "--tier", "8g", "--jobs", "many"], "'many' is not a valid whole number"),
+        (["sync", "--tier", "8g", "--jobs", "many"], "expected a whole number from 1 to 64, found 'many'"),
     ],
 )
 def test_a_typical_mistake_is_told_what_to_type_instead(

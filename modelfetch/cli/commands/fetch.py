@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +10,14 @@ import click
 
 from modelfetch.cli import common, options
 from modelfetch.core.digest import Digest
-from modelfetch.core.report import ArtifactReport, ModelReport, Report, failed
+from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, exit_code_of
-from modelfetch.render.progress import make_progress
 
 if TYPE_CHECKING:
-    from modelfetch.core.cancel import Cancel
-    from modelfetch.core.events import Sink
-    from modelfetch.manifest.uri import Uri
+    from modelfetch.config.options import Options
+    from modelfetch.config.settings import Settings
     from modelfetch.pipeline.retrieve import Retrieved
+    from modelfetch.pipeline.session import Session
 
 
 class _DigestType(click.ParamType[Digest]):
@@ -39,75 +38,48 @@ class _DigestType(click.ParamType[Digest]):
 @options.option(
     "--digest", metavar="DIGEST", type=_DigestType(), help="What the bytes must be: sha256:HEX or blake3:HEX."
 )
-@options.option("-o", "--output", metavar="PATH", help="Write an ordinary file there instead of the user's cache.")
-@options.option("--store", metavar="DIR", help="Keep a blob there as well.")
-@options.option("--offline", is_flag=True, help="Ask nobody: fail where something is missing.")
-@options.option("--refresh", is_flag=True, help="Ask again even where the cache knows the URI.")
-@options.transfers
+@options.option("-o", "--output", metavar="PATH", help="Write an ordinary file there instead of into the user's cache.")
+@options.option(
+    "--store", metavar="DIR", type=options.value("store"), help="Folder for verified blobs: keep a blob there as well."
+)
+@options.offline
+@options.option("--refresh", is_flag=True, help="Ask the source again even where the cache knows the URI.")
+@options.moving
 @options.output
 @click.pass_context
 def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
-    """Fetch one file and verify it.
+    """Download one file and verify it.
 
-    Prints the path, in the user's cache unless -o says otherwise.
+    Prints the path, in the user's cache unless -o names another.
     """
+    from modelfetch.api import run_session
+    from modelfetch.config.options import parse_options
+    from modelfetch.pipeline.retrieve import as_uri, into_cache, to_path, workplace
+
     got: list[Retrieved] = []
-    progress = make_progress(values["progress"], verbose=values["verbose"], quiet=values["quiet"])
-
-    async def start(cancel: Cancel) -> Report:
-        return await _fetch(uri, values, progress, cancel, got)
-
-    try:
-        report = common.run_until_signal(start)
-    finally:
-        progress.close()
-    return common.show(report, as_json=values["as_json"], text=(lambda: str(got[0].path)) if got else None)
-
-
-async def _fetch(uri: str, values: dict[str, Any], sink: Sink, cancel: Cancel, got: list[Retrieved]) -> Report:
-    import asyncio
-    import time
-
-    from modelfetch.config.options import Options
-    from modelfetch.config.settings import Settings
-    from modelfetch.pipeline import retrieve as retrieval
-    from modelfetch.pipeline.session import Session
-
-    started = time.monotonic()
-    parsed: Uri | None = None
     target = Path(values["output"]) if values["output"] else None
-    try:
-        settings = Settings.from_env(os.environ)
-        parsed = retrieval.as_uri(uri, settings)
-        session = Session(_options(values, settings.cache_path(), target, Options), settings, sink=sink, cancel=cancel)
+
+    def make_options(settings: Settings) -> Options:
+        given = common.option_values(ctx)
+        if target is not None:
+            given["store"] = given["store"] or workplace(target)
+        return parse_options({**given, "root": settings.cache_path()})
+
+    async def work(session: Session) -> Report:
+        started = time.monotonic()
+        parsed = as_uri(uri, session.settings)  # a text that is no URI is not repeated: it may hold a password
         try:
             if target is None:
-                found = await retrieval.into_cache(session, parsed, values["digest"])
+                found = await into_cache(session, parsed, values["digest"])
             else:
-                found = await retrieval.to_path(session, parsed, values["digest"], target, keep=bool(values["store"]))
-        finally:
-            await session.close()
-    except ModelfetchError as error:
-        # A text that is no URI is not repeated: somebody may have written a password into it.
-        about = error.about(uri=str(parsed)) if parsed is not None else error
-        return failed([about], tier=None, root="", seconds=time.monotonic() - started)
-    except asyncio.CancelledError:
-        if not cancel.is_set():
-            raise
-        return failed([cancel.error()], tier=None, root="", seconds=time.monotonic() - started)
-    got.append(found)
-    return _report(found, session.requests, time.monotonic() - started)
+                found = await to_path(session, parsed, values["digest"], target, keep=bool(values["store"]))
+        except ModelfetchError as error:
+            raise error.about(uri=str(parsed)) from error.__cause__
+        got.append(found)
+        return _report(found, session.requests, time.monotonic() - started)
 
-
-def _options(values: dict[str, Any], cache: Path, target: Path | None, make: Any) -> Any:
-    from modelfetch.pipeline.retrieve import workplace
-
-    store = Path(values["store"]) if values["store"] else None
-    if target is not None:
-        work = workplace(target)
-        store = store or work
-    names = ("offline", "refresh", "jobs", "connections", "limit_rate", "retries", "lock_timeout")
-    return make(root=cache, store=store, **{name: values[name] for name in names})
+    report = common.run(ctx, lambda sink, cancel: run_session(make_options, work, sink=sink, cancel=cancel))
+    return common.show(report, as_json=values["as_json"], text=(lambda: str(got[0].path)) if got else None)
 
 
 def _report(found: Retrieved, requests: int, seconds: float) -> Report:

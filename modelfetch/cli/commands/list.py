@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="The order: model, size, verified or path.",
 )
-@options.option("--limit", metavar="N", type=options.Count(1), help="Show N entries at most.")
+@options.option("--limit", metavar="N", type=options.value("limit"), help="Show N entries at most.")
 @click.option("--files", is_flag=True, help="A row for each file.")
 @click.option("--json", "as_json", is_flag=True, help="The entries as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Show only the names of models.")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("plan")
+@options.files
 @options.which
 @options.where
 @options.how
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @options.output
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
-    """Show what sync would do, and every problem it can foresee; no body is fetched."""
+    """Show what sync would do, and every problem it can foresee, without downloading a file."""
     needed: list[SpaceRequirement] = []
 
     async def work(manifests: Sequence[Manifest], session: Session) -> Report:

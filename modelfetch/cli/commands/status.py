@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("status")
+@options.files
 @options.which
 @options.where
 @options.how
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
     type=click.Choice(["table", "json", "prom"]),
     default="table",
     show_default=True,
-    help="What stdout gets.",
+    help="Format of the output: a table, JSON, or metrics for Prometheus.",
 )
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
-    """Show what is ready, missing, changed or foreign, per model and service; asks no network.
+    """Show what is ready, missing, changed or foreign, per model and service, without network access.
 
-    Exits with 1 if not all is ready.
+    Exits with 1 if not everything is ready.
     """
     found: list[Line] = []
 

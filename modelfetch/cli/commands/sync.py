@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command("sync")
+@options.files
 @options.which
 @options.where
 @options.how
@@ -33,23 +35,11 @@ if TYPE_CHECKING:
 @options.output
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
-    """Make everything that a tier asks for present, verified and in place.
+    """Make every model of a tier or manifest present, verified and in place.
 
     Exits with 0 only if all of it is; otherwise the exit code and one line say why.
     """
-
-    async def work(manifests: Sequence[Manifest], session: Session) -> Report:
-        from modelfetch.pipeline.sync import sync_manifests
-
-        report = await sync_manifests(manifests, session)
-        # What was warned of may have to be said again: that is the long way's to judge.
-        if report.ok and all(model.ok for model in report.models) and not ctx.meta.get(common.WARNED):
-            await asyncio.to_thread(_remember, ctx, manifests, session, report)
-        if report.ok and values["prune"]:
-            report = await asyncio.to_thread(_prune, manifests, session, report)
-        return report
-
-    report = common.perform(ctx, work)
+    report = common.perform(ctx, partial(_sync, ctx))
     if report.ok and not values["quiet"] and values["progress"] != "json":
         if (placed := placed_table(report, terminal_width(sys.stderr))) is not None:
             note(placed)
@@ -68,6 +58,18 @@ def _prune(manifests: Sequence[Manifest], session: Session, report: Report) -> R
     if removed.items or removed.plan.kept:
         session.sink(Notice(level="info", message=removal_text(removed, quiet=True)))
     return replace(report, ok=not removed.errors, exit_code=exit_code_of(removed.errors), errors=removed.errors)
+
+
+async def _sync(ctx: click.Context, manifests: Sequence[Manifest], session: Session) -> Report:
+    from modelfetch.pipeline.sync import sync_manifests
+
+    report = await sync_manifests(manifests, session)
+    # A warning may have to be repeated the next time, which only a full run can decide.
+    if report.ok and all(model.ok for model in report.models) and not ctx.meta.get(common.WARNED):
+        await asyncio.to_thread(_remember, ctx, manifests, session, report)
+    if report.ok and ctx.params["prune"]:
+        report = await asyncio.to_thread(_prune, manifests, session, report)
+    return report
 
 
 def _remember(ctx: click.Context, manifests: Sequence[Manifest], session: Session, report: Report) -> None:

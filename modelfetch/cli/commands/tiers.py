@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,22 +18,24 @@ from modelfetch.render.out import put
 from modelfetch.render.text import plain, table, terminal_width
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from modelfetch.config.settings import Settings
     from modelfetch.tiers.listing import TierLine
 
 
 @click.command("tiers")
-@options.option("--root", metavar="DIR", default="./files/ai-models", show_default=True, help="Where the models are.")
-@options.option("--store", metavar="DIR", help="Where verified blobs are kept.  [default: ROOT/.modelfetch]")
-@options.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
-def command(root: str, store: str | None, *, as_json: bool) -> int:
-    """List the tiers: the card each is for, its models and their size, and what of it is here."""
+@options.root
+@options.store
+@options.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+def command(root: Path, store: Path | None, *, as_json: bool) -> int:
+    """List the tiers: the card each is for, its models, their size, and how much of it is present."""
     from modelfetch.config.options import Options
     from modelfetch.config.settings import Settings
     from modelfetch.pipeline.session import Session
     from modelfetch.tiers.listing import list_lines
 
-    given = Options(root=Path(root), store=Path(store) if store else None)
+    given = Options(root=root, store=store)
     settings = Settings.from_env(os.environ)
     auto, why = _auto(settings)
     lines, errors = list_lines(Session(given, settings), auto=auto)

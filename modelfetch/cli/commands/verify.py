@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("verify")
-@click.argument("files", metavar="[FILE]...", nargs=-1)
+@options.files
 @options.which
 @options.where
 @options.transfers
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 @options.option(
     "--older-than",
     metavar="AGE",
-    type=options.Age(),
+    type=options.value("older_than"),
     help="Hash only what was last checked longer ago than this, such as 30d.",
 )
 @options.output
@@ -43,7 +42,6 @@ def command(ctx: click.Context, /, **values: Any) -> int:
     """
     from modelfetch.care.verify import VerifyOptions, verification_report, verify_files
 
-    ctx.params["manifests"] = (*ctx.params.get("manifests", ()), *(Path(file) for file in values["files"]))
     found: list[Verification] = []
 
     async def work(manifests: Sequence[Manifest], session: Session) -> Report:
