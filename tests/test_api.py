@@ -381,7 +381,7 @@ def test_a_callable_gets_the_events_and_true_shows_them(
     assert {modelfetch.Planned, modelfetch.TransferStarted, modelfetch.TransferFinished, modelfetch.Placed} <= kinds
     assert capsys.readouterr().err == ""
     assert modelfetch.sync(manifest=manifest, root=tmp_path / "two", progress=True).ok
-    assert "1 file to fetch" in capsys.readouterr().err
+    assert "1 file to download" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("hub")
