@@ -109,7 +109,7 @@ class SettingError(ModelfetchError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing that is wrong with a manifest; ``line`` and ``column`` count from 1."""
+    """One thing that is wrong with a manifest; ``line`` and ``column`` count from 1, 0 stands for the whole file."""
 
     file: str
     line: int
@@ -117,7 +117,8 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+        place = f":{self.line}:{self.column}" if self.line else ""
+        return f"{self.file}{place}: {self.message}"
 
 
 class ManifestError(SettingError):

@@ -18,9 +18,9 @@ def part(values: Values, file: str, reader: Reader) -> Part:
     services: dict[str, Values] = values.get("services") or {}
     if "extends" not in values.keys:
         if "models" not in values.keys:
-            reader.problem(values.position, "expected the key 'models' (or 'extends'), found none")
+            reader.problem(values.position, "missing key 'models' (or 'extends')")
         if "drop" in values.keys:
-            reader.problem(values.at("drop"), "drop: expected extends beside it, found none")
+            reader.problem(values.at("drop"), "drop: only a manifest that extends another can drop models")
     return Part(
         file=file,
         values=values,

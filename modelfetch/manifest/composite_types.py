@@ -103,9 +103,7 @@ class Record:
             if (key := self.keys.get(entry.key)) is None:
                 near = _MERGE if entry.key == "<<" else reader.suggest(entry.key, self.keys)
                 shown = describe(Scalar(position=entry.position, text=entry.key, value=entry.key))
-                reader.problem(
-                    entry.position, f"{inside}expected a key of the manifest, found the unknown key {shown}{near}"
-                )
+                reader.problem(entry.position, f"{inside}unknown key {shown}{near}")
                 continue
             positions[entry.key] = entry.position
             value = key.type.read(entry.value, f"{inside}{entry.key}", reader)
@@ -113,7 +111,7 @@ class Record:
                 values[entry.key] = value
         for name, key in self.keys.items():
             if key.required and name not in positions:
-                reader.problem(node.position, f"{inside}expected the key {name!r}, found none")
+                reader.problem(node.position, f"{inside}missing key {name!r}")
         return Values(position=node.position, values=values, keys=positions)
 
     def _inside(self, node: Mapping, where: str) -> str:

@@ -24,6 +24,15 @@ _IMAGE = {
     "upscaler": ("models/ESRGAN", "models/upscale_models"),
     "embedding": ("embeddings", "models/embeddings"),
     "clip-vision": (None, "models/clip_vision"),
+    "model-patch": (None, "models/model_patches"),
+    "latent-upscaler": (None, "models/latent_upscale_models"),
+    "audio-encoder": (None, "models/audio_encoders"),
+    "style-model": (None, "models/style_models"),
+    "geometry": (None, "models/geometry_estimation"),
+    "detection": (None, "models/detection"),
+    "optical-flow": (None, "models/optical_flow"),
+    "background-removal": (None, "models/background_removal"),
+    "frame-interpolation": (None, "models/frame_interpolation"),
     "snapshot": ("models/diffusers", "models/diffusers"),
 }
 

@@ -67,12 +67,12 @@ def load_manifest(
         data, file, folder = path_or_text.encode("utf-8", "surrogatepass"), TEXT, Path()
     else:
         path = Path(path_or_text)
-        file, folder = str(path_or_text), path.parent
+        file, folder = str(path), path.parent
         try:
             data = _read(path)
         except (OSError, ValueError) as error:
             raise ManifestError(
-                [Problem(file, 1, 1, f"expected a manifest to read, found {_reason(error)}")],
+                [Problem(file, 0, 0, read_failure(error))],
                 hint=f"paths start from {Path.cwd()}; a tier is named by --tier, without .yaml",
             ) from None
     return load_bytes(data, file=file, folder=folder, allow_http=allow_http, find_tier=find_tier)
@@ -126,11 +126,12 @@ def _read(path: Path) -> bytes:
         return stream.read(yaml_nodes.MAX_BYTES + 1)
 
 
-def _reason(error: OSError | ValueError) -> str:
+def read_failure(error: OSError | ValueError) -> str:
+    """Why a manifest can't be read, in the words of a message."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, IsADirectoryError):
-        return "a directory"
+        return "is a directory"
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
@@ -170,7 +171,8 @@ class _Chain:
         if path is None:
             return None
         if (identity := _identity(path)) in seen:
-            self.reader.problem(at, f"extends: expected no circle, found {name!r}, which leads back to {path}")
+            chain = " → ".join((*list(seen.values())[list(seen).index(identity) :], str(path)))
+            self.reader.problem(at, f"circular `extends`: {chain}")
             return None
         seen[identity] = str(path)
         if len(self.files) >= MAX_CHAIN:
@@ -179,7 +181,7 @@ class _Chain:
         try:
             return path, _read(path)
         except (OSError, ValueError) as error:
-            self.reader.problem(at, f"extends: expected a manifest to read at {path}, found {_reason(error)}")
+            self.reader.problem(at, f"extends: {path}: {read_failure(error)}")
             return None
 
     def _locate(self, name: str, folder: Path, where: Position) -> Path | None:

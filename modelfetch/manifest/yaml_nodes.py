@@ -146,11 +146,37 @@ def _events(text: str, file: str) -> Iterator[Any]:
             yield event
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark or latest
-        what = ", ".join(part for part in (error.context, error.problem) if part)
-        raise _Fatal(_position(mark, file), f"expected YAML, found a syntax error: {' '.join(what.split())}") from None
-    except Exception as error:
+        raise _Fatal(_position(mark, file), f"invalid YAML: {_in_words(error, mark, text)}") from None
+    except Exception as error:  # ruamel.yaml lets some of Python's own through
         what = " ".join(str(error).split())[:200]
-        raise _Fatal(_position(latest, file), f"expected YAML, found what no YAML reader takes: {what}") from None
+        raise _Fatal(_position(latest, file), f"invalid YAML: {what}") from None
+
+
+_IN_WORDS = (
+    (r"found character '\\t'", "a tab at the beginning of a line; indent with spaces"),
+    (r"found character '(.)' that cannot start", r"text that begins with \1 must be in quotes"),
+    (r"found unexpected end of stream", "a quote is not closed"),
+    (r"but found '<scalar>'", "text after a closing quote; put the whole value in quotes"),
+    (r"expected <block end>", "the indentation does not match the lines above"),
+    (r"expected ',' or '\]'", "a list in [ ] is not closed, or a comma is missing"),
+    (r"expected ',' or '\}'", "a mapping in { } is not closed, or a comma is missing"),
+    (r"could not find expected ':'", "a line that is neither `key: value` nor part of a list or text"),
+)
+"""ruamel.yaml's words for mistakes that people make, and what to say instead."""
+
+
+def _in_words(error: Any, mark: Any, text: str) -> str:
+    """What a syntax error is, so that somebody who never read the YAML specification can correct it."""
+    problem = error.problem or ""
+    if problem.startswith("mapping values are not allowed") and mark is not None:
+        before = text[max(text.rfind("\n", 0, mark.index), text.rfind("\r", 0, mark.index)) + 1 : mark.index]
+        if re.search(r":\s", before):
+            return "a colon in a value; put the whole value in quotes"
+        return "this key is indented too deep, or the line above needs a colon"
+    for pattern, words in _IN_WORDS:
+        if (found := re.search(pattern, problem)) is not None:
+            return found.expand(words)
+    return " ".join(", ".join(part for part in (error.context, problem) if part).split())
 
 
 def _position(mark: Any, file: str) -> Position:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelfetch.core import fs
 from modelfetch.errors import DestinationError, ManifestError, Problem, SettingError
-from modelfetch.manifest.load import load_bytes
+from modelfetch.manifest.load import load_bytes, read_failure
 from modelfetch.manifest.model import Position
 from modelfetch.manifest.yaml_nodes import MAX_BYTES
 from modelfetch.pinning.text_edits import rewrite
@@ -50,9 +50,8 @@ def read_document(path: Path, settings: Settings) -> Document:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
         raise ManifestError(
-            [Problem(str(path), 1, 1, f"expected a manifest to read, found: {reason}")],
+            [Problem(str(path), 0, 0, read_failure(error))],
             hint=f"paths start from {Path.cwd()}",
         ) from None
     return Document(path=path, data=data, manifest=_load(path, data, settings))

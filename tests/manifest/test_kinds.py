@@ -19,6 +19,15 @@ controlnet      | models/ControlNet       | models/controlnet
 upscaler        | models/ESRGAN           | models/upscale_models
 embedding       | embeddings              | models/embeddings
 clip-vision     | -                       | models/clip_vision
+model-patch     | -                       | models/model_patches
+latent-upscaler | -                       | models/latent_upscale_models
+audio-encoder   | -                       | models/audio_encoders
+style-model     | -                       | models/style_models
+geometry        | -                       | models/geometry_estimation
+detection       | -                       | models/detection
+optical-flow    | -                       | models/optical_flow
+background-removal  | -                   | models/background_removal
+frame-interpolation | -                   | models/frame_interpolation
 snapshot        | models/diffusers        | models/diffusers
 """
 TABLE = {

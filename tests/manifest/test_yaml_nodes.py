@@ -148,7 +148,7 @@ def test_a_merge_key_merges_nothing() -> None:
 
 def test_a_merge_key_is_unknown_and_the_message_says_why() -> None:
     (message,) = problems("version: 1\nx-a: &x {vram: 8GiB}\n<<: *x\nmodels: []\n")
-    assert message == "3:1: expected a key of the manifest, found the unknown key '<<'; YAML 1.2 has no merge keys"
+    assert message == "3:1: unknown key '<<'; YAML 1.2 has no merge keys"
 
 
 def test_a_second_document_is_refused() -> None:
@@ -156,10 +156,33 @@ def test_a_second_document_is_refused() -> None:
     assert found("---\na: 1\n...\n") == []
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a:\n\t- b\n", "2:1: invalid YAML: a tab at the beginning of a line; indent with spaces"),
+        ("a: b\n\tc: d\n", "2:1: invalid YAML: a tab at the beginning of a line; indent with spaces"),
+        ("a: Balanced: a model\n", "1:12: invalid YAML: a colon in a value; put the whole value in quotes"),
+        ("- a: b: c\n", "1:7: invalid YAML: a colon in a value; put the whole value in quotes"),
+        ("a: @x\n", "1:4: invalid YAML: text that begins with @ must be in quotes"),
+        ("a: `x`\n", "1:4: invalid YAML: text that begins with ` must be in quotes"),
+        ("a: 'it's'\n", "1:8: invalid YAML: text after a closing quote; put the whole value in quotes"),
+        ("a: 'x\n", "2:1: invalid YAML: a quote is not closed"),
+        ("a:\n  - b\n - c\n", "3:2: invalid YAML: the indentation does not match the lines above"),
+        ("a: [1, 2\nb: 3\n", "2:2: invalid YAML: a list in [ ] is not closed, or a comma is missing"),
+        ("a: {x: 1\n", "2:1: invalid YAML: a mapping in { } is not closed, or a comma is missing"),
+        ("a:\n  b: 1\n   c: 2\n", "3:5: invalid YAML: this key is indented too deep, or the line above needs a colon"),
+        ("a: |\nb\n  c", "3:4: invalid YAML: a line that is neither `key: value` nor part of a list or text"),
+        ('a: "\\q"\n', "1:6: invalid YAML: while scanning a double-quoted scalar, found unknown escape character 'q'"),
+    ],
+)
+def test_a_mistake_is_told_in_words(text: str, message: str) -> None:
+    assert found(text) == [message]
+
+
 @pytest.mark.parametrize("version", ["1.1", "1.0", "1.3", "2.0"])
 def test_another_yaml_version_is_refused(version: str) -> None:
     (message,) = found(f"%YAML {version}\n---\na: yes\n")
-    assert message.startswith("1:1: expected YAML")
+    assert message.startswith(("1:1: invalid YAML", "1:1: expected YAML 1.2"))
 
 
 @pytest.mark.parametrize(
