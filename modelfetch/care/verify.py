@@ -42,10 +42,12 @@ class VerifyOptions:
     Attributes:
         quick: Compare size and mtime only.
         older_than: Hash only what was last checked longer ago than this, in seconds; None hashes everything.
+        models: Only models of these names; empty for all.
     """
 
     quick: bool = False
     older_than: float | None = None
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +95,12 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
     consumers = session.options.consumers
     asked = asked_by(manifests, session, inventory.receipts, consumers=consumers) if manifests else None
     items = chosen_items(inventory, asked, consumers)
+    if options.models:
+        items = tuple(item for item in items if item.model in options.models)
     due = [] if options.quick else due_for_check(items, options.older_than)
     results = _hash(due, inventory, session)
-    findings = [*_of_items(items, results, inventory, asked), *(_not_placed(asked, inventory) if asked else ())]
+    missing = [f for f in (_not_placed(asked, inventory) if asked else ()) if f.model in (options.models or (f.model,))]
+    findings = [*_of_items(items, results, inventory, asked), *missing]
     return Verification(
         inventory=inventory,
         findings=tuple(findings),
@@ -105,7 +110,9 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
     )
 
 
-def verification_report(found: Verification, session: Session, *, tier: str | None, started: float) -> Report:
+def verification_report(
+    found: Verification, session: Session, *, tier: str | None, started: float, bytes_fetched: int = 0
+) -> Report:
     """The report: exit code 1 where something is damaged, changed or missing."""
     bad = any(finding.is_bad for finding in found.findings)
     return Report(
@@ -114,6 +121,8 @@ def verification_report(found: Verification, session: Session, *, tier: str | No
         tier=tier,
         root=str(session.options.root),
         seconds=time.monotonic() - started,
+        bytes_fetched=bytes_fetched,
+        requests=session.requests,
         models=_models(found.findings),
         errors=found.errors,
     )

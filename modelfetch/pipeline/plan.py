@@ -143,9 +143,14 @@ def frozen_for(item: ModelRequest, receipts: Mapping[str, Receipt], settings: Se
     """What an earlier run resolved for this entry of this very manifest text, at the addresses of today's settings."""
     for receipt in receipts.values():
         if found := receipt.frozen.get(item.key):
-            names = {f"{name}:/": f"{endpoint}/" for name, endpoint in _endpoints(settings).items()}
-            return _readdressed(found.resolution, names)
+            return at_current_endpoints(found.resolution, settings)
     return None
+
+
+def at_current_endpoints(resolution: Resolution, settings: Settings) -> Resolution:
+    """A resolution from a receipt, with the addresses that today's settings give."""
+    names = {f"{name}:/": f"{endpoint}/" for name, endpoint in _endpoints(settings).items()}
+    return _readdressed(resolution, names)
 
 
 def _endpoints(settings: Settings) -> dict[str, str]:

@@ -32,7 +32,7 @@ _ORDER = ("damaged", "changed", "foreign", "missing", "failed", "rewritten")
 
 def verify_text(report: Report, found: Verification, *, quick: bool, quiet: bool) -> str:
     """A row for each file that is not as it should be, and one line that sums it up."""
-    odd = [f for f in found.findings if f.action != "present" and (f.is_bad or not quiet)]
+    odd = [f for f in found.findings if f.action in _ORDER and (f.is_bad or not quiet)]
     rows = [
         (
             finding.model,

@@ -385,6 +385,14 @@ class Store:
                 path.replace(aside)
         self.remove(sha256)
 
+    def set_aside(self, sha256: Digest) -> None:
+        """Take a blob out of the store that was found to be damaged though its record fits; see `damaged`.
+
+        Raises:
+            DestinationError, DiskError: The system refused.
+        """
+        self._set_aside(sha256, self.record(sha256))
+
     def damaged(self, digest: Digest) -> tuple[Path, Record] | None:
         """A file that was the blob of a digest before it was damaged, and what its record said; the caller removes it.
 

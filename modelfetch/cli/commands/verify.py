@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, options
-from modelfetch.render.care import verify_text
+from modelfetch.core.units import format_size
+from modelfetch.render.care import count, verify_text
+from modelfetch.render.out import note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,12 +34,22 @@ if TYPE_CHECKING:
     type=options.value("older_than"),
     help="Hash only what was last checked longer ago than this, such as 30d.",
 )
+@options.option(
+    "--repair", is_flag=True, help="Restore what is damaged, changed or missing; fetch only damaged parts again."
+)
+@options.option(
+    "--model",
+    "models",
+    metavar="NAME",
+    multiple=True,
+    help="Only this model; with --repair also its files that a service has rewritten. Repeatable.",
+)
 @options.output
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
-    """Hash the files on disk again and report what is damaged, for which service and model; uses no network.
+    """Hash the files on disk again and report what is damaged, for which service and model.
 
-    Without a tier or manifest, everything that modelfetch placed or keeps is checked. Exits with 1 if something is
+    Uses no network, except with --repair for what can't be restored from the disk. Without a tier or manifest, everything that modelfetch placed or keeps is checked. Exits with 1 if something is
     damaged, changed or missing.
     """
     from modelfetch.care.verify import VerifyOptions, verification_report, verify_files
@@ -46,10 +58,19 @@ def command(ctx: click.Context, /, **values: Any) -> int:
 
     async def work(manifests: Sequence[Manifest], session: Session) -> Report:
         started = time.monotonic()
-        how = VerifyOptions(quick=values["quick"], older_than=values["older_than"])
+        names = tuple(values["models"])
+        how = VerifyOptions(quick=values["quick"], older_than=values["older_than"], models=names)
         found.append(await asyncio.to_thread(verify_files, manifests, session, how))
+        fetched = 0
+        if values["repair"]:
+            from modelfetch.care.repair import repair_files
+
+            repaired = await repair_files(found[-1], manifests, session, rewritten=bool(names))
+            found[-1], fetched = repaired.verification, repaired.bytes_fetched
+            if repaired.files and not values["quiet"]:
+                note(f"{count(repaired.files, 'file')} restored, {format_size(fetched)} fetched")
         tier = manifests[0].tier if manifests else None
-        return verification_report(found[-1], session, tier=tier, started=started)
+        return verification_report(found[-1], session, tier=tier, started=started, bytes_fetched=fetched)
 
     report = common.perform(ctx, work, may_be_unnamed=True)
     text = verify_text(report, found[0], quick=values["quick"], quiet=values["quiet"]) if found else ""

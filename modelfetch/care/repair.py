@@ -1,0 +1,307 @@
+"""Repair: restore what a receipt names, moving as few bytes as possible.
+
+A damaged blob is set aside; what its record still proves of it, chunk by chunk, is kept, and only the rest is fetched.
+The new blob is proven by its digest before any path gets it, and each path changes from the old bytes to the new ones
+in one step. What a person changed is moved to ``displaced`` first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from modelfetch.care.asked import Asked, asked_by
+from modelfetch.care.checks import Check, now
+from modelfetch.care.inventory import Condition, Item, Origin
+from modelfetch.care.verify import Finding, Verification, save_checks
+from modelfetch.core import fs
+from modelfetch.core.artifact import Artifact, Location
+from modelfetch.core.digest import Digest
+from modelfetch.core.fs import own_folder
+from modelfetch.errors import DiskError, IntegrityError, ModelfetchError, UnreachableError
+from modelfetch.pipeline.plan import at_current_endpoints
+from modelfetch.pipeline.resolve import mirrors_of
+from modelfetch.placement.journal import Claim
+from modelfetch.placement.receipts import Entry, ReceiptBook
+from modelfetch.placement.writer import LINK_AT_LEAST, ChangedMeanwhileError, ConsumerWriter, Made
+from modelfetch.store.locks.lock import LockLostError, lock
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.pipeline.session import Session
+    from modelfetch.placement.state import PathStat
+    from modelfetch.store import Blob
+    from modelfetch.store.locks.lock import Held
+
+_REPAIRABLE = ("damaged", "missing", "changed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repaired:
+    """What a repair left: the findings as they are now, and what was fetched for it."""
+
+    verification: Verification
+    bytes_fetched: int = 0
+    files: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bytes:
+    """The right bytes of a digest: a blob, or a small text that is known; how they came."""
+
+    blob: Blob | None = None
+    text: bytes | None = None
+    action: str = "present"
+    served_by: str | None = None
+    fetched: int = 0
+
+
+async def repair_files(
+    found: Verification, manifests: Sequence[Manifest], session: Session, *, rewritten: bool = False
+) -> Repaired:
+    """Restore every finding that can be restored; what can't is an error of the result.
+
+    Args:
+        found: What `verify_files` found.
+        manifests: Where mirrors may be named.
+        session: Fetches and places.
+        rewritten: Whether files that their service rewrote are restored as well.
+    """
+    broken = [f for f in found.findings if _is_repairable(f, rewritten=rewritten)]
+    if not broken:
+        return Repaired(verification=found)
+    await asyncio.to_thread(partial(session.hold_off_removals, make=True))
+    asked = asked_by(manifests, session, found.inventory.receipts)
+    sources = _Sources(found, asked, session)
+    fixed: dict[int, Finding] = {}
+    errors: list[ModelfetchError] = list(found.errors)
+    fetched = 0
+    for digest, findings in _by_digest(broken).items():
+        session.cancel.check()
+        try:
+            right = await sources.get(digest) if digest else None
+            fetched += right.fetched if right else 0
+            await asyncio.to_thread(_restore, findings, right, session)
+        except ModelfetchError as error:
+            errors.append(error.about(model=findings[0].model, uri=findings[0].uri))
+            continue
+        action = right.action if right else "present"
+        fixed |= {id(finding): replace(finding, action=action) for finding in findings}
+    await asyncio.to_thread(_note_checks, found, fixed, session)
+    now_found = tuple(fixed.get(id(finding), finding) for finding in found.findings)
+    verification = replace(found, findings=now_found, errors=tuple(errors))
+    return Repaired(verification=verification, bytes_fetched=fetched, files=len(fixed))
+
+
+def _is_repairable(finding: Finding, *, rewritten: bool) -> bool:
+    item = finding.item
+    if item is None:
+        return False  # it was never placed: that is what `sync` is for
+    if finding.action == "rewritten":
+        return rewritten
+    if item.origin is Origin.ADOPTED:
+        return finding.action == "damaged"  # one that is gone or changed is the person's own doing
+    return finding.action in _REPAIRABLE
+
+
+def _by_digest(findings: Sequence[Finding]) -> dict[str | None, list[Finding]]:
+    grouped: dict[str | None, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        grouped[finding.digest].append(finding)
+    return grouped
+
+
+class _Sources:
+    """Finds the right bytes of a digest: in the store, in another file below ROOT, else where it was fetched from."""
+
+    def __init__(self, found: Verification, asked: Asked, session: Session) -> None:
+        self._found = found
+        self._session = session
+        self._mirrors: dict[str, Callable[[Artifact], Sequence[Callable[[], Awaitable[Sequence[Location]]]]]] = {
+            request.model.name: lambda artifact, request=request: mirrors_of(request, artifact, session)  # type: ignore[misc]
+            for request in (*asked.paths.values(), *asked.folders.values())
+        }
+        self._artifacts = self._known_artifacts()
+
+    async def get(self, digest: str) -> _Bytes:
+        """The right bytes.
+
+        Raises:
+            ModelfetchError: They can't be had.
+        """
+        sha256 = Digest.parse(digest)
+        if (text := self._known_text(sha256)) is not None:
+            return _Bytes(text=text)
+        blob = await asyncio.to_thread(self._good_blob, sha256)
+        if blob is not None:
+            return _Bytes(blob=blob)
+        known = self._artifacts.get(digest)
+        local = tuple(Location(uri=f"file://{file}", url=file.as_uri()) for file in self._good_files(digest))
+        if known is None and not local:
+            raise UnreachableError(
+                f"{digest} is damaged or gone, and no receipt tells where to fetch it",
+                hint="name the manifest: `modelfetch verify --repair FILE`, or run `modelfetch sync`",
+                permanent=True,
+            )
+        name, artifact = known or ("a copy", Artifact(uri=digest, path=digest, digest=sha256))
+        artifact = replace(artifact, digest=sha256, locations=(*local, *artifact.locations))
+        mirrors = self._mirrors[name](artifact) if name in self._mirrors else ()
+        fetched = await self._session.engine.fetch(artifact, mirrors, label=f"{name}: {artifact.path}")
+        action = "present" if fetched.served_by.startswith("file:") else fetched.action
+        remote = 0 if action == "present" else fetched.bytes_fetched
+        return _Bytes(blob=fetched.blob, action=action, served_by=fetched.served_by, fetched=remote)
+
+    def _good_blob(self, sha256: Digest) -> Blob | None:
+        """The blob, unless it is damaged: then it is set aside, for the chunks of it that are good."""
+        items = [item for item in self._found.inventory.blobs if item.digest == str(sha256)]
+        if any(item.inode in self._damaged_inodes for item in items):
+            self._session.store.set_aside(sha256)
+            return None
+        return self._session.store.find(sha256)
+
+    @property
+    def _damaged_inodes(self) -> set[object]:
+        return {f.item.inode for f in self._found.findings if f.item and f.action in ("damaged", "changed")}
+
+    def _good_files(self, digest: str) -> list[Path]:
+        return [
+            finding.item.file
+            for finding in self._found.findings
+            if finding.item and finding.digest == digest and finding.action == "present" and finding.item.is_placement
+        ]
+
+    def _known_artifacts(self) -> dict[str, tuple[str, Artifact]]:
+        """What receipts know of where bytes are, by their digest."""
+        return {
+            str(artifact.digest): (frozen.model, artifact)
+            for receipt in self._found.inventory.receipts.values()
+            for frozen in receipt.frozen.values()
+            for artifact in at_current_endpoints(frozen.resolution, self._session.settings).artifacts
+            if artifact.digest is not None
+        }
+
+    def _known_text(self, sha256: Digest) -> bytes | None:
+        """The text of a ref of a Hugging Face cache: the commit that was resolved."""
+        for receipt in self._found.inventory.receipts.values():
+            for frozen in receipt.frozen.values():
+                text = (frozen.resolution.revision or "").encode()
+                if text and Digest.sha256(text) == sha256:
+                    return text
+        return None
+
+
+def _restore(findings: Sequence[Finding], right: _Bytes | None, session: Session) -> None:
+    """Give each path its right bytes.
+
+    Raises:
+        ModelfetchError: One can't be written.
+    """
+    by_consumer: dict[str, list[Item]] = defaultdict(list)
+    for finding in findings:
+        if finding.item is not None and finding.item.consumer is not None:
+            by_consumer[finding.item.consumer].append(finding.item)
+    for consumer, items in by_consumer.items():
+        _Restorer(consumer, session).run(items, right)
+
+
+class _Restorer:
+    """Rewrites paths of one consumer, under its lock."""
+
+    def __init__(self, consumer: str, session: Session) -> None:
+        self._consumer = consumer
+        self._session = session
+        self._root = session.options.root
+        self._tree = session.examiner.tree
+        self._writer = ConsumerWriter(
+            self._tree,
+            consumer,
+            own=own_folder(self._root),
+            owner=session.options.chown,
+            check=session.cancel.check,
+            sink=session.sink,
+            refused=fs.RefusalReporter(session.sink),
+        )
+
+    def run(self, items: Sequence[Item], right: _Bytes | None) -> None:
+        try:
+            with lock(
+                own_folder(self._root) / "locks" / f"consumer-{self._consumer}.lock",
+                label=f"the receipt of {self._consumer}",
+                timeout=self._session.options.lock_timeout,
+                sink=self._session.sink,
+                cancel=self._session.cancel,
+            ) as held:
+                self._under_lock(items, right, held)
+        except OSError as error:
+            raise fs.translate(error, self._tree.path(self._consumer), doing="restoring in") from error
+        except (LockLostError, ChangedMeanwhileError):
+            path = self._tree.path(items[0].path or "")
+            raise DiskError(f"{path} was changed while it was restored", hint="run it again") from None
+
+    def _under_lock(self, items: Sequence[Item], right: _Bytes | None, held: Held) -> None:
+        book = ReceiptBook(self._root, self._consumer)
+        self._writer.confirm = held.check
+        entries: dict[str, Entry] = {}
+        for item in items:
+            entry = book.load().entries.get(item.path or "")
+            if entry is None or entry != item.entry:
+                continue  # another process placed something else meanwhile
+            book.claim({item.path or "": _claim(entry)} if entry.made else {})
+            made = self._write(item, entry, right)
+            entries[item.path or ""] = replace(
+                entry, size=made.seen.size, mtime_ns=made.seen.mtime_ns, how=made.how if entry.made else entry.how
+            )
+        self._writer.sync()
+        book.add(entries, {})
+        book.write(held.check)
+
+    def _write(self, item: Item, entry: Entry, right: _Bytes | None) -> Made:
+        path = item.path or ""
+        over: PathStat | None = self._tree.lstat(path)
+        if over is not None and item.condition is Condition.CHANGED:  # it may be somebody's work
+            self._writer.displace(path)
+            over = None
+        if entry.digest is None:
+            return self._writer.symlink(entry.target or "", path, over)
+        if right is None:
+            raise IntegrityError(f"{self._tree.path(path)} can't be restored")
+        if right.text is not None:
+            return self._writer.text(right.text, path, over)
+        assert right.blob is not None  # noqa: S101 - a text or a blob
+        if entry.how == "link" and right.blob.size >= LINK_AT_LEAST:
+            return self._writer.link(right.blob.path, path, over)
+        fd = fs.open_regular(right.blob.path)
+        try:
+            return self._writer.copy(fd, path, over)
+        finally:
+            os.close(fd)
+
+
+def _claim(entry: Entry) -> Claim:
+    return Claim(digest=entry.digest, target=entry.target, uri=entry.uri, model=entry.model)
+
+
+def _note_checks(found: Verification, fixed: Mapping[int, Finding], session: Session) -> None:
+    """Note that what was restored is right as of now."""
+    at = now()
+    new: dict[Path, dict[str, Check]] = defaultdict(dict)
+    for finding in fixed.values():
+        item = finding.item
+        if item is None or finding.digest is None:
+            continue
+        path, key = item.path, finding.digest
+        with contextlib.suppress(OSError):
+            blob = session.store.blob_path(Digest.parse(key)).lstat()
+            new[session.store.path][key] = Check(size=blob.st_size, mtime_ns=blob.st_mtime_ns, at=at, ok=True)
+        if path is not None and (seen := session.examiner.tree.lstat(path)) is not None:
+            new[own_folder(found.inventory.root)][path] = Check(size=seen.size, mtime_ns=seen.mtime_ns, at=at, ok=True)
+    with contextlib.suppress(ModelfetchError):
+        save_checks(new, found.inventory, session)

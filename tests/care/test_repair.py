@@ -1,0 +1,147 @@
+"""What verify --repair restores, from where, and how many bytes that moves."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.store.chunks import CHUNK
+from tests.care.conftest import actions, flip
+from tests.pipeline.test_sync import WEIGHTS, commit, ollama, read, sha256, vae, whisper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.pipeline.conftest import Bench, Result
+
+ONE, TWO = "stable-diffusion/models/VAE/art.safetensors", "comfyui/models/vae/art.safetensors"
+
+
+def large(bench: Bench, chunks: int = 5) -> tuple[dict[str, Any], bytes]:
+    """A model of several chunks for two services."""
+    data = random.Random(1).randbytes(chunks * CHUNK - 1000)
+    bench.world.hf_repo("acme/large", {"large.bin": data})
+    entry = {
+        "name": "large",
+        "kind": "file",
+        "path": "large.bin",
+        "source": "hf://acme/large/large.bin",
+        "digest": sha256(data),
+        "for": ["comfyui", "whisper"],
+    }
+    return entry, data
+
+
+def test_one_flipped_byte_moves_two_chunks_at_most(bench: Bench, care: Callable[..., Result]) -> None:
+    entry, data = large(bench)
+    assert bench.sync(entry).code == 0
+    flip(bench.root / "comfyui/large.bin", offset=2 * CHUNK + 5)
+    before = bench.hub.log.sent("*", origin="cdn")
+    result = care("verify", "--repair")
+    assert result.code == 0, result.err
+    assert 0 < bench.hub.log.sent("*", origin="cdn") - before <= 2 * CHUNK
+    assert result.report["bytes_fetched"] <= 2 * CHUNK
+    assert (bench.root / "comfyui/large.bin").read_bytes() == data
+    assert (bench.root / "comfyui/large.bin").samefile(bench.root / "whisper/large.bin")
+    assert set(actions(care("verify")).values()) == {"present"}
+
+
+def test_no_path_is_missing_or_short_at_any_moment(bench: Bench, care: Callable[..., Result]) -> None:
+    entry, data = large(bench, chunks=3)
+    bench.sync(entry)
+    path = bench.root / "comfyui/large.bin"
+    flip(path)
+    done = threading.Event()
+    sizes: set[int] = set()
+
+    def watch() -> None:
+        while not done.is_set():
+            try:
+                sizes.add(path.stat().st_size)
+            except FileNotFoundError:
+                sizes.add(-1)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    assert care("verify", "--repair").code == 0
+    done.set()
+    thread.join()
+    assert sizes == {len(data)}
+
+
+def test_a_damaged_copy_is_restored_from_the_store_without_a_request(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(ollama(bench), whisper(bench))
+    config = next(p for p in (bench.root / "whisper/hub").rglob("blobs/*") if p.stat().st_size < 64 * 1024)
+    flip(config, offset=1)
+    result = care("verify", "--repair")
+    assert (result.code, result.report["bytes_fetched"], result.report["requests"]) == (0, 0, 0)
+    assert care("verify").code == 0
+
+
+def test_missing_files_links_and_texts_come_back(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench), whisper(bench))
+    folder = bench.root / "whisper/hub/models--acme--whisper"
+    link = folder / "snapshots" / commit(bench, "acme/whisper") / "config.json"
+    ref = folder / "refs/main"
+    for path in (bench.root / ONE, link, ref):
+        path.unlink()
+    result = care("verify", "--repair")
+    assert result.code == 0, result.out
+    assert (bench.root / ONE).samefile(bench.root / TWO)
+    assert link.is_symlink()
+    assert ref.read_text() == commit(bench, "acme/whisper")
+    assert care("verify").code == 0
+
+
+def test_what_a_person_changed_is_kept_aside(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    path = bench.root / ONE
+    path.unlink()
+    path.write_bytes(b"my own")
+    assert care("verify", "--repair").code == 0
+    assert path.read_bytes() == read(WEIGHTS)
+    (aside,) = (bench.root / ".modelfetch/displaced").rglob("art.safetensors")
+    assert aside.read_bytes() == b"my own"
+
+
+def test_what_no_source_gives_stays_damaged_and_says_so(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    flip(bench.root / ONE)
+    del bench.world.repos["acme/art"]
+    result = care("verify", "--repair")
+    assert result.code != 0
+    assert actions(result) == {ONE: "damaged", TWO: "damaged"}
+    assert result.report["errors"]
+    assert (bench.root / ONE).stat().st_size == len(read(WEIGHTS))
+
+
+def test_an_adopted_file_that_its_owner_changed_is_left_alone(bench: Bench, care: Callable[..., Result]) -> None:
+    path = bench.root / ONE
+    path.parent.mkdir(parents=True)
+    path.write_bytes(read(WEIGHTS))
+    bench.sync(vae(bench, digest=sha256(WEIGHTS), **{"for": ["stable-diffusion"]}))
+    path.write_bytes(b"better")
+    assert care("verify", "--repair").code == 1
+    assert path.read_bytes() == b"better"
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_what_a_service_rewrote_is_restored_only_by_name(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, *, named: bool
+) -> None:
+    import re
+
+    from modelfetch.placement import rewritten
+
+    monkeypatch.setattr(rewritten, "_REWRITES", (("comfyui", re.compile(re.escape(TWO))),))
+    bench.sync(vae(bench))
+    path = bench.root / TWO
+    path.unlink()
+    path.write_bytes(b"rewritten")
+    assert care("verify").code == 0
+    assert actions(care("verify"))[TWO] == "rewritten"
+    assert care("verify", "--repair", *(["--model", "vae"] if named else [])).code == 0
+    assert path.read_bytes() == (read(WEIGHTS) if named else b"rewritten")
