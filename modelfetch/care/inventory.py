@@ -20,8 +20,7 @@ from modelfetch.core.fs import own_folder
 from modelfetch.errors import DestinationError
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.placement.receipts import read_receipt
-from modelfetch.placement.rewritten import rewriting_service
-from modelfetch.placement.state import PathStat, fits
+from modelfetch.placement.state import PathStat, fits, is_rewritten
 from modelfetch.store.index import beside
 from modelfetch.store.record import Record
 
@@ -212,8 +211,7 @@ def condition_of(path: str, entry: Entry, seen: PathStat | None) -> Condition:
         return Condition.MISSING
     if fits(entry, seen):
         return Condition.PRESENT
-    rewritten = entry.made and seen.regular and seen.target is None and seen.size > 0
-    return Condition.REWRITTEN if rewritten and rewriting_service(path) else Condition.CHANGED
+    return Condition.REWRITTEN if is_rewritten(path, entry, seen) else Condition.CHANGED
 
 
 def _stored(store: Store, checks: Mapping[str, Check]) -> Iterator[Item]:

@@ -65,6 +65,11 @@ class Target:
     act: Action
 
     @property
+    def is_well(self) -> bool:
+        """Whether nothing is to be done about it."""
+        return self.state in (State.READY, State.REWRITTEN)
+
+    @property
     def needs_bytes(self) -> bool:
         """Whether the artifact's bytes must be at hand to carry this out."""
         carried = self.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY, PlacementMethod.UNPACK)
@@ -84,7 +89,7 @@ class ModelPlan:
     @property
     def complete(self) -> bool:
         """Whether there is nothing to do: every path is ready and the receipts know this manifest."""
-        return self.settled and not self.errors and all(target.state is State.READY for target in self.targets)
+        return self.settled and not self.errors and all(target.is_well for target in self.targets)
 
     def missing(self) -> tuple[Artifact, ...]:
         """The artifacts whose bytes are needed, each once, in order."""

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from modelfetch.pipeline.session import Session
     from modelfetch.placement.layouts import Placement
 
-_WORST_FIRST = ("foreign", "changed", "missing", "ready")
-_ACTIONS = {"ready": "present", "missing": "missing", "changed": "changed", "foreign": "foreign"}
+_WORST_FIRST = ("foreign", "changed", "missing", "rewritten", "ready")
+_ACTIONS = {word: "present" if word == "ready" else word for word in _WORST_FIRST}
+_READY = ("ready", "rewritten")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ class Line:
     @property
     def is_well(self) -> bool:
         """Whether all is as a successful `sync` leaves it; a file in the way of what is optional it leaves, too."""
-        return self.state == "ready" or (self.optional and self.state in ("missing", "foreign"))
+        return self.state in _READY or (self.optional and self.state in ("missing", "foreign"))
 
 
 def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, tuple[Line, ...]]:
@@ -169,7 +170,7 @@ def _model(
             placements=strangers,
         )
         return ModelReport(name=item.model.name, ok=False, artifacts=(unknown,))
-    ready = bool(states) and all(word == "ready" for _, word in states.values())
+    ready = bool(states) and all(word in _READY for _, word in states.values())
     return ModelReport(
         name=item.model.name, ok=ready, artifacts=tuple(_artifact(a, states) for a in resolution.artifacts)
     )

@@ -23,6 +23,7 @@ from modelfetch.placement.state import (
     act_compared,
     act_unhashed,
     fits,
+    is_rewritten,
     state_of_file,
     state_of_symlink,
 )
@@ -165,7 +166,7 @@ class Examiner:
             action = self._act_on_blob(placement.path, seen)
         digest = None
         if action is Action.KEEP and seen is not None and seen.regular:
-            ready = entry is not None and entry.digest is not None and fits(entry, seen)
+            ready = entry is not None and entry.digest is not None and (fits(entry, seen) or state is State.REWRITTEN)
             # The receipt notes the sha256, so only with it can the next run tell by stat that nothing changed.
             digest = Digest.parse(entry.digest) if entry and entry.digest and ready else self._sha256(placement, seen)
             if entry is None and self._is_own_blob(seen, digest):  # the receipt was lost
@@ -366,6 +367,8 @@ def _state(placement: Placement, entry: Entry | None, seen: PathStat | None, wan
     if placement.how is PlacementMethod.SYMLINK:
         return state_of_symlink(entry, seen, placement.target or "", wanted, uri)
     state = state_of_file(entry, seen, wanted, uri)
+    if state is State.CHANGED and is_rewritten(placement.path, entry, seen):
+        return State.REWRITTEN if wanted is None or (entry and entry.digest == str(wanted)) else State.CHANGED
     if state is not State.READY:
         return state
     if placement.how is PlacementMethod.COPY and entry is not None and entry.how == "link":

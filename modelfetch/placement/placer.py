@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,8 @@ from modelfetch.placement.inspector import Inspection, wanted_digest
 from modelfetch.placement.journal import Claim
 from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.receipts import Entry, ReceiptBook
-from modelfetch.placement.state import Action
+from modelfetch.placement.rewritten import rewriting_service
+from modelfetch.placement.state import Action, is_rewritten
 from modelfetch.placement.writer import LINK_AT_LEAST, ChangedMeanwhileError, ConsumerWriter, Made
 from modelfetch.store.locks.lock import LockLostError, lock
 
@@ -263,7 +264,8 @@ class Placer:
         if placement.text is not None:
             return writer.text(placement.text, step.path, over)
         blob = step.job.blob or (self._store.find(wanted) if wanted else None)
-        if blob is not None and placement.how is PlacementMethod.FILE and blob.size >= LINK_AT_LEAST:
+        linked = placement.how is PlacementMethod.FILE and rewriting_service(step.path) is None
+        if blob is not None and linked and blob.size >= LINK_AT_LEAST:
             return writer.link(blob.path, step.path, over)
         source = self._open_source(step, blob)
         try:
@@ -350,6 +352,9 @@ def _kept_entry(step: _Step, request: PlacementRequest) -> Entry:
     assert seen is not None  # noqa: S101 - only what is there is kept
     made = known.made if known else False
     how = known.how if known else "adopted"
+    if known is not None and is_rewritten(step.path, known, seen):
+        # Its entry goes on to name what modelfetch placed: that is what a repair by name restores.
+        seen = replace(seen, size=known.size, mtime_ns=known.mtime_ns)
     return _entry_of(step, request, seen, how=how, made=made, digest=step.found.digest)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
+from modelfetch.placement.rewritten import rewriting_service
+
 if TYPE_CHECKING:
     import os
     from pathlib import Path
@@ -26,6 +28,7 @@ class State(StrEnum):
     OUTDATED = "outdated"  # the receipt's bytes, unchanged, but others are wanted now, or a copy instead of a link
     CHANGED = "changed"  # modelfetch knows the path, but not what lies there now
     FOREIGN = "foreign"  # something is there that no receipt names
+    REWRITTEN = "rewritten"  # what modelfetch placed, rewritten by the service that it was placed for
 
 
 class Action(StrEnum):
@@ -83,6 +86,13 @@ def fits(entry: Entry, seen: PathStat) -> bool:
     return (seen.regular, seen.target, seen.size, seen.mtime_ns) == (True, entry.target, entry.size, entry.mtime_ns)
 
 
+def is_rewritten(path: str, entry: Entry | None, seen: PathStat | None) -> bool:
+    """Whether a file is not as it was placed because its service rewrites it by itself."""
+    if entry is None or seen is None or not entry.made or fits(entry, seen):
+        return False
+    return seen.regular and seen.target is None and seen.size > 0 and rewriting_service(path) is not None
+
+
 def state_of_file(entry: Entry | None, seen: PathStat | None, wanted: Digest | None, uri: str | None) -> State:
     """The state of a file that shall hold ``wanted`` (None: whatever ``uri`` returned when it was fetched)."""
     if seen is None:
@@ -115,7 +125,7 @@ def state_of_symlink(
 
 def act_unhashed(state: State, entry: Entry | None) -> Action | None:
     """What to do where the state alone decides; None where the bytes must be compared first."""
-    if state is State.READY:
+    if state in (State.READY, State.REWRITTEN):
         return Action.KEEP
     if state is State.MISSING:
         return Action.CREATE

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from modelfetch.care.inventory import Item
     from modelfetch.care.listing import Listing
     from modelfetch.care.prune import Removed
+    from modelfetch.care.usage import ModelUse
     from modelfetch.care.verify import Verification
     from modelfetch.core.report import Report
 
@@ -149,3 +150,10 @@ def bring_back_text(found: Removed) -> str:
         f"{', '.join(models)}: still in {tier}, the next sync of it places {'it' if len(models) == 1 else 'them'} again"
         for tier, models in tiers.items()
     )
+
+
+def use_text(use: ModelUse) -> str:
+    """``2026-11-28``, ``never``, or ``2 damaged``."""
+    if use.damaged:
+        return f"{use.damaged} damaged"
+    return use.verified.date().isoformat() if use.verified else "never"

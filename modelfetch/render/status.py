@@ -8,39 +8,61 @@ from modelfetch.core.units import format_size
 from modelfetch.render.text import table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from modelfetch.care.usage import DiskUse
     from modelfetch.core.report import Report
     from modelfetch.pipeline.status import Line
 
-_STATES = ("ready", "missing", "changed", "foreign")
+_STATES = ("ready", "missing", "changed", "foreign", "rewritten")
+_WELL = ("ready", "rewritten")
 
 
-def status_table(report: Report, lines: Sequence[Line], *, only_bad: bool = False) -> str:
-    """A row for each model and service, and one line that sums it up; ``only_bad``: rows that are not ready, if any."""
-    ready = sum(line.state == "ready" for line in lines)
+def status_table(
+    report: Report,
+    lines: Sequence[Line],
+    *,
+    only_bad: bool = False,
+    checks: Mapping[tuple[str, str], str] | None = None,
+) -> str:
+    """A row for each model and service, and one line that sums it up.
+
+    Args:
+        report: The report.
+        lines: A line for each model and service.
+        only_bad: Show only rows that are not ready, if any.
+        checks: When each model of each service was last verified.
+    """
+    ready = sum(line.state in _WELL for line in lines)
     end = f"{ready} of {len(lines)} ready in {report.root}"
     end += "; the rest is optional" if report.ok and ready < len(lines) else ""
     if only_bad:
-        lines = [line for line in lines if line.state != "ready"]
+        lines = [line for line in lines if line.state not in _WELL]
         if not lines:
             return ""
     rows = [
         (
             line.model,
             line.consumer,
-            line.state if line.state == "ready" or not line.optional else f"{line.state} (optional)",
+            _state(line),
             str(line.files or "?"),
             "?" if line.size is None else format_size(line.size),
             "unpinned" if line.unpinned else "pinned",
+            (checks or {}).get((line.model, line.consumer), "-"),
         )
         for line in lines
     ]
-    return table(("MODEL", "FOR", "STATE", "FILES", "SIZE", "PIN"), rows, right=(3, 4)) + "\n" + end
+    return table(("MODEL", "FOR", "STATE", "FILES", "SIZE", "PIN", "VERIFIED"), rows, right=(3, 4)) + "\n" + end
 
 
-def prometheus(report: Report, lines: Sequence[Line]) -> str:
-    """The text format of Prometheus (source: prometheus docs, exposition formats)."""
+def _state(line: Line) -> str:
+    if line.state == "rewritten":
+        return f"rewritten by {line.consumer}"
+    return line.state if line.state == "ready" or not line.optional else f"{line.state} (optional)"
+
+
+def prometheus(report: Report, lines: Sequence[Line], disk: DiskUse | None = None) -> str:
+    """The text format of Prometheus (source: prometheus docs, exposition formats); ``disk`` adds what lies on disk."""
     tier = report.tier or ""
     out = [
         "# HELP modelfetch_model_state Whether a model is in this state for a service (1) or not (0).",
@@ -56,7 +78,35 @@ def prometheus(report: Report, lines: Sequence[Line]) -> str:
             out.append(f"modelfetch_model_bytes{{{labels}}} {line.size}")
     out += ["# HELP modelfetch_ready Whether all models are ready that must be.", "# TYPE modelfetch_ready gauge"]
     out.append(f'modelfetch_ready{{tier="{_escape(tier)}"}} {int(report.ok)}')
+    if disk is not None:
+        out += _disk_metrics(tier, lines, disk)
     return "\n".join(out)
+
+
+def _disk_metrics(tier: str, lines: Sequence[Line], disk: DiskUse) -> list[str]:
+    ages, damaged = [], []
+    for line in lines:
+        use = disk.models.get((line.model, line.consumer))
+        if use is None:
+            continue
+        labels = f'{{tier="{_escape(tier)}",model="{_escape(line.model)}",consumer="{line.consumer}"}}'
+        damaged.append(f"modelfetch_model_damaged_files{labels} {use.damaged}")
+        if use.check_age is not None:
+            ages.append(f"modelfetch_model_check_age_seconds{labels} {use.check_age:.0f}")
+    return [
+        "# HELP modelfetch_model_check_age_seconds Age of the oldest full check among a model's files.",
+        "# TYPE modelfetch_model_check_age_seconds gauge",
+        *ages,
+        "# HELP modelfetch_model_damaged_files Files that the last check found damaged.",
+        "# TYPE modelfetch_model_damaged_files gauge",
+        *damaged,
+        "# HELP modelfetch_disk_bytes Bytes on disk.",
+        "# TYPE modelfetch_disk_bytes gauge",
+        *(f'modelfetch_disk_bytes{{consumer="{_escape(name)}"}} {size}' for name, size in sorted(disk.bytes.items())),
+        "# HELP modelfetch_reclaimable_bytes Bytes that prune without a tier would free.",
+        "# TYPE modelfetch_reclaimable_bytes gauge",
+        f"modelfetch_reclaimable_bytes {disk.reclaimable}",
+    ]
 
 
 def _escape(text: str) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
+from modelfetch.care.checks import now
+from modelfetch.cli.app import run
 from tests.care.conftest import actions, flip
 from tests.pipeline.test_sync import ollama, vae, whisper
 
@@ -118,3 +121,23 @@ def test_a_damaged_blob_that_no_service_uses_is_found(bench: Bench, care: Callab
 def test_a_root_that_does_not_exist_holds_nothing_and_is_not_made(bench: Bench, care: Callable[..., Result]) -> None:
     assert care("verify").code == 0
     assert not bench.root.exists()
+
+
+def test_status_shows_when_each_model_was_verified_and_what_is_damaged(
+    bench: Bench, care: Callable[..., Result]
+) -> None:
+    manifest = bench.manifest(vae(bench), ollama(bench))
+    bench.run("sync", manifest)
+    flip(bench.root / ONE)
+    care("verify")
+    bench.capsys.readouterr()
+    run(["status", "--manifest", str(manifest), "--root", str(bench.root)])
+    out = bench.capsys.readouterr().out
+    assert "1 damaged" in out
+    assert now().date().isoformat() in out
+    run(["status", "--manifest", str(manifest), "--root", str(bench.root), "--format", "prom"])
+    out = bench.capsys.readouterr().out
+    assert 'modelfetch_model_damaged_files{tier="test",model="vae",consumer="comfyui"} 1' in out
+    assert re.search(r'modelfetch_model_check_age_seconds\{[^}]*model="tiny"[^}]*\} \d+\n', out)
+    assert re.search(r'modelfetch_disk_bytes\{consumer="ollama"\} \d+\n', out)
+    assert "modelfetch_reclaimable_bytes 0\n" in out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("prune")
-@click.argument("files", metavar="[FILE]...", nargs=-1)
+@options.files
 @options.which
 @options.where
 @options.removal
@@ -38,7 +37,6 @@ def command(ctx: click.Context, /, **values: Any) -> int:
 
     from modelfetch.care.prune import PruneOptions, prune_files, removal_report
 
-    ctx.params["manifests"] = (*ctx.params.get("manifests", ()), *(Path(file) for file in values["files"]))
     how = PruneOptions(
         dry_run=values["dry_run"], older_than=values["older_than"], keep_tiers=tuple(values["keep_tiers"])
     )

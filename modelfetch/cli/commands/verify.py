@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, /, **values: Any) -> int:
     """Hash the files on disk again and report what is damaged, for which service and model.
 
-    Uses no network, except with --repair for what can't be restored from the disk. Without a tier or manifest, everything that modelfetch placed or keeps is checked. Exits with 1 if something is
-    damaged, changed or missing.
+    Uses no network, except with --repair for what can't be restored from the disk. Without a tier or manifest,
+    everything that modelfetch placed or keeps is checked. Exits with 1 if something is damaged, changed or missing.
     """
     from modelfetch.care.verify import VerifyOptions, verification_report, verify_files
 

@@ -1,0 +1,76 @@
+"""What lies on disk per model and service, for `status`: when it was verified, what is damaged, its size."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from modelfetch.care.checks import now
+from modelfetch.care.inventory import take_inventory
+from modelfetch.care.listing import bytes_of, reclaimable_bytes, shown_items
+from modelfetch.core import fs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from modelfetch.care.inventory import Item
+    from modelfetch.pipeline.session import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelUse:
+    """One model for one service.
+
+    ``verified`` is the oldest date among its files, None where one was never verified; ``check_age`` in seconds.
+    """
+
+    verified: datetime | None
+    check_age: float | None
+    damaged: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskUse:
+    """``models`` by (model, consumer); ``bytes`` by consumer, ``store`` for what only the store holds."""
+
+    models: Mapping[tuple[str, str], ModelUse] = field(default_factory=dict)
+    bytes: Mapping[str, int] = field(default_factory=dict)
+    reclaimable: int = 0
+
+
+def disk_use(session: Session, *, foreign: bool = False) -> DiskUse:
+    """Look at everything; ``foreign`` walks the services' folders too. Blocks.
+
+    Raises:
+        DestinationError, DiskError: A folder or a receipt can't be read.
+    """
+    root = session.options.root
+    try:
+        inventory = take_inventory(root, session.examiner.tree, session.store, foreign=foreign)
+    except OSError as error:
+        raise fs.translate(error, root, doing="reading") from error
+    by_model: dict[tuple[str, str], list[Item]] = defaultdict(list)
+    by_consumer: dict[str, list[Item]] = defaultdict(list)
+    for item in inventory.placements:
+        if item.model and item.consumer:
+            by_model[item.model, item.consumer].append(item)
+    for item in shown_items(inventory):
+        by_consumer[item.consumer or "store"].append(item)
+    return DiskUse(
+        models={key: model_use(items) for key, items in by_model.items()},
+        bytes={name: bytes_of(items) for name, items in by_consumer.items()},
+        reclaimable=reclaimable_bytes(inventory),
+    )
+
+
+def model_use(items: Sequence[Item]) -> ModelUse:
+    """What is known of a model's files that have a digest."""
+    dates = [item.verified for item in items if item.digest is not None and item.inode is not None]
+    oldest = None if None in dates or not dates else min(date for date in dates if date is not None)
+    return ModelUse(
+        verified=oldest,
+        check_age=(now() - oldest).total_seconds() if oldest else None,
+        damaged=sum(item.is_damaged for item in items),
+    )

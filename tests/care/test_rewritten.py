@@ -1,0 +1,90 @@
+"""Files that their service rewrites by itself: no failure, no displacement, restored only by name."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.demo.consumers import rewrite_in_place
+from modelfetch.placement import rewritten
+from modelfetch.placement.rewritten import rewriting_service
+from tests.care.conftest import actions
+from tests.pipeline.test_sync import WEIGHTS, read, vae
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.pipeline.conftest import Bench, Result
+
+ONE, TWO = "stable-diffusion/models/VAE/art.safetensors", "comfyui/models/vae/art.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def _rewriting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ComfyUI's file stands for one that its service rewrites."""
+    monkeypatch.setattr(rewritten, "_REWRITES", (("comfyui", re.compile(re.escape(TWO))),))
+
+
+def test_such_a_file_is_a_copy_so_that_rewriting_it_harms_no_blob(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    assert not (bench.root / TWO).samefile(bench.root / ONE)
+    rewrite_in_place(bench.root / TWO)
+    assert (bench.root / ONE).read_bytes() == read(WEIGHTS)
+    result = care("verify")
+    assert (result.code, actions(result)) == (0, {ONE: "present", TWO: "rewritten"})
+
+
+def test_status_says_who_rewrote_it_and_that_all_is_ready(bench: Bench) -> None:
+    manifest = bench.manifest(vae(bench))
+    bench.run("sync", manifest)
+    rewrite_in_place(bench.root / TWO)
+    result = bench.run("status", manifest)
+    assert result.code == 0
+    assert result.report["models"][0]["artifacts"][0]["action"] == "rewritten"
+
+
+def test_sync_leaves_it_alone_again_and_again(bench: Bench, care: Callable[..., Result]) -> None:
+    manifest = bench.manifest(vae(bench))
+    bench.run("sync", manifest)
+    rewrite_in_place(bench.root / TWO)
+    data = (bench.root / TWO).read_bytes()
+    for _ in range(2):
+        assert bench.run("sync", manifest).code == 0
+        assert (bench.root / TWO).read_bytes() == data
+    assert not (bench.root / ".modelfetch/displaced").exists()
+    assert actions(care("verify"))[TWO] == "rewritten"
+    care("verify", "--repair", "--model", "vae")
+    assert (bench.root / TWO).read_bytes() == read(WEIGHTS)
+
+
+def test_prune_keeps_it_and_remove_takes_it(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.sync(vae(bench))
+    rewrite_in_place(bench.root / TWO)
+    bench.manifest(tier="none")
+    monkeypatch.setenv("MODELFETCH_TIERS_DIR", str(bench.folder))
+    care("prune", "--keep-tier", "none")
+    assert (bench.root / TWO).exists()
+    assert not (bench.root / ONE).exists()
+    care("remove", "vae")
+    assert not (bench.root / TWO).exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "service"),
+    [
+        ("immich/facial-recognition/buffalo_l/recognition/model.onnx", "immich"),
+        ("immich/facial-recognition/antelopev2/main/recognition/model.onnx", "immich"),
+        ("immich/facial-recognition/buffalo_l/detection/model.onnx", None),
+        ("immich/clip/ViT-B-32__openai/visual/model.onnx", None),
+        ("comfyui/models/vae/recognition/model.onnx", None),
+    ],
+)
+def test_only_what_immich_saves_in_place_counts(
+    path: str, service: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    assert rewriting_service(path) == service
