@@ -37,7 +37,7 @@ def test_the_demo_tier_fills_every_consumer_in_an_empty_folder(modelfetch: Model
 def test_the_demo_shows_a_broken_connection_after_which_no_byte_is_sent_twice(modelfetch: Modelfetch) -> None:
     done = modelfetch.run("sync", "--tier", "demo", "--json")
     assert done.returncode == 0, done.stderr
-    assert "going on where it stopped" in done.stderr
+    assert "continuing where it stopped" in done.stderr
     (checkpoint,) = [model for model in json.loads(done.stdout)["models"] if model["name"] == "sd-tiny"]
     (artifact,) = checkpoint["artifacts"]
     assert artifact["bytes_fetched"] == artifact["size"]
