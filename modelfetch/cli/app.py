@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from modelfetch.core.limits import limit_error
 from modelfetch.errors import InterruptedSync, ModelfetchError, UsageError
 from modelfetch.render.errors import show_error
 from modelfetch.render.out import put
@@ -95,7 +96,8 @@ def run(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:
-        return _bug(error, argv)
+        limit = limit_error(error)
+        return _refuse(limit, argv) if limit else _bug(error, argv)
     return result if isinstance(result, int) else 0
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.digest import Digest, Hasher, new_hasher
 from modelfetch.core.events import Notice, Sink
+from modelfetch.core.limits import limit_error
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def translate(error: OSError | UnicodeError, path: object, *, doing: str) -> Mod
         )
     name = error.filename if isinstance(error.filename, str) and error.filename else path
     reason = error.strerror or type(error).__name__
+    if (limit := limit_error(error)) is not None:
+        return limit
     if error.errno in _FULL:
         return DiskError(
             f"{doing} {name}: {reason}", code="no-space", hint="make room and run again: what was fetched is kept"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
     """
 
     async def main() -> T:
-        return await start()
+        executor = _FrugalExecutor(thread_name_prefix="modelfetch-worker")
+        asyncio.get_running_loop().set_default_executor(executor)
+        try:
+            return await start()
+        finally:
+            executor.shutdown()  # here, because the loop's own way needs one more thread
 
     try:
         caller = asyncio.current_task()
@@ -61,6 +67,17 @@ async def until_cancelled(work: Coroutine[Any, Any, T], cancel: Cancel) -> T:
         raise cancel.error() from None
     finally:
         withdraw()
+
+
+class _FrugalExecutor(ThreadPoolExecutor):
+    """An executor that makes do with the threads it has where the system allows no further ones."""
+
+    def _adjust_thread_count(self) -> None:
+        try:
+            super()._adjust_thread_count()
+        except RuntimeError:
+            if not self._threads:
+                raise
 
 
 class _ThreadedRunner(Generic[T]):

@@ -204,7 +204,10 @@ class _Attempt:
         self._given_up = False
         self._stream: httpcore.NetworkStream | None = None
         self._error: BaseException | None = None
-        threading.Thread(target=self._run, name="modelfetch-connect", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="modelfetch-connect", daemon=True).start()
+        except RuntimeError:  # the system allows no further thread: connecting can't be interrupted then
+            self._run()
 
     def _run(self) -> None:
         try:

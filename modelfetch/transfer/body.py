@@ -112,7 +112,11 @@ class Body:
     def _through_ring(self, pump: Pump) -> None:
         durable = self._context.tuning.durable
         flush = WriteBack(self._lane.fd, self._lane.position) if durable else leave_it
-        with RingBuffer(self._lane, shelf=self._context.shelf, flush=flush) as ring:
+        ring = RingBuffer(self._lane, shelf=self._context.shelf, flush=flush)
+        if not ring.start():
+            self._straight(pump)
+            return
+        with ring:
             pump.through(ring, self._segment)
 
     def _straight(self, pump: Pump) -> None:

@@ -104,12 +104,13 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._workers.run(self._context.store.settle, Cancel())
         self._workers.close()
-        await asyncio.to_thread(self._context.store.settle)
 
     async def _fetch(self, artifact: Artifact, mirrors: Sequence[Mirror], label: str) -> Fetched:
         if artifact.content is not None:
-            return await asyncio.to_thread(self._keep_content, artifact, artifact.content)
+            content = artifact.content
+            return await self._workers.run(lambda: self._keep_content(artifact, content), self._cancel)
         small = artifact.size is not None and artifact.size <= self._context.tuning.small
         async with self._small if small else self._large:
             cancel = self._cancel.child()

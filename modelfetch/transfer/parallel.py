@@ -157,7 +157,10 @@ class ConnectionPool:
             thread = threading.Thread(target=self._work, args=(segment,), name="modelfetch-connection", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # as many threads as a container may have
+            except RuntimeError:  # the system allows no further thread
+                if not threads:
+                    self._work(segment)  # then this one does it all
+                    return
                 self._board.leave(segment)
                 self._connection_done()
                 if threads and self._growth is not None:

@@ -38,6 +38,10 @@ _LANES_WHOLE = 16
 """Connections that get a whole buffer; what comes on top of them gets a quarter of one."""
 
 
+_SMALLEST = 64 * 1024
+"""Bytes of a buffer where there is not enough memory for a larger one."""
+
+
 class BufferPool:
     """Large buffers, enough for one ring: the first file gets them, those beside it make do with small ones.
 
@@ -65,16 +69,25 @@ class BufferPool:
         """Buffers for a ring; give them back."""
         with self._lock:
             if self._lent:
-                return [Slot(self._small) for _ in range(self._buffers)]
+                return self._slots(self._small)
             self._lent = True
             kept, self._kept = self._kept, []
-        return kept or [Slot(self._large) for _ in range(self._buffers)]
+        return kept or self._slots(self._large)
+
+    def _slots(self, size: int) -> list[Slot]:
+        """Buffers of a size, or of the smallest that is of use where there is not enough memory for them."""
+        try:
+            return [Slot(size) for _ in range(self._buffers)]
+        except (OSError, MemoryError):
+            return [Slot(min(size, _SMALLEST)) for _ in range(self._buffers)]
 
     def give_back(self, slots: list[Slot]) -> None:
         """The ring is done with them."""
-        if len(slots[0].memory) == self._large:
-            with self._lock:
+        with self._lock:
+            if len(slots[0].memory) == self._large:
                 self._kept, self._lent = slots, False
+            elif len(slots[0].memory) < self._small:
+                self._lent = False
 
     @contextmanager
     def single(self) -> Iterator[Slot]:
@@ -122,21 +135,35 @@ class RingBuffer:
             for queue, (work, name) in zip(self._queues, works, strict=True)
         ]
 
+    def start(self) -> bool:
+        """Start the threads; False where the system allows no further ones, and then the ring is of no use."""
+        started: list[threading.Thread] = []
+        try:
+            for thread in self._threads:
+                thread.start()
+                started.append(thread)
+        except RuntimeError:
+            self._threads = started
+            self._end()
+            return False
+        return True
+
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._end()
+        if kind is None:
+            self._raise()
+
+    def _end(self) -> None:
         for queue in self._queues:
             queue.put(None)
         for thread in self._threads:
             thread.join()
         self._shelf.give_back(self._slots)
-        if kind is None:
-            self._raise()
 
     def take(self) -> Slot:
         """A buffer to fill; waits for one.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import threading
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from modelfetch.core.limits import limit_error
 from modelfetch.errors import InterruptedSync
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ class Workers:
     """Daemon threads, as many as there is work at once: one that hangs in a system call holds up no exit."""
 
     def __init__(self) -> None:
+        with suppress(OSError):
+            # glibc loads it when a thread ends, and aborts the process if there is no memory left for it then.
+            ctypes.CDLL("libgcc_s.so.1")
         self._lock = threading.Lock()
         self._idle = 0
         self._count = 0
@@ -39,7 +44,7 @@ class Workers:
             try:
                 result = work()
             except BaseException as caught:
-                error = caught
+                error = limit_error(caught) or caught
             with suppress(RuntimeError):  # the loop is gone
                 loop.call_soon_threadsafe(_settle, future, result, error)
 
@@ -65,9 +70,18 @@ class Workers:
             if self._idle > 0:
                 self._idle -= 1
             else:
-                self._count += 1
-                threading.Thread(target=self._serve, name="modelfetch-transfer", daemon=True).start()
+                self._add_thread()
         self._queue.put(do)
+
+    def _add_thread(self) -> None:
+        """Start a thread; where the system allows no further one, those there are do the work one after the other."""
+        try:
+            threading.Thread(target=self._serve, name="modelfetch-transfer", daemon=True).start()
+        except RuntimeError as error:
+            if self._count == 0:
+                raise limit_error(error) or error from None
+        else:
+            self._count += 1
 
     def _serve(self) -> None:
         while (do := self._queue.get()) is not None:

@@ -2,7 +2,8 @@
 
 Usage: driver.py STORE URL DIGEST|- SIZE|- [KEY=VALUE …]; the keys are those of `Tuning`, `LockTiming` and
 `EngineOptions`; ``noflock=1`` makes flock do nothing,
-``grow=1`` opens every connection that is allowed. It prints one JSON object, and exits as the command would.
+``grow=1`` opens every connection that is allowed, ``threads=3`` allows no more threads than these, ``memory=N`` no more
+bytes of address space beyond what the process has. It prints one JSON object, and exits as the command would.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import asyncio
 import fcntl
 import json
 import os
+import resource
 import signal
 import sys
+import threading
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,7 @@ def main(arguments: list[str]) -> int:
     if given.get("grow"):  # a connection more whenever one is allowed
         setattr(ConcurrencyController, "step", lambda self, _n, _t, *, active, left, behind: int(active < self.most))  # noqa: B010 - mypy
         parallel._PIECE_LEAST = 2**20
+    _limit(given)
     cancel = Cancel()
     signal.signal(signal.SIGTERM, lambda _n, _f: cancel.set(code="terminated", exit_code=143))
     signal.signal(signal.SIGINT, lambda _n, _f: cancel.set())
@@ -61,6 +65,22 @@ def main(arguments: list[str]) -> int:
         _say({"code": error.code, "message": error.message})
         return error.exit_code
     return 0
+
+
+def _limit(given: dict[str, str]) -> None:
+    """Set the limits that a container may have."""
+    start = threading.Thread.start
+
+    def limited(self: threading.Thread) -> None:
+        if threading.active_count() >= int(given["threads"]):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    if "threads" in given:
+        threading.Thread.start = limited  # type: ignore[method-assign]
+    if "memory" in given:
+        has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (has + int(given["memory"]), resource.RLIM_INFINITY))
 
 
 def _say(result: dict[str, Any]) -> None:

@@ -201,3 +201,34 @@ Store(Path({str(tmp_path / "made")!r})).add_bytes(b"x" * 10)
     (blob,) = (p for p in made.rglob("*") if p.is_file() and len(p.name) == 64)
     assert oct(blob.stat().st_mode & 0o777) == "0o444"
     assert (made / "CACHEDIR.TAG").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4, 5, 7])
+def test_few_threads_are_enough(world: World, threads: int) -> None:
+    """As many as a container with a small pids.max allows; the main thread is one of them."""
+    with Origin(DATA) as origin:
+        code, result = finish(start(world.root / "store", origin.url, DATA, f"threads={threads}", "grow=1"))
+    assert (code, result["action"]) == (0, "fetched")
+    assert origin.sent < 2 * len(DATA)
+
+
+def test_where_no_thread_can_be_started_the_limit_is_named(world: World) -> None:
+    with Origin(DATA) as origin:
+        code, result = finish(start(world.root / "store", origin.url, DATA, "threads=1"))
+    assert (code, result["code"]) == (75, "no-resources")
+    assert "thread" in result["message"]
+
+
+@pytest.mark.parametrize("memory", [0, 2**20, 2**24, 2**25, 2**26, 2**27])
+def test_little_memory_is_enough_or_named(world: World, memory: int) -> None:
+    """Address space beyond what the imports need: a thread's stack takes 8 MiB of it."""
+    with Origin(DATA) as origin:
+        code, result = finish(start(world.root / "store", origin.url, DATA, f"memory={memory}"))
+    assert (code, result.get("code")) in ((0, None), (75, "no-resources"))
+    if code:
+        assert "RLIMIT_AS" in result["message"]
+    else:
+        (blob,) = world.store.blobs()
+        assert blob.path.read_bytes() == DATA
+    if memory == 2**27:
+        assert code == 0
