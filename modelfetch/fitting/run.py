@@ -132,7 +132,7 @@ def _services(manifest: Manifest, session: Session, asked: Asked) -> tuple[Servi
 
 
 def _consumer(service: Service) -> str:
-    return next((name for name in ("whisper", "diffrhythm") if service.name.startswith(name)), service.name)
+    return next((name for name in ("whisper", "diffrhythm", "immich") if service.name.startswith(name)), service.name)
 
 
 def _is_loaded(item: ModelRequest, services: Iterable[Service]) -> bool:
@@ -142,7 +142,7 @@ def _is_loaded(item: ModelRequest, services: Iterable[Service]) -> bool:
 
 
 def _is_pinned(model: Model) -> bool:
-    return model.consumers == ("diffrhythm",) or sizes_are_enough(model)
+    return set(model.consumers) <= {"diffrhythm", "immich"} or sizes_are_enough(model)
 
 
 def _receipts(session: Session) -> Mapping[str, Receipt]:

@@ -9,7 +9,17 @@ from modelfetch.manifest.paths import check_relative, safe_name
 from modelfetch.manifest.uri import FileUri, HfUri, HttpUri
 
 if TYPE_CHECKING:
+    from modelfetch.manifest.model import Model
     from modelfetch.manifest.uri import Uri
+
+IMMICH_TASKS = ("clip", "facial-recognition", "ocr")
+"""The tasks of Immich's machine learning, and its folders.
+
+Source: immich-app/immich v3.1.0, ``machine-learning/immich_ml/schemas.py`` (ModelTask).
+"""
+
+REPO_KINDS = ("snapshot", "immich-model")
+"""The kinds whose source is a repository and not a single file."""
 
 HF_CACHES = {"whisper": "hub", "diffrhythm": ""}
 """The consumers that read snapshots in Hugging Face cache form, and where below their folder the cache is."""
@@ -42,6 +52,7 @@ FOLDERS: dict[tuple[str, str], str] = {
     **{(consumer, "snapshot"): folder for consumer, folder in HF_CACHES.items()},
     ("whisper", "torch-checkpoint"): "torch/hub/checkpoints",
     ("whisper", "whisper"): "openai",
+    ("immich", "immich-model"): "",
     **{(consumer, "file"): "" for consumer in CONSUMERS},
 }
 """(consumer, kind) to the folder below the consumer's own; a pair that is not here is not supported.
@@ -49,14 +60,24 @@ FOLDERS: dict[tuple[str, str], str] = {
 ``""`` is the consumer's folder itself. An ``ollama://`` source has no kind and is not in the table.
 """
 
-KINDS = tuple(dict.fromkeys((*_IMAGE, "torch-checkpoint", "whisper", "file")))
+KINDS = tuple(dict.fromkeys((*_IMAGE, "torch-checkpoint", "whisper", "immich-model", "file")))
 """All kinds, in the order of the documentation."""
 
-WEIGHT_KINDS = frozenset(KINDS) - {"snapshot", "file"}
+WEIGHT_KINDS = frozenset(KINDS) - {*REPO_KINDS, "file"}
 """The kinds whose single file is model weights, whatever it is called."""
 
-ONLY_WITH = {"files": "snapshot", "include": "snapshot", "cache_as": "snapshot", "path": "file", "unpack": "file"}
-"""The keys that go with one kind alone."""
+ONLY_WITH: dict[str, tuple[str, ...]] = {
+    "files": REPO_KINDS,
+    "include": REPO_KINDS,
+    "cache_as": ("snapshot",),
+    "path": ("file",),
+    "unpack": ("file",),
+    "task": ("immich-model",),
+}
+"""The keys that are allowed with some kinds only."""
+
+REQUIRED_WITH = {"file": "path", "immich-model": "task"}
+"""The key that a kind requires."""
 
 
 def kinds_of(consumer: str) -> tuple[str, ...]:
@@ -67,6 +88,13 @@ def kinds_of(consumer: str) -> tuple[str, ...]:
 def consumers_of(kind: str) -> tuple[str, ...]:
     """The consumers that take a kind."""
     return tuple(consumer for consumer in CONSUMERS if (consumer, kind) in FOLDERS)
+
+
+def repo_folder(consumer: str, model: Model) -> str:
+    """The folder below ROOT for the files of a repository, where the consumer reads no Hugging Face cache."""
+    repo = model.source.repo if isinstance(model.source, HfUri) else model.name
+    parts = (consumer, FOLDERS[consumer, model.kind or ""], model.task, model.filename or repo.rpartition("/")[2])
+    return "/".join(part for part in parts if part)
 
 
 def upstream_name(source: Uri) -> str | None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from modelfetch.core.digest import Digest
     from modelfetch.manifest.uri import Uri
 
-CONSUMERS = ("ollama", "stable-diffusion", "comfyui", "whisper", "diffrhythm")
+CONSUMERS = ("ollama", "stable-diffusion", "comfyui", "whisper", "diffrhythm", "immich")
 """The services that models can be placed for; each has the folder of its name below ROOT."""
 
 
@@ -72,6 +72,7 @@ class Model:
     include: tuple[str, ...] | None = None
     cache_as: str | None = None
     unpack: str | None = None
+    task: str | None = None
     license: str | None = None
     optional: bool = False
     allow_pickle: bool = False

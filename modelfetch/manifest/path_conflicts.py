@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from modelfetch.errors import Problem
-from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, upstream_name
+from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, REPO_KINDS, repo_folder, upstream_name
 from modelfetch.manifest.paths import collision_key, parents
 from modelfetch.manifest.uri import HfUri, HttpUri, OllamaUri
 
@@ -78,7 +78,7 @@ def model_claims(model: Model, manifest: str) -> Iterator[PathClaim]:
         if isinstance(model.source, OllamaUri):
             uri = model.source
             yield _file(model, manifest, f"ollama/models/manifests/{uri.host}/{uri.namespace}/{uri.model}/{uri.tag}")
-        elif model.kind == "snapshot" and isinstance(model.source, HfUri):
+        elif model.kind in REPO_KINDS and isinstance(model.source, HfUri):
             claims = _cache_claims if consumer in HF_CACHES else _tree_claims
             yield from claims(model, model.source, consumer, manifest)
         elif (path := _single_path(model, consumer)) is not None:
@@ -121,8 +121,8 @@ def _repo_claim(model: Model, manifest: str, folder: str, shape: Shape, source: 
 
 
 def _tree_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> Iterator[PathClaim]:
-    """A snapshot as a plain folder: models/diffusers/NAME."""
-    folder = f"{consumer}/{FOLDERS[consumer, 'snapshot']}/{model.filename or source.repo.rpartition('/')[2]}"
+    """A repository as a plain folder: models/diffusers/NAME."""
+    folder = repo_folder(consumer, model)
     yield _repo_claim(model, manifest, folder, Shape.TREE, source)
     for spec in model.files or ():
         yield PathClaim(

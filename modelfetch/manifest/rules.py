@@ -10,6 +10,8 @@ from modelfetch.manifest.kinds import (
     HF_CACHES,
     KINDS,
     ONLY_WITH,
+    REPO_KINDS,
+    REQUIRED_WITH,
     consumers_of,
     kinds_of,
     upstream_name,
@@ -41,8 +43,8 @@ def model_findings(v: Values) -> Iterator[Finding]:
         return
     yield from _consumers(v, kind)
     yield from _misplaced(v, kind)
-    if kind == "snapshot":
-        yield from _snapshot(v, source)
+    if kind in REPO_KINDS:
+        yield from _repo(v, kind, source)
         yield from _twice(v)
     else:
         yield from _single(v, kind, source)
@@ -72,26 +74,30 @@ def _consumers(v: Values, kind: str) -> Iterator[Finding]:
 
 
 def _misplaced(v: Values, kind: str) -> Iterator[Finding]:
-    for key, owner in ONLY_WITH.items():
-        if key in v.keys and kind != owner:
-            yield v.at(key), f"expected {key} only with kind {owner}, found it with kind {kind}"
+    for key, kinds in ONLY_WITH.items():
+        if key in v.keys and kind not in kinds:
+            yield v.at(key), f"expected {key} only with kind {' or '.join(kinds)}, found it with kind {kind}"
+    required = REQUIRED_WITH.get(kind)
+    if required is not None and required not in v.keys:
+        where = " (below the consumer's folder)" if required == "path" else ""
+        yield v.position, f"expected a {required} for kind {kind}{where}, found none"
 
 
-def _snapshot(v: Values, source: Uri) -> Iterator[Finding]:
+def _repo(v: Values, kind: str, source: Uri) -> Iterator[Finding]:
     if not isinstance(source, HfUri):
-        yield v.at("source"), f"expected an hf:// source for kind snapshot, found {source.scheme}://"
+        yield v.at("source"), f"expected an hf:// source for kind {kind}, found {source.scheme}://"
     elif source.path is not None:
         found = f"found the path {source.path[:80]!r} (files or include choose some of it)"
-        yield v.at("source"), f"expected a whole repo for kind snapshot, {found}"
+        yield v.at("source"), f"expected a whole repo for kind {kind}, {found}"
     for mirror, at in v.get("mirrors", ()):
         if not isinstance(mirror, HfUri | OciUri) or (isinstance(mirror, HfUri) and mirror.path is not None):
             yield (
                 at,
-                f"expected a whole hf:// repo or oci:// artifact to mirror a snapshot, found {shown(str(mirror))}",
+                f"expected a whole hf:// repo or oci:// artifact to mirror kind {kind}, found {shown(str(mirror))}",
             )
     for key in ("size", "digest"):
         if key in v.keys:
-            yield v.at(key), f"expected no {key} for a snapshot, but one for each of its files"
+            yield v.at(key), f"expected no {key} for kind {kind}, but one for each of its files"
     caches = [consumer for consumer, _ in v.get("for", ()) if consumer in HF_CACHES]
     if "filename" in v.keys and caches:
         found = f"found it for {caches[0]}, which reads a Hugging Face cache (cache_as names a folder there)"
@@ -101,7 +107,7 @@ def _snapshot(v: Values, source: Uri) -> Iterator[Finding]:
 
 
 def _twice(v: Values) -> Iterator[Finding]:
-    """Paths of a snapshot that can't lie beside each other."""
+    """Paths of one repository that exclude each other."""
     seen: dict[str, str] = {}
     folders: dict[str, str] = {}
     for entry, at in v.get("files", ()):
@@ -127,8 +133,6 @@ def _single(v: Values, kind: str, source: Uri) -> Iterator[Finding]:
         if isinstance(uri, HfUri) and uri.path is None:
             yield at, f"expected hf://NS/REPO[@REV]/PATH for kind {kind}, found no path in {shown(str(uri))}"
     if kind == "file":
-        if "path" not in v.keys:
-            yield v.position, "expected a path for kind file (below the consumer's folder), found none"
         if "filename" in v.keys:
             yield v.at("filename"), "expected no filename for kind file, whose path names the file"
     elif "filename" not in v.keys and isinstance(source, FileUri) and upstream_name(source) is None:
@@ -137,13 +141,13 @@ def _single(v: Values, kind: str, source: Uri) -> Iterator[Finding]:
 
 def _pickles(v: Values, source: Uri) -> Iterator[Finding]:
     needs = f"({' '.join(PICKLE_SUFFIXES)}) can run code when loaded: expected a digest or allow_pickle: true"
-    found = _pickle_files(v) if v.get("kind") == "snapshot" else _pickle_names(v, source)
+    found = _pickle_files(v) if v.get("kind") in REPO_KINDS else _pickle_names(v, source)
     for at, name in found if not v.get("allow_pickle") else ():
         yield at, f"{name[:80]!r} {needs}"
 
 
 def _pickle_files(v: Values) -> Iterator[Finding]:
-    """Where a snapshot names pickles without a digest, and which."""
+    """The pickles without a digest among the files of a repository, each with its position."""
     for entry, at in v.get("files", ()):
         if is_pickle_name(entry.get("path", "")) and "digest" not in entry.keys:
             yield at, entry.get("path")

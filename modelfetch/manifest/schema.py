@@ -8,7 +8,7 @@ from typing import Any
 from modelfetch.core.digest import Digest
 from modelfetch.manifest.composite_types import Key, Many, Named, Record
 from modelfetch.manifest.field_types import Choice, Flag, Size, Text, UriText, Whole
-from modelfetch.manifest.kinds import KINDS, ONLY_WITH, consumers_of
+from modelfetch.manifest.kinds import IMMICH_TASKS, KINDS, ONLY_WITH, REQUIRED_WITH, consumers_of
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.paths import check_relative
 from modelfetch.manifest.uri import is_repo_id
@@ -48,9 +48,9 @@ def _kind_rules() -> list[dict[str, Any]]:
     rules: list[dict[str, Any]] = [{"if": ollama, "then": kindless, "else": {"required": ["kind"]}}]
     for kind in KINDS:
         then: dict[str, Any] = {"properties": {"for": {"items": {"enum": list(consumers_of(kind))}}}}
-        then["properties"] |= {key: False for key, owner in ONLY_WITH.items() if owner != kind}
-        if kind == "file":
-            then["required"] = ["path"]
+        then["properties"] |= {key: False for key, kinds in ONLY_WITH.items() if kind not in kinds}
+        if kind in REQUIRED_WITH:
+            then["required"] = [REQUIRED_WITH[kind]]
         rules.append({"if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]}, "then": then})
     return rules
 
@@ -134,6 +134,7 @@ MODEL = Record(
             doc="The repo id that names a snapshot's folder in a Hugging Face cache; the source's own unless given.",
         ),
         "unpack": Key(type=Choice(values=("zip",)), doc="Unpack the file, an archive of this form, into `path`."),
+        "task": Key(type=Choice(values=IMMICH_TASKS), doc="The task that Immich uses the model for."),
         "license": Key(type=Text(expected="a license's name"), doc="The license, for people."),
         "optional": Key(type=Flag(), doc="Whether the rest of the tier is complete without it."),
         "allow_pickle": Key(type=Flag(), doc="Accept a file that can run code when it is loaded, without a digest."),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from modelfetch.core.digest import Digest
+from modelfetch.manifest.kinds import REPO_KINDS
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import CivitaiUri, FileUri, HfUri, HttpUri, OciUri, OllamaUri, parse_uri
 from modelfetch.sources import SourceRequest
@@ -52,7 +53,7 @@ class Entry:
         model = self.model
         if isinstance(self.home, HfUri) and self.home.commit is None:
             return False
-        if model.kind == "snapshot":
+        if model.kind in REPO_KINDS:
             return model.files is not None and all(spec.digest for spec in model.files)
         return model.digest is not None
 
@@ -129,7 +130,7 @@ def filled(entry: Entry, resolution: Resolution, measured: Mapping[str, Measured
     source = model.source
     if isinstance(entry.home, HfUri) and resolution.revision and entry.home.commit != resolution.revision:
         source = at_commit(model.source, entry.home, resolution.revision)
-    if model.kind == "snapshot":
+    if model.kind in REPO_KINDS:
         return replace(model, source=source, files=specs, include=None)
     (spec,) = specs
     return replace(model, source=source, size=model.size if spec.size is None else spec.size, digest=spec.digest)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from modelfetch.core.report import ArtifactReport, ModelReport
+from modelfetch.manifest.kinds import REPO_KINDS
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import HfUri, OllamaUri
 from modelfetch.pinning.entry import Entry, Measured, State
@@ -67,7 +68,7 @@ def checked_model(entry: Entry, state: State | None, now: Resolution | None) -> 
     digest, size = (str(model.digest) if model.digest else None), model.size
     if now is not None and isinstance(entry.home, OllamaUri):
         digest = now.revision
-    elif now is not None and model.kind == "snapshot" and isinstance(entry.home, HfUri):
+    elif now is not None and model.kind in REPO_KINDS and isinstance(entry.home, HfUri):
         uri = f"hf://{entry.home.repo}@{now.revision}"
         size = sum(artifact.size or 0 for artifact in now.artifacts)
     elif now is not None:
@@ -81,7 +82,7 @@ def checked_model(entry: Entry, state: State | None, now: Resolution | None) -> 
 def _written(entry: Entry, measured: Mapping[str, Measured], *, otherwise: str) -> Iterator[ArtifactReport]:
     """The files that an entry names, with what was done for each by its path."""
     model, home = entry.model, entry.home
-    if model.kind == "snapshot" and isinstance(home, HfUri):
+    if model.kind in REPO_KINDS and isinstance(home, HfUri):
         files = [(f"hf://{home.repo}@{home.commit}/{quote(spec.path)}", spec) for spec in model.files or ()]
     else:
         files = [(str(model.source), FileSpec(path="", size=model.size, digest=model.digest))]

@@ -11,6 +11,7 @@ from modelfetch.core import fs
 from modelfetch.core.events import Planned
 from modelfetch.errors import IntegrityError, ModelfetchError
 from modelfetch.formats.content_check import check_artifact
+from modelfetch.manifest.kinds import REPO_KINDS
 from modelfetch.manifest.uri import FileUri, OllamaUri
 from modelfetch.pinning.entry import Entry, Measured, State, compare, settled, to_measure
 
@@ -101,7 +102,7 @@ async def _side_by_side(
 async def _measure(entry: Entry, artifact: Artifact, session: Session) -> Measured:
     if isinstance(entry.home, FileUri):
         return await asyncio.to_thread(_read_here, Path(entry.home.path), artifact)
-    label = entry.model.name if entry.model.kind != "snapshot" else f"{entry.model.name}/{artifact.path}"
+    label = entry.model.name if entry.model.kind not in REPO_KINDS else f"{entry.model.name}/{artifact.path}"
     fetched = await session.engine.fetch(artifact, (), label=label)
     return Measured(
         digest=fetched.blob.digest,

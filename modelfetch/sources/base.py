@@ -19,7 +19,7 @@ from modelfetch.errors import (
     UnreachableError,
 )
 from modelfetch.formats.pickles import is_pickle_name, pickle_error
-from modelfetch.manifest.kinds import WEIGHT_KINDS
+from modelfetch.manifest.kinds import REPO_KINDS, WEIGHT_KINDS
 from modelfetch.manifest.paths import safe_name
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class SourceRequest:
     @property
     def snapshot(self) -> bool:
         """Whether it is several files: a repo, or a selection of one."""
-        return self.kind == "snapshot" or self.files is not None or self.include is not None
+        return self.kind in REPO_KINDS or self.files is not None or self.include is not None
 
 
 class Source(ABC, Generic[U]):

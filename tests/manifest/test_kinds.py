@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from modelfetch.formats.pickles import is_pickle_name
-from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, KINDS, consumers_of, kinds_of, upstream_name
+from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, KINDS, REPO_KINDS, consumers_of, kinds_of, upstream_name
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.uri import parse_uri
 from tests.manifest.helpers import COMMIT, DIGEST, entry, model, models, problems, wrong
@@ -34,6 +34,7 @@ TABLE = {
     ("whisper", "snapshot"): "hub",
     ("whisper", "torch-checkpoint"): "torch/hub/checkpoints",
     ("whisper", "whisper"): "openai",
+    ("immich", "immich-model"): "",
 }
 TABLE |= {("diffrhythm", "snapshot"): ""} | {(consumer, "file"): "" for consumer in CONSUMERS}
 for _line in IMAGE.strip().splitlines():
@@ -51,8 +52,10 @@ def test_the_table_is_the_contracts() -> None:
 
 def single(kind: str, consumer: str) -> dict[str, str]:
     keys = {"name": "m", "kind": kind, "source": f"hf://a/b@{COMMIT}/c.safetensors", "_for": f"[{consumer}]"}
-    if kind == "snapshot":
+    if kind in REPO_KINDS:
         keys["source"] = f"hf://a/b@{COMMIT}"
+    if kind == "immich-model":
+        keys["task"] = "clip"
     if kind == "file":
         keys["path"] = "some/where.bin"
     return keys
@@ -91,16 +94,38 @@ def test_every_other_source_needs_a_kind(source: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("files", "[{path: x}]"), ("include", "['*']"), ("cache_as", "a/b"), ("path", "x"), ("unpack", "zip")],
+    [
+        ("files", "[{path: x}]"),
+        ("include", "['*']"),
+        ("cache_as", "a/b"),
+        ("path", "x"),
+        ("unpack", "zip"),
+        ("task", "ocr"),
+    ],
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_some_keys_go_with_one_kind(kind: str, key: str, value: str) -> None:
-    owner = "snapshot" if key in ("files", "include", "cache_as") else "file"
+def test_some_keys_go_with_some_kinds(kind: str, key: str, value: str) -> None:
+    owners = {
+        **dict.fromkeys(("files", "include"), ("snapshot", "immich-model")),
+        **dict.fromkeys(("path", "unpack"), ("file",)),
+        "cache_as": ("snapshot",),
+        "task": ("immich-model",),
+    }[key]
     keys = single(kind, consumers_of(kind)[0])
-    if kind == owner:
+    if kind in owners:
         model(**(keys | {key: value}))
     else:
-        assert f"expected {key} only with kind {owner}, found it with kind {kind}" in wrong(**(keys | {key: value}))
+        expected = f"expected {key} only with kind {' or '.join(owners)}, found it with kind {kind}"
+        assert expected in wrong(**(keys | {key: value}))
+
+
+def test_a_model_of_immich_has_a_task_that_immich_knows() -> None:
+    keys = single("immich-model", "immich")
+    assert model(**keys).task == "clip"
+    assert "expected a task for kind immich-model, found none" in wrong(
+        **{k: v for k, v in keys.items() if k != "task"}
+    )
+    assert "facial-recognition" in wrong(**(keys | {"task": "faces"}))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +143,7 @@ def test_an_ollama_model_has_none_of_them(key: str, value: str) -> None:
     assert f"expected no {key} for an ollama:// source" in wrong(source="ollama://x", _for="[ollama]", **{key: value})
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "snapshot"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in REPO_KINDS])
 def test_a_single_file_of_the_hub_needs_its_path(kind: str) -> None:
     keys = single(kind, consumers_of(kind)[0])
     assert "expected hf://NS/REPO[@REV]/PATH" in wrong(**(keys | {"source": "hf://a/b@main"}))
@@ -160,8 +185,8 @@ def test_a_mirror_of_an_ollama_model_is_a_registry(mirror: str, good: bool) -> N
 def test_a_snapshot_has_files_or_globs_and_pins_each_file() -> None:
     keys = {"kind": "snapshot", "source": "hf://a/b", "_for": "[whisper]"}
     assert "expected files or include, found both" in wrong(**keys, files="[{path: x}]", include="['*']")
-    assert "expected no digest for a snapshot" in wrong(**keys, digest=DIGEST)
-    assert "expected no size for a snapshot" in wrong(**keys, size="1")
+    assert "expected no digest for kind snapshot" in wrong(**keys, digest=DIGEST)
+    assert "expected no size for kind snapshot" in wrong(**keys, size="1")
 
 
 @pytest.mark.parametrize("consumer", ["whisper", "diffrhythm"])

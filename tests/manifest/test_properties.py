@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from modelfetch.errors import ManifestError
-from modelfetch.manifest.kinds import KINDS, consumers_of
+from modelfetch.manifest.kinds import KINDS, REPO_KINDS, consumers_of
 from modelfetch.manifest.load import load_bytes, load_manifest
 from modelfetch.manifest.schema import json_schema
 from modelfetch.manifest.yaml_nodes import Mapping, Node, Sequence, parse
@@ -109,10 +109,11 @@ def model(draw: st.DrawFn, index: int) -> dict[str, Any]:
         return found | {"source": f"ollama://ns{index}/m:{draw(NAMES)}", "for": ["ollama"], "digest": DIGEST}
     kind = draw(st.sampled_from(KINDS))
     found |= {"kind": kind, "for": draw(st.lists(st.sampled_from(consumers_of(kind)), min_size=1, unique=True))}
-    if kind == "snapshot":
+    if kind in REPO_KINDS:
         files = draw(st.lists(NAMES, max_size=3, unique_by=str.casefold))
         pins = [{"path": f"{i}/{path}", "size": draw(SIZES), "digest": DIGEST} for i, path in enumerate(files)]
         found |= {"source": f"hf://ns/repo{index}@{COMMIT}", "license": draw(NAMES)}
+        found |= {"task": "clip"} if kind == "immich-model" else {}
         return found | ({"files": pins} if pins else {"include": ["*.json"]})
     source = draw(st.sampled_from(["hf://ns/repo@main/{}", "https://h.example/{}?x=1", "file:///d/{}"]))
     found |= {"source": source.format(f"{name}.safetensors"), "size": draw(SIZES), "mirrors": ["civitai://1?fileId=2"]}

@@ -53,13 +53,15 @@ def test_every_key_has_its_row(heading: str, keys: set[str]) -> None:
 
 
 def test_the_table_of_kinds_is_the_codes() -> None:
-    order = ("stable-diffusion", "comfyui", "whisper", "diffrhythm", "ollama")
+    order = ("stable-diffusion", "comfyui", "whisper", "diffrhythm", "immich", "ollama")
     rows = table("Kinds and consumers")
     assert list(rows) == [*KINDS, "none (`ollama://`)"]
     for kind in KINDS:
         for consumer, cell in zip(order, rows[kind], strict=True):
             folder = FOLDERS.get((consumer, kind))
-            shown = {None: "\N{EN DASH}", "": "PATH"}.get(folder, folder) if kind == "file" or folder != "" else "."
+            shown = {None: "\N{EN DASH}", "": "."}.get(folder, folder)
+            if folder == "" and kind in ("file", "immich-model"):
+                shown = {"file": "PATH", "immich-model": "TASK"}[kind]
             assert cell.removesuffix(" (cache)").removesuffix("/NAME") == shown, (kind, consumer)
 
 

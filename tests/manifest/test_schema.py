@@ -13,7 +13,7 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "manifest.schema.
 
 TOP = "version tier vram usable description extends drop services models"
 MODEL_KEYS = (
-    "name kind source mirrors size digest for filename path files include cache_as unpack license optional "
+    "name kind source mirrors size digest for filename path files include cache_as unpack task license optional "
     "allow_pickle allow_unscanned"
 )
 SERVICE_KEYS = (

@@ -12,6 +12,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from modelfetch.manifest.budget import together
+from modelfetch.manifest.kinds import repo_folder
+from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import HfUri, HttpUri, OllamaUri
 from tests.fitting.world import TIERS, shipped
 
@@ -23,10 +25,12 @@ GIB = 2**30
 
 EVERY = pytest.mark.parametrize("tier", TIERS)
 
-OPEN = {"nomic-embed-text", "diffrhythm-1.2", "diffrhythm-vae", "xlm-roberta-base", "llama3.1-70b"}
+OPEN = {"nomic-embed-text", "diffrhythm-1.2", "diffrhythm-vae", "xlm-roberta-base", "llama3.1-70b", "immich-clip"}
 """The models with a file whose digest was not found, or not checked."""
 
-# What the issue and the facts name for each tier: chat model, image models, speech model.
+IMMICH = ("clip/ViT-B-32__openai", "facial-recognition/buffalo_l", "ocr/PP-OCRv5_mobile")
+
+# What the plan names for each tier: chat model, image models, speech model.
 HEART = {
     "8g": ("qwen2.5:0.5b", {"v1-5-pruned-emaonly.safetensors"}, "faster-whisper-small"),
     "16g": ("llama3.2:3b", {"sd_xl_base_1.0.safetensors"}, "faster-whisper-large-v3-turbo"),
@@ -67,7 +71,8 @@ def test_each_model_says_its_license_and_the_non_commercial_ones_are_marked(tier
     licenses = {model.name: model.license or "" for model in shipped(tier).models}
     assert all(licenses.values())
     marked = {name for name, license_ in licenses.items() if "non-commercial" in license_}
-    assert marked == {"muq-mulan-large", "muq-large-msd-iter"} | ({"flux1-dev"} if tier == "94g" else set())
+    always = {"muq-mulan-large", "muq-large-msd-iter", "immich-faces"}
+    assert marked == always | ({"flux1-dev"} if tier == "94g" else set())
 
 
 @EVERY
@@ -120,7 +125,8 @@ def test_ollamas_defaults_are_not_left_to_it(tier: str) -> None:
 def test_what_one_generator_has_the_other_has_from_the_same_copy(tier: str) -> None:
     manifest = shipped(tier)
     assert for_(manifest, "stable-diffusion")
-    assert for_(manifest, "stable-diffusion") == for_(manifest, "comfyui")
+    forge = [model for model in for_(manifest, "stable-diffusion") if model.kind != "file"]
+    assert forge == for_(manifest, "comfyui")
     budgets = {s.name: (s.vram, s.model, s.offload, s.exclusive) for s in manifest.services}
     assert budgets["stable-diffusion"] == budgets["comfyui"]
 
@@ -152,7 +158,32 @@ def test_diffrhythm_is_five_repos_and_optional_below_94g(tier: str) -> None:
     for model in models:
         pickles = [f for f in model.files or () if f.path.endswith(".pt")]
         assert model.allow_pickle is any(file.digest is None for file in pickles), model.name
-    assert not any(model.optional for model in shipped(tier).models if model not in models)
+    optional = {name for model in shipped(tier).models if model.optional for name in model.consumers}
+    assert optional == (set() if tier == "94g" else {"diffrhythm", "immich"})
+
+
+@EVERY
+def test_forge_has_the_file_that_it_fetches_for_the_preview_of_sdxl(tier: str) -> None:
+    # lllyasviel/stable-diffusion-webui-forge, modules/sd_vae_approx.py at dfdcbab6: models/VAE-approx/vaeapprox-sdxl.pt
+    (model,) = [model for model in for_(shipped(tier), "stable-diffusion") if model.kind == "file"]
+    assert model.path == "models/VAE-approx/vaeapprox-sdxl.pt"
+    assert model.digest
+
+
+@EVERY
+def test_immich_has_the_models_of_its_default_settings_where_it_looks(tier: str) -> None:
+    # immich-app/immich v3.1.0, server/src/config.ts: clip ViT-B-32__openai, faces buffalo_l, ocr PP-OCRv5_mobile
+    found = {
+        f"{repo_folder('immich', model)}/{file.path}" if model.kind == "immich-model" else f"immich/{model.path}"
+        for model in for_(shipped(tier), "immich")
+        for file in model.files or (FileSpec(path=""),)
+    }
+    clip, faces, ocr = (f"immich/{name}" for name in IMMICH)
+    assert found == {
+        *(f"{clip}/{name}" for name in ("config.json", "visual/model.onnx", "visual/preprocess_cfg.json")),
+        *(f"{clip}/textual/{name}" for name in ("model.onnx", "tokenizer.json", "tokenizer_config.json")),
+        *(f"{folder}/{part}/model.onnx" for folder in (faces, ocr) for part in ("detection", "recognition")),
+    }
 
 
 @EVERY

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelfetch.manifest.kinds import FOLDERS
+from modelfetch.manifest.kinds import FOLDERS, repo_folder
 from modelfetch.manifest.uri import HfUri, OllamaUri
-from modelfetch.placement.layouts import folders, hf_cache, ollama
+from modelfetch.placement.layouts import folders, hf_cache, immich, ollama
 from modelfetch.placement.layouts.base import Placement, PlacementMethod
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ def placements(consumer: str, model: Model, resolution: Resolution, *, symlinks:
         if consumer in hf_cache.CACHES:
             repo = model.cache_as or model.source.repo
             return hf_cache.place(hf_cache.CACHES[consumer], repo, model.source.revision, resolution, symlinks=symlinks)
-        name = model.filename or model.source.repo.rpartition("/")[2]
-        return folders.place_tree(f"{consumer}/{FOLDERS[consumer, 'snapshot']}/{name}", resolution)
+        return folders.place_tree(repo_folder(consumer, model), resolution)
+    if model.kind == "immich-model":
+        return immich.place(repo_folder(consumer, model), resolution)
     folder = FOLDERS.get((consumer, model.kind or ""))
     if folder is None:
         raise ValueError(f"{consumer} knows no kind {model.kind!r}")
