@@ -36,11 +36,15 @@ _INTEGRATED = 2 * _GIB  # what a processor's own graphics has of main memory is 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One GPU: ``vendor`` is nvidia or amd, ``memory`` what its driver reports in bytes."""
+    """One GPU: ``vendor`` is nvidia or amd, ``memory`` what its driver reports in bytes.
+
+    ``compute`` is the CUDA compute capability of NVIDIA's.
+    """
 
     vendor: str
     name: str
     memory: int
+    compute: tuple[int, int] | None = None
 
     @property
     def usable(self) -> int:
@@ -182,8 +186,17 @@ def _ask(nvml: Any) -> Found:
         sizes = [memory] if parts is None else parts
         text += "" if parts is None else " (a MIG instance)"
         why += [] if sizes else [f"GPU {index} is in MIG mode and has no instance"]
-        gpus += [Gpu(vendor="nvidia", name=text, memory=size) for size in sizes]
+        compute = _compute(nvml, device)
+        gpus += [Gpu(vendor="nvidia", name=text, memory=size, compute=compute) for size in sizes]
     return Found(gpus=tuple(gpus), why=tuple(why) if why or gpus else ("NVML knows no GPU",))
+
+
+def _compute(nvml: Any, device: Any) -> tuple[int, int] | None:
+    try:
+        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(device)
+    except Exception:  # a driver or package that does not know it
+        return None
+    return int(major), int(minor)
 
 
 def _parts(nvml: Any, device: Any) -> list[int] | None:

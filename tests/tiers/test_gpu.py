@@ -57,6 +57,13 @@ class Nvml:
         return SimpleNamespace(total=card[1] * MIB, free=0, used=0)
 
 
+class ComputeNvml(Nvml):
+    """NVML that knows the compute capability too."""
+
+    def nvmlDeviceGetCudaComputeCapability(self, _card: object) -> tuple[int, int]:  # noqa: N802 - NVML's name
+        return (12, 0)
+
+
 def nvidia(*mib: int) -> Found:
     return Found(gpus=tuple(Gpu(vendor="nvidia", name=f"card {n}", memory=m * MIB) for n, m in enumerate(mib)))
 
@@ -77,6 +84,12 @@ def test_nvidias_are_asked_through_nvml(tmp_path: Path) -> None:
         ("nvidia", "Tesla T4", 15360 * MIB),
     ]
     assert nvml.ended
+
+
+def test_the_compute_capability_is_known_where_nvml_knows_it(tmp_path: Path) -> None:
+    cards: list[tuple[str | bytes, int] | Exception] = [("RTX 5090", 32607)]
+    assert [gpu.compute for gpu in find_gpus(nvml=ComputeNvml(cards), drm=tmp_path).gpus] == [(12, 0)]
+    assert [gpu.compute for gpu in find_gpus(nvml=Nvml(cards), drm=tmp_path).gpus] == [None]
 
 
 def test_a_card_that_is_lost_does_not_hide_the_others(tmp_path: Path) -> None:

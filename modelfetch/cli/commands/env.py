@@ -27,9 +27,14 @@ def command(ctx: click.Context, /, update: str | None, *, quiet: bool, **_: Any)
     from pathlib import Path
 
     from modelfetch.tiers.dotenv.file import env_block, rewrite
+    from modelfetch.tiers.gpu import find_gpus
 
     tier, variable, manifests = common.which(ctx)
-    block = env_block(tier, os.environ, tier_variable=variable, manifests=manifests)
+    gpus = find_gpus(vendor=os.environ.get("GPU_VENDOR", "").strip().lower()).gpus
+    compute = gpus[0].compute if gpus else None
+    block = env_block(tier, os.environ, tier_variable=variable, manifests=manifests, compute=compute)
+    for warning in block.warnings:
+        click.echo(f"warning: {warning}", err=True)
     if update is None:
         put(block.text, end="")
         return 0

@@ -1,19 +1,20 @@
-"""``modelfetch env``: the tiers read, the block made, and a ``.env`` rewritten that is whole at every moment."""
+"""``modelfetch env``: make the block of a tier, and replace it in a ``.env`` atomically."""
 
 from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.config.settings import Settings
 from modelfetch.core import fs
 from modelfetch.errors import DestinationError, SettingError
+from modelfetch.tiers.dotenv.cards import card_values
 from modelfetch.tiers.dotenv.render import TierText, render_block
 from modelfetch.tiers.dotenv.update import BlockError, update_block
-from modelfetch.tiers.dotenv.values import shares, tier_values
+from modelfetch.tiers.dotenv.values import shares, tier_values, unsupported_embedder
 from modelfetch.tiers.selection import all_tiers, load_selected, select_manifests
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ class Block:
         """The block as `modelfetch env` prints it."""
         return render_block(self.tier, self.others)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Values of the tier that a service can't work with."""
+        problem = unsupported_embedder(self.tier.values)
+        return (problem,) if problem else ()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewritten:
@@ -52,14 +59,16 @@ def env_block(
     *,
     tier_variable: str | None = None,
     manifests: Sequence[Path] = (),
+    compute: tuple[int, int] | None = None,
 ) -> Block:
     """The block for a tier, or for a manifest of one's own, with all other tiers as examples.
 
     Args:
-        tier: The tier's name; None leaves it to ``GPU_VRAM_DEFAULT``.
-        environ: The environment, for settings; what it says of models does not matter here.
+        tier: The tier's name; None for the one of ``GPU_VRAM_DEFAULT``.
+        environ: The environment, for settings; its variables for models have no effect here.
         tier_variable: The variable that named the tier.
         manifests: One manifest file instead of a tier.
+        compute: The CUDA compute capability of the card, which some images depend on; None if there is none.
 
     Raises:
         UsageError, SettingError, ManifestError: The tier does not exist, or is invalid.
@@ -73,7 +82,8 @@ def env_block(
     (manifest,) = load_selected(choice, settings=settings, environ={})
     name = choice.tier or manifest.tier or choice.files[0].stem
     others = (_text(other, found) for other, found in all_tiers(settings) if found.services and other != "demo")
-    return Block(tier=_text(name, manifest), others=tuple(other for other in others if other.name != name))
+    text = replace(_text(name, manifest), card=card_values(compute))
+    return Block(tier=text, others=tuple(other for other in others if other.name != name))
 
 
 def _text(name: str, manifest: Manifest) -> TierText:
@@ -82,14 +92,14 @@ def _text(name: str, manifest: Manifest) -> TierText:
 
 
 def rewrite(file: Path, block: Block) -> Rewritten:
-    """Put a block into a file in place of its old one; the file is made if it does not exist.
+    """Put a block into a file in place of its old one; a missing file is created.
 
-    The new content is written beside it and renamed, so it is whole at every moment; mode and owner stay, and a
-    symlink stays one.
+    The new content is written to a temporary file and renamed, so the file is complete at every moment. Mode and owner
+    stay, and a symlink stays one.
 
     Raises:
-        SettingError: The old block's marks are not clear; the file is untouched then.
-        DestinationError, DiskError: The system refused.
+        SettingError: The marks of the old block are not clear; the file is untouched then.
+        DestinationError, DiskError: The file can't be written.
     """
     target = Path(os.path.realpath(file))
     try:

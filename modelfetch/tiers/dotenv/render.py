@@ -20,20 +20,30 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:,@%+=?&~-]*\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierText:
-    """A tier as the block shows it: its name, its values by variable, what it is for, and who gets how much VRAM."""
+    """A tier as the block shows it.
+
+    Attributes:
+        name: Its name.
+        values: The variables that it sets.
+        description: Its purpose, in one line.
+        shares: The VRAM of each service, in one line.
+        card: The variables that the graphics card sets; None where no card was found.
+    """
 
     name: str
     values: Mapping[str, str]
     description: str = ""
     shares: str = ""
+    card: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """What of an earlier block stays.
+    """The parts of an earlier block that stay.
 
-    ``raw`` are values as they were written, of variables that are no tier's to set; ``lines`` are those that set
-    variables that modelfetch does not know.
+    Attributes:
+        raw: Values as written, of variables that no tier sets.
+        lines: Lines that set variables unknown to modelfetch.
     """
 
     raw: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +56,7 @@ def render_block(tier: TierText, others: Sequence[TierText] = (), kept: Kept | N
     Args:
         tier: The tier; a variable that it does not set has the table's default.
         others: Further tiers, shown as comments as far as they differ.
-        kept: What of an earlier block stays.
+        kept: The parts of an earlier block that stay.
     """
     kept = kept or Kept()
     lines = [RULE, f"# {HEADER}", RULE, *_introduction(tier)]
@@ -56,7 +66,7 @@ def render_block(tier: TierText, others: Sequence[TierText] = (), kept: Kept | N
             continue
         lines += ["", f"# --- {group} ---", *_comment(words), *([""] if words else [])]
         for variable in variables:
-            lines += _variable(variable, tier.values, kept.raw)
+            lines += _variable(variable, tier, kept.raw)
     lines += _examples(tier, others)
     if kept.lines:
         lines += ["", "# --- Kept from before: not modelfetch's ---", *kept.lines]
@@ -64,7 +74,7 @@ def render_block(tier: TierText, others: Sequence[TierText] = (), kept: Kept | N
 
 
 def quote(value: str) -> str:
-    """A value as compose and shells read it alike: in quotes where it has more than plain characters."""
+    """A value in the notation that compose and shells read alike: in quotes unless all characters are plain."""
     if _PLAIN.match(value):
         return value
     escaped = re.sub(r'([\\"$`])', r"\\\1", value)
@@ -80,14 +90,15 @@ def _introduction(tier: TierText) -> Iterator[str]:
     yield "# keeps the values in it that depend on no tier, and leaves every other line as it is."
 
 
-def _variable(variable: Variable, values: Mapping[str, str], raw: Mapping[str, str]) -> Iterator[str]:
+def _variable(variable: Variable, tier: TierText, raw: Mapping[str, str]) -> Iterator[str]:
     yield from _comment(variable.comment)
-    if variable.name in values:
-        yield f"{variable.name}={quote(values[variable.name])}"
-    elif variable.name in raw:
+    chosen = {**(tier.card or {}), **tier.values}
+    if variable.name in raw and variable.name not in tier.values:
         yield f"{variable.name}={raw[variable.name]}"
+    elif variable.name in chosen:
+        yield f"{variable.name}={quote(chosen[variable.name])}"
     else:
-        yield f"{'#' if variable.unset else ''}{variable.name}={quote(variable.default)}"
+        yield f"{'#' if variable.commented else ''}{variable.name}={quote(variable.default)}"
 
 
 def _comment(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Replacing the block in a ``.env``: every other line stays byte for byte. Pure."""
+"""Replace the block in a ``.env``; every other line stays byte for byte. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from modelfetch.tiers.dotenv.cards import CARD_VARIABLES
 from modelfetch.tiers.dotenv.render import END, Kept, render_block
-from modelfetch.tiers.dotenv.variables import HEADER, VARIABLES
+from modelfetch.tiers.dotenv.variables import HEADER, RENAMED, RETIRED, VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,19 +18,22 @@ if TYPE_CHECKING:
 
 _ASSIGNMENT = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)\Z", re.DOTALL)
 _RULE = re.compile(r"\s*#\s*[#=*~─━═-]{4,}[\s#]*\Z")
-_KNOWN = frozenset(variable.name for variable in VARIABLES)
+_KNOWN = {variable.name: variable for variable in VARIABLES}
+_OURS = frozenset((*_KNOWN, *RETIRED, *RENAMED))
 
 
 class BlockError(ValueError):
-    """The file's marks leave open where the block begins and ends; the message says why."""
+    """The file's marks don't show where the block begins and ends; the message explains why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Updated:
-    """The new content and what is worth a word.
+    """The new content of a file.
 
-    ``changed`` are variables of the block with their old and new value, ``twice`` those that lines outside of the
-    block set as well, each with the number of such a line.
+    Attributes:
+        data: The content.
+        changed: Variables of the block whose value changed, with the old and the new value.
+        twice: Variables that a line outside of the block sets as well, each with the number of such a line.
     """
 
     data: bytes
@@ -39,17 +43,17 @@ class Updated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Span:
-    """The block's lines, ``start`` up to and without ``end``; empty where the file has none."""
+    """The block's lines, from ``start`` up to but not including ``end``; empty where the file has no block."""
 
     start: int
     end: int
 
 
 def update_block(data: bytes, tier: TierText, others: Sequence[TierText] = ()) -> Updated:
-    """A file's content with the block for another tier in place of its old one, or at its end where it has none.
+    """A file's content with the block for a tier in place of its old one, or at its end where it has none.
 
-    Of the old block the values that are no tier's to set stay, and so do lines that set variables that modelfetch does
-    not know. Line ends are those of the file.
+    From the old block the values that no tier sets stay, and so do lines with variables unknown to modelfetch. Line
+    ends are those of the file.
 
     Raises:
         BlockError: The block can't be told from the rest; nothing should be written then.
@@ -118,16 +122,27 @@ def _assignments(lines: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 
 def _kept(lines: Sequence[str], old: dict[str, str], tier: TierText) -> Kept:
-    raw = {name: value for name, value in old.items() if name in _KNOWN and name not in tier.values}
+    renamed = {RENAMED[name]: value for name, value in old.items() if name in RENAMED}
+    values = {name: value for name, value in {**renamed, **old}.items() if name in _KNOWN}
+    raw = {name: value for name, value in values.items() if name not in tier.values and _is_own(name, value, tier)}
     return Kept(raw=raw, lines=[line.rstrip("\r\n") for line in lines if _is_foreign(line)])
 
 
+def _is_own(name: str, value: str, tier: TierText) -> bool:
+    """Whether a value is somebody's choice: not a default that an earlier block wrote, and not another card's value."""
+    variable = _KNOWN[name]
+    plain = value.strip("\"'")
+    if plain in variable.former or (variable.commented and plain == variable.default):
+        return False
+    return tier.card is None or plain not in CARD_VARIABLES.get(name, ())
+
+
 def _is_foreign(line: str) -> bool:
-    """Whether a line says something that is not ours: neither a comment nor a variable of the table."""
+    """Whether a line is neither a comment nor sets a variable of ours."""
     if not line.strip() or line.lstrip().startswith("#"):
         return False
     found = _ASSIGNMENT.match(line)
-    return found is None or found[1] not in _KNOWN
+    return found is None or found[1] not in _OURS
 
 
 def _newline(lines: Sequence[str]) -> str:

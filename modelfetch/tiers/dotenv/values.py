@@ -1,4 +1,4 @@
-"""What a tier makes of the stack's variables: from a manifest's services and models to names and values. Pure."""
+"""The variables of the stack that a tier sets, computed from the manifest's services and models. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,23 @@ from modelfetch.tiers.discovery import normalise_tier
 from modelfetch.tiers.dotenv.variables import VARIABLES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from modelfetch.manifest.model import Manifest, Service
 
 _GIB = 2**30
+_MIB = 2**20
 _EMBEDDERS = ("embed", "minilm", "bge-", "paraphrase")
-"""Words in the names of Ollama's embedding models, which chat models do not have."""
+"""Words in the names of Ollama's embedding models that chat models don't have in theirs."""
+
+_NOT_BERT = {"embeddinggemma": "gemma3", "qwen3-embedding": "qwen3", "nomic-embed-text-v2-moe": "nomic-bert-moe"}
+"""Embedding models of the Ollama library whose family PrivateGPT does not accept, each with its family."""
+
+_LEAST_FREE = 256
+"""MiB of the card that Ollama leaves free where the tier gives everything to its services."""
+
+_CACHE_STEP = 32
+"""Prompt caches are multiples of this, in MiB."""
 
 _PROFILES = {
     "ollama": "chat",
@@ -40,11 +52,11 @@ DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
 
 
 def tier_values(manifest: Manifest, *, tier: str | None = None) -> dict[str, str]:
-    """The variables that a tier sets, all of them for every tier; where it says nothing, the table's default.
+    """The variables that a tier sets: the same ones for every tier, with the table's default where it has no value.
 
     Args:
         manifest: The tier.
-        tier: The name that it was found under, which ``GPU_VRAM_DEFAULT`` gets; else the one that it gives itself.
+        tier: The name that it was found under, for ``GPU_VRAM_DEFAULT``; the manifest's own name if not given.
     """
     services = {service.name: service for service in manifest.services}
     name = tier or manifest.tier or DEFAULTS["GPU_VRAM_DEFAULT"]
@@ -67,7 +79,7 @@ def tier_values(manifest: Manifest, *, tier: str | None = None) -> dict[str, str
 
 
 def shares(manifest: Manifest) -> str:
-    """Who gets how much of the VRAM, in one line; empty where the tier has no budgets."""
+    """The VRAM of each service, in one line; empty where the tier has no budgets."""
     parts: list[str] = []
     groups: dict[str, list[str]] = {}
     for service in manifest.services:
@@ -90,7 +102,7 @@ def _gib(size: int) -> str:
 
 
 def compose_size(size: int) -> str:
-    """Bytes as compose writes a memory limit: ``6g``, ``1536m``, else plain bytes with ``b``."""
+    """Bytes in compose's notation of a memory limit: ``6g``, ``1536m``, else plain bytes with ``b``."""
     for unit, factor in (("g", _GIB), ("m", 2**20), ("k", 2**10)):
         if size % factor == 0:
             return f"{size // factor}{unit}"
@@ -98,7 +110,7 @@ def compose_size(size: int) -> str:
 
 
 def _profiles(manifest: Manifest) -> str:
-    """The services of the tier; of those that take turns the first one."""
+    """The profiles of the tier's services; of those that exclude each other the first one."""
     chosen: list[str] = []
     taken: set[str] = set()
     for service in manifest.services:
@@ -111,7 +123,7 @@ def _profiles(manifest: Manifest) -> str:
 
 
 def _ollama_models(manifest: Manifest, service: Service | None) -> tuple[list[str], str]:
-    """The chat models, the one that the service is budgeted for first, and the embedding model."""
+    """The chat models, beginning with the one that the service's budget is for, and the embedding model."""
     names = [short_name(model.source) for model in manifest.models if isinstance(model.source, OllamaUri)]
     embedding = next((name for name in names if any(word in name for word in _EMBEDDERS)), "")
     chat = [name for name in names if name != embedding]
@@ -124,7 +136,7 @@ def _ollama_models(manifest: Manifest, service: Service | None) -> tuple[list[st
 def short_name(uri: OllamaUri) -> str:
     """An Ollama name as `ollama list` shows it: ``qwen2.5:0.5b``, ``nomic-embed-text:latest``.
 
-    The tag is always there: PrivateGPT compares with that list, and does not start on a name that is not in it.
+    It always has a tag: PrivateGPT compares with that list, and does not start with a name that is not in it.
     """
     host = "" if uri.host == OLLAMA_HOST else f"{uri.host}/"
     namespace = "" if not host and uri.namespace == "library" else f"{uri.namespace}/"
@@ -138,18 +150,43 @@ def _ollama(service: Service | None, manifest: Manifest) -> dict[str, str]:
         "OLLAMA_NUM_PARALLEL": str(parallel or DEFAULTS["OLLAMA_NUM_PARALLEL"]),
         "OLLAMA_FLASH_ATTENTION": "1" if service and service.flash_attention else "0",
         "OLLAMA_KV_CACHE_TYPE": (service.kv_type if service else None) or "f16",
-        "OLLAMA_GPU_OVERHEAD": str(spare(manifest)),
+        "LLAMA_ARG_CACHE_RAM": str(prompt_cache(service)),
+        "LLAMA_ARG_FIT_TARGET": str(max(_LEAST_FREE, spare(manifest) // _MIB)),
     }
 
 
 def spare(manifest: Manifest) -> int:
-    """The usable VRAM that the tier gives to no service, in bytes: whole MiB."""
+    """The usable VRAM that the tier gives to no service, in bytes."""
     left = manifest.usable - together(manifest.services) if manifest.usable is not None else 0
-    return max(0, left >> 20 << 20)
+    return max(0, left)
+
+
+def prompt_cache(service: Service | None) -> int:
+    """The prompt cache of each model that Ollama loads, in MiB; 0 is none.
+
+    A model without a GPU needs in RAM what its VRAM budget says: weights, contexts and buffers (Ollama does not map the
+    file where memory is limited). The caches of all loaded models together get half of what the limit has above that.
+    """
+    if service is None or service.memory is None or service.vram is None:
+        return int(DEFAULTS["LLAMA_ARG_CACHE_RAM"])
+    loaded = int(DEFAULTS["OLLAMA_MAX_LOADED_MODELS"])
+    each = max(0, service.memory - service.vram) // (2 * loaded * _MIB)
+    return each // _CACHE_STEP * _CACHE_STEP
+
+
+def unsupported_embedder(values: Mapping[str, str]) -> str | None:
+    """Why PrivateGPT can't start with the embedding model of these values; None where nothing is known against it."""
+    name = values.get("OLLAMA_EMBEDDING_MODEL", "")
+    family = _NOT_BERT.get(name.rpartition("/")[2].partition(":")[0])
+    if family is None:
+        return None
+    return (
+        f"PrivateGPT stops at start with {name}: its family is {family}, not bert, nomic-bert or sentence-transformers"
+    )
 
 
 def _webui(service: Service | None) -> str:
-    """The arguments of the SD WebUI (Forge); it knows no middle between all and one part on the GPU."""
+    """The arguments of the SD WebUI (Forge), which keeps either all of a model on the GPU or one part at a time."""
     if service is None:
         return ""
     if service.device == "cpu":
@@ -158,7 +195,7 @@ def _webui(service: Service | None) -> str:
 
 
 def _comfyui(service: Service | None, manifest: Manifest) -> str:
-    """The arguments of ComfyUI, which moves parts off the GPU by itself when its share is used up."""
+    """The arguments of ComfyUI, which moves parts off the GPU when its share is used up."""
     if service is None or service.device == "cpu":
         return "--cpu" if service else ""
     if service.vram is None or manifest.usable is None or service.vram > manifest.usable:
@@ -171,7 +208,7 @@ def _whisper(service: Service | None) -> dict[str, str]:
     device = "cpu" if service and service.device == "cpu" else "cuda"
     batch = service.batch if service else None
     compute_type = (service.compute_type if service else None) or "int8"
-    if device == "cpu" and "float16" in compute_type:  # which no CPU does
+    if device == "cpu" and "float16" in compute_type:  # no CPU supports it
         compute_type = "int8"
     return {
         "WHISPERX_MODEL": (service.model if service else None) or DEFAULTS["WHISPERX_MODEL"],

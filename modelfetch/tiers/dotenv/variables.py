@@ -1,7 +1,8 @@
-"""Every variable of the stack, once: ``modelfetch env`` prints this table, and the compose files read its names.
+"""The table of the stack's variables: ``modelfetch env`` prints it, and the compose files read its names.
 
-A default is what a clone without any ``.env`` gets, which is the tier 8g: the compose files say ``${NAME:-default}``
-with the same value, and a test compares both. What a tier changes is `modelfetch.tiers.dotenv.values`' to say.
+A default is what a clone without a ``.env`` uses, which is the tier 8g. The compose files contain the same default
+(``${NAME:-default}``), and a test compares them. What a tier sets is in `modelfetch.tiers.dotenv.values`, what a
+graphics card sets in `modelfetch.tiers.dotenv.cards`.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ class Variable:
 
     Attributes:
         name: Its name.
-        default: Its value without a tier, as the compose files have it; empty for none.
-        comment: What it is, one or several lines.
-        group: The title that it stands under; one of `GROUPS`.
-        unset: Printed as a comment, to be filled in by whoever needs it, such as a token.
+        default: Its value without a tier, the same as in the compose files; empty for none.
+        comment: Its explanation, in one or several lines; empty for none.
+        group: The title of its section; one of `GROUPS`.
+        commented: Whether its line is a comment: a token, or a default that later versions may change, such as an
+            image. An existing ``.env`` then gets the new default with the next release.
+        former: Defaults of earlier versions, which an update replaces.
     """
 
     name: str
     default: str
     comment: str
     group: str
-    unset: bool = False
+    commented: bool = False
+    former: tuple[str, ...] = ()
 
 
 GPU = "The GPU"
@@ -47,29 +51,33 @@ GROUPS: dict[str, str] = {
     GPU: "",
     MEMORY: (
         "Limits of main memory, which compose sets on the containers. They do NOT cap VRAM: no container limit does.\n"
-        "What holds a service to its share of the GPU are the settings below, and which services run at once."
+        "The settings below hold a service to its share of the GPU, and so does the choice of services that run at\n"
+        "the same time."
     ),
     MODELS: (
         "Empty means the tier's own. A value replaces the tier's models of that service; several are separated by\n"
         "commas. A value that the tier pins keeps its digest."
     ),
     BUDGET: (
-        "Ollama looks at the free VRAM when it loads a model, and puts on the CPU what does not fit, without a word.\n"
-        "So context, parallel requests and the number of loaded models are fixed here, not left to its defaults.\n"
+        "Ollama looks at the free VRAM when it loads a model, and silently runs on the CPU what does not fit. So\n"
+        "context, parallel requests and the number of loaded models are set here and not left to its defaults.\n"
         "Start order, where memory is tight: ollama, then whisper, the image generator last."
     ),
     IMMICH: "",
     CLIENTS: "",
-    DOWNLOADS: "For the init services. Empty means none, or the usual place.",
+    DOWNLOADS: "For the init services, and for Immich's machine learning. Empty means none.",
     NETWORK: (
-        "Ports of this machine. Ollama and most of the web pages have no login: think before you set another\n"
-        "BIND_ADDRESS than this machine's own."
+        "Ports of this machine. Ollama and most of the web pages have no login: anyone who reaches BIND_ADDRESS can\n"
+        "use them."
     ),
     FOLDERS: "Relative to the folder of compose.yaml with ./ or ../ before it, or absolute. No colon in a name.",
     OTHER_MEMORY: "",
-    IMAGES: "Which image of a service runs: the plain name, or the one of the GPU_VENDOR where that needs another.",
+    IMAGES: (
+        "The image of each service: the plain name, or the one of the GPU_VENDOR where that needs another. These\n"
+        "lines are comments, so that a new version of this repository brings its own. Remove the # to stay on an image."
+    ),
 }
-"""The groups in the order of the file, each with the words that stand under its title."""
+"""The groups in the order of the file, each with the text under its title."""
 
 
 def _plain(group: str, *rows: tuple[str, str, str]) -> tuple[Variable, ...]:
@@ -77,16 +85,19 @@ def _plain(group: str, *rows: tuple[str, str, str]) -> tuple[Variable, ...]:
     return tuple(Variable(name=name, default=default, comment=words, group=group) for name, default, words in rows)
 
 
-def _unset(group: str, *rows: tuple[str, str]) -> tuple[Variable, ...]:
-    """Variables that stay empty unless somebody needs them, by name and comment."""
-    return tuple(Variable(name=name, default="", comment=words, group=group, unset=True) for name, words in rows)
+def _commented(group: str, *rows: tuple[str, str, str]) -> tuple[Variable, ...]:
+    """Commented variables of one group by name, default and comment."""
+    return tuple(
+        Variable(name=name, default=default, comment=words, group=group, commented=True)
+        for name, default, words in rows
+    )
 
 
 VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="COMPOSE_PROFILES",
         default="chat,sd,whisper",
-        comment="The services that fit the card together. `gpu` starts all of them, whether they fit or not.",
+        comment="The services that fit the card together. `gpu` starts all of them, even if they don't fit.",
         group=GPU,
     ),
     Variable(name="GPU_ENABLE", default="true", comment="false: no service asks for a GPU.", group=GPU),
@@ -108,7 +119,28 @@ VARIABLES: tuple[Variable, ...] = (
         comment="How many GPUs each service sees. A tier's budget is that of one card, which they share.",
         group=GPU,
     ),
-    Variable(name="OLLAMA_MEMORY_LIMIT", default="1g", comment="", group=MEMORY),
+    Variable(
+        name="OLLAMA_IGPU_ENABLE",
+        default="0",
+        comment="1: Ollama uses the GPU of an AMD processor, which it leaves out otherwise. Intel's it always uses.",
+        group=GPU,
+    ),
+    Variable(
+        name="TORCH_BUILD",
+        default="cuda",
+        comment="PyTorch in the images that are built here (Forge, DiffRhythm): cuda, or cu128 for RTX 50xx.",
+        group=GPU,
+        commented=True,
+    ),
+    Variable(
+        name="OLLAMA_MEMORY_LIMIT",
+        default="3g",
+        comment=(
+            "The first plan had 1g, in which Ollama's llama-server died at the eighth to thirteenth long prompt: it\n"
+            "keeps old prompts in RAM (LLAMA_ARG_CACHE_RAM below), and two models may be loaded."
+        ),
+        group=MEMORY,
+    ),
     Variable(name="STABLE_DIFFUSION_MEMORY_LIMIT", default="6g", comment="", group=MEMORY),
     Variable(name="COMFYUI_MEMORY_LIMIT", default="6g", comment="", group=MEMORY),
     Variable(name="WHISPERX_MEMORY_LIMIT", default="4g", comment="", group=MEMORY),
@@ -128,7 +160,10 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="OLLAMA_EMBEDDING_MODEL",
         default="nomic-embed-text:latest",
-        comment="The embedding model of the frontends; ollama-init fetches it beside OLLAMA_AUTO_PULL_MODEL.",
+        comment=(
+            "The embedding model of the frontends; ollama-init fetches it together with OLLAMA_AUTO_PULL_MODEL.\n"
+            "PrivateGPT stops at start unless its family is bert, nomic-bert or sentence-transformers."
+        ),
         group=MODELS,
     ),
     Variable(
@@ -160,22 +195,31 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="OLLAMA_MAX_LOADED_MODELS",
         default="2",
-        comment="The chat model and the embedding model; another one has to wait until one of them is unloaded.",
+        comment="The chat model and the embedding model; a third model waits until one of them is unloaded.",
         group=BUDGET,
     ),
     Variable(
-        name="OLLAMA_GPU_OVERHEAD",
-        default="53477376",
+        name="LLAMA_ARG_CACHE_RAM",
+        default="224",
         comment=(
-            "Bytes of each GPU that Ollama leaves alone: what the tier gives to nobody. Ollama subtracts it from what\n"
-            "is free when it loads, so the shares of services that are loaded already must not be counted again."
+            "MiB of RAM in which each loaded model keeps the prompts of earlier conversations; 0: none. The default\n"
+            "of llama-server, 8192, is more than the container has."
+        ),
+        group=BUDGET,
+    ),
+    Variable(
+        name="LLAMA_ARG_FIT_TARGET",
+        default="256",
+        comment=(
+            "MiB of each GPU that Ollama's llama-server leaves free when it loads a model. OLLAMA_GPU_OVERHEAD has no\n"
+            "effect on it since Ollama 0.30."
         ),
         group=BUDGET,
     ),
     Variable(
         name="STABLE_DIFFUSION_ARGS",
         default="",
-        comment="--always-offload-from-vram keeps on the GPU only the part of a model that is at work.",
+        comment="--always-offload-from-vram keeps on the GPU only the part of a model that is in use.",
         group=BUDGET,
     ),
     Variable(
@@ -194,7 +238,7 @@ VARIABLES: tuple[Variable, ...] = (
         comment="float16, or int8 (half the weights); int8 also where WHISPERX_DEVICE is cpu.",
         group=BUDGET,
     ),
-    Variable(name="WHISPERX_BATCH_SIZE", default="1", comment="Chunks of speech worked on at once.", group=BUDGET),
+    Variable(name="WHISPERX_BATCH_SIZE", default="1", comment="Chunks of speech processed at once.", group=BUDGET),
     Variable(name="WHISPERX_DEVICE", default="cuda", comment="cuda or cpu.", group=BUDGET),
     Variable(
         name="DIFFRHYTHM_ARGS",
@@ -210,34 +254,45 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable(name="IMMICH_ML_MEMORY_LIMIT", default="2g", comment="RAM of that container, not VRAM.", group=IMMICH),
     Variable(
-        name="OLLAMA_HOST",
+        name="OLLAMA_URL",
         default="http://ollama:11434",
-        comment="Where clients find Ollama; never given to the Ollama container itself.",
+        comment=(
+            "Where the frontends find Ollama. It was OLLAMA_HOST, which many shells export as the address to listen\n"
+            "on; that would take precedence here."
+        ),
         group=CLIENTS,
     ),
     Variable(
         name="OLLAMA_EMBEDDING_DIMENSIONS",
         default="768",
-        comment="Numbers in one vector of OLLAMA_EMBEDDING_MODEL; PrivateGPT has to know.",
+        comment="Length of the vectors of OLLAMA_EMBEDDING_MODEL, for PrivateGPT.",
         group=CLIENTS,
     ),
-    *_unset(
+    *_commented(
         DOWNLOADS,
-        ("HF_TOKEN", "Hugging Face; for gated models. Or a file: compose/secrets.yml."),
-        ("CIVITAI_API_TOKEN", "CivitAI. Or a file: compose/secrets.yml."),
-        ("HF_ENDPOINT", "Mirrors, in place of the hubs themselves."),
-        ("MODELFETCH_OLLAMA_REGISTRY", ""),
-        ("MODELFETCH_CIVITAI_ENDPOINT", ""),
-        ("MODELFETCH_MIRRORS", "PREFIX=PREFIX, a comma between two."),
-        ("MODELFETCH_ALLOW_HTTP", "Hosts that may be asked without encryption."),
-        ("MODELFETCH_FROM", "oci://…: take everything from a registry of your own."),
-        ("MODELFETCH_LIMIT_RATE", "For example 50MB, per second."),
-        ("MODELFETCH_RETRIES", "Attempts without progress before a source is given up (5)."),
-        ("HF_HUB_OFFLINE", "1: ask nobody; what is not there yet is an error."),
-        ("HTTPS_PROXY", "Proxies, for the init services alone."),
-        ("HTTP_PROXY", ""),
-        ("ALL_PROXY", ""),
-        ("NO_PROXY", ""),
+        ("HF_TOKEN", "", "Hugging Face; for gated models. Or a file: compose/secrets.yml."),
+        ("CIVITAI_API_TOKEN", "", "CivitAI. Or a file: compose/secrets.yml."),
+        ("HF_ENDPOINT", "https://huggingface.co", "Mirrors, in place of the hubs themselves."),
+        ("MODELFETCH_OLLAMA_REGISTRY", "", ""),
+        ("MODELFETCH_CIVITAI_ENDPOINT", "", ""),
+        ("MODELFETCH_MIRRORS", "", "PREFIX=PREFIX, a comma between two."),
+        ("MODELFETCH_ALLOW_HTTP", "", "Hosts that may be used without encryption."),
+        ("MODELFETCH_FROM", "", "oci://…: fetch everything from a registry of your own."),
+        ("MODELFETCH_LIMIT_RATE", "", "For example 50MB, per second."),
+        ("MODELFETCH_RETRIES", "", "Attempts without progress before a source is given up (5)."),
+        ("HF_HUB_OFFLINE", "", "1: no network; a missing model is an error."),
+        ("HTTPS_PROXY", "", "Proxies; also for building the images. Certificates of a proxy: compose/ca.yml."),
+        ("HTTP_PROXY", "", ""),
+        ("ALL_PROXY", "", ""),
+        ("NO_PROXY", "", ""),
+        (
+            "SERVICES_HTTPS_PROXY",
+            "http://127.0.0.1:9",
+            (
+                "The proxy of Forge and WhisperX. There is none at this address, so they can't download anything by\n"
+                "themselves. SERVICES_HTTPS_PROXY= (nothing) lets them."
+            ),
+        ),
     ),
     *_plain(
         NETWORK,
@@ -252,10 +307,43 @@ VARIABLES: tuple[Variable, ...] = (
         ("WHISPERX_PORT", "9000", ""),
         ("IMMICH_PORT", "2283", ""),
         ("TRAEFIK_ENABLE", "false", "true: Traefik publishes every web page and Ollama, as NAME.STACK_DOMAIN."),
+    ),
+    *_commented(
+        NETWORK,
+        ("OLLAMA_TRAEFIK_ENABLE", "false", "The same for one service alone."),
+        ("OPEN_WEBUI_TRAEFIK_ENABLE", "false", ""),
+        ("ANYTHINGLLM_TRAEFIK_ENABLE", "false", ""),
+        ("LIBRECHAT_TRAEFIK_ENABLE", "false", ""),
+        ("PRIVATE_GPT_TRAEFIK_ENABLE", "false", ""),
+        ("STABLE_DIFFUSION_TRAEFIK_ENABLE", "false", ""),
+        ("COMFYUI_TRAEFIK_ENABLE", "false", ""),
+        ("WHISPERX_TRAEFIK_ENABLE", "false", ""),
+        ("IMMICH_TRAEFIK_ENABLE", "false", ""),
+        (
+            "TRAEFIK_LOGIN_USERS",
+            "",
+            (
+                "Who may use the services that have no login of their own (all but Open WebUI, LibreChat and Immich):\n"
+                "NAME:HASH as `htpasswd -nB NAME` prints it, in single quotes. Without it Traefik lets nobody in."
+            ),
+        ),
+        ("TRAEFIK_LOGIN_MIDDLEWARE", "ai-stack-login@docker", "Another login, for example authelia@file."),
+    ),
+    *_plain(
+        NETWORK,
         ("TRAEFIK_ENTRYPOINT", "websecure", ""),
         ("STACK_DOMAIN", "localhost", ""),
         ("STACK_NETWORK", "ai-stack", "The Docker network, for a reverse proxy to join."),
-        ("STACK_NETWORK_INTERNAL", "false", "true: services have no way out, and publish no ports either."),
+        ("STACK_NETWORK_INTERNAL", "false", "true: services can't reach the internet, and publish no ports either."),
+        (
+            "COMFYUI_MANAGER_SECURITY",
+            "normal",
+            (
+                "What ComfyUI-Manager may install: strong, normal, normal- or weak. With weak, which the image sets,\n"
+                "everyone who reaches ComfyUI's page can install any code."
+            ),
+        ),
+        ("COMFYUI_MANAGER_NETWORK", "offline", "public: ComfyUI-Manager fetches its lists of nodes and models."),
     ),
     *_plain(
         FOLDERS,
@@ -263,17 +351,16 @@ VARIABLES: tuple[Variable, ...] = (
         (
             "AI_DATA_DIR",
             "./files/ai-data",
-            "What the services themselves write: settings, outputs, chats, their secrets.",
+            "What the services write: settings, outputs, chats, their secrets.",
         ),
         ("MODELFETCH_TIERS_DIR", "./manifests", "The tiers, one YAML file each."),
         ("IMMICH_UPLOAD_DIR", "./files/immich/library", "The photos."),
         ("IMMICH_DB_DIR", "./files/immich/postgres", ""),
-        ("IMMICH_MODEL_CACHE_DIR", "./files/immich/model-cache", ""),
     ),
-    *_unset(
+    *_commented(
         FOLDERS,
-        ("PUID", "Whose the models are; empty: root's, or whoever a share says."),
-        ("PGID", ""),
+        ("PUID", "", "Owner of the models; empty: root, or the owner that a share assigns."),
+        ("PGID", "", ""),
     ),
     *_plain(
         OTHER_MEMORY,
@@ -282,23 +369,62 @@ VARIABLES: tuple[Variable, ...] = (
         ("LIBRECHAT_MEMORY_LIMIT", "2g", ""),
         ("ANYTHINGLLM_MEMORY_LIMIT", "2g", ""),
         ("PRIVATE_GPT_MEMORY_LIMIT", "2g", ""),
-        ("IMMICH_ML_OFFLINE", "0", "1: Immich's machine learning downloads nothing; its models must be in the cache."),
         ("IMMICH_ML_MODEL_TTL", "300", "Seconds until an unused model of Immich leaves the memory."),
+        ("LOG_DRIVER", "local", "Docker's log driver. `local` rotates its files; json-file does not unless told to."),
     ),
-    *_plain(
+    Variable(
+        name="IMMICH_ML_OFFLINE",
+        default="1",
+        comment="0: Immich's machine learning may download models, for others than those of Immich's default settings.",
+        group=OTHER_MEMORY,
+        former=("0",),
+    ),
+    *_commented(
         IMAGES,
-        ("MODELFETCH_IMAGE", "modelfetch:0.1.0", "Built from this repository, on this base."),
+        ("MODELFETCH_IMAGE", "modelfetch:0.1.0", "Built from this repository on the base below."),
         ("MODELFETCH_BASE_IMAGE", "python:3.13-slim-bookworm", ""),
         ("OLLAMA_IMAGE", "ollama/ollama:0.34.2", ""),
         ("OLLAMA_IMAGE_AMD", "ollama/ollama:0.34.2-rocm", ""),
-        ("STABLE_DIFFUSION_IMAGE", "ai-stack/stable-diffusion-forge:dfdcbab6", "Built from compose/stable-diffusion."),
-        ("STABLE_DIFFUSION_IMAGE_AMD", "ai-stack/stable-diffusion-forge:dfdcbab6-rocm", ""),
-        ("COMFYUI_IMAGE", "yanwk/comfyui-boot:cu130-slim-v2-20260814", ""),
-        ("COMFYUI_IMAGE_AMD", "yanwk/comfyui-boot:rocm7", ""),
-        ("COMFYUI_IMAGE_INTEL", "yanwk/comfyui-boot:xpu", ""),
-        ("COMFYUI_IMAGE_CPU", "yanwk/comfyui-boot:cpu", ""),
-        ("WHISPERX_IMAGE", "learnedmachine/whisperx-asr-service:0.4.1", "RTX 50xx: the tag blackwell."),
-        ("DIFFRHYTHM_IMAGE", "ai-stack/diffrhythm:28ad63c0", "Built from compose/diffrhythm."),
+        (
+            "STABLE_DIFFUSION_IMAGE",
+            "ai-stack/stable-diffusion-forge:dfdcbab6-1-cuda",
+            "Built from compose/stable-diffusion; the tag ends with TORCH_BUILD.",
+        ),
+        ("STABLE_DIFFUSION_IMAGE_AMD", "ai-stack/stable-diffusion-forge:dfdcbab6-1-rocm", ""),
+        ("COMFYUI_IMAGE", "yanwk/comfyui-boot:cu130-slim-v2-20260814", "GTX 9xx, 10xx, Volta: cu126-slim-20260914."),
+    ),
+    Variable(
+        name="COMFYUI_IMAGE_AMD",
+        default="yanwk/comfyui-boot:rocm7@sha256:c16f96a94c4760037d2d854acbe93ce594d4314b7bcb665da9f3cae225d7339c",
+        comment="",
+        group=IMAGES,
+        commented=True,
+        former=("yanwk/comfyui-boot:rocm7",),
+    ),
+    Variable(
+        name="COMFYUI_IMAGE_INTEL",
+        default="yanwk/comfyui-boot:xpu-20260914",
+        comment="",
+        group=IMAGES,
+        commented=True,
+        former=("yanwk/comfyui-boot:xpu",),
+    ),
+    Variable(
+        name="COMFYUI_IMAGE_CPU",
+        default="yanwk/comfyui-boot:cpu-20260914",
+        comment="",
+        group=IMAGES,
+        commented=True,
+        former=("yanwk/comfyui-boot:cpu",),
+    ),
+    *_commented(
+        IMAGES,
+        ("WHISPERX_IMAGE", "learnedmachine/whisperx-asr-service:0.4.1", "RTX 50xx: 0.4.1-blackwell."),
+        (
+            "DIFFRHYTHM_IMAGE",
+            "ai-stack/diffrhythm:28ad63c0-cuda",
+            "Built from compose/diffrhythm; the tag ends with TORCH_BUILD.",
+        ),
         ("OPEN_WEBUI_IMAGE", "ghcr.io/open-webui/open-webui:v0.11.3", ""),
         ("LIBRECHAT_IMAGE", "ghcr.io/danny-avila/librechat:v0.8.7", ""),
         ("LIBRECHAT_MONGODB_IMAGE", "mongo:8.0.20", ""),
@@ -317,6 +443,12 @@ VARIABLES: tuple[Variable, ...] = (
             "",
         ),
     ),
-    *_unset(IMAGES, ("TORCH_ROCM_INDEX_URL", "PyTorch's index of ROCm builds, to build the SD WebUI for AMD.")),
+    *_commented(IMAGES, ("TORCH_ROCM_INDEX_URL", "", "PyTorch's index of ROCm builds, to build the SD WebUI for AMD.")),
 )
-"""All variables, each group's in the order of the file; more are appended where a service brings them."""
+"""All variables, those of each group in the order of the file."""
+
+RETIRED = frozenset({"OLLAMA_GPU_OVERHEAD", "IMMICH_MODEL_CACHE_DIR"})
+"""Variables of earlier versions that have no effect any more; an update removes their lines."""
+
+RENAMED = {"OLLAMA_HOST": "OLLAMA_URL"}
+"""Earlier names of variables; an update keeps their values."""

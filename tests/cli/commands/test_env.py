@@ -11,6 +11,7 @@ import pytest
 
 from modelfetch.cli.app import run
 from modelfetch.tiers.dotenv.render import END
+from modelfetch.tiers.gpu import Found, Gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parent.parent.parent.parent
 @pytest.fixture
 def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Env:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("modelfetch.tiers.gpu.find_gpus", lambda **_: Found())
 
     def call(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -109,10 +111,10 @@ def test_a_folder_that_is_not_there_is_what_the_error_names(env: Env, tmp_path: 
 
 
 def test_a_variable_set_outside_of_the_block_is_warned_of(env: Env, tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("OLLAMA_HOST=http://nas:11434\n")
+    (tmp_path / ".env").write_text("OLLAMA_URL=http://nas:11434\n")
     code, _, err = env("--tier", "8g", "--update", ".env")
     assert code == 0
-    assert "warning: .env:1 sets OLLAMA_HOST too" in err
+    assert "warning: .env:1 sets OLLAMA_URL too" in err
 
 
 @pytest.mark.parametrize(("words", "code"), [(("--tier", "9g"), 2), ((), 2), (("--tier", "8g", "--manifest", "x"), 2)])
@@ -140,3 +142,21 @@ def test_a_tier_of_ones_own_has_a_block_too(env: Env, tmp_path: Path) -> None:
     assert "\nOLLAMA_CONTEXT_LENGTH=2048\n" in out
     assert "\nOLLAMA_MEMORY_LIMIT=3g\n" in out
     assert "\n#GPU_VRAM_DEFAULT=94g\n" in out
+
+
+def test_the_card_of_this_machine_chooses_the_images(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Gpu(vendor="nvidia", name="RTX 5090", memory=32 * 2**30, compute=(12, 0))
+    monkeypatch.setattr("modelfetch.tiers.gpu.find_gpus", lambda **_: Found(gpus=(card,)))
+    code, out, _ = env("--tier", "32g")
+    assert code == 0
+    assert "\nTORCH_BUILD=cu128\n" in out
+    assert "\nWHISPERX_IMAGE=learnedmachine/whisperx-asr-service:0.4.1-blackwell\n" in out
+
+
+def test_an_embedding_model_that_privategpt_refuses_is_warned_of(env: Env, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "version: 1\nmodels:\n  - {name: e, source: 'ollama://embeddinggemma:300m', for: [ollama]}\n"
+    )
+    code, _, err = env("--manifest", "mine.yaml")
+    assert code == 0
+    assert "warning: PrivateGPT stops at start with embeddinggemma:300m: its family is gemma3" in err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelfetch.manifest.load import load_manifest
+from modelfetch.tiers.dotenv.cards import card_values
 from modelfetch.tiers.dotenv.render import END, Kept, TierText, quote, render_block
 from modelfetch.tiers.dotenv.update import BlockError, update_block
-from modelfetch.tiers.dotenv.values import DEFAULTS, compose_size, tier_values
+from modelfetch.tiers.dotenv.values import DEFAULTS, compose_size, tier_values, unsupported_embedder
 from modelfetch.tiers.dotenv.variables import GROUPS, HEADER, VARIABLES
 from tests.fitting.world import TIERS, shipped
 
@@ -24,7 +26,6 @@ PLAN = {
     "GPU_ENABLE": "true",
     "GPU_VRAM_DEFAULT": "8g",
     "GPU_COUNT": "1",
-    "OLLAMA_MEMORY_LIMIT": "1g",
     "STABLE_DIFFUSION_MEMORY_LIMIT": "6g",
     "COMFYUI_MEMORY_LIMIT": "6g",
     "WHISPERX_MEMORY_LIMIT": "4g",
@@ -34,13 +35,12 @@ PLAN = {
     "COMFYUI_AUTO_DOWNLOAD_MODEL": "",
     "IMMICH_GPU_ENABLE": "false",
     "IMMICH_ML_MEMORY_LIMIT": "2g",
-    "OLLAMA_HOST": "http://ollama:11434",
 }
-"""What the plan asks of the 8g block, to the letter."""
+"""What the plan asks of the 8g block, but for the two values that the block gives a reason for."""
 
 HOLDS = {
     *("OLLAMA_CONTEXT_LENGTH", "OLLAMA_NUM_PARALLEL", "OLLAMA_FLASH_ATTENTION", "OLLAMA_KV_CACHE_TYPE"),
-    *("OLLAMA_GPU_OVERHEAD", "STABLE_DIFFUSION_ARGS", "COMFYUI_ARGS", "COMPOSE_PROFILES"),
+    *("LLAMA_ARG_CACHE_RAM", "LLAMA_ARG_FIT_TARGET", "STABLE_DIFFUSION_ARGS", "COMFYUI_ARGS", "COMPOSE_PROFILES"),
 }
 
 
@@ -76,6 +76,12 @@ def test_8g_has_every_variable_of_the_plan_with_its_value() -> None:
     assert values.keys() >= HOLDS
 
 
+def test_where_the_block_differs_from_the_plan_it_says_why() -> None:
+    text = block("8g")
+    assert re.search(r"(?:^#.*\n)*^# The first plan had 1g(?:.*\n#)*.*\nOLLAMA_MEMORY_LIMIT=3g$", text, re.MULTILINE)
+    assert re.search(r"^# .*It was OLLAMA_HOST.*\n# .*\nOLLAMA_URL=http://ollama:11434$", text, re.MULTILINE)
+
+
 def test_the_header_stands_once_and_the_plans_title_is_it() -> None:
     assert HEADER == "GPU & AI SERVICES CONFIGURATION"
     assert block("16g").count(HEADER) == 1
@@ -86,7 +92,7 @@ def test_every_tier_sets_every_variable_once(tier: str) -> None:
     lines = [line for line in block(tier).splitlines() if re.match(r"[A-Z0-9_]+=", line)]
     names = [line.partition("=")[0] for line in lines]
     assert len(names) == len(set(names))
-    assert set(names) == {variable.name for variable in VARIABLES if not variable.unset}
+    assert set(names) == {variable.name for variable in VARIABLES if not variable.commented}
 
 
 def test_the_table_is_8g_so_that_a_clone_without_a_env_is_8g() -> None:
@@ -226,10 +232,10 @@ def test_windows_line_ends_stay() -> None:
 
 
 def test_a_value_that_no_tier_sets_is_kept_and_one_that_a_tier_sets_is_not() -> None:
-    mine = block("8g").replace("OLLAMA_HOST=http://ollama:11434", "OLLAMA_HOST=http://nas.lan:11434")
+    mine = block("8g").replace("OLLAMA_URL=http://ollama:11434", "OLLAMA_URL=http://nas.lan:11434")
     mine = mine.replace("GPU_COUNT=1", "GPU_COUNT=2").replace("OLLAMA_NUM_PARALLEL=1", "OLLAMA_NUM_PARALLEL=9")
     values = parse(update(mine.encode(), "16g").decode().splitlines())
-    assert values["OLLAMA_HOST"] == "http://nas.lan:11434"
+    assert values["OLLAMA_URL"] == "http://nas.lan:11434"
     assert values["GPU_COUNT"] == "2"
     assert values["OLLAMA_NUM_PARALLEL"] == "2"
 
@@ -242,12 +248,12 @@ def test_a_variable_that_is_not_modelfetchs_survives_inside_of_the_block() -> No
 
 
 def test_changes_and_variables_set_twice_are_told() -> None:
-    data = b"OLLAMA_HOST=x\n" + block("8g").encode() + b"GPU_COUNT=3\n"
+    data = b"OLLAMA_URL=x\n" + block("8g").encode() + b"GPU_COUNT=3\n"
     done = update_block(data, text_of("16g"), ())
     assert ("GPU_VRAM_DEFAULT", "8g", "16g") in done.changed
     assert ("OLLAMA_NUM_PARALLEL", "1", "2") in done.changed
     assert not any(old == new for _, old, new in done.changed)
-    assert dict(done.twice) == {"OLLAMA_HOST": 1, "GPU_COUNT": len(data.splitlines())}
+    assert dict(done.twice) == {"OLLAMA_URL": 1, "GPU_COUNT": len(data.splitlines())}
 
 
 PLANS_OWN = """\
@@ -294,6 +300,104 @@ def test_marks_that_are_not_clear_are_refused(data: str) -> None:
 
 
 def test_what_is_kept_is_written_as_it_was() -> None:
-    text = render_block(text_of("8g"), kept=Kept(raw={"OLLAMA_HOST": "'a b'"}, lines=["X=1"]))
-    assert "\nOLLAMA_HOST='a b'\n" in text
+    text = render_block(text_of("8g"), kept=Kept(raw={"OLLAMA_URL": "'a b'"}, lines=["X=1"]))
+    assert "\nOLLAMA_URL='a b'\n" in text
     assert text.endswith(f"X=1\n\n{END}\n")
+
+
+# ── from earlier versions ──
+def test_a_variable_with_a_new_name_keeps_its_value_and_retired_ones_go() -> None:
+    old = block("8g").replace("OLLAMA_URL=http://ollama:11434", "OLLAMA_HOST=http://nas.lan:11434")
+    old = old.replace("GPU_COUNT=1\n", "GPU_COUNT=1\nOLLAMA_GPU_OVERHEAD=53477376\nIMMICH_MODEL_CACHE_DIR=./cache\n")
+    new = update(old.encode(), "8g").decode()
+    assert new == block("8g").replace("OLLAMA_URL=http://ollama:11434", "OLLAMA_URL=http://nas.lan:11434")
+
+
+@pytest.mark.parametrize(
+    ("line", "new"),
+    [
+        ("OLLAMA_IMAGE=ollama/ollama:0.34.2", "#OLLAMA_IMAGE=ollama/ollama:0.34.2"),
+        ('OLLAMA_IMAGE="ollama/ollama:0.34.2"', "#OLLAMA_IMAGE=ollama/ollama:0.34.2"),
+        ("OLLAMA_IMAGE=ollama/ollama:0.9.6", "OLLAMA_IMAGE=ollama/ollama:0.9.6"),
+        ("COMFYUI_IMAGE_CPU=yanwk/comfyui-boot:cpu", "#COMFYUI_IMAGE_CPU=yanwk/comfyui-boot:cpu-20260914"),
+        ("IMMICH_ML_OFFLINE=0", "IMMICH_ML_OFFLINE=1"),
+        ("OPEN_WEBUI_PORT=3000", "OPEN_WEBUI_PORT=3000"),
+    ],
+)
+def test_a_default_that_an_earlier_block_wrote_freezes_no_version(line: str, new: str) -> None:
+    name = line.partition("=")[0]
+    old = re.sub(rf"^#?{name}=.*$", line, block("8g"), flags=re.MULTILINE)
+    assert f"\n{new}\n" in update(old.encode(), "8g").decode()
+
+
+# ── the card ──
+def with_card(compute: tuple[int, int] | None) -> TierText:
+    return replace(text_of("8g"), card=card_values(compute))
+
+
+@pytest.mark.parametrize(
+    ("compute", "torch", "whisperx", "comfyui"),
+    [
+        ((6, 1), "#TORCH_BUILD=cuda", "#WHISPERX_IMAGE=learnedmachine/whisperx-asr-service:0.4.1", "cu126-slim"),
+        ((8, 6), "#TORCH_BUILD=cuda", "#WHISPERX_IMAGE=learnedmachine/whisperx-asr-service:0.4.1", "cu130-slim-v2"),
+        (
+            (12, 0),
+            "TORCH_BUILD=cu128",
+            "WHISPERX_IMAGE=learnedmachine/whisperx-asr-service:0.4.1-blackwell",
+            "cu130-slim-v2",
+        ),
+        (None, "#TORCH_BUILD=cuda", "#WHISPERX_IMAGE=learnedmachine/whisperx-asr-service:0.4.1", "cu130-slim-v2"),
+    ],
+)
+def test_the_card_chooses_images_that_have_code_for_it(
+    compute: tuple[int, int] | None, torch: str, whisperx: str, comfyui: str
+) -> None:
+    lines = render_block(with_card(compute)).splitlines()
+    assert {torch, whisperx} <= set(lines)
+    assert any(re.match(rf"#?COMFYUI_IMAGE=yanwk/comfyui-boot:{comfyui}-\d{{8}}$", line) for line in lines)
+
+
+def test_another_card_replaces_what_the_first_one_chose_and_nothing_else() -> None:
+    blackwell = update_block(b"", with_card((12, 0))).data
+    assert update_block(blackwell, with_card((8, 9))).data == update_block(b"", with_card((8, 9))).data
+    assert update_block(blackwell, with_card(None)).data == blackwell, "no card was found, so the choice stays"
+    mine = blackwell.replace(b"service:0.4.1-blackwell", b"service:mine")
+    assert b"\nWHISPERX_IMAGE=learnedmachine/whisperx-asr-service:mine\n" in update_block(mine, with_card((8, 9))).data
+    assert update_block(mine, with_card((12, 0))).data == mine
+
+
+# ── RAM and VRAM of Ollama ──
+@pytest.mark.parametrize("tier", TIERS)
+def test_the_prompt_caches_of_all_loaded_models_fit_beside_the_models_in_ram(tier: str) -> None:
+    ollama = next(service for service in shipped(tier).services if service.name == "ollama")
+    assert ollama.memory is not None
+    assert ollama.vram is not None
+    values = tier_values(shipped(tier))
+    caches = int(values["LLAMA_ARG_CACHE_RAM"]) * int(DEFAULTS["OLLAMA_MAX_LOADED_MODELS"]) * 2**20
+    assert 0 < caches <= (ollama.memory - ollama.vram) / 2
+    assert int(values["LLAMA_ARG_FIT_TARGET"]) >= 256
+
+
+@pytest.mark.parametrize(
+    ("service", "cache"),
+    [("{vram: 4GiB, memory: 4g}", "0"), ("{vram: 2GiB, memory: 4g}", "512"), ("{vram: 1GiB}", "224")],
+)
+def test_a_container_without_room_for_prompts_keeps_none(service: str, cache: str) -> None:
+    manifest = load_manifest(f"version: 1\nvram: 16GiB\nservices:\n  ollama: {service}\nmodels: []\n")
+    assert tier_values(manifest)["LLAMA_ARG_CACHE_RAM"] == cache
+
+
+@pytest.mark.parametrize(
+    ("model", "family"),
+    [
+        ("nomic-embed-text", None),
+        ("mxbai-embed-large", None),
+        ("embeddinggemma:300m", "gemma3"),
+        ("me/qwen3-embedding:0.6b", "qwen3"),
+    ],
+)
+def test_an_embedding_model_that_privategpt_refuses_is_known(model: str, family: str | None) -> None:
+    models = f'[{{name: e, source: "ollama://{model}", for: [ollama]}}]'
+    problem = unsupported_embedder(tier_values(load_manifest(f"version: 1\nmodels: {models}\n")))
+    assert (family is None) is (problem is None)
+    assert family is None or (problem is not None and f"its family is {family}," in problem)
