@@ -1,6 +1,7 @@
 #!/bin/sh
-# with-secrets FOLDER NAME=BYTES... COMMAND...: gives COMMAND each variable that is not set yet, as BYTES random bytes in
-# hex. They are made at the first start and kept in FOLDER, which only their owner can read.
+# with-secrets FOLDER NAME=BYTES... COMMAND...: runs COMMAND with each variable that is not set yet set to BYTES random
+# bytes in hex. They are created at the first start and kept in FOLDER, readable for its owner only: services that share
+# a secret may run as different users.
 set -eu
 folder=$1
 shift
@@ -18,6 +19,7 @@ while :; do
     if [ -z "$value" ]; then
         if [ ! -s "$folder/$name" ]; then
             head -c "$bytes" /dev/urandom | od -An -v -tx1 | tr -d ' \n' > "$folder/$name.new"
+            [ "$(id -u)" != 0 ] || chown "$(stat -c %u:%g "$folder")" "$folder/$name.new"
             mv "$folder/$name.new" "$folder/$name"
         fi
         value=$(cat "$folder/$name")

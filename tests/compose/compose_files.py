@@ -1,4 +1,4 @@
-"""The compose files as values, without Docker: what they say by default, or with some variables set."""
+"""The compose files as values, without Docker: with their defaults, or with some variables set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 INCLUDED = ("compose/docker-compose.ai.yml", "compose/docker-compose.media.yml")
 HWACCEL = "compose/hwaccel.yml"
-FILES = ("compose.yaml", *INCLUDED, HWACCEL)
+INIT = "compose/init.yml"
+FILES = ("compose.yaml", *INCLUDED, HWACCEL, INIT)
+OVERRIDES = ("secrets.yml", "ca.yml", "registry-login.yml", "selinux.yml", "podman.yml")
 VENDORS = ("nvidia", "amd", "intel", "cpu")
 
 _OPENING = re.compile(r"\$\$|\$\{([A-Z0-9_]+)(:?[-+])?|\}")
@@ -99,19 +101,21 @@ def _replaced(node: Any, variables: Mapping[str, str]) -> Any:
 
 
 def services(**variables: str) -> dict[str, dict[str, Any]]:
-    """All services, each with what it takes from hwaccel.yml: ``device`` is that part alone."""
-    shared = read(HWACCEL, variables)["services"]
+    """All services, each with the parts that it extends: ``device`` is the part from hwaccel.yml alone."""
+    shared = {name: read(name, variables)["services"] for name in (HWACCEL, INIT)}
     found: dict[str, dict[str, Any]] = {}
     for name in INCLUDED:
         for service, body in read(name, variables)["services"].items():
-            device = shared[body["extends"]["service"]] if "extends" in body else {}
-            environment = {**device.get("environment", {}), **body.get("environment", {})}
-            found[service] = {**device, **body, "environment": environment, "device": device}
+            extends = body.get("extends")
+            base = shared[extends["file"]][extends["service"]] if extends else {}
+            environment = {**base.get("environment", {}), **body.get("environment", {})}
+            device = base if extends and extends["file"] == HWACCEL else {}
+            found[service] = {**base, **body, "environment": environment, "device": device}
     return found
 
 
 def example_settings() -> dict[str, str]:
-    """What `.env.example` sets; a variable that stands there as a comment, for those who need it, is empty."""
+    """The variables of `.env.example`, those in comments too."""
     found: dict[str, str] = {}
     text, _, others = (REPOSITORY / ".env.example").read_text().partition("# --- The other tiers")
     assert others
