@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +35,7 @@ class Role:
 STUB = ("python3", "/stub/stub.py")
 ROLES = (
     Role(service="stable-diffusion", entrypoint=(*STUB, "stable-diffusion")),
-    Role(service="comfyui", command=(*STUB, "comfyui")),
+    Role(service="comfyui"),
     Role(service="whisperx", command=("/workspace/entrypoint.sh",)),
     Role(service="diffrhythm", command=("sleep", "infinity")),
     Role(service="open-webui", command=(*STUB, "open-webui")),
@@ -56,15 +55,7 @@ ROLES = (
 
 def build_all(engine: Engine, folder: Path, names: Mapping[str, str]) -> None:
     """Build everything. ``names`` says which image each service of the compose files runs."""
-    with subprocess.Popen(["gzip", "-dc", str(peers.base_tarball())], stdout=subprocess.PIPE) as tarball:
-        assert tarball.stdout is not None
-        subprocess.run(
-            [str(peers.docker()), "import", "-", BASE],
-            env=engine.environment,
-            stdin=tarball.stdout,
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
+    engine.output("import", str(peers.base_tarball()), BASE)
     build_modelfetch(engine, folder / "modelfetch")
     build_ollama(engine, folder / "ollama", names["ollama"])
     build_stubs(engine, folder / "stub", names)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -74,12 +72,7 @@ def base_tarball() -> Path:
         )
         for waste in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
             shutil.rmtree(tree / waste, ignore_errors=True)
-        with gzip.open(folder / "base.tar.gz", "wb", compresslevel=1) as compressed:
-            tar = subprocess.Popen(["tar", "-C", str(tree), "-c", "."], stdout=subprocess.PIPE)
-            assert tar.stdout is not None
-            shutil.copyfileobj(tar.stdout, compressed)
-            if tar.wait():
-                raise PeerUnavailableError(f"tar ended with {tar.returncode}")
+        must_run("tar", "-C", tree, "--use-compress-program", "gzip -1", "-cf", folder / "base.tar.gz", ".")
         shutil.rmtree(tree)
 
     return build_once(f"debian-{SUITE}-python", build) / "base.tar.gz"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.compose.compose_files import VENDORS, services
+from tests.compose.compose_files import OVERRIDES, VENDORS, services
 from tests.e2e.docker import peers
 from tests.e2e.docker.stack import clone
 
@@ -29,10 +29,10 @@ TAGS = {
     "amd": {
         "ollama": "-rocm",
         "stable-diffusion": "-rocm",
-        "comfyui": ":rocm7",
+        "comfyui": "225d7339c",
         "immich-machine-learning-gpu": "-rocm",
     },
-    "intel": {"comfyui": ":xpu", "immich-machine-learning-gpu": "-openvino"},
+    "intel": {"comfyui": ":xpu-20260914", "immich-machine-learning-gpu": "-openvino"},
 }
 
 
@@ -114,7 +114,8 @@ def test_paths_are_those_of_the_root_and_of_the_clone(compose: Compose) -> None:
     models = {source for source in sources if "ai-models" in source}
     root = compose.folder / "files" / "ai-models"
     assert models == {
-        str(root / part) for part in ("", "ollama", "stable-diffusion", "comfyui/models", "whisper", "diffrhythm")
+        str(root / part)
+        for part in ("", "ollama", "stable-diffusion", "comfyui/models", "whisper", "diffrhythm", "immich")
     }
     assert all(mount["type"] == "bind" for body in found.values() for mount in body.get("volumes", []))
 
@@ -153,10 +154,24 @@ def test_a_misspelt_vendor_is_an_error_that_names_it(compose: Compose) -> None:
     assert "nvida" in done.stderr
 
 
-@pytest.mark.parametrize("override", ["selinux.yml", "secrets.yml"])
+@pytest.mark.parametrize("override", OVERRIDES)
 def test_the_override_files_are_valid_on_top(compose: Compose, override: str) -> None:
     files = {"COMPOSE_FILE": f"compose.yaml:compose/{override}"}
     found = compose.config(PROFILES, files)["services"]
+    if override == "podman.yml":
+        assert not any(body.get("deploy", {}).get("resources", {}).get("reservations") for body in found.values())
+        assert found["ollama"]["deploy"]["resources"]["limits"], "the limits stay"
+        assert all("nvidia.com/gpu=all" in str(found[name]["devices"]) for name in GPU_SERVICES)
+        return
+    if override in ("ca.yml", "registry-login.yml"):
+        target, variable = {
+            "ca.yml": ("/run/ca.pem", "SSL_CERT_FILE"),
+            "registry-login.yml": ("/run/docker-login/config.json", "DOCKER_CONFIG"),
+        }[override]
+        for name in (name for name in found if name.endswith("-model-init") or name == "ollama-init"):
+            assert target in {mount["target"] for mount in found[name]["volumes"]}
+            assert found[name]["environment"][variable]
+        return
     if override == "selinux.yml":
         binds = [mount for body in found.values() for mount in body.get("volumes", [])]
         unlabelled = [mount["target"] for mount in binds if mount.get("bind", {}).get("selinux") not in ("z", "Z")]
@@ -165,3 +180,19 @@ def test_the_override_files_are_valid_on_top(compose: Compose, override: str) ->
         environment = found["sd-model-init"]["environment"]
         assert environment["HF_TOKEN_PATH"] == "/run/secrets/hf_token"
         assert [secret["source"] for secret in found["sd-model-init"]["secrets"]] == ["hf_token", "civitai_api_token"]
+
+
+def test_the_login_for_traefik_reaches_the_label_as_it_is_written(compose: Compose) -> None:
+    (compose.folder / ".env").write_text("TRAEFIK_LOGIN_USERS='me:$2y$05$abcdefghijk'\n")
+    try:
+        labels = compose.config(PROFILES)["services"]["comfyui"]["labels"]
+    finally:
+        (compose.folder / ".env").unlink()
+    # `config` prints a dollar twice, so that its output can be read again
+    assert (
+        labels["traefik.http.middlewares.ai-stack-login.basicauth.users"].replace("$$", "$") == "me:$2y$05$abcdefghijk"
+    )
+
+
+def test_an_exported_address_to_listen_on_reaches_no_service(compose: Compose) -> None:
+    assert "0.0.0.0:1" not in json.dumps(compose.config(PROFILES, {"OLLAMA_HOST": "0.0.0.0:1"}))

@@ -26,6 +26,8 @@ WAITS = {
     "comfyui": "comfyui-model-init",
     "whisperx": "whisper-model-init",
     "diffrhythm": "diffrhythm-model-init",
+    "immich-machine-learning-gpu": "immich-model-init",
+    "anythingllm": "chat-data-init",
 }
 
 
@@ -144,7 +146,7 @@ def test_the_real_ollama_generates_with_the_tiers_model_and_nothing_but_the_stac
     assert answer["eval_count"] > 0
     state = container.inspect()
     assert list(state["NetworkSettings"]["Networks"]) == ["ai-stack"]
-    assert state["HostConfig"]["Memory"] == 2**30
+    assert state["HostConfig"]["Memory"] == 3 * 2**30
     assert not state["State"]["OOMKilled"]
     assert state["State"]["Health"]["Status"] == "healthy"
     environment = dict(entry.split("=", 1) for entry in state["Config"]["Env"])
@@ -206,8 +208,37 @@ def test_only_one_of_the_two_machine_learnings_of_immich_runs_and_the_other_pass
     assert '"role"' not in passed_on
     for name in ("immich-ml", "immich-machine-learning", "immich-machine-learning-gpu"):
         assert answering(stack, name) == stack.container("immich-machine-learning-gpu").name, name
-    health = stack.container("immich-machine-learning").exec("python3", "healthcheck.py", check=False)
+    _, *check = stack.container("immich-machine-learning").inspect()["Config"]["Healthcheck"]["Test"]
+    health = stack.container("immich-machine-learning").exec(*check, check=False)
     assert health.returncode == 0, health.stderr
+
+
+def test_the_frontends_that_do_not_run_as_root_own_their_folders(stack: Stack) -> None:
+    for service in ("anythingllm", "librechat"):
+        assert stack.container(service).exec("id", "-u").stdout.strip() == "1000"
+    data = stack.folder / "files" / "ai-data"
+    assert {(data / "anythingllm" / name).stat().st_uid for name in ("storage", "secrets")} == {1000}
+    assert (data / "librechat" / "secrets" / "MEILI_MASTER_KEY").stat().st_uid == 1000, "Meilisearch made it, as root"
+
+
+def test_comfyuis_manager_is_set_up_before_it_starts(stack: Stack) -> None:
+    config = stack.folder / "files" / "ai-data" / "comfyui" / "user" / "__manager" / "config.ini"
+    assert {"security_level = normal", "network_mode = offline"} <= set(config.read_text().splitlines())
+
+
+@pytest.mark.parametrize("service", ["stable-diffusion", "comfyui", "whisperx", "diffrhythm"])
+def test_a_services_health_check_passes_in_its_container(stack: Stack, service: str) -> None:
+    container = stack.container(service)
+    _, *check = container.inspect()["Config"]["Healthcheck"]["Test"]
+    done = container.exec(*check, check=False)
+    assert done.returncode == (1 if service == "diffrhythm" else 0), (
+        done.stderr
+    )  # no model of that name in the test tier
+
+
+def test_no_container_keeps_more_than_some_log(stack: Stack) -> None:
+    drivers = {stack.container(name).inspect()["HostConfig"]["LogConfig"]["Type"] for name in stack.services()}
+    assert drivers == {"local"}
 
 
 def test_pages_are_open_to_this_machine_only(stack: Stack) -> None:
@@ -225,7 +256,8 @@ def test_pages_are_open_to_this_machine_only(stack: Stack) -> None:
 def test_nothing_can_reach_the_hub_but_the_init_services_or_anything_outside(stack: Stack) -> None:
     for service, state in stack.services().items():
         networks = set(stack.container(service).inspect()["NetworkSettings"]["Networks"])
-        assert networks == ({"ai-stack_downloads"} if service.endswith("-init") else {"ai-stack"}), (service, state)
+        expected = {"chat-data-init": {"none"}}.get(service, {"ai-stack_downloads"})
+        assert networks == (expected if service.endswith("-init") else {"ai-stack"}), (service, state)
 
 
 def test_after_a_reboot_everything_that_ran_runs_again_and_nobody_is_asked(
@@ -264,7 +296,7 @@ def test_down_and_a_forced_new_up_ask_nobody_and_keep_every_model(stack: Stack, 
     assert stack.services() == {}
     stack.must("--profile", "gpu", "up", "--detach", "--force-recreate")
     assert hub.requests() == seen
-    assert all(stack.container(init).exit_code == 0 for init in WAITS.values())
+    assert all(stack.container(init).exit_code == 0 for init in set(WAITS.values()) & set(stack.services()))
     after = contents(stack.root)
     assert {path: digest for path, digest in after.items() if path in before} == before
     assert post(stack, "/api/generate", model="qwen2.5:0.5b", prompt="hello", stream=False)["eval_count"] > 0

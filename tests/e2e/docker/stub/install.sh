@@ -7,6 +7,7 @@ stub() {
     chmod 755 "$1"
 }
 stub /workspace/entrypoint.sh                  # whisperx
+stub /runner-scripts/entrypoint.sh             # comfyui
 stub /usr/local/bin/npm                        # librechat: npm run backend
 stub /usr/local/bin/mongod
 stub /usr/local/bin/docker-entrypoint.sh       # anythingllm
@@ -19,7 +20,9 @@ done
 for folder in /opt/modelfetch/lib/python3*/site-packages; do  # python -m immich_ml
     printf 'import runpy\nrunpy.run_path("/stub/stub.py", run_name="__main__")\n' >"$folder/immich_ml.py"
 done
+mkdir -p /default-comfyui-bundle/ComfyUI
+printf '__version__ = "1"\n' >/default-comfyui-bundle/ComfyUI/comfyui_version.py
+mkdir -p /app/server && chown 1000:1000 /app/server  # anythingllm's user
 printf '#!/bin/sh\necho PONG\n' >/usr/local/bin/redis-cli
 printf '#!/bin/sh\nexit 0\n' >/usr/local/bin/docker-healthcheck.sh
 chmod 755 /usr/local/bin/redis-cli /usr/local/bin/docker-healthcheck.sh
-printf 'import urllib.request\nurllib.request.urlopen("http://localhost:3003/ping", timeout=2)\n' >healthcheck.py

@@ -142,6 +142,11 @@ def fingerprint(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+def immich_ml() -> dict[str, object]:
+    """What immich_ml finds in its cache: each model.onnx and the files beside it."""
+    return {"models": files_below(Path(os.environ["MACHINE_LEARNING_CACHE_FOLDER"]))}
+
+
 LOOKS: dict[str, Callable[[], dict[str, object]]] = {
     "stable-diffusion": stable_diffusion,
     "comfyui": comfyui,
@@ -153,6 +158,8 @@ LOOKS: dict[str, Callable[[], dict[str, object]]] = {
     "librechat": librechat,
     "librechat-meilisearch": lambda: {"key": fingerprint(os.environ["MEILI_MASTER_KEY"])},
     "immich-database": lambda: {"key": fingerprint(os.environ["POSTGRES_PASSWORD"])},
+    "immich-machine-learning": immich_ml,
+    "immich-machine-learning-gpu": immich_ml,
     "immich-server": lambda: {"key": fingerprint(Path(os.environ["DB_PASSWORD_FILE"]).read_text())},
 }
 
