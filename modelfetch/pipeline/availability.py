@@ -48,24 +48,34 @@ async def check_availability(
 
     A source that fails is no error while a mirror can serve.
     """
-    here = await asyncio.to_thread(digests_here, plans, session)
+    first_missing = await asyncio.to_thread(_first_missing, plans, session)
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(plan: ModelPlan) -> ModelPlan:
-        missing = [a for a in plan.missing() if a.content is None and a.locations and str(a.digest) not in here]
-        if plan.errors or not missing:
+    async def one(plan: ModelPlan, artifact: Artifact | None) -> ModelPlan:
+        if artifact is None:
             return plan
         try:
-            if session.settings.offline and not missing[0].locations[0].url.startswith("file:"):
-                raise _offline(missing[0])
+            if session.settings.offline and not artifact.locations[0].url.startswith("file:"):
+                raise _offline(artifact)
             if plan.item.model.name not in asked:
                 async with gate:
-                    await _can_be_had(plan.item.model, missing[0], session)
+                    await _can_be_had(plan.item.model, artifact, session)
         except ModelfetchError as error:
-            return replace(plan, errors=(error.about(model=plan.item.model.name, uri=missing[0].uri),))
+            return replace(plan, errors=(error.about(model=plan.item.model.name, uri=artifact.uri),))
         return plan
 
-    return tuple(await asyncio.gather(*(one(plan) for plan in plans)))
+    return tuple(await asyncio.gather(*map(one, plans, first_missing)))
+
+
+def _first_missing(plans: Sequence[ModelPlan], session: Session) -> list[Artifact | None]:
+    """For each plan, the first artifact that must be downloaded."""
+    here = digests_here(plans, session)
+    return [
+        None
+        if plan.errors
+        else next((a for a in plan.missing if a.content is None and a.locations and str(a.digest) not in here), None)
+        for plan in plans
+    ]
 
 
 def digests_here(plans: Iterable[ModelPlan], session: Session) -> set[str]:

@@ -54,7 +54,7 @@ async def execute_plans(plans: Sequence[ModelPlan], session: Session) -> list[Ou
     """Carry all plans out side by side. The first failure ends the others, unless ``keep_going`` was asked for."""
     if any(not plan.complete and not plan.errors for plan in plans):
         await asyncio.to_thread(_make_root, session)
-    work = _PlanExecutor(plans, session)
+    work = await asyncio.to_thread(_PlanExecutor, plans, session)
     tasks = [asyncio.create_task(work.model(plan), name=plan.item.model.name) for plan in plans]
     try:
         pending: set[asyncio.Task[Outcome]] = set(tasks)
@@ -114,7 +114,7 @@ class _PlanExecutor:
                 return Outcome(plan=plan, error=plan.errors[0])
             if plan.complete:
                 return Outcome(plan=plan, done=True)
-            missing = plan.missing()
+            missing = plan.missing
             results = await asyncio.gather(*(self._ensure_available(plan, a) for a in missing), return_exceptions=True)
             for artifact, result in zip(missing, results, strict=True):
                 if isinstance(result, Fetched):
@@ -130,7 +130,7 @@ class _PlanExecutor:
         return Outcome(plan=plan, fetched=fetched, done=True)
 
     async def _place_all(self, plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
-        settled = _settled(plan, fetched)
+        settled = await asyncio.to_thread(_settled, plan, fetched)
         try:
             for consumer in plan.item.consumers:
                 async with self._turns[consumer]:  # one thread waits for a consumer's lock, not all there are

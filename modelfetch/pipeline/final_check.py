@@ -35,7 +35,7 @@ def check_final_names(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
         found = fetched.get(artifact.uri)
         if found is None:
             continue
-        places = [t.placement for t in plan.targets if t.placement.artifact == artifact]
+        places = [target.placement for target in plan.targets_of(artifact)]
         names = dict.fromkeys(PurePosixPath(place.path).name for place in places if place.how is PlacementMethod.FILE)
         refuse_pickle(found.blob, artifact, (artifact.path, *(place.path for place in places)))
         for name in names:

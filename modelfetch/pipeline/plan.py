@@ -1,10 +1,11 @@
-"""The plan: what each model wants where, what of it is there, and which bytes must be fetched. Nothing is written."""
+"""The plan of each model: which paths it needs, what lies there, and which files must be downloaded. Writes nothing."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from modelfetch.core import fs
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from modelfetch.placement.receipts import Receipt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelRequest:
     """One model of one manifest, for the consumers that were chosen."""
 
@@ -36,12 +37,12 @@ class ModelRequest:
 
     @property
     def requested_by(self) -> str:
-        """On whose behalf: the tier, or the manifest's file."""
+        """The tier that asks for the model, or the manifest's file."""
         return self.manifest.tier or self.manifest.file
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """What names this entry of this manifest text in a receipt."""
+        """The name of this entry of this manifest text in a receipt."""
         model = self.model
         parts = [
             str(model.source),
@@ -57,7 +58,7 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One placement of one consumer and how it stands."""
+    """One placement of one consumer, its state, and what to do about it."""
 
     consumer: str
     placement: Placement
@@ -71,14 +72,17 @@ class Target:
 
     @property
     def needs_bytes(self) -> bool:
-        """Whether the artifact's bytes must be at hand to carry this out."""
+        """Whether the artifact's bytes must be available to do it."""
         carried = self.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY, PlacementMethod.UNPACK)
         return carried and self.act in (Action.CREATE, Action.REPLACE, Action.DISPLACE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelPlan:
-    """What is to be done for one item; ``errors`` say why it can't be."""
+    """What is to be done for one model; ``errors`` say why it can't be.
+
+    ``settled``: the receipts know all of it, what was resolved and for which manifest.
+    """
 
     item: ModelRequest
     resolution: Resolution | None = None
@@ -91,21 +95,29 @@ class ModelPlan:
         """Whether there is nothing to do: every path is ready and the receipts know this manifest."""
         return self.settled and not self.errors and all(target.is_well for target in self.targets)
 
+    @cached_property
     def missing(self) -> tuple[Artifact, ...]:
         """The artifacts whose bytes are needed, each once, in order."""
         wanted = {t.placement.artifact.uri for t in self.targets if t.needs_bytes and t.placement.artifact}
         return tuple(a for a in (self.resolution.artifacts if self.resolution else ()) if a.uri in wanted)
 
-    def placements_of(self, artifact: Artifact) -> tuple[str, ...]:
-        """Where an artifact goes, below ROOT."""
-        return tuple(t.placement.path for t in self.targets if t.placement.artifact == artifact)
+    def targets_of(self, artifact: Artifact) -> Sequence[Target]:
+        """The targets that get an artifact."""
+        return self._targets_by_uri.get(artifact.uri, ())
+
+    @cached_property
+    def _targets_by_uri(self) -> Mapping[str, Sequence[Target]]:
+        found: dict[str, list[Target]] = {}
+        for target in self.targets:
+            if target.placement.artifact is not None:
+                found.setdefault(target.placement.artifact.uri, []).append(target)
+        return found
 
 
 def select(manifests: Iterable[Manifest], consumers: Sequence[str]) -> tuple[ModelRequest, ...]:
-    """Every model that the chosen consumers need (none chosen: all do).
+    """Every model that the chosen consumers need; all models if none is chosen.
 
-    Where a consumer was chosen for which the tier has optional models alone, these are what was asked for, and none is
-    optional: its service must not start without them.
+    If a chosen consumer has optional models only, they are required: its service must not start without them.
     """
     items = []
     for manifest in manifests:
@@ -124,10 +136,10 @@ def _required(item: ModelRequest) -> ModelRequest:
 
 
 def require_digests(items: Iterable[ModelRequest]) -> tuple[ModelfetchError, ...]:
-    """The entries whose bytes the manifest itself does not pin."""
+    """An error for each entry whose bytes the manifest does not pin."""
     return tuple(
         SettingError(
-            f"{item.model.position}: {item.model.name} does not pin all its files, as --require-digests asks",
+            f"{item.model.position}: {item.model.name} does not pin all its files, which --require-digests demands",
             code="digest-required",
             hint="pin it in the manifest",
             model=item.model.name,
@@ -145,7 +157,7 @@ def _is_pinned(model: Model) -> bool:
 
 
 def frozen_for(item: ModelRequest, receipts: Mapping[str, Receipt], settings: Settings) -> Resolution | None:
-    """What an earlier run resolved for this entry of this very manifest text, at the addresses of today's settings."""
+    """What an earlier run resolved for this entry of the same manifest text, with the current settings' endpoints."""
     for receipt in receipts.values():
         if found := receipt.frozen.get(item.key):
             return at_current_endpoints(found.resolution, settings)
@@ -159,7 +171,7 @@ def at_current_endpoints(resolution: Resolution, settings: Settings) -> Resoluti
 
 
 def _endpoints(settings: Settings) -> dict[str, str]:
-    """What stands in a receipt in place of an endpoint that a variable may change."""
+    """The names that receipts hold instead of endpoints, which variables may change."""
     return {
         "hf-endpoint": settings.hf_endpoint,
         "ollama-registry": settings.ollama_registry,
@@ -182,7 +194,7 @@ def _readdressed(resolution: Resolution, prefixes: Mapping[str, str]) -> Resolut
 def plan_model(
     item: ModelRequest, resolution: Resolution, receipts: Mapping[str, Receipt], examiner: Examiner
 ) -> ModelPlan:
-    """Lay a model out and examine every path of it; what can't be done becomes an error of the plan."""
+    """Plan one model: examine every path that it needs. What can't be done is an error of the plan."""
     targets: list[Target] = []
     errors: list[ModelfetchError] = []
     found: dict[str, set[Digest | None]] = {}
@@ -204,7 +216,7 @@ def plan_model(
             else:
                 targets.append(target)
     plan = ModelPlan(item=item, resolution=resolution, targets=tuple(targets), errors=tuple(errors))
-    # A file in place whose paths all hold the same bytes is known by their sha256 from here on, as it is after a fetch.
+    # A file whose paths all hold the same bytes is known by their sha256 from here on, as after a download.
     sha256 = {uri: one for uri, digests in found.items() if len(digests) == 1 and (one := next(iter(digests)))}
     return _settled(_renamed(plan, sha256, receipts, examiner) if sha256 else plan, receipts)
 
@@ -231,8 +243,8 @@ def _by_sha256(artifact: Artifact) -> bool:
 def _renamed(
     plan: ModelPlan, sha256: Mapping[str, Digest], receipts: Mapping[str, Receipt], examiner: Examiner
 ) -> ModelPlan:
-    """The plan with artifacts, by URI, known by their sha256: what receipts say can be held against that by stat."""
-    assert plan.resolution is not None  # noqa: S101 - what was laid out was resolved
+    """The plan with the sha256 of some artifacts, by URI, which receipts can be compared with by stat."""
+    assert plan.resolution is not None  # noqa: S101 - a plan with targets was resolved
 
     def named(artifact: Artifact) -> Artifact:
         return replace(artifact, digest=sha256.get(artifact.uri, artifact.digest))
@@ -252,7 +264,7 @@ def _renamed(
 
 
 def _settled(plan: ModelPlan, receipts: Mapping[str, Receipt]) -> ModelPlan:
-    """The plan, and whether the receipts know all of it: what was resolved, and on whose behalf each path is there."""
+    """The plan with ``settled`` filled in."""
     item = plan.item
     settled = all(
         _is_frozen(plan, receipts[consumer])
@@ -268,16 +280,18 @@ def _settled(plan: ModelPlan, receipts: Mapping[str, Receipt]) -> ModelPlan:
 
 def _is_frozen(plan: ModelPlan, receipt: Receipt) -> bool:
     frozen = receipt.frozen.get(plan.item.key)
-    return frozen is not None and plan.resolution is not None and _said(frozen.resolution) == _said(plan.resolution)
+    return (
+        frozen is not None and plan.resolution is not None and _content(frozen.resolution) == _content(plan.resolution)
+    )
 
 
-def _said(resolution: Resolution) -> tuple[object, ...]:
-    """What a resolution comes to, apart from where the bytes are."""
+def _content(resolution: Resolution) -> tuple[object, ...]:
+    """A resolution without the places of the bytes."""
     return (resolution.revision, [(a.uri, a.path, a.digest) for a in resolution.artifacts])
 
 
 def clashes(plans: Iterable[ModelPlan]) -> tuple[ModelfetchError, ...]:
-    """Two models that turned out, once resolved, to want one path, or two commits of one repo in one cache."""
+    """Errors for resolved models that need the same path, or two commits of one repo in one cache."""
     claims = [claim for plan in plans for claim in _claims(plan)]
     return tuple(
         SettingError(str(p), code=ManifestError.default_code, hint=ManifestError.default_hint)
@@ -303,7 +317,7 @@ def _claims(plan: ModelPlan) -> Iterable[PathClaim]:
 
 
 def jobs_for(plan: ModelPlan, consumer: str, receipt: Receipt) -> tuple[PlacementJob, ...]:
-    """The jobs of one consumer that need no blob: archives that are unpacked already become their files."""
+    """The jobs of one consumer, without blobs; an archive that is unpacked already is replaced by its files."""
     jobs: list[PlacementJob] = []
     for target in plan.targets:
         if target.consumer != consumer:
@@ -325,7 +339,7 @@ def _unpacked_jobs(placement: Placement, receipt: Receipt) -> Iterable[Placement
 
 
 def freeze(plan: ModelPlan, settings: Settings) -> dict[str, Frozen]:
-    """What the receipt shall remember of a plan's resolution, but not which endpoint was asked: that may change."""
+    """The part of a plan that its receipt keeps, without endpoints, which may change."""
     if plan.resolution is None:
         return {}
     names = {f"{endpoint}/": f"{name}:/" for name, endpoint in _endpoints(settings).items()}
@@ -334,7 +348,7 @@ def freeze(plan: ModelPlan, settings: Settings) -> dict[str, Frozen]:
 
 
 def is_unpinned(item: ModelRequest) -> bool:
-    """Whether the manifest leaves open which bytes these are (``status`` says so)."""
+    """Whether the manifest does not determine the bytes."""
     model = item.model
     if _is_pinned(model):
         return False

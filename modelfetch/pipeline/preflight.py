@@ -1,11 +1,11 @@
-"""What can be foreseen before the first byte: space on each file system, folders that can't be written."""
+"""Check before the first download that the disks have room and that the folders can be written."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.writer import LINK_AT_LEAST
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from modelfetch.core.artifact import Artifact
     from modelfetch.pipeline.plan import ModelPlan
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpaceRequirement:
-    """Bytes that a file system must have free, ``copies`` of them because no link is possible there."""
+    """Bytes that a file system must have free (None: it does not say), ``copies`` of them for want of hardlinks."""
 
     folder: Path
     bytes: int
     copies: int
-    free: int
+    free: int | None
 
 
 class LinkProbe:
-    """Finds out whether a blob can be linked into a folder: by trying, once for each.
+    """Finds out whether a blob can be hardlinked into a folder, by trying it once for each folder.
 
-    Bind mounts of one file system refuse it though their device is the same, so ``st_dev`` says nothing.
+    Comparing ``st_dev`` is not enough: bind mounts of one file system have the same device and refuse hardlinks.
     """
 
     def __init__(self, store: Path) -> None:
@@ -73,60 +73,124 @@ def nearest_existing_parent(path: Path) -> Path:
     return current
 
 
-def drop_unplaceable_optional(
-    plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Iterable[str]
-) -> tuple[ModelPlan, ...]:
-    """The plans, with an error at each optional one that can't be placed, or has no space beside those before it."""
-    have = tuple(in_store)
-    taken = [plan for plan in plans if not plan.item.model.optional]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """The plans, with an error at each optional one that is left out; the space they need; what can't be done."""
 
-    def judged(plan: ModelPlan) -> ModelPlan:
+    plans: tuple[ModelPlan, ...]
+    space: tuple[SpaceRequirement, ...]
+    problems: tuple[ModelfetchError, ...]
+
+
+def check_capacity(plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Collection[str]) -> Capacity:
+    """Check that the disks have room for the plans and can be written.
+
+    An optional model that can't be placed, or for which the models before it leave no room, is left out.
+    """
+    tally = _SpaceTally(kept_in(plans), root=root, store=store, in_store=in_store)
+    required = [plan for plan in plans if not plan.item.model.optional]
+    for plan in required:
+        tally.add(tally.cost(plan))
+
+    def with_problems(plan: ModelPlan) -> ModelPlan:
         if not plan.item.model.optional or plan.errors:
             return plan
-        problems = writability_problems([plan], root=root, store=store, in_store=have)
-        if plan.missing():
-            problems += space_problems(needs([*taken, plan], root=root, store=store, in_store=have))
-        if not problems:
-            taken.append(plan)
-        return replace(plan, errors=problems)
+        cost = tally.cost(plan)
+        problems = writability_problems([plan], root=root, store=store, in_store=in_store)
+        problems += space_problems(tally.requirements(cost)) if plan.missing else ()
+        if problems:
+            return replace(plan, errors=problems)
+        tally.add(cost)
+        return plan
 
-    return tuple(judged(plan) for plan in plans)
+    checked = tuple(with_problems(plan) for plan in plans)
+    unwritable = writability_problems(
+        [plan for plan in checked if not _is_left_out(plan)], root=root, store=store, in_store=in_store
+    )
+    space = tally.requirements()
+    return Capacity(plans=checked, space=space, problems=space_problems(space) + unwritable)
 
 
-def needs(
-    plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Iterable[str] = ()
-) -> tuple[SpaceRequirement, ...]:
-    """The bytes that each file system must have free.
+@dataclass(slots=True)
+class _Cost:
+    """What one plan adds: bytes and copies by existing folder, and the files that are counted with it."""
 
-    What is in the store already (by URI) costs nothing there, nor does what an earlier run has brought of a file, nor a
-    file in place that can be linked into it.
+    bytes_on: dict[Path, int] = field(default_factory=lambda: defaultdict(int))
+    copies_on: dict[Path, int] = field(default_factory=lambda: defaultdict(int))
+    names: set[str] = field(default_factory=set)
+
+
+class _SpaceTally:
+    """Adds up the bytes that each file system must have free, plan by plan.
+
+    A file that is in the store already (by URI) costs nothing there, nor does the part of it that an earlier run
+    downloaded, nor a file in place that can be linked into the store.
     """
-    probe = LinkProbe(store)
-    kept = kept_in(plans)
-    have = set(in_store)
-    bytes_on: dict[Path, int] = defaultdict(int)
-    copies_on: dict[Path, int] = defaultdict(int)
-    counted: set[str] = set()
-    for plan in plans:
-        for target in () if _is_left_out(plan) else plan.targets:
+
+    def __init__(self, kept: Mapping[str, str], *, root: Path, store: Path, in_store: Collection[str]) -> None:
+        self._root = root
+        self._store = store
+        self._kept = kept
+        self._in_store = in_store
+        self._probe = LinkProbe(store)
+        self._existing: dict[Path, Path] = {}
+        self._total = _Cost()
+
+    def cost(self, plan: ModelPlan) -> _Cost:
+        """What a plan adds to what was added so far."""
+        cost = _Cost()
+        for target in plan.targets:
             artifact = target.placement.artifact
             if not target.needs_bytes or artifact is None or artifact.size is None:
                 continue
             name = str(artifact.digest or artifact.uri)
             large = artifact.size >= LINK_AT_LEAST
-            if name not in counted and artifact.uri not in have:
-                counted.add(name)
-                if not (large and name in kept and probe.works((root / kept[name]).parent)):
-                    bytes_on[nearest_existing_parent(store)] += artifact.size - _on_the_way(artifact, store)
-            folder = (root / target.placement.path).parent
-            if not (target.placement.how is PlacementMethod.FILE and large and probe.works(folder)):
-                bytes_on[nearest_existing_parent(folder)] += artifact.size
-                copies_on[nearest_existing_parent(folder)] += artifact.size if artifact.size >= LINK_AT_LEAST else 0
-    return _by_file_system(bytes_on, copies_on)
+            if artifact.uri not in self._in_store and name not in self._total.names and name not in cost.names:
+                cost.names.add(name)
+                if not (large and name in self._kept and self._links(self._root / self._kept[name])):
+                    cost.bytes_on[self._parent(self._store)] += artifact.size - _on_the_way(artifact, self._store)
+            path = self._root / target.placement.path
+            if not (target.placement.how is PlacementMethod.FILE and large and self._links(path)):
+                cost.bytes_on[self._parent(path.parent)] += artifact.size
+                cost.copies_on[self._parent(path.parent)] += artifact.size if large else 0
+        return cost
+
+    def add(self, cost: _Cost) -> None:
+        """Count a plan's cost."""
+        for total, more in ((self._total.bytes_on, cost.bytes_on), (self._total.copies_on, cost.copies_on)):
+            for folder, count in more.items():
+                total[folder] += count
+        self._total.names |= cost.names
+
+    def requirements(self, more: _Cost | None = None) -> tuple[SpaceRequirement, ...]:
+        """What each file system must have free, with one more plan if given."""
+        together: dict[int, SpaceRequirement] = {}
+        more = more or _Cost()
+        for folder in (*self._total.bytes_on, *(f for f in more.bytes_on if f not in self._total.bytes_on)):
+            device = folder.stat().st_dev
+            found = os.statvfs(folder)
+            before = together.get(device)
+            count = self._total.bytes_on.get(folder, 0) + more.bytes_on.get(folder, 0)
+            copies = self._total.copies_on.get(folder, 0) + more.copies_on.get(folder, 0)
+            together[device] = SpaceRequirement(
+                folder=before.folder if before else folder,
+                bytes=count + (before.bytes if before else 0),
+                copies=copies + (before.copies if before else 0),
+                free=found.f_bavail * found.f_frsize if found.f_blocks else None,
+            )
+        return tuple(together.values())
+
+    def _links(self, path: Path) -> bool:
+        return self._probe.works(self._parent(path.parent))
+
+    def _parent(self, folder: Path) -> Path:
+        if folder not in self._existing:
+            self._existing[folder] = nearest_existing_parent(folder)
+        return self._existing[folder]
 
 
 def kept_in(plans: Iterable[ModelPlan]) -> dict[str, str]:
-    """A path below ROOT where the bytes of a digest are in place, right and whole."""
+    """For each digest that is in place and correct, a path below ROOT that has it."""
     return {
         str(artifact.digest): target.placement.path
         for plan in plans
@@ -143,7 +207,7 @@ def _is_left_out(plan: ModelPlan) -> bool:
 
 
 def _on_the_way(artifact: Artifact, store: Path) -> int:
-    """The bytes that the partial file of an artifact has on disk, at most those that it will have."""
+    """The bytes of an artifact's partial file that are on disk, at most the artifact's size."""
     from modelfetch.transfer.fetch import key_of
 
     try:
@@ -153,41 +217,26 @@ def _on_the_way(artifact: Artifact, store: Path) -> int:
     return min(partial.st_blocks * 512, artifact.size or 0)
 
 
-def _by_file_system(bytes_on: dict[Path, int], copies_on: dict[Path, int]) -> tuple[SpaceRequirement, ...]:
-    together: dict[int, SpaceRequirement] = {}
-    for folder, count in bytes_on.items():
-        device = folder.stat().st_dev
-        found = os.statvfs(folder)
-        before = together.get(device)
-        together[device] = SpaceRequirement(
-            folder=before.folder if before else folder,
-            bytes=count + (before.bytes if before else 0),
-            copies=copies_on[folder] + (before.copies if before else 0),
-            free=found.f_bavail * found.f_frsize,
-        )
-    return tuple(together.values())
-
-
 def space_problems(needed: Iterable[SpaceRequirement]) -> tuple[ModelfetchError, ...]:
     """A ``no-space`` error for each file system that can't take what is planned."""
     return tuple(
         DiskError(
-            f"{need.folder}: {format_size(need.bytes)} are needed, {format_size(need.free)} are free",
+            f"{need.folder}: {format_size(need.bytes)} needed, {format_size(need.free)} free",
             code="no-space",
             hint="make room there, choose a smaller tier, or put ROOT on a larger disk",
         )
         for need in needed
-        if need.bytes > need.free
+        if need.free is not None and need.bytes > need.free
     )
 
 
 def writability_problems(
-    plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Iterable[str] = ()
+    plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Collection[str] = ()
 ) -> tuple[ModelfetchError, ...]:
-    """An error for each folder that must be written and can't be; nothing to write, no error.
+    """An error for each folder that must be written and can't be.
 
-    A store that has all that is to be placed (``in_store``, by URI) is only read: many machines may share one. The code
-    is ``foreign-file`` where something that is no folder stands in the way, else ``not-writable``.
+    A store that has everything already (``in_store``, by URI) is only read: several machines may share one. The code
+    is ``foreign-file`` where something other than a folder is in the way, else ``not-writable``.
     """
     wanted = {
         (root / target.placement.path).parent: None
@@ -197,7 +246,7 @@ def writability_problems(
     }
     if wanted:
         wanted[own_folder(root)] = None
-    if wanted and any(_must_be_stored(plan, frozenset(in_store)) for plan in plans):
+    if wanted and any(_must_be_stored(plan, in_store) for plan in plans):
         wanted[store] = None
     blocked = {thing: None for folder in wanted if (thing := _in_the_way(folder)) is not None}
     folders = dict.fromkeys(nearest_existing_parent(folder) for folder in wanted if _in_the_way(folder) is None)
@@ -216,9 +265,9 @@ def writability_problems(
 
 
 def _must_be_stored(plan: ModelPlan, in_store: Collection[str]) -> bool:
-    """Whether a plan brings something into the store: a blob that it lacks, or the files of an archive."""
+    """Whether a plan adds to the store: a blob that it lacks, or the files of an archive."""
     unpacks = any(target.placement.how is PlacementMethod.UNPACK and target.needs_bytes for target in plan.targets)
-    return unpacks or any(artifact.uri not in in_store for artifact in plan.missing())
+    return unpacks or any(artifact.uri not in in_store for artifact in plan.missing)
 
 
 def _in_the_way(folder: Path) -> Path | None:

@@ -1,16 +1,57 @@
-"""From what came of a plan to the lines of the report."""
+"""Build the report from the outcome of each plan."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from modelfetch.core.report import ArtifactReport, ModelReport
+from modelfetch.core.events import Notice
+from modelfetch.core.report import ArtifactReport, ModelReport, Report
+from modelfetch.errors import InterruptedSync, ModelfetchError, exit_code_of
 from modelfetch.placement import Action, State
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from modelfetch.core.artifact import Artifact
+    from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.execute import Outcome
+    from modelfetch.pipeline.session import Session
     from modelfetch.transfer import Fetched
+
+
+def build_report(
+    manifests: Sequence[Manifest],
+    session: Session,
+    outcomes: Sequence[Outcome],
+    problems: Sequence[ModelfetchError],
+    started: float,
+) -> Report:
+    """Return the report of a run; a failure of an optional model is a warning."""
+    errors = list(problems)
+    known = set(map(id, errors))
+    for outcome in outcomes:
+        error = outcome.error or next(iter(outcome.plan.errors), None)
+        if error is None or id(error) in known:
+            continue
+        known.add(id(error))
+        if outcome.plan.item.model.optional and not isinstance(error, InterruptedSync):
+            message = f"{outcome.plan.item.model.name} is optional and was left out: {error.message}"
+            session.sink(Notice(level="warning", message=message, hint=error.hint))
+        else:
+            errors.append(error)
+    models = tuple(build_model_report(outcome) for outcome in outcomes)
+    return Report(
+        ok=not errors,
+        exit_code=exit_code_of(errors),
+        tier=manifests[0].tier if manifests else None,
+        root=str(session.options.root),
+        seconds=time.monotonic() - started,
+        bytes_fetched=sum(a.bytes_fetched for model in models for a in model.artifacts),
+        requests=session.requests,
+        models=models,
+        errors=tuple(errors),
+    )
 
 
 def build_model_report(outcome: Outcome) -> ModelReport:
@@ -42,7 +83,7 @@ def _describe_artifact(outcome: Outcome, artifact: Artifact) -> ArtifactReport:
         size=fetched.blob.size if fetched else artifact.size,
         action=_action(outcome, artifact, fetched),
         bytes_fetched=fetched.bytes_fetched if fetched else 0,
-        placements=outcome.plan.placements_of(artifact),
+        placements=tuple(target.placement.path for target in outcome.plan.targets_of(artifact)),
     )
 
 
@@ -50,7 +91,7 @@ def _action(outcome: Outcome, artifact: Artifact, fetched: Fetched | None) -> st
     if fetched is not None:
         return fetched.action
     plan = outcome.plan
-    targets = [t for t in plan.targets if t.placement.artifact == artifact]
+    targets = plan.targets_of(artifact)
     if any(t.needs_bytes for t in targets):
         if outcome.preview and (str(artifact.digest) in outcome.here or artifact.content is not None):
             return "present"

@@ -26,7 +26,7 @@ _AT_ONCE = 8
 
 
 def resolve_quietly(item: ModelRequest, session: Session, receipts: Mapping[str, Receipt]) -> Resolution | None:
-    """What is known without asking anybody; None where a source must be asked."""
+    """What is known without network access; None where a source must be asked."""
     from modelfetch.sources import known
 
     if not session.options.refresh and (found := frozen_for(item, receipts, session.settings)):
@@ -37,25 +37,40 @@ def resolve_quietly(item: ModelRequest, session: Session, receipts: Mapping[str,
 async def resolve_all(
     items: Sequence[ModelRequest], session: Session, receipts: Mapping[str, Receipt], asked: set[str]
 ) -> list[Resolution | ModelfetchError]:
-    """The resolution of each item, or the error that says why there is none; sources are asked side by side.
+    """The resolution of each item, or the error that says why there is none; sources are asked in parallel.
 
     The names of the models that a source was asked about are added to ``asked``.
     """
     gate = asyncio.Semaphore(_AT_ONCE)
+    known = await asyncio.to_thread(lambda: [_resolve_checked(item, session, receipts) for item in items])
 
-    async def one(item: ModelRequest) -> Resolution | ModelfetchError:
-        try:
-            found = await asyncio.to_thread(resolve_quietly, item, session, receipts)
-            if found is None:
-                asked.add(item.model.name)
-                async with gate:
-                    found = await _ask(item, session)
-            refuse_pickles(item.model, found)
+    async def one(item: ModelRequest, found: Resolution | ModelfetchError | None) -> Resolution | ModelfetchError:
+        if found is not None:
             return found
+        asked.add(item.model.name)
+        try:
+            async with gate:
+                found = await _ask(item, session)
+            await asyncio.to_thread(refuse_pickles, item.model, found)
         except ModelfetchError as error:
             return error.about(model=item.model.name, uri=str(item.model.source))
+        return found
 
-    return await asyncio.gather(*(one(item) for item in items))
+    return await asyncio.gather(*(one(item, found) for item, found in zip(items, known, strict=True)))
+
+
+def _resolve_checked(
+    item: ModelRequest, session: Session, receipts: Mapping[str, Receipt]
+) -> Resolution | ModelfetchError | None:
+    """What is known of an item without asking its source, or the error that this is."""
+    session.cancel.check()
+    try:
+        found = resolve_quietly(item, session, receipts)
+        if found is not None:
+            refuse_pickles(item.model, found)
+    except ModelfetchError as error:
+        return error.about(model=item.model.name, uri=str(item.model.source))
+    return found
 
 
 async def _ask(item: ModelRequest, session: Session) -> Resolution:

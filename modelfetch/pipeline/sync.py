@@ -1,32 +1,28 @@
-"""The process: manifests → what is wanted → what is there → what is fetched → what is placed → the report."""
+"""`sync` and `plan`: resolve, plan, check, transfer, place, report."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelfetch.core.events import Notice, Planned
+from modelfetch.core.events import Planned
 from modelfetch.core.report import Report, failed
-from modelfetch.errors import InterruptedSync, ModelfetchError, exit_code_of
+from modelfetch.errors import ModelfetchError
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.pipeline.availability import check_availability, digests_here
 from modelfetch.pipeline.execute import Outcome, execute_plans
 from modelfetch.pipeline.plan import ModelPlan, clashes, plan_model, require_digests, select
-from modelfetch.pipeline.preflight import (
-    drop_unplaceable_optional,
-    kept_in,
-    needs,
-    space_problems,
-    writability_problems,
-)
-from modelfetch.pipeline.reporting import build_model_report
+from modelfetch.pipeline.preflight import check_capacity, kept_in
+from modelfetch.pipeline.reporting import build_report
 from modelfetch.pipeline.resolve import resolve_all
 from modelfetch.placement.receipts import read_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from modelfetch.core.artifact import Resolution
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.plan import ModelRequest
     from modelfetch.pipeline.preflight import SpaceRequirement
@@ -34,134 +30,104 @@ if TYPE_CHECKING:
     from modelfetch.placement.receipts import Receipt
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The plans of all models, the problems that forbid to carry them out, and the space that they need."""
+
+    models: tuple[ModelPlan, ...]
+    problems: tuple[ModelfetchError, ...] = ()
+    space: tuple[SpaceRequirement, ...] = ()
+
+
 async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Report:
-    """Make everything that the manifests ask for present, verified and in place; never raises a `ModelfetchError`."""
+    """Make everything that the manifests ask for present, verified and in place; errors of ours are in the report."""
     started = time.monotonic()
     try:
         await asyncio.to_thread(session.hold_off_removals)
-        plans, problems, _ = await plan_manifests(manifests, session)
-        await asyncio.to_thread(_announce, plans, session)
-        if problems and not session.options.keep_going:
-            outcomes = [Outcome(plan=plan) for plan in plans]
+        plan = await make_plan(manifests, session)
+        await asyncio.to_thread(_announce, plan, session)
+        if plan.problems and not session.options.keep_going:
+            outcomes = [Outcome(plan=model) for model in plan.models]
         else:
-            outcomes = await execute_plans(plans, session)
-        return _report(manifests, session, outcomes, problems, started)
+            outcomes = await execute_plans(plan.models, session)
     except ModelfetchError as error:
-        return failed(
-            [error], tier=tier_of(manifests), root=str(session.options.root), seconds=time.monotonic() - started
-        )
+        return _failed(error, manifests, session, started)
+    return await asyncio.to_thread(build_report, manifests, session, outcomes, plan.problems, started)
 
 
-async def preview_manifests(
-    manifests: Sequence[Manifest], session: Session
-) -> tuple[Report, tuple[ModelPlan, ...], tuple[SpaceRequirement, ...]]:
-    """What `sync_manifests` would do, and every problem that can be foreseen; no body is fetched."""
+async def preview_manifests(manifests: Sequence[Manifest], session: Session) -> tuple[Report, Plan]:
+    """Report what `sync_manifests` would do, and every problem that can be foreseen, without downloading a file."""
     started = time.monotonic()
     try:
-        plans, problems, needed = await plan_manifests(manifests, session)
+        plan = await make_plan(manifests, session)
     except ModelfetchError as error:
-        seconds = time.monotonic() - started
-        return failed([error], tier=tier_of(manifests), root=str(session.options.root), seconds=seconds), (), ()
-    here = frozenset(await asyncio.to_thread(digests_here, plans, session))
-    outcomes = [Outcome(plan=plan, preview=True, here=here) for plan in plans]
-    return _report(manifests, session, outcomes, problems, started), plans, needed
+        return _failed(error, manifests, session, started), Plan(models=())
+    here = frozenset(await asyncio.to_thread(digests_here, plan.models, session))
+    outcomes = [Outcome(plan=model, preview=True, here=here) for model in plan.models]
+    return await asyncio.to_thread(build_report, manifests, session, outcomes, plan.problems, started), plan
 
 
-async def plan_manifests(
-    manifests: Sequence[Manifest], session: Session
-) -> tuple[tuple[ModelPlan, ...], tuple[ModelfetchError, ...], tuple[SpaceRequirement, ...]]:
-    """Resolve and examine everything; returns the plans, all problems found, and what each file system must take."""
-    items = select(manifests, session.options.consumers)
-    if session.options.require_digests and (unpinned := require_digests(items)):
-        return tuple(ModelPlan(item=item) for item in items), unpinned, ()
+async def make_plan(manifests: Sequence[Manifest], session: Session) -> Plan:
+    """Resolve the models, plan each, and check that the plans can be carried out.
+
+    Raises:
+        ModelfetchError: No plan can be made; what is wrong with single models is in the plan.
+    """
+    requests = select(manifests, session.options.consumers)
+    if session.options.require_digests and (unpinned := require_digests(requests)):
+        return Plan(models=tuple(ModelPlan(item=request) for request in requests), problems=unpinned)
     receipts = await asyncio.to_thread(_read_receipts, session)
     asked: set[str] = set()
-    resolutions = await resolve_all(items, session, receipts, asked)
-    plans = await asyncio.to_thread(_examine, items, resolutions, receipts, session)
-    plans = await check_availability(plans, asked, session) if any(plan.missing() for plan in plans) else plans
-    plans, needed, unwritable = await asyncio.to_thread(_check_capacity, plans, session)
-    problems = tuple(e for plan in plans for e in plan.errors if not plan.item.model.optional)
-    return plans, problems + clashes(plans) + space_problems(needed) + unwritable, needed
-
-
-def tier_of(manifests: Sequence[Manifest]) -> str | None:
-    """The tier that a report names: that of the first manifest."""
-    return manifests[0].tier if manifests else None
+    resolutions = await resolve_all(requests, session, receipts, asked)
+    models = await asyncio.to_thread(_plan_models, requests, resolutions, receipts, session)
+    models = await check_availability(models, asked, session)
+    return await asyncio.to_thread(_check, models, session)
 
 
 def _read_receipts(session: Session) -> dict[str, Receipt]:
     return {consumer: read_receipt(session.options.root, consumer) for consumer in CONSUMERS}
 
 
-def _examine(
-    items: Sequence[ModelRequest],
-    resolutions: Sequence[object],
+def _plan_models(
+    requests: Sequence[ModelRequest],
+    resolutions: Sequence[Resolution | ModelfetchError],
     receipts: Mapping[str, Receipt],
     session: Session,
 ) -> tuple[ModelPlan, ...]:
     plans = []
-    for item, resolution in zip(items, resolutions, strict=True):
+    for request, resolution in zip(requests, resolutions, strict=True):
         session.cancel.check()
         if isinstance(resolution, ModelfetchError):
-            plans.append(ModelPlan(item=item, errors=(resolution,)))
+            plans.append(ModelPlan(item=request, errors=(resolution,)))
         else:
-            plans.append(plan_model(item, resolution, receipts, session.examiner))  # type: ignore[arg-type]
+            plans.append(plan_model(request, resolution, receipts, session.examiner))
     return tuple(plans)
 
 
-def _check_capacity(
-    plans: Sequence[ModelPlan], session: Session
-) -> tuple[tuple[ModelPlan, ...], tuple[SpaceRequirement, ...], tuple[ModelfetchError, ...]]:
-    """The plans, marked where one has to be left out; what each file system must take; what can't be written."""
-    in_store = [
+def _check(models: Sequence[ModelPlan], session: Session) -> Plan:
+    """Check that the disks can take the plans, and that no two models need one path."""
+    in_store = {
         artifact.uri
-        for plan in plans
-        for artifact in plan.missing()
+        for model in models
+        for artifact in model.missing
         if artifact.digest is not None and session.store.peek(artifact.digest)
-    ]
-    root, store = session.options.root, session.store.path
-    possible = drop_unplaceable_optional(plans, root=root, store=store, in_store=in_store)
-    needed = needs(possible, root=root, store=store, in_store=in_store)
-    return possible, needed, writability_problems(possible, root=root, store=store, in_store=in_store)
+    }
+    capacity = check_capacity(models, root=session.options.root, store=session.store.path, in_store=in_store)
+    own = tuple(e for model in capacity.plans for e in model.errors if not model.item.model.optional)
+    problems = own + clashes(capacity.plans) + capacity.problems
+    return Plan(models=capacity.plans, problems=problems, space=capacity.space)
 
 
-def _announce(plans: Sequence[ModelPlan], session: Session) -> None:
-    wanted = {a.uri: a for plan in plans for a in plan.missing()}
-    kept = kept_in(plans)
+def _announce(plan: Plan, session: Session) -> None:
+    wanted = {a.uri: a for model in plan.models for a in model.missing}
+    kept = kept_in(plan.models)
     missing = [
         a for a in wanted.values() if a.digest is None or not (str(a.digest) in kept or session.store.peek(a.digest))
     ]
-    total = sum(len(plan.resolution.artifacts) for plan in plans if plan.resolution)
+    total = sum(len(model.resolution.artifacts) for model in plan.models if model.resolution)
     session.sink(Planned(artifacts=len(missing), bytes=sum(a.size or 0 for a in missing), present=total - len(missing)))
 
 
-def _report(
-    manifests: Sequence[Manifest],
-    session: Session,
-    outcomes: Sequence[Outcome],
-    problems: Sequence[ModelfetchError],
-    started: float,
-) -> Report:
-    """Put together what came of each model; a failure of an optional one is a warning."""
-    errors = list(problems)
-    for outcome in outcomes:
-        error = outcome.error or next(iter(outcome.plan.errors), None)
-        if error is None or error in errors:
-            continue
-        if outcome.plan.item.model.optional and not isinstance(error, InterruptedSync):
-            message = f"{outcome.plan.item.model.name} is optional and was left out: {error.message}"
-            session.sink(Notice(level="warning", message=message, hint=error.hint))
-        else:
-            errors.append(error)
-    models = tuple(build_model_report(outcome) for outcome in outcomes)
-    return Report(
-        ok=not errors,
-        exit_code=exit_code_of(errors),
-        tier=tier_of(manifests),
-        root=str(session.options.root),
-        seconds=time.monotonic() - started,
-        bytes_fetched=sum(a.bytes_fetched for model in models for a in model.artifacts),
-        requests=session.requests,
-        models=models,
-        errors=tuple(errors),
-    )
+def _failed(error: ModelfetchError, manifests: Sequence[Manifest], session: Session, started: float) -> Report:
+    tier = manifests[0].tier if manifests else None
+    return failed([error], tier=tier, root=str(session.options.root), seconds=time.monotonic() - started)

@@ -70,8 +70,9 @@ def plan_table(report: Report, needed: Sequence[SpaceRequirement]) -> str:
     rows = [_plan_row(model) for model in report.models]
     lines = [table(("MODEL", "ACTION", "FILES", "SIZE", "TO FETCH"), rows, right=(2, 3, 4))]
     for need in needed:
+        free = "unknown" if need.free is None else format_size(need.free)
         copies = f", {format_size(need.copies)} of it copies, since no link is possible" if need.copies else ""
-        lines.append(f"{need.folder}: {format_size(need.bytes)} needed{copies}; {format_size(need.free)} free")
+        lines.append(f"{need.folder}: {format_size(need.bytes)} needed{copies}; {free} free")
     return "\n".join(lines)
 
 

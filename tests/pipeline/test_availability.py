@@ -163,7 +163,7 @@ def test_what_an_earlier_run_brought_of_a_file_needs_no_space_again(
     (bench.root / ".modelfetch").mkdir(parents=True)
     monkeypatch.setattr(
         "modelfetch.pipeline.preflight.os.statvfs",
-        lambda _path: SimpleNamespace(f_bavail=free, f_frsize=1),
+        lambda _path: SimpleNamespace(f_bavail=free, f_frsize=1, f_blocks=1),
         raising=True,
     )
     assert bench.run("plan", bench.manifest(entry(source))).codes() == ["no-space"]

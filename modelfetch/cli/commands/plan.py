@@ -33,8 +33,8 @@ def command(ctx: click.Context, /, **values: Any) -> int:
     async def work(manifests: Sequence[Manifest], session: Session) -> Report:
         from modelfetch.pipeline.sync import preview_manifests
 
-        report, _, needs = await preview_manifests(manifests, session)
-        needed.extend(needs)
+        report, plan = await preview_manifests(manifests, session)
+        needed.extend(plan.space)
         return report
 
     report = common.perform(ctx, work)
