@@ -3,82 +3,22 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from modelfetch.core import fs
-from modelfetch.core.artifact import Artifact
-from modelfetch.core.cancel import Cancel
-from modelfetch.core.digest import Digest
-from modelfetch.core.events import Event, Notice
 from modelfetch.errors import DestinationError
-from modelfetch.placement import Examiner, PlacementJob, PlacementRequest, Placer
+from modelfetch.placement import PlacementJob
 from modelfetch.placement.layouts import Placement, PlacementMethod
-from modelfetch.placement.receipts import read_receipt
-from modelfetch.placement.writer import LINK_AT_LEAST, ConsumerWriter, Made
-from modelfetch.store import Blob, Store
+from modelfetch.placement.writer import ConsumerWriter, Made
+from tests.placement.world import LARGE, SMALL, World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from modelfetch.placement.state import PathStat
-
-LARGE = b"weights!" * (LINK_AT_LEAST // 8)
-SMALL = b'{"small": true}'
-
-
-@dataclass
-class World:
-    root: Path
-    events: list[Event] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.store = Store(self.root / ".modelfetch")
-        self.new_run()
-
-    def new_run(self, owner: tuple[int, int] | None = None) -> None:
-        """What the next process starts with: nothing in memory."""
-        examiner = Examiner(self.root, store=self.store)
-        self.placer = Placer(
-            self.root, self.store, examiner=examiner, owner=owner, sink=self.events.append, cancel=Cancel()
-        )
-
-    def blob(self, data: bytes) -> Blob:
-        return self.store.add_bytes(data)
-
-    def job(self, path: str, data: bytes, how: PlacementMethod = PlacementMethod.FILE) -> PlacementJob:
-        artifact = Artifact(uri=f"file:///{path}", path=path, size=len(data), digest=Digest.sha256(data))
-        return PlacementJob(placement=Placement(path=path, how=how, artifact=artifact), blob=self.blob(data))
-
-    def place(self, *jobs: PlacementJob, consumer: str = "comfyui", requested_by: str = "8g") -> None:
-        self.new_run()
-        self.placer.place(PlacementRequest(consumer=consumer, model="m", requested_by=requested_by, jobs=jobs))
-        for error in self.placer.finish().values():
-            raise error
-
-    def receipt(self, path: str, consumer: str = "comfyui"):  # type: ignore[no-untyped-def]
-        return read_receipt(self.root, consumer).entries.get(path)
-
-    @property
-    def warnings(self) -> list[str]:
-        return [e.message for e in self.events if isinstance(e, Notice)]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    root = tmp_path / "root"
-    root.mkdir()
-    return World(root)
-
-
-@pytest.fixture(autouse=True)
-def _odd_umask() -> Iterator[None]:
-    before = os.umask(0o077)
-    yield
-    os.umask(before)
 
 
 def test_a_large_file_is_a_hardlink_of_its_blob_and_read_only(world: World) -> None:
