@@ -14,6 +14,8 @@ from __future__ import annotations
 TYPE_CHECKING = False  # type checkers go by the name; importing typing would slow down every sync with nothing to do
 if TYPE_CHECKING:
     from modelfetch.api import (
+        add,
+        add_async,
         fit,
         fit_async,
         pin,
@@ -63,12 +65,15 @@ if TYPE_CHECKING:
     )
     from modelfetch.fitting.types import Estimate, FitReport, ServiceFit
     from modelfetch.manifest.model import FileSpec, Manifest, Model, Service
+    from modelfetch.pinning.add import Added, AddReport
     from modelfetch.tiers.loader import load_manifest
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "modelfetch.api": (
+        "add",
+        "add_async",
         "fit",
         "fit_async",
         "pin",
@@ -135,11 +140,14 @@ _WHERE = {
         "Model",
         "Service",
     ),
+    "modelfetch.pinning.add": ("AddReport", "Added"),
     "modelfetch.tiers.loader": ("load_manifest",),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
+    "AddReport",
+    "Added",
     "ArtifactReport",
     "Cancel",
     "CredentialsError",
@@ -181,6 +189,8 @@ __all__ = [
     "UnreachableError",
     "UsageError",
     "Waiting",
+    "add",
+    "add_async",
     "fit",
     "fit_async",
     "load_manifest",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from modelfetch.core.digest import Digest
     from modelfetch.fitting.types import FitReport
     from modelfetch.manifest.model import Manifest
+    from modelfetch.pinning.add import AddReport, AddRequest, Choose
     from modelfetch.pinning.run import Result as PinResult
 
     Files: TypeAlias = str | Path | Sequence[str | Path] | None
@@ -184,6 +185,24 @@ async def run_pin(
     return await run_session(
         lambda settings: parse_options({**options, "root": settings.cache_path()}),
         work,
+        failure=failure,
+        sink=sink,
+        cancel=cancel,
+    )
+
+
+async def run_add(
+    request: AddRequest, options: Mapping[str, Any], *, sink: Sink = discard, cancel: Cancel | None = None
+) -> AddReport:
+    """Add links to a manifest. Errors are in the report; none of ours is raised."""
+    from modelfetch.pinning.add import AddReport, add_links
+
+    def failure(errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float) -> AddReport:
+        return AddReport(manifest=str(request.manifest), errors=tuple(errors), seconds=seconds)
+
+    return await run_session(
+        lambda settings: parse_options({**options, "root": settings.cache_path()}),
+        lambda session: add_links(request, session),
         failure=failure,
         sink=sink,
         cancel=cancel,
@@ -441,6 +460,86 @@ def pin(
     """Resolve what a manifest leaves open and write it into the file, as `pin_async` does. Blocks."""
     return run_anywhere(
         lambda: pin_async(manifest, check=check, upgrade=upgrade, progress=progress, cancel=cancel, **options)
+    )
+
+
+async def add_async(
+    links: str | Sequence[str],
+    *,
+    manifest: str | Path = "models.yaml",
+    kind: str | None = None,
+    consumers: Sequence[str] = (),
+    name: str | None = None,
+    dry_run: bool = False,
+    choose: Choose | None = None,
+    progress: ProgressOption = False,
+    cancel: Cancel | None = None,
+    **options: Unpack[PinValues],
+) -> AddReport:
+    """Resolve links, tell what kind of model each is, pin it, and append its entry to a manifest.
+
+    Args:
+        links: One or several links or URIs.
+        manifest: The file, made when it is missing; comments, order and layout are kept. Either all entries are
+            written or none.
+        kind: The kind of all of them, such as ``"lora"`` (default: told by each file's header and its hub).
+        consumers: The services that they are for (default: those that can load them).
+        name: The entry's name, where there is one link.
+        dry_run: Write nothing.
+        choose: Called with a question and its answers where something can't be told; returns one of the answers.
+            Without it that is an error whose hint names the answers.
+        progress: As for `sync_async`.
+        cancel: As for `sync_async`.
+        **options: See `modelfetch.PinValues`.
+
+    Returns:
+        The report, also when it failed: each link's entry, and what `fit` says of it.
+
+    Raises:
+        TypeError: An option does not exist.
+    """
+    from modelfetch.pinning.add import AddRequest
+
+    request = AddRequest(
+        links=(links,) if isinstance(links, str) else tuple(links),
+        manifest=Path(manifest),
+        kind=kind,
+        consumers=tuple(consumers),
+        name=name,
+        dry_run=dry_run,
+        choose=choose,
+    )
+    with _listening(progress, cancel) as (sink, scope):
+        return await run_add(request, options, sink=sink, cancel=scope)
+
+
+def add(
+    links: str | Sequence[str],
+    *,
+    manifest: str | Path = "models.yaml",
+    kind: str | None = None,
+    consumers: Sequence[str] = (),
+    name: str | None = None,
+    dry_run: bool = False,
+    choose: Choose | None = None,
+    progress: ProgressOption = False,
+    cancel: Cancel | None = None,
+    **options: Unpack[PinValues],
+) -> AddReport:
+    """Resolve links, pin them and append their entries to a manifest, as `add_async` does. Blocks."""
+    return run_anywhere(
+        lambda: add_async(
+            links,
+            manifest=manifest,
+            kind=kind,
+            consumers=consumers,
+            name=name,
+            dry_run=dry_run,
+            choose=choose,
+            progress=progress,
+            cancel=cancel,
+            **options,
+        )
     )
 
 

@@ -87,12 +87,15 @@ class Resolution:
     """What a source said of one model: the revision it stands at and its files.
 
     ``revision`` is the immutable name (commit, manifest digest) where the source has one; ``pinned`` tells whether
-    the manifest already named it.
+    the manifest already named it. ``license`` and ``category`` are the hub's words for it, where it has any; no receipt
+    keeps them.
     """
 
     artifacts: tuple[Artifact, ...]
     revision: str | None = None
     pinned: bool = False
+    license: str | None = field(default=None, compare=False)
+    category: str | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready, for a receipt."""

@@ -246,7 +246,7 @@ def _info(repo: HfRepo, commit: Commit, *, blobs: bool) -> dict[str, Any]:
         "disabled": False,
         "downloads": 0,
         "likes": 0,
-        "tags": [],
+        "tags": [f"license:{repo.license}"] if repo.license else [],
         "siblings": [_sibling(file) if blobs else {"rfilename": file.path} for file in commit.files.values()],
         "usedStorage": sum(file.body.size for file in commit.files.values()),
     }

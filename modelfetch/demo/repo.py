@@ -63,6 +63,7 @@ class HfRepo:
     private: bool = False
     xet: bool = False
     resolve_cache: bool = False
+    license: str | None = None
     refs: dict[str, str] = field(default_factory=dict)
     commits: dict[str, Commit] = field(default_factory=dict)
 

@@ -13,11 +13,12 @@ from modelfetch.errors import DestinationError, ManifestError, Problem, SettingE
 from modelfetch.manifest.load import load_bytes, read_failure
 from modelfetch.manifest.model import Position
 from modelfetch.manifest.yaml_nodes import MAX_BYTES
+from modelfetch.pinning.append import append
 from modelfetch.pinning.text_edits import rewrite
 from modelfetch.tiers.discovery import find_tier
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from modelfetch.config.settings import Settings
     from modelfetch.manifest.model import Manifest, Model
@@ -54,10 +55,15 @@ def read_document(path: Path, settings: Settings) -> Document:
             [Problem(str(path), 0, 0, read_failure(error))],
             hint=f"paths start from {Path.cwd()}",
         ) from None
-    return Document(path=path, data=data, manifest=_load(path, data, settings))
+    return Document(path=path, data=data, manifest=load_text(path, data, settings))
 
 
-def _load(path: Path, data: bytes, settings: Settings) -> Manifest:
+def load_text(path: Path, data: bytes, settings: Settings) -> Manifest:
+    """Validate what a manifest's file would hold.
+
+    Raises:
+        ManifestError: It is invalid.
+    """
     return load_bytes(
         data,
         file=str(path),
@@ -93,29 +99,43 @@ def with_pins(document: Document, models: Mapping[str, Model], settings: Setting
     Raises:
         SettingError: That can't be done in this text, or the result would be no valid manifest.
     """
+    changes = [(old, models[old.name]) for old in document.models if old.name in models and models[old.name] != old]
+    after = tuple(models.get(model.name, model) for model in document.manifest.models)
+    return _changed(document, lambda text: rewrite(text, changes), after, settings, what="the pins")
+
+
+def with_entries(document: Document, models: Sequence[Model], settings: Settings) -> bytes:
+    """The file's bytes with more entries, proven to differ from what was read in nothing else.
+
+    Raises:
+        SettingError: That can't be done in this text, or the result would be no valid manifest.
+    """
+    after = (*document.manifest.models, *models)
+    return _changed(document, lambda text: append(text, models), after, settings, what="the entries")
+
+
+def _changed(
+    document: Document, change: Callable[[str], str], after: tuple[Model, ...], settings: Settings, *, what: str
+) -> bytes:
+    """The file's bytes after a change of its text, if its models then are those of ``after``."""
     text = document.data.decode("utf-8")
     mark = _BOM if text.startswith(_BOM) else ""
-    changes = [(old, models[old.name]) for old in document.models if old.name in models and models[old.name] != old]
     try:
-        data = (mark + rewrite(text.removeprefix(_BOM), changes)).encode("utf-8")
-    except ValueError as error:
-        raise _refused(document, str(error)) from None
-    expected = replace(
-        document.manifest, models=tuple(models.get(model.name, model) for model in document.manifest.models)
-    )
-    try:
-        found = _load(document.path, data, settings)
+        data = (mark + change(text.removeprefix(_BOM))).encode("utf-8")
+        found = load_text(document.path, data, settings)
     except ManifestError as error:
-        what = "; ".join(problem.message for problem in error.problems[:3])
-        raise _refused(document, f"it would be invalid with them: {what}") from None
-    if _meaning(found) != _meaning(expected):
-        raise _refused(document, "more than the pins would change")
+        problems = "; ".join(problem.message for problem in error.problems[:3])
+        raise _refused(document, what, f"it would be invalid with them: {problems}") from None
+    except ValueError as error:
+        raise _refused(document, what, str(error)) from None
+    if _meaning(found) != _meaning(replace(document.manifest, models=after)):
+        raise _refused(document, what, f"more than {what} would change")
     return data
 
 
-def _refused(document: Document, why: str) -> SettingError:
+def _refused(document: Document, what: str, why: str) -> SettingError:
     return SettingError(
-        f"{document.path}: the pins can't be written, {why}",
+        f"{document.path}: {what} can't be written, {why}",
         code="invalid-manifest",
         hint="the file was left as it is: write these entries out in full, without aliases, and pin them together",
     )

@@ -127,7 +127,7 @@ class _Writer:
         if isinstance(value, int) or leaf.style is None:
             display_uri = str(value)  # what was plain stays plain: a commit or a digest in it changes nothing of that
         else:
-            display_uri = _scalar(value, None if leaf.style == ALIAS else leaf.style)
+            display_uri = scalar(value, None if leaf.style == ALIAS else leaf.style)
         self._edits.add(_Edit(leaf.start, leaf.end, display_uri))
 
     # -- new keys --------------------------------------------------------------------------------------------------
@@ -195,9 +195,9 @@ class _Writer:
     def _block_lines(self, pair: Pair, indent: str, quotes: str | None) -> list[str]:
         """A key in lines of its own; a list of files has one line, or one block, for each."""
         name, value = pair
-        key = indent + _scalar(name, quotes)
+        key = indent + scalar(name, quotes)
         if isinstance(value, str | int):
-            return [f"{key}: {_scalar(value, quotes if isinstance(value, str) else None)}"]
+            return [f"{key}: {scalar(value, quotes if isinstance(value, str) else None)}"]
         dash = indent + " " * self._dash
         lines = [f"{key}:"]
         for spec in value:
@@ -216,12 +216,12 @@ class _Writer:
         inner = self._newline + indent + "  "
         notes = "".join(inner + comment for comment in comments)
         files = ",".join(inner + _braces(spec, quotes) for spec in value)
-        return [f"{indent}{_scalar(name, quotes)}: [{notes}{files}{self._newline}{indent}]"]
+        return [f"{indent}{scalar(name, quotes)}: [{notes}{files}{self._newline}{indent}]"]
 
     def _inline(self, name: str, value: Value | tuple[FileSpec, ...], quotes: str | None) -> str:
         if isinstance(value, str | int):
             return _pair(name, value, quotes)
-        return f"{_scalar(name, quotes)}: [{', '.join(_braces(spec, quotes) for spec in value)}]"
+        return f"{scalar(name, quotes)}: [{', '.join(_braces(spec, quotes) for spec in value)}]"
 
     # -- the text around -------------------------------------------------------------------------------------------
 
@@ -282,10 +282,10 @@ def _braces(spec: FileSpec, quotes: str | None) -> str:
 
 
 def _pair(name: str, value: Value, quotes: str | None) -> str:
-    return f"{_scalar(name, quotes)}: {_scalar(value, quotes if isinstance(value, str) else None)}"
+    return f"{scalar(name, quotes)}: {scalar(value, quotes if isinstance(value, str) else None)}"
 
 
-def _scalar(value: Value, style: str | None) -> str:
+def scalar(value: Value, style: str | None) -> str:
     """A value in the given quotes; without any where that is still the same value to every reader of YAML."""
     text = str(value)
     if style == "'" and "'" not in text:

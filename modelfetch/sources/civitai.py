@@ -46,7 +46,7 @@ class CivitaiSource(Source[CivitaiUri]):
         size = self._first_byte(address, uri, version)
         name = safe_name(file["name"]) if isinstance(file.get("name"), str) else None
         artifact = _artifact(uri, name or wanted.filename or f"civitai-{uri.version}", address, size, _digest(file))
-        return Resolution(artifacts=(artifact,), revision=str(uri.version))
+        return Resolution(artifacts=(artifact,), revision=str(uri.version), category=_category(version))
 
     def known(self, uri: CivitaiUri, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
         """A file whose digest, size and name are pinned."""
@@ -118,6 +118,13 @@ class CivitaiSource(Source[CivitaiUri]):
             code=code,
             hint="set CIVITAI_API_TOKEN, or CIVITAI_API_TOKEN_FILE",
         )
+
+
+def _category(version: dict[str, Any]) -> str | None:
+    """The site's type of the model, such as ``Checkpoint`` or ``LORA``."""
+    model = version.get("model")
+    category = model.get("type") if isinstance(model, dict) else None
+    return category[:40] if isinstance(category, str) else None
 
 
 def _choose(version: dict[str, Any], uri: CivitaiUri) -> dict[str, Any]:

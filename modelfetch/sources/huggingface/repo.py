@@ -45,11 +45,12 @@ class HubFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repo:
-    """One revision of a repo."""
+    """One revision of a repo; ``license`` is the hub's word for its licence, such as ``apache-2.0``."""
 
     commit: str
     files: dict[str, HubFile | None]
     """By path; None for a file whose path can't be trusted."""
+    license: str | None = None
 
 
 def read_info(info: Any, revision: str) -> Repo:
@@ -70,7 +71,15 @@ def read_info(info: Any, revision: str) -> Repo:
         if not isinstance(path, str):
             raise TypeError("a path that is no text")
         files[path] = read_file(path, sibling) if _is_safe(path) else None
-    return Repo(commit=commit, files=files)
+    return Repo(commit=commit, files=files, license=_license(info))
+
+
+def _license(info: Any) -> str | None:
+    """The licence that a repo's tags name."""
+    tags = getattr(info, "tags", None)
+    names = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+    found = next((name for tag in names if (name := tag.removeprefix("license:")) != tag), "")
+    return found if found and found.isprintable() and len(found) <= 100 else None
 
 
 def read_file(path: str, entry: Any) -> HubFile:

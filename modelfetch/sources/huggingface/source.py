@@ -65,6 +65,7 @@ class HfSource(Source[HfUri]):
             artifacts=tuple(self._artifact(uri, repo.commit, file) for file in chosen),
             revision=repo.commit,
             pinned=uri.commit is not None,
+            license=repo.license,
         )
 
     def known(self, uri: HfUri, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:

@@ -1,0 +1,127 @@
+"""``modelfetch add``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelfetch.cli import common, options
+from modelfetch.render.errors import show_errors
+from modelfetch.render.out import note, put
+from modelfetch.render.text import plain, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelfetch.pinning.add import Added, AddReport
+
+
+@click.command("add")
+@click.argument("links", metavar="LINK...", nargs=-1, required=True)
+@options.option("--kind", metavar="KIND", help="Kind of model, such as lora.  [default: detected]")
+@options.option(
+    "--for",
+    "consumers",
+    metavar="CONSUMER",
+    multiple=True,
+    help="Service that uses it; repeatable.  [default: those that can load it]",
+)
+@options.option("--name", metavar="NAME", help="Name of the entry.  [default: the file's or repo's]")
+@options.option("--manifest", metavar="FILE", help="Manifest to append to.  [default: ./models.yaml]")
+@options.option("--dry-run", is_flag=True, help="Show the entries and write nothing.")
+@options.option(
+    "--store",
+    metavar="DIR",
+    type=options.value("store"),
+    help="Folder for files that must be downloaded to be hashed.  [default: the user's cache]",
+)
+@options.offline
+@options.moving
+@options.output
+@click.pass_context
+def command(ctx: click.Context, /, links: tuple[str, ...], **values: Any) -> int:
+    """Resolve each LINK, tell what kind of model it is, pin it, and append its entry to a manifest.
+
+    The manifest is made when it is missing; comments and layout are kept. What can't be told is asked on a terminal.
+    """
+    from modelfetch.api import run_add
+    from modelfetch.pinning.add import DEFAULT_MANIFEST, AddRequest
+
+    request = AddRequest(
+        links=links,
+        manifest=Path(values["manifest"]) if values["manifest"] else DEFAULT_MANIFEST,
+        kind=values["kind"],
+        consumers=tuple(dict.fromkeys(values["consumers"])),
+        name=values["name"],
+        dry_run=values["dry_run"],
+        choose=_choose if sys.stdin.isatty() and sys.stderr.isatty() and not values["as_json"] else None,
+    )
+    report = common.run(ctx, lambda sink, cancel: run_add(request, _transfer_options(ctx), sink=sink, cancel=cancel))
+    try:
+        if values["as_json"]:
+            put(json.dumps(report.as_dict()))
+        elif report.added:
+            put(_table(report.added))
+            if request.dry_run:
+                put(_entries(report.added))
+    finally:
+        if report.ok and not values["quiet"]:
+            note(plain(_summary(report)))
+        show_errors(report.errors)
+    return report.exit_code
+
+
+def _transfer_options(ctx: click.Context) -> dict[str, Any]:
+    """The options of the transfers; what the command itself takes is no option of a run."""
+    own = ("kind", "consumers", "name", "manifest", "dry_run")
+    return {name: value for name, value in common.option_values(ctx).items() if name not in own}
+
+
+def _choose(question: str, choices: Sequence[str]) -> str:
+    """Ask on the terminal; the answer is a number or one of the choices."""
+    click.echo(plain(question), err=True)
+    for number, choice in enumerate(choices, 1):
+        click.echo(f"{number:4} {plain(choice)}", err=True)
+    answers = {str(number): choice for number, choice in enumerate(choices, 1)} | {choice: choice for choice in choices}
+    picked = click.prompt("Number", type=click.Choice(list(answers)), show_choices=False, err=True)
+    return answers[picked]
+
+
+def _table(added: Sequence[Added]) -> str:
+    rows = [_row(one) for one in added]
+    return table(("MODEL", "KIND", "FAMILY", "FOR", "SIZE", "LICENSE", "VRAM"), rows)
+
+
+def _row(one: Added) -> tuple[str, ...]:
+    from modelfetch.core.units import format_size
+
+    size, fit = one.as_dict()["size"], one.fit
+    vram = "-" if fit is None else f"{format_size(fit.needed)}{'' if fit.ok else ' (does not fit)'}"
+    return (
+        one.model.name,
+        one.model.kind or "ollama",
+        one.family or "-",
+        ",".join(one.model.consumers),
+        "-" if size is None else format_size(size),
+        one.model.license or "-",
+        vram,
+    )
+
+
+def _entries(added: Sequence[Added]) -> str:
+    from modelfetch.pinning.append import entry_lines
+
+    return "\n".join(line for one in added if one.is_new for line in entry_lines(one.model, "  "))
+
+
+def _summary(report: AddReport) -> str:
+    new = sum(one.is_new for one in report.added)
+    if not new:
+        return f"{report.manifest}: nothing to add, it has {'it' if len(report.added) == 1 else 'all of them'} already"
+    done = "added" if report.written else "would be added"
+    models = f"{new} model{'s' if new > 1 else ''}"
+    return f"{report.manifest}: {models} {done}; `modelfetch sync {report.manifest}` places them"

@@ -1,0 +1,373 @@
+"""Add links to a manifest: resolve, tell what they are, pin them and append their entries."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from modelfetch.core import fs
+from modelfetch.errors import DestinationError, ManifestError, ModelfetchError, UsageError, exit_code_of
+from modelfetch.fitting import Asked, fit_uri
+from modelfetch.fitting.candidates import ReaderRegistry
+from modelfetch.formats.content_check import HEAD
+from modelfetch.formats.gguf import MAGICS, read_gguf
+from modelfetch.formats.safetensors import read_safetensors
+from modelfetch.manifest.kinds import KINDS
+from modelfetch.manifest.model import CONSUMERS, Model, Position
+from modelfetch.manifest.schema import json_schema_text
+from modelfetch.manifest.uri import CivitaiUri, HfUri, HttpUri, OllamaUri, parse_uri
+from modelfetch.pinning.append import new_manifest
+from modelfetch.pinning.detect import (
+    Detected,
+    by_files,
+    by_folder,
+    by_gguf,
+    by_tensors,
+    by_upstream,
+    combine,
+    consumers_for,
+)
+from modelfetch.pinning.document import check_writable, load_text, read_document, with_entries, write_document
+from modelfetch.pinning.entry import Entry, filled
+from modelfetch.pinning.upstream import measure_all
+from modelfetch.sources import SourceRequest
+from modelfetch.sources.factory import canonical_uri
+
+if TYPE_CHECKING:
+    from modelfetch.core.artifact import Artifact
+    from modelfetch.fitting.types import FitReport
+    from modelfetch.manifest.uri import Uri
+    from modelfetch.pinning.document import Document
+    from modelfetch.pipeline.session import Session
+
+DEFAULT_MANIFEST = Path("models.yaml")
+SCHEMA_FILE = "manifest.schema.json"
+"""The schema that a new manifest's first line names; written beside it, so that editors find it offline."""
+
+Choose = Callable[[str, Sequence[str]], str]
+"""Asks a person a question with these answers; returns the chosen one."""
+
+_NOWHERE = Position(file="", line=0, column=0)
+_HEADER_SUFFIXES = (".safetensors", ".sft", ".gguf")
+_QUANT = re.compile(r"(?:^|[._-])((?:UD-)?(?:IQ|Q|TQ)\d\w*|F16|BF16|F32|FP16|MXFP4\w*)(?=[._-]|\Z)", re.IGNORECASE)
+_NO_VRAM = ("lora", "embedding", "controlnet", "upscaler", "clip-vision")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddRequest:
+    """What is to be added, and what the caller says of it.
+
+    Attributes:
+        links: Links or URIs.
+        manifest: The file that takes the entries; made when it is missing.
+        kind: The kind of all of them; None to detect each one's.
+        consumers: The services that they are for; empty to detect them.
+        name: The name of the only link's entry.
+        dry_run: Write nothing.
+        choose: Asks a person what can't be told; None to fail instead.
+    """
+
+    links: tuple[str, ...]
+    manifest: Path = DEFAULT_MANIFEST
+    kind: str | None = None
+    consumers: tuple[str, ...] = ()
+    name: str | None = None
+    dry_run: bool = False
+    choose: Choose | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Added:
+    """One link: its entry, what was found out about it, and whether the manifest had it already."""
+
+    model: Model
+    family: str | None = None
+    why: str = ""
+    is_new: bool = True
+    fit: FitReport | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        model = self.model
+        sizes = [spec.size for spec in model.files] if model.files is not None else [model.size]
+        return {
+            "name": model.name,
+            "kind": model.kind,
+            "for": list(model.consumers),
+            "source": str(model.source),
+            "size": None if None in sizes else sum(size or 0 for size in sizes),
+            "digest": str(model.digest) if model.digest else None,
+            "license": model.license,
+            "family": self.family,
+            "detected_by": self.why or None,
+            "added": self.is_new,
+            "fit": self.fit.as_dict() if self.fit is not None else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddReport:
+    """What came of `add`: each link's entry in order, and whether the manifest was written."""
+
+    manifest: str
+    added: tuple[Added, ...] = ()
+    written: bool = False
+    errors: tuple[ModelfetchError, ...] = ()
+    seconds: float = 0.0
+    requests: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the first error by precedence, 0 without one."""
+        return exit_code_of(self.errors)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every link is in the manifest, or would be without ``dry_run``."""
+        return not self.errors
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "ok": self.ok,
+            "exit_code": self.exit_code,
+            "manifest": self.manifest,
+            "written": self.written,
+            "seconds": round(self.seconds, 3),
+            "requests": self.requests,
+            "models": [one.as_dict() for one in self.added],
+            "errors": [error.as_dict() for error in self.errors],
+        }
+
+    def raise_for_error(self) -> AddReport:
+        """Return the report when all is well, else raise the error that decided the exit code."""
+        for error in self.errors:
+            if error.exit_code == self.exit_code:
+                raise error
+        return self
+
+
+async def add_links(request: AddRequest, session: Session) -> AddReport:
+    """Resolve links, tell what they are, pin them, and append their entries to a manifest; all of them or none.
+
+    Raises:
+        UsageError: A link is none, or what it is can't be told and there is nobody to ask.
+        ManifestError: The manifest can't be read or is invalid, or would be with the new entries.
+        DestinationError, DiskError: It can't be written.
+        ModelfetchError: A source failed, or what it has is no model.
+    """
+    started = time.monotonic()
+    _check(request)
+    document = await _read(request.manifest, session)
+    models = list(document.manifest.models) if document else []
+    added: list[Added] = []
+    for link in request.links:
+        uri = _parse(link, session)
+        known = next((model for model in models if _is_same(model.source, uri, session)), None)
+        one = Added(model=known, is_new=False) if known else await _Resolver(request, session, models).add(uri)
+        added.append(one)
+        if one.is_new:
+            models.append(one.model)
+    new = [one.model for one in added if one.is_new]
+    text = _text(document, new, request, session) if new else None
+    usable = document.manifest.usable if document else None
+    added = [replace(one, fit=await _fit(one.model, session, usable)) if one.is_new else one for one in added]
+    session.cancel.check()
+    if text is not None and not request.dry_run:
+        await asyncio.to_thread(_write, document, text, request.manifest)
+    return AddReport(
+        manifest=str(request.manifest),
+        added=tuple(added),
+        written=text is not None and not request.dry_run,
+        seconds=time.monotonic() - started,
+        requests=session.requests,
+    )
+
+
+def _check(request: AddRequest) -> None:
+    if not request.links:
+        raise UsageError("nothing to add", hint="modelfetch add LINK, such as hf://NS/REPO/FILE")
+    if request.name is not None and len(request.links) > 1:
+        raise UsageError("--name names one model, but several links were given")
+    kinds = [kind for kind in KINDS if kind != "file"]
+    if request.kind is not None and request.kind not in kinds:
+        raise UsageError(f"unknown kind {request.kind[:40]!r}", hint=f"one of {', '.join(kinds)}")
+    if unknown := [name for name in request.consumers if name not in CONSUMERS]:
+        raise UsageError(f"unknown consumer {unknown[0][:40]!r}", hint=f"one of {', '.join(CONSUMERS)}")
+
+
+def _parse(link: str, session: Session) -> Uri:
+    try:
+        uri = parse_uri(link)
+    except ValueError as error:
+        raise UsageError(str(error), hint="paste a page's address, or a URI such as hf://NS/REPO/FILE") from None
+    return canonical_uri(uri, session.settings)
+
+
+def _is_same(source: Uri, uri: Uri, session: Session) -> bool:
+    """Whether an entry's source is this one, at whatever revision it is pinned."""
+    home = canonical_uri(source, session.settings)
+    if isinstance(home, HfUri) and isinstance(uri, HfUri):
+        return (home.repo, home.path) == (uri.repo, uri.path) and uri.revision in (None, home.revision)
+    return str(home) == str(uri)
+
+
+# ── one link ──
+class _Resolver:
+    """Makes one link's entry."""
+
+    def __init__(self, request: AddRequest, session: Session, models: Sequence[Model]) -> None:
+        self._request = request
+        self._session = session
+        self._models = models
+
+    async def add(self, uri: Uri) -> Added:
+        if isinstance(uri, OllamaUri):
+            found = Detected(consumers=("ollama",), why="an Ollama model")
+            return await self._pinned(uri, found, f"{uri.model}-{uri.tag}")
+        if isinstance(uri, HfUri) and uri.path is None:
+            listing = await self._session.sources.resolve(SourceRequest(uri=uri, kind="snapshot", allow_pickle=True))
+            found = by_files(uri.repo, [artifact.path for artifact in listing.artifacts])
+            if found.kind is not None or self._request.kind == "snapshot":
+                found = replace(found, kind="snapshot", consumers=found.consumers or consumers_for("snapshot", None))
+                return await self._pinned(uri, found, uri.repo.rpartition("/")[2])
+            uri = self._file_of(uri, found.choices)
+        return await self._single(uri)
+
+    def _file_of(self, repo: HfUri, paths: Sequence[str]) -> HfUri:
+        """The file of a repo that is meant: the only one, or the one that is chosen."""
+        links = [f"{repo.text.rstrip('/')}/{quote(path)}" for path in paths]
+        link = links[0] if len(links) == 1 else self._choose("repo", f"Which file of {repo.repo}?", links)
+        uri = parse_uri(link)
+        assert isinstance(uri, HfUri)  # noqa: S101 - it was made from one
+        return uri
+
+    async def _single(self, uri: Uri) -> Added:
+        wanted = SourceRequest(uri=uri, kind=self._request.kind or "file", allow_pickle=True)
+        resolution = await self._session.sources.resolve(wanted)
+        if len(resolution.artifacts) != 1:
+            raise UsageError(f"{uri} is {len(resolution.artifacts)} files, expected one", uri=str(uri))
+        (artifact,) = resolution.artifacts
+        content = await asyncio.to_thread(self._by_content, artifact)
+        found = combine(content, by_folder(artifact.path), by_upstream(str(uri), resolution.category))
+        if found.kind is None and self._request.kind is None and found.consumers == ("ollama",):
+            raise _language_model(uri, artifact)
+        return await self._pinned(uri, found, PurePosixPath(artifact.path).stem, licence=resolution.license)
+
+    def _by_content(self, artifact: Artifact) -> Detected:
+        """What a file's header tells, read by range."""
+        suffix = PurePosixPath(artifact.path).suffix.lower()
+        if suffix not in _HEADER_SUFFIXES and suffix in (".ckpt", ".pt", ".pth", ".pkl", ".bin", ".onnx", ".zip"):
+            return Detected()
+        registry = ReaderRegistry(self._session, (), None)
+        try:
+            header = registry.prefix(artifact, lambda: ())
+            if bytes(header.upto(min(HEAD, header.size or 4))[:4]) in MAGICS:
+                return by_gguf(read_gguf(header, tensors=False))
+            return by_tensors(read_safetensors(header))
+        finally:
+            registry.close()
+
+    async def _pinned(self, uri: Uri, found: Detected, name: str, *, licence: str | None = None) -> Added:
+        """The entry with all that pins it."""
+        kind = None if isinstance(uri, OllamaUri) else self._request.kind or found.kind
+        if kind is None and not isinstance(uri, OllamaUri):
+            kinds = [kind for kind in KINDS if kind not in ("file", "snapshot")]
+            kind = self._choose("kind", f"What kind of model is {uri}?", kinds)
+        consumers = self._request.consumers
+        if not consumers:
+            consumers = found.consumers if kind == found.kind else consumers_for(kind or "", found.family)
+        model = Model(
+            name=self._request.name or self._unique(name),
+            kind=kind,
+            source=uri,
+            consumers=consumers,
+            position=_NOWHERE,
+        )
+        entry = Entry(model=model, home=uri)
+        # The caller names this very file, and its digest is written: that is what allows a pickle.
+        wanted = replace(entry.wanted, allow_pickle=True)
+        resolution = await self._session.sources.resolve(wanted)
+        (measured,) = await measure_all([entry], [resolution], self._session)
+        if isinstance(measured, ModelfetchError):
+            raise measured
+        model = replace(filled(entry, resolution, measured), license=resolution.license or licence)
+        return Added(model=model, family=found.family, why=found.why if kind == found.kind else "")
+
+    def _unique(self, name: str) -> str:
+        base = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+        taken = {model.name for model in self._models}
+        return next(n for n in (base, *(f"{base}-{number}" for number in range(2, 10_000))) if n not in taken)
+
+    def _choose(self, what: str, question: str, choices: Sequence[str]) -> str:
+        if self._request.choose is not None and choices:
+            return self._request.choose(question, choices)
+        if what == "kind":
+            raise UsageError(
+                question.removesuffix("?") + " can't be told", hint=f"add --kind, one of {', '.join(choices)}"
+            )
+        listed = " ".join(choices[:8]) + (f" and {len(choices) - 8} more" if len(choices) > 8 else "")
+        raise UsageError(question, hint=f"name one: {listed}" if choices else "it has no files")
+
+
+def _language_model(uri: Uri, artifact: Artifact) -> UsageError:
+    text = f"{artifact.path} is a language model, which Ollama takes from a registry only"
+    if isinstance(uri, HfUri):
+        quant = _QUANT.search(PurePosixPath(artifact.path).stem)
+        tag = f":{quant[1]}" if quant else ""
+        return UsageError(text, hint=f"modelfetch add ollama://hf.co/{uri.repo}{tag}", uri=str(uri))
+    return UsageError(text, hint="add its name in Ollama's library: modelfetch add ollama://NAME:TAG", uri=str(uri))
+
+
+async def _fit(model: Model, session: Session, usable: int | None) -> FitReport | None:
+    """What `fit` says of a model by itself; None for kinds that take no VRAM of their own, and where it can't tell."""
+    if model.kind in _NO_VRAM or (isinstance(model.source, CivitaiUri | HttpUri) and model.size is None):
+        return None
+    try:
+        return await fit_uri(str(model.source), session, Asked(usable=usable))
+    except ModelfetchError:
+        return None
+
+
+# ── the manifest ──
+async def _read(path: Path, session: Session) -> Document | None:
+    """The manifest as it is; None where there is none yet."""
+    if not await asyncio.to_thread(path.exists):
+        return None
+    document = await asyncio.to_thread(read_document, path, session.settings)
+    await asyncio.to_thread(check_writable, document)
+    return document
+
+
+def _text(document: Document | None, models: Sequence[Model], request: AddRequest, session: Session) -> bytes:
+    """The manifest's new text, proven to differ from the old one in nothing but the new entries."""
+    if document is not None:
+        return with_entries(document, models, session.settings)
+    data = new_manifest(models, SCHEMA_FILE).encode()
+    try:
+        load_text(request.manifest, data, session.settings)
+    except ManifestError as error:
+        raise UsageError("; ".join(problem.message for problem in error.problems[:3])) from None
+    return data
+
+
+def _write(document: Document | None, data: bytes, path: Path) -> None:
+    if document is not None:
+        write_document(document, data)
+        return
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+        schema = path.with_name(SCHEMA_FILE)
+        if not schema.exists():
+            schema.write_text(json_schema_text(), encoding="utf-8")
+    except FileExistsError:
+        raise DestinationError(f"{path} was made by another program meanwhile", hint="run it again") from None
+    except OSError as error:
+        raise fs.translate(error, path, doing="writing") from error
