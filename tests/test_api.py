@@ -26,6 +26,7 @@ from modelfetch.demo import models as made
 from modelfetch.demo.faults import Stall
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
+from modelfetch.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,6 +219,28 @@ def test_fetch_to_a_path_makes_an_ordinary_file_and_leaves_nothing_else(hub: Hub
     mark = hub.log.mark()
     assert run(["fetch", f"{hub.files}x.safetensors", "-o", str(target), "--digest", DIGEST]) == 0
     assert hub.log.since(mark) == []
+
+
+@pytest.mark.parametrize("inside", ["notes.txt", "blobs/mine", "CACHEDIR.TAG", "ingest/0.part"])
+def test_fetch_to_a_path_leaves_a_folder_alone_that_has_the_name_of_its_own(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], inside: str
+) -> None:
+    mine = tmp_path / ".out.modelfetch" / inside
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    assert run(["fetch", f"{hub.files}x.safetensors", "-o", str(tmp_path / "out"), "--retries", "0"]) == 73
+    assert ".out.modelfetch" in capsys.readouterr().err
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "out").exists()
+
+
+def test_fetch_to_a_path_goes_on_in_the_folder_that_a_failed_one_left(hub: Hub, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    Store(tmp_path / ".out.modelfetch").folder("ingest")
+    (tmp_path / ".out.modelfetch" / "mine").write_text("mine")
+    assert run(["fetch", f"{hub.files}x.safetensors", "-o", str(target)]) == 0
+    assert target.read_bytes() == VAE
+    assert (tmp_path / ".out.modelfetch" / "mine").read_text() == "mine"
 
 
 def test_fetch_to_a_path_with_a_store_keeps_a_blob_that_shares_nothing(hub: Hub, tmp_path: Path) -> None:

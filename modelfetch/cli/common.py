@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from modelfetch.cli.options import EnvOption
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Notice
+from modelfetch.core.threads import FrugalExecutor
 from modelfetch.errors import UsageError
 from modelfetch.render.errors import show_errors
 from modelfetch.render.out import put
@@ -140,12 +141,14 @@ def _until_signal(start: Callable[[Cancel], Coroutine[Any, Any, R]]) -> R:
         return await start(cancel)
 
     loop = asyncio.new_event_loop()
+    executor = FrugalExecutor(thread_name_prefix="modelfetch-worker")
+    loop.set_default_executor(executor)
     try:
         return loop.run_until_complete(main())
     finally:
         # Not asyncio.run: it would wait for threads that wait for a server. `main` ends the process instead.
         if not cancel.is_set():
-            loop.run_until_complete(loop.shutdown_default_executor())
+            executor.shutdown()  # not the loop's own way: it needs one more thread
             loop.close()
 
 

@@ -233,6 +233,21 @@ def sweep_temporaries(folder: int, *, locked: Iterable[str] = ()) -> None:
                 os.unlink(name, dir_fd=folder)
 
 
+def remove_abandoned(folder: Path, pattern: str) -> None:
+    """Remove files that killed processes left in a folder that other containers use too: those an hour old.
+
+    Args:
+        folder: The folder.
+        pattern: What their names match, as `Path.glob` reads it.
+    """
+    oldest = time.time() - _ABANDONED_AFTER
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            if found.st_ctime < oldest and not stat.S_ISDIR(found.st_mode):
+                path.unlink()
+
+
 def _is_abandoned(pid: int, changed: float) -> bool:
     if time.time() - changed > _ABANDONED_AFTER:
         return True

@@ -29,7 +29,7 @@ def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
     """
 
     async def main() -> T:
-        executor = _FrugalExecutor(thread_name_prefix="modelfetch-worker")
+        executor = FrugalExecutor(thread_name_prefix="modelfetch-worker")
         asyncio.get_running_loop().set_default_executor(executor)
         try:
             return await start()
@@ -69,7 +69,7 @@ async def until_cancelled(work: Coroutine[Any, Any, T], cancel: Cancel) -> T:
         withdraw()
 
 
-class _FrugalExecutor(ThreadPoolExecutor):
+class FrugalExecutor(ThreadPoolExecutor):
     """An executor that makes do with the threads it has where the system allows no further ones."""
 
     def _adjust_thread_count(self) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from modelfetch.errors import DestinationError, SettingError, UsageError
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HfUri, HttpUri, Uri, parse_uri, shown
 from modelfetch.pipeline.final_check import check_renamed
+from modelfetch.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +111,7 @@ async def to_path(session: Session, uri: Uri, digest: Digest | None, target: Pat
             await asyncio.to_thread(_deliver, blob, target, keep=keep)
         finally:
             if not keep:
-                await asyncio.to_thread(shutil.rmtree, session.store.path, ignore_errors=True)
+                await asyncio.to_thread(session.store.clear)
         return Retrieved(
             path=target,
             uri=artifact.uri,
@@ -127,12 +127,16 @@ def workplace(target: Path) -> Path:
     """Where a fetch to ``target`` keeps what it has so far: beside it, so that the last step is a rename.
 
     Raises:
-        DestinationError: ``target`` is a folder.
+        DestinationError: ``target`` is a folder, or something else has the name of that place.
     """
     if not target.name or target.is_dir():
         text = f"{target} is a folder, expected a file's path"
         raise DestinationError(text, code="foreign-file", hint="name the file too")
-    return target.with_name(f".{target.name}.modelfetch")
+    path = target.with_name(f".{target.name}.modelfetch")
+    if Store(path).is_foreign():
+        text = f"{path} is in the way: modelfetch keeps its partial files there, and did not make it"
+        raise DestinationError(text, code="foreign-file", hint="move it away, or give another -o PATH")
+    return path
 
 
 async def _resolve(session: Session, uri: Uri, digest: Digest | None) -> Artifact:
@@ -210,7 +214,8 @@ def _deliver(blob: Blob, target: Path, *, keep: bool) -> None:
             blob.path.replace(target)
             fs.sync_directory(target.parent)
             return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    temporary = target.with_name(fs.temporary_name("fetch"))
+    fs.remove_abandoned(target.parent, ".modelfetch-fetch-*.part")
     try:
         if not fs.try_reflink(blob.path, temporary):
             fs.copy_bytes(blob.path, temporary)

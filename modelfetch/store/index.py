@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from typing import TYPE_CHECKING
 
 from modelfetch.core.digest import Digest
-from modelfetch.core.fs import COPY_MODE, make_directory, open_regular, read_small, try_chmod
+from modelfetch.core.fs import COPY_MODE, make_directory, open_regular, read_small, temporary_name, try_chmod
 from modelfetch.store.record import Record
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class Index:
     def _write_whole(self, path: Path, data: bytes) -> None:
         ingest = self._path / "ingest"
         make_directory(ingest)
-        write_whole(path, data, temporary=ingest / f"tmp-{secrets.token_hex(8)}.part")
+        write_whole(path, data, temporary=ingest / temporary_name())
 
 
 def beside(blob: Path) -> Path:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
+import shutil
 import stat
 import threading
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,9 @@ from modelfetch.core.fs import (
     make_directory,
     open_regular,
     read_small,
+    remove_abandoned,
     sync_directory,
+    temporary_name,
     translate,
     try_chmod,
     try_fsync,
@@ -40,8 +41,6 @@ _TAG = (
     b"# This directory holds model files that modelfetch can fetch again.\n"
     b"# For information about cache directory tags see https://bford.info/cachedir/\n"
 )
-_ABANDONED = 3600.0
-"""Seconds after which a temporary file was left by a process that was killed."""
 _SYNCED_TOGETHER = 4 * 2**20 + 1
 _MOST_UNSYNCED = 300
 _LINK_FROM = 64 * 1024
@@ -163,12 +162,12 @@ class Store:
         return path
 
     def invalidate_cache(self) -> None:
-        """Forget which folders are there: somebody may have removed them."""
+        """Forget which folders exist: another process may have removed them."""
         self._made.clear()
 
-    def tmp(self, suffix: str = ".part") -> Path:
-        """A fresh name, on the store's file system, for a file that does not exist yet."""
-        return _temporary(self.folder("ingest"), suffix)
+    def tmp(self) -> Path:
+        """A new name, on the store's file system, for a file that does not exist yet; killed runs' are swept."""
+        return self.folder("ingest") / temporary_name()
 
     def add_bytes(self, data: bytes) -> Blob:
         """Keep some bytes; raises DestinationError or DiskError."""
@@ -283,7 +282,7 @@ class Store:
             if error.errno != errno.EXDEV:
                 raise
         _sweep(path.parent)
-        copy = _temporary(path.parent)
+        copy = path.with_name(temporary_name())
         try:
             with copy.open("x+b") as file:
                 read_into(fd, 0, os.fstat(fd).st_size, file.write)
@@ -340,6 +339,25 @@ class Store:
             raise translate(error, path, doing="removing") from error
         self.index.drop(path)
         return True
+
+    def is_foreign(self) -> bool:
+        """Whether the folder holds something, and no store of ours made it."""
+        try:
+            tag = read_small(self.path / "CACHEDIR.TAG", len(_TAG))
+        except OSError:
+            tag = b""
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
+            return True
+        return tag != _TAG and self.path.is_dir() and any(self.path.iterdir())
+
+    def clear(self) -> None:
+        """Remove what the store has made, and its folder unless something else is in it; never raises."""
+        for name in ("blobs", "ingest", "locks"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (self.path / "CACHEDIR.TAG").unlink(missing_ok=True)
+            self.path.rmdir()
+        self.invalidate_cache()
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -406,17 +424,10 @@ class Store:
         return (aside, record) if record is not None and aside.exists() else None
 
 
-def _temporary(folder: Path, suffix: str = ".part") -> Path:
-    return folder / f"tmp-{secrets.token_hex(8)}{suffix}"
-
-
 def _sweep(folder: Path) -> None:
-    """Remove temporary files of processes that were killed: those that nothing has touched for an hour."""
-    oldest = time.time() - _ABANDONED
-    for path in (*folder.glob("tmp-*"), *folder.glob("*.damaged*"), *folder.glob(".*")):
-        with contextlib.suppress(OSError):
-            if path.lstat().st_ctime < oldest:
-                path.unlink()
+    """Remove temporary files of processes that were killed."""
+    for pattern in (".*", "*.damaged*", "tmp-*"):  # the last one: as version 0.1 called them
+        remove_abandoned(folder, pattern)
 
 
 @contextlib.contextmanager

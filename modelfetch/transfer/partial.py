@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import threading
 from typing import TYPE_CHECKING
 
 import xxhash
 
-from modelfetch.core.fs import COPY_MODE, open_regular, read_small, try_reflink
+from modelfetch.core.fs import COPY_MODE, open_regular, read_small, temporary_name, try_reflink
 from modelfetch.core.units import format_size
 from modelfetch.errors import DiskError
 from modelfetch.store.chunks import CHUNK, chunk_count, chunk_span, read_into, xxh3
@@ -263,7 +262,7 @@ class Partial:
             self._ensure_owned()
             lines = [identity_line(self.identity)] if self.identity else []
             lines += [mark_line(mark) for _, mark in sorted(dict(self._marks).items())]
-            temporary = _temporary(self.path.parent)
+            temporary = self.path.with_name(temporary_name())
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
             try:
                 os.write(fd, b"".join(lines))
@@ -282,16 +281,11 @@ class Partial:
             self._journal_path.unlink(missing_ok=True)
 
 
-def _temporary(ingest: Path) -> Path:
-    """A new name in the store's ``ingest``, where the files of killed runs are swept."""
-    return ingest / f"tmp-{secrets.token_hex(8)}.part"
-
-
 def _move_to_new_inode(path: Path, journal: Journal) -> None:
     """Put a copy of a partial in its place, so that whoever has the old one open can't write into ours."""
     if not path.exists():
         return
-    copy = _temporary(path.parent)
+    copy = path.with_name(temporary_name())
     try:
         if not try_reflink(path, copy):
             fd = open_regular(path)

@@ -13,6 +13,7 @@ from modelfetch.cli.app import run
 from modelfetch.demo import models as made
 from modelfetch.demo.faults import Status
 from modelfetch.errors import DestinationError
+from modelfetch.pipeline.preflight import LinkProbe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -321,3 +322,16 @@ def test_a_file_that_is_there_and_can_not_be_linked_needs_space_for_each_copy(
     bench.capsys.readouterr()
     assert run(["plan", "--manifest", str(bench.manifest(entry)), "--root", str(bench.root)]) == 0
     assert "740.1 KiB needed, 370.1 KiB of it copies" in bench.capsys.readouterr().out
+
+
+def test_probes_of_killed_runs_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, folder = tmp_path / "store", tmp_path / "folder"
+    for parent, name in ((store, ".modelfetch-probe-7-0123.part"), (folder, ".modelfetch-probe-7-link.part")):
+        parent.mkdir()
+        (parent / name).touch()
+        (parent / ".hidden").touch()
+    assert LinkProbe(store).works(folder)
+    assert len(list(store.iterdir())) == 2  # young ones may be another process's
+    monkeypatch.setattr("modelfetch.core.fs._ABANDONED_AFTER", -1.0)
+    assert LinkProbe(store).works(folder)
+    assert [path.name for path in (*store.iterdir(), *folder.iterdir())] == [".hidden", ".hidden"]

@@ -234,7 +234,6 @@ def test_removing_takes_the_record_along(store: Store) -> None:
 
 def test_temporary_names_are_fresh(store: Store) -> None:
     assert store.tmp() != store.tmp()
-    assert store.tmp(".zip").suffix == ".zip"
     assert not store.tmp().exists()
 
 
@@ -444,9 +443,41 @@ def test_temporary_files_of_killed_runs_are_removed(store: Store, monkeypatch: p
         (ingest / name).touch()
     Store(store.path).folder("ingest")
     assert len(list(ingest.iterdir())) == 6  # young ones may be another process's
-    monkeypatch.setattr(store_module, "_ABANDONED", -1.0)
+    monkeypatch.setattr("modelfetch.core.fs._ABANDONED_AFTER", -1.0)
     Store(store.path).folder("ingest")
     assert sorted(path.name for path in ingest.iterdir()) == ["kept.json", "kept.part"]
+
+
+def test_a_store_that_is_cleared_leaves_what_it_did_not_make(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.add_bytes(DATA)
+    store.clear()
+    assert not store.path.exists()
+    store.add_bytes(DATA)
+    (store.path / "notes.txt").write_text("mine")
+    store.clear()
+    assert [path.name for path in store.path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "full folder", "other tag"])
+def test_what_no_store_made_is_foreign(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "store"
+    if kind == "file":
+        path.write_text("mine")
+    elif kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        path.mkdir()
+        (path / ("CACHEDIR.TAG" if kind == "other tag" else "mine")).write_text("Signature: another's")
+    assert Store(path).is_foreign()
+
+
+def test_a_store_and_an_empty_folder_are_not_foreign(store: Store) -> None:
+    assert not store.is_foreign()
+    store.path.mkdir()
+    assert not store.is_foreign()
+    store.add_bytes(DATA)
+    assert not store.is_foreign()
 
 
 def test_nothing_is_stored_once_the_work_is_another_process_s(store: Store) -> None:

@@ -21,14 +21,22 @@ import contextlib
 import enum
 import errno
 import os
-import secrets
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Sink, Waiting, discard
-from modelfetch.core.fs import COPY_MODE, make_directory, open_regular, read_small, translate, try_chmod
+from modelfetch.core.fs import (
+    COPY_MODE,
+    make_directory,
+    open_regular,
+    read_small,
+    remove_abandoned,
+    temporary_name,
+    translate,
+    try_chmod,
+)
 from modelfetch.errors import RetryLaterError
 from modelfetch.store.locks.flock import flock_works, take_flock
 from modelfetch.store.locks.heartbeat import heart
@@ -48,8 +56,6 @@ _POLL = 0.1
 _TAKING_POLL = 0.005
 _OWNER_LIMIT = 4096
 """Bytes of a lock file that are read."""
-_ABANDONED = 3600.0
-"""Seconds after which a temporary file was left by a process that was killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +293,7 @@ class _Waiter:
 
     def _replace(self, taking: int, *, predecessor_may_be_alive: bool) -> Held | None:
         """Put a new file in the place of the owner's; ``taking`` is our open ``NAME.taking``."""
-        _sweep(self._path.parent)
+        remove_abandoned(self._path.parent, ".*")
         fresh = _temporary(self._path)
         fd = _create(fresh)
         try:
@@ -359,7 +365,7 @@ def _taking_path(path: Path) -> Path:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    return path.with_name(temporary_name())
 
 
 def _create(path: Path) -> int:
@@ -384,15 +390,6 @@ def _age_on_disk(path: Path, mtime: float) -> float:
         finally:
             probe.unlink(missing_ok=True)
     return 0.0
-
-
-def _sweep(folder: Path) -> None:
-    """Remove temporary files of processes that were killed."""
-    oldest = time.time() - _ABANDONED
-    for path in folder.glob(".*"):
-        with contextlib.suppress(OSError):
-            if path.lstat().st_ctime < oldest:
-                path.unlink()
 
 
 def _is_current(fd: int, path: Path) -> bool:
