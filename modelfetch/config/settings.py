@@ -72,7 +72,8 @@ class Settings:
     """The environment as values. ``offline`` is HF_HUB_OFFLINE, or what `--offline` made of it.
 
     ``clear_hosts`` are the HOST and HOST:PORT of MODELFETCH_ALLOW_HTTP, ``mirrors`` the URL prefixes of
-    MODELFETCH_MIRRORS, old and new; paths are None where nothing was set and there is no default.
+    MODELFETCH_MIRRORS, old and new, ``hf_cache`` is huggingface_hub's own cache. Paths are None
+    where nothing was set and there is no default.
     """
 
     hf_endpoint: str = HF_ENDPOINT
@@ -85,6 +86,7 @@ class Settings:
     mirrors: tuple[tuple[str, str], ...] = ()
     tiers_dir: Path | None = None
     cache: Path | None = None
+    hf_cache: Path | None = None
     netrc: Path | None = None
     docker_config: Path | None = None
 
@@ -112,6 +114,7 @@ class Settings:
             mirrors=_mirrors(env, clear),
             tiers_dir=_path(env, "MODELFETCH_TIERS_DIR"),
             cache=_path(env, "MODELFETCH_CACHE"),
+            hf_cache=_hf_cache(env),
             netrc=_path(env, "NETRC") or _home(env, ".netrc"),
             docker_config=_docker_config(env),
         )
@@ -233,6 +236,17 @@ def _expand(text: str, env: Mapping[str, str]) -> Path:
         home = env.get("HOME")
         return Path(home, text[2:]) if home else Path(text).expanduser()
     return Path(text)
+
+
+def _hf_cache(env: Mapping[str, str]) -> Path | None:
+    """Where huggingface_hub keeps its files (source: huggingface_hub, constants.py)."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if (path := _path(env, name)) is not None:
+            return path
+    if (home := _path(env, "HF_HOME")) is not None:
+        return home / "hub"
+    cache = _path(env, "XDG_CACHE_HOME") or _home(env, ".cache")
+    return cache / "huggingface" / "hub" if cache else None
 
 
 def _docker_config(env: Mapping[str, str]) -> Path | None:

@@ -9,6 +9,7 @@ whether it can still be had.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -86,9 +87,20 @@ def digests_here(plans: Iterable[ModelPlan], session: Session) -> set[str]:
             artifact = target.placement.artifact
             if artifact is None or artifact.digest is None:
                 continue
-            if target.act is Action.KEEP or (target.needs_bytes and session.store.find(artifact.digest, artifact.size)):
+            if target.act is Action.KEEP or (target.needs_bytes and _is_at_hand(artifact, session)):
                 here.add(str(artifact.digest))
     return here
+
+
+def _is_at_hand(artifact: Artifact, session: Session) -> bool:
+    """Whether the store or another place on this machine has it, the latter by its name and size alone."""
+    if artifact.digest is not None and session.store.find(artifact.digest, artifact.size):
+        return True
+    for path in session.local_files.find(artifact):
+        with contextlib.suppress(OSError):
+            if artifact.size in (None, path.stat().st_size):
+                return True
+    return False
 
 
 async def _can_be_had(model: Model, artifact: Artifact, session: Session) -> None:

@@ -21,6 +21,7 @@ from modelfetch.placement.archive import unpack
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.receipts import Receipt
 from modelfetch.store.adopted import mark_adopted
+from modelfetch.store.adoption import adopt_file
 from modelfetch.transfer import Fetched
 
 if TYPE_CHECKING:
@@ -194,6 +195,11 @@ class _PlanExecutor:
         for path in self._reusable.get(artifact.digest, ()) if artifact.digest else ():
             with contextlib.suppress(IntegrityError, OSError):  # it was changed, or is gone, since it was looked at
                 return _present(self._shared_from(path, artifact), artifact)
+        for path in self._session.local_files.find(artifact):
+            with contextlib.suppress(IntegrityError, DestinationError, OSError):  # another file of that name
+                blob, _ = adopt_file(store, path, digest=artifact.digest, copy=True)
+                self._session.sink(Notice(level="info", message=f"{artifact.path}: taken from {path}"))
+                return replace(_present(blob, artifact), action="adopted")
         return None
 
     def _shared_from(self, path: Path, artifact: Artifact) -> Blob:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from modelfetch.config.options import Options
     from modelfetch.config.settings import Settings
     from modelfetch.http import Http
+    from modelfetch.pipeline.local_files import LocalFiles
     from modelfetch.sources import Sources
     from modelfetch.transfer import Engine
 
@@ -82,6 +83,13 @@ class Session:
     def examiner(self) -> Examiner:
         """Reads what lies below ROOT."""
         return Examiner(self.options.root, self.cancel, store=self.store, sink=self.sink)
+
+    @cached_property
+    def local_files(self) -> LocalFiles:
+        """Files elsewhere on this machine that need not be fetched."""
+        from modelfetch.pipeline.local_files import LocalFiles
+
+        return LocalFiles(self.options.root, self.settings.hf_cache)
 
     @cached_property
     def http(self) -> Http:

@@ -14,6 +14,8 @@ from modelfetch.render.text import table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from modelfetch.care.adopt import Adopted, Adoption
+    from modelfetch.care.dedupe import Deduped
     from modelfetch.care.inventory import Item
     from modelfetch.care.listing import Listing
     from modelfetch.care.prune import Removed
@@ -157,3 +159,38 @@ def use_text(use: ModelUse) -> str:
     if use.damaged:
         return f"{use.damaged} damaged"
     return use.verified.date().isoformat() if use.verified else "never"
+
+
+def adopt_text(found: Adopted) -> str:
+    """A row for each folder, what could not be shared, and how far the tiers are."""
+    rows = []
+    for folder, kind in found.kinds:
+        mine = [one for one in found.files if one.folder == folder]
+        by_result = {result: [one for one in mine if one.result == result] for result in _RESULTS}
+        rows.append((str(folder), kind, *(_files_and_size(by_result[result]) for result in _RESULTS)))
+    lines = [table(("FOLDER", "KIND", "ADOPTED", "RECORDED", "KNOWN", "ELSEWHERE", "FAILED"), rows)]
+    if any(one.result == "elsewhere" for one in found.files):
+        lines.append(
+            "ELSEWHERE: on a file system whose files the store can't share; nothing was copied. `--in-place` records "
+            "them, `--store DIR` puts the store beside them"
+        )
+    lines += [f"tier {one.tier}: {one.complete} of {one.models} models at hand" for one in found.tiers if one.complete]
+    return "\n".join(lines)
+
+
+_RESULTS = ("adopted", "recorded", "present", "elsewhere", "failed")
+
+
+def _files_and_size(files: Sequence[Adoption]) -> str:
+    return f"{len(files)} ({format_size(sum(one.candidate.size for one in files))})" if files else "-"
+
+
+def dedupe_text(found: Deduped) -> str:
+    """A row for each duplicate, and what is free by it."""
+    rows = [(one.result, format_size(one.size), one.reason or "-", str(one.file)) for one in found.duplicates]
+    lines = [table(("RESULT", "SIZE", "WHY NOT", "FILE"), rows, right=(1,))] if rows else []
+    if found.applied:
+        lines.append(f"{format_size(found.freed)} freed")
+    else:
+        lines.append(f"{format_size(found.freed)} would be freed; add --no-dry-run to link the files")
+    return "\n".join(lines)

@@ -236,6 +236,7 @@ class Store:
         *,
         durable: bool = False,
         state: os.stat_result | None = None,
+        mode: int | None = BLOB_MODE,
         ensure_owned: Callable[[], None] = lambda: None,
     ) -> Blob:
         """Make a verified file a blob: fsync, read-only, rename, fsync of the folder, record.
@@ -247,6 +248,7 @@ class Store:
             chunks: The xxh3 of each chunk.
             durable: Whether the data was made durable already.
             state: The file's state when it was hashed, where others may write to it; as it is now by default.
+            mode: Its mode from now on; None leaves it, for a file that is somebody else's as well.
             ensure_owned: Called right before the rename; raises if the work is another process's by now.
 
         Raises:
@@ -258,7 +260,8 @@ class Store:
         try:
             if not durable:
                 try_fsync(fd, refused=self._refused)
-            try_chmod(fd, BLOB_MODE, refused=self._refused)
+            if mode is not None:
+                try_chmod(fd, mode, refused=self._refused)
             state = state or os.fstat(fd)
             if not os.path.samestat(part.lstat(), os.fstat(fd)):
                 raise FileNotFoundError(2, "replaced by another process", str(part))

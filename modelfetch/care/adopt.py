@@ -1,0 +1,234 @@
+"""Adopt: take files that are already on disk into the store by digest, so that they are never downloaded again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelfetch.care.collections import Candidate, find_candidates, kind_of
+from modelfetch.care.hashing import hash_one
+from modelfetch.core import fs
+from modelfetch.core.digest import Digest
+from modelfetch.core.events import CheckStarted, TransferEnded, TransferProgress
+from modelfetch.core.fs import own_folder
+from modelfetch.core.report import ArtifactReport, ModelReport, Report
+from modelfetch.errors import DestinationError, IntegrityError, ModelfetchError, UsageError, exit_code_of
+from modelfetch.pipeline.local_files import read_in_place, write_in_place
+from modelfetch.store.adoption import LinkImpossibleError, adopt_file
+from modelfetch.store.locks.lock import lock
+from modelfetch.tiers.selection import all_tiers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from modelfetch.manifest.model import Model
+    from modelfetch.pipeline.session import Session
+
+_KEY = "adopt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """What came of one file: adopted, present (the store had it), recorded (in place), elsewhere, or failed."""
+
+    candidate: Candidate
+    folder: Path
+    result: str
+    digest: str | None = None
+    how: str | None = None
+    error: ModelfetchError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierProgress:
+    """How many of a tier's models have all their pinned files at hand, of how many."""
+
+    tier: str
+    complete: int
+    models: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted:
+    """All files of all folders, whose collection each folder is, and how far the tiers are."""
+
+    files: tuple[Adoption, ...]
+    kinds: tuple[tuple[Path, str], ...]
+    tiers: tuple[TierProgress, ...]
+
+
+def adopt_folders(folders: Sequence[Path], session: Session, *, in_place: bool = False) -> Adopted:
+    """Adopt every model below some folders; blocks.
+
+    Args:
+        folders: The collections.
+        session: Its store gets the files.
+        in_place: Record where files are, instead of sharing their bytes with the store.
+
+    Raises:
+        UsageError: A folder does not exist.
+        DestinationError, DiskError: A folder can't be read, or the store can't be written.
+    """
+    session.hold_off_removals(make=True)
+    found: list[tuple[Path, Candidate]] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is not a folder")
+        try:
+            found += [(folder, one) for one in find_candidates(folder)]
+        except OSError as error:
+            raise fs.translate(error, folder, doing="reading") from error
+    unreachable = set() if in_place else _unreachable_devices(found, session)
+    work = [(folder, one) for folder, one in found if one.inode[0] not in unreachable]
+    elsewhere = [
+        Adoption(candidate=one, folder=folder, result="elsewhere")
+        for folder, one in found
+        if one.inode[0] in unreachable
+    ]
+    done = _in_threads(work, _record if in_place else _take, session)
+    if in_place:
+        _note_in_place(done, session)
+    session.store.settle()
+    kinds = tuple((folder, kind_of(folder)) for folder in folders)
+    at_hand = {one.digest for one in done if one.digest}
+    return Adopted(files=(*done, *elsewhere), kinds=kinds, tiers=tuple(tier_progress(session, at_hand)))
+
+
+def adoption_report(found: Adopted, session: Session, *, started: float) -> Report:
+    """The report: a model for each file."""
+    errors = tuple(one.error for one in found.files if one.error is not None)
+    actions = {"adopted": "adopted", "recorded": "adopted", "present": "present", "failed": "failed"}
+    models = tuple(
+        ModelReport(
+            name=one.candidate.name,
+            ok=one.result in ("adopted", "recorded", "present"),
+            artifacts=(
+                ArtifactReport(
+                    uri=one.candidate.file.as_uri(),
+                    served_by=None,
+                    digest=one.digest,
+                    size=one.candidate.size,
+                    action=actions.get(one.result, "skipped"),
+                ),
+            ),
+        )
+        for one in found.files
+    )
+    return Report(
+        ok=not errors,
+        exit_code=exit_code_of(errors),
+        tier=None,
+        root=str(session.options.root),
+        seconds=time.monotonic() - started,
+        models=models,
+        errors=errors,
+    )
+
+
+def tier_progress(session: Session, at_hand: set[str]) -> Iterator[TierProgress]:
+    """How far each tier is: a model counts where all that it pins is in the store or at hand."""
+    for name, manifest in all_tiers(session.settings):
+        complete = sum(_is_complete(model, session, at_hand) for model in manifest.models)
+        yield TierProgress(tier=name, complete=complete, models=len(manifest.models))
+
+
+def _is_complete(model: Model, session: Session, at_hand: set[str]) -> bool:
+    digests = [file.digest for file in model.files] if model.files is not None else [model.digest]
+    return bool(digests) and all(
+        digest is not None and (str(digest) in at_hand or session.store.peek(digest) is not None) for digest in digests
+    )
+
+
+def _unreachable_devices(found: Sequence[tuple[Path, Candidate]], session: Session) -> set[int]:
+    """The file systems whose files the store can't share: one file of each is tried, so that none is hashed in vain."""
+    tried: dict[int, bool] = {}
+    for _, one in found:
+        if one.inode[0] not in tried:
+            tried[one.inode[0]] = _can_share(one, session)
+    return {device for device, possible in tried.items() if not possible}
+
+
+def _can_share(one: Candidate, session: Session) -> bool:
+    temporary = session.store.tmp()
+    try:
+        if fs.try_reflink(one.file, temporary):
+            return True
+        os.link(one.file, temporary, follow_symlinks=False)
+    except OSError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def _take(folder: Path, one: Candidate, session: Session) -> Adoption:
+    try:
+        blob, how = adopt_file(session.store, one.file)
+    except LinkImpossibleError:
+        return Adoption(candidate=one, folder=folder, result="elsewhere")
+    except (IntegrityError, DestinationError) as error:
+        return Adoption(candidate=one, folder=folder, result="failed", error=error)
+    result = "present" if how == "present" else "adopted"
+    return Adoption(candidate=one, folder=folder, result=result, digest=str(blob.digest), how=how)
+
+
+def _record(folder: Path, one: Candidate, session: Session) -> Adoption:
+    hashed = hash_one(one.file, check=session.cancel.check)
+    if hashed.digest is None:
+        reason = hashed.error or OSError(0, "it changed while it was read")
+        error = fs.translate(reason, one.file, doing="reading")
+        return Adoption(candidate=one, folder=folder, result="failed", error=error)
+    known = session.store.peek(Digest.parse(hashed.digest)) is not None
+    return Adoption(
+        candidate=one, folder=folder, result="present" if known else "recorded", digest=hashed.digest, how="in place"
+    )
+
+
+def _in_threads(
+    work: Sequence[tuple[Path, Candidate]], do: Callable[[Path, Candidate, Session], Adoption], session: Session
+) -> list[Adoption]:
+    total = sum(one.size for _, one in work)
+    session.sink(CheckStarted(key=_KEY, label="adopting", size=total, offset=0, source="", files=len(work)))
+    done: list[Adoption] = []
+    read = 0
+    workers = max(1, min(len(work), len(os.sched_getaffinity(0))))
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="adopt")
+    try:
+        tasks = [pool.submit(do, folder, one, session) for folder, one in work]
+        for task in as_completed(tasks):
+            session.cancel.check()
+            done.append(task.result())
+            read += done[-1].candidate.size
+            session.sink(TransferProgress(key=_KEY, done=read))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        session.sink(TransferEnded(key=_KEY, label="adopting"))
+    return sorted(done, key=lambda one: (str(one.folder), one.candidate.name))
+
+
+def _note_in_place(done: Sequence[Adoption], session: Session) -> None:
+    root = session.options.root
+    with lock(
+        own_folder(root) / "locks" / "in-place.lock",
+        label="the note of adopted folders",
+        timeout=session.options.lock_timeout,
+        sink=session.sink,
+        cancel=session.cancel,
+    ):
+        noted = defaultdict(list, read_in_place(root))
+        for one in done:
+            if one.digest is None or one.result != "recorded":
+                continue
+            path = str(one.candidate.file)
+            others = [other for other in noted[one.digest] if other.get("path") != path]
+            entry = {"path": path, "size": one.candidate.size, "mtime_ns": one.candidate.mtime_ns}
+            noted[one.digest] = [*others, entry]
+        try:
+            write_in_place(root, noted)
+        except OSError as error:
+            raise fs.translate(error, root, doing="writing in") from error

@@ -1,0 +1,113 @@
+"""Collections of models as other programs keep them: which files in a folder are models, and whose folder it is.
+
+Sources: huggingface_hub, guides/manage-cache (repos since 0.8, shared blobs since 2.0; before 0.8 flat files named by
+hashes); ollama, types/model/name.go; AUTOMATIC1111 and Forge, modules/paths; ComfyUI, folder_paths.py; LM Studio keeps
+PUBLISHER/MODEL/FILE.gguf; Stability Matrix keeps Data/Models or Models with folders of its own names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat as statmod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_WEIGHTS = (
+    *(".safetensors", ".sft", ".gguf", ".ggml", ".ckpt", ".pt", ".pt2", ".pth", ".pkl", ".bin", ".onnx", ".onnx_data"),
+    *(".h5", ".msgpack", ".npz", ".tflite", ".engine", ".model", ".zip"),
+)
+_UNFINISHED = (".part", ".incomplete", ".tmp", ".crdownload", ".aria2", ".lock")
+_OLLAMA_BLOB = re.compile(r"sha256[-:][0-9a-f]{64}\Z")
+_HASH_NAME = re.compile(r"[0-9a-f]{40,64}(\.[0-9a-f]{40,64})?\Z")
+_SKIPPED_FOLDERS = {".git", ".locks", ".no_exist", "trees", ".modelfetch", "node_modules", "__pycache__"}
+_MARKS = (
+    ("Ollama", ("blobs", "manifests")),
+    ("Stability Matrix", ("Models/StableDiffusion",)),
+    ("Stability Matrix", ("Data/Models",)),
+    ("Stability Matrix", ("StableDiffusion",)),
+    ("AUTOMATIC1111 or Forge", ("models/Stable-diffusion",)),
+    ("AUTOMATIC1111 or Forge", ("Stable-diffusion",)),
+    ("ComfyUI", ("models/checkpoints",)),
+    ("ComfyUI", ("checkpoints",)),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A file of a collection that may be a model: its real path, its name in the collection, size and inode."""
+
+    file: Path
+    name: str
+    size: int
+    inode: tuple[int, int]
+    mtime_ns: int
+
+
+def kind_of(folder: Path) -> str:
+    """The program whose collection a folder is, as far as its own folders tell."""
+    for name, marks in _MARKS:
+        if all((folder / mark).is_dir() for mark in marks):
+            return name
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - names are enough
+    except OSError:
+        return "folder"
+    if any(name.startswith("models--") for name in names) or (folder / "hub").is_dir():
+        return "Hugging Face cache"
+    if any(next((folder / name).glob("*/*.gguf"), None) for name in names if (folder / name).is_dir()):
+        return "LM Studio"
+    return "folder"
+
+
+def find_candidates(folder: Path) -> Iterator[Candidate]:
+    """Every file below a folder that may be a model, each once, whatever names it has; symlinks are followed.
+
+    Raises:
+        OSError: The folder can't be read.
+    """
+    os.listdir(folder)  # noqa: PTH208 - raises where os.walk would say nothing
+    seen: set[tuple[int, int]] = set()
+    walked: set[tuple[int, int]] = set()
+    for above, folders, names in os.walk(folder, followlinks=True):
+        found = os.stat(above)  # noqa: PTH116 - one of many
+        if (found.st_dev, found.st_ino) in walked:
+            folders.clear()  # a symlink leads back
+            continue
+        walked.add((found.st_dev, found.st_ino))
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS)
+        for name in sorted(names):
+            path = Path(above, name)
+            if not _may_be_model(path):
+                continue
+            try:
+                real = Path(os.path.realpath(path))
+                stat = real.stat()
+            except OSError:
+                continue
+            inode = stat.st_dev, stat.st_ino
+            if not statmod.S_ISREG(stat.st_mode) or stat.st_size == 0 or inode in seen:
+                continue
+            seen.add(inode)
+            yield Candidate(
+                file=real,
+                name=str(path.relative_to(folder)),
+                size=stat.st_size,
+                inode=inode,
+                mtime_ns=stat.st_mtime_ns,
+            )
+
+
+def _may_be_model(path: Path) -> bool:
+    name = path.name.lower()
+    if name.endswith(_UNFINISHED) or "-partial" in name or name.startswith(".modelfetch-"):
+        return False
+    if name.endswith(_WEIGHTS) or _OLLAMA_BLOB.match(name) or _HASH_NAME.match(name):
+        return True
+    parts = path.parts
+    in_repo = any(part.startswith("models--") for part in parts) and ("blobs" in parts or "snapshots" in parts)
+    return in_repo or "manifests" in parts

@@ -1,0 +1,225 @@
+"""Dedupe: one copy of equal files that several programs keep; each becomes a link of one blob.
+
+A file is replaced in one step by a link (or a reflink with its own mode, owner and time) of a blob whose bytes were
+compared by digest; what was there comes out under a temporary name and is removed last, so a kill loses nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelfetch.care.collections import Candidate, find_candidates, kind_of
+from modelfetch.care.hashing import Hashed, hash_files
+from modelfetch.core import fs
+from modelfetch.core.digest import Digest
+from modelfetch.core.report import ArtifactReport, ModelReport, Report
+from modelfetch.errors import ModelfetchError, UsageError, exit_code_of
+from modelfetch.store.adoption import adopt_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from modelfetch.pipeline.session import Session
+    from modelfetch.store import Blob
+
+ALLOWED = ("Hugging Face cache", "ComfyUI", "AUTOMATIC1111 or Forge", "Stability Matrix", "LM Studio")
+"""The collections whose programs never write to a model that is there."""
+_LEAST = 1 << 20
+"""Bytes: smaller files save nothing, and some are rewritten by their programs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicate:
+    """A file whose bytes the store has, or will have once: what was done (linked, would-link, kept), and why not."""
+
+    file: Path
+    digest: str
+    size: int
+    result: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deduped:
+    """All duplicates; ``freed`` bytes are free by it, or would be."""
+
+    duplicates: tuple[Duplicate, ...]
+    freed: int
+    applied: bool
+    errors: tuple[ModelfetchError, ...] = ()
+
+
+def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = False) -> Deduped:
+    """Find equal files below some folders and in the store, and make them one; blocks.
+
+    Raises:
+        UsageError: A folder does not exist, or is none whose program allows it.
+        DestinationError, DiskError: A folder can't be read, or the store can't be written.
+        InterruptedSync: It was cancelled.
+    """
+    for folder in folders:
+        _require_allowed(folder)
+    if apply:
+        session.hold_off_removals(make=True)
+    candidates = [one for folder in folders for one in _candidates(folder)]
+    groups = _equal_files(candidates, session)
+    duplicates: list[Duplicate] = []
+    errors: list[ModelfetchError] = []
+    freed = 0
+    for digest, files in groups.items():
+        session.cancel.check()
+        try:
+            blob = _blob(digest, files, session, apply=apply)
+            keeper = _inode(blob.path) if blob else files[0].inode
+            for one in files:
+                if one.inode == keeper:
+                    continue
+                duplicates.append(_replace(one, blob, digest, apply=apply))
+                if duplicates[-1].result != "kept":
+                    freed += one.size if one.file.stat().st_nlink == 1 or apply else 0
+        except ModelfetchError as error:
+            errors.append(error)
+        except OSError as error:
+            errors.append(fs.translate(error, files[0].file, doing="deduplicating"))
+    return Deduped(duplicates=tuple(duplicates), freed=freed, applied=apply, errors=tuple(errors))
+
+
+def dedupe_report(found: Deduped, session: Session) -> Report:
+    """The report: a model for each duplicate."""
+    actions = {"linked": "adopted", "would-link": "present", "kept": "skipped"}
+    models = tuple(
+        ModelReport(
+            name=one.file.name,
+            ok=True,
+            artifacts=(
+                ArtifactReport(
+                    uri=one.file.as_uri(), served_by=None, digest=one.digest, size=one.size, action=actions[one.result]
+                ),
+            ),
+        )
+        for one in found.duplicates
+    )
+    return Report(
+        ok=not found.errors,
+        exit_code=exit_code_of(found.errors),
+        tier=None,
+        root=str(session.options.root),
+        models=models,
+        errors=found.errors,
+    )
+
+
+def _require_allowed(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder")
+    kind = kind_of(folder)
+    if kind not in ALLOWED:
+        raise UsageError(
+            f"{folder} can't be deduplicated: it is not a {', '.join(ALLOWED[:-1])} or {ALLOWED[-1]} folder",
+            hint="its program may rewrite its files; `modelfetch adopt` takes them without changing them",
+        )
+
+
+def _candidates(folder: Path) -> Iterator[Candidate]:
+    try:
+        yield from (one for one in find_candidates(folder) if one.size >= _LEAST)
+    except OSError as error:
+        raise fs.translate(error, folder, doing="reading") from error
+
+
+def _equal_files(candidates: Sequence[Candidate], session: Session) -> dict[str, list[Candidate]]:
+    """Files by digest, where the store or another file has the same; only files of equal size are hashed."""
+    sizes: dict[int, dict[tuple[int, int], Candidate]] = defaultdict(dict)
+    for one in candidates:
+        sizes[one.size][one.inode] = one
+    stored: dict[int, set[str]] = defaultdict(set)
+    for blob in session.store.blobs():
+        stored[blob.size].add(str(blob.digest))
+    work = [one for size, files in sizes.items() if len(files) > 1 or size in stored for one in files.values()]
+    by_file = {one.file: one for one in work}
+    groups: dict[str, list[Candidate]] = defaultdict(list)
+
+    def done(result: Hashed) -> None:
+        one = by_file[result.file]
+        if result.digest is not None and (result.size, result.mtime_ns) == (one.size, one.mtime_ns):
+            groups[result.digest].append(one)
+
+    hash_files([(one.file, one.size) for one in work], sink=session.sink, cancel=session.cancel, done=done)
+    return {
+        digest: sorted(files, key=lambda one: str(one.file))
+        for digest, files in groups.items()
+        if len(files) > 1 or digest in stored[files[0].size]
+    }
+
+
+def _blob(digest: str, files: Sequence[Candidate], session: Session, *, apply: bool) -> Blob | None:
+    """The one copy that stays; made of the first file where the store has none."""
+    blob = session.store.find(Digest.parse(digest))
+    if blob is None and apply:
+        blob, _ = adopt_file(session.store, files[0].file, digest=Digest.parse(digest))
+    return blob
+
+
+def _replace(one: Candidate, blob: Blob | None, digest: str, *, apply: bool) -> Duplicate:
+    if not apply or blob is None:
+        return Duplicate(file=one.file, digest=digest, size=one.size, result="would-link")
+    reason = _put_link(one, blob)
+    result = "linked" if reason is None else "kept"
+    return Duplicate(file=one.file, digest=digest, size=one.size, result=result, reason=reason)
+
+
+def _put_link(one: Candidate, blob: Blob) -> str | None:
+    """Replace a file by a reflink or link of a blob in one step; why it was not, where it was not. Raises OSError."""
+    folder = os.open(one.file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    temporary = fs.temporary_name("dedupe")
+    ours = True  # what lies under the temporary name, and may be removed
+    try:
+        before = os.lstat(one.file.name, dir_fd=folder)
+        if not _is_as_hashed(one, before):
+            return "it changed since it was compared"
+        if not _make(one, blob, before, temporary):
+            return "its bytes can't be shared with the store"
+        if not fs.exchange(temporary, one.file.name, source_folder=folder, target_folder=folder):
+            os.rename(temporary, one.file.name, src_dir_fd=folder, dst_dir_fd=folder)
+        elif not _is_as_hashed(one, os.lstat(temporary, dir_fd=folder)):
+            ours = False
+            ours = fs.exchange(temporary, one.file.name, source_folder=folder, target_folder=folder)
+            return "it was written to meanwhile"
+        fs.try_fsync(folder)
+        return None
+    finally:
+        if ours:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=folder)
+        os.close(folder)
+
+
+def _make(one: Candidate, blob: Blob, before: os.stat_result, temporary: str) -> bool:
+    """Make the file that takes the other's place: sharing blocks with its own mode, owner and time, else a link."""
+    target = one.file.with_name(temporary)
+    if fs.try_reflink(blob.path, target):
+        fs.try_chown(target, (before.st_uid, before.st_gid))
+        fs.try_chmod(target, before.st_mode & 0o7777)
+        os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return True
+    if blob.path.lstat().st_uid != before.st_uid:
+        return False  # its owner could not replace or remove it any more as before
+    try:
+        os.link(blob.path, target, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def _is_as_hashed(one: Candidate, found: os.stat_result) -> bool:
+    return ((found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns) == (one.inode, one.size, one.mtime_ns)
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino

@@ -1,0 +1,64 @@
+"""``modelfetch adopt``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelfetch.cli import common, options
+from modelfetch.errors import UsageError
+from modelfetch.render.care import adopt_text, dedupe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelfetch.care.adopt import Adopted
+    from modelfetch.care.dedupe import Deduped
+    from modelfetch.core.report import Report
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.pipeline.session import Session
+
+
+@click.command("adopt")
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@options.where
+@options.option("--in-place", is_flag=True, help="Only record where the files are, for sync to copy from.")
+@options.option("--dedupe", is_flag=True, help="Replace equal files in these folders by links of one blob.")
+@click.option(
+    "--dry-run/--no-dry-run", default=None, help="With --dedupe: only show what would be linked.  [default: dry run]"
+)
+@options.lock_timeout
+@options.output
+@click.pass_context
+def command(ctx: click.Context, /, **values: Any) -> int:
+    """Take models that are already on disk into the store, so that they are never downloaded again.
+
+    Reads folders of ComfyUI, AUTOMATIC1111, Forge, Stability Matrix, LM Studio, Ollama and Hugging Face caches. The
+    files stay where they are, with their mode and owner; the store shares their bytes. Nothing is copied across file
+    systems.
+    """
+    if values["dry_run"] is not None and not values["dedupe"]:
+        raise UsageError("--dry-run belongs to --dedupe", hint="`modelfetch adopt` itself changes no file")
+    adopted: list[Adopted] = []
+    deduped: list[Deduped] = []
+
+    async def work(_: Sequence[Manifest], session: Session) -> Report:
+        from modelfetch.care.adopt import adopt_folders, adoption_report
+        from modelfetch.care.dedupe import dedupe_folders, dedupe_report
+
+        started = time.monotonic()
+        if values["dedupe"]:
+            deduped.append(
+                await asyncio.to_thread(dedupe_folders, values["folders"], session, apply=values["dry_run"] is False)
+            )
+            return dedupe_report(deduped[0], session)
+        adopted.append(await asyncio.to_thread(adopt_folders, values["folders"], session, in_place=values["in_place"]))
+        return adoption_report(adopted[0], session, started=started)
+
+    report = common.perform(ctx, work, may_be_unnamed=True)
+    text = adopt_text(adopted[0]) if adopted else dedupe_text(deduped[0]) if deduped else ""
+    return common.show(report, as_json=values["as_json"], text=(lambda: text) if text and not values["quiet"] else None)

@@ -1,0 +1,98 @@
+"""Files elsewhere on this machine that may have the right bytes: Hugging Face's cache, collections adopted in place.
+
+They are found by name or by a note, and proven by their digest before they are used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections import defaultdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelfetch.core import fs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from modelfetch.core.artifact import Artifact
+
+_MAX_BYTES = 64 * 2**20
+
+
+class LocalFiles:
+    """Looks for files by digest; each place is read once, when it is first needed.
+
+    Args:
+        root: ROOT, where the note of adopted collections lies.
+        hf_cache: huggingface_hub's cache; None for none.
+    """
+
+    def __init__(self, root: Path, hf_cache: Path | None) -> None:
+        self._root = root
+        self._hf_cache = hf_cache
+        self._lock = threading.Lock()
+
+    def find(self, artifact: Artifact) -> list[Path]:
+        """Files that may be the artifact, the likelier ones first."""
+        digest = artifact.digest
+        if digest is None:
+            return []
+        with self._lock:
+            names = dict.fromkeys(filter(None, (digest.hex, artifact.cache_name)))
+            found = [path for name in names for path in self._cached.get(name, ())]
+            found += [Path(one["path"]) for one in self._in_place.get(str(digest), ()) if _is_unchanged(one)]
+        return found
+
+    @cached_property
+    def _in_place(self) -> Mapping[str, Sequence[dict[str, Any]]]:
+        return read_in_place(self._root)
+
+    @cached_property
+    def _cached(self) -> Mapping[str, Sequence[Path]]:
+        """The blobs of all repos of the cache by name: sha256 of LFS files, git's sha1 of others."""
+        found: dict[str, list[Path]] = defaultdict(list)
+        if self._hf_cache is None:
+            return found
+        with contextlib.suppress(OSError), os.scandir(self._hf_cache) as repos:
+            for repo in repos:
+                if not repo.name.startswith(("models--", "datasets--")):
+                    continue
+                with contextlib.suppress(OSError), os.scandir(os.path.join(repo.path, "blobs")) as blobs:  # noqa: PTH118
+                    for blob in blobs:
+                        found[blob.name].append(Path(blob.path))
+        return found
+
+
+def in_place_note(root: Path) -> Path:
+    """Where collections are noted that were adopted in place."""
+    return fs.own_folder(root) / "in-place.json"
+
+
+def read_in_place(root: Path) -> dict[str, list[dict[str, Any]]]:
+    """What was noted: by digest, each file's ``path``, ``size`` and ``mtime_ns``; empty where nothing can be read."""
+    try:
+        raw = json.loads(fs.read_small(in_place_note(root), _MAX_BYTES))
+        return dict(raw["files"]) if raw["version"] == 1 else {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+def write_in_place(root: Path, files: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Replace the note; the caller holds a lock on it. Raises OSError."""
+    path = in_place_note(root)
+    fs.make_directory(path.parent)
+    data = json.dumps({"version": 1, "files": files}).encode("ascii")
+    fs.write_atomically(path, data, mode=fs.PRIVATE_MODE)
+
+
+def _is_unchanged(one: Mapping[str, Any]) -> bool:
+    try:
+        found = os.stat(one["path"])  # noqa: PTH116 - as it was noted
+        return bool((found.st_size, found.st_mtime_ns) == (one["size"], one["mtime_ns"]))
+    except (OSError, KeyError, TypeError, ValueError):
+        return False

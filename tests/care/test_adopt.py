@@ -1,0 +1,195 @@
+"""What adopt takes from other programs' folders, and that it changes nothing there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.core.digest import Digest
+from tests.pipeline.test_sync import OTHER, WEIGHTS, ollama, read, sha256, vae, whisper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.pipeline.conftest import Bench, Result
+
+ONE, TWO = "stable-diffusion/models/VAE/art.safetensors", "comfyui/models/vae/art.safetensors"
+LAYOUTS = {
+    "ComfyUI": "models/vae/art.safetensors",
+    "AUTOMATIC1111 or Forge": "models/VAE/art.safetensors",
+    "Stability Matrix": "Data/Models/VAE/art.safetensors",
+    "LM Studio": "acme/art/art.gguf",
+    "Hugging Face cache": "models--acme--art/blobs/" + "a" * 64,
+    "old cache of transformers": "b" * 64 + "." + "c" * 64,
+}
+MARKS = {"ComfyUI": "models/checkpoints", "AUTOMATIC1111 or Forge": "models/Stable-diffusion"}
+
+
+def collection(folder: Path, kind: str, data: bytes) -> Path:
+    path = folder / LAYOUTS[kind]
+    path.parent.mkdir(parents=True)
+    if kind in MARKS:
+        (folder / MARKS[kind]).mkdir(parents=True)
+    path.write_bytes(data)
+    path.chmod(0o640)
+    os.utime(path, ns=(5, 5))
+    return path
+
+
+def state(path: Path) -> tuple[Any, ...]:
+    found = path.stat()
+    return found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns, found.st_ino, path.read_bytes()
+
+
+def pinned(bench: Bench) -> dict[str, Any]:
+    return vae(bench, digest=sha256(WEIGHTS), size=len(read(WEIGHTS)))
+
+
+def sent(bench: Bench) -> int:
+    return bench.hub.log.sent("*", origin="cdn")
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_what_a_collection_holds_is_not_fetched_again(bench: Bench, care: Callable[..., Result], kind: str) -> None:
+    path = collection(bench.folder / "theirs", kind, read(WEIGHTS))
+    before = state(path)
+    result = care("adopt", str(bench.folder / "theirs"))
+    assert result.code == 0, result.err
+    assert [a["action"] for m in result.report["models"] for a in m["artifacts"]] == ["adopted"]
+    assert bench.sync(pinned(bench)).code == 0
+    assert sent(bench) == 0
+    assert state(path) == before
+    assert (bench.root / ONE).read_bytes() == read(WEIGHTS)
+
+
+def test_removing_the_model_leaves_the_collection_as_it_was(bench: Bench, care: Callable[..., Result]) -> None:
+    path = collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
+    before = state(path)
+    care("adopt", str(bench.folder / "theirs"))
+    bench.sync(pinned(bench))
+    care("remove", "vae")
+    care("prune")
+    assert state(path) == before
+    assert not (bench.root / ONE).exists()
+
+
+def test_a_collection_below_the_root_stays_its_owners(bench: Bench, care: Callable[..., Result]) -> None:
+    path = bench.root / TWO
+    path.parent.mkdir(parents=True)
+    path.write_bytes(read(WEIGHTS))
+    before = state(path)
+    care("adopt", str(bench.root / "comfyui"))
+    assert bench.sync(pinned(bench)).code == 0
+    assert sent(bench) == 0
+    care("remove", "vae")
+    assert state(path) == before
+
+
+def test_the_blobs_and_manifests_of_ollama_are_taken(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(ollama(bench))
+    shutil.move(bench.root / "ollama/models", bench.folder / "ollama-models")
+    shutil.rmtree(bench.root)
+    before = sent(bench)
+    assert care("adopt", str(bench.folder / "ollama-models")).code == 0
+    assert bench.sync(ollama(bench)).code == 0
+    assert sent(bench) == before
+
+
+def test_a_cache_with_shared_blobs_is_followed_to_the_bytes(bench: Bench, care: Callable[..., Result]) -> None:
+    cache = bench.folder / "hub"
+    shared = cache / "blobs/ab/xet-hash"
+    shared.parent.mkdir(parents=True)
+    shared.write_bytes(read(WEIGHTS))
+    (cache / "blobs/.huggingface-shared-blobs").touch()
+    blob = cache / "models--acme--art/blobs" / Digest.sha256(read(WEIGHTS)).hex
+    blob.parent.mkdir(parents=True)
+    blob.symlink_to(os.path.relpath(shared, blob.parent))
+    snapshot = cache / "models--acme--art/snapshots/123/art.safetensors"
+    snapshot.parent.mkdir(parents=True)
+    snapshot.symlink_to(os.path.relpath(blob, snapshot.parent))
+    result = care("adopt", str(cache))
+    assert len(result.report["models"]) == 1
+    bench.sync(pinned(bench))
+    assert sent(bench) == 0
+
+
+def test_in_place_shares_nothing_and_spares_the_download(bench: Bench, care: Callable[..., Result]) -> None:
+    path = collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
+    before = state(path)
+    assert care("adopt", "--in-place", str(bench.folder / "theirs")).code == 0
+    assert not (bench.root / ".modelfetch/blobs").exists()
+    assert bench.run("plan", bench.manifest(pinned(bench))).actions()
+    assert bench.sync(pinned(bench)).code == 0
+    assert sent(bench) == 0
+    assert state(path) == before
+
+
+def test_a_file_that_changed_after_it_was_recorded_is_fetched(bench: Bench, care: Callable[..., Result]) -> None:
+    path = collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
+    care("adopt", "--in-place", str(bench.folder / "theirs"))
+    path.chmod(0o644)
+    path.write_bytes(read(OTHER))
+    assert bench.sync(pinned(bench)).code == 0
+    assert sent(bench) == len(read(WEIGHTS))
+
+
+def test_across_file_systems_nothing_is_copied_or_even_read(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr("modelfetch.store.adoption.open_regular", refuse)
+    result = care("adopt", str(path.parent))
+    assert result.code == 0
+    assert [a["action"] for m in result.report["models"] for a in m["artifacts"]] == ["skipped"]
+    assert not list((bench.root / ".modelfetch").rglob("blobs/sha256/??/*"))
+
+
+def test_it_says_how_many_models_of_each_tier_are_at_hand(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from modelfetch.cli.app import run
+
+    monkeypatch.setenv("MODELFETCH_TIERS_DIR", str(bench.folder))
+    collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
+    bench.manifest(pinned(bench), whisper(bench), tier="mine")
+    assert run(["adopt", str(bench.folder / "theirs"), "--root", str(bench.root)]) == 0
+    assert "tier mine: 1 of 2 models at hand" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HF_HOME"])
+def test_sync_takes_what_the_cache_of_hugging_face_has(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    cache = bench.folder / "hub"
+    blob = cache / "models--other--name/blobs" / Digest.sha256(read(WEIGHTS)).hex
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(read(WEIGHTS))
+    before = state(blob)
+    monkeypatch.setenv(variable, str(cache if variable == "HF_HUB_CACHE" else bench.folder))
+    result = bench.sync(pinned(bench))
+    assert result.code == 0, result.err
+    assert set(result.actions().values()) == {"adopted"}
+    assert sent(bench) == 0
+    assert state(blob) == before
+
+
+def test_a_wrong_file_in_that_cache_is_not_believed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob = bench.folder / "hub/models--other--name/blobs" / Digest.sha256(read(WEIGHTS)).hex
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"x" * len(read(WEIGHTS)))
+    monkeypatch.setenv("HF_HUB_CACHE", str(bench.folder / "hub"))
+    assert bench.sync(pinned(bench)).code == 0
+    assert (bench.root / ONE).read_bytes() == read(WEIGHTS)
+
+
+def test_a_folder_that_does_not_exist_is_wrong_usage(care: Callable[..., Result]) -> None:
+    assert care("adopt", "/nowhere/at/all").code == 2

@@ -1,0 +1,90 @@
+"""One copy of equal files everywhere, and nothing lost on the way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.care import dedupe
+from modelfetch.core import fs
+from tests.care.test_adopt import collection, state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from modelfetch.care.collections import Candidate
+    from tests.pipeline.conftest import Bench, Result
+
+DATA = bytes(range(256)) * 8192
+
+
+@pytest.fixture
+def twins(bench: Bench) -> tuple[Path, Path]:
+    """The same file in two collections, and another one of the same size."""
+    other = collection(bench.folder / "a1111", "AUTOMATIC1111 or Forge", DATA)
+    (other.parent / "other.safetensors").write_bytes(b"x" * len(DATA))
+    return collection(bench.folder / "comfy", "ComfyUI", DATA), other
+
+
+def test_a_dry_run_is_the_default_and_changes_nothing(
+    bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path]
+) -> None:
+    before = [state(path) for path in twins]
+    result = care("adopt", "--dedupe", str(bench.folder / "comfy"), str(bench.folder / "a1111"))
+    assert result.code == 0, result.err
+    assert len(result.report["models"]) == 1
+    assert [state(path) for path in twins] == before
+    assert not bench.root.exists()
+
+
+def test_equal_files_become_one(bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path]) -> None:
+    words = ["adopt", "--dedupe", "--no-dry-run", str(bench.folder / "comfy"), str(bench.folder / "a1111")]
+    result = care(*words)
+    assert result.code == 0, result.err
+    one, two = twins
+    assert one.samefile(two)
+    assert one.read_bytes() == DATA
+    assert (two.parent / "other.safetensors").read_bytes() == b"x" * len(DATA)
+    assert [path.name for path in two.parent.iterdir() if path.name.startswith(".")] == []
+    assert care(*words).report["models"] == []
+
+
+def test_a_reflink_keeps_mode_and_time(
+    bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    def clone(source: Path, target: Path) -> bool:
+        shutil.copyfile(source, target)
+        return True
+
+    before = [state(path)[:4] for path in twins]
+    monkeypatch.setattr(fs, "try_reflink", clone)
+    care("adopt", "--dedupe", "--no-dry-run", str(bench.folder / "comfy"), str(bench.folder / "a1111"))
+    assert [state(path)[:4] for path in twins] == before
+
+
+def test_a_file_that_is_written_to_meanwhile_is_put_back(
+    bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = twins
+    make = dedupe._make
+    target = sorted(map(str, twins))[1]
+
+    def write_first(candidate: Candidate, *rest: object) -> bool:
+        made = make(candidate, *rest)  # type: ignore[arg-type]
+        candidate.file.chmod(0o644)
+        candidate.file.write_bytes(b"newer")
+        return made
+
+    monkeypatch.setattr(dedupe, "_make", write_first)
+    care("adopt", "--dedupe", "--no-dry-run", str(bench.folder / "comfy"), str(bench.folder / "a1111"))
+    assert {str(path): path.read_bytes() for path in (one, two)}[target] == b"newer"
+
+
+def test_a_folder_whose_program_may_rewrite_its_files_is_refused(bench: Bench, care: Callable[..., Result]) -> None:
+    (bench.folder / "immich/facial-recognition").mkdir(parents=True)
+    result = care("adopt", "--dedupe", "--no-dry-run", str(bench.folder / "immich"))
+    assert (result.code, result.codes()) == (2, ["usage"])
