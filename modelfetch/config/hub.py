@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from modelfetch.errors import SettingError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import ModuleType
 
 _LOCK = threading.Lock()
@@ -53,15 +54,25 @@ def load() -> ModuleType:
 
 
 def stored_token() -> str | None:
-    """The token that ``hf auth login`` stored, or that the environment's own means give.
+    """Return the token that ``hf auth login`` stored, or that huggingface_hub finds in another way.
 
     Raises:
-        SettingError: The environment asks for a means that fails (OIDC).
+        CredentialFileError: The file that holds it can't be read, or the configured way fails (OIDC).
+        SettingError: huggingface_hub can't be loaded.
     """
+    from modelfetch.config.settings import CredentialFileError
+
+    package = load()
     try:
-        token: str | None = load().get_token()
-    except SettingError:
-        raise
+        token: str | None = package.get_token()
+    except OSError as error:
+        where = error.filename or package.constants.HF_TOKEN_PATH
+        raise CredentialFileError(f"{where} can't be read: {error.strerror}") from error
     except Exception as error:
-        raise SettingError(f"huggingface_hub finds no token: {type(error).__name__}") from error
+        raise CredentialFileError(f"huggingface_hub finds no token: {type(error).__name__}") from error
     return token
+
+
+def matching(paths: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """Return the paths that some pattern of ``include`` matches, as `snapshot_download`'s ``allow_patterns`` does."""
+    return list(load().utils.filter_repo_objects(list(paths), allow_patterns=list(patterns)))

@@ -31,6 +31,10 @@ _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})|\[[0-9A-Fa-f:.]{2,
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
 
 
+class CredentialFileError(SettingError):
+    """A file of credentials is there and can't be read; it matters only to a request that needs one."""
+
+
 class Secret:
     """A token that is read when it is first needed, and shown by nothing.
 
@@ -265,7 +269,7 @@ def _hf_token(env: Mapping[str, str]) -> str | None:
     from modelfetch.config.hub import stored_token
 
     token = stored_token()
-    return None if token is None else _clean(token, "the stored Hugging Face token")
+    return None if token is None else _clean_file(token, "the stored Hugging Face token")
 
 
 def _token_from(env: Mapping[str, str], name: str, file_name: str) -> str | None:
@@ -282,14 +286,21 @@ def _read_token(path: Path, name: str, *, missing_ok: bool) -> str | None:
     except FileNotFoundError:
         if missing_ok:
             return None
-        raise SettingError(f"{name}: {path} does not exist") from None
+        raise CredentialFileError(f"{name}: {path} does not exist") from None
     except OSError as error:
-        raise SettingError(f"{name}: {path} can't be read: {error.strerror}") from None
+        raise CredentialFileError(f"{name}: {path} can't be read: {error.strerror}") from None
     try:
         text = data.decode().strip()
     except UnicodeDecodeError:
-        raise SettingError(f"{name}: expected a token in {path}, found what is no text") from None
-    return _clean(text, name) if text else None
+        raise CredentialFileError(f"{name}: expected a token in {path}, found binary data") from None
+    return _clean_file(text, name) if text else None
+
+
+def _clean_file(token: str, name: str) -> str:
+    try:
+        return _clean(token, name)
+    except SettingError as error:
+        raise CredentialFileError(error.message, hint=error.hint) from None
 
 
 def _clean(token: str, name: str) -> str:

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from modelfetch.core.digest import Digest
+from modelfetch.core.urls import display_url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
     """One place where an artifact's bytes can be had.
 
-    ``url`` is stable (the hub's own URL, never a signed one) and free of credentials: redirects are followed and
-    credentials chosen by host when it is asked. ``uri`` is what the report shows as the source.
+    ``url`` is stable (the hub's own URL, never a signed one); redirects are followed and credentials chosen for each
+    request. It may hold a secret only where a manifest's own address does, and is stored without it. ``uri`` is what
+    the report shows as the source.
     """
 
     uri: str
@@ -47,7 +49,7 @@ class Artifact:
         """JSON-ready, for a receipt."""
         data: dict[str, Any] = {"uri": self.uri, "path": self.path, "size": self.size}
         data["digest"] = str(self.digest) if self.digest else None
-        data["locations"] = [[place.uri, place.url] for place in self.locations]
+        data["locations"] = [[place.uri, display_url(place.url)] for place in self.locations]
         for key in ("cache_name", "media_type"):
             if (value := getattr(self, key)) is not None:
                 data[key] = value

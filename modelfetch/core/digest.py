@@ -10,6 +10,12 @@ from typing import Protocol, Self
 _HEX_LENGTH = {"sha256": 64, "blake3": 64, "git-sha1": 40}
 _PUBLIC = ("sha256", "blake3")
 _HEX = re.compile(r"[0-9a-fA-F]+\Z")
+_COMMIT = re.compile(r"[0-9a-f]{40}\Z")
+
+
+def is_commit(revision: str) -> bool:
+    """Return whether a git revision is a full commit, 40 lower-case hex digits, which can't move."""
+    return bool(_COMMIT.match(revision))
 
 
 class Hasher(Protocol):

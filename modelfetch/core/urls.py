@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
-from urllib.parse import urlsplit, urlunsplit
+import re
+from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_PUBLIC_FIELDS = frozenset(
+    {"type", "format", "size", "fp", "fileid", "modelversionid", "id", "file", "filename", "name", "path", "version"}
+    | {"ref", "rev", "revision", "branch", "tag", "download", "dl", "raw", "inline", "export", "alt", "lang", "blobs"}
+)
+"""Query fields whose values choose a file and are shown."""
+
+_SHORT = 8
+"""Characters of a value that is too short to be a secret, under a name that does not look like a credential's."""
+
+_CREDENTIAL = re.compile(
+    r"token|secret|passw|pwd\b|apikey|api[-_.]key|access[-_.]?key|(?:^|[-_.])(?:key|auth|authorization|credentials?|sig"
+    r"|signature|jwt|session|sid)(?:$|[-_.])",
+    re.IGNORECASE,
+)
 
 
 def origin(url: str) -> tuple[str, str, int]:
@@ -38,3 +54,34 @@ def redact(url: str) -> str:
         return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
     except ValueError:
         return "(malformed URL)"
+
+
+def display_url(text: str) -> str:
+    """Return a URI as reports, receipts and messages show it.
+
+    Of an http address user, password and fragment are left out, and each value of its query that may be a secret is
+    replaced by a few digits of a hash, which keep two addresses apart. Other URIs are returned unchanged.
+    """
+    if text[:4].lower() != "http":
+        return text
+    address, _, _fragment = text.partition("#")
+    address, mark, query = address.partition("?")
+    address = re.sub(r"(?<=://)[^/]*@", "", address)
+    return f"{address}?{'&'.join(_displayed(field, text) for field in query.split('&'))}" if mark else address
+
+
+def _displayed(field: str, text: str) -> str:
+    name, equals, value = field.partition("=")
+    word = unquote_plus(name).lower()
+    public = word in _PUBLIC_FIELDS or (len(value) <= _SHORT and bool(equals) and not _CREDENTIAL.search(word))
+    if public or not field:
+        return field
+    shown = f"redacted-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    return f"{name}={shown}" if equals else shown
+
+
+def credential_fields(text: str) -> tuple[str, ...]:
+    """Return the names of the query fields of an http address that look like credentials."""
+    query = text.partition("#")[0].partition("?")[2] if text[:4].lower() == "http" else ""
+    pairs = (field.partition("=") for field in query.split("&"))
+    return tuple(name for name, _, value in pairs if value and _CREDENTIAL.search(unquote_plus(name)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core.urls import redact
 from modelfetch.errors import IntegrityError, ModelfetchError, UnreachableError
 from modelfetch.http.status import check_status
-from modelfetch.sources.https import refuse_login
+from modelfetch.sources.pages import refuse_page
 from modelfetch.sources.retry import pause
 from modelfetch.transfer.journal import Identity
 
@@ -157,7 +157,7 @@ class HttpReader:
                 response.close()
 
     def _answer(self, response: Response, place: Location, offset: int, length: int) -> bytes:
-        refuse_login(response, place.uri)
+        refuse_page(response, place.uri)
         if response.status == 416:
             return b""
         check_status(response, what=place.uri, uri=place.uri)

@@ -1,4 +1,4 @@
-"""The one HTTP client: redirects by hand, credentials by host, typed errors."""
+"""The HTTP client: follows redirects itself, adds credentials to each hop, raises typed errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.urls import redact
 from modelfetch.errors import ModelfetchError, SettingError, UnreachableError
-from modelfetch.http.redirects import MAX_REDIRECTS, REDIRECTS, AllowHttp, check_first, method_after, next_hop, rewrite
+from modelfetch.http.redirects import (
+    MAX_REDIRECTS,
+    REDIRECTS,
+    AllowHttp,
+    check_first,
+    leads_elsewhere,
+    method_after,
+    next_hop,
+    rewrite,
+)
 from modelfetch.http.response import Response
 from modelfetch.http.types import Authenticator, Reply, Timeouts
 
@@ -30,11 +39,11 @@ class Http:
     """Sends requests from any number of threads.
 
     Args:
-        allow_http: Tells whether a host and port may be asked without TLS; loopback always may.
+        allow_http: Returns whether plain HTTP to a host and port is allowed; to loopback it always is.
         rewrites: Pairs of URL prefixes, old and new, applied before a request is sent.
-        auth: Where credentials come from, host by host.
+        auth: Adds credentials to requests.
         timeouts: In seconds.
-        user_agent: What the servers are told.
+        user_agent: The ``User-Agent`` of all requests.
     """
 
     def __init__(
@@ -48,7 +57,7 @@ class Http:
     ) -> None:
         self._allow_http = allow_http
         self._rewrites = tuple(rewrites)
-        self._auth = auth
+        self.auth = self._auth = auth
         self.timeouts = timeouts or Timeouts()
         self._user_agent = user_agent
         self._lock = threading.Lock()
@@ -56,7 +65,7 @@ class Http:
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._closed = False
         self.requests = 0
-        """How many requests were sent so far, redirects included; others who send some may add theirs by `count`."""
+        """Requests sent so far, redirects included; requests sent by another client are added with `count`."""
 
     def count(self, number: int = 1) -> None:
         """Add requests to the count."""
@@ -71,8 +80,11 @@ class Http:
         headers: Mapping[str, str] | None = None,
         data: bytes | None = None,
         cancel: Cancel | None = None,
+        leave_host: bool = True,
     ) -> Response:
         """Send a request, follow its redirects (at most 10) and return the first other answer, whatever its status.
+
+        With ``leave_host`` false, a redirect to another host is not followed but returned.
 
         Raises:
             UnreachableError: No answer (``unreachable``, ``timeout``, ``certificate``), a broken one
@@ -88,13 +100,16 @@ class Http:
         asked_again = False
         hops = 0
         while True:
-            response = self._ask(method, url, own, data, cancel)
+            response = self._send_hop(method, url, own, data, cancel)
             if response.status in (401, 403) and not asked_again and self._renewed(response):
                 asked_again = True
                 response.drain()
                 continue
             location = response.headers.get("location")
             if response.status not in REDIRECTS or location is None:
+                response.redirected = hops > 0
+                return response
+            if not leave_host and leads_elsewhere(url, location):
                 response.redirected = hops > 0
                 return response
             response.drain()
@@ -116,10 +131,16 @@ class Http:
         limit: int = _METADATA_LIMIT,
         cancel: Cancel | None = None,
     ) -> Reply:
-        """Ask and read the whole answer, which may have `limit` bytes; raises as `open` does, statuses are returned."""
+        """Send a request and return its whole answer, at most `limit` bytes, whatever its status; raises as `open`."""
         with self.open(method, url, headers=headers, data=data, cancel=cancel) as response:
             body = response.read(limit)
-        return Reply(status=response.status, headers=response.headers, body=body, url=response.url)
+        return Reply(
+            status=response.status,
+            headers=response.headers,
+            body=body,
+            url=response.url,
+            authorized=response.authorized,
+        )
 
     def close(self) -> None:
         """Close all connections that are idle, and from now on each one that becomes so."""
@@ -135,19 +156,19 @@ class Http:
         if self._auth is None:
             return False
         try:
-            return self._auth.challenged(response.url, response.status, response.headers, self)
+            return self._auth.challenged(response.url, response.status, response.headers, self.get)
         except BaseException:
             response.close()
             raise
 
-    def _ask(
+    def _send_hop(
         self, method: str, url: str, own: Mapping[str, str], data: bytes | None, cancel: Cancel | None
     ) -> Response:
-        """One hop: the answer, whatever it is."""
+        """Send one request and return its answer, whatever its status."""
         if cancel is not None:
             cancel.check()
-        fields = dict(self._auth.headers(url)) if self._auth is not None else {}
-        fields.update(own)
+        credentials = self._auth.headers(url) if self._auth is not None else {}
+        fields = {**credentials, **own}
         wire = self._take(url.partition(":")[0].lower())
         withdraw = cancel.on_cancel(wire.watch.end) if cancel is not None else _nothing
         try:
@@ -166,6 +187,7 @@ class Http:
             release=lambda: self._release(wire, withdraw),
             await_payload=wire.await_payload,
             waited=wire.waited,
+            authorized=bool(credentials),
         )
 
     def _send(self, wire: Wire, method: str, url: str, fields: dict[str, str], data: bytes | None) -> httpx.Response:

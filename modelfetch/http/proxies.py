@@ -12,6 +12,8 @@ import os
 import re
 from dataclasses import dataclass
 
+from modelfetch.core.urls import origin, redact
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -43,6 +45,27 @@ def proxy_for(scheme: str) -> str | None:
     """The proxy that the environment names for a scheme, None for none; ``http://`` where it names no scheme."""
     proxy = _variable(f"{scheme}_proxy") or _variable("all_proxy")
     return (proxy if "://" in proxy else f"http://{proxy}") if proxy else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """A proxy that requests go through; ``shown`` is how messages name it, without user and password."""
+
+    url: str
+    shown: str
+
+
+def proxy_of(url: str) -> Proxy | None:
+    """Return the proxy that a request to a URL goes through; None where it goes directly."""
+    try:
+        scheme, host, port = origin(url)
+    except ValueError:
+        return None
+    proxy, exempt = proxy_for(scheme), exemptions()
+    if proxy is None or exempt is None or any(entry.covers(scheme, host, port) for entry in exempt):
+        return None
+    variable = next(name for name in (f"{scheme}_proxy", "all_proxy") if _variable(name)).upper()
+    return Proxy(url=proxy, shown=f"{redact(proxy).rstrip('/')} ({variable})")
 
 
 def exemptions() -> tuple[Exempt, ...] | None:

@@ -70,6 +70,14 @@ def next_hop(url: str, location: str, allow_http: AllowHttp) -> str:
     return target
 
 
+def leads_elsewhere(url: str, location: str) -> bool:
+    """Return whether a redirect leads to another host; one that leads nowhere does not."""
+    try:
+        return origin(urljoin(url, location.strip())) != origin(url)
+    except ValueError:
+        return False
+
+
 def method_after(status: int, method: str) -> str:
     """The method of the next hop: 303, and 301/302 to a POST, become GET (source: RFC 9110, section 15.4)."""
     if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):

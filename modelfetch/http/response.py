@@ -34,7 +34,8 @@ class Response:
         cancel: What may end it.
         release: Called once when it is closed.
         await_payload: Called before each wait for content, so that a body of framing alone ends some time.
-        redirected: Whether another URL had been asked first.
+        redirected: Whether it came after a redirect.
+        authorized: Whether the request to ``url`` carried a credential.
         waited: Seconds from the request, the connection included, to the headers.
     """
 
@@ -49,6 +50,7 @@ class Response:
         await_payload: Callable[[], None] = lambda: None,
         redirected: bool = False,
         waited: float = 0.0,
+        authorized: bool = False,
     ) -> None:
         self._inner = inner
         self._translate = translate
@@ -59,6 +61,7 @@ class Response:
         self.url = url
         self.redirected = redirected
         self.waited = waited
+        self.authorized = authorized
         self.status: int = inner.status_code
         self.headers = Headers(inner.headers.multi_items())
         self._codings = codings(self.headers.get("content-encoding", ""))

@@ -36,6 +36,10 @@ class HasStatus(Protocol):
     def url(self) -> str:
         """Where the answer came from."""
 
+    @property
+    def authorized(self) -> bool:
+        """Whether the request carried a credential."""
+
 
 class RateLimitedError(RetryLaterError):
     """A source says that it was asked too often; ``retry_after`` is in seconds, None when it doesn't say."""
@@ -115,10 +119,15 @@ def status_error(reply: HasStatus, *, what: str, uri: str | None) -> ModelfetchE
     if (known := _said_by_hub(reply.headers.get("x-error-code", ""), said, uri)) is not None:
         return known
     if status == 401:
+        if reply.authorized:
+            hint = "the credential that was sent for this host was rejected: renew it, or check what it may read"
+            return CredentialsError(said, code="unauthorized", uri=uri, hint=hint)
         hint = "it does not exist, or it is private: check the name, or set a token for this host"
         return CredentialsError(said, code="missing-or-private", uri=uri, hint=hint)
     if status == 403:
-        hint = "the credentials for this host do not reach it, or its terms were not accepted"
+        hint = "it may need a token for this host, which none was sent to, or be closed to this network"
+        if reply.authorized:
+            hint = "the credential that was sent for this host may not read it, or its terms were not accepted"
         return CredentialsError(said, code="forbidden", uri=uri, hint=hint)
     if status == 407:
         return CredentialsError(said, code="proxy-credentials", uri=uri, hint="the proxy wants a user and password")

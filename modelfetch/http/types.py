@@ -1,19 +1,15 @@
-"""The values that HTTP deals in. Nothing here imports httpx: a run that needs no network doesn't pay for it."""
+"""Types of the HTTP layer. Nothing here imports httpx, which a run without network does not need."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from modelfetch.http.client import Http
-
+from typing import Protocol
 
 FLOOR_RATE = 16 * 1024
-"""Bytes per second below which whatever is read is given up …"""
+"""Lowest acceptable transfer rate, in bytes per second."""
 FLOOR_SECONDS = 60.0
-"""… when it was no faster for so long."""
+"""Time below `FLOOR_RATE` after which a connection is given up, in seconds."""
 
 
 class Headers(Mapping[str, str]):
@@ -40,13 +36,13 @@ class Headers(Mapping[str, str]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long to wait, in seconds.
+    """Time limits in seconds.
 
     Attributes:
-        connect: For a connection.
-        headers: For the whole of the headers.
-        idle: For the next byte of a body.
-        payload: For the next byte of a body's content; chunk sizes, extensions and trailers do not count.
+        connect: To connect.
+        headers: To receive all headers.
+        idle: Between two bytes of a body.
+        payload: Between two bytes of a body's content; chunk sizes, extensions and trailers do not count.
     """
 
     connect: float = 10.0
@@ -57,19 +53,44 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A whole answer; ``url`` is where it came from in the end (it may be signed: show it by `redact`)."""
+    """A whole answer; ``url`` is where it came from after redirects (it may be signed: show it by `redact`)."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     url: str
+    authorized: bool = False
+    """Whether the request to ``url`` carried a credential."""
+
+
+class Fetch(Protocol):
+    """Sends one request and returns its whole answer: `Http.get`."""
+
+    def __call__(
+        self,
+        url: str,
+        /,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        limit: int = ...,
+    ) -> Reply:
+        """Send a request; raises as `Http.open` does."""
 
 
 class Authenticator(Protocol):
-    """Who knows the credentials."""
+    """Knows the credentials."""
 
     def headers(self, url: str) -> Mapping[str, str]:
-        """The header fields that this URL's own scheme and host may see; asked anew for every hop."""
+        """Return the header fields that a request to this URL may carry; called for every hop."""
 
-    def challenged(self, url: str, status: int, headers: Mapping[str, str], http: Http) -> bool:
-        """A 401 or 403 came from this URL: True when credentials were renewed and it should be asked once more."""
+    def rejected(self, url: str) -> bool:
+        """Return whether a login was sent for this URL, so that a 401 means that it was rejected."""
+
+    def challenged(self, url: str, status: int, headers: Mapping[str, str], fetch: Fetch) -> bool:
+        """Handle a 401 or 403 from this URL; return whether credentials were renewed and a retry makes sense.
+
+        Raises:
+            CredentialsError: The credential that is needed can't be read, or the token server rejects it.
+        """

@@ -214,7 +214,7 @@ class UriText:
 
     def json_schema(self) -> dict[str, Any]:
         """A string that looks like a URI."""
-        return {"type": "string", "maxLength": MAX_URI, "pattern": r"^([A-Za-z]+://|[Uu][Rr][Nn]:[Aa][Ii][Rr]:)\S+$"}
+        return {"type": "string", "maxLength": MAX_URI, "pattern": r"^\S.*[:/ ]"}
 
 
 def refuse_plain_http(uri: Uri, allow_http: Callable[[str, int], bool]) -> str | None:

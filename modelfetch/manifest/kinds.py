@@ -80,6 +80,10 @@ REQUIRED_WITH = {"file": "path", "immich-model": "task"}
 """The key that a kind requires."""
 
 
+SELECTING = ("files", "include")
+"""Of these, the keys that also choose a file of an ``oci://`` artifact, whatever its kind."""
+
+
 def kinds_of(consumer: str) -> tuple[str, ...]:
     """The kinds that a consumer takes."""
     return tuple(kind for kind in KINDS if (consumer, kind) in FOLDERS)

@@ -12,6 +12,7 @@ from modelfetch.manifest.kinds import (
     ONLY_WITH,
     REPO_KINDS,
     REQUIRED_WITH,
+    SELECTING,
     consumers_of,
     kinds_of,
     upstream_name,
@@ -42,7 +43,7 @@ def model_findings(v: Values) -> Iterator[Finding]:
         yield v.position, f"expected a kind (one of {', '.join(KINDS)}), found none; only ollama:// sources have none"
         return
     yield from _consumers(v, kind)
-    yield from _misplaced(v, kind)
+    yield from _misplaced(v, kind, source)
     if kind in REPO_KINDS:
         yield from _repo(v, kind, source)
         yield from _twice(v)
@@ -73,8 +74,10 @@ def _consumers(v: Values, kind: str) -> Iterator[Finding]:
             yield at, f"expected a consumer of kind {kind} ({fits}), found {consumer} (it takes {takes})"
 
 
-def _misplaced(v: Values, kind: str) -> Iterator[Finding]:
+def _misplaced(v: Values, kind: str, source: Uri) -> Iterator[Finding]:
     for key, kinds in ONLY_WITH.items():
+        if isinstance(source, OciUri) and key in SELECTING:
+            continue  # they choose a file of the artifact, of whatever kind
         if key in v.keys and kind not in kinds:
             yield v.at(key), f"expected {key} only with kind {' or '.join(kinds)}, found it with kind {kind}"
     required = REQUIRED_WITH.get(kind)
@@ -132,6 +135,10 @@ def _single(v: Values, kind: str, source: Uri) -> Iterator[Finding]:
             yield at, f"expected the URI of one file for kind {kind}, found ollama://"
         if isinstance(uri, HfUri) and uri.path is None:
             yield at, f"expected hf://NS/REPO[@REV]/PATH for kind {kind}, found no path in {shown(str(uri))}"
+    if len(v.get("files", ())) > 1:
+        yield v.at("files"), f"expected one file for kind {kind}, found {len(v.get('files'))}"
+    if "files" in v.keys and "include" in v.keys:
+        yield v.at("include"), "expected files or include, found both"
     if kind == "file":
         if "filename" in v.keys:
             yield v.at("filename"), "expected no filename for kind file, whose path names the file"

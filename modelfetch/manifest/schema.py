@@ -8,7 +8,7 @@ from typing import Any
 from modelfetch.core.digest import Digest
 from modelfetch.manifest.composite_types import Key, Many, Named, Record
 from modelfetch.manifest.field_types import Choice, Flag, Size, Text, UriText, Whole
-from modelfetch.manifest.kinds import IMMICH_TASKS, KINDS, ONLY_WITH, REQUIRED_WITH, consumers_of
+from modelfetch.manifest.kinds import IMMICH_TASKS, KINDS, ONLY_WITH, REQUIRED_WITH, SELECTING, consumers_of
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.paths import check_relative
 from modelfetch.manifest.uri import is_repo_id
@@ -41,14 +41,33 @@ def _resolution(text: str) -> str:
     return text if "x" in text else f"{text}x{text}"
 
 
+_NEEDS_KIND = r"^(?!https?://(www\.)?(ollama\.com|ollama\.ai|registry\.ollama\.ai|hf\.co/[^/]+/[^/]+:))([A-Za-z]+://|[Uu][Rr][Nn]:)"
+"""Sources that are none of Ollama's."""
+
+
+def _files_rule() -> dict[str, Any]:
+    """``files`` and ``include`` go with whole repos, and choose among the files of an ``oci://`` artifact."""
+    source = {"not": {"pattern": "^[Oo][Cc][Ii]://"}}
+    condition = {
+        "properties": {"source": source, "kind": {"not": {"const": "snapshot"}}},
+        "required": ["source", "kind"],
+    }
+    return {"if": condition, "then": {"properties": dict.fromkeys(SELECTING, False)}}
+
+
 def _kind_rules() -> list[dict[str, Any]]:
     """What editors are told of kinds: who takes which, and the keys that go with one; `rules` is the loader's word."""
     ollama = {"properties": {"source": {"pattern": "^[Oo][Ll][Ll][Aa][Mm][Aa]://"}}}
     kindless = {"properties": {"kind": False, "for": {"items": {"const": "ollama"}}}}
-    rules: list[dict[str, Any]] = [{"if": ollama, "then": kindless, "else": {"required": ["kind"]}}]
+    others = {"properties": {"source": {"pattern": _NEEDS_KIND}}}
+    rules: list[dict[str, Any]] = [
+        {"if": ollama, "then": kindless, "else": {"if": others, "then": {"required": ["kind"]}}},
+        _files_rule(),
+    ]
     for kind in KINDS:
         then: dict[str, Any] = {"properties": {"for": {"items": {"enum": list(consumers_of(kind))}}}}
-        then["properties"] |= {key: False for key, kinds in ONLY_WITH.items() if kind not in kinds}
+        alone = {key for key, kinds in ONLY_WITH.items() if kind not in kinds} - set(SELECTING)
+        then["properties"] |= dict.fromkeys(sorted(alone), False)
         if kind in REQUIRED_WITH:
             then["required"] = [REQUIRED_WITH[kind]]
         rules.append({"if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]}, "then": then})

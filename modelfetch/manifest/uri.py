@@ -1,17 +1,22 @@
-"""URIs of sources and mirrors: text to frozen values, nothing resolved and nothing asked.
+"""URIs of sources and mirrors as frozen values. Pure: nothing is resolved or requested here.
 
 Grammar: docs/reference/manifest.md. Every parser raises ``ValueError`` with what was expected and what was found.
+
+``text`` is a URI as it was written and may hold a secret in its query; ``str(uri)`` is what reports, receipts, events
+and messages show, with such a secret replaced (`modelfetch.core.urls.display_url`).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from modelfetch.core.digest import Digest
+from modelfetch.core.digest import Digest, is_commit
+from modelfetch.core.urls import display_url
+from modelfetch.manifest.paste import CIVITAI_CHOICES, from_paste
 from modelfetch.manifest.paths import check_relative
 
 if TYPE_CHECKING:
@@ -28,13 +33,15 @@ _HF_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?\Z")
 _HF_PULL = re.compile(r"(refs/pr/[0-9]+)(?:/|\Z)")
 _HF_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,254}\Z")
 _HF_OTHER = ("datasets", "spaces", "models")  # namespaces that the hub keeps for itself
-_COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 # Part rules of Ollama names (source: ollama, types/model/name.go): the first character is alphanumeric or `_`; a
 # namespace may hold `-_`, a model or tag also `.`, a host also `.` and `:`; a host has up to 350, others up to 80.
 _OLLAMA_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,340}(?::[0-9]{1,5})?\Z")
 _OLLAMA_NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}\Z")
 _OLLAMA_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}\Z")
-_CIVITAI = re.compile(r"([0-9]{1,12})(?:\?fileId=([0-9]{1,12}))?\Z")
+_CIVITAI = re.compile(r"([0-9]{1,12})(?:\?([^#]*))?\Z")
+_CIVITAI_FILE = re.compile(r"[0-9]{1,12}\Z")
+_CIVITAI_CHOICE = re.compile(r"[A-Za-z0-9_.+ -]{1,40}\Z")
+_CIVITAI_RED = "https://civitai.red/api/download/models/"
 _AIR = re.compile(
     r"urn:air:[a-z0-9_-]+:[a-z0-9_-]+:civitai:[0-9]{1,12}@([0-9]{1,12})(?:\+([0-9]{1,12}))?\Z", re.IGNORECASE
 )
@@ -80,15 +87,23 @@ class OllamaUri:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CivitaiUri:
-    """``civitai://VERSION_ID[?fileId=N]`` or an AIR urn: a file of a CivitAI model version."""
+    """``civitai://VERSION_ID[?fileId=N]`` or an AIR urn: a file of a CivitAI model version.
+
+    ``choices`` are the fields by which a download link prefers one file of the version (``type``, ``format``, ``size``,
+    ``fp``). ``host`` is CivitAI's second domain where the link names it. ``token`` is what a pasted link brought along;
+    it is no part of the text.
+    """
 
     scheme: ClassVar[str] = "civitai"
     text: str
     version: int
     file: int | None
+    choices: tuple[tuple[str, str], ...] = ()
+    host: str | None = field(default=None, compare=False)
+    token: str | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
-        return self.text
+        return display_url(self.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +111,8 @@ class HttpUri:
     """``https://…``, or ``http://…`` where the host is allowed to be asked in the clear."""
 
     scheme: ClassVar[str] = "https"
-    text: str
-    url: str
+    text: str = field(repr=False)
+    url: str = field(repr=False)
     path: str
 
     @property
@@ -112,7 +127,7 @@ class HttpUri:
         return parts.port or (443 if parts.scheme == "https" else 80)
 
     def __str__(self) -> str:
-        return self.text
+        return display_url(self.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,17 +161,20 @@ Uri = HfUri | OllamaUri | CivitaiUri | HttpUri | FileUri | OciUri
 
 
 def parse_uri(text: str) -> Uri:
-    """Read any URI that a manifest may name.
+    """Read any URI that a manifest may name, or a form of one that people paste.
 
     Raises:
         ValueError: It is none; the message says what was expected and what was found, without credentials.
     """
     if len(text) > MAX_URI:
         raise ValueError(f"expected a URI of at most {MAX_URI} characters, found one of {len(text)}")
+    text = from_paste(text)
     if "\\" in text or any(c.isspace() or not c.isprintable() for c in text):
         raise ValueError(f"expected a URI without spaces, backslashes and control characters, found {shown(text)}")
     if text[:8].lower() == "urn:air:":
         return _parse_air(text)
+    if text.startswith(_CIVITAI_RED):
+        return _parse_civitai(text, text.removeprefix(_CIVITAI_RED), host="civitai.red")
     scheme, separator, rest = text.partition("://")
     parser = _PARSERS.get(scheme.lower()) if separator else None
     if parser is None:
@@ -222,11 +240,6 @@ def _split_revision(rest: str, text: str) -> tuple[str, str]:
     return revision, rest[len(raw) :]
 
 
-def is_commit(revision: str) -> bool:
-    """Whether a revision is a full commit: 40 lower-case hex digits, which can't move."""
-    return bool(_COMMIT.match(revision))
-
-
 def is_repo_id(text: str) -> bool:
     """Whether this is a repo id of the hub: ``NAME`` (the old canonical form) or ``NS/NAME``."""
     parts = text.split("/")
@@ -257,11 +270,19 @@ def _is_port(netloc: str) -> bool:
     return port is None or 0 < int(port[1]) <= 65535
 
 
-def _parse_civitai(text: str, rest: str) -> CivitaiUri:
+def _parse_civitai(text: str, rest: str, *, host: str | None = None) -> CivitaiUri:
     match = _CIVITAI.match(rest)
-    if not match:
+    fields = dict(parse_qsl(match[2] or "", keep_blank_values=True)) if match else {}
+    token = fields.pop("token", None)
+    file = fields.pop("fileId", None)
+    good = match and (file is None or _CIVITAI_FILE.match(file)) and (not match[2] or fields or file or token)
+    if not match or not good or not all(k in CIVITAI_CHOICES and _CIVITAI_CHOICE.match(v) for k, v in fields.items()):
         raise ValueError(f"expected civitai://VERSION_ID[?fileId=N], found {shown(text)}")
-    return CivitaiUri(text=text, version=int(match[1]), file=int(match[2]) if match[2] else None)
+    number = int(file) if file is not None else None
+    choices = tuple((name, fields[name]) for name in CIVITAI_CHOICES if name in fields) if file is None else ()
+    query = urlencode((("fileId", str(number)),) if number is not None else choices)
+    bare = f"{text[: len(text) - len(rest)]}{match[1]}" + (f"?{query}" if query else "")
+    return CivitaiUri(text=bare, version=int(match[1]), file=number, choices=choices, host=host, token=token)
 
 
 def _parse_air(text: str) -> CivitaiUri:

@@ -82,8 +82,8 @@ class _Writer:
 
     def model(self, table: MapNode, old: Model, new: Model) -> None:
         """Write what differs between the two."""
-        if str(new.source) != str(old.source):
-            self._put(table, "source", str(new.source))
+        if new.source.text != old.source.text:
+            self._put(table, "source", new.source.text)
         self._pins(table, "source", old, new)
         if new.files is None or new.files == old.files:
             return

@@ -24,18 +24,14 @@ from modelfetch.errors import (
 from modelfetch.manifest.uri import CivitaiUri, FileUri, HfUri, HttpUri
 from modelfetch.placement import Action
 from modelfetch.sources import SourceRequest, known
-from modelfetch.sources.base import display_uri, is_final
-from modelfetch.sources.https import FIRST_BYTE, check_file, is_elsewhere, refuse_login, total_size
-from modelfetch.sources.huggingface.errors import Asked, refusal
+from modelfetch.sources.base import is_final
 from modelfetch.sources.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from modelfetch.core.artifact import Artifact
-    from modelfetch.http import Response
     from modelfetch.manifest.model import Model
-    from modelfetch.manifest.uri import Uri
     from modelfetch.pipeline.plan import ModelPlan
     from modelfetch.pipeline.session import Session
 
@@ -151,7 +147,9 @@ async def _at_the_source(model: Model, artifact: Artifact, session: Session, *, 
             first = error  # a mirror of the hub may lack its API, or be asked too often: its files decide
     try:
         await retry(
-            lambda: asyncio.to_thread(_ask, artifact, model.source, session), retries=retries, sleep=asyncio.sleep
+            lambda: asyncio.to_thread(session.sources.probe, wanted, artifact, session.cancel),
+            retries=retries,
+            sleep=asyncio.sleep,
         )
     except NotFoundError as error:
         # Both say that it is not there: the API's word names what is, or the revision that is unknown.
@@ -171,35 +169,6 @@ def _rank(error: ModelfetchError) -> int:
     """Where an error stands when one of several must speak for all."""
     known_code = error.exit_code in EXIT_PRECEDENCE
     return EXIT_PRECEDENCE.index(error.exit_code) if known_code else len(EXIT_PRECEDENCE)
-
-
-def _ask(artifact: Artifact, source: Uri, session: Session) -> None:
-    """Ask for one byte of an artifact; raises what the answer means."""
-    url = artifact.locations[0].url
-    if url.startswith("file:"):
-        return
-    with session.http.open("GET", url, headers=FIRST_BYTE, cancel=session.cancel) as response:
-        refuse_login(response, artifact.uri)
-        _check(response, artifact, source, session)
-        size = total_size(response)
-        response.drain()
-    if size is not None and artifact.size is not None and size != artifact.size:
-        raise IntegrityError(
-            f"{display_uri(artifact.uri)} has {size} bytes upstream, expected {artifact.size}",
-            code="size-mismatch",
-            hint="the file was changed upstream: `--refresh` takes what it is now, unless the manifest pins it",
-        )
-
-
-def _check(response: Response, artifact: Artifact, source: Uri, session: Session) -> None:
-    address = artifact.locations[0].url
-    if isinstance(source, HfUri) and not 200 <= response.status < 300 and not is_elsewhere(response, address):
-        with_token = session.settings.hf_token.value() is not None
-        endpoint = session.settings.hf_endpoint
-        asked = Asked(endpoint=endpoint, repo=source.repo, revision=source.revision, with_token=with_token)
-        if response.status != 404 or response.headers.get("x-error-code") != "EntryNotFound":
-            raise refusal(response.status, response.headers, response.url, asked)
-    check_file(response, address, what=display_uri(artifact.uri), uri=artifact.uri)
 
 
 def _offline(artifact: Artifact) -> UnreachableError:

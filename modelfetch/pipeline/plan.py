@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core import fs
 from modelfetch.core.digest import Digest
+from modelfetch.core.urls import display_url
 from modelfetch.errors import ManifestError, ModelfetchError, SettingError
 from modelfetch.manifest.path_conflicts import PathClaim, Shape, find_clashes
-from modelfetch.manifest.uri import OllamaUri
+from modelfetch.manifest.uri import HttpUri, OllamaUri
 from modelfetch.placement import Action, Examiner, PlacementJob, State, foreign_file_error, wanted_digest
 from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.layouts.hf_cache import CACHES
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from modelfetch.config.settings import Settings
     from modelfetch.core.artifact import Artifact, Resolution
     from modelfetch.manifest.model import Manifest, Model
+    from modelfetch.manifest.uri import Uri
     from modelfetch.placement.receipts import Receipt
 
 
@@ -45,7 +47,7 @@ class ModelRequest:
         """The name of this entry of this manifest text in a receipt."""
         model = self.model
         parts = [
-            str(model.source),
+            model.source.text,
             model.kind,
             str(model.digest),
             model.size,
@@ -160,14 +162,18 @@ def frozen_for(item: ModelRequest, receipts: Mapping[str, Receipt], settings: Se
     """What an earlier run resolved for this entry of the same manifest text, with the current settings' endpoints."""
     for receipt in receipts.values():
         if found := receipt.frozen.get(item.key):
-            return at_current_endpoints(found.resolution, settings)
+            return at_current_endpoints(found.resolution, settings, (item.model.source, *item.model.mirrors))
     return None
 
 
-def at_current_endpoints(resolution: Resolution, settings: Settings) -> Resolution:
-    """A resolution from a receipt, with the addresses that today's settings give."""
+def at_current_endpoints(resolution: Resolution, settings: Settings, uris: Iterable[Uri] = ()) -> Resolution:
+    """Return a resolution from a receipt with the addresses that today's settings give.
+
+    A receipt holds addresses without their secrets, which are taken from ``uris``, the manifest's own.
+    """
     names = {f"{name}:/": f"{endpoint}/" for name, endpoint in _endpoints(settings).items()}
-    return _readdressed(resolution, names)
+    secret = {display_url(uri.url): uri.url for uri in uris if isinstance(uri, HttpUri)}
+    return _readdressed(resolution, names, secret)
 
 
 def _endpoints(settings: Settings) -> dict[str, str]:
@@ -179,8 +185,13 @@ def _endpoints(settings: Settings) -> dict[str, str]:
     }
 
 
-def _readdressed(resolution: Resolution, prefixes: Mapping[str, str]) -> Resolution:
+def _readdressed(
+    resolution: Resolution, prefixes: Mapping[str, str], secret: Mapping[str, str] | None = None
+) -> Resolution:
+    """The resolution with other prefixes, and with the secrets of the manifest's own addresses put back."""
+
     def moved(url: str) -> str:
+        url = (secret or {}).get(url, url)
         old = next((prefix for prefix in prefixes if url.startswith(prefix)), "")
         return prefixes.get(old, "") + url.removeprefix(old)
 

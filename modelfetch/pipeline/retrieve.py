@@ -55,7 +55,7 @@ def as_uri(text: str, settings: Settings) -> Uri:
     except ValueError as error:
         raise UsageError(str(error), hint="one file: https://…, hf://NS/REPO/FILE, civitai://VERSION_ID") from None
     if isinstance(uri, HfUri) and uri.path is None:
-        raise UsageError(f"{text} is a whole repo, expected one file of it", hint=f"add its path: {text}/FILE")
+        raise UsageError(f"{uri} is a whole repo, expected one file of it", hint=f"add its path: {uri}/FILE")
     if isinstance(uri, HttpUri) and uri.url.lower().startswith("http://"):
         from modelfetch.core.urls import origin
 
@@ -157,7 +157,7 @@ def _name(artifact: Artifact) -> str:
 
 
 def _index(cache: Path, uri: Uri) -> Path:
-    return cache / "index" / f"{hashlib.sha256(str(uri).encode()).hexdigest()}.json"
+    return cache / "index" / f"{hashlib.sha256(uri.text.encode()).hexdigest()}.json"
 
 
 def _cached(session: Session, uri: Uri, digest: Digest | None) -> Retrieved | None:

@@ -1,7 +1,7 @@
-"""The port: what a source is asked, the one method it has, and what the base guarantees for all of them.
+"""The interface of a source, and what the base class guarantees for all of them.
 
-A source says what upstream says. That the answer agrees with what the manifest pins, that only typed errors come out,
-that each names the URI concerned, and that nobody is asked when offline: all this is decided here, once.
+A source reports what upstream has. The base class holds the answer against what the manifest pins, lets only typed
+errors out, names the URI in each, and sends no request when offline.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
 
-from modelfetch.core.urls import redact
 from modelfetch.errors import (
     IntegrityError,
     InterruptedSync,
@@ -25,8 +24,10 @@ from modelfetch.manifest.paths import safe_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from modelfetch.config.settings import Settings
     from modelfetch.core.artifact import Artifact, Resolution
     from modelfetch.core.digest import Digest
+    from modelfetch.http import Response
     from modelfetch.manifest.model import FileSpec, Model
     from modelfetch.manifest.uri import Uri
 
@@ -83,11 +84,16 @@ class SourceRequest:
         """Whether it is several files: a repo, or a selection of one."""
         return self.kind in REPO_KINDS or self.files is not None or self.include is not None
 
+    @property
+    def single(self) -> bool:
+        """Whether it is one file in the end: of an artifact in a registry, ``files`` may choose which one."""
+        return not self.snapshot or self.kind not in (None, *REPO_KINDS)
+
 
 class Source(ABC, Generic[U]):
     """Where bytes come from, for one kind of URI.
 
-    A source implements `ask`; what a manifest pins in full it may know without asking (`known`).
+    A source implements `ask`; what a manifest pins in full it may know without a request (`known`).
     """
 
     @abstractmethod
@@ -98,27 +104,33 @@ class Source(ABC, Generic[U]):
             ModelfetchError: Upstream does not have it, refuses, can't be reached, or answers nonsense.
         """
 
-    def known(self, uri: U, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
-        """The same, where the manifest pins so much that nobody need be asked; None where it does not.
+    @classmethod
+    def known(cls, uri: U, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
+        """What upstream has, where the manifest pins so much that no request is needed; None where it does not.
 
         Args:
-            uri: The URI, as this source knows it.
-            wanted: What is asked of it.
-            read_blob: The bytes of a small blob that is in the store already, None when it is not there.
+            uri: The URI.
+            wanted: What is wanted of it.
+            settings: Endpoints, and whether requests are allowed.
+            read_blob: Returns the bytes of a small blob in the store, None when it is not there.
         """
         return None
 
-    def agree(self, wanted: SourceRequest, found: Resolution) -> Resolution:
+    def explain(self, response: Response, uri: U) -> ModelfetchError | None:
+        """Return what a refusal by this source's own server means, where that is more than its status."""
+        return None
+
+    @classmethod
+    def agree(cls, wanted: SourceRequest, found: Resolution) -> Resolution:
         """The answer with the manifest's pins in it.
 
         Raises:
             IntegrityError: They contradict each other, or a pickle was found that the manifest does not allow.
         """
-        if wanted.snapshot:
-            artifacts = _agree_files(found.artifacts, wanted)
-        else:
+        artifacts = _agree_files(found.artifacts, wanted) if wanted.snapshot else found.artifacts
+        if wanted.single:
             artifacts = tuple(
-                replace(pin(a, wanted.digest, wanted.size, wanted), path=wanted.name or a.path) for a in found.artifacts
+                replace(pin(a, wanted.digest, wanted.size, wanted), path=wanted.name or a.path) for a in artifacts
             )
         return replace(found, artifacts=artifacts)
 
@@ -133,7 +145,7 @@ class Source(ABC, Generic[U]):
         try:
             if offline and uri.scheme != "file":
                 raise UnreachableError(
-                    f"{display_uri(str(uri))} would have to be asked, and modelfetch is offline",
+                    f"{uri} would have to be asked, and modelfetch is offline",
                     code="offline",
                     permanent=True,
                     hint="sync once while online, or pin it there (`modelfetch pin FILE`)",
@@ -176,15 +188,10 @@ def _agree_file(artifact: Artifact, spec: FileSpec | None, wanted: SourceRequest
     pinned = pin(artifact, spec.digest if spec else None, spec.size if spec else None, wanted)
     if is_pickle_name(artifact.path) and not pinned.allow_pickle:
         raise pickle_error(
-            f"{display_uri(str(wanted.uri))} holds {artifact.path}, a pickle",
+            f"{wanted.uri} holds {artifact.path}, a pickle",
             hint="leave it out by files or include, pin its digest, or set allow_pickle: true for it",
         )
     return pinned
-
-
-def display_uri(uri: str) -> str:
-    """A URI as a message shows it: an address loses its query, where some people keep tokens."""
-    return redact(uri) if uri[:4].lower() == "http" else uri
 
 
 def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: SourceRequest) -> Artifact:
@@ -195,14 +202,14 @@ def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: Sou
     """
     if size is not None and artifact.size is not None and size != artifact.size:
         raise IntegrityError(
-            f"{display_uri(artifact.uri)} has {artifact.size} bytes upstream, the manifest says {size}",
+            f"{artifact.uri} has {artifact.size} bytes upstream, the manifest says {size}",
             code="size-mismatch",
             hint="if upstream changed for good, `modelfetch pin FILE --upgrade NAME` writes what it is now",
         )
     theirs = artifact.digest
     if digest is not None and theirs is not None and theirs.algorithm == digest.algorithm and theirs != digest:
         raise IntegrityError(
-            f"{display_uri(artifact.uri)} is {theirs} upstream, the manifest says {digest}",
+            f"{artifact.uri} is {theirs} upstream, the manifest says {digest}",
             hint="if upstream changed for good, `modelfetch pin FILE --upgrade NAME` writes what it is now",
         )
     return replace(

@@ -7,117 +7,142 @@ into a header, never into the address.
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from modelfetch.config.settings import CIVITAI_ENDPOINT, CredentialFileError, Settings
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.core.digest import Digest
 from modelfetch.errors import CredentialsError, IntegrityError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http import check_status
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import CivitaiUri
+from modelfetch.sources.answers import FIRST_BYTE, check_file, total_size
 from modelfetch.sources.base import Source, SourceRequest
-from modelfetch.sources.https import FIRST_BYTE, check_file, is_html, total_size
+from modelfetch.sources.pages import is_html, refuse_page
 
 if TYPE_CHECKING:
-    from modelfetch.config.settings import Settings
-    from modelfetch.http import Http, Response
+    from modelfetch.http import Http
     from modelfetch.sources.base import ReadBlob
-
-_LOGIN = re.compile(r"/login/?\Z")
 
 
 class CivitaiSource(Source[CivitaiUri]):
-    """Asks for the version's metadata, then for the first byte of the file: only that tells whether one is let in."""
+    """Requests the version's metadata, then the first byte of the file: only that shows whether access is allowed."""
 
     def __init__(self, http: Http, settings: Settings) -> None:
         self._http = http
         self._settings = settings
 
     def ask(self, uri: CivitaiUri, wanted: SourceRequest) -> Resolution:
-        """The chosen file with its name, digest and size, if its scans are clean and it may be had."""
+        """The chosen file with its name, digest and size, if its scans are clean and it may be downloaded."""
         version = self._version(uri)
         file = _choose(version, uri)
         if not wanted.allow_unscanned:
             _check_scans(file, uri)
         number = file.get("id")
-        address = self._address(uri.version, number if isinstance(number, int) else uri.file)
-        size = self._first_byte(address, uri, version)
+        address = _address(uri, number if isinstance(number, int) else uri.file, self._settings)
+        digest = _digest(file)
+        size = self._first_byte(address, uri, version, wanted, pinned=digest is not None)
         name = safe_name(file["name"]) if isinstance(file.get("name"), str) else None
-        artifact = _artifact(uri, name or wanted.filename or f"civitai-{uri.version}", address, size, _digest(file))
+        artifact = _artifact(uri, name or wanted.filename or f"civitai-{uri.version}", address, size, digest)
         return Resolution(artifacts=(artifact,), revision=str(uri.version), category=_category(version))
 
-    def known(self, uri: CivitaiUri, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
+    @classmethod
+    def known(
+        cls, uri: CivitaiUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob
+    ) -> Resolution | None:
         """A file whose digest, size and name are pinned."""
-        if wanted.digest is None or wanted.size is None or not wanted.filename:
+        if (
+            wanted.digest is None
+            or wanted.size is None
+            or not wanted.filename
+            or (uri.choices and not settings.offline)
+        ):
             return None
-        artifact = _artifact(
-            uri, wanted.filename.rpartition("/")[2], self._address(uri.version, uri.file), wanted.size, None
-        )
-        return self.agree(wanted, Resolution(artifacts=(artifact,), revision=str(uri.version), pinned=True))
-
-    def _address(self, version: int, file: int | None) -> str:
-        query = "" if file is None else f"?fileId={file}"
-        return f"{self._settings.civitai_endpoint}/api/download/models/{version}{query}"
+        name = wanted.filename.rpartition("/")[2]
+        artifact = _artifact(uri, name, _address(uri, uri.file, settings), wanted.size, None)
+        return cls.agree(wanted, Resolution(artifacts=(artifact,), revision=str(uri.version), pinned=True))
 
     def _version(self, uri: CivitaiUri) -> dict[str, Any]:
-        url = f"{self._settings.civitai_endpoint}/api/v1/model-versions/{uri.version}"
-        reply = self._http.get(url, headers={"Accept": "application/json"})
+        endpoint = _endpoint(uri, self._settings)
+        reply = self._http.get(
+            f"{endpoint}/api/v1/model-versions/{uri.version}", headers={"Accept": "application/json"}
+        )
         if reply.status == 401:
-            raise self._wants_token(uri)
+            raise self._needs_token(uri, rejected=reply.authorized)
         if reply.status == 404:
             raise NotFoundError(
                 f"CivitAI knows no version {uri.version}",
                 hint="the number is that of a version (modelVersionId in the page's address), not of the model",
             )
-        check_status(reply, what="it", uri=uri.text)
+        check_status(reply, what="it", uri=str(uri))
         try:
             document = json.loads(reply.body)
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict) or not isinstance(document.get("files"), list):
             raise UnreachableError(
-                f"{self._settings.civitai_endpoint} gave no metadata of {uri} that can be understood",
+                f"{endpoint} sent no valid metadata of {uri}",
                 code="bad-response",
                 permanent=True,
             )
         return document
 
-    def _first_byte(self, address: str, uri: CivitaiUri, version: dict[str, Any]) -> int | None:
-        """The size in bytes (the API's own is rounded), and whether the file may be had at all."""
+    def _first_byte(
+        self, address: str, uri: CivitaiUri, version: dict[str, Any], wanted: SourceRequest, *, pinned: bool
+    ) -> int | None:
+        """Return the size in bytes (the API's own is rounded); raise where the file may not be downloaded."""
         with self._http.open("GET", address, headers=FIRST_BYTE) as response:
-            self._refuse(response, uri, version)
-            check_file(response, address, what="it", uri=uri.text)
+            if response.status == 403 and version.get("availability") == "EarlyAccess":
+                raise CredentialsError(
+                    f"{uri} is in early access",
+                    code="early-access",
+                    hint="buy access on the site with the account of your token, or wait until it is public",
+                )
+            sent = response.authorized or (response.redirected and self._sent(address))
+            refuse_page(
+                response,
+                str(uri),
+                size=wanted.size,
+                pinned=pinned or wanted.digest is not None,
+                login=self._needs_token(uri, code="login-page", rejected=sent),
+            )
+            if response.status == 401 or (response.status == 403 and is_html(response.headers)):
+                code = "login-page" if is_html(response.headers) else "unauthorized"
+                raise self._needs_token(uri, code=code, rejected=response.authorized)
+            check_file(response, address, what="it", uri=str(uri))
             size = total_size(response)
             response.drain()
         return size
 
-    def _refuse(self, response: Response, uri: CivitaiUri, version: dict[str, Any]) -> None:
-        if response.status == 403 and version.get("availability") == "EarlyAccess":
-            raise CredentialsError(
-                f"{uri} is in early access",
-                code="early-access",
-                hint="buy access on the site with the account of your token, or wait until it is public",
-            )
-        page = _LOGIN.search(urlsplit(response.url).path) is not None
-        if page or (is_html(response.headers) and response.status < 500):
-            raise self._wants_token(uri, code="login-page")
-        if response.status == 401:
-            raise self._wants_token(uri)
+    def _sent(self, address: str) -> bool:
+        """Return whether requests to an address carry a token."""
+        auth = self._http.auth
+        return auth is not None and bool(auth.headers(address))
 
-    def _wants_token(self, uri: CivitaiUri, code: str = "unauthorized") -> ModelfetchError:
-        if self._settings.civitai_token.value():
+    def _needs_token(self, uri: CivitaiUri, *, rejected: bool, code: str = "unauthorized") -> ModelfetchError:
+        if rejected:
             return CredentialsError(
-                f"CivitAI refuses the token that was sent for {uri}",
+                f"CivitAI rejects the token that was sent for {uri}",
                 code=code,
                 hint="make a new one in your account's settings",
             )
-        return CredentialsError(
-            f"CivitAI gives {uri} only to those who log in",
-            code=code,
-            hint="set CIVITAI_API_TOKEN, or CIVITAI_API_TOKEN_FILE",
-        )
+        why, hint = "", "set CIVITAI_API_TOKEN; make one in your account's settings"
+        try:
+            self._settings.civitai_token.value()
+        except CredentialFileError as error:
+            why, hint = f", and it can't be read: {error.message}", error.hint or hint
+        return CredentialsError(f"CivitAI wants a token for {uri}{why}", code=code, hint=hint)
+
+
+def _endpoint(uri: CivitaiUri, settings: Settings) -> str:
+    """Return the endpoint to use: the second domain where a link names it, unless another one is configured."""
+    default = settings.civitai_endpoint == CIVITAI_ENDPOINT
+    return f"https://{uri.host}" if default and uri.host else settings.civitai_endpoint
+
+
+def _address(uri: CivitaiUri, file: int | None, settings: Settings) -> str:
+    query = "" if file is None else f"?fileId={file}"
+    return f"{_endpoint(uri, settings)}/api/download/models/{uri.version}{query}"
 
 
 def _category(version: dict[str, Any]) -> str | None:
@@ -138,6 +163,8 @@ def _choose(version: dict[str, Any], uri: CivitaiUri) -> dict[str, Any]:
                 f"CivitAI's version {uri.version} has no file {uri.file}", hint=f"it has {listed or 'none'}"
             )
         return fitting[0]
+    if uri.choices:
+        files = _preferred(files, dict(uri.choices))
     primary = [file for file in files if file.get("primary") is True]
     models = [file for file in files if file.get("type") in ("Model", "Pruned Model")]
     for fitting in (primary, models, files):
@@ -149,6 +176,22 @@ def _choose(version: dict[str, Any], uri: CivitaiUri) -> dict[str, Any]:
     raise NotFoundError(
         f"CivitAI's version {uri.version} has {len(files)} files", hint=f"name one by ?fileId=: {listed}"
     )
+
+
+def _preferred(files: list[dict[str, Any]], choices: dict[str, str]) -> list[dict[str, Any]]:
+    """Return the files that agree best with what a download link prefers, as the site itself chooses."""
+    wanted = {name: value.lower() for name, value in choices.items()}
+
+    def score(file: dict[str, Any]) -> tuple[bool, int]:
+        metadata = file.get("metadata")
+        fields = metadata if isinstance(metadata, dict) else {}
+        same = sum(
+            str(fields.get(name, "")).lower() == wanted[name] for name in ("format", "size", "fp") if name in wanted
+        )
+        return str(file.get("type", "")).lower() == wanted.get("type"), same
+
+    best = max(map(score, files), default=None)
+    return [file for file in files if score(file) == best]
 
 
 def _check_scans(file: dict[str, Any], uri: CivitaiUri) -> None:
@@ -176,4 +219,5 @@ def _digest(file: dict[str, Any]) -> Digest | None:
 
 
 def _artifact(uri: CivitaiUri, name: str, address: str, size: int | None, digest: Digest | None) -> Artifact:
-    return Artifact(uri=uri.text, path=name, size=size, digest=digest, locations=(Location(uri=uri.text, url=address),))
+    shown = str(uri)
+    return Artifact(uri=shown, path=name, size=size, digest=digest, locations=(Location(uri=shown, url=address),))

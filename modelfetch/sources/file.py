@@ -14,11 +14,16 @@ from modelfetch.manifest.uri import FileUri
 from modelfetch.sources.base import Source, SourceRequest
 
 if TYPE_CHECKING:
+    from modelfetch.config.settings import Settings
+    from modelfetch.http import Http
     from modelfetch.sources.base import ReadBlob
 
 
 class FileSource(Source[FileUri]):
     """Looks at the file; reading it is a transfer like any other."""
+
+    def __init__(self, _http: Http, _settings: Settings) -> None:
+        """No request is ever sent."""
 
     def ask(self, uri: FileUri, wanted: SourceRequest) -> Resolution:
         """The file's size. It has no digest but the manifest's."""
@@ -37,11 +42,12 @@ class FileSource(Source[FileUri]):
             raise CredentialsError(f"{uri.path} may not be read", code="forbidden", hint=_hint())
         return Resolution(artifacts=(_artifact(uri, found.st_size),))
 
-    def known(self, uri: FileUri, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
+    @classmethod
+    def known(cls, uri: FileUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
         """A file whose digest and size are pinned need not be looked at."""
         if wanted.digest is None or wanted.size is None:
             return None
-        return self.agree(wanted, Resolution(artifacts=(_artifact(uri, wanted.size),), pinned=True))
+        return cls.agree(wanted, Resolution(artifacts=(_artifact(uri, wanted.size),), pinned=True))
 
 
 def _artifact(uri: FileUri, size: int) -> Artifact:

@@ -2,73 +2,119 @@
 
 from __future__ import annotations
 
-import re
-from email.message import Message
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from modelfetch.core.artifact import Artifact, Location, Resolution
-from modelfetch.core.units import MAX_SIZE
 from modelfetch.core.urls import redact
-from modelfetch.errors import CredentialsError, ModelfetchError, UnreachableError
-from modelfetch.http import check_status
+from modelfetch.errors import CredentialsError, NotAModelError, UnreachableError
+from modelfetch.formats.content_check import is_weights
+from modelfetch.manifest.kinds import WEIGHT_KINDS
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HttpUri
-from modelfetch.sources.base import Source, SourceRequest, display_uri
+from modelfetch.sources.answers import FIRST_BYTE, check_file, disposition_name, total_size
+from modelfetch.sources.base import Source, SourceRequest
+from modelfetch.sources.pages import refuse_page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from modelfetch.config.settings import Settings
     from modelfetch.http import Http, Response
-    from modelfetch.http.auth import Credentials
     from modelfetch.sources.base import ReadBlob
 
-FIRST_BYTE = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
-"""Asks for next to nothing: HEAD is not reliable, since signed addresses are signed for GET."""
-
-_EXPIRED = (400, 401, 403, 410)
-_CONTENT_RANGE = re.compile(r"bytes (?:\d+-\d+|\*)/(\d{1,19})\Z", re.ASCII)
-_LOGIN = re.compile(r"/(?:login|signin|sign-in|sign_in|auth/login|users/sign_in)/?\Z", re.IGNORECASE)
+_FIRST_BYTES = {"Range": "bytes=0-63", "Accept-Encoding": "identity"}
+_IMAGES = (".png", ".webp", ".jxl")
+"""Suffixes of embeddings that are kept in a picture (source: AUTOMATIC1111's wiki, Textual Inversion)."""
 
 
 class HttpsSource(Source[HttpUri]):
-    """Asks for the first byte, which tells size, name and whether one is let in."""
+    """Requests the first byte: its answer has the size and the name, and shows whether access is allowed."""
 
-    def __init__(self, http: Http, credentials: Credentials) -> None:
+    def __init__(self, http: Http, _settings: Settings) -> None:
         self._http = http
-        self._credentials = credentials
 
     def ask(self, uri: HttpUri, wanted: SourceRequest) -> Resolution:
-        """The file's size and name; a web server gives no digest that could be believed."""
+        """The file's size and name; a web server gives no digest that could be trusted."""
         with self._http.open("GET", uri.url, headers=FIRST_BYTE) as response:
-            refuse_login(response, uri.text)
-            if response.status == 401 and self._credentials.knows(response.url):
+            if response.status == 401 and response.authorized:
                 raise _refused(response)
-            check_file(response, uri.url, what="the file", uri=uri.text)
+            check_file(response, uri.url, what="the file", uri=str(uri))
+            name = _name(uri, response.headers) or wanted.filename
+            refuse_page(response, str(uri), path=name or "", size=wanted.size, pinned=wanted.digest is not None)
             size = total_size(response)
-            name = _name(uri, response.headers)
             response.drain()
-        return Resolution(artifacts=(_artifact(uri, name or _nameless(wanted, uri), size),))
+        name = self._listed(uri, name, wanted)
+        return Resolution(artifacts=(_artifact(uri, name, size),))
 
-    def known(self, uri: HttpUri, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
+    @classmethod
+    def known(cls, uri: HttpUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
         """A file whose digest and size are pinned, and whose address ends in a name."""
         last = _basename(uri) or ""
-        name = wanted.filename.rpartition("/")[2] if wanted.filename else last if "." in last else None
+        good = is_weights(last) if wanted.kind in WEIGHT_KINDS else "." in last
+        name = wanted.filename.rpartition("/")[2] if wanted.filename else last if good else None
         if wanted.digest is None or wanted.size is None or name is None:
             return None
-        return self.agree(wanted, Resolution(artifacts=(_artifact(uri, name, wanted.size),), pinned=True))
+        return cls.agree(wanted, Resolution(artifacts=(_artifact(uri, name, wanted.size),), pinned=True))
+
+    def _listed(self, uri: HttpUri, name: str | None, wanted: SourceRequest) -> str:
+        """Return the name, with the suffix that its content calls for where no service would list it otherwise.
+
+        Raises:
+            UnreachableError: The server gives no name (``bad-response``).
+            NotAModelError: The content does not show which suffix it should have.
+        """
+        if wanted.filename:
+            return wanted.filename.rpartition("/")[2]
+        if name is None:
+            raise UnreachableError(
+                f"{uri} gives no name for the file",
+                code="bad-response",
+                permanent=True,
+                hint="name it in the manifest: filename: …",
+            )
+        images = _IMAGES if wanted.kind == "embedding" else ()
+        if wanted.kind not in WEIGHT_KINDS or wanted.name or is_weights(name) or name.lower().endswith(images):
+            return name
+        suffix = self._suffix(uri)
+        if suffix is None:
+            raise NotAModelError(
+                f"{uri} is named {name}, which no service lists as a {wanted.kind}, and its content is not known",
+                hint="name it in the manifest, with the suffix of its format: filename: NAME.safetensors",
+            )
+        stem = PurePosixPath(name).stem if PurePosixPath(name).suffix.lower() in _SCRIPTS else name
+        return f"{stem}{suffix}"
+
+    def _suffix(self, uri: HttpUri) -> str | None:
+        with self._http.open("GET", uri.url, headers=_FIRST_BYTES) as response:
+            check_file(response, uri.url, what="the file", uri=str(uri))
+            head = b""
+            for piece in response.iter_decoded():
+                head += piece
+                if len(head) >= _HEAD:
+                    break
+        if head.startswith(b"GGUF"):
+            return ".gguf"
+        is_safetensors = len(head) > 9 and int.from_bytes(head[:8], "little") <= _MAX_HEADER and head[8:9] == b"{"
+        return ".safetensors" if is_safetensors else None
+
+
+_HEAD = 64
+_MAX_HEADER = 100_000_000  # the safetensors library's own limit
+_SCRIPTS = frozenset({".php", ".asp", ".aspx", ".jsp", ".cgi", ".pl", ".py", ".do"})
+"""Suffixes of the program that serves a file, which are no part of its name."""
 
 
 def _refused(response: Response) -> CredentialsError:
     return CredentialsError(
-        f"{redact(response.url)} refuses the user and password that are set for its host",
+        f"{redact(response.url)} rejects the user and password that are set for its host",
         code="unauthorized",
         hint="correct ~/.netrc, or the file that NETRC names",
     )
 
 
 def _artifact(uri: HttpUri, name: str, size: int | None) -> Artifact:
-    return Artifact(uri=uri.text, path=name, size=size, locations=(Location(uri=uri.text, url=uri.url),))
+    return Artifact(uri=str(uri), path=name, size=size, locations=(Location(uri=str(uri), url=uri.url),))
 
 
 def _basename(uri: HttpUri) -> str | None:
@@ -77,88 +123,11 @@ def _basename(uri: HttpUri) -> str | None:
 
 
 def _name(uri: HttpUri, headers: Mapping[str, str]) -> str | None:
-    """The last part of the address; the server's own name where that looks like none (``/models/123``)."""
+    """Return the name of a model file that ends the address, else the server's own name, else the address's last part.
+
+    An address that ends in the name of a model file names it, whoever is asked: a pinned one is not asked at all.
+    """
     last = _basename(uri)
-    if last is not None and "." in last:
+    if last is not None and is_weights(last):
         return last
     return disposition_name(headers) or last
-
-
-def _nameless(wanted: SourceRequest, uri: HttpUri) -> str:
-    if wanted.filename:
-        return wanted.filename.rpartition("/")[2]
-    raise UnreachableError(
-        f"{display_uri(uri.text)} says no name for the file",
-        code="bad-response",
-        permanent=True,
-        hint="name it in the manifest: filename: …",
-    )
-
-
-def total_size(response: Response) -> int | None:
-    """The size in bytes of the whole file, from the answer to `FIRST_BYTE`; None where the server doesn't say."""
-    if response.encoding is not None:
-        return None
-    if response.status in (206, 416):
-        match = _CONTENT_RANGE.match(response.headers.get("content-range", "").strip())
-        size = int(match[1]) if match else None
-    else:
-        size = response.length
-    return size if size is None or size <= MAX_SIZE else None
-
-
-def check_file(response: Response, asked: str, *, what: str, uri: str) -> None:
-    """Do nothing if an answer to `FIRST_BYTE` says that the file is there; else raise what it means.
-
-    A refusal from another host than the one that was ``asked`` is that of a signed address, which may have expired:
-    asking again gets a new one.
-
-    Raises:
-        ModelfetchError: As `check_status`.
-    """
-    if response.status == 416:
-        return
-    try:
-        check_status(response, what=what, uri=uri)
-    except ModelfetchError as error:
-        if response.status in _EXPIRED and is_elsewhere(response, asked):
-            error.permanent = False
-        raise
-
-
-def is_elsewhere(response: Response, asked: str) -> bool:
-    """Whether an answer is another host's than the one that was ``asked``, which sent us there."""
-    return response.redirected and urlsplit(response.url).netloc != urlsplit(asked).netloc
-
-
-def disposition_name(headers: Mapping[str, str]) -> str | None:
-    """The file's name that a server sends (source: RFC 6266), made safe; None where there is none."""
-    value = headers.get("content-disposition", "")
-    if not value or len(value) > 4096:
-        return None
-    message = Message()
-    message["content-disposition"] = value
-    try:
-        name = message.get_filename()
-    except (ValueError, LookupError, TypeError):
-        return None
-    return safe_name(unquote(name)) if name else None
-
-
-def is_html(headers: Mapping[str, str]) -> bool:
-    """Whether an answer is a web page."""
-    return headers.get("content-type", "").partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
-
-
-def refuse_login(response: Response, uri: str, error: ModelfetchError | None = None) -> None:
-    """Raise where an answer is a page that asks to log in.
-
-    Raises:
-        CredentialsError: It is (``login-page``).
-    """
-    if is_html(response.headers) and _LOGIN.search(urlsplit(response.url).path):
-        raise error or CredentialsError(
-            f"{display_uri(uri)} leads to a login page ({redact(response.url)})",
-            code="login-page",
-            hint="set a token for this host: docs/guides/credentials.md",
-        )

@@ -1,21 +1,25 @@
-"""``oci://…``: files in an OCI registry, each a raw layer, as ModelPack and plain ORAS artifacts hold them.
+"""``oci://…``: files in an OCI registry, each a layer of its own.
 
-Sources: modelpack/model-spec (``org.cncf.model.filepath``, media types ending in ``.raw``), oras
-(``org.opencontainers.image.title``). Layers that are archives are images' business and refused.
+Sources: modelpack/model-spec (``org.cncf.model.filepath``, media types ending in ``.raw``); oras
+(``org.opencontainers.image.title``, ``io.deis.oras.content.unpack``), whose default layer type is an image's tar though
+the content is the file itself; docker/model-spec, whose v0.1 layers have types in place of names.
 """
 
 from __future__ import annotations
 
 import platform
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.errors import IntegrityError, NotFoundError
+from modelfetch.formats.content_check import is_weights
+from modelfetch.manifest.kinds import FOLDERS
 from modelfetch.manifest.paths import check_relative
 from modelfetch.manifest.uri import OciUri
 from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.oci_manifest import MANIFESTS, Descriptor, Image, Index, parse_manifest
-from modelfetch.sources.registry import EVERY_TYPE, Registry, blob_url
+from modelfetch.sources.registry import EVERY_TYPE, Registry, bases, blob_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,11 +28,25 @@ if TYPE_CHECKING:
     from modelfetch.http import Http
     from modelfetch.sources.base import ReadBlob
 
-PATH_KEYS = ("org.cncf.model.filepath", "org.cnai.model.filepath", "org.opencontainers.image.title")
-"""Annotations that name a layer's file; the first that is there counts."""
+_TITLE = "org.opencontainers.image.title"
+PATH_KEYS = ("org.cncf.model.filepath", "org.cnai.model.filepath", _TITLE)
+"""Annotations that name a layer's file; the first one present counts."""
 
+_UNPACK = "io.deis.oras.content.unpack"
 _ARCHIVES = ("tar", "tar+gzip", "tar.gzip", "tar+zstd", "tar.gz", "tgz", "zip")
+_IMAGE_LAYER = "application/vnd.oci.image.layer."
+_DOCKER_NAMES = {
+    "gguf.v3": "{model}.gguf",
+    "safetensors": "{model}.safetensors",
+    "dduf": "{model}.dduf",
+    "mmproj": "{model}-mmproj.gguf",
+    "license": "LICENSE",
+    "chat.template.jinja": "chat_template.jinja",
+}
+"""Names of Docker's unnamed layers, by the end of their type ``application/vnd.docker.ai.…``."""
+_DOCKER_LAYER = "application/vnd.docker.ai."
 _DEEPEST = 2
+_SHOWN = 5
 
 
 class OciSource(Source[OciUri]):
@@ -36,23 +54,23 @@ class OciSource(Source[OciUri]):
 
     def __init__(self, http: Http, settings: Settings) -> None:
         self._registry = Registry(http, settings)
-        self._settings = settings
 
     def ask(self, uri: OciUri, wanted: SourceRequest) -> Resolution:
         """Each layer that is a file, with its digest and size."""
         image, base = self.pull(uri)
         return _resolution(wanted, uri, image, base)
 
-    def known(self, uri: OciUri, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
-        """A manifest that is pinned in the URI and lies in the store tells as much as the registry would."""
-        bases = self._registry.bases(uri.host)
-        if uri.digest is None or (len(bases) > 1 and not self._settings.offline):
+    @classmethod
+    def known(cls, uri: OciUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
+        """A manifest that is pinned in the URI and is in the store."""
+        addresses = bases(uri.host, settings)
+        if uri.digest is None or (len(addresses) > 1 and not settings.offline):
             return None
         content = read_blob(uri.digest)
         image = parse_manifest(content) if content is not None else None
         if not isinstance(image, Image) or image.digest != uri.digest:
             return None
-        return self.agree(wanted, _resolution(wanted, uri, image, bases[0]))
+        return cls.agree(wanted, _resolution(wanted, uri, image, addresses[0]))
 
     def pull(self, uri: OciUri) -> tuple[Image, str]:
         """The manifest of a reference, through an index where it is one, and the address that served it.
@@ -63,7 +81,7 @@ class OciSource(Source[OciUri]):
         """
         reference = str(uri.digest) if uri.digest else uri.tag or "latest"
         for _ in range(_DEEPEST + 1):
-            served = self._registry.manifest(uri.host, uri.repo, reference, accept=EVERY_TYPE, uri=uri.text)
+            served = self._registry.manifest(uri.host, uri.repo, reference, accept=EVERY_TYPE, uri=str(uri))
             found = parse_manifest(served.content, served.media_type)
             if isinstance(found, Image):
                 return found, served.base
@@ -95,17 +113,15 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 def _resolution(wanted: SourceRequest, uri: OciUri, image: Image, base: str) -> Resolution:
     files = named_files(image, uri)
-    if not wanted.snapshot and len(files) > 1:
-        files = _single(files, uri)
-    elif wanted.files is not None:
+    if wanted.files is not None:
         missing = [spec.path for spec in wanted.files if spec.path not in files]
         if missing:
-            raise NotFoundError(
-                f"{uri} holds no {', '.join(missing[:5])}", hint=f"it holds {', '.join(sorted(files)[:5])}"
-            )
+            raise NotFoundError(f"{uri} has no {', '.join(missing[:_SHOWN])}", hint=f"it has {_listed(files)}")
         files = {spec.path: files[spec.path] for spec in wanted.files}
     elif wanted.include is not None:
         files = _included(files, wanted.include, uri)
+    if wanted.single and len(files) > 1:
+        files = _single(files, wanted, uri)
     return Resolution(
         artifacts=tuple(_artifact(uri, base, path, layer) for path, layer in files.items()),
         revision=str(image.digest),
@@ -114,60 +130,103 @@ def _resolution(wanted: SourceRequest, uri: OciUri, image: Image, base: str) -> 
 
 
 def named_files(image: Image, uri: OciUri) -> dict[str, Descriptor]:
-    """The layers by the relative path of the file that each is.
+    """Return the layers that are files, by the relative path of each; archives and unnamed layers are left out.
 
     Raises:
-        IntegrityError: A layer is an archive or has no name (``unsupported-manifest``), two have one name, or a name
-            leads elsewhere (``unsafe-path``).
+        IntegrityError: No layer is a file, or two have one name (``unsupported-manifest``), or a name leads elsewhere
+            (``unsafe-path``).
     """
     files: dict[str, Descriptor] = {}
     for layer in image.layers:
-        path = next((layer.annotations[key] for key in PATH_KEYS if layer.annotations.get(key)), None)
-        if layer.media_type.endswith(_ARCHIVES) or path is None:
-            if len(image.layers) == 1 and path is None and not layer.media_type.endswith(_ARCHIVES):
-                path = uri.repo.rpartition("/")[2]
-            else:
-                raise IntegrityError(
-                    f"{uri} is not made of plain files: a layer of type {layer.media_type[:80]}",
-                    code="unsupported-manifest",
-                    hint="push it as raw layers (ModelPack, or `oras push`), each with its name",
-                )
+        path = _path_of(layer, image, uri)
+        if path is None:
+            continue
         try:
             check_relative(path)
         except ValueError:
             raise IntegrityError(
                 f"{uri} names a file {path[:120]!r}, which is no safe path", code="unsafe-path"
             ) from None
-        if path in files:
-            raise IntegrityError(f"{uri} holds two files named {path}", code="unsupported-manifest")
+        if files.get(path, layer).digest != layer.digest:
+            raise IntegrityError(f"{uri} has two files named {path}", code="unsupported-manifest")
         files[path] = layer
     if not files:
-        raise IntegrityError(f"{uri} holds no files", code="unsupported-manifest")
+        types = ", ".join(dict.fromkeys(layer.media_type[:80] for layer in image.layers[:_SHOWN]))
+        raise IntegrityError(
+            f"{uri} has no plain files, only layers of type {types}" if types else f"{uri} has no layers",
+            code="unsupported-manifest",
+            hint="it may be a container image; push files with `oras push` or as a ModelPack artifact",
+        )
     return files
 
 
-def _single(files: dict[str, Descriptor], uri: OciUri) -> dict[str, Descriptor]:
-    """The one weight file among readme, licence and settings."""
-    weights = {path: layer for path, layer in files.items() if ".weight.v1." in layer.media_type}
-    if len(weights) != 1:
-        raise NotFoundError(
-            f"{uri} holds {len(files)} files, and one is wanted",
-            hint=f"name one by files: {', '.join(sorted(files)[:5])}",
-        )
-    return weights
+def _path_of(layer: Descriptor, image: Image, uri: OciUri) -> str | None:
+    """Return the path of the file that a layer is; None where it is an archive, or has no name among several."""
+    named = next((layer.annotations[key] for key in PATH_KEYS if layer.annotations.get(key)), None)
+    if layer.annotations.get(_UNPACK, "").lower() == "true":
+        return None
+    titled_by_oras = bool(layer.annotations.get(_TITLE)) and layer.media_type.startswith(_IMAGE_LAYER)
+    if layer.media_type.endswith(_ARCHIVES) and not titled_by_oras:
+        return None
+    if named is not None:
+        return named
+    model = uri.repo.rpartition("/")[2]
+    if layer.media_type.startswith(_DOCKER_LAYER):
+        name = _DOCKER_NAMES.get(layer.media_type.removeprefix(_DOCKER_LAYER))
+        same = [other for other in image.layers if other.media_type == layer.media_type]
+        if name is not None and len(same) > 1:
+            name = name.replace("{model}", f"{{model}}-{same.index(layer) + 1:05}-of-{len(same):05}")
+        return name.format(model=model) if name is not None else None
+    return model if len(image.layers) == 1 else None
+
+
+def _single(files: dict[str, Descriptor], wanted: SourceRequest, uri: OciUri) -> dict[str, Descriptor]:
+    """Return the one file that is meant: by its title, as the only weights, or as the only one of its kind.
+
+    Raises:
+        NotFoundError: Several might be meant.
+    """
+    names = {name.rpartition("/")[2] for name in (wanted.filename, wanted.name) if name}
+    folders = {
+        folder.rpartition("/")[2].lower() for (_, kind), folder in FOLDERS.items() if kind == wanted.kind and folder
+    }
+    weights = {path: layer for path, layer in files.items() if _is_weights(path, layer)}
+    for chosen in (
+        {path: layer for path, layer in files.items() if path.rpartition("/")[2] in names},
+        {path: layer for path, layer in files.items() if ".weight.v1." in layer.media_type},
+        weights,
+        {p: layer for p, layer in weights.items() if folders & {part.lower() for part in PurePosixPath(p).parts[:-1]}},
+    ):
+        if len(chosen) == 1:
+            return chosen
+    raise NotFoundError(
+        f"{uri} has {len(files)} files, and one is wanted",
+        hint=f"name one by files: [{{path: …}}]: {_listed(files)}",
+    )
+
+
+def _is_weights(path: str, layer: Descriptor) -> bool:
+    if layer.media_type.startswith(_DOCKER_LAYER):
+        return layer.media_type.removeprefix(_DOCKER_LAYER) in ("gguf.v3", "safetensors", "dduf")
+    return is_weights(path)
+
+
+def _listed(files: Iterable[str]) -> str:
+    names = sorted(files)
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _included(files: dict[str, Descriptor], patterns: Iterable[str], uri: OciUri) -> dict[str, Descriptor]:
-    from modelfetch.sources.huggingface.client import matching
+    from modelfetch.config.hub import matching
 
     chosen = matching(files, patterns)
     if not chosen:
-        raise NotFoundError(f"{uri} holds no file that matches {', '.join(patterns)}")
+        raise NotFoundError(f"{uri} has no file that matches {', '.join(patterns)}")
     return {path: files[path] for path in chosen}
 
 
 def _artifact(uri: OciUri, base: str, path: str, layer: Descriptor) -> Artifact:
-    name = f"{uri.text}#{layer.digest}"
+    name = f"{uri}#{layer.digest}"
     return Artifact(
         uri=name,
         path=path,

@@ -13,7 +13,7 @@ from modelfetch.errors import IntegrityError, NotFoundError
 from modelfetch.manifest.uri import OLLAMA_HOST, OllamaUri
 from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.oci_manifest import DOCKER_MANIFEST, MANIFESTS, Descriptor, Image, Index, parse_manifest
-from modelfetch.sources.registry import EVERY_TYPE, ManifestResponse, Registry, blob_url
+from modelfetch.sources.registry import EVERY_TYPE, ManifestResponse, Registry, bases, blob_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,8 +33,6 @@ class OllamaSource(Source[OllamaUri]):
     """One manifest tells all: the blobs by digest and size, and, as its own bytes, the model's identity."""
 
     def __init__(self, http: Http, settings: Settings) -> None:
-        self._http = http
-        self._settings = settings
         self._registry = Registry(http, settings)
 
     def ask(self, uri: OllamaUri, wanted: SourceRequest) -> Resolution:
@@ -49,13 +47,14 @@ class OllamaSource(Source[OllamaUri]):
             check_pin(wanted, image.digest)
         return _resolution(uri, image, served.base, pinned=wanted.digest is not None)
 
-    def known(self, uri: OllamaUri, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
-        """A pinned manifest that the store holds already tells as much as the registry would."""
-        bases = self._registry.bases(uri.host)
+    @classmethod
+    def known(cls, uri: OllamaUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
+        """A pinned manifest that is in the store already."""
+        addresses = bases(uri.host, settings)
         if wanted.digest is None or wanted.digest.algorithm != "sha256":
             return None
-        if len(bases) > 1 and not self._settings.offline:
-            return None  # only asking tells whether the host talks TLS
+        if len(addresses) > 1 and not settings.offline:
+            return None  # only a request shows whether the host supports TLS
         content = read_blob(wanted.digest)
         if content is None:
             return None
@@ -63,9 +62,10 @@ class OllamaSource(Source[OllamaUri]):
         if isinstance(image, Index):
             return None
         check_pin(wanted, image.digest)
-        return _resolution(uri, image, bases[0], pinned=True)
+        return _resolution(uri, image, addresses[0], pinned=True)
 
-    def agree(self, wanted: SourceRequest, found: Resolution) -> Resolution:
+    @classmethod
+    def agree(cls, wanted: SourceRequest, found: Resolution) -> Resolution:
         """The entry's digest is that of the manifest, which `ask` has checked; the manifest pins the blobs."""
         return found
 

@@ -1,7 +1,7 @@
-"""A client for any registry that speaks the distribution specification, as far as pulling needs it.
+"""A client for the pull side of any registry that implements the distribution specification.
 
-Source: opencontainers/distribution-spec, spec.md, "Pull". Tokens are the authenticator's business: it answers the
-registry's challenge when the HTTP client shows it one.
+Source: opencontainers/distribution-spec, spec.md, "Pull". Tokens are handled by the authenticator, which answers the
+registry's challenges.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from modelfetch.config.settings import HF_ENDPOINT, Settings
 from modelfetch.core.digest import Digest
 from modelfetch.errors import CredentialsError, IntegrityError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http import check_status
-from modelfetch.http.auth import Credentials
 from modelfetch.manifest.uri import OLLAMA_HOST
 from modelfetch.sources.oci_manifest import INDEXES, MANIFESTS
 
@@ -37,28 +36,31 @@ class ManifestResponse:
     base: str
 
 
+def bases(host: str, settings: Settings) -> tuple[str, ...]:
+    """Return the addresses at which to reach a host, in order: HTTPS, then plain HTTP only where that is allowed."""
+    if host.lower() == OLLAMA_HOST:
+        return (settings.ollama_registry,)
+    name = _DOCKER_HUB.get(host.lower(), host)
+    bare, port = _split(name)
+    if settings.allows_http(bare, port or 80):
+        return f"https://{name}", f"http://{name}"
+    return (f"https://{name}",)
+
+
 class Registry:
-    """Asks registries; what it learned of a host (whether it talks TLS) is kept for the session."""
+    """Requests manifests; what it learned of a host (whether it supports TLS) is kept for the session."""
 
     def __init__(self, http: Http, settings: Settings) -> None:
         self._http = http
         self._settings = settings
-        self._credentials = Credentials(settings)
         self._settled: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def bases(self, host: str) -> tuple[str, ...]:
-        """The addresses by which a host may be asked, in order: HTTPS, then plain HTTP only where that is allowed."""
+    def _bases(self, host: str) -> tuple[str, ...]:
         with self._lock:
             if host in self._settled:
                 return (self._settled[host],)
-        if host.lower() == OLLAMA_HOST:
-            return (self._settings.ollama_registry,)
-        name = _DOCKER_HUB.get(host.lower(), host)
-        bare, port = _split(name)
-        if self._settings.allows_http(bare, port or 80):
-            return f"https://{name}", f"http://{name}"
-        return (f"https://{name}",)
+        return bases(host, self._settings)
 
     def manifest(self, host: str, repo: str, reference: str, *, accept: str, uri: str) -> ManifestResponse:
         """The manifest that a tag or digest names.
@@ -68,14 +70,14 @@ class Registry:
             ModelfetchError: As the registry's answer means; see `check_status`.
         """
         base, reply = self._ask(host, f"/v2/{repo}/manifests/{reference}", accept)
-        refused = reply.status == 401 and self._credentials.knows(reply.url)
-        _check(reply, host, repo, reference, uri, refused=refused)
+        rejected = reply.status == 401 and self._http.auth is not None and self._http.auth.rejected(reply.url)
+        _check(reply, host, repo, reference, uri, rejected=rejected)
         if reference.startswith("sha256:") and Digest.sha256(reply.body) != Digest.parse(reference):
             raise IntegrityError(f"{host} served other bytes for {repo}@{reference}", uri=uri)
         return ManifestResponse(content=reply.body, media_type=reply.headers.get("content-type", ""), base=base)
 
     def _ask(self, host: str, path: str, accept: str) -> tuple[str, Reply]:
-        *first, last = self.bases(host)
+        *first, last = self._bases(host)
         for base in first:
             try:
                 reply = self._http.get(base + path, headers={"Accept": accept}, limit=_LARGEST_MANIFEST)
@@ -118,16 +120,16 @@ def blob_url(base: str, repo: str, digest: Digest) -> str:
     return f"{base}/v2/{repo}/blobs/{digest}"
 
 
-def _check(reply: Reply, host: str, repo: str, reference: str, uri: str, *, refused: bool = False) -> None:
-    """Raise what a registry's status means; ``refused``: it has seen a login and wants another."""
-    if refused:
+def _check(reply: Reply, host: str, repo: str, reference: str, uri: str, *, rejected: bool = False) -> None:
+    """Raise what a registry's status means; ``rejected``: it has seen a login and wants another."""
+    if rejected:
         hint = (
             "HF_TOKEN may have expired"
             if host.lower() in _HF_HOSTS
             else f"`docker login {host}` again, or correct ~/.netrc"
         )
         raise CredentialsError(
-            f"{host} refuses the login that is set for it, or keeps {repo} from it",
+            f"{host} rejects the login that is set for it, or denies it {repo}",
             code="unauthorized",
             uri=uri,
             hint=hint,
@@ -136,11 +138,11 @@ def _check(reply: Reply, host: str, repo: str, reference: str, uri: str, *, refu
         hint = "check name and tag"
         if host.lower() in _HF_HOSTS:
             hint = f"the tag is a quantisation that the repo's files have: {HF_ENDPOINT}/{repo}/tree/main"
-        raise NotFoundError(f"{host} knows no {repo}:{reference}", code="unknown-tag", uri=uri, hint=hint)
+        raise NotFoundError(f"{host} has no {repo}:{reference}", code="unknown-tag", uri=uri, hint=hint)
     try:
         check_status(reply, what=f"{repo}:{reference}", uri=uri)
     except ModelfetchError as error:
-        if error.code == "missing-or-private":
+        if error.code in ("missing-or-private", "unauthorized"):
             error.hint = f"it does not exist, or needs a login: `docker login {host}`, or {host} in ~/.netrc"
             if host.lower() in _HF_HOSTS:
                 error.hint = f"accept the terms at {HF_ENDPOINT}/{repo} if it is gated, and set HF_TOKEN"

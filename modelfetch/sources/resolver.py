@@ -1,4 +1,4 @@
-"""All sources behind one door: who answers for which URI, off the loop's thread, again where that helps."""
+"""All sources behind one interface: the right one for a URI, in a thread of its own, with retries."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import asyncio
 import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from modelfetch.core.events import Notice
-from modelfetch.errors import UnreachableError
-from modelfetch.sources.base import display_uri
-from modelfetch.sources.factory import canonical_uri, make_source
+from modelfetch.core.urls import credential_fields
+from modelfetch.errors import IntegrityError, UnreachableError
+from modelfetch.http.auth import Credentials
+from modelfetch.manifest.uri import CivitaiUri, HfUri
+from modelfetch.sources.answers import FIRST_BYTE, check_file, is_elsewhere, total_size
+from modelfetch.sources.factory import canonical_uri, make_source, source_type
+from modelfetch.sources.pages import refuse_page
 from modelfetch.sources.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from modelfetch.config.settings import Settings
-    from modelfetch.core.artifact import Resolution
+    from modelfetch.core.artifact import Artifact, Resolution
+    from modelfetch.core.cancel import Cancel
     from modelfetch.core.events import Sink
     from modelfetch.errors import ModelfetchError
     from modelfetch.http import Http
@@ -31,13 +37,13 @@ ATTEMPT_LIMIT = 180.0
 
 
 class Sources:
-    """What all sources share for the length of a session: the client, what was learned, the patience.
+    """The sources of one session.
 
     Args:
-        http: The one client; its count of requests includes those that huggingface_hub sends.
-        settings: What the environment says.
-        retries: How many attempts a question gets while its failures may pass.
-        sink: Hears when a source has to be asked again.
+        http: The HTTP client; its count of requests includes those that huggingface_hub sends.
+        settings: The environment's settings.
+        retries: Attempts while failures may be temporary.
+        sink: Receives a notice for each retry, and for each address that holds a credential.
         sleep: Waits between attempts.
     """
 
@@ -56,26 +62,28 @@ class Sources:
         self._sink = sink
         self._sleep = sleep
         self._made: dict[str, Source[Any]] = {}
+        self._warned: set[str] = set()
         self._lock = threading.Lock()
 
     async def resolve(self, wanted: SourceRequest, *, retries: int | None = None) -> Resolution:
-        """Ask the source of a URI what its files are.
+        """Return the files of a URI, as its source reports them.
 
         Args:
-            wanted: What is asked.
-            retries: How many attempts, where not as many as all questions get.
+            wanted: What is wanted.
+            retries: Number of attempts, where it is not the session's.
 
         Raises:
-            ModelfetchError: Upstream does not have them (66), refuses (77), can't be reached or must not be asked (69),
-                answers nonsense or what the manifest contradicts (65), or wants to be asked later (75).
+            ModelfetchError: They do not exist (66), access is denied (77), the source can't be reached or requests are
+                disabled (69), its answer is invalid or contradicts the manifest (65), or it is rate limited (75).
         """
         uri = canonical_uri(wanted.uri, self._settings)
+        self._warn_of_credentials(wanted.uri, uri)
         source = self._source(uri)
 
         def on_retry(error: ModelfetchError, delay: float) -> None:
             if self._sink is not None:
                 # Many models of one hub that is away say the same: whoever shows it, shows it once.
-                about = "" if "://" in error.message else f"{display_uri(str(wanted.uri))}: "
+                about = "" if "://" in error.message else f"{wanted.uri}: "
                 text = f"{about}{error.message}; asking again in {delay:.0f} s"
                 self._sink(Notice(level="info", message=text))
 
@@ -87,8 +95,35 @@ class Sources:
         )
 
     def known(self, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
-        """What the manifest alone tells, without any request; None where a source must be asked."""
-        return self._source(wanted.uri).known(wanted.uri, wanted, read_blob)
+        """Return what the manifest alone says, without a request; None where a source is needed."""
+        return source_type(wanted.uri.scheme).known(wanted.uri, wanted, self._settings, read_blob)
+
+    def probe(self, wanted: SourceRequest, artifact: Artifact, cancel: Cancel | None = None) -> None:
+        """Request the first byte of an artifact of ``wanted`` at its first location. Blocks.
+
+        Raises:
+            ModelfetchError: It can't be had there, or is not what the manifest says.
+        """
+        url, uri = artifact.locations[0].url, canonical_uri(wanted.uri, self._settings)
+        if url.startswith("file:"):
+            return
+        with self._http.open("GET", url, headers=FIRST_BYTE, cancel=cancel) as response:
+            if not 200 <= response.status < 300 and not is_elsewhere(response, url):
+                error = self._source(uri).explain(response, uri)
+                if error is not None:
+                    raise error
+            refuse_page(
+                response, artifact.uri, path=artifact.path, size=artifact.size, pinned=artifact.digest is not None
+            )
+            check_file(response, url, what=artifact.uri, uri=artifact.uri)
+            size = total_size(response)
+            response.drain()
+        if size is not None and artifact.size is not None and size != artifact.size:
+            raise IntegrityError(
+                f"{artifact.uri} has {size} bytes upstream, expected {artifact.size}",
+                code="size-mismatch",
+                hint="the file was changed upstream: `--refresh` takes what it is now, unless the manifest pins it",
+            )
 
     def _source(self, uri: Uri) -> Source[Any]:
         with self._lock:
@@ -96,6 +131,27 @@ class Sources:
             if scheme not in self._made:
                 self._made[scheme] = make_source(scheme, self._http, self._settings)
             return self._made[scheme]
+
+    def _warn_of_credentials(self, written: Uri, uri: Uri) -> None:
+        """Warn once of an address that holds a credential, and use the one that a CivitAI link brought along."""
+        token = uri.token if isinstance(uri, CivitaiUri) else None
+        fields = ("token",) if token else credential_fields(written.text)
+        if token is not None and isinstance(self._http.auth, Credentials):
+            self._http.auth.lend_civitai_token(token)
+        with self._lock:
+            if not fields or self._sink is None or str(written) in self._warned:
+                return
+            self._warned.add(str(written))
+        message = f"{written}: its query holds what looks like a credential ({', '.join(fields)})"
+        if isinstance(uri, CivitaiUri):
+            instead = "set CIVITAI_API_TOKEN"
+        elif isinstance(uri, HfUri):
+            instead = "set HF_TOKEN"
+        else:
+            instead = (
+                f"add a line for {urlsplit(written.text).hostname} to ~/.netrc, which becomes an Authorization header,"
+            )
+        self._sink(Notice(level="warning", message=message, hint=f"{instead} and leave it out of the address"))
 
 
 async def in_thread(work: Callable[[], T], *, limit: float) -> T:

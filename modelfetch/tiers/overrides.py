@@ -11,6 +11,7 @@ from modelfetch.core.events import Notice
 from modelfetch.errors import ManifestError, SettingError
 from modelfetch.manifest.load import load_manifest
 from modelfetch.manifest.model import Position
+from modelfetch.manifest.paste import from_paste
 from modelfetch.manifest.uri import HfUri, OllamaUri, Uri, parse_uri, shown
 
 if TYPE_CHECKING:
@@ -35,10 +36,6 @@ OVERRIDES = (
     Override(variable="COMFYUI_AUTO_DOWNLOAD_MODEL", consumer="comfyui", kind="checkpoint"),
 )
 
-_HUB_URL = re.compile(r"https://(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)/(?:resolve|blob)/([^/]+)/([^?#]+)")
-_CIVITAI_PAGE = re.compile(
-    r"https://civitai\.com/models/\d+(?:/[^/?#]*)?\?(?:[^#]*&)?modelVersionId=(\d{1,12})(?:[&#].*)?\Z", re.ASCII
-)
 _MOVING = (None, "main")
 _EXPECTED = {
     None: "expected a model of Ollama: NAME[:TAG], hf.co/NS/REPO[:QUANTIZATION], or ollama://HOST/NS/NAME[:TAG]",
@@ -102,15 +99,8 @@ def _without(model: Model, override: Override) -> Model:
 
 
 def _uri(value: str, override: Override) -> Uri:
-    text = value
-    if override.consumer == "ollama" and "://" not in value:
-        text = f"ollama://{value}"
-    if found := _HUB_URL.match(value):
-        text = f"hf://{found[1]}@{found[2]}/{found[3]}"
-    if found := _CIVITAI_PAGE.match(value):
-        text = f"civitai://{found[1]}"
     try:
-        uri = parse_uri(text)
+        uri = parse_uri(from_paste(value, ollama=override.consumer == "ollama"))
     except ValueError as error:
         raise _bad(override, value, str(error)) from None
     if isinstance(uri, OllamaUri) != (override.kind is None):
@@ -128,7 +118,7 @@ def _same(own: Uri, other: Uri) -> bool:
 
 def _model(uri: Uri, value: str, override: Override, allow_http: Callable[[str, int], bool]) -> Model:
     """An entry for the value, held to the same rules as one in a manifest."""
-    entry: dict[str, object] = {"name": _name(value), "source": str(uri), "for": [override.consumer]}
+    entry: dict[str, object] = {"name": _name(value), "source": uri.text, "for": [override.consumer]}
     if override.kind is not None:
         entry["kind"] = override.kind
     text = json.dumps({"version": 1, "models": [entry]}) + "\n"

@@ -182,8 +182,7 @@ class Download:
 
     def _identity(self) -> Identity | None:
         known, location = self._order.partial.identity, self._order.location
-        same = known is not None and (known.uri, known.url) == (location.uri, location.url)
-        return known if same else None
+        return known if known is not None and known.is_from(location.uri, location.url) else None
 
     def _take(self, response: Response, answer: Answer, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
         order, partial = self._order, self._order.partial

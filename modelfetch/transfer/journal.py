@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from modelfetch.core.urls import display_url
 from modelfetch.store.chunks import CHUNK
 
 VERSION = 1
@@ -29,6 +30,10 @@ class Identity:
     etag: str | None = None
     modified: str | None = None
     size: int | None = None
+
+    def is_from(self, uri: str, url: str) -> bool:
+        """Return whether these bytes came from that location; secrets in addresses are not compared, nor stored."""
+        return (display_url(self.uri), display_url(self.url)) == (display_url(uri), display_url(url))
 
     @property
     def validator(self) -> str | None:
@@ -70,7 +75,7 @@ def identity_line(identity: Identity) -> bytes:
     data = {
         "modelfetch": VERSION,
         "uri": identity.uri,
-        "url": identity.url,
+        "url": display_url(identity.url),
         "etag": identity.etag,
         "modified": identity.modified,
         "size": identity.size,

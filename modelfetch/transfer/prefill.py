@@ -132,9 +132,8 @@ class PartialPrefix:
     def __init__(self, store: Store, artifact: Artifact) -> None:
         self._path = store.path / "ingest" / f"{key_of(artifact)}.part"
         journal = _journal(self._path) if artifact.digest is not None else Journal()
-        places = {(place.uri, place.url) for place in artifact.locations}
         known = journal.identity
-        ours = known is not None and (known.uri, known.url) in places
+        ours = known is not None and any(known.is_from(place.uri, place.url) for place in artifact.locations)
         self._marks = self._in_line(journal.marks) if ours else iter(())
         self._data = bytearray()
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from modelfetch.http.types import Fetch
+
 DATA = b"model " * 5000
 
 
@@ -44,7 +46,10 @@ class Keys:
     def headers(self, url: str) -> Mapping[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if f"//{self.host}" in url else {}
 
-    def challenged(self, url: str, status: int, headers: Mapping[str, str], http: Http) -> bool:
+    def rejected(self, url: str) -> bool:
+        return bool(self.headers(url))
+
+    def challenged(self, url: str, status: int, headers: Mapping[str, str], fetch: Fetch) -> bool:
         self.challenges.append(f"{status} {url}")
         self.token = "new"
         return self.renew

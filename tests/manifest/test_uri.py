@@ -7,13 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelfetch.core.urls import display_url
+from modelfetch.manifest.paste import from_paste
 from modelfetch.manifest.uri import MAX_URI, is_repo_id, parse_uri, shown
 from tests.manifest.helpers import COMMIT, SHA
 
 
 def parsed(text: str) -> dict[str, Any]:
     uri = parse_uri(text)
-    assert str(uri) == text
+    assert uri.text == text
+    assert str(uri) == display_url(text)
     return {"scheme": uri.scheme} | {f.name: getattr(uri, f.name) for f in fields(uri) if f.name != "text"}
 
 
@@ -191,7 +194,9 @@ def test_ollama_refused(text: str) -> None:
     ],
 )
 def test_civitai(text: str, version: int, file: int | None) -> None:
-    assert parsed(text) == {"scheme": "civitai", "version": version, "file": file}
+    found = parsed(text)
+    assert (found["scheme"], found["version"], found["file"]) == ("civitai", version, file)
+    assert (found["choices"], found["host"], found["token"]) == ((), None, None)
 
 
 @pytest.mark.parametrize(
@@ -432,5 +437,5 @@ def test_any_text_is_a_uri_or_a_value_error_on_one_line(start: str, rest: str) -
         assert "expected" in refused
         assert "\n" not in refused
     else:
-        assert str(uri) == start + rest
-        assert parse_uri(str(uri)) == uri
+        assert uri.text == from_paste(start + rest)
+        assert parse_uri(uri.text) == uri

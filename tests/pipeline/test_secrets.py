@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import logging
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -105,3 +106,47 @@ def _went_only_where_it_belongs(bench: Bench) -> None:
     assert any(form in str(entry.authorization) for entry in requests for form in FORMS)
     assert [entry.authorization for entry in requests if entry.origin == "cdn" and entry.authorization] == []
     assert not [entry.target for entry in requests if any(form in entry.target for form in FORMS)]
+
+
+QUERIES = [
+    f"token={PLANTED}",
+    f"a=1&api_key={PLANTED}&b=2",
+    f"X-Amz-Credential=x&X-Amz-Signature={PLANTED}",
+    f"sv=2024&se=x&sig={PLANTED}",
+    f"unheard-of={PLANTED}",
+    PLANTED,
+]
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+@pytest.mark.parametrize("query", QUERIES)
+def test_a_secret_in_an_address_is_only_in_the_request(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, query: str, pinned: bool
+) -> None:
+    monkeypatch.setenv("HOME", str(bench.folder))
+    bench.world.file("dl/1.safetensors", WEIGHTS)
+    pins = {"size": len(DATA), "digest": "sha256:" + hashlib.sha256(DATA).hexdigest()} if pinned else {}
+    entry = {
+        "name": "a",
+        "kind": "vae",
+        "source": f"{bench.hub.files}dl/1.safetensors?{query}",
+        "for": ["comfyui"],
+        **pins,
+    }
+    manifest = bench.manifest(entry)
+    said = [bench.run("plan", manifest), bench.run("sync", manifest), bench.run("sync", manifest)]
+    assert [result.code for result in said] == [0, 0, 0], [result.err for result in said]
+    assert set(said[2].actions().values()) == {"present"}
+    shutil.rmtree(bench.root / ".modelfetch/blobs")
+    (bench.root / "comfyui/models/vae/1.safetensors").unlink()
+    said += [bench.run("sync", manifest, "-v", "--progress", "json"), bench.run("status", manifest)]
+    assert [result.code for result in said[3:]] == [0, 0], [result.err for result in said[3:]]
+    bench.world.files.clear()
+    (bench.root / "comfyui/models/vae/1.safetensors").unlink()
+    shutil.rmtree(bench.root / ".modelfetch/blobs")
+    said += [bench.run("sync", manifest), bench.run("pin", manifest, "--check")]
+    for result in said:
+        assert PLANTED not in result.out + result.err
+    for path in (p for p in bench.root.rglob("*") if p.is_file()):
+        assert PLANTED.encode() not in path.read_bytes(), path
+    assert PLANTED in bench.hub.log.requests("/files/dl/1.safetensors")[-1].target

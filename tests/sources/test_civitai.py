@@ -16,6 +16,7 @@ from tests.sources.contract import PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from modelfetch.demo.hub import Hub
     from tests.sources.bench import Desk
@@ -167,6 +168,100 @@ def test_a_version_without_files_is_66(desk: Desk, hub: Hub) -> None:
 def test_a_download_link_of_the_site_is_answered_by_the_site(desk: Desk, version: Hub) -> None:
     (artifact,) = desk.resolve(f"{version.civitai}/api/download/models/101").artifacts
     assert (artifact.path, artifact.digest) == ("dream.safetensors", Digest.sha256(WEIGHTS))
+
+
+SITE_LINKS = [
+    "{site}/api/download/models/101?type=Model&format=SafeTensor&size=pruned&fp=fp16",
+    "{site}/api/download/models/101?type=Model&format=SafeTensor&size=pruned&fp=fp16&token=" + PLANTED,
+    "{site}/api/download/models/101?token=" + PLANTED + "&type=Model",
+    "{site}/api/download/models/101?fileId=11&token=" + PLANTED,
+    "{site}/models/1010/dream?modelVersionId=101",
+    "{site}/models/1010?modelVersionId=101#content",
+    "{site}/model-versions/101",
+    "{site}/api/v1/model-versions/101",
+]
+SITES = ["https://civitai.com", "https://civitai.red", "https://www.civitai.com", "civitai.com"]
+
+
+@pytest.mark.parametrize("link", SITE_LINKS)
+@pytest.mark.parametrize("site", ["", *SITES])
+def test_each_link_of_the_site_is_the_same_as_its_own_uri(
+    make_desk: Callable[..., Desk], version: Hub, link: str, site: str
+) -> None:
+    version.world.civitai_version(101, [_file()], login="json")
+    version.world.token("civitai", "word")
+    desk = make_desk(CIVITAI_API_TOKEN="word")
+    (own,) = desk.resolve("civitai://101").artifacts
+    (artifact,) = desk.resolve(link.format(site=site or version.civitai)).artifacts
+    assert (artifact.path, artifact.digest, artifact.size) == (own.path, own.digest, own.size)
+    assert artifact.locations[0].url == own.locations[0].url
+    assert PLANTED not in repr(artifact) + repr(parse_uri(link.format(site=site or version.civitai)))
+    assert all(PLANTED not in entry.target for entry in version.log.requests())
+
+
+def test_the_scan_of_a_linked_file_counts(desk: Desk, hub: Hub) -> None:
+    hub.world.civitai_version(101, [_file(scan="Danger")])
+    for link in SITE_LINKS:
+        assert desk.refusal(link.format(site="https://civitai.com")).code == "scan-not-clean"
+
+
+def test_the_token_of_a_link_is_used_where_no_other_is_set_and_warned_of(
+    make_desk: Callable[..., Desk], version: Hub
+) -> None:
+    version.world.civitai_version(101, [_file()], login="json")
+    version.world.token("civitai", PLANTED)
+    desk = make_desk()
+    assert desk.resolve(SITE_LINKS[1].format(site="https://civitai.com")).artifacts[0].size == 3333
+    (warning,) = desk.events
+    assert "CIVITAI_API_TOKEN" in str(getattr(warning, "hint", ""))
+    assert PLANTED not in str(warning)
+    assert {e.authorization for e in version.log.requests(origin="civitai")} == {f"Bearer {PLANTED}"}
+    other = make_desk(CIVITAI_API_TOKEN="bad").refusal(SITE_LINKS[1].format(site="https://civitai.com"))
+    assert "make a new one" in str(other.hint)
+
+
+def test_a_link_prefers_the_file_that_it_describes(desk: Desk, hub: Hub) -> None:
+    files = [
+        _file(1, "main.safetensors", format="SafeTensor"),
+        _file(2, "main.ckpt", format="PickleTensor", primary=False),
+        _file(3, "vae.pt", type="VAE", primary=False),
+    ]
+    hub.world.civitai_version(5, files)
+    for query, name in (
+        ("type=Model&format=SafeTensor", "main.safetensors"),
+        ("type=Model&format=PickleTensor", "main.ckpt"),
+        ("type=VAE", "vae.pt"),
+        ("format=PickleTensor&fileId=1", "main.safetensors"),
+    ):
+        assert desk.resolve(f"https://civitai.com/api/download/models/5?{query}").artifacts[0].path == name
+        assert desk.resolve(f"civitai://5?{query}".split("&fileId")[0]).artifacts
+
+
+def test_the_second_domain_is_asked_where_a_link_names_it_and_nothing_else_is_configured() -> None:
+    uri = parse_uri("https://civitai.red/models/1/x?modelVersionId=101&token=" + PLANTED)
+    wanted = SourceRequest(uri=uri, digest=Digest("sha256", "1" * 64), size=3, filename="a.safetensors")
+    for environ, endpoint in (
+        ({}, "https://civitai.red"),
+        ({"MODELFETCH_CIVITAI_ENDPOINT": "https://cache.corp/c"}, "https://cache.corp/c"),
+    ):
+        found = known(wanted, Settings.from_env(environ), lambda _digest: None)
+        assert found is not None
+        assert found.artifacts[0].locations[0].url == f"{endpoint}/api/download/models/101"
+    assert parse_uri(uri.text) == uri
+    assert getattr(parse_uri(uri.text), "host", None) == "civitai.red"
+
+
+def test_a_token_that_can_not_be_read_is_named_where_one_is_needed(
+    make_desk: Callable[..., Desk], hub: Hub, home: Path
+) -> None:
+    hub.world.civitai_version(7, [_file()], login="page")
+    hub.world.civitai_version(8, [_file()], login="json")
+    hub.world.civitai_version(9, [_file()])
+    desk = make_desk(CIVITAI_API_TOKEN_FILE=str(home / "absent"))
+    assert desk.resolve("civitai://9").artifacts
+    for uri in ("civitai://7", "civitai://8"):
+        error = desk.refusal(uri)
+        assert (error.exit_code, "CIVITAI_API_TOKEN_FILE" in str(error)) == (77, True)
 
 
 def test_a_pinned_file_with_a_name_is_known_without_asking() -> None:

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelfetch.config.settings import Settings
 from modelfetch.core.digest import Digest
+from modelfetch.core.events import Notice
 from modelfetch.demo.faults import Chunked, Gzip, HtmlPage, IgnoreRange, RedirectTo, Status
 from modelfetch.http import Headers
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, known
-from modelfetch.sources.https import disposition_name
-from tests.sources.contract import PLANTED, Case, NetworkContract
+from modelfetch.sources.answers import disposition_name
+from tests.sources.contract import OTHER, PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,10 +78,139 @@ def test_a_redirect_to_a_login_page_is_77(desk: Desk, hub: Hub) -> None:
     assert "return" not in str(error)
 
 
-def test_a_page_that_is_no_login_is_left_to_the_transfer(desk: Desk, hub: Hub) -> None:
+def test_a_page_in_place_of_a_file_is_65_with_the_form_to_write(desk: Desk, hub: Hub) -> None:
     hub.world.file("x.bin", b"123")
     hub.faults.add("/files/x.bin", HtmlPage())
-    assert desk.resolve(hub.files + "x.bin").artifacts
+    error = desk.refusal(hub.files + "x.bin")
+    assert (error.exit_code, error.code) == (65, "not-a-model")
+    assert "hf://NS/REPO/FILE" in str(error.hint)
+    assert desk.waits == []
+
+
+@pytest.mark.parametrize("pins", [{"size": 4}, {"digest": Digest.sha256(b"123")}, {"size": 3, "digest": OTHER}])
+def test_a_page_in_place_of_a_pinned_file_is_named_before_its_size(desk: Desk, hub: Hub, pins: dict[str, Any]) -> None:
+    hub.world.file("x.bin", b"123")
+    hub.faults.add("/files/x.bin", HtmlPage())
+    error = desk.refusal(hub.files + "x.bin", **pins)
+    assert (error.exit_code, error.code) == (65, "not-a-model")
+    assert "--upgrade" not in str(error.hint)
+    assert "network" in str(error.hint)
+
+
+def test_a_page_is_let_through_where_a_page_is_wanted(desk: Desk, hub: Hub) -> None:
+    page = b"<html>hello</html>"
+    hub.world.file("index.html", page)
+    for name in ("index.html", "notes"):
+        hub.world.file(name, page)
+        fault = Status(code=200, body=page.decode(), content_type="text/html")
+        hub.faults.add(f"/files/{name}", fault)
+        pins = {} if name == "index.html" else {"size": len(page), "digest": Digest.sha256(page)}
+        assert desk.resolve(hub.files + name, kind="file", **pins).artifacts[0].size == len(page)
+
+
+def test_a_file_that_its_server_calls_a_page_is_none(desk: Desk, hub: Hub) -> None:
+    hub.world.file("x.bin", b"123")
+    hub.faults.add("/files/x.bin", Status(code=200, body="GGUF and more", content_type="text/html"))
+    assert desk.resolve(hub.files + "x.bin").artifacts[0].size == 13
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ('attachment; filename="a.safetensors"', "a.safetensors"),
+        ("attachment; filename=a.safetensors", "a.safetensors"),
+        ("attachment; filename=my model.safetensors", "my model.safetensors"),
+        ("attachment;filename = a.safetensors ; size=3", "a.safetensors"),
+        ("attachment; filename=\"a.bin\"; filename*=UTF-8''b.safetensors", "b.safetensors"),
+        ("attachment; filename*=UTF-8'en'%C3%A4.safetensors; filename=\"a.bin\"", "ä.safetensors"),
+        ("attachment; filename*=iso-8859-1''%E4.bin", "ä.bin"),
+        ("attachment; filename*=utf-7''b.bin; filename=a.bin", "a.bin"),
+        ("attachment; filename*=UTF-8''%ff.bin; filename=a.bin", "a.bin"),
+        ('attachment; filename="a.bin", attachment; filename="a.bin"', "a.bin"),
+        ("attachment; filename=a.bin, attachment; filename=a.bin", "a.bin"),
+        ('attachment; filename="a\\"b.bin"', "ab.bin"),
+        ("attachment; filename=../../etc/passwd", "passwd"),
+        ("attachment; filename*=UTF-8''..%2F..%2Fx.bin", "x.bin"),
+        ("attachment; FILENAME=a.bin", "a.bin"),
+        ("attachment; filename=", None),
+        ("attachment; xfilename=a.bin", None),
+        ("attachment", None),
+        ("attachment; filename=" + "a" * 5000, None),
+    ],
+)
+def test_the_servers_name_is_read_as_rfc_6266_has_it(fields: str, name: str | None) -> None:
+    assert disposition_name({"content-disposition": fields}) == name
+
+
+@given(st.text(max_size=200))
+def test_no_field_breaks_the_reader_of_names(text: str) -> None:
+    name = disposition_name({"content-disposition": text})
+    assert name is None or ("/" not in name and name not in ("", ".", ".."))
+
+
+def _safetensors() -> bytes:
+    return (2).to_bytes(8, "little") + b"{}" + b"x" * 90
+
+
+@pytest.mark.parametrize(
+    ("address", "disposition", "name"),
+    [
+        ("download.php", 'attachment; filename="dream.safetensors"', "dream.safetensors"),
+        ("sd-v1.5", "attachment; filename*=UTF-8''v1.5.safetensors; filename=x", "v1.5.safetensors"),
+        ("dream.safetensors", 'attachment; filename="other.safetensors"', "dream.safetensors"),
+        ("download.php", None, "download.safetensors"),
+        ("sd-v1.5", None, "sd-v1.5.safetensors"),
+        ("12345", None, "12345.safetensors"),
+        ("get.php", "attachment; filename=sd-v1.5", "sd-v1.5.safetensors"),
+    ],
+)
+def test_a_name_that_no_service_lists_gets_the_suffix_of_its_content(
+    desk: Desk, hub: Hub, address: str, disposition: str | None, name: str
+) -> None:
+    hub.world.file(address, _safetensors(), disposition=disposition)
+    assert desk.resolve(hub.files + address, kind="checkpoint").artifacts[0].path == name
+
+
+def test_a_name_that_no_service_lists_is_refused_where_the_content_does_not_help(desk: Desk, hub: Hub) -> None:
+    hub.world.file("download.php", b"no known format at all")
+    error = desk.refusal(hub.files + "download.php", kind="checkpoint")
+    assert (error.exit_code, "filename:" in str(error.hint)) == (65, True)
+    named = desk.resolve(hub.files + "download.php", kind="checkpoint", filename="x.safetensors")
+    assert named.artifacts[0].path == "x.safetensors"
+    assert desk.resolve(hub.files + "download.php", kind="file").artifacts[0].path == "download.php"
+
+
+def test_a_pinned_file_without_a_listed_name_is_looked_at(desk: Desk, hub: Hub) -> None:
+    hub.world.file("download.php", _safetensors())
+    digest = Digest.sha256(_safetensors())
+    uri = parse_uri(hub.files + "download.php")
+    for kind, pinned in (("checkpoint", False), ("file", True)):
+        wanted = SourceRequest(uri=uri, kind=kind, digest=digest, size=100)
+        assert (known(wanted, desk.settings, lambda _digest: None) is not None) is pinned
+
+
+def test_a_credential_in_the_query_is_warned_of_once_with_what_to_use_instead(desk: Desk, hub: Hub) -> None:
+    hub.world.file("x.bin", b"123")
+    for _ in range(2):
+        desk.resolve(hub.files + "x.bin?token=" + PLANTED)
+    (warning,) = desk.events
+    assert isinstance(warning, Notice)
+    assert (warning.level, "(token)" in warning.message, "netrc" in str(warning.hint)) == ("warning", True, True)
+    assert PLANTED not in str(warning)
+    assert hub.log.requests("/files/x.bin")[0].target.endswith(PLANTED)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_no_error_claims_a_credential_that_was_not_sent(
+    make_desk: Callable[..., Desk], hub: Hub, home: Path, status: int
+) -> None:
+    hub.faults.add("/files/x.bin", Status(code=status), times=None)
+    without = make_desk().refusal(hub.files + "x.bin")
+    assert without.exit_code == 77
+    assert not any(word in f"{without} {without.hint}" for word in ("reject", "was sent for"))
+    (home / "n").write_text("machine 127.0.0.1 login me password word\n")
+    with_login = make_desk(NETRC=str(home / "n")).refusal(hub.files + "x.bin")
+    assert any(word in f"{with_login} {with_login.hint}" for word in ("reject", "was sent for"))
 
 
 def test_a_file_whose_address_has_no_name_takes_the_servers(desk: Desk, hub: Hub) -> None:

@@ -15,7 +15,7 @@ from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, known
 from modelfetch.sources.oci_manifest import OCI_INDEX, OCI_MANIFEST
-from modelfetch.sources.registry import Registry
+from modelfetch.sources.registry import bases
 from tests.sources.contract import PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:
@@ -127,6 +127,60 @@ def test_the_weights_are_taken_among_papers_and_all_of_it_for_a_snapshot(desk: D
     assert [a.size for a in desk.resolve(base(hub) + ":v1", files=files).artifacts] == [4]
 
 
+TAR = "application/vnd.oci.image.layer.v1.tar"
+DOCKER = "application/vnd.docker.ai."
+
+
+def test_a_file_that_oras_pushes_with_its_default_type_is_a_file(desk: Desk, hub: Hub) -> None:
+    publish(hub, manifest(layer(b"x" * 9, "tiny.safetensors", TAR, TITLE)))
+    (artifact,) = desk.resolve(base(hub) + ":v1", kind="checkpoint").artifacts
+    assert (artifact.path, artifact.size) == ("tiny.safetensors", 9)
+
+
+def test_a_folder_that_oras_pushes_is_an_archive_and_left_out(desk: Desk, hub: Hub) -> None:
+    folder = layer(b"x", "docs", TAR + "+gzip", TITLE)
+    folder["annotations"]["io.deis.oras.content.unpack"] = "true"
+    publish(hub, manifest(folder, layer(b"w", "tiny.gguf", TAR, TITLE)))
+    assert [a.path for a in desk.resolve(base(hub) + ":v1", kind="snapshot").artifacts] == ["tiny.gguf"]
+    publish(hub, manifest(folder))
+    assert desk.refusal(base(hub) + ":v1").code == "unsupported-manifest"
+
+
+def test_the_weights_are_chosen_among_licence_readme_and_settings_by_their_names(desk: Desk, hub: Hub) -> None:
+    papers = [layer(name.encode(), name, TAR, TITLE) for name in ("LICENSE", "README.md", "config.json")]
+    publish(hub, manifest(*papers, layer(b"w", "tiny.safetensors", TAR, TITLE)))
+    assert [a.path for a in desk.resolve(base(hub) + ":v1", kind="lora").artifacts] == ["tiny.safetensors"]
+
+
+def test_among_several_weights_files_filename_or_kind_choose(desk: Desk, hub: Hub) -> None:
+    names = ("checkpoints/big.safetensors", "vae/small.safetensors", "loras/style.safetensors")
+    publish(hub, manifest(*(layer(name.encode(), name, TAR, TITLE) for name in names)))
+    where = base(hub) + ":v1"
+    assert [a.path for a in desk.resolve(where, kind="vae").artifacts] == ["vae/small.safetensors"]
+    assert [a.path for a in desk.resolve(where, kind="lora").artifacts] == ["loras/style.safetensors"]
+    named = desk.resolve(where, kind="checkpoint", filename="small.safetensors").artifacts
+    assert [a.path for a in named] == ["vae/small.safetensors"]
+    chosen = FileSpec(path=names[2], digest=Digest.sha256(names[2].encode()))
+    found = desk.resolve(where, kind="checkpoint", files=(chosen,)).artifacts
+    assert [(a.path, a.digest) for a in found] == [(names[2], chosen.digest)]
+    wrong = FileSpec(path=names[2], digest=Digest.sha256(b"other"))
+    assert desk.refusal(where, kind="checkpoint", files=(wrong,)).code == "digest-mismatch"
+    assert [a.path for a in desk.resolve(where, kind="checkpoint", include=("vae/*",)).artifacts] == [names[1]]
+    error = desk.refusal(where, kind="upscaler")
+    assert (error.exit_code, "files: [{path:" in str(error.hint)) == (66, True)
+
+
+def test_dockers_unnamed_layers_are_named_by_their_types(desk: Desk, hub: Hub) -> None:
+    parts = [layer(b"g", kind=DOCKER + "gguf.v3"), layer(b"l", kind=DOCKER + "license")]
+    publish(hub, manifest(*parts, layer(b"m", kind=DOCKER + "mmproj"), layer(b"t", kind=DOCKER + "dir.tar")))
+    assert [a.path for a in desk.resolve(base(hub) + ":v1", kind="file").artifacts] == ["tiny.gguf"]
+    every = [a.path for a in desk.resolve(base(hub) + ":v1", kind="snapshot").artifacts]
+    assert every == ["tiny.gguf", "LICENSE", "tiny-mmproj.gguf"]
+    publish(hub, manifest(layer(b"1", kind=DOCKER + "safetensors"), layer(b"2", kind=DOCKER + "safetensors")))
+    shards = [a.path for a in desk.resolve(base(hub) + ":v1", kind="snapshot").artifacts]
+    assert shards == ["tiny-00001-of-00002.safetensors", "tiny-00002-of-00002.safetensors"]
+
+
 def test_a_file_that_is_not_in_it_is_66(desk: Desk, hub: Hub) -> None:
     publish(hub, TWO)
     assert desk.refusal(base(hub) + ":v1", files=(FileSpec(path="none"),)).exit_code == 66
@@ -205,14 +259,14 @@ def publish_chain(hub: Hub, length: int) -> bytes:
 # -- hosts -------------------------------------------------------------------------------------------------------------
 
 
-def test_https_comes_first_and_plain_http_only_where_it_is_allowed(desk: Desk) -> None:
-    registry = Registry(desk.http, Settings.from_env({"MODELFETCH_ALLOW_HTTP": "reg.lan:5000,bare.lan"}))
-    assert registry.bases("reg.lan:5000") == ("https://reg.lan:5000", "http://reg.lan:5000")
-    assert registry.bases("reg.lan") == ("https://reg.lan",)
-    assert registry.bases("bare.lan") == ("https://bare.lan", "http://bare.lan")
-    assert registry.bases("ghcr.io") == ("https://ghcr.io",)
-    assert registry.bases("docker.io") == ("https://registry-1.docker.io",)
-    assert registry.bases("registry.ollama.ai") == ("https://registry.ollama.ai",)
+def test_https_comes_first_and_plain_http_only_where_it_is_allowed() -> None:
+    settings = Settings.from_env({"MODELFETCH_ALLOW_HTTP": "reg.lan:5000,bare.lan"})
+    assert bases("reg.lan:5000", settings) == ("https://reg.lan:5000", "http://reg.lan:5000")
+    assert bases("reg.lan", settings) == ("https://reg.lan",)
+    assert bases("bare.lan", settings) == ("https://bare.lan", "http://bare.lan")
+    assert bases("ghcr.io", settings) == ("https://ghcr.io",)
+    assert bases("docker.io", settings) == ("https://registry-1.docker.io",)
+    assert bases("registry.ollama.ai", settings) == ("https://registry.ollama.ai",)
 
 
 def test_what_a_host_talks_is_found_out_once(desk: Desk, hub: Hub) -> None:

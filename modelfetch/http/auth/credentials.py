@@ -1,4 +1,4 @@
-"""Who may see which credential, and the tokens that registries hand out."""
+"""Which credential a request may carry, and the tokens that registries hand out."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import threading
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from modelfetch.config.settings import HF_ENDPOINT, Settings
-from modelfetch.core.urls import origin
+from modelfetch.config.settings import CIVITAI_ENDPOINT, HF_ENDPOINT, CredentialFileError, Settings
+from modelfetch.core.urls import origin, redact
 from modelfetch.errors import CredentialsError, UnreachableError
 from modelfetch.http.auth.challenge import Challenge, may_ask, may_send_password, parse_challenges, repository_of
 from modelfetch.http.auth.stores import DockerConfig, Login, Netrc
@@ -20,11 +20,15 @@ from modelfetch.http.status import status_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from modelfetch.http import Http, Reply
+    from modelfetch.config.settings import Secret
+    from modelfetch.http.types import Fetch, Reply
 
-_HF_FAMILY = frozenset({("https", "huggingface.co", 443), ("https", "hf.co", 443)})
-_PUBLIC = _HF_FAMILY | {("https", "civitai.com", 443)}
-"""Hubs whose APIs take tokens only: a login that somebody keeps for their git would make them refuse what is public."""
+_HF_SITES = ("https://huggingface.co", "https://hf.co")
+_CIVITAI_SITES = ("https://civitai.com", "https://civitai.red", "https://civitai.green")
+_PUBLIC = frozenset(origin(site) for site in (*_HF_SITES, *_CIVITAI_SITES))
+"""Hubs whose APIs take tokens only: a password that somebody keeps for git would make them refuse what is public."""
+_CIVITAI_PATHS = ("/api/v1/", "/api/download/")
+"""Paths that tell CivitAI's API from the Hugging Face Hub's where both have one and the same endpoint."""
 
 _LONGEST_LIFE = 3600.0
 _SHORTEST_LIFE = 60.0
@@ -33,6 +37,7 @@ _FRESH = 2.0
 """A token this young, in seconds, was fetched by a neighbour in answer to the same refusal."""
 
 Origin = tuple[str, str, int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +47,35 @@ class _Token:
     made: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Service:
+    """A service with a token of its own, and the addresses that may see it."""
+
+    name: str
+    token: Secret
+    endpoints: tuple[str, ...]
+
+    def reach(self, url: str) -> int:
+        """Return how closely an endpoint covers a URL: the length of the endpoint's path, -1 where none does."""
+        return max((_reach(endpoint, url) for endpoint in self.endpoints), default=-1)
+
+
+def _reach(endpoint: str, url: str) -> int:
+    if origin(endpoint) != origin(url):
+        return -1
+    base, path = urlsplit(endpoint).path.rstrip("/"), urlsplit(url).path
+    inside = path == base or path.startswith(base + "/")
+    return len(base) if inside and "/.." not in unquote(path) else -1
+
+
 class Credentials:
-    """Implements the HTTP client's Authenticator; asked anew for every hop of every request, from any thread.
+    """Implements the HTTP client's `Authenticator`; consulted for every hop of every request, from any thread.
+
+    A file of credentials that can't be read counts as empty; `problem` names it once a credential is missing.
 
     Args:
         settings: Where tokens and files are.
-        clock: Seconds that only grow.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,10 +83,19 @@ class Credentials:
         self._clock = clock
         self._netrc = Netrc(settings.netrc)
         self._docker = DockerConfig(settings.docker_config)
-        self._hub = origin(settings.hf_endpoint)
-        self._civitai = origin(settings.civitai_endpoint)
+        hf, civitai = settings.hf_endpoint, settings.civitai_endpoint
+        self._services = (
+            _Service(name="hf", token=settings.hf_token, endpoints=_HF_SITES if hf == HF_ENDPOINT else (hf,)),
+            _Service(
+                name="civitai",
+                token=settings.civitai_token,
+                endpoints=_CIVITAI_SITES if civitai == CIVITAI_ENDPOINT else (civitai,),
+            ),
+        )
+        self._lent: str | None = None
         self._same_host_only = frozenset({origin(settings.ollama_registry)})
         self._tokens: dict[tuple[Origin, str], _Token] = {}
+        self._shown: set[tuple[Origin, str]] = set()
         self._locks: defaultdict[tuple[Origin, str], threading.Lock] = defaultdict(threading.Lock)
         self._guard = threading.Lock()
         self._asking = threading.local()
@@ -67,10 +104,10 @@ class Credentials:
         return "Credentials(…)"
 
     def headers(self, url: str) -> Mapping[str, str]:
-        """The header fields that this URL's scheme, host and port may see; none for anybody else.
+        """Return the header fields that a request to this URL may carry.
 
         Raises:
-            SettingError: A token or a file of logins is there and can't be read.
+            SettingError: A variable holds a token that can't be one.
         """
         try:
             where = origin(url)
@@ -79,37 +116,62 @@ class Credentials:
         repository = repository_of(url)
         if repository is not None and (token := self._token(where, repository)) is not None:
             return {"Authorization": token.header}
-        if self._is_hub(where) or where == self._civitai:
-            secret = self._settings.hf_token if self._is_hub(where) else self._settings.civitai_token
-            word = secret.value()
-            if word or where in _PUBLIC:
-                return _bearer(word)
-        if (login := self._netrc_for(where)) is not None:
-            return {"Authorization": login.basic}
-        return {}
+        service = self._service(url)
+        if service is not None and (word := self._word(service)):
+            return {"Authorization": f"Bearer {word}"}
+        if where in _PUBLIC:
+            return {}
+        login = _unless_unreadable(lambda: self._netrc_for(where))
+        return {"Authorization": login.basic} if login is not None else {}
 
-    def knows(self, url: str) -> bool:
-        """Whether something is set that was shown to this URL's host, so that its refusal means just that.
-
-        Raises:
-            SettingError: As `headers`.
-        """
+    def rejected(self, url: str) -> bool:
+        """Return whether a login was used for a registry's repository, so that a 401 means that it was rejected."""
         try:
-            return bool(self.headers(url)) or (repository_of(url) is not None and self._login(url) is not None)
+            where, repository = origin(url), repository_of(url)
+            if repository is not None and (where, repository) in self._shown:
+                return True
+            return (repository is None or self._token(where, repository) is None) and bool(self.headers(url))
         except ValueError:
             return False
 
-    def challenged(self, url: str, status: int, headers: Mapping[str, str], http: Http) -> bool:
-        """Answer a registry's challenge: True when there is a new token or password, and asking again makes sense.
+    def problem(self, url: str) -> CredentialFileError | None:
+        """Return why a credential for this URL can't be read; None where nothing is in the way."""
+        try:
+            where, service = origin(url), self._service(url)
+            if service is not None:
+                service.token.value()
+            if repository_of(url) is not None:
+                self._login(url)
+            elif where not in _PUBLIC:
+                self._netrc_for(where)
+        except CredentialFileError as error:
+            return error
+        except ValueError:
+            return None
+        return None
+
+    def lend_civitai_token(self, token: str) -> None:
+        """Use the token of a pasted CivitAI link for this session, where no other one is set."""
+        self._lent = self._lent or token
+
+    def challenged(self, url: str, status: int, headers: Mapping[str, str], fetch: Fetch) -> bool:
+        """Answer a registry's challenge; return whether there is a new token or password to try.
 
         Raises:
-            CredentialsError: The token server refuses the password.
-            UnreachableError: It can't be reached or answers nonsense.
-            SettingError: A file of logins can't be read.
+            CredentialsError: The token server rejects the password, or the credential that is needed can't be read.
+            UnreachableError: The token server can't be reached or its answer is invalid.
         """
+        if getattr(self._asking, "busy", False):
+            return False
+        if self._renewed(url, status, headers.get("www-authenticate", ""), fetch):
+            return True
+        if not self.headers(url) and (status == 401 or self._service(url) is not None):
+            self._raise_problem(url, status)
+        return False
+
+    def _renewed(self, url: str, status: int, header: str, fetch: Fetch) -> bool:
         repository = repository_of(url)
-        header = headers.get("www-authenticate", "")
-        if status != 401 or repository is None or not header or getattr(self._asking, "busy", False):
+        if status != 401 or repository is None or not header:
             return False
         key = (origin(url), repository)
         with self._guard:
@@ -118,16 +180,37 @@ class Credentials:
             known = self._tokens.get(key)
             if known is not None and self._clock() - known.made < _FRESH:
                 return True
-            token = self._answer(url, parse_challenges(header), http)
+            token = self._answer(url, parse_challenges(header), fetch)
             if token is None:
                 return False
             self._tokens[key] = token
             return True
 
-    # -- who may see what ------------------------------------------------------------------------------------------
+    def _raise_problem(self, url: str, status: int) -> None:
+        problem = self.problem(url)
+        if problem is not None:
+            raise CredentialsError(
+                f"{redact(url)} answered {status}, and the credentials for it can't be used: {problem.message}",
+                code="unauthorized",
+                hint="make the file readable, or set a token by its variable: docs/guides/credentials.md",
+            ) from None
 
-    def _is_hub(self, where: Origin) -> bool:
-        return where == self._hub or (self._hub == origin(HF_ENDPOINT) and where in _HF_FAMILY)
+    # -- which credential belongs where ----------------------------------------------------------------------------
+
+    def _service(self, url: str) -> _Service | None:
+        """Return the service whose endpoint covers a URL most closely."""
+        reach = {service.name: service.reach(url) for service in self._services}
+        best = max(reach.values())
+        fitting = [service for service in self._services if reach[service.name] == best >= 0]
+        if len(fitting) > 1:
+            path = urlsplit(url).path[best:]
+            name = "civitai" if path.startswith(_CIVITAI_PATHS) else "hf"
+            fitting = [service for service in fitting if service.name == name]
+        return fitting[0] if fitting else None
+
+    def _word(self, service: _Service) -> str | None:
+        word = _unless_unreadable(service.token.value)
+        return word or (self._lent if service.name == "civitai" else None)
 
     def _netrc_for(self, where: Origin) -> Login | None:
         scheme, host, port = where
@@ -150,18 +233,19 @@ class Credentials:
 
     # -- answering a challenge -------------------------------------------------------------------------------------
 
-    def _answer(self, url: str, challenges: tuple[Challenge, ...], http: Http) -> _Token | None:
+    def _answer(self, url: str, challenges: tuple[Challenge, ...], fetch: Fetch) -> _Token | None:
         for challenge in challenges:
             if challenge.scheme == "bearer" and challenge.realm:
-                return self._fetch(url, challenge, http)
+                return self._fetch(url, challenge, fetch)
         if any(challenge.scheme == "basic" for challenge in challenges):
-            login = self._login(url)
+            login = _unless_unreadable(lambda: self._login(url))
             if login is not None and not login.identity:
                 now = self._clock()
+                self._note_shown(url)
                 return _Token(header=login.basic, expires=now + _LONGEST_LIFE, made=now)
         return None
 
-    def _fetch(self, url: str, challenge: Challenge, http: Http) -> _Token | None:
+    def _fetch(self, url: str, challenge: Challenge, fetch: Fetch) -> _Token | None:
         registry = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
         if not may_ask(url, challenge.realm, same_host_only=origin(url) in self._same_host_only):
             raise CredentialsError(
@@ -169,16 +253,23 @@ class Credentials:
                 code="unauthorized",
                 hint="a token server must talk TLS, and Ollama's must be the registry's own host",
             )
-        login = self._login(url)
-        withheld = login is not None and not may_send_password(url, challenge.realm)
+        login = _unless_unreadable(lambda: self._login(url))
+        if login is not None and not may_send_password(url, challenge.realm):
+            login = None
         self._asking.busy = True
         try:
-            reply = _ask(http, challenge, None if withheld else login)
+            reply = _request_token(fetch, challenge, login)
         finally:
             self._asking.busy = False
         if reply.status in (401, 403) and login is None:
             return None  # the registry's own refusal says it better
-        return _read_token(reply, registry, self._clock())
+        token = _read_token(reply, registry, self._clock())
+        if login is not None:
+            self._note_shown(url)
+        return token
+
+    def _note_shown(self, url: str) -> None:
+        self._shown.add((origin(url), repository_of(url) or ""))
 
 
 def _host_of(url: str) -> str:
@@ -189,12 +280,16 @@ def _host_of(url: str) -> str:
         return "(no URL)"
 
 
-def _bearer(token: str | None) -> Mapping[str, str]:
-    return {"Authorization": f"Bearer {token}"} if token else {}
+def _unless_unreadable(read: Callable[[], T | None]) -> T | None:
+    """Return what a file of credentials holds; None where it can't be read, which `Credentials.problem` reports."""
+    try:
+        return read()
+    except CredentialFileError:
+        return None
 
 
-def _ask(http: Http, challenge: Challenge, login: Login | None) -> Reply:
-    """Ask a token server, as distribution's token and oauth2 documents say."""
+def _request_token(fetch: Fetch, challenge: Challenge, login: Login | None) -> Reply:
+    """Request a token (source: distribution, docs/content/spec/auth/token.md and oauth.md)."""
     fields = [(name, value) for name, value in (("service", challenge.service), ("scope", challenge.scope)) if value]
     parts = urlsplit(challenge.realm)
     if login is not None and login.identity:
@@ -205,11 +300,11 @@ def _ask(http: Http, challenge: Challenge, login: Login | None) -> Reply:
             *fields,
         ]
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
-        return http.get(challenge.realm, method="POST", headers=kind, data=urlencode(form).encode(), limit=2**20)
+        return fetch(challenge.realm, method="POST", headers=kind, data=urlencode(form).encode(), limit=2**20)
     scopes = [("scope", one) for one in challenge.scope.split(" ") if one]
     query = [*parse_qsl(parts.query), *(field for field in fields if field[0] == "service"), *scopes]
     address = urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(query), ""))
-    return http.get(address, headers={"Authorization": login.basic} if login is not None else {}, limit=2**20)
+    return fetch(address, headers={"Authorization": login.basic} if login is not None else {}, limit=2**20)
 
 
 def _read_token(reply: Reply, registry: str, now: float) -> _Token:

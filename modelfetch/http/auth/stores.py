@@ -1,7 +1,7 @@
-"""Users and passwords that lie in files: netrc, and Docker's config with its credential helpers.
+"""User names and passwords in files: netrc, and Docker's config with its credential helpers.
 
 Sources: the standard library's netrc; docker/cli, "Configuration files", and docker/docker-credential-helpers for the
-helpers' protocol. Whatever goes wrong in these files, no word of their content is shown.
+helpers' protocol. Errors name the file and never show its content.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import base64
 import binascii
 import json
 import re
+import stat
 import subprocess
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.errors import SettingError
+from modelfetch.config.settings import CredentialFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,7 +54,7 @@ class Netrc:
         """The login of a host.
 
         Raises:
-            SettingError: The file is there and can't be read.
+            CredentialFileError: The file is there and can't be read.
         """
         with self._lock:
             if self._logins is None:
@@ -62,19 +63,21 @@ class Netrc:
 
 
 def _read_netrc(path: Path | None) -> dict[str, Login]:
-    if path is None or not path.exists() or path.is_char_device():
-        return {}
     from netrc import NetrcParseError, netrc
 
     try:
+        if path is None or not stat.S_ISREG(path.stat().st_mode):
+            return {}
         hosts = netrc(str(path)).hosts
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
     except NetrcParseError as error:
         problem = f"line {error.lineno}" if error.lineno else "its form"
-        raise SettingError(f"{path}: {problem} is not what netrc expects") from None
+        raise CredentialFileError(f"{path}: {problem} is not what netrc expects") from None
     except UnicodeDecodeError:
-        raise SettingError(f"{path}: expected a text file") from None
+        raise CredentialFileError(f"{path}: expected a text file") from None
     except OSError as error:
-        raise SettingError(f"{path} can't be read: {error.strerror}") from None
+        raise CredentialFileError(f"{path} can't be read: {error.strerror}") from None
     return {
         host.lower(): Login(user=user, password=password)
         for host, (user, _account, password) in hosts.items()
@@ -95,7 +98,7 @@ class DockerConfig:
         """The login of a registry, named as HOST or HOST:PORT.
 
         Raises:
-            SettingError: The file is there and can't be read, or its helper fails.
+            CredentialFileError: The file is there and can't be read, or its helper fails.
         """
         with self._lock:
             if host not in self._found:
@@ -122,7 +125,7 @@ class DockerConfig:
 
     def _from_helper(self, helper: str, names: Iterable[str]) -> Login | None:
         if not _HELPER.match(helper):
-            raise SettingError(f"{self._path}: the name of a credential helper is not one that can be")
+            raise CredentialFileError(f"{self._path}: the name of a credential helper is not one that can be")
         for name in names:
             if (login := _ask_helper(helper, name)) is not None:
                 return login
@@ -150,16 +153,19 @@ def _read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return {}
         with path.open("rb") as file:
-            document = json.loads(file.read(_LARGEST_FILE))
+            content = file.read(_LARGEST_FILE)
+        document = json.loads(content) if content.strip() else {}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise SettingError(f"{path} can't be read: {error.strerror}") from None
+        raise CredentialFileError(f"{path} can't be read: {error.strerror}") from None
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        raise SettingError(f"{path}: expected a JSON object")
+        raise CredentialFileError(f"{path}: expected a JSON object")
     return document
 
 
@@ -187,20 +193,20 @@ def _ask_helper(helper: str, name: str) -> Login | None:
             [program, "get"], input=name.encode(), capture_output=True, timeout=_HELPER_PATIENCE, check=False
         )
     except FileNotFoundError:
-        raise SettingError(
+        raise CredentialFileError(
             f"{program}, which Docker's config names, is not installed", hint="install it, or `docker login` without it"
         ) from None
     except subprocess.TimeoutExpired:
-        raise SettingError(f"{program} did not answer within {_HELPER_PATIENCE:.0f} s") from None
+        raise CredentialFileError(f"{program} did not answer within {_HELPER_PATIENCE:.0f} s") from None
     except OSError as error:
-        raise SettingError(f"{program} can't be run: {error.strerror}") from None
+        raise CredentialFileError(f"{program} can't be run: {error.strerror}") from None
     if done.returncode != 0:
         return None  # "credentials not found", which helpers say in different words
     try:
         answer = json.loads(done.stdout)
         user, secret = answer["Username"], answer["Secret"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise SettingError(f"{program} answered what no credential helper should") from None
+        raise CredentialFileError(f"{program} answered what no credential helper should") from None
     if not isinstance(user, str) or not isinstance(secret, str) or not secret:
         return None
     return Login(user="" if user == "<token>" else user, password=secret, identity=user == "<token>")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelfetch.manifest.uri import is_commit
+from modelfetch.core.digest import is_commit
 from modelfetch.placement.layouts.base import Placement, PlacementMethod
 
 if TYPE_CHECKING:

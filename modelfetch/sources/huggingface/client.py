@@ -1,12 +1,17 @@
-"""huggingface_hub, held at arm's length: its requests are counted and bounded, and only its public API is used.
+"""Requests that huggingface_hub sends: watched, bounded, and the same for every version from 0.34 to 2.x.
 
-Source: huggingface_hub 2.4, package reference.
+huggingface_hub sends with requests before 1.0, with httpx in 1.x and with httpx2 in 2.x. None of them is imported here:
+its session is instrumented through what they offer, adapters or event hooks. A session is shared with other users of
+huggingface_hub in the process, whose requests are left alone.
+
+Source: huggingface_hub 0.34 to 2.4, ``utils/_http.py``.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -16,13 +21,13 @@ from modelfetch.errors import UnreachableError
 
 _LOCK = threading.Lock()
 _LARGEST_ANSWER = 64 * 2**20
-"""Bytes of metadata that one answer may have: about 200,000 files."""
+"""Largest metadata answer in bytes: about 200,000 files."""
 
-_TIMEOUTS = {"connect": 10.0, "read": 30.0, "write": 30.0, "pool": 30.0}
-"""Seconds, as httpx2's transport takes them."""
+_CONNECT, _READ = 10.0, 30.0
+"""Time limits in seconds; some of huggingface_hub's own calls have none."""
 
-Watch = Callable[[str], None]
-"""Called with the URL of each request before it is sent; may raise to stop it."""
+Watch = Callable[[str, MutableMapping[str, str]], None]
+"""Called with the URL and the header fields of each request before it is sent; it may change them, or raise."""
 
 _watch: ContextVar[Watch | None] = ContextVar("modelfetch_hf_watch", default=None)
 
@@ -30,14 +35,12 @@ _watch: ContextVar[Watch | None] = ContextVar("modelfetch_hf_watch", default=Non
 @contextmanager
 def watched(watch: Watch) -> Iterator[None]:
     """Within it, each request that huggingface_hub sends from this thread is shown to ``watch`` first."""
-    session = hub.load().get_session()
-    hooks = session.event_hooks
+    session = hub.load().utils.get_session()
     with _LOCK:
-        if _on_request not in hooks["request"]:
-            session.event_hooks = {
-                "request": [*hooks["request"], _on_request],
-                "response": [*hooks["response"], _on_response],
-            }
+        if hasattr(session, "event_hooks"):
+            _add_hooks(session)
+        else:
+            _wrap_adapters(session)
     token = _watch.set(watch)
     try:
         yield
@@ -45,33 +48,37 @@ def watched(watch: Watch) -> Iterator[None]:
         _watch.reset(token)
 
 
+# -- httpx and httpx2 --------------------------------------------------------------------------------------------------
+
+
+def _add_hooks(session: Any) -> None:
+    hooks = session.event_hooks
+    if _on_request not in hooks["request"]:
+        session.event_hooks = {
+            "request": [*hooks["request"], _on_request],
+            "response": [*hooks["response"], _on_response],
+        }
+
+
 def _on_request(request: Any) -> None:
     if (watch := _watch.get()) is not None:
-        request.extensions["timeout"] = dict(_TIMEOUTS)  # some of its calls wait for ever
-        watch(str(request.url))
+        request.extensions["timeout"] = {"connect": _CONNECT, "read": _READ, "write": _READ, "pool": _READ}
+        watch(str(request.url), request.headers)
 
 
 def _on_response(response: Any) -> None:
-    """Bound the answer's body; a client of somebody else's calls is left alone."""
-    if _watch.get() is None:
-        return
-    length = response.headers.get("content-length", "")
-    if length.isdigit() and int(length) > _LARGEST_ANSWER:
-        raise _too_large()
-    response.stream = _bounded(response.stream)
+    if _watch.get() is not None:
+        _check_length(response.headers)
+        response.stream = _bounded_stream(response)
 
 
-def _bounded(stream: Any) -> Any:
-    import httpx2
+def _bounded_stream(response: Any) -> Any:
+    stream = response.stream
+    library: Any = sys.modules[type(response).__module__.partition(".")[0]]
 
-    class Bounded(httpx2.SyncByteStream):
+    class Bounded(library.SyncByteStream):  # type: ignore[misc]
         def __iter__(self) -> Iterator[bytes]:
-            size = 0
-            for piece in stream:
-                size += len(piece)
-                if size > _LARGEST_ANSWER:
-                    raise _too_large()
-                yield piece
+            return _bounded(stream)
 
         def close(self) -> None:
             stream.close()
@@ -79,10 +86,53 @@ def _bounded(stream: Any) -> Any:
     return Bounded()
 
 
+# -- requests ----------------------------------------------------------------------------------------------------------
+
+
+class _Adapter:
+    """Sends through another adapter of a requests session."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def send(self, request: Any, **options: Any) -> Any:
+        watch = _watch.get()
+        if watch is None:
+            return self._inner.send(request, **options)
+        watch(str(request.url), request.headers)
+        response = self._inner.send(request, **{**options, "timeout": (_CONNECT, _READ)})
+        _check_length(response.headers)
+        read = response.iter_content
+        response.iter_content = lambda *args, **named: _bounded(read(*args, **named))
+        return response
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def _wrap_adapters(session: Any) -> None:
+    for prefix, adapter in list(session.adapters.items()):
+        if not isinstance(adapter, _Adapter):
+            session.mount(prefix, _Adapter(adapter))
+
+
+# -- bounds ------------------------------------------------------------------------------------------------------------
+
+
+def _check_length(headers: Any) -> None:
+    length = headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length[:20]) > _LARGEST_ANSWER:
+        raise _too_large()
+
+
+def _bounded(pieces: Any) -> Iterator[bytes]:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > _LARGEST_ANSWER:
+            raise _too_large()
+        yield piece
+
+
 def _too_large() -> UnreachableError:
     return UnreachableError("the hub's answer is too long", code="bad-response", permanent=True)
-
-
-def matching(paths: Iterable[str], patterns: Iterable[str]) -> list[str]:
-    """The paths that some pattern of ``include`` matches, as `snapshot_download`'s ``allow_patterns`` does."""
-    return list(hub.load().utils.filter_repo_objects(list(paths), allow_patterns=list(patterns)))

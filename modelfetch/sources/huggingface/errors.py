@@ -1,8 +1,8 @@
-"""What the Hugging Face Hub means by an error, and what its user can do about it.
+"""Errors of the Hugging Face Hub, and what the user can do about them.
 
-Sources: the Hub's ``X-Error-Code`` and ``X-Error-Message`` headers as huggingface_hub 2.4 reads them
-(``hf_raise_for_status``), and its documentation on gated models and rate limits. A server's own words are
-matched, never shown: they are somebody else's text.
+Sources: the Hub's ``X-Error-Code`` and ``X-Error-Message`` headers as huggingface_hub reads them
+(``hf_raise_for_status``), and its documentation on gated models and rate limits. A server's own words are matched and
+never shown.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http import Headers, Reply
+from modelfetch.http.proxies import proxy_of
 from modelfetch.http.status import status_error
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What was asked: for messages, and because a refusal means another thing to somebody with a token."""
+    """What was requested, for messages; a refusal means something else where a token was sent."""
 
     endpoint: str
     repo: str
@@ -39,47 +40,65 @@ class Asked:
 
 
 def translate(error: Exception, asked: Asked) -> ModelfetchError:
-    """The typed error for anything that huggingface_hub, or httpx2 below it, raises."""
+    """Return the typed error for anything that huggingface_hub, or the HTTP library below it, raises.
+
+    The libraries differ between its versions, so their exceptions are recognised by the names of their classes.
+    """
     if isinstance(error, ModelfetchError):
         return error
     response = getattr(error, "response", None)
     if response is not None:
         return refusal(response.status_code, response.headers, str(response.url), asked)
-    import httpx2
-    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
-
-    if isinstance(error, OfflineModeIsEnabled):
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "OfflineModeIsEnabled" in names:
         return UnreachableError(
-            f"{asked} would have to be asked, and HF_HUB_OFFLINE is set", code="offline", permanent=True
+            f"{asked} would need a request, and HF_HUB_OFFLINE is set", code="offline", permanent=True
         )
-    if isinstance(error, HFValidationError):
+    if "HFValidationError" in names:
         return NotFoundError(f"{asked.repo!r} is not a name that the hub can have")
-    if isinstance(error, httpx2.HTTPError | httpx2.InvalidURL | httpx2.CookieConflict | httpx2.StreamError | OSError):
-        return _transport(error, asked)
+    if names & _TRANSPORT or isinstance(error, OSError):
+        return _transport(error, names, asked)
     if isinstance(error, ValueError | TypeError | KeyError | AttributeError | RecursionError):
         return nonsense(asked)
     raise error
 
 
+_TRANSPORT = frozenset({"HTTPError", "RequestException", "InvalidURL", "CookieConflict", "StreamError"})
+_TIMEOUTS = frozenset({"TimeoutException", "Timeout"})
+_BROKEN = frozenset({"RemoteProtocolError", "DecodingError", "ChunkedEncodingError", "ContentDecodingError"})
+_NO_URL = frozenset(
+    {"InvalidURL", "UnsupportedProtocol", "LocalProtocolError", "InvalidSchema", "MissingSchema", "LocationParseError"}
+)
+
+
+def is_missing_api(error: Exception) -> bool:
+    """Return whether an exception of huggingface_hub may mean that a mirror lacks a part of the hub's API.
+
+    The Hub itself names the reason of each refusal in ``X-Error-Code``.
+    """
+    response = getattr(error, "response", None)
+    return (
+        response is not None
+        and response.status_code in (400, 404, 405, 422, 501)
+        and not Headers(response.headers).get("x-error-code")
+        and "rev" not in response.headers.get("x-error-message", "").lower()
+    )
+
+
 def nonsense(asked: Asked) -> UnreachableError:
     """The answer is not what the hub's API says."""
     return UnreachableError(
-        f"{asked.endpoint} gave no metadata of {asked} that can be understood",
+        f"{asked.endpoint} sent no valid metadata of {asked}",
         code="bad-response",
         permanent=True,
         hint="is HF_ENDPOINT a Hugging Face Hub, or does a proxy or login page stand before it?",
     )
 
 
-def _transport(error: Exception, asked: Asked) -> UnreachableError:
-    import httpx2
-
-    where = asked.endpoint
-    link: BaseException | None = error
+def _transport(error: Exception, names: set[str], asked: Asked) -> UnreachableError:
+    where = _where(asked.endpoint, names)
     reason = None
-    for _ in range(12):
-        if link is None:
-            break
+    for link in _chain(error):
         if isinstance(link, ssl.SSLCertVerificationError):
             return UnreachableError(
                 f"{where}: the certificate is not valid: {link.verify_message}",
@@ -87,18 +106,40 @@ def _transport(error: Exception, asked: Asked) -> UnreachableError:
                 permanent=True,
                 hint="SSL_CERT_FILE names a file of authorities to trust",
             )
-        if isinstance(link, OSError):
+        if isinstance(link, OSError) and link.strerror:
             reason = link.strerror
-        link = link.__cause__ or link.__context__
-    if isinstance(error, httpx2.TimeoutException):
+        names |= {kind.__name__ for kind in type(link).__mro__}
+    if names & _TIMEOUTS:
         return UnreachableError(f"{where}: no answer in time", code="timeout")
-    if isinstance(error, httpx2.TooManyRedirects):
+    if "TooManyRedirects" in names:
         return UnreachableError(f"{where}: too many redirects", code="too-many-redirects", permanent=True)
-    if isinstance(error, httpx2.RemoteProtocolError | httpx2.DecodingError):
+    if names & _NO_URL:
+        return UnreachableError(f"{where}: it redirects to an invalid URL", code="bad-response", permanent=True)
+    if names & _BROKEN and not reason:
         return UnreachableError(f"{where}: broken answer", code="bad-response")
-    if isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol | httpx2.LocalProtocolError):
-        return UnreachableError(f"{where}: it redirects to what is no URL", code="bad-response", permanent=True)
     return UnreachableError(f"{where}: {reason or 'no connection'}")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it wraps: by its cause or context, or as an argument, as requests and urllib3 do."""
+    queue: list[BaseException] = [error]
+    seen: set[int] = set()
+    while queue and len(seen) < 24:
+        link = queue.pop(0)
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        wrapped = (link.__cause__, link.__context__, getattr(link, "reason", None), *link.args)
+        queue.extend(one for one in wrapped if isinstance(one, BaseException))
+
+
+def _where(endpoint: str, names: set[str]) -> str:
+    """Return whom a connection failed with: the proxy, where requests to the hub go through one."""
+    proxy = proxy_of(endpoint)
+    if proxy is None or not names & {"ConnectError", "ConnectTimeout", "ProxyError", "ConnectionError"}:
+        return endpoint
+    return f"{endpoint}, through the proxy {proxy.shown}"
 
 
 def refusal(status: int, headers: Mapping[str, str], url: str, asked: Asked) -> ModelfetchError:
@@ -124,7 +165,7 @@ def refusal(status: int, headers: Mapping[str, str], url: str, asked: Asked) -> 
         if asked.with_token:
             hint += "; a private repo looks the same to a token that may not read it"
         return NotFoundError(f"{asked} does not exist at {asked.endpoint}", hint=hint)
-    reply = Reply(status=status, headers=fields, body=b"", url=redact(url))
+    reply = Reply(status=status, headers=fields, body=b"", url=redact(url), authorized=asked.with_token)
     error = status_error(reply, what=str(asked), uri=None)
     if status == 429:
         error.hint = "requests with a token have higher limits: set HF_TOKEN" if not asked.with_token else None
@@ -146,7 +187,7 @@ def _gated(status: int, said: str, asked: Asked) -> CredentialsError:
         )
     if status == 401:
         return CredentialsError(
-            f"{asked.repo} is gated, and the hub refuses this token",
+            f"{asked.repo} is gated, and the hub rejects this token",
             code="unauthorized",
             hint=f"it may have expired or been revoked: make a new one at {asked.endpoint}/settings/tokens",
         )
@@ -166,7 +207,7 @@ def _gated(status: int, said: str, asked: Asked) -> CredentialsError:
 def _unauthorized(asked: Asked) -> CredentialsError:
     if asked.with_token:
         return CredentialsError(
-            f"the hub refuses the token that was sent for {asked.repo}",
+            f"the hub rejects the token that was sent for {asked.repo}",
             code="unauthorized",
             hint=f"it may have expired or been revoked: renew it at {asked.endpoint}/settings/tokens, or unset it",
         )
@@ -180,6 +221,8 @@ def _unauthorized(asked: Asked) -> CredentialsError:
 def _forbidden(said: str, asked: Asked) -> CredentialsError:
     if "fine-grained" in said or "permission" in said or "scope" in said:
         hint = "give the token read access to this repo, or to the organisation that owns it"
+    elif asked.with_token:
+        hint = "the token may lack the right to read this repo, or the hub blocks this region or address"
     else:
-        hint = "the token may lack the right to read this repo, or the hub blocks this address"
+        hint = "no token was sent: set HF_TOKEN; if that does not help, the hub blocks this region or address"
     return CredentialsError(f"the hub forbids reading {asked.repo}", code="forbidden", hint=hint)

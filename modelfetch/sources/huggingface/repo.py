@@ -6,16 +6,16 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core.digest import Digest, new_hasher
+from modelfetch.config import hub
+from modelfetch.core.digest import Digest, is_commit, new_hasher
 from modelfetch.core.units import MAX_SIZE
 from modelfetch.errors import IntegrityError, NotFoundError
 from modelfetch.manifest.paths import check_relative
-from modelfetch.manifest.uri import HfUri, is_commit
-from modelfetch.sources.huggingface import client
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from modelfetch.manifest.uri import HfUri
     from modelfetch.sources.base import ReadBlob, SourceRequest
 
 _LFS_SIZE = 10 * 2**20
@@ -135,7 +135,7 @@ def choose(repo: Repo, uri: HfUri, wanted: SourceRequest) -> list[HubFile]:
     elif wanted.files is not None:
         names = [spec.path for spec in wanted.files]
     elif wanted.include is not None:
-        names = client.matching(repo.files, wanted.include)
+        names = hub.matching(repo.files, wanted.include)
     else:
         names = sorted(repo.files)
     if missing := [name for name in names if name not in repo.files]:

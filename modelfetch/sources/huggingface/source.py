@@ -1,47 +1,65 @@
 """``hf://…``: the Hugging Face Hub, or a mirror of it that HF_ENDPOINT names.
 
-One question per repo and revision tells commit, sizes and digests of all its files (source: the Hub's API,
-``/api/models/{repo}/revision/{rev}?blobs=true``). The commit then stands in every address, so nothing moves meanwhile.
+One request per repo and revision gives the commit, sizes and digests of all its files (source: the Hub's API,
+``/api/models/{repo}/revision/{rev}?blobs=true``). The commit is then part of every address, so nothing moves meanwhile.
+
+Proxies and older mirrors lack parts of that API. What the listing does not give is taken from ``paths-info``, from the
+tree, or from the headers of the file itself (``X-Repo-Commit``, ``X-Linked-Etag``), which are all that the official
+client needs for a download (source: huggingface_hub, ``file_download.get_hf_file_metadata``).
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from modelfetch import __version__
 from modelfetch.config import hub
 from modelfetch.core.artifact import Artifact, Location, Resolution
+from modelfetch.core.digest import is_commit
+from modelfetch.core.units import MAX_SIZE
 from modelfetch.core.urls import origin
-from modelfetch.errors import ModelfetchError, NotFoundError, UnreachableError
-from modelfetch.http.redirects import rewrite
+from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, UnreachableError
+from modelfetch.http.auth import Credentials
+from modelfetch.http.client import USER_AGENT
+from modelfetch.http.redirects import REDIRECTS, rewrite
 from modelfetch.manifest.uri import HfUri
+from modelfetch.sources.answers import FIRST_BYTE, total_size
 from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.huggingface import client
-from modelfetch.sources.huggingface.errors import Asked, nonsense, translate
+from modelfetch.sources.huggingface.errors import Asked, is_missing_api, nonsense, refusal, translate
 from modelfetch.sources.huggingface.repo import HubFile, Repo, choose, git_name, read_file, read_info
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, MutableMapping, Sequence
 
     from modelfetch.config.settings import Settings
-    from modelfetch.http import Http
-    from modelfetch.http.auth import Credentials
+    from modelfetch.http import Http, Response
     from modelfetch.sources.base import ReadBlob
 
 T = TypeVar("T")
 
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class _MissingApiError(Exception):
+    """A hub lacks a part of the API; ``error`` is what the user gets where nothing else helps."""
+
+    def __init__(self, error: ModelfetchError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
 
 class HfSource(Source[HfUri]):
-    """Asks the hub through huggingface_hub; what it said of a repo is kept for the session."""
+    """Requests metadata through huggingface_hub; what it learned of a repo is kept for the session."""
 
-    def __init__(self, http: Http, settings: Settings, credentials: Credentials) -> None:
+    def __init__(self, http: Http, settings: Settings) -> None:
         self._http = http
         self._settings = settings
-        self._credentials = credentials
+        self._credentials = http.auth if isinstance(http.auth, Credentials) else Credentials(settings)
         self._repos: dict[tuple[str, str], Repo] = {}
         self._locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
         self._guard = threading.Lock()
@@ -49,31 +67,37 @@ class HfSource(Source[HfUri]):
     def ask(self, uri: HfUri, wanted: SourceRequest) -> Resolution:
         """The commit, and each file with its size, its digest and its name in a cache."""
         revision = uri.revision or "main"
-        repo = self._repo(uri.repo, revision)
-        chosen = choose(repo, uri, wanted)
-        if any(file.digest is None for file in chosen):
-            chosen = self._look_closer(uri.repo, repo, chosen)
-        pinned = {spec.path for spec in wanted.files or () if spec.digest is not None}
-        if wanted.cached and any(file.digest is None and file.path not in pinned for file in chosen):
+        try:
+            repo = self._repo(uri.repo, revision)
+        except _MissingApiError as missing:
+            if (found := self._without_api(uri, revision, wanted)) is None:
+                raise missing.error from None
+            return found
+        chosen = self._with_digests(uri.repo, repo, choose(repo, uri, wanted), wanted)
+        if wanted.cached and any(file.digest is None and file.path not in _pinned(wanted) for file in chosen):
             raise UnreachableError(
                 f"{self._settings.hf_endpoint} gives no digests for {uri.repo}, and they name the cache's files",
                 code="bad-response",
                 permanent=True,
                 hint="unset HF_ENDPOINT, or choose a mirror whose API is complete",
             )
-        return Resolution(
-            artifacts=tuple(self._artifact(uri, repo.commit, file) for file in chosen),
-            revision=repo.commit,
-            pinned=uri.commit is not None,
-            license=repo.license,
-        )
+        return replace(self._resolution(uri, repo.commit, chosen), license=repo.license)
 
-    def known(self, uri: HfUri, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
+    @classmethod
+    def known(cls, uri: HfUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
         """Files whose commit and digests are pinned.
 
-        The names in a cache are the hub's to know; they are worked out from the bytes only where it may not be asked.
+        The names in a cache are the hub's; they are worked out from the bytes only where no request is allowed.
         """
-        if uri.commit is None or (wanted.cached and not self._settings.offline):
+        if wanted.cached and not settings.offline:
+            return None
+        return cls._from_pins(uri, wanted, settings, read_blob)
+
+    @classmethod
+    def _from_pins(
+        cls, uri: HfUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob
+    ) -> Resolution | None:
+        if uri.commit is None:
             return None
         if uri.path is not None and not wanted.snapshot:
             pins = [(uri.path, wanted.size, wanted.digest)]
@@ -92,22 +116,29 @@ class HfSource(Source[HfUri]):
             )
             for path, size, digest in pins
         )
-        artifacts = tuple(replace(self._artifact(uri, uri.commit, file), digest=None) for file in files)
-        return self.agree(wanted, Resolution(artifacts=artifacts, revision=uri.commit, pinned=True))
+        artifacts = tuple(replace(_artifact(uri, uri.commit, file, settings), digest=None) for file in files)
+        return cls.agree(wanted, Resolution(artifacts=artifacts, revision=uri.commit, pinned=True))
 
-    def _artifact(self, uri: HfUri, commit: str, file: HubFile) -> Artifact:
-        name = f"hf://{uri.repo}@{commit}/{quote(file.path)}" if uri.text.startswith("hf:") else uri.text
-        address = f"{self._settings.hf_endpoint}/{uri.repo}/resolve/{commit}/{quote(file.path)}"
-        return Artifact(
-            uri=name,
-            path=file.path,
-            size=file.size,
-            digest=file.digest,
-            cache_name=file.sha256 or file.oid,
-            locations=(Location(uri=name, url=address),),
+    def explain(self, response: Response, uri: HfUri) -> ModelfetchError | None:
+        """Return what a refusal of a file means; None where the file is missing from a repo that exists."""
+        if response.status == 404 and response.headers.get("x-error-code") == "EntryNotFound":
+            return None
+        asked = Asked(
+            endpoint=self._settings.hf_endpoint,
+            repo=uri.repo,
+            revision=uri.revision,
+            with_token=response.authorized,
+        )
+        return refusal(response.status, response.headers, response.url, asked)
+
+    def _resolution(self, uri: HfUri, commit: str, files: Iterable[HubFile]) -> Resolution:
+        return Resolution(
+            artifacts=tuple(_artifact(uri, commit, file, self._settings) for file in files),
+            revision=commit,
+            pinned=uri.commit is not None,
         )
 
-    # -- asking ----------------------------------------------------------------------------------------------------
+    # -- the hub's API ---------------------------------------------------------------------------------------------
 
     def _repo(self, repo: str, revision: str) -> Repo:
         key = (repo, revision)
@@ -119,9 +150,12 @@ class HfSource(Source[HfUri]):
             return self._repos[key]
 
     def _fetch(self, repo: str, revision: str) -> Repo:
-        info, asked = self._call(
-            repo, revision, lambda api: api.model_info(repo, revision=revision, files_metadata=True)
-        )
+        try:
+            info, asked = self._call(
+                repo, revision, lambda api: api.model_info(repo, revision=revision, files_metadata=True)
+            )
+        except _MissingApiError:
+            info, asked = self._call(repo, revision, lambda api: api.model_info(repo, revision=revision))
         try:
             found = read_info(info, revision)
         except (ValueError, TypeError, AttributeError):
@@ -131,64 +165,166 @@ class HfSource(Source[HfUri]):
         return found
 
     def _check_gate(self, repo: str, revision: str) -> None:
-        """The metadata of a gated repo is open to all; whether its files are is another question."""
+        """Raise where access to a gated repo's files is denied: its metadata is open to everybody."""
         try:
             self._call(repo, revision, lambda api: api.auth_check(repo))
+        except _MissingApiError:
+            return  # the transfer will show it
         except (NotFoundError, UnreachableError) as error:
-            if error.permanent:
-                return  # a mirror without this part of the API: the transfer will tell
-            raise
-
-    def _look_closer(self, repo: str, found: Repo, chosen: Sequence[HubFile]) -> list[HubFile]:
-        """Ask for single files where a mirror's listing had no digests."""
-        paths = [file.path for file in chosen]
-        try:
-            entries, _ = self._call(
-                repo, found.commit, lambda api: api.get_paths_info(repo, paths, revision=found.commit)
-            )
-            details = {entry.path: read_file(entry.path, entry) for entry in entries}
-        except (ValueError, TypeError, AttributeError, NotFoundError):
-            return list(chosen)
-        except UnreachableError as error:
-            if error.code != "bad-response":
+            if not error.permanent:
                 raise
-            return list(chosen)
-        return [details.get(file.path, file) for file in chosen]
+
+    def _with_digests(self, repo: str, found: Repo, chosen: Sequence[HubFile], wanted: SourceRequest) -> list[HubFile]:
+        """Return the files with the digests that the listing left out, from the first other place that has them."""
+        files = {file.path: file for file in chosen}
+        places: tuple[Callable[[list[str]], Iterable[HubFile]], ...] = (
+            lambda paths: self._paths_info(repo, found.commit, paths),
+            lambda paths: self._tree(repo, found.commit, paths),
+            lambda paths: self._heads(HfUri(text="", repo=repo, revision=found.commit, path=None), paths)[1],
+        )
+        pinned = _pinned(wanted)
+        for place in places:
+            open_ones = [file.path for file in files.values() if file.digest is None and file.path not in pinned]
+            if not open_ones:
+                break
+            try:
+                files |= {file.path: file for file in place(open_ones) if file.path in files}
+            except (ValueError, TypeError, AttributeError, NotFoundError, _MissingApiError):
+                continue
+            except UnreachableError as error:
+                if error.code != "bad-response":
+                    raise
+        return list(files.values())
+
+    def _paths_info(self, repo: str, commit: str, paths: list[str]) -> list[HubFile]:
+        entries, _ = self._call(repo, commit, lambda api: list(api.get_paths_info(repo, paths, revision=commit)))
+        return [read_file(entry.path, entry) for entry in entries]
+
+    def _tree(self, repo: str, commit: str, paths: list[str]) -> list[HubFile]:
+        entries, _ = self._call(
+            repo, commit, lambda api: list(api.list_repo_tree(repo, recursive=True, revision=commit))
+        )
+        names = set(paths)
+        return [read_file(entry.path, entry) for entry in entries if entry.path in names]
 
     def _call(self, repo: str, revision: str, question: Callable[[Any], T]) -> tuple[T, Asked]:
         endpoint = self._endpoint(f"/api/models/{repo}")
-        headers = dict(self._credentials.headers(endpoint + "/api/"))
+        headers = self._credentials.headers(endpoint + "/api/")
         asked = Asked(endpoint=endpoint, repo=repo, revision=revision, with_token=bool(headers))
-        api = hub.load().HfApi(
-            endpoint=endpoint,
-            token=False,
-            library_name="modelfetch",
-            library_version=__version__,
-            headers=_lower(headers),
-        )
+        name, _, version = USER_AGENT.partition("/")
+        api = hub.load().HfApi(endpoint=endpoint, token=False, library_name=name, library_version=version)
         failure: ModelfetchError
         try:
             with client.watched(self._watch):
                 return question(api), asked
         except Exception as error:
-            failure = translate(error, asked)
+            failure, missing = translate(error, asked), is_missing_api(error)
+        if isinstance(failure, CredentialsError) and not asked.with_token:
+            self._name_problem(failure, endpoint)
         # Raised out here, so that no foreign exception with its request hangs on to it.
-        raise failure
+        raise _MissingApiError(failure) if missing else failure
+
+    def _name_problem(self, failure: CredentialsError, endpoint: str) -> None:
+        """Add to an error that a token is there and can't be read."""
+        if (problem := self._credentials.problem(endpoint + "/api/")) is not None:
+            failure.message += f"; {problem.message}"
+            failure.args = (failure.message,)
 
     def _endpoint(self, path: str) -> str:
-        """The hub's address, or what MODELFETCH_MIRRORS puts in its place."""
+        """Return the hub's address, or what MODELFETCH_MIRRORS replaces it with."""
         endpoint = self._settings.hf_endpoint
         mirrored = rewrite(endpoint + path, self._settings.mirrors)
         return mirrored.removesuffix(path) if mirrored.endswith(path) else endpoint
 
-    def _watch(self, url: str) -> None:
+    def _watch(self, url: str, headers: MutableMapping[str, str]) -> None:
+        """Count a request of huggingface_hub, and decide itself which credential it may carry."""
         self._http.count()
-        scheme, host, port = origin(url)
+        try:
+            scheme, host, port = origin(url)
+        except ValueError:
+            raise UnreachableError("the hub refers to an invalid URL", code="bad-response", permanent=True) from None
         if scheme == "http" and not self._settings.allows_http(host, port):
             raise UnreachableError(
                 f"the hub redirects to http://{host}, which is not encrypted", code="insecure-redirect", permanent=True
             )
+        headers.pop("authorization", None)
+        headers.update({name.lower(): value for name, value in self._credentials.headers(url).items()})
+
+    # -- without the API -------------------------------------------------------------------------------------------
+
+    def _without_api(self, uri: HfUri, revision: str, wanted: SourceRequest) -> Resolution | None:
+        """Return what the headers of the named files say, else what the manifest pins; None where there is neither."""
+        names = [uri.path] if uri.path is not None else [spec.path for spec in wanted.files or ()]
+        if not names:
+            return None
+        try:
+            commit, files = self._heads(replace(uri, revision=revision), names)
+        except (NotFoundError, UnreachableError) as error:
+            if not error.permanent:
+                raise
+            return self._from_pins(uri, wanted, self._settings, lambda _digest: None)
+        if commit is None or (wanted.cached and any(f.digest is None and f.path not in _pinned(wanted) for f in files)):
+            return self._from_pins(uri, wanted, self._settings, lambda _digest: None)
+        return self._resolution(uri, commit, files)
+
+    def _heads(self, uri: HfUri, paths: Iterable[str]) -> tuple[str | None, list[HubFile]]:
+        """Return the commit, and what the headers of each file say."""
+        commit, files = uri.commit, []
+        for path in paths:
+            found, file = self._head(uri, path)
+            commit = commit or found
+            files.append(file)
+        return commit, files
+
+    def _head(self, uri: HfUri, path: str) -> tuple[str | None, HubFile]:
+        address = _address(uri.repo, uri.revision or "main", path, self._settings)
+        response = self._http.open("HEAD", address, headers={"Accept-Encoding": "identity"}, leave_host=False)
+        if response.status in (405, 501):
+            response.close()
+            response = self._http.open("GET", address, headers=FIRST_BYTE, leave_host=False)
+        with response:
+            fields, moved = response.headers, response.status in REDIRECTS
+            if not 200 <= response.status < 300 and not moved:
+                error = self.explain(response, uri)
+                raise error or NotFoundError(f"{uri.repo} has no file {path}")
+            commit = fields.get("x-repo-commit", "")
+            linked, etag = (_etag(fields.get(name, "")) for name in ("x-linked-etag", "etag"))
+            size = _size(fields.get("x-linked-size", ""))
+            if size is None and not moved:
+                size = total_size(response)
+        # The ETag of a file that is stored elsewhere is that of the other store, and no digest of its content.
+        oid = etag if is_commit(etag) and not moved else linked if is_commit(linked) else None
+        sha256 = linked if _SHA256.match(linked) else None
+        file = HubFile(path=path, size=size, oid=oid, sha256=sha256)
+        return commit if is_commit(commit) else None, file
 
 
-def _lower(headers: dict[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
+def _artifact(uri: HfUri, commit: str, file: HubFile, settings: Settings) -> Artifact:
+    name = f"hf://{uri.repo}@{commit}/{quote(file.path)}" if uri.text.startswith("hf:") else str(uri)
+    return Artifact(
+        uri=name,
+        path=file.path,
+        size=file.size,
+        digest=file.digest,
+        cache_name=file.sha256 or file.oid,
+        locations=(Location(uri=name, url=_address(uri.repo, commit, file.path, settings)),),
+    )
+
+
+def _address(repo: str, revision: str, path: str, settings: Settings) -> str:
+    return f"{settings.hf_endpoint}/{repo}/resolve/{quote(revision, safe='')}/{quote(path)}"
+
+
+def _pinned(wanted: SourceRequest) -> set[str]:
+    """Return the paths of files whose digests the manifest pins."""
+    return {spec.path for spec in wanted.files or () if spec.digest is not None}
+
+
+def _etag(value: str) -> str:
+    return value.strip().removeprefix("W/").strip('"').lower()
+
+
+def _size(value: str) -> int | None:
+    value = value.strip()
+    good = value.isascii() and value.isdigit() and len(value) < 20 and int(value) <= MAX_SIZE
+    return int(value) if good else None

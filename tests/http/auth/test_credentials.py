@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from modelfetch.config.settings import Settings
 from modelfetch.demo.faults import RedirectTo, Status
 from modelfetch.demo.hub import Hub
-from modelfetch.errors import CredentialsError, ModelfetchError, SettingError
+from modelfetch.errors import CredentialsError, ModelfetchError
 from modelfetch.http import Http
 from modelfetch.http.auth import Credentials
 from modelfetch.http.auth.challenge import Challenge, may_ask, may_send_password, parse_challenges, repository_of
@@ -21,6 +21,8 @@ from modelfetch.http.auth.challenge import Challenge, may_ask, may_send_password
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from modelfetch.http import Reply
 
 PLANTED = "planted-Secret-0123456789abcdef"
 
@@ -69,7 +71,8 @@ def test_the_hubs_token_is_for_the_hub(tmp_path: Path, environ: Mapping[str, str
     [
         ("https://civitai.com/api/download/models/1", True),
         ("http://civitai.com/api/download/models/1", False),
-        ("https://civitai.red/api/download/models/1", False),
+        ("https://civitai.red/api/download/models/1", True),
+        ("https://civitai.red.evil.example/api/download/models/1", False),
         ("https://x.r2.cloudflarestorage.com/x", False),
         ("https://huggingface.co/x", False),
     ],
@@ -136,12 +139,97 @@ def test_netrc_goes_in_the_clear_only_where_that_is_allowed(tmp_path: Path) -> N
         f"password {PLANTED}".encode(),
     ],
 )
-def test_a_broken_netrc_is_78_and_none_of_it_is_shown(tmp_path: Path, content: bytes) -> None:
+def test_a_broken_netrc_counts_as_empty_until_a_credential_is_needed(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".netrc").write_bytes(content)
-    with pytest.raises(SettingError) as caught:
-        _credentials(tmp_path).headers("https://files.example/x")
+    keeper = _credentials(tmp_path)
+    assert keeper.headers("https://files.example/x") == {}
+    assert keeper.challenged("https://files.example/x", 403, {}, _never) is False
+    with pytest.raises(CredentialsError) as caught:
+        keeper.challenged("https://files.example/x?sig=1", 401, {}, _never)
     assert str(tmp_path / ".netrc") in str(caught.value)
     assert PLANTED not in _everything(caught.value)
+    assert "sig" not in str(caught.value)
+
+
+def test_an_unreadable_file_of_tokens_is_named_where_its_hub_denies_access(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    places = {"HF_TOKEN_PATH": str(tmp_path / "folder"), "CIVITAI_API_TOKEN_FILE": str(tmp_path / "absent")}
+    keeper = _credentials(tmp_path, **places)
+    for url, name in (
+        ("https://huggingface.co/a/b/resolve/main/x", "HF_TOKEN_PATH"),
+        ("https://civitai.com/api/download/models/1", "CIVITAI_API_TOKEN_FILE"),
+    ):
+        assert keeper.headers(url) == {}
+        for status in (401, 403):
+            with pytest.raises(CredentialsError, match=name):
+                keeper.challenged(url, status, {}, _never)
+    assert keeper.challenged("https://cdn.example/x", 401, {}, _never) is False
+
+
+@pytest.mark.parametrize("mode", ["home", "file"])
+def test_files_that_may_not_be_read_are_named_only_where_they_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    def denied(path: Path, *_args: object, **_named: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.stat" if mode == "home" else "pathlib.Path.open", denied)
+    keeper = _credentials(tmp_path, HF_TOKEN_PATH=str(tmp_path / "token"))
+    for url in ("https://files.example/x", "https://huggingface.co/x", "https://r.example/v2/a/manifests/b"):
+        assert keeper.headers(url) == {}
+    if mode == "home":
+        with pytest.raises(CredentialsError, match=r"\.netrc can't be read: Permission denied"):
+            keeper.challenged("https://files.example/x", 401, {}, _never)
+
+
+# -- two services on one host ------------------------------------------------------------------------------------------
+
+_HOST = "https://artifacts.corp"
+
+
+@pytest.mark.parametrize(
+    ("hf", "civitai", "url", "seen"),
+    [
+        ("/hf", "/civitai", "/hf/api/models/a/b", "hf-word"),
+        ("/hf", "/civitai", "/hf/a/b/resolve/main/x", "hf-word"),
+        ("/hf", "/civitai", "/civitai/api/v1/model-versions/1", "civitai-word"),
+        ("/hf", "/civitai", "/civitai/api/download/models/1?fileId=2", "civitai-word"),
+        ("/hf", "/civitai", "/generic/model.safetensors", None),
+        ("/hf", "/civitai", "/hfx/api/models/a/b", None),
+        ("/hf", "/civitai", "/hf/../generic/x", None),
+        ("/hf", "/civitai", "/hf/%2e%2e/generic/x", None),
+        ("", "/civitai", "/civitai/api/v1/model-versions/1", "civitai-word"),
+        ("", "/civitai", "/a/b/resolve/main/x", "hf-word"),
+        ("/all", "/all/civitai", "/all/civitai/api/v1/model-versions/1", "civitai-word"),
+        ("/all", "/all/civitai", "/all/api/models/a/b", "hf-word"),
+        ("", "", "/api/models/a/b", "hf-word"),
+        ("", "", "/a/b/resolve/main/x", "hf-word"),
+        ("", "", "/api/v1/model-versions/1", "civitai-word"),
+        ("", "", "/api/download/models/1", "civitai-word"),
+    ],
+)
+def test_of_two_services_on_one_host_each_gets_its_own_token(
+    tmp_path: Path, hf: str, civitai: str, url: str, seen: str | None
+) -> None:
+    keeper = _credentials(
+        tmp_path,
+        HF_ENDPOINT=_HOST + hf,
+        HF_TOKEN="hf-word",
+        MODELFETCH_CIVITAI_ENDPOINT=_HOST + civitai,
+        CIVITAI_API_TOKEN="civitai-word",
+    )
+    assert keeper.headers(_HOST + url) == ({"Authorization": f"Bearer {seen}"} if seen else {})
+
+
+def test_the_token_of_one_service_is_no_substitute_for_that_of_another(tmp_path: Path) -> None:
+    keeper = _credentials(
+        tmp_path, HF_ENDPOINT=_HOST, HF_TOKEN="hf-word", MODELFETCH_CIVITAI_ENDPOINT=f"{_HOST}/civitai"
+    )
+    assert keeper.headers(f"{_HOST}/civitai/api/download/models/1") == {}
+
+
+def _never(*_args: object, **_named: object) -> Reply:
+    raise AssertionError("no request is expected")
 
 
 def _everything(error: BaseException | None) -> str:
@@ -330,24 +418,36 @@ def test_a_helper_that_has_nothing_leaves_the_file_to_answer(
     ("helper", "body"),
     [("mine", f"print('{PLANTED}')"), ("mine", "print('[]')"), ("absent", ""), ("../mine", ""), ("a b", "")],
 )
-def test_a_helper_that_fails_is_78_and_its_words_are_not_shown(
+def test_a_helper_that_fails_is_named_and_its_words_are_not_shown(
     hub: Hub, ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: str, body: str
 ) -> None:
     hub.world.ollama_login = ("me", "word")
     _helper(tmp_path, monkeypatch, body)
     _docker(tmp_path, credsStore=helper)
-    with pytest.raises(SettingError) as caught:
+    with pytest.raises(CredentialsError) as caught:
         ask().status()
+    assert caught.value.exit_code == 77
+    assert "docker" in str(caught.value)
     assert PLANTED not in _everything(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", "null", "[" * 100_000, '{"auths": {"x": '])
-def test_a_broken_config_of_docker_is_78_and_names_the_file(hub: Hub, ask: Any, tmp_path: Path, content: str) -> None:
-    hub.world.ollama_login = ("me", "word")
+@pytest.mark.parametrize("content", ["[]", "{", "null", "[" * 100_000, '{"auths": {"x": '])
+def test_a_broken_config_of_docker_is_77_and_names_the_file(hub: Hub, ask: Any, tmp_path: Path, content: str) -> None:
     (tmp_path / ".docker").mkdir()
     (tmp_path / ".docker" / "config.json").write_text(content)
-    with pytest.raises(SettingError, match=r"config\.json"):
+    hub.world.ollama_login = "anonymous"
+    assert ask().status() == 200
+    hub.world.ollama_login = ("me", "word")
+    with pytest.raises(CredentialsError, match=r"config\.json"):
         ask().status()
+
+
+@pytest.mark.parametrize("content", ["", "  \n", "{}"])
+def test_an_empty_config_of_docker_is_no_problem(hub: Hub, ask: Any, tmp_path: Path, content: str) -> None:
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker" / "config.json").write_text(content)
+    hub.world.ollama_login = ("me", "word")
+    assert ask().status() == 401
 
 
 @pytest.mark.parametrize(

@@ -276,11 +276,81 @@ def test_a_mirror_whose_listing_lacks_digests_is_asked_file_by_file(desk: Desk, 
     assert artifact.digest == Digest.sha256(FILES["model.safetensors"])
 
 
+@pytest.mark.parametrize("lacking", [("*/paths-info/*",), ("*/paths-info/*", "*/tree/*")], ids=["tree", "headers"])
+@pytest.mark.parametrize("status", [400, 404, 405, 501])
+def test_a_mirror_that_lacks_parts_of_the_api_is_asked_in_other_ways(
+    desk: Desk, repo: HfRepo, hub: Hub, lacking: tuple[str, ...], status: int
+) -> None:
+    _answer(hub, _info(repo), times=None)
+    for path in lacking:
+        hub.faults.add(path, Status(code=status), times=None)
+    (artifact,) = desk.resolve("hf://org/repo/model.safetensors").artifacts
+    assert artifact.digest == Digest.sha256(FILES["model.safetensors"])
+    found = desk.resolve("hf://org/repo", kind="snapshot", cached=True).artifacts
+    assert {a.path: a.size for a in found} == {path: len(data) for path, data in FILES.items()}
+    assert all(a.cache_name and a.digest for a in found)
+
+
+def test_a_mirror_without_metadata_of_blobs_is_asked_without_it(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+    hub.faults.add("/api/models/org/repo/revision/*", Status(code=400), times=1)
+    (artifact,) = desk.resolve("hf://org/repo/model.safetensors").artifacts
+    assert artifact.digest == Digest.sha256(FILES["model.safetensors"])
+
+
+def test_a_proxy_without_the_api_serves_named_files_as_the_official_client_takes_them(
+    desk: Desk, repo: HfRepo, hub: Hub
+) -> None:
+    hub.faults.add("/api/*", Status(code=404), times=None)
+    found = desk.resolve("hf://org/repo/model.safetensors")
+    (artifact,) = found.artifacts
+    content = FILES["model.safetensors"]
+    assert (found.revision, artifact.size, artifact.digest) == (repo.main, len(content), Digest.sha256(content))
+    files = tuple(FileSpec(path=path) for path in FILES)
+    for one in desk.resolve("hf://org/repo", kind="snapshot", files=files, cached=True).artifacts:
+        assert (one.size, bool(one.cache_name)) == (len(FILES[one.path]), True)
+    assert desk.refusal("hf://org/repo", kind="snapshot").exit_code == 66
+    assert desk.refusal("hf://org/repo/none.bin").exit_code == 66
+
+
+def test_with_every_file_pinned_a_proxy_without_the_api_is_not_needed(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+    hub.faults.add("*", Status(code=404), times=None)
+    files = tuple(FileSpec(path=p, size=len(data), digest=Digest.sha256(data)) for p, data in FILES.items())
+    uri = f"hf://org/repo@{repo.main}"
+    found = desk.resolve(uri, kind="snapshot", files=files, cached=True).artifacts
+    assert {a.path: a.digest for a in found} == {p: Digest.sha256(data) for p, data in FILES.items()}
+
+
+def test_an_etag_of_a_file_that_is_stored_elsewhere_is_no_digest(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+    hub.faults.add("/api/*", Status(code=404), times=None)
+    elsewhere = {"Location": hub.cdn + "/x", "ETag": '"' + "a" * 40 + '"', "X-Repo-Commit": repo.main}
+    hub.faults.add("/org/repo/resolve/*", Status(code=302, headers=elsewhere), times=None)
+    (artifact,) = desk.resolve("hf://org/repo/model.safetensors").artifacts
+    assert (artifact.digest, artifact.cache_name, artifact.size) == (None, None, None)
+
+
+def test_a_list_that_goes_on_at_another_host_is_followed_without_the_token(
+    make_desk: Callable[..., Desk], repo: HfRepo, hub: Hub
+) -> None:
+    desk = make_desk(HF_TOKEN=PLANTED)
+    hub.world.token("hf", PLANTED)
+    _answer(hub, _info(repo), times=None)
+    hub.faults.add("*/paths-info/*", Status(code=404), times=None)
+    further = Status(code=200, body="[]", headers={"Link": f'<{hub.cdn}/more>; rel="next"'})
+    hub.faults.add("*/tree/*", further, times=None)
+    hub.faults.add("/more", Status(code=200, body="[]", content_type="application/json"), origin="cdn", times=None)
+    desk.resolve("hf://org/repo/model.safetensors")
+    seen = [entry for entry in hub.log.requests() if entry.origin == "cdn" and entry.target.startswith("/more")]
+    assert seen
+    assert [entry.authorization for entry in seen if entry.authorization] == []
+
+
 def test_a_mirror_without_any_digests_serves_plain_folders_but_no_cache(desk: Desk, repo: HfRepo, hub: Hub) -> None:
     _answer(hub, _info(repo))
     hub.faults.add("*/paths-info/*", Status(code=404), times=None)
+    hub.faults.add("*/tree/*", Status(code=404), times=None)
+    hub.faults.add("/org/repo/resolve/*", Status(code=200, body="x"), times=None)
     (artifact,) = desk.resolve("hf://org/repo/model.safetensors").artifacts
-    assert (artifact.size, artifact.digest, artifact.cache_name) == (None, None, None)
+    assert (artifact.digest, artifact.cache_name) == (None, None)
     error = desk.refusal("hf://org/repo", kind="snapshot", cached=True)
     assert (error.exit_code, error.code) == (69, "bad-response")
     assert "HF_ENDPOINT" in str(error.hint)

@@ -1,0 +1,256 @@
+"""Forms that people paste where a URI is expected: pages of hubs, download links, commands. Pure.
+
+A form that means exactly one thing becomes the URI that a manifest would name. One that leaves something open is
+refused with the line to write. Everything else is returned as it is, for `modelfetch.manifest.uri` to judge.
+
+Sources: the address bars and copy buttons of huggingface.co, civitai.com, ollama.com and github.com; CivitAI's
+developer documentation for ``/api/download/models``; Ollama's for ``hf.co/NS/REPO:QUANT``.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from modelfetch.core.digest import is_commit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+HF_HOSTS = frozenset({"huggingface.co", "hf.co"})
+CIVITAI_HOSTS = frozenset({"civitai.com", "civitai.red", "civitai.green"})
+OLLAMA_HOSTS = frozenset({"ollama.com", "ollama.ai"})
+CIVITAI_CHOICES = ("type", "format", "size", "fp")
+"""The query fields by which a CivitAI download link chooses among the files of a version."""
+
+_SITES = (*sorted(HF_HOSTS | CIVITAI_HOSTS | OLLAMA_HOSTS), "registry.ollama.ai", "github.com")
+_SITE = re.compile(rf"(?:https?://)?(?:www\.)?(?:{'|'.join(map(re.escape, _SITES))})(?=[/?#:]|\Z)", re.IGNORECASE)
+_BARE = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_-]*/)?(?P<model>[A-Za-z0-9_][A-Za-z0-9_.-]*):(?P<tag>[A-Za-z0-9_.-]+)\Z")
+_NOT_MODELS = frozenset(
+    {"http", "https", "hf", "ollama", "civitai", "oci", "file", "urn", "ftp", "s3", "gs", "ssh", "git", "data"}
+    | {"mailto", "javascript", "docker", "localhost"}
+)
+_HF_PAGES = frozenset(
+    {"api", "blog", "chat", "collections", "docs", "enterprise", "join", "learn", "login", "models", "new"}
+    | {"organizations", "papers", "posts", "pricing", "search", "settings", "tasks", "v2"}
+)
+_COMMANDS = {
+    ("ollama", "run"): "ollama",
+    ("ollama", "pull"): "ollama",
+    ("hf", "download"): "hf",
+    ("huggingface-cli", "download"): "hf",
+}
+_NUMBER = re.compile(r"[0-9]{1,12}\Z")
+
+
+def from_paste(text: str, *, ollama: bool = False) -> str:
+    """Return the URI that a pasted text means, or the text itself where it is no known form.
+
+    Args:
+        text: What was pasted.
+        ollama: Whether only a model of Ollama can be meant, so that a bare name is one.
+
+    Raises:
+        ValueError: The form leaves something open; the message has the line to write.
+    """
+    text = text.strip(" \t\r\n")
+    if (words := _words(text)) and (command := _COMMANDS.get((words[0], words[1]))):
+        return _from_command(command, words[2:], text)
+    if _SITE.match(text):
+        return _from_site(text, ollama=ollama)
+    if "://" not in text and (ollama or _is_bare_model(text)):
+        return f"ollama://{text}"
+    return text
+
+
+def link_to_hf(path: str, query: str) -> str | None:
+    """Return the ``hf://`` URI of a page or file of a hub, by the path below its endpoint; None where it has none.
+
+    Raises:
+        ValueError: The page shows a folder, a data set or something else that is no model; the message says so.
+    """
+    parts = [part for part in path.split("/") if part]
+    if parts[:1] in (["datasets"], ["spaces"]) and len(parts) > 1:
+        raise ValueError(f"expected a model of the hub, found one of its {parts[0]}: hf:// is for models only")
+    if len(parts) < 2 or parts[0] in _HF_PAGES:
+        return None
+    repo, rest = f"{parts[0]}/{parts[1]}", parts[2:]
+    if not rest:
+        shown = dict(parse_qsl(query)).get("show_file_info")
+        return f"hf://{repo}/{quote(shown)}" if shown else f"hf://{repo}"
+    verb = rest[0]
+    revision, file = _split_revision(rest[1:])
+    at = "" if revision in ("", "main") else f"@{revision}"
+    if verb in ("blob", "resolve", "raw") and file:
+        return f"hf://{repo}{at}/{file}"
+    if verb in ("tree", "commits") and file:
+        folder = unquote(file)
+        raise ValueError(
+            f"expected one file or a whole repo, found a folder: write source: hf://{repo}{at}, kind: snapshot, "
+            f'include: ["{folder}/*"] for all of it, or hf://{repo}{at}/{file}/FILE for one file'
+        )
+    if verb == "tree" or (verb in ("commit", "commits") and is_commit(revision)):
+        return f"hf://{repo}{at}"
+    raise ValueError(
+        f"expected a file or a repo of the hub, found another of its pages: write hf://{repo} or hf://{repo}/FILE"
+    )
+
+
+def link_to_civitai(path: str, query: str) -> str | None:
+    """Return the ``civitai://`` URI of a page or download link, by the path below the endpoint; None where it has none.
+
+    Raises:
+        ValueError: The page is of a model, which has several versions; the message has the line to write.
+    """
+    parts = [part for part in path.split("/") if part]
+    fields = dict(parse_qsl(query))
+    match parts:
+        case ["api", "download", "models", version, *_] if _NUMBER.match(version):
+            return _civitai(version, fields)
+        case ["api", "v1", "model-versions", version] | ["model-versions", version] if _NUMBER.match(version):
+            return _civitai(version, {})
+        case ["api", "v1", "models", model, *_] | ["models", model, *_] if _NUMBER.match(model):
+            if _NUMBER.match(version := fields.get("modelVersionId", "")):
+                return _civitai(version, fields)
+            raise ValueError(
+                f"expected one version of CivitAI's model {model}, found the page of all its versions: choose one "
+                "there and copy the address with its modelVersionId=N, or write civitai://N"
+            )
+    return None
+
+
+def _civitai(version: str, fields: dict[str, str]) -> str:
+    """Only what chooses a file is kept, and a token, which `modelfetch.manifest.uri` takes out of the text."""
+    chosen = {"fileId": fields["fileId"]} if _NUMBER.match(fields.get("fileId", "")) else {}
+    if not chosen:
+        chosen = {name: fields[name] for name in CIVITAI_CHOICES if fields.get(name)}
+    if fields.get("token"):
+        chosen["token"] = fields["token"]
+    return f"civitai://{version}" + (f"?{urlencode(chosen)}" if chosen else "")
+
+
+def _words(text: str) -> list[str]:
+    """The words of a command line; empty where the text is none."""
+    if " " not in text or len(text) > 4096:
+        return []
+    try:
+        words = shlex.split(text.removeprefix("$ "))
+    except ValueError:
+        return []
+    return words if len(words) > 1 else []
+
+
+def _from_command(kind: str, words: Sequence[str], text: str) -> str:
+    names = [word for word in words if not word.startswith("-")]
+    if kind == "ollama" and len(names) == 1:
+        return f"ollama://{names[0]}"
+    if kind == "hf" and len(names) in (1, 2) and len(names) == len(words):
+        return "hf://" + "/".join(quote(name) if at else name for at, name in enumerate(names))
+    wanted = "ollama://NAME[:TAG]" if kind == "ollama" else "hf://NS/REPO[@REV][/FILE]"
+    raise ValueError(f"expected a URI, found a command with more than a name in it ({text[:60]!r}): write {wanted}")
+
+
+def _is_bare_model(text: str) -> bool:
+    """Whether a text without a scheme can only be a model of Ollama, ``[NS/]MODEL:TAG``.
+
+    A tag of digits alone might be a port.
+    """
+    found = _BARE.match(text)
+    return found is not None and found["model"].lower() not in _NOT_MODELS and not found["tag"].isdigit()
+
+
+def _from_site(text: str, *, ollama: bool) -> str:
+    url = text if "://" in text else f"https://{text}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return text
+    host = (parts.hostname or "").removeprefix("www.")
+    if port not in (None, 443, 80) or "@" in parts.netloc:
+        return text
+    if host in HF_HOSTS and (name := _ollama_of_hf(parts.path, text, ollama=ollama)):
+        return f"ollama://{host}/{name}"
+    converted = _READERS[_site_of(host)](parts.path, parts.query)
+    if host == "civitai.red" and converted:
+        converted = _on_red(converted)
+    return converted or url
+
+
+def _on_red(uri: str) -> str:
+    """CivitAI's second domain has what the first one does not serve, so it stays the one to be asked."""
+    return "https://civitai.red/api/download/models/" + uri.removeprefix("civitai://")
+
+
+def _ollama_of_hf(path: str, text: str, *, ollama: bool) -> str | None:
+    """``NS/REPO[:QUANT]``, as Ollama names a repo of the hub."""
+    parts = [part for part in path.split("/") if part]
+    if len(parts) == 2 and parts[0] not in _HF_PAGES and (":" in parts[1] or (ollama and "://" not in text)):
+        return "/".join(parts)
+    return None
+
+
+def _split_revision(parts: list[str]) -> tuple[str, str]:
+    """A revision and what follows it, both still quoted."""
+    if parts[:2] == ["refs", "pr"] and len(parts) > 2:
+        return "/".join(parts[:3]), "/".join(parts[3:])
+    return (parts[0], "/".join(parts[1:])) if parts else ("", "")
+
+
+def _link_to_ollama(path: str, _query: str) -> str | None:
+    match [part for part in path.split("/") if part]:
+        case [("library" | "models"), name]:
+            return f"ollama://{name}"
+        case ["library", name, "tags"]:
+            raise ValueError(
+                f"expected one tag of {name}, found the page of all its tags: write ollama://{name}:TAG, or "
+                f"ollama://{name} for the one named latest"
+            )
+        case [("search" | "blog" | "download" | "docs" | "public" | "api"), *_]:
+            return None
+        case [namespace, name]:
+            return f"ollama://{namespace}/{name}"
+    return None
+
+
+def _link_to_registry(path: str, _query: str) -> str | None:
+    match [part for part in path.split("/") if part]:
+        case ["v2", namespace, name, "manifests", tag]:
+            return f"ollama://{'' if namespace == 'library' else namespace + '/'}{name}:{tag}"
+        case [namespace, name] if namespace != "v2":
+            return f"ollama://{'' if namespace == 'library' else namespace + '/'}{name}"
+    return None
+
+
+def _link_to_github(path: str, _query: str) -> str | None:
+    parts = [part for part in path.split("/") if part]
+    match parts:
+        case [owner, repo, ("blob" | "raw"), reference, *file] if file:
+            return f"https://github.com/{owner}/{repo}/raw/{reference}/{'/'.join(file)}"
+        case [_, _, "releases", "download", _, _] | [_, _, "archive", *_] | [_, _, "releases", "latest", "download", _]:
+            return None
+        case [owner, repo, *_]:
+            base = f"https://github.com/{owner}/{repo}"
+            raise ValueError(
+                "expected the link of one file, found another page of GitHub: write "
+                f"{base}/releases/download/TAG/FILE for an asset of a release, or {base}/raw/REF/PATH for a file"
+            )
+    return None
+
+
+def _site_of(host: str) -> str:
+    for site, hosts in (("hf", HF_HOSTS), ("civitai", CIVITAI_HOSTS), ("ollama", OLLAMA_HOSTS)):
+        if host in hosts:
+            return site
+    return "registry" if host == "registry.ollama.ai" else "github"
+
+
+_READERS: dict[str, Callable[[str, str], str | None]] = {
+    "hf": link_to_hf,
+    "civitai": link_to_civitai,
+    "ollama": _link_to_ollama,
+    "registry": _link_to_registry,
+    "github": _link_to_github,
+}

@@ -1,0 +1,92 @@
+"""What the answer to a request for a file's first byte means: the file's size and name, or why there is none."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from modelfetch.core.units import MAX_SIZE
+from modelfetch.errors import ModelfetchError
+from modelfetch.http import check_status
+from modelfetch.manifest.paths import safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelfetch.http import Response
+
+FIRST_BYTE = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
+"""Requests next to nothing. HEAD is not reliable, since signed addresses are signed for GET."""
+
+_EXPIRED = (400, 401, 403, 410)
+_CONTENT_RANGE = re.compile(r"bytes (?:\d+-\d+|\*)/(\d{1,19})\Z", re.ASCII)
+_PARAMETER = re.compile(r';\s*(filename\*?)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;,"]+))', re.IGNORECASE)
+_EXTENDED = re.compile(r"([A-Za-z0-9-]+)'[A-Za-z0-9-]*'(.+)\Z", re.DOTALL)
+_CHARSETS = {"utf-8": "utf-8", "iso-8859-1": "latin-1"}
+_LONGEST_FIELD = 4096
+
+
+def total_size(response: Response) -> int | None:
+    """Return the size of the whole file in bytes, from the answer to `FIRST_BYTE`; None where it is not given."""
+    if response.encoding is not None:
+        return None
+    if response.status in (206, 416):
+        match = _CONTENT_RANGE.match(response.headers.get("content-range", "").strip())
+        size = int(match[1]) if match else None
+    else:
+        size = response.length
+    return size if size is None or size <= MAX_SIZE else None
+
+
+def check_file(response: Response, requested: str, *, what: str, uri: str) -> None:
+    """Do nothing if an answer to `FIRST_BYTE` means that the file is there; otherwise raise what it means.
+
+    A refusal from another host than that of the ``requested`` address is that of a signed address, which may have
+    expired: another attempt gets a new one.
+
+    Raises:
+        ModelfetchError: As `check_status`.
+    """
+    if response.status == 416:
+        return
+    try:
+        check_status(response, what=what, uri=uri)
+    except ModelfetchError as error:
+        if response.status in _EXPIRED and is_elsewhere(response, requested):
+            error.permanent = False
+        raise
+
+
+def is_elsewhere(response: Response, requested: str) -> bool:
+    """Return whether an answer came from another host than the ``requested`` one, after a redirect."""
+    return response.redirected and urlsplit(response.url).netloc != urlsplit(requested).netloc
+
+
+def disposition_name(headers: Mapping[str, str]) -> str | None:
+    """Return the file's name that a server recommends, made safe; None where there is none.
+
+    ``filename*`` is preferred to ``filename``, and the first of several fields counts. Source: RFC 6266, section 4.3;
+    RFC 8187 for the extended form.
+    """
+    value = headers.get("content-disposition", "")
+    if not value or len(value) > _LONGEST_FIELD:
+        return None
+    found: dict[str, str] = {}
+    for key, quoted, token in _PARAMETER.findall(value):
+        found.setdefault(key.lower(), re.sub(r"\\(.)", r"\1", quoted) if quoted else token.strip())
+    for name in (_extended(found.get("filename*", "")), unquote(found.get("filename", ""))):
+        if name and (safe := safe_name(name)):
+            return safe
+    return None
+
+
+def _extended(value: str) -> str | None:
+    match = _EXTENDED.match(value)
+    charset = _CHARSETS.get(match[1].lower()) if match else None
+    if match is None or charset is None:
+        return None
+    try:
+        return unquote(match[2], encoding=charset, errors="strict")
+    except UnicodeDecodeError:
+        return None

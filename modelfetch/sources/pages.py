@@ -1,0 +1,79 @@
+"""Web pages that come instead of a file: one rule for every source, and for every request that reads a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelfetch.core.urls import display_url, redact
+from modelfetch.errors import CredentialsError, NotAModelError
+from modelfetch.formats.content_check import is_login
+from modelfetch.sources.answers import total_size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelfetch.errors import ModelfetchError
+    from modelfetch.http import Response
+
+_PAGES = (".html", ".htm", ".xhtml")
+_HINT = (
+    "give the address that downloads the file itself; for a hub write hf://NS/REPO/FILE, civitai://VERSION_ID, "
+    "ollama://NAME:TAG or https://github.com/OWNER/REPO/releases/download/TAG/FILE"
+)
+_PORTAL_HINT = (
+    "a network that wants a login first, or a proxy, may have answered in place of the server: open the address in a "
+    "browser on this network; the manifest's pin is not the cause"
+)
+
+
+def is_html(headers: Mapping[str, str]) -> bool:
+    """Return whether an answer calls itself a web page."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
+
+
+def refuse_page(
+    response: Response,
+    uri: str,
+    *,
+    path: str = "",
+    size: int | None = None,
+    pinned: bool = False,
+    login: ModelfetchError | None = None,
+) -> None:
+    """Raise where an answer is a web page instead of the file.
+
+    Args:
+        response: The answer; of its body at most the first piece is read.
+        uri: The file's URI.
+        path: The file's name; a file that is itself a page is let through.
+        size: What the file must have, in bytes, where that is known.
+        pinned: Whether a digest decides what the file is.
+        login: The error for a page that asks to log in, where the source has a better one.
+
+    Raises:
+        CredentialsError: It is a login page (``login-page``).
+        NotAModelError: It is another page.
+    """
+    if not is_html(response.headers):
+        return
+    shown = display_url(uri)
+    if is_login(response.url):
+        raise login or CredentialsError(
+            f"{shown} leads to a login page ({redact(response.url)})",
+            code="login-page",
+            hint="set a token for this host: docs/guides/credentials.md",
+            uri=shown,
+        )
+    if not 200 <= response.status < 300 or path.lower().endswith(_PAGES):
+        return
+    if (pinned and size is not None and total_size(response) == size) or not _begins_as_page(response):
+        return
+    known = pinned or size is not None
+    what = "a web page came instead of the file" if known else "it is a web page, not a file"
+    raise NotAModelError(f"{shown}: {what}", hint=_PORTAL_HINT if known else _HINT, uri=shown)
+
+
+def _begins_as_page(response: Response) -> bool:
+    """Return whether a body that calls itself a page begins as one: some servers call every file so."""
+    first = next(response.iter_decoded(), b"") if response.encoding else next(response.iter_raw(), b"")
+    return first.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"<", b"")

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelfetch.manifest.paste import from_paste
+from modelfetch.manifest.uri import HttpUri, parse_uri
+from tests.manifest.helpers import COMMIT
+
+
+@pytest.mark.parametrize(
+    "site", ["https://huggingface.co", "https://hf.co", "huggingface.co", "HTTPS://HuggingFace.co"]
+)
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        ("/ns/repo", "hf://ns/repo"),
+        ("/ns/repo/", "hf://ns/repo"),
+        ("/ns/repo?library=transformers", "hf://ns/repo"),
+        ("/ns/repo?show_file_info=a%2Fb.gguf", "hf://ns/repo/a/b.gguf"),
+        ("/ns/repo#usage", "hf://ns/repo"),
+        ("/ns/repo/tree/main", "hf://ns/repo"),
+        ("/ns/repo/tree/v1", "hf://ns/repo@v1"),
+        (f"/ns/repo/commit/{COMMIT}", f"hf://ns/repo@{COMMIT}"),
+        ("/ns/repo/blob/main/a/b.safetensors", "hf://ns/repo/a/b.safetensors"),
+        ("/ns/repo/raw/main/config.json", "hf://ns/repo/config.json"),
+        ("/ns/repo/resolve/main/a.gguf?download=true", "hf://ns/repo/a.gguf"),
+        (f"/ns/repo/resolve/{COMMIT}/a.gguf", f"hf://ns/repo@{COMMIT}/a.gguf"),
+        ("/ns/repo/blob/refs%2Fpr%2F1/a.gguf", "hf://ns/repo@refs%2Fpr%2F1/a.gguf"),
+        ("/ns/repo/blob/refs/pr/1/a.gguf", "hf://ns/repo@refs/pr/1/a.gguf"),
+        ("/ns/repo/resolve/main/a%20b.gguf", "hf://ns/repo/a%20b.gguf"),
+        ("/ns/repo/resolve/main/a.gguf?token=SECRET", "hf://ns/repo/a.gguf"),
+    ],
+)
+def test_pages_and_files_of_the_hub_become_its_uris(site: str, path: str, uri: str) -> None:
+    assert from_paste(site + path) == uri
+    parse_uri(uri)
+
+
+@pytest.mark.parametrize(
+    ("text", "uri"),
+    [
+        ("hf.co/ns/repo:Q4_K_M", "ollama://hf.co/ns/repo:Q4_K_M"),
+        ("https://hf.co/ns/repo:Q4_K_M", "ollama://hf.co/ns/repo:Q4_K_M"),
+        ("huggingface.co/ns/repo:latest", "ollama://huggingface.co/ns/repo:latest"),
+        ("ollama run hf.co/ns/repo:Q4_K_M", "ollama://hf.co/ns/repo:Q4_K_M"),
+        ("ollama run llama3.2:3b", "ollama://llama3.2:3b"),
+        ("$ ollama pull ns/model", "ollama://ns/model"),
+        ("ollama run llama3.2:3b --verbose", "ollama://llama3.2:3b"),
+        ("llama3.2:3b", "ollama://llama3.2:3b"),
+        ("mxbai/embed:v1", "ollama://mxbai/embed:v1"),
+        ("https://ollama.com/library/llama3.2", "ollama://llama3.2"),
+        ("https://ollama.com/library/llama3.2:3b", "ollama://llama3.2:3b"),
+        ("ollama.com/mxbai/embed", "ollama://mxbai/embed"),
+        ("https://registry.ollama.ai/v2/library/llama3.2/manifests/3b", "ollama://llama3.2:3b"),
+        ("registry.ollama.ai/library/llama3.2:3b", "ollama://llama3.2:3b"),
+        ("hf download ns/repo a/b.gguf", "hf://ns/repo/a/b.gguf"),
+        ("huggingface-cli download ns/repo", "hf://ns/repo"),
+        ("https://github.com/o/r/blob/main/a/b.pth", "https://github.com/o/r/raw/main/a/b.pth"),
+        ("https://github.com/o/r/blob/main/a.pth?raw=true", "https://github.com/o/r/raw/main/a.pth"),
+        (
+            "https://github.com/o/r/releases/download/v1/a.pth",
+            "https://github.com/o/r/releases/download/v1/a.pth",
+        ),
+        ("  https://h.example/a.bin\n", "https://h.example/a.bin"),
+        ("hf://ns/repo/a.bin", "hf://ns/repo/a.bin"),
+        ("urn:air:sdxl:lora:civitai:1@2", "urn:air:sdxl:lora:civitai:1@2"),
+    ],
+)
+def test_other_forms_that_people_paste(text: str, uri: str) -> None:
+    assert from_paste(text) == uri
+    assert parse_uri(text).text == uri
+
+
+@pytest.mark.parametrize(
+    ("text", "uri"),
+    [("llama3.2", "ollama://llama3.2"), ("hf.co/ns/repo", "ollama://hf.co/ns/repo"), ("a:1", "ollama://a:1")],
+)
+def test_a_bare_name_is_a_model_where_only_ollamas_are_meant(text: str, uri: str) -> None:
+    assert from_paste(text, ollama=True) == uri
+
+
+@pytest.mark.parametrize(
+    "text", ["example:8080", "localhost:5000", "https:x", "data:x", "hf:a", "C:\\x", "a/b/c:d", "x"]
+)
+def test_what_might_be_something_else_is_no_bare_model(text: str) -> None:
+    assert from_paste(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("https://huggingface.co/ns/repo/tree/main/vae", 'include: ["vae/*"]'),
+        ("https://huggingface.co/ns/repo/discussions/3", "hf://ns/repo"),
+        ("https://huggingface.co/datasets/ns/data", "models only"),
+        ("https://civitai.com/models/4384", "civitai://N"),
+        ("https://civitai.com/models/4384/dreamshaper?tab=x", "modelVersionId"),
+        ("https://ollama.com/library/llama3.2/tags", "ollama://llama3.2:TAG"),
+        ("https://github.com/o/r", "https://github.com/o/r/releases/download/TAG/FILE"),
+        ("https://github.com/o/r/releases/tag/v1", "https://github.com/o/r/releases/download/TAG/FILE"),
+        ("https://github.com/o/r/tree/main/x", "https://github.com/o/r/raw/REF/PATH"),
+        ("ollama run a b", "ollama://NAME[:TAG]"),
+        ("hf download ns/repo --include x", "hf://NS/REPO"),
+    ],
+)
+def test_what_leaves_something_open_is_answered_with_the_line_to_write(text: str, line: str) -> None:
+    with pytest.raises(ValueError, match="expected") as caught:
+        parse_uri(text)
+    assert line in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://huggingface.co.evil.example/ns/repo",
+        "https://evilhf.co/ns/repo",
+        "https://huggingface.co:8443/ns/repo/resolve/main/x",
+        "https://huggingface.co/api/models/ns/repo",
+        "https://civitai.com.evil.example/api/download/models/1",
+        "https://cdn-lfs.hf.co/x/y",
+        "https://raw.githubusercontent.com/o/r/main/x.bin",
+    ],
+)
+def test_other_hosts_and_ports_stay_what_they_are(text: str) -> None:
+    assert isinstance(parse_uri(text), HttpUri)
+
+
+STARTS = ["https://huggingface.co/", "https://civitai.com/", "ollama.com/", "github.com/", "ollama run ", ""]
+
+
+def _refusal(text: str) -> str:
+    try:
+        return "" if parse_uri(parse_uri(text).text) == parse_uri(text) else "it changes"
+    except ValueError as error:
+        return str(error)
+
+
+@given(st.sampled_from(STARTS), st.text(max_size=40) | st.text("ab1/:.?#=&%-_ ", max_size=40))
+def test_any_text_is_converted_once_or_refused_on_one_line(start: str, rest: str) -> None:
+    refusal = _refusal(start + rest)
+    assert not refusal or ("expected" in refusal and "\n" not in refusal)
