@@ -128,6 +128,13 @@ def is_weights(path: str, *, by_kind: bool = False) -> bool:
     return suffix in _STARTS or (by_kind and suffix not in _BESIDE_WEIGHTS)
 
 
+def suffix_for(head: bytes) -> str | None:
+    """Return the suffix that a weight file with these first bytes should have; None where they do not show it."""
+    if _is_safetensors(head):
+        return ".safetensors"
+    return ".gguf" if _is_gguf(head) else None
+
+
 def _suffix(path: str) -> str:
     return PurePosixPath(path).suffix.lower()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, NotAModelError, UnreachableError
-from modelfetch.formats.content_check import is_weights
+from modelfetch.formats.content_check import is_weights, suffix_for
 from modelfetch.manifest.kinds import WEIGHT_KINDS
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HttpUri
@@ -93,14 +93,10 @@ class HttpsSource(Source[HttpUri]):
                 head += piece
                 if len(head) >= _HEAD:
                     break
-        if head.startswith(b"GGUF"):
-            return ".gguf"
-        is_safetensors = len(head) > 9 and int.from_bytes(head[:8], "little") <= _MAX_HEADER and head[8:9] == b"{"
-        return ".safetensors" if is_safetensors else None
+        return suffix_for(head)
 
 
 _HEAD = 64
-_MAX_HEADER = 100_000_000  # the safetensors library's own limit
 _SCRIPTS = frozenset({".php", ".asp", ".aspx", ".jsp", ".cgi", ".pl", ".py", ".do"})
 """Suffixes of the program that serves a file, which are no part of its name."""
 

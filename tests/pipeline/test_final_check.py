@@ -40,10 +40,10 @@ def test_a_name_in_the_manifest_changes_nothing_about_what_it_must_be(bench: Ben
     assert placed(bench) == []
 
 
-def test_a_checkpoint_without_a_suffix_is_placed(bench: Bench) -> None:
+def test_a_checkpoint_without_a_suffix_gets_the_one_of_its_content(bench: Bench) -> None:
     bench.world.file("sd-v1.5", made.vae())
     assert bench.sync(entry(f"{bench.hub.files}sd-v1.5")).code == 0
-    assert placed(bench) == ["sd-v1.5"]
+    assert placed(bench) == ["sd-v1.5.safetensors"]
 
 
 @pytest.mark.parametrize("name", ["model.bin", "model.onnx", "model.safetensors"])
