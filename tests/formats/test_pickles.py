@@ -87,7 +87,11 @@ def test_a_tar_that_torch_wrote_is_found() -> None:
     assert not found(tarred({"notes.txt": b"Only text.\n"}))
 
 
-@pytest.mark.parametrize("data", [zipped({"a": b"b"})[:-10], zipped({"a": b"b"})[:30], tarred({"a": b"b" * 600})[:700]])
+@pytest.mark.parametrize(
+    "data",
+    [zipped({"a": b"b"})[:-10], zipped({"a": b"b"})[:30], tarred({"a": b"b" * 600})[:700]],
+    ids=["zip-end", "zip-start", "tar"],
+)
 def test_an_archive_that_can_not_be_read_counts_as_one(data: bytes) -> None:
     assert found(data)
 
