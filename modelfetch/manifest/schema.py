@@ -8,7 +8,7 @@ from typing import Any
 from modelfetch.core.digest import Digest
 from modelfetch.manifest.composite_types import Key, Many, Named, Record
 from modelfetch.manifest.field_types import Choice, Flag, Size, Text, UriText, Whole
-from modelfetch.manifest.kinds import IMMICH_TASKS, KINDS, ONLY_WITH, REQUIRED_WITH, SELECTING, consumers_of
+from modelfetch.manifest.kinds import IMMICH_TASKS, KINDS, ONLY_WITH, REPO_KINDS, REQUIRED_WITH, SELECTING, consumers_of
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.paths import check_relative
 from modelfetch.manifest.uri import is_repo_id
@@ -49,7 +49,7 @@ def _files_rule() -> dict[str, Any]:
     """``files`` and ``include`` go with whole repos, and choose among the files of an ``oci://`` artifact."""
     source = {"not": {"pattern": "^[Oo][Cc][Ii]://"}}
     condition = {
-        "properties": {"source": source, "kind": {"not": {"const": "snapshot"}}},
+        "properties": {"source": source, "kind": {"not": {"enum": list(REPO_KINDS)}}},
         "required": ["source", "kind"],
     }
     return {"if": condition, "then": {"properties": dict.fromkeys(SELECTING, False)}}
