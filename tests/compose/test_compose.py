@@ -286,7 +286,7 @@ def test_an_image_for_amd_is_not_built_with_the_wrong_pytorch() -> None:
         "TORCH_INDEX_URL": "",
         "TORCH_BUILD": "rocm",
     }
-    dockerfile = (REPOSITORY / build["context"] / "Dockerfile").read_text()
+    dockerfile = (REPOSITORY / "compose" / build["context"] / "Dockerfile").read_text()
     (check,) = re.findall(r"^RUN (test .*?)\n\n", dockerfile, re.MULTILINE | re.DOTALL)
     sh = shutil.which("sh")
     assert sh is not None

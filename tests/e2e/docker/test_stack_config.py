@@ -7,6 +7,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, combinations, product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,6 @@ from tests.e2e.docker.stack import clone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 PROFILES = ("gpu", "chat", "sd", "comfyui", "whisper", "diffrhythm", "media", "gpu-media")
 TOGGLES = ("true", "false")
@@ -118,6 +118,15 @@ def test_paths_are_those_of_the_root_and_of_the_clone(compose: Compose) -> None:
         for part in ("", "ollama", "stable-diffusion", "comfyui/models", "whisper", "diffrhythm", "immich")
     }
     assert all(mount["type"] == "bind" for body in found.values() for mount in body.get("volumes", []))
+
+
+def test_what_is_built_here_is_built_from_folders_that_have_a_dockerfile(compose: Compose) -> None:
+    for vendor in VENDORS:
+        found = compose.config(PROFILES, {"GPU_VENDOR": vendor})["services"]
+        contexts = {Path(body["build"]["context"]) for body in found.values() if "build" in body}
+        folders = (".", "compose/stable-diffusion", "compose/diffrhythm")
+        assert contexts == {(compose.folder / folder).resolve() for folder in folders}
+        assert all((folder / "Dockerfile").is_file() for folder in contexts)
 
 
 def test_a_clone_without_settings_is_the_same_as_one_with_the_example(compose: Compose) -> None:
