@@ -19,23 +19,23 @@ _SLICE = 2**20
 
 
 def chunk_count(size: int) -> int:
-    """How many chunks a file of so many bytes has."""
+    """Return the number of chunks of a file of ``size`` bytes."""
     return -(-size // CHUNK)
 
 
 def chunk_span(index: int, size: int) -> tuple[int, int]:
-    """First byte and end of a chunk."""
+    """Return the first byte and the end of a chunk."""
     return index * CHUNK, min((index + 1) * CHUNK, size)
 
 
 def xxh3(fd: int, start: int, end: int) -> str | None:
-    """The xxh3 (64 bits, hex) of a span of a file, None when the file ends before it; raises OSError."""
+    """Return the xxh3 (64 bits, hex) of a range of a file, None if the file ends before it; raises OSError."""
     state = xxhash.xxh3_64()
     return state.hexdigest() if read_into(fd, start, end, state.update) else None
 
 
 def read_into(fd: int, start: int, end: int, *sinks: Callable[[memoryview], object]) -> bool:
-    """Feed a span of a file to functions, piece by piece; False when the file ends before it."""
+    """Pass a range of a file to functions, piece by piece; returns False if the file ends before it."""
     buffer = memoryview(bytearray(min(_SLICE, max(end - start, 1))))
     while start < end:
         count = os.preadv(fd, [buffer[: min(len(buffer), end - start)]], start)
@@ -48,7 +48,7 @@ def read_into(fd: int, start: int, end: int, *sinks: Callable[[memoryview], obje
 
 
 class FileHash:
-    """All hashes of a file that is read once from its first byte to its last: whole digests and xxh3 per chunk."""
+    """The digests of a file and the xxh3 of its chunks, computed in one pass."""
 
     def __init__(self, *algorithms: str, size: int) -> None:
         self._whole: dict[str, Hasher] = {name: new_hasher(name, size) for name in dict.fromkeys(algorithms)}
@@ -57,7 +57,7 @@ class FileHash:
         self.chunks: list[str] = []
 
     def update(self, data: memoryview) -> None:
-        """Take the next bytes, any number of them."""
+        """Hash the next bytes, any number of them."""
         for hasher in self._whole.values():
             hasher.update(data)
         while data:
@@ -69,7 +69,7 @@ class FileHash:
                 self._end_chunk()
 
     def finish(self) -> tuple[dict[str, Digest], tuple[str, ...]]:
-        """The digests by algorithm, and the xxh3 of each chunk."""
+        """Return the digests by algorithm, and the xxh3 of each chunk."""
         if self._in_chunk:
             self._end_chunk()
         return {name: Digest(name, h.hexdigest()) for name, h in self._whole.items()}, tuple(self.chunks)
@@ -81,7 +81,7 @@ class FileHash:
 
 
 def hash_open_file(fd: int, *algorithms: str) -> tuple[dict[str, Digest], tuple[str, ...]]:
-    """The digests of an open file and the xxh3 of each chunk, read once; raises OSError as reading does."""
+    """Return the digests of an open file and the xxh3 of each chunk; raises OSError as reading does."""
     size = os.fstat(fd).st_size
     hashes = FileHash(*algorithms, size=size)
     read_into(fd, 0, size, hashes.update)

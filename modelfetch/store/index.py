@@ -50,7 +50,7 @@ class Index:
             self.write_alias(Digest(algorithm, digits), Digest("sha256", blob.name))
 
     def drop(self, blob: Path) -> None:
-        """Forget a blob that is gone."""
+        """Remove the record and other names of a removed blob."""
         record = self.record(blob)
         with contextlib.suppress(OSError):
             beside(blob).unlink(missing_ok=True)
@@ -64,11 +64,11 @@ class Index:
         return digest if digest.algorithm == "sha256" else _read_digest(self._alias(digest))
 
     def write_alias(self, digest: Digest, sha256: Digest) -> None:
-        """Note that a digest is that of a blob."""
+        """Record another digest of a blob."""
         self._write_digest(self._alias(digest), sha256)
 
     def drop_alias(self, digest: Digest) -> None:
-        """Forget a digest."""
+        """Remove another digest."""
         with contextlib.suppress(OSError):
             self._alias(digest).unlink(missing_ok=True)
 
@@ -78,11 +78,11 @@ class Index:
     # --- names -------------------------------------------------------------------------------------------------
 
     def remember(self, key: str, sha256: Digest) -> None:
-        """Note what a name without a digest turned out to be, for those who waited for it meanwhile."""
+        """Record the digest of a name without one, for processes that waited for it meanwhile."""
         self._write_digest(self._name(key), sha256)
 
     def recall(self, key: str) -> tuple[int, Digest] | None:
-        """What `remember` noted last, and when (ns)."""
+        """Return what `remember` recorded last, with its time (ns)."""
         path = self._name(key)
         try:
             when = path.lstat().st_mtime_ns
@@ -106,7 +106,7 @@ class Index:
 
 
 def beside(blob: Path) -> Path:
-    """Where a blob's record lies."""
+    """Return the path of a blob's record."""
     return blob.with_name(blob.name + ".json")
 
 

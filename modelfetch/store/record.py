@@ -1,4 +1,4 @@
-"""What is written beside a blob: its state when it was known to be right. Pure."""
+"""The record of a blob: its state when it was last verified. Pure."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Record:
     digests: dict[str, str] = field(default_factory=dict)
 
     def fits(self, stat: os.stat_result) -> bool:
-        """Whether the file is still as it was."""
+        """Whether a file's size and mtime match the record."""
         return self.size == stat.st_size and self.mtime_ns == stat.st_mtime_ns
 
     def dump(self) -> bytes:
-        """As JSON."""
+        """Return the record as JSON."""
         data = {
             "size": self.size,
             "mtime_ns": self.mtime_ns,
@@ -37,7 +37,7 @@ class Record:
 
     @classmethod
     def parse(cls, data: bytes) -> Record | None:
-        """The inverse of `dump`; None for anything else, which makes the blob be hashed again."""
+        """Parse what `dump` returns; None for anything else, and then the blob is hashed again."""
         try:
             raw = json.loads(data)
             size, mtime_ns, chunks, digests = raw["size"], raw["mtime_ns"], raw["chunks"], raw["digests"]

@@ -1,4 +1,4 @@
-"""The store: whole, verified, read-only files named by their sha256."""
+"""The store: verified, read-only files named by their sha256."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Blob:
 
 
 class Store:
-    """A folder of blobs. Nothing is made on disk before something is written.
+    """A folder of blobs. It is created on disk when something is first written.
 
     Args:
         path: The folder, ``ROOT/.modelfetch`` or what ``--store`` names.
@@ -94,11 +94,11 @@ class Store:
         return Blob(digest=sha256, size=state.st_size, path=path)
 
     def find(self, digest: Digest, size: int | None = None) -> Blob | None:
-        """The blob, proven: by its record, else by hashing it again; one that is damaged is removed.
+        """Return the blob, verified by its record or by hashing it again; a damaged one is removed.
 
         Args:
             digest: sha256, blake3 or git-sha1.
-            size: What it must have, in bytes, where that is known.
+            size: The required size in bytes, if known.
 
         Raises:
             DiskError, DestinationError: It can't be read, or a damaged one can't be removed.
@@ -110,7 +110,7 @@ class Store:
         return None if blob is None or (size is not None and blob.size != size) else blob
 
     def read(self, digest: Digest) -> bytes | None:
-        """The bytes of a small blob, checked against their digest; None when it isn't there or is damaged."""
+        """Return the bytes of a small blob, verified against the digest; None if it is missing or damaged."""
         sha256 = self.index.sha256_of(digest)
         if sha256 is None:
             return None
@@ -129,20 +129,20 @@ class Store:
                 yield Blob(digest=Digest("sha256", path.name), size=path.stat().st_size, path=path)
 
     def blob_path(self, sha256: Digest) -> Path:
-        """Where the blob of a sha256 lies, whether it is there or not."""
+        """Return the path of the blob of a sha256, whether it exists or not."""
         return self.path / "blobs" / "sha256" / sha256.hex[:2] / sha256.hex
 
     def record(self, sha256: Digest) -> Record | None:
-        """What was written of a blob when it was right."""
+        """Return the recorded state of a blob when it was last verified."""
         return self.index.record(self.blob_path(sha256))
 
     # --- writing -----------------------------------------------------------------------------------------------
 
     def folder(self, *parts: str) -> Path:
-        """A folder of the store, made if need be.
+        """Return a folder of the store, created if it is missing.
 
         Raises:
-            DestinationError, DiskError: It can't be made.
+            DestinationError, DiskError: It can't be created.
         """
         path = self._made.get(parts)
         if path is not None:
@@ -170,7 +170,7 @@ class Store:
         return self.folder("ingest") / temporary_name()
 
     def add_bytes(self, data: bytes) -> Blob:
-        """Keep some bytes; raises DestinationError or DiskError."""
+        """Store some bytes; raises DestinationError or DiskError."""
         digest = Digest.sha256(data)
         found = self.find(digest)
         if found is not None:
@@ -187,18 +187,18 @@ class Store:
             temporary.unlink(missing_ok=True)
 
     def add_file(self, path: Path, digest: Digest | None) -> Blob:
-        """Keep a file that is already on disk; the file stays.
+        """Store a file that is already on disk; the file stays.
 
-        Its blocks are shared where the file system can. Else the large file itself is, by a link, and becomes read-only
-        as any blob: who wrote to it would write to every service's. One whose mode is not ours to change is copied.
+        Its blocks are shared where the file system can. Otherwise a large file is hardlinked and becomes read-only like
+        any blob: writing to it would change every service's file. A file whose mode can't be changed is copied.
 
         Args:
             path: The file.
-            digest: What it must have, where that is known.
+            digest: The required digest, if known.
 
         Raises:
             IntegrityError: It has another digest.
-            DestinationError, DiskError: It can't be read, or not be kept.
+            DestinationError, DiskError: It can't be read or stored.
         """
         algorithms = ["sha256"] if digest is None else ["sha256", digest.algorithm]
         temporary = self.tmp()
@@ -311,7 +311,7 @@ class Store:
             return self.admit(temporary, file.fileno(), digests, chunks)
 
     def settle(self) -> None:
-        """Make the names of small blobs durable: they are many, and losing one costs no more than fetching it again."""
+        """Make the names of small blobs durable, many at once: losing one only means fetching it again."""
         with self._lock:
             folders, self._unsynced = self._unsynced, set()
         for folder in folders:
@@ -328,7 +328,7 @@ class Store:
             self.settle()
 
     def remove(self, sha256: Digest) -> bool:
-        """Remove a blob and its record; whether there was one.
+        """Remove a blob and its record; returns whether there was one.
 
         Raises:
             DestinationError, DiskError: The system refused.
@@ -365,7 +365,7 @@ class Store:
     # --- inside ------------------------------------------------------------------------------------------------
 
     def _prove(self, digest: Digest) -> Blob | None:
-        """Hash a blob whose record does not speak for it."""
+        """Verify a blob without a valid record by hashing it."""
         sha256 = self.index.sha256_of(digest)
         if sha256 is None:
             return None
@@ -397,7 +397,7 @@ class Store:
         return Blob(digest=sha256, size=state.st_size, path=path)
 
     def _set_aside(self, sha256: Digest, record: Record | None) -> None:
-        """Take a damaged blob out of the store; one of many chunks is kept for its good ones, see `damaged`."""
+        """Remove a damaged blob; one of many chunks is set aside for its intact ones, see `damaged`."""
         path = self.blob_path(sha256)
         if record is not None and len(record.chunks) > 1:
             with contextlib.suppress(ModelfetchError, OSError):
@@ -415,9 +415,9 @@ class Store:
         self._set_aside(sha256, self.record(sha256))
 
     def damaged(self, digest: Digest) -> tuple[Path, Record] | None:
-        """A file that was the blob of a digest before it was damaged, and what its record said; the caller removes it.
+        """Return a damaged blob that was set aside, and its record; the caller removes it.
 
-        Other names may share its bytes: it must not be written to.
+        It must not be written to, since other files may share its bytes.
         """
         sha256 = self.index.sha256_of(digest)
         if sha256 is None:

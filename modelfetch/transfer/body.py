@@ -1,4 +1,4 @@
-"""From an answer's body to a lane of the partial file."""
+"""Receive a response's body into the partial file."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
     from modelfetch.transfer.writer import SegmentWriter
 
 WORTH_A_PUMP = 128 * 1024
-"""Bodies below this size come with their headers, more or less, and are taken as httpx gives them."""
+"""Bodies below this size mostly arrive with their headers, and are read through httpx."""
 _WORTH_THREADS = 8 * 2**20
-"""Bodies from this size on have their hash and their writing done by threads of their own."""
+"""Bodies from this size on are hashed and written by threads of their own."""
 
 JudgeHead = Callable[[bytes, "Response"], ModelfetchError | None]
 
 
 class SurplusError(IntegrityError):
-    """A body whose length nobody said has more bytes than the file may have."""
+    """A body of unknown length has more bytes than the file may have."""
 
 
 class Body:
-    """One body on its way into a lane.
+    """One response body.
 
     Args:
-        context: What all transfers share.
-        response: The answer, its body unread.
-        lane: Where the bytes go.
-        segment: The range that it is for; its end may move down meanwhile.
-        alone: Whether it is the file's only connection: then hash and disk get threads of their own.
-        cancel: What may end it.
-        judge_head: Looks at the first bytes of a file, and tells what is wrong with them.
-        progress: Told how many bytes came, now and then.
-        flow: Told what comes.
+        context: The state that all transfers share.
+        response: The response, its body unread.
+        lane: Writes the bytes to the partial file.
+        segment: The requested range; its end may move down meanwhile.
+        alone: Whether it is the file's only connection: then hashing and writing get threads of their own.
+        cancel: Ends it when it is set.
+        judge_head: Checks the first bytes of a file and returns what is wrong with them.
+        progress: Called with the number of bytes received.
+        flow: Counts received bytes over all connections.
     """
 
     def __init__(
@@ -73,14 +73,14 @@ class Body:
         self._asked_end = segment.asked_end
 
     def receive(self) -> None:
-        """Read to the end of the segment, or of a body whose length nobody said.
+        """Read to the end of the segment, or of a body of unknown length.
 
         Raises:
             UnreachableError: The body broke off, stalled, or was too slow.
             SurplusError: It is longer than the file may be.
-            NotAModelError, CredentialsError: `judge_head` found something.
+            NotAModelError, CredentialsError: `judge_head` rejected it.
             InterruptedSync: It was cancelled.
-            OSError: The disk refused.
+            OSError: The disk failed.
         """
         response, segment = self._response, self._segment
         pieces = self._watched(response.iter_decoded())
@@ -120,7 +120,7 @@ class Body:
             pump.through(ring, self._segment)
 
     def _straight(self, pump: Pump) -> None:
-        """Without threads behind: what one of many connections does; the team sees to the early write-back."""
+        """Hash and write in this thread, as each of several connections does; the pool starts the write-back."""
         segment = self._segment
         with self._context.shelf.single() as slot:
             while wanted := segment.claim(min(len(slot.memory), pump.next_claim)):
@@ -128,14 +128,14 @@ class Body:
                 self._take(slot.memory[:count])
 
     def _by_pieces(self, pieces: Iterator[bytes]) -> None:
-        """The way for small bodies, and for those that the pump can't take."""
+        """Read through httpx: for small bodies, and for those that the pump can't read."""
         for piece in pieces:
             if not self._take(memoryview(piece)):
                 return
             self._context.limiter.take(len(piece), self._cancel)
 
     def _watched(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """The same pieces, counted as they come, and none too slowly."""
+        """Yield the same pieces, counted, and raise when they come too slowly."""
         clock = self._context.tuning.clock
         waited, before = 0.0, clock()
         for piece in pieces:
@@ -147,7 +147,7 @@ class Body:
             before = clock()
 
     def _take(self, piece: memoryview) -> bool:
-        """Hash and write what came; whether the segment may go on after it."""
+        """Hash and write a piece; returns whether the segment continues after it."""
         segment, length = self._segment, len(piece)
         count = segment.claim(length)
         if count:
@@ -160,7 +160,7 @@ class Body:
 
 
 def floor_rate(context: Context) -> float:
-    """Bytes per second that a connection must bring; a cap of the user's own is not held against the source."""
+    """The minimum rate of a connection in bytes per second, lower where the user has set a cap."""
     rate = float(context.tuning.floor_rate)
     if context.limiter.rate is not None:
         rate = min(rate, context.limiter.rate / 256)
@@ -168,12 +168,12 @@ def floor_rate(context: Context) -> float:
 
 
 def new_floor(context: Context) -> Floor:
-    """The floor for one connection."""
+    """Create the minimum-rate check of one connection."""
     return Floor(floor_rate(context), context.tuning.floor_seconds, 0.0)
 
 
 def _after_judgement(pieces: Iterator[bytes], response: Response, judge_head: JudgeHead) -> Iterator[bytes]:
-    """The same pieces, held back until there are enough of them to be judged."""
+    """Yield the same pieces, after the first bytes were checked."""
     head = b""
     for piece in pieces:
         head += piece

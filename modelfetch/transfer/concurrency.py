@@ -1,4 +1,4 @@
-"""How many connections a file deserves: more while that helps, none on a fast link. No I/O."""
+"""How many connections to use for a file: more while they help, no further ones on a fast link. No I/O."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections import deque
 from dataclasses import dataclass
 
 FAST = 200 * 2**20
-"""Bytes per second of one connection that need no help: hash and disk are near their own limits there."""
+"""Bytes per second at which one connection is enough: hashing and the disk are near their own limits there."""
 _HELPS = 1.15
 _BEHIND = 0.4
 _WINDOW = 0.04
 _WINDOW_MOST = 0.6
-"""Over a long way bytes come in bursts, one a round trip: a rate is looked at for as long as a request takes."""
+"""With a long round trip bytes come in bursts: the rate is measured over the time that a request takes."""
 _WORTH = 0.25
 _HOLD = 2.0
 _FACTOR = 3
-"""Connections that are added for each that is there: four, then sixteen."""
+"""Connections that are added for each existing one: from one to four, then sixteen."""
 
 
 @dataclass(slots=True)
 class _Trial:
-    """Connections were added: how many, the rate before, and when it can be judged."""
+    """Connections were added: how many, the rate before, and when the effect can be measured."""
 
     added: int
     rate: float
@@ -28,13 +28,13 @@ class _Trial:
 
 
 class ConcurrencyController:
-    """Decides when to add connections; asked every few hundredths of a second.
+    """Decides when to add connections; called every few hundredths of a second.
 
     Args:
         most: Connections at most.
         limit: The user's cap on the rate in bytes per second, None for none.
         setup: Seconds that a connection takes to its first byte.
-        floor: Bytes per second below which a connection is dropped.
+        floor: The minimum rate of a connection in bytes per second.
     """
 
     def __init__(self, most: int, *, limit: int | None, setup: float, floor: float = 0.0) -> None:
@@ -49,28 +49,28 @@ class ConcurrencyController:
         self._hold = _HOLD
 
     def rate(self) -> float:
-        """Bytes per second of late."""
+        """The current rate in bytes per second."""
         if len(self._samples) < 2:
             return 0.0
         (then, old), (now, new) = self._samples[0], self._samples[-1]
         return (new - old) / (now - then) if now > then else 0.0
 
     def failed(self, now: float, *, refused: bool, active: int) -> None:
-        """A connection failed; when the source refused it, there will be no more than there are."""
+        """Record a failed connection; if the source refused it, no further ones are added."""
         self._trial = None
         self._hold_until = max(self._hold_until, now + 1.0)
         if refused:
             self.most = max(1, min(self.most, active))
 
     def step(self, now: float, total: int, *, active: int, left: int, behind: float = 0.0) -> int:
-        """How many connections to add now; below zero: how many may go, because adding them did not help.
+        """Return how many connections to add; a negative number of connections may end, as they did not help.
 
         Args:
             now: The time.
             total: Bytes received so far.
             active: Connections at work.
             left: Bytes to go.
-            behind: How often bytes waited for a connection to read them, rather than the other way round: 0 to 1.
+            behind: How often bytes waited for a connection to read them, from 0 to 1.
         """
         self._samples.append((now, total))
         while len(self._samples) > 2 and now - self._samples[1][0] >= self._window:
@@ -91,7 +91,7 @@ class ConcurrencyController:
         return added
 
     def _give_up(self, now: float, added: int, active: int) -> int:
-        """The link is full: leave it as it was, and try again later, each time after twice as long."""
+        """The link is saturated: go back, and try again after twice as long each time."""
         self._hold_until = now + self._hold
         self._hold *= 2
         return max(0, min(added, active - 1))
@@ -100,5 +100,5 @@ class ConcurrencyController:
         if not 0 < active < self.most or rate >= FAST * active or left < _WORTH * rate:
             return False
         if rate <= self._floor * active:
-            return False  # those there are will be dropped: replaced one by one, they would never all have failed
+            return False  # they are about to be dropped: with replacements the attempt would never fail
         return self._limit is None or rate < 0.8 * self._limit

@@ -1,4 +1,4 @@
-"""Bringing what is missing of a file from one HTTP location, once: any failure is the caller's to judge."""
+"""One attempt to download what is missing of a file from one HTTP location; the caller handles failures."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ if TYPE_CHECKING:
 
 _MOST_RESTARTS = 2
 _SPLIT_FROM = 16 * 2**20
-"""Files below this size have one connection."""
+"""Files below this size use one connection."""
 
 
-class RestartDownload(Exception):  # noqa: N818 - a turn of events, not an error
-    """What is there is of no use: the source has another version, or sends only whole files."""
+class RestartDownload(Exception):  # noqa: N818 - control flow, not an error
+    """The partial file is of no use: the source has another version, or sends only whole files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadSpec:
-    """What one download is told.
+    """The parameters of one download.
 
     Attributes:
-        context: What all transfers share.
-        partial: Where the bytes go.
-        location: Where they come from.
-        size: What the file must have, in bytes, where that is known.
-        what: The file's name, for messages.
-        decided: Whether a digest decides in the end.
-        coding: What is done with coded bodies.
-        judge_head: Looks at the file's first bytes, where no digest decides.
-        progress: Told how many bytes came.
-        lost: Told of a connection that broke while others go on.
+        context: The state that all transfers share.
+        partial: The partial file to complete.
+        location: The location to download from.
+        size: The required size in bytes, if known.
+        what: The file's name in messages.
+        decided: Whether the file is verified against a digest in the end.
+        coding: Whether bodies with a content coding are decoded.
+        judge_head: Checks the file's first bytes where no digest decides.
+        progress: Called with the number of bytes received.
+        lost: Called with the error of a connection that broke while others continue.
     """
 
     context: Context
@@ -82,21 +82,21 @@ class Download:
         self._restarts = 0
         self.flow = Flow()
         self.setup = 0.0
-        """Seconds that the last request took until its answer began."""
+        """Seconds from the last request to the start of its response."""
         self.splittable = False
-        """Whether the source was seen to send ranges, of a version that can be told from others."""
+        """Whether the source sends ranges of a version that can be told from others."""
 
     def run(self) -> None:
-        """Go on until the file is complete.
+        """Download until the file is complete.
 
         Raises:
-            ModelfetchError: Typed; what has come so far is kept where it can be.
-            OSError: The disk refused.
+            ModelfetchError: The source failed; received bytes are kept where possible.
+            OSError: The disk failed.
         """
         partial = self._order.partial
         identity = self._identity()
         if not self._order.decided and partial.total and not (identity and identity.validator):
-            partial.distrust()  # nothing tells whether the source still has the version that these bytes are of
+            partial.distrust()  # nothing shows whether the source still has the same version
         for _ in range(_MOST_RESTARTS + 1):
             try:
                 while not partial.is_complete():
@@ -118,7 +118,7 @@ class Download:
         order = self._order
         board = SegmentQueue(order.partial.missing())
         known = order.partial.size
-        # A source whose every machine calls the same version by another name gives a file only by one connection.
+        # Some sources name the same version differently on each machine: they are read over one connection.
         steady = self._restarts < _MOST_RESTARTS
         if steady and order.context.options.connections > 1 and (known is None or board.left >= _SPLIT_FROM):
             ConnectionPool(self, board, order.context, order.partial, self._cancel).run()
@@ -128,21 +128,21 @@ class Download:
             self.bring(segment, alone=True, cancel=self._cancel)
 
     def tell_lost(self, error: ModelfetchError) -> None:
-        """Say that a connection broke, and that what it left is taken up."""
+        """Report a connection that broke; the rest of its range is fetched by others."""
         self._order.lost(error)
 
     def bring(self, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
-        """Send one request for a segment and take its body; safe to call from several threads.
+        """Request one segment and receive its body; safe to call from several threads.
 
         Args:
-            segment: The range; without an end while nobody knows the size.
+            segment: The range; without an end while the size is unknown.
             alone: Whether no other connection works on the file.
-            cancel: What may end it.
+            cancel: Ends it when it is set.
 
         Raises:
-            StartAgain: What is there is of no use.
-            ModelfetchError: Typed.
-            OSError: The disk refused.
+            RestartDownload: The partial file is of no use.
+            ModelfetchError: The source failed.
+            OSError: The disk failed.
         """
         order = self._order
         identity = self._identity()
@@ -166,7 +166,7 @@ class Download:
             self._take(response, answer, segment, alone=alone, cancel=cancel)
 
     def _open(self, headers: dict[str, str], cancel: Cancel) -> Response:
-        """Ask the place that the last answer came from, or the location itself when that one refuses."""
+        """Send the request to the URL that the last redirect led to, or to the location itself if that one refuses."""
         http = self._order.context.http
         direct = self._direct
         if direct is not None:
@@ -207,7 +207,7 @@ class Download:
             self._note_end(response, segment, lane.position)
 
     def _settle(self, response: Response, answer: Answer) -> None:
-        """Note which version this is, and make room for it."""
+        """Record which version this is, and reserve space for it."""
         order, partial = self._order, self._order.partial
         self.setup = response.waited
         partial.identify(

@@ -1,4 +1,4 @@
-"""The engine: many artifacts at once, decided in the event loop, moved in threads."""
+"""The transfer engine: schedules many artifacts in the event loop and downloads them in threads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from modelfetch.store.store import Store
 
 Mirror = Callable[[], Awaitable[Sequence["Location"]]]
-"""Finds out where a mirror has the artifact; asked only when it is that mirror's turn."""
+"""Looks up where a mirror has the artifact; awaited only when the locations before it have failed."""
 
 _SMALL_PER_JOB = 4
 _MOST_SMALL = 32
@@ -32,12 +32,12 @@ class Engine:
     """Fetches artifacts into a store.
 
     Args:
-        http: The client.
-        store: Where they go.
-        options: What the user chose.
-        sink: Where events go.
-        cancel: What ends everything.
-        tuning: What tests change.
+        http: The HTTP client.
+        store: The store that artifacts are fetched into.
+        options: The user's choices.
+        sink: Receives events.
+        cancel: Ends all transfers when it is set.
+        tuning: Intervals and sizes that tests change.
     """
 
     def __init__(
@@ -73,15 +73,15 @@ class Engine:
         self._running: dict[str, asyncio.Task[Fetched]] = {}
 
     async def fetch(self, artifact: Artifact, mirrors: Sequence[Mirror] = (), *, label: str) -> Fetched:
-        """Bring an artifact into the store, if it isn't there; the same one asked for twice at once is fetched once.
+        """Fetch an artifact into the store unless it is there; simultaneous calls for the same one share a transfer.
 
         Args:
-            artifact: What is wanted, and where it may come from.
-            mirrors: Further places, each found out when it is needed.
-            label: What people read.
+            artifact: The artifact, with its own locations.
+            mirrors: Further locations, each looked up when it is needed.
+            label: Its name in events and messages.
 
         Raises:
-            ModelfetchError: Typed as the sources, the disk or the lock failed.
+            ModelfetchError: The sources, the disk or the lock failed.
             InterruptedSync: The engine's `cancel` was set.
             asyncio.CancelledError: The task was cancelled; partial work is kept.
         """
@@ -99,7 +99,7 @@ class Engine:
                 del self._running[key]
 
     async def close(self) -> None:
-        """Cancel what is under way and wait until it has noted what it has."""
+        """Cancel running transfers and wait until they have saved their partial files."""
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
@@ -123,7 +123,7 @@ class Engine:
                 cancel.release()
 
     def _keep_content(self, artifact: Artifact, content: bytes) -> Fetched:
-        """An artifact whose bytes came with the source's answer."""
+        """Store an artifact whose bytes came with the source's response."""
         found = present(self._context, artifact)
         if found is not None:
             return found
@@ -135,7 +135,7 @@ class Engine:
 def _locations(
     artifact: Artifact, mirrors: Sequence[Mirror], loop: asyncio.AbstractEventLoop, cancel: Cancel
 ) -> Iterator[Location | ModelfetchError]:
-    """The artifact's own locations, then those of each mirror; runs in the transfer's thread."""
+    """Yield the artifact's own locations, then those of each mirror; runs in the transfer's thread."""
     yield from artifact.locations
     for mirror in mirrors:
         yield from _ask_mirror(mirror, loop, cancel)
@@ -159,4 +159,4 @@ def _ask_mirror(
 
 
 def _ignore(_: object) -> None:
-    """A callback returns nothing."""
+    """Drop a value, for callbacks that must return None."""

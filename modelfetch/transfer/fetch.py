@@ -1,4 +1,4 @@
-"""One artifact: from the first source that gives it, through its partial file, into the store."""
+"""Fetch one artifact from the first source that has it, through a partial file, into the store."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ _MOST_TAKE_OVERS = 3
 
 
 def key_of(artifact: Artifact) -> str:
-    """The name of an artifact's partial file and lock: its digest where one is known, else a hash of its URI."""
+    """Return the name of an artifact's partial file and lock: its digest if known, else a hash of its URI."""
     if artifact.digest is not None and artifact.digest.algorithm in ("sha256", "blake3"):
         return artifact.digest.hex
     return hashlib.sha256(artifact.uri.encode()).hexdigest()
 
 
 def present(context: Context, artifact: Artifact) -> Fetched | None:
-    """The artifact as it lies in the store, None when it doesn't; raises DiskError, DestinationError."""
+    """Return the artifact if the store has it; raises DiskError, DestinationError."""
     blob = context.store.find(artifact.digest, artifact.size) if artifact.digest else None
     return Fetched(blob=blob, action="present", bytes_fetched=0, served_by=artifact.uri) if blob else None
 
@@ -69,18 +69,18 @@ def present(context: Context, artifact: Artifact) -> Fetched | None:
 def fetch(
     context: Context, artifact: Artifact, locations: Iterable[Location | ModelfetchError], *, label: str, cancel: Cancel
 ) -> Fetched:
-    """Bring an artifact into the store; blocks the thread until it is there.
+    """Fetch an artifact into the store; blocks the thread until it is there.
 
     Args:
-        context: What all transfers share.
-        artifact: What is wanted.
-        locations: Where it may come from, in order; later ones may be found out as they are asked for, and an error
-            stands for a source that could not say where.
-        label: What people read.
-        cancel: What may end it; partial work is kept.
+        context: The state that all transfers share.
+        artifact: The artifact.
+        locations: Its locations in order of preference; later ones may be looked up during iteration, and an error
+            takes the place of a source whose location could not be looked up.
+        label: Its name in events and messages.
+        cancel: Ends the transfer when it is set; the partial file is kept.
 
     Raises:
-        ModelfetchError: Typed as the source, the disk or the lock failed.
+        ModelfetchError: The source, the disk or the lock failed.
         InterruptedSync: It was cancelled.
     """
     known = list(locations) if isinstance(locations, Sequence) else _Remembered(locations)
@@ -92,7 +92,7 @@ def fetch(
 
 
 class _Remembered:
-    """An iterable that can be gone through again, and asks for each location once."""
+    """An iterable that can be iterated again, and looks up each location once."""
 
     def __init__(self, locations: Iterable[Location | ModelfetchError]) -> None:
         self._more = iter(locations)
@@ -127,7 +127,7 @@ def _fetch_once(
 
 
 def _found_meanwhile(context: Context, artifact: Artifact, noted: tuple[int, Digest] | None) -> Fetched | None:
-    """What the lock's last owner brought while this process waited for it."""
+    """Return what the lock's previous owner fetched while this process waited."""
     if artifact.digest is not None:
         return present(context, artifact)
     after = context.store.index.recall(key_of(artifact))
@@ -136,7 +136,7 @@ def _found_meanwhile(context: Context, artifact: Artifact, noted: tuple[int, Dig
 
 
 class _Job:
-    """The work that the lock's owner does."""
+    """The transfer that the lock's owner does."""
 
     def __init__(self, context: Context, artifact: Artifact, label: str, cancel: Cancel, held: Held) -> None:
         self._context = context
@@ -167,7 +167,7 @@ class _Job:
             finally:
                 partial.close(keep=blob is None)
         except OSError as error:
-            self._held.ensure_owned()  # perhaps the file was taken over, or the store removed
+            self._held.ensure_owned()  # if another process took over, that is the reason
             raise translate(error, self._path, doing="writing").about(uri=self._artifact.uri) from error
         finally:
             if blob is None:
@@ -195,7 +195,7 @@ class _Job:
         self._progress = Progress(self._context, self._key, partial, self._held)
         self._trusted = partial.trust()
         if partial.reach(0) >= HEAD and check_artifact_head(self._artifact, os.pread(partial.fd, HEAD, 0)) is not None:
-            partial.distrust()  # allowed or judged otherwise when it came: the source is asked from its first byte on
+            partial.distrust()  # accepted under other rules: start again, to check the response
             self._trusted = 0
         errors: list[ModelfetchError] = []
         for location in locations:
@@ -215,7 +215,7 @@ class _Job:
         self._context.sink(SourceFailed(key=self._key, label=self._label, source=source, reason=error.message))
 
     def _from_one(self, partial: Partial, location: Location) -> Blob:
-        """Ask one source until it gave the file, or until there is no hope."""
+        """Try one source until it delivers the file or has failed for good."""
         clock = self._context.tuning.clock
         attempts = Attempts(max(1, self._context.options.retries), self._context.tuning, clock())
         self._begin(partial, location)
@@ -238,9 +238,9 @@ class _Job:
                     partial.distrust()
                     self._trusted = 0
                     if mixed:
-                        continue  # bytes of another run or source were in it: they may have been of another version
-                gained = partial.total - best  # against the most there was: a source that always breaks off at one
-                best = max(best, partial.total)  # place and has to start again makes no progress
+                        continue  # it held bytes of another run or source, perhaps of another version
+                gained = partial.total - best  # against the most there was: a source that always breaks off at the
+                best = max(best, partial.total)  # same place and starts again makes no progress
                 delay = attempts.after(error, gained=gained, now=clock())
                 self._say_retry(error, delay, attempts)
             if self._cancel.wait(delay):
@@ -315,11 +315,11 @@ class _Job:
     # --- the whole file ----------------------------------------------------------------------------------------
 
     def _keep(self, partial: Partial) -> Blob:
-        """Prove the whole file and make it a blob.
+        """Verify the whole file and make it a blob.
 
         Raises:
-            IntegrityError: It is not what was asked for.
-            LockLostError: Another process took the work over meanwhile.
+            IntegrityError: It is not the artifact.
+            LockLostError: Another process has taken over meanwhile.
         """
         digests = self._prove(partial)
         try:
@@ -332,7 +332,7 @@ class _Job:
                 ensure_owned=self._held.ensure_owned,
             )
         except (DiskError, DestinationError):
-            self._held.ensure_owned()  # perhaps the file was taken over, or the store removed
+            self._held.ensure_owned()  # if another process took over, that is the reason
             raise
         partial.admitted()
         if self._artifact.digest is None and self._held.still_owned():
@@ -364,6 +364,6 @@ class _Job:
 
 
 def _rank(error: ModelfetchError) -> int:
-    """Where an error stands when one of several must speak for all."""
+    """Rank an error: of several, the one with the lowest rank is raised."""
     known = error.exit_code in EXIT_PRECEDENCE
     return EXIT_PRECEDENCE.index(error.exit_code) if known else len(EXIT_PRECEDENCE)

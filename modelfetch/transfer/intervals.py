@@ -1,4 +1,4 @@
-"""Which bytes of a file are there: sorted, disjoint half-open spans. Pure."""
+"""A set of byte ranges: sorted, disjoint, half-open. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class IntervalSet:
-    """A set of byte positions, kept as spans; adjacent ones are one."""
+    """A set of byte positions, kept as ranges; adjacent ranges are merged."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
@@ -20,20 +20,20 @@ class IntervalSet:
         return iter(list(zip(self._starts, self._ends, strict=True)))
 
     def __repr__(self) -> str:
-        return f"Spans({list(self)})"
+        return f"IntervalSet({list(self)})"
 
     @property
     def total(self) -> int:
-        """How many bytes are there."""
+        """The number of bytes in the set."""
         return sum(self._ends) - sum(self._starts)
 
     @property
     def end(self) -> int:
-        """The position after the last byte that is there."""
+        """The position after the last byte of the set."""
         return self._ends[-1] if self._ends else 0
 
     def add(self, start: int, end: int) -> None:
-        """Put ``[start, end)`` in."""
+        """Add ``[start, end)``."""
         if start >= end:
             return
         first = bisect_left(self._ends, start)
@@ -45,16 +45,16 @@ class IntervalSet:
         self._ends[first:last] = [end]
 
     def reach(self, position: int) -> int:
-        """The end of the span that holds this position, or the position itself."""
+        """Return the end of the range that contains a position, or the position itself."""
         index = bisect_right(self._starts, position) - 1
         return max(position, self._ends[index]) if index >= 0 else position
 
     def covers(self, start: int, end: int) -> bool:
-        """Whether all of ``[start, end)`` is there."""
+        """Whether the set contains all of ``[start, end)``."""
         return self.reach(start) >= end
 
     def missing(self, size: int) -> list[tuple[int, int]]:
-        """What is not there of a file of so many bytes, in order."""
+        """Return the missing ranges of a file of ``size`` bytes, in order."""
         gaps = []
         position = 0
         for start, end in self:

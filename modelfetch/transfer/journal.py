@@ -1,7 +1,7 @@
-"""The journal beside a partial file: whose bytes they are, and the xxh3 of what was written. Pure.
+"""The journal of a partial file: which version its bytes are of, and the xxh3 of what was written. Pure.
 
-One JSON object a line, appended as work goes on, so that a torn or damaged line costs only what it speaks for. Nothing
-in it is believed before the bytes were compared.
+It has one JSON object per line and is appended to, so that a torn or damaged line costs only the bytes that it
+describes. Nothing in it is trusted before the bytes are compared.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _XXH3 = re.compile(r"[0-9a-f]{16}\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Which version of which file: the location's URI and stable URL, and what its server said of it.
+    """Which version of which file: the location's URI and stable URL, and what its server states.
 
-    ``size`` in bytes, None while nobody said; ``etag`` as sent, None where there was none.
+    ``size`` in bytes and ``etag`` as sent are None if unknown; ``modified`` only if it is a strong validator.
     """
 
     uri: str
@@ -37,7 +37,7 @@ class Identity:
 
     @property
     def validator(self) -> str | None:
-        """What ``If-Range`` may carry: a strong ETag, else a date (source: RFC 9110, section 13.1.5)."""
+        """The value for ``If-Range``: a strong ETag, else a date (source: RFC 9110, section 13.1.5)."""
         if self.etag is not None and not self.etag.startswith("W/"):
             return self.etag
         return self.modified if self.etag is None else None
@@ -45,9 +45,9 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkChecksum:
-    """``length`` bytes of a chunk were written, from its byte ``skip`` on, and this is their xxh3.
+    """The xxh3 of ``length`` bytes that were written to a chunk, from its byte ``skip`` on.
 
-    A connection that begins in the midst of a chunk speaks for its own bytes only.
+    A connection that starts inside a chunk records the checksum of its own bytes only.
     """
 
     chunk: int
@@ -57,21 +57,21 @@ class ChunkChecksum:
 
     @property
     def span(self) -> tuple[int, int]:
-        """The bytes of the file that it speaks for."""
+        """The range of the file that it covers."""
         start = self.chunk * CHUNK + self.skip
         return start, start + self.length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journal:
-    """All that a journal said; ``marks`` by their first byte: of several that begin there the last counts."""
+    """The contents of a journal; ``marks`` by their first byte: of several that start there the last one counts."""
 
     identity: Identity | None = None
     marks: dict[int, ChunkChecksum] = field(default_factory=dict)
 
 
 def identity_line(identity: Identity) -> bytes:
-    """The line that says whose bytes the marks after it speak of."""
+    """Format the line that states which version the checksums after it belong to."""
     data = {
         "modelfetch": VERSION,
         "uri": identity.uri,
@@ -84,7 +84,7 @@ def identity_line(identity: Identity) -> bytes:
 
 
 def mark_line(mark: ChunkChecksum) -> bytes:
-    """The line of a mark."""
+    """Format the line of a checksum."""
     data = {"chunk": mark.chunk, "length": mark.length, "xxh3": mark.xxh3}
     if mark.skip:
         data["skip"] = mark.skip
@@ -92,7 +92,7 @@ def mark_line(mark: ChunkChecksum) -> bytes:
 
 
 def parse_journal(data: bytes) -> Journal:
-    """Read what can be read; lines that are damaged say nothing."""
+    """Parse a journal; damaged lines are ignored."""
     journal = Journal()
     for line in data.split(b"\n"):
         raw = _object(line)

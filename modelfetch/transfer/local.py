@@ -1,4 +1,4 @@
-"""The ``file:`` source: the same journey without a network."""
+"""The ``file:`` source: copy a local file into a partial file."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def copy_file(
     cancel: Cancel,
     progress: Callable[[int], None],
 ) -> None:
-    """Bring what is missing of a partial from a local file.
+    """Copy what is missing of a partial file from a local file.
 
     Args:
-        context: What all transfers share.
-        location: Where the file is.
-        partial: Where it goes.
-        size: What it must have, in bytes, where that is known.
-        decided: Whether a digest will decide in the end, so that bytes of another version may stay meanwhile.
-        cancel: What may end it.
-        progress: Told how many bytes came.
+        context: The state that all transfers share.
+        location: The location of the file.
+        partial: The partial file to complete.
+        size: The required size in bytes, if known.
+        decided: Whether the file is verified against a digest in the end, so that bytes of another version may stay.
+        cancel: Ends it when it is set.
+        progress: Called with the number of bytes copied.
 
     Raises:
         NotFoundError: There is no such file.
         UnreachableError: It may not be read.
         IntegrityError: It has another size, or changed meanwhile.
         InterruptedSync: It was cancelled.
-        OSError: The store's disk refused.
+        OSError: The store's disk failed.
     """
     path = _path_of(location)
     try:
@@ -60,7 +60,7 @@ def copy_file(
         raise UnreachableError(f"{path} can't be read: {error.strerror}", uri=location.uri, permanent=True) from None
     try:
         if not path.is_file():
-            raise NotFoundError(f"{path} is no file", uri=location.uri)
+            raise NotFoundError(f"{path} is not a file", uri=location.uri)
         stat = os.fstat(fd)
         if size is not None and stat.st_size != size:
             raise size_error(str(path), found=stat.st_size, expected=size)
@@ -78,7 +78,7 @@ def copy_file(
 
 
 def read_head(location: Location, length: int) -> bytes:
-    """The first bytes of a local file; none where it can't be read, which `copy_file` tells."""
+    """Return the first bytes of a local file; none if it can't be read, which `copy_file` reports."""
     try:
         with _path_of(location).open("rb", buffering=0) as file:
             return file.read(length) or b""

@@ -1,4 +1,4 @@
-"""Several connections for one file: a thread each, while this one decides how many and hashes behind them."""
+"""Several connections for one file, each in a thread, while the calling thread adds or drops some and hashes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 _TICK = 0.02
 _PIECE_SECONDS = 0.12
-_PIECE_SETUPS = 20  # of the time that a piece takes, a twentieth may go into asking for it
+_PIECE_SETUPS = 20  # at most a twentieth of the time that a piece takes may go into its request
 _PIECE_LEAST = 4 * 2**20
 _PIECE_MOST = 64 * 2**20
 _TAIL_SECONDS = 0.04
 _TAIL_SETUPS = 4
 _TAIL_LEAST = 2 * 2**20
-_STEP = 8 * 2**20  # bytes hashed between two looks at the clock
+_STEP = 8 * 2**20  # bytes hashed between two decisions
 
 
 class ConnectionPool:
@@ -43,10 +43,10 @@ class ConnectionPool:
 
     Args:
         download: Sends the requests.
-        board: Who works on what.
-        context: What all transfers share.
-        partial: Where the bytes go.
-        cancel: What may end it.
+        board: The ranges that are left, and those at work.
+        context: The state that all transfers share.
+        partial: The partial file.
+        cancel: Ends it when it is set.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class ConnectionPool:
         self._flush = WriteBack(partial.fd, partial.prefix.position) if context.tuning.durable else leave_it
 
     def run(self) -> None:
-        """Work until nothing is left or nobody is left.
+        """Work until no range or no connection is left.
 
         Raises:
-            StartAgain: What is there is of no use.
+            RestartDownload: The partial file is of no use.
             ModelfetchError: The last error of the connections.
-            OSError: The disk refused.
+            OSError: The disk failed.
         """
         threads: list[threading.Thread] = []
         try:
@@ -95,7 +95,7 @@ class ConnectionPool:
                     behind = self._hash_behind()
         finally:
             if self._active:
-                self._stop.set()  # something ended this loop: nobody has to bring the rest
+                self._stop.set()  # this loop ended early: the rest is not needed
             for thread in threads:
                 thread.join()
             self._stop.release()
@@ -106,11 +106,11 @@ class ConnectionPool:
             raise self._said()
 
     def _said(self) -> ModelfetchError:
-        """The error that speaks for the attempt: a refusal only where no connection just broke."""
+        """Choose the error to raise: a refusal only if no connection merely broke."""
         return next((error for error in reversed(self._errors) if not error.permanent), self._errors[-1])
 
     def _hash_behind(self) -> bool:
-        """Hash a step of what is there in order; whether there may be more."""
+        """Hash the next step of the contiguous bytes; returns whether there may be more."""
         prefix = self._partial.prefix
         before = prefix.position
         prefix.catch_up(self._partial.fd, self._partial.reach, until=before + _STEP)
@@ -118,7 +118,7 @@ class ConnectionPool:
         return prefix.position - before >= _STEP
 
     def _wanted(self) -> int:
-        """How many connections to add."""
+        """Return how many connections to add."""
         if not self._download.splittable or self._partial.size is None:
             return 0
         clock, options = self._context.tuning.clock, self._context.options
@@ -135,7 +135,7 @@ class ConnectionPool:
         )
 
     def _drop_straggler(self) -> None:
-        """End a connection that alone holds up the rest: its thread asks anew for what it had."""
+        """End the one connection that holds up the file: its thread requests the rest again."""
         cancel = self._stragglers.step(
             self._context.tuning.clock(),
             self._download.flow.received,
@@ -170,7 +170,7 @@ class ConnectionPool:
             threads.append(thread)
 
     def _take(self, *, alone: bool) -> Segment | None:
-        """The next range to work on: as long as its request is worth, but so short that the hash keeps up."""
+        """Take the next range: long enough to be worth a request, short enough that hashing keeps up."""
         if self._growth is None or alone:
             return self._board.take()
         rate = self._growth.rate() / max(1, self._active)
@@ -180,7 +180,7 @@ class ConnectionPool:
         return self._board.take(piece=min(max(piece, _PIECE_LEAST), _PIECE_MOST), least=max(_TAIL_LEAST, tail))
 
     def _work(self, first: Segment) -> None:
-        """One connection's life: its range, then others, until there are none or it is one too many."""
+        """Run one connection: fetch its range, then others, until none is left or the connection is spare."""
         try:
             segment: Segment | None = first
             while segment is not None:
@@ -199,7 +199,7 @@ class ConnectionPool:
             self._changed.set()
 
     def _bring(self, segment: Segment) -> None:
-        """Bring a range; what is not brought waits again."""
+        """Fetch a range; what is not fetched is queued again."""
         cancel = self._stop.child()
         work = self._stragglers.begin(segment, cancel, self._context.tuning.clock())
         try:
@@ -213,7 +213,7 @@ class ConnectionPool:
             self._board.leave(segment)
 
     def _next(self) -> Segment | None:
-        """What a connection that is through with a range does next; when that is nothing, it counts no more."""
+        """Take the next range for a connection; if there is none, the connection ends."""
         with self._lock:
             alone = self._active == 1
             segment = self._take(alone=alone) if alone or not self._spare else None

@@ -1,4 +1,4 @@
-"""A file that is not whole yet, and its journal: what is there, what of it is proven."""
+"""A partial file and its journal: which bytes are there, and which of them are verified."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Partial:
     Args:
         path: ``ingest/KEY.part``; the journal is ``ingest/KEY.json``.
         algorithms: The digests to compute, ``sha256`` among them.
-        size: What the file must have, in bytes, where that is known.
+        size: The required size in bytes, if known.
         predecessor_may_be_alive: Whether a suspended owner may have it open: then work goes on in a copy.
         ensure_owned: Called before the journal is replaced or removed; raises LockLostError if the work is another
             process's by now.
 
     Raises (all methods):
-        OSError: The disk refused.
+        OSError: The disk failed.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Partial:
     # --- resuming ----------------------------------------------------------------------------------------------
 
     def trust(self) -> int:
-        """Compare what the journal claims with the bytes that are there; returns how many bytes are proven."""
+        """Compare the journal with the bytes that are there; returns how many bytes are verified."""
         for first in sorted(self._claimed):
             mark = self._claimed[first]
             start, end = mark.span
@@ -104,7 +104,7 @@ class Partial:
         return self.spans.total
 
     def _is_proven(self, mark: ChunkChecksum) -> bool:
-        """Hash a claimed span; the whole digest goes along as long as no gap came before."""
+        """Verify a claimed range; its bytes are also added to the file's digest while there is no gap before it."""
         start, end = mark.span
         if start != self.prefix.position:
             return xxh3(self.fd, start, end) == mark.xxh3
@@ -117,7 +117,7 @@ class Partial:
         return False
 
     def distrust(self) -> None:
-        """Forget all that is there, on disk too."""
+        """Discard all bytes, on disk too."""
         with self._lock:
             self.spans = IntervalSet()
             self._marks.clear()
@@ -130,7 +130,7 @@ class Partial:
             self._rewrite_journal()
 
     def identify(self, identity: Identity) -> None:
-        """Note whose bytes come from here on."""
+        """Record which version the following bytes are of."""
         if identity != self.identity:
             self.identity = identity
             if self._journal_fd >= 0:
@@ -139,7 +139,7 @@ class Partial:
     # --- growing -----------------------------------------------------------------------------------------------
 
     def reserve(self, size: int) -> None:
-        """Make sure that the whole file will fit, and that its blocks lie together where the file system can.
+        """Reserve space for the whole file, in contiguous blocks where the file system can.
 
         Raises:
             DiskError: There is not enough space (``no-space``).
@@ -161,20 +161,20 @@ class Partial:
             allocate(self.fd, size)
 
     def written(self, start: int, end: int, marks: tuple[ChunkChecksum, ...] = ()) -> None:
-        """Note that a span is on file; `marks` are those of its chunks that were hashed on the way."""
+        """Record a range as written; `marks` are the checksums that were computed on the way."""
         with self._lock:
             self.spans.add(start, end)
             touched = range(start // CHUNK, (end - 1) // CHUNK + 1)
             self._marks |= {mark.span[0]: mark for mark in marks}
             late = [found for index in touched if (found := self._completed(index)) is not None]
             self._marks |= {mark.span[0]: mark for mark in late}
-            # A file that came in one go, and is about to be proven as a whole, needs no journal.
+            # A file that arrived in one go is verified as a whole next: it needs no journal.
             needless = self._journal_fd < 0 and self.size is not None and self.spans.covers(0, self.size)
         if (marks or late) and not needless:
             self._append(b"".join(map(mark_line, (*marks, *late))))
 
     def _completed(self, index: int) -> ChunkChecksum | None:
-        """The mark of a chunk that is complete but was not hashed in one go, as pieces of it came by several ways."""
+        """Return the checksum of a complete chunk that was not hashed in one go, as several connections wrote to it."""
         if self.size is None:
             return None
         start, end = chunk_span(index, self.size)
@@ -185,12 +185,12 @@ class Partial:
         return ChunkChecksum(chunk=index, length=end - start, xxh3=digest) if digest else None
 
     def reach(self, position: int) -> int:
-        """The end of what is there from a position on."""
+        """Return the end of the contiguous bytes from a position on."""
         with self._lock:
             return self.spans.reach(position)
 
     def missing(self) -> list[tuple[int, int | None]]:
-        """What is not there yet, in order; the last end is None while nobody knows the size."""
+        """Return the missing ranges in order; the last end is None while the size is unknown."""
         with self._lock:
             if self.size is None:
                 return [(self.spans.reach(0), None)]
@@ -198,17 +198,17 @@ class Partial:
 
     @property
     def total(self) -> int:
-        """How many bytes are there."""
+        """The number of bytes that are there."""
         with self._lock:
             return self.spans.total
 
     def is_complete(self) -> bool:
-        """Whether every byte of a file of known size is there."""
+        """Whether the size is known and every byte is there."""
         with self._lock:
             return self.size is not None and self.spans.covers(0, self.size)
 
     def chunks(self) -> tuple[str, ...]:
-        """The xxh3 of each chunk of the complete file."""
+        """Return the xxh3 of each chunk of the complete file."""
         size = self.size or 0
         found = []
         for index in range(chunk_count(size)):
@@ -221,15 +221,15 @@ class Partial:
     # --- ending ------------------------------------------------------------------------------------------------
 
     def admitted(self) -> None:
-        """The file has another name now: it is a blob."""
+        """The file has become a blob: remove its journal."""
         self._gone = True
         if self._journal_fd >= 0 or not self._fresh:
             self._remove_journal()
 
     def close(self, *, keep: bool) -> None:
-        """Close it; give back blocks beyond the last byte that is there, or remove it all.
+        """Close the file; free blocks beyond its last byte, or remove it and its journal unless ``keep``.
 
-        What is another process's by now is left alone.
+        If another process has taken over, its files are left alone.
         """
         with contextlib.suppress(OSError, LockLostError):
             if self._gone:
@@ -257,7 +257,7 @@ class Partial:
             os.write(self._journal_fd, lines)
 
     def _rewrite_journal(self) -> None:
-        """Replace the journal by what is believed now: a new file, that an earlier owner does not have open."""
+        """Replace the journal by the verified state: a new file, which no earlier owner has open."""
         with self._journal_lock:
             self._ensure_owned()
             lines = [identity_line(self.identity)] if self.identity else []
@@ -282,7 +282,7 @@ class Partial:
 
 
 def _move_to_new_inode(path: Path, journal: Journal) -> None:
-    """Put a copy of a partial in its place, so that whoever has the old one open can't write into ours."""
+    """Replace a partial file by a copy, so that a process that has the old one open can't write into ours."""
     if not path.exists():
         return
     copy = path.with_name(temporary_name())

@@ -1,7 +1,7 @@
-"""The beginning of a file that was read for another purpose, kept as the partial file that a transfer goes on from.
+"""Keep the start of a file that was read for another purpose as the partial file that a transfer resumes.
 
-Nothing here is needed: what can't be kept is fetched again, and what is in the way stays as it is. The transfer trusts
-a seed no more than any partial file: its journal names the version, and its bytes are compared before they count.
+All of this is optional: what can't be kept is fetched again, and existing files are left alone. A transfer trusts these
+bytes no more than any partial file: the journal names their version, and they are compared before they count.
 """
 
 from __future__ import annotations
@@ -29,21 +29,20 @@ if TYPE_CHECKING:
 
 
 def prefill(store: Store, artifact: Artifact, data: memoryview, identity: Identity) -> bool:
-    """Keep the first bytes of an artifact for its transfer; whether they are there now. Never raises, never waits.
+    """Keep the first bytes of an artifact for its transfer; returns whether they were kept. Never raises or waits.
 
-    Nothing is done where it could do harm: while somebody has the artifact's lock, where a partial file is further or
-    of another version, where a blob (perhaps a damaged one, whose good parts are worth more) lies, or where files of
-    this user would be in another user's folder.
+    Nothing is done where it could do harm: while the artifact's lock is taken, if there is a longer partial file or one
+    of another version, if there is a blob (even a damaged one, whose intact chunks are worth more), or if files of this
+    user would be created in another user's folder.
 
     Args:
-        store: Where the transfer will look.
-        artifact: What it will be told to fetch.
-        data: The file from its first byte on.
-        identity: Which version of it that is.
+        store: The store of the transfer.
+        artifact: The artifact that it will fetch.
+        data: The file's first bytes.
+        identity: The version that they are of.
     """
     if artifact.digest is None:
-        # A partial file that is complete would pass without a question to the source, and without a validator one
-        # that is not would be thrown away.
+        # A complete partial file would be accepted without a request, and one without a validator discarded.
         data = data[: (identity.size or 0) - 1] if len(data) == identity.size else data
         if identity.validator is None:
             return False
@@ -67,7 +66,7 @@ def prefill(store: Store, artifact: Artifact, data: memoryview, identity: Identi
 
 
 def _has_blob(store: Store, artifact: Artifact) -> bool:
-    """Whether the store has something under the artifact's digest, right or wrong."""
+    """Whether the store has a blob for the artifact's digest, valid or damaged."""
     if artifact.digest is None:
         return False
     sha256 = store.index.sha256_of(artifact.digest)
@@ -75,7 +74,7 @@ def _has_blob(store: Store, artifact: Artifact) -> bool:
 
 
 def _is_ours(store: Store) -> bool:
-    """Whether the folders that are written to, or in which they would be made, are this user's own."""
+    """Whether the folders to write to, or those in which they would be created, belong to this user."""
     try:
         return all(_existing(store.path / name).stat().st_uid == os.geteuid() for name in ("ingest", "locks"))
     except OSError:
@@ -89,7 +88,7 @@ def _existing(path: Path) -> Path:
 
 
 def _is_short(path: Path, length: int, identity: Identity) -> bool:
-    """Whether there is no partial file, or one of the same version that has less than ``length`` bytes."""
+    """Whether there is no partial file, or one of the same version with fewer than ``length`` bytes."""
     try:
         size = path.lstat().st_size
     except FileNotFoundError:
@@ -119,14 +118,14 @@ def _journal(path: Path) -> Journal:
 
 
 class PartialPrefix:
-    """The proven first bytes of an artifact's partial file, read without its lock: a transfer may be at work on it.
+    """The verified first bytes of an artifact's partial file, read without its lock, even during a transfer.
 
-    Only an artifact with a digest has one, for nothing else tells that its bytes are still the right ones; and only
-    bytes that came from one of its own places count.
+    Only an artifact with a digest has them, since nothing else shows that the bytes are still valid; and only bytes
+    from one of its own locations count.
 
     Args:
-        store: Where the partial file lies, if there is one.
-        artifact: What it is part of.
+        store: The store with the partial file, if there is one.
+        artifact: The artifact.
     """
 
     def __init__(self, store: Store, artifact: Artifact) -> None:
@@ -138,7 +137,7 @@ class PartialPrefix:
         self._data = bytearray()
 
     def read(self, offset: int, length: int) -> bytes:
-        """The bytes at ``offset`` as far as they are proven, none beyond the first that is not."""
+        """Return the bytes at ``offset``, up to the first that is not verified."""
         end = offset + length
         with contextlib.suppress(OSError):
             while len(self._data) < end and (mark := next(self._marks, None)) is not None:
@@ -147,12 +146,12 @@ class PartialPrefix:
         return bytes(self._data[offset:end])
 
     def _in_line(self, marks: dict[int, ChunkChecksum]) -> Iterator[ChunkChecksum]:
-        """The marks that follow each other without a gap from the first byte on."""
+        """Yield the checksums that follow each other without a gap from the first byte on."""
         while (mark := marks.get(len(self._data))) is not None:
             yield mark
 
     def _prove(self, mark: ChunkChecksum) -> bool:
-        """Read what a mark speaks for, and keep it if it is that: the file may change at any time."""
+        """Read the bytes of a checksum once, and keep them if they match: the file may change at any time."""
         start, _ = mark.span
         fd = open_regular(self._path)
         try:

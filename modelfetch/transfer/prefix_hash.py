@@ -1,4 +1,4 @@
-"""The digests of a file while it arrives: in order, whatever order the bytes come in."""
+"""The digests of a file while it is downloaded, in whatever order its bytes arrive."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class PrefixHasher:
-    """Hashes the file from its first byte on, as far as it is there.
+    """Hashes the contiguous bytes of a file from its first byte on.
 
-    Bytes that arrive just where the hash stands are taken while they are hot in the cache; all others are read back
-    from the file later, by `catch_up`.
+    Bytes that arrive at the hash's position are hashed while they are in the CPU cache; `catch_up` reads all others
+    back from the file later.
     """
 
     def __init__(self, algorithms: tuple[str, ...], size: int | None) -> None:
@@ -27,30 +27,30 @@ class PrefixHasher:
         self._hashers: dict[str, Any] = self._fresh()
 
     def _fresh(self) -> dict[str, Any]:
-        # git's hash begins with the size: where that isn't known, it is made at the end
+        # git's hash starts with the size: while that is unknown, it is computed at the end
         known = [a for a in dict.fromkeys(self._algorithms) if a != "git-sha1" or self._size is not None]
         return {name: new_hasher(name, self._size) for name in known}
 
     def reset(self) -> None:
-        """Start again from nothing."""
+        """Start again at the first byte."""
         with self._lock:
             self.position = 0
             self._hashers = self._fresh()
 
     def feed(self, offset: int, data: memoryview | bytes) -> None:
-        """Take bytes if they are the next ones; else leave them to `catch_up`."""
+        """Hash bytes if they are the next ones; else leave them to `catch_up`."""
         if offset == self.position:
             with self._lock:
                 if offset == self.position:
                     self._update(data)
 
     def catch_up(self, fd: int, reach: Callable[[int], int], *, until: int | None = None) -> None:
-        """Read and take all that is there beyond the position, at most up to `until`; raises OSError as reading does.
+        """Read and hash the bytes after the position, at most up to `until`; raises OSError as reading does.
 
         Args:
             fd: The file.
-            reach: The end of what is there from a position on.
-            until: Where to stop.
+            reach: Returns the end of the contiguous bytes from a position on.
+            until: The position to stop at.
         """
         while True:
             with self._lock:
@@ -60,15 +60,15 @@ class PrefixHasher:
                     return
 
     def trial(self) -> tuple[int, dict[str, Any]]:
-        """The state, to come back to by `restore`."""
+        """Return the state, for `restore`."""
         return self.position, {name: hasher.copy() for name, hasher in self._hashers.items()}
 
     def restore(self, state: tuple[int, dict[str, Any]]) -> None:
-        """Go back to a state."""
+        """Return to an earlier state."""
         self.position, self._hashers = state
 
     def digests(self) -> dict[str, Digest]:
-        """The digests of all bytes so far."""
+        """Return the digests of all bytes so far."""
         with self._lock:
             return {name: Digest(name, hasher.hexdigest()) for name, hasher in self._hashers.items()}
 

@@ -1,4 +1,4 @@
-"""Counting what comes, and saying so now and then."""
+"""Count received bytes and report them from time to time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """The bytes received for one artifact; callable from all its connections."""
+    """The bytes received for one artifact; called by all its connections."""
 
     def __init__(self, context: Context, key: str, partial: Partial, held: Held) -> None:
         self._held = held
@@ -26,10 +26,10 @@ class Progress:
         self.received = 0
 
     def note(self, count: int) -> None:
-        """So many bytes came.
+        """Record ``count`` bytes as received.
 
         Raises:
-            LockLostError: The file is another process's to fetch by now.
+            LockLostError: Another process has taken over.
         """
         self._held.check()
         now = self._context.tuning.clock()

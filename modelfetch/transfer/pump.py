@@ -1,4 +1,4 @@
-"""The pump: bodies read straight from the response's socket into buffers that are used again."""
+"""The pump reads bodies from the response's socket straight into reused buffers."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _LOOKS = 16
 
 
 class Flow:
-    """What comes in for a file, over all its connections: what decides whether it deserves more of them.
+    """What a file receives over all its connections: the basis for adding more of them.
 
-    ``received`` counts bytes as they come, long before they are written; threads may step on each other's additions,
-    which for this purpose does not matter.
+    ``received`` counts bytes as they arrive, long before they are written. It is updated without a lock: lost additions
+    do not matter here.
     """
 
     def __init__(self) -> None:
@@ -42,11 +42,11 @@ class Flow:
 
     @property
     def backlog_ratio(self) -> float:
-        """How often bytes already waited when a connection came to read, so that the network is not what is slow."""
+        """How often bytes were already waiting when a connection came to read: then the network is fast enough."""
         return self._share
 
     def look(self, sock: socket.socket) -> None:
-        """Look at what waits in a socket."""
+        """Sample how many bytes wait in a socket."""
         try:
             fcntl.ioctl(sock.fileno(), termios.FIONREAD, self._answer)
         except (OSError, ValueError):
@@ -59,13 +59,13 @@ class Pump:
     """Reads one body from a socket.
 
     Args:
-        context: What all transfers share.
-        response: The answer whose body it is; closing it ends the connection.
+        context: The state that all transfers share.
+        response: The response; closing it ends the connection.
         sock: Its socket.
-        floor: The rate below which it is dropped.
-        cancel: What may end it.
-        progress: Told how many bytes came.
-        flow: Told what comes.
+        floor: The minimum rate of the connection.
+        cancel: Ends it when it is set.
+        progress: Called with the number of bytes received.
+        flow: Counts received bytes over all connections.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class Pump:
         self._idle = context.http.timeouts.idle
         self._waited = 0.0
         self.next_claim = 2**62
-        """Bytes to claim for the next `fill`: twice what the last one got, so that others may have the rest."""
+        """Bytes to claim for the next `fill`: twice what the last one got, so that others can take the rest."""
         sock.settimeout(self._idle)
 
     def fill(self, memory: memoryview) -> int:
         """Read until memory is full, a tenth of a second has passed, or the user's cap is reached.
 
         Returns:
-            How many bytes came, at least one. What ends the connection is raised by the next call if some had come.
+            The number of bytes received, at least one. If the connection ended after some bytes, the next call raises.
 
         Raises:
             UnreachableError: The connection ended, stalled, or is too slow.

@@ -1,4 +1,4 @@
-"""What is asked for a span of a file, and what the answer means. Pure."""
+"""Range requests, and the interpretation of their responses. No I/O."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z")
 _LEAST = 16 * 1024
-"""A source that answers a request with fewer bytes than these, though more were wanted, is not asked for parts."""
+"""A source that sends fewer bytes than these, though more were requested, is not asked for ranges."""
 _ETAG = re.compile(r'(?:W/)?"[ !#-~]{0,1024}"|[!#-+\-.-~]{1,256}')
 """An entity tag that can be sent back; some servers leave out the quotation marks."""
 _DATE_LIMIT = 64
@@ -30,14 +30,14 @@ _UNSATISFIED = re.compile(r"bytes \*/(\d{1,19})\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A span of a file: from ``start`` to ``end`` (None: to its end). ``ranged``: it is asked for by Range."""
+    """A request for a file from ``start`` to ``end`` (None: to its end); ``ranged``: with a Range header."""
 
     start: int = 0
     end: int | None = None
     ranged: bool = False
 
     def headers(self, identity: Identity | None) -> dict[str, str]:
-        """The header fields; with `If-Range` when it is known which version is wanted."""
+        """The header fields, with `If-Range` if the version is known."""
         if not self.ranged:
             return {}
         last = "" if self.end is None else str(self.end - 1)
@@ -49,7 +49,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The answer holds the bytes from ``start``; ``end`` and ``size`` (of the whole file) are None if nobody said."""
+    """The response holds the bytes from ``start``; ``end`` and ``size`` (of the whole file) are None if unknown."""
 
     start: int
     end: int | None
@@ -60,9 +60,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restart:
-    """What is there does not belong to what the source has now: start again without it.
+    """The partial file does not match what the source has now: start again without it.
 
-    ``same_version`` tells that only the range was ignored, and the file is the same.
+    ``same_version``: the file is the same, and only the range was ignored.
     """
 
     reason: str
@@ -71,38 +71,38 @@ class Restart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NothingMore:
-    """The source has exactly what is there already."""
+    """The source has exactly the bytes that are there already."""
 
     size: int
 
 
 class WrongRangeError(UnreachableError):
-    """A server answered another range than it was asked for: it can't be asked for ranges."""
+    """A server sent another range than requested: it can't be asked for ranges."""
 
     default_code = "bad-response"
 
 
 class PageInsteadError(NotAModelError):
-    """A page of another size than the file's, as networks send that want a click: what is there is good as it was."""
+    """A web page of another size than the file, as captive portals send it: the partial file stays valid."""
 
 
 def judge(
     response: Response, ask: Ask, identity: Identity | None, *, size: int | None, what: str, uri: str
 ) -> Answer | Restart | NothingMore:
-    """What an answer means.
+    """Interpret a response.
 
     Args:
-        response: The answer, its body unread.
-        ask: What was asked.
-        identity: The version that is wanted, where one is known.
-        size: What the file must have, in bytes, where that is known.
-        what: The file, as messages show it.
+        response: The response, its body unread.
+        ask: The request.
+        identity: The required version, if known.
+        size: The required size of the file in bytes, if known.
+        what: The file's name in messages.
         uri: The location's URI.
 
     Raises:
-        IntegrityError: The source's file has another size than it must have (``size-mismatch``).
-        WrongRangeError: The answer is for another range.
-        ModelfetchError: What the status means.
+        IntegrityError: The source's file has another size (``size-mismatch``).
+        WrongRangeError: The response is for another range.
+        ModelfetchError: The status is an error.
     """
     if response.status == 200:
         return _whole(response, ask, identity, size=size, what=what)
@@ -112,7 +112,7 @@ def judge(
         return _unsatisfied(response, ask, size=size)
     error = status_error(response, what=what, uri=uri)
     if response.status in (400, 401, 403, 410) and response.redirected:
-        error.permanent = False  # a signed URL that has expired: the next attempt asks for a new one
+        error.permanent = False  # a signed URL that has expired: the next attempt gets a new one
     raise error
 
 
@@ -120,7 +120,7 @@ def _whole(response: Response, ask: Ask, identity: Identity | None, *, size: int
     length = None if response.encoding else response.length
     wrong_size = size is not None and length is not None and length != size
     if ask.start > 0 or wrong_size:
-        page = _page_instead(response, what)  # a network that wants a click, say: what is there is as good as it was
+        page = _page_instead(response, what)  # a captive portal, for example
         if isinstance(page, NotAModelError):
             raise PageInsteadError(page.message, hint=page.hint)
         if page is not None:
@@ -134,7 +134,7 @@ def _whole(response: Response, ask: Ask, identity: Identity | None, *, size: int
 
 
 def _page_instead(response: Response, what: str) -> ModelfetchError | None:
-    """The error for a page or message of another size than the file's."""
+    """Return the error for a web page or JSON message in the place of the file."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "text/html" and not what.lower().endswith((".html", ".htm")):
         return page_error(what, response.url, what="a web page")
@@ -146,17 +146,15 @@ def _page_instead(response: Response, what: str) -> ModelfetchError | None:
 def _part(response: Response, ask: Ask, identity: Identity | None, *, size: int | None, what: str) -> Answer | Restart:
     match = _CONTENT_RANGE.match(response.headers.get("content-range", "").strip())
     if not ask.ranged or match is None or response.encoding is not None:
-        raise WrongRangeError(f"{redact(response.url)} answered with a part that nobody asked for")
+        raise WrongRangeError(f"{redact(response.url)} sent a part of the file that was not requested")
     start, end = int(match[1]), int(match[2]) + 1
     total = None if match[3] == "*" else int(match[3])
     if start != ask.start or end <= start or (ask.end is not None and end > ask.end) or (total or end) < end:
-        raise WrongRangeError(
-            f"{redact(response.url)} was asked for bytes from {ask.start} and sent those from {start}"
-        )
+        raise WrongRangeError(f"{redact(response.url)} sent bytes from {start}, requested were those from {ask.start}")
     if end - start < min(_LEAST, (ask.end or total or end) - start):
         raise WrongRangeError(f"{redact(response.url)} sends only {end - start} bytes at a time")
     if response.length is not None and response.length != end - start:
-        raise WrongRangeError(f"{redact(response.url)} sent {response.length} bytes and called them {end - start}")
+        raise WrongRangeError(f"{redact(response.url)} sent {response.length} bytes and declared {end - start}")
     if size is not None and total is not None and total != size:
         raise size_error(what, found=total, expected=size)
     if identity is not None and _is_other_version(response, identity, total):
@@ -218,5 +216,5 @@ def _seconds(date: str) -> float | None:
 
 
 def size_error(what: str, *, found: int, expected: int) -> ModelfetchError:
-    """The error for a file of another size."""
+    """Create the error for a file of another size."""
     return IntegrityError(f"{what} has {found} bytes, expected {expected}", code="size-mismatch")

@@ -1,4 +1,4 @@
-"""Rates: a cap for the whole process, and a floor for each connection."""
+"""Rate limits: a maximum for the whole process, a minimum for each connection."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _BURST = 0.05
 
 
 class Limiter:
-    """A cap on the bytes per second of all connections together; without one it costs nothing.
+    """A maximum rate for all connections together; without one it costs nothing.
 
-    Every taker is given its turn on one time line, so that the sum holds however many there are.
+    All connections take turns on one time line, so that the total holds however many there are.
     """
 
     def __init__(self, rate: int | None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,11 +32,11 @@ class Limiter:
 
     @property
     def step(self) -> int | None:
-        """The most bytes that a connection should read at once, None for any."""
+        """The most bytes that a connection should read at once, None for no limit."""
         return None if self.rate is None else max(1024, min(256 * 1024, int(self.rate * _BURST)))
 
     def take(self, count: int, cancel: Cancel) -> None:
-        """Wait until so many bytes, which were just received, are within the cap.
+        """Wait until ``count`` bytes, which were just received, are within the limit.
 
         Raises:
             InterruptedSync: It was cancelled meanwhile.
@@ -45,7 +45,7 @@ class Limiter:
             return
         with self._lock:
             now = self._clock()
-            # A sleep that lasts too long is made up for, but not the time in which nobody wanted anything.
+            # Oversleeping is made up for, idle time is not.
             begin = now if self._next == 0.0 else max(self._next, now - _BURST)
             self._next = begin + count / self.rate
             delay = self._next - now
@@ -54,12 +54,12 @@ class Limiter:
 
 
 class Floor:
-    """The rate below which a connection is dropped: so many bytes per second over so many seconds.
+    """The minimum rate of a connection, measured over a period.
 
     Args:
-        rate: Bytes per second; 0 for none.
-        seconds: The time over which it is looked at.
-        now: When the connection started.
+        rate: Bytes per second; 0 for no minimum.
+        seconds: The period in seconds.
+        now: The time at which the connection started.
     """
 
     def __init__(self, rate: float, seconds: float, now: float) -> None:
@@ -69,7 +69,7 @@ class Floor:
         self._total = 0
 
     def note(self, count: int, now: float) -> None:
-        """So many bytes came.
+        """Record ``count`` bytes as received.
 
         Raises:
             UnreachableError: The connection is too slow (``timeout``, retryable).

@@ -1,4 +1,4 @@
-"""What is good in a damaged blob becomes a partial file: only the rest is fetched again."""
+"""Turn a damaged blob into a partial file, so that only its damaged chunks are fetched again."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 
 def reuse_intact_chunks(store: Store, digest: Digest, part: Path) -> None:
-    """Make a partial file of a damaged blob, if one was set aside and there is no partial yet.
+    """Turn a damaged blob that was set aside into a partial file, unless there is one already.
 
-    Its chunks are claimed as they were when the blob was right, and compared before any of them is believed. It is a
-    copy: a consumer's file may share the damaged one's bytes.
+    The journal claims the chunks as recorded when the blob was valid; each is compared before it is trusted. The file
+    is copied, since a consumer's file may share the damaged blob's bytes.
 
     Args:
         store: The store.
-        digest: What the blob should have.
-        part: Where the partial file goes; its journal goes beside it.
+        digest: The digest that the blob should have.
+        part: The path of the partial file; its journal goes next to it.
     """
     found = store.damaged(digest)
     if found is None:
         return
     aside, record = found
-    with suppress(OSError):  # no space for a copy, say: then all of it is fetched
+    with suppress(OSError):  # no space for a copy, for example: then all of it is fetched
         if not part.exists() and part.parent == aside.parent:
             if not try_reflink(aside, part):
                 copy_bytes(aside, part)

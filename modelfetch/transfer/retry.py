@@ -1,4 +1,4 @@
-"""When to ask a source again, and when to give it up. Pure: it is told what happened and when."""
+"""When to retry a source, and when to give up on it. No I/O: the caller passes outcomes and times."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from modelfetch.transfer.types import Tuning
 
 _SOME = 64 * 1024
-"""An attempt that brought so many bytes is followed by the next at once."""
+"""After an attempt that gained this many bytes, the next one follows at once."""
 _LONG = 10.0
-"""Seconds after which an attempt must have kept the floor rate to count as progress: else a source that sends a few
-bytes and then nothing, again and again, would never be given up."""
+"""Seconds after which an attempt must have kept the minimum rate to count as progress. Otherwise a source that sends a
+few bytes and then stalls, again and again, would be retried forever."""
 
 
 @dataclass(slots=True)
 class Attempts:
-    """The attempts at one source: those in a row without progress are counted.
+    """The attempts at one source; those in a row without progress are counted.
 
     Args:
-        most: How many of them may there be.
-        tuning: The seconds that it goes by.
-        now: When the first one starts, on the engine's clock.
+        most: The maximum number of consecutive attempts without progress.
+        tuning: The intervals.
+        now: The start of the first one, on the engine's clock.
     """
 
     most: int
@@ -38,15 +38,15 @@ class Attempts:
     _gained: int = 0
 
     def after(self, error: ModelfetchError, *, gained: int, now: float) -> float:
-        """Seconds to wait before the next attempt.
+        """Record a failed attempt; returns the seconds to wait before the next one.
 
         Args:
-            error: How the last one ended.
-            gained: The bytes that it brought.
+            error: The error that ended it.
+            gained: The bytes that it gained.
             now: The time.
 
         Raises:
-            ModelfetchError: `error`, or the word that the source wants to be left alone for too long.
+            ModelfetchError: `error`, or RetryLaterError if the source asks for too long a pause.
         """
         spent, self.now = now - self.now, now
         if error.permanent:
@@ -64,14 +64,14 @@ class Attempts:
         if self.failed >= self.most:
             raise error
         if asked is not None:
-            self.now += asked  # waiting because we were asked to is not held against the source
+            self.now += asked  # a requested pause does not count against the source
             return max(asked, delay)
         if self._idle + (delay if self.failed else 0.0) > self.tuning.source_seconds:
             raise error
         return delay
 
     def _is_progress(self, gained: int, spent: float) -> bool:
-        """Whether an attempt brought something, and it and those before it no less than a connection has to bring."""
+        """Whether an attempt gained bytes, and together with those before it kept the minimum rate."""
         floor = self.tuning.floor_rate
         self._seconds += spent
         self._gained += max(0, gained)

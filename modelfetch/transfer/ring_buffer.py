@@ -1,7 +1,7 @@
-"""A few buffers that go round: filled by the pump, hashed and written by two threads behind it.
+"""Ring buffer between the reader and the hash and write threads.
 
-Fresh memory for every read costs half the speed, and a hash is twice as fast on bytes that the cache still holds, so
-the ring is small, its buffers are page-aligned, and they are used again at once (measured: docs/benchmarks.md).
+Allocating memory for every read halves the speed, and hashing is twice as fast on bytes that are still in the CPU
+cache. So the ring is small, and its page-aligned buffers are reused at once (measured: docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Slot:
-    """One buffer, and what of the file it holds."""
+    """One buffer and the part of the file that it holds."""
 
     def __init__(self, size: int) -> None:
         self.memory = memoryview(mmap.mmap(-1, size))  # the mapping goes with the last view of it
@@ -35,7 +35,7 @@ class Slot:
 
 
 _LANES_WHOLE = 16
-"""Connections that get a whole buffer; what comes on top of them gets a quarter of one."""
+"""Connections that get a whole buffer; further ones get a quarter of one."""
 
 
 _SMALLEST = 64 * 1024
@@ -43,15 +43,15 @@ _SMALLEST = 64 * 1024
 
 
 class BufferPool:
-    """Large buffers, enough for one ring: the first file gets them, those beside it make do with small ones.
+    """Buffers for all transfers: large ones for the first file, small ones for files downloaded at the same time.
 
-    Large ones cost a tenth less of the processor (fewer threads are woken), but a container may have little memory.
+    Large buffers cost a tenth less CPU time (fewer wake-ups), but a container may have little memory.
 
     Args:
         buffers: How many buffers a ring has.
         large: Bytes per buffer of the first ring.
         small: Bytes per buffer of all others.
-        lane: Bytes of the buffer of a connection that has only one.
+        lane: Bytes of the single buffer of a connection without a ring.
     """
 
     def __init__(self, *, buffers: int, large: int, small: int, lane: int) -> None:
@@ -66,7 +66,7 @@ class BufferPool:
         self._singles_made = 0
 
     def take(self) -> list[Slot]:
-        """Buffers for a ring; give them back."""
+        """Take buffers for a ring; return them with `give_back`."""
         with self._lock:
             if self._lent:
                 return self._slots(self._small)
@@ -82,7 +82,7 @@ class BufferPool:
             return [Slot(min(size, _SMALLEST)) for _ in range(self._buffers)]
 
     def give_back(self, slots: list[Slot]) -> None:
-        """The ring is done with them."""
+        """Return a ring's buffers."""
         with self._lock:
             if len(slots[0].memory) == self._large:
                 self._kept, self._lent = slots, False
@@ -91,7 +91,7 @@ class BufferPool:
 
     @contextmanager
     def single(self) -> Iterator[Slot]:
-        """One buffer, for a connection that needs no ring."""
+        """Lend one buffer to a connection that needs no ring."""
         with self._lock:
             slot = self._singles.pop() if self._singles else None
             if slot is None:
@@ -106,14 +106,15 @@ class BufferPool:
 
 
 class RingBuffer:
-    """The buffers, and the two threads that empty them into a lane.
+    """The buffers, and the two threads that hash and write their contents.
 
-    Use it as a context manager: the end of the block waits until all that was published is hashed and written.
+    Call `start`, then use it as a context manager: the end of the block waits until all that was published is hashed
+    and written.
 
     Args:
-        lane: Where the bytes go.
-        shelf: Where the buffers are had.
-        flush: Called by the write thread with the end of what was written, so that it may start the write-back.
+        lane: Hashes and writes the bytes.
+        shelf: The pool that the buffers come from.
+        flush: Called by the write thread with the end of what was written, to start the write-back.
     """
 
     def __init__(self, lane: SegmentWriter, *, shelf: BufferPool, flush: Callable[[int], None]) -> None:
@@ -136,7 +137,7 @@ class RingBuffer:
         ]
 
     def start(self) -> bool:
-        """Start the threads; False where the system allows no further ones, and then the ring is of no use."""
+        """Start the threads; returns False where the system allows no further ones: then the ring can't be used."""
         started: list[threading.Thread] = []
         try:
             for thread in self._threads:
@@ -166,17 +167,17 @@ class RingBuffer:
         self._shelf.give_back(self._slots)
 
     def take(self) -> Slot:
-        """A buffer to fill; waits for one.
+        """Take a free buffer; waits for one.
 
         Raises:
-            OSError: A thread behind could not write.
+            OSError: The write thread failed.
         """
         slot = self._free.get()
         self._raise()
         return slot
 
     def publish(self, slot: Slot, offset: int, length: int) -> None:
-        """Hand a filled buffer on: so many bytes for this position of the file; positions come without gaps."""
+        """Pass a filled buffer to the threads: ``length`` bytes for ``offset``; they follow each other without gaps."""
         slot.offset, slot.length, slot.users = offset, length, len(self._queues)
         for queue in self._queues:
             queue.put(slot)
@@ -202,7 +203,7 @@ class RingBuffer:
         self._flush(slot.offset + slot.length)
 
     def _leave(self, slot: Slot) -> None:
-        """One thread is through with a buffer; the last one notes that its bytes are there."""
+        """One thread is done with a buffer; the last one records its bytes and frees it."""
         with self._lock:
             slot.users -= 1
             last = slot.users == 0

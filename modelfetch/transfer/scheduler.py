@@ -1,4 +1,4 @@
-"""Who fetches which bytes: pieces in the file's order, so that its hash can follow, and halves at the end. No I/O."""
+"""Which connection fetches which bytes: pieces in file order for the hash, halves of ranges at the end. No I/O."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from modelfetch.store.chunks import CHUNK
 
 _ALIGN = 2**20
 _LEAST = 4 * 2**20
-"""A range that has fewer bytes left is not worth a second connection."""
+"""A range with fewer bytes left is not worth a second connection."""
 
 
 @dataclass(slots=True)
 class Segment:
-    """A range that one connection works on: ``position`` moves towards ``end``, which moves down when part is taken.
+    """A range that one connection works on: ``position`` moves up to ``end``, which moves down when a part is taken.
 
-    What a connection is about to write it claims first, and nobody can take that from it: bytes that were hashed are
-    never written a second time, so that no source can change them between its hash and the file's end.
+    A connection claims bytes before it writes them, and no other connection can take them: so bytes that were hashed
+    are never written a second time, and no source can change them between the hash and the end of the file.
 
     Attributes:
-        position: The next byte to come.
-        end: Where it ends, None while nobody knows the file's size.
-        asked_end: Where the answer under way ends; None when there is none, or it is not read any further.
-        claimed: Where that ends which is being written now.
+        position: The next byte to receive.
+        end: The end of the range, None while the file's size is unknown.
+        asked_end: The end of the current response; None without one, or if it is not read any further.
+        claimed: The end of the bytes that are being written.
     """
 
     position: int
@@ -48,7 +48,7 @@ class Segment:
         return 0 if self.end is None else max(0, self.end - self.free_from)
 
     def answered(self, end: int | None, size: int | None) -> None:
-        """An answer came: where it ends, if it says so, and the file's size, if that is known."""
+        """Record a response: its end and the file's size, each if known."""
         with self.lock:
             if self.end is None:
                 self.end = size
@@ -57,7 +57,7 @@ class Segment:
             self.asked_end = size if end is None else end
 
     def claim(self, most: int) -> int:
-        """Claim up to so many of the next bytes; 0 at the end, which is then where the connection stops."""
+        """Claim up to ``most`` of the next bytes; returns 0 at the end, where the connection then stops."""
         with self.lock:
             count = most if self.end is None else min(most, self.end - self.position)
             if count <= 0:
@@ -67,14 +67,14 @@ class Segment:
             return count
 
     def advance(self, count: int) -> None:
-        """So many of the claimed bytes came."""
+        """Record ``count`` of the claimed bytes as received."""
         with self.lock:
             self.position += count
             self.claimed = self.position
 
 
 class SegmentQueue:
-    """The ranges of one file: those at work and those that nobody has yet.
+    """The ranges of one file: those at work and those that wait.
 
     Args:
         gaps: What is missing, in order.
@@ -100,13 +100,11 @@ class SegmentQueue:
         return bool(self._waiting)
 
     def take(self, *, piece: int | None = None, least: int = _LEAST) -> Segment | None:
-        """A range for a connection that has nothing to do.
-
-        It is the next one that nobody works on, then the half of the longest one at work.
+        """Take a range for an idle connection: the next waiting one, else half of the longest one at work.
 
         Args:
-            piece: Bytes that it should have, None for all of the first gap.
-            least: Bytes that must be left of a range for half of it to be taken.
+            piece: The length in bytes, None for the whole range.
+            least: Bytes that must be left of a range before half of it is taken.
         """
         with self._lock:
             if not self._waiting:
@@ -126,7 +124,7 @@ class SegmentQueue:
             self._waiting.append(self._cut(longest, piece) or self._halve(longest))
 
     def _cut(self, segment: Segment, piece: int | None) -> Segment | None:
-        """Leave a range so many bytes and return what comes after them, None where that would be little."""
+        """Shorten a range to ``piece`` bytes and return the rest, None where that would be little."""
         if piece is None or segment.end is None or segment.spare < 2 * piece:
             return None
         middle = -(-(segment.free_from + piece) // _ALIGN) * _ALIGN
@@ -141,10 +139,10 @@ class SegmentQueue:
         return self._new(middle, end)
 
     def leave(self, segment: Segment) -> None:
-        """A connection is through with a range, or failed in it: then what is left waits.
+        """Give a range back, finished or not; what is left of it waits again.
 
-        After a failure whoever has an answer that reaches further goes on over what waits behind its range: a source
-        that refuses further requests is read to its end by the answers that there are. Others may take it again.
+        After a failure, a connection whose response reaches further continues over what waits behind its range: so a
+        source that refuses further requests is read to its end by the responses that exist. Others may take it again.
         """
         with self._lock:
             self._working = [other for other in self._working if other is not segment]
@@ -156,7 +154,7 @@ class SegmentQueue:
                 self._extend(other)
 
     def _extend(self, working: Segment) -> None:
-        """Let a connection go on over what waits right behind its range, as far as its answer reaches."""
+        """Let a connection continue over what waits right behind its range, as far as its response reaches."""
         for segment in tuple(self._waiting):
             reach, end = working.asked_end, working.end
             if segment.end is None or reach is None or end != segment.position or reach <= end:
@@ -167,7 +165,7 @@ class SegmentQueue:
 
 
 def _middle(position: int, end: int) -> int:
-    """A cut near the middle, at the edge of a chunk where the range is long enough, so that chunks stay whole."""
+    """A position near the middle; of a long range at a chunk boundary, so that chunks stay whole."""
     align = CHUNK if end - position >= 6 * CHUNK else _ALIGN
     middle = (position + end) // 2
     return -(-middle // align) * align

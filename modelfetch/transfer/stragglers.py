@@ -1,4 +1,4 @@
-"""Which connection holds up the end of a file, so that what it has is better asked for anew. No I/O."""
+"""Find the connection that holds up the end of a file, so that its range is requested again. No I/O."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 _WINDOW = 1.0
 _SETUPS = 4
 _WORSE = 4
-"""A connection is let go when its rest would take so many times as long as by another one, and a second."""
+"""A connection is dropped when the rest would take this many times as long as over another one, plus a second."""
 
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """A connection at a range: how to end it, and where it was at a moment."""
+    """A connection's current range, how to end it, and its position at the last check."""
 
     segment: Segment
     cancel: Cancel
@@ -27,10 +27,10 @@ class Work:
 
 
 class StragglerDetector:
-    """Watches the connections of one attempt; each tells when it begins a range and when it is through.
+    """Watches the connections of one attempt, which call `begin` and `end` for each range.
 
     Args:
-        most: How many may be let go: where all of a link has become slow, that would help nobody.
+        most: How many connections may be dropped: on a link that has become slow as a whole, dropping does not help.
     """
 
     def __init__(self, most: int) -> None:
@@ -41,26 +41,26 @@ class StragglerDetector:
         self._before: float | None = None
 
     def begin(self, segment: Segment, cancel: Cancel, now: float) -> Work:
-        """A connection begins a range; `end` takes what this returns."""
+        """Record that a connection begins a range; pass the result to `end`."""
         work = Work(segment, cancel, now, segment.position)
         with self._lock:
             self._works.append(work)
         return work
 
     def end(self, work: Work) -> None:
-        """It is through with it."""
+        """Record that a connection has finished its range."""
         with self._lock:
             self._works.remove(work)
 
     def step(self, now: float, received: int, *, active: int, setup: float, at_end: bool) -> Cancel | None:
-        """The connection to let go now, by what ends it.
+        """Return what ends the connection to drop now, if there is one.
 
         Args:
             now: The time.
-            received: Bytes that all connections have brought.
-            active: How many are at work.
-            setup: Seconds that a request takes to its first byte.
-            at_end: Whether no range waits, so that whoever is through has nothing to do.
+            received: Bytes that all connections have received.
+            active: Connections at work.
+            setup: Seconds from a request to its first byte.
+            at_end: Whether no range waits, so that other connections are idle.
         """
         self._seconds += active * (now - self._before) if self._before is not None else 0.0
         self._before = now
@@ -74,7 +74,7 @@ class StragglerDetector:
         return max(found, key=lambda work: work.segment.left).cancel
 
     def _lags(self, work: Work, now: float, typical: float, setup: float) -> bool:
-        """Whether a connection's rest takes far longer than another one would; looks at a second or more at a time."""
+        """Whether a connection is far slower than another one would be; measured over at least a second."""
         seconds, left = now - work.since, work.segment.left
         if seconds < max(_WINDOW, _SETUPS * setup) or left == 0:
             return False

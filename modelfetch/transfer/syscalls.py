@@ -1,4 +1,4 @@
-"""System calls that Python does not have, or not as they are needed here."""
+"""System calls that Python lacks, or offers in another form than needed here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WRITE_BACK = 32 * 2**20
 
 
 def write_all(fd: int, data: memoryview, offset: int, *, step: int = 512 * 1024) -> None:
-    """Write at a position, in slices that the page cache takes well (measured: docs/benchmarks.md)."""
+    """Write at a position, in slices that suit the page cache (measured: docs/benchmarks.md)."""
     while data:
         count = os.pwrite(fd, data[:step], offset)
         data = data[count:]
@@ -20,9 +20,9 @@ def write_all(fd: int, data: memoryview, offset: int, *, step: int = 512 * 1024)
 
 
 def allocate(fd: int, size: int) -> None:
-    """Reserve a file's blocks; file systems that can't are left alone.
+    """Reserve a file's blocks where the file system can.
 
-    The C library's fallback for those, which `os.posix_fallocate` includes, writes into every block: it is avoided.
+    The fallback of the C library, which `os.posix_fallocate` includes, writes to every block, so it is not used.
 
     Raises:
         OSError: There is not enough space.
@@ -39,17 +39,17 @@ def allocate(fd: int, size: int) -> None:
 
 
 def leave_it(_end: int) -> None:
-    """No early write-back, where nothing is to be durable or others see to it."""
+    """No early write-back, where the file need not be durable or another thread starts it."""
 
 
 class WriteBack:
-    """Starts the disk's work early, so that the fsync at the end has little left to do.
+    """Starts writing to the disk early, so that the fsync at the end has little left to do.
 
-    The call is Linux's sync_file_range; where there is none, nothing happens and fsync does all.
+    It calls Linux's sync_file_range; where there is none, fsync does all of it.
 
     Args:
         fd: The file.
-        start: The position where writing starts.
+        start: The position at which writing starts.
     """
 
     def __init__(self, fd: int, start: int) -> None:
@@ -61,7 +61,7 @@ class WriteBack:
             self._call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
 
     def __call__(self, end: int) -> None:
-        """So much was written."""
+        """Record that the file is written up to ``end``."""
         if self._call is not None and end - self._done >= _WRITE_BACK:
             self._call(self._fd, self._done, end - self._done, _WRITE)
             self._done = end

@@ -1,4 +1,4 @@
-"""What the engine is told and what it answers."""
+"""The engine's options, tuning, shared context and results."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """What the user may choose.
+    """The user's choices.
 
     Attributes:
-        jobs: Large files at once; of small ones (up to `Tuning.small` bytes) four times as many.
-        connections: Connections per file at most.
+        jobs: Simultaneous large files; of small ones (up to `Tuning.small` bytes) four times as many.
+        connections: Maximum connections per file.
         limit_rate: Bytes per second for the whole process, None for no limit.
-        retries: Attempts in a row without progress before a source is given up.
-        lock_timeout: Seconds to wait for another process, None for as long as it lives.
+        retries: Maximum consecutive attempts without progress per source.
+        lock_timeout: Seconds to wait for another process's lock, None for as long as it lives.
     """
 
     jobs: int = 4
@@ -37,9 +37,9 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """What tests change: the seconds and bytes that the engine goes by, and its clock.
+    """The engine's intervals (seconds), sizes (bytes) and clock, which tests change.
 
-    ``durable`` is for benchmarks beside programs that do not wait for the disk.
+    ``durable`` is False in benchmarks against programs that do not wait for the disk.
     """
 
     floor_rate: int = FLOOR_RATE
@@ -63,13 +63,13 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """An artifact that is in the store now.
+    """A fetched artifact.
 
     Attributes:
         blob: The verified blob.
-        action: ``fetched``, ``resumed`` (part of it was there) or ``present``.
-        bytes_fetched: Bytes of bodies received.
-        served_by: The URI of the location that gave the last byte; the artifact's own when nothing was fetched.
+        action: ``fetched``, ``resumed`` (from a partial file) or ``present``.
+        bytes_fetched: Bytes received.
+        served_by: The URI of the location that sent the last byte; the artifact's own if nothing was fetched.
     """
 
     blob: Blob

@@ -1,4 +1,4 @@
-"""Threads for blocking work, kept for the next one: making a thread for each of thousands of small files is dear."""
+"""Threads for blocking work, reused: starting a thread for each of thousands of small files is expensive."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from modelfetch.core.cancel import Cancel
 
 _T = TypeVar("_T")
-_GRACE = 0.8  # seconds that cancelled work has to note what it has
+_GRACE = 0.8  # seconds in which cancelled work can save its state
 
 
 class Workers:
-    """Daemon threads, as many as there is work at once: one that hangs in a system call holds up no exit."""
+    """Daemon threads, as many as there is simultaneous work; one that hangs in a system call blocks no exit."""
 
     def __init__(self) -> None:
         with suppress(OSError):
@@ -34,7 +34,7 @@ class Workers:
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
     async def run(self, work: Callable[[], _T], cancel: Cancel) -> _T:
-        """Do blocking work in a thread; when the task is cancelled, so is the work."""
+        """Run blocking work in a thread; cancelling the task cancels the work."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_T] = loop.create_future()
 
@@ -55,11 +55,11 @@ class Workers:
             cancel.set()
             await asyncio.wait([future], timeout=_GRACE)
             if future.done() and not future.cancelled():
-                future.exception()  # seen: nobody else will ask for it
+                future.exception()  # retrieved, so that asyncio does not report it
             raise
 
     def close(self) -> None:
-        """Let the threads end that have nothing to do."""
+        """End the idle threads."""
         with self._lock:
             count, self._count, self._idle = self._count, 0, 0
         for _ in range(count):

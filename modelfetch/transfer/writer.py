@@ -1,4 +1,4 @@
-"""One connection's way into a partial file."""
+"""Write one connection's bytes to a partial file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from modelfetch.transfer.partial import Partial
 
 _STEP = CHUNK // 16
-"""Bytes after which the journal speaks for a chunk that is not done yet: what a kill may cost a connection."""
+"""Bytes between two journal entries for an unfinished chunk: the most that a kill costs a connection."""
 
 
 class SegmentWriter:
-    """One connection's way into the partial: it writes from a position on, without gaps.
+    """Writes one connection's bytes to the partial file, from a position on and without gaps.
 
-    `hash` and `write` may run in two threads; `done` comes after both for the same bytes, in order.
+    `hash` and `write` may run in two threads; `done` is called in order, after both for the same bytes.
     """
 
     def __init__(self, partial: Partial, position: int) -> None:
@@ -39,7 +39,7 @@ class SegmentWriter:
             self._since = start
 
     def hash(self, offset: int, data: memoryview) -> None:
-        """Take bytes into the digests."""
+        """Add bytes to the digests."""
         self._partial.prefix.feed(offset, data)
         self._hashed = offset
         while data:
@@ -52,7 +52,7 @@ class SegmentWriter:
                 self._mark()
 
     def _mark(self) -> None:
-        """Speak for what was hashed of the chunk so far; at its end, go on to the next one."""
+        """Record the checksum of the chunk so far; at its end, continue with the next one."""
         self._ready.append(self._spoken(self._hashed))
         if self._hashed == (self._chunk + 1) * CHUNK:
             self._chunk += 1
@@ -64,11 +64,11 @@ class SegmentWriter:
         return ChunkChecksum(chunk=self._chunk, length=end - self._since, xxh3=self._state.hexdigest(), skip=skip)
 
     def write(self, offset: int, data: memoryview) -> None:
-        """Write bytes at their place."""
+        """Write bytes at their position."""
         write_all(self._partial.fd, data, offset)
 
     def done(self, end: int) -> None:
-        """All bytes up to here were hashed and written."""
+        """Record that all bytes up to ``end`` are hashed and written."""
         if end == self._partial.size == self._hashed and end > self._since:
             self._mark()
         marks = tuple(mark for mark in self._ready if mark.span[1] <= end)
@@ -77,13 +77,13 @@ class SegmentWriter:
         self._partial.written(start, end, marks)
 
     def take(self, data: memoryview) -> None:
-        """Hash and write the next bytes, here and now."""
+        """Hash and write the next bytes in this thread."""
         self.hash(self.position, data)
         self.write(self.position, data)
         self.done(self.position + len(data))
 
     def close(self) -> None:
-        """The connection ends: note the part of a chunk that it brought."""
+        """End the connection: record the checksum of its last, incomplete chunk."""
         if self.position > self._since and self._hashed == self.position:
             with contextlib.suppress(OSError):
                 self._partial.written(self.position, self.position, (self._spoken(self.position),))

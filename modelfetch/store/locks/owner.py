@@ -1,4 +1,4 @@
-"""Who holds a lock, as written into its file, and whether that one can still be alive."""
+"""The owner of a lock, as written in its file, and whether its process can still be alive."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """A process, named so that another container or machine is not taken for this one.
+    """A process, identified across containers and machines.
 
-    A pid means something only within one boot of one kernel and one pid namespace: every init container is pid 1.
-    ``started`` (clock ticks since boot) tells a process from a later one with the same pid.
+    A pid is unique only within one boot of one kernel and one pid namespace: every init container is pid 1. ``started``
+    (clock ticks since boot) distinguishes a process from a later one with the same pid.
     """
 
     nonce: str
@@ -26,12 +26,12 @@ class Owner:
     host: str
 
     def dump(self) -> bytes:
-        """As JSON."""
+        """Return the owner as JSON."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
     def parse(cls, data: bytes) -> Owner | None:
-        """The inverse of `dump`; None for anything else."""
+        """Parse what `dump` returns; None for anything else."""
         try:
             raw = json.loads(data)
             owner = cls(**raw)
@@ -42,15 +42,15 @@ class Owner:
 
     @classmethod
     def me(cls) -> Owner:
-        """This process, with a new nonce."""
+        """Return this process, with a new nonce."""
         return replace(_this_process(os.getpid()), nonce=secrets.token_hex(8))
 
     def same_kernel(self) -> bool:
-        """Whether it runs, or ran, on this machine since it was started."""
+        """Whether it runs, or ran, on this machine since its last boot."""
         return bool(self.boot) and self.boot == boot_id()
 
     def is_dead(self) -> bool:
-        """Whether the process is known to be gone; False also means that nothing is known."""
+        """Whether the process is known to have ended; False if that is unknown."""
         if not self.same_kernel() or not self.namespace or self.namespace != _namespace():
             return False
         started = _started(self.pid)
@@ -68,7 +68,7 @@ def _this_process(pid: int) -> Owner:
 
 @functools.cache
 def boot_id() -> str:
-    """What names this boot of this kernel; empty where nothing tells (source: proc_sys_kernel(5))."""
+    """Return the id of this boot of this kernel, empty if unknown (source: proc_sys_kernel(5))."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -83,7 +83,7 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in ticks since boot (source: proc_pid_stat(5), field 22); empty if unknown."""
+    """Return the start of a process in ticks since boot, empty if unknown (source: proc_pid_stat(5), field 22)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return fields[19]
