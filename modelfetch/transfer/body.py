@@ -16,14 +16,9 @@ from modelfetch.transfer.syscalls import WriteBack, leave_it
 if TYPE_CHECKING:
     from modelfetch.core.cancel import Cancel
     from modelfetch.http import Response
-    from modelfetch.transfer.context import Context
     from modelfetch.transfer.scheduler import Segment
+    from modelfetch.transfer.types import Context
     from modelfetch.transfer.writer import SegmentWriter
-
-WORTH_A_PUMP = 128 * 1024
-"""Bodies below this size mostly arrive with their headers, and are read through httpx."""
-_WORTH_THREADS = 8 * 2**20
-"""Bodies from this size on are hashed and written by threads of their own."""
 
 JudgeHead = Callable[[bytes, "Response"], ModelfetchError | None]
 
@@ -87,7 +82,7 @@ class Body:
         if self._judge_head is not None:
             pieces = _after_judgement(pieces, response, self._judge_head)
         sock = response.socket()
-        if sock is not None and segment.left >= WORTH_A_PUMP:
+        if sock is not None and segment.left >= self._context.tuning.pump_from:
             first = next(pieces, b"")
             self._take(memoryview(first))
             self._context.limiter.take(len(first), self._cancel)
@@ -100,7 +95,7 @@ class Body:
                 cancel=self._cancel,
                 progress=self._progress,
             )
-            with_threads = self._alone and segment.left >= _WORTH_THREADS
+            with_threads = self._alone and segment.left >= self._context.tuning.threads_from
             self._through_ring(pump) if with_threads else self._straight(pump)
             if segment.position == self._asked_end:
                 response.reuse()
@@ -112,7 +107,7 @@ class Body:
     def _through_ring(self, pump: Pump) -> None:
         durable = self._context.tuning.durable
         flush = WriteBack(self._lane.fd, self._lane.position) if durable else leave_it
-        ring = RingBuffer(self._lane, shelf=self._context.shelf, flush=flush)
+        ring = RingBuffer(self._lane, pool=self._context.buffer_pool, flush=flush)
         if not ring.start():
             self._straight(pump)
             return
@@ -122,7 +117,7 @@ class Body:
     def _straight(self, pump: Pump) -> None:
         """Hash and write in this thread, as each of several connections does; the pool starts the write-back."""
         segment = self._segment
-        with self._context.shelf.single() as slot:
+        with self._context.buffer_pool.single() as slot:
             while wanted := segment.claim(min(len(slot.memory), pump.next_claim)):
                 count = pump.fill(slot.memory[:wanted])
                 self._take(slot.memory[:count])

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-FAST = 200 * 2**20
-"""Bytes per second at which one connection is enough: hashing and the disk are near their own limits there."""
+if TYPE_CHECKING:
+    from modelfetch.transfer.types import Tuning
+
 _HELPS = 1.15
 _BEHIND = 0.4
 _WINDOW = 0.04
 _WINDOW_MOST = 0.6
 """With a long round trip bytes come in bursts: the rate is measured over the time that a request takes."""
 _WORTH = 0.25
-_HOLD = 2.0
 _FACTOR = 3
 """Connections that are added for each existing one: from one to four, then sixteen."""
 
@@ -34,10 +35,11 @@ class ConcurrencyController:
         most: Connections at most.
         limit: The user's cap on the rate in bytes per second, None for none.
         setup: Seconds that a connection takes to its first byte.
+        tuning: The rate at which one connection is enough, and the pause after connections that did not help.
         floor: The minimum rate of a connection in bytes per second.
     """
 
-    def __init__(self, most: int, *, limit: int | None, setup: float, floor: float = 0.0) -> None:
+    def __init__(self, most: int, *, limit: int | None, setup: float, tuning: Tuning, floor: float = 0.0) -> None:
         self.most = most
         self._limit = limit
         self._floor = floor
@@ -46,7 +48,8 @@ class ConcurrencyController:
         self._samples: deque[tuple[float, int]] = deque()
         self._trial: _Trial | None = None
         self._hold_until = 0.0
-        self._hold = _HOLD
+        self._fast = tuning.fast_rate
+        self._hold = tuning.hold_seconds
 
     def rate(self) -> float:
         """The current rate in bytes per second."""
@@ -97,7 +100,7 @@ class ConcurrencyController:
         return max(0, min(added, active - 1))
 
     def _wants_more(self, rate: float, active: int, left: int) -> bool:
-        if not 0 < active < self.most or rate >= FAST * active or left < _WORTH * rate:
+        if not 0 < active < self.most or rate >= self._fast * active or left < _WORTH * rate:
             return False
         if rate <= self._floor * active:
             return False  # they are about to be dropped: with replacements the attempt would never fail

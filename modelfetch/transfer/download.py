@@ -31,12 +31,10 @@ if TYPE_CHECKING:
     from modelfetch.errors import ModelfetchError
     from modelfetch.http import Response
     from modelfetch.transfer.coding import CodingChoice
-    from modelfetch.transfer.context import Context
     from modelfetch.transfer.partial import Partial
+    from modelfetch.transfer.types import Context
 
 _MOST_RESTARTS = 2
-_SPLIT_FROM = 16 * 2**20
-"""Files below this size use one connection."""
 
 
 class RestartDownload(Exception):  # noqa: N818 - control flow, not an error
@@ -120,18 +118,20 @@ class Download:
         known = order.partial.size
         # Some sources name the same version differently on each machine: they are read over one connection.
         steady = self._restarts < _MOST_RESTARTS
-        if steady and order.context.options.connections > 1 and (known is None or board.left >= _SPLIT_FROM):
-            ConnectionPool(self, board, order.context, order.partial, self._cancel).run()
+        context = order.context
+        large = known is None or board.left >= context.tuning.split_from
+        if steady and large and context.options.connections > 1:
+            ConnectionPool(self, board, context, order.partial, self._cancel).run()
             return
         segment = board.take()
         if segment is not None:
-            self.bring(segment, alone=True, cancel=self._cancel)
+            self.fetch_segment(segment, alone=True, cancel=self._cancel)
 
-    def tell_lost(self, error: ModelfetchError) -> None:
+    def report_lost(self, error: ModelfetchError) -> None:
         """Report a connection that broke; the rest of its range is fetched by others."""
         self._order.lost(error)
 
-    def bring(self, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
+    def fetch_segment(self, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
         """Request one segment and receive its body; safe to call from several threads.
 
         Args:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Sink, discard
 from modelfetch.errors import ModelfetchError
-from modelfetch.transfer.context import Context
 from modelfetch.transfer.fetch import fetch, key_of, present
 from modelfetch.transfer.rate import Limiter
 from modelfetch.transfer.ring_buffer import BufferPool
-from modelfetch.transfer.types import EngineOptions, Fetched, Tuning
+from modelfetch.transfer.types import Context, EngineOptions, Fetched, Tuning
 from modelfetch.transfer.workers import Workers
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Engine:
             options=options,
             tuning=tuning,
             limiter=Limiter(options.limit_rate),
-            shelf=BufferPool(
+            buffer_pool=BufferPool(
                 buffers=tuning.ring_buffers,
                 large=tuning.ring_bytes,
                 small=min(tuning.ring_bytes, tuning.ring_bytes_beside),

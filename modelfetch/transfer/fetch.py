@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from modelfetch.core.digest import Digest
     from modelfetch.http import Response
     from modelfetch.store.store import Blob
-    from modelfetch.transfer.context import Context
+    from modelfetch.transfer.types import Context
 
 _MOST_TAKE_OVERS = 3
 

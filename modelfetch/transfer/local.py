@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from modelfetch.core.artifact import Location
     from modelfetch.core.cancel import Cancel
-    from modelfetch.transfer.context import Context
     from modelfetch.transfer.partial import Partial
+    from modelfetch.transfer.types import Context
 
 _PIECE = 2**20
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from modelfetch.errors import (
     CredentialsError,
@@ -22,27 +22,39 @@ from modelfetch.transfer.syscalls import WriteBack, leave_it
 
 if TYPE_CHECKING:
     from modelfetch.core.cancel import Cancel
-    from modelfetch.transfer.context import Context
-    from modelfetch.transfer.download import Download
     from modelfetch.transfer.partial import Partial
+    from modelfetch.transfer.pump import Flow
     from modelfetch.transfer.scheduler import Segment, SegmentQueue
+    from modelfetch.transfer.types import Context
 
 _TICK = 0.02
 _PIECE_SECONDS = 0.12
 _PIECE_SETUPS = 20  # at most a twentieth of the time that a piece takes may go into its request
-_PIECE_LEAST = 4 * 2**20
-_PIECE_MOST = 64 * 2**20
 _TAIL_SECONDS = 0.04
 _TAIL_SETUPS = 4
 _TAIL_LEAST = 2 * 2**20
 _STEP = 8 * 2**20  # bytes hashed between two decisions
 
 
+class SegmentFetcher(Protocol):
+    """Fetches the segments of one file; its attributes describe what it has seen of the source so far."""
+
+    flow: Flow
+    setup: float
+    splittable: bool
+
+    def fetch_segment(self, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
+        """Request one segment and receive its body; called from several threads."""
+
+    def report_lost(self, error: ModelfetchError) -> None:
+        """Report a connection that broke while others continue."""
+
+
 class ConnectionPool:
     """The connections of one attempt.
 
     Args:
-        download: Sends the requests.
+        fetcher: Sends the requests.
         board: The ranges that are left, and those at work.
         context: The state that all transfers share.
         partial: The partial file.
@@ -50,9 +62,9 @@ class ConnectionPool:
     """
 
     def __init__(
-        self, download: Download, board: SegmentQueue, context: Context, partial: Partial, cancel: Cancel
+        self, fetcher: SegmentFetcher, board: SegmentQueue, context: Context, partial: Partial, cancel: Cancel
     ) -> None:
-        self._download = download
+        self._fetcher = fetcher
         self._board = board
         self._context = context
         self._partial = partial
@@ -119,17 +131,17 @@ class ConnectionPool:
 
     def _wanted(self) -> int:
         """Return how many connections to add."""
-        if not self._download.splittable or self._partial.size is None:
+        if not self._fetcher.splittable or self._partial.size is None:
             return 0
         clock, options = self._context.tuning.clock, self._context.options
         now = clock()
         if self._growth is None:
-            setup = min(2.0, self._download.setup)
+            setup = min(2.0, self._fetcher.setup)
             floor = floor_rate(self._context)
             self._growth = ConcurrencyController(
-                options.connections, limit=options.limit_rate, setup=setup, floor=floor
+                options.connections, limit=options.limit_rate, setup=setup, tuning=self._context.tuning, floor=floor
             )
-        flow = self._download.flow
+        flow = self._fetcher.flow
         return self._growth.step(
             now, flow.received, active=self._active, left=self._board.left, behind=flow.backlog_ratio
         )
@@ -138,9 +150,9 @@ class ConnectionPool:
         """End the one connection that holds up the file: its thread requests the rest again."""
         cancel = self._stragglers.step(
             self._context.tuning.clock(),
-            self._download.flow.received,
+            self._fetcher.flow.received,
             active=self._active,
-            setup=self._download.setup,
+            setup=self._fetcher.setup,
             at_end=not self._board.waits,
         )
         if cancel is not None:
@@ -174,10 +186,12 @@ class ConnectionPool:
         if self._growth is None or alone:
             return self._board.take()
         rate = self._growth.rate() / max(1, self._active)
-        setup = self._download.setup
+        setup = self._fetcher.setup
         piece = int(rate * max(_PIECE_SECONDS, _PIECE_SETUPS * setup))
         tail = int(rate * (_TAIL_SECONDS + _TAIL_SETUPS * setup))
-        return self._board.take(piece=min(max(piece, _PIECE_LEAST), _PIECE_MOST), least=max(_TAIL_LEAST, tail))
+        tuning = self._context.tuning
+        piece = min(max(piece, tuning.piece_least), tuning.piece_most)
+        return self._board.take(piece=piece, least=max(_TAIL_LEAST, tail))
 
     def _work(self, first: Segment) -> None:
         """Run one connection: fetch its range, then others, until none is left or the connection is spare."""
@@ -203,7 +217,7 @@ class ConnectionPool:
         cancel = self._stop.child()
         work = self._stragglers.begin(segment, cancel, self._context.tuning.clock())
         try:
-            self._download.bring(segment, alone=self._alone, cancel=cancel)
+            self._fetcher.fetch_segment(segment, alone=self._alone, cancel=cancel)
         except (InterruptedSync, UnreachableError):
             if self._stop.is_set() or not cancel.is_set():
                 raise
@@ -229,7 +243,7 @@ class ConnectionPool:
     def _note(self, error: ModelfetchError) -> None:
         self._errors.append(error)
         if self._active > 1:
-            self._download.tell_lost(error)
+            self._fetcher.report_lost(error)
         if self._growth is not None:
             refused = isinstance(error, RateLimitedError | ServerError | WrongRangeError) or error.permanent
             now = self._context.tuning.clock()

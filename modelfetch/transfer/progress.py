@@ -9,8 +9,8 @@ from modelfetch.core.events import TransferProgress
 
 if TYPE_CHECKING:
     from modelfetch.store.locks.lock import Held
-    from modelfetch.transfer.context import Context
     from modelfetch.transfer.partial import Partial
+    from modelfetch.transfer.types import Context
 
 
 class Progress:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from modelfetch.core.cancel import Cancel
     from modelfetch.http import Response
-    from modelfetch.transfer.context import Context
     from modelfetch.transfer.rate import Floor
     from modelfetch.transfer.ring_buffer import RingBuffer
     from modelfetch.transfer.scheduler import Segment
+    from modelfetch.transfer.types import Context
 
 _PUBLISH_AFTER = 0.1  # seconds after which a buffer is handed on though it is not full
 _LEAST_CLAIM = 256 * 1024

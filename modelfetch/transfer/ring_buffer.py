@@ -113,15 +113,15 @@ class RingBuffer:
 
     Args:
         lane: Hashes and writes the bytes.
-        shelf: The pool that the buffers come from.
+        pool: The pool that the buffers come from.
         flush: Called by the write thread with the end of what was written, to start the write-back.
     """
 
-    def __init__(self, lane: SegmentWriter, *, shelf: BufferPool, flush: Callable[[int], None]) -> None:
+    def __init__(self, lane: SegmentWriter, *, pool: BufferPool, flush: Callable[[int], None]) -> None:
         self._lane = lane
         self._flush = flush
-        self._shelf = shelf
-        self._slots = shelf.take()
+        self._pool = pool
+        self._slots = pool.take()
         self.size = len(self._slots[0].memory)
         """Bytes that a buffer holds."""
         self._free: SimpleQueue[Slot] = SimpleQueue()
@@ -164,7 +164,7 @@ class RingBuffer:
             queue.put(None)
         for thread in self._threads:
             thread.join()
-        self._shelf.give_back(self._slots)
+        self._pool.give_back(self._slots)
 
     def take(self) -> Slot:
         """Take a free buffer; waits for one.

@@ -13,7 +13,11 @@ from modelfetch.store.locks.lock import LockTiming
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modelfetch.store.store import Blob
+    from modelfetch.core.events import Sink
+    from modelfetch.http import Http
+    from modelfetch.store.store import Blob, Store
+    from modelfetch.transfer.rate import Limiter
+    from modelfetch.transfer.ring_buffer import BufferPool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,18 @@ class Tuning:
     ring_bytes: int = 4 * 2**20
     ring_bytes_beside: int = 2**20
     lane_bytes: int = 2**20
+    split_from: int = 16 * 2**20
+    """Files below this size use one connection."""
+    piece_least: int = 4 * 2**20
+    piece_most: int = 64 * 2**20
+    pump_from: int = 128 * 1024
+    """Bodies below this size mostly arrive with their headers, and are read through httpx."""
+    threads_from: int = 8 * 2**20
+    """Bodies from this size on are hashed and written by threads of their own."""
+    fast_rate: int = 200 * 2**20
+    """Bytes per second at which one connection is enough: hashing and the disk are near their own limits there."""
+    hold_seconds: float = 2.0
+    """How long no connections are added after some did not help; it doubles each time."""
     progress_seconds: float = 0.1
     durable: bool = True
     pace: LockTiming = field(default_factory=LockTiming)
@@ -76,3 +92,16 @@ class Fetched:
     action: str
     bytes_fetched: int
     served_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The state that all transfers of an engine share."""
+
+    http: Http
+    store: Store
+    options: EngineOptions
+    tuning: Tuning
+    limiter: Limiter
+    buffer_pool: BufferPool
+    sink: Sink

@@ -27,7 +27,7 @@ from modelfetch.errors import ModelfetchError
 from modelfetch.http import Http, Timeouts
 from modelfetch.store import Store
 from modelfetch.store.locks.lock import LockTiming
-from modelfetch.transfer import Engine, EngineOptions, Tuning, parallel
+from modelfetch.transfer import Engine, EngineOptions, Tuning
 from modelfetch.transfer.concurrency import ConcurrencyController
 from tests.transfer.world import PACE, quick
 
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
         fcntl.flock = lambda _fd, _operation: None
     if given.get("grow"):  # a connection more whenever one is allowed
         setattr(ConcurrencyController, "step", lambda self, _n, _t, *, active, left, behind: int(active < self.most))  # noqa: B010 - mypy
-        parallel._PIECE_LEAST = 2**20
+        given["piece_least"] = str(2**20)
     _limit(given)
     cancel = Cancel()
     signal.signal(signal.SIGTERM, lambda _n, _f: cancel.set(code="terminated", exit_code=143))

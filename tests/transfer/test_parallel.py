@@ -13,7 +13,7 @@ import pytest
 from modelfetch.errors import CredentialsError, DiskError, IntegrityError, UnreachableError
 from modelfetch.transfer import EngineOptions
 from tests.transfer.server import Conn, Origin, Request, answering, drop_after, head, normally
-from tests.transfer.world import World, payload
+from tests.transfer.world import World, payload, quick
 
 DATA = payload(40_000_000, seed=11)
 
@@ -54,14 +54,14 @@ def test_an_origin_that_caps_each_connection_is_used_with_several(world: World, 
         assert seconds < 1.8, "one connection alone takes two seconds"
 
 
-def test_a_fast_link_has_one_connection(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modelfetch.transfer.concurrency.FAST", 2**20)  # a busy machine is slow, too
+def test_a_fast_link_has_one_connection(world: World) -> None:
+    world.tuning = quick(fast_rate=2**20)  # a busy machine is slow, too
     with Origin(DATA) as origin:
         assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
         assert origin.connections == 1
 
 
-def test_a_link_that_is_full_ends_with_one_connection(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_that_is_full_ends_with_one_connection(world: World) -> None:
     """More of them were tried, did not help, and left: all bytes after that come by one."""
     budget = threading.Lock()
     asked: list[int] = []
@@ -78,7 +78,7 @@ def test_a_link_that_is_full_ends_with_one_connection(world: World, monkeypatch:
             conn.send(piece)
             origin.count(len(piece))
 
-    monkeypatch.setattr("modelfetch.transfer.concurrency._HOLD", 60.0)
+    world.tuning = quick(hold_seconds=60.0)
     with Origin(DATA, default=shared) as origin:
         assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
         assert 1 < len(asked) <= 7

@@ -15,7 +15,7 @@ from modelfetch.core.cancel import Cancel
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, RetryLaterError, UnreachableError
 from modelfetch.http.status import RateLimitedError, ServerError
 from modelfetch.store.chunks import CHUNK
-from modelfetch.transfer.concurrency import FAST, ConcurrencyController
+from modelfetch.transfer.concurrency import ConcurrencyController
 from modelfetch.transfer.intervals import IntervalSet
 from modelfetch.transfer.journal import (
     ChunkChecksum,
@@ -377,7 +377,7 @@ def simulate(
     per_connection: float, total: float, *, most: int, size: int, limit: int | None = None
 ) -> tuple[int, float]:
     """Connections in the end, and seconds, for a link with a rate per connection and one in all."""
-    growth = ConcurrencyController(most, limit=limit, setup=0.01)
+    growth = ConcurrencyController(most, limit=limit, setup=0.01, tuning=Tuning())
     now, done, active = 0.0, 0, 1
     while done < size:
         now += 0.02
@@ -394,7 +394,7 @@ def test_a_capped_origin_gets_all_the_connections_that_are_allowed_in_a_moment()
 
 
 def test_a_fast_link_gets_none() -> None:
-    assert simulate(2 * FAST, 2 * FAST, most=16, size=4096 * MIB)[0] == 1
+    assert simulate(2 * Tuning().fast_rate, 2 * Tuning().fast_rate, most=16, size=4096 * MIB)[0] == 1
 
 
 def test_a_link_that_is_full_is_not_tried_for_long() -> None:
@@ -410,20 +410,20 @@ def test_a_users_own_cap_is_no_reason_for_more() -> None:
 
 
 def test_bytes_that_wait_to_be_read_ask_for_no_connection() -> None:
-    growth = ConcurrencyController(16, limit=None, setup=0.01)
+    growth = ConcurrencyController(16, limit=None, setup=0.01, tuning=Tuning())
     assert not any(growth.step(n / 50, n * 10**6, active=1, left=10**10, behind=0.9) for n in range(200))
     assert any(growth.step(4 + n / 50, 2 * 10**8 + n * 10**6, active=1, left=10**10, behind=0.1) for n in range(200))
 
 
 def test_a_refusal_ends_the_growth() -> None:
-    growth = ConcurrencyController(16, limit=None, setup=0.01)
+    growth = ConcurrencyController(16, limit=None, setup=0.01, tuning=Tuning())
     growth.failed(0.0, refused=True, active=3)
     assert growth.most == 3
 
 
 def test_bursts_of_a_long_way_are_no_reason_to_give_up() -> None:
     """Every 0.3 s each connection gets its window's worth, and nothing in between."""
-    growth = ConcurrencyController(8, limit=None, setup=0.45)
+    growth = ConcurrencyController(8, limit=None, setup=0.45, tuning=Tuning())
     done, active = 0, 1
     for tick in range(1, 500):
         done += active * 2 * MIB * (tick % 15 == 0)
@@ -434,14 +434,14 @@ def test_bursts_of_a_long_way_are_no_reason_to_give_up() -> None:
 @pytest.mark.parametrize("rate", [0, 15_000])
 def test_connections_that_bring_next_to_nothing_are_not_replaced(rate: int) -> None:
     """Else some would always be waiting for an answer, and the attempt would never have failed."""
-    growth = ConcurrencyController(8, limit=None, setup=0.01, floor=16 * 1024)
+    growth = ConcurrencyController(8, limit=None, setup=0.01, floor=16 * 1024, tuning=Tuning())
     assert not any(growth.step(n / 50, n * rate // 50, active=1, left=10**10) for n in range(500))
     assert any(growth.step(10 + n / 50, 150_000 + n * 10**6, active=1, left=10**10) for n in range(500))
 
 
 def test_noise_does_not_make_it_grow_without_end() -> None:
     random_ = random.Random(1)
-    growth = ConcurrencyController(16, limit=None, setup=0.01)
+    growth = ConcurrencyController(16, limit=None, setup=0.01, tuning=Tuning())
     now, done, active = 0.0, 0, 1
     while now < 5:
         now += 0.02

@@ -40,11 +40,6 @@ def _tiny() -> Iterator[None]:
             patch.setattr(f"modelfetch.{module}.CHUNK", 64 * K)
         patch.setattr("modelfetch.transfer.writer._STEP", 16 * K)
         patch.setattr("modelfetch.transfer.scheduler._ALIGN", 4 * K)
-        patch.setattr("modelfetch.transfer.parallel._PIECE_LEAST", 16 * K)
-        patch.setattr("modelfetch.transfer.parallel._PIECE_MOST", 40 * K)
-        patch.setattr("modelfetch.transfer.download._SPLIT_FROM", 64 * K)
-        patch.setattr("modelfetch.transfer.body.WORTH_A_PUMP", 24 * K)
-        patch.setattr("modelfetch.transfer.body._WORTH_THREADS", 100 * K)
         patch.setattr(
             ConcurrencyController, "step", lambda self, _n, _t, *, active, left, behind: int(active < self.most)
         )
@@ -126,7 +121,17 @@ def _world(root: Path, cancel: Cancel | None = None) -> World:
     return World(
         root=root,
         options=EngineOptions(connections=3),
-        tuning=quick(ring_bytes=16 * K, lane_bytes=8 * K, backoff_first=0.0, source_seconds=2.0),
+        tuning=quick(
+            ring_bytes=16 * K,
+            lane_bytes=8 * K,
+            split_from=64 * K,
+            piece_least=16 * K,
+            piece_most=40 * K,
+            pump_from=24 * K,
+            threads_from=100 * K,
+            backoff_first=0.0,
+            source_seconds=2.0,
+        ),
         timeouts=Timeouts(connect=1.0, headers=1.0, idle=1.0),
         cancel=cancel or Cancel(),
     )
