@@ -1,13 +1,14 @@
-"""Status: what is ready, missing, changed or foreign for each model and consumer; by stat alone, asking nobody."""
+"""Status: what is ready, missing, changed or foreign for each model and consumer, by stat alone, without network."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelfetch.core import fs
+from modelfetch.core.digest import Digest
 from modelfetch.core.events import Notice
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, exit_code_of
@@ -19,22 +20,24 @@ from modelfetch.placement import State, wanted_digest
 from modelfetch.placement.receipts import Receipt, read_receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from modelfetch.core.artifact import Artifact, Resolution
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
     from modelfetch.placement.layouts import Placement
 
-_WORST_FIRST = ("foreign", "changed", "missing", "rewritten", "ready")
-_ACTIONS = {word: "present" if word == "ready" else word for word in _WORST_FIRST}
-_READY = ("ready", "rewritten")
+_WORST_FIRST = ("foreign", "changed", "missing", "rewritten", "touched", "ready")
+_ACTIONS = {word: "present" if word in ("ready", "touched") else word for word in _WORST_FIRST}
+_OLLAMA_BLOBS = "ollama/models/blobs/"
+_READY = ("ready", "rewritten", "touched")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """How one model stands for one consumer: ``state`` is the worst of its paths, ``size`` in bytes where known.
+    """The state of one model for one consumer: ``state`` is the worst of its paths, ``size`` in bytes where known.
 
+    ``paths`` are those that are not ready, with their states, without those that are merely missing.
     ``optional``: the tier is complete without it.
     """
 
@@ -45,11 +48,23 @@ class Line:
     size: int | None
     unpinned: bool
     optional: bool = False
+    paths: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_well(self) -> bool:
         """Whether all is as a successful `sync` leaves it; a file in the way of what is optional it leaves, too."""
         return self.state in _READY or (self.optional and self.state in ("missing", "foreign"))
+
+
+@dataclass(frozen=True, slots=True)
+class _PathState:
+    """The state of one path of one consumer."""
+
+    consumer: str
+    path: str
+    state: str
+    uri: str | None = None
+    """The artifact whose bytes are there; None for a text that the layout knows, and where nothing was resolved."""
 
 
 def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, tuple[Line, ...]]:
@@ -61,13 +76,12 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
     errors: list[ModelfetchError] = []
     for item in select(manifests, session.options.consumers):
         resolution: Resolution | None = None
-        states: _States = {}
-        strangers: tuple[str, ...] = ()
+        states: list[_PathState] = []
         try:
             # What lies here is what was resolved, also where `--refresh` (a variable may say it) would ask again.
             resolution = frozen_for(item, receipts, session.settings) or resolve_quietly(item, session, receipts)
             if resolution is None:
-                strangers = _foreign_paths(item, receipts, session)
+                states = _foreign_paths(item, receipts, session)
             else:
                 states = _states(item, resolution, receipts, session)
         except ModelfetchError as error:
@@ -76,8 +90,8 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
                 session.sink(Notice(level="warning", message=f"{item.model.name}: {error.message}", hint=error.hint))
             else:
                 errors.append(error)
-        lines.extend(_line(item, resolution, states, strangers, consumer) for consumer in item.consumers)
-        models.append(_model(item, resolution, states, strangers))
+        lines.extend(_line(item, resolution, states, consumer) for consumer in item.consumers)
+        models.append(_model(item, resolution, states))
     ready = all(line.is_well for line in lines)
     report = Report(
         ok=ready and not errors,
@@ -91,31 +105,54 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
     return report, tuple(lines)
 
 
-_States = dict[tuple[str, str], tuple["Placement", str]]
-
-
-def _states(item: ModelRequest, resolution: Resolution, receipts: Mapping[str, Receipt], session: Session) -> _States:
-    """The state of each path, by consumer and path."""
-    states: _States = {}
+def _states(
+    item: ModelRequest, resolution: Resolution, receipts: Mapping[str, Receipt], session: Session
+) -> list[_PathState]:
+    found: list[_PathState] = []
     for consumer in item.consumers:
         receipt = receipts[consumer]
         for placement in session.examiner.lay_out(consumer, item.model, resolution, receipt, probe=False):
             try:
                 state = session.examiner.state(placement, receipt, wanted_digest(placement))
+                touched = state is State.CHANGED and _is_touched(placement, receipt, session)
             except OSError as error:
                 raise fs.translate(error, placement.path, doing="can't examine") from error
-            states[consumer, placement.path] = placement, _word(state)
-    return states
+            word = "touched" if touched else "changed" if state is State.OUTDATED else str(state)
+            uri = placement.artifact.uri if placement.artifact else None
+            found.append(_PathState(consumer, placement.path, word, uri))
+    return found
 
 
-def _foreign_paths(item: ModelRequest, receipts: Mapping[str, Receipt], session: Session) -> tuple[str, ...]:
-    """Paths that a model was never resolved for and whose names it alone tells, where something is that we didn't put.
+def _is_touched(placement: Placement, receipt: Receipt, session: Session) -> bool:
+    """Whether only the time of change of a file differs from its receipt, as Ollama leaves the blobs that it reuses.
+
+    That is believed of a name of the store's own blob, which was not replaced, and of a blob of Ollama, which checks
+    its blobs itself. `sync` and `verify` hash it; `status` does not.
+    """
+    entry = receipt.entries.get(placement.path)
+    seen = session.examiner.tree.lstat(placement.path)
+    wanted = wanted_digest(placement)
+    if entry is None or entry.digest is None or seen is None or not seen.regular or seen.size != entry.size:
+        return False
+    if wanted is not None and entry.digest != str(wanted):
+        return False
+    if placement.path.startswith(_OLLAMA_BLOBS):
+        return True
+    try:
+        blob = session.store.blob_path(Digest.parse(entry.digest)).stat()
+    except OSError:
+        return False
+    return (blob.st_dev, blob.st_ino) == seen.inode
+
+
+def _foreign_paths(item: ModelRequest, receipts: Mapping[str, Receipt], session: Session) -> list[_PathState]:
+    """Files that modelfetch did not place, where an unresolved model is known to go.
 
     Raises:
         DestinationError: A folder leads outside ROOT.
         DiskError: A path can't be examined.
     """
-    found: list[str] = []
+    found: list[_PathState] = []
     for claim in model_claims(item.model, item.manifest.file):
         consumer = claim.path.partition("/")[0]
         if claim.shape is not Shape.FILE or consumer not in item.consumers:
@@ -125,40 +162,32 @@ def _foreign_paths(item: ModelRequest, receipts: Mapping[str, Receipt], session:
         except OSError as error:
             raise fs.translate(error, claim.path, doing="can't examine") from error
         if there and claim.path not in receipts[consumer].entries:
-            found.append(claim.path)
-    return tuple(found)
+            found.append(_PathState(consumer, claim.path, "foreign"))
+    return found
 
 
-def _word(state: State) -> str:
-    return "changed" if state is State.OUTDATED else str(state)
-
-
-def _line(
-    item: ModelRequest, resolution: Resolution | None, states: _States, strangers: Sequence[str], consumer: str
-) -> Line:
-    mine = [word for (whose, _), (_, word) in states.items() if whose == consumer]
-    mine += ["foreign" for path in strangers if path.startswith(f"{consumer}/")]
+def _line(item: ModelRequest, resolution: Resolution | None, states: Sequence[_PathState], consumer: str) -> Line:
+    mine = [one for one in states if one.consumer == consumer]
     named = resolution.artifacts if resolution else item.model.files or ()
     sizes = [file.size for file in named] if named else [item.model.size]
     return Line(
         model=item.model.name,
         consumer=consumer,
-        state=_worst(mine),
+        state=_worst(one.state for one in mine),
         files=len(named),
         size=None if None in sizes else sum(size or 0 for size in sizes),
         unpinned=is_unpinned(item),
         optional=item.model.optional,
+        paths=tuple((one.path, one.state) for one in mine if one.state not in ("ready", "missing")),
     )
 
 
 def _worst(words: Iterable[str]) -> str:
-    found = Counter(words)
-    return next((word for word in _WORST_FIRST if found[word]), "missing")
+    found = set(words)
+    return next((word for word in _WORST_FIRST if word in found), "missing")
 
 
-def _model(
-    item: ModelRequest, resolution: Resolution | None, states: _States, strangers: tuple[str, ...]
-) -> ModelReport:
+def _model(item: ModelRequest, resolution: Resolution | None, states: Sequence[_PathState]) -> ModelReport:
     if resolution is None:
         digest = str(item.model.digest) if item.model.digest else None
         unknown = ArtifactReport(
@@ -166,23 +195,42 @@ def _model(
             served_by=None,
             digest=digest,
             size=item.model.size,
-            action="foreign" if strangers else "missing",
-            placements=strangers,
+            action="foreign" if states else "missing",
+            placements=tuple(one.path for one in states),
         )
         return ModelReport(name=item.model.name, ok=False, artifacts=(unknown,))
-    ready = bool(states) and all(word in _READY for _, word in states.values())
-    return ModelReport(
-        name=item.model.name, ok=ready, artifacts=tuple(_artifact(a, states) for a in resolution.artifacts)
-    )
+    by_uri: dict[str, list[_PathState]] = defaultdict(list)
+    texts: list[_PathState] = []
+    for one in states:
+        (texts if one.uri is None else by_uri[one.uri]).append(one)
+    artifacts = [line for artifact in resolution.artifacts for line in _artifact_lines(artifact, by_uri[artifact.uri])]
+    artifacts += [
+        ArtifactReport(
+            uri=str(item.model.source),
+            served_by=None,
+            digest=None,
+            size=None,
+            action=_ACTIONS[one.state],
+            placements=(one.path,),
+        )
+        for one in texts
+        if one.state not in _READY and one.state != "missing"
+    ]
+    ready = bool(states) and all(one.state in _READY for one in states)
+    return ModelReport(name=item.model.name, ok=ready, artifacts=tuple(artifacts))
 
 
-def _artifact(artifact: Artifact, states: _States) -> ArtifactReport:
-    mine = {path: word for (_, path), (p, word) in states.items() if p.artifact == artifact}
-    return ArtifactReport(
-        uri=artifact.uri,
-        served_by=None,
-        digest=str(artifact.digest) if artifact.digest else None,
-        size=artifact.size,
-        action=_ACTIONS[_worst(mine.values())],
-        placements=tuple(mine),
-    )
+def _artifact_lines(artifact: Artifact, states: Sequence[_PathState]) -> Iterator[ArtifactReport]:
+    """A line for each action that the paths of an artifact have, so that each names the paths that it is about."""
+    by_action: dict[str, list[str]] = defaultdict(list)
+    for one in states:
+        by_action[_ACTIONS[one.state]].append(one.path)
+    for action, paths in by_action.items() or [("missing", [])]:
+        yield ArtifactReport(
+            uri=artifact.uri,
+            served_by=None,
+            digest=str(artifact.digest) if artifact.digest else None,
+            size=artifact.size,
+            action=action,
+            placements=tuple(paths),
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelfetch.core.units import format_size
-from modelfetch.render.text import table
+from modelfetch.render.text import plain, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from modelfetch.core.report import Report
     from modelfetch.pipeline.status import Line
 
-_STATES = ("ready", "missing", "changed", "foreign", "rewritten")
-_WELL = ("ready", "rewritten")
+_STATES = ("ready", "missing", "changed", "foreign", "rewritten", "touched")
+_WELL = ("ready", "rewritten", "touched")
+_MOST_PATHS = 20
 
 
 def status_table(
@@ -52,12 +53,26 @@ def status_table(
         )
         for line in lines
     ]
-    return table(("MODEL", "FOR", "STATE", "FILES", "SIZE", "PIN", "VERIFIED"), rows, right=(3, 4)) + "\n" + end
+    return (
+        table(("MODEL", "FOR", "STATE", "FILES", "SIZE", "PIN", "VERIFIED"), rows, right=(3, 4))
+        + _paths(lines)
+        + "\n"
+        + end
+    )
+
+
+def _paths(lines: Sequence[Line]) -> str:
+    """The paths that are not as modelfetch left them, one a line."""
+    named = list(dict.fromkeys(f"{state}: {plain(path)}" for line in lines for path, state in line.paths))
+    more = [f"… and {len(named) - _MOST_PATHS} more paths"] if len(named) > _MOST_PATHS else []
+    return "".join(f"\n{text}" for text in (*named[:_MOST_PATHS], *more))
 
 
 def _state(line: Line) -> str:
     if line.state == "rewritten":
         return f"rewritten by {line.consumer}"
+    if line.state == "touched":
+        return "touched, not re-checked"
     return line.state if line.state == "ready" or not line.optional else f"{line.state} (optional)"
 
 
@@ -76,6 +91,15 @@ def prometheus(report: Report, lines: Sequence[Line], disk: DiskUse | None = Non
         if line.size is not None:
             labels = f'tier="{_escape(tier)}",model="{_escape(line.model)}",consumer="{line.consumer}"'
             out.append(f"modelfetch_model_bytes{{{labels}}} {line.size}")
+    paths = [(line, path, state) for line in lines for path, state in line.paths]
+    if paths:
+        out += [
+            "# HELP modelfetch_path_state A path that is not as modelfetch left it.",
+            "# TYPE modelfetch_path_state gauge",
+        ]
+    for line, path, state in paths:
+        labels = f'tier="{_escape(tier)}",model="{_escape(line.model)}",consumer="{line.consumer}"'
+        out.append(f'modelfetch_path_state{{{labels},path="{_escape(plain(path))}",state="{state}"}} 1')
     out += ["# HELP modelfetch_ready Whether all models are ready that must be.", "# TYPE modelfetch_ready gauge"]
     out.append(f'modelfetch_ready{{tier="{_escape(tier)}"}} {int(report.ok)}')
     if disk is not None:

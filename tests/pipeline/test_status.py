@@ -1,0 +1,118 @@
+"""Status names every path that is not as modelfetch left it, and judges by stat alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.cli.app import run
+from modelfetch.demo import models as made
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.pipeline.conftest import Bench
+
+
+def whisper(bench: Bench) -> dict[str, Any]:
+    bench.world.hf_repo("a/w", made.faster_whisper())
+    return {"name": "w", "kind": "snapshot", "source": "hf://a/w", "for": ["whisper"]}
+
+
+def vae(bench: Bench) -> dict[str, Any]:
+    bench.world.hf_repo("a/b", {"x.safetensors": made.vae()})
+    return {"name": "v", "kind": "vae", "source": "hf://a/b/x.safetensors", "for": ["comfyui", "stable-diffusion"]}
+
+
+def ollama(bench: Bench) -> dict[str, Any]:
+    bench.world.ollama_model("llama3.2:1b", made.ollama_layers(), config=made.ollama_config())
+    return {"name": "o", "source": "ollama://llama3.2:1b", "for": ["ollama"]}
+
+
+def formats(bench: Bench, manifest: Path) -> dict[str, str]:
+    found = {}
+    for form in ("table", "json", "prom"):
+        run(["status", "--manifest", str(manifest), "--root", str(bench.root), "--format", form])
+        found[form] = bench.capsys.readouterr().out
+    return found
+
+
+def touch(path: Path) -> None:
+    found = path.stat()
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns + 10**9))
+
+
+@pytest.mark.parametrize("inside", ["refs/main", "snapshots/*/config.json"])
+def test_a_changed_path_is_named_in_every_format(bench: Bench, inside: str) -> None:
+    manifest = bench.manifest(whisper(bench))
+    assert bench.run("sync", manifest).code == 0
+    (path,) = bench.root.glob(f"whisper/hub/models--a--w/{inside}")
+    path = path.resolve()
+    path.chmod(0o644)
+    path.write_text("something else")
+    assert bench.run("status", manifest).code == 1
+    name = str(path.relative_to(bench.root.resolve()))
+    for form, text in formats(bench, manifest).items():
+        assert name in text, form
+    lines = [a for a in bench.run("status", manifest).report["models"][0]["artifacts"] if a["action"] == "changed"]
+    assert name in [path for line in lines for path in line["placements"]]
+
+
+def test_one_of_two_placements_of_a_file_is_named_by_itself(bench: Bench) -> None:
+    manifest = bench.manifest(vae(bench))
+    assert bench.run("sync", manifest).code == 0
+    path = bench.root / "comfyui/models/vae/x.safetensors"
+    path.unlink()
+    path.write_bytes(b"other")
+    lines = bench.run("status", manifest).report["models"][0]["artifacts"]
+    assert {line["action"]: line["placements"] for line in lines} == {
+        "changed": ["comfyui/models/vae/x.safetensors"],
+        "present": ["stable-diffusion/models/VAE/x.safetensors"],
+    }
+
+
+@pytest.mark.parametrize("entry", [vae, ollama])
+def test_a_touched_file_is_ready_and_sync_hashes_it_again(bench: Bench, entry: Any) -> None:
+    manifest = bench.manifest(entry(bench))
+    assert bench.run("sync", manifest).code == 0
+    paths = [
+        p for p in bench.root.rglob("*") if p.is_file() and ".modelfetch" not in p.parts and "manifests" not in p.parts
+    ]
+    for path in paths:
+        touch(path)
+    result = bench.run("status", manifest)
+    assert result.code == 0
+    assert {a["action"] for a in result.report["models"][0]["artifacts"]} == {"present"}
+    shown = formats(bench, manifest)
+    assert "touched, not re-checked" in shown["table"]
+    assert 'state="touched"} 1' in shown["prom"]
+    assert 'modelfetch_ready{tier="test"} 1' in shown["prom"]
+    assert bench.run("sync", manifest).code == 0
+    assert "re-checked" not in formats(bench, manifest)["table"]
+
+
+def test_another_file_of_the_same_size_is_changed(bench: Bench) -> None:
+    manifest = bench.manifest(vae(bench))
+    assert bench.run("sync", manifest).code == 0
+    path = bench.root / "comfyui/models/vae/x.safetensors"
+    other = bench.folder / "other"
+    shutil.copyfile(path, other)
+    path.unlink()
+    other.rename(path)
+    assert bench.run("status", manifest).code == 1
+
+
+def test_a_model_with_thousands_of_paths_lists_only_some(bench: Bench) -> None:
+    bench.world.hf_repo("a/many", {f"{i}.json": b"{}" for i in range(40)})
+    manifest = bench.manifest({"name": "m", "kind": "snapshot", "source": "hf://a/many", "for": ["comfyui"]})
+    assert bench.run("sync", manifest).code == 0
+    for path in (bench.root / "comfyui").rglob("*.json"):
+        path.chmod(0o644)
+        path.write_text("changed")
+    shown = formats(bench, manifest)
+    assert "… and 20 more paths" in shown["table"]
+    assert len(json.loads(shown["json"])["models"][0]["artifacts"]) == 40
