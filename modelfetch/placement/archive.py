@@ -1,7 +1,12 @@
-"""Archives: a zip's files as blobs of the store, each with a name that can be trusted."""
+"""Archives: the files of a zip as blobs of the store, with names that stay below their folder.
+
+Each is checked as any other download: a pickle that the manifest neither pins nor allows is refused inside a zip too.
+What is unpacked is always copied: NLTK (from 3.10.3) refuses files with more than one hard link.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import zipfile
@@ -12,6 +17,7 @@ from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from modelfetch.errors import IntegrityError
+from modelfetch.formats.content_check import check_artifact
 from modelfetch.manifest.paths import check_relative
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.placer import PlacementJob
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from modelfetch.core.artifact import Artifact
     from modelfetch.placement.layouts import Placement
     from modelfetch.store import Blob, Store
 
@@ -41,28 +48,41 @@ def unpack(store: Store, archive: Blob, placement: Placement) -> tuple[Placement
     """Put an archive's files into the store; returns the jobs that place them below ``placement.path``.
 
     Raises:
-        IntegrityError: ``unsafe-archive``, as `list_members` and `open_member` say; nothing is placed then.
-        OSError: The disk refused.
+        IntegrityError: ``unsafe-archive``, see `list_members` and `open_member`; nothing is placed then.
+        NotAModelError: A file is not what its name says, or a pickle that the manifest does not allow.
+        OSError: The disk failed or is full.
     """
     return tuple(_job(store, archive, placement, member) for member in list_members(archive.path))
 
 
 def _job(store: Store, archive: Blob, placement: Placement, member: Member) -> PlacementJob:
-    """One file of an archive: its own size and digest are what its path is held against, not the archive's."""
-    blob = _into_store(store, archive.path, member)
+    """One file of an archive: its path is compared with its own size and digest, not with the archive's."""
+    blob = _into_store(store, archive.path, member, placement.artifact)
     artifact = replace(placement.artifact, size=blob.size, digest=blob.digest) if placement.artifact else None
     file = replace(placement, path=f"{placement.path}/{member.path}", how=PlacementMethod.COPY, artifact=artifact)
     return PlacementJob(placement=file, blob=blob, archive=str(archive.digest))
 
 
-def _into_store(store: Store, archive: Path, member: Member) -> Blob:
+def _into_store(store: Store, archive: Path, member: Member, artifact: Artifact | None) -> Blob:
     temporary = store.tmp()
     try:
         with open_member(archive, member) as source, temporary.open("xb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
+        if artifact is not None and not artifact.allow_pickle:
+            _check(temporary, member, artifact)
         return store.add_file(temporary, None)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check(file: Path, member: Member, artifact: Artifact) -> None:
+    """Check a file of an archive whose bytes the manifest does not pin."""
+    unproven = replace(artifact, path=member.path, digest=None, size=member.size, weights=False)
+    with file.open("rb", buffering=0) as opened:
+        fd = opened.fileno()
+        error = check_artifact(unproven, member.size, lambda at, count: os.pread(fd, count, at))
+    if error is not None:
+        raise error
 
 
 def list_members(archive: Path) -> tuple[Member, ...]:

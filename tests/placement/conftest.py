@@ -5,11 +5,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.pipeline.conftest import bench
 from tests.placement.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+__all__ = ["bench"]
 
 
 @pytest.fixture

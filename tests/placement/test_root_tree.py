@@ -1,0 +1,96 @@
+"""No path and no race leads outside ROOT."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.core import fs
+from modelfetch.errors import DestinationError, ModelfetchError
+from modelfetch.placement import RootTree
+from tests.placement.world import LARGE, SMALL, World
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    folder = tmp_path / "outside"
+    folder.mkdir(mode=0o700)
+    folder.chmod(0o700)
+    return folder
+
+
+def test_a_folder_that_is_swapped_for_a_link_while_files_are_placed_leads_nowhere(world: World, outside: Path) -> None:
+    """As root and with --chown, where a lost race would give away any folder of the machine."""
+    world.owner = (12345, 12345) if os.geteuid() == 0 else None
+    consumer = world.root / "comfyui"
+    (consumer / "models").mkdir(parents=True)
+    (consumer / "swap").symlink_to(outside)
+    stop = threading.Event()
+
+    def swap() -> None:
+        folder = os.open(consumer, os.O_RDONLY | os.O_DIRECTORY)
+        while not stop.is_set():
+            fs.exchange("models", "swap", source_folder=folder, target_folder=folder)
+        os.close(folder)
+
+    attacker = threading.Thread(target=swap)
+    attacker.start()
+    codes: set[str] = set()
+    try:
+        for number in range(150):
+            try:
+                world.place(
+                    world.job(f"comfyui/models/deep{number}/a.bin", LARGE + b"%d" % number),
+                    world.job(f"comfyui/models/deep{number}/b.json", SMALL),
+                )
+                codes.add("placed")
+            except ModelfetchError as error:
+                codes.add(error.code)
+    finally:
+        stop.set()
+        attacker.join()
+    assert len(codes) > 1
+    assert codes <= {"placed", "outside-root", "foreign-file", "io-error", "not-writable"}
+    assert list(outside.iterdir()) == []
+    assert (outside.stat().st_mode & 0o777, outside.stat().st_uid) == (0o700, os.geteuid())
+
+
+def test_a_folder_may_be_a_link_to_another_one_below_the_root(world: World) -> None:
+    (world.root / "models/vae").mkdir(parents=True)
+    (world.root / "comfyui").mkdir()
+    (world.root / "comfyui/relative").symlink_to("../models")
+    (world.root / "comfyui/absolute").symlink_to(world.root / "models")
+    world.place(world.job("comfyui/relative/vae/a.json", SMALL), world.job("comfyui/absolute/new/b.json", SMALL))
+    assert (world.root / "models/vae/a.json").read_bytes() == SMALL
+    assert (world.root / "models/new/b.json").read_bytes() == SMALL
+
+
+def test_links_that_go_round_in_a_circle_are_an_error(world: World) -> None:
+    (world.root / "a").symlink_to("b")
+    (world.root / "b").symlink_to("a")
+    with pytest.raises(OSError, match="a"), RootTree(world.root).folder("a/c"):
+        pass
+
+
+@pytest.mark.parametrize("text", ["../outside", "/etc", "../../.."])
+def test_a_link_that_leads_outside_is_refused(world: World, outside: Path, text: str) -> None:
+    (world.root / "comfyui").symlink_to(text)
+    with pytest.raises(DestinationError) as refusal:
+        world.place(world.job("comfyui/x/a.json", SMALL))
+    assert refusal.value.code == "outside-root"
+    assert list(outside.iterdir()) == []
+
+
+def test_a_consumers_folder_outside_may_be_named_on_purpose(tmp_path: Path, outside: Path) -> None:
+    tree = RootTree(tmp_path / "root", {"comfyui": outside})
+    with tree.parent("comfyui/models/vae/a.bin", make=lambda _fd: None) as (folder, name):
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=folder))
+    assert (outside / "models/vae/a.bin").exists()
+    assert tree.path("comfyui/models/vae/a.bin") == outside / "models/vae/a.bin"
+    assert tree.lstat("ollama/x") is None

@@ -1,0 +1,210 @@
+"""What appears or changes after the paths were judged is never overwritten; nothing is left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.core import fs
+from modelfetch.errors import DestinationError
+from modelfetch.placement import PlacementJob
+from modelfetch.placement.layouts import Placement, PlacementMethod
+from modelfetch.placement.receipts import ReceiptBook
+from tests.placement.world import LARGE, SMALL, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PATH = "comfyui/models/vae/a.bin"
+
+
+@pytest.fixture(params=["renameat2", "link", "neither"])
+def _renames(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ways to give a name: not every C library, kernel and file system has all of them."""
+    if request.param != "renameat2":
+        monkeypatch.setattr(fs, "_load_renameat2", lambda: None)
+    if request.param == "neither":
+        monkeypatch.setattr(os, "link", refused(errno.EPERM))
+
+
+def refused(number: int) -> Callable[..., None]:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def between_judging_and_writing(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    claim = ReceiptBook.claim
+
+    def then_act(self: ReceiptBook, claims: Any) -> None:
+        claim(self, claims)
+        act()
+
+    monkeypatch.setattr(ReceiptBook, "claim", then_act)
+
+
+def job_of(world: World, kind: str) -> PlacementJob:
+    if kind == "link":
+        return world.job(PATH, LARGE)
+    if kind == "copy":
+        return world.job(PATH, SMALL)
+    if kind == "text":
+        return PlacementJob(placement=Placement(path=PATH, how=PlacementMethod.TEXT, text=b"text"))
+    return PlacementJob(placement=Placement(path=PATH, how=PlacementMethod.SYMLINK, target="elsewhere"))
+
+
+@pytest.mark.usefixtures("_renames")
+@pytest.mark.parametrize("kind", ["link", "copy", "text", "symlink"])
+def test_a_foreign_file_that_appears_after_the_paths_were_judged_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    job, there = job_of(world, kind), world.root / PATH
+    there.parent.mkdir(parents=True)
+    between_judging_and_writing(monkeypatch, lambda: there.write_bytes(b"precious"))
+    with pytest.raises(DestinationError) as refusal:
+        world.place(job)
+    assert refusal.value.code == "foreign-file"
+    assert there.read_bytes() == b"precious"
+    assert [path.name for path in there.parent.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.usefixtures("_renames")
+@pytest.mark.parametrize("kind", ["link", "copy", "text"])
+def test_a_file_of_ours_that_is_edited_after_it_was_judged_is_kept_aside(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    there = world.root / PATH
+    world.place(world.job(PATH, b"older"))
+
+    def edit() -> None:
+        there.write_bytes(b"edited")
+
+    between_judging_and_writing(monkeypatch, edit)
+    world.place(job_of(world, kind))
+    (aside,) = (world.root / ".modelfetch/displaced").glob(f"*/{PATH}")
+    assert aside.read_bytes() == b"edited"
+    assert there.read_bytes() != b"edited"
+
+
+@pytest.mark.usefixtures("_renames")
+@pytest.mark.parametrize("what", ["fifo", "folder", "link"])
+def test_what_is_no_regular_file_is_neither_opened_nor_replaced(world: World, what: str) -> None:
+    there = world.root / PATH
+    there.parent.mkdir(parents=True)
+    if what == "fifo":
+        os.mkfifo(there)
+    elif what == "folder":
+        there.mkdir()
+    else:
+        there.symlink_to("/dev/zero")
+    with pytest.raises(DestinationError) as refusal:
+        world.place(world.job(PATH, SMALL))
+    assert refusal.value.code == "foreign-file"
+    assert os.path.lexists(there)
+
+
+def test_a_fifo_in_the_place_of_a_file_of_ours_is_moved_aside(world: World) -> None:
+    world.place(world.job(PATH, SMALL))
+    (world.root / PATH).unlink()
+    os.mkfifo(world.root / PATH)
+    world.place(world.job(PATH, SMALL))
+    assert (world.root / PATH).read_bytes() == SMALL
+
+
+def test_an_update_that_is_undone_at_each_run_is_kept_aside_once(world: World) -> None:
+    """A newer tag that is pulled in a frontend: each sync puts the pinned manifest back."""
+    job = world.job("ollama/models/manifests/h/l/m/t", SMALL, PlacementMethod.COPY)
+    for _ in range(3):
+        world.place(job, consumer="ollama")
+        (world.root / "ollama/models/manifests/h/l/m/t").write_bytes(b"pulled anew")
+    world.place(job, consumer="ollama")
+    (aside,) = [path for path in (world.root / ".modelfetch/displaced").rglob("*") if path.is_file()]
+    assert aside.read_bytes() == b"pulled anew"
+    assert (world.root / "ollama/models/manifests/h/l/m/t").read_bytes() == SMALL
+    assert any(getattr(event, "hint", None) and "--upgrade" in event.hint for event in world.events)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("call", "number"), [("chmod", errno.EPERM), ("fsync", errno.EINVAL), ("fsync", errno.EOPNOTSUPP)]
+)
+def test_what_the_file_system_refuses_is_said_once_and_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    jobs = [world.job(f"comfyui/models/{name}.json", name.encode()) for name in "abc"]
+    monkeypatch.setattr(os, call, refused(number))
+    world.place(*jobs)
+    assert (world.root / "comfyui/models/c.json").read_bytes() == b"c"
+    assert len(world.warnings) == 1
+
+
+def test_a_refused_chown_is_said_once_and_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.owner = (12, 34)
+    monkeypatch.setattr(os, "chown", refused(errno.EPERM))
+    world.place(*(world.job(f"comfyui/models/{name}.json", name.encode()) for name in "abc"))
+    assert len(world.warnings) == 1
+    assert "chown" in world.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        ".modelfetch/receipts/.comfyui.1.part",
+        ".modelfetch/receipts/.modelfetch-comfyui-1-0a.part",
+        ".modelfetch/tmp/comfyui/.modelfetch-1-0a.part",
+        ".modelfetch/.modelfetch-probe-4194305.part",
+        "comfyui/.modelfetch-probe-4194305-link.part",
+        "comfyui/models/vae/.modelfetch-4194305-0.part",
+        ".modelfetch-4194305-0a.part",
+    ],
+)
+def test_temporary_files_of_dead_processes_are_removed(world: World, stray: str) -> None:
+    (world.root / stray).parent.mkdir(parents=True, exist_ok=True)
+    (world.root / stray).write_bytes(b"half")
+    world.place(world.job(PATH, SMALL))
+    assert not (world.root / stray).exists()
+
+
+@pytest.mark.parametrize("form", [".modelfetch/.modelfetch-probe-{}.part", ".modelfetch-{}-0a.part"])
+def test_temporary_files_of_living_processes_stay(world: World, form: str) -> None:
+    name = form.format(os.getpid())
+    (world.root / name).parent.mkdir(parents=True, exist_ok=True)
+    (world.root / name).write_bytes(b"half")
+    world.place(world.job(PATH, SMALL))
+    assert (world.root / name).exists()
+
+
+def test_another_consumers_receipt_in_the_making_stays(world: World) -> None:
+    there = world.root / f".modelfetch/receipts/.modelfetch-ollama-{os.getpid()}-0a.part"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"half")
+    world.place(world.job(PATH, SMALL))
+    assert there.exists()
+
+
+def test_what_lies_on_another_file_system_is_moved_aside_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.place(world.job(PATH, SMALL))
+    (world.root / PATH).write_bytes(b"edited")
+    renameat2 = fs._renameat2
+
+    def apart(source: str, target: str, source_folder: int, target_folder: int, flags: int) -> bool:
+        if target == source == "a.bin":
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return renameat2(source, target, source_folder, target_folder, flags)
+
+    monkeypatch.setattr(fs, "_renameat2", apart)
+    world.place(world.job(PATH, SMALL))
+    (aside,) = (world.root / ".modelfetch/displaced").glob(f"*/{PATH}")
+    assert (aside.read_bytes(), (world.root / PATH).read_bytes()) == (b"edited", SMALL)
+
+
+def test_receipts_and_journals_are_private(world: World) -> None:
+    world.place(world.job(PATH, SMALL))
+    own = world.root / ".modelfetch"
+    files: list[Path] = [*own.glob("receipts/*"), *own.glob("journal/*")]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    assert len(files) == 2
