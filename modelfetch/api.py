@@ -330,6 +330,237 @@ def status(
     return run_anywhere(lambda: status_async(tier=tier, manifest=manifest, cancel=cancel, **options))
 
 
+async def verify_async(
+    *,
+    tier: str | None = None,
+    manifest: Files = None,
+    models: Sequence[str] = (),
+    quick: bool = False,
+    older_than: float | str | None = None,
+    repair: bool = False,
+    progress: ProgressOption = False,
+    cancel: Cancel | None = None,
+    **options: Unpack[OptionValues],
+) -> Report:
+    """Hash the files on disk again and report what is damaged, changed or missing.
+
+    Args:
+        tier: Only what this tier asks for; without tier and manifest, all that modelfetch placed or keeps.
+        manifest: Only what these manifest files ask for.
+        models: Only models of these names.
+        quick: Compare size and time of change only.
+        older_than: Hash only what was last checked longer ago, in seconds or as ``"30d"``.
+        repair: Restore what is damaged, changed or missing; with ``models``, also what a service has rewritten.
+        progress: True shows progress on stderr; a callable gets each event, from any thread.
+        cancel: Ends the call when it is set, from any thread.
+        **options: See `modelfetch.OptionValues`.
+
+    Returns:
+        The report; ``exit_code`` is 1 where something is damaged, changed or missing.
+
+    Raises:
+        TypeError: An option does not exist, or both ``tier`` and ``manifest`` are given.
+    """
+    started = time.monotonic()
+
+    async def work(manifests: Sequence[Manifest], session: Session) -> Report:
+        from modelfetch.care.repair import repair_files
+        from modelfetch.care.verify import VerifyOptions, verification_report, verify_files
+
+        age = parse_values({"older_than": older_than}).get("older_than")
+        how = VerifyOptions(quick=quick, older_than=age, models=tuple(models))
+        found = await asyncio.to_thread(verify_files, manifests, session, how)
+        fetched = 0
+        if repair:
+            repaired = await repair_files(found, manifests, session, rewritten=bool(models))
+            found, fetched = repaired.verification, repaired.bytes_fetched
+        name = manifests[0].tier if manifests else None
+        return verification_report(found, session, tier=name, started=started, bytes_fetched=fetched)
+
+    return await _on_manifests(tier, manifest, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
+
+
+def verify(
+    *,
+    tier: str | None = None,
+    manifest: Files = None,
+    models: Sequence[str] = (),
+    quick: bool = False,
+    older_than: float | str | None = None,
+    repair: bool = False,
+    progress: ProgressOption = False,
+    cancel: Cancel | None = None,
+    **options: Unpack[OptionValues],
+) -> Report:
+    """Hash the files on disk again and report what is damaged, changed or missing, as `verify_async` does. Blocks."""
+    return run_anywhere(
+        lambda: verify_async(
+            tier=tier,
+            manifest=manifest,
+            models=models,
+            quick=quick,
+            older_than=older_than,
+            repair=repair,
+            progress=progress,
+            cancel=cancel,
+            **options,
+        )
+    )
+
+
+async def prune_async(
+    *,
+    tier: str | None = None,
+    manifest: Files = None,
+    keep_tiers: Sequence[str] = (),
+    older_than: float | str | None = None,
+    dry_run: bool = False,
+    cancel: Cancel | None = None,
+    **options: Unpack[OptionValues],
+) -> Report:
+    """Remove the files that no chosen tier asks for, unused blobs and old unfinished downloads.
+
+    Args:
+        tier: What this tier asks for stays; without tier, manifest and ``keep_tiers``, every placed model stays.
+        manifest: What these manifest files ask for stays.
+        keep_tiers: What these tiers ask for stays as well.
+        older_than: Remove only what is older, in seconds or as ``"30d"``.
+        dry_run: Report what would be removed, and remove nothing.
+        cancel: Ends the call when it is set, from any thread.
+        **options: See `modelfetch.OptionValues`.
+
+    Raises:
+        TypeError: An option does not exist, or both ``tier`` and ``manifest`` are given.
+    """
+    started = time.monotonic()
+
+    async def work(manifests: Sequence[Manifest], session: Session) -> Report:
+        from modelfetch.care.prune import PruneOptions, prune_files, removal_report
+
+        age = parse_values({"older_than": older_than}).get("older_than")
+        how = PruneOptions(dry_run=dry_run, older_than=age, keep_tiers=tuple(keep_tiers))
+        found = await asyncio.to_thread(prune_files, manifests, session, how, os.environ)
+        return removal_report(found, session, tier=manifests[0].tier if manifests else None, started=started)
+
+    return await _on_manifests(tier, manifest, options, work, cancel=cancel, may_be_unnamed=True)
+
+
+def prune(
+    *,
+    tier: str | None = None,
+    manifest: Files = None,
+    keep_tiers: Sequence[str] = (),
+    older_than: float | str | None = None,
+    dry_run: bool = False,
+    cancel: Cancel | None = None,
+    **options: Unpack[OptionValues],
+) -> Report:
+    """Remove the files that no chosen tier asks for, as `prune_async` does. Blocks."""
+    return run_anywhere(
+        lambda: prune_async(
+            tier=tier,
+            manifest=manifest,
+            keep_tiers=keep_tiers,
+            older_than=older_than,
+            dry_run=dry_run,
+            cancel=cancel,
+            **options,
+        )
+    )
+
+
+async def remove_async(
+    *names: str,
+    keep_tiers: Sequence[str] = (),
+    older_than: float | str | None = None,
+    dry_run: bool = False,
+    cancel: Cancel | None = None,
+    **options: Unpack[OptionValues],
+) -> Report:
+    """Remove models by name: what modelfetch placed for them, and their bytes in the store.
+
+    Args:
+        *names: Names of models, as manifests have them.
+        keep_tiers: What these tiers ask for stays.
+        older_than: Remove only what is older, in seconds or as ``"30d"``.
+        dry_run: Report what would be removed, and remove nothing.
+        cancel: Ends the call when it is set, from any thread.
+        **options: See `modelfetch.OptionValues`.
+
+    Raises:
+        TypeError: An option does not exist.
+    """
+    started = time.monotonic()
+
+    async def work(_: Sequence[Manifest], session: Session) -> Report:
+        from modelfetch.care.prune import PruneOptions, removal_report, remove_models
+
+        age = parse_values({"older_than": older_than}).get("older_than")
+        how = PruneOptions(dry_run=dry_run, older_than=age, keep_tiers=tuple(keep_tiers))
+        found = await asyncio.to_thread(remove_models, names, session, how, os.environ)
+        return removal_report(found, session, tier=None, started=started)
+
+    return await _on_manifests(None, None, options, work, cancel=cancel, may_be_unnamed=True)
+
+
+def remove(
+    *names: str,
+    keep_tiers: Sequence[str] = (),
+    older_than: float | str | None = None,
+    dry_run: bool = False,
+    cancel: Cancel | None = None,
+    **options: Unpack[OptionValues],
+) -> Report:
+    """Remove models by name, as `remove_async` does. Blocks."""
+    return run_anywhere(
+        lambda: remove_async(
+            *names, keep_tiers=keep_tiers, older_than=older_than, dry_run=dry_run, cancel=cancel, **options
+        )
+    )
+
+
+async def adopt_async(
+    *folders: str | Path,
+    in_place: bool = False,
+    progress: ProgressOption = False,
+    cancel: Cancel | None = None,
+    **options: Unpack[OptionValues],
+) -> Report:
+    """Take models that are already on disk into the store, so that they are never downloaded again.
+
+    Args:
+        *folders: Folders of ComfyUI, AUTOMATIC1111, Forge, Stability Matrix, LM Studio, Ollama, Hugging Face caches.
+        in_place: Only record where the files are, for `sync` to copy from.
+        progress: True shows progress on stderr; a callable gets each event, from any thread.
+        cancel: Ends the call when it is set, from any thread.
+        **options: See `modelfetch.OptionValues`.
+
+    Raises:
+        TypeError: An option does not exist.
+    """
+    started = time.monotonic()
+
+    async def work(_: Sequence[Manifest], session: Session) -> Report:
+        from modelfetch.care.adopt import adopt_folders, adoption_report
+
+        paths = [Path(folder) for folder in folders]
+        found = await asyncio.to_thread(adopt_folders, paths, session, in_place=in_place)
+        return adoption_report(found, session, started=started)
+
+    return await _on_manifests(None, None, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
+
+
+def adopt(
+    *folders: str | Path,
+    in_place: bool = False,
+    progress: ProgressOption = False,
+    cancel: Cancel | None = None,
+    **options: Unpack[OptionValues],
+) -> Report:
+    """Take models that are already on disk into the store, as `adopt_async` does. Blocks."""
+    return run_anywhere(lambda: adopt_async(*folders, in_place=in_place, progress=progress, cancel=cancel, **options))
+
+
 async def fit_async(
     uri: str | None = None,
     *,
@@ -602,12 +833,18 @@ async def _on_manifests(
     progress: ProgressOption = False,
     cancel: Cancel | None = None,
     failure: Failure[R] | None = None,
+    may_be_unnamed: bool = False,
 ) -> R:
     files = [manifest] if isinstance(manifest, (str, Path)) else list(manifest or ())
     if tier is not None and files:
         raise TypeError("either tier or manifest, not both")
     try:
-        request = Request(options=parse_options(options), tier=tier, manifests=tuple(Path(file) for file in files))
+        request = Request(
+            options=parse_options(options),
+            tier=tier,
+            manifests=tuple(Path(file) for file in files),
+            may_be_unnamed=may_be_unnamed,
+        )
     except UsageError as error:
         make = failure or cast("Failure[R]", failed)
         return make([error], tier=tier, root=str(options.get("root") or DEFAULT_ROOT), seconds=0.0)

@@ -326,7 +326,9 @@ def test_what_is_not_ours_is_no_attribute() -> None:
     assert set(modelfetch.__all__) <= set(dir(modelfetch))
 
 
-@pytest.mark.parametrize("name", ["sync", "plan", "status", "pin", "add", "fit", "retrieve"])
+@pytest.mark.parametrize(
+    "name", ["sync", "plan", "status", "verify", "remove", "prune", "adopt", "pin", "add", "fit", "retrieve"]
+)
 def test_every_function_is_documented_and_has_an_async_form_with_the_same_parameters(name: str) -> None:
     blocking, other = getattr(modelfetch, name), getattr(modelfetch, f"{name}_async")
     assert inspect.getdoc(blocking)
