@@ -60,7 +60,13 @@ def write_tier(folder: Path, digests: Mapping[str, str], name: str = "8g") -> Pa
         }
         for model in ("qwen2.5:0.5b", "nomic-embed-text:latest")
     ]
-    tier["models"] = language + [model for model in tiny["models"] if model["for"] != ["ollama"]]
+    muq = next(model for model in tiny["models"] if model["name"] == "muq-tiny")
+    immich = {"kind": "immich-model", "task": "clip", "source": muq["source"], "files": muq["files"], "for": ["immich"]}
+    tier["models"] = [
+        *language,
+        *(model for model in tiny["models"] if model["for"] != ["ollama"]),
+        {"name": "immich-tiny", **immich},
+    ]
     manifests = folder / "manifests"
     manifests.mkdir(exist_ok=True)
     path = manifests / f"{name}.yaml"

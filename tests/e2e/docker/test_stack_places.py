@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from tests.e2e.docker.hub import HubProcess
     from tests.e2e.docker.stack import Stack
 
-CONSUMERS = ("ollama", "stable-diffusion", "comfyui", "whisper", "diffrhythm")
+CONSUMERS = ("ollama", "stable-diffusion", "comfyui", "whisper", "diffrhythm", "immich")
+INITS = ("ollama-init", "sd-model-init", "comfyui-model-init", *(f"{name}-model-init" for name in CONSUMERS[3:]))
 OTHER_FILE_SYSTEM = Path("/dev/shm")  # noqa: S108 - a file system in memory, on every Linux machine
 
 
@@ -104,7 +105,7 @@ def test_another_root_is_taken_from_the_settings(new_stack: Stack, elsewhere: Pa
 
 
 def test_a_service_of_another_user_reads_every_model(new_stack: Stack) -> None:
-    for init in ("ollama-init", "sd-model-init", "comfyui-model-init", "whisper-model-init", "diffrhythm-model-init"):
+    for init in INITS:
         new_stack.must("--profile", "gpu", "run", "--rm", init)
     done = run_modelfetch(
         new_stack.engine,

@@ -170,6 +170,14 @@ def test_the_gpu_check_notices_that_a_model_runs_on_the_cpu(stack: Stack) -> Non
     assert check.exec("sh", "-c", command, check=False).returncode == 1
 
 
+def test_immichs_machine_learning_is_offline_and_finds_its_models(stack: Stack) -> None:
+    found = stack.finds("immich-machine-learning-gpu")["models"]
+    assert set(found) == {"clip/muq-tiny/config.json", "clip/muq-tiny/model.safetensors"}
+    assert found["clip/muq-tiny/model.safetensors"] == tier_digests(stack)["model.safetensors"]
+    environment = stack.container("immich-machine-learning-gpu").inspect()["Config"]["Env"]
+    assert "HF_HUB_OFFLINE=1" in environment
+
+
 @pytest.mark.parametrize("frontend", ["open-webui", "librechat", "anythingllm", "private-gpt"])
 def test_a_frontend_sees_the_tiers_models_by_its_own_setting(stack: Stack, frontend: str) -> None:
     found = stack.finds(frontend)
