@@ -138,16 +138,18 @@ LIBRARY = {
         ),
         shape=real.REAL["llama3.1:8b"],
     ),
-    # 3.1 and 3.3 have the same shapes; the config's digest is not known, so this one is a stand-in.
     "llama3.1:70b": ReaderRegistry(
-        config=("0" * 64, 562),
+        config=("4bde18c49e43c760fdef6aeb50fd5ff18ac7e76ccf2748180ae220bb4d427260", 488),
         layers=(
             Layer(
                 kind="model",
                 digest="de20d2cf2dc430b1717a8b07a9df029d651f3895dbffec4729a3902a6fe344c9",
-                size=42520398528,
+                size=42520398176,
             ),
             _TEMPLATE,
+            Layer(
+                kind="license", digest="0ba8f0e314b4264dfd19df045cde9d4c394a52474bf92ed6a3de22a4ca31a177", size=12320
+            ),
             _PARAMS,
         ),
         shape=real.REAL["llama3.3:70b"],
