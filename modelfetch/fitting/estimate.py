@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from modelfetch.fitting.image import OFFLOADS, ImageOptions, Parts, image_estimate, parse_resolution, parts_of
 from modelfetch.fitting.image import parts_of_gguf as gguf_parts
-from modelfetch.fitting.llm.estimate import ARCHITECTURES, KV_BYTES, LlmOptions, llm_estimate
+from modelfetch.fitting.llm.architectures import ARCHITECTURES
+from modelfetch.fitting.llm.estimate import BUDGET_MARGIN, KV_BYTES, MARGIN, LlmOptions, llm_estimate
 from modelfetch.fitting.speech import WhisperOptions, aligner_estimate, decoder_layers, whisper_estimate
 from modelfetch.fitting.types import Estimate
 from modelfetch.formats.gguf import MAGIC, GgufHeader, read_gguf
@@ -56,7 +57,8 @@ def llm_options(service: Service) -> LlmOptions:
         context=service.context or 4096,
         parallel=service.parallel or 1,
         kv_type=service.kv_type if service.kv_type in KV_BYTES else "f16",
-        flash_attention=bool(service.flash_attention),
+        flash_attention=service.flash_attention is not False,
+        margin=MARGIN if service.vram is None else BUDGET_MARGIN,
     )
 
 

@@ -80,17 +80,17 @@ def _llm(service: Service) -> Iterator[_Change]:
     steps: list[tuple[str, Service]] = []
     if (service.parallel or 1) > 1:
         steps.append(("parallel: 1", replace(service, parallel=1)))
-    if not service.flash_attention:
+    if service.flash_attention is False:
         steps.append(("flash_attention: true", replace(service, flash_attention=True)))
     for kv_type in ("q8_0", "q4_0"):
         if service.kv_type not in (kv_type, "q4_0"):
-            flash = "" if service.flash_attention else "flash_attention: true and "
+            flash = "flash_attention: true and " if service.flash_attention is False else ""
             steps.append((f"{flash}kv_type: {kv_type}", replace(service, flash_attention=True, kv_type=kv_type)))
     yield from (_Change(text, changed) for text, changed in steps)
     shorter = list(_shorter(service.context or 4096))
     yield from (_Change(f"context: {c}", replace(service, context=c)) for c in shorter)
     small = replace(service, parallel=1, flash_attention=True, kv_type="q8_0")
-    words = "parallel: 1, flash_attention: true, kv_type: q8_0"
+    words = f"parallel: 1, {'flash_attention: true, ' if service.flash_attention is False else ''}kv_type: q8_0"
     if len(steps) > 1:
         yield _Change(words, small)
     yield from (_Change(f"{words}, context: {c}", replace(small, context=c)) for c in shorter)

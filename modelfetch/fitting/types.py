@@ -60,7 +60,9 @@ class Estimate:
         method: How the weights were found.
         assumptions: The settings and rules that the numbers rest on.
         unknown: Why a part is not known; empty where all are.
-        demanded: Free memory that the service's scheduler asks for before it puts the whole model on the GPU.
+        margin: Memory that must stay free beside it while it loads; with less, a part of it runs on the CPU.
+        most: The most that it may take where a part is not known; None where there is no bound.
+        steps: Bytes of what is put on the GPU together, in that order, where layers can stay on the CPU.
     """
 
     name: str
@@ -72,7 +74,9 @@ class Estimate:
     method: Method
     assumptions: Mapping[str, Any] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
-    demanded: int | None = None
+    margin: int = 0
+    most: int | None = None
+    steps: tuple[int, ...] = field(default=(), repr=False)
 
     @property
     def known(self) -> int:
@@ -87,12 +91,22 @@ class Estimate:
 
     @property
     def needed(self) -> int:
-        """What must be free for it: its total, or more where the scheduler demands more."""
-        return max(self.known, self.demanded or 0)
+        """What must be free for it to load as a whole."""
+        return self.known + self.margin
+
+    def steps_within(self, limit: int) -> int:
+        """How many of its ``steps`` fit ``limit`` bytes, beside its buffers, its overhead and the margin."""
+        left = limit - (self.compute or 0) - self.overhead - self.margin
+        for count, size in enumerate(self.steps):
+            left -= size
+            if left < 0:
+                return count
+        return len(self.steps)
 
     def as_dict(self) -> dict[str, Any]:
         """The model as the report shows it."""
-        extra = {"scheduler_demands": self.demanded} if self.demanded is not None else {}
+        extra: dict[str, Any] = {"margin": self.margin} if self.margin else {}
+        extra |= {"at_least": self.known, "at_most": self.most} if self.most is not None else {}
         unknown = {"unknown": list(self.unknown)} if self.unknown else {}
         return {
             "name": self.name,

@@ -69,6 +69,7 @@ def fit_alone(candidate: Candidate, service: Service, *, usable: int | None = No
     if usable is not None and fit.needed > usable:
         hint = what_would_fit(service, _kind_of(estimate), usable, _needs_alone(candidate))
         message = f"{candidate.name} needs {format_size(fit.needed)}, but {format_size(usable)} are usable"
+        message += _on_the_gpu(estimate, usable)
         errors += (_does_not_fit(message, hint, candidate.name, candidate.uri),)
     return FitReport(
         tier=None,
@@ -139,6 +140,7 @@ def _over_budget(service: Service, fit: ServiceFit, candidates: Sequence[Candida
     largest = max(fit.models, key=lambda e: e.needed)
     budget = fit.budget or 0
     message = f"{service.name} needs {format_size(fit.needed)}, but its budget is {format_size(budget)}"
+    message += _on_the_gpu(largest, budget - (fit.needed - largest.needed))
     hint = what_would_fit(service, _kind(service), budget, _needs(candidates))
     hint = hint or f"give it {format_size(fit.needed)} of the tier, or drop it"
     return _does_not_fit(message, hint, largest.name, largest.uri)
@@ -157,6 +159,13 @@ def _over_usable(
     for llm_on_cpu in (False, True):
         hint = hint or _all_together(services, fits, needs, usable, llm_on_cpu=llm_on_cpu) or ""
     return _does_not_fit(message, hint)
+
+
+def _on_the_gpu(estimate: Estimate, limit: int) -> str:
+    """What becomes of a language model that does not fit: its first layers run on the CPU."""
+    if not estimate.steps:
+        return ""
+    return f"; {estimate.steps_within(limit)} of {len(estimate.steps)} layers would run on the GPU, the rest on the CPU"
 
 
 def _less_of(group: Sequence[tuple[Service, ServiceFit]], excess: int, needs: Needs) -> str | None:

@@ -38,8 +38,9 @@ class Load:
 
     @property
     def needed(self) -> int:
-        """Bytes: all that stays, and the largest of those that take turns."""
-        return sum(e.needed for e in self.stay) + max((e.needed for e in self.turns), default=0)
+        """Bytes: all that stays, the largest of those that take turns, and the largest margin, once."""
+        taken = sum(e.known for e in self.stay) + max((e.known for e in self.turns), default=0)
+        return taken + max((e.margin for e in self.estimates), default=0)
 
     @property
     def estimates(self) -> tuple[Estimate, ...]:
@@ -127,13 +128,9 @@ def _language(service: Service, mine: Sequence[Candidate]) -> Load:
     The first range of each file tells an upper bound; only where that is above the budget are the tensors read too.
     """
     bound = _ollama(service, mine, exact=False)
-    if service.vram is not None and bound.sure and bound.needed <= service.vram and _bounded(bound):
+    if service.vram is not None and bound.sure and bound.needed <= service.vram:
         return bound
     return _ollama(service, mine, exact=True)
-
-
-def _bounded(load: Load) -> bool:
-    return all(estimate.demanded is not None for estimate in load.estimates)
 
 
 def _ollama(service: Service, mine: Sequence[Candidate], *, exact: bool) -> Load:

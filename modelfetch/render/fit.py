@@ -99,8 +99,10 @@ def _model_lines(model: Estimate) -> list[str]:
         if size != 0
     ]
     lines = [f"{model.name}: {' + '.join(parts)}  [{_how(model)}]"]
-    if model.demanded is not None and model.demanded > model.known:
-        lines.append(f"  Ollama's scheduler wants {format_size(model.demanded)} free before it loads all of it")
+    if model.margin:
+        lines.append(f"  {format_size(model.margin)} more must be free while it loads, or layers run on the CPU")
+    if model.most is not None:
+        lines.append(f"  between {format_size(model.known)} and {format_size(model.most)}")
     lines += [f"  note: {note}" for note in model.assumptions.get("notes", ())]
     return lines
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,8 +12,11 @@ from tests.e2e.cache import build_once, must_run
 OLLAMA = "v0.9.6"  # 0.11 and later don't build by `go install`: a C header is missing from the module
 ORAS = "v1.3.6"
 FASTER_WHISPER = "1.2.1"
+LLAMA_CPP = "0.11739"  # of llama-cpp-py-sync; llama.cpp b11739, October 2026
+_GLIBC = (2, 38)  # what its library needs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
 
 
 def ollama() -> Path:
@@ -32,6 +37,50 @@ def whisper_python() -> Path:
         make_environment(Path(sys.executable), folder, f"faster-whisper=={FASTER_WHISPER}")
 
     return build_once(f"faster-whisper-{FASTER_WHISPER}-{tag}", build) / "bin" / "python"
+
+
+def llama_cpp() -> list[str]:
+    """The command of a Python with llama.cpp in process (about 100 MB with its dependencies).
+
+    Its library needs a newer C library than Debian 12 has: there, that of Debian 13 is fetched and used for it alone.
+    """
+    tag = f"py{sys.version_info.major}.{sys.version_info.minor}"
+
+    def build(folder: Path) -> None:
+        make_environment(Path(sys.executable), folder, f"llama-cpp-py-sync=={LLAMA_CPP}")
+
+    python = build_once(f"llama-cpp-{LLAMA_CPP}-{tag}", build) / "bin" / "python"
+    if tuple(int(part) for part in platform.libc_ver()[1].split(".")[:2]) >= _GLIBC:
+        return [str(python)]
+    libraries = build_once("debian-13-libc", _fetch_libc) / "usr" / "lib" / "x86_64-linux-gnu"
+    return [str(libraries / "ld-linux-x86-64.so.2"), "--library-path", str(libraries), str(python)]
+
+
+def _fetch_libc(folder: Path) -> None:
+    """Unpack Debian 13's C and C++ libraries, found by an apt of its own that knows no other release."""
+    lists = folder / "apt"
+    for name in ("lists/partial", "cache/archives/partial"):
+        (lists / name).mkdir(parents=True)
+    (lists / "status").touch()
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    (lists / "sources.list").write_text(f"deb [signed-by={keyring}] http://deb.debian.org/debian trixie main\n")
+    options = {
+        "Dir::Etc::sourcelist": lists / "sources.list",
+        "Dir::Etc::sourceparts": "-",
+        "Dir::State": lists,
+        "Dir::State::lists": lists / "lists",
+        "Dir::State::status": lists / "status",
+        "Dir::Cache": lists / "cache",
+        "APT::Sandbox::User": "root",
+        "Acquire::Languages": "none",
+    }
+    words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+    must_run("apt-get", *words, "update")
+    packages = ("libc6", "libstdc++6", "libgcc-s1", "libgomp1")
+    must_run("sh", "-c", 'cd "$1" && shift && apt-get "$@"', "sh", lists, *words, "download", *packages)
+    for package in lists.glob("*.deb"):
+        must_run("dpkg-deb", "-x", package, folder)
+    shutil.rmtree(lists)
 
 
 def make_environment(interpreter: Path, folder: Path, *requirements: str) -> Path:

@@ -61,13 +61,11 @@ def test_what_each_tier_needs_is_what_the_facts_say(fit: Any) -> None:
     for tier in TIERS:
         _, report = fit("--tier", tier)
         needed |= {(tier, s["service"]): round(s["needed"] / GIB, 2) for s in report["services"]}
-    # Ollama: the free memory that its 0.9.6 asks for, as measured on these shapes: 1.27, 3.85, 6.57, 43.65 GiB; and
-    # the embedding model beside it.
-    embedding = 0.81
-    assert needed["8g", "ollama"] == pytest.approx(1.27 + embedding, abs=0.02)
-    assert needed["16g", "ollama"] == pytest.approx(3.85 + embedding, abs=0.02)
-    assert needed["32g", "ollama"] == pytest.approx(6.57 + embedding, abs=0.02)
-    assert needed["94g", "ollama"] == pytest.approx(43.65 + embedding, abs=0.02)
+    # Ollama: the chat model's buffers and driver, those of the embedding model, and 0.25 GiB that must stay free
+    assert needed["8g", "ollama"] == pytest.approx(1.92, abs=0.05)
+    assert needed["16g", "ollama"] == pytest.approx(4.3, abs=0.05)
+    assert needed["32g", "ollama"] == pytest.approx(7.2, abs=0.05)  # the bound by the size of the file is enough
+    assert needed["94g", "ollama"] == pytest.approx(43.84, abs=0.2)
     assert needed["8g", "stable-diffusion"] == needed["8g", "comfyui"] == pytest.approx(3.7, abs=0.1)
     assert needed["16g", "comfyui"] == pytest.approx(5.9, abs=0.05)
     assert needed["32g", "comfyui"] == needed["32g", "stable-diffusion"] == pytest.approx(16.1, abs=0.05)
@@ -127,7 +125,7 @@ def test_a_longer_context_breaks_the_smallest_tier_and_the_report_says_what_woul
     assert "context" in error["hint"]
 
 
-@pytest.mark.parametrize("name", ["qwen2.5:0.5b", "llama3.2:3b", "llama3.1:8b"])
+@pytest.mark.parametrize("name", ["qwen2.5:0.5b", "llama3.2:3b", "llama3.1:8b", "llama3.1:70b", "nomic-embed-text"])
 def test_the_pinned_digest_and_size_of_an_ollama_model_are_those_of_its_manifest_rebuilt(name: str) -> None:
     pins = {str(m.source).removeprefix("ollama://"): m for tier in TIERS for m in shipped(tier).models}
     text = LIBRARY[name].manifest

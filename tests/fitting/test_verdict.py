@@ -67,13 +67,13 @@ def verdict(usable: float, services: list[Service], *candidates: Candidate) -> F
 TIERS: dict[str, tuple[float, list[Service], Callable[[], list[Candidate]]]] = {
     "8g": (
         7.5,
-        [service("ollama", 1.5, parallel=2), service("stable-diffusion", 4), service("whisper", 1.5)],
+        [service("ollama", 2, parallel=2), service("stable-diffusion", 4), service("whisper", 1.5)],
         lambda: [chat("qwen2.5:0.5b"), image("sd15", sd15()), whisper("small")],
     ),
     "16g": (
         15,
         [
-            service("ollama", 4, parallel=2),
+            service("ollama", 4.5, parallel=2),
             service("stable-diffusion", 6.5, offload="medium", exclusive="image"),
             service("comfyui", 6.5, offload="medium", exclusive="image"),
             service("whisper", 2.5),
@@ -131,8 +131,8 @@ def test_the_corrected_budgets_hold(tier: str) -> None:
         (service("comfyui", 10), [image("flux", flux_fp8())]),
         (service("comfyui", 10, offload="medium"), [image("flux", flux_fp8())]),
         (service("ollama", 40), [chat("llama3.3:70b")]),
-        (service("ollama", 42), [chat("llama3.3:70b")]),
-        (service("ollama", 40, flash_attention=True, kv_type="q8_0"), [chat("llama3.3:70b")]),
+        (service("ollama", 41), [chat("llama3.3:70b")]),
+        (service("ollama", 40, kv_type="q8_0"), [chat("llama3.3:70b")]),
         (service("comfyui", 20), [image("flux", flux_dev(), "diffusion-model")]),
     ],
 )
@@ -146,13 +146,13 @@ def test_the_plans_budgets_do_not_hold(wrong: Service, candidates: list[Candidat
 
 # ── how much is read ──
 def test_the_first_range_is_enough_where_even_the_bound_fits() -> None:
-    report = verdict(15, [service("ollama", 4, parallel=2)], chat("llama3.2:3b"))
+    report = verdict(15, [service("ollama", 4.5, parallel=2)], chat("llama3.2:3b"))
     assert report.bytes_fetched == FIRST
     assert report.services[0].models[0].method == "size"
 
 
 def test_the_tensors_are_read_where_the_bound_does_not_fit() -> None:
-    report = verdict(31, [service("ollama", 7, parallel=2)], chat("llama3.1:8b"))
+    report = verdict(31, [service("ollama", 6.2, parallel=2)], chat("llama3.1:8b"))
     assert report.ok
     assert report.services[0].models[0].method == "header"
     assert FIRST < report.bytes_fetched < 10 * 2**20
@@ -166,16 +166,16 @@ def test_embedding_models_stay_beside_a_chat_model_and_chat_models_take_turns() 
     three = verdict(15, [service("ollama")], chat("llama3.2:3b"), chat("qwen2.5:0.5b"), embedder)
     alone = verdict(15, [service("ollama")], embedder).needed
     assert one == two
-    assert three.needed == one + alone
+    assert three.needed == one + alone - GIB  # the memory that must stay free is needed once
     assert len(three.services[0].models) == 3
 
 
 def test_a_service_is_budgeted_for_the_model_that_it_names() -> None:
     both = [chat("llama3.2:3b"), chat("qwen2.5:0.5b")]
-    named = verdict(15, [service("ollama", 1.5, model="qwen2.5:0.5b")], *both)
+    named = verdict(15, [service("ollama", 2, model="qwen2.5:0.5b")], *both)
     assert named.ok
     assert [m.name for m in named.services[0].models] == ["qwen2.5:0.5b"]
-    assert not verdict(15, [service("ollama", 1.5, model="llama3.2:3b")], *both).ok
+    assert not verdict(15, [service("ollama", 2, model="llama3.2:3b")], *both).ok
 
 
 def test_whisper_models_are_named_as_whisper_services_name_them() -> None:
@@ -220,15 +220,16 @@ def hint(report: FitReport) -> str:
 
 
 def test_fewer_requests_at_once_are_offered_first() -> None:
-    report = verdict(15, [service("ollama", 3.5, parallel=2)], chat("llama3.2:3b"))
-    assert hint(report).startswith("it would fit with parallel: 1 (needs 3.39 GiB)")
+    report = verdict(15, [service("ollama", 3.3, parallel=2)], chat("llama3.2:3b"))
+    assert hint(report).startswith("it would fit with parallel: 1 (needs 3.0")
+    assert "26 of 29 layers would run on the GPU, the rest on the CPU" in report.errors[-1].message
     assert hint(report).endswith("device: cpu (needs nothing of the GPU)")
 
 
 @pytest.mark.parametrize(
     ("tight", "candidates", "expected"),
     [
-        (service("ollama", 25, context=131072, flash_attention=True), [chat("llama3.1:8b")], "kv_type: q8_0"),
+        (service("ollama", 20, context=131072), [chat("llama3.1:8b")], "kv_type: q8_0"),
         (service("ollama", 12, context=131072), [chat("llama3.1:8b")], "context: 32768"),
         (service("comfyui", 17), [image("flux", flux_fp8())], "offload: text-encoder (needs 16.08 GiB)"),
         (service("comfyui", 14), [image("flux", flux_fp8())], "offload: medium (needs 12.67 GiB)"),
@@ -296,7 +297,7 @@ def test_a_model_that_fails_for_two_services_is_one_problem() -> None:
 
 def test_a_tier_with_less_than_a_twentieth_left_is_tight() -> None:
     candidates = [chat("llama3.1:8b")]
-    assert verdict(6.7, [service("ollama", parallel=2)], *candidates).tight
+    assert verdict(7, [service("ollama", parallel=2)], *candidates).tight
     assert not verdict(8, [service("ollama", parallel=2)], *candidates).tight
     assert not verdict(6, [service("ollama", parallel=2)], *candidates).tight
 

@@ -33,8 +33,8 @@ from tests.fitting.build import (
     text,
     u32,
 )
-from tests.fitting.measured import SHAPES
 from tests.fitting.real import REAL, real_llm
+from tests.fitting.small import SHAPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

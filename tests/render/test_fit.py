@@ -57,7 +57,7 @@ def test_every_bar_is_as_wide_as_the_others() -> None:
     assert [len(bar) for bar in bars] == [40] * 4
 
 
-def test_methods_parts_and_the_scheduler_are_told_below_the_bar() -> None:
+def test_methods_parts_and_the_margin_are_shown_below_the_bar() -> None:
     model = Estimate(
         name="llama3.1:8b",
         uri="u",
@@ -66,7 +66,7 @@ def test_methods_parts_and_the_scheduler_are_told_below_the_bar() -> None:
         compute=None,
         overhead=GIB // 2,
         method="size",
-        demanded=7 * GIB,
+        margin=7 * GIB,
         assumptions={"context": 4096, "parallel": 2, "kv_type": "q8_0", "flash_attention": True, "notes": ["a note"]},
         unknown=("x",),
     )
@@ -74,9 +74,9 @@ def test_methods_parts_and_the_scheduler_are_told_below_the_bar() -> None:
     text = render_table(report(fit, errors=(FitError("unknown", code="unknown-model", hint="look"),)))
     assert "llama3.1:8b: weights 4.00 GiB + KV cache 1.00 GiB + compute unknown + driver 512.0 MiB" in text
     assert "weights bounded by the file's size; 4096 tokens x 2, q8_0, flash attention" in text
-    assert "Ollama's scheduler wants 7.00 GiB free" in text
+    assert "7.00 GiB more must be free while it loads" in text
     assert "note: a note" in text
-    assert "at least 7.00 GiB" in text
+    assert "at least 12.50 GiB" in text
     assert text.startswith("tier 16g, 10.00 GiB usable: unknown whether it fits")
     assert text.endswith("problem: unknown\nhint: look\n")
 

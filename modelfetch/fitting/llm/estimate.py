@@ -1,19 +1,20 @@
-"""The GPU memory of a language model under llama.cpp or Ollama's engine.
+"""The GPU memory of a language model under llama.cpp's server, which Ollama runs from version 0.30 on.
 
-Weights are the tensors that are put on the GPU. The key-value cache is exact: its layout is fixed. The compute buffer
-is what ggml's allocator takes for the graph of one batch, see `modelfetch.fitting.llm.graph`; it was compared with
-the buffers that Ollama 0.9.6 logs (tests/fitting/llm/test_estimate.py has them). For encoders and Ollama's own engine
-it is the peak of what a block keeps alive at once, in 32-bit elements a token: e is the embedding, q the queries.
+Weights are the tensors that are put on the GPU. The cache is exact: its layout is fixed. The compute buffer is what
+ggml's allocator takes for the graph of one batch, see `modelfetch.fitting.llm.graph`. All three were compared with
+llama.cpp itself (tests/e2e/test_fit_llama_cpp.py).
+
+Source: ollama, llm/llama_server.go (the server's arguments); llama.cpp, src/llama-kv-cache*.cpp,
+src/llama-memory-recurrent.cpp, common/fit.cpp.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.fitting.llm import ollama_scheduler
-from modelfetch.fitting.llm.graph import PLAIN, Form, graph_bytes
+from modelfetch.fitting.llm.graph import Batch, graph_bytes
 from modelfetch.fitting.llm.hyperparameters import Hyper, UnknownModelError, hyperparameters
 from modelfetch.fitting.types import Estimate
 from modelfetch.formats.range_reader import GIB
@@ -21,21 +22,37 @@ from modelfetch.formats.range_reader import GIB
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from modelfetch.fitting.llm.hyperparameters import Layer
     from modelfetch.fitting.types import Method
     from modelfetch.formats.gguf import GgufHeader, Tensor
 
 OVERHEAD = int(0.45 * GIB)
-"""What llama.cpp's CUDA context takes beside its buffers, in bytes."""
+"""The CUDA context of a llama.cpp process, in bytes."""
+
+MARGIN = GIB
+"""Memory that the server leaves free when it loads (``--fit-target``); with less, layers go to the CPU."""
+
+BUDGET_MARGIN = GIB // 4
+"""The same under a tier's budget: the least that `modelfetch env` writes as ``LLAMA_ARG_FIT_TARGET``."""
+
+VISION = GIB
+"""The most that a vision encoder's buffers take: what Ollama keeps free for them beside the projector's weights."""
 
 KV_BYTES = {"f16": Fraction(2), "q8_0": Fraction(34, 32), "q4_0": Fraction(18, 32)}
 """Bytes of an element of the cache."""
 
 BATCH = 512
-"""Ollama's and llama.cpp's default micro batch, in tokens."""
+"""Ollama's batch in tokens; the micro batch is as long."""
+
+ENCODER_BATCH = 2048
+"""Ollama's batch for embedding models, in tokens; at most the context."""
+
+_PADDING = 256  # a cache is a multiple of so many tokens long
 
 _ON_CPU = frozenset(
     (
         "token_embd.weight",
+        "per_layer_token_embd.weight",
         "token_types.weight",
         "position_embd.weight",
         "token_embd_norm.weight",
@@ -46,41 +63,14 @@ _ON_CPU = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlmOptions:
-    """How a language model is run; ``context`` is in tokens for each of ``parallel`` sequences."""
+    """How a language model is run; ``context`` is in tokens for each of ``parallel`` slots, ``margin`` in bytes."""
 
     context: int = 4096
     parallel: int = 1
     kv_type: str = "f16"
-    flash_attention: bool = False
-    batch: int = BATCH
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Graph:
-    """How an architecture is computed.
-
-    Attributes:
-        form: What is particular about llama.cpp's graph of it.
-        global_every: One layer in so many keeps the whole context, the others only their window.
-        engine: Ollama's own engine, which computes the output only for the last token of a sequence.
-        encoder: No cache, no output; the batch attends to itself.
-    """
-
-    form: Form = PLAIN
-    global_every: int | None = None
-    engine: bool = False
-    encoder: bool = False
-
-
-ARCHITECTURES = {
-    **dict.fromkeys(("llama", "deci", "granite", "qwen2"), _Graph()),
-    **dict.fromkeys(("qwen3", "qwen3moe"), _Graph(form=Form(normed=True))),
-    "phi3": _Graph(form=Form(fused=True)),
-    "gemma2": _Graph(form=Form(after=True, window_every=2)),
-    "gemma3": _Graph(global_every=6, engine=True),
-    **dict.fromkeys(("bert", "nomic-bert"), _Graph(encoder=True)),
-}
-"""The architectures whose buffers are known; any other is reported as unknown."""
+    flash_attention: bool = True
+    batch: int | None = None
+    margin: int = MARGIN
 
 
 def llm_estimate(name: str, uri: str, header: GgufHeader, options: LlmOptions, *, extra: int | None = 0) -> Estimate:
@@ -94,35 +84,36 @@ def llm_estimate(name: str, uri: str, header: GgufHeader, options: LlmOptions, *
         extra: Bytes of further weights, such as a projector's file; None where their size is not known.
     """
     weights, on_cpu, method, doubts = _weights(header, extra)
-    try:
-        hyper: Hyper | None = hyperparameters(header)
-    except UnknownModelError as error:
-        hyper = None
-        doubts += (str(error),)
-    graph = ARCHITECTURES.get(hyper.arch) if hyper else None
-    if hyper and graph is None:
-        doubts += (f"the architecture {hyper.arch!r} is not known",)
-    if hyper and (hyper.vision or extra != 0):
-        doubts += ("the buffers of its vision part are not known",)
-    if hyper is None or graph is None:
-        return Estimate(
-            name=name, uri=uri, weights=weights, kv=None, compute=None, overhead=OVERHEAD, method=method, unknown=doubts
-        )
-    run = _effective(hyper, graph, options)
-    demanded = ollama_scheduler.free_needed(
-        header, hyper, run.context * run.parallel, run.parallel, run.kv_type, run.batch
-    )
-    return Estimate(
+    found = Estimate(
         name=name,
         uri=uri,
         weights=weights,
+        kv=None,
+        compute=None,
+        overhead=OVERHEAD,
+        margin=options.margin,
+        method=method,
+        unknown=doubts,
+    )
+    try:
+        hyper = hyperparameters(header)
+    except UnknownModelError as error:
+        return replace(found, unknown=(*doubts, str(error)))
+    run = _effective(hyper, options)
+    try:
+        known = hyper.architecture
+    except UnknownModelError as error:
+        bounds = _bounds(header, hyper, run, weights)
+        return replace(found, unknown=(*doubts, str(error)), most=bounds)
+    encoder = known.encoder
+    vision = 0 if encoder or not (hyper.vision or extra != 0) else VISION
+    return replace(
+        found,
         kv=kv_bytes(hyper, run),
         compute=compute_bytes(hyper, run),
-        overhead=OVERHEAD,
-        method=method,
-        assumptions=_assumptions(hyper, options, run, on_cpu),
-        unknown=doubts,
-        demanded=demanded,
+        margin=options.margin + vision,
+        assumptions=_assumptions(hyper, options, run, on_cpu, vision=bool(vision)),
+        steps=_steps(header, hyper, run, extra or 0),
     )
 
 
@@ -152,28 +143,32 @@ def stays_on_cpu(tensors: Iterable[Tensor]) -> frozenset[str]:
 
 
 # ── settings ──
-def _effective(hyper: Hyper, graph: _Graph, options: LlmOptions) -> LlmOptions:
-    """The settings as the runner takes them.
+def _effective(hyper: Hyper, options: LlmOptions) -> LlmOptions:
+    """The settings as the server takes them.
 
-    The context is at most the trained one; the cache is quantized only with flash attention (source: ollama,
-    llm/server.go); an encoder has neither, and answers one request at a time (server/sched.go).
+    The context is at most the trained one; values are quantized only with flash attention.
     """
-    flash = options.flash_attention and hyper.key_length == hyper.value_length and not graph.encoder
+    context = min(options.context, hyper.trained_context)
+    batch = options.batch or (min(ENCODER_BATCH, context) if hyper.pooled else BATCH)
     return LlmOptions(
-        context=min(options.context, hyper.trained_context),
-        parallel=1 if graph.encoder else options.parallel,
-        kv_type=options.kv_type if flash else "f16",
-        flash_attention=flash,
-        batch=options.batch,
+        context=context,
+        parallel=options.parallel,
+        kv_type=options.kv_type if options.flash_attention else "f16",
+        flash_attention=options.flash_attention,
+        batch=batch,
     )
 
 
-def _assumptions(hyper: Hyper, asked: LlmOptions, run: LlmOptions, on_cpu: int | None) -> dict[str, Any]:
+def _assumptions(
+    hyper: Hyper, asked: LlmOptions, run: LlmOptions, on_cpu: int | None, *, vision: bool
+) -> dict[str, Any]:
     notes = []
     if run.context != asked.context:
         notes.append(f"trained for {run.context} tokens, so the context is that")
     if run.kv_type != asked.kv_type:
         notes.append("the cache is quantized only with flash attention")
+    if vision:
+        notes.append("the buffers of its vision encoder, up to 1 GiB, are part of what must be free")
     return {
         "architecture": hyper.arch,
         "context": run.context,
@@ -181,57 +176,86 @@ def _assumptions(hyper: Hyper, asked: LlmOptions, run: LlmOptions, on_cpu: int |
         "kv_type": run.kv_type,
         "flash_attention": run.flash_attention,
         "batch": run.batch,
-        "layers": hyper.layers,
+        "layers": len(hyper.layers),
         **({"weights_in_ram": on_cpu} if on_cpu is not None else {}),
         **({"notes": notes} if notes else {}),
     }
 
 
-def _padded(tokens: int, run: LlmOptions) -> int:
-    """The cache's length: a multiple of 32, of 256 with flash attention (source: llama-kv-cache.cpp, get_padding)."""
-    unit = 256 if run.flash_attention else 32
-    return -(-tokens // unit) * unit
+# ── cache ──
+def _padded(tokens: int) -> int:
+    return -(-tokens // _PADDING) * _PADDING
 
 
-# ── key-value cache ──
+def _lengths(hyper: Hyper, run: LlmOptions) -> tuple[int, int]:
+    """Tokens of one slot's cache in a layer that keeps the whole context, and in one that keeps its window."""
+    whole = _padded(run.context)
+    return whole, min(whole, _padded((hyper.window or 0) + (run.batch or BATCH)))
+
+
 def kv_bytes(hyper: Hyper, run: LlmOptions) -> int:
-    """The cache, layer by layer: tokens * (key + value length) * key-value heads * bytes."""
-    graph = ARCHITECTURES[hyper.arch]
-    if graph.encoder:
+    """The cache of all slots: keys and values layer by layer, and the states of recurrent layers."""
+    return sum(_layer_kv(hyper, layer, run) for layer in hyper.layers)
+
+
+def _layer_kv(hyper: Hyper, layer: Layer, run: LlmOptions) -> int:
+    if hyper.architecture.encoder or not layer.cached:
         return 0
-    whole = _padded(run.context * run.parallel, run)
-    every, window = graph.global_every, hyper.window
-    short = whole
-    if every and window and run.context >= window:  # (source: ollama, kvcache/causal.go)
-        short = _padded(run.parallel * window + run.batch, run)
-    width = (hyper.key_length + hyper.value_length) * KV_BYTES[run.kv_type]
-    return sum(
-        int((short if every and (layer + 1) % every else whole) * width * heads)
-        for layer, heads in enumerate(hyper.kv_heads)
-    )
+    if layer.recurrent and hyper.recurrent:
+        size = hyper.recurrent
+        return 4 * run.parallel * ((size.kernel - 1) * size.channels + size.state * size.inner)
+    whole, short = _lengths(hyper, run)
+    values = layer.kv_heads * layer.values
+    if not run.flash_attention:  # transposed values of all layers are as wide as the widest (llama-kv-cache.cpp)
+        values = max(other.kv_heads * other.values for other in hyper.layers)
+    width = layer.kv_heads * layer.keys + values
+    if hyper.latent:  # values are a part of the keys
+        width = hyper.latent.rank + hyper.latent.rope
+    return int(run.parallel * (short if layer.windowed else whole) * width * KV_BYTES[run.kv_type])
 
 
 # ── compute buffer ──
-def compute_bytes(hyper: Hyper, run: LlmOptions, *, on_cpu: bool = False) -> int:
-    """The compute buffer on the GPU; with ``on_cpu`` that of a model which is on the CPU alone."""
-    graph = ARCHITECTURES[hyper.arch]
-    context = _padded(run.context * run.parallel, run)
-    batch = min(run.batch, context)
-    if graph.encoder:
-        return 4 * batch * (_encoder(hyper, batch) + 1)
-    if graph.engine:
-        return 4 * batch * (_engine(hyper, context, flash=run.flash_attention) + 1)
-    return graph_bytes(hyper, graph.form, context=context, batch=batch, flash=run.flash_attention, on_cpu=on_cpu)
+def compute_bytes(hyper: Hyper, run: LlmOptions) -> int:
+    """The compute buffer on the GPU. A chat model computes one token's probabilities for each slot."""
+    whole, short = _lengths(hyper, run)
+    tokens = min(run.batch or BATCH, run.context * run.parallel)
+    tokens = -(-tokens // run.parallel) * run.parallel
+    batch = Batch(
+        tokens=tokens,
+        outputs=tokens if hyper.pooled else min(tokens, run.parallel),
+        context=whole,
+        short=short,
+        sequences=run.parallel,
+        flash=run.flash_attention,
+        quantized=run.kv_type != "f16",
+    )
+    return graph_bytes(hyper, batch)
 
 
-def _encoder(hyper: Hyper, batch: int) -> int:
-    """The scores of all heads beside the mask and what attention keeps, or both halves of the feed-forward."""
-    e, q = hyper.embedding, hyper.queries
-    return max(batch * (1 + max(hyper.heads)) + 2 * e + 2 * q, batch + 3 * e + 2 * max(hyper.ff))
+# ── what does not fit, what is not known ──
+def _steps(header: GgufHeader, hyper: Hyper, run: LlmOptions, extra: int) -> tuple[int, ...]:
+    """Bytes of what is put on the GPU together, in the order in which it is: the output, then the last layer first."""
+    if header.tensors is None:
+        return ()
+    layers = [_layer_kv(hyper, layer, run) for layer in hyper.layers]
+    output = extra
+    on_cpu = stays_on_cpu(header.tensors)
+    for tensor in header.tensors:
+        number = tensor.name.split(".")[1] if tensor.name.startswith("blk.") else ""
+        if number.isdecimal() and int(number) < len(layers):
+            layers[int(number)] += tensor.nbytes or 0
+        elif tensor.name not in on_cpu:
+            output += tensor.nbytes or 0
+    return (output, *reversed(layers))
 
 
-def _engine(hyper: Hyper, context: int, *, flash: bool) -> int:
-    """Ollama's engine: the masks come as inputs, of which the GPU gets copies; the output is one token's."""
-    e, q, halves = hyper.embedding, hyper.queries, 2 * max(hyper.ff)
-    scores = 0 if flash else context * max(hyper.heads)
-    return max(scores + e + q, halves + 2 * e + 2 * q) + 2 * context
+def _bounds(header: GgufHeader, hyper: Hyper, run: LlmOptions, weights: int | None) -> int | None:
+    """The most that a model of an unknown architecture may take: a full cache in every layer, no flash attention."""
+    if weights is None:
+        return None
+    tokens, batch = _padded(run.context) * run.parallel, run.batch or BATCH
+    cache = sum(tokens * layer.kv_heads * (layer.keys + layer.values) * 2 for layer in hyper.layers)
+    widest = max(max(layer.ff, hyper.expert_ff * hyper.experts_used) for layer in hyper.layers)
+    scores = max(layer.heads for layer in hyper.layers) * _padded(run.context)
+    compute = 4 * batch * (scores + 3 * widest + 8 * hyper.embedding + hyper.vocabulary)
+    return weights + cache + compute + OVERHEAD

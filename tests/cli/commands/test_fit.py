@@ -154,12 +154,12 @@ def test_a_whisper_repo_goes_by_the_table(bench: Bench) -> None:
 
 
 def test_exit_code_1_where_it_does_not_fit_with_what_would(bench: Bench) -> None:
-    code, report = bench.fit("ollama://tiny:1b", "--context", "131072", "--usable", "600MiB")
+    code, report = bench.fit("ollama://tiny:1b", "--context", "131072", "--usable", "1600MiB")
     assert code == 1
     (error,) = report["errors"]
     assert error["code"] == "does-not-fit"
     assert "context:" in error["hint"]
-    code, out, _ = bench.text("ollama://tiny:1b", "--context", "131072", "--usable", "600MiB")
+    code, out, _ = bench.text("ollama://tiny:1b", "--context", "131072", "--usable", "1600MiB")
     assert code == 1
     assert "problem: " in out
     assert "hint: it would fit with" in out

@@ -5,50 +5,52 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelfetch.fitting.llm.graph import Form, graph_bytes
-from modelfetch.fitting.llm.hyperparameters import Hyper
+from modelfetch.fitting.llm.architectures import ARCHITECTURES
+from modelfetch.fitting.llm.graph import Batch, graph_bytes
+from modelfetch.fitting.llm.hyperparameters import Hyper, Latent, Layer, Recurrent
 
-SIZES = st.integers(1, 2**31)
-
-
-@st.composite
-def hypers(draw: st.DrawFn) -> Hyper:
-    layers = draw(st.integers(1, 6))
-
-    def each(least: int) -> tuple[int, ...]:
-        return tuple(draw(st.lists(st.integers(least, 2**16), min_size=layers, max_size=layers)))
-
-    experts = draw(st.integers(0, 300))
-    return Hyper(
-        arch="llama",
-        embedding=draw(SIZES),
-        heads=each(0),
-        kv_heads=each(0),
-        ff=each(0),
-        key_length=draw(SIZES),
-        value_length=draw(SIZES),
-        vocabulary=draw(SIZES),
-        trained_context=2**31,
-        experts=experts,
-        experts_used=draw(st.integers(0, 64)),
-    )
-
-
-FORMS = st.builds(
-    Form,
-    fused=st.booleans(),
-    normed=st.booleans(),
-    after=st.booleans(),
-    window_every=st.sampled_from((1, 2)),
+SIZES = st.integers(1, 2**20)
+SMALL = st.integers(0, 2**16)
+BLOCKS = st.builds(
+    Layer,
+    heads=SMALL,
+    kv_heads=SMALL,
+    keys=SIZES,
+    values=SIZES,
+    ff=SMALL,
+    windowed=st.booleans(),
+    recurrent=st.booleans(),
+    cached=st.booleans(),
+    experts=st.booleans(),
+)
+HYPERS = st.builds(
+    Hyper,
+    arch=st.sampled_from(sorted(ARCHITECTURES)),
+    embedding=SIZES,
+    layers=st.lists(BLOCKS, min_size=1, max_size=6).map(tuple),
+    vocabulary=SIZES,
+    trained_context=st.just(2**31),
+    experts=st.integers(0, 300),
+    experts_used=st.integers(0, 64),
+    expert_ff=SMALL,
+    shared_ff=SMALL,
+    recurrent=st.none() | st.builds(Recurrent, kernel=st.integers(2, 8), state=SIZES, heads=SIZES, groups=SIZES),
+    latent=st.none() | st.builds(Latent, query_rank=SMALL, rank=SIZES, rope=SIZES, keys=SIZES, values=SIZES),
+    per_layer_input=st.integers(0, 512),
+)
+BATCHES = st.builds(
+    Batch,
+    tokens=st.integers(1, 512),
+    outputs=st.integers(1, 16),
+    context=st.integers(256, 2**31),
+    short=st.integers(256, 2**20),
+    flash=st.booleans(),
 )
 
 
-@given(hypers(), FORMS, st.integers(32, 2**31), st.integers(1, 512), st.booleans(), st.booleans())
-def test_any_shape_takes_at_least_its_output_and_its_scores(
-    hyper: Hyper, form: Form, context: int, batch: int, flash: bool, on_cpu: bool
-) -> None:
-    found = graph_bytes(hyper, form, context=context, batch=batch, flash=flash, on_cpu=on_cpu)
-    assert found >= 4 * batch * hyper.vocabulary
-    if any(hyper.heads) and not flash:
-        attended = [heads for heads, kv in zip(hyper.heads, hyper.kv_heads, strict=True) if kv]
-        assert found >= 4 * batch * context * max(attended, default=0)
+@given(HYPERS, BATCHES)
+def test_any_shape_takes_at_least_its_inputs_and_its_output(hyper: Hyper, batch: Batch) -> None:
+    found = graph_bytes(hyper, batch)
+    assert found >= 4 * batch.tokens * hyper.embedding
+    if not hyper.architecture.encoder:
+        assert found >= 4 * batch.outputs * hyper.vocabulary or batch.outputs > batch.tokens
