@@ -102,8 +102,7 @@ class Record:
                 continue
             if (key := self.keys.get(entry.key)) is None:
                 near = _MERGE if entry.key == "<<" else reader.suggest(entry.key, self.keys)
-                shown = describe(Scalar(position=entry.position, text=entry.key, value=entry.key))
-                reader.problem(entry.position, f"{inside}unknown key {shown}{near}")
+                reader.problem(entry.position, f"{inside}unknown key {describe(entry.node)}{near}")
                 continue
             positions[entry.key] = entry.position
             value = key.type.read(entry.value, f"{inside}{entry.key}", reader)
@@ -154,8 +153,7 @@ class Named:
             if entry.key.startswith(EXTENSION):
                 continue
             if not re.fullmatch(self.pattern, entry.key):
-                shown = describe(Scalar(position=entry.position, text=entry.key, value=entry.key))
-                reader.problem(entry.position, f"{where}: expected {self.expected}, found {shown}")
+                reader.problem(entry.position, f"{where}: expected {self.expected}, found {describe(entry.node)}")
                 continue
             value = self.of.read(entry.value, f"{where}.{entry.key}", reader)
             if value is not MISSING:

@@ -1,8 +1,12 @@
-"""YAML text to frozen nodes that know where they stand.
+"""Parse YAML text into frozen nodes that know their place in it.
 
 The text is read as ruamel.yaml's stream of events: no object is ever constructed from a tag, and every limit is
 checked while the text is read, not after. What is wrong with the document as such (syntax, tags, duplicate keys,
-size) becomes a `Problem` here; what the keys mean is the business of `schema`.
+size) becomes a `Problem` here; what the keys mean is decided in `schema`.
+
+The places serve messages (line and column) and edits: ``text[start:end]`` is how a node is written, without its anchor.
+ruamel.yaml's round trip would write a whole file anew: it folds flow lists that were laid out by hand, aligns comments,
+and knows one indentation and one kind of line end. So pins are put at these places, and nothing else is touched.
 """
 
 from __future__ import annotations
@@ -30,44 +34,80 @@ _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\
 _LINE_BREAK = re.compile("\r\n|[\n\r]")
 
 
+ALIAS = "*"
+"""The style of a value that is written as an alias of one elsewhere."""
+_ANCHOR = re.compile(r"&\S+\s+")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scalar:
-    """One value; ``value`` is what the core schema makes of it, ``text`` what was written."""
+    """One value; ``value`` is what the core schema makes of its ``text``.
+
+    ``style`` is the quotes or the sign of a block of text (``|``, ``>``), None for plain text, `ALIAS` for an alias.
+    """
 
     count: ClassVar[int] = 1
     height: ClassVar[int] = 0
     position: Position
     text: str
     value: core_schema.Value
+    start: int
+    end: int
+    style: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sequence:
-    """A list; ``count`` and ``height`` are those of all that it holds, aliases followed."""
+    """A list; ``count`` and ``height`` are those of all that it holds, aliases followed; ``flow``: in brackets."""
 
     position: Position
     items: tuple[Node, ...]
     count: int
     height: int
+    start: int
+    end: int
+    flow: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A key of a mapping, where it stands, and its value."""
+    """A key of a mapping, its node, its place, and its value."""
 
     key: str
+    node: Scalar
     position: Position
     value: Node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mapping:
-    """A mapping; each key occurs once. ``count`` and ``height`` as those of `Sequence`."""
+    """A mapping; each key occurs once. ``count``, ``height`` and ``flow`` (in braces) as those of `Sequence`."""
 
     position: Position
     entries: tuple[Entry, ...]
     count: int
     height: int
+    start: int
+    end: int
+    flow: bool
+
+    def __contains__(self, name: str) -> bool:
+        return any(entry.key == name for entry in self.entries)
+
+    def get(self, name: str) -> Node | None:
+        """A key's value, None where there is no such key."""
+        return next((entry.value for entry in self.entries if entry.key == name), None)
+
+    def key(self, name: str) -> Scalar:
+        """The node of a key.
+
+        Raises:
+            KeyError: There is no such key.
+        """
+        for entry in self.entries:
+            if entry.key == name:
+                return entry.node
+        raise KeyError(name)
 
 
 Node = Scalar | Sequence | Mapping
@@ -89,7 +129,7 @@ def parse(data: bytes, file: str) -> tuple[Mapping | None, tuple[Problem, ...]]:
     builder = _Builder(file)
     try:
         text = _decode(data, file)
-        root = builder.document(_events(text, file))
+        root = builder.document(text, _events(text, file))
     except _Fatal as fatal:
         builder.problem(fatal.position, str(fatal))
         root = None
@@ -193,14 +233,16 @@ class _Builder:
         self._file = file
         self._anchors: dict[str, Node | None] = {}
         self._count = 0
+        self._text = ""
         self._events: Iterator[Any] = iter(())
 
     def problem(self, position: Position, message: str) -> None:
         self.problems.append(Problem(position.file, position.line, position.column, message))
 
-    def document(self, events: Iterator[Any]) -> Mapping | None:
+    def document(self, text: str, events: Iterator[Any]) -> Mapping | None:
         from ruamel.yaml.events import DocumentStartEvent, StreamEndEvent
 
+        self._text = text
         self._events = events
         next(events)
         start = next(events)
@@ -225,23 +267,28 @@ class _Builder:
 
         position = _position(event.start_mark, self._file)
         if isinstance(event, AliasEvent):
-            return self._alias(event.anchor, position, depth)
+            return self._alias(event, position, depth)
         if event.ctag is not None:
             self.problem(position, f"expected no YAML tag, found {str(event.ctag)[:80]!r}")
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         self._grow(1, position)
+        start = event.start_mark.index
+        if event.anchor is not None and (anchor := _ANCHOR.match(self._text, start)):
+            start = anchor.end()
         if isinstance(event, ScalarEvent):
-            node: Node = self._scalar(event, position)
+            node: Node = self._scalar(event, position, start)
         else:
             self._check_depth(depth + 1, position)
             build = self._sequence if isinstance(event, SequenceStartEvent) else self._mapping
-            node = build(position, depth + 1)
+            node = build(position, depth + 1, start, flow=bool(event.flow_style))
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         return node
 
-    def _alias(self, name: str, position: Position, depth: int) -> Node:
+    def _alias(self, event: Any, position: Position, depth: int) -> Node:
+        """What an alias stands for, at the alias's own place in the text."""
+        name = event.anchor
         if name not in self._anchors:
             raise _Fatal(
                 position, f"expected an alias of an anchor that was set before, found *{name[:80]} (a glob is quoted)"
@@ -251,47 +298,65 @@ class _Builder:
             raise _Fatal(position, f"expected no recursion, found the alias *{name[:80]} inside of what it names")
         self._grow(node.count, position)
         self._check_depth(depth + node.height, position)
-        return node
+        start, end = event.start_mark.index, event.end_mark.index
+        if isinstance(node, Scalar):
+            return replace(node, start=start, end=end, style=ALIAS)
+        return replace(node, start=start, end=end)
 
-    def _scalar(self, event: Any, position: Position) -> Scalar:
+    def _scalar(self, event: Any, position: Position, start: int) -> Scalar:
         value: core_schema.Value = event.value
         if not event.style and event.ctag is None:
             try:
                 value = core_schema.resolve(event.value)
             except ValueError as error:
                 self.problem(position, str(error))
-        return Scalar(position=position, text=event.value, value=value)
+        end = max(start, event.end_mark.index)
+        return Scalar(position=position, text=event.value, value=value, start=start, end=end, style=event.style or None)
 
-    def _sequence(self, position: Position, depth: int) -> Sequence:
+    def _sequence(self, position: Position, depth: int, start: int, *, flow: bool) -> Sequence:
         from ruamel.yaml.events import SequenceEndEvent
 
         before, items = self._count, []
         while not isinstance(event := next(self._events), SequenceEndEvent):
             items.append(self._node(event, depth))
         height = 1 + max((item.height for item in items), default=0)
-        return Sequence(position=position, items=tuple(items), count=1 + self._count - before, height=height)
+        end = event.end_mark.index if flow or not items else items[-1].end
+        count = 1 + self._count - before
+        return Sequence(
+            position=position, items=tuple(items), count=count, height=height, start=start, end=end, flow=flow
+        )
 
-    def _mapping(self, position: Position, depth: int) -> Mapping:
+    def _mapping(self, position: Position, depth: int, start: int, *, flow: bool) -> Mapping:
         from ruamel.yaml.events import MappingEndEvent
 
         before, entries = self._count, dict[str, Entry]()
-        height = 1
+        height, end = 1, start
         while not isinstance(event := next(self._events), MappingEndEvent):
             where = _position(event.start_mark, self._file)
             key = self._node(event, depth)
             value = self._node(next(self._events), depth)
             if isinstance(value, Scalar) and not value.text and value.value is None:
                 value = replace(value, position=where)  # nothing is nowhere; the reader calls it the next line
-            height = max(height, 1 + key.height, 1 + value.height)
+            height, end = max(height, 1 + key.height, 1 + value.height), value.end
             if not isinstance(key, Scalar) or not isinstance(key.value, str):
                 self.problem(where, f"expected a key that is text, found {describe(key)}")
             elif first := entries.get(key.value):
                 at = f"line {first.position.line}, column {first.position.column}"
                 self.problem(where, f"expected each key once, found {describe(key)} again (first: {at})")
             else:
-                entries[key.value] = Entry(key=key.value, position=where, value=value)
+                entries[key.value] = Entry(key=key.value, node=key, position=where, value=value)
         count = 1 + self._count - before
-        return Mapping(position=position, entries=tuple(entries.values()), count=count, height=height)
+        if flow or end == start:
+            end = event.end_mark.index
+        return Mapping(
+            position=position,
+            entries=tuple(entries.values()),
+            count=count,
+            height=height,
+            start=start,
+            end=end,
+            flow=flow,
+        )
 
     def _grow(self, count: int, position: Position) -> None:
         self._count += count

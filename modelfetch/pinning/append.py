@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from modelfetch.pinning.positions import SeqNode, locate
-from modelfetch.pinning.text_edits import scalar
+from modelfetch.manifest import yaml_nodes
+from modelfetch.pinning.text_edits import locate, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,7 +38,7 @@ def append(text: str, models: Sequence[Model]) -> str:
     rows = root.get("models")
     if rows is None:
         return _at_end(text, ["models:", *(line for model in models for line in entry_lines(model, "  "))], newline)
-    if not isinstance(rows, SeqNode) or text[rows.start : rows.start + 1] == "*":
+    if not isinstance(rows, yaml_nodes.Sequence) or text[rows.start : rows.start + 1] == "*":
         raise ValueError("models is an alias")
     if not rows.flow:
         at = _end_of_entry(text, rows)
@@ -96,7 +96,7 @@ def _braces(model: Model) -> str:
     return "{" + ", ".join(pairs) + "}"
 
 
-def _end_of_entry(text: str, rows: SeqNode) -> int:
+def _end_of_entry(text: str, rows: yaml_nodes.Sequence) -> int:
     """Where the line of the last entry's last value ends."""
     at = rows.items[-1].end
     if at and text[at - 1] in "\r\n":

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelfetch.manifest import core_schema
-from modelfetch.pinning.positions import ALIAS, MapNode, Node, ScalarNode, SeqNode, locate
+from modelfetch.manifest import core_schema, yaml_nodes
+from modelfetch.manifest.yaml_nodes import ALIAS, Mapping, Node, Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +31,18 @@ class _Edit:
     text: str
 
 
+def locate(text: str) -> Mapping:
+    """The nodes of a manifest's text, which the loader takes; without a byte order mark.
+
+    Raises:
+        ValueError: It is no mapping.
+    """
+    root, _ = yaml_nodes.parse(text.encode("utf-8"), "")
+    if root is None:
+        raise ValueError("it is no manifest")
+    return root
+
+
 def rewrite(text: str, changes: Iterable[tuple[Model, Model]]) -> str:
     """The text in which each model says what it shall say.
 
@@ -45,10 +57,10 @@ def rewrite(text: str, changes: Iterable[tuple[Model, Model]]) -> str:
     root = locate(text)
     writer = _Writer(text, root)
     rows = root.get("models")
-    tables: dict[str, MapNode] = {}
-    for item in rows.items if isinstance(rows, SeqNode) else ():
-        if isinstance(item, MapNode) and isinstance(name := item.get("name"), ScalarNode):
-            tables[name.value] = item
+    tables: dict[str, Mapping] = {}
+    for item in rows.items if isinstance(rows, yaml_nodes.Sequence) else ():
+        if isinstance(item, Mapping) and isinstance(name := item.get("name"), Scalar):
+            tables[name.text] = item
     for old, new in changes:
         writer.model(tables[old.name], old, new)
     return writer.result()
@@ -57,13 +69,19 @@ def rewrite(text: str, changes: Iterable[tuple[Model, Model]]) -> str:
 class _Writer:
     """Collects the edits of one text."""
 
-    def __init__(self, text: str, root: MapNode) -> None:
+    def __init__(self, text: str, root: Mapping) -> None:
         self._text = text
         self._edits: set[_Edit] = set()
         models = root.get("models")
-        tables = [item for item in models.items if isinstance(item, MapNode)] if isinstance(models, SeqNode) else []
-        files = [item for table in tables if isinstance(row := table.get("files"), SeqNode) for item in row.items]
-        self._block_files = any(isinstance(item, MapNode) and not item.flow for item in files)
+        tables = (
+            [item for item in models.items if isinstance(item, Mapping)]
+            if isinstance(models, yaml_nodes.Sequence)
+            else []
+        )
+        files = [
+            item for table in tables if isinstance(row := table.get("files"), yaml_nodes.Sequence) for item in row.items
+        ]
+        self._block_files = any(isinstance(item, Mapping) and not item.flow for item in files)
         self._dash = self._dash_offset(root, models)
         first = _BREAK.search(text)
         self._newline = first[0] if first else "\n"
@@ -80,7 +98,7 @@ class _Writer:
             at, inserted = edit.end, insertion
         return "".join([*parts, self._text[max(at, 0) :]])
 
-    def model(self, table: MapNode, old: Model, new: Model) -> None:
+    def model(self, table: Mapping, old: Model, new: Model) -> None:
         """Write what differs between the two."""
         if new.source.text != old.source.text:
             self._put(table, "source", new.source.text)
@@ -96,7 +114,7 @@ class _Writer:
 
     # -- values ----------------------------------------------------------------------------------------------------
 
-    def _pins(self, table: MapNode, after: str, old: Model | FileSpec, new: Model | FileSpec) -> None:
+    def _pins(self, table: Mapping, after: str, old: Model | FileSpec, new: Model | FileSpec) -> None:
         """Size and digest: changed where they stand, else inserted behind the key that they belong to."""
         missing: list[Pair] = []
         for key in ("size", "digest"):
@@ -112,17 +130,17 @@ class _Writer:
             beside = "size" if "size" in table and missing[0][0] == "digest" else after
             self._insert(table, beside, missing)
 
-    def _files(self, table: MapNode, old: Sequence[FileSpec], new: Sequence[FileSpec]) -> None:
+    def _files(self, table: Mapping, old: Sequence[FileSpec], new: Sequence[FileSpec]) -> None:
         row = table.get("files")
-        items = row.items if isinstance(row, SeqNode) else ()
+        items = row.items if isinstance(row, yaml_nodes.Sequence) else ()
         for item, before, after in zip(items, old, new, strict=True):
-            if isinstance(item, MapNode):
+            if isinstance(item, Mapping):
                 self._pins(item, "path", before, after)
 
-    def _put(self, table: MapNode, key: str, value: Value) -> None:
+    def _put(self, table: Mapping, key: str, value: Value) -> None:
         """Write another value in the place of one: a number plain, text in the same quotes."""
         leaf = table.get(key)
-        if not isinstance(leaf, ScalarNode) or leaf.style not in (None, "'", '"', ALIAS):
+        if not isinstance(leaf, Scalar) or leaf.style not in (None, "'", '"', ALIAS):
             raise ValueError(f"{key} is written as a block of text")
         if isinstance(value, int) or leaf.style is None:
             display_uri = str(value)  # what was plain stays plain: a commit or a digest in it changes nothing of that
@@ -132,10 +150,10 @@ class _Writer:
 
     # -- new keys --------------------------------------------------------------------------------------------------
 
-    def _insert(self, table: MapNode, after: str, pairs: Sequence[Pair]) -> None:
+    def _insert(self, table: Mapping, after: str, pairs: Sequence[Pair]) -> None:
         """Write new keys behind one that is there, as its mapping is laid out."""
         key, leaf = table.key(after), table.get(after)
-        if not isinstance(leaf, ScalarNode) or leaf.style in ("|", ">"):
+        if not isinstance(leaf, Scalar) or leaf.style in ("|", ">"):
             raise ValueError(f"{after} is written as a block of text")
         indent = self._indent(table) if not table.flow else self._own_line(key)
         if indent is None:
@@ -148,7 +166,7 @@ class _Writer:
         else:
             self._after_line(leaf.end, [line for pair in pairs for line in self._block_lines(pair, indent, key.style)])
 
-    def _instead_of_include(self, table: MapNode, files: tuple[FileSpec, ...]) -> None:
+    def _instead_of_include(self, table: Mapping, files: tuple[FileSpec, ...]) -> None:
         """Write the files that were found where their globs stood; the comments among these are kept."""
         key, globs = table.key("include"), table.get("include")
         assert globs is not None  # noqa: S101 - it was asked whether it is there
@@ -236,11 +254,11 @@ class _Writer:
         line = self._text[self._line_start(at) : at]
         return line[: len(line) - len(line.lstrip(" "))]
 
-    def _indent(self, table: MapNode) -> str:
-        first = table.entries[0][0].start
+    def _indent(self, table: Mapping) -> str:
+        first = table.entries[0].node.start
         return " " * (first - self._line_start(first))
 
-    def _own_line(self, key: ScalarNode) -> str | None:
+    def _own_line(self, key: Scalar) -> str | None:
         """The indentation of a key in braces that begins its line and is alone on it; None for any other."""
         before = self._text[self._line_start(key.start) : key.start]
         if before.strip(" ") or not before:
@@ -249,9 +267,13 @@ class _Writer:
         alone = re.fullmatch(r"""\s*:\s*("[^"]*"|'[^']*'|[^\s,{}\[\]"']+|\[[^\[\]{}]*)\s*(\]\s*)?,?\s*(#.*)?""", rest)
         return before if alone else None
 
-    def _dash_offset(self, root: MapNode, models: Node | None) -> int:
+    def _dash_offset(self, root: Mapping, models: Node | None) -> int:
         """How far the file indents the dashes of a list below the list's key."""
-        if not isinstance(models, SeqNode) or models.flow or self._text[models.start : models.start + 1] != "-":
+        if (
+            not isinstance(models, yaml_nodes.Sequence)
+            or models.flow
+            or self._text[models.start : models.start + 1] != "-"
+        ):
             return 2
         key = root.key("models")
         offset = (models.start - self._line_start(models.start)) - (key.start - self._line_start(key.start))
@@ -259,7 +281,7 @@ class _Writer:
 
     def _comments(self, at: int, spot: Node) -> Iterator[str]:
         """The comments from ``at`` to the end of a list, in order."""
-        items = spot.items if isinstance(spot, SeqNode) else ()
+        items = spot.items if isinstance(spot, yaml_nodes.Sequence) else ()
         if items and items[0].start < at:
             return  # an alias: its comments stay where the list is
         for item in items:
