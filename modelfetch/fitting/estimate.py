@@ -13,7 +13,7 @@ from modelfetch.fitting.llm.architectures import ARCHITECTURES
 from modelfetch.fitting.llm.estimate import BUDGET_MARGIN, KV_BYTES, MARGIN, LlmOptions, llm_estimate
 from modelfetch.fitting.speech import WhisperOptions, aligner_estimate, decoder_layers, whisper_estimate
 from modelfetch.fitting.types import Estimate
-from modelfetch.formats.gguf import MAGIC, GgufHeader, read_gguf
+from modelfetch.formats.gguf import MAGICS, GgufHeader, read_gguf
 from modelfetch.formats.safetensors import read_safetensors
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def is_gguf(file: File) -> bool:
         return True
     if suffix in (".safetensors", ".json", ".txt", ".md", *_PICKLES) or file.prefix is None:
         return False
-    return (file.prefix.size or 4) >= 4 and file.prefix.upto(4)[:4] == MAGIC
+    return (file.prefix.size or 4) >= 4 and bytes(file.prefix.upto(4)[:4]) in MAGICS
 
 
 def llm_options(service: Service) -> LlmOptions:

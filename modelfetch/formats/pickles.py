@@ -144,6 +144,8 @@ class _File(RawIOBase):
 
 _OPCODES = {ord(op.code): op for op in pickletools.opcodes}
 _IMPORTS = ("GLOBAL", "INST", "STACK_GLOBAL")
+_USES = ("INST", "OBJ", "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX", "STOP")
+"""What an import is for; other text may look like two names by chance."""
 _STRINGS = re.compile(r"(?:SHORT_)?BINSTRING|STRING|(?:SHORT_BIN|BIN)?UNICODE8?|(?:LONG_BIN|BIN)?GET")
 _TAKES_TOP = ("PUT", "BINPUT", "LONG_BINPUT")  # they look at the stack's top and leave it there
 _LINES = {
@@ -166,7 +168,7 @@ class _Walk:
     """Follows the opcodes of a file, with the depth of the stack, without running or keeping anything.
 
     Protocols from 2 on have a beginning of their own. In 0 and 1 any opcode may come first, and a few bytes of another
-    file may look like some: an import must be reached, or the end of a pickle that is longer than chance.
+    file may look like some: an import that is used must be reached, or the end of a pickle that is longer than chance.
     """
 
     def __init__(self, size: int, read_at: ReadAt) -> None:
@@ -179,17 +181,20 @@ class _Walk:
     def run(self) -> Finding:
         if self._peek(2) in _PROTOCOLS:
             return Finding.YES
+        has_import = False
         for count in range(_MAX_OPCODES):
+            cut_off = Finding.CUT_OFF if count >= _FEW else Finding.NO
             if self._at >= self._size:
-                return Finding.CUT_OFF if count >= _FEW else Finding.NO
+                return cut_off
             op = _OPCODES.get(self._peek(1)[0])
             length = self._argument(op) if op is not None and self._apply(op) else None
             if op is None or length is None:
                 return Finding.NO
             self._at += 1 + length
             if self._at > self._size:
-                return Finding.CUT_OFF if count >= _FEW else Finding.NO
-            if op.name in _IMPORTS and (op.name != "STACK_GLOBAL" or self._strings >= 2):
+                return cut_off
+            has_import = has_import or (op.name in _IMPORTS and (op.name != "STACK_GLOBAL" or self._strings >= 2))
+            if has_import and op.name in _USES:
                 return Finding.YES
             if op.name == "STOP" and (count >= 2 * _FEW or (count and self._at == self._size)):
                 return Finding.YES

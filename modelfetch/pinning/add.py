@@ -18,7 +18,7 @@ from modelfetch.fitting.candidates import ReaderRegistry
 from modelfetch.formats.content_check import HEAD
 from modelfetch.formats.gguf import MAGICS, read_gguf
 from modelfetch.formats.safetensors import read_safetensors
-from modelfetch.manifest.kinds import KINDS
+from modelfetch.manifest.kinds import KINDS, WEIGHT_KINDS
 from modelfetch.manifest.model import CONSUMERS, Model, Position
 from modelfetch.manifest.schema import json_schema_text
 from modelfetch.manifest.uri import CivitaiUri, HfUri, HttpUri, OllamaUri, parse_uri
@@ -195,7 +195,7 @@ def _check(request: AddRequest) -> None:
         raise UsageError("nothing to add", hint="modelfetch add LINK, such as hf://NS/REPO/FILE")
     if request.name is not None and len(request.links) > 1:
         raise UsageError("--name names one model, but several links were given")
-    kinds = [kind for kind in KINDS if kind != "file"]
+    kinds = [kind for kind in KINDS if kind in WEIGHT_KINDS or kind == "snapshot"]
     if request.kind is not None and request.kind not in kinds:
         raise UsageError(f"unknown kind {request.kind[:40]!r}", hint=f"one of {', '.join(kinds)}")
     if unknown := [name for name in request.consumers if name not in CONSUMERS]:
@@ -234,8 +234,9 @@ class _Resolver:
         if isinstance(uri, HfUri) and uri.path is None:
             listing = await self._session.sources.resolve(SourceRequest(uri=uri, kind="snapshot", allow_pickle=True))
             found = by_files(uri.repo, [artifact.path for artifact in listing.artifacts])
-            if found.kind is not None or self._request.kind == "snapshot":
-                found = replace(found, kind="snapshot", consumers=found.consumers or consumers_for("snapshot", None))
+            if self._request.kind == "snapshot" and found.kind is None:
+                found = Detected(kind="snapshot", consumers=consumers_for("snapshot", None))
+            if found.kind is not None:
                 return await self._pinned(uri, found, uri.repo.rpartition("/")[2])
             uri = self._file_of(uri, found.choices)
         return await self._single(uri)
@@ -278,7 +279,7 @@ class _Resolver:
         """The entry with all that pins it."""
         kind = None if isinstance(uri, OllamaUri) else self._request.kind or found.kind
         if kind is None and not isinstance(uri, OllamaUri):
-            kinds = [kind for kind in KINDS if kind not in ("file", "snapshot")]
+            kinds = [kind for kind in KINDS if kind in WEIGHT_KINDS]
             kind = self._choose("kind", f"What kind of model is {uri}?", kinds)
         consumers = self._request.consumers
         if not consumers:
@@ -289,6 +290,7 @@ class _Resolver:
             source=uri,
             consumers=consumers,
             position=_NOWHERE,
+            task=found.task if kind == found.kind else None,
         )
         entry = Entry(model=model, home=uri)
         # The caller names this very file, and its digest is written: that is what allows a pickle.

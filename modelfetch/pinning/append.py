@@ -76,6 +76,7 @@ def _pairs(model: Model) -> list[tuple[str, str]]:
     values = (
         ("name", model.name),
         ("kind", model.kind),
+        ("task", model.task),
         ("source", str(model.source)),
         ("size", model.size),
         ("digest", str(model.digest) if model.digest else None),

@@ -32,6 +32,7 @@ class Detected:
         family: The family of the model, for people: ``sdxl``, ``flux``, ``llama`` …
         why: What it was told by, for people.
         choices: The files of a repo of which one has to be named.
+        task: The task of Immich that a model is for.
     """
 
     kind: str | None = None
@@ -39,6 +40,7 @@ class Detected:
     family: str | None = None
     why: str = ""
     choices: tuple[str, ...] = ()
+    task: str | None = None
 
 
 # ── by tensors ──
@@ -269,6 +271,11 @@ def by_files(repo: str, paths: Iterable[str]) -> Detected:
         return Detected(kind="snapshot", consumers=("diffrhythm",), family="diffrhythm", why="a DiffRhythm repo")
     if {"model.bin", "config.json"} <= top and any(name.startswith("vocabulary.") for name in top):
         return Detected(kind="snapshot", consumers=("whisper",), family="whisper", why="a CTranslate2 repo")
+    if {"textual/model.onnx", "visual/model.onnx"} <= set(names):
+        return Detected(kind="immich-model", consumers=("immich",), task="clip", why="a repo of Immich's")
+    if {"detection/model.onnx", "recognition/model.onnx"} <= set(names):
+        task = "ocr" if "ocr" in repo.lower() else "facial-recognition"
+        return Detected(kind="immich-model", consumers=("immich",), task=task, why="a repo of Immich's")
     if "model_index.json" in top:
         return Detected(kind="snapshot", consumers=("comfyui",), why="a diffusers repo")
     weights = tuple(name for name in names if name.lower().endswith(_WEIGHTS))

@@ -127,6 +127,25 @@ def test_weights_of_other_formats_are_none() -> None:
     assert not found(bytes(500))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"ct\nm.j\nd.r\nprof\n",
+        b"cat\ndog\nbird\n",
+        b"cat\ndog\n",
+        b"inst\nname\nother\n",
+        b"Nothing.\n",
+        b"a\tb\tc\n" * 100,
+        b"I\nII\nIII\n",
+        b"c,d\n1,2\n",
+        b"]\n",
+    ],
+)
+def test_a_list_of_words_is_none(text: bytes) -> None:
+    assert not found(text)
+    assert not starts_as_pickle(text)
+
+
 def test_what_is_cut_off_is_told_from_what_is_none() -> None:
     data = pickle.dumps({"a": [1, 2.5, "x"] * 200}, protocol=0)
     assert read_pickle(data[:512]) is Finding.CUT_OFF

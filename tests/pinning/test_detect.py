@@ -177,4 +177,9 @@ def test_a_repo_is_told_by_its_files() -> None:
     assert (ct2.kind, ct2.consumers) == ("snapshot", ("whisper",))
     assert by_files("a/b", ["model_index.json", "unet/x.safetensors"]).consumers == ("comfyui",)
     assert by_files("ASLP-lab/DiffRhythm-1_2", ["cfm_model.pt", "config.json"]).consumers == ("diffrhythm",)
+    clip = by_files("immich-app/ViT-B-32__openai", ["textual/model.onnx", "visual/model.onnx", "config.json"])
+    assert (clip.kind, clip.task, clip.consumers) == ("immich-model", "clip", ("immich",))
+    parts = ["detection/model.onnx", "recognition/model.onnx"]
+    assert by_files("immich-app/buffalo_l", parts).task == "facial-recognition"
+    assert by_files("immich-app/PP-OCRv5_mobile", parts).task == "ocr"
     assert by_files("a/b", ["README.md", "x.gguf", "y.gguf"]).choices == ("x.gguf", "y.gguf")

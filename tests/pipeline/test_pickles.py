@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -118,6 +120,38 @@ def test_a_pickle_that_only_the_servers_answer_names_is_refused_before_its_body(
         assert (result.code, result.codes()) == (65, ["pickle-not-allowed"])
         assert sum(one.sent for one in bench.hub.log.since(mark)) < len(data)
         assert bench.sync(entry(source, digest=digest(data))).code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("models/checkpoints/x.ckpt", b"anything"),
+        ("x.dat", PICKLE),
+        ("deep/down/pytorch_model.bin", TORCH),
+        ("x.txt", b"cos\nsystem\n(S'true'\ntR."),
+    ],
+)
+def test_a_pickle_in_an_archive_is_judged_as_one_beside_it(bench: Bench, name: str, data: bytes) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("words.txt", "ct\nm.j\ncat\n" * 100)
+        archive.writestr(name, data)
+    bench.world.file("a.zip", out.getvalue())
+    model = {"name": "a", "kind": "file", "source": f"{bench.hub.files}a.zip", "path": "models", "unpack": "zip"}
+    result = bench.sync(model | {"for": ["comfyui"]})
+    assert (result.code, result.codes(), placed(bench)) == (65, ["pickle-not-allowed"], [])
+    assert bench.sync(model | {"for": ["comfyui"], "allow_pickle": True}).code == 0
+    assert bench.sync(model | {"for": ["stable-diffusion"], "digest": digest(out.getvalue())}).code == 0
+
+
+def test_an_archive_of_texts_is_unpacked(bench: Bench) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("words.txt", "ct\nm.j\ncat\n" * 100)
+    bench.world.file("a.zip", out.getvalue())
+    model = {"name": "a", "kind": "file", "source": f"{bench.hub.files}a.zip", "path": "models", "unpack": "zip"}
+    assert bench.sync(model | {"for": ["comfyui"]}).code == 0
+    assert placed(bench) == ["words.txt"]
 
 
 def _body(data: bytes) -> Any:
