@@ -1,7 +1,7 @@
 """Check what may be kept when no digest decides: are these bytes what their name, or their entry's kind, promises?
 
 Pure: it gets bytes and returns what is wrong with them. Sources of the signatures: each format's specification or
-reference implementation, named beside it.
+reference implementation, named next to it.
 """
 
 from __future__ import annotations
@@ -116,14 +116,14 @@ _STARTS: dict[str, Callable[[bytes], bool]] = {
     **dict.fromkeys(PICKLE_SUFFIXES, _is_pickle),
     ".pkl": lambda head: _is_pickle(head) or _is_compressed(head),
 }
-"""The suffixes of model weights, and what tells that bytes begin as such a file."""
+"""The suffixes of model weights, and the check of what a file of each begins with."""
 _ANY_MODEL = (_is_safetensors, _is_gguf, _is_pickle, _is_ggml, _is_hdf5, _is_onnx, _is_tflite, _is_image)
 _BESIDE_WEIGHTS = frozenset({".json", ".yaml", ".yml", ".txt", ".md", ".jinja"})
-"""Suffixes of files that lie beside weights; whatever the kind of their entry, they are none."""
+"""Suffixes of files that accompany weights; they count as no weights, whatever the kind of their entry."""
 
 
 def is_weights(path: str, *, by_kind: bool = False) -> bool:
-    """Whether a file is model weights: by its name, or because its entry's kind says so (``by_kind``)."""
+    """Whether a file is model weights: by its name, or by its entry's kind (``by_kind``)."""
     suffix = _suffix(path)
     return suffix in _STARTS or (by_kind and suffix not in _BESIDE_WEIGHTS)
 
@@ -221,7 +221,7 @@ def check_head(
     Args:
         path: The file's name upstream.
         head: Its first bytes, at least `HEAD` of them or all.
-        by_kind: Whether its entry's kind says that it is model weights, whatever its name.
+        by_kind: Whether its entry's kind makes it model weights, whatever its name.
         url: Where they came from in the end.
         html_type: Whether the response called itself ``text/html``.
         allow_pickle: Whether the manifest allows a pickle.
@@ -252,7 +252,7 @@ def check_whole(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False)
         path: The file's name upstream.
         size: Its size in bytes.
         read_at: Reads from it.
-        by_kind: Whether its entry's kind says that it is model weights, whatever its name.
+        by_kind: Whether its entry's kind makes it model weights, whatever its name.
     """
     if not is_weights(path, by_kind=by_kind):
         return None
@@ -272,7 +272,7 @@ def check_whole(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False)
 
 
 def may_hide_pickle(path: str, *, by_kind: bool = False) -> bool:
-    """Whether a file may be a pickle though its name does not say so."""
+    """Whether a file may be a pickle under a name that is not a pickle's."""
     suffix = _suffix(path)
     return suffix in (".bin", ".model", ".ggml") or (
         by_kind and suffix not in _STARTS and is_weights(path, by_kind=True)

@@ -1,6 +1,6 @@
-"""The tensor types of ggml: how many bytes a tensor takes.
+"""The tensor types of ggml and the bytes that a tensor takes.
 
-Source: gguf-py, GGML_QUANT_SIZES; ollama, fs/ggml/ggml.go. Ids that are not here are unknown, and stay so.
+Source: gguf-py, GGML_QUANT_SIZES; ollama, fs/ggml/ggml.go. An id that is not listed is unknown.
 """
 
 from __future__ import annotations

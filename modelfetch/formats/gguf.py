@@ -58,7 +58,7 @@ class Tensor(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufHeader:
-    """What a header says.
+    """The contents of a header.
 
     ``metadata`` holds int, float, bool, str, tuple or `ArrayHead`; ``tensors`` and ``data_offset`` are None where the
     walk ended at the hyperparameters, ``size`` is the file's length in bytes where it is known.
@@ -134,7 +134,7 @@ class _Walk:
         return self._source.view(start, end)
 
     def _enough(self) -> bool:
-        """Whether all is known that estimates are made of; the vocabulary may also be told by a key."""
+        """Whether everything that estimates need is known; the vocabulary's size may also be a key of its own."""
         get = self._metadata.get
         arch = get("general.architecture")
         if arch is None:

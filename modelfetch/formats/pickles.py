@@ -33,7 +33,7 @@ _MEMBER_START = 4096  # bytes of each member of an archive that are looked at
 
 
 class Finding(Enum):
-    """Whether bytes are a pickle; ``CUT_OFF`` says that they are as far as they go."""
+    """Whether bytes are a pickle; ``CUT_OFF``: they are one as far as they go."""
 
     YES = "yes"
     NO = "no"
@@ -160,7 +160,7 @@ _LINES = {
 _LENGTHS = {-2: 1, -3: 4, -4: 4, -5: 8}  # bytes of the length that an argument begins with (source: pickletools)
 _WINDOW = 64 * 1024
 _USUAL_LINE, _LONGEST_LINE = 512, 64 * 1024  # a pair of names, a text
-_MAX_OPCODES = 100_000  # no other file looks like a pickle for so long
+_MAX_OPCODES = 100_000  # no other file looks like a pickle up to there
 _FEW = 4  # opcodes that other bytes may look like by chance
 
 

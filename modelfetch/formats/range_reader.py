@@ -34,7 +34,7 @@ class RangeReader(Protocol):
 
     @property
     def size(self) -> int | None:
-        """The file's length in bytes, None where the source does not say."""
+        """The file's length in bytes, None where the source does not give it."""
 
     def read(self, offset: int, length: int) -> bytes:
         """The bytes at ``offset``, fewer than ``length`` only where the file ends.

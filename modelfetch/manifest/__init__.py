@@ -1,1 +1,1 @@
-"""Manifests: YAML text to frozen values."""
+"""Manifests: parse and validate YAML text into frozen values."""

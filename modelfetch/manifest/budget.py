@@ -1,4 +1,4 @@
-"""What a tier's services may take of the GPU together (contract: usable, vram, exclusive)."""
+"""Check the VRAM that a tier's services may use together."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 _GIB = 2**30
 _USABLE = {8: 7.5, 16: 15, 32: 30.9, 94: 93}
-"""Measured on cards of these classes, in GiB (facts on VRAM: what drivers and displays leave)."""
+"""Usable GiB by a card's class in GiB: what drivers and displays leave, as measured."""
 
 
 def default_usable(vram: int) -> int:
-    """What services may take of a card of this class; both in bytes."""
+    """Return the bytes that services may use of a card of this class (in bytes)."""
     known = _USABLE.get(vram // _GIB) if vram % _GIB == 0 else None
     return int(known * _GIB) if known is not None else vram * 94 // 100
 
 
 def together(services: Iterable[Service]) -> int:
-    """The bytes that services take when all run; of those with one ``exclusive`` word only the largest counts."""
+    """Add up the bytes of services that run together; of those with one ``exclusive`` word only the largest counts."""
     groups: dict[tuple[str, str], int] = {}
     for service in services:
         group = ("exclusive", service.exclusive) if service.exclusive else ("service", service.name)
@@ -32,7 +32,7 @@ def together(services: Iterable[Service]) -> int:
 
 
 def overrun(services: Iterable[Service], usable: int | None) -> str | None:
-    """By how much the services exceed what is usable, as a message; None when they don't."""
+    """Return a message if the services exceed what is usable, else None."""
     services = tuple(services)
     needed = together(services)
     if usable is None or needed <= usable:

@@ -1,4 +1,4 @@
-"""Read values to the frozen values of `model`, with the rules between a file's own keys."""
+"""Build the frozen values of `model` from parsed keys, and apply the rules between the keys of one file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def part(values: Values, file: str, reader: Reader) -> Part:
-    """One file's share of a manifest; what is wrong between its keys is noted."""
+    """Build one file's part of a manifest; conflicts between its keys are noted as problems."""
     services: dict[str, Values] = values.get("services") or {}
     if "extends" not in values.keys:
         if "models" not in values.keys:
@@ -50,7 +50,7 @@ def _models(values: Values, reader: Reader) -> tuple[Model, ...]:
 
 
 def _model(v: Values) -> Model | None:
-    """The model, None where what it needs most is missing or wrong."""
+    """Build a model; None if its name, source or consumers are missing or wrong."""
     consumers = tuple(consumer for consumer, _ in v.get("for", ()))
     if v.get("name") is None or v.get("source") is None or not consumers:
         return None

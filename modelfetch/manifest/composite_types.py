@@ -1,4 +1,4 @@
-"""The composite types of a manifest: lists, mappings with known keys, mappings with free names."""
+"""Composite types of manifest values: lists, mappings with known keys, mappings with free names."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _MERGE = "; YAML 1.2 has no merge keys"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Many:
-    """A list; ``unique`` refuses an item that occurs twice."""
+    """A list; with ``unique`` no item may occur twice."""
 
     of: Type
     least: int = 0
     unique: bool = False
 
     def read(self, node: Node, where: str, reader: Reader) -> Any:
-        """The items as a tuple of (value, position); wrong ones are left out."""
+        """Return the items as a tuple of (value, position), without the wrong ones."""
         if not isinstance(node, Sequence):
             reader.problem(node.position, f"{where}: expected a list, found {describe(node)}")
             return MISSING
@@ -57,7 +57,7 @@ class Many:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """One key of a record: its type and what editors say of it."""
+    """One key of a record: its type and its description for editors."""
 
     type: Type
     doc: str
@@ -66,31 +66,31 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Values:
-    """What was read of a mapping: the good values, where each key stands, and where the mapping does."""
+    """The parsed keys of a mapping: the valid values, the position of each key and of the mapping."""
 
     position: Position
     values: dict[str, Any]
     keys: dict[str, Position]
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value of a key, the default where it is absent or wrong."""
+        """Return the value of a key, or the default if it is absent or wrong."""
         return self.values.get(key, default)
 
     def at(self, key: str) -> Position:
-        """Where a key stands; the mapping itself where it is absent."""
+        """Return the position of a key, or of the mapping if it is absent."""
         return self.keys.get(key, self.position)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A mapping with known keys; ``label`` is the key whose value names it in messages."""
+    """A mapping with known keys; ``label`` is the key whose value names the mapping in messages."""
 
     keys: dict[str, Key]
     label: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     def read(self, node: Node, where: str, reader: Reader) -> Any:
-        """The `Values`; what is wrong with them is noted."""
+        """Return the `Values`; problems are noted."""
         if not isinstance(node, Mapping):
             reader.problem(node.position, f"{where or 'manifest'}: expected a mapping, found {describe(node)}")
             return MISSING
@@ -114,7 +114,7 @@ class Record:
         return Values(position=node.position, values=values, keys=positions)
 
     def _inside(self, node: Mapping, where: str) -> str:
-        """``models[2] (sdxl-base): `` or ``services.ollama: ``: what messages about keys begin with."""
+        """Return the beginning of messages about keys: ``models[2] (sdxl-base): `` or ``services.ollama: ``."""
         for entry in node.entries:
             if entry.key == self.label and isinstance(entry.value, Scalar) and isinstance(entry.value.value, str):
                 name = entry.value.value
@@ -144,7 +144,7 @@ class Named:
     of: Record
 
     def read(self, node: Node, where: str, reader: Reader) -> Any:
-        """The names and their `Values`, in order."""
+        """Return the names and their `Values`, in order."""
         if not isinstance(node, Mapping):
             reader.problem(node.position, f"{where}: expected a mapping, found {describe(node)}")
             return MISSING

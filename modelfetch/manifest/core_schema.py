@@ -1,7 +1,7 @@
-"""YAML 1.2's core schema: what a plain scalar's text means.
+"""Resolve plain scalars as YAML 1.2's core schema does.
 
 Source: the YAML 1.2.2 specification, section 10.3.2 (tag resolution). So ``yes``, ``1_000``, dates and sexagesimals
-are text, whatever YAML 1.1 made of them.
+are text, unlike in YAML 1.1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 Value = str | int | float | bool | None
 
 MAX_NUMBER = 64
-"""Characters of the longest number; a longer one is no size, count or anything else that a manifest holds."""
+"""Maximum characters of a number; nothing in a manifest needs a longer one."""
 
 _CONSTANTS: dict[str, bool | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -28,7 +28,7 @@ _NUMBER = re.compile(r"[-+.0-9]")
 
 
 def resolve(text: str) -> Value:
-    """The value of a plain scalar.
+    """Return the value of a plain scalar.
 
     Raises:
         ValueError: It is a number of more than ``MAX_NUMBER`` characters.

@@ -1,6 +1,6 @@
-"""The types that a manifest's keys have: each reads a node into a value and says the same as JSON Schema.
+"""Types of manifest keys: each parses a node into a value and describes itself as JSON Schema.
 
-`schema` builds its table from these, so that what the loader takes and what editors are told can't differ.
+`schema` builds its table from these, so the loader and the schema for editors can't differ.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from modelfetch.manifest.model import Position
 
 EXTENSION = "x-"
-"""Keys that begin with this are ignored, wherever they stand."""
+"""Keys that begin with this are ignored everywhere."""
 
-_SUGGESTIONS = 20  # a document full of wrong keys is not worth a search for each
+_SUGGESTIONS = 20  # a search for each key of a document full of wrong ones would take long
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Missing:
-    """What a reader returns for a value that is wrong; the problem is noted by then."""
+    """Marks a value that is wrong; its problem is noted already."""
 
 
 MISSING: Final = Missing()
@@ -37,7 +37,7 @@ MISSING: Final = Missing()
 
 @dataclass(slots=True, kw_only=True)
 class Reader:
-    """What reading shares: the rule for plain http, the problems found so far, the models that break a rule."""
+    """State shared while a manifest is parsed: the rule for plain http, the problems, the models that break a rule."""
 
     allow_http: Callable[[str, int], bool]
     problems: list[Problem] = field(default_factory=list)
@@ -45,11 +45,11 @@ class Reader:
     unsound: set[Position] = field(default_factory=set)
 
     def problem(self, at: Position, message: str) -> None:
-        """Note what is wrong at a place."""
+        """Note a problem at a position."""
         self.problems.append(Problem(at.file, at.line, at.column, message))
 
     def suggest(self, found: str, known: MappingABC[str, Any] | tuple[str, ...]) -> str:
-        """``; did you mean …?`` where one of the known words is near."""
+        """Return ``; did you mean …?`` if a known word is similar, else nothing."""
         self.suggested += 1
         if self.suggested > _SUGGESTIONS or len(found) > 40:
             return ""
@@ -61,17 +61,17 @@ class Type(Protocol):
     """The type of a value."""
 
     def read(self, node: Node, where: str, reader: Reader) -> Any:
-        """The value, or MISSING after noting why; ``where`` names the place, such as ``models[2].size``."""
+        """Return the value, or MISSING after noting the problem; ``where`` is a path such as ``models[2].size``."""
 
     def json_schema(self) -> dict[str, Any]:
-        """The same as JSON Schema (draft 2020-12); it may take more than `read`, never less."""
+        """Return the type as JSON Schema (draft 2020-12); it may accept more than `read`, never less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Text:
     """Text on one line (``lines``: several) that a pattern matches as a whole.
 
-    ``check`` may refuse more, by a ``ValueError`` that says what was expected and found, and convert.
+    ``check`` may convert it, or refuse it by a ``ValueError`` with the expected and the found value.
     """
 
     expected: str
@@ -81,7 +81,7 @@ class Text:
     check: Callable[[str], Any] | None = None
 
     def read(self, node: Node, where: str, reader: Reader) -> Any:
-        """The text, or what ``check`` makes of it."""
+        """Return the text, or what ``check`` converts it to."""
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
             quote = " (in quotes it would be text)" if isinstance(node, Scalar) and node.value is not None else ""
             reader.problem(node.position, f"{where}: expected {self.expected}, found {describe(node)}{quote}")
@@ -110,7 +110,7 @@ class Choice:
     values: tuple[str, ...]
 
     def read(self, node: Node, where: str, reader: Reader) -> Any:
-        """The word."""
+        """Return the word."""
         if isinstance(node, Scalar) and isinstance(node.value, str) and node.value in self.values:
             return node.value
         near = (
@@ -133,7 +133,7 @@ class Whole:
     most: int
 
     def read(self, node: Node, where: str, reader: Reader) -> Any:
-        """The number."""
+        """Return the number."""
         value = node.value if isinstance(node, Scalar) else None
         if isinstance(value, int) and not isinstance(value, bool) and self.least <= value <= self.most:
             return value
@@ -153,7 +153,7 @@ class Flag:
     """True or false."""
 
     def read(self, node: Node, where: str, reader: Reader) -> Any:
-        """The truth value."""
+        """Return the truth value."""
         if isinstance(node, Scalar) and isinstance(node.value, bool):
             return node.value
         reader.problem(node.position, f"{where}: expected true or false, found {describe(node)}")
@@ -171,7 +171,7 @@ class Size:
     least: int = 0
 
     def read(self, node: Node, where: str, reader: Reader) -> Any:
-        """The bytes."""
+        """Return the size in bytes."""
         value = node.value if isinstance(node, Scalar) else None
         try:
             size = parse_size(value) if isinstance(value, str) else value
@@ -198,7 +198,7 @@ class UriText:
     """A URI of a source or a mirror."""
 
     def read(self, node: Node, where: str, reader: Reader) -> Any:
-        """The parsed `Uri`."""
+        """Return the parsed `Uri`."""
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
             reader.problem(node.position, f"{where}: expected a URI, found {describe(node)}")
             return MISSING
@@ -218,7 +218,7 @@ class UriText:
 
 
 def refuse_plain_http(uri: Uri, allow_http: Callable[[str, int], bool]) -> str | None:
-    """Why a URI may not be asked in the clear; None when it is no plain http or its host is allowed."""
+    """Return why plain http is refused for a URI; None if it is not plain http or its host is allowed."""
     if not isinstance(uri, HttpUri) or uri.url.startswith("https:"):
         return None
     host, port = uri.host, uri.port

@@ -1,4 +1,4 @@
-"""Which kinds of model each consumer takes, and in which folder it reads them (contract: Layouts)."""
+"""The kinds of model that each consumer can load, and the folder for each."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ SELECTING = ("files", "include")
 
 
 def kinds_of(consumer: str) -> tuple[str, ...]:
-    """The kinds that a consumer takes."""
+    """Return the kinds that a consumer can load."""
     return tuple(kind for kind in KINDS if (consumer, kind) in FOLDERS)
 
 
 def consumers_of(kind: str) -> tuple[str, ...]:
-    """The consumers that take a kind."""
+    """Return the consumers that can load a kind."""
     return tuple(consumer for consumer in CONSUMERS if (consumer, kind) in FOLDERS)
 
 
@@ -102,9 +102,9 @@ def repo_folder(consumer: str, model: Model) -> str:
 
 
 def upstream_name(source: Uri) -> str | None:
-    """The name that a URI alone gives to a single file: its path's last part, a web server's made safe.
+    """Return the name that a URI alone gives to a single file: its path's last part, a web server's made safe.
 
-    None where only the source's answer tells it (civitai, oci, ollama, a URL that ends in ``/``) or where the path
+    None if only the source knows it (civitai, oci, ollama, a URL that ends in ``/``) or if the path
     ends in no name that a file could have.
     """
     if not isinstance(source, HfUri | HttpUri | FileUri) or source.path is None:

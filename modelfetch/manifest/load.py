@@ -1,7 +1,7 @@
-"""Loading a manifest: text to validated values, or every problem of it at once.
+"""Load a manifest: parse and validate it, and report all of its problems at once.
 
-A manifest may extend another (a tier by name, or a file beside it), which may extend a third. Each file is checked
-by itself, each problem stands in its own file; the sum of the budgets and the clashing paths are those of the whole.
+A manifest may extend another (a tier by name, or a file by a relative path), which may extend a third. Each file is
+checked by itself and its problems name it; budgets and conflicting paths are those of the whole.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     AllowHttp = Callable[[str, int], bool]
 
 MAX_CHAIN = 8
-"""How many files a manifest may be made of by ``extends``."""
+"""Maximum number of files in a chain of ``extends``."""
 
 TEXT = "<text>"
-"""What a manifest is called that was given as text."""
+"""The file name of a manifest that was given as text."""
 
 
 class FindTier(Protocol):
@@ -57,11 +57,11 @@ def load_manifest(
 
     Args:
         path_or_text: A file's path; a ``str`` that holds a newline or ``": "`` is the manifest's text itself.
-        allow_http: Whether a (host, port) may be asked by plain http.
+        allow_http: Whether plain http is allowed for a (host, port).
         find_tier: Finds the file of a tier that is extended by name (default: none is found).
 
     Raises:
-        ManifestError: It can't be read or is invalid; ``problems`` holds all that is wrong.
+        ManifestError: It can't be read or is invalid; ``problems`` holds every problem.
     """
     if isinstance(path_or_text, str) and ("\n" in path_or_text or ": " in path_or_text):
         data, file, folder = path_or_text.encode("utf-8", "surrogatepass"), TEXT, Path()
@@ -90,8 +90,8 @@ def load_bytes(
 
     Args:
         data: The bytes, UTF-8.
-        file: What problems call it.
-        folder: What a relative ``extends`` starts from (default: the folder of ``file``).
+        file: The name for it in problems.
+        folder: The folder for a relative ``extends`` (default: that of ``file``).
         allow_http: As for `load_manifest`.
         find_tier: As for `load_manifest`.
 
@@ -111,9 +111,9 @@ def load_bytes(
 
 
 def sha256_of(contents: Sequence[bytes]) -> str:
-    """What a manifest's ``sha256`` is: that of its bytes.
+    """Return a manifest's ``sha256``: that of its bytes.
 
-    Where it extends others it is that of the sha256 digests of all files' bytes, itself first, one after the other.
+    If it extends others: that of the concatenated sha256 digests of all files, itself first.
     """
     hashes = [hashlib.sha256(data) for data in contents]
     if len(hashes) == 1:
@@ -127,7 +127,7 @@ def _read(path: Path) -> bytes:
 
 
 def read_failure(error: OSError | ValueError) -> str:
-    """Why a manifest can't be read, in the words of a message."""
+    """Return why a manifest can't be read, for a message."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, IsADirectoryError):
@@ -137,7 +137,7 @@ def read_failure(error: OSError | ValueError) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class _Chain:
-    """The files that a manifest is made of, the manifest itself first."""
+    """The files of a manifest and of all that it extends, itself first."""
 
     reader: Reader
     find_tier: FindTier
@@ -147,7 +147,7 @@ class _Chain:
     complete: bool = False
 
     def follow(self, data: bytes, file: str, folder: Path) -> None:
-        """Read a file, then what it extends, and so on."""
+        """Read a file, then the one it extends, and so on."""
         seen = {} if file == TEXT else {_identity(Path(file)): file}
         while True:
             self.files.append(file)
@@ -166,7 +166,7 @@ class _Chain:
             file, folder = str(path), path.parent
 
     def _following(self, name: str, at: Position, folder: Path, seen: dict[Any, str]) -> tuple[Path, bytes] | None:
-        """The file that is extended, and its bytes; None after noting why there is none."""
+        """Return the extended file and its bytes; None after noting a problem."""
         path = self._locate(name, folder, at)
         if path is None:
             return None
@@ -213,7 +213,7 @@ def _identity(path: Path) -> Any:
 
 
 def _part(data: bytes, file: str, reader: Reader) -> Part | None:
-    """One file's share; None where nothing of it could be read."""
+    """Parse one file; None if nothing of it could be read."""
     root, problems = yaml_nodes.parse(data, file)
     reader.problems.extend(problems)
     if root is None:

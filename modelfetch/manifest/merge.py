@@ -1,4 +1,4 @@
-"""One manifest out of the files that it is made of."""
+"""Merge the files of a chain of ``extends`` into one manifest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What one file says; ``extends`` is the name or path of the one that it changes."""
+    """The content of one file; ``extends`` is the name or path of the file that it changes."""
 
     file: str
     values: Values
@@ -29,14 +29,14 @@ class Part:
 def merge(
     parts: tuple[Part, ...], reader: Reader, *, sha256: str, files: tuple[str, ...], complete: bool = True
 ) -> Manifest:
-    """The whole: the last part first, then each that changes it; budgets are checked, problems noted.
+    """Merge parts, the last one first; budgets are checked and problems noted.
 
     Args:
-        parts: What each file says, the manifest itself first.
+        parts: The content of each file, the manifest itself first.
         reader: Takes the problems.
         sha256: Of all files, for the result.
         files: All files, the manifest itself first.
-        complete: Whether all that is extended could be read; else nothing is said of names that are not there.
+        complete: Whether every extended file could be read; otherwise missing names are no problem.
     """
     models: dict[str, Model] = {}
     services: dict[str, Service] = {}
@@ -61,7 +61,7 @@ def merge(
 
 
 def _drop(part: Part, models: dict[str, Model], services: dict[str, Service], reader: Reader | None) -> None:
-    """Leave out what a part drops of what it extends."""
+    """Remove the models and services that a part drops."""
     if part.extends is None:
         return
     for name, at in part.values.get("drop", ()):
@@ -74,7 +74,7 @@ def _drop(part: Part, models: dict[str, Model], services: dict[str, Service], re
 
 
 def _card(parts: tuple[Part, ...], reader: Reader) -> tuple[int | None, int | None]:
-    """The card's class and what is usable of it; a file with a card of its own forgets the usable it extends."""
+    """Return ``vram`` and ``usable``; a file with its own ``vram`` does not inherit ``usable``."""
     vram = usable = None
     for part in parts:
         vram = part.values.get("vram")

@@ -1,4 +1,4 @@
-"""The frozen values that a manifest becomes."""
+"""The frozen values of a manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONSUMERS = ("ollama", "stable-diffusion", "comfyui", "whisper", "diffrhythm", "
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Position:
-    """Where in which file something was written; ``line`` and ``column`` count from 1."""
+    """A place in a file; ``line`` and ``column`` count from 1."""
 
     file: str
     line: int
@@ -27,7 +27,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSpec:
-    """One file of a snapshot, as far as the manifest pins it; ``size`` in bytes."""
+    """One file of a snapshot with its pins; ``size`` in bytes."""
 
     path: str
     size: int | None = None
@@ -36,7 +36,7 @@ class FileSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What one service may take of the GPU and the machine; sizes in bytes, ``context`` in tokens."""
+    """The resources that one service may use; sizes in bytes, ``context`` in tokens."""
 
     name: str
     vram: int | None = None
@@ -56,7 +56,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """One entry of a manifest: where it comes from, what it must be, whom it is for."""
+    """One entry of a manifest: its source, its pins, and the consumers that it is for."""
 
     name: str
     source: Uri

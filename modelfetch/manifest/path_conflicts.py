@@ -1,7 +1,7 @@
-"""Who wants which path below ROOT, and who can't have it because another wants it too. Pure.
+"""Find models that need the same path below ROOT. Pure.
 
-`claims_of` tells it as far as a manifest alone does; once sources were asked, the same `find_clashes` serves for
-the paths that they gave.
+`claims_of` has the paths that a manifest alone determines; `find_clashes` also serves for the paths that are known once
+sources are resolved.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class Shape(StrEnum):
-    """What is claimed.
+    """The shape of a claimed path.
 
-    One ``FILE``; a ``FOLDER`` that anything may be unpacked into; a ``TREE``, the folder of one repo, to which other
+    A ``FILE``; a ``FOLDER`` that archives are unpacked into; a ``TREE``, the folder of one repo, to which other
     files may be added; a ``CACHE``, the folder of one repo that nothing else may be in.
     """
 
@@ -36,11 +36,11 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathClaim:
-    """One path below ROOT that a model wants.
+    """One path below ROOT that a model needs.
 
-    Two claims of one path are one and the same thing where they agree: by ``digest`` where both have one, else by
-    ``source``. That is fine between manifests, and within one where both are ``shared`` (files of one repo).
-    The ``digest`` of a ``TREE`` or ``CACHE`` is the commit, its ``source`` the repo.
+    Two claims of one path agree if they mean the same bytes: by ``digest`` where both have one, else by ``source``.
+    That is allowed between manifests, and within one where both are ``shared`` (files of one repo). The ``digest`` of a
+    ``TREE`` or ``CACHE`` is the commit, its ``source`` the repo.
     """
 
     path: str
@@ -53,13 +53,13 @@ class PathClaim:
     shared: bool = False
 
     def agrees(self, other: PathClaim) -> bool:
-        """Whether both want the same thing, as far as is known."""
+        """Whether both mean the same content, as far as is known."""
         if self.digest is not None and other.digest is not None:
             return self.digest == other.digest
         return self.source == other.source
 
     def may_share(self, other: PathClaim) -> bool:
-        """Whether both may have their path, given that it is the same one."""
+        """Whether both may use their path, given that it is the same one."""
         if self.shape is not other.shape:
             return False
         if self.shape is Shape.FOLDER:
@@ -68,12 +68,12 @@ class PathClaim:
 
 
 def claims_of(manifest: Manifest) -> tuple[PathClaim, ...]:
-    """The paths that a manifest's models are known to want before any source is asked, in order."""
+    """Return the paths that a manifest alone determines, in order."""
     return tuple(claim for model in manifest.models for claim in model_claims(model, manifest.file))
 
 
 def model_claims(model: Model, manifest: str) -> Iterator[PathClaim]:
-    """The paths that one model is known to want before its source is asked; ``manifest`` names whose it is."""
+    """Yield the paths that one model of ``manifest`` determines before its source is resolved."""
     for consumer in model.consumers:
         if isinstance(model.source, OllamaUri):
             uri = model.source
@@ -87,7 +87,7 @@ def model_claims(model: Model, manifest: str) -> Iterator[PathClaim]:
 
 
 def _single_path(model: Model, consumer: str) -> str | None:
-    """Where a single file goes; None where only its source knows the name."""
+    """Return the path of a single file; None if only its source knows the name."""
     if model.kind == "file":
         return f"{consumer}/{model.path}" if model.path is not None else None
     folder = FOLDERS.get((consumer, model.kind or ""))
@@ -116,7 +116,7 @@ def _file(model: Model, manifest: str, path: str) -> PathClaim:
 
 
 def _repo_claim(model: Model, manifest: str, folder: str, shape: Shape, source: HfUri) -> PathClaim:
-    """The folder of one repo, which several models may fill as long as they mean the same commit."""
+    """The folder of one repo; several models may share it if they mean the same commit."""
     return replace(_claim(model, manifest, folder, shape), source=source.repo, digest=source.commit, shared=True)
 
 
@@ -154,11 +154,11 @@ def _cache_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> 
 
 
 def find_clashes(claims: Iterable[PathClaim]) -> tuple[Problem, ...]:
-    """The claims that can't be met because an earlier one took their path.
+    """Return the claims that conflict with an earlier one.
 
     Refused are: one path twice; a path inside of what is a file for another; paths that differ only by case or
     Unicode form (one file where the disk compares names so); a path inside another model's cache folder. Each
-    problem stands at the later model and names the earlier one; a pair of models is named once for each path.
+    problem is reported at the later model and names the earlier one; a pair of models once for each path.
     """
     taken = _Taken()
     problems: dict[tuple[str, Position, Position], Problem] = {}
@@ -178,7 +178,7 @@ def find_clashes(claims: Iterable[PathClaim]) -> tuple[Problem, ...]:
 
 @dataclass(slots=True)
 class _Taken:
-    """The paths that are taken, by their collision key, and the folders that this makes of those above them."""
+    """The paths taken so far by their collision key, and the folders above them."""
 
     claims: dict[str, PathClaim] = field(default_factory=dict)
     below: dict[str, list[PathClaim]] = field(default_factory=dict)
@@ -187,12 +187,12 @@ class _Taken:
         key = collision_key(claim.path)
         known = self.claims.get(key)
         if known is None or (known.digest is None and claim.digest is not None):
-            self.claims[key] = claim  # the one that says more, so that a third can't contradict it unnoticed
+            self.claims[key] = claim  # keep the more specific one, so that a third can't contradict it unnoticed
         for parent in parents(key):
             self.below.setdefault(parent, []).append(claim)
 
     def obstacle(self, claim: PathClaim) -> tuple[PathClaim, str] | None:
-        """What stands in the way of a claim and why."""
+        """Return the claim that conflicts with this one, and why."""
         key = collision_key(claim.path)
         if (first := self.claims.get(key)) is not None and (why := _same_path(claim, first)):
             return first, why
@@ -216,12 +216,12 @@ def _same_path(claim: PathClaim, first: PathClaim) -> str | None:
     if claim.shape is first.shape and claim.shape in (Shape.TREE, Shape.CACHE):
         both = claim.digest is not None and first.digest is not None
         return f"the folder of another {f'commit, {first.digest}' if both else f'repo, {first.source}'}"
-    return "which is wanted already"
+    return "which is taken already"
 
 
 def _inside(claim: PathClaim, above: PathClaim) -> str | None:
     if above.shape is Shape.FILE:
-        return f"which needs {above.path!r} to be a folder, wanted as a file"
+        return f"which needs {above.path!r} to be a folder, but that is a file"
     if above.shape is not Shape.CACHE or claim.shared:
         return None
     return f"inside of the cache folder {above.path!r}"

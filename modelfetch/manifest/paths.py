@@ -1,4 +1,4 @@
-"""Relative paths that can be trusted: below their folder on every system, and no surprise to any of them."""
+"""Check relative paths: below their folder and valid on every system."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_PATH = 1024  # bytes; well below PATH_MAX, whatever the root is
 
 
 def check_relative(path: str) -> str:
-    """Return ``path`` if it is relative, stays below its folder and names a file; else say what is wrong with it.
+    """Return ``path`` if it is relative, stays below its folder and names a file.
 
     Raises:
         ValueError: It is empty, absolute, has a ``..``, ``.`` or empty part, a backslash, a drive, a control
@@ -36,18 +36,18 @@ def check_relative(path: str) -> str:
 
 
 def collision_key(path: str) -> str:
-    """Equal for paths that are one file where names are compared without case, or by Unicode form (macOS, shares)."""
+    """Return a key that is equal for paths that are one file on case-insensitive or Unicode-normalising disks."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
 def parents(path: str) -> tuple[str, ...]:
-    """The folders above a path, the nearest last."""
+    """Return the folders above a path, the nearest last."""
     parts = path.split("/")
     return tuple("/".join(parts[:end]) for end in range(1, len(parts)))
 
 
 def safe_name(name: str) -> str | None:
-    """A server's filename made safe: its last part, without what no path may hold; None when nothing is left."""
+    """Make a server's filename safe: its last part without forbidden characters; None if nothing is left."""
     last = re.split(r"[/\\]", name)[-1]
     kept = "".join(c for c in last if c.isprintable() and c not in '<>:"|?*').strip(" .")
     try:

@@ -1,4 +1,4 @@
-"""Rules between the keys of one model: which go with which kind, source and consumer."""
+"""Rules between the keys of one model: which are allowed with which kind, source and consumer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Finding = tuple["Position", str]
 
 
 def model_findings(v: Values) -> Iterator[Finding]:
-    """What is wrong between the keys of one model; keys that are wrong in themselves count as absent."""
+    """Yield the conflicts between the keys of one model; keys with a wrong value count as absent."""
     source = v.get("source")
     if source is None or ("kind" in v.keys and v.get("kind") is None):
         return
@@ -120,10 +120,10 @@ def _twice(v: Values) -> Iterator[Finding]:
         key = collision_key(path)
         above = parents(key)
         if (first := seen.get(key)) is not None:
-            why = "again" if first == path else f"beside {first[:80]!r}, which differs only by case"
+            why = "again" if first == path else f"next to {first[:80]!r}, which differs only by case"
             yield at, f"expected each path once, found {path[:80]!r} {why}"
         elif (other := folders.get(key) or next((seen[p] for p in above if p in seen), None)) is not None:
-            yield at, f"expected a file or a folder, found {path[:80]!r} beside {other[:80]!r}"
+            yield at, f"expected a file or a folder, found {path[:80]!r} next to {other[:80]!r}"
         else:
             seen[key] = path
             folders.update(dict.fromkeys(above, path))
@@ -164,7 +164,7 @@ def _pickle_files(v: Values) -> Iterator[Finding]:
 
 
 def _pickle_names(v: Values, source: Uri) -> Iterator[Finding]:
-    """The first name of a single file without a digest that is a pickle's."""
+    """Yield the first name of a single file without a digest that is a pickle's."""
     names = [("source", upstream_name(source)), ("filename", v.get("filename")), ("path", v.get("path"))]
     if isinstance(source, HfUri | HttpUri | FileUri):
         names.append(("source", source.path))

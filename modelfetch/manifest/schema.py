@@ -1,4 +1,4 @@
-"""The manifest's keys, once: validation and the JSON Schema (draft 2020-12) both come from this table."""
+"""The table of the manifest's keys, from which both validation and the JSON Schema (draft 2020-12) are made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modelfetch.manifest.uri import is_repo_id
 
 VERSION = 1
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-"""Names of tiers; also what a file of a tier is called, so nothing that a path could be built of."""
+"""Names of tiers; also the file name of a tier, so nothing that could form a path."""
 
 _COUNT = 2**31 - 1
 
@@ -56,7 +56,7 @@ def _files_rule() -> dict[str, Any]:
 
 
 def _kind_rules() -> list[dict[str, Any]]:
-    """What editors are told of kinds: who takes which, and the keys that go with one; `rules` is the loader's word."""
+    """The rules between kinds, consumers and keys for editors; the loader's own are in `rules`."""
     ollama = {"properties": {"source": {"pattern": "^[Oo][Ll][Ll][Aa][Mm][Aa]://"}}}
     kindless = {"properties": {"kind": False, "for": {"items": {"const": "ollama"}}}}
     others = {"properties": {"source": {"pattern": _NEEDS_KIND}}}
@@ -195,9 +195,9 @@ MANIFEST = Record(
 
 
 def json_schema() -> dict[str, Any]:
-    """The manifest's JSON Schema (draft 2020-12), for editors and other programs.
+    """Return the manifest's JSON Schema (draft 2020-12), for editors and other programs.
 
-    It takes every manifest that `load_manifest` takes; rules between keys (kinds and consumers, budgets, clashing
+    It accepts every manifest that `load_manifest` accepts; rules between keys (kinds and consumers, budgets, clashing
     paths) are the loader's alone.
     """
     return {
@@ -209,5 +209,5 @@ def json_schema() -> dict[str, Any]:
 
 
 def json_schema_text() -> str:
-    """The schema as `modelfetch schema` prints it."""
+    """Return the schema as `modelfetch schema` prints it."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_BYTES = 2**20
-"""A manifest's largest size in bytes; the largest sensible tiers are below a tenth of it."""
+"""Maximum size of a manifest in bytes; the largest sensible tiers are below a tenth of it."""
 MAX_DEPTH = 64
-"""How deep lists and mappings may lie in each other, aliases followed."""
+"""Maximum depth of nested lists and mappings, aliases followed."""
 MAX_NODES = 100_000
-"""How many keys and values a document may hold, aliases followed: an alias bomb ends here."""
+"""Maximum number of keys and values of a document, aliases followed: this stops alias bombs."""
 
 # Source: YAML 1.2.2, production c-printable; U+FEFF only counts as a byte order mark at the very start.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
@@ -123,8 +123,8 @@ def parse(data: bytes, file: str) -> tuple[Mapping | None, tuple[Problem, ...]]:
     """Read one YAML document that is a mapping.
 
     Returns:
-        The mapping, None where nothing could be read, and all that is wrong with the document. Where there are
-        problems the mapping holds what could be read nevertheless, so that its keys can be checked as well.
+        The mapping (None if nothing could be read) and the document's problems. If there are problems, the mapping
+        holds what could be read nevertheless, so that its keys can be checked as well.
     """
     builder = _Builder(file)
     try:
@@ -137,7 +137,7 @@ def parse(data: bytes, file: str) -> tuple[Mapping | None, tuple[Problem, ...]]:
 
 
 def describe(node: Node) -> str:
-    """What was found, as a message says it: ``'abc'``, ``the number 5``, ``nothing``, ``a list``."""
+    """Describe a value for a message: ``'abc'``, ``the number 5``, ``nothing``, ``a list``."""
     if isinstance(node, Sequence):
         return "a list"
     if isinstance(node, Mapping):
@@ -168,14 +168,14 @@ def _decode(data: bytes, file: str) -> str:
 
 
 def _locate(before: str, file: str) -> Position:
-    """The position just behind some text."""
+    """Return the position just behind some text."""
     breaks = list(_LINE_BREAK.finditer(before))
     column = len(before) - (breaks[-1].end() if breaks else 0) + 1
     return Position(file=file, line=len(breaks) + 1, column=column)
 
 
 def _events(text: str, file: str) -> Iterator[Any]:
-    """ruamel.yaml's events for a text: the one seam where its exceptions are translated."""
+    """Yield ruamel.yaml's events for a text; its exceptions are translated here."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError
 
@@ -202,11 +202,11 @@ _IN_WORDS = (
     (r"expected ',' or '\}'", "a mapping in { } is not closed, or a comma is missing"),
     (r"could not find expected ':'", "a line that is neither `key: value` nor part of a list or text"),
 )
-"""ruamel.yaml's words for mistakes that people make, and what to say instead."""
+"""ruamel.yaml's messages for common mistakes, and plainer ones."""
 
 
 def _in_words(error: Any, mark: Any, text: str) -> str:
-    """What a syntax error is, so that somebody who never read the YAML specification can correct it."""
+    """Describe a syntax error for readers who don't know the YAML specification."""
     problem = error.problem or ""
     if problem.startswith("mapping values are not allowed") and mark is not None:
         before = text[max(text.rfind("\n", 0, mark.index), text.rfind("\r", 0, mark.index)) + 1 : mark.index]
@@ -287,7 +287,7 @@ class _Builder:
         return node
 
     def _alias(self, event: Any, position: Position, depth: int) -> Node:
-        """What an alias stands for, at the alias's own place in the text."""
+        """Return the node that an alias names, with the alias's own place in the text."""
         name = event.anchor
         if name not in self._anchors:
             raise _Fatal(
@@ -295,7 +295,7 @@ class _Builder:
             )
         node = self._anchors[name]
         if node is None:
-            raise _Fatal(position, f"expected no recursion, found the alias *{name[:80]} inside of what it names")
+            raise _Fatal(position, f"expected no recursion, found the alias *{name[:80]} inside its own anchor")
         self._grow(node.count, position)
         self._check_depth(depth + node.height, position)
         start, end = event.start_mark.index, event.end_mark.index

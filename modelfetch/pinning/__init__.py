@@ -1,5 +1,5 @@
-"""Pinning: what a manifest leaves open is resolved once and written into it, everything else kept byte for byte.
+"""Pin manifests: resolve what they leave open and write it into them, and add new entries.
 
-`pins` decides (pure), `tree` and `edits` know the text, `document` reads and replaces the file, `lookup` asks the
-sources, `process` is the command.
+`entry` decides what to pin and `detect` what kind of model a link is (both pure), `text_edits` and `append` change the
+text, `document` reads and replaces the file, `upstream` queries the sources, `run` and `add` are the commands.
 """

@@ -1,4 +1,4 @@
-"""Add links to a manifest: resolve, tell what they are, pin them and append their entries."""
+"""Add links to a manifest: resolve them, detect their kind, pin them and append their entries."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MANIFEST = Path("models.yaml")
 SCHEMA_FILE = "manifest.schema.json"
-"""The schema that a new manifest's first line names; written beside it, so that editors find it offline."""
+"""The schema that a new manifest's first line names; written next to it, so that editors find it offline."""
 
 Choose = Callable[[str, Sequence[str]], str]
 """Asks a person a question with these answers; returns the chosen one."""
@@ -61,7 +61,7 @@ _NO_VRAM = ("lora", "embedding", "controlnet", "upscaler", "clip-vision")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddRequest:
-    """What is to be added, and what the caller says of it.
+    """The links to add, and the caller's choices.
 
     Attributes:
         links: Links or URIs.
@@ -70,7 +70,7 @@ class AddRequest:
         consumers: The services that they are for; empty to detect them.
         name: The name of the only link's entry.
         dry_run: Write nothing.
-        choose: Asks a person what can't be told; None to fail instead.
+        choose: Called with a question that detection can't answer; None to fail instead.
     """
 
     links: tuple[str, ...]
@@ -154,10 +154,10 @@ class AddReport:
 
 
 async def add_links(request: AddRequest, session: Session) -> AddReport:
-    """Resolve links, tell what they are, pin them, and append their entries to a manifest; all of them or none.
+    """Resolve links, detect their kind, pin them, and append their entries to a manifest; all of them or none.
 
     Raises:
-        UsageError: A link is none, or what it is can't be told and there is nobody to ask.
+        UsageError: A link is invalid, or its kind can't be detected and ``choose`` is None.
         ManifestError: The manifest can't be read or is invalid, or would be with the new entries.
         DestinationError, DiskError: It can't be written.
         ModelfetchError: A source failed, or what it has is no model.
@@ -192,7 +192,7 @@ async def add_links(request: AddRequest, session: Session) -> AddReport:
 
 def _check(request: AddRequest) -> None:
     if not request.links:
-        raise UsageError("nothing to add", hint="modelfetch add LINK, such as hf://NS/REPO/FILE")
+        raise UsageError("no link given", hint="modelfetch add LINK, such as hf://NS/REPO/FILE")
     if request.name is not None and len(request.links) > 1:
         raise UsageError("--name names one model, but several links were given")
     kinds = [kind for kind in KINDS if kind in WEIGHT_KINDS or kind == "snapshot"]
@@ -262,7 +262,7 @@ class _Resolver:
         return await self._pinned(uri, found, PurePosixPath(artifact.path).stem, licence=resolution.license)
 
     def _by_content(self, artifact: Artifact) -> Detected:
-        """What a file's header tells, read by range."""
+        """Detect a file's kind by its header, read by range."""
         suffix = PurePosixPath(artifact.path).suffix.lower()
         if suffix not in _HEADER_SUFFIXES and suffix in (".ckpt", ".pt", ".pth", ".pkl", ".bin", ".onnx", ".zip"):
             return Detected()
@@ -312,7 +312,7 @@ class _Resolver:
             return self._request.choose(question, choices)
         if what == "kind":
             raise UsageError(
-                question.removesuffix("?") + " can't be told", hint=f"add --kind, one of {', '.join(choices)}"
+                question.removesuffix("?") + " can't be detected", hint=f"add --kind, one of {', '.join(choices)}"
             )
         listed = " ".join(choices[:8]) + (f" and {len(choices) - 8} more" if len(choices) > 8 else "")
         raise UsageError(question, hint=f"name one: {listed}" if choices else "it has no files")
@@ -328,7 +328,7 @@ def _language_model(uri: Uri, artifact: Artifact) -> UsageError:
 
 
 async def _fit(model: Model, session: Session, usable: int | None) -> FitReport | None:
-    """What `fit` says of a model by itself; None for kinds that take no VRAM of their own, and where it can't tell."""
+    """Estimate a model by itself; None for kinds that need no VRAM of their own, and if no estimate is possible."""
     if model.kind in _NO_VRAM or (isinstance(model.source, CivitaiUri | HttpUri) and model.size is None):
         return None
     try:

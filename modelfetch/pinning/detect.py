@@ -1,4 +1,4 @@
-"""Tell what kind of model a file or repo is, from its header, its folder, its address and its list of files. Pure.
+"""Detect the kind of a model by its header, its folder, its address and its repo's files. Pure.
 
 Sources of the tensor names: ComfyUI (comfy/model_detection.py, comfy/lora.py, comfy/sd.py, comfy/sd1_clip.py),
 spandrel (architectures), kohya's sd-scripts (networks), and of GGUF architectures: llama.cpp and ComfyUI-GGUF.
@@ -24,13 +24,13 @@ _WEIGHTS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".pkl", ".b
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detected:
-    """What was found out; a part that can't be told is None or empty.
+    """The result of detection; an unknown part is None or empty.
 
     Attributes:
         kind: The manifest's kind.
         consumers: The services that can use it.
         family: The family of the model, for people: ``sdxl``, ``flux``, ``llama`` …
-        why: What it was told by, for people.
+        why: The evidence, for people.
         choices: The files of a repo of which one has to be named.
         task: The task of Immich that a model is for.
     """
@@ -80,7 +80,7 @@ _RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (r"^(?:wav2vec2\.)?feature_extractor\.conv_layers\.|^model\.encoder\.conv1\.",),
     ),
 )
-"""Kinds that one tensor's name tells, in the order in which they are tried."""
+"""Kinds that the name of one tensor proves, in the order in which they are tried."""
 
 _DENOISER = re.compile(
     r"^(?:model\.)?(?:diffusion_model\.)?(?:double_blocks|single_blocks|joint_blocks|transformer_blocks|input_blocks"
@@ -105,7 +105,7 @@ _BUNDLED_TEXT = ("cond_stage_model.", "conditioner.embedders.", "text_encoders."
 
 
 def by_tensors(header: SafetensorsHeader) -> Detected:
-    """Tell a model's kind by the names of its tensors."""
+    """Detect a model's kind by the names of its tensors."""
     names = [tensor.name for tensor in header.tensors]
     family = family_of(names, header.metadata)
     if any(name.startswith("model.diffusion_model.") for name in names) and any(
@@ -152,7 +152,7 @@ _BASE_MODELS = {
 
 
 def family_of(names: Iterable[str], metadata: Mapping[str, str]) -> str | None:
-    """The family of a model, by its metadata or its tensors' names."""
+    """Return the family of a model by its metadata or its tensors' names."""
     said = " ".join(metadata.get(key, "") for key in ("ss_base_model_version", "modelspec.architecture")).lower()
     for part, family in _BASE_MODELS.items():
         if part in said:
@@ -180,7 +180,7 @@ _TEXT_GGUF = ("t5", "t5encoder", "clip")
 
 
 def by_gguf(header: GgufHeader) -> Detected:
-    """What a GGUF file's architecture tells; a language model has no kind, because Ollama takes it by another way."""
+    """Detect a GGUF file's kind by its architecture; a language model has none, because Ollama pulls its own."""
     arch = header.metadata.get("general.architecture")
     if not isinstance(arch, str):
         return Detected()
@@ -223,7 +223,7 @@ _CATEGORIES = {
 
 
 def by_folder(path: str) -> Detected:
-    """Tell a model's kind by the folders of its path, which publishers name as the programs do."""
+    """Detect a model's kind by the folders of its path, which publishers name as the programs do."""
     for part in reversed(PurePosixPath(path).parts[:-1]):
         if kind := _KIND_OF_FOLDER.get(part.lower()):
             return Detected(kind=kind, why=f"its folder {part}")
@@ -231,7 +231,7 @@ def by_folder(path: str) -> Detected:
 
 
 def by_upstream(address: str, category: str | None) -> Detected:
-    """Tell a model's kind by its address, or by its hub's ``category`` for it (CivitAI's type)."""
+    """Detect a model's kind by its address, or by its hub's ``category`` for it (CivitAI's type)."""
     for pattern, kind in _ADDRESSES:
         if pattern.search(address):
             return Detected(kind=kind, why="its address")
@@ -240,9 +240,9 @@ def by_upstream(address: str, category: str | None) -> Detected:
 
 
 def combine(content: Detected, folder: Detected, upstream: Detected) -> Detected:
-    """One answer from a file's content, its folder and what is said of it, with the services that can load it.
+    """Combine the evidence of a file's content, its folder and its hub, and choose the services that can load it.
 
-    What content tells surely comes first. A folder tells parts apart that look alike; a hub's word is often coarse.
+    Kinds that content proves come first. A folder separates parts that look alike; a hub's category is often coarse.
     """
     if content.kind in _SURE or (content.kind is None and content.consumers):
         chosen = content
@@ -264,7 +264,7 @@ def consumers_for(kind: str, family: str | None) -> tuple[str, ...]:
 
 
 def by_files(repo: str, paths: Iterable[str]) -> Detected:
-    """What the list of a repo's files tells."""
+    """Detect the kind of a repo by its list of files."""
     names = sorted(paths)
     top = {name for name in names if "/" not in name}
     if "diffrhythm" in repo.lower():

@@ -1,4 +1,4 @@
-"""The manifest's file: read with its bytes, replaced at once and only by what differs in nothing but its pins."""
+"""Read and replace a manifest's file; a replacement may differ in its pins or new entries only."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Document:
 
     @property
     def models(self) -> tuple[Model, ...]:
-        """The models that stand in this very file, not in one that it extends."""
+        """The models of this file, without those of files that it extends."""
         return tuple(model for model in self.manifest.models if model.position.file == str(self.path))
 
 
@@ -74,10 +74,10 @@ def load_text(path: Path, data: bytes, settings: Settings) -> Manifest:
 
 
 def check_writable(document: Document) -> None:
-    """See beforehand whether the file could be replaced.
+    """Check that the file can be replaced.
 
     Raises:
-        DestinationError: It could not.
+        DestinationError: It can't.
     """
     real = Path(os.path.realpath(document.path))
     if not real.is_file():
@@ -89,12 +89,12 @@ def check_writable(document: Document) -> None:
 
 
 def with_pins(document: Document, models: Mapping[str, Model], settings: Settings) -> bytes:
-    """The file's bytes with these models in it, proven to differ from what was read in nothing else.
+    """Return the file's bytes with these models; nothing else may differ.
 
     Args:
-        document: What was read.
-        models: By name, each as it shall be.
-        settings: What the manifest is checked with.
+        document: The file as it was read.
+        models: By name, each as it should be.
+        settings: For checking the result.
 
     Raises:
         SettingError: That can't be done in this text, or the result would be no valid manifest.
@@ -105,7 +105,7 @@ def with_pins(document: Document, models: Mapping[str, Model], settings: Setting
 
 
 def with_entries(document: Document, models: Sequence[Model], settings: Settings) -> bytes:
-    """The file's bytes with more entries, proven to differ from what was read in nothing else.
+    """Return the file's bytes with more entries; nothing else may differ.
 
     Raises:
         SettingError: That can't be done in this text, or the result would be no valid manifest.
@@ -117,7 +117,7 @@ def with_entries(document: Document, models: Sequence[Model], settings: Settings
 def _changed(
     document: Document, change: Callable[[str], str], after: tuple[Model, ...], settings: Settings, *, what: str
 ) -> bytes:
-    """The file's bytes after a change of its text, if its models then are those of ``after``."""
+    """Change the file's text and check that its models are then those of ``after`` and nothing else changed."""
     text = document.data.decode("utf-8")
     mark = _BOM if text.startswith(_BOM) else ""
     try:
@@ -142,7 +142,7 @@ def _refused(document: Document, what: str, why: str) -> SettingError:
 
 
 def _meaning(manifest: Manifest) -> Any:
-    """All that a manifest says, without where it stands."""
+    """Return a manifest without positions and hash, for comparison."""
     return replace(manifest, sha256="", models=tuple(replace(model, position=_NOWHERE) for model in manifest.models))
 
 
@@ -150,7 +150,7 @@ def write_document(document: Document, data: bytes) -> None:
     """Replace the file, at once: a link stays a link, mode and owner stay as they are.
 
     Raises:
-        DestinationError: It can't be written, or somebody changed it since it was read.
+        DestinationError: It can't be written, or it was changed since it was read.
         DiskError: The disk failed or is full.
     """
     real = Path(os.path.realpath(document.path))

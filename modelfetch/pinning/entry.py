@@ -1,4 +1,4 @@
-"""What pinning decides: which entries are open, what their sources are asked, what the entries then say. Pure."""
+"""Decide which entries to pin, what to request from their sources, and what to write. Pure."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from modelfetch.manifest.uri import Uri
 
 _NAMES_BYTES = ("sha256", "blake3")
-"""Digests that a manifest may hold; the git sha1 of a hub's plain files is none."""
+"""Digests that a manifest may hold, unlike the git sha1 of a hub's plain files."""
 
 _REVISION = re.compile(r"@(?:refs/pr/[0-9]+(?=/|\Z)|[^/]*)")
 
 
 class State(StrEnum):
-    """How an entry's pins stand."""
+    """The state of an entry's pins."""
 
     CURRENT = "current"
     BEHIND = "behind"
@@ -38,9 +38,9 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One model of a file; ``home`` is its source, a pasted link of a hub as the hub's own URI.
+    """One model of a file; ``home`` is its source, with a hub's web address as the hub's own URI.
 
-    ``upgrade`` asks for what is newest, whatever is pinned.
+    ``upgrade`` replaces its pins by what upstream has now.
     """
 
     model: Model
@@ -49,7 +49,7 @@ class Entry:
 
     @property
     def pinned(self) -> bool:
-        """Whether the entry itself says which bytes these are, and where they stay."""
+        """Whether the entry fixes its bytes and, for a hub, the commit."""
         model = self.model
         if isinstance(self.home, HfUri) and self.home.commit is None:
             return False
@@ -59,23 +59,23 @@ class Entry:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to write: pinned, with each size."""
+        """Whether nothing is left to write: pinned, and each size is known."""
         if not self.pinned or isinstance(self.home, OllamaUri):
             return self.pinned
         return all(spec.size is not None for spec in self.model.files or (self.model,))
 
     @property
     def wanted(self) -> SourceRequest:
-        """What to ask for: the rest of what is pinned, or what is newest where that is asked for."""
-        # Names in a cache don't matter here, so a mirror need not know them.
+        """The request for what the pins leave open, or for what is newest with ``upgrade``."""
+        # Names in a cache don't matter here, so a mirror without them will do.
         asked = replace(SourceRequest.of(self.model), uri=self.home, cached=False)
         return self.newest if self.upgrade else asked
 
     @property
     def newest(self) -> SourceRequest:
-        """What upstream has now: at ``main`` for a commit, else by the name as it is written.
+        """The request for what upstream has now: at ``main`` for a commit, else by the name as it is written.
 
-        A pickle whose digest was pinned stays allowed: moving its pin is what was asked for, by name.
+        A pickle whose digest was pinned stays allowed: its pin is moved because the user named it.
         """
         model, uri = self.model, self.home
         if isinstance(uri, HfUri) and uri.commit is not None:
@@ -93,13 +93,13 @@ class Entry:
 
     @property
     def there(self) -> SourceRequest:
-        """What upstream has at the revision that is pinned, whatever digests are."""
+        """The request for the pinned revision without the pinned digests."""
         return replace(self.newest, uri=self.home)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a file's bytes were found to be: ``digest`` (sha256) and ``size`` in bytes, and what that took."""
+    """The sha256 ``digest`` and ``size`` in bytes of a file that was read, and how it was obtained."""
 
     digest: Digest
     size: int
@@ -109,19 +109,19 @@ class Measured:
 
 
 def to_measure(entry: Entry, resolution: Resolution) -> tuple[Artifact, ...]:
-    """The files whose bytes must be read, because nobody says their digest (or the size that replaces a pinned one)."""
+    """Return the files that must be read because no source gives their digest (or the size that replaces a pin)."""
     if isinstance(entry.home, OllamaUri):
         return ()
     return tuple(a for a in resolution.artifacts if _digest(a) is None or (entry.upgrade and a.size is None))
 
 
 def filled(entry: Entry, resolution: Resolution, measured: Mapping[str, Measured]) -> Model:
-    """The entry as it shall be.
+    """Return the entry with its pins.
 
     Args:
         entry: The entry as it is.
-        resolution: What its source said.
-        measured: What was found of the files of `to_measure`, by their URIs.
+        resolution: The answer of its source.
+        measured: The digests and sizes of the files of `to_measure`, by their URIs.
     """
     model = entry.model
     if isinstance(entry.home, OllamaUri):
@@ -137,7 +137,7 @@ def filled(entry: Entry, resolution: Resolution, measured: Mapping[str, Measured
 
 
 def at_commit(source: Uri, home: HfUri, commit: str) -> Uri:
-    """A source with its revision, or the lack of one, replaced by a commit; the rest stays as it is written."""
+    """Return a source with a commit as its revision; the rest stays as it is written."""
     if isinstance(source, HttpUri):
         link = re.compile(rf"(/{re.escape(home.repo)}/(?:resolve|blob)/)(?:refs/pr/\d+|[^/?#]+)(?=/)")
         return parse_uri(link.sub(rf"\g<1>{commit}", source.text, count=1))
@@ -163,10 +163,10 @@ def _digest(artifact: Artifact) -> Digest | None:
 
 
 def settled(entry: Entry) -> State | None:
-    """How an entry stands, where that is known without asking anybody; None where its source must be asked.
+    """Return an entry's state if it is known without a request; None if its source must be queried.
 
-    A web server, or a folder, tells by the bytes alone whether a file changed; a version of CivitAI and a digest of a
-    registry never change.
+    Whether a file of a web server or a folder changed can only be seen by its bytes; a version of CivitAI and a digest
+    of a registry never change.
     """
     if not entry.pinned:
         return State.UNPINNED if isinstance(entry.home, HttpUri | FileUri) else None
@@ -177,15 +177,15 @@ def settled(entry: Entry) -> State | None:
 
 
 def compare(entry: Entry, now: Resolution, then: Resolution | None = None) -> State | None:
-    """How a pinned entry stands against what upstream has now.
+    """Compare a pinned entry with what upstream has now.
 
     Args:
         entry: The entry.
         now: What upstream has.
-        then: What upstream has of what is pinned, for files whose digests can't be compared.
+        then: What upstream has at the pinned revision, for files whose digests can't be compared.
 
     Returns:
-        None where ``then`` is missing and would be needed.
+        The state; None if ``then`` is needed and missing.
     """
     if isinstance(entry.home, OllamaUri):
         return State.CURRENT if now.revision == str(entry.model.digest) else State.BEHIND
@@ -217,7 +217,7 @@ def _compare_file(pin: FileSpec, now: Artifact, then: Artifact | None) -> State:
 
 
 def pin_shown(entry: Entry) -> str:
-    """What an entry is pinned to, in a few characters: a commit or a digest; ``-`` where it is not."""
+    """Return an entry's pin in a few characters: a commit or a digest; ``-`` if it has none."""
     if not entry.pinned:
         return "-"
     if isinstance(entry.home, HfUri):
@@ -226,7 +226,7 @@ def pin_shown(entry: Entry) -> str:
 
 
 def upstream_shown(resolution: Resolution) -> str:
-    """What upstream has, in the same way."""
+    """Return what upstream has, in the same form."""
     if resolution.revision is not None and not resolution.revision.isdigit():
         return _short(resolution.revision)
     digest = resolution.artifacts[0].digest

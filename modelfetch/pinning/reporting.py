@@ -1,4 +1,4 @@
-"""What came of pinning, as the contract's report and as lines for a person. Pure."""
+"""Report the result of pinning, as the report and as lines for people. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ACTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One model for a person: its name, how its pins stand, what they are or were, what upstream has."""
+    """One model for people: its name, the state of its pins, what they are or were, what upstream has."""
 
     model: str
     state: str
@@ -37,20 +37,20 @@ class Line:
 
 
 def kept_model(entry: Entry) -> ModelReport:
-    """An entry whose pins were there already, and stay."""
+    """Report an entry whose pins are kept."""
     artifacts = tuple(_written(entry, {}, otherwise="present"))
     return ModelReport(name=entry.model.name, ok=True, artifacts=artifacts)
 
 
 def pinned_model(entry: Entry, resolution: Resolution, measured: Mapping[str, Measured]) -> ModelReport:
-    """An entry as it was written: what had to be read for it was fetched, the rest is left to `sync`."""
+    """Report a pinned entry: what had to be read was fetched, the rest is left to `sync`."""
     by_path = {a.path: measured[a.uri] for a in resolution.artifacts if a.uri in measured}
     artifacts = tuple(_written(entry, by_path, otherwise="would-fetch"))
     return ModelReport(name=entry.model.name, ok=True, artifacts=artifacts)
 
 
 def open_model(entry: Entry, *, failed: bool, measured: Mapping[str, Measured]) -> ModelReport:
-    """An entry that stays open: it could not be resolved, or another could not and so nothing was written."""
+    """Report an entry that stays open, because it or another one could not be resolved."""
     line = ArtifactReport(
         uri=str(entry.model.source),
         served_by=None,
@@ -63,7 +63,7 @@ def open_model(entry: Entry, *, failed: bool, measured: Mapping[str, Measured]) 
 
 
 def checked_model(entry: Entry, state: State | None, now: Resolution | None) -> ModelReport:
-    """An entry under `--check`: one artifact, as upstream has it where that was asked, else as it is pinned."""
+    """Report an entry under `--check`: one artifact, as upstream has it if that is known, else as it is pinned."""
     uri, model = str(entry.model.source), entry.model
     digest, size = (str(model.digest) if model.digest else None), model.size
     if now is not None and isinstance(entry.home, OllamaUri):
@@ -80,7 +80,7 @@ def checked_model(entry: Entry, state: State | None, now: Resolution | None) -> 
 
 
 def _written(entry: Entry, measured: Mapping[str, Measured], *, otherwise: str) -> Iterator[ArtifactReport]:
-    """The files that an entry names, with what was done for each by its path."""
+    """Report the files of an entry, with what was done for each."""
     model, home = entry.model, entry.home
     if model.kind in REPO_KINDS and isinstance(home, HfUri):
         files = [(f"hf://{home.repo}@{home.commit}/{quote(spec.path)}", spec) for spec in model.files or ()]

@@ -1,4 +1,4 @@
-"""The command: a file's open entries resolved and written into it, or its pins held against upstream."""
+"""Pin a manifest's file, or compare its pins with upstream."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What came of it: the report, a line for each model of the file, and whether the file was written."""
+    """The report, a line for each model of the file, and whether the file was written."""
 
     report: Report
     lines: tuple[Line, ...] = ()
@@ -38,14 +38,14 @@ class Result:
 async def pin_file(path: Path, session: Session, *, upgrade: Sequence[str] = ()) -> Result:
     """Resolve what a manifest's file leaves open and write it there; all of it, or nothing.
 
-    What is pinned already stays as it is, but for the models that ``upgrade`` names: their pins move to what upstream
-    has now. What the file extends is another file's business.
+    Existing pins are kept, except those of the models that ``upgrade`` names: they move to what upstream has now. Files
+    that this one extends are left alone.
 
     Raises:
         ManifestError: The file can't be read or is no valid manifest.
         UsageError: ``upgrade`` names a model that the file does not hold.
         DestinationError, DiskError: It can't be written; it is as it was.
-        SettingError: Its text does not allow to write the pins and nothing else; it is as it was.
+        SettingError: Its text can't be changed in its pins alone; it is as it was.
     """
     started = time.monotonic()
     document = await asyncio.to_thread(read_document, path, session.settings)
@@ -70,7 +70,7 @@ async def pin_file(path: Path, session: Session, *, upgrade: Sequence[str] = ())
 
 
 async def check_file(path: Path, session: Session) -> Result:
-    """Say how the pins of a manifest's file stand against upstream; nothing is written and no body is fetched.
+    """Compare the pins of a manifest's file with upstream; nothing is written and no body is fetched.
 
     Raises:
         ManifestError: The file can't be read or is no valid manifest.
@@ -100,9 +100,7 @@ def _entries(document: Document, session: Session, upgrade: Sequence[str]) -> li
     for name in upgrade:
         if name not in names:
             elsewhere = next((m.position.file for m in document.manifest.models if m.name == name), None)
-            hint = (
-                f"it stands in {elsewhere}: pin that file" if elsewhere else f"it holds: {', '.join(names) or 'none'}"
-            )
+            hint = f"it is in {elsewhere}: pin that file" if elsewhere else f"it holds: {', '.join(names) or 'none'}"
             raise UsageError(f"{document.path} holds no model {name[:80]!r}", hint=hint)
     return [
         Entry(model=model, home=canonical_uri(model.source, session.settings), upgrade=model.name in upgrade)
@@ -111,7 +109,7 @@ def _entries(document: Document, session: Session, upgrade: Sequence[str]) -> li
 
 
 def _with_hint(error: ModelfetchError) -> ModelfetchError:
-    """A pin that upstream contradicts is moved by name only."""
+    """Add a hint to an error about a pin that upstream contradicts: only `--upgrade` moves it."""
     if error.code in ("digest-mismatch", "size-mismatch") and error.model:
         error.hint = f"what is pinned is kept; `--upgrade {error.model}` writes what upstream has"
     return error
@@ -144,7 +142,7 @@ def _pinned(
     *,
     written: bool,
 ) -> Result:
-    """Put the report together, and a line for each entry that was worked on."""
+    """Make the report, and a line for each entry that changed."""
     reports: list[ModelReport] = []
     lines: list[Line] = []
     failed = {error.model for error in errors}
@@ -174,7 +172,7 @@ def _report(
     otherwise: int = 0,
 ) -> Report:
     code = exit_code_of(errors) or otherwise
-    received = {a.uri: a.bytes_fetched for model in models for a in model.artifacts}  # two may share one transfer
+    received = {a.uri: a.bytes_fetched for model in models for a in model.artifacts}  # two may share a transfer
     return Report(
         ok=code == 0,
         exit_code=code,

@@ -1,4 +1,4 @@
-"""Pins put into a manifest's text: the keys that change are written, every other character stays. Pure."""
+"""Write pins into a manifest's text: keys that change are written, every other character stays. Pure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Edit:
 
 
 def locate(text: str) -> Mapping:
-    """The nodes of a manifest's text, which the loader takes; without a byte order mark.
+    """Parse a valid manifest's text, without a byte order mark, into nodes.
 
     Raises:
         ValueError: It is no mapping.
@@ -44,12 +44,12 @@ def locate(text: str) -> Mapping:
 
 
 def rewrite(text: str, changes: Iterable[tuple[Model, Model]]) -> str:
-    """The text in which each model says what it shall say.
+    """Return the text with each model changed.
 
     Args:
-        text: A manifest that the loader takes, without a byte order mark.
-        changes: Models of this text (not of one that it extends), as they are and as they shall be. They may differ
-            in source, size, digest and files; files that are there already may only gain or change pins.
+        text: A valid manifest, without a byte order mark.
+        changes: Models of this text (not of one that it extends), before and after. They may differ in source, size,
+            digest and files; existing files may only gain or change pins.
 
     Raises:
         ValueError: It can't be done without changing more; the message says why.
@@ -93,13 +93,13 @@ class _Writer:
         for edit in sorted(self._edits):
             insertion = edit.start if edit.start == edit.end else -1
             if edit.start < at or (insertion == inserted != -1):
-                raise ValueError("two entries share by an alias what they would say differently")
+                raise ValueError("two entries share by an alias a value that would differ")
             parts += [self._text[max(at, 0) : edit.start], edit.text]
             at, inserted = edit.end, insertion
         return "".join([*parts, self._text[max(at, 0) :]])
 
     def model(self, table: Mapping, old: Model, new: Model) -> None:
-        """Write what differs between the two."""
+        """Write the differences between the two."""
         if new.source.text != old.source.text:
             self._put(table, "source", new.source.text)
         self._pins(table, "source", old, new)
@@ -115,7 +115,7 @@ class _Writer:
     # -- values ----------------------------------------------------------------------------------------------------
 
     def _pins(self, table: Mapping, after: str, old: Model | FileSpec, new: Model | FileSpec) -> None:
-        """Size and digest: changed where they stand, else inserted behind the key that they belong to."""
+        """Write size and digest: in place if they exist, else behind the key that they belong to."""
         missing: list[Pair] = []
         for key in ("size", "digest"):
             before, value = getattr(old, key), getattr(new, key)
@@ -138,12 +138,12 @@ class _Writer:
                 self._pins(item, "path", before, after)
 
     def _put(self, table: Mapping, key: str, value: Value) -> None:
-        """Write another value in the place of one: a number plain, text in the same quotes."""
+        """Replace a value: a number plain, text in the same quotes."""
         leaf = table.get(key)
         if not isinstance(leaf, Scalar) or leaf.style not in (None, "'", '"', ALIAS):
             raise ValueError(f"{key} is written as a block of text")
         if isinstance(value, int) or leaf.style is None:
-            display_uri = str(value)  # what was plain stays plain: a commit or a digest in it changes nothing of that
+            display_uri = str(value)  # a commit or a digest needs no quotes where there were none
         else:
             display_uri = scalar(value, None if leaf.style == ALIAS else leaf.style)
         self._edits.add(_Edit(leaf.start, leaf.end, display_uri))
@@ -151,7 +151,7 @@ class _Writer:
     # -- new keys --------------------------------------------------------------------------------------------------
 
     def _insert(self, table: Mapping, after: str, pairs: Sequence[Pair]) -> None:
-        """Write new keys behind one that is there, as its mapping is laid out."""
+        """Insert new keys behind an existing one, in the layout of its mapping."""
         key, leaf = table.key(after), table.get(after)
         if not isinstance(leaf, Scalar) or leaf.style in ("|", ">"):
             raise ValueError(f"{after} is written as a block of text")
@@ -167,9 +167,9 @@ class _Writer:
             self._after_line(leaf.end, [line for pair in pairs for line in self._block_lines(pair, indent, key.style)])
 
     def _instead_of_include(self, table: Mapping, files: tuple[FileSpec, ...]) -> None:
-        """Write the files that were found where their globs stood; the comments among these are kept."""
+        """Replace globs by the files that they match; comments between the globs are kept."""
         key, globs = table.key("include"), table.get("include")
-        assert globs is not None  # noqa: S101 - it was asked whether it is there
+        assert globs is not None  # noqa: S101 - the caller checked that it exists
         comments = tuple(self._comments(key.end, globs))
         pair: Pair = ("files", files)
         if table.flow:
@@ -189,7 +189,7 @@ class _Writer:
         self._edits.add(_Edit(key.start, end, self._newline.join([first, *notes, *items])))
 
     def _after_line(self, at: int, lines: Sequence[str]) -> None:
-        """Write whole lines below the one that a value ends on."""
+        """Insert whole lines below the one that a value ends on."""
         end = self._line_end(at)
         new = self._newline.join(lines)
         found = _BREAK.match(self._text, end)
@@ -199,7 +199,7 @@ class _Writer:
             self._edits.add(_Edit(end, end, self._newline + new))
 
     def _after_comma(self, at: int, lines: Sequence[str]) -> None:
-        """Write lines of a mapping in braces below a value's line, and the commas between them."""
+        """Insert lines of a mapping in braces below a value's line, with commas between them."""
         comma = re.compile(r"[ \t]*,").match(self._text, at)
         joined = ("," + self._newline).join(lines)
         if comma:

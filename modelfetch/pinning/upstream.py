@@ -1,4 +1,4 @@
-"""What pinning asks: the sources, side by side, and for files whose digest nobody says, their bytes, once."""
+"""Query the sources for pinning, concurrently, and read the files whose digest no source gives."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Standing = tuple[State, "Resolution | None"]
 
 
 async def resolve_entries(entries: Sequence[Entry], session: Session) -> list[Resolution | ModelfetchError]:
-    """What each entry's source says, or why it says nothing. Mirrors are not asked: a pin is the source's own word."""
+    """Resolve each entry at its source, never at a mirror; failures are returned as errors."""
     return await _side_by_side(entries, session, lambda entry: session.sources.resolve(entry.wanted))
 
 
 async def stand_entries(entries: Sequence[Entry], session: Session) -> list[Standing | ModelfetchError]:
-    """How each entry's pins stand, and what upstream has where that was asked; no body is fetched."""
+    """Return the state of each entry's pins, and what upstream has if it was queried; no body is fetched."""
     return await _side_by_side(entries, session, lambda entry: _standing(entry, session))
 
 
@@ -56,7 +56,7 @@ async def _standing(entry: Entry, session: Session) -> Standing:
 
 
 async def _is_named(entry: Entry, session: Session) -> bool:
-    """Whether an Ollama tag still leads to the pinned manifest: it may name a list, of which that is one."""
+    """Whether an Ollama tag still leads to the pinned manifest; it may name a list that contains it."""
     try:
         await session.sources.resolve(entry.wanted)
     except IntegrityError as error:
@@ -69,7 +69,7 @@ async def _is_named(entry: Entry, session: Session) -> bool:
 async def measure_all(
     entries: Sequence[Entry], resolutions: Sequence[Resolution], session: Session
 ) -> list[Mapping[str, Measured] | ModelfetchError]:
-    """For each entry, what its files without a digest were found to be, by URI."""
+    """Read the files without a digest of each entry; returns their digests and sizes by URI."""
     todo = {id(e): to_measure(e, r) for e, r in zip(entries, resolutions, strict=True)}
     artifacts = {artifact.uri: artifact for each in todo.values() for artifact in each}
     if artifacts:
@@ -117,7 +117,7 @@ def _read_here(path: Path, artifact: Artifact) -> Measured:
     """Hash a file of this machine where it lies, after the checks that a transfer would make.
 
     Raises:
-        NotAModelError: It is not what its name says.
+        NotAModelError: Its content does not match its name.
         DiskError, DestinationError: It can't be read.
     """
     try:

@@ -27,8 +27,8 @@ def check_final_names(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
     """Check the files of a model against the names that they get.
 
     Raises:
-        NotAModelError: One is not what its name says (``not-a-model``), or a pickle that the manifest neither pins nor
-            allows (``pickle-not-allowed``).
+        NotAModelError: The content of one does not match its name (``not-a-model``), or is a pickle that the manifest
+            neither pins nor allows (``pickle-not-allowed``).
         OSError: A blob can't be read.
     """
     for artifact in plan.resolution.artifacts if plan.resolution else ():

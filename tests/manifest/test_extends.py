@@ -124,7 +124,7 @@ def test_paths_may_not_clash_in_the_whole() -> None:
     assert message.startswith(
         "mine.yaml:4:5: x: expected a path of its own, found 'comfyui/models/vae/vae.safetensors'"
     )
-    assert message.endswith("which is wanted already (vae, base.yaml:12:5)")
+    assert message.endswith("which is taken already (vae, base.yaml:12:5)")
     load_manifest(
         write(
             "extends: base.yaml\ndrop: [vae]\nmodels:\n"

@@ -68,7 +68,7 @@ def test_what_models_are_known_to_want() -> None:
 
 
 def test_two_models_that_want_one_path_are_refused() -> None:
-    assert "found 'comfyui/models/vae/x.safetensors', which is wanted already (a, line 3)" in clash(
+    assert "found 'comfyui/models/vae/x.safetensors', which is taken already (a, line 3)" in clash(
         image("a"), image("b")
     )
     assert clash(image("a"), image("b", "https://h.example/x.safetensors?v=2"))
@@ -96,8 +96,8 @@ def test_a_pair_of_models_is_told_once() -> None:
 
 
 def test_a_path_can_not_be_a_file_and_a_folder() -> None:
-    assert "to be a folder, wanted as a file" in clash(placed("a", "x"), placed("b", "x/y/z"))
-    assert "to be a folder, wanted as a file" in clash(placed("a", "x/y/z"), placed("b", "x"))
+    assert "to be a folder, but that is a file" in clash(placed("a", "x"), placed("b", "x/y/z"))
+    assert "to be a folder, but that is a file" in clash(placed("a", "x/y/z"), placed("b", "x"))
     assert clash(placed("a", "models/diffusers/b"), snapshot("b", consumer="comfyui"))
     assert clash(placed("a", "zip"), placed("b", "zip", unpack="zip"))
     assert clash(placed("a", "zip/x", unpack="zip"), placed("b", "zip"))
@@ -222,7 +222,7 @@ def test_two_manifests_may_want_the_same_thing() -> None:
 
 def test_two_manifests_can_not_want_different_things() -> None:
     (problem,) = find_clashes([claim("x", line=7), claim("x", "n", "b", 9, source="t")])
-    assert str(problem) == "n:9:1: b: expected a path of its own, found 'x', which is wanted already (a, m:7:1)"
+    assert str(problem) == "n:9:1: b: expected a path of its own, found 'x', which is taken already (a, m:7:1)"
     assert len(find_clashes([claim("x", digest="d"), claim("x", "n", digest="e")])) == 1
     assert len(find_clashes([claim("x"), claim("x", "n", digest="d"), claim("x", "o", digest="e")])) == 1
 
