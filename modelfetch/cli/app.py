@@ -28,6 +28,7 @@ _COMMANDS = {
     "remove": "Remove models by name.",
     "prune": "Remove the files that no chosen tier asks for.",
     "add": "Pin a link and append it to a manifest.",
+    "report": "Write a page of what is on disk.",
     "adopt": "Take models that are already on disk into the store.",
     "pin": "Write revision, size and digest of what a manifest leaves open into it.",
     "fetch": "Fetch one file and verify it.",

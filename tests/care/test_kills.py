@@ -11,6 +11,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from tests.care.conftest import flip
+from tests.care.test_repair import large
 from tests.pipeline.test_sync import ollama, sha256, vae
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.pipeline.conftest import Bench, Result
 
-KILLS = int(os.environ.get("KILLS", "3"))
+KILLS = int(os.environ.get("KILLS", "2"))
 
 
 def contents(root: Path) -> dict[str, str]:
@@ -72,3 +74,51 @@ def test_a_killed_removal_loses_nothing_that_is_to_stay(bench: Bench, care: Call
         assert bench.run("sync", manifest).code == 0
         assert contents(bench.root) == whole
     assert killed >= KILLS // 2
+
+
+def usual_seconds(words: list[str]) -> float:
+    """How long a command takes that is left alone."""
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-m", "modelfetch", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.monotonic() - started
+
+
+def test_a_killed_repair_leaves_every_path_whole_and_the_next_one_finishes(
+    bench: Bench, care: Callable[..., Result]
+) -> None:
+    entry, data = large(bench, chunks=3)
+    assert bench.sync(entry).code == 0
+    paths = [bench.root / "comfyui/large.bin", bench.root / "whisper/large.bin"]
+    words = ["verify", "--repair", "--root", str(bench.root), "--json"]
+    flip(paths[0])
+    usual = usual_seconds(words)
+    generator = random.Random(15)
+    for number in range(KILLS):
+        flip(paths[0], offset=number + 1)
+        kill_after(words, usual * generator.uniform(0.5, 1.1))
+        assert [path.stat().st_size for path in paths] == [len(data)] * 2
+        assert care("verify", "--repair").code == 0
+        assert [path.read_bytes() == data for path in paths] == [True, True]
+
+
+def test_a_killed_adopt_or_dedupe_loses_no_file(bench: Bench, care: Callable[..., Result]) -> None:
+    folders = [bench.folder / "one", bench.folder / "two"]
+    for folder in folders:
+        (folder / "models/checkpoints").mkdir(parents=True)
+        for number in range(40):
+            (folder / f"models/checkpoints/{number}.safetensors").write_bytes(b"%d" % number * 600_000)
+    whole = [contents(folder) for folder in folders]
+    names = [str(folder) for folder in folders]
+    generator = random.Random(16)
+    for words in (["adopt", *names], ["adopt", "--dedupe", "--no-dry-run", *names]):
+        words += ["--root", str(bench.root), "--json"]
+        for _ in range(KILLS):
+            kill_after(words, generator.uniform(0.3, 1.2))
+            assert [visible(folder) for folder in folders] == whole
+        assert care(*words[:-3]).code == 0
+        assert [visible(folder) for folder in folders] == whole
+
+
+def visible(folder: Path) -> dict[str, str]:
+    """What a program would load of a folder."""
+    return {path: digest for path, digest in contents(folder).items() if "/.modelfetch-" not in path}

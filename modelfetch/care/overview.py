@@ -1,0 +1,123 @@
+"""The overview that `report --html` shows: what is on disk per service and model, and what is not as it should be."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelfetch.care.checks import now
+from modelfetch.care.inventory import Condition, Item, Origin, take_inventory
+from modelfetch.care.listing import bytes_of, reclaimable_bytes, shown_items
+from modelfetch.care.usage import model_use
+from modelfetch.core import fs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from modelfetch.pipeline.session import Session
+    from modelfetch.pipeline.status import Line
+
+_OTHERS = {
+    Origin.FOREIGN: "other files",
+    Origin.BLOB: "unused blobs",
+    Origin.PARTIAL: "unfinished downloads",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRow:
+    """One model of one service, or what is no model (``is_model`` is false then)."""
+
+    model: str
+    bytes: int
+    files: int
+    state: str
+    tiers: tuple[str, ...]
+    verified: datetime | None
+    is_model: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceUse:
+    """One service, or the store; the largest model first."""
+
+    name: str
+    bytes: int
+    rows: tuple[ModelRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """Everything on the page. ``problems`` are model, service and state of what is not as it should be."""
+
+    root: str
+    tier: str | None
+    made: datetime
+    bytes: int
+    reclaimable: int
+    services: tuple[ServiceUse, ...]
+    problems: tuple[tuple[str, str, str], ...]
+
+
+def make_overview(session: Session, lines: Sequence[Line] = (), *, tier: str | None = None) -> Overview:
+    """Look at everything; ``lines`` are the status of the chosen tier, if there is one. Blocks.
+
+    Raises:
+        DestinationError, DiskError: A folder or a receipt can't be read.
+    """
+    root = session.options.root
+    try:
+        inventory = take_inventory(root, session.examiner.tree, session.store)
+    except OSError as error:
+        raise fs.translate(error, root, doing="reading") from error
+    shown = shown_items(inventory)
+    groups: dict[str, dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
+    for item in (*shown, *(item for item in inventory.placements if item.condition is Condition.MISSING)):
+        groups[item.consumer or "store"][item.model or _OTHERS.get(item.origin, "other files")].append(item)
+    services = tuple(_service(name, models) for name, models in sorted(groups.items()))
+    problems = {(line.model, line.consumer): line.state for line in lines if not line.is_well}
+    for service in services:
+        for row in service.rows:
+            if row.is_model and row.state in ("damaged", "changed", "missing"):
+                problems[row.model, service.name] = row.state
+    return Overview(
+        root=str(root),
+        tier=tier,
+        made=now(),
+        bytes=bytes_of(shown),
+        reclaimable=reclaimable_bytes(inventory),
+        services=services,
+        problems=tuple((model, consumer, state) for (model, consumer), state in problems.items()),
+    )
+
+
+def _service(name: str, models: dict[str, list[Item]]) -> ServiceUse:
+    rows = sorted((_row(model, items) for model, items in models.items()), key=lambda row: (-row.bytes, row.model))
+    return ServiceUse(
+        name=name, bytes=bytes_of([item for items in models.values() for item in items]), rows=tuple(rows)
+    )
+
+
+def _row(model: str, items: Sequence[Item]) -> ModelRow:
+    is_model = any(item.model for item in items)
+    return ModelRow(
+        model=model,
+        bytes=bytes_of(items),
+        files=len(items),
+        state=_state(items) if is_model else "-",
+        tiers=tuple(dict.fromkeys(tier for item in items for tier in item.tiers)),
+        verified=model_use(items).verified if is_model else None,
+        is_model=is_model,
+    )
+
+
+def _state(items: Sequence[Item]) -> str:
+    if any(item.is_damaged for item in items):
+        return "damaged"
+    conditions = {item.condition for item in items if item.is_placement}
+    for condition in (Condition.CHANGED, Condition.MISSING, Condition.REWRITTEN):
+        if condition in conditions:
+            return str(condition)
+    return "ready"

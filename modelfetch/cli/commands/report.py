@@ -1,0 +1,59 @@
+"""``modelfetch report``."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from modelfetch.cli import common, options
+from modelfetch.core import fs
+from modelfetch.core.report import Report
+from modelfetch.render.html import overview_page
+from modelfetch.render.out import note
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.pipeline.session import Session
+
+
+@click.command("report")
+@options.files
+@click.option("--html", "target", metavar="FILE", required=True, type=click.Path(path_type=Path), help="Page to write.")
+@options.which
+@options.where
+@click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
+@click.pass_context
+def command(ctx: click.Context, /, **values: Any) -> int:
+    """Write one self-contained page of what is on disk: sizes, check dates, what is missing or damaged.
+
+    With a tier or manifest, the page also shows what it asks for and does not have.
+    """
+    target: Path = values["target"]
+
+    async def work(manifests: Sequence[Manifest], session: Session) -> Report:
+        from modelfetch.care.overview import make_overview
+        from modelfetch.pipeline.status import status_of
+
+        lines = (await asyncio.to_thread(status_of, manifests, session))[1] if manifests else ()
+        tier = manifests[0].tier if manifests else None
+        overview = await asyncio.to_thread(make_overview, session, lines, tier=tier)
+        page = overview_page(overview).encode("utf-8", errors="replace")
+        await asyncio.to_thread(_write, target, page)
+        return Report(ok=True, exit_code=0, tier=tier, root=str(session.options.root))
+
+    report = common.perform(ctx, work, may_be_unnamed=True)
+    if report.ok and not values["quiet"]:
+        note(f"written to {target}")
+    return common.show(report, as_json=False)
+
+
+def _write(target: Path, page: bytes) -> None:
+    try:
+        fs.write_atomically(target, page, mode=fs.COPY_MODE)
+    except OSError as error:
+        raise fs.translate(error, target, doing="writing") from error

@@ -1,0 +1,93 @@
+"""The page of `report --html`: complete, self-contained, and safe against what names may hold."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+from modelfetch.care.checks import now
+from modelfetch.care.overview import ModelRow, Overview, ServiceUse
+from modelfetch.cli.app import run
+from modelfetch.render.html import overview_page
+from tests.care.conftest import flip
+from tests.pipeline.test_sync import ollama, vae, whisper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.pipeline.conftest import Bench, Result
+
+ONE = "stable-diffusion/models/VAE/art.safetensors"
+VOID = {"meta", "br", "link", "img"}
+
+
+class Balanced(HTMLParser):
+    """Notes whether every element is closed, and what the page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def page_of(bench: Bench, *words: str) -> str:
+    target: Path = bench.folder / "page.html"
+    assert run(["report", "--html", str(target), "--root", str(bench.root), *words]) == 0
+    return target.read_text()
+
+
+def test_the_page_is_whole_and_loads_nothing(bench: Bench) -> None:
+    bench.sync(vae(bench), ollama(bench))
+    page = page_of(bench)
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    assert parser.loads == []
+    assert "<script" not in page
+    assert "url(" not in page
+    assert "prefers-color-scheme: dark" in page
+    assert 'name="viewport"' in page
+    assert "Models<strong>2</strong>" in page
+
+
+def test_damaged_and_missing_models_are_named_first(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    flip(bench.root / ONE)
+    care("verify")
+    page = page_of(bench, str(bench.manifest(vae(bench), whisper(bench))))
+    problems = page[page.index("Missing, changed or damaged") : page.index("<h2>Space")]
+    assert re.search(r'">w</td><td>whisper</td><td class="bad">missing', problems)
+    assert re.search(r'">vae</td><td>comfyui</td><td class="bad">damaged', problems)
+
+
+def test_names_cannot_bring_markup_into_the_page() -> None:
+    evil = "<script>alert('x')</script>"
+    row = ModelRow(model=evil, bytes=1, files=1, state=evil, tiers=(evil,), verified=None)
+    service = ServiceUse(name=evil, bytes=1, rows=(row,))
+    page = overview_page(
+        Overview(
+            root=evil,
+            tier=evil,
+            made=now(),
+            bytes=1,
+            reclaimable=0,
+            services=(service,),
+            problems=((evil, evil, evil),),
+        )
+    )
+    assert "<script" not in page
+    assert "alert('" not in page
+
+
+def test_a_page_that_cannot_be_written_is_an_error_with_a_hint(bench: Bench) -> None:
+    assert run(["report", "--html", "/proc/nothing/page.html", "--root", str(bench.root)]) in (73, 74)
