@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from modelfetch.errors import ModelfetchError
 from modelfetch.pipeline.plan import frozen_for, select
 from modelfetch.pipeline.resolve import resolve_quietly
-from modelfetch.placement.layouts import PlacementMethod, placements
+from modelfetch.placement.layouts import PlacementMethod
+from modelfetch.placement.receipts import Receipt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.plan import ModelRequest
     from modelfetch.pipeline.session import Session
-    from modelfetch.placement.receipts import Receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,8 @@ def asked_by(
             unresolved.append(request)
             continue
         for consumer in request.consumers:
-            for placement in placements(consumer, request.model, resolution):
+            receipt = receipts.get(consumer) or Receipt(consumer=consumer)
+            for placement in session.examiner.lay_out(consumer, request.model, resolution, receipt, probe=False):
                 unpacked = placement.how is PlacementMethod.UNPACK
                 (folders if unpacked else paths)[placement.path] = request
     return Asked(paths=paths, folders=folders, unresolved=tuple(unresolved))

@@ -34,7 +34,8 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: left; padding: .35rem .6rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--soft); font-weight: 600; }
-td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+th.number, td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+td.number, th.number { padding-right: 1.2rem; }
 td.name { overflow-wrap: anywhere; min-width: 8rem; }
 .dot { display: inline-block; width: .7rem; height: .7rem; border-radius: .2rem; margin-right: .4rem; }
 .good { color: var(--good); } .warn { color: var(--warn); } .bad { color: var(--bad); font-weight: 600; }
@@ -80,7 +81,7 @@ def _facts(overview: Overview) -> str:
         ("On disk", format_size(overview.bytes)),
         ("Models", str(len({row.model for service in overview.services for row in service.rows if row.is_model}))),
         ("Damaged", str(damaged)),
-        ("Not as asked", str(len(overview.problems))),
+        ("Problems", str(len(overview.problems))),
         ("prune would free", format_size(overview.reclaimable)),
     )
     cells = "".join(f"<div>{escape(name)}<strong>{escape(text)}</strong></div>" for name, text in facts)
@@ -126,8 +127,9 @@ def _service(service: ServiceUse) -> str:
     rows = "".join(_row(number, row) for number, row in enumerate(service.rows))
     return (
         f"<section><h2><span>{escape(service.name)}</span><span>{format_size(service.bytes)}</span></h2>"
-        '<div class="scroll"><table><tr><th>Model</th><th>Size</th><th>State</th><th class="wide">Files</th>'
-        f'<th class="wide">Tiers</th><th>Verified</th></tr>{rows}</table></div></section>'
+        '<div class="scroll"><table><tr><th>Model</th><th class="number">Size</th><th>State</th>'
+        '<th class="number wide">Files</th>'
+        f'<th class="wide">Tiers</th><th class="number">Verified</th></tr>{rows}</table></div></section>'
     )
 
 

@@ -1,0 +1,97 @@
+"""Verify, repair, remove, prune and adopt under the real services: what they read before, they read afterwards."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tests.e2e.servers import serve_ollama
+from tests.e2e.test_huggingface import CACHES, assert_all_is_read, read_offline
+from tests.e2e.test_ollama import short_names
+from tests.e2e.tree import contents
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.e2e.program import Modelfetch
+
+OURS = "llama-tiny"
+
+
+def flip(path: Path) -> None:
+    """Change one byte as a bad disk does: size and times stay."""
+    before = path.stat()
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    path.chmod(before.st_mode)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def weights(models: Path) -> Path:
+    """The largest blob of a store of Ollama."""
+    return max((models / "blobs").iterdir(), key=lambda path: path.stat().st_size)
+
+
+def test_ollama_keeps_a_model_of_its_own_that_shares_our_blobs(
+    modelfetch: Modelfetch, ollama_binary: Path, workplace: Path
+) -> None:
+    modelfetch.report("sync", "--tier", "demo")
+    models = modelfetch.root / "ollama" / "models"
+    (ours,) = short_names(models)
+    with serve_ollama(ollama_binary, models, workplace / "served") as ollama:
+        ollama.run("cp", ours, "mine")
+        assert modelfetch.report("verify")["ok"]
+        assert modelfetch.report("remove", OURS)["ok"]
+        assert modelfetch.report("prune")["ok"]
+        assert ollama.names() == ["mine:latest"]
+        assert ollama.generate("mine")["eval_count"] > 0
+    with serve_ollama(ollama_binary, models, workplace / "served-again") as ollama:
+        assert ollama.generate("mine")["eval_count"] > 0
+    assert modelfetch.report("sync", "--tier", "demo")["ok"]
+
+
+def test_a_damaged_model_generates_again_after_its_repair(
+    modelfetch: Modelfetch, ollama_binary: Path, workplace: Path
+) -> None:
+    modelfetch.report("sync", "--tier", "demo")
+    models = modelfetch.root / "ollama" / "models"
+    before = contents(models)
+    flip(weights(models))
+    assert modelfetch.run("verify").returncode == 1
+    with serve_ollama(ollama_binary, models, workplace / "served") as ollama:
+        assert modelfetch.report("verify", "--repair", "--tier", "demo")["ok"]
+        assert ollama.generate(short_names(models)[0])["eval_count"] > 0
+    assert contents(models) == before
+    assert modelfetch.report("verify")["ok"]
+
+
+def test_what_ollama_has_is_adopted_and_serves_from_both_places(
+    modelfetch: Modelfetch, filled: Path, ollama_binary: Path, workplace: Path
+) -> None:
+    from tests.e2e.tree import copy_tree
+
+    theirs = copy_tree(filled / "ollama", workplace / "theirs") / "models"
+    before = contents(theirs)
+    modelfetch.report("adopt", str(theirs))
+    report = modelfetch.report("sync", "--tier", "demo", "--for", "ollama")
+    assert report["bytes_fetched"] == 0
+    for number, models in enumerate((theirs, modelfetch.root / "ollama" / "models")):
+        with serve_ollama(ollama_binary, models, workplace / f"served-{number}") as ollama:
+            assert ollama.generate(short_names(models)[0])["eval_count"] > 0
+    assert contents(theirs) == before
+
+
+def test_the_official_client_reads_the_caches_after_each_command(modelfetch: Modelfetch, workplace: Path) -> None:
+    modelfetch.report("sync", "--tier", "demo")
+    home = workplace / "client"
+    home.mkdir()
+    caches = [modelfetch.root / name for name in CACHES]
+    for words in (("verify",), ("verify", "--repair", "--tier", "demo"), ("prune",), ("prune", "--tier", "demo")):
+        assert modelfetch.report(*words)["ok"]
+        for cache in caches:
+            assert_all_is_read(read_offline(cache, home), cache)
+    assert modelfetch.report("remove", OURS)["ok"]
+    for cache in caches:
+        assert_all_is_read(read_offline(cache, home), cache)
