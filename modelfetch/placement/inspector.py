@@ -328,19 +328,23 @@ class Examiner:
         folder = path
         while folder:
             folder = folder.rpartition("/")[0]
-            try:
-                with self.tree.folder(folder) as fd:
-                    name = fs.temporary_name("probe")
-                    os.symlink("x", name, dir_fd=fd)
-                    os.unlink(name, dir_fd=fd)
-            except FileNotFoundError:
-                continue
-            except DestinationError:
-                return True  # the placements themselves are refused
-            except OSError as error:
-                return error.errno not in _NO_SYMLINKS
-            return True
+            with contextlib.suppress(FileNotFoundError, DestinationError), self.tree.folder(folder) as fd:
+                return _takes_symlinks(fd)
+        for above in self.tree.path("").absolute().parents:
+            if above.is_dir():
+                with RootTree(above).folder() as fd:
+                    return _takes_symlinks(fd)
         return True
+
+
+def _takes_symlinks(folder: int) -> bool:
+    name = fs.temporary_name("probe")
+    try:
+        os.symlink("x", name, dir_fd=folder)
+        os.unlink(name, dir_fd=folder)
+    except OSError as error:
+        return error.errno not in _NO_SYMLINKS
+    return True
 
 
 def _entry_of_link(placement: Placement, digest: Digest, seen: PathStat) -> Entry:

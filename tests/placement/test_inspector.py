@@ -1,0 +1,281 @@
+"""What lies in the way: adopted where its bytes are right, recognised where it is ours, refused otherwise."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.core import fs
+from modelfetch.demo import models as made
+from modelfetch.errors import DestinationError
+from modelfetch.placement.writer import ConsumerWriter
+from tests.placement.world import LARGE, SMALL, World
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.pipeline.conftest import Bench
+
+PATH = "comfyui/models/vae/a.bin"
+
+
+def whisper(bench: Bench) -> dict[str, Any]:
+    if "acme/w" not in bench.world.repos:
+        bench.world.hf_repo("acme/w", made.faster_whisper())
+    return {"name": "w", "kind": "snapshot", "source": "hf://acme/w", "for": ["whisper"]}
+
+
+def vae(bench: Bench) -> dict[str, Any]:
+    if "acme/art" not in bench.world.repos:
+        bench.world.hf_repo("acme/art", {"art.safetensors": made.vae()})
+    return {"name": "art", "kind": "vae", "source": "hf://acme/art/art.safetensors", "for": ["comfyui"]}
+
+
+def nltk(bench: Bench) -> dict[str, Any]:
+    bench.world.file("punkt.zip", made.nltk_punkt())
+    source, path = f"{bench.hub.files}punkt.zip", "nltk_data/tokenizers"
+    return {"name": "nltk", "kind": "file", "source": source, "path": path, "unpack": "zip", "for": ["whisper"]}
+
+
+def forget(bench: Bench) -> None:
+    """Leave the services' folders alone, as before modelfetch came."""
+    shutil.rmtree(bench.root / ".modelfetch")
+
+
+def require_ready_without_a_request(bench: Bench, *models: dict[str, Any]) -> None:
+    again = bench.sync(*models)
+    assert (again.code, again.report["requests"]) == (0, 0), again.err
+    assert bench.run("status", bench.manifest(*models)).code == 0
+    assert not (bench.root / ".modelfetch/displaced").exists()
+
+
+def hub_files(bench: Bench) -> list[Path]:
+    return [path for path in (bench.root / "whisper/hub").rglob("*") if not path.is_dir()]
+
+
+def test_a_cache_that_was_copied_without_its_symlinks_is_adopted(bench: Bench) -> None:
+    entry = whisper(bench)
+    assert bench.sync(entry).code == 0
+    shutil.copytree(bench.root / "whisper", bench.root / "copied", symlinks=False)
+    shutil.rmtree(bench.root / "whisper")
+    (bench.root / "copied").rename(bench.root / "whisper")
+    forget(bench)
+    assert not any(path.is_symlink() for path in hub_files(bench))
+    before = {path: path.stat().st_ino for path in hub_files(bench)}
+    result = bench.sync(entry)
+    assert result.code == 0, result.err
+    assert result.report["bytes_fetched"] == 0
+    assert {path: path.stat().st_ino for path in hub_files(bench)} == before
+    require_ready_without_a_request(bench, entry)
+
+
+def test_a_blob_that_is_a_link_to_another_blob_is_adopted(bench: Bench) -> None:
+    entry = whisper(bench)
+    assert bench.sync(entry).code == 0
+    forget(bench)
+    shared = bench.root / "whisper/hub/shared"
+    shared.mkdir()
+    (blobs,) = (bench.root / "whisper/hub").glob("models--*/blobs")
+    for blob in list(blobs.iterdir()):
+        blob.rename(shared / blob.name)
+        blob.symlink_to(f"../../shared/{blob.name}")
+    result = bench.sync(entry)
+    assert result.code == 0, result.err
+    assert result.report["bytes_fetched"] == 0
+    assert all(blob.is_symlink() for blob in blobs.iterdir())
+    require_ready_without_a_request(bench, entry)
+
+
+def test_a_link_of_the_users_to_the_right_bytes_is_adopted_and_watched(bench: Bench) -> None:
+    entry = vae(bench)
+    assert bench.sync(entry).code == 0
+    there = bench.root / "comfyui/models/vae/art.safetensors"
+    elsewhere = bench.folder / "elsewhere.bin"
+    elsewhere.write_bytes(there.read_bytes())
+    there.unlink()
+    there.symlink_to(elsewhere)
+    forget(bench)
+    result = bench.sync(entry)
+    assert (result.code, set(result.actions().values())) == (0, {"adopted"}), result.err
+    assert there.is_symlink()
+    require_ready_without_a_request(bench, entry)
+    elsewhere.write_bytes(b"other")
+    assert bench.run("status", bench.manifest(entry)).code == 1
+
+
+@pytest.mark.parametrize("target", ["wrong.bin", "missing.bin", "/dev/zero", ".", "a-fifo"])
+def test_a_link_of_the_users_to_anything_else_is_refused(bench: Bench, target: str) -> None:
+    entry = vae(bench)
+    there = bench.root / "comfyui/models/vae/art.safetensors"
+    there.parent.mkdir(parents=True)
+    (there.parent / "wrong.bin").write_bytes(b"wrong")
+    os.mkfifo(there.parent / "a-fifo")
+    there.symlink_to(target)
+    assert bench.sync(entry).codes() == ["foreign-file"]
+    assert str(there.readlink()) == target
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_cache_on_a_file_system_without_symlinks_holds_real_files(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    entry = whisper(bench)
+    planned = bench.run("plan", bench.manifest(entry)).report
+    assert not [p for a in planned["models"][0]["artifacts"] for p in a["placements"] if "/blobs/" in p]
+    assert bench.sync(entry).code == 0
+    (snapshot,) = (bench.root / "whisper/hub").glob("models--*/snapshots/*")
+    assert {path.name for path in snapshot.iterdir() if path.is_file() and not path.is_symlink()} >= {"model.bin"}
+    assert not list((bench.root / "whisper/hub").glob("models--*/blobs"))
+    require_ready_without_a_request(bench, entry)
+    monkeypatch.undo()
+    monkeypatch.setenv("HF_ENDPOINT", bench.hub.endpoint)
+    require_ready_without_a_request(bench, entry)  # also where nothing can be tried any more
+
+
+def test_an_unpacked_file_that_an_older_version_linked_becomes_a_copy_without_a_request(bench: Bench) -> None:
+    entry = nltk(bench)
+    assert bench.sync(entry).code == 0
+    name = "whisper/nltk_data/tokenizers/punkt_tab/english/ortho_context.tab"
+    placed = bench.root / name
+    assert placed.stat().st_nlink == 1
+    receipt = bench.root / ".modelfetch/receipts/whisper.json"
+    raw = json.loads(receipt.read_bytes())
+    digest = raw["placements"][name]["digest"].partition(":")[2]
+    blob = bench.root / f".modelfetch/blobs/sha256/{digest[:2]}/{digest}"
+    placed.unlink()
+    placed.hardlink_to(blob)
+    raw["placements"][name].update(how="link", mtime_ns=blob.stat().st_mtime_ns)
+    receipt.write_text(json.dumps(raw))
+    mark = bench.hub.log.mark()
+    assert bench.sync(entry).code == 0
+    assert bench.hub.log.since(mark) == []
+    assert placed.stat().st_nlink == 1
+    require_ready_without_a_request(bench, entry)
+
+
+def test_a_root_of_an_older_version_opens_as_a_no_op(bench: Bench) -> None:
+    """Its receipts had other white space and modes, and there was no journal."""
+    models = [whisper(bench), vae(bench), nltk(bench)]
+    assert bench.sync(*models).code == 0
+    shutil.rmtree(bench.root / ".modelfetch/journal")
+    shutil.rmtree(bench.root / ".modelfetch/noop", ignore_errors=True)
+    for receipt in (bench.root / ".modelfetch/receipts").glob("*.json"):
+        receipt.write_text(json.dumps(json.loads(receipt.read_bytes()), indent=1))
+        receipt.chmod(0o644)
+    before = {path: path.stat().st_mtime_ns for path in (bench.root / ".modelfetch/receipts").iterdir()}
+    require_ready_without_a_request(bench, *models)
+    assert {path: path.stat().st_mtime_ns for path in (bench.root / ".modelfetch/receipts").iterdir()} == before
+
+
+@pytest.mark.parametrize("data", [LARGE, SMALL], ids=["link", "copy"])
+@pytest.mark.parametrize("left", ["pending", "lost", "newer"])
+def test_an_upgrade_that_an_older_version_was_cut_off_in_is_finished(world: World, data: bytes, left: str) -> None:
+    world.place(world.job(PATH, data))
+    shutil.rmtree(world.root / ".modelfetch/journal")
+    receipt = world.root / ".modelfetch/receipts/comfyui.json"
+    raw = json.loads(receipt.read_bytes())
+    if left == "pending":
+        raw["placements"][PATH].update(mtime_ns=-1, size=0, digest=str(world.blob(data + b"2").digest))
+    else:
+        raw["version"] = 2
+    receipt.write_text(json.dumps(raw))
+    if left == "lost":
+        receipt.unlink()
+    world.place(world.job(PATH, data + b"2"))
+    assert (world.root / PATH).read_bytes() == data + b"2"
+    assert world.receipt(PATH).made
+
+
+def test_an_adopted_file_that_is_rewritten_before_its_state_is_noted_is_not_vouched_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = world.root / PATH
+    there.parent.mkdir(parents=True)
+    there.write_bytes(SMALL)
+    os.utime(there, ns=(1, 1))
+    sync = ConsumerWriter.sync
+
+    def rewrite_then_sync(self: ConsumerWriter) -> None:
+        there.write_bytes(SMALL[::-1])
+        sync(self)
+
+    monkeypatch.setattr(ConsumerWriter, "sync", rewrite_then_sync)
+    world.place(world.job(PATH, SMALL))
+    assert world.receipt(PATH).mtime_ns == 1
+    monkeypatch.undo()
+    world.place(world.job(PATH, SMALL))
+    assert there.read_bytes() == SMALL
+    (aside,) = (world.root / ".modelfetch/displaced").glob(f"*/{PATH}")
+    assert aside.read_bytes() == SMALL[::-1]
+
+
+def test_a_file_that_is_rewritten_while_it_is_hashed_is_not_adopted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = world.root / PATH
+    there.parent.mkdir(parents=True)
+    there.write_bytes(SMALL)
+    hash_descriptor = fs.hash_descriptor
+
+    def hash_then_rewrite(fd: int, *algorithms: str, **keys: Any) -> Any:
+        found = hash_descriptor(fd, *algorithms, **keys)
+        if there.read_bytes() == SMALL:
+            there.write_bytes(b"x" * len(SMALL))
+        return found
+
+    job = world.job(PATH, SMALL)
+    monkeypatch.setattr(fs, "hash_descriptor", hash_then_rewrite)
+    with pytest.raises(DestinationError) as refusal:
+        world.place(job)
+    assert refusal.value.code == "foreign-file"
+    assert there.read_bytes() == b"x" * len(SMALL)
+
+
+@pytest.mark.parametrize("what", ["fifo", "folder", "link"])
+def test_a_receipt_that_is_no_file_is_an_error_and_never_a_wait(world: World, what: str) -> None:
+    receipt = world.root / ".modelfetch/receipts/comfyui.json"
+    receipt.parent.mkdir(parents=True)
+    if what == "fifo":
+        os.mkfifo(receipt)
+    elif what == "folder":
+        receipt.mkdir()
+    else:
+        receipt.symlink_to("/dev/zero")
+    with pytest.raises(DestinationError) as refusal:
+        world.place(world.job(PATH, SMALL))
+    assert refusal.value.code == "foreign-file"
+
+
+@pytest.mark.parametrize("name", ["x.ckpt", "x.bin", "deep/x.pt"])
+def test_a_pickle_inside_a_zip_is_refused_unless_the_manifest_pins_or_allows_it(bench: Bench, name: str) -> None:
+    import hashlib
+    import io
+    import pickle
+    import zipfile
+
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("readme.txt", "hello")
+        opened.writestr(name, pickle.dumps({"a": [1, 2, 3]}))
+    bench.world.file("x.zip", archive.getvalue())
+    entry: dict[str, Any] = {
+        "name": "x",
+        "kind": "file",
+        "source": f"{bench.hub.files}x.zip",
+        "path": "models/checkpoints",
+        "unpack": "zip",
+        "for": ["comfyui"],
+    }
+    assert bench.sync(entry).codes() == ["pickle-not-allowed"]
+    assert not (bench.root / "comfyui/models/checkpoints").exists()
+    entry["digest"] = "sha256:" + hashlib.sha256(archive.getvalue()).hexdigest()
+    assert bench.sync(entry).code == 0

@@ -1,0 +1,112 @@
+"""Receipts and journals: read once, written seldom, and never the worse for a kill."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelfetch.errors import DestinationError
+from modelfetch.placement import PlacementRequest, journal, receipts
+from modelfetch.placement.journal import Claim
+from modelfetch.placement.receipts import ReceiptBook, read_receipt, write_receipt
+from modelfetch.store.locks.lock import LockLostError
+from tests.placement.world import SMALL, World
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PATH = "comfyui/models/vae/a.bin"
+
+
+@pytest.mark.parametrize("models", [40, 80])
+def test_a_run_of_many_models_reads_a_receipt_once_and_writes_it_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, models: int
+) -> None:
+    jobs = [world.job(f"comfyui/models/{number}.json", b"%d" % number) for number in range(models)]
+    world.place(*jobs)
+    counts = {"read": 0, "write": 0}
+
+    def counted(name: str, call: Any) -> Any:
+        def wrapped(*args: Any) -> Any:
+            counts[name] += 1
+            return call(*args)
+
+        return wrapped
+
+    monkeypatch.setattr(receipts, "read_receipt", counted("read", read_receipt))
+    monkeypatch.setattr(receipts, "write_receipt", counted("write", write_receipt))
+    monkeypatch.setattr(receipts, "WRITE_EVERY", 3600.0)
+    world.new_run()
+    for number, job in enumerate(jobs):
+        world.placer.place(PlacementRequest(consumer="comfyui", model=str(number), requested_by="16g", jobs=[job]))
+    assert world.placer.finish() == {}
+    assert counts == {"read": 1, "write": 1}
+    assert world.receipt("comfyui/models/0.json").manifests == ("8g", "16g")
+
+
+def test_what_another_process_has_written_meanwhile_is_kept(world: World) -> None:
+    world.place(world.job(PATH, SMALL))
+    book = ReceiptBook(world.root, "comfyui")
+    entry = book.load().entries[PATH]
+    world.place(world.job("comfyui/models/other.json", b"other"))
+    book.add({"comfyui/models/mine.json": entry}, {})
+    book.write(lambda: None)
+    assert set(read_receipt(world.root, "comfyui").entries) == {
+        PATH,
+        "comfyui/models/other.json",
+        "comfyui/models/mine.json",
+    }
+
+
+def test_nothing_is_written_once_the_lock_is_lost(world: World) -> None:
+    world.place(world.job(PATH, SMALL))
+    before = (world.root / ".modelfetch/receipts/comfyui.json").read_bytes()
+    book = ReceiptBook(world.root, "comfyui")
+    book.add({"comfyui/models/mine.json": book.load().entries[PATH]}, {})
+
+    def lost() -> None:
+        raise LockLostError("lock")
+
+    with pytest.raises(LockLostError):
+        book.write(lost)
+    assert (world.root / ".modelfetch/receipts/comfyui.json").read_bytes() == before
+
+
+def test_a_receipt_that_belongs_to_another_user_is_an_error_and_not_taken_for_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.place(world.job(PATH, SMALL))
+    opened = os.open
+
+    def closed(path: Any, *args: Any, **keys: Any) -> int:
+        if str(path).endswith("comfyui.json"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **keys)
+
+    monkeypatch.setattr(os, "open", closed)
+    with pytest.raises(DestinationError) as refusal:
+        read_receipt(world.root, "comfyui")
+    assert refusal.value.code == "not-writable"
+
+
+def test_a_journal_whose_last_line_was_cut_off_goes_on(tmp_path: Path) -> None:
+    journal.append(tmp_path, "comfyui", {"a": Claim(digest="sha256:1"), "b": Claim(digest=None, target="x")})
+    with journal.path_of(tmp_path, "comfyui").open("ab") as file:
+        file.write(b'{"path": "c", "dig')
+    journal.append(tmp_path, "comfyui", {"d": Claim(digest="sha256:2", size=3, uri="u", model="m")})
+    assert journal.read(tmp_path, "comfyui") == {
+        "a": (Claim(digest="sha256:1"),),
+        "b": (Claim(digest=None, target="x"),),
+        "d": (Claim(digest="sha256:2", size=3, uri="u", model="m"),),
+    }
+
+
+def test_a_journal_that_has_grown_is_shortened_to_the_newest_claims_of_each_path(tmp_path: Path) -> None:
+    for number in range(1000):
+        journal.append(tmp_path, "comfyui", {"a": Claim(digest=f"sha256:{number:064}")})
+    before = journal.path_of(tmp_path, "comfyui").stat().st_size
+    journal.compact(tmp_path, "comfyui", journal.read(tmp_path, "comfyui"))
+    assert journal.path_of(tmp_path, "comfyui").stat().st_size < before / 100
+    assert journal.read(tmp_path, "comfyui")["a"][-1] == Claim(digest=f"sha256:{999:064}")
