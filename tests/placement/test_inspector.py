@@ -13,6 +13,7 @@ import pytest
 from modelfetch.core import fs
 from modelfetch.demo import models as made
 from modelfetch.errors import DestinationError
+from modelfetch.placement.receipts import write_receipt
 from modelfetch.placement.writer import ConsumerWriter
 from tests.placement.world import LARGE, SMALL, World
 
@@ -279,3 +280,30 @@ def test_a_pickle_inside_a_zip_is_refused_unless_the_manifest_pins_or_allows_it(
     assert not (bench.root / "comfyui/models/checkpoints").exists()
     entry["digest"] = "sha256:" + hashlib.sha256(archive.getvalue()).hexdigest()
     assert bench.sync(entry).code == 0
+
+
+@pytest.mark.parametrize("size", [1000, 200_000], ids=["copy", "link"])
+@pytest.mark.parametrize("updated", [False, True])
+def test_a_file_without_a_digest_whose_receipt_was_never_written_is_ours(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, size: int, updated: bool
+) -> None:
+    entry = {"name": "x", "kind": "file", "source": f"{bench.hub.files}x.txt", "path": "x.txt", "for": ["comfyui"]}
+    bench.world.file("x.txt", b"1" * size)
+    if updated:
+        assert bench.sync(entry).code == 0
+        bench.world.file("x.txt", b"2" * (size + 1))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("modelfetch.placement.receipts.write_receipt", fail)
+    assert bench.sync(entry, options=("--refresh",)).code == 74
+    monkeypatch.setattr("modelfetch.placement.receipts.write_receipt", write_receipt)
+    placed = bench.root / "comfyui/x.txt"
+    assert placed.stat().st_size == size + updated
+    result = bench.sync(entry, options=("--refresh",))
+    assert result.code == 0, result.err
+    assert json.loads((bench.root / ".modelfetch/receipts/comfyui.json").read_bytes())["placements"]["comfyui/x.txt"][
+        "made"
+    ]
+    require_ready_without_a_request(bench, entry)
