@@ -195,6 +195,12 @@ moving = combined(
 transfers = combined(
     moving,
     option("--chown", metavar="UID:GID", type=value("chown"), help="Owner of directories and copies."),
+    option(
+        "--min-free",
+        metavar="SIZE",
+        type=value("min_free"),
+        help="Space to leave free on each disk, such as 20GiB.",
+    ),
 )
 """How bytes are transferred, and who owns the files."""
 

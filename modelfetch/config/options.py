@@ -75,6 +75,7 @@ class OptionValues(TransferValues, total=False):
         require_digests: Refuse entries whose bytes the manifest does not pin.
         keep_going: Continue with the other models when one fails.
         chown: Owner of directories and copies, ``(1000, 1000)`` or ``"1000:1000"``.
+        min_free: Space to leave free on each disk, in bytes or as ``"20GiB"``.
         for_: Older name of ``consumers``.
     """
 
@@ -86,6 +87,7 @@ class OptionValues(TransferValues, total=False):
     require_digests: bool
     keep_going: bool
     chown: tuple[int, int] | str | None
+    min_free: int | str | None
     for_: str | Sequence[str] | None
 
 
@@ -94,7 +96,7 @@ class Options:
     """The shared options, parsed.
 
     ``limit_rate`` in bytes per second for the whole process, ``lock_timeout`` in seconds (None: no limit),
-    ``chown`` as (uid, gid), ``consumers`` empty for all.
+    ``chown`` as (uid, gid), ``min_free`` in bytes for each file system, ``consumers`` empty for all.
     """
 
     root: Path = DEFAULT_ROOT
@@ -110,6 +112,7 @@ class Options:
     retries: int = 5
     lock_timeout: float | None = None
     chown: tuple[int, int] | None = None
+    min_free: int | None = None
 
     @property
     def store_path(self) -> Path:
@@ -261,6 +264,7 @@ PARSERS: Mapping[str, Callable[[object], Any]] = {
     "retries": parse_count(0, 100),
     "lock_timeout": parse_seconds,
     "chown": parse_owner,
+    "min_free": parse_bytes,
     "context": parse_count(1, 2**31 - 1),
     "parallel": parse_count(1, 1024),
     "kv_type": parse_choice("f16", "q8_0", "q4_0"),

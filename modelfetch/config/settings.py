@@ -76,7 +76,8 @@ class Settings:
     """The environment as values. ``offline`` is HF_HUB_OFFLINE, or what `--offline` made of it.
 
     ``clear_hosts`` are the HOST and HOST:PORT of MODELFETCH_ALLOW_HTTP, ``mirrors`` the URL prefixes of
-    MODELFETCH_MIRRORS, old and new, ``hf_cache`` is huggingface_hub's own cache. Paths are None
+    MODELFETCH_MIRRORS, old and new, ``hf_cache`` is huggingface_hub's own cache, ``require_marker`` is
+    MODELFETCH_REQUIRE_MARKER: never fill a root that modelfetch does not know yet. Paths are None
     where nothing was set and there is no default.
     """
 
@@ -93,6 +94,7 @@ class Settings:
     hf_cache: Path | None = None
     netrc: Path | None = None
     docker_config: Path | None = None
+    require_marker: bool = False
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -121,6 +123,7 @@ class Settings:
             hf_cache=_hf_cache(env),
             netrc=_path(env, "NETRC") or _home(env, ".netrc"),
             docker_config=_docker_config(env),
+            require_marker=env.get("MODELFETCH_REQUIRE_MARKER", "").strip().lower() in _TRUE,
         )
 
     def allows_http(self, host: str, port: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,8 +84,24 @@ class Capacity:
     problems: tuple[ModelfetchError, ...]
 
 
-def check_capacity(plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Collection[str]) -> Capacity:
-    """Check that the disks have room for the plans and can be written.
+def require_marker(root: Path) -> None:
+    """Check that a root is one that modelfetch has filled before, and not the empty folder below a missing mount.
+
+    Raises:
+        DestinationError: It has no ``.modelfetch`` (``root-not-mounted``).
+    """
+    if not own_folder(root).is_dir():
+        raise DestinationError(
+            f"{root} has no .modelfetch folder, as MODELFETCH_REQUIRE_MARKER demands: is the disk or share mounted?",
+            code="root-not-mounted",
+            hint=f"mount it; for a new root, run: mkdir -p {shlex.quote(str(own_folder(root)))}",
+        )
+
+
+def check_capacity(
+    plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Collection[str], reserve: int = 0
+) -> Capacity:
+    """Check that the disks have room for the plans, with ``reserve`` bytes left on each, and can be written.
 
     An optional model that can't be placed, or for which the models before it leave no room, is left out.
     """
@@ -98,7 +115,7 @@ def check_capacity(plans: Sequence[ModelPlan], *, root: Path, store: Path, in_st
             return plan
         cost = tally.cost(plan)
         problems = writability_problems([plan], root=root, store=store, in_store=in_store)
-        problems += space_problems(tally.requirements(cost)) if plan.missing else ()
+        problems += space_problems(tally.requirements(cost), reserve) if plan.missing else ()
         if problems:
             return replace(plan, errors=problems)
         tally.add(cost)
@@ -109,7 +126,7 @@ def check_capacity(plans: Sequence[ModelPlan], *, root: Path, store: Path, in_st
         [plan for plan in checked if not _is_left_out(plan)], root=root, store=store, in_store=in_store
     )
     space = tally.requirements()
-    return Capacity(plans=checked, space=space, problems=space_problems(space) + unwritable)
+    return Capacity(plans=checked, space=space, problems=space_problems(space, reserve) + unwritable)
 
 
 @dataclass(slots=True)
@@ -218,16 +235,17 @@ def _on_the_way(artifact: Artifact, store: Path) -> int:
     return min(partial.st_blocks * 512, artifact.size or 0)
 
 
-def space_problems(needed: Iterable[SpaceRequirement]) -> tuple[ModelfetchError, ...]:
-    """A ``no-space`` error for each file system that can't take what is planned."""
+def space_problems(needed: Iterable[SpaceRequirement], reserve: int = 0) -> tuple[ModelfetchError, ...]:
+    """A ``no-space`` error for each file system that can't take what is planned and keep ``reserve`` bytes free."""
+    kept = f", {format_size(reserve)} to be kept free" if reserve else ""
     return tuple(
         DiskError(
-            f"{need.folder}: {format_size(need.bytes)} needed, {format_size(need.free)} free",
+            f"{need.folder}: {format_size(need.bytes)} needed, {format_size(need.free)} free{kept}",
             code="no-space",
             hint="make room there, choose a smaller tier, or put ROOT on a larger disk",
         )
         for need in needed
-        if need.free is not None and need.bytes > need.free
+        if need.free is not None and need.bytes and need.bytes + reserve > need.free
     )
 
 

@@ -14,7 +14,7 @@ from modelfetch.manifest.model import CONSUMERS
 from modelfetch.pipeline.availability import check_availability, digests_here
 from modelfetch.pipeline.execute import Outcome, execute_plans
 from modelfetch.pipeline.plan import ModelPlan, clashes, plan_model, require_digests, select
-from modelfetch.pipeline.preflight import check_capacity, kept_in
+from modelfetch.pipeline.preflight import check_capacity, kept_in, require_marker
 from modelfetch.pipeline.reporting import build_report
 from modelfetch.pipeline.resolve import resolve_all
 from modelfetch.placement.receipts import read_receipt
@@ -43,6 +43,7 @@ async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Rep
     """Make everything that the manifests ask for present, verified and in place; errors of ours are in the report."""
     started = time.monotonic()
     try:
+        _require_marker(session)
         await asyncio.to_thread(session.hold_off_removals)
         plan = await make_plan(manifests, session)
         await asyncio.to_thread(_announce, plan, session)
@@ -59,6 +60,7 @@ async def preview_manifests(manifests: Sequence[Manifest], session: Session) -> 
     """Report what `sync_manifests` would do, and every problem that can be foreseen, without downloading a file."""
     started = time.monotonic()
     try:
+        _require_marker(session)
         plan = await make_plan(manifests, session)
     except ModelfetchError as error:
         return _failed(error, manifests, session, started), Plan(models=())
@@ -82,6 +84,11 @@ async def make_plan(manifests: Sequence[Manifest], session: Session) -> Plan:
     models = await asyncio.to_thread(_plan_models, requests, resolutions, receipts, session)
     models = await check_availability(models, asked, session)
     return await asyncio.to_thread(_check, models, session)
+
+
+def _require_marker(session: Session) -> None:
+    if session.settings.require_marker:
+        require_marker(session.options.root)
 
 
 def _read_receipts(session: Session) -> dict[str, Receipt]:
@@ -112,7 +119,13 @@ def _check(models: Sequence[ModelPlan], session: Session) -> Plan:
         for artifact in model.missing
         if artifact.digest is not None and session.store.peek(artifact.digest)
     }
-    capacity = check_capacity(models, root=session.options.root, store=session.store.path, in_store=in_store)
+    capacity = check_capacity(
+        models,
+        root=session.options.root,
+        store=session.store.path,
+        in_store=in_store,
+        reserve=session.options.min_free or 0,
+    )
     own = tuple(e for model in capacity.plans for e in model.errors if not model.item.model.optional)
     problems = own + clashes(capacity.plans) + capacity.problems
     return Plan(models=capacity.plans, problems=problems, space=capacity.space)

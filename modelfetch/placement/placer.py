@@ -10,7 +10,6 @@ import os
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from modelfetch.core import fs
@@ -145,7 +144,7 @@ class Placer:
                 with self._locked(request.consumer, desk, self._lock_timeout, self._cancel) as held:
                     self._place(request, desk)
                     if desk.book.is_due:
-                        desk.book.write(partial(_confirm, held))
+                        desk.book.write(held.ensure_owned)
                 break
             except LockLostError:
                 continue  # this process slept, and another went on with its work: judge again
@@ -174,7 +173,7 @@ class Placer:
                 continue
             try:
                 with self._locked(consumer, desk, _LAST_WRITE_TIMEOUT, Cancel()) as held:
-                    desk.book.write(partial(_confirm, held))
+                    desk.book.write(held.ensure_owned)
             except LockLostError:
                 pass  # the journal has all that the next run needs
             except ModelfetchError as error:
@@ -205,7 +204,7 @@ class Placer:
             desk.turn,
             lock(path, label=label, timeout=timeout, sink=self._sink, cancel=cancel) as held,
         ):
-            desk.writer.confirm = held.check
+            desk.writer.confirm = held.ensure_owned
             yield held
 
     def _place(self, request: PlacementRequest, desk: _Desk) -> None:
@@ -324,16 +323,6 @@ def foreign_file_error(path: Path, *, comparable: bool = True) -> DestinationErr
         code="foreign-file",
         hint="move it away, or drop the model from the manifest; it was not touched",
     )
-
-
-def _confirm(held: Held) -> None:
-    """Look on the disk whether a lock is still held.
-
-    Raises:
-        LockLostError: Another process took it.
-    """
-    held.beat()
-    held.check()
 
 
 def _claim(step: _Step, request: PlacementRequest) -> Claim:

@@ -335,3 +335,41 @@ def test_probes_of_killed_runs_are_removed(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("modelfetch.core.fs._ABANDONED_AFTER", -1.0)
     assert LinkProbe(store).works(folder)
     assert [path.name for path in (*store.iterdir(), *folder.iterdir())] == [".hidden", ".hidden"]
+
+
+def test_space_is_left_free_as_asked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    statvfs = os.statvfs
+
+    def small(path: Any) -> Any:
+        found = statvfs(path)
+        blocks = (WEIGHTS.size + 2**20) // found.f_frsize + 1
+        return os.statvfs_result((*found[:3], blocks, blocks, *found[5:]))
+
+    monkeypatch.setattr(os, "statvfs", small)
+    entry = pinned(bench)
+    for command in ("plan", "sync"):
+        result = bench.run(command, bench.manifest(entry), "--min-free", "8MiB")
+        assert (result.code, result.codes()) == (74, ["no-space"])
+    assert not (bench.root / "comfyui").exists()
+    assert bench.run("sync", bench.manifest(entry), "--min-free", "64KiB").code == 0
+    assert bench.run("sync", bench.manifest(entry), "--min-free", "8TiB").code == 0  # nothing is needed any more
+
+
+@pytest.mark.parametrize("command", ["plan", "sync"])
+def test_a_root_that_is_not_mounted_is_not_filled(bench: Bench, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    entry = pinned(bench)
+    bench.root.mkdir()
+    monkeypatch.setenv("MODELFETCH_REQUIRE_MARKER", "1")
+    mark = bench.hub.log.mark()
+    result = bench.run(command, bench.manifest(entry))
+    assert (result.code, result.codes()) == (73, ["root-not-mounted"])
+    assert (list(bench.root.iterdir()), bench.hub.log.since(mark)) == ([], [])
+    (bench.root / ".modelfetch").mkdir()
+    assert bench.run(command, bench.manifest(entry)).code == 0
+
+
+def test_a_root_that_was_filled_before_has_its_marker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = pinned(bench)
+    assert bench.sync(entry).code == 0
+    monkeypatch.setenv("MODELFETCH_REQUIRE_MARKER", "1")
+    assert bench.sync(entry).code == 0
