@@ -16,6 +16,8 @@ import httpx
 
 from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, SettingError, UnreachableError
+from modelfetch.http.names import LOOKUP_SECONDS, check_name
+from modelfetch.http.proxies import proxy_of
 from modelfetch.http.transport import KEEPALIVE, Routes
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def shut_down(sock: socket.socket) -> None:
 class _Stream(httpcore.NetworkStream):
     """httpcore's own stream with larger reads and the watch's deadline; it can outlive httpcore's interest in it."""
 
-    def __init__(self, inner: httpcore.NetworkStream, backend: _Backend, origin: tuple[str, int]) -> None:
+    def __init__(self, inner: httpcore.NetworkStream, backend: Backend, origin: tuple[str, int]) -> None:
         self._inner = inner
         self._backend = backend
         self._origin = origin
@@ -137,19 +139,20 @@ class _Stream(httpcore.NetworkStream):
             self._is_parked = self._backend.park(self._origin, self._inner, encrypted=self.is_encrypted)
 
 
-class _Backend(httpcore.NetworkBackend):
+class Backend(httpcore.NetworkBackend):
     """Connects in a thread beside the caller's, so that neither a name server nor a silent host holds up the end.
+
+    ``parks`` tells whether a connection may be kept whose body the pump has read. Behind a proxy it may not: there a
+    connection to the same address leads to another host.
 
     Args:
         watch: What bounds the requests.
-        parks: Whether a connection may be kept whose body the pump has read. Behind a proxy it may not: there a
-            connection to the same address leads to another host.
     """
 
-    def __init__(self, watch: Watch, *, parks: bool) -> None:
+    def __init__(self, watch: Watch) -> None:
         self.watch = watch
+        self.parks = True
         self._inner = httpcore.SyncBackend()
-        self._parks = parks
         self._lot: dict[tuple[str, int], tuple[httpcore.NetworkStream, bool, float]] = {}
         self.connected = 0
         """How many connections were made."""
@@ -162,6 +165,7 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
+        """Return a connection, a kept one where there is one; raises httpcore's exceptions and `NameLookupError`."""
         origin = (host, port)
         kept, encrypted, since = self._lot.pop(origin, (None, False, 0.0))
         if kept is not None:
@@ -171,12 +175,14 @@ class _Backend(httpcore.NetworkBackend):
                 return stream
             kept.close()
         self.connected += 1
+        limit = LOOKUP_SECONDS if timeout is None else min(timeout, LOOKUP_SECONDS)
+        check_name(host, limit=limit, stopped=self.watch.shut.is_set)
         attempt = _Attempt(lambda: self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
         return _Stream(attempt.result(self.watch, timeout), self, origin)
 
     def park(self, origin: tuple[str, int], inner: httpcore.NetworkStream, *, encrypted: bool) -> bool:
         """Keep a connection; whether it was kept."""
-        if not self._parks or origin in self._lot:
+        if not self.parks or origin in self._lot:
             return False
         self._lot[origin] = (inner, encrypted, time.monotonic())
         return True
@@ -257,7 +263,9 @@ class Wire:
         self.waited = 0.0
         self._before = 0
         self._timeouts = timeouts
-        routes = Routes(scheme, context)
+        self._backend = Backend(self.watch)
+        routes = Routes(scheme, context, self._backend)
+        self._backend.parks = not routes.has_proxy
         self._client = httpx.Client(
             transport=routes,
             trust_env=False,  # what the environment says of proxies is in the routes
@@ -265,13 +273,6 @@ class Wire:
             timeout=httpx.Timeout(timeouts.idle, connect=timeouts.connect),
             headers={"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"},
         )
-        self._backend = _Backend(self.watch, parks=routes.proxied is None)
-        for transport in (routes.direct, routes.proxied):
-            # httpcore takes a backend, httpx has no way to name one; without it, proxies from the environment included,
-            # everything works but reads are smaller and a cancelled connect lasts until its time-out.
-            pool = getattr(transport, "_pool", None)
-            if pool is not None:
-                pool._network_backend = self._backend
 
     def send(self, method: str, url: str, headers: dict[str, str], data: bytes | None) -> httpx.Response:
         """Send one request and return when the headers of its answer are there.
@@ -324,7 +325,7 @@ def clear_context() -> ssl.SSLContext:
 
 def translate(error: Exception, url: str) -> ModelfetchError:
     """The typed error for anything that httpx raises (the tree is in its ``_exceptions.py``)."""
-    where = redact(url)
+    where = _whom(error, url)
     certificate = _certificate_problem(error)
     if certificate is not None:
         hint = "SSL_CERT_FILE names a file of authorities to trust"
@@ -348,6 +349,13 @@ def translate(error: Exception, url: str) -> ModelfetchError:
         return UnreachableError(f"{where}: {said or 'broken answer'}", code="bad-response")
     said = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
     return UnreachableError(f"{where}: {said or type(error).__name__}")
+
+
+def _whom(error: Exception, url: str) -> str:
+    """Return whom a request failed with: the proxy, where no connection was made and requests go through one."""
+    connecting = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+    proxy = proxy_of(url) if connecting else None
+    return redact(url) if proxy is None else f"{redact(url)}, through the proxy {proxy.shown}"
 
 
 def _certificate_problem(error: BaseException | None) -> str | None:

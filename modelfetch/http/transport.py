@@ -1,18 +1,115 @@
-"""The way of a request to its host: directly, or by a proxy."""
+"""How requests reach their host: directly, or through a proxy, over connections of our own."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
+import httpcore
 import httpx
 
 from modelfetch.http.proxies import exemptions, proxy_for
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterator
 
 KEEPALIVE = 60.0
 """Seconds after which an idle connection is not used again."""
+
+_LIMITS: dict[str, Any] = {"max_connections": 8, "max_keepalive_connections": 4, "keepalive_expiry": KEEPALIVE}
+
+
+class PoolTransport(httpx.BaseTransport):
+    """Sends through a connection pool whose connections a network backend makes.
+
+    httpx's own transport is the same, but takes no backend.
+
+    Args:
+        context: TLS settings.
+        backend: Makes the connections.
+        proxy: The URL of the proxy, None for none.
+
+    Raises:
+        ImportError, ValueError, httpx.InvalidURL: The proxy can't be used.
+    """
+
+    def __init__(self, context: ssl.SSLContext, backend: httpcore.NetworkBackend, proxy: str | None = None) -> None:
+        self._pool = _pool(context, backend, proxy)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; raises httpx's exceptions."""
+        outgoing = httpcore.Request(
+            method=request.method,
+            url=httpcore.URL(
+                scheme=request.url.raw_scheme,
+                host=request.url.raw_host,
+                port=request.url.port,
+                target=request.url.raw_path,
+            ),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        with _as_httpx():
+            answer = self._pool.handle_request(outgoing)
+        return httpx.Response(
+            status_code=answer.status,
+            headers=answer.headers,
+            stream=_Body(answer),
+            extensions=answer.extensions,
+        )
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._pool.close()
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _as_httpx():
+            yield from self._answer.iter_stream()
+
+    def close(self) -> None:
+        self._answer.close()
+
+
+@contextmanager
+def _as_httpx() -> Iterator[None]:
+    """Raise httpcore's exceptions as httpx's of the same name (source: httpx, ``_transports/default.py``)."""
+    try:
+        yield
+    except Exception as error:
+        name = type(error).__name__
+        known = getattr(httpx, name, None) if isinstance(error, getattr(httpcore, name, ())) else None
+        if known is None:
+            raise
+        raise known(str(error)) from error
+
+
+def _pool(context: ssl.SSLContext, backend: httpcore.NetworkBackend, proxy: str | None) -> httpcore.ConnectionPool:
+    if proxy is None:
+        return httpcore.ConnectionPool(ssl_context=context, network_backend=backend, **_LIMITS)
+    parsed = httpx.Proxy(proxy)
+    url = httpcore.URL(
+        scheme=parsed.url.raw_scheme, host=parsed.url.raw_host, port=parsed.url.port, target=parsed.url.raw_path
+    )
+    if parsed.url.scheme in ("socks5", "socks5h"):
+        return httpcore.SOCKSProxy(
+            proxy_url=url, proxy_auth=parsed.raw_auth, ssl_context=context, network_backend=backend, **_LIMITS
+        )
+    return httpcore.HTTPProxy(
+        proxy_url=url,
+        proxy_auth=parsed.raw_auth,
+        proxy_headers=parsed.headers.raw,
+        proxy_ssl_context=context if parsed.url.scheme == "https" else None,
+        ssl_context=context,
+        network_backend=backend,
+        **_LIMITS,
+    )
 
 
 class Routes(httpx.BaseTransport):
@@ -22,14 +119,18 @@ class Routes(httpx.BaseTransport):
         ImportError, ValueError, httpx.InvalidURL: The proxy can't be used.
     """
 
-    def __init__(self, scheme: str, context: ssl.SSLContext) -> None:
-        limits = httpx.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=KEEPALIVE)
+    def __init__(self, scheme: str, context: ssl.SSLContext, backend: httpcore.NetworkBackend) -> None:
         proxy, exempt = proxy_for(scheme), exemptions()
         self._exempt = exempt or ()
-        self.direct = httpx.HTTPTransport(verify=context, limits=limits)
-        self.proxied: httpx.HTTPTransport | None = None
+        self._direct = PoolTransport(context, backend)
+        self._proxied: PoolTransport | None = None
         if proxy is not None and exempt is not None:
-            self.proxied = httpx.HTTPTransport(verify=context, limits=limits, proxy=proxy)
+            self._proxied = PoolTransport(context, backend, proxy)
+
+    @property
+    def has_proxy(self) -> bool:
+        """Whether some requests go through a proxy."""
+        return self._proxied is not None
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send it one way or the other."""
@@ -38,11 +139,11 @@ class Routes(httpx.BaseTransport):
         directly = any(
             entry.covers(url.scheme, host, port) for entry in self._exempt for host in (url.host, url.raw_host.decode())
         )
-        chosen = self.direct if self.proxied is None or directly else self.proxied
+        chosen = self._direct if self._proxied is None or directly else self._proxied
         return chosen.handle_request(request)
 
     def close(self) -> None:
         """Close the connections of both."""
-        self.direct.close()
-        if self.proxied is not None:
-            self.proxied.close()
+        self._direct.close()
+        if self._proxied is not None:
+            self._proxied.close()

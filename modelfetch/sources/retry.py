@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from modelfetch.core.units import format_seconds
 from modelfetch.errors import ModelfetchError, RetryLaterError
+from modelfetch.http.names import NameLookupError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -18,6 +19,9 @@ T = TypeVar("T")
 
 LONGEST_PAUSE = 120.0
 """A source's ``Retry-After`` is honoured up to so many seconds; a longer one is told to the user (exit code 75)."""
+
+_LOOKUPS = 3
+"""Attempts where a host name can't be resolved: a second or two cover a name server that is just starting."""
 
 MAX_TOTAL_WAIT = 60.0
 """Seconds that one source gets before the next mirror is tried: its silence and our pauses; waits that it asked for are
@@ -33,7 +37,7 @@ def pause(error: ModelfetchError, attempt: int) -> float | None:
     Raises:
         RetryLaterError: The source names a time that is longer than we wait.
     """
-    if error.permanent:
+    if error.permanent or (isinstance(error, NameLookupError) and attempt >= _LOOKUPS):
         return None
     asked = asked_pause(error)
     if asked is None:

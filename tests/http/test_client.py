@@ -585,11 +585,13 @@ def test_a_cancelled_client_sends_nothing_more(http: Http) -> None:
         assert not origin.requests
 
 
-def test_httpx_still_has_the_place_where_our_backend_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it hadn't, all would work but more slowly, and a cancelled connect would last until its time-out."""
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    wire = Wire("http", clear_context(), Timeouts(), "test")
-    routes = wire._client._transport
-    for transport in (routes.direct, routes.proxied):  # type: ignore[attr-defined]
-        assert type(transport._pool._network_backend).__name__ == "_Backend"
-    wire.close()
+def test_every_connection_is_made_by_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    for proxied in (False, True):
+        with Origin(b"body") as origin:
+            if proxied:
+                monkeypatch.setenv("HTTP_PROXY", origin.url.rpartition("/")[0])
+            wire = Wire("http", clear_context(), Timeouts(), "test")
+            url = "http://hub.example/x" if proxied else origin.url
+            assert wire.send("GET", url, {}, None).read() == b"body"
+            assert (wire._backend.connected, wire._backend.parks) == (1, not proxied)
+            wire.close()

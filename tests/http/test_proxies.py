@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelfetch.errors import UnreachableError
 from modelfetch.http import Http
-from modelfetch.http.proxies import parse_exemptions, proxy_for
+from modelfetch.http.proxies import parse_exemptions, proxy_for, proxy_of
 from tests.transfer.server import Origin
 
 
@@ -100,3 +101,39 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert proxy_for("https") == "http://proxy.example"
     monkeypatch.setenv("https_proxy", "http://other.example")
     assert proxy_for("https") == "http://other.example"
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_a_proxy_that_can_not_be_reached_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    with Origin(b"") as origin:
+        port = origin.port
+    for user in ("", "me:secret@"):
+        monkeypatch.setenv("HTTPS_PROXY", f"{scheme}{user}127.0.0.1:{port}")
+        client = Http()
+        with pytest.raises(UnreachableError) as caught:
+            client.get("https://hub.example/x")
+        client.close()
+        assert f"through the proxy http://127.0.0.1:{port} (HTTPS_PROXY)" in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "shown"),
+    [
+        ({"HTTPS_PROXY": "p:1"}, "https://h/x", "http://p:1 (HTTPS_PROXY)"),
+        ({"ALL_PROXY": "socks5://p:1"}, "https://h/x", "socks5://p:1 (ALL_PROXY)"),
+        ({"HTTPS_PROXY": "p:1"}, "http://h/x", None),
+        ({"HTTPS_PROXY": "p:1", "NO_PROXY": "h"}, "https://h/x", None),
+        ({"HTTPS_PROXY": "p:1", "NO_PROXY": "10.0.0.0/8"}, "https://10.1.2.3/x", None),
+        ({"HTTPS_PROXY": "p:1"}, "no url", None),
+    ],
+)
+def test_the_proxy_of_an_address_is_known(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], url: str, shown: str | None
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    found = proxy_of(url)
+    assert (found.shown if found else None) == shown

@@ -7,13 +7,16 @@ never shown.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http import Headers, Reply
+from modelfetch.http.names import lookup_error
 from modelfetch.http.proxies import proxy_of
 from modelfetch.http.status import status_error
 
@@ -106,6 +109,8 @@ def _transport(error: Exception, names: set[str], asked: Asked) -> UnreachableEr
                 permanent=True,
                 hint="SSL_CERT_FILE names a file of authorities to trust",
             )
+        if isinstance(link, socket.gaierror):
+            return lookup_error(_looked_up(asked.endpoint), link)
         if isinstance(link, OSError) and link.strerror:
             reason = link.strerror
         names |= {kind.__name__ for kind in type(link).__mro__}
@@ -132,6 +137,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         yield link
         wrapped = (link.__cause__, link.__context__, getattr(link, "reason", None), *link.args)
         queue.extend(one for one in wrapped if isinstance(one, BaseException))
+
+
+def _looked_up(endpoint: str) -> str:
+    """Return the host whose name was looked up: the proxy's, where there is one."""
+    proxy = proxy_of(endpoint)
+    return urlsplit(proxy.url if proxy is not None else endpoint).hostname or endpoint
 
 
 def _where(endpoint: str, names: set[str]) -> str:

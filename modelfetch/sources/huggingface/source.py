@@ -25,6 +25,8 @@ from modelfetch.core.urls import origin
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http.auth import Credentials
 from modelfetch.http.client import USER_AGENT
+from modelfetch.http.names import check_name
+from modelfetch.http.proxies import proxy_of
 from modelfetch.http.redirects import REDIRECTS, rewrite
 from modelfetch.manifest.uri import HfUri
 from modelfetch.sources.answers import FIRST_BYTE, total_size
@@ -214,6 +216,8 @@ class HfSource(Source[HfUri]):
         name, _, version = USER_AGENT.partition("/")
         api = hub.load().HfApi(endpoint=endpoint, token=False, library_name=name, library_version=version)
         failure: ModelfetchError
+        if proxy_of(endpoint) is None:
+            check_name(origin(endpoint)[1])
         try:
             with client.watched(self._watch):
                 return question(api), asked

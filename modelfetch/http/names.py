@@ -1,0 +1,79 @@
+"""Look up host names within a time limit: a name server that is down must not hold up a command."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import InterruptedSync, UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOOKUP_SECONDS = 6.0
+"""Time limit of one lookup: the system's resolver waits 5 s by default before it tries a second server."""
+_FRESH = 60.0
+"""Seconds for which a name that was found is not looked up again."""
+
+_found: dict[str, float] = {}
+_lock = threading.Lock()
+
+
+class NameLookupError(UnreachableError):
+    """A host name can't be resolved; further attempts are few, since nothing else will work either."""
+
+    default_hint = "check the spelling of the host, and the name servers (/etc/resolv.conf; in a container: its `dns:`)"
+
+
+def check_name(
+    host: str,
+    *,
+    limit: float = LOOKUP_SECONDS,
+    stopped: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Do nothing if a host name resolves, or is an address already.
+
+    Args:
+        host: The name.
+        limit: Time limit in seconds.
+        stopped: Whether the caller was ended meanwhile.
+        clock: Monotonic clock, in seconds.
+
+    Raises:
+        NameLookupError: It does not resolve, or not in time (then permanent: the next lookup would take as long).
+        InterruptedSync: The caller was ended.
+    """
+    with _lock:
+        if clock() - _found.get(host, -_FRESH) < _FRESH:
+            return
+    failure: list[OSError] = []
+    done = threading.Event()
+
+    def look_up() -> None:
+        try:
+            socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except UnicodeError:
+            failure.append(socket.gaierror(socket.EAI_NONAME, "not a host name"))
+        except OSError as error:
+            failure.append(error)
+        done.set()
+
+    threading.Thread(target=look_up, name="modelfetch-lookup", daemon=True).start()
+    deadline = clock() + limit
+    while not done.wait(0.05):
+        if stopped():
+            raise InterruptedSync("ended")
+        if clock() >= deadline:
+            raise NameLookupError(f"no name server answers for {host}", permanent=True)
+    if failure:
+        raise lookup_error(host, failure[0])
+    with _lock:
+        _found[host] = clock()
+
+
+def lookup_error(host: str, error: OSError) -> NameLookupError:
+    """Return the typed error of a failed lookup."""
+    return NameLookupError(f"the name {host} can't be resolved: {error.strerror or 'unknown host'}")
