@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HF_HOSTS = frozenset({"huggingface.co", "hf.co"})
 CIVITAI_HOSTS = frozenset({"civitai.com", "civitai.red", "civitai.green"})
 OLLAMA_HOSTS = frozenset({"ollama.com", "ollama.ai"})
+CIVITAI_DOWNLOAD = "/api/download/models/"
 CIVITAI_CHOICES = ("type", "format", "size", "fp")
 """The query fields by which a CivitAI download link chooses among the files of a version."""
 
@@ -122,12 +123,10 @@ def link_to_civitai(path: str, query: str) -> str | None:
 
 
 def _civitai(version: str, fields: dict[str, str]) -> str:
-    """Only what chooses a file is kept, and a token, which `modelfetch.manifest.uri` takes out of the text."""
+    """Only what chooses a file is kept."""
     chosen = {"fileId": fields["fileId"]} if _NUMBER.match(fields.get("fileId", "")) else {}
     if not chosen:
         chosen = {name: fields[name] for name in CIVITAI_CHOICES if fields.get(name)}
-    if fields.get("token"):
-        chosen["token"] = fields["token"]
     return f"civitai://{version}" + (f"?{urlencode(chosen)}" if chosen else "")
 
 
@@ -174,14 +173,26 @@ def _from_site(text: str, *, ollama: bool) -> str:
     if host in HF_HOSTS and (name := _ollama_of_hf(parts.path, text, ollama=ollama)):
         return f"ollama://{host}/{name}"
     converted = _READERS[_site_of(host)](parts.path, parts.query)
-    if host == "civitai.red" and converted:
-        converted = _on_red(converted)
+    if host in CIVITAI_HOSTS and converted:
+        converted = _civitai_link(converted, host, token_in(parts.query))
     return converted or url
 
 
-def _on_red(uri: str) -> str:
-    """CivitAI's second domain has what the first one does not serve, so it stays the one to be asked."""
-    return "https://civitai.red/api/download/models/" + uri.removeprefix("civitai://")
+def token_in(query: str) -> str | None:
+    """Return the token that a CivitAI link brings along."""
+    return dict(parse_qsl(query)).get("token")
+
+
+def _civitai_link(uri: str, host: str, token: str | None) -> str:
+    """Return the URI, or a download link where more than the URI matters: the second domain, or a token.
+
+    The second domain has what the first one does not serve.
+    """
+    if host != "civitai.red" and token is None:
+        return uri
+    site = host if host == "civitai.red" else "civitai.com"
+    link = f"https://{site}{CIVITAI_DOWNLOAD}{uri.removeprefix('civitai://')}"
+    return link if token is None else f"{link}{'&' if '?' in link else '?'}{urlencode({'token': token})}"
 
 
 def _ollama_of_hf(path: str, text: str, *, ollama: bool) -> str | None:

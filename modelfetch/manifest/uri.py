@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from modelfetch.core.digest import Digest, is_commit
 from modelfetch.core.urls import display_url
-from modelfetch.manifest.paste import CIVITAI_CHOICES, from_paste
+from modelfetch.manifest.paste import CIVITAI_CHOICES, CIVITAI_DOWNLOAD, from_paste
 from modelfetch.manifest.paths import check_relative
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _OLLAMA_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}\Z")
 _CIVITAI = re.compile(r"([0-9]{1,12})(?:\?([^#]*))?\Z")
 _CIVITAI_FILE = re.compile(r"[0-9]{1,12}\Z")
 _CIVITAI_CHOICE = re.compile(r"[A-Za-z0-9_.+ -]{1,40}\Z")
-_CIVITAI_RED = "https://civitai.red/api/download/models/"
+_CIVITAI_LINK = re.compile(rf"https://(civitai\.com|civitai\.red){CIVITAI_DOWNLOAD}")
 _AIR = re.compile(
     r"urn:air:[a-z0-9_-]+:[a-z0-9_-]+:civitai:[0-9]{1,12}@([0-9]{1,12})(?:\+([0-9]{1,12}))?\Z", re.IGNORECASE
 )
@@ -173,8 +173,8 @@ def parse_uri(text: str) -> Uri:
         raise ValueError(f"expected a URI without spaces, backslashes and control characters, found {shown(text)}")
     if text[:8].lower() == "urn:air:":
         return _parse_air(text)
-    if text.startswith(_CIVITAI_RED):
-        return _parse_civitai(text, text.removeprefix(_CIVITAI_RED), host="civitai.red")
+    if link := _CIVITAI_LINK.match(text):
+        return _parse_civitai(text, text[link.end() :], host=link[1])
     scheme, separator, rest = text.partition("://")
     parser = _PARSERS.get(scheme.lower()) if separator else None
     if parser is None:
@@ -271,9 +271,10 @@ def _is_port(netloc: str) -> bool:
 
 
 def _parse_civitai(text: str, rest: str, *, host: str | None = None) -> CivitaiUri:
+    """Read ``VERSION_ID[?…]`` after ``civitai://``, or after the address of a download link (``host``)."""
     match = _CIVITAI.match(rest)
     fields = dict(parse_qsl(match[2] or "", keep_blank_values=True)) if match else {}
-    token = fields.pop("token", None)
+    token = fields.pop("token", None) if host is not None else None
     file = fields.pop("fileId", None)
     good = match and (file is None or _CIVITAI_FILE.match(file)) and (not match[2] or fields or file or token)
     if not match or not good or not all(k in CIVITAI_CHOICES and _CIVITAI_CHOICE.match(v) for k, v in fields.items()):
@@ -281,8 +282,11 @@ def _parse_civitai(text: str, rest: str, *, host: str | None = None) -> CivitaiU
     number = int(file) if file is not None else None
     choices = tuple((name, fields[name]) for name in CIVITAI_CHOICES if name in fields) if file is None else ()
     query = urlencode((("fileId", str(number)),) if number is not None else choices)
-    bare = f"{text[: len(text) - len(rest)]}{match[1]}" + (f"?{query}" if query else "")
-    return CivitaiUri(text=bare, version=int(match[1]), file=number, choices=choices, host=host, token=token)
+    second = host if host == "civitai.red" else None
+    start = f"https://{second}{CIVITAI_DOWNLOAD}" if second else "civitai://"
+    bare = f"{start}{match[1]}" + (f"?{query}" if query else "")
+    written = text if host is None else bare
+    return CivitaiUri(text=written, version=int(match[1]), file=number, choices=choices, host=second, token=token)
 
 
 def _parse_air(text: str) -> CivitaiUri:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from modelfetch.manifest.paste import link_to_civitai, link_to_hf
-from modelfetch.manifest.uri import HfUri, HttpUri, parse_uri
+from modelfetch.manifest.paste import link_to_civitai, link_to_hf, token_in
+from modelfetch.manifest.uri import CivitaiUri, HfUri, HttpUri, parse_uri
 
 if TYPE_CHECKING:
     from modelfetch.config.settings import Settings
@@ -65,8 +65,10 @@ def canonical_uri(uri: Uri, settings: Settings) -> Uri:
             found = parse_uri(text) if text else None
         except ValueError:
             continue
-        if found is not None:
-            return replace(found, text=uri.text) if isinstance(found, HfUri) else found
+        if isinstance(found, HfUri):
+            return replace(found, text=uri.text)
+        if isinstance(found, CivitaiUri):
+            return replace(found, token=token_in(query))
     return uri
 
 

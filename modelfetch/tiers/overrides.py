@@ -98,9 +98,13 @@ def _without(model: Model, override: Override) -> Model:
     return replace(model, consumers=tuple(c for c in model.consumers if c != override.consumer))
 
 
+def _unpasted(value: str, override: Override) -> str:
+    return from_paste(value, ollama=override.consumer == "ollama")
+
+
 def _uri(value: str, override: Override) -> Uri:
     try:
-        uri = parse_uri(from_paste(value, ollama=override.consumer == "ollama"))
+        uri = parse_uri(_unpasted(value, override))
     except ValueError as error:
         raise _bad(override, value, str(error)) from None
     if isinstance(uri, OllamaUri) != (override.kind is None):
@@ -118,7 +122,7 @@ def _same(own: Uri, other: Uri) -> bool:
 
 def _model(uri: Uri, value: str, override: Override, allow_http: Callable[[str, int], bool]) -> Model:
     """An entry for the value, held to the same rules as one in a manifest."""
-    entry: dict[str, object] = {"name": _name(value), "source": uri.text, "for": [override.consumer]}
+    entry: dict[str, object] = {"name": _name(value), "source": _unpasted(value, override), "for": [override.consumer]}
     if override.kind is not None:
         entry["kind"] = override.kind
     text = json.dumps({"version": 1, "models": [entry]}) + "\n"

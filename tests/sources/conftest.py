@@ -47,4 +47,5 @@ def _no_open_session() -> Iterator[None]:
     yield
     import huggingface_hub
 
-    huggingface_hub.close_session()
+    if hasattr(huggingface_hub, "close_session"):  # since 1.0; older versions keep one session for each thread
+        huggingface_hub.close_session()

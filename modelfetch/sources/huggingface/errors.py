@@ -49,10 +49,12 @@ def translate(error: Exception, asked: Asked) -> ModelfetchError:
     """
     if isinstance(error, ModelfetchError):
         return error
-    response = getattr(error, "response", None)
-    if response is not None:
-        return refusal(response.status_code, response.headers, str(response.url), asked)
     names = {kind.__name__ for kind in type(error).__mro__}
+    if "JSONDecodeError" in names:
+        return nonsense(asked)
+    response = getattr(error, "response", None)
+    if response is not None and "TooManyRedirects" not in names:
+        return refusal(response.status_code, response.headers, str(response.url), asked)
     if "OfflineModeIsEnabled" in names:
         return UnreachableError(
             f"{asked} would need a request, and HF_HUB_OFFLINE is set", code="offline", permanent=True
