@@ -67,7 +67,7 @@ def _calls(line: str) -> Iterator[list[str]]:
 def options_of(name: str) -> dict[str, click.Parameter]:
     command = cli.get_command(click.Context(cli), name)
     assert command is not None, f"no command {name}"
-    return {word: parameter for parameter in command.params for word in parameter.opts}
+    return {word: parameter for parameter in command.params for word in (*parameter.opts, *parameter.secondary_opts)}
 
 
 @EACH
