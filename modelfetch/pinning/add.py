@@ -211,10 +211,10 @@ def _parse(link: str, session: Session) -> Uri:
 
 
 def _is_same(source: Uri, uri: Uri, session: Session) -> bool:
-    """Whether an entry's source is this one, at whatever revision it is pinned."""
+    """Whether an entry's source is this one; without a revision, or at ``main``, whatever commit is pinned."""
     home = canonical_uri(source, session.settings)
     if isinstance(home, HfUri) and isinstance(uri, HfUri):
-        return (home.repo, home.path) == (uri.repo, uri.path) and uri.revision in (None, home.revision)
+        return (home.repo, home.path) == (uri.repo, uri.path) and uri.revision in (None, "main", home.revision)
     return str(home) == str(uri)
 
 
@@ -238,13 +238,13 @@ class _Resolver:
                 found = Detected(kind="snapshot", consumers=consumers_for("snapshot", None))
             if found.kind is not None:
                 return await self._pinned(uri, found, uri.repo.rpartition("/")[2])
-            uri = self._file_of(uri, found.choices)
+            uri = await self._file_of(uri, found.choices)
         return await self._single(uri)
 
-    def _file_of(self, repo: HfUri, paths: Sequence[str]) -> HfUri:
+    async def _file_of(self, repo: HfUri, paths: Sequence[str]) -> HfUri:
         """The file of a repo that is meant: the only one, or the one that is chosen."""
         links = [f"{repo.text.rstrip('/')}/{quote(path)}" for path in paths]
-        link = links[0] if len(links) == 1 else self._choose("repo", f"Which file of {repo.repo}?", links)
+        link = links[0] if len(links) == 1 else await self._choose("repo", f"Which file of {repo.repo}?", links)
         uri = parse_uri(link)
         assert isinstance(uri, HfUri)  # noqa: S101 - it was made from one
         return uri
@@ -280,7 +280,7 @@ class _Resolver:
         kind = None if isinstance(uri, OllamaUri) else self._request.kind or found.kind
         if kind is None and not isinstance(uri, OllamaUri):
             kinds = [kind for kind in KINDS if kind in WEIGHT_KINDS]
-            kind = self._choose("kind", f"What kind of model is {uri}?", kinds)
+            kind = await self._choose("kind", f"What kind of model is {uri}?", kinds)
         consumers = self._request.consumers
         if not consumers:
             consumers = found.consumers if kind == found.kind else consumers_for(kind or "", found.family)
@@ -307,9 +307,9 @@ class _Resolver:
         taken = {model.name for model in self._models}
         return next(n for n in (base, *(f"{base}-{number}" for number in range(2, 10_000))) if n not in taken)
 
-    def _choose(self, what: str, question: str, choices: Sequence[str]) -> str:
+    async def _choose(self, what: str, question: str, choices: Sequence[str]) -> str:
         if self._request.choose is not None and choices:
-            return self._request.choose(question, choices)
+            return await asyncio.to_thread(self._request.choose, question, choices)
         if what == "kind":
             raise UsageError(
                 question.removesuffix("?") + " can't be detected", hint=f"add --kind, one of {', '.join(choices)}"

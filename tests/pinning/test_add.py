@@ -6,9 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
 import modelfetch
 from modelfetch.cli.app import run
+from modelfetch.cli.commands.add import _choose
 from modelfetch.demo import models as made
 from modelfetch.demo.world import CivitaiFile
 from modelfetch.tiers.loader import load_manifest
@@ -98,6 +100,28 @@ def test_a_link_that_is_there_already_changes_nothing(desk: Desk) -> None:
     assert (result.code, [m["added"] for m in result.report["models"]]) == (0, [False])
     assert (desk.folder / "models.yaml").read_bytes() == before
     assert not result.report["written"]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://huggingface.co/acme/art/blob/main/art.safetensors",
+        "huggingface.co/acme/art/resolve/main/art.safetensors?download=true",
+        "hf.co/acme/art/blob/v1/art.safetensors",
+        "hf download acme/art art.safetensors",
+    ],
+)
+def test_a_pasted_page_is_its_file(desk: Desk, link: str) -> None:
+    assert add(desk, link).code == 0
+    (model,) = entries(desk)
+    assert str(model.source) == f"hf://acme/art@{desk.commit()}/art.safetensors"
+    assert [m["added"] for m in add(desk, "hf://acme/art@main/art.safetensors").report["models"]] == [False]
+
+
+def test_a_question_on_the_terminal_is_answered_by_number_or_word(capsys: pytest.CaptureFixture[str]) -> None:
+    for answer in ("2\n", "lora\n", "nonsense\n2\n"):
+        with CliRunner().isolation(input=answer):
+            assert _choose("What kind?", ["vae", "lora"]) == "lora"
 
 
 def test_names_are_made_unique(desk: Desk) -> None:
