@@ -31,7 +31,7 @@ def together(services: Iterable[Service]) -> int:
     return sum(groups.values())
 
 
-def overrun(services: Iterable[Service], usable: int | None) -> str | None:
+def check_budget(services: Iterable[Service], usable: int | None) -> str | None:
     """Return a message if the services exceed what is usable, else None."""
     services = tuple(services)
     needed = together(services)

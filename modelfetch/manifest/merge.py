@@ -45,7 +45,7 @@ def merge(
         models |= {model.name: model for model in part.models}
         services |= {service.name: service for service in part.services}
     vram, usable = _card(parts, reader)
-    if message := budget.overrun(services.values(), usable):
+    if message := budget.check_budget(services.values(), usable):
         reader.problem(next(p.values.at("services") for p in parts if p.services), message)
     return Manifest(
         file=files[0],

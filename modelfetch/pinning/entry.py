@@ -216,7 +216,7 @@ def _compare_file(pin: FileSpec, now: Artifact, then: Artifact | None) -> State:
 # -- showing -----------------------------------------------------------------------------------------------------------
 
 
-def pin_shown(entry: Entry) -> str:
+def display_pin(entry: Entry) -> str:
     """Return an entry's pin in a few characters: a commit or a digest; ``-`` if it has none."""
     if not entry.pinned:
         return "-"
@@ -225,7 +225,7 @@ def pin_shown(entry: Entry) -> str:
     return _short(str(entry.model.digest))
 
 
-def upstream_shown(resolution: Resolution) -> str:
+def display_upstream(resolution: Resolution) -> str:
     """Return what upstream has, in the same form."""
     if resolution.revision is not None and not resolution.revision.isdigit():
         return _short(resolution.revision)

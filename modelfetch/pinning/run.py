@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from modelfetch.core.report import Report
 from modelfetch.errors import ModelfetchError, UsageError, exit_code_of
 from modelfetch.pinning.document import Document, check_writable, read_document, with_pins, write_document
-from modelfetch.pinning.entry import Entry, State, filled, pin_shown, upstream_shown
+from modelfetch.pinning.entry import Entry, State, display_pin, display_upstream, filled
 from modelfetch.pinning.reporting import Line, checked_model, kept_model, open_model, pinned_model
-from modelfetch.pinning.upstream import measure_all, resolve_entries, stand_entries
+from modelfetch.pinning.upstream import check_entries, measure_all, resolve_entries
 from modelfetch.sources.factory import canonical_uri
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ async def check_file(path: Path, session: Session) -> Result:
     started = time.monotonic()
     document = await asyncio.to_thread(read_document, path, session.settings)
     entries = _entries(document, session, ())
-    found = await stand_entries(entries, session)
+    found = await check_entries(entries, session)
     errors = [error for error in found if isinstance(error, ModelfetchError)]
     models: list[ModelReport] = []
     lines: list[Line] = []
@@ -87,10 +87,12 @@ async def check_file(path: Path, session: Session) -> Result:
         state, now = (None, None) if isinstance(standing, ModelfetchError) else standing
         stale = stale or state in (State.BEHIND, State.UNPINNED)
         models.append(checked_model(entry, state, now))
-        upstream = "unknown" if now is None else upstream_shown(now)
+        upstream = "unknown" if now is None else display_upstream(now)
         if state is State.CURRENT and now is None:
-            upstream = pin_shown(entry)
-        lines.append(Line(model=entry.model.name, state=state or "failed", pinned=pin_shown(entry), upstream=upstream))
+            upstream = display_pin(entry)
+        lines.append(
+            Line(model=entry.model.name, state=state or "failed", pinned=display_pin(entry), upstream=upstream)
+        )
     report = _report(document, session, models, errors, started, otherwise=int(stale))
     return Result(report=report, lines=tuple(lines))
 
@@ -153,7 +155,7 @@ def _pinned(
             reports.append(pinned_model(after, resolutions[name], measured[name]))
             if after.model != entry.model:
                 state = "moved" if entry.pinned and entry.upgrade else "pinned"
-                lines.append(Line(model=name, state=state, pinned=pin_shown(entry), upstream=pin_shown(after)))
+                lines.append(Line(model=name, state=state, pinned=display_pin(entry), upstream=display_pin(after)))
         elif entry.upgrade or not entry.complete:
             reports.append(open_model(entry, failed=name in failed, measured=measured.get(name, {})))
         else:

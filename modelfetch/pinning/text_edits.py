@@ -121,11 +121,11 @@ class _Writer:
             before, value = getattr(old, key), getattr(new, key)
             if value is None or value == before:
                 continue
-            display_uri = value if isinstance(value, int) else str(value)
+            written = value if isinstance(value, int) else str(value)
             if key in table:
-                self._put(table, key, display_uri)
+                self._put(table, key, written)
             else:
-                missing.append((key, display_uri))
+                missing.append((key, written))
         if missing:
             beside = "size" if "size" in table and missing[0][0] == "digest" else after
             self._insert(table, beside, missing)
@@ -143,10 +143,10 @@ class _Writer:
         if not isinstance(leaf, Scalar) or leaf.style not in (None, "'", '"', ALIAS):
             raise ValueError(f"{key} is written as a block of text")
         if isinstance(value, int) or leaf.style is None:
-            display_uri = str(value)  # a commit or a digest needs no quotes where there were none
+            written = str(value)  # a commit or a digest needs no quotes where there were none
         else:
-            display_uri = scalar(value, None if leaf.style == ALIAS else leaf.style)
-        self._edits.add(_Edit(leaf.start, leaf.end, display_uri))
+            written = scalar(value, None if leaf.style == ALIAS else leaf.style)
+        self._edits.add(_Edit(leaf.start, leaf.end, written))
 
     # -- new keys --------------------------------------------------------------------------------------------------
 

@@ -30,15 +30,15 @@ Standing = tuple[State, "Resolution | None"]
 
 async def resolve_entries(entries: Sequence[Entry], session: Session) -> list[Resolution | ModelfetchError]:
     """Resolve each entry at its source, never at a mirror; failures are returned as errors."""
-    return await _side_by_side(entries, session, lambda entry: session.sources.resolve(entry.wanted))
+    return await _run_concurrently(entries, session, lambda entry: session.sources.resolve(entry.wanted))
 
 
-async def stand_entries(entries: Sequence[Entry], session: Session) -> list[Standing | ModelfetchError]:
+async def check_entries(entries: Sequence[Entry], session: Session) -> list[Standing | ModelfetchError]:
     """Return the state of each entry's pins, and what upstream has if it was queried; no body is fetched."""
-    return await _side_by_side(entries, session, lambda entry: _standing(entry, session))
+    return await _run_concurrently(entries, session, lambda entry: _check_entry(entry, session))
 
 
-async def _standing(entry: Entry, session: Session) -> Standing:
+async def _check_entry(entry: Entry, session: Session) -> Standing:
     known = settled(entry)
     if known is not None:
         return known, None
@@ -80,10 +80,10 @@ async def measure_all(
         found = await asyncio.gather(*(_measure(entry, artifact, session) for artifact in todo[id(entry)]))
         return {artifact.uri: one for artifact, one in zip(todo[id(entry)], found, strict=True)}
 
-    return await _side_by_side(entries, session, measure)
+    return await _run_concurrently(entries, session, measure)
 
 
-async def _side_by_side(
+async def _run_concurrently(
     entries: Sequence[Entry], session: Session, work: Callable[[Entry], Awaitable[T]]
 ) -> list[T | ModelfetchError]:
     gate = asyncio.Semaphore(_AT_ONCE)
