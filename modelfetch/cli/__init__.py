@@ -22,12 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from modelfetch.cli.app import run
 
         code = run(words)
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        # Whoever read our output has gone, or the disk is full; Python would complain about it once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    code = _finish_streams(code)
     if code in (130, 143):
         # A signal ended the work. Threads that still wait for a server must not keep the process alive:
         # what they fetched is in the journal already.
@@ -35,9 +30,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
+def _finish_streams(code: int) -> int:
+    """Flush both streams, so that Python can't fail at it when it exits; returns the exit code.
+
+    A reader that has gone away is no error, and neither is a stderr that can't be written. Data that could not be
+    written to stdout is: 74.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError) as error:
+            if stream is sys.stdout and not isinstance(error, BrokenPipeError) and code == 0:
+                code = 74
+            try:  # noqa: SIM105 - contextlib would slow down every start
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            except (OSError, ValueError):
+                pass
+    return code
+
+
 def _prepare() -> None:
-    """Answer to signals from the first moment, and stand a stream that is closed or knows no Unicode."""
-    from _signal import SIGINT, SIGTERM, signal  # type: ignore[import-not-found]  # the half that costs no start-up
+    """Handle signals from the start, and streams that are closed or can't encode every name."""
+    from _signal import SIGINT, SIGTERM, signal  # type: ignore[import-not-found]  # built in, so it costs no start-up
 
     for number, code in ((SIGINT, 130), (SIGTERM, 143)):
         signal(number, lambda *_, code=code: os._exit(code))  # nothing has begun; a command that works sets its own

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from modelfetch.core.fs import translate
 from modelfetch.core.limits import limit_error
 from modelfetch.errors import InterruptedSync, ModelfetchError, UsageError
 from modelfetch.render.errors import show_error
-from modelfetch.render.out import put
+from modelfetch.render.out import note, put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +87,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         result = cli.main(args=list(argv), prog_name="modelfetch", standalone_mode=False, obj=tuple(argv))
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help(), err=True)
+        note(error.ctx.get_help())
         return 2
     except click.UsageError as error:
         return _refuse(UsageError(error.format_message(), hint=_usage_hint(error)), argv)
@@ -98,6 +99,9 @@ def run(argv: Sequence[str]) -> int:
         return _refuse(error, argv)
     except BrokenPipeError:
         return 0
+    except (OSError, UnicodeEncodeError) as error:
+        where = getattr(error, "filename", None) or "stdout"
+        return _refuse(translate(error, where, doing="using" if where != "stdout" else "writing to"), argv)
     except Exception as error:
         limit = limit_error(error)
         return _refuse(limit, argv) if limit else _bug(error, argv)

@@ -12,8 +12,10 @@ import re
 import secrets
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core.digest import Digest, Hasher, new_hasher
@@ -23,7 +25,6 @@ from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 DIRECTORY_MODE = 0o755
 COPY_MODE = 0o644
@@ -289,6 +290,56 @@ def write_atomically(
             temporary.unlink()
         raise
     sync_directory(path.parent)
+
+
+def replace_document(
+    path: Path, data: bytes, *, mode: int, temporary: Path | None = None, owner: tuple[int, int] | None = None
+) -> None:
+    """Replace a user's file as `write_atomically` does, in place where it can't be renamed over.
+
+    A single file that is mounted into a container refuses a rename (EBUSY). It is then overwritten, with a copy beside
+    it or in the temporary folder until that is done.
+
+    Raises:
+        OSError: It can't be written; it is as it was.
+    """
+    try:
+        write_atomically(path, data, mode=mode, temporary=temporary, owner=owner)
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.EXDEV):
+            raise
+        before = path.read_bytes()
+        backup = _back_up(path, before)
+        try:
+            _overwrite(path, data)
+        except OSError:
+            _overwrite(path, before)
+            raise
+        finally:
+            backup.unlink(missing_ok=True)
+
+
+def _back_up(path: Path, data: bytes) -> Path:
+    for folder in (path.parent, Path(tempfile.gettempdir())):
+        backup = folder / f".{path.name}.{os.getpid()}.bak"
+        try:
+            fd = os.open(backup, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+        except OSError as error:
+            failure = error
+        else:
+            return backup
+    raise failure
+
+
+def _overwrite(path: Path, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.write(data)
+        file.truncate()
+        file.flush()
+        with contextlib.suppress(OSError):
+            os.fsync(file.fileno())
 
 
 def finish_file(

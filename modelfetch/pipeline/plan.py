@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -222,7 +223,7 @@ def plan_model(
                     found.setdefault(artifact.uri, set()).add(digest)
             except ModelfetchError as error:
                 errors.append(error.about(model=item.model.name, uri=str(item.model.source)))
-            except OSError as error:
+            except (OSError, UnicodeEncodeError) as error:
                 errors.append(fs.translate(error, placement.path, doing="can't examine").about(model=item.model.name))
             else:
                 targets.append(target)
@@ -238,7 +239,9 @@ def _examine(consumer: str, placement: Placement, receipt: Receipt, examiner: Ex
     Raises:
         ModelfetchError: Nothing can be done about it.
         OSError: It can't be examined.
+        UnicodeEncodeError: This locale's encoding can't express its name.
     """
+    os.fsencode(placement.path)
     wanted = wanted_digest(placement)
     state = examiner.state(placement, receipt, wanted)
     found = examiner.inspect(placement, receipt, wanted)

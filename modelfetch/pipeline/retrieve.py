@@ -93,21 +93,37 @@ async def into_cache(session: Session, uri: Uri, digest: Digest | None) -> Retri
         )
 
 
-async def to_path(session: Session, uri: Uri, digest: Digest | None, target: Path, *, keep: bool) -> Retrieved:
-    """Fetch a file to ``target``, an ordinary file; an older one there is replaced once the new one is whole.
+async def to_path(
+    session: Session, uri: Uri, digest: Digest | None, target: Path, *, keep: bool, force: bool = False
+) -> Retrieved:
+    """Download a file to ``target``, an ordinary file.
 
-    ``keep`` leaves the blob in the session's store as well; otherwise the store is a workplace that goes at the end,
-    and stays for the next try when the fetch fails.
+    Args:
+        session: Its store takes the blob.
+        uri: The file's URI.
+        digest: What its bytes must be.
+        target: Where it goes. The same bytes there are left as they are.
+        keep: Leave the blob in the session's store; otherwise the store is a work folder that is removed at the end,
+            and stays for the next attempt when the download fails.
+        force: Replace another file at ``target`` once the new one is complete.
+
+    Raises:
+        DestinationError: Another file is at ``target`` (``foreign-file``), or it can't be written.
     """
     with _disk_errors(target):
-        if digest is not None and (there := await asyncio.to_thread(_already, target, uri, digest)):
+        if digest is not None and (there := await asyncio.to_thread(_already, target, uri, digest, force=force)):
             return there
         artifact = await _resolve(session, uri, digest)
+        known = artifact.digest
+        if known is not None and (there := await asyncio.to_thread(_already, target, uri, known, force=force)):
+            return there
         await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
         fetched = await session.engine.fetch(artifact, (), label=_name(artifact))
         blob = fetched.blob
         try:
             await asyncio.to_thread(check_renamed, blob, artifact, target.name)
+            if there := await asyncio.to_thread(_already, target, uri, blob.digest, force=force):
+                return there
             await asyncio.to_thread(_deliver, blob, target, keep=keep)
         finally:
             if not keep:
@@ -194,16 +210,28 @@ def _keep(session: Session, uri: Uri, blob: Blob, name: str) -> Path:
     return path
 
 
-def _already(target: Path, uri: Uri, digest: Digest) -> Retrieved | None:
-    """The file itself, where it has the right bytes already."""
+def _already(target: Path, uri: Uri, digest: Digest, *, force: bool) -> Retrieved | None:
+    """The file itself, where it has the right bytes already; None where it may be written.
+
+    Raises:
+        DestinationError: Another file is there, and ``force`` is not set.
+    """
     if not target.is_file():
+        if target.exists():
+            raise DestinationError(f"{target} is no regular file", code="foreign-file", hint="name another path")
         return None
     found, sha256 = fs.hash_file(target, digest.algorithm, "sha256")
-    if found != digest:
-        return None
-    return Retrieved(
-        path=target, uri=str(uri), digest=sha256, size=target.stat().st_size, action="present", served_by=None
-    )
+    if found == digest:
+        return Retrieved(
+            path=target, uri=str(uri), digest=sha256, size=target.stat().st_size, action="present", served_by=None
+        )
+    if not force:
+        raise DestinationError(
+            f"{target} exists and is another file",
+            code="foreign-file",
+            hint="--force replaces it, or name another path",
+        )
+    return None
 
 
 def _deliver(blob: Blob, target: Path, *, keep: bool) -> None:
@@ -237,5 +265,5 @@ def _umask_mode() -> int:
 def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         raise fs.translate(error, path, doing="can't write") from error

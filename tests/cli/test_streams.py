@@ -114,3 +114,36 @@ def test_what_ends_a_command_early_is_a_report_too(
     assert report["root"] == ("there" if words[0] != "fetch" else "files/ai-models")
     assert report["errors"][0]["exit_code"] == code
     assert err.startswith("error: ")
+
+
+@pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full", "2>&1 >/dev/null | head -c 0"])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_stderr_that_can_not_be_written_does_not_change_the_exit_code(
+    manifest: Path, redirect: str, *, again: bool
+) -> None:
+    script = f'set -o pipefail; "$@" --manifest {manifest} {redirect}'
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for _ in range(1 + again):
+        done = subprocess.run(["bash", "-c", script, "bash", *PROGRAM, "sync"], env=environ, timeout=60)
+        assert done.returncode == 0
+    assert Path("files/ai-models/comfyui/x.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["sync", "--help"], ["schema"], ["tiers"], ["env", "--tier", "8g"], ["list"]]
+)
+def test_a_full_stdout_is_74_for_every_command(words: list[str]) -> None:
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    script = '"$@" > /dev/full'
+    done = subprocess.run(["sh", "-c", script, "sh", *PROGRAM, *words], env=environ, timeout=60, stderr=subprocess.PIPE)
+    assert done.returncode == 74, done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_full_stdout_is_74_for_a_sync_with_nothing_to_do(manifest: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    words = [*PROGRAM, "sync", "--json", "--manifest", str(manifest)]
+    assert subprocess.run(words, env=environ, stdout=subprocess.DEVNULL).returncode == 0
+    for _ in range(2):
+        done = subprocess.run(["sh", "-c", '"$@" > /dev/full', "sh", *words], env=environ, stderr=subprocess.PIPE)
+        assert done.returncode == 74, done.stderr

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, options
-from modelfetch.render.out import put
+from modelfetch.render.out import note, put
 
 if TYPE_CHECKING:
     from modelfetch.tiers.dotenv.file import Rewritten
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @click.command("env")
 @options.which
-@click.option("--update", metavar="FILE", help="Rewrite the block in FILE, such as .env; every other line stays.")
-@options.option("-q", "--quiet", is_flag=True, help="Say only what went wrong.")
+@click.option("--update", metavar="FILE", help="Rewrite the block in FILE, such as .env; every other line is kept.")
+@options.option("-q", "--quiet", is_flag=True, help="Show errors and warnings only.")
 @click.pass_context
 def command(ctx: click.Context, /, update: str | None, *, quiet: bool, **_: Any) -> int:
     """Print the .env of a tier: what the stack's compose files read.
 
-    With --update only the block under the header GPU & AI SERVICES CONFIGURATION is rewritten.
+    With --update, only the block under the header GPU & AI SERVICES CONFIGURATION is rewritten.
     """
     from pathlib import Path
 
@@ -34,7 +34,7 @@ def command(ctx: click.Context, /, update: str | None, *, quiet: bool, **_: Any)
     compute = gpus[0].compute if gpus else None
     block = env_block(tier, os.environ, tier_variable=variable, manifests=manifests, compute=compute)
     for warning in block.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        note(f"warning: {warning}")
     if update is None:
         put(block.text, end="")
         return 0
@@ -43,10 +43,10 @@ def command(ctx: click.Context, /, update: str | None, *, quiet: bool, **_: Any)
 
 
 def _tell(file: str, done: Rewritten, *, quiet: bool) -> None:
-    """What changed, on stderr; with ``quiet`` only what may be wrong."""
+    """Show what changed on stderr; with ``quiet`` only warnings."""
     for name, old, new in () if quiet else done.changed:
-        click.echo(f"{name}: {old or '(empty)'} -> {new or '(empty)'}", err=True)
+        note(f"{name}: {old or '(empty)'} -> {new or '(empty)'}")
     for name, line in done.twice:
-        click.echo(f"warning: {file}:{line} sets {name} too, outside of the block: the later line wins", err=True)
+        note(f"warning: {file}:{line} sets {name} too, outside of the block: the later line wins")
     if not done.written and not quiet:
-        click.echo(f"{file} is up to date", err=True)
+        note(f"{file} is up to date")

@@ -39,6 +39,7 @@ class _DigestType(click.ParamType[Digest]):
     "--digest", metavar="DIGEST", type=_DigestType(), help="What the bytes must be: sha256:HEX or blake3:HEX."
 )
 @options.option("-o", "--output", metavar="PATH", help="Write an ordinary file there instead of into the user's cache.")
+@options.option("--force", is_flag=True, help="With -o: replace another file that is there.")
 @options.option(
     "--store", metavar="DIR", type=options.value("store"), help="Folder for verified blobs: keep a blob there as well."
 )
@@ -72,7 +73,9 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
             if target is None:
                 found = await into_cache(session, parsed, values["digest"])
             else:
-                found = await to_path(session, parsed, values["digest"], target, keep=bool(values["store"]))
+                found = await to_path(
+                    session, parsed, values["digest"], target, keep=bool(values["store"]), force=values["force"]
+                )
         except ModelfetchError as error:
             raise error.about(uri=str(parsed)) from error.__cause__
         got.append(found)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from binascii import crc32
 from stat import S_ISLNK, S_ISREG
 
 from modelfetch import __version__
@@ -40,32 +39,55 @@ def attempt(argv: Sequence[str]) -> int | None:
     if any(os.environ.get(name, "").strip() for name in _NEVER_SET):
         return None
     try:
-        note = note_path(root_of(argv, os.environ), key_of(argv, os.environ)).read()
-        answer = check(note, key_of(argv, os.environ))
+        place = note_path(root_of(argv, os.environ), key_of(argv, os.environ))
+        answer = check(place.read(), place.key)
     except (OSError, ValueError, IndexError):
         return None
     if answer is None:
         return None
-    out, err = answer
-    seconds = time.monotonic() - started
-    if out:
-        sys.stdout.write(out.replace("{seconds}", repr(round(seconds, 3))) + "\n")
-    if err:
-        sys.stderr.write(err.replace("{seconds}", f"{seconds:.1f}") + "\n")
+    return _say(*answer, seconds=time.monotonic() - started)
+
+
+def _say(out: str, err: str, *, seconds: float) -> int | None:
+    """Print the answer. None where stdout can't be written, which the long way reports."""
+    try:
+        if out:
+            sys.stdout.write(out.replace("{seconds}", repr(round(seconds, 3))) + "\n")
+            sys.stdout.flush()
+    except BrokenPipeError:
+        pass  # the reader has seen what it wanted
+    except OSError:
+        return None
+    try:
+        if err:
+            sys.stderr.write(err.replace("{seconds}", f"{seconds:.1f}") + "\n")
+    except OSError:
+        pass  # output that can't be written never changes the verdict
     return 0
 
 
 class note_path:  # noqa: N801 - used as a function
-    """Where the note for a key lies: below the root that it speaks of."""
+    """Where the note for a command line is, below the root that it is about, and the key that it must have.
 
-    def __init__(self, root: str, key: str) -> None:
-        self.folder = os.path.join(root, ".modelfetch/noop")  # noqa: PTH118 - pathlib is what start-up can't afford
-        self.path = f"{self.folder}/{crc32(key.encode(errors='surrogateescape')):08x}"
+    The key and the file's name are a keyed hash, whose secret only the user that wrote the note can read: notes tell
+    nothing about the environment.
+    """
+
+    def __init__(self, root: str, text: str, secret: str | None = None) -> None:
+        self.folder = os.path.join(root, ".modelfetch/noop")  # noqa: PTH118 - importing pathlib would take too long
+        self.secret_path = f"{self.folder}/secret-{os.geteuid()}"
+        secret = secret if secret is not None else _read(self.secret_path)
+        self.key = sha256_hex(f"{secret}\n{text}".encode(errors="surrogateescape"))
+        self.path = f"{self.folder}/{self.key[:16]}"
 
     def read(self) -> str:
         """Its text."""
-        with open(self.path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:  # noqa: PTH123 - see above
-            return file.read()
+        return _read(self.path)
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:  # noqa: PTH123 - see above
+        return file.read()
 
 
 def root_of(argv: Sequence[str], environ: Mapping[str, str]) -> str:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from modelfetch.placement.receipts import Receipt
 
 _MOST_NOTES = 64
+_OLD_NAME = 8
+"""Characters of a note's name in versions before 0.2."""
 
 
 def remember(
@@ -47,17 +49,19 @@ def remember(
             lines.append("out\t" + json.dumps(again.as_dict()).replace('"seconds": 0.0', '"seconds": {seconds}', 1))
         if not quiet:
             lines.append("err\t" + summary(again).replace("0.0s", "{seconds}s", 1))
-        key = key_of(argv, os.environ)
-        text = "\n".join([MAGIC, key, *lines, "end"])
-        if text.count("\n") != len(lines) + 2 or Path(root_of(argv, os.environ)) != session.options.root:
+        if Path(root_of(argv, os.environ)) != session.options.root:
             return
-        place = note_path(str(session.options.root), key)
-        folder = Path(place.folder)
+        root = str(session.options.root)
+        folder = Path(note_path(root, "", secret="").folder)
         fs.make_directory(folder)
         _make_room(folder)
+        place = note_path(root, key_of(argv, os.environ), secret=_secret(folder))
+        text = "\n".join([MAGIC, place.key, *lines, "end"])
+        if text.count("\n") != len(lines) + 2:
+            return
         data = text.encode(errors="surrogateescape")
         temporary = folder / f".{secrets.token_hex(8)}.part"
-        fs.write_atomically(Path(place.path), data, mode=fs.COPY_MODE, temporary=temporary)
+        fs.write_atomically(Path(place.path), data, mode=fs.PRIVATE_MODE, temporary=temporary)
 
 
 def as_if_again(report: Report) -> Report:
@@ -124,8 +128,28 @@ def _paths_of_item(item: ModelRequest, session: Session, receipts: Mapping[str, 
             yield job.placement.path
 
 
+def _secret(folder: Path) -> str:
+    """The secret of this user's notes; made when it is missing or readable for others."""
+    path = Path(note_path(str(folder.parent.parent), "", secret="").secret_path)
+    try:
+        found = path.stat()
+        if found.st_mode & 0o077 == 0 and found.st_uid == os.geteuid() and (secret := path.read_text("ascii")):
+            return secret
+    except (OSError, ValueError):
+        pass
+    secret = secrets.token_hex(32)
+    temporary = folder / f".{secrets.token_hex(8)}.part"
+    fs.write_atomically(path, secret.encode(), mode=fs.PRIVATE_MODE, temporary=temporary)
+    return secret
+
+
 def _make_room(folder: Path) -> None:
-    """Notes of command lines that nobody gives any more must not pile up."""
-    notes = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+    """Remove notes beyond a limit, the oldest first, and those of older versions, which held the environment."""
+    notes = sorted(
+        (path for path in folder.iterdir() if not path.name.startswith("secret-")),
+        key=lambda path: path.stat().st_mtime,
+    )
+    for path in (path for path in notes if len(path.name) == _OLD_NAME):
+        path.unlink(missing_ok=True)
     for path in notes[: max(0, len(notes) - _MOST_NOTES + 1)]:
         path.unlink(missing_ok=True)

@@ -126,7 +126,7 @@ def _replace(target: Path, data: bytes, found: os.stat_result | None) -> None:
     owner = (found.st_uid, found.st_gid) if found is not None and other else None
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        fs.write_atomically(target, data, mode=mode, temporary=temporary, owner=owner)
+        fs.replace_document(target, data, mode=mode, temporary=temporary, owner=owner)
     except OSError as error:
         error.filename = str(target.parent)  # what is refused is a file in it; that one's name tells nobody anything
         raise

@@ -292,3 +292,29 @@ def test_nothing_heavy_is_imported(place: Place) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr.splitlines()[-1] == "[]"
+
+
+def test_notes_tell_nothing_about_the_environment_and_are_private(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = place.root / ".modelfetch/noop"
+    (folder / "0a1b2c3d").write_text("a note of an older version, with its environment")
+    monkeypatch.setenv("HF_HUB_USER_AGENT_ORIGIN", "very-private")
+    assert place.long()[0] == 0
+    assert place.quick() == place.long()
+    files = list(folder.iterdir())
+    assert len(files) >= 3
+    assert not (folder / "0a1b2c3d").exists()
+    for file in files:
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert "very-private" not in file.read_text()
+
+
+def test_a_secret_that_others_could_read_is_not_used(place: Place) -> None:
+    (secret,) = (place.root / ".modelfetch/noop").glob("secret-*")
+    before = secret.read_text()
+    secret.chmod(0o644)
+    place.tier.write_text(place.tier.read_text() + "\n")
+    assert place.long()[0] == 0
+    assert secret.read_text() != before
+    assert place.quick() == place.long()

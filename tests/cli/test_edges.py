@@ -1,0 +1,101 @@
+"""What the system refuses at the edges has its code, and is no bug of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROGRAM = [sys.executable, "-m", "modelfetch"]
+COMMANDS = [
+    ["sync", "--tier", "8g"],
+    ["sync", "m.yaml"],
+    ["plan", "--tier", "8g", "--offline"],
+    ["status", "--tier", "8g"],
+    ["status"],
+    ["pin", "m.yaml"],
+    ["fetch", "file:///x.json"],
+    ["fetch", "file:///x.json", "-o", "y.json"],
+    ["fit", "x.gguf"],
+    ["env", "--tier", "8g", "--update", ".env"],
+    ["tiers"],
+    ["list"],
+    ["verify"],
+]
+
+
+def run(words: list[str], cwd: Path, script: str = '"$@"', **environ: str) -> tuple[int, str]:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environ}
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *PROGRAM, *words], cwd=cwd, env=env, capture_output=True, timeout=60
+    )
+    return done.returncode, done.stderr.decode(errors="replace")
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_deleted_working_directory_is_no_bug(words: list[str], tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code, err = run(words, gone, 'rmdir "$PWD"; exec "$@"')
+    assert code not in (70, 120), err
+    assert "Traceback" not in err
+    assert "a bug of modelfetch" not in err
+
+
+@pytest.mark.parametrize("words", [["sync"], ["plan"]], ids=" ".join)
+def test_a_name_that_the_locale_can_not_express_is_73_and_says_so(words: list[str], tmp_path: Path) -> None:
+    source = tmp_path / "x.json"
+    source.write_text("{}")
+    entry = {"name": "m", "kind": "file", "path": "modèle.json", "source": source.as_uri(), "for": ["comfyui"]}
+    (tmp_path / "m.yaml").write_text(json.dumps({"version": 1, "models": [entry]}))
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    code, err = run([*words, "m.yaml"], tmp_path, **ascii_only)
+    assert code == 73, err
+    assert "hint: set LC_ALL=C.UTF-8" in err
+    code, err = run(["sync", "m.yaml"], tmp_path, LC_ALL="C.UTF-8")
+    assert code == 0, err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_fetch_into_a_folder_of_somebody_else_is_73(tmp_path: Path) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o555)
+    (tmp_path / "x.json").write_text("{}")
+    code, err = run(["fetch", (tmp_path / "x.json").as_uri(), "-o", "theirs/y.json"], tmp_path)
+    assert code == 73, err
+
+
+def test_fetch_below_a_file_is_73(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    (tmp_path / "file").write_text("")
+    code, err = run(["fetch", (tmp_path / "x.json").as_uri(), "-o", "file/y.json"], tmp_path)
+    assert code == 73, err
+
+
+def test_fetch_leaves_another_file_alone_unless_forced(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": 1}')
+    target = tmp_path / "y.json"
+    target.write_text("mine")
+    words = ["fetch", (tmp_path / "x.json").as_uri(), "-o", "y.json"]
+    code, err = run(words, tmp_path)
+    assert (code, target.read_text()) == (73, "mine"), err
+    assert "--force" in err
+    code, err = run([*words, "--force"], tmp_path)
+    assert (code, target.read_text()) == (0, '{"a": 1}'), err
+    before = target.stat()
+    code, err = run(words, tmp_path)
+    assert (code, target.stat().st_ino) == (0, before.st_ino), err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.json", "y.json"]
+
+
+def test_fetch_to_a_fifo_is_73(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    os.mkfifo(tmp_path / "pipe")
+    assert run(["fetch", (tmp_path / "x.json").as_uri(), "-o", "pipe", "--force"], tmp_path)[0] == 73
