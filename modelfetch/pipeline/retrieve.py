@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from modelfetch.pipeline.session import Session
     from modelfetch.store import Blob
 
+_NOTE_LIMIT = 64 * 1024
 _OLLAMA_MODEL = "application/vnd.ollama.image.model"
 
 
@@ -76,7 +77,8 @@ def as_digest(digest: str | Digest | None) -> Digest | None:
 async def into_cache(session: Session, uri: Uri, digest: Digest | None) -> Retrieved:
     """Fetch a file into the cache that the session's root is. Raises typed errors."""
     with _disk_errors(session.options.root):
-        found = await asyncio.to_thread(_cached, session, uri, digest)
+        note = await _read_note(_index(session.options.root, uri))
+        found = await asyncio.to_thread(_cached, session, uri, digest, note)
         if found is not None:
             return found
         artifact = await _resolve(session, uri, digest)
@@ -176,12 +178,23 @@ def _index(cache: Path, uri: Uri) -> Path:
     return cache / "index" / f"{hashlib.sha256(uri.text.encode()).hexdigest()}.json"
 
 
-def _cached(session: Session, uri: Uri, digest: Digest | None) -> Retrieved | None:
-    """What an earlier call has put into the cache for this URI, if its bytes still are what they were."""
+async def _read_note(path: Path) -> bytes:
+    """Read what an earlier call noted for a URI; empty where there is nothing to read."""
+    import aiofiles
+
     try:
-        known = json.loads(_index(session.options.root, uri).read_bytes())
+        async with aiofiles.open(path, "rb", opener=fs.open_regular) as file:
+            return await file.read(_NOTE_LIMIT)
+    except OSError:
+        return b""
+
+
+def _cached(session: Session, uri: Uri, digest: Digest | None, note: bytes) -> Retrieved | None:
+    """Return what an earlier call has put into the cache for this URI, if its bytes are still the same."""
+    try:
+        known = json.loads(note)
         found, name = Digest.parse(known["digest"]), str(known["name"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     blob = session.store.find(digest or found)
     if blob is None or (digest is None and session.options.refresh):

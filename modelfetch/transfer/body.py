@@ -33,7 +33,7 @@ class Body:
     Args:
         context: The state that all transfers share.
         response: The response, its body unread.
-        lane: Writes the bytes to the partial file.
+        writer: Writes the bytes to the partial file.
         segment: The requested range; its end may move down meanwhile.
         alone: Whether it is the file's only connection: then hashing and writing get threads of their own.
         cancel: Ends it when it is set.
@@ -46,7 +46,7 @@ class Body:
         self,
         context: Context,
         response: Response,
-        lane: SegmentWriter,
+        writer: SegmentWriter,
         segment: Segment,
         *,
         alone: bool,
@@ -57,7 +57,7 @@ class Body:
     ) -> None:
         self._context = context
         self._response = response
-        self._lane = lane
+        self._writer = writer
         self._segment = segment
         self._alone = alone
         self._cancel = cancel
@@ -106,8 +106,8 @@ class Body:
 
     def _through_ring(self, pump: Pump) -> None:
         durable = self._context.tuning.durable
-        flush = WriteBack(self._lane.fd, self._lane.position) if durable else leave_it
-        ring = RingBuffer(self._lane, pool=self._context.buffer_pool, flush=flush)
+        flush = WriteBack(self._writer.fd, self._writer.position) if durable else leave_it
+        ring = RingBuffer(self._writer, pool=self._context.buffer_pool, flush=flush)
         if not ring.start():
             self._straight(pump)
             return
@@ -146,7 +146,7 @@ class Body:
         segment, length = self._segment, len(piece)
         count = segment.claim(length)
         if count:
-            self._lane.take(piece[:count])
+            self._writer.take(piece[:count])
             segment.advance(count)
             self._progress(count)
         if count < length and segment.end == self._asked_end:

@@ -114,16 +114,16 @@ class Download:
 
     def _advance(self) -> None:
         order = self._order
-        board = SegmentQueue(order.partial.missing())
+        queue = SegmentQueue(order.partial.missing())
         known = order.partial.size
         # Some sources name the same version differently on each machine: they are read over one connection.
         steady = self._restarts < _MOST_RESTARTS
         context = order.context
-        large = known is None or board.left >= context.tuning.split_from
+        large = known is None or queue.left >= context.tuning.split_from
         if steady and large and context.options.connections > 1:
-            ConnectionPool(self, board, context, order.partial, self._cancel).run()
+            ConnectionPool(self, queue, context, order.partial, self._cancel).run()
             return
-        segment = board.take()
+        segment = queue.take()
         if segment is not None:
             self.fetch_segment(segment, alone=True, cancel=self._cancel)
 
@@ -188,12 +188,12 @@ class Download:
         order, partial = self._order, self._order.partial
         self._settle(response, answer)
         segment.answered(answer.end, partial.size)
-        lane = SegmentWriter(partial, answer.start)
+        writer = SegmentWriter(partial, answer.start)
         try:
             Body(
                 order.context,
                 response,
-                lane,
+                writer,
                 segment,
                 alone=alone,
                 cancel=cancel,
@@ -202,9 +202,9 @@ class Download:
                 flow=self.flow,
             ).receive()
         finally:
-            lane.close()
+            writer.close()
         if answer.end is None:
-            self._note_end(response, segment, lane.position)
+            self._note_end(response, segment, writer.position)
 
     def _settle(self, response: Response, answer: Answer) -> None:
         """Record which version this is, and reserve space for it."""

@@ -61,7 +61,7 @@ class Engine:
                 buffers=tuning.ring_buffers,
                 large=tuning.ring_bytes,
                 small=min(tuning.ring_bytes, tuning.ring_bytes_beside),
-                lane=tuning.lane_bytes,
+                single=tuning.single_bytes,
             ),
             sink=sink,
         )

@@ -64,10 +64,10 @@ class ChunkChecksum:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journal:
-    """The contents of a journal; ``marks`` by their first byte: of several that start there the last one counts."""
+    """The contents of a journal; ``checksums`` by their first byte: of several that start there the last one counts."""
 
     identity: Identity | None = None
-    marks: dict[int, ChunkChecksum] = field(default_factory=dict)
+    checksums: dict[int, ChunkChecksum] = field(default_factory=dict)
 
 
 def identity_line(identity: Identity) -> bytes:
@@ -83,11 +83,11 @@ def identity_line(identity: Identity) -> bytes:
     return json.dumps(data, separators=(",", ":")).encode() + b"\n"
 
 
-def mark_line(mark: ChunkChecksum) -> bytes:
+def checksum_line(checksum: ChunkChecksum) -> bytes:
     """Format the line of a checksum."""
-    data = {"chunk": mark.chunk, "length": mark.length, "xxh3": mark.xxh3}
-    if mark.skip:
-        data["skip"] = mark.skip
+    data = {"chunk": checksum.chunk, "length": checksum.length, "xxh3": checksum.xxh3}
+    if checksum.skip:
+        data["skip"] = checksum.skip
     return json.dumps(data, separators=(",", ":")).encode() + b"\n"
 
 
@@ -98,8 +98,8 @@ def parse_journal(data: bytes) -> Journal:
         raw = _object(line)
         if "modelfetch" in raw:
             journal = replace(journal, identity=_identity(raw))
-        elif (mark := _mark(raw)) is not None:
-            journal.marks[mark.span[0]] = mark
+        elif (checksum := _checksum(raw)) is not None:
+            journal.checksums[checksum.span[0]] = checksum
     return journal
 
 
@@ -122,7 +122,7 @@ def _identity(raw: dict[str, Any]) -> Identity | None:
     return Identity(uri=uri, url=url, etag=etag, modified=modified, size=size)
 
 
-def _mark(raw: dict[str, Any]) -> ChunkChecksum | None:
+def _checksum(raw: dict[str, Any]) -> ChunkChecksum | None:
     chunk, length, skip, xxh3 = raw.get("chunk"), raw.get("length"), raw.get("skip", 0), raw.get("xxh3")
     if type(chunk) is not int or type(length) is not int or type(skip) is not int or not isinstance(xxh3, str):
         return None

@@ -98,16 +98,16 @@ def _identity(location: Location, stat: os.stat_result) -> Identity:
 def _copy_span(
     context: Context, fd: int, partial: Partial, start: int, end: int, cancel: Cancel, progress: Callable[[int], None]
 ) -> None:
-    lane = SegmentWriter(partial, start)
+    writer = SegmentWriter(partial, start)
     buffer = memoryview(bytearray(min(_PIECE, max(end - start, 1))))
     try:
-        while lane.position < end:
+        while writer.position < end:
             cancel.check()
-            count = os.preadv(fd, [buffer[: min(len(buffer), end - lane.position)]], lane.position)
+            count = os.preadv(fd, [buffer[: min(len(buffer), end - writer.position)]], writer.position)
             if count == 0:
                 return
-            lane.take(buffer[:count])
+            writer.take(buffer[:count])
             progress(count)
             context.limiter.take(count, cancel)
     finally:
-        lane.close()
+        writer.close()

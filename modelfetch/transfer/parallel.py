@@ -55,17 +55,17 @@ class ConnectionPool:
 
     Args:
         fetcher: Sends the requests.
-        board: The ranges that are left, and those at work.
+        queue: The ranges that are left, and those at work.
         context: The state that all transfers share.
         partial: The partial file.
         cancel: Ends it when it is set.
     """
 
     def __init__(
-        self, fetcher: SegmentFetcher, board: SegmentQueue, context: Context, partial: Partial, cancel: Cancel
+        self, fetcher: SegmentFetcher, queue: SegmentQueue, context: Context, partial: Partial, cancel: Cancel
     ) -> None:
         self._fetcher = fetcher
-        self._board = board
+        self._queue = queue
         self._context = context
         self._partial = partial
         self._cancel = cancel
@@ -77,7 +77,7 @@ class ConnectionPool:
         self._alone = True
         self._errors: list[ModelfetchError] = []
         self._fatal: BaseException | None = None
-        self._growth: ConcurrencyController | None = None
+        self._controller: ConcurrencyController | None = None
         self._stragglers = StragglerDetector(context.options.connections if context.limiter.rate is None else 0)
         self._flush = WriteBack(partial.fd, partial.prefix.position) if context.tuning.durable else leave_it
 
@@ -135,15 +135,15 @@ class ConnectionPool:
             return 0
         clock, options = self._context.tuning.clock, self._context.options
         now = clock()
-        if self._growth is None:
+        if self._controller is None:
             setup = min(2.0, self._fetcher.setup)
             floor = floor_rate(self._context)
-            self._growth = ConcurrencyController(
+            self._controller = ConcurrencyController(
                 options.connections, limit=options.limit_rate, setup=setup, tuning=self._context.tuning, floor=floor
             )
         flow = self._fetcher.flow
-        return self._growth.step(
-            now, flow.received, active=self._active, left=self._board.left, behind=flow.backlog_ratio
+        return self._controller.step(
+            now, flow.received, active=self._active, left=self._queue.left, behind=flow.backlog_ratio
         )
 
     def _drop_straggler(self) -> None:
@@ -153,7 +153,7 @@ class ConnectionPool:
             self._fetcher.flow.received,
             active=self._active,
             setup=self._fetcher.setup,
-            at_end=not self._board.waits,
+            at_end=not self._queue.waits,
         )
         if cancel is not None:
             cancel.set()
@@ -173,25 +173,25 @@ class ConnectionPool:
                 if not threads:
                     self._work(segment)  # then this one does it all
                     return
-                self._board.leave(segment)
+                self._queue.leave(segment)
                 self._connection_done()
-                if threads and self._growth is not None:
-                    self._growth.most = max(1, self._active)
+                if threads and self._controller is not None:
+                    self._controller.most = max(1, self._active)
                     return
                 raise
             threads.append(thread)
 
     def _take(self, *, alone: bool) -> Segment | None:
         """Take the next range: long enough to be worth a request, short enough that hashing keeps up."""
-        if self._growth is None or alone:
-            return self._board.take()
-        rate = self._growth.rate() / max(1, self._active)
+        if self._controller is None or alone:
+            return self._queue.take()
+        rate = self._controller.rate() / max(1, self._active)
         setup = self._fetcher.setup
         piece = int(rate * max(_PIECE_SECONDS, _PIECE_SETUPS * setup))
         tail = int(rate * (_TAIL_SECONDS + _TAIL_SETUPS * setup))
         tuning = self._context.tuning
         piece = min(max(piece, tuning.piece_least), tuning.piece_most)
-        return self._board.take(piece=piece, least=max(_TAIL_LEAST, tail))
+        return self._queue.take(piece=piece, least=max(_TAIL_LEAST, tail))
 
     def _work(self, first: Segment) -> None:
         """Run one connection: fetch its range, then others, until none is left or the connection is spare."""
@@ -224,7 +224,7 @@ class ConnectionPool:
         finally:
             self._stragglers.end(work)
             cancel.release()
-            self._board.leave(segment)
+            self._queue.leave(segment)
 
     def _next(self) -> Segment | None:
         """Take the next range for a connection; if there is none, the connection ends."""
@@ -244,7 +244,7 @@ class ConnectionPool:
         self._errors.append(error)
         if self._active > 1:
             self._fetcher.report_lost(error)
-        if self._growth is not None:
+        if self._controller is not None:
             refused = isinstance(error, RateLimitedError | ServerError | WrongRangeError) or error.permanent
             now = self._context.tuning.clock()
-            self._growth.failed(now, refused=refused, active=max(1, self._active - 1))
+            self._controller.failed(now, refused=refused, active=max(1, self._active - 1))

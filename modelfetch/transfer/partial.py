@@ -15,7 +15,7 @@ from modelfetch.errors import DiskError
 from modelfetch.store.chunks import CHUNK, chunk_count, chunk_span, read_into, xxh3
 from modelfetch.store.locks.lock import LockLostError
 from modelfetch.transfer.intervals import IntervalSet
-from modelfetch.transfer.journal import ChunkChecksum, Identity, Journal, identity_line, mark_line, parse_journal
+from modelfetch.transfer.journal import ChunkChecksum, Identity, Journal, checksum_line, identity_line, parse_journal
 from modelfetch.transfer.prefix_hash import PrefixHasher
 from modelfetch.transfer.syscalls import allocate
 
@@ -58,14 +58,14 @@ class Partial:
         self._journal_path = path.with_suffix(".json")
         self._lock = threading.Lock()
         self._journal_lock = threading.RLock()
-        self._marks: dict[int, ChunkChecksum] = {}
+        self._checksums: dict[int, ChunkChecksum] = {}
         self._journal_fd = -1
         self.reserved: int | None = None
         self._gone = False
         self._ensure_owned = ensure_owned
         journal = self._open(predecessor_may_be_alive=predecessor_may_be_alive)
         self.identity: Identity | None = journal.identity
-        self._claimed = journal.marks
+        self._claimed = journal.checksums
 
     def _open(self, *, predecessor_may_be_alive: bool) -> Journal:
         """Open the file, and read the journal of one that was there."""
@@ -91,27 +91,27 @@ class Partial:
     def trust(self) -> int:
         """Compare the journal with the bytes that are there; returns how many bytes are verified."""
         for first in sorted(self._claimed):
-            mark = self._claimed[first]
-            start, end = mark.span
+            checksum = self._claimed[first]
+            start, end = checksum.span
             if (self.size is not None and end > self.size) or self.spans.covers(start, end):
                 continue
-            if self._is_proven(mark):
-                self._marks[first] = mark
+            if self._is_proven(checksum):
+                self._checksums[first] = checksum
                 self.spans.add(start, end)
         self._claimed = {}
         if not self._fresh:
             self._rewrite_journal()
         return self.spans.total
 
-    def _is_proven(self, mark: ChunkChecksum) -> bool:
+    def _is_proven(self, checksum: ChunkChecksum) -> bool:
         """Verify a claimed range; its bytes are also added to the file's digest while there is no gap before it."""
-        start, end = mark.span
+        start, end = checksum.span
         if start != self.prefix.position:
-            return xxh3(self.fd, start, end) == mark.xxh3
+            return xxh3(self.fd, start, end) == checksum.xxh3
         before = self.prefix.trial()
         state = xxhash.xxh3_64()
         whole = read_into(self.fd, start, end, state.update, lambda data: self.prefix.feed(self.prefix.position, data))
-        if whole and state.hexdigest() == mark.xxh3:
+        if whole and state.hexdigest() == checksum.xxh3:
             return True
         self.prefix.restore(before)
         return False
@@ -120,7 +120,7 @@ class Partial:
         """Discard all bytes, on disk too."""
         with self._lock:
             self.spans = IntervalSet()
-            self._marks.clear()
+            self._checksums.clear()
             self._claimed = {}
             self.identity = self.reserved = None
             self.size = self._required_size
@@ -160,25 +160,25 @@ class Partial:
         if size >= CHUNK and needed > 0:
             allocate(self.fd, size)
 
-    def written(self, start: int, end: int, marks: tuple[ChunkChecksum, ...] = ()) -> None:
-        """Record a range as written; `marks` are the checksums that were computed on the way."""
+    def written(self, start: int, end: int, checksums: tuple[ChunkChecksum, ...] = ()) -> None:
+        """Record a range as written; `checksums` are those that were computed on the way."""
         with self._lock:
             self.spans.add(start, end)
             touched = range(start // CHUNK, (end - 1) // CHUNK + 1)
-            self._marks |= {mark.span[0]: mark for mark in marks}
+            self._checksums |= {checksum.span[0]: checksum for checksum in checksums}
             late = [found for index in touched if (found := self._completed(index)) is not None]
-            self._marks |= {mark.span[0]: mark for mark in late}
+            self._checksums |= {checksum.span[0]: checksum for checksum in late}
             # A file that arrived in one go is verified as a whole next: it needs no journal.
             needless = self._journal_fd < 0 and self.size is not None and self.spans.covers(0, self.size)
-        if (marks or late) and not needless:
-            self._append(b"".join(map(mark_line, (*marks, *late))))
+        if (checksums or late) and not needless:
+            self._append(b"".join(map(checksum_line, (*checksums, *late))))
 
     def _completed(self, index: int) -> ChunkChecksum | None:
         """Return the checksum of a complete chunk that was not hashed in one go, as several connections wrote to it."""
         if self.size is None:
             return None
         start, end = chunk_span(index, self.size)
-        known = self._marks.get(start)
+        known = self._checksums.get(start)
         if (known is not None and known.length == end - start) or not self.spans.covers(start, end):
             return None
         digest = xxh3(self.fd, start, end)
@@ -213,8 +213,10 @@ class Partial:
         found = []
         for index in range(chunk_count(size)):
             start, end = chunk_span(index, size)
-            mark = self._marks.get(start)
-            known = mark.xxh3 if mark is not None and mark.length == end - start else xxh3(self.fd, start, end)
+            checksum = self._checksums.get(start)
+            known = (
+                checksum.xxh3 if checksum is not None and checksum.length == end - start else xxh3(self.fd, start, end)
+            )
             found.append(known or "")
         return tuple(found)
 
@@ -261,7 +263,7 @@ class Partial:
         with self._journal_lock:
             self._ensure_owned()
             lines = [identity_line(self.identity)] if self.identity else []
-            lines += [mark_line(mark) for _, mark in sorted(dict(self._marks).items())]
+            lines += [checksum_line(checksum) for _, checksum in sorted(dict(self._checksums).items())]
             temporary = self.path.with_name(temporary_name())
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
             try:
@@ -291,8 +293,8 @@ def _move_to_new_inode(path: Path, journal: Journal) -> None:
             fd = open_regular(path)
             try:
                 with copy.open("xb") as write:
-                    for mark in journal.marks.values():
-                        start, end = mark.span
+                    for checksum in journal.checksums.values():
+                        start, end = checksum.span
                         write.seek(start)
                         read_into(fd, start, end, write.write)
             finally:

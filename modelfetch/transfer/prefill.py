@@ -102,9 +102,9 @@ def _write(partial: Partial, data: memoryview, identity: Identity) -> None:
         partial.trust()
         partial.identify(identity)
         for start, end in partial.spans.missing(len(data)):
-            lane = SegmentWriter(partial, start)
-            lane.take(data[start:end])
-            lane.close()
+            writer = SegmentWriter(partial, start)
+            writer.take(data[start:end])
+            writer.close()
         kept = True
     finally:
         partial.close(keep=kept)
@@ -133,32 +133,32 @@ class PartialPrefix:
         journal = _journal(self._path) if artifact.digest is not None else Journal()
         known = journal.identity
         ours = known is not None and any(known.is_from(place.uri, place.url) for place in artifact.locations)
-        self._marks = self._in_line(journal.marks) if ours else iter(())
+        self._checksums = self._in_line(journal.checksums) if ours else iter(())
         self._data = bytearray()
 
     def read(self, offset: int, length: int) -> bytes:
         """Return the bytes at ``offset``, up to the first that is not verified."""
         end = offset + length
         with contextlib.suppress(OSError):
-            while len(self._data) < end and (mark := next(self._marks, None)) is not None:
-                if not self._prove(mark):
-                    self._marks = iter(())
+            while len(self._data) < end and (checksum := next(self._checksums, None)) is not None:
+                if not self._prove(checksum):
+                    self._checksums = iter(())
         return bytes(self._data[offset:end])
 
-    def _in_line(self, marks: dict[int, ChunkChecksum]) -> Iterator[ChunkChecksum]:
+    def _in_line(self, checksums: dict[int, ChunkChecksum]) -> Iterator[ChunkChecksum]:
         """Yield the checksums that follow each other without a gap from the first byte on."""
-        while (mark := marks.get(len(self._data))) is not None:
-            yield mark
+        while (checksum := checksums.get(len(self._data))) is not None:
+            yield checksum
 
-    def _prove(self, mark: ChunkChecksum) -> bool:
+    def _prove(self, checksum: ChunkChecksum) -> bool:
         """Read the bytes of a checksum once, and keep them if they match: the file may change at any time."""
-        start, _ = mark.span
+        start, _ = checksum.span
         fd = open_regular(self._path)
         try:
-            data = os.pread(fd, mark.length, start)
+            data = os.pread(fd, checksum.length, start)
         finally:
             os.close(fd)
-        if len(data) != mark.length or xxhash.xxh3_64_hexdigest(data) != mark.xxh3:
+        if len(data) != checksum.length or xxhash.xxh3_64_hexdigest(data) != checksum.xxh3:
             return False
         self._data += data
         return True

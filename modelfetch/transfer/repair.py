@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core.fs import copy_bytes, try_reflink
 from modelfetch.store.chunks import chunk_span
 from modelfetch.store.index import beside, write_whole
-from modelfetch.transfer.journal import ChunkChecksum, mark_line
+from modelfetch.transfer.journal import ChunkChecksum, checksum_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ def reuse_intact_chunks(store: Store, digest: Digest, part: Path) -> None:
         if not part.exists() and part.parent == aside.parent:
             if not try_reflink(aside, part):
                 copy_bytes(aside, part)
-            claims = b"".join(map(mark_line, _claims(record)))
+            claims = b"".join(map(checksum_line, _claims(record)))
             write_whole(part.with_suffix(".json"), claims, temporary=store.tmp())
     for path in (aside, beside(aside)):
         with suppress(OSError):
@@ -45,9 +45,9 @@ def reuse_intact_chunks(store: Store, digest: Digest, part: Path) -> None:
 
 
 def _claims(record: Record) -> list[ChunkChecksum]:
-    marks = []
+    checksums = []
     for index, digest in enumerate(record.chunks):
         start, end = chunk_span(index, record.size)
         if end > start:
-            marks.append(ChunkChecksum(chunk=index, length=end - start, xxh3=digest))
-    return marks
+            checksums.append(ChunkChecksum(chunk=index, length=end - start, xxh3=digest))
+    return checksums

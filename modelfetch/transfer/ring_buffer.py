@@ -34,7 +34,7 @@ class Slot:
         return self.memory[: self.length]
 
 
-_LANES_WHOLE = 16
+_WHOLE_SINGLES = 16
 """Connections that get a whole buffer; further ones get a quarter of one."""
 
 
@@ -51,14 +51,14 @@ class BufferPool:
         buffers: How many buffers a ring has.
         large: Bytes per buffer of the first ring.
         small: Bytes per buffer of all others.
-        lane: Bytes of the single buffer of a connection without a ring.
+        single: Bytes of the buffer of a connection without a ring.
     """
 
-    def __init__(self, *, buffers: int, large: int, small: int, lane: int) -> None:
+    def __init__(self, *, buffers: int, large: int, small: int, single: int) -> None:
         self._buffers = buffers
         self._large = large
         self._small = small
-        self._lane = lane
+        self._single = single
         self._lock = threading.Lock()
         self._lent = False
         self._kept: list[Slot] = []
@@ -95,7 +95,7 @@ class BufferPool:
         with self._lock:
             slot = self._singles.pop() if self._singles else None
             if slot is None:
-                slot = Slot(self._lane if self._singles_made < _LANES_WHOLE else self._lane // 4)
+                slot = Slot(self._single if self._singles_made < _WHOLE_SINGLES else self._single // 4)
                 self._singles_made += 1
         try:
             yield slot
@@ -112,13 +112,13 @@ class RingBuffer:
     and written.
 
     Args:
-        lane: Hashes and writes the bytes.
+        writer: Hashes and writes the bytes.
         pool: The pool that the buffers come from.
         flush: Called by the write thread with the end of what was written, to start the write-back.
     """
 
-    def __init__(self, lane: SegmentWriter, *, pool: BufferPool, flush: Callable[[int], None]) -> None:
-        self._lane = lane
+    def __init__(self, writer: SegmentWriter, *, pool: BufferPool, flush: Callable[[int], None]) -> None:
+        self._writer = writer
         self._flush = flush
         self._pool = pool
         self._slots = pool.take()
@@ -196,10 +196,10 @@ class RingBuffer:
             self._leave(slot)
 
     def _hash(self, slot: Slot) -> None:
-        self._lane.hash(slot.offset, slot.view())
+        self._writer.hash(slot.offset, slot.view())
 
     def _write(self, slot: Slot) -> None:
-        self._lane.write(slot.offset, slot.view())
+        self._writer.write(slot.offset, slot.view())
         self._flush(slot.offset + slot.length)
 
     def _leave(self, slot: Slot) -> None:
@@ -211,7 +211,7 @@ class RingBuffer:
             return
         if self._error is None:
             try:
-                self._lane.done(slot.offset + slot.length)
+                self._writer.done(slot.offset + slot.length)
             except BaseException as error:
                 self._error = error
         self._free.put(slot)

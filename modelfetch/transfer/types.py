@@ -57,7 +57,7 @@ class Tuning:
     ring_buffers: int = 4
     ring_bytes: int = 4 * 2**20
     ring_bytes_beside: int = 2**20
-    lane_bytes: int = 2**20
+    single_bytes: int = 2**20
     split_from: int = 16 * 2**20
     """Files below this size use one connection."""
     piece_least: int = 4 * 2**20

@@ -32,11 +32,11 @@ class SegmentWriter:
         self._hashed = position
         self._state = xxhash.xxh3_64()
         self._ready: list[ChunkChecksum] = []
-        self._since = position
+        self._hashed_from = position
         start = self._chunk * CHUNK
         if start != position and partial.spans.covers(start, position):
             read_into(partial.fd, start, position, self._state.update)
-            self._since = start
+            self._hashed_from = start
 
     def hash(self, offset: int, data: memoryview) -> None:
         """Add bytes to the digests."""
@@ -49,19 +49,19 @@ class SegmentWriter:
             self._hashed += len(part)
             data = data[len(part) :]
             if self._hashed == edge:
-                self._mark()
+                self._record_checksum()
 
-    def _mark(self) -> None:
+    def _record_checksum(self) -> None:
         """Record the checksum of the chunk so far; at its end, continue with the next one."""
-        self._ready.append(self._spoken(self._hashed))
+        self._ready.append(self._checksum_up_to(self._hashed))
         if self._hashed == (self._chunk + 1) * CHUNK:
             self._chunk += 1
-            self._since = self._hashed
+            self._hashed_from = self._hashed
             self._state = xxhash.xxh3_64()
 
-    def _spoken(self, end: int) -> ChunkChecksum:
-        skip = self._since - self._chunk * CHUNK
-        return ChunkChecksum(chunk=self._chunk, length=end - self._since, xxh3=self._state.hexdigest(), skip=skip)
+    def _checksum_up_to(self, end: int) -> ChunkChecksum:
+        skip = self._hashed_from - self._chunk * CHUNK
+        return ChunkChecksum(chunk=self._chunk, length=end - self._hashed_from, xxh3=self._state.hexdigest(), skip=skip)
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write bytes at their position."""
@@ -69,12 +69,12 @@ class SegmentWriter:
 
     def done(self, end: int) -> None:
         """Record that all bytes up to ``end`` are hashed and written."""
-        if end == self._partial.size == self._hashed and end > self._since:
-            self._mark()
-        marks = tuple(mark for mark in self._ready if mark.span[1] <= end)
-        self._ready = [mark for mark in self._ready if mark.span[1] > end]
+        if end == self._partial.size == self._hashed and end > self._hashed_from:
+            self._record_checksum()
+        checksums = tuple(checksum for checksum in self._ready if checksum.span[1] <= end)
+        self._ready = [checksum for checksum in self._ready if checksum.span[1] > end]
         start, self.position = self.position, end
-        self._partial.written(start, end, marks)
+        self._partial.written(start, end, checksums)
 
     def take(self, data: memoryview) -> None:
         """Hash and write the next bytes in this thread."""
@@ -84,6 +84,6 @@ class SegmentWriter:
 
     def close(self) -> None:
         """End the connection: record the checksum of its last, incomplete chunk."""
-        if self.position > self._since and self._hashed == self.position:
+        if self.position > self._hashed_from and self._hashed == self.position:
             with contextlib.suppress(OSError):
-                self._partial.written(self.position, self.position, (self._spoken(self.position),))
+                self._partial.written(self.position, self.position, (self._checksum_up_to(self.position),))

@@ -61,11 +61,12 @@ def test_a_signal_ends_it_within_a_second_and_keeps_what_it_has(world: World, nu
         exit_code, _ = finish(process)
         assert exit_code == code
         assert time.monotonic() - before < 1.0
-        kept = sum(mark.length for mark in _journal(world).values())
+        kept = sum(checksum.length for checksum in _journal(world).values())
         assert kept > 1_000_000
         assert finish(start(world.root / "store", origin.url, DATA))[0] == 0
         assert world.fetch(data=DATA).action == "present"
-        assert origin.sent - sent <= len(DATA) - kept + 8_000_000
+        in_flight = 16_000_000  # two megabytes in the sockets of each of eight connections
+        assert origin.sent - sent <= len(DATA) - kept + in_flight
 
 
 def test_a_signal_ends_a_wait_for_headers_and_for_a_connection(world: World) -> None:
@@ -83,7 +84,7 @@ def test_a_signal_ends_a_wait_for_headers_and_for_a_connection(world: World) -> 
 
 def _journal(world: World) -> dict[int, ChunkChecksum]:
     (path,) = (world.root / "store" / "ingest").glob("*.json")
-    return dict(parse_journal(path.read_bytes()).marks)
+    return dict(parse_journal(path.read_bytes()).checksums)
 
 
 def _interrupted(world: World, origin: Origin) -> Path:
@@ -125,7 +126,7 @@ def test_what_was_there_is_not_fetched_again(world: World, left_over: tuple[byte
     part, journal = left_over
     fetched, action = _resume(world, part, journal)
     assert action == "resumed"
-    assert fetched == len(DATA) - sum(mark.length for mark in parse_journal(journal).marks.values())
+    assert fetched == len(DATA) - sum(checksum.length for checksum in parse_journal(journal).checksums.values())
     assert fetched < len(DATA) - 2 * CHUNK
 
 
@@ -145,7 +146,7 @@ def test_two_damaged_chunks_cost_two(world: World, left_over: tuple[bytes, bytes
     damaged = bytearray(part)
     damaged[777] ^= 1
     damaged[CHUNK + 777] ^= 1
-    kept = sum(mark.length for mark in parse_journal(journal).marks.values()) - 2 * CHUNK
+    kept = sum(checksum.length for checksum in parse_journal(journal).checksums.values()) - 2 * CHUNK
     assert _resume(world, bytes(damaged), journal) == (len(DATA) - kept, "resumed" if kept else "fetched")
 
 
@@ -159,7 +160,7 @@ def test_an_heir_does_not_write_to_what_a_sleeping_owner_has_open(world: World, 
         assert not os.path.samestat(os.fstat(heir.fd), os.fstat(sleeper.fileno()))
         sleeper.write(b"what it writes when it wakes goes nowhere")
         sleeper.flush()
-        assert heir.trust() == sum(mark.length for mark in parse_journal(journal).marks.values())
+        assert heir.trust() == sum(checksum.length for checksum in parse_journal(journal).checksums.values())
         heir.close(keep=True)
 
 
@@ -168,7 +169,7 @@ def test_a_torn_journal_costs_what_it_no_longer_says(world: World, left_over: tu
     lines = journal.splitlines(keepends=True)
     torn = b"".join(lines[:2]) + lines[2][:20]
     fetched, action = _resume(world, part, torn)
-    (kept,) = parse_journal(torn).marks.values()  # how much the first line speaks for is the buffers' affair
+    (kept,) = parse_journal(torn).checksums.values()  # how much the first line speaks for is the buffers' affair
     assert kept.length <= CHUNK
     assert (fetched, action) == (len(DATA) - kept.length, "resumed")
 
@@ -199,6 +200,6 @@ def test_a_journal_that_vouches_for_wrong_bytes_costs_a_second_try(world: World)
     import xxhash
 
     wrong = payload(CHUNK, seed=99)
-    mark = {"chunk": 0, "length": CHUNK, "xxh3": xxhash.xxh3_64_hexdigest(wrong)}
-    fetched, action = _resume(world, wrong, json.dumps(mark).encode())
+    checksum = {"chunk": 0, "length": CHUNK, "xxh3": xxhash.xxh3_64_hexdigest(wrong)}
+    fetched, action = _resume(world, wrong, json.dumps(checksum).encode())
     assert (fetched, action) == (2 * len(DATA) - CHUNK, "fetched")

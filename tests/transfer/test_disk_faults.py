@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import modelfetch.transfer.writer as lane_module
+import modelfetch.transfer.writer as writer_module
 from modelfetch.core.digest import Digest
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 from modelfetch.store.chunks import CHUNK
@@ -110,7 +110,7 @@ def test_a_disk_that_fails_is_a_typed_error_with_its_path(
             if what == "fsync":
                 patched.setattr("modelfetch.store.store.os.fsync", fail)
             else:
-                patched.setattr(lane_module, "write_all", fail)
+                patched.setattr(writer_module, "write_all", fail)
             with pytest.raises(kind) as caught:
                 world.fetch(origin, data=data)
         assert caught.value.code == code

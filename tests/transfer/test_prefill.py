@@ -357,9 +357,9 @@ def test_a_transfers_own_partial_file_is_read_as_far_as_it_is_proven(tmp_path: P
     partial.trust()
     partial.identify(HERE)
     for start, end in ((2**20, 2**20 + 5000), (2 * 2**20, 2 * 2**20 + 100)):
-        lane = SegmentWriter(partial, start)
-        lane.take(beginning(end)[start:])
-        lane.close()
+        writer = SegmentWriter(partial, start)
+        writer.take(beginning(end)[start:])
+        writer.close()
     partial.close(keep=True)
     found = PartialPrefix(store, ARTIFACT).read(0, 4 * 2**20)
     assert found == model()[: len(found)]

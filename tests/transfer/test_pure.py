@@ -20,8 +20,8 @@ from modelfetch.transfer.intervals import IntervalSet
 from modelfetch.transfer.journal import (
     ChunkChecksum,
     Identity,
+    checksum_line,
     identity_line,
-    mark_line,
     parse_journal,
 )
 from modelfetch.transfer.rate import Floor, Limiter
@@ -63,7 +63,7 @@ identities = st.builds(
     modified=st.none() | st.text(max_size=10),
     size=st.none() | st.integers(0, 2**50),
 )
-marks = st.integers(0, CHUNK - 1).flatmap(
+checksums = st.integers(0, CHUNK - 1).flatmap(
     lambda skip: st.builds(
         ChunkChecksum,
         chunk=st.integers(0, 1000),
@@ -74,24 +74,24 @@ marks = st.integers(0, CHUNK - 1).flatmap(
 )
 
 
-@given(identities, st.lists(marks, max_size=5))
+@given(identities, st.lists(checksums, max_size=5))
 def test_a_journal_says_what_was_written_into_it(identity: Identity, written: list[ChunkChecksum]) -> None:
-    journal = parse_journal(identity_line(identity) + b"".join(map(mark_line, written)))
+    journal = parse_journal(identity_line(identity) + b"".join(map(checksum_line, written)))
     assert journal.identity == identity
-    assert journal.marks == {mark.span[0]: mark for mark in written}
+    assert journal.checksums == {checksum.span[0]: checksum for checksum in written}
 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_a_journal_that_says_nothing_harmful(data: bytes) -> None:
-    for mark in parse_journal(data).marks.values():
-        assert 0 < mark.length <= CHUNK
+    for checksum in parse_journal(data).checksums.values():
+        assert 0 < checksum.length <= CHUNK
 
 
-@given(identities, st.lists(marks, max_size=4), st.data())
+@given(identities, st.lists(checksums, max_size=4), st.data())
 def test_a_damaged_journal_says_no_more_than_it_did(
     identity: Identity, written: list[ChunkChecksum], data: st.DataObject
 ) -> None:
-    text = bytearray(identity_line(identity) + b"".join(map(mark_line, written)))
+    text = bytearray(identity_line(identity) + b"".join(map(checksum_line, written)))
     for _ in range(data.draw(st.integers(0, 3))):
         text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
     parse_journal(bytes(text[: data.draw(st.integers(0, len(text)))]))
@@ -119,7 +119,7 @@ def test_a_damaged_journal_says_no_more_than_it_did(
 )
 def test_lines_that_make_no_sense_are_left_out(line: dict[str, object]) -> None:
     journal = parse_journal(json.dumps(line).encode())
-    assert (journal.identity, journal.marks) == (None, {})
+    assert (journal.identity, journal.checksums) == (None, {})
 
 
 def test_a_weak_etag_is_no_validator_and_hides_the_date() -> None:
@@ -360,13 +360,13 @@ def test_every_byte_is_always_somebodys(size: int, steps: list[tuple[str, int]])
 
 
 def test_the_buffers_of_many_connections_stay_small_and_are_used_again() -> None:
-    shelf = BufferPool(buffers=4, large=4 * MIB, small=MIB, lane=MIB)
+    pool = BufferPool(buffers=4, large=4 * MIB, small=MIB, single=MIB)
     for _ in range(3):
         with contextlib.ExitStack() as stack:
-            slots = [stack.enter_context(shelf.single()) for _ in range(64)]
+            slots = [stack.enter_context(pool.single()) for _ in range(64)]
             assert len({id(slot) for slot in slots}) == 64
             assert sum(len(slot.memory) for slot in slots) <= 28 * MIB
-    with shelf.single() as slot:
+    with pool.single() as slot:
         assert len(slot.memory) == MIB
 
 
@@ -377,12 +377,12 @@ def simulate(
     per_connection: float, total: float, *, most: int, size: int, limit: int | None = None
 ) -> tuple[int, float]:
     """Connections in the end, and seconds, for a link with a rate per connection and one in all."""
-    growth = ConcurrencyController(most, limit=limit, setup=0.01, tuning=Tuning())
+    controller = ConcurrencyController(most, limit=limit, setup=0.01, tuning=Tuning())
     now, done, active = 0.0, 0, 1
     while done < size:
         now += 0.02
         done += int(min(active * per_connection, total, limit or 1e18) * 0.02)
-        active += growth.step(now, done, active=active, left=size - done)
+        active += controller.step(now, done, active=active, left=size - done)
     return active, now
 
 
@@ -410,43 +410,45 @@ def test_a_users_own_cap_is_no_reason_for_more() -> None:
 
 
 def test_bytes_that_wait_to_be_read_ask_for_no_connection() -> None:
-    growth = ConcurrencyController(16, limit=None, setup=0.01, tuning=Tuning())
-    assert not any(growth.step(n / 50, n * 10**6, active=1, left=10**10, behind=0.9) for n in range(200))
-    assert any(growth.step(4 + n / 50, 2 * 10**8 + n * 10**6, active=1, left=10**10, behind=0.1) for n in range(200))
+    controller = ConcurrencyController(16, limit=None, setup=0.01, tuning=Tuning())
+    assert not any(controller.step(n / 50, n * 10**6, active=1, left=10**10, behind=0.9) for n in range(200))
+    assert any(
+        controller.step(4 + n / 50, 2 * 10**8 + n * 10**6, active=1, left=10**10, behind=0.1) for n in range(200)
+    )
 
 
 def test_a_refusal_ends_the_growth() -> None:
-    growth = ConcurrencyController(16, limit=None, setup=0.01, tuning=Tuning())
-    growth.failed(0.0, refused=True, active=3)
-    assert growth.most == 3
+    controller = ConcurrencyController(16, limit=None, setup=0.01, tuning=Tuning())
+    controller.failed(0.0, refused=True, active=3)
+    assert controller.most == 3
 
 
 def test_bursts_of_a_long_way_are_no_reason_to_give_up() -> None:
     """Every 0.3 s each connection gets its window's worth, and nothing in between."""
-    growth = ConcurrencyController(8, limit=None, setup=0.45, tuning=Tuning())
+    controller = ConcurrencyController(8, limit=None, setup=0.45, tuning=Tuning())
     done, active = 0, 1
     for tick in range(1, 500):
         done += active * 2 * MIB * (tick % 15 == 0)
-        active += growth.step(tick / 50, done, active=active, left=10**10)
+        active += controller.step(tick / 50, done, active=active, left=10**10)
     assert active == 8
 
 
 @pytest.mark.parametrize("rate", [0, 15_000])
 def test_connections_that_bring_next_to_nothing_are_not_replaced(rate: int) -> None:
     """Else some would always be waiting for an answer, and the attempt would never have failed."""
-    growth = ConcurrencyController(8, limit=None, setup=0.01, floor=16 * 1024, tuning=Tuning())
-    assert not any(growth.step(n / 50, n * rate // 50, active=1, left=10**10) for n in range(500))
-    assert any(growth.step(10 + n / 50, 150_000 + n * 10**6, active=1, left=10**10) for n in range(500))
+    controller = ConcurrencyController(8, limit=None, setup=0.01, floor=16 * 1024, tuning=Tuning())
+    assert not any(controller.step(n / 50, n * rate // 50, active=1, left=10**10) for n in range(500))
+    assert any(controller.step(10 + n / 50, 150_000 + n * 10**6, active=1, left=10**10) for n in range(500))
 
 
 def test_noise_does_not_make_it_grow_without_end() -> None:
     random_ = random.Random(1)
-    growth = ConcurrencyController(16, limit=None, setup=0.01, tuning=Tuning())
+    controller = ConcurrencyController(16, limit=None, setup=0.01, tuning=Tuning())
     now, done, active = 0.0, 0, 1
     while now < 5:
         now += 0.02
         done += int(20e6 * 0.02 * random_.uniform(0.97, 1.03))
-        active += growth.step(now, done, active=active, left=10**12)
+        active += controller.step(now, done, active=active, left=10**12)
     assert active <= 4
 
 

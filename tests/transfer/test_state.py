@@ -123,7 +123,7 @@ def _world(root: Path, cancel: Cancel | None = None) -> World:
         options=EngineOptions(connections=3),
         tuning=quick(
             ring_bytes=16 * K,
-            lane_bytes=8 * K,
+            single_bytes=8 * K,
             split_from=64 * K,
             piece_least=16 * K,
             piece_most=40 * K,

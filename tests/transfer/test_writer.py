@@ -24,9 +24,9 @@ def opened(folder: Path) -> Partial:
 
 
 def bring(partial: Partial, start: int, end: int, *, piece: int = 300_000) -> None:
-    lane = SegmentWriter(partial, start)
+    writer = SegmentWriter(partial, start)
     for at in range(start, end, piece):
-        lane.take(memoryview(DATA)[at : min(at + piece, end)])
+        writer.take(memoryview(DATA)[at : min(at + piece, end)])
     # no close: the process is killed
 
 
