@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
+    from modelfetch.placement import RootTree
 
 UNUSED = "unused blobs"
 """The name in the report of blobs that no receipt names."""
@@ -99,7 +100,11 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
         items = tuple(item for item in items if item.model in options.models)
     due = [] if options.quick else due_for_check(items, options.older_than)
     results = _hash(due, inventory, session)
-    missing = [f for f in (_not_placed(asked, inventory) if asked else ()) if f.model in (options.models or (f.model,))]
+    missing = [
+        f
+        for f in (_not_placed(asked, inventory, session.examiner.tree) if asked else ())
+        if f.model in (options.models or (f.model,))
+    ]
     findings = [*_of_items(items, results, inventory, asked), *missing]
     return Verification(
         inventory=inventory,
@@ -273,12 +278,12 @@ def action_of(item: Item, result: Hashed | None) -> str:
     return "changed" if item.condition is Condition.CHANGED and item.is_placement else "damaged"
 
 
-def _not_placed(asked: Asked, inventory: Inventory) -> Iterable[Finding]:
+def _not_placed(asked: Asked, inventory: Inventory, tree: RootTree) -> Iterable[Finding]:
     """What the manifests ask for and no receipt names."""
     known = {item.path for item in inventory.placements}
     for path, request in asked.paths.items():
         if path not in known:
-            there = os.path.lexists(inventory.root / path)
+            there = os.path.lexists(tree.path(path))
             yield Finding(
                 model=request.model.name,
                 uri=str(request.model.source),

@@ -133,6 +133,14 @@ where = combined(
         type=click.Choice(CONSUMERS),
         help="Only what this service needs; repeatable.",
     ),
+    option(
+        "--consumer-dir",
+        "consumer_dirs",
+        metavar="CONSUMER=DIR",
+        multiple=True,
+        type=value("consumer_dir"),
+        help="Folder of a service outside ROOT; repeatable.",
+    ),
 )
 """The folders and services that a command works on."""
 

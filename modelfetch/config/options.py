@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -15,7 +16,10 @@ from modelfetch.errors import SettingError, UsageError
 from modelfetch.manifest.model import CONSUMERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
+
+_WITH_MODELS = ("ollama", "stable-diffusion", "comfyui")
+"""Consumers whose files lie in a folder ``models`` of their own."""
 
 DEFAULT_ROOT = Path("files/ai-models")
 """Where models go unless another root is given: the folder that the stack's compose files mount."""
@@ -76,6 +80,7 @@ class OptionValues(TransferValues, total=False):
         keep_going: Continue with the other models when one fails.
         chown: Owner of directories and copies, ``(1000, 1000)`` or ``"1000:1000"``.
         min_free: Space to leave free on each disk, in bytes or as ``"20GiB"``.
+        consumer_dirs: Folders of services outside ROOT, such as ``{"comfyui": "~/ComfyUI"}``.
         for_: Older name of ``consumers``.
     """
 
@@ -88,6 +93,7 @@ class OptionValues(TransferValues, total=False):
     keep_going: bool
     chown: tuple[int, int] | str | None
     min_free: int | str | None
+    consumer_dirs: Mapping[str, str | os.PathLike[str]] | Sequence[str] | None
     for_: str | Sequence[str] | None
 
 
@@ -97,6 +103,7 @@ class Options:
 
     ``limit_rate`` in bytes per second for the whole process, ``lock_timeout`` in seconds (None: no limit),
     ``chown`` as (uid, gid), ``min_free`` in bytes for each file system, ``consumers`` empty for all.
+    ``consumer_dirs`` are pairs of a consumer and its folder, where that is outside ROOT.
     """
 
     root: Path = DEFAULT_ROOT
@@ -113,6 +120,7 @@ class Options:
     lock_timeout: float | None = None
     chown: tuple[int, int] | None = None
     min_free: int | None = None
+    consumer_dirs: tuple[tuple[str, Path], ...] = ()
 
     @property
     def store_path(self) -> Path:
@@ -180,6 +188,26 @@ def parse_consumers(value: object) -> tuple[str, ...]:
         if one not in CONSUMERS:
             raise _expected(f"one of {', '.join(CONSUMERS)}", one)
     return tuple(dict.fromkeys(chosen))
+
+
+def parse_consumer_dir(value: object) -> tuple[str, Path]:
+    """Parse ``CONSUMER=DIR``; DIR may also be the ``models`` folder in it, where the consumer has one."""
+    consumer, equals, folder = value.partition("=") if isinstance(value, str) else ("", "", "")
+    if not equals or consumer.strip() not in CONSUMERS or not folder.strip():
+        raise _expected(f"CONSUMER=DIR with one of {', '.join(CONSUMERS)}", value)
+    path = Path(os.path.abspath(Path(folder.strip()).expanduser()))  # noqa: PTH100 - links stay as they are
+    return consumer.strip(), path.parent if path.name == "models" and consumer.strip() in _WITH_MODELS else path
+
+
+def parse_consumer_dirs(value: object) -> tuple[tuple[str, Path], ...]:
+    """Parse folders of consumers: a mapping, or one or several ``CONSUMER=DIR``."""
+    if isinstance(value, Mapping):
+        value = [f"{consumer}={os.fspath(folder)}" for consumer, folder in value.items()]
+    items = value if isinstance(value, list | tuple) else (value,)
+    pairs = tuple(item if isinstance(item, tuple) else parse_consumer_dir(item) for item in items)
+    if len({consumer for consumer, _ in pairs}) < len(pairs):
+        raise _expected("one folder for each consumer", value)
+    return pairs
 
 
 def parse_choice(*choices: str) -> Callable[[object], str]:
@@ -265,6 +293,8 @@ PARSERS: Mapping[str, Callable[[object], Any]] = {
     "lock_timeout": parse_seconds,
     "chown": parse_owner,
     "min_free": parse_bytes,
+    "consumer_dir": parse_consumer_dir,
+    "consumer_dirs": parse_consumer_dirs,
     "context": parse_count(1, 2**31 - 1),
     "parallel": parse_count(1, 1024),
     "kv_type": parse_choice("f16", "q8_0", "q4_0"),

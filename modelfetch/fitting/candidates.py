@@ -55,7 +55,7 @@ class ReaderRegistry:
         for consumer in consumers:
             for path, entry in read_receipt(session.options.root, consumer).entries.items():
                 if entry.digest is not None and entry.target is None:
-                    self._placed[entry.digest] = (session.options.root / path, entry.size)
+                    self._placed[entry.digest] = (session.examiner.tree.path(path), entry.size)
 
     @property
     def fetched(self) -> int:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from modelfetch.core.artifact import Artifact
     from modelfetch.pipeline.plan import ModelPlan
+    from modelfetch.placement import RootTree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +100,13 @@ def require_marker(root: Path) -> None:
 
 
 def check_capacity(
-    plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Collection[str], reserve: int = 0
+    plans: Sequence[ModelPlan], *, tree: RootTree, store: Path, in_store: Collection[str], reserve: int = 0
 ) -> Capacity:
     """Check that the disks have room for the plans, with ``reserve`` bytes left on each, and can be written.
 
     An optional model that can't be placed, or for which the models before it leave no room, is left out.
     """
-    tally = _SpaceTally(kept_in(plans), root=root, store=store, in_store=in_store)
+    tally = _SpaceTally(kept_in(plans), tree=tree, store=store, in_store=in_store)
     required = [plan for plan in plans if not plan.item.model.optional]
     for plan in required:
         tally.add(tally.cost(plan))
@@ -114,7 +115,7 @@ def check_capacity(
         if not plan.item.model.optional or plan.errors:
             return plan
         cost = tally.cost(plan)
-        problems = writability_problems([plan], root=root, store=store, in_store=in_store)
+        problems = writability_problems([plan], tree=tree, store=store, in_store=in_store)
         problems += space_problems(tally.requirements(cost), reserve) if plan.missing else ()
         if problems:
             return replace(plan, errors=problems)
@@ -123,7 +124,7 @@ def check_capacity(
 
     checked = tuple(with_problems(plan) for plan in plans)
     unwritable = writability_problems(
-        [plan for plan in checked if not _is_left_out(plan)], root=root, store=store, in_store=in_store
+        [plan for plan in checked if not _is_left_out(plan)], tree=tree, store=store, in_store=in_store
     )
     space = tally.requirements()
     return Capacity(plans=checked, space=space, problems=space_problems(space, reserve) + unwritable)
@@ -145,8 +146,8 @@ class _SpaceTally:
     downloaded, nor a file in place that can be linked into the store.
     """
 
-    def __init__(self, kept: Mapping[str, str], *, root: Path, store: Path, in_store: Collection[str]) -> None:
-        self._root = root
+    def __init__(self, kept: Mapping[str, str], *, tree: RootTree, store: Path, in_store: Collection[str]) -> None:
+        self._tree = tree
         self._store = store
         self._kept = kept
         self._in_store = in_store
@@ -165,9 +166,9 @@ class _SpaceTally:
             large = artifact.size >= LINK_AT_LEAST
             if artifact.uri not in self._in_store and name not in self._total.names and name not in cost.names:
                 cost.names.add(name)
-                if not (large and name in self._kept and self._links(self._root / self._kept[name])):
+                if not (large and name in self._kept and self._links(self._tree.path(self._kept[name]))):
                     cost.bytes_on[self._parent(self._store)] += artifact.size - _on_the_way(artifact, self._store)
-            path = self._root / target.placement.path
+            path = self._tree.path(target.placement.path)
             if not (target.placement.how is PlacementMethod.FILE and large and self._links(path)):
                 cost.bytes_on[self._parent(path.parent)] += artifact.size
                 cost.copies_on[self._parent(path.parent)] += artifact.size if large else 0
@@ -250,7 +251,7 @@ def space_problems(needed: Iterable[SpaceRequirement], reserve: int = 0) -> tupl
 
 
 def writability_problems(
-    plans: Sequence[ModelPlan], *, root: Path, store: Path, in_store: Collection[str] = ()
+    plans: Sequence[ModelPlan], *, tree: RootTree, store: Path, in_store: Collection[str] = ()
 ) -> tuple[ModelfetchError, ...]:
     """An error for each folder that must be written and can't be.
 
@@ -258,13 +259,13 @@ def writability_problems(
     is ``foreign-file`` where something other than a folder is in the way, else ``not-writable``.
     """
     wanted = {
-        (root / target.placement.path).parent: None
+        tree.path(target.placement.path).parent: None
         for plan in plans
         for target in plan.targets
         if target.act is not Action.KEEP and not _is_left_out(plan)
     }
     if wanted:
-        wanted[own_folder(root)] = None
+        wanted[own_folder(tree.path(""))] = None
     if wanted and any(_must_be_stored(plan, in_store) for plan in plans):
         wanted[store] = None
     blocked = {thing: None for folder in wanted if (thing := _in_the_way(folder)) is not None}

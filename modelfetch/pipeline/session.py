@@ -14,7 +14,7 @@ from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Sink, discard
 from modelfetch.core.fs import own_folder
 from modelfetch.errors import DestinationError, DiskError
-from modelfetch.placement import Examiner, Placer
+from modelfetch.placement import Examiner, Placer, RootTree
 from modelfetch.store import Store
 from modelfetch.store.locks.gate import adding
 
@@ -82,7 +82,8 @@ class Session:
     @cached_property
     def examiner(self) -> Examiner:
         """Reads what lies below ROOT."""
-        return Examiner(self.options.root, self.cancel, store=self.store, sink=self.sink)
+        tree = RootTree(self.options.root, dict(self.options.consumer_dirs))
+        return Examiner(tree, self.cancel, store=self.store, sink=self.sink)
 
     @cached_property
     def local_files(self) -> LocalFiles:

@@ -121,7 +121,7 @@ def _check(models: Sequence[ModelPlan], session: Session) -> Plan:
     }
     capacity = check_capacity(
         models,
-        root=session.options.root,
+        tree=session.examiner.tree,
         store=session.store.path,
         in_store=in_store,
         reserve=session.options.min_free or 0,

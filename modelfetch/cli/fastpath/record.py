@@ -96,11 +96,11 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
     Raises:
         ValueError: Not everything is ready, so there is nothing to remember.
     """
-    root = session.options.root
+    root, tree = session.options.root, session.examiner.tree
     receipts = {consumer: read_receipt(root, consumer) for consumer in CONSUMERS}
     paths = dict.fromkeys(receipt_path(root, c) for c in CONSUMERS if receipts[c].entries)
     for item in select(manifests, session.options.consumers):
-        paths.update(dict.fromkeys(root / path for path in _paths_of_item(item, session, receipts)))
+        paths.update(dict.fromkeys(tree.path(path) for path in _paths_of_item(item, session, receipts)))
     for folder in dict.fromkeys(path.parent for path in paths):
         yield f"folder\t{os.path.realpath(folder)}\t{folder}"
     for path in paths:
