@@ -81,7 +81,7 @@ def _replaced(
         if own is not None:
             kept.add(own.name)
         else:
-            chosen.append(_model(uri, value, override, allow_http))
+            chosen.append(_model(value, override, allow_http))
     models = [
         _without(m, override) if _is_replaceable(m, override) and m.name not in kept else m for m in manifest.models
     ]
@@ -120,7 +120,7 @@ def _same(own: Uri, other: Uri) -> bool:
     return replace(own, text="") == replace(other, text="")
 
 
-def _model(uri: Uri, value: str, override: Override, allow_http: Callable[[str, int], bool]) -> Model:
+def _model(value: str, override: Override, allow_http: Callable[[str, int], bool]) -> Model:
     """An entry for the value, held to the same rules as one in a manifest."""
     entry: dict[str, object] = {"name": _name(value), "source": _unpasted(value, override), "for": [override.consumer]}
     if override.kind is not None:

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelfetch.core.urls import credential_fields, display_url, is_loopback, redact
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://u:p@host:8/a/b?token=x#f", "https://host:8/a/b"),
+        ("https://host", "https://host"),
+        ("https://[::1", "(malformed URL)"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
+    assert redact(url) == shown
+
+
+@given(st.text(max_size=80))
+def test_any_text_can_be_shown(text: str) -> None:
+    redact(text)
+
+
+@pytest.mark.parametrize("host", ["localhost", "a.localhost", "127.0.0.1", "127.9.9.9", "::1"])
+def test_this_machine_is_loopback(host: str) -> None:
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["localhost.example", "128.0.0.1", "example.org", "::2", ""])
+def test_others_are_not(host: str) -> None:
+    assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "token=SECRET",
+        "a=1&api_key=SECRET",
+        "X-Amz-Signature=SECRET",
+        "sig=SECRET",
+        "Policy=SECRETSECRET",
+        "SECRET",
+        "auth=SECRET",
+        "access_token=SECRET&x=1",
+        "AccessKeyId=SECRET",
+        "unknown=SECRET-of-some-length",
+        "%74oken=SECRET",
+    ],
+)
+def test_a_secret_in_a_query_is_not_displayed(query: str) -> None:
+    shown = display_url(f"https://me:SECRET@h.example/x?{query}#SECRET")
+    assert "SECRET" not in shown
+    assert shown.startswith("https://h.example/x?")
+    assert display_url(shown) == shown or "redacted-" in shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://h/x?type=Model&format=SafeTensor&size=pruned&fp=fp16",
+        "https://h/x?fileId=123456789",
+        "https://h/x?a=1",
+        "https://h/x?file=some-long-name.safetensors",
+        "https://h/x?download",
+        "hf://a/b",
+        "https://h/x",
+    ],
+)
+def test_what_only_chooses_a_file_is_displayed(url: str) -> None:
+    assert display_url(url) == url
+
+
+def test_two_addresses_that_differ_by_their_secret_stay_apart() -> None:
+    first, second = (display_url(f"https://h/x?token={word}") for word in ("one", "two"))
+    assert first != second
+
+
+@given(st.text(max_size=80))
+def test_any_text_can_be_displayed(text: str) -> None:
+    display_url(text)
+    credential_fields("https://h/?" + text)
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("token=x", ("token",)),
+        ("a=1&sig=x", ("sig",)),
+        ("X-Amz-Signature=x", ("X-Amz-Signature",)),
+        ("token=", ()),
+        ("file=x", ()),
+        ("design=x", ()),
+        ("monkey=x", ()),
+        ("api-key=x&password=y", ("api-key", "password")),
+    ],
+)
+def test_fields_that_look_like_credentials_are_found(query: str, names: tuple[str, ...]) -> None:
+    assert credential_fields(f"https://h/x?{query}") == names
