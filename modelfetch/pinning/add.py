@@ -15,6 +15,7 @@ from modelfetch.core import fs
 from modelfetch.errors import DestinationError, ManifestError, ModelfetchError, UsageError, exit_code_of
 from modelfetch.fitting import Asked, fit_uri
 from modelfetch.fitting.candidates import ReaderRegistry
+from modelfetch.fitting.estimate import NOT_COUNTED
 from modelfetch.formats.content_check import HEAD
 from modelfetch.formats.gguf import MAGICS, read_gguf
 from modelfetch.formats.safetensors import read_safetensors
@@ -56,7 +57,6 @@ Choose = Callable[[str, Sequence[str]], str]
 _NOWHERE = Position(file="", line=0, column=0)
 _HEADER_SUFFIXES = (".safetensors", ".sft", ".gguf")
 _QUANT = re.compile(r"(?:^|[._-])((?:UD-)?(?:IQ|Q|TQ)\d\w*|F16|BF16|F32|FP16|MXFP4\w*)(?=[._-]|\Z)", re.IGNORECASE)
-_NO_VRAM = ("lora", "embedding", "controlnet", "upscaler", "clip-vision")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,7 +329,7 @@ def _language_model(uri: Uri, artifact: Artifact) -> UsageError:
 
 async def _fit(model: Model, session: Session, usable: int | None) -> FitReport | None:
     """Estimate a model by itself; None for kinds that need no VRAM of their own, and if no estimate is possible."""
-    if model.kind in _NO_VRAM or (isinstance(model.source, CivitaiUri | HttpUri) and model.size is None):
+    if model.kind in NOT_COUNTED or (isinstance(model.source, CivitaiUri | HttpUri) and model.size is None):
         return None
     try:
         return await fit_uri(str(model.source), session, Asked(usable=usable))
