@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import os
 import re
 import sys
 from typing import TYPE_CHECKING
@@ -36,7 +37,9 @@ _COMMANDS = {
     "fit": "Show the VRAM that a model or a tier needs, from the files' headers.",
     "tiers": "List the tiers.",
     "env": "Print the .env of a tier.",
+    "validate": "Check manifests without network access.",
     "schema": "Print the JSON Schema of manifests.",
+    "completion": "Print a shell's completion script.",
 }
 
 
@@ -78,8 +81,13 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="modelfetch", message="%(prog)s %(version)s")
-def cli() -> None:
-    """Every AI model of your stack, fetched once, verified, and in place before a service starts."""
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Download AI models once, verify them, and put them in place before a service starts."""
+    if not {"-h", "--help"} & set(ctx.obj or ()):
+        from modelfetch.cli.environment import check_environment
+
+        check_environment(ctx, os.environ)
 
 
 def run(argv: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -102,8 +103,22 @@ _DEFAULTS = Options()
 files = click.argument("paths", metavar="[FILE]...", nargs=-1)
 """Manifests as plain arguments."""
 
+
+def _complete_tier(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from modelfetch.tiers.discovery import list_tiers
+
+    folder = os.environ.get("MODELFETCH_TIERS_DIR", "").strip()
+    names = [name for name, _ in list_tiers(Path(folder) if folder else None)]
+    return [name for name in ("auto", *names) if name.startswith(incomplete)]
+
+
 which = combined(
-    option("--tier", metavar="NAME", help="Tier to work on, such as 16g; auto asks the GPU (see `modelfetch tiers`)."),
+    option(
+        "--tier",
+        metavar="NAME",
+        shell_complete=_complete_tier,
+        help="Tier to work on, such as 16g; auto asks the GPU (see `modelfetch tiers`).",
+    ),
     option(
         "--manifest", "manifests", metavar="FILE", multiple=True, help="Manifest file instead of a tier; repeatable."
     ),

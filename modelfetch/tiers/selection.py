@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Notice, Sink, discard
@@ -17,11 +19,13 @@ from modelfetch.tiers.overrides import apply_overrides
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from modelfetch.config.settings import Settings
     from modelfetch.manifest.model import Manifest
 
+
+DEFAULT_MANIFEST = Path("models.yaml")
+"""The manifest that is taken when neither a tier nor a manifest is named."""
 
 AUTO = "auto"
 """The tier's name that leaves the choice to the GPU."""
@@ -62,6 +66,8 @@ def select_manifests(
         return Selection(tier=None, files=tuple(dict.fromkeys(manifests)))
     if tier is None and (default := environ.get("GPU_VRAM_DEFAULT", "").strip()):
         tier, tier_variable = normalise_tier(default), "GPU_VRAM_DEFAULT"
+    if tier is None and DEFAULT_MANIFEST.is_file():
+        return Selection(tier=None, files=(DEFAULT_MANIFEST,))
     if tier is None:
         raise UsageError("no tier and no manifest was named", hint=f"--tier NAME, one of: {_names(settings)}")
     if tier == AUTO:
@@ -69,7 +75,9 @@ def select_manifests(
     path = find_tier(tier, settings.tiers_dir)
     if path is not None:
         return Selection(tier=tier, files=(path,))
-    hint = f"known tiers: {_names(settings)}; or auto, which asks the GPU"
+    near = difflib.get_close_matches(tier, [name for name, _ in list_tiers(settings.tiers_dir)], n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    hint += f"known tiers: {_names(settings)}; or auto, which asks the GPU"
     if tier_variable is not None:
         raise SettingError(f"{tier_variable}={tier[:80]}: there is no such tier", code="unknown-tier", hint=hint)
     raise UsageError(f"there is no tier {tier[:80]!r}", code="unknown-tier", hint=hint)

@@ -1,0 +1,27 @@
+"""``modelfetch completion``."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from modelfetch.render.out import put
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def command(ctx: click.Context, shell: str) -> int:
+    """Print a shell's completion script.
+
+    Examples:
+    \b
+      bash:  eval "$(modelfetch completion bash)"    (in ~/.bashrc)
+      zsh:   eval "$(modelfetch completion zsh)"     (in ~/.zshrc)
+      fish:  modelfetch completion fish > ~/.config/fish/completions/modelfetch.fish
+    """  # noqa: D301 - click's mark for lines that must not be wrapped
+    kind = get_completion_class(shell)
+    assert kind is not None  # noqa: S101 - click has all three
+    script = kind(ctx.find_root().command, {}, "modelfetch", "_MODELFETCH_COMPLETE")
+    put(script.source_template % script.source_vars())
+    return 0

@@ -1,0 +1,36 @@
+"""``modelfetch validate``."""
+
+from __future__ import annotations
+
+import click
+
+from modelfetch.errors import ModelfetchError, exit_code_of
+from modelfetch.render.errors import show_errors
+from modelfetch.render.out import put
+from modelfetch.render.text import plain
+
+
+@click.command("validate")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
+def command(files: tuple[str, ...], *, quiet: bool) -> int:
+    """Check manifests without network access.
+
+    Exits with 0 if all of them are valid, else with 78, after listing every problem with its line.
+    """
+    from pathlib import Path
+
+    from modelfetch.tiers.loader import load_manifest
+
+    errors: list[ModelfetchError] = []
+    for file in dict.fromkeys(files):
+        try:
+            manifest = load_manifest(Path(file))
+        except ModelfetchError as error:
+            errors.append(error)
+        else:
+            if not quiet:
+                count = len(manifest.models)
+                put(plain(f"{file}: valid, {count} model{'' if count == 1 else 's'}"))
+    show_errors(tuple(errors))
+    return exit_code_of(errors)

@@ -1,0 +1,54 @@
+"""Refuse environment variables of ours that would be ignored: misspelled ones, and options that do not exist."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+import click
+
+from modelfetch.cli.options import EnvOption
+from modelfetch.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "MODELFETCH_"
+SETTINGS = frozenset(
+    PREFIX + name
+    for name in ("ALLOW_HTTP", "CACHE", "CIVITAI_ENDPOINT", "MIRRORS", "OLLAMA_REGISTRY", "TIERS_DIR", "REQUIRE_MARKER")
+)
+"""Variables that are no options."""
+
+RESERVED = frozenset({"FROM", "MIN_FREE", "CONSUMER_DIR"})
+"""Names of options that other versions have."""
+
+_SIMILAR = 0.88
+
+
+def check_environment(ctx: click.Context, environ: Mapping[str, str]) -> None:
+    """Check the variables that begin with ``MODELFETCH_``; an empty one counts as unset.
+
+    Raises:
+        SettingError: One is an option that this version does not have, or is spelled almost like another.
+    """
+    unknown = {name for name, value in environ.items() if name.startswith(PREFIX) and value.strip()} - SETTINGS
+    group = ctx.command
+    if not unknown or not isinstance(group, click.Group):
+        return
+    known = set(SETTINGS)
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        if command is not None:
+            below = click.Context(command, info_name=name)
+            known.update(*(one.variables(below) for one in command.params if isinstance(one, EnvOption)))
+    reserved = {PREFIX + part + name for name in RESERVED for part in ("", *_commands(group, ctx))} - known
+    for name in sorted(unknown - known):
+        if name in reserved:
+            raise SettingError(f"{name}: this version has no such option", hint=f"unset it, or leave it empty: {name}=")
+        if near := difflib.get_close_matches(name, known, n=1, cutoff=_SIMILAR):
+            raise SettingError(f"{name}: there is no such variable", hint=f"did you mean {near[0]}?")
+
+
+def _commands(group: click.Group, ctx: click.Context) -> list[str]:
+    return [name.upper() + "_" for name in group.list_commands(ctx)]
