@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -33,6 +34,11 @@ class Hashed:
     size: int = 0
     mtime_ns: int = 0
     error: OSError | None = None
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether the disk could not read its bytes, so that they are as good as damaged."""
+        return self.error is not None and self.error.errno == errno.EIO
 
 
 def hash_files(

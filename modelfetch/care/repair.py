@@ -82,7 +82,7 @@ async def repair_files(
     asked = asked_by(manifests, session, found.inventory.receipts)
     sources = _Sources(found, asked, session)
     fixed: dict[int, Finding] = {}
-    errors: list[ModelfetchError] = list(found.errors)
+    errors: list[ModelfetchError] = []
     fetched = 0
     for digest, findings in _by_digest(broken).items():
         session.cancel.check()
@@ -96,6 +96,8 @@ async def repair_files(
         action = right.action if right else "present"
         fixed |= {id(finding): replace(finding, action=action) for finding in findings}
     await asyncio.to_thread(_note_checks, found, fixed, session)
+    unread = [error for error in found.errors if error.code != "io-error"]  # what the disk can't read was replaced
+    errors = [*unread, *errors] if len(fixed) == len(broken) else [*found.errors, *errors]
     now_found = tuple(fixed.get(id(finding), finding) for finding in found.findings)
     verification = replace(found, findings=now_found, errors=tuple(errors))
     return Repaired(verification=verification, bytes_fetched=fetched, files=len(fixed))

@@ -192,8 +192,8 @@ class _Saver:
 
     def note(self, inode: tuple[int, int], result: Hashed) -> None:
         """Note what was found about a file, under each of its names that has a date of its own."""
-        if result.digest is None and result.error is None:
-            return  # it changed while it was read
+        if result.digest is None and not result.is_unreadable:
+            return  # it changed while it was read, is gone, or is not ours to read: that says nothing of its bytes
         items = self._inventory.by_inode.get(inode, ())
         blobs = [item for item in items if item.origin is Origin.BLOB]
         for item in blobs or items:
@@ -269,6 +269,10 @@ def action_of(item: Item, result: Hashed | None) -> str:
         return "missing"
     if item.condition is Condition.REWRITTEN:
         return "rewritten"
+    if result is not None and isinstance(result.error, FileNotFoundError):
+        return "missing"
+    if result is not None and result.error is not None and not result.is_unreadable:
+        return "failed"
     if result is None or (result.digest is None and result.error is None) or item.digest is None:
         if item.is_damaged:
             return "damaged"
@@ -313,7 +317,7 @@ def _not_placed(asked: Asked, inventory: Inventory, tree: RootTree) -> Iterable[
 
 def _unreadable(results: Mapping[tuple[int, int], Hashed]) -> Iterable[ModelfetchError]:
     for result in results.values():
-        if isinstance(result.error, PermissionError):
+        if result.error is not None and not isinstance(result.error, FileNotFoundError):
             yield fs.translate(result.error, result.file, doing="reading")
 
 

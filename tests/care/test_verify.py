@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -141,3 +142,41 @@ def test_status_shows_when_each_model_was_verified_and_what_is_damaged(
     assert re.search(r'modelfetch_model_check_age_seconds\{[^}]*model="tiny"[^}]*\} \d+\n', out)
     assert re.search(r'modelfetch_disk_bytes\{consumer="ollama"\} \d+\n', out)
     assert "modelfetch_reclaimable_bytes 0\n" in out
+
+
+@pytest.mark.parametrize(
+    ("number", "action", "code"),
+    [(errno.ENOENT, "missing", 1), (errno.EACCES, "failed", 73), (errno.EIO, "damaged", 74)],
+)
+def test_what_cannot_be_read_is_told_apart_from_what_is_damaged(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, number: int, action: str, code: int
+) -> None:
+    bench.sync(vae(bench))
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number), "x")
+
+    monkeypatch.setattr(os, "readv", refuse)
+    result = care("verify")
+    assert (result.code, actions(result)) == (code, {ONE: action, TWO: action})
+    monkeypatch.undo()
+    assert care("verify", "--quick").code == (1 if action == "damaged" else 0)
+
+
+def test_a_disk_that_cannot_read_a_file_is_repaired(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.sync(vae(bench))
+    refused = (bench.root / ONE).stat().st_ino
+    readv = os.readv
+
+    def read(fd: int, buffers: list[memoryview]) -> int:
+        if os.fstat(fd).st_ino == refused:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return readv(fd, buffers)
+
+    monkeypatch.setattr(os, "readv", read)
+    result = care("verify", "--repair")
+    assert result.code == 0, result.err
+    assert (bench.root / ONE).stat().st_ino != refused
+    assert (bench.root / ONE).samefile(bench.root / TWO)
