@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help demo test lint docs picture bench e2e clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The stamp is written last, so that an interrupted install is repeated.
 $(READY): pyproject.toml
@@ -68,6 +68,9 @@ $(BENCH)/.ready: pyproject.toml
 
 bench: $(READY) $(BENCH)/.ready  ## Speed and memory, compared with curl, aria2 and the official clients
 	$(BIN)/python tests/bench/run.py --python $(BENCH)/bin/python $(BENCH_ARGS)
+
+bench-fit: $(READY)  ## `modelfetch fit` beside published measurements of VRAM
+	$(BIN)/python -m tests.bench.fit
 
 e2e: $(READY)  ## Real consumers and peers: Ollama, faster-whisper, huggingface_hub, nginx, registries; the stack under a real Docker Engine
 	$(BIN)/python -m pytest tests/e2e --timeout=1500 --durations=5 $(PYTEST_ARGS)

@@ -26,7 +26,8 @@ DRM = Path("/sys/class/drm")
 """Where the kernel shows graphics cards."""
 
 _GIB = 2**30
-_CLASSES = (8, 16, 32, 94)
+_DATED = re.compile(r"\d+g-\d{4}")
+_CLASSES = (8, 12, 16, 24, 32, 94)
 _REPORTED = 0.9375  # drivers report as little of a card's class as 15 of 16 GiB (T4), 7.8 of 8, 31.8 of 32, 93.6 of 94
 _DRIVER = _GIB // 4  # what the driver keeps of the memory that it reports
 _FALSE = frozenset({"0", "off", "no", "false"})
@@ -135,8 +136,15 @@ def largest_within(tiers: Sequence[tuple[str, Manifest]], usable: int) -> str | 
 
 
 def _sizes(tiers: Sequence[tuple[str, Manifest]]) -> list[tuple[str, Manifest]]:
-    """The tiers that have budgets; the demonstration is none to choose."""
-    return [(name, m) for name, m in tiers if name != "demo" and m.vram is not None and together(m.services) > 0]
+    """The tiers that have budgets, without the demonstration and the dated ones, which are chosen by name."""
+    return [
+        (name, manifest)
+        for name, manifest in tiers
+        if name != "demo"
+        and not _DATED.fullmatch(name)
+        and manifest.vram is not None
+        and together(manifest.services) > 0
+    ]
 
 
 def _count(environ: Mapping[str, str]) -> int | None:

@@ -121,6 +121,9 @@ SPECS: dict[str, Spec] = {
     "gemma3:1b": _llama(
         26, 1152, 4, 1, 6912, arch="gemma3", head=256, tied=True, context=32768, more={"attention.sliding_window": 512}
     ),
+    "gemma3:4b": _llama(
+        34, 2560, 8, 4, 10240, arch="gemma3", head=256, tied=True, more={"attention.sliding_window": 1024}
+    ),
     "gemma3:12b": _llama(
         48, 3840, 16, 8, 15360, arch="gemma3", head=256, tied=True, more={"attention.sliding_window": 1024}
     ),

@@ -114,4 +114,4 @@ def test_a_tier_is_called_as_it_is_found_whatever_it_extends(
         assert json.loads(capsys.readouterr().out)["tier"] == "nameless"
     monkeypatch.setenv("OLLAMA_AUTO_PULL_MODEL", "llama3.2:3b")
     run(["status", "--tier", "nameless"])
-    assert "the default of tier 16g, while nameless is chosen" in capsys.readouterr().err
+    assert "the default of tiers 12g, 16g, while nameless is chosen" in capsys.readouterr().err
