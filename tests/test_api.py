@@ -27,6 +27,7 @@ from modelfetch.demo.faults import Stall
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
 from modelfetch.store import Store
+from tests.store.test_store import obstruct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -241,6 +242,23 @@ def test_fetch_to_a_path_goes_on_in_the_folder_that_a_failed_one_left(hub: Hub, 
     assert run(["fetch", f"{hub.files}x.safetensors", "-o", str(target)]) == 0
     assert target.read_bytes() == VAE
     assert (tmp_path / ".out.modelfetch" / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "link", "huge file", "garbage"])
+def test_a_note_of_the_cache_that_cannot_be_read_is_never_waited_for(hub: Hub, kind: str) -> None:
+    uri = f"{hub.files}x.safetensors"
+    path = modelfetch.retrieve(uri)
+    note = next((path.parents[2] / "index").iterdir())
+    if kind == "garbage":
+        note.write_bytes(b"[" * 100_000)
+    else:
+        obstruct(note, kind)
+    if kind in ("FIFO", "folder", "link"):  # nothing can be noted there
+        with pytest.raises(modelfetch.ModelfetchError) as caught:
+            modelfetch.retrieve(uri)
+        assert caught.value.exit_code == 73
+    else:
+        assert modelfetch.retrieve(uri) == path
 
 
 def test_fetch_to_a_path_with_a_store_keeps_a_blob_that_shares_nothing(hub: Hub, tmp_path: Path) -> None:

@@ -217,10 +217,17 @@ def _keep(session: Session, uri: Uri, blob: Blob, name: str) -> Path:
         temporary.replace(path)
     index = _index(cache, uri)
     note = json.dumps({"uri": str(uri), "digest": str(blob.digest), "name": name}).encode()
-    if not index.exists() or index.read_bytes() != note:
+    if not _is_noted(index, note):
         fs.make_directory(index.parent)
         fs.write_atomically(index, note, mode=fs.COPY_MODE, temporary=session.store.tmp())
     return path
+
+
+def _is_noted(index: Path, note: bytes) -> bool:
+    try:
+        return fs.read_small(index, _NOTE_LIMIT) == note
+    except OSError:
+        return False
 
 
 def _already(target: Path, uri: Uri, digest: Digest, *, force: bool) -> Retrieved | None:

@@ -209,6 +209,8 @@ def strong_date(fields: Mapping[str, str], *, now: Callable[[], float] = time.ti
 
 
 def _seconds(date: str) -> float | None:
+    if not date:
+        return None
     try:
         return parsedate_to_datetime(date).timestamp() if date.isascii() and date.isprintable() else None
     except (ValueError, TypeError, IndexError, OverflowError):
