@@ -227,6 +227,16 @@ def exit_code_of(errors: Iterable[ModelfetchError]) -> int:
     return max(codes, default=0)
 
 
+def most_serious(errors: Sequence[ModelfetchError]) -> ModelfetchError:
+    """Return the error that decides when one of several has to be raised: the first in `EXIT_PRECEDENCE`."""
+
+    def rank(error: ModelfetchError) -> int:
+        known = error.exit_code in EXIT_PRECEDENCE
+        return EXIT_PRECEDENCE.index(error.exit_code) if known else len(EXIT_PRECEDENCE)
+
+    return min(errors, key=rank)
+
+
 def unique(errors: Iterable[ModelfetchError]) -> tuple[ModelfetchError, ...]:
     """Return the errors without those that repeat an earlier one word for word."""
     return tuple({(e.code, e.message, e.model, e.uri): e for e in reversed(list(errors))}.values())[::-1]

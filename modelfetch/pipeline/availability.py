@@ -14,12 +14,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modelfetch.errors import (
-    EXIT_PRECEDENCE,
     CredentialsError,
     IntegrityError,
     ModelfetchError,
     NotFoundError,
     UnreachableError,
+    most_serious,
 )
 from modelfetch.manifest.uri import CivitaiUri, FileUri, HfUri, HttpUri
 from modelfetch.placement import Action
@@ -127,7 +127,7 @@ async def _can_be_had(model: Model, artifact: Artifact, session: Session) -> Non
     try:
         await retry(once, retries=retries, sleep=asyncio.sleep)
     except ModelfetchError as error:
-        raise (min(said, key=_rank) if error in said else error) from None
+        raise (most_serious(said) if error in said else error) from None
 
 
 async def _at_the_source(model: Model, artifact: Artifact, session: Session, *, retries: int) -> None:
@@ -163,12 +163,6 @@ def _is_immutable(wanted: SourceRequest, session: Session) -> bool:
     if not isinstance(wanted.uri, HfUri | HttpUri | FileUri):
         return False
     return known(wanted, session.settings, session.store.read) is not None
-
-
-def _rank(error: ModelfetchError) -> int:
-    """Where an error stands when one of several must speak for all."""
-    known_code = error.exit_code in EXIT_PRECEDENCE
-    return EXIT_PRECEDENCE.index(error.exit_code) if known_code else len(EXIT_PRECEDENCE)
 
 
 def _offline(artifact: Artifact) -> UnreachableError:

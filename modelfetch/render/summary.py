@@ -65,10 +65,18 @@ def _placed_rows(model: ModelReport) -> list[tuple[str, str, str, str, str, str]
     return rows
 
 
-def plan_table(report: Report, needed: Sequence[SpaceRequirement]) -> str:
-    """What would be done for each model, and what the disk must take."""
+def plan_table(report: Report, needed: Sequence[SpaceRequirement], *, verbose: bool = False) -> str:
+    """What would be done for each model, and what the disk must take; ``verbose`` adds the files and where they go."""
     rows = [_plan_row(model) for model in report.models]
     lines = [table(("MODEL", "ACTION", "FILES", "SIZE", "TO FETCH"), rows, right=(2, 3, 4))]
+    if verbose:
+        files = [
+            (a.action, "?" if a.size is None else format_size(a.size), model.name, path)
+            for model in report.models
+            for a in model.artifacts
+            for path in a.placements or ("-",)
+        ]
+        lines += ["", table(("ACTION", "SIZE", "MODEL", "PATH"), files, right=(1,)), ""]
     for need in needed:
         free = "unknown" if need.free is None else format_size(need.free)
         copies = f", {format_size(need.copies)} of it copies, since no link is possible" if need.copies else ""

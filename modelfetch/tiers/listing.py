@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.errors import ManifestError, ModelfetchError
-from modelfetch.manifest.load import load_manifest
 from modelfetch.pipeline.status import status_of
-from modelfetch.tiers.discovery import find_tier, list_tiers
+from modelfetch.tiers.discovery import list_tiers
+from modelfetch.tiers.loader import read_manifest
 
 if TYPE_CHECKING:
     from modelfetch.core.report import ModelReport
@@ -57,9 +56,7 @@ def list_lines(
     settings = session.settings
     for name, path in list_tiers(settings.tiers_dir):
         try:
-            manifest = load_manifest(
-                path, allow_http=settings.allows_http, find_tier=partial(find_tier, tiers_dir=settings.tiers_dir)
-            )
+            manifest = read_manifest(path, settings)
         except ManifestError as error:
             errors.append(error)
             continue

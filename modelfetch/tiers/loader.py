@@ -12,10 +12,20 @@ from modelfetch.tiers import discovery
 
 if TYPE_CHECKING:
     from os import PathLike
+    from pathlib import Path
 
     from modelfetch.manifest.model import Manifest
 
 _READ = ("MODELFETCH_ALLOW_HTTP", "MODELFETCH_TIERS_DIR")
+
+
+def read_manifest(file: Path, settings: Settings) -> Manifest:
+    """Read and validate a manifest as the settings allow; raises ManifestError."""
+    return load.load_manifest(
+        file,
+        allow_http=settings.allows_http,
+        find_tier=partial(discovery.find_tier, tiers_dir=settings.tiers_dir),
+    )
 
 
 def load_manifest(

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Notice, Sink, discard
 from modelfetch.core.units import format_size
 from modelfetch.errors import ManifestError, Problem, SettingError, UsageError
-from modelfetch.manifest.load import load_manifest
 from modelfetch.manifest.path_conflicts import claims_of, find_clashes
 from modelfetch.tiers.discovery import find_tier, list_tiers, normalise_tier
 from modelfetch.tiers.gpu import auto_tier
+from modelfetch.tiers.loader import read_manifest
 from modelfetch.tiers.overrides import apply_overrides
 
 if TYPE_CHECKING:
@@ -98,11 +97,7 @@ def load_selected(
     hints: set[str | None] = set()
     for file in choice.files:
         try:
-            found.append(
-                load_manifest(
-                    file, allow_http=settings.allows_http, find_tier=partial(find_tier, tiers_dir=settings.tiers_dir)
-                )
-            )
+            found.append(read_manifest(file, settings))
         except ManifestError as error:
             problems.extend(error.problems)
             hints.add(error.hint)
@@ -127,9 +122,7 @@ def all_tiers(settings: Settings) -> Iterator[tuple[str, Manifest]]:
     """The tiers that can be read, by name; another tier's faults are not this run's."""
     for name, path in list_tiers(settings.tiers_dir):
         try:
-            found = load_manifest(
-                path, allow_http=settings.allows_http, find_tier=partial(find_tier, tiers_dir=settings.tiers_dir)
-            )
+            found = read_manifest(path, settings)
         except ManifestError:
             continue
         yield name, replace(found, tier=name)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from modelfetch.core.events import SourceFailed, TransferEnded, TransferFinished, TransferRetrying, TransferStarted
 from modelfetch.core.fs import translate
 from modelfetch.errors import (
-    EXIT_PRECEDENCE,
     OF_THE_SOURCE,
     DestinationError,
     DiskError,
@@ -19,6 +18,7 @@ from modelfetch.errors import (
     ModelfetchError,
     RetryLaterError,
     UnreachableError,
+    most_serious,
 )
 from modelfetch.formats.content_check import (
     HEAD,
@@ -208,7 +208,7 @@ class _Job:
                 self._note_failure(errors, error, location.uri)
         if not errors:
             raise UnreachableError(f"{self._label}: no source is known", uri=self._artifact.uri, permanent=True)
-        raise min(errors, key=_rank)
+        raise most_serious(errors)
 
     def _note_failure(self, errors: list[ModelfetchError], error: ModelfetchError, source: str) -> None:
         errors.append(error.about(uri=self._artifact.uri))
@@ -361,9 +361,3 @@ class _Job:
                 raise page_error(self._artifact.path, "", what="a web page")
             raise IntegrityError(f"{self._artifact.path} has {found}, expected {wanted}")
         return digests
-
-
-def _rank(error: ModelfetchError) -> int:
-    """Rank an error: of several, the one with the lowest rank is raised."""
-    known = error.exit_code in EXIT_PRECEDENCE
-    return EXIT_PRECEDENCE.index(error.exit_code) if known else len(EXIT_PRECEDENCE)

@@ -116,3 +116,14 @@ def test_a_model_with_thousands_of_paths_lists_only_some(bench: Bench) -> None:
     shown = formats(bench, manifest)
     assert "… and 20 more paths" in shown["table"]
     assert len(json.loads(shown["json"])["models"][0]["artifacts"]) == 40
+
+
+def test_plan_names_files_and_destinations_when_asked_for_more(bench: Bench) -> None:
+    manifest = bench.manifest(vae(bench))
+    words = ["plan", "--manifest", str(manifest), "--root", str(bench.root)]
+    assert run(words) == 0
+    assert "stable-diffusion/models/VAE/x.safetensors" not in bench.capsys.readouterr().out
+    assert run([*words, "-v"]) == 0
+    out = bench.capsys.readouterr().out
+    assert "stable-diffusion/models/VAE/x.safetensors" in out
+    assert "comfyui/models/vae/x.safetensors" in out

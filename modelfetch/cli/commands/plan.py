@@ -38,5 +38,5 @@ def command(ctx: click.Context, /, **values: Any) -> int:
         return report
 
     report = common.perform(ctx, work)
-    text = (lambda: plan_table(report, needed)) if report.models else None
+    text = (lambda: plan_table(report, needed, verbose=values["verbose"])) if report.models else None
     return common.show(report, as_json=values["as_json"], text=text)
