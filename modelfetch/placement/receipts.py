@@ -122,13 +122,18 @@ def read_receipt(root: Path, consumer: str) -> Receipt:
 def write_receipt(root: Path, receipt: Receipt) -> None:
     """Replace the consumer's receipt durably. Its claims are the journal's business and are not written.
 
+    Other users may read it, since a root that root has filled is complete for them too; but not where an address in it
+    has a query, which may hold a credential that nobody declared as one.
+
     Raises:
         OSError: It can't be written.
     """
     path = receipt_path(root, receipt.consumer)
     fs.make_directory(path.parent)
     temporary = path.with_name(fs.temporary_name(receipt.consumer))
-    fs.write_atomically(path, _dump(receipt), mode=fs.PRIVATE_MODE, temporary=temporary)
+    data = _dump(receipt)
+    mode = fs.PRIVATE_MODE if b"?" in data else fs.COPY_MODE
+    fs.write_atomically(path, data, mode=mode, temporary=temporary)
 
 
 class ReceiptBook:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,6 @@ from tests.placement.world import LARGE, SMALL, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 PATH = "comfyui/models/vae/a.bin"
 
@@ -202,9 +202,12 @@ def test_what_lies_on_another_file_system_is_moved_aside_too(world: World, monke
     assert (aside.read_bytes(), (world.root / PATH).read_bytes()) == (b"edited", SMALL)
 
 
-def test_receipts_and_journals_are_private(world: World) -> None:
-    world.place(world.job(PATH, SMALL))
-    own = world.root / ".modelfetch"
-    files: list[Path] = [*own.glob("receipts/*"), *own.glob("journal/*")]
-    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
-    assert len(files) == 2
+def test_journals_are_private_and_so_are_receipts_with_the_query_of_an_address(world: World) -> None:
+    modes = []
+    for uri in ("https://host/a.bin", "https://host/a.bin?key=1"):
+        job = world.job(PATH, SMALL)
+        artifact = replace(job.placement.artifact, uri=uri) if job.placement.artifact else None
+        world.place(replace(job, placement=replace(job.placement, artifact=artifact)))
+        files = [world.root / ".modelfetch" / name for name in ("receipts/comfyui.json", "journal/comfyui.jsonl")]
+        modes.append([path.stat().st_mode & 0o777 for path in files])
+    assert modes == [[0o644, 0o600], [0o600, 0o600]]
