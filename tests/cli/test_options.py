@@ -79,7 +79,7 @@ def test_the_command_line_beats_the_command_variable_beats_the_variable_beats_th
         ({}, ["--nope"], 2),
         ({"MODELFETCH_TIER": "nope"}, [], 78),
         ({"MODELFETCH_STATUS_TIER": "nope"}, [], 78),
-        ({"GPU_VRAM_DEFAULT": "12g"}, [], 78),
+        ({"GPU_VRAM_DEFAULT": "13g"}, [], 78),
         ({"MODELFETCH_JOBS": "many"}, ["--tier", "8g"], 78),
         ({"MODELFETCH_STATUS_JOBS": "0"}, ["--tier", "8g"], 78),
         ({"MODELFETCH_FOR": "comfyui,nobody"}, ["--tier", "8g"], 78),
