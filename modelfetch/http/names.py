@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import threading
 import time
@@ -47,7 +48,7 @@ def check_name(
         InterruptedSync: The caller was ended.
     """
     with _lock:
-        if clock() - _found.get(host, -_FRESH) < _FRESH:
+        if _is_address(host) or clock() - _found.get(host, -_FRESH) < _FRESH:
             return
     failure: list[OSError] = []
     done = threading.Event()
@@ -61,7 +62,10 @@ def check_name(
             failure.append(error)
         done.set()
 
-    threading.Thread(target=look_up, name="modelfetch-lookup", daemon=True).start()
+    try:
+        threading.Thread(target=look_up, name="modelfetch-lookup", daemon=True).start()
+    except RuntimeError:  # the system allows no further thread: the lookup has no time limit then
+        look_up()
     deadline = clock() + limit
     while not done.wait(0.05):
         if stopped():
@@ -77,3 +81,11 @@ def check_name(
 def lookup_error(host: str, error: OSError) -> NameLookupError:
     """Return the typed error of a failed lookup."""
     return NameLookupError(f"the name {host} can't be resolved: {error.strerror or 'unknown host'}")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

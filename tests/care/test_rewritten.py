@@ -42,7 +42,10 @@ def test_status_says_who_rewrote_it_and_that_all_is_ready(bench: Bench) -> None:
     rewrite_in_place(bench.root / TWO)
     result = bench.run("status", manifest)
     assert result.code == 0
-    assert result.report["models"][0]["artifacts"][0]["action"] == "rewritten"
+    assert {path: a["action"] for a in result.report["models"][0]["artifacts"] for path in a["placements"]} == {
+        ONE: "present",
+        TWO: "rewritten",
+    }
 
 
 def test_sync_leaves_it_alone_again_and_again(bench: Bench, care: Callable[..., Result]) -> None:
