@@ -1,8 +1,8 @@
-"""huggingface_hub, imported when it is needed, and the token that it finds.
+"""Load huggingface_hub on demand, and get the token that it finds.
 
-It reads the environment when it is imported, where an empty variable is not the unset one that it means here; so those
-are hidden from it meanwhile. And its telemetry is off unless the environment has a word on it: what it puts into its
-User-Agent it looks up at the hub, a request that nobody asked for, to a host that a site with a cache may not reach.
+It reads the environment on import and treats empty variables as set, while modelfetch treats them as unset, so empty
+variables are hidden during the import. Its telemetry is off unless the environment sets it: to fill its User-Agent
+it sends an extra request to the hub, which a site with a cache may not be able to reach.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _TELEMETRY = "HF_HUB_DISABLE_TELEMETRY"
 
 
 def load() -> ModuleType:
-    """The package.
+    """Import and return the package.
 
     Raises:
-        SettingError: It can't be imported, as when a variable that it reads holds what it can't hold.
+        SettingError: It can't be imported, for example because a variable that it reads has an invalid value.
     """
     with _LOCK:
         empty = {name: value for name, value in os.environ.items() if name.startswith(_ITS_OWN) and not value.strip()}
@@ -36,7 +36,7 @@ def load() -> ModuleType:
         os.environ.setdefault(_TELEMETRY, "1")
         try:
             import huggingface_hub
-            import huggingface_hub.constants  # what reads the environment: the package itself loads it only when used
+            import huggingface_hub.constants  # the part that reads the environment; the package itself loads it lazily
             import huggingface_hub.errors
             import huggingface_hub.utils
 
@@ -54,7 +54,7 @@ def load() -> ModuleType:
 
 
 def stored_token() -> str | None:
-    """Return the token that ``hf auth login`` stored, or that huggingface_hub finds in another way.
+    """Return the token that ``hf auth login`` stored, or that huggingface_hub finds another way.
 
     Raises:
         CredentialFileError: The file that holds it can't be read, or the configured way fails (OIDC).
@@ -74,5 +74,5 @@ def stored_token() -> str | None:
 
 
 def matching(paths: Iterable[str], patterns: Iterable[str]) -> list[str]:
-    """Return the paths that some pattern of ``include`` matches, as `snapshot_download`'s ``allow_patterns`` does."""
+    """Return the paths that match any ``include`` pattern, as `snapshot_download`'s ``allow_patterns`` does."""
     return list(load().utils.filter_repo_objects(list(paths), allow_patterns=list(patterns)))

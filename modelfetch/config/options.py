@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _WITH_MODELS = ("ollama", "stable-diffusion", "comfyui")
-"""Consumers whose files lie in a folder ``models`` of their own."""
+"""Consumers that keep their files in a subfolder ``models``."""
 
 DEFAULT_ROOT = Path("files/ai-models")
-"""Where models go unless another root is given: the folder that the stack's compose files mount."""
+"""Default root for models: the folder that the stack's compose files mount."""
 
 
 class TransferValues(TypedDict, total=False):
-    """How bytes are transferred, as a Python caller writes it; each may be left out.
+    """Transfer options as a Python caller passes them; all are optional.
 
     Attributes:
         jobs: Files to download at once, 1 to 64 (default 4).
@@ -48,7 +48,7 @@ class FetchValues(TransferValues, total=False):
 
     Attributes:
         offline: Disable network access; fail if the file is not in the cache.
-        refresh: Ask the source again even where the cache knows the URI.
+        refresh: Query the source even if the cache knows the URI.
     """
 
     offline: bool
@@ -68,15 +68,15 @@ class PinValues(TransferValues, total=False):
 
 
 class OptionValues(TransferValues, total=False):
-    """The options of `modelfetch.sync`, `plan`, `status` and `fit` as a Python caller writes them.
+    """The options of `modelfetch.sync`, `plan`, `status` and `fit` as a Python caller passes them.
 
     Attributes:
         root: Folder for the models (default ``files/ai-models``).
         store: Folder for verified blobs (default ``ROOT/.modelfetch``).
         consumers: Only what these services need, such as ``["comfyui"]`` (default: all).
         offline: Disable network access; fail if anything is missing.
-        refresh: Resolve again what the manifest leaves open.
-        require_digests: Refuse entries whose bytes the manifest does not pin.
+        refresh: Resolve unpinned entries again.
+        require_digests: Refuse entries whose content the manifest does not pin.
         keep_going: Continue with the other models when one fails.
         chown: Owner of directories and copies, ``(1000, 1000)`` or ``"1000:1000"``.
         min_free: Space to leave free on each disk, in bytes or as ``"20GiB"``.
@@ -103,7 +103,7 @@ class Options:
 
     ``limit_rate`` in bytes per second for the whole process, ``lock_timeout`` in seconds (None: no limit),
     ``chown`` as (uid, gid), ``min_free`` in bytes for each file system, ``consumers`` empty for all.
-    ``consumer_dirs`` are pairs of a consumer and its folder, where that is outside ROOT.
+    ``consumer_dirs`` are pairs of a consumer and its folder, if that is outside ROOT.
     """
 
     root: Path = DEFAULT_ROOT
@@ -124,16 +124,16 @@ class Options:
 
     @property
     def store_path(self) -> Path:
-        """The store: as given, else ``.modelfetch`` below ROOT."""
+        """Return the store's folder: as given, else ``.modelfetch`` below ROOT."""
         return self.store or own_folder(self.root)
 
 
 def parse_options(values: Mapping[str, Any]) -> Options:
-    """Return the options for what a caller wrote; None stands for the default.
+    """Return the options for a caller's values; None means the default.
 
     Raises:
-        UsageError: A value is invalid; the message names the option and what it takes.
-        TypeError: There is no such option.
+        UsageError: A value is invalid; the message names the option and the expected form.
+        TypeError: An option does not exist.
     """
     given = dict(values)
     if "for_" in given:
@@ -142,7 +142,7 @@ def parse_options(values: Mapping[str, Any]) -> Options:
 
 
 def parse_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what each option means, without those that are None; raises UsageError as `parse_options` does."""
+    """Return the parsed value of each option that is not None; raises UsageError as `parse_options` does."""
     parsed = {}
     for name, value in values.items():
         if value is None:
@@ -155,10 +155,10 @@ def parse_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def owner_from(environ: Mapping[str, str]) -> tuple[int, int] | None:
-    """Return PUID and PGID, as many images take them; None where they are unset, or we aren't root and can't chown.
+    """Return PUID and PGID, which many images accept; None if unset, or if this process isn't root and can't chown.
 
     Raises:
-        SettingError: One of them is no number.
+        SettingError: One of them is not a number.
     """
     given = {name: environ.get(name, "").strip() for name in ("PUID", "PGID")}
     for name, value in given.items():
@@ -170,19 +170,19 @@ def owner_from(environ: Mapping[str, str]) -> tuple[int, int] | None:
     return uid, gid
 
 
-# Each parser takes the text of a command line or variable, and the value that a Python caller would write.
-# It raises ValueError with what was expected.
+# Each parser accepts the text of a command line or variable, or the value that a Python caller passes.
+# It raises ValueError with the expected form.
 
 
 def parse_path(value: object) -> Path:
-    """Parse a folder's path. An empty one is a script's variable that was never set."""
+    """Parse a folder's path. An empty path is rejected: it usually means that a script's variable is unset."""
     if isinstance(value, str | os.PathLike) and str(value).strip():
         return Path(value)
     raise _expected("a path", value)
 
 
 def parse_consumers(value: object) -> tuple[str, ...]:
-    """Parse one or several services."""
+    """Parse one or more services."""
     chosen = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple | set) else (value,)
     for one in chosen:
         if one not in CONSUMERS:
@@ -191,7 +191,7 @@ def parse_consumers(value: object) -> tuple[str, ...]:
 
 
 def parse_consumer_dir(value: object) -> tuple[str, Path]:
-    """Parse ``CONSUMER=DIR``; DIR may also be the ``models`` folder in it, where the consumer has one."""
+    """Parse ``CONSUMER=DIR``; DIR may also be its ``models`` subfolder if the consumer has one."""
     consumer, equals, folder = value.partition("=") if isinstance(value, str) else ("", "", "")
     if not equals or consumer.strip() not in CONSUMERS or not folder.strip():
         raise _expected(f"CONSUMER=DIR with one of {', '.join(CONSUMERS)}", value)
@@ -200,7 +200,7 @@ def parse_consumer_dir(value: object) -> tuple[str, Path]:
 
 
 def parse_consumer_dirs(value: object) -> tuple[tuple[str, Path], ...]:
-    """Parse folders of consumers: a mapping, or one or several ``CONSUMER=DIR``."""
+    """Parse consumers' folders: a mapping, or one or more ``CONSUMER=DIR``."""
     if isinstance(value, Mapping):
         value = [f"{consumer}={os.fspath(folder)}" for consumer, folder in value.items()]
     items = value if isinstance(value, list | tuple) else (value,)
@@ -211,7 +211,7 @@ def parse_consumer_dirs(value: object) -> tuple[tuple[str, Path], ...]:
 
 
 def parse_choice(*choices: str) -> Callable[[object], str]:
-    """Return a parser of one of some words."""
+    """Return a parser that accepts one of several words."""
 
     def parse(value: object) -> str:
         if isinstance(value, str) and value in choices:
@@ -250,7 +250,7 @@ def parse_bytes(value: object) -> int:
 
 
 def parse_seconds(value: object) -> float:
-    """Parse seconds. Not-a-number is refused: every comparison with it is false, so a wait would never end."""
+    """Parse seconds. NaN is rejected: comparisons with it are always false, so a wait would never end."""
     try:
         seconds = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else -1.0
     except ValueError:
@@ -266,7 +266,7 @@ def parse_age_of(value: object) -> float:
 
 
 def parse_owner(value: object) -> tuple[int, int]:
-    """Parse ``UID:GID``; in a tuple, -1 keeps what is."""
+    """Parse ``UID:GID``; in a tuple, -1 means "unchanged"."""
     if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,9}):(\d{1,9})", value, re.ASCII)):
         return int(match[1]), int(match[2])
     if isinstance(value, tuple) and len(value) == 2 and all(type(one) is int and one >= -1 for one in value):
@@ -303,4 +303,4 @@ PARSERS: Mapping[str, Callable[[object], Any]] = {
     "older_than": parse_age_of,
     "limit": parse_count(1, 10**9),
 }
-"""How each option is read: the shared `Options`, then those of `fit`, then those of `verify` and `list`."""
+"""The parser of each option: the shared `Options`, then those of `fit`, then those of `verify` and `list`."""

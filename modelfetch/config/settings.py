@@ -1,7 +1,7 @@
-"""What the environment says, read once: endpoints, tokens, who may be asked in the clear, where things lie.
+"""Settings from environment variables: endpoints, tokens, hosts that allow plain HTTP, and paths.
 
-Names are the ecosystem's own where it has them (source: huggingface_hub, "Environment variables"); docs/guides/
-credentials.md lists all that concern credentials. An empty variable is an unset one.
+Names follow the ecosystem's conventions (source: huggingface_hub, "Environment variables"); docs/guides/
+credentials.md lists all that concern credentials. An empty variable counts as unset.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
 
 
 class CredentialFileError(SettingError):
-    """A file of credentials is there and can't be read; it matters only to a request that needs one."""
+    """A credentials file exists but can't be read; this matters only to a request that needs a credential from it."""
 
 
 class Secret:
-    """A token that is read when it is first needed, and shown by nothing.
+    """A token that is read on first use and never appears in output.
 
     Args:
-        read: Finds the token; None or an empty text when there is none.
+        read: Finds the token; returns None or an empty text if there is none.
     """
 
     __slots__ = ("_known", "_lock", "_read", "_value")
@@ -52,14 +52,14 @@ class Secret:
 
     @classmethod
     def of(cls, value: str | None) -> Self:
-        """A secret that is known already."""
+        """Wrap a value that is already known."""
         return cls(lambda: value)
 
     def value(self) -> str | None:
-        """The token, None when there is none.
+        """Return the token, or None if there is none.
 
         Raises:
-            SettingError: What is there can't be a token, or can't be read.
+            SettingError: The value found is not a valid token, or can't be read.
         """
         with self._lock:
             if not self._known:
@@ -73,12 +73,12 @@ class Secret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The environment as values. ``offline`` is HF_HUB_OFFLINE, or what `--offline` made of it.
+    """The environment's settings. ``offline`` is HF_HUB_OFFLINE unless `--offline` overrides it.
 
-    ``clear_hosts`` are the HOST and HOST:PORT of MODELFETCH_ALLOW_HTTP, ``mirrors`` the URL prefixes of
+    ``clear_hosts`` are the HOST and HOST:PORT entries of MODELFETCH_ALLOW_HTTP, ``mirrors`` the URL prefixes of
     MODELFETCH_MIRRORS, old and new, ``hf_cache`` is huggingface_hub's own cache, ``require_marker`` is
-    MODELFETCH_REQUIRE_MARKER: never fill a root that modelfetch does not know yet. Paths are None
-    where nothing was set and there is no default.
+    MODELFETCH_REQUIRE_MARKER: refuse a root that modelfetch has not filled before. Paths are None
+    if they are not set and have no default.
     """
 
     hf_endpoint: str = HF_ENDPOINT
@@ -101,8 +101,8 @@ class Settings:
         """Read the environment (``os.environ`` unless given).
 
         Raises:
-            SettingError: A variable holds what it can't hold; the message names it. Tokens that lie in files are read
-                later, when they are first needed, and raise it then.
+            SettingError: A variable has an invalid value; the message names it. Tokens stored in files are read
+                later, on first use, and raise this error then.
         """
         env = {name: value for name, value in (os.environ if environ is None else environ).items() if value.strip()}
         clear = _clear_hosts(env)
@@ -127,11 +127,11 @@ class Settings:
         )
 
     def allows_http(self, host: str, port: int) -> bool:
-        """Whether a host may be asked without TLS; loopback always may."""
+        """Return whether plain HTTP to a host is allowed; for loopback it always is."""
         return _may_be_clear(host, port, self.clear_hosts)
 
     def cache_path(self) -> Path:
-        """The user's cache of single files: MODELFETCH_CACHE, else what platformdirs names."""
+        """Return the user's cache of single files: MODELFETCH_CACHE, else the folder that platformdirs returns."""
         if self.cache is not None:
             return self.cache
         from platformdirs import user_cache_path
@@ -164,7 +164,7 @@ def _endpoint(env: Mapping[str, str], name: str, default: str, clear: frozenset[
 
 
 def _parse_url(text: str, name: str) -> tuple[str, str, int]:
-    """Scheme, host and port; what is wrong is not shown, for somebody may have written a password into it."""
+    """Return scheme, host and port; errors do not show the value, which may contain a password."""
     wrong = f"{name}: expected a URL as https://HOST[:PORT][/PATH], without user, query and fragment"
     try:
         parts = urlsplit(text)
@@ -203,7 +203,7 @@ def _mirrors(env: Mapping[str, str], clear: frozenset[str]) -> tuple[tuple[str, 
 
 
 def _check_proxies(env: Mapping[str, str]) -> None:
-    """Refuse a proxy that no client could use, without showing it: a password may be part of it."""
+    """Reject a proxy setting that no client can use; the value is not shown because it may contain a password."""
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
         for spelled in (name, name.lower()):
             text = env.get(spelled, "").strip()
@@ -246,7 +246,7 @@ def _expand(text: str, env: Mapping[str, str]) -> Path:
 
 
 def _hf_cache(env: Mapping[str, str]) -> Path | None:
-    """Where huggingface_hub keeps its files (source: huggingface_hub, constants.py)."""
+    """Return the folder of huggingface_hub's cache (source: huggingface_hub, constants.py)."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if (path := _path(env, name)) is not None:
             return path
@@ -262,7 +262,7 @@ def _docker_config(env: Mapping[str, str]) -> Path | None:
 
 
 def _hf_token(env: Mapping[str, str]) -> str | None:
-    """As huggingface_hub finds it; asked itself only where no variable decides, for it costs an import."""
+    """Find the token as huggingface_hub does; import that slow package only if no variable decides."""
     if "HF_OIDC_RESOURCE" not in env:
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
             if name in env:

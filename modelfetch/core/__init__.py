@@ -1,1 +1,1 @@
-"""Values and helpers that every other part uses: artifacts, digests, events, the report, files, units."""
+"""Values and helpers that every other package uses: artifacts, digests, events, the report, files, units."""

@@ -1,4 +1,4 @@
-"""What a source's answer becomes: artifacts, each one file with all that is known of it."""
+"""Artifacts: single files with the metadata that a source provides."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from modelfetch.core.urls import display_url
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """One place where an artifact's bytes can be had.
+    """One location of an artifact's bytes.
 
     ``url`` is stable (the hub's own URL, never a signed one); redirects are followed and credentials chosen for each
-    request. It may hold a secret only where a manifest's own address does, and is stored without it. ``uri`` is what
-    the report shows as the source.
+    request. It contains a secret only if a manifest's own URL does, and is stored without it. ``uri`` is the source as
+    shown in the report.
     """
 
     uri: str
@@ -25,13 +25,13 @@ class Location:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """One file: its name upstream, its size in bytes, the digest that decides, and where it comes from.
+    """One file: its upstream name, size in bytes, expected digest, and locations.
 
-    ``digest`` is what the bytes must have (the manifest's, else the source's), None where nobody knows one.
+    ``digest`` is the expected digest (the manifest's, else the source's), None if neither gives one.
     ``cache_name`` is the name of its blob in a Hugging Face cache (sha256 for LFS files, git sha1 otherwise).
-    ``content`` holds the bytes where the source's answer already was them (an Ollama manifest).
-    ``allow_pickle`` is the manifest's word for a file that has no digest; ``weights`` says that its kind of entry holds
-    model weights, so that the content is checked whatever the name.
+    ``content`` is the file's bytes if the source's response already contained them (an Ollama manifest).
+    ``allow_pickle`` is the manifest's setting, for a file without a digest; ``weights`` means that its kind of entry
+    holds model weights, so that the content is checked whatever the name.
     """
 
     uri: str
@@ -46,7 +46,7 @@ class Artifact:
     weights: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready, for a receipt."""
+        """Return a JSON-ready dictionary, for a receipt."""
         data: dict[str, Any] = {"uri": self.uri, "path": self.path, "size": self.size}
         data["digest"] = str(self.digest) if self.digest else None
         data["locations"] = [[place.uri, display_url(place.url)] for place in self.locations]
@@ -62,10 +62,10 @@ class Artifact:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `as_dict`.
+        """Parse what `as_dict` returns.
 
         Raises:
-            ValueError, KeyError, TypeError: The data is not what `as_dict` wrote.
+            ValueError, KeyError, TypeError: The data is not valid.
         """
         digest = data["digest"]
         content = data.get("content")
@@ -86,11 +86,11 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """What a source said of one model: the revision it stands at and its files.
+    """A source's result for one model: its revision and files.
 
-    ``revision`` is the immutable name (commit, manifest digest) where the source has one; ``pinned`` tells whether
-    the manifest already named it. ``license`` and ``category`` are the hub's words for it, where it has any; no receipt
-    keeps them.
+    ``revision`` is the immutable name (commit, manifest digest) if the source has one; ``pinned``: whether the
+    manifest already names it. ``license`` and ``category`` are the hub's terms, if it has any; they are not stored in
+    receipts.
     """
 
     artifacts: tuple[Artifact, ...]
@@ -100,12 +100,12 @@ class Resolution:
     category: str | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready, for a receipt."""
+        """Return a JSON-ready dictionary, for a receipt."""
         return {"revision": self.revision, "pinned": self.pinned, "artifacts": [a.as_dict() for a in self.artifacts]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The inverse of `as_dict`; raises as `Artifact.from_dict` does."""
+        """Parse what `as_dict` returns; raises as `Artifact.from_dict` does."""
         return cls(
             artifacts=tuple(Artifact.from_dict(entry) for entry in data["artifacts"]),
             revision=data["revision"],

@@ -1,4 +1,4 @@
-"""Cancelling work that runs in threads: one flag that also wakes what is blocked."""
+"""Cancel work in threads: one flag that also interrupts blocking calls."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class Cancel:
-    """A flag that is set once and never cleared; whoever blocks registers a callback that ends the blocking.
+    """A flag that is set once and never cleared; blocking code registers a callback that interrupts it.
 
-    A child is set with its parent, not the other way round: a run has one, and every transfer one below it.
+    Setting a parent sets its children, not the other way round: a run has one flag, and each transfer a child of it.
 
     Args:
         parent: The wider scope, if any.
@@ -22,7 +22,7 @@ class Cancel:
 
     def __init__(self, parent: Cancel | None = None) -> None:
         self._event = threading.Event()
-        self._lock = threading.RLock()  # re-entrant: a signal handler may call `set` in the midst of anything
+        self._lock = threading.RLock()  # re-entrant: a signal handler may call `set` at any point
         self._callbacks: dict[object, Callable[[], None]] = {}
         self._code = "interrupted"
         self._exit_code = 130
@@ -32,7 +32,7 @@ class Cancel:
             self._leave_parent = parent.on_cancel(self._follow)
 
     def set(self, *, code: str = "interrupted", exit_code: int = 130) -> None:
-        """Cancel: `code` and `exit_code` (130, or 143 for SIGTERM) are what `check` raises. The first call decides."""
+        """Cancel: `check` then raises with `code` and `exit_code` (130, or 143 for SIGTERM). The first call wins."""
         with self._lock:
             if self._event.is_set():
                 return
@@ -44,11 +44,11 @@ class Cancel:
             callback()
 
     def is_set(self) -> bool:
-        """Whether it was cancelled."""
+        """Return whether the work was cancelled."""
         return self._event.is_set()
 
     def check(self) -> None:
-        """Do nothing, or end the work.
+        """Raise if the work was cancelled; otherwise do nothing.
 
         Raises:
             InterruptedSync: It was cancelled.
@@ -57,19 +57,19 @@ class Cancel:
             raise self.error()
 
     def error(self) -> InterruptedSync:
-        """The exception that `check` raises, new each time."""
+        """Return a new instance of the exception that `check` raises."""
         word = "terminated" if self._exit_code == 143 else "interrupted"
         return InterruptedSync(f"{word}; finished parts are kept", code=self._code, exit_code=self._exit_code)
 
     def wait(self, seconds: float) -> bool:
-        """Sleep so long, or until cancelled; True when cancelled."""
+        """Sleep for ``seconds`` or until cancelled; True if cancelled."""
         return self._event.wait(seconds)
 
     def on_cancel(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call `callback` once when cancelled (at once if it already is); it must neither block nor raise.
+        """Call `callback` once when cancelled (immediately if it already is); it must neither block nor raise.
 
         Returns:
-            A function that withdraws the callback.
+            A function that unregisters the callback.
         """
         key = object()
         with self._lock:
@@ -80,7 +80,7 @@ class Cancel:
         return _nothing
 
     def child(self) -> Cancel:
-        """A narrower scope, set when this one is; `release` it when it is over."""
+        """Return a narrower scope that is set when this one is; call `release` on it at the end."""
         return Cancel(self)
 
     def release(self) -> None:
@@ -98,4 +98,4 @@ class Cancel:
 
 
 def _nothing() -> None:
-    """The withdrawal of a callback that is no longer registered."""
+    """Do nothing: the unregister function of a callback that is no longer registered."""

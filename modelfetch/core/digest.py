@@ -1,4 +1,4 @@
-"""Digests: what names a blob and proves its bytes."""
+"""Digests: they identify and verify blobs."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 
 
 def is_commit(revision: str) -> bool:
-    """Return whether a git revision is a full commit, 40 lower-case hex digits, which can't move."""
+    """Return whether a git revision is a full commit hash (40 lower-case hex digits), which is immutable."""
     return bool(_COMMIT.match(revision))
 
 
 class Hasher(Protocol):
-    """What hashlib's objects and blake3's have in common."""
+    """The common interface of hashlib's and blake3's hash objects."""
 
     def update(self, data: bytes | bytearray | memoryview, /) -> object:
-        """Feed more bytes."""
+        """Hash more bytes."""
 
     def hexdigest(self) -> str:
-        """The digest so far, as lower-case hex."""
+        """Return the digest so far as lower-case hex."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:
     r"""An algorithm and its lower-case hex, written ``sha256:…`` or ``blake3:…``.
 
-    ``git-sha1`` is known beside them: it is what the Hugging Face Hub gives for files outside LFS, the sha1 of
+    ``git-sha1`` is supported too: the Hugging Face Hub provides it for files outside LFS, as the sha1 of
     ``blob SIZE\0`` and the bytes (source: git's object format). It never names a blob of the store.
     """
 
@@ -49,10 +49,10 @@ class Digest:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``sha256:HEX`` or ``blake3:HEX`` (hex in either case).
+        """Parse ``sha256:HEX`` or ``blake3:HEX`` (hex in either case).
 
         Raises:
-            ValueError: The text is not such a digest; the message says what was expected.
+            ValueError: The text is not a valid digest; the message gives the expected form.
         """
         algorithm, colon, digits = text.partition(":")
         if not colon or algorithm not in _PUBLIC:
@@ -61,7 +61,7 @@ class Digest:
 
     @classmethod
     def sha256(cls, data: bytes | bytearray | memoryview) -> Self:
-        """The sha256 of some bytes."""
+        """Return the sha256 of some bytes."""
         return cls("sha256", hashlib.sha256(data).hexdigest())
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Digest:
 
 
 def new_hasher(algorithm: str, size: int | None = None) -> Hasher:
-    """A fresh hasher for an algorithm of `Digest`; ``git-sha1`` needs the size in bytes beforehand."""
+    """Return a new hasher for an algorithm of `Digest`; ``git-sha1`` needs the size in bytes in advance."""
     if algorithm == "sha256":
         return hashlib.sha256()
     if algorithm == "blake3":

@@ -1,4 +1,4 @@
-"""What happens while work goes on, as values: renderers turn them into a bar, log lines or JSON."""
+"""Progress events as values: renderers turn them into a bar, log lines or JSON."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class Event:
     """The base of all events."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The event as one JSON object, its kind under ``event``."""
+        """Return the event as one JSON object, with its kind under ``event``."""
         name = "".join("-" + c.lower() if c.isupper() else c for c in type(self).__name__).lstrip("-")
         return {"event": name, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned(Event):
-    """The plan is made: this many artifacts and bytes are to be fetched."""
+    """The plan is complete: this many artifacts and bytes will be fetched."""
 
     artifacts: int
     bytes: int
@@ -28,7 +28,7 @@ class Planned(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferStarted(Event):
-    """An artifact is being fetched; ``offset`` bytes of ``size`` (None: unknown) were there and are trusted."""
+    """A transfer has started; ``offset`` bytes of ``size`` (None: unknown) are already on disk and trusted."""
 
     key: str
     label: str
@@ -39,14 +39,14 @@ class TransferStarted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckStarted(TransferStarted):
-    """This many files, ``size`` bytes in all, are being hashed where they lie; progress follows as of a transfer."""
+    """This many existing files, ``size`` bytes in all, are being hashed in place; progress follows as in a transfer."""
 
     files: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferProgress(Event):
-    """So many bytes of the artifact are on disk now."""
+    """The number of the artifact's bytes on disk."""
 
     key: str
     done: int
@@ -54,7 +54,7 @@ class TransferProgress(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferRetrying(Event):
-    """A try ended without success; the next one starts after ``delay`` seconds."""
+    """An attempt failed; the next one starts after ``delay`` seconds."""
 
     key: str
     label: str
@@ -66,7 +66,7 @@ class TransferRetrying(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFailed(Event):
-    """A source was given up; the next mirror is tried."""
+    """A source failed permanently; the next mirror is tried."""
 
     key: str
     label: str
@@ -76,7 +76,7 @@ class SourceFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferFinished(Event):
-    """The artifact is in the store, verified."""
+    """The artifact is verified and in the store."""
 
     key: str
     label: str
@@ -88,7 +88,7 @@ class TransferFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferEnded(Event):
-    """The artifact's transfer ended without success (failed or cancelled)."""
+    """The artifact's transfer failed or was cancelled."""
 
     key: str
     label: str
@@ -96,7 +96,7 @@ class TransferEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting(Event):
-    """Another process owns this work; ``seconds`` have been waited so far."""
+    """Another process is doing this work; ``seconds`` is the waiting time so far."""
 
     key: str
     label: str
@@ -115,7 +115,7 @@ class Placed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice(Event):
-    """A warning (``level`` "warning") or a word ("info") for the person who watches."""
+    """A warning (``level`` "warning") or a message ("info") for the user."""
 
     level: str
     message: str
@@ -123,8 +123,8 @@ class Notice(Event):
 
 
 Sink = Callable[[Event], None]
-"""Where events go. It is called from worker threads too, and must not block."""
+"""Receives events. Called from worker threads too, and must not block."""
 
 
 def discard(event: Event) -> None:
-    """The sink of those who don't care."""
+    """Ignore the event: the default sink."""

@@ -1,4 +1,4 @@
-"""File system primitives: durable and atomic writes, fixed modes whatever the umask, renames that never overwrite."""
+"""File system primitives: durable and atomic writes, fixed modes regardless of umask, renames that never overwrite."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ _TEMPORARY = re.compile(r"\.(?:modelfetch-(?:[\w.]+-)*?|[\w-]+\.)(?P<pid>\d+)(?:
 _NOT_SUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY)
 
 Refused = Callable[[str, OSError], None]
-"""Called with the name of an operation (``chmod``) that a file system refused though nothing depends on it."""
+"""Called with the name of an optional operation (``chmod``) that a file system refused."""
 
 
 def translate(error: OSError | UnicodeError, path: object, *, doing: str) -> ModelfetchError:
-    """The typed error for an OSError about ``path``."""
+    """Return the typed error for an OSError about ``path``."""
     if isinstance(error, UnicodeError):
         shown = str(error.object if isinstance(error, UnicodeEncodeError) else path)
         return DestinationError(
@@ -77,14 +77,14 @@ def translate(error: OSError | UnicodeError, path: object, *, doing: str) -> Mod
 
 
 def ignore_refusal(operation: str, error: OSError) -> None:
-    """For callers that do not report what a file system refuses."""
+    """Ignore what a file system refuses, for callers that do not report it."""
 
 
 class RefusalReporter:
     """Reports each kind of refused operation once, as a warning.
 
     Args:
-        sink: Where the `Notice` goes.
+        sink: Receives the `Notice`.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -102,17 +102,17 @@ class RefusalReporter:
 
 
 def try_chmod(target: int | Path, mode: int, *, refused: Refused = ignore_refusal) -> None:
-    """Change the mode of a file or folder where the file system can; raises other OSErrors than a refusal."""
+    """Change the mode of a file or folder if the file system supports it; raises any OSError but a refusal."""
     _try("chmod", lambda: os.chmod(target, mode), (*_NOT_SUPPORTED, *_REFUSED), refused)  # noqa: PTH101 - may be an fd
 
 
 def try_chown(target: int | Path, owner: tuple[int, int], *, refused: Refused = ignore_refusal) -> None:
-    """Change the owner (uid, gid) where the file system can; raises other OSErrors than a refusal."""
+    """Change the owner (uid, gid) if the file system supports it; raises any OSError but a refusal."""
     _try("chown", lambda: os.chown(target, *owner), (*_NOT_SUPPORTED, *_REFUSED), refused)
 
 
 def try_fsync(fd: int, *, refused: Refused = ignore_refusal) -> None:
-    """Make a file durable where the file system can; raises OSError where the disk fails or is full."""
+    """Make a file durable if the file system supports it; raises OSError if the disk fails or is full."""
     _try("fsync", lambda: os.fsync(fd), (*_NOT_SUPPORTED, errno.EPERM), refused)
 
 
@@ -133,19 +133,19 @@ def open_regular(
     folder: int | None = None,
     follow: bool = False,
 ) -> int:
-    """Open a regular file and return its descriptor; never waits for a FIFO, follows a link only if asked to.
+    """Open a regular file and return its descriptor; never waits for a FIFO, follows a symlink only with ``follow``.
 
     Args:
-        path: The file; below ``folder`` (a descriptor) if given.
-        flags: As `os.open` takes them.
+        path: The file; relative to ``folder`` (a descriptor) if given.
+        flags: Flags of `os.open`.
         mode: The mode of a new file.
         folder: An open folder.
         follow: Whether ``path`` may be a symlink.
 
     Raises:
-        FileExistsError: Something else lies there (a FIFO, a device, a socket).
-        IsADirectoryError: A folder lies there, and it was to be written.
-        OSError: As `os.open` does; ELOOP for a link.
+        FileExistsError: The path is not a regular file (a FIFO, a device, a socket).
+        IsADirectoryError: The path is a folder, and ``flags`` are for writing.
+        OSError: As `os.open` does; ELOOP for a symlink.
     """
     flags |= os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     fd = os.open(path, flags, mode, dir_fd=folder)
@@ -156,7 +156,7 @@ def open_regular(
 
 
 def read_small(path: Path, limit: int) -> bytes:
-    """The bytes of a small file of our own; raises as `open_regular` does, and OSError (EFBIG) for a larger file."""
+    """Return the bytes of a small file of our own; raises as `open_regular`, and OSError (EFBIG) for a larger file."""
     fd = open_regular(path)
     try:
         data = bytearray()
@@ -170,10 +170,10 @@ def read_small(path: Path, limit: int) -> bytes:
 
 
 def make_directory(path: Path, *, owner: tuple[int, int] | None = None) -> None:
-    """Make ``path`` and its missing parents with mode 0755 whatever the umask, owned by ``owner`` (uid, gid) if given.
+    """Create ``path`` and missing parents with mode 0755 whatever the umask, owned by ``owner`` (uid, gid) if given.
 
     Raises:
-        OSError: A folder can't be made.
+        OSError: A folder can't be created.
     """
     missing = []
     current = path
@@ -188,14 +188,14 @@ def make_directory(path: Path, *, owner: tuple[int, int] | None = None) -> None:
         except FileExistsError:
             if not folder.is_dir():
                 raise
-            continue  # another process made it first
+            continue  # another process created it first
         try_chmod(folder, DIRECTORY_MODE)
         if owner:
             try_chown(folder, owner)
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a folder durable; a file system that can't is ignored."""
+    """Make the names in a folder durable, if the file system supports it."""
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -205,10 +205,10 @@ def sync_directory(path: Path) -> None:
 
 
 def temporary_name(stem: str = "") -> str:
-    """A new name for an unfinished file: hidden, unique, with the pid of its process (see `sweep_temporaries`).
+    """Return a new name for an unfinished file: hidden, unique, with this process's pid (see `sweep_temporaries`).
 
     Args:
-        stem: What it is for, in words of letters and digits.
+        stem: Its purpose, in letters and digits.
     """
     return f".modelfetch-{stem and stem + '-'}{os.getpid()}-{secrets.token_hex(6)}.part"
 
@@ -216,11 +216,11 @@ def temporary_name(stem: str = "") -> str:
 def sweep_temporaries(folder: int, *, locked: Iterable[str] = ()) -> None:
     """Remove temporary files that killed processes left in an open folder.
 
-    A pid means nothing in another container, so a file whose process seems to live goes once it is an hour old.
+    A pid is meaningless in another container, so if its process seems to be alive, a file is removed after an hour.
 
     Args:
         folder: The folder's descriptor.
-        locked: Prefixes of names that only the holder of the caller's lock may use: these files go at once.
+        locked: Prefixes of names reserved for the holder of the caller's lock: these files are removed immediately.
     """
     prefixes = tuple(locked)
     for name in os.listdir(folder):
@@ -235,11 +235,11 @@ def sweep_temporaries(folder: int, *, locked: Iterable[str] = ()) -> None:
 
 
 def remove_abandoned(folder: Path, pattern: str) -> None:
-    """Remove files that killed processes left in a folder that other containers use too: those an hour old.
+    """Remove files that killed processes left in a folder shared with other containers, once they are an hour old.
 
     Args:
         folder: The folder.
-        pattern: What their names match, as `Path.glob` reads it.
+        pattern: A pattern for their names, as in `Path.glob`.
     """
     oldest = time.time() - _ABANDONED_AFTER
     for path in folder.glob(pattern):
@@ -264,17 +264,17 @@ def _is_abandoned(pid: int, changed: float) -> bool:
 def write_atomically(
     path: Path, data: bytes, *, mode: int, temporary: Path | None = None, owner: tuple[int, int] | None = None
 ) -> None:
-    """Write ``data`` to a temporary file beside ``path``, fsync it, and rename it to ``path``.
+    """Write ``data`` to a temporary file next to ``path``, fsync it, and rename it to ``path``.
 
     Args:
-        path: The file; it is a regular one or not there.
+        path: The target; a regular file or missing.
         data: All of its bytes.
         mode: Its mode, whatever the umask.
-        temporary: The temporary file, on the same file system; beside ``path`` unless given.
-        owner: (uid, gid), where the file shall not be ours.
+        temporary: The temporary file, on the same file system; next to ``path`` by default.
+        owner: (uid, gid), if different from this process's.
 
     Raises:
-        OSError: It can't be written; nothing is left behind then.
+        OSError: It can't be written; no temporary file remains.
     """
     temporary = temporary or path.with_name(temporary_name())
     require_replaceable(path)
@@ -295,13 +295,13 @@ def write_atomically(
 def replace_document(
     path: Path, data: bytes, *, mode: int, temporary: Path | None = None, owner: tuple[int, int] | None = None
 ) -> None:
-    """Replace a user's file as `write_atomically` does, in place where it can't be renamed over.
+    """Replace a user's file as `write_atomically` does, or in place if a rename is not possible.
 
-    A single file that is mounted into a container refuses a rename (EBUSY). It is then overwritten, with a copy beside
-    it or in the temporary folder until that is done.
+    A single file that is mounted into a container refuses a rename (EBUSY). It is then overwritten; until that is done
+    a copy exists next to it or in the temporary folder.
 
     Raises:
-        OSError: It can't be written; it is as it was.
+        OSError: It can't be written; its content is unchanged.
     """
     try:
         write_atomically(path, data, mode=mode, temporary=temporary, owner=owner)
@@ -349,13 +349,13 @@ def finish_file(
     owner: tuple[int, int] | None = None,
     refused: Refused = ignore_refusal,
 ) -> None:
-    """Give a written file its mode and owner, then make it durable, each as far as the file system supports it.
+    """Set a written file's mode and owner, then make it durable, as far as the file system supports each.
 
     Args:
         fd: The open file.
         mode: Its mode, whatever the umask.
-        owner: (uid, gid), where it shall not be ours.
-        refused: Called with what the file system refused.
+        owner: (uid, gid), if different from this process's.
+        refused: Called for each operation that the file system refuses.
 
     Raises:
         OSError: The disk failed or is full.
@@ -367,10 +367,10 @@ def finish_file(
 
 
 def require_replaceable(path: Path) -> None:
-    """Check that a rename to ``path`` replaces a regular file or nothing.
+    """Check that ``path`` is a regular file or missing, so that a rename may replace it.
 
     Raises:
-        FileExistsError: A folder, link, device, FIFO or socket is there.
+        FileExistsError: It is a folder, link, device, FIFO or socket.
     """
     try:
         mode = path.lstat().st_mode
@@ -381,7 +381,7 @@ def require_replaceable(path: Path) -> None:
 
 
 def rename_new(source: str, target: str, *, source_folder: int, target_folder: int) -> None:
-    """Rename a file to a name that is free, without ever replacing what is there.
+    """Rename a file to an unused name, without ever replacing an existing file.
 
     Args:
         source: Its name in the folder of the descriptor ``source_folder``.
@@ -390,7 +390,7 @@ def rename_new(source: str, target: str, *, source_folder: int, target_folder: i
         target_folder: An open folder, on the same file system.
 
     Raises:
-        FileExistsError: Something has that name.
+        FileExistsError: The target name exists.
         OSError: The rename failed.
     """
     if _renameat2(source, target, source_folder, target_folder, _RENAME_NOREPLACE):
@@ -402,7 +402,7 @@ def rename_new(source: str, target: str, *, source_folder: int, target_folder: i
     except OSError as error:
         if error.errno == errno.EXDEV:
             raise
-        # Neither call works here (FAT, some network shares): look first. What appears in between is lost.
+        # Neither call is supported (FAT, some network shares): check first. A file created in between is lost.
         if exists_at(target, target_folder):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
         os.rename(source, target, src_dir_fd=source_folder, dst_dir_fd=target_folder)
@@ -411,16 +411,16 @@ def rename_new(source: str, target: str, *, source_folder: int, target_folder: i
 
 
 def exchange(source: str, target: str, *, source_folder: int, target_folder: int) -> bool:
-    """Let two names change places in one step; False where the file system can't.
+    """Swap two names atomically; False if the file system can't.
 
     Raises:
-        OSError: It failed: one of them is not there, or they are on two file systems.
+        OSError: One of them is missing, or they are on two file systems.
     """
     return _renameat2(source, target, source_folder, target_folder, _RENAME_EXCHANGE)
 
 
 def exists_at(name: str, folder: int) -> bool:
-    """Whether anything, a dangling link included, has a name in an open folder."""
+    """Return whether a name exists in an open folder, dangling links included."""
     try:
         os.lstat(name, dir_fd=folder)
     except FileNotFoundError:
@@ -429,7 +429,7 @@ def exists_at(name: str, folder: int) -> bool:
 
 
 def _renameat2(source: str, target: str, source_folder: int, target_folder: int, flags: int) -> bool:
-    """Call renameat2; False where the C library, the kernel or the file system does not have it or the flag."""
+    """Call renameat2; False if the C library, the kernel or the file system does not support it or the flag."""
     function = _load_renameat2()
     if function is None:
         return False
@@ -454,7 +454,7 @@ def _load_renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
 
 
 def hash_file(path: Path, *algorithms: str, check: Callable[[], None] = lambda: None) -> tuple[Digest, ...]:
-    """The digests of a file's bytes, read once; ``check`` is called now and then, and may raise to end it.
+    """Return the digests of a file, read once; ``check`` is called periodically and may raise to abort.
 
     Raises:
         OSError: It can't be read.
@@ -467,7 +467,7 @@ def hash_file(path: Path, *algorithms: str, check: Callable[[], None] = lambda: 
 
 
 def hash_descriptor(fd: int, *algorithms: str, check: Callable[[], None] = lambda: None) -> tuple[Digest, ...]:
-    """`hash_file` for an open file, from its beginning."""
+    """Return the digests of an open file from its beginning, as `hash_file` does."""
     hashers: list[Hasher] = [new_hasher(algorithm, os.fstat(fd).st_size) for algorithm in algorithms]
     buffer = memoryview(bytearray(_CHUNK))
     offset = 0
@@ -480,12 +480,12 @@ def hash_descriptor(fd: int, *algorithms: str, check: Callable[[], None] = lambd
 
 
 def sha256_file(path: Path) -> Digest:
-    """The sha256 of a file's bytes; raises OSError as reading does."""
+    """Return the sha256 of a file; raises OSError as reading does."""
     return hash_file(path, "sha256")[0]
 
 
 def try_reflink(source: Path, target: Path) -> bool:
-    """Let ``target`` (new) share ``source``'s blocks; False where the file system can't (``target`` is gone then)."""
+    """Clone ``source`` to the new file ``target``; False if the file system can't (``target`` is removed then)."""
     try:
         with source.open("rb") as read, target.open("xb") as write:
             if clone_descriptor(read.fileno(), write.fileno()):
@@ -499,10 +499,10 @@ def try_reflink(source: Path, target: Path) -> bool:
 
 
 def clone_descriptor(source: int, target: int) -> bool:
-    """Let the empty open file ``target`` share the blocks of ``source``; False where the file system can't.
+    """Clone ``source`` into the empty open file ``target``; False if the file system can't.
 
     Raises:
-        OSError: There is no space.
+        OSError: The disk is full.
     """
     try:
         fcntl.ioctl(target, _FICLONE, source)
@@ -514,7 +514,7 @@ def clone_descriptor(source: int, target: int) -> bool:
 
 
 def copy_bytes(source: Path, target: Path) -> None:
-    """Copy ``source`` to the new file ``target``, durably. Raises OSError; ``target`` is gone then."""
+    """Copy ``source`` to the new file ``target``, durably. Raises OSError; ``target`` is removed then."""
     try:
         with source.open("rb") as read, target.open("xb") as write:
             copy_descriptor(read.fileno(), write.fileno())
@@ -526,7 +526,7 @@ def copy_bytes(source: Path, target: Path) -> None:
 
 
 def copy_descriptor(source: int, target: int, check: Callable[[], None] = lambda: None) -> None:
-    """Copy the bytes of one open file into another, empty one; ``check`` is called now and then, and may raise.
+    """Copy one open file into another, empty one; ``check`` is called periodically and may raise to abort.
 
     Raises:
         OSError: Reading or writing failed.
@@ -540,12 +540,12 @@ def copy_descriptor(source: int, target: int, check: Callable[[], None] = lambda
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write all of some bytes at the position of an open file. Raises OSError."""
+    """Write all bytes at the current position of an open file. Raises OSError."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
 
 
 def own_folder(root: Path) -> Path:
-    """The folder below ROOT for what concerns this ROOT alone; the store too, unless told otherwise."""
+    """Return ROOT's folder for its own data; also the store's default location."""
     return root / ".modelfetch"

@@ -1,4 +1,4 @@
-"""Errors for a system that allows no further threads or memory, with the limits that it has set."""
+"""Errors for system limits on threads or memory; they name the limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def limit_error(error: BaseException) -> RetryLaterError | None:
-    """The typed error for a failure that is due to a limit on threads or memory; None for any other."""
+    """Return the typed error for a failure caused by a limit on threads or memory; None for any other."""
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return _error("no further thread can be started", "pids.max", ("NPROC", "AS"), "allow it more processes")
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):

@@ -1,4 +1,4 @@
-"""The report of a command: what was done for each file, and every error."""
+"""The report of a command: the result for each file, and every error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactReport:
-    """One file: where it came from (None: no bytes were fetched), its digest, size in bytes, what was done.
+    """One file: its source (None: nothing was fetched), digest, size in bytes, and the action taken.
 
     ``action`` is one of fetched, resumed, adopted, present, missing, changed, damaged, foreign, would-fetch,
     would-remove, removed, failed, skipped; ``placements`` are paths below the root.
@@ -28,7 +28,7 @@ class ArtifactReport:
     placements: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; ``served_by`` is called ``from`` there."""
+        """Return a JSON-ready dictionary; ``served_by`` becomes ``from``."""
         return {
             "uri": self.uri,
             "from": self.served_by,
@@ -42,14 +42,14 @@ class ArtifactReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReport:
-    """One model of the manifest; ``ok`` when all of it is present, verified and in place."""
+    """One model of the manifest; ``ok`` if all of it is present, verified and in place."""
 
     name: str
     ok: bool
     artifacts: tuple[ArtifactReport, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready dictionary."""
         return {"name": self.name, "ok": self.ok, "artifacts": [artifact.as_dict() for artifact in self.artifacts]}
 
 
@@ -68,7 +68,7 @@ class Report:
     errors: tuple[ModelfetchError, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready, as ``--json`` prints it."""
+        """Return a JSON-ready dictionary, as ``--json`` prints it."""
         return {
             "ok": self.ok,
             "exit_code": self.exit_code,
@@ -82,7 +82,7 @@ class Report:
         }
 
     def raise_for_error(self) -> Report:
-        """Return the report when all is well, else raise the error that decided the exit code."""
+        """Return the report if it contains no error, else raise the error that determines the exit code."""
         for error in self.errors:
             if error.exit_code == self.exit_code:
                 raise error
@@ -90,6 +90,6 @@ class Report:
 
 
 def failed(errors: Iterable[ModelfetchError], *, tier: str | None, root: str, seconds: float = 0.0) -> Report:
-    """The report of a command that failed before it came to any model."""
+    """Return the report of a command that failed before it processed any model."""
     found = tuple(errors)
     return Report(ok=False, exit_code=exit_code_of(found), tier=tier, root=root, seconds=seconds, errors=found)

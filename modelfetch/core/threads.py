@@ -1,4 +1,4 @@
-"""Run a coroutine to its end from code that can't await it."""
+"""Run a coroutine to completion from synchronous code."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _POLL_INTERVAL = 0.1
-"""Seconds between two checks whether the calling task was cancelled."""
+"""Seconds between two checks for cancellation of the calling task."""
 
 _SHUTDOWN_GRACE = 1.0
 """Grace period for releasing locks on interruption, in seconds."""
 
 
 def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine to its end: in this thread if no loop runs here, else in a thread with a loop of its own.
+    """Run a coroutine to completion: in this thread if it has no running loop, else in a thread with a new loop.
 
-    Whatever interrupts the caller (Ctrl-C, a cancelled task) ends the work first, and is then raised.
+    If the caller is interrupted (Ctrl-C, a cancelled task), the work ends first; then the interruption is raised.
     """
 
     async def main() -> T:
@@ -34,7 +34,7 @@ def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
         try:
             return await start()
         finally:
-            executor.shutdown()  # here, because the loop's own way needs one more thread
+            executor.shutdown()  # here, because the loop's own shutdown needs another thread
 
     try:
         caller = asyncio.current_task()
@@ -44,17 +44,17 @@ def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
 
 
 async def until_cancelled(work: Coroutine[Any, Any, T], cancel: Cancel) -> T:
-    """Await ``work``, and end it when ``cancel`` is set, from whichever thread.
+    """Await ``work``, and end it when ``cancel`` is set, from any thread.
 
     Raises:
-        InterruptedSync: It was cancelled.
+        InterruptedSync: ``cancel`` was set.
         asyncio.CancelledError: The caller's own task was cancelled, which ends the work too.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
 
     def end() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed at this very moment
+        with contextlib.suppress(RuntimeError):  # the loop was closed at the same moment
             loop.call_soon_threadsafe(task.cancel)
 
     withdraw = cancel.on_cancel(end)
@@ -70,7 +70,7 @@ async def until_cancelled(work: Coroutine[Any, Any, T], cancel: Cancel) -> T:
 
 
 class FrugalExecutor(ThreadPoolExecutor):
-    """An executor that makes do with the threads it has where the system allows no further ones."""
+    """An executor that uses its existing threads if the system allows no more."""
 
     def _adjust_thread_count(self) -> None:
         try:
@@ -92,7 +92,7 @@ class _ThreadedRunner(Generic[T]):
         self._thread = threading.Thread(target=self._run, name="modelfetch", daemon=True)
 
     def result(self, caller: asyncio.Task[Any] | None) -> T:
-        """Wait for the result; end early when the calling task is cancelled, which it can't notice while it waits."""
+        """Wait for the result; end early if the calling task is cancelled, which it can't detect while it waits."""
         self._thread.start()
         try:
             while self._thread.is_alive():
@@ -111,7 +111,7 @@ class _ThreadedRunner(Generic[T]):
         self._is_over.set()
         if self._at_work is not None:
             loop, task = self._at_work
-            with contextlib.suppress(RuntimeError):  # the loop was closed in this moment
+            with contextlib.suppress(RuntimeError):  # the loop was closed at the same moment
                 loop.call_soon_threadsafe(task.cancel)
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""Sizes and durations: text to bytes and seconds, and back to what a person reads."""
+"""Parse and format sizes and durations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNITS = {
     "MiB": 2**20,
     "GiB": 2**30,
     "TiB": 2**40,
-    # as compose writes memory limits: binary
+    # binary, as in compose's memory limits
     "b": 1,
     "k": 2**10,
     "m": 2**20,
@@ -25,14 +25,14 @@ _UNITS = {
 }
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?) ?([A-Za-z]{0,3})\Z", re.ASCII)
 MAX_SIZE = 2**63 - 1
-"""The largest size that a file system and this program know, in bytes."""
+"""The largest supported size, in bytes."""
 
 
 def parse_size(text: str) -> int:
-    """Bytes from ``6938078334``, ``7.5GiB``, ``50MB`` or compose's ``6g``.
+    """Parse bytes from ``6938078334``, ``7.5GiB``, ``50MB`` or compose's ``6g``.
 
     Raises:
-        ValueError: Not such a size; the message says what was expected.
+        ValueError: Not a valid size; the message gives the expected form.
     """
     match = _SIZE.match(text)
     factor = _UNITS.get(match[2]) if match else None
@@ -53,10 +53,10 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 def parse_age(text: str) -> float:
-    """Seconds from ``30d``, ``12h``, ``90m`` or ``2w``.
+    """Parse seconds from ``30d``, ``12h``, ``90m`` or ``2w``.
 
     Raises:
-        ValueError: Not such an age; the message says what was expected.
+        ValueError: Not a valid age; the message gives the expected form.
     """
     match = _AGE.match(text.strip())
     if match is None:
@@ -65,7 +65,7 @@ def parse_age(text: str) -> float:
 
 
 def format_size(size: float) -> str:
-    """Bytes as a person reads them: ``6.46 GiB``, ``2.3 KiB``, ``17 B``."""
+    """Format bytes for people: ``6.46 GiB``, ``2.3 KiB``, ``17 B``."""
     for unit, factor in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if size >= factor:
             return f"{size / factor:.2f} {unit}" if factor >= 2**30 else f"{size / factor:.1f} {unit}"
@@ -73,7 +73,7 @@ def format_size(size: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration as a person reads it: ``4s``, ``3m 05s``, ``2h 10m``."""
+    """Format a duration for people: ``4s``, ``3m 05s``, ``2h 10m``."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole}s"

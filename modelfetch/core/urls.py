@@ -12,10 +12,10 @@ _PUBLIC_FIELDS = frozenset(
     {"type", "format", "size", "fp", "fileid", "modelversionid", "id", "file", "filename", "name", "path", "version"}
     | {"ref", "rev", "revision", "branch", "tag", "download", "dl", "raw", "inline", "export", "alt", "lang", "blobs"}
 )
-"""Query fields whose values choose a file and are shown."""
+"""Query fields whose values select a file and are shown."""
 
 _SHORT = 8
-"""Characters of a value that is too short to be a secret, under a name that does not look like a credential's."""
+"""Greatest length of a value that is too short to be a secret, unless its name looks like a credential's."""
 
 _CREDENTIAL = re.compile(
     r"token|secret|passw|pwd\b|apikey|api[-_.]key|access[-_.]?key|(?:^|[-_.])(?:key|auth|authorization|credentials?|sig"
@@ -37,7 +37,7 @@ def origin(url: str) -> tuple[str, str, int]:
 
 
 def is_loopback(host: str, port: int | None = None) -> bool:
-    """Return whether a host is this machine itself."""
+    """Return whether a host is a loopback address or name."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -47,7 +47,7 @@ def is_loopback(host: str, port: int | None = None) -> bool:
 
 
 def redact(url: str) -> str:
-    """Return a URL without user, query and fragment, for messages: those parts may hold a secret."""
+    """Return a URL without user, query and fragment, which may contain a secret, for messages."""
     try:
         parts = urlsplit(url)
         netloc = parts.netloc.rpartition("@")[2]
@@ -59,8 +59,8 @@ def redact(url: str) -> str:
 def display_url(text: str) -> str:
     """Return a URI as reports, receipts and messages show it.
 
-    Of an http address user, password and fragment are left out, and each value of its query that may be a secret is
-    replaced by a few digits of a hash, which keep two addresses apart. Other URIs are returned unchanged.
+    In an http URL, user, password and fragment are left out, and each query value that may be a secret is
+    replaced by a few digits of its hash, so that different URLs stay distinct. Other URIs are returned unchanged.
     """
     if text[:4].lower() != "http":
         return text
@@ -81,7 +81,7 @@ def _displayed(field: str, text: str) -> str:
 
 
 def credential_fields(text: str) -> tuple[str, ...]:
-    """Return the names of the query fields of an http address that look like credentials."""
+    """Return the names of an http URL's query fields that look like credentials."""
     query = text.partition("#")[0].partition("?")[2] if text[:4].lower() == "http" else ""
     pairs = (field.partition("=") for field in query.split("&"))
     return tuple(name for name, _, value in pairs if value and _CREDENTIAL.search(unquote_plus(name)))

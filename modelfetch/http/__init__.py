@@ -1,4 +1,4 @@
-"""HTTP as modelfetch speaks it: one door, typed errors, credentials by host. httpx is known only in this package."""
+"""The HTTP layer: one client, typed errors, credentials per host. Only this package uses httpx."""
 
 from modelfetch.http.client import Http
 from modelfetch.http.response import Response

@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 USER_AGENT = "modelfetch/0.1"
 _METADATA_LIMIT = 8 * 2**20
 _OWN = frozenset({"authorization", "cookie", "proxy-authorization"})
-"""Header fields that only the first hop of a request may see."""
+"""Header fields that are sent only on the first hop of a request."""
 
 
 class Http:
     """Sends requests from any number of threads.
 
     Args:
-        allow_http: Returns whether plain HTTP to a host and port is allowed; to loopback it always is.
+        allow_http: Returns whether plain HTTP to a host and port is allowed; loopback always is.
         rewrites: Pairs of URL prefixes, old and new, applied before a request is sent.
         auth: Adds credentials to requests.
         timeouts: In seconds.
@@ -65,7 +65,7 @@ class Http:
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._closed = False
         self.requests = 0
-        """Requests sent so far, redirects included; requests sent by another client are added with `count`."""
+        """Number of requests sent, redirects included; requests sent by another client are added with `count`."""
 
     def count(self, number: int = 1) -> None:
         """Add requests to the count."""
@@ -82,16 +82,16 @@ class Http:
         cancel: Cancel | None = None,
         leave_host: bool = True,
     ) -> Response:
-        """Send a request, follow its redirects (at most 10) and return the first other answer, whatever its status.
+        """Send a request, follow its redirects (at most 10) and return the final response, whatever its status.
 
         With ``leave_host`` false, a redirect to another host is not followed but returned.
 
         Raises:
-            UnreachableError: No answer (``unreachable``, ``timeout``, ``certificate``), a broken one
+            UnreachableError: No response (``unreachable``, ``timeout``, ``certificate``), an invalid one
                 (``bad-response``), or a redirect that may not be followed (``insecure-redirect``,
                 ``too-many-redirects``).
             SettingError: The URL is plain HTTP to a host that is not allowed (``insecure-http``).
-            CredentialsError: A proxy wants credentials.
+            CredentialsError: A proxy requires credentials.
             InterruptedSync: It was cancelled.
         """
         url = rewrite(url, self._rewrites)
@@ -131,7 +131,7 @@ class Http:
         limit: int = _METADATA_LIMIT,
         cancel: Cancel | None = None,
     ) -> Reply:
-        """Send a request and return its whole answer, at most `limit` bytes, whatever its status; raises as `open`."""
+        """Send a request and return the whole response (any status, at most `limit` bytes); raises as `open`."""
         with self.open(method, url, headers=headers, data=data, cancel=cancel) as response:
             body = response.read(limit)
         return Reply(
@@ -143,7 +143,7 @@ class Http:
         )
 
     def close(self) -> None:
-        """Close all connections that are idle, and from now on each one that becomes so."""
+        """Close all idle connections now, and the others as soon as they become idle."""
         with self._lock:
             self._closed = True
             wires = [wire for idle in self._idle.values() for wire in idle]
@@ -164,7 +164,7 @@ class Http:
     def _send_hop(
         self, method: str, url: str, own: Mapping[str, str], data: bytes | None, cancel: Cancel | None
     ) -> Response:
-        """Send one request and return its answer, whatever its status."""
+        """Send one request and return its response, whatever its status."""
         if cancel is not None:
             cancel.check()
         credentials = self._auth.headers(url) if self._auth is not None else {}
@@ -240,4 +240,4 @@ def _translate(error: Exception, url: str) -> ModelfetchError:
 
 
 def _nothing() -> None:
-    """What there is to withdraw where nothing was registered."""
+    """Do nothing: the unregister function if no callback was registered."""

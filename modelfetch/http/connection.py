@@ -1,4 +1,4 @@
-"""httpx and what lies below it: one client for one request at a time, whose sockets can be shut from outside."""
+"""httpx clients that serve one request at a time, and whose sockets can be closed by another thread."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from modelfetch.http.types import Timeouts
 
 READ_SIZE = 256 * 1024
-"""Bytes per read of a body that goes through httpx: four times its own figure, which costs a third of the speed."""
+"""Bytes per read of a body through httpx; httpx's default, a quarter of this, costs a third of the speed."""
 
 
 class Watch:
-    """Bounds the request that a wire has under way: deadlines for headers and content, and a way to end its waiting."""
+    """Bounds a wire's current request: deadlines for headers and content, and a way to interrupt its blocking calls."""
 
     def __init__(self) -> None:
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -40,24 +40,24 @@ class Watch:
         self.shut = threading.Event()
 
     def begin(self, seconds: float) -> None:
-        """Start a request whose headers have to be there after so many seconds."""
+        """Start a request whose headers must arrive within ``seconds``."""
         self._deadline = time.monotonic() + seconds
 
     @property
     def awaits_headers(self) -> bool:
-        """Whether the headers of an answer are still to come."""
+        """Return whether the response's headers have not arrived yet."""
         return self._deadline is not None
 
     def headers_arrived(self) -> None:
-        """From here on the idle time-out counts, and what `await_payload` sets."""
+        """Switch from the header deadline to the idle timeout and the deadline of `await_payload`."""
         self._deadline = self._payload_deadline = None
 
     def await_payload(self, seconds: float) -> None:
-        """Some content of the body has to be there after so many seconds."""
+        """Require some body content within ``seconds``."""
         self._payload_deadline = time.monotonic() + seconds
 
     def bound(self, timeout: float | None) -> float | None:
-        """The time-out of one read, cut to the deadline."""
+        """Return the timeout of one read, limited by the deadline."""
         deadline = self._payload_deadline if self._deadline is None else self._deadline
         if deadline is None:
             return timeout
@@ -67,7 +67,7 @@ class Watch:
         return left if timeout is None else min(timeout, left)
 
     def add(self, sock: object) -> None:
-        """Remember a socket of this wire."""
+        """Register a socket of this wire."""
         if isinstance(sock, socket.socket):
             with self._lock:
                 self._sockets.add(sock)
@@ -75,7 +75,7 @@ class Watch:
                 shut_down(sock)
 
     def end(self) -> None:
-        """Make every blocked read of this wire return at once; callable from any thread."""
+        """Make every blocked read of this wire return immediately; callable from any thread."""
         self.shut.set()
         with self._lock:
             sockets = list(self._sockets)
@@ -84,17 +84,17 @@ class Watch:
 
 
 def shut_down(sock: socket.socket) -> None:
-    """Shut a connection down so that a read that blocks on it ends.
+    """Shut a connection down so that a blocked read on it returns.
 
-    The base class's method is called: that of ``SSLSocket`` would drop the TLS layer, and a read that comes after it
-    would hand out the encrypted bytes.
+    Call the base class's method: that of ``SSLSocket`` would drop the TLS layer, and a later read would return
+    encrypted bytes.
     """
     with contextlib.suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 class _Stream(httpcore.NetworkStream):
-    """httpcore's own stream with larger reads and the watch's deadline; it can outlive httpcore's interest in it."""
+    """httpcore's stream with larger reads and the watch's deadline; it can outlive httpcore's use of it."""
 
     def __init__(self, inner: httpcore.NetworkStream, backend: Backend, origin: tuple[str, int]) -> None:
         self._inner = inner
@@ -121,7 +121,7 @@ class _Stream(httpcore.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
         if self.is_encrypted:
-            return self  # it was parked with its TLS
+            return self  # the connection was kept with its TLS session
         attempt = _Attempt(lambda: self._inner.start_tls(ssl_context, server_hostname, timeout))
         stream = _Stream(attempt.result(self._backend.watch, timeout), self._backend, self._origin)
         stream.is_encrypted = True
@@ -131,22 +131,22 @@ class _Stream(httpcore.NetworkStream):
         return self._inner.get_extra_info(info)
 
     def park(self) -> None:
-        """Keep the connection for the next request to its host: its body was read to the end, though not by httpcore.
+        """Keep the connection for the next request to its host: the body was read completely, but not by httpcore.
 
-        httpcore closes it then, as far as it knows.
+        httpcore considers it closed then.
         """
         if not self._is_parked and not self._backend.watch.shut.is_set():
             self._is_parked = self._backend.park(self._origin, self._inner, encrypted=self.is_encrypted)
 
 
 class Backend(httpcore.NetworkBackend):
-    """Connects in a thread beside the caller's, so that neither a name server nor a silent host holds up the end.
+    """Connects in a separate thread, so that a slow name server or silent host does not delay cancellation.
 
-    ``parks`` tells whether a connection may be kept whose body the pump has read. Behind a proxy it may not: there a
+    ``parks``: whether to keep a connection whose body the pump has read. Not allowed behind a proxy, where a
     connection to the same address leads to another host.
 
     Args:
-        watch: What bounds the requests.
+        watch: Bounds the requests.
     """
 
     def __init__(self, watch: Watch) -> None:
@@ -155,7 +155,7 @@ class Backend(httpcore.NetworkBackend):
         self._inner = httpcore.SyncBackend()
         self._lot: dict[tuple[str, int], tuple[httpcore.NetworkStream, bool, float]] = {}
         self.connected = 0
-        """How many connections were made."""
+        """Number of connections made."""
 
     def connect_tcp(
         self,
@@ -165,7 +165,7 @@ class Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Return a connection, a kept one where there is one; raises httpcore's exceptions and `NameLookupError`."""
+        """Return a connection, reusing a kept one if possible; raises httpcore's exceptions and `NameLookupError`."""
         origin = (host, port)
         kept, encrypted, since = self._lot.pop(origin, (None, False, 0.0))
         if kept is not None:
@@ -181,27 +181,27 @@ class Backend(httpcore.NetworkBackend):
         return _Stream(attempt.result(self.watch, timeout), self, origin)
 
     def park(self, origin: tuple[str, int], inner: httpcore.NetworkStream, *, encrypted: bool) -> bool:
-        """Keep a connection; whether it was kept."""
+        """Keep a connection; returns whether it was kept."""
         if not self.parks or origin in self._lot:
             return False
         self._lot[origin] = (inner, encrypted, time.monotonic())
         return True
 
     def close(self) -> None:
-        """Close what is kept."""
+        """Close all kept connections."""
         for inner, *_ in self._lot.values():
             inner.close()
         self._lot.clear()
 
 
 def _is_quiet(stream: httpcore.NetworkStream) -> bool:
-    """Whether a connection is neither closed by the server nor holds more than it said, in the TLS layer either."""
+    """Return whether a connection is open and has no unread data, in the TLS layer either."""
     sock = stream.get_extra_info("socket")
     return not stream.get_extra_info("is_readable") and not (isinstance(sock, ssl.SSLSocket) and sock.pending())
 
 
 class _Attempt:
-    """One connection, or its TLS, being made in a thread of its own."""
+    """One connection or TLS handshake, made in a separate thread."""
 
     def __init__(self, connect: Callable[[], httpcore.NetworkStream]) -> None:
         self._connect = connect
@@ -212,7 +212,7 @@ class _Attempt:
         self._error: BaseException | None = None
         try:
             threading.Thread(target=self._run, name="modelfetch-connect", daemon=True).start()
-        except RuntimeError:  # the system allows no further thread: connecting can't be interrupted then
+        except RuntimeError:  # no thread available: connect in this one, without interruption
             self._run()
 
     def _run(self) -> None:
@@ -229,11 +229,11 @@ class _Attempt:
         self._done.set()
 
     def result(self, watch: Watch, timeout: float | None) -> httpcore.NetworkStream:
-        """The stream, once connected.
+        """Return the stream, once connected.
 
         Raises:
             httpcore.ConnectTimeout: It took longer than `timeout` seconds, name resolution included.
-            httpcore.ConnectError: It failed, or the watch was ended.
+            httpcore.ConnectError: It failed, or the watch was interrupted.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self._done.wait(0.05 if deadline is None else max(0.0, min(0.05, deadline - time.monotonic()))):
@@ -253,8 +253,8 @@ class _Attempt:
 class Wire:
     """An httpx client that serves one request at a time.
 
-    One client shared by many threads slows down as their number rises (measured: docs/benchmarks.md), so each
-    request under way has one of its own, and idle ones are used again for their open connections.
+    One client shared by many threads gets slower as their number rises (measured: docs/benchmarks.md), so each
+    active request has its own client, and idle clients are reused for their open connections.
     """
 
     def __init__(self, scheme: str, context: ssl.SSLContext, timeouts: Timeouts, user_agent: str) -> None:
@@ -268,21 +268,21 @@ class Wire:
         self._backend.parks = not routes.has_proxy
         self._client = httpx.Client(
             transport=routes,
-            trust_env=False,  # what the environment says of proxies is in the routes
+            trust_env=False,  # the routes handle the environment's proxies
             follow_redirects=False,
             timeout=httpx.Timeout(timeouts.idle, connect=timeouts.connect),
             headers={"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": "identity"},
         )
 
     def send(self, method: str, url: str, headers: dict[str, str], data: bytes | None) -> httpx.Response:
-        """Send one request and return when the headers of its answer are there.
+        """Send one request and return once the headers of its response have arrived.
 
         Raises:
-            httpx.HTTPError, httpx.InvalidURL: As httpx does; `translate` makes them typed.
+            httpx.HTTPError, httpx.InvalidURL: As httpx does; `translate` converts them to typed errors.
         """
         self.watch.begin(self._timeouts.connect + self._timeouts.headers)
         self._before = self._backend.connected
-        self._client.cookies.clear()  # a cookie set by one hop is nobody else's business
+        self._client.cookies.clear()  # cookies set by one hop must not reach another host
         request = self._client.build_request(method, url, headers=headers, content=data)
         start = time.monotonic()
         response = self._client.send(request, stream=True)
@@ -291,26 +291,26 @@ class Wire:
         return response
 
     def await_payload(self) -> None:
-        """Bound the wait for the next piece of the body's content."""
+        """Limit the wait for the next piece of body content."""
         self.watch.await_payload(self._timeouts.payload)
 
     def is_stale(self, error: Exception) -> bool:
-        """Whether a server closed an idle connection in the moment when the last request used it again."""
+        """Return whether a server closed an idle connection just as the last request reused it."""
         if isinstance(error, httpx.RemoteProtocolError):
             return "without sending a response" in str(error)
         return isinstance(error, httpx.ReadError | httpx.WriteError) and self._backend.connected == self._before
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close the client's connections."""
         self._client.close()
         self._backend.close()
 
 
 def tls_context() -> ssl.SSLContext:
-    """What certificates are checked against: SSL_CERT_FILE, SSL_CERT_DIR, else certifi's list.
+    """Return the TLS context: SSL_CERT_FILE, SSL_CERT_DIR, else certifi's list.
 
     Raises:
-        SettingError: The file or folder that the environment names can't be read.
+        SettingError: The environment's certificate file or folder can't be read.
     """
     try:
         return httpx.create_ssl_context()
@@ -319,12 +319,12 @@ def tls_context() -> ssl.SSLContext:
 
 
 def clear_context() -> ssl.SSLContext:
-    """A context for clients that speak plain HTTP: it trusts nobody, and costs no list of authorities."""
+    """Return a context for plain HTTP clients: it trusts no authority and loads no list of them."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def translate(error: Exception, url: str) -> ModelfetchError:
-    """The typed error for anything that httpx raises (the tree is in its ``_exceptions.py``)."""
+    """Return the typed error for any httpx exception (their hierarchy is in its ``_exceptions.py``)."""
     where = _whom(error, url)
     certificate = _certificate_problem(error)
     if certificate is not None:
@@ -345,21 +345,21 @@ def translate(error: Exception, url: str) -> ModelfetchError:
     ):
         return UnreachableError(f"{where}: {error}", code="bad-response", permanent=True)
     if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError):
-        said = str(error).partition(": bytearray(")[0]  # what follows are the server's own bytes, whatever they hold
+        said = str(error).partition(": bytearray(")[0]  # the rest is arbitrary bytes from the server
         return UnreachableError(f"{where}: {said or 'broken answer'}", code="bad-response")
     said = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
     return UnreachableError(f"{where}: {said or type(error).__name__}")
 
 
 def _whom(error: Exception, url: str) -> str:
-    """Return whom a request failed with: the proxy, where no connection was made and requests go through one."""
+    """Return the peer of a failed request: the proxy, if requests use one and no connection was made."""
     connecting = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
     proxy = proxy_of(url) if connecting else None
     return redact(url) if proxy is None else f"{redact(url)}, through the proxy {proxy.shown}"
 
 
 def _certificate_problem(error: BaseException | None) -> str | None:
-    """What was wrong with a certificate, where that is why a connection failed."""
+    """Return the certificate's problem, if that is why a connection failed."""
     for _ in range(12):
         if error is None:
             return None

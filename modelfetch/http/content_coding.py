@@ -1,7 +1,7 @@
-"""Content codings: which ones a body has, and undoing one in bounded steps.
+"""Content codings: parse the header, and decode a body in bounded steps.
 
-Every request asks for ``identity``, so a coded body is one that a server or a proxy sends on its own account. One layer
-of gzip or deflate is undone; nothing else is.
+Every request asks for ``identity``, so an encoded body comes from a server or proxy that ignores that. One layer
+of gzip or deflate is decoded; nothing else is.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STEP = 256 * 1024
-"""The largest piece that comes out of a decoder, in bytes: a body that expands a thousandfold is never held whole."""
+"""Largest decoder output in bytes, so that a body that expands a thousandfold is never held in memory as a whole."""
 
 _NO_CODING = frozenset({"", "identity", "none", "binary", "utf-8", "utf8", "aws-chunked"})
-"""What servers write into Content-Encoding though the body is as it is; ``aws-chunked`` is left over from an upload."""
+"""Content-Encoding values that servers send for unencoded bodies; ``aws-chunked`` is left over from an upload."""
 _GZIP = frozenset({"gzip", "x-gzip"})
 _DEFLATE = "deflate"
 
 
 def codings(field: str) -> tuple[str, ...]:
-    """The codings of a Content-Encoding field in the order in which they were applied."""
+    """Return the codings of a Content-Encoding field in the order in which they were applied."""
     names = (part.strip().lower() for part in field.split(","))
     return tuple(name for name in names if name not in _NO_CODING)
 
 
 def can_decode(names: tuple[str, ...]) -> bool:
-    """Whether `decode` can undo these codings: one layer of gzip or deflate."""
+    """Return whether `decode` can undo these codings: one layer of gzip or deflate."""
     return len(names) == 1 and (names[0] in _GZIP or names[0] == _DEFLATE)
 
 
 def decode(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """Undo a coding, in pieces of at most `STEP` bytes.
+    """Decode a body, in pieces of at most `STEP` bytes.
 
-    Where a piece gives no output an empty one is yielded, so that the caller can tell slow content from none: a gzip
-    header may hold a name without end.
+    If a piece gives no output, an empty one is yielded, so that the caller can tell slow content from none: a gzip
+    header may contain a name of unlimited length.
 
     Raises:
-        ValueError: The data is damaged, or ends too early.
+        ValueError: The data is damaged or truncated.
     """
     first = next(pieces, b"")
     while 0 < len(first) < 2 and (more := next(pieces, b"")):
-        first += more  # what tells the two forms of deflate apart
+        first += more  # these bytes distinguish the two forms of deflate
     decoder = _decoder(name, first)
     for data in chain((first,), pieces):
         left = data
@@ -62,7 +62,7 @@ def decode(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
 
 
 def _decoder(name: str, start: bytes) -> Any:
-    """A zlib decompressor; deflate comes with the zlib header or, from some servers, without it (RFC 9110, 8.4.1.2)."""
+    """Return a zlib decompressor; some servers send deflate without the zlib header (RFC 9110, 8.4.1.2)."""
     if name in _GZIP:
         return zlib.decompressobj(16 + zlib.MAX_WBITS)
     has_header = len(start) >= 2 and start[0] & 15 == 8 and int.from_bytes(start[:2], "big") % 31 == 0

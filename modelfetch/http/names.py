@@ -1,4 +1,4 @@
-"""Look up host names within a time limit: a name server that is down must not hold up a command."""
+"""Look up host names within a time limit: an unavailable name server must not delay a command."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 LOOKUP_SECONDS = 6.0
 """Time limit of one lookup: the system's resolver waits 5 s by default before it tries a second server."""
 _FRESH = 60.0
-"""Seconds for which a name that was found is not looked up again."""
+"""Seconds for which a successful lookup is cached."""
 
 _found: dict[str, float] = {}
 _lock = threading.Lock()
 
 
 class NameLookupError(UnreachableError):
-    """A host name can't be resolved; further attempts are few, since nothing else will work either."""
+    """A host name can't be resolved; retries are few because other requests would fail too."""
 
     default_hint = "check the spelling of the host, and the name servers (/etc/resolv.conf; in a container: its `dns:`)"
 
@@ -35,17 +35,17 @@ def check_name(
     stopped: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Do nothing if a host name resolves, or is an address already.
+    """Do nothing if a host name resolves or is already an address.
 
     Args:
         host: The name.
         limit: Time limit in seconds.
-        stopped: Whether the caller was ended meanwhile.
+        stopped: Returns whether the caller was cancelled.
         clock: Monotonic clock, in seconds.
 
     Raises:
         NameLookupError: It does not resolve, or not in time (then permanent: the next lookup would take as long).
-        InterruptedSync: The caller was ended.
+        InterruptedSync: The caller was cancelled.
     """
     with _lock:
         if _is_address(host) or clock() - _found.get(host, -_FRESH) < _FRESH:

@@ -1,8 +1,8 @@
-"""Which requests go by a proxy: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, and NO_PROXY's exceptions.
+"""Select the proxy for a request: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, and the exceptions in NO_PROXY.
 
-NO_PROXY is read as curl, Go and the hub's own client read it (source: curl's manual, CURLOPT_NOPROXY; Go's package
-httpproxy): a name stands for itself and what is below it, with a leading dot or ``*.`` only for what is below; an
-address, or a range of them, for these; ``:PORT`` narrows either; ``*`` stands for all. What makes no sense is ignored.
+NO_PROXY is interpreted as curl, Go and the hub's own client do (source: curl's manual, CURLOPT_NOPROXY; Go's package
+httpproxy): a name matches itself and its subdomains, with a leading dot or ``*.`` only its subdomains; an address or
+a range matches those addresses; ``:PORT`` narrows any of them; ``*`` matches everything. Invalid entries are ignored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exempt:
-    """One entry of NO_PROXY. ``network`` for addresses, else ``name``; ``below``: not the name itself."""
+    """One entry of NO_PROXY. ``network`` for addresses, else ``name``; ``below``: only subdomains match."""
 
     name: str = ""
     below: bool = False
@@ -31,7 +31,7 @@ class Exempt:
     port: int | None = None
 
     def covers(self, scheme: str, host: str, port: int) -> bool:
-        """Whether a host (an IPv6 address without brackets) is asked without a proxy."""
+        """Return whether requests to a host (an IPv6 address without brackets) bypass the proxy."""
         if self.scheme not in (None, scheme) or self.port not in (None, port):
             return False
         if self.network is not None:
@@ -42,21 +42,21 @@ class Exempt:
 
 
 def proxy_for(scheme: str) -> str | None:
-    """The proxy that the environment names for a scheme, None for none; ``http://`` where it names no scheme."""
+    """Return the environment's proxy for a scheme, or None; ``http://`` is added if the value has no scheme."""
     proxy = _variable(f"{scheme}_proxy") or _variable("all_proxy")
     return (proxy if "://" in proxy else f"http://{proxy}") if proxy else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
-    """A proxy that requests go through; ``shown`` is how messages name it, without user and password."""
+    """A proxy for requests; ``shown`` is its name in messages, without user and password."""
 
     url: str
     shown: str
 
 
 def proxy_of(url: str) -> Proxy | None:
-    """Return the proxy that a request to a URL goes through; None where it goes directly."""
+    """Return the proxy for a request to a URL; None for a direct connection."""
     try:
         scheme, host, port = origin(url)
     except ValueError:
@@ -69,12 +69,12 @@ def proxy_of(url: str) -> Proxy | None:
 
 
 def exemptions() -> tuple[Exempt, ...] | None:
-    """The entries of NO_PROXY; None where it exempts everything."""
+    """Return the entries of NO_PROXY; None if everything is exempt."""
     return parse_exemptions(_variable("no_proxy"))
 
 
 def parse_exemptions(text: str) -> tuple[Exempt, ...] | None:
-    """The entries of a list with commas or blanks; None where ``*`` is among them."""
+    """Parse a list separated by commas or blanks; None if it contains ``*``."""
     words = re.split(r"[,\s]+", text.strip())
     if "*" in words:
         return None
@@ -98,7 +98,7 @@ def _parse(word: str) -> Exempt | None:
 
 
 def _split(text: str) -> tuple[str, int | None]:
-    """Host and port; 0 for a port that none can be. Brackets may stand around an IPv6 address or range."""
+    """Return host and port; 0 for an invalid port. An IPv6 address or range may be in brackets."""
     bracketed = re.fullmatch(r"\[([^\]]*)\](/\d+)?(?::(\d+))?", text)
     if bracketed:
         host, port = bracketed[1] + (bracketed[2] or ""), bracketed[3]
@@ -112,7 +112,7 @@ def _split(text: str) -> tuple[str, int | None]:
 
 
 def _variable(name: str) -> str:
-    """Its value, in small letters or else in capitals; an empty one is an unset one."""
+    """Return a variable's value, in lower case or else upper case; an empty one counts as unset."""
     return os.environ.get(name, "").strip() or os.environ.get(name.upper(), "").strip()
 
 

@@ -1,4 +1,4 @@
-"""Where a request may go next: pure decisions on URLs."""
+"""Rewrite URLs and decide which redirects to follow, without I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AllowHttp = Callable[[str, int], bool]
 
 
 def rewrite(url: str, rewrites: Sequence[tuple[str, str]]) -> str:
-    """The URL with the longest matching prefix of `rewrites` replaced (MODELFETCH_MIRRORS)."""
+    """Return the URL with the longest matching prefix of `rewrites` replaced (MODELFETCH_MIRRORS)."""
     matching = [(old, new) for old, new in rewrites if _has_prefix(url, old)]
     if not matching:
         return url
@@ -24,16 +24,16 @@ def rewrite(url: str, rewrites: Sequence[tuple[str, str]]) -> str:
 
 
 def _has_prefix(url: str, prefix: str) -> bool:
-    """Whether a prefix ends at a boundary: ``https://a.example`` is none of ``https://a.example.org/x``."""
+    """Return whether a prefix ends at a boundary: ``https://a.example`` does not match ``https://a.example.org/x``."""
     return url.startswith(prefix) and (prefix.endswith("/") or url[len(prefix) :][:1] in ("", "/", "?"))
 
 
 def check_first(url: str, allow_http: AllowHttp) -> None:
-    """Refuse to ask in the clear where that is not allowed.
+    """Reject plain HTTP if it is not allowed for the host.
 
     Raises:
         SettingError: The URL is plain HTTP to a host that is neither loopback nor allowed (code ``insecure-http``).
-        UnreachableError: It is no HTTP URL (code ``bad-response``).
+        UnreachableError: It is not an HTTP URL (code ``bad-response``).
     """
     try:
         scheme, host, port = origin(url)
@@ -48,11 +48,11 @@ def check_first(url: str, allow_http: AllowHttp) -> None:
 
 
 def next_hop(url: str, location: str, allow_http: AllowHttp) -> str:
-    """The absolute URL that a redirect leads to (source: RFC 9110, section 10.2.2).
+    """Return the absolute URL of a redirect's target (source: RFC 9110, section 10.2.2).
 
     Raises:
-        UnreachableError: It leads nowhere (``bad-response``), or from https to a host that may not be asked in the
-            clear (``insecure-redirect``).
+        UnreachableError: The target is invalid (``bad-response``), or plain HTTP after https to a host for which that
+            is not allowed (``insecure-redirect``).
     """
     try:
         target = urljoin(url, location.strip())
@@ -71,7 +71,7 @@ def next_hop(url: str, location: str, allow_http: AllowHttp) -> str:
 
 
 def leads_elsewhere(url: str, location: str) -> bool:
-    """Return whether a redirect leads to another host; one that leads nowhere does not."""
+    """Return whether a redirect leads to another host; False for an invalid one."""
     try:
         return origin(urljoin(url, location.strip())) != origin(url)
     except ValueError:
@@ -79,7 +79,7 @@ def leads_elsewhere(url: str, location: str) -> bool:
 
 
 def method_after(status: int, method: str) -> str:
-    """The method of the next hop: 303, and 301/302 to a POST, become GET (source: RFC 9110, section 15.4)."""
+    """Return the method of the next hop: 303, and 301/302 after a POST, become GET (source: RFC 9110, section 15.4)."""
     if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
         return "GET"
     return method

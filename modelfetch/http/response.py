@@ -1,4 +1,4 @@
-"""An answer whose body is still on its way."""
+"""A response whose body has not been read yet."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Response:
     """Status, headers and a body to read; close it, or use it as a context manager.
 
     Args:
-        inner: httpx's answer, its body unread.
-        url: Where it came from in the end; it may be signed: show it by `redact`.
-        translate: Makes httpx's errors typed.
-        cancel: What may end it.
-        release: Called once when it is closed.
-        await_payload: Called before each wait for content, so that a body of framing alone ends some time.
-        redirected: Whether it came after a redirect.
+        inner: httpx's response, its body unread.
+        url: The final URL; it may be signed, so show it with `redact`.
+        translate: Converts httpx's errors to typed ones.
+        cancel: Cancels the reading.
+        release: Called once on close.
+        await_payload: Called before each wait for content, so that a body without content does not last forever.
+        redirected: Whether the request was redirected.
         authorized: Whether the request to ``url`` carried a credential.
-        waited: Seconds from the request, the connection included, to the headers.
+        waited: Seconds from the request, including connecting, to the headers.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Response:
 
     @property
     def length(self) -> int | None:
-        """The Content-Length in bytes, None where there is none that can be believed."""
+        """The Content-Length in bytes, or None if missing or invalid."""
         value = self.headers.get("content-length", "")
         if "transfer-encoding" in self.headers or not (value.isascii() and value.isdigit() and len(value) < 20):
             return None
@@ -87,34 +87,34 @@ class Response:
 
     @property
     def encoding(self) -> str | None:
-        """The content coding, such as ``gzip``; None when the body is as it is, or is taken as it is."""
+        """The content coding, such as ``gzip``; None if the body is not encoded, or is taken raw."""
         return ", ".join(self._codings) or None
 
     @property
     def can_decode(self) -> bool:
-        """Whether `iter_decoded` can undo the coding."""
+        """Whether `iter_decoded` can decode the body."""
         return not self._codings or can_decode(self._codings)
 
     def take_raw(self) -> None:
-        """Take the body as it comes, whatever coding it is said to have."""
+        """Read the body unmodified, whatever its declared coding."""
         self._codings = ()
 
     def iter_raw(self) -> Iterator[bytes]:
-        """The body as it comes, in pieces of at most 256 KiB, codings not undone.
+        """Yield the raw body in pieces of at most 256 KiB, without decoding.
 
         Raises:
             UnreachableError: The connection broke or stalled (retryable).
             InterruptedSync: It was cancelled.
         """
-        # Held, for httpx closes the connection when its iterator is dropped, and the pump reads on from the socket.
+        # Keep a reference: httpx closes the connection when its iterator is deleted, but the pump still reads from it.
         self._pieces = self._pieces or self._inner.iter_raw()
         return self._guarded(self._pieces)
 
     def iter_decoded(self) -> Iterator[bytes]:
-        """The body with its content coding undone, in pieces of at most 256 KiB, some of which may be empty.
+        """Yield the decoded body in pieces of at most 256 KiB, some of which may be empty.
 
         Raises:
-            IntegrityError: It has a coding that can't be undone (``unsupported-encoding``).
+            IntegrityError: Its coding is not supported (``unsupported-encoding``).
             UnreachableError: It is damaged (``bad-response``); also as `iter_raw` does.
         """
         if not self._codings:
@@ -124,7 +124,7 @@ class Response:
     def _decoded(self, raw: Iterator[bytes]) -> Iterator[bytes]:
         if not self.can_decode:
             if next(raw, None) is None:
-                return  # a body that isn't there needs no decoding
+                return  # an empty body needs no decoding
             raise IntegrityError(
                 f"{redact(self.url)} sent its body with Content-Encoding {self.encoding}, though it was asked not to",
                 code="unsupported-encoding",
@@ -153,9 +153,9 @@ class Response:
             yield piece
 
     def socket(self) -> socket.socket | None:
-        """The socket, where the rest of the body may be read from it after the first piece of `iter_raw`.
+        """Return the socket, if the rest of the body may be read from it after the first piece of `iter_raw`.
 
-        That is so for HTTP/1.1 with a Content-Length, no coding, and at most one layer of TLS. Afterwards `close` ends
+        That requires HTTP/1.1 with a Content-Length, no coding, and at most one layer of TLS. Afterwards `close` ends
         the connection, unless `reuse` is called first.
         """
         if self.status not in (200, 206) or self.length is None or self.encoding is not None:
@@ -174,16 +174,16 @@ class Response:
         return None if isinstance(stream.get_extra_info("ssl_object"), ssl.SSLObject) else sock
 
     def reuse(self) -> None:
-        """The whole body was read from `socket`: keep the connection for the next request to the same host."""
+        """Keep the connection for the next request to the same host: the whole body was read from `socket`."""
         park = getattr(self._inner.extensions.get("network_stream"), "park", None)
         if park is not None and "close" not in self.headers.get("connection", "").lower():
             park()
 
     def read(self, limit: int) -> bytes:
-        """The whole body, decoded.
+        """Return the whole body, decoded.
 
         Raises:
-            UnreachableError: It is longer than `limit` bytes (``bad-response``), broke off, or came too slowly.
+            UnreachableError: It is longer than `limit` bytes (``bad-response``), broke off, or was too slow.
         """
         parts: list[bytes] = []
         size, since = 0, time.monotonic()
@@ -200,7 +200,7 @@ class Response:
         return b"".join(parts)
 
     def drain(self) -> None:
-        """Read a short body to its end, so that the connection can be used again; then close."""
+        """Read a short body to its end, so that the connection can be reused; then close."""
         try:
             length, until = self.length, time.monotonic() + _DRAIN_SECONDS
             if length is not None and length <= _DRAIN:
@@ -213,7 +213,7 @@ class Response:
             self.close()
 
     def close(self) -> None:
-        """End it; the connection lives on only where the body was read to its end. Any number of times."""
+        """Close the response; the connection is kept only if the body was read to its end. May be called repeatedly."""
         release, self._release = self._release, None
         if release is not None:
             try:

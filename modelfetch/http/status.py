@@ -1,4 +1,4 @@
-"""From an HTTP status to a typed error, in one place."""
+"""Convert HTTP statuses to typed errors, in one place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class HasStatus(Protocol):
-    """What a `Reply` and a `Response` have in common."""
+    """The common interface of `Reply` and `Response`."""
 
     @property
     def status(self) -> int:
@@ -34,7 +34,7 @@ class HasStatus(Protocol):
 
     @property
     def url(self) -> str:
-        """Where the answer came from."""
+        """The URL of the response."""
 
     @property
     def authorized(self) -> bool:
@@ -42,7 +42,7 @@ class HasStatus(Protocol):
 
 
 class RateLimitedError(RetryLaterError):
-    """A source says that it was asked too often; ``retry_after`` is in seconds, None when it doesn't say."""
+    """Too many requests to a source; ``retry_after`` is in seconds, None if not given."""
 
     def __init__(self, message: str, *, retry_after: float | None, uri: str | None = None) -> None:
         super().__init__(message, code="rate-limited", uri=uri, permanent=False)
@@ -50,7 +50,7 @@ class RateLimitedError(RetryLaterError):
 
 
 class ServerError(UnreachableError):
-    """A source failed and may work later; ``retry_after`` is in seconds, None when it doesn't say."""
+    """A source failed temporarily; ``retry_after`` is in seconds, None if not given."""
 
     default_code = "server-error"
 
@@ -60,7 +60,7 @@ class ServerError(UnreachableError):
 
 
 def retry_after(headers: Mapping[str, str], *, now: Callable[[], float] = time.time) -> float | None:
-    """Seconds until a source wants to be asked again, from ``Retry-After`` (seconds or a date) or ``RateLimit: …;t=``.
+    """Return the seconds to wait before a retry, from ``Retry-After`` (seconds or a date) or ``RateLimit: …;t=``.
 
     Sources: RFC 9110, section 10.2.3; the Hub's rate-limit documentation for ``RateLimit``.
     """
@@ -84,18 +84,18 @@ def retry_after(headers: Mapping[str, str], *, now: Callable[[], float] = time.t
 
 
 def check_status(reply: HasStatus, *, what: str, uri: str | None) -> None:
-    """Do nothing for a 2xx; else raise what the status means.
+    """Do nothing for a 2xx; otherwise raise the error for the status.
 
     Args:
-        reply: The answer.
-        what: What was asked for, as the message shows it.
+        reply: The response.
+        what: What was requested, for the message.
         uri: The URI concerned.
 
     Raises:
         CredentialsError: 401 (``missing-or-private``), 403 (``forbidden``), 407 (``proxy-credentials``).
         NotFoundError: 404, 410.
         RateLimitedError: 429; its ``retry_after`` is in seconds.
-        ServerError: 408, 425, 5xx; may be asked again.
+        ServerError: 408, 425, 5xx; may be retried.
         UnreachableError: Any other status (``bad-response``, permanent).
     """
     if not 200 <= reply.status < 300:
@@ -103,7 +103,7 @@ def check_status(reply: HasStatus, *, what: str, uri: str | None) -> None:
 
 
 def _said_by_hub(code: str, said: str, uri: str | None) -> ModelfetchError | None:
-    """What a Hugging Face Hub says in ``X-Error-Code`` (source: huggingface_hub, ``hf_raise_for_status``)."""
+    """Return the error for a Hugging Face Hub's ``X-Error-Code`` (source: huggingface_hub, ``hf_raise_for_status``)."""
     if code == "GatedRepo":
         hint = "accept its terms on the model's page, then set a token of that account that may read gated repos"
         return CredentialsError(f"{said}: it is gated", code="gated", uri=uri, hint=hint)
@@ -113,7 +113,7 @@ def _said_by_hub(code: str, said: str, uri: str | None) -> ModelfetchError | Non
 
 
 def status_error(reply: HasStatus, *, what: str, uri: str | None) -> ModelfetchError:
-    """The typed error of a status that is no success; see `check_status`."""
+    """Return the typed error for an unsuccessful status; see `check_status`."""
     status, host = reply.status, redact(reply.url)
     said = f"{what} answered {status}" if what == host else f"{host} answered {status} for {what}"
     if (known := _said_by_hub(reply.headers.get("x-error-code", ""), said, uri)) is not None:

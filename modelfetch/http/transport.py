@@ -1,4 +1,4 @@
-"""How requests reach their host: directly, or through a proxy, over connections of our own."""
+"""Send requests directly or through a proxy, over modelfetch's own connections."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KEEPALIVE = 60.0
-"""Seconds after which an idle connection is not used again."""
+"""Idle time in seconds after which a connection is not reused."""
 
 _LIMITS: dict[str, Any] = {"max_connections": 8, "max_keepalive_connections": 4, "keepalive_expiry": KEEPALIVE}
 
 
 class PoolTransport(httpx.BaseTransport):
-    """Sends through a connection pool whose connections a network backend makes.
+    """Sends through a connection pool that uses the given network backend.
 
-    httpx's own transport is the same, but takes no backend.
+    Same as httpx's own transport, which accepts no backend.
 
     Args:
         context: TLS settings.
         backend: Makes the connections.
-        proxy: The URL of the proxy, None for none.
+        proxy: The proxy's URL, or None.
 
     Raises:
         ImportError, ValueError, httpx.InvalidURL: The proxy can't be used.
@@ -61,7 +61,7 @@ class PoolTransport(httpx.BaseTransport):
         )
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close the pool's connections."""
         self._pool.close()
 
 
@@ -113,7 +113,7 @@ def _pool(context: ssl.SSLContext, backend: httpcore.NetworkBackend, proxy: str 
 
 
 class Routes(httpx.BaseTransport):
-    """Directly, or by the proxy that the environment names: httpx's own reading of NO_PROXY knows no ranges.
+    """Sends directly or through the environment's proxy; httpx's own NO_PROXY handling does not support ranges.
 
     Raises:
         ImportError, ValueError, httpx.InvalidURL: The proxy can't be used.
@@ -129,11 +129,11 @@ class Routes(httpx.BaseTransport):
 
     @property
     def has_proxy(self) -> bool:
-        """Whether some requests go through a proxy."""
+        """Return whether some requests go through a proxy."""
         return self._proxied is not None
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it one way or the other."""
+        """Send a request directly or through the proxy."""
         url = request.url
         port = url.port or (443 if url.scheme == "https" else 80)
         directly = any(

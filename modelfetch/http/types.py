@@ -1,4 +1,4 @@
-"""Types of the HTTP layer. Nothing here imports httpx, which a run without network does not need."""
+"""Types of the HTTP layer. Does not import httpx, which a run without network access does not need."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Protocol
 FLOOR_RATE = 16 * 1024
 """Lowest acceptable transfer rate, in bytes per second."""
 FLOOR_SECONDS = 60.0
-"""Time below `FLOOR_RATE` after which a connection is given up, in seconds."""
+"""Time below `FLOOR_RATE` after which a connection is dropped, in seconds."""
 
 
 class Headers(Mapping[str, str]):
-    """Header fields by name in any case; of a repeated field the values are joined with ``, ``."""
+    """Header fields by case-insensitive name; values of repeated fields are joined with ``, ``."""
 
     def __init__(self, items: Iterable[tuple[str, str]] | Mapping[str, str] = ()) -> None:
         self._fields: dict[str, str] = {}
@@ -53,7 +53,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A whole answer; ``url`` is where it came from after redirects (it may be signed: show it by `redact`)."""
+    """A complete response; ``url`` is the final URL (it may be signed, so show it with `redact`)."""
 
     status: int
     headers: Mapping[str, str]
@@ -64,7 +64,7 @@ class Reply:
 
 
 class Fetch(Protocol):
-    """Sends one request and returns its whole answer: `Http.get`."""
+    """Sends one request and returns its complete response: `Http.get`."""
 
     def __call__(
         self,
@@ -80,17 +80,17 @@ class Fetch(Protocol):
 
 
 class Authenticator(Protocol):
-    """Knows the credentials."""
+    """Provides credentials for requests."""
 
     def headers(self, url: str) -> Mapping[str, str]:
-        """Return the header fields that a request to this URL may carry; called for every hop."""
+        """Return the credential header fields for a request to this URL; called for every hop."""
 
     def rejected(self, url: str) -> bool:
-        """Return whether a login was sent for this URL, so that a 401 means that it was rejected."""
+        """Return whether a login was sent for this URL, in which case a 401 means it was rejected."""
 
     def challenged(self, url: str, status: int, headers: Mapping[str, str], fetch: Fetch) -> bool:
         """Handle a 401 or 403 from this URL; return whether credentials were renewed and a retry makes sense.
 
         Raises:
-            CredentialsError: The credential that is needed can't be read, or the token server rejects it.
+            CredentialsError: The required credential can't be read, or the token server rejects it.
         """

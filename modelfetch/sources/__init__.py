@@ -1,6 +1,6 @@
-"""Where bytes come from: each kind of URI is answered by one source, all of them behind `Sources`.
+"""Model sources: one per URI scheme, all behind `Sources`.
 
-The names are imported when they are used: what the manifest alone tells (`known`) needs no client.
+The names are imported lazily: resolving from the manifest alone (`known`) needs no client.
 """
 
 from __future__ import annotations

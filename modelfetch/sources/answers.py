@@ -1,4 +1,4 @@
-"""What the answer to a request for a file's first byte means: the file's size and name, or why there is none."""
+"""Interpret the response to a request for a file's first byte: the file's size and name, or an error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from modelfetch.http import Response
 
 FIRST_BYTE = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
-"""Requests next to nothing. HEAD is not reliable, since signed addresses are signed for GET."""
+"""Requests a single byte. HEAD is unreliable because signed URLs are signed for GET."""
 
 _EXPIRED = (400, 401, 403, 410)
 _CONTENT_RANGE = re.compile(r"bytes (?:\d+-\d+|\*)/(\d{1,19})\Z", re.ASCII)
@@ -28,7 +28,7 @@ _LONGEST_FIELD = 4096
 
 
 def total_size(response: Response) -> int | None:
-    """Return the size of the whole file in bytes, from the answer to `FIRST_BYTE`; None where it is not given."""
+    """Return the size of the whole file in bytes from a response to `FIRST_BYTE`; None if not given."""
     if response.encoding is not None:
         return None
     if response.status in (206, 416):
@@ -40,9 +40,9 @@ def total_size(response: Response) -> int | None:
 
 
 def check_file(response: Response, requested: str, *, what: str, uri: str) -> None:
-    """Do nothing if an answer to `FIRST_BYTE` means that the file is there; otherwise raise what it means.
+    """Do nothing if a response to `FIRST_BYTE` shows that the file exists; otherwise raise its error.
 
-    A refusal from another host than that of the ``requested`` address is that of a signed address, which may have
+    A refusal from another host than that of the ``requested`` URL comes from a signed URL that may have
     expired: another attempt gets a new one.
 
     Raises:
@@ -59,12 +59,12 @@ def check_file(response: Response, requested: str, *, what: str, uri: str) -> No
 
 
 def is_elsewhere(response: Response, requested: str) -> bool:
-    """Return whether an answer came from another host than the ``requested`` one, after a redirect."""
+    """Return whether a response came from another host than the ``requested`` one, after a redirect."""
     return response.redirected and urlsplit(response.url).netloc != urlsplit(requested).netloc
 
 
 def disposition_name(headers: Mapping[str, str]) -> str | None:
-    """Return the file's name that a server recommends, made safe; None where there is none.
+    """Return the file name that a server suggests, made safe; None if there is none.
 
     ``filename*`` is preferred to ``filename``, and the first of several fields counts. Source: RFC 6266, section 4.3;
     RFC 8187 for the extended form.

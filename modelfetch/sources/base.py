@@ -1,7 +1,7 @@
-"""The interface of a source, and what the base class guarantees for all of them.
+"""The interface of a source, and the guarantees of the base class.
 
-A source reports what upstream has. The base class holds the answer against what the manifest pins, lets only typed
-errors out, names the URI in each, and sends no request when offline.
+A source reports what upstream provides. The base class checks that against the manifest's pins, lets only typed
+errors out, names the URI in each of them, and sends no request when offline.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 U = TypeVar("U", bound="Uri")
 
 _FINAL = frozenset({"scan-not-clean", "pickle-not-allowed"})
-"""Codes that are about what the file is: another place that has the same one changes nothing."""
+"""Errors about the file itself: a mirror with the same file gives the same result."""
 
 HF_CACHES = ("whisper", "diffrhythm")
-"""Consumers that read a Hugging Face cache, where a blob's name is the upstream ETag."""
+"""Consumers that read a Hugging Face cache, whose blobs are named by the upstream ETag."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceRequest:
-    """What is asked of a source: a URI and all that the manifest says of it.
+    """A request to a source: a URI and everything that the manifest specifies for it.
 
-    ``size`` in bytes. ``name``: what the file is called where a mirror may call it otherwise. ``cached``: some consumer
-    keeps an HF cache, so the upstream names of blobs are needed.
+    ``size`` in bytes. ``name``: the file's name, because a mirror may use another. ``cached``: some consumer
+    uses an HF cache, so the upstream names of blobs are needed.
     """
 
     uri: Uri
@@ -64,7 +64,7 @@ class SourceRequest:
 
     @classmethod
     def of(cls, model: Model, uri: Uri | None = None) -> Self:
-        """What a manifest's entry wants, from its source or from another URI (a mirror)."""
+        """Return the request for a manifest entry, to its own source or to another URI (a mirror)."""
         return cls(
             uri=uri or model.source,
             kind=model.kind,
@@ -81,51 +81,51 @@ class SourceRequest:
 
     @property
     def snapshot(self) -> bool:
-        """Whether it is several files: a repo, or a selection of one."""
+        """Whether this is several files: a repo, or a selection from one."""
         return self.kind in REPO_KINDS or self.files is not None or self.include is not None
 
     @property
     def single(self) -> bool:
-        """Whether it is one file in the end: of an artifact in a registry, ``files`` may choose which one."""
+        """Whether this is a single file; for a registry artifact, ``files`` may select it."""
         return not self.snapshot or self.kind not in (None, *REPO_KINDS)
 
 
 class Source(ABC, Generic[U]):
-    """Where bytes come from, for one kind of URI.
+    """Resolves URIs of one scheme to files and their locations.
 
-    A source implements `ask`; what a manifest pins in full it may know without a request (`known`).
+    Each source implements `ask`; it may also resolve fully pinned entries without a request (`known`).
     """
 
     @abstractmethod
     def ask(self, uri: U, wanted: SourceRequest) -> Resolution:
-        """What upstream has for this. Blocks; called in a thread of its own, any number at once.
+        """Query upstream. Blocks; called in worker threads, concurrently.
 
         Raises:
-            ModelfetchError: Upstream does not have it, refuses, can't be reached, or answers nonsense.
+            ModelfetchError: Upstream lacks it, refuses, can't be reached, or sends an invalid response.
         """
 
     @classmethod
     def known(cls, uri: U, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
-        """What upstream has, where the manifest pins so much that no request is needed; None where it does not.
+        """Resolve from the manifest's pins without a request; None if they are not sufficient.
 
         Args:
             uri: The URI.
-            wanted: What is wanted of it.
+            wanted: The request.
             settings: Endpoints, and whether requests are allowed.
-            read_blob: Returns the bytes of a small blob in the store, None when it is not there.
+            read_blob: Returns the bytes of a small blob in the store, None if it is missing.
         """
         return None
 
     def explain(self, response: Response, uri: U) -> ModelfetchError | None:
-        """Return what a refusal by this source's own server means, where that is more than its status."""
+        """Return a more specific error for a refusal by this source's own server; None if the status is enough."""
         return None
 
     @classmethod
     def agree(cls, wanted: SourceRequest, found: Resolution) -> Resolution:
-        """The answer with the manifest's pins in it.
+        """Return the resolution with the manifest's pins applied.
 
         Raises:
-            IntegrityError: They contradict each other, or a pickle was found that the manifest does not allow.
+            IntegrityError: They contradict each other, or a pickle is not allowed by the manifest.
         """
         artifacts = _agree_files(found.artifacts, wanted) if wanted.snapshot else found.artifacts
         if wanted.single:
@@ -136,10 +136,10 @@ class Source(ABC, Generic[U]):
 
     @final
     def resolve(self, uri: U, wanted: SourceRequest, *, offline: bool) -> Resolution:
-        """Ask, and hold the answer against the manifest.
+        """Query upstream, and check the result against the manifest.
 
         Raises:
-            UnreachableError: Nobody may be asked (``offline``), or nobody answered.
+            UnreachableError: Requests are disabled (``offline``), or the source does not respond.
             ModelfetchError: As `ask` and `agree`.
         """
         try:
@@ -156,7 +156,7 @@ class Source(ABC, Generic[U]):
 
 
 def is_final(error: ModelfetchError) -> bool:
-    """Whether a source's failure means that no mirror need be asked either."""
+    """Return whether a source's failure applies to its mirrors too."""
     return isinstance(error, (SettingError, InterruptedSync)) or error.code in _FINAL
 
 
@@ -166,7 +166,7 @@ def _basename(uri: Uri) -> str | None:
 
 
 def _agree_files(artifacts: Iterable[Artifact], wanted: SourceRequest) -> tuple[Artifact, ...]:
-    """Every file with its pins; where several contradict, one error names them all."""
+    """Apply the pins to every file; if several contradict them, one error names all of these."""
     specs = {spec.path: spec for spec in wanted.files or ()}
     agreed: list[Artifact] = []
     wrong: list[tuple[str, IntegrityError]] = []
@@ -195,10 +195,10 @@ def _agree_file(artifact: Artifact, spec: FileSpec | None, wanted: SourceRequest
 
 
 def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: SourceRequest) -> Artifact:
-    """An artifact with the manifest's digest and size in it, which then decide.
+    """Return an artifact with the manifest's digest and size, which take precedence.
 
     Raises:
-        IntegrityError: Upstream has other ones (``digest-mismatch``, ``size-mismatch``).
+        IntegrityError: Upstream has different ones (``digest-mismatch``, ``size-mismatch``).
     """
     if size is not None and artifact.size is not None and size != artifact.size:
         raise IntegrityError(

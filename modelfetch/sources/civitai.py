@@ -1,7 +1,7 @@
 """``civitai://…``: a file of a CivitAI model version.
 
-Source: CivitAI's developer documentation (``/api/v1/model-versions/ID``, ``/api/download/models/ID``). The token goes
-into a header, never into the address.
+Source: CivitAI's developer documentation (``/api/v1/model-versions/ID``, ``/api/download/models/ID``). The token is
+sent in a header, never in the URL.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 class CivitaiSource(Source[CivitaiUri]):
-    """Requests the version's metadata, then the first byte of the file: only that shows whether access is allowed."""
+    """Requests the version's metadata, then the file's first byte, which is the only way to check access."""
 
     def __init__(self, http: Http, settings: Settings) -> None:
         self._http = http
         self._settings = settings
 
     def ask(self, uri: CivitaiUri, wanted: SourceRequest) -> Resolution:
-        """The chosen file with its name, digest and size, if its scans are clean and it may be downloaded."""
+        """Return the selected file with its name, digest and size, if its scans are clean and access is allowed."""
         version = self._version(uri)
         file = _choose(version, uri)
         if not wanted.allow_unscanned:
@@ -50,7 +50,7 @@ class CivitaiSource(Source[CivitaiUri]):
     def known(
         cls, uri: CivitaiUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob
     ) -> Resolution | None:
-        """A file whose digest, size and name are pinned."""
+        """Return a file whose digest, size and name are pinned."""
         if (
             wanted.digest is None
             or wanted.size is None
@@ -90,7 +90,7 @@ class CivitaiSource(Source[CivitaiUri]):
     def _first_byte(
         self, address: str, uri: CivitaiUri, version: dict[str, Any], wanted: SourceRequest, *, pinned: bool
     ) -> int | None:
-        """Return the size in bytes (the API's own is rounded); raise where the file may not be downloaded."""
+        """Return the size in bytes (the API's own is rounded); raise if access to the file is denied."""
         with self._http.open("GET", address, headers=FIRST_BYTE) as response:
             if response.status == 403 and version.get("availability") == "EarlyAccess":
                 raise CredentialsError(
@@ -135,7 +135,7 @@ class CivitaiSource(Source[CivitaiUri]):
 
 
 def _endpoint(uri: CivitaiUri, settings: Settings) -> str:
-    """Return the endpoint to use: the second domain where a link names it, unless another one is configured."""
+    """Return the endpoint: the second domain if a link names it, unless another one is configured."""
     default = settings.civitai_endpoint == CIVITAI_ENDPOINT
     return f"https://{uri.host}" if default and uri.host else settings.civitai_endpoint
 
@@ -146,14 +146,14 @@ def _address(uri: CivitaiUri, file: int | None, settings: Settings) -> str:
 
 
 def _category(version: dict[str, Any]) -> str | None:
-    """The site's type of the model, such as ``Checkpoint`` or ``LORA``."""
+    """Return CivitAI's type of the model, such as ``Checkpoint`` or ``LORA``."""
     model = version.get("model")
     category = model.get("type") if isinstance(model, dict) else None
     return category[:40] if isinstance(category, str) else None
 
 
 def _choose(version: dict[str, Any], uri: CivitaiUri) -> dict[str, Any]:
-    """The file that the URI names, else the primary one, else the only model."""
+    """Return the file that the URI names, else the primary one, else the only model."""
     files = [file for file in version["files"] if isinstance(file, dict)]
     if uri.file is not None:
         fitting = [file for file in files if file.get("id") == uri.file]
@@ -179,7 +179,7 @@ def _choose(version: dict[str, Any], uri: CivitaiUri) -> dict[str, Any]:
 
 
 def _preferred(files: list[dict[str, Any]], choices: dict[str, str]) -> list[dict[str, Any]]:
-    """Return the files that agree best with what a download link prefers, as the site itself chooses."""
+    """Return the files that best match a download link's preferences, as the site itself selects them."""
     wanted = {name: value.lower() for name, value in choices.items()}
 
     def score(file: dict[str, Any]) -> tuple[bool, int]:

@@ -1,4 +1,4 @@
-"""The source of each URI scheme, imported when it is first needed."""
+"""The source class of each URI scheme, imported on first use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def source_type(scheme: str) -> type[Source[Any]]:
-    """Return the class of a scheme's source, imported when it is first needed."""
+    """Return the source class of a scheme, imported on first use."""
     if scheme == "hf":
         from modelfetch.sources.huggingface.source import HfSource
 
@@ -50,7 +50,7 @@ def make_source(scheme: str, http: Http, settings: Settings) -> Source[Any]:
 
 
 def canonical_uri(uri: Uri, settings: Settings) -> Uri:
-    """Return the URI of a hub's own source where an https address is a page or link of the configured endpoint.
+    """Convert an https page or link of the configured endpoint to the URI of the hub's own scheme.
 
     Links of the public hubs are converted as they are parsed (`modelfetch.manifest.paste`).
     """
@@ -73,32 +73,32 @@ def canonical_uri(uri: Uri, settings: Settings) -> Uri:
 
 
 def known(wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
-    """Return what the manifest alone says of a model, without any request; None where its source is needed.
+    """Resolve a model from the manifest alone, without any request; None if its source is needed.
 
     Args:
-        wanted: What is wanted.
+        wanted: The request.
         settings: Endpoints, and whether requests are allowed.
-        read_blob: Returns the bytes of a small blob in the store (a registry's manifest), None when it is not there.
+        read_blob: Returns the bytes of a small blob in the store (a registry's manifest), None if it is missing.
 
     Raises:
-        IntegrityError: What the store has of it contradicts the manifest.
+        IntegrityError: The stored content contradicts the manifest.
     """
     source = source_type(wanted.uri.scheme)
     found = source.known(wanted.uri, wanted, settings, read_blob)
     if found is None and settings.offline and not wanted.cached:
-        # Sizes can't be requested; digests prove what is here, and what is missing can't be fetched anyway.
+        # Sizes can't be requested; digests verify what is present, and missing files can't be fetched anyway.
         found = source.known(wanted.uri, _sized(wanted), settings, read_blob)
         return found and replace(found, artifacts=tuple(_unsized(artifact, wanted) for artifact in found.artifacts))
     return found
 
 
 def _sized(wanted: SourceRequest) -> SourceRequest:
-    """The request with a size where the manifest gives none."""
+    """Return the request with a size if the manifest gives none."""
     files = wanted.files and tuple(replace(spec, size=0) if spec.size is None else spec for spec in wanted.files)
     return replace(wanted, size=0 if wanted.size is None else wanted.size, files=files)
 
 
 def _unsized(artifact: Artifact, wanted: SourceRequest) -> Artifact:
-    """The artifact without a size that the manifest does not give."""
+    """Return the artifact without a size that the manifest does not give."""
     sizes = {spec.path: spec.size for spec in wanted.files or ()}
     return replace(artifact, size=sizes.get(artifact.path) if wanted.files is not None else wanted.size)

@@ -1,4 +1,4 @@
-"""``file:///…``: a file of this machine, such as a share that holds models already."""
+"""``file:///…``: a file on this machine, for example on a share that already holds models."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class FileSource(Source[FileUri]):
-    """Looks at the file; reading it is a transfer like any other."""
+    """Reads the file's metadata; its content is transferred like that of any other source."""
 
     def __init__(self, _http: Http, _settings: Settings) -> None:
-        """No request is ever sent."""
+        """Ignore the arguments: this source sends no requests."""
 
     def ask(self, uri: FileUri, wanted: SourceRequest) -> Resolution:
-        """The file's size. It has no digest but the manifest's."""
+        """Return the file's size. Only the manifest can provide a digest."""
         try:
             found = Path(uri.path).stat()
             readable = os.access(uri.path, os.R_OK)
@@ -44,7 +44,7 @@ class FileSource(Source[FileUri]):
 
     @classmethod
     def known(cls, uri: FileUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
-        """A file whose digest and size are pinned need not be looked at."""
+        """Return a file whose digest and size are pinned without looking at it."""
         if wanted.digest is None or wanted.size is None:
             return None
         return cls.agree(wanted, Resolution(artifacts=(_artifact(uri, wanted.size),), pinned=True))

@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 _FIRST_BYTES = {"Range": "bytes=0-63", "Accept-Encoding": "identity"}
 _IMAGES = (".png", ".webp", ".jxl")
-"""Suffixes of embeddings that are kept in a picture (source: AUTOMATIC1111's wiki, Textual Inversion)."""
+"""Suffixes of embeddings stored in an image (source: AUTOMATIC1111's wiki, Textual Inversion)."""
 
 
 class HttpsSource(Source[HttpUri]):
-    """Requests the first byte: its answer has the size and the name, and shows whether access is allowed."""
+    """Requests the first byte; the response gives size and name, and shows whether access is allowed."""
 
     def __init__(self, http: Http, _settings: Settings) -> None:
         self._http = http
 
     def ask(self, uri: HttpUri, wanted: SourceRequest) -> Resolution:
-        """The file's size and name; a web server gives no digest that could be trusted."""
+        """Return the file's size and name; a web server provides no trustworthy digest."""
         with self._http.open("GET", uri.url, headers=FIRST_BYTE) as response:
             if response.status == 401 and response.authorized:
                 raise _refused(response)
@@ -49,7 +49,7 @@ class HttpsSource(Source[HttpUri]):
 
     @classmethod
     def known(cls, uri: HttpUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
-        """A file whose digest and size are pinned, and whose address ends in a name."""
+        """Return a file whose digest and size are pinned and whose URL ends in a name."""
         last = _basename(uri) or ""
         good = is_weights(last) if wanted.kind in WEIGHT_KINDS else "." in last
         name = wanted.filename.rpartition("/")[2] if wanted.filename else last if good else None
@@ -58,11 +58,11 @@ class HttpsSource(Source[HttpUri]):
         return cls.agree(wanted, Resolution(artifacts=(_artifact(uri, name, wanted.size),), pinned=True))
 
     def _listed(self, uri: HttpUri, name: str | None, wanted: SourceRequest) -> str:
-        """Return the name, with the suffix that its content calls for where no service would list it otherwise.
+        """Return the name, with the suffix for its content if no service would list the file otherwise.
 
         Raises:
             UnreachableError: The server gives no name (``bad-response``).
-            NotAModelError: The content does not show which suffix it should have.
+            NotAModelError: The content does not show the right suffix.
         """
         if wanted.filename:
             return wanted.filename.rpartition("/")[2]
@@ -98,7 +98,7 @@ class HttpsSource(Source[HttpUri]):
 
 _HEAD = 64
 _SCRIPTS = frozenset({".php", ".asp", ".aspx", ".jsp", ".cgi", ".pl", ".py", ".do"})
-"""Suffixes of the program that serves a file, which are no part of its name."""
+"""Suffixes of server programs, which are not part of a file's name."""
 
 
 def _refused(response: Response) -> CredentialsError:
@@ -119,9 +119,9 @@ def _basename(uri: HttpUri) -> str | None:
 
 
 def _name(uri: HttpUri, headers: Mapping[str, str]) -> str | None:
-    """Return the name of a model file that ends the address, else the server's own name, else the address's last part.
+    """Return the model file's name at the end of the URL, else the server's name for it, else the URL's last part.
 
-    An address that ends in the name of a model file names it, whoever is asked: a pinned one is not asked at all.
+    A model file's name in the URL takes precedence because a pinned file is resolved without a request.
     """
     last = _basename(uri)
     if last is not None and is_weights(last):

@@ -1,8 +1,8 @@
-"""``oci://…``: files in an OCI registry, each a layer of its own.
+"""``oci://…``: files in an OCI registry, one layer per file.
 
 Sources: modelpack/model-spec (``org.cncf.model.filepath``, media types ending in ``.raw``); oras
-(``org.opencontainers.image.title``, ``io.deis.oras.content.unpack``), whose default layer type is an image's tar though
-the content is the file itself; docker/model-spec, whose v0.1 layers have types in place of names.
+(``org.opencontainers.image.title``, ``io.deis.oras.content.unpack``), which declares layers as image tars by default
+although they contain the plain file; docker/model-spec, whose v0.1 layers have types instead of names.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _TITLE = "org.opencontainers.image.title"
 PATH_KEYS = ("org.cncf.model.filepath", "org.cnai.model.filepath", _TITLE)
-"""Annotations that name a layer's file; the first one present counts."""
+"""Annotations that name a layer's file; the first one present is used."""
 
 _UNPACK = "io.deis.oras.content.unpack"
 _ARCHIVES = ("tar", "tar+gzip", "tar.gzip", "tar+zstd", "tar.gz", "tgz", "zip")
@@ -50,19 +50,19 @@ _SHOWN = 5
 
 
 class OciSource(Source[OciUri]):
-    """The layers of a manifest as files, by the names that their annotations give."""
+    """Resolves a manifest's layers to files, named by their annotations."""
 
     def __init__(self, http: Http, settings: Settings) -> None:
         self._registry = Registry(http, settings)
 
     def ask(self, uri: OciUri, wanted: SourceRequest) -> Resolution:
-        """Each layer that is a file, with its digest and size."""
+        """Return each layer that is a file, with its digest and size."""
         image, base = self.pull(uri)
         return _resolution(wanted, uri, image, base)
 
     @classmethod
     def known(cls, uri: OciUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
-        """A manifest that is pinned in the URI and is in the store."""
+        """Return the files of a manifest that is pinned in the URI and present in the store."""
         addresses = bases(uri.host, settings)
         if uri.digest is None or (len(addresses) > 1 and not settings.offline):
             return None
@@ -73,11 +73,11 @@ class OciSource(Source[OciUri]):
         return cls.agree(wanted, _resolution(wanted, uri, image, addresses[0]))
 
     def pull(self, uri: OciUri) -> tuple[Image, str]:
-        """The manifest of a reference, through an index where it is one, and the address that served it.
+        """Return the manifest of a reference, selected from an index if necessary, and the base URL that served it.
 
         Raises:
-            IntegrityError: No manifest fits (``unsupported-manifest``), or its bytes are not the pinned ones.
-            ModelfetchError: As the registry answers.
+            IntegrityError: No manifest fits (``unsupported-manifest``), or its bytes do not match the pin.
+            ModelfetchError: The registry's response is an error.
         """
         reference = str(uri.digest) if uri.digest else uri.tag or "latest"
         for _ in range(_DEEPEST + 1):
@@ -90,7 +90,7 @@ class OciSource(Source[OciUri]):
 
 
 def choose_child(index: Index) -> Descriptor:
-    """The child for this machine: one for no platform in particular, else the one for Linux on this processor.
+    """Return the child for this machine: one without a platform, else the one for Linux on this CPU.
 
     Raises:
         IntegrityError: There is none (``unsupported-manifest``).
@@ -133,7 +133,7 @@ def named_files(image: Image, uri: OciUri) -> dict[str, Descriptor]:
     """Return the layers that are files, by the relative path of each; archives and unnamed layers are left out.
 
     Raises:
-        IntegrityError: No layer is a file, or two have one name (``unsupported-manifest``), or a name leads elsewhere
+        IntegrityError: No layer is a file, two have the same name (``unsupported-manifest``), or a name is unsafe
             (``unsafe-path``).
     """
     files: dict[str, Descriptor] = {}
@@ -161,7 +161,7 @@ def named_files(image: Image, uri: OciUri) -> dict[str, Descriptor]:
 
 
 def _path_of(layer: Descriptor, image: Image, uri: OciUri) -> str | None:
-    """Return the path of the file that a layer is; None where it is an archive, or has no name among several."""
+    """Return the path of a layer's file; None for an archive, or for one of several unnamed layers."""
     named = next((layer.annotations[key] for key in PATH_KEYS if layer.annotations.get(key)), None)
     if layer.annotations.get(_UNPACK, "").lower() == "true":
         return None
@@ -181,10 +181,10 @@ def _path_of(layer: Descriptor, image: Image, uri: OciUri) -> str | None:
 
 
 def _single(files: dict[str, Descriptor], wanted: SourceRequest, uri: OciUri) -> dict[str, Descriptor]:
-    """Return the one file that is meant: by its title, as the only weights, or as the only one of its kind.
+    """Return the requested file: by its title, as the only weights, or as the only one of its kind.
 
     Raises:
-        NotFoundError: Several might be meant.
+        NotFoundError: Several files match.
     """
     names = {name.rpartition("/")[2] for name in (wanted.filename, wanted.name) if name}
     folders = {

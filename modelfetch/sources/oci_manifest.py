@@ -1,4 +1,4 @@
-"""A registry's manifests as values: pure reading of bytes that anybody may have written.
+"""Parse a registry's untrusted manifests into values, without I/O.
 
 Sources: opencontainers/image-spec (manifest, image index, descriptor), distribution's docker schema 2.
 """
@@ -33,7 +33,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptor:
-    """What points to content: its type, digest (sha256) and size in bytes."""
+    """A reference to content: its type, digest (sha256) and size in bytes."""
 
     media_type: str
     digest: Digest
@@ -45,7 +45,7 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """One manifest: a config and layers. ``content`` are its bytes as served, which ``digest`` is of."""
+    """One manifest: a config and layers. ``content`` is the manifest as served, and ``digest`` its digest."""
 
     media_type: str
     digest: Digest
@@ -57,7 +57,7 @@ class Image:
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Config and layers, each content once, in the manifest's order."""
+        """Config and layers without duplicates, in the manifest's order."""
         found: dict[Digest, Descriptor] = {}
         for blob in (*((self.config,) if self.config else ()), *self.layers):
             found.setdefault(blob.digest, blob)
@@ -66,7 +66,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """A list of manifests to choose from."""
+    """A list of manifests for different platforms."""
 
     media_type: str
     digest: Digest
@@ -75,14 +75,14 @@ class Index:
 
 
 def parse_manifest(content: bytes, media_type: str = "") -> Image | Index:
-    """Read a manifest or an index.
+    """Parse a manifest or an index.
 
     Args:
         content: The bytes as served.
-        media_type: The answer's Content-Type, which counts where the document names no type.
+        media_type: The response's Content-Type, used if the document has no type.
 
     Raises:
-        IntegrityError: It is neither (``unsupported-manifest``); the message says what is wrong with it.
+        IntegrityError: It is neither (``unsupported-manifest``); the message gives the reason.
     """
     document = _load(content)
     kind = document.get("mediaType") or media_type.partition(";")[0].strip()

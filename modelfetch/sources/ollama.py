@@ -1,7 +1,7 @@
-"""``ollama://…``: models of an Ollama registry, or of any other that holds Ollama's manifests.
+"""``ollama://…``: models of an Ollama registry, or of any other registry with Ollama's manifests.
 
 Source: ollama, server/images.go and types/model/name.go. A public model needs no token; the manifest's bytes are kept
-as served, since its sha256 is the model's identity and the file that Ollama reads.
+as served because its sha256 is the model's identity and Ollama reads the file.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _MOST_TRIED = 16
 
 
 class OllamaSource(Source[OllamaUri]):
-    """One manifest tells all: the blobs by digest and size, and, as its own bytes, the model's identity."""
+    """Resolves a manifest to its blobs, and to the manifest itself, whose bytes are the model's identity."""
 
     def __init__(self, http: Http, settings: Settings) -> None:
         self._registry = Registry(http, settings)
 
     def ask(self, uri: OllamaUri, wanted: SourceRequest) -> Resolution:
-        """Config and layers, then the manifest itself, with its bytes."""
+        """Return config and layers, then the manifest itself, with its bytes."""
         served = self._fetch(uri)
         found = parse_manifest(served.content, served.media_type)
         if isinstance(found, Index):
@@ -49,7 +49,7 @@ class OllamaSource(Source[OllamaUri]):
 
     @classmethod
     def known(cls, uri: OllamaUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
-        """A pinned manifest that is in the store already."""
+        """Return the files of a pinned manifest that is already in the store."""
         addresses = bases(uri.host, settings)
         if wanted.digest is None or wanted.digest.algorithm != "sha256":
             return None
@@ -66,11 +66,11 @@ class OllamaSource(Source[OllamaUri]):
 
     @classmethod
     def agree(cls, wanted: SourceRequest, found: Resolution) -> Resolution:
-        """The entry's digest is that of the manifest, which `ask` has checked; the manifest pins the blobs."""
+        """Accept the resolution: `ask` has checked the entry's digest, the manifest's, which pins the blobs."""
         return found
 
     def _fetch(self, uri: OllamaUri) -> ManifestResponse:
-        """Asked as Ollama asks; a registry that has only another form of it is asked again for any."""
+        """Request the manifest in Ollama's format; if the registry lacks it, request it again in any format."""
         repo = f"{uri.namespace}/{uri.model}"
         try:
             return self._registry.manifest(uri.host, repo, uri.tag, accept=DOCKER_MANIFEST, uri=uri.text)
@@ -80,10 +80,10 @@ class OllamaSource(Source[OllamaUri]):
             return self._registry.manifest(uri.host, repo, uri.tag, accept=EVERY_TYPE, uri=uri.text)
 
     def _choose(self, uri: OllamaUri, index: Index, pinned: Digest | None) -> Image:
-        """The child that an Ollama of this layout runs; the pinned one where one is pinned.
+        """Return the pinned child if one is pinned, else the one that Ollama runs on this machine.
 
         Raises:
-            IntegrityError: None of them fits (``unsupported-manifest``), or the pinned one is not among them.
+            IntegrityError: None is suitable (``unsupported-manifest``), or the pinned one is not among them.
         """
         candidates = list(_candidates(index))
         if pinned is not None and pinned != index.digest:
@@ -106,10 +106,10 @@ class OllamaSource(Source[OllamaUri]):
 
 
 def check_pin(wanted: SourceRequest, digest: Digest) -> None:
-    """Hold a manifest against the digest that the entry pins.
+    """Check a manifest against the entry's pinned digest.
 
     Raises:
-        IntegrityError: It is another one.
+        IntegrityError: They differ.
     """
     pinned = wanted.digest
     if pinned is not None and pinned.algorithm == "sha256" and pinned != digest:
@@ -117,7 +117,7 @@ def check_pin(wanted: SourceRequest, digest: Digest) -> None:
 
 
 def why_not_runnable(image: Image) -> str | None:
-    """Why Ollama can't run a manifest from its blob store; None when it can."""
+    """Return why Ollama can't run a manifest from its blob store; None if it can."""
     kinds = {layer.media_type for layer in image.layers}
     if _TENSOR in kinds:
         return "it holds single tensors, which need an Ollama with MLX"
@@ -129,17 +129,17 @@ def why_not_runnable(image: Image) -> str | None:
 
 
 def check_runnable(image: Image) -> None:
-    """Refuse a manifest that Ollama can't run.
+    """Reject a manifest that Ollama can't run.
 
     Raises:
-        IntegrityError: It is one (``unsupported-manifest``).
+        IntegrityError: Ollama can't run it (``unsupported-manifest``).
     """
     if (problem := why_not_runnable(image)) is not None:
         raise _unsupported(f"the registry's manifest is none that Ollama's blob store can run: {problem}")
 
 
 def _candidates(index: Index) -> Iterable[Descriptor]:
-    """Children that may be it: manifests, those for Linux or for no platform in particular, in the index's order."""
+    """Yield possible children in the index's order: manifests for Linux or without a platform."""
     for child in index.children:
         if child.media_type in MANIFESTS and (child.platform is None or child.platform[0] in ("linux", "")):
             yield child

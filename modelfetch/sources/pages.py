@@ -1,4 +1,4 @@
-"""Web pages that come instead of a file: one rule for every source, and for every request that reads a file."""
+"""Detect web pages served in place of a file: one rule for all sources and all requests that read a file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PORTAL_HINT = (
 
 
 def is_html(headers: Mapping[str, str]) -> bool:
-    """Return whether an answer calls itself a web page."""
+    """Return whether a response is declared as a web page."""
     return headers.get("content-type", "").partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
 
 
@@ -40,15 +40,15 @@ def refuse_page(
     pinned: bool = False,
     login: ModelfetchError | None = None,
 ) -> None:
-    """Raise where an answer is a web page instead of the file.
+    """Raise if a response is a web page instead of the file.
 
     Args:
-        response: The answer; of its body at most the first piece is read.
+        response: The response; at most the first piece of its body is read.
         uri: The file's URI.
-        path: The file's name; a file that is itself a page is let through.
-        size: What the file must have, in bytes, where that is known.
-        pinned: Whether a digest decides what the file is.
-        login: The error for a page that asks to log in, where the source has a better one.
+        path: The file's name; a file that is itself a web page is accepted.
+        size: The expected size in bytes, if known.
+        pinned: Whether a digest identifies the file.
+        login: The error for a login page, if the source has a more specific one.
 
     Raises:
         CredentialsError: It is a login page (``login-page``).
@@ -74,6 +74,6 @@ def refuse_page(
 
 
 def _begins_as_page(response: Response) -> bool:
-    """Return whether a body that calls itself a page begins as one: some servers call every file so."""
+    """Return whether a body declared as a web page starts like one: some servers declare every file so."""
     first = next(response.iter_decoded(), b"") if response.encoding else next(response.iter_raw(), b"")
     return first.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"<", b"")

@@ -1,7 +1,7 @@
-"""A client for the pull side of any registry that implements the distribution specification.
+"""A pull client for any registry that implements the distribution specification.
 
-Source: opencontainers/distribution-spec, spec.md, "Pull". Tokens are handled by the authenticator, which answers the
-registry's challenges.
+Source: opencontainers/distribution-spec, spec.md, "Pull". The authenticator answers the registry's challenges and
+handles tokens.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ManifestResponse:
 
 
 def bases(host: str, settings: Settings) -> tuple[str, ...]:
-    """Return the addresses at which to reach a host, in order: HTTPS, then plain HTTP only where that is allowed."""
+    """Return a host's base URLs to try, in order: HTTPS, then plain HTTP only if it is allowed."""
     if host.lower() == OLLAMA_HOST:
         return (settings.ollama_registry,)
     name = _DOCKER_HUB.get(host.lower(), host)
@@ -48,7 +48,7 @@ def bases(host: str, settings: Settings) -> tuple[str, ...]:
 
 
 class Registry:
-    """Requests manifests; what it learned of a host (whether it supports TLS) is kept for the session."""
+    """Requests manifests; remembers for the session whether a host supports TLS."""
 
     def __init__(self, http: Http, settings: Settings) -> None:
         self._http = http
@@ -63,11 +63,11 @@ class Registry:
         return bases(host, self._settings)
 
     def manifest(self, host: str, repo: str, reference: str, *, accept: str, uri: str) -> ManifestResponse:
-        """The manifest that a tag or digest names.
+        """Return the manifest for a tag or digest.
 
         Raises:
-            IntegrityError: Its bytes are not what the digest says.
-            ModelfetchError: As the registry's answer means; see `check_status`.
+            IntegrityError: Its bytes do not match the digest.
+            ModelfetchError: The registry's response is an error; see `check_status`.
         """
         base, reply = self._ask(host, f"/v2/{repo}/manifests/{reference}", accept)
         rejected = reply.status == 401 and self._http.auth is not None and self._http.auth.rejected(reply.url)
@@ -102,7 +102,7 @@ def _split(name: str) -> tuple[str, int | None]:
 
 
 def _talks_no_tls(error: ModelfetchError) -> bool:
-    """Whether a failure means that nothing there speaks TLS; a bad certificate or an alert shows that it does."""
+    """Return whether a failure means that the server has no TLS; a bad certificate or an alert shows that it has."""
     if error.code not in ("unreachable", "timeout"):
         return False
     link: BaseException | None = error
@@ -116,12 +116,12 @@ def _talks_no_tls(error: ModelfetchError) -> bool:
 
 
 def blob_url(base: str, repo: str, digest: Digest) -> str:
-    """The stable address of a blob."""
+    """Return the stable URL of a blob."""
     return f"{base}/v2/{repo}/blobs/{digest}"
 
 
 def _check(reply: Reply, host: str, repo: str, reference: str, uri: str, *, rejected: bool = False) -> None:
-    """Raise what a registry's status means; ``rejected``: it has seen a login and wants another."""
+    """Raise the error for a registry's status; ``rejected``: a login was sent and not accepted."""
     if rejected:
         hint = (
             "HF_TOKEN may have expired"

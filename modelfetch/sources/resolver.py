@@ -1,4 +1,4 @@
-"""All sources behind one interface: the right one for a URI, in a thread of its own, with retries."""
+"""All sources behind one interface: selects the source of a URI and runs it in a worker thread, with retries."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ATTEMPT_LIMIT = 180.0
-"""Seconds that one attempt to ask a source may take in all, however slowly its answer trickles."""
+"""Time limit for one attempt to query a source, in seconds, however slowly the response arrives."""
 
 
 class Sources:
     """The sources of one session.
 
     Args:
-        http: The HTTP client; its count of requests includes those that huggingface_hub sends.
+        http: The HTTP client; its request count includes requests sent by huggingface_hub.
         settings: The environment's settings.
-        retries: Attempts while failures may be temporary.
-        sink: Receives a notice for each retry, and for each address that holds a credential.
+        retries: Attempts for temporary failures.
+        sink: Receives a notice for each retry, and for each URL that contains a credential.
         sleep: Waits between attempts.
     """
 
@@ -69,8 +69,8 @@ class Sources:
         """Return the files of a URI, as its source reports them.
 
         Args:
-            wanted: What is wanted.
-            retries: Number of attempts, where it is not the session's.
+            wanted: The request.
+            retries: Number of attempts, if different from the session's.
 
         Raises:
             ModelfetchError: They do not exist (66), access is denied (77), the source can't be reached or requests are
@@ -82,7 +82,7 @@ class Sources:
 
         def on_retry(error: ModelfetchError, delay: float) -> None:
             if self._sink is not None:
-                # Many models of one hub that is away say the same: whoever shows it, shows it once.
+                # Many models of an unreachable hub produce the same notice; renderers show it once.
                 about = "" if "://" in error.message else f"{wanted.uri}: "
                 text = f"{about}{error.message}; asking again in {delay:.0f} s"
                 self._sink(Notice(level="info", message=text))
@@ -95,14 +95,14 @@ class Sources:
         )
 
     def known(self, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
-        """Return what the manifest alone says, without a request; None where a source is needed."""
+        """Resolve from the manifest alone, without a request; None if a source is needed."""
         return source_type(wanted.uri.scheme).known(wanted.uri, wanted, self._settings, read_blob)
 
     def probe(self, wanted: SourceRequest, artifact: Artifact, cancel: Cancel | None = None) -> None:
         """Request the first byte of an artifact of ``wanted`` at its first location. Blocks.
 
         Raises:
-            ModelfetchError: It can't be had there, or is not what the manifest says.
+            ModelfetchError: It is not available there, or differs from the manifest.
         """
         url, uri = artifact.locations[0].url, canonical_uri(wanted.uri, self._settings)
         if url.startswith("file:"):
@@ -133,7 +133,7 @@ class Sources:
             return self._made[scheme]
 
     def _warn_of_credentials(self, written: Uri, uri: Uri) -> None:
-        """Warn once of an address that holds a credential, and use the one that a CivitAI link brought along."""
+        """Warn once about a URL that contains a credential, and use the token of a CivitAI link."""
         token = uri.token if isinstance(uri, CivitaiUri) else None
         fields = ("token",) if token else credential_fields(written.text)
         if token is not None and isinstance(self._http.auth, Credentials):
@@ -155,11 +155,11 @@ class Sources:
 
 
 async def in_thread(work: Callable[[], T], *, limit: float) -> T:
-    """Run blocking work in a thread of its own; when the task is cancelled, nobody waits for the thread.
+    """Run blocking work in a separate thread; a cancelled task does not wait for the thread.
 
     Raises:
         UnreachableError: It took longer than ``limit`` seconds (``timeout``).
-        Exception: Whatever ``work`` raises.
+        Exception: Any exception of ``work``.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -172,7 +172,7 @@ async def in_thread(work: Callable[[], T], *, limit: float) -> T:
         try:
             result = work()
         except BaseException as error:
-            failure = error  # handed over, whatever it is
+            failure = error  # passed on to the caller
 
             def deliver() -> None:
                 future.set_exception(failure)
@@ -181,7 +181,7 @@ async def in_thread(work: Callable[[], T], *, limit: float) -> T:
             def deliver() -> None:
                 future.set_result(result)
 
-        # A loop that is closed by now has nobody waiting any more.
+        # If the loop is closed by now, no task is waiting.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, deliver)
 

@@ -1,6 +1,6 @@
-"""Asking again: when, how often, how long; the waiting itself is passed in.
+"""Retry queries to sources; the waiting function is passed in.
 
-The rules are those of a transfer (`modelfetch.transfer.retry`), for questions that either succeed whole or fail whole.
+The rules are those of a transfer (`modelfetch.transfer.retry`), for queries that succeed or fail as a whole.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_PAUSE = 120.0
-"""A source's ``Retry-After`` is honoured up to so many seconds; a longer one is told to the user (exit code 75)."""
+"""Longest ``Retry-After`` of a source to wait for, in seconds; a longer one is reported to the user (exit code 75)."""
 
 _LOOKUPS = 3
-"""Attempts where a host name can't be resolved: a second or two cover a name server that is just starting."""
+"""Attempts if a host name can't be resolved: a second or two is enough for a name server that is just starting."""
 
 MAX_TOTAL_WAIT = 60.0
-"""Seconds that one source gets before the next mirror is tried: its silence and our pauses; waits that it asked for are
+"""Seconds before the next mirror is tried: covers timeouts and our own pauses; waits that the source requested are
 not counted.
 """
 
 
 def pause(error: ModelfetchError, attempt: int) -> float | None:
-    """Seconds to wait after a failed attempt (counted from 1) before the next one; None: asking again can't help.
+    """Return the seconds to wait after a failed attempt (counted from 1) before the next; None if a retry can't help.
 
-    Own pauses are 1, 2, 4, 8, 16 seconds; where a source names a time, that is what counts.
+    Default pauses are 1, 2, 4, 8, 16 seconds; a time given by the source takes precedence.
 
     Raises:
-        RetryLaterError: The source names a time that is longer than we wait.
+        RetryLaterError: The source gives a time longer than the limit.
     """
     if error.permanent or (isinstance(error, NameLookupError) and attempt >= _LOOKUPS):
         return None
@@ -53,7 +53,7 @@ def pause(error: ModelfetchError, attempt: int) -> float | None:
 
 
 def asked_pause(error: ModelfetchError) -> float | None:
-    """Seconds after which a source wants to be asked again; None where it doesn't say."""
+    """Return the seconds that a source asks to wait; None if it gives no time."""
     asked: float | None = getattr(error, "retry_after", None)
     return asked
 
@@ -70,10 +70,10 @@ async def retry(
 
     Args:
         call: One attempt.
-        retries: How many attempts there are at most (`--retries`); at least one is made.
-        sleep: Waits so many seconds.
-        on_retry: Hears of each failure that is not the last, and of the wait that follows.
-        clock: Seconds that only grow.
+        retries: Maximum number of attempts (`--retries`); at least one is made.
+        sleep: Waits for a number of seconds.
+        on_retry: Called with each failure except the last, and the wait that follows.
+        clock: Monotonic clock, in seconds.
 
     Raises:
         ModelfetchError: The last failure.

@@ -1,4 +1,4 @@
-"""Credentials, host by host: none ever goes to another host, or in the clear where it came for TLS."""
+"""Credentials per host: never sent to another host, nor over plain HTTP if they belong to a TLS service."""
 
 from modelfetch.http.auth.credentials import Credentials
 

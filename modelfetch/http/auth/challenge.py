@@ -1,4 +1,4 @@
-"""What a registry asks for when it says 401: reading the challenge, and deciding who may see a password.
+"""Parse a registry's 401 challenge, and decide which token server may receive a password.
 
 Sources: RFC 9110, section 11.6.1 (WWW-Authenticate); distribution, docs/content/spec/auth/token.md.
 """
@@ -19,7 +19,7 @@ _REPOSITORY = re.compile(r"/v2/(.+?)/(?:manifests|blobs|tags|referrers)(?:/|\Z)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Challenge:
-    """One way in that a server names: ``scheme`` in lower case, and its parameters."""
+    """One authentication method that a server offers: ``scheme`` in lower case, and its parameters."""
 
     scheme: str
     realm: str = ""
@@ -28,7 +28,7 @@ class Challenge:
 
 
 def parse_challenges(header: str) -> tuple[Challenge, ...]:
-    """The challenges of a WWW-Authenticate header; what can't be read ends the list."""
+    """Parse the challenges of a WWW-Authenticate header; parsing stops at the first invalid part."""
     if len(header) > _LONGEST:
         return ()
     found = []
@@ -46,15 +46,15 @@ def parse_challenges(header: str) -> tuple[Challenge, ...]:
 
 
 def repository_of(url: str) -> str | None:
-    """The repository that a registry's URL is about; None where it is no registry's."""
+    """Return the repository in a registry's URL; None if it is not a registry URL."""
     match = _REPOSITORY.match(urlsplit(url).path)
     return match[1] if match else None
 
 
 def may_ask(registry: str, realm: str, *, same_host_only: bool) -> bool:
-    """Whether a token server that a registry names may be asked at all.
+    """Return whether a token server that a registry names may be contacted at all.
 
-    A registry that talks TLS may not send us to one in the clear; one in the clear only to itself. Ollama's rule: the
+    A registry with TLS must not name a plain HTTP server; one on plain HTTP may only name itself. Ollama's rule: the
     realm's host must be the registry's own (source: ollama, server/auth.go).
     """
     try:
@@ -70,10 +70,10 @@ def may_ask(registry: str, realm: str, *, same_host_only: bool) -> bool:
 
 
 def may_send_password(registry: str, realm: str) -> bool:
-    """Whether the registry's password may go to that token server: its own host, or one of the same domain.
+    """Return whether a registry's password may be sent to that token server: the same host, or the same domain.
 
-    Docker Hub's registry-1.docker.io asks for the password at auth.docker.io, GitLab's registry.gitlab.com at
-    gitlab.com. A server elsewhere is asked without a password, which is enough for what is public.
+    Docker Hub's registry-1.docker.io uses the token server auth.docker.io, GitLab's registry.gitlab.com uses
+    gitlab.com. A server on another domain gets no password, which is enough for public content.
     """
     host, realm_host = origin(registry)[1], origin(realm)[1]
     if host == realm_host:

@@ -1,4 +1,4 @@
-"""Which credential a request may carry, and the tokens that registries hand out."""
+"""Select the credential for each request, and manage the tokens that registries issue."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 _HF_SITES = ("https://huggingface.co", "https://hf.co")
 _CIVITAI_SITES = ("https://civitai.com", "https://civitai.red", "https://civitai.green")
 _PUBLIC = frozenset(origin(site) for site in (*_HF_SITES, *_CIVITAI_SITES))
-"""Hubs whose APIs take tokens only: a password that somebody keeps for git would make them refuse what is public."""
+"""Hubs whose APIs accept only tokens: with a password that a user keeps for git they would refuse public files."""
 _CIVITAI_PATHS = ("/api/v1/", "/api/download/")
-"""Paths that tell CivitAI's API from the Hugging Face Hub's where both have one and the same endpoint."""
+"""Paths that distinguish CivitAI's API from the Hugging Face Hub's if both use the same endpoint."""
 
 _LONGEST_LIFE = 3600.0
 _SHORTEST_LIFE = 60.0
-"""A token without ``expires_in`` lives so many seconds (source: distribution, docs/content/spec/auth/token.md)."""
+"""Lifetime in seconds of a token without ``expires_in`` (source: distribution, docs/content/spec/auth/token.md)."""
 _FRESH = 2.0
-"""A token this young, in seconds, was fetched by a neighbour in answer to the same refusal."""
+"""A token younger than this, in seconds, was fetched by another thread in response to the same refusal."""
 
 Origin = tuple[str, str, int]
 T = TypeVar("T")
@@ -49,14 +49,14 @@ class _Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Service:
-    """A service with a token of its own, and the addresses that may see it."""
+    """A service with its own token, and the addresses that may receive it."""
 
     name: str
     token: Secret
     endpoints: tuple[str, ...]
 
     def reach(self, url: str) -> int:
-        """Return how closely an endpoint covers a URL: the length of the endpoint's path, -1 where none does."""
+        """Return how closely an endpoint covers a URL: the length of the endpoint's path, or -1 if it does not."""
         return max((_reach(endpoint, url) for endpoint in self.endpoints), default=-1)
 
 
@@ -69,12 +69,12 @@ def _reach(endpoint: str, url: str) -> int:
 
 
 class Credentials:
-    """Implements the HTTP client's `Authenticator`; consulted for every hop of every request, from any thread.
+    """Implements the HTTP client's `Authenticator`; called for every hop of every request, from any thread.
 
-    A file of credentials that can't be read counts as empty; `problem` names it once a credential is missing.
+    An unreadable credentials file counts as empty; `problem` names it once a credential is missing.
 
     Args:
-        settings: Where tokens and files are.
+        settings: Locations of tokens and files.
         clock: Monotonic clock, in seconds.
     """
 
@@ -107,7 +107,7 @@ class Credentials:
         """Return the header fields that a request to this URL may carry.
 
         Raises:
-            SettingError: A variable holds a token that can't be one.
+            SettingError: A variable contains an invalid token.
         """
         try:
             where = origin(url)
@@ -125,7 +125,7 @@ class Credentials:
         return {"Authorization": login.basic} if login is not None else {}
 
     def rejected(self, url: str) -> bool:
-        """Return whether a login was used for a registry's repository, so that a 401 means that it was rejected."""
+        """Return whether a login was used for a registry's repository, in which case a 401 means it was rejected."""
         try:
             where, repository = origin(url), repository_of(url)
             if repository is not None and (where, repository) in self._shown:
@@ -135,7 +135,7 @@ class Credentials:
             return False
 
     def problem(self, url: str) -> CredentialFileError | None:
-        """Return why a credential for this URL can't be read; None where nothing is in the way."""
+        """Return why a credential for this URL can't be read; None if there is no problem."""
         try:
             where, service = origin(url), self._service(url)
             if service is not None:
@@ -151,14 +151,14 @@ class Credentials:
         return None
 
     def lend_civitai_token(self, token: str) -> None:
-        """Use the token of a pasted CivitAI link for this session, where no other one is set."""
+        """Use the token of a pasted CivitAI link for this session, unless another one is set."""
         self._lent = self._lent or token
 
     def challenged(self, url: str, status: int, headers: Mapping[str, str], fetch: Fetch) -> bool:
         """Answer a registry's challenge; return whether there is a new token or password to try.
 
         Raises:
-            CredentialsError: The token server rejects the password, or the credential that is needed can't be read.
+            CredentialsError: The token server rejects the password, or the required credential can't be read.
             UnreachableError: The token server can't be reached or its answer is invalid.
         """
         if getattr(self._asking, "busy", False):
@@ -219,7 +219,7 @@ class Credentials:
         return self._netrc.find(host)
 
     def _login(self, url: str) -> Login | None:
-        """The login of a registry."""
+        """Return the login for a registry."""
         scheme, host, port = origin(url)
         if scheme != "https" and not self._settings.allows_http(host, port):
             return None
@@ -262,7 +262,7 @@ class Credentials:
         finally:
             self._asking.busy = False
         if reply.status in (401, 403) and login is None:
-            return None  # the registry's own refusal says it better
+            return None  # the registry's own refusal is more informative
         token = _read_token(reply, registry, self._clock())
         if login is not None:
             self._note_shown(url)
@@ -273,7 +273,7 @@ class Credentials:
 
 
 def _host_of(url: str) -> str:
-    """As much of a token server's address as is shown."""
+    """Return the part of a token server's address that is safe to show."""
     try:
         return origin(url)[1]
     except ValueError:
@@ -281,7 +281,7 @@ def _host_of(url: str) -> str:
 
 
 def _unless_unreadable(read: Callable[[], T | None]) -> T | None:
-    """Return what a file of credentials holds; None where it can't be read, which `Credentials.problem` reports."""
+    """Return a value from a credentials file; None if it can't be read, which `Credentials.problem` reports."""
     try:
         return read()
     except CredentialFileError:

@@ -30,7 +30,7 @@ _DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
-    """A user and password; with ``identity`` the password is a refresh token of the registry's token server."""
+    """A user and password; if ``identity`` is set, the password is a refresh token of the registry's token server."""
 
     user: str = field(repr=False)
     password: str = field(repr=False)
@@ -38,12 +38,12 @@ class Login:
 
     @property
     def basic(self) -> str:
-        """The Authorization header's value (source: RFC 7617)."""
+        """Return the Authorization header's value (source: RFC 7617)."""
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
 
 class Netrc:
-    """``~/.netrc``, or the file that NETRC names, read once. Its ``default`` entry is not used: it names no host."""
+    """``~/.netrc``, or the file in NETRC, read once. Its ``default`` entry is ignored because it names no host."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -51,10 +51,10 @@ class Netrc:
         self._logins: dict[str, Login] | None = None
 
     def find(self, host: str) -> Login | None:
-        """The login of a host.
+        """Return the login for a host.
 
         Raises:
-            CredentialFileError: The file is there and can't be read.
+            CredentialFileError: The file exists but can't be read.
         """
         with self._lock:
             if self._logins is None:
@@ -86,7 +86,7 @@ def _read_netrc(path: Path | None) -> dict[str, Login]:
 
 
 class DockerConfig:
-    """``~/.docker/config.json``: logins of registries, in the file itself or kept by helpers."""
+    """``~/.docker/config.json``: registry logins, in the file itself or in credential helpers."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -95,10 +95,10 @@ class DockerConfig:
         self._found: dict[str, Login | None] = {}
 
     def find(self, host: str) -> Login | None:
-        """The login of a registry, named as HOST or HOST:PORT.
+        """Return the login for a registry, given as HOST or HOST:PORT.
 
         Raises:
-            CredentialFileError: The file is there and can't be read, or its helper fails.
+            CredentialFileError: The file exists but can't be read, or its helper fails.
         """
         with self._lock:
             if host not in self._found:
@@ -133,7 +133,7 @@ class DockerConfig:
 
 
 def _names(host: str) -> Iterable[str]:
-    """How a config may spell a registry."""
+    """Yield the ways in which a config may spell a registry."""
     spelled = _DOCKER_HUB if host in _DOCKER_HUB else (host,)
     for name in spelled:
         yield name
@@ -186,7 +186,7 @@ def _from_entry(entry: dict[str, Any]) -> Login | None:
 
 
 def _ask_helper(helper: str, name: str) -> Login | None:
-    """Run ``docker-credential-HELPER get`` for one name; None where it has nothing."""
+    """Run ``docker-credential-HELPER get`` for one name; None if it has no entry."""
     program = f"docker-credential-{helper}"
     try:
         done = subprocess.run(  # noqa: S603 - the user's own config names the helper, and its name was checked
@@ -201,7 +201,7 @@ def _ask_helper(helper: str, name: str) -> Login | None:
     except OSError as error:
         raise CredentialFileError(f"{program} can't be run: {error.strerror}") from None
     if done.returncode != 0:
-        return None  # "credentials not found", which helpers say in different words
+        return None  # "credentials not found"; the exact text differs between helpers
     try:
         answer = json.loads(done.stdout)
         user, secret = answer["Username"], answer["Secret"]

@@ -1,8 +1,8 @@
-"""Requests that huggingface_hub sends: watched, bounded, and the same for every version from 0.34 to 2.x.
+"""Monitor and limit requests that huggingface_hub sends, for every version from 0.34 to 2.x.
 
-huggingface_hub sends with requests before 1.0, with httpx in 1.x and with httpx2 in 2.x. None of them is imported here:
-its session is instrumented through what they offer, adapters or event hooks. A session is shared with other users of
-huggingface_hub in the process, whose requests are left alone.
+huggingface_hub uses requests before 1.0, httpx in 1.x and httpx2 in 2.x. None of them is imported here: its session
+is instrumented through their extension points, adapters or event hooks. Other code in the process may share the
+session; its requests are not changed.
 
 Source: huggingface_hub 0.34 to 2.4, ``utils/_http.py``.
 """
@@ -21,20 +21,20 @@ from modelfetch.errors import UnreachableError
 
 _LOCK = threading.Lock()
 _LARGEST_ANSWER = 64 * 2**20
-"""Largest metadata answer in bytes: about 200,000 files."""
+"""Largest metadata response in bytes: about 200,000 files."""
 
 _CONNECT, _READ = 10.0, 30.0
-"""Time limits in seconds; some of huggingface_hub's own calls have none."""
+"""Timeouts in seconds; some of huggingface_hub's own calls have none."""
 
 Watch = Callable[[str, MutableMapping[str, str]], None]
-"""Called with the URL and the header fields of each request before it is sent; it may change them, or raise."""
+"""Called with the URL and header fields of each request before it is sent; may change them or raise."""
 
 _watch: ContextVar[Watch | None] = ContextVar("modelfetch_hf_watch", default=None)
 
 
 @contextmanager
 def watched(watch: Watch) -> Iterator[None]:
-    """Within it, each request that huggingface_hub sends from this thread is shown to ``watch`` first."""
+    """Within this context, pass each request that huggingface_hub sends from this thread to ``watch`` first."""
     session = hub.load().utils.get_session()
     with _LOCK:
         if hasattr(session, "event_hooks"):

@@ -1,7 +1,7 @@
-"""Errors of the Hugging Face Hub, and what the user can do about them.
+"""Errors of the Hugging Face Hub, with hints for the user.
 
 Sources: the Hub's ``X-Error-Code`` and ``X-Error-Message`` headers as huggingface_hub reads them
-(``hf_raise_for_status``), and its documentation on gated models and rate limits. A server's own words are matched and
+(``hf_raise_for_status``), and its documentation on gated models and rate limits. A server's own text is matched but
 never shown.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What was requested, for messages; a refusal means something else where a token was sent."""
+    """The request, for messages; a refusal has another meaning if a token was sent."""
 
     endpoint: str
     repo: str
@@ -35,7 +35,7 @@ class Asked:
 
     @property
     def page(self) -> str:
-        """Where a person finds the repo."""
+        """The URL of the repo's page."""
         return f"{self.endpoint}/{self.repo}"
 
     def __str__(self) -> str:
@@ -43,9 +43,9 @@ class Asked:
 
 
 def translate(error: Exception, asked: Asked) -> ModelfetchError:
-    """Return the typed error for anything that huggingface_hub, or the HTTP library below it, raises.
+    """Return the typed error for any exception of huggingface_hub or the HTTP library below it.
 
-    The libraries differ between its versions, so their exceptions are recognised by the names of their classes.
+    Its versions use different HTTP libraries, so exceptions are recognised by their class names.
     """
     if isinstance(error, ModelfetchError):
         return error
@@ -77,9 +77,9 @@ _NO_URL = frozenset(
 
 
 def is_missing_api(error: Exception) -> bool:
-    """Return whether an exception of huggingface_hub may mean that a mirror lacks a part of the hub's API.
+    """Return whether an exception of huggingface_hub may mean that a mirror lacks part of the hub's API.
 
-    The Hub itself names the reason of each refusal in ``X-Error-Code``.
+    The Hub itself gives the reason for each refusal in ``X-Error-Code``.
     """
     response = getattr(error, "response", None)
     return (
@@ -91,7 +91,7 @@ def is_missing_api(error: Exception) -> bool:
 
 
 def nonsense(asked: Asked) -> UnreachableError:
-    """The answer is not what the hub's API says."""
+    """Return the error for a response that does not follow the hub's API."""
     return UnreachableError(
         f"{asked.endpoint} sent no valid metadata of {asked}",
         code="bad-response",
@@ -128,7 +128,7 @@ def _transport(error: Exception, names: set[str], asked: Asked) -> UnreachableEr
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it wraps: by its cause or context, or as an argument, as requests and urllib3 do."""
+    """Yield an error and those it wraps: as its cause or context, or as an argument, as requests and urllib3 do."""
     queue: list[BaseException] = [error]
     seen: set[int] = set()
     while queue and len(seen) < 24:
@@ -142,13 +142,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _looked_up(endpoint: str) -> str:
-    """Return the host whose name was looked up: the proxy's, where there is one."""
+    """Return the host whose name was looked up: the proxy, if there is one."""
     proxy = proxy_of(endpoint)
     return urlsplit(proxy.url if proxy is not None else endpoint).hostname or endpoint
 
 
 def _where(endpoint: str, names: set[str]) -> str:
-    """Return whom a connection failed with: the proxy, where requests to the hub go through one."""
+    """Return the peer of a failed connection: the proxy, if requests to the hub use one."""
     proxy = proxy_of(endpoint)
     if proxy is None or not names & {"ConnectError", "ConnectTimeout", "ProxyError", "ConnectionError"}:
         return endpoint
@@ -156,7 +156,7 @@ def _where(endpoint: str, names: set[str]) -> str:
 
 
 def refusal(status: int, headers: Mapping[str, str], url: str, asked: Asked) -> ModelfetchError:
-    """The typed error of a status that is no success."""
+    """Return the typed error for an unsuccessful status."""
     fields = Headers(headers)
     code, said = fields.get("x-error-code", ""), fields.get("x-error-message", "").lower()
     if code == "GatedRepo":

@@ -1,4 +1,4 @@
-"""A repo of the hub as values: reading its metadata, which anybody may have written, and choosing files from it."""
+"""A hub repo as values: parse its untrusted metadata, and select files from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LFS_SUFFIXES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubFile:
-    """One file of a repo as the hub knows it; ``sha256`` for LFS files only, ``oid`` is the git blob's sha1."""
+    """One file of a repo in the hub's metadata; ``sha256`` for LFS files only, ``oid`` is the git blob's sha1."""
 
     path: str
     size: int | None
@@ -37,7 +37,7 @@ class HubFile:
 
     @property
     def digest(self) -> Digest | None:
-        """What its bytes must have."""
+        """The digest of the file's content."""
         if self.sha256 is not None:
             return Digest("sha256", self.sha256)
         return Digest("git-sha1", self.oid) if self.oid is not None and self.size is not None else None
@@ -45,19 +45,19 @@ class HubFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repo:
-    """One revision of a repo; ``license`` is the hub's word for its licence, such as ``apache-2.0``."""
+    """One revision of a repo; ``license`` is the hub's identifier for its licence, such as ``apache-2.0``."""
 
     commit: str
     files: dict[str, HubFile | None]
-    """By path; None for a file whose path can't be trusted."""
+    """By path; None for a file with an unsafe path."""
     license: str | None = None
 
 
 def read_info(info: Any, revision: str) -> Repo:
-    """What matters of a ModelInfo.
+    """Parse a ModelInfo.
 
     Raises:
-        ValueError, TypeError, AttributeError: It is not what the hub's API says.
+        ValueError, TypeError, AttributeError: It does not follow the hub's API.
     """
     commit = info.sha
     if not isinstance(commit, str) or len(commit) != 40:
@@ -75,7 +75,7 @@ def read_info(info: Any, revision: str) -> Repo:
 
 
 def _license(info: Any) -> str | None:
-    """The licence that a repo's tags name."""
+    """Return the licence in a repo's tags."""
     tags = getattr(info, "tags", None)
     names = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
     found = next((name for tag in names if (name := tag.removeprefix("license:")) != tag), "")
@@ -83,7 +83,7 @@ def _license(info: Any) -> str | None:
 
 
 def read_file(path: str, entry: Any) -> HubFile:
-    """What matters of a RepoSibling or RepoFile; raises as `read_info` does."""
+    """Parse a RepoSibling or RepoFile; raises as `read_info` does."""
     lfs = getattr(entry, "lfs", None)
     size = lfs.size if lfs is not None else getattr(entry, "size", None)
     oid = getattr(entry, "blob_id", None)
@@ -106,7 +106,7 @@ def _is_safe(path: str) -> bool:
 
 
 def git_name(path: str, size: int | None, digest: Digest | None, read_blob: ReadBlob) -> str | None:
-    """What git calls a file that lies in the store, if it is one that a repo keeps outside LFS; else None.
+    """Return git's name of a stored file if repos keep such files outside LFS; else None.
 
     Source: the Hub's default .gitattributes, and its limit of 10 MiB for files outside LFS.
     """
@@ -124,11 +124,11 @@ def git_name(path: str, size: int | None, digest: Digest | None, read_blob: Read
 
 
 def choose(repo: Repo, uri: HfUri, wanted: SourceRequest) -> list[HubFile]:
-    """The files that are wanted: the one of the URI, those that are listed, those that match, or all.
+    """Select files: the one in the URI, the listed ones, those that match the patterns, or all.
 
     Raises:
-        NotFoundError: Some are not there; the message names them.
-        IntegrityError: The path of one can't be trusted (``unsafe-path``).
+        NotFoundError: Some do not exist; the message names them.
+        IntegrityError: A path is unsafe (``unsafe-path``).
     """
     if uri.path is not None:
         names = [uri.path]

@@ -1,9 +1,9 @@
-"""``hf://…``: the Hugging Face Hub, or a mirror of it that HF_ENDPOINT names.
+"""``hf://…``: the Hugging Face Hub, or the mirror in HF_ENDPOINT.
 
-One request per repo and revision gives the commit, sizes and digests of all its files (source: the Hub's API,
-``/api/models/{repo}/revision/{rev}?blobs=true``). The commit is then part of every address, so nothing moves meanwhile.
+One request per repo and revision returns the commit and the sizes and digests of all its files (source: the Hub's API,
+``/api/models/{repo}/revision/{rev}?blobs=true``). Every file URL then contains the commit, so files can't change.
 
-Proxies and older mirrors lack parts of that API. What the listing does not give is taken from ``paths-info``, from the
+Proxies and older mirrors lack parts of that API. Data missing from the listing is taken from ``paths-info``, from the
 tree, or from the headers of the file itself (``X-Repo-Commit``, ``X-Linked-Etag``), which are all that the official
 client needs for a download (source: huggingface_hub, ``file_download.get_hf_file_metadata``).
 """
@@ -48,7 +48,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class _MissingApiError(Exception):
-    """A hub lacks a part of the API; ``error`` is what the user gets where nothing else helps."""
+    """A hub lacks part of the API; ``error`` is raised if there is no alternative."""
 
     def __init__(self, error: ModelfetchError) -> None:
         super().__init__(str(error))
@@ -56,7 +56,7 @@ class _MissingApiError(Exception):
 
 
 class HfSource(Source[HfUri]):
-    """Requests metadata through huggingface_hub; what it learned of a repo is kept for the session."""
+    """Requests metadata through huggingface_hub; caches it per repo for the session."""
 
     def __init__(self, http: Http, settings: Settings) -> None:
         self._http = http
@@ -67,7 +67,7 @@ class HfSource(Source[HfUri]):
         self._guard = threading.Lock()
 
     def ask(self, uri: HfUri, wanted: SourceRequest) -> Resolution:
-        """The commit, and each file with its size, its digest and its name in a cache."""
+        """Return the commit, and each file with its size, digest and cache name."""
         revision = uri.revision or "main"
         try:
             repo = self._repo(uri.repo, revision)
@@ -87,9 +87,9 @@ class HfSource(Source[HfUri]):
 
     @classmethod
     def known(cls, uri: HfUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
-        """Files whose commit and digests are pinned.
+        """Return files whose commit and digests are pinned.
 
-        The names in a cache are the hub's; they are worked out from the bytes only where no request is allowed.
+        Cache names come from the hub; they are derived from the content only if requests are disabled.
         """
         if wanted.cached and not settings.offline:
             return None
@@ -122,7 +122,7 @@ class HfSource(Source[HfUri]):
         return cls.agree(wanted, Resolution(artifacts=artifacts, revision=uri.commit, pinned=True))
 
     def explain(self, response: Response, uri: HfUri) -> ModelfetchError | None:
-        """Return what a refusal of a file means; None where the file is missing from a repo that exists."""
+        """Return the error for a refused file; None if the file is missing from an existing repo."""
         if response.status == 404 and response.headers.get("x-error-code") == "EntryNotFound":
             return None
         asked = Asked(
@@ -167,17 +167,17 @@ class HfSource(Source[HfUri]):
         return found
 
     def _check_gate(self, repo: str, revision: str) -> None:
-        """Raise where access to a gated repo's files is denied: its metadata is open to everybody."""
+        """Raise if access to a gated repo's files is denied; its metadata is public."""
         try:
             self._call(repo, revision, lambda api: api.auth_check(repo))
         except _MissingApiError:
-            return  # the transfer will show it
+            return  # the transfer will report it
         except (NotFoundError, UnreachableError) as error:
             if not error.permanent:
                 raise
 
     def _with_digests(self, repo: str, found: Repo, chosen: Sequence[HubFile], wanted: SourceRequest) -> list[HubFile]:
-        """Return the files with the digests that the listing left out, from the first other place that has them."""
+        """Return the files with digests missing from the listing, from the first alternative that provides them."""
         files = {file.path: file for file in chosen}
         places: tuple[Callable[[list[str]], Iterable[HubFile]], ...] = (
             lambda paths: self._paths_info(repo, found.commit, paths),
@@ -225,23 +225,23 @@ class HfSource(Source[HfUri]):
             failure, missing = translate(error, asked), is_missing_api(error)
         if isinstance(failure, CredentialsError) and not asked.with_token:
             self._name_problem(failure, endpoint)
-        # Raised out here, so that no foreign exception with its request hangs on to it.
+        # Raised outside the handler, so that the library's exception and its request are not attached.
         raise _MissingApiError(failure) if missing else failure
 
     def _name_problem(self, failure: CredentialsError, endpoint: str) -> None:
-        """Add to an error that a token is there and can't be read."""
+        """Add to an error that a token exists but can't be read."""
         if (problem := self._credentials.problem(endpoint + "/api/")) is not None:
             failure.message += f"; {problem.message}"
             failure.args = (failure.message,)
 
     def _endpoint(self, path: str) -> str:
-        """Return the hub's address, or what MODELFETCH_MIRRORS replaces it with."""
+        """Return the hub's base URL, or its replacement in MODELFETCH_MIRRORS."""
         endpoint = self._settings.hf_endpoint
         mirrored = rewrite(endpoint + path, self._settings.mirrors)
         return mirrored.removesuffix(path) if mirrored.endswith(path) else endpoint
 
     def _watch(self, url: str, headers: MutableMapping[str, str]) -> None:
-        """Count a request of huggingface_hub, and decide itself which credential it may carry."""
+        """Count a request of huggingface_hub, and set the credential that it may carry."""
         self._http.count()
         try:
             scheme, host, port = origin(url)
@@ -257,7 +257,7 @@ class HfSource(Source[HfUri]):
     # -- without the API -------------------------------------------------------------------------------------------
 
     def _without_api(self, uri: HfUri, revision: str, wanted: SourceRequest) -> Resolution | None:
-        """Return what the headers of the named files say, else what the manifest pins; None where there is neither."""
+        """Resolve the named files from their headers, else from the manifest's pins; None if neither is possible."""
         names = [uri.path] if uri.path is not None else [spec.path for spec in wanted.files or ()]
         if not names:
             return None
@@ -272,7 +272,7 @@ class HfSource(Source[HfUri]):
         return self._resolution(uri, commit, files)
 
     def _heads(self, uri: HfUri, paths: Iterable[str]) -> tuple[str | None, list[HubFile]]:
-        """Return the commit, and what the headers of each file say."""
+        """Return the commit and the metadata in each file's headers."""
         commit, files = uri.commit, []
         for path in paths:
             found, file = self._head(uri, path)
@@ -296,7 +296,7 @@ class HfSource(Source[HfUri]):
             size = _size(fields.get("x-linked-size", ""))
             if size is None and not moved:
                 size = total_size(response)
-        # The ETag of a file that is stored elsewhere is that of the other store, and no digest of its content.
+        # The ETag of an externally stored file is that of the other store, not a digest of its content.
         oid = etag if is_commit(etag) and not moved else linked if is_commit(linked) else None
         sha256 = linked if _SHA256.match(linked) else None
         file = HubFile(path=path, size=size, oid=oid, sha256=sha256)
