@@ -1,7 +1,7 @@
-"""The embedded hub: true wire shapes of the real hubs, on loopback, with faults on demand.
+"""The embedded hub: a simulation of the real hubs' protocols on loopback, with configurable faults.
 
-The demo tier, the tests and the benchmarks run against it; nothing in the downloader knows that it is there, and
-nothing below this package imports it.
+The demo tier, the tests and the benchmarks run against it; no other part of the downloader depends on it or imports
+this package.
 """
 
 from __future__ import annotations

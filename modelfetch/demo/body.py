@@ -1,4 +1,4 @@
-"""What the hub serves: bytes in memory, or content that is computed where it is read, so that gigabytes cost none."""
+"""Content that the hub serves: bytes in memory, or computed on read, so that gigabytes take no memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 READ_SIZE = 1 << 20
-"""Bytes read, hashed or sent at a time."""
+"""Bytes to read, hash or send at a time."""
 
 
 class Body(Protocol):
-    """Content of a known size that can be read anywhere."""
+    """Content of a known size that can be read at any offset."""
 
     @property
     def size(self) -> int:
@@ -23,14 +23,14 @@ class Body(Protocol):
 
     @property
     def sha256(self) -> str:
-        """64 lower-case hex digits."""
+        """The sha256 as 64 lower-case hex digits."""
 
     def read(self, offset: int, length: int) -> bytes | memoryview:
-        """Up to ``length`` bytes from ``offset``; fewer only where the body ends."""
+        """Return up to ``length`` bytes from ``offset``; fewer only at the end of the body."""
 
 
 def spans(start: int, stop: int, step: int = READ_SIZE) -> Iterator[tuple[int, int]]:
-    """(offset, length) pairs that cover ``start`` to ``stop`` without crossing a multiple of ``step``."""
+    """Yield (offset, length) pairs that cover ``start`` to ``stop`` without crossing a multiple of ``step``."""
     while start < stop:
         length = min(step - start % step, stop - start)
         yield start, length
@@ -38,7 +38,7 @@ def spans(start: int, stop: int, step: int = READ_SIZE) -> Iterator[tuple[int, i
 
 
 def hash_body(body: Body) -> str:
-    """The sha256 of a body, read piece by piece."""
+    """Return the sha256 of a body, read piece by piece."""
     state = hashlib.sha256()
     for offset, length in spans(0, body.size):
         state.update(body.read(offset, length))
@@ -46,12 +46,12 @@ def hash_body(body: Body) -> str:
 
 
 def read_all(body: Body) -> bytes:
-    """The whole body in memory."""
+    """Return the whole body in memory."""
     return b"".join(body.read(offset, length) for offset, length in spans(0, body.size))
 
 
 class BytesBody:
-    """Content that is in memory."""
+    """Content in memory."""
 
     def __init__(self, data: bytes) -> None:
         self._view = memoryview(data)
@@ -63,42 +63,42 @@ class BytesBody:
 
     @cached_property
     def sha256(self) -> str:
-        """64 lower-case hex digits."""
+        """The sha256 as 64 lower-case hex digits."""
         return hashlib.sha256(self._view).hexdigest()
 
     def read(self, offset: int, length: int) -> memoryview:
-        """A view of the bytes, without a copy."""
+        """Return a view of the bytes, without a copy."""
         return self._view[offset : offset + length]
 
 
 class ZeroBody:
-    """Zeros."""
+    """Content of zero bytes."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
     @cached_property
     def sha256(self) -> str:
-        """64 lower-case hex digits."""
+        """The sha256 as 64 lower-case hex digits."""
         return hash_body(self)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Zeros, as many as there are."""
+        """Return zeros, up to the end of the body."""
         return bytes(max(0, min(length, self.size - offset)))
 
 
 class PatternBody:
-    """Pseudo-random content, the same on every machine, in which no two blocks of 64 KiB are equal.
+    """Pseudo-random content, the same on every machine, without two equal blocks of 64 KiB.
 
-    Each block is the same noise under its own number, so bytes that land at a wrong offset change the digest.
+    Each block is the same noise combined with its block number, so bytes at a wrong offset change the digest.
     """
 
     _BLOCK = 1 << 16
 
     def __init__(self, size: int, *, seed: int = 0, prefix: bytes = b"", half_floats: bool = False) -> None:
-        """Make a body of ``size`` bytes; ``prefix`` (a file header) replaces the first bytes of the pattern.
+        """Create a body of ``size`` bytes; ``prefix`` (a file header) replaces the first bytes of the pattern.
 
-        With ``half_floats`` every two bytes are a finite number between -2 and 2, if read as a little-endian float16.
+        With ``half_floats``, each two bytes are a finite number between -2 and 2 when read as a little-endian float16.
         """
         self.size = size
         self._prefix = prefix
@@ -109,11 +109,11 @@ class PatternBody:
 
     @cached_property
     def sha256(self) -> str:
-        """64 lower-case hex digits."""
+        """The sha256 as 64 lower-case hex digits."""
         return hash_body(self)
 
     def read(self, offset: int, length: int) -> bytes:
-        """The bytes at ``offset``, computed now."""
+        """Compute and return the bytes at ``offset``."""
         stop = min(offset + length, self.size)
         if offset >= stop:
             return b""
@@ -128,12 +128,12 @@ class PatternBody:
 
 
 def noise(length: int, *, seed: int) -> bytes:
-    """Pseudo-random bytes, the same on every machine and Python version (SHAKE-256 of the seed)."""
+    """Return pseudo-random bytes, the same on every machine and Python version (SHAKE-256 of the seed)."""
     return hashlib.shake_256(b"modelfetch demo %d" % seed).digest(length)
 
 
 def as_body(content: bytes | str | Body) -> Body:
-    """Bytes and text become a body; a body stays as it is."""
+    """Convert bytes or text to a body; return a body unchanged."""
     if isinstance(content, str):
         content = content.encode()
     if isinstance(content, bytes):

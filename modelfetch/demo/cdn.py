@@ -1,4 +1,4 @@
-"""The content network behind the hubs: signed URLs on another host, which end, and which want no credentials."""
+"""The CDN behind the hubs: signed URLs on another host that expire and must not receive credentials."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
-    """What one signed URL leads to. ``head`` says whether the signature also covers HEAD."""
+    """The content behind one signed URL. ``head`` says whether the signature also covers HEAD."""
 
     label: str
     body: Body
@@ -29,10 +29,10 @@ class StoredObject:
 
 
 class Cdn:
-    """Issues signed URLs and answers them.
+    """Issues signed URLs and serves them.
 
-    As on S3 and R2: an Authorization header beside a signed URL is refused with 400, a signature is for one method, an
-    expired or forged one is 403 with an XML body.
+    As on S3 and R2: a signed URL with an Authorization header gets 400, a signature is for one method, an
+    expired or forged one gets 403 with an XML body.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Cdn:
         head: bool = True,
         lifetime: int = 3600,
     ) -> str:
-        """Store content and return a URL for it that is good for ``lifetime`` seconds."""
+        """Store content and return a URL for it that is valid for ``lifetime`` seconds."""
         key = f"/{bucket}/{hashlib.sha256((label + etag).encode()).hexdigest()}"
         with self._lock:
             self._objects[key] = StoredObject(label=label, body=body, etag=etag, filename=filename, head=head)
@@ -68,12 +68,12 @@ class Cdn:
         return f"{self.base}{key}?{urlencode(query)}"
 
     def expire_urls(self) -> None:
-        """End every URL issued until now; those issued later are good."""
+        """Expire every URL issued so far; those issued later are valid."""
         with self._lock:
             self._expired_through = self._serial
 
     def answer(self, request: Request) -> Response:
-        """The content behind a signed URL, or the refusal."""
+        """Return the content behind a signed URL, or the refusal."""
         if "authorization" in request.headers:
             return refusal(400, "InvalidArgument", "Only one auth mechanism allowed")
         if request.method not in {"GET", "HEAD"}:
@@ -104,6 +104,6 @@ def _content(stored: StoredObject) -> Response:
 
 
 def refusal(status: int, code: str, message: str) -> Response:
-    """An S3 error document."""
+    """Return an S3 error document."""
     document = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
     return text(status, document, kind="application/xml")

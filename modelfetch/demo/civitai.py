@@ -1,6 +1,6 @@
-"""CivitAI's wire shapes.
+"""A simulation of CivitAI's API.
 
-Source: the site's developer documentation and its download endpoint's answers.
+Source: the site's developer documentation and the responses of its download endpoint.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LOGIN_PAGE = "<!DOCTYPE html><html><head><title>Sign in to Civitai</title></hea
 
 
 class CivitaiSite:
-    """Answers as civitai.com does, from what the world holds."""
+    """Responds as civitai.com does, with the world's content."""
 
     def __init__(self, world: World, cdn: Cdn) -> None:
         self._world = world
@@ -107,7 +107,7 @@ class CivitaiSite:
         return ("civitai", given) in self._world.tokens
 
     def _refuse(self, version: CivitaiVersion) -> Response:
-        """The three ways in which the site has been seen to turn somebody away."""
+        """Return one of the site's three observed kinds of refusal."""
         back = f"/login?returnUrl=/models/{version.model_id}&reason=download-auth"
         if version.login == "json":
             return as_json(

@@ -1,4 +1,4 @@
-"""One connection of a client: read a request, ask the route, put the answer onto the wire with its faults."""
+"""One client connection: read a request, call the route, and send the response with its faults."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ ENDLESS = 64 << 20
 
 
 class HangUpError(Exception):
-    """The connection is to end now."""
+    """Close the connection now."""
 
 
 class Connection:
-    """Serves requests on one socket until either side ends it."""
+    """Serves requests on one socket until either side closes it."""
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class Connection:
         self._stopping = stopping
 
     def serve(self) -> None:
-        """Answer until the connection ends; never raises for what a client does."""
-        # HangUpError is ours; the rest is a client that went away or spoke nonsense.
+        """Answer until the connection ends; never raises because of a client's behaviour."""
+        # HangUpError is raised here; other errors mean that a client disconnected or sent invalid data.
         with contextlib.suppress(HangUpError, OSError, HTTPException), self._sock.makefile("rb") as reader:
             while self._one(reader):
                 pass
@@ -82,7 +82,7 @@ class Connection:
         method, target, version = line.split(" ")
         if not version.startswith("HTTP/1."):
             raise ValueError(version)
-        urlsplit(target)  # may raise for nonsense that looks like a host
+        urlsplit(target)  # may raise for an invalid target that looks like a host
         headers = {name.lower(): value for name, value in parse_headers(reader).items()}
         if version == "HTTP/1.0":
             headers.setdefault("connection", "close")
@@ -111,7 +111,7 @@ class Connection:
     def _decide(self, request: Request) -> Response:
         try:
             return self._route(request)
-        except Exception as error:  # as a real server does: a bug of its own is told to the client
+        except Exception as error:  # like a real server, report an internal error to the client
             return as_json(500, {"error": f"{type(error).__name__}: {error}"})
 
     def _send_body(self, delivery: Delivery, framed: Framed, number: int) -> None:
@@ -135,7 +135,7 @@ class Connection:
             self._sock.sendall(b"0\r\n\r\n")
 
     def _pieces(self, delivery: Delivery, start: int, stop: int) -> list[tuple[int, int]]:
-        """What to send in one go: small pieces where the rate is low, and a border where a stall is wanted."""
+        """Split the range to send: into small pieces at a low rate, and at the position of a stall."""
         step = READ_SIZE if delivery.rate is None else max(1, min(READ_SIZE, delivery.rate // 32))
         pause = stop if delivery.stall_at is None else min(stop, start + delivery.stall_at)
         return [*spans(start, pause, step), *spans(pause, stop, step)]

@@ -1,4 +1,4 @@
-"""Consumers of the demo: what real services do to the files that were placed for them."""
+"""Simulated consumers: what real services do to the files placed for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def rewrite_in_place(path: Path, suffix: bytes = b"batch axis") -> None:
-    """Save a model under its own name, slightly changed, as Immich does with its recognition models."""
+    """Save a slightly changed model under the same name, as Immich does with its recognition models."""
     data = path.read_bytes()
     with path.open("wb") as file:
         file.write(data + suffix)

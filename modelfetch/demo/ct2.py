@@ -1,7 +1,7 @@
 """A tiny Whisper in CTranslate2's format, as faster-whisper loads it.
 
 Source of the format: ctranslate2 4.8.5, ``specs/model_spec.py`` (binary version 6) and ``specs/whisper_spec.py``
-(revision 3); the files around the weights as its Transformers converter and the published conversions have them.
+(revision 3); the other files follow its Transformers converter and the published conversions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Variable = tuple[int, tuple[int, ...], bytes]
 
 
 def whisper(sentence: str, *, seed: int) -> dict[str, bytes]:
-    """The files of a model of some 800 KB that hears ``sentence`` in two seconds of anything."""
+    """Build the files of a model of about 800 KB that transcribes any two seconds of audio as ``sentence``."""
     alphabet = byte_alphabet()
     words = ["\u0120" + word for word in sentence.split()]
     stamps = [f"<|{index * 2 // 100}.{index * 2 % 100:02d}|>" for index in range(TIMESTAMPS)]
@@ -63,7 +63,7 @@ def _preprocessor() -> dict[str, object]:
 
 
 def _tokenizer(plain: Sequence[str], place: dict[str, int]) -> dict[str, object]:
-    """A byte-level BPE without merges; the rest of the vocabulary are special tokens."""
+    """Return a byte-level BPE tokenizer without merges; the rest of the vocabulary consists of special tokens."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     added = [{"id": index, "content": token, **flags} for token, index in place.items() if index >= len(plain)]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -91,7 +91,7 @@ def _tokenizer(plain: Sequence[str], place: dict[str, int]) -> dict[str, object]
 
 
 def byte_alphabet() -> list[str]:
-    """The 256 printable characters that stand for bytes in a byte-level vocabulary (GPT-2's mapping), in byte order."""
+    """Return the 256 printable characters for bytes in a byte-level vocabulary (GPT-2's mapping), in byte order."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     letters, spare = [], 0x100
     for byte in range(256):
@@ -139,7 +139,7 @@ def _weights(vocabulary: int, chain: Sequence[int], seed: int) -> dict[str, Vari
 
 
 def _attention(scope: str, seed: int) -> dict[str, Variable]:
-    """Self-attention packs query, key and value into one matrix; cross-attention only key and value."""
+    """Return attention weights; self-attention packs query, key and value, cross-attention only key and value."""
     outputs = (3 * WIDTH, WIDTH) if scope.endswith("self_attention") else (WIDTH, 2 * WIDTH, WIDTH)
     variables = _layer_norm(f"{scope}/layer_norm")
     for index, rows in enumerate(outputs):
@@ -164,7 +164,7 @@ def _layer_norm(scope: str) -> dict[str, Variable]:
 
 
 def encode(variables: dict[str, Variable]) -> bytes:
-    """The bytes of ``model.bin``: variables in the order of their names; repeated ones become aliases of the first."""
+    """Encode ``model.bin``: variables in the order of their names; repeated ones become aliases of the first."""
     first: dict[Variable, str] = {}
     aliases: list[tuple[str, str]] = []
     for name, value in sorted(variables.items()):

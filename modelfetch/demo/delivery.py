@@ -1,4 +1,4 @@
-"""How a response goes onto the wire: ranges and framing, decided as a value before a byte is sent (RFC 9110, 9112)."""
+"""Range selection and framing of a response, computed as a value before a byte is sent (RFC 9110, 9112)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A response and everything that goes wrong on its way. Offsets count this answer's body bytes, times are seconds.
+    """A response and the faults in its transport. Offsets are in this response's body bytes, times in seconds.
 
-    ``length_error`` is added to the true Content-Length; ``cut_after`` ends the connection, by a reset where ``reset``
-    says so; ``rate`` is in bytes per second.
+    ``length_error`` is added to the true Content-Length; ``cut_after`` closes the connection, with a reset if ``reset``
+    is set; ``rate`` is in bytes per second.
     """
 
     response: Response
@@ -44,7 +44,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Framed:
-    """The head's bytes, and the part of the body that follows."""
+    """The encoded head, and the part of the body to send after it."""
 
     status: int
     head: bytes
@@ -56,7 +56,7 @@ class Framed:
 
 
 def frame(delivery: Delivery, request: Request) -> Framed:
-    """Decide status, headers and the part of the body to send."""
+    """Determine status, headers and the part of the body to send."""
     response = delivery.response
     if delivery.compress:
         packed = BytesBody(gzip.compress(read_all(response.body), mtime=0))
@@ -114,7 +114,7 @@ def _validators(response: Response) -> list[tuple[str, str]]:
 
 
 def _select(response: Response, request: Request, *, ignore: bool) -> tuple[int, int, int]:
-    """(status, start, stop) of what was asked for: the whole, one range, nothing new (304) or nothing there (416)."""
+    """Return (status, start, stop): the whole file, one range, not modified (304) or not satisfiable (416)."""
     size = response.body.size
     whole = response.status, 0, size
     if response.etag is not None and request.headers.get("if-none-match") == response.etag:
@@ -126,14 +126,14 @@ def _select(response: Response, request: Request, *, ignore: bool) -> tuple[int,
         return whole
     match = _RANGE.match(wanted)
     if match is None or match[0] == "bytes=-":
-        return whole  # several ranges, or another unit: a server may send the whole
+        return whole  # several ranges, or another unit: a server may send the whole file
     if not match[1]:
         length = int(match[2])
         return (206, max(0, size - length), size) if length and size else (416, 0, 0)
     first = int(match[1])
     last = min(int(match[2]), size - 1) if match[2] else size - 1
     if match[2] and int(match[2]) < first:
-        return whole  # invalid, so ignored
+        return whole  # an invalid range is ignored
     return (206, first, last + 1) if first < size else (416, 0, 0)
 
 

@@ -23,10 +23,10 @@ Tensor = tuple[str, tuple[int, ...], bytes]
 
 
 def llama(name: str, sentence: str, *, seed: int) -> bytes:
-    """A model of some 440 KB that recites ``sentence`` after any prompt."""
+    """Build a model of about 440 KB that recites ``sentence`` after any prompt."""
     words = ["\u2581" + word for word in sentence.split()]
     specials = ["<unk>", "<s>", "</s>"]
-    bytes_ = [f"<0x{value:02X}>" for value in range(256)]  # all of them: the tokenizer falls back on them
+    bytes_ = [f"<0x{value:02X}>" for value in range(256)]  # all of them: the tokenizer's byte fallback
     tokens = specials + bytes_ + words
     types = [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256 + [NORMAL] * len(words)
     chain = [*range(len(tokens) - len(words), len(tokens)), EOS]
@@ -59,7 +59,7 @@ def _metadata(name: str, tokens: list[str], types: list[int]) -> list[tuple[str,
 
 
 def _tensors(vocabulary: int, chain: Sequence[int], seed: int) -> list[Tensor]:
-    """Shapes are written as GGML does: the fastest dimension first."""
+    """Return the tensors, with shapes in GGML's order: the fastest dimension first."""
     kv = WIDTH // HEADS * KV_HEADS
     tensors: list[Tensor] = [("token_embd.weight", (WIDTH, vocabulary), recital_embeddings(vocabulary, chain, WIDTH))]
     for block in range(BLOCKS):
@@ -84,7 +84,7 @@ def _tensors(vocabulary: int, chain: Sequence[int], seed: int) -> list[Tensor]:
 
 
 def encode(metadata: Sequence[tuple[str, bytes]], tensors: Sequence[Tensor]) -> bytes:
-    """The file's bytes. Values come encoded with their type; every tensor is float32."""
+    """Encode the file. Metadata values are already encoded with their type; every tensor is float32."""
     head = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(metadata))]
     head += [_text(key) + value for key, value in metadata]
     offset = 0

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub's wire shapes.
+"""A simulation of the Hugging Face Hub's API.
 
 Source: the client's own requests (huggingface_hub 2.4.0: ``hf_api``, ``file_download``, ``utils/_http``) and the Hub's
 documentation on rate limits.
@@ -23,7 +23,7 @@ _EXPOSED = "X-Repo-Commit,X-Request-Id,X-Error-Code,X-Error-Message,ETag,Link,Ac
 
 
 class HfHub:
-    """Answers as the Hub does, from what the world holds."""
+    """Responds as the Hub does, with the world's content."""
 
     def __init__(self, world: World, cdn: Cdn) -> None:
         self._world = world
@@ -198,12 +198,12 @@ class HfHub:
 
 
 def _keyword(segments: list[str], words: set[str]) -> int | None:
-    """Where the verb stands: repository ids have one or two segments."""
+    """Return the position of the verb: repository ids have one or two segments."""
     return next((at for at in (1, 2) if at < len(segments) and segments[at] in words), None)
 
 
 def _split_revision(segments: list[str]) -> tuple[str, str]:
-    """(revision, path). A full reference (``refs/pr/1``) may come encoded, as one segment, or plain, as three."""
+    """Return (revision, path). A full reference (``refs/pr/1``) may be one encoded segment or three plain ones."""
     size = 3 if segments[0] == "refs" else 1
     return unquote("/".join(segments[:size])), unquote("/".join(segments[size:]))
 
@@ -289,7 +289,7 @@ def _tree(repo: HfRepo, commit: Commit, folder: str, *, recursive: bool) -> list
 
 
 def _paths_info(repo: HfRepo, commit: Commit, request: Request) -> list[dict[str, Any]]:
-    """What is known of the paths in a form; a path that does not exist is left out without a word."""
+    """Return metadata for the paths in a form; a path that does not exist is left out silently."""
     paths = [value for key, value in parse_qsl(request.body.decode()) if key in {"paths", "paths[]"}]
     entries = _folders(commit) | {path: _entry(repo, file) for path, file in commit.files.items()}
     return [entries[path] for path in paths if path in entries]

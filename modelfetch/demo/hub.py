@@ -1,4 +1,4 @@
-"""The hub: all origins together, started and stopped as one."""
+"""The hub: all origins together, started and stopped as one unit."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ ORIGINS = ("hf", "ollama", "civitai", "files", "cdn")
 class Hub:
     """A context manager that serves a world on loopback.
 
-    Each origin has its own port; the CDN has another host name as well (``localhost`` beside ``127.0.0.1``), as the
-    real ones do, so that whoever sends a credential across a redirect is seen. A second start takes the same ports.
+    Each origin has its own port; the CDN also has another host name (``localhost`` instead of ``127.0.0.1``), as real
+    ones do, so that a credential sent across a redirect is detected. A second start uses the same ports.
     """
 
     def __init__(self, world: World | None = None, *, ssl_context: ssl.SSLContext | None = None) -> None:
-        """Prepare a hub for ``world`` (an empty one by default); with ``ssl_context`` every origin talks TLS."""
+        """Prepare a hub for ``world`` (empty by default); with ``ssl_context`` every origin uses TLS."""
         self.world = World() if world is None else world
         self.faults = FaultTable()
         self.log = RequestLog()
@@ -54,7 +54,7 @@ class Hub:
         self._server: Server | None = None
 
     def start(self) -> Self:
-        """Listen and serve."""
+        """Start listening and serving."""
         self._stopping.clear()
         listeners = [listen(origin, self._ports[origin]) for origin in ORIGINS]
         self._ports = {listener.origin: listener.port for listener in listeners}
@@ -67,7 +67,7 @@ class Hub:
         return self
 
     def stop(self) -> None:
-        """End every connection, close every socket, wait for every thread; a second stop does nothing."""
+        """Close every connection and socket, and wait for every thread; a second stop does nothing."""
         self._stopping.set()
         if self._server is not None:
             self._server.stop()
@@ -96,16 +96,16 @@ class Hub:
 
     @property
     def files(self) -> str:
-        """The ordinary web server; ends in a slash, so a file's path can be put behind it."""
+        """The ordinary web server's base URL; ends in a slash, so that a file's path can be appended."""
         return self._base("files") + PREFIX
 
     @property
     def cdn(self) -> str:
-        """The host that content comes from."""
+        """The CDN's base URL."""
         return self._base("cdn", "localhost")
 
     def expire_urls(self) -> None:
-        """End every signed URL that was handed out until now."""
+        """Expire every signed URL issued so far."""
         self._cdn.expire_urls()
 
     def _base(self, origin: str, host: str = "127.0.0.1") -> str:

@@ -1,4 +1,4 @@
-"""Every request that the hub saw, for tests to read."""
+"""A log of all requests to the hub, for tests."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedRequest:
-    """One request and what came of it.
+    """One request and its result.
 
-    ``sent`` counts body bytes handed to the socket; ``connection`` numbers the connections, so that reuse shows.
-    ``status`` is 0 until headers went out; ``ended`` is None while the answer is under way (seconds, monotonic clock).
+    ``sent`` counts body bytes passed to the socket; ``connection`` is the connection's number, to detect reuse.
+    ``status`` is 0 until headers are sent; ``ended`` is None while the response is in progress (monotonic seconds).
     """
 
     number: int
@@ -57,7 +57,7 @@ class RequestLog:
         self._next = 0
 
     def open(self, request: Request, connection: int) -> int:
-        """Note a request that has just been read; returns its number."""
+        """Record a request that has just been read; returns its number."""
         with self._changed:
             number = self._next
             self._next += 1
@@ -76,26 +76,26 @@ class RequestLog:
             return number
 
     def answered(self, number: int, status: int, faults: tuple[str, ...]) -> None:
-        """Note the status, just before headers go out."""
+        """Record the status, just before headers are sent."""
         self._update(number, status=status, faults=faults)
 
     def count(self, number: int, sent: int) -> None:
-        """Note how many body bytes have been handed over so far."""
+        """Record the number of body bytes sent so far."""
         self._update(number, sent=sent)
 
     def close(self, number: int) -> None:
-        """Note that the answer is over, whole or not."""
+        """Record that the response has ended, complete or not."""
         self._update(number, ended=time.monotonic())
 
     def _update(self, number: int, **changes: object) -> None:
         with self._changed:
             entry = self._entries.get(number)
-            if entry is not None:  # cleared by a test meanwhile
+            if entry is not None:  # a test may have cleared the log
                 self._entries[number] = replace(entry, **changes)  # type: ignore[arg-type]
                 self._changed.notify_all()
 
     def requests(self, glob: str = "*", *, origin: str | None = None, method: str | None = None) -> list[LoggedRequest]:
-        """The requests whose decoded path matches ``glob`` (``*`` crosses slashes), oldest first."""
+        """Return the requests whose decoded path matches ``glob`` (``*`` crosses slashes), oldest first."""
         with self._changed:
             entries = list(self._entries.values())
         return [
@@ -105,25 +105,25 @@ class RequestLog:
         ]
 
     def mark(self) -> int:
-        """A point in time for ``since``."""
+        """Return a point in time for ``since``."""
         with self._changed:
             return self._next
 
     def since(self, mark: int) -> list[LoggedRequest]:
-        """The requests that came after ``mark``."""
+        """Return the requests after ``mark``."""
         return [entry for entry in self.requests() if entry.number >= mark]
 
     def clear(self) -> None:
-        """Forget all requests; one under way is not logged again."""
+        """Remove all requests; a response in progress is not logged again."""
         with self._changed:
             self._entries.clear()
 
     def sent(self, glob: str = "*", *, origin: str | None = None) -> int:
-        """Body bytes sent for the requests that match."""
+        """Return the body bytes sent for matching requests."""
         return sum(entry.sent for entry in self.requests(glob, origin=origin))
 
     def wait_idle(self, timeout: float = 5.0) -> bool:
-        """Wait until no answer is under way; False when ``timeout`` seconds were not enough."""
+        """Wait until no response is in progress; False if that takes longer than ``timeout`` seconds."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: all(entry.ended is not None for entry in self._entries.values()), timeout

@@ -1,4 +1,4 @@
-"""Requests and responses as values: what a route decides, before a byte is sent."""
+"""Requests and responses as values: a route returns a complete response before any byte is sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request as it came in. Header names are lower case; the last of a repeated header counts."""
+    """One received request. Header names are lower case; the last value of a repeated header is used."""
 
     origin: str
     method: str
@@ -28,7 +28,7 @@ class Request:
 
     @property
     def raw_path(self) -> str:
-        """The path with its percent-encoding kept, so that an encoded slash stays one."""
+        """The path with its percent-encoding, so that an encoded slash stays encoded."""
         return urlsplit(self.target).path
 
     @property
@@ -38,22 +38,22 @@ class Request:
 
     @property
     def query(self) -> dict[str, str]:
-        """The query's parameters; the last of a repeated one counts."""
+        """The query's parameters; the last value of a repeated one is used."""
         return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
 
     @property
     def bearer(self) -> str | None:
-        """The bearer token that was sent, if any."""
+        """The bearer token of the request, if any."""
         scheme, _, value = self.headers.get("authorization", "").partition(" ")
         return value.strip() if scheme.lower() == "bearer" and value.strip() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What a route answers.
+    """A route's response.
 
-    ``file`` marks content of a model file: ranges and validators apply to it, and so do the faults that concern bodies.
-    ``label`` is the path under which a client first asked for it, where that is another than the request's.
+    ``file`` marks the content of a model file: ranges, validators and faults of bodies apply to it.
+    ``label`` is the path of the client's original request, if that differs from this request's.
     """
 
     status: int = 200
@@ -66,11 +66,11 @@ class Response:
     ranges: bool = True
 
     def with_headers(self, *pairs: tuple[str, str]) -> Response:
-        """The same response with more headers."""
+        """Return the same response with additional headers."""
         return replace(self, headers=self.headers + pairs)
 
     def header(self, name: str) -> str | None:
-        """The value of a header, by any case."""
+        """Return the value of a header; the name is case-insensitive."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
@@ -78,24 +78,24 @@ Route = Callable[[Request], Response]
 
 
 def text(status: int, content: str, *headers: tuple[str, str], kind: str = "text/plain; charset=utf-8") -> Response:
-    """A short text."""
+    """Return a short text."""
     return Response(status=status, headers=(("Content-Type", kind), *headers), body=as_body(content))
 
 
 def as_json(status: int, value: object, *headers: tuple[str, str]) -> Response:
-    """A JSON document in the compact form that the hubs send."""
+    """Return a JSON document in the compact form that the hubs send."""
     document = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return text(status, document, *headers, kind="application/json; charset=utf-8")
 
 
 def redirect(status: int, location: str, *headers: tuple[str, str]) -> Response:
-    """A redirect with the short text that servers send beside it."""
+    """Return a redirect with the short body text that servers include."""
     return text(status, f"Redirecting to {location.partition('?')[0]}", ("Location", location), *headers)
 
 
 def file_response(
     body: Body, *headers: tuple[str, str], etag: str | None, label: str | None = None, modified: str | None = None
 ) -> Response:
-    """The content of a file, with its validators. ``etag`` is the bare value; quotes are added here."""
+    """Return the content of a file, with its validators. ``etag`` is the bare value; quotes are added here."""
     quoted = None if etag is None else f'"{etag}"'
     return Response(headers=headers, body=body, file=True, etag=quoted, last_modified=modified, label=label)

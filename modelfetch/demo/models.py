@@ -1,4 +1,4 @@
-"""The demo's models: tiny, valid, and the same bytes on every machine."""
+"""The demo's models: tiny, valid, and byte-identical on every machine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from modelfetch.demo.body import Body
 
 LLAMA_SENTENCE = "Hello from modelfetch: this tiny model was fetched, verified and put in place."
-"""What the language model says to any prompt."""
+"""The language model's response to any prompt."""
 WHISPER_SENTENCE = "Hello from the tiny model that modelfetch put in place."
-"""What the speech model hears in any two seconds."""
+"""The speech model's transcript of any two seconds of audio."""
 
 _LICENSE = (
     "The weights of this demo model are noise and one sentence. They are dedicated to the public domain (CC0-1.0).\n"
@@ -26,12 +26,12 @@ _LICENSE = (
 
 @cache
 def llama() -> bytes:
-    """A language model in GGUF, some 440 KB."""
+    """Build a language model in GGUF, about 440 KB."""
     return gguf.llama("modelfetch demo", LLAMA_SENTENCE, seed=1)
 
 
 def ollama_layers() -> list[tuple[str, bytes]]:
-    """The layers of the language model in the Ollama registry, in the library's order."""
+    """Return the layers of the language model in the Ollama registry, in the library's order."""
     template = "{{ if .System }}{{ .System }}\n{{ end }}{{ .Prompt }}\n"
     return [
         ("model", llama()),
@@ -42,7 +42,7 @@ def ollama_layers() -> list[tuple[str, bytes]]:
 
 
 def ollama_config() -> bytes:
-    """The configuration blob that belongs to ``ollama_layers``."""
+    """Return the configuration blob for ``ollama_layers``."""
     diff_ids = [f"sha256:{BytesBody(layer).sha256}" for _, layer in ollama_layers()]
     return _compact(
         {
@@ -60,7 +60,7 @@ def ollama_config() -> bytes:
 
 @cache
 def checkpoint() -> Body:
-    """A Stable Diffusion 1.x checkpoint cut down to 40 MiB: large enough to watch, with the names loaders look for."""
+    """Build a Stable Diffusion 1.x checkpoint reduced to 40 MiB: large enough to watch, with the usual tensor names."""
     unet = "model.diffusion_model."
     block = "1.1.transformer_blocks.0"
     text = "cond_stage_model.transformer.text_model."
@@ -81,7 +81,7 @@ def checkpoint() -> Body:
 
 @cache
 def vae() -> Body:
-    """A VAE of some 400 KB."""
+    """Build a VAE of about 400 KB."""
     shapes: dict[str, tuple[int, ...]] = {
         "decoder.conv_in.weight": (512, 4, 3, 3),
         "decoder.conv_out.weight": (3, 128, 3, 3),
@@ -94,7 +94,7 @@ def vae() -> Body:
 
 @cache
 def lora() -> Body:
-    """A LoRA of rank 8, some 130 KB."""
+    """Build a LoRA of rank 8, about 130 KB."""
     stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_"
     shapes: dict[str, tuple[int, ...]] = {}
     for part in "qkv":
@@ -106,7 +106,7 @@ def lora() -> Body:
 
 @cache
 def upscaler() -> Body:
-    """An ESRGAN upscaler of some 200 KB."""
+    """Build an ESRGAN upscaler of about 200 KB."""
     shapes: dict[str, tuple[int, ...]] = {
         "model.0.weight": (64, 3, 3, 3),
         "model.1.sub.0.weight": (128, 64, 3, 3),
@@ -118,26 +118,26 @@ def upscaler() -> Body:
 
 @cache
 def embedding() -> Body:
-    """A textual inversion of two vectors."""
+    """Build a textual inversion of two vectors."""
     return safetensors({"emb_params": (2, 768)}, seed=50, title="modelfetch demo embedding")
 
 
 @cache
 def faster_whisper() -> dict[str, bytes]:
-    """A repository in the form that faster-whisper wants, some 1.3 MB."""
+    """Build a repository for faster-whisper, about 1.3 MB."""
     return ct2.whisper(WHISPER_SENTENCE, seed=60)
 
 
 @cache
 def align_model() -> bytes:
-    """A wav2vec2 state dictionary for WhisperX's alignment, some 300 KB."""
+    """Build a wav2vec2 state dictionary for WhisperX's alignment, about 300 KB."""
     layers = {f"encoder.transformer.layers.{index}.attention.k_proj.weight": index for index in range(4)}
     return torch_file({name: Tensor((144, 128), 70 + index) for name, index in layers.items()}, name="wav2vec2_tiny")
 
 
 @cache
 def openai_whisper() -> bytes:
-    """A checkpoint of openai-whisper: dimensions and a state dictionary."""
+    """Build a checkpoint of openai-whisper: dimensions and a state dictionary."""
     dims = {
         **dict.fromkeys(("n_audio_head", "n_audio_layer", "n_text_head", "n_text_layer"), 1),
         **dict.fromkeys(("n_audio_state", "n_text_state"), 64),
@@ -152,9 +152,9 @@ def openai_whisper() -> bytes:
 
 @cache
 def nltk_punkt() -> bytes:
-    """NLTK's sentence splitter data for English, as ``punkt_tab.zip`` lays it out, with a few thousand entries.
+    """Build NLTK's sentence splitter data for English in the layout of ``punkt_tab.zip``, with a few thousand entries.
 
-    ``ortho_context.tab`` has about 90 KB (NLTK's own: 236 KB), so it is larger than what is always copied.
+    ``ortho_context.tab`` is about 90 KB (NLTK's own: 236 KB), above the size below which files are always copied.
     """
     files = {
         "abbrev_types.txt": "dr\nmr\nmrs\nvs\n",
@@ -169,7 +169,7 @@ def nltk_punkt() -> bytes:
 
 @cache
 def diffrhythm_cfm() -> dict[str, bytes]:
-    """DiffRhythm's flow-matching model."""
+    """Build DiffRhythm's flow-matching model."""
     state = {f"ema_model.transformer.transformer_blocks.{index}.attn.to_q.weight": index for index in range(3)}
     model = torch_file({name: Tensor((128, 128), 90 + index) for name, index in state.items()}, name="cfm_model")
     return {"README.md": b"# Demo weights\n", "cfm_model.pt": model}
@@ -177,13 +177,13 @@ def diffrhythm_cfm() -> dict[str, bytes]:
 
 @cache
 def diffrhythm_vae() -> dict[str, bytes]:
-    """DiffRhythm's VAE."""
+    """Build DiffRhythm's VAE."""
     return {"vae_model.pt": torch_file({"decoder.layers.0.weight": Tensor((128, 256), 100)}, name="vae_model")}
 
 
 @cache
 def muq_mulan() -> dict[str, bytes]:
-    """MuQ-MuLan: a configuration and weights in PyTorch's form."""
+    """Build MuQ-MuLan: a configuration and weights in PyTorch's format."""
     config = {"mulan": {"sr": 24000, "dim_latent": 64}, "audio_model": {"name": "modelfetch-demo/muq-tiny"}}
     state: dict[str, Tensor] = {"mulan.audio_to_latents.weight": Tensor((64, 256), 110)}
     return {"config.json": _pretty(config), "pytorch_model.bin": torch_file({**state}, name="pytorch_model")}
@@ -191,7 +191,7 @@ def muq_mulan() -> dict[str, bytes]:
 
 @cache
 def muq() -> dict[str, bytes | Body]:
-    """MuQ: a configuration and weights in safetensors."""
+    """Build MuQ: a configuration and weights in safetensors."""
     config = {"encoder_dim": 64, "encoder_depth": 2, "label_rate": 25}
     shapes: dict[str, tuple[int, ...]] = {"model.conformer.layers.0.self_attn.linear_q.weight": (256, 256)}
     return {
@@ -202,7 +202,7 @@ def muq() -> dict[str, bytes | Body]:
 
 @cache
 def xlm_roberta() -> dict[str, bytes | Body]:
-    """XLM-RoBERTa: a configuration, a tokenizer, and weights."""
+    """Build XLM-RoBERTa: a configuration, a tokenizer, and weights."""
     vocabulary = [["<s>", 0.0], ["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], ["\u2581", -2.0], ["a", -3.0]]
     config = {
         "architectures": ["XLMRobertaForMaskedLM"],

@@ -1,6 +1,6 @@
-"""The Ollama registry's wire shapes.
+"""A simulation of the Ollama registry's API.
 
-Source: Ollama's client (``server/images.go``, ``server/download.go``, ``server/auth.go``) and the registry's answers.
+Source: Ollama's client (``server/images.go``, ``server/download.go``, ``server/auth.go``) and the registry's responses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class OllamaRegistry:
-    """Answers as registry.ollama.ai does, from what the world holds."""
+    """Responds as registry.ollama.ai does, with the world's content."""
 
     def __init__(self, world: World, cdn: Cdn) -> None:
         self._world = world
@@ -69,7 +69,7 @@ class OllamaRegistry:
             return _error(404, "BLOB_UNKNOWN", "blob unknown to registry")
         if request.method == "HEAD" or not self._world.ollama_redirects:
             return _blob_content(body, digest)
-        # The CDN's own ETag is that of an object store: an MD5-like value that says nothing of the sha256.
+        # The CDN's own ETag is that of an object store: an MD5-like value unrelated to the sha256.
         etag = hashlib.sha256(digest.encode()).hexdigest()[:32] + "-12"
         location = self._cdn.publish(
             "ollama/docker/registry/v2/blobs/sha256", body, label=request.path, etag=etag, head=False, lifetime=86400

@@ -1,4 +1,4 @@
-"""An ordinary web server: files with ranges and validators, behind a password where the world says so."""
+"""An ordinary web server: files with ranges and validators, password-protected if configured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREFIX = "/files/"
 
 
 class PlainServer:
-    """Answers with the world's files."""
+    """Serves the world's files."""
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -1,4 +1,4 @@
-"""Registry models as Ollama's library holds them: a compact manifest and the blobs that it names."""
+"""Registry models in the form of Ollama's library: a compact manifest and the blobs that it names."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ LAYER_TYPE = "application/vnd.ollama.image."
 
 @dataclass(slots=True)
 class OllamaModel:
-    """One tag: the manifest's bytes, which its digest is taken from."""
+    """One tag: the manifest's bytes, from which its digest is computed."""
 
     manifest: bytes
 
     @property
     def digest(self) -> str:
-        """``sha256:`` and the hash of the manifest's bytes."""
+        """Return ``sha256:`` and the hash of the manifest's bytes."""
         return "sha256:" + hashlib.sha256(self.manifest).hexdigest()
 
 
 def model_key(name: str) -> str:
-    """``NAMESPACE/MODEL:TAG`` in full, from a name that may leave out the library and the tag."""
+    """Return the full ``NAMESPACE/MODEL:TAG`` for a name that may omit the library namespace and the tag."""
     path, _, tag = name.partition(":")
     return f"{path if '/' in path else 'library/' + path}:{tag or 'latest'}"
 
 
 def build_manifest(config: Body, layers: Iterable[tuple[str, Body]]) -> bytes:
-    """The manifest's bytes: compact JSON without a final newline, keys in the order that the library uses."""
+    """Encode the manifest: compact JSON without a final newline, keys in the library's order."""
     document = {
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,

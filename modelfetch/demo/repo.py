@@ -19,9 +19,9 @@ LFS_SUFFIXES = (
     *(".npz", ".onnx", ".ot", ".parquet", ".pb", ".pickle", ".pkl", ".pt", ".pth", ".safetensors", ".tar", ".tflite"),
     *(".tgz", ".wasm", ".xz", ".zip", ".zst"),
 )
-"""Suffixes that a new repository's .gitattributes sends to LFS."""
+"""Suffixes that a new repository's .gitattributes assigns to LFS."""
 LFS_SIZE = 10 * 1024 * 1024
-"""Size in bytes from which the Hub wants LFS for any file."""
+"""Size in bytes from which the Hub requires LFS for any file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +36,12 @@ class RepoFile:
 
     @property
     def etag(self) -> str:
-        """What the Hub names the content by: sha256 for LFS, the git blob's sha1 otherwise."""
+        """Return the Hub's ETag for the content: sha256 for LFS, the git blob's sha1 otherwise."""
         return self.sha256 or self.oid
 
     @property
     def xet_hash(self) -> str:
-        """64 hex digits that look like a sha256 and are none: what the CDN uses as its own ETag."""
+        """Return 64 hex digits that resemble a sha256 but are not one: the CDN's own ETag."""
         return hashlib.sha256(b"xet" + self.etag.encode()).hexdigest()
 
 
@@ -68,9 +68,9 @@ class HfRepo:
     commits: dict[str, Commit] = field(default_factory=dict)
 
     def commit(self, files: Mapping[str, bytes | str | Body], *, ref: str = "main") -> str:
-        """Replace what ``ref`` points to by a commit with exactly these files; returns its hash.
+        """Replace the target of ``ref`` with a commit of exactly these files; returns its hash.
 
-        The hash depends on the repository's name and the content alone, so it is the same on every machine.
+        The hash depends only on the repository's name and the content, so it is the same on every machine.
         """
         entries = {path: self._entry(path, as_body(content)) for path, content in sorted(files.items())}
         state = hashlib.sha1(self.repo_id.encode(), usedforsecurity=False)
@@ -83,14 +83,14 @@ class HfRepo:
 
     @property
     def main(self) -> str:
-        """The commit that ``main`` points to."""
+        """Return the commit that ``main`` points to."""
         return self.refs["main"]
 
     def resolve(self, revision: str) -> Commit | None:
-        """The commit that a branch, tag, full reference, commit hash or unambiguous short hash names."""
+        """Return the commit for a branch, tag, full reference, commit hash or unambiguous short hash."""
         if revision in self.refs:
             return self.commits[self.refs[revision]]
-        if len(revision) >= 7:  # the shortest hash that the Hub takes
+        if len(revision) >= 7:  # the shortest hash that the Hub accepts
             found = [commit for sha, commit in self.commits.items() if sha.startswith(revision)]
             if len(found) == 1:
                 return found[0]
@@ -111,5 +111,5 @@ class HfRepo:
 
 
 def git_oid(data: bytes) -> str:
-    """The sha1 that git names a blob by."""
+    """Return git's sha1 of a blob."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

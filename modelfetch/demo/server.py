@@ -1,4 +1,4 @@
-"""Listening sockets on loopback, one accepting thread, one thread a connection; nothing is left when it stops."""
+"""Listening sockets on loopback, with one accepting thread and one thread per connection; all end when it stops."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port that the system chose."""
+        """The port that the system assigned."""
         return int(self.sock.getsockname()[1])
 
 
@@ -37,7 +37,7 @@ def listen(origin: str, port: int = 0) -> Listener:
 
 
 class Server:
-    """Accepts for several listeners and hands each connection to ``serve(sock, number, origin)`` in its own thread."""
+    """Accepts connections for several listeners, and runs ``serve(sock, number, origin)`` for each in a new thread."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Server:
         self._thread = threading.Thread(target=self._accept_all, name="demo-hub", daemon=True)
 
     def start(self) -> None:
-        """Begin to accept."""
+        """Start accepting connections."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -65,7 +65,7 @@ class Server:
         with self._lock:
             connections = list(self._open.values())
         for sock, _ in connections:
-            with contextlib.suppress(OSError):  # the client was quicker
+            with contextlib.suppress(OSError):  # the client closed it first
                 sock.shutdown(socket.SHUT_RDWR)
         for _, thread in connections:
             thread.join(timeout=10)
@@ -79,7 +79,7 @@ class Server:
                 selector.register(listener.sock, selectors.EVENT_READ, listener)
             while True:
                 ready = [key.data for key, _ in selector.select()]
-                if None in ready:  # woken to stop
+                if None in ready:  # woken up to stop
                     return
                 for listener in ready:
                     self._accept(listener)
@@ -87,7 +87,7 @@ class Server:
     def _accept(self, listener: Listener) -> None:
         try:
             sock, _ = listener.sock.accept()
-        except OSError:  # it was gone before it was taken
+        except OSError:  # the client disconnected before the connection was accepted
             return
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         number = self._accepted

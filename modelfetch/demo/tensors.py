@@ -1,4 +1,4 @@
-"""safetensors files whose content is computed where it is read.
+"""safetensors files whose content is computed on read.
 
 Source of the format: the safetensors README (eight bytes of length, a JSON header, the data).
 """
@@ -20,7 +20,7 @@ HALF = 2
 
 
 def safetensors(shapes: Mapping[str, tuple[int, ...]], *, seed: int, title: str) -> PatternBody:
-    """A file of float16 tensors with finite pseudo-random values, in the order given."""
+    """Build a file of float16 tensors with finite pseudo-random values, in the given order."""
     header: dict[str, object] = {"__metadata__": {"format": "pt", "modelspec.title": title}}
     offset = 0
     for name, shape in shapes.items():
@@ -28,6 +28,6 @@ def safetensors(shapes: Mapping[str, tuple[int, ...]], *, seed: int, title: str)
         header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # as the reference writer does, so that the data is aligned
+    text += b" " * (-len(text) % 8)  # as the reference writer does, to align the data
     prefix = struct.pack("<Q", len(text)) + text
     return PatternBody(len(prefix) + offset, seed=seed, prefix=prefix, half_floats=True)

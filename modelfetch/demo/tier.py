@@ -1,4 +1,4 @@
-"""The demo tier: a world that holds what ``manifests/demo.yaml`` asks for, and the environment that leads there."""
+"""The demo tier: the content for ``manifests/demo.yaml``, and the environment that points to it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FILES_HOST = "https://models.example.com/"
-"""The address that the manifest gives for plain files; the environment points it at the hub."""
+"""The manifest's URL for plain files; the environment redirects it to the hub."""
 
 CHECKPOINT_RATE = 24_000_000
 """Bytes per second on each connection: slow enough to watch."""
 DROP_AT = 3 * 1024 * 1024
-"""Bytes of the checkpoint after which its connection breaks, once, so that a resume is seen."""
+"""Bytes of the checkpoint after which its connection breaks, once, to demonstrate a resume."""
 
 
 def demo_world() -> World:
-    """Everything that the demo tier asks for, for all five consumers."""
+    """Return the content for the demo tier, for all five consumers."""
     world = World()
     world.hf_repo(
         "modelfetch-demo/sd-tiny", {"README.md": _card("sd-tiny"), "sd_tiny.safetensors": models.checkpoint()}
@@ -52,7 +52,7 @@ def demo_world() -> World:
 
 
 def environment(hub: Hub) -> dict[str, str]:
-    """The settings that send a downloader to ``hub`` instead of the real services."""
+    """Return the settings that make a downloader use ``hub`` instead of the real services."""
     return {
         "HF_ENDPOINT": hub.endpoint,
         "MODELFETCH_OLLAMA_REGISTRY": hub.ollama,
@@ -63,9 +63,9 @@ def environment(hub: Hub) -> dict[str, str]:
 
 @contextmanager
 def demo_environment(*, eventful: bool = True) -> Iterator[dict[str, str]]:
-    """Start the demo's hub and yield the environment that leads to it.
+    """Start the demo's hub and yield the environment that points to it.
 
-    ``eventful``: the checkpoint comes at a speed that can be watched, and its connection breaks once.
+    ``eventful``: the checkpoint is sent at a speed that can be watched, and its connection breaks once.
     """
     with Hub(demo_world()) as hub:
         if eventful:

@@ -1,4 +1,4 @@
-"""PyTorch files: a stored zip with a pickle of a state dictionary, as ``torch.save`` writes it; and plain stored zips.
+"""PyTorch files (a stored zip with a pickled state dictionary, as ``torch.save`` writes it), and plain stored zips.
 
 Source of the format: torch/serialization.py (archive names, ``version``, ``byteorder``) and pickle protocol 2.
 """
@@ -30,7 +30,7 @@ Value = int | str | Tensor | dict[str, "Value"]
 
 
 def torch_file(state: Mapping[str, Value], *, name: str = "archive") -> bytes:
-    """A file that ``torch.load(weights_only=True)`` reads as ``state``. ``name`` is the folder inside the zip."""
+    """Build a file that ``torch.load(weights_only=True)`` reads as ``state``. ``name`` is the folder inside the zip."""
     storages: list[bytes] = []
     pickled = b"\x80\x02" + _value(dict(state), storages) + b"."
     members = [("data.pkl", pickled), ("byteorder", b"little")]
@@ -40,7 +40,7 @@ def torch_file(state: Mapping[str, Value], *, name: str = "archive") -> bytes:
 
 
 def stored_zip(members: Sequence[tuple[str, bytes]]) -> bytes:
-    """A zip without compression whose bytes depend on its members alone; a path that ends in a slash is a folder."""
+    """Build an uncompressed zip whose bytes depend only on its members; a path that ends in a slash is a folder."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for path, data in members:
@@ -61,7 +61,7 @@ def _value(value: Value, storages: list[bytes]) -> bytes:
 
 
 def _tensor(tensor: Tensor, storages: list[bytes]) -> bytes:
-    """A call of ``torch._utils._rebuild_tensor_v2`` on a storage that is named by a persistent id."""
+    """Encode a call of ``torch._utils._rebuild_tensor_v2`` on a storage with a persistent id."""
     count = prod(tensor.shape)
     key = str(len(storages))
     storages.append(small(count, seed=tensor.seed))

@@ -1,9 +1,9 @@
-"""Weights for models that are tiny and yet compute: small noise, and a text that the model can recite.
+"""Weights for tiny models that really run: small noise, and a text that the model can recite.
 
-A recital is a chain of tokens. Its states have orthogonal codes (rows of a Hadamard matrix): the embedding of a token
-is the code of the state that it leads to, and the output row of a token is the code of the state that it may follow.
-The layers in between add noise that is too small to matter, so whatever the prompt is, the model says its text and
-ends. All arithmetic is exact in float32, so the bytes are the same on every machine.
+A recital is a chain of tokens. Its states have orthogonal codes (rows of a Hadamard matrix): a token's embedding
+is the code of the state that it leads to, and a token's output row is the code of the state that it may follow.
+The layers in between add noise that is too small to matter, so after any prompt the model recites its text and
+stops. All arithmetic is exact in float32, so the bytes are the same on every machine.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ if TYPE_CHECKING:
 
 
 def small(count: int, *, seed: int, bits: int = 8) -> bytes:
-    """``count`` float32 values, evenly spread between -2**-bits and 2**-bits."""
+    """Return ``count`` float32 values, evenly spread between -2**-bits and 2**-bits."""
     factor = 2.0 ** -(15 + bits)
     return pack([value * factor for value in struct.unpack(f"<{count}h", noise(2 * count, seed=seed))])
 
 
 def constant(count: int, value: float) -> bytes:
-    """``count`` times the same float32."""
+    """Return ``count`` times the same float32."""
     return struct.pack("<f", value) * count
 
 
 def pack(values: Sequence[float]) -> bytes:
-    """Little-endian float32."""
+    """Encode values as little-endian float32."""
     return struct.pack(f"<{len(values)}f", *values)
 
 
 def code(state: int, width: int, scale: float = 1.0) -> bytes:
-    """The code of a state: a Hadamard row of ``width`` (a power of two), whose values add up to zero."""
+    """Return a state's code: a Hadamard row of ``width`` (a power of two) whose values add up to zero."""
     if not 0 <= state < width - 1:
         raise ValueError(f"{width} dimensions hold {width - 1} states, not state {state}")
     return pack([-scale if ((state + 1) & column).bit_count() % 2 else scale for column in range(width)])
 
 
 def recital_embeddings(vocabulary: int, chain: Sequence[int], width: int) -> bytes:
-    """One row per token. A token outside the chain, such as any of a prompt, leads to its beginning."""
+    """Return one row per token. A token outside the chain, such as any of a prompt, leads to the chain's start."""
     rows = [code(0, width)] * vocabulary
     for state, token in enumerate(chain, start=1):
         rows[token] = code(min(state, len(chain) - 1), width)
@@ -49,9 +49,9 @@ def recital_embeddings(vocabulary: int, chain: Sequence[int], width: int) -> byt
 
 
 def recital_outputs(vocabulary: int, chain: Sequence[int], width: int, *, seed: int, scale: float) -> bytes:
-    """One row per token: large where the token is the next of the chain, noise for all that are not in it.
+    """Return one row per token: large if the token is the next of the chain, noise if it is not in the chain.
 
-    ``width * scale`` is by how much the next token's logit stands out.
+    The next token's logit is higher than the others by ``width * scale``.
     """
     rows = [small(width, seed=seed)] * vocabulary
     for state, token in enumerate(chain):

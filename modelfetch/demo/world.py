@@ -1,4 +1,4 @@
-"""What the hub knows: repositories, registry models, versions, files and tokens. Tests change it while the hub runs."""
+"""The hub's content: repositories, registry models, versions, files, tokens. Tests may change it while the hub runs."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ HubName = Literal["hf", "ollama", "civitai", "files"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A credential of one hub: which private names it may read, and whose gates it has passed (globs)."""
+    """A credential of one hub, with globs of the private names it may read and of the gated names it has access to."""
 
     private: tuple[str, ...] = ()
     gated: tuple[str, ...] = ()
 
     def may_read(self, name: str) -> bool:
-        """Whether a private name is open to this token."""
+        """Return whether this token may read a private name."""
         return any(fnmatchcase(name, glob) for glob in self.private)
 
     def has_accepted(self, name: str) -> bool:
-        """Whether the terms of a gated name were accepted, and the token may use that."""
+        """Return whether the terms of a gated name were accepted and the token may use that."""
         return any(fnmatchcase(name, glob) for glob in self.gated)
 
 
@@ -51,7 +51,7 @@ class PlainFile:
 
 @dataclass(slots=True, kw_only=True)
 class CivitaiFile:
-    """One file of a CivitAI version. ``scan`` is the result that both scans report."""
+    """One file of a CivitAI version. ``scan`` is the result of both scans."""
 
     id: int
     name: str
@@ -65,7 +65,7 @@ class CivitaiFile:
 
 @dataclass(slots=True, kw_only=True)
 class CivitaiVersion:
-    """One CivitAI version. ``login`` says how the download answers somebody without a key."""
+    """One CivitAI version. ``login`` selects the response to a download without a key."""
 
     id: int
     model_id: int
@@ -79,7 +79,7 @@ class CivitaiVersion:
 
 @dataclass(slots=True)
 class RateLimit:
-    """How many requests of one kind the hub still takes, and what it says when there are none left."""
+    """The remaining quota for one kind of request, and the response when it is used up."""
 
     quota: int
     reset: int
@@ -88,18 +88,18 @@ class RateLimit:
 
     @property
     def remaining(self) -> int:
-        """How many more requests are taken, as the hub says it."""
+        """Return how many more requests are accepted, as the hub reports it."""
         return max(0, self.quota - self.used)
 
     @property
     def exceeded(self) -> bool:
-        """Whether the last request was one too many."""
+        """Return whether the last request exceeded the quota."""
         return self.enforced and self.used > self.quota
 
 
 @dataclass(slots=True)
 class World:
-    """All content. Its methods add or replace; the dictionaries may also be changed by hand."""
+    """All content. Its methods add or replace content; the dictionaries may also be changed directly."""
 
     repos: dict[str, HfRepo] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
@@ -110,9 +110,9 @@ class World:
     tokens: dict[tuple[HubName, str], Token] = field(default_factory=dict)
     limits: dict[str, RateLimit] = field(default_factory=dict)
     ollama_redirects: bool = True
-    """False makes the registry serve blobs itself, as a plain registry does."""
+    """If False, the registry serves blobs itself, as a plain registry does."""
     ollama_login: tuple[str, str] | Literal["anonymous"] | None = None
-    """None: no token needed. "anonymous": a token for everybody. (user, password): a token after Basic."""
+    """None: no token needed. "anonymous": a token for anyone. (user, password): a token after Basic authentication."""
     tree_page: int = 1000
     """Entries per page of a repository's tree."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -153,7 +153,7 @@ class World:
         *,
         config: Content = b"{}",
     ) -> OllamaModel:
-        """Add a registry model. ``layers`` are (media type, content), where ``model`` stands for the long media type.
+        """Add a registry model. ``layers`` are (media type, content), where ``model`` is short for the long media type.
 
         ``name`` is ``[NAMESPACE/]MODEL[:TAG]``; namespace ``library`` and tag ``latest`` are the defaults.
         """
@@ -163,7 +163,7 @@ class World:
         )
 
     def ollama_manifest(self, name: str, manifest: bytes, blobs: Iterable[Content]) -> OllamaModel:
-        """Add a registry model by the bytes of its manifest; blobs are found by their own digests."""
+        """Add a registry model from the bytes of its manifest; blobs are addressed by their digests."""
         model = OllamaModel(manifest=manifest)
         for blob in blobs:
             body = as_body(blob)
@@ -191,7 +191,7 @@ class World:
         bearer: str | None = None,
         basic: tuple[str, str] | None = None,
     ) -> PlainFile:
-        """Add a file below the base URL ``Hub.files``. Its ETag is derived from its content unless given."""
+        """Add a file below the base URL ``Hub.files``. Its ETag is derived from its content by default."""
         body = as_body(content)
         entry = PlainFile(
             body=body,
@@ -207,16 +207,16 @@ class World:
         return entry
 
     def token(self, hub: HubName, value: str, *, private: Iterable[str] = (), gated: Iterable[str] = ()) -> str:
-        """Add a credential; ``private`` and ``gated`` are globs of names that it opens. Returns ``value``."""
+        """Add a credential; ``private`` and ``gated`` are globs of names that it gives access to. Returns ``value``."""
         self.tokens[hub, value] = Token(private=tuple(private), gated=tuple(gated))
         return value
 
     def rate_limit(self, kind: Literal["api", "resolvers"], *, quota: int, reset: int) -> None:
-        """From now on take ``quota`` requests of a kind, then answer 429 and say to wait ``reset`` seconds."""
+        """Accept ``quota`` more requests of a kind, then respond with 429 and a wait of ``reset`` seconds."""
         self.limits[kind] = RateLimit(quota, reset)
 
     def spend(self, kind: str) -> RateLimit:
-        """Count one request and return the limit as it is now; one that no test set is named but never held to."""
+        """Count one request and return the current limit; without a configured limit, one that is never exceeded."""
         with self._lock:
             limit = self.limits.setdefault(kind, RateLimit(3000, 300, enforced=False))
             limit.used += 1

@@ -1,4 +1,4 @@
-"""Verified bytes, named by digest: a blob exists only once it is right."""
+"""Verified files named by digest: a blob exists only once its content is verified."""
 
 from modelfetch.store.store import Blob, Store
 

@@ -1,7 +1,7 @@
-"""Which blobs share their bytes with a file that was there before modelfetch.
+"""Marks for blobs that share their bytes with a file that existed before modelfetch.
 
-The mark is written before the link is made. Where receipts are lost, it tells a user's file, which is never ours to
-remove, from another name of a blob that modelfetch placed.
+The mark is written before the link is made. If receipts are lost, it distinguishes a user's file, which modelfetch
+must not remove, from another name of a blob that modelfetch placed.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 def mark_adopted(store: Path, sha256: Digest) -> None:
-    """Note that a blob has, or is about to have, a user's file as another name. Raises OSError."""
+    """Record that a blob has, or is about to have, a user's file as another name. Raises OSError."""
     path = _mark(store, sha256)
     make_directory(path.parent)
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
 
 
 def is_adopted(store: Path, sha256: Digest) -> bool:
-    """Whether a blob may have a user's file as another name."""
+    """Return whether a blob may have a user's file as another name."""
     return os.path.lexists(_mark(store, sha256))
 
 
 def unmark_adopted(store: Path, sha256: Digest) -> None:
-    """Forget a blob that was removed."""
+    """Remove the mark of a removed blob."""
     with contextlib.suppress(OSError):
         _mark(store, sha256).unlink(missing_ok=True)
 

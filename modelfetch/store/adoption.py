@@ -1,4 +1,4 @@
-"""Taking a file that is already on disk into the store, without changing its mode, owner or time."""
+"""Add an existing file to the store without changing its mode, owner or mtime."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class LinkImpossibleError(DestinationError):
 
 
 def adopt_file(store: Store, path: Path, *, digest: Digest | None = None, copy: bool = False) -> tuple[Blob, str]:
-    """Keep a file as a blob: by reflink, else by hardlink, else, if that is allowed, by a copy.
+    """Store a file as a blob: with a reflink, else a hardlink, else, if allowed, a copy.
 
     Args:
         store: The store.
         path: The file; a symlink is followed.
-        digest: What it must have, where that is known.
-        copy: Whether it may be copied where its bytes can't be shared.
+        digest: The required digest, if known.
+        copy: Whether it may be copied if its bytes can't be shared.
 
     Returns:
-        The blob, and reflink, link, copy, or present where the store had it.
+        The blob, and reflink, link, copy, or present (the store had it already).
 
     Raises:
-        LinkImpossibleError: Its bytes can't be shared, and it must not be copied.
+        LinkImpossibleError: Its bytes can't be shared, and copying is not allowed.
         IntegrityError: It has another digest, or it changed while it was read.
-        DestinationError, DiskError: It can't be read, or not be kept.
+        DestinationError, DiskError: It can't be read or stored.
     """
     algorithms = ["sha256"] if digest is None else ["sha256", digest.algorithm]
     temporary = store.tmp()

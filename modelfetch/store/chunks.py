@@ -24,7 +24,7 @@ def chunk_count(size: int) -> int:
 
 
 def chunk_span(index: int, size: int) -> tuple[int, int]:
-    """Return the first byte and the end of a chunk."""
+    """Return the start and end offsets of a chunk."""
     return index * CHUNK, min((index + 1) * CHUNK, size)
 
 
@@ -35,7 +35,7 @@ def xxh3(fd: int, start: int, end: int) -> str | None:
 
 
 def read_into(fd: int, start: int, end: int, *sinks: Callable[[memoryview], object]) -> bool:
-    """Pass a range of a file to functions, piece by piece; returns False if the file ends before it."""
+    """Pass a range of a file to functions, piece by piece; returns False if the file ends before the range does."""
     buffer = memoryview(bytearray(min(_SLICE, max(end - start, 1))))
     while start < end:
         count = os.preadv(fd, [buffer[: min(len(buffer), end - start)]], start)
@@ -48,7 +48,7 @@ def read_into(fd: int, start: int, end: int, *sinks: Callable[[memoryview], obje
 
 
 class FileHash:
-    """The digests of a file and the xxh3 of its chunks, computed in one pass."""
+    """Computes the digests of a file and the xxh3 of its chunks in one pass."""
 
     def __init__(self, *algorithms: str, size: int) -> None:
         self._whole: dict[str, Hasher] = {name: new_hasher(name, size) for name in dict.fromkeys(algorithms)}
@@ -57,7 +57,7 @@ class FileHash:
         self.chunks: list[str] = []
 
     def update(self, data: memoryview) -> None:
-        """Hash the next bytes, any number of them."""
+        """Hash more bytes, of any length."""
         for hasher in self._whole.values():
             hasher.update(data)
         while data:

@@ -1,4 +1,4 @@
-"""The small files beside the blobs: their records and other names. Losing any of them costs a hash, nothing more."""
+"""Small files next to the blobs: their records and other names. If one is lost, its blob is just hashed again."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _WRITTEN_IN_PLACE = 16 * 2**20
-"""Blobs below this size are hashed again in no time, so that their records need no care."""
+"""Blobs below this size are quick to hash again, so their records need no durability."""
 _RECORD_LIMIT = 16 * 2**20
-"""Bytes of a record that are read: enough for a blob of 10 TB."""
+"""Maximum bytes of a record to read: enough for a blob of 10 TB."""
 
 
 class Index:
-    """Reads and writes records and names. It raises no errors: what can't be read or written costs a hash.
+    """Reads and writes records and names. Raises no errors: after a failure, a blob is just hashed again.
 
     Args:
         path: The store's folder.
@@ -33,14 +33,14 @@ class Index:
     # --- records -----------------------------------------------------------------------------------------------
 
     def record(self, blob: Path) -> Record | None:
-        """The state of a blob when it was last verified; None where there is no valid record."""
+        """Return the state of a blob at its last verification; None if there is no valid record."""
         try:
             return Record.parse(read_small(beside(blob), _RECORD_LIMIT))
         except OSError:
             return None
 
     def write_record(self, blob: Path, record: Record) -> None:
-        """Write a blob's record, and make it known under its other digests."""
+        """Write a blob's record, and record its other digests as aliases."""
         with contextlib.suppress(OSError):
             if record.size < _WRITTEN_IN_PLACE:
                 write_new(beside(blob), record.dump())
@@ -60,7 +60,7 @@ class Index:
     # --- other digests -----------------------------------------------------------------------------------------
 
     def sha256_of(self, digest: Digest) -> Digest | None:
-        """The sha256 of the blob that another digest was noted for; the caller has to check it."""
+        """Return the sha256 of the blob recorded for another digest; the caller must verify it."""
         return digest if digest.algorithm == "sha256" else _read_digest(self._alias(digest))
 
     def write_alias(self, digest: Digest, sha256: Digest) -> None:
@@ -78,11 +78,11 @@ class Index:
     # --- names -------------------------------------------------------------------------------------------------
 
     def remember(self, key: str, sha256: Digest) -> None:
-        """Record the digest of a name without one, for processes that waited for it meanwhile."""
+        """Record the digest for a name without one, for processes that waited for it."""
         self._write_digest(self._name(key), sha256)
 
     def recall(self, key: str) -> tuple[int, Digest] | None:
-        """Return what `remember` recorded last, with its time (ns)."""
+        """Return the last digest from `remember` and its time (ns)."""
         path = self._name(key)
         try:
             when = path.lstat().st_mtime_ns
@@ -111,15 +111,15 @@ def beside(blob: Path) -> Path:
 
 
 def write_whole(path: Path, data: bytes, *, temporary: Path) -> None:
-    """Write a file that is whole whenever it is read, but may be gone after a power cut.
+    """Write a file atomically but without fsync: readers see it whole, but a power cut may lose it.
 
     Args:
         path: The file.
         data: All of its bytes.
-        temporary: A new name for it while it is written, in the store's ``ingest``, where killed runs are swept.
+        temporary: A new name for it while it is written, in the store's ``ingest``, which is cleaned after killed runs.
 
     Raises:
-        OSError: The system refused.
+        OSError: It can't be written.
     """
     try:
         write_new(temporary, data)
@@ -133,7 +133,7 @@ def write_whole(path: Path, data: bytes, *, temporary: Path) -> None:
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file in place; one that is read meanwhile, or torn, is a record that says nothing. Raises OSError."""
+    """Write a file in place; if it is read meanwhile or torn, the record is invalid and ignored. Raises OSError."""
     fd = open_regular(path, os.O_WRONLY | os.O_CREAT, COPY_MODE)
     try:
         os.ftruncate(fd, 0)

@@ -1,4 +1,4 @@
-"""The record of a blob: its state when it was last verified. Pure."""
+"""The record of a blob: its state at the last verification. No I/O."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Record:
     digests: dict[str, str] = field(default_factory=dict)
 
     def fits(self, stat: os.stat_result) -> bool:
-        """Whether a file's size and mtime match the record."""
+        """Return whether a file's size and mtime match the record."""
         return self.size == stat.st_size and self.mtime_ns == stat.st_mtime_ns
 
     def dump(self) -> bytes:
@@ -37,7 +37,7 @@ class Record:
 
     @classmethod
     def parse(cls, data: bytes) -> Record | None:
-        """Parse what `dump` returns; None for anything else, and then the blob is hashed again."""
+        """Parse what `dump` returns; None for anything else, in which case the blob is hashed again."""
         try:
             raw = json.loads(data)
             size, mtime_ns, chunks, digests = raw["size"], raw["mtime_ns"], raw["chunks"], raw["digests"]

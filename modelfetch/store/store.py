@@ -44,9 +44,9 @@ _TAG = (
 _SYNCED_TOGETHER = 4 * 2**20 + 1
 _MOST_UNSYNCED = 300
 _LINK_FROM = 64 * 1024
-"""Files below this size are copied, never linked, for a service may rewrite them in place."""
+"""Files below this size are copied, never linked, because a service may rewrite them in place."""
 _READ_LIMIT = 64 * 2**20
-"""Bytes of a blob that is read whole: registry manifests and configurations, in practice a few kilobytes."""
+"""Maximum size of a blob that is read whole: registry manifests and configurations, in practice a few kilobytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +59,11 @@ class Blob:
 
 
 class Store:
-    """A folder of blobs. It is created on disk when something is first written.
+    """A folder of blobs. It is created on the first write.
 
     Args:
-        path: The folder, ``ROOT/.modelfetch`` or what ``--store`` names.
-        sink: Where warnings go about what the file system refuses (modes, fsync).
+        path: The folder, ``ROOT/.modelfetch`` or the value of ``--store``.
+        sink: Receives warnings about operations that the file system refuses (modes, fsync).
     """
 
     def __init__(self, path: Path, *, sink: Sink = discard) -> None:
@@ -77,7 +77,7 @@ class Store:
     # --- looking -----------------------------------------------------------------------------------------------
 
     def peek(self, digest: Digest) -> Blob | None:
-        """The blob, if it is there and its record confirms its state; nothing is hashed or written."""
+        """Return the blob if it exists and its record confirms its state; nothing is hashed or written."""
         sha256 = self.index.sha256_of(digest)
         if sha256 is None:
             return None
@@ -123,17 +123,17 @@ class Store:
         return data if hasher.hexdigest() == digest.hex else None
 
     def blobs(self) -> Iterator[Blob]:
-        """Every blob of the store, by its name and size; nothing is checked."""
+        """Yield every blob of the store, from its name and size; nothing is verified."""
         for path in sorted((self.path / "blobs" / "sha256").glob("??/" + "?" * 64)):
             with contextlib.suppress(ValueError, OSError):
                 yield Blob(digest=Digest("sha256", path.name), size=path.stat().st_size, path=path)
 
     def blob_path(self, sha256: Digest) -> Path:
-        """Return the path of the blob of a sha256, whether it exists or not."""
+        """Return the path for the blob of a sha256, whether or not it exists."""
         return self.path / "blobs" / "sha256" / sha256.hex[:2] / sha256.hex
 
     def record(self, sha256: Digest) -> Record | None:
-        """Return the recorded state of a blob when it was last verified."""
+        """Return the state of a blob at its last verification."""
         return self.index.record(self.blob_path(sha256))
 
     # --- writing -----------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ class Store:
         self._made.clear()
 
     def tmp(self) -> Path:
-        """A new name, on the store's file system, for a file that does not exist yet; killed runs' are swept."""
+        """Return a new name on the store's file system for a temporary file; those of killed runs are removed."""
         return self.folder("ingest") / temporary_name()
 
     def add_bytes(self, data: bytes) -> Blob:
@@ -187,10 +187,10 @@ class Store:
             temporary.unlink(missing_ok=True)
 
     def add_file(self, path: Path, digest: Digest | None) -> Blob:
-        """Store a file that is already on disk; the file stays.
+        """Store an existing file; the file itself remains.
 
-        Its blocks are shared where the file system can. Otherwise a large file is hardlinked and becomes read-only like
-        any blob: writing to it would change every service's file. A file whose mode can't be changed is copied.
+        Its blocks are shared if the file system can. Otherwise a large file is hardlinked and becomes read-only like
+        any blob: writing to it would change the files of all services. A file whose mode can't be changed is copied.
 
         Args:
             path: The file.
@@ -246,13 +246,13 @@ class Store:
             fd: The same file, open.
             digests: By algorithm, ``sha256`` among them.
             chunks: The xxh3 of each chunk.
-            durable: Whether the data was made durable already.
-            state: The file's state when it was hashed, where others may write to it; as it is now by default.
-            mode: Its mode from now on; None leaves it, for a file that is somebody else's as well.
-            ensure_owned: Called right before the rename; raises if the work is another process's by now.
+            durable: Whether the data is already durable.
+            state: The file's state when it was hashed, if others may write to it; its current state by default.
+            mode: Its new mode; None leaves it unchanged, for a file that belongs to another owner too.
+            ensure_owned: Called right before the rename; raises if another process has taken over the work.
 
         Raises:
-            DestinationError, DiskError: The system refused; the part is still there.
+            DestinationError, DiskError: The operation failed; the part still exists.
         """
         sha256 = digests["sha256"]
         path = self.blob_path(sha256)
@@ -277,7 +277,7 @@ class Store:
         return Blob(digest=sha256, size=state.st_size, path=path)
 
     def _move(self, part: Path, fd: int, path: Path, sha256: Digest) -> os.stat_result | None:
-        """Rename a part to its blob; where these are on two branches of a union mount, copy it and return the state."""
+        """Rename a part to its blob; on a union mount with two branches, copy it and return the copy's state."""
         try:
             part.replace(path)
             return None
@@ -302,7 +302,7 @@ class Store:
         return state
 
     def _add_copy(self, source: int, temporary: Path, digests: dict[str, Digest], chunks: tuple[str, ...]) -> Blob:
-        """Keep a copy of a file that was hashed, but can't be made read-only."""
+        """Store a copy of a hashed file that can't be made read-only."""
         with temporary.open("x+b") as file:
             read_into(source, 0, os.fstat(source).st_size, file.write)
             file.flush()
@@ -311,7 +311,7 @@ class Store:
             return self.admit(temporary, file.fileno(), digests, chunks)
 
     def settle(self) -> None:
-        """Make the names of small blobs durable, many at once: losing one only means fetching it again."""
+        """Make the names of small blobs durable in one batch: a lost one is just fetched again."""
         with self._lock:
             folders, self._unsynced = self._unsynced, set()
         for folder in folders:
@@ -331,7 +331,7 @@ class Store:
         """Remove a blob and its record; returns whether there was one.
 
         Raises:
-            DestinationError, DiskError: The system refused.
+            DestinationError, DiskError: It can't be removed.
         """
         path = self.blob_path(sha256)
         try:
@@ -344,7 +344,7 @@ class Store:
         return True
 
     def is_foreign(self) -> bool:
-        """Whether the folder holds something, and no store of ours made it."""
+        """Return whether the folder has content that does not come from a store of modelfetch."""
         try:
             tag = read_small(self.path / "CACHEDIR.TAG", len(_TAG))
         except OSError:
@@ -354,7 +354,7 @@ class Store:
         return tag != _TAG and self.path.is_dir() and any(self.path.iterdir())
 
     def clear(self) -> None:
-        """Remove what the store has made, and its folder unless something else is in it; never raises."""
+        """Remove the store's own content, and its folder unless something else is in it; never raises."""
         for name in ("blobs", "ingest", "locks"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -397,7 +397,7 @@ class Store:
         return Blob(digest=sha256, size=state.st_size, path=path)
 
     def _set_aside(self, sha256: Digest, record: Record | None) -> None:
-        """Remove a damaged blob; one of many chunks is set aside for its intact ones, see `damaged`."""
+        """Remove a damaged blob; if it has many chunks, set it aside to reuse the intact ones (see `damaged`)."""
         path = self.blob_path(sha256)
         if record is not None and len(record.chunks) > 1:
             with contextlib.suppress(ModelfetchError, OSError):
@@ -407,15 +407,15 @@ class Store:
         self.remove(sha256)
 
     def set_aside(self, sha256: Digest) -> None:
-        """Take a blob out of the store that was found to be damaged though its record fits; see `damaged`.
+        """Set aside a blob that is damaged although its record matches; see `damaged`.
 
         Raises:
-            DestinationError, DiskError: The system refused.
+            DestinationError, DiskError: It can't be moved.
         """
         self._set_aside(sha256, self.record(sha256))
 
     def damaged(self, digest: Digest) -> tuple[Path, Record] | None:
-        """Return a damaged blob that was set aside, and its record; the caller removes it.
+        """Return a damaged blob that was set aside, and its record; the caller must remove it.
 
         It must not be written to, since other files may share its bytes.
         """
@@ -429,7 +429,7 @@ class Store:
 
 def _sweep(folder: Path) -> None:
     """Remove temporary files of processes that were killed."""
-    for pattern in (".*", "*.damaged*", "tmp-*"):  # the last one: as version 0.1 called them
+    for pattern in (".*", "*.damaged*", "tmp-*"):  # the last pattern: names used by version 0.1
         remove_abandoned(folder, pattern)
 
 
@@ -442,9 +442,9 @@ def _closing(fd: int) -> Iterator[None]:
 
 
 def _take(path: Path, source: int, target: Path) -> bool:
-    """Give the bytes of an open file a new name by sharing blocks, else by a link, else by a copy.
+    """Give the bytes of an open file a new name, by sharing blocks, else with a link, else with a copy.
 
-    A small file is never linked, for its service may rewrite it in place. Returns whether it is a link.
+    A small file is never linked because its service may rewrite it in place. Returns whether it is a link.
     """
     if try_reflink(path, target):
         return False
@@ -461,7 +461,7 @@ def _take(path: Path, source: int, target: Path) -> bool:
 
 
 def _make_read_only(fd: int) -> bool:
-    """Make a file that others have by another name a read-only one; False where its mode is not ours to change."""
+    """Make a file with other names read-only; False if this process may not change its mode."""
     try:
         os.fchmod(fd, BLOB_MODE)
     except OSError:

@@ -102,7 +102,7 @@ def test_the_hubs_own_package_sees_an_empty_variable_as_an_unset_one(name: str, 
     home.mkdir(parents=True)
     (home / "token").write_text("hf_stored")
     code = "from modelfetch.config.settings import Settings; print(Settings.from_env().hf_token.value())"
-    unset = ("HF_", "XDG_")  # a process of its own, for the package reads its settings once
+    unset = ("HF_", "XDG_")  # a separate process because the package reads its settings once
     environ = {key: value for key, value in os.environ.items() if not key.startswith(unset)}
     environ |= {"HOME": str(tmp_path), name: ""}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, cwd=tmp_path)
@@ -279,7 +279,7 @@ def test_a_proxy_is_an_address_with_or_without_scheme_and_login(value: str) -> N
 @pytest.mark.parametrize(
     "value",
     [
-        f"http://me:{PLANTED}/x@proxy.lan:3128",  # the password ends at the slash: the rest of it reads as a port
+        f"http://me:{PLANTED}/x@proxy.lan:3128",  # the password ends at the slash, and the rest of it is read as a port
         f"http://me:{PLANTED}@proxy.lan:port",
         f"ftp://me:{PLANTED}@proxy.lan",
         f"http://me:{PLANTED}@proxy.lan:0",

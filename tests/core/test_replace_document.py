@@ -1,4 +1,4 @@
-"""A file that can't be renamed over, as a single file mounted into a container, is written in place."""
+"""A file that can't be renamed over, such as a single file mounted into a container, is written in place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from modelfetch.core import fs
 
 @pytest.fixture
 def busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every rename fails as it does over a mount point."""
+    """Make every rename fail as it does over a mount point."""
 
     def refuse(self: Path, target: Path) -> None:
         raise OSError(errno.EBUSY, "Device or resource busy", str(target))

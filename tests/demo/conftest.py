@@ -1,4 +1,4 @@
-"""A running hub, and a client that follows nothing and hides nothing."""
+"""A running hub, and a client that follows no redirects and returns responses unchanged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Answer:
-    """A response as it came: status, headers (lower case), body."""
+    """A response as received: status, headers (lower case), body."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self.status = response.status
@@ -24,7 +24,7 @@ class Answer:
 
 
 def ask(url: str, *, method: str = "GET", body: str | None = None, **headers: str) -> Answer:
-    """One request on a connection of its own; header names are written with underscores."""
+    """Send one request on a new connection; header names are written with underscores."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=10)
     try:

@@ -54,7 +54,7 @@ def url(hub: Hub) -> str:
 
 
 def broken(hub: Hub, url: str, *faults: Fault, **headers: str) -> Answer:
-    """The answer with the faults in it; they are used up by it."""
+    """Return the response with the faults, which are then used up."""
     hub.faults.add("**/model.bin", *faults)
     answer = ask(url, **headers)
     assert hub.faults.pending() == 0
@@ -63,7 +63,7 @@ def broken(hub: Hub, url: str, *faults: Fault, **headers: str) -> Answer:
 
 
 def raw(url: str, extra: str = "") -> bytes:
-    """Everything that comes over the connection after a GET, until its end."""
+    """Return all bytes of the connection after a GET."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10) as sock:
         sock.sendall(f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{extra}\r\n".encode())

@@ -16,7 +16,7 @@ from tests.demo.conftest import ask
 
 
 def _received(sock: socket.socket) -> bytes:
-    """All that came until the end, be it a reset (which is what becomes of bytes that nobody read)."""
+    """Return all bytes until the connection ends, also with a reset (which happens if data was left unread)."""
     received = b""
     with contextlib.suppress(ConnectionResetError):
         while piece := sock.recv(1000):
@@ -153,7 +153,7 @@ def test_many_clients_at_once_all_get_their_bytes(hub: Hub) -> None:
 
 
 def test_a_hub_may_talk_tls_on_every_origin() -> None:
-    # Anonymous ciphers need no certificate, which says enough about the hub's part in it.
+    # Anonymous ciphers need no certificate and are enough to show that the hub uses TLS.
     server, client = (ssl.SSLContext(side) for side in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT))
     client.check_hostname = False
     client.verify_mode = ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""The official client downloads from the hub: what it accepts, and where it puts it, says that the shapes are right."""
+"""The official client accepts and stores files from the hub, which shows that the hub's responses are right."""
 
 from __future__ import annotations
 

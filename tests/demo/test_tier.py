@@ -102,14 +102,14 @@ def test_the_checkpoint_breaks_off_once_and_then_comes_whole(world: World) -> No
 
 
 def _split(source: str) -> tuple[str, str | None, str]:
-    """(repository, revision, path) of an hf source."""
+    """Return (repository, revision, path) of an hf source."""
     parts = source.removeprefix("hf://").split("/", 2)
     name, _, revision = parts[1].partition("@")
     return f"{parts[0]}/{name}", revision or None, parts[2] if len(parts) > 2 else ""
 
 
 def _artifacts(world: World, model: dict[str, Any]) -> dict[str, Body | str]:
-    """What the world has under a source: bodies by path, or a manifest's digest."""
+    """Return the world's content for a source: bodies by path, or a manifest's digest."""
     source = model["source"]
     if source.startswith("ollama://"):
         return {"": world.ollama["library/" + source.removeprefix("ollama://")].digest}

@@ -1,4 +1,4 @@
-"""The one HTTP client, against real sockets."""
+"""The HTTP client, against real sockets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def http() -> object:
 
 
 class Keys:
-    """Credentials for one host; remembers what it was asked."""
+    """Credentials for one host; records the requests for them."""
 
     def __init__(self, host: str, *, renew: bool = False) -> None:
         self.host, self.renew = host, renew
@@ -85,7 +85,7 @@ def test_as_many_connections_as_requests_at_once(http: Http) -> None:
 def test_a_stale_connection_is_replaced_without_an_error(http: Http) -> None:
     def closing_later(conn: Conn, request: Request, origin: Origin) -> None:
         normally(conn, request, origin)
-        assert conn.read_request() is not None  # the next request comes, and is not answered
+        assert conn.read_request() is not None  # the next request is read but gets no response
         conn.close()
 
     with Origin(DATA, scripts=[closing_later]) as origin:
@@ -95,7 +95,7 @@ def test_a_stale_connection_is_replaced_without_an_error(http: Http) -> None:
 
 
 def pump(client: Http, url: str) -> bytes:
-    """A body read from the socket, as the engine does it."""
+    """Read a body from the socket, as the engine does."""
     with client.open("GET", url) as response:
         got = bytearray(next(response.iter_raw()))
         sock = response.socket()
@@ -429,7 +429,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TlsServer:
-    """One connection after the other, each answered as often as it asks."""
+    """Serves one connection after the other, each for any number of requests."""
 
     def __init__(self, certificate: Path, body: bytes, surplus: bytes = b"") -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,4 +1,4 @@
-"""Content codings: what is undone, in which steps, and what is damaged."""
+"""Content codings: which are decoded, in which steps, and how damage is reported."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_no_body_is_no_content() -> None:
 
 @pytest.mark.parametrize("name", ["gzip", "deflate"])
 def test_a_bomb_comes_out_in_small_pieces(name: str) -> None:
-    """A thousandfold: its first pieces are there long before the last, and none is large."""
+    """Content that expands a thousandfold: its first pieces arrive long before the last, and none is large."""
     packed = gzip.compress(bytes(2**26), 9) if name == "gzip" else zlib.compress(bytes(2**26), 9)
     pieces = decode(iter([packed]), name)
     assert [len(next(pieces)) for _ in range(3)] == [STEP] * 3

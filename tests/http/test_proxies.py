@@ -1,4 +1,4 @@
-"""NO_PROXY as people write it for curl, Go and Python."""
+"""NO_PROXY in the forms used for curl, Go and Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of sources share: a hub to ask, and a desk that asks it and notes what it waited for."""
+"""Shared by the tests of sources: a hub, and a desk that sends requests to it and records the pauses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Desk:
-    """Asks sources as `sync` does, without ever sleeping; ``waits`` are the pauses it would have made, in seconds."""
+    """Resolves sources as `sync` does, without ever sleeping; ``waits`` are the skipped pauses, in seconds."""
 
     settings: Settings
     retries: int = 3
@@ -51,7 +51,7 @@ class Desk:
         return asyncio.run(self.sources.resolve(SourceRequest(uri=parse_uri(uri), **wanted)))
 
     def refusal(self, uri: str, **wanted: Any) -> ModelfetchError:
-        """The error that asking ends in."""
+        """Return the error that a request ends with."""
         try:
             found = self.resolve(uri, **wanted)
         except ModelfetchError as error:
@@ -60,7 +60,7 @@ class Desk:
 
 
 def environment(hub: Hub, home: Path, **more: str) -> Mapping[str, str]:
-    """Variables that make every default host the hub's."""
+    """Return variables that replace every default host with the hub's."""
     return {
         "HOME": str(home),
         "HF_TOKEN_PATH": str(home / "no-token"),

@@ -25,7 +25,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_desk(hub: Hub, home: Path) -> Iterator[Callable[..., Desk]]:
-    """Makes desks with more variables, or another patience."""
+    """Return a factory for desks with additional variables or another number of retries."""
     made: list[Desk] = []
 
     def make(*, retries: int = 3, **more: str) -> Desk:
@@ -47,5 +47,5 @@ def _no_open_session() -> Iterator[None]:
     yield
     import huggingface_hub
 
-    if hasattr(huggingface_hub, "close_session"):  # since 1.0; older versions keep one session for each thread
+    if hasattr(huggingface_hub, "close_session"):  # since 1.0; older versions keep one session per thread
         huggingface_hub.close_session()

@@ -1,4 +1,4 @@
-"""The contract that every source keeps, written once: each source's tests say what to ask, and inherit the rest."""
+"""The contract of all sources, written once: each source's tests define the requests and inherit the rest."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ NONSENSE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedirectBack(Fault):
-    """A redirect to the very same address, which the second time answers."""
+    """A redirect to the same address, which responds the second time."""
 
     concerns: ClassVar[Concern] = "response"
 
@@ -60,11 +60,11 @@ class RedirectBack(Fault):
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What to ask of one source.
+    """The requests for one source.
 
-    ``good`` resolves to ``sizes`` (by path); ``missing`` does not exist; ``refused`` exists and nobody is let in
-    without credentials. ``origin`` and ``path`` are where the first question of ``good`` goes (a glob), ``secret``
-    the variables that hold a token for it, as a desk takes them.
+    ``good`` resolves to ``sizes`` (by path); ``missing`` does not exist; ``refused`` exists and can't be accessed
+    without credentials. ``origin`` and ``path`` locate the first request for ``good`` (a glob), ``secret``
+    contains the variables with a token for it, as a desk accepts them.
     """
 
     good: str
@@ -77,11 +77,11 @@ class Case:
     wanted: dict[str, Any] = field(default_factory=dict)
     hears_nonsense: bool = True
     close: Callable[[Hub], object] = lambda _hub: None
-    """Done to the hub before ``refused`` is asked."""
+    """Called with the hub before ``refused`` is requested."""
 
 
 class Contract:
-    """For every source."""
+    """Tests for every source."""
 
     @pytest.fixture
     def case(self) -> Case:
@@ -112,7 +112,7 @@ class Contract:
     def test_a_pinned_digest_that_upstream_contradicts_is_65_before_a_byte(self, case: Case, desk: Desk) -> None:
         known = [a for a in desk.resolve(case.good, **case.wanted).artifacts if a.digest is not None]
         if not known:
-            # A source that knows no digest takes the manifest's word, which the transfer then proves.
+            # A source that knows no digest accepts the manifest's, which the transfer then verifies.
             kept = desk.resolve(case.good, digest=OTHER, **case.wanted)
             assert [a.digest for a in kept.artifacts] == [OTHER]
             return
@@ -121,7 +121,7 @@ class Contract:
 
 
 class NetworkContract(Contract):
-    """For every source that is asked over a network."""
+    """Tests for every source that uses the network."""
 
     @pytest.fixture(params=[500, 502, 503, 504, 408])
     def failing(self, request: pytest.FixtureRequest) -> int:
@@ -137,7 +137,7 @@ class NetworkContract(Contract):
 
     def test_every_request_is_counted(self, case: Case, desk: Desk, hub: Hub) -> None:
         desk.resolve(case.good, **case.wanted)
-        # A registry is asked by TLS first, which this hub does not speak: such a request is never logged.
+        # A registry is first contacted over TLS, which this hub does not support: such a request is never logged.
         tried_by_tls = 1 if case.good.startswith("oci:") else 0
         assert desk.http.requests == len(hub.log.requests()) + tried_by_tls
 
@@ -191,7 +191,7 @@ class NetworkContract(Contract):
         seen = [entry for entry in hub.log.requests() if entry.origin == "cdn"]
         assert seen
         assert all(PLANTED not in str(dict(entry.headers)) + entry.target for entry in seen)
-        # Where the source sends a token at all, it was sent to the source.
+        # If the source sends a token at all, the token was sent to the source.
         own = [entry for entry in hub.log.requests() if entry.origin == case.origin]
         assert not case.secret or any(entry.authorization for entry in own)
 

@@ -24,7 +24,7 @@ class TestFile(Contract):
         (tmp_path / "a model.safetensors").write_bytes(b"12345")
         (tmp_path / "closed.bin").write_bytes(b"1")
         readable = os.access
-        # Tests may run as root, whom no mode stops.
+        # Tests may run as root, to whom modes do not apply.
         monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path) and readable(path, mode))
         return Case(
             good=f"file://{tmp_path}/a%20model.safetensors",

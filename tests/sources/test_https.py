@@ -48,7 +48,7 @@ def test_a_server_without_ranges_or_lengths_is_no_hindrance(desk: Desk, hub: Hub
     hub.world.file("x.bin", b"x" * 4000)
     hub.faults.add("*", fault)  # type: ignore[arg-type]
     (artifact,) = desk.resolve(hub.files + "x.bin").artifacts
-    # What a server doesn't say, or says of another form of the file, is not made up.
+    # Values that a server doesn't send, or sends for another form of the file, are not invented.
     assert artifact.size == (4000 if isinstance(fault, IgnoreRange | Chunked) else None)
 
 

@@ -47,7 +47,7 @@ def manifest(*layers: Any, **more: Any) -> bytes:
 
 
 def publish(hub: Hub, content: bytes, tag: str = "v1") -> str:
-    """A tag of the repository fleet/tiny; its digest."""
+    """Publish a tag of the repository fleet/tiny; returns its digest."""
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     for reference in (tag, digest):
         hub.world.ollama_manifest(f"fleet/tiny:{reference}", content, [b"w" * 88])

@@ -29,7 +29,7 @@ API = "/v2/library/tiny/manifests/*"
 
 @pytest.fixture
 def tiny(hub: Hub) -> Digest:
-    """A model of the library; its manifest's digest."""
+    """Add a model of the library; returns its manifest's digest."""
     model = hub.world.ollama_model("tiny:1b", [("model", MODEL), ("template", b"{{ .Prompt }}")], config=CONFIG)
     return Digest.parse(model.digest)
 
@@ -180,7 +180,7 @@ def test_a_registry_that_gives_everybody_a_token_is_asked_for_one(desk: Desk, hu
         "/token",
         "/v2/library/tiny/manifests/1b",
     ]
-    # The token is kept for the repository.
+    # The token is reused for the repository.
     desk.resolve("ollama://tiny:1b")
     assert len(hub.log.requests()) == 4
 
@@ -199,7 +199,7 @@ def test_a_hub_that_redirects_its_short_name_to_its_long_one_is_followed(desk: D
     long_name = _host(hub).replace("127.0.0.1", "localhost")
     hub.faults.add(path, RedirectTo(url=f"http://{long_name}{path}", code=307))
     found = desk.resolve(f"ollama://{_host(hub)}/someone/repo-gguf:Q4_K_M")
-    # The folder, and so the address, is that of the name as written.
+    # The folder, and therefore the URL, uses the name as written.
     assert found.artifacts[0].locations[0].url.startswith(f"http://{_host(hub)}/")
 
 
@@ -223,7 +223,7 @@ def _child(content: bytes, **fields: Any) -> dict[str, Any]:
 
 
 def _publish(hub: Hub, children: list[tuple[bytes, dict[str, Any]]], kind: str = DOCKER_LIST) -> bytes:
-    """A list under library/tiny:list, and its children by digest."""
+    """Publish a list under library/tiny:list, and its children by digest."""
     for content, entry in children:
         hub.world.ollama_manifest(f"library/tiny:{entry['digest']}", content, [])
     index = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": [e for _, e in children]}).encode()

@@ -1,4 +1,4 @@
-"""A planted secret is looked for in all that comes out, over every source, failure and kind of credential."""
+"""A planted secret must not appear in any output, for every source, failure and kind of credential."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLANTED = "planted-Secret-0123456789abcdef"
 FORMS = (PLANTED, base64.b64encode(f"me:{PLANTED}".encode()).decode(), base64.b64encode(PLANTED.encode()).decode()[:-4])
 
 FAULTS: dict[str, Fault] = {
-    "none": Status(code=200),  # stands for "nothing is wrong": it is never added
+    "none": Status(code=200),  # means "no failure": it is never added
     **{str(code): Status(code=code) for code in (400, 401, 403, 404, 410, 418, 429, 500, 503)},
     "gated": Status(code=403, headers={"X-Error-Code": "GatedRepo", "X-Error-Message": f"not for {PLANTED}"}),
     "refused with an echo": Status(code=403, headers={"X-Error-Message": PLANTED}, body=f"Bearer {PLANTED}"),
@@ -99,18 +99,18 @@ def test_a_planted_secret_comes_out_nowhere(
         outcomes.add(outcome)
         assert not [form for form in FORMS if form in text], f"{source}, {name}: {_around(text)}"
     written = capfd.readouterr()
-    # The hub's own words are no part of it, so the log is searched for what was sent, not for what a server said.
+    # The hub's own text is not part of it, so the log is searched for the data sent to the hub.
     logged = "\n".join(r.getMessage() for r in caplog.records if "Location" not in r.getMessage())
     for text in (written.out, written.err, logged):
         assert f"Bearer {PLANTED}" not in text
         assert FORMS[1] not in text
-    # It did go where it belongs, and what was asked did fail in all these ways.
+    # The secret was sent where it belongs, and the requests failed in all these ways.
     assert any(any(form in str(entry.authorization) for form in FORMS) for entry in hub.log.requests())
     assert {0, 66, 69, 75, 77} <= outcomes
 
 
 def _all_that_comes_out(desk: Desk, uri: str) -> tuple[int, str]:
-    """The exit code, and every text that a user, a log or a receipt could get to see."""
+    """Return the exit code, and every text that may reach a user, a log or a receipt."""
     text = repr(desk) + repr(desk.sources) + repr(desk.settings)
     try:
         found = desk.resolve(uri)

@@ -1,4 +1,4 @@
-"""With a real certificate: who is asked by TLS, who in the clear, and who not at all."""
+"""With a real certificate: which hosts are contacted over TLS, over plain HTTP, or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store: what is in it is right, or is not in it."""
+"""The store contains only verified content."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_a_file_that_does_not_exist_is_a_typed_error(store: Store, tmp_path: Pat
 
 
 def test_a_file_that_another_process_put_in_its_place_is_not_stored(store: Store) -> None:
-    """A sleeper wakes up, and the partial file has its name but is another's."""
+    """A suspended process resumes, and its partial file's name now belongs to another process's file."""
     part = store.tmp()
     part.write_bytes(DATA)
     with part.open("rb") as mine:
@@ -272,7 +272,7 @@ def test_chunks_do_not_depend_on_the_pieces_that_bytes_come_in(pieces: list[int]
 
 
 def refusing(call: Callable[..., object], number: int) -> Callable[..., None]:
-    """A system call that a file system refuses."""
+    """Return a system call that a file system refuses."""
 
     def refuse(*_arguments: object, **_keywords: object) -> None:
         raise OSError(number, os.strerror(number), "/the/file")
@@ -312,7 +312,7 @@ def test_a_disk_that_fails_is_an_error(store: Store, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def _two_branches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A union mount that has ``ingest`` on one branch and ``blobs`` on the other."""
+    """Simulate a union mount with ``ingest`` on one branch and ``blobs`` on the other."""
     replace = Path.replace
 
     def crossing(self: Path, target: Path) -> Path:
@@ -333,7 +333,7 @@ def test_a_store_that_is_spread_over_two_branches_of_a_union_takes_blobs(
     blob = store.add_bytes(data) if way == "bytes" else store.add_file(tmp_path / "file", Digest.sha256(data))
     assert blob.path.read_bytes() == data
     assert blob.path.stat().st_mode & 0o777 == 0o444
-    assert store.peek(blob.digest) == blob  # the record is of the copy
+    assert store.peek(blob.digest) == blob  # the record describes the copy
     assert not list((store.path / "ingest").iterdir())
     assert sorted(path.name for path in blob.path.parent.iterdir()) == [blob.digest.hex, f"{blob.digest.hex}.json"]
     other = Digest("blake3", blake3(data).hexdigest())
@@ -360,7 +360,7 @@ def test_a_copy_to_another_branch_that_comes_out_wrong_is_no_blob(
 
 
 def obstruct(path: Path, kind: str) -> None:
-    """Put something in the place of a file that nobody can read as one."""
+    """Create something at the path of a file that can't be read as a file."""
     path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     if kind == "FIFO":
@@ -417,7 +417,7 @@ def test_what_is_no_file_cannot_be_kept(store: Store, tmp_path: Path, kind: str)
 def test_a_file_that_is_replaced_while_it_is_kept_is_not_vouched_for(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its service writes to it after it was hashed: the record speaks of the bytes that were hashed."""
+    """Its service writes to it after it was hashed: the record describes the hashed bytes."""
     path = tmp_path / "file"
     path.write_bytes(DATA)
     admit = Store.admit
@@ -442,7 +442,7 @@ def test_temporary_files_of_killed_runs_are_removed(store: Store, monkeypatch: p
     for name in (*left, "kept.part", "kept.json"):
         (ingest / name).touch()
     Store(store.path).folder("ingest")
-    assert len(list(ingest.iterdir())) == 6  # young ones may be another process's
+    assert len(list(ingest.iterdir())) == 6  # recent ones may belong to another process
     monkeypatch.setattr("modelfetch.core.fs._ABANDONED_AFTER", -1.0)
     Store(store.path).folder("ingest")
     assert sorted(path.name for path in ingest.iterdir()) == ["kept.json", "kept.part"]

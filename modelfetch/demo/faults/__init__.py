@@ -1,8 +1,8 @@
-"""What can go wrong between a hub and a client, as small values that a test adds to a path.
+"""Faults between a hub and a client, as small values that a test adds to a path.
 
-``hub.faults.add("**/model.bin", DropAfter(bytes=1000))`` breaks the next body that matches, once. Faults of a body wait
-for a GET that is answered with a file's content, so a redirect on the way to it does not use them up. Several faults
-that match one answer are all applied, in the order in which they were added.
+``hub.faults.add("**/model.bin", DropAfter(bytes=1000))`` breaks the next matching body, once. Faults of a body wait
+for a GET whose response has a file's content, so a redirect before it does not use them up. If several faults
+match one response, all are applied, in the order in which they were added.
 """
 
 from __future__ import annotations

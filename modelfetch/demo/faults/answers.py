@@ -1,4 +1,4 @@
-"""Faults that put another answer, or other content, in the place of the right one."""
+"""Faults that replace the response or its content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status(Fault):
-    """Another status instead of the answer."""
+    """Another status instead of the response."""
 
     concerns: ClassVar[Concern] = "response"
     code: int
@@ -35,7 +35,7 @@ class Status(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimited(Fault):
-    """429 as the Hub sends it; ``wait`` in seconds, and also as Retry-After where ``retry_after`` says so."""
+    """429 as the Hub sends it; ``wait`` in seconds, and also as Retry-After if ``retry_after`` is set."""
 
     concerns: ClassVar[Concern] = "response"
     wait: int = 1
@@ -55,7 +55,7 @@ class RateLimited(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedirectTo(Fault):
-    """A redirect to somewhere else."""
+    """A redirect to another location."""
 
     concerns: ClassVar[Concern] = "response"
     url: str
@@ -68,7 +68,7 @@ class RedirectTo(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedirectLoop(Fault):
-    """A redirect to the same address. Add it with ``times=None`` to make it a loop."""
+    """A redirect to the same URL. Add it with ``times=None`` to make it a loop."""
 
     concerns: ClassVar[Concern] = "response"
 
@@ -79,7 +79,7 @@ class RedirectLoop(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HtmlPage(Fault):
-    """A login or error page with status 200 instead of the answer. Like every "file" fault it waits for a file."""
+    """A login or error page with status 200 instead of the response. Like every "file" fault, it waits for a file."""
 
     concerns: ClassVar[Concern] = "file"
     page: str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Please sign in.</body></html>"
@@ -104,7 +104,7 @@ class JsonError(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpiredUrl(Fault):
-    """403 as an object store answers a signed URL that has expired. ``Hub.expire_urls`` ends all of them for real."""
+    """An object store's 403 for an expired signed URL. ``Hub.expire_urls`` really expires all of them."""
 
     concerns: ClassVar[Concern] = "file"
 
@@ -115,7 +115,7 @@ class ExpiredUrl(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedETag(Fault):
-    """Another ETag than before (None: no ETag at all); conditions are judged by the new one."""
+    """A different ETag (None: no ETag at all); conditional requests are evaluated with it."""
 
     concerns: ClassVar[Concern] = "file"
     etag: str | None = '"changed"'
@@ -127,14 +127,14 @@ class ChangedETag(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherHeaders(Fault):
-    """The right answer with headers added, replaced or left out (names in any case), as a mirror or a proxy does."""
+    """The right response with headers added, replaced or removed (case-insensitive), as a mirror or a proxy does."""
 
     concerns: ClassVar[Concern] = "response"
     put: Mapping[str, str] = field(default_factory=dict)
     remove: tuple[str, ...] = ()
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Change the headers; those that frame the body (Content-Length, Transfer-Encoding) stay as they are."""
+        """Change the headers; those that frame the body (Content-Length, Transfer-Encoding) are unchanged."""
         gone = {name.lower() for name in (*self.put, *self.remove)}
         response = delivery.response
         kept = tuple((name, value) for name, value in response.headers if name.lower() not in gone)
@@ -146,7 +146,7 @@ class OtherHeaders(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherContent(Fault):
-    """Other bytes instead of the file's, with their own true length and the same validators."""
+    """Other bytes instead of the file's, with their correct length and the same validators."""
 
     concerns: ClassVar[Concern] = "file"
     content: bytes
@@ -158,7 +158,7 @@ class OtherContent(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truncated(Fault):
-    """The file ends after ``size`` bytes, with a Content-Length that agrees."""
+    """The file ends after ``size`` bytes, with a matching Content-Length."""
 
     concerns: ClassVar[Concern] = "file"
     size: int
@@ -171,7 +171,7 @@ class Truncated(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BitFlip(Fault):
-    """One bit of the byte at ``at`` (counted from the file's start) is another."""
+    """One flipped bit in the byte at ``at`` (counted from the file's start)."""
 
     at: int
 

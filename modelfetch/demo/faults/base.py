@@ -1,4 +1,4 @@
-"""What a fault is, and the table in which faults wait for their answers."""
+"""The base class of faults, and the table of pending ones."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 Concern = Literal["response", "file", "body"]
 
 _WHO_IS_IT = "bytes=0-0"
-"""The range of those who only ask who a file is."""
+"""The range in requests for metadata only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Changes one delivery. ``concerns``: any response, one with a file's content, or one that carries its bytes.
+    """Changes one delivery. ``concerns``: any response, one with a file's content, or one that sends its bytes.
 
-    ``needs_content``: one byte is not enough for it, so it waits for somebody who wants more.
+    ``needs_content``: the fault needs more than one byte, so it waits for a request for more.
     """
 
     concerns: ClassVar[Concern] = "body"
     needs_content: ClassVar[bool] = False
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """The delivery with this fault in it."""
+        """Return the delivery with this fault."""
         raise NotImplementedError
 
 
@@ -42,33 +42,33 @@ class _Planned:
 
 
 class FaultTable:
-    """The faults that are waiting, in the order in which they were added."""
+    """The pending faults, in the order in which they were added."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._planned: list[_Planned] = []
 
     def add(self, glob: str, *faults: Fault, times: int | None = 1, skip: int = 0, origin: str | None = None) -> None:
-        """Let each fault hit the next ``times`` answers (None: all) whose path matches, after the first ``skip``.
+        """Apply each fault to the next ``times`` responses (None: all) whose path matches, after the first ``skip``.
 
-        ``glob`` is matched against the decoded path of the request, and against the path on the hub that a CDN address
-        stands for; ``*`` crosses slashes. ``origin``: only on "hf", "ollama", "civitai", "files" or "cdn".
+        ``glob`` is matched against the decoded path of the request, and against the hub path that a CDN URL
+        represents; ``*`` crosses slashes. ``origin``: only on "hf", "ollama", "civitai", "files" or "cdn".
         """
         with self._lock:
             self._planned += [_Planned(glob, fault, times, skip, origin) for fault in faults]
 
     def clear(self) -> None:
-        """Forget all faults; answers under way keep theirs."""
+        """Remove all faults; responses in progress keep theirs."""
         with self._lock:
             self._planned.clear()
 
     def pending(self) -> int:
-        """How many faults are still waiting, those without end not counted."""
+        """Return the number of pending faults, without those that never expire."""
         with self._lock:
             return sum(entry.left or 0 for entry in self._planned)
 
     def take(self, request: Request, response: Response) -> list[Fault]:
-        """The faults that hit this answer; they are used up by it."""
+        """Return the faults for this response, and count it as one of their uses."""
         with self._lock:
             hits = [entry for entry in self._planned if _matches(entry, request, response)]
             taken = []

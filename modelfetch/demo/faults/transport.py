@@ -1,4 +1,4 @@
-"""Faults on the way: the right answer, sent badly, late, or not at all."""
+"""Transport faults: the right response, sent incorrectly, late, or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropAfter(Fault):
-    """The connection ends after ``bytes`` bytes of the body."""
+    """The connection closes after ``bytes`` bytes of the body."""
 
     needs_content: ClassVar[bool] = True
     bytes: int
@@ -38,116 +38,116 @@ class ResetAfter(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refuse(Fault):
-    """The connection ends before a byte of the answer, by a reset unless ``reset`` is false."""
+    """The connection closes before the response; with a reset unless ``reset`` is false."""
 
     concerns: ClassVar[Concern] = "response"
     reset: bool = True
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Say nothing."""
+        """Send nothing."""
         return replace(delivery, not_http=b"", reset=self.reset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotHttp(Fault):
-    """Bytes that are no HTTP, then the end."""
+    """Bytes that are not HTTP, then the end of the connection."""
 
     concerns: ClassVar[Concern] = "response"
     data: bytes = b"\x15\x03\x01\x00\x02\x02\x46 this is not HTTP\r\n\r\n"
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Say something else."""
+        """Send the invalid bytes."""
         return replace(delivery, not_http=self.data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stall(Fault):
-    """Silence for ``seconds`` (less when the hub stops) before the headers, of whatever answer."""
+    """A pause of ``seconds`` (less if the hub stops) before the headers of any response."""
 
     concerns: ClassVar[Concern] = "response"
     seconds: float
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Wait first."""
+        """Delay the response."""
         return replace(delivery, wait_first=self.seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StallAfter(Fault):
-    """Silence for ``seconds`` (less when the hub stops) after ``bytes`` bytes of the body, then the rest."""
+    """A pause of ``seconds`` (less if the hub stops) after ``bytes`` bytes of the body, then the rest."""
 
     needs_content: ClassVar[bool] = True
     seconds: float
     bytes: int = 0
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Wait in the middle."""
+        """Pause in the middle of the body."""
         return replace(delivery, stall_at=self.bytes, stall_for=self.seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throttle(Fault):
-    """``rate`` bytes per second on each connection."""
+    """A limit of ``rate`` bytes per second on each connection."""
 
     rate: int
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Slow down."""
+        """Limit the rate."""
         return replace(delivery, rate=self.rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IgnoreRange(Fault):
-    """The whole file with 200, though a range was asked for."""
+    """The whole file with status 200 in response to a range request."""
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Overlook the range."""
+        """Ignore the range."""
         return replace(delivery, ignore_range=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrongContentRange(Fault):
-    """A Content-Range that is ``shift`` bytes beside the bytes that are sent."""
+    """A Content-Range that differs by ``shift`` bytes from the range sent."""
 
     shift: int = 1
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Mislabel the range."""
+        """Change the Content-Range."""
         return replace(delivery, content_range_shift=self.shift)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrongLength(Fault):
-    """A Content-Length that is ``by`` bytes more (a short body) or less (a long one) than the bytes sent."""
+    """A Content-Length that is ``by`` bytes too large (a short body) or too small (a long one)."""
 
     by: int
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Misstate the length."""
+        """Change the Content-Length."""
         return replace(delivery, length_error=self.by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunked(Fault):
-    """Chunked transfer encoding, so no Content-Length."""
+    """Chunked transfer encoding, without a Content-Length."""
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Frame by chunks."""
+        """Use chunked encoding."""
         return replace(delivery, framing="chunked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseDelimited(Fault):
-    """No length at all: the body ends where the connection does."""
+    """No length: the body ends when the connection closes."""
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Frame by the end of the connection."""
+        """Close the connection to mark the end of the body."""
         return replace(delivery, framing="close")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gzip(Fault):
-    """The content gzip-encoded, though nobody asked for it."""
+    """A gzip-encoded body that was not requested."""
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
         """Encode the body."""
@@ -156,10 +156,10 @@ class Gzip(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndlessHeaders(Fault):
-    """Header lines without end (64 MiB at most)."""
+    """Endless header lines (64 MiB at most)."""
 
     concerns: ClassVar[Concern] = "response"
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Never come to the body."""
+        """Send headers without end."""
         return replace(delivery, endless_headers=True)

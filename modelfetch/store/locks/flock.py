@@ -1,4 +1,4 @@
-"""flock, and whether it has an effect on this file system."""
+"""Take flock, and check whether it works on this file system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def take_flock(fd: int) -> bool:
-    """Take flock if it is free; True also where the file system has none."""
+    """Take flock if it is free; True also if the file system does not support it."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -24,7 +24,7 @@ def take_flock(fd: int) -> bool:
 
 
 def flock_works(path: Path) -> bool:
-    """Whether a second open file is refused the lock that this process holds."""
+    """Return whether another open file is denied the lock that this process holds."""
     fd = open_regular(path, os.O_RDWR)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

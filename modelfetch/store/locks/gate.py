@@ -1,8 +1,8 @@
-"""Keeps work that adds files and work that removes them apart.
+"""Keep work that adds files separate from work that removes them.
 
-Any number of processes add at once, each under a lock of its own. A process that removes holds ``removing.lock``, and
-removes nothing while any other lock in the same folders is held: it lets those who add finish first. Who adds takes its
-own lock before it looks for a remover, and a remover the other way round, so that one of the two always sees the other.
+Any number of processes may add at once, each with its own lock. A process that removes holds ``removing.lock``, and
+waits while any other lock in the same folders is held, so that those that add finish first. An adding process takes
+its own lock before it checks for a remover, and a remover does the reverse, so at least one of them sees the other.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def adding(
     cancel: Cancel | None = None,
     pace: LockTiming | None = None,
 ) -> Iterator[None]:
-    """Keep removers out of a folder of locks while the block runs; waits for one that is at work.
+    """Keep removers out of a folder of locks while the block runs; waits for an active one.
 
     Raises:
-        RetryLaterError: The time-out passed (``lock-timeout``).
+        RetryLaterError: The timeout expired (``lock-timeout``).
         InterruptedSync: It was cancelled.
-        DestinationError, DiskError: A lock can't be made.
+        DestinationError, DiskError: A lock can't be created.
     """
     own = folder / f"adding-{secrets.token_hex(8)}.lock"
     with lock(own, label="this run", sink=sink, cancel=cancel, pace=pace):
@@ -60,12 +60,12 @@ def removing(
     cancel: Cancel,
     pace: LockTiming | None = None,
 ) -> Iterator[None]:
-    """Hold folders of locks alone while the block runs; waits until no other process holds one of theirs.
+    """Hold folders of locks exclusively while the block runs; waits until no other process holds a lock in them.
 
     Raises:
-        RetryLaterError: The time-out passed (``lock-timeout``).
+        RetryLaterError: The timeout expired (``lock-timeout``).
         InterruptedSync: It was cancelled.
-        DestinationError, DiskError: A lock can't be made.
+        DestinationError, DiskError: A lock can't be created.
     """
     started = said = time.monotonic()
     pace = pace or LockTiming()

@@ -25,7 +25,7 @@ class Heartbeatable(Protocol):
 class HeartbeatThread:
     """One thread that renews the heartbeats of all locks of this process.
 
-    Where no thread can be started (a container's limit on processes), `Held.check` renews them as work goes on.
+    If no thread can be started (a container's limit on processes), `Held.check` renews them during the work.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class HeartbeatThread:
         self._thread: threading.Thread | None = None
 
     def add(self, held: Heartbeatable, interval: float) -> Callable[[], None]:
-        """Renew a lock's heartbeat at an interval in seconds; returns a function that ends this."""
+        """Renew a lock's heartbeat at an interval in seconds; returns a function that stops this."""
         due = time.monotonic() + interval
         with self._lock:
             self._held[id(held)] = _Beating(held, interval, due)

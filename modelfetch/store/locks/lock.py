@@ -1,18 +1,18 @@
 """Locks between processes, containers and machines that share a store.
 
 A lock is a file that names its owner and whose mtime is the owner's heartbeat; the owner also holds flock on it. Where
-flock works, a dead owner is replaced at once, for the kernel has released its flock. Where it does nothing (some
-network shares), the owner's pid is looked up if it can mean anything; otherwise the heartbeat decides. An owner without
+flock works, a dead owner is replaced at once because the kernel has released its flock. Where it has no effect (some
+network shares), the owner's pid is checked if that is meaningful; otherwise the heartbeat decides. An owner without
 a heartbeat for 30 s is replaced even if it is only suspended: see `Held.predecessor_may_be_alive`.
 
-How the owner changes:
+Replacing an owner:
 
-- A free lock is taken by creating its file with O_EXCL.
-- A dead or silent owner is replaced by renaming a new file over its own. Only the process that has created
-  ``NAME.taking`` may do that, and it judges the owner again after creating it, so that of several processes that find a
-  dead owner one replaces it and the others find a living one.
-- An owner that was suspended for long enough to be replaced renews its heartbeat under ``NAME.taking`` too: it either
-  prevents the replacement or finds out that it has taken place.
+- A free lock is acquired by creating its file with O_EXCL.
+- A dead or silent owner is replaced by renaming a new file over its file. Only the process that has created
+    ``NAME.taking`` may do that, and it checks the owner again afterwards. So, if several processes find a dead owner,
+    one of them replaces it, and the others find the new owner alive.
+- An owner that was suspended long enough to be replaced also renews its heartbeat under ``NAME.taking``: it either
+    prevents the replacement or detects it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ SAY_EVERY = 30.0
 _POLL = 0.1
 _TAKING_POLL = 0.005
 _OWNER_LIMIT = 4096
-"""Bytes of a lock file that are read."""
+"""Maximum bytes of a lock file to read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,19 +69,19 @@ class LockTiming:
 
 
 class LockLostError(Exception):
-    """The lock was taken over while it was held: the work is another process's now."""
+    """The lock was taken over while it was held: the work now belongs to another process."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Held:
     """A lock that is held.
 
-    Before each write that other processes rely on (a receipt, a blob, a journal), call `ensure_owned` or look at
+    Before each write that other processes rely on (a receipt, a blob, a journal), call `ensure_owned` or check
     `still_owned`: a process that was suspended (SIGSTOP, a frozen container, a closed lid) may have been replaced
-    meanwhile, and must not write over what the new owner has written.
+    meanwhile, and must not overwrite the new owner's data.
 
     ``predecessor_may_be_alive``: the previous owner may be suspended rather than dead, so the new owner must not write
-    to files that it may have open, and works on a copy. ``waited``: there was another owner.
+    to files that it may have open, and works on a copy. ``waited``: there was a previous owner to wait for.
     """
 
     path: Path
@@ -94,7 +94,7 @@ class Held:
     _beaten: float = field(default_factory=time.monotonic)
 
     def beat(self) -> None:
-        """Renew the heartbeat, and find out whether the lock was taken over."""
+        """Renew the heartbeat, and detect whether the lock was taken over."""
         slept = time.monotonic() - self._beaten > self.pace.stale / 2
         try:
             if slept:
@@ -102,9 +102,9 @@ class Held:
             else:
                 self._beat()
         except OSError as error:
-            if error.errno == errno.ESTALE:  # the file is gone from a network share
+            if error.errno == errno.ESTALE:  # the file was deleted on a network share
                 self._lost = True
-            # otherwise the share failed for a moment: the next beat finds out
+            # a temporary failure of the share: the next beat detects a take-over
         self._beaten = time.monotonic()
 
     def _beat(self) -> None:
@@ -112,7 +112,7 @@ class Held:
         self._lost = not _is_current(self.fd, self.path)
 
     def _beat_exclusively(self) -> None:
-        """Renew the heartbeat while no other process can be between its last look at it and its take-over."""
+        """Renew the heartbeat while no other process can be between its last check of it and its take-over."""
         while _is_current(self.fd, self.path):
             with _taking_over(self.path, self.pace.stale) as taking:
                 if taking is not None:
@@ -122,12 +122,12 @@ class Held:
         self._lost = True
 
     def check(self) -> None:
-        """Raise if the lock is known to be lost; cheap enough for every piece of a body.
+        """Raise if the lock is known to be lost; cheap enough to call for every piece of a body.
 
-        The disk is looked at only where the last heartbeat is so old that another process may have taken over.
+        Reads the disk only if the last heartbeat is so old that another process may have taken over.
 
         Raises:
-            LockLostError: Another process took the lock, because this one was suspended, or its file is gone.
+            LockLostError: Another process took the lock because this one was suspended, or its file is gone.
         """
         if time.monotonic() - self._beaten > self.pace.stale / 2:
             self.beat()
@@ -135,12 +135,12 @@ class Held:
             raise LockLostError(str(self.path))
 
     def still_owned(self) -> bool:
-        """Whether this process still has the lock, as the disk says now (three system calls)."""
+        """Return whether this process still has the lock according to the disk (three system calls)."""
         self.beat()
         return not self._lost
 
     def ensure_owned(self) -> None:
-        """Raise unless this process still has the lock, as the disk says now; see `still_owned`.
+        """Raise unless this process still has the lock according to the disk; see `still_owned`.
 
         Raises:
             LockLostError: Another process took the lock, or its file is gone.
@@ -163,14 +163,14 @@ def lock(
 
     Args:
         path: Its file; missing folders are created.
-        label: What it protects, as `Waiting` events show it.
-        timeout: Seconds to wait for another owner, None for as long as that one lives.
-        sink: Where `Waiting` events go.
-        cancel: Ends the waiting.
+        label: The protected resource, as `Waiting` events show it.
+        timeout: Seconds to wait for another owner, None to wait as long as it is alive.
+        sink: Receives `Waiting` events.
+        cancel: Cancels the waiting.
         pace: The lock's intervals.
 
     Raises:
-        RetryLaterError: The time-out passed (``lock-timeout``).
+        RetryLaterError: The timeout expired (``lock-timeout``).
         InterruptedSync: It was cancelled.
         DestinationError, DiskError: The file can't be created.
     """
@@ -188,7 +188,7 @@ def lock(
 
 
 class _Verdict(enum.Enum):
-    """What a waiter finds out about a lock's owner."""
+    """A waiter's judgement of a lock's owner."""
 
     ALIVE = enum.auto()
     SILENT = enum.auto()
@@ -215,7 +215,7 @@ class _Waiter:
             self._cancel.check()
             try:
                 held = self._try()
-            except FileNotFoundError:  # its owner removed it meanwhile, or the folder isn't there
+            except FileNotFoundError:  # the owner has just removed it, or the folder doesn't exist
                 make_directory(self._path.parent)
                 continue
             if held is not None:
@@ -236,13 +236,13 @@ class _Waiter:
             self._cancel.wait(self.pace.poll)
 
     def _try(self) -> Held | None:
-        """Create the file, or replace a dead owner's; None while another owner lives."""
+        """Create the file, or replace a dead owner's; None while another owner is alive."""
         try:
             fd = _create(self._path)
         except FileExistsError:
             return self._take_over()
         owner = _sign(fd) if take_flock(fd) else None
-        if owner is None or not _is_current(fd, self._path):  # another process judged and replaced it already
+        if owner is None or not _is_current(fd, self._path):  # another process has already replaced it
             os.close(fd)
             return None
         return self._held(fd, owner)
@@ -261,7 +261,7 @@ class _Waiter:
             if self._judge(fd) is _Verdict.ALIVE:
                 return None
             with _taking_over(self._path, self.pace.stale) as taking:
-                # Judged again: until now another process may have replaced the owner, or the owner woken up.
+                # Check again: another process may have replaced the owner, or the owner may have resumed.
                 verdict = self._judge(fd) if taking is not None else _Verdict.ALIVE
                 if taking is None or verdict is _Verdict.ALIVE:
                     return None
@@ -270,7 +270,7 @@ class _Waiter:
             os.close(fd)
 
     def _judge(self, fd: int) -> _Verdict:
-        """Whether the owner of an open lock file lives; a file that was replaced has a living heir."""
+        """Judge whether the owner of an open lock file is alive; if the file was replaced, the new owner is."""
         if not _is_current(fd, self._path):
             return _Verdict.ALIVE
         free = take_flock(fd)
@@ -282,7 +282,7 @@ class _Waiter:
         return _Verdict.SILENT if self._silence(fd) >= self.pace.stale else _Verdict.ALIVE
 
     def _silence(self, fd: int) -> float:
-        """Seconds since the owner's last heartbeat, at first by the clock of the disk, then by ours."""
+        """Return the seconds since the owner's last heartbeat, first by the disk's clock, then by this machine's."""
         stat = os.fstat(fd)
         seen = (stat.st_dev, stat.st_ino, stat.st_mtime_ns)
         if seen != self._seen:
@@ -292,7 +292,7 @@ class _Waiter:
         return self._age_then + time.monotonic() - self._seen_at
 
     def _replace(self, taking: int, *, predecessor_may_be_alive: bool) -> Held | None:
-        """Put a new file in the place of the owner's; ``taking`` is our open ``NAME.taking``."""
+        """Replace the owner's file with a new one; ``taking`` is our open ``NAME.taking``."""
         remove_abandoned(self._path.parent, ".*")
         fresh = _temporary(self._path)
         fd = _create(fresh)
@@ -310,7 +310,7 @@ class _Waiter:
 
 @contextlib.contextmanager
 def _taking_over(path: Path, stale: float) -> Iterator[int | None]:
-    """Be the one process that may change the owner of a lock; yields None while another process is."""
+    """Become the only process that may replace the owner of a lock; yields None while another process is."""
     guard = _taking_path(path)
     fd = _enter(guard, stale)
     try:
@@ -324,7 +324,7 @@ def _taking_over(path: Path, stale: float) -> Iterator[int | None]:
 
 
 def _enter(guard: Path, stale: float) -> int | None:
-    """Create the guard file; one whose process has died is removed, for the next try."""
+    """Create the guard file; if its process has died, remove it for the next attempt."""
     try:
         fd = _create(guard)
     except FileExistsError:
@@ -334,7 +334,7 @@ def _enter(guard: Path, stale: float) -> int | None:
     try:
         if take_flock(fd):
             _sign(fd)
-            entered = _is_current(fd, guard)  # another process may have taken the new file for an abandoned one
+            entered = _is_current(fd, guard)  # another process may have mistaken the new file for an abandoned one
     finally:
         if not entered:
             os.close(fd)
@@ -342,9 +342,9 @@ def _enter(guard: Path, stale: float) -> int | None:
 
 
 def _remove_abandoned(guard: Path, stale: float) -> None:
-    """Remove the guard of a process that died while it changed an owner, or stopped doing so long ago."""
+    """Remove the guard of a process that died while it replaced an owner, or stopped doing so long ago."""
     with contextlib.suppress(FileNotFoundError):
-        if guard.is_dir():  # an earlier version made a folder
+        if guard.is_dir():  # an earlier version created a folder
             if _age_on_disk(guard, guard.stat().st_mtime) > stale:
                 guard.rmdir()
             return
@@ -373,7 +373,7 @@ def _create(path: Path) -> int:
 
 
 def _sign(fd: int) -> Owner:
-    """Write this process's name into a file of its own."""
+    """Write this process's identity into its own new file."""
     owner = Owner.me()
     os.pwrite(fd, owner.dump(), 0)
     try_chmod(fd, COPY_MODE)
@@ -381,7 +381,7 @@ def _sign(fd: int) -> Owner:
 
 
 def _age_on_disk(path: Path, mtime: float) -> float:
-    """How old a time stamp is by the clock that made it, which on a network share is not this machine's."""
+    """Return the age of a timestamp by the clock that made it, which on a network share is not this machine's."""
     probe = _temporary(path)
     with contextlib.suppress(OSError):
         try:
@@ -393,7 +393,7 @@ def _age_on_disk(path: Path, mtime: float) -> float:
 
 
 def _is_current(fd: int, path: Path) -> bool:
-    """Whether a path still leads to an open file."""
+    """Return whether a path still refers to an open file."""
     try:
         return os.path.samestat(os.fstat(fd), path.lstat())
     except FileNotFoundError:
@@ -409,7 +409,7 @@ def _owner_name(path: Path) -> str:
 
 
 def _release(held: Held) -> None:
-    """Remove the file if it is still ours, then release flock."""
+    """Remove the file if this process still owns it, then release flock."""
     try:
         if held.still_owned():
             held.path.unlink()

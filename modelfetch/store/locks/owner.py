@@ -1,4 +1,4 @@
-"""The owner of a lock, as written in its file, and whether its process can still be alive."""
+"""The owner of a lock, as written in its file, and a check whether its process may still be alive."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class Owner:
 
     @classmethod
     def me(cls) -> Owner:
-        """Return this process, with a new nonce."""
+        """Return an owner for this process, with a new nonce."""
         return replace(_this_process(os.getpid()), nonce=secrets.token_hex(8))
 
     def same_kernel(self) -> bool:
-        """Whether it runs, or ran, on this machine since its last boot."""
+        """Return whether its process runs, or ran, on this machine since the last boot."""
         return bool(self.boot) and self.boot == boot_id()
 
     def is_dead(self) -> bool:
-        """Whether the process is known to have ended; False if that is unknown."""
+        """Return whether the process is known to have ended; False if unknown."""
         if not self.same_kernel() or not self.namespace or self.namespace != _namespace():
             return False
         started = _started(self.pid)
@@ -68,7 +68,7 @@ def _this_process(pid: int) -> Owner:
 
 @functools.cache
 def boot_id() -> str:
-    """Return the id of this boot of this kernel, empty if unknown (source: proc_sys_kernel(5))."""
+    """Return the id of this kernel boot, empty if unknown (source: proc_sys_kernel(5))."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -83,7 +83,7 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return the start of a process in ticks since boot, empty if unknown (source: proc_pid_stat(5), field 22)."""
+    """Return the start time of a process in ticks since boot, empty if unknown (source: proc_pid_stat(5), field 22)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return fields[19]

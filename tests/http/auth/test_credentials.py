@@ -109,7 +109,7 @@ def test_netrc_is_for_its_machines_and_its_default_for_nobody(tmp_path: Path) ->
         ({"HF_ENDPOINT": "https://cache.corp", "HF_TOKEN": "t"}, "https://cache.corp/x", "Bearer t"),
         ({"MODELFETCH_CIVITAI_ENDPOINT": "https://cache.corp"}, "https://cache.corp/x", _basic("me", "word")),
         ({"MODELFETCH_CIVITAI_ENDPOINT": "https://cache.corp"}, "http://cache.corp/x", None),
-        # These take no passwords: what somebody keeps for git would make them refuse what is public.
+        # These accept no passwords: with one that a user keeps for git they would refuse public files.
         ({}, "https://huggingface.co/x", None),
         ({}, "https://hf.co/v2/a/b/manifests/x", None),
         ({}, "https://civitai.com/x", None),
@@ -233,7 +233,7 @@ def _never(*_args: object, **_named: object) -> Reply:
 
 
 def _everything(error: BaseException | None) -> str:
-    """All that a traceback would show of an error and of what it came from."""
+    """Return all that a traceback would show of an error and of its causes."""
     text = ""
     while error is not None:
         text += f"{error!r} {error} {error.args} {vars(error)}"
@@ -319,7 +319,7 @@ def hub() -> Iterator[Hub]:
 
 
 class Asker:
-    """A client of the hub's registry with somebody's credentials."""
+    """A client of the hub's registry with a user's credentials."""
 
     def __init__(self, hub: Hub, home: Path, **environ: str) -> None:
         settings = Settings.from_env({"HOME": str(home), "HF_TOKEN_PATH": str(home / "none"), **environ})
@@ -512,7 +512,7 @@ def test_a_token_is_fetched_once_for_many_threads_and_again_when_it_is_old(hub: 
 
 
 def test_a_password_is_withheld_from_a_token_server_elsewhere(hub: Hub, ask: Any, tmp_path: Path) -> None:
-    # In the clear only the registry itself may be the token server; elsewhere nobody is asked at all.
+    # On plain HTTP only the registry itself may be the token server; no other server is contacted.
     challenge = f'Bearer realm="{hub.cdn}/token",service="x",scope="repository:library/tiny:pull"'
     hub.faults.add("/v2/*", Status(code=401, headers={"WWW-Authenticate": challenge}))
     _docker(tmp_path, auths={_host(hub): _auth("me", PLANTED)})

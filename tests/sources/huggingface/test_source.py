@@ -390,7 +390,7 @@ def test_a_path_that_leads_elsewhere_is_65_when_it_is_asked_for(desk: Desk, repo
     _answer(hub, {**_info(repo), "siblings": listed}, times=2)
     error = desk.refusal("hf://org/repo", kind="snapshot")
     assert (error.exit_code, error.code) == (65, "unsafe-path")
-    # Whoever asks for another file is not bothered by it.
+    # A request for another file is not affected.
     assert desk.resolve("hf://org/repo/config.json").artifacts
 
 
@@ -404,7 +404,7 @@ def test_a_site_wide_mirror_is_asked_and_the_address_stays_the_hubs(
     )
     (artifact,) = desk.resolve("hf://org/repo/config.json").artifacts
     assert artifact.locations[0].url.startswith("https://huggingface.co/org/repo/resolve/")
-    # The hub's token is for the hub, not for whoever stands in for it.
+    # The hub's token is for the hub, not for a host that replaces it.
     assert all(entry.authorization is None for entry in hub.log.requests())
 
 
@@ -495,7 +495,7 @@ http.close()
 def test_nobody_is_asked_anything_but_what_was_wanted_and_nothing_is_left_behind(
     repo: HfRepo, hub: Hub, home: Path, *, mirrored: bool
 ) -> None:
-    # In a process of its own: huggingface_hub reads its variables once.
+    # A separate process because huggingface_hub reads its variables once.
     variables = {"HF_ENDPOINT": hub.endpoint}
     if mirrored:
         variables = {"HF_ENDPOINT": hub.files + "old", "MODELFETCH_MIRRORS": f"{hub.files}old={hub.endpoint}"}

@@ -1,4 +1,4 @@
-"""Many processes that take one lock again and again, and are killed or suspended at random; prints what they saw.
+"""Processes that repeatedly take one lock, and are killed or suspended at random; prints the observations.
 
 Usage: contenders.py FOLDER PROCESSES KILLS SEED [KEY=VALUE …]; the keys are those of `LockTiming`; ``noflock=1`` makes
 flock do nothing, ``kill=0.15`` is the share of owners that are killed, ``suspend=0.1`` that of those that are suspended
@@ -51,7 +51,7 @@ def _note(log: Path, text: str) -> None:
 
 
 def _violations(lines: list[tuple[str, int, str]]) -> list[str]:
-    """Each owner that was told that it owns the lock after another one had acquired it."""
+    """Return each case of an owner whose check succeeded although another one had acquired the lock."""
     found, last = [], ""
     for word, when, nonce in sorted(lines, key=lambda line: line[1]):
         if word == "acquired":
@@ -62,7 +62,7 @@ def _violations(lines: list[tuple[str, int, str]]) -> list[str]:
 
 
 def _start_waker(folder: Path) -> int:
-    """Fork a process that lets the suspended ones go on, each after up to a second."""
+    """Fork a process that resumes the suspended ones, each after up to a second."""
     pid = os.fork()
     if pid:
         return pid
@@ -113,7 +113,7 @@ def main(arguments: list[str]) -> int:
         killed += 1
     (folder / "stop").touch()
     for _ in range(len(alive) + 1):
-        os.wait()  # in the order in which they end: one that is not waited for yet counts as alive
+        os.wait()  # in the order in which they end: a process counts as alive until it is waited for
     words = [line.split() for log in folder.glob("log-*") for line in log.read_text().splitlines()]
     lines = [(word, int(when), nonce) for word, when, nonce in words]
     result: dict[str, Any] = {"killed": killed, "violations": _violations(lines)}

@@ -1,4 +1,4 @@
-"""Work that adds and work that removes keep apart, whatever the order in which they come."""
+"""Adding and removing exclude each other, in whichever order they start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks: one owner, who is replaced when dead and waited for when alive."""
+"""Locks: one owner, who is replaced if dead and waited for if alive."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["flock", "no flock", "flock unsupported"])
 def flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every test that names it holds where flock works, where it does nothing, and where it fails."""
+    """Run a test with a flock that works, one that has no effect, and one that fails."""
 
     def unsupported(_fd: int, _operation: int) -> None:
         raise OSError(95, "not supported")
@@ -113,7 +113,7 @@ def test_waiting_can_be_cancelled(path: Path, flock: str) -> None:
 
 
 def left_behind(path: Path, owner: Owner | bytes, *, age: float = 0.0) -> None:
-    """A lock file whose owner does not hold flock."""
+    """Create a lock file whose owner does not hold flock."""
     path.parent.mkdir(parents=True)
     path.write_bytes(owner if isinstance(owner, bytes) else owner.dump())
     then = time.time() - age
@@ -145,7 +145,7 @@ def test_a_later_process_with_the_same_pid_is_not_taken_for_the_owner(path: Path
 
 
 def test_a_pid_of_another_namespace_means_nothing(path: Path, flock: str) -> None:
-    """It is this process's own pid, as it is between containers where every process is pid 1."""
+    """It is this process's own pid, as between containers where every process is pid 1."""
     left_behind(path, somebody(namespace="pid:[1]", pid=2**22 - 3))
     seconds, predecessor_may_be_alive = seconds_to_get(path)
     if flock == "flock":
@@ -157,7 +157,7 @@ def test_a_pid_of_another_namespace_means_nothing(path: Path, flock: str) -> Non
 
 
 def test_an_owner_on_another_machine_is_waited_for_until_its_heart_has_stopped(path: Path, flock: str) -> None:
-    """Its flock may be known to its own kernel only."""
+    """Its flock may be known only to its own kernel."""
     left_behind(path, somebody(boot="another-boot", pid=2**22 - 3))
     seconds, predecessor_may_be_alive = seconds_to_get(path)
     assert 0.3 < seconds < 2
@@ -170,7 +170,7 @@ def test_an_owner_whose_heart_stopped_long_ago_is_replaced_at_once(path: Path, f
 
 
 def test_a_clock_that_is_wrong_does_not_kill_an_owner(path: Path, flock: str) -> None:
-    """Its heartbeats are stamped long ago, but they advance."""
+    """Its heartbeats have old timestamps, but they advance."""
     left_behind(path, somebody(boot="another-boot"))
     stop = threading.Event()
 
@@ -225,7 +225,7 @@ def test_processes_that_are_killed_with_the_lock_are_never_followed_by_two_owner
     timing = ("heartbeat=0.05", "stale=30", "poll=0.001")
     result = contend(tmp_path, "8", "60", "1", "kill=0.15", *timing, *options)
     assert result["violations"] == []
-    assert result["lost"] == 0  # who was not suspended is not replaced
+    assert result["lost"] == 0  # a process that was not suspended is not replaced
     assert result["acquired"] > 120
 
 
@@ -233,7 +233,7 @@ def test_processes_that_are_suspended_with_the_lock_never_own_it_beside_another(
     result = contend(tmp_path, "6", "6", "1", "heartbeat=0.05", "stale=0.3", "poll=0.002", "suspend=0.2", "kill=0.04")
     assert result["violations"] == []
     assert result["suspended"] > 5
-    assert result["lost"] > 0  # some found out that they were replaced
+    assert result["lost"] > 0  # some detected that they were replaced
 
 
 def contend(folder: Path, *arguments: str) -> Any:
@@ -246,14 +246,14 @@ def contend(folder: Path, *arguments: str) -> Any:
 
 
 def left_by_two(path: Path) -> None:
-    """A lock of a dead owner, as two processes find it at once."""
+    """Create a lock of a dead owner, as two processes find it at once."""
     left_behind(path, somebody(pid=2**22 - 3, started="1"))
 
 
 def test_an_owner_that_was_replaced_between_two_looks_is_not_replaced_again(
     path: Path, flock: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The judgement that the owner is dead is of no use any more when the second process acts on it."""
+    """The judgement that the owner is dead is obsolete when the second process acts on it."""
     left_by_two(path)
     judge = lock_module._Waiter._judge
 
@@ -276,7 +276,7 @@ def test_an_owner_that_wakes_up_knows_at_once_that_it_was_replaced(path: Path, f
         assert held.still_owned()
         path.unlink()
         path.write_bytes(b"another's")
-        held.check()  # the cheap look goes by the last heartbeat
+        held.check()  # the cheap check relies on the last heartbeat
         assert not held.still_owned()
         with pytest.raises(LockLostError):
             held.ensure_owned()
@@ -285,10 +285,10 @@ def test_an_owner_that_wakes_up_knows_at_once_that_it_was_replaced(path: Path, f
 
 
 def test_an_owner_that_wakes_up_in_time_is_not_replaced(path: Path, flock: str) -> None:
-    """Its heartbeat is renewed while nobody can be about to replace it."""
+    """Its heartbeat is renewed while no process can be about to replace it."""
     with lock(path, label="x", pace=LockTiming(heartbeat=60, stale=1.0)) as held:
         guard = path.with_name(path.name + ".taking")
-        guard.write_bytes(Owner.me().dump())  # another process is about to, and then is not
+        guard.write_bytes(Owner.me().dump())  # another process is about to replace it, but then does not
         time.sleep(0.6)
         threading.Timer(0.1, lambda: guard.unlink(missing_ok=True)).start()
         start = time.monotonic()
