@@ -154,7 +154,7 @@ class HfHub:
                 return closed or _small(found.files[path]).with_headers(("X-Repo-Commit", commit))
         return _error(404, "EntryNotFound", "Entry not found")
 
-    # -- who may ---------------------------------------------------------------------------------------------------
+    # -- access ----------------------------------------------------------------------------------------------------
 
     def _open(self, request: Request, name: str) -> tuple[HfRepo, Response] | tuple[None, Response]:
         repo = self._world.repos.get(name)

@@ -325,7 +325,7 @@ def clear_context() -> ssl.SSLContext:
 
 def translate(error: Exception, url: str) -> ModelfetchError:
     """Return the typed error for any httpx exception (their hierarchy is in its ``_exceptions.py``)."""
-    where = _whom(error, url)
+    where = _peer(error, url)
     certificate = _certificate_problem(error)
     if certificate is not None:
         hint = "SSL_CERT_FILE names a file of authorities to trust"
@@ -336,22 +336,22 @@ def translate(error: Exception, url: str) -> ModelfetchError:
         kind = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no answer"
         return UnreachableError(f"{where}: {kind} in time", code="timeout")
     if isinstance(error, httpx.ProxyError):
-        said = str(error)
-        if said.startswith("407"):
+        detail = str(error)
+        if detail.startswith("407"):
             return CredentialsError(f"the proxy on the way to {where} wants credentials", code="proxy-credentials")
-        return UnreachableError(f"the proxy on the way to {where} failed: {said}")
+        return UnreachableError(f"the proxy on the way to {where} failed: {detail}")
     if isinstance(
         error, httpx.UnsupportedProtocol | httpx.InvalidURL | httpx.LocalProtocolError | httpx.CookieConflict
     ):
         return UnreachableError(f"{where}: {error}", code="bad-response", permanent=True)
     if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError):
-        said = str(error).partition(": bytearray(")[0]  # the rest is arbitrary bytes from the server
-        return UnreachableError(f"{where}: {said or 'broken answer'}", code="bad-response")
-    said = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
-    return UnreachableError(f"{where}: {said or type(error).__name__}")
+        detail = str(error).partition(": bytearray(")[0]  # the rest is arbitrary bytes from the server
+        return UnreachableError(f"{where}: {detail or 'broken answer'}", code="bad-response")
+    detail = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
+    return UnreachableError(f"{where}: {detail or type(error).__name__}")
 
 
-def _whom(error: Exception, url: str) -> str:
+def _peer(error: Exception, url: str) -> str:
     """Return the peer of a failed request: the proxy, if requests use one and no connection was made."""
     connecting = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
     proxy = proxy_of(url) if connecting else None

@@ -102,7 +102,7 @@ def check_status(reply: HasStatus, *, what: str, uri: str | None) -> None:
         raise status_error(reply, what=what, uri=uri)
 
 
-def _said_by_hub(code: str, said: str, uri: str | None) -> ModelfetchError | None:
+def _hub_error(code: str, said: str, uri: str | None) -> ModelfetchError | None:
     """Return the error for a Hugging Face Hub's ``X-Error-Code`` (source: huggingface_hub, ``hf_raise_for_status``)."""
     if code == "GatedRepo":
         hint = "accept its terms on the model's page, then set a token of that account that may read gated repos"
@@ -116,7 +116,7 @@ def status_error(reply: HasStatus, *, what: str, uri: str | None) -> ModelfetchE
     """Return the typed error for an unsuccessful status; see `check_status`."""
     status, host = reply.status, redact(reply.url)
     said = f"{what} answered {status}" if what == host else f"{host} answered {status} for {what}"
-    if (known := _said_by_hub(reply.headers.get("x-error-code", ""), said, uri)) is not None:
+    if (known := _hub_error(reply.headers.get("x-error-code", ""), said, uri)) is not None:
         return known
     if status == 401:
         if reply.authorized:

@@ -69,20 +69,20 @@ class Registry:
             IntegrityError: Its bytes do not match the digest.
             ModelfetchError: The registry's response is an error; see `check_status`.
         """
-        base, reply = self._ask(host, f"/v2/{repo}/manifests/{reference}", accept)
+        base, reply = self._request(host, f"/v2/{repo}/manifests/{reference}", accept)
         rejected = reply.status == 401 and self._http.auth is not None and self._http.auth.rejected(reply.url)
         _check(reply, host, repo, reference, uri, rejected=rejected)
         if reference.startswith("sha256:") and Digest.sha256(reply.body) != Digest.parse(reference):
             raise IntegrityError(f"{host} served other bytes for {repo}@{reference}", uri=uri)
         return ManifestResponse(content=reply.body, media_type=reply.headers.get("content-type", ""), base=base)
 
-    def _ask(self, host: str, path: str, accept: str) -> tuple[str, Reply]:
+    def _request(self, host: str, path: str, accept: str) -> tuple[str, Reply]:
         *first, last = self._bases(host)
         for base in first:
             try:
                 reply = self._http.get(base + path, headers={"Accept": accept}, limit=_LARGEST_MANIFEST)
             except UnreachableError as error:
-                if not _talks_no_tls(error):
+                if not _lacks_tls(error):
                     raise
                 continue
             return self._settle(host, base), reply
@@ -101,7 +101,7 @@ def _split(name: str) -> tuple[str, int | None]:
     return name.strip("[]"), None
 
 
-def _talks_no_tls(error: ModelfetchError) -> bool:
+def _lacks_tls(error: ModelfetchError) -> bool:
     """Return whether a failure means that the server has no TLS; a bad certificate or an alert shows that it has."""
     if error.code not in ("unreachable", "timeout"):
         return False

@@ -74,7 +74,7 @@ class Store:
         self._unsynced: set[Path] = set()
         self._made: dict[tuple[str, ...], Path] = {}
 
-    # --- looking -----------------------------------------------------------------------------------------------
+    # --- reading -----------------------------------------------------------------------------------------------
 
     def peek(self, digest: Digest) -> Blob | None:
         """Return the blob if it exists and its record confirms its state; nothing is hashed or written."""
@@ -362,7 +362,7 @@ class Store:
             self.path.rmdir()
         self.invalidate_cache()
 
-    # --- inside ------------------------------------------------------------------------------------------------
+    # --- internals ---------------------------------------------------------------------------------------------
 
     def _prove(self, digest: Digest) -> Blob | None:
         """Verify a blob without a valid record by hashing it."""

@@ -95,7 +95,7 @@ def test_a_planted_secret_comes_out_nowhere(
         if name != "none":
             hub.faults.add("*", fault, times=None)
         desk = make_desk(retries=2, **environ)
-        outcome, text = _all_that_comes_out(desk, uri)
+        outcome, text = _collect_output(desk, uri)
         outcomes.add(outcome)
         assert not [form for form in FORMS if form in text], f"{source}, {name}: {_around(text)}"
     written = capfd.readouterr()
@@ -109,7 +109,7 @@ def test_a_planted_secret_comes_out_nowhere(
     assert {0, 66, 69, 75, 77} <= outcomes
 
 
-def _all_that_comes_out(desk: Desk, uri: str) -> tuple[int, str]:
+def _collect_output(desk: Desk, uri: str) -> tuple[int, str]:
     """Return the exit code, and every text that may reach a user, a log or a receipt."""
     text = repr(desk) + repr(desk.sources) + repr(desk.settings)
     try:

@@ -356,7 +356,7 @@ def test_a_copy_to_another_branch_that_comes_out_wrong_is_no_blob(
     assert not list(store.blobs())
 
 
-# --- what lies in the place of a file --------------------------------------------------------------------------
+# --- obstacles at a file's path --------------------------------------------------------------------------------
 
 
 def obstruct(path: Path, kind: str) -> None:
@@ -433,7 +433,7 @@ def test_a_file_that_is_replaced_while_it_is_kept_is_not_vouched_for(
     assert found is None or found.path.read_bytes() == DATA
 
 
-# --- what killed runs leave ------------------------------------------------------------------------------------
+# --- leftovers of killed runs ----------------------------------------------------------------------------------
 
 
 def test_temporary_files_of_killed_runs_are_removed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

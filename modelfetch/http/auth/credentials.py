@@ -195,7 +195,7 @@ class Credentials:
                 hint="make the file readable, or set a token by its variable: docs/guides/credentials.md",
             ) from None
 
-    # -- which credential belongs where ----------------------------------------------------------------------------
+    # -- selecting a credential ------------------------------------------------------------------------------------
 
     def _service(self, url: str) -> _Service | None:
         """Return the service whose endpoint covers a URL most closely."""

@@ -127,7 +127,7 @@ class DockerConfig:
         if not _HELPER.match(helper):
             raise CredentialFileError(f"{self._path}: the name of a credential helper is not one that can be")
         for name in names:
-            if (login := _ask_helper(helper, name)) is not None:
+            if (login := _run_helper(helper, name)) is not None:
                 return login
         return None
 
@@ -185,7 +185,7 @@ def _from_entry(entry: dict[str, Any]) -> Login | None:
     return None
 
 
-def _ask_helper(helper: str, name: str) -> Login | None:
+def _run_helper(helper: str, name: str) -> Login | None:
     """Run ``docker-credential-HELPER get`` for one name; None if it has no entry."""
     program = f"docker-credential-{helper}"
     try:

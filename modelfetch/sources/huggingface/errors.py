@@ -101,7 +101,7 @@ def nonsense(asked: Asked) -> UnreachableError:
 
 
 def _transport(error: Exception, names: set[str], asked: Asked) -> UnreachableError:
-    where = _where(asked.endpoint, names)
+    where = _peer(asked.endpoint, names)
     reason = None
     for link in _chain(error):
         if isinstance(link, ssl.SSLCertVerificationError):
@@ -112,7 +112,7 @@ def _transport(error: Exception, names: set[str], asked: Asked) -> UnreachableEr
                 hint="SSL_CERT_FILE names a file of authorities to trust",
             )
         if isinstance(link, socket.gaierror):
-            return lookup_error(_looked_up(asked.endpoint), link)
+            return lookup_error(_resolved_host(asked.endpoint), link)
         if isinstance(link, OSError) and link.strerror:
             reason = link.strerror
         names |= {kind.__name__ for kind in type(link).__mro__}
@@ -141,13 +141,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         queue.extend(one for one in wrapped if isinstance(one, BaseException))
 
 
-def _looked_up(endpoint: str) -> str:
+def _resolved_host(endpoint: str) -> str:
     """Return the host whose name was looked up: the proxy, if there is one."""
     proxy = proxy_of(endpoint)
     return urlsplit(proxy.url if proxy is not None else endpoint).hostname or endpoint
 
 
-def _where(endpoint: str, names: set[str]) -> str:
+def _peer(endpoint: str, names: set[str]) -> str:
     """Return the peer of a failed connection: the proxy, if requests to the hub use one."""
     proxy = proxy_of(endpoint)
     if proxy is None or not names & {"ConnectError", "ConnectTimeout", "ProxyError", "ConnectionError"}:
@@ -158,21 +158,21 @@ def _where(endpoint: str, names: set[str]) -> str:
 def refusal(status: int, headers: Mapping[str, str], url: str, asked: Asked) -> ModelfetchError:
     """Return the typed error for an unsuccessful status."""
     fields = Headers(headers)
-    code, said = fields.get("x-error-code", ""), fields.get("x-error-message", "").lower()
+    code, server_message = fields.get("x-error-code", ""), fields.get("x-error-message", "").lower()
     if code == "GatedRepo":
-        return _gated(status, said, asked)
-    if code == "RevisionNotFound" or (status == 400 and "rev" in said):
+        return _gated(status, server_message, asked)
+    if code == "RevisionNotFound" or (status == 400 and "rev" in server_message):
         return NotFoundError(
             f"{asked.repo} has no revision {asked.revision}",
             code="unknown-revision",
             hint=f"branches and tags are listed at {asked.page}/tree/main",
         )
-    if "access to this resource is disabled" in said:
+    if "access to this resource is disabled" in server_message:
         return NotFoundError(f"{asked.repo} was disabled by the hub", hint="choose another source or a mirror")
     if status == 401:
         return _unauthorized(asked)
     if status == 403:
-        return _forbidden(said, asked)
+        return _forbidden(server_message, asked)
     if code == "RepoNotFound" or status in (404, 410):
         hint = "check the name"
         if asked.with_token:
@@ -185,14 +185,14 @@ def refusal(status: int, headers: Mapping[str, str], url: str, asked: Asked) -> 
     return error
 
 
-def _gated(status: int, said: str, asked: Asked) -> CredentialsError:
+def _gated(status: int, server_message: str, asked: Asked) -> CredentialsError:
     if not asked.with_token:
         return CredentialsError(
             f"{asked.repo} is gated, and no token is set",
             code="gated",
             hint=f"accept its terms at {asked.page}, then set HF_TOKEN",
         )
-    if "fine-grained" in said or "token settings" in said:
+    if "fine-grained" in server_message or "token settings" in server_message:
         return CredentialsError(
             f"{asked.repo} is gated, and this fine-grained token may not read gated repos",
             code="gated",
@@ -204,7 +204,7 @@ def _gated(status: int, said: str, asked: Asked) -> CredentialsError:
             code="unauthorized",
             hint=f"it may have expired or been revoked: make a new one at {asked.endpoint}/settings/tokens",
         )
-    if "awaiting" in said or "pending" in said:
+    if "awaiting" in server_message or "pending" in server_message:
         return CredentialsError(
             f"{asked.repo} is gated, and its authors have not answered the request for access yet",
             code="gated",
@@ -231,8 +231,8 @@ def _unauthorized(asked: Asked) -> CredentialsError:
     )
 
 
-def _forbidden(said: str, asked: Asked) -> CredentialsError:
-    if "fine-grained" in said or "permission" in said or "scope" in said:
+def _forbidden(server_message: str, asked: Asked) -> CredentialsError:
+    if "fine-grained" in server_message or "permission" in server_message or "scope" in server_message:
         hint = "give the token read access to this repo, or to the organisation that owns it"
     elif asked.with_token:
         hint = "the token may lack the right to read this repo, or the hub blocks this region or address"

@@ -67,9 +67,9 @@ def removing(
         InterruptedSync: It was cancelled.
         DestinationError, DiskError: A lock can't be created.
     """
-    started = said = time.monotonic()
+    started = last_reported = time.monotonic()
     pace = pace or LockTiming()
-    said -= pace.say_every - 1.0
+    last_reported -= pace.say_every - 1.0
     while True:
         with contextlib.ExitStack() as held:
             for folder in folders:
@@ -94,15 +94,15 @@ def removing(
                 code="lock-timeout",
                 hint="try again when the other modelfetch is done, or give a longer --lock-timeout",
             )
-        if now - said >= pace.say_every:
-            said = now
+        if now - last_reported >= pace.say_every:
+            last_reported = now
             sink(Waiting(key="removing", label="removal of files", owner=busy, seconds=now - started))
         cancel.wait(_POLL)
         cancel.check()
 
 
 def _first_held(folders: Sequence[Path], pace: LockTiming) -> str | None:
-    """Who holds a lock in the folders, other than `_REMOVING`; None when nobody does."""
+    """Return the holder of a lock in the folders, except `_REMOVING`; None if there is none."""
     for folder in folders:
         for path in sorted(folder.glob("*.lock")):
             if path.name == _REMOVING or path.name.startswith("."):

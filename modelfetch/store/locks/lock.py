@@ -209,7 +209,7 @@ class _Waiter:
 
     def acquire(self) -> Held:
         start = time.monotonic()
-        said = start - self.pace.say_every + 1.0  # the first event after a second
+        last_reported = start - self.pace.say_every + 1.0  # the first event after a second
         waited = False
         while True:
             self._cancel.check()
@@ -229,8 +229,8 @@ class _Waiter:
                     code="lock-timeout",
                     hint="try again when the other modelfetch is done, or give a longer --lock-timeout",
                 )
-            if now - said >= self.pace.say_every:
-                said = now
+            if now - last_reported >= self.pace.say_every:
+                last_reported = now
                 owner = _owner_name(self._path)
                 self._sink(Waiting(key=self._path.stem, label=self._label, owner=owner, seconds=now - start))
             self._cancel.wait(self.pace.poll)
@@ -241,7 +241,7 @@ class _Waiter:
             fd = _create(self._path)
         except FileExistsError:
             return self._take_over()
-        owner = _sign(fd) if take_flock(fd) else None
+        owner = _write_owner(fd) if take_flock(fd) else None
         if owner is None or not _is_current(fd, self._path):  # another process has already replaced it
             os.close(fd)
             return None
@@ -298,7 +298,7 @@ class _Waiter:
         fd = _create(fresh)
         try:
             take_flock(fd)
-            owner = _sign(fd)
+            owner = _write_owner(fd)
             if not _is_current(taking, _taking_path(self._path)):
                 os.close(fd)
                 return None
@@ -333,7 +333,7 @@ def _enter(guard: Path, stale: float) -> int | None:
     entered = False
     try:
         if take_flock(fd):
-            _sign(fd)
+            _write_owner(fd)
             entered = _is_current(fd, guard)  # another process may have mistaken the new file for an abandoned one
     finally:
         if not entered:
@@ -372,7 +372,7 @@ def _create(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, COPY_MODE)
 
 
-def _sign(fd: int) -> Owner:
+def _write_owner(fd: int) -> Owner:
     """Write this process's identity into its own new file."""
     owner = Owner.me()
     os.pwrite(fd, owner.dump(), 0)

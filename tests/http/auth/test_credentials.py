@@ -35,7 +35,7 @@ def _credentials(home: Path, **environ: str) -> Credentials:
     return Credentials(Settings.from_env({"HOME": str(home), "HF_TOKEN_PATH": str(home / "none"), **environ}))
 
 
-# -- who may see what --------------------------------------------------------------------------------------------------
+# -- access to credentials ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def hub() -> Iterator[Hub]:
         yield running
 
 
-class Asker:
+class RegistryClient:
     """A client of the hub's registry with a user's credentials."""
 
     def __init__(self, hub: Hub, home: Path, **environ: str) -> None:
@@ -334,10 +334,10 @@ class Asker:
 
 @pytest.fixture
 def ask(hub: Hub, tmp_path: Path) -> Iterator[Any]:
-    made: list[Asker] = []
+    made: list[RegistryClient] = []
 
-    def make(**environ: str) -> Asker:
-        made.append(Asker(hub, tmp_path, **environ))
+    def make(**environ: str) -> RegistryClient:
+        made.append(RegistryClient(hub, tmp_path, **environ))
         return made[-1]
 
     yield make

@@ -178,7 +178,7 @@ def test_a_link_of_the_hub_is_answered_by_the_hub(desk: Desk, repo: HfRepo, hub:
     assert (artifact.uri, artifact.digest) == (link, Digest.sha256(FILES["model.safetensors"]))
 
 
-# -- who is let in -----------------------------------------------------------------------------------------------------
+# -- access ------------------------------------------------------------------------------------------------------------
 
 TOKEN = "hf_thisIsAToken"
 GATED = "hf://org/gated/model.safetensors"
@@ -415,7 +415,7 @@ def test_an_html_page_in_the_place_of_metadata_is_no_file_list(desk: Desk, repo:
     assert "login page" in str(error.hint)
 
 
-# -- known without asking ----------------------------------------------------------------------------------------------
+# -- resolved without requests -----------------------------------------------------------------------------------------
 
 COMMIT = "c" * 40
 DIGEST = Digest("sha256", "1" * 64)
