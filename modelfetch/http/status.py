@@ -102,39 +102,39 @@ def check_status(reply: HasStatus, *, what: str, uri: str | None) -> None:
         raise status_error(reply, what=what, uri=uri)
 
 
-def _hub_error(code: str, said: str, uri: str | None) -> ModelfetchError | None:
+def _hub_error(code: str, message: str, uri: str | None) -> ModelfetchError | None:
     """Return the error for a Hugging Face Hub's ``X-Error-Code`` (source: huggingface_hub, ``hf_raise_for_status``)."""
     if code == "GatedRepo":
         hint = "accept its terms on the model's page, then set a token of that account that may read gated repos"
-        return CredentialsError(f"{said}: it is gated", code="gated", uri=uri, hint=hint)
+        return CredentialsError(f"{message}: it is gated", code="gated", uri=uri, hint=hint)
     if code == "RevisionNotFound":
-        return NotFoundError(said, code="unknown-revision", uri=uri)
+        return NotFoundError(message, code="unknown-revision", uri=uri)
     return None
 
 
 def status_error(reply: HasStatus, *, what: str, uri: str | None) -> ModelfetchError:
     """Return the typed error for an unsuccessful status; see `check_status`."""
     status, host = reply.status, redact(reply.url)
-    said = f"{what} answered {status}" if what == host else f"{host} answered {status} for {what}"
-    if (known := _hub_error(reply.headers.get("x-error-code", ""), said, uri)) is not None:
+    message = f"{what} answered {status}" if what == host else f"{host} answered {status} for {what}"
+    if (known := _hub_error(reply.headers.get("x-error-code", ""), message, uri)) is not None:
         return known
     if status == 401:
         if reply.authorized:
             hint = "the credential that was sent for this host was rejected: renew it, or check what it may read"
-            return CredentialsError(said, code="unauthorized", uri=uri, hint=hint)
+            return CredentialsError(message, code="unauthorized", uri=uri, hint=hint)
         hint = "it does not exist, or it is private: check the name, or set a token for this host"
-        return CredentialsError(said, code="missing-or-private", uri=uri, hint=hint)
+        return CredentialsError(message, code="missing-or-private", uri=uri, hint=hint)
     if status == 403:
         hint = "it may need a token for this host, which none was sent to, or be closed to this network"
         if reply.authorized:
             hint = "the credential that was sent for this host may not read it, or its terms were not accepted"
-        return CredentialsError(said, code="forbidden", uri=uri, hint=hint)
+        return CredentialsError(message, code="forbidden", uri=uri, hint=hint)
     if status == 407:
-        return CredentialsError(said, code="proxy-credentials", uri=uri, hint="the proxy wants a user and password")
+        return CredentialsError(message, code="proxy-credentials", uri=uri, hint="the proxy wants a user and password")
     if status in (404, 410):
-        return NotFoundError(said, uri=uri)
+        return NotFoundError(message, uri=uri)
     if status == 429:
-        return RateLimitedError(said, retry_after=retry_after(reply.headers), uri=uri)
+        return RateLimitedError(message, retry_after=retry_after(reply.headers), uri=uri)
     if status in (408, 425) or status >= 500:
-        return ServerError(said, retry_after=retry_after(reply.headers), uri=uri)
-    return UnreachableError(said, code="bad-response", uri=uri, permanent=True)
+        return ServerError(message, retry_after=retry_after(reply.headers), uri=uri)
+    return UnreachableError(message, code="bad-response", uri=uri, permanent=True)
