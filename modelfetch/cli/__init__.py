@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False  # the name is what type checkers go by; importing typing is what a no-op can't afford
+TYPE_CHECKING = False  # type checkers know this name; importing typing would slow down a no-op
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,17 +24,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = run(words)
     code = _finish_streams(code)
     if code in (130, 143):
-        # A signal ended the work. Threads that still wait for a server must not keep the process alive:
-        # what they fetched is in the journal already.
+        # A signal ended the work. Threads that are still waiting for a server must not keep the process alive;
+        # what they fetched is already recorded in the journal.
         os._exit(code)
     sys.exit(code)
 
 
 def _finish_streams(code: int) -> int:
-    """Flush both streams, so that Python can't fail at it when it exits; returns the exit code.
+    """Flush both streams, so that Python does not fail to do it at exit; returns the exit code.
 
-    A reader that has gone away is no error, and neither is a stderr that can't be written. Data that could not be
-    written to stdout is: 74.
+    A closed pipe is not an error, and neither is an unwritable stderr. If data could not be written to stdout, the
+    code is 74.
     """
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -50,14 +50,14 @@ def _finish_streams(code: int) -> int:
 
 
 def _prepare() -> None:
-    """Handle signals from the start, and streams that are closed or can't encode every name."""
+    """Set up signal handling from the start, and handle streams that are closed or can't encode every name."""
     from _signal import SIGINT, SIGTERM, signal  # type: ignore[import-not-found]  # built in, so it costs no start-up
 
     for number, code in ((SIGINT, 130), (SIGTERM, 143)):
-        signal(number, lambda *_, code=code: os._exit(code))  # nothing has begun; a command that works sets its own
-    # A descriptor that was closed would go to the next file that is opened, and a message then into that file.
+        signal(number, lambda *_, code=code: os._exit(code))  # nothing has started yet; commands set their own
+    # The next file that is opened would get a closed stream's descriptor, and messages would be written into it.
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - pathlib is what a no-op can't afford
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - importing pathlib would slow down a no-op
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - see above
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name must not end in a bug
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an unencodable name must not crash

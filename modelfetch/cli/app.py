@@ -1,4 +1,4 @@
-"""The group of commands, and the one place where errors become lines and exit codes."""
+"""The command group, and the only place where errors become messages and exit codes."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ _COMMANDS = {
 
 _ALIASES = {"ls": "list"}
 _REPORTING = ("sync", "plan", "status", "verify", "list", "ls", "remove", "prune", "adopt", "fetch")
-"""The commands whose ``--json`` is the report."""
+"""The commands whose ``--json`` output is the report."""
 
 
 class _Lazy(click.Group):
-    """A group that imports a command only when it is called: start-up is what an init container pays each time."""
+    """A group that imports a command only when it is called, since an init container pays for start-up every run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -91,7 +91,7 @@ def cli(ctx: click.Context) -> None:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run a command line; returns the exit code. Nothing but `SystemExit` of the interpreter escapes."""
+    """Run a command line and return the exit code. No exception but the interpreter's `SystemExit` escapes."""
     try:
         result = cli.main(args=list(argv), prog_name="modelfetch", standalone_mode=False, obj=tuple(argv))
     except click.exceptions.NoArgsIsHelpError as error:
@@ -117,7 +117,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _usage_hint(error: click.UsageError) -> str:
-    """What to type instead, as far as that can be told."""
+    """A suggestion for what to type instead, if there is one."""
     where = error.ctx.command_path if error.ctx else "modelfetch"
     if where == "modelfetch" and isinstance(error, click.NoSuchOption):
         return "options stand after the command: modelfetch COMMAND OPTIONS; `modelfetch --help` lists the commands"
@@ -128,7 +128,7 @@ def _usage_hint(error: click.UsageError) -> str:
 
 
 def _refuse(error: ModelfetchError, argv: Sequence[str]) -> int:
-    """Say what ended a command before it had a report, which who asked for one gets nevertheless."""
+    """Print the error that ended a command before it had a report; with ``--json``, print a report of the error too."""
     if argv and argv[0] in _REPORTING and any(word in ("--json", "--format=json") for word in argv):
         from modelfetch.core.report import failed
 
@@ -139,7 +139,7 @@ def _refuse(error: ModelfetchError, argv: Sequence[str]) -> int:
 
 
 def _root_of(argv: Sequence[str]) -> str:
-    """The root that a command line names, or the usual one."""
+    """The root that a command line names, or the default."""
     root = "files/ai-models"
     for word, following in zip(argv, [*argv[1:], ""], strict=True):
         name, equals, value = word.partition("=")

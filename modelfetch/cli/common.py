@@ -1,4 +1,4 @@
-"""What the commands share: click's values as a request, progress, signals, and showing the report."""
+"""Shared code of the commands: turning click's values into a request, progress, signals, and printing reports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 WARNED = "modelfetch.warned"
-"""The key of a context's ``meta`` that is set once a warning was shown."""
+"""Key in a context's ``meta``, set once a warning was shown."""
 
 _SIGNALS = {
     signal.SIGINT: partial(Cancel.set, code="interrupted", exit_code=130),
@@ -47,7 +47,7 @@ _SIGNALS = {
 
 
 def request_from(ctx: click.Context) -> Request:
-    """The request that a command's values make."""
+    """Build a request from a command's values."""
     from modelfetch.api import Request
     from modelfetch.config.options import parse_options
 
@@ -56,14 +56,14 @@ def request_from(ctx: click.Context) -> Request:
 
 
 def option_values(ctx: click.Context) -> dict[str, Any]:
-    """Those of a command's values that are shared options, as `modelfetch.config.options` takes them."""
+    """A command's values for the shared options, in the form that `modelfetch.config.options` accepts."""
     from modelfetch.config.options import OptionValues
 
     return {name: value for name, value in ctx.params.items() if name in OptionValues.__annotations__}
 
 
 def which(ctx: click.Context) -> tuple[str | None, str | None, tuple[Path, ...]]:
-    """The tier, the variable that gave it, and the manifest files, with the contract's precedence."""
+    """Return the tier, the variable that set it, and the manifest files, in the contract's order of precedence."""
     files = ctx.params.get("paths", ())
     tier, manifests = ctx.params.get("tier"), tuple(Path(file) for file in (*files, *ctx.params.get("manifests", ())))
     tier_said = is_said(ctx, "tier")
@@ -79,7 +79,7 @@ def which(ctx: click.Context) -> tuple[str | None, str | None, tuple[Path, ...]]
 
 
 def _refuse_tier_name(ctx: click.Context, file: str) -> None:
-    """Refuse a plain argument that is a tier's name where a file's path is expected."""
+    """Refuse an argument that is a tier's name if a file path is expected."""
     if not os.path.lexists(file) and is_tier_name(file) and not file.endswith((".yaml", ".yml")):
         raise UsageError(
             f"{file}: no such file", hint=f"a tier is named by --tier: {ctx.command_path} --tier {normalise_tier(file)}"
@@ -87,7 +87,7 @@ def _refuse_tier_name(ctx: click.Context, file: str) -> None:
 
 
 def is_said(ctx: click.Context, name: str) -> bool:
-    """Whether an option is on the command line, not only in the environment."""
+    """Whether an option was given on the command line, not just in the environment."""
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
@@ -104,9 +104,9 @@ def perform(
     may_be_unnamed: bool = False,
     failure: Failure[R] | None = None,
 ) -> R:
-    """Do the work of a command on the manifests that it names.
+    """Run a command on the manifests that it names.
 
-    ``may_be_unnamed``: the command needs neither tier nor manifest. ``failure`` makes the result of a run that failed.
+    ``may_be_unnamed``: the command needs neither tier nor manifest. ``failure`` builds the result of a failed run.
     """
     from modelfetch.api import run_manifests
 
@@ -115,7 +115,7 @@ def perform(
 
 
 def run(ctx: click.Context, start: Callable[[Sink, Cancel], Coroutine[Any, Any, R]]) -> R:
-    """Do the work of a command, with progress on stderr and an end within a second of a signal."""
+    """Run a command's coroutine with progress on stderr; a signal ends it within a second."""
     values = ctx.params
     progress = make_progress(
         values.get("progress", "auto"), verbose=values.get("verbose", False), quiet=values.get("quiet", False)
@@ -131,7 +131,7 @@ def run(ctx: click.Context, start: Callable[[Sink, Cancel], Coroutine[Any, Any, 
 
 
 def _until_signal(start: Callable[[Cancel], Coroutine[Any, Any, R]]) -> R:
-    """Run to the end; SIGINT and SIGTERM set the cancel flag, which ends everything that blocks."""
+    """Run to completion; SIGINT and SIGTERM set the cancel flag, which ends all blocking work."""
     cancel = Cancel()
 
     async def main() -> R:
@@ -146,9 +146,9 @@ def _until_signal(start: Callable[[Cancel], Coroutine[Any, Any, R]]) -> R:
     try:
         return loop.run_until_complete(main())
     finally:
-        # Not asyncio.run: it would wait for threads that wait for a server. `main` ends the process instead.
+        # asyncio.run would wait for threads that are blocked on a server; `main` ends the process instead.
         if not cancel.is_set():
-            executor.shutdown()  # not the loop's own way: it needs one more thread
+            executor.shutdown()  # the loop's own method needs an additional thread
             loop.close()
 
 

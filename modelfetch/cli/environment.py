@@ -1,4 +1,4 @@
-"""Refuse environment variables of ours that would be ignored: misspelled ones, and options that do not exist."""
+"""Refuse ``MODELFETCH_`` variables that would be ignored: misspelled names and options that do not exist."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SETTINGS = frozenset(
     PREFIX + name
     for name in ("ALLOW_HTTP", "CACHE", "CIVITAI_ENDPOINT", "MIRRORS", "OLLAMA_REGISTRY", "TIERS_DIR", "REQUIRE_MARKER")
 )
-"""Variables that are no options."""
+"""Variables that are not options."""
 
 RESERVED = frozenset({"FROM", "MIN_FREE", "CONSUMER_DIR"})
-"""Names of options that other versions have."""
+"""Option names of other versions."""
 
 _SIMILAR = 0.88
 
@@ -30,7 +30,7 @@ def check_environment(ctx: click.Context, environ: Mapping[str, str]) -> None:
     """Check the variables that begin with ``MODELFETCH_``; an empty one counts as unset.
 
     Raises:
-        SettingError: One is an option that this version does not have, or is spelled almost like another.
+        SettingError: A variable is an option that this version lacks, or a misspelling of one.
     """
     unknown = {name for name, value in environ.items() if name.startswith(PREFIX) and value.strip()} - SETTINGS
     group = ctx.command

@@ -1,4 +1,4 @@
-"""Command-line options whose values may come from the environment too."""
+"""Command-line options that can also be set in the environment."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class EnvOption(click.Option):
-    """An option that ``MODELFETCH_<COMMAND>_<OPTION>`` and ``MODELFETCH_<OPTION>`` set as well.
+    """An option that ``MODELFETCH_<COMMAND>_<OPTION>`` or ``MODELFETCH_<OPTION>`` can also set.
 
-    An empty variable counts as unset, and lists split at commas. An invalid value is a `SettingError` (exit code 78)
-    in a variable, and a usage error (2) on the command line.
+    An empty variable counts as unset, and lists are separated by commas. An invalid value is a `SettingError` (exit
+    code 78) in a variable, and a usage error (2) on the command line.
     """
 
     def variables(self, ctx: click.Context) -> tuple[str, str]:
@@ -31,14 +31,14 @@ class EnvOption(click.Option):
         return f"MODELFETCH_{command}_{option}", f"MODELFETCH_{option}"
 
     def found(self, ctx: click.Context) -> tuple[str, str] | None:
-        """The variable that is set, and its value."""
+        """The variable that is set and its value; None if neither is."""
         for name in self.variables(ctx):
             if value := os.environ.get(name, "").strip():
                 return name, value
         return None
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
-        """The value that the environment gives."""
+        """The value from the environment."""
         found = self.found(ctx)
         return found[1] if found else None
 
@@ -63,14 +63,14 @@ class EnvOption(click.Option):
 
 
 class Parsed(click.ParamType[Any]):
-    """A value that a parser of `modelfetch.config.options` reads."""
+    """A parameter type that uses a parser of `modelfetch.config.options`."""
 
     def __init__(self, name: str, parse: Callable[[object], Any]) -> None:
         self.name = name
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Text to a value."""
+        """Parse a value."""
         try:
             return self._parse(value)
         except ValueError as error:
@@ -78,17 +78,17 @@ class Parsed(click.ParamType[Any]):
 
 
 def value(name: str) -> Parsed:
-    """The type of an option whose values are those of `modelfetch.config.options` under ``name``."""
+    """The parameter type for the option ``name`` of `modelfetch.config.options`."""
     return Parsed(name, PARSERS[name])
 
 
 def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
-    """An option of `EnvOption`'s kind."""
+    """Declare an `EnvOption`."""
     return click.option(*names, cls=EnvOption, **attributes)
 
 
 def combined(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several decorators as one, in reading order."""
+    """Combine several decorators into one, in reading order."""
 
     def decorate(function: Any) -> Any:
         for decorator in reversed(decorators):
@@ -101,7 +101,7 @@ def combined(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
 _DEFAULTS = Options()
 
 files = click.argument("paths", metavar="[FILE]...", nargs=-1)
-"""Manifests as plain arguments."""
+"""Manifests as positional arguments."""
 
 
 def _complete_tier(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

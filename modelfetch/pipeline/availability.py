@@ -1,9 +1,9 @@
-"""Asking before the first body whether what a manifest pins can be had: there, allowed, reachable, the same.
+"""Check upstream availability before downloading: whether files exist, are accessible, and match their pins.
 
-What a source had to be asked about is known to exist. A model whose revision, digest and size are pinned was not asked
-about at all, so its source is now: whether it has the very bytes that the manifest says, the models side by side. Where
-only a receipt knows what a name meant, nobody is asked what it means by now; one byte of the first missing file tells
-whether it can still be had.
+A model that was resolved at its source is known to exist. A model whose revision, digest and size are pinned needed no
+request to be resolved, so its source is checked here for exactly the bytes that the manifest pins; models are checked
+concurrently. If the resolution comes from a receipt, a moving name is not resolved again: requesting one byte of the
+first missing file shows whether it is still available.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _AT_ONCE = 8
 async def check_availability(
     plans: Sequence[ModelPlan], asked: Collection[str], session: Session
 ) -> tuple[ModelPlan, ...]:
-    """The plans, those with an error whose bytes can't be had; models named in ``asked`` were asked about already.
+    """Return the plans, with an error on those whose bytes are unavailable; models in ``asked`` are not checked again.
 
-    A source that fails is no error while a mirror can serve.
+    A failing source is not an error if a mirror has the file.
     """
     first_missing = await asyncio.to_thread(_first_missing, plans, session)
     gate = asyncio.Semaphore(_AT_ONCE)
@@ -65,7 +65,7 @@ async def check_availability(
 
 
 def _first_missing(plans: Sequence[ModelPlan], session: Session) -> list[Artifact | None]:
-    """For each plan, the first artifact that must be downloaded."""
+    """The first artifact of each plan that must be downloaded, if any."""
     here = digests_here(plans, session)
     return [
         None
@@ -76,7 +76,7 @@ def _first_missing(plans: Sequence[ModelPlan], session: Session) -> list[Artifac
 
 
 def digests_here(plans: Iterable[ModelPlan], session: Session) -> set[str]:
-    """The digests of what needs no request: in the store, or under a path that is right already."""
+    """The digests that need no request: in the store, or at a path that already has the right bytes."""
     here: set[str] = set()
     for plan in plans:
         for target in plan.targets:
@@ -89,7 +89,7 @@ def digests_here(plans: Iterable[ModelPlan], session: Session) -> set[str]:
 
 
 def _is_at_hand(artifact: Artifact, session: Session) -> bool:
-    """Whether the store or another place on this machine has it, the latter by its name and size alone."""
+    """Whether the artifact is in the store, or elsewhere on this machine judging by name and size alone."""
     if artifact.digest is not None and session.store.find(artifact.digest, artifact.size):
         return True
     for path in session.local_files.find(artifact):
@@ -100,7 +100,7 @@ def _is_at_hand(artifact: Artifact, session: Session) -> bool:
 
 
 async def _can_be_had(model: Model, artifact: Artifact, session: Session) -> None:
-    """Do nothing if the source, or one of the mirrors, has it; else raise the gravest of what they said."""
+    """Return if the source or a mirror has the artifact; otherwise raise the most severe of their errors."""
     retries = session.options.retries
     if not model.mirrors:
         await _at_the_source(model, artifact, session, retries=retries)
@@ -121,7 +121,7 @@ async def _can_be_had(model: Model, artifact: Artifact, session: Session) -> Non
                 if is_final(error):
                     raise
                 said.append(error)
-        # Asked again while one of them may come back.
+        # Retry while at least one of them may recover.
         raise next((error for error in said if not error.permanent), said[0])
 
     try:
@@ -131,7 +131,7 @@ async def _can_be_had(model: Model, artifact: Artifact, session: Session) -> Non
 
 
 async def _at_the_source(model: Model, artifact: Artifact, session: Session, *, retries: int) -> None:
-    """Do nothing if the source has what the manifest says; else raise why not."""
+    """Return if the source has what the manifest pins; otherwise raise the reason."""
     wanted = SourceRequest.of(model)
     first: ModelfetchError | None = None
     if await asyncio.to_thread(_is_immutable, wanted, session):
@@ -144,7 +144,7 @@ async def _at_the_source(model: Model, artifact: Artifact, session: Session, *, 
         except ModelfetchError as error:
             if isinstance(error, CredentialsError | IntegrityError) or is_final(error):
                 raise
-            first = error  # a mirror of the hub may lack its API, or be asked too often: its files decide
+            first = error  # a hub mirror may lack the API or limit its rate, so try the file itself
     try:
         await retry(
             lambda: asyncio.to_thread(session.sources.probe, wanted, artifact, session.cancel),
@@ -152,12 +152,12 @@ async def _at_the_source(model: Model, artifact: Artifact, session: Session, *, 
             sleep=asyncio.sleep,
         )
     except NotFoundError as error:
-        # Both say that it is not there: the API's word names what is, or the revision that is unknown.
+        # Both report that it is missing. The API's error is more specific: it lists files or the unknown revision.
         raise (first if isinstance(first, NotFoundError) else error) from None
 
 
 def _is_immutable(wanted: SourceRequest, session: Session) -> bool:
-    """Whether a source may be asked anew for what it has: the manifest alone says which bytes it must be."""
+    """Whether the manifest alone determines the bytes, so that the source may be queried again."""
     if isinstance(wanted.uri, CivitaiUri):
         return True
     if not isinstance(wanted.uri, HfUri | HttpUri | FileUri):

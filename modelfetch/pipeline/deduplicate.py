@@ -1,4 +1,4 @@
-"""Transfers that several models share, because they want the same bytes."""
+"""Share one transfer between models that need the same bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TransferDeduplicator:
-    """Each is made once, however many wait for it; where it fails, whoever knows another way tries that."""
+    """Runs each transfer once for all callers; if it fails, a caller that knows another way tries that."""
 
     def __init__(self) -> None:
         self._current: dict[str, tuple[Hashable, asyncio.Task[Fetched]]] = {}
@@ -24,15 +24,15 @@ class TransferDeduplicator:
     async def get(
         self, key: str, way: Hashable, start: Callable[[], Coroutine[Any, Any, Fetched]]
     ) -> tuple[Fetched, bool]:
-        """What was fetched, and whether this call was the one that fetched it.
+        """Return what was fetched, and whether this call was the one that fetched it.
 
         Args:
-            key: Names the bytes.
-            way: Tells apart the ways to come by them: the same way is not gone twice.
-            start: Goes this way.
+            key: Identifies the bytes.
+            way: Identifies a way to get them; each way is tried at most once.
+            start: Starts the transfer by this way.
 
         Raises:
-            ModelfetchError: This way has failed, or something that no other way would change.
+            ModelfetchError: This way has failed, or the failure would be the same any other way.
         """
         while True:
             mine = key not in self._current
@@ -51,7 +51,7 @@ class TransferDeduplicator:
                     del self._current[key]
 
     async def close(self) -> None:
-        """End the transfers that nobody waits for any more."""
+        """Cancel the transfers that no caller is waiting for."""
         tasks = [task for _, task in self._current.values()]
         for task in tasks:
             task.cancel()

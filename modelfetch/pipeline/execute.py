@@ -1,4 +1,4 @@
-"""Carrying a plan out: the bytes of each model at hand, then each consumer's placements."""
+"""Execute plans: make each model's bytes available in the store, then place them for each consumer."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a plan: what was fetched by artifact URI, the error that ended it (None: none, or never begun).
+    """The result of a plan: what was fetched, by artifact URI, and the error that ended it (None if there was none).
 
-    ``done`` tells that everything is in place; ``preview`` that nothing was tried, and then ``here`` the digests that
-    need no transfer.
+    ``done``: everything is in place. ``preview``: nothing was attempted; ``here`` then holds the digests that need no
+    transfer.
     """
 
     plan: ModelPlan
@@ -52,7 +52,7 @@ class Outcome:
 
 
 async def execute_plans(plans: Sequence[ModelPlan], session: Session) -> list[Outcome]:
-    """Carry all plans out side by side. The first failure ends the others, unless ``keep_going`` was asked for."""
+    """Execute all plans concurrently. The first failure cancels the others, unless ``keep_going`` is set."""
     if any(not plan.complete and not plan.errors for plan in plans):
         await asyncio.to_thread(_make_root, session)
     work = await asyncio.to_thread(_PlanExecutor, plans, session)
@@ -73,7 +73,7 @@ async def execute_plans(plans: Sequence[ModelPlan], session: Session) -> list[Ou
 
 
 def _make_root(session: Session) -> None:
-    """Make ROOT as the directories below it are made: before the store does, which nobody else owns."""
+    """Create ROOT with the owner and mode of its subdirectories, before the store would create it with its own."""
     options = session.options
     try:
         fs.make_directory(options.root, owner=options.chown)
@@ -97,7 +97,7 @@ def _outcome(task: asyncio.Task[Outcome], plan: ModelPlan) -> Outcome:
 
 
 class _PlanExecutor:
-    """The plans of one run; two models that want the same bytes share one transfer."""
+    """Executes the plans of one run; models that need the same bytes share one transfer."""
 
     def __init__(self, plans: Sequence[ModelPlan], session: Session) -> None:
         self._plans = plans
@@ -108,7 +108,7 @@ class _PlanExecutor:
         self._receipt_errors: dict[str, ModelfetchError] = {}
 
     async def model(self, plan: ModelPlan) -> Outcome:
-        """One model, whole: bytes, then each consumer's placements."""
+        """Fetch and place one model for all of its consumers."""
         fetched: dict[str, Fetched] = {}
         try:
             if plan.errors:
@@ -134,14 +134,14 @@ class _PlanExecutor:
         settled = await asyncio.to_thread(_settled, plan, fetched)
         try:
             for consumer in plan.item.consumers:
-                async with self._turns[consumer]:  # one thread waits for a consumer's lock, not all there are
+                async with self._turns[consumer]:  # so that at most one thread waits for its lock
                     await asyncio.to_thread(self._place, settled, consumer, fetched)
         except DestinationError as error:
             if not self._is_only_unrecorded(plan, error):
                 raise
 
     def _is_only_unrecorded(self, plan: ModelPlan, error: ModelfetchError) -> bool:
-        """Whether all of a model is in place and only its receipt, which saves work the next time, can't be written."""
+        """Whether a model is completely in place and only its receipt, which saves work next time, can't be written."""
         if error.code != "not-writable" or any(target.act is not Action.KEEP for target in plan.targets):
             return False
         message = f"{plan.item.model.name} is in place, but its receipt can't be written: {error.message}"
@@ -149,7 +149,7 @@ class _PlanExecutor:
         return True
 
     async def close(self) -> None:
-        """End the transfers that no model waits for any more, and write the receipts."""
+        """Cancel the transfers that no model is waiting for, and write the receipts."""
         await self._transfers.close()
         self._receipt_errors = await asyncio.to_thread(self._session.placer.finish)
 
@@ -171,7 +171,7 @@ class _PlanExecutor:
         return fetched if mine else replace(fetched, action="present", bytes_fetched=0)
 
     async def _fetch_or_reuse(self, plan: ModelPlan, artifact: Artifact) -> Fetched:
-        """The blob of an artifact: known content, the store, another consumer's file, else the sources."""
+        """Return an artifact's blob from known content, the store, another consumer's file, or else the sources."""
         found = await asyncio.to_thread(self._on_disk, artifact)
         if found is not None:
             return found
@@ -183,7 +183,7 @@ class _PlanExecutor:
         except IntegrityError:
             if not mirrors or not _size_is_unpinned(plan.item.model, artifact):
                 raise
-        # What the source has is proven not to be it, so its size says nothing of what the mirrors have.
+        # The source's file is proven to be a different one, so its size does not apply to the mirrors.
         return await engine.fetch(replace(artifact, size=None, locations=()), mirrors, label=label)
 
     def _on_disk(self, artifact: Artifact) -> Fetched | None:
@@ -193,17 +193,17 @@ class _PlanExecutor:
         if artifact.content is not None:
             return _present(store.add_bytes(artifact.content), artifact)
         for path in self._reusable.get(artifact.digest, ()) if artifact.digest else ():
-            with contextlib.suppress(IntegrityError, OSError):  # it was changed, or is gone, since it was looked at
+            with contextlib.suppress(IntegrityError, OSError):  # changed or removed since it was inspected
                 return _present(self._shared_from(path, artifact), artifact)
         for path in self._session.local_files.find(artifact):
-            with contextlib.suppress(IntegrityError, DestinationError, OSError):  # another file of that name
+            with contextlib.suppress(IntegrityError, DestinationError, OSError):  # a different file of that name
                 blob, _ = adopt_file(store, path, digest=artifact.digest, copy=True)
                 self._session.sink(Notice(level="info", message=f"{artifact.path}: taken from {path}"))
                 return replace(_present(blob, artifact), action="adopted")
         return None
 
     def _shared_from(self, path: Path, artifact: Artifact) -> Blob:
-        """A file in place as a blob that other services get too; a link makes it read-only, which its owner is told."""
+        """Import a placed file as a blob to share with other services; warns if a hardlink makes the file read-only."""
         store = self._session.store
         if artifact.digest is not None and artifact.digest.algorithm == "sha256":
             mark_adopted(store.path, artifact.digest)
@@ -241,7 +241,7 @@ class _PlanExecutor:
 
 
 def _reusable_files(plans: Sequence[ModelPlan], session: Session) -> dict[Digest, list[Path]]:
-    """Files that placements of this run hold already, right and whole, by digest."""
+    """The complete and correct files that this run's placements already have, by digest."""
     found: dict[Digest, list[Path]] = defaultdict(list)
     for plan in plans:
         for target in plan.targets:
@@ -253,14 +253,14 @@ def _reusable_files(plans: Sequence[ModelPlan], session: Session) -> dict[Digest
 
 
 def _size_is_unpinned(model: Model, artifact: Artifact) -> bool:
-    """Whether the manifest pins an artifact's digest and leaves its size to the source."""
+    """Whether the manifest pins an artifact's digest but not its size."""
     if model.files is not None:
         return any(f.path == artifact.path and f.digest is not None and f.size is None for f in model.files)
     return model.digest is not None and model.size is None
 
 
 def _label(model: str, artifact: Artifact) -> str:
-    """What a person knows an artifact by: a registry's layer by its kind, any other file by its name."""
+    """The display name of an artifact: the kind of a registry layer, the file name otherwise."""
     kind = (artifact.media_type or "").rpartition(".")[2].partition("+")[0].replace("v1", "config")
     name = artifact.path.rpartition("/")[2]
     return f"{model}: {kind if name.startswith('sha256') and kind else name}"
@@ -272,7 +272,7 @@ def _present(blob: Blob, artifact: Artifact) -> Fetched:
 
 
 def _settled(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> ModelPlan:
-    """The plan with what is known now: the sha256 and size of each artifact that was fetched."""
+    """The plan with the sha256 and size of each artifact that was fetched filled in."""
     if plan.resolution is None:
         return plan
     known = tuple(

@@ -1,8 +1,7 @@
-"""Check what was fetched once more, under the names that it is about to get.
+"""Validate fetched files against their destination names.
 
-The check of a transfer goes by the name that the source gave, and leaves the rest to the digest where one is known. It
-can't know that a manifest calls the file something else, nor that a digest which only the source gave does not allow a
-pickle.
+A transfer validates a file by its source name and relies on the digest if there is one. It does not know that the
+manifest gives the file another name, or that a digest which only the source supplied does not permit a pickle.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def check_final_names(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
-    """Check the files of a model against the names that they get.
+    """Check the files of a model against their destination names.
 
     Raises:
-        NotAModelError: The content of one does not match its name (``not-a-model``), or is a pickle that the manifest
+        NotAModelError: A file's content does not match its name (``not-a-model``), or it is a pickle that the manifest
             neither pins nor allows (``pickle-not-allowed``).
         OSError: A blob can't be read.
     """
@@ -43,7 +42,7 @@ def check_final_names(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
 
 
 def refuse_pickle(blob: Blob, artifact: Artifact, names: Iterable[str]) -> None:
-    """Refuse a file that is a pickle under any of its names; raises as `check_final_names` does."""
+    """Refuse a file that is a pickle under any of its names; raises the same errors as `check_final_names`."""
     if artifact.allow_pickle:
         return
     with blob.path.open("rb", buffering=0) as file:
@@ -56,7 +55,7 @@ def refuse_pickle(blob: Blob, artifact: Artifact, names: Iterable[str]) -> None:
 
 
 def check_renamed(blob: Blob, artifact: Artifact, name: str) -> None:
-    """Check a file without a digest against a name of another type than its source's; raises as `check_final_names`."""
+    """Check a file without a digest against a name with another suffix; raises the errors of `check_final_names`."""
     if artifact.digest is not None or _suffix(name) == _suffix(artifact.path):
         return
     with blob.path.open("rb", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""Check before the first download that the disks have room and that the folders can be written."""
+"""Check before the first download that the disks have enough space and that the folders are writable."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpaceRequirement:
-    """Bytes that a file system must have free (None: it does not say), ``copies`` of them for want of hardlinks."""
+    """Free bytes that a file system needs (``free`` None: not reported); ``copies`` of them because hardlinks fail."""
 
     folder: Path
     bytes: int
@@ -36,7 +36,7 @@ class SpaceRequirement:
 
 
 class LinkProbe:
-    """Finds out whether a blob can be hardlinked into a folder, by trying it once for each folder.
+    """Tests whether a blob can be hardlinked into a folder, by trying it once for each folder.
 
     Comparing ``st_dev`` is not enough: bind mounts of one file system have the same device and refuse hardlinks.
     """
@@ -69,7 +69,7 @@ class LinkProbe:
 
 
 def nearest_existing_parent(path: Path) -> Path:
-    """The nearest folder on the way to ``path`` that exists."""
+    """The nearest parent folder of ``path`` that exists."""
     current = Path(os.path.realpath(path))
     while not current.is_dir() and current.parent != current:
         current = current.parent
@@ -78,7 +78,7 @@ def nearest_existing_parent(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """The plans, with an error at each optional one that is left out; the space they need; what can't be done."""
+    """The plans (optional ones that are left out have an error), the space that they need, and the problems found."""
 
     plans: tuple[ModelPlan, ...]
     space: tuple[SpaceRequirement, ...]
@@ -86,7 +86,7 @@ class Capacity:
 
 
 def require_marker(root: Path) -> None:
-    """Check that a root is one that modelfetch has filled before, and not the empty folder below a missing mount.
+    """Check that modelfetch has filled this root before, and that it is not an empty mount point.
 
     Raises:
         DestinationError: It has no ``.modelfetch`` (``root-not-mounted``).
@@ -102,9 +102,9 @@ def require_marker(root: Path) -> None:
 def check_capacity(
     plans: Sequence[ModelPlan], *, tree: RootTree, store: Path, in_store: Collection[str], reserve: int = 0
 ) -> Capacity:
-    """Check that the disks have room for the plans, with ``reserve`` bytes left on each, and can be written.
+    """Check that the disks have space for the plans, keeping ``reserve`` bytes free on each, and are writable.
 
-    An optional model that can't be placed, or for which the models before it leave no room, is left out.
+    An optional model is left out if it can't be placed, or if the models before it leave no space for it.
     """
     tally = _SpaceTally(kept_in(plans), tree=tree, store=store, in_store=in_store)
     required = [plan for plan in plans if not plan.item.model.optional]
@@ -132,7 +132,7 @@ def check_capacity(
 
 @dataclass(slots=True)
 class _Cost:
-    """What one plan adds: bytes and copies by existing folder, and the files that are counted with it."""
+    """The cost of one plan: bytes and copies by existing folder, and the files that it includes."""
 
     bytes_on: dict[Path, int] = field(default_factory=lambda: defaultdict(int))
     copies_on: dict[Path, int] = field(default_factory=lambda: defaultdict(int))
@@ -142,8 +142,8 @@ class _Cost:
 class _SpaceTally:
     """Adds up the bytes that each file system must have free, plan by plan.
 
-    A file that is in the store already (by URI) costs nothing there, nor does the part of it that an earlier run
-    downloaded, nor a file in place that can be linked into the store.
+    Some bytes cost nothing in the store: files that it has already (by URI), the part of a file that an earlier run
+    downloaded, and files in place that can be linked into it.
     """
 
     def __init__(self, kept: Mapping[str, str], *, tree: RootTree, store: Path, in_store: Collection[str]) -> None:
@@ -156,7 +156,7 @@ class _SpaceTally:
         self._total = _Cost()
 
     def cost(self, plan: ModelPlan) -> _Cost:
-        """What a plan adds to what was added so far."""
+        """The additional cost of a plan, given the plans counted so far."""
         cost = _Cost()
         for target in plan.targets:
             artifact = target.placement.artifact
@@ -175,14 +175,14 @@ class _SpaceTally:
         return cost
 
     def add(self, cost: _Cost) -> None:
-        """Count a plan's cost."""
+        """Add a plan's cost to the total."""
         for total, more in ((self._total.bytes_on, cost.bytes_on), (self._total.copies_on, cost.copies_on)):
             for folder, count in more.items():
                 total[folder] += count
         self._total.names |= cost.names
 
     def requirements(self, more: _Cost | None = None) -> tuple[SpaceRequirement, ...]:
-        """What each file system must have free, with one more plan if given."""
+        """The space that each file system must have free, including ``more`` if given."""
         together: dict[int, SpaceRequirement] = {}
         more = more or _Cost()
         for folder in (*self._total.bytes_on, *(f for f in more.bytes_on if f not in self._total.bytes_on)):
@@ -209,7 +209,7 @@ class _SpaceTally:
 
 
 def kept_in(plans: Iterable[ModelPlan]) -> dict[str, str]:
-    """For each digest that is in place and correct, a path below ROOT that has it."""
+    """For each digest that is already in place, a path below ROOT that has it."""
     return {
         str(artifact.digest): target.placement.path
         for plan in plans
@@ -226,7 +226,7 @@ def _is_left_out(plan: ModelPlan) -> bool:
 
 
 def _on_the_way(artifact: Artifact, store: Path) -> int:
-    """The bytes of an artifact's partial file that are on disk, at most the artifact's size."""
+    """Bytes of an artifact's partial file on disk, at most the artifact's size."""
     from modelfetch.transfer.fetch import key_of
 
     try:
@@ -237,7 +237,7 @@ def _on_the_way(artifact: Artifact, store: Path) -> int:
 
 
 def space_problems(needed: Iterable[SpaceRequirement], reserve: int = 0) -> tuple[ModelfetchError, ...]:
-    """A ``no-space`` error for each file system that can't take what is planned and keep ``reserve`` bytes free."""
+    """A ``no-space`` error for each file system that lacks space for the plans plus ``reserve`` bytes."""
     kept = f", {format_size(reserve)} to be kept free" if reserve else ""
     return tuple(
         DiskError(
@@ -253,10 +253,10 @@ def space_problems(needed: Iterable[SpaceRequirement], reserve: int = 0) -> tupl
 def writability_problems(
     plans: Sequence[ModelPlan], *, tree: RootTree, store: Path, in_store: Collection[str] = ()
 ) -> tuple[ModelfetchError, ...]:
-    """An error for each folder that must be written and can't be.
+    """An error for each folder that must be written to but is not writable.
 
-    A store that has everything already (``in_store``, by URI) is only read: several machines may share one. The code
-    is ``foreign-file`` where something other than a folder is in the way, else ``not-writable``.
+    A store that already has everything (``in_store``, by URI) is only read, since several machines may share one. The
+    code is ``foreign-file`` if something other than a folder is in the way, otherwise ``not-writable``.
     """
     wanted = {
         tree.path(target.placement.path).parent: None
@@ -285,13 +285,13 @@ def writability_problems(
 
 
 def _must_be_stored(plan: ModelPlan, in_store: Collection[str]) -> bool:
-    """Whether a plan adds to the store: a blob that it lacks, or the files of an archive."""
+    """Whether a plan adds to the store: a missing blob, or the files of an archive."""
     unpacks = any(target.placement.how is PlacementMethod.UNPACK and target.needs_bytes for target in plan.targets)
     return unpacks or any(artifact.uri not in in_store for artifact in plan.missing)
 
 
 def _in_the_way(folder: Path) -> Path | None:
-    """What is there on the way to a folder and is none, a link that leads nowhere included."""
+    """The first part of a folder's path that exists but is not a folder (a dangling link counts)."""
     for current in (folder, *folder.parents):
         if current.is_dir():
             return None

@@ -55,7 +55,7 @@ def build_report(
 
 
 def build_model_report(outcome: Outcome) -> ModelReport:
-    """One model of the report."""
+    """Build the report of one model."""
     plan = outcome.plan
     artifacts = plan.resolution.artifacts if plan.resolution else ()
     if not artifacts:

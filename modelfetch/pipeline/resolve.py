@@ -1,4 +1,4 @@
-"""Resolving: what a model's files are, from the receipt, the manifest alone, or the sources, in this order."""
+"""Resolve a model to its files, from the receipt, the manifest alone, or the sources, in this order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _AT_ONCE = 8
 
 
 def resolve_quietly(item: ModelRequest, session: Session, receipts: Mapping[str, Receipt]) -> Resolution | None:
-    """What is known without network access; None where a source must be asked."""
+    """Resolve without network access; None if a source must be queried."""
     from modelfetch.sources import known
 
     if not session.options.refresh and (found := frozen_for(item, receipts, session.settings)):
@@ -37,9 +37,9 @@ def resolve_quietly(item: ModelRequest, session: Session, receipts: Mapping[str,
 async def resolve_all(
     items: Sequence[ModelRequest], session: Session, receipts: Mapping[str, Receipt], asked: set[str]
 ) -> list[Resolution | ModelfetchError]:
-    """The resolution of each item, or the error that says why there is none; sources are asked in parallel.
+    """Return the resolution of each item, or the error that prevented it; sources are queried in parallel.
 
-    The names of the models that a source was asked about are added to ``asked``.
+    The names of models that needed a query are added to ``asked``.
     """
     gate = asyncio.Semaphore(_AT_ONCE)
     known = await asyncio.to_thread(lambda: [_resolve_checked(item, session, receipts) for item in items])
@@ -62,7 +62,7 @@ async def resolve_all(
 def _resolve_checked(
     item: ModelRequest, session: Session, receipts: Mapping[str, Receipt]
 ) -> Resolution | ModelfetchError | None:
-    """What is known of an item without asking its source, or the error that this is."""
+    """Resolve an item without network access; an error is returned, not raised."""
     session.cancel.check()
     try:
         found = resolve_quietly(item, session, receipts)
@@ -74,7 +74,7 @@ def _resolve_checked(
 
 
 async def _ask(item: ModelRequest, session: Session) -> Resolution:
-    """Ask the source, then each mirror; the source's own error is the one that counts."""
+    """Query the source, then each mirror; if all fail, raise the source's error."""
     source = item.model.source
     first: ModelfetchError | None = None
     for uri in (source, *item.model.mirrors):
@@ -86,7 +86,7 @@ async def _ask(item: ModelRequest, session: Session) -> Resolution:
                 raise
             first = first or error
         else:
-            # A commit that the manifest pins names the folder of a cache, whoever gave the files.
+            # A cache folder is named by the commit that the manifest pins, also when a mirror served the files.
             commit = source.commit if isinstance(source, HfUri) else None
             return replace(found, revision=commit) if commit else found
     assert first is not None  # noqa: S101 - there is always a source
@@ -94,13 +94,13 @@ async def _ask(item: ModelRequest, session: Session) -> Resolution:
 
 
 def refuse_pickles(model: Model, found: Resolution) -> None:
-    """Refuse files that only their source's answer showed to be pickles, where the manifest allows none.
+    """Refuse pickle files that were only discovered by querying the source, unless the manifest allows them.
 
     Raises:
-        NotAModelError: There is one (``pickle-not-allowed``).
+        NotAModelError: There is such a file (``pickle-not-allowed``).
     """
     if isinstance(model.source, OllamaUri) or (isinstance(model.source, OciUri) and model.source.digest):
-        return  # a tag is no file's name; a pinned artifact pins its files
+        return  # a tag is not a file name; a pinned artifact pins its files
     for artifact in found.artifacts:
         if is_pickle_name(artifact.path) and not artifact.allow_pickle:
             raise pickle_error(f"{artifact.uri} is {artifact.path}, a pickle", uri=artifact.uri)
@@ -109,7 +109,7 @@ def refuse_pickles(model: Model, found: Resolution) -> None:
 def mirrors_of(
     item: ModelRequest, artifact: Artifact, session: Session
 ) -> tuple[Callable[[], Awaitable[Sequence[Location]]], ...]:
-    """For each mirror, how to find the artifact's bytes there; it is asked only when the source has failed."""
+    """For each mirror, a function that locates the artifact there; it is only called if the source has failed."""
 
     def finder(uri: Uri) -> Callable[[], Awaitable[Sequence[Location]]]:
         async def find() -> Sequence[Location]:
@@ -124,7 +124,7 @@ def mirrors_of(
 
 
 def _same(twin: Artifact, artifact: Artifact, *, single: bool) -> bool:
-    """Whether a mirror's file is meant to be this one; a digest proves its bytes afterwards."""
+    """Whether a mirror's file corresponds to this one; its digest is verified after the download."""
     if twin.digest is not None and artifact.digest is not None and twin.digest.algorithm == artifact.digest.algorithm:
         return twin.digest == artifact.digest
     return single or twin.path == artifact.path

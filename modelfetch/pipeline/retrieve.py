@@ -1,4 +1,4 @@
-"""One file by its URI: into the user's cache, or to a path of its own."""
+"""Fetch one file by its URI, into the user's cache or to a given path."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OLLAMA_MODEL = "application/vnd.ollama.image.model"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retrieved:
-    """Where the file is, its sha256, size in bytes, and what was done for it (an action of the report)."""
+    """A retrieved file: its path, sha256, size in bytes, and the report action that describes what was done."""
 
     path: Path
     uri: str
@@ -45,11 +45,11 @@ class Retrieved:
 
 
 def as_uri(text: str, settings: Settings) -> Uri:
-    """A URI of one file that may be asked.
+    """Parse the URI of one file and check that it may be requested.
 
     Raises:
-        UsageError: It is no URI, or names more than one file.
-        SettingError: It is plain http to a host that may not be asked so.
+        UsageError: It is not a URI, or names more than one file.
+        SettingError: It uses plain http to a host for which that is not allowed.
     """
     try:
         uri = parse_uri(text)
@@ -70,12 +70,12 @@ def as_uri(text: str, settings: Settings) -> Uri:
 
 
 def as_digest(digest: str | Digest | None) -> Digest | None:
-    """A digest from text; raises ValueError with what was expected."""
+    """Parse a digest; raises ValueError with the expected format."""
     return Digest.parse(digest) if isinstance(digest, str) else digest
 
 
 async def into_cache(session: Session, uri: Uri, digest: Digest | None) -> Retrieved:
-    """Fetch a file into the cache that the session's root is. Raises typed errors."""
+    """Fetch a file into the cache at the session's root. Raises typed errors."""
     with _disk_errors(session.options.root):
         note = await _read_note(_index(session.options.root, uri))
         found = await asyncio.to_thread(_cached, session, uri, digest, note)
@@ -98,15 +98,15 @@ async def into_cache(session: Session, uri: Uri, digest: Digest | None) -> Retri
 async def to_path(
     session: Session, uri: Uri, digest: Digest | None, target: Path, *, keep: bool, force: bool = False
 ) -> Retrieved:
-    """Download a file to ``target``, an ordinary file.
+    """Download a file to ``target`` as a regular file.
 
     Args:
-        session: Its store takes the blob.
+        session: The session whose store receives the blob.
         uri: The file's URI.
-        digest: What its bytes must be.
-        target: Where it goes. The same bytes there are left as they are.
-        keep: Leave the blob in the session's store; otherwise the store is a work folder that is removed at the end,
-            and stays for the next attempt when the download fails.
+        digest: The expected digest of its bytes, if known.
+        target: The destination. A file there with the same bytes is left unchanged.
+        keep: Keep the blob in the session's store. Otherwise the store is a work folder, which is removed at the end
+            but kept for the next attempt if the download fails.
         force: Replace another file at ``target`` once the new one is complete.
 
     Raises:
@@ -142,10 +142,10 @@ async def to_path(
 
 
 def workplace(target: Path) -> Path:
-    """Where a fetch to ``target`` keeps what it has so far: beside it, so that the last step is a rename.
+    """The work folder of a fetch to ``target``: in the same directory, so that the last step is a rename.
 
     Raises:
-        DestinationError: ``target`` is a folder, or something else has the name of that place.
+        DestinationError: ``target`` is a folder, or the work folder's name is taken by something else.
     """
     if not target.name or target.is_dir():
         text = f"{target} is a folder, expected a file's path"
@@ -179,7 +179,7 @@ def _index(cache: Path, uri: Uri) -> Path:
 
 
 async def _read_note(path: Path) -> bytes:
-    """Read what an earlier call noted for a URI; empty where there is nothing to read."""
+    """Read the note that an earlier call wrote for a URI; empty if there is none."""
     import aiofiles
 
     try:
@@ -190,7 +190,7 @@ async def _read_note(path: Path) -> bytes:
 
 
 def _cached(session: Session, uri: Uri, digest: Digest | None, note: bytes) -> Retrieved | None:
-    """Return what an earlier call has put into the cache for this URI, if its bytes are still the same."""
+    """Return the file that an earlier call cached for this URI, if its bytes are unchanged."""
     try:
         known = json.loads(note)
         found, name = Digest.parse(known["digest"]), str(known["name"])
@@ -204,7 +204,7 @@ def _cached(session: Session, uri: Uri, digest: Digest | None, note: bytes) -> R
 
 
 def _keep(session: Session, uri: Uri, blob: Blob, name: str) -> Path:
-    """Give a blob its upstream name in the cache, and note it under its URI."""
+    """Place a blob in the cache under its upstream name, and write a note for its URI."""
     cache = session.options.root
     path = cache / "files" / blob.digest.hex[:16] / name
     fs.make_directory(path.parent)
@@ -231,7 +231,7 @@ def _is_noted(index: Path, note: bytes) -> bool:
 
 
 def _already(target: Path, uri: Uri, digest: Digest, *, force: bool) -> Retrieved | None:
-    """The file itself, where it has the right bytes already; None where it may be written.
+    """Return the target if it already has the right bytes; None if it may be written.
 
     Raises:
         DestinationError: Another file is there, and ``force`` is not set.
@@ -255,7 +255,7 @@ def _already(target: Path, uri: Uri, digest: Digest, *, force: bool) -> Retrieve
 
 
 def _deliver(blob: Blob, target: Path, *, keep: bool) -> None:
-    """Make ``target`` an ordinary file with the blob's bytes, which no store shares by hardlink."""
+    """Make ``target`` a regular file with the blob's bytes, not a hardlink to the store."""
     if not keep:
         with contextlib.suppress(OSError):
             blob.path.chmod(_umask_mode())
@@ -275,7 +275,7 @@ def _deliver(blob: Blob, target: Path, *, keep: bool) -> None:
 
 
 def _umask_mode() -> int:
-    """The mode that a plain ``open`` would give a new file."""
+    """The mode of a new file created with plain ``open``."""
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask

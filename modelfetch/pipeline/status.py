@@ -1,4 +1,4 @@
-"""Status: what is ready, missing, changed or foreign for each model and consumer, by stat alone, without network."""
+"""Status of each model and consumer (ready, missing, changed or foreign), from stat alone, without network access."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _READY = ("ready", "rewritten", "touched")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """The state of one model for one consumer: ``state`` is the worst of its paths, ``size`` in bytes where known.
+    """The state of one model for one consumer: ``state`` is the worst of its paths, ``size`` is in bytes if known.
 
-    ``paths`` are those that are not ready, with their states, without those that are merely missing.
-    ``optional``: the tier is complete without it.
+    ``paths`` are those that are neither ready nor merely missing, with their states.
+    ``optional``: the tier is complete without the model.
     """
 
     model: str
@@ -52,7 +52,7 @@ class Line:
 
     @property
     def is_well(self) -> bool:
-        """Whether all is as a successful `sync` leaves it; a file in the way of what is optional it leaves, too."""
+        """Whether this is what a successful `sync` leaves; that includes a file in the way of an optional model."""
         return self.state in _READY or (self.optional and self.state in ("missing", "foreign"))
 
 
@@ -64,11 +64,11 @@ class _PathState:
     path: str
     state: str
     uri: str | None = None
-    """The artifact whose bytes are there; None for a text that the layout knows, and where nothing was resolved."""
+    """The artifact placed at the path; None for text that the layout supplies, or if nothing was resolved."""
 
 
 def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, tuple[Line, ...]]:
-    """The report and a line for each model and consumer; exit code 1 where not all is ready that must be."""
+    """Return the report and a line for each model and consumer; exit code 1 if a required model is not ready."""
     started = time.monotonic()
     receipts = {consumer: read_receipt(session.options.root, consumer) for consumer in CONSUMERS}
     lines: list[Line] = []
@@ -78,7 +78,7 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
         resolution: Resolution | None = None
         states: list[_PathState] = []
         try:
-            # What lies here is what was resolved, also where `--refresh` (a variable may say it) would ask again.
+            # Compare with the recorded resolution, even if a variable sets `--refresh`, which would resolve again.
             resolution = frozen_for(item, receipts, session.settings) or resolve_quietly(item, session, receipts)
             if resolution is None:
                 states = _foreign_paths(item, receipts, session)
@@ -124,10 +124,10 @@ def _states(
 
 
 def _is_touched(placement: Placement, receipt: Receipt, session: Session) -> bool:
-    """Whether only the time of change of a file differs from its receipt, as Ollama leaves the blobs that it reuses.
+    """Whether a file differs from its receipt only in its mtime, which Ollama updates on blobs that it reuses.
 
-    That is believed of a name of the store's own blob, which was not replaced, and of a blob of Ollama, which checks
-    its blobs itself. `sync` and `verify` hash it; `status` does not.
+    Such a file is trusted if it is a hardlink of the store's blob, and so was not replaced, or a blob of Ollama, which
+    checks its blobs itself. `sync` and `verify` hash it; `status` does not.
     """
     entry = receipt.entries.get(placement.path)
     seen = session.examiner.tree.lstat(placement.path)
@@ -146,7 +146,7 @@ def _is_touched(placement: Placement, receipt: Receipt, session: Session) -> boo
 
 
 def _foreign_paths(item: ModelRequest, receipts: Mapping[str, Receipt], session: Session) -> list[_PathState]:
-    """Files that modelfetch did not place, where an unresolved model is known to go.
+    """Files that modelfetch did not place, at the known paths of an unresolved model.
 
     Raises:
         DestinationError: A folder leads outside ROOT.
@@ -221,7 +221,7 @@ def _model(item: ModelRequest, resolution: Resolution | None, states: Sequence[_
 
 
 def _artifact_lines(artifact: Artifact, states: Sequence[_PathState]) -> Iterator[ArtifactReport]:
-    """A line for each action that the paths of an artifact have, so that each names the paths that it is about."""
+    """A line for each action among the paths of an artifact, so that each line names the paths it applies to."""
     by_action: dict[str, list[str]] = defaultdict(list)
     for one in states:
         by_action[_ACTIONS[one.state]].append(one.path)

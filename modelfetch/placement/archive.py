@@ -1,7 +1,7 @@
-"""Archives: the files of a zip as blobs of the store, with names that stay below their folder.
+"""Unpack zip archives: store their files as blobs, and ensure that no name leads outside the target folder.
 
-Each is checked as any other download: a pickle that the manifest neither pins nor allows is refused inside a zip too.
-What is unpacked is always copied: NLTK (from 3.10.3) refuses files with more than one hard link.
+Each file is checked like any other download: a pickle that the manifest neither pins nor allows is refused inside a zip
+too. Unpacked files are always copied, since NLTK (from 3.10.3) refuses files with more than one hard link.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _UNSAFE_HINT = "ask the publisher of the archive; nothing of it was unpacked"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A file of an archive: its path below the folder it is unpacked into, its size in bytes."""
+    """A file in an archive: its path below the target folder, and its size in bytes."""
 
     path: str
     size: int
@@ -49,14 +49,14 @@ def unpack(store: Store, archive: Blob, placement: Placement) -> tuple[Placement
 
     Raises:
         IntegrityError: ``unsafe-archive``, see `list_members` and `open_member`; nothing is placed then.
-        NotAModelError: A file is not what its name says, or a pickle that the manifest does not allow.
+        NotAModelError: A file's content does not match its name, or it is a pickle that the manifest does not allow.
         OSError: The disk failed or is full.
     """
     return tuple(_job(store, archive, placement, member) for member in list_members(archive.path))
 
 
 def _job(store: Store, archive: Blob, placement: Placement, member: Member) -> PlacementJob:
-    """One file of an archive: its path is compared with its own size and digest, not with the archive's."""
+    """The job of one file of an archive; it has its own size and digest, not the archive's."""
     blob = _into_store(store, archive.path, member, placement.artifact)
     artifact = replace(placement.artifact, size=blob.size, digest=blob.digest) if placement.artifact else None
     file = replace(placement, path=f"{placement.path}/{member.path}", how=PlacementMethod.COPY, artifact=artifact)
@@ -86,11 +86,11 @@ def _check(file: Path, member: Member, artifact: Artifact) -> None:
 
 
 def list_members(archive: Path) -> tuple[Member, ...]:
-    """All files of a zip, every name checked; folders are implied.
+    """List all files of a zip and check every name; folders are implied.
 
     Raises:
-        IntegrityError: ``unsafe-archive``: no zip, empty, encrypted, a name that leads elsewhere, a link, a name
-            twice, more than `MAX_FILES` files or `MAX_BYTES` bytes.
+        IntegrityError: ``unsafe-archive``: not a zip, empty, encrypted, a name that leads outside, a link, a duplicate
+            name, more than `MAX_FILES` files or `MAX_BYTES` bytes.
         OSError: It can't be read.
     """
     with _opened(archive) as opened:
@@ -110,7 +110,7 @@ def list_members(archive: Path) -> tuple[Member, ...]:
 
 @contextmanager
 def open_member(archive: Path, member: Member) -> Iterator[IO[bytes]]:
-    """The bytes of one file, checked against the archive's CRC as they are read.
+    """Open one file of an archive; its bytes are checked against the CRC as they are read.
 
     Raises:
         IntegrityError: ``unsafe-archive``: the archive is damaged.
@@ -140,7 +140,7 @@ def _checked(archive: Path, index: int, info: zipfile.ZipInfo) -> Member:
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         raise _unsafe(archive, f"{info.filename[:120]!r} is no plain file")
     try:
-        # ZipInfo cuts names at NUL and turns backslashes only on Windows: the name as stored is what counts.
+        # Check the stored name: ZipInfo truncates names at NUL and converts backslashes only on Windows.
         check_relative(info.orig_filename)
         return Member(path=check_relative(info.filename), size=info.file_size, index=index)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Inspect paths below ROOT: state by stat, bytes by hashing, each file hashed once a run."""
+"""Inspect paths below ROOT: state from stat, contents by hashing; each file is hashed at most once per run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _NO_SYMLINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errn
 
 
 def wanted_digest(placement: Placement) -> Digest | None:
-    """The digest that a placement's bytes must have, as far as it is known before they are fetched."""
+    """The digest that a placement's bytes must have, if it is known before they are fetched."""
     if placement.text is not None:
         return Digest.sha256(placement.text)
     return placement.artifact.digest if placement.artifact else None
@@ -53,10 +53,10 @@ def wanted_digest(placement: Placement) -> Digest | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """What to do about a path, and what was found there.
+    """The action for a path, and what was found there.
 
-    ``entry`` is what is known of the bytes there (by the receipt or by the journal), ``seen`` their state when they
-    were judged, ``digest`` the sha256 of bytes that are kept (of an archive that is unpacked: the archive's).
+    ``entry`` is what the receipt or the journal records about the bytes there, ``seen`` their state when they were
+    inspected, ``digest`` the sha256 of bytes that are kept (for an unpacked archive: the archive's).
     """
 
     action: Action
@@ -66,17 +66,17 @@ class Inspection:
 
 
 class _ChangedError(Exception):
-    """A file was written to while it was read."""
+    """A file was modified while it was being read."""
 
 
 class Examiner:
-    """Reads the disk below ROOT; remembers hashes by inode, size and time of change.
+    """Reads the disk below ROOT; caches hashes by inode, size and mtime.
 
     Args:
         root: ROOT, or its tree.
-        cancel: Ends the hashing of a large file.
-        store: Where blobs lie: a path that shares one's bytes needs no hashing, and is not foreign.
-        sink: Where word of a long hashing goes.
+        cancel: Cancels the hashing of a large file.
+        store: The store; a path that is a hardlink of a blob needs no hashing and is not foreign.
+        sink: Receives the progress of long hashing.
     """
 
     def __init__(
@@ -97,16 +97,16 @@ class Examiner:
     def lay_out(
         self, consumer: str, model: Model, resolution: Resolution, receipt: Receipt, *, probe: bool = True
     ) -> tuple[Placement, ...]:
-        """What a consumer expects on disk for a model, on the file system that its folder is on.
+        """Return what a consumer expects on disk for a model, given the file system of its folder.
 
-        Where symlinks can't be made, a Hugging Face cache gets real files, as huggingface_hub makes them there.
+        If symlinks can't be created there, a Hugging Face cache gets regular files, as huggingface_hub does it.
 
         Args:
             consumer: The consumer.
             model: The model.
             resolution: Its files.
             receipt: The consumer's receipt: what was placed before stays as it is.
-            probe: Whether a symlink may be tried where the receipt does not tell.
+            probe: Whether to try creating a symlink if the receipt does not show whether that works.
         """
         found = placements(consumer, model, resolution)
         link = next((one for one in found if one.how is PlacementMethod.SYMLINK), None)
@@ -115,7 +115,7 @@ class Examiner:
         return placements(consumer, model, resolution, symlinks=False)
 
     def state(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> State:
-        """The state of a placement, by stat alone.
+        """The state of a placement, from stat alone.
 
         Raises:
             DestinationError: Its path leads outside ROOT.
@@ -125,11 +125,11 @@ class Examiner:
             return self._state_of_archive(placement, receipt, wanted)
         entry = receipt.entries.get(placement.path)
         state = _state(placement, entry, self._look(placement), wanted)
-        # Modelfetch has placed something there: what lies there now may be that, which only hashing can tell.
+        # Modelfetch has placed something here. Only hashing can show whether this is still the same file.
         return State.CHANGED if state is State.FOREIGN and placement.path in receipt.claims else state
 
     def inspect(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> Inspection:
-        """What to do about a placement; hashes what is there where stat does not tell.
+        """Decide what to do about a placement; hashes the file there if stat is not enough.
 
         Raises:
             DestinationError: Its path leads outside ROOT.
@@ -145,7 +145,7 @@ class Examiner:
         raise DiskError(f"{path} changes while it is read", hint="stop the service that writes to it, and run again")
 
     def digest(self, path: str, algorithm: str = "sha256") -> Digest | None:
-        """The digest of a regular file; None where there is none. Raises OSError as reading does."""
+        """The digest of a regular file; None if there is none. Raises OSError if it can't be read."""
         seen = self.tree.lstat(path)
         if seen is None or not seen.regular:
             return None
@@ -167,24 +167,24 @@ class Examiner:
         digest = None
         if action is Action.KEEP and seen is not None and seen.regular:
             ready = entry is not None and entry.digest is not None and (fits(entry, seen) or state is State.REWRITTEN)
-            # The receipt notes the sha256, so only with it can the next run tell by stat that nothing changed.
+            # The receipt records the sha256; the next run needs it to recognise by stat that nothing changed.
             digest = Digest.parse(entry.digest) if entry and entry.digest and ready else self._sha256(placement, seen)
             if entry is None and self._is_own_blob(seen, digest):  # the receipt was lost
                 entry = _entry_of_link(placement, digest, seen)
         return Inspection(action=action, entry=entry, seen=seen, digest=digest)
 
     def _look(self, placement: Placement) -> PathStat | None:
-        """What lies at a path; a symlink that was not asked for is followed: it may lead to the right bytes."""
+        """Stat a placement's path; an unexpected symlink is followed, since it may lead to the right bytes."""
         seen = self.tree.lstat(placement.path)
         if seen is None or seen.target is None or seen.target == placement.target:
             return seen
         return self.tree.lstat(placement.path, follow=True)
 
     def _known(self, path: str, receipt: Receipt, seen: PathStat | None) -> Entry | None:
-        """The receipt's entry; where that does not describe what lies there, one from what the journal says we placed.
+        """The receipt's entry; if it does not describe the file there, an entry made from the journal's claims.
 
         Raises:
-            _ChangedError: The file was written to while it was read.
+            _ChangedError: The file was modified while it was being read.
             OSError: It can't be read.
         """
         entry = receipt.entries.get(path)
@@ -226,14 +226,14 @@ class Examiner:
     def _sha256(self, placement: Placement, seen: PathStat) -> Digest:
         wanted = wanted_digest(placement)
         if wanted is not None and wanted.algorithm == "sha256":
-            return wanted  # it was compared
+            return wanted  # already compared
         return self._hash(placement.path, seen)
 
     def _act_on_blob(self, path: str, seen: PathStat) -> Action:
-        """What to do about a file that no receipt and no claim names, yet whose bytes the store has.
+        """The action for a file that no receipt or claim names, but whose bytes the store has.
 
-        The receipts of an older version, which kept no journal, were lost then. Another name of a blob is replaced, for
-        its bytes stay; a copy is moved aside.
+        This happens when the receipts of an older version, which kept no journal, were lost. A hardlink of a blob is
+        replaced, since its bytes stay in the store; a copy is moved aside.
         """
         if self._store is None or not seen.regular or seen.target is not None:
             return Action.REFUSE
@@ -247,7 +247,7 @@ class Examiner:
         return Action.REFUSE
 
     def _is_blob(self, seen: PathStat, digest: Digest) -> bool:
-        """Whether a path is another name of a blob that is known to be whole."""
+        """Whether a path is a hardlink of a blob that is known to be complete."""
         if self._store is None or (blob := self._store.peek(digest)) is None:
             return False
         with contextlib.suppress(OSError):
@@ -256,14 +256,14 @@ class Examiner:
         return False
 
     def _is_own_blob(self, seen: PathStat, digest: Digest) -> bool:
-        """Whether a path is another name of a whole blob, and none that a user's file had before."""
+        """Whether a path is a hardlink of a complete blob, and not a name that a user's file had before."""
         return self._store is not None and not is_adopted(self._store.path, digest) and self._is_blob(seen, digest)
 
     def _hash(self, path: str, seen: PathStat, algorithm: str = "sha256") -> Digest:
-        """The digest of a file in the state in which it was seen.
+        """Hash a file that must still be in the state ``seen``.
 
         Raises:
-            _ChangedError: It is in another state by now, or was written to while it was read.
+            _ChangedError: Its state has changed, or it was modified while it was being read.
             OSError: It can't be read.
         """
         key = (seen.inode, seen.size, seen.mtime_ns)
@@ -276,7 +276,7 @@ class Examiner:
             except FileNotFoundError:
                 raise _ChangedError(path) from None
             try:
-                # The sha256 of a file that is right by another digest is needed next.
+                # If the file matches another kind of digest, its sha256 is needed next.
                 _require_state(fd, key)
                 algorithms = dict.fromkeys((algorithm, "sha256"))
                 digests = fs.hash_descriptor(fd, *algorithms, check=self._cancel.check)
@@ -296,8 +296,8 @@ class Examiner:
         return Inspection(action=Action.KEEP, digest=Digest.parse(found) if found else None)
 
     def _state_of_archive(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> State:
-        """An unpacked archive is ready when each file that came out of it is as it was, and a copy."""
-        self.tree.lstat(f"{placement.path}/x")  # raises where the folder leads outside ROOT
+        """The state of an unpacked archive: ready if each of its files is unchanged and a copy."""
+        self.tree.lstat(f"{placement.path}/x")  # raises if the folder leads outside ROOT
         inside = {
             path: entry
             for path, entry in receipt.below(placement.path).items()
@@ -324,7 +324,7 @@ class Examiner:
         return self._takes_symlinks[consumer]
 
     def _try_symlink(self, path: str) -> bool:
-        """Whether a symlink can be made in the nearest folder above a path that is there; True where nothing tells."""
+        """Whether a symlink can be created in the nearest existing folder above a path; True if that is unknown."""
         folder = path
         while folder:
             folder = folder.rpartition("/")[0]
@@ -378,7 +378,7 @@ def _state(placement: Placement, entry: Entry | None, seen: PathStat | None, wan
     if placement.how is PlacementMethod.COPY and entry is not None and entry.how == "link":
         return State.OUTDATED
     if wanted is None and artifact and artifact.size not in (None, entry and entry.size):
-        return State.OUTDATED  # no digest is known, but the source has another file by now
+        return State.OUTDATED  # no digest is known, but the source has a different file now
     return state
 
 

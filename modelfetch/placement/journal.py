@@ -1,9 +1,9 @@
 """The journal of each consumer: which bytes modelfetch has placed, or was about to place, at which path.
 
-It is appended to, and made durable, before anything is placed. So whatever happens afterwards (a kill before the
-receipt is written, a receipt that is lost), files that modelfetch placed are told from everybody else's: a file is ours
-if its bytes are those of a claim on its path. The file is ``.modelfetch/journal/CONSUMER.jsonl``, a JSON object a line;
-a line that was cut off by a kill is ignored.
+It is extended and synced to disk before anything is placed. Therefore modelfetch can recognise its own files even if it
+is killed before the receipt is written, or the receipt is lost: a file is its own if its bytes match a claim on the
+path. The file is ``.modelfetch/journal/CONSUMER.jsonl``, one JSON object per line; a line that was truncated by a kill
+is ignored.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _COMPACT_FROM = 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """Bytes that modelfetch places: their sha256 and size (None: unknown), or a symlink's text.
+    """Bytes that modelfetch places: their sha256 and size (None: unknown), or a symlink's target.
 
-    ``uri`` and ``model`` tell what they are.
+    ``uri`` and ``model`` identify their origin.
     """
 
     digest: str | None
@@ -41,12 +41,12 @@ class Claim:
 
 
 def path_of(root: Path, consumer: str) -> Path:
-    """Where a consumer's journal lies."""
+    """The path of a consumer's journal."""
     return fs.own_folder(root) / "journal" / f"{consumer}.jsonl"
 
 
 def read(root: Path, consumer: str) -> dict[str, tuple[Claim, ...]]:
-    """All claims by path, the oldest first; none where there is no journal or it can't be read."""
+    """Read all claims by path, oldest first; empty if there is no journal or it can't be read."""
     try:
         data = fs.read_small(path_of(root, consumer), _MAX_BYTES)
     except OSError:
@@ -65,7 +65,7 @@ def read(root: Path, consumer: str) -> dict[str, tuple[Claim, ...]]:
 
 
 def append(root: Path, consumer: str, claims: Mapping[str, Claim]) -> None:
-    """Add claims, durably; the caller holds the consumer's lock. Raises OSError."""
+    """Append claims durably; the caller holds the consumer's lock. Raises OSError."""
     path = path_of(root, consumer)
     fs.make_directory(path.parent)
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -74,7 +74,7 @@ def append(root: Path, consumer: str, claims: Mapping[str, Claim]) -> None:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise FileExistsError(errno.EEXIST, "not a regular file", str(path))
         size = os.fstat(fd).st_size
-        # A line that a kill has cut off must not swallow the next one.
+        # A line that was truncated by a kill must not corrupt the next one.
         cut = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
         fs.write_all(fd, (b"\n" if cut else b"") + _dump(claims.items()))
         fs.finish_file(fd, mode=fs.PRIVATE_MODE)
@@ -83,7 +83,7 @@ def append(root: Path, consumer: str, claims: Mapping[str, Claim]) -> None:
 
 
 def compact(root: Path, consumer: str, claims: Mapping[str, tuple[Claim, ...]]) -> None:
-    """Shorten a journal that has grown to several times of what it says. Raises OSError."""
+    """Compact a journal that has grown to several times its content. Raises OSError."""
     path = path_of(root, consumer)
     try:
         size = path.lstat().st_size
@@ -97,7 +97,7 @@ def compact(root: Path, consumer: str, claims: Mapping[str, tuple[Claim, ...]]) 
 
 
 def forget(root: Path, consumer: str, paths: Container[str]) -> None:
-    """Drop the claims on paths whose files were removed: what lies there later is not ours. Raises OSError."""
+    """Drop the claims on removed paths: a file that appears there later is not modelfetch's. Raises OSError."""
     claims = read(root, consumer)
     left = {path: known for path, known in claims.items() if path not in paths}
     if len(left) < len(claims):
@@ -106,7 +106,7 @@ def forget(root: Path, consumer: str, paths: Container[str]) -> None:
 
 
 def _distinct(claims: tuple[Claim, ...]) -> list[Claim]:
-    """Each claim once, by its last occurrence."""
+    """Deduplicate claims, keeping the last occurrence of each."""
     return list(dict.fromkeys(reversed(claims)))[::-1]
 
 

@@ -1,7 +1,8 @@
-"""Placement: verified blobs under the names that each consumer expects, and a receipt of it.
+"""Place verified blobs at the paths that each consumer expects, and record them in a receipt.
 
-For each model and consumer, under the consumer's lock: judge every path before any is touched, note in the journal
-what is about to be made, make it, look again, add it to the receipt. Wherever this ends, the next run finishes it.
+For each model and consumer, under the consumer's lock: inspect every path before any is touched, record in the journal
+what is about to be created, create it, check it again, add it to the receipt. If this is interrupted at any point, the
+next run completes it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 _TRIES = 3
 _LAST_WRITE_TIMEOUT = 10.0
-"""Seconds that the last write of a receipt waits for another process's lock."""
+"""Maximum time that the last write of a receipt waits for another process's lock, in seconds."""
 _KEEP_HINT = (
     "to keep what was there, resolve it again (`sync --refresh`) where the manifest does not pin it, or pin it: "
     "`modelfetch pin FILE --upgrade NAME`"
@@ -48,9 +49,9 @@ _KEEP_HINT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementJob:
-    """One placement and the blob whose bytes go there (None where the right bytes are there already, or a text).
+    """One placement and the blob to place there (None if the right bytes are there already, or for a text).
 
-    ``archive`` is the digest of the archive that the file comes out of.
+    ``archive`` is the digest of the archive that contains the file.
     """
 
     placement: Placement
@@ -59,13 +60,13 @@ class PlacementJob:
 
     @property
     def wanted(self) -> Digest | None:
-        """The digest of the bytes: the blob's where it is known."""
+        """The wanted digest of the bytes: the blob's if it is known."""
         return self.blob.digest if self.blob else wanted_digest(self.placement)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementRequest:
-    """All that one model wants of one consumer; ``requested_by`` names the manifest (tier or file) on whose behalf."""
+    """All placements of one model for one consumer; ``requested_by`` names the requesting manifest (tier or file)."""
 
     consumer: str
     model: str
@@ -76,7 +77,7 @@ class PlacementRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    """A job and what was found at its path."""
+    """A job and the inspection of its path."""
 
     job: PlacementJob
     found: Inspection
@@ -88,7 +89,7 @@ class _Step:
 
 @dataclass(slots=True, kw_only=True)
 class _Desk:
-    """What one consumer's placements share during a run; ``turn`` lets one thread at a time use it."""
+    """State shared by one consumer's placements during a run; the lock ``turn`` admits one thread at a time."""
 
     book: ReceiptBook
     writer: ConsumerWriter
@@ -96,16 +97,16 @@ class _Desk:
 
 
 class Placer:
-    """Places for all consumers of one ROOT; several threads may call it. `finish` ends a run.
+    """Places files for all consumers of one ROOT; may be called from several threads. `finish` ends a run.
 
     Args:
         root: ROOT.
         store: The store.
         examiner: Reads what lies below ROOT.
         owner: (uid, gid) for directories and copies; None leaves them ours.
-        lock_timeout: Seconds to wait for another process that places for the same consumer; None waits on.
-        sink: Where events go.
-        cancel: Ends the waiting and the copying.
+        lock_timeout: Seconds to wait for another process that places for the same consumer; None waits indefinitely.
+        sink: Receives events.
+        cancel: Cancels waiting and copying.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class Placer:
                         desk.book.write(held.ensure_owned)
                 break
             except LockLostError:
-                continue  # this process slept, and another went on with its work: judge again
+                continue  # this process was suspended and another took over its work: inspect again
         else:
             raise RetryLaterError(
                 f"{request.consumer}: another process took the lock {_TRIES} times",
@@ -157,15 +158,15 @@ class Placer:
         self._sink(Placed(model=request.model, consumer=request.consumer, paths=len(request.jobs)))
 
     def receipt(self, consumer: str) -> Receipt:
-        """A consumer's receipt with what this run has added to it. Raises as `read_receipt` does."""
+        """A consumer's receipt, including this run's additions. Raises the same errors as `read_receipt`."""
         desk = self._desk(consumer)
         with desk.turn:
             return desk.book.load()
 
     def finish(self) -> dict[str, ModelfetchError]:
-        """Write all receipts that have something new; returns the errors by consumer.
+        """Write all receipts that have changes; returns the errors by consumer.
 
-        Also what was interrupted is written down, so that the next run need not read those files again.
+        Files of interrupted models are recorded too, so that the next run need not read them again.
         """
         errors: dict[str, ModelfetchError] = {}
         for consumer, desk in list(self._desks.items()):
@@ -175,7 +176,7 @@ class Placer:
                 with self._locked(consumer, desk, _LAST_WRITE_TIMEOUT, Cancel()) as held:
                     desk.book.write(held.ensure_owned)
             except LockLostError:
-                pass  # the journal has all that the next run needs
+                pass  # the journal has everything that the next run needs
             except ModelfetchError as error:
                 errors[consumer] = error
         return errors
@@ -213,7 +214,7 @@ class Placer:
         jobs = request.jobs
         for _ in range(_TRIES + 1):
             entries |= self._place_jobs(jobs, request, desk)
-            # A server that starts meanwhile may sweep its store (Ollama does).
+            # A server that starts in the meantime may clean up its store (Ollama does).
             jobs = [job for job in request.jobs if self._examiner.tree.lstat(job.placement.path) is None]
             if not jobs:
                 break
@@ -240,7 +241,7 @@ class Placer:
         return _Step(job=job, found=found)
 
     def _carry_out(self, step: _Step, request: PlacementRequest, desk: _Desk) -> Entry:
-        """Do what was decided about a path; decide again where it was changed in between."""
+        """Execute the action for a path; if the path changed in the meantime, decide again."""
         for _ in range(_TRIES):
             self._cancel.check()
             if step.found.action is Action.KEEP:
@@ -273,7 +274,7 @@ class Placer:
             os.close(source)
 
     def _open_source(self, step: _Step, blob: Blob | None) -> int:
-        """The bytes to copy: the blob's; a link that becomes a copy may take its own."""
+        """Open the bytes to copy: the blob's, or the file's own if a link is being turned into a copy."""
         if blob is not None:
             return fs.open_regular(blob.path)
         entry = step.found.entry
@@ -282,10 +283,10 @@ class Placer:
         raise DiskError(f"{self._path(step.job)} changed while modelfetch worked", hint="run it again")
 
     def _make_way(self, step: _Step, writer: ConsumerWriter) -> PathStat | None:
-        """Move a changed file aside; one whose bytes lie there already is replaced, else each run would add a copy.
+        """Move a changed file aside, or replace it if its bytes were moved aside before, to avoid a copy per run.
 
         Returns:
-            What may be replaced; None where nothing is left.
+            The file that may be replaced; None if nothing is left at the path.
         """
         shown, seen = self._path(step.job), step.found.seen
         if seen is not None and seen.regular and seen.target is None:
@@ -308,9 +309,9 @@ class Placer:
 
 
 def foreign_file_error(path: Path, *, comparable: bool = True) -> DestinationError:
-    """The error for a path where something lies that modelfetch did not make.
+    """The error for a path that has a file which modelfetch did not create.
 
-    ``comparable``: a digest was known to compare it with; without one even the right file can't be recognised.
+    ``comparable``: there was a digest to compare it with; without one even the right file can't be recognised.
     """
     if not comparable:
         return DestinationError(
@@ -326,7 +327,7 @@ def foreign_file_error(path: Path, *, comparable: bool = True) -> DestinationErr
 
 
 def _claim(step: _Step, request: PlacementRequest) -> Claim:
-    """The note, made beforehand, of the bytes that are about to be placed."""
+    """The journal's record of the bytes that are about to be placed."""
     placement = step.job.placement
     uri = placement.artifact.uri if placement.artifact else None
     if placement.how is PlacementMethod.SYMLINK:
@@ -336,13 +337,13 @@ def _claim(step: _Step, request: PlacementRequest) -> Claim:
 
 
 def _kept_entry(step: _Step, request: PlacementRequest) -> Entry:
-    """The entry of a path that is right already: what is known of it stays, with the state in which it was judged."""
+    """The entry of a path that is already right: its known data is kept, with the state when it was inspected."""
     known, seen = step.found.entry, step.found.seen
-    assert seen is not None  # noqa: S101 - only what is there is kept
+    assert seen is not None  # noqa: S101 - only an existing file can be kept
     made = known.made if known else False
     how = known.how if known else "adopted"
     if known is not None and is_rewritten(step.path, known, seen):
-        # Its entry goes on to name what modelfetch placed: that is what a repair by name restores.
+        # The entry continues to name what modelfetch placed: that is what a repair by name restores.
         seen = replace(seen, size=known.size, mtime_ns=known.mtime_ns)
     return _entry_of(step, request, seen, how=how, made=made, digest=step.found.digest)
 
@@ -373,7 +374,7 @@ def _entry_of(
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Let an OSError of a call relative to a folder name the whole path."""
+    """Make an OSError of a call relative to a folder name the full path."""
     try:
         yield
     except OSError as error:

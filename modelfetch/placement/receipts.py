@@ -1,11 +1,11 @@
-"""Receipts: what lies where for one consumer, its state when it was placed, and what was resolved for it.
+"""Receipts: which files one consumer has, their state when they were placed, and how each model was resolved.
 
 A receipt is read without a lock and changed only under its consumer's lock (the caller holds it): read, merged,
-written to a temporary file, fsynced and renamed. One that is lost or damaged counts as empty: what modelfetch placed is
-then recognised by the journal (`modelfetch.placement.journal`), which is written before the files are.
+written to a temporary file, fsynced and renamed. A lost or damaged receipt counts as empty: files that modelfetch
+placed are then recognised by the journal (`modelfetch.placement.journal`), which is written before the files are.
 
-It lies below the ROOT that it describes, wherever the blobs are: roots that share a store know nothing of each other,
-and a root that is moved, or mounted elsewhere, takes its receipts along.
+A receipt is stored below the ROOT that it describes, wherever the blobs are. Roots that share a store are therefore
+independent, and a root that is moved or mounted elsewhere keeps its receipts.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _VERSION = 1
 _MAX_BYTES = 512 * 2**20
 
 WRITE_EVERY = 1.0
-"""Seconds between two writes of a receipt while a run goes on; the last one comes at its end."""
+"""Minimum time between two writes of a receipt during a run, in seconds; the last write is at the end of the run."""
 _WRITE_SHARE = 0.05
-"""The part of a run's time that may go into writing receipts."""
+"""The fraction of a run's time that may be spent writing receipts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One path that modelfetch answers for.
+    """One path that modelfetch manages.
 
-    ``digest`` is the sha256 of its bytes, ``size`` in bytes and ``mtime_ns`` their state when they were last known to
-    be right; a symlink that modelfetch made has a ``target`` instead, one of the user's that was adopted has both (then
-    size and time are those of the file it leads to). ``how`` is link, reflink, copy, text, symlink or adopted; ``made``
-    tells whether modelfetch put it there. ``archive`` is the digest of the archive a file was unpacked from.
-    ``manifests`` are the tiers or files that ask for it.
+    ``digest`` is the sha256 of its bytes; ``size`` (in bytes) and ``mtime_ns`` are its state when the bytes were last
+    known to be right. A symlink made by modelfetch has a ``target`` instead; an adopted symlink of the user has both
+    (size and time are then those of the file it leads to). ``how`` is link, reflink, copy, text, symlink or adopted;
+    ``made``: modelfetch created the path. ``archive`` is the digest of the archive that a file was unpacked from.
+    ``manifests`` are the tiers or files that request it.
     """
 
     digest: str | None
@@ -62,7 +62,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frozen:
-    """What was resolved for one entry of one manifest text."""
+    """The saved resolution of one entry of one manifest text."""
 
     tier: str
     model: str
@@ -71,7 +71,7 @@ class Frozen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """All of one consumer: ``entries`` and ``claims`` by path below ROOT, ``frozen`` by `ModelRequest.key`.
+    """One consumer's receipt: ``entries`` and ``claims`` by path below ROOT, ``frozen`` by `ModelRequest.key`.
 
     ``claims`` are the bytes that modelfetch has placed, or was about to place, at each path.
     """
@@ -90,22 +90,22 @@ class Receipt:
         return {path: self.entries[path] for path in self._sorted[first:last]}
 
     def merged(self, entries: Mapping[str, Entry], frozen: Mapping[str, Frozen]) -> Self:
-        """This receipt with more; what was frozen for an older text of the same tier's model goes."""
+        """This receipt plus the given items; resolutions for an older text of the same tier's model are dropped."""
         newer = {(f.tier, f.model) for f in frozen.values()}
         kept = {key: f for key, f in self.frozen.items() if (f.tier, f.model) not in newer}
         return replace(self, entries={**self.entries, **entries}, frozen={**kept, **frozen})
 
 
 def receipt_path(root: Path, consumer: str) -> Path:
-    """Where a consumer's receipt lies."""
+    """The path of a consumer's receipt."""
     return fs.own_folder(root) / "receipts" / f"{consumer}.json"
 
 
 def read_receipt(root: Path, consumer: str) -> Receipt:
-    """The consumer's receipt; one without entries where there is none, or it is damaged or of a newer version.
+    """Read the consumer's receipt; empty if there is none, or it is damaged or written by a newer version.
 
     Raises:
-        DestinationError: It can't be read with our permissions, or is not a regular file.
+        DestinationError: This process lacks permission to read it, or it is not a regular file.
         DiskError: The disk failed.
     """
     claims = journal.read(root, consumer)
@@ -120,10 +120,10 @@ def read_receipt(root: Path, consumer: str) -> Receipt:
 
 
 def write_receipt(root: Path, receipt: Receipt) -> None:
-    """Replace the consumer's receipt durably. Its claims are the journal's business and are not written.
+    """Replace the consumer's receipt durably. Claims are not written: they are stored in the journal.
 
-    Other users may read it, since a root that root has filled is complete for them too; but not where an address in it
-    has a query, which may hold a credential that nobody declared as one.
+    The file is readable by other users, for whom a root that was filled by root must be complete too, unless a URL
+    in it has a query, which may contain an undeclared credential.
 
     Raises:
         OSError: It can't be written.
@@ -137,10 +137,10 @@ def write_receipt(root: Path, receipt: Receipt) -> None:
 
 
 class ReceiptBook:
-    """One consumer's receipt during a run: read once, extended in memory, written now and then.
+    """One consumer's receipt during a run: read once, extended in memory, written periodically.
 
-    Everything but the constructor needs the consumer's lock. Between two uses another process may have held that lock:
-    then the receipt is read again, and what is not yet written is added to it.
+    Everything but the constructor requires the consumer's lock. If another process changed the receipt in between, it
+    is read again and the unwritten changes are added to it.
     """
 
     def __init__(self, root: Path, consumer: str) -> None:
@@ -158,17 +158,17 @@ class ReceiptBook:
 
     @property
     def is_dirty(self) -> bool:
-        """Whether something is not written yet."""
+        """Whether there are unwritten changes."""
         return any(self._unwritten)
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to write: seldom enough that a run of n models does not write n times n entries."""
+        """Whether a write is due; writes are rare enough that a run of n models does not write n² entries."""
         pause = max(WRITE_EVERY, self._cost / _WRITE_SHARE)
         return self.is_dirty and time.monotonic() - self._written_at >= pause
 
     def load(self) -> Receipt:
-        """The receipt as of now, a live view. Raises as `read_receipt` does."""
+        """The current receipt, as a live view. Raises the same errors as `read_receipt`."""
         if self._stamp is None or self._stamp != self._look():
             stamp = self._look()
             found = read_receipt(self._root, self._consumer)
@@ -181,20 +181,20 @@ class ReceiptBook:
         return self._view
 
     def claim(self, claims: Mapping[str, Claim]) -> None:
-        """Note durably, before they are there, which bytes are about to be placed where. Raises OSError."""
+        """Record durably, before placing, which bytes are about to be placed at which path. Raises OSError."""
         journal.append(self._root, self._consumer, claims)
         for path, claim in claims.items():
             self._claims[path] = (*self._claims.get(path, ()), claim)
         self._stamp = self._look()
 
     def add(self, entries: Mapping[str, Entry], frozen: Mapping[str, Frozen]) -> None:
-        """Add what was placed and resolved; `write` makes it durable."""
+        """Add placed paths and resolutions; `write` makes them durable."""
         self._unwritten[0].update(entries)
         self._unwritten[1].update(frozen)
         self._merge(entries, frozen)
 
     def write(self, confirm: Callable[[], None]) -> None:
-        """Write the receipt; ``confirm`` is called right before, and raises where the lock was lost. Raises OSError."""
+        """Write the receipt. Calls ``confirm`` just before, which raises if the lock was lost. Raises OSError."""
         started = time.monotonic()
         receipt = self.load()
         confirm()
@@ -240,7 +240,7 @@ def _read(path: Path) -> bytes:
 
 
 def _dump(receipt: Receipt) -> bytes:
-    """As JSON, a line for each path and resolution; ASCII, since a manifest's file name need not be Unicode."""
+    """Serialise to JSON, one line per path and resolution; ASCII, since a manifest's file name may not be Unicode."""
     placements = _lines((path, _entry_json(entry)) for path, entry in sorted(receipt.entries.items()))
     resolved = _lines(
         (key, {"tier": f.tier, "model": f.model, **f.resolution.as_dict()}) for key, f in sorted(receipt.frozen.items())
@@ -260,7 +260,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
 
 
 def _from_json(raw: dict[str, Any]) -> tuple[dict[str, Entry], dict[str, Frozen], dict[str, Claim]]:
-    """Entries, frozen resolutions, and the claims of files that an older version had not placed yet."""
+    """Parse entries, frozen resolutions, and the claims of files that an older version had not placed yet."""
     entries: dict[str, Entry] = {}
     frozen: dict[str, Frozen] = {}
     pending: dict[str, Claim] = {}

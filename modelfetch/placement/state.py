@@ -1,4 +1,4 @@
-"""Decide what to do about one path, from the receipt, the disk and what is wanted there. Pure."""
+"""Decide what to do about one path, given the receipt, the disk and the wanted content. Pure."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ if TYPE_CHECKING:
     from modelfetch.placement.receipts import Entry
 
 PENDING = -1
-"""The ``mtime_ns`` with which older versions noted a file in its receipt before they placed it."""
+"""The ``mtime_ns`` that older versions recorded in a receipt before they placed the file."""
 
 
 class State(StrEnum):
-    """How a path compares with its receipt and with what is wanted, by stat alone."""
+    """How a path compares with its receipt and the wanted content, from stat alone."""
 
-    READY = "ready"  # the receipt's bytes, unchanged, and they are the wanted ones
+    READY = "ready"  # unchanged since the receipt, and the wanted bytes
     MISSING = "missing"  # nothing is there
-    OUTDATED = "outdated"  # the receipt's bytes, unchanged, but others are wanted now, or a copy instead of a link
-    CHANGED = "changed"  # modelfetch knows the path, but not what lies there now
-    FOREIGN = "foreign"  # something is there that no receipt names
-    REWRITTEN = "rewritten"  # what modelfetch placed, rewritten by the service that it was placed for
+    OUTDATED = "outdated"  # unchanged since the receipt, but other bytes are wanted now, or a copy instead of a link
+    CHANGED = "changed"  # modelfetch placed something here, but not what is here now
+    FOREIGN = "foreign"  # something that no receipt names is here
+    REWRITTEN = "rewritten"  # placed by modelfetch and then rewritten by its service
 
 
 class Action(StrEnum):
     """What to do about a path."""
 
-    KEEP = "keep"  # right bytes: at most the receipt is updated
+    KEEP = "keep"  # right bytes: update at most the receipt
     CREATE = "create"
     REPLACE = "replace"  # placed by modelfetch and unchanged: nothing is lost
-    DISPLACE = "displace"  # not what modelfetch placed there: move it aside, then place
-    REFUSE = "refuse"  # not placed by modelfetch and not the right bytes: untouched, exit 73
+    DISPLACE = "displace"  # not the bytes that modelfetch placed: move them aside, then place
+    REFUSE = "refuse"  # not placed by modelfetch and not the right bytes: leave it untouched, exit 73
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathStat:
-    """What lies at a path: size in bytes, time of change, device and inode, and a symlink's text.
+    """The stat result of a path: size in bytes, mtime, device and inode, and a symlink's target.
 
-    For a symlink that was followed, everything but ``target`` is about the file that it leads to.
+    If a symlink was followed, everything but ``target`` describes the file that it leads to.
     """
 
     size: int
@@ -56,7 +56,7 @@ class PathStat:
 
     @classmethod
     def of(cls, found: os.stat_result, *, target: str | None = None) -> Self:
-        """From what stat returned."""
+        """Convert the result of `os.stat`."""
         return cls(
             size=found.st_size,
             mtime_ns=found.st_mtime_ns,
@@ -67,7 +67,7 @@ class PathStat:
 
 
 def lstat_path(path: Path) -> PathStat | None:
-    """What lies at ``path``; None for nothing. A symlink is not followed.
+    """Stat ``path`` without following a symlink; None if nothing is there.
 
     Raises:
         OSError: The path can't be examined.
@@ -80,21 +80,21 @@ def lstat_path(path: Path) -> PathStat | None:
 
 
 def fits(entry: Entry, seen: PathStat) -> bool:
-    """Whether a path is in the state that its receipt notes."""
+    """Whether a path is in the state that its receipt records."""
     if entry.digest is None:
         return seen.target is not None and seen.target == entry.target
     return (seen.regular, seen.target, seen.size, seen.mtime_ns) == (True, entry.target, entry.size, entry.mtime_ns)
 
 
 def is_rewritten(path: str, entry: Entry | None, seen: PathStat | None) -> bool:
-    """Whether a file is not as it was placed because its service rewrites it by itself."""
+    """Whether a file differs from what was placed because its service rewrites it."""
     if entry is None or seen is None or not entry.made or fits(entry, seen):
         return False
     return seen.regular and seen.target is None and seen.size > 0 and rewriting_service(path) is not None
 
 
 def state_of_file(entry: Entry | None, seen: PathStat | None, wanted: Digest | None, uri: str | None) -> State:
-    """The state of a file that shall hold ``wanted`` (None: whatever ``uri`` returned when it was fetched)."""
+    """The state of a file that should contain ``wanted`` (None: whatever ``uri`` returned when it was fetched)."""
     if seen is None:
         return State.MISSING
     if entry is None:
@@ -111,7 +111,7 @@ def state_of_file(entry: Entry | None, seen: PathStat | None, wanted: Digest | N
 def state_of_symlink(
     entry: Entry | None, seen: PathStat | None, target: str, wanted: Digest | None, uri: str | None
 ) -> State:
-    """The state of a symlink with the text ``target``; a regular file with the right bytes, once adopted, will do."""
+    """The state of a symlink to ``target``; an adopted regular file with the right bytes is accepted too."""
     if seen is None:
         return State.MISSING
     if entry is None:
@@ -124,7 +124,7 @@ def state_of_symlink(
 
 
 def act_unhashed(state: State, entry: Entry | None) -> Action | None:
-    """What to do where the state alone decides; None where the bytes must be compared first."""
+    """The action, if the state alone determines it; None if the bytes must be compared first."""
     if state in (State.READY, State.REWRITTEN):
         return Action.KEEP
     if state is State.MISSING:
@@ -135,7 +135,7 @@ def act_unhashed(state: State, entry: Entry | None) -> Action | None:
 
 
 def act_compared(entry: Entry | None, *, equal: bool) -> Action:
-    """What to do once it is known whether the right bytes are there."""
+    """The action once the bytes have been compared."""
     if equal:
         return Action.KEEP
     return Action.REFUSE if entry is None else Action.DISPLACE

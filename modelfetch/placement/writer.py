@@ -1,8 +1,8 @@
-"""Put one link, copy, text or symlink under its name: whole, atomic, with the right mode and owner.
+"""Create one link, copy, text file or symlink: complete, atomic, with the right mode and owner.
 
-Nothing is overwritten that was not judged before: a new file is made with a call that fails where the name is taken
-(link, symlink, ``RENAME_NOREPLACE``), and one that replaces another changes places with it (``RENAME_EXCHANGE``), so
-that what comes out can be compared with what was judged, and be put back.
+Nothing is overwritten unless it was inspected before. A new file is created with a call that fails if the name exists
+(link, symlink, ``RENAME_NOREPLACE``). A replacement is swapped with the old file (``RENAME_EXCHANGE``), so that the old
+file can be compared with what was inspected, and be put back.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ if TYPE_CHECKING:
     from modelfetch.core.events import Sink
 
 LINK_AT_LEAST = 64 * 1024
-"""Bytes: smaller files are copied, since a service may rewrite them."""
+"""Size in bytes below which files are copied, since a service may rewrite them."""
 
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class ChangedMeanwhileError(Exception):
-    """A path is not as it was judged: something appeared there, or was changed."""
+    """A path changed since it was inspected: something appeared there or was modified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """How a file came to be (link, reflink, copy, text or symlink), and its state as it was made."""
+    """How a file was created (link, reflink, copy, text or symlink), and its state afterwards."""
 
     how: str
     seen: PathStat
 
 
 class ConsumerWriter:
-    """Writes below one consumer's folder; unfinished files lie in modelfetch's own folder or have a ``.part`` name.
+    """Writes below one consumer's folder; unfinished files are in modelfetch's own folder or have a ``.part`` name.
 
-    All paths are relative to ROOT. ``over`` is what was judged to be at a path and may be replaced, None for nothing.
+    All paths are relative to ROOT. ``over`` is the inspected file at a path that may be replaced, if there is one.
     The caller holds the consumer's lock.
 
     Args:
         tree: ROOT.
-        consumer: Whose folder it is.
+        consumer: The consumer that the folder belongs to.
         own: ``ROOT/.modelfetch``.
         owner: (uid, gid) for directories and copies, never for a shared blob.
-        check: Called now and then while bytes are copied; raises where the run was cancelled.
+        check: Called periodically while bytes are copied; raises if the run was cancelled.
         sink: Where warnings go.
-        refused: Called with what the file system refuses though nothing depends on it: modes, owners, fsync.
+        refused: Called when the file system refuses an operation that is not essential: modes, owners, fsync.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class ConsumerWriter:
         self._swept: set[tuple[RootTree, str]] = set()
         self._workspaces: dict[str, tuple[RootTree, str]] = {}
         self.confirm: Callable[[], None] = lambda: None
-        """Called right before a name is given; raises where the lock was lost."""
+        """Called just before a file gets its final name; raises if the lock was lost."""
 
     def link(self, blob: Path, path: str, over: PathStat | None) -> Made:
-        """Give a blob another name: hardlink, else reflink, else copy.
+        """Place a blob at a path: by hardlink, else reflink, else copy.
 
         Raises:
-            ChangedMeanwhileError: The path is not as it was judged.
+            ChangedMeanwhileError: The path changed since it was inspected.
             DestinationError: It leads outside ROOT.
             OSError: It can't be written.
         """
@@ -112,7 +112,7 @@ class ConsumerWriter:
             os.close(fd)
 
     def copy(self, source: int, path: str, over: PathStat | None) -> Made:
-        """Make a file with bytes of its own from an open file, by reflink where that works. Raises as `link` does."""
+        """Create an independent copy of an open file, by reflink if possible. Raises the same errors as `link`."""
 
         def write(fd: int) -> str:
             if fs.clone_descriptor(source, fd):
@@ -123,7 +123,7 @@ class ConsumerWriter:
         return self._publish(path, over, lambda folder, name: self._write(folder, name, write))
 
     def text(self, data: bytes, path: str, over: PathStat | None) -> Made:
-        """Make a small file of known bytes. Raises as `link` does."""
+        """Create a small file with the given bytes. Raises the same errors as `link`."""
 
         def write(fd: int) -> str:
             fs.write_all(fd, data)
@@ -132,7 +132,7 @@ class ConsumerWriter:
         return self._publish(path, over, lambda folder, name: self._write(folder, name, write))
 
     def symlink(self, text: str, path: str, over: PathStat | None) -> Made:
-        """Make a symlink. Raises as `link` does."""
+        """Create a symlink. Raises the same errors as `link`."""
 
         def make(folder: int, name: str) -> Made:
             os.symlink(text, name, dir_fd=folder)
@@ -141,10 +141,10 @@ class ConsumerWriter:
         return self._publish(path, over, make, in_place=True)
 
     def displace(self, path: str) -> str:
-        """Move what lies at a path to ``displaced/DATE/PATH`` in modelfetch's folder, under a name that is free.
+        """Move the file at a path to ``displaced/DATE/PATH`` in modelfetch's folder, under an unused name.
 
         Returns:
-            Where it is now, below ``ROOT/.modelfetch``.
+            Its new path, below ``ROOT/.modelfetch``.
 
         Raises:
             DestinationError: It leads outside ROOT, or it is a folder or a device on another file system.
@@ -168,7 +168,7 @@ class ConsumerWriter:
         return aside
 
     def has_displaced(self, path: str, fd: int) -> bool:
-        """Whether an earlier run moved a file with the same bytes as an open one aside from this path."""
+        """Whether an earlier run already moved a file with the same bytes as this open one aside from the path."""
         try:
             with self._own.folder("displaced") as folder:
                 days = os.listdir(folder)  # noqa: PTH208 - of a descriptor
@@ -177,7 +177,7 @@ class ConsumerWriter:
         return any(self._same_bytes(f"displaced/{day}/{path}", fd) for day in sorted(days, reverse=True))
 
     def sync(self) -> None:
-        """Make all names that were given since the last call durable.
+        """Make all names created since the last call durable.
 
         Raises:
             OSError: The disk failed.
@@ -188,14 +188,14 @@ class ConsumerWriter:
         self._touched.clear()
 
     def sweep(self, folders: Iterable[str]) -> None:
-        """Remove temporary files that killed runs left in modelfetch's folders and in these, each once a run."""
+        """Remove temporary files of killed runs from modelfetch's folders and the given ones, each once per run."""
         own = ("", self._scratch, "receipts", "journal", "noop", "locks")
         below = dict.fromkeys(("", self._consumer, *folders))
         for tree, folder in [*((self._own, name) for name in own), *((self._tree, name) for name in below)]:
             if (tree, folder) in self._swept:
                 continue
             self._swept.add((tree, folder))
-            locked: tuple[str, ...] = (".modelfetch-",)  # only the lock's holder makes files here
+            locked: tuple[str, ...] = (".modelfetch-",)  # only the lock holder creates files here
             if folder == "receipts":
                 locked = (f".modelfetch-{self._consumer}-", f".{self._consumer}.")
             elif folder in ("", "journal", "noop", "locks"):
@@ -221,7 +221,7 @@ class ConsumerWriter:
     def _publish(
         self, path: str, over: PathStat | None, make: Callable[[int, str], Made], *, in_place: bool = False
     ) -> Made:
-        """Make a file and give it its name.
+        """Create a file and give it its final name.
 
         ``in_place``: ``make`` is atomic and never replaces, so a new file needs no temporary name.
         """
@@ -241,7 +241,7 @@ class ConsumerWriter:
                     self.confirm()
                     self._rename(temporary, workspace, name, folder, over, path)
                 finally:
-                    # Also after success: what was replaced has this name now.
+                    # Also after success, when the replaced file has this name.
                     with contextlib.suppress(OSError):
                         os.unlink(temporary, dir_fd=workspace)
                 return made
@@ -266,10 +266,10 @@ class ConsumerWriter:
             raise ChangedMeanwhileError(path)
 
     def _workspace_for(self, parent: str, folder: int) -> tuple[RootTree, str]:
-        """The folder where a file may be made that is renamed into ``parent``: the first from which a rename works.
+        """Find the folder in which to create a file that is then renamed into ``parent``: the first where that works.
 
-        Modelfetch's own folder; where that is another file system (or another mount), the consumer's, outside of all
-        that it loads from; where ``parent`` is yet another mount, ``parent`` itself.
+        The choices in order: modelfetch's own folder; if that is another file system or mount, the consumer's folder,
+        outside the folders that it loads from; if ``parent`` is yet another mount, ``parent`` itself.
         """
         if parent not in self._workspaces:
             candidates = ((self._own, self._scratch), (self._tree, self._consumer), (self._tree, parent))
@@ -302,7 +302,7 @@ class ConsumerWriter:
             os.unlink(name, dir_fd=folder)
 
     def _copy_aside(self, name: str, folder: int, own_name: str, own: int) -> None:
-        """Copy a file or a symlink to another file system; never replaces what has the name."""
+        """Copy a file or a symlink to another file system; never replaces an existing file."""
         with contextlib.suppress(OSError):
             os.symlink(os.readlink(name, dir_fd=folder), own_name, dir_fd=own)
             return
@@ -332,7 +332,7 @@ class ConsumerWriter:
             os.close(other)
 
     def _finish_folder(self, fd: int) -> None:
-        """Give a folder that was just made its mode and owner."""
+        """Set the mode and owner of a new folder."""
         fs.try_chmod(fd, fs.DIRECTORY_MODE, refused=self._refused)
         if self._owner:
             fs.try_chown(fd, self._owner, refused=self._refused)
@@ -360,7 +360,7 @@ class ConsumerWriter:
 
 
 def _is_still(judged: PathStat, name: str, folder: int) -> bool:
-    """Whether what has a name now is what was judged."""
+    """Whether the file of this name is still the one that was inspected."""
     try:
         found = os.lstat(name, dir_fd=folder)
         target = os.readlink(name, dir_fd=folder) if judged.target is not None else None

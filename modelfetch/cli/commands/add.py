@@ -76,13 +76,13 @@ def command(ctx: click.Context, /, links: tuple[str, ...], **values: Any) -> int
 
 
 def _transfer_options(ctx: click.Context) -> dict[str, Any]:
-    """The options of the transfers; what the command itself takes is no option of a run."""
+    """The transfer options; the command's own options are not options of a run."""
     own = ("kind", "consumers", "name", "manifest", "dry_run")
     return {name: value for name, value in common.option_values(ctx).items() if name not in own}
 
 
 def _choose(question: str, choices: Sequence[str]) -> str:
-    """Ask on the terminal; the answer is a number or one of the choices."""
+    """Prompt on the terminal; the answer is a number or one of the choices."""
     click.echo(plain(question), err=True)
     for number, choice in enumerate(choices, 1):
         click.echo(f"{number:4} {plain(choice)}", err=True)

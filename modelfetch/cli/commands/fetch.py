@@ -24,7 +24,7 @@ class _DigestType(click.ParamType[Digest]):
     name = "digest"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Digest:
-        """Text to a digest."""
+        """Parse a digest."""
         if isinstance(value, Digest):
             return value
         try:
@@ -68,7 +68,7 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
 
     async def work(session: Session) -> Report:
         started = time.monotonic()
-        parsed = as_uri(uri, session.settings)  # a text that is no URI is not repeated: it may hold a password
+        parsed = as_uri(uri, session.settings)  # an invalid URI is not repeated in the error: it may contain a password
         try:
             if target is None:
                 found = await into_cache(session, parsed, values["digest"])

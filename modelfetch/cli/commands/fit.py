@@ -87,7 +87,7 @@ def _show(report: FitReport, *, as_json: bool, quiet: bool) -> int:
 
 
 def _draws() -> bool:
-    """Whether stdout takes the blocks that the bars are made of."""
+    """Whether stdout can encode the block characters of the bars."""
     try:
         "█▓░·".encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):

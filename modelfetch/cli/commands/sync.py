@@ -48,12 +48,12 @@ def command(ctx: click.Context, /, **values: Any) -> int:
 
 
 def _prune(manifests: Sequence[Manifest], session: Session, report: Report) -> Report:
-    """Remove what the manifests don't ask for; what goes wrong with that is the command's error."""
+    """Remove what the manifests don't request; a failure to remove becomes the command's error."""
     from modelfetch.care.prune import PruneOptions, prune_files
     from modelfetch.errors import exit_code_of
     from modelfetch.render.care import removal_text
 
-    session.allow_removals()  # its own would keep this process waiting
+    session.allow_removals()  # this session's own lock would block the removal
     removed = prune_files(manifests, session, PruneOptions(), os.environ)
     if removed.items or removed.plan.kept:
         session.sink(Notice(level="info", message=removal_text(removed, quiet=True)))
@@ -64,7 +64,7 @@ async def _sync(ctx: click.Context, manifests: Sequence[Manifest], session: Sess
     from modelfetch.pipeline.sync import sync_manifests
 
     report = await sync_manifests(manifests, session)
-    # A warning may have to be repeated the next time, which only a full run can decide.
+    # A warning may need to be repeated next time, which only a full run can decide.
     if report.ok and all(model.ok for model in report.models) and not ctx.meta.get(common.WARNED):
         await asyncio.to_thread(_remember, ctx, manifests, session, report)
     if report.ok and ctx.params["prune"]:

@@ -46,7 +46,7 @@ def command(root: Path, store: Path | None, *, as_json: bool) -> int:
 
 
 def _auto(settings: Settings) -> tuple[str | None, str]:
-    """The tier that ``auto`` would choose here, and a line that says why it or none."""
+    """The tier that ``auto`` would choose on this machine (None: none), and a line that explains why."""
     from modelfetch.tiers.gpu import auto_tier
     from modelfetch.tiers.selection import all_tiers
 
@@ -58,7 +58,7 @@ def _auto(settings: Settings) -> tuple[str | None, str]:
 
 
 def _text(lines: tuple[TierLine, ...], why: str) -> str:
-    """The table, then which models each tier has."""
+    """The table, followed by the models of each tier."""
     rows: list[tuple[str, ...]] = [
         (
             line.name + (" *" if line.auto else ""),
@@ -87,5 +87,5 @@ def _text(lines: tuple[TierLine, ...], why: str) -> str:
 
 
 def _named(line: TierLine) -> list[str]:
-    """The models of a tier, those marked whose size its own is without."""
+    """The models of a tier; those whose size is not included in the tier's size are marked."""
     return [f"{name}?" if name in line.open else name for name in line.models]

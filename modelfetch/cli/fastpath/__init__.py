@@ -1,1 +1,1 @@
-"""The quick answer of a `sync` that has nothing to do: `record` writes its notes, `check` reads them."""
+"""The fast path of a `sync` that has nothing to do: `record` writes notes, `check` reads them."""

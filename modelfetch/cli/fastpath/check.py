@@ -1,11 +1,12 @@
-"""The no-op `sync` of an init container: nothing changed since the last one, so say so at once.
+"""The no-op `sync` of an init container: answer immediately if nothing changed since the last run.
 
 A successful `sync` leaves a note below ROOT (see `modelfetch.cli.fastpath.record`): for this command line, folder and
-environment, which files the answer was made of and how each stood. While every one stands so still, the answer
-is the same, and it is given here without importing click, YAML or a client. Anything else goes the long way. This
-module decides nothing, it only compares, so it can't disagree; a test runs both ways on every case.
+environment, which files the result depends on, and the state of each. While all of them are unchanged, the result is
+the same, and it is printed here without importing click, YAML or an HTTP client. In any other case the full command
+runs. This module only compares and makes no decisions, so its result can't differ from the full command's; a test runs
+both on every case.
 
-Only built-in modules are imported: start-up is the whole cost.
+Only built-in modules are imported, because start-up is the whole cost.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ _TIER = ("MODELFETCH_SYNC_TIER", "MODELFETCH_TIER", "GPU_VRAM_DEFAULT")
 
 
 def attempt(argv: Sequence[str]) -> int | None:
-    """The exit code, after the same output as the long way's; None where the long way must be gone."""
+    """Return the exit code, after the same output as the full command; None if the full command must run."""
     started = time.monotonic()
     if not argv or argv[0] != "sync" or any(word.partition("=")[0] in _NEVER for word in argv):
         return None
     if "--tier=auto" in argv or any(os.environ.get(name, "").strip().lower() == "auto" for name in _TIER):
-        return None  # the GPU may be another one by now
+        return None  # the GPU may have been replaced
     if any(os.environ.get(name, "").strip() for name in _NEVER_SET):
         return None
     try:
@@ -49,28 +50,28 @@ def attempt(argv: Sequence[str]) -> int | None:
 
 
 def _say(out: str, err: str, *, seconds: float) -> int | None:
-    """Print the answer. None where stdout can't be written, which the long way reports."""
+    """Print the result. None if stdout can't be written to, which the full command reports."""
     try:
         if out:
             sys.stdout.write(out.replace("{seconds}", repr(round(seconds, 3))) + "\n")
             sys.stdout.flush()
     except BrokenPipeError:
-        pass  # the reader has seen what it wanted
+        pass  # the reader closed the pipe, which is not an error
     except OSError:
         return None
     try:
         if err:
             sys.stderr.write(err.replace("{seconds}", f"{seconds:.1f}") + "\n")
     except OSError:
-        pass  # output that can't be written never changes the verdict
+        pass  # an unwritable stderr does not change the exit code
     return 0
 
 
 class note_path:  # noqa: N801 - used as a function
-    """Where the note for a command line is, below the root that it is about, and the key that it must have.
+    """The path of the note for a command line, below its root, and the key that the note must have.
 
-    The key and the file's name are a keyed hash, whose secret only the user that wrote the note can read: notes tell
-    nothing about the environment.
+    The key and the file name come from a keyed hash, and only the user that wrote the note can read its secret, so
+    notes reveal nothing about the environment.
     """
 
     def __init__(self, root: str, text: str, secret: str | None = None) -> None:
@@ -81,7 +82,7 @@ class note_path:  # noqa: N801 - used as a function
         self.path = f"{self.folder}/{self.key[:16]}"
 
     def read(self) -> str:
-        """Its text."""
+        """The note's text."""
         return _read(self.path)
 
 
@@ -91,7 +92,7 @@ def _read(path: str) -> str:
 
 
 def root_of(argv: Sequence[str], environ: Mapping[str, str]) -> str:
-    """The root that a command line means; a guess that is wrong finds no note, or one whose key does not fit."""
+    """Guess the root of a command line; after a wrong guess there is no note, or its key does not match."""
     root = "./files/ai-models"
     for name in ("MODELFETCH_ROOT", "MODELFETCH_SYNC_ROOT"):
         root = environ.get(name, "").strip() or root
@@ -104,9 +105,9 @@ def root_of(argv: Sequence[str], environ: Mapping[str, str]) -> str:
 
 
 def key_of(argv: Sequence[str], environ: Mapping[str, str]) -> str:
-    """All that the answer depends on beside files: version, words, folder, user and the variables that matter.
+    """Everything that the result depends on besides files: version, arguments, folder, user and relevant variables.
 
-    Tokens don't: what is in place is in place whoever asks. They are left out, so none gets into a note.
+    Tokens are left out: they do not affect whether files are in place, and they must not get into a note.
     """
     matter = sorted(
         f"{name}={value}"
@@ -117,10 +118,10 @@ def key_of(argv: Sequence[str], environ: Mapping[str, str]) -> str:
 
 
 def check(note: str, key: str) -> tuple[str, str] | None:
-    """The answer (stdout, stderr) of a note, if everything that it names still stands as it says.
+    """Return the output (stdout, stderr) stored in a note, if everything that it lists is unchanged; otherwise None.
 
     Raises:
-        OSError, ValueError, IndexError: Something is not there, or the note is no note.
+        OSError, ValueError, IndexError: Something is missing, or the note is malformed.
     """
     lines = note.split("\n")
     if lines[0] != MAGIC or lines[1] != key or lines[-1] != "end":
@@ -160,7 +161,7 @@ def _absent_holds(fields: list[str]) -> bool:
 
 
 def sha256_hex(data: bytes) -> str:
-    """The sha256 by the interpreter's own module, which is there without loading OpenSSL."""
+    """The sha256 from the interpreter's built-in module, which avoids loading OpenSSL."""
     try:
         from _sha256 import sha256  # type: ignore[import-not-found]  # Python 3.11
     except ImportError:

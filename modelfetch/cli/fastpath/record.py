@@ -1,7 +1,7 @@
-"""The note that lets the next `sync` be quick: what the answer "nothing to do" was made of.
+"""Write the note that makes the next no-op `sync` fast: the files and states that "nothing to do" depends on.
 
-It is written after a successful `sync`, from a fresh look by the long way's own plan, and only if that finds everything
-ready. `modelfetch.cli.fastpath.check` reads it.
+It is written after a successful `sync`, from a new run of the full command's own plan, and only if everything is ready.
+`modelfetch.cli.fastpath.check` reads it.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 _MOST_NOTES = 64
 _OLD_NAME = 8
-"""Characters of a note's name in versions before 0.2."""
+"""Length of a note's file name in versions before 0.2."""
 
 
 def remember(
     argv: Sequence[str], manifests: Sequence[Manifest], session: Session, report: Report, *, as_json: bool, quiet: bool
 ) -> None:
-    """Leave a note for the same command line; where that is impossible, leave none: it only saves time."""
+    """Write a note for this command line; if that fails, write none, since notes only save time."""
     with contextlib.suppress(OSError, ValueError):
         lines = [*_files(manifests, session), *_places(manifests, session)]
         again = as_if_again(report)
@@ -65,7 +65,7 @@ def remember(
 
 
 def as_if_again(report: Report) -> Report:
-    """The report that the same run gives when there is nothing to do."""
+    """The report that the same run would give with nothing to do."""
     models = tuple(
         replace(
             model,
@@ -77,7 +77,7 @@ def as_if_again(report: Report) -> Report:
 
 
 def _files(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
-    """The manifests and all that they extend, and the files that would be found before them if they were there."""
+    """The manifests, those that they extend, and the absent files that would take precedence over them."""
     folders = tier_dirs(session.settings.tiers_dir)
     files = dict.fromkeys(name for manifest in manifests for name in manifest.files)
     for file in files:
@@ -86,15 +86,15 @@ def _files(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
         for folder in folders:
             if folder == path.parent:
                 break
-            if str(before := folder / path.name) not in files:  # a tier that extends the one that it hides
+            if str(before := folder / path.name) not in files:  # a tier may extend the one that it hides
                 yield f"absent\t{before}"
 
 
 def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
-    """Every path and how it stands.
+    """Every path and its state.
 
     Raises:
-        ValueError: Not everything is ready, so there is nothing to remember.
+        ValueError: Not everything is ready, so no note may be written.
     """
     root, tree = session.options.root, session.examiner.tree
     receipts = {consumer: read_receipt(root, consumer) for consumer in CONSUMERS}
@@ -109,7 +109,7 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
             raise ValueError(f"{path} is gone")
         if seen.target is not None:
             yield f"link\t{seen.target}\t{path}"
-            # The file that an adopted link leads to is listed nowhere else.
+            # The target of an adopted link is not listed anywhere else.
             found = path.stat()
             yield f"path\t{found.st_size}\t{found.st_mtime_ns}\t{os.path.realpath(path)}"
         else:
@@ -129,7 +129,7 @@ def _paths_of_item(item: ModelRequest, session: Session, receipts: Mapping[str, 
 
 
 def _secret(folder: Path) -> str:
-    """The secret of this user's notes; made when it is missing or readable for others."""
+    """The secret of this user's notes; created if it is missing or readable by others."""
     path = Path(note_path(str(folder.parent.parent), "", secret="").secret_path)
     try:
         found = path.stat()
@@ -144,7 +144,7 @@ def _secret(folder: Path) -> str:
 
 
 def _make_room(folder: Path) -> None:
-    """Remove notes beyond a limit, the oldest first, and those of older versions, which held the environment."""
+    """Remove the oldest notes beyond a limit, and notes of older versions, which contained the environment."""
     notes = sorted(
         (path for path in folder.iterdir() if not path.name.startswith("secret-")),
         key=lambda path: path.stat().st_mtime,

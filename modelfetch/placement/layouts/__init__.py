@@ -17,12 +17,12 @@ __all__ = ["PlacementMethod", "Placement", "placements"]
 
 
 def placements(consumer: str, model: Model, resolution: Resolution, *, symlinks: bool = True) -> tuple[Placement, ...]:
-    """What ``consumer`` expects on disk for ``model``, in the order in which it is to be placed.
+    """Return what ``consumer`` expects on disk for ``model``, in placement order.
 
-    ``symlinks``: whether the consumer's file system has them.
+    ``symlinks``: whether the consumer's file system supports them.
 
     Raises:
-        ValueError: The manifest named a combination that no layout knows; `load_manifest` refuses those.
+        ValueError: The manifest has a combination that no layout supports; `load_manifest` refuses those.
     """
     if isinstance(model.source, OllamaUri):
         return ollama.place(model.source, resolution)

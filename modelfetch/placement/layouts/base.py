@@ -1,4 +1,4 @@
-"""What a layout says: paths below ROOT, and how each comes to be."""
+"""The output of a layout: paths below ROOT, and how each is created."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class PlacementMethod(StrEnum):
-    """How a placement comes to be.
+    """How a placement is created.
 
-    ``FILE`` is a blob's bytes: linked where that works and the file is large enough, else copied. ``COPY`` is always
+    ``FILE`` has a blob's bytes: linked if that works and the file is large enough, otherwise copied. ``COPY`` is always
     copied, because the service may rewrite it. ``SYMLINK`` points to another path of the same consumer. ``TEXT`` is
-    a small file whose bytes the layout itself knows. ``UNPACK`` is a folder that an archive is unpacked into.
+    a small file with bytes that the layout supplies. ``UNPACK`` is a folder that an archive is unpacked into.
     """
 
     FILE = "file"
@@ -29,8 +29,8 @@ class PlacementMethod(StrEnum):
 class Placement:
     """One path of a consumer, relative to ROOT, with POSIX separators.
 
-    ``artifact`` is the file whose bytes go there (for a symlink: the file that is reached through it), None for a
-    text. ``target`` is a symlink's text, ``text`` the bytes of a text.
+    ``artifact`` is the file to place there (for a symlink: the file that it leads to), None for a text.
+    ``target`` is a symlink's target, ``text`` the bytes of a text.
     """
 
     path: str

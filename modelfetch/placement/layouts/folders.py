@@ -1,4 +1,4 @@
-"""Plain folders: one file of a kind in the folder that a service reads that kind from."""
+"""Plain folders: files go into the folder from which a service reads their kind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def place_single(path: str, resolution: Resolution) -> tuple[Placement, ...]:
 
 
 def place_tree(folder: str, resolution: Resolution) -> tuple[Placement, ...]:
-    """All files of a snapshot below ``folder``, as they lie in the repo."""
+    """All files of a snapshot below ``folder``, with the same paths as in the repo."""
     return tuple(
         Placement(path=f"{folder}/{artifact.path}", how=PlacementMethod.FILE, artifact=artifact)
         for artifact in resolution.artifacts
@@ -25,6 +25,6 @@ def place_tree(folder: str, resolution: Resolution) -> tuple[Placement, ...]:
 
 
 def place_unpacked(folder: str, resolution: Resolution) -> tuple[Placement, ...]:
-    """An archive, unpacked into ``folder`` below ROOT."""
+    """An archive that is unpacked into ``folder`` below ROOT."""
     (artifact,) = resolution.artifacts
     return (Placement(path=folder, how=PlacementMethod.UNPACK, artifact=artifact),)

@@ -1,8 +1,8 @@
 """The Hugging Face cache: ``models--ORG--NAME/{blobs,snapshots/COMMIT,refs/…}``.
 
-Source: huggingface_hub, guides/manage-cache. Snapshots are relative symlinks into ``blobs``, so the folder stands
-alone wherever it is mounted. ``refs/NAME`` holds a commit without a newline and is what offline readers look up.
-Where symlinks can't be made, huggingface_hub (``_create_symlink``) moves each file into the snapshot and keeps no blob.
+Source: huggingface_hub, guides/manage-cache. Snapshots are relative symlinks into ``blobs``, so the folder works
+wherever it is mounted. ``refs/NAME`` contains a commit without a newline; offline readers look it up. If symlinks
+can't be created, huggingface_hub (``_create_symlink``) moves each file into the snapshot and keeps no blob.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from modelfetch.core.artifact import Artifact, Resolution
 
 CACHES = {"whisper": "whisper/hub", "diffrhythm": "diffrhythm"}
-"""Where each consumer's cache is, below ROOT."""
+"""The path of each consumer's cache, below ROOT."""
 
 
 def repo_folder(cache: str, repo: str) -> str:
@@ -27,14 +27,14 @@ def repo_folder(cache: str, repo: str) -> str:
 def place(
     cache: str, repo: str, revision: str | None, resolution: Resolution, *, symlinks: bool = True
 ) -> tuple[Placement, ...]:
-    """Blobs, then the snapshot's symlinks, then the refs.
+    """Return the blobs, then the snapshot's symlinks, then the refs.
 
     Args:
         cache: The cache's folder below ROOT.
         repo: The id that names the folder.
-        revision: The revision as the manifest has it; a name gets a ref of its own beside ``main``.
-        resolution: Its ``revision`` is the commit; each artifact's ``path`` is that inside the repo.
-        symlinks: Whether the file system has symlinks; without them, the snapshot holds the files themselves.
+        revision: The revision as written in the manifest; a branch or tag gets its own ref in addition to ``main``.
+        resolution: Its ``revision`` is the commit; each artifact's ``path`` is the path inside the repo.
+        symlinks: Whether the file system supports symlinks; without them, the snapshot contains the files themselves.
     """
     commit = resolution.revision
     if commit is None:

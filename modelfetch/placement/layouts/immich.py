@@ -1,7 +1,7 @@
-"""Immich's machine learning: ``TASK/NAME/…``, as its own download lays a model out.
+"""Immich's machine learning: ``TASK/NAME/…``, the same layout as Immich's own download.
 
-Source: immich-app/immich, ``machine-learning/immich_ml/models``. In ``base.py`` a model counts as present when its
-``model.onnx`` is a file. `modelfetch.placement.rewritten` has the file that it rewrites.
+Source: immich-app/immich, ``machine-learning/immich_ml/models``. In ``base.py`` a model counts as present if its
+``model.onnx`` is a file. `modelfetch.placement.rewritten` lists the file that Immich rewrites.
 """
 
 from __future__ import annotations

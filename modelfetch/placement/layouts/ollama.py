@@ -1,6 +1,6 @@
 """The store of Ollama: ``models/{manifests/HOST/NS/MODEL/TAG, blobs/sha256-HEX}``.
 
-Source: ollama, server/manifest and types/model/name.go; the facts were checked against the real server.
+Source: ollama, server/manifest and types/model/name.go; verified against the real server.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _FOLDER = "ollama/models"
 
 
 def manifest_path(uri: OllamaUri) -> str:
-    """Where the manifest of a name lies, below ROOT."""
+    """The path of the manifest of a name, below ROOT."""
     return f"{_FOLDER}/manifests/{uri.host}/{uri.namespace}/{uri.model}/{uri.tag}"
 
 
 def place(uri: OllamaUri, resolution: Resolution) -> tuple[Placement, ...]:
-    """Blobs first, the manifest last: a model is listed only once all of it is there.
+    """Return the blobs first and the manifest last, so that a model is listed only when it is complete.
 
-    The manifest is copied, never linked: Ollama rewrites it in place on ``create`` and ``pull``.
+    The manifest is copied, never linked, because Ollama rewrites it in place on ``create`` and ``pull``.
     """
     *blobs, manifest = resolution.artifacts
     placements = {}
