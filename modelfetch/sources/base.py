@@ -145,10 +145,10 @@ class Source(ABC, Generic[U]):
         try:
             if offline and uri.scheme != "file":
                 raise UnreachableError(
-                    f"{uri} would have to be asked, and modelfetch is offline",
+                    f"{uri} is not on this machine yet, and modelfetch is offline",
                     code="offline",
                     permanent=True,
-                    hint="sync once while online, or pin it there (`modelfetch pin FILE`)",
+                    hint="run it once without --offline, MODELFETCH_OFFLINE and HF_HUB_OFFLINE",
                 )
             return self.agree(wanted, self.ask(uri, wanted))
         except ModelfetchError as error:

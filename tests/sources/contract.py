@@ -132,6 +132,8 @@ class NetworkContract(Contract):
         desk = make_desk(HF_HUB_OFFLINE="1")
         error = desk.refusal(case.good, **case.wanted)
         assert (error.exit_code, error.code) == (69, "offline")
+        assert "is not on this machine yet" in error.message
+        assert "run it once without --offline" in (error.hint or "")
         assert hub.log.requests() == []
         assert desk.http.requests == 0
 
