@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
+import functools
+import inspect
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from modelfetch.config.options import DEFAULT_ROOT, Options, owner_from, parse_options, parse_values
+from modelfetch.config.options import (
+    DEFAULT_ROOT,
+    FetchValues,
+    Options,
+    OptionValues,
+    PinValues,
+    owner_from,
+    parse_options,
+    parse_values,
+)
 from modelfetch.config.settings import Settings
 from modelfetch.core import fs
 from modelfetch.core.cancel import Cancel
-from modelfetch.core.events import Event, Sink, discard
+from modelfetch.core.events import Event, Notice, Sink, discard
 from modelfetch.core.report import Report, failed
 from modelfetch.core.threads import run_anywhere, until_cancelled
 from modelfetch.errors import ModelfetchError, UsageError
@@ -24,10 +36,9 @@ from modelfetch.pipeline.sync import preview_manifests, sync_manifests
 from modelfetch.tiers.selection import load_selected, select_manifests
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Mapping, Sequence
-    from typing import Protocol, TypeAlias, Unpack
+    from collections.abc import Coroutine, Iterator
+    from typing import ParamSpec, Protocol, TypeAlias, Unpack
 
-    from modelfetch.config.options import FetchValues, OptionValues, PinValues
     from modelfetch.core.digest import Digest
     from modelfetch.fitting.types import FitReport
     from modelfetch.manifest.model import Manifest
@@ -40,6 +51,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 if TYPE_CHECKING:
+    P = ParamSpec("P")
     R_co = TypeVar("R_co", covariant=True)
 
     class Failure(Protocol[R_co]):
@@ -125,9 +137,26 @@ async def run_manifests(
             run.tier = manifests[0].tier
         with _demo_hub(chosen, settings, environ) as settings:
             async with Session(options, settings, sink=sink, cancel=cancel.child()) as session:
+                if manifests and (nothing := _nothing_to_do(manifests, options.consumers)):
+                    sink(nothing)
                 return await work(manifests, session)
 
     return await run.result(main(), cancel, failure)
+
+
+def _nothing_to_do(manifests: Sequence[Manifest], consumers: Sequence[str]) -> Notice | None:
+    """Return the warning that no model of the manifests is for the chosen consumers; None if one is."""
+    served = {consumer for manifest in manifests for model in manifest.models for consumer in model.consumers}
+    if served.intersection(consumers) if consumers else served:
+        return None
+    files = ", ".join(manifest.file for manifest in manifests)
+    if not served:
+        return Notice(level="warning", message=f"{files}: no models are listed")
+    return Notice(
+        level="warning",
+        message=f"nothing in {files} is for {' or '.join(consumers)}",
+        hint=f"it has models for {', '.join(sorted(served))}",
+    )
 
 
 async def run_session(
@@ -221,6 +250,56 @@ def fit_failed(
 # ── the Python API ──
 
 
+def _checked(values: type) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
+    """Return a decorator that raises TypeError for an unknown option or an argument of the wrong type.
+
+    ``values`` is the TypedDict of the function's options.
+    """
+
+    def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+        name = function.__name__.removesuffix("_async")
+
+        @functools.wraps(function)
+        async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            known = [*inspect.signature(function).parameters, *values.__annotations__]
+            known.remove("options")
+            for given, value in kwargs.items():
+                if given not in known:
+                    near = difflib.get_close_matches(given, known, n=1)
+                    text = f"did you mean {near[0]!r}?" if near else f"help(modelfetch.{name}) lists the options"
+                    raise TypeError(f"{name}() has no option {given!r}; {text}")
+                if given in _EXPECTED and not _EXPECTED[given][1](value):
+                    raise TypeError(f"{name}({given}={value!r:.80}): expected {_EXPECTED[given][0]}")
+            return await function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike)
+
+
+def _is_files(value: object) -> bool:
+    return value is None or _is_path(value) or (isinstance(value, Sequence) and all(map(_is_path, value)))
+
+
+def _is_progress(value: object) -> bool:
+    return value is None or isinstance(value, bool) or callable(value)
+
+
+_EXPECTED: Mapping[str, tuple[str, Callable[[object], bool]]] = {
+    "tier": ("a tier's name", lambda value: value is None or isinstance(value, str)),
+    "manifest": ("a manifest file's path, or a list of them", _is_files),
+    "progress": ("True, False, or a function of one event", _is_progress),
+    "events": ("a function of one event", _is_progress),
+    "cancel": ("a modelfetch.Cancel", lambda value: value is None or isinstance(value, Cancel)),
+}
+"""What arguments of these names must be, with their check."""
+
+
+@_checked(OptionValues)
 async def sync_async(
     *,
     tier: str | None = None,
@@ -268,6 +347,7 @@ def sync(
     )
 
 
+@_checked(OptionValues)
 async def plan_async(
     *,
     tier: str | None = None,
@@ -299,6 +379,7 @@ def plan(
     return run_anywhere(lambda: plan_async(tier=tier, manifest=manifest, progress=progress, cancel=cancel, **options))
 
 
+@_checked(OptionValues)
 async def status_async(
     *,
     tier: str | None = None,
@@ -330,6 +411,7 @@ def status(
     return run_anywhere(lambda: status_async(tier=tier, manifest=manifest, cancel=cancel, **options))
 
 
+@_checked(OptionValues)
 async def verify_async(
     *,
     tier: str | None = None,
@@ -408,6 +490,7 @@ def verify(
     )
 
 
+@_checked(OptionValues)
 async def prune_async(
     *,
     tier: str | None = None,
@@ -469,6 +552,7 @@ def prune(
     )
 
 
+@_checked(OptionValues)
 async def remove_async(
     *names: str,
     keep_tiers: Sequence[str] = (),
@@ -519,6 +603,7 @@ def remove(
     )
 
 
+@_checked(OptionValues)
 async def adopt_async(
     *folders: str | Path,
     in_place: bool = False,
@@ -561,6 +646,7 @@ def adopt(
     return run_anywhere(lambda: adopt_async(*folders, in_place=in_place, progress=progress, cancel=cancel, **options))
 
 
+@_checked(OptionValues)
 async def fit_async(
     uri: str | None = None,
     *,
@@ -648,6 +734,7 @@ def fit(
     )
 
 
+@_checked(PinValues)
 async def pin_async(
     manifest: str | Path,
     *,
@@ -694,6 +781,7 @@ def pin(
     )
 
 
+@_checked(PinValues)
 async def add_async(
     links: str | Sequence[str],
     *,
@@ -774,6 +862,7 @@ def add(
     )
 
 
+@_checked(FetchValues)
 async def retrieve_async(
     uri: str,
     digest: str | Digest | None = None,

@@ -121,10 +121,28 @@ def test_a_cancelled_task_ends_and_the_next_run_finishes(manifest: Path, tmp_pat
     assert modelfetch.sync(manifest=manifest, root=tmp_path / "models").ok
 
 
-def test_an_option_that_does_not_exist_is_a_type_error() -> None:
-    with pytest.raises(TypeError):
-        modelfetch.sync(tier="8g", colour="blue")  # type: ignore[call-arg]
-    with pytest.raises(TypeError):
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        ("sync(tear='8g')", r"sync\(\) has no option 'tear'; did you mean 'tier'\?"),
+        ("plan(job=2)", r"plan\(\) has no option 'job'; did you mean 'jobs'\?"),
+        ("adopt('.', colour='blue')", r"adopt\(\) has no option 'colour'; help\(modelfetch.adopt\)"),
+        ("pin('m.yaml', min_free=1)", r"pin\(\) has no option 'min_free'"),
+        ("retrieve('hf://a/b/c', ofline=True)", r"retrieve\(\) has no option 'ofline'; did you mean 'offline'\?"),
+        ("status(manifest=5)", r"status\(manifest=5\): expected a manifest file's path, or a list of them"),
+        ("fit(manifest=[5])", r"fit\(manifest=\[5\]\): expected a manifest"),
+        ("verify(tier=8)", r"verify\(tier=8\): expected a tier's name"),
+        ("sync(progress='bar')", r"sync\(progress='bar'\): expected True, False, or a function"),
+        ("prune(cancel=True)", r"prune\(cancel=True\): expected a modelfetch.Cancel"),
+    ],
+)
+def test_an_unknown_option_or_an_argument_of_the_wrong_type_is_a_type_error_that_names_it(call: str, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        eval(f"modelfetch.{call}")  # noqa: S307 - the calls are those above
+
+
+def test_a_tier_and_a_manifest_together_are_a_type_error() -> None:
+    with pytest.raises(TypeError, match="not both"):
         modelfetch.sync(tier="8g", manifest="x.yaml")
 
 
@@ -341,7 +359,7 @@ def test_no_module_takes_the_place_of_a_public_name() -> None:
 def test_what_is_not_ours_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="frobnicate"):
         modelfetch.frobnicate  # type: ignore[attr-defined]  # noqa: B018
-    assert set(modelfetch.__all__) <= set(dir(modelfetch))
+    assert {name for name in dir(modelfetch) if not name.startswith("__")} == set(modelfetch.__all__)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,11 @@ def test_the_manifest_in_the_readme_is_valid() -> None:
     assert {model.name for model in modelfetch.load_manifest(text).models} == {"qwen2.5-0.5b", "sdxl-vae"}
 
 
+def test_every_public_name_is_in_the_api_reference() -> None:
+    text = (ROOT / "docs/reference/python-api.md").read_text()
+    assert sorted(re.findall(r"^::: modelfetch\.(\w+)$", text, re.MULTILINE)) == sorted(modelfetch.__all__)
+
+
 def test_the_public_names_are_those_of_the_lazy_table() -> None:
     assert sorted(modelfetch.__all__) == sorted(modelfetch._MODULE_OF)
     for name in modelfetch.__all__:

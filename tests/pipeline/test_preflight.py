@@ -86,6 +86,23 @@ def test_offline_a_pinned_model_that_is_missing_is_69_and_nobody_is_asked(
     assert bench.hub.log.since(0) == []
 
 
+@pytest.mark.parametrize("command", ["sync", "plan", "status"])
+def test_a_manifest_with_nothing_for_the_chosen_services_is_a_warning(bench: Bench, command: str) -> None:
+    file = bench.manifest(pinned(bench))
+    found = bench.run(command, file, "--for", "whisper", "--for", "ollama")
+    assert found.code == 0
+    assert f"nothing in {file} is for whisper or ollama" in found.err
+    assert "it has models for comfyui" in found.err
+    assert "nothing in" not in bench.run(command, file, "--for", "whisper", "--for", "comfyui").err
+
+
+def test_a_manifest_without_models_is_a_warning_each_time(bench: Bench) -> None:
+    file = bench.manifest()
+    for _ in range(2):
+        result = bench.run("sync", file)
+        assert (result.code, f"{file}: no models are listed" in result.err) == (0, True)
+
+
 def test_a_source_that_fails_before_the_first_body_is_left_to_its_mirror(bench: Bench) -> None:
     entry = pinned(bench)
     bench.world.file("copy.safetensors", WEIGHTS)
