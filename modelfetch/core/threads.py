@@ -93,15 +93,16 @@ class _ThreadedRunner(Generic[T]):
 
     def result(self, caller: asyncio.Task[Any] | None) -> T:
         """Wait for the result; end early if the calling task is cancelled, which it can't detect while it waits."""
-        self._thread.start()
         try:
+            self._thread.start()  # inside: an interrupt during the start must end the work, too
             while self._thread.is_alive():
                 self._thread.join(_POLL_INTERVAL)
                 if caller is not None and caller.cancelling():
                     self._end()
         except BaseException:
             self._end()
-            self._thread.join(_SHUTDOWN_GRACE)
+            if self._thread.ident is not None:
+                self._thread.join(_SHUTDOWN_GRACE)
             raise
         if self._errors:
             raise self._errors[0]

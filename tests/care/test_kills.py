@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from tests.pipeline.conftest import Bench, Result
 
-KILLS = int(os.environ.get("KILLS", "2"))
+KILLS = int(os.environ.get("KILLS", "1"))
+"""How often each command is killed; `KILLS=75` is a soak."""
 
 
 def contents(root: Path) -> dict[str, str]:

@@ -106,22 +106,3 @@ def test_a_filter_that_cannot_be_read_is_wrong_usage(care: Callable[..., Result]
     result = care("list", *words)
     assert (result.code, result.codes()) == (2, ["usage"])
     assert "hint:" in result.err
-
-
-def test_ten_thousand_files_take_about_ten_times_as_long_as_a_thousand(
-    bench: Bench, care: Callable[..., Result]
-) -> None:
-    import time
-
-    folder = bench.root / "comfyui/models/loras"
-    folder.mkdir(parents=True)
-
-    def seconds(count: int) -> float:
-        for number in range(count):
-            (folder / f"{number}.safetensors").touch()
-        started = time.perf_counter()
-        assert len(care("list").report["entries"]) == count
-        return time.perf_counter() - started
-
-    few = seconds(1000)
-    assert seconds(10_000) < 25 * few + 0.5

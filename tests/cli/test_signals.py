@@ -242,8 +242,8 @@ def test_an_interrupted_call_of_python_ends_and_leaves_nothing_at_work(
     (tmp_path / "x.json").write_text("{}")
     manifest(tmp_path, "hf://acme/art/x.safetensors" if waits == "source" else f"file://{tmp_path}/x.json")
     if waits == "hash":
-        manifest(tmp_path, f"http://{silent.host}/x.json", size=LARGE, digest="sha256:" + "b" * 64)
-        there = root / "comfyui/models/vae/x.json"
+        manifest(tmp_path, f"http://{silent.host}/x.safetensors", size=LARGE, digest="sha256:" + "b" * 64)
+        there = root / "comfyui/models/vae/x.safetensors"
         there.parent.mkdir(parents=True)
         with there.open("wb") as file:
             file.truncate(LARGE)

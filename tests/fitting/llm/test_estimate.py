@@ -29,6 +29,7 @@ TABLE = Path(__file__).parent.parent / "llama_cpp.csv"
 ROWS = list(csv.DictReader(TABLE.read_text().splitlines()))
 
 
+@functools.cache
 def estimate(header: GgufHeader, **options: object) -> Estimate:
     return llm_estimate("m", "ollama://m", header, replace(LlmOptions(), **options))  # type: ignore[arg-type]
 
