@@ -15,12 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.care.checks import Check, read_checks
 from modelfetch.core.fs import own_folder
 from modelfetch.errors import DestinationError
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.placement.state import PathStat, fits, is_rewritten
+from modelfetch.store.checks import Check, read_checks
 from modelfetch.store.index import beside
 from modelfetch.store.record import Record
 
@@ -299,7 +299,7 @@ def _with_shared_checks(items: Sequence[Item]) -> Iterator[Item]:
         if blob is None or item is blob or not item.is_placement:
             yield item
         else:
-            yield replace(item, check=blob.check, proven=blob.proven)
+            yield replace(item, check=blob.check or item.check, proven=blob.proven)
 
 
 def _applicable(check: Check | None, found: os.stat_result | None) -> Check | None:

@@ -6,11 +6,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelfetch.care.checks import now
 from modelfetch.care.inventory import Condition, Item, Origin, take_inventory
 from modelfetch.care.listing import bytes_of, reclaimable_bytes, shown_items
 from modelfetch.care.usage import model_use
 from modelfetch.core import fs
+from modelfetch.store.checks import now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

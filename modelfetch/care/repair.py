@@ -16,7 +16,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from modelfetch.care.asked import Asked, asked_by
-from modelfetch.care.checks import Check, now
 from modelfetch.care.inventory import Condition, Item, Origin
 from modelfetch.care.verify import Finding, Verification, save_checks
 from modelfetch.core import fs
@@ -29,6 +28,7 @@ from modelfetch.pipeline.resolve import mirrors_of
 from modelfetch.placement.journal import Claim
 from modelfetch.placement.receipts import Entry, ReceiptBook
 from modelfetch.placement.writer import LINK_AT_LEAST, ChangedMeanwhileError, ConsumerWriter, Made
+from modelfetch.store.checks import Check, now
 from modelfetch.store.locks.lock import LockLostError, lock
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from modelfetch.care.checks import now
 from modelfetch.care.inventory import take_inventory
 from modelfetch.care.listing import bytes_of, reclaimable_bytes, shown_items
 from modelfetch.core import fs
+from modelfetch.store.checks import now
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

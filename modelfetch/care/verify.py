@@ -10,14 +10,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from modelfetch.care.asked import Asked, asked_by
-from modelfetch.care.checks import Check, now, read_checks, write_checks
 from modelfetch.care.hashing import Hashed, hash_files
 from modelfetch.care.inventory import Condition, Inventory, Item, Origin, take_inventory
 from modelfetch.core import fs
+from modelfetch.core.digest import Digest
 from modelfetch.core.events import Notice
 from modelfetch.core.fs import own_folder
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, exit_code_of
+from modelfetch.store.checks import Check, now, read_checks, write_checks
 from modelfetch.store.locks.lock import lock
 
 if TYPE_CHECKING:
@@ -191,16 +192,17 @@ class _Saver:
         self._saved = time.monotonic()
 
     def note(self, inode: tuple[int, int], result: Hashed) -> None:
-        """Note what was found about a file, under each of its names that has a date of its own."""
+        """Note what was found about a file, under each of its names: a repair may take the blob away and then fail."""
         if result.digest is None and not result.is_unreadable:
             return  # it changed while it was read, is gone, or is not ours to read: that says nothing of its bytes
         items = self._inventory.by_inode.get(inode, ())
-        blobs = [item for item in items if item.origin is Origin.BLOB]
-        for item in blobs or items:
+        for item in items:
             if item.digest is None:
                 continue
             check = Check(size=item.size, mtime_ns=item.mtime_ns, at=self._at, ok=result.digest == item.digest)
             if item.path is None:
+                if not check.ok:
+                    self._session.store.distrust(Digest.parse(item.digest))
                 self._new[self._inventory.store][item.digest] = check
             else:
                 self._new[own_folder(self._inventory.root)][item.path] = check

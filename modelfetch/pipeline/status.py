@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from modelfetch.pipeline.session import Session
     from modelfetch.placement.layouts import Placement
 
-_WORST_FIRST = ("foreign", "changed", "missing", "rewritten", "touched", "ready")
+_WORST_FIRST = ("damaged", "foreign", "changed", "missing", "rewritten", "touched", "ready")
 _ACTIONS = {word: "present" if word in ("ready", "touched") else word for word in _WORST_FIRST}
 _OLLAMA_BLOBS = "ollama/models/blobs/"
 _READY = ("ready", "rewritten", "touched")
@@ -135,6 +135,8 @@ def _is_touched(placement: Placement, receipt: Receipt, session: Session) -> boo
     if entry is None or entry.digest is None or seen is None or not seen.regular or seen.size != entry.size:
         return False
     if wanted is not None and entry.digest != str(wanted):
+        return False
+    if session.examiner.is_damaged(placement.path, seen):
         return False
     if placement.path.startswith(_OLLAMA_BLOBS):
         return True

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from modelfetch.core import fs
@@ -28,6 +29,7 @@ from modelfetch.placement.state import (
     state_of_symlink,
 )
 from modelfetch.store.adopted import is_adopted
+from modelfetch.store.checks import read_checks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from modelfetch.placement.receipts import Receipt
     from modelfetch.placement.state import PathStat
     from modelfetch.store import Store
+    from modelfetch.store.checks import Check
 
 _LOOKS = 3
 _SAY_FROM = 2**30
@@ -124,7 +127,7 @@ class Examiner:
         if placement.how is PlacementMethod.UNPACK:
             return self._state_of_archive(placement, receipt, wanted)
         entry = receipt.entries.get(placement.path)
-        state = _state(placement, entry, self._look(placement), wanted)
+        state = self._known_state(placement, entry, self._look(placement), wanted)
         # Modelfetch has placed something here. Only hashing can show whether this is still the same file.
         return State.CHANGED if state is State.FOREIGN and placement.path in receipt.claims else state
 
@@ -153,20 +156,37 @@ class Examiner:
             return self._hash(path, seen, algorithm)
         return None
 
+    def is_damaged(self, path: str, seen: PathStat | None) -> bool:
+        """Whether the last full check of a path found other bytes, and nothing was written since."""
+        check = self._damage.get(path)
+        return check is not None and seen is not None and check.applies_to(seen.size, seen.mtime_ns)
+
     # --- inside ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _damage(self) -> dict[str, Check]:
+        checks = read_checks(fs.own_folder(self.tree.path("")))
+        return {path: check for path, check in checks.items() if not check.ok}
+
+    def _known_state(
+        self, placement: Placement, entry: Entry | None, seen: PathStat | None, wanted: Digest | None
+    ) -> State:
+        state = _state(placement, entry, seen, wanted)
+        return State.DAMAGED if state is State.READY and self.is_damaged(placement.path, seen) else state
 
     def _inspect(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> Inspection:
         seen = self._look(placement)
         entry = self._known(placement.path, receipt, seen)
-        state = _state(placement, entry, seen, wanted)
+        state = self._known_state(placement, entry, seen, wanted)
         action = act_unhashed(state, entry)
         if action is None:
-            action = act_compared(entry, equal=self._equal(placement, seen, wanted))
+            action = act_compared(state, entry, equal=self._equal(placement, seen, wanted))
         if action is Action.REFUSE and seen is not None:
             action = self._act_on_blob(placement.path, seen)
         digest = None
         if action is Action.KEEP and seen is not None and seen.regular:
-            ready = entry is not None and entry.digest is not None and (fits(entry, seen) or state is State.REWRITTEN)
+            known = state is State.REWRITTEN or (entry is not None and fits(entry, seen) and state is not State.DAMAGED)
+            ready = entry is not None and entry.digest is not None and known
             # The receipt records the sha256; the next run needs it to recognise by stat that nothing changed.
             digest = Digest.parse(entry.digest) if entry and entry.digest and ready else self._sha256(placement, seen)
             if entry is None and self._is_own_blob(seen, digest):  # the receipt was lost
@@ -311,6 +331,8 @@ class Examiner:
                 return State.MISSING
             if not fits(entry, seen):
                 return State.CHANGED
+            if self.is_damaged(path, seen):
+                return State.DAMAGED
         return State.OUTDATED if any(entry.how == "link" for entry in inside.values()) else State.READY
 
     def _has_symlinks(self, consumer: str, link: Placement, receipt: Receipt, *, probe: bool) -> bool:

@@ -27,6 +27,7 @@ class State(StrEnum):
     MISSING = "missing"  # nothing is there
     OUTDATED = "outdated"  # unchanged since the receipt, but other bytes are wanted now, or a copy instead of a link
     CHANGED = "changed"  # modelfetch placed something here, but not what is here now
+    DAMAGED = "damaged"  # unchanged since the receipt, but the last full check found other bytes
     FOREIGN = "foreign"  # something that no receipt names is here
     REWRITTEN = "rewritten"  # placed by modelfetch and then rewritten by its service
 
@@ -134,8 +135,10 @@ def act_unhashed(state: State, entry: Entry | None) -> Action | None:
     return None
 
 
-def act_compared(entry: Entry | None, *, equal: bool) -> Action:
+def act_compared(state: State, entry: Entry | None, *, equal: bool) -> Action:
     """The action once the bytes have been compared."""
     if equal:
         return Action.KEEP
+    if state is State.DAMAGED and entry is not None and entry.made:
+        return Action.REPLACE
     return Action.REFUSE if entry is None else Action.DISPLACE

@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from modelfetch.core.digest import Digest, new_hasher
@@ -47,6 +47,8 @@ _LINK_FROM = 64 * 1024
 """Files below this size are copied, never linked, because a service may rewrite them in place."""
 _READ_LIMIT = 64 * 2**20
 """Maximum size of a blob that is read whole: registry manifests and configurations, in practice a few kilobytes."""
+_UNPROVEN = -1
+"""The ``mtime_ns`` of a record that no file fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -405,6 +407,14 @@ class Store:
                 write_whole(beside(aside), record.dump(), temporary=self.tmp())
                 path.replace(aside)
         self.remove(sha256)
+
+    def distrust(self, sha256: Digest) -> None:
+        """Let the record of a blob no longer confirm it, so that it is hashed before it is used again.
+
+        The chunks that the record knows are kept, for what can be saved of the blob.
+        """
+        if (record := self.record(sha256)) is not None:
+            self.index.write_record(self.blob_path(sha256), replace(record, mtime_ns=_UNPROVEN))
 
     def set_aside(self, sha256: Digest) -> None:
         """Set aside a blob that is damaged although its record matches; see `damaged`.

@@ -6,10 +6,10 @@ import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
-from modelfetch.care.checks import now
 from modelfetch.care.overview import ModelRow, Overview, ServiceUse
 from modelfetch.cli.app import run
 from modelfetch.render.html import overview_page
+from modelfetch.store.checks import now
 from tests.care.conftest import flip
 from tests.pipeline.test_sync import ollama, vae, whisper
 

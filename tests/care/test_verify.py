@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modelfetch.care.checks import now
 from modelfetch.cli.app import run
+from modelfetch.cli.fastpath.check import attempt
+from modelfetch.store.checks import now
 from tests.care.conftest import actions, flip
 from tests.pipeline.test_sync import ollama, vae, whisper
 
@@ -91,7 +92,8 @@ def test_what_was_checked_lately_is_not_due(bench: Bench, care: Callable[..., Re
     os.utime(blob, (1, 1))
     assert not checks.exists()
     assert care("verify", "--older-than", "30d").code == 1
-    ((check),) = json.loads(checks.read_text())["checked"].values()
+    (check, *same) = json.loads(checks.read_text())["checked"].values()
+    assert same == [check, check]  # the blob, and both of its links
     assert check[3] is False
 
 
@@ -180,3 +182,56 @@ def test_a_disk_that_cannot_read_a_file_is_repaired(
     assert result.code == 0, result.err
     assert (bench.root / ONE).stat().st_ino != refused
     assert (bench.root / ONE).samefile(bench.root / TWO)
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_damage_stays_known_until_it_is_repaired(bench: Bench, care: Callable[..., Result], *, offline: bool) -> None:
+    manifest = bench.manifest(vae(bench), whisper(bench))
+    bench.run("sync", manifest)
+    flip(bench.root / ONE)
+    assert care("verify").code == 1
+    if not offline:
+        del bench.world.repos["acme/art"]
+    assert care("verify", "--repair", *(["--offline"] if offline else [])).code not in (0, 1)
+    assert actions(care("verify", "--quick"))[ONE] == "damaged"
+    status = bench.run("status", manifest)
+    assert (status.code, actions(status)[ONE]) == (1, "damaged")
+
+
+def test_a_file_of_a_record_of_damage_that_is_verified_good_is_ready(bench: Bench, care: Callable[..., Result]) -> None:
+    manifest = bench.manifest(vae(bench))
+    bench.run("sync", manifest)
+    flip(bench.root / ONE)
+    assert care("verify").code == 1
+    flip(bench.root / ONE)
+    assert care("verify").code == 0
+    assert bench.run("status", manifest).code == 0
+
+
+@pytest.mark.parametrize("path", [ONE, TWO, "whisper"])
+def test_sync_restores_what_verify_found_damaged(bench: Bench, care: Callable[..., Result], path: str) -> None:
+    manifest = bench.manifest(vae(bench), whisper(bench))
+    bench.run("sync", manifest)
+    file = bench.root / path
+    if path == "whisper":
+        file = next(p for p in file.rglob("hub/*/blobs/*") if p.stat().st_size > 100)
+    data = file.read_bytes()
+    flip(file)
+    assert bench.run("sync", manifest).code == 0  # nothing tells yet
+    assert care("verify").code == 1
+    assert bench.run("sync", manifest).code == 0
+    assert file.read_bytes() == data
+    assert not (bench.root / ".modelfetch/displaced").exists()
+    assert bench.run("status", manifest).code == 0
+    assert care("verify").code == 0
+
+
+def test_the_quick_answer_of_sync_ends_when_verify_finds_damage(bench: Bench, care: Callable[..., Result]) -> None:
+    manifest = bench.manifest(vae(bench))
+    words = ["sync", "--manifest", str(manifest), "--root", str(bench.root)]
+    assert run(words) == 0
+    assert run(words) == 0
+    assert attempt(words) == 0
+    flip(bench.root / ONE)
+    assert care("verify").code == 1
+    assert attempt(words) is None

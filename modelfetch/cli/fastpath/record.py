@@ -101,6 +101,12 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
     paths = dict.fromkeys(receipt_path(root, c) for c in CONSUMERS if receipts[c].entries)
     for item in select(manifests, session.options.consumers):
         paths.update(dict.fromkeys(tree.path(path) for path in _paths_of_item(item, session, receipts)))
+    # What `verify` finds damaged does not look changed.
+    checks = fs.own_folder(root) / "checks.json"
+    if checks.exists():
+        paths[checks] = None
+    else:
+        yield f"absent\t{checks}"
     for folder in dict.fromkeys(path.parent for path in paths):
         yield f"folder\t{os.path.realpath(folder)}\t{folder}"
     for path in paths:

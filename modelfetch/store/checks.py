@@ -1,7 +1,8 @@
 """When each file was last hashed from its first byte to its last, and with what result.
 
-The dates lie in ``checks.json``: those of blobs in the store, those of files that are not links of a blob below ROOT.
-Losing the file costs a check, nothing more. A date speaks for a file of this size and mtime alone.
+The dates lie in ``checks.json``: those of blobs in the store, those of placed files below ROOT. A link of a blob has
+both, so what was found about its bytes is known after the blob is gone. Losing the file costs a check, nothing more.
+A date speaks for a file of this size and mtime alone.
 """
 
 from __future__ import annotations
