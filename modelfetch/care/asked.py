@@ -36,14 +36,28 @@ class Asked:
 
     def wants(self, item: Item) -> bool:
         """Whether a placement is one of those that are wanted."""
+        return self._request_for(item) is not None
+
+    def tier_of(self, item: Item) -> str | None:
+        """The tier or manifest that wants a placement; None where none does."""
+        request = self._request_for(item)
+        return request.requested_by if request is not None else None
+
+    def model_names(self) -> set[str]:
+        """The names of all models that are wanted."""
+        return {r.model.name for r in (*self.paths.values(), *self.folders.values(), *self.unresolved)}
+
+    def _request_for(self, item: Item) -> ModelRequest | None:
         if item.path is None or item.entry is None:
-            return False
+            return None
         if item.path in self.paths:
-            return True
-        if item.entry.archive and any(item.path.startswith(f"{folder}/") for folder in self.folders):
-            return True
-        return any(
-            request.model.name == item.model and request.requested_by in item.tiers for request in self.unresolved
+            return self.paths[item.path]
+        if item.entry.archive:
+            for folder, request in self.folders.items():
+                if item.path.startswith(f"{folder}/"):
+                    return request
+        return next(
+            (r for r in self.unresolved if (r.model.name, r.requested_by in item.tiers) == (item.model, True)), None
         )
 
 

@@ -5,6 +5,7 @@ It is made of receipts, the store's index and a walk over the services' folders;
 
 from __future__ import annotations
 
+import difflib
 import os
 import stat as statmod
 from collections import defaultdict
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core.fs import own_folder
-from modelfetch.errors import DestinationError
+from modelfetch.errors import DestinationError, UsageError
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.placement.state import PathStat, fits, is_rewritten
@@ -25,7 +26,7 @@ from modelfetch.store.index import beside
 from modelfetch.store.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from modelfetch.placement.receipts import Entry, Receipt
     from modelfetch.placement.root_tree import RootTree
@@ -156,6 +157,37 @@ def take_inventory(root: Path, tree: RootTree, store: Store, *, foreign: bool = 
         known = {item.path for item in placed}
         items += [item for consumer in receipts for item in _foreign(tree, consumer, known)]
     return Inventory(root=root, store=store.path, items=tuple(_with_shared_checks(items)), receipts=receipts)
+
+
+def require_root(root: Path) -> None:
+    """Check that ROOT exists: a disk that is not mounted must not pass for one that holds nothing.
+
+    Raises:
+        DestinationError: It does not (``root-not-mounted``).
+    """
+    if not root.is_dir():
+        raise DestinationError(
+            f"{root} does not exist: is the disk or share mounted?",
+            code="root-not-mounted",
+            hint="mount it, or name the folder that `modelfetch sync` filled: --root DIR",
+        )
+
+
+def check_names(names: Sequence[str], inventory: Inventory, *, asked: Iterable[str] = ()) -> None:
+    """Check that each name is one of a placed model, or of one that is asked for.
+
+    Raises:
+        UsageError: One is not (``not-placed``).
+    """
+    known = sorted({*asked, *(item.model for item in inventory.placements if item.model)})
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise UsageError(
+                f"no model {name[:80]!r} was placed in {inventory.root}",
+                code="not-placed",
+                hint=f"did you mean {near[0]!r}?" if near else f"`modelfetch list --root {inventory.root}` shows them",
+            )
 
 
 def read_receipts(root: Path) -> dict[str, Receipt]:

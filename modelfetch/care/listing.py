@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.care.inventory import Inventory, Item, Origin, take_inventory
+from modelfetch.care.inventory import Inventory, Item, Origin, require_root, take_inventory
 from modelfetch.care.references import References
 from modelfetch.care.removal import Rules, plan_removal
 from modelfetch.core import fs
@@ -27,12 +27,16 @@ _FILTER = re.compile(r"(size|verified|origin|model|for|tier)\s*(>=|<=|=|>|<)\s*(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """Entries, the bytes that they take (shared ones once), and what a `prune` without a tier would free."""
+    """Entries, the bytes that they take (shared ones once), and what a `prune` without a tier would free.
+
+    ``limit``: how many entries or rows are shown; totals are of all entries.
+    """
 
     root: str
     store: str
     entries: tuple[Item, ...]
     reclaimable: int
+    limit: int | None = None
 
     @property
     def bytes(self) -> int:
@@ -44,7 +48,7 @@ class Listing:
         return {
             "root": self.root,
             "store": self.store,
-            "entries": [_as_dict(item) for item in self.entries],
+            "entries": [_as_dict(item) for item in self.entries[: self.limit]],
             "bytes": self.bytes,
             "reclaimable": self.reclaimable,
         }
@@ -60,7 +64,7 @@ def list_files(
         filters: Each ``KEY OP VALUE``, such as ``size>1GB``, ``verified>30d`` (longer ago), ``origin=foreign``,
             ``model=sdxl*``, ``for=ollama``, ``tier=16g``; all must hold.
         sort: One of `SORTS`, ``:asc`` or ``:desc`` after it.
-        limit: How many entries at most.
+        limit: How many entries or rows are shown at most.
 
     Raises:
         UsageError: A filter or the order can't be read.
@@ -68,6 +72,7 @@ def list_files(
     """
     tests, (key, reverse) = [parse_filter(text) for text in filters], parse_sort(sort)
     root = session.options.root
+    require_root(root)
     try:
         inventory = take_inventory(root, session.examiner.tree, session.store)
         freed = reclaimable_bytes(inventory)
@@ -81,7 +86,9 @@ def list_files(
     ]
     entries.sort(key=lambda item: (item.model is None, item.model or "", item.path or str(item.file)))
     entries.sort(key=key, reverse=reverse)
-    return Listing(root=str(root), store=str(session.store.path), entries=tuple(entries[:limit]), reclaimable=freed)
+    return Listing(
+        root=str(root), store=str(session.store.path), entries=tuple(entries), reclaimable=freed, limit=limit
+    )
 
 
 def shown_items(inventory: Inventory) -> list[Item]:

@@ -7,14 +7,13 @@ written: a process that is killed in between leaves files that a receipt names a
 from __future__ import annotations
 
 import contextlib
-import difflib
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from modelfetch.care.asked import asked_by
-from modelfetch.care.inventory import Inventory, Item, Origin, take_inventory
+from modelfetch.care.inventory import Inventory, Item, Origin, check_names, require_root, take_inventory
 from modelfetch.care.references import References, read_references
 from modelfetch.care.removal import RemovalPlan, Rules, bytes_freed, plan_removal
 from modelfetch.care.unlink import remove_empty_folders, unlink_unchanged
@@ -22,7 +21,7 @@ from modelfetch.core import fs
 from modelfetch.core.digest import Digest
 from modelfetch.core.fs import own_folder
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
-from modelfetch.errors import ModelfetchError, UsageError, exit_code_of
+from modelfetch.errors import ModelfetchError, exit_code_of
 from modelfetch.manifest.kinds import FOLDERS
 from modelfetch.placement import journal
 from modelfetch.placement.receipts import Receipt, read_receipt, write_receipt
@@ -110,7 +109,7 @@ def remove_models(names: Sequence[str], session: Session, options: PruneOptions,
     kept = _kept_tiers(options, session, environ)
 
     def rules(inventory: Inventory) -> Rules:
-        _check_names(names, inventory)
+        check_names(names, inventory)
         asked = asked_by(kept, session, inventory.receipts) if kept else None
         return Rules(
             wanted=lambda item: item.model not in names or (asked is not None and asked.wants(item)),
@@ -119,6 +118,7 @@ def remove_models(names: Sequence[str], session: Session, options: PruneOptions,
             consumers=session.options.consumers,
             rewritten=True,
             leftovers=False,
+            kept_by=lambda item: asked.tier_of(item) if asked is not None and item.model in names else None,
         )
 
     return _remove(session, options, rules)
@@ -170,19 +170,8 @@ def _kept_tiers(options: PruneOptions, session: Session, environ: Mapping[str, s
     return tuple(found)
 
 
-def _check_names(names: Sequence[str], inventory: Inventory) -> None:
-    known = sorted({item.model for item in inventory.placements if item.model})
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise UsageError(
-                f"no model {name[:80]!r} was placed in {inventory.root}",
-                code="not-placed",
-                hint=f"did you mean {near[0]!r}?" if near else f"`modelfetch list --root {inventory.root}` shows them",
-            )
-
-
 def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory], Rules]) -> Removed:
+    require_root(session.options.root)
     with contextlib.nullcontext() if options.dry_run else _alone(session):
         try:
             inventory = take_inventory(session.options.root, session.examiner.tree, session.store)

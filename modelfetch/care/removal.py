@@ -55,6 +55,7 @@ class Rules:
         older_than: The least age of what goes, in seconds; None sets none but for partial files, see `WEEK`.
         consumers: Only these consumers' placements (none: all).
         rewritten: Whether files that their service rewrote may go as well.
+        kept_by: The tier for which a placement stays that would go without it.
         leftovers: Whether unused blobs and partial files go: not those that only `remove` is asked about.
     """
 
@@ -64,6 +65,7 @@ class Rules:
     consumers: Sequence[str] = ()
     rewritten: bool = False
     leftovers: bool = True
+    kept_by: Callable[[Item], str | None] = lambda _: None
 
 
 def plan_removal(inventory: Inventory, references: References, rules: Rules) -> RemovalPlan:
@@ -83,6 +85,12 @@ def plan_removal(inventory: Inventory, references: References, rules: Rules) -> 
             going[item.path or ""] = item
         else:
             kept.append(Kept(item=item, reason=reason))
+    kept.extend(
+        Kept(item=item, reason=f"tier {tier} asks for it")
+        for item in inventory.placements
+        if rules.wanted(item) and (not rules.consumers or item.consumer in rules.consumers)
+        if (tier := rules.kept_by(item)) is not None
+    )
     _add_orphans(going, inventory, references, rules)
     for path, reason in _still_needed(going, inventory, references).items():
         kept.append(Kept(item=going.pop(path), reason=reason))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.care.asked import Asked, asked_by
 from modelfetch.care.hashing import Hashed, hash_files
-from modelfetch.care.inventory import Condition, Inventory, Item, Origin, take_inventory
+from modelfetch.care.inventory import Condition, Inventory, Item, Origin, check_names, require_root, take_inventory
 from modelfetch.core import fs
 from modelfetch.core.digest import Digest
 from modelfetch.core.events import Notice
@@ -88,14 +88,17 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
 
     Raises:
         InterruptedSync: It was cancelled; the checks that were finished are noted.
-        DiskError, DestinationError: A folder can't be read.
+        DiskError, DestinationError: A folder can't be read, or ROOT does not exist.
+        UsageError: There is no model of a name (``not-placed``).
     """
+    require_root(session.options.root)
     try:
         inventory = take_inventory(session.options.root, session.examiner.tree, session.store, foreign=False)
     except OSError as error:
         raise fs.translate(error, session.options.root, doing="reading") from error
     consumers = session.options.consumers
     asked = asked_by(manifests, session, inventory.receipts, consumers=consumers) if manifests else None
+    check_names(options.models, inventory, asked=asked.model_names() if asked else ())
     items = chosen_items(inventory, asked, consumers)
     if options.models:
         items = tuple(item for item in items if item.model in options.models)

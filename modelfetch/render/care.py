@@ -49,10 +49,14 @@ def verify_text(report: Report, found: Verification, *, quick: bool, quiet: bool
     lines = [table(("MODEL", "FOR", "STATE", "SIZE", "PATH"), rows, right=(3,))] if rows else []
     if not quiet:
         lines.append(_verify_sum(report, found, quick=quick))
+        if any(f.action == "missing" and f.item is None for f in found.findings):
+            lines.append("run `modelfetch sync` with the same tier or manifest to place what was never placed")
     return "\n".join(lines)
 
 
 def _verify_sum(report: Report, found: Verification, *, quick: bool) -> str:
+    if not found.findings:
+        return f"nothing placed in {report.root}"
     bad = Counter(finding.action for finding in found.findings if finding.is_bad)
     seconds = f"{report.seconds:.1f}s" if report.seconds < 60 else format_seconds(report.seconds)
     looked = len(found.findings)
@@ -85,7 +89,10 @@ def list_table(listing: Listing, *, files: bool = False, width: int | None = Non
             groups[item.model or _UNNAMED[item.origin], item.consumer].append(item)
         rows = [_row(name, consumer, items) for (name, consumer), items in groups.items()]
     head = ("PATH" if files else "MODEL", "FOR", "ORIGIN", "FILES", "SIZE", "VERIFIED", "TIERS")
-    lines = [table(head, rows, right=(3, 4), width=width)] if rows else []
+    shown = rows[: listing.limit]
+    lines = [table(head, shown, right=(3, 4), width=width)] if shown else []
+    if len(shown) < len(rows):
+        lines.append(f"{len(rows) - len(shown)} more left out by --limit")
     by_service: dict[str, list[Item]] = defaultdict(list)
     for item in listing.entries:
         by_service[item.consumer or "store"].append(item)

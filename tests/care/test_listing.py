@@ -106,3 +106,19 @@ def test_a_filter_that_cannot_be_read_is_wrong_usage(care: Callable[..., Result]
     result = care("list", *words)
     assert (result.code, result.codes()) == (2, ["usage"])
     assert "hint:" in result.err
+
+
+def test_a_limit_leaves_out_rows_and_no_bytes(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench), ollama(bench), whisper(bench))
+
+    def lines(*words: str) -> list[str]:
+        bench.capsys.readouterr()
+        run(["list", "--root", str(bench.root), *words])
+        return bench.capsys.readouterr().out.splitlines()
+
+    every, two = lines(), lines("--limit", "2")
+    assert [line.split() for line in two[1:3]] == [line.split() for line in every[1:3]]
+    assert two[3] == f"{len(every) - 4} more left out by --limit"
+    assert two[4:] == every[-1:]
+    assert care("list", "--limit", "2").report["bytes"] == care("list").report["bytes"]
+    assert len(lines("--quiet", "--limit", "2")) == 2

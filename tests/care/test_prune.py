@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from modelfetch.cli.app import run
 from modelfetch.core.digest import Digest
 from tests.care.conftest import actions
 from tests.pipeline.test_sync import WEIGHTS, commit, ollama, read, vae, whisper
@@ -100,6 +101,9 @@ def test_a_model_that_a_kept_tier_asks_for_stays(
     before = files(bench.root)
     care("remove", "vae", "--keep-tier", "small")
     assert files(bench.root) == before
+    bench.capsys.readouterr()
+    assert run(["remove", "vae", "--keep-tier", "small", "--root", str(bench.root)]) == 0
+    assert "kept: vae for comfyui, 1 file: tier small asks for it" in bench.capsys.readouterr().out
     result = care("prune", "--tier", "small")
     assert result.code == 0, result.err
     assert files(bench.root) == {ONE, TWO}
@@ -224,11 +228,6 @@ def test_a_folder_that_became_a_link_out_of_the_root_is_left_alone(bench: Bench,
     (bench.root / "comfyui/models/vae").symlink_to(outside)
     care("remove", "vae")
     assert (outside / "art.safetensors").exists()
-
-
-def test_a_root_that_does_not_exist_is_not_made(bench: Bench, care: Callable[..., Result]) -> None:
-    assert care("prune").code == 0
-    assert not bench.root.exists()
 
 
 def test_sync_prunes_after_success_alone(bench: Bench) -> None:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import modelfetch
 from modelfetch.cli.app import run
 from modelfetch.cli.fastpath.check import attempt
 from modelfetch.store.checks import now
 from tests.care.conftest import actions, flip
-from tests.pipeline.test_sync import ollama, vae, whisper
+from tests.pipeline.test_sync import WEIGHTS, ollama, sha256, vae, whisper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,9 +122,38 @@ def test_a_damaged_blob_that_no_service_uses_is_found(bench: Bench, care: Callab
     assert [m["name"] for m in result.report["models"]] == ["unused blobs"]
 
 
-def test_a_root_that_does_not_exist_holds_nothing_and_is_not_made(bench: Bench, care: Callable[..., Result]) -> None:
-    assert care("verify").code == 0
+@pytest.mark.parametrize("words", [["verify"], ["verify", "--repair"], ["list"], ["prune"], ["remove", "vae"]])
+def test_a_root_that_does_not_exist_is_an_error_and_is_not_made(
+    bench: Bench, care: Callable[..., Result], words: list[str]
+) -> None:
+    result = care(*words)
+    assert result.code == 73
+    assert "root-not-mounted" in result.out
     assert not bench.root.exists()
+    assert (modelfetch.verify(root=bench.root).exit_code, modelfetch.prune(root=bench.root).exit_code) == (73, 73)
+
+
+def test_an_empty_root_is_said_to_hold_nothing(bench: Bench) -> None:
+    bench.root.mkdir()
+    assert run(["verify", "--root", str(bench.root)]) == 0
+    assert f"nothing placed in {bench.root}" in bench.capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["--repair"], ["--quick"]])
+def test_an_unknown_model_is_wrong_usage_and_a_near_one_is_named(
+    bench: Bench, care: Callable[..., Result], words: list[str]
+) -> None:
+    bench.sync(vae(bench))
+    result = care("verify", *words, "--model", "vaee")
+    assert (result.code, result.codes()) == (2, ["not-placed"])
+    assert "'vae'" in result.err
+
+
+def test_what_was_never_placed_is_left_to_sync_by_name(bench: Bench) -> None:
+    bench.root.mkdir()
+    manifest = bench.manifest(vae(bench, digest=sha256(WEIGHTS)))
+    assert run(["verify", "--repair", "--manifest", str(manifest), "--root", str(bench.root)]) == 1
+    assert "modelfetch sync" in bench.capsys.readouterr().out
 
 
 def test_status_shows_when_each_model_was_verified_and_what_is_damaged(

@@ -130,7 +130,16 @@ def test_a_stderr_that_can_not_be_written_does_not_change_the_exit_code(
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["sync", "--help"], ["schema"], ["tiers"], ["env", "--tier", "8g"], ["list"]]
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["sync", "--help"],
+        ["schema"],
+        ["tiers"],
+        ["env", "--tier", "8g"],
+        ["list", "--root", "."],
+    ],
 )
 def test_a_full_stdout_is_74_for_every_command(words: list[str]) -> None:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

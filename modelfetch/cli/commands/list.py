@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="The order: model, size, verified or path.",
 )
-@options.option("--limit", metavar="N", type=options.value("limit"), help="Show N entries at most.")
+@options.option(
+    "--limit", metavar="N", type=options.value("limit"), help="Show N rows at most; the totals are of everything."
+)
 @click.option("--files", is_flag=True, help="A row for each file.")
 @click.option("--json", "as_json", is_flag=True, help="The entries as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Show only the names of models.")
@@ -69,7 +71,8 @@ def command(ctx: click.Context, /, **values: Any) -> int:
     if values["as_json"]:
         put(json.dumps(found[0].as_dict()))
     elif values["quiet"]:
-        put("\n".join(dict.fromkeys(item.model for item in found[0].entries if item.model)))
+        names = dict.fromkeys(item.model for item in found[0].entries if item.model)
+        put("\n".join(list(names)[: values["limit"]]))
     else:
         put(list_table(found[0], files=values["files"], width=terminal_width(sys.stdout)))
     return 0
