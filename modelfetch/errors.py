@@ -125,7 +125,7 @@ class ManifestError(SettingError):
     """A manifest is invalid; ``problems`` holds all that is wrong with it."""
 
     default_code = "invalid-manifest"
-    default_hint = "docs/reference/manifest.md explains every key; `modelfetch schema` prints them for editors"
+    default_hint = "`modelfetch schema` prints every key and what it may hold"
 
     def __init__(self, problems: Sequence[Problem], **kwargs: Any) -> None:
         self.problems = tuple(sorted(problems))

@@ -134,7 +134,7 @@ def _refuse(error: ModelfetchError, argv: Sequence[str]) -> int:
 
         with contextlib.suppress(ModelfetchError):
             put(json.dumps(failed([error], tier=None, root=_root_of(argv)).as_dict()))
-    show_error(error)
+    show_error(error, argv[0] if argv and argv[0] in (*_COMMANDS, *_ALIASES) else None)
     return error.exit_code
 
 

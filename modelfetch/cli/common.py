@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import click
 from click.core import ParameterSource
 
 from modelfetch.cli.options import EnvOption
@@ -26,8 +27,6 @@ from modelfetch.tiers.discovery import is_tier_name, normalise_tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
-
-    import click
 
     from modelfetch.api import Failure, Request
     from modelfetch.core.events import Event, Sink
@@ -160,5 +159,5 @@ def show(report: Report, *, as_json: bool, text: Callable[[], str] | None = None
         elif text is not None:
             put(text())
     finally:
-        show_errors(report.errors)
+        show_errors(report.errors, click.get_current_context().info_name)
     return report.exit_code

@@ -62,6 +62,14 @@ class EnvOption(click.Option):
             raise SettingError(f"{found[0]}={found[1]}: {error.format_message()}") from None
 
 
+class NamesOption(EnvOption):
+    """A repeatable option whose names may be separated by commas on the command line too."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Split, then convert as click does; an empty name stays, and is refused."""
+        return super().type_cast_value(ctx, [name.strip() for part in value or () for name in part.split(",")])
+
+
 class Parsed(click.ParamType[Any]):
     """A parameter type that uses a parser of `modelfetch.config.options`."""
 
@@ -84,7 +92,20 @@ def value(name: str) -> Parsed:
 
 def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     """Declare an `EnvOption`."""
-    return click.option(*names, cls=EnvOption, **attributes)
+    return click.option(*names, **{"cls": EnvOption, **attributes})
+
+
+def unlisted(decorate: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Accept options, as variables and shared scripts give them, that mean nothing to a command: help omits them."""
+
+    def mark(function: Any) -> Any:
+        before = len(getattr(function, "__click_params__", ()))
+        function = decorate(function)
+        for parameter in function.__click_params__[before:]:
+            parameter.hidden = True
+        return function
+
+    return mark
 
 
 def combined(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -143,10 +164,11 @@ where = combined(
     option(
         "--for",
         "consumers",
+        cls=NamesOption,
         metavar="CONSUMER",
         multiple=True,
         type=click.Choice(CONSUMERS),
-        help="Only what this service needs; repeatable.",
+        help="Only what this service needs; repeatable, or split by commas.",
     ),
     option(
         "--consumer-dir",
@@ -232,6 +254,7 @@ removal = combined(
     option(
         "--keep-tier",
         "keep_tiers",
+        cls=NamesOption,
         metavar="NAME",
         multiple=True,
         help="Keep what this tier asks for; repeatable.",

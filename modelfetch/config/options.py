@@ -150,7 +150,7 @@ def parse_values(values: Mapping[str, Any]) -> dict[str, Any]:
         try:
             parsed[name] = PARSERS[name](value) if name in PARSERS else value
         except ValueError as error:
-            raise UsageError(f"{name}: {error}", hint="docs/guides/python.md lists the options") from None
+            raise UsageError(f"{name}: {error}", hint="help(modelfetch.OptionValues) lists the options") from None
     return parsed
 
 

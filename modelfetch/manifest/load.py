@@ -73,7 +73,7 @@ def load_manifest(
         except (OSError, ValueError) as error:
             raise ManifestError(
                 [Problem(file, 0, 0, read_failure(error))],
-                hint=f"paths start from {Path.cwd()}; a tier is named by --tier, without .yaml",
+                hint=f"paths start from {Path.cwd()}",
             ) from None
     return load_bytes(data, file=file, folder=folder, allow_http=allow_http, find_tier=find_tier)
 

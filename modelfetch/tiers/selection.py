@@ -68,7 +68,10 @@ def select_manifests(
     if tier is None and DEFAULT_MANIFEST.is_file():
         return Selection(tier=None, files=(DEFAULT_MANIFEST,))
     if tier is None:
-        raise UsageError("no tier and no manifest was named", hint=f"--tier NAME, one of: {_names(settings)}")
+        raise UsageError(
+            "no tier and no manifest was named",
+            hint=f"name a manifest FILE, or --tier NAME, one of: {_names(settings)}",
+        )
     if tier == AUTO:
         tier = _auto(settings, environ, sink)
     path = find_tier(tier, settings.tiers_dir)

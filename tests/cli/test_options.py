@@ -176,3 +176,45 @@ def test_a_typical_mistake_is_told_what_to_type_instead(
 ) -> None:
     assert run(words) in (2, 78)
     assert hint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--for", "whisper,comfyui"], ["--for", "whisper", "--for", " comfyui"]])
+def test_names_are_repeated_or_separated_by_commas(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "--tier", "8g", "--json", *words]) == 1
+    assert [model["name"] for model in json.loads(capsys.readouterr().out)["models"]] == ["m"]
+
+
+@pytest.mark.parametrize("names", ["", "whisper,", "whisper,nobody"])
+def test_a_name_among_several_that_is_empty_or_unknown_is_a_usage_error(names: str) -> None:
+    assert run(["status", "--tier", "8g", "--for", names]) == 2
+
+
+@pytest.mark.parametrize("option", ["--jobs", "--limit-rate", "--refresh", "--keep-going", "--min-free", "--chown"])
+def test_status_does_not_list_options_that_mean_nothing_for_it(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["sync", "--help"]) == 0
+    assert option in capsys.readouterr().out
+    assert run(["status", "--help"]) == 0
+    assert option not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["JOBS", "REFRESH", "MIN_FREE", "STATUS_CONNECTIONS", "SYNC_RETRIES"])
+def test_status_accepts_the_variables_of_options_that_it_ignores(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"MODELFETCH_{name}", "1")
+    assert run(["status", "--tier", "8g"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["sync"], "name a manifest FILE, or --tier NAME, one of: 8g,"),
+        (["status"], "name a manifest FILE, or --tier NAME, one of: 8g,"),
+        (["validate", "nosuch.yaml"], "hint: paths start from "),
+        (["status", "--for", "nobody"], "`modelfetch status --help`"),
+        (["list", "--sort", "colour"], "`modelfetch list --help`"),
+    ],
+)
+def test_a_hint_names_what_the_command_takes(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(words) != 0
+    err = capsys.readouterr().err
+    assert hint in err
+    assert "docs/" not in err

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 @options.option(
     "--for",
     "consumers",
+    cls=options.NamesOption,
     metavar="CONSUMER",
     multiple=True,
-    help="Service that uses it; repeatable.  [default: those that can load it]",
+    help="Service that uses it; repeatable, or split by commas.  [default: those that can load it]",
 )
 @options.option("--name", metavar="NAME", help="Name of the entry.  [default: the file's or repo's]")
 @options.option("--manifest", metavar="FILE", help="Manifest to append to.  [default: ./models.yaml]")

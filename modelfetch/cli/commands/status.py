@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 @options.files
 @options.which
 @options.where
-@options.how
-@options.transfers
+@options.unlisted(options.how)
+@options.unlisted(options.transfers)
 @options.output
 @options.option(
     "--format",
