@@ -1,4 +1,4 @@
-"""The Python API, and what the commands run: options and an environment in, a report out."""
+"""The Python API, which the commands use too: takes options and an environment, returns a report."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ if TYPE_CHECKING:
     R_co = TypeVar("R_co", covariant=True)
 
     class Failure(Protocol[R_co]):
-        """Makes the result of a run that failed."""
+        """Builds the result of a failed run."""
 
         def __call__(self, errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float) -> R_co:
-            """Return it."""
+            """Return the result."""
 
 
 ProgressOption = bool | Callable[[Event], object]
@@ -73,7 +73,7 @@ class Request:
     """Which manifests to work on, with which options, in which environment.
 
     ``tier_variable`` names the environment variable that gave ``tier``; None when the caller did.
-    ``may_be_unnamed``: with neither tier nor manifest the work is on all that is there, and gets no manifests.
+    ``may_be_unnamed``: without tier and manifest, the work covers everything on disk and gets no manifests.
     """
 
     options: Options
@@ -86,19 +86,19 @@ class Request:
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
-    """What the report of a failed run names."""
+    """The data for the report of a failed run."""
 
     root: str
     tier: str | None = None
     started: float = field(default_factory=time.monotonic)
 
     async def result(self, work: Coroutine[Any, Any, R], cancel: Cancel, failure: Failure[R] | None) -> R:
-        """Run to the end; whatever goes wrong becomes the result of a failure."""
+        """Run to completion; any error becomes the result of a failed run."""
         try:
             return await until_cancelled(work, cancel)
         except ModelfetchError as error:
             found = error
-        except (OSError, UnicodeEncodeError) as error:  # not foreseen where it happened, such as a deleted folder
+        except (OSError, UnicodeEncodeError) as error:  # not handled where it occurred, such as a deleted folder
             found = fs.translate(error, self.root, doing="working in")
         make = failure or cast("Failure[R]", failed)
         return make([found], tier=self.tier, root=self.root, seconds=time.monotonic() - self.started)
@@ -112,7 +112,7 @@ async def run_manifests(
     sink: Sink = discard,
     cancel: Cancel | None = None,
 ) -> R:
-    """Read the manifests and work on them. Errors are in the result; none of ours is raised."""
+    """Read the manifests and work on them. No `ModelfetchError` is raised: errors are in the result."""
     cancel = cancel or Cancel()
     run = _Run(root=str(request.options.root), tier=request.tier)
     environ = request.environ
@@ -167,7 +167,7 @@ async def run_session(
     sink: Sink = discard,
     cancel: Cancel | None = None,
 ) -> R:
-    """Work in a session without a manifest. Errors are in the result; none of ours is raised."""
+    """Work in a session without a manifest. No `ModelfetchError` is raised: errors are in the result."""
     cancel = cancel or Cancel()
     run = _Run(root="")
 
@@ -183,7 +183,7 @@ async def run_session(
 
 @contextlib.contextmanager
 def _demo_hub(tier: str | None, settings: Settings, environ: Mapping[str, str]) -> Iterator[Settings]:
-    """For the tier ``demo``, start a hub on loopback and return settings that name it, as they would any mirror."""
+    """For the tier ``demo``, start a hub on loopback and return settings that use it like any mirror."""
     if tier != "demo":
         yield settings
         return
@@ -202,7 +202,7 @@ async def run_pin(
     sink: Sink = discard,
     cancel: Cancel | None = None,
 ) -> PinResult:
-    """Pin a manifest's file, or check its pins. Errors are in the result's report; none of ours is raised."""
+    """Pin a manifest file, or check its pins. No `ModelfetchError` is raised: errors are in the report."""
     from modelfetch.pinning.run import Result, check_file, pin_file
 
     async def work(session: Session) -> PinResult:
@@ -223,7 +223,7 @@ async def run_pin(
 async def run_add(
     request: AddRequest, options: Mapping[str, Any], *, sink: Sink = discard, cancel: Cancel | None = None
 ) -> AddReport:
-    """Add links to a manifest. Errors are in the report; none of ours is raised."""
+    """Add links to a manifest. No `ModelfetchError` is raised: errors are in the report."""
     from modelfetch.pinning.add import AddReport, add_links
 
     def failure(errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float) -> AddReport:
@@ -943,7 +943,7 @@ async def _on_manifests(
 
 @contextlib.contextmanager
 def _listening(progress: ProgressOption, cancel: Cancel | None) -> Iterator[tuple[Sink, Cancel]]:
-    """Give the sink for a caller's ``progress``, and a scope below ``cancel`` that ends when a callable raises."""
+    """Return the sink for a caller's ``progress``, and a child scope of ``cancel``, cancelled if a callable raises."""
     scope = Cancel(cancel)
     if progress is True:
         from modelfetch.render.progress import make_progress
@@ -958,7 +958,7 @@ def _listening(progress: ProgressOption, cancel: Cancel | None) -> Iterator[tupl
 
 
 class _Listener:
-    """Calls a caller's function with each event; its first exception ends the work and is raised afterwards."""
+    """Calls the caller's function with each event; its first exception cancels the work and is raised afterwards."""
 
     def __init__(self, call: Callable[[Event], object], scope: Cancel) -> None:
         self._call = call

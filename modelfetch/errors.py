@@ -18,7 +18,7 @@ The tree::
     └── InterruptedSync        130/143  interrupted, terminated
 
 ``code`` is a stable slug (docs/reference/error-codes.md is its append-only table), ``exit_code`` the coarse reason
-from sysexits, ``permanent`` tells the retry policy that asking the same source again can't help.
+from sysexits, ``permanent`` means that retrying the same source can't help.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 EXIT_PRECEDENCE = (78, 77, 73, 74, 66, 65, 75, 69)
-"""When several things fail, the exit code is that of the first of these that occurs."""
+"""If several errors occur, the exit code is the first of these that one of them has."""
 
 
 class ModelfetchError(Exception):
@@ -70,13 +70,13 @@ class ModelfetchError(Exception):
         self.uri = uri
 
     def about(self, *, model: str | None = None, uri: str | None = None) -> Self:
-        """Name the model and URI concerned, where they are not named yet; returns self, to be raised."""
+        """Set the model and URI concerned, if not set yet; returns self, to be raised."""
         self.model = self.model or model
         self.uri = self.uri or uri
         return self
 
     def each(self) -> tuple[ModelfetchError, ...]:
-        """The errors that a report lists: this one, unless it stands for several."""
+        """The errors that a report lists: this one, unless it represents several."""
         return (self,)
 
     def as_dict(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class SettingError(ModelfetchError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing that is wrong with a manifest; ``line`` and ``column`` count from 1, 0 stands for the whole file."""
+    """One problem of a manifest; ``line`` and ``column`` start at 1, 0 means the whole file."""
 
     file: str
     line: int
@@ -122,7 +122,7 @@ class Problem:
 
 
 class ManifestError(SettingError):
-    """A manifest is invalid; ``problems`` holds all that is wrong with it."""
+    """A manifest is invalid; ``problems`` lists everything that is wrong with it."""
 
     default_code = "invalid-manifest"
     default_hint = "`modelfetch schema` prints every key and what it may hold"
@@ -145,7 +145,7 @@ class CredentialsError(ModelfetchError):
 
 
 class DestinationError(ModelfetchError):
-    """The root can't be written, leads elsewhere, or holds something that is not ours."""
+    """The root can't be written, a path leads outside it, or it has a file that modelfetch did not create."""
 
     default_code = "not-writable"
     default_exit = 73
@@ -169,7 +169,7 @@ class NotFoundError(ModelfetchError):
 
 
 class IntegrityError(ModelfetchError):
-    """The bytes are not those that were asked for."""
+    """The bytes are not the expected ones."""
 
     default_code = "digest-mismatch"
     default_exit = 65
@@ -184,7 +184,7 @@ class NotAModelError(IntegrityError):
 
 
 class RetryLaterError(ModelfetchError):
-    """It may work later: rate limited, or another process holds the work."""
+    """It may work later: the rate was limited, or another process holds a lock."""
 
     default_code = "rate-limited"
     default_exit = 75
@@ -201,7 +201,7 @@ class UnreachableError(ModelfetchError):
 
 
 class FitError(ModelfetchError):
-    """A model or tier does not fit the card's memory, or whether it does is not known."""
+    """A model or tier does not fit into the card's memory, or this could not be determined."""
 
     default_code = "does-not-fit"
     default_exit = 1
@@ -218,7 +218,7 @@ class InterruptedSync(ModelfetchError):  # noqa: N818 - an interruption is not a
 def exit_code_of(errors: Iterable[ModelfetchError]) -> int:
     """The exit code for these errors together; 0 when there are none.
 
-    An interruption beats everything; a code outside the precedence list (1, 2, 70) counts only if none in it occurred.
+    An interruption takes precedence; a code outside the list (1, 2, 70) is used only if no code in the list occurred.
     """
     codes = [e.exit_code for e in errors]
     for code in (130, 143, *EXIT_PRECEDENCE):

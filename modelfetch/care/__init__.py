@@ -1,1 +1,1 @@
-"""Care for what is on disk: verify, repair, list, remove, prune and adopt."""
+"""Maintain the files on disk: verify, repair, list, remove, prune and adopt."""

@@ -34,7 +34,7 @@ _KEY = "adopt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adoption:
-    """What came of one file: adopted, present (the store had it), recorded (in place), elsewhere, or failed."""
+    """The result for one file: adopted, present (the store had it), recorded (in place), elsewhere, or failed."""
 
     candidate: Candidate
     folder: Path
@@ -46,7 +46,7 @@ class Adoption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierProgress:
-    """How many of a tier's models have all their pinned files at hand, of how many."""
+    """How many of a tier's models have all pinned files available locally, and the total."""
 
     tier: str
     complete: int
@@ -55,7 +55,7 @@ class TierProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopted:
-    """All files of all folders, whose collection each folder is, and how far the tiers are."""
+    """The results of all files, the program that each folder belongs to, and the progress of the tiers."""
 
     files: tuple[Adoption, ...]
     kinds: tuple[tuple[Path, str], ...]
@@ -63,12 +63,12 @@ class Adopted:
 
 
 def adopt_folders(folders: Sequence[Path], session: Session, *, in_place: bool = False) -> Adopted:
-    """Adopt every model below some folders; blocks.
+    """Adopt every model below the given folders; blocks.
 
     Args:
         folders: The collections.
-        session: Its store gets the files.
-        in_place: Record where files are, instead of sharing their bytes with the store.
+        session: The session whose store receives the files.
+        in_place: Record the files' locations instead of sharing their bytes with the store.
 
     Raises:
         UsageError: A folder does not exist.
@@ -100,7 +100,7 @@ def adopt_folders(folders: Sequence[Path], session: Session, *, in_place: bool =
 
 
 def adoption_report(found: Adopted, session: Session, *, started: float) -> Report:
-    """The report: a model for each file."""
+    """Build the report, with a model for each file."""
     errors = tuple(one.error for one in found.files if one.error is not None)
     actions = {"adopted": "adopted", "recorded": "adopted", "present": "present", "failed": "failed"}
     models = tuple(
@@ -131,7 +131,7 @@ def adoption_report(found: Adopted, session: Session, *, started: float) -> Repo
 
 
 def tier_progress(session: Session, at_hand: set[str]) -> Iterator[TierProgress]:
-    """How far each tier is: a model counts where all that it pins is in the store or at hand."""
+    """The progress of each tier: a model counts if all its pinned files are in the store or in ``at_hand``."""
     for name, manifest in all_tiers(session.settings):
         complete = sum(_is_complete(model, session, at_hand) for model in manifest.models)
         yield TierProgress(tier=name, complete=complete, models=len(manifest.models))
@@ -145,7 +145,7 @@ def _is_complete(model: Model, session: Session, at_hand: set[str]) -> bool:
 
 
 def _unreachable_devices(found: Sequence[tuple[Path, Candidate]], session: Session) -> set[int]:
-    """The file systems whose files the store can't share: one file of each is tried, so that none is hashed in vain."""
+    """The file systems whose files the store can't share; tests one file of each, to avoid useless hashing."""
     tried: dict[int, bool] = {}
     for _, one in found:
         if one.inode[0] not in tried:

@@ -1,4 +1,4 @@
-"""Collections of models as other programs keep them: which files in a folder are models, and whose folder it is.
+"""Collections of models of other programs: which files in a folder are models, and which program it belongs to.
 
 Sources: huggingface_hub, guides/manage-cache (repos since 0.8, shared blobs since 2.0; before 0.8 flat files named by
 hashes); ollama, types/model/name.go; AUTOMATIC1111 and Forge, modules/paths; ComfyUI, folder_paths.py; LM Studio keeps
@@ -49,7 +49,7 @@ class Candidate:
 
 
 def kind_of(folder: Path) -> str:
-    """The program whose collection a folder is, as far as its own folders tell."""
+    """The program that a collection belongs to, as far as its subfolders show."""
     for name, marks in _MARKS:
         if all((folder / mark).is_dir() for mark in marks):
             return name
@@ -65,12 +65,12 @@ def kind_of(folder: Path) -> str:
 
 
 def find_candidates(folder: Path) -> Iterator[Candidate]:
-    """Every file below a folder that may be a model, each once, whatever names it has; symlinks are followed.
+    """Yield every file below a folder that may be a model, each once even with several names; follows symlinks.
 
     Raises:
         OSError: The folder can't be read.
     """
-    os.listdir(folder)  # noqa: PTH208 - raises where os.walk would say nothing
+    os.listdir(folder)  # noqa: PTH208 - raises an error that os.walk would ignore
     seen: set[tuple[int, int]] = set()
     walked: set[tuple[int, int]] = set()
     for above, folders, names in os.walk(folder, followlinks=True):

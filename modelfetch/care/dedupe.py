@@ -1,7 +1,7 @@
-"""Dedupe: one copy of equal files that several programs keep; each becomes a link of one blob.
+"""Deduplicate equal files of several programs: each becomes a link to one blob.
 
-A file is replaced in one step by a link (or a reflink with its own mode, owner and time) of a blob whose bytes were
-compared by digest; what was there comes out under a temporary name and is removed last, so a kill loses nothing.
+A file is replaced atomically by a hardlink (or a reflink with the file's mode, owner and time) of a blob with the same
+digest. The old file gets a temporary name and is removed last, so a kill loses nothing.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from modelfetch.store import Blob
 
 ALLOWED = ("Hugging Face cache", "ComfyUI", "AUTOMATIC1111 or Forge", "Stability Matrix", "LM Studio")
-"""The collections whose programs never write to a model that is there."""
+"""The collections whose programs never modify an existing model."""
 _LEAST = 1 << 20
-"""Bytes: smaller files save nothing, and some are rewritten by their programs."""
+"""Minimum size in bytes: smaller files save nothing, and programs rewrite some of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duplicate:
-    """A file whose bytes the store has, or will have once: what was done (linked, would-link, kept), and why not."""
+    """A file whose bytes the store has or will have: the action (linked, would-link, kept), and a reason if kept."""
 
     file: Path
     digest: str
@@ -46,7 +46,7 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deduped:
-    """All duplicates; ``freed`` bytes are free by it, or would be."""
+    """All duplicates; ``freed`` is the number of bytes that were, or would be, freed."""
 
     duplicates: tuple[Duplicate, ...]
     freed: int
@@ -55,10 +55,10 @@ class Deduped:
 
 
 def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = False) -> Deduped:
-    """Find equal files below some folders and in the store, and make them one; blocks.
+    """Find equal files below the given folders and in the store, and deduplicate them; blocks.
 
     Raises:
-        UsageError: A folder does not exist, or is none whose program allows it.
+        UsageError: A folder does not exist, or its program does not allow deduplication.
         DestinationError, DiskError: A folder can't be read, or the store can't be written.
         InterruptedSync: It was cancelled.
     """
@@ -90,7 +90,7 @@ def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = F
 
 
 def dedupe_report(found: Deduped, session: Session) -> Report:
-    """The report: a model for each duplicate."""
+    """Build the report, with a model for each duplicate."""
     actions = {"linked": "adopted", "would-link": "present", "kept": "skipped"}
     models = tuple(
         ModelReport(
@@ -133,7 +133,7 @@ def _candidates(folder: Path) -> Iterator[Candidate]:
 
 
 def _equal_files(candidates: Sequence[Candidate], session: Session) -> dict[str, list[Candidate]]:
-    """Files by digest, where the store or another file has the same; only files of equal size are hashed."""
+    """Group files by digest if the store or another file has the same one; only files of equal size are hashed."""
     sizes: dict[int, dict[tuple[int, int], Candidate]] = defaultdict(dict)
     for one in candidates:
         sizes[one.size][one.inode] = one
@@ -158,7 +158,7 @@ def _equal_files(candidates: Sequence[Candidate], session: Session) -> dict[str,
 
 
 def _blob(digest: str, files: Sequence[Candidate], session: Session, *, apply: bool) -> Blob | None:
-    """The one copy that stays; made of the first file where the store has none."""
+    """The blob to keep; created from the first file if the store does not have it."""
     blob = session.store.find(Digest.parse(digest))
     if blob is None and apply:
         blob, _ = adopt_file(session.store, files[0].file, digest=Digest.parse(digest))
@@ -174,10 +174,10 @@ def _replace(one: Candidate, blob: Blob | None, digest: str, *, apply: bool) -> 
 
 
 def _put_link(one: Candidate, blob: Blob) -> str | None:
-    """Replace a file by a reflink or link of a blob in one step; why it was not, where it was not. Raises OSError."""
+    """Replace a file atomically by a reflink or hardlink of a blob; returns why not if it can't. Raises OSError."""
     folder = os.open(one.file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     temporary = fs.temporary_name("dedupe")
-    ours = True  # what lies under the temporary name, and may be removed
+    ours = True  # whether the file of the temporary name may be removed
     try:
         before = os.lstat(one.file.name, dir_fd=folder)
         if not _is_as_hashed(one, before):
@@ -200,7 +200,7 @@ def _put_link(one: Candidate, blob: Blob) -> str | None:
 
 
 def _make(one: Candidate, blob: Blob, before: os.stat_result, temporary: str) -> bool:
-    """Make the file that takes the other's place: sharing blocks with its own mode, owner and time, else a link."""
+    """Create the replacement: a reflink with the old file's mode, owner and time, otherwise a hardlink."""
     target = one.file.with_name(temporary)
     if fs.try_reflink(blob.path, target):
         fs.try_chown(target, (before.st_uid, before.st_gid))
@@ -208,7 +208,7 @@ def _make(one: Candidate, blob: Blob, before: os.stat_result, temporary: str) ->
         os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
         return True
     if blob.path.lstat().st_uid != before.st_uid:
-        return False  # its owner could not replace or remove it any more as before
+        return False  # its owner could no longer replace or remove it
     try:
         os.link(blob.path, target, follow_symlinks=False)
     except OSError:

@@ -1,4 +1,4 @@
-"""Hashing many files at rest, as many at once as there are processors, at the speed of the disk."""
+"""Hash many files on disk in parallel, one per processor."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _KEY = "check"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hashed:
-    """What came of hashing a file: its ``sha256:HEX`` with the size and mtime that it had, or what the disk said."""
+    """The result of hashing a file: its ``sha256:HEX`` with its size and mtime, or the disk's error."""
 
     file: Path
     digest: str | None = None
@@ -37,7 +37,7 @@ class Hashed:
 
     @property
     def is_unreadable(self) -> bool:
-        """Whether the disk could not read its bytes, so that they are as good as damaged."""
+        """Whether the disk failed to read the file, which then counts as damaged."""
         return self.error is not None and self.error.errno == errno.EIO
 
 
@@ -49,10 +49,10 @@ def hash_files(
     label: str = "checking",
     done: Callable[[Hashed], None],
 ) -> None:
-    """Hash files (path, expected size) in their order and hand each result to ``done``, in the calling thread.
+    """Hash files (path, expected size) in order and pass each result to ``done``, in the calling thread.
 
     Raises:
-        InterruptedSync: It was cancelled; what was finished was handed over.
+        InterruptedSync: It was cancelled; finished results were passed on.
     """
     total = sum(size for _, size in files)
     sink(CheckStarted(key=_KEY, label=label, size=total, offset=0, source="", files=len(files)))
@@ -70,7 +70,7 @@ def hash_files(
 def hash_one(
     file: Path, *, advance: Callable[[int], None] = lambda _: None, check: Callable[[], None] = lambda: None
 ) -> Hashed:
-    """The sha256 of one regular file; what the disk refuses, or a file that changes meanwhile, is in the result."""
+    """Hash one regular file; a disk error, or a change of the file while hashing, is part of the result."""
     try:
         fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
@@ -95,7 +95,7 @@ def hash_one(
 
 
 class _Progress:
-    """Adds up what all threads have read, and says so a few times a second."""
+    """Sums the bytes read by all threads, and reports progress a few times a second."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -104,7 +104,7 @@ class _Progress:
         self._said = 0.0
 
     def add(self, count: int) -> None:
-        """So many more bytes were hashed."""
+        """Add the number of newly hashed bytes."""
         with self._lock:
             self._bytes += count
             now = time.monotonic()

@@ -1,6 +1,6 @@
-"""The inventory: everything below ROOT and in the store, as one value that list, verify, remove and prune decide by.
+"""The inventory: everything below ROOT and in the store, as one value that list, verify, remove and prune use.
 
-It is made of receipts, the store's index and a walk over the services' folders; nothing is hashed, nothing is written.
+It combines receipts, the store's index and a walk over the services' folders; nothing is hashed or written.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _UNFINISHED = ".part"
 
 
 class Origin(StrEnum):
-    """How a file came to lie where it does (contract: ``list --json``)."""
+    """The origin of a file (contract: ``list --json``)."""
 
     MADE = "made"
     ADOPTED = "adopted"
@@ -46,7 +46,7 @@ class Origin(StrEnum):
 
 
 class Condition(StrEnum):
-    """How a file compares with what is known of it, by `os.lstat` alone."""
+    """How a file compares with its records, from `os.lstat` alone."""
 
     PRESENT = "present"
     MISSING = "missing"
@@ -59,16 +59,16 @@ class Item:
     """One file, symlink or blob.
 
     Attributes:
-        file: Where it is.
-        path: Below ROOT, None for what lies in the store.
-        digest: ``sha256:HEX`` as receipt or store name it; None for symlinks, foreign and partial files.
-        size: Bytes; of a partial file those that take space.
-        inode: Device and inode; two items that share it share their bytes. None when nothing is there.
-        links: How many names the inode has, wherever they are.
-        mtime_ns: Of the file as it is now.
-        tiers: The tiers or manifests that asked for it when they were synced.
-        check: The last full check, if the file has not been written since.
-        proven: When its bytes were last known to be right without a check of their own: the date of a blob's record.
+        file: Its absolute path.
+        path: Its path below ROOT; None if it is in the store.
+        digest: ``sha256:HEX`` from the receipt or store; None for symlinks, foreign and partial files.
+        size: Size in bytes; for a partial file, the bytes that take space on disk.
+        inode: Device and inode; items with the same inode share their bytes. None if the file is missing.
+        links: The number of hardlinks of the inode, anywhere on the file system.
+        mtime_ns: The file's current mtime.
+        tiers: The tiers or manifests that requested it when they were synced.
+        check: The last full check, if the file has not been modified since.
+        proven: When its bytes were last known to be right without a separate check: the date of a blob's record.
         entry: The receipt's entry, for a placement.
     """
 
@@ -95,14 +95,14 @@ class Item:
 
     @property
     def verified(self) -> datetime | None:
-        """When its bytes were last known to be right."""
+        """The date when its bytes were last known to be right."""
         if self.check is not None:
             return self.check.at if self.check.ok else None
         return self.proven
 
     @property
     def is_damaged(self) -> bool:
-        """Whether the last full check found other bytes, and nothing was written since."""
+        """Whether the last full check found wrong bytes, and the file has not been modified since."""
         return self.check is not None and not self.check.ok
 
 
@@ -117,12 +117,12 @@ class Inventory:
 
     @cached_property
     def placements(self) -> tuple[Item, ...]:
-        """What receipts name, whether it is there or not."""
+        """Everything that receipts name, including missing files."""
         return tuple(item for item in self.items if item.is_placement)
 
     @cached_property
     def blobs(self) -> tuple[Item, ...]:
-        """What the store holds."""
+        """All blobs in the store."""
         return tuple(item for item in self.items if item.origin is Origin.BLOB)
 
     @cached_property
@@ -136,11 +136,11 @@ class Inventory:
 
 
 def take_inventory(root: Path, tree: RootTree, store: Store, *, foreign: bool = True) -> Inventory:
-    """Look at everything; blocks.
+    """Take the inventory; blocks.
 
     Args:
         root: ROOT.
-        tree: ROOT as a tree, with the consumers' folders that lie elsewhere.
+        tree: ROOT as a tree, including consumers' folders that are elsewhere.
         store: The store.
         foreign: Whether to walk the services' folders for files that no receipt names.
 
@@ -191,7 +191,7 @@ def check_names(names: Sequence[str], inventory: Inventory, *, asked: Iterable[s
 
 
 def read_receipts(root: Path) -> dict[str, Receipt]:
-    """All receipts of a ROOT, by consumer: those of the services of today, and whatever else lies there."""
+    """Read all receipts of a ROOT, by consumer, including those of consumers that no longer exist."""
     folder = own_folder(root) / "receipts"
     others = sorted(path.stem for path in folder.glob("*.json") if not path.name.startswith("."))
     return {consumer: read_receipt(root, consumer) for consumer in dict.fromkeys((*CONSUMERS, *others))}
@@ -204,7 +204,7 @@ def _placements(tree: RootTree, receipt: Receipt, checks: Mapping[str, Check]) -
         if folder not in inside:
             inside[folder] = _leads_inside(tree, path)
         if not inside[folder]:
-            continue  # a receipt that somebody wrote by hand: nothing outside ROOT is looked at
+            continue  # a receipt written by hand: never look outside ROOT
         file, found, seen = _look(tree.path(path), entry)
         yield Item(
             file=file,
@@ -225,7 +225,7 @@ def _placements(tree: RootTree, receipt: Receipt, checks: Mapping[str, Check]) -
 
 
 def _look(file: Path, entry: Entry) -> tuple[Path, os.stat_result | None, PathStat | None]:
-    """What lies at a placement's path; a symlink of the user's that was adopted is followed."""
+    """Stat a placement's path; an adopted symlink of the user is followed."""
     found = _lstat(file)
     if found is None or not statmod.S_ISLNK(found.st_mode):
         return file, found, PathStat.of(found) if found else None
@@ -238,7 +238,7 @@ def _look(file: Path, entry: Entry) -> tuple[Path, os.stat_result | None, PathSt
 
 
 def condition_of(path: str, entry: Entry, seen: PathStat | None) -> Condition:
-    """How a placement compares with its entry, by stat alone."""
+    """How a placement compares with its entry, from stat alone."""
     if seen is None:
         return Condition.MISSING
     if fits(entry, seen):
@@ -269,7 +269,7 @@ def _stored(store: Store, checks: Mapping[str, Check]) -> Iterator[Item]:
 
 
 def _named(blobs: Sequence[Item], placed: Sequence[Item]) -> Iterator[Item]:
-    """The blobs, with the model and the tiers of the placements that have their digest."""
+    """The blobs, with the model and tiers of placements that have the same digest."""
     models: dict[str, str] = {}
     tiers: dict[str, dict[str, None]] = defaultdict(dict)
     for item in placed:
@@ -283,7 +283,7 @@ def _named(blobs: Sequence[Item], placed: Sequence[Item]) -> Iterator[Item]:
 
 
 def _partials(store: Store) -> Iterator[Item]:
-    """What lies in ``ingest``: partial files and their journals, blobs that were set aside, temporary files."""
+    """The content of ``ingest``: partial files and their journals, blobs that were set aside, temporary files."""
     for file in sorted((store.path / "ingest").glob("*")):
         found = _lstat(file)
         if found is not None and statmod.S_ISREG(found.st_mode):
@@ -324,7 +324,7 @@ def _foreign(tree: RootTree, consumer: str, known: set[str | None]) -> Iterator[
 
 
 def _with_shared_checks(items: Sequence[Item]) -> Iterator[Item]:
-    """A link of a blob is checked with the blob."""
+    """Apply a blob's check to its hardlinks."""
     blobs = {item.inode: item for item in items if item.origin is Origin.BLOB and item.inode is not None}
     for item in items:
         blob = blobs.get(item.inode) if item.inode is not None else None

@@ -1,4 +1,4 @@
-"""The overview that `report --html` shows: what is on disk per service and model, and what is not as it should be."""
+"""The overview shown by `report --html`: disk use per service and model, and all problems."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OTHERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRow:
-    """One model of one service, or what is no model (``is_model`` is false then)."""
+    """One model of one service, or files that are not a model (``is_model`` is then false)."""
 
     model: str
     bytes: int
@@ -50,7 +50,7 @@ class ServiceUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """Everything on the page. ``problems`` are model, service and state of what is not as it should be."""
+    """All data of the page. ``problems`` lists the model, service and state of everything that is not in order."""
 
     root: str
     tier: str | None
@@ -62,7 +62,7 @@ class Overview:
 
 
 def make_overview(session: Session, lines: Sequence[Line] = (), *, tier: str | None = None) -> Overview:
-    """Look at everything; ``lines`` are the status of the chosen tier, if there is one. Blocks.
+    """Build the overview; ``lines`` are the status of the chosen tier, if there is one. Blocks.
 
     Raises:
         DestinationError, DiskError: A folder or a receipt can't be read.

@@ -1,7 +1,7 @@
-"""Prune and remove: decide by `removal`, then delete while nobody else is at work.
+"""Prune and remove: decide with `removal`, then delete while no other process works on the root or store.
 
-What is deleted first is what a service lists or reads first (manifests, snapshots), then the bytes, then the receipt is
-written: a process that is killed in between leaves files that a receipt names as missing, and nothing that it does not.
+Files that a service lists or reads first (manifests, snapshots) are deleted first, then the bytes; the receipt is
+written last. If the process is killed in between, a receipt may name missing files, but no file is left unnamed.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ if TYPE_CHECKING:
     from modelfetch.pipeline.session import Session
 
 LEFTOVERS = "leftovers"
-"""The name in the report of blobs that nothing names and of unfinished downloads."""
+"""The name in the report for unreferenced blobs and unfinished downloads."""
 _STATIC = frozenset(f"{consumer}/{folder}" if folder else consumer for (consumer, _), folder in FOLDERS.items()) | {
     "ollama/models",
     "ollama/models/blobs",
     "ollama/models/manifests",
 }
-"""Folders that a service reads: they stay when they are empty."""
+"""Folders that a service reads; they are kept when empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneOptions:
-    """How far a removal goes.
+    """Options of a removal.
 
     Attributes:
-        dry_run: Only say what would go.
-        older_than: Only what is older than this, in seconds.
-        keep_tiers: Tiers whose models stay, besides the chosen manifests.
+        dry_run: Only report what would be removed.
+        older_than: Minimum age of removed files, in seconds.
+        keep_tiers: Tiers whose models are kept, in addition to the chosen manifests.
     """
 
     dry_run: bool = False
@@ -63,7 +63,7 @@ class PruneOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removed:
-    """What was removed (or would be), what stayed and why, and how many bytes are free by it."""
+    """What was (or would be) removed, what was kept and why, and the number of bytes freed."""
 
     inventory: Inventory
     plan: RemovalPlan
@@ -73,17 +73,17 @@ class Removed:
 
     @property
     def freed(self) -> int:
-        """Bytes."""
+        """The number of bytes freed."""
         return bytes_freed(self.items)
 
 
 def prune_files(
     manifests: Sequence[Manifest], session: Session, options: PruneOptions, environ: Mapping[str, str]
 ) -> Removed:
-    """Remove what no chosen manifest or kept tier asks for; without any, what no receipt names. Blocks.
+    """Remove what no chosen manifest or kept tier requests; without any, what no receipt names. Blocks.
 
     Raises:
-        ModelfetchError: A kept tier can't be read, the lock was not to be had, the disk refused.
+        ModelfetchError: A kept tier can't be read, the lock was not available, or the disk failed.
     """
     chosen = (*manifests, *_kept_tiers(options, session, environ))
 
@@ -100,11 +100,11 @@ def prune_files(
 
 
 def remove_models(names: Sequence[str], session: Session, options: PruneOptions, environ: Mapping[str, str]) -> Removed:
-    """Remove models by name, but what a kept tier asks for; blocks.
+    """Remove models by name, except what a kept tier requests; blocks.
 
     Raises:
         UsageError: There is no model of that name (``not-placed``).
-        ModelfetchError: As `prune_files`.
+        ModelfetchError: For the same reasons as in `prune_files`.
     """
     kept = _kept_tiers(options, session, environ)
 
@@ -125,7 +125,7 @@ def remove_models(names: Sequence[str], session: Session, options: PruneOptions,
 
 
 def removal_report(found: Removed, session: Session, *, tier: str | None, started: float) -> Report:
-    """The report: what was removed, or would be, and what stayed although it was asked to go."""
+    """Build the report: what was or would be removed, and what was kept despite the request."""
     grouped: dict[str, list[ArtifactReport]] = defaultdict(list)
     gone = {id(item) for item in found.items}
     for item in found.plan.items:
@@ -186,7 +186,7 @@ def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory]
 
 @contextlib.contextmanager
 def _alone(session: Session) -> Iterator[None]:
-    """While nobody else works on this root or its store. A root that does not exist is not made."""
+    """Exclude other processes from this root and its store. A root that does not exist is not created."""
     folders = dict.fromkeys((own_folder(session.options.root), session.store.path))
     locks = [folder / "locks" for folder in folders if folder.is_dir()]
     with removing(locks, timeout=session.options.lock_timeout, sink=session.sink, cancel=session.cancel):
@@ -194,7 +194,7 @@ def _alone(session: Session) -> Iterator[None]:
 
 
 class _Deletion:
-    """Deletes what a plan names; what the system refuses is an error of its own, and the rest goes on."""
+    """Deletes the files of a plan; a failure is recorded as an error, and the rest continues."""
 
     def __init__(self, inventory: Inventory, references: References, plan: RemovalPlan, session: Session) -> None:
         self._inventory = inventory
@@ -269,7 +269,7 @@ class _Deletion:
             self._errors.append(fs.translate(error, self._root, doing="writing the receipt in"))
 
     def _stored(self, item: Item) -> None:
-        """A blob that nobody links by now, or what was left of a download."""
+        """Delete a blob that has no more links, or the remains of a download."""
         try:
             found = item.file.lstat()
             if (found.st_dev, found.st_ino) != item.inode or found.st_mtime_ns != item.mtime_ns:
@@ -294,7 +294,7 @@ class _Deletion:
 
 
 def _without(receipt: Receipt, gone: set[str]) -> Receipt:
-    """The receipt without some paths, and without what was resolved for models that have none left in it."""
+    """The receipt without the given paths, and without the resolutions of models that have no path left."""
     entries = {path: entry for path, entry in receipt.entries.items() if path not in gone}
     lost = {receipt.entries[path].model for path in gone if path in receipt.entries}
     left = {entry.model for entry in entries.values()}

@@ -1,9 +1,9 @@
-"""Which files need which others: Ollama's manifests their blobs, the snapshots of a Hugging Face cache theirs.
+"""Which files need which others: Ollama's manifests and Hugging Face snapshots need their blobs.
 
-A blob goes only with the last file that needs it, whoever made that file: models that people pulled themselves keep
-theirs. Sources: ollama, server/images.go and manifest/paths.go (0.40: ``manifests-v2`` wins over ``manifests``, a tag
-may be a list of further manifests that lie among the blobs, converted models have shadow tags); huggingface_hub,
-guides/manage-cache.
+A blob is removed only with the last file that needs it, no matter who created that file, so models that users pulled
+themselves keep their blobs. Sources: ollama, server/images.go and manifest/paths.go (0.40: ``manifests-v2`` takes
+precedence over ``manifests``, a tag may be a list of further manifests stored among the blobs, converted models have
+shadow tags); huggingface_hub, guides/manage-cache.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _LARGEST_MANIFEST = 4 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class References:
-    """``needs``: by path below ROOT, the paths that it needs. ``unreadable``: manifests whose needs can't be told."""
+    """``needs``: by path below ROOT, the paths that it needs. ``unreadable``: manifests that can't be read."""
 
     needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
 
 
 def read_references(tree: RootTree, items: Iterable[Item]) -> References:
-    """The references among the files below ROOT; raises OSError as reading does."""
+    """Read the references among the files below ROOT; raises OSError if a file can't be read."""
     needs: dict[str, frozenset[str]] = {}
     unreadable: list[str] = []
     for item in items:
@@ -91,7 +91,7 @@ def _parse(file: Path) -> dict[str, Any] | None:
 
 
 def _digests(raw: Any) -> Iterator[str]:
-    """Every digest in a manifest, at whatever depth: keys that are not known yet count as well."""
+    """Every digest in a manifest, at any depth, so that unknown keys are covered too."""
     if isinstance(raw, dict):
         for value in raw.values():
             yield from _digests(value)

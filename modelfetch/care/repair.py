@@ -1,8 +1,8 @@
-"""Repair: restore what a receipt names, moving as few bytes as possible.
+"""Repair: restore the files that receipts name, transferring as few bytes as possible.
 
-A damaged blob is set aside; what its record still proves of it, chunk by chunk, is kept, and only the rest is fetched.
-The new blob is proven by its digest before any path gets it, and each path changes from the old bytes to the new ones
-in one step. What a person changed is moved to ``displaced`` first.
+A damaged blob is set aside; chunks that still match the checksums in its record are kept, and only the rest is fetched.
+The new blob is verified by its digest before it is placed, and each path is replaced atomically. Files that a user
+changed are moved to ``displaced`` first.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _REPAIRABLE = ("damaged", "missing", "changed")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repaired:
-    """What a repair left: the findings as they are now, and what was fetched for it."""
+    """The result of a repair: the updated findings, and what was fetched."""
 
     verification: Verification
     bytes_fetched: int = 0
@@ -55,7 +55,7 @@ class Repaired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Bytes:
-    """The right bytes of a digest: a blob, or a small text that is known; how they came."""
+    """The right bytes of a digest: a blob, or a known small text; and how they were obtained."""
 
     blob: Blob | None = None
     text: bytes | None = None
@@ -67,13 +67,13 @@ class _Bytes:
 async def repair_files(
     found: Verification, manifests: Sequence[Manifest], session: Session, *, rewritten: bool = False
 ) -> Repaired:
-    """Restore every finding that can be restored; what can't is an error of the result.
+    """Restore every finding that can be restored; failures are errors in the result.
 
     Args:
-        found: What `verify_files` found.
-        manifests: Where mirrors may be named.
-        session: Fetches and places.
-        rewritten: Whether files that their service rewrote are restored as well.
+        found: The result of `verify_files`.
+        manifests: Manifests that may name mirrors.
+        session: The session, used to fetch and place.
+        rewritten: Whether to restore files that their service rewrote, too.
     """
     broken = [f for f in found.findings if _is_repairable(f, rewritten=rewritten)]
     if not broken:
@@ -106,11 +106,11 @@ async def repair_files(
 def _is_repairable(finding: Finding, *, rewritten: bool) -> bool:
     item = finding.item
     if item is None:
-        return False  # it was never placed: that is what `sync` is for
+        return False  # never placed: `sync` does that
     if finding.action == "rewritten":
         return rewritten
     if item.origin is Origin.ADOPTED:
-        return finding.action == "damaged"  # one that is gone or changed is the person's own doing
+        return finding.action == "damaged"  # the user removed or changed it on purpose
     return finding.action in _REPAIRABLE
 
 
@@ -122,7 +122,7 @@ def _by_digest(findings: Sequence[Finding]) -> dict[str | None, list[Finding]]:
 
 
 class _Sources:
-    """Finds the right bytes of a digest: in the store, in another file below ROOT, else where it was fetched from."""
+    """Finds the right bytes of a digest: in the store, in another file below ROOT, or at their original source."""
 
     def __init__(self, found: Verification, asked: Asked, session: Session) -> None:
         self._found = found
@@ -134,10 +134,10 @@ class _Sources:
         self._artifacts = self._known_artifacts()
 
     async def get(self, digest: str) -> _Bytes:
-        """The right bytes.
+        """Get the right bytes.
 
         Raises:
-            ModelfetchError: They can't be had.
+            ModelfetchError: They are not available.
         """
         sha256 = Digest.parse(digest)
         if (text := self._known_text(sha256)) is not None:
@@ -162,7 +162,7 @@ class _Sources:
         return _Bytes(blob=fetched.blob, action=action, served_by=fetched.served_by, fetched=remote)
 
     def _good_blob(self, sha256: Digest) -> Blob | None:
-        """The blob, unless it is damaged: then it is set aside, for the chunks of it that are good."""
+        """The blob, if it is intact; a damaged one is set aside so that its intact chunks can be reused."""
         items = [item for item in self._found.inventory.blobs if item.digest == str(sha256)]
         if any(item.inode in self._damaged_inodes for item in items):
             self._session.store.set_aside(sha256)
@@ -181,7 +181,7 @@ class _Sources:
         ]
 
     def _known_artifacts(self) -> dict[str, tuple[str, Artifact]]:
-        """What receipts know of where bytes are, by their digest."""
+        """The model and artifact of each digest, from the receipts."""
         return {
             str(artifact.digest): (frozen.model, artifact)
             for receipt in self._found.inventory.receipts.values()
@@ -191,7 +191,7 @@ class _Sources:
         }
 
     def _known_text(self, sha256: Digest) -> bytes | None:
-        """The text of a ref of a Hugging Face cache: the commit that was resolved."""
+        """The content of a ref in a Hugging Face cache: the resolved commit."""
         for receipt in self._found.inventory.receipts.values():
             for frozen in receipt.frozen.values():
                 text = (frozen.resolution.revision or "").encode()
@@ -201,7 +201,7 @@ class _Sources:
 
 
 def _restore(findings: Sequence[Finding], right: _Bytes | None, session: Session) -> None:
-    """Give each path its right bytes.
+    """Write the right bytes to each path.
 
     Raises:
         ModelfetchError: One can't be written.
@@ -268,7 +268,7 @@ class _Restorer:
     def _write(self, item: Item, entry: Entry, right: _Bytes | None) -> Made:
         path = item.path or ""
         over: PathStat | None = self._tree.lstat(path)
-        if over is not None and item.condition is Condition.CHANGED:  # it may be somebody's work
+        if over is not None and item.condition is Condition.CHANGED:  # it may be the user's work
             self._writer.displace(path)
             over = None
         if entry.digest is None:
@@ -292,7 +292,7 @@ def _claim(entry: Entry) -> Claim:
 
 
 def _note_checks(found: Verification, fixed: Mapping[int, Finding], session: Session) -> None:
-    """Note that what was restored is right as of now."""
+    """Record that the restored files were verified now."""
     at = now()
     new: dict[Path, dict[str, Check]] = defaultdict(dict)
     for finding in fixed.values():

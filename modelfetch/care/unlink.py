@@ -1,4 +1,4 @@
-"""Removing one file below ROOT: through directory descriptors, and only while it is what was decided about."""
+"""Remove one file below ROOT, through directory descriptors, and only if it has not changed since the decision."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def unlink_unchanged(tree: RootTree, path: str, *, inode: tuple[int, int], size: int, mtime_ns: int) -> bool:
-    """Remove ``path`` below ROOT if it still is that file; whether it was removed.
+    """Remove ``path`` below ROOT if it is still that file; returns whether it was removed.
 
     Raises:
         DestinationError: The path leads outside ROOT.
-        OSError: The system refused.
+        OSError: The file can't be removed.
     """
     with tree.parent(path) as (folder, name):
         try:
@@ -31,7 +31,7 @@ def unlink_unchanged(tree: RootTree, path: str, *, inode: tuple[int, int], size:
 
 
 def remove_empty_folders(tree: RootTree, path: str, *, stop: frozenset[str]) -> None:
-    """Remove the folders above ``path`` that are empty now, up to one of ``stop``; none is worth an error."""
+    """Remove the empty folders above ``path``, up to one of ``stop``; errors are ignored."""
     folder = path.rpartition("/")[0]
     with contextlib.suppress(OSError, DestinationError):
         while "/" in folder and folder not in stop:

@@ -1,4 +1,4 @@
-"""What lies on disk per model and service, for `status`: when it was verified, what is damaged, its size."""
+"""Disk use per model and service, for `status`: date of verification, damage, size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class ModelUse:
     """One model for one service.
 
-    ``verified`` is the oldest date among its files, None where one was never verified; ``check_age`` in seconds.
+    ``verified`` is the oldest date among its files, None if one was never verified; ``check_age`` is in seconds.
     """
 
     verified: datetime | None
@@ -33,7 +33,7 @@ class ModelUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskUse:
-    """``models`` by (model, consumer); ``bytes`` by consumer, ``store`` for what only the store holds."""
+    """``models`` by (model, consumer); ``bytes`` by consumer, with ``store`` for files that are only in the store."""
 
     models: Mapping[tuple[str, str], ModelUse] = field(default_factory=dict)
     bytes: Mapping[str, int] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class DiskUse:
 
 
 def disk_use(session: Session, *, foreign: bool = False) -> DiskUse:
-    """Look at everything; ``foreign`` walks the services' folders too. Blocks.
+    """Collect the disk use; ``foreign``: walk the services' folders too. Blocks.
 
     Raises:
         DestinationError, DiskError: A folder or a receipt can't be read.
@@ -66,7 +66,7 @@ def disk_use(session: Session, *, foreign: bool = False) -> DiskUse:
 
 
 def model_use(items: Sequence[Item]) -> ModelUse:
-    """What is known of a model's files that have a digest."""
+    """Summarise a model's files that have a digest."""
     dates = [item.verified for item in items if item.digest is not None and item.inode is not None]
     oldest = None if None in dates or not dates else min(date for date in dates if date is not None)
     return ModelUse(

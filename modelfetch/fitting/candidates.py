@@ -1,4 +1,4 @@
-"""From a model to its files, and how the beginning of each is read: from the store, from ROOT, over the network."""
+"""Find a model's files, and read the beginning of each from the store, from ROOT or over the network."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _SHARD = re.compile(r"(.*-)(\d{5})(-of-)(\d{5})(\.(?:gguf|safetensors))\Z")
 
 
 class ReaderRegistry:
-    """Finds readers for artifacts, and remembers them, so that they can be counted, kept and closed.
+    """Creates readers for artifacts and keeps track of them, so that they can be counted, kept and closed.
 
     Args:
-        session: The command's things; with its ``offline`` setting only what is on this machine is read.
-        consumers: Whose receipts tell what lies below ROOT.
-        later: The store of a later download: it may have the beginning of a file, and what is read is kept there;
-            None where there is no such store.
+        session: The command's session; if ``offline`` is set, only files on this machine are read.
+        consumers: The consumers whose receipts list the files below ROOT.
+        later: The store of a later download: it may have the beginning of a file, and bytes that are read are kept
+            there; None if there is no such store.
     """
 
     def __init__(self, session: Session, consumers: Iterable[str], later: Store | None) -> None:
@@ -59,16 +59,16 @@ class ReaderRegistry:
 
     @property
     def fetched(self) -> int:
-        """Bytes that came over the network."""
+        """The number of bytes received over the network."""
         return sum(reader.fetched for _, _, reader in self._read)
 
     def close(self) -> None:
-        """Close every connection that a reader still has."""
+        """Close all open connections of the readers."""
         for _, _, reader in self._read:
             reader.close()
 
     def keep(self) -> None:
-        """Keep what was read of files whose headers are sound, where a later download begins with it."""
+        """Keep the bytes of files with valid headers, so that a later download continues from them."""
         for artifact, prefix, reader in self._read:
             if self._later is not None and reader.fetched and reader.identity is not None and prefix.memo:
                 prefill(self._later, artifact, memoryview(prefix.data), reader.identity)
@@ -126,7 +126,7 @@ def _has_size(path: Path, size: int) -> bool:
 def candidate(
     model: Model, found: Resolution | ModelfetchError, library: ReaderRegistry, mirrors: Mirrors
 ) -> Candidate:
-    """A manifest's model with its files; one whose source failed has a file that says so when it is read."""
+    """A manifest's model with its files; if its source failed, reading its file raises that error."""
     uri = str(model.source)
     files: tuple[File, ...]
     if isinstance(found, ModelfetchError):
@@ -138,7 +138,7 @@ def candidate(
 
 
 def files_of(found: Resolution, library: ReaderRegistry, mirrors: Mirrors) -> tuple[File, ...]:
-    """The files of a resolved model that matter for memory: an Ollama model's layers, else all."""
+    """The files of a resolved model that affect memory: an Ollama model's layers, otherwise all files."""
     layers = [a for a in found.artifacts if a.media_type and a.media_type.startswith(_LAYER)]
     if layers:
         return tuple(_layer(artifact, library, mirrors) for artifact in layers)
@@ -153,7 +153,7 @@ def _layer(artifact: Artifact, library: ReaderRegistry, mirrors: Mirrors) -> Fil
 
 
 def _file(artifact: Artifact, library: ReaderRegistry, mirrors: Mirrors, *, alone: bool) -> File:
-    """A file by itself is looked into whatever its name; of several only those whose names promise a header."""
+    """A single file is read whatever its name; of several, only those whose names suggest a header."""
     suffix = PurePosixPath(artifact.path).suffix.lower()
     readable = suffix in _READABLE or (alone and suffix not in _WEIGHTS)
     prefix = library.prefix(artifact, mirrors(artifact)) if readable else None
@@ -161,7 +161,7 @@ def _file(artifact: Artifact, library: ReaderRegistry, mirrors: Mirrors, *, alon
 
 
 def pinned_candidate(model: Model) -> Candidate:
-    """A model whose memory follows from the sizes that its manifest pins."""
+    """A model whose memory can be computed from the sizes that its manifest pins."""
     if model.files is not None:
         files = tuple(File(path=file.path, size=file.size) for file in model.files)
     else:
@@ -170,7 +170,7 @@ def pinned_candidate(model: Model) -> Candidate:
 
 
 def sizes_are_enough(model: Model) -> bool:
-    """Whether nothing need be asked or read of a model: speech models go by the size of their weights."""
+    """Whether a model needs no query or read, because speech models are estimated from the size of their weights."""
     if model.files is not None:
         weights = [file for file in model.files if PurePosixPath(file.path).suffix.lower() in _WEIGHTS]
         readable = any(file.path.lower().endswith(_READABLE) for file in weights)
@@ -189,7 +189,7 @@ def shards_of(path: str) -> tuple[str, ...]:
 def files_below(folder: Path) -> tuple[File, ...]:
     """The files of a model's folder on disk; of a Hugging Face cache of one repo those of its only snapshot.
 
-    Only names that promise a header are looked into, and nothing that is hidden.
+    Only files whose names suggest a header are read; hidden files are ignored.
 
     Raises:
         UsageError: It holds no file of a model, several snapshots, or too many files to be one.

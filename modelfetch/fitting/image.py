@@ -27,7 +27,7 @@ OFFLOADS: tuple[Offload, ...] = ("none", "text-encoder", "medium")
 """What leaves the GPU: nothing; the text encoder after its stage; every part that the stage does not use (medvram)."""
 
 OVERHEAD = int(0.6 * GIB)
-"""What a PyTorch process takes beside tensors, in bytes."""
+"""Memory of a PyTorch process in addition to tensors, in bytes."""
 
 Role = Literal["denoiser", "text", "vae"]
 
@@ -48,7 +48,7 @@ _KINDS: dict[str, Role] = {"diffusion-model": "denoiser", "text-encoder": "text"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """What the stages of a family take.
+    """Memory parameters of a model family's stages.
 
     Attributes:
         factor: ComfyUI's factor of the denoiser's activation, for a denoiser of ``width`` where it depends on that.
@@ -93,7 +93,7 @@ FAMILIES = {
         Family(name="ace-step-1.5", factor=0.0, seconds=120),
     )
 }
-"""The families whose stages are known; any other is reported as unknown."""
+"""The families with known stages; any other is reported as unknown."""
 
 _MUSIC = 11 * 10**6
 """Bytes of activation for a second of music, of each piece of a batch (source: ACE-Step 1.5's own preflight check)."""
@@ -161,7 +161,7 @@ def parse_resolution(text: str) -> tuple[int, int]:
 
 # ── parts ──
 def parts_of(header: SafetensorsHeader, *, kind: str | None = None, path: str = "") -> Parts | None:
-    """The parts in a safetensors file, by its tensors' names, its kind or its folder; None where nothing tells."""
+    """The parts in a safetensors file, identified by tensor names, kind or folder; None if unknown."""
     single = _KINDS.get(kind or "") or _folder_role(path) or _role_of(header.tensors)
     sizes: dict[Role, int] = {"denoiser": 0, "text": 0, "vae": 0}
     told, wide = False, 0
@@ -284,7 +284,7 @@ def _stable_diffusion(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
 
 # ── stages ──
 def image_estimate(name: str, uri: str, parts: Parts, options: ImageOptions, *, method: Method = "header") -> Estimate:
-    """What a pipeline of these parts needs; the weights are those resident at the peak."""
+    """Estimate a pipeline of these parts; the weights are those resident at the peak."""
     family = FAMILIES.get(parts.family or "")
     if family is None or not parts.denoiser:
         why = "the family of its denoiser is not known" if parts.denoiser else "it has no denoiser"
@@ -339,7 +339,7 @@ def _stages(parts: Parts, family: Family, run: ImageOptions) -> list[tuple[str, 
 
 
 def _activations(parts: Parts, family: Family, run: ImageOptions) -> tuple[int, int]:
-    """What denoising and decoding take, in bytes; a video's frames are decoded a few at a time."""
+    """The activation of denoising and of decoding, in bytes; a video's frames are decoded a few at a time."""
     if family.seconds:
         music = _MUSIC * family.seconds * run.batch
         return music, music

@@ -1,4 +1,4 @@
-"""Files that are read by range: over HTTP, on from a partial file, and ones that can't be read at all."""
+"""Readers of byte ranges: over HTTP, continuing a partial file, and for unreadable files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:(\d{1,19})|\*)\Z", 
 
 
 class BrokenReader:
-    """A file that can't be read, as a `RangeReader`: the reason comes out where it is read."""
+    """A `RangeReader` of an unreadable file: reading it raises the reason."""
 
     def __init__(self, error: ModelfetchError, size: int | None = None) -> None:
         self._error = error
@@ -37,7 +37,7 @@ class BrokenReader:
 
 
 class ContinuedReader:
-    """A file of which a transfer, or an earlier `fit`, has left the beginning here; the rest is read elsewhere."""
+    """A file whose beginning was saved locally by a transfer or an earlier `fit`; the rest is read elsewhere."""
 
     def __init__(self, beginning: PartialPrefix, rest: RangeReader) -> None:
         self._beginning = beginning
@@ -45,7 +45,7 @@ class ContinuedReader:
 
     @property
     def size(self) -> int | None:
-        """The file's length in bytes, None where nobody said."""
+        """The file's length in bytes; None if unknown."""
         return self._rest.size
 
     def read(self, offset: int, length: int) -> bytes:
@@ -56,18 +56,18 @@ class ContinuedReader:
 
 
 class HttpReader:
-    """A file on a server as a `RangeReader`; blocks, so it is for a thread.
+    """A `RangeReader` of a file on a server; blocks, so use it in a thread.
 
-    A server that knows no ranges sends the whole file: it is then read on in one stream as far as it is needed, and
-    never from its start again.
+    A server without range support sends the whole file: it is then read as one stream as far as needed, and never
+    restarted from the beginning.
 
     Args:
         http: The client.
-        places: Where the file is; the next one is asked when one fails for good.
-        more: Finds further places once those have all failed.
-        size: Its length in bytes, where it is known; another length upstream is refused.
-        attempts: How often a place is asked that fails in a way that may pass.
-        cancel: Ends it.
+        places: The locations of the file; after a permanent failure the next one is used.
+        more: Finds further locations once all of those have failed.
+        size: The file's length in bytes, if known; a different length upstream is refused.
+        attempts: Maximum attempts per location for temporary failures.
+        cancel: Cancels reading.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class HttpReader:
         self._etag: str | None = None
         self.size = size
         self.fetched = 0
-        """Bytes that came over the network so far."""
+        """Bytes received over the network so far."""
         self.identity: Identity | None = None
         """Which version of which place the bytes are of; None before there are any, and where they are of several."""
 
@@ -98,7 +98,7 @@ class HttpReader:
         """The bytes at ``offset``, fewer than ``length`` only where the file ends.
 
         Raises:
-            ModelfetchError: No place gave them; the first one's error.
+            ModelfetchError: All locations failed; the first one's error.
         """
         if length <= 0:
             return b""
@@ -113,13 +113,13 @@ class HttpReader:
         raise self._failure or UnreachableError("no place of the file is known", permanent=True)
 
     def close(self) -> None:
-        """End what is still open."""
+        """Close what is still open."""
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
 
     def _next_place(self, error: ModelfetchError) -> None:
-        """Forget the place that failed."""
+        """Drop the location that failed."""
         self.close()
         self._places.pop(0)
         self._etag = self.identity = None
@@ -193,7 +193,7 @@ class HttpReader:
         self._etag = etag or self._etag
 
     def _note(self, response: Response, place: Location) -> None:
-        """Remember whose bytes these are, as a transfer would."""
+        """Remember the origin of these bytes, as a transfer does."""
         if self.fetched and self.identity is None:
             return  # earlier ones came from a place that failed
         fields = response.headers
@@ -206,7 +206,7 @@ class HttpReader:
         )
 
     def _agree(self, size: int | None, place: Location | None) -> None:
-        """Hold the file's length against the one that is known, and remember it where none was."""
+        """Compare the file's length with the known one, or remember it if none was known."""
         if size is None:
             return
         if self.size is not None and size != self.size:
@@ -220,7 +220,7 @@ class HttpReader:
 
 
 class _Stream:
-    """A body that is read piece by piece, no further than it is asked for."""
+    """A response body that is read in pieces, only as far as requested."""
 
     def __init__(self, response: Response) -> None:
         self._response = response

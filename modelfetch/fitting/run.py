@@ -45,12 +45,12 @@ if TYPE_CHECKING:
 
 _IMAGE = ("stable-diffusion", "comfyui")
 _NOT_LOADED = ("lora", "controlnet", "upscaler", "embedding", "clip-vision", "file")
-"""Kinds that are loaded only when a request names them, or never."""
+"""Kinds that are only loaded if a request names them, or never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What the command line says over the manifest's settings; None leaves them. ``usable`` in bytes."""
+    """Command-line settings that override the manifest's; None keeps the manifest's value. ``usable`` in bytes."""
 
     context: int | None = None
     parallel: int | None = None
@@ -59,7 +59,7 @@ class Asked:
     usable: int | None = None
 
     def over(self, service: Service) -> Service:
-        """A service with these settings."""
+        """Apply these settings to a service."""
         given = {
             "context": self.context,
             "parallel": self.parallel,
@@ -72,7 +72,7 @@ class Asked:
 
 # ── a tier ──
 async def fit_manifests(manifests: Sequence[Manifest], session: Session, asked: Asked) -> FitReport:
-    """The verdict on what manifests ask for together; what can't be asked or read is a finding of the report."""
+    """The verdict on all models of the manifests together; a failure to query or read one is part of the report."""
     services = tuple(service for manifest in manifests for service in _services(manifest, session, asked))
     items = [item for item in select(manifests, session.options.consumers) if _is_loaded(item, services)]
     asking = [item for item in items if not _is_pinned(item.model)]
@@ -102,7 +102,7 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, asked: 
 
 
 def _warn_unbudgeted_models(services: Iterable[Service], candidates: Sequence[Candidate], session: Session) -> None:
-    """Warn of a service whose budget is made for a model that it does not have: the verdict is on those that it has."""
+    """Warn if a service's budget is for a model that it does not have: the verdict covers the models that it has."""
     for service in services:
         mine = [candidate for candidate in candidates if _consumer(service) in candidate.consumers]
         if service.model is None or not mine or any(named(service, candidate) for candidate in mine):
@@ -113,13 +113,13 @@ def _warn_unbudgeted_models(services: Iterable[Service], candidates: Sequence[Ca
 
 
 def _store_of_sync(session: Session) -> Store | None:
-    """The store in which `sync` goes on; None where its folder is still to be made, with an owner that `sync` knows."""
+    """The store that `sync` continues with; None if `sync` must first create its folder with the right owner."""
     options = session.options
     return session.store if (options.store or options.root).is_dir() else None
 
 
 def _services(manifest: Manifest, session: Session, asked: Asked) -> tuple[Service, ...]:
-    """The manifest's services; one for each consumer, without a budget, where it has none."""
+    """The manifest's services; if it has none, one without a budget for each consumer."""
     chosen = session.options.consumers
     services = manifest.services
     if not services:
@@ -156,7 +156,7 @@ def _usable(manifests: Iterable[Manifest]) -> int | None:
 def _mirrors(
     item: ModelRequest, session: Session, loop: asyncio.AbstractEventLoop
 ) -> Callable[[Artifact], Callable[[], Sequence[Location]]]:
-    """For an artifact, what finds its places at the mirrors; called in a thread, where the loop can be waited for."""
+    """For an artifact, a function that finds its locations at mirrors; call it in a thread: it waits for the loop."""
 
     def of(artifact: Artifact) -> Callable[[], Sequence[Location]]:
         async def ask() -> list[Location]:
@@ -165,7 +165,7 @@ def _mirrors(
                 try:
                     places += await find()
                 except ModelfetchError:
-                    continue  # the source's own error is the one that counts
+                    continue  # the source's own error is reported instead
             return places
 
         return lambda: asyncio.run_coroutine_threadsafe(ask(), loop).result()
@@ -233,7 +233,7 @@ def _parse(text: str, session: Session) -> Uri:
 
 
 async def _resolve(uri: Uri, session: Session) -> Resolution:
-    """What the source says of a URI; offline, what a receipt keeps of it."""
+    """Resolve a URI at its source; offline, from a receipt."""
     if session.settings.offline and (kept := await asyncio.to_thread(_kept, uri, session)):
         return kept
     if isinstance(uri, HfUri) and uri.path is not None and len(shards := shards_of(uri.path)) > 1:
@@ -245,7 +245,7 @@ async def _resolve(uri: Uri, session: Session) -> Resolution:
         )
     whole_repo = isinstance(uri, HfUri) and uri.path is None
     kind = None if isinstance(uri, OllamaUri) else "snapshot" if whole_repo else "file"
-    # Nothing is kept of what is read here, so a pickle beside the weights is no reason to refuse.
+    # Nothing that is read here is kept, so a pickle next to the weights need not be refused.
     return await session.sources.resolve(SourceRequest(uri=uri, kind=kind, allow_pickle=True))
 
 
@@ -258,10 +258,10 @@ def _kept(uri: Uri, session: Session) -> Resolution | None:
 
 
 def _one_model(found: Candidate) -> Candidate:
-    """The candidate, if its files are those of one model.
+    """Return the candidate if its files belong to one model.
 
     Raises:
-        UsageError: It holds several quantizations, of which one has to be named.
+        UsageError: It has several quantizations, and one must be named.
     """
     names = {file.path for file in found.files if file.path.lower().endswith(".gguf") and "mmproj" not in file.path}
     models = {shards_of(name)[0] for name in names}
@@ -272,7 +272,7 @@ def _one_model(found: Candidate) -> Candidate:
 
 
 def _service(found: Candidate) -> Service:
-    """The service that would load it; its name is only for the report, what it is decides the estimate."""
+    """The service that would load it; its name is only for the report, its kind determines the estimate."""
     names = [PurePosixPath(file.path).name.lower() for file in found.files]
     if any(name == "model" or name.endswith(".gguf") for name in names):
         return Service(name="ollama")

@@ -52,14 +52,14 @@ _WHISPER = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhisperOptions:
-    """How whisper is run: CTranslate2's compute type, and how many chunks at once."""
+    """How whisper is run: CTranslate2's compute type, and the number of parallel chunks."""
 
     compute_type: str = "float16"
     batch: int = 1
 
 
 def decoder_layers(text: str) -> int | None:
-    """The decoder layers of the whisper model that a name or URI names, None for one that is not known."""
+    """The decoder layers of the whisper model in a name or URI; None if unknown."""
     if _DISTILLED.search(text):
         return 2
     match = _WHISPER.search(text)
@@ -67,7 +67,7 @@ def decoder_layers(text: str) -> int | None:
 
 
 def whisper_estimate(name: str, uri: str, size: int | None, options: WhisperOptions) -> Estimate:
-    """What a CTranslate2 whisper model needs; ``size`` is that of its 16-bit ``model.bin`` in bytes."""
+    """Estimate a CTranslate2 whisper model; ``size`` is that of its 16-bit ``model.bin`` in bytes."""
     layers = decoder_layers(uri) or decoder_layers(name)
     ratio = _STORED_RATIO.get(options.compute_type)
     doubts = []
@@ -91,7 +91,7 @@ def whisper_estimate(name: str, uri: str, size: int | None, options: WhisperOpti
 
 
 def aligner_estimate(name: str, uri: str, size: int | None) -> Estimate:
-    """What a torchaudio alignment model adds: its weights, which stay in 32 bits as they are stored."""
+    """Estimate what a torchaudio alignment model adds: its weights, which stay in 32 bits as stored."""
     doubts = () if size is not None else ("its size is not known",)
     return Estimate(name=name, uri=uri, weights=size, method="size", assumptions={"role": "alignment"}, unknown=doubts)
 
@@ -113,12 +113,12 @@ _MEASURED = {
 
 
 def measured_service(service: str) -> str | None:
-    """The service's word in the table, None where it is not in it."""
+    """The service's name in the table; None if it is not listed."""
     return next((word for word in _MEASURED if service.startswith(word)), None)
 
 
 def table_estimate(word: str, names: Sequence[str], uri: str, size: int | None) -> Estimate:
-    """What a service of the table needs as a whole; ``size`` of its files says how much of it is weights."""
+    """Estimate the total need of a service in the table; ``size`` of its files is the share of the weights."""
     row = _MEASURED[word]
     weights = min(size or 0, row.total)
     return Estimate(

@@ -1,4 +1,4 @@
-"""What would make a service fit: the settings that would, and what it would need with them."""
+"""Suggest settings that make a service fit, and compute what it needs with them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MOST_HINTS = 3
 
 
 class Needs(Protocol):
-    """Tells what a service would need."""
+    """Computes what a service would need."""
 
     def __call__(self, service: Service, *, fp8: bool) -> int | None:
-        """Bytes under these settings, ``fp8`` asking for 8-bit weights; None where that is not known."""
+        """Bytes with these settings (``fp8``: with 8-bit weights); None if unknown."""
 
 
 class _Change(NamedTuple):
@@ -31,13 +31,13 @@ class _Change(NamedTuple):
 
 
 def what_would_fit(service: Service, kind: str, limit: int, needs: Needs) -> str | None:
-    """Settings that bring a service to at most ``limit`` bytes, the mildest first; None where none does.
+    """The mildest settings that bring a service to at most ``limit`` bytes; None if there are none.
 
     Args:
         service: The service with its settings.
         kind: ``llm``, ``image`` or ``speech``; anything else has no settings.
         limit: Bytes.
-        needs: What it needs under other settings.
+        needs: Computes what it needs with other settings.
     """
     hints: list[str] = []
     enough: list[str] = []
@@ -45,7 +45,7 @@ def what_would_fit(service: Service, kind: str, limit: int, needs: Needs) -> str
         if len(hints) == _MOST_HINTS:
             break
         if any(text in change.text for text in enough):
-            continue  # a milder change does already
+            continue  # a milder change is sufficient
         needed = needs(change.service, fp8=change.fp8)
         if needed is not None and needed <= limit:
             enough.append(change.text)
@@ -56,9 +56,9 @@ def what_would_fit(service: Service, kind: str, limit: int, needs: Needs) -> str
 
 
 def smallest(service: Service, kind: str, needs: Needs, *, llm_on_cpu: bool = False) -> tuple[str, int] | None:
-    """The change that a service needs least with, and the bytes; the mildest of equals. None where nothing is known.
+    """The change that minimises a service's need, and the bytes; on a tie the mildest. None if nothing is known.
 
-    Speech goes to the CPU, language models only with ``llm_on_cpu``: they are slow there.
+    Speech is moved to the CPU; language models only with ``llm_on_cpu``, because they are slow there.
     """
     if kind == "speech" or (llm_on_cpu and kind == "llm"):
         return "device: cpu", 0
@@ -76,7 +76,7 @@ def _changes(service: Service, kind: str) -> Iterator[_Change]:
 
 
 def _llm(service: Service) -> Iterator[_Change]:
-    """Each setting alone, then together, then with ever shorter contexts."""
+    """Each setting alone, then all together, then with shorter and shorter contexts."""
     steps: list[tuple[str, Service]] = []
     if (service.parallel or 1) > 1:
         steps.append(("parallel: 1", replace(service, parallel=1)))

@@ -1,4 +1,4 @@
-"""Whether a tier's services fit its memory, and each its budget."""
+"""Decide whether a tier's services fit into its memory, and each service into its budget."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def fit_tier(
     candidates: Sequence[Candidate],
     usable: int | None,
 ) -> FitReport:
-    """The verdict on a whole tier; nothing that goes wrong with one model hides the others.
+    """The verdict on a whole tier; a failure of one model does not hide the others.
 
     Args:
         tier: Its name.
         services: Its services, with budgets and settings.
         candidates: Its models, with readers for their headers.
-        usable: The card's usable memory in bytes, None where it is not known.
+        usable: The card's usable memory in bytes; None if unknown.
     """
     fits: list[ServiceFit] = []
     errors: list[ModelfetchError] = []
@@ -55,10 +55,10 @@ def fit_tier(
 
 
 def fit_alone(candidate: Candidate, service: Service, *, usable: int | None = None) -> FitReport:
-    """The verdict on one model by itself: one service without a budget, against ``usable`` bytes if they are given.
+    """The verdict on one model alone: one service without a budget, compared with ``usable`` bytes if given.
 
     Raises:
-        NotAModelError: It is no model, or a broken one.
+        NotAModelError: It is not a model, or it is damaged.
         ModelfetchError: The source failed.
     """
     estimate = fit_model(candidate, service)
@@ -82,7 +82,7 @@ def fit_alone(candidate: Candidate, service: Service, *, usable: int | None = No
 
 
 def total_needed(fits: Sequence[ServiceFit]) -> int:
-    """What all services need together; of those with the same ``exclusive`` word only the largest counts."""
+    """Total need of all services; of those with the same ``exclusive`` value only the largest counts."""
     largest: dict[str | int, int] = {}
     for position, fit in enumerate(fits):
         group = fit.exclusive if fit.exclusive is not None else position
@@ -116,7 +116,7 @@ def _service_fit(service: Service, models: tuple[Estimate, ...], *, needed: int,
     )
 
 
-# ── what is wrong, and what would help ──
+# ── errors and suggestions ──
 def _unknown(estimate: Estimate) -> tuple[ModelfetchError, ...]:
     if not estimate.unknown:
         return ()
@@ -162,14 +162,14 @@ def _over_usable(
 
 
 def _on_the_gpu(estimate: Estimate, limit: int) -> str:
-    """What becomes of a language model that does not fit: its first layers run on the CPU."""
+    """Describe what happens to a language model that does not fit: its first layers run on the CPU."""
     if not estimate.steps:
         return ""
     return f"; {estimate.steps_within(limit)} of {len(estimate.steps)} layers would run on the GPU, the rest on the CPU"
 
 
 def _less_of(group: Sequence[tuple[Service, ServiceFit]], excess: int, needs: Needs) -> str | None:
-    """What would make services that take turns need so much less that all fits; None where nothing does."""
+    """Changes to services that take turns that reduce their need by ``excess``; None if there are none."""
     limit = max(fit.needed for _, fit in group) - excess
     found: dict[str, list[str]] = {}
     for service, fit in group:
@@ -184,7 +184,7 @@ def _less_of(group: Sequence[tuple[Service, ServiceFit]], excess: int, needs: Ne
 def _all_together(
     services: Sequence[Service], fits: Sequence[ServiceFit], needs: Needs, usable: int, *, llm_on_cpu: bool
 ) -> str | None:
-    """Changes of several services that make the tier fit where no single one does, those that save most first."""
+    """Changes to several services that make the tier fit if no single change does; largest savings first."""
     options = [
         (smallest(service, _kind(service), needs, llm_on_cpu=llm_on_cpu), position)
         for position, (service, fit) in enumerate(zip(services, fits, strict=True))

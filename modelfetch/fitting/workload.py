@@ -1,4 +1,4 @@
-"""Which of a service's models are on the GPU at once, and what they need."""
+"""Determine which of a service's models are on the GPU at the same time, and what they need."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IMAGE_SERVICES = ("stable-diffusion", "comfyui")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a service loads: models that stay beside each other, models that take turns, and what could not be read."""
+    """What a service loads: models that stay loaded together, models that take turns, and models that can't be read."""
 
     stay: tuple[Estimate, ...] = ()
     turns: tuple[Estimate, ...] = ()
@@ -38,7 +38,7 @@ class Load:
 
     @property
     def needed(self) -> int:
-        """Bytes: all that stays, the largest of those that take turns, and the largest margin, once."""
+        """Bytes needed: all that stay loaded, the largest of those that take turns, and the largest margin once."""
         taken = sum(e.known for e in self.stay) + max((e.known for e in self.turns), default=0)
         return taken + max((e.margin for e in self.estimates), default=0)
 
@@ -54,9 +54,9 @@ class Load:
 
 
 def load(service: Service, candidates: Sequence[Candidate], *, fp8: bool = False) -> Load:
-    """What a service loads under its settings; ``candidates`` are those of all services.
+    """Compute what a service loads with its settings; ``candidates`` are those of all services.
 
-    ``fp8`` asks what it would be with an image model's 16-bit weights in 8 bits.
+    ``fp8``: as if an image model's 16-bit weights were held in 8 bits.
     """
     consumer = "whisper" if service.name.startswith("whisper") else service.name
     mine = [candidate for candidate in candidates if consumer in candidate.consumers]
@@ -72,7 +72,7 @@ def load(service: Service, candidates: Sequence[Candidate], *, fp8: bool = False
 def named(service: Service, candidate: Candidate) -> bool:
     """Whether a service's ``model`` names this one: by the manifest's name, or by the end of its URI.
 
-    Whisper's services know their models by the last part alone, as in ``small`` for ``…/faster-whisper-small``.
+    Whisper services name their models by the last part only, such as ``small`` for ``…/faster-whisper-small``.
     """
     wanted = service.model
     if wanted is None or wanted == candidate.name:
@@ -107,7 +107,7 @@ def _each(
     estimate: Callable[[Candidate], Estimate],
     stays: Callable[[Candidate], bool],
 ) -> Load:
-    """Every model by itself; of those that take turns only the one that the service names, if it names one of them."""
+    """Every model separately; of those that take turns, only the one that the service names, if any."""
     stay: list[Estimate] = []
     turns: list[Estimate] = []
     others: list[Estimate] = []
@@ -123,9 +123,9 @@ def _each(
 
 
 def _language(service: Service, mine: Sequence[Candidate]) -> Load:
-    """Ollama's models: embedding models stay, chat models take turns.
+    """Ollama's models: embedding models stay loaded, chat models take turns.
 
-    The first range of each file tells an upper bound; only where that is above the budget are the tensors read too.
+    The first range of each file gives an upper bound; only if that exceeds the budget are the tensors read too.
     """
     bound = _ollama(service, mine, exact=False)
     if service.vram is not None and bound.sure and bound.needed <= service.vram:

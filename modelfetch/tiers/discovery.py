@@ -1,4 +1,4 @@
-"""Where tiers are found, and how their names are written."""
+"""Find tiers by name, and normalise tier names."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _GIB = re.compile(r"([1-9][0-9]{0,3}) ?(?:g|gb|gib)?\Z", re.IGNORECASE | re.ASCI
 
 
 def is_tier_name(name: str) -> bool:
-    """Whether a tier may be called so: letters, digits, dots, ``_`` and ``-``, and nothing that leads elsewhere."""
+    """Whether a name is a valid tier name: letters, digits, dots, ``_`` and ``-``, and no path to another folder."""
     return bool(_NAME.fullmatch(name))
 
 
 def normalise_tier(text: str) -> str:
-    """The tier that ``GPU_VRAM_DEFAULT`` means: ``16g`` for ``16``, ``16G``, ``16GB``, ``16 GB`` and ``16GiB``.
+    """Normalise a value of ``GPU_VRAM_DEFAULT``: ``16``, ``16G``, ``16GB``, ``16 GB`` and ``16GiB`` become ``16g``.
 
-    ``auto`` may be written in capitals, too. Any other text stays as it is.
+    ``auto`` is not case-sensitive. Any other text is returned unchanged.
     """
     match = _GIB.match(text.strip())
     if match:
@@ -28,7 +28,7 @@ def normalise_tier(text: str) -> str:
 
 
 def shipped_dir() -> Path | None:
-    """The folder of the tiers that come with modelfetch: inside an installed package, else the checkout's own."""
+    """The folder of the shipped tiers: inside an installed package, otherwise in the checkout."""
     package = Path(__file__).resolve().parent.parent
     if (inside := package / "_tiers").is_dir():
         return inside
@@ -37,19 +37,19 @@ def shipped_dir() -> Path | None:
 
 
 def tier_dirs(tiers_dir: Path | None = None) -> tuple[Path, ...]:
-    """Where tiers are looked for, in order: ``tiers_dir``, ``./manifests``, the shipped ones."""
+    """The folders to search for tiers, in order: ``tiers_dir``, ``./manifests``, the shipped tiers."""
     dirs = (tiers_dir, Path("manifests"), shipped_dir())
     return tuple(folder for folder in dirs if folder is not None)
 
 
 def find_tier(name: str, tiers_dir: Path | None = None, *, behind: Path | None = None) -> Path | None:
-    """The file of a tier, ``NAME.yaml`` in the first of `tier_dirs` that has it.
+    """Find the file of a tier: ``NAME.yaml`` in the first of `tier_dirs` that has it.
 
     Args:
-        name: The tier's name; one that could lead to another folder is never found.
-        tiers_dir: ``$MODELFETCH_TIERS_DIR``, where it is set.
-        behind: A file that asks for this tier. If it is one of that name itself, in one of the folders, it hides the
-            tier that it means: that is the next one after it.
+        name: The tier's name; a name that could lead to another folder is never found.
+        tiers_dir: ``$MODELFETCH_TIERS_DIR``, if it is set.
+        behind: The file that refers to this tier. If it has the same name and is in one of the folders, it hides the
+            tier that it refers to, so the next one after it is returned.
     """
     if not is_tier_name(name):
         return None
@@ -76,7 +76,7 @@ def list_tiers(tiers_dir: Path | None = None) -> tuple[tuple[str, Path], ...]:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether a file is there; one in a folder that can't be looked into is not."""
+    """Whether a file exists; False if its folder can't be accessed."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -84,7 +84,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file."""
+    """Whether two paths lead to the same file."""
     try:
         return one.samefile(other)
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
 """The GPUs of this machine, and the largest tier that fits them.
 
-NVIDIA's are asked through NVML (package ``nvidia-ml-py``, the extra ``gpu``), AMD's are read from the files of the
-``amdgpu`` driver in sysfs (source: kernel.org, "drm/amdgpu AMDgpu driver", ``mem_info_vram_total``).
+NVIDIA GPUs are queried through NVML (package ``nvidia-ml-py``, the extra ``gpu``); AMD GPUs are read from the files of
+the ``amdgpu`` driver in sysfs (source: kernel.org, "drm/amdgpu AMDgpu driver", ``mem_info_vram_total``).
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from modelfetch.manifest.model import Manifest
 
 DRM = Path("/sys/class/drm")
-"""Where the kernel shows graphics cards."""
+"""The sysfs folder where the kernel lists graphics cards."""
 
 _GIB = 2**30
 _DATED = re.compile(r"\d+g-\d{4}")
 _CLASSES = (8, 12, 16, 24, 32, 94)
-_REPORTED = 0.9375  # drivers report as little of a card's class as 15 of 16 GiB (T4), 7.8 of 8, 31.8 of 32, 93.6 of 94
-_DRIVER = _GIB // 4  # what the driver keeps of the memory that it reports
+_REPORTED = 0.9375  # drivers report less than a card's class: 15 of 16 GiB (T4), 7.8 of 8, 31.8 of 32, 93.6 of 94
+_DRIVER = _GIB // 4  # reserved by the driver out of the memory that it reports
 _FALSE = frozenset({"0", "off", "no", "false"})
 _UNSEEN = {"cpu": "says not to use it", "intel": "names cards whose memory it can't ask for"}
-_INTEGRATED = 2 * _GIB  # what a processor's own graphics has of main memory is less, a card of today has more
+_INTEGRATED = 2 * _GIB  # integrated graphics have less (of main memory), current cards have more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One GPU: ``vendor`` is nvidia or amd, ``memory`` what its driver reports in bytes.
+    """One GPU: ``vendor`` is nvidia or amd, ``memory`` is the total that its driver reports, in bytes.
 
-    ``compute`` is the CUDA compute capability of NVIDIA's.
+    ``compute`` is the CUDA compute capability of an NVIDIA GPU.
     """
 
     vendor: str
@@ -49,7 +49,7 @@ class Gpu:
 
     @property
     def usable(self) -> int:
-        """What services may take of it, in bytes: as the contract says for its class, a little less than reported."""
+        """VRAM available to services, in bytes: the contract's value for its class, slightly less than reported."""
         classes = [default_usable(c * _GIB) for c in _CLASSES if self.memory >= c * _GIB * _REPORTED]
         return max(0, min(max([*classes, default_usable(self.memory)]), self.memory - _DRIVER))
 
@@ -59,7 +59,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The GPUs in the order in which containers get them, and why some may not have been seen."""
+    """The GPUs in the order in which containers get them, and the reason why some may not have been detected."""
 
     gpus: tuple[Gpu, ...] = ()
     why: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Auto:
-    """The tier that was chosen, the GPU that it has to fit, and the bytes that are usable there."""
+    """The chosen tier, the GPU that it must fit, and the usable bytes of that GPU."""
 
     tier: str
     gpu: Gpu
@@ -75,12 +75,12 @@ class Auto:
 
 
 def find_gpus(*, vendor: str = "", nvml: Any = None, drm: Path | None = None) -> Found:
-    """The GPUs: NVIDIA's if there are any, else AMD's. Never raises.
+    """Find the GPUs: NVIDIA's if there are any, otherwise AMD's. Never raises.
 
     Args:
-        vendor: ``nvidia`` or ``amd`` where services get that one's alone.
+        vendor: ``nvidia`` or ``amd`` if services only get GPUs of that vendor.
         nvml: The module ``pynvml``; imported if not given.
-        drm: Where the kernel shows graphics cards; `DRM` unless given.
+        drm: The folder where the kernel lists graphics cards; default `DRM`.
     """
     nvidia = Found() if vendor == "amd" else _nvidia(nvml)
     if nvidia.gpus or vendor == "nvidia":
@@ -90,17 +90,17 @@ def find_gpus(*, vendor: str = "", nvml: Any = None, drm: Path | None = None) ->
 
 
 def auto_tier(tiers: Iterable[tuple[str, Manifest]], environ: Mapping[str, str], *, found: Found | None = None) -> Auto:
-    """The largest tier that fits the GPU.
+    """Choose the largest tier that fits the GPU.
 
-    Services share one card, so of several cards (``GPU_COUNT``, the first ones) the smallest one counts.
+    All services share one card, so with several cards (the first ``GPU_COUNT``) the smallest one is used.
 
     Args:
         tiers: Names and manifests of all tiers.
-        environ: For ``GPU_ENABLE``, ``GPU_VENDOR`` and ``GPU_COUNT``.
-        found: The GPUs; looked for if not given.
+        environ: The environment, read for ``GPU_ENABLE``, ``GPU_VENDOR`` and ``GPU_COUNT``.
+        found: The GPUs; detected if not given.
 
     Raises:
-        SettingError: There is none, it may not be used, or no tier fits it (``no-gpu``); ``GPU_COUNT`` is no count.
+        SettingError: There is no GPU, it may not be used, or no tier fits it (``no-gpu``); or ``GPU_COUNT`` is invalid.
     """
     known = tuple(tiers)
     hint = f"name the tier: {', '.join(name for name, _ in _sizes(known)) or 'none found'}"
@@ -128,15 +128,15 @@ def auto_tier(tiers: Iterable[tuple[str, Manifest]], environ: Mapping[str, str],
 
 
 def largest_within(tiers: Sequence[tuple[str, Manifest]], usable: int) -> str | None:
-    """The tier whose services together take the most of ``usable`` bytes, without exceeding them."""
+    """The tier whose services together use the most of ``usable`` bytes without exceeding them."""
     fitting = [(together(manifest.services), name) for name, manifest in _sizes(tiers)]
     fitting = [(needed, name) for needed, name in fitting if needed <= usable]
-    # Of two that take the same, the one with the plain name: an own tier that only adds to a shipped one.
+    # On a tie, prefer the plain name over a user's tier that only adds to a shipped one.
     return max(fitting, key=lambda pair: (pair[0], re.fullmatch(r"\d+g", pair[1]) is not None))[1] if fitting else None
 
 
 def _sizes(tiers: Sequence[tuple[str, Manifest]]) -> list[tuple[str, Manifest]]:
-    """The tiers that have budgets, without the demonstration and the dated ones, which are chosen by name."""
+    """The tiers that have budgets, except the demo tier and dated tiers, which are only chosen by name."""
     return [
         (name, manifest)
         for name, manifest in tiers
@@ -148,7 +148,7 @@ def _sizes(tiers: Sequence[tuple[str, Manifest]]) -> list[tuple[str, Manifest]]:
 
 
 def _count(environ: Mapping[str, str]) -> int | None:
-    """How many GPUs services see; None for all of them."""
+    """The number of GPUs visible to services; None for all."""
     text = environ.get("GPU_COUNT", "").strip().lower() or "1"
     if text in ("all", "-1"):
         return None
@@ -165,7 +165,7 @@ def _nvidia(nvml: Any) -> Found:
             return Found(why=("the package nvidia-ml-py is not installed (pip install nvidia-ml-py)",))
     try:
         nvml.nvmlInit()
-    except Exception as error:  # an NVMLError, or whatever a broken driver makes of it
+    except Exception as error:  # an NVMLError, or anything that a broken driver causes
         return Found(why=(f"NVML says: {error}",))
     try:
         return _ask(nvml)
@@ -202,13 +202,13 @@ def _ask(nvml: Any) -> Found:
 def _compute(nvml: Any, device: Any) -> tuple[int, int] | None:
     try:
         major, minor = nvml.nvmlDeviceGetCudaComputeCapability(device)
-    except Exception:  # a driver or package that does not know it
+    except Exception:  # not supported by this driver or package
         return None
     return int(major), int(minor)
 
 
 def _parts(nvml: Any, device: Any) -> list[int] | None:
-    """The memory of each instance of a GPU in MIG mode, since services get one of them; None where it is not split.
+    """The memory of each instance of a GPU in MIG mode, since services get one instance; None if it is not split.
 
     Source: NVML API reference, "Multi Instance GPU Management".
     """
@@ -220,14 +220,14 @@ def _parts(nvml: Any, device: Any) -> list[int] | None:
         return None
     sizes: list[int] = []
     for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(device)):
-        with contextlib.suppress(Exception):  # fewer instances than there may be
+        with contextlib.suppress(Exception):  # fewer instances than the maximum
             part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(device, index)
             sizes.append(int(nvml.nvmlDeviceGetMemoryInfo(part).total))
     return sizes
 
 
 def _amd(drm: Path) -> tuple[Gpu, ...]:
-    """AMD's cards in the kernel's order; a processor's own graphics only where there is nothing else."""
+    """AMD's cards in the kernel's order; integrated graphics only if there is no other card."""
     found: list[tuple[int, Gpu]] = []
     try:
         cards = list(drm.iterdir())
@@ -236,7 +236,7 @@ def _amd(drm: Path) -> tuple[Gpu, ...]:
     for card in cards:
         match = re.fullmatch(r"card(\d{1,4})", card.name)
         if match is None:
-            continue  # card0-DP-1 and the like are its outputs
+            continue  # outputs of a card, such as card0-DP-1
         try:
             memory = int((card / "device" / "mem_info_vram_total").read_text(encoding="ascii"))
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The tiers as a table: what each asks for, and how much of it is here."""
+"""The tiers as a table: what each requires, and how much of it is present."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierLine:
-    """One tier; sizes in bytes: ``bytes`` of all files as far as they are known, ``present`` of those in place.
+    """One tier; sizes in bytes: ``bytes`` of all files as far as known, ``present`` of those in place.
 
-    ``open`` are the models of which a size is not known before their source was asked.
+    ``open`` are the models that have a file of unknown size until their source is queried.
     """
 
     name: str
@@ -34,7 +34,7 @@ class TierLine:
     open: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready, as the contract has it."""
+        """Convert to the contract's JSON structure."""
         return {
             "name": self.name,
             "vram": self.vram,
@@ -50,7 +50,7 @@ class TierLine:
 def list_lines(
     session: Session, *, auto: str | None = None
 ) -> tuple[tuple[TierLine, ...], tuple[ModelfetchError, ...]]:
-    """A line for each tier, smallest card first, and the errors of those whose manifest is invalid."""
+    """Return a line for each tier, smallest card first, and the errors of tiers whose manifest is invalid."""
     lines: list[TierLine] = []
     errors: list[ModelfetchError] = []
     settings = session.settings
@@ -80,7 +80,7 @@ def list_lines(
 
 
 def _sizes(model: Model, found: ModelReport) -> dict[str, int | None]:
-    """The size of each file of a model by what names its bytes: as resolved, else as the manifest pins it."""
+    """The size of each file of a model, by the identity of its bytes: as resolved, otherwise as pinned."""
     unasked = len(found.artifacts) == 1 and found.artifacts[0].uri == str(model.source)
     if not (unasked and found.artifacts[0].action in ("missing", "foreign")):
         return {a.digest or a.uri: a.size for a in found.artifacts}

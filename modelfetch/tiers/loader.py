@@ -1,4 +1,4 @@
-"""`load_manifest` for callers from Python: as a command reads a manifest, with what the environment allows."""
+"""`load_manifest` for Python callers: reads a manifest as the commands do, with the environment's settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _READ = ("MODELFETCH_ALLOW_HTTP", "MODELFETCH_TIERS_DIR")
 
 
 def read_manifest(file: Path, settings: Settings) -> Manifest:
-    """Read and validate a manifest as the settings allow; raises ManifestError."""
+    """Read and validate a manifest under the given settings; raises ManifestError."""
     return load.load_manifest(
         file,
         allow_http=settings.allows_http,
@@ -37,13 +37,13 @@ def load_manifest(
     """Read and validate a manifest.
 
     Args:
-        path_or_text: A file's path; a ``str`` that holds a newline or ``": "`` is the manifest's text itself.
-        allow_http: Whether a (host, port) may be asked by plain http (default: as ``MODELFETCH_ALLOW_HTTP`` says).
-        find_tier: Finds the file of a tier that is extended by name (default: where ``MODELFETCH_TIERS_DIR`` says,
-            then ``./manifests``, then the shipped ones).
+        path_or_text: A file's path; a ``str`` that contains a newline or ``": "`` is the manifest's text itself.
+        allow_http: Whether plain http is allowed for a (host, port) (default: set by ``MODELFETCH_ALLOW_HTTP``).
+        find_tier: Finds the file of a tier that is extended by name (default: in ``MODELFETCH_TIERS_DIR``, then in
+            ``./manifests``, then among the shipped tiers).
 
     Raises:
-        ManifestError: It can't be read or is invalid; ``problems`` holds all that is wrong.
+        ManifestError: It can't be read or is invalid; ``problems`` lists everything that is wrong.
         SettingError: One of the two variables is invalid.
     """
     settings = Settings.from_env({name: os.environ[name] for name in _READ if name in os.environ})

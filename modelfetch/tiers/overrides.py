@@ -1,4 +1,4 @@
-"""The stack's own variables that replace a tier's models: from a manifest and an environment to a manifest."""
+"""Apply the stack's variables that replace a tier's models to a manifest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
-    """A variable, the consumer whose entries it replaces, and of which kind (None: the ``ollama`` entries)."""
+    """A variable, the consumer whose entries it replaces, and the kind of those entries (None: ``ollama`` entries)."""
 
     variable: str
     consumer: str
@@ -41,7 +41,7 @@ _EXPECTED = {
     None: "expected a model of Ollama: NAME[:TAG], hf.co/NS/REPO[:QUANTIZATION], or ollama://HOST/NS/NAME[:TAG]",
     "checkpoint": "expected the URI of one checkpoint: hf://NS/REPO[@REV]/FILE, civitai://VERSION_ID, or https://…",
 }
-"""What each kind of `Override` takes, for people."""
+"""What each kind of `Override` accepts, as shown to users."""
 
 
 def apply_overrides(
@@ -52,13 +52,13 @@ def apply_overrides(
     other_tiers: Callable[[], Iterable[Manifest]],
     sink: Sink,
 ) -> Manifest:
-    """The manifest with what the variables name; an empty variable leaves the tier's own.
+    """Return the manifest with the variables' models; an empty variable keeps the tier's models.
 
-    A value that is an entry's source keeps that entry, with its digest. A value that is the default of another
-    shipped tier is obeyed with a warning: it was probably left behind in ``.env``.
+    A value equal to an entry's source keeps that entry, with its digest. A value that is the default of another
+    shipped tier is applied with a warning, since it was probably left over in ``.env``.
 
     Raises:
-        SettingError: A value is no URI that the consumer could take.
+        SettingError: A value is not a URI that the consumer accepts.
     """
     for override in OVERRIDES:
         values = [value.strip() for value in environ.get(override.variable, "").split(",") if value.strip()]
@@ -75,7 +75,7 @@ def _replaced(
     chosen: list[Model] = []
     kept: set[str] = set()
     uris = [(_uri(value, override), value) for value in values]
-    # What is named twice is wanted once.
+    # Ignore duplicates.
     for uri, value in {replace(uri, text=""): (uri, value) for uri, value in uris}.values():
         own = next((m for m in manifest.models if _is_replaceable(m, override) and _same(m.source, uri)), None)
         if own is not None:
@@ -113,7 +113,7 @@ def _uri(value: str, override: Override) -> Uri:
 
 
 def _same(own: Uri, other: Uri) -> bool:
-    """Whether both name the same thing; a moving revision counts as the one that the tier pins."""
+    """Whether both URIs name the same thing; a moving revision counts as equal to the tier's pinned revision."""
     if isinstance(own, HfUri) and isinstance(other, HfUri):
         moving = other.revision in _MOVING or other.revision == own.revision
         return (own.repo, own.path) == (other.repo, other.path) and moving
@@ -121,7 +121,7 @@ def _same(own: Uri, other: Uri) -> bool:
 
 
 def _model(value: str, override: Override, allow_http: Callable[[str, int], bool]) -> Model:
-    """An entry for the value, held to the same rules as one in a manifest."""
+    """Build an entry for the value, validated by the same rules as a manifest entry."""
     entry: dict[str, object] = {"name": _name(value), "source": _unpasted(value, override), "for": [override.consumer]}
     if override.kind is not None:
         entry["kind"] = override.kind
@@ -135,7 +135,7 @@ def _model(value: str, override: Override, allow_http: Callable[[str, int], bool
 
 
 def _name(value: str) -> str:
-    """What people read: the last part of the path, without a query, where some keep their tokens."""
+    """The display name: the last part of the path, without a query, which may contain a token."""
     return re.split(r"[?#]", value, maxsplit=1)[0].rpartition("/")[2][:100] or "model"
 
 

@@ -1,4 +1,4 @@
-"""Choosing the manifests of a command: from tiers, files and the environment, in the contract's order."""
+"""Select the manifests of a command, from tiers, files and the environment, in the contract's order."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 DEFAULT_MANIFEST = Path("models.yaml")
-"""The manifest that is taken when neither a tier nor a manifest is named."""
+"""The default manifest if neither a tier nor a manifest is named."""
 
 AUTO = "auto"
-"""The tier's name that leaves the choice to the GPU."""
+"""The tier name that selects a tier by GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What was asked for: the tier's name where one was, and the files to read."""
+    """The selected tier's name, if any, and the manifest files to read."""
 
     tier: str | None
     files: tuple[Path, ...]
@@ -47,19 +47,19 @@ def select_manifests(
     tier_variable: str | None = None,
     sink: Sink = discard,
 ) -> Selection:
-    """Which files to read.
+    """Select the manifest files to read.
 
     Args:
-        tier: The tier asked for, by argument or by variable; ``auto`` asks the GPU.
-        manifests: Manifest files asked for; they win over a tier that a variable named.
-        settings: Where tiers are looked for.
-        environ: For ``GPU_VRAM_DEFAULT``, asked when nothing else was said, and for what ``auto`` goes by.
-        tier_variable: The variable that named ``tier``, None when the caller did.
-        sink: Hears what ``auto`` chose.
+        tier: The requested tier, from an argument or a variable; ``auto`` selects by GPU.
+        manifests: The requested manifest files; they take precedence over a tier from a variable.
+        settings: Settings with the folders to search for tiers.
+        environ: The environment, for ``GPU_VRAM_DEFAULT`` (used if nothing else is given) and for ``auto``.
+        tier_variable: The variable that set ``tier``; None if the caller did.
+        sink: Receives a notice of the tier that ``auto`` chose.
 
     Raises:
-        UsageError: The caller's tier does not exist, or nothing was asked for.
-        SettingError: A variable's tier does not exist; there is no GPU for ``auto``, or none that a tier fits.
+        UsageError: The caller's tier does not exist, or neither a tier nor a manifest was given.
+        SettingError: A variable's tier does not exist; or ``auto`` found no GPU, or no tier that fits it.
     """
     if manifests:
         return Selection(tier=None, files=tuple(dict.fromkeys(manifests)))
@@ -88,12 +88,12 @@ def select_manifests(
 def load_selected(
     choice: Selection, *, settings: Settings, environ: Mapping[str, str], sink: Sink = discard
 ) -> tuple[Manifest, ...]:
-    """The chosen manifests, with what the stack's variables replace.
+    """Load the selected manifests and apply the stack's variables.
 
     Raises:
-        ManifestError: A file is invalid, all problems of all files together; or two of them, or a variable's model
-            and another, want one path.
-        SettingError: A variable names something that can't be taken.
+        ManifestError: A file is invalid (with all problems of all files); or two files, or a variable's model
+            and another model, need the same path.
+        SettingError: A variable has a value that can't be used.
     """
     found: list[Manifest] = []
     problems: list[Problem] = []
@@ -108,7 +108,7 @@ def load_selected(
         raise ManifestError(problems, hint=hints.pop() if len(hints) == 1 else None)
     whole = tuple(
         apply_overrides(
-            manifest if choice.tier is None else replace(manifest, tier=choice.tier),  # what it extends is another
+            manifest if choice.tier is None else replace(manifest, tier=choice.tier),  # not that of an extended tier
             environ,
             allow_http=settings.allows_http,
             other_tiers=lambda: (other for _, other in all_tiers(settings)),
@@ -122,7 +122,7 @@ def load_selected(
 
 
 def all_tiers(settings: Settings) -> Iterator[tuple[str, Manifest]]:
-    """The tiers that can be read, by name; another tier's faults are not this run's."""
+    """The tiers that can be read, by name; invalid tiers are skipped, since they do not affect this run."""
     for name, path in list_tiers(settings.tiers_dir):
         try:
             found = read_manifest(path, settings)

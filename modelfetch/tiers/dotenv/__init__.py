@@ -1,1 +1,1 @@
-"""The stack's ``.env``: one table of its variables, what a tier makes of them, and the block that holds them. Pure."""
+"""The stack's ``.env``: the table of its variables, the values that a tier sets, and the generated block. Pure."""

@@ -1,4 +1,4 @@
-"""What a graphics card sets in ``.env``: builds of PyTorch run only on generations that they were compiled for. Pure.
+"""The ``.env`` values that depend on the GPU: PyTorch builds run only on generations they were compiled for. Pure.
 
 Sources: the architecture lists of PyTorch's builds (pytorch/pytorch, ``.ci/manywheel/build_cuda.sh``): CUDA 12.1, 12.4
 and 12.6 have kernels for compute capability 5.0 to 9.0, CUDA 12.8 adds 10.0 and 12.0, CUDA 13.0 starts at 7.5.
@@ -46,7 +46,7 @@ GENERATIONS = (
         values={"TORCH_BUILD": "cu128", "WHISPERX_IMAGE": "learnedmachine/whisperx-asr-service:0.4.1-blackwell"},
     ),
 )
-"""All generations that the stack runs on, oldest first."""
+"""All supported generations, oldest first."""
 
 CARD_VARIABLES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -55,11 +55,11 @@ CARD_VARIABLES: Mapping[str, frozenset[str]] = MappingProxyType(
         for name in generation.values
     }
 )
-"""The variables that depend on the card, each with all values that some card sets."""
+"""The variables that depend on the card, each with all of its possible values."""
 
 
 def card_values(compute: tuple[int, int] | None) -> Mapping[str, str] | None:
-    """The variables that a card sets to other values than the table's; None where the card is not known.
+    """The variables that a card sets to values other than the table's; None if the card is not known.
 
     Args:
         compute: The card's CUDA compute capability; None for none.

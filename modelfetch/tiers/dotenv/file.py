@@ -1,4 +1,4 @@
-"""``modelfetch env``: make the block of a tier, and replace it in a ``.env`` atomically."""
+"""``modelfetch env``: generate the block of a tier, and replace it in a ``.env`` atomically."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NEW_MODE = 0o666
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """The block of a tier, and the other tiers that it shows."""
+    """The block of a tier, and the other tiers shown in it."""
 
     tier: TierText
     others: tuple[TierText, ...]
@@ -39,14 +39,14 @@ class Block:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Values of the tier that a service can't work with."""
+        """Warnings about values of the tier that a service can't use."""
         problem = unsupported_embedder(self.tier.values)
         return (problem,) if problem else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewritten:
-    """What a rewrite came to: see `modelfetch.tiers.dotenv.update.Updated`; ``written`` tells whether anything was."""
+    """The result of a rewrite (see `modelfetch.tiers.dotenv.update.Updated`); ``written``: the file was changed."""
 
     written: bool
     changed: tuple[tuple[str, str, str], ...] = ()
@@ -61,12 +61,12 @@ def env_block(
     manifests: Sequence[Path] = (),
     compute: tuple[int, int] | None = None,
 ) -> Block:
-    """The block for a tier, or for a manifest of one's own, with all other tiers as examples.
+    """Build the block for a tier or a custom manifest, with all other tiers as examples.
 
     Args:
         tier: The tier's name; None for the one of ``GPU_VRAM_DEFAULT``.
-        environ: The environment, for settings; its variables for models have no effect here.
-        tier_variable: The variable that named the tier.
+        environ: The environment, for settings; its model variables have no effect here.
+        tier_variable: The variable that set the tier.
         manifests: One manifest file instead of a tier.
         compute: The CUDA compute capability of the card, which some images depend on; None if there is none.
 
@@ -92,13 +92,13 @@ def _text(name: str, manifest: Manifest) -> TierText:
 
 
 def rewrite(file: Path, block: Block) -> Rewritten:
-    """Put a block into a file in place of its old one; a missing file is created.
+    """Replace the block in a file; a missing file is created.
 
-    The new content is written to a temporary file and renamed, so the file is complete at every moment. Mode and owner
-    stay, and a symlink stays one.
+    The new content is written to a temporary file and renamed, so the file is always complete. Mode and owner are kept,
+    and a symlink remains a symlink.
 
     Raises:
-        SettingError: The marks of the old block are not clear; the file is untouched then.
+        SettingError: The markers of the old block are ambiguous; the file is unchanged.
         DestinationError, DiskError: The file can't be written.
     """
     target = Path(os.path.realpath(file))
@@ -128,7 +128,7 @@ def _replace(target: Path, data: bytes, found: os.stat_result | None) -> None:
     try:
         fs.replace_document(target, data, mode=mode, temporary=temporary, owner=owner)
     except OSError as error:
-        error.filename = str(target.parent)  # what is refused is a file in it; that one's name tells nobody anything
+        error.filename = str(target.parent)  # the name of the temporary file would mean nothing to the user
         raise
 
 

@@ -1,4 +1,4 @@
-"""The block of ``.env`` as text. Pure."""
+"""Render the block of ``.env`` as text. Pure."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:,@%+=?&~-]*\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierText:
-    """A tier as the block shows it.
+    """A tier as shown in the block.
 
     Attributes:
         name: Its name.
         values: The variables that it sets.
         description: Its purpose, in one line.
         shares: The VRAM of each service, in one line.
-        card: The variables that the graphics card sets; None where no card was found.
+        card: The variables that the graphics card sets; None if no card was found.
     """
 
     name: str
@@ -39,10 +39,10 @@ class TierText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """The parts of an earlier block that stay.
+    """The parts of an earlier block that are kept.
 
     Attributes:
-        raw: Values as written, of variables that no tier sets.
+        raw: The values, as written, of variables that no tier sets.
         lines: Lines that set variables unknown to modelfetch.
     """
 
@@ -51,12 +51,12 @@ class Kept:
 
 
 def render_block(tier: TierText, others: Sequence[TierText] = (), kept: Kept | None = None) -> str:
-    """The block for a tier, from its header to its last line, with a newline at the end.
+    """Render the block for a tier, from its header to its last line, with a newline at the end.
 
     Args:
-        tier: The tier; a variable that it does not set has the table's default.
-        others: Further tiers, shown as comments as far as they differ.
-        kept: The parts of an earlier block that stay.
+        tier: The tier; a variable that it does not set gets the table's default.
+        others: Further tiers, whose differences are shown as comments.
+        kept: The parts of an earlier block that are kept.
     """
     kept = kept or Kept()
     lines = [RULE, f"# {HEADER}", RULE, *_introduction(tier)]
@@ -74,7 +74,7 @@ def render_block(tier: TierText, others: Sequence[TierText] = (), kept: Kept | N
 
 
 def quote(value: str) -> str:
-    """A value in the notation that compose and shells read alike: in quotes unless all characters are plain."""
+    """Quote a value so that compose and shells read it the same way; a value of plain characters is not quoted."""
     if _PLAIN.match(value):
         return value
     escaped = re.sub(r'([\\"$`])', r"\\\1", value)
@@ -106,7 +106,7 @@ def _comment(text: str) -> list[str]:
 
 
 def _examples(tier: TierText, others: Sequence[TierText]) -> Iterator[str]:
-    """The other tiers, as far as they differ from this one."""
+    """The other tiers' differences from this one."""
     shown = [other for other in others if other.name != tier.name]
     if not shown:
         return

@@ -1,4 +1,4 @@
-"""Replace the block in a ``.env``; every other line stays byte for byte. Pure."""
+"""Replace the block in a ``.env``; every other line is kept byte for byte. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OURS = frozenset((*_KNOWN, *RETIRED, *RENAMED))
 
 
 class BlockError(ValueError):
-    """The file's marks don't show where the block begins and ends; the message explains why."""
+    """The file's markers don't show where the block begins and ends; the message explains why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Updated:
     Attributes:
         data: The content.
         changed: Variables of the block whose value changed, with the old and the new value.
-        twice: Variables that a line outside of the block sets as well, each with the number of such a line.
+        twice: Variables that a line outside of the block sets too, each with that line's number.
     """
 
     data: bytes
@@ -43,20 +43,20 @@ class Updated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Span:
-    """The block's lines, from ``start`` up to but not including ``end``; empty where the file has no block."""
+    """The block's lines, from ``start`` up to but not including ``end``; empty if the file has no block."""
 
     start: int
     end: int
 
 
 def update_block(data: bytes, tier: TierText, others: Sequence[TierText] = ()) -> Updated:
-    """A file's content with the block for a tier in place of its old one, or at its end where it has none.
+    """Return a file's content with its block replaced by a tier's, or with the block appended if there was none.
 
-    From the old block the values that no tier sets stay, and so do lines with variables unknown to modelfetch. Line
-    ends are those of the file.
+    Values of the old block that no tier sets are kept, and so are lines with variables unknown to modelfetch. The
+    file's line endings are kept.
 
     Raises:
-        BlockError: The block can't be told from the rest; nothing should be written then.
+        BlockError: The block can't be distinguished from the rest; nothing should be written.
     """
     bom = codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
     text = data.removeprefix(bom).decode("utf-8", errors="surrogateescape")
@@ -80,7 +80,7 @@ def update_block(data: bytes, tier: TierText, others: Sequence[TierText] = ()) -
 
 
 def _split(text: str) -> list[str]:
-    """Lines that end in a line feed only: a lone carriage return is no line's end."""
+    """Split at line feeds only: a lone carriage return does not end a line."""
     return re.findall(r"[^\n]*\n|[^\n]+\Z", text)
 
 
@@ -102,7 +102,7 @@ def _is_header(line: str) -> bool:
 
 
 def _unmarked_end(lines: Sequence[str], head: int) -> int:
-    """Where a block without an end line ends: after the last line of ours, before the next section at the latest."""
+    """The end of a block that has no end line: after the last known line, before the next section at the latest."""
     end = head + 1
     if end < len(lines) and _RULE.match(lines[end]):
         end += 1
@@ -129,7 +129,7 @@ def _kept(lines: Sequence[str], old: dict[str, str], tier: TierText) -> Kept:
 
 
 def _is_own(name: str, value: str, tier: TierText) -> bool:
-    """Whether a value is somebody's choice: not a default that an earlier block wrote, and not another card's value."""
+    """Whether a value was set by the user: neither a default of an earlier block nor the value of another card."""
     variable = _KNOWN[name]
     plain = value.strip("\"'")
     if plain in variable.former or (variable.commented and plain == variable.default):
@@ -138,7 +138,7 @@ def _is_own(name: str, value: str, tier: TierText) -> bool:
 
 
 def _is_foreign(line: str) -> bool:
-    """Whether a line is neither a comment nor sets a variable of ours."""
+    """Whether a line is neither a comment nor sets a known variable."""
     if not line.strip() or line.lstrip().startswith("#"):
         return False
     found = _ASSIGNMENT.match(line)

@@ -1,4 +1,4 @@
-"""The variables of the stack that a tier sets, computed from the manifest's services and models. Pure."""
+"""Compute the stack's variables that a tier sets, from the manifest's services and models. Pure."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 _GIB = 2**30
 _MIB = 2**20
 _EMBEDDERS = ("embed", "minilm", "bge-", "paraphrase")
-"""Words in the names of Ollama's embedding models that chat models don't have in theirs."""
+"""Words that appear in the names of Ollama's embedding models but not of chat models."""
 
 _NOT_BERT = {"embeddinggemma": "gemma3", "qwen3-embedding": "qwen3", "nomic-embed-text-v2-moe": "nomic-bert-moe"}
-"""Embedding models of the Ollama library whose family PrivateGPT does not accept, each with its family."""
+"""Embedding models of the Ollama library with a family that PrivateGPT does not accept, each with its family."""
 
 _LEAST_FREE = 256
-"""MiB of the card that Ollama leaves free where the tier gives everything to its services."""
+"""VRAM in MiB that Ollama leaves free if the tier assigns everything to its services."""
 
 _CACHE_STEP = 32
-"""Prompt caches are multiples of this, in MiB."""
+"""Prompt cache sizes are multiples of this, in MiB."""
 
 _PROFILES = {
     "ollama": "chat",
@@ -37,7 +37,7 @@ _PROFILES = {
     "diffrhythm": "diffrhythm",
     "immich": "media",
 }
-"""The compose profile of each service that a tier may budget."""
+"""The compose profile of each service that can have a budget in a tier."""
 
 _MEMORY = {
     "ollama": "OLLAMA_MEMORY_LIMIT",
@@ -52,11 +52,11 @@ DEFAULTS = {variable.name: variable.default for variable in VARIABLES}
 
 
 def tier_values(manifest: Manifest, *, tier: str | None = None) -> dict[str, str]:
-    """The variables that a tier sets: the same ones for every tier, with the table's default where it has no value.
+    """The variables that a tier sets: the same ones for every tier, with the table's default if it has no value.
 
     Args:
         manifest: The tier.
-        tier: The name that it was found under, for ``GPU_VRAM_DEFAULT``; the manifest's own name if not given.
+        tier: The name under which it was found, for ``GPU_VRAM_DEFAULT``; default: the manifest's own name.
     """
     services = {service.name: service for service in manifest.services}
     name = tier or manifest.tier or DEFAULTS["GPU_VRAM_DEFAULT"]
@@ -79,7 +79,7 @@ def tier_values(manifest: Manifest, *, tier: str | None = None) -> dict[str, str
 
 
 def shares(manifest: Manifest) -> str:
-    """The VRAM of each service, in one line; empty where the tier has no budgets."""
+    """The VRAM of each service, in one line; empty if the tier has no budgets."""
     parts: list[str] = []
     groups: dict[str, list[str]] = {}
     for service in manifest.services:
@@ -102,7 +102,7 @@ def _gib(size: int) -> str:
 
 
 def compose_size(size: int) -> str:
-    """Bytes in compose's notation of a memory limit: ``6g``, ``1536m``, else plain bytes with ``b``."""
+    """Format bytes as a compose memory limit: ``6g``, ``1536m``, otherwise plain bytes with ``b``."""
     for unit, factor in (("g", _GIB), ("m", 2**20), ("k", 2**10)):
         if size % factor == 0:
             return f"{size // factor}{unit}"
@@ -110,7 +110,7 @@ def compose_size(size: int) -> str:
 
 
 def _profiles(manifest: Manifest) -> str:
-    """The profiles of the tier's services; of those that exclude each other the first one."""
+    """The profiles of the tier's services; only the first of mutually exclusive ones."""
     chosen: list[str] = []
     taken: set[str] = set()
     for service in manifest.services:
@@ -123,7 +123,7 @@ def _profiles(manifest: Manifest) -> str:
 
 
 def _ollama_models(manifest: Manifest, service: Service | None) -> tuple[list[str], str]:
-    """The chat models, beginning with the one that the service's budget is for, and the embedding model."""
+    """The chat models, starting with the one that the service's budget is for, and the embedding model."""
     names = [short_name(model.source) for model in manifest.models if isinstance(model.source, OllamaUri)]
     embedding = next((name for name in names if any(word in name for word in _EMBEDDERS)), "")
     chat = [name for name in names if name != embedding]
@@ -134,9 +134,9 @@ def _ollama_models(manifest: Manifest, service: Service | None) -> tuple[list[st
 
 
 def short_name(uri: OllamaUri) -> str:
-    """An Ollama name as `ollama list` shows it: ``qwen2.5:0.5b``, ``nomic-embed-text:latest``.
+    """An Ollama name as shown by `ollama list`: ``qwen2.5:0.5b``, ``nomic-embed-text:latest``.
 
-    It always has a tag: PrivateGPT compares with that list, and does not start with a name that is not in it.
+    It always has a tag, because PrivateGPT compares it with that list and fails to start if the name is not in it.
     """
     host = "" if uri.host == OLLAMA_HOST else f"{uri.host}/"
     namespace = "" if not host and uri.namespace == "library" else f"{uri.namespace}/"
@@ -156,16 +156,16 @@ def _ollama(service: Service | None, manifest: Manifest) -> dict[str, str]:
 
 
 def spare(manifest: Manifest) -> int:
-    """The usable VRAM that the tier gives to no service, in bytes."""
+    """The usable VRAM that the tier assigns to no service, in bytes."""
     left = manifest.usable - together(manifest.services) if manifest.usable is not None else 0
     return max(0, left)
 
 
 def prompt_cache(service: Service | None) -> int:
-    """The prompt cache of each model that Ollama loads, in MiB; 0 is none.
+    """The prompt cache of each model that Ollama loads, in MiB; 0 for none.
 
-    A model without a GPU needs in RAM what its VRAM budget says: weights, contexts and buffers (Ollama does not map the
-    file where memory is limited). The caches of all loaded models together get half of what the limit has above that.
+    A model without a GPU needs as much RAM as its VRAM budget: weights, contexts and buffers (Ollama does not map the
+    file if memory is limited). The caches of all loaded models together get half of the memory limit above that.
     """
     if service is None or service.memory is None or service.vram is None:
         return int(DEFAULTS["LLAMA_ARG_CACHE_RAM"])
@@ -175,7 +175,7 @@ def prompt_cache(service: Service | None) -> int:
 
 
 def unsupported_embedder(values: Mapping[str, str]) -> str | None:
-    """Why PrivateGPT can't start with the embedding model of these values; None where nothing is known against it."""
+    """Why PrivateGPT can't start with the embedding model in these values; None if no problem is known."""
     name = values.get("OLLAMA_EMBEDDING_MODEL", "")
     family = _NOT_BERT.get(name.rpartition("/")[2].partition(":")[0])
     if family is None:
@@ -186,7 +186,7 @@ def unsupported_embedder(values: Mapping[str, str]) -> str | None:
 
 
 def _webui(service: Service | None) -> str:
-    """The arguments of the SD WebUI (Forge), which keeps either all of a model on the GPU or one part at a time."""
+    """The arguments of the SD WebUI (Forge), which keeps either a whole model on the GPU or one part at a time."""
     if service is None:
         return ""
     if service.device == "cpu":
@@ -195,7 +195,7 @@ def _webui(service: Service | None) -> str:
 
 
 def _comfyui(service: Service | None, manifest: Manifest) -> str:
-    """The arguments of ComfyUI, which moves parts off the GPU when its share is used up."""
+    """The arguments of ComfyUI, which moves parts off the GPU when its share is full."""
     if service is None or service.device == "cpu":
         return "--cpu" if service else ""
     if service.vram is None or manifest.usable is None or service.vram > manifest.usable:

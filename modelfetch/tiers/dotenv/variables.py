@@ -1,8 +1,8 @@
-"""The table of the stack's variables: ``modelfetch env`` prints it, and the compose files read its names.
+"""The table of the stack's variables, which ``modelfetch env`` prints and the compose files use.
 
-A default is what a clone without a ``.env`` uses, which is the tier 8g. The compose files contain the same default
-(``${NAME:-default}``), and a test compares them. What a tier sets is in `modelfetch.tiers.dotenv.values`, what a
-graphics card sets in `modelfetch.tiers.dotenv.cards`.
+The defaults apply to a clone without a ``.env`` and are those of the tier 8g. The compose files contain the same
+defaults (``${NAME:-default}``), and a test compares them. The values that a tier sets are in
+`modelfetch.tiers.dotenv.values`, those that a graphics card sets in `modelfetch.tiers.dotenv.cards`.
 """
 
 from __future__ import annotations
@@ -448,7 +448,7 @@ VARIABLES: tuple[Variable, ...] = (
 """All variables, those of each group in the order of the file."""
 
 RETIRED = frozenset({"OLLAMA_GPU_OVERHEAD", "IMMICH_MODEL_CACHE_DIR"})
-"""Variables of earlier versions that have no effect any more; an update removes their lines."""
+"""Obsolete variables of earlier versions; an update removes their lines."""
 
 RENAMED = {"OLLAMA_HOST": "OLLAMA_URL"}
 """Earlier names of variables; an update keeps their values."""
