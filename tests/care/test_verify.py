@@ -265,3 +265,16 @@ def test_the_quick_answer_of_sync_ends_when_verify_finds_damage(bench: Bench, ca
     flip(bench.root / ONE)
     assert care("verify").code == 1
     assert attempt(words) is None
+
+
+def test_a_sync_that_cannot_restore_damage_fails_and_forgets_nothing(bench: Bench, care: Callable[..., Result]) -> None:
+    manifest = bench.manifest(vae(bench))
+    bench.run("sync", manifest)
+    flip(bench.root / ONE)
+    assert care("verify").code == 1
+    for _ in range(2):
+        assert bench.run("sync", manifest, "--offline").code == 69
+    assert (bench.root / ONE).exists()
+    assert actions(bench.run("status", manifest))[ONE] == "damaged"
+    assert bench.run("sync", manifest).code == 0
+    assert care("verify").code == 0
