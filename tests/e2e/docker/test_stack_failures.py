@@ -80,7 +80,7 @@ def test_a_full_disk_keeps_the_service_from_starting(new_stack: Stack, engine: E
     engine.mount_tmpfs(small, "16m")
     try:
         new_stack.write_settings(AI_MODELS_DIR="./small")
-        assert_up_fails(new_stack, 74, "39.4 MiB are needed, 16.0 MiB are free")
+        assert_up_fails(new_stack, 74, "39.4 MiB needed, 16.0 MiB free")
         new_stack.down()
     finally:
         engine.unmount(small)
