@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from modelfetch.cli.examples import epilog_of
 from modelfetch.core.fs import translate
 from modelfetch.core.limits import limit_error
 from modelfetch.errors import InterruptedSync, ModelfetchError, UsageError
@@ -60,6 +61,7 @@ class _Lazy(click.Group):
             return None
         module = importlib.import_module(f"modelfetch.cli.commands.{cmd_name}")
         command: click.Command = module.command
+        command.epilog = epilog_of(cmd_name)
         return command
 
     def resolve_command(

@@ -12,14 +12,7 @@ from modelfetch.render.out import put
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> int:
-    """Print a shell's completion script.
-
-    Examples:
-    \b
-      bash:  eval "$(modelfetch completion bash)"    (in ~/.bashrc)
-      zsh:   eval "$(modelfetch completion zsh)"     (in ~/.zshrc)
-      fish:  modelfetch completion fish > ~/.config/fish/completions/modelfetch.fish
-    """  # noqa: D301 - click's mark for lines that must not be wrapped
+    """Print a shell's completion script."""
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101 - click has all three
     script = kind(ctx.find_root().command, {}, "modelfetch", "_MODELFETCH_COMPLETE")

@@ -1,0 +1,31 @@
+"""The examples in the help."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from modelfetch.cli.app import cli
+
+NAMES = cli.list_commands(click.Context(cli))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_help_ends_with_examples_that_the_command_accepts(name: str) -> None:
+    text = CliRunner().invoke(cli, [name, "--help"], prog_name="modelfetch").output
+    _, title, examples = text.partition("\n  Examples:\n")
+    assert title
+    lines = examples.strip().splitlines()
+    for line in lines:
+        words = re.search(r"\bmodelfetch ([^>)#]+)", line)
+        assert words, line
+        command, *arguments = shlex.split(words[1])
+        assert command == name
+        found = cli.get_command(click.Context(cli), command)
+        assert found
+        with found.make_context(command, arguments):
+            pass  # click has accepted all of it
