@@ -87,3 +87,11 @@ def test_the_public_names_are_those_of_the_lazy_table() -> None:
     assert sorted(modelfetch.__all__) == sorted(modelfetch._MODULE_OF)
     for name in modelfetch.__all__:
         assert getattr(modelfetch, name) is not None
+
+
+def test_the_modules_that_the_architecture_names_exist() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    modules = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", text))
+    named = modules | set(re.findall(r"^\| `([a-z_]+/)` \|", text, re.MULTILINE))
+    assert len(named) > 30
+    assert {name for name in named if not (ROOT / "modelfetch" / name).exists()} == set()

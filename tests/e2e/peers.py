@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.e2e.cache import build_once, must_run
+from tests.e2e.debian import debian_mirror
 
 OLLAMA = "v0.9.6"  # 0.11 and later don't build by `go install`: a C header is missing from the module
 ORAS = "v1.3.6"
@@ -63,7 +64,7 @@ def _fetch_libc(folder: Path) -> None:
         (lists / name).mkdir(parents=True)
     (lists / "status").touch()
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    (lists / "sources.list").write_text(f"deb [signed-by={keyring}] http://deb.debian.org/debian trixie main\n")
+    (lists / "sources.list").write_text(f"deb [signed-by={keyring}] {debian_mirror()} trixie main\n")
     options = {
         "Dir::Etc::sourcelist": lists / "sources.list",
         "Dir::Etc::sourceparts": "-",

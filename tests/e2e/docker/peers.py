@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tests.e2e.cache import ENVIRONMENT, PeerUnavailableError, build_once, must_run, program
+from tests.e2e.cache import ENVIRONMENT, build_once, must_run, program
+from tests.e2e.debian import SUITE, debian_mirror
 from tests.e2e.peers import REPOSITORY
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 COMPOSE = "v2.29.7"
-SUITE = "bookworm"
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 """Debian's own Python, which is the base image's as well: wheels that are built with it fit there."""
-
-_APT_LISTS = Path("/etc/apt")
-_URI = re.compile(r"(?:^URIs:\s*|^deb(?:-src)?\s+(?:\[[^]]*\]\s+)?)(\S+?)/?(?:\s+(\S+))?\s*(?:#.*)?$", re.MULTILINE)
 
 
 def docker() -> Path:
@@ -68,7 +60,7 @@ def base_tarball() -> Path:
             "--include=python3,python3-venv,ca-certificates",
             SUITE,
             tree,
-            _debian_mirror(),
+            debian_mirror(),
         )
         for waste in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
             shutil.rmtree(tree / waste, ignore_errors=True)
@@ -99,22 +91,6 @@ def _requirements() -> list[str]:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     own = project["project"]
     return sorted({*own["dependencies"], *own["optional-dependencies"]["gpu"], *project["build-system"]["requires"]})
-
-
-def _debian_mirror() -> str:
-    """Where this machine's own apt gets Debian from."""
-    for address, suite in _sources():
-        if "security" not in address and suite in (None, SUITE):
-            return address
-    raise PeerUnavailableError("apt knows no Debian mirror on this machine")
-
-
-def _sources() -> Iterator[tuple[str, str | None]]:
-    files = [_APT_LISTS / "sources.list", *sorted((_APT_LISTS / "sources.list.d").glob("*"))]
-    for file in files:
-        if file.is_file() and ("debian" in file.name or file.name == "sources.list"):
-            for match in _URI.finditer(file.read_text(errors="replace")):
-                yield match[1], match[2]
 
 
 def path_without_stand_ins(folder: Path) -> str:
