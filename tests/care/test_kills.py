@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.pipeline.conftest import Bench, Result
 
-KILLS = int(os.environ.get("KILLS", "1"))
+KILLS = int(os.environ.get("KILLS", "2"))
 """How often each command is killed; `KILLS=75` is a soak."""
 
 

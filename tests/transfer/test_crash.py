@@ -65,7 +65,7 @@ def test_a_signal_ends_it_within_a_second_and_keeps_what_it_has(world: World, nu
         assert kept > 1_000_000
         assert finish(start(world.root / "store", origin.url, DATA))[0] == 0
         assert world.fetch(data=DATA).action == "present"
-        in_flight = 16_000_000  # two megabytes in the sockets of each of eight connections
+        in_flight = 8_000_000  # one megabyte in the sockets of each of eight connections
         assert origin.sent - sent <= len(DATA) - kept + in_flight
 
 
