@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import functools
 import inspect
 import os
@@ -29,6 +28,7 @@ from modelfetch.core import fs
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Event, Notice, Sink, discard
 from modelfetch.core.report import Report, failed
+from modelfetch.core.similar import nearest
 from modelfetch.core.threads import run_anywhere, until_cancelled
 from modelfetch.errors import ModelfetchError, UsageError
 from modelfetch.pipeline.session import Session
@@ -265,8 +265,8 @@ def _checked(values: type) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Ca
             known.remove("options")
             for given, value in kwargs.items():
                 if given not in known:
-                    near = difflib.get_close_matches(given, known, n=1)
-                    text = f"did you mean {near[0]!r}?" if near else f"help(modelfetch.{name}) lists the options"
+                    near = nearest(given, known)
+                    text = f"did you mean {near!r}?" if near else f"help(modelfetch.{name}) lists the options"
                     raise TypeError(f"{name}() has no option {given!r}; {text}")
                 if given in _EXPECTED and not _EXPECTED[given][1](value):
                     raise TypeError(f"{name}({given}={value!r:.80}): expected {_EXPECTED[given][0]}")

@@ -5,7 +5,6 @@ It combines receipts, the store's index and a walk over the services' folders; n
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat as statmod
 from collections import defaultdict
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core.fs import own_folder
+from modelfetch.core.similar import nearest
 from modelfetch.errors import DestinationError, UsageError
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.placement.receipts import read_receipt
@@ -182,11 +182,11 @@ def check_names(names: Sequence[str], inventory: Inventory, *, asked: Iterable[s
     known = sorted({*asked, *(item.model for item in inventory.placements if item.model)})
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = nearest(name, known)
             raise UsageError(
                 f"no model {name[:80]!r} was placed in {inventory.root}",
                 code="not-placed",
-                hint=f"did you mean {near[0]!r}?" if near else f"`modelfetch list --root {inventory.root}` shows them",
+                hint=f"did you mean {near!r}?" if near else f"`modelfetch list --root {inventory.root}` shows them",
             )
 
 

@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import json
 import os
-import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -68,12 +67,9 @@ class _Lazy(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in (*_COMMANDS, *_ALIASES) and not args[0].startswith("-"):
-            import difflib
+            from modelfetch.cli.usage import NoSuchCommand
 
-            near = difflib.get_close_matches(args[0], _COMMANDS, n=1)
-            raise click.UsageError(
-                f"No such command {args[0][:80]!r}" + (f"; did you mean {near[0]!r}?" if near else "."), ctx
-            )
+            raise NoSuchCommand(args[0], _COMMANDS, ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -94,13 +90,17 @@ def cli(ctx: click.Context) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Run a command line and return the exit code. No exception but the interpreter's `SystemExit` escapes."""
+    if argv and argv[0] == "help":
+        argv = [*argv[1:], "--help"]
     try:
         result = cli.main(args=list(argv), prog_name="modelfetch", standalone_mode=False, obj=tuple(argv))
     except click.exceptions.NoArgsIsHelpError as error:
         note(error.ctx.get_help())
         return 2
     except click.UsageError as error:
-        return _refuse(UsageError(error.format_message(), hint=_usage_hint(error)), argv)
+        from modelfetch.cli.usage import usage_error
+
+        return _refuse(usage_error(error, _command_of(argv)), argv)
     except click.ClickException as error:
         return _refuse(UsageError(error.format_message()), argv)
     except (click.Abort, KeyboardInterrupt):
@@ -118,17 +118,6 @@ def run(argv: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _usage_hint(error: click.UsageError) -> str:
-    """A suggestion for what to type instead, if there is one."""
-    where = error.ctx.command_path if error.ctx else "modelfetch"
-    if where == "modelfetch" and isinstance(error, click.NoSuchOption):
-        return "options stand after the command: modelfetch COMMAND OPTIONS; `modelfetch --help` lists the commands"
-    said = re.fullmatch(r"Got unexpected extra arguments? \((\S+).*\)", error.format_message())
-    if said and error.ctx and any(parameter.name == "tier" for parameter in error.ctx.command.params):
-        return f"a tier is named by --tier: {where} --tier {said[1]}"
-    return f"`{where} --help` lists what it takes"
-
-
 def _refuse(error: ModelfetchError, argv: Sequence[str]) -> int:
     """Print the error that ended a command before it had a report; with ``--json``, print a report of the error too."""
     if argv and argv[0] in _REPORTING and any(word in ("--json", "--format=json") for word in argv):
@@ -136,8 +125,12 @@ def _refuse(error: ModelfetchError, argv: Sequence[str]) -> int:
 
         with contextlib.suppress(ModelfetchError):
             put(json.dumps(failed([error], tier=None, root=_root_of(argv)).as_dict()))
-    show_error(error, argv[0] if argv and argv[0] in (*_COMMANDS, *_ALIASES) else None)
+    show_error(error, _command_of(argv))
     return error.exit_code
+
+
+def _command_of(argv: Sequence[str]) -> str | None:
+    return argv[0] if argv and argv[0] in (*_COMMANDS, *_ALIASES) else None
 
 
 def _root_of(argv: Sequence[str]) -> str:

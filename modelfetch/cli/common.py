@@ -69,7 +69,8 @@ def which(ctx: click.Context) -> tuple[str | None, str | None, tuple[Path, ...]]
     if tier and tier_said and (files or is_said(ctx, "manifests")):
         raise UsageError("either a tier or manifests, not both", hint="leave out --tier or the manifest files")
     for file in files:
-        _refuse_tier_name(ctx, file)
+        if not file.endswith((".yaml", ".yml")):
+            refuse_tier_name(ctx, file)
     if tier and tier_said:
         return tier, None, ()
     if manifests:
@@ -77,11 +78,11 @@ def which(ctx: click.Context) -> tuple[str | None, str | None, tuple[Path, ...]]
     return tier, _variable(ctx, "tier"), ()
 
 
-def _refuse_tier_name(ctx: click.Context, file: str) -> None:
-    """Refuse an argument that is a tier's name if a file path is expected."""
-    if not os.path.lexists(file) and is_tier_name(file) and not file.endswith((".yaml", ".yml")):
+def refuse_tier_name(ctx: click.Context, file: str) -> None:
+    """Refuse an argument that is a tier's name if a file is expected."""
+    if is_tier_name(file) and not os.path.lexists(file):
         raise UsageError(
-            f"{file}: no such file", hint=f"a tier is named by --tier: {ctx.command_path} --tier {normalise_tier(file)}"
+            f"{file}: no such file", hint=f"for a tier, write: {ctx.command_path} --tier {normalise_tier(file)}"
         )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 import click
 
 from modelfetch.cli.options import EnvOption
+from modelfetch.core.similar import nearest
 from modelfetch.errors import SettingError
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def check_environment(ctx: click.Context, environ: Mapping[str, str]) -> None:
     for name in sorted(unknown - known):
         if name in reserved:
             raise SettingError(f"{name}: this version has no such option", hint=f"unset it, or leave it empty: {name}=")
-        if near := difflib.get_close_matches(name, known, n=1, cutoff=_SIMILAR):
-            raise SettingError(f"{name}: there is no such variable", hint=f"did you mean {near[0]}?")
+        if near := nearest(name, known, cutoff=_SIMILAR):
+            raise SettingError(f"{name}: there is no such variable", hint=f"did you mean {near}?")
 
 
 def _commands(group: click.Group, ctx: click.Context) -> list[str]:

@@ -56,6 +56,7 @@ _EXAMPLES = {
     ),
     "fit": (
         "modelfetch fit --tier 16g",
+        "modelfetch fit my-models.yaml",
         "modelfetch fit ollama://qwen2.5:0.5b --context 8192 --usable 7.5GiB",
     ),
     "tiers": (
@@ -64,6 +65,7 @@ _EXAMPLES = {
     ),
     "env": (
         "modelfetch env --tier 16g",
+        "modelfetch env my-models.yaml --update .env",
         "modelfetch env --tier auto --update .env",
     ),
     "validate": ("modelfetch validate my-models.yaml",),

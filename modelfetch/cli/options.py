@@ -10,11 +10,16 @@ import click
 from click.core import ParameterSource
 
 from modelfetch.config.options import PARSERS, Options
+from modelfetch.core.similar import nearest
 from modelfetch.errors import SettingError
 from modelfetch.manifest.model import CONSUMERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # generic from click 8.4 on
 
 
 class EnvOption(click.Option):
@@ -59,7 +64,8 @@ class EnvOption(click.Option):
             found = self.found(ctx)
             if found is None or ctx.get_parameter_source(self.name or "") is not ParameterSource.ENVIRONMENT:
                 raise
-            raise SettingError(f"{found[0]}={found[1]}: {error.format_message()}") from None
+            hint = error.hint if isinstance(error, RefusedValue) else None
+            raise SettingError(f"{found[0]}={found[1]}: {error.message}", hint=hint) from None
 
 
 class NamesOption(EnvOption):
@@ -70,7 +76,26 @@ class NamesOption(EnvOption):
         return super().type_cast_value(ctx, [name.strip() for part in value or () for name in part.split(",")])
 
 
-class Parsed(click.ParamType[Any]):
+class RefusedValue(click.BadParameter):
+    """A value that an option does not take; ``hint`` says what to write instead, if that can be told."""
+
+    hint: str | None = None
+
+
+class OneOf(click.Choice[str]):
+    """One of several words; a misspelled one is suggested."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the word; raises `RefusedValue`."""
+        if value in self.choices:
+            return str(value)
+        error = RefusedValue(f"{str(value)[:80]!r} is not one of {', '.join(self.choices)}", ctx, param)
+        near = nearest(str(value), self.choices)
+        error.hint = f"did you mean {near}?" if near else None
+        raise error
+
+
+class Parsed(_ParamType):
     """A parameter type that uses a parser of `modelfetch.config.options`."""
 
     def __init__(self, name: str, parse: Callable[[object], Any]) -> None:
@@ -167,7 +192,7 @@ where = combined(
         cls=NamesOption,
         metavar="CONSUMER",
         multiple=True,
-        type=click.Choice(CONSUMERS),
+        type=OneOf(CONSUMERS),
         help="Only what this service needs; repeatable, or split by commas.",
     ),
     option(
@@ -272,7 +297,7 @@ removal = combined(
 output = combined(
     option(
         "--progress",
-        type=click.Choice(["auto", "bar", "log", "json", "none"]),
+        type=OneOf(["auto", "bar", "log", "json", "none"]),
         default="auto",
         show_default=True,
         help="How progress is shown on stderr.",

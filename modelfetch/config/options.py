@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from modelfetch.core.fs import own_folder
+from modelfetch.core.similar import nearest
 from modelfetch.core.units import parse_age, parse_size
 from modelfetch.errors import SettingError, UsageError
 from modelfetch.manifest.model import CONSUMERS
@@ -186,15 +187,17 @@ def parse_consumers(value: object) -> tuple[str, ...]:
     chosen = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple | set) else (value,)
     for one in chosen:
         if one not in CONSUMERS:
-            raise _expected(f"one of {', '.join(CONSUMERS)}", one)
+            raise _unknown_consumer(one)
     return tuple(dict.fromkeys(chosen))
 
 
 def parse_consumer_dir(value: object) -> tuple[str, Path]:
     """Parse ``CONSUMER=DIR``; DIR may also be its ``models`` subfolder if the consumer has one."""
     consumer, equals, folder = value.partition("=") if isinstance(value, str) else ("", "", "")
-    if not equals or consumer.strip() not in CONSUMERS or not folder.strip():
+    if not equals or not folder.strip():
         raise _expected(f"CONSUMER=DIR with one of {', '.join(CONSUMERS)}", value)
+    if consumer.strip() not in CONSUMERS:
+        raise _unknown_consumer(consumer.strip())
     path = Path(os.path.abspath(Path(folder.strip()).expanduser()))  # noqa: PTH100 - links stay as they are
     return consumer.strip(), path.parent if path.name == "models" and consumer.strip() in _WITH_MODELS else path
 
@@ -272,6 +275,12 @@ def parse_owner(value: object) -> tuple[int, int]:
     if isinstance(value, tuple) and len(value) == 2 and all(type(one) is int and one >= -1 for one in value):
         return value
     raise _expected("UID:GID as numbers", value)
+
+
+def _unknown_consumer(name: object) -> ValueError:
+    near = nearest(str(name), CONSUMERS)
+    error = _expected(f"one of {', '.join(CONSUMERS)}", name)
+    return ValueError(f"{error}; did you mean {near!r}?") if near else error
 
 
 def _expected(what: str, found: object) -> ValueError:

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from modelfetch.core.similar import nearest
 from modelfetch.core.units import MAX_SIZE, parse_size
 from modelfetch.errors import Problem
 from modelfetch.manifest.uri import MAX_URI, HttpUri, Uri, parse_uri
@@ -53,8 +53,8 @@ class Reader:
         self.suggested += 1
         if self.suggested > _SUGGESTIONS or len(found) > 40:
             return ""
-        near = difflib.get_close_matches(found, known, n=1, cutoff=0.6)
-        return f"; did you mean {near[0]!r}?" if near else ""
+        near = nearest(found, known)
+        return f"; did you mean {near!r}?" if near else ""
 
 
 class Type(Protocol):

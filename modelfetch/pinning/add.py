@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from modelfetch.core import fs
+from modelfetch.core.similar import nearest
 from modelfetch.errors import DestinationError, ManifestError, ModelfetchError, UsageError, exit_code_of
 from modelfetch.fitting import Asked, fit_uri
 from modelfetch.fitting.candidates import ReaderRegistry
@@ -197,9 +198,15 @@ def _check(request: AddRequest) -> None:
         raise UsageError("--name names one model, but several links were given")
     kinds = [kind for kind in KINDS if kind in WEIGHT_KINDS or kind == "snapshot"]
     if request.kind is not None and request.kind not in kinds:
-        raise UsageError(f"unknown kind {request.kind[:40]!r}", hint=f"one of {', '.join(kinds)}")
+        raise _unknown("kind", request.kind, kinds)
     if unknown := [name for name in request.consumers if name not in CONSUMERS]:
-        raise UsageError(f"unknown consumer {unknown[0][:40]!r}", hint=f"one of {', '.join(CONSUMERS)}")
+        raise _unknown("consumer", unknown[0], CONSUMERS)
+
+
+def _unknown(what: str, name: str, known: Sequence[str]) -> UsageError:
+    near = nearest(name, known)
+    suggestion = f"did you mean {near}? " if near else ""
+    return UsageError(f"unknown {what} {name[:40]!r}", hint=f"{suggestion}known: {', '.join(known)}")
 
 
 def _parse(link: str, session: Session) -> Uri:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Notice, Sink, discard
+from modelfetch.core.similar import nearest
 from modelfetch.core.units import format_size
 from modelfetch.errors import ManifestError, Problem, SettingError, UsageError
 from modelfetch.manifest.path_conflicts import claims_of, find_clashes
@@ -77,8 +77,8 @@ def select_manifests(
     path = find_tier(tier, settings.tiers_dir)
     if path is not None:
         return Selection(tier=tier, files=(path,))
-    near = difflib.get_close_matches(tier, [name for name, _ in list_tiers(settings.tiers_dir)], n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
+    near = nearest(tier, [name for name, _ in list_tiers(settings.tiers_dir)])
+    hint = f"did you mean {near}? " if near else ""
     hint += f"known tiers: {_names(settings)}; or auto, which asks the GPU"
     if tier_variable is not None:
         raise SettingError(f"{tier_variable}={tier[:80]}: there is no such tier", code="unknown-tier", hint=hint)

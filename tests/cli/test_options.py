@@ -163,9 +163,6 @@ def test_an_empty_folder_on_the_command_line_is_no_folder_rather_than_this_one(
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["synk"], "did you mean 'sync'?"),
-        (["--tier", "8g", "sync"], "options stand after the command"),
-        (["sync", "8g"], "modelfetch sync --tier 8g"),
         (["sync", "--manifest", "nowhere.yaml"], "hint: paths start from "),
         (["fetch", "x.safetensors"], "hint: one file: https://"),
         (["sync", "--tier", "8g", "--jobs", "many"], "expected a whole number from 1 to 64, found 'many'"),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("env")
+@options.files
 @options.which
 @click.option("--update", metavar="FILE", help="Rewrite the block in FILE, such as .env; every other line is kept.")
 @options.option("-q", "--quiet", is_flag=True, help="Show errors and warnings only.")

@@ -20,23 +20,13 @@ if TYPE_CHECKING:
     from modelfetch.pipeline.session import Session
 
 
-class _DigestType(click.ParamType[Digest]):
-    name = "digest"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Digest:
-        """Parse a digest."""
-        if isinstance(value, Digest):
-            return value
-        try:
-            return Digest.parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 @click.command("fetch")
 @click.argument("uri")
 @options.option(
-    "--digest", metavar="DIGEST", type=_DigestType(), help="What the bytes must be: sha256:HEX or blake3:HEX."
+    "--digest",
+    metavar="DIGEST",
+    type=options.Parsed("digest", lambda value: Digest.parse(str(value))),
+    help="Expected digest: sha256:HEX or blake3:HEX.",
 )
 @options.option("-o", "--output", metavar="PATH", help="Write an ordinary file there instead of into the user's cache.")
 @options.option("--force", is_flag=True, help="With -o: replace another file that is there.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +13,21 @@ from modelfetch.cli import common, options
 from modelfetch.errors import UsageError
 from modelfetch.render.errors import show_errors
 from modelfetch.render.out import put
+from modelfetch.tiers.discovery import find_tier, normalise_tier
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from modelfetch.fitting.types import FitReport
 
 
 @click.command("fit")
-@click.argument("uri", required=False)
+@click.argument("targets", metavar="[URI | FILE...]", nargs=-1)
 @options.which
 @options.where
 @options.option("--context", metavar="TOKENS", type=options.value("context"), help="Tokens of one conversation.")
 @options.option("--parallel", metavar="N", type=options.value("parallel"), help="Requests answered at once.")
-@options.option("--kv-type", type=click.Choice(["f16", "q8_0", "q4_0"]), help="Type of the key-value cache.")
+@options.option("--kv-type", type=options.OneOf(["f16", "q8_0", "q4_0"]), help="Type of the key-value cache.")
 @options.option(
     "--flash-attention/--no-flash-attention", default=None, help="Whether language models run with flash attention."
 )
@@ -33,11 +37,12 @@ if TYPE_CHECKING:
 @options.retries
 @options.output
 @click.pass_context
-def command(ctx: click.Context, /, uri: str | None, **values: Any) -> int:
+def command(ctx: click.Context, /, targets: tuple[str, ...], **values: Any) -> int:
     """Show the VRAM that a model or a whole tier needs, read from the headers of its files.
 
-    URI is one model: ollama://NAME, hf://NS/REPO/FILE, https://…, a file or a folder. Without it, all models of a tier
-    or manifest are estimated, each service against its budget. Exits with 1 if it does not fit, or if that is unknown.
+    URI is one model: ollama://NAME, hf://NS/REPO/FILE, https://…, a file or a folder. FILE is a manifest (.yaml). For
+    a manifest or tier, all models are estimated, each service against its budget. Exits with 1 if it does not fit, or
+    if that is unknown.
     """
     from modelfetch.api import fit_failed, run_session
     from modelfetch.config.options import parse_options, parse_values
@@ -45,12 +50,12 @@ def command(ctx: click.Context, /, uri: str | None, **values: Any) -> int:
 
     names = ("context", "parallel", "kv_type", "flash_attention", "usable")
     asked = Asked(**parse_values({name: values[name] for name in names}))
+    uri = _only_uri(ctx, targets)
     if uri is None:
         report = common.perform(
             ctx, lambda manifests, session: fit_manifests(manifests, session, asked), failure=fit_failed
         )
     else:
-        _refuse_tier(ctx)
         chosen = parse_options(common.option_values(ctx))
         report = common.run(
             ctx,
@@ -65,12 +70,29 @@ def command(ctx: click.Context, /, uri: str | None, **values: Any) -> int:
     return _show(report, as_json=values["as_json"], quiet=values["quiet"])
 
 
-def _refuse_tier(ctx: click.Context) -> None:
-    """With a URI, refuse a tier or manifest on the command line; one in the environment is ignored."""
+def _only_uri(ctx: click.Context, targets: Sequence[str]) -> str | None:
+    """The URI among the arguments, None if all are manifests; those become the command's manifest files.
+
+    With a URI, a tier or manifest on the command line is refused; one in the environment is ignored.
+    """
+    files = tuple(target for target in targets if _is_manifest(target))
+    uris = [target for target in targets if target not in files]
+    if not uris:
+        ctx.params["paths"] = files
+        return None
+    if len(targets) > 1:
+        raise UsageError("expected one URI, or manifests", hint=f"modelfetch fit {shlex.quote(uris[0])}")
     said = (name for name in ("tier", "manifests") if common.is_said(ctx, name))
     if (name := next(said, None)) is not None:
         option = "--tier" if name == "tier" else "--manifest"
         raise UsageError(f"either a URI or {option}, not both", hint="leave one of them out")
+    if find_tier(normalise_tier(uris[0])) is not None:
+        common.refuse_tier_name(ctx, uris[0])
+    return uris[0]
+
+
+def _is_manifest(target: str) -> bool:
+    return target.endswith((".yaml", ".yml")) and "://" not in target
 
 
 def _show(report: FitReport, *, as_json: bool, quiet: bool) -> int:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @options.option(
     "--format",
     "form",
-    type=click.Choice(["table", "json", "prom"]),
+    type=options.OneOf(["table", "json", "prom"]),
     default="table",
     show_default=True,
     help="Format of the output: a table, JSON, or metrics for Prometheus.",

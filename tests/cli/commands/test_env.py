@@ -49,6 +49,13 @@ def test_one_command_switches_the_tier_and_tells_what_changed(env: Env, tmp_path
     assert file.read_text() == "A=1\n" + env("--tier", "32g")[1] + "B=2\n"
 
 
+def test_a_manifest_is_a_plain_argument(env: Env) -> None:
+    Path("mine.yaml").write_text("version: 1\nvram: 8GiB\nextends: 8g\n")
+    assert env("mine.yaml") == env("--manifest", "mine.yaml")
+    assert env("mine.yaml")[0] == 0
+    assert env("mine.yaml", "--tier", "8g")[0] == 2
+
+
 @pytest.mark.parametrize("around", ["A=1\n{}B=2\n", "A=1\r\n{}B=2", "\ufeff{}", "{}\n# no end of line"])
 def test_to_another_tier_and_back_gives_the_same_bytes(env: Env, tmp_path: Path, around: str) -> None:
     file = tmp_path / ".env"

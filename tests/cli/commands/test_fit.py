@@ -81,6 +81,18 @@ def only(report: dict[str, Any]) -> dict[str, Any]:
     return model
 
 
+def test_manifests_are_plain_arguments(bench: Bench) -> None:
+    entry = "  - {name: tiny, source: ollama://tiny:1b, for: [ollama]}\n"
+    (bench.folder / "one.yaml").write_text("version: 1\nmodels:\n" + entry)
+    named = bench.fit("--manifest", "one.yaml")[1]
+    assert bench.fit("one.yaml")[1]["services"] == named["services"]
+    assert bench.text("one.yaml", "hf://acme/gguf/tiny.gguf")[0] == 2
+    assert bench.text("nowhere.yaml")[::2] == (
+        78,
+        f"error: nowhere.yaml: no such file\nhint: paths start from {bench.folder}\n",
+    )
+
+
 # ── one model ──
 def test_a_model_alone_is_one_service_without_a_budget(bench: Bench) -> None:
     code, report = bench.fit("ollama://tiny:1b", "--context", "4096")

@@ -1,0 +1,80 @@
+"""A mistyped command line gets a suggestion that works when pasted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.cli.app import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["sycn"], "did you mean `modelfetch sync`?"),
+        (["pull", "qwen2.5"], "did you mean `modelfetch sync`?"),
+        (["rm", "sdxl"], "did you mean `modelfetch remove`?"),
+        (["xyzzy"], "`modelfetch --help` lists the commands"),
+        (["help", "statsu"], "did you mean `modelfetch status`?"),
+        (["sync", "--teir", "16g"], "did you mean --tier? `modelfetch sync --help` lists all options"),
+        (["fetch", "--digst=x", "uri"], "did you mean --digest?"),
+        (["sync", "--dry-run"], "`modelfetch plan` shows what sync would do"),
+        (["--tier", "16g", "sync"], "options follow the command: modelfetch COMMAND OPTIONS"),
+        (["sync", "--tier"], "`modelfetch sync --help` lists what it takes"),
+        (["sync", "--tier", "16gg"], "did you mean 16g?"),
+        (["sync", "--for", "comfyuii"], "did you mean comfyui?"),
+        (["list", "--for", "ollama,wisper"], "did you mean whisper?"),
+        (["sync", "--for", "OLLAMA"], "did you mean ollama?"),
+        (["sync", "--tier", "16g", "--consumer-dir", "comfi=/x"], "`modelfetch sync --help`"),
+        (["status", "--format", "tabel"], "did you mean table?"),
+        (["completion", "bsh"], "did you mean bash?"),
+        (["add", "hf://a/b/c.safetensors", "--kind", "loar"], "did you mean lora?"),
+        (["add", "hf://a/b/c.safetensors", "--for", "comfiui"], "did you mean comfyui?"),
+        (["sync", "16g"], "for a tier, write: modelfetch sync --tier 16g"),
+        (["env", "16"], "for a tier, write: modelfetch env --tier 16g"),
+        (["fit", "16g"], "for a tier, write: modelfetch fit --tier 16g"),
+        (["fit", "a.yaml", "hf://a/b"], "modelfetch fit hf://a/b"),
+        (["fit", "a.yaml", "--tier", "16g"], "leave out --tier or the manifest files"),
+    ],
+)
+def test_the_hint_names_what_was_probably_meant(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    error, said = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ")
+    assert said.startswith("hint: ")
+    assert hint in said
+
+
+@pytest.mark.parametrize("value", ["comfi", "ollama,comfi"])
+def test_a_variable_with_a_misspelled_service_is_78_with_the_same_hint(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODELFETCH_FOR", value)
+    assert run(["status", "--tier", "8g"]) == 78
+    assert capsys.readouterr().err.splitlines() == [
+        (
+            f"error: MODELFETCH_FOR={value}: 'comfi' is not one of "
+            "ollama, stable-diffusion, comfyui, whisper, diffrhythm, immich"
+        ),
+        "hint: did you mean comfyui?",
+    ]
+
+
+@pytest.mark.parametrize("words", [["help"], ["help", "sync"], ["help", "ls"]])
+def test_help_is_also_a_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(words) == 0
+    said = capsys.readouterr().out
+    assert run([*words[1:], "--help"]) == 0
+    assert capsys.readouterr().out == said
+    assert said.startswith("Usage: modelfetch")

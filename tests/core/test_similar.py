@@ -1,0 +1,32 @@
+"""A mistyped word finds the known one."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from modelfetch.core.similar import nearest
+
+WORDS = ("ollama", "stable-diffusion", "comfyui", "whisper")
+
+
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [
+        ("comfi", "comfyui"),
+        ("ComfyUI", "comfyui"),
+        ("whisperx", "whisper"),
+        ("stable_diffusion", "stable-diffusion"),
+        ("xyz", None),
+        ("", None),
+    ],
+)
+def test_the_most_similar_word_is_found_whatever_its_case(word: str, found: str | None) -> None:
+    assert nearest(word, WORDS) == found
+
+
+def test_a_long_text_is_not_compared() -> None:
+    started = time.process_time()
+    assert nearest("comfyui" * 100_000, WORDS) is None
+    assert time.process_time() - started < 1
