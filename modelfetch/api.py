@@ -1,305 +1,57 @@
-"""The Python API, which the commands use too: takes options and an environment, returns a report."""
+"""The functions of `import modelfetch`: they take options and return a report.
+
+Each is written as a coroutine function; `blocking` makes the form for programs without an event loop.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import inspect
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from modelfetch.config.arguments import checked
 from modelfetch.config.options import (
     DEFAULT_ROOT,
     FetchValues,
-    Options,
     OptionValues,
     PinValues,
-    owner_from,
     parse_options,
     parse_values,
 )
 from modelfetch.config.settings import Settings
-from modelfetch.core import fs
 from modelfetch.core.cancel import Cancel
-from modelfetch.core.events import Event, Notice, Sink, discard
+from modelfetch.core.events import Event, Sink, discard
 from modelfetch.core.report import Report, failed
-from modelfetch.core.similar import nearest
-from modelfetch.core.threads import run_anywhere, until_cancelled
-from modelfetch.errors import ModelfetchError, UsageError
+from modelfetch.core.threads import blocking, until_cancelled
+from modelfetch.errors import UsageError
 from modelfetch.pipeline.session import Session
 from modelfetch.pipeline.sync import preview_manifests, sync_manifests
-from modelfetch.tiers.selection import load_selected, select_manifests
+from modelfetch.run import Request, fit_failed, run_add, run_manifests, run_pin, run_session
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
-    from typing import ParamSpec, Protocol, TypeAlias, Unpack
+    from typing import TypeAlias, Unpack
 
     from modelfetch.core.digest import Digest
     from modelfetch.fitting.types import FitReport
     from modelfetch.manifest.model import Manifest
-    from modelfetch.pinning.add import AddReport, AddRequest, Choose
-    from modelfetch.pinning.run import Result as PinResult
+    from modelfetch.pinning.add import AddReport, Choose
+    from modelfetch.run import Failure
 
     Files: TypeAlias = str | Path | Sequence[str | Path] | None
     """One or several manifest files."""
 
 R = TypeVar("R")
 
-if TYPE_CHECKING:
-    P = ParamSpec("P")
-    R_co = TypeVar("R_co", covariant=True)
-
-    class Failure(Protocol[R_co]):
-        """Builds the result of a failed run."""
-
-        def __call__(self, errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float) -> R_co:
-            """Return the result."""
-
-
 ProgressOption = bool | Callable[[Event], object]
 """True shows progress on stderr; a callable gets each event, from any thread, and must not block."""
 
 
-# ── what the commands run ──
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """Which manifests to work on, with which options, in which environment.
-
-    ``tier_variable`` names the environment variable that gave ``tier``; None when the caller did.
-    ``may_be_unnamed``: without tier and manifest, the work covers everything on disk and gets no manifests.
-    """
-
-    options: Options
-    tier: str | None = None
-    manifests: tuple[Path, ...] = ()
-    tier_variable: str | None = None
-    may_be_unnamed: bool = False
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-
-
-@dataclass(slots=True, kw_only=True)
-class _Run:
-    """The data for the report of a failed run."""
-
-    root: str
-    tier: str | None = None
-    started: float = field(default_factory=time.monotonic)
-
-    async def result(self, work: Coroutine[Any, Any, R], cancel: Cancel, failure: Failure[R] | None) -> R:
-        """Run to completion; any error becomes the result of a failed run."""
-        try:
-            return await until_cancelled(work, cancel)
-        except ModelfetchError as error:
-            found = error
-        except (OSError, UnicodeEncodeError) as error:  # not handled where it occurred, such as a deleted folder
-            found = fs.translate(error, self.root, doing="working in")
-        make = failure or cast("Failure[R]", failed)
-        return make([found], tier=self.tier, root=self.root, seconds=time.monotonic() - self.started)
-
-
-async def run_manifests(
-    request: Request,
-    work: Callable[[Sequence[Manifest], Session], Coroutine[Any, Any, R]],
-    *,
-    failure: Failure[R] | None = None,
-    sink: Sink = discard,
-    cancel: Cancel | None = None,
-) -> R:
-    """Read the manifests and work on them. No `ModelfetchError` is raised: errors are in the result."""
-    cancel = cancel or Cancel()
-    run = _Run(root=str(request.options.root), tier=request.tier)
-    environ = request.environ
-
-    async def main() -> R:
-        settings = Settings.from_env(environ)
-        options = request.options
-        options = replace(options, chown=options.chown or owner_from(environ))
-        manifests: tuple[Manifest, ...] = ()
-        chosen = request.tier
-        if not request.may_be_unnamed or request.tier is not None or request.manifests:
-            selection = select_manifests(
-                tier=request.tier,
-                manifests=request.manifests,
-                settings=settings,
-                environ=environ,
-                tier_variable=request.tier_variable,
-                sink=sink,
-            )
-            run.tier = chosen = selection.tier
-            manifests = await asyncio.to_thread(load_selected, selection, settings=settings, environ=environ, sink=sink)
-            run.tier = manifests[0].tier
-        with _demo_hub(chosen, settings, environ) as settings:
-            async with Session(options, settings, sink=sink, cancel=cancel.child()) as session:
-                if manifests and (nothing := _nothing_to_do(manifests, options.consumers)):
-                    sink(nothing)
-                return await work(manifests, session)
-
-    return await run.result(main(), cancel, failure)
-
-
-def _nothing_to_do(manifests: Sequence[Manifest], consumers: Sequence[str]) -> Notice | None:
-    """Return the warning that no model of the manifests is for the chosen consumers; None if one is."""
-    served = {consumer for manifest in manifests for model in manifest.models for consumer in model.consumers}
-    if served.intersection(consumers) if consumers else served:
-        return None
-    files = ", ".join(manifest.file for manifest in manifests)
-    if not served:
-        return Notice(level="warning", message=f"{files}: no models are listed")
-    return Notice(
-        level="warning",
-        message=f"nothing in {files} is for {' or '.join(consumers)}",
-        hint=f"it has models for {', '.join(sorted(served))}",
-    )
-
-
-async def run_session(
-    options: Callable[[Settings], Options],
-    work: Callable[[Session], Coroutine[Any, Any, R]],
-    *,
-    failure: Failure[R] | None = None,
-    sink: Sink = discard,
-    cancel: Cancel | None = None,
-) -> R:
-    """Work in a session without a manifest. No `ModelfetchError` is raised: errors are in the result."""
-    cancel = cancel or Cancel()
-    run = _Run(root="")
-
-    async def main() -> R:
-        settings = Settings.from_env(os.environ)
-        chosen = options(settings)
-        run.root = str(chosen.root)
-        async with Session(chosen, settings, sink=sink, cancel=cancel.child()) as session:
-            return await work(session)
-
-    return await run.result(main(), cancel, failure)
-
-
-@contextlib.contextmanager
-def _demo_hub(tier: str | None, settings: Settings, environ: Mapping[str, str]) -> Iterator[Settings]:
-    """For the tier ``demo``, start a hub on loopback and return settings that use it like any mirror."""
-    if tier != "demo":
-        yield settings
-        return
-    from modelfetch.demo.tier import demo_environment
-
-    with demo_environment() as overlay:
-        yield Settings.from_env({**environ, **overlay})
-
-
-async def run_pin(
-    file: Path,
-    options: Mapping[str, Any],
-    *,
-    check: bool,
-    upgrade: Sequence[str],
-    sink: Sink = discard,
-    cancel: Cancel | None = None,
-) -> PinResult:
-    """Pin a manifest file, or check its pins. No `ModelfetchError` is raised: errors are in the report."""
-    from modelfetch.pinning.run import Result, check_file, pin_file
-
-    async def work(session: Session) -> PinResult:
-        return await (check_file(file, session) if check else pin_file(file, session, upgrade=upgrade))
-
-    def failure(errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float) -> PinResult:
-        return Result(report=failed(errors, tier=tier, root=root, seconds=seconds))
-
-    return await run_session(
-        lambda settings: parse_options({**options, "root": settings.cache_path()}),
-        work,
-        failure=failure,
-        sink=sink,
-        cancel=cancel,
-    )
-
-
-async def run_add(
-    request: AddRequest, options: Mapping[str, Any], *, sink: Sink = discard, cancel: Cancel | None = None
-) -> AddReport:
-    """Add links to a manifest. No `ModelfetchError` is raised: errors are in the report."""
-    from modelfetch.pinning.add import AddReport, add_links
-
-    def failure(errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float) -> AddReport:
-        return AddReport(manifest=str(request.manifest), errors=tuple(errors), seconds=seconds)
-
-    return await run_session(
-        lambda settings: parse_options({**options, "root": settings.cache_path()}),
-        lambda session: add_links(request, session),
-        failure=failure,
-        sink=sink,
-        cancel=cancel,
-    )
-
-
-def fit_failed(
-    errors: Sequence[ModelfetchError], *, tier: str | None, root: str = "", seconds: float = 0.0
-) -> FitReport:
-    """Return the report of an estimate that failed before it came to any model."""
-    from modelfetch.fitting.types import FitReport
-
-    return FitReport(tier=tier, usable=None, needed=0, services=(), errors=tuple(errors))
-
-
-# ── the Python API ──
-
-
-def _checked(values: type) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]:
-    """Return a decorator that raises TypeError for an unknown option or an argument of the wrong type.
-
-    ``values`` is the TypedDict of the function's options.
-    """
-
-    def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-        name = function.__name__.removesuffix("_async")
-
-        @functools.wraps(function)
-        async def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            known = [*inspect.signature(function).parameters, *values.__annotations__]
-            known.remove("options")
-            for given, value in kwargs.items():
-                if given not in known:
-                    near = nearest(given, known)
-                    text = f"did you mean {near!r}?" if near else f"help(modelfetch.{name}) lists the options"
-                    raise TypeError(f"{name}() has no option {given!r}; {text}")
-                if given in _EXPECTED and not _EXPECTED[given][1](value):
-                    raise TypeError(f"{name}({given}={value!r:.80}): expected {_EXPECTED[given][0]}")
-            return await function(*args, **kwargs)
-
-        return call
-
-    return decorate
-
-
-def _is_path(value: object) -> bool:
-    return isinstance(value, str | os.PathLike)
-
-
-def _is_files(value: object) -> bool:
-    return value is None or _is_path(value) or (isinstance(value, Sequence) and all(map(_is_path, value)))
-
-
-def _is_progress(value: object) -> bool:
-    return value is None or isinstance(value, bool) or callable(value)
-
-
-_EXPECTED: Mapping[str, tuple[str, Callable[[object], bool]]] = {
-    "tier": ("a tier's name", lambda value: value is None or isinstance(value, str)),
-    "manifest": ("a manifest file's path, or a list of them", _is_files),
-    "progress": ("True, False, or a function of one event", _is_progress),
-    "events": ("a function of one event", _is_progress),
-    "cancel": ("a modelfetch.Cancel", lambda value: value is None or isinstance(value, Cancel)),
-}
-"""What arguments of these names must be, with their check."""
-
-
-@_checked(OptionValues)
+@checked(OptionValues)
 async def sync_async(
     *,
     tier: str | None = None,
@@ -329,25 +81,11 @@ async def sync_async(
     return await _on_manifests(tier, manifest, options, sync_manifests, progress=events or progress, cancel=cancel)
 
 
-def sync(
-    *,
-    tier: str | None = None,
-    manifest: Files = None,
-    progress: ProgressOption = False,
-    cancel: Cancel | None = None,
-    events: Sink | None = None,
-    **options: Unpack[OptionValues],
-) -> Report:
-    """Make every model of a tier or manifest present, verified and in place, as `sync_async` does.
-
-    Blocks; it also works where an event loop is running already, as in a notebook.
-    """
-    return run_anywhere(
-        lambda: sync_async(tier=tier, manifest=manifest, progress=events or progress, cancel=cancel, **options)
-    )
+sync = blocking(sync_async)
+"""Blocking form of `sync_async`."""
 
 
-@_checked(OptionValues)
+@checked(OptionValues)
 async def plan_async(
     *,
     tier: str | None = None,
@@ -367,19 +105,11 @@ async def plan_async(
     return await _on_manifests(tier, manifest, options, work, progress=progress, cancel=cancel)
 
 
-def plan(
-    *,
-    tier: str | None = None,
-    manifest: Files = None,
-    progress: ProgressOption = False,
-    cancel: Cancel | None = None,
-    **options: Unpack[OptionValues],
-) -> Report:
-    """Report what `sync` would do, as `plan_async` does. Blocks."""
-    return run_anywhere(lambda: plan_async(tier=tier, manifest=manifest, progress=progress, cancel=cancel, **options))
+plan = blocking(plan_async)
+"""Blocking form of `plan_async`."""
 
 
-@_checked(OptionValues)
+@checked(OptionValues)
 async def status_async(
     *,
     tier: str | None = None,
@@ -400,18 +130,11 @@ async def status_async(
     return await _on_manifests(tier, manifest, options, work, cancel=cancel)
 
 
-def status(
-    *,
-    tier: str | None = None,
-    manifest: Files = None,
-    cancel: Cancel | None = None,
-    **options: Unpack[OptionValues],
-) -> Report:
-    """Report what is ready, missing, changed or foreign, as `status_async` does. Blocks."""
-    return run_anywhere(lambda: status_async(tier=tier, manifest=manifest, cancel=cancel, **options))
+status = blocking(status_async)
+"""Blocking form of `status_async`."""
 
 
-@_checked(OptionValues)
+@checked(OptionValues)
 async def verify_async(
     *,
     tier: str | None = None,
@@ -462,35 +185,11 @@ async def verify_async(
     return await _on_manifests(tier, manifest, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
 
 
-def verify(
-    *,
-    tier: str | None = None,
-    manifest: Files = None,
-    models: Sequence[str] = (),
-    quick: bool = False,
-    older_than: float | str | None = None,
-    repair: bool = False,
-    progress: ProgressOption = False,
-    cancel: Cancel | None = None,
-    **options: Unpack[OptionValues],
-) -> Report:
-    """Hash the files on disk again and report what is damaged, changed or missing, as `verify_async` does. Blocks."""
-    return run_anywhere(
-        lambda: verify_async(
-            tier=tier,
-            manifest=manifest,
-            models=models,
-            quick=quick,
-            older_than=older_than,
-            repair=repair,
-            progress=progress,
-            cancel=cancel,
-            **options,
-        )
-    )
+verify = blocking(verify_async)
+"""Blocking form of `verify_async`."""
 
 
-@_checked(OptionValues)
+@checked(OptionValues)
 async def prune_async(
     *,
     tier: str | None = None,
@@ -528,31 +227,11 @@ async def prune_async(
     return await _on_manifests(tier, manifest, options, work, cancel=cancel, may_be_unnamed=True)
 
 
-def prune(
-    *,
-    tier: str | None = None,
-    manifest: Files = None,
-    keep_tiers: Sequence[str] = (),
-    older_than: float | str | None = None,
-    dry_run: bool = False,
-    cancel: Cancel | None = None,
-    **options: Unpack[OptionValues],
-) -> Report:
-    """Remove the files that no chosen tier asks for, as `prune_async` does. Blocks."""
-    return run_anywhere(
-        lambda: prune_async(
-            tier=tier,
-            manifest=manifest,
-            keep_tiers=keep_tiers,
-            older_than=older_than,
-            dry_run=dry_run,
-            cancel=cancel,
-            **options,
-        )
-    )
+prune = blocking(prune_async)
+"""Blocking form of `prune_async`."""
 
 
-@_checked(OptionValues)
+@checked(OptionValues)
 async def remove_async(
     *names: str,
     keep_tiers: Sequence[str] = (),
@@ -587,23 +266,11 @@ async def remove_async(
     return await _on_manifests(None, None, options, work, cancel=cancel, may_be_unnamed=True)
 
 
-def remove(
-    *names: str,
-    keep_tiers: Sequence[str] = (),
-    older_than: float | str | None = None,
-    dry_run: bool = False,
-    cancel: Cancel | None = None,
-    **options: Unpack[OptionValues],
-) -> Report:
-    """Remove models by name, as `remove_async` does. Blocks."""
-    return run_anywhere(
-        lambda: remove_async(
-            *names, keep_tiers=keep_tiers, older_than=older_than, dry_run=dry_run, cancel=cancel, **options
-        )
-    )
+remove = blocking(remove_async)
+"""Blocking form of `remove_async`."""
 
 
-@_checked(OptionValues)
+@checked(OptionValues)
 async def adopt_async(
     *folders: str | Path,
     in_place: bool = False,
@@ -635,18 +302,11 @@ async def adopt_async(
     return await _on_manifests(None, None, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
 
 
-def adopt(
-    *folders: str | Path,
-    in_place: bool = False,
-    progress: ProgressOption = False,
-    cancel: Cancel | None = None,
-    **options: Unpack[OptionValues],
-) -> Report:
-    """Take models that are already on disk into the store, as `adopt_async` does. Blocks."""
-    return run_anywhere(lambda: adopt_async(*folders, in_place=in_place, progress=progress, cancel=cancel, **options))
+adopt = blocking(adopt_async)
+"""Blocking form of `adopt_async`."""
 
 
-@_checked(OptionValues)
+@checked(OptionValues)
 async def fit_async(
     uri: str | None = None,
     *,
@@ -704,37 +364,11 @@ async def fit_async(
     )
 
 
-def fit(
-    uri: str | None = None,
-    *,
-    tier: str | None = None,
-    manifest: Files = None,
-    context: int | None = None,
-    parallel: int | None = None,
-    kv_type: str | None = None,
-    flash_attention: bool | None = None,
-    usable: int | str | None = None,
-    cancel: Cancel | None = None,
-    **options: Unpack[OptionValues],
-) -> FitReport:
-    """Estimate the VRAM that a model, or all models of a tier or manifest, need, as `fit_async` does. Blocks."""
-    return run_anywhere(
-        lambda: fit_async(
-            uri,
-            tier=tier,
-            manifest=manifest,
-            context=context,
-            parallel=parallel,
-            kv_type=kv_type,
-            flash_attention=flash_attention,
-            usable=usable,
-            cancel=cancel,
-            **options,
-        )
-    )
+fit = blocking(fit_async)
+"""Blocking form of `fit_async`."""
 
 
-@_checked(PinValues)
+@checked(PinValues)
 async def pin_async(
     manifest: str | Path,
     *,
@@ -766,22 +400,11 @@ async def pin_async(
     return result.report
 
 
-def pin(
-    manifest: str | Path,
-    *,
-    check: bool = False,
-    upgrade: str | Sequence[str] = (),
-    progress: ProgressOption = False,
-    cancel: Cancel | None = None,
-    **options: Unpack[PinValues],
-) -> Report:
-    """Resolve what a manifest leaves open and write it into the file, as `pin_async` does. Blocks."""
-    return run_anywhere(
-        lambda: pin_async(manifest, check=check, upgrade=upgrade, progress=progress, cancel=cancel, **options)
-    )
+pin = blocking(pin_async)
+"""Blocking form of `pin_async`."""
 
 
-@_checked(PinValues)
+@checked(PinValues)
 async def add_async(
     links: str | Sequence[str],
     *,
@@ -832,37 +455,11 @@ async def add_async(
         return await run_add(request, options, sink=sink, cancel=scope)
 
 
-def add(
-    links: str | Sequence[str],
-    *,
-    manifest: str | Path = "models.yaml",
-    kind: str | None = None,
-    consumers: Sequence[str] = (),
-    name: str | None = None,
-    dry_run: bool = False,
-    choose: Choose | None = None,
-    progress: ProgressOption = False,
-    cancel: Cancel | None = None,
-    **options: Unpack[PinValues],
-) -> AddReport:
-    """Resolve links, pin them and append their entries to a manifest, as `add_async` does. Blocks."""
-    return run_anywhere(
-        lambda: add_async(
-            links,
-            manifest=manifest,
-            kind=kind,
-            consumers=consumers,
-            name=name,
-            dry_run=dry_run,
-            choose=choose,
-            progress=progress,
-            cancel=cancel,
-            **options,
-        )
-    )
+add = blocking(add_async)
+"""Blocking form of `add_async`."""
 
 
-@_checked(FetchValues)
+@checked(FetchValues)
 async def retrieve_async(
     uri: str,
     digest: str | Digest | None = None,
@@ -900,17 +497,8 @@ async def retrieve_async(
             return (await until_cancelled(work, scope)).path
 
 
-def retrieve(
-    uri: str,
-    digest: str | Digest | None = None,
-    *,
-    progress: ProgressOption = False,
-    cancel: Cancel | None = None,
-    events: Sink | None = None,
-    **options: Unpack[FetchValues],
-) -> Path:
-    """Download one file into the user's cache and verify it, as `retrieve_async` does. Blocks."""
-    return run_anywhere(lambda: retrieve_async(uri, digest, progress=events or progress, cancel=cancel, **options))
+retrieve = blocking(retrieve_async)
+"""Blocking form of `retrieve_async`."""
 
 
 async def _on_manifests(

@@ -371,7 +371,10 @@ def test_every_function_is_documented_and_has_an_async_form_with_the_same_parame
     assert inspect.iscoroutinefunction(other)
     parameters = inspect.signature(blocking).parameters
     assert parameters == inspect.signature(other).parameters
-    assert "cancel" in parameters
+    assert {"cancel", "jobs", "retries", "offline"} <= set(parameters)
+    assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    assert not inspect.iscoroutinefunction(blocking)
+    assert (blocking.__name__, blocking.__doc__) == (name, other.__doc__)
 
 
 def test_every_option_has_a_parser_and_a_line_of_documentation() -> None:

@@ -28,11 +28,11 @@ from modelfetch.tiers.discovery import is_tier_name, normalise_tier
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from modelfetch.api import Failure, Request
     from modelfetch.core.events import Event, Sink
     from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
+    from modelfetch.run import Failure, Request
 
 R = TypeVar("R")
 
@@ -47,8 +47,8 @@ _SIGNALS = {
 
 def request_from(ctx: click.Context) -> Request:
     """Build a request from a command's values."""
-    from modelfetch.api import Request
     from modelfetch.config.options import parse_options
+    from modelfetch.run import Request
 
     tier, variable, manifests = which(ctx)
     return Request(options=parse_options(option_values(ctx)), tier=tier, manifests=manifests, tier_variable=variable)
@@ -108,7 +108,7 @@ def perform(
 
     ``may_be_unnamed``: the command needs neither tier nor manifest. ``failure`` builds the result of a failed run.
     """
-    from modelfetch.api import run_manifests
+    from modelfetch.run import run_manifests
 
     request = replace(request_from(ctx), may_be_unnamed=may_be_unnamed)
     return run(ctx, lambda sink, cancel: run_manifests(request, work, failure=failure, sink=sink, cancel=cancel))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+    from typing import ParamSpec
 
     from modelfetch.core.cancel import Cancel
+
+    P = ParamSpec("P")
 
 T = TypeVar("T")
 
@@ -41,6 +45,18 @@ def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
     except RuntimeError:
         return asyncio.run(main())
     return _ThreadedRunner(main).result(caller)
+
+
+def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Return the blocking form of ``NAME_async``: same parameters and documentation, see `run_anywhere`."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return run_anywhere(lambda: function(*args, **kwargs))
+
+    call.__name__ = function.__name__.removesuffix("_async")
+    call.__qualname__ = call.__name__
+    return call
 
 
 async def until_cancelled(work: Coroutine[Any, Any, T], cancel: Cancel) -> T:

@@ -49,8 +49,8 @@ def command(ctx: click.Context, /, links: tuple[str, ...], **values: Any) -> int
 
     The manifest is made when it is missing; comments and layout are kept. What can't be told is asked on a terminal.
     """
-    from modelfetch.api import run_add
     from modelfetch.pinning.add import DEFAULT_MANIFEST, AddRequest
+    from modelfetch.run import run_add
 
     request = AddRequest(
         links=links,

@@ -43,9 +43,9 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
 
     Prints the path, in the user's cache unless -o names another.
     """
-    from modelfetch.api import run_session
     from modelfetch.config.options import parse_options
     from modelfetch.pipeline.retrieve import as_uri, into_cache, to_path, workplace
+    from modelfetch.run import run_session
 
     got: list[Retrieved] = []
     target = Path(values["output"]) if values["output"] else None

@@ -44,9 +44,9 @@ def command(ctx: click.Context, /, targets: tuple[str, ...], **values: Any) -> i
     a manifest or tier, all models are estimated, each service against its budget. Exits with 1 if it does not fit, or
     if that is unknown.
     """
-    from modelfetch.api import fit_failed, run_session
     from modelfetch.config.options import parse_options, parse_values
     from modelfetch.fitting import Asked, fit_manifests, fit_uri
+    from modelfetch.run import fit_failed, run_session
 
     names = ("context", "parallel", "kv_type", "flash_attention", "usable")
     asked = Asked(**parse_values({name: values[name] for name in names}))

@@ -43,7 +43,7 @@ def command(ctx: click.Context, /, file: str, **values: Any) -> int:
 
     Comments, order, layout and existing pins are kept. Either all pins are written or none.
     """
-    from modelfetch.api import run_pin
+    from modelfetch.run import run_pin
 
     if values["check"] and values["upgrade"]:
         raise UsageError("--check and --upgrade can't be used together", hint="--check writes nothing")
