@@ -15,10 +15,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint docs picture bench e2e clean
+.PHONY: help demo test lint docs docs-tables picture bench bench-fit e2e clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The stamp is written last, so that an interrupted install is repeated.
 $(READY): pyproject.toml
@@ -56,6 +56,9 @@ lint: $(READY)  ## ruff, mypy --strict, the import layers, the links of the docu
 
 docs: $(READY)  ## Build the documentation site into site/
 	$(MKDOCS) build --strict
+
+docs-tables: $(READY)  ## Compute the tables of docs/reference/tiers.md and fit.md again
+	$(BIN)/python -m tests.docs_tables
 
 picture: $(READY)  ## Record the picture of the README from a real run
 	$(BIN)/python tests/docs_picture.py

@@ -112,7 +112,9 @@ def _value(order: str, v: Value, *, version: int) -> bytes:
         head = struct.pack(order + ("II" if version == 1 else "IQ"), v.element, len(v.value))
         if v.element in _FORMATS:
             return head + struct.pack(f"{order}{len(v.value)}{_FORMATS[v.element]}", *v.value)
-        return head + b"".join(_value(order, Value(kind=STRING, value=e), version=version) for e in v.value)
+        length = struct.Struct(order + ("I" if version == 1 else "Q")).pack
+        words = (word.encode() if isinstance(word, str) else word for word in v.value)
+        return head + b"".join(length(len(word)) + word for word in words)
     return struct.pack(order + _FORMATS[v.kind], v.value)
 
 

@@ -90,6 +90,7 @@ SPECS: dict[str, Spec] = {
     "qwen2.5:14b": _llama(48, 5120, 40, 8, 13824, arch="qwen2"),
     "qwen2.5:72b": _llama(80, 8192, 64, 8, 29568, arch="qwen2"),
     "qwen3:0.6b": _llama(28, 1024, 16, 8, 3072, arch="qwen3", tied=True, context=40960),
+    "qwen3:4b": _llama(36, 2560, 32, 8, 9728, arch="qwen3", tied=True),
     "qwen3:8b": _llama(36, 4096, 32, 8, 12288, arch="qwen3", context=40960),
     "qwen3:14b": _llama(40, 5120, 40, 8, 17408, arch="qwen3", context=40960),
     "qwen3:32b": _llama(64, 5120, 64, 8, 25600, arch="qwen3", context=40960),

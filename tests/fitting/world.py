@@ -57,7 +57,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReaderRegistry:
+class LibraryModel:
     """A model of Ollama's library: its blobs by digest and size, the config first, and the shape of its weights."""
 
     config: tuple[str, int]
@@ -93,7 +93,7 @@ _PARAMS = Layer(kind="params", digest="56bb8bd477a519ffa694fc449c2413c6f0e1d3b1c
 _TEMPLATE = Layer(kind="template", digest="948af2743fc78a328dcb3b0f5a31b3d75f415840fdb699e8b1235978392ecf85", size=1481)
 
 LIBRARY = {
-    "qwen2.5:0.5b": ReaderRegistry(
+    "qwen2.5:0.5b": LibraryModel(
         config=("005f95c7475154a17e84b85cd497949d6dd2a4f9d77c096e3c66e4d9c32acaf5", 490),
         layers=(
             Layer(
@@ -109,7 +109,7 @@ LIBRARY = {
         ),
         shape=real.REAL["qwen2.5:0.5b"],
     ),
-    "llama3.2:3b": ReaderRegistry(
+    "llama3.2:3b": LibraryModel(
         config=("34bb5ab01051a11372a91f95f3fbbc51173eed8e7f13ec395b9ae9b8bd0e242b", 561),
         layers=(
             Layer(
@@ -124,7 +124,7 @@ LIBRARY = {
         ),
         shape=real.REAL["llama3.2:3b"],
     ),
-    "llama3.1:8b": ReaderRegistry(
+    "llama3.1:8b": LibraryModel(
         config=("455f34728c9b5dd3376378bfb809ee166c145b0b4c1f1a6feca069055066ef9a", 487),
         layers=(
             Layer(
@@ -138,7 +138,7 @@ LIBRARY = {
         ),
         shape=real.REAL["llama3.1:8b"],
     ),
-    "llama3.1:70b": ReaderRegistry(
+    "llama3.1:70b": LibraryModel(
         config=("4bde18c49e43c760fdef6aeb50fd5ff18ac7e76ccf2748180ae220bb4d427260", 488),
         layers=(
             Layer(
@@ -155,12 +155,12 @@ LIBRARY = {
         shape=real.REAL["llama3.3:70b"],
     ),
     # Not of a shipped tier, but of the guide's: its shape is known, its digests here are stand-ins.
-    "mistral:7b": ReaderRegistry(
+    "mistral:7b": LibraryModel(
         config=("1" * 64, 485),
         layers=(Layer(kind="model", digest="2" * 64, size=4372900000),),
         shape=Shape(layers=32, embedding=4096, heads=32, kv_heads=8, ff=14336, vocab=32768, context=32768, mix=True),
     ),
-    "nomic-embed-text": ReaderRegistry(
+    "nomic-embed-text": LibraryModel(
         config=("31df23ea7daa448f9ccdbbcecce6c14689c8552222b80defd3830707c0139d4f", 420),
         layers=(
             Layer(
@@ -175,15 +175,19 @@ LIBRARY = {
     ),
 }
 
-_GGUF: dict[str, bytes] = {}
+
+@functools.cache
+def library_header(name: str) -> bytes:
+    """The header of one of `LIBRARY`; made once, since a vocabulary of 128,256 tokens takes a while."""
+    return llm(LIBRARY[name].shape).header
 
 
 def _add_library(world: World) -> None:
     for name, entry in LIBRARY.items():
-        if name not in _GGUF:
-            _GGUF[name] = llm(entry.shape).header
         blobs = [
-            HeaderBody(header=_GGUF[name] if layer.kind == "model" else b"", size=layer.size, sha256=layer.digest)
+            HeaderBody(
+                header=library_header(name) if layer.kind == "model" else b"", size=layer.size, sha256=layer.digest
+            )
             for layer in entry.layers
         ]
         world.ollama_manifest(name, entry.manifest, blobs)

@@ -1,0 +1,105 @@
+"""The files of every shipped tier: headers with the real shapes and sizes, and not a byte of weights.
+
+Shapes come from each model's config.json upstream, sizes from the manifests.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from modelfetch.fitting.candidates import pinned_candidate
+from modelfetch.fitting.types import Candidate, File
+from modelfetch.fitting.verdict import fit_tier
+from modelfetch.formats.range_reader import HeaderBuffer
+from modelfetch.manifest.uri import HfUri, OllamaUri
+from modelfetch.tiers.discovery import shipped_dir
+from tests.fitting.architectures import made
+from tests.fitting.build import MadeFile, safetensors
+from tests.fitting.shapes import SPECS
+from tests.fitting.world import LIBRARY, SAFETENSORS, library_header, padded, shipped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from modelfetch.fitting.types import FitReport
+    from modelfetch.manifest.model import Model
+
+
+def _shipped_names() -> tuple[str, ...]:
+    folder = shipped_dir()
+    assert folder is not None
+    names = (path.stem for path in folder.glob("*.yaml") if path.stem != "demo")
+    return tuple(sorted(names, key=lambda name: ("-" in name, int(name.partition("g")[0]))))
+
+
+TIERS = _shipped_names()
+"""Every shipped tier, the plain ones first."""
+
+WITH_VISION = ("gemma3:4b", "qwen3.5:9b", "qwen3.6:27b", "qwen3.6:35b")
+"""Chat models that also read pictures."""
+
+_FAMILY: Mapping[str, tuple[str, tuple[str, Sequence[int]]]] = {
+    "flux-2-klein-4b.safetensors": ("BF16", ("double_stream_modulation_img.lin.weight", (18432, 3072))),
+    "flux-2-klein-4b-fp8.safetensors": ("F8_E4M3", ("double_stream_modulation_img.lin.weight", (18432, 3072))),
+    "z_image_turbo_bf16.safetensors": ("BF16", ("cap_embedder.1.weight", (3840, 2560))),
+    "qwen_image_2512_fp8_e4m3fn.safetensors": ("F8_E4M3", ("txt_norm.weight", (3584,))),
+}
+"""The type of most of a denoiser's weights, and a tensor that tells its family."""
+
+_TYPES = {"flux2-vae.safetensors": "F32", "ae.safetensors": "F32"}
+"""The type of the weights of other files, where it is not BF16."""
+
+
+@functools.cache
+def report(tier: str) -> FitReport:
+    """What `modelfetch fit --tier` answers."""
+    manifest = shipped(tier)
+    candidates = [candidate(model) for model in manifest.models]
+    return fit_tier(tier=tier, services=manifest.services, candidates=candidates, usable=manifest.usable)
+
+
+def candidate(model: Model) -> Candidate:
+    """A model with a reader of its header; speech models and the like go by the sizes of the manifest."""
+    file = header(model)
+    if file is None:
+        return pinned_candidate(model)
+    path = "model" if isinstance(model.source, OllamaUri) else "model.safetensors"
+    files = (File(path=path, size=file.size, prefix=HeaderBuffer(file)),)
+    return Candidate(name=model.name, uri=str(model.source), kind=model.kind, consumers=model.consumers, files=files)
+
+
+def header(model: Model) -> MadeFile | None:
+    """The beginning of a model's file; None where no header is read of it."""
+    if isinstance(model.source, OllamaUri):
+        return _language_model(model, model.source)
+    if isinstance(model.source, HfUri) and model.source.path and model.kind != "snapshot":
+        assert model.size is not None
+        return _part(model.source.path.rpartition("/")[2], model.size)
+    return None
+
+
+def _language_model(model: Model, source: OllamaUri) -> MadeFile:
+    name = source.model if source.tag == "latest" else f"{source.model}:{source.tag}"
+    assert model.size is not None
+    known = LIBRARY.get(name)
+    if known is not None:
+        size = next(layer.size for layer in known.layers if layer.kind == "model")
+        return MadeFile(header=library_header(name), size=size)
+    spec = SPECS[name]
+    more = {**spec.more, **({"vision.block_count": 27} if name in WITH_VISION else {})}
+    # The layers of the newest models are not known one by one: the sum of all bounds the weights.
+    return MadeFile(header=made(replace(spec, more=more)).header, size=model.size)
+
+
+def _part(name: str, size: int) -> MadeFile:
+    if name in SAFETENSORS:
+        made_file = SAFETENSORS[name]()
+        return MadeFile(header=padded(made_file, size), size=size)
+    dtype, mark = _FAMILY.get(name, (_TYPES.get(name, "BF16"), ("weight", (1,))))
+    tensors = {mark[0]: ("BF16", mark[1])}
+    rest = (size - 100_000 - 2 * math.prod(mark[1])) // {"F32": 4, "BF16": 2, "F8_E4M3": 1}[dtype]
+    file = safetensors({**tensors, "all_other_weights": (dtype, (rest,))})
+    return MadeFile(header=padded(file, size), size=size)
