@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING
 
 from modelfetch.core.urls import redact
 from modelfetch.errors import IntegrityError, ModelfetchError, UnreachableError
+from modelfetch.http.retry import Attempts, RetryTiming
 from modelfetch.http.status import check_status
 from modelfetch.sources.pages import refuse_page
-from modelfetch.sources.retry import pause
 from modelfetch.transfer.journal import Identity
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class HttpReader:
         self._http = http
         self._places = list(places)
         self._more: Callable[[], Sequence[Location]] | None = more
-        self._attempts = max(1, attempts)
+        self._attempts = attempts
         self._cancel = cancel
         self._stream: _Stream | None = None
         self._failure: ModelfetchError | None = None
@@ -104,7 +105,7 @@ class HttpReader:
             return b""
         while self._places:
             try:
-                return self._persist(self._places[0], offset, length)
+                return self._read_from(self._places[0], offset, length)
             except ModelfetchError as error:
                 if error.exit_code in (130, 143):
                     raise
@@ -130,18 +131,15 @@ class HttpReader:
             except ModelfetchError:
                 raise error from None
 
-    def _persist(self, place: Location, offset: int, length: int) -> bytes:
-        attempt = 0
+    def _read_from(self, place: Location, offset: int, length: int) -> bytes:
+        attempts = Attempts(self._attempts, RetryTiming(), time.monotonic())
         while True:
             self._cancel.check()
-            attempt += 1
             try:
                 return self._once(place, offset, length)
             except ModelfetchError as error:
                 self.close()
-                delay = None if attempt >= self._attempts else pause(error, attempt)
-                if delay is None:
-                    raise error.about(uri=place.uri) from error.__cause__
+                delay = attempts.after(error.about(uri=place.uri), now=time.monotonic())
             self._cancel.wait(delay)
 
     def _once(self, place: Location, offset: int, length: int) -> bytes:

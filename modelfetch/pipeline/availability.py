@@ -21,11 +21,11 @@ from modelfetch.errors import (
     UnreachableError,
     most_serious,
 )
+from modelfetch.http.retry import retry
 from modelfetch.manifest.uri import CivitaiUri, FileUri, HfUri, HttpUri
 from modelfetch.placement import Action
 from modelfetch.sources import SourceRequest, known
 from modelfetch.sources.base import is_final
-from modelfetch.sources.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

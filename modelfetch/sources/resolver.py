@@ -12,11 +12,11 @@ from modelfetch.core.events import Notice
 from modelfetch.core.urls import credential_fields
 from modelfetch.errors import IntegrityError, UnreachableError
 from modelfetch.http.auth import Credentials
+from modelfetch.http.retry import RetryTiming, retry
 from modelfetch.manifest.uri import CivitaiUri, HfUri
 from modelfetch.sources.answers import FIRST_BYTE, check_file, is_elsewhere, total_size
 from modelfetch.sources.factory import canonical_uri, make_source, source_type
 from modelfetch.sources.pages import refuse_page
-from modelfetch.sources.retry import retry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,6 +45,7 @@ class Sources:
         retries: Attempts for temporary failures.
         sink: Receives a notice for each retry, and for each URL that contains a credential.
         sleep: Waits between attempts.
+        timing: The intervals between them.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class Sources:
         retries: int = 5,
         sink: Sink | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        timing: RetryTiming | None = None,
     ) -> None:
+        self._timing = timing
         self._http = http
         self._settings = settings
         self._retries = retries
@@ -92,6 +95,7 @@ class Sources:
             retries=self._retries if retries is None else retries,
             sleep=self._sleep,
             on_retry=on_retry,
+            timing=self._timing,
         )
 
     def known(self, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:

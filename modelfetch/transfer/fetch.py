@@ -29,6 +29,7 @@ from modelfetch.formats.content_check import (
     may_be_hidden_pickle,
     page_error,
 )
+from modelfetch.http.retry import Attempts
 from modelfetch.store.chunks import hash_open_file
 from modelfetch.store.locks.lock import Held, LockLostError, lock
 from modelfetch.transfer.coding import CodingChoice
@@ -37,7 +38,6 @@ from modelfetch.transfer.local import copy_file, read_head
 from modelfetch.transfer.partial import Partial
 from modelfetch.transfer.progress import Progress
 from modelfetch.transfer.repair import reuse_intact_chunks
-from modelfetch.transfer.retry import Attempts
 from modelfetch.transfer.types import Fetched
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class _Job:
     def _from_one(self, partial: Partial, location: Location) -> Blob:
         """Try one source until it delivers the file or has failed for good."""
         clock = self._context.tuning.clock
-        attempts = Attempts(max(1, self._context.options.retries), self._context.tuning, clock())
+        attempts = Attempts(self._context.options.retries, self._context.tuning, clock())
         self._begin(partial, location)
         coding = CodingChoice(
             decided=self._artifact.digest is not None, path=self._artifact.path, size=self._artifact.size

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from modelfetch.http.types import FLOOR_RATE, FLOOR_SECONDS
+from modelfetch.http.retry import RetryTiming
 from modelfetch.store.locks.lock import LockTiming
 
 if TYPE_CHECKING:
@@ -40,19 +39,14 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tuning:
+class Tuning(RetryTiming):
     """The engine's intervals (seconds), sizes (bytes) and clock, which tests change.
 
     ``durable`` is False in benchmarks against programs that do not wait for the disk.
     """
 
-    floor_rate: int = FLOOR_RATE
-    floor_seconds: float = FLOOR_SECONDS
-    backoff_first: float = 1.0
-    backoff_most: float = 16.0
-    breath: float = 0.1
-    source_seconds: float = 60.0
-    retry_after_most: float = 120.0
+    name_lookups: int = 100
+    """As many as `--retries` allows: the network of a long download may be away for longer than at its start."""
     small: int = 4 * 2**20
     ring_buffers: int = 4
     ring_bytes: int = 4 * 2**20
@@ -74,7 +68,6 @@ class Tuning:
     durable: bool = True
     pace: LockTiming = field(default_factory=LockTiming)
     clock: Callable[[], float] = time.monotonic
-    jitter: Callable[[], float] = random.random
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -137,7 +137,7 @@ def test_a_passing_failure_is_asked_again(hub: Hub, reader: Make, monkeypatch: p
     for position, fault in enumerate([Status(code=503), DropAfter(bytes=10)]):
         hub.faults.add("*a.gguf", fault)
         assert one.read(100 * position, 100) == BODY.read(100 * position, 100)
-    assert waited == [1.0, 1.0]
+    assert [int(seconds) for seconds in waited] == [1, 1]
 
 
 @pytest.mark.parametrize("fault", [WrongContentRange(), Gzip(), Truncated(size=50)])

@@ -10,6 +10,7 @@ from modelfetch.config.settings import Settings
 from modelfetch.errors import ModelfetchError
 from modelfetch.http import Http, Timeouts
 from modelfetch.http.auth import Credentials
+from modelfetch.http.retry import RetryTiming
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, Sources
 
@@ -41,7 +42,12 @@ class Desk:
             timeouts=Timeouts(connect=2, headers=2, idle=2),
         )
         self.sources = Sources(
-            http=self.http, settings=self.settings, retries=self.retries, sink=self.events.append, sleep=self._sleep
+            http=self.http,
+            settings=self.settings,
+            retries=self.retries,
+            sink=self.events.append,
+            sleep=self._sleep,
+            timing=RetryTiming(jitter=lambda: 0.0),
         )
 
     async def _sleep(self, seconds: float) -> None:

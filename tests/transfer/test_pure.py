@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelfetch.core.cancel import Cancel
-from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, RetryLaterError, UnreachableError
-from modelfetch.http.status import RateLimitedError, ServerError
+from modelfetch.errors import InterruptedSync, UnreachableError
 from modelfetch.store.chunks import CHUNK
 from modelfetch.transfer.concurrency import ConcurrencyController
 from modelfetch.transfer.intervals import IntervalSet
@@ -25,7 +24,6 @@ from modelfetch.transfer.journal import (
     parse_journal,
 )
 from modelfetch.transfer.rate import Floor, Limiter
-from modelfetch.transfer.retry import Attempts
 from modelfetch.transfer.ring_buffer import BufferPool
 from modelfetch.transfer.scheduler import Segment, SegmentQueue
 from modelfetch.transfer.stragglers import StragglerDetector
@@ -126,82 +124,6 @@ def test_a_weak_etag_is_no_validator_and_hides_the_date() -> None:
     assert Identity(uri="", url="", etag='"a"', modified="d").validator == '"a"'
     assert Identity(uri="", url="", etag='W/"a"', modified="d").validator is None
     assert Identity(uri="", url="", modified="d").validator == "d"
-
-
-# --- retries ---------------------------------------------------------------------------------------------------
-
-
-def attempts(**changes: float) -> Attempts:
-    return Attempts(5, Tuning(jitter=lambda: 0.0, **changes), 0.0)  # type: ignore[arg-type]
-
-
-def delays(tries: Attempts, error: ModelfetchError, *, seconds: float = 0.0, gained: int = 0) -> list[float]:
-    """The delays until the error is raised."""
-    found, now = [], 0.0
-    for _ in range(100):
-        now += seconds
-        try:
-            found.append(tries.after(error, gained=gained, now=now))
-        except ModelfetchError:
-            return found
-        now += found[-1]
-    raise AssertionError("it never ends")
-
-
-def test_a_few_bytes_before_each_long_silence_are_no_progress() -> None:
-    assert len(delays(attempts(), UnreachableError("x"), seconds=31.0, gained=1000)) < 3
-    with pytest.raises(AssertionError, match="never ends"):
-        delays(attempts(), UnreachableError("x"), seconds=31.0, gained=MIB)
-
-
-def test_a_few_bytes_before_each_break_are_no_progress_for_long() -> None:
-    few = delays(attempts(), UnreachableError("x"), seconds=3.0, gained=1000)
-    assert 60 / 4 < len(few) < 30
-    with pytest.raises(AssertionError, match="never ends"):
-        delays(attempts(), UnreachableError("x"), seconds=3.0, gained=MIB)
-
-
-def test_five_attempts_in_a_row_are_one_to_sixteen_seconds_apart() -> None:
-    assert delays(attempts(), UnreachableError("x")) == [1.0, 2.0, 4.0, 8.0]
-    assert (
-        delays(Attempts(9, Tuning(jitter=lambda: 0.0, source_seconds=1e9), 0.0), UnreachableError("x"))[4:]
-        == [16.0] * 4
-    )
-
-
-def test_a_source_gets_sixty_seconds_without_progress() -> None:
-    assert len(delays(attempts(), UnreachableError("x", code="timeout"), seconds=30.0)) == 1
-    assert len(delays(attempts(), UnreachableError("x"), seconds=15.0)) == 3
-
-
-def test_a_permanent_error_is_never_tried_again() -> None:
-    assert delays(attempts(), UnreachableError("x", permanent=True)) == []
-    assert delays(attempts(), CredentialsError("x")) == []
-
-
-def test_progress_starts_the_count_again() -> None:
-    tries = attempts()
-    for turn in range(50):
-        assert tries.after(UnreachableError("x"), gained=0, now=turn * 10.0) == 1.0
-        assert tries.after(UnreachableError("x"), gained=100, now=turn * 10.0 + 5) == 0.1
-        assert tries.after(UnreachableError("x"), gained=10**6, now=turn * 10.0 + 5) == 0.0
-
-
-def test_retry_after_is_honoured_up_to_two_minutes() -> None:
-    for kind in (RateLimitedError, ServerError):
-        assert attempts().after(kind("x", retry_after=120.0), gained=0, now=0.0) == 120.0
-        with pytest.raises(RetryLaterError) as caught:
-            attempts().after(kind("x", retry_after=121.0), gained=0, now=0.0)
-        assert caught.value.exit_code == 75
-
-
-def test_waiting_as_asked_is_not_held_against_the_source() -> None:
-    assert delays(attempts(), RateLimitedError("x", retry_after=100.0)) == [100.0] * 4
-
-
-def test_jitter_never_makes_a_delay_longer_than_the_longest() -> None:
-    tries = Attempts(50, Tuning(jitter=lambda: 1.0, source_seconds=1e9), 0.0)
-    assert max(delays(tries, UnreachableError("x"))) == 16.0
 
 
 # --- rates -----------------------------------------------------------------------------------------------------
