@@ -22,8 +22,20 @@ if TYPE_CHECKING:
     from modelfetch.fitting.types import Candidate, File
     from modelfetch.manifest.model import Service
 
-NOT_COUNTED = ("lora", "controlnet", "upscaler", "embedding", "clip-vision")
-"""Kinds that are loaded on top of a pipeline only when a request names them; they are not counted."""
+LOADED_KINDS = frozenset(
+    (
+        None,
+        "checkpoint",
+        "diffusion-model",
+        "text-encoder",
+        "vae",
+        "snapshot",
+        "torch-checkpoint",
+        "whisper",
+        "immich-model",
+    )
+)
+"""Kinds that every request loads (None: Ollama's models); any other is loaded only if a request names it, or never."""
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _VARIANT = re.compile(
@@ -145,7 +157,7 @@ def read_parts(candidate: Candidate) -> Parts | None:
         if suffix == ".safetensors" and file.prefix is not None:
             parts = parts_of(read_safetensors(file.prefix), kind=candidate.kind, path=file.path)
         elif is_gguf(file) and file.prefix is not None:
-            parts = gguf_parts(read_gguf(file.prefix))
+            parts = gguf_parts(read_gguf(file.prefix), kind=candidate.kind)
         elif suffix in (".safetensors", ".gguf", *_PICKLES):
             parts = None
         else:

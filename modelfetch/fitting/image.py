@@ -1,8 +1,8 @@
 """The GPU memory of an image, video or music model: the parts that are resident at each stage, and its activations.
 
-Rule: the peak over the stages (encode, denoise, decode) of resident weights plus the stage's activation, plus the CUDA
-context. Activations: ComfyUI, comfy/model_base.py (memory_required), comfy/supported_models.py (factors), comfy/sd.py
-(decode). Families are told by the tensors that comfy/model_detection.py looks for.
+The need is the largest stage (encode, denoise, decode): its resident weights, its activation, and the CUDA context.
+Activations follow ComfyUI: comfy/model_base.py (``memory_required``), comfy/sd.py (``memory_used_decode``). The
+numbers of each family are in `modelfetch.fitting.families`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,21 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from modelfetch.fitting.families import (
+    DENOISER_TENSORS,
+    FAMILIES,
+    FRAMES_TOGETHER,
+    LATENTS_PER_SECOND,
+    LATENTS_TOGETHER,
+    Family,
+    family_of,
+)
 from modelfetch.fitting.types import Estimate
 from modelfetch.formats.range_reader import GIB, MIB
 from modelfetch.formats.safetensors import BITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from modelfetch.fitting.types import Method
     from modelfetch.formats.gguf import GgufHeader
@@ -44,59 +53,6 @@ _GGUF_ENCODERS = ("t5encoder", "t5", "clip_l")
 _GGUF_FAMILIES = {"flux": "flux", "sdxl": "sdxl", "sd1": "sd15", "sd3": "sd3", "hidream": "hidream"}
 _FOLDERS: dict[str, Role] = {"unet": "denoiser", "transformer": "denoiser", "vae": "vae"}
 _KINDS: dict[str, Role] = {"diffusion-model": "denoiser", "text-encoder": "text", "vae": "vae"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """Memory parameters of a model family's stages.
-
-    Attributes:
-        factor: ComfyUI's factor of the denoiser's activation, for a denoiser of ``width`` where it depends on that.
-        width: The hidden size that ``factor`` is for; None: it is the same for all.
-        guided: Passes that are computed together in a step, 2 with guidance.
-        side: The usual side of a picture in pixels.
-        cell: Pixels of the side of one cell of the latent picture.
-        decode: Elements that the VAE takes for each pixel.
-        frames: Frames of a video at its usual length; 1 for pictures.
-        seconds: Seconds of a piece of music at its usual length; 0 for anything else.
-    """
-
-    name: str
-    factor: float
-    width: int | None = None
-    guided: int = 1
-    side: int = 1024
-    cell: int = 8
-    decode: int = 2178
-    frames: int = 1
-    seconds: int = 0
-
-
-_WAN_DECODE = 7000
-_FRAMES_TOGETHER = 4  # the VAE of Wan makes so many frames of one latent one
-
-FAMILIES = {
-    family.name: family
-    for family in (
-        Family(name="sd15", factor=1.0, guided=2, side=512),
-        Family(name="sdxl", factor=0.8, guided=2),
-        Family(name="sdxl-refiner", factor=1.0, guided=2),
-        Family(name="sd3", factor=1.6, guided=2),
-        Family(name="flux", factor=3.1),
-        Family(name="flux2", factor=4 * 3.1, width=2604, cell=16),
-        Family(name="z-image", factor=2.8),
-        Family(name="lumina2", factor=1.4, guided=2),
-        Family(name="qwen-image", factor=1.8, guided=2, decode=2200),
-        Family(name="hidream", factor=1.4, guided=2),
-        Family(name="wan", factor=1.0, width=2222, side=832, decode=_WAN_DECODE, frames=81),
-        Family(name="wan2.2-5b", factor=1.0, width=2222, side=1280, cell=16, decode=8000, frames=121),
-        Family(name="ace-step-1.5", factor=0.0, seconds=120),
-    )
-}
-"""The families with known stages; any other is reported as unknown."""
-
-_MUSIC = 11 * 10**6
-"""Bytes of activation for a second of music, of each piece of a batch (source: ACE-Step 1.5's own preflight check)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +131,7 @@ def parts_of(header: SafetensorsHeader, *, kind: str | None = None, path: str = 
             wide += resident_bytes(tensor)
     if not told and single is None:
         return None
-    family, width = _family({tensor.name: tensor.shape for tensor in header.tensors})
+    family, width = family_of({tensor.name: tensor.shape for tensor in header.tensors})
     return Parts(
         denoiser=sizes["denoiser"],
         text=sizes["text"],
@@ -187,15 +143,18 @@ def parts_of(header: SafetensorsHeader, *, kind: str | None = None, path: str = 
     )
 
 
-def parts_of_gguf(header: GgufHeader) -> Parts | None:
-    """The denoiser or text encoder in a GGUF file made for image programs; None for any other, or an unknown type."""
+def parts_of_gguf(header: GgufHeader, *, kind: str | None = None) -> Parts | None:
+    """The denoiser or text encoder in a GGUF file made for image programs; None for any other, or an unknown type.
+
+    ``kind`` is the manifest's: a language model that serves as a text encoder is told by nothing else.
+    """
     arch = header.metadata.get("general.architecture")
     if header.tensors is None or any(tensor.nbytes is None for tensor in header.tensors):
         return None
     size = sum(tensor.nbytes or 0 for tensor in header.tensors)
-    if arch in _GGUF_ENCODERS:
+    if arch in _GGUF_ENCODERS or kind == "text-encoder":
         return Parts(text=size)
-    family, width = _family({tensor.name: tensor.shape[::-1] for tensor in header.tensors})
+    family, width = family_of({tensor.name: tensor.shape[::-1] for tensor in header.tensors})
     family = family or _GGUF_FAMILIES.get(str(arch))
     return Parts(denoiser=size, family=family, width=width) if family else None
 
@@ -220,25 +179,13 @@ def _folder_role(path: str) -> Role | None:
 def _role_of(tensors: Iterable[StoredTensor]) -> Role | None:
     """The role of a file that holds one part without a prefix, by tensors that only that part has."""
     names = {tensor.name for tensor in tensors}
-    if names & _DENOISER:
+    if names & DENOISER_TENSORS:
         return "denoiser"
     if names & _ENCODER:
         return "text"
     return "vae" if names & {"decoder.conv_in.weight", "encoder.conv_in.weight", "decoder.conv1.weight"} else None
 
 
-_DENOISER = {
-    "double_blocks.0.img_attn.qkv.weight",
-    "double_stream_modulation_img.lin.weight",
-    "input_blocks.0.0.weight",
-    "transformer_blocks.0.attn.to_q.weight",
-    "cap_embedder.1.weight",
-    "txt_norm.weight",
-    "joint_blocks.0.context_block.attn.qkv.weight",
-    "head.modulation",
-    "caption_projection.0.linear.weight",
-    "encoder.lyric_encoder.layers.0.input_layernorm.weight",
-}
 _ENCODER = {
     "shared.weight",
     "encoder.embed_tokens.weight",
@@ -246,40 +193,6 @@ _ENCODER = {
     "model.embed_tokens.weight",
     "model.language_model.embed_tokens.weight",
 }
-
-
-def _family(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str | None, int]:
-    """The family of the denoiser and its hidden size, by tensors that only that family has."""
-    found = {name.removeprefix("model.diffusion_model."): shape for name, shape in shapes.items()}
-    if "double_stream_modulation_img.lin.weight" in found:
-        return "flux2", found.get("img_in.weight", (3072,))[0]
-    if "double_blocks.0.img_attn.qkv.weight" in found or "single_transformer_blocks.0.attn.to_q.weight" in found:
-        return "flux", 0
-    if "cap_embedder.1.weight" in found:
-        return ("z-image" if found["cap_embedder.1.weight"][0] == 3840 else "lumina2"), 0
-    if "head.modulation" in found:
-        small = found.get("patch_embedding.weight", (0, 16))[1] == 48
-        return ("wan2.2-5b" if small else "wan"), found["head.modulation"][-1]
-    for name, family in (
-        ("txt_norm.weight", "qwen-image"),
-        ("joint_blocks.0.context_block.attn.qkv.weight", "sd3"),
-        ("caption_projection.0.linear.weight", "hidream"),
-        ("encoder.lyric_encoder.layers.0.input_layernorm.weight", "ace-step-1.5"),
-    ):
-        if name in found:
-            return family, 0
-    return _stable_diffusion(found), 0
-
-
-def _stable_diffusion(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    label = shapes.get("label_emb.0.0.weight") or shapes.get("add_embedding.linear_1.weight")
-    if label is not None:
-        return {2816: "sdxl", 2560: "sdxl-refiner"}.get(label[-1])
-    for name in ("input_blocks.1.1", "down_blocks.0.attentions.0"):
-        keys = shapes.get(f"{name}.transformer_blocks.0.attn2.to_k.weight")
-        if keys is not None:
-            return "sd15" if keys[-1] == 768 else None
-    return None
 
 
 # ── stages ──
@@ -292,7 +205,9 @@ def image_estimate(name: str, uri: str, parts: Parts, options: ImageOptions, *, 
             name=name, uri=uri, weights=parts.all, compute=None, overhead=OVERHEAD, method=method, unknown=(why,)
         )
     strange = tuple(f"weights of the unknown type {kind}" for kind in parts.strange)
-    run = replace(options, width=options.width or family.side, height=options.height or options.width or family.side)
+    width = options.width or family.size[0]
+    height = options.height or options.width or family.size[1]
+    run = replace(options, width=width, height=height)
     stage, weights, compute = max(_stages(parts, family, run), key=lambda s: s[1] + s[2])
     return Estimate(
         name=name,
@@ -305,10 +220,9 @@ def image_estimate(name: str, uri: str, parts: Parts, options: ImageOptions, *, 
         most=2 * weights + compute + OVERHEAD if strange else None,
         assumptions={
             "family": family.name,
-            "resolution": f"{run.width}x{run.height}",
+            **({"seconds": family.seconds} if family.seconds else {"resolution": f"{width}x{height}"}),
             "batch": run.batch,
             **({"frames": family.frames} if family.frames > 1 else {}),
-            **({"seconds": family.seconds} if family.seconds else {}),
             "offload": run.offload,
             "peak": stage,
             "parts": {"denoiser": parts.denoiser, "text_encoder": parts.text, "vae": parts.vae},
@@ -321,8 +235,10 @@ def _notes(family: Family, parts: Parts) -> list[str]:
     notes = []
     if family.name == "sdxl":
         notes.append("the VAE runs in 16 bits: use sdxl-vae-fp16-fix; in 32 bits the decode takes twice as much")
-    if not parts.text or not parts.vae:
-        missing = [word for word, size in (("text encoder", parts.text), ("VAE", parts.vae)) if not size]
+    if family.seconds:
+        notes.append("music is decoded in pieces; where more memory is free, the decode uses it")
+    without = () if family.cell == 1 else (("text encoder", parts.text), ("VAE", parts.vae))
+    if missing := [word for word, size in without if not size]:
         notes.append(f"no {' and no '.join(missing)} among its files")
     return notes
 
@@ -341,12 +257,17 @@ def _stages(parts: Parts, family: Family, run: ImageOptions) -> list[tuple[str, 
 def _activations(parts: Parts, family: Family, run: ImageOptions) -> tuple[int, int]:
     """The activation of denoising and of decoding, in bytes; a video's frames are decoded a few at a time."""
     if family.seconds:
-        music = _MUSIC * family.seconds * run.batch
-        return music, music
-    width, height = run.width or 0, run.height or 0
-    cells = -(-width // family.cell) * -(-height // family.cell)
-    steps = 1 + (family.frames - 1) // _FRAMES_TOGETHER
-    factor = family.factor * ((parts.width or family.width) / family.width if family.width else 1)
-    denoise = int(run.batch * family.guided * cells * steps * 2 * 0.01 * factor * MIB)
+        latents = family.seconds * LATENTS_PER_SECOND
+        together = min(latents, LATENTS_TOGETHER)
+        return _denoise(family, parts.width, run.batch * latents), run.batch * together * family.decode * run.vae_bytes
+    cells = -(-(run.width or 0) // family.cell) * -(-(run.height or 0) // family.cell)
+    latent_frames = 1 + (family.frames - 1) // FRAMES_TOGETHER
     pixels = cells * family.cell**2
+    denoise = _denoise(family, parts.width, run.batch * family.guided * cells * latent_frames)
     return denoise, run.batch * pixels * family.decode * run.vae_bytes
+
+
+def _denoise(family: Family, width: int, cells: int) -> int:
+    """Bytes for so many cells of latents, computed in 16 bits (source: comfy/model_base.py, ``memory_required``)."""
+    factor = family.factor * ((width or family.width) / family.width if family.width else 1)
+    return int(cells * 2 * 0.01 * factor * MIB)

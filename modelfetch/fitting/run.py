@@ -21,6 +21,7 @@ from modelfetch.fitting.candidates import (
     shards_of,
     sizes_are_enough,
 )
+from modelfetch.fitting.estimate import LOADED_KINDS
 from modelfetch.fitting.types import Candidate, FitReport
 from modelfetch.fitting.verdict import fit_alone, fit_tier
 from modelfetch.fitting.workload import named
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from modelfetch.placement.receipts import Receipt
 
 _IMAGE = ("stable-diffusion", "comfyui")
-_NOT_LOADED = ("lora", "controlnet", "upscaler", "embedding", "clip-vision", "file")
-"""Kinds that are only loaded if a request names them, or never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +137,7 @@ def _consumer(service: Service) -> str:
 def _is_loaded(item: ModelRequest, services: Iterable[Service]) -> bool:
     """Whether a model counts for one of the services, on the GPU."""
     on_gpu = {_consumer(service) for service in services if service.device != "cpu"}
-    return item.model.kind not in _NOT_LOADED and any(consumer in on_gpu for consumer in item.model.consumers)
+    return item.model.kind in LOADED_KINDS and any(consumer in on_gpu for consumer in item.model.consumers)
 
 
 def _is_pinned(model: Model) -> bool:

@@ -106,7 +106,8 @@ class Estimate:
     def as_dict(self) -> dict[str, Any]:
         """The model as the report shows it."""
         extra: dict[str, Any] = {"margin": self.margin} if self.margin else {}
-        extra |= {"at_least": self.known, "at_most": self.most} if self.most is not None else {}
+        extra |= {"at_least": self.known} if self.unknown else {}
+        extra |= {"at_most": self.most} if self.most is not None else {}
         unknown = {"unknown": list(self.unknown)} if self.unknown else {}
         return {
             "name": self.name,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.errors import ModelfetchError, unique
 from modelfetch.fitting.estimate import (
-    NOT_COUNTED,
+    LOADED_KINDS,
     gguf_estimate,
     image_estimates,
     is_encoder,
@@ -90,7 +90,7 @@ def _images(service: Service, mine: Sequence[Candidate], *, fp8: bool) -> Load:
     read: list[tuple[Candidate, Parts | None]] = []
     errors: list[ModelfetchError] = []
     for candidate in mine:
-        if candidate.kind in NOT_COUNTED:
+        if candidate.kind not in LOADED_KINDS:
             continue
         try:
             read.append((candidate, read_parts(candidate)))

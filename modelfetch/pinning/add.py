@@ -16,7 +16,7 @@ from modelfetch.core.similar import nearest
 from modelfetch.errors import DestinationError, ManifestError, ModelfetchError, UsageError, exit_code_of
 from modelfetch.fitting import Asked, fit_uri
 from modelfetch.fitting.candidates import ReaderRegistry
-from modelfetch.fitting.estimate import NOT_COUNTED
+from modelfetch.fitting.estimate import LOADED_KINDS
 from modelfetch.formats.content_check import HEAD
 from modelfetch.formats.gguf import MAGICS, read_gguf
 from modelfetch.formats.safetensors import read_safetensors
@@ -336,7 +336,7 @@ def _language_model(uri: Uri, artifact: Artifact) -> UsageError:
 
 async def _fit(model: Model, session: Session, usable: int | None) -> FitReport | None:
     """Estimate a model by itself; None for kinds that need no VRAM of their own, and if no estimate is possible."""
-    if model.kind in NOT_COUNTED or (isinstance(model.source, CivitaiUri | HttpUri) and model.size is None):
+    if model.kind not in LOADED_KINDS or (isinstance(model.source, CivitaiUri | HttpUri) and model.size is None):
         return None
     try:
         return await fit_uri(str(model.source), session, Asked(usable=usable))
