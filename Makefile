@@ -76,6 +76,7 @@ bench-fit: $(READY)  ## `modelfetch fit` beside published measurements of VRAM
 	$(BIN)/python -m tests.bench.fit
 
 e2e: $(READY)  ## Real consumers and peers: Ollama, faster-whisper, huggingface_hub, nginx, registries; the stack under a real Docker Engine
+	KILLS=300 $(BIN)/python -m pytest tests/care/test_kills.py --timeout=900
 	$(BIN)/python -m pytest tests/e2e --timeout=1500 --durations=5 $(PYTEST_ARGS)
 
 clean:  ## Remove what the targets created; models under files/ stay

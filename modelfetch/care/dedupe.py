@@ -1,19 +1,22 @@
 """Deduplicate equal files of several programs: each becomes a link to one blob.
 
 A file is replaced atomically by a hardlink (or a reflink with the file's mode, owner and time) of a blob with the same
-digest. The old file gets a temporary name and is removed last, so a kill loses nothing.
+digest. The old file gets a temporary name and is removed last, so a kill loses nothing. The next run removes what a
+killed one left, if the store has its bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+import secrets
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelfetch.care.collections import Candidate, find_candidates, kind_of
-from modelfetch.care.hashing import Hashed, hash_files
+from modelfetch.care.hashing import Hashed, hash_files, hash_one
 from modelfetch.core import fs
 from modelfetch.core.digest import Digest
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
@@ -31,6 +34,8 @@ ALLOWED = ("Hugging Face cache", "ComfyUI", "AUTOMATIC1111 or Forge", "Stability
 """The collections whose programs never modify an existing model."""
 _LEAST = 1 << 20
 """Minimum size in bytes: smaller files save nothing, and programs rewrite some of them."""
+_OLD = re.compile(r"\.modelfetch-dedupe-(?P<pid>\d+)-[0-9a-f]+\.old")
+"""The temporary name of an old file. No other command sweeps it, for it may hold the only copy of its bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +73,7 @@ def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = F
         session.hold_off_removals(make=True)
     candidates = [one for folder in folders for one in _candidates(folder)]
     groups = _equal_files(candidates, session)
-    duplicates: list[Duplicate] = []
+    duplicates = list(_remove_leftovers(candidates, session)) if apply else []
     errors: list[ModelfetchError] = []
     freed = 0
     for digest, files in groups.items():
@@ -176,7 +181,7 @@ def _replace(one: Candidate, blob: Blob | None, digest: str, *, apply: bool) -> 
 def _put_link(one: Candidate, blob: Blob) -> str | None:
     """Replace a file atomically by a reflink or hardlink of a blob; returns why not if it can't. Raises OSError."""
     folder = os.open(one.file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    temporary = fs.temporary_name("dedupe")
+    temporary = f".modelfetch-dedupe-{os.getpid()}-{secrets.token_hex(6)}.old"
     ours = True  # whether the file of the temporary name may be removed
     try:
         before = os.lstat(one.file.name, dir_fd=folder)
@@ -197,6 +202,24 @@ def _put_link(one: Candidate, blob: Blob) -> str | None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=folder)
         os.close(folder)
+
+
+def _remove_leftovers(candidates: Sequence[Candidate], session: Session) -> Iterator[Duplicate]:
+    """Remove the old files that killed runs left; yields those that stay because the store lacks their bytes."""
+    folders = dict.fromkeys(one.file.parent for one in candidates)
+    for file in (file for folder in folders for file in sorted(folder.glob(".modelfetch-dedupe-*.old"))):
+        match = _OLD.fullmatch(file.name)
+        with contextlib.suppress(OSError):
+            if match is None or not fs.is_abandoned(int(match["pid"]), file.lstat().st_ctime):
+                continue
+            found = hash_one(file, check=session.cancel.check)
+            if found.digest is None:
+                continue
+            if session.store.find(Digest.parse(found.digest)) is not None:
+                file.unlink()
+                continue
+            reason = "an interrupted run left it, and its bytes are nowhere else"
+            yield Duplicate(file=file, digest=found.digest, size=found.size, result="kept", reason=reason)
 
 
 def _make(one: Candidate, blob: Blob, before: os.stat_result, temporary: str) -> bool:

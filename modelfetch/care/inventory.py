@@ -173,17 +173,23 @@ def require_root(root: Path) -> None:
         )
 
 
-def check_names(names: Sequence[str], inventory: Inventory, *, asked: Iterable[str] = ()) -> None:
-    """Check that each name is one of a placed model, or of one that is asked for.
+def check_names(names: Sequence[str], inventory: Inventory, *, also: Iterable[str] = ()) -> None:
+    """Check that each name is one of a placed model, or one of ``also``.
 
     Raises:
         UsageError: One is not (``not-placed``).
     """
-    known = sorted({*asked, *(item.model for item in inventory.placements if item.model)})
+    for error in unknown_names(names, inventory, also=also):
+        raise error
+
+
+def unknown_names(names: Sequence[str], inventory: Inventory, *, also: Iterable[str] = ()) -> Iterator[UsageError]:
+    """Yield an error for each name that neither a placed model nor one of ``also`` has."""
+    known = sorted({*also, *(item.model for item in inventory.placements if item.model)})
     for name in names:
         if name not in known:
             near = nearest(name, known)
-            raise UsageError(
+            yield UsageError(
                 f"no model {name[:80]!r} was placed in {inventory.root}",
                 code="not-placed",
                 hint=f"did you mean {near!r}?" if near else f"`modelfetch list --root {inventory.root}` shows them",

@@ -1,7 +1,8 @@
 """Prune and remove: decide with `removal`, then delete while no other process works on the root or store.
 
-Files that a service lists or reads first (manifests, snapshots) are deleted first, then the bytes; the receipt is
-written last. If the process is killed in between, a receipt may name missing files, but no file is left unnamed.
+Files that a service lists or reads first (manifests, snapshots) are deleted first, then their bytes, then the blobs;
+the receipts are written last. If the process is killed in between, receipts name missing files, and the same command
+finishes the work.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from modelfetch.care.asked import asked_by
-from modelfetch.care.inventory import Inventory, Item, Origin, check_names, require_root, take_inventory
+from modelfetch.care.inventory import Inventory, Item, Origin, require_root, take_inventory, unknown_names
 from modelfetch.care.references import References, read_references
 from modelfetch.care.removal import RemovalPlan, Rules, bytes_freed, plan_removal
+from modelfetch.care.requested import find_requested
 from modelfetch.care.unlink import remove_empty_folders, unlink_unchanged
 from modelfetch.core import fs
 from modelfetch.core.digest import Digest
@@ -32,6 +33,7 @@ from modelfetch.tiers.selection import load_selected, select_manifests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
@@ -88,9 +90,9 @@ def prune_files(
     chosen = (*manifests, *_kept_tiers(options, session, environ))
 
     def rules(inventory: Inventory) -> Rules:
-        asked = asked_by(chosen, session, inventory.receipts) if chosen else None
+        requested = find_requested(chosen, session, inventory.receipts) if chosen else None
         return Rules(
-            wanted=asked.wants if asked else lambda _: True,
+            wanted=requested.includes if requested else lambda _: True,
             now=time.time(),
             older_than=options.older_than,
             consumers=session.options.consumers,
@@ -102,26 +104,33 @@ def prune_files(
 def remove_models(names: Sequence[str], session: Session, options: PruneOptions, environ: Mapping[str, str]) -> Removed:
     """Remove models by name, except what a kept tier requests; blocks.
 
+    A name that no model has is an error of the result if other names are right: the command may be the second run of
+    one that was killed.
+
     Raises:
-        UsageError: There is no model of that name (``not-placed``).
+        UsageError: No model has any of the names (``not-placed``).
         ModelfetchError: For the same reasons as in `prune_files`.
     """
     kept = _kept_tiers(options, session, environ)
+    unknown: list[ModelfetchError] = []
 
     def rules(inventory: Inventory) -> Rules:
-        check_names(names, inventory)
-        asked = asked_by(kept, session, inventory.receipts) if kept else None
+        unknown.extend(unknown_names(names, inventory))
+        if len(unknown) == len(names):
+            raise unknown[0]
+        requested = find_requested(kept, session, inventory.receipts) if kept else None
         return Rules(
-            wanted=lambda item: item.model not in names or (asked is not None and asked.wants(item)),
+            wanted=lambda item: item.model not in names or (requested is not None and requested.includes(item)),
             now=time.time(),
             older_than=options.older_than,
             consumers=session.options.consumers,
             rewritten=True,
             leftovers=False,
-            kept_by=lambda item: asked.tier_of(item) if asked is not None and item.model in names else None,
+            kept_by=lambda item: requested.tier_of(item) if requested is not None and item.model in names else None,
         )
 
-    return _remove(session, options, rules)
+    found = _remove(session, options, rules)
+    return replace(found, errors=(*unknown, *found.errors))
 
 
 def removal_report(found: Removed, session: Session, *, tier: str | None, started: float) -> Report:
@@ -206,38 +215,42 @@ class _Deletion:
         self._errors: list[ModelfetchError] = []
 
     def run(self) -> Removed:
-        consumers = dict.fromkeys(
-            item.consumer for item in (*self._plan.items, *self._plan.forgotten) if item.consumer is not None
-        )
-        for consumer in consumers:
-            self._session.cancel.check()
-            self._placements(consumer)
-        for item in self._plan.items:
-            if item.path is None:
+        gone: dict[str, set[str]] = defaultdict(set)
+        for item in self._plan.forgotten:
+            gone[item.consumer or ""].add(item.path or "")
+        try:
+            for consumer in dict.fromkeys(item.consumer for item in self._plan.items if item.consumer is not None):
                 self._session.cancel.check()
-                self._stored(item)
+                self._placements(consumer, gone[consumer])
+            for item in self._plan.items:
+                if item.path is None:
+                    self._session.cancel.check()
+                    self._stored(item)
+        finally:
+            for consumer, paths in gone.items():
+                if paths:
+                    self._forget(consumer, paths)
         return Removed(
             inventory=self._inventory, plan=self._plan, items=tuple(self._removed), errors=tuple(self._errors)
         )
 
-    def _placements(self, consumer: str) -> None:
-        with lock(
+    def _lock(self, consumer: str) -> AbstractContextManager[object]:
+        return lock(
             own_folder(self._root) / "locks" / f"consumer-{consumer}.lock",
             label=f"the receipt of {consumer}",
             timeout=self._session.options.lock_timeout,
             sink=self._session.sink,
             cancel=self._session.cancel,
-        ):
+        )
+
+    def _placements(self, consumer: str, gone: set[str]) -> None:
+        """Delete the placements of a consumer, and add their paths to ``gone``."""
+        with self._lock(consumer):
             receipt = read_receipt(self._root, consumer)
-            gone = {item.path or "" for item in self._plan.forgotten if item.consumer == consumer}
             mine = [item for item in self._plan.items if item.consumer == consumer and item.path is not None]
-            try:
-                for item in sorted(mine, key=self._bytes_last):
-                    if receipt.entries.get(item.path or "") == item.entry and self._unlink(item):
-                        gone.add(item.path or "")
-            finally:
-                if gone:
-                    self._write(_without(receipt, gone), gone)
+            for item in sorted(mine, key=self._bytes_last):
+                if receipt.entries.get(item.path or "") == item.entry and self._unlink(item):
+                    gone.add(item.path or "")
 
     def _bytes_last(self, item: Item) -> int:
         path = item.path or ""
@@ -261,10 +274,12 @@ class _Deletion:
         remove_empty_folders(self._session.examiner.tree, path, stop=_STATIC)
         return True
 
-    def _write(self, receipt: Receipt, gone: set[str]) -> None:
+    def _forget(self, consumer: str, gone: set[str]) -> None:
+        """Drop the paths from the receipt and the journal of a consumer."""
         try:
-            journal.forget(self._root, receipt.consumer, gone)
-            write_receipt(self._root, receipt)
+            with self._lock(consumer):
+                journal.forget(self._root, consumer, gone)
+                write_receipt(self._root, _without(read_receipt(self._root, consumer), gone))
         except OSError as error:
             self._errors.append(fs.translate(error, self._root, doing="writing the receipt in"))
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from modelfetch.care.asked import Asked, asked_by
 from modelfetch.care.inventory import Condition, Item, Origin
+from modelfetch.care.requested import Requested, find_requested
 from modelfetch.care.verify import Finding, Verification, save_checks
 from modelfetch.core import fs
 from modelfetch.core.artifact import Artifact, Location
@@ -79,8 +79,8 @@ async def repair_files(
     if not broken:
         return Repaired(verification=found)
     await asyncio.to_thread(partial(session.hold_off_removals, make=True))
-    asked = asked_by(manifests, session, found.inventory.receipts)
-    sources = _Sources(found, asked, session)
+    requested = find_requested(manifests, session, found.inventory.receipts)
+    sources = _Sources(found, requested, session)
     fixed: dict[int, Finding] = {}
     errors: list[ModelfetchError] = []
     fetched = 0
@@ -124,12 +124,12 @@ def _by_digest(findings: Sequence[Finding]) -> dict[str | None, list[Finding]]:
 class _Sources:
     """Finds the right bytes of a digest: in the store, in another file below ROOT, or at their original source."""
 
-    def __init__(self, found: Verification, asked: Asked, session: Session) -> None:
+    def __init__(self, found: Verification, requested: Requested, session: Session) -> None:
         self._found = found
         self._session = session
         self._mirrors: dict[str, Callable[[Artifact], Sequence[Callable[[], Awaitable[Sequence[Location]]]]]] = {
             request.model.name: lambda artifact, request=request: mirrors_of(request, artifact, session)  # type: ignore[misc]
-            for request in (*asked.paths.values(), *asked.folders.values())
+            for request in (*requested.paths.values(), *requested.folders.values())
         }
         self._artifacts = self._known_artifacts()
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from modelfetch.care.asked import Asked, asked_by
 from modelfetch.care.hashing import Hashed, hash_files
 from modelfetch.care.inventory import Condition, Inventory, Item, Origin, check_names, require_root, take_inventory
+from modelfetch.care.requested import Requested, find_requested
 from modelfetch.core import fs
 from modelfetch.core.digest import Digest
 from modelfetch.core.events import Notice
@@ -97,19 +97,19 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
     except OSError as error:
         raise fs.translate(error, session.options.root, doing="reading") from error
     consumers = session.options.consumers
-    asked = asked_by(manifests, session, inventory.receipts, consumers=consumers) if manifests else None
-    check_names(options.models, inventory, asked=asked.model_names() if asked else ())
-    items = chosen_items(inventory, asked, consumers)
+    requested = find_requested(manifests, session, inventory.receipts, consumers=consumers) if manifests else None
+    check_names(options.models, inventory, also=requested.model_names() if requested else ())
+    items = chosen_items(inventory, requested, consumers)
     if options.models:
         items = tuple(item for item in items if item.model in options.models)
     due = [] if options.quick else due_for_check(items, options.older_than)
     results = _hash(due, inventory, session)
     missing = [
         f
-        for f in (_not_placed(asked, inventory, session.examiner.tree) if asked else ())
+        for f in (_not_placed(requested, inventory, session.examiner.tree) if requested else ())
         if f.model in (options.models or (f.model,))
     ]
-    findings = [*_of_items(items, results, inventory, asked), *missing]
+    findings = [*_of_items(items, results, inventory, requested), *missing]
     return Verification(
         inventory=inventory,
         findings=tuple(findings),
@@ -137,12 +137,12 @@ def verification_report(
     )
 
 
-def chosen_items(inventory: Inventory, asked: Asked | None, consumers: Sequence[str]) -> tuple[Item, ...]:
+def chosen_items(inventory: Inventory, requested: Requested | None, consumers: Sequence[str]) -> tuple[Item, ...]:
     """The placements and blobs that a command is about."""
     placements = [item for item in inventory.placements if not consumers or item.consumer in consumers]
-    if asked is not None:
-        placements = [item for item in placements if asked.wants(item)]
-    if asked is None and not consumers:
+    if requested is not None:
+        placements = [item for item in placements if requested.includes(item)]
+    if requested is None and not consumers:
         return (*placements, *inventory.blobs)
     digests = {item.digest for item in placements if item.digest}
     return (*placements, *(blob for blob in inventory.blobs if blob.digest in digests))
@@ -248,13 +248,13 @@ def save_checks(new: Mapping[Path, Mapping[str, Check]], inventory: Inventory, s
 
 
 def _of_items(
-    items: Sequence[Item], results: Mapping[tuple[int, int], Hashed], inventory: Inventory, asked: Asked | None
+    items: Sequence[Item], results: Mapping[tuple[int, int], Hashed], inventory: Inventory, requested: Requested | None
 ) -> Iterable[Finding]:
     placed = {item.inode for item in inventory.placements if item.inode is not None}
     for item in items:
         if item.origin is Origin.BLOB and item.inode in placed:
             continue  # its bytes are those of a placement, which is named instead
-        request = asked.paths.get(item.path or "") if asked else None
+        request = requested.paths.get(item.path or "") if requested else None
         yield Finding(
             model=item.model or UNUSED,
             uri=(item.entry.uri if item.entry else None) or item.path or item.digest or str(item.file),
@@ -287,10 +287,10 @@ def action_of(item: Item, result: Hashed | None) -> str:
     return "changed" if item.condition is Condition.CHANGED and item.is_placement else "damaged"
 
 
-def _not_placed(asked: Asked, inventory: Inventory, tree: RootTree) -> Iterable[Finding]:
+def _not_placed(requested: Requested, inventory: Inventory, tree: RootTree) -> Iterable[Finding]:
     """What the manifests ask for and no receipt names."""
     known = {item.path for item in inventory.placements}
-    for path, request in asked.paths.items():
+    for path, request in requested.paths.items():
         if path not in known:
             there = os.path.lexists(tree.path(path))
             yield Finding(
@@ -306,9 +306,11 @@ def _not_placed(asked: Asked, inventory: Inventory, tree: RootTree) -> Iterable[
     placed = {(tier, item.model) for item in inventory.placements for tier in item.tiers}
     unpacked = [item.path or "" for item in inventory.placements if item.entry and item.entry.archive]
     empty = [
-        request for folder, request in asked.folders.items() if not any(p.startswith(f"{folder}/") for p in unpacked)
+        request
+        for folder, request in requested.folders.items()
+        if not any(p.startswith(f"{folder}/") for p in unpacked)
     ]
-    empty += [r for r in asked.unresolved if (r.requested_by, r.model.name) not in placed]
+    empty += [r for r in requested.unresolved if (r.requested_by, r.model.name) not in placed]
     for request in empty:
         yield Finding(
             model=request.model.name,

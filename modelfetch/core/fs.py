@@ -230,7 +230,7 @@ def sweep_temporaries(folder: int, *, locked: Iterable[str] = ()) -> None:
         with contextlib.suppress(OSError):
             found = os.lstat(name, dir_fd=folder)
             mine = bool(prefixes) and name.startswith(prefixes)
-            if not stat.S_ISDIR(found.st_mode) and (mine or _is_abandoned(int(match["pid"]), found.st_ctime)):
+            if not stat.S_ISDIR(found.st_mode) and (mine or is_abandoned(int(match["pid"]), found.st_ctime)):
                 os.unlink(name, dir_fd=folder)
 
 
@@ -249,7 +249,8 @@ def remove_abandoned(folder: Path, pattern: str) -> None:
                 path.unlink()
 
 
-def _is_abandoned(pid: int, changed: float) -> bool:
+def is_abandoned(pid: int, changed: float) -> bool:
+    """Whether the process that made a temporary file is gone: it has ended, or the file is an hour old."""
     if time.time() - changed > _ABANDONED_AFTER:
         return True
     try:

@@ -84,6 +84,22 @@ def test_a_file_that_is_written_to_meanwhile_is_put_back(
     assert {str(path): path.read_bytes() for path in (one, two)}[target] == b"newer"
 
 
+def test_what_a_killed_run_left_goes_only_if_its_bytes_are_kept(
+    bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path]
+) -> None:
+    dead = 2**22 + 1  # no process has this number
+    known, unknown = (twins[0].with_name(f".modelfetch-dedupe-{dead}-{n}.old") for n in ("0a", "0b"))
+    known.write_bytes(DATA)
+    unknown.write_bytes(b"newer")
+    words = ["adopt", "--dedupe", "--no-dry-run", str(bench.folder / "comfy"), str(bench.folder / "a1111")]
+    care(*words)
+    result = care(*words)
+    assert result.code == 0, result.err
+    assert not known.exists()
+    assert unknown.read_bytes() == b"newer"
+    assert result.report["models"][0]["artifacts"][0]["action"] == "skipped"
+
+
 def test_a_folder_whose_program_may_rewrite_its_files_is_refused(bench: Bench, care: Callable[..., Result]) -> None:
     (bench.folder / "immich/facial-recognition").mkdir(parents=True)
     result = care("adopt", "--dedupe", "--no-dry-run", str(bench.folder / "immich"))

@@ -1,125 +1,288 @@
-"""SIGKILL at any moment of care's commands: what is not to go is still there, and the next run finishes the work."""
+"""SIGKILL at any moment of care's commands: no file is lost, and the next run finishes the work."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import random
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from modelfetch.store.chunks import CHUNK
 from tests.care.conftest import flip
-from tests.care.test_repair import large
+from tests.care.killing import Victims
 from tests.pipeline.test_sync import ollama, sha256, vae
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.pipeline.conftest import Bench, Result
 
-KILLS = int(os.environ.get("KILLS", "2"))
-"""How often each command is killed; `KILLS=75` is a soak."""
+KILLS = int(os.environ.get("KILLS", "14"))
+"""The number of kills, over all commands; `make e2e` asks for 300."""
+_IN_A_ROW = 2
+"""Kills before the work is finished: the second one meets what the first one left."""
+_MOST_TRIES = 20
 
 
-def contents(root: Path) -> dict[str, str]:
-    """The digest of every file below the services' folders."""
+@pytest.fixture(scope="module")
+def victims() -> Iterator[Victims]:
+    with Victims() as victims:
+        yield victims
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The digest of every file that a program would load from a folder."""
     return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in root.rglob("*")
-        if path.is_file() and not path.is_relative_to(root / ".modelfetch")
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".modelfetch-") and ".modelfetch" not in path.parts
     }
 
 
-def many(bench: Bench, count: int = 60) -> dict[str, Any]:
-    """A snapshot of many files."""
-    files = {f"part-{number}.txt": b"%d" % number * 20_000 for number in range(count)}
-    bench.world.hf_repo("acme/many", files)
-    spec = [{"path": name, "size": len(data), "digest": sha256(data)} for name, data in files.items()]
-    return {"name": "many", "kind": "snapshot", "source": "hf://acme/many", "for": ["whisper"], "files": spec}
+def temporaries(folder: Path) -> list[Path]:
+    return list(folder.rglob(".modelfetch-*"))
 
 
-def kill_after(words: list[str], seconds: float) -> bool:
-    """Run the program and kill it; whether it was still at work."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "modelfetch", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL
+class Scenario:
+    """A command that is killed: what comes before it, what must hold after a kill, and what the next run must do."""
+
+    words: tuple[str, ...] = ()
+
+    def __init__(self, bench: Bench, care: Callable[..., Result]) -> None:
+        self.bench = bench
+        self.care = care
+        self.root = bench.root
+
+    @property
+    def command(self) -> list[str]:
+        return [*self.words, "--root", str(self.root), "--json"]
+
+    def prepare(self) -> None:
+        """Bring everything to the state before the command."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Check after a kill that nothing is lost."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Run the command again, and check that its work is done."""
+        raise NotImplementedError
 
 
-def test_a_killed_removal_loses_nothing_that_is_to_stay(bench: Bench, care: Callable[..., Result]) -> None:
-    models = many(bench), vae(bench), ollama(bench)
-    manifest = bench.manifest(*models)
-    assert bench.run("sync", manifest).code == 0
-    mine = bench.root / "whisper/hub/mine.bin"
-    mine.write_bytes(b"mine")
-    whole = contents(bench.root)
-    words = ["remove", "many", "--root", str(bench.root), "--json"]
-    started = time.monotonic()
-    subprocess.run([sys.executable, "-m", "modelfetch", *words, "--dry-run"], stdout=subprocess.DEVNULL, check=True)
-    usual = time.monotonic() - started
-    killed = 0
-    generator = random.Random(14)
-    for _ in range(KILLS):
-        killed += kill_after(words, usual * generator.uniform(0.4, 1.0))
-        left = contents(bench.root)
-        assert left.items() <= whole.items()
-        assert {path for path in whole if "acme--many" not in path} <= left.keys()
-        assert care("remove", "many").code in (0, 2)
-        assert not any("acme--many" in path for path in contents(bench.root))
-        assert bench.run("sync", manifest).code == 0
-        assert contents(bench.root) == whole
-    assert killed > 0
+class Removal(Scenario):
+    """Two models that go, one that stays, and a file of the user's."""
+
+    def __init__(self, bench: Bench, care: Callable[..., Result]) -> None:
+        super().__init__(bench, care)
+        files = {f"part-{number}.bin": bytes([number]) * 70_000 for number in range(8)} | {"config.json": b"{}"}
+        bench.world.hf_repo("acme/many", files)
+        spec = [{"path": name, "size": len(data), "digest": sha256(data)} for name, data in files.items()]
+        many = {"name": "many", "kind": "snapshot", "source": "hf://acme/many", "for": ["whisper"], "files": spec}
+        self.large = bench.manifest(many, vae(bench), ollama(bench), tier="large")
+        self.small = bench.manifest(ollama(bench), tier="small")
+        mine = bench.root / "whisper/hub/mine.bin"
+        mine.parent.mkdir(parents=True)
+        mine.write_bytes(b"mine")
+        self.prepare()
+        self.before = contents(self.root)
+        self.kept = {path: digest for path, digest in self.before.items() if not self._goes(path)}
+
+    def _goes(self, path: str) -> bool:
+        return "acme--many" in path or path.startswith(("stable-diffusion", "comfyui"))
+
+    def prepare(self) -> None:
+        assert self.bench.run("sync", self.large).code == 0
+
+    def check(self) -> None:
+        left = contents(self.root)
+        assert left.items() <= self.before.items()
+        assert self.kept.items() <= left.items()
+
+    def finish(self) -> None:
+        result = self.care(*self.words)
+        assert result.code == 0, result.err
+        self.check_done()
+
+    def check_done(self) -> None:
+        assert contents(self.root) == self.kept
+        blobs = {path.name for path in (self.root / ".modelfetch/blobs/sha256").glob("??/" + "?" * 64)}
+        assert blobs <= set(self.kept.values())
+        assert self.care("verify").code == 0
 
 
-def usual_seconds(words: list[str]) -> float:
-    """How long a command takes that is left alone."""
-    started = time.monotonic()
-    subprocess.run([sys.executable, "-m", "modelfetch", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.monotonic() - started
+class Remove(Removal):
+    words = ("remove", "many", "vae")
+
+    def finish(self) -> None:
+        result = self.care(*self.words)
+        assert set(result.codes()) <= {"not-placed"}, result.err  # a model whose removal was finished
+        self.check_done()
 
 
-def test_a_killed_repair_leaves_every_path_whole_and_the_next_one_finishes(
-    bench: Bench, care: Callable[..., Result]
+class Prune(Removal):
+    @property
+    def words(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("prune", str(self.small))
+
+
+class SyncPrune(Removal):
+    @property
+    def words(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("sync", str(self.small), "--prune")
+
+
+class Repair(Scenario):
+    """Two damaged models: a small one, and one of several chunks with two names."""
+
+    words = ("verify", "--repair")
+
+    def __init__(self, bench: Bench, care: Callable[..., Result]) -> None:
+        super().__init__(bench, care)
+        data = random.Random(1).randbytes(CHUNK + 100_000)
+        bench.world.hf_repo("acme/large", {"large.bin": data})
+        large = {
+            "name": "large",
+            "kind": "file",
+            "path": "large.bin",
+            "source": "hf://acme/large/large.bin",
+            "digest": sha256(data),
+            "for": ["comfyui", "whisper"],
+        }
+        assert bench.sync(large, vae(bench)).code == 0
+        self.before = contents(self.root)
+        self.round = 0
+
+    def prepare(self) -> None:
+        self.round += 1
+        flip(self.root / "comfyui/large.bin", offset=self.round)
+        flip(self.root / "comfyui/models/vae/art.safetensors", offset=self.round)
+
+    def check(self) -> None:
+        assert contents(self.root).keys() == self.before.keys()
+        assert (self.root / "comfyui/large.bin").stat().st_size == CHUNK + 100_000
+
+    def finish(self) -> None:
+        result = self.care(*self.words)
+        assert result.code == 0, result.err
+        assert contents(self.root) == self.before
+        assert (self.root / "comfyui/large.bin").samefile(self.root / "whisper/large.bin")
+
+
+class Adopt(Scenario):
+    """Two collections with equal files, from which a model is taken."""
+
+    options: tuple[str, ...] = ()
+
+    def __init__(self, bench: Bench, care: Callable[..., Result]) -> None:
+        super().__init__(bench, care)
+        self.folders = [bench.folder / name for name in ("one", "two")]
+        for folder in self.folders:
+            (folder / "models/checkpoints").mkdir(parents=True)
+            for number in range(4):
+                file = folder / f"models/checkpoints/{number}.safetensors"
+                file.write_bytes(bytes([number]) * (1 << 20))
+            (folder / "models/checkpoints/own.safetensors").write_bytes(folder.name.encode() * (1 << 19))
+        self.before = [contents(folder) for folder in self.folders]
+        self.states = self._states()
+
+    def _states(self) -> dict[str, Any]:
+        found = {}
+        for folder in self.folders:
+            for path in folder.rglob("*.safetensors"):
+                stat = path.stat()
+                found[str(path)] = (stat.st_ino, stat.st_mode, stat.st_uid, stat.st_mtime_ns)
+        return found
+
+    @property
+    def words(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("adopt", *self.options, *map(str, self.folders))
+
+    def prepare(self) -> None:
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def check(self) -> None:
+        assert [contents(folder) for folder in self.folders] == self.before
+        self.check_untouched()
+
+    def check_untouched(self) -> None:
+        assert self._states() == self.states
+        assert [path for folder in self.folders for path in temporaries(folder)] == []
+
+    def finish(self) -> None:
+        result = self.care(*self.words)
+        assert result.code == 0, result.err
+        self.check()
+        self.check_done()
+
+    def check_done(self) -> None:
+        data = (self.folders[1] / "models/checkpoints/3.safetensors").read_bytes()
+        entry = {
+            "name": "three",
+            "kind": "file",
+            "path": "three.bin",
+            "source": f"hf://acme/nowhere@{40 * 'a'}/three.bin",
+            "digest": sha256(data),
+            "size": len(data),
+            "for": ["comfyui"],
+        }
+        result = self.bench.sync(entry, options=("--offline",))
+        assert result.code == 0, result.err
+        assert (self.root / "comfyui/three.bin").read_bytes() == data
+
+
+class AdoptInPlace(Adopt):
+    options = ("--in-place",)
+
+
+class Dedupe(Adopt):
+    options = ("--dedupe", "--no-dry-run")
+
+    def prepare(self) -> None:
+        super().prepare()
+        for path in self.folders[1].rglob("?.safetensors"):
+            copy = path.with_name("copy")
+            shutil.copy2(path, copy)
+            copy.replace(path)
+
+    def check_untouched(self) -> None:
+        """The files are replaced on purpose."""
+
+    def check_done(self) -> None:
+        super().check_done()
+        one, two = ([folder / f"models/checkpoints/{n}.safetensors" for n in range(4)] for folder in self.folders)
+        assert all(a.samefile(b) for a, b in zip(one, two, strict=True))
+        assert [path for folder in self.folders for path in temporaries(folder)] == []
+
+
+SCENARIOS = (Remove, Prune, SyncPrune, Repair, Adopt, AdoptInPlace, Dedupe)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", SCENARIOS, ids=lambda kind: kind.__name__)
+def test_a_kill_loses_no_file_and_the_next_run_finishes(
+    kind: Callable[[Bench, Callable[..., Result]], Scenario],
+    bench: Bench,
+    care: Callable[..., Result],
+    victims: Victims,
 ) -> None:
-    entry, data = large(bench, chunks=3)
-    assert bench.sync(entry).code == 0
-    paths = [bench.root / "comfyui/large.bin", bench.root / "whisper/large.bin"]
-    words = ["verify", "--repair", "--root", str(bench.root), "--json"]
-    flip(paths[0])
-    usual = usual_seconds(words)
-    generator = random.Random(15)
-    for number in range(KILLS):
-        flip(paths[0], offset=number + 1)
-        kill_after(words, usual * generator.uniform(0.5, 1.1))
-        assert [path.stat().st_size for path in paths] == [len(data)] * 2
-        assert care("verify", "--repair").code == 0
-        assert [path.read_bytes() == data for path in paths] == [True, True]
-
-
-def test_a_killed_adopt_or_dedupe_loses_no_file(bench: Bench, care: Callable[..., Result]) -> None:
-    folders = [bench.folder / "one", bench.folder / "two"]
-    for folder in folders:
-        (folder / "models/checkpoints").mkdir(parents=True)
-        for number in range(40):
-            (folder / f"models/checkpoints/{number}.safetensors").write_bytes(b"%d" % number * 600_000)
-    whole = [contents(folder) for folder in folders]
-    names = [str(folder) for folder in folders]
-    generator = random.Random(16)
-    for words in (["adopt", *names], ["adopt", "--dedupe", "--no-dry-run", *names]):
-        words += ["--root", str(bench.root), "--json"]
-        for _ in range(KILLS):
-            kill_after(words, generator.uniform(0.3, 1.2))
-            assert [visible(folder) for folder in folders] == whole
-        assert care(*words[:-3]).code == 0
-        assert [visible(folder) for folder in folders] == whole
-
-
-def visible(folder: Path) -> dict[str, str]:
-    """What a program would load of a folder."""
-    return {path: digest for path, digest in contents(folder).items() if "/.modelfetch-" not in path}
+    scenario = kind(bench, care)
+    chance = random.Random(str(kind))
+    scenario.prepare()
+    changes = victims.count_changes(scenario.command)
+    assert changes > 0
+    scenario.finish()
+    wanted = -(-KILLS // len(SCENARIOS))
+    killed = tries = 0
+    while killed < wanted:
+        tries += 1
+        assert tries <= wanted + _MOST_TRIES, "most of the runs ended before they were killed"
+        scenario.prepare()
+        for _ in range(min(_IN_A_ROW, wanted - killed)):
+            killed += victims.kill_at_change(scenario.command, chance.randint(1, changes))
+            scenario.check()
+        scenario.finish()

@@ -110,6 +110,23 @@ def test_a_model_that_a_kept_tier_asks_for_stays(
     assert set(actions(result).values()) == {"removed"}
 
 
+def test_a_model_that_another_manifest_resolved_stays(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(ollama(bench), whisper(bench), tier="large")
+    before = files(bench.root)
+    renamed = {**ollama(bench), "name": "other"}
+    never_synced = bench.manifest(renamed, whisper(bench), tier="small")
+    result = care("prune", str(never_synced))
+    assert result.code == 0, result.err
+    assert files(bench.root) == before
+
+
+def test_remove_takes_the_known_models_and_names_the_unknown_one(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    result = care("remove", "vae", "vea")
+    assert (result.code, result.codes()) == (2, ["not-placed"])
+    assert not (bench.root / ONE).exists()
+
+
 def test_prune_without_a_tier_takes_leftovers_alone(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench), ollama(bench), whisper(bench))
     ingest = bench.root / ".modelfetch/ingest"

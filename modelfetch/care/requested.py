@@ -1,0 +1,105 @@
+"""The files that manifests request, as paths below ROOT; no source is queried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from modelfetch.errors import ModelfetchError
+from modelfetch.pipeline.plan import at_current_endpoints, frozen_for, select
+from modelfetch.pipeline.resolve import resolve_quietly
+from modelfetch.placement.layouts import PlacementMethod
+from modelfetch.placement.receipts import Receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from modelfetch.care.inventory import Item
+    from modelfetch.core.artifact import Resolution
+    from modelfetch.manifest.model import Manifest
+    from modelfetch.pipeline.plan import ModelRequest
+    from modelfetch.pipeline.session import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requested:
+    """The files that some manifests request.
+
+    Attributes:
+        paths: Each path below ROOT, with the request for it.
+        folders: Folders that an archive is unpacked into, likewise.
+        unresolved: Requests whose files only their source knows.
+        probable: Paths that the entry of an unresolved request had in another manifest or an older text of its own.
+    """
+
+    paths: Mapping[str, ModelRequest] = field(default_factory=dict)
+    folders: Mapping[str, ModelRequest] = field(default_factory=dict)
+    unresolved: tuple[ModelRequest, ...] = ()
+    probable: Mapping[str, ModelRequest] = field(default_factory=dict)
+
+    def includes(self, item: Item) -> bool:
+        """Whether a placement is requested, or may be: for an unresolved request, all files of its model count."""
+        return self._request_for(item) is not None
+
+    def tier_of(self, item: Item) -> str | None:
+        """The tier or manifest that requests a placement; None if none does."""
+        request = self._request_for(item)
+        return request.requested_by if request is not None else None
+
+    def model_names(self) -> set[str]:
+        """The names of all requested models."""
+        return {r.model.name for r in (*self.paths.values(), *self.folders.values(), *self.unresolved)}
+
+    def _request_for(self, item: Item) -> ModelRequest | None:
+        if item.path is None or item.entry is None:
+            return None
+        if (request := self.paths.get(item.path) or self.probable.get(item.path)) is not None:
+            return request
+        if item.entry.archive:
+            for folder, request in self.folders.items():
+                if item.path.startswith(f"{folder}/"):
+                    return request
+        return next((request for request in self.unresolved if request.model.name == item.model), None)
+
+
+def find_requested(
+    manifests: Sequence[Manifest],
+    session: Session,
+    receipts: Mapping[str, Receipt],
+    *,
+    consumers: Sequence[str] = (),
+) -> Requested:
+    """Find the files that manifests request for the given consumers (none: all)."""
+    paths: dict[str, ModelRequest] = {}
+    folders: dict[str, ModelRequest] = {}
+    probable: dict[str, ModelRequest] = {}
+    unresolved: list[ModelRequest] = []
+
+    def add(request: ModelRequest, resolution: Resolution, files: dict[str, ModelRequest]) -> None:
+        for consumer in request.consumers:
+            receipt = receipts.get(consumer) or Receipt(consumer=consumer)
+            for placement in session.examiner.lay_out(consumer, request.model, resolution, receipt, probe=False):
+                unpacked = placement.how is PlacementMethod.UNPACK
+                (folders if unpacked else files)[placement.path] = request
+
+    for request in select(manifests, consumers):
+        try:
+            resolution = frozen_for(request, receipts, session.settings) or resolve_quietly(request, session, receipts)
+        except ModelfetchError:
+            resolution = None
+        if resolution is not None:
+            add(request, resolution, paths)
+            continue
+        unresolved.append(request)
+        for known in _resolutions_elsewhere(request, receipts):
+            add(request, at_current_endpoints(known, session.settings), probable)
+    return Requested(paths=paths, folders=folders, unresolved=tuple(unresolved), probable=probable)
+
+
+def _resolutions_elsewhere(request: ModelRequest, receipts: Mapping[str, Receipt]) -> Iterator[Resolution]:
+    """What the same entry was resolved to in other manifests, and in older texts of this one."""
+    _, _, entry = request.key.partition(":")
+    for receipt in receipts.values():
+        for key, frozen in receipt.frozen.items():
+            if key.endswith(f":{entry}"):
+                yield frozen.resolution
