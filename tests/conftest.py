@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,10 @@ STRAY_NAMES |= {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TRANSFORMERS_OFFLINE", "D
 for _name in [name for name in os.environ if name.startswith("HF_")]:
     del os.environ[_name]
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+# Tests start the program several hundred times. An installed one is compiled; this one must not be compiled each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(autouse=True)
