@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from modelfetch.errors import Problem
@@ -28,6 +29,9 @@ MAX_DEPTH = 64
 """Maximum depth of nested lists and mappings, aliases followed."""
 MAX_NODES = 100_000
 """Maximum number of keys and values of a document, aliases followed: this stops alias bombs."""
+
+_CACHED_BYTES = 2**16
+"""Maximum size of a document whose nodes are kept for another call."""
 
 # Source: YAML 1.2.2, production c-printable; U+FEFF only counts as a byte order mark at the very start.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
@@ -126,6 +130,10 @@ def parse(data: bytes, file: str) -> tuple[Mapping | None, tuple[Problem, ...]]:
         The mapping (None if nothing could be read) and the document's problems. If there are problems, the mapping
         holds what could be read nevertheless, so that its keys can be checked as well.
     """
+    return _parse_cached(data, file) if len(data) <= _CACHED_BYTES else _parse(data, file)
+
+
+def _parse(data: bytes, file: str) -> tuple[Mapping | None, tuple[Problem, ...]]:
     builder = _Builder(file)
     try:
         text = _decode(data, file)
@@ -134,6 +142,10 @@ def parse(data: bytes, file: str) -> tuple[Mapping | None, tuple[Problem, ...]]:
         builder.problem(fatal.position, str(fatal))
         root = None
     return root, tuple(builder.problems)
+
+
+_parse_cached = lru_cache(maxsize=32)(_parse)
+"""A command that looks at several tiers meets the same files again: as choices, and as what others extend."""
 
 
 def describe(node: Node) -> str:
