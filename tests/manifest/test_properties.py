@@ -33,14 +33,14 @@ def plain(node: Node) -> Any:
 
 def judge(data: bytes) -> Manifest | None:
     """Load bytes: a manifest, which the schema takes too, or problems with places; quickly, and nothing else."""
-    began = time.monotonic()
+    began = time.process_time()
     manifest: Manifest | None = None
     problems: tuple[Problem, ...] = ()
     try:
         manifest = load_bytes(data, file="f", find_tier=lambda name, **_: None)
     except ManifestError as error:
         problems = error.problems
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
     if manifest is None:
         assert problems
         assert all(p.file == "f" and p.line >= 1 and p.column >= 1 and "\n" not in p.message for p in problems)

@@ -256,19 +256,19 @@ def test_depth_is_counted_through_aliases() -> None:
 
 @pytest.mark.parametrize("unit", ["[", "{a: ", "- ", "? ", "[{a: ", "a: {"])
 def test_depth_without_end_ends_fast(unit: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert found(unit * (1_000_000 // len(unit)))
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_an_alias_bomb_ends_fast() -> None:
     lines = ["x-a: &a [x, x, x, x, x, x, x, x, x, x]"]
     for before, name in zip("abcdefghijk", "bcdefghijkl", strict=True):
         lines.append(f"x-{name}: &{name} [{', '.join(['*' + before] * 10)}]")
-    began = time.monotonic()
+    began = time.process_time()
     (message,) = found("\n".join(lines))
     assert f"at most {MAX_NODES:,} keys and values" in message
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_aliases_within_the_limit_are_fine() -> None:
