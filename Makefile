@@ -72,8 +72,9 @@ $(BENCH)/.ready: pyproject.toml
 bench: $(READY) $(BENCH)/.ready  ## Speed and memory, compared with curl, aria2 and the official clients
 	$(BIN)/python tests/bench/run.py --python $(BENCH)/bin/python $(BENCH_ARGS)
 
-bench-fit: $(READY)  ## `modelfetch fit` beside published measurements of VRAM
+bench-fit: $(READY)  ## `modelfetch fit` beside published measurements of VRAM, and its time over slow round trips
 	$(BIN)/python -m tests.bench.fit
+	$(BIN)/python -m tests.bench.fit_time
 
 e2e: $(READY)  ## Real consumers and peers: Ollama, faster-whisper, huggingface_hub, nginx, registries; the stack under a real Docker Engine
 	KILLS=300 $(BIN)/python -m pytest tests/care/test_kills.py --timeout=900

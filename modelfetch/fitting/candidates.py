@@ -29,12 +29,17 @@ if TYPE_CHECKING:
     Mirrors = Callable[[Artifact], Callable[[], Sequence[Location]]]
 
 _LAYER = "application/vnd.ollama.image."
-_FIRST = {".safetensors": 512 * 2**10}
-"""Bytes of the first range, where another than the default is likely to be enough: SDXL's header has 0.4 MB."""
+_SAFETENSORS_FIRST = 512 * 2**10
+"""Bytes of the first range of a safetensors file: SDXL's header has 0.4 MB."""
 _READABLE = (".safetensors", ".gguf")
 _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".sft", ".onnx")
 _MOST_FILES = 10_000
 _SHARD = re.compile(r"(.*-)(\d{5})(-of-)(\d{5})(\.(?:gguf|safetensors))\Z")
+
+
+def first_range(path: str) -> int:
+    """Bytes of the first range that is read of a file."""
+    return _SAFETENSORS_FIRST if path.lower().endswith(".safetensors") else FIRST
 
 
 class ReaderRegistry:
@@ -75,7 +80,7 @@ class ReaderRegistry:
 
     def prefix(self, artifact: Artifact, more: Callable[[], Sequence[Location]]) -> HeaderBuffer:
         """The beginning of a file, read when it is needed."""
-        first = _FIRST.get(PurePosixPath(artifact.path).suffix.lower(), FIRST)
+        first = first_range(artifact.path)
         local = self._on_disk(artifact)
         if local is not None:
             return HeaderBuffer(FileReader(local), first=first)
@@ -240,5 +245,5 @@ def local_file(path: Path) -> File:
 
 
 def _local(path: Path, name: str, *, readable: bool) -> File:
-    prefix = HeaderBuffer(FileReader(path), first=_FIRST.get(path.suffix.lower(), FIRST)) if readable else None
+    prefix = HeaderBuffer(FileReader(path), first=first_range(path.name)) if readable else None
     return File(path=name, size=path.stat().st_size, prefix=prefix)

@@ -178,9 +178,11 @@ class HttpReader:
             self._agree(int(match[3]), None)
         self._note(response, place)
         want = int(match[2]) + 1 - offset
-        got = self._count(_Stream(response).take(want))
+        stream = _Stream(response)
+        got = self._count(stream.take(want))
         if len(got) < want:
             raise UnreachableError(f"{redact(response.url)} broke off after {len(got)} bytes")
+        stream.take(1)  # the end of the body, after which the connection is used again
         return got
 
     def _same_version(self, response: Response, place: Location) -> None:

@@ -53,6 +53,11 @@ def test_the_budgets_are_used(tier: str) -> None:
             assert service.needed > 0.75 * service.budget, service.service
 
 
+@EVERY
+def test_a_whole_tier_is_judged_from_few_bytes(tier: str) -> None:
+    assert report(tier).bytes_fetched <= 8 * 2**20
+
+
 def _files(model: Model) -> list[tuple[str, Model | FileSpec]]:
     if model.files is None:
         return [(model.name, model)]

@@ -92,6 +92,14 @@ def test_ranges_are_asked_for_and_only_they_are_sent(hub: Hub, reader: Make) -> 
     assert one.fetched == 5100
 
 
+def test_all_ranges_of_a_host_use_one_connection(hub: Hub, reader: Make) -> None:
+    for name in ("a.gguf", "b.gguf"):
+        one = reader(name)
+        one.read(0, 100)
+        one.read(100, 5000)
+    assert len({r.connection for r in hub.log.requests()}) == 1
+
+
 def test_beyond_the_end_there_is_nothing(reader: Make) -> None:
     one = reader()
     assert one.read(SIZE - 3, 100) == BODY.read(SIZE - 3, 3)
