@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.core.fs import own_folder
+from modelfetch.core.fs import is_temporary_name, own_folder
 from modelfetch.core.similar import nearest
 from modelfetch.errors import DestinationError, UsageError
 from modelfetch.manifest.model import CONSUMERS
@@ -311,7 +311,7 @@ def _foreign(tree: RootTree, consumer: str, known: set[str | None]) -> Iterator[
         for name in names:
             full = os.path.join(folder, name)  # noqa: PTH118 - one of many thousands
             path = f"{consumer}/{full[len(base) + 1 :]}"
-            if path in known or (name.startswith(".modelfetch-") and name.endswith(_UNFINISHED)):
+            if path in known or is_temporary_name(name):
                 continue
             file = Path(full)
             found = _lstat(file)

@@ -39,7 +39,7 @@ _ABANDONED_AFTER = 3600.0  # seconds
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENXIO)
-_TEMPORARY = re.compile(r"\.(?:modelfetch-(?:[\w.]+-)*?|[\w-]+\.)(?P<pid>\d+)(?:-\w+)*\.part", re.ASCII)
+_TEMPORARY_PREFIX, _TEMPORARY_SUFFIX = ".modelfetch-", ".part"
 _NOT_SUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY)
 
 Refused = Callable[[str, OSError], None]
@@ -210,43 +210,47 @@ def temporary_name(stem: str = "") -> str:
     Args:
         stem: Its purpose, in letters and digits.
     """
-    return f".modelfetch-{stem and stem + '-'}{os.getpid()}-{secrets.token_hex(6)}.part"
+    return f"{_TEMPORARY_PREFIX}{stem and stem + '-'}{os.getpid()}-{secrets.token_hex(6)}{_TEMPORARY_SUFFIX}"
 
 
-def sweep_temporaries(folder: int, *, locked: Iterable[str] = ()) -> None:
-    """Remove temporary files that killed processes left in an open folder.
+def is_temporary_name(name: str, *, stem: str = "") -> bool:
+    """Whether a file's name is one of `temporary_name`, for any purpose if ``stem`` is empty."""
+    return name.startswith(f"{_TEMPORARY_PREFIX}{stem and stem + '-'}") and name.endswith(_TEMPORARY_SUFFIX)
 
-    A pid is meaningless in another container, so if its process seems to be alive, a file is removed after an hour.
+
+def sweep_temporaries(
+    folder: int | Path, *, stem: str = "", locked: Iterable[str] = (), older: str | None = None
+) -> None:
+    """Remove temporary files that killed processes left in a folder, once they are an hour old.
+
+    A pid says nothing about processes in other containers that use the folder, so only age tells that a file is
+    abandoned.
 
     Args:
-        folder: The folder's descriptor.
+        folder: The folder, or its descriptor.
+        stem: Only files of this purpose, in a folder that is not modelfetch's own.
         locked: Prefixes of names reserved for the holder of the caller's lock: these files are removed immediately.
+        older: A regular expression for names that earlier versions used in this folder.
+
+    Raises:
+        OSError: The folder can't be listed.
     """
     prefixes = tuple(locked)
-    for name in os.listdir(folder):
-        match = _TEMPORARY.fullmatch(name)
-        if match is None:
-            continue
-        with contextlib.suppress(OSError):
-            found = os.lstat(name, dir_fd=folder)
-            mine = bool(prefixes) and name.startswith(prefixes)
-            if not stat.S_ISDIR(found.st_mode) and (mine or is_abandoned(int(match["pid"]), found.st_ctime)):
-                os.unlink(name, dir_fd=folder)
-
-
-def remove_abandoned(folder: Path, pattern: str) -> None:
-    """Remove files that killed processes left in a folder shared with other containers, once they are an hour old.
-
-    Args:
-        folder: The folder.
-        pattern: A pattern for their names, as in `Path.glob`.
-    """
     oldest = time.time() - _ABANDONED_AFTER
-    for path in folder.glob(pattern):
-        with contextlib.suppress(OSError):
-            found = path.lstat()
-            if found.st_ctime < oldest and not stat.S_ISDIR(found.st_mode):
-                path.unlink()
+    with contextlib.ExitStack() as closing:
+        if isinstance(folder, Path):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            closing.callback(os.close, fd)
+        else:
+            fd = folder
+        for name in os.listdir(fd):  # noqa: PTH208 - a descriptor
+            if not is_temporary_name(name, stem=stem) and (older is None or not re.fullmatch(older, name)):
+                continue
+            with contextlib.suppress(OSError):
+                found = os.lstat(name, dir_fd=fd)
+                mine = bool(prefixes) and name.startswith(prefixes)
+                if not stat.S_ISDIR(found.st_mode) and (mine or found.st_ctime < oldest):
+                    os.unlink(name, dir_fd=fd)
 
 
 def is_abandoned(pid: int, changed: float) -> bool:
@@ -293,9 +297,7 @@ def write_atomically(
     sync_directory(path.parent)
 
 
-def replace_document(
-    path: Path, data: bytes, *, mode: int, temporary: Path | None = None, owner: tuple[int, int] | None = None
-) -> None:
+def replace_document(path: Path, data: bytes, *, mode: int, owner: tuple[int, int] | None = None) -> None:
     """Replace a user's file as `write_atomically` does, or in place if a rename is not possible.
 
     A single file that is mounted into a container refuses a rename (EBUSY). It is then overwritten; until that is done
@@ -304,6 +306,9 @@ def replace_document(
     Raises:
         OSError: It can't be written; its content is unchanged.
     """
+    with contextlib.suppress(OSError):
+        sweep_temporaries(path.parent, stem="document")
+    temporary = path.with_name(temporary_name("document"))
     try:
         write_atomically(path, data, mode=mode, temporary=temporary, owner=owner)
     except OSError as error:

@@ -154,7 +154,6 @@ def write_document(document: Document, data: bytes) -> None:
         DiskError: The disk failed or is full.
     """
     real = Path(os.path.realpath(document.path))
-    temporary = real.with_name(f".{real.name}.{os.getpid()}.part")
     try:
         found = real.stat()
         if real.read_bytes() != document.data:
@@ -162,6 +161,6 @@ def write_document(document: Document, data: bytes) -> None:
                 f"{document.path} was changed while its models were resolved, and left as it is", hint="run it again"
             )
         owner = (found.st_uid, found.st_gid) if os.geteuid() == 0 else None
-        fs.replace_document(real, data, mode=found.st_mode & 0o7777, temporary=temporary, owner=owner)
+        fs.replace_document(real, data, mode=found.st_mode & 0o7777, owner=owner)
     except OSError as error:
         raise fs.translate(error, document.path, doing="writing") from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.core.fs import own_folder, remove_abandoned, temporary_name
+from modelfetch.core.fs import own_folder, sweep_temporaries, temporary_name
 from modelfetch.core.units import format_size
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 from modelfetch.placement import Action
@@ -55,7 +55,8 @@ class LinkProbe:
     def _try(self, folder: Path) -> bool:
         here, there = self._store / temporary_name("probe"), folder / temporary_name("probe")
         for parent in (self._store, folder):
-            remove_abandoned(parent, ".modelfetch-probe-*.part")
+            with contextlib.suppress(OSError):
+                sweep_temporaries(parent, stem="probe")
         try:
             os.close(os.open(here, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             there.hardlink_to(here)

@@ -263,7 +263,8 @@ def _deliver(blob: Blob, target: Path, *, keep: bool) -> None:
             fs.sync_directory(target.parent)
             return
     temporary = target.with_name(fs.temporary_name("fetch"))
-    fs.remove_abandoned(target.parent, ".modelfetch-fetch-*.part")
+    with contextlib.suppress(OSError):
+        fs.sweep_temporaries(target.parent, stem="fetch")
     try:
         if not fs.try_reflink(blob.path, temporary):
             fs.copy_bytes(blob.path, temporary)

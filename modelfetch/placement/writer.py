@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 LINK_AT_LEAST = 64 * 1024
 """Size in bytes below which files are copied, since a service may rewrite them."""
 
+_OLDER_NAMES = r"\.[\w-]+\.\d+(?:-\w+)*\.part"
+_OLDER_NOTES = r"\.[0-9a-f]{16}\.part"
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -201,7 +203,7 @@ class ConsumerWriter:
             elif folder in ("", "journal", "noop", "locks"):
                 locked = ()
             with contextlib.suppress(OSError, DestinationError), tree.folder(folder) as fd:
-                fs.sweep_temporaries(fd, locked=locked)
+                fs.sweep_temporaries(fd, locked=locked, older=_OLDER_NOTES if folder == "noop" else _OLDER_NAMES)
 
     # --- inside ------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from modelfetch.core.fs import (
     make_directory,
     open_regular,
     read_small,
-    remove_abandoned,
+    sweep_temporaries,
     sync_directory,
     temporary_name,
     translate,
@@ -47,6 +47,8 @@ _LINK_FROM = 64 * 1024
 """Files below this size are copied, never linked, because a service may rewrite them in place."""
 _READ_LIMIT = 64 * 2**20
 """Maximum size of a blob that is read whole: registry manifests and configurations, in practice a few kilobytes."""
+_LEFT_OVER = r".*\.damaged.*|\..*|tmp-.*"
+"""Damaged blobs that were set aside, and the temporary names of version 0.1."""
 _UNPROVEN = -1
 """The ``mtime_ns`` of a record that no file fits."""
 
@@ -159,13 +161,18 @@ class Store:
             except OSError as error:
                 raise translate(error, path, doing="making") from error
         if parts == ("ingest",):
-            _sweep(path)
+            self._sweep(path)
         self._made[parts] = path
         return path
 
     def invalidate_cache(self) -> None:
         """Forget which folders exist: another process may have removed them."""
         self._made.clear()
+
+    def _sweep(self, folder: Path) -> None:
+        """Remove temporary files of killed processes, and damaged blobs that nobody repaired."""
+        with contextlib.suppress(OSError):
+            sweep_temporaries(folder, older=_LEFT_OVER)
 
     def tmp(self) -> Path:
         """Return a new name on the store's file system for a temporary file; those of killed runs are removed."""
@@ -286,7 +293,7 @@ class Store:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-        _sweep(path.parent)
+        self._sweep(path.parent)
         copy = path.with_name(temporary_name())
         try:
             with copy.open("x+b") as file:
@@ -435,12 +442,6 @@ class Store:
         aside = self.path / "ingest" / f"{sha256.hex}.damaged"
         record = self.index.record(aside)
         return (aside, record) if record is not None and aside.exists() else None
-
-
-def _sweep(folder: Path) -> None:
-    """Remove temporary files of processes that were killed."""
-    for pattern in (".*", "*.damaged*", "tmp-*"):  # the last pattern: names used by version 0.1
-        remove_abandoned(folder, pattern)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -160,18 +161,26 @@ def test_a_refused_chown_is_said_once_and_goes_on(world: World, monkeypatch: pyt
         "comfyui/.modelfetch-probe-4194305-link.part",
         "comfyui/models/vae/.modelfetch-4194305-0.part",
         ".modelfetch-4194305-0a.part",
+        ".modelfetch/noop/.0123456789abcdef.part",
     ],
 )
-def test_temporary_files_of_dead_processes_are_removed(world: World, stray: str) -> None:
+def test_temporary_files_of_killed_processes_are_removed_after_an_hour(
+    world: World, stray: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (world.root / stray).parent.mkdir(parents=True, exist_ok=True)
     (world.root / stray).write_bytes(b"half")
+    now = time.time()
+    monkeypatch.setattr("modelfetch.core.fs.time.time", lambda: now + 3601)
     world.place(world.job(PATH, SMALL))
     assert not (world.root / stray).exists()
 
 
-@pytest.mark.parametrize("form", [".modelfetch/.modelfetch-probe-{}.part", ".modelfetch-{}-0a.part"])
-def test_temporary_files_of_living_processes_stay(world: World, form: str) -> None:
-    name = form.format(os.getpid())
+@pytest.mark.parametrize("pid", [None, 4194305], ids=["this", "none"])
+@pytest.mark.parametrize("form", [".modelfetch/journal/.modelfetch-{}-0a.part", ".modelfetch-{}-0a.part"])
+def test_temporary_files_of_other_processes_stay_for_an_hour_whether_their_pid_means_anything_here_or_not(
+    world: World, form: str, pid: int | None
+) -> None:
+    name = form.format(pid or os.getpid())
     (world.root / name).parent.mkdir(parents=True, exist_ok=True)
     (world.root / name).write_bytes(b"half")
     world.place(world.job(PATH, SMALL))

@@ -60,8 +60,7 @@ def remember(
         if text.count("\n") != len(lines) + 2:
             return
         data = text.encode(errors="surrogateescape")
-        temporary = folder / f".{secrets.token_hex(8)}.part"
-        fs.write_atomically(Path(place.path), data, mode=fs.PRIVATE_MODE, temporary=temporary)
+        fs.write_atomically(Path(place.path), data, mode=fs.PRIVATE_MODE)
 
 
 def as_if_again(report: Report) -> Report:
@@ -144,8 +143,7 @@ def _secret(folder: Path) -> str:
     except (OSError, ValueError):
         pass
     secret = secrets.token_hex(32)
-    temporary = folder / f".{secrets.token_hex(8)}.part"
-    fs.write_atomically(path, secret.encode(), mode=fs.PRIVATE_MODE, temporary=temporary)
+    fs.write_atomically(path, secret.encode(), mode=fs.PRIVATE_MODE)
     return secret
 
 

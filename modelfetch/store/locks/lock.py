@@ -32,7 +32,7 @@ from modelfetch.core.fs import (
     make_directory,
     open_regular,
     read_small,
-    remove_abandoned,
+    sweep_temporaries,
     temporary_name,
     translate,
     try_chmod,
@@ -293,7 +293,8 @@ class _Waiter:
 
     def _replace(self, taking: int, *, predecessor_may_be_alive: bool) -> Held | None:
         """Replace the owner's file with a new one; ``taking`` is our open ``NAME.taking``."""
-        remove_abandoned(self._path.parent, ".*")
+        with contextlib.suppress(OSError):
+            sweep_temporaries(self._path.parent, older=r"\..*")
         fresh = _temporary(self._path)
         fd = _create(fresh)
         try:

@@ -124,9 +124,8 @@ def _replace(target: Path, data: bytes, found: os.stat_result | None) -> None:
     mode = stat.S_IMODE(found.st_mode) if found else _NEW_MODE & ~_umask()
     other = found is not None and os.geteuid() == 0 and (found.st_uid, found.st_gid) != (0, os.getegid())
     owner = (found.st_uid, found.st_gid) if found is not None and other else None
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        fs.replace_document(target, data, mode=mode, temporary=temporary, owner=owner)
+        fs.replace_document(target, data, mode=mode, owner=owner)
     except OSError as error:
         error.filename = str(target.parent)  # the name of the temporary file would mean nothing to the user
         raise
