@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from modelfetch.cli import main
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    Call = Callable[[list[str]], tuple[int, str]]
 
 PROGRAM = [sys.executable, "-m", "modelfetch"]
 COMMANDS = [
@@ -39,27 +44,62 @@ def run(words: list[str], cwd: Path, script: str = '"$@"', **environ: str) -> tu
     return done.returncode, done.stderr.decode(errors="replace")
 
 
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs the program in this process; its exit code and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def result(words: list[str]) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, capsys.readouterr().err
+
+    return result
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_a_deleted_working_directory_is_no_bug(words: list[str], tmp_path: Path) -> None:
+def test_a_deleted_working_directory_is_no_bug(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
-    code, err = run(words, gone, 'rmdir "$PWD"; exec "$@"', HF_HUB_OFFLINE="1")  # the tiers name real hosts
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # the tiers name real hosts
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    code, err = call(words)
     assert code not in (70, 120), err
-    assert "Traceback" not in err
     assert "a bug of modelfetch" not in err
 
 
-@pytest.mark.parametrize("words", [["sync"], ["plan"]], ids=" ".join)
-def test_a_name_that_the_locale_can_not_express_is_73_and_says_so(words: list[str], tmp_path: Path) -> None:
+def test_a_program_starts_in_a_deleted_working_directory(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code, err = run(["sync", "m.yaml"], gone, 'rmdir "$PWD"; exec "$@"')
+    assert code not in (70, 120), err
+    assert "Traceback" not in err
+
+
+@pytest.fixture
+def accented(tmp_path: Path) -> Path:
+    """A folder with a manifest of a file whose name is not ASCII."""
     source = tmp_path / "x.json"
     source.write_text("{}")
     entry = {"name": "m", "kind": "file", "path": "modèle.json", "source": source.as_uri(), "for": ["comfyui"]}
     (tmp_path / "m.yaml").write_text(json.dumps({"version": 1, "models": [entry]}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["sync", "plan"])
+def test_a_name_that_the_locale_can_not_express_is_73_and_says_so(command: str, accented: Path) -> None:
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    code, err = run([*words, "m.yaml"], tmp_path, **ascii_only)
+    code, err = run([command, "m.yaml"], accented, **ascii_only)
     assert code == 73, err
     assert "hint: set LC_ALL=C.UTF-8" in err
-    code, err = run(["sync", "m.yaml"], tmp_path, LC_ALL="C.UTF-8")
+
+
+def test_the_locale_of_the_hint_can_express_such_a_name(accented: Path) -> None:
+    code, err = run(["sync", "m.yaml"], accented, LC_ALL="C.UTF-8")
     assert code == 0, err
 
 
@@ -76,30 +116,30 @@ def test_fetch_into_a_folder_that_must_not_be_written_is_73(tmp_path: Path) -> N
     assert not any(folder.iterdir())
 
 
-def test_fetch_below_a_file_is_73(tmp_path: Path) -> None:
+def test_fetch_below_a_file_is_73(tmp_path: Path, call: Call) -> None:
     (tmp_path / "x.json").write_text("{}")
     (tmp_path / "file").write_text("")
-    code, err = run(["fetch", (tmp_path / "x.json").as_uri(), "-o", "file/y.json"], tmp_path)
+    code, err = call(["fetch", (tmp_path / "x.json").as_uri(), "-o", "file/y.json"])
     assert code == 73, err
 
 
-def test_fetch_leaves_another_file_alone_unless_forced(tmp_path: Path) -> None:
+def test_fetch_leaves_another_file_alone_unless_forced(tmp_path: Path, call: Call) -> None:
     (tmp_path / "x.json").write_text('{"a": 1}')
     target = tmp_path / "y.json"
     target.write_text("mine")
     words = ["fetch", (tmp_path / "x.json").as_uri(), "-o", "y.json"]
-    code, err = run(words, tmp_path)
+    code, err = call(words)
     assert (code, target.read_text()) == (73, "mine"), err
     assert "--force" in err
-    code, err = run([*words, "--force"], tmp_path)
+    code, err = call([*words, "--force"])
     assert (code, target.read_text()) == (0, '{"a": 1}'), err
     before = target.stat()
-    code, err = run(words, tmp_path)
+    code, err = call(words)
     assert (code, target.stat().st_ino) == (0, before.st_ino), err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.json", "y.json"]
 
 
-def test_fetch_to_a_fifo_is_73(tmp_path: Path) -> None:
+def test_fetch_to_a_fifo_is_73(tmp_path: Path, call: Call) -> None:
     (tmp_path / "x.json").write_text("{}")
     os.mkfifo(tmp_path / "pipe")
-    assert run(["fetch", (tmp_path / "x.json").as_uri(), "-o", "pipe", "--force"], tmp_path)[0] == 73
+    assert call(["fetch", (tmp_path / "x.json").as_uri(), "-o", "pipe", "--force"])[0] == 73

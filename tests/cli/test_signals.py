@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 LARGE = 64 * 2**30
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+SETTLE = 0.1
+"""Seconds from the first sign of the work to the signal."""
 
 
 class Silent:
@@ -83,7 +88,7 @@ def ends(words: list[str], begun: Any, number: int, folder: Path, **environ: str
     )
     try:
         assert begun(20)
-        time.sleep(0.2)
+        time.sleep(SETTLE)
         assert process.poll() is None
         start = time.monotonic()
         process.send_signal(number)
@@ -119,8 +124,11 @@ METADATA: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("number", "code"), SIGNALS)
-@pytest.mark.parametrize("what", METADATA)
+# Which signal it is makes no difference to a source: each source meets one of them, the hub both.
+EACH_SOURCE = [(what, *SIGNALS[number % 2]) for number, what in enumerate(METADATA)] + [("the hub", *SIGNALS[1])]
+
+
+@pytest.mark.parametrize(("what", "number", "code"), EACH_SOURCE)
 def test_a_source_that_never_answers_a_question_holds_nothing_up(
     silent: Silent, tmp_path: Path, what: str, number: int, code: int
 ) -> None:
@@ -165,10 +173,24 @@ def test_a_source_that_never_begins_a_body_holds_nothing_up(
     assert seconds < 1.0
 
 
-def begun(seconds: float) -> bool:
-    """A program that has nothing to show of what it does has begun it by then."""
-    time.sleep(min(1.0, seconds))
-    return True
+class Opened:
+    """Notices that a file is opened (inotify)."""
+
+    IN_OPEN = 0x20  # source: linux/inotify.h
+
+    def __init__(self, path: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._fd = libc.inotify_init1(os.O_CLOEXEC)
+        assert libc.inotify_add_watch(self._fd, os.fsencode(path), self.IN_OPEN) >= 0, os.strerror(ctypes.get_errno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def wait(self, seconds: float) -> bool:
+        return bool(select.select([self._fd], [], [], seconds)[0])
 
 
 def test_hashing_a_large_file_that_is_there_holds_nothing_up(silent: Silent, tmp_path: Path) -> None:
@@ -180,10 +202,19 @@ def test_hashing_a_large_file_that_is_there_holds_nothing_up(silent: Silent, tmp
         "sync",
         *manifest(tmp_path, f"http://{silent.host}/x.safetensors", size=LARGE, digest="sha256:" + "b" * 64),
     ]
-    found, _, seconds = ends(words, begun, signal.SIGINT, tmp_path)
+    with Opened(there) as opened:
+        found, _, seconds = ends(words, opened.wait, signal.SIGINT, tmp_path)
     assert not silent.asked.is_set()
     assert (found, there.stat().st_size) == (130, LARGE)
     assert seconds < 1.0
+
+
+def answered(hub: Hub, seconds: float) -> bool:
+    """Wait until the hub has answered a request."""
+    deadline = time.monotonic() + seconds
+    while not any(request.status for request in hub.log.requests()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return time.monotonic() < deadline
 
 
 def test_a_pause_that_a_server_asked_for_holds_nothing_up(tmp_path: Path) -> None:
@@ -191,7 +222,7 @@ def test_a_pause_that_a_server_asked_for_holds_nothing_up(tmp_path: Path) -> Non
         hub.world.hf_repo("acme/art", {"x.safetensors": bytes(100_000)})
         hub.faults.add("*", Status(code=503, headers={"Retry-After": "60"}), times=None)
         words = ["sync", *manifest(tmp_path, "hf://acme/art/x.safetensors")]
-        found, _, seconds = ends(words, begun, signal.SIGTERM, tmp_path, HF_ENDPOINT=hub.endpoint)
+        found, _, seconds = ends(words, partial(answered, hub), signal.SIGTERM, tmp_path, HF_ENDPOINT=hub.endpoint)
     assert found == 143
     assert seconds < 1.0
 
@@ -202,9 +233,10 @@ def test_waiting_for_another_process_holds_nothing_up(tmp_path: Path, which: str
     source = tmp_path / "x.json"
     source.write_text("{}")
     digest = hashlib.sha256(b"{}").hexdigest()
-    with lock(folder / f"{which.replace('b' * 64, digest)}.lock", label="the test"):
+    path = folder / f"{which.replace('b' * 64, digest)}.lock"
+    with lock(path, label="the test"), Opened(path) as opened:
         words = ["sync", *manifest(tmp_path, f"file://{source}", digest=f"sha256:{digest}")]
-        found, _, seconds = ends(words, begun, signal.SIGTERM, tmp_path)
+        found, _, seconds = ends(words, opened.wait, signal.SIGTERM, tmp_path)
     assert found == 143
     assert seconds < 1.0
 
@@ -239,15 +271,16 @@ def test_an_interrupted_call_of_python_ends_and_leaves_nothing_at_work(
 ) -> None:
     """KeyboardInterrupt comes at once, no transfer goes on in the background, and the interpreter can end."""
     root = tmp_path / "files/ai-models"
+    there = root / "comfyui/models/vae/x.safetensors"
     (tmp_path / "x.json").write_text("{}")
     manifest(tmp_path, "hf://acme/art/x.safetensors" if waits == "source" else f"file://{tmp_path}/x.json")
     if waits == "hash":
         manifest(tmp_path, f"http://{silent.host}/x.safetensors", size=LARGE, digest="sha256:" + "b" * 64)
-        there = root / "comfyui/models/vae/x.safetensors"
         there.parent.mkdir(parents=True)
         with there.open("wb") as file:
             file.truncate(LARGE)
-    with lock(root / ".modelfetch/locks/consumer-comfyui.lock", label="the test"):
+    path = root / ".modelfetch/locks/consumer-comfyui.lock"
+    with lock(path, label="the test"), Opened(there if waits == "hash" else path) as opened:
         words = [sys.executable, "-c", CALLER.format(call=CALLS[call])]
         process = subprocess.Popen(
             words,
@@ -257,8 +290,8 @@ def test_an_interrupted_call_of_python_ends_and_leaves_nothing_at_work(
             text=True,
         )
         try:
-            assert silent.asked.wait(20) if waits == "source" else begun(20)
-            time.sleep(0.2)
+            assert (silent.asked if waits == "source" else opened).wait(20)
+            time.sleep(SETTLE)
             start = time.monotonic()
             process.send_signal(signal.SIGINT)
             out, _ = process.communicate(timeout=20)
