@@ -152,7 +152,7 @@ def looks_like_json(head: bytes) -> bool:
 
 
 def looks_like_text(head: bytes) -> bool:
-    """Whether bytes are text in UTF-8 or UTF-16, as far as they go."""
+    """Whether bytes are text in UTF-8 or UTF-16, as far as they go; or in an older encoding, if half of it is ASCII."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return re.search("[\x00-\x08\x0e-\x1f\ufffd]", head[: len(head) & ~1].decode("utf-16", "replace")) is None
     if not head or _NOT_TEXT.search(head):
@@ -160,7 +160,8 @@ def looks_like_text(head: bytes) -> bool:
     try:
         head.decode()
     except UnicodeDecodeError as error:
-        return error.start >= len(head) - 3 and error.reason == "unexpected end of data"
+        is_cut = error.start >= len(head) - 3 and error.reason == "unexpected end of data"
+        return is_cut or 2 * sum(byte < 0x80 for byte in head) >= len(head)
     return True
 
 

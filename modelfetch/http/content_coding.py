@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 STEP = 256 * 1024
 """Largest decoder output in bytes, so that a body that expands a thousandfold is never held in memory as a whole."""
 
-_NO_CODING = frozenset({"", "identity", "none", "binary", "utf-8", "utf8", "aws-chunked"})
-"""Content-Encoding values that servers send for unencoded bodies; ``aws-chunked`` is left over from an upload."""
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "iso-8859-15", "latin1", "windows-1252"})
+_NO_CODING = frozenset({"", "identity", "none", "null", "binary", "7bit", "8bit", "aws-chunked"}) | _CHARSETS
+"""Content-Encoding values that servers send for unencoded bodies: charsets, names of MIME's Content-Transfer-Encoding,
+and ``aws-chunked``, which is left over from an upload."""
 _GZIP = frozenset({"gzip", "x-gzip"})
 _DEFLATE = "deflate"
 

@@ -44,6 +44,8 @@ _COMMANDS = {
     ("huggingface-cli", "download"): "hf",
 }
 _NUMBER = re.compile(r"[0-9]{1,12}\Z")
+_SHORT_AIR = re.compile(r"civitai: ?[0-9]{1,12} ?@ ?([0-9]{1,12})\Z", re.IGNORECASE)
+"""An AIR as CivitAI's model pages show it, ``civitai: 12345 @ 67890``."""
 
 
 def from_paste(text: str, *, ollama: bool = False) -> str:
@@ -61,6 +63,10 @@ def from_paste(text: str, *, ollama: bool = False) -> str:
         return _from_command(command, words[2:], text)
     if _SITE.match(text):
         return _from_site(text, ollama=ollama)
+    if air := _SHORT_AIR.match(text):
+        return f"civitai://{air[1]}"
+    if text[:4].lower() == "air:":
+        return f"urn:{text}"
     if "://" not in text and (ollama or _is_bare_model(text)):
         return f"ollama://{text}"
     return text

@@ -17,11 +17,12 @@ def is_tier_name(name: str) -> bool:
 
 
 def normalise_tier(text: str) -> str:
-    """Normalise a value of ``GPU_VRAM_DEFAULT``: ``16``, ``16G``, ``16GB``, ``16 GB`` and ``16GiB`` become ``16g``.
+    """Normalise the name of a tier: ``16``, ``16G``, ``16GB``, ``16 GB`` and ``16GiB`` become ``16g``.
 
-    ``auto`` is not case-sensitive. Any other text is returned unchanged.
+    ``auto`` is not case-sensitive. Any other text is only stripped of white space.
     """
-    match = _GIB.match(text.strip())
+    text = text.strip()
+    match = _GIB.match(text)
     if match:
         return f"{match[1]}g"
     return text.lower() if text.lower() == "auto" else text

@@ -50,7 +50,8 @@ def select_manifests(
     """Select the manifest files to read.
 
     Args:
-        tier: The requested tier, from an argument or a variable; ``auto`` selects by GPU.
+        tier: The requested tier, from an argument or a variable, in any of the spellings that `normalise_tier` knows;
+            ``auto`` selects by GPU.
         manifests: The requested manifest files; they take precedence over a tier from a variable.
         settings: Settings with the folders to search for tiers.
         environ: The environment, for ``GPU_VRAM_DEFAULT`` (used if nothing else is given) and for ``auto``.
@@ -64,7 +65,7 @@ def select_manifests(
     if manifests:
         return Selection(tier=None, files=tuple(dict.fromkeys(manifests)))
     if tier is None and (default := environ.get("GPU_VRAM_DEFAULT", "").strip()):
-        tier, tier_variable = normalise_tier(default), "GPU_VRAM_DEFAULT"
+        tier, tier_variable = default, "GPU_VRAM_DEFAULT"
     if tier is None and DEFAULT_MANIFEST.is_file():
         return Selection(tier=None, files=(DEFAULT_MANIFEST,))
     if tier is None:
@@ -72,11 +73,12 @@ def select_manifests(
             "no tier and no manifest was named",
             hint=f"name a manifest FILE, or --tier NAME, one of: {_names(settings)}",
         )
-    if tier == AUTO:
-        tier = _auto(settings, environ, sink)
-    path = find_tier(tier, settings.tiers_dir)
-    if path is not None:
-        return Selection(tier=tier, files=(path,))
+    name = normalise_tier(tier)
+    if name == AUTO:
+        name = _auto(settings, environ, sink)
+    for one in dict.fromkeys((tier, name)):  # a tier of one's own may be named 16, or 16GB
+        if (path := find_tier(one, settings.tiers_dir)) is not None:
+            return Selection(tier=one, files=(path,))
     near = nearest(tier, [name for name, _ in list_tiers(settings.tiers_dir)])
     hint = f"did you mean {near}? " if near else ""
     hint += f"known tiers: {_names(settings)}; or auto, which asks the GPU"

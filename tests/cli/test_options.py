@@ -41,6 +41,10 @@ def status(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str | 
     [
         ({"GPU_VRAM_DEFAULT": "16"}, [], "16g"),
         ({"GPU_VRAM_DEFAULT": "16GB"}, [], "16g"),
+        ({"MODELFETCH_TIER": "16 GiB"}, [], "16g"),
+        ({}, ["--tier", "16"], "16g"),
+        ({}, ["--tier=16GB"], "16g"),
+        ({}, ["--tier", " 16GiB "], "16g"),
         ({"GPU_VRAM_DEFAULT": "16g", "MODELFETCH_TIER": "8g"}, [], "8g"),
         ({"MODELFETCH_TIER": "8g", "MODELFETCH_STATUS_TIER": "other"}, [], "other"),
         ({"MODELFETCH_STATUS_TIER": "other"}, ["--tier", "8g"], "8g"),

@@ -261,6 +261,8 @@ REFUSALS = [
     b"Too Many Requests",
     b"Please wait \xe2\x80\xa6",
     "<Error><Code>AccessDenied</Code></Error>".encode("utf-16"),
+    "Zugriff verweigert: bitte später".encode("latin-1"),
+    "アクセスが拒否されました (403 Forbidden: you do not have access)".encode("shift-jis"),
     b"<Error><Code>NoSuchKey</Code></Error>",
     b"\xef\xbb\xbf<?xml version='1.0'?><Error/>",
     b"   \n",

@@ -21,7 +21,9 @@ def undo(packed: bytes, name: str, step: int = 1000) -> bytes:
     return b"".join(decode(iter([packed[at : at + step] for at in range(0, len(packed), step)]), name))
 
 
-@pytest.mark.parametrize("field", ["", "identity", "none", "binary", "UTF-8", "aws-chunked", "identity, none", " , "])
+@pytest.mark.parametrize(
+    "field", ["", "identity", "none", "binary", "UTF-8", "ISO-8859-1", "8bit", "aws-chunked", "identity, none", " , "]
+)
 def test_names_of_no_coding_are_none(field: str) -> None:
     assert codings(field) == ()
 

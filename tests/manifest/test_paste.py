@@ -66,6 +66,9 @@ def test_pages_and_files_of_the_hub_become_its_uris(site: str, path: str, uri: s
         ("  https://h.example/a.bin\n", "https://h.example/a.bin"),
         ("hf://ns/repo/a.bin", "hf://ns/repo/a.bin"),
         ("urn:air:sdxl:lora:civitai:1@2", "urn:air:sdxl:lora:civitai:1@2"),
+        ("air:sdxl:lora:civitai:1@2", "urn:air:sdxl:lora:civitai:1@2"),
+        ("civitai: 12345 @ 67890", "civitai://67890"),
+        ("civitai:12345@67890", "civitai://67890"),
     ],
 )
 def test_other_forms_that_people_paste(text: str, uri: str) -> None:

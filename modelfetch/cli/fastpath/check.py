@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAGIC = "modelfetch no-op note 3"
 _PREFIXES = ("MODELFETCH_", "HF_", "GPU_", "OLLAMA_", "STABLE_DIFFUSION_", "COMFYUI_", "CIVITAI_", "XDG_")
 _NAMES = ("PUID", "PGID", "HOME", "NETRC", "TRANSFORMERS_OFFLINE", "DOCKER_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR")
-_NEVER = ("--refresh", "--prune", "--progress", "--help", "-h", "auto")
+_NEVER = ("--refresh", "--prune", "--progress", "--help", "-h")
 _NEVER_SET = ("MODELFETCH_PROGRESS", "MODELFETCH_SYNC_PROGRESS", "MODELFETCH_PRUNE", "MODELFETCH_SYNC_PRUNE")
 _TIER = ("MODELFETCH_SYNC_TIER", "MODELFETCH_TIER", "GPU_VRAM_DEFAULT")
 
@@ -35,7 +35,8 @@ def attempt(argv: Sequence[str]) -> int | None:
     started = time.monotonic()
     if not argv or argv[0] != "sync" or any(word.partition("=")[0] in _NEVER for word in argv):
         return None
-    if "--tier=auto" in argv or any(os.environ.get(name, "").strip().lower() == "auto" for name in _TIER):
+    tiers = [*(word.removeprefix("--tier=") for word in argv), *(os.environ.get(name, "") for name in _TIER)]
+    if any(tier.strip().lower() == "auto" for tier in tiers):
         return None  # the GPU may have been replaced
     if any(os.environ.get(name, "").strip() for name in _NEVER_SET):
         return None

@@ -262,6 +262,8 @@ def test_a_tier_that_would_be_found_first_sends_it_the_long_way(place: Place, mo
         [*ARGV, "--refresh"],
         [*ARGV, "--help"],
         ["sync", "--tier", "auto"],
+        ["sync", "--tier", "AUTO"],
+        ["sync", "--tier=Auto"],
         ["--version"],
     ],
 )
