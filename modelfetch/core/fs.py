@@ -34,6 +34,9 @@ PRIVATE_MODE = 0o600
 
 _FICLONE = 0x40049409  # ioctl number of FICLONE (source: linux/fs.h)
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # flags of renameat2 (source: linux/fs.h)
+_OPENAT2 = 437  # number of the system call on all common architectures (source: asm-generic/unistd.h)
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_RESOLVE = 0x02 | 0x04 | 0x08  # NO_MAGICLINKS, NO_SYMLINKS, BENEATH (source: linux/openat2.h)
 _CHUNK = 1 << 20
 _ABANDONED_AFTER = 3600.0  # seconds
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -446,6 +449,45 @@ def _renameat2(source: str, target: str, source_folder: int, target_folder: int,
     if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP):
         return False
     raise OSError(number, os.strerror(number), target)
+
+
+class _OpenHow(ctypes.Structure):
+    """The argument of openat2 (source: ``struct open_how`` in linux/openat2.h)."""
+
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+def open_folder_beneath(folder: int, path: str) -> int | None:
+    """Open a folder below an open one, in one system call that follows no symlink on the way; return its descriptor.
+
+    Returns:
+        None if the kernel can't do it (before Linux 5.6, or forbidden by a container's filter), or if it refuses the
+        path, because of a symlink for example.
+
+    Raises:
+        FileNotFoundError: A part of the path does not exist.
+    """
+    call = _load_syscall()
+    if call is None:
+        return None
+    how = _OpenHow(_OPEN_FOLDER, 0, _RESOLVE)
+    fd: int = call(_OPENAT2, folder, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+    if fd >= 0:
+        return fd
+    if ctypes.get_errno() == errno.ENOENT:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return None
+
+
+@functools.cache
+def _load_syscall() -> Callable[..., int] | None:
+    try:
+        function = ctypes.CDLL(None, use_errno=True).syscall
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t]
+    function.restype = ctypes.c_long
+    return function
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 import re
@@ -24,6 +25,7 @@ _CREDENTIAL = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=256)  # a request compares the origin of its URL with that of each service
 def origin(url: str) -> tuple[str, str, int]:
     """Return the scheme, host and port of a URL, scheme and host in lower case.
 

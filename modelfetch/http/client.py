@@ -197,7 +197,7 @@ class Http:
             self.count()
             try:
                 return wire.send(method, url, fields, data)
-            except (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict, OSError, ValueError) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
                 if last or method not in ("GET", "HEAD") or not wire.is_stale(error):
                     raise _translate(error, url) from error
         raise AssertionError("unreachable")

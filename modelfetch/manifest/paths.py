@@ -11,6 +11,8 @@ _UNUSABLE = re.compile(
 )  # backslash, controls, line ends, surrogates
 _MAX_PART = 255  # bytes; NAME_MAX of every Linux file system
 _MAX_PATH = 1024  # bytes; well below PATH_MAX, whatever the root is
+_MAX_ENCODED = 4  # bytes of a character in UTF-8
+_SPECIAL = frozenset(("", ".", ".."))
 
 
 def check_relative(path: str) -> str:
@@ -20,19 +22,24 @@ def check_relative(path: str) -> str:
         ValueError: It is empty, absolute, has a ``..``, ``.`` or empty part, a backslash, a drive, a control
             character, or is too long.
     """
-    shown = repr(path[:120])
     if not path:
         raise ValueError("expected a relative path, found an empty one")
     if path.startswith("/") or _DRIVE.match(path):
-        raise ValueError(f"expected a relative path, found the absolute {shown}")
+        raise ValueError(f"expected a relative path, found the absolute {_shown(path)}")
     if _UNUSABLE.search(path):
-        raise ValueError(f"expected a path without backslashes and control characters, found {shown}")
+        raise ValueError(f"expected a path without backslashes and control characters, found {_shown(path)}")
     parts = path.split("/")
-    if any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"expected a path that stays below its folder (no empty, . or .. part), found {shown}")
+    if not _SPECIAL.isdisjoint(parts):
+        raise ValueError(f"expected a path that stays below its folder (no empty, . or .. part), found {_shown(path)}")
+    if len(path) * _MAX_ENCODED <= _MAX_PART:
+        return path  # this is called for every file several times
     if any(len(part.encode()) > _MAX_PART for part in parts) or len(path.encode()) > _MAX_PATH:
-        raise ValueError(f"expected parts of at most {_MAX_PART} bytes and {_MAX_PATH} in all, found {shown}…")
+        raise ValueError(f"expected parts of at most {_MAX_PART} bytes and {_MAX_PATH} in all, found {_shown(path)}…")
     return path
+
+
+def _shown(path: str) -> str:
+    return repr(path[:120])
 
 
 def collision_key(path: str) -> str:

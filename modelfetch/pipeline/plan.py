@@ -243,11 +243,10 @@ def _examine(consumer: str, placement: Placement, receipt: Receipt, examiner: Ex
     """
     os.fsencode(placement.path)
     wanted = wanted_digest(placement)
-    state = examiner.state(placement, receipt, wanted)
     found = examiner.inspect(placement, receipt, wanted)
     if found.action is Action.REFUSE:
         raise foreign_file_error(examiner.tree.path(placement.path), comparable=wanted is not None)
-    return Target(consumer=consumer, placement=placement, state=state, act=found.action), found.digest
+    return Target(consumer=consumer, placement=placement, state=found.state, act=found.action), found.digest
 
 
 def _by_sha256(artifact: Artifact) -> bool:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from modelfetch.manifest.model import Model
     from modelfetch.placement.receipts import Receipt
     from modelfetch.placement.state import PathStat
-    from modelfetch.store import Store
+    from modelfetch.store import Blob, Store
     from modelfetch.store.checks import Check
 
 _LOOKS = 3
@@ -58,11 +58,13 @@ def wanted_digest(placement: Placement) -> Digest | None:
 class Inspection:
     """The action for a path, and what was found there.
 
-    ``entry`` is what the receipt or the journal records about the bytes there, ``seen`` their state when they were
-    inspected, ``digest`` the sha256 of bytes that are kept (for an unpacked archive: the archive's).
+    ``state`` is what stat alone shows (see `Examiner.state`), ``entry`` what the receipt or the journal records about
+    the bytes there, ``seen`` their state when they were inspected, ``digest`` the sha256 of bytes that are kept (for an
+    unpacked archive: the archive's).
     """
 
     action: Action
+    state: State
     entry: Entry | None = None
     seen: PathStat | None = None
     digest: Digest | None = None
@@ -126,10 +128,7 @@ class Examiner:
         """
         if placement.how is PlacementMethod.UNPACK:
             return self._state_of_archive(placement, receipt, wanted)
-        entry = receipt.entries.get(placement.path)
-        state = self._known_state(placement, entry, self._look(placement), wanted)
-        # Modelfetch has placed something here. Only hashing can show whether this is still the same file.
-        return State.CHANGED if state is State.FOREIGN and placement.path in receipt.claims else state
+        return self._recorded_state(placement, receipt, self._look(placement), wanted)
 
     def inspect(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> Inspection:
         """Decide what to do about a placement; hashes the file there if stat is not enough.
@@ -164,9 +163,24 @@ class Examiner:
     # --- inside ------------------------------------------------------------------------------------------------
 
     @cached_property
+    def _blobs_by_size(self) -> dict[int, list[Blob]]:
+        found: dict[int, list[Blob]] = {}
+        for blob in self._store.blobs() if self._store else ():
+            found.setdefault(blob.size, []).append(blob)
+        return found
+
+    @cached_property
     def _damage(self) -> dict[str, Check]:
         checks = read_checks(fs.own_folder(self.tree.path("")))
         return {path: check for path, check in checks.items() if not check.ok}
+
+    def _recorded_state(
+        self, placement: Placement, receipt: Receipt, seen: PathStat | None, wanted: Digest | None
+    ) -> State:
+        """The state of a path, given its stat result, according to the receipt."""
+        state = self._known_state(placement, receipt.entries.get(placement.path), seen, wanted)
+        # Modelfetch has placed something here. Only hashing can show whether this is still the same file.
+        return State.CHANGED if state is State.FOREIGN and placement.path in receipt.claims else state
 
     def _known_state(
         self, placement: Placement, entry: Entry | None, seen: PathStat | None, wanted: Digest | None
@@ -176,6 +190,7 @@ class Examiner:
 
     def _inspect(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> Inspection:
         seen = self._look(placement)
+        recorded = self._recorded_state(placement, receipt, seen, wanted)
         entry = self._known(placement.path, receipt, seen)
         state = self._known_state(placement, entry, seen, wanted)
         action = act_unhashed(state, entry)
@@ -191,7 +206,7 @@ class Examiner:
             digest = Digest.parse(entry.digest) if entry and entry.digest and ready else self._sha256(placement, seen)
             if entry is None and self._is_own_blob(seen, digest):  # the receipt was lost
                 entry = _entry_of_link(placement, digest, seen)
-        return Inspection(action=action, entry=entry, seen=seen, digest=digest)
+        return Inspection(action=action, state=recorded, entry=entry, seen=seen, digest=digest)
 
     def _look(self, placement: Placement) -> PathStat | None:
         """Stat a placement's path; an unexpected symlink is followed, since it may lead to the right bytes."""
@@ -257,7 +272,7 @@ class Examiner:
         """
         if self._store is None or not seen.regular or seen.target is not None:
             return Action.REFUSE
-        same_size = [blob for blob in self._store.blobs() if blob.size == seen.size]
+        same_size = self._blobs_by_size.get(seen.size, ())
         if any(self._is_own_blob(seen, blob.digest) for blob in same_size):
             return Action.REPLACE
         if any(self._is_blob(seen, blob.digest) for blob in same_size):
@@ -308,12 +323,13 @@ class Examiner:
         return self._hashes[*key, algorithm]
 
     def _inspect_archive(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> Inspection:
-        if self._state_of_archive(placement, receipt, wanted) not in (State.READY, State.OUTDATED):
-            return Inspection(action=Action.CREATE)
+        state = self._state_of_archive(placement, receipt, wanted)
+        if state not in (State.READY, State.OUTDATED):
+            return Inspection(action=Action.CREATE, state=state)
         uri = placement.artifact.uri if placement.artifact else None
         archives = {entry.archive for entry in receipt.below(placement.path).values() if entry.uri == uri}
         found = archives.pop() if len(archives) == 1 else None
-        return Inspection(action=Action.KEEP, digest=Digest.parse(found) if found else None)
+        return Inspection(action=Action.KEEP, state=state, digest=Digest.parse(found) if found else None)
 
     def _state_of_archive(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> State:
         """The state of an unpacked archive: ready if each of its files is unchanged and a copy."""

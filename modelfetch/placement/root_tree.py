@@ -86,7 +86,7 @@ class RootTree:
         """
         try:
             with self.parent(path) as (folder, name):
-                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                found = os.lstat(name, dir_fd=folder)
                 if not statmod.S_ISLNK(found.st_mode):
                     return PathStat.of(found)
                 target = os.readlink(name, dir_fd=folder)
@@ -105,8 +105,15 @@ class RootTree:
     def _walk(self, relative: str, make: Callable[[int], None] | None) -> int:
         first, _, rest = relative.partition("/")
         mounted = first in self._mounts
-        base = os.path.realpath(self._mounts[first] if mounted else self._root)
-        todo = deque((rest if mounted else relative).split("/") if relative else ())
+        top = self._mounts[first] if mounted else self._root
+        below = rest if mounted else relative
+        if (fd := _open_at_once(top, below, missing_is_error=make is None)) is not None:
+            return fd
+        return self._walk_parts(os.path.realpath(top), below, make)
+
+    def _walk_parts(self, base: str, relative: str, make: Callable[[int], None] | None) -> int:
+        """Walk folder by folder, which makes missing folders and resolves symlinks between folders of ROOT."""
+        todo = deque(relative.split("/") if relative else ())
         done: list[str] = []
         links = 0
         fd = _open_base(base, make)
@@ -144,6 +151,23 @@ def destination(root: Path, path: str) -> Path:
     tree = RootTree(root)
     tree.lstat(path)
     return tree.path(path)
+
+
+def _open_at_once(top: Path, relative: str, *, missing_is_error: bool) -> int | None:
+    """Open a folder in one step, if no symlink is on the way; None if the parts must be walked."""
+    try:
+        fd = os.open(top, _FOLDER)
+        if not relative:
+            return fd
+        try:
+            return fs.open_folder_beneath(fd, relative)
+        finally:
+            os.close(fd)
+    except FileNotFoundError as error:
+        if not missing_is_error:
+            return None
+        error.filename = os.path.join(top, relative)  # noqa: PTH118 - called for every file several times
+        raise
 
 
 def _open_base(base: str, make: Callable[[int], None] | None) -> int:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from modelfetch.core.digest import Digest
 from modelfetch.core.fs import COPY_MODE, make_directory, open_regular, read_small, temporary_name, try_chmod
 from modelfetch.store.record import Record
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _WRITTEN_IN_PLACE = 16 * 2**20
 """Blobs below this size are quick to hash again, so their records need no durability."""
@@ -29,6 +26,7 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._blobs = str(path / "blobs")
 
     # --- records -----------------------------------------------------------------------------------------------
 
@@ -65,7 +63,10 @@ class Index:
 
     def write_alias(self, digest: Digest, sha256: Digest) -> None:
         """Record another digest of a blob."""
-        self._write_digest(self._alias(digest), sha256)
+        path = self._alias(digest)
+        with contextlib.suppress(OSError):
+            make_directory(path.parent)
+            write_new(path, sha256.hex.encode())
 
     def drop_alias(self, digest: Digest) -> None:
         """Remove another digest."""
@@ -73,13 +74,16 @@ class Index:
             self._alias(digest).unlink(missing_ok=True)
 
     def _alias(self, digest: Digest) -> Path:
-        return self._path / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex
+        return Path(f"{self._blobs}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}")
 
     # --- names -------------------------------------------------------------------------------------------------
 
     def remember(self, key: str, sha256: Digest) -> None:
         """Record the digest for a name without one, for processes that waited for it."""
-        self._write_digest(self._name(key), sha256)
+        path = self._name(key)
+        with contextlib.suppress(OSError):
+            make_directory(path.parent)
+            self._write_whole(path, sha256.hex.encode())
 
     def recall(self, key: str) -> tuple[int, Digest] | None:
         """Return the last digest from `remember` and its time (ns)."""
@@ -93,11 +97,6 @@ class Index:
 
     def _name(self, key: str) -> Path:
         return self._path / "blobs" / "name" / key[:2] / key
-
-    def _write_digest(self, path: Path, sha256: Digest) -> None:
-        with contextlib.suppress(OSError):
-            make_directory(path.parent)
-            self._write_whole(path, sha256.hex.encode())
 
     def _write_whole(self, path: Path, data: bytes) -> None:
         ingest = self._path / "ingest"

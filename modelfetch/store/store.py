@@ -9,6 +9,7 @@ import shutil
 import stat
 import threading
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core.digest import Digest, new_hasher
@@ -34,7 +35,6 @@ from modelfetch.store.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 _TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -73,6 +73,7 @@ class Store:
     def __init__(self, path: Path, *, sink: Sink = discard) -> None:
         self.path = path
         self.index = Index(path)
+        self._blobs = str(path / "blobs" / "sha256")
         self._refused = RefusalReporter(sink)
         self._lock = threading.Lock()
         self._unsynced: set[Path] = set()
@@ -83,8 +84,10 @@ class Store:
     def peek(self, digest: Digest) -> Blob | None:
         """Return the blob if it exists and its record confirms its state; nothing is hashed or written."""
         sha256 = self.index.sha256_of(digest)
-        if sha256 is None:
-            return None
+        return None if sha256 is None else self._confirmed(digest, sha256)
+
+    def _confirmed(self, digest: Digest, sha256: Digest) -> Blob | None:
+        """Return the blob of a digest if its record confirms its state; ``sha256`` is the index's for the digest."""
         path = self.blob_path(sha256)
         try:
             state = path.lstat()
@@ -107,10 +110,12 @@ class Store:
         Raises:
             DiskError, DestinationError: It can't be read, or a damaged one can't be removed.
         """
-        blob = self.peek(digest)
-        if blob is None and digest.algorithm == "sha256" and not os.path.lexists(self.blob_path(digest)):
+        sha256 = self.index.sha256_of(digest)
+        if sha256 is None:
             return None
-        blob = blob or self._prove(digest)
+        blob = self._confirmed(digest, sha256)
+        if blob is None and os.path.lexists(self.blob_path(sha256)):
+            blob = self._prove(digest, sha256)
         return None if blob is None or (size is not None and blob.size != size) else blob
 
     def read(self, digest: Digest) -> bytes | None:
@@ -134,7 +139,7 @@ class Store:
 
     def blob_path(self, sha256: Digest) -> Path:
         """Return the path for the blob of a sha256, whether or not it exists."""
-        return self.path / "blobs" / "sha256" / sha256.hex[:2] / sha256.hex
+        return Path(f"{self._blobs}/{sha256.hex[:2]}/{sha256.hex}")
 
     def record(self, sha256: Digest) -> Record | None:
         """Return the state of a blob at its last verification."""
@@ -373,11 +378,8 @@ class Store:
 
     # --- internals ---------------------------------------------------------------------------------------------
 
-    def _prove(self, digest: Digest) -> Blob | None:
-        """Verify a blob without a valid record by hashing it."""
-        sha256 = self.index.sha256_of(digest)
-        if sha256 is None:
-            return None
+    def _prove(self, digest: Digest, sha256: Digest) -> Blob | None:
+        """Verify a blob without a valid record by hashing it; ``sha256`` is the index's for the digest."""
         path = self.blob_path(sha256)
         old = self.index.record(path)
         known = {"sha256", digest.algorithm, *(old.digests if old else ())}
