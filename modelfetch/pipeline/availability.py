@@ -13,6 +13,7 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from modelfetch.core.bounded import map_bounded
 from modelfetch.errors import (
     CredentialsError,
     IntegrityError,
@@ -46,22 +47,23 @@ async def check_availability(
     A failing source is not an error if a mirror has the file.
     """
     first_missing = await asyncio.to_thread(_first_missing, plans, session)
-    gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(plan: ModelPlan, artifact: Artifact | None) -> ModelPlan:
-        if artifact is None:
-            return plan
+    async def one(item: tuple[ModelPlan, Artifact]) -> ModelPlan:
+        plan, artifact = item
         try:
             if session.settings.offline and not artifact.locations[0].url.startswith("file:"):
                 raise _offline(artifact)
             if plan.item.model.name not in asked:
-                async with gate:
-                    await _can_be_had(plan.item.model, artifact, session)
+                await _can_be_had(plan.item.model, artifact, session)
         except ModelfetchError as error:
             return replace(plan, errors=(error.about(model=plan.item.model.name, uri=artifact.uri),))
         return plan
 
-    return tuple(await asyncio.gather(*map(one, plans, first_missing)))
+    incomplete = [(plan, artifact) for plan, artifact in zip(plans, first_missing, strict=True) if artifact is not None]
+    checked = iter(await map_bounded(one, incomplete, limit=_AT_ONCE))
+    return tuple(
+        plan if artifact is None else next(checked) for plan, artifact in zip(plans, first_missing, strict=True)
+    )
 
 
 def _first_missing(plans: Sequence[ModelPlan], session: Session) -> list[Artifact | None]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core import fs
 from modelfetch.core.artifact import Resolution
+from modelfetch.core.bounded import map_bounded
 from modelfetch.core.events import Notice
 from modelfetch.errors import DestinationError, IntegrityError, InterruptedSync, ModelfetchError
 from modelfetch.pipeline.deduplicate import TransferDeduplicator
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
     from modelfetch.store import Blob
 
 
+_MODELS_AT_ONCE = 128
+_FILES_AT_ONCE = 128
+"""Files of all models that are in progress. The engine transfers fewer at once; the others find out what is there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The result of a plan: what was fetched, by artifact URI, and the error that ended it (None if there was none).
@@ -56,20 +62,23 @@ async def execute_plans(plans: Sequence[ModelPlan], session: Session) -> list[Ou
     if any(not plan.complete and not plan.errors for plan in plans):
         await asyncio.to_thread(_make_root, session)
     work = await asyncio.to_thread(_PlanExecutor, plans, session)
-    tasks = [asyncio.create_task(work.model(plan), name=plan.item.model.name) for plan in plans]
+    outcomes = [Outcome(plan=plan) for plan in plans]
+
+    async def one(index: int) -> None:
+        outcomes[index] = await work.model(plans[index])
+        if not session.options.keep_going and _is_failure(outcomes[index]):
+            raise _FirstFailureError
+
     try:
-        pending: set[asyncio.Task[Outcome]] = set(tasks)
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            if not session.options.keep_going and any(_is_failure(task.result()) for task in done):
-                break
+        with contextlib.suppress(_FirstFailureError):
+            await map_bounded(one, range(len(plans)), limit=_MODELS_AT_ONCE)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         await work.close()
-    outcomes = [_outcome(task, plan) for task, plan in zip(tasks, plans, strict=True)]
     return work.after_receipts(outcomes)
+
+
+class _FirstFailureError(Exception):
+    """A model has failed, which cancels the others."""
 
 
 def _make_root(session: Session) -> None:
@@ -88,14 +97,6 @@ def _is_failure(outcome: Outcome) -> bool:
     return not outcome.plan.item.model.optional or isinstance(outcome.error, InterruptedSync)
 
 
-def _outcome(task: asyncio.Task[Outcome], plan: ModelPlan) -> Outcome:
-    if task.cancelled():
-        return Outcome(plan=plan)
-    if error := task.exception():
-        raise error
-    return task.result()
-
-
 class _PlanExecutor:
     """Executes the plans of one run; models that need the same bytes share one transfer."""
 
@@ -104,6 +105,7 @@ class _PlanExecutor:
         self._session = session
         self._transfers = TransferDeduplicator()
         self._reusable = _reusable_files(plans, session)
+        self._slots = asyncio.Semaphore(_FILES_AT_ONCE)
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._receipt_errors: dict[str, ModelfetchError] = {}
 
@@ -115,20 +117,37 @@ class _PlanExecutor:
                 return Outcome(plan=plan, error=plan.errors[0])
             if plan.complete:
                 return Outcome(plan=plan, done=True)
-            missing = plan.missing
-            results = await asyncio.gather(*(self._ensure_available(plan, a) for a in missing), return_exceptions=True)
-            for artifact, result in zip(missing, results, strict=True):
-                if isinstance(result, Fetched):
-                    fetched[artifact.uri] = result
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
+            failures: dict[str, BaseException] = {}
+            await self._fetch_all(plan, fetched, failures)
+            for artifact in plan.missing:
+                if artifact.uri in failures:
+                    raise failures[artifact.uri]
             await asyncio.to_thread(check_final_names, plan, fetched)
             await self._place_all(plan, fetched)
         except ModelfetchError as error:
             error.about(model=plan.item.model.name, uri=str(plan.item.model.source))
             return Outcome(plan=plan, fetched=fetched, error=error)
         return Outcome(plan=plan, fetched=fetched, done=True)
+
+    async def _fetch_all(
+        self, plan: ModelPlan, fetched: dict[str, Fetched], failures: dict[str, BaseException]
+    ) -> None:
+        """Make all missing files of a model available; a file that fails does not end the others."""
+
+        async def one(artifact: Artifact) -> None:
+            try:
+                fetched[artifact.uri] = await self._ensure_available(plan, artifact)
+            except BaseException as error:
+                failures[artifact.uri] = error
+                if not isinstance(error, Exception):
+                    raise
+            finally:
+                self._slots.release()
+
+        async with asyncio.TaskGroup() as group:
+            for artifact in plan.missing:
+                await self._slots.acquire()
+                group.create_task(one(artifact))
 
     async def _place_all(self, plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
         settled = await asyncio.to_thread(_settled, plan, fetched)

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from modelfetch.core.bounded import map_bounded
 from modelfetch.errors import ModelfetchError
 from modelfetch.formats.pickles import is_pickle_name, pickle_error
 from modelfetch.manifest.uri import HfUri, OciUri, OllamaUri
@@ -41,22 +42,20 @@ async def resolve_all(
 
     The names of models that needed a query are added to ``asked``.
     """
-    gate = asyncio.Semaphore(_AT_ONCE)
     known = await asyncio.to_thread(lambda: [_resolve_checked(item, session, receipts) for item in items])
 
-    async def one(item: ModelRequest, found: Resolution | ModelfetchError | None) -> Resolution | ModelfetchError:
-        if found is not None:
-            return found
-        asked.add(item.model.name)
+    async def one(item: ModelRequest) -> Resolution | ModelfetchError:
         try:
-            async with gate:
-                found = await _ask(item, session)
+            found = await _ask(item, session)
             await asyncio.to_thread(refuse_pickles, item.model, found)
         except ModelfetchError as error:
             return error.about(model=item.model.name, uri=str(item.model.source))
         return found
 
-    return await asyncio.gather(*(one(item, found) for item, found in zip(items, known, strict=True)))
+    unknown = [item for item, found in zip(items, known, strict=True) if found is None]
+    asked.update(item.model.name for item in unknown)
+    answers = iter(await map_bounded(one, unknown, limit=_AT_ONCE))
+    return [next(answers) if found is None else found for found in known]
 
 
 def _resolve_checked(
