@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from modelfetch.core.cancel import Cancel
+from modelfetch.core.collector import short_collections
 from modelfetch.core.events import Sink, discard
 from modelfetch.core.fs import own_folder
 from modelfetch.errors import DestinationError, DiskError
@@ -46,6 +47,7 @@ class Session:
         self.settings = replace(settings, offline=True) if options.offline else settings
         self.sink = sink
         self.cancel = cancel or Cancel()
+        self._collections = ExitStack()
         self._removals_held_off = ExitStack()
         self._holding: set[Path] = set()
 
@@ -141,13 +143,15 @@ class Session:
         return self.http.requests if "http" in self.__dict__ else 0
 
     async def __aenter__(self) -> Self:
+        self._collections.enter_context(short_collections())
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """End what still works in threads, if the block was interrupted, and give back what was opened."""
         if kind is not None and not issubclass(kind, Exception):
             self.cancel.set()
-        await self.close()
+        with self._collections:
+            await self.close()
 
     async def close(self) -> None:
         """Give back what was opened."""

@@ -25,7 +25,7 @@ from modelfetch.placement.journal import Claim
 from modelfetch.placement.state import PENDING, lstat_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping
+    from collections.abc import Callable, Iterable, Mapping, MutableMapping
     from pathlib import Path
 
 _VERSION = 1
@@ -111,7 +111,7 @@ def read_receipt(root: Path, consumer: str) -> Receipt:
     claims = journal.read(root, consumer)
     data = _read(receipt_path(root, consumer))
     try:
-        entries, frozen, pending = _from_json(json.loads(data)) if data else ({}, {}, {})
+        entries, frozen, pending = _from_json(_parse(data)) if data else ({}, {}, {})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         entries, frozen, pending = {}, {}, {}
     for path, claim in pending.items():
@@ -239,19 +239,30 @@ def _read(path: Path) -> bytes:
         raise DiskError(f"{path} can't be read: {error.strerror}") from error
 
 
+def _parse(data: bytes) -> Any:
+    """Parse JSON; the function that is called for each object lets other threads run meanwhile."""
+    return json.loads(data, object_hook=lambda found: found)
+
+
 def _dump(receipt: Receipt) -> bytes:
     """Serialise to JSON, one line per path and resolution; ASCII, since a manifest's file name may not be Unicode."""
-    placements = _lines((path, _entry_json(entry)) for path, entry in sorted(receipt.entries.items()))
-    resolved = _lines(
-        (key, {"tier": f.tier, "model": f.model, **f.resolution.as_dict()}) for key, f in sorted(receipt.frozen.items())
-    )
+    placements = _lines((path, json.dumps(_entry_json(entry))) for path, entry in sorted(receipt.entries.items()))
+    resolved = _lines((key, _frozen_json(frozen)) for key, frozen in sorted(receipt.frozen.items()))
     consumer = json.dumps(receipt.consumer)
     text = f'{{"version": {_VERSION}, "consumer": {consumer},\n"placements": {placements},\n"resolved": {resolved}}}\n'
     return text.encode("ascii")
 
 
-def _lines(items: Any) -> str:
-    return "{" + ",".join(f"\n{json.dumps(key)}: {json.dumps(value)}" for key, value in items) + "}"
+def _lines(items: Iterable[tuple[str, str]]) -> str:
+    return "{" + ",".join(f"\n{json.dumps(key)}: {value}" for key, value in items) + "}"
+
+
+def _frozen_json(frozen: Frozen) -> str:
+    """Serialise artifact by artifact, since other threads can't run during a call of `json.dumps`."""
+    whole = frozen.resolution.as_dict()
+    artifacts = ", ".join(json.dumps(artifact) for artifact in whole.pop("artifacts"))
+    head = json.dumps({"tier": frozen.tier, "model": frozen.model, **whole})
+    return f'{head.removesuffix("}")}, "artifacts": [{artifacts}]}}'
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:

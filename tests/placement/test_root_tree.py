@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture(autouse=True, params=["at once", "part by part"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders are opened with openat2, and as on kernels that lack it."""
+    if request.param == "part by part":
+        monkeypatch.setattr(fs, "open_folder_beneath", lambda folder, path: None)
+
+
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
     folder = tmp_path / "outside"
