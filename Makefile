@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint docs docs-tables picture bench bench-fit e2e clean
+.PHONY: help demo test lint docs docs-tables picture bench bench-fit e2e e2e-heavy clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,7 +78,10 @@ bench-fit: $(READY)  ## `modelfetch fit` beside published measurements of VRAM, 
 
 e2e: $(READY)  ## Real consumers and peers: Ollama, faster-whisper, huggingface_hub, nginx, registries; the stack under a real Docker Engine
 	KILLS=300 $(BIN)/python -m pytest tests/care/test_kills.py --timeout=900
-	$(BIN)/python -m pytest tests/e2e --timeout=1500 --durations=5 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/e2e -m 'not heavy' --timeout=1500 --durations=5 $(PYTEST_ARGS)
+
+e2e-heavy: $(READY)  ## The real Open WebUI (8 GB) and llama-server, as the stack sets them
+	$(BIN)/python -m pytest tests/e2e -m heavy --timeout=4500 --durations=5 $(PYTEST_ARGS)
 
 clean:  ## Remove what the targets created; models under files/ stay
 	rm -rf $(VENV) $(BENCH) build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

