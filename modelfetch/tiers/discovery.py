@@ -56,7 +56,7 @@ def find_tier(name: str, tiers_dir: Path | None = None, *, behind: Path | None =
         return None
     files = [file for folder in tier_dirs(tiers_dir) if _is_file(file := folder / f"{name}.yaml")]
     if behind is not None and behind.name == f"{name}.yaml":
-        same = [_is_same(file, behind) for file in files]
+        same = [is_same_file(file, behind) for file in files]
         after = same.index(True) if True in same else 0
         files = [file for file, itself in zip(files[after:], same[after:], strict=True) if not itself]
     return files[0] if files else None
@@ -84,7 +84,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _is_same(one: Path, other: Path) -> bool:
+def is_same_file(one: Path, other: Path) -> bool:
     """Whether two paths lead to the same file."""
     try:
         return one.samefile(other)

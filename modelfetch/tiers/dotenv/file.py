@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from modelfetch.config.settings import Settings
 from modelfetch.core import fs
 from modelfetch.errors import DestinationError, SettingError
+from modelfetch.tiers.discovery import find_tier, is_same_file, is_tier_name, normalise_tier
 from modelfetch.tiers.dotenv.cards import card_values
 from modelfetch.tiers.dotenv.render import TierText, render_block
 from modelfetch.tiers.dotenv.update import BlockError, update_block
@@ -27,10 +28,11 @@ _NEW_MODE = 0o666
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """The block of a tier, and the other tiers shown in it."""
+    """The block of a tier, and the other tiers shown in it; ``misplaced``: why the stack does not find the tier."""
 
     tier: TierText
     others: tuple[TierText, ...]
+    misplaced: str | None = None
 
     @property
     def text(self) -> str:
@@ -39,9 +41,8 @@ class Block:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Warnings about values of the tier that a service can't use."""
-        problem = unsupported_embedder(self.tier.values)
-        return (problem,) if problem else ()
+        """Warnings about values that the stack or a service can't use."""
+        return tuple(problem for problem in (self.misplaced, unsupported_embedder(self.tier.values)) if problem)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +81,25 @@ def env_block(
     if len(choice.files) != 1:
         raise SettingError("a .env is for one tier, and several manifests were named")
     (manifest,) = load_selected(choice, settings=settings, environ={})
-    name = choice.tier or manifest.tier or choice.files[0].stem
+    name, misplaced = (choice.tier, None) if choice.tier else _tier_of(choice.files[0], manifest, settings)
     others = (_text(other, found) for other, found in all_tiers(settings) if found.services and other != "demo")
     text = replace(_text(name, manifest), card=card_values(compute))
-    return Block(tier=text, others=tuple(other for other in others if other.name != name))
+    return Block(tier=text, others=tuple(other for other in others if other.name != name), misplaced=misplaced)
+
+
+def _tier_of(file: Path, manifest: Manifest, settings: Settings) -> tuple[str, str | None]:
+    """The tier's name for ``GPU_VRAM_DEFAULT``, and a warning if that name does not lead to this file."""
+    names = [name for name in (file.stem, manifest.tier) if name and is_tier_name(name)]
+    for name in names:
+        found = find_tier(name, settings.tiers_dir)
+        if found is not None and normalise_tier(name) == name and is_same_file(found, file):
+            return name, None
+    name = names[-1] if names else "custom"
+    place = (settings.tiers_dir or Path("manifests")) / f"{name}.yaml"
+    return (
+        name,
+        f"GPU_VRAM_DEFAULT={name} is not {file}: the stack looks for that tier in {place}, so copy the file there",
+    )
 
 
 def _text(name: str, manifest: Manifest) -> TierText:

@@ -86,8 +86,8 @@ def _introduction(tier: TierText) -> Iterator[str]:
     yield f"# Tier {tier.name}" + (f": {what}" if what else "")
     yield from _comment(tier.shares)
     yield "#"
-    yield "# From `modelfetch env`. Another tier: `modelfetch env --tier NAME --update .env`; that rewrites this block,"
-    yield "# keeps the values in it that depend on no tier, and leaves every other line as it is."
+    yield "# Written by `modelfetch env`. `modelfetch env --tier NAME --update .env` switches the tier: it rewrites"
+    yield "# this block, keeps the values that do not depend on the tier, and changes no other line."
 
 
 def _variable(variable: Variable, tier: TierText, raw: Mapping[str, str]) -> Iterator[str]:
@@ -111,7 +111,7 @@ def _examples(tier: TierText, others: Sequence[TierText]) -> Iterator[str]:
     if not shown:
         return
     yield ""
-    yield "# --- The other tiers, as far as they differ ---"
+    yield "# --- The other tiers: what differs ---"
     for other in shown:
         what = " ".join(other.description.split())
         yield ""

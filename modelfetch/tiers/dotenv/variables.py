@@ -38,7 +38,7 @@ class Variable:
 GPU = "The GPU"
 MEMORY = "RAM of the containers"
 MODELS = "Models"
-BUDGET = "What holds the VRAM budget"
+BUDGET = "Settings that keep the VRAM budget"
 IMMICH = "Immich"
 CLIENTS = "Addresses inside the stack"
 DOWNLOADS = "Downloads"
@@ -50,31 +50,30 @@ IMAGES = "Images"
 GROUPS: dict[str, str] = {
     GPU: "",
     MEMORY: (
-        "Limits of main memory, which compose sets on the containers. They do NOT cap VRAM: no container limit does.\n"
-        "The settings below hold a service to its share of the GPU, and so does the choice of services that run at\n"
-        "the same time."
+        "Limits of RAM, which Compose sets on the containers. They do NOT cap VRAM: no container limit does. What\n"
+        "keeps services within the GPU are the settings below, and which services run at the same time."
     ),
     MODELS: (
-        "Empty means the tier's own. A value replaces the tier's models of that service; several are separated by\n"
-        "commas. A value that the tier pins keeps its digest."
+        "Empty means the tier's own models. A value replaces the tier's models of that service; separate several\n"
+        "with commas. Models that the tier pins keep their digests."
     ),
     BUDGET: (
-        "Ollama looks at the free VRAM when it loads a model, and silently runs on the CPU what does not fit. So\n"
-        "context, parallel requests and the number of loaded models are set here and not left to its defaults.\n"
-        "Start order, where memory is tight: ollama, then whisper, the image generator last."
+        "When Ollama loads a model, it silently runs on the CPU what does not fit into the free VRAM. So context,\n"
+        "parallel requests and the number of loaded models are set here, not left to its defaults. If memory is\n"
+        "tight, start ollama first, then whisper, and the image generator last."
     ),
     IMMICH: "",
     CLIENTS: "",
-    DOWNLOADS: "For the init services, and for Immich's machine learning. Empty means none.",
+    DOWNLOADS: "For the init services and Immich's machine learning. Empty means none.",
     NETWORK: (
-        "Ports of this machine. Ollama and most of the web pages have no login: anyone who reaches BIND_ADDRESS can\n"
-        "use them."
+        "Ports on this machine. Ollama and most web pages have no login: everyone who reaches BIND_ADDRESS can use\n"
+        "them."
     ),
-    FOLDERS: "Relative to the folder of compose.yaml with ./ or ../ before it, or absolute. No colon in a name.",
+    FOLDERS: "Absolute, or relative to the folder of compose.yaml and beginning with ./ or ../. Without colons.",
     OTHER_MEMORY: "",
     IMAGES: (
-        "The image of each service: the plain name, or the one of the GPU_VENDOR where that needs another. These\n"
-        "lines are comments, so that a new version of this repository brings its own. Remove the # to stay on an image."
+        "The image of each service, and those for a GPU_VENDOR that needs another one. These lines are comments, so\n"
+        "that a new version of this repository brings its own images. Remove the # to keep an image."
     ),
 }
 """The groups in the order of the file, each with the text under its title."""
@@ -100,29 +99,29 @@ VARIABLES: tuple[Variable, ...] = (
         comment="The services that fit the card together. `gpu` starts all of them, even if they don't fit.",
         group=GPU,
     ),
-    Variable(name="GPU_ENABLE", default="true", comment="false: no service asks for a GPU.", group=GPU),
+    Variable(name="GPU_ENABLE", default="true", comment="false: no service uses a GPU.", group=GPU),
     Variable(
         name="GPU_VENDOR",
         default="nvidia",
-        comment="nvidia, amd, intel or cpu: the devices and images of the services. cpu is as GPU_ENABLE=false.",
+        comment="nvidia, amd, intel or cpu: the devices and images of the services. cpu means GPU_ENABLE=false.",
         group=GPU,
     ),
     Variable(
         name="GPU_VRAM_DEFAULT",
         default="8g",
-        comment="The tier whose models are fetched. `modelfetch env --tier NAME --update .env` switches all of this.",
+        comment="The tier whose models are used. `modelfetch env --tier NAME --update .env` switches all of this.",
         group=GPU,
     ),
     Variable(
         name="GPU_COUNT",
         default="1",
-        comment="How many GPUs each service sees. A tier's budget is that of one card, which they share.",
+        comment="How many GPUs each service sees. A tier's budgets are for one card, which all services share.",
         group=GPU,
     ),
     Variable(
         name="OLLAMA_IGPU_ENABLE",
         default="0",
-        comment="1: Ollama uses the GPU of an AMD processor, which it leaves out otherwise. Intel's it always uses.",
+        comment="1: Ollama also uses the GPU of an AMD processor (APU). GPUs of Intel processors are always used.",
         group=GPU,
     ),
     Variable(
@@ -136,8 +135,8 @@ VARIABLES: tuple[Variable, ...] = (
         name="OLLAMA_MEMORY_LIMIT",
         default="3g",
         comment=(
-            "The first plan had 1g, in which Ollama's llama-server died at the eighth to thirteenth long prompt: it\n"
-            "keeps old prompts in RAM (LLAMA_ARG_CACHE_RAM below), and two models may be loaded."
+            "The first plan had 1g. The kernel killed Ollama's llama-server there at the eighth to thirteenth long\n"
+            "prompt: it keeps old prompts in RAM (LLAMA_ARG_CACHE_RAM below), and two models may be loaded."
         ),
         group=MEMORY,
     ),
@@ -154,15 +153,15 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="OLLAMA_CHAT_MODEL",
         default="qwen2.5:0.5b",
-        comment="The one that the frontends offer first. Here and below with its tag, as `ollama list` shows it.",
+        comment="The model that the frontends offer first. Write names with their tag, as `ollama list` shows them.",
         group=MODELS,
     ),
     Variable(
         name="OLLAMA_EMBEDDING_MODEL",
         default="nomic-embed-text:latest",
         comment=(
-            "The embedding model of the frontends; ollama-init fetches it together with OLLAMA_AUTO_PULL_MODEL.\n"
-            "PrivateGPT stops at start unless its family is bert, nomic-bert or sentence-transformers."
+            "The embedding model of the frontends. ollama-init downloads it together with OLLAMA_AUTO_PULL_MODEL.\n"
+            "PrivateGPT exits at start unless its family is bert, nomic-bert or sentence-transformers."
         ),
         group=MODELS,
     ),
@@ -176,16 +175,16 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="OLLAMA_CONTEXT_LENGTH",
         default="4096",
-        comment="Tokens of one conversation. A current Ollama takes up to 262144 where it sees a large card.",
+        comment="Tokens of one conversation. Without this, Ollama takes up to 262144 on a large card.",
         group=BUDGET,
     ),
     Variable(
         name="OLLAMA_NUM_PARALLEL",
         default="1",
-        comment="Requests answered at once, each with a context of its own.",
+        comment="Requests answered at the same time, each with its own context.",
         group=BUDGET,
     ),
-    Variable(name="OLLAMA_FLASH_ATTENTION", default="1", comment="1: on; smaller buffers.", group=BUDGET),
+    Variable(name="OLLAMA_FLASH_ATTENTION", default="1", comment="1: on, which makes buffers smaller.", group=BUDGET),
     Variable(
         name="OLLAMA_KV_CACHE_TYPE",
         default="f16",
@@ -211,23 +210,23 @@ VARIABLES: tuple[Variable, ...] = (
         name="LLAMA_ARG_FIT_TARGET",
         default="256",
         comment=(
-            "MiB of each GPU that Ollama's llama-server leaves free when it loads a model. OLLAMA_GPU_OVERHEAD has no\n"
-            "effect on it since Ollama 0.30."
+            "MiB of each GPU that Ollama's llama-server leaves free when it loads a model. OLLAMA_GPU_OVERHEAD has\n"
+            "had no effect on it since Ollama 0.30."
         ),
         group=BUDGET,
     ),
     Variable(
         name="STABLE_DIFFUSION_ARGS",
         default="",
-        comment="--always-offload-from-vram keeps on the GPU only the part of a model that is in use.",
+        comment="--always-offload-from-vram keeps only the part of a model on the GPU that is in use.",
         group=BUDGET,
     ),
     Variable(
         name="COMFYUI_ARGS",
         default="--reserve-vram 3.75",
         comment=(
-            "ComfyUI fills whatever is free: --reserve-vram GiB leaves the other services their share. Where they are\n"
-            "loaded first, a smaller number is faster."
+            "ComfyUI uses all free VRAM: --reserve-vram GiB leaves some for the other services. If they are loaded\n"
+            "first, a smaller number is faster."
         ),
         group=BUDGET,
     ),
@@ -235,10 +234,12 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="WHISPERX_COMPUTE_TYPE",
         default="int8",
-        comment="float16, or int8 (half the weights); int8 also where WHISPERX_DEVICE is cpu.",
+        comment="float16, or int8 (half the memory for weights). Use int8 if WHISPERX_DEVICE is cpu.",
         group=BUDGET,
     ),
-    Variable(name="WHISPERX_BATCH_SIZE", default="1", comment="Chunks of speech processed at once.", group=BUDGET),
+    Variable(
+        name="WHISPERX_BATCH_SIZE", default="1", comment="Chunks of speech processed at the same time.", group=BUDGET
+    ),
     Variable(name="WHISPERX_DEVICE", default="cuda", comment="cuda or cpu.", group=BUDGET),
     Variable(
         name="DIFFRHYTHM_ARGS",
@@ -249,7 +250,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="IMMICH_GPU_ENABLE",
         default="false",
-        comment="true: Immich's machine learning runs on the GPU, and takes 3 GiB of it.",
+        comment="true: Immich's machine learning runs on the GPU and takes 3 GiB of it.",
         group=IMMICH,
     ),
     Variable(name="IMMICH_ML_MEMORY_LIMIT", default="2g", comment="RAM of that container, not VRAM.", group=IMMICH),
@@ -257,8 +258,8 @@ VARIABLES: tuple[Variable, ...] = (
         name="OLLAMA_URL",
         default="http://ollama:11434",
         comment=(
-            "Where the frontends find Ollama. It was OLLAMA_HOST, which many shells export as the address to listen\n"
-            "on; that would take precedence here."
+            "Where the frontends find Ollama. It was OLLAMA_HOST, but many shells export that as the address to\n"
+            "listen on, and Compose would use it instead of the value here."
         ),
         group=CLIENTS,
     ),
@@ -272,12 +273,12 @@ VARIABLES: tuple[Variable, ...] = (
         DOWNLOADS,
         ("HF_TOKEN", "", "Hugging Face; for gated models. Or a file: compose/secrets.yml."),
         ("CIVITAI_API_TOKEN", "", "CivitAI. Or a file: compose/secrets.yml."),
-        ("HF_ENDPOINT", "https://huggingface.co", "Mirrors, in place of the hubs themselves."),
+        ("HF_ENDPOINT", "https://huggingface.co", "Mirrors to use instead of the hubs."),
         ("MODELFETCH_OLLAMA_REGISTRY", "", ""),
         ("MODELFETCH_CIVITAI_ENDPOINT", "", ""),
-        ("MODELFETCH_MIRRORS", "", "PREFIX=PREFIX, a comma between two."),
+        ("MODELFETCH_MIRRORS", "", "PREFIX=PREFIX, separated by commas."),
         ("MODELFETCH_ALLOW_HTTP", "", "Hosts that may be used without encryption."),
-        ("MODELFETCH_FROM", "", "oci://…: fetch everything from a registry of your own."),
+        ("MODELFETCH_FROM", "", "oci://…: download everything from your own registry."),
         ("MODELFETCH_LIMIT_RATE", "", "For example 50MB, per second."),
         ("MODELFETCH_RETRIES", "", "Attempts without progress before a source is given up (5)."),
         ("HF_HUB_OFFLINE", "", "1: no network; a missing model is an error."),
@@ -290,7 +291,7 @@ VARIABLES: tuple[Variable, ...] = (
             "http://127.0.0.1:9",
             (
                 "The proxy of Forge and WhisperX. There is none at this address, so they can't download anything by\n"
-                "themselves. SERVICES_HTTPS_PROXY= (nothing) lets them."
+                "themselves. An empty value allows it."
             ),
         ),
     ),
@@ -306,11 +307,11 @@ VARIABLES: tuple[Variable, ...] = (
         ("COMFYUI_PORT", "8188", ""),
         ("WHISPERX_PORT", "9000", ""),
         ("IMMICH_PORT", "2283", ""),
-        ("TRAEFIK_ENABLE", "false", "true: Traefik publishes every web page and Ollama, as NAME.STACK_DOMAIN."),
+        ("TRAEFIK_ENABLE", "false", "true: Traefik publishes all web pages and Ollama, as NAME.STACK_DOMAIN."),
     ),
     *_commented(
         NETWORK,
-        ("OLLAMA_TRAEFIK_ENABLE", "false", "The same for one service alone."),
+        ("OLLAMA_TRAEFIK_ENABLE", "false", "The same for one service."),
         ("OPEN_WEBUI_TRAEFIK_ENABLE", "false", ""),
         ("ANYTHINGLLM_TRAEFIK_ENABLE", "false", ""),
         ("LIBRECHAT_TRAEFIK_ENABLE", "false", ""),
@@ -323,8 +324,8 @@ VARIABLES: tuple[Variable, ...] = (
             "TRAEFIK_LOGIN_USERS",
             "",
             (
-                "Who may use the services that have no login of their own (all but Open WebUI, LibreChat and Immich):\n"
-                "NAME:HASH as `htpasswd -nB NAME` prints it, in single quotes. Without it Traefik lets nobody in."
+                "Login for services without their own (all but Open WebUI, LibreChat and Immich): NAME:HASH\n"
+                "as `htpasswd -nB NAME` prints it, in single quotes. Without it Traefik lets nobody in."
             ),
         ),
         ("TRAEFIK_LOGIN_MIDDLEWARE", "ai-stack-login@docker", "Another login, for example authelia@file."),
@@ -333,17 +334,17 @@ VARIABLES: tuple[Variable, ...] = (
         NETWORK,
         ("TRAEFIK_ENTRYPOINT", "websecure", ""),
         ("STACK_DOMAIN", "localhost", ""),
-        ("STACK_NETWORK", "ai-stack", "The Docker network, for a reverse proxy to join."),
-        ("STACK_NETWORK_INTERNAL", "false", "true: services can't reach the internet, and publish no ports either."),
+        ("STACK_NETWORK", "ai-stack", "The Docker network. A reverse proxy can join it."),
+        ("STACK_NETWORK_INTERNAL", "false", "true: services can't reach the internet, and no ports are published."),
         (
             "COMFYUI_MANAGER_SECURITY",
             "normal",
             (
-                "What ComfyUI-Manager may install: strong, normal, normal- or weak. With weak, which the image sets,\n"
+                "What ComfyUI-Manager may install: strong, normal, normal- or weak. The image sets weak, with which\n"
                 "everyone who reaches ComfyUI's page can install any code."
             ),
         ),
-        ("COMFYUI_MANAGER_NETWORK", "offline", "public: ComfyUI-Manager fetches its lists of nodes and models."),
+        ("COMFYUI_MANAGER_NETWORK", "offline", "public: ComfyUI-Manager downloads its lists of nodes and models."),
     ),
     *_plain(
         FOLDERS,
@@ -359,7 +360,7 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     *_commented(
         FOLDERS,
-        ("PUID", "", "Owner of the models; empty: root, or the owner that a share assigns."),
+        ("PUID", "", "Owner of the models. Empty: root, or the owner that a share assigns."),
         ("PGID", "", ""),
     ),
     *_plain(
@@ -369,13 +370,17 @@ VARIABLES: tuple[Variable, ...] = (
         ("LIBRECHAT_MEMORY_LIMIT", "2g", ""),
         ("ANYTHINGLLM_MEMORY_LIMIT", "2g", ""),
         ("PRIVATE_GPT_MEMORY_LIMIT", "2g", ""),
-        ("IMMICH_ML_MODEL_TTL", "300", "Seconds until an unused model of Immich leaves the memory."),
-        ("LOG_DRIVER", "local", "Docker's log driver. `local` rotates its files; json-file does not unless told to."),
+        ("IMMICH_ML_MODEL_TTL", "300", "Seconds after which Immich unloads an unused model."),
+        (
+            "LOG_DRIVER",
+            "local",
+            "Docker's log driver. `local` rotates its files; json-file does only if it is configured to.",
+        ),
     ),
     Variable(
         name="IMMICH_ML_OFFLINE",
         default="1",
-        comment="0: Immich's machine learning may download models, for others than those of Immich's default settings.",
+        comment="0: Immich's machine learning may download models, which other settings than Immich's defaults need.",
         group=OTHER_MEMORY,
         former=("0",),
     ),
@@ -443,7 +448,9 @@ VARIABLES: tuple[Variable, ...] = (
             "",
         ),
     ),
-    *_commented(IMAGES, ("TORCH_ROCM_INDEX_URL", "", "PyTorch's index of ROCm builds, to build the SD WebUI for AMD.")),
+    *_commented(
+        IMAGES, ("TORCH_ROCM_INDEX_URL", "", "PyTorch's index of ROCm builds; needed to build the SD WebUI for AMD.")
+    ),
 )
 """All variables, those of each group in the order of the file."""
 

@@ -151,13 +151,67 @@ def test_a_tier_of_ones_own_has_a_block_too(env: Env, tmp_path: Path) -> None:
     assert "\n#GPU_VRAM_DEFAULT=94g\n" in out
 
 
-def test_the_card_of_this_machine_chooses_the_images(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
-    card = Gpu(vendor="nvidia", name="RTX 5090", memory=32 * 2**30, compute=(12, 0))
+TURING_TO_HOPPER: dict[str, str] = {}
+BEFORE_TURING = {"COMFYUI_IMAGE": "yanwk/comfyui-boot:cu126-slim-20260914"}
+BLACKWELL = {"TORCH_BUILD": "cu128", "WHISPERX_IMAGE": "learnedmachine/whisperx-asr-service:0.4.1-blackwell"}
+
+
+@pytest.mark.parametrize(
+    ("vendor", "name", "compute", "values"),
+    [
+        # compute capabilities: developer.nvidia.com/cuda-gpus
+        ("nvidia", "NVIDIA GeForce GTX 1080", (6, 1), BEFORE_TURING),
+        ("nvidia", "Tesla P40", (6, 1), BEFORE_TURING),
+        ("nvidia", "Tesla V100-SXM2-16GB", (7, 0), BEFORE_TURING),
+        ("nvidia", "NVIDIA GeForce RTX 2080", (7, 5), TURING_TO_HOPPER),
+        ("nvidia", "NVIDIA A100-SXM4-80GB", (8, 0), TURING_TO_HOPPER),
+        ("nvidia", "NVIDIA L4", (8, 9), TURING_TO_HOPPER),
+        ("nvidia", "NVIDIA H100 80GB HBM3", (9, 0), TURING_TO_HOPPER),
+        ("nvidia", "NVIDIA B200", (10, 0), BLACKWELL),
+        ("nvidia", "NVIDIA GeForce RTX 5090", (12, 0), BLACKWELL),
+        ("nvidia", "a card of which the driver tells nothing", None, {}),
+        ("amd", "AMD Radeon RX 7900 XTX", None, {}),
+        ("intel", "Intel Arc A770", None, {}),
+    ],
+)
+def test_the_card_of_this_machine_chooses_the_images(
+    env: Env,
+    monkeypatch: pytest.MonkeyPatch,
+    vendor: str,
+    name: str,
+    compute: tuple[int, int] | None,
+    values: dict[str, str],
+) -> None:
+    card = Gpu(vendor=vendor, name=name, memory=32 * 2**30, compute=compute)
     monkeypatch.setattr("modelfetch.tiers.gpu.find_gpus", lambda **_: Found(gpus=(card,)))
-    code, out, _ = env("--tier", "32g")
+    code, out, _ = env("--tier", "8g")
     assert code == 0
-    assert "\nTORCH_BUILD=cu128\n" in out
-    assert "\nWHISPERX_IMAGE=learnedmachine/whisperx-asr-service:0.4.1-blackwell\n" in out
+    lines = out.partition("# --- The other tiers")[0].splitlines()
+    names = ("TORCH_BUILD", "COMFYUI_IMAGE", "WHISPERX_IMAGE")
+    assert {line.partition("=")[0]: line.partition("=")[2] for line in lines if line.startswith(names)} == values
+
+
+@pytest.mark.parametrize(
+    ("file", "tier", "name", "found"),
+    [
+        ("manifests/studio.yaml", "studio", "studio", True),
+        ("manifests/studio.yaml", "other", "studio", True),
+        ("studio.yaml", "studio", "studio", False),
+        ("studio.yaml", None, "studio", False),
+        ("elsewhere/16g.yaml", "16g", "16g", False),
+        ("my models.yaml", None, "custom", False),
+    ],
+)
+def test_a_manifest_is_named_as_the_stack_finds_it_or_a_warning_says_that_it_does_not(
+    env: Env, file: str, tier: str | None, name: str, found: bool
+) -> None:
+    Path(file).parent.mkdir(exist_ok=True)
+    Path(file).write_text("version: 1\nvram: 16GiB\nmodels: []\n" + (f"tier: {tier}\n" if tier else ""))
+    code, out, err = env("--manifest", file)
+    assert code == 0
+    assert f"\nGPU_VRAM_DEFAULT={name}\n" in out
+    warning = f"warning: GPU_VRAM_DEFAULT={name} is not {file}: the stack looks for that tier in manifests/{name}.yaml"
+    assert (err == "") if found else err.startswith(warning)
 
 
 def test_an_embedding_model_that_privategpt_refuses_is_warned_of(env: Env, tmp_path: Path) -> None:
