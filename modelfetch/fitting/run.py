@@ -135,7 +135,12 @@ def _consumer(service: Service) -> str:
 
 
 def _is_loaded(item: ModelRequest, services: Iterable[Service]) -> bool:
-    """Whether a model counts for one of the services, on the GPU."""
+    """Whether a model counts for one of the services, on the GPU.
+
+    An optional alignment model does not: WhisperX loads it only once someone speaks its language.
+    """
+    if item.model.optional and item.model.kind == "torch-checkpoint":
+        return False
     on_gpu = {_consumer(service) for service in services if service.device != "cpu"}
     return item.model.kind in LOADED_KINDS and any(consumer in on_gpu for consumer in item.model.consumers)
 

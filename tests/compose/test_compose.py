@@ -43,17 +43,18 @@ INITS = {
     "whisper-model-init": ("whisper", "whisperx"),
     "diffrhythm-model-init": ("diffrhythm", "diffrhythm"),
     "immich-model-init": ("immich", "immich-machine-learning"),
+    "anythingllm-model-init": ("anythingllm", "anythingllm"),
 }
 """Each init service, the consumer that it syncs for, and a service that waits for it."""
 
-ENDING = {*INITS, "chat-data-init"}
+ENDING = {*INITS, "chat-data-init", "modelfetch-verify"}
 """The services that end."""
 
 GPU_SERVICES = ("stable-diffusion", "comfyui", "whisperx", "diffrhythm", "immich-machine-learning-gpu")
 """The services on the GPU but Ollama, which has a check of its own."""
 
 FRONTENDS = ("open-webui", "librechat", "anythingllm", "private-gpt")
-PROFILES = {"gpu", "chat", "sd", "comfyui", "whisper", "diffrhythm", "media", "gpu-media"}
+PROFILES = {"gpu", "chat", "sd", "comfyui", "whisper", "diffrhythm", "media", "gpu-media", "verify"}
 NOT_OF_COMPOSE = {"COMPOSE_PROFILES"}
 """Variables of `.env` that compose itself reads."""
 
@@ -148,6 +149,8 @@ def test_models_and_what_services_write_are_apart() -> None:
         ("comfyui", "/root/ComfyUI/models"): "./files/ai-models/comfyui/models",
         ("whisperx", "/models"): "./files/ai-models/whisper",
         ("diffrhythm", "/app/pretrained"): "./files/ai-models/diffrhythm",
+        ("anythingllm", "/app/server/storage/models/tesseract"): "./files/ai-models/anythingllm/models/tesseract",
+        ("modelfetch-verify", "/ai-models"): "./files/ai-models",
     }
 
 
@@ -221,7 +224,7 @@ def test_a_service_is_in_no_profile_that_lacks_what_it_depends_on() -> None:
 def test_the_profile_gpu_starts_every_gpu_service_and_the_page_to_chat() -> None:
     started = {name for name, service in ALL.items() if "gpu" in service["profiles"]}
     gpu = {"ollama", "ollama-gpu-check", "stable-diffusion", "comfyui", "whisperx", "diffrhythm"}
-    assert started == {*gpu, "open-webui", *INITS} - {"immich-model-init"}
+    assert started == {*gpu, "open-webui", *INITS} - {"immich-model-init", "anythingllm-model-init"}
 
 
 def test_frontends_wait_for_a_healthy_ollama_and_ask_it_by_its_name() -> None:
@@ -416,18 +419,13 @@ def test_profiles_of_every_tier_exist() -> None:
     assert {profile for line in found for profile in line.split(",")} <= PROFILES
 
 
-def test_the_entries_for_speakers_and_languages_are_valid() -> None:
+def test_the_entry_that_tells_speakers_apart_is_valid() -> None:
     page = (REPOSITORY / "docs" / "ai-services-setup.md").read_text()
-    entries = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    (alone,), languages = [load_manifest(f"version: 1\nmodels:\n{entry}").models for entry in entries]
-    assert (alone.kind, alone.consumers) == ("snapshot", ("whisper",))
-    assert alone.files is not None
-    assert len(alone.files) == 5
-    # m-bain/whisperX 3.8.6, whisperx/alignment.py: DEFAULT_ALIGN_MODELS_TORCH; torchaudio/pipelines: the files' names
-    assert {model.name: model.kind for model in languages} == {
-        f"voxpopuli-{language}": "torch-checkpoint" for language in ("fr", "de", "es", "it")
-    }
-    assert all(model.digest and model.size for model in languages)
+    (entry,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (model,) = load_manifest(f"version: 1\nmodels:\n{entry}").models
+    assert (model.kind, model.consumers) == ("snapshot", ("whisper",))
+    assert model.files is not None
+    assert len(model.files) == 5
 
 
 def test_the_tables_of_the_setup_page_are_those_of_the_files() -> None:
@@ -535,6 +533,12 @@ def test_anythingllm_has_speech_recognised_by_whisperx_and_not_by_a_model_of_its
     assert environment["WHISPER_PROVIDER"] == "generic-openai"
     assert environment["WHISPER_GENERIC_OPEN_AI_BASE_URL"] == "http://whisperx:9000/v1"
     assert environment["WHISPER_GENERIC_OPEN_AI_MODEL"] == ALL["whisperx"]["environment"]["PRELOAD_MODEL"]
+
+
+def test_everything_that_was_placed_is_verified_whatever_tier_it_is_of() -> None:
+    body = ALL["modelfetch-verify"]
+    assert (body["profiles"], body["command"], body["restart"]) == (["verify"], ["verify"], "no")
+    assert services(GPU_VRAM_DEFAULT="16g")["modelfetch-verify"]["environment"]["GPU_VRAM_DEFAULT"] == ""
 
 
 def test_open_webuis_own_data_is_mounted_where_it_hides_nothing_of_the_image() -> None:

@@ -57,7 +57,8 @@ _TYPES = {"flux2-vae.safetensors": "F32", "ae.safetensors": "F32"}
 def report(tier: str) -> FitReport:
     """What `modelfetch fit --tier` answers."""
     manifest = shipped(tier)
-    candidates = [candidate(model) for model in manifest.models]
+    counted = (model for model in manifest.models if not (model.optional and model.kind == "torch-checkpoint"))
+    candidates = [candidate(model) for model in counted]
     return fit_tier(tier=tier, services=manifest.services, candidates=candidates, usable=manifest.usable)
 
 

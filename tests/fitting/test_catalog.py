@@ -88,4 +88,5 @@ def test_a_service_names_a_model_of_the_tier(tier: str) -> None:
 def test_models_for_non_commercial_use_are_marked(tier: str) -> None:
     marked = {model.name for model in shipped(tier).models if "non-commercial" in (model.license or "")}
     always = {"muq-mulan-large", "muq-large-msd-iter", "immich-faces"}
+    always |= {f"voxpopuli-{language}" for language in ("fr", "de", "es", "it")}
     assert marked == always | ({"flux1-dev"} if tier == "94g" else set())

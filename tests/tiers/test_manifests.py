@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent.parent
 GIB = 2**30
 
+LANGUAGES = ("fr", "de", "es", "it")
+"""Those whose alignment models WhisperX gets from torchaudio, beside English."""
+
 EVERY = pytest.mark.parametrize("tier", TIERS)
 
 OPEN = {"diffrhythm-1.2", "diffrhythm-vae", "xlm-roberta-base", "immich-clip"}
@@ -71,7 +74,7 @@ def test_each_model_says_its_license_and_the_non_commercial_ones_are_marked(tier
     licenses = {model.name: model.license or "" for model in shipped(tier).models}
     assert all(licenses.values())
     marked = {name for name, license_ in licenses.items() if "non-commercial" in license_}
-    always = {"muq-mulan-large", "muq-large-msd-iter", "immich-faces"}
+    always = {"muq-mulan-large", "muq-large-msd-iter", "immich-faces", *(f"voxpopuli-{code}" for code in LANGUAGES)}
     assert marked == always | ({"flux1-dev"} if tier == "94g" else set())
 
 
@@ -159,7 +162,27 @@ def test_diffrhythm_is_five_repos_and_optional_below_94g(tier: str) -> None:
         pickles = [f for f in model.files or () if f.path.endswith(".pt")]
         assert model.allow_pickle is any(file.digest is None for file in pickles), model.name
     optional = {name for model in shipped(tier).models if model.optional for name in model.consumers}
-    assert optional == (set() if tier == "94g" else {"diffrhythm", "immich"})
+    assert optional == {"whisper", "anythingllm"} | (set() if tier == "94g" else {"diffrhythm", "immich"})
+
+
+@EVERY
+def test_whisperx_has_the_alignment_models_that_it_fetches_without_hugging_face(tier: str) -> None:
+    # m-bain/whisperX 3.8.6, whisperx/alignment.py: DEFAULT_ALIGN_MODELS_TORCH, loaded by torch.hub
+    models = [model for model in for_(shipped(tier), "whisper") if model.kind == "torch-checkpoint"]
+    assert {model.name: model.optional for model in models} == {
+        "wav2vec2-base-960h": False,
+        **{f"voxpopuli-{code}": True for code in LANGUAGES},
+    }
+    assert all(model.digest for model in models)
+
+
+@EVERY
+def test_anythingllm_has_the_data_that_tesseract_fetches(tier: str) -> None:
+    # naptha/tesseract.js 6.0.1, src/worker-script/index.js: LANGUAGE.traineddata in cachePath, packed or not.
+    # Mintplex-Labs/anything-llm, collector/utils/OCRLoader: cachePath is models/tesseract in STORAGE_DIR.
+    (model,) = for_(shipped(tier), "anythingllm")
+    assert model.path == "models/tesseract/eng.traineddata"
+    assert model.digest
 
 
 @EVERY

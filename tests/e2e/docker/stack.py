@@ -62,10 +62,14 @@ def write_tier(folder: Path, digests: Mapping[str, str], name: str = "8g") -> Pa
     ]
     muq = next(model for model in tiny["models"] if model["name"] == "muq-tiny")
     immich = {"kind": "immich-model", "task": "clip", "source": muq["source"], "files": muq["files"], "for": ["immich"]}
+    punkt = next(model for model in tiny["models"] if model["name"] == "punkt-tab")
+    scanned = {key: punkt[key] for key in ("kind", "source", "size", "digest")}
+    scanned |= {"path": "models/tesseract/eng.traineddata", "for": ["anythingllm"]}
     tier["models"] = [
         *language,
         *(model for model in tiny["models"] if model["for"] != ["ollama"]),
         {"name": "immich-tiny", **immich},
+        {"name": "tesseract-tiny", **scanned},
     ]
     manifests = folder / "manifests"
     manifests.mkdir(exist_ok=True)

@@ -19,12 +19,13 @@ from tests.e2e.docker.stack import clone
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-PROFILES = ("gpu", "chat", "sd", "comfyui", "whisper", "diffrhythm", "media", "gpu-media")
+PROFILES = ("gpu", "chat", "sd", "comfyui", "whisper", "diffrhythm", "media", "gpu-media", "verify")
 TOGGLES = ("true", "false")
 GPU_SERVICES = {"ollama", "stable-diffusion", "comfyui", "whisperx", "diffrhythm"}
 OF_OTHER_VENDORS = {"amd": {"ollama", "stable-diffusion", "comfyui"}, "intel": {"ollama", "comfyui"}}
 """Which services have a build for the card; the others run on the CPU, as docs/ai-services-setup.md says."""
 
+TESSERACT = "anythingllm/models/tesseract"
 TAGS = {
     "amd": {
         "ollama": "-rocm",
@@ -64,7 +65,7 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Compose:
 
 
 def every_combination() -> list[tuple[str, ...]]:
-    """All 256, the empty one as well."""
+    """All 512, the empty one as well."""
     return list(chain.from_iterable(combinations(PROFILES, size) for size in range(len(PROFILES) + 1)))
 
 
@@ -76,7 +77,7 @@ def test_every_combination_of_profiles_has_just_its_services(compose: Compose) -
         assert found == {name for name, own in known.items() if own & set(profiles)}, profiles
 
     with ThreadPoolExecutor(2) as pool:
-        assert len(list(pool.map(check, every_combination()))) == 256
+        assert len(list(pool.map(check, every_combination()))) == 512
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -115,7 +116,7 @@ def test_paths_are_those_of_the_root_and_of_the_clone(compose: Compose) -> None:
     root = compose.folder / "files" / "ai-models"
     assert models == {
         str(root / part)
-        for part in ("", "ollama", "stable-diffusion", "comfyui/models", "whisper", "diffrhythm", "immich")
+        for part in ("", "ollama", "stable-diffusion", "comfyui/models", "whisper", "diffrhythm", "immich", TESSERACT)
     }
     assert all(mount["type"] == "bind" for body in found.values() for mount in body.get("volumes", []))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ WAITS = {
     "whisperx": "whisper-model-init",
     "diffrhythm": "diffrhythm-model-init",
     "immich-machine-learning-gpu": "immich-model-init",
-    "anythingllm": "chat-data-init",
+    "anythingllm": "anythingllm-model-init",
+    "librechat": "chat-data-init",
 }
 
 
@@ -208,6 +210,39 @@ def test_what_is_set_in_the_page_of_anythingllm_outlives_its_container(stack: St
     stack.must("--profile", "chat", "up", "--detach", "--force-recreate", "--no-deps", "anythingllm")
     assert stack.container("anythingllm").name != first.name
     assert stack.finds("anythingllm")["settings"] == "AUTH_TOKEN='set in the page'\n"
+
+
+def test_anythingllm_finds_what_it_would_download_where_it_keeps_downloads(stack: Stack) -> None:
+    container = stack.container("anythingllm")
+    folder = "/app/server/storage/models"
+    found = container.exec("sha256sum", f"{folder}/tesseract/eng.traineddata").stdout.split()[0]
+    tier = json.loads((stack.folder / "manifests" / "8g.yaml").read_text())
+    assert {model["digest"] for model in tier["models"] if model["for"] == ["anythingllm"]} == {f"sha256:{found}"}
+    assert container.exec("cat", f"{folder}/context-windows/context-windows.json").stdout == "{}\n"
+    # milliseconds since 1970, as `Date.now()` of the collector's check counts them: not before the year 2200
+    assert int(container.exec("cat", f"{folder}/context-windows/.cached_at").stdout) > 230 * 365 * 86_400_000
+
+
+def test_everything_that_was_placed_is_checked_on_request(stack: Stack) -> None:
+    text = stack.must("run", "--rm", "-T", "modelfetch-verify", "verify", "--json")
+    report = json.loads(text)
+    assert report["ok"]
+    folders = {
+        placement.partition("/")[0]
+        for model in report["models"]
+        for artifact in model["artifacts"]
+        for placement in artifact["placements"]
+    }
+    assert {"ollama", "comfyui", "whisper", "diffrhythm", "immich", "anythingllm"} <= folders
+    weights = stack.root / "comfyui" / "models" / "vae" / "sd_tiny_vae.safetensors"
+    status = weights.stat()
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert stack.compose("run", "--rm", "-T", "modelfetch-verify").returncode == 1
+    stack.must("run", "--rm", "-T", "modelfetch-verify", "verify", "--repair")
+    stack.must("run", "--rm", "-T", "modelfetch-verify")
 
 
 def test_only_one_of_the_two_machine_learnings_of_immich_runs_and_the_other_passes_on_to_it(stack: Stack) -> None:
