@@ -1,7 +1,7 @@
-"""Immich's machine learning on the CPU, for as long as the one on the GPU is not there; then it passes on to that one.
+"""Immich's machine learning on the CPU, or a relay to the one on the GPU while that is running.
 
-So models are loaded once, whichever is started first, and Immich finds its machine learning at one name. The command
-that starts the one on the CPU is in the arguments.
+So models are loaded only once, whichever container starts first, and Immich always uses the same name. The arguments
+are the command that starts machine learning on the CPU.
 """
 
 import asyncio
@@ -11,30 +11,30 @@ import socket
 import sys
 
 PORT = 3003
-# With a dot at its end: no search domain of the machine may answer for it.
-GPU = "immich-machine-learning-gpu."
-EVERY = 5.0  # seconds between two looks
-PATIENCE = 2.0  # seconds for an answer
-MISSES = 2  # so many in a row, and it is gone
+# The dot at the end keeps the machine's search domains out of the lookup.
+GPU_HOST = "immich-machine-learning-gpu."
+POLL_INTERVAL = 5.0  # seconds
+LOOKUP_TIMEOUT = 2.0  # seconds
+MAX_MISSES = 2  # failed lookups in a row after which the other container counts as gone
 
 
-async def gpu_service_is_there() -> bool:
-    """Whether its name resolves, as it does while its container runs. Docker knows that at once, or asks outside."""
-    question = asyncio.get_running_loop().getaddrinfo(GPU, PORT, type=socket.SOCK_STREAM)
+async def gpu_container_runs() -> bool:
+    """Whether the name of the other container resolves, as it does while that is running."""
+    lookup = asyncio.get_running_loop().getaddrinfo(GPU_HOST, PORT, type=socket.SOCK_STREAM)
     try:
-        await asyncio.wait_for(question, PATIENCE)
+        await asyncio.wait_for(lookup, LOOKUP_TIMEOUT)
     except (OSError, asyncio.TimeoutError):  # noqa: UP041 - Immich's image chooses the version of Python
         return False
     return True
 
 
-async def run_until_it_comes(command: list[str]) -> None:
-    """Work on the CPU. Ends with the command where that ends by itself."""
+async def run_on_cpu(command: list[str]) -> None:
+    """Run the command until the other container runs; exit with its code if it ends by itself."""
     process = await asyncio.create_subprocess_exec(*command)
     try:
-        while not await gpu_service_is_there():
+        while not await gpu_container_runs():
             try:
-                sys.exit(await asyncio.wait_for(process.wait(), EVERY))
+                sys.exit(await asyncio.wait_for(process.wait(), POLL_INTERVAL))
             except asyncio.TimeoutError:  # noqa: UP041 - as above
                 continue
     finally:
@@ -43,32 +43,32 @@ async def run_until_it_comes(command: list[str]) -> None:
             await process.wait()
 
 
-async def pass_on_until_it_goes() -> None:
-    """Hand every connection to the one on the GPU."""
-    server = await asyncio.start_server(pass_on, port=PORT)
+async def relay_to_gpu() -> None:
+    """Forward every connection to the other container until that is gone."""
+    server = await asyncio.start_server(forward, port=PORT)
     misses = 0
     try:
-        while misses < MISSES:
-            await asyncio.sleep(EVERY)
-            misses = 0 if await gpu_service_is_there() else misses + 1
+        while misses < MAX_MISSES:
+            await asyncio.sleep(POLL_INTERVAL)
+            misses = 0 if await gpu_container_runs() else misses + 1
     finally:
         server.close()
 
 
-async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One connection, both ways; closed at once when the other service is not up yet."""
+async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Forward one connection in both directions; close it if the other container does not accept it."""
     try:
-        far_reader, far_writer = await asyncio.open_connection(GPU, PORT)
+        gpu_reader, gpu_writer = await asyncio.open_connection(GPU_HOST, PORT)
     except OSError:
         writer.close()
         return
-    await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
-    far_writer.close()
+    await asyncio.gather(copy(reader, gpu_writer), copy(gpu_reader, writer))
+    gpu_writer.close()
     writer.close()
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on what comes, and its end."""
+    """Copy all data in one direction, and its end."""
     try:
         while data := await reader.read(65536):
             writer.write(data)
@@ -79,24 +79,24 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def main() -> None:
-    """Turn about, until the container is stopped."""
+    """Switch between both modes until the container is stopped."""
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         while True:
-            if await gpu_service_is_there():
-                say("immich-machine-learning-gpu does the work; this one passes on to it")
-                await pass_on_until_it_goes()
+            if await gpu_container_runs():
+                log("immich-machine-learning-gpu is running: this container passes on to it")
+                await relay_to_gpu()
             else:
-                say("working on the CPU")
-                await run_until_it_comes(sys.argv[1:])
+                log("working on the CPU")
+                await run_on_cpu(sys.argv[1:])
     except asyncio.CancelledError:
-        os._exit(0)  # at once: a question to DNS that nobody answers would be waited for
+        os._exit(0)  # at once, without waiting for a DNS lookup in a thread
 
 
-def say(text: str) -> None:
-    """One line of the container's log."""
+def log(text: str) -> None:
+    """Print one line to the container's log."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
