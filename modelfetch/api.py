@@ -340,13 +340,13 @@ async def fit_async(
     Raises:
         TypeError: An option does not exist, or more than one of ``uri``, ``tier`` and ``manifest`` is given.
     """
-    from modelfetch.fitting import Asked, fit_manifests, fit_uri
+    from modelfetch.fitting import FitOverrides, fit_manifests, fit_uri
 
     if uri is not None and (tier is not None or manifest):
         raise TypeError("fit takes one of uri, tier and manifest")
     given = {"context": context, "parallel": parallel, "kv_type": kv_type, "flash_attention": flash_attention}
     try:
-        asked = Asked(**parse_values({**given, "usable": usable}))
+        overrides = FitOverrides(**parse_values({**given, "usable": usable}))
         chosen = parse_options(options)
     except UsageError as error:
         return fit_failed([error], tier=tier)
@@ -355,12 +355,12 @@ async def fit_async(
             tier,
             manifest,
             options,
-            lambda manifests, session: fit_manifests(manifests, session, asked),
+            lambda manifests, session: fit_manifests(manifests, session, overrides),
             cancel=cancel,
             failure=fit_failed,
         )
     return await run_session(
-        lambda _: chosen, lambda session: fit_uri(uri, session, asked), cancel=cancel, failure=fit_failed
+        lambda _: chosen, lambda session: fit_uri(uri, session, overrides), cancel=cancel, failure=fit_failed
     )
 
 

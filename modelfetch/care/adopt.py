@@ -74,7 +74,7 @@ def adopt_folders(folders: Sequence[Path], session: Session, *, in_place: bool =
         UsageError: A folder does not exist.
         DestinationError, DiskError: A folder can't be read, or the store can't be written.
     """
-    session.hold_off_removals(make=True)
+    session.block_removals(make=True)
     found: list[tuple[Path, Candidate]] = []
     for folder in folders:
         if not folder.is_dir():

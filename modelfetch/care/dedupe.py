@@ -70,7 +70,7 @@ def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = F
     for folder in folders:
         _require_allowed(folder)
     if apply:
-        session.hold_off_removals(make=True)
+        session.block_removals(make=True)
     candidates = [one for folder in folders for one in _candidates(folder)]
     groups = _equal_files(candidates, session)
     duplicates = list(_remove_leftovers(candidates, session)) if apply else []

@@ -101,16 +101,16 @@ class _Progress:
         self._sink = sink
         self._lock = threading.Lock()
         self._bytes = 0
-        self._said = 0.0
+        self._reported = 0.0
 
     def add(self, count: int) -> None:
         """Add the number of newly hashed bytes."""
         with self._lock:
             self._bytes += count
             now = time.monotonic()
-            if now - self._said < _PROGRESS_EVERY:
+            if now - self._reported < _PROGRESS_EVERY:
                 return
-            self._said = now
+            self._reported = now
             done = self._bytes
         self._sink(TransferProgress(key=_KEY, done=done))
 

@@ -22,7 +22,7 @@ from modelfetch.manifest.model import CONSUMERS
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.placement.state import PathStat, fits, is_rewritten
 from modelfetch.store.checks import Check, read_checks
-from modelfetch.store.index import beside
+from modelfetch.store.index import record_path
 from modelfetch.store.record import Record
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def _stored(store: Store, checks: Mapping[str, Check]) -> Iterator[Item]:
         found = _lstat(blob.path)
         if found is None:
             continue
-        record = beside(blob.path)
+        record = record_path(blob.path)
         known, noted = _read_record(record), _lstat(record)
         fits = known is not None and known.fits(found)
         yield Item(

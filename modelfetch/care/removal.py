@@ -80,7 +80,7 @@ def plan_removal(inventory: Inventory, references: References, rules: Rules) -> 
     for item in unwanted:
         if item.condition is Condition.MISSING:
             continue
-        reason = _why_it_stays(item, rules)
+        reason = _reason_to_keep(item, rules)
         if reason is None:
             going[item.path or ""] = item
         else:
@@ -112,7 +112,7 @@ def bytes_freed(items: Iterable[Item]) -> int:
     return sum(size for inode, (size, links) in sizes.items() if names[inode] >= links)
 
 
-def _why_it_stays(item: Item, rules: Rules) -> str | None:
+def _reason_to_keep(item: Item, rules: Rules) -> str | None:
     """Why a placement that nothing wants stays nevertheless; None when it goes."""
     if item.origin is Origin.ADOPTED:
         return "it was there before modelfetch"
@@ -132,7 +132,7 @@ def _add_orphans(going: dict[str, Item], inventory: Inventory, references: Refer
         path = item.path or ""
         chosen = not rules.consumers or item.consumer in rules.consumers
         ours = item.origin is Origin.MADE and item.condition is Condition.PRESENT
-        if path in needed and path not in going and chosen and ours and _why_it_stays(item, rules) is None:
+        if path in needed and path not in going and chosen and ours and _reason_to_keep(item, rules) is None:
             going[path] = item
 
 

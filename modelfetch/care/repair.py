@@ -78,7 +78,7 @@ async def repair_files(
     broken = [f for f in found.findings if _is_repairable(f, rewritten=rewritten)]
     if not broken:
         return Repaired(verification=found)
-    await asyncio.to_thread(partial(session.hold_off_removals, make=True))
+    await asyncio.to_thread(partial(session.block_removals, make=True))
     requested = find_requested(manifests, session, found.inventory.receipts)
     sources = _Sources(found, requested, session)
     fixed: dict[int, Finding] = {}

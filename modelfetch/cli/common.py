@@ -65,13 +65,13 @@ def which(ctx: click.Context) -> tuple[str | None, str | None, tuple[Path, ...]]
     """Return the tier, the variable that set it, and the manifest files, in the contract's order of precedence."""
     files = ctx.params.get("paths", ())
     tier, manifests = ctx.params.get("tier"), tuple(Path(file) for file in (*files, *ctx.params.get("manifests", ())))
-    tier_said = is_said(ctx, "tier")
-    if tier and tier_said and (files or is_said(ctx, "manifests")):
+    tier_is_named = is_on_command_line(ctx, "tier")
+    if tier and tier_is_named and (files or is_on_command_line(ctx, "manifests")):
         raise UsageError("either a tier or manifests, not both", hint="leave out --tier or the manifest files")
     for file in files:
         if not file.endswith((".yaml", ".yml")):
             refuse_tier_name(ctx, file)
-    if tier and tier_said:
+    if tier and tier_is_named:
         return tier, None, ()
     if manifests:
         return None, None, manifests
@@ -86,7 +86,7 @@ def refuse_tier_name(ctx: click.Context, file: str) -> None:
         )
 
 
-def is_said(ctx: click.Context, name: str) -> bool:
+def is_on_command_line(ctx: click.Context, name: str) -> bool:
     """Whether an option was given on the command line, not just in the environment."""
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
 

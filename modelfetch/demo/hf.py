@@ -47,7 +47,7 @@ class HfHub:
     def _route(self, request: Request) -> Response:
         path = request.raw_path
         if path == "/api/whoami-v2":
-            return self._who(request)
+            return self._whoami(request)
         if path.startswith("/api/resolve-cache/models/"):
             return self._cached_file(request)
         if path.startswith(API):
@@ -187,7 +187,7 @@ class HfHub:
             )
         return None
 
-    def _who(self, request: Request) -> Response:
+    def _whoami(self, request: Request) -> Response:
         if self._token(request) is None:
             return _error(401, None, "Invalid username or password.")
         token = {"displayName": "demo", "role": "read"}

@@ -48,7 +48,7 @@ _IMAGE = ("stable-diffusion", "comfyui")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class FitOverrides:
     """Command-line settings that override the manifest's; None keeps the manifest's value. ``usable`` in bytes."""
 
     context: int | None = None
@@ -57,7 +57,7 @@ class Asked:
     flash_attention: bool | None = None
     usable: int | None = None
 
-    def over(self, service: Service) -> Service:
+    def applied_to(self, service: Service) -> Service:
         """Apply these settings to a service."""
         given = {
             "context": self.context,
@@ -65,14 +65,14 @@ class Asked:
             "kv_type": self.kv_type,
             "flash_attention": self.flash_attention,
         }
-        said = {name: value for name, value in given.items() if value is not None}
-        return replace(service, **said)  # type: ignore[arg-type]  # each value has its field's type
+        given_values = {name: value for name, value in given.items() if value is not None}
+        return replace(service, **given_values)  # type: ignore[arg-type]  # each value has its field's type
 
 
 # ── a tier ──
-async def fit_manifests(manifests: Sequence[Manifest], session: Session, asked: Asked) -> FitReport:
+async def fit_manifests(manifests: Sequence[Manifest], session: Session, overrides: FitOverrides) -> FitReport:
     """The verdict on all models of the manifests together; a failure to query or read one is part of the report."""
-    services = tuple(service for manifest in manifests for service in _services(manifest, session, asked))
+    services = tuple(service for manifest in manifests for service in _services(manifest, session, overrides))
     items = [item for item in select(manifests, session.options.consumers) if _is_loaded(item, services)]
     asking = [item for item in items if not _is_pinned(item.model)]
     receipts = await asyncio.to_thread(_receipts, session)
@@ -86,7 +86,7 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, asked: 
         for item in items
     ]
     _warn_unbudgeted_models(services, candidates, session)
-    usable = asked.usable if asked.usable is not None else _usable(manifests)
+    usable = overrides.usable if overrides.usable is not None else _usable(manifests)
     tier = manifests[0].tier if manifests else None
 
     def judge() -> FitReport:
@@ -117,7 +117,7 @@ def _store_of_sync(session: Session) -> Store | None:
     return session.store if (options.store or options.root).is_dir() else None
 
 
-def _services(manifest: Manifest, session: Session, asked: Asked) -> tuple[Service, ...]:
+def _services(manifest: Manifest, session: Session, overrides: FitOverrides) -> tuple[Service, ...]:
     """The manifest's services; if it has none, one without a budget for each consumer."""
     chosen = session.options.consumers
     services = manifest.services
@@ -127,7 +127,7 @@ def _services(manifest: Manifest, session: Session, asked: Asked) -> tuple[Servi
             Service(name=name, exclusive="image" if name in _IMAGE else None) for name in CONSUMERS if name in used
         )
     kept = (service for service in services if not chosen or _consumer(service) in chosen)
-    return tuple(asked.over(service) if service.name == "ollama" else service for service in kept)
+    return tuple(overrides.applied_to(service) if service.name == "ollama" else service for service in kept)
 
 
 def _consumer(service: Service) -> str:
@@ -163,7 +163,7 @@ def _mirrors(
     """For an artifact, a function that finds its locations at mirrors; call it in a thread: it waits for the loop."""
 
     def of(artifact: Artifact) -> Callable[[], Sequence[Location]]:
-        async def ask() -> list[Location]:
+        async def find() -> list[Location]:
             places: list[Location] = []
             for find in mirrors_of(item, artifact, session):
                 try:
@@ -172,13 +172,13 @@ def _mirrors(
                     continue  # the source's own error is reported instead
             return places
 
-        return lambda: asyncio.run_coroutine_threadsafe(ask(), loop).result()
+        return lambda: asyncio.run_coroutine_threadsafe(find(), loop).result()
 
     return of
 
 
 # ── one model ──
-async def fit_uri(text: str, session: Session, asked: Asked) -> FitReport:
+async def fit_uri(text: str, session: Session, overrides: FitOverrides) -> FitReport:
     """The verdict on one model by itself: a URI that a manifest may name, a file, or a folder of a model.
 
     Raises:
@@ -189,7 +189,7 @@ async def fit_uri(text: str, session: Session, asked: Asked) -> FitReport:
     if not text.strip():
         raise UsageError("an empty URI names nothing", hint="a file or folder on disk, or a URI such as ollama://NAME")
     if "://" not in text and await asyncio.to_thread(path.exists):
-        return await asyncio.to_thread(_fit_path, path, asked)
+        return await asyncio.to_thread(_fit_path, path, overrides)
     uri = _parse(text, session)
     found = await _resolve(uri, session)
     cache = Store(own_folder(session.settings.cache_path()))
@@ -199,7 +199,7 @@ async def fit_uri(text: str, session: Session, asked: Asked) -> FitReport:
 
     def judge() -> FitReport:
         try:
-            report = fit_alone(_one_model(one), asked.over(_service(one)), usable=asked.usable)
+            report = fit_alone(_one_model(one), overrides.applied_to(_service(one)), usable=overrides.usable)
             library.keep()
         finally:
             library.close()
@@ -211,11 +211,11 @@ async def fit_uri(text: str, session: Session, asked: Asked) -> FitReport:
         raise error.about(uri=str(uri)) from error.__cause__
 
 
-def _fit_path(path: Path, asked: Asked) -> FitReport:
+def _fit_path(path: Path, overrides: FitOverrides) -> FitReport:
     try:
         files = files_below(path) if path.is_dir() else (local_file(path),)
         one = Candidate(name=path.resolve().name, uri=path.resolve().as_uri(), files=files)
-        report = fit_alone(_one_model(one), asked.over(_service(one)), usable=asked.usable)
+        report = fit_alone(_one_model(one), overrides.applied_to(_service(one)), usable=overrides.usable)
     except OSError as error:
         raise fs.translate(error, path, doing="reading") from error
     except ModelfetchError as error:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from modelfetch.core import fs
 from modelfetch.core.similar import nearest
 from modelfetch.errors import DestinationError, ManifestError, ModelfetchError, UsageError, exit_code_of
-from modelfetch.fitting import Asked, fit_uri
+from modelfetch.fitting import FitOverrides, fit_uri
 from modelfetch.fitting.candidates import ReaderRegistry
 from modelfetch.fitting.estimate import LOADED_KINDS
 from modelfetch.formats.content_check import HEAD
@@ -301,7 +301,7 @@ class _Resolver:
         )
         entry = Entry(model=model, home=uri)
         # The caller names this very file, and its digest is written: that is what allows a pickle.
-        wanted = replace(entry.wanted, allow_pickle=True)
+        wanted = replace(entry.request, allow_pickle=True)
         resolution = await self._session.sources.resolve(wanted)
         (measured,) = await measure_all([entry], [resolution], self._session)
         if isinstance(measured, ModelfetchError):
@@ -339,7 +339,7 @@ async def _fit(model: Model, session: Session, usable: int | None) -> FitReport 
     if model.kind not in LOADED_KINDS or (isinstance(model.source, CivitaiUri | HttpUri) and model.size is None):
         return None
     try:
-        return await fit_uri(str(model.source), session, Asked(usable=usable))
+        return await fit_uri(str(model.source), session, FitOverrides(usable=usable))
     except ModelfetchError:
         return None
 

@@ -65,7 +65,7 @@ class Entry:
         return all(spec.size is not None for spec in self.model.files or (self.model,))
 
     @property
-    def wanted(self) -> SourceRequest:
+    def request(self) -> SourceRequest:
         """The request for what the pins leave open, or for what is newest with ``upgrade``."""
         # Names in a cache don't matter here, so a mirror without them will do.
         asked = replace(SourceRequest.of(self.model), uri=self.home, cached=False)
@@ -92,7 +92,7 @@ class Entry:
         )
 
     @property
-    def there(self) -> SourceRequest:
+    def pinned_request(self) -> SourceRequest:
         """The request for the pinned revision without the pinned digests."""
         return replace(self.newest, uri=self.home)
 

@@ -30,7 +30,7 @@ Standing = tuple[State, "Resolution | None"]
 
 async def resolve_entries(entries: Sequence[Entry], session: Session) -> list[Resolution | ModelfetchError]:
     """Resolve each entry at its source, never at a mirror; failures are returned as errors."""
-    return await _run_concurrently(entries, session, lambda entry: session.sources.resolve(entry.wanted))
+    return await _run_concurrently(entries, session, lambda entry: session.sources.resolve(entry.request))
 
 
 async def check_entries(entries: Sequence[Entry], session: Session) -> list[Standing | ModelfetchError]:
@@ -49,7 +49,7 @@ async def _check_entry(entry: Entry, session: Session) -> Standing:
         return State.UNPINNED, now
     state = compare(entry, now)
     if state is None:
-        state = compare(entry, now, await session.sources.resolve(entry.there))
+        state = compare(entry, now, await session.sources.resolve(entry.pinned_request))
     elif state is State.BEHIND and isinstance(entry.home, OllamaUri) and await _is_named(entry, session):
         state = State.CURRENT
     return state or State.UNKNOWN, now
@@ -58,7 +58,7 @@ async def _check_entry(entry: Entry, session: Session) -> Standing:
 async def _is_named(entry: Entry, session: Session) -> bool:
     """Whether an Ollama tag still leads to the pinned manifest; it may name a list that contains it."""
     try:
-        await session.sources.resolve(entry.wanted)
+        await session.sources.resolve(entry.request)
     except IntegrityError as error:
         if error.code != "digest-mismatch":
             raise

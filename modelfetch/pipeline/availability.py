@@ -40,9 +40,9 @@ _AT_ONCE = 8
 
 
 async def check_availability(
-    plans: Sequence[ModelPlan], asked: Collection[str], session: Session
+    plans: Sequence[ModelPlan], queried: Collection[str], session: Session
 ) -> tuple[ModelPlan, ...]:
-    """Return the plans, with an error on those whose bytes are unavailable; models in ``asked`` are not checked again.
+    """Return the plans, with an error where bytes are unavailable; models in ``queried`` are not checked again.
 
     A failing source is not an error if a mirror has the file.
     """
@@ -53,10 +53,10 @@ async def check_availability(
         try:
             if session.settings.offline and not artifact.locations[0].url.startswith("file:"):
                 raise _offline(artifact)
-            if plan.item.model.name not in asked:
-                await _can_be_had(plan.item.model, artifact, session)
+            if plan.request.model.name not in queried:
+                await _can_be_had(plan.request.model, artifact, session)
         except ModelfetchError as error:
-            return replace(plan, errors=(error.about(model=plan.item.model.name, uri=artifact.uri),))
+            return replace(plan, errors=(error.about(model=plan.request.model.name, uri=artifact.uri),))
         return plan
 
     incomplete = [(plan, artifact) for plan, artifact in zip(plans, first_missing, strict=True) if artifact is not None]
@@ -85,7 +85,7 @@ def digests_here(plans: Iterable[ModelPlan], session: Session) -> set[str]:
             artifact = target.placement.artifact
             if artifact is None or artifact.digest is None:
                 continue
-            if target.act is Action.KEEP or (target.needs_bytes and _is_at_hand(artifact, session)):
+            if target.action is Action.KEEP or (target.needs_bytes and _is_at_hand(artifact, session)):
                 here.add(str(artifact.digest))
     return here
 

@@ -88,13 +88,13 @@ def _make_root(session: Session) -> None:
         fs.make_directory(options.root, owner=options.chown)
     except OSError as error:
         raise fs.translate(error, options.root, doing="making") from error
-    session.hold_off_removals(make=True)
+    session.block_removals(make=True)
 
 
 def _is_failure(outcome: Outcome) -> bool:
     if outcome.error is None:
         return False
-    return not outcome.plan.item.model.optional or isinstance(outcome.error, InterruptedSync)
+    return not outcome.plan.request.model.optional or isinstance(outcome.error, InterruptedSync)
 
 
 class _PlanExecutor:
@@ -125,7 +125,7 @@ class _PlanExecutor:
             await asyncio.to_thread(check_final_names, plan, fetched)
             await self._place_all(plan, fetched)
         except ModelfetchError as error:
-            error.about(model=plan.item.model.name, uri=str(plan.item.model.source))
+            error.about(model=plan.request.model.name, uri=str(plan.request.model.source))
             return Outcome(plan=plan, fetched=fetched, error=error)
         return Outcome(plan=plan, fetched=fetched, done=True)
 
@@ -152,7 +152,7 @@ class _PlanExecutor:
     async def _place_all(self, plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
         settled = await asyncio.to_thread(_settled, plan, fetched)
         try:
-            for consumer in plan.item.consumers:
+            for consumer in plan.request.consumers:
                 async with self._turns[consumer]:  # so that at most one thread waits for its lock
                     await asyncio.to_thread(self._place, settled, consumer, fetched)
         except DestinationError as error:
@@ -161,9 +161,9 @@ class _PlanExecutor:
 
     def _is_only_unrecorded(self, plan: ModelPlan, error: ModelfetchError) -> bool:
         """Whether a model is completely in place and only its receipt, which saves work next time, can't be written."""
-        if error.code != "not-writable" or any(target.act is not Action.KEEP for target in plan.targets):
+        if error.code != "not-writable" or any(target.action is not Action.KEEP for target in plan.targets):
             return False
-        message = f"{plan.item.model.name} is in place, but its receipt can't be written: {error.message}"
+        message = f"{plan.request.model.name} is in place, but its receipt can't be written: {error.message}"
         self._session.sink(Notice(level="warning", message=message, hint=error.hint))
         return True
 
@@ -178,14 +178,14 @@ class _PlanExecutor:
 
     def _after_receipts(self, outcome: Outcome) -> Outcome:
         plan = outcome.plan
-        errors = [e for consumer, e in self._receipt_errors.items() if consumer in plan.item.consumers]
+        errors = [e for consumer, e in self._receipt_errors.items() if consumer in plan.request.consumers]
         if not errors or not outcome.done or plan.complete or self._is_only_unrecorded(plan, errors[0]):
             return outcome
         return replace(outcome, done=False, error=errors[0])
 
     async def _ensure_available(self, plan: ModelPlan, artifact: Artifact) -> Fetched:
         key = str(artifact.digest or artifact.uri)
-        way = (artifact.locations, plan.item.model.mirrors, artifact.size, artifact.allow_pickle)
+        way = (artifact.locations, plan.request.model.mirrors, artifact.size, artifact.allow_pickle)
         fetched, mine = await self._transfers.get(key, way, lambda: self._fetch_or_reuse(plan, artifact))
         return fetched if mine else replace(fetched, action="present", bytes_fetched=0)
 
@@ -194,13 +194,13 @@ class _PlanExecutor:
         found = await asyncio.to_thread(self._on_disk, artifact)
         if found is not None:
             return found
-        label = _label(plan.item.model.name, artifact)
-        mirrors = mirrors_of(plan.item, artifact, self._session)
+        label = _label(plan.request.model.name, artifact)
+        mirrors = mirrors_of(plan.request, artifact, self._session)
         engine = self._session.engine
         try:
             return await engine.fetch(artifact, mirrors, label=label)
         except IntegrityError:
-            if not mirrors or not _size_is_unpinned(plan.item.model, artifact):
+            if not mirrors or not _size_is_unpinned(plan.request.model, artifact):
                 raise
         # The source's file is proven to be a different one, so its size does not apply to the mirrors.
         return await engine.fetch(replace(artifact, size=None, locations=()), mirrors, label=label)
@@ -244,15 +244,15 @@ class _PlanExecutor:
             blob = fetched[artifact.uri].blob if carried and artifact and artifact.uri in fetched else None
             jobs.append(replace(job, blob=blob))
         for target in archives:
-            if target.act is not Action.KEEP:
+            if target.action is not Action.KEEP:
                 archive = fetched[target.placement.artifact.uri].blob  # type: ignore[union-attr]
                 jobs[:0] = unpack(self._session.store, archive, target.placement)
-        item = plan.item
+        request = plan.request
         self._session.placer.place(
             PlacementRequest(
                 consumer=consumer,
-                model=item.model.name,
-                requested_by=item.requested_by,
+                model=request.model.name,
+                requested_by=request.requested_by,
                 jobs=jobs,
                 frozen=freeze(plan, self._session.settings),
             )
@@ -266,7 +266,7 @@ def _reusable_files(plans: Sequence[ModelPlan], session: Session) -> dict[Digest
         for target in plan.targets:
             artifact = target.placement.artifact
             holds_bytes = target.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY)
-            if holds_bytes and target.act is Action.KEEP and artifact is not None and artifact.digest is not None:
+            if holds_bytes and target.action is Action.KEEP and artifact is not None and artifact.digest is not None:
                 found[artifact.digest].append(session.examiner.tree.path(target.placement.path))
     return found
 

@@ -66,7 +66,7 @@ class Target:
     consumer: str
     placement: Placement
     state: State
-    act: Action
+    action: Action
 
     @property
     def is_well(self) -> bool:
@@ -77,7 +77,7 @@ class Target:
     def needs_bytes(self) -> bool:
         """Whether the artifact's bytes must be available to do it."""
         carried = self.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY, PlacementMethod.UNPACK)
-        return carried and self.act in (Action.CREATE, Action.REPLACE, Action.DISPLACE)
+        return carried and self.action in (Action.CREATE, Action.REPLACE, Action.DISPLACE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class ModelPlan:
     ``settled``: the receipts know all of it, what was resolved and for which manifest.
     """
 
-    item: ModelRequest
+    request: ModelRequest
     resolution: Resolution | None = None
     settled: bool = False
     targets: tuple[Target, ...] = ()
@@ -122,34 +122,34 @@ def select(manifests: Iterable[Manifest], consumers: Sequence[str]) -> tuple[Mod
 
     If a chosen consumer has optional models only, they are required: its service must not start without them.
     """
-    items = []
+    requests = []
     for manifest in manifests:
         for model in manifest.models:
             chosen = tuple(c for c in model.consumers if not consumers or c in consumers)
             if chosen:
-                items.append(ModelRequest(manifest=manifest, model=model, consumers=chosen))
+                requests.append(ModelRequest(manifest=manifest, model=model, consumers=chosen))
     if not consumers:
-        return tuple(items)
-    served = {consumer for item in items if not item.model.optional for consumer in item.consumers}
-    return tuple(item if set(item.consumers) <= served else _required(item) for item in items)
+        return tuple(requests)
+    served = {consumer for request in requests if not request.model.optional for consumer in request.consumers}
+    return tuple(request if set(request.consumers) <= served else _required(request) for request in requests)
 
 
-def _required(item: ModelRequest) -> ModelRequest:
-    return replace(item, model=replace(item.model, optional=False))
+def _required(request: ModelRequest) -> ModelRequest:
+    return replace(request, model=replace(request.model, optional=False))
 
 
-def require_digests(items: Iterable[ModelRequest]) -> tuple[ModelfetchError, ...]:
+def require_digests(requests: Iterable[ModelRequest]) -> tuple[ModelfetchError, ...]:
     """An error for each entry whose bytes the manifest does not pin."""
     return tuple(
         SettingError(
-            f"{item.model.position}: {item.model.name} does not pin all its files, which --require-digests demands",
+            f"{request.model.position}: {request.model.name} does not pin all its files, as --require-digests demands",
             code="digest-required",
             hint="pin it in the manifest",
-            model=item.model.name,
-            uri=str(item.model.source),
+            model=request.model.name,
+            uri=str(request.model.source),
         )
-        for item in items
-        if not _is_pinned(item.model)
+        for request in requests
+        if not _is_pinned(request.model)
     )
 
 
@@ -159,11 +159,11 @@ def _is_pinned(model: Model) -> bool:
     return model.digest is not None
 
 
-def frozen_for(item: ModelRequest, receipts: Mapping[str, Receipt], settings: Settings) -> Resolution | None:
+def frozen_for(request: ModelRequest, receipts: Mapping[str, Receipt], settings: Settings) -> Resolution | None:
     """What an earlier run resolved for this entry of the same manifest text, with the current settings' endpoints."""
     for receipt in receipts.values():
-        if found := receipt.frozen.get(item.key):
-            return at_current_endpoints(found.resolution, settings, (item.model.source, *item.model.mirrors))
+        if found := receipt.frozen.get(request.key):
+            return at_current_endpoints(found.resolution, settings, (request.model.source, *request.model.mirrors))
     return None
 
 
@@ -204,15 +204,15 @@ def _readdressed(
 
 
 def plan_model(
-    item: ModelRequest, resolution: Resolution, receipts: Mapping[str, Receipt], examiner: Examiner
+    request: ModelRequest, resolution: Resolution, receipts: Mapping[str, Receipt], examiner: Examiner
 ) -> ModelPlan:
     """Plan one model: examine every path that it needs. What can't be done is an error of the plan."""
     targets: list[Target] = []
     errors: list[ModelfetchError] = []
     found: dict[str, set[Digest | None]] = {}
-    for consumer in item.consumers:
+    for consumer in request.consumers:
         receipt = receipts[consumer]
-        for placement in examiner.lay_out(consumer, item.model, resolution, receipt):
+        for placement in examiner.lay_out(consumer, request.model, resolution, receipt):
             try:
                 target, digest = _examine(consumer, placement, receipt, examiner)
                 if (
@@ -222,12 +222,14 @@ def plan_model(
                 ):
                     found.setdefault(artifact.uri, set()).add(digest)
             except ModelfetchError as error:
-                errors.append(error.about(model=item.model.name, uri=str(item.model.source)))
+                errors.append(error.about(model=request.model.name, uri=str(request.model.source)))
             except (OSError, UnicodeEncodeError) as error:
-                errors.append(fs.translate(error, placement.path, doing="can't examine").about(model=item.model.name))
+                errors.append(
+                    fs.translate(error, placement.path, doing="can't examine").about(model=request.model.name)
+                )
             else:
                 targets.append(target)
-    plan = ModelPlan(item=item, resolution=resolution, targets=tuple(targets), errors=tuple(errors))
+    plan = ModelPlan(request=request, resolution=resolution, targets=tuple(targets), errors=tuple(errors))
     # A file whose paths all hold the same bytes is known by their sha256 from here on, as after a download.
     sha256 = {uri: one for uri, digests in found.items() if len(digests) == 1 and (one := next(iter(digests)))}
     return _settled(_renamed(plan, sha256, receipts, examiner) if sha256 else plan, receipts)
@@ -246,7 +248,7 @@ def _examine(consumer: str, placement: Placement, receipt: Receipt, examiner: Ex
     found = examiner.inspect(placement, receipt, wanted)
     if found.action is Action.REFUSE:
         raise foreign_file_error(examiner.tree.path(placement.path), comparable=wanted is not None)
-    return Target(consumer=consumer, placement=placement, state=found.state, act=found.action), found.digest
+    return Target(consumer=consumer, placement=placement, state=found.state, action=found.action), found.digest
 
 
 def _by_sha256(artifact: Artifact) -> bool:
@@ -278,21 +280,21 @@ def _renamed(
 
 def _settled(plan: ModelPlan, receipts: Mapping[str, Receipt]) -> ModelPlan:
     """The plan with ``settled`` filled in."""
-    item = plan.item
+    request = plan.request
     settled = all(
         _is_frozen(plan, receipts[consumer])
         and all(
-            item.requested_by in entry.manifests
+            request.requested_by in entry.manifests
             for t in plan.targets
             if t.consumer == consumer and (entry := receipts[consumer].entries.get(t.placement.path))
         )
-        for consumer in item.consumers
+        for consumer in request.consumers
     )
     return replace(plan, settled=settled)
 
 
 def _is_frozen(plan: ModelPlan, receipt: Receipt) -> bool:
-    frozen = receipt.frozen.get(plan.item.key)
+    frozen = receipt.frozen.get(plan.request.key)
     return (
         frozen is not None and plan.resolution is not None and _content(frozen.resolution) == _content(plan.resolution)
     )
@@ -313,19 +315,19 @@ def clashes(plans: Iterable[ModelPlan]) -> tuple[ModelfetchError, ...]:
 
 
 def _claims(plan: ModelPlan) -> Iterable[PathClaim]:
-    item = plan.item
+    request = plan.request
     for target in plan.targets:
         placement = target.placement
-        in_cache = item.model.kind == "snapshot" and target.consumer in CACHES
+        in_cache = request.model.kind == "snapshot" and target.consumer in CACHES
         yield PathClaim(
             path=placement.path,
-            model=item.model.name,
-            manifest=item.manifest.file,
-            position=item.model.position,
+            model=request.model.name,
+            manifest=request.manifest.file,
+            position=request.model.position,
             shape=Shape.FOLDER if placement.how is PlacementMethod.UNPACK else Shape.FILE,
             source=placement.target or (placement.artifact.uri if placement.artifact else ""),
             digest=None if placement.target else str(wanted_digest(placement) or "") or None,
-            shared=in_cache or (isinstance(item.model.source, OllamaUri) and placement.how is PlacementMethod.FILE),
+            shared=in_cache or (isinstance(request.model.source, OllamaUri) and placement.how is PlacementMethod.FILE),
         )
 
 
@@ -337,7 +339,7 @@ def jobs_for(plan: ModelPlan, consumer: str, receipt: Receipt) -> tuple[Placemen
             continue
         if target.placement.how is not PlacementMethod.UNPACK:
             jobs.append(PlacementJob(placement=target.placement))
-        elif target.act is Action.KEEP:
+        elif target.action is Action.KEEP:
             jobs.extend(_unpacked_jobs(target.placement, receipt))
     return tuple(jobs)
 
@@ -357,12 +359,14 @@ def freeze(plan: ModelPlan, settings: Settings) -> dict[str, Frozen]:
         return {}
     names = {f"{endpoint}/": f"{name}:/" for name, endpoint in _endpoints(settings).items()}
     resolution = _readdressed(plan.resolution, names)
-    return {plan.item.key: Frozen(tier=plan.item.requested_by, model=plan.item.model.name, resolution=resolution)}
+    return {
+        plan.request.key: Frozen(tier=plan.request.requested_by, model=plan.request.model.name, resolution=resolution)
+    }
 
 
-def is_unpinned(item: ModelRequest) -> bool:
+def is_unpinned(request: ModelRequest) -> bool:
     """Whether the manifest does not determine the bytes."""
-    model = item.model
+    model = request.model
     if _is_pinned(model):
         return False
     commit = getattr(model.source, "commit", None)

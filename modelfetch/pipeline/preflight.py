@@ -107,13 +107,13 @@ def check_capacity(
 
     An optional model is left out if it can't be placed, or if the models before it leave no space for it.
     """
-    tally = _SpaceTally(kept_in(plans), tree=tree, store=store, in_store=in_store)
-    required = [plan for plan in plans if not plan.item.model.optional]
+    tally = _SpaceTally(files_in_place(plans), tree=tree, store=store, in_store=in_store)
+    required = [plan for plan in plans if not plan.request.model.optional]
     for plan in required:
         tally.add(tally.cost(plan))
 
     def with_problems(plan: ModelPlan) -> ModelPlan:
-        if not plan.item.model.optional or plan.errors:
+        if not plan.request.model.optional or plan.errors:
             return plan
         cost = tally.cost(plan)
         problems = writability_problems([plan], tree=tree, store=store, in_store=in_store)
@@ -209,13 +209,13 @@ class _SpaceTally:
         return self._existing[folder]
 
 
-def kept_in(plans: Iterable[ModelPlan]) -> dict[str, str]:
+def files_in_place(plans: Iterable[ModelPlan]) -> dict[str, str]:
     """For each digest that is already in place, a path below ROOT that has it."""
     return {
         str(artifact.digest): target.placement.path
         for plan in plans
         for target in plan.targets
-        if target.act is Action.KEEP
+        if target.action is Action.KEEP
         and target.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY)
         and (artifact := target.placement.artifact) is not None
         and artifact.digest is not None
@@ -223,7 +223,7 @@ def kept_in(plans: Iterable[ModelPlan]) -> dict[str, str]:
 
 
 def _is_left_out(plan: ModelPlan) -> bool:
-    return bool(plan.errors) and plan.item.model.optional
+    return bool(plan.errors) and plan.request.model.optional
 
 
 def _on_the_way(artifact: Artifact, store: Path) -> int:
@@ -263,7 +263,7 @@ def writability_problems(
         tree.path(target.placement.path).parent: None
         for plan in plans
         for target in plan.targets
-        if target.act is not Action.KEEP and not _is_left_out(plan)
+        if target.action is not Action.KEEP and not _is_left_out(plan)
     }
     if wanted:
         wanted[own_folder(tree.path(""))] = None

@@ -35,8 +35,8 @@ def build_report(
         if error is None or id(error) in known:
             continue
         known.add(id(error))
-        if outcome.plan.item.model.optional and not isinstance(error, InterruptedSync):
-            message = f"{outcome.plan.item.model.name} is optional and was left out: {error.message}"
+        if outcome.plan.request.model.optional and not isinstance(error, InterruptedSync):
+            message = f"{outcome.plan.request.model.name} is optional and was left out: {error.message}"
             session.sink(Notice(level="warning", message=message, hint=error.hint))
         else:
             errors.append(error)
@@ -59,18 +59,18 @@ def build_model_report(outcome: Outcome) -> ModelReport:
     plan = outcome.plan
     artifacts = plan.resolution.artifacts if plan.resolution else ()
     if not artifacts:
-        source = str(plan.item.model.source)
+        source = str(plan.request.model.source)
         unknown = ArtifactReport(
             uri=source,
             served_by=None,
-            digest=str(plan.item.model.digest) if plan.item.model.digest else None,
-            size=plan.item.model.size,
+            digest=str(plan.request.model.digest) if plan.request.model.digest else None,
+            size=plan.request.model.size,
             action="failed" if plan.errors or outcome.error else "skipped",
         )
-        return ModelReport(name=plan.item.model.name, ok=False, artifacts=(unknown,))
+        return ModelReport(name=plan.request.model.name, ok=False, artifacts=(unknown,))
     lines = tuple(_describe_artifact(outcome, artifact) for artifact in artifacts)
     ok = outcome.done or (outcome.preview and plan.complete)
-    return ModelReport(name=plan.item.model.name, ok=ok, artifacts=lines)
+    return ModelReport(name=plan.request.model.name, ok=ok, artifacts=lines)
 
 
 def _describe_artifact(outcome: Outcome, artifact: Artifact) -> ArtifactReport:
@@ -100,5 +100,5 @@ def _action(outcome: Outcome, artifact: Artifact, fetched: Fetched | None) -> st
         return "would-fetch" if outcome.preview else "skipped"
     if plan.errors or not targets:
         return "failed" if plan.errors else "present"
-    adopted = any(t.act is Action.KEEP and t.state is State.FOREIGN for t in targets)
+    adopted = any(t.action is Action.KEEP and t.state is State.FOREIGN for t in targets)
     return "adopted" if adopted else "present"

@@ -26,60 +26,60 @@ if TYPE_CHECKING:
 _AT_ONCE = 8
 
 
-def resolve_quietly(item: ModelRequest, session: Session, receipts: Mapping[str, Receipt]) -> Resolution | None:
+def resolve_quietly(request: ModelRequest, session: Session, receipts: Mapping[str, Receipt]) -> Resolution | None:
     """Resolve without network access; None if a source must be queried."""
     from modelfetch.sources import known
 
-    if not session.options.refresh and (found := frozen_for(item, receipts, session.settings)):
+    if not session.options.refresh and (found := frozen_for(request, receipts, session.settings)):
         return found
-    return known(SourceRequest.of(item.model), session.settings, session.store.read)
+    return known(SourceRequest.of(request.model), session.settings, session.store.read)
 
 
 async def resolve_all(
-    items: Sequence[ModelRequest], session: Session, receipts: Mapping[str, Receipt], asked: set[str]
+    requests: Sequence[ModelRequest], session: Session, receipts: Mapping[str, Receipt], queried: set[str]
 ) -> list[Resolution | ModelfetchError]:
-    """Return the resolution of each item, or the error that prevented it; sources are queried in parallel.
+    """Return the resolution of each request, or the error that prevented it; sources are queried in parallel.
 
-    The names of models that needed a query are added to ``asked``.
+    The names of models that needed a query are added to ``queried``.
     """
-    known = await asyncio.to_thread(lambda: [_resolve_checked(item, session, receipts) for item in items])
+    known = await asyncio.to_thread(lambda: [_resolve_checked(request, session, receipts) for request in requests])
 
-    async def one(item: ModelRequest) -> Resolution | ModelfetchError:
+    async def one(request: ModelRequest) -> Resolution | ModelfetchError:
         try:
-            found = await _ask(item, session)
-            await asyncio.to_thread(refuse_pickles, item.model, found)
+            found = await _query_sources(request, session)
+            await asyncio.to_thread(refuse_pickles, request.model, found)
         except ModelfetchError as error:
-            return error.about(model=item.model.name, uri=str(item.model.source))
+            return error.about(model=request.model.name, uri=str(request.model.source))
         return found
 
-    unknown = [item for item, found in zip(items, known, strict=True) if found is None]
-    asked.update(item.model.name for item in unknown)
+    unknown = [request for request, found in zip(requests, known, strict=True) if found is None]
+    queried.update(request.model.name for request in unknown)
     answers = iter(await map_bounded(one, unknown, limit=_AT_ONCE))
     return [next(answers) if found is None else found for found in known]
 
 
 def _resolve_checked(
-    item: ModelRequest, session: Session, receipts: Mapping[str, Receipt]
+    request: ModelRequest, session: Session, receipts: Mapping[str, Receipt]
 ) -> Resolution | ModelfetchError | None:
-    """Resolve an item without network access; an error is returned, not raised."""
+    """Resolve a request without network access; an error is returned, not raised."""
     session.cancel.check()
     try:
-        found = resolve_quietly(item, session, receipts)
+        found = resolve_quietly(request, session, receipts)
         if found is not None:
-            refuse_pickles(item.model, found)
+            refuse_pickles(request.model, found)
     except ModelfetchError as error:
-        return error.about(model=item.model.name, uri=str(item.model.source))
+        return error.about(model=request.model.name, uri=str(request.model.source))
     return found
 
 
-async def _ask(item: ModelRequest, session: Session) -> Resolution:
+async def _query_sources(request: ModelRequest, session: Session) -> Resolution:
     """Query the source, then each mirror; if all fail, raise the source's error."""
-    source = item.model.source
+    source = request.model.source
     first: ModelfetchError | None = None
-    for uri in (source, *item.model.mirrors):
+    for uri in (source, *request.model.mirrors):
         session.cancel.check()
         try:
-            found = await session.sources.resolve(SourceRequest.of(item.model, uri))
+            found = await session.sources.resolve(SourceRequest.of(request.model, uri))
         except ModelfetchError as error:
             if is_final(error):
                 raise
@@ -106,20 +106,20 @@ def refuse_pickles(model: Model, found: Resolution) -> None:
 
 
 def mirrors_of(
-    item: ModelRequest, artifact: Artifact, session: Session
+    request: ModelRequest, artifact: Artifact, session: Session
 ) -> tuple[Callable[[], Awaitable[Sequence[Location]]], ...]:
     """For each mirror, a function that locates the artifact there; it is only called if the source has failed."""
 
     def finder(uri: Uri) -> Callable[[], Awaitable[Sequence[Location]]]:
         async def find() -> Sequence[Location]:
-            wanted = SourceRequest.of(item.model, uri)
+            wanted = SourceRequest.of(request.model, uri)
             resolution = await session.sources.resolve(wanted)
             twins = [twin for twin in resolution.artifacts if _same(twin, artifact, single=not wanted.snapshot)]
             return [place for twin in twins for place in twin.locations]
 
         return find
 
-    return tuple(finder(uri) for uri in item.model.mirrors)
+    return tuple(finder(uri) for uri in request.model.mirrors)
 
 
 def _same(twin: Artifact, artifact: Artifact, *, single: bool) -> bool:

@@ -48,10 +48,10 @@ class Session:
         self.sink = sink
         self.cancel = cancel or Cancel()
         self._collections = ExitStack()
-        self._removals_held_off = ExitStack()
-        self._holding: set[Path] = set()
+        self._blocked_removals = ExitStack()
+        self._blocked_folders: set[Path] = set()
 
-    def hold_off_removals(self, *, make: bool = False) -> None:
+    def block_removals(self, *, make: bool = False) -> None:
         """Keep `prune` and `remove` of other processes waiting until `allow_removals` or the end; blocks.
 
         Where nothing can be written, nothing can be removed either, so that is no error.
@@ -64,17 +64,17 @@ class Session:
             InterruptedSync: It was cancelled.
         """
         for folder in dict.fromkeys((own_folder(self.options.root), self.options.store_path)):
-            if folder in self._holding or not (make or folder.is_dir()):
+            if folder in self._blocked_folders or not (make or folder.is_dir()):
                 continue
             guard = adding(folder / "locks", timeout=self.options.lock_timeout, sink=self.sink, cancel=self.cancel)
             with suppress(DestinationError, DiskError):
-                self._removals_held_off.enter_context(guard)
-                self._holding.add(folder)
+                self._blocked_removals.enter_context(guard)
+                self._blocked_folders.add(folder)
 
     def allow_removals(self) -> None:
         """Let `prune` and `remove` go on."""
-        self._removals_held_off.close()
-        self._holding.clear()
+        self._blocked_removals.close()
+        self._blocked_folders.clear()
 
     @cached_property
     def store(self) -> Store:

@@ -74,24 +74,24 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
     lines: list[Line] = []
     models: list[ModelReport] = []
     errors: list[ModelfetchError] = []
-    for item in select(manifests, session.options.consumers):
+    for request in select(manifests, session.options.consumers):
         resolution: Resolution | None = None
         states: list[_PathState] = []
         try:
             # Compare with the recorded resolution, even if a variable sets `--refresh`, which would resolve again.
-            resolution = frozen_for(item, receipts, session.settings) or resolve_quietly(item, session, receipts)
+            resolution = frozen_for(request, receipts, session.settings) or resolve_quietly(request, session, receipts)
             if resolution is None:
-                states = _foreign_paths(item, receipts, session)
+                states = _foreign_paths(request, receipts, session)
             else:
-                states = _states(item, resolution, receipts, session)
+                states = _states(request, resolution, receipts, session)
         except ModelfetchError as error:
-            error.about(model=item.model.name, uri=str(item.model.source))
-            if item.model.optional:
-                session.sink(Notice(level="warning", message=f"{item.model.name}: {error.message}", hint=error.hint))
+            error.about(model=request.model.name, uri=str(request.model.source))
+            if request.model.optional:
+                session.sink(Notice(level="warning", message=f"{request.model.name}: {error.message}", hint=error.hint))
             else:
                 errors.append(error)
-        lines.extend(_line(item, resolution, states, consumer) for consumer in item.consumers)
-        models.append(_model(item, resolution, states))
+        lines.extend(_line(request, resolution, states, consumer) for consumer in request.consumers)
+        models.append(_model(request, resolution, states))
     ready = all(line.is_well for line in lines)
     report = Report(
         ok=ready and not errors,
@@ -106,12 +106,12 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
 
 
 def _states(
-    item: ModelRequest, resolution: Resolution, receipts: Mapping[str, Receipt], session: Session
+    request: ModelRequest, resolution: Resolution, receipts: Mapping[str, Receipt], session: Session
 ) -> list[_PathState]:
     found: list[_PathState] = []
-    for consumer in item.consumers:
+    for consumer in request.consumers:
         receipt = receipts[consumer]
-        for placement in session.examiner.lay_out(consumer, item.model, resolution, receipt, probe=False):
+        for placement in session.examiner.lay_out(consumer, request.model, resolution, receipt, probe=False):
             try:
                 state = session.examiner.state(placement, receipt, wanted_digest(placement))
                 touched = state is State.CHANGED and _is_touched(placement, receipt, session)
@@ -147,7 +147,7 @@ def _is_touched(placement: Placement, receipt: Receipt, session: Session) -> boo
     return (blob.st_dev, blob.st_ino) == seen.inode
 
 
-def _foreign_paths(item: ModelRequest, receipts: Mapping[str, Receipt], session: Session) -> list[_PathState]:
+def _foreign_paths(request: ModelRequest, receipts: Mapping[str, Receipt], session: Session) -> list[_PathState]:
     """Files that modelfetch did not place, at the known paths of an unresolved model.
 
     Raises:
@@ -155,9 +155,9 @@ def _foreign_paths(item: ModelRequest, receipts: Mapping[str, Receipt], session:
         DiskError: A path can't be examined.
     """
     found: list[_PathState] = []
-    for claim in model_claims(item.model, item.manifest.file):
+    for claim in model_claims(request.model, request.manifest.file):
         consumer = claim.path.partition("/")[0]
-        if claim.shape is not Shape.FILE or consumer not in item.consumers:
+        if claim.shape is not Shape.FILE or consumer not in request.consumers:
             continue
         try:
             there = session.examiner.tree.lstat(claim.path) is not None
@@ -168,18 +168,18 @@ def _foreign_paths(item: ModelRequest, receipts: Mapping[str, Receipt], session:
     return found
 
 
-def _line(item: ModelRequest, resolution: Resolution | None, states: Sequence[_PathState], consumer: str) -> Line:
+def _line(request: ModelRequest, resolution: Resolution | None, states: Sequence[_PathState], consumer: str) -> Line:
     mine = [one for one in states if one.consumer == consumer]
-    named = resolution.artifacts if resolution else item.model.files or ()
-    sizes = [file.size for file in named] if named else [item.model.size]
+    named = resolution.artifacts if resolution else request.model.files or ()
+    sizes = [file.size for file in named] if named else [request.model.size]
     return Line(
-        model=item.model.name,
+        model=request.model.name,
         consumer=consumer,
         state=_worst(one.state for one in mine),
         files=len(named),
         size=None if None in sizes else sum(size or 0 for size in sizes),
-        unpinned=is_unpinned(item),
-        optional=item.model.optional,
+        unpinned=is_unpinned(request),
+        optional=request.model.optional,
         paths=tuple((one.path, one.state) for one in mine if one.state not in ("ready", "missing")),
     )
 
@@ -189,18 +189,18 @@ def _worst(words: Iterable[str]) -> str:
     return next((word for word in _WORST_FIRST if word in found), "missing")
 
 
-def _model(item: ModelRequest, resolution: Resolution | None, states: Sequence[_PathState]) -> ModelReport:
+def _model(request: ModelRequest, resolution: Resolution | None, states: Sequence[_PathState]) -> ModelReport:
     if resolution is None:
-        digest = str(item.model.digest) if item.model.digest else None
+        digest = str(request.model.digest) if request.model.digest else None
         unknown = ArtifactReport(
-            uri=str(item.model.source),
+            uri=str(request.model.source),
             served_by=None,
             digest=digest,
-            size=item.model.size,
+            size=request.model.size,
             action="foreign" if states else "missing",
             placements=tuple(one.path for one in states),
         )
-        return ModelReport(name=item.model.name, ok=False, artifacts=(unknown,))
+        return ModelReport(name=request.model.name, ok=False, artifacts=(unknown,))
     by_uri: dict[str, list[_PathState]] = defaultdict(list)
     texts: list[_PathState] = []
     for one in states:
@@ -208,7 +208,7 @@ def _model(item: ModelRequest, resolution: Resolution | None, states: Sequence[_
     artifacts = [line for artifact in resolution.artifacts for line in _artifact_lines(artifact, by_uri[artifact.uri])]
     artifacts += [
         ArtifactReport(
-            uri=str(item.model.source),
+            uri=str(request.model.source),
             served_by=None,
             digest=None,
             size=None,
@@ -219,7 +219,7 @@ def _model(item: ModelRequest, resolution: Resolution | None, states: Sequence[_
         if one.state not in _READY and one.state != "missing"
     ]
     ready = bool(states) and all(one.state in _READY for one in states)
-    return ModelReport(name=item.model.name, ok=ready, artifacts=tuple(artifacts))
+    return ModelReport(name=request.model.name, ok=ready, artifacts=tuple(artifacts))
 
 
 def _artifact_lines(artifact: Artifact, states: Sequence[_PathState]) -> Iterator[ArtifactReport]:

@@ -14,7 +14,7 @@ from modelfetch.manifest.model import CONSUMERS
 from modelfetch.pipeline.availability import check_availability, digests_here
 from modelfetch.pipeline.execute import Outcome, execute_plans
 from modelfetch.pipeline.plan import ModelPlan, clashes, plan_model, require_digests, select
-from modelfetch.pipeline.preflight import check_capacity, kept_in, require_marker
+from modelfetch.pipeline.preflight import check_capacity, files_in_place, require_marker
 from modelfetch.pipeline.reporting import build_report
 from modelfetch.pipeline.resolve import resolve_all
 from modelfetch.placement.receipts import read_receipt
@@ -44,7 +44,7 @@ async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Rep
     started = time.monotonic()
     try:
         _require_marker(session)
-        await asyncio.to_thread(session.hold_off_removals)
+        await asyncio.to_thread(session.block_removals)
         plan = await make_plan(manifests, session)
         await asyncio.to_thread(_announce, plan, session)
         if plan.problems and not session.options.keep_going:
@@ -77,12 +77,12 @@ async def make_plan(manifests: Sequence[Manifest], session: Session) -> Plan:
     """
     requests = select(manifests, session.options.consumers)
     if session.options.require_digests and (unpinned := require_digests(requests)):
-        return Plan(models=tuple(ModelPlan(item=request) for request in requests), problems=unpinned)
+        return Plan(models=tuple(ModelPlan(request=request) for request in requests), problems=unpinned)
     receipts = await asyncio.to_thread(_read_receipts, session)
-    asked: set[str] = set()
-    resolutions = await resolve_all(requests, session, receipts, asked)
+    queried: set[str] = set()
+    resolutions = await resolve_all(requests, session, receipts, queried)
     models = await asyncio.to_thread(_plan_models, requests, resolutions, receipts, session)
-    models = await check_availability(models, asked, session)
+    models = await check_availability(models, queried, session)
     return await asyncio.to_thread(_check, models, session)
 
 
@@ -105,7 +105,7 @@ def _plan_models(
     for request, resolution in zip(requests, resolutions, strict=True):
         session.cancel.check()
         if isinstance(resolution, ModelfetchError):
-            plans.append(ModelPlan(item=request, errors=(resolution,)))
+            plans.append(ModelPlan(request=request, errors=(resolution,)))
         else:
             plans.append(plan_model(request, resolution, receipts, session.examiner))
     return tuple(plans)
@@ -126,14 +126,14 @@ def _check(models: Sequence[ModelPlan], session: Session) -> Plan:
         in_store=in_store,
         reserve=session.options.min_free or 0,
     )
-    own = tuple(e for model in capacity.plans for e in model.errors if not model.item.model.optional)
+    own = tuple(e for model in capacity.plans for e in model.errors if not model.request.model.optional)
     problems = own + clashes(capacity.plans) + capacity.problems
     return Plan(models=capacity.plans, problems=problems, space=capacity.space)
 
 
 def _announce(plan: Plan, session: Session) -> None:
     wanted = {a.uri: a for model in plan.models for a in model.missing}
-    kept = kept_in(plan.models)
+    kept = files_in_place(plan.models)
     missing = [
         a for a in wanted.values() if a.digest is None or not (str(a.digest) in kept or session.store.peek(a.digest))
     ]

@@ -21,8 +21,8 @@ from modelfetch.placement.root_tree import RootTree
 from modelfetch.placement.state import (
     Action,
     State,
-    act_compared,
-    act_unhashed,
+    action_after_hashing,
+    action_before_hashing,
     fits,
     is_rewritten,
     state_of_file,
@@ -193,9 +193,9 @@ class Examiner:
         recorded = self._recorded_state(placement, receipt, seen, wanted)
         entry = self._known(placement.path, receipt, seen)
         state = self._known_state(placement, entry, seen, wanted)
-        action = act_unhashed(state, entry)
+        action = action_before_hashing(state, entry)
         if action is None:
-            action = act_compared(state, entry, equal=self._equal(placement, seen, wanted))
+            action = action_after_hashing(state, entry, equal=self._equal(placement, seen, wanted))
         if action is Action.REFUSE and seen is not None:
             action = self._act_on_blob(placement.path, seen)
         digest = None

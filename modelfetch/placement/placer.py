@@ -88,7 +88,7 @@ class _Step:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Desk:
+class _ConsumerRun:
     """State shared by one consumer's placements during a run; the lock ``turn`` admits one thread at a time."""
 
     book: ReceiptBook
@@ -128,7 +128,7 @@ class Placer:
         self._sink = sink
         self._cancel = cancel
         self._refused = fs.RefusalReporter(sink)
-        self._desks: dict[str, _Desk] = {}
+        self._runs: dict[str, _ConsumerRun] = {}
         self._desks_lock = threading.Lock()
 
     def place(self, request: PlacementRequest) -> None:
@@ -139,13 +139,13 @@ class Placer:
             DiskError: The disk failed or is full.
             RetryLaterError: Another process kept the consumer's lock, or took it several times.
         """
-        desk = self._desk(request.consumer)
+        run = self._run_of(request.consumer)
         for _ in range(_TRIES):
             try:
-                with self._locked(request.consumer, desk, self._lock_timeout, self._cancel) as held:
-                    self._place(request, desk)
-                    if desk.book.is_due:
-                        desk.book.write(held.ensure_owned)
+                with self._locked(request.consumer, run, self._lock_timeout, self._cancel) as held:
+                    self._place(request, run)
+                    if run.book.is_due:
+                        run.book.write(held.ensure_owned)
                 break
             except LockLostError:
                 continue  # this process was suspended and another took over its work: inspect again
@@ -159,9 +159,9 @@ class Placer:
 
     def receipt(self, consumer: str) -> Receipt:
         """A consumer's receipt, including this run's additions. Raises the same errors as `read_receipt`."""
-        desk = self._desk(consumer)
-        with desk.turn:
-            return desk.book.load()
+        run = self._run_of(consumer)
+        with run.turn:
+            return run.book.load()
 
     def finish(self) -> dict[str, ModelfetchError]:
         """Write all receipts that have changes; returns the errors by consumer.
@@ -169,21 +169,21 @@ class Placer:
         Files of interrupted models are recorded too, so that the next run need not read them again.
         """
         errors: dict[str, ModelfetchError] = {}
-        for consumer, desk in list(self._desks.items()):
-            if not desk.book.is_dirty:
+        for consumer, run in list(self._runs.items()):
+            if not run.book.is_dirty:
                 continue
             try:
-                with self._locked(consumer, desk, _LAST_WRITE_TIMEOUT, Cancel()) as held:
-                    desk.book.write(held.ensure_owned)
+                with self._locked(consumer, run, _LAST_WRITE_TIMEOUT, Cancel()) as held:
+                    run.book.write(held.ensure_owned)
             except LockLostError:
                 pass  # the journal has everything that the next run needs
             except ModelfetchError as error:
                 errors[consumer] = error
         return errors
 
-    def _desk(self, consumer: str) -> _Desk:
+    def _run_of(self, consumer: str) -> _ConsumerRun:
         with self._desks_lock:
-            if consumer not in self._desks:
+            if consumer not in self._runs:
                 writer = ConsumerWriter(
                     self._examiner.tree,
                     consumer,
@@ -193,27 +193,27 @@ class Placer:
                     sink=self._sink,
                     refused=self._refused,
                 )
-                self._desks[consumer] = _Desk(book=ReceiptBook(self._root, consumer), writer=writer)
-            return self._desks[consumer]
+                self._runs[consumer] = _ConsumerRun(book=ReceiptBook(self._root, consumer), writer=writer)
+            return self._runs[consumer]
 
     @contextmanager
-    def _locked(self, consumer: str, desk: _Desk, timeout: float | None, cancel: Cancel) -> Iterator[Held]:
+    def _locked(self, consumer: str, run: _ConsumerRun, timeout: float | None, cancel: Cancel) -> Iterator[Held]:
         path = fs.own_folder(self._root) / "locks" / f"consumer-{consumer}.lock"
         label = f"the receipt of {consumer}"
         with (
             _translated(self._examiner.tree.path(consumer)),
-            desk.turn,
+            run.turn,
             lock(path, label=label, timeout=timeout, sink=self._sink, cancel=cancel) as held,
         ):
-            desk.writer.confirm = held.ensure_owned
+            run.writer.confirm = held.ensure_owned
             yield held
 
-    def _place(self, request: PlacementRequest, desk: _Desk) -> None:
-        desk.writer.sweep(job.placement.path.rpartition("/")[0] for job in request.jobs)
+    def _place(self, request: PlacementRequest, run: _ConsumerRun) -> None:
+        run.writer.sweep(job.placement.path.rpartition("/")[0] for job in request.jobs)
         entries: dict[str, Entry] = {}
         jobs = request.jobs
         for _ in range(_TRIES + 1):
-            entries |= self._place_jobs(jobs, request, desk)
+            entries |= self._place_jobs(jobs, request, run)
             # A server that starts in the meantime may clean up its store (Ollama does).
             jobs = [job for job in request.jobs if self._examiner.tree.lstat(job.placement.path) is None]
             if not jobs:
@@ -223,16 +223,18 @@ class Placer:
                 f"{self._path(jobs[0])} vanishes again and again after it was placed",
                 hint="does the service clean its folder? Start it after modelfetch, or with OLLAMA_NOPRUNE=1",
             )
-        desk.writer.sync()
-        desk.book.add(entries, request.frozen)
+        run.writer.sync()
+        run.book.add(entries, request.frozen)
 
-    def _place_jobs(self, jobs: Sequence[PlacementJob], request: PlacementRequest, desk: _Desk) -> dict[str, Entry]:
-        receipt = desk.book.load()
+    def _place_jobs(
+        self, jobs: Sequence[PlacementJob], request: PlacementRequest, run: _ConsumerRun
+    ) -> dict[str, Entry]:
+        receipt = run.book.load()
         steps = [self._judge(job, receipt) for job in jobs]
         claims = {step.path: _claim(step, request) for step in steps if step.found.action is not Action.KEEP}
         if claims:
-            desk.book.claim(claims)
-        return {step.path: self._carry_out(step, request, desk) for step in steps}
+            run.book.claim(claims)
+        return {step.path: self._carry_out(step, request, run) for step in steps}
 
     def _judge(self, job: PlacementJob, receipt: Receipt) -> _Step:
         found = self._examiner.inspect(job.placement, receipt, job.wanted)
@@ -240,7 +242,7 @@ class Placer:
             raise foreign_file_error(self._path(job))
         return _Step(job=job, found=found)
 
-    def _carry_out(self, step: _Step, request: PlacementRequest, desk: _Desk) -> Entry:
+    def _carry_out(self, step: _Step, request: PlacementRequest, run: _ConsumerRun) -> Entry:
         """Execute the action for a path; if the path changed in the meantime, decide again."""
         for _ in range(_TRIES):
             self._cancel.check()
@@ -248,9 +250,9 @@ class Placer:
                 return _kept_entry(step, request)
             try:
                 with _named(self._path(step.job)):
-                    return _entry(step, request, self._write(step, desk.writer))
+                    return _entry(step, request, self._write(step, run.writer))
             except ChangedMeanwhileError:
-                step = self._judge(step.job, desk.book.load())
+                step = self._judge(step.job, run.book.load())
         path = self._path(step.job)
         raise DiskError(f"{path} changes again and again", hint="stop the service that writes to it, and run again")
 

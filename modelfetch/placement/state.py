@@ -124,7 +124,7 @@ def state_of_symlink(
     return State.OUTDATED if fits(entry, seen) else State.CHANGED
 
 
-def act_unhashed(state: State, entry: Entry | None) -> Action | None:
+def action_before_hashing(state: State, entry: Entry | None) -> Action | None:
     """The action, if the state alone determines it; None if the bytes must be compared first."""
     if state in (State.READY, State.REWRITTEN):
         return Action.KEEP
@@ -135,7 +135,7 @@ def act_unhashed(state: State, entry: Entry | None) -> Action | None:
     return None
 
 
-def act_compared(state: State, entry: Entry | None, *, equal: bool) -> Action:
+def action_after_hashing(state: State, entry: Entry | None, *, equal: bool) -> Action:
     """The action once the bytes have been compared."""
     if equal:
         return Action.KEEP

@@ -93,11 +93,11 @@ class SourceRequest:
 class Source(ABC, Generic[U]):
     """Resolves URIs of one scheme to files and their locations.
 
-    Each source implements `ask`; it may also resolve fully pinned entries without a request (`known`).
+    Each source implements `query`; it may also resolve fully pinned entries without a request (`known`).
     """
 
     @abstractmethod
-    def ask(self, uri: U, wanted: SourceRequest) -> Resolution:
+    def query(self, uri: U, wanted: SourceRequest) -> Resolution:
         """Query upstream. Blocks; called in worker threads, concurrently.
 
         Raises:
@@ -121,13 +121,13 @@ class Source(ABC, Generic[U]):
         return None
 
     @classmethod
-    def agree(cls, wanted: SourceRequest, found: Resolution) -> Resolution:
+    def apply_pins(cls, wanted: SourceRequest, found: Resolution) -> Resolution:
         """Return the resolution with the manifest's pins applied.
 
         Raises:
             IntegrityError: They contradict each other, or a pickle is not allowed by the manifest.
         """
-        artifacts = _agree_files(found.artifacts, wanted) if wanted.snapshot else found.artifacts
+        artifacts = _pin_files(found.artifacts, wanted) if wanted.snapshot else found.artifacts
         if wanted.single:
             artifacts = tuple(
                 replace(pin(a, wanted.digest, wanted.size, wanted), path=wanted.name or a.path) for a in artifacts
@@ -140,7 +140,7 @@ class Source(ABC, Generic[U]):
 
         Raises:
             UnreachableError: Requests are disabled (``offline``), or the source does not respond.
-            ModelfetchError: As `ask` and `agree`.
+            ModelfetchError: As `query` and `apply_pins`.
         """
         try:
             if offline and uri.scheme != "file":
@@ -150,7 +150,7 @@ class Source(ABC, Generic[U]):
                     permanent=True,
                     hint="run it once without --offline, MODELFETCH_OFFLINE and HF_HUB_OFFLINE",
                 )
-            return self.agree(wanted, self.ask(uri, wanted))
+            return self.apply_pins(wanted, self.query(uri, wanted))
         except ModelfetchError as error:
             raise error.about(uri=str(uri)) from error.__cause__
 
@@ -165,14 +165,14 @@ def _basename(uri: Uri) -> str | None:
     return safe_name(path.rpartition("/")[2]) if isinstance(path, str) else None
 
 
-def _agree_files(artifacts: Iterable[Artifact], wanted: SourceRequest) -> tuple[Artifact, ...]:
+def _pin_files(artifacts: Iterable[Artifact], wanted: SourceRequest) -> tuple[Artifact, ...]:
     """Apply the pins to every file; if several contradict them, one error names all of these."""
     specs = {spec.path: spec for spec in wanted.files or ()}
     agreed: list[Artifact] = []
     wrong: list[tuple[str, IntegrityError]] = []
     for artifact in artifacts:
         try:
-            agreed.append(_agree_file(artifact, specs.get(artifact.path), wanted))
+            agreed.append(_pin_file(artifact, specs.get(artifact.path), wanted))
         except IntegrityError as error:
             wrong.append((artifact.path, error))
     if not wrong:
@@ -184,7 +184,7 @@ def _agree_files(artifacts: Iterable[Artifact], wanted: SourceRequest) -> tuple[
     raise type(first)(f"{first.message}; wrong as well: {names}", code=first.code, hint=first.hint)
 
 
-def _agree_file(artifact: Artifact, spec: FileSpec | None, wanted: SourceRequest) -> Artifact:
+def _pin_file(artifact: Artifact, spec: FileSpec | None, wanted: SourceRequest) -> Artifact:
     pinned = pin(artifact, spec.digest if spec else None, spec.size if spec else None, wanted)
     if is_pickle_name(artifact.path) and not pinned.allow_pickle:
         raise pickle_error(

@@ -32,7 +32,7 @@ class CivitaiSource(Source[CivitaiUri]):
         self._http = http
         self._settings = settings
 
-    def ask(self, uri: CivitaiUri, wanted: SourceRequest) -> Resolution:
+    def query(self, uri: CivitaiUri, wanted: SourceRequest) -> Resolution:
         """Return the selected file with its name, digest and size, if its scans are clean and access is allowed."""
         version = self._version(uri)
         file = _choose(version, uri)
@@ -60,7 +60,7 @@ class CivitaiSource(Source[CivitaiUri]):
             return None
         name = wanted.filename.rpartition("/")[2]
         artifact = _artifact(uri, name, _address(uri, uri.file, settings), wanted.size, None)
-        return cls.agree(wanted, Resolution(artifacts=(artifact,), revision=str(uri.version), pinned=True))
+        return cls.apply_pins(wanted, Resolution(artifacts=(artifact,), revision=str(uri.version), pinned=True))
 
     def _version(self, uri: CivitaiUri) -> dict[str, Any]:
         endpoint = _endpoint(uri, self._settings)

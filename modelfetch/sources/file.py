@@ -25,7 +25,7 @@ class FileSource(Source[FileUri]):
     def __init__(self, _http: Http, _settings: Settings) -> None:
         """Ignore the arguments: this source sends no requests."""
 
-    def ask(self, uri: FileUri, wanted: SourceRequest) -> Resolution:
+    def query(self, uri: FileUri, wanted: SourceRequest) -> Resolution:
         """Return the file's size. Only the manifest can provide a digest."""
         try:
             found = Path(uri.path).stat()
@@ -47,7 +47,7 @@ class FileSource(Source[FileUri]):
         """Return a file whose digest and size are pinned without looking at it."""
         if wanted.digest is None or wanted.size is None:
             return None
-        return cls.agree(wanted, Resolution(artifacts=(_artifact(uri, wanted.size),), pinned=True))
+        return cls.apply_pins(wanted, Resolution(artifacts=(_artifact(uri, wanted.size),), pinned=True))
 
 
 def _artifact(uri: FileUri, size: int) -> Artifact:

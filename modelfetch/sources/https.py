@@ -34,7 +34,7 @@ class HttpsSource(Source[HttpUri]):
     def __init__(self, http: Http, _settings: Settings) -> None:
         self._http = http
 
-    def ask(self, uri: HttpUri, wanted: SourceRequest) -> Resolution:
+    def query(self, uri: HttpUri, wanted: SourceRequest) -> Resolution:
         """Return the file's size and name; a web server provides no trustworthy digest."""
         with self._http.open("GET", uri.url, headers=FIRST_BYTE) as response:
             if response.status == 401 and response.authorized:
@@ -55,7 +55,7 @@ class HttpsSource(Source[HttpUri]):
         name = wanted.filename.rpartition("/")[2] if wanted.filename else last if good else None
         if wanted.digest is None or wanted.size is None or name is None:
             return None
-        return cls.agree(wanted, Resolution(artifacts=(_artifact(uri, name, wanted.size),), pinned=True))
+        return cls.apply_pins(wanted, Resolution(artifacts=(_artifact(uri, name, wanted.size),), pinned=True))
 
     def _listed(self, uri: HttpUri, name: str | None, wanted: SourceRequest) -> str:
         """Return the name, with the suffix for its content if no service would list the file otherwise.

@@ -55,7 +55,7 @@ class OciSource(Source[OciUri]):
     def __init__(self, http: Http, settings: Settings) -> None:
         self._registry = Registry(http, settings)
 
-    def ask(self, uri: OciUri, wanted: SourceRequest) -> Resolution:
+    def query(self, uri: OciUri, wanted: SourceRequest) -> Resolution:
         """Return each layer that is a file, with its digest and size."""
         image, base = self.pull(uri)
         return _resolution(wanted, uri, image, base)
@@ -70,7 +70,7 @@ class OciSource(Source[OciUri]):
         image = parse_manifest(content) if content is not None else None
         if not isinstance(image, Image) or image.digest != uri.digest:
             return None
-        return cls.agree(wanted, _resolution(wanted, uri, image, addresses[0]))
+        return cls.apply_pins(wanted, _resolution(wanted, uri, image, addresses[0]))
 
     def pull(self, uri: OciUri) -> tuple[Image, str]:
         """Return the manifest of a reference, selected from an index if necessary, and the base URL that served it.

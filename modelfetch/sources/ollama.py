@@ -35,7 +35,7 @@ class OllamaSource(Source[OllamaUri]):
     def __init__(self, http: Http, settings: Settings) -> None:
         self._registry = Registry(http, settings)
 
-    def ask(self, uri: OllamaUri, wanted: SourceRequest) -> Resolution:
+    def query(self, uri: OllamaUri, wanted: SourceRequest) -> Resolution:
         """Return config and layers, then the manifest itself, with its bytes."""
         served = self._fetch(uri)
         found = parse_manifest(served.content, served.media_type)
@@ -65,8 +65,8 @@ class OllamaSource(Source[OllamaUri]):
         return _resolution(uri, image, addresses[0], pinned=True)
 
     @classmethod
-    def agree(cls, wanted: SourceRequest, found: Resolution) -> Resolution:
-        """Accept the resolution: `ask` has checked the entry's digest, the manifest's, which pins the blobs."""
+    def apply_pins(cls, wanted: SourceRequest, found: Resolution) -> Resolution:
+        """Accept the resolution: `query` has checked the entry's digest, the manifest's, which pins the blobs."""
         return found
 
     def _fetch(self, uri: OllamaUri) -> ManifestResponse:

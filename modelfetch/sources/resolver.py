@@ -87,7 +87,7 @@ class Sources:
             if self._sink is not None:
                 # Many models of an unreachable hub produce the same notice; renderers show it once.
                 about = "" if "://" in error.message else f"{wanted.uri}: "
-                text = f"{about}{error.message}; asking again in {delay:.0f} s"
+                text = f"{about}{error.message}; retrying in {delay:.0f} s"
                 self._sink(Notice(level="info", message=text))
 
         return await retry(
@@ -141,7 +141,7 @@ class Sources:
         token = uri.token if isinstance(uri, CivitaiUri) else None
         fields = ("token",) if token else credential_fields(written.text)
         if token is not None and isinstance(self._http.auth, Credentials):
-            self._http.auth.lend_civitai_token(token)
+            self._http.auth.use_civitai_token(token)
         with self._lock:
             if not fields or self._sink is None or str(written) in self._warned:
                 return

@@ -33,7 +33,7 @@ class Index:
     def record(self, blob: Path) -> Record | None:
         """Return the state of a blob at its last verification; None if there is no valid record."""
         try:
-            return Record.parse(read_small(beside(blob), _RECORD_LIMIT))
+            return Record.parse(read_small(record_path(blob), _RECORD_LIMIT))
         except OSError:
             return None
 
@@ -41,9 +41,9 @@ class Index:
         """Write a blob's record, and record its other digests as aliases."""
         with contextlib.suppress(OSError):
             if record.size < _WRITTEN_IN_PLACE:
-                write_new(beside(blob), record.dump())
+                write_new(record_path(blob), record.dump())
             else:
-                self._write_whole(beside(blob), record.dump())
+                self._write_whole(record_path(blob), record.dump())
         for algorithm, digits in record.digests.items():
             self.write_alias(Digest(algorithm, digits), Digest("sha256", blob.name))
 
@@ -51,7 +51,7 @@ class Index:
         """Remove the record and other names of a removed blob."""
         record = self.record(blob)
         with contextlib.suppress(OSError):
-            beside(blob).unlink(missing_ok=True)
+            record_path(blob).unlink(missing_ok=True)
         for algorithm, digits in (record.digests if record else {}).items():
             self.drop_alias(Digest(algorithm, digits))
 
@@ -104,7 +104,7 @@ class Index:
         write_whole(path, data, temporary=ingest / temporary_name())
 
 
-def beside(blob: Path) -> Path:
+def record_path(blob: Path) -> Path:
     """Return the path of a blob's record."""
     return blob.with_name(blob.name + ".json")
 

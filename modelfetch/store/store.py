@@ -30,7 +30,7 @@ from modelfetch.core.fs import (
 )
 from modelfetch.errors import DiskError, IntegrityError, ModelfetchError
 from modelfetch.store.chunks import hash_open_file, read_into
-from modelfetch.store.index import Index, beside, write_new, write_whole
+from modelfetch.store.index import Index, record_path, write_new, write_whole
 from modelfetch.store.record import Record
 
 if TYPE_CHECKING:
@@ -413,7 +413,7 @@ class Store:
         if record is not None and len(record.chunks) > 1:
             with contextlib.suppress(ModelfetchError, OSError):
                 aside = self.folder("ingest") / f"{sha256.hex}.damaged"
-                write_whole(beside(aside), record.dump(), temporary=self.tmp())
+                write_whole(record_path(aside), record.dump(), temporary=self.tmp())
                 path.replace(aside)
         self.remove(sha256)
 

@@ -168,13 +168,13 @@ def _nvidia(nvml: Any) -> Found:
     except Exception as error:  # an NVMLError, or anything that a broken driver causes
         return Found(why=(f"NVML says: {error}",))
     try:
-        return _ask(nvml)
+        return _query_nvml(nvml)
     finally:
         with contextlib.suppress(Exception):
             nvml.nvmlShutdown()
 
 
-def _ask(nvml: Any) -> Found:
+def _query_nvml(nvml: Any) -> Found:
     gpus: list[Gpu] = []
     why: list[str] = []
     try:

@@ -11,7 +11,7 @@ from modelfetch.formats.content_check import HEAD
 from modelfetch.transfer.pump import Flow, Pump
 from modelfetch.transfer.rate import Floor
 from modelfetch.transfer.ring_buffer import RingBuffer
-from modelfetch.transfer.syscalls import WriteBack, leave_it
+from modelfetch.transfer.syscalls import WriteBack, no_write_back
 
 if TYPE_CHECKING:
     from modelfetch.core.cancel import Cancel
@@ -106,7 +106,7 @@ class Body:
 
     def _through_ring(self, pump: Pump) -> None:
         durable = self._context.tuning.durable
-        flush = WriteBack(self._writer.fd, self._writer.position) if durable else leave_it
+        flush = WriteBack(self._writer.fd, self._writer.position) if durable else no_write_back
         ring = RingBuffer(self._writer, pool=self._context.buffer_pool, flush=flush)
         if not ring.start():
             self._straight(pump)

@@ -13,12 +13,12 @@ from modelfetch.transfer.parallel import ConnectionPool
 from modelfetch.transfer.pump import Flow
 from modelfetch.transfer.range_request import (
     Answer,
-    Ask,
     NothingMore,
     PageInsteadError,
     Restart,
+    WantedRange,
     WrongRangeError,
-    judge,
+    check_response,
 )
 from modelfetch.transfer.scheduler import Segment, SegmentQueue
 from modelfetch.transfer.writer import SegmentWriter
@@ -147,11 +147,13 @@ class Download:
         order = self._order
         identity = self._identity()
         whole = segment.position == 0 and segment.end in (None, order.partial.size)
-        ask = Ask(start=segment.position, end=segment.end, ranged=not whole)
-        with self._open(ask.headers(identity), cancel) as response:
+        wanted = WantedRange(start=segment.position, end=segment.end, ranged=not whole)
+        with self._open(wanted.headers(identity), cancel) as response:
             order.coding.apply(response)
             try:
-                answer = judge(response, ask, identity, size=order.size, what=order.what, uri=order.location.uri)
+                answer = check_response(
+                    response, wanted, identity, size=order.size, what=order.what, uri=order.location.uri
+                )
             except WrongRangeError:
                 if alone:
                     order.partial.distrust()

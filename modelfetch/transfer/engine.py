@@ -137,16 +137,16 @@ def _locations(
     """Yield the artifact's own locations, then those of each mirror; runs in the transfer's thread."""
     yield from artifact.locations
     for mirror in mirrors:
-        yield from _ask_mirror(mirror, loop, cancel)
+        yield from _look_up_mirror(mirror, loop, cancel)
 
 
-def _ask_mirror(
+def _look_up_mirror(
     mirror: Mirror, loop: asyncio.AbstractEventLoop, cancel: Cancel
 ) -> Sequence[Location | ModelfetchError]:
-    async def ask() -> Sequence[Location]:
+    async def find() -> Sequence[Location]:
         return await mirror()
 
-    future = asyncio.run_coroutine_threadsafe(ask(), loop)
+    future = asyncio.run_coroutine_threadsafe(find(), loop)
     withdraw = cancel.on_cancel(lambda: _ignore(future.cancel()))
     try:
         return future.result()

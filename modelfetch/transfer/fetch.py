@@ -122,7 +122,7 @@ def _fetch_once(
         timeout=context.options.lock_timeout,
         sink=context.sink,
         cancel=cancel,
-        pace=context.tuning.pace,
+        timing=context.tuning.lock_timing,
     ) as held:
         found = _found_meanwhile(context, artifact, noted) if held.waited else None
         return found or _Job(context, artifact, label, cancel, held).run(locations)

@@ -18,7 +18,7 @@ from modelfetch.transfer.body import floor_rate
 from modelfetch.transfer.concurrency import ConcurrencyController
 from modelfetch.transfer.range_request import PageInsteadError, WrongRangeError
 from modelfetch.transfer.stragglers import StragglerDetector
-from modelfetch.transfer.syscalls import WriteBack, leave_it
+from modelfetch.transfer.syscalls import WriteBack, no_write_back
 
 if TYPE_CHECKING:
     from modelfetch.core.cancel import Cancel
@@ -79,7 +79,7 @@ class ConnectionPool:
         self._fatal: BaseException | None = None
         self._controller: ConcurrencyController | None = None
         self._stragglers = StragglerDetector(context.options.connections if context.limiter.rate is None else 0)
-        self._flush = WriteBack(partial.fd, partial.prefix.position) if context.tuning.durable else leave_it
+        self._flush = WriteBack(partial.fd, partial.prefix.position) if context.tuning.durable else no_write_back
 
     def run(self) -> None:
         """Work until no range or no connection is left.

@@ -21,7 +21,7 @@ class Progress:
         self._key = key
         self._partial = partial
         self._lock = threading.Lock()
-        self._said = context.tuning.clock()
+        self._reported = context.tuning.clock()
         self.received = 0
 
     def note(self, count: int) -> None:
@@ -34,7 +34,7 @@ class Progress:
         now = self._context.tuning.clock()
         with self._lock:
             self.received += count
-            if now - self._said < self._context.tuning.progress_seconds:
+            if now - self._reported < self._context.tuning.progress_seconds:
                 return
-            self._said = now
+            self._reported = now
         self._context.sink(TransferProgress(key=self._key, done=self._partial.total))

@@ -29,7 +29,7 @@ _UNSATISFIED = re.compile(r"bytes \*/(\d{1,19})\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class WantedRange:
     """A request for a file from ``start`` to ``end`` (None: to its end); ``ranged``: with a Range header."""
 
     start: int = 0
@@ -86,14 +86,14 @@ class PageInsteadError(NotAModelError):
     """A web page of another size than the file, as captive portals send it: the partial file stays valid."""
 
 
-def judge(
-    response: Response, ask: Ask, identity: Identity | None, *, size: int | None, what: str, uri: str
+def check_response(
+    response: Response, wanted: WantedRange, identity: Identity | None, *, size: int | None, what: str, uri: str
 ) -> Answer | Restart | NothingMore:
     """Interpret a response.
 
     Args:
         response: The response, its body unread.
-        ask: The request.
+        wanted: The request.
         identity: The required version, if known.
         size: The required size of the file in bytes, if known.
         what: The file's name in messages.
@@ -105,21 +105,23 @@ def judge(
         ModelfetchError: The status is an error.
     """
     if response.status == 200:
-        return _whole(response, ask, identity, size=size, what=what)
+        return _whole(response, wanted, identity, size=size, what=what)
     if response.status == 206:
-        return _part(response, ask, identity, size=size, what=what)
-    if response.status == 416 and ask.ranged:
-        return _unsatisfied(response, ask, size=size)
+        return _part(response, wanted, identity, size=size, what=what)
+    if response.status == 416 and wanted.ranged:
+        return _unsatisfied(response, wanted, size=size)
     error = status_error(response, what=what, uri=uri)
     if response.status in (400, 401, 403, 410) and response.redirected:
         error.permanent = False  # a signed URL that has expired: the next attempt gets a new one
     raise error
 
 
-def _whole(response: Response, ask: Ask, identity: Identity | None, *, size: int | None, what: str) -> Answer | Restart:
+def _whole(
+    response: Response, wanted: WantedRange, identity: Identity | None, *, size: int | None, what: str
+) -> Answer | Restart:
     length = None if response.encoding else response.length
     wrong_size = size is not None and length is not None and length != size
-    if ask.start > 0 or wrong_size:
+    if wanted.start > 0 or wrong_size:
         page = _page_instead(response, what)  # a captive portal, for example
         if isinstance(page, NotAModelError):
             raise PageInsteadError(page.message, hint=page.hint)
@@ -127,7 +129,7 @@ def _whole(response: Response, ask: Ask, identity: Identity | None, *, size: int
             raise page
     if wrong_size:
         raise size_error(what, found=length or 0, expected=size or 0)
-    if ask.start > 0:
+    if wanted.start > 0:
         same = identity is not None and not _is_other_version(response, identity, None)
         return Restart(reason="the source sends only the whole file, or it changed", same_version=same)
     return _body(response, start=0, end=length, size=length)
@@ -143,15 +145,19 @@ def _page_instead(response: Response, what: str) -> ModelfetchError | None:
     return None
 
 
-def _part(response: Response, ask: Ask, identity: Identity | None, *, size: int | None, what: str) -> Answer | Restart:
+def _part(
+    response: Response, wanted: WantedRange, identity: Identity | None, *, size: int | None, what: str
+) -> Answer | Restart:
     match = _CONTENT_RANGE.match(response.headers.get("content-range", "").strip())
-    if not ask.ranged or match is None or response.encoding is not None:
+    if not wanted.ranged or match is None or response.encoding is not None:
         raise WrongRangeError(f"{redact(response.url)} sent a part of the file that was not requested")
     start, end = int(match[1]), int(match[2]) + 1
     total = None if match[3] == "*" else int(match[3])
-    if start != ask.start or end <= start or (ask.end is not None and end > ask.end) or (total or end) < end:
-        raise WrongRangeError(f"{redact(response.url)} sent bytes from {start}, requested were those from {ask.start}")
-    if end - start < min(_LEAST, (ask.end or total or end) - start):
+    if start != wanted.start or end <= start or (wanted.end is not None and end > wanted.end) or (total or end) < end:
+        raise WrongRangeError(
+            f"{redact(response.url)} sent bytes from {start}, requested were those from {wanted.start}"
+        )
+    if end - start < min(_LEAST, (wanted.end or total or end) - start):
         raise WrongRangeError(f"{redact(response.url)} sends only {end - start} bytes at a time")
     if response.length is not None and response.length != end - start:
         raise WrongRangeError(f"{redact(response.url)} sent {response.length} bytes and declared {end - start}")
@@ -162,10 +168,10 @@ def _part(response: Response, ask: Ask, identity: Identity | None, *, size: int 
     return _body(response, start=start, end=end, size=total)
 
 
-def _unsatisfied(response: Response, ask: Ask, *, size: int | None) -> Restart | NothingMore:
+def _unsatisfied(response: Response, wanted: WantedRange, *, size: int | None) -> Restart | NothingMore:
     match = _UNSATISFIED.match(response.headers.get("content-range", "").strip())
-    if match is not None and int(match[1]) == ask.start and size in (None, ask.start):
-        return NothingMore(size=ask.start)
+    if match is not None and int(match[1]) == wanted.start and size in (None, wanted.start):
+        return NothingMore(size=wanted.start)
     return Restart(reason="the source's file is shorter than what is there")
 
 

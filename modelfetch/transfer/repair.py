@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.fs import copy_bytes, try_reflink
 from modelfetch.store.chunks import chunk_span
-from modelfetch.store.index import beside, write_whole
+from modelfetch.store.index import record_path, write_whole
 from modelfetch.transfer.journal import ChunkChecksum, checksum_line
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def reuse_intact_chunks(store: Store, digest: Digest, part: Path) -> None:
                 copy_bytes(aside, part)
             claims = b"".join(map(checksum_line, _claims(record)))
             write_whole(part.with_suffix(".json"), claims, temporary=store.tmp())
-    for path in (aside, beside(aside)):
+    for path in (aside, record_path(aside)):
         with suppress(OSError):
             path.unlink(missing_ok=True)
 

@@ -38,7 +38,7 @@ def allocate(fd: int, size: int) -> None:
             raise OSError(number, os.strerror(number))
 
 
-def leave_it(_end: int) -> None:
+def no_write_back(_end: int) -> None:
     """No early write-back, where the file need not be durable or another thread starts it."""
 
 

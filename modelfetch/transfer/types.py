@@ -72,7 +72,7 @@ class Tuning(RetryTiming):
     """How long no connections are added after some did not help; it doubles each time."""
     progress_seconds: float = 0.1
     durable: bool = True
-    pace: LockTiming = field(default_factory=LockTiming)
+    lock_timing: LockTiming = field(default_factory=LockTiming)
     clock: Callable[[], float] = time.monotonic
 
 

@@ -19,7 +19,7 @@ from modelfetch.errors import DestinationError, DiskError, IntegrityError, Model
 from modelfetch.store import Blob, Store
 from modelfetch.store import store as store_module
 from modelfetch.store.chunks import CHUNK, FileHash, chunk_count, chunk_span, read_into
-from modelfetch.store.index import beside
+from modelfetch.store.index import record_path
 from modelfetch.store.locks.lock import LockLostError
 from modelfetch.store.record import Record
 
@@ -377,7 +377,7 @@ def obstruct(path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "link", "huge file"])
 def test_a_record_that_cannot_be_read_costs_a_hash(store: Store, kind: str) -> None:
     blob = store.add_bytes(DATA)
-    obstruct(beside(blob.path), kind)
+    obstruct(record_path(blob.path), kind)
     assert store.peek(blob.digest) is None
     assert store.find(blob.digest) == blob
     assert store.read(blob.digest) == DATA

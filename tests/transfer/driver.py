@@ -29,7 +29,7 @@ from modelfetch.store import Store
 from modelfetch.store.locks.lock import LockTiming
 from modelfetch.transfer import Engine, EngineOptions, Tuning
 from modelfetch.transfer.concurrency import ConcurrencyController
-from tests.transfer.world import PACE, quick
+from tests.transfer.world import TIMING, quick
 
 
 def _chosen(kind: type, given: dict[str, str]) -> dict[str, Any]:
@@ -58,7 +58,9 @@ def main(arguments: list[str]) -> int:
     )
     if folder := given.get("ready"):  # all is imported, what follows takes no time to speak of
         Path(folder, str(os.getpid())).touch()
-    tuning: Tuning = replace(quick(), pace=replace(PACE, **_chosen(LockTiming, given)), **_chosen(Tuning, given))
+    tuning: Tuning = replace(
+        quick(), lock_timing=replace(TIMING, **_chosen(LockTiming, given)), **_chosen(Tuning, given)
+    )
     try:
         _say(asyncio.run(_fetch(Path(store), artifact, tuning, EngineOptions(**_chosen(EngineOptions, given)), cancel)))
     except ModelfetchError as error:

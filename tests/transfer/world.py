@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from modelfetch.core.events import Event
     from tests.transfer.server import Origin
 
-PACE = LockTiming(heartbeat=0.1, stale=0.6, say_every=0.2, poll=0.02)
+TIMING = LockTiming(heartbeat=0.1, stale=0.6, report_interval=0.2, poll=0.02)
 
 
 def payload(size: int, seed: int = 1) -> bytes:
@@ -39,7 +39,7 @@ def quick(**changes: Any) -> Tuning:
         "source_seconds": 5.0,
         "retry_after_most": 2.5,
         "floor_seconds": 0.6,
-        "pace": PACE,
+        "lock_timing": TIMING,
         "jitter": lambda: 0.0,
     }
     return Tuning(**(fields | changes))

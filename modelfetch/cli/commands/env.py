@@ -39,11 +39,11 @@ def command(ctx: click.Context, /, update: str | None, *, quiet: bool, **_: Any)
     if update is None:
         put(block.text, end="")
         return 0
-    _tell(update, rewrite(Path(update), block), quiet=quiet)
+    _report(update, rewrite(Path(update), block), quiet=quiet)
     return 0
 
 
-def _tell(file: str, done: Rewritten, *, quiet: bool) -> None:
+def _report(file: str, done: Rewritten, *, quiet: bool) -> None:
     """Show what changed on stderr; with ``quiet`` only warnings."""
     for name, old, new in () if quiet else done.changed:
         note(f"{name}: {old or '(empty)'} -> {new or '(empty)'}")

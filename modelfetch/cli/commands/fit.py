@@ -45,15 +45,15 @@ def command(ctx: click.Context, /, targets: tuple[str, ...], **values: Any) -> i
     if that is unknown.
     """
     from modelfetch.config.options import parse_options, parse_values
-    from modelfetch.fitting import Asked, fit_manifests, fit_uri
+    from modelfetch.fitting import FitOverrides, fit_manifests, fit_uri
     from modelfetch.run import fit_failed, run_session
 
     names = ("context", "parallel", "kv_type", "flash_attention", "usable")
-    asked = Asked(**parse_values({name: values[name] for name in names}))
+    overrides = FitOverrides(**parse_values({name: values[name] for name in names}))
     uri = _only_uri(ctx, targets)
     if uri is None:
         report = common.perform(
-            ctx, lambda manifests, session: fit_manifests(manifests, session, asked), failure=fit_failed
+            ctx, lambda manifests, session: fit_manifests(manifests, session, overrides), failure=fit_failed
         )
     else:
         chosen = parse_options(common.option_values(ctx))
@@ -61,7 +61,7 @@ def command(ctx: click.Context, /, targets: tuple[str, ...], **values: Any) -> i
             ctx,
             lambda sink, cancel: run_session(
                 lambda _: chosen,
-                lambda session: fit_uri(uri, session, asked),
+                lambda session: fit_uri(uri, session, overrides),
                 failure=fit_failed,
                 sink=sink,
                 cancel=cancel,
@@ -82,7 +82,7 @@ def _only_uri(ctx: click.Context, targets: Sequence[str]) -> str | None:
         return None
     if len(targets) > 1:
         raise UsageError("expected one URI, or manifests", hint=f"modelfetch fit {shlex.quote(uris[0])}")
-    said = (name for name in ("tier", "manifests") if common.is_said(ctx, name))
+    said = (name for name in ("tier", "manifests") if common.is_on_command_line(ctx, name))
     if (name := next(said, None)) is not None:
         option = "--tier" if name == "tier" else "--manifest"
         raise UsageError(f"either a URI or {option}, not both", hint="leave one of them out")

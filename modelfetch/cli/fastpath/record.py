@@ -98,8 +98,8 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
     root, tree = session.options.root, session.examiner.tree
     receipts = {consumer: read_receipt(root, consumer) for consumer in CONSUMERS}
     paths = dict.fromkeys(receipt_path(root, c) for c in CONSUMERS if receipts[c].entries)
-    for item in select(manifests, session.options.consumers):
-        paths.update(dict.fromkeys(tree.path(path) for path in _paths_of_item(item, session, receipts)))
+    for request in select(manifests, session.options.consumers):
+        paths.update(dict.fromkeys(tree.path(path) for path in _paths_of(request, session, receipts)))
     # What `verify` finds damaged does not look changed.
     checks = fs.own_folder(root) / "checks.json"
     if checks.exists():
@@ -121,14 +121,14 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
             yield f"path\t{seen.size}\t{seen.mtime_ns}\t{path}"
 
 
-def _paths_of_item(item: ModelRequest, session: Session, receipts: Mapping[str, Receipt]) -> Iterator[str]:
-    resolution = resolve_quietly(item, session, receipts)
+def _paths_of(request: ModelRequest, session: Session, receipts: Mapping[str, Receipt]) -> Iterator[str]:
+    resolution = resolve_quietly(request, session, receipts)
     if resolution is None:
-        raise ValueError(f"{item.model.name} would have to be asked for")
-    plan = plan_model(item, resolution, receipts, session.examiner)
+        raise ValueError(f"{request.model.name} would have to be asked for")
+    plan = plan_model(request, resolution, receipts, session.examiner)
     if not plan.complete:
-        raise ValueError(f"{item.model.name} is not complete")
-    for consumer in item.consumers:
+        raise ValueError(f"{request.model.name} is not complete")
+    for consumer in request.consumers:
         for job in jobs_for(plan, consumer, receipts[consumer]):
             yield job.placement.path
 

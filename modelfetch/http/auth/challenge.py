@@ -51,7 +51,7 @@ def repository_of(url: str) -> str | None:
     return match[1] if match else None
 
 
-def may_ask(registry: str, realm: str, *, same_host_only: bool) -> bool:
+def may_request_token(registry: str, realm: str, *, same_host_only: bool) -> bool:
     """Return whether a token server that a registry names may be contacted at all.
 
     A registry with TLS must not name a plain HTTP server; one on plain HTTP may only name itself. Ollama's rule: the

@@ -13,7 +13,13 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 from modelfetch.config.settings import CIVITAI_ENDPOINT, HF_ENDPOINT, CredentialFileError, Settings
 from modelfetch.core.urls import origin, redact
 from modelfetch.errors import CredentialsError, UnreachableError
-from modelfetch.http.auth.challenge import Challenge, may_ask, may_send_password, parse_challenges, repository_of
+from modelfetch.http.auth.challenge import (
+    Challenge,
+    may_request_token,
+    may_send_password,
+    parse_challenges,
+    repository_of,
+)
 from modelfetch.http.auth.stores import DockerConfig, Login, Netrc
 from modelfetch.http.status import status_error
 
@@ -92,7 +98,7 @@ class Credentials:
                 endpoints=_CIVITAI_SITES if civitai == CIVITAI_ENDPOINT else (civitai,),
             ),
         )
-        self._lent: str | None = None
+        self._session_token: str | None = None
         self._same_host_only = frozenset({origin(settings.ollama_registry)})
         self._tokens: dict[tuple[Origin, str], _Token] = {}
         self._shown: set[tuple[Origin, str]] = set()
@@ -150,9 +156,9 @@ class Credentials:
             return None
         return None
 
-    def lend_civitai_token(self, token: str) -> None:
+    def use_civitai_token(self, token: str) -> None:
         """Use the token of a pasted CivitAI link for this session, unless another one is set."""
-        self._lent = self._lent or token
+        self._session_token = self._session_token or token
 
     def challenged(self, url: str, status: int, headers: Mapping[str, str], fetch: Fetch) -> bool:
         """Answer a registry's challenge; return whether there is a new token or password to try.
@@ -210,7 +216,7 @@ class Credentials:
 
     def _word(self, service: _Service) -> str | None:
         word = _unless_unreadable(service.token.value)
-        return word or (self._lent if service.name == "civitai" else None)
+        return word or (self._session_token if service.name == "civitai" else None)
 
     def _netrc_for(self, where: Origin) -> Login | None:
         scheme, host, port = where
@@ -247,7 +253,7 @@ class Credentials:
 
     def _fetch(self, url: str, challenge: Challenge, fetch: Fetch) -> _Token | None:
         registry = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
-        if not may_ask(url, challenge.realm, same_host_only=origin(url) in self._same_host_only):
+        if not may_request_token(url, challenge.realm, same_host_only=origin(url) in self._same_host_only):
             raise CredentialsError(
                 f"{registry} names a token server that may not be asked: {_host_of(challenge.realm)}",
                 code="unauthorized",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Query:
     """The request, for messages; a refusal has another meaning if a token was sent."""
 
     endpoint: str
@@ -42,7 +42,7 @@ class Asked:
         return f"{self.repo}@{self.revision}" if self.revision else self.repo
 
 
-def translate(error: Exception, asked: Asked) -> ModelfetchError:
+def translate(error: Exception, query: Query) -> ModelfetchError:
     """Return the typed error for any exception of huggingface_hub or the HTTP library below it.
 
     Its versions use different HTTP libraries, so exceptions are recognised by their class names.
@@ -51,20 +51,20 @@ def translate(error: Exception, asked: Asked) -> ModelfetchError:
         return error
     names = {kind.__name__ for kind in type(error).__mro__}
     if "JSONDecodeError" in names:
-        return nonsense(asked)
+        return nonsense(query)
     response = getattr(error, "response", None)
     if response is not None and "TooManyRedirects" not in names:
-        return refusal(response.status_code, response.headers, str(response.url), asked)
+        return refusal(response.status_code, response.headers, str(response.url), query)
     if "OfflineModeIsEnabled" in names:
         return UnreachableError(
-            f"{asked} would need a request, and HF_HUB_OFFLINE is set", code="offline", permanent=True
+            f"{query} would need a request, and HF_HUB_OFFLINE is set", code="offline", permanent=True
         )
     if "HFValidationError" in names:
-        return NotFoundError(f"{asked.repo!r} is not a name that the hub can have")
+        return NotFoundError(f"{query.repo!r} is not a name that the hub can have")
     if names & _TRANSPORT or isinstance(error, OSError):
-        return _transport(error, names, asked)
+        return _transport(error, names, query)
     if isinstance(error, ValueError | TypeError | KeyError | AttributeError | RecursionError):
-        return nonsense(asked)
+        return nonsense(query)
     raise error
 
 
@@ -90,18 +90,18 @@ def is_missing_api(error: Exception) -> bool:
     )
 
 
-def nonsense(asked: Asked) -> UnreachableError:
+def nonsense(query: Query) -> UnreachableError:
     """Return the error for a response that does not follow the hub's API."""
     return UnreachableError(
-        f"{asked.endpoint} sent no valid metadata of {asked}",
+        f"{query.endpoint} sent no valid metadata of {query}",
         code="bad-response",
         permanent=True,
         hint="is HF_ENDPOINT a Hugging Face Hub, or does a proxy or login page stand before it?",
     )
 
 
-def _transport(error: Exception, names: set[str], asked: Asked) -> UnreachableError:
-    where = _peer(asked.endpoint, names)
+def _transport(error: Exception, names: set[str], query: Query) -> UnreachableError:
+    where = _peer(query.endpoint, names)
     reason = None
     for link in _chain(error):
         if isinstance(link, ssl.SSLCertVerificationError):
@@ -112,7 +112,7 @@ def _transport(error: Exception, names: set[str], asked: Asked) -> UnreachableEr
                 hint="SSL_CERT_FILE names a file of authorities to trust",
             )
         if isinstance(link, socket.gaierror):
-            return lookup_error(_resolved_host(asked.endpoint), link)
+            return lookup_error(_resolved_host(query.endpoint), link)
         if isinstance(link, OSError) and link.strerror:
             reason = link.strerror
         names |= {kind.__name__ for kind in type(link).__mro__}
@@ -155,87 +155,87 @@ def _peer(endpoint: str, names: set[str]) -> str:
     return f"{endpoint}, through the proxy {proxy.shown}"
 
 
-def refusal(status: int, headers: Mapping[str, str], url: str, asked: Asked) -> ModelfetchError:
+def refusal(status: int, headers: Mapping[str, str], url: str, query: Query) -> ModelfetchError:
     """Return the typed error for an unsuccessful status."""
     fields = Headers(headers)
     code, server_message = fields.get("x-error-code", ""), fields.get("x-error-message", "").lower()
     if code == "GatedRepo":
-        return _gated(status, server_message, asked)
+        return _gated(status, server_message, query)
     if code == "RevisionNotFound" or (status == 400 and "rev" in server_message):
         return NotFoundError(
-            f"{asked.repo} has no revision {asked.revision}",
+            f"{query.repo} has no revision {query.revision}",
             code="unknown-revision",
-            hint=f"branches and tags are listed at {asked.page}/tree/main",
+            hint=f"branches and tags are listed at {query.page}/tree/main",
         )
     if "access to this resource is disabled" in server_message:
-        return NotFoundError(f"{asked.repo} was disabled by the hub", hint="choose another source or a mirror")
+        return NotFoundError(f"{query.repo} was disabled by the hub", hint="choose another source or a mirror")
     if status == 401:
-        return _unauthorized(asked)
+        return _unauthorized(query)
     if status == 403:
-        return _forbidden(server_message, asked)
+        return _forbidden(server_message, query)
     if code == "RepoNotFound" or status in (404, 410):
         hint = "check the name"
-        if asked.with_token:
+        if query.with_token:
             hint += "; a private repo looks the same to a token that may not read it"
-        return NotFoundError(f"{asked} does not exist at {asked.endpoint}", hint=hint)
-    reply = Reply(status=status, headers=fields, body=b"", url=redact(url), authorized=asked.with_token)
-    error = status_error(reply, what=str(asked), uri=None)
+        return NotFoundError(f"{query} does not exist at {query.endpoint}", hint=hint)
+    reply = Reply(status=status, headers=fields, body=b"", url=redact(url), authorized=query.with_token)
+    error = status_error(reply, what=str(query), uri=None)
     if status == 429:
-        error.hint = "requests with a token have higher limits: set HF_TOKEN" if not asked.with_token else None
+        error.hint = "requests with a token have higher limits: set HF_TOKEN" if not query.with_token else None
     return error
 
 
-def _gated(status: int, server_message: str, asked: Asked) -> CredentialsError:
-    if not asked.with_token:
+def _gated(status: int, server_message: str, query: Query) -> CredentialsError:
+    if not query.with_token:
         return CredentialsError(
-            f"{asked.repo} is gated, and no token is set",
+            f"{query.repo} is gated, and no token is set",
             code="gated",
-            hint=f"accept its terms at {asked.page}, then set HF_TOKEN",
+            hint=f"accept its terms at {query.page}, then set HF_TOKEN",
         )
     if "fine-grained" in server_message or "token settings" in server_message:
         return CredentialsError(
-            f"{asked.repo} is gated, and this fine-grained token may not read gated repos",
+            f"{query.repo} is gated, and this fine-grained token may not read gated repos",
             code="gated",
             hint='turn on "Read access to contents of all public gated repos you can access" for the token',
         )
     if status == 401:
         return CredentialsError(
-            f"{asked.repo} is gated, and the hub rejects this token",
+            f"{query.repo} is gated, and the hub rejects this token",
             code="unauthorized",
-            hint=f"it may have expired or been revoked: make a new one at {asked.endpoint}/settings/tokens",
+            hint=f"it may have expired or been revoked: make a new one at {query.endpoint}/settings/tokens",
         )
     if "awaiting" in server_message or "pending" in server_message:
         return CredentialsError(
-            f"{asked.repo} is gated, and its authors have not answered the request for access yet",
+            f"{query.repo} is gated, and its authors have not answered the request for access yet",
             code="gated",
-            hint=f"look at {asked.page}",
+            hint=f"look at {query.page}",
         )
     return CredentialsError(
-        f"{asked.repo} is gated, and its terms were not accepted with this account",
+        f"{query.repo} is gated, and its terms were not accepted with this account",
         code="gated",
-        hint=f"accept them at {asked.page}; a fine-grained token also needs the right to read gated repos",
+        hint=f"accept them at {query.page}; a fine-grained token also needs the right to read gated repos",
     )
 
 
-def _unauthorized(asked: Asked) -> CredentialsError:
-    if asked.with_token:
+def _unauthorized(query: Query) -> CredentialsError:
+    if query.with_token:
         return CredentialsError(
-            f"the hub rejects the token that was sent for {asked.repo}",
+            f"the hub rejects the token that was sent for {query.repo}",
             code="unauthorized",
-            hint=f"it may have expired or been revoked: renew it at {asked.endpoint}/settings/tokens, or unset it",
+            hint=f"it may have expired or been revoked: renew it at {query.endpoint}/settings/tokens, or unset it",
         )
     return CredentialsError(
-        f"{asked.repo} does not exist, or it is private and no token is set",
+        f"{query.repo} does not exist, or it is private and no token is set",
         code="missing-or-private",
         hint="check the name, or set HF_TOKEN",
     )
 
 
-def _forbidden(server_message: str, asked: Asked) -> CredentialsError:
+def _forbidden(server_message: str, query: Query) -> CredentialsError:
     if "fine-grained" in server_message or "permission" in server_message or "scope" in server_message:
         hint = "give the token read access to this repo, or to the organisation that owns it"
-    elif asked.with_token:
+    elif query.with_token:
         hint = "the token may lack the right to read this repo, or the hub blocks this region or address"
     else:
         hint = "no token was sent: set HF_TOKEN; if that does not help, the hub blocks this region or address"
-    return CredentialsError(f"the hub forbids reading {asked.repo}", code="forbidden", hint=hint)
+    return CredentialsError(f"the hub forbids reading {query.repo}", code="forbidden", hint=hint)

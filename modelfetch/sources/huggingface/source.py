@@ -32,7 +32,7 @@ from modelfetch.manifest.uri import HfUri
 from modelfetch.sources.answers import FIRST_BYTE, total_size
 from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.huggingface import client
-from modelfetch.sources.huggingface.errors import Asked, is_missing_api, nonsense, refusal, translate
+from modelfetch.sources.huggingface.errors import Query, is_missing_api, nonsense, refusal, translate
 from modelfetch.sources.huggingface.repo import HubFile, Repo, choose, git_name, read_file, read_info
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class HfSource(Source[HfUri]):
         self._locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
         self._guard = threading.Lock()
 
-    def ask(self, uri: HfUri, wanted: SourceRequest) -> Resolution:
+    def query(self, uri: HfUri, wanted: SourceRequest) -> Resolution:
         """Return the commit, and each file with its size, digest and cache name."""
         revision = uri.revision or "main"
         try:
@@ -119,19 +119,19 @@ class HfSource(Source[HfUri]):
             for path, size, digest in pins
         )
         artifacts = tuple(replace(_artifact(uri, uri.commit, file, settings), digest=None) for file in files)
-        return cls.agree(wanted, Resolution(artifacts=artifacts, revision=uri.commit, pinned=True))
+        return cls.apply_pins(wanted, Resolution(artifacts=artifacts, revision=uri.commit, pinned=True))
 
     def explain(self, response: Response, uri: HfUri) -> ModelfetchError | None:
         """Return the error for a refused file; None if the file is missing from an existing repo."""
         if response.status == 404 and response.headers.get("x-error-code") == "EntryNotFound":
             return None
-        asked = Asked(
+        query = Query(
             endpoint=self._settings.hf_endpoint,
             repo=uri.repo,
             revision=uri.revision,
             with_token=response.authorized,
         )
-        return refusal(response.status, response.headers, response.url, asked)
+        return refusal(response.status, response.headers, response.url, query)
 
     def _resolution(self, uri: HfUri, commit: str, files: Iterable[HubFile]) -> Resolution:
         return Resolution(
@@ -153,15 +153,15 @@ class HfSource(Source[HfUri]):
 
     def _fetch(self, repo: str, revision: str) -> Repo:
         try:
-            info, asked = self._call(
+            info, query = self._call(
                 repo, revision, lambda api: api.model_info(repo, revision=revision, files_metadata=True)
             )
         except _MissingApiError:
-            info, asked = self._call(repo, revision, lambda api: api.model_info(repo, revision=revision))
+            info, query = self._call(repo, revision, lambda api: api.model_info(repo, revision=revision))
         try:
             found = read_info(info, revision)
         except (ValueError, TypeError, AttributeError):
-            raise nonsense(asked) from None
+            raise nonsense(query) from None
         if getattr(info, "gated", None):
             self._check_gate(repo, revision)
         return found
@@ -209,10 +209,10 @@ class HfSource(Source[HfUri]):
         names = set(paths)
         return [read_file(entry.path, entry) for entry in entries if entry.path in names]
 
-    def _call(self, repo: str, revision: str, question: Callable[[Any], T]) -> tuple[T, Asked]:
+    def _call(self, repo: str, revision: str, question: Callable[[Any], T]) -> tuple[T, Query]:
         endpoint = self._endpoint(f"/api/models/{repo}")
         headers = self._credentials.headers(endpoint + "/api/")
-        asked = Asked(endpoint=endpoint, repo=repo, revision=revision, with_token=bool(headers))
+        query = Query(endpoint=endpoint, repo=repo, revision=revision, with_token=bool(headers))
         name, _, version = USER_AGENT.partition("/")
         api = hub.load().HfApi(endpoint=endpoint, token=False, library_name=name, library_version=version)
         failure: ModelfetchError
@@ -220,10 +220,10 @@ class HfSource(Source[HfUri]):
             check_name(origin(endpoint)[1])
         try:
             with client.watched(self._watch):
-                return question(api), asked
+                return question(api), query
         except Exception as error:
-            failure, missing = translate(error, asked), is_missing_api(error)
-        if isinstance(failure, CredentialsError) and not asked.with_token:
+            failure, missing = translate(error, query), is_missing_api(error)
+        if isinstance(failure, CredentialsError) and not query.with_token:
             self._name_problem(failure, endpoint)
         # Raised outside the handler, so that the library's exception and its request are not attached.
         raise _MissingApiError(failure) if missing else failure

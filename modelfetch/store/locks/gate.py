@@ -33,7 +33,7 @@ def adding(
     timeout: float | None = None,
     sink: Sink = discard,
     cancel: Cancel | None = None,
-    pace: LockTiming | None = None,
+    timing: LockTiming | None = None,
 ) -> Iterator[None]:
     """Keep removers out of a folder of locks while the block runs; waits for an active one.
 
@@ -43,10 +43,10 @@ def adding(
         DestinationError, DiskError: A lock can't be created.
     """
     own = folder / f"adding-{secrets.token_hex(8)}.lock"
-    with lock(own, label="this run", sink=sink, cancel=cancel, pace=pace):
+    with lock(own, label="this run", sink=sink, cancel=cancel, timing=timing):
         remover = folder / _REMOVING
         if remover.exists():
-            with lock(remover, label="removal of files", timeout=timeout, sink=sink, cancel=cancel, pace=pace):
+            with lock(remover, label="removal of files", timeout=timeout, sink=sink, cancel=cancel, timing=timing):
                 pass
         yield
 
@@ -58,7 +58,7 @@ def removing(
     timeout: float | None = None,
     sink: Sink = discard,
     cancel: Cancel,
-    pace: LockTiming | None = None,
+    timing: LockTiming | None = None,
 ) -> Iterator[None]:
     """Hold folders of locks exclusively while the block runs; waits until no other process holds a lock in them.
 
@@ -68,8 +68,8 @@ def removing(
         DestinationError, DiskError: A lock can't be created.
     """
     started = last_reported = time.monotonic()
-    pace = pace or LockTiming()
-    last_reported -= pace.say_every - 1.0
+    timing = timing or LockTiming()
+    last_reported -= timing.report_interval - 1.0
     while True:
         with contextlib.ExitStack() as held:
             for folder in folders:
@@ -80,10 +80,10 @@ def removing(
                         timeout=timeout,
                         sink=sink,
                         cancel=cancel,
-                        pace=pace,
+                        timing=timing,
                     )
                 )
-            busy = _first_held(folders, pace)
+            busy = _first_held(folders, timing)
             if busy is None:
                 yield
                 return
@@ -94,21 +94,21 @@ def removing(
                 code="lock-timeout",
                 hint="try again when the other modelfetch is done, or give a longer --lock-timeout",
             )
-        if now - last_reported >= pace.say_every:
+        if now - last_reported >= timing.report_interval:
             last_reported = now
             sink(Waiting(key="removing", label="removal of files", owner=busy, seconds=now - started))
         cancel.wait(_POLL)
         cancel.check()
 
 
-def _first_held(folders: Sequence[Path], pace: LockTiming) -> str | None:
+def _first_held(folders: Sequence[Path], timing: LockTiming) -> str | None:
     """Return the holder of a lock in the folders, except `_REMOVING`; None if there is none."""
     for folder in folders:
         for path in sorted(folder.glob("*.lock")):
             if path.name == _REMOVING or path.name.startswith("."):
                 continue
             try:
-                with lock(path, label=path.stem, timeout=0.0, pace=pace):
+                with lock(path, label=path.stem, timeout=0.0, timing=timing):
                     pass
             except RetryLaterError as error:
                 return error.message

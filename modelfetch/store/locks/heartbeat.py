@@ -78,5 +78,5 @@ class _Beating:
     due: float
 
 
-heart = HeartbeatThread()
-os.register_at_fork(after_in_child=heart.__init__)  # type: ignore[misc]  # a forked child holds none of the locks
+heartbeats = HeartbeatThread()
+os.register_at_fork(after_in_child=heartbeats.__init__)  # type: ignore[misc]  # a forked child holds none of the locks

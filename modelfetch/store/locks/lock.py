@@ -39,7 +39,7 @@ from modelfetch.core.fs import (
 )
 from modelfetch.errors import RetryLaterError
 from modelfetch.store.locks.flock import flock_works, take_flock
-from modelfetch.store.locks.heartbeat import heart
+from modelfetch.store.locks.heartbeat import heartbeats
 from modelfetch.store.locks.owner import Owner
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ HEARTBEAT = 5.0
 """Seconds between heartbeats."""
 STALE = 30.0
 """Seconds without a heartbeat after which an owner counts as dead."""
-SAY_EVERY = 30.0
+REPORT_INTERVAL = 30.0
 """Seconds between `Waiting` events."""
 _POLL = 0.1
 _TAKING_POLL = 0.005
@@ -64,7 +64,7 @@ class LockTiming:
 
     heartbeat: float = HEARTBEAT
     stale: float = STALE
-    say_every: float = SAY_EVERY
+    report_interval: float = REPORT_INTERVAL
     poll: float = _POLL
 
 
@@ -89,13 +89,13 @@ class Held:
     fd: int
     predecessor_may_be_alive: bool = False
     waited: bool = False
-    pace: LockTiming = field(default_factory=LockTiming)
+    timing: LockTiming = field(default_factory=LockTiming)
     _lost: bool = field(default=False)
     _beaten: float = field(default_factory=time.monotonic)
 
     def beat(self) -> None:
         """Renew the heartbeat, and detect whether the lock was taken over."""
-        slept = time.monotonic() - self._beaten > self.pace.stale / 2
+        slept = time.monotonic() - self._beaten > self.timing.stale / 2
         try:
             if slept:
                 self._beat_exclusively()
@@ -114,7 +114,7 @@ class Held:
     def _beat_exclusively(self) -> None:
         """Renew the heartbeat while no other process can be between its last check of it and its take-over."""
         while _is_current(self.fd, self.path):
-            with _taking_over(self.path, self.pace.stale) as taking:
+            with _taking_over(self.path, self.timing.stale) as taking:
                 if taking is not None:
                     self._beat()
                     return
@@ -129,7 +129,7 @@ class Held:
         Raises:
             LockLostError: Another process took the lock because this one was suspended, or its file is gone.
         """
-        if time.monotonic() - self._beaten > self.pace.stale / 2:
+        if time.monotonic() - self._beaten > self.timing.stale / 2:
             self.beat()
         if self._lost:
             raise LockLostError(str(self.path))
@@ -157,7 +157,7 @@ def lock(
     timeout: float | None = None,
     sink: Sink = discard,
     cancel: Cancel | None = None,
-    pace: LockTiming | None = None,
+    timing: LockTiming | None = None,
 ) -> Iterator[Held]:
     """Hold a lock while the block runs.
 
@@ -167,19 +167,19 @@ def lock(
         timeout: Seconds to wait for another owner, None to wait as long as it is alive.
         sink: Receives `Waiting` events.
         cancel: Cancels the waiting.
-        pace: The lock's intervals.
+        timing: The lock's intervals.
 
     Raises:
         RetryLaterError: The timeout expired (``lock-timeout``).
         InterruptedSync: It was cancelled.
         DestinationError, DiskError: The file can't be created.
     """
-    waiter = _Waiter(path, label, timeout, sink, cancel or Cancel(), pace or LockTiming())
+    waiter = _Waiter(path, label, timeout, sink, cancel or Cancel(), timing or LockTiming())
     try:
         held = waiter.acquire()
     except OSError as error:
         raise translate(error, path, doing="locking") from error
-    stop = heart.add(held, waiter.pace.heartbeat)
+    stop = heartbeats.add(held, waiter.timing.heartbeat)
     try:
         yield held
     finally:
@@ -199,17 +199,17 @@ class _Waiter:
     """One attempt to get a lock."""
 
     def __init__(
-        self, path: Path, label: str, timeout: float | None, sink: Sink, cancel: Cancel, pace: LockTiming
+        self, path: Path, label: str, timeout: float | None, sink: Sink, cancel: Cancel, timing: LockTiming
     ) -> None:
         self._path, self._label, self._timeout, self._sink, self._cancel = path, label, timeout, sink, cancel
-        self.pace = pace
+        self.timing = timing
         self._seen: tuple[object, ...] | None = None
         self._seen_at = 0.0
         self._age_then = 0.0
 
     def acquire(self) -> Held:
         start = time.monotonic()
-        last_reported = start - self.pace.say_every + 1.0  # the first event after a second
+        last_reported = start - self.timing.report_interval + 1.0  # the first event after a second
         waited = False
         while True:
             self._cancel.check()
@@ -229,11 +229,11 @@ class _Waiter:
                     code="lock-timeout",
                     hint="try again when the other modelfetch is done, or give a longer --lock-timeout",
                 )
-            if now - last_reported >= self.pace.say_every:
+            if now - last_reported >= self.timing.report_interval:
                 last_reported = now
                 owner = _owner_name(self._path)
                 self._sink(Waiting(key=self._path.stem, label=self._label, owner=owner, seconds=now - start))
-            self._cancel.wait(self.pace.poll)
+            self._cancel.wait(self.timing.poll)
 
     def _try(self) -> Held | None:
         """Create the file, or replace a dead owner's; None while another owner is alive."""
@@ -249,7 +249,7 @@ class _Waiter:
 
     def _held(self, fd: int, owner: Owner, *, predecessor_may_be_alive: bool = False) -> Held:
         return Held(
-            path=self._path, owner=owner, fd=fd, predecessor_may_be_alive=predecessor_may_be_alive, pace=self.pace
+            path=self._path, owner=owner, fd=fd, predecessor_may_be_alive=predecessor_may_be_alive, timing=self.timing
         )
 
     def _take_over(self) -> Held | None:
@@ -260,7 +260,7 @@ class _Waiter:
         try:
             if self._judge(fd) is _Verdict.ALIVE:
                 return None
-            with _taking_over(self._path, self.pace.stale) as taking:
+            with _taking_over(self._path, self.timing.stale) as taking:
                 # Check again: another process may have replaced the owner, or the owner may have resumed.
                 verdict = self._judge(fd) if taking is not None else _Verdict.ALIVE
                 if taking is None or verdict is _Verdict.ALIVE:
@@ -279,7 +279,7 @@ class _Waiter:
             return _Verdict.DEAD
         if owner is not None and owner.is_dead():
             return _Verdict.DEAD
-        return _Verdict.SILENT if self._silence(fd) >= self.pace.stale else _Verdict.ALIVE
+        return _Verdict.SILENT if self._silence(fd) >= self.timing.stale else _Verdict.ALIVE
 
     def _silence(self, fd: int) -> float:
         """Return the seconds since the owner's last heartbeat, first by the disk's clock, then by this machine's."""

@@ -16,7 +16,13 @@ from modelfetch.demo.hub import Hub
 from modelfetch.errors import CredentialsError, ModelfetchError
 from modelfetch.http import Http
 from modelfetch.http.auth import Credentials
-from modelfetch.http.auth.challenge import Challenge, may_ask, may_send_password, parse_challenges, repository_of
+from modelfetch.http.auth.challenge import (
+    Challenge,
+    may_request_token,
+    may_send_password,
+    parse_challenges,
+    repository_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -292,7 +298,7 @@ def test_no_challenge_breaks_the_reader(header: str) -> None:
 def test_which_token_server_may_be_asked_and_which_may_see_the_password(
     registry: str, realm: str, asked: bool, password: bool
 ) -> None:
-    assert may_ask(registry, realm, same_host_only=False) is asked
+    assert may_request_token(registry, realm, same_host_only=False) is asked
     if asked:
         assert may_send_password(registry, realm) is password
 

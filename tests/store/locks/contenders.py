@@ -24,10 +24,10 @@ from typing import Any, NoReturn
 from modelfetch.store.locks.lock import Held, LockTiming, lock
 
 
-def _contend(folder: Path, seed: int, pace: LockTiming, kill: float, suspend: float) -> NoReturn:
+def _contend(folder: Path, seed: int, timing: LockTiming, kill: float, suspend: float) -> NoReturn:
     chance, log = random.Random(seed), folder / f"log-{os.getpid()}"
     while not (folder / "stop").exists():
-        with lock(folder / "key.lock", label="x", pace=pace) as held:
+        with lock(folder / "key.lock", label="x", timing=timing) as held:
             _note(log, f"acquired {time.monotonic_ns()} {held.owner.nonce}")
             _confirm(held, log)
             time.sleep(chance.random() * 0.002)
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
     if given.get("noflock"):
         fcntl.flock = lambda _fd, _operation: None
     names = {f.name for f in fields(LockTiming)}
-    pace = LockTiming(**{name: float(value) for name, value in given.items() if name in names})
+    timing = LockTiming(**{name: float(value) for name, value in given.items() if name in names})
     alive: set[int] = set()
     killed = started = 0
     (folder / "alive").touch()
@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> int:
             started += 1
             pid = os.fork()
             if pid == 0:
-                _contend(folder, seed + started, pace, float(given.get("kill", 0)), float(given.get("suspend", 0)))
+                _contend(folder, seed + started, timing, float(given.get("kill", 0)), float(given.get("suspend", 0)))
             alive.add(pid)
         (folder / "alive.new").write_text(" ".join(map(str, alive)))
         (folder / "alive.new").replace(folder / "alive")

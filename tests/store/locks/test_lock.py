@@ -25,7 +25,7 @@ from modelfetch.store.locks.heartbeat import HeartbeatThread
 from modelfetch.store.locks.lock import LockLostError, LockTiming, lock
 from modelfetch.store.locks.owner import Owner
 
-PACE = LockTiming(heartbeat=0.05, stale=0.4, say_every=0.1, poll=0.01)
+TIMING = LockTiming(heartbeat=0.05, stale=0.4, report_interval=0.1, poll=0.01)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 
 def test_a_lock_is_a_file_that_names_its_owner_and_goes_away(path: Path, flock: str) -> None:
-    with lock(path, label="x", pace=PACE) as held:
+    with lock(path, label="x", timing=TIMING) as held:
         owner = Owner.parse(path.read_bytes())
         assert owner is not None
         assert owner.pid == os.getpid()
@@ -62,7 +62,7 @@ def test_only_one_of_many_threads_is_in(path: Path, flock: str) -> None:
 
     def work() -> None:
         for _ in range(8):
-            with lock(path, label="x", pace=LockTiming(heartbeat=0.05, stale=30, say_every=9, poll=0.001)):
+            with lock(path, label="x", timing=LockTiming(heartbeat=0.05, stale=30, report_interval=9, poll=0.001)):
                 inside[0] += 1
                 entered[0] += 1
                 most[0] = max(most[0], inside[0])
@@ -80,9 +80,9 @@ def test_only_one_of_many_threads_is_in(path: Path, flock: str) -> None:
 def test_a_living_owner_is_waited_for_and_spoken_of(path: Path, flock: str) -> None:
     events: list[Event] = []
     with (
-        lock(path, label="x", pace=PACE),
+        lock(path, label="x", timing=TIMING),
         pytest.raises(RetryLaterError) as caught,
-        lock(path, label="the model", timeout=1.5, sink=events.append, pace=PACE),
+        lock(path, label="the model", timeout=1.5, sink=events.append, timing=TIMING),
     ):
         raise AssertionError("two owners")
     assert (caught.value.code, caught.value.exit_code) == ("lock-timeout", 75)
@@ -94,9 +94,9 @@ def test_a_living_owner_is_waited_for_and_spoken_of(path: Path, flock: str) -> N
 
 def test_a_timeout_of_zero_does_not_wait(path: Path, flock: str) -> None:
     with (
-        lock(path, label="x", pace=PACE),
+        lock(path, label="x", timing=TIMING),
         pytest.raises(RetryLaterError),
-        lock(path, label="x", timeout=0, pace=PACE),
+        lock(path, label="x", timeout=0, timing=TIMING),
     ):
         raise AssertionError("two owners")
 
@@ -105,9 +105,9 @@ def test_waiting_can_be_cancelled(path: Path, flock: str) -> None:
     cancel = Cancel()
     threading.Timer(0.1, cancel.set).start()
     with (
-        lock(path, label="x", pace=PACE),
+        lock(path, label="x", timing=TIMING),
         pytest.raises(InterruptedSync),
-        lock(path, label="x", cancel=cancel, pace=PACE),
+        lock(path, label="x", cancel=cancel, timing=TIMING),
     ):
         raise AssertionError("two owners")
 
@@ -128,7 +128,7 @@ def somebody(**changes: object) -> Owner:
 
 def seconds_to_get(path: Path) -> tuple[float, bool]:
     start = time.monotonic()
-    with lock(path, label="x", pace=PACE) as held:
+    with lock(path, label="x", timing=TIMING) as held:
         return time.monotonic() - start, held.predecessor_may_be_alive
 
 
@@ -183,7 +183,7 @@ def test_a_clock_that_is_wrong_does_not_kill_an_owner(path: Path, flock: str) ->
     thread = threading.Thread(target=beat)
     thread.start()
     try:
-        with pytest.raises(RetryLaterError), lock(path, label="x", timeout=1.2, pace=PACE):
+        with pytest.raises(RetryLaterError), lock(path, label="x", timeout=1.2, timing=TIMING):
             raise AssertionError("two owners")
     finally:
         stop.set()
@@ -202,7 +202,7 @@ def test_of_many_heirs_one_inherits(path: Path, flock: str) -> None:
     inside, most, heirs = [0], [0], []
 
     def work() -> None:
-        with lock(path, label="x", pace=LockTiming(heartbeat=0.05, stale=5, say_every=9, poll=0.002)) as held:
+        with lock(path, label="x", timing=LockTiming(heartbeat=0.05, stale=5, report_interval=9, poll=0.002)) as held:
             inside[0] += 1
             most[0] = max(most[0], inside[0])
             heirs.append(held.predecessor_may_be_alive)
@@ -260,19 +260,19 @@ def test_an_owner_that_was_replaced_between_two_looks_is_not_replaced_again(
     def slow(waiter: lock_module._Waiter, fd: int) -> object:
         verdict = judge(waiter, fd)
         monkeypatch.setattr(lock_module._Waiter, "_judge", judge)
-        faster.append(others.enter_context(lock(path, label="faster", pace=PACE)))
+        faster.append(others.enter_context(lock(path, label="faster", timing=TIMING)))
         return verdict
 
     faster: list[lock_module.Held] = []
     with contextlib.ExitStack() as others:
         monkeypatch.setattr(lock_module._Waiter, "_judge", slow)
-        with pytest.raises(RetryLaterError), lock(path, label="x", timeout=0.05, pace=PACE):
+        with pytest.raises(RetryLaterError), lock(path, label="x", timeout=0.05, timing=TIMING):
             raise AssertionError("two owners")
         assert faster[0].still_owned()
 
 
 def test_an_owner_that_wakes_up_knows_at_once_that_it_was_replaced(path: Path, flock: str) -> None:
-    with lock(path, label="x", pace=LockTiming(heartbeat=60, stale=60)) as held:
+    with lock(path, label="x", timing=LockTiming(heartbeat=60, stale=60)) as held:
         assert held.still_owned()
         path.unlink()
         path.write_bytes(b"another's")
@@ -286,7 +286,7 @@ def test_an_owner_that_wakes_up_knows_at_once_that_it_was_replaced(path: Path, f
 
 def test_an_owner_that_wakes_up_in_time_is_not_replaced(path: Path, flock: str) -> None:
     """Its heartbeat is renewed while no process can be about to replace it."""
-    with lock(path, label="x", pace=LockTiming(heartbeat=60, stale=1.0)) as held:
+    with lock(path, label="x", timing=LockTiming(heartbeat=60, stale=1.0)) as held:
         guard = path.with_name(path.name + ".taking")
         guard.write_bytes(Owner.me().dump())  # another process is about to replace it, but then does not
         time.sleep(0.6)
@@ -314,7 +314,7 @@ def test_temporary_files_of_killed_processes_are_removed(path: Path, monkeypatch
     left_behind(path, somebody(pid=2**22 - 3, started="1"))
     (path.parent / ".key.lock.0123abcd").touch()
     monkeypatch.setattr("modelfetch.core.fs._ABANDONED_AFTER", -1.0)
-    with lock(path, label="x", pace=PACE):
+    with lock(path, label="x", timing=TIMING):
         assert [found.name for found in path.parent.iterdir()] == ["key.lock"]
 
 
@@ -322,10 +322,10 @@ def test_a_lock_needs_no_thread_for_its_heartbeat(path: Path, monkeypatch: pytes
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(heartbeat_module, "heart", HeartbeatThread())
-    monkeypatch.setattr(lock_module, "heart", heartbeat_module.heart)
+    monkeypatch.setattr(heartbeat_module, "heartbeats", HeartbeatThread())
+    monkeypatch.setattr(lock_module, "heartbeats", heartbeat_module.heartbeats)
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with lock(path, label="x", pace=LockTiming(heartbeat=0.05, stale=0.2)) as held:
+    with lock(path, label="x", timing=LockTiming(heartbeat=0.05, stale=0.2)) as held:
         before = path.stat().st_mtime_ns
         time.sleep(0.15)
         held.check()
@@ -333,7 +333,7 @@ def test_a_lock_needs_no_thread_for_its_heartbeat(path: Path, monkeypatch: pytes
 
 
 def test_an_owner_finds_out_that_its_lock_was_taken(path: Path, flock: str) -> None:
-    with lock(path, label="x", pace=PACE) as held:
+    with lock(path, label="x", timing=TIMING) as held:
         held.check()
         path.unlink()
         path.write_bytes(b"another's")
@@ -344,7 +344,7 @@ def test_an_owner_finds_out_that_its_lock_was_taken(path: Path, flock: str) -> N
 
 
 def test_a_heart_beats(path: Path, flock: str) -> None:
-    with lock(path, label="x", pace=PACE):
+    with lock(path, label="x", timing=TIMING):
         first = path.stat().st_mtime_ns
         time.sleep(0.3)
         assert path.stat().st_mtime_ns > first
