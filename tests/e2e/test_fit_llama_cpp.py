@@ -45,12 +45,11 @@ class Case:
 
 
 def cases(name: str, path: Path) -> list[tuple[LlmOptions, Case]]:
-    """A model's contexts with the settings in turn; an encoder has no cache that could be quantized."""
+    """All of a model's contexts with all settings; an encoder has no cache that could be quantized."""
     spec, found = SPECS[name], []
     pooled = "pooling_type" in spec.more
-    contexts = sorted({min(context, spec.context) for context in CONTEXTS})
-    for number, context in enumerate(contexts):
-        for variant in {VARIANTS[0], VARIANTS[number % len(VARIANTS)]}:
+    for context in sorted({min(context, spec.context) for context in CONTEXTS}):
+        for variant in VARIANTS:
             if variant.kv_type != "f16" and pooled:
                 continue
             batch = min(ENCODER_BATCH, context) if pooled else BATCH
