@@ -31,8 +31,21 @@ _CLASSES = (8, 12, 16, 24, 32, 94)
 _REPORTED = 0.9375  # drivers report less than a card's class: 15 of 16 GiB (T4), 7.8 of 8, 31.8 of 32, 93.6 of 94
 _DRIVER = _GIB // 4  # reserved by the driver out of the memory that it reports
 _FALSE = frozenset({"0", "off", "no", "false"})
-_UNSEEN = {"cpu": "says not to use it", "intel": "names cards whose memory it can't ask for"}
+_UNSEEN = {"cpu": "forbids it", "intel": "names cards whose memory can't be read"}
 _INTEGRATED = 2 * _GIB  # integrated graphics have less (of main memory), current cards have more
+
+
+_GENERATIONS = (
+    ((5, 0), "Maxwell"),
+    ((6, 0), "Pascal"),
+    ((7, 0), "Volta"),
+    ((7, 5), "Turing"),
+    ((8, 0), "Ampere"),
+    ((8, 9), "Ada"),
+    ((9, 0), "Hopper"),
+    ((10, 0), "Blackwell"),
+)
+"""The lowest CUDA compute capability of each generation (source: NVIDIA, "CUDA GPU Compute Capability")."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +66,26 @@ class Gpu:
         classes = [default_usable(c * _GIB) for c in _CLASSES if self.memory >= c * _GIB * _REPORTED]
         return max(0, min(max([*classes, default_usable(self.memory)]), self.memory - _DRIVER))
 
+    @property
+    def generation(self) -> str | None:
+        """The name of its generation; None if it is not an NVIDIA GPU, or older than all known ones."""
+        known = [name for since, name in _GENERATIONS if self.compute is not None and since <= self.compute]
+        return known[-1] if known else None
+
+    @property
+    def weights(self) -> str | None:
+        """How it computes with small types of weights; None if its generation is not known."""
+        if self.generation is None or self.compute is None:
+            return None
+        if self.compute < (8, 0):
+            return "it has no bf16: VAEs run in 32 bits unless --vae-in-fp16 (Forge) or --fp16-vae (ComfyUI) is set"
+        if self.compute < (8, 9):
+            return "fp8 weights save memory, but are computed in 16 bits"
+        return "it computes fp8" + (" and fp4" if self.compute >= (10, 0) else "")
+
     def __str__(self) -> str:
-        return f"{self.name} with {format_size(self.memory)}"
+        generation = f" ({self.generation})" if self.generation else ""
+        return f"{self.name}{generation} with {format_size(self.memory)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +98,35 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Auto:
-    """The chosen tier, the GPU that it must fit, and the usable bytes of that GPU."""
+    """The chosen tier, the GPU that it must fit, and the usable bytes of that GPU.
+
+    Attributes:
+        needed: What the tier's services need together, in bytes.
+        larger: The next larger tier and what it needs, in bytes; None if there is none.
+        dated: The tier with a year for the same class of card; None if there is none.
+        count: How many GPUs services see; the smallest of them is ``gpu``.
+    """
 
     tier: str
     gpu: Gpu
     usable: int
+    needed: int = 0
+    larger: tuple[str, int] | None = None
+    dated: str | None = None
+    count: int = 1
+
+    def reasons(self) -> tuple[str, ...]:
+        """Explain the choice: the card, why this tier and no larger one, and what else would fit."""
+        card = f"your card: {self.gpu}, {format_size(self.usable)} usable"
+        if self.count > 1:
+            card += f"; the smallest of {self.count}, since all services share one card"
+        choice = f"auto takes {self.tier}: its services need {format_size(self.needed)} together"
+        if self.larger:
+            choice += f"; the next larger tier, {self.larger[0]}, needs {format_size(self.larger[1])}"
+        lines = [card, choice]
+        if self.dated:
+            lines.append(f"newer models for this card: --tier {self.dated}")
+        return (*lines, *([f"{self.gpu.generation}: {self.gpu.weights}"] if self.gpu.weights else ()))
 
 
 def find_gpus(*, vendor: str = "", nvml: Any = None, drm: Path | None = None) -> Found:
@@ -107,14 +162,14 @@ def auto_tier(tiers: Iterable[tuple[str, Manifest]], environ: Mapping[str, str],
     vendor = environ.get("GPU_VENDOR", "").strip().lower()
     disabled = environ.get("GPU_ENABLE", "").strip().lower() in _FALSE
     if disabled or vendor in _UNSEEN:
-        why = "GPU_ENABLE=false says not to use it" if disabled else f"GPU_VENDOR={vendor} {_UNSEEN[vendor]}"
-        raise SettingError(f"the tier auto asks the GPU, and {why}", code="no-gpu", hint=hint)
+        why = "GPU_ENABLE=false forbids it" if disabled else f"GPU_VENDOR={vendor} {_UNSEEN[vendor]}"
+        raise SettingError(f"the tier auto needs a GPU, but {why}", code="no-gpu", hint=hint)
     count = _count(environ)
     found = found or find_gpus(vendor=vendor)
     gpus = found.gpus if count is None else found.gpus[:count]
     if not gpus:
         why = "; ".join(found.why) if not found.gpus else "GPU_COUNT=0"
-        raise SettingError(f"the tier auto asks the GPU, and none was found: {why}", code="no-gpu", hint=hint)
+        raise SettingError(f"the tier auto needs a GPU, and none was found: {why}", code="no-gpu", hint=hint)
     gpu = min(gpus, key=lambda one: one.usable)
     tier = largest_within(known, gpu.usable)
     if tier is None:
@@ -124,7 +179,27 @@ def auto_tier(tiers: Iterable[tuple[str, Manifest]], environ: Mapping[str, str],
                 f"; services see {len(gpus)} of {len(found.gpus)} GPUs (GPU_COUNT), and the smallest of these counts"
             )
         raise SettingError(text, code="no-gpu", hint=f"{hint}; or make a smaller one: docs/guides/own-tier.md")
-    return Auto(tier=tier, gpu=gpu, usable=gpu.usable)
+    sizes = {name: together(manifest.services) for name, manifest in _sizes(known)}
+    larger = min(((size, name) for name, size in sizes.items() if size > gpu.usable), default=None)
+    return Auto(
+        tier=tier,
+        gpu=gpu,
+        usable=gpu.usable,
+        needed=sizes[tier],
+        larger=(larger[1], larger[0]) if larger else None,
+        dated=_dated_tier(known, tier, gpu.usable),
+        count=len(gpus),
+    )
+
+
+def _dated_tier(tiers: Sequence[tuple[str, Manifest]], tier: str, usable: int) -> str | None:
+    """The newest tier with a year of the same class, if it fits."""
+    names = [
+        name
+        for name, manifest in tiers
+        if _DATED.fullmatch(name) and name.startswith(f"{tier}-") and together(manifest.services) <= usable
+    ]
+    return max(names, default=None)
 
 
 def largest_within(tiers: Sequence[tuple[str, Manifest]], usable: int) -> str | None:

@@ -11,16 +11,38 @@ from modelfetch.tiers.discovery import list_tiers
 from modelfetch.tiers.loader import read_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from modelfetch.core.report import ModelReport
-    from modelfetch.manifest.model import Model
+    from modelfetch.manifest.model import Model, Service
     from modelfetch.pipeline.session import Session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What one service has of the card, or several that take turns.
+
+    Attributes:
+        services: The names of the services.
+        models: The models that they load.
+        vram: Their budget in bytes; 0 if they run on the CPU.
+    """
+
+    services: tuple[str, ...]
+    models: tuple[str, ...]
+    vram: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Convert to the contract's JSON structure."""
+        return {"services": list(self.services), "models": list(self.models), "vram": self.vram}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierLine:
     """One tier; sizes in bytes: ``bytes`` of all files as far as known, ``present`` of those in place.
 
-    ``open`` are the models that have a file of unknown size until their source is queried.
+    ``open`` are the models that have a file of unknown size until their source is queried; ``shares`` is what runs
+    beside what.
     """
 
     name: str
@@ -32,6 +54,7 @@ class TierLine:
     present: int
     auto: bool
     open: tuple[str, ...] = ()
+    shares: tuple[Share, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Convert to the contract's JSON structure."""
@@ -44,6 +67,7 @@ class TierLine:
             "bytes": self.bytes,
             "present": self.present,
             "auto": self.auto,
+            "shares": [share.as_dict() for share in self.shares],
         }
 
 
@@ -74,9 +98,25 @@ def list_lines(
                 present=sum(a.size or 0 for a in files if a.action == "present"),
                 auto=name == auto,
                 open=tuple(m.name for m, known in zip(manifest.models, sizes, strict=True) if None in known.values()),
+                shares=shares(manifest.services),
             )
         )
     return tuple(sorted(lines, key=lambda line: (line.vram or 0, line.name))), tuple(errors)
+
+
+def shares(services: Iterable[Service]) -> tuple[Share, ...]:
+    """What runs beside what: each service, those that take turns (``exclusive``) as one."""
+    groups: dict[str, list[Service]] = {}
+    for service in services:
+        groups.setdefault(f"= {service.exclusive}" if service.exclusive else service.name, []).append(service)
+    return tuple(
+        Share(
+            services=tuple(service.name for service in group),
+            models=tuple(dict.fromkeys(service.model for service in group if service.model)),
+            vram=max(0 if service.device == "cpu" else service.vram or 0 for service in group),
+        )
+        for group in groups.values()
+    )
 
 
 def _sizes(model: Model, found: ModelReport) -> dict[str, int | None]:

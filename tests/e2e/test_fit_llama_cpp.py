@@ -12,7 +12,7 @@ from modelfetch.fitting.llm.estimate import BATCH, ENCODER_BATCH, LlmOptions, ll
 from modelfetch.formats.gguf import read_gguf
 from modelfetch.formats.range_reader import MIB
 from tests.e2e import peers
-from tests.e2e.cache import must_run
+from tests.e2e.cache import ENVIRONMENT, must_run
 from tests.fitting.architectures import made
 from tests.fitting.shapes import SPECS
 
@@ -44,12 +44,16 @@ class Case:
     embeddings: bool
 
 
+WHOLE = bool(ENVIRONMENT.get("E2E_WHOLE"))
+"""Whether every context is tried with every setting (`make e2e-heavy`), or with the settings in turn."""
+
+
 def cases(name: str, path: Path) -> list[tuple[LlmOptions, Case]]:
-    """All of a model's contexts with all settings; an encoder has no cache that could be quantized."""
+    """A model's contexts with the settings; an encoder has no cache that could be quantized."""
     spec, found = SPECS[name], []
     pooled = "pooling_type" in spec.more
-    for context in sorted({min(context, spec.context) for context in CONTEXTS}):
-        for variant in VARIANTS:
+    for number, context in enumerate(sorted({min(context, spec.context) for context in CONTEXTS})):
+        for variant in VARIANTS if WHOLE else {VARIANTS[0], VARIANTS[number % len(VARIANTS)]}:
             if variant.kv_type != "f16" and pooled:
                 continue
             batch = min(ENCODER_BATCH, context) if pooled else BATCH

@@ -208,7 +208,7 @@ def test_of_several_cards_the_smallest_of_those_that_services_see_counts(count: 
     [
         ({}, Found(why=("NVML says no",)), "NVML says no"),
         ({"GPU_ENABLE": "false"}, nvidia(8192), "GPU_ENABLE=false"),
-        ({"GPU_VENDOR": "cpu"}, nvidia(8192), "GPU_VENDOR=cpu says not to use it"),
+        ({"GPU_VENDOR": "cpu"}, nvidia(8192), "GPU_VENDOR=cpu forbids it"),
         ({"GPU_VENDOR": "Intel"}, nvidia(8192), "GPU_VENDOR=intel names cards"),
         ({"GPU_COUNT": "0"}, nvidia(8192), "GPU_COUNT=0"),
         ({}, nvidia(2048, 24564), r"services see 1 of 2 GPUs \(GPU_COUNT\)"),
@@ -280,7 +280,56 @@ def test_tiers_marks_the_one_that_auto_would_choose(capsys: pytest.CaptureFixtur
         "32g": False,
         "94g": False,
     }
-    assert set(lines[0]) == {"name", "vram", "usable", "services", "models", "bytes", "present", "auto"}
+    assert set(lines[0]) == {"name", "vram", "usable", "services", "models", "bytes", "present", "auto", "shares"}
+
+
+@pytest.mark.usefixtures("card")
+def test_tiers_explains_the_choice_and_shows_what_runs_beside_what(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", ComputeNvml([("NVIDIA RTX 5060 Ti", 16311)]))
+    assert run(["tiers"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "* auto would choose 16g" in out
+    assert "your card: NVIDIA RTX 5060 Ti (Blackwell) with 15.93 GiB, 15.00 GiB usable" in out
+    assert "auto takes 16g: its services need 13.95 GiB together; the next larger tier, 24g, needs 22.00 GiB" in out
+    assert "newer models for this card: --tier 16g-2026" in out
+    assert "Blackwell: it computes fp8 and fp4" in out
+    assert "ollama (llama3.2:3b) 4.70 GiB + whisper (large-v3-turbo) 2.75 GiB + stable-diffusion or comfyui" in out
+    assert "= 15.00 GiB of 15.00 GiB; on the CPU: whisper (large-v3-turbo)" in out
+
+
+@pytest.mark.parametrize(
+    ("compute", "generation", "weights"),
+    [
+        ((6, 1), "Pascal", "no bf16"),
+        ((7, 5), "Turing", "no bf16"),
+        ((8, 6), "Ampere", "computed in 16 bits"),
+        ((8, 9), "Ada", "it computes fp8"),
+        ((9, 0), "Hopper", "it computes fp8"),
+        ((12, 0), "Blackwell", "fp8 and fp4"),
+    ],
+)
+def test_the_generation_of_a_card_is_named(compute: tuple[int, int], generation: str, weights: str) -> None:
+    one = Gpu(vendor="nvidia", name="x", memory=8 * GIB, compute=compute)
+    assert one.generation == generation
+    assert weights in (one.weights or "")
+    assert str(one) == f"x ({generation}) with 8.00 GiB"
+
+
+@pytest.mark.parametrize("compute", [None, (3, 5)])
+def test_nothing_is_said_of_a_card_whose_generation_is_not_known(compute: tuple[int, int] | None) -> None:
+    one = Gpu(vendor="amd", name="x", memory=8 * GIB, compute=compute)
+    assert one.generation is one.weights is None
+    assert str(one) == "x with 8.00 GiB"
+
+
+def test_of_several_cards_the_smallest_is_named_with_the_reason() -> None:
+    chosen = auto_tier(ALL, {"GPU_COUNT": "all"}, found=nvidia(24564, 8188))
+    card, choice, *_ = chosen.reasons()
+    assert card.startswith("your card: card 1 with 8.00 GiB, ")
+    assert card.endswith("; the smallest of 2, since all services share one card")
+    assert choice.startswith("auto takes 8g: its services need 7.45 GiB together; the next larger tier, 16g")
 
 
 def test_without_a_gpu_tiers_marks_none_and_sync_is_78(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modelfetch.config.settings import Settings
-    from modelfetch.tiers.listing import TierLine
+    from modelfetch.tiers.listing import Share, TierLine
 
 
 @click.command("tiers")
@@ -39,25 +39,26 @@ def command(root: Path, store: Path | None, *, as_json: bool) -> int:
     settings = Settings.from_env(os.environ)
     auto, why = _auto(settings)
     lines, errors = list_lines(Session(given, settings), auto=auto)
-    text = json.dumps({"tiers": [line.as_dict() for line in lines]}) if as_json else _text(lines, why)
+    shown = {"tiers": [line.as_dict() for line in lines], "why": list(why)}
+    text = json.dumps(shown) if as_json else _text(lines, why)
     put(text)
     show_errors(errors)
     return exit_code_of(errors)
 
 
-def _auto(settings: Settings) -> tuple[str | None, str]:
-    """The tier that ``auto`` would choose on this machine (None: none), and a line that explains why."""
+def _auto(settings: Settings) -> tuple[str | None, tuple[str, ...]]:
+    """The tier that ``auto`` would choose on this machine (None: none), and lines that explain why."""
     from modelfetch.tiers.gpu import auto_tier
     from modelfetch.tiers.selection import all_tiers
 
     try:
         chosen = auto_tier(all_tiers(settings), os.environ)
     except SettingError as error:
-        return None, f"auto: {error.message}"
-    return chosen.tier, f"* auto: {chosen.gpu}, {format_size(chosen.usable)} usable"
+        return None, (f"auto: {error.message}",)
+    return chosen.tier, chosen.reasons()
 
 
-def _text(lines: tuple[TierLine, ...], why: str) -> str:
+def _text(lines: tuple[TierLine, ...], why: tuple[str, ...]) -> str:
     """The table, followed by the models of each tier."""
     rows: list[tuple[str, ...]] = [
         (
@@ -74,16 +75,40 @@ def _text(lines: tuple[TierLine, ...], why: str) -> str:
     width = terminal_width(sys.stdout)
     parts = [table(head, rows, right=(1, 2, 3, 4), width=width), ""]
     for line in lines:
-        parts += textwrap.wrap(
-            plain(f"{line.name}: {', '.join(_named(line)) or '-'}"),
-            width=min(100, width or 100),
-            subsequent_indent="    ",
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
+        for text in (f"{line.name}: {', '.join(_named(line)) or '-'}", *_together(line)):
+            parts += _wrapped(text, min(100, width or 100), indent="    ")
     if any(line.open for line in lines):
         parts += ["", "?: not counted in SIZE, as only the source knows it (`modelfetch plan` asks)"]
-    return "\n".join([*parts, "", *textwrap.wrap(plain(why), width or len(why) + 1, break_on_hyphens=False)])
+    marked = f"* auto would choose {chosen}" if (chosen := next((x.name for x in lines if x.auto), None)) else None
+    reasons = [line for text in (*([marked] if marked else ()), *why) for line in _wrapped(text, width)]
+    return "\n".join([*parts, "", *reasons])
+
+
+def _wrapped(text: str, width: int | None, *, indent: str = "") -> list[str]:
+    return textwrap.wrap(
+        plain(text),
+        width=width or len(text) + 1,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def _together(line: TierLine) -> list[str]:
+    """Which services of a tier run at the same time, with their shares of the card."""
+    on_card = [share for share in line.shares if share.vram]
+    if not on_card:
+        return []
+    words = [f"{_share(share)} {format_size(share.vram)}" for share in on_card]
+    total = format_size(sum(share.vram for share in on_card))
+    text = f"    together: {' + '.join(words)} = {total}" + (f" of {format_size(line.usable)}" if line.usable else "")
+    on_cpu = [_share(share) for share in line.shares if not share.vram]
+    return [text + (f"; on the CPU: {', '.join(on_cpu)}" if on_cpu else "")]
+
+
+def _share(share: Share) -> str:
+    models = f" ({', '.join(share.models)})" if share.models else ""
+    return f"{' or '.join(share.services)}{models}"
 
 
 def _named(line: TierLine) -> list[str]:
