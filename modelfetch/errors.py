@@ -104,7 +104,7 @@ class SettingError(ModelfetchError):
 
     default_code = "invalid-setting"
     default_exit = 78
-    default_hint = "docs/reference/environment.md lists what each setting may hold"
+    default_hint = "correct it, or leave it empty: an empty variable counts as unset"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -129,11 +129,20 @@ class ManifestError(SettingError):
 
     def __init__(self, problems: Sequence[Problem], **kwargs: Any) -> None:
         self.problems = tuple(sorted(problems))
+        if kwargs.get("hint") is None:
+            kwargs["hint"] = _validate_hint(dict.fromkeys(p.file for p in self.problems if p.line))
         super().__init__("\n".join(str(p) for p in self.problems), **kwargs)
 
     def each(self) -> tuple[ModelfetchError, ...]:
         """One error for each problem."""
         return tuple(ManifestError([p], code=self.code, hint=self.hint) for p in self.problems)
+
+
+def _validate_hint(files: Iterable[str]) -> str | None:
+    import shlex
+
+    names = [shlex.quote(file) for file in files if file.endswith((".yaml", ".yml"))]
+    return f"correct it, then check it: modelfetch validate {' '.join(names)}" if names else None
 
 
 class CredentialsError(ModelfetchError):

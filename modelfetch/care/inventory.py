@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.core.fs import is_temporary_name, own_folder
+from modelfetch.core.fs import is_temporary_name, own_folder, require_folder_path
 from modelfetch.core.similar import nearest
 from modelfetch.errors import DestinationError, UsageError
 from modelfetch.manifest.model import CONSUMERS
@@ -165,6 +165,7 @@ def require_root(root: Path) -> None:
     Raises:
         DestinationError: It does not (``root-not-mounted``).
     """
+    require_folder_path(root, "--root")
     if not root.is_dir():
         raise DestinationError(
             f"{root} does not exist: is the disk or share mounted?",

@@ -152,6 +152,16 @@ def _until_signal(start: Callable[[Cancel], Coroutine[Any, Any, R]]) -> R:
             loop.close()
 
 
+def write_page(target: Path, text: str) -> None:
+    """Write a file for a browser; raises DestinationError or DiskError."""
+    from modelfetch.core import fs
+
+    try:
+        fs.write_atomically(target, text.encode("utf-8", errors="replace"), mode=fs.COPY_MODE)
+    except OSError as error:
+        raise fs.translate(error, target, doing="writing") from error
+
+
 def show(report: Report, *, as_json: bool, text: Callable[[], str] | None = None) -> int:
     """Print a report: JSON or ``text`` on stdout, errors on stderr; returns its exit code."""
     try:

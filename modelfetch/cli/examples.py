@@ -56,7 +56,7 @@ _EXAMPLES = {
     ),
     "fit": (
         "modelfetch fit --tier 16g",
-        "modelfetch fit my-models.yaml",
+        "modelfetch fit my-models.yaml --plot vram.svg",
         "modelfetch fit ollama://qwen2.5:0.5b --context 8192 --usable 7.5GiB",
     ),
     "tiers": (

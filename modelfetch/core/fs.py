@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core.digest import Digest, Hasher, new_hasher
 from modelfetch.core.events import Notice, Sink
 from modelfetch.core.limits import limit_error
+from modelfetch.core.units import format_size
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ Refused = Callable[[str, OSError], None]
 """Called with the name of an optional operation (``chmod``) that a file system refused."""
 
 
-def translate(error: OSError | UnicodeError, path: object, *, doing: str) -> ModelfetchError:
-    """Return the typed error for an OSError about ``path``."""
+def translate(error: OSError | UnicodeError, path: object, *, doing: str, needed: int | None = None) -> ModelfetchError:
+    """Return the typed error for an OSError about ``path``; ``needed`` is the bytes that it still lacks, if known."""
     if isinstance(error, UnicodeError):
         shown = str(error.object if isinstance(error, UnicodeEncodeError) else path)
         return DestinationError(
@@ -58,25 +59,83 @@ def translate(error: OSError | UnicodeError, path: object, *, doing: str) -> Mod
             code="unencodable-name",
             hint="set LC_ALL=C.UTF-8, or PYTHONUTF8=1",
         )
-    name = error.filename if isinstance(error.filename, str) and error.filename else path
+    named = error.filename if isinstance(error.filename, str) else ""
+    name = path if not named or is_temporary_name(os.path.basename(named)) else named  # noqa: PTH119 - may be odd
     reason = error.strerror or type(error).__name__
     if (limit := limit_error(error)) is not None:
         return limit
     if error.errno in _FULL:
         return DiskError(
-            f"{doing} {name}: {reason}", code="no-space", hint="make room and run again: what was fetched is kept"
+            f"{doing} {name}: {reason}{_space_left(Path(str(name)), needed)}",
+            code="no-space",
+            hint="make room and run again: what was fetched is kept",
         )
     if error.errno in _REFUSED:
-        return DestinationError(f"{doing} {name}: {reason}", hint=f"it must be writable for uid {os.geteuid()}")
+        return DestinationError(f"{doing} {name}: {reason}", hint=writable_hint(Path(str(name))))
     if error.errno in _IN_THE_WAY:
         return DestinationError(
             f"{doing} {name}: {reason}",
             code="foreign-file",
-            hint="something that modelfetch did not make is in the way: move it",
+            hint="something that modelfetch did not make is in the way: move it away, or choose another path",
         )
     if error.errno == errno.ENOENT:
         return DiskError(f"{doing} {name}: {reason}", hint="is its folder there, and is the disk mounted?")
     return DiskError(f"{doing} {name}: {reason}")
+
+
+def nearest_existing_parent(path: Path) -> Path:
+    """The nearest parent folder of ``path`` that exists."""
+    current = Path(os.path.realpath(path))
+    while not current.is_dir() and current.parent != current:
+        current = current.parent
+    return current
+
+
+def blocking_part(folder: Path) -> Path | None:
+    """The first part of a folder's path that exists but is not a folder (a dangling link counts)."""
+    for current in (folder, *folder.parents):
+        if current.is_dir():
+            return None
+        if os.path.lexists(current):
+            return current
+    return None
+
+
+def require_folder_path(folder: Path, option: str) -> None:
+    """Check that a folder exists or can be made; ``option`` is the option that names it.
+
+    Raises:
+        DestinationError: A part of its path is something else (``foreign-file``).
+    """
+    if (blocking := blocking_part(folder)) is not None:
+        raise DestinationError(
+            f"{blocking} is not a folder, but {option} needs one there",
+            code="foreign-file",
+            hint=f"move it away, or name another folder: {option} DIR",
+        )
+
+
+def writable_hint(path: Path) -> str:
+    """What to do so that a path can be written."""
+    with contextlib.suppress(OSError, ValueError):
+        folder = nearest_existing_parent(path)
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            return f"{folder} is mounted read-only: mount it for writing (in a compose file, without `:ro`)"
+    return f"it must be writable for uid {os.geteuid()}"
+
+
+def _space_left(path: Path, needed: int | None) -> str:
+    """The space on a path's file system as the end of a message, empty if it does not tell."""
+    try:
+        disk = os.statvfs(nearest_existing_parent(path))
+    except (OSError, ValueError):
+        return ""
+    if not disk.f_blocks:
+        return ""
+    if disk.f_files and not disk.f_favail:
+        return "; it has no inodes left (`df -i`)"
+    more = f", {format_size(needed)} more needed" if needed else ""
+    return f"; {format_size(disk.f_bavail * disk.f_frsize)} free{more}"
 
 
 def ignore_refusal(operation: str, error: OSError) -> None:

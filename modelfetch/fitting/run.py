@@ -32,6 +32,7 @@ from modelfetch.pipeline.plan import select
 from modelfetch.pipeline.resolve import mirrors_of, resolve_all
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.sources import SourceRequest
+from modelfetch.sources.file import suggest_uri
 from modelfetch.store import Store
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def _parse(text: str, session: Session) -> Uri:
     try:
         uri = parse_uri(text)
     except ValueError as error:
-        hint = "a file or folder on disk, or a URI: ollama://NAME, hf://NS/REPO/FILE, https://…, file:///…"
+        hint = suggest_uri(text, "a file or folder on disk, or a URI: ollama://NAME, hf://NS/REPO/FILE, https://…")
         raise UsageError(str(error), hint=hint) from None
     if message := refuse_plain_http(uri, session.settings.allows_http):
         raise SettingError(f"{text}: {message}", code="insecure-http")

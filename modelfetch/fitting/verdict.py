@@ -121,7 +121,7 @@ def _unknown(estimate: Estimate) -> tuple[ModelfetchError, ...]:
     if not estimate.unknown:
         return ()
     message = f"what {estimate.name} needs is unknown: " + "; ".join(estimate.unknown)
-    hint = "docs/reference/fit.md lists what is known; what it takes shows in nvidia-smi once it is loaded"
+    hint = "load it and read what it takes from `nvidia-smi`"
     return (FitError(message, code="unknown-model", model=estimate.name, uri=estimate.uri, hint=hint),)
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 USER_AGENT = "modelfetch/0.1"
 _METADATA_LIMIT = 8 * 2**20
+_REDIRECT_HINT = "open the address in a browser: it may need a login, or have moved"
 _OWN = frozenset({"authorization", "cookie", "proxy-authorization"})
 """Header fields that are sent only on the first hop of a request."""
 
@@ -115,7 +116,9 @@ class Http:
             response.drain()
             hops += 1
             if hops > MAX_REDIRECTS:
-                raise UnreachableError(f"{redact(url)}: too many redirects", code="too-many-redirects", permanent=True)
+                raise UnreachableError(
+                    f"{redact(url)}: too many redirects", code="too-many-redirects", permanent=True, hint=_REDIRECT_HINT
+                )
             target = next_hop(url, location, self._allow_http)
             method, data = _carry(response.status, method, data)
             own = {name: value for name, value in own.items() if name.lower() not in _OWN}

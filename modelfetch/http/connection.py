@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
 import ssl
@@ -313,6 +314,9 @@ class Wire:
         self._backend.close()
 
 
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
 def tls_context() -> ssl.SSLContext:
     """Return the TLS context: SSL_CERT_FILE, SSL_CERT_DIR, else certifi's list.
 
@@ -322,7 +326,8 @@ def tls_context() -> ssl.SSLContext:
     try:
         return httpx.create_ssl_context()
     except OSError as error:
-        raise SettingError(f"SSL_CERT_FILE or SSL_CERT_DIR can't be read: {error}") from None
+        found = ", ".join(f"{name}={os.environ[name]}" for name in _CERTIFICATES if os.environ.get(name))
+        raise SettingError(f"{found or 'the list of certificate authorities'}: {error.strerror or error}") from None
 
 
 def clear_context() -> ssl.SSLContext:

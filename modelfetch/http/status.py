@@ -53,6 +53,7 @@ class ServerError(UnreachableError):
     """A source failed temporarily; ``retry_after`` is in seconds, None if not given."""
 
     default_code = "server-error"
+    default_hint = "the server has a problem: run it again later, or add a mirror to the entry (`mirrors:`)"
 
     def __init__(self, message: str, *, retry_after: float | None, uri: str | None = None) -> None:
         super().__init__(message, uri=uri, permanent=False)
@@ -122,7 +123,7 @@ def status_error(reply: HasStatus, *, what: str, uri: str | None) -> ModelfetchE
         if reply.authorized:
             hint = "the credential that was sent for this host was rejected: renew it, or check what it may read"
             return CredentialsError(message, code="unauthorized", uri=uri, hint=hint)
-        hint = "it does not exist, or it is private: check the name, or set a token for this host"
+        hint = "it does not exist, or it is private: check the name, or put a login for this host into ~/.netrc"
         return CredentialsError(message, code="missing-or-private", uri=uri, hint=hint)
     if status == 403:
         hint = "it may need a token for this host, which none was sent to, or be closed to this network"
@@ -137,4 +138,5 @@ def status_error(reply: HasStatus, *, what: str, uri: str | None) -> ModelfetchE
         return RateLimitedError(message, retry_after=retry_after(reply.headers), uri=uri)
     if status in (408, 425) or status >= 500:
         return ServerError(message, retry_after=retry_after(reply.headers), uri=uri)
-    return UnreachableError(message, code="bad-response", uri=uri, permanent=True)
+    hint = "open the address in a browser: the server, or a proxy on the way, refuses it or answers in its place"
+    return UnreachableError(message, code="bad-response", uri=uri, permanent=True, hint=hint)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from modelfetch.core import fs
+from modelfetch.core.events import Notice
 from modelfetch.core.similar import nearest
 from modelfetch.errors import DestinationError, ManifestError, ModelfetchError, UsageError, exit_code_of
 from modelfetch.fitting import FitOverrides, fit_uri
@@ -40,6 +41,7 @@ from modelfetch.pinning.entry import Entry, filled
 from modelfetch.pinning.upstream import measure_all
 from modelfetch.sources import SourceRequest
 from modelfetch.sources.factory import canonical_uri
+from modelfetch.sources.file import suggest_uri
 
 if TYPE_CHECKING:
     from modelfetch.core.artifact import Artifact
@@ -175,6 +177,7 @@ async def add_links(request: AddRequest, session: Session) -> AddReport:
         added.append(one)
         if one.is_new:
             models.append(one.model)
+    _warn_of_ignored(request, [one.model for one in added if not one.is_new], session)
     new = [one.model for one in added if one.is_new]
     text = _text(document, new, request, session) if new else None
     usable = document.manifest.usable if document else None
@@ -189,6 +192,20 @@ async def add_links(request: AddRequest, session: Session) -> AddReport:
         seconds=time.monotonic() - started,
         requests=session.requests,
     )
+
+
+def _warn_of_ignored(request: AddRequest, known: Sequence[Model], session: Session) -> None:
+    """Warn if the caller chose something that an entry, which is in the manifest already, says differently."""
+    for model in known:
+        chosen = (
+            ("--name", request.name, model.name),
+            ("--kind", request.kind, model.kind),
+            ("--for", ",".join(request.consumers) or None, ",".join(model.consumers)),
+        )
+        for option, value, has in chosen:
+            if value is not None and value != has:
+                message = f"{option} {value} was ignored: {model.position} has this link as {model.name!r}"
+                session.sink(Notice(level="warning", message=message, hint="change the entry there"))
 
 
 def _check(request: AddRequest) -> None:
@@ -213,7 +230,8 @@ def _parse(link: str, session: Session) -> Uri:
     try:
         uri = parse_uri(link)
     except ValueError as error:
-        raise UsageError(str(error), hint="paste a page's address, or a URI such as hf://NS/REPO/FILE") from None
+        hint = suggest_uri(link, "paste a page's address, or a URI such as hf://NS/REPO/FILE")
+        raise UsageError(str(error), hint=hint) from None
     return canonical_uri(uri, session.settings)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -142,9 +143,9 @@ def require_digests(requests: Iterable[ModelRequest]) -> tuple[ModelfetchError, 
     """An error for each entry whose bytes the manifest does not pin."""
     return tuple(
         SettingError(
-            f"{request.model.position}: {request.model.name} does not pin all its files, as --require-digests demands",
+            f"{request.model.position}: not all its files are pinned, as --require-digests demands",
             code="digest-required",
-            hint="pin it in the manifest",
+            hint=f"modelfetch pin {shlex.quote(request.model.position.file)}",
             model=request.model.name,
             uri=str(request.model.source),
         )

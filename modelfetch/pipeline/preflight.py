@@ -7,10 +7,17 @@ import os
 import shlex
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.core.fs import own_folder, sweep_temporaries, temporary_name
+from modelfetch.core.fs import (
+    blocking_part,
+    nearest_existing_parent,
+    own_folder,
+    require_folder_path,
+    sweep_temporaries,
+    temporary_name,
+    writable_hint,
+)
 from modelfetch.core.units import format_size
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 from modelfetch.placement import Action
@@ -19,6 +26,7 @@ from modelfetch.placement.writer import LINK_AT_LEAST
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from modelfetch.core.artifact import Artifact
     from modelfetch.pipeline.plan import ModelPlan
@@ -69,14 +77,6 @@ class LinkProbe:
         return True
 
 
-def nearest_existing_parent(path: Path) -> Path:
-    """The nearest parent folder of ``path`` that exists."""
-    current = Path(os.path.realpath(path))
-    while not current.is_dir() and current.parent != current:
-        current = current.parent
-    return current
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
     """The plans (optional ones that are left out have an error), the space that they need, and the problems found."""
@@ -86,13 +86,16 @@ class Capacity:
     problems: tuple[ModelfetchError, ...]
 
 
-def require_marker(root: Path) -> None:
-    """Check that modelfetch has filled this root before, and that it is not an empty mount point.
+def check_folders(root: Path, store: Path, *, marker: bool) -> None:
+    """Check what needs no plan: that root and store can be folders, and with ``marker`` that the root is mounted.
 
     Raises:
-        DestinationError: It has no ``.modelfetch`` (``root-not-mounted``).
+        DestinationError: A file is in the way (``foreign-file``), or the root has no ``.modelfetch``, as every root
+            has that modelfetch filled before, unlike an empty mount point (``root-not-mounted``).
     """
-    if not own_folder(root).is_dir():
+    require_folder_path(root, "--root")
+    require_folder_path(store, "--store")
+    if marker and not own_folder(root).is_dir():
         raise DestinationError(
             f"{root} has no .modelfetch folder, as MODELFETCH_REQUIRE_MARKER demands: is the disk or share mounted?",
             code="root-not-mounted",
@@ -269,8 +272,8 @@ def writability_problems(
         wanted[own_folder(tree.path(""))] = None
     if wanted and any(_must_be_stored(plan, in_store) for plan in plans):
         wanted[store] = None
-    blocked = {thing: None for folder in wanted if (thing := _in_the_way(folder)) is not None}
-    folders = dict.fromkeys(nearest_existing_parent(folder) for folder in wanted if _in_the_way(folder) is None)
+    blocked = {thing: None for folder in wanted if (thing := blocking_part(folder)) is not None}
+    folders = dict.fromkeys(nearest_existing_parent(folder) for folder in wanted if blocking_part(folder) is None)
     return tuple(
         DestinationError(
             f"{thing} is in the way: a folder is needed there",
@@ -279,7 +282,7 @@ def writability_problems(
         )
         for thing in blocked
     ) + tuple(
-        DestinationError(f"{folder} can't be written", hint=f"it must be writable for uid {os.geteuid()}")
+        DestinationError(f"{folder} can't be written", hint=writable_hint(folder))
         for folder in folders
         if not os.access(folder, os.W_OK | os.X_OK)
     )
@@ -289,13 +292,3 @@ def _must_be_stored(plan: ModelPlan, in_store: Collection[str]) -> bool:
     """Whether a plan adds to the store: a missing blob, or the files of an archive."""
     unpacks = any(target.placement.how is PlacementMethod.UNPACK and target.needs_bytes for target in plan.targets)
     return unpacks or any(artifact.uri not in in_store for artifact in plan.missing)
-
-
-def _in_the_way(folder: Path) -> Path | None:
-    """The first part of a folder's path that exists but is not a folder (a dangling link counts)."""
-    for current in (folder, *folder.parents):
-        if current.is_dir():
-            return None
-        if os.path.lexists(current):
-            return current
-    return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Notice
@@ -40,6 +42,8 @@ def build_report(
             session.sink(Notice(level="warning", message=message, hint=error.hint))
         else:
             errors.append(error)
+    for error in errors:
+        _complete_hint(error, manifests)
     models = tuple(build_model_report(outcome) for outcome in outcomes)
     return Report(
         ok=not errors,
@@ -52,6 +56,31 @@ def build_report(
         models=models,
         errors=tuple(errors),
     )
+
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def _complete_hint(error: ModelfetchError, manifests: Sequence[Manifest]) -> None:
+    """Put the manifest and the model into a hint that names the command `pin`.
+
+    A tier that is part of the package can't be pinned: a manifest that extends it can replace the entry.
+    """
+    if error.hint is None or "modelfetch pin FILE" not in error.hint:
+        return
+    for manifest in manifests:
+        for model in manifest.models:
+            if model.name != error.model:
+                continue
+            file = Path(model.position.file)
+            if file.resolve().is_relative_to(_PACKAGE):
+                extends = f"`extends: {file.stem}`"
+                error.hint = f"write a manifest with {extends} and an entry {model.name} of your own, then pin that"
+            else:
+                words = {"FILE": shlex.quote(str(file)), "--upgrade NAME": f"--upgrade {shlex.quote(model.name)}"}
+                for word, value in words.items():
+                    error.hint = error.hint.replace(word, value)
+            return
 
 
 def build_model_report(outcome: Outcome) -> ModelReport:

@@ -16,6 +16,7 @@ from modelfetch.errors import DestinationError, SettingError, UsageError
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HfUri, HttpUri, Uri, parse_uri, shown
 from modelfetch.pipeline.final_check import check_renamed
+from modelfetch.sources.file import suggest_uri
 from modelfetch.store import Store
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def as_uri(text: str, settings: Settings) -> Uri:
     try:
         uri = parse_uri(text)
     except ValueError as error:
-        raise UsageError(str(error), hint="one file: https://…, hf://NS/REPO/FILE, civitai://VERSION_ID") from None
+        hint = suggest_uri(text, "one file: https://…, hf://NS/REPO/FILE, civitai://VERSION_ID")
+        raise UsageError(str(error), hint=hint) from None
     if isinstance(uri, HfUri) and uri.path is None:
         raise UsageError(f"{uri} is a whole repo, expected one file of it", hint=f"add its path: {uri}/FILE")
     if isinstance(uri, HttpUri) and uri.url.lower().startswith("http://"):

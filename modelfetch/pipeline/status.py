@@ -68,8 +68,13 @@ class _PathState:
 
 
 def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, tuple[Line, ...]]:
-    """Return the report and a line for each model and consumer; exit code 1 if a required model is not ready."""
+    """Return the report and a line for each model and consumer; exit code 1 if a required model is not ready.
+
+    Raises:
+        DestinationError: The root is not a folder.
+    """
     started = time.monotonic()
+    fs.require_folder_path(session.options.root, "--root")
     receipts = {consumer: read_receipt(session.options.root, consumer) for consumer in CONSUMERS}
     lines: list[Line] = []
     models: list[ModelReport] = []

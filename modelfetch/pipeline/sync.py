@@ -14,7 +14,7 @@ from modelfetch.manifest.model import CONSUMERS
 from modelfetch.pipeline.availability import check_availability, digests_here
 from modelfetch.pipeline.execute import Outcome, execute_plans
 from modelfetch.pipeline.plan import ModelPlan, clashes, plan_model, require_digests, select
-from modelfetch.pipeline.preflight import check_capacity, files_in_place, require_marker
+from modelfetch.pipeline.preflight import check_capacity, check_folders, files_in_place
 from modelfetch.pipeline.reporting import build_report
 from modelfetch.pipeline.resolve import resolve_all
 from modelfetch.placement.receipts import read_receipt
@@ -43,7 +43,7 @@ async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Rep
     """Make everything that the manifests ask for present, verified and in place; errors of ours are in the report."""
     started = time.monotonic()
     try:
-        _require_marker(session)
+        await asyncio.to_thread(_check_folders, session)
         await asyncio.to_thread(session.block_removals)
         plan = await make_plan(manifests, session)
         await asyncio.to_thread(_announce, plan, session)
@@ -60,7 +60,7 @@ async def preview_manifests(manifests: Sequence[Manifest], session: Session) -> 
     """Report what `sync_manifests` would do, and every problem that can be foreseen, without downloading a file."""
     started = time.monotonic()
     try:
-        _require_marker(session)
+        await asyncio.to_thread(_check_folders, session)
         plan = await make_plan(manifests, session)
     except ModelfetchError as error:
         return _failed(error, manifests, session, started), Plan(models=())
@@ -86,9 +86,8 @@ async def make_plan(manifests: Sequence[Manifest], session: Session) -> Plan:
     return await asyncio.to_thread(_check, models, session)
 
 
-def _require_marker(session: Session) -> None:
-    if session.settings.require_marker:
-        require_marker(session.options.root)
+def _check_folders(session: Session) -> None:
+    check_folders(session.options.root, session.store.path, marker=session.settings.require_marker)
 
 
 def _read_receipts(session: Session) -> dict[str, Receipt]:

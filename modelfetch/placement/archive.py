@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MAX_FILES = 100_000
 MAX_BYTES = 64 * 2**30
-_UNSAFE_HINT = "ask the publisher of the archive; nothing of it was unpacked"
+_UNSAFE_HINT = "nothing of it was unpacked; report it to its publisher, or use another version"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,4 +148,6 @@ def _checked(archive: Path, index: int, info: zipfile.ZipInfo) -> Member:
 
 
 def _unsafe(archive: Path, why: str) -> IntegrityError:
-    return IntegrityError(f"{archive.name[:16]}… can't be unpacked: {why}", code="unsafe-archive", hint=_UNSAFE_HINT)
+    return IntegrityError(
+        f"the archive {archive.name[:12]}… can't be unpacked: {why}", code="unsafe-archive", hint=_UNSAFE_HINT
+    )

@@ -34,7 +34,8 @@ def sentence(event: ev.Event, *, verbose: bool) -> str | None:
         case ev.Waiting():
             return f"{event.label}: waiting for {event.owner} ({format_seconds(event.seconds)} so far)"
         case ev.Placed():
-            return f"{event.model}: in place for {event.consumer} ({event.paths} path{'' if event.paths == 1 else 's'})"
+            paths = f" ({event.paths} path{'' if event.paths == 1 else 's'})" if verbose else ""
+            return f"{event.model}: in place for {event.consumer}{paths}"
         case ev.Notice(level=level, message=message):
             return f"{level}: {message}" + (f" (hint: {event.hint})" if event.hint else "")
         case _:

@@ -31,13 +31,13 @@ class FileSource(Source[FileUri]):
             found = Path(uri.path).stat()
             readable = os.access(uri.path, os.R_OK)
         except (FileNotFoundError, NotADirectoryError):
-            raise NotFoundError(f"{uri.path} does not exist") from None
+            raise missing_file_error(uri.path) from None
         except PermissionError:
             raise CredentialsError(f"{uri.path} may not be looked at", code="forbidden", hint=_hint()) from None
         except (OSError, ValueError) as error:
             raise DiskError(f"{uri.path} can't be looked at: {getattr(error, 'strerror', None) or error}") from None
         if not stat.S_ISREG(found.st_mode):
-            raise NotFoundError(f"{uri.path} is not a file")
+            raise not_a_file_error(uri.path)
         if not readable:
             raise CredentialsError(f"{uri.path} may not be read", code="forbidden", hint=_hint())
         return Resolution(artifacts=(_artifact(uri, found.st_size),))
@@ -48,6 +48,27 @@ class FileSource(Source[FileUri]):
         if wanted.digest is None or wanted.size is None:
             return None
         return cls.apply_pins(wanted, Resolution(artifacts=(_artifact(uri, wanted.size),), pinned=True))
+
+
+def suggest_uri(text: str, otherwise: str) -> str:
+    """Return a hint for a text that is no URI: how a local path is written, else ``otherwise``."""
+    path = text.removeprefix("file://")
+    looks_local = path != text or path.startswith((".", "/", "~")) or os.path.lexists(path)
+    if not looks_local or "://" in path:
+        return otherwise
+    absolute = Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - links stay as they are
+    missing = "" if os.path.lexists(absolute) else ", but there is no such file"
+    return f"a local file is written {absolute.as_uri()}{missing}"
+
+
+def missing_file_error(path: str | os.PathLike[str]) -> NotFoundError:
+    """The error for a local file that does not exist."""
+    return NotFoundError(f"{path} does not exist", hint="check the path; is its disk or share mounted?")
+
+
+def not_a_file_error(path: str | os.PathLike[str]) -> NotFoundError:
+    """The error for a path that is no regular file."""
+    return NotFoundError(f"{path} is a folder or device, not a file", hint=f"name one file: file://{path}/FILE")
 
 
 def _artifact(uri: FileUri, size: int) -> Artifact:

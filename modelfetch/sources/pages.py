@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelfetch.core.urls import display_url, redact
+from modelfetch.core.urls import display_url, origin, redact
 from modelfetch.errors import CredentialsError, NotAModelError
 from modelfetch.formats.content_check import is_login
 from modelfetch.sources.answers import total_size
@@ -61,7 +61,7 @@ def refuse_page(
         raise login or CredentialsError(
             f"{shown} leads to a login page ({redact(response.url)})",
             code="login-page",
-            hint="set a token for this host: docs/guides/credentials.md",
+            hint=f"put a login for {origin(response.url)[1]} into ~/.netrc, or use a link that needs none",
             uri=shown,
         )
     if not 200 <= response.status < 300 or path.lower().endswith(_PAGES):

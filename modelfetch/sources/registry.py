@@ -136,6 +136,8 @@ def _check(reply: Reply, host: str, repo: str, reference: str, uri: str, *, reje
         )
     if reply.status in (400, 404):
         hint = "check name and tag"
+        if host == OLLAMA_HOST:
+            hint += f": https://ollama.com/{repo}/tags lists what there is"
         if host.lower() in _HF_HOSTS:
             hint = f"the tag is a quantisation that the repo's files have: {HF_ENDPOINT}/{repo}/tree/main"
         raise NotFoundError(f"{host} has no {repo}:{reference}", code="unknown-tag", uri=uri, hint=hint)

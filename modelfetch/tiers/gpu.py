@@ -158,7 +158,7 @@ def auto_tier(tiers: Iterable[tuple[str, Manifest]], environ: Mapping[str, str],
         SettingError: There is no GPU, it may not be used, or no tier fits it (``no-gpu``); or ``GPU_COUNT`` is invalid.
     """
     known = tuple(tiers)
-    hint = f"name the tier: {', '.join(name for name, _ in _sizes(known)) or 'none found'}"
+    hint = f"name the tier with --tier: {', '.join(name for name, _ in _sizes(known)) or 'none found'}"
     vendor = environ.get("GPU_VENDOR", "").strip().lower()
     disabled = environ.get("GPU_ENABLE", "").strip().lower() in _FALSE
     if disabled or vendor in _UNSEEN:
@@ -178,7 +178,7 @@ def auto_tier(tiers: Iterable[tuple[str, Manifest]], environ: Mapping[str, str],
             text += (
                 f"; services see {len(gpus)} of {len(found.gpus)} GPUs (GPU_COUNT), and the smallest of these counts"
             )
-        raise SettingError(text, code="no-gpu", hint=f"{hint}; or make a smaller one: docs/guides/own-tier.md")
+        raise SettingError(text, code="no-gpu", hint=f"{hint}; or write a manifest that extends one (`extends:`)")
     sizes = {name: together(manifest.services) for name, manifest in _sizes(known)}
     larger = min(((size, name) for name, size in sizes.items() if size > gpu.usable), default=None)
     return Auto(

@@ -162,5 +162,5 @@ def _has(manifest: Manifest, override: Override, source: Uri) -> bool:
 
 
 def _bad(override: Override, value: str, why: str) -> SettingError:
-    hint = "an empty value means the tier's own; what a URI can't say, a tier of your own can: docs/guides/own-tier.md"
+    hint = "leave it empty to use the tier's own model, or write a manifest that extends the tier (`extends:`)"
     return SettingError(f"{override.variable}={shown(value)}: {why}", hint=hint)

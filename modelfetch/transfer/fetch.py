@@ -153,6 +153,15 @@ class _Job:
         self._started = context.tuning.clock()
         self._trusted = 0
 
+    def _lacking(self) -> int | None:
+        """Bytes that the partial file still needs on its disk, if the file's size is known."""
+        if self._artifact.size is None:
+            return None
+        try:
+            return max(0, self._artifact.size - self._path.stat().st_blocks * 512) or None
+        except OSError:
+            return self._artifact.size
+
     def run(self, locations: Iterable[Location | ModelfetchError]) -> Fetched:
         algorithms = ["sha256"] if self._artifact.digest is None else ["sha256", self._artifact.digest.algorithm]
         blob: Blob | None = None
@@ -172,7 +181,8 @@ class _Job:
                 partial.close(keep=blob is None and self._is_resumable)
         except OSError as error:
             self._held.ensure_owned()  # if another process took over, that is the reason
-            raise translate(error, self._path, doing="writing").about(uri=self._artifact.uri) from error
+            failed = translate(error, self._path, doing="writing", needed=self._lacking())
+            raise failed.about(uri=self._artifact.uri) from error
         finally:
             if blob is None:
                 self._context.sink(TransferEnded(key=self._key, label=self._label))

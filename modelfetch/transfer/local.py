@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from modelfetch.errors import IntegrityError, NotFoundError, UnreachableError
+from modelfetch.errors import IntegrityError, UnreachableError
+from modelfetch.sources.file import missing_file_error, not_a_file_error
 from modelfetch.transfer.journal import Identity
 from modelfetch.transfer.range_request import size_error
 from modelfetch.transfer.writer import SegmentWriter
@@ -55,12 +56,12 @@ def copy_file(
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(f"{path} does not exist", uri=location.uri) from None
+        raise missing_file_error(path).about(uri=location.uri) from None
     except OSError as error:
         raise UnreachableError(f"{path} can't be read: {error.strerror}", uri=location.uri, permanent=True) from None
     try:
         if not path.is_file():
-            raise NotFoundError(f"{path} is not a file", uri=location.uri)
+            raise not_a_file_error(path).about(uri=location.uri)
         stat = os.fstat(fd)
         if size is not None and stat.st_size != size:
             raise size_error(str(path), found=stat.st_size, expected=size)

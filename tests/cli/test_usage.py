@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.cli.app import run
+from modelfetch.manifest.model import CONSUMERS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,10 +64,7 @@ def test_a_variable_with_a_misspelled_service_is_78_with_the_same_hint(
     monkeypatch.setenv("MODELFETCH_FOR", value)
     assert run(["status", "--tier", "8g"]) == 78
     assert capsys.readouterr().err.splitlines() == [
-        (
-            f"error: MODELFETCH_FOR={value}: 'comfi' is not one of "
-            "ollama, stable-diffusion, comfyui, whisper, diffrhythm, immich"
-        ),
+        f"error: MODELFETCH_FOR={value}: 'comfi' is not one of {', '.join(CONSUMERS)}",
         "hint: did you mean comfyui?",
     ]
 

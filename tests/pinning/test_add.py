@@ -102,6 +102,16 @@ def test_a_link_that_is_there_already_changes_nothing(desk: Desk) -> None:
     assert not result.report["written"]
 
 
+def test_a_choice_that_the_entry_contradicts_is_reported_as_ignored(desk: Desk) -> None:
+    assert add(desk, "hf://acme/art/art.safetensors", "--name", "mine").code == 0
+    again = ("hf://acme/art/art.safetensors", "--name", "other", "--for", "comfyui")
+    result = add(desk, *again, as_json=False)
+    assert result.code == 0
+    assert "--name other was ignored: models.yaml:4:5 has this link as 'mine'" in result.err
+    assert "--for comfyui was ignored: models.yaml:4:5" in result.err
+    assert "was ignored" not in add(desk, "hf://acme/art/art.safetensors", "--name", "mine", as_json=False).err
+
+
 @pytest.mark.parametrize(
     "link",
     [

@@ -342,7 +342,7 @@ def test_without_a_gpu_tiers_marks_none_and_sync_is_78(
     assert "none was found" in capsys.readouterr().out
     assert run(["sync", "--tier", "auto"]) == 78
     err = capsys.readouterr().err
-    assert "hint: name the tier: 8g, 12g, 16g, 24g, 32g, 94g" in err
+    assert "hint: name the tier with --tier: 8g, 12g, 16g, 24g, 32g, 94g" in err
 
 
 @pytest.mark.parametrize("words", [["--tier", "auto"], ["--tier=auto"], []])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @options.option(
     "--flash-attention/--no-flash-attention", default=None, help="Whether language models run with flash attention."
 )
+@click.option("--plot", metavar="FILE", type=click.Path(path_type=Path), help="Draw the card's memory as an SVG.")
 @options.option("--usable", metavar="SIZE", type=options.value("usable"), help="VRAM that may be used, such as 15GiB.")
 @options.offline
 @options.refresh
@@ -67,6 +69,10 @@ def command(ctx: click.Context, /, targets: tuple[str, ...], **values: Any) -> i
                 cancel=cancel,
             ),
         )
+    if values["plot"] is not None and report.services:
+        from modelfetch.render.plot import fit_picture
+
+        common.write_page(values["plot"], fit_picture(report))
     return _show(report, as_json=values["as_json"], quiet=values["quiet"])
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, options
-from modelfetch.core import fs
 from modelfetch.core.report import Report
 from modelfetch.render.html import overview_page
 from modelfetch.render.out import note
@@ -42,18 +41,10 @@ def command(ctx: click.Context, /, **values: Any) -> int:
         lines = (await asyncio.to_thread(status_of, manifests, session))[1] if manifests else ()
         tier = manifests[0].tier if manifests else None
         overview = await asyncio.to_thread(make_overview, session, lines, tier=tier)
-        page = overview_page(overview).encode("utf-8", errors="replace")
-        await asyncio.to_thread(_write, target, page)
+        await asyncio.to_thread(common.write_page, target, overview_page(overview))
         return Report(ok=True, exit_code=0, tier=tier, root=str(session.options.root))
 
     report = common.perform(ctx, work, may_be_unnamed=True)
     if report.ok and not values["quiet"]:
         note(f"written to {target}")
     return common.show(report, as_json=False)
-
-
-def _write(target: Path, page: bytes) -> None:
-    try:
-        fs.write_atomically(target, page, mode=fs.COPY_MODE)
-    except OSError as error:
-        raise fs.translate(error, target, doing="writing") from error

@@ -388,7 +388,7 @@ def test_an_architecture_that_is_not_known_is_unknown_and_1(bench: Bench) -> Non
     code, report = bench.fit("x.gguf")
     assert code == 1
     assert report["errors"][0]["code"] == "unknown-model"
-    assert "docs/reference/fit.md" in report["errors"][0]["hint"]
+    assert "nvidia-smi" in report["errors"][0]["hint"]
     assert only(report)["total"] is None
 
 
