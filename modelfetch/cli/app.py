@@ -107,7 +107,7 @@ def run(argv: Sequence[str]) -> int:
         return _refuse(InterruptedSync("interrupted"), argv)
     except ModelfetchError as error:
         return _refuse(error, argv)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # click exits by itself if the reader of a help text closed the pipe
         return 0
     except (OSError, UnicodeEncodeError) as error:
         where = getattr(error, "filename", None) or "stdout"

@@ -36,6 +36,7 @@ PRIVATE_MODE = 0o600
 _FICLONE = 0x40049409  # ioctl number of FICLONE (source: linux/fs.h)
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # flags of renameat2 (source: linux/fs.h)
 _OPENAT2 = 437  # number of the system call on all common architectures (source: asm-generic/unistd.h)
+_CURRENT_FOLDER = -100  # AT_FDCWD (source: linux/fcntl.h)
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESOLVE = 0x02 | 0x04 | 0x08  # NO_MAGICLINKS, NO_SYMLINKS, BENEATH (source: linux/openat2.h)
 _CHUNK = 1 << 20
@@ -448,14 +449,16 @@ def require_replaceable(path: Path) -> None:
         raise FileExistsError(errno.EEXIST, "something that is not a regular file is in the way", str(path))
 
 
-def rename_new(source: str, target: str, *, source_folder: int, target_folder: int) -> None:
+def rename_new(
+    source: str, target: str, *, source_folder: int = _CURRENT_FOLDER, target_folder: int = _CURRENT_FOLDER
+) -> None:
     """Rename a file to an unused name, without ever replacing an existing file.
 
     Args:
         source: Its name in the folder of the descriptor ``source_folder``.
         target: Its new name in the folder of ``target_folder``.
-        source_folder: An open folder.
-        target_folder: An open folder, on the same file system.
+        source_folder: An open folder (default: the current one).
+        target_folder: An open folder, on the same file system (default: the current one).
 
     Raises:
         FileExistsError: The target name exists.

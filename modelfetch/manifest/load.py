@@ -71,10 +71,7 @@ def load_manifest(
         try:
             data = _read(path)
         except (OSError, ValueError) as error:
-            raise ManifestError(
-                [Problem(file, 0, 0, read_failure(error))],
-                hint=f"paths start from {Path.cwd()}",
-            ) from None
+            raise unreadable(path, error) from None
     return load_bytes(data, file=file, folder=folder, allow_http=allow_http, find_tier=find_tier)
 
 
@@ -124,6 +121,17 @@ def sha256_of(contents: Sequence[bytes]) -> str:
 def _read(path: Path) -> bytes:
     with path.open("rb") as stream:
         return stream.read(yaml_nodes.MAX_BYTES + 1)
+
+
+def unreadable(path: Path, error: OSError | ValueError) -> ManifestError:
+    """Return the error for a manifest's file that can't be read."""
+    hint = None
+    if not path.is_absolute():
+        try:
+            hint = f"paths start from {Path.cwd()}"
+        except OSError:
+            hint = "the current folder was deleted: change to another one, or name the file with its whole path"
+    return ManifestError([Problem(str(path), 0, 0, read_failure(error))], hint=hint)
 
 
 def read_failure(error: OSError | ValueError) -> str:

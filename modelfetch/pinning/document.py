@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.core import fs
-from modelfetch.errors import DestinationError, ManifestError, Problem, SettingError
-from modelfetch.manifest.load import load_bytes, read_failure
+from modelfetch.errors import DestinationError, ManifestError, SettingError
+from modelfetch.manifest.load import load_bytes, unreadable
 from modelfetch.manifest.model import Position
 from modelfetch.manifest.yaml_nodes import MAX_BYTES
 from modelfetch.pinning.append import append
@@ -51,10 +51,7 @@ def read_document(path: Path, settings: Settings) -> Document:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise ManifestError(
-            [Problem(str(path), 0, 0, read_failure(error))],
-            hint=f"paths start from {Path.cwd()}",
-        ) from None
+        raise unreadable(path, error) from None
     return Document(path=path, data=data, manifest=load_text(path, data, settings))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core import fs
 from modelfetch.core.digest import Digest
-from modelfetch.errors import DestinationError, SettingError, UsageError
+from modelfetch.errors import DestinationError, ModelfetchError, SettingError, UsageError
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HfUri, HttpUri, Uri, parse_uri, shown
 from modelfetch.pipeline.final_check import check_renamed
@@ -122,13 +122,18 @@ async def to_path(
         if known is not None and (there := await asyncio.to_thread(_already, target, uri, known, force=force)):
             return there
         await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
-        fetched = await session.engine.fetch(artifact, (), label=_name(artifact))
+        try:
+            fetched = await session.engine.fetch(artifact, (), label=_name(artifact))
+        except ModelfetchError:
+            if not keep:
+                await asyncio.to_thread(session.store.remove_if_empty)
+            raise
         blob = fetched.blob
         try:
             await asyncio.to_thread(check_renamed, blob, artifact, target.name)
             if there := await asyncio.to_thread(_already, target, uri, blob.digest, force=force):
                 return there
-            await asyncio.to_thread(_deliver, blob, target, keep=keep)
+            await asyncio.to_thread(_deliver, blob, target, keep=keep, force=force)
         finally:
             if not keep:
                 await asyncio.to_thread(session.store.clear)
@@ -147,11 +152,13 @@ def workplace(target: Path) -> Path:
     """The work folder of a fetch to ``target``: in the same directory, so that the last step is a rename.
 
     Raises:
-        DestinationError: ``target`` is a folder, or the work folder's name is taken by something else.
+        DestinationError: ``target`` is a folder or another thing that is no file, or the work folder's name is taken by
+            something else.
     """
     if not target.name or target.is_dir():
         text = f"{target} is a folder, expected a file's path"
         raise DestinationError(text, code="foreign-file", hint="name the file too")
+    _require_file(target)
     path = target.with_name(f".{target.name}.modelfetch")
     if Store(path).is_foreign():
         text = f"{path} is in the way: modelfetch keeps its partial files there, and did not make it"
@@ -239,8 +246,7 @@ def _already(target: Path, uri: Uri, digest: Digest, *, force: bool) -> Retrieve
         DestinationError: Another file is there, and ``force`` is not set.
     """
     if not target.is_file():
-        if target.exists():
-            raise DestinationError(f"{target} is no regular file", code="foreign-file", hint="name another path")
+        _require_file(target)
         return None
     found, sha256 = fs.hash_file(target, digest.algorithm, "sha256")
     if found == digest:
@@ -248,20 +254,31 @@ def _already(target: Path, uri: Uri, digest: Digest, *, force: bool) -> Retrieve
             path=target, uri=str(uri), digest=sha256, size=target.stat().st_size, action="present", served_by=None
         )
     if not force:
-        raise DestinationError(
-            f"{target} exists and is another file",
-            code="foreign-file",
-            hint="--force replaces it, or name another path",
-        )
+        raise _in_the_way(target)
     return None
 
 
-def _deliver(blob: Blob, target: Path, *, keep: bool) -> None:
-    """Make ``target`` a regular file with the blob's bytes, not a hardlink to the store."""
+def _require_file(target: Path) -> None:
+    """Raise DestinationError if something is at a path that is no regular file, such as a FIFO."""
+    if target.exists() and not target.is_file():
+        raise DestinationError(f"{target} is no regular file", code="foreign-file", hint="name another path")
+
+
+def _in_the_way(target: Path) -> DestinationError:
+    text = f"{target} exists and is another file"
+    return DestinationError(text, code="foreign-file", hint="--force replaces it, or name another path")
+
+
+def _deliver(blob: Blob, target: Path, *, keep: bool, force: bool) -> None:
+    """Make ``target`` a regular file with the blob's bytes, not a hardlink to the store.
+
+    Raises:
+        DestinationError: A file appeared there since it was looked at, and ``force`` is not set.
+    """
     if not keep:
         with contextlib.suppress(OSError):
             blob.path.chmod(_umask_mode())
-            blob.path.replace(target)
+            _rename(blob.path, target, force=force)
             fs.sync_directory(target.parent)
             return
     temporary = target.with_name(fs.temporary_name("fetch"))
@@ -271,10 +288,20 @@ def _deliver(blob: Blob, target: Path, *, keep: bool) -> None:
         if not fs.try_reflink(blob.path, temporary):
             fs.copy_bytes(blob.path, temporary)
         temporary.chmod(_umask_mode())
-        temporary.replace(target)
+        _rename(temporary, target, force=force)
     finally:
         temporary.unlink(missing_ok=True)
     fs.sync_directory(target.parent)
+
+
+def _rename(source: Path, target: Path, *, force: bool) -> None:
+    if force:
+        source.replace(target)
+        return
+    try:
+        fs.rename_new(str(source), str(target))
+    except FileExistsError:
+        raise _in_the_way(target) from None
 
 
 def _umask_mode() -> int:

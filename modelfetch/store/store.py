@@ -376,6 +376,16 @@ class Store:
             self.path.rmdir()
         self.invalidate_cache()
 
+    def remove_if_empty(self) -> None:
+        """Remove the store's folder if it holds no blob, no partial file and no lock; never raises."""
+        with contextlib.suppress(OSError):
+            for name in ("ingest", "locks", "blobs"):
+                with contextlib.suppress(FileNotFoundError):
+                    (self.path / name).rmdir()
+            (self.path / "CACHEDIR.TAG").unlink(missing_ok=True)
+            self.path.rmdir()
+        self.invalidate_cache()
+
     # --- internals ---------------------------------------------------------------------------------------------
 
     def _prove(self, digest: Digest, sha256: Digest) -> Blob | None:

@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from modelfetch.cli import main
+from modelfetch.pipeline import retrieve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,6 +71,19 @@ def test_a_deleted_working_directory_is_no_bug(
     code, err = call(words)
     assert code not in (70, 120), err
     assert "a bug of modelfetch" not in err
+
+
+@pytest.mark.parametrize("words", [["validate", "m.yaml"], ["sync", "m.yaml"], ["pin", "m.yaml"]], ids=" ".join)
+def test_a_manifest_in_a_deleted_working_directory_does_not_exist(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    code, err = call(words)
+    assert (code, err.splitlines()[0]) == (78, "error: m.yaml: no such file")
+    assert "the current folder was deleted" in err
 
 
 def test_a_program_starts_in_a_deleted_working_directory(tmp_path: Path) -> None:
@@ -137,6 +151,34 @@ def test_fetch_leaves_another_file_alone_unless_forced(tmp_path: Path, call: Cal
     code, err = call(words)
     assert (code, target.stat().st_ino) == (0, before.st_ino), err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.json", "y.json"]
+
+
+@pytest.mark.parametrize("store", [[], ["--store", "store"]], ids=["alone", "store"])
+def test_fetch_replaces_no_file_that_appeared_meanwhile(
+    store: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    target = tmp_path / "y.json"
+    deliver = retrieve._deliver
+
+    def late(*args: Any, **options: Any) -> None:
+        target.write_text("mine")
+        deliver(*args, **options)
+
+    monkeypatch.setattr(retrieve, "_deliver", late)
+    code, err = call(["fetch", (tmp_path / "x.json").as_uri(), "-o", "y.json", *store])
+    assert (code, target.read_text()) == (73, "mine"), err
+
+
+def test_a_fetch_that_failed_leaves_no_empty_folder(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    for words in (["file:///none.json"], [(tmp_path / "x.json").as_uri(), "--digest", "sha256:" + "a" * 64]):
+        assert call(["fetch", *words, "-o", "y.json"])[0] in (65, 66)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_an_empty_output_path_is_2(call: Call) -> None:
+    assert call(["fetch", "file:///x.json", "-o", ""])[0] == 2
 
 
 def test_fetch_to_a_fifo_is_73(tmp_path: Path, call: Call) -> None:

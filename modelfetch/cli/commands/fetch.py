@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +13,8 @@ from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, exit_code_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from modelfetch.config.options import Options
     from modelfetch.config.settings import Settings
     from modelfetch.pipeline.retrieve import Retrieved
@@ -28,7 +29,13 @@ if TYPE_CHECKING:
     type=options.Parsed("digest", lambda value: Digest.parse(str(value))),
     help="Expected digest: sha256:HEX or blake3:HEX.",
 )
-@options.option("-o", "--output", metavar="PATH", help="Write an ordinary file there instead of into the user's cache.")
+@options.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    type=options.value("root"),
+    help="Write an ordinary file there instead of into the user's cache.",
+)
 @options.option("--force", is_flag=True, help="With -o: replace another file that is there.")
 @options.option(
     "--store", metavar="DIR", type=options.value("store"), help="Folder for verified blobs: keep a blob there as well."
@@ -48,7 +55,7 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
     from modelfetch.run import run_session
 
     got: list[Retrieved] = []
-    target = Path(values["output"]) if values["output"] else None
+    target: Path | None = values["output"]
 
     def make_options(settings: Settings) -> Options:
         given = common.option_values(ctx)
