@@ -237,10 +237,12 @@ def test_of_a_damaged_blob_only_the_damaged_chunks_are_fetched(world: World, tmp
             file.seek(CHUNK + 99)
             file.write(b"damage")
         damaged = placed.read_bytes()
-        sent = origin.sent
+        before = len(origin.requests)
         again = world.fetch(origin, data=BIG)
         assert (again.action, again.bytes_fetched) == ("resumed", CHUNK)
-        assert origin.sent == sent + CHUNK
+        spans = [request.span(len(BIG)) or (0, len(BIG)) for request in origin.requests[before:]]
+        # On a busy machine a slow connection's rest is requested a second time.
+        assert (min(start for start, _ in spans), max(end for _, end in spans)) == (CHUNK, 2 * CHUNK)
         assert again.blob.path.read_bytes() == BIG
         assert placed.read_bytes() == damaged, "another name's bytes are not written to"
         assert not list((world.root / "store" / "ingest").iterdir())
