@@ -94,6 +94,7 @@ class _ConsumerRun:
     book: ReceiptBook
     writer: ConsumerWriter
     turn: threading.Lock = field(default_factory=threading.Lock)
+    recovered: bool = False
 
 
 class Placer:
@@ -209,7 +210,11 @@ class Placer:
             yield held
 
     def _place(self, request: PlacementRequest, run: _ConsumerRun) -> None:
-        run.writer.sweep(job.placement.path.rpartition("/")[0] for job in request.jobs)
+        paths = [job.placement.path for job in request.jobs]
+        if not run.recovered:  # a killed run may have left files for a model that is not wanted any more
+            paths += run.book.load().unfinished()
+            run.recovered = True
+        run.writer.sweep(path.rpartition("/")[0] for path in paths)
         entries: dict[str, Entry] = {}
         jobs = request.jobs
         for _ in range(_TRIES + 1):

@@ -25,7 +25,7 @@ from modelfetch.placement.journal import Claim
 from modelfetch.placement.state import PENDING, lstat_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, MutableMapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
     from pathlib import Path
 
 _VERSION = 1
@@ -88,6 +88,13 @@ class Receipt:
             self._sorted[:] = sorted(self.entries)
         first, last = (bisect.bisect_left(self._sorted, f"{folder}{end}") for end in ("/", "0"))  # "0" follows "/"
         return {path: self.entries[path] for path in self._sorted[first:last]}
+
+    def unfinished(self) -> Iterator[str]:
+        """The paths at which bytes were about to be placed that the entries do not have: a run was killed there."""
+        for path, claims in self.claims.items():
+            entry = self.entries.get(path)
+            if entry is None or (entry.digest, entry.target) != (claims[-1].digest, claims[-1].target):
+                yield path
 
     def merged(self, entries: Mapping[str, Entry], frozen: Mapping[str, Frozen]) -> Self:
         """This receipt plus the given items; resolutions for an older text of the same tier's model are dropped."""

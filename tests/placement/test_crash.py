@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelfetch.errors import ModelfetchError
@@ -118,6 +118,7 @@ states = st.dictionaries(st.sampled_from(PATHS), st.integers(0, 2))
 
 
 @settings(max_examples=60, deadline=None)
+@example(first={COPY: 0}, killed=[({COPY: 1}, 7)], last={LINK: 0}, accident="")  # its model is not wanted any more
 @given(
     states,
     st.lists(st.tuples(states, st.integers(0, 90)), max_size=3),
