@@ -2,9 +2,9 @@
 #
 #   docker build -t modelfetch:0.1.0 .
 #
-# Any image with Python 3.11 or newer and a venv module will do as the base. Where packages come from is pip's own
-# settings, given as build arguments (all of them stay out of the final image): PIP_INDEX_URL, PIP_EXTRA_INDEX_URL,
-# PIP_TRUSTED_HOST; or, without any network, PIP_NO_INDEX=1 and PIP_FIND_LINKS=/src/wheels with the wheels in ./wheels.
+# The base can be any image with Python 3.11 or newer and its venv module. To install packages from elsewhere, give pip's
+# settings as build arguments: PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_TRUSTED_HOST; or, without a network, PIP_NO_INDEX=1
+# and PIP_FIND_LINKS=/src/wheels with the wheels in ./wheels. None of them are kept in the final image.
 ARG BASE_IMAGE=python:3.13-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
@@ -18,7 +18,7 @@ ARG HTTP_PROXY
 ARG NO_PROXY
 WORKDIR /src
 COPY . .
-# Compiled here: the final file system may be read-only. pip itself is not needed afterwards.
+# Compiled here, because the final file system may be read-only. pip is not needed afterwards.
 RUN python3 -m venv /opt/modelfetch \
     && /opt/modelfetch/bin/python -m pip install --no-cache-dir --disable-pip-version-check '.[gpu]' \
     && /opt/modelfetch/bin/python -m pip uninstall --yes --quiet pip setuptools \
@@ -30,7 +30,7 @@ LABEL org.opencontainers.image.title="modelfetch" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/modelfetch /opt/modelfetch
-# No user is named, so any will do (`--user 1000:1000`): nothing in the image is written to, and a home is not needed.
+# Runs as any user (`--user 1000:1000`): it writes nothing into the image and needs no home folder.
 ENV PATH=/opt/modelfetch/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

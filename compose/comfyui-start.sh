@@ -1,10 +1,10 @@
 #!/bin/bash
 # Prepares ComfyUI's folder, then starts ComfyUI as the image (YanWenKun/ComfyUI-Docker) does.
 #
-# - The image copies its ComfyUI into /root only when there is none, so after an update the old code would run on.
-#   Here the copy of another version is removed first; what is mounted into it stays.
-# - The image sets ComfyUI-Manager to `security_level = weak`, which lets everyone who reaches the page install code.
-#   Here both settings come from .env: COMFYUI_MANAGER_SECURITY and COMFYUI_MANAGER_NETWORK.
+# - The image copies its ComfyUI into /root only if there is none, so after an update the old code would keep running.
+#   This removes a copy of another version first. The folders that are mounted into it stay.
+# - The image sets ComfyUI-Manager to `security_level = weak`, with which everyone who reaches the page can install code.
+#   This sets it, and the Manager's network mode, from .env: COMFYUI_MANAGER_SECURITY and COMFYUI_MANAGER_NETWORK.
 set -euo pipefail
 
 bundle=${COMFYUI_BUNDLE:-/default-comfyui-bundle/ComfyUI}

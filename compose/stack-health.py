@@ -1,7 +1,7 @@
 """Health check of a GPU service: `stack-health URL-OR-FILE`.
 
-Fails unless the page answers (or the file has content) and the container can open each GPU device that it has. After
-a `systemctl daemon-reload` on the host it may no longer be allowed to, while the service goes on to answer.
+Fails unless the page answers (or the file has content) and the container can open each of its GPU devices. After a
+`systemctl daemon-reload` on the host it may no longer be allowed to, although the service still answers.
 """
 
 import os

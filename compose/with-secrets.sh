@@ -1,7 +1,7 @@
 #!/bin/sh
-# with-secrets FOLDER NAME=BYTES... COMMAND...: runs COMMAND with each variable that is not set yet set to BYTES random
-# bytes in hex. They are created at the first start and kept in FOLDER, readable for its owner only: services that share
-# a secret may run as different users.
+# with-secrets FOLDER NAME=BYTES... COMMAND...: runs COMMAND with secrets in its environment. Each variable that is not set
+# gets BYTES random bytes in hex, created at the first start and kept in FOLDER. Only the owner of FOLDER can read them;
+# root creates them for that owner, because services that share a secret may run as different users.
 set -eu
 folder=$1
 shift

@@ -19,7 +19,8 @@ from tests.e2e.docker.stack import clone
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-PROFILES = ("gpu", "chat", "sd", "comfyui", "whisper", "diffrhythm", "media", "gpu-media", "verify")
+SERVING = ("gpu", "chat", "sd", "comfyui", "whisper", "diffrhythm", "media", "gpu-media")
+PROFILES = (*SERVING, "verify")
 TOGGLES = ("true", "false")
 GPU_SERVICES = {"ollama", "stable-diffusion", "comfyui", "whisperx", "diffrhythm"}
 OF_OTHER_VENDORS = {"amd": {"ollama", "stable-diffusion", "comfyui"}, "intel": {"ollama", "comfyui"}}
@@ -65,8 +66,9 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Compose:
 
 
 def every_combination() -> list[tuple[str, ...]]:
-    """All 512, the empty one as well."""
-    return list(chain.from_iterable(combinations(PROFILES, size) for size in range(len(PROFILES) + 1)))
+    """All 256 of the profiles that start services, the empty one as well; and `verify`, whose service is alone."""
+    chosen = chain.from_iterable(combinations(SERVING, size) for size in range(len(SERVING) + 1))
+    return [*chosen, ("verify",), PROFILES]
 
 
 def test_every_combination_of_profiles_has_just_its_services(compose: Compose) -> None:
@@ -77,7 +79,7 @@ def test_every_combination_of_profiles_has_just_its_services(compose: Compose) -
         assert found == {name for name, own in known.items() if own & set(profiles)}, profiles
 
     with ThreadPoolExecutor(2) as pool:
-        assert len(list(pool.map(check, every_combination()))) == 512
+        assert len(list(pool.map(check, every_combination()))) == 258
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -178,7 +180,7 @@ def test_the_override_files_are_valid_on_top(compose: Compose, override: str) ->
             "ca.yml": ("/run/ca.pem", "SSL_CERT_FILE"),
             "registry-login.yml": ("/run/docker-login/config.json", "DOCKER_CONFIG"),
         }[override]
-        for name in (name for name in found if name.endswith("-model-init") or name == "ollama-init"):
+        for name in (name for name, body in found.items() if (body.get("command") or [""])[0] in ("sync", "verify")):
             assert target in {mount["target"] for mount in found[name]["volumes"]}
             assert found[name]["environment"][variable]
         return
@@ -190,6 +192,17 @@ def test_the_override_files_are_valid_on_top(compose: Compose, override: str) ->
         environment = found["sd-model-init"]["environment"]
         assert environment["HF_TOKEN_PATH"] == "/run/secrets/hf_token"
         assert [secret["source"] for secret in found["sd-model-init"]["secrets"]] == ["hf_token", "civitai_api_token"]
+
+
+def test_every_combination_of_override_files_is_valid(compose: Compose) -> None:
+    chosen = list(chain.from_iterable(combinations(OVERRIDES, size) for size in range(2, len(OVERRIDES) + 1)))
+
+    def check(names: tuple[str, ...]) -> None:
+        files = ":".join(("compose.yaml", *(f"compose/{name}" for name in names)))
+        assert compose.config(PROFILES, {"COMPOSE_FILE": files})["services"].keys() == services().keys(), names
+
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(check, chosen))) == 26
 
 
 def test_the_login_for_traefik_reaches_the_label_as_it_is_written(compose: Compose) -> None:
