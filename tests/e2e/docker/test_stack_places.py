@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from modelfetch.manifest.model import CONSUMERS
 from tests.e2e.docker import peers
 from tests.e2e.docker.images import MODELFETCH
 from tests.e2e.docker.stack import answering, settings_for
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from tests.e2e.docker.hub import HubProcess
     from tests.e2e.docker.stack import Stack
 
-CONSUMERS = ("ollama", "stable-diffusion", "comfyui", "whisper", "diffrhythm", "immich")
 INITS = ("ollama-init", "sd-model-init", "comfyui-model-init", *(f"{name}-model-init" for name in CONSUMERS[3:]))
 OTHER_FILE_SYSTEM = Path("/dev/shm")  # noqa: S108 - a file system in memory, on every Linux machine
 
@@ -140,7 +140,7 @@ def test_modelfetch_runs_as_any_user_without_a_home_or_a_writable_file_system(
     assert_store_is_whole(root)
 
 
-def test_five_at_once_share_an_empty_store_in_128_mib_each(new_stack: Stack, hub: HubProcess) -> None:
+def test_all_at_once_share_an_empty_store_in_128_mib_each(new_stack: Stack, hub: HubProcess) -> None:
     root = new_stack.folder / "shared"
     root.mkdir()
     options = [*LITTLE, *mounts(new_stack, root), *environment(hub)]
