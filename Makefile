@@ -80,11 +80,8 @@ e2e: $(READY)  ## Real consumers and peers: Ollama, faster-whisper, huggingface_
 	KILLS=300 $(BIN)/python -m pytest tests/care/test_kills.py --timeout=900
 	$(BIN)/python -m pytest tests/e2e -m 'not heavy' --timeout=1500 --durations=5 $(PYTEST_ARGS)
 
-e2e-heavy: $(READY)  ## The real Open WebUI (8 GB) and llama-server, as the stack sets them
+e2e-heavy: $(READY)  ## The real Open WebUI (8 GB) and llama-server, as the stack sets them; fit beside llama.cpp in every setting
 	$(BIN)/python -m pytest tests/e2e -m heavy --timeout=4500 --durations=5 $(PYTEST_ARGS)
-
-e2e-heavy: $(READY)  ## `modelfetch fit` beside llama.cpp for every shape, context and type of cache
-	E2E_WHOLE=1 $(BIN)/python -m pytest tests/e2e/test_fit_llama_cpp.py --timeout=1500 --durations=5 $(PYTEST_ARGS)
 
 clean:  ## Remove what the targets created; models under files/ stay
 	rm -rf $(VENV) $(BENCH) build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

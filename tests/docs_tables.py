@@ -140,7 +140,7 @@ def _percent(line: measurements.Line) -> str:
 def measured() -> str:
     """The measured totals beside ours, and the median error."""
     found = [line for line in measurements.lines() if line.row["kind"] in measurements.MEASURED and line.error]
-    head = ("model", "settings", "card", "measured, MiB", "ours, MiB", "off")
+    head = ("model", "settings", "card", "measured, MiB", "ours, MiB", "off", "why")
     rows = [
         (
             f"{line.row['model']} {line.row['quant_or_dtype']}",
@@ -149,6 +149,7 @@ def measured() -> str:
             f"{line.theirs / 2**20:.0f}",
             f"{(line.ours or 0) / 2**20:.0f}",
             _percent(line),
+            line.reason or "",
         )
         for line in found
     ]
@@ -157,12 +158,32 @@ def measured() -> str:
     return text + _table(head, rows, right=(3, 4, 5))
 
 
+def others() -> str:
+    """Figures of other kinds beside ours: estimates of schedulers, vendors' tables, users' reports."""
+    found = [line for line in measurements.lines() if line.row["kind"] not in measurements.MEASURED and line.error]
+    head = ("model", "settings", "kind", "theirs, MiB", "ours, MiB", "off", "why")
+    rows = [
+        (
+            f"{line.row['model']} {line.row['quant_or_dtype']}",
+            line.row["settings"],
+            line.row["kind"],
+            f"{line.theirs / 2**20:.0f}",
+            f"{(line.ours or 0) / 2**20:.0f}",
+            _percent(line),
+            line.reason or "",
+        )
+        for line in found
+    ]
+    return _table(head, rows, right=(3, 4, 5))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "tiers": tiers,
     "needs": needs,
     "sizes": sizes,
     "example": example,
     "measured": measured,
+    "others": others,
 }
 
 

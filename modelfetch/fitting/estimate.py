@@ -11,7 +11,14 @@ from modelfetch.fitting.image import OFFLOADS, ImageOptions, Parts, image_estima
 from modelfetch.fitting.image import parts_of_gguf as gguf_parts
 from modelfetch.fitting.llm.architectures import ARCHITECTURES
 from modelfetch.fitting.llm.estimate import BUDGET_MARGIN, KV_BYTES, MARGIN, LlmOptions, llm_estimate
-from modelfetch.fitting.speech import WhisperOptions, aligner_estimate, decoder_layers, whisper_estimate
+from modelfetch.fitting.speech import (
+    WhisperOptions,
+    aligner_estimate,
+    decoder_layers,
+    is_parakeet,
+    parakeet_estimate,
+    whisper_estimate,
+)
 from modelfetch.fitting.types import Estimate
 from modelfetch.formats.gguf import MAGICS, GgufHeader, read_gguf
 from modelfetch.formats.safetensors import read_safetensors
@@ -216,28 +223,44 @@ def image_estimates(
 
 # ── speech ──
 def speech_estimate(candidate: Candidate, service: Service) -> Estimate:
-    """What a model of the whisper service needs."""
+    """Estimate a model of the whisper service."""
     if candidate.kind == "torch-checkpoint":
         return aligner_estimate(candidate.name, candidate.uri, sum(file.size or 0 for file in candidate.files) or None)
-    size = next((file.size for file in candidate.files if PurePosixPath(file.path).name == "model.bin"), None)
+    size = _speech_weights(candidate)
+    if is_parakeet(candidate.uri) or is_parakeet(candidate.name):
+        return parakeet_estimate(candidate.name, candidate.uri, size)
     options = WhisperOptions(compute_type=service.compute_type or "float16", batch=service.batch or 1)
     return whisper_estimate(candidate.name, candidate.uri, size, options)
 
 
+def _speech_weights(candidate: Candidate) -> int | None:
+    """Bytes of the weights in the form that is loaded first: CTranslate2's, safetensors, NeMo's, a pickle or GGUF."""
+    for ends in (("model.bin",), (".safetensors",), (".nemo",), (".pt", ".pth"), (".gguf",)):
+        sizes = [file.size for _, file in _once(candidate.files) if file.path.lower().endswith(ends)]
+        if sizes:
+            return None if None in sizes else sum(size or 0 for size in sizes)
+    return None
+
+
+def is_speech(candidate: Candidate) -> bool:
+    """Whether the name of a model is that of a known speech model."""
+    return any(decoder_layers(text) is not None or is_parakeet(text) for text in (candidate.uri, candidate.name))
+
+
 # ── any ──
 def fit_model(candidate: Candidate, service: Service, *, exact: bool = True, fp8: bool = False) -> Estimate:
-    """What one model needs under a service's settings, judged by its own files.
+    """Estimate one model from its own files, with a service's settings.
 
     Raises:
         NotAModelError: A file is no model, or a broken one.
         ModelfetchError: The source failed.
     """
+    if is_speech(candidate) and _speech_weights(candidate) is not None:
+        return speech_estimate(candidate, service)
     if any(is_gguf(file) for file in candidate.files):
         return gguf_estimate(candidate, service, exact=exact)
     paths = [PurePosixPath(file.path) for file in candidate.files]
     if any(path.suffix == ".safetensors" for path in paths):
         made = image_estimates([(candidate, read_parts(candidate))], service, fp8=fp8)
         return made[0][1] if made else unknown_estimate(candidate, "it makes no images by itself")
-    if any(path.name == "model.bin" for path in paths) and decoder_layers(candidate.uri) is not None:
-        return speech_estimate(candidate, service)
-    return unknown_estimate(candidate, "what kind of model it is, is not known")
+    return unknown_estimate(candidate, "the kind of model is not known")

@@ -1,6 +1,7 @@
-"""The GPU memory of speech, music and photo services, from measured tables.
+"""The GPU memory of speech, music and photo services.
 
-Their files (CTranslate2, pickles, ONNX) have no header that could be read by range, so weights come from sizes.
+Their files (CTranslate2, pickles, NeMo, ONNX) have no header that could be read by range. Weights come from the size of
+the files; the rest comes from rules and published measurements.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
 MB = 10**6
 
-# Rule: weights + 850 MB + 18 MB a decoder layer, from faster-whisper's README (RTX 3070 Ti) and issue 1030 (2080 Ti):
-# -0.4 to +2 % of the measured values, +11 to +12 % for int8 of the models with 2 and 4 decoder layers.
+# Rule: weights, 850 MB, and 18 MB for each decoder layer. It is derived from measurements in faster-whisper's README
+# (RTX 3070 Ti) and its issue 1030 (RTX 2080 Ti). It is off by -0.4 to +2 %, and by +11 to +12 % for int8 models with 2
+# or 4 decoder layers.
 _WHISPER_BASE = 850 * MB
 _WHISPER_LAYER = 18 * MB
-_WHISPER_STREAM = 220 * MB  # each further stream of a batch, measured for large-v2
+_WHISPER_STREAM = 220 * MB  # for each further stream of a batch, measured with large-v2
 _DECODER_LAYERS = {
     "tiny": 4,
     "base": 6,
@@ -50,9 +52,17 @@ _WHISPER = re.compile(
 )
 
 
+_PARAKEET = re.compile(r"parakeet-(?:tdt|ctc|rnnt|tdt_ctc)-?\d", re.IGNORECASE)
+_PARAKEET_SECONDS = 30
+# The first two convolutions of the encoder hold the most: 256 channels, 50 frames for each second, 64 bins of the
+# spectrum, in 32 bits (source: the FastConformer configuration in the model's model_config.yaml).
+_PARAKEET_SECOND = 2 * 256 * 50 * 64 * 4
+_PYTORCH = int(0.6 * GIB)  # the CUDA context of a PyTorch process
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhisperOptions:
-    """How whisper is run: CTranslate2's compute type, and the number of parallel chunks."""
+    """Settings of whisper: CTranslate2's compute type, and the number of chunks that are transcribed at once."""
 
     compute_type: str = "float16"
     batch: int = 1
@@ -67,14 +77,14 @@ def decoder_layers(text: str) -> int | None:
 
 
 def whisper_estimate(name: str, uri: str, size: int | None, options: WhisperOptions) -> Estimate:
-    """Estimate a CTranslate2 whisper model; ``size`` is that of its 16-bit ``model.bin`` in bytes."""
+    """Estimate a whisper model under CTranslate2; ``size`` is that of its weights in 16 bits, in bytes."""
     layers = decoder_layers(uri) or decoder_layers(name)
     ratio = _STORED_RATIO.get(options.compute_type)
     doubts = []
     if size is None:
-        doubts.append("the size of its model.bin is not known")
+        doubts.append("the size of its weights is not known")
     if layers is None:
-        doubts.append("which whisper model it is, is not known")
+        doubts.append("its name is not that of a known whisper model")
     if ratio is None:
         doubts.append(f"the compute type {options.compute_type!r} is not known")
     compute = None if layers is None else _WHISPER_LAYER * layers + _WHISPER_STREAM * (options.batch - 1)
@@ -87,6 +97,25 @@ def whisper_estimate(name: str, uri: str, size: int | None, options: WhisperOpti
         method="table",
         assumptions={"compute_type": options.compute_type, "batch": options.batch, "decoder_layers": layers},
         unknown=tuple(doubts),
+    )
+
+
+def is_parakeet(text: str) -> bool:
+    """Whether a name or URI is that of one of NVIDIA's Parakeet models."""
+    return _PARAKEET.search(text) is not None
+
+
+def parakeet_estimate(name: str, uri: str, size: int | None) -> Estimate:
+    """Estimate a Parakeet model in PyTorch; ``size`` is that of its weights in bytes, which stay as they are stored."""
+    return Estimate(
+        name=name,
+        uri=uri,
+        weights=size,
+        compute=_PARAKEET_SECONDS * _PARAKEET_SECOND,
+        overhead=_PYTORCH,
+        method="size",
+        assumptions={"seconds": _PARAKEET_SECONDS, "notes": ["audio is taken 30 seconds at a time"]},
+        unknown=() if size is not None else ("the size of its weights is not known",),
     )
 
 
@@ -104,7 +133,7 @@ class _Measured:
 
 _MEASURED = {
     "diffrhythm": _Measured(
-        total=8 * 10**9, why="its README asks for 8 GB with --chunked; 6.6 GB were measured so, 14.5 GB without"
+        total=8 * 10**9, why="its README requires 8 GB with --chunked; measured: 6.6 GB with it, 14.5 GB without"
     ),
     "immich": _Measured(
         total=3 * GIB, why="ViT-B-32 and buffalo_l; the ONNX arena grows in steps and has no hard bound"
@@ -118,7 +147,7 @@ def measured_service(service: str) -> str | None:
 
 
 def table_estimate(word: str, names: Sequence[str], uri: str, size: int | None) -> Estimate:
-    """Estimate the total need of a service in the table; ``size`` of its files is the share of the weights."""
+    """Estimate a service in the table; ``size`` is that of its files, and counts as the weights."""
     row = _MEASURED[word]
     weights = min(size or 0, row.total)
     return Estimate(

@@ -45,12 +45,19 @@ LAYERS_GB = {
     "gpt-oss:120b": 65.3,
     "qwen2.5-coder:14b": 8.99,
     "llama3.1:8b-instruct-q8_0": 8.54,
+    "llama3.2:3b": 2.019,
 }
-"""Bytes of each model in Ollama's library, in GB: its weights, nearly."""
+"""Bytes of each model in Ollama's library, in GB: its weights, nearly. Other models are not compared."""
 
 SHAPES = {"qwen2.5-coder:14b": "qwen2.5:14b", "llama3.1:8b-instruct-q8_0": "llama3.1:8b", "llama3.2:3b": "llama3.2:3b"}
-INPUT_LAYER = {"qwen3.6:27b": (248320, 5120), "qwen3.6:35b": (248320, 2048), "gemma4:e2b": (262144, 35 * 256)}
-"""Words and width of the embeddings that stay in RAM, in about 5 bits each."""
+INPUT_LAYER = {
+    "qwen3.6:27b": (248320, 5120, 5.0),
+    "qwen3.6:35b": (248320, 2048, 5.0),
+    "gemma4:e2b": (262144, 35 * 256, 5.0),
+    "qwen2.5-coder:14b": (152064, 5120, 4.5),
+    "llama3.1:8b-instruct-q8_0": (128256, 4096, 8.5),
+}
+"""Words, width and bits of the embeddings that stay in RAM, which `fit` reads from the header."""
 
 WORDS = {"qwen3-embedding:0.6b": 151669}
 """Words of models whose batch computes probabilities for every token."""
@@ -73,6 +80,32 @@ IMAGES = {
 }
 
 
+FAR = 0.08
+"""From here on an error needs a reason: no estimator is nearer than repeats of one measurement are to each other."""
+
+REASONS = (
+    (r"ollama log", r"^llama3.2:3b", "a load on the CPU, without a CUDA context"),
+    (r"ollama log", r"", "an estimate of Ollama's old scheduler, which reserved more than it used"),
+    (r"", r"^qwen3-embedding", "0.45 GiB for the CUDA context is a rule; repeats of this measurement differ by 8 %"),
+    (
+        r"",
+        r"^gemma4:e2b",
+        "the size of the file does not tell how large its per-layer embeddings are, which stay in RAM",
+    ),
+    (r"ollama ps", r"", "a number of Ollama's scheduler, not a measurement"),
+    (r"", r"^(SD|SDXL)", "the decode is what ComfyUI reserves, more than cuDNN takes"),
+    (
+        r"",
+        r"^FLUX.1",
+        "the text encoder counts in 16 bits; with 8 bits, which these runs may have used, it would be near",
+    ),
+    (r"", r"^FLUX.2", "the denoiser's activation is what ComfyUI reserves"),
+    (r"", r"turbo|distil", "the rule was made for 32 decoder layers"),
+    (r"reported", r"", "one user's number, without the way it was measured"),
+)
+"""Why estimates are far off: patterns of a row's kind and model, and the reason; the first one that matches counts."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """A row beside ours, in bytes; ``ours`` is None where `fit` does not know the model or the row has no total."""
@@ -89,6 +122,14 @@ class Line:
         return None if self.ours is None else self.ours / self.theirs - 1
 
     @property
+    def reason(self) -> str | None:
+        """Why it is far off; None where it is near, or where no reason is known."""
+        if self.error is None or abs(self.error) <= FAR:
+            return None
+        kind, model = self.row["kind"], self.row["model"]
+        return next((why for k, m, why in REASONS if re.search(k, kind) and re.search(m, model)), None)
+
+    @property
     def fits(self) -> bool:
         return self.card is not None and self.needed is not None and self.needed <= self.card
 
@@ -96,19 +137,23 @@ class Line:
 def header(name: str) -> GgufHeader | None:
     """A header of a model's shape whose file is as large as the real one's weights on the GPU."""
     spec: Spec | None = SPECS.get(SHAPES.get(name, name))
-    if spec is None:
+    if spec is None or name not in LAYERS_GB:
         return None
     more = {**spec.more, **({"vision.block_count": 27} if name in WITH_VISION else {})}
     found = read_gguf(made(replace(spec, vocab=WORDS.get(name, spec.vocab), more=more)))
-    if name not in LAYERS_GB:
-        return found
-    words, width = INPUT_LAYER.get(name, (0, 0))
-    return replace(found, tensors=None, size=int(LAYERS_GB[name] * 1e9) - words * width * 5 // 8)
+    words, width, bits = INPUT_LAYER.get(name, (0, 0, 0))
+    return replace(found, tensors=None, size=int(LAYERS_GB[name] * 1e9 - words * width * bits / 8))
 
 
 def number(pattern: str, text: str, default: int) -> int:
     match = re.search(pattern, text)
     return int(match[1]) if match else default
+
+
+def default_context(gpu: str) -> int:
+    """Ollama's context where nothing is set, by the memory of the card (source: ollama, docs/context-length.mdx)."""
+    memory = number(r"(\d+) GB", gpu, 0)
+    return 4096 if memory < 24 else 32768 if memory < 48 else 262144
 
 
 def language(row: dict[str, str]) -> Estimate | None:
@@ -117,7 +162,7 @@ def language(row: dict[str, str]) -> Estimate | None:
     if found is None:
         return None
     settings = row["settings"]
-    context = number(r"ctx (\d+)", settings, 4096)
+    context = number(r"ctx (\d+)", settings, default_context(row["gpu"]))
     options = LlmOptions(context=context, parallel=number(r"parallel (\d+)", settings, 1))
     if options.parallel > 1:
         options = replace(options, context=context // options.parallel)
@@ -177,7 +222,7 @@ def shown(found: Iterable[Line]) -> str:
         off = "-" if line.error is None else f"{line.error:+.1%}"
         row = line.row
         head = f"{row['model'][:33]:34} {row['settings'][:37]:38} {row['kind'][:19]:20}"
-        out.append(f"{head} {line.theirs / MIB:9.0f} {ours:>9} {off:>7}")
+        out.append(f"{head} {line.theirs / MIB:9.0f} {ours:>9} {off:>7}  {line.reason or ''}".rstrip())
     return "\n".join(out)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench.fit import lines, median_error
+from tests.bench.fit import FAR, lines, median_error
 
 
 def test_measured_totals_are_near_and_nothing_that_spilled_is_called_a_fit() -> None:
@@ -10,3 +10,7 @@ def test_measured_totals_are_near_and_nothing_that_spilled_is_called_a_fit() -> 
     assert len(found) == 80
     assert median_error(found) <= 0.08
     assert not [line.row["model"] for line in found if line.spilled and line.fits]
+
+
+def test_what_is_far_off_has_a_reason() -> None:
+    assert not [line.row for line in lines() if line.error and abs(line.error) > FAR and line.reason is None]

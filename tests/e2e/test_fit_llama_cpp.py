@@ -12,7 +12,7 @@ from modelfetch.fitting.llm.estimate import BATCH, ENCODER_BATCH, LlmOptions, ll
 from modelfetch.formats.gguf import read_gguf
 from modelfetch.formats.range_reader import MIB
 from tests.e2e import peers
-from tests.e2e.cache import ENVIRONMENT, must_run
+from tests.e2e.cache import must_run
 from tests.fitting.architectures import made
 from tests.fitting.shapes import SPECS
 
@@ -44,16 +44,15 @@ class Case:
     embeddings: bool
 
 
-WHOLE = bool(ENVIRONMENT.get("E2E_WHOLE"))
-"""Whether every context is tried with every setting (`make e2e-heavy`), or with the settings in turn."""
+def cases(name: str, path: Path, *, whole: bool) -> list[tuple[LlmOptions, Case]]:
+    """A model's contexts, each with every setting (``whole``) or with the settings in turn.
 
-
-def cases(name: str, path: Path) -> list[tuple[LlmOptions, Case]]:
-    """A model's contexts with the settings; an encoder has no cache that could be quantized."""
+    An encoder has no cache that could be quantized.
+    """
     spec, found = SPECS[name], []
     pooled = "pooling_type" in spec.more
     for number, context in enumerate(sorted({min(context, spec.context) for context in CONTEXTS})):
-        for variant in VARIANTS if WHOLE else {VARIANTS[0], VARIANTS[number % len(VARIANTS)]}:
+        for variant in VARIANTS if whole else {VARIANTS[0], VARIANTS[number % len(VARIANTS)]}:
             if variant.kv_type != "f16" and pooled:
                 continue
             batch = min(ENCODER_BATCH, context) if pooled else BATCH
@@ -79,11 +78,14 @@ def llama_cpp() -> list[str]:
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_the_memory_of_the_real_engine_is_the_estimated_one(llama_cpp: list[str], workplace: Path, name: str) -> None:
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.heavy)], ids=["in-turn", "whole"])
+def test_the_memory_of_the_real_engine_is_the_estimated_one(
+    llama_cpp: list[str], workplace: Path, name: str, *, whole: bool
+) -> None:
     model = made(SPECS[name])
     path = model.write(workplace / "model.gguf")
     header = read_gguf(model)
-    pairs = cases(name, path)
+    pairs = cases(name, path, whole=whole)
     (workplace / "cases.json").write_text(json.dumps([asdict(case) for _, case in pairs]))
     script = str(peers.HERE / "llama_cpp.py")
     told = must_run(*llama_cpp, script, workplace / "cases.json", environment={"GGML_NO_BACKTRACE": "1"})

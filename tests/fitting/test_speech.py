@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from modelfetch.fitting.estimate import fit_model
 from modelfetch.fitting.speech import (
     WhisperOptions,
     aligner_estimate,
     decoder_layers,
+    is_parakeet,
     measured_service,
+    parakeet_estimate,
     table_estimate,
     whisper_estimate,
 )
+from modelfetch.fitting.types import Candidate, File
 from modelfetch.formats.range_reader import GIB
+from modelfetch.manifest.model import Service
 
 MB = 10**6
 SIZES = {
@@ -93,6 +98,37 @@ def test_what_is_not_known_is_not_guessed() -> None:
     strange = whisper_estimate("m", "hf://x/whisper-small", 10**9, WhisperOptions(compute_type="int4"))
     assert strange.total is None
     assert strange.unknown == ("the compute type 'int4' is not known",)
+
+
+def candidate(uri: str, **files: int | None) -> Candidate:
+    named = tuple(File(path=path.replace("_", ".", 1), size=size) for path, size in files.items())
+    return Candidate(name=uri.rpartition("/")[2], uri=uri, files=named)
+
+
+@pytest.mark.parametrize(
+    ("uri", "files", "needed"),
+    [
+        ("hf://Systran/faster-whisper-large-v3", {"model_bin": SIZES["large-v3"]}, 4514),
+        ("hf://openai/whisper-large-v3-turbo", {"model_safetensors": SIZES["large-v3-turbo"]}, 2540),
+        ("https://example.org/whisper-large-v3", {"large-v3_pt": SIZES["large-v3"]}, 4514),
+        ("hf://nvidia/parakeet-tdt-0.6b-v3", {"x_nemo": 2_509_332_480}, 3350),
+        ("hf://nvidia/parakeet-tdt-0.6b-v3", {"model_safetensors": 2_508_288_736, "x_nemo": 2_509_332_480}, 3349),
+        ("https://example.org/parakeet-tdt-0.6b-v3-f16.gguf", {"tdt-0.6b_gguf": 1_254_000_000}, 2095),
+    ],
+)
+def test_speech_models_in_any_form_go_by_the_size_of_their_weights(
+    uri: str, files: dict[str, int | None], needed: int
+) -> None:
+    made = fit_model(candidate(uri, **files), Service(name="whisper"))
+    assert made.needed / MB == pytest.approx(needed, abs=2)
+    assert made.total == made.needed
+
+
+def test_a_parakeet_model_of_unknown_size_is_unknown() -> None:
+    made = parakeet_estimate("parakeet-tdt-0.6b-v3", "u", None)
+    assert made.total is None
+    assert made.unknown == ("the size of its weights is not known",)
+    assert not is_parakeet("hf://someone/parakeet-pictures")
 
 
 def test_an_alignment_model_adds_its_own_size() -> None:
