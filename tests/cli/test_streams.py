@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from modelfetch.cli import main
 from modelfetch.cli.app import run
 
 PROGRAM = [sys.executable, "-c", "from modelfetch.cli import main; main()"]
@@ -117,13 +118,10 @@ def test_what_ends_a_command_early_is_a_report_too(
 
 
 @pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full", "2>&1 >/dev/null | head -c 0"])
-@pytest.mark.parametrize("again", [False, True])
-def test_a_stderr_that_can_not_be_written_does_not_change_the_exit_code(
-    manifest: Path, redirect: str, *, again: bool
-) -> None:
+def test_a_stderr_that_can_not_be_written_does_not_change_the_exit_code(manifest: Path, redirect: str) -> None:
     script = f'set -o pipefail; "$@" --manifest {manifest} {redirect}'
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    for _ in range(1 + again):
+    for _ in ("first", "again"):
         done = subprocess.run(["bash", "-c", script, "bash", *PROGRAM, "sync"], env=environ, timeout=60)
         assert done.returncode == 0
     assert Path("files/ai-models/comfyui/x.json").read_text() == "{}"
@@ -141,12 +139,12 @@ def test_a_stderr_that_can_not_be_written_does_not_change_the_exit_code(
         ["list", "--root", "."],
     ],
 )
-def test_a_full_stdout_is_74_for_every_command(words: list[str]) -> None:
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    script = '"$@" > /dev/full'
-    done = subprocess.run(["sh", "-c", script, "sh", *PROGRAM, *words], env=environ, timeout=60, stderr=subprocess.PIPE)
-    assert done.returncode == 74, done.stderr
-    assert b"Traceback" not in done.stderr
+def test_a_full_stdout_is_74_for_every_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+    assert ended.value.code == 74
 
 
 def test_a_full_stdout_is_74_for_a_sync_with_nothing_to_do(manifest: Path) -> None:

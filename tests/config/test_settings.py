@@ -96,17 +96,29 @@ def test_a_token_file_that_the_hub_would_overlook_is_overlooked(tmp_path: Path) 
     assert _from(HF_TOKEN_PATH=str(tmp_path / "empty")).hf_token.value() is None
 
 
-@pytest.mark.parametrize("name", ["HF_TOKEN_PATH", "HF_HOME", "HF_TOKEN", "XDG_CACHE_HOME"])
-def test_the_hubs_own_package_sees_an_empty_variable_as_an_unset_one(name: str, tmp_path: Path) -> None:
+EACH_EMPTY = """
+import os, sys
+from modelfetch.config.settings import Settings
+for name in ("HF_TOKEN_PATH", "HF_HOME", "HF_TOKEN", "XDG_CACHE_HOME"):
+    if os.fork() == 0:
+        assert "huggingface_hub" not in sys.modules, "it reads its settings once, when it is imported"
+        os.environ[name] = ""
+        print(name, Settings.from_env().hf_token.value(), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+def test_the_hubs_own_package_sees_an_empty_variable_as_an_unset_one(tmp_path: Path) -> None:
     home = tmp_path / ".cache/huggingface"
     home.mkdir(parents=True)
     (home / "token").write_text("hf_stored")
-    code = "from modelfetch.config.settings import Settings; print(Settings.from_env().hf_token.value())"
-    unset = ("HF_", "XDG_")  # a separate process because the package reads its settings once
+    unset = ("HF_", "XDG_")
     environ = {key: value for key, value in os.environ.items() if not key.startswith(unset)}
-    environ |= {"HOME": str(tmp_path), name: ""}
-    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.strip() == "hf_stored", done.stderr
+    environ |= {"HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", EACH_EMPTY], env=environ, capture_output=True, text=True, cwd=tmp_path)
+    names = ("HF_TOKEN_PATH", "HF_HOME", "HF_TOKEN", "XDG_CACHE_HOME")
+    assert done.stdout.splitlines() == [f"{name} hf_stored" for name in names], done.stderr
 
 
 def test_the_token_that_the_hubs_own_login_stored_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -496,11 +496,11 @@ def test_a_packed_file_that_breaks_off_is_resumed(world: World) -> None:
 
 @pytest.mark.parametrize("size", [1000, None])
 def test_a_bomb_is_never_unpacked_beyond_what_the_file_may_have(world: World, size: int | None) -> None:
-    bomb = gzip.compress(bytes(2**28), 9)
+    bomb = gzip.compress(bytes(2**26), 9)
     with Origin(bomb, default=answering(200, {"Content-Encoding": "gzip"}, bomb)) as origin:
         if size is None:  # nothing says how large it may be: the disk takes it, piece by piece
             tracemalloc.start()
-            assert world.fetch(origin, path="zeros.txt").blob.size == 2**28
+            assert world.fetch(origin, path="zeros.txt").blob.size == 2**26
             assert tracemalloc.get_traced_memory()[1] < 2**24
             tracemalloc.stop()
         else:
@@ -539,7 +539,7 @@ CHUNKED = head(200, {"Transfer-Encoding": "chunked"})
     ids=["extension", "second extension", "trailer", "trailers", "gzip header", "gzip padding", "after deflate"],
 )
 def test_a_body_of_framing_only_is_given_up(world: World, known: bytes | None, start: bytes, step: bytes) -> None:
-    world.timeouts = Timeouts(connect=2.0, headers=1.0, idle=0.4, payload=0.6)
+    world.timeouts = Timeouts(connect=2.0, headers=2.0, idle=4.0, payload=0.2)
     with Origin(DATA, scripts=[trickling(start, step)]) as origin:
         begun = time.monotonic()
         assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
@@ -585,8 +585,7 @@ def test_attempts_count_only_without_progress(world: World) -> None:
         assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
 
 
-@pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize("form", ["seconds", "date"])
+@pytest.mark.parametrize(("status", "form"), [(429, "seconds"), (503, "date")])
 def test_retry_after_is_waited_for(world: World, status: int, form: str) -> None:
     after = "1" if form == "seconds" else formatdate(time.time() + 1.9, usegmt=True)
     with Origin(DATA, scripts=[answering(status, {"Retry-After": after})]) as origin:
