@@ -1,0 +1,136 @@
+"""Obtain the bytes of artifacts: from the store, from files on this machine, or by a transfer that all models share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from modelfetch.core.events import Notice
+from modelfetch.errors import DestinationError, IntegrityError
+from modelfetch.pipeline.deduplicate import TransferDeduplicator
+from modelfetch.pipeline.resolve import mirrors_of
+from modelfetch.placement import Action
+from modelfetch.placement.layouts import PlacementMethod
+from modelfetch.store.adopted import mark_adopted
+from modelfetch.store.adoption import adopt_file
+from modelfetch.transfer import Fetched
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from modelfetch.core.artifact import Artifact
+    from modelfetch.core.digest import Digest
+    from modelfetch.manifest.model import Model
+    from modelfetch.pipeline.plan import ModelPlan, ModelRequest
+    from modelfetch.pipeline.session import Session
+    from modelfetch.store import Blob
+
+
+class ArtifactProvider:
+    """Makes the blobs of one run available in the store; models that need the same bytes share one transfer.
+
+    Args:
+        plans: The run's plans: files that they found in place are a source of bytes.
+        session: The session.
+    """
+
+    def __init__(self, plans: Sequence[ModelPlan], session: Session) -> None:
+        self._session = session
+        self._transfers = TransferDeduplicator()
+        self._reusable = _reusable_files(plans, session)
+
+    async def obtain(self, request: ModelRequest, artifact: Artifact) -> Fetched:
+        """Return an artifact's blob, of which ``request`` names the model and its mirrors.
+
+        Raises:
+            ModelfetchError: No source has it, or the disk failed.
+        """
+        key = str(artifact.digest or artifact.uri)
+        way = (artifact.locations, request.model.mirrors, artifact.size, artifact.allow_pickle)
+        fetched, mine = await self._transfers.get(key, way, lambda: self._find_or_fetch(request, artifact))
+        return fetched if mine else replace(fetched, action="present", bytes_fetched=0)
+
+    async def close(self) -> None:
+        """Cancel the transfers that no model is waiting for."""
+        await self._transfers.close()
+
+    async def _find_or_fetch(self, request: ModelRequest, artifact: Artifact) -> Fetched:
+        found = await asyncio.to_thread(self._find_on_disk, artifact)
+        return found or await self._fetch(request, artifact)
+
+    async def _fetch(self, request: ModelRequest, artifact: Artifact) -> Fetched:
+        label = _label(request.model.name, artifact)
+        mirrors = mirrors_of(request, artifact, self._session)
+        engine = self._session.engine
+        try:
+            return await engine.fetch(artifact, mirrors, label=label)
+        except IntegrityError:
+            if not mirrors or not _size_is_unpinned(request.model, artifact):
+                raise
+        # The source's file is proven to be a different one, so its size does not apply to the mirrors.
+        return await engine.fetch(replace(artifact, size=None, locations=()), mirrors, label=label)
+
+    def _find_on_disk(self, artifact: Artifact) -> Fetched | None:
+        """Look in the store, the source's response, the files in place, and other programs' files on this machine."""
+        store = self._session.store
+        if artifact.digest is not None and (blob := store.find(artifact.digest, artifact.size)):
+            return _present(blob, artifact)
+        if artifact.content is not None:
+            return _present(store.add_bytes(artifact.content), artifact)
+        for path in self._reusable.get(artifact.digest, ()) if artifact.digest else ():
+            with contextlib.suppress(IntegrityError, OSError):  # changed or removed since it was inspected
+                return _present(self._share(path, artifact), artifact)
+        for path in self._session.local_files.find(artifact):
+            with contextlib.suppress(IntegrityError, DestinationError, OSError):  # a different file of that name
+                blob, _ = adopt_file(store, path, digest=artifact.digest, copy=True)
+                self._session.sink(Notice(level="info", message=f"{artifact.path}: taken from {path}"))
+                return replace(_present(blob, artifact), action="adopted")
+        return None
+
+    def _share(self, path: Path, artifact: Artifact) -> Blob:
+        """Import a placed file as a blob to share with other services; warns if a hardlink makes the file read-only."""
+        store = self._session.store
+        if artifact.digest is not None and artifact.digest.algorithm == "sha256":
+            mark_adopted(store.path, artifact.digest)
+        before = path.stat().st_mode
+        blob = store.add_file(path, artifact.digest)
+        mark_adopted(store.path, blob.digest)
+        if path.stat().st_mode != before:
+            message = f"{path} serves several services now and is read-only: all of them share its bytes"
+            self._session.sink(Notice(level="warning", message=message, hint="replace it, don't write into it"))
+        return blob
+
+
+def _reusable_files(plans: Sequence[ModelPlan], session: Session) -> dict[Digest, list[Path]]:
+    """The complete and correct files that this run's placements already have, by digest."""
+    found: dict[Digest, list[Path]] = defaultdict(list)
+    for plan in plans:
+        for target in plan.targets:
+            artifact = target.placement.artifact
+            holds_bytes = target.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY)
+            if holds_bytes and target.action is Action.KEEP and artifact is not None and artifact.digest is not None:
+                found[artifact.digest].append(session.examiner.tree.path(target.placement.path))
+    return found
+
+
+def _size_is_unpinned(model: Model, artifact: Artifact) -> bool:
+    """Whether the manifest pins an artifact's digest but not its size."""
+    if model.files is not None:
+        return any(f.path == artifact.path and f.digest is not None and f.size is None for f in model.files)
+    return model.digest is not None and model.size is None
+
+
+def _label(model: str, artifact: Artifact) -> str:
+    """The display name of an artifact: the kind of a registry layer, the file name otherwise."""
+    kind = (artifact.media_type or "").rpartition(".")[2].partition("+")[0].replace("v1", "config")
+    name = artifact.path.rpartition("/")[2]
+    return f"{model}: {kind if name.startswith('sha256') and kind else name}"
+
+
+def _present(blob: Blob, artifact: Artifact) -> Fetched:
+    source = artifact.locations[0].uri if artifact.locations else artifact.uri
+    return Fetched(blob=blob, action="present", bytes_fetched=0, served_by=source)

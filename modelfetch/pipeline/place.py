@@ -1,0 +1,74 @@
+"""Place a model's files for one consumer, from its plan and what was fetched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from modelfetch.core.artifact import Resolution
+from modelfetch.pipeline.plan import ModelPlan, freeze, jobs_for
+from modelfetch.placement import Action, PlacementJob, PlacementRequest
+from modelfetch.placement.archive import unpack
+from modelfetch.placement.layouts import PlacementMethod
+from modelfetch.placement.receipts import Receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelfetch.pipeline.session import Session
+    from modelfetch.transfer import Fetched
+
+
+def with_digests(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> ModelPlan:
+    """Return the plan with the sha256 and size of each artifact that was fetched."""
+    if plan.resolution is None:
+        return plan
+    known = tuple(
+        replace(a, digest=fetched[a.uri].blob.digest, size=fetched[a.uri].blob.size) if a.uri in fetched else a
+        for a in plan.resolution.artifacts
+    )
+    resolution = Resolution(artifacts=known, revision=plan.resolution.revision, pinned=plan.resolution.pinned)
+    new = {old.uri: now for old, now in zip(plan.resolution.artifacts, known, strict=True)}
+    targets = tuple(
+        replace(t, placement=replace(t.placement, artifact=new[t.placement.artifact.uri]))
+        if t.placement.artifact
+        else t
+        for t in plan.targets
+    )
+    return replace(plan, resolution=resolution, targets=targets)
+
+
+def place_model(plan: ModelPlan, consumer: str, fetched: Mapping[str, Fetched], session: Session) -> None:
+    """Place a model for one of its consumers; blocks.
+
+    Args:
+        plan: The plan, with the digests of what was fetched (see `with_digests`).
+        consumer: The consumer.
+        fetched: What was fetched, by artifact URI.
+        session: The session.
+
+    Raises:
+        ModelfetchError: As `Placer.place` and `unpack`.
+    """
+    archives = [t for t in plan.targets if t.consumer == consumer and t.placement.how is PlacementMethod.UNPACK]
+    receipt = session.placer.receipt(consumer) if archives else Receipt(consumer=consumer)
+    jobs: list[PlacementJob] = []
+    for job in jobs_for(plan, consumer, receipt):
+        artifact = job.placement.artifact
+        carried = job.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY) and job.archive is None
+        blob = fetched[artifact.uri].blob if carried and artifact and artifact.uri in fetched else None
+        jobs.append(replace(job, blob=blob))
+    for target in archives:
+        if target.action is not Action.KEEP:
+            archive = fetched[target.placement.artifact.uri].blob  # type: ignore[union-attr]
+            jobs[:0] = unpack(session.store, archive, target.placement)
+    request = plan.request
+    session.placer.place(
+        PlacementRequest(
+            consumer=consumer,
+            model=request.model.name,
+            requested_by=request.requested_by,
+            jobs=jobs,
+            frozen=freeze(plan, session.settings),
+        )
+    )
