@@ -15,7 +15,7 @@ import errno
 import json
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from modelfetch.core import fs
 from modelfetch.core.artifact import Resolution
@@ -95,12 +95,6 @@ class Receipt:
             entry = self.entries.get(path)
             if entry is None or (entry.digest, entry.target) != (claims[-1].digest, claims[-1].target):
                 yield path
-
-    def merged(self, entries: Mapping[str, Entry], frozen: Mapping[str, Frozen]) -> Self:
-        """This receipt plus the given items; resolutions for an older text of the same tier's model are dropped."""
-        newer = {(f.tier, f.model) for f in frozen.values()}
-        kept = {key: f for key, f in self.frozen.items() if (f.tier, f.model) not in newer}
-        return replace(self, entries={**self.entries, **entries}, frozen={**kept, **frozen})
 
 
 def receipt_path(root: Path, consumer: str) -> Path:
