@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from modelfetch.core.events import Notice
 from modelfetch.core.urls import credential_fields
+from modelfetch.core.workers import run_in_thread
 from modelfetch.errors import IntegrityError, UnreachableError
 from modelfetch.http.auth import Credentials
 from modelfetch.http.retry import RetryTiming, retry
@@ -91,7 +91,7 @@ class Sources:
                 self._sink(Notice(level="info", message=text))
 
         return await retry(
-            lambda: in_thread(lambda: source.resolve(uri, wanted, offline=self._settings.offline), limit=ATTEMPT_LIMIT),
+            lambda: _within_limit(lambda: source.resolve(uri, wanted, offline=self._settings.offline)),
             retries=self._retries if retries is None else retries,
             sleep=self._sleep,
             on_retry=on_retry,
@@ -158,39 +158,14 @@ class Sources:
         self._sink(Notice(level="warning", message=message, hint=f"{instead} and leave it out of the address"))
 
 
-async def in_thread(work: Callable[[], T], *, limit: float) -> T:
-    """Run blocking work in a separate thread; a cancelled task does not wait for the thread.
+async def _within_limit(work: Callable[[], T]) -> T:
+    """Run one attempt in a thread.
 
     Raises:
-        UnreachableError: It took longer than ``limit`` seconds (``timeout``).
+        UnreachableError: It took too long (``timeout``).
         Exception: Any exception of ``work``.
     """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(deliver: Callable[[], None]) -> None:
-        if not future.done():
-            deliver()
-
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as error:
-            failure = error  # passed on to the caller
-
-            def deliver() -> None:
-                future.set_exception(failure)
-        else:
-
-            def deliver() -> None:
-                future.set_result(result)
-
-        # If the loop is closed by now, no task is waiting.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle, deliver)
-
-    threading.Thread(target=run, name="modelfetch-source", daemon=True).start()
     try:
-        return await asyncio.wait_for(future, limit)
+        return await asyncio.wait_for(run_in_thread(work), ATTEMPT_LIMIT)
     except TimeoutError:
-        raise UnreachableError(f"no whole answer within {limit:.0f} s", code="timeout") from None
+        raise UnreachableError(f"no whole answer within {ATTEMPT_LIMIT:.0f} s", code="timeout") from None

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Sink, discard
+from modelfetch.core.workers import Workers
 from modelfetch.errors import ModelfetchError
 from modelfetch.transfer.fetch import fetch, key_of, present
 from modelfetch.transfer.rate import Limiter
 from modelfetch.transfer.ring_buffer import BufferPool
 from modelfetch.transfer.types import Context, EngineOptions, Fetched, Tuning
-from modelfetch.transfer.workers import Workers
 
 if TYPE_CHECKING:
     from modelfetch.core.artifact import Artifact, Location

@@ -112,7 +112,7 @@ def _fetch_once(
     if found is not None:
         return found
     if artifact.digest is not None and artifact.size is not None and artifact.size < context.tuning.lock_from:
-        return _Job(context, artifact, label, cancel, Unshared()).run(locations)
+        return _Transfer(context, artifact, label, cancel, Unshared()).run(locations)
     key = key_of(artifact)
     noted = context.store.index.recall(key) if artifact.digest is None else None
     path = context.store.folder("locks") / f"{key}.lock"
@@ -125,7 +125,7 @@ def _fetch_once(
         timing=context.tuning.lock_timing,
     ) as held:
         found = _found_meanwhile(context, artifact, noted) if held.waited else None
-        return found or _Job(context, artifact, label, cancel, held).run(locations)
+        return found or _Transfer(context, artifact, label, cancel, held).run(locations)
 
 
 def _found_meanwhile(context: Context, artifact: Artifact, noted: tuple[int, Digest] | None) -> Fetched | None:
@@ -137,7 +137,7 @@ def _found_meanwhile(context: Context, artifact: Artifact, noted: tuple[int, Dig
     return Fetched(blob=blob, action="present", bytes_fetched=0, served_by=artifact.uri) if blob else None
 
 
-class _Job:
+class _Transfer:
     """The transfer that the lock's owner does; `Unshared`: in a partial file that no later run resumes."""
 
     def __init__(self, context: Context, artifact: Artifact, label: str, cancel: Cancel, held: Ownership) -> None:

@@ -1,4 +1,4 @@
-"""Threads for blocking work, reused: starting a thread for each of thousands of small files is expensive."""
+"""Daemon threads for blocking work that a coroutine awaits; one that hangs in a system call blocks no exit."""
 
 from __future__ import annotations
 
@@ -21,8 +21,19 @@ _T = TypeVar("_T")
 _GRACE = 0.8  # seconds in which cancelled work can save its state
 
 
+async def run_in_thread(work: Callable[[], _T]) -> _T:
+    """Run blocking work in a thread of its own; a cancelled task does not wait for the thread.
+
+    Raises:
+        Exception: Any exception of ``work``.
+    """
+    future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+    threading.Thread(target=_delivering(work, future), name="modelfetch-worker", daemon=True).start()
+    return await future
+
+
 class Workers:
-    """Daemon threads, as many as there is simultaneous work; one that hangs in a system call blocks no exit."""
+    """Reused threads, as many as there is simultaneous work: thousands of small files would start one each."""
 
     def __init__(self) -> None:
         with suppress(OSError):
@@ -35,20 +46,8 @@ class Workers:
 
     async def run(self, work: Callable[[], _T], cancel: Cancel) -> _T:
         """Run blocking work in a thread; cancelling the task cancels the work."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[_T] = loop.create_future()
-
-        def do() -> None:
-            result: Any = None
-            error: BaseException | None = None
-            try:
-                result = work()
-            except BaseException as caught:
-                error = limit_error(caught) or caught
-            with suppress(RuntimeError):  # the loop is gone
-                loop.call_soon_threadsafe(_settle, future, result, error)
-
-        self._submit(do)
+        future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        self._submit(_delivering(work, future))
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -89,6 +88,23 @@ class Workers:
             del do  # what it refers to may be large
             with self._lock:
                 self._idle += 1
+
+
+def _delivering(work: Callable[[], _T], future: asyncio.Future[_T]) -> Callable[[], None]:
+    """Return a function that does the work in any thread and sets its result in the future's loop."""
+    loop = future.get_loop()
+
+    def do() -> None:
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = work()
+        except BaseException as caught:
+            error = limit_error(caught) or caught
+        with suppress(RuntimeError):  # the loop is gone, so no task is waiting
+            loop.call_soon_threadsafe(_settle, future, result, error)
+
+    return do
 
 
 def _settle(future: asyncio.Future[_T], result: _T, error: BaseException | None) -> None:
