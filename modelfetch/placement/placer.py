@@ -239,7 +239,7 @@ class Placer:
         claims = {step.path: _claim(step, request) for step in steps if step.found.action is not Action.KEEP}
         if claims:
             run.book.claim(claims)
-        return {step.path: self._carry_out(step, request, run) for step in steps}
+        return {step.path: self._perform(step, request, run) for step in steps}
 
     def _judge(self, job: PlacementJob, receipt: Receipt) -> _Step:
         found = self._examiner.inspect(job.placement, receipt, job.wanted)
@@ -247,7 +247,7 @@ class Placer:
             raise foreign_file_error(self._path(job))
         return _Step(job=job, found=found)
 
-    def _carry_out(self, step: _Step, request: PlacementRequest, run: _ConsumerRun) -> Entry:
+    def _perform(self, step: _Step, request: PlacementRequest, run: _ConsumerRun) -> Entry:
         """Execute the action for a path; if the path changed in the meantime, decide again."""
         for _ in range(_TRIES):
             self._cancel.check()

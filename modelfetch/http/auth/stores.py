@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
-_HELPER_PATIENCE = 30.0
+_HELPER_TIMEOUT = 30.0
 _LARGEST_FILE = 4 * 2**20
 _DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
@@ -190,14 +190,14 @@ def _run_helper(helper: str, name: str) -> Login | None:
     program = f"docker-credential-{helper}"
     try:
         done = subprocess.run(  # noqa: S603 - the user's own config names the helper, and its name was checked
-            [program, "get"], input=name.encode(), capture_output=True, timeout=_HELPER_PATIENCE, check=False
+            [program, "get"], input=name.encode(), capture_output=True, timeout=_HELPER_TIMEOUT, check=False
         )
     except FileNotFoundError:
         raise CredentialFileError(
             f"{program}, which Docker's config names, is not installed", hint="install it, or `docker login` without it"
         ) from None
     except subprocess.TimeoutExpired:
-        raise CredentialFileError(f"{program} did not answer within {_HELPER_PATIENCE:.0f} s") from None
+        raise CredentialFileError(f"{program} did not answer within {_HELPER_TIMEOUT:.0f} s") from None
     except OSError as error:
         raise CredentialFileError(f"{program} can't be run: {error.strerror}") from None
     if done.returncode != 0:
