@@ -21,7 +21,7 @@ from modelfetch.errors import DestinationError, UsageError
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.placement.state import PathStat, fits, is_rewritten
-from modelfetch.store.checks import Check, read_checks
+from modelfetch.store.checks import Check, now, read_checks
 from modelfetch.store.index import record_path
 from modelfetch.store.record import Record
 
@@ -68,7 +68,8 @@ class Item:
         mtime_ns: The file's current mtime.
         tiers: The tiers or manifests that requested it when they were synced.
         check: The last full check, if the file has not been modified since.
-        proven: When its bytes were last known to be right without a separate check: the date of a blob's record.
+        proven: When its bytes were last known to be right without a separate check: the date of a blob's record, or the
+            mtime of a file that modelfetch wrote and nobody modified since.
         entry: The receipt's entry, for a placement.
     """
 
@@ -213,6 +214,8 @@ def _placements(tree: RootTree, receipt: Receipt, checks: Mapping[str, Check]) -
         if not inside[folder]:
             continue  # a receipt written by hand: never look outside ROOT
         file, found, seen = _look(tree.path(path), entry)
+        condition = condition_of(path, entry, seen)
+        written = found if entry.made and entry.digest and condition is Condition.PRESENT else None
         yield Item(
             file=file,
             path=path,
@@ -224,9 +227,10 @@ def _placements(tree: RootTree, receipt: Receipt, checks: Mapping[str, Check]) -
             links=found.st_nlink if found else 0,
             mtime_ns=found.st_mtime_ns if found else 0,
             origin=Origin.MADE if entry.made else Origin.ADOPTED,
-            condition=condition_of(path, entry, seen),
+            condition=condition,
             tiers=entry.manifests,
             check=_applicable(checks.get(path), found),
+            proven=min(now(), datetime.fromtimestamp(written.st_mtime, UTC)) if written else None,
             entry=entry,
         )
 
