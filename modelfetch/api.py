@@ -56,6 +56,7 @@ async def sync_async(
     *,
     tier: str | None = None,
     manifest: Files = None,
+    prune: bool = False,
     progress: ProgressOption = False,
     cancel: Cancel | None = None,
     events: Sink | None = None,
@@ -66,6 +67,7 @@ async def sync_async(
     Args:
         tier: A tier's name, such as ``"16g"``.
         manifest: One or several manifest files instead.
+        prune: After success, remove what none of these manifests asks for.
         progress: True shows progress on stderr; a callable gets each event (`modelfetch.Event`), from any thread.
         cancel: Ends the call when it is set, from any thread or signal handler; partial work is kept.
         events: Older name of ``progress``.
@@ -78,7 +80,16 @@ async def sync_async(
     Raises:
         TypeError: An option does not exist, or both ``tier`` and ``manifest`` are given.
     """
-    return await _on_manifests(tier, manifest, options, sync_manifests, progress=events or progress, cancel=cancel)
+
+    async def work(manifests: Sequence[Manifest], session: Session) -> Report:
+        report = await sync_manifests(manifests, session)
+        if not (prune and report.ok):
+            return report
+        from modelfetch.care.prune import prune_after_sync
+
+        return (await asyncio.to_thread(prune_after_sync, manifests, session, report, os.environ))[0]
+
+    return await _on_manifests(tier, manifest, options, work, progress=events or progress, cancel=cancel)
 
 
 sync = blocking(sync_async)
@@ -114,6 +125,7 @@ async def status_async(
     *,
     tier: str | None = None,
     manifest: Files = None,
+    progress: ProgressOption = False,
     cancel: Cancel | None = None,
     **options: Unpack[OptionValues],
 ) -> Report:
@@ -127,7 +139,7 @@ async def status_async(
 
         return (await asyncio.to_thread(status_of, manifests, session))[0]
 
-    return await _on_manifests(tier, manifest, options, work, cancel=cancel)
+    return await _on_manifests(tier, manifest, options, work, progress=progress, cancel=cancel)
 
 
 status = blocking(status_async)
@@ -197,6 +209,7 @@ async def prune_async(
     keep_tiers: Sequence[str] = (),
     older_than: float | str | None = None,
     dry_run: bool = False,
+    progress: ProgressOption = False,
     cancel: Cancel | None = None,
     **options: Unpack[OptionValues],
 ) -> Report:
@@ -208,6 +221,7 @@ async def prune_async(
         keep_tiers: What these tiers ask for stays as well.
         older_than: Remove only what is older, in seconds or as ``"30d"``.
         dry_run: Report what would be removed, and remove nothing.
+        progress: As for `sync_async`.
         cancel: Ends the call when it is set, from any thread.
         **options: See `modelfetch.OptionValues`.
 
@@ -224,7 +238,7 @@ async def prune_async(
         found = await asyncio.to_thread(prune_files, manifests, session, how, os.environ)
         return removal_report(found, session, tier=manifests[0].tier if manifests else None, started=started)
 
-    return await _on_manifests(tier, manifest, options, work, cancel=cancel, may_be_unnamed=True)
+    return await _on_manifests(tier, manifest, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
 
 
 prune = blocking(prune_async)
@@ -237,6 +251,7 @@ async def remove_async(
     keep_tiers: Sequence[str] = (),
     older_than: float | str | None = None,
     dry_run: bool = False,
+    progress: ProgressOption = False,
     cancel: Cancel | None = None,
     **options: Unpack[OptionValues],
 ) -> Report:
@@ -247,6 +262,7 @@ async def remove_async(
         keep_tiers: What these tiers ask for stays.
         older_than: Remove only what is older, in seconds or as ``"30d"``.
         dry_run: Report what would be removed, and remove nothing.
+        progress: As for `sync_async`.
         cancel: Ends the call when it is set, from any thread.
         **options: See `modelfetch.OptionValues`.
 
@@ -263,7 +279,7 @@ async def remove_async(
         found = await asyncio.to_thread(remove_models, names, session, how, os.environ)
         return removal_report(found, session, tier=None, started=started)
 
-    return await _on_manifests(None, None, options, work, cancel=cancel, may_be_unnamed=True)
+    return await _on_manifests(None, None, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
 
 
 remove = blocking(remove_async)
@@ -274,6 +290,8 @@ remove = blocking(remove_async)
 async def adopt_async(
     *folders: str | Path,
     in_place: bool = False,
+    dedupe: bool = False,
+    dry_run: bool | None = None,
     progress: ProgressOption = False,
     cancel: Cancel | None = None,
     **options: Unpack[OptionValues],
@@ -283,6 +301,8 @@ async def adopt_async(
     Args:
         *folders: Folders of ComfyUI, AUTOMATIC1111, Forge, Stability Matrix, LM Studio, Ollama, Hugging Face caches.
         in_place: Only record where the files are, for `sync` to copy from.
+        dedupe: Instead, replace equal files in these folders by links of one blob.
+        dry_run: With ``dedupe``: only report what would be linked, unless this is False.
         progress: True shows progress on stderr; a callable gets each event, from any thread.
         cancel: Ends the call when it is set, from any thread.
         **options: See `modelfetch.OptionValues`.
@@ -294,8 +314,12 @@ async def adopt_async(
 
     async def work(_: Sequence[Manifest], session: Session) -> Report:
         from modelfetch.care.adopt import adopt_folders, adoption_report
+        from modelfetch.care.dedupe import dedupe_folders, dedupe_report
 
         paths = [Path(folder) for folder in folders]
+        if dedupe:
+            apply = dry_run is False
+            return dedupe_report(await asyncio.to_thread(dedupe_folders, paths, session, apply=apply), session)
         found = await asyncio.to_thread(adopt_folders, paths, session, in_place=in_place)
         return adoption_report(found, session, started=started)
 
@@ -317,6 +341,7 @@ async def fit_async(
     kv_type: str | None = None,
     flash_attention: bool | None = None,
     usable: int | str | None = None,
+    progress: ProgressOption = False,
     cancel: Cancel | None = None,
     **options: Unpack[OptionValues],
 ) -> FitReport:
@@ -331,6 +356,7 @@ async def fit_async(
         kv_type: Type of the key-value cache: ``f16``, ``q8_0`` or ``q4_0``.
         flash_attention: Whether language models run with flash attention.
         usable: VRAM that may be used, in bytes or as ``"15GiB"``.
+        progress: As for `sync_async`.
         cancel: Ends the call when it is set, from any thread.
         **options: See `modelfetch.OptionValues`.
 
@@ -356,12 +382,18 @@ async def fit_async(
             manifest,
             options,
             lambda manifests, session: fit_manifests(manifests, session, overrides),
+            progress=progress,
             cancel=cancel,
             failure=fit_failed,
         )
-    return await run_session(
-        lambda _: chosen, lambda session: fit_uri(uri, session, overrides), cancel=cancel, failure=fit_failed
-    )
+    with _listening(progress, cancel) as (sink, scope):
+        return await run_session(
+            lambda _: chosen,
+            lambda session: fit_uri(uri, session, overrides),
+            failure=fit_failed,
+            sink=sink,
+            cancel=scope,
+        )
 
 
 fit = blocking(fit_async)

@@ -410,6 +410,28 @@ def test_pin_writes_the_file_and_check_does_not(manifest: Path) -> None:
 
 
 @pytest.mark.usefixtures("hub")
+def test_sync_prunes_and_adopt_deduplicates_on_request(manifest: Path, tmp_path: Path) -> None:
+    root, other = tmp_path / "root", tmp_path / "other.yaml"
+    placed = modelfetch.sync(manifest=manifest, root=root).models[0].artifacts[0].placements[0]
+    other.write_text("version: 1\nmodels: []\n")
+    assert modelfetch.sync(manifest=other, root=root, prune=True).ok
+    assert not (root / placed).exists()
+    collection = tmp_path / "collection"
+    checkpoints = collection / "models/checkpoints"
+    checkpoints.mkdir(parents=True)
+    for name in ("a.bin", "b.bin"):
+        (checkpoints / name).write_bytes(b"\6" * 200_000)
+    for dry_run, links in ((None, 1), (False, 3)):  # the third is the blob of the store
+        assert modelfetch.adopt(collection, dedupe=True, dry_run=dry_run, root=root).ok
+        assert (checkpoints / "a.bin").stat().st_nlink in (1, links)  # 1 after a reflink
+
+
+@pytest.mark.parametrize("name", ["sync", "plan", "status", "verify", "prune", "remove", "adopt", "add", "pin", "fit"])
+def test_every_call_takes_progress_and_cancel(name: str) -> None:
+    assert {"progress", "cancel"} <= set(inspect.signature(getattr(modelfetch, name)).parameters)
+
+
+@pytest.mark.usefixtures("hub")
 def test_fit_takes_a_uri_or_a_manifest(manifest: Path) -> None:
     alone = modelfetch.fit("hf://a/b/x.safetensors", usable="24GiB")
     assert [error.code for error in alone.errors] == ["unknown-model"]  # a VAE makes no images by itself

@@ -101,6 +101,20 @@ def prune_files(
     return _remove(session, options, rules)
 
 
+def prune_after_sync(
+    manifests: Sequence[Manifest], session: Session, report: Report, environ: Mapping[str, str]
+) -> tuple[Report, Removed]:
+    """Remove what the manifests of a successful sync don't request; blocks.
+
+    Returns:
+        The report of the sync, failed if something could not be removed; and what was removed.
+    """
+    session.allow_removals()  # this session's own lock would block the removal
+    removed = prune_files(manifests, session, PruneOptions(), environ)
+    errors = removed.errors
+    return replace(report, ok=not errors, exit_code=exit_code_of(errors), errors=errors), removed
+
+
 def remove_models(names: Sequence[str], session: Session, options: PruneOptions, environ: Mapping[str, str]) -> Removed:
     """Remove models by name, except what a kept tier requests; blocks.
 

@@ -19,7 +19,7 @@ from modelfetch.cli.options import EnvOption
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Notice
 from modelfetch.core.threads import FrugalExecutor
-from modelfetch.errors import UsageError
+from modelfetch.errors import DestinationError, UsageError
 from modelfetch.render.errors import show_errors
 from modelfetch.render.out import put
 from modelfetch.render.progress import make_progress
@@ -156,6 +156,10 @@ def write_page(target: Path, text: str) -> None:
     """Write a file for a browser; raises DestinationError or DiskError."""
     from modelfetch.core import fs
 
+    if not target.name or target.is_dir():
+        raise DestinationError(
+            f"{target} is a folder, expected a file's path", code="foreign-file", hint="name the file"
+        )
     try:
         fs.write_atomically(target, text.encode("utf-8", errors="replace"), mode=fs.COPY_MODE)
     except OSError as error:

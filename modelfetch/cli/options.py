@@ -166,7 +166,12 @@ which = combined(
         help="Tier to work on, such as 16g; auto asks the GPU (see `modelfetch tiers`).",
     ),
     option(
-        "--manifest", "manifests", metavar="FILE", multiple=True, help="Manifest file instead of a tier; repeatable."
+        "--manifest",
+        "manifests",
+        metavar="FILE",
+        multiple=True,
+        type=value("path"),
+        help="Manifest file instead of a tier; repeatable.",
     ),
 )
 """Which manifests a command works on."""

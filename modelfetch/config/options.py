@@ -288,6 +288,7 @@ def _expected(what: str, found: object) -> ValueError:
 
 
 PARSERS: Mapping[str, Callable[[object], Any]] = {
+    "path": parse_path,
     "root": parse_path,
     "store": parse_path,
     "consumers": parse_consumers,
@@ -312,4 +313,4 @@ PARSERS: Mapping[str, Callable[[object], Any]] = {
     "older_than": parse_age_of,
     "limit": parse_count(1, 10**9),
 }
-"""The parser of each option: the shared `Options`, then those of `fit`, then those of `verify` and `list`."""
+"""The parser of each option: any path, the shared `Options`, then those of `fit`, then those of `verify` and `list`."""

@@ -125,7 +125,7 @@ def _read(path: Path) -> bytes:
 
 def unreadable(path: Path, error: OSError | ValueError) -> ManifestError:
     """Return the error for a manifest's file that can't be read."""
-    hint = None
+    hint = "check its path, and that it may be read"
     if not path.is_absolute():
         try:
             hint = f"paths start from {Path.cwd()}"

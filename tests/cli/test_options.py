@@ -81,6 +81,7 @@ def test_the_command_line_beats_the_command_variable_beats_the_variable_beats_th
         ({"MODELFETCH_LOCK_TIMEOUT": "nan"}, ["--tier", "8g"], 78),
         ({}, ["--tier", "8g", "--chown", "me"], 2),
         ({}, ["--nope"], 2),
+        ({}, ["--manifest", ""], 2),
         ({"MODELFETCH_TIER": "nope"}, [], 78),
         ({"MODELFETCH_STATUS_TIER": "nope"}, [], 78),
         ({"GPU_VRAM_DEFAULT": "13g"}, [], 78),

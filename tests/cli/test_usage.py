@@ -76,3 +76,20 @@ def test_help_is_also_a_command(words: list[str], capsys: pytest.CaptureFixture[
     assert run([*words[1:], "--help"]) == 0
     assert capsys.readouterr().out == said
     assert said.startswith("Usage: modelfetch")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["report", "--html"], ["fit", "file:///x.gguf", "--plot"], ["env", "--update"], ["add", "x:1b", "--manifest"]],
+    ids=" ".join,
+)
+def test_an_empty_path_is_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*words, ""]) == 2
+    assert "expected a path, found ''" in capsys.readouterr().err
+
+
+def test_a_page_is_not_written_over_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "root").mkdir()
+    for target in (".", "/", str(tmp_path)):
+        assert run(["report", "--root", str(tmp_path / "root"), "--html", target]) == 73
+        assert "is a folder" in capsys.readouterr().err

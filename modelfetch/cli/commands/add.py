@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,7 +31,9 @@ if TYPE_CHECKING:
     help="Service that uses it; repeatable, or split by commas.  [default: those that can load it]",
 )
 @options.option("--name", metavar="NAME", help="Name of the entry.  [default: the file's or repo's]")
-@options.option("--manifest", metavar="FILE", help="Manifest to append to.  [default: ./models.yaml]")
+@options.option(
+    "--manifest", metavar="FILE", type=options.value("path"), help="Manifest to append to.  [default: ./models.yaml]"
+)
 @options.option("--dry-run", is_flag=True, help="Show the entries and write nothing.")
 @options.option(
     "--store",
@@ -54,7 +55,7 @@ def command(ctx: click.Context, /, links: tuple[str, ...], **values: Any) -> int
 
     request = AddRequest(
         links=links,
-        manifest=Path(values["manifest"]) if values["manifest"] else DEFAULT_MANIFEST,
+        manifest=values["manifest"] or DEFAULT_MANIFEST,
         kind=values["kind"],
         consumers=tuple(dict.fromkeys(values["consumers"])),
         name=values["name"],

@@ -11,22 +11,27 @@ from modelfetch.cli import common, options
 from modelfetch.render.out import note, put
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from modelfetch.tiers.dotenv.file import Rewritten
 
 
 @click.command("env")
 @options.files
 @options.which
-@click.option("--update", metavar="FILE", help="Rewrite the block in FILE, such as .env; every other line is kept.")
+@click.option(
+    "--update",
+    metavar="FILE",
+    type=options.value("path"),
+    help="Rewrite the block in FILE, such as .env; every other line is kept.",
+)
 @options.option("-q", "--quiet", is_flag=True, help="Show errors and warnings only.")
 @click.pass_context
-def command(ctx: click.Context, /, update: str | None, *, quiet: bool, **_: Any) -> int:
+def command(ctx: click.Context, /, update: Path | None, *, quiet: bool, **_: Any) -> int:
     """Print the .env of a tier: what the stack's compose files read.
 
     With --update, only the block under the header GPU & AI SERVICES CONFIGURATION is rewritten.
     """
-    from pathlib import Path
-
     from modelfetch.tiers.dotenv.file import env_block, rewrite
     from modelfetch.tiers.gpu import find_gpus
 
@@ -39,11 +44,11 @@ def command(ctx: click.Context, /, update: str | None, *, quiet: bool, **_: Any)
     if update is None:
         put(block.text, end="")
         return 0
-    _report(update, rewrite(Path(update), block), quiet=quiet)
+    _report(update, rewrite(update, block), quiet=quiet)
     return 0
 
 
-def _report(file: str, done: Rewritten, *, quiet: bool) -> None:
+def _report(file: Path, done: Rewritten, *, quiet: bool) -> None:
     """Show what changed on stderr; with ``quiet`` only warnings."""
     for name, old, new in () if quiet else done.changed:
         note(f"{name}: {old or '(empty)'} -> {new or '(empty)'}")

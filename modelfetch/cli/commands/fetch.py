@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     metavar="PATH",
-    type=options.value("root"),
+    type=options.value("path"),
     help="Write an ordinary file there instead of into the user's cache.",
 )
 @options.option("--force", is_flag=True, help="With -o: replace another file that is there.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 @options.option(
     "--flash-attention/--no-flash-attention", default=None, help="Whether language models run with flash attention."
 )
-@click.option("--plot", metavar="FILE", type=click.Path(path_type=Path), help="Draw the card's memory as an SVG.")
+@click.option("--plot", metavar="FILE", type=options.value("path"), help="Draw the card's memory as an SVG.")
 @options.option("--usable", metavar="SIZE", type=options.value("usable"), help="VRAM that may be used, such as 15GiB.")
 @options.offline
 @options.refresh

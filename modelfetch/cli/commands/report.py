@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +14,7 @@ from modelfetch.render.out import note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command("report")
 @options.files
-@click.option("--html", "target", metavar="FILE", required=True, type=click.Path(path_type=Path), help="Page to write.")
+@click.option("--html", "target", metavar="FILE", required=True, type=options.value("path"), help="Page to write.")
 @options.which
 @options.where
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -49,15 +48,13 @@ def command(ctx: click.Context, /, **values: Any) -> int:
 
 def _prune(manifests: Sequence[Manifest], session: Session, report: Report) -> Report:
     """Remove what the manifests don't request; a failure to remove becomes the command's error."""
-    from modelfetch.care.prune import PruneOptions, prune_files
-    from modelfetch.errors import exit_code_of
+    from modelfetch.care.prune import prune_after_sync
     from modelfetch.render.care import removal_text
 
-    session.allow_removals()  # this session's own lock would block the removal
-    removed = prune_files(manifests, session, PruneOptions(), os.environ)
+    report, removed = prune_after_sync(manifests, session, report, os.environ)
     if removed.items or removed.plan.kept:
         session.sink(Notice(level="info", message=removal_text(removed, quiet=True)))
-    return replace(report, ok=not removed.errors, exit_code=exit_code_of(removed.errors), errors=removed.errors)
+    return report
 
 
 async def _sync(ctx: click.Context, manifests: Sequence[Manifest], session: Session) -> Report:
