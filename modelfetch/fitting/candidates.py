@@ -86,7 +86,7 @@ class ReaderRegistry:
             return HeaderBuffer(FileReader(local), first=first)
         if self._session.settings.offline:
             message = f"{artifact.uri} is not on this machine, and modelfetch is offline"
-            hint = "ask once while online: what was read is kept; or leave out --offline and HF_HUB_OFFLINE"
+            hint = "run it once while online, which keeps what it reads; or leave out --offline and HF_HUB_OFFLINE"
             error = UnreachableError(message, code="offline", permanent=True, hint=hint)
             return HeaderBuffer(self._continued(artifact, BrokenReader(error, artifact.size)), first=first)
         reader = self._remote(artifact, more)
@@ -231,11 +231,11 @@ def _give_up(error: OSError) -> None:
 
 
 def local_file(path: Path) -> File:
-    """One file on disk, looked into whatever its name, unless that says that it is none of a model.
+    """One file on disk. Its header is read unless its name is that of a file without weights.
 
     Raises:
         UsageError: It is neither a file nor a folder.
-        OSError: It can't be looked at.
+        OSError: It can't be read.
     """
     if not path.is_file():
         raise UsageError(f"{path} is neither a file nor a folder", hint="name a model's file or folder")

@@ -1,4 +1,4 @@
-"""From a model's files to its estimate: reads the headers, no more of them than the answer needs."""
+"""Estimate a model from its files: read the headers, only as far as necessary, and apply the rule for its kind."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _VARIANT = re.compile(
 
 
 def unknown_estimate(candidate: Candidate, *reasons: str) -> Estimate:
-    """An estimate that only knows the files' sizes, and says why it knows no more."""
+    """An estimate of which only the sizes of the files are known; ``reasons`` say why."""
     sizes = [file.size for file in candidate.files]
     weights = None if None in sizes or not sizes else sum(size or 0 for size in sizes)
     return Estimate(
@@ -71,7 +71,7 @@ def is_gguf(file: File) -> bool:
 
 
 def llm_options(service: Service) -> LlmOptions:
-    """A service's settings for a language model; what it leaves open is Ollama's default with one request at a time."""
+    """The settings of a service for a language model; Ollama's defaults, with one request at a time, for the rest."""
     return LlmOptions(
         context=service.context or 4096,
         parallel=service.parallel or 1,
@@ -112,7 +112,7 @@ def _joined(headers: Sequence[GgufHeader]) -> GgufHeader:
 
 
 def is_encoder(header: GgufHeader) -> bool:
-    """Whether it is an embedding model, which stays loaded beside a chat model."""
+    """Whether it is an embedding model, which stays loaded together with a chat model."""
     arch = header.metadata.get("general.architecture")
     return isinstance(arch, str) and arch in ARCHITECTURES and ARCHITECTURES[arch].encoder
 
@@ -124,7 +124,7 @@ def _shards_missing(header: GgufHeader, candidate: Candidate) -> str | None:
 
 
 def gguf_estimate(candidate: Candidate, service: Service, *, exact: bool = True) -> Estimate:
-    """What a GGUF model needs; ``exact`` reads on to the tensors, otherwise the file's size bounds the weights."""
+    """Estimate a GGUF model; ``exact`` reads the list of tensors too, otherwise the file's size bounds the weights."""
     header, extra = read_llm(candidate, tensors=exact)
     if header is None:
         return unknown_estimate(candidate, "its header can't be read from there")
@@ -138,21 +138,21 @@ def gguf_estimate(candidate: Candidate, service: Service, *, exact: bool = True)
 
 # ── image models ──
 def image_options(service: Service) -> ImageOptions:
-    """A service's settings for an image model; ``offload`` words that are not known are `unknown_offload`'s to tell."""
+    """The settings of a service for an image model; an unknown ``offload`` counts as none (see `unknown_offload`)."""
     width, height = parse_resolution(service.resolution) if service.resolution else (None, None)
     offload = service.offload if service.offload in OFFLOADS else "none"
     return ImageOptions(width=width, height=height, batch=service.batch or 1, offload=offload)
 
 
 def unknown_offload(service: Service) -> str | None:
-    """Why a service's ``offload`` is not understood, None where it is."""
+    """The reason why the ``offload`` of a service is not valid; None if it is."""
     if service.offload is None or service.offload in OFFLOADS:
         return None
     return f"offload {service.offload!r} is not known, expected one of {', '.join(OFFLOADS)}"
 
 
 def read_parts(candidate: Candidate) -> Parts | None:
-    """The parts that an image model's files hold, all of them together; None where a file does not tell.
+    """The parts in the files of an image model, all together; None if those of a file are not known.
 
     Raises:
         NotAModelError: A file is broken.
@@ -177,10 +177,10 @@ def read_parts(candidate: Candidate) -> Parts | None:
 
 
 def _once(files: Sequence[File]) -> Iterator[tuple[str, File]]:
-    """The files of a repo, those of one part under the same name, without the same weights in another precision.
+    """The files of a repository, each part once; yields the name of the part and the file.
 
-    Repos hold ``x.safetensors`` beside ``x.fp16.safetensors`` and pickles of both; a program loads one of them, and
-    which one makes no difference: 32-bit floats are held in 16 bits.
+    A repository may hold the same weights as ``x.safetensors``, ``x.fp16.safetensors`` and pickles. A program loads one
+    of them. Which one makes no difference, because 32-bit floats are held in 16 bits.
     """
     folders = {PurePosixPath(file.path).parent for file in files if file.path.lower().endswith(".safetensors")}
     chosen: dict[str, str] = {}
@@ -197,11 +197,11 @@ def _once(files: Sequence[File]) -> Iterator[tuple[str, File]]:
 def image_estimates(
     read: Sequence[tuple[Candidate, Parts | None]], service: Service, *, fp8: bool = False
 ) -> list[tuple[Candidate, Estimate]]:
-    """One estimate for each model that makes images, with the text encoders and VAEs that stand beside it.
+    """One estimate for each model with a denoiser, together with the text encoders and VAEs among the others.
 
-    ``fp8`` asks what it would be with the 16-bit weights of the denoiser in 8 bits.
+    ``fp8``: as if the 16-bit weights of the denoiser were held in 8 bits.
     """
-    beside = sum((parts for _, parts in read if parts is not None and not parts.denoiser), Parts())
+    shared = sum((parts for _, parts in read if parts is not None and not parts.denoiser), Parts())
     reason = unknown_offload(service)
     made = []
     for candidate, parts in read:
@@ -213,8 +213,8 @@ def image_estimates(
             whole = replace(
                 parts,
                 denoiser=parts.denoiser - (parts.wide // 2 if fp8 else 0),
-                text=parts.text or beside.text,
-                vae=parts.vae or beside.vae,
+                text=parts.text or shared.text,
+                vae=parts.vae or shared.vae,
             )
             estimate = image_estimate(candidate.name, candidate.uri, whole, image_options(service))
             made.append((candidate, replace(estimate, unknown=(*estimate.unknown, reason)) if reason else estimate))
@@ -262,5 +262,5 @@ def fit_model(candidate: Candidate, service: Service, *, exact: bool = True, fp8
     paths = [PurePosixPath(file.path) for file in candidate.files]
     if any(path.suffix == ".safetensors" for path in paths):
         made = image_estimates([(candidate, read_parts(candidate))], service, fp8=fp8)
-        return made[0][1] if made else unknown_estimate(candidate, "it makes no images by itself")
+        return made[0][1] if made else unknown_estimate(candidate, "it has no denoiser")
     return unknown_estimate(candidate, "the kind of model is not known")

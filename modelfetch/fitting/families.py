@@ -1,4 +1,4 @@
-"""The families of image, video and music models: how a header shows them, and what their stages take.
+"""The families of image, video and music models: the tensors that identify them, and the memory of their stages.
 
 Sources (ComfyUI): comfy/model_detection.py at 0b61ce5 (tensors), comfy/supported_models.py at 01f03bb (factors),
 comfy/sd.py at 033046c (decode).
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 Shapes = Mapping[str, tuple[int, ...]]
-Told = Callable[[Shapes], tuple[str | None, int]]
+Identify = Callable[[Shapes], tuple[str | None, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +79,14 @@ LATENTS_TOGETHER = 256
 
 
 def family_of(shapes: Shapes) -> tuple[str | None, int]:
-    """The family of a denoiser and its hidden size (0 if that does not matter), by tensors that only it has.
+    """The family of a denoiser and its hidden size (0 if that does not matter), from tensors that only it has.
 
-    A family that shares a tensor with a known one is ruled out by other tensors, so that nothing is guessed.
+    A family that shares a tensor with a known one is ruled out by other tensors: nothing is guessed.
     """
     found = {name.removeprefix("model.diffusion_model."): shape for name, shape in shapes.items()}
-    for mark, told in _MARKS.items():
+    for mark, identify in _MARKS.items():
         if mark in found:
-            return told(found)
+            return identify(found)
     return _stable_diffusion(found), 0
 
 
@@ -131,11 +131,11 @@ def _qwen_image(found: Shapes) -> tuple[str | None, int]:
     return (None if lens or mage_flow else "qwen-image"), 0
 
 
-def _only(family: str | None) -> Told:
+def _only(family: str | None) -> Identify:
     return lambda _: (family, 0)
 
 
-_MARKS: Mapping[str, Told] = {
+_MARKS: Mapping[str, Identify] = {
     "joint_blocks.0.context_block.attn.qkv.weight": _only("sd3"),
     "txt_in.individual_token_refiner.blocks.0.norm1.weight": _only(None),  # HunyuanVideo and HunyuanImage
     "double_stream_modulation_img.lin.weight": _flux2,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Offload = Literal["none", "text-encoder", "medium"]
 OFFLOADS: tuple[Offload, ...] = ("none", "text-encoder", "medium")
-"""What leaves the GPU: nothing; the text encoder after its stage; every part that the stage does not use (medvram)."""
+"""The parts that leave the GPU: none; the text encoder after its stage; every part that a stage does not use."""
 
 OVERHEAD = int(0.6 * GIB)
 """Memory of a PyTorch process in addition to tensors, in bytes."""
@@ -57,11 +57,13 @@ _KINDS: dict[str, Role] = {"diffusion-model": "denoiser", "text-encoder": "text"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Resident bytes of a pipeline's parts, and the family of its denoiser where it is a known one.
+    """Resident bytes of a pipeline's parts, and the family of its denoiser if it is known.
 
-    ``width`` is the denoiser's hidden size, ``wide`` its bytes of 16-bit weights, which could be held in 8 bits.
-    ``several`` is set where the denoisers of several models are among them. ``strange`` names the types of weights that
-    are not known: they count as they are stored.
+    Attributes:
+        width: The hidden size of the denoiser.
+        wide: Bytes of the denoiser's 16-bit weights, which could be held in 8 bits.
+        several: Whether there are denoisers of several models.
+        strange: The types of weights that are not known; they count as they are stored.
     """
 
     denoiser: int = 0
@@ -74,7 +76,7 @@ class Parts:
     strange: tuple[str, ...] = ()
 
     def __add__(self, other: Parts) -> Parts:
-        """Both together."""
+        """The parts of both."""
         return Parts(
             denoiser=self.denoiser + other.denoiser,
             text=self.text + other.text,
@@ -88,13 +90,13 @@ class Parts:
 
     @property
     def all(self) -> int:
-        """The bytes of all parts."""
+        """Bytes of all parts together."""
         return self.denoiser + self.text + self.vae
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOptions:
-    """How images are made; pixels; ``vae_bytes`` is 4 where the VAE runs in 32 bits."""
+    """Settings of a request; sizes in pixels. ``vae_bytes`` is 4 if the VAE runs in 32 bits."""
 
     width: int | None = None
     height: int | None = None
@@ -104,10 +106,10 @@ class ImageOptions:
 
 
 def parse_resolution(text: str) -> tuple[int, int]:
-    """Width and height from ``1024x768`` or ``512``.
+    """Parse width and height from ``1024x768`` or ``512``.
 
     Raises:
-        ValueError: Neither.
+        ValueError: It is not a resolution.
     """
     match = re.fullmatch(r"(\d{2,5})(?:[xX](\d{2,5}))?", text.strip())
     if match is None:
@@ -120,16 +122,16 @@ def parts_of(header: SafetensorsHeader, *, kind: str | None = None, path: str = 
     """The parts in a safetensors file, identified by tensor names, kind or folder; None if unknown."""
     single = _KINDS.get(kind or "") or _folder_role(path) or _role_of(header.tensors)
     sizes: dict[Role, int] = {"denoiser": 0, "text": 0, "vae": 0}
-    told, wide = False, 0
+    prefixed, wide = False, 0
     for tensor in header.tensors:
         role, known = _prefix_role(tensor.name)
-        told = told or known
+        prefixed = prefixed or known
         role = role if known else single
         if role is not None:
             sizes[role] += resident_bytes(tensor)
         if role == "denoiser" and tensor.dtype in ("F32", "F16", "BF16"):
             wide += resident_bytes(tensor)
-    if not told and single is None:
+    if not prefixed and single is None:
         return None
     family, width = family_of({tensor.name: tensor.shape for tensor in header.tensors})
     return Parts(
@@ -146,7 +148,7 @@ def parts_of(header: SafetensorsHeader, *, kind: str | None = None, path: str = 
 def parts_of_gguf(header: GgufHeader, *, kind: str | None = None) -> Parts | None:
     """The denoiser or text encoder in a GGUF file made for image programs; None for any other, or an unknown type.
 
-    ``kind`` is the manifest's: a language model that serves as a text encoder is told by nothing else.
+    ``kind`` is the manifest's: only it shows that a language model is used as a text encoder.
     """
     arch = header.metadata.get("general.architecture")
     if header.tensors is None or any(tensor.nbytes is None for tensor in header.tensors):

@@ -93,7 +93,7 @@ class HttpReader:
         self.fetched = 0
         """Bytes received over the network so far."""
         self.identity: Identity | None = None
-        """Which version of which place the bytes are of; None before there are any, and where they are of several."""
+        """The location and version of the bytes; None before there are any, and if they come from several locations."""
 
     def read(self, offset: int, length: int) -> bytes:
         """The bytes at ``offset``, fewer than ``length`` only where the file ends.
@@ -111,7 +111,7 @@ class HttpReader:
                     raise
                 self._failure = self._failure or error
                 self._next_place(self._failure)
-        raise self._failure or UnreachableError("no place of the file is known", permanent=True)
+        raise self._failure or UnreachableError("no location of the file is known", permanent=True)
 
     def close(self) -> None:
         """Close what is still open."""
@@ -160,7 +160,7 @@ class HttpReader:
             return b""
         check_status(response, what=place.uri, uri=place.uri)
         if response.encoding is not None:
-            raise _nonsense(response, "sends the file in another coding than the one asked for")
+            raise _nonsense(response, "sends the file in another coding than the requested one")
         self._same_version(response, place)
         if response.status == 206:
             return self._part(response, place, offset, length)
@@ -173,7 +173,7 @@ class HttpReader:
     def _part(self, response: Response, place: Location, offset: int, length: int) -> bytes:
         match = _CONTENT_RANGE.match(response.headers.get("content-range", "").strip())
         if match is None or int(match[1]) != offset or int(match[2]) - offset >= length:
-            raise _nonsense(response, f"was asked for {length} bytes from {offset} and sent others")
+            raise _nonsense(response, f"sent other bytes than the requested {length} from {offset}")
         if match[3] is not None:
             self._agree(int(match[3]), None)
         self._note(response, place)

@@ -72,7 +72,7 @@ class FitOverrides:
 
 # ── a tier ──
 async def fit_manifests(manifests: Sequence[Manifest], session: Session, overrides: FitOverrides) -> FitReport:
-    """The verdict on all models of the manifests together; a failure to query or read one is part of the report."""
+    """Estimate all models of the manifests together; a source or file that fails becomes an error of the report."""
     services = tuple(service for manifest in manifests for service in _services(manifest, session, overrides))
     items = [item for item in select(manifests, session.options.consumers) if _is_loaded(item, services)]
     asking = [item for item in items if not _is_pinned(item.model)]
@@ -180,7 +180,7 @@ def _mirrors(
 
 # ── one model ──
 async def fit_uri(text: str, session: Session, overrides: FitOverrides) -> FitReport:
-    """The verdict on one model by itself: a URI that a manifest may name, a file, or a folder of a model.
+    """Estimate one model: a URI as in a manifest, a file, or a folder of a model.
 
     Raises:
         UsageError: It is neither.

@@ -1,4 +1,4 @@
-"""The values that estimates are made of and become."""
+"""The values that estimates are computed from, and the estimates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from modelfetch.formats.range_reader import HeaderBuffer
 
 Method = Literal["header", "size", "table"]
-"""How weights were found: exactly from tensor sizes, bounded by the file's size, or looked up."""
+"""How the weights were determined: exactly from the tensors, bounded by the file's size, or from a table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +23,8 @@ class File:
 
     Attributes:
         path: Its path within the model; for an Ollama model the layer's kind (``model``, ``projector``).
-        size: Its length in bytes, where it is known.
-        prefix: Its beginning, where it can be read; it keeps what was fetched, for a later download to begin with.
+        size: Its length in bytes, if known.
+        prefix: Its beginning, if it can be read; it keeps the bytes for a later download.
     """
 
     path: str
@@ -34,7 +34,7 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A model whose memory is asked for; ``consumers`` and ``kind`` are the manifest's words."""
+    """A model to estimate; ``consumers`` and ``kind`` are those of the manifest."""
 
     name: str
     uri: str
@@ -44,25 +44,25 @@ class Candidate:
 
     @property
     def fetched(self) -> int:
-        """Bytes that were read of its files, in all."""
+        """Bytes read of all its files."""
         return sum(file.prefix.fetched for file in self.files if file.prefix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """The GPU memory that a model takes, in bytes; a part that is not known is None, and ``unknown`` says why.
+    """The GPU memory of a model, in bytes; a part that is not known is None, and ``unknown`` has the reason.
 
     Attributes:
-        weights: What stays on the GPU of the weights.
+        weights: The weights on the GPU.
         kv: The key-value cache.
         compute: Compute buffers and activations, at their peak.
-        overhead: What the runtime takes for itself, such as the CUDA context.
-        method: How the weights were found.
-        assumptions: The settings and rules that the numbers rest on.
-        unknown: Why a part is not known; empty where all are.
-        margin: Memory that must stay free beside it while it loads; with less, a part of it runs on the CPU.
-        most: The most that it may take where a part is not known; None where there is no bound.
-        steps: Bytes of what is put on the GPU together, in that order, where layers can stay on the CPU.
+        overhead: The runtime's own memory, such as the CUDA context.
+        method: How the weights were determined.
+        assumptions: The settings and rules that the numbers depend on.
+        unknown: The reasons why a part is not known; empty if all are.
+        margin: Memory that must stay free while it loads; with less, a part of the model runs on the CPU.
+        most: An upper bound if a part is not known; None if there is no bound.
+        steps: Bytes of each layer, in the order in which layers are put on the GPU; empty if they all are.
     """
 
     name: str
@@ -80,22 +80,22 @@ class Estimate:
 
     @property
     def known(self) -> int:
-        """The sum of the parts that are known: the model takes at least that."""
+        """The sum of the known parts: a lower bound."""
         return (self.weights or 0) + (self.kv or 0) + (self.compute or 0) + self.overhead
 
     @property
     def total(self) -> int | None:
-        """The sum of all parts, None where one is not known."""
+        """The sum of all parts; None if one is not known."""
         complete = None not in (self.weights, self.kv, self.compute)
         return self.known if complete and not self.unknown else None
 
     @property
     def needed(self) -> int:
-        """What must be free for it to load as a whole."""
+        """The memory that must be free to load the whole model."""
         return self.known + self.margin
 
     def steps_within(self, limit: int) -> int:
-        """How many of its ``steps`` fit ``limit`` bytes, beside its buffers, its overhead and the margin."""
+        """The number of ``steps`` that fit into ``limit`` bytes with the buffers, the overhead and the margin."""
         left = limit - (self.compute or 0) - self.overhead - self.margin
         for count, size in enumerate(self.steps):
             left -= size
@@ -104,7 +104,7 @@ class Estimate:
         return len(self.steps)
 
     def as_dict(self) -> dict[str, Any]:
-        """The model as the report shows it."""
+        """Convert to the structure of the report."""
         extra: dict[str, Any] = {"margin": self.margin} if self.margin else {}
         extra |= {"at_least": self.known} if self.unknown else {}
         extra |= {"at_most": self.most} if self.most is not None else {}
@@ -124,9 +124,9 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceFit:
-    """One service: what it needs, against what the tier gives it; bytes.
+    """The need and the budget of one service, in bytes.
 
-    ``sure`` is False where a part of a model is not known, so that ``needed`` is only what it needs at least.
+    ``sure`` is False if a part of a model is not known; ``needed`` is then a lower bound.
     """
 
     service: str
@@ -139,11 +139,11 @@ class ServiceFit:
 
     @property
     def fits(self) -> bool:
-        """Whether it is known to fit its budget; without a budget only what is unknown counts."""
+        """Whether it is known to fit into its budget; without a budget, whether everything is known."""
         return self.sure and (self.budget is None or self.needed <= self.budget)
 
     def as_dict(self) -> dict[str, Any]:
-        """The service as the report shows it."""
+        """Convert to the structure of the report."""
         return {
             "service": self.service,
             "budget": self.budget,
@@ -155,9 +155,9 @@ class ServiceFit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitReport:
-    """The verdict on a tier or on one model; bytes.
+    """The result for a tier or for one model, in bytes.
 
-    ``needed`` counts services with the same ``exclusive`` word once, at the largest.
+    In ``needed``, of services with the same ``exclusive`` word only the largest counts.
     """
 
     tier: str | None
@@ -174,16 +174,16 @@ class FitReport:
 
     @property
     def exit_code(self) -> int:
-        """0 when it fits; a failure to read beats 1, which says that it does not fit or that this is not known."""
+        """0 if it fits, 1 if it does not or if this is not known; the code of a failure to read a file comes first."""
         return exit_code_of(self.errors)
 
     @property
     def tight(self) -> bool:
-        """Whether it fits with less than a twentieth of the usable memory left."""
+        """Whether it fits, but less than a twentieth of the usable memory is left."""
         return self.usable is not None and self.needed <= self.usable < self.needed * 20 / 19
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as ``fit --json`` prints it."""
+        """Convert to the structure that ``fit --json`` prints."""
         return {
             "ok": self.ok,
             "tier": self.tier,

@@ -27,7 +27,7 @@ def fit_tier(
     candidates: Sequence[Candidate],
     usable: int | None,
 ) -> FitReport:
-    """The verdict on a whole tier; a failure of one model does not hide the others.
+    """Decide whether a whole tier fits; if a model can't be read, the others are still estimated.
 
     Args:
         tier: Its name.
@@ -55,7 +55,7 @@ def fit_tier(
 
 
 def fit_alone(candidate: Candidate, service: Service, *, usable: int | None = None) -> FitReport:
-    """The verdict on one model alone: one service without a budget, compared with ``usable`` bytes if given.
+    """Decide whether one model fits into ``usable`` bytes, if given; it is one service without a budget.
 
     Raises:
         NotAModelError: It is not a model, or it is damaged.
@@ -120,14 +120,14 @@ def _service_fit(service: Service, models: tuple[Estimate, ...], *, needed: int,
 def _unknown(estimate: Estimate) -> tuple[ModelfetchError, ...]:
     if not estimate.unknown:
         return ()
-    message = f"what {estimate.name} needs is unknown: " + "; ".join(estimate.unknown)
+    message = f"the need of {estimate.name} is unknown: " + "; ".join(estimate.unknown)
     hint = "load it and read what it takes from `nvidia-smi`"
     return (FitError(message, code="unknown-model", model=estimate.name, uri=estimate.uri, hint=hint),)
 
 
 def _nothing_known(service: Service) -> ModelfetchError:
-    message = f"what {service.name} needs is unknown: none of the tier's models is for it"
-    hint = f"give it a model with `for: [{service.name}]`, drop the service, or say `device: cpu`"
+    message = f"the need of {service.name} is unknown: none of the tier's models is for it"
+    hint = f"give it a model with `for: [{service.name}]`, drop the service, or set `device: cpu`"
     return FitError(message, code="unknown-model", hint=hint)
 
 

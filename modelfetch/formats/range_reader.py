@@ -62,7 +62,7 @@ class FileReader:
 
 
 class HeaderView(Protocol):
-    """The part of a file that a header reader looks at."""
+    """The part of a file that a header reader sees."""
 
     @property
     def size(self) -> int | None:
@@ -74,7 +74,7 @@ class HeaderView(Protocol):
 
     @property
     def memo(self) -> dict[str, Any]:
-        """What readers made of these bytes, so that reading again under other settings costs nothing."""
+        """Parsed results of these bytes, for reading again with other settings."""
 
     def view(self, start: int, end: int) -> tuple[bytes | bytearray, int]:
         """Bytes that include those from ``start`` to ``end``, and the position of the first of them.

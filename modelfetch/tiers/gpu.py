@@ -241,7 +241,7 @@ def _nvidia(nvml: Any) -> Found:
     try:
         nvml.nvmlInit()
     except Exception as error:  # an NVMLError, or anything that a broken driver causes
-        return Found(why=(f"NVML says: {error}",))
+        return Found(why=(f"NVML: {error}",))
     try:
         return _query_nvml(nvml)
     finally:
@@ -255,14 +255,14 @@ def _query_nvml(nvml: Any) -> Found:
     try:
         count = nvml.nvmlDeviceGetCount()
     except Exception as error:
-        return Found(why=(f"NVML says: {error}",))
+        return Found(why=(f"NVML: {error}",))
     for index in range(count):
         try:
             device = nvml.nvmlDeviceGetHandleByIndex(index)
             name = nvml.nvmlDeviceGetName(device)
             memory = int(nvml.nvmlDeviceGetMemoryInfo(device).total)
         except Exception as error:
-            why.append(f"NVML says of GPU {index}: {error}")
+            why.append(f"NVML, GPU {index}: {error}")
             continue
         text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
         parts = _parts(nvml, device)

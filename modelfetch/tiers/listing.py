@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What one service has of the card, or several that take turns.
+    """The part of the card for one service, or for several that take turns.
 
     Attributes:
         services: The names of the services.
@@ -41,8 +41,8 @@ class Share:
 class TierLine:
     """One tier; sizes in bytes: ``bytes`` of all files as far as known, ``present`` of those in place.
 
-    ``open`` are the models that have a file of unknown size until their source is queried; ``shares`` is what runs
-    beside what.
+    ``open`` are the models that have a file of unknown size until their source is queried; ``shares`` are the services
+    that run at the same time.
     """
 
     name: str
@@ -105,7 +105,7 @@ def list_lines(
 
 
 def shares(services: Iterable[Service]) -> tuple[Share, ...]:
-    """What runs beside what: each service, those that take turns (``exclusive``) as one."""
+    """The services that run at the same time; those that take turns (``exclusive``) are one share."""
     groups: dict[str, list[Service]] = {}
     for service in services:
         groups.setdefault(f"= {service.exclusive}" if service.exclusive else service.name, []).append(service)

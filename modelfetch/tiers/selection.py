@@ -81,7 +81,7 @@ def select_manifests(
             return Selection(tier=one, files=(path,))
     near = nearest(tier, [name for name, _ in list_tiers(settings.tiers_dir)])
     hint = f"did you mean {near}? " if near else ""
-    hint += f"known tiers: {_names(settings)}; or auto, which asks the GPU"
+    hint += f"known tiers: {_names(settings)}; or auto, which reads the GPU"
     if tier_variable is not None:
         raise SettingError(f"{tier_variable}={tier[:80]}: there is no such tier", code="unknown-tier", hint=hint)
     raise UsageError(f"there is no tier {tier[:80]!r}", code="unknown-tier", hint=hint)

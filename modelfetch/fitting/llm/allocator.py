@@ -1,7 +1,7 @@
-"""How much memory ggml takes for a graph: its allocator, played through on tensors without data.
+"""The memory of a ggml graph: a simulation of its allocator on tensors without data.
 
-The compute buffer of llama.cpp is what this allocator needs for one batch. It depends on the order of the graph, on
-what is written in place and on which hole fits which tensor, so it is played through rather than put into a formula.
+The compute buffer of llama.cpp is as large as this allocator's peak for one batch. It depends on the order of the
+graph, on operations in place and on the holes between tensors. No formula gives it, so the allocator is simulated.
 
 Source: ggml in ollama v0.9.6: ggml-alloc.c (ggml_gallocr_alloc_graph_impl, ggml_dyn_tallocr_alloc), ggml.c
 (ggml_visit_parents).
@@ -21,11 +21,11 @@ class Tensor:
     Attributes:
         shape: Elements by dimension.
         width: Bytes of an element.
-        sources: What it is computed of, in order.
-        inplace: Whether its operation may write into a source's memory.
-        root: For a view, the tensor whose memory it shows.
-        given: Its memory is not the graph's: a weight, the cache.
-        asked: An input: it has its memory before anything is computed.
+        sources: The tensors that it is computed from, in order.
+        inplace: Whether its operation may write into the memory of a source.
+        root: For a view, the tensor that owns the memory.
+        given: Whether its memory is not part of the graph: a weight, the cache.
+        is_input: Whether it is an input, whose memory is allocated before anything is computed.
     """
 
     shape: tuple[int, ...]
@@ -34,50 +34,50 @@ class Tensor:
     inplace: bool = False
     root: Tensor | None = None
     given: bool = False
-    asked: bool = False
+    is_input: bool = False
     children: int = 0
     views: int = 0
     place: int | None = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes, a multiple of the alignment."""
+        """Its size in bytes, rounded up to the alignment."""
         size = self.width
         for count in self.shape:
             size *= count
         return -(-size // _ALIGNMENT) * _ALIGNMENT
 
     def view(self, *shape: int) -> Tensor:
-        """The same memory in another shape."""
+        """A view of the same memory in another shape."""
         return Tensor(shape=shape, width=self.width, sources=(self,), root=self.root or self)
 
 
 GIVEN = Tensor(shape=(), given=True)
-"""Any weight, and the cache: nothing that concerns their memory is asked."""
+"""Any weight, and the cache: their memory does not count."""
 
 
 @dataclass(slots=True)
 class Graph:
-    """Tensors in the order in which they are computed: each after its sources."""
+    """Tensors in the order of computation: each one after its sources."""
 
     inputs: list[Tensor] = field(default_factory=list)
     nodes: list[Tensor] = field(default_factory=list)
     _seen: set[int] = field(default_factory=set)
 
     def expand(self, tensor: Tensor) -> None:
-        """Add a tensor and all that it needs and that is not there yet."""
+        """Add a tensor, and those of its sources that are missing."""
         if id(tensor) in self._seen:
             return
         self._seen.add(id(tensor))
         for source in tensor.sources:
             self.expand(source)
-        if tensor.asked:
+        if tensor.is_input:
             self.inputs.append(tensor)
         elif not tensor.given:
             self.nodes.append(tensor)
 
     def peak_bytes(self) -> int:
-        """Bytes that the graph takes at most; a graph is good for one call."""
+        """The peak of the graph in bytes. Call it once: it changes the graph."""
         memory = _Memory()
         for tensor in self.inputs:
             tensor.place = memory.take(tensor.nbytes)
@@ -96,7 +96,7 @@ class Graph:
 
 
 def _place(node: Tensor, memory: _Memory) -> None:
-    """Give a tensor memory: that of a source which nobody else needs, if it may, else a new place."""
+    """Place a tensor: in the memory of a source that is not needed any more, if allowed, otherwise in a new place."""
     if node.root is not None:
         return
     if node.inplace:
@@ -109,7 +109,7 @@ def _place(node: Tensor, memory: _Memory) -> None:
 
 
 def _leave(tensor: Tensor, memory: _Memory) -> None:
-    """Nobody needs it any more: its memory is free, unless another view of it is needed."""
+    """Free the memory of a tensor that is not needed any more, unless a view of it is."""
     owner = tensor
     if tensor.root is not None:
         owner = tensor.root
@@ -124,7 +124,7 @@ def _leave(tensor: Tensor, memory: _Memory) -> None:
 
 
 class _Memory:
-    """An endless memory; what is free are blocks of (offset, size), the last one without an end."""
+    """An unlimited memory with a list of free blocks (offset, size); after the last one everything is free."""
 
     def __init__(self) -> None:
         self._blocks: list[tuple[int, int]] = []
@@ -132,7 +132,7 @@ class _Memory:
         self.peak_bytes = 0
 
     def take(self, size: int) -> int:
-        """A place: the smallest block that is large enough, of several the last; else the end."""
+        """Allocate in the smallest block that is large enough, of several the last one; otherwise at the end."""
         best = min(
             ((length, -at, at) for at, (_, length) in enumerate(self._blocks) if length >= size),
             default=None,
@@ -151,7 +151,7 @@ class _Memory:
         return place
 
     def free(self, place: int, size: int) -> None:
-        """Give a place back; blocks that touch become one."""
+        """Free a place; adjacent blocks are joined."""
         end = place + size
         kept = []
         for start, length in self._blocks:

@@ -1,4 +1,4 @@
-"""The architectures whose memory is known, and how each differs from llama's.
+"""The architectures with known memory, and how each differs from llama's.
 
 Source: llama.cpp, src/models/*.cpp (the graphs), src/llama-model.cpp (the kind of memory each one gets).
 """
@@ -13,7 +13,7 @@ Block = Literal["llama", "gemma4", "bert"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """What is particular about an architecture.
+    """The differences of an architecture.
 
     Attributes:
         block: The kind of block: most are variations of llama's.

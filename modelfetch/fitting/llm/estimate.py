@@ -1,8 +1,8 @@
 """The GPU memory of a language model under llama.cpp's server, which Ollama runs from version 0.30 on.
 
-Weights are the tensors that are put on the GPU. The cache is exact: its layout is fixed. The compute buffer is what
-ggml's allocator takes for the graph of one batch, see `modelfetch.fitting.llm.graph`. All three were compared with
-llama.cpp itself (tests/e2e/test_fit_llama_cpp.py).
+Weights are the tensors on the GPU. The cache is exact: its layout is fixed. The compute buffer is the peak of ggml's
+allocator for the graph of one batch, see `modelfetch.fitting.llm.graph`. All three are compared with llama.cpp itself
+(tests/e2e/test_fit_llama_cpp.py).
 
 Source: ollama, llm/llama_server.go (the server's arguments); llama.cpp, src/llama-kv-cache*.cpp,
 src/llama-memory-recurrent.cpp, common/fit.cpp.
@@ -33,10 +33,10 @@ MARGIN = GIB
 """Memory that the server leaves free when it loads (``--fit-target``); with less, layers go to the CPU."""
 
 BUDGET_MARGIN = GIB // 4
-"""The same under a tier's budget: the least that `modelfetch env` writes as ``LLAMA_ARG_FIT_TARGET``."""
+"""The margin under a tier's budget: the smallest ``LLAMA_ARG_FIT_TARGET`` that `modelfetch env` writes."""
 
 VISION = GIB
-"""The most that a vision encoder's buffers take: what Ollama keeps free for them beside the projector's weights."""
+"""Upper bound for the buffers of a vision encoder: Ollama keeps this free in addition to the projector's weights."""
 
 KV_BYTES = {"f16": Fraction(2), "q8_0": Fraction(34, 32), "q4_0": Fraction(18, 32)}
 """Bytes of an element of the cache."""
@@ -63,7 +63,7 @@ _ON_CPU = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlmOptions:
-    """How a language model is run; ``context`` is in tokens for each of ``parallel`` slots, ``margin`` in bytes."""
+    """Settings of the server; ``context`` is in tokens for each of ``parallel`` slots, ``margin`` in bytes."""
 
     context: int = 4096
     parallel: int = 1
@@ -74,14 +74,14 @@ class LlmOptions:
 
 
 def llm_estimate(name: str, uri: str, header: GgufHeader, options: LlmOptions, *, extra: int | None = 0) -> Estimate:
-    """What a language model needs.
+    """Estimate a language model.
 
     Args:
         name: Its name in the report.
-        uri: Where it comes from.
-        header: Its GGUF header, with or without tensors; without, the file's size bounds the weights.
-        options: How it is run.
-        extra: Bytes of further weights, such as a projector's file; None where their size is not known.
+        uri: Its source.
+        header: Its GGUF header, with or without tensors; without them, the file's size bounds the weights.
+        options: The server's settings.
+        extra: Bytes of further weights, such as the file of a projector; None if their size is not known.
     """
     weights, on_cpu, method, doubts = _weights(header, extra)
     found = Estimate(
@@ -119,7 +119,7 @@ def llm_estimate(name: str, uri: str, header: GgufHeader, options: LlmOptions, *
 
 # ── weights ──
 def _weights(header: GgufHeader, extra: int | None) -> tuple[int | None, int | None, Method, tuple[str, ...]]:
-    """Bytes on the GPU, bytes that stay in RAM, the method, and what is not known."""
+    """Bytes on the GPU, bytes in RAM, the method, and the reasons why something is not known."""
     doubts: tuple[str, ...] = () if extra is not None else ("the size of its projector is not known",)
     if header.tensors is None:
         size = None if header.size is None else header.size + (extra or 0)
@@ -144,7 +144,7 @@ def stays_on_cpu(tensors: Iterable[Tensor]) -> frozenset[str]:
 
 # ── settings ──
 def _effective(hyper: Hyper, options: LlmOptions) -> LlmOptions:
-    """The settings as the server takes them.
+    """The settings that take effect.
 
     The context is at most the trained one; values are quantized only with flash attention.
     """
@@ -234,7 +234,7 @@ def compute_bytes(hyper: Hyper, run: LlmOptions) -> int:
 
 # ── what does not fit, what is not known ──
 def _steps(header: GgufHeader, hyper: Hyper, run: LlmOptions, extra: int) -> tuple[int, ...]:
-    """Bytes of what is put on the GPU together, in the order in which it is: the output, then the last layer first."""
+    """Bytes of each step of loading to the GPU, in order: the output, then the layers from the last to the first."""
     if header.tensors is None:
         return ()
     layers = [_layer_kv(hyper, layer, run) for layer in hyper.layers]
@@ -250,7 +250,7 @@ def _steps(header: GgufHeader, hyper: Hyper, run: LlmOptions, extra: int) -> tup
 
 
 def _bounds(header: GgufHeader, hyper: Hyper, run: LlmOptions, weights: int | None) -> int | None:
-    """The most that a model of an unknown architecture may take: a full cache in every layer, no flash attention."""
+    """Upper bound for an unknown architecture: a full cache in every layer, and no flash attention."""
     if weights is None:
         return None
     tokens, batch = _padded(run.context) * run.parallel, run.batch or BATCH

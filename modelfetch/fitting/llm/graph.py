@@ -1,8 +1,8 @@
-"""The graphs that llama.cpp builds of language models for one batch, as far as memory is concerned.
+"""The graphs that llama.cpp builds for one batch of a language model, as far as they affect memory.
 
 Source: llama.cpp b11739: src/llama-graph.cpp (build_attn, build_ffn, build_moe_ffn), src/models/*.cpp,
-ggml/src/ggml-backend.cpp (a split's inputs are copied to the GPU before its first node). Only sizes, order and what is
-written in place matter here.
+ggml/src/ggml-backend.cpp (a split's inputs are copied to the GPU before its first node). Only sizes, order and
+operations in place matter here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 _ENOUGH = 12
-"""Blocks that are played through at each end: a multiple of every common pattern's period."""
+"""Blocks that are simulated at each end: a multiple of the period of every common pattern."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ def _norm(tensor: Tensor) -> Tensor:
 
 
 def _representative(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """The blocks to play through: the patterns of deep models repeat, and so does what they take."""
+    """The blocks to simulate: the patterns of deep models repeat, and so does their memory."""
     return layers if len(layers) <= 2 * _ENOUGH else layers[:_ENOUGH] + layers[-_ENOUGH:]
 
 
@@ -71,7 +71,7 @@ class _Builder:
 
     # ── inputs ──
     def _input(self, *shape: int, width: int = 4) -> Tensor:
-        tensor = Tensor(shape=shape, width=width, asked=True)
+        tensor = Tensor(shape=shape, width=width, is_input=True)
         self._graph.expand(tensor)
         return tensor
 
@@ -150,7 +150,7 @@ class _Builder:
         return self._with_own_input(cur) if self._hyper.per_layer_input else cur
 
     def _mixed(self, cur: Tensor, layer: Layer) -> Tensor:
-        """What mixes the tokens: attention of some kind, or a gated delta net."""
+        """The part that mixes tokens: some kind of attention, or a gated delta net."""
         if layer.recurrent and self._hyper.recurrent:
             return self._delta_net(cur, self._hyper.recurrent)
         if not layer.heads:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MOST = 2**31
 _MOST_LAYERS = 1024
 _MOST_USED = 64
-"""Several times what the largest models have; every layer and every expert in use is visited."""
+"""Several times the numbers of the largest models; every layer and every expert in use is visited."""
 
 
 class UnknownModelError(Exception):
@@ -85,9 +85,9 @@ class Latent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hyper:
-    """What memory depends on; ``trained_context`` and ``window`` (None: no sliding window) are in tokens.
+    """The numbers that memory depends on; ``trained_context`` and ``window`` (None: none) are in tokens.
 
-    ``per_layer_input`` is the width of the embeddings that each block gets of its own, 0 for most models.
+    ``per_layer_input`` is the width of the embeddings that each block has for itself, 0 for most models.
     """
 
     arch: str
@@ -108,7 +108,7 @@ class Hyper:
 
     @property
     def architecture(self) -> Architecture:
-        """What is particular about the architecture.
+        """The differences of the architecture.
 
         Raises:
             UnknownModelError: It is not in the table.
@@ -152,7 +152,7 @@ def hyperparameters(header: GgufHeader) -> Hyper:
 
 
 def header_has_vision(header: GgufHeader) -> bool:
-    """Whether a header declares tensors of a vision or audio tower beside the text model's."""
+    """Whether a header declares tensors of a vision or audio tower in addition to the text model's."""
     return any(tensor.name.startswith(("v.", "mm.", "a.")) for tensor in header.tensors or ())
 
 

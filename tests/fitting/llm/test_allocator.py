@@ -53,7 +53,7 @@ def test_a_view_takes_nothing_keeps_what_it_shows_and_is_never_written_to() -> N
 
 
 def test_inputs_have_their_place_before_anything_is_computed() -> None:
-    late = Tensor(shape=(160,), asked=True)
+    late = Tensor(shape=(160,), is_input=True)
     assert peak_bytes(new(32, new(640, GIVEN), late)) == 640 + 640 + 32
 
 
