@@ -43,9 +43,9 @@ demo: $(READY)  ## Fill files/demo with tiny models: a killed run, its resume, a
 	@echo '== $(DEMO_ROOT) (rm -rf $(DEMO_ROOT) removes it)'
 	@cd $(DEMO_ROOT) && find . -path ./.modelfetch -prune -o \( -type f -o -type l \) -printf '%10s  %P\n' | sort -k 2
 
-# Two workers: half of the time is spent waiting for time-outs and for killed processes.
+# Three workers keep two cores busy: much of the time is spent waiting for time-outs, slow servers and killed processes.
 test: $(READY)  ## The fast, hermetic tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(READY)  ## ruff, mypy --strict, the import layers, the links of the documentation
 	$(BIN)/ruff check .
