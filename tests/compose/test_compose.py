@@ -199,6 +199,7 @@ def test_each_init_service_runs_modelfetch_once_for_its_service() -> None:
         assert set(ALL[service]["profiles"]) <= set(body["profiles"])
         assert ALL[service]["depends_on"][init] == {"condition": "service_completed_successfully"}
         wanted = {"HF_TOKEN", "HF_ENDPOINT", "CIVITAI_API_TOKEN", "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"}
+        wanted |= {"MODELFETCH_REQUIRE_MARKER", "MODELFETCH_MIN_FREE"}
         assert wanted <= set(body["environment"])
         assert body["networks"] == ["downloads"]
 

@@ -362,6 +362,12 @@ VARIABLES: tuple[Variable, ...] = (
         FOLDERS,
         ("PUID", "", "Owner of the models. Empty: root, or the owner that a share assigns."),
         ("PGID", "", ""),
+        (
+            "MODELFETCH_REQUIRE_MARKER",
+            "",
+            "1: download nothing if AI_MODELS_DIR has no .modelfetch folder, as when a share is not mounted.",
+        ),
+        ("MODELFETCH_MIN_FREE", "", "Disk space that downloads leave free, for example 20GB."),
     ),
     *_plain(
         OTHER_MEMORY,
