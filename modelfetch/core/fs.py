@@ -411,6 +411,13 @@ def _overwrite(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
 
 
+def mode_of_new_file() -> int:
+    """Return the mode that a file created with plain ``open`` gets."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
 def finish_file(
     fd: int,
     *,

@@ -101,6 +101,11 @@ def repo_folder(consumer: str, model: Model) -> str:
     return "/".join(part for part in parts if part)
 
 
+def hf_repo_folder(consumer: str, repo: str) -> str:
+    """The folder of a repo in a consumer's Hugging Face cache, below ROOT: ``…/models--ORG--NAME``."""
+    return "/".join(filter(None, (consumer, HF_CACHES[consumer], f"models--{repo.replace('/', '--')}")))
+
+
 def upstream_name(source: Uri) -> str | None:
     """Return the name that a URI alone gives to a single file: its path's last part, a web server's made safe.
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from modelfetch.errors import Problem
-from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, REPO_KINDS, repo_folder, upstream_name
+from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, REPO_KINDS, hf_repo_folder, repo_folder, upstream_name
 from modelfetch.manifest.paths import collision_key, parents
 from modelfetch.manifest.uri import HfUri, HttpUri, OllamaUri
 
@@ -138,8 +138,7 @@ def _tree_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> I
 
 def _cache_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> Iterator[PathClaim]:
     """A snapshot in Hugging Face cache form: the repo's folder, and the files where the commit is known."""
-    cache = "/".join(part for part in (consumer, HF_CACHES[consumer]) if part)
-    folder = f"{cache}/models--{(model.cache_as or source.repo).replace('/', '--')}"
+    folder = hf_repo_folder(consumer, model.cache_as or source.repo)
     yield _repo_claim(model, manifest, folder, Shape.CACHE, source)
     for spec in model.files or () if source.commit else ():
         yield PathClaim(

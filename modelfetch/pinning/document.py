@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from modelfetch.manifest.model import Position
 from modelfetch.manifest.yaml_nodes import MAX_BYTES
 from modelfetch.pinning.append import append
 from modelfetch.pinning.text_edits import rewrite
-from modelfetch.tiers.discovery import find_tier
+from modelfetch.tiers.discovery import tier_finder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +65,7 @@ def load_text(path: Path, data: bytes, settings: Settings) -> Manifest:
         file=str(path),
         folder=path.parent,
         allow_http=settings.allows_http,
-        find_tier=partial(find_tier, tiers_dir=settings.tiers_dir),
+        find_tier=tier_finder(settings),
     )
 
 

@@ -14,11 +14,11 @@ from modelfetch.core import fs
 from modelfetch.core.digest import Digest
 from modelfetch.core.urls import display_url
 from modelfetch.errors import ManifestError, ModelfetchError, SettingError
+from modelfetch.manifest.kinds import HF_CACHES
 from modelfetch.manifest.path_conflicts import PathClaim, Shape, find_clashes
 from modelfetch.manifest.uri import HttpUri, OllamaUri
 from modelfetch.placement import Action, Examiner, PlacementJob, State, foreign_file_error, wanted_digest
 from modelfetch.placement.layouts import Placement, PlacementMethod
-from modelfetch.placement.layouts.hf_cache import CACHES
 from modelfetch.placement.receipts import Frozen
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ def _claims(plan: ModelPlan) -> Iterable[PathClaim]:
     request = plan.request
     for target in plan.targets:
         placement = target.placement
-        in_cache = request.model.kind == "snapshot" and target.consumer in CACHES
+        in_cache = request.model.kind == "snapshot" and target.consumer in HF_CACHES
         yield PathClaim(
             path=placement.path,
             model=request.model.name,

@@ -277,7 +277,7 @@ def _deliver(blob: Blob, target: Path, *, keep: bool, force: bool) -> None:
     """
     if not keep:
         with contextlib.suppress(OSError):
-            blob.path.chmod(_umask_mode())
+            blob.path.chmod(fs.mode_of_new_file())
             _rename(blob.path, target, force=force)
             fs.sync_directory(target.parent)
             return
@@ -287,7 +287,7 @@ def _deliver(blob: Blob, target: Path, *, keep: bool, force: bool) -> None:
     try:
         if not fs.try_reflink(blob.path, temporary):
             fs.copy_bytes(blob.path, temporary)
-        temporary.chmod(_umask_mode())
+        temporary.chmod(fs.mode_of_new_file())
         _rename(temporary, target, force=force)
     finally:
         temporary.unlink(missing_ok=True)
@@ -302,13 +302,6 @@ def _rename(source: Path, target: Path, *, force: bool) -> None:
         fs.rename_new(str(source), str(target))
     except FileExistsError:
         raise _in_the_way(target) from None
-
-
-def _umask_mode() -> int:
-    """The mode of a new file created with plain ``open``."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from modelfetch.errors import (
     UnreachableError,
 )
 from modelfetch.formats.pickles import is_pickle_name, pickle_error
-from modelfetch.manifest.kinds import REPO_KINDS, WEIGHT_KINDS
+from modelfetch.manifest.kinds import HF_CACHES, REPO_KINDS, WEIGHT_KINDS
 from modelfetch.manifest.paths import safe_name
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ U = TypeVar("U", bound="Uri")
 
 _FINAL = frozenset({"scan-not-clean", "pickle-not-allowed"})
 """Errors about the file itself: a mirror with the same file gives the same result."""
-
-HF_CACHES = ("whisper", "diffrhythm")
-"""Consumers that read a Hugging Face cache, whose blobs are named by the upstream ETag."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

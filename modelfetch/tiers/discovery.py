@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modelfetch.manifest.schema import NAME_PATTERN
+
+if TYPE_CHECKING:
+    from modelfetch.config.settings import Settings
+    from modelfetch.manifest.load import FindTier
 
 _NAME = re.compile(NAME_PATTERN)
 _GIB = re.compile(r"([1-9][0-9]{0,3}) ?(?:g|gb|gib)?\Z", re.IGNORECASE | re.ASCII)
@@ -41,6 +47,11 @@ def tier_dirs(tiers_dir: Path | None = None) -> tuple[Path, ...]:
     """The folders to search for tiers, in order: ``tiers_dir``, ``./manifests``, the shipped tiers."""
     dirs = (tiers_dir, Path("manifests"), shipped_dir())
     return tuple(folder for folder in dirs if folder is not None)
+
+
+def tier_finder(settings: Settings) -> FindTier:
+    """Return the function that finds the tiers which a manifest extends, under the given settings."""
+    return partial(find_tier, tiers_dir=settings.tiers_dir)
 
 
 def find_tier(name: str, tiers_dir: Path | None = None, *, behind: Path | None = None) -> Path | None:

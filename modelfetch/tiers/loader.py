@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from typing import TYPE_CHECKING
 
 from modelfetch.config.settings import Settings
@@ -24,7 +23,7 @@ def read_manifest(file: Path, settings: Settings) -> Manifest:
     return load.load_manifest(
         file,
         allow_http=settings.allows_http,
-        find_tier=partial(discovery.find_tier, tiers_dir=settings.tiers_dir),
+        find_tier=discovery.tier_finder(settings),
     )
 
 
@@ -50,5 +49,5 @@ def load_manifest(
     return load.load_manifest(
         path_or_text,
         allow_http=allow_http or settings.allows_http,
-        find_tier=find_tier or partial(discovery.find_tier, tiers_dir=settings.tiers_dir),
+        find_tier=find_tier or discovery.tier_finder(settings),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelfetch.manifest.kinds import FOLDERS, repo_folder
+from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, hf_repo_folder, repo_folder
 from modelfetch.manifest.uri import HfUri, OllamaUri
 from modelfetch.placement.layouts import folders, hf_cache, immich, ollama
 from modelfetch.placement.layouts.base import Placement, PlacementMethod
@@ -30,14 +30,14 @@ def placements(consumer: str, model: Model, resolution: Resolution, *, symlinks:
         place = folders.place_unpacked if model.unpack else folders.place_single
         return place(f"{consumer}/{model.path}", resolution)
     if model.kind == "snapshot" and isinstance(model.source, HfUri):
-        if consumer in hf_cache.CACHES:
-            repo = model.cache_as or model.source.repo
-            return hf_cache.place(hf_cache.CACHES[consumer], repo, model.source.revision, resolution, symlinks=symlinks)
+        if consumer in HF_CACHES:
+            folder = hf_repo_folder(consumer, model.cache_as or model.source.repo)
+            return hf_cache.place(folder, model.source.revision, resolution, symlinks=symlinks)
         return folders.place_tree(repo_folder(consumer, model), resolution)
     if model.kind == "immich-model":
         return immich.place(repo_folder(consumer, model), resolution)
-    folder = FOLDERS.get((consumer, model.kind or ""))
-    if folder is None:
+    kind_folder = FOLDERS.get((consumer, model.kind or ""))
+    if kind_folder is None:
         raise ValueError(f"{consumer} knows no kind {model.kind!r}")
     name = model.filename or resolution.artifacts[0].path.rpartition("/")[2]
-    return folders.place_single(f"{consumer}/{folder}/{name}", resolution)
+    return folders.place_single(f"{consumer}/{kind_folder}/{name}", resolution)

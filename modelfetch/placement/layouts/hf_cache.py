@@ -15,31 +15,19 @@ from modelfetch.placement.layouts.base import Placement, PlacementMethod
 if TYPE_CHECKING:
     from modelfetch.core.artifact import Artifact, Resolution
 
-CACHES = {"whisper": "whisper/hub", "diffrhythm": "diffrhythm"}
-"""The path of each consumer's cache, below ROOT."""
 
-
-def repo_folder(cache: str, repo: str) -> str:
-    """The folder of a repo in a cache, below ROOT."""
-    return f"{cache}/models--{repo.replace('/', '--')}"
-
-
-def place(
-    cache: str, repo: str, revision: str | None, resolution: Resolution, *, symlinks: bool = True
-) -> tuple[Placement, ...]:
+def place(folder: str, revision: str | None, resolution: Resolution, *, symlinks: bool = True) -> tuple[Placement, ...]:
     """Return the blobs, then the snapshot's symlinks, then the refs.
 
     Args:
-        cache: The cache's folder below ROOT.
-        repo: The id that names the folder.
+        folder: The repo's folder in the cache, below ROOT.
         revision: The revision as written in the manifest; a branch or tag gets its own ref in addition to ``main``.
         resolution: Its ``revision`` is the commit; each artifact's ``path`` is the path inside the repo.
         symlinks: Whether the file system supports symlinks; without them, the snapshot contains the files themselves.
     """
     commit = resolution.revision
     if commit is None:
-        raise ValueError(f"{repo} has no commit")
-    folder = repo_folder(cache, repo)
+        raise ValueError(f"{folder} has no commit")
     blobs: dict[str, Placement] = {}
     links: list[Placement] = []
     files: list[Placement] = []

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from modelfetch.manifest.model import Manifest
 
-_NEW_MODE = 0o666
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
@@ -137,7 +135,7 @@ def rewrite(file: Path, block: Block) -> Rewritten:
 
 
 def _replace(target: Path, data: bytes, found: os.stat_result | None) -> None:
-    mode = stat.S_IMODE(found.st_mode) if found else _NEW_MODE & ~_umask()
+    mode = stat.S_IMODE(found.st_mode) if found else fs.mode_of_new_file()
     other = found is not None and os.geteuid() == 0 and (found.st_uid, found.st_gid) != (0, os.getegid())
     owner = (found.st_uid, found.st_gid) if found is not None and other else None
     try:
@@ -145,9 +143,3 @@ def _replace(target: Path, data: bytes, found: os.stat_result | None) -> None:
     except OSError as error:
         error.filename = str(target.parent)  # the name of the temporary file would mean nothing to the user
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
