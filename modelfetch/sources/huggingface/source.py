@@ -89,7 +89,8 @@ class HfSource(Source[HfUri]):
     def known(cls, uri: HfUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
         """Return files whose commit and digests are pinned.
 
-        Cache names come from the hub; they are derived from the content only if requests are disabled.
+        Cache names come from the hub; they are derived from the content only if requests are disabled. Without
+        requests, files of a branch or tag are known by their digests alone, unless a cache needs the commit's name.
         """
         if wanted.cached and not settings.offline:
             return None
@@ -99,8 +100,9 @@ class HfSource(Source[HfUri]):
     def _from_pins(
         cls, uri: HfUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob
     ) -> Resolution | None:
-        if uri.commit is None:
+        if uri.commit is None and (wanted.cached or not settings.offline):
             return None
+        revision = uri.revision or "main"
         if uri.path is not None and not wanted.snapshot:
             pins = [(uri.path, wanted.size, wanted.digest)]
         elif wanted.files and uri.path is None:
@@ -118,8 +120,9 @@ class HfSource(Source[HfUri]):
             )
             for path, size, digest in pins
         )
-        artifacts = tuple(replace(_artifact(uri, uri.commit, file, settings), digest=None) for file in files)
-        return cls.apply_pins(wanted, Resolution(artifacts=artifacts, revision=uri.commit, pinned=True))
+        artifacts = tuple(replace(_artifact(uri, revision, file, settings), digest=None) for file in files)
+        pinned = uri.commit is not None
+        return cls.apply_pins(wanted, Resolution(artifacts=artifacts, revision=uri.commit, pinned=pinned))
 
     def explain(self, response: Response, uri: HfUri) -> ModelfetchError | None:
         """Return the error for a refused file; None if the file is missing from an existing repo."""

@@ -440,6 +440,22 @@ def test_a_snapshot_whose_files_are_all_pinned_is_known_unless_a_cache_needs_its
     assert _known(uri, kind="snapshot", files=(*files, FileSpec(path="c.bin", size=2))) is None
 
 
+@pytest.mark.parametrize("revision", ["", "@main", "@v1"])
+def test_offline_a_pinned_file_of_a_branch_is_known_by_its_digest(revision: str) -> None:
+    wanted = SourceRequest(uri=parse_uri(f"hf://org/repo{revision}/b.safetensors"), digest=DIGEST)
+    found = known(wanted, Settings(offline=True), lambda _digest: None)
+    assert found is not None
+    assert (found.pinned, [a.digest for a in found.artifacts]) == (False, [DIGEST])
+    assert known(wanted, Settings(), lambda _digest: None) is None
+    in_cache = SourceRequest(
+        uri=parse_uri(f"hf://org/repo{revision}"),
+        kind="snapshot",
+        cached=True,
+        files=(FileSpec(path="b", digest=DIGEST),),
+    )
+    assert known(in_cache, Settings(offline=True), lambda _digest: None) is None
+
+
 def test_offline_a_caches_names_are_those_that_git_gives_the_bytes_in_the_store() -> None:
     config, weights = b"{}", b"w" * 1000
     files = (
