@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from modelfetch.care.inventory import Origin
 from modelfetch.care.listing import bytes_of
 from modelfetch.core.units import format_seconds, format_size
 from modelfetch.placement.rewritten import rewriting_service
-from modelfetch.render.text import table
+from modelfetch.render.text import stdout_table, table, terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,7 +47,7 @@ def verify_text(report: Report, found: Verification, *, quick: bool, quiet: bool
         )
         for finding in sorted(odd, key=lambda f: (_ORDER.index(f.action), f.model, f.path or ""))
     ]
-    lines = [table(("MODEL", "FOR", "STATE", "SIZE", "PATH"), rows, right=(3,))] if rows else []
+    lines = [stdout_table(("MODEL", "FOR", "STATE", "SIZE", "PATH"), rows, right=(3,))] if rows else []
     if not quiet:
         lines.append(_verify_sum(report, found, quick=quick))
         if any(f.action == "missing" and f.item is None for f in found.findings):
@@ -136,7 +137,7 @@ def removal_text(found: Removed, *, quiet: bool = False) -> str:
     rows = [
         (name, consumer, str(len(items)), format_size(bytes_of(items))) for (name, consumer), items in groups.items()
     ]
-    lines = [table(("MODEL", "FOR", "FILES", "SIZE"), rows, right=(2, 3))] if rows and not quiet else []
+    lines = [stdout_table(("MODEL", "FOR", "FILES", "SIZE"), rows, right=(2, 3))] if rows and not quiet else []
     reasons: dict[tuple[str, str, str], list[Item]] = defaultdict(list)
     for kept in found.plan.kept:
         reasons[kept.item.model or "?", kept.item.consumer or "store", kept.reason].append(kept.item)
@@ -175,7 +176,13 @@ def adopt_text(found: Adopted) -> str:
         mine = [one for one in found.files if one.folder == folder]
         by_result = {result: [one for one in mine if one.result == result] for result in _RESULTS}
         rows.append((str(folder), kind, *(_files_and_size(by_result[result]) for result in _RESULTS)))
-    lines = [table(("FOLDER", "KIND", "ADOPTED", "RECORDED", "KNOWN", "ELSEWHERE", "FAILED"), rows)]
+    lines = [
+        table(
+            ("FOLDER", "KIND", "ADOPTED", "RECORDED", "KNOWN", "ELSEWHERE", "FAILED"),
+            rows,
+            width=terminal_width(sys.stdout),
+        )
+    ]
     if any(one.result == "elsewhere" for one in found.files):
         lines.append(
             "ELSEWHERE: on a file system whose files the store can't share; nothing was copied. `--in-place` records "
@@ -195,7 +202,7 @@ def _files_and_size(files: Sequence[Adoption]) -> str:
 def dedupe_text(found: Deduped) -> str:
     """A row for each duplicate, and what is free by it."""
     rows = [(one.result, format_size(one.size), one.reason or "-", str(one.file)) for one in found.duplicates]
-    lines = [table(("RESULT", "SIZE", "WHY NOT", "FILE"), rows, right=(1,))] if rows else []
+    lines = [stdout_table(("RESULT", "SIZE", "WHY NOT", "FILE"), rows, right=(1,))] if rows else []
     if found.applied:
         lines.append(f"{format_size(found.freed)} freed")
     else:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from modelfetch.core.units import format_size
-from modelfetch.render.text import plain, table
+from modelfetch.render.text import plain, table, terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +55,12 @@ def status_table(
         for line in lines
     ]
     return (
-        table(("MODEL", "FOR", "STATE", "FILES", "SIZE", "PIN", "VERIFIED"), rows, right=(3, 4))
+        table(
+            ("MODEL", "FOR", "STATE", "FILES", "SIZE", "PIN", "VERIFIED"),
+            rows,
+            right=(3, 4),
+            width=terminal_width(sys.stdout),
+        )
         + _paths(lines)
         + "\n"
         + end

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from modelfetch.core.units import format_seconds, format_size
-from modelfetch.render.text import table
+from modelfetch.render.text import stdout_table, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def _placed_rows(model: ModelReport) -> list[tuple[str, str, str, str, str, str]
 def plan_table(report: Report, needed: Sequence[SpaceRequirement], *, verbose: bool = False) -> str:
     """What would be done for each model, and what the disk must take; ``verbose`` adds the files and where they go."""
     rows = [_plan_row(model) for model in report.models]
-    lines = [table(("MODEL", "ACTION", "FILES", "SIZE", "TO FETCH"), rows, right=(2, 3, 4))]
+    lines = [stdout_table(("MODEL", "ACTION", "FILES", "SIZE", "TO FETCH"), rows, right=(2, 3, 4))]
     if verbose:
         files = [
             (a.action, "?" if a.size is None else format_size(a.size), model.name, path)
@@ -76,7 +76,11 @@ def plan_table(report: Report, needed: Sequence[SpaceRequirement], *, verbose: b
             for a in model.artifacts
             for path in a.placements or ("-",)
         ]
-        lines += ["", table(("ACTION", "SIZE", "MODEL", "PATH"), files, right=(1,)), ""]
+        lines += [
+            "",
+            stdout_table(("ACTION", "SIZE", "MODEL", "PATH"), files, right=(1,)),
+            "",
+        ]
     for need in needed:
         free = "unknown" if need.free is None else format_size(need.free)
         copies = f", {format_size(need.copies)} of it copies, since no link is possible" if need.copies else ""

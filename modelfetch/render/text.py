@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import textwrap
 import unicodedata
 from typing import TYPE_CHECKING
@@ -10,6 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TextIO
+
+
+_LAST_COLUMN = 16
+"""The least room for the last column of a table, in columns of the terminal."""
 
 
 def plain(text: str) -> str:
@@ -45,22 +50,47 @@ def table(
 ) -> str:
     """Columns that line up; those numbered in ``right`` are aligned to the right.
 
-    Where ``width`` (columns of the terminal) is not enough, the last column goes on in lines of its own.
+    If ``width`` (columns of the terminal) is not enough, the columns move together, and the last one continues on lines
+    of its own. If there is no room even for that, the cells of a row follow each other without columns, and never break
+    in the middle.
     """
     everything = [[plain(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(len(row[i]) for row in everything) for i in range(len(head))]
+    widths = [max(display_width(row[i]) for row in everything) for i in range(len(head))]
+    least = sum(widths[:-1]) + min(widths[-1], _LAST_COLUMN)
+    gap = 1 if width is not None and least + 2 * (len(widths) - 1) > width else 2
+    if width is not None and least + gap * (len(widths) - 1) > width:
+        return "\n".join(line for row in everything for line in _flowing(row, width))
+    start = sum(w + gap for w in widths[:-1])
     lines = []
     for row in everything:
-        cells = [
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines += _folded("  ".join(cells[:-1]) + "  " if cells[1:] else "", cells[-1].rstrip(), width)
+        cells = [_padded(cell, w, right=i in right) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        lines += _folded("".join(cell + " " * gap for cell in cells[:-1]), cells[-1].rstrip(), start, width)
     return "\n".join(lines)
 
 
-def _folded(start: str, last: str, width: int | None) -> list[str]:
-    room = (width or 0) - len(start)
-    if width is None or len(last) <= room or room < 16:
-        return [(start + last).rstrip()]
-    first, *others = textwrap.wrap(last, room, break_on_hyphens=False)
-    return [start + first, *(" " * len(start) + other for other in others)]
+def stdout_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """A `table` that fits the terminal, if stdout is one."""
+    return table(head, rows, right=right, width=terminal_width(sys.stdout))
+
+
+def _padded(cell: str, columns: int, *, right: bool) -> str:
+    space = " " * (columns - display_width(cell))
+    return space + cell if right else cell + space
+
+
+def _folded(before: str, last: str, start: int, width: int | None) -> list[str]:
+    if width is None or display_width(last) <= width - start:
+        return [(before + last).rstrip()]
+    first, *others = textwrap.wrap(last, width - start, break_on_hyphens=False)
+    return [before + first, *(" " * start + other for other in others)]
+
+
+def _flowing(row: Sequence[str], width: int) -> list[str]:
+    """The cells of a row on as few lines as they fit on; lines after the first are indented."""
+    lines = [""]
+    for cell in row:
+        if lines[-1].strip() and display_width(lines[-1]) + 2 + display_width(cell) > width:
+            lines.append("  " + cell)
+        else:
+            lines[-1] += ("  " if lines[-1] else "") + cell
+    return lines

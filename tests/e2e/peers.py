@@ -130,7 +130,8 @@ def renovate() -> Path:
         (folder / "bin").mkdir()
         shutil.move(folder / f"node_modules/node-linux-{_node_machine()}/bin/node", folder / "bin/node")
         environment = {"PATH": f"{folder / 'bin'}:{ENVIRONMENT.get('PATH', '')}"}
-        must_run(npm, "install", *quiet, f"renovate@{RENOVATE}", environment=environment, seconds=1800)
+        lean = ("--omit=optional", "--ignore-scripts")  # what would be compiled, Renovate can do without
+        must_run(npm, "install", *quiet, *lean, f"renovate@{RENOVATE}", environment=environment, seconds=1800)
 
     return build_once(f"renovate-{RENOVATE}", build)
 

@@ -99,4 +99,3 @@ def test_a_repo_that_moved_becomes_a_change_of_its_pin(modelfetch: Modelfetch, h
     program.report(*words[1:])
     program.report("pin", "models.yaml", "--check")
     program.report("sync", "models.yaml")
-    assert proposed(folder) == {}

@@ -30,8 +30,22 @@ def test_without_a_terminal_every_row_is_one_line() -> None:
     assert terminal_width(io.StringIO()) is None
 
 
-def test_a_table_without_room_is_left_as_it_is() -> None:
-    assert len(table(("TIER", "SERVICES"), ROWS, width=12).splitlines()) == 3
+def test_without_room_for_columns_the_cells_follow_each_other_and_never_break() -> None:
+    rows = [("whisper", "faster-whisper-tiny", "1.2 MiB", "hub/models--x"), ("ollama", "llama", "434.6 KiB", "models")]
+    shown = table(("SERVICE", "MODEL", "SIZE", "WHERE"), rows, right=(2,), width=30).splitlines()
+    assert shown == [
+        *("SERVICE  MODEL  SIZE  WHERE", "whisper  faster-whisper-tiny", "  1.2 MiB  hub/models--x"),
+        *("ollama  llama  434.6 KiB", "  models"),
+    ]
+
+
+def test_columns_move_together_before_they_are_given_up() -> None:
+    assert table(("A", "B", "C"), [("1", "2", "3")], width=5).splitlines() == ["A B C", "1 2 3"]
+
+
+def test_wide_characters_keep_the_columns_in_line() -> None:
+    shown = table(("MODEL", "SIZE"), [("語音", "1"), ("abcdef", "22")], right=(1,)).splitlines()
+    assert shown == ["MODEL   SIZE", "語音       1", "abcdef    22"]
 
 
 def model(name: str, *, ok: bool, action: str, size: int | None) -> ModelReport:

@@ -11,7 +11,7 @@ import click
 from modelfetch.cli import common, options
 from modelfetch.render.errors import show_errors
 from modelfetch.render.out import note, put
-from modelfetch.render.text import plain, table
+from modelfetch.render.text import plain, stdout_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +95,7 @@ def _choose(question: str, choices: Sequence[str]) -> str:
 
 def _table(added: Sequence[Added]) -> str:
     rows = [_row(one) for one in added]
-    return table(("MODEL", "KIND", "FAMILY", "FOR", "SIZE", "LICENSE", "VRAM"), rows)
+    return stdout_table(("MODEL", "KIND", "FAMILY", "FOR", "SIZE", "LICENSE", "VRAM"), rows)
 
 
 def _row(one: Added) -> tuple[str, ...]:

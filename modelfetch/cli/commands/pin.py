@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 from modelfetch.cli import common, options
 from modelfetch.errors import UsageError
 from modelfetch.render.out import note
-from modelfetch.render.text import plain, table
+from modelfetch.render.text import plain, table, terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +67,9 @@ def command(ctx: click.Context, /, file: str, **values: Any) -> int:
 
 def _text(lines: Sequence[Line], *, check: bool) -> Any:
     head = ("MODEL", "STATE", "PINNED", "UPSTREAM") if check else ("MODEL", "DONE", "BEFORE", "NOW")
-    return lambda: table(head, [(line.model, line.state, line.pinned, line.upstream) for line in lines])
+    return lambda: table(
+        head, [(line.model, line.state, line.pinned, line.upstream) for line in lines], width=terminal_width(sys.stdout)
+    )
 
 
 def _summary(file: str, result: Result) -> str:
