@@ -21,6 +21,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from modelfetch.manifest.load import load_manifest
+from modelfetch.tiers.dotenv.cards import GENERATIONS
 from modelfetch.tiers.dotenv.variables import VARIABLES
 from tests.compose.compose_files import (
     FILES,
@@ -440,6 +441,18 @@ def test_the_tables_of_the_setup_page_are_those_of_the_files() -> None:
     assert {port: re.findall(r"`([a-z-]+)`", profiles) for port, profiles in rows} == ports
     table = page.partition("\n## Profiles\n")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == PROFILES
+
+
+def test_the_cards_of_the_setup_page_are_those_that_env_knows() -> None:
+    page = (REPOSITORY / "docs" / "ai-services-setup.md").read_text()
+    table = page.partition("\n### Generations of NVIDIA cards\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| [^|]+\(([^|)]+)\) \| (\d+)\.(\d+) [^|]*\| ([^|]+) \|$", table, re.MULTILINE)
+    lines = [dict(line.split("=") for line in re.findall(r"`([A-Z_]+=[^`]+)`", values)) for *_, values in rows]
+    assert [(int(major), int(minor)) for _, major, minor, _ in rows] == [one.since for one in GENERATIONS]
+    assert lines == [dict(one.values) for one in GENERATIONS]
+    for (names, *_), generation in zip(rows, GENERATIONS, strict=True):
+        first_and_last = {generation.names.split(", ")[0], generation.names.split(", ")[-1]}
+        assert first_and_last <= set(re.split(r", | and | to ", names)), names
 
 
 def test_files_under_the_root_are_not_in_git_but_their_description_is() -> None:
