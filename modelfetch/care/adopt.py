@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from modelfetch.care.collections import Candidate, find_candidates, kind_of
 from modelfetch.care.hashing import hash_one
 from modelfetch.core import fs
+from modelfetch.core.check_progress import reporting_check
 from modelfetch.core.digest import Digest
-from modelfetch.core.events import CheckStarted, TransferEnded, TransferProgress
 from modelfetch.core.fs import own_folder
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import DestinationError, IntegrityError, ModelfetchError, UsageError, exit_code_of
@@ -193,21 +193,18 @@ def _in_threads(
     work: Sequence[tuple[Path, Candidate]], do: Callable[[Path, Candidate, Session], Adoption], session: Session
 ) -> list[Adoption]:
     total = sum(one.size for _, one in work)
-    session.sink(CheckStarted(key=_KEY, label="adopting", size=total, offset=0, source="", files=len(work)))
     done: list[Adoption] = []
-    read = 0
     workers = max(1, min(len(work), len(os.sched_getaffinity(0))))
-    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="adopt")
-    try:
-        tasks = [pool.submit(do, folder, one, session) for folder, one in work]
-        for task in as_completed(tasks):
-            session.cancel.check()
-            done.append(task.result())
-            read += done[-1].candidate.size
-            session.sink(TransferProgress(key=_KEY, done=read))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        session.sink(TransferEnded(key=_KEY, label="adopting"))
+    with reporting_check(session.sink, _KEY, "adopting", size=total, files=len(work)) as advance:
+        pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="adopt")
+        try:
+            tasks = [pool.submit(do, folder, one, session) for folder, one in work]
+            for task in as_completed(tasks):
+                session.cancel.check()
+                done.append(task.result())
+                advance(done[-1].candidate.size)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
     return sorted(done, key=lambda one: (str(one.folder), one.candidate.name))
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelfetch.core.events import CheckStarted, TransferEnded, TransferProgress
+from modelfetch.core.check_progress import reporting_check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from modelfetch.core.events import Sink
 
 _BUFFER = 1 << 20
-_PROGRESS_EVERY = 0.2
 _KEY = "check"
 
 
@@ -55,16 +52,14 @@ def hash_files(
         InterruptedSync: It was cancelled; finished results were passed on.
     """
     total = sum(size for _, size in files)
-    sink(CheckStarted(key=_KEY, label=label, size=total, offset=0, source="", files=len(files)))
-    progress = _Progress(sink)
-    pool = ThreadPoolExecutor(max_workers=max(1, min(len(files), _processors())), thread_name_prefix="hash")
-    try:
-        tasks = [pool.submit(hash_one, file, advance=progress.add, check=cancel.check) for file, _ in files]
-        for task in as_completed(tasks):
-            done(task.result())
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        sink(TransferEnded(key=_KEY, label=label))
+    with reporting_check(sink, _KEY, label, size=total, files=len(files)) as advance:
+        pool = ThreadPoolExecutor(max_workers=max(1, min(len(files), _processors())), thread_name_prefix="hash")
+        try:
+            tasks = [pool.submit(hash_one, file, advance=advance, check=cancel.check) for file, _ in files]
+            for task in as_completed(tasks):
+                done(task.result())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def hash_one(
@@ -92,27 +87,6 @@ def hash_one(
     changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
     digest = None if changed else f"sha256:{hasher.hexdigest()}"
     return Hashed(file=file, digest=digest, size=after.st_size, mtime_ns=after.st_mtime_ns)
-
-
-class _Progress:
-    """Sums the bytes read by all threads, and reports progress a few times a second."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self._lock = threading.Lock()
-        self._bytes = 0
-        self._reported = 0.0
-
-    def add(self, count: int) -> None:
-        """Add the number of newly hashed bytes."""
-        with self._lock:
-            self._bytes += count
-            now = time.monotonic()
-            if now - self._reported < _PROGRESS_EVERY:
-                return
-            self._reported = now
-            done = self._bytes
-        self._sink(TransferProgress(key=_KEY, done=done))
 
 
 def _processors() -> int:

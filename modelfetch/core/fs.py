@@ -583,8 +583,16 @@ def hash_file(path: Path, *algorithms: str, check: Callable[[], None] = lambda: 
         os.close(fd)
 
 
-def hash_descriptor(fd: int, *algorithms: str, check: Callable[[], None] = lambda: None) -> tuple[Digest, ...]:
-    """Return the digests of an open file from its beginning, as `hash_file` does."""
+def hash_descriptor(
+    fd: int,
+    *algorithms: str,
+    check: Callable[[], None] = lambda: None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[Digest, ...]:
+    """Return the digests of an open file from its beginning, as `hash_file` does.
+
+    ``advance`` is called with the number of bytes of each piece.
+    """
     hashers: list[Hasher] = [new_hasher(algorithm, os.fstat(fd).st_size) for algorithm in algorithms]
     buffer = memoryview(bytearray(_CHUNK))
     offset = 0
@@ -593,6 +601,7 @@ def hash_descriptor(fd: int, *algorithms: str, check: Callable[[], None] = lambd
         offset += count
         for hasher in hashers:
             hasher.update(buffer[:count])
+        advance(count)
     return tuple(Digest(a, h.hexdigest()) for a, h in zip(algorithms, hashers, strict=True))
 
 

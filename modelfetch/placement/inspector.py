@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core import fs
 from modelfetch.core.cancel import Cancel
+from modelfetch.core.check_progress import reporting_large
 from modelfetch.core.digest import Digest
-from modelfetch.core.events import Notice, discard
-from modelfetch.core.units import format_size
+from modelfetch.core.events import discard
 from modelfetch.errors import DestinationError, DiskError
 from modelfetch.placement.layouts import Placement, PlacementMethod, placements
 from modelfetch.placement.receipts import Entry
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from modelfetch.store.checks import Check
 
 _LOOKS = 3
-_SAY_FROM = 2**30
 _NO_SYMLINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -303,9 +302,6 @@ class Examiner:
         """
         key = (seen.inode, seen.size, seen.mtime_ns)
         if (*key, algorithm) not in self._hashes:
-            if seen.size >= _SAY_FROM:
-                shown = f"{self.tree.path(path)} ({format_size(seen.size)})"
-                self._sink(Notice(level="info", message=f"checking {shown}: its state is not the one on record"))
             try:
                 fd = self.tree.open(path, follow=seen.target is not None)
             except FileNotFoundError:
@@ -314,7 +310,9 @@ class Examiner:
                 # If the file matches another kind of digest, its sha256 is needed next.
                 _require_state(fd, key)
                 algorithms = dict.fromkeys((algorithm, "sha256"))
-                digests = fs.hash_descriptor(fd, *algorithms, check=self._cancel.check)
+                label = f"{path}: not in the state on record, checking"
+                with reporting_large(self._sink, label, size=seen.size) as advance:
+                    digests = fs.hash_descriptor(fd, *algorithms, check=self._cancel.check, advance=advance)
                 _require_state(fd, key)
             finally:
                 os.close(fd)

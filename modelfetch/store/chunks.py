@@ -80,9 +80,14 @@ class FileHash:
         self._in_chunk = 0
 
 
-def hash_open_file(fd: int, *algorithms: str) -> tuple[dict[str, Digest], tuple[str, ...]]:
-    """Return the digests of an open file and the xxh3 of each chunk; raises OSError as reading does."""
+def hash_open_file(
+    fd: int, *algorithms: str, advance: Callable[[int], None] = lambda _: None
+) -> tuple[dict[str, Digest], tuple[str, ...]]:
+    """Return the digests of an open file and the xxh3 of each chunk; raises OSError as reading does.
+
+    ``advance`` is called with the number of bytes of each piece.
+    """
     size = os.fstat(fd).st_size
     hashes = FileHash(*algorithms, size=size)
-    read_into(fd, 0, size, hashes.update)
+    read_into(fd, 0, size, hashes.update, lambda piece: advance(len(piece)))
     return hashes.finish()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelfetch.core.check_progress import reporting_large
 from modelfetch.core.digest import Digest, new_hasher
 from modelfetch.core.events import Sink, discard
 from modelfetch.core.fs import (
@@ -67,13 +68,15 @@ class Store:
 
     Args:
         path: The folder, ``ROOT/.modelfetch`` or the value of ``--store``.
-        sink: Receives warnings about operations that the file system refuses (modes, fsync).
+        sink: Receives warnings about operations that the file system refuses (modes, fsync), and the progress of
+            hashing large blobs.
     """
 
     def __init__(self, path: Path, *, sink: Sink = discard) -> None:
         self.path = path
         self.index = Index(path)
         self._blobs = str(path / "blobs" / "sha256")
+        self._sink = sink
         self._refused = RefusalReporter(sink)
         self._lock = threading.Lock()
         self._unsynced: set[Path] = set()
@@ -401,7 +404,9 @@ class Store:
             raise translate(error, path, doing="reading") from error
         try:
             state = os.fstat(fd)
-            digests, chunks = hash_open_file(fd, *known)
+            label = f"{path.name[:12]}… in the store: not in the state on record, checking"
+            with reporting_large(self._sink, label, size=state.st_size) as advance:
+                digests, chunks = hash_open_file(fd, *known, advance=advance)
         except OSError as error:
             raise translate(error, path, doing="reading") from error
         finally:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modelfetch.core import fs
+from modelfetch.core import check_progress, fs
+from modelfetch.core.events import CheckStarted, TransferEnded, TransferProgress
 from modelfetch.demo import models as made
 from modelfetch.errors import DestinationError
 from modelfetch.placement.receipts import write_receipt
 from modelfetch.placement.writer import ConsumerWriter
+from modelfetch.store import Store
 from tests.placement.world import LARGE, SMALL, World
 
 if TYPE_CHECKING:
@@ -307,3 +309,25 @@ def test_a_file_without_a_digest_whose_receipt_was_never_written_is_ours(
         "made"
     ]
     require_ready_without_a_request(bench, entry)
+
+
+@pytest.mark.parametrize("touched", ["placed file", "blob"])
+def test_hashing_again_is_reported_with_progress(world: World, monkeypatch: pytest.MonkeyPatch, touched: str) -> None:
+    monkeypatch.setattr(check_progress, "WORTH_REPORTING", len(LARGE))
+    monkeypatch.setattr(check_progress, "_EVERY", 0.0)
+    job = world.job(PATH, LARGE)
+    assert job.blob is not None
+    world.place(job)
+    world.events.clear()
+    path = world.root / PATH if touched == "placed file" else job.blob.path
+    os.utime(path, ns=(1, 1))
+    if touched == "placed file":
+        world.place(job)
+    else:
+        world.store = Store(world.store.path, sink=world.events.append)
+        assert world.store.find(job.blob.digest) is not None
+    started = next(event for event in world.events if isinstance(event, CheckStarted))
+    assert (started.size, started.files) == (len(LARGE), 1)
+    assert PATH in started.label or job.blob.digest.hex[:12] in started.label
+    assert [event.done for event in world.events if isinstance(event, TransferProgress)] == [len(LARGE)]
+    assert any(isinstance(event, TransferEnded) for event in world.events)

@@ -36,7 +36,7 @@ class World:
 
     def new_run(self) -> None:
         """What the next process starts with: nothing in memory."""
-        examiner = Examiner(self.root, store=self.store)
+        examiner = Examiner(self.root, store=self.store, sink=self.events.append)
         self.placer = Placer(
             self.root, self.store, examiner=examiner, owner=self.owner, sink=self.events.append, cancel=Cancel()
         )
