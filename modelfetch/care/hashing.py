@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from modelfetch.core import fs
 from modelfetch.core.check_progress import reporting_check
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def hash_one(
 ) -> Hashed:
     """Hash one regular file; a disk error, or a change of the file while hashing, is part of the result."""
     try:
-        fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = fs.open_regular(file)
     except OSError as error:
         return Hashed(file=file, error=error)
     try:

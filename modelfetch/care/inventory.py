@@ -15,14 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.core.fs import is_temporary_name, own_folder, require_folder_path
+from modelfetch.core.fs import is_temporary_name, own_folder, read_small, require_folder_path
 from modelfetch.core.similar import nearest
 from modelfetch.errors import DestinationError, UsageError
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.placement.state import PathStat, fits, is_rewritten
 from modelfetch.store.checks import Check, now, read_checks
-from modelfetch.store.index import record_path
+from modelfetch.store.index import RECORD_LIMIT, record_path
 from modelfetch.store.record import Record
 
 if TYPE_CHECKING:
@@ -367,6 +367,6 @@ def _lstat(path: Path) -> os.stat_result | None:
 
 def _read_record(path: Path) -> Record | None:
     try:
-        return Record.parse(path.read_bytes())
+        return Record.parse(read_small(path, RECORD_LIMIT))
     except OSError:
         return None

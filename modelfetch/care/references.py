@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from modelfetch.core import fs
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
@@ -83,8 +85,7 @@ def _blob(digits: str) -> str:
 
 def _parse(file: Path) -> dict[str, Any] | None:
     try:
-        with file.open("rb") as stream:
-            raw = json.loads(stream.read(_LARGEST_MANIFEST))
+        raw = json.loads(fs.read_head(file, _LARGEST_MANIFEST))
     except (OSError, ValueError, RecursionError):
         return None
     return raw if isinstance(raw, dict) else None

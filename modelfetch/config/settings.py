@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
+from modelfetch.core.fs import read_head
 from modelfetch.core.urls import is_loopback, origin
 from modelfetch.errors import SettingError
 
@@ -284,8 +285,7 @@ def _token_from(env: Mapping[str, str], name: str, file_name: str) -> str | None
 
 def _read_token(path: Path, name: str, *, missing_ok: bool) -> str | None:
     try:
-        with path.open("rb") as file:
-            data = file.read(8192)
+        data = read_head(path, 8192)
     except FileNotFoundError:
         if missing_ok:
             return None

@@ -40,6 +40,7 @@ _CURRENT_FOLDER = -100  # AT_FDCWD (source: linux/fcntl.h)
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESOLVE = 0x02 | 0x04 | 0x08  # NO_MAGICLINKS, NO_SYMLINKS, BENEATH (source: linux/openat2.h)
 _CHUNK = 1 << 20
+_INHERITED = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 _ABANDONED_AFTER = 3600.0  # seconds
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -223,6 +224,8 @@ def read_small(path: Path, limit: int) -> bytes:
     fd = open_regular(path)
     try:
         data = bytearray()
+        if os.fstat(fd).st_size > limit:
+            raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
         while piece := os.read(fd, limit + 1 - len(data)):
             data += piece
     finally:
@@ -230,6 +233,27 @@ def read_small(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
     return bytes(data)
+
+
+def read_head(path: Path, limit: int) -> bytes:
+    """Return at most ``limit`` bytes of a file that the user named, or that a symlink may lead to.
+
+    A pipe is read only if this process was given it open, as ``<(command)`` and ``/dev/stdin`` are: a FIFO or a device
+    in the place of a file is refused, since to read it may never end.
+
+    Raises:
+        IsADirectoryError: It is a folder.
+        FileExistsError: It is something else that is not a regular file.
+        OSError: It can't be read.
+    """
+    if str(path).startswith(_INHERITED):
+        with path.open("rb") as stream:
+            return stream.read(limit)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    fd = open_regular(path, follow=True)
+    with os.fdopen(fd, "rb") as file:
+        return file.read(limit)
 
 
 def make_directory(path: Path, *, owner: tuple[int, int] | None = None) -> None:

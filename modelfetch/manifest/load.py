@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from modelfetch.core import fs
 from modelfetch.core.urls import is_loopback
 from modelfetch.errors import ManifestError, Problem
 from modelfetch.manifest import build, yaml_nodes
@@ -119,8 +120,7 @@ def sha256_of(contents: Sequence[bytes]) -> str:
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(yaml_nodes.MAX_BYTES + 1)
+    return fs.read_head(path, yaml_nodes.MAX_BYTES + 1)
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> ManifestError:

@@ -47,8 +47,7 @@ def read_document(path: Path, settings: Settings) -> Document:
         ManifestError: It can't be read or is invalid.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = fs.read_head(path, MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
     return Document(path=path, data=data, manifest=load_text(path, data, settings))
@@ -152,7 +151,7 @@ def write_document(document: Document, data: bytes) -> None:
     real = Path(os.path.realpath(document.path))
     try:
         found = real.stat()
-        if real.read_bytes() != document.data:
+        if fs.read_head(real, MAX_BYTES + 1) != document.data:
             raise DestinationError(
                 f"{document.path} was changed while its models were resolved, and left as it is", hint="run it again"
             )

@@ -10,7 +10,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from modelfetch.core.fs import make_directory
+from modelfetch.core.fs import make_directory, open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ def mark_adopted(store: Path, sha256: Digest) -> None:
     """Record that a blob has, or is about to have, a user's file as another name. Raises OSError."""
     path = _mark(store, sha256)
     make_directory(path.parent)
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
+    os.close(open_regular(path, os.O_WRONLY | os.O_CREAT))
 
 
 def is_adopted(store: Path, sha256: Digest) -> bool:

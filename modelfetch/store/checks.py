@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core.fs import COPY_MODE, make_directory, write_atomically
+from modelfetch.core.fs import COPY_MODE, make_directory, read_small, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 _VERSION = 1
+_MAX_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ def now() -> datetime:
 def read_checks(folder: Path) -> dict[str, Check]:
     """The checks noted in a folder, by ``sha256:HEX`` of a blob or by path below ROOT; empty where there are none."""
     try:
-        raw = json.loads((folder / "checks.json").read_bytes())
+        raw = json.loads(read_small(folder / "checks.json", _MAX_BYTES))
         if raw["version"] != _VERSION:
             return {}
         return {key: _check(data) for key, data in raw["checked"].items()}

@@ -13,7 +13,7 @@ from modelfetch.store.record import Record
 
 _WRITTEN_IN_PLACE = 16 * 2**20
 """Blobs below this size are quick to hash again, so their records need no durability."""
-_RECORD_LIMIT = 16 * 2**20
+RECORD_LIMIT = 16 * 2**20
 """Maximum bytes of a record to read: enough for a blob of 10 TB."""
 
 
@@ -33,7 +33,7 @@ class Index:
     def record(self, blob: Path) -> Record | None:
         """Return the state of a blob at its last verification; None if there is no valid record."""
         try:
-            return Record.parse(read_small(record_path(blob), _RECORD_LIMIT))
+            return Record.parse(read_small(record_path(blob), RECORD_LIMIT))
         except OSError:
             return None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from modelfetch.core import fs
 from modelfetch.errors import IntegrityError, UnreachableError
 from modelfetch.sources.file import missing_file_error, not_a_file_error
 from modelfetch.transfer.journal import Identity
@@ -54,14 +55,14 @@ def copy_file(
     """
     path = _path_of(location)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = fs.open_regular(path, follow=True)
     except (FileNotFoundError, NotADirectoryError):
         raise missing_file_error(path).about(uri=location.uri) from None
+    except FileExistsError:
+        raise not_a_file_error(path).about(uri=location.uri) from None
     except OSError as error:
         raise UnreachableError(f"{path} can't be read: {error.strerror}", uri=location.uri, permanent=True) from None
     try:
-        if not path.is_file():
-            raise not_a_file_error(path).about(uri=location.uri)
         stat = os.fstat(fd)
         if size is not None and stat.st_size != size:
             raise size_error(str(path), found=stat.st_size, expected=size)
@@ -81,8 +82,7 @@ def copy_file(
 def read_head(location: Location, length: int) -> bytes:
     """Return the first bytes of a local file; none if it can't be read, which `copy_file` reports."""
     try:
-        with _path_of(location).open("rb", buffering=0) as file:
-            return file.read(length) or b""
+        return fs.read_head(_path_of(location), length)
     except OSError:
         return b""
 

@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from modelfetch import load_manifest
+from modelfetch.care.hashing import hash_one
+from modelfetch.cli.fastpath import check
 from modelfetch.core import fs
 from modelfetch.core.digest import Digest
 from modelfetch.core.events import Event, Notice
-from modelfetch.errors import DestinationError, DiskError, ModelfetchError
+from modelfetch.errors import DestinationError, DiskError, ManifestError, ModelfetchError
+from modelfetch.store.adopted import mark_adopted
+from modelfetch.store.checks import read_checks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -333,3 +338,60 @@ def test_a_full_disk_is_no_missing_ability_to_clone(tmp_path: Path, monkeypatch:
     (tmp_path / "source").write_bytes(b"x")
     with pytest.raises(OSError, match="No space"):
         fs.try_reflink(tmp_path / "source", tmp_path / "target")
+
+
+# ── what may not be a file ──
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+def test_a_named_file_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    (tmp_path / "link").symlink_to("file")
+    assert fs.read_head(tmp_path / "link", 4) == b"0123"
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/tty0", "/dev/ptmx"])
+def test_a_device_and_a_fifo_in_the_place_of_a_file_are_refused(fifo: Path, device: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(device)
+    for path in (fifo, tmp_path / "link"):
+        with pytest.raises(OSError, match=r"regular file|No such|denied|No such device"):
+            fs.read_head(path, 10)
+
+
+def test_a_pipe_that_was_handed_over_is_read() -> None:
+    read, write = os.pipe()
+    os.write(write, b"version: 1")
+    os.close(write)
+    assert fs.read_head(Path(f"/dev/fd/{read}"), 100) == b"version: 1"
+    os.close(read)
+
+
+def test_a_file_of_ours_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    monkeypatch.delattr(os, "read")
+    with pytest.raises(OSError, match="more than 10 bytes"):
+        fs.read_small(path, 10)
+
+
+def test_the_readers_of_single_files_refuse_a_fifo(fifo: Path, tmp_path: Path) -> None:
+    fifo.rename(tmp_path / "checks.json")
+    assert read_checks(tmp_path) == {}
+    assert isinstance(hash_one(tmp_path / "checks.json").error, FileExistsError)
+    with pytest.raises(ManifestError, match="regular file"):
+        load_manifest(str(tmp_path / "checks.json"))
+    with pytest.raises(ValueError, match=r"checks\.json"):
+        check.read_bytes(str(tmp_path / "checks.json"))
+    with pytest.raises(OSError, match="No such device"):  # ENXIO: a FIFO without a reader
+        mark_adopted(_with_fifo(tmp_path / "store"), Digest.sha256(b""))
+
+
+def _with_fifo(store: Path) -> Path:
+    (store / "adopted").mkdir(parents=True)
+    os.mkfifo(store / "adopted" / Digest.sha256(b"").hex)
+    return store

@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+_MOST_BYTES = 256 * 2**20
 MAGIC = "modelfetch no-op note 3"
 _PREFIXES = ("MODELFETCH_", "HF_", "GPU_", "OLLAMA_", "STABLE_DIFFUSION_", "COMFYUI_", "CIVITAI_", "XDG_")
 _NAMES = ("PUID", "PGID", "HOME", "NETRC", "TRANSFORMERS_OFFLINE", "DOCKER_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -43,7 +44,7 @@ def attempt(argv: Sequence[str]) -> int | None:
     try:
         place = note_path(root_of(argv, os.environ), key_of(argv, os.environ))
         answer = check(place.read(), place.key)
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, LookupError):
         return None
     if answer is None:
         return None
@@ -88,7 +89,20 @@ class note_path:  # noqa: N801 - used as a function
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:  # noqa: PTH123 - see above
+    return read_bytes(path).decode("utf-8", "surrogateescape")
+
+
+def read_bytes(path: str) -> bytes:
+    """Read a regular file of reasonable size; anything else is left to the full command, which reports it.
+
+    Raises:
+        OSError, ValueError: It can't be read, or is something else.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(fd, "rb") as file:  # noqa: PTH123 - see above
+        found = os.fstat(fd)
+        if not S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
+            raise ValueError(path)
         return file.read()
 
 
@@ -122,7 +136,7 @@ def check(note: str, key: str) -> tuple[str, str] | None:
     """Return the output (stdout, stderr) stored in a note, if everything that it lists is unchanged; otherwise None.
 
     Raises:
-        OSError, ValueError, IndexError: Something is missing, or the note is malformed.
+        OSError, ValueError, LookupError: Something is missing, or the note is malformed.
     """
     lines = note.split("\n")
     if lines[0] != MAGIC or lines[1] != key or lines[-1] != "end":
@@ -153,8 +167,7 @@ def _folder_holds(fields: list[str]) -> bool:
 
 
 def _manifest_holds(fields: list[str]) -> bool:
-    with open(fields[1], "rb") as file:  # noqa: PTH123 - see above
-        return sha256_hex(file.read()) == fields[0]
+    return sha256_hex(read_bytes(fields[1])) == fields[0]
 
 
 def _absent_holds(fields: list[str]) -> bool:

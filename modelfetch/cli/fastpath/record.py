@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.cli.fastpath.check import MAGIC, key_of, note_path, root_of, sha256_hex
+from modelfetch.cli.fastpath.check import MAGIC, key_of, note_path, read_bytes, root_of, sha256_hex
 from modelfetch.core import fs
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.pipeline.plan import jobs_for, plan_model, select
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from modelfetch.placement.receipts import Receipt
 
 _MOST_NOTES = 64
+_SECRET_LIMIT = 256  # bytes
 _OLD_NAME = 8
 """Length of a note's file name in versions before 0.2."""
 
@@ -81,7 +82,7 @@ def _files(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
     files = dict.fromkeys(name for manifest in manifests for name in manifest.files)
     for file in files:
         path = Path(file)
-        yield f"manifest\t{sha256_hex(path.read_bytes())}\t{file}"
+        yield f"manifest\t{sha256_hex(read_bytes(file))}\t{file}"
         for folder in folders:
             if folder == path.parent:
                 break
@@ -137,8 +138,9 @@ def _secret(folder: Path) -> str:
     """The secret of this user's notes; created if it is missing or readable by others."""
     path = Path(note_path(str(folder.parent.parent), "", secret="").secret_path)
     try:
-        found = path.stat()
-        if found.st_mode & 0o077 == 0 and found.st_uid == os.geteuid() and (secret := path.read_text("ascii")):
+        found = path.lstat()
+        private = found.st_mode & 0o077 == 0 and found.st_uid == os.geteuid()
+        if private and (secret := fs.read_small(path, _SECRET_LIMIT).decode("ascii")):
             return secret
     except (OSError, ValueError):
         pass

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.config.settings import CredentialFileError
+from modelfetch.core.fs import read_head
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -155,8 +156,7 @@ def _read_config(path: Path | None) -> dict[str, Any]:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return {}
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE)
+        content = read_head(path, _LARGEST_FILE)
         document = json.loads(content) if content.strip() else {}
     except (FileNotFoundError, NotADirectoryError):
         return {}
