@@ -6,7 +6,6 @@ Shapes come from each model's config.json upstream, sizes from the manifests.
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,13 +16,11 @@ from modelfetch.formats.range_reader import HeaderBuffer
 from modelfetch.manifest.uri import HfUri, OllamaUri
 from modelfetch.tiers.discovery import shipped_dir
 from tests.fitting.architectures import made
-from tests.fitting.build import MadeFile, safetensors
+from tests.fitting.build import MadeFile
 from tests.fitting.shapes import SPECS
-from tests.fitting.world import LIBRARY, SAFETENSORS, library_header, padded, shipped
+from tests.fitting.world import LIBRARY, library_header, part_header, shipped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from modelfetch.fitting.types import FitReport
     from modelfetch.manifest.model import Model
 
@@ -40,17 +37,6 @@ TIERS = _shipped_names()
 
 WITH_VISION = ("gemma3:4b", "qwen3.5:9b", "qwen3.6:27b", "qwen3.6:35b")
 """Chat models that also read pictures."""
-
-_FAMILY: Mapping[str, tuple[str, tuple[str, Sequence[int]]]] = {
-    "flux-2-klein-4b.safetensors": ("BF16", ("double_stream_modulation_img.lin.weight", (18432, 3072))),
-    "flux-2-klein-4b-fp8.safetensors": ("F8_E4M3", ("double_stream_modulation_img.lin.weight", (18432, 3072))),
-    "z_image_turbo_bf16.safetensors": ("BF16", ("cap_embedder.1.weight", (3840, 2560))),
-    "qwen_image_2512_fp8_e4m3fn.safetensors": ("F8_E4M3", ("txt_norm.weight", (3584,))),
-}
-"""The type of most of a denoiser's weights, and a tensor that tells its family."""
-
-_TYPES = {"flux2-vae.safetensors": "F32", "ae.safetensors": "F32"}
-"""The type of the weights of other files, where it is not BF16."""
 
 
 @functools.cache
@@ -78,7 +64,8 @@ def header(model: Model) -> MadeFile | None:
         return _language_model(model, model.source)
     if isinstance(model.source, HfUri) and model.source.path and model.kind != "snapshot":
         assert model.size is not None
-        return _part(model.source.path.rpartition("/")[2], model.size)
+        head = part_header(model.source.path.rpartition("/")[2], model.size)
+        return MadeFile(header=head, size=model.size)
     return None
 
 
@@ -93,14 +80,3 @@ def _language_model(model: Model, source: OllamaUri) -> MadeFile:
     more = {**spec.more, **({"vision.block_count": 27} if name in WITH_VISION else {})}
     # The layers of the newest models are not known one by one: the sum of all bounds the weights.
     return MadeFile(header=made(replace(spec, more=more)).header, size=model.size)
-
-
-def _part(name: str, size: int) -> MadeFile:
-    if name in SAFETENSORS:
-        made_file = SAFETENSORS[name]()
-        return MadeFile(header=padded(made_file, size), size=size)
-    dtype, mark = _FAMILY.get(name, (_TYPES.get(name, "BF16"), ("weight", (1,))))
-    tensors = {mark[0]: ("BF16", mark[1])}
-    rest = (size - 100_000 - 2 * math.prod(mark[1])) // {"F32": 4, "BF16": 2, "F8_E4M3": 1}[dtype]
-    file = safetensors({**tensors, "all_other_weights": (dtype, (rest,))})
-    return MadeFile(header=padded(file, size), size=size)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GIB = 2**30
-HELD = (*TIERS, "12g", "24g")
+HELD = (*TIERS, "12g", "24g", "8g-2026", "24g-2026")
+"""The tiers whose Ollama manifests are known layer by layer; tests/fitting/test_catalog.py has all of them."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_a_shipped_tier_holds(tier: str, fit: Any) -> None:
     for service in report["services"]:
         assert service["fits"], service
         assert service["needed"] <= service["budget"], service
-        assert service["models"] or service["service"] == "immich"
+        assert service["models"] or service["service"] == "immich" or service["budget"] == 0
 
 
 def test_what_each_tier_needs_is_what_the_facts_say(fit: Any) -> None:
@@ -130,9 +131,11 @@ def test_a_longer_context_breaks_the_smallest_tier_and_the_report_says_what_woul
     assert "context" in error["hint"]
 
 
-@pytest.mark.parametrize("name", ["qwen2.5:0.5b", "llama3.2:3b", "llama3.1:8b", "llama3.1:70b", "nomic-embed-text"])
+@pytest.mark.parametrize(
+    "name", ["qwen2.5:0.5b", "llama3.2:3b", "llama3.1:8b", "llama3.1:70b", "nomic-embed-text", "gemma3:1b", "qwen3:8b"]
+)
 def test_the_pinned_digest_and_size_of_an_ollama_model_are_those_of_its_manifest_rebuilt(name: str) -> None:
-    pins = {str(m.source).removeprefix("ollama://"): m for tier in TIERS for m in shipped(tier).models}
+    pins = {str(m.source).removeprefix("ollama://"): m for tier in HELD for m in shipped(tier).models}
     text = LIBRARY[name].manifest
     assert str(pins[name].digest) == "sha256:" + hashlib.sha256(text).hexdigest()
     rebuilt = json.loads(text)

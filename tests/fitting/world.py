@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,10 +18,12 @@ from modelfetch.manifest.load import load_manifest
 from modelfetch.manifest.uri import HfUri
 from modelfetch.tiers.discovery import find_tier
 from tests.fitting import real
+from tests.fitting.architectures import Spec, made
 from tests.fitting.build import MadeFile, Shape, llm, safetensors
+from tests.fitting.shapes import SPECS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from modelfetch.manifest.model import Manifest
 
@@ -62,7 +65,7 @@ class LibraryModel:
 
     config: tuple[str, int]
     layers: tuple[Layer, ...]
-    shape: Shape
+    shape: Shape | Spec
 
     @property
     def manifest(self) -> bytes:
@@ -160,6 +163,34 @@ LIBRARY = {
         layers=(Layer(kind="model", digest="2" * 64, size=4372900000),),
         shape=Shape(layers=32, embedding=4096, heads=32, kv_heads=8, ff=14336, vocab=32768, context=32768, mix=True),
     ),
+    "gemma3:1b": LibraryModel(
+        config=("120007c81bf8b4eb54e896a4a3e5ff9949f124b0ea42295277c8523f7fa9c7f6", 492),
+        layers=(
+            Layer(
+                kind="model", digest="7cd4618c1faf8b7233c6c906dac1694b6a47684b37b8895d470ac688520b9c01", size=815310432
+            ),
+            Layer(kind="template", digest="e0a42594d802e5d31cdc786deb4823edb8adff66094d49de8fffe976d753e348", size=358),
+            Layer(kind="license", digest="dd084c7d92a3c1c14cc09ae77153b903fd2024b64a100a0cc8ec9316063d2dbc", size=8432),
+            Layer(kind="params", digest="3116c52250752e00dd06b16382e952bd33c34fd79fc4fe3a5d2c77cf7de1b14b", size=77),
+        ),
+        shape=SPECS["gemma3:1b"],
+    ),
+    "qwen3:8b": LibraryModel(
+        config=("05a61d37b08453e59290add468e3bb2f688e23a01e967fecb0e2fa41218cea76", 487),
+        layers=(
+            Layer(
+                kind="model", digest="a3de86cd1c132c822487ededd47a324c50491393e6565cd14bafa40d0b8e686f", size=5225374496
+            ),
+            Layer(
+                kind="template", digest="ae370d884f108d16e7cc8fd5259ebc5773a0afa6e078b11f4ed7e39a27e0dfc4", size=1723
+            ),
+            Layer(
+                kind="license", digest="d18a5cc71b84bc4af394a31116bd3932b42241de70c77d2b76d69a314ec8aa12", size=11338
+            ),
+            Layer(kind="params", digest="cff3f395ef3756ab63e58b0ad1b32bb6f802905cae1472e6a12034e4246fbbdb", size=120),
+        ),
+        shape=SPECS["qwen3:8b"],
+    ),
     "nomic-embed-text": LibraryModel(
         config=("31df23ea7daa448f9ccdbbcecce6c14689c8552222b80defd3830707c0139d4f", 420),
         layers=(
@@ -179,7 +210,8 @@ LIBRARY = {
 @functools.cache
 def library_header(name: str) -> bytes:
     """The header of one of `LIBRARY`; made once, since a vocabulary of 128,256 tokens takes a while."""
-    return llm(LIBRARY[name].shape).header
+    shape = LIBRARY[name].shape
+    return (llm(shape) if isinstance(shape, Shape) else made(shape)).header
 
 
 def _add_library(world: World) -> None:
@@ -194,9 +226,9 @@ def _add_library(world: World) -> None:
 
 
 # ── image models ──
-def _with(made: MadeFile, name: str, shape: tuple[int, ...]) -> MadeFile:
+def _with(file: MadeFile, name: str, shape: tuple[int, ...]) -> MadeFile:
     """The same file with one more 16-bit tensor, which its real size shows to be there."""
-    entries = json.loads(made.header[8:])
+    entries = json.loads(file.header[8:])
     tensors = {key: (e["dtype"], e["shape"]) for key, e in entries.items()}
     return safetensors({**tensors, name: ("F16", shape)})
 
@@ -229,13 +261,31 @@ SAFETENSORS: dict[str, Callable[[], MadeFile]] = {
 }
 
 
-def padded(made: MadeFile, size: int) -> bytes:
+_FAMILY: Mapping[str, tuple[str, tuple[str, Sequence[int]]]] = {
+    "flux-2-klein-4b.safetensors": ("BF16", ("double_stream_modulation_img.lin.weight", (18432, 3072))),
+    "flux-2-klein-4b-fp8.safetensors": ("F8_E4M3", ("double_stream_modulation_img.lin.weight", (18432, 3072))),
+    "z_image_turbo_bf16.safetensors": ("BF16", ("cap_embedder.1.weight", (3840, 2560))),
+    "qwen_image_2512_fp8_e4m3fn.safetensors": ("F8_E4M3", ("txt_norm.weight", (3584,))),
+}
+"""The type of most of a denoiser's weights, and a tensor that identifies its family."""
+
+
+def part_header(name: str, size: int) -> bytes:
+    """The header of a safetensors file of the tiers, of which only the family and the size are real for the newest."""
+    if name in SAFETENSORS:
+        return padded(SAFETENSORS[name](), size)
+    dtype, mark = _FAMILY.get(name, ("F32" if name == "flux2-vae.safetensors" else "BF16", ("weight", (1,))))
+    rest = (size - 100_000 - 2 * math.prod(mark[1])) // {"F32": 4, "BF16": 2, "F8_E4M3": 1}[dtype]
+    return padded(safetensors({mark[0]: ("BF16", mark[1]), "all_other_weights": (dtype, (rest,))}), size)
+
+
+def padded(file: MadeFile, size: int) -> bytes:
     """The header, made longer by spaces, as the format allows, until the whole file has its real size."""
-    length: int = struct.unpack("<Q", made.header[:8])[0]
-    assert made.size is not None
-    longer = length + size - made.size
+    length: int = struct.unpack("<Q", file.header[:8])[0]
+    assert file.size is not None
+    longer = length + size - file.size
     assert length <= longer < 10**6, f"the real header would have {longer} bytes"
-    head = made.header[8:] + b" " * (longer - length)
+    head = file.header[8:] + b" " * (longer - length)
     return struct.pack("<Q", longer) + head
 
 
@@ -247,8 +297,8 @@ def _add_images(world: World, manifest: Manifest) -> None:
         assert model.size is not None
         assert model.digest is not None
         assert uri.commit is not None
-        made = SAFETENSORS[uri.path.rpartition("/")[2]]()
-        body = HeaderBody(header=padded(made, model.size), size=model.size, sha256=model.digest.hex)
+        head = part_header(uri.path.rpartition("/")[2], model.size)
+        body = HeaderBody(header=head, size=model.size, sha256=model.digest.hex)
         before = world.repos.get(uri.repo)
         files = {path: file.body for path, file in before.commits[before.main].files.items()} if before else {}
         gated = uri.repo.startswith("black-forest-labs/")
