@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelfetch.formats.content_check import looks_like_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -25,6 +27,9 @@ _UNFINISHED = (".part", ".incomplete", ".tmp", ".crdownload", ".aria2", ".lock")
 _OLLAMA_BLOB = re.compile(r"sha256[-:][0-9a-f]{64}\Z")
 _HASH_NAME = re.compile(r"[0-9a-f]{40,64}(\.[0-9a-f]{40,64})?\Z")
 _SKIPPED_FOLDERS = {".git", ".locks", ".no_exist", "trees", ".modelfetch", "node_modules", "__pycache__"}
+_TEXT_UNLIKELY = (".pth", ".pt", ".bin", ".model", ".h5", ".zip", ".engine", ".npz")
+"""Suffixes that other kinds of files have too, such as Python's path configuration files."""
+_HEAD = 512
 _MARKS = (
     ("Ollama", ("blobs", "manifests")),
     ("Stability Matrix", ("Models/StableDiffusion",)),
@@ -90,7 +95,7 @@ def find_candidates(folder: Path) -> Iterator[Candidate]:
             except OSError:
                 continue
             inode = stat.st_dev, stat.st_ino
-            if not statmod.S_ISREG(stat.st_mode) or stat.st_size == 0 or inode in seen:
+            if not statmod.S_ISREG(stat.st_mode) or stat.st_size == 0 or inode in seen or _is_text(path, real):
                 continue
             seen.add(inode)
             yield Candidate(
@@ -100,6 +105,18 @@ def find_candidates(folder: Path) -> Iterator[Candidate]:
                 inode=inode,
                 mtime_ns=stat.st_mtime_ns,
             )
+
+
+def _is_text(path: Path, real: Path) -> bool:
+    """Whether a file has the suffix of weights but begins as a text."""
+    if not path.name.lower().endswith(_TEXT_UNLIKELY):
+        return False
+    try:
+        with real.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    return b"\0" not in head and looks_like_text(head)
 
 
 def _may_be_model(path: Path) -> bool:

@@ -210,7 +210,7 @@ def _remove_leftovers(candidates: Sequence[Candidate], session: Session) -> Iter
     for file in (file for folder in folders for file in sorted(folder.glob(".modelfetch-dedupe-*.old"))):
         match = _OLD.fullmatch(file.name)
         with contextlib.suppress(OSError):
-            if match is None or not fs.is_abandoned(int(match["pid"]), file.lstat().st_ctime):
+            if match is None or _is_running(int(match["pid"])):
                 continue
             found = hash_one(file, check=session.cancel.check)
             if found.digest is None:
@@ -220,6 +220,17 @@ def _remove_leftovers(candidates: Sequence[Candidate], session: Session) -> Iter
                 continue
             reason = "an interrupted run left it, and its bytes are nowhere else"
             yield Duplicate(file=file, digest=found.digest, size=found.size, result="kept", reason=reason)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether there is such a process; one in another container loses nothing if its old file goes early."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _make(one: Candidate, blob: Blob, before: os.stat_result, temporary: str) -> bool:

@@ -156,7 +156,8 @@ def take_inventory(root: Path, tree: RootTree, store: Store, *, foreign: bool = 
     items = [*placed, *_named(stored, placed), *_partials(store)]
     if foreign:
         known = {item.path for item in placed}
-        items += [item for consumer in receipts for item in _foreign(tree, consumer, known)]
+        for consumer, receipt in receipts.items():
+            items += [_claimed(item, receipt) or item for item in _foreign(tree, consumer, known)]
     return Inventory(root=root, store=store.path, items=tuple(_with_shared_checks(items)), receipts=receipts)
 
 
@@ -334,12 +335,22 @@ def _foreign(tree: RootTree, consumer: str, known: set[str | None]) -> Iterator[
                 )
 
 
+def _claimed(item: Item, receipt: Receipt) -> Item | None:
+    """A file that a sync is placing, or placed before it was killed: no receipt names it, but the journal does."""
+    for claim in reversed(receipt.claims.get(item.path or "", ())):
+        if claim.digest is not None and claim.size in (None, item.size):
+            return replace(item, origin=Origin.MADE, model=claim.model or None, digest=claim.digest)
+        if claim.digest is None and item.file.is_symlink() and str(item.file.readlink()) == claim.target:
+            return replace(item, origin=Origin.MADE, model=claim.model or None)
+    return None
+
+
 def _with_shared_checks(items: Sequence[Item]) -> Iterator[Item]:
     """Apply a blob's check to its hardlinks."""
     blobs = {item.inode: item for item in items if item.origin is Origin.BLOB and item.inode is not None}
     for item in items:
         blob = blobs.get(item.inode) if item.inode is not None else None
-        if blob is None or item is blob or not item.is_placement:
+        if blob is None or item is blob or item.origin not in (Origin.MADE, Origin.ADOPTED):
             yield item
         else:
             yield replace(item, check=blob.check or item.check, proven=blob.proven)

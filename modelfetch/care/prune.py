@@ -93,6 +93,7 @@ def prune_files(
         requested = find_requested(chosen, session, inventory.receipts) if chosen else None
         return Rules(
             wanted=requested.includes if requested else lambda _: True,
+            requested=requested.digests if requested and not requested.unresolved else None,
             now=time.time(),
             older_than=options.older_than,
             consumers=session.options.consumers,

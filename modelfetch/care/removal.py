@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from modelfetch.care.references import References
 
 WEEK = 7 * 86_400.0
-"""Seconds after which a partial file may go."""
+"""Seconds after which a partial file may go, and a blob that may belong to an unfinished sync."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,9 @@ class Rules:
         consumers: Only these consumers' placements (none: all).
         rewritten: Whether files that their service rewrote may go as well.
         kept_by: The tier for which a placement stays that would go without it.
-        leftovers: Whether unused blobs and partial files go: not those that only `remove` is asked about.
+        leftovers: Whether unused blobs and partial files go; `remove` leaves those of other models.
+        requested: The digests of all files that are requested: blobs that a sync has yet to place. None if they are
+            unknown: then any unused blob may be one, until it is a week old.
     """
 
     wanted: Callable[[Item], bool]
@@ -65,6 +67,7 @@ class Rules:
     consumers: Sequence[str] = ()
     rewritten: bool = False
     leftovers: bool = True
+    requested: frozenset[str] | None = None
     kept_by: Callable[[Item], str | None] = lambda _: None
 
 
@@ -96,7 +99,8 @@ def plan_removal(inventory: Inventory, references: References, rules: Rules) -> 
         kept.append(Kept(item=going.pop(path), reason=reason))
     forgotten = tuple(item for item in unwanted if item.condition is Condition.MISSING)
     gone = (*going.values(), *forgotten)
-    blobs = _unused_blobs(inventory, gone, rules)
+    blobs, pending = _unused_blobs(inventory, gone, rules)
+    kept.extend(Kept(item=blob, reason="a sync that was not finished may need it") for blob in pending)
     partials = _old_partials(inventory, rules) if rules.leftovers else ()
     return RemovalPlan(items=(*going.values(), *blobs, *partials), kept=tuple(kept), forgotten=forgotten)
 
@@ -151,22 +155,35 @@ def _still_needed(going: dict[str, Item], inventory: Inventory, references: Refe
     return {path: reason for path, reason in stay.items() if path in going}
 
 
-def _unused_blobs(inventory: Inventory, gone: Sequence[Item], rules: Rules) -> list[Item]:
-    """Blobs that no remaining placement names, and that have no name elsewhere once the others are gone."""
+def _unused_blobs(inventory: Inventory, gone: Sequence[Item], rules: Rules) -> tuple[list[Item], list[Item]]:
+    """Blobs that no remaining placement names and that have no other link once the removed files are gone.
+
+    Returns:
+        Those to remove, and those to keep because a sync may have yet to place them.
+    """
     going = {item.path for item in gone}
     named: set[str | None] = set()
     for item in inventory.placements:
         if item.path not in going and item.entry is not None:
             named |= {item.digest, item.entry.archive}
-    names = Counter(item.inode for item in gone if item.inode is not None)
+    links = Counter(item.inode for item in gone if item.inode is not None)
     ours = {digest for item in gone if item.entry for digest in (item.digest, item.entry.archive)}
-    return [
+    unused = [
         blob
         for blob in inventory.blobs
-        if blob.digest not in named
-        and blob.links - (names[blob.inode] if blob.inode else 0) <= 1
-        and (blob.digest in ours if not rules.leftovers else not _is_young(blob, rules.older_than, rules.now))
+        if blob.digest not in named and blob.links - (links[blob.inode] if blob.inode else 0) <= 1
     ]
+    if not rules.leftovers:
+        return [blob for blob in unused if blob.digest in ours], []
+    old = [blob for blob in unused if not _is_young(blob, rules.older_than, rules.now)]
+    pending = [blob for blob in old if blob.digest not in ours and _may_be_pending(blob, rules)]
+    return [blob for blob in old if blob not in pending], pending
+
+
+def _may_be_pending(blob: Item, rules: Rules) -> bool:
+    if rules.requested is not None:
+        return blob.digest in rules.requested
+    return rules.older_than is None and _is_young(blob, WEEK, rules.now)
 
 
 def _old_partials(inventory: Inventory, rules: Rules) -> tuple[Item, ...]:

@@ -30,12 +30,14 @@ class Requested:
         folders: Folders that an archive is unpacked into, likewise.
         unresolved: Requests whose files only their source knows.
         probable: Paths that the entry of an unresolved request had in another manifest or an older text of its own.
+        digests: The digests of the files, as far as they are known.
     """
 
     paths: Mapping[str, ModelRequest] = field(default_factory=dict)
     folders: Mapping[str, ModelRequest] = field(default_factory=dict)
     unresolved: tuple[ModelRequest, ...] = ()
     probable: Mapping[str, ModelRequest] = field(default_factory=dict)
+    digests: frozenset[str] = frozenset()
 
     def includes(self, item: Item) -> bool:
         """Whether a placement is requested, or may be: for an unresolved request, all files of its model count."""
@@ -74,8 +76,10 @@ def find_requested(
     folders: dict[str, ModelRequest] = {}
     probable: dict[str, ModelRequest] = {}
     unresolved: list[ModelRequest] = []
+    digests: set[str] = set()
 
     def add(request: ModelRequest, resolution: Resolution, files: dict[str, ModelRequest]) -> None:
+        digests.update(str(artifact.digest) for artifact in resolution.artifacts if artifact.digest is not None)
         for consumer in request.consumers:
             receipt = receipts.get(consumer) or Receipt(consumer=consumer)
             for placement in session.examiner.lay_out(consumer, request.model, resolution, receipt, probe=False):
@@ -93,7 +97,9 @@ def find_requested(
         unresolved.append(request)
         for known in _resolutions_elsewhere(request, receipts):
             add(request, at_current_endpoints(known, session.settings), probable)
-    return Requested(paths=paths, folders=folders, unresolved=tuple(unresolved), probable=probable)
+    return Requested(
+        paths=paths, folders=folders, unresolved=tuple(unresolved), probable=probable, digests=frozenset(digests)
+    )
 
 
 def _resolutions_elsewhere(request: ModelRequest, receipts: Mapping[str, Receipt]) -> Iterator[Resolution]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,9 @@ from modelfetch.core.events import Notice
 from modelfetch.core.fs import own_folder
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, exit_code_of
+from modelfetch.placement.receipts import ReceiptBook
 from modelfetch.store.checks import Check, now, read_checks, write_checks
-from modelfetch.store.locks.lock import lock
+from modelfetch.store.locks.lock import LockLostError, lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -104,6 +105,7 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
         items = tuple(item for item in items if item.model in options.models)
     due = [] if options.quick else due_for_check(items, options.older_than)
     results = _hash(due, inventory, session)
+    _update_receipts(items, results, session)
     missing = [
         f
         for f in (_not_placed(requested, inventory, session.examiner.tree) if requested else ())
@@ -184,6 +186,40 @@ def _hash(due: Sequence[Item], inventory: Inventory, session: Session) -> _Resul
     return results
 
 
+def _update_receipts(items: Sequence[Item], results: _Results, session: Session) -> None:
+    """Record the state of files that were touched or copied since they were placed, but still have the right bytes."""
+    touched: dict[str, dict[str, Item]] = defaultdict(dict)
+    for item in items:
+        result = results.get(item.inode) if item.inode else None
+        if item.condition is Condition.CHANGED and result is not None and result.digest == item.digest:
+            touched[item.consumer or ""][item.path or ""] = item
+    for consumer, changed in touched.items():
+        root = session.options.root
+        try:
+            with lock(
+                own_folder(root) / "locks" / f"consumer-{consumer}.lock",
+                label=f"the receipt of {consumer}",
+                timeout=session.options.lock_timeout,
+                sink=session.sink,
+                cancel=session.cancel,
+            ) as held:
+                book = ReceiptBook(root, consumer)
+                now_known = book.load().entries
+                book.add(
+                    {
+                        path: replace(item.entry, size=item.size, mtime_ns=item.mtime_ns)
+                        for path, item in changed.items()
+                        if item.entry is not None and now_known.get(path) == item.entry
+                    },
+                    {},
+                )
+                book.write(held.check)
+        except (ModelfetchError, OSError, LockLostError) as error:
+            reason = error.message if isinstance(error, ModelfetchError) else str(error)
+            message = f"the receipt of {consumer} can't be updated: {reason}"
+            session.sink(Notice(level="warning", message=message))
+
+
 class _Saver:
     """Notes the dates of checks, now and then and at the end: what was checked before an interruption counts."""
 
@@ -206,6 +242,8 @@ class _Saver:
             if item.path is None:
                 if not check.ok:
                     self._session.store.distrust(Digest.parse(item.digest))
+                elif item.condition is Condition.CHANGED:
+                    self._session.store.confirm(Digest.parse(item.digest), size=result.size, mtime_ns=result.mtime_ns)
                 self._new[self._inventory.store][item.digest] = check
             else:
                 self._new[own_folder(self._inventory.root)][item.path] = check

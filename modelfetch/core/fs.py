@@ -72,6 +72,12 @@ def translate(error: OSError | UnicodeError, path: object, *, doing: str, needed
             code="no-space",
             hint="make room and run again: what was fetched is kept",
         )
+    if error.errno == errno.EFBIG:
+        return DiskError(
+            f"{doing} {name}: {reason}",
+            code="file-too-large",
+            hint="FAT takes files of less than 4 GiB: put ROOT on another file system (or see `ulimit -f`)",
+        )
     if error.errno in _REFUSED:
         return DestinationError(f"{doing} {name}: {reason}", hint=writable_hint(Path(str(name))))
     if error.errno in _IN_THE_WAY:
@@ -338,19 +344,6 @@ def sweep_temporaries(
                 mine = bool(prefixes) and name.startswith(prefixes)
                 if not stat.S_ISDIR(found.st_mode) and (mine or found.st_ctime < oldest):
                     os.unlink(name, dir_fd=fd)
-
-
-def is_abandoned(pid: int, changed: float) -> bool:
-    """Whether the process that made a temporary file is gone: it has ended, or the file is an hour old."""
-    if time.time() - changed > _ABANDONED_AFTER:
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False
 
 
 def write_atomically(

@@ -1,4 +1,4 @@
-"""Check before the first download that the disks have enough space and that the folders are writable."""
+"""Check before the first download that the disks have enough space, take files of these sizes, and are writable."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shlex
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from modelfetch.core.fs import (
@@ -18,6 +19,7 @@ from modelfetch.core.fs import (
     temporary_name,
     writable_hint,
 )
+from modelfetch.core.mounts import largest_file
 from modelfetch.core.units import format_size
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 from modelfetch.placement import Action
@@ -57,7 +59,7 @@ class LinkProbe:
         """Whether a hardlink from the store into ``folder`` (or its nearest existing parent) works."""
         folder = nearest_existing_parent(folder)
         if folder not in self._known:
-            self._known[folder] = folder == self._store or self._try(folder)
+            self._known[folder] = self._try(folder)
         return self._known[folder]
 
     def _try(self, folder: Path) -> bool:
@@ -120,6 +122,7 @@ def check_capacity(
             return plan
         cost = tally.cost(plan)
         problems = writability_problems([plan], tree=tree, store=store, in_store=in_store)
+        problems += size_problems([plan], tree=tree, store=store)
         problems += space_problems(tally.requirements(cost), reserve) if plan.missing else ()
         if problems:
             return replace(plan, errors=problems)
@@ -127,11 +130,11 @@ def check_capacity(
         return plan
 
     checked = tuple(with_problems(plan) for plan in plans)
-    unwritable = writability_problems(
-        [plan for plan in checked if not _is_left_out(plan)], tree=tree, store=store, in_store=in_store
-    )
+    remaining = [plan for plan in checked if not _is_left_out(plan)]
+    problems = writability_problems(remaining, tree=tree, store=store, in_store=in_store)
+    problems += size_problems(remaining, tree=tree, store=store)
     space = tally.requirements()
-    return Capacity(plans=checked, space=space, problems=space_problems(space, reserve) + unwritable)
+    return Capacity(plans=checked, space=space, problems=space_problems(space, reserve) + problems)
 
 
 @dataclass(slots=True)
@@ -175,7 +178,8 @@ class _SpaceTally:
             path = self._tree.path(target.placement.path)
             if not (target.placement.how is PlacementMethod.FILE and large and self._links(path)):
                 cost.bytes_on[self._parent(path.parent)] += artifact.size
-                cost.copies_on[self._parent(path.parent)] += artifact.size if large else 0
+                would_link = target.placement.how is PlacementMethod.FILE and large
+                cost.copies_on[self._parent(path.parent)] += artifact.size if would_link else 0
         return cost
 
     def add(self, cost: _Cost) -> None:
@@ -252,6 +256,28 @@ def space_problems(needed: Iterable[SpaceRequirement], reserve: int = 0) -> tupl
         for need in needed
         if need.free is not None and need.bytes and need.bytes + reserve > need.free
     )
+
+
+def size_problems(plans: Sequence[ModelPlan], *, tree: RootTree, store: Path) -> tuple[ModelfetchError, ...]:
+    """A ``file-too-large`` error for each model with a file that a file system can't take."""
+    limit_of = lru_cache(maxsize=None)(largest_file)
+    found: list[ModelfetchError] = []
+    for plan in plans:
+        for target in plan.targets:
+            artifact = target.placement.artifact
+            if not target.needs_bytes or artifact is None or artifact.size is None:
+                continue
+            folders = (nearest_existing_parent(path) for path in (store, tree.path(target.placement.path).parent))
+            too_small = next((f for f in folders if (limit := limit_of(f)) is not None and artifact.size > limit), None)
+            if too_small is not None:
+                error = DiskError(
+                    f"{too_small} is a FAT file system, which takes no file of {format_size(artifact.size)}",
+                    code="file-too-large",
+                    hint=f"its files have less than 4 GiB: put ROOT on another file system ({artifact.path})",
+                )
+                found.append(error.about(model=plan.request.model.name, uri=artifact.uri))
+                break
+    return tuple(found)
 
 
 def writability_problems(

@@ -79,6 +79,7 @@ def as_digest(digest: str | Digest | None) -> Digest | None:
 async def into_cache(session: Session, uri: Uri, digest: Digest | None) -> Retrieved:
     """Fetch a file into the cache at the session's root. Raises typed errors."""
     with _disk_errors(session.options.root):
+        await asyncio.to_thread(session.block_removals)
         note = await _read_note(_index(session.options.root, uri))
         found = await asyncio.to_thread(_cached, session, uri, digest, note)
         if found is not None:
@@ -115,6 +116,8 @@ async def to_path(
         DestinationError: Another file is at ``target`` (``foreign-file``), or it can't be written.
     """
     with _disk_errors(target):
+        if keep:
+            await asyncio.to_thread(session.block_removals)
         if digest is not None and (there := await asyncio.to_thread(_already, target, uri, digest, force=force)):
             return there
         artifact = await _resolve(session, uri, digest)

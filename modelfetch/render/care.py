@@ -140,7 +140,9 @@ def removal_text(found: Removed, *, quiet: bool = False) -> str:
     lines = [stdout_table(("MODEL", "FOR", "FILES", "SIZE"), rows, right=(2, 3))] if rows and not quiet else []
     reasons: dict[tuple[str, str, str], list[Item]] = defaultdict(list)
     for kept in found.plan.kept:
-        reasons[kept.item.model or "?", kept.item.consumer or "store", kept.reason].append(kept.item)
+        reasons[kept.item.model or _UNNAMED[kept.item.origin], kept.item.consumer or "store", kept.reason].append(
+            kept.item
+        )
     lines += [
         f"kept: {name} for {consumer}, {count(len(items), 'file')}: {reason}"
         for (name, consumer, reason), items in reasons.items()
@@ -169,20 +171,18 @@ def use_text(use: ModelUse) -> str:
     return use.verified.date().isoformat() if use.verified else "never"
 
 
-def adopt_text(found: Adopted) -> str:
-    """A row for each folder, what could not be shared, and how far the tiers are."""
+def adopt_text(found: Adopted, *, verbose: bool = False) -> str:
+    """A row for each folder, what could not be shared, and how far the tiers are; ``verbose``: also each file."""
     rows = []
+    files = [(one.result, format_size(one.candidate.size), one.how or "-", one.candidate.name) for one in found.files]
     for folder, kind in found.kinds:
         mine = [one for one in found.files if one.folder == folder]
         by_result = {result: [one for one in mine if one.result == result] for result in _RESULTS}
         rows.append((str(folder), kind, *(_files_and_size(by_result[result]) for result in _RESULTS)))
-    lines = [
-        table(
-            ("FOLDER", "KIND", "ADOPTED", "RECORDED", "KNOWN", "ELSEWHERE", "FAILED"),
-            rows,
-            width=terminal_width(sys.stdout),
-        )
-    ]
+    width = terminal_width(sys.stdout)
+    lines = [table(("RESULT", "SIZE", "HOW", "FILE"), files, right=(1,), width=width), ""] if verbose and files else []
+    head = ("FOLDER", "KIND", "ADOPTED", "RECORDED", "KNOWN", "ELSEWHERE", "FAILED")
+    lines.append(table(head, rows, width=width))
     if any(one.result == "elsewhere" for one in found.files):
         lines.append(
             "ELSEWHERE: on a file system whose files the store can't share; nothing was copied. `--in-place` records "

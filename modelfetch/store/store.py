@@ -440,6 +440,12 @@ class Store:
         if (record := self.record(sha256)) is not None:
             self.index.write_record(self.blob_path(sha256), replace(record, mtime_ns=_UNPROVEN))
 
+    def confirm(self, sha256: Digest, *, size: int, mtime_ns: int) -> None:
+        """Record that a blob, with this size and mtime, was hashed and has the right bytes."""
+        record = self.record(sha256)
+        if record is not None and record.size == size:
+            self.index.write_record(self.blob_path(sha256), replace(record, mtime_ns=mtime_ns))
+
     def set_aside(self, sha256: Digest) -> None:
         """Set aside a blob that is damaged although its record matches; see `damaged`.
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.bench.entrants import DURABLE, OURS, Makers, Peers  # noqa: E402 - the tree is no package that is installed
+from tests.bench import care  # noqa: E402 - the tree is no package that is installed
+from tests.bench.entrants import DURABLE, OURS, Makers, Peers  # noqa: E402
 from tests.bench.measure import Result, race, run_once, say  # noqa: E402
 from tests.bench.noop import BARE, SYNC, noop_race  # noqa: E402
 from tests.bench.origins import CAP, ROUND_TRIP, Origins, serving  # noqa: E402
@@ -123,6 +124,29 @@ class Bench:
         self.targets.append(Target(what="no-op sync, in bare interpreter starts", found=times, wanted=4, least=False))
         self.targets.append(Target(what="no-op sync, requests", found=float(requests), wanted=0, least=False))
 
+    def care(self) -> None:
+        """What is at rest: verify, repair, list."""
+        for files in (1, 200):
+            size = self._origins.big.size * 2 // files // care.MIB * care.MIB
+            results = care.verify_race(self._peers.python, self._work, files, size)
+            gib = files * size / 2**30
+            note = (
+                "Pages in memory. `sha256sum` hashes one file after the other; `hf cache verify` also lists the repo."
+            )
+            self._add(
+                f"Verify {gib:.3g} GiB in {files} file{'s' if files > 1 else ''}", note, results, care.SHA256SUM, 0
+            )
+            least = 0.9 if files == 1 else 1.5  # many files are hashed on both cores
+            self._promise(f"verify {files}, against sha256sum", results, care.OURS, care.SHA256SUM, least)
+            self._promise(f"verify {files}, against hf cache verify", results, care.OURS, "hf cache verify", 0.9)
+        chunks = care.repaired_chunks(self._peers.python, self._work)
+        what = "repair of one flipped byte: chunks of 16 MiB fetched"
+        self.targets.append(Target(what=what, found=chunks, wanted=2, least=False))
+        for name, seconds in care.growth(self._peers.python, self._work, 10_000).items():
+            least, _, most = seconds.values()
+            what = f"{name}: time for 10,000 placements over four times that for 2,500 ({most:.2f} s, {least:.2f} s)"
+            self.targets.append(Target(what=what, found=most / least / 4, wanted=1.1, least=False))
+
     def _add(self, title: str, note: str, results: dict[str, Result], base: str, size: int) -> None:
         self.tables.append(Table(title=title, note=note, results=results, base=base, size=size))
 
@@ -156,6 +180,7 @@ def main() -> None:
             "small": bench.small,
             "rate": bench.rate,
             "noop": bench.noop,
+            "care": bench.care,
         }
         for name, run in races.items():
             if chosen.only in name:

@@ -191,5 +191,14 @@ def test_a_wrong_file_in_that_cache_is_not_believed(bench: Bench, monkeypatch: p
     assert (bench.root / ONE).read_bytes() == read(WEIGHTS)
 
 
+def test_texts_with_the_suffix_of_weights_stay_out(bench: Bench, care: Callable[..., Result]) -> None:
+    packages = bench.folder / "theirs/venv/lib/python3.11/site-packages"
+    packages.mkdir(parents=True)
+    (packages / "__editable__.pth").write_text("/somewhere/else\n")
+    (packages / "weights.pth").write_bytes(b"PK\3\4" + bytes(60))
+    result = care("adopt", str(bench.folder / "theirs"))
+    assert [m["name"] for m in result.report["models"]] == ["venv/lib/python3.11/site-packages/weights.pth"]
+
+
 def test_a_folder_that_does_not_exist_is_wrong_usage(care: Callable[..., Result]) -> None:
     assert care("adopt", "/nowhere/at/all").code == 2

@@ -58,6 +58,8 @@ def test_unused_blobs_and_old_partial_files_are_reclaimable(bench: Bench, care: 
         receipt.unlink()
     for path in (ONE, TWO):
         (bench.root / path).unlink()
+    for blob in (bench.root / ".modelfetch/blobs/sha256").glob("??/" + "?" * 64):
+        os.utime(blob, (1, 1))
     part = bench.root / ".modelfetch/ingest/abc.part"
     part.parent.mkdir(exist_ok=True)
     part.write_bytes(b"p" * 4096)
@@ -129,3 +131,16 @@ def test_a_limit_leaves_out_rows_and_no_bytes(bench: Bench, care: Callable[..., 
     assert two[4:] == every[-1:]
     assert care("list", "--limit", "2").report["bytes"] == care("list").report["bytes"]
     assert len(lines("--quiet", "--limit", "2")) == 2
+
+
+def test_files_of_a_sync_that_was_killed_are_not_foreign(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    (bench.root / ".modelfetch/receipts/comfyui.json").unlink()
+    foreign = bench.root / "comfyui/models/vae/mine.safetensors"
+    foreign.write_bytes(b"mine")
+    entries = care("list", "--for", "comfyui").report["entries"]
+    assert {(entry["model"], entry["path"], entry["origin"]) for entry in entries} == {
+        ("vae", TWO, "made"),
+        (None, "comfyui/models/vae/mine.safetensors", "foreign"),
+    }
+    assert care("prune").report["models"] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,6 +126,22 @@ def test_remove_takes_the_known_models_and_names_the_unknown_one(bench: Bench, c
     result = care("remove", "vae", "vea")
     assert (result.code, result.codes()) == (2, ["not-placed"])
     assert not (bench.root / ONE).exists()
+
+
+def test_blobs_of_an_unfinished_sync_are_kept_for_the_next_one(bench: Bench, care: Callable[..., Result]) -> None:
+    missing = vae(bench, source="hf://acme/art/nowhere.safetensors", name="gone")
+    assert bench.sync(ollama(bench), missing, options=("--keep-going",)).code == 66
+    for path in (bench.root / "ollama", bench.root / ".modelfetch/receipts", bench.root / ".modelfetch/journal"):
+        shutil.rmtree(path)
+    before = blobs(bench.root)
+    assert before
+    result = care("prune")
+    assert {a["action"] for m in result.report["models"] for a in m["artifacts"]} == {"present"}
+    assert blobs(bench.root) == before
+    other = bench.manifest(vae(bench, digest="sha256:" + "0" * 64, size=1), tier="other")
+    assert care("prune", str(other), "--dry-run").report["models"]
+    care("prune", "--older-than", "0s")
+    assert blobs(bench.root) == []
 
 
 def test_prune_without_a_tier_takes_leftovers_alone(bench: Bench, care: Callable[..., Result]) -> None:

@@ -278,3 +278,15 @@ def test_a_sync_that_cannot_restore_damage_fails_and_forgets_nothing(bench: Benc
     assert actions(bench.run("status", manifest))[ONE] == "damaged"
     assert bench.run("sync", manifest).code == 0
     assert care("verify").code == 0
+
+
+def test_a_touched_file_is_ready_again_once_it_was_hashed(bench: Bench, care: Callable[..., Result]) -> None:
+    manifest = bench.manifest(vae(bench), whisper(bench))
+    bench.run("sync", manifest)
+    config = next(p for p in (bench.root / "whisper/hub").rglob("blobs/*") if p.stat().st_size < 64 * 1024)
+    for path in (bench.root / "comfyui/models/vae/art.safetensors", config):
+        os.utime(path, (5, 5))
+    assert bench.run("status", manifest).code == 1
+    assert care("verify").code == 0
+    assert bench.run("status", manifest).code == 0
+    assert care("verify", "--quick").code == 0

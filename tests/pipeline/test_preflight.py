@@ -390,3 +390,13 @@ def test_a_root_that_was_filled_before_has_its_marker(bench: Bench, monkeypatch:
     assert bench.sync(entry).code == 0
     monkeypatch.setenv("MODELFETCH_REQUIRE_MARKER", "1")
     assert bench.sync(entry).code == 0
+
+
+@pytest.mark.parametrize("command", ["plan", "sync"])
+def test_a_file_that_is_too_large_for_the_file_system_is_told_before_the_first_body(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("modelfetch.pipeline.preflight.largest_file", lambda _: WEIGHTS.size - 1)
+    result = bench.run(command, bench.manifest(pinned(bench)))
+    assert (result.code, result.codes()) == (74, ["file-too-large"])
+    assert bodies(bench) == 0

@@ -60,5 +60,5 @@ def command(ctx: click.Context, /, **values: Any) -> int:
         return adoption_report(adopted[0], session, started=started)
 
     report = common.perform(ctx, work, may_be_unnamed=True)
-    text = adopt_text(adopted[0]) if adopted else dedupe_text(deduped[0]) if deduped else ""
+    text = adopt_text(adopted[0], verbose=values["verbose"]) if adopted else dedupe_text(deduped[0]) if deduped else ""
     return common.show(report, as_json=values["as_json"], text=(lambda: text) if text and not values["quiet"] else None)

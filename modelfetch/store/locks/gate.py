@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Sink, Waiting, discard
 from modelfetch.errors import RetryLaterError
-from modelfetch.store.locks.lock import LockTiming, lock
+from modelfetch.store.locks.lock import LockTiming, lock, owner_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,7 +90,7 @@ def removing(
         now = time.monotonic()
         if timeout is not None and now - started >= timeout:
             raise RetryLaterError(
-                f"{busy}; nothing was removed",
+                f"{busy} is still working on these files after {now - started:.0f} s; nothing was removed",
                 code="lock-timeout",
                 hint="try again when the other modelfetch is done, or give a longer --lock-timeout",
             )
@@ -102,7 +102,7 @@ def removing(
 
 
 def _first_held(folders: Sequence[Path], timing: LockTiming) -> str | None:
-    """Return the holder of a lock in the folders, except `_REMOVING`; None if there is none."""
+    """Return the name of a process that holds a lock in the folders, except `_REMOVING`; None if there is none."""
     for folder in folders:
         for path in sorted(folder.glob("*.lock")):
             if path.name == _REMOVING or path.name.startswith("."):
@@ -110,6 +110,6 @@ def _first_held(folders: Sequence[Path], timing: LockTiming) -> str | None:
             try:
                 with lock(path, label=path.stem, timeout=0.0, timing=timing):
                     pass
-            except RetryLaterError as error:
-                return error.message
+            except RetryLaterError:
+                return owner_name(path)
     return None

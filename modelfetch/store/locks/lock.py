@@ -225,13 +225,13 @@ class _Waiter:
             now = time.monotonic()
             if self._timeout is not None and now - start >= self._timeout:
                 raise RetryLaterError(
-                    f"{self._label}: {_owner_name(self._path)} kept the lock for {now - start:.0f} s",
+                    f"{self._label}: {owner_name(self._path)} kept the lock for {now - start:.0f} s",
                     code="lock-timeout",
                     hint="try again when the other modelfetch is done, or give a longer --lock-timeout",
                 )
             if now - last_reported >= self.timing.report_interval:
                 last_reported = now
-                owner = _owner_name(self._path)
+                owner = owner_name(self._path)
                 self._sink(Waiting(key=self._path.stem, label=self._label, owner=owner, seconds=now - start))
             self._cancel.wait(self.timing.poll)
 
@@ -401,7 +401,8 @@ def _is_current(fd: int, path: Path) -> bool:
         return False
 
 
-def _owner_name(path: Path) -> str:
+def owner_name(path: Path) -> str:
+    """Return how a lock's owner is called in messages, such as ``process 12 on HOST``."""
     try:
         owner = Owner.parse(read_small(path, _OWNER_LIMIT))
     except OSError:

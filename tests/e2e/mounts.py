@@ -1,0 +1,111 @@
+"""Real file systems, each in a file of its own or in memory, mounted for one test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.cache import ENVIRONMENT, must_run, program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSystem:
+    """A kind of file system, and what it can't do."""
+
+    name: str
+    make: tuple[str, ...] = ()
+    mount: tuple[str, ...] = ("mount", "-o", "loop")
+    options: tuple[str, ...] = ()
+    package: str = "mount"
+    size: int = 256 * MIB
+    hardlinks: bool = True
+    symlinks: bool = True
+    on_device: bool = False
+
+
+FILE_SYSTEMS = (
+    FileSystem(name="tmpfs", mount=("mount", "-t", "tmpfs"), options=("-o", "size=256m")),
+    FileSystem(name="btrfs", make=("mkfs.btrfs", "-q"), package="btrfs-progs"),
+    FileSystem(name="xfs", make=("mkfs.xfs", "-q"), package="xfsprogs", size=320 * MIB),
+    FileSystem(name="ntfs", make=("mkntfs", "-F", "-Q"), mount=("ntfs-3g",), package="ntfs-3g"),
+    FileSystem(
+        name="exfat",
+        make=("mkfs.exfat",),
+        mount=("mount.exfat-fuse",),
+        package="exfat-fuse exfatprogs",
+        hardlinks=False,
+        symlinks=False,
+        on_device=True,
+    ),
+    FileSystem(name="mergerfs", mount=("mergerfs", "-o", "category.create=mfs"), package="mergerfs"),
+)
+EXT4 = FileSystem(name="ext4", make=("mkfs.ext4", "-q"), package="e2fsprogs")
+
+
+@contextlib.contextmanager
+def mounted(kind: FileSystem, workplace: Path, *, size: int | None = None) -> Iterator[Path]:
+    """An empty file system, mounted below a folder; skips the test if the kernel refuses to mount it."""
+    point = workplace / "mounted"
+    point.mkdir()
+    with contextlib.ExitStack() as stack:
+        source = _make(kind, workplace, size or kind.size, stack)
+        command = [str(program(kind.mount[0], kind.package)), *kind.mount[1:]]
+        done = subprocess.run(
+            [*command, source, str(point), *kind.options], env=ENVIRONMENT, capture_output=True, text=True
+        )
+        for _ in range(50):  # a program in user space may mount it a moment later
+            if done.returncode or os.path.ismount(point):
+                break
+            time.sleep(0.1)
+        if not os.path.ismount(point):
+            pytest.skip(f"this machine can't mount {kind.name}: {(done.stderr + done.stdout).strip()[-300:]}")
+        stack.callback(_unmount, point)
+        yield point
+
+
+def remount_read_only(point: Path) -> None:
+    """Let a mounted file system refuse every write."""
+    must_run("mount", "-o", "remount,ro", point)
+
+
+def _make(kind: FileSystem, workplace: Path, size: int, stack: contextlib.ExitStack) -> str:
+    """What is to be mounted: a name, two folders, or an image with a new file system."""
+    if kind.name == "mergerfs":
+        branches = [workplace / "one", workplace / "two"]
+        for branch in branches:
+            branch.mkdir()
+        return ":".join(map(str, branches))
+    if not kind.make:
+        return kind.name
+    image = workplace / "image"
+    with image.open("wb") as file:
+        file.truncate(size)
+    must_run(program(kind.make[0], kind.package), *kind.make[1:], image)
+    if not kind.on_device:
+        return str(image)
+    done = subprocess.run(["losetup", "--find", "--show", str(image)], env=ENVIRONMENT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"this machine has no loop device: {done.stderr.strip()}")
+    device = done.stdout.strip()
+    stack.callback(must_run, "losetup", "--detach", device)
+    return device
+
+
+def _unmount(point: Path) -> None:
+    for _ in range(50):
+        if subprocess.run(["umount", str(point)], env=ENVIRONMENT, capture_output=True).returncode == 0:
+            return
+        time.sleep(0.1)
+    must_run("umount", "-l", point)

@@ -1,0 +1,95 @@
+"""Every command on real file systems: without hardlinks, symlinks or modes, full, read-only, or two disks in one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.e2e.mounts import EXT4, FILE_SYSTEMS, MIB, FileSystem, mounted, remount_read_only
+from tests.e2e.tree import assert_store_is_whole, contents
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.e2e.program import Modelfetch
+
+TIER = ("--tier", "demo")
+SERVICES = ("comfyui", "diffrhythm", "immich", "ollama", "stable-diffusion", "whisper")
+
+
+def served(root: Path) -> dict[str, dict[str, str]]:
+    """What each service finds, links followed; huggingface_hub too has no `blobs` where it can't make symlinks."""
+    return {
+        name: {path: digest for path, digest in contents(root / name).items() if "/blobs/" not in f"/{path}"}
+        for name in SERVICES
+        if (root / name).is_dir()
+    }
+
+
+class On:
+    """The program, with its root on a mounted file system."""
+
+    def __init__(self, modelfetch: Modelfetch, root: Path) -> None:
+        self.modelfetch = modelfetch
+        self.root = root
+
+    def report(self, *words: str, exit_code: int = 0) -> dict[str, Any]:
+        return self.modelfetch.report(*words, "--root", str(self.root), exit_code=exit_code)
+
+    def text(self, *words: str) -> str:
+        done = self.modelfetch.run(*words, "--root", str(self.root))
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kind", FILE_SYSTEMS, ids=lambda kind: kind.name)
+def test_each_command_works_and_plan_knows_what_must_be_copied(
+    kind: FileSystem, modelfetch: Modelfetch, filled: Path, workplace: Path
+) -> None:
+    with mounted(kind, workplace) as point:
+        on = On(modelfetch, point / "root")
+        assert ("no link is possible" in on.text("plan", *TIER)) is not kind.hardlinks
+        on.report("sync", *TIER)
+        assert served(on.root) == served(filled)
+        assert_store_is_whole(on.root)
+        assert any(path.is_symlink() for path in (on.root / "whisper").rglob("*")) is kind.symlinks
+        again = on.report("sync", *TIER)
+        assert (again["requests"], again["bytes_fetched"]) == (0, 0)
+        assert on.report("status", *TIER)["ok"]
+        assert on.report("verify")["ok"]
+        assert {entry["origin"] for entry in on.report("list")["entries"]} <= {"made", "blob"}
+        assert on.report("prune", *TIER)["models"] == []
+        assert on.report("remove", "llama-tiny")["ok"]
+        assert not list((on.root / "ollama").rglob("sha256-*"))
+        on.report("adopt", str(filled / "ollama" / "models"))
+        on.report("sync", *TIER)
+        assert served(on.root) == served(filled)
+
+
+def test_a_disk_that_is_too_small_is_known_before_anything_is_fetched(modelfetch: Modelfetch, workplace: Path) -> None:
+    with mounted(EXT4, workplace, size=16 * MIB) as point:
+        on = On(modelfetch, point / "root")
+        for command in ("plan", "sync"):
+            report = on.report(command, *TIER, exit_code=74)
+            assert {error["code"] for error in report["errors"]} == {"no-space"}
+            assert report["bytes_fetched"] == 0
+        for command in ("status", "verify", "list", "prune"):
+            assert "Traceback" not in on.text(command)
+
+
+def test_a_filled_root_that_became_read_only_is_read_and_refuses_every_change(
+    modelfetch: Modelfetch, workplace: Path
+) -> None:
+    with mounted(EXT4, workplace, size=128 * MIB) as point:
+        on = On(modelfetch, point / "root")
+        on.report("sync", *TIER)
+        before = contents(on.root)
+        remount_read_only(point)
+        assert on.report("sync", *TIER)["requests"] == 0
+        for words in (("plan", *TIER), ("status", *TIER), ("verify",), ("list",), ("prune", "--dry-run")):
+            on.report(*words)
+        for words in (("remove", "llama-tiny"), ("adopt", str(workplace))):
+            report = on.report(*words, exit_code=73)
+            assert {error["code"] for error in report["errors"]} == {"not-writable"}
+        assert contents(on.root) == before
