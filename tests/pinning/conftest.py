@@ -51,7 +51,7 @@ class Result:
 
 
 @dataclass
-class Desk:
+class PinBench:
     """The hub, the manifest's file, and how to pin it."""
 
     hub: Hub
@@ -92,7 +92,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Desk]:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[PinBench]:
     with Hub(World()) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         monkeypatch.setenv("MODELFETCH_OLLAMA_REGISTRY", hub.ollama)
@@ -104,4 +104,4 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         hub.world.ollama_model("tiny:1b", made.ollama_layers(), config=made.ollama_config())
         hub.world.civitai_version(7, [CivitaiFile(id=70, name="style.safetensors", body=LORA)])
         hub.world.file("up.safetensors", UPSCALER)
-        yield Desk(hub, tmp_path, capsys)
+        yield PinBench(hub, tmp_path, capsys)

@@ -17,99 +17,99 @@ from modelfetch.tiers.loader import load_manifest
 from tests.pinning.conftest import LORA, UPSCALER, VAE, Result, sha256, size
 
 if TYPE_CHECKING:
-    from tests.pinning.conftest import Desk
+    from tests.pinning.conftest import PinBench
 
 EMPTY = "# mine\nversion: 1\nmodels: []  # none yet\n"
 
 
-def add(desk: Desk, *words: str, as_json: bool = True) -> Result:
-    desk.capsys.readouterr()
+def add(bench: PinBench, *words: str, as_json: bool = True) -> Result:
+    bench.capsys.readouterr()
     code = run(["add", *words, "--retries", "1", *(["--json"] if as_json else [])])
-    out, err = desk.capsys.readouterr()
+    out, err = bench.capsys.readouterr()
     return Result(code, out, err, json.loads(out) if as_json else {})
 
 
-def entries(desk: Desk) -> list[modelfetch.Model]:
-    return list(load_manifest(desk.folder / "models.yaml").models)
+def entries(bench: PinBench) -> list[modelfetch.Model]:
+    return list(load_manifest(bench.folder / "models.yaml").models)
 
 
-def test_a_link_makes_a_manifest_with_its_schema(desk: Desk) -> None:
-    desk.world.repos["acme/art"].license = "apache-2.0"
-    result = add(desk, "hf://acme/art/sub/more.safetensors")
+def test_a_link_makes_a_manifest_with_its_schema(bench: PinBench) -> None:
+    bench.world.repos["acme/art"].license = "apache-2.0"
+    result = add(bench, "hf://acme/art/sub/more.safetensors")
     assert result.code == 0
-    text = (desk.folder / "models.yaml").read_text()
+    text = (bench.folder / "models.yaml").read_text()
     assert text.startswith("# yaml-language-server: $schema=manifest.schema.json\nversion: 1\n")
-    assert json.loads((desk.folder / "manifest.schema.json").read_text())["$schema"]
-    (model,) = entries(desk)
+    assert json.loads((bench.folder / "manifest.schema.json").read_text())["$schema"]
+    (model,) = entries(bench)
     assert (model.name, model.kind, model.license) == ("more", "lora", "apache-2.0")
-    assert str(model.source) == f"hf://acme/art@{desk.commit()}/sub/more.safetensors"
+    assert str(model.source) == f"hf://acme/art@{bench.commit()}/sub/more.safetensors"
     assert (str(model.digest), model.size) == (sha256(LORA), size(LORA))
     assert model.consumers == ("stable-diffusion", "comfyui")
 
 
-def test_only_the_header_is_read_where_the_hub_gives_size_and_digest(desk: Desk) -> None:
+def test_only_the_header_is_read_where_the_hub_gives_size_and_digest(bench: PinBench) -> None:
     head = b'{"x.lora_up.weight":{"dtype":"U8","shape":[30000000],"data_offsets":[0,30000000]}}'
-    desk.world.hf_repo("acme/big", {"x.safetensors": len(head).to_bytes(8, "little") + head + bytes(30_000_000)})
-    mark = desk.hub.log.mark()
-    assert add(desk, "hf://acme/big/x.safetensors").code == 0
-    assert entries(desk)[0].kind == "lora"
-    assert sum(one.sent for one in desk.hub.log.since(mark)) < 2_000_000
+    bench.world.hf_repo("acme/big", {"x.safetensors": len(head).to_bytes(8, "little") + head + bytes(30_000_000)})
+    mark = bench.hub.log.mark()
+    assert add(bench, "hf://acme/big/x.safetensors").code == 0
+    assert entries(bench)[0].kind == "lora"
+    assert sum(one.sent for one in bench.hub.log.since(mark)) < 2_000_000
 
 
-def test_the_report_says_what_was_found_and_what_fit_thinks(desk: Desk) -> None:
-    desk.world.file("big.safetensors", made.checkpoint())
-    result = add(desk, f"{desk.hub.files}big.safetensors", "--dry-run")
+def test_the_report_says_what_was_found_and_what_fit_thinks(bench: PinBench) -> None:
+    bench.world.file("big.safetensors", made.checkpoint())
+    result = add(bench, f"{bench.hub.files}big.safetensors", "--dry-run")
     (model,) = result.report["models"]
     assert (model["kind"], model["family"], model["added"]) == ("checkpoint", "sd15", True)
     assert model["fit"]["needed"] > 0
-    assert not (desk.folder / "models.yaml").exists()
-    shown = add(desk, f"{desk.hub.files}big.safetensors", "--dry-run", as_json=False)
+    assert not (bench.folder / "models.yaml").exists()
+    shown = add(bench, f"{bench.hub.files}big.safetensors", "--dry-run", as_json=False)
     assert "sd15" in shown.out
     assert "- name: big" in shown.out
     assert "would be added" in shown.err
 
 
-def test_each_source_is_pinned_as_pin_would(desk: Desk) -> None:
-    links = ("ollama://tiny:1b", "civitai://7", f"{desk.hub.files}up.safetensors")
-    assert add(desk, *links).code == 0
-    tiny, style, up = entries(desk)
+def test_each_source_is_pinned_as_pin_would(bench: PinBench) -> None:
+    links = ("ollama://tiny:1b", "civitai://7", f"{bench.hub.files}up.safetensors")
+    assert add(bench, *links).code == 0
+    tiny, style, up = entries(bench)
     assert (tiny.kind, tiny.consumers, tiny.name) == (None, ("ollama",), "tiny-1b")
     assert tiny.digest is not None
     assert (style.kind, str(style.digest)) == ("lora", sha256(LORA))
     assert (up.kind, str(up.digest), up.size) == ("upscaler", sha256(UPSCALER), size(UPSCALER))
-    assert desk.pin("--check", file=desk.folder / "models.yaml").code in (0, 1)
-    before = (desk.folder / "models.yaml").read_bytes()
-    assert desk.pin(file=desk.folder / "models.yaml").code == 0
-    assert (desk.folder / "models.yaml").read_bytes() == before
+    assert bench.pin("--check", file=bench.folder / "models.yaml").code in (0, 1)
+    before = (bench.folder / "models.yaml").read_bytes()
+    assert bench.pin(file=bench.folder / "models.yaml").code == 0
+    assert (bench.folder / "models.yaml").read_bytes() == before
 
 
-def test_comments_and_layout_of_a_manifest_are_kept(desk: Desk) -> None:
-    (desk.folder / "models.yaml").write_text(EMPTY + "x-end: 1\n")
-    assert add(desk, "hf://acme/art/art.safetensors", "--name", "my vae").code == 0
-    text = (desk.folder / "models.yaml").read_text()
+def test_comments_and_layout_of_a_manifest_are_kept(bench: PinBench) -> None:
+    (bench.folder / "models.yaml").write_text(EMPTY + "x-end: 1\n")
+    assert add(bench, "hf://acme/art/art.safetensors", "--name", "my vae").code == 0
+    text = (bench.folder / "models.yaml").read_text()
     assert text.startswith("# mine\nversion: 1\nmodels:")
     assert text.endswith("x-end: 1\n")
     assert "# none yet" in text
-    assert [model.name for model in entries(desk)] == ["my vae"]
+    assert [model.name for model in entries(bench)] == ["my vae"]
 
 
-def test_a_link_that_is_there_already_changes_nothing(desk: Desk) -> None:
-    assert add(desk, "hf://acme/art/art.safetensors").code == 0
-    before = (desk.folder / "models.yaml").read_bytes()
-    result = add(desk, "hf://acme/art/art.safetensors")
+def test_a_link_that_is_there_already_changes_nothing(bench: PinBench) -> None:
+    assert add(bench, "hf://acme/art/art.safetensors").code == 0
+    before = (bench.folder / "models.yaml").read_bytes()
+    result = add(bench, "hf://acme/art/art.safetensors")
     assert (result.code, [m["added"] for m in result.report["models"]]) == (0, [False])
-    assert (desk.folder / "models.yaml").read_bytes() == before
+    assert (bench.folder / "models.yaml").read_bytes() == before
     assert not result.report["written"]
 
 
-def test_a_choice_that_the_entry_contradicts_is_reported_as_ignored(desk: Desk) -> None:
-    assert add(desk, "hf://acme/art/art.safetensors", "--name", "mine").code == 0
+def test_a_choice_that_the_entry_contradicts_is_reported_as_ignored(bench: PinBench) -> None:
+    assert add(bench, "hf://acme/art/art.safetensors", "--name", "mine").code == 0
     again = ("hf://acme/art/art.safetensors", "--name", "other", "--for", "comfyui")
-    result = add(desk, *again, as_json=False)
+    result = add(bench, *again, as_json=False)
     assert result.code == 0
     assert "--name other was ignored: models.yaml:4:5 has this link as 'mine'" in result.err
     assert "--for comfyui was ignored: models.yaml:4:5" in result.err
-    assert "was ignored" not in add(desk, "hf://acme/art/art.safetensors", "--name", "mine", as_json=False).err
+    assert "was ignored" not in add(bench, "hf://acme/art/art.safetensors", "--name", "mine", as_json=False).err
 
 
 @pytest.mark.parametrize(
@@ -121,11 +121,11 @@ def test_a_choice_that_the_entry_contradicts_is_reported_as_ignored(desk: Desk) 
         "hf download acme/art art.safetensors",
     ],
 )
-def test_a_pasted_page_is_its_file(desk: Desk, link: str) -> None:
-    assert add(desk, link).code == 0
-    (model,) = entries(desk)
-    assert str(model.source) == f"hf://acme/art@{desk.commit()}/art.safetensors"
-    assert [m["added"] for m in add(desk, "hf://acme/art@main/art.safetensors").report["models"]] == [False]
+def test_a_pasted_page_is_its_file(bench: PinBench, link: str) -> None:
+    assert add(bench, link).code == 0
+    (model,) = entries(bench)
+    assert str(model.source) == f"hf://acme/art@{bench.commit()}/art.safetensors"
+    assert [m["added"] for m in add(bench, "hf://acme/art@main/art.safetensors").report["models"]] == [False]
 
 
 def test_a_question_on_the_terminal_is_answered_by_number_or_word(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,60 +134,60 @@ def test_a_question_on_the_terminal_is_answered_by_number_or_word(capsys: pytest
             assert _choose("What kind?", ["vae", "lora"]) == "lora"
 
 
-def test_names_are_made_unique(desk: Desk) -> None:
-    desk.world.file("art.safetensors", UPSCALER)
-    assert add(desk, "hf://acme/art/art.safetensors", f"{desk.hub.files}art.safetensors").code == 0
-    assert [model.name for model in entries(desk)] == ["art", "art-2"]
+def test_names_are_made_unique(bench: PinBench) -> None:
+    bench.world.file("art.safetensors", UPSCALER)
+    assert add(bench, "hf://acme/art/art.safetensors", f"{bench.hub.files}art.safetensors").code == 0
+    assert [model.name for model in entries(bench)] == ["art", "art-2"]
 
 
-def test_a_ctranslate2_repo_is_a_snapshot_for_whisper(desk: Desk) -> None:
-    desk.world.hf_repo("acme/faster-whisper-tiny", made.faster_whisper())
-    assert add(desk, "hf://acme/faster-whisper-tiny").code == 0
-    (model,) = entries(desk)
+def test_a_ctranslate2_repo_is_a_snapshot_for_whisper(bench: PinBench) -> None:
+    bench.world.hf_repo("acme/faster-whisper-tiny", made.faster_whisper())
+    assert add(bench, "hf://acme/faster-whisper-tiny").code == 0
+    (model,) = entries(bench)
     assert (model.kind, model.consumers) == ("snapshot", ("whisper",))
     assert model.files is not None
     assert all(spec.digest is not None and spec.size is not None for spec in model.files)
 
 
-def test_a_repo_of_several_files_names_them(desk: Desk) -> None:
-    result = add(desk, "hf://acme/art")
+def test_a_repo_of_several_files_names_them(bench: PinBench) -> None:
+    result = add(bench, "hf://acme/art")
     assert (result.code, result.codes()) == (2, ["usage"])
     assert "hf://acme/art/art.safetensors" in result.report["errors"][0]["hint"]
-    assert not (desk.folder / "models.yaml").exists()
+    assert not (bench.folder / "models.yaml").exists()
 
 
-def test_what_can_not_be_told_fails_with_the_choices_unless_it_is_said(desk: Desk) -> None:
-    desk.world.file("x.pth", made.openai_whisper())
-    link = f"{desk.hub.files}x.pth"
-    result = add(desk, link)
+def test_what_can_not_be_told_fails_with_the_choices_unless_it_is_said(bench: PinBench) -> None:
+    bench.world.file("x.pth", made.openai_whisper())
+    link = f"{bench.hub.files}x.pth"
+    result = add(bench, link)
     assert (result.code, result.codes()) == (2, ["usage"])
     assert "--kind, one of checkpoint" in result.report["errors"][0]["hint"]
-    assert add(desk, link, "--kind", "upscaler", "--for", "comfyui").code == 0
-    (model,) = entries(desk)
+    assert add(bench, link, "--kind", "upscaler", "--for", "comfyui").code == 0
+    (model,) = entries(bench)
     assert (model.kind, model.consumers, model.allow_pickle) == ("upscaler", ("comfyui",), False)
     assert model.digest is not None
 
 
-def test_what_can_not_be_told_is_asked_of_who_can_answer(desk: Desk) -> None:
-    desk.world.file("x.pth", made.openai_whisper())
+def test_what_can_not_be_told_is_asked_of_who_can_answer(bench: PinBench) -> None:
+    bench.world.file("x.pth", made.openai_whisper())
     asked: list[tuple[str, int]] = []
 
     def choose(question: str, choices: Any) -> str:
         asked.append((question, len(choices)))
         return str(choices[0])
 
-    report = modelfetch.add([f"{desk.hub.files}x.pth", "hf://acme/art"], choose=choose, retries=1)
+    report = modelfetch.add([f"{bench.hub.files}x.pth", "hf://acme/art"], choose=choose, retries=1)
     assert report.ok, report.errors
     assert [question for question, _ in asked] == [
-        f"What kind of model is {desk.hub.files}x.pth?",
+        f"What kind of model is {bench.hub.files}x.pth?",
         "Which file of acme/art?",
     ]
     assert [one.model.kind for one in report.added] == ["checkpoint", "vae"]
 
 
-def test_a_language_model_of_the_hub_gets_the_line_to_type(desk: Desk) -> None:
-    desk.world.hf_repo("acme/tiny-GGUF", {"tiny-Q4_K_M.gguf": made.llama()})
-    result = add(desk, "hf://acme/tiny-GGUF/tiny-Q4_K_M.gguf")
+def test_a_language_model_of_the_hub_gets_the_line_to_type(bench: PinBench) -> None:
+    bench.world.hf_repo("acme/tiny-GGUF", {"tiny-Q4_K_M.gguf": made.llama()})
+    result = add(bench, "hf://acme/tiny-GGUF/tiny-Q4_K_M.gguf")
     assert result.codes() == ["usage"]
     assert result.report["errors"][0]["hint"] == "modelfetch add ollama://hf.co/acme/tiny-GGUF:Q4_K_M"
 
@@ -203,33 +203,33 @@ def test_a_language_model_of_the_hub_gets_the_line_to_type(desk: Desk) -> None:
         (["hf://acme/art/art.safetensors", "--kind", "vae", "--for", "whisper"], 2, "usage"),
     ],
 )
-def test_a_failure_writes_nothing(desk: Desk, words: list[str], code: int, slug: str) -> None:
-    result = add(desk, *words)
+def test_a_failure_writes_nothing(bench: PinBench, words: list[str], code: int, slug: str) -> None:
+    result = add(bench, *words)
     assert (result.code, result.codes()) == (code, [slug])
-    assert not (desk.folder / "models.yaml").exists()
-    (desk.folder / "models.yaml").write_text(EMPTY)
-    assert add(desk, "ollama://tiny:1b", *words).code != 0
-    assert (desk.folder / "models.yaml").read_text() == EMPTY
+    assert not (bench.folder / "models.yaml").exists()
+    (bench.folder / "models.yaml").write_text(EMPTY)
+    assert add(bench, "ollama://tiny:1b", *words).code != 0
+    assert (bench.folder / "models.yaml").read_text() == EMPTY
 
 
 @pytest.mark.parametrize("body", [b"404: Not Found", b"<html></html>", b"{}"])
-def test_what_is_no_model_is_not_added(desk: Desk, body: bytes) -> None:
-    desk.world.file("x.safetensors", body)
-    assert add(desk, f"{desk.hub.files}x.safetensors").codes() == ["not-a-model"]
-    assert not (desk.folder / "models.yaml").exists()
+def test_what_is_no_model_is_not_added(bench: PinBench, body: bytes) -> None:
+    bench.world.file("x.safetensors", body)
+    assert add(bench, f"{bench.hub.files}x.safetensors").codes() == ["not-a-model"]
+    assert not (bench.folder / "models.yaml").exists()
 
 
-def test_two_models_that_want_one_path_are_refused(desk: Desk) -> None:
-    desk.world.hf_repo("acme/other", {"art.safetensors": made.vae()})
-    assert add(desk, "hf://acme/art/art.safetensors").code == 0
-    before = (desk.folder / "models.yaml").read_bytes()
-    result = add(desk, "hf://acme/other/art.safetensors")
+def test_two_models_that_want_one_path_are_refused(bench: PinBench) -> None:
+    bench.world.hf_repo("acme/other", {"art.safetensors": made.vae()})
+    assert add(bench, "hf://acme/art/art.safetensors").code == 0
+    before = (bench.folder / "models.yaml").read_bytes()
+    result = add(bench, "hf://acme/other/art.safetensors")
     assert (result.code, result.codes()) == (78, ["invalid-manifest"])
-    assert (desk.folder / "models.yaml").read_bytes() == before
+    assert (bench.folder / "models.yaml").read_bytes() == before
 
 
-def test_what_was_added_can_be_synced(desk: Desk) -> None:
-    desk.world.civitai_version(9, [CivitaiFile(id=90, name="v.safetensors", body=VAE)])
-    assert add(desk, "civitai://9", "ollama://tiny:1b", f"{desk.hub.files}up.safetensors").code == 0
-    assert run(["sync", "models.yaml", "--root", str(desk.folder / "ai"), "--progress", "none"]) == 0
-    assert (desk.folder / "ai/comfyui/models/vae/v.safetensors").is_file()
+def test_what_was_added_can_be_synced(bench: PinBench) -> None:
+    bench.world.civitai_version(9, [CivitaiFile(id=90, name="v.safetensors", body=VAE)])
+    assert add(bench, "civitai://9", "ollama://tiny:1b", f"{bench.hub.files}up.safetensors").code == 0
+    assert run(["sync", "models.yaml", "--root", str(bench.folder / "ai"), "--progress", "none"]) == 0
+    assert (bench.folder / "ai/comfyui/models/vae/v.safetensors").is_file()

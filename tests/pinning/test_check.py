@@ -13,7 +13,7 @@ from tests.pinning.conftest import LORA, UPSCALER, VAE, sha256, size
 from tests.pinning.test_run import EVERYTHING
 
 if TYPE_CHECKING:
-    from tests.pinning.conftest import Desk, Result
+    from tests.pinning.conftest import PinBench, Result
 
 WITH_A_BODY = EVERYTHING + "      - {name: up, kind: upscaler, source: FILES/up.safetensors, for: [comfyui]}\n"
 
@@ -24,55 +24,55 @@ models:
 """
 
 
-def pinned(desk: Desk, text: str = WITH_A_BODY) -> None:
-    desk.write(text)
-    result = desk.pin()
+def pinned(bench: PinBench, text: str = WITH_A_BODY) -> None:
+    bench.write(text)
+    result = bench.pin()
     assert result.code == 0, result.err
-    desk.hub.log.clear()
+    bench.hub.log.clear()
 
 
-def states(desk: Desk, *options: str) -> tuple[int, dict[str, str]]:
-    before = desk.file.read_bytes()
-    result = desk.pin("--check", *options, as_json=False)
-    assert desk.file.read_bytes() == before
-    assert desk.bodies() == []
+def states(bench: PinBench, *options: str) -> tuple[int, dict[str, str]]:
+    before = bench.file.read_bytes()
+    result = bench.pin("--check", *options, as_json=False)
+    assert bench.file.read_bytes() == before
+    assert bench.bodies() == []
     head, *rows = (line.split() for line in result.out.splitlines())
     assert head == ["MODEL", "STATE", "PINNED", "UPSTREAM"]
     return result.code, {row[0]: row[1] for row in rows}
 
 
-def test_pins_that_upstream_still_has_are_current_and_a_web_server_can_not_tell(desk: Desk) -> None:
-    pinned(desk)
+def test_pins_that_upstream_still_has_are_current_and_a_web_server_can_not_tell(bench: PinBench) -> None:
+    pinned(bench)
     found = dict.fromkeys(("vae", "tiny", "style", "snap"), "current") | {"up": "unknown", "lora": "behind"}
-    assert states(desk) == (1, found)
-    pinned(desk, WITH_A_BODY.replace("@dev", ""))
-    assert states(desk) == (0, found | {"lora": "current"})
-    assert desk.hub.log.requests("*", origin="civitai") == []
-    assert desk.hub.log.requests("*", origin="files") == []
+    assert states(bench) == (1, found)
+    pinned(bench, WITH_A_BODY.replace("@dev", ""))
+    assert states(bench) == (0, found | {"lora": "current"})
+    assert bench.hub.log.requests("*", origin="civitai") == []
+    assert bench.hub.log.requests("*", origin="files") == []
 
 
-def test_a_file_that_moved_at_main_is_behind_and_a_commit_that_left_it_alone_is_not(desk: Desk) -> None:
-    pinned(desk)
-    repo = desk.world.repos["acme/art"]
+def test_a_file_that_moved_at_main_is_behind_and_a_commit_that_left_it_alone_is_not(bench: PinBench) -> None:
+    pinned(bench)
+    repo = bench.world.repos["acme/art"]
     files: dict[str, Any] = {"art.safetensors": LORA, "config.json": b'{"a": 1}', "sub/more.safetensors": LORA}
     repo.commit({**files, "README.md": b"# new"})
-    code, found = states(desk)
+    code, found = states(bench)
     assert (code, found["vae"], found["snap"], found["lora"]) == (1, "behind", "current", "current")
     repo.commit({**files, "config.json": b'{"b": 2}'})
-    assert states(desk)[1]["snap"] == "behind"
+    assert states(bench)[1]["snap"] == "behind"
 
 
-def test_the_report_says_what_upstream_has(desk: Desk) -> None:
-    pinned(desk)
-    desk.world.repos["acme/art"].commit(
+def test_the_report_says_what_upstream_has(bench: PinBench) -> None:
+    pinned(bench)
+    bench.world.repos["acme/art"].commit(
         {"art.safetensors": UPSCALER, "config.json": b"[]", "sub/more.safetensors": LORA}
     )
-    result = desk.pin("--check")
+    result = bench.pin("--check")
     (vae,) = result.report["models"][0]["artifacts"]
-    assert vae["uri"] == f"hf://acme/art@{desk.commit()}/art.safetensors"
+    assert vae["uri"] == f"hf://acme/art@{bench.commit()}/art.safetensors"
     assert (vae["digest"], vae["size"], vae["action"]) == (sha256(UPSCALER), size(UPSCALER), "changed")
     (snap,) = result.report["models"][4]["artifacts"]
-    assert (snap["uri"], snap["action"]) == (f"hf://acme/art@{desk.commit()}", "changed")
+    assert (snap["uri"], snap["action"]) == (f"hf://acme/art@{bench.commit()}", "changed")
     assert result.report["exit_code"] == result.code == 1
     assert result.report["ok"] is False
     assert result.report["errors"] == []
@@ -86,20 +86,20 @@ def test_the_report_says_what_upstream_has(desk: Desk) -> None:
     }
 
 
-def test_an_ollama_tag_that_moved_is_behind(desk: Desk) -> None:
-    pinned(desk)
-    assert states(desk)[1]["tiny"] == "current"
-    desk.world.ollama_model("tiny:1b", [("model", made.llama())], config=made.ollama_config())
-    assert states(desk)[1]["tiny"] == "behind"
+def test_an_ollama_tag_that_moved_is_behind(bench: PinBench) -> None:
+    pinned(bench)
+    assert states(bench)[1]["tiny"] == "current"
+    bench.world.ollama_model("tiny:1b", [("model", made.llama())], config=made.ollama_config())
+    assert states(bench)[1]["tiny"] == "behind"
 
 
-def test_a_tag_that_names_a_list_is_current_while_the_pinned_manifest_is_in_it(desk: Desk) -> None:
-    pinned(desk)
-    (model,) = desk.world.ollama.values()
-    other = desk.world.ollama_model("other:1", [("model", made.llama())], config=made.ollama_config())
+def test_a_tag_that_names_a_list_is_current_while_the_pinned_manifest_is_in_it(bench: PinBench) -> None:
+    pinned(bench)
+    (model,) = bench.world.ollama.values()
+    other = bench.world.ollama_model("other:1", [("model", made.llama())], config=made.ollama_config())
     media_type = "application/vnd.docker.distribution.manifest.v2+json"
     for name, one in (("tiny:" + other.digest, other), ("tiny:" + model.digest, model)):
-        desk.world.ollama[f"library/{name}"] = one
+        bench.world.ollama[f"library/{name}"] = one
     index = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -107,88 +107,88 @@ def test_a_tag_that_names_a_list_is_current_while_the_pinned_manifest_is_in_it(d
             {"mediaType": media_type, "digest": one.digest, "size": len(one.manifest)} for one in (other, model)
         ],
     }
-    desk.world.ollama_manifest("tiny:1b", json.dumps(index).encode(), [])
-    assert states(desk)[1]["tiny"] == "current"
+    bench.world.ollama_manifest("tiny:1b", json.dumps(index).encode(), [])
+    assert states(bench)[1]["tiny"] == "current"
     index["manifests"] = index["manifests"][:1]  # type: ignore[index]
-    desk.world.ollama_manifest("tiny:1b", json.dumps(index).encode(), [])
-    assert states(desk)[1]["tiny"] == "behind"
+    bench.world.ollama_manifest("tiny:1b", json.dumps(index).encode(), [])
+    assert states(bench)[1]["tiny"] == "behind"
 
 
-def test_what_is_open_is_unpinned_and_upstream_is_shown(desk: Desk) -> None:
-    desk.write(WITH_A_BODY)
-    code, found = states(desk)
+def test_what_is_open_is_unpinned_and_upstream_is_shown(bench: PinBench) -> None:
+    bench.write(WITH_A_BODY)
+    code, found = states(bench)
     assert (code, set(found.values())) == (1, {"unpinned"})
-    result = desk.pin("--check", as_json=False)
-    assert result.out.splitlines()[1].split() == ["vae", "unpinned", "-", desk.commit()[:12]]
+    result = bench.pin("--check", as_json=False)
+    assert result.out.splitlines()[1].split() == ["vae", "unpinned", "-", bench.commit()[:12]]
     assert result.out.splitlines()[6].split() == ["up", "unpinned", "-", "unknown"]
-    assert {a for actions in desk.pin("--check").actions().values() for a in actions} == {"missing"}
+    assert {a for actions in bench.pin("--check").actions().values() for a in actions} == {"missing"}
 
 
-def test_offline_a_check_asks_nobody_and_fails_only_for_what_is_open(desk: Desk) -> None:
-    pinned(desk)
-    code, found = states(desk, "--offline")
+def test_offline_a_check_asks_nobody_and_fails_only_for_what_is_open(bench: PinBench) -> None:
+    pinned(bench)
+    code, found = states(bench, "--offline")
     assert (code, found["vae"], found["style"], found["up"]) == (0, "unknown", "current", "unknown")
-    desk.file.write_bytes(
-        desk.file.read_bytes() + b"- {name: n, source: 'ollama://n', for: [ollama]}\n".replace(b"- ", b"  - ", 1)
+    bench.file.write_bytes(
+        bench.file.read_bytes() + b"- {name: n, source: 'ollama://n', for: [ollama]}\n".replace(b"- ", b"  - ", 1)
     )
-    code, found = states(desk, "--offline")
+    code, found = states(bench, "--offline")
     assert (code, found["n"], found["vae"]) == (1, "unpinned", "unknown")
-    assert desk.hub.log.since(0) == []
+    assert bench.hub.log.since(0) == []
 
 
-def test_a_source_that_fails_is_an_error_beside_the_states_of_the_others(desk: Desk) -> None:
-    pinned(desk)
-    desk.hub.faults.add("/v2/*", Status(code=404), times=None)
-    result = desk.pin("--check")
+def test_a_source_that_fails_is_an_error_beside_the_states_of_the_others(bench: PinBench) -> None:
+    pinned(bench)
+    bench.hub.faults.add("/v2/*", Status(code=404), times=None)
+    result = bench.pin("--check")
     assert (result.code, result.codes()) == (66, ["unknown-tag"])
     assert result.actions()["tiny"] == ["failed"]
     assert result.actions()["vae"] == ["present"]
 
 
 @pytest.mark.parametrize("lfs", [True, False])
-def test_a_file_that_goes_into_lfs_or_out_of_it_is_still_compared(desk: Desk, *, lfs: bool) -> None:
-    repo = desk.world.hf_repo("acme/plain", {"a.json": b"[1]"}, lfs=lfs)
+def test_a_file_that_goes_into_lfs_or_out_of_it_is_still_compared(bench: PinBench, *, lfs: bool) -> None:
+    repo = bench.world.hf_repo("acme/plain", {"a.json": b"[1]"}, lfs=lfs)
     pinned(
-        desk,
+        bench,
         "version: 1\nmodels:\n- {name: a, kind: file, path: a, source: 'hf://acme/plain/a.json', for: [comfyui]}\n",
     )
-    assert states(desk) == (0, {"a": "current"})
+    assert states(bench) == (0, {"a": "current"})
     repo.lfs = not lfs
     repo.commit({"a.json": b"[1]", "b": b""})
-    assert states(desk) == (0, {"a": "current" if not lfs else "unknown"})
+    assert states(bench) == (0, {"a": "current" if not lfs else "unknown"})
     repo.commit({"a.json": b"[1, 2]"})
-    assert states(desk) == (1, {"a": "behind"})
+    assert states(bench) == (1, {"a": "behind"})
 
 
-def test_a_file_of_the_same_size_outside_lfs_is_compared_by_its_git_name(desk: Desk) -> None:
-    repo = desk.world.hf_repo("acme/plain", {"a.json": b"[1]"})
+def test_a_file_of_the_same_size_outside_lfs_is_compared_by_its_git_name(bench: PinBench) -> None:
+    repo = bench.world.hf_repo("acme/plain", {"a.json": b"[1]"})
     pinned(
-        desk,
+        bench,
         "version: 1\nmodels:\n- {name: a, kind: file, path: a, source: 'hf://acme/plain/a.json', for: [comfyui]}\n",
     )
     repo.commit({"a.json": b"[1]", "b": b""})
-    assert states(desk) == (0, {"a": "current"})
+    assert states(bench) == (0, {"a": "current"})
     repo.commit({"a.json": b"[2]"})
-    assert states(desk) == (1, {"a": "behind"})
+    assert states(bench) == (1, {"a": "behind"})
 
 
-def test_a_check_needs_no_right_to_write(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    pinned(desk, WITH_A_BODY.replace("@dev", ""))
+def test_a_check_needs_no_right_to_write(bench: PinBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned(bench, WITH_A_BODY.replace("@dev", ""))
     monkeypatch.setattr("os.access", lambda *_args, **_kwargs: False)
-    assert states(desk)[0] == 0
+    assert states(bench)[0] == 0
 
 
-def test_a_blake3_pin_is_compared_by_what_the_hub_says_of_the_pinned_commit(desk: Desk) -> None:
+def test_a_blake3_pin_is_compared_by_what_the_hub_says_of_the_pinned_commit(bench: PinBench) -> None:
     import blake3
 
     digest = "blake3:" + blake3.blake3(VAE.read(0, VAE.size)).hexdigest()
-    repo = desk.world.repos["acme/art"]
-    desk.write(
-        f"version: 1\nmodels:\n- {{name: vae, kind: vae, source: 'hf://acme/art@{desk.commit()}/art.safetensors', "
+    repo = bench.world.repos["acme/art"]
+    bench.write(
+        f"version: 1\nmodels:\n- {{name: vae, kind: vae, source: 'hf://acme/art@{bench.commit()}/art.safetensors', "
         f"digest: '{digest}', for: [comfyui]}}\n"
     )
     repo.commit({"art.safetensors": VAE, "b": b""})
-    assert states(desk) == (0, {"vae": "current"})
+    assert states(bench) == (0, {"vae": "current"})
     repo.commit({"art.safetensors": LORA})
-    result: Result = desk.pin("--check")
+    result: Result = bench.pin("--check")
     assert (result.code, result.actions()) == (1, {"vae": ["changed"]})

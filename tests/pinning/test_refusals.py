@@ -18,43 +18,43 @@ from tests.pinning.conftest import LORA, sha256, size
 from tests.pinning.test_run import EVERYTHING
 
 if TYPE_CHECKING:
-    from tests.pinning.conftest import Desk
+    from tests.pinning.conftest import PinBench
 
 
-def test_several_failures_are_all_told_and_nothing_is_written(desk: Desk) -> None:
+def test_several_failures_are_all_told_and_nothing_is_written(bench: PinBench) -> None:
     text = EVERYTHING.replace("art/art.safetensors", "art/gone.safetensors").replace("tiny:1b", "tiny:9b")
     text += "      - {name: up, kind: upscaler, source: FILES/up.safetensors, for: [comfyui]}\n"
-    desk.write(text)
-    before = desk.file.read_bytes()
-    result = desk.pin()
+    bench.write(text)
+    before = bench.file.read_bytes()
+    result = bench.pin()
     assert {e["model"]: e["code"] for e in result.report["errors"]} == {"vae": "not-found", "tiny": "unknown-tag"}
     assert result.code == 66
-    assert desk.file.read_bytes() == before
-    assert desk.bodies() == []
+    assert bench.file.read_bytes() == before
+    assert bench.bodies() == []
     assert result.actions()["vae"] == result.actions()["tiny"] == ["failed"]
     assert result.actions()["lora"] == result.actions()["up"] == ["skipped"]
     assert "nothing was written" in result.err
 
 
-def test_a_body_that_can_not_be_had_leaves_the_file_alone(desk: Desk) -> None:
-    desk.write("version: 1\nmodels:\n- {name: up, kind: upscaler, source: FILES/up.safetensors, for: [comfyui]}\n")
-    before = desk.file.read_bytes()
-    desk.hub.faults.add("*/up.safetensors", Status(code=404), times=None)
-    result = desk.pin()
-    assert (result.code, result.codes(), desk.file.read_bytes()) == (66, ["not-found"], before)
+def test_a_body_that_can_not_be_had_leaves_the_file_alone(bench: PinBench) -> None:
+    bench.write("version: 1\nmodels:\n- {name: up, kind: upscaler, source: FILES/up.safetensors, for: [comfyui]}\n")
+    before = bench.file.read_bytes()
+    bench.hub.faults.add("*/up.safetensors", Status(code=404), times=None)
+    result = bench.pin()
+    assert (result.code, result.codes(), bench.file.read_bytes()) == (66, ["not-found"], before)
 
 
-def test_a_pin_that_upstream_contradicts_is_kept_and_told(desk: Desk) -> None:
-    desk.write(
+def test_a_pin_that_upstream_contradicts_is_kept_and_told(bench: PinBench) -> None:
+    bench.write(
         f"""\
         version: 1
         models:
         - {{name: vae, kind: vae, source: hf://acme/art/art.safetensors, digest: "{sha256(LORA)}", for: [comfyui]}}
         """
     )
-    before = desk.text
-    result = desk.pin()
-    assert (result.code, result.codes(), desk.text) == (65, ["digest-mismatch"], before)
+    before = bench.text
+    result = bench.pin()
+    assert (result.code, result.codes(), bench.text) == (65, ["digest-mismatch"], before)
     assert "--upgrade vae" in result.err
 
 
@@ -63,22 +63,22 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64
 
 @pytest.mark.parametrize("name", ["model.bin", "model.onnx", "model.pth", "model.safetensors", "model"])
 @pytest.mark.parametrize("body", [POINTER, b"404: Not Found", b"<Error>gone</Error>", b""])
-def test_what_is_no_model_is_never_pinned(desk: Desk, name: str, body: bytes) -> None:
-    desk.world.file(name, body)
+def test_what_is_no_model_is_never_pinned(bench: PinBench, name: str, body: bytes) -> None:
+    bench.world.file(name, body)
     pins = f'digest: "{sha256(LORA)}", size: {size(LORA)}'
-    desk.write(f"version: 1\nmodels:\n- {{name: m, kind: upscaler, source: FILES/{name}, {pins}, for: [comfyui]}}\n")
-    before = desk.text
-    result = desk.pin("--upgrade", "m")
-    assert (result.code, result.codes(), desk.text) == (65, ["not-a-model"], before)
+    bench.write(f"version: 1\nmodels:\n- {{name: m, kind: upscaler, source: FILES/{name}, {pins}, for: [comfyui]}}\n")
+    before = bench.text
+    result = bench.pin("--upgrade", "m")
+    assert (result.code, result.codes(), bench.text) == (65, ["not-a-model"], before)
     if not name.endswith(".pth"):
-        desk.write(f"version: 1\nmodels:\n- {{name: m, kind: upscaler, source: FILES/{name}, for: [comfyui]}}\n")
-        assert (desk.pin().codes(), "digest" in desk.text) == (["not-a-model"], False)
+        bench.write(f"version: 1\nmodels:\n- {{name: m, kind: upscaler, source: FILES/{name}, for: [comfyui]}}\n")
+        assert (bench.pin().codes(), "digest" in bench.text) == (["not-a-model"], False)
 
 
-def test_pins_that_make_the_manifest_invalid_are_not_written(desk: Desk) -> None:
-    old = desk.commit()
-    desk.world.repos["acme/art"].commit({"config.json": b"[]"})
-    desk.write(
+def test_pins_that_make_the_manifest_invalid_are_not_written(bench: PinBench) -> None:
+    old = bench.commit()
+    bench.world.repos["acme/art"].commit({"config.json": b"[]"})
+    bench.write(
         f"""\
         version: 1
         models:
@@ -86,9 +86,9 @@ def test_pins_that_make_the_manifest_invalid_are_not_written(desk: Desk) -> None
         - {{name: b, kind: snapshot, source: "hf://acme/art", include: ["c*.json"], for: [whisper]}}
         """
     )
-    before = desk.text
-    result = desk.pin()
-    assert (result.code, result.codes(), desk.text) == (78, ["invalid-manifest"], before)
+    before = bench.text
+    result = bench.pin()
+    assert (result.code, result.codes(), bench.text) == (78, ["invalid-manifest"], before)
     assert "another commit" in result.err
 
 
@@ -102,70 +102,70 @@ def test_pins_that_make_the_manifest_invalid_are_not_written(desk: Desk) -> None
         ("version: 1\nmodels: []", 0),
     ],
 )
-def test_a_manifest_that_is_none_ends_as_it_does_for_sync(desk: Desk, text: str, code: int) -> None:
-    desk.write(text)
-    result = desk.pin()
-    assert (result.code, desk.text) == (code, text)
+def test_a_manifest_that_is_none_ends_as_it_does_for_sync(bench: PinBench, text: str, code: int) -> None:
+    bench.write(text)
+    result = bench.pin()
+    assert (result.code, bench.text) == (code, text)
     assert set(result.codes()) == ({"invalid-manifest"} if code else set())
 
 
 def test_a_file_that_is_missing_or_can_not_be_written_is_told_before_anybody_is_asked(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    bench: PinBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert desk.pin(file=desk.folder / "none.yaml").codes() == ["invalid-manifest"]
-    desk.write(EVERYTHING)
+    assert bench.pin(file=bench.folder / "none.yaml").codes() == ["invalid-manifest"]
+    bench.write(EVERYTHING)
     monkeypatch.setattr("os.access", lambda *_args, **_kwargs: False)
-    result = desk.pin()
+    result = bench.pin()
     assert (result.code, result.codes()) == (73, ["not-writable"])
-    assert desk.hub.log.since(0) == []
+    assert bench.hub.log.since(0) == []
 
 
-def test_a_file_that_somebody_changes_meanwhile_is_theirs(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.write(EVERYTHING)
+def test_a_file_that_somebody_changes_meanwhile_is_theirs(bench: PinBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.write(EVERYTHING)
 
     def edit_then_pin(*args: Any) -> bytes:
-        desk.file.write_bytes(desk.file.read_bytes() + b"# mine\n")
+        bench.file.write_bytes(bench.file.read_bytes() + b"# mine\n")
         return with_pins(*args)
 
     monkeypatch.setattr("modelfetch.pinning.run.with_pins", edit_then_pin)
-    result = desk.pin()
+    result = bench.pin()
     assert (result.code, result.codes()) == (73, ["not-writable"])
-    assert desk.text.endswith("# mine\n")
-    assert "sha256:" not in desk.text
+    assert bench.text.endswith("# mine\n")
+    assert "sha256:" not in bench.text
 
 
-def test_a_signal_in_the_midst_of_a_body_leaves_the_file_alone(desk: Desk) -> None:
-    desk.write("version: 1\nmodels:\n- {name: up, kind: upscaler, source: FILES/up.safetensors, for: [comfyui]}\n")
-    before = desk.text
-    desk.hub.faults.add("*/up.safetensors", StallAfter(bytes=1000, seconds=30), times=None)
-    words = [sys.executable, "-m", "modelfetch", "pin", str(desk.file), "--json"]
+def test_a_signal_in_the_midst_of_a_body_leaves_the_file_alone(bench: PinBench) -> None:
+    bench.write("version: 1\nmodels:\n- {name: up, kind: upscaler, source: FILES/up.safetensors, for: [comfyui]}\n")
+    before = bench.text
+    bench.hub.faults.add("*/up.safetensors", StallAfter(bytes=1000, seconds=30), times=None)
+    words = [sys.executable, "-m", "modelfetch", "pin", str(bench.file), "--json"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 30
-    while desk.hub.log.sent("*/up.safetensors", origin="files") < 1000 and time.monotonic() < deadline:
+    while bench.hub.log.sent("*/up.safetensors", origin="files") < 1000 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 143
     assert [error["code"] for error in json.loads(out)["errors"]] == ["terminated"]
-    assert desk.text == before
-    assert [p.name for p in desk.folder.iterdir() if p.name != "cache"] == ["tier.yaml"]
+    assert bench.text == before
+    assert [p.name for p in bench.folder.iterdir() if p.name != "cache"] == ["tier.yaml"]
 
 
-def test_a_full_disk_leaves_the_file_whole(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk.write(EVERYTHING)
-    before = desk.text
+def test_a_full_disk_leaves_the_file_whole(bench: PinBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.write(EVERYTHING)
+    before = bench.text
 
     def full(_fd: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    result = desk.pin()
-    assert (result.code, result.codes(), desk.text) == (74, ["no-space"], before)
-    assert [p.name for p in desk.folder.iterdir() if p.name != "cache"] == ["tier.yaml"]
+    result = bench.pin()
+    assert (result.code, result.codes(), bench.text) == (74, ["no-space"], before)
+    assert [p.name for p in bench.folder.iterdir() if p.name != "cache"] == ["tier.yaml"]
 
 
-def test_names_that_do_not_exist_and_options_that_exclude_each_other_are_wrong_usage(desk: Desk) -> None:
-    desk.write(EVERYTHING)
-    result = desk.pin("--upgrade", "nobody")
+def test_names_that_do_not_exist_and_options_that_exclude_each_other_are_wrong_usage(bench: PinBench) -> None:
+    bench.write(EVERYTHING)
+    result = bench.pin("--upgrade", "nobody")
     assert (result.code, result.codes()) == (2, ["usage"])
-    assert desk.pin("--check", "--upgrade", "vae", as_json=False).code == 2
+    assert bench.pin("--check", "--upgrade", "vae", as_json=False).code == 2

@@ -14,7 +14,7 @@ from tests.pinning.conftest import LORA, UPSCALER, VAE, sha256, size
 from tests.sources.test_oci import ONE, layer, manifest, publish
 
 if TYPE_CHECKING:
-    from tests.pinning.conftest import Desk
+    from tests.pinning.conftest import PinBench
 
 EVERYTHING = """\
     # A tier for tests: every comment stays.
@@ -48,16 +48,16 @@ EVERYTHING = """\
 """
 
 
-def test_everything_open_is_pinned_and_all_else_is_kept(desk: Desk) -> None:
-    desk.write(EVERYTHING)
-    dev = desk.world.repos["acme/art"].refs["dev"]
-    (ollama,) = desk.world.ollama.values()
-    result = desk.pin()
+def test_everything_open_is_pinned_and_all_else_is_kept(bench: PinBench) -> None:
+    bench.write(EVERYTHING)
+    dev = bench.world.repos["acme/art"].refs["dev"]
+    (ollama,) = bench.world.ollama.values()
+    result = bench.pin()
     assert result.code == 0, result.err
     inline = f"size: {size(LORA)}, digest: {sha256(LORA)}, filename: dev.safetensors"
     config = b'{"a": 1}'
     assert (
-        desk.text
+        bench.text
         == f"""\
 # A tier for tests: every comment stays.
 version: 1
@@ -67,7 +67,7 @@ models:
   # the VAE
   - name: vae      # its name
     kind: vae
-    source: hf://acme/art@{desk.commit()}/art.safetensors   # from the hub
+    source: hf://acme/art@{bench.commit()}/art.safetensors   # from the hub
     size: {size(VAE)}
     digest: {sha256(VAE)}
     license: mit
@@ -86,7 +86,7 @@ models:
     for: [ comfyui ]
   - name: snap
     kind: snapshot
-    source: hf://acme/art@{desk.commit()}
+    source: hf://acme/art@{bench.commit()}
     files:
       # only these
       # settings
@@ -98,17 +98,17 @@ models:
     )
 
 
-def test_no_body_is_fetched_where_the_source_knows_the_digest(desk: Desk) -> None:
-    desk.write(EVERYTHING.replace("'*.json'", "art*"))
-    result = desk.pin()
+def test_no_body_is_fetched_where_the_source_knows_the_digest(bench: PinBench) -> None:
+    bench.write(EVERYTHING.replace("'*.json'", "art*"))
+    result = bench.pin()
     assert result.code == 0, result.err
-    assert desk.bodies() == []
+    assert bench.bodies() == []
     assert result.report["bytes_fetched"] == 0
     assert {action for actions in result.actions().values() for action in actions} == {"would-fetch"}
 
 
-def test_a_body_is_fetched_once_where_nobody_knows_the_digest(desk: Desk) -> None:
-    desk.write(
+def test_a_body_is_fetched_once_where_nobody_knows_the_digest(bench: PinBench) -> None:
+    bench.write(
         """\
         version: 1
         models:
@@ -117,89 +117,89 @@ def test_a_body_is_fetched_once_where_nobody_knows_the_digest(desk: Desk) -> Non
           - {name: config, kind: file, source: hf://acme/art/config.json, path: config.json, for: [comfyui]}
         """
     )
-    result = desk.pin()
+    result = bench.pin()
     assert result.code == 0, result.err
-    up, again, config = load_manifest(desk.file).models
+    up, again, config = load_manifest(bench.file).models
     assert (up.size, str(up.digest)) == (again.size, str(again.digest)) == (size(UPSCALER), sha256(UPSCALER))
     assert (config.size, str(config.digest)) == (8, sha256(b'{"a": 1}'))
     assert result.report["bytes_fetched"] == size(UPSCALER) + 8
     assert result.actions()["up"] == result.actions()["config"] == ["fetched"]
-    assert sum(e.sent for e in desk.hub.log.requests("*/up.safetensors", origin="files")) < 1.5 * size(UPSCALER)
-    assert (desk.folder / "cache/.modelfetch/blobs").is_dir()
+    assert sum(e.sent for e in bench.hub.log.requests("*/up.safetensors", origin="files")) < 1.5 * size(UPSCALER)
+    assert (bench.folder / "cache/.modelfetch/blobs").is_dir()
 
 
-def test_a_pinned_file_sends_no_request_and_is_not_written_again(desk: Desk) -> None:
-    desk.write(EVERYTHING)
-    assert desk.pin().code == 0
-    text, before, mark = desk.text, desk.file.stat(), desk.hub.log.mark()
-    result = desk.pin()
-    after = desk.file.stat()
-    assert (result.code, desk.text) == (0, text)
+def test_a_pinned_file_sends_no_request_and_is_not_written_again(bench: PinBench) -> None:
+    bench.write(EVERYTHING)
+    assert bench.pin().code == 0
+    text, before, mark = bench.text, bench.file.stat(), bench.hub.log.mark()
+    result = bench.pin()
+    after = bench.file.stat()
+    assert (result.code, bench.text) == (0, text)
     assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
-    assert desk.hub.log.since(mark) == []
+    assert bench.hub.log.since(mark) == []
     assert result.report["requests"] == 0
     assert {action for actions in result.actions().values() for action in actions} == {"present"}
 
 
-def test_what_was_pinned_needs_nobody_to_be_asked(desk: Desk) -> None:
-    desk.write(EVERYTHING)
-    assert desk.pin().code == 0
-    assert desk.pin("--offline").code == 0
-    desk.write(EVERYTHING)
-    result = desk.pin("--offline")
+def test_what_was_pinned_needs_nobody_to_be_asked(bench: PinBench) -> None:
+    bench.write(EVERYTHING)
+    assert bench.pin().code == 0
+    assert bench.pin("--offline").code == 0
+    bench.write(EVERYTHING)
+    result = bench.pin("--offline")
     assert (result.code, set(result.codes())) == (69, {"offline"})
     assert len(result.codes()) == 5
 
 
-def test_a_local_file_is_hashed_where_it_lies(desk: Desk) -> None:
-    (desk.folder / "own.safetensors").write_bytes(VAE.read(0, VAE.size))
-    desk.write(
+def test_a_local_file_is_hashed_where_it_lies(bench: PinBench) -> None:
+    (bench.folder / "own.safetensors").write_bytes(VAE.read(0, VAE.size))
+    bench.write(
         f"""\
         version: 1
         models:
           - name: own
             kind: vae
-            source: file://{desk.folder}/own.safetensors
+            source: file://{bench.folder}/own.safetensors
             for: [comfyui]
         """
     )
-    result = desk.pin()
+    result = bench.pin()
     assert result.code == 0, result.err
-    (model,) = load_manifest(desk.file).models
+    (model,) = load_manifest(bench.file).models
     assert (model.size, str(model.digest)) == (size(VAE), sha256(VAE))
-    assert not (desk.folder / "cache").exists()
-    (desk.folder / "own.safetensors").write_bytes(b"<!DOCTYPE html><html>please log in</html>")
-    desk.write(desk.text.split("    size")[0] + "    for: [comfyui]\n")
-    result = desk.pin()
+    assert not (bench.folder / "cache").exists()
+    (bench.folder / "own.safetensors").write_bytes(b"<!DOCTYPE html><html>please log in</html>")
+    bench.write(bench.text.split("    size")[0] + "    for: [comfyui]\n")
+    result = bench.pin()
     assert (result.code, result.codes()) == (65, ["not-a-model"])
 
 
-def test_the_file_keeps_its_line_ends_mark_mode_and_link(desk: Desk) -> None:
-    target = desk.folder / "elsewhere/real.yaml"
+def test_the_file_keeps_its_line_ends_mark_mode_and_link(bench: PinBench) -> None:
+    target = bench.folder / "elsewhere/real.yaml"
     target.parent.mkdir()
     text = "\ufeffversion: 1\r\nmodels:\r\n- name: vae\r\n  kind: vae\r\n"
     text += "  source: hf://acme/art/art.safetensors # é\r\n  for: [comfyui]"
     target.write_bytes(text.encode())
     target.chmod(0o640)
-    desk.file.symlink_to(target)
-    assert desk.pin().code == 0
-    assert desk.file.is_symlink()
+    bench.file.symlink_to(target)
+    assert bench.pin().code == 0
+    assert bench.file.is_symlink()
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
     pins = f"  size: {size(VAE)}\r\n  digest: {sha256(VAE)}\r\n"
-    pinned = text.replace("art/art.", f"art@{desk.commit()}/art.").replace("  for:", pins + "  for:")
+    pinned = text.replace("art/art.", f"art@{bench.commit()}/art.").replace("  for:", pins + "  for:")
     assert target.read_bytes() == pinned.encode()
     assert sorted(p.name for p in target.parent.iterdir()) == ["real.yaml"]
 
 
-def test_only_what_stands_in_the_file_itself_is_pinned(desk: Desk) -> None:
-    base = desk.folder / "base.yaml"
+def test_only_what_stands_in_the_file_itself_is_pinned(bench: PinBench) -> None:
+    base = bench.folder / "base.yaml"
     base.write_text(
         "version: 1\nmodels:\n"
         "- {name: base, kind: vae, source: hf://acme/art/art.safetensors, for: [comfyui]}\n"
         "- {name: other, kind: vae, source: hf://acme/art/sub/more.safetensors, for: [comfyui]}\n"
     )
     before = base.read_bytes()
-    desk.write(
+    bench.write(
         """\
         version: 1
         extends: base.yaml
@@ -207,18 +207,18 @@ def test_only_what_stands_in_the_file_itself_is_pinned(desk: Desk) -> None:
         - {name: other, kind: vae, source: hf://acme/art@dev/art.safetensors, filename: other.st, for: [comfyui]}
         """
     )
-    result = desk.pin()
+    result = bench.pin()
     assert result.code == 0, result.err
     assert base.read_bytes() == before
     assert list(result.actions()) == ["other"]
-    assert desk.text.count("sha256:") == 1
-    refused = desk.pin("--upgrade", "base")
+    assert bench.text.count("sha256:") == 1
+    refused = bench.pin("--upgrade", "base")
     assert refused.code == 2
     assert "base.yaml" in refused.err
 
 
-def test_what_is_pinned_in_part_is_completed_and_what_it_says_is_kept(desk: Desk) -> None:
-    desk.write(
+def test_what_is_pinned_in_part_is_completed_and_what_it_says_is_kept(bench: PinBench) -> None:
+    bench.write(
         f"""\
         version: 1
         models:
@@ -239,22 +239,22 @@ def test_what_is_pinned_in_part_is_completed_and_what_it_says_is_kept(desk: Desk
             for: [whisper]
         """
     )
-    result = desk.pin()
+    result = bench.pin()
     assert result.code == 0, result.err
     assert (
-        desk.text
+        bench.text
         == f"""\
 version: 1
 models:
   - name: vae
     kind: vae
     digest: "{sha256(VAE)}"
-    source: hf://acme/art@{desk.commit()}/art.safetensors
+    source: hf://acme/art@{bench.commit()}/art.safetensors
     size: {size(VAE)}
     for: [comfyui]
   - name: snap
     kind: snapshot
-    source: hf://acme/art@{desk.commit()}
+    source: hf://acme/art@{bench.commit()}
     files:
       - path: art.safetensors
         size: {size(VAE)}
@@ -268,28 +268,28 @@ models:
     )
 
 
-def test_a_whole_repo_at_a_commit_gets_its_files_and_pickles_stay_a_matter_of_consent(desk: Desk) -> None:
-    desk.world.hf_repo("acme/dr", made.diffrhythm_cfm())
-    entry = f"- name: dr\n  kind: snapshot\n  source: hf://acme/dr@{desk.commit('acme/dr')}\n  for: [diffrhythm]\n"
-    desk.write("version: 1\nmodels:\n" + entry)
-    before = desk.text
-    result = desk.pin()
-    assert (result.code, result.codes(), desk.text) == (65, ["pickle-not-allowed"], before)
-    desk.write("version: 1\nmodels:\n" + entry.replace("  for", "  allow_pickle: true\n  for"))
-    assert desk.pin().code == 0
-    (model,) = load_manifest(desk.file).models
+def test_a_whole_repo_at_a_commit_gets_its_files_and_pickles_stay_a_matter_of_consent(bench: PinBench) -> None:
+    bench.world.hf_repo("acme/dr", made.diffrhythm_cfm())
+    entry = f"- name: dr\n  kind: snapshot\n  source: hf://acme/dr@{bench.commit('acme/dr')}\n  for: [diffrhythm]\n"
+    bench.write("version: 1\nmodels:\n" + entry)
+    before = bench.text
+    result = bench.pin()
+    assert (result.code, result.codes(), bench.text) == (65, ["pickle-not-allowed"], before)
+    bench.write("version: 1\nmodels:\n" + entry.replace("  for", "  allow_pickle: true\n  for"))
+    assert bench.pin().code == 0
+    (model,) = load_manifest(bench.file).models
     assert model.files is not None
     assert [spec.path for spec in model.files] == ["README.md", "cfm_model.pt"]
-    assert "  files:\n  - {path: README.md" in desk.text
+    assert "  files:\n  - {path: README.md" in bench.text
 
 
-def test_a_pasted_link_of_the_hub_gets_its_commit_and_its_digest(desk: Desk) -> None:
-    link = f"{desk.hub.endpoint}/acme/art/resolve/main/art.safetensors?download=true"
-    desk.write(f"version: 1\nmodels:\n- name: vae\n  kind: vae\n  source: {link}\n  for: [comfyui]\n")
-    assert desk.pin().code == 0
-    assert desk.text.splitlines()[4] == f"  source: {link.replace('main', desk.commit())}"
-    assert sha256(VAE) in desk.text
-    assert desk.bodies() == []
+def test_a_pasted_link_of_the_hub_gets_its_commit_and_its_digest(bench: PinBench) -> None:
+    link = f"{bench.hub.endpoint}/acme/art/resolve/main/art.safetensors?download=true"
+    bench.write(f"version: 1\nmodels:\n- name: vae\n  kind: vae\n  source: {link}\n  for: [comfyui]\n")
+    assert bench.pin().code == 0
+    assert bench.text.splitlines()[4] == f"  source: {link.replace('main', bench.commit())}"
+    assert sha256(VAE) in bench.text
+    assert bench.bodies() == []
 
 
 @pytest.mark.parametrize(
@@ -302,83 +302,83 @@ def test_a_pasted_link_of_the_hub_gets_its_commit_and_its_digest(desk: Desk) -> 
         ("HF://acme/art@SHORT/art.safetensors", ("HF://acme/art@", "/art.safetensors")),
     ],
 )
-def test_a_revision_of_any_form_becomes_a_commit(desk: Desk, given: str, kept: tuple[str, str]) -> None:
-    desk.world.repos["acme/art"].refs.update({"refs/pr/3": desk.commit(), "a/b": desk.commit()})
-    given = given.replace("SHORT", desk.commit()[:9])
-    desk.write(f"version: 1\nmodels:\n- {{name: vae, kind: vae, source: '{given}', for: [comfyui]}}\n")
-    result = desk.pin()
+def test_a_revision_of_any_form_becomes_a_commit(bench: PinBench, given: str, kept: tuple[str, str]) -> None:
+    bench.world.repos["acme/art"].refs.update({"refs/pr/3": bench.commit(), "a/b": bench.commit()})
+    given = given.replace("SHORT", bench.commit()[:9])
+    bench.write(f"version: 1\nmodels:\n- {{name: vae, kind: vae, source: '{given}', for: [comfyui]}}\n")
+    result = bench.pin()
     assert result.code == 0, result.err
-    assert f"source: '{kept[0]}{desk.commit()}{kept[1]}'" in desk.text
+    assert f"source: '{kept[0]}{bench.commit()}{kept[1]}'" in bench.text
 
 
-def test_upgrade_moves_the_pins_of_the_models_that_it_names(desk: Desk) -> None:
-    own = desk.folder / "own.json"
+def test_upgrade_moves_the_pins_of_the_models_that_it_names(bench: PinBench) -> None:
+    own = bench.folder / "own.json"
     own.write_bytes(b"[1]")
-    desk.write(
+    bench.write(
         EVERYTHING
         + "      - {name: up, kind: upscaler, source: FILES/up.safetensors, for: [comfyui]}\n"
         + f"      - {{name: own, kind: file, path: own.json, source: 'file://{own}', for: [comfyui]}}\n"
     )
-    assert desk.pin().code == 0
-    before = load_manifest(desk.file).models
-    old = desk.commit()
-    repo = desk.world.repos["acme/art"]
+    assert bench.pin().code == 0
+    before = load_manifest(bench.file).models
+    old = bench.commit()
+    repo = bench.world.repos["acme/art"]
     repo.commit({"art.safetensors": UPSCALER, "config.json": b"[]", "sub/more.safetensors": LORA, "new.json": b"{}"})
-    desk.world.ollama_model("tiny:1b", [("model", made.llama())], config=made.ollama_config())
-    desk.world.file("up.safetensors", VAE)
+    bench.world.ollama_model("tiny:1b", [("model", made.llama())], config=made.ollama_config())
+    bench.world.file("up.safetensors", VAE)
     own.write_bytes(b"[1, 2]")
-    assert desk.pin().report["requests"] == 0
+    assert bench.pin().report["requests"] == 0
 
-    result = desk.pin("--upgrade", "vae", "--upgrade", "up", "--upgrade", "own")
+    result = bench.pin("--upgrade", "vae", "--upgrade", "up", "--upgrade", "own")
     assert result.code == 0, result.err
-    vae, lora, tiny, style, snap, up, mine = load_manifest(desk.file).models
+    vae, lora, tiny, style, snap, up, mine = load_manifest(bench.file).models
     assert (vae.size, str(vae.digest), vae.source.text) == (
         size(UPSCALER),
         sha256(UPSCALER),
-        f"hf://acme/art@{desk.commit()}/art.safetensors",
+        f"hf://acme/art@{bench.commit()}/art.safetensors",
     )
     assert (up.size, str(up.digest)) == (size(VAE), sha256(VAE))
     assert (mine.size, str(mine.digest)) == (6, sha256(b"[1, 2]"))
     untouched = {m.name: (m.source, m.digest, m.files) for m in before}
     assert all(untouched[m.name] == (m.source, m.digest, m.files) for m in (lora, tiny, style, snap))
-    assert old != desk.commit()
+    assert old != bench.commit()
 
-    assert desk.pin("--upgrade", "snap", "--upgrade", "tiny").code == 0
-    _, _, tiny, _, snap, _, _ = load_manifest(desk.file).models
-    (ollama,) = desk.world.ollama.values()
+    assert bench.pin("--upgrade", "snap", "--upgrade", "tiny").code == 0
+    _, _, tiny, _, snap, _, _ = load_manifest(bench.file).models
+    (ollama,) = bench.world.ollama.values()
     assert str(tiny.digest) == ollama.digest
     assert snap.files == (
         FileSpec(path="config.json", size=2, digest=Digest.sha256(b"[]")),
         FileSpec(path="sub/more.safetensors", size=size(LORA), digest=Digest.parse(sha256(LORA))),
     )
-    text = desk.text
-    assert desk.pin("--upgrade", "snap", "--upgrade", "tiny").code == 0
-    assert desk.text == text
+    text = bench.text
+    assert bench.pin("--upgrade", "snap", "--upgrade", "tiny").code == 0
+    assert bench.text == text
 
 
-def test_an_oci_tag_stays_and_its_file_is_pinned(desk: Desk) -> None:
-    uri = "oci://" + desk.hub.ollama.removeprefix("http://") + "/fleet/tiny:v1"
-    publish(desk.hub, ONE)
-    desk.write(f"version: 1\nmodels:\n- {{name: o, kind: vae, source: '{uri}', for: [comfyui]}}\n")
-    assert desk.pin().code == 0
-    (model,) = load_manifest(desk.file).models
+def test_an_oci_tag_stays_and_its_file_is_pinned(bench: PinBench) -> None:
+    uri = "oci://" + bench.hub.ollama.removeprefix("http://") + "/fleet/tiny:v1"
+    publish(bench.hub, ONE)
+    bench.write(f"version: 1\nmodels:\n- {{name: o, kind: vae, source: '{uri}', for: [comfyui]}}\n")
+    assert bench.pin().code == 0
+    (model,) = load_manifest(bench.file).models
     assert (model.source.text, model.size, str(model.digest)) == (uri, 88, sha256(b"w" * 88))
-    assert desk.pin("--check").code == 0
-    publish(desk.hub, manifest(layer(b"v" * 88, "checkpoints/tiny.safetensors")))
-    result = desk.pin("--check")
+    assert bench.pin("--check").code == 0
+    publish(bench.hub, manifest(layer(b"v" * 88, "checkpoints/tiny.safetensors")))
+    result = bench.pin("--check")
     assert (result.code, result.actions()) == (1, {"o": ["changed"]})
-    assert desk.pin("--upgrade", "o").code == 0
-    assert str(load_manifest(desk.file).models[0].digest) == sha256(b"v" * 88)
-    assert desk.pin("--check").code == 0
-    assert desk.bodies() == []
+    assert bench.pin("--upgrade", "o").code == 0
+    assert str(load_manifest(bench.file).models[0].digest) == sha256(b"v" * 88)
+    assert bench.pin("--check").code == 0
+    assert bench.bodies() == []
 
 
-def test_a_person_reads_what_was_pinned_and_a_report_has_the_contracts_keys(desk: Desk) -> None:
-    desk.write(EVERYTHING)
-    result = desk.pin(as_json=False)
+def test_a_person_reads_what_was_pinned_and_a_report_has_the_contracts_keys(bench: PinBench) -> None:
+    bench.write(EVERYTHING)
+    result = bench.pin(as_json=False)
     assert result.out.splitlines()[0].split() == ["MODEL", "DONE", "BEFORE", "NOW"]
-    assert result.out.splitlines()[1].split() == ["vae", "pinned", "-", desk.commit()[:12]]
+    assert result.out.splitlines()[1].split() == ["vae", "pinned", "-", bench.commit()[:12]]
     assert "5 of 5 models pinned" in result.err
-    assert set(desk.pin().report) == {
+    assert set(bench.pin().report) == {
         *("ok", "exit_code", "tier", "root", "seconds", "bytes_fetched", "requests", "models", "errors")
     }

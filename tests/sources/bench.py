@@ -1,4 +1,4 @@
-"""Shared by the tests of sources: a hub, and a desk that sends requests to it and records the pauses."""
+"""Shared by the tests of sources: a hub, and a bench that sends requests to it and records the pauses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Desk:
+class SourceBench:
     """Resolves sources as `sync` does, without ever sleeping; ``waits`` are the skipped pauses, in seconds."""
 
     settings: Settings
@@ -77,5 +77,5 @@ def environment(hub: Hub, home: Path, **more: str) -> Mapping[str, str]:
     }
 
 
-def desk_for(hub: Hub, home: Path, *, retries: int = 3, **more: str) -> Desk:
-    return Desk(Settings.from_env(environment(hub, home, **more)), retries=retries)
+def bench_for(hub: Hub, home: Path, *, retries: int = 3, **more: str) -> SourceBench:
+    return SourceBench(Settings.from_env(environment(hub, home, **more)), retries=retries)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.demo.hub import Hub
-from tests.sources.bench import Desk, desk_for
+from tests.sources.bench import SourceBench, bench_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,21 +24,21 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make_desk(hub: Hub, home: Path) -> Iterator[Callable[..., Desk]]:
-    """Return a factory for desks with additional variables or another number of retries."""
-    made: list[Desk] = []
+def make_desk(hub: Hub, home: Path) -> Iterator[Callable[..., SourceBench]]:
+    """Return a factory for benches with additional variables or another number of retries."""
+    made: list[SourceBench] = []
 
-    def make(*, retries: int = 3, **more: str) -> Desk:
-        made.append(desk_for(hub, home, retries=retries, **more))
+    def make(*, retries: int = 3, **more: str) -> SourceBench:
+        made.append(bench_for(hub, home, retries=retries, **more))
         return made[-1]
 
     yield make
-    for desk in made:
-        desk.http.close()
+    for bench in made:
+        bench.http.close()
 
 
 @pytest.fixture
-def desk(make_desk: Callable[..., Desk]) -> Desk:
+def bench(make_desk: Callable[..., SourceBench]) -> SourceBench:
     return make_desk()
 
 

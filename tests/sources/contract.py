@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from modelfetch.demo.faults.base import Concern
     from modelfetch.demo.hub import Hub
     from modelfetch.demo.message import Request
-    from tests.sources.bench import Desk
+    from tests.sources.bench import SourceBench
 
 OTHER = Digest("sha256", "0" * 64)
 PLANTED = "planted-Secret-0123456789abcdef"
@@ -64,7 +64,7 @@ class Case:
 
     ``good`` resolves to ``sizes`` (by path); ``missing`` does not exist; ``refused`` exists and can't be accessed
     without credentials. ``origin`` and ``path`` locate the first request for ``good`` (a glob), ``secret``
-    contains the variables with a token for it, as a desk accepts them.
+    contains the variables with a token for it, as a bench accepts them.
     """
 
     good: str
@@ -87,36 +87,38 @@ class Contract:
     def case(self) -> Case:
         raise NotImplementedError
 
-    def test_it_tells_each_file_with_its_size_and_where_it_is(self, case: Case, desk: Desk) -> None:
-        found = desk.resolve(case.good, **case.wanted)
+    def test_it_tells_each_file_with_its_size_and_where_it_is(self, case: Case, bench: SourceBench) -> None:
+        found = bench.resolve(case.good, **case.wanted)
         assert {a.path: a.size for a in found.artifacts} == case.sizes
         assert all(a.locations for a in found.artifacts)
         assert all("?" not in a.locations[0].url.replace("?fileId=", "") for a in found.artifacts)
 
-    def test_what_it_tells_can_be_kept_and_read_again(self, case: Case, desk: Desk) -> None:
-        found = desk.resolve(case.good, **case.wanted)
+    def test_what_it_tells_can_be_kept_and_read_again(self, case: Case, bench: SourceBench) -> None:
+        found = bench.resolve(case.good, **case.wanted)
         assert Resolution.from_dict(json.loads(json.dumps(found.as_dict()))) == found
 
-    def test_what_does_not_exist_is_66(self, case: Case, desk: Desk) -> None:
-        error = desk.refusal(case.missing, **case.wanted)
+    def test_what_does_not_exist_is_66(self, case: Case, bench: SourceBench) -> None:
+        error = bench.refusal(case.missing, **case.wanted)
         assert (error.exit_code, error.permanent, error.uri) == (66, True, case.missing)
-        assert desk.waits == []
+        assert bench.waits == []
 
-    def test_what_is_not_for_everybody_is_77_with_a_hint(self, case: Case, desk: Desk, hub: Hub) -> None:
+    def test_what_is_not_for_everybody_is_77_with_a_hint(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         case.close(hub)
-        error = desk.refusal(case.refused, **case.wanted)
+        error = bench.refusal(case.refused, **case.wanted)
         assert (error.exit_code, error.permanent, error.uri) == (77, True, case.refused)
         assert error.hint
-        assert desk.waits == []
+        assert bench.waits == []
 
-    def test_a_pinned_digest_that_upstream_contradicts_is_65_before_a_byte(self, case: Case, desk: Desk) -> None:
-        known = [a for a in desk.resolve(case.good, **case.wanted).artifacts if a.digest is not None]
+    def test_a_pinned_digest_that_upstream_contradicts_is_65_before_a_byte(
+        self, case: Case, bench: SourceBench
+    ) -> None:
+        known = [a for a in bench.resolve(case.good, **case.wanted).artifacts if a.digest is not None]
         if not known:
             # A source that knows no digest accepts the manifest's, which the transfer then verifies.
-            kept = desk.resolve(case.good, digest=OTHER, **case.wanted)
+            kept = bench.resolve(case.good, digest=OTHER, **case.wanted)
             assert [a.digest for a in kept.artifacts] == [OTHER]
             return
-        error = desk.refusal(case.good, digest=OTHER, **case.wanted)
+        error = bench.refusal(case.good, digest=OTHER, **case.wanted)
         assert (error.exit_code, error.code) == (65, "digest-mismatch")
 
 
@@ -128,68 +130,70 @@ class NetworkContract(Contract):
         status: int = request.param
         return status
 
-    def test_offline_nobody_is_asked(self, case: Case, make_desk: Callable[..., Desk], hub: Hub) -> None:
-        desk = make_desk(HF_HUB_OFFLINE="1")
-        error = desk.refusal(case.good, **case.wanted)
+    def test_offline_nobody_is_asked(self, case: Case, make_desk: Callable[..., SourceBench], hub: Hub) -> None:
+        bench = make_desk(HF_HUB_OFFLINE="1")
+        error = bench.refusal(case.good, **case.wanted)
         assert (error.exit_code, error.code) == (69, "offline")
         assert "is not on this machine yet" in error.message
         assert "run it once without --offline" in (error.hint or "")
         assert hub.log.requests() == []
-        assert desk.http.requests == 0
+        assert bench.http.requests == 0
 
-    def test_every_request_is_counted(self, case: Case, desk: Desk, hub: Hub) -> None:
-        desk.resolve(case.good, **case.wanted)
+    def test_every_request_is_counted(self, case: Case, bench: SourceBench, hub: Hub) -> None:
+        bench.resolve(case.good, **case.wanted)
         # A registry is first contacted over TLS, which this hub does not support: such a request is never logged.
         tried_by_tls = 1 if case.good.startswith("oci:") else 0
-        assert desk.http.requests == len(hub.log.requests()) + tried_by_tls
+        assert bench.http.requests == len(hub.log.requests()) + tried_by_tls
 
-    def test_an_address_where_nobody_answers_is_69_after_all_tries(self, case: Case, desk: Desk, hub: Hub) -> None:
+    def test_an_address_where_nobody_answers_is_69_after_all_tries(
+        self, case: Case, bench: SourceBench, hub: Hub
+    ) -> None:
         hub.stop()
-        error = desk.refusal(case.good, **case.wanted)
+        error = bench.refusal(case.good, **case.wanted)
         assert (error.exit_code, error.permanent) == (69, False)
-        assert desk.waits == [1.0, 2.0]
+        assert bench.waits == [1.0, 2.0]
 
-    def test_a_failure_that_passes_is_asked_again(self, case: Case, desk: Desk, hub: Hub, failing: int) -> None:
+    def test_a_failure_that_passes_is_asked_again(self, case: Case, bench: SourceBench, hub: Hub, failing: int) -> None:
         hub.faults.add(case.path, Status(code=failing), origin=case.origin)
-        assert desk.resolve(case.good, **case.wanted).artifacts
-        assert desk.waits == [1.0]
-        assert len(desk.events) == 1
+        assert bench.resolve(case.good, **case.wanted).artifacts
+        assert bench.waits == [1.0]
+        assert len(bench.events) == 1
 
-    def test_a_connection_that_breaks_is_tried_again(self, case: Case, desk: Desk, hub: Hub) -> None:
+    def test_a_connection_that_breaks_is_tried_again(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         hub.faults.add(case.path, Refuse(), origin=case.origin)
-        assert desk.resolve(case.good, **case.wanted).artifacts
+        assert bench.resolve(case.good, **case.wanted).artifacts
 
-    def test_a_rate_limit_is_waited_for_as_long_as_it_says(self, case: Case, desk: Desk, hub: Hub) -> None:
+    def test_a_rate_limit_is_waited_for_as_long_as_it_says(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         hub.faults.add(case.path, RateLimited(wait=55, retry_after=True), origin=case.origin)
-        assert desk.resolve(case.good, **case.wanted).artifacts
-        assert desk.waits == [55.0]
+        assert bench.resolve(case.good, **case.wanted).artifacts
+        assert bench.waits == [55.0]
 
-    def test_a_rate_limit_beyond_our_patience_is_75(self, case: Case, desk: Desk, hub: Hub) -> None:
+    def test_a_rate_limit_beyond_our_patience_is_75(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         hub.faults.add(case.path, RateLimited(wait=121, retry_after=True), origin=case.origin)
-        error = desk.refusal(case.good, **case.wanted)
+        error = bench.refusal(case.good, **case.wanted)
         assert (error.exit_code, error.code) == (75, "rate-limited")
-        assert desk.waits == []
+        assert bench.waits == []
 
-    def test_redirects_are_followed(self, case: Case, desk: Desk, hub: Hub) -> None:
+    def test_redirects_are_followed(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         hub.faults.add(case.path, RedirectBack(), origin=case.origin)
-        assert desk.resolve(case.good, **case.wanted).artifacts
+        assert bench.resolve(case.good, **case.wanted).artifacts
 
-    def test_redirects_without_end_are_69(self, case: Case, desk: Desk, hub: Hub) -> None:
+    def test_redirects_without_end_are_69(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         hub.faults.add("*", RedirectLoop(), times=None, origin=case.origin)
-        error = desk.refusal(case.good, **case.wanted)
+        error = bench.refusal(case.good, **case.wanted)
         assert (error.exit_code, error.code, error.permanent) == (69, "too-many-redirects", True)
 
-    def test_a_redirect_to_an_unencrypted_host_is_refused(self, case: Case, desk: Desk, hub: Hub) -> None:
+    def test_a_redirect_to_an_unencrypted_host_is_refused(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         hub.faults.add(case.path, RedirectTo(url="http://models.example/x"), origin=case.origin)
-        error = desk.refusal(case.good, **case.wanted)
+        error = bench.refusal(case.good, **case.wanted)
         assert (error.exit_code, error.code, error.permanent) == (69, "insecure-redirect", True)
 
     def test_a_credential_does_not_follow_a_redirect_to_another_host(
-        self, case: Case, make_desk: Callable[..., Desk], hub: Hub
+        self, case: Case, make_desk: Callable[..., SourceBench], hub: Hub
     ) -> None:
-        desk = make_desk(**case.secret)
+        bench = make_desk(**case.secret)
         hub.faults.add(case.path, RedirectTo(url=hub.cdn + "/elsewhere"), origin=case.origin, times=None)
-        desk.refusal(case.good, **case.wanted)
+        bench.refusal(case.good, **case.wanted)
         seen = [entry for entry in hub.log.requests() if entry.origin == "cdn"]
         assert seen
         assert all(PLANTED not in str(dict(entry.headers)) + entry.target for entry in seen)
@@ -197,15 +201,17 @@ class NetworkContract(Contract):
         own = [entry for entry in hub.log.requests() if entry.origin == case.origin]
         assert not case.secret or any(entry.authorization for entry in own)
 
-    def test_addresses_outlive_the_signed_ones_behind_them(self, case: Case, desk: Desk, hub: Hub) -> None:
-        for artifact in desk.resolve(case.good, **case.wanted).artifacts:
+    def test_addresses_outlive_the_signed_ones_behind_them(self, case: Case, bench: SourceBench, hub: Hub) -> None:
+        for artifact in bench.resolve(case.good, **case.wanted).artifacts:
             for _ in range(2):
-                reply = desk.http.get(artifact.locations[0].url)
+                reply = bench.http.get(artifact.locations[0].url)
                 assert (reply.status, len(reply.body)) == (200, artifact.size)
                 hub.expire_urls()
 
     @pytest.mark.parametrize("kind", list(NONSENSE))
-    def test_an_answer_that_is_nonsense_is_a_typed_error(self, case: Case, desk: Desk, hub: Hub, kind: str) -> None:
+    def test_an_answer_that_is_nonsense_is_a_typed_error(
+        self, case: Case, bench: SourceBench, hub: Hub, kind: str
+    ) -> None:
         if not case.hears_nonsense:
             return
         hub.faults.add(
@@ -213,20 +219,22 @@ class NetworkContract(Contract):
             Status(code=200, body=NONSENSE[kind].decode(), content_type="application/json"),
             origin=case.origin,
         )
-        error = desk.refusal(case.good, **case.wanted)
+        error = bench.refusal(case.good, **case.wanted)
         assert error.exit_code in (65, 69)
         assert error.permanent
         assert len(str(error)) < 500
 
     @pytest.mark.parametrize("fault", [NotHttp(), EndlessHeaders()], ids=lambda fault: type(fault).__name__)
-    def test_an_answer_that_is_no_http_is_a_typed_error(self, case: Case, desk: Desk, hub: Hub, fault: Any) -> None:
+    def test_an_answer_that_is_no_http_is_a_typed_error(
+        self, case: Case, bench: SourceBench, hub: Hub, fault: Any
+    ) -> None:
         hub.faults.add("*", fault, times=None, origin=case.origin)
-        error = desk.refusal(case.good, **case.wanted)
+        error = bench.refusal(case.good, **case.wanted)
         assert error.exit_code == 69
 
-    def test_a_redirect_to_nowhere_is_a_typed_error(self, case: Case, desk: Desk, hub: Hub) -> None:
+    def test_a_redirect_to_nowhere_is_a_typed_error(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         for target in ("http://[::1", "ftp://a/b", "https://"):
             hub.faults.clear()
             hub.faults.add(case.path, RedirectTo(url=target), times=None, origin=case.origin)
-            error = desk.refusal(case.good, **case.wanted)
+            error = bench.refusal(case.good, **case.wanted)
             assert error.exit_code == 69, target

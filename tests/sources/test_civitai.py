@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modelfetch.demo.hub import Hub
-    from tests.sources.bench import Desk
+    from tests.sources.bench import SourceBench
 
 WEIGHTS = b"w" * 3333
 API = "/api/v1/model-versions/*"
@@ -50,12 +50,12 @@ class TestCivitai(NetworkContract):
         )
 
 
-def test_the_digest_is_read_in_upper_case_and_the_size_is_exact(desk: Desk, version: Hub) -> None:
-    (artifact,) = desk.resolve("civitai://101").artifacts
+def test_the_digest_is_read_in_upper_case_and_the_size_is_exact(bench: SourceBench, version: Hub) -> None:
+    (artifact,) = bench.resolve("civitai://101").artifacts
     assert (artifact.digest, artifact.size) == (Digest.sha256(WEIGHTS), 3333)
 
 
-def test_the_address_names_the_file_and_holds_no_token(make_desk: Callable[..., Desk], version: Hub) -> None:
+def test_the_address_names_the_file_and_holds_no_token(make_desk: Callable[..., SourceBench], version: Hub) -> None:
     version.world.token("civitai", PLANTED)
     (artifact,) = make_desk(CIVITAI_API_TOKEN=PLANTED).resolve("urn:air:sdxl:checkpoint:civitai:1010@101").artifacts
     assert artifact.locations[0].url == f"{version.civitai}/api/download/models/101?fileId=11"
@@ -64,7 +64,9 @@ def test_the_address_names_the_file_and_holds_no_token(make_desk: Callable[..., 
 
 
 @pytest.mark.parametrize("login", ["json", "page", "forbidden"])
-def test_each_way_to_ask_for_a_login_is_77_with_the_hint(make_desk: Callable[..., Desk], hub: Hub, login: str) -> None:
+def test_each_way_to_ask_for_a_login_is_77_with_the_hint(
+    make_desk: Callable[..., SourceBench], hub: Hub, login: str
+) -> None:
     hub.world.civitai_version(7, [_file()], login=login)
     hub.world.token("civitai", "good")
     error = make_desk().refusal("civitai://7")
@@ -75,41 +77,43 @@ def test_each_way_to_ask_for_a_login_is_77_with_the_hint(make_desk: Callable[...
     assert make_desk(CIVITAI_API_TOKEN="good").resolve("civitai://7").artifacts[0].size == 3333
 
 
-def test_a_login_page_on_another_domain_is_seen_too(desk: Desk, version: Hub) -> None:
+def test_a_login_page_on_another_domain_is_seen_too(bench: SourceBench, version: Hub) -> None:
     version.world.file("x/login", b"<html>", content_type="text/html")
     version.faults.add("/api/download/*", RedirectTo(url=version.files + "x/login?reason=download-auth"))
-    assert desk.refusal("civitai://101").code == "login-page"
+    assert bench.refusal("civitai://101").code == "login-page"
 
 
-def test_early_access_says_so(desk: Desk, hub: Hub) -> None:
+def test_early_access_says_so(bench: SourceBench, hub: Hub) -> None:
     hub.world.civitai_version(8, [_file()], early_access=True)
-    error = desk.refusal("civitai://8")
+    error = bench.refusal("civitai://8")
     assert (error.exit_code, error.code) == (77, "early-access")
 
 
 @pytest.mark.parametrize("scan", ["Danger", "Pending", "Error", ""])
-def test_a_scan_that_is_not_success_is_65_unless_allowed(desk: Desk, hub: Hub, scan: str) -> None:
+def test_a_scan_that_is_not_success_is_65_unless_allowed(bench: SourceBench, hub: Hub, scan: str) -> None:
     hub.world.civitai_version(9, [_file(scan=scan)])
-    error = desk.refusal("civitai://9")
+    error = bench.refusal("civitai://9")
     assert (error.exit_code, error.code) == (65, "scan-not-clean")
-    assert desk.resolve("civitai://9", allow_unscanned=True).artifacts
+    assert bench.resolve("civitai://9", allow_unscanned=True).artifacts
 
 
-def test_the_primary_file_is_taken_or_the_one_that_is_named(desk: Desk, hub: Hub) -> None:
+def test_the_primary_file_is_taken_or_the_one_that_is_named(bench: SourceBench, hub: Hub) -> None:
     hub.world.civitai_version(5, [_file(1, "vae.pt", type="VAE", primary=False), _file(2, "main.safetensors")])
-    assert desk.resolve("civitai://5").artifacts[0].path == "main.safetensors"
-    assert desk.resolve("civitai://5?fileId=1").artifacts[0].path == "vae.pt"
-    error = desk.refusal("civitai://5?fileId=3")
+    assert bench.resolve("civitai://5").artifacts[0].path == "main.safetensors"
+    assert bench.resolve("civitai://5?fileId=1").artifacts[0].path == "vae.pt"
+    error = bench.refusal("civitai://5?fileId=3")
     assert error.exit_code == 66
     assert "1, 2" in str(error.hint)
 
 
-def test_without_a_primary_file_the_only_model_is_taken_and_otherwise_one_must_be_named(desk: Desk, hub: Hub) -> None:
+def test_without_a_primary_file_the_only_model_is_taken_and_otherwise_one_must_be_named(
+    bench: SourceBench, hub: Hub
+) -> None:
     training = _file(1, "data.zip", type="Training Data", primary=False)
     hub.world.civitai_version(5, [training, _file(2, "main.safetensors", primary=False)])
-    assert desk.resolve("civitai://5").artifacts[0].path == "main.safetensors"
+    assert bench.resolve("civitai://5").artifacts[0].path == "main.safetensors"
     hub.world.civitai_version(6, [_file(1, primary=False), _file(2, "b.safetensors", primary=False)])
-    error = desk.refusal("civitai://6")
+    error = bench.refusal("civitai://6")
     assert error.exit_code == 66
     assert "fileId" in str(error.hint)
 
@@ -118,9 +122,9 @@ def test_without_a_primary_file_the_only_model_is_taken_and_otherwise_one_must_b
     ("name", "path"),
     [("../../evil.safetensors", "evil.safetensors"), ("a/b\\c.safetensors", "c.safetensors"), ("..", "civitai-4")],
 )
-def test_the_name_is_made_safe(desk: Desk, hub: Hub, name: str, path: str) -> None:
+def test_the_name_is_made_safe(bench: SourceBench, hub: Hub, name: str, path: str) -> None:
     hub.world.civitai_version(4, [_file(name=name)])
-    assert desk.resolve("civitai://4").artifacts[0].path == path
+    assert bench.resolve("civitai://4").artifacts[0].path == path
 
 
 @pytest.mark.parametrize(
@@ -131,9 +135,9 @@ def test_the_name_is_made_safe(desk: Desk, hub: Hub, name: str, path: str) -> No
         {"id": 1},
     ],
 )
-def test_metadata_that_can_not_be_is_69(desk: Desk, version: Hub, document: Any) -> None:
+def test_metadata_that_can_not_be_is_69(bench: SourceBench, version: Hub, document: Any) -> None:
     version.faults.add(API, Status(code=200, body=json.dumps(document), content_type="application/json"))
-    assert desk.refusal("civitai://101").code == "bad-response"
+    assert bench.refusal("civitai://101").code == "bad-response"
 
 
 @pytest.mark.parametrize(
@@ -144,29 +148,29 @@ def test_metadata_that_can_not_be_is_69(desk: Desk, version: Hub, document: Any)
         {"id": "11", "name": "dream.safetensors"},
     ],
 )
-def test_a_file_with_odd_fields_has_no_digest_and_a_name_of_ours(desk: Desk, version: Hub, file: Any) -> None:
+def test_a_file_with_odd_fields_has_no_digest_and_a_name_of_ours(bench: SourceBench, version: Hub, file: Any) -> None:
     body = json.dumps({"files": [file]})
     version.faults.add(API, Status(code=200, body=body, content_type="application/json"))
-    (artifact,) = desk.resolve("civitai://101", allow_unscanned=True).artifacts
+    (artifact,) = bench.resolve("civitai://101", allow_unscanned=True).artifacts
     assert artifact.digest is None
     assert artifact.path in ("civitai-101", "dream.safetensors")
 
 
-def test_blake3_serves_where_there_is_no_sha256(desk: Desk, version: Hub) -> None:
+def test_blake3_serves_where_there_is_no_sha256(bench: SourceBench, version: Hub) -> None:
     file = {"id": 11, "name": "a.safetensors", "hashes": {"BLAKE3": "AB" * 32}}
     body = json.dumps({"files": [file]})
     version.faults.add(API, Status(code=200, body=body, content_type="application/json"))
-    (artifact,) = desk.resolve("civitai://101", allow_unscanned=True).artifacts
+    (artifact,) = bench.resolve("civitai://101", allow_unscanned=True).artifacts
     assert artifact.digest == Digest("blake3", "ab" * 32)
 
 
-def test_a_version_without_files_is_66(desk: Desk, hub: Hub) -> None:
+def test_a_version_without_files_is_66(bench: SourceBench, hub: Hub) -> None:
     hub.world.civitai_version(3, [])
-    assert desk.refusal("civitai://3").exit_code == 66
+    assert bench.refusal("civitai://3").exit_code == 66
 
 
-def test_a_download_link_of_the_site_is_answered_by_the_site(desk: Desk, version: Hub) -> None:
-    (artifact,) = desk.resolve(f"{version.civitai}/api/download/models/101").artifacts
+def test_a_download_link_of_the_site_is_answered_by_the_site(bench: SourceBench, version: Hub) -> None:
+    (artifact,) = bench.resolve(f"{version.civitai}/api/download/models/101").artifacts
     assert (artifact.path, artifact.digest) == ("dream.safetensors", Digest.sha256(WEIGHTS))
 
 
@@ -186,33 +190,33 @@ SITES = ["https://civitai.com", "https://civitai.red", "https://www.civitai.com"
 @pytest.mark.parametrize("link", SITE_LINKS)
 @pytest.mark.parametrize("site", ["", *SITES])
 def test_each_link_of_the_site_is_the_same_as_its_own_uri(
-    make_desk: Callable[..., Desk], version: Hub, link: str, site: str
+    make_desk: Callable[..., SourceBench], version: Hub, link: str, site: str
 ) -> None:
     version.world.civitai_version(101, [_file()], login="json")
     version.world.token("civitai", "word")
-    desk = make_desk(CIVITAI_API_TOKEN="word")
-    (own,) = desk.resolve("civitai://101").artifacts
-    (artifact,) = desk.resolve(link.format(site=site or version.civitai)).artifacts
+    bench = make_desk(CIVITAI_API_TOKEN="word")
+    (own,) = bench.resolve("civitai://101").artifacts
+    (artifact,) = bench.resolve(link.format(site=site or version.civitai)).artifacts
     assert (artifact.path, artifact.digest, artifact.size) == (own.path, own.digest, own.size)
     assert artifact.locations[0].url == own.locations[0].url
     assert PLANTED not in repr(artifact) + repr(parse_uri(link.format(site=site or version.civitai)))
     assert all(PLANTED not in entry.target for entry in version.log.requests())
 
 
-def test_the_scan_of_a_linked_file_counts(desk: Desk, hub: Hub) -> None:
+def test_the_scan_of_a_linked_file_counts(bench: SourceBench, hub: Hub) -> None:
     hub.world.civitai_version(101, [_file(scan="Danger")])
     for link in SITE_LINKS:
-        assert desk.refusal(link.format(site="https://civitai.com")).code == "scan-not-clean"
+        assert bench.refusal(link.format(site="https://civitai.com")).code == "scan-not-clean"
 
 
 def test_the_token_of_a_link_is_used_where_no_other_is_set_and_warned_of(
-    make_desk: Callable[..., Desk], version: Hub
+    make_desk: Callable[..., SourceBench], version: Hub
 ) -> None:
     version.world.civitai_version(101, [_file()], login="json")
     version.world.token("civitai", PLANTED)
-    desk = make_desk()
-    assert desk.resolve(SITE_LINKS[1].format(site="https://civitai.com")).artifacts[0].size == 3333
-    (warning,) = desk.events
+    bench = make_desk()
+    assert bench.resolve(SITE_LINKS[1].format(site="https://civitai.com")).artifacts[0].size == 3333
+    (warning,) = bench.events
     assert "CIVITAI_API_TOKEN" in str(getattr(warning, "hint", ""))
     assert PLANTED not in str(warning)
     assert {e.authorization for e in version.log.requests(origin="civitai")} == {f"Bearer {PLANTED}"}
@@ -220,7 +224,7 @@ def test_the_token_of_a_link_is_used_where_no_other_is_set_and_warned_of(
     assert "make a new one" in str(other.hint)
 
 
-def test_a_link_prefers_the_file_that_it_describes(desk: Desk, hub: Hub) -> None:
+def test_a_link_prefers_the_file_that_it_describes(bench: SourceBench, hub: Hub) -> None:
     files = [
         _file(1, "main.safetensors", format="SafeTensor"),
         _file(2, "main.ckpt", format="PickleTensor", primary=False),
@@ -233,8 +237,8 @@ def test_a_link_prefers_the_file_that_it_describes(desk: Desk, hub: Hub) -> None
         ("type=VAE", "vae.pt"),
         ("format=PickleTensor&fileId=1", "main.safetensors"),
     ):
-        assert desk.resolve(f"https://civitai.com/api/download/models/5?{query}").artifacts[0].path == name
-        assert desk.resolve(f"civitai://5?{query}".split("&fileId")[0]).artifacts
+        assert bench.resolve(f"https://civitai.com/api/download/models/5?{query}").artifacts[0].path == name
+        assert bench.resolve(f"civitai://5?{query}".split("&fileId")[0]).artifacts
 
 
 def test_the_second_domain_is_asked_where_a_link_names_it_and_nothing_else_is_configured() -> None:
@@ -252,15 +256,15 @@ def test_the_second_domain_is_asked_where_a_link_names_it_and_nothing_else_is_co
 
 
 def test_a_token_that_can_not_be_read_is_named_where_one_is_needed(
-    make_desk: Callable[..., Desk], hub: Hub, home: Path
+    make_desk: Callable[..., SourceBench], hub: Hub, home: Path
 ) -> None:
     hub.world.civitai_version(7, [_file()], login="page")
     hub.world.civitai_version(8, [_file()], login="json")
     hub.world.civitai_version(9, [_file()])
-    desk = make_desk(CIVITAI_API_TOKEN_FILE=str(home / "absent"))
-    assert desk.resolve("civitai://9").artifacts
+    bench = make_desk(CIVITAI_API_TOKEN_FILE=str(home / "absent"))
+    assert bench.resolve("civitai://9").artifacts
     for uri in ("civitai://7", "civitai://8"):
-        error = desk.refusal(uri)
+        error = bench.refusal(uri)
         assert (error.exit_code, "CIVITAI_API_TOKEN_FILE" in str(error)) == (77, True)
 
 
@@ -273,13 +277,13 @@ def test_a_pinned_file_with_a_name_is_known_without_asking() -> None:
     assert known(SourceRequest(uri=wanted.uri, digest=digest, size=3), Settings(), lambda _digest: None) is None
 
 
-def test_a_signed_address_that_has_expired_is_asked_for_anew(desk: Desk, version: Hub) -> None:
+def test_a_signed_address_that_has_expired_is_asked_for_anew(bench: SourceBench, version: Hub) -> None:
     version.faults.add("*", Status(code=403), origin="cdn")
-    assert desk.resolve("civitai://101").artifacts[0].size == 3333
-    assert desk.waits == [1]
+    assert bench.resolve("civitai://101").artifacts[0].size == 3333
+    assert bench.waits == [1]
 
 
-def test_a_host_of_content_that_keeps_refusing_is_77(desk: Desk, version: Hub) -> None:
+def test_a_host_of_content_that_keeps_refusing_is_77(bench: SourceBench, version: Hub) -> None:
     version.faults.add("*", Status(code=403), origin="cdn", times=None)
-    assert desk.refusal("civitai://101").exit_code == 77
-    assert len(version.log.requests(origin="cdn")) == desk.retries
+    assert bench.refusal("civitai://101").exit_code == 77
+    assert len(version.log.requests(origin="cdn")) == bench.retries

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modelfetch.demo.hub import Hub
-    from tests.sources.bench import Desk
+    from tests.sources.bench import SourceBench
 
 
 class TestFile(Contract):
@@ -34,20 +34,20 @@ class TestFile(Contract):
         )
 
 
-def test_a_folder_is_no_file(desk: Desk, tmp_path: Path) -> None:
-    assert desk.refusal(f"file://{tmp_path}").exit_code == 66
+def test_a_folder_is_no_file(bench: SourceBench, tmp_path: Path) -> None:
+    assert bench.refusal(f"file://{tmp_path}").exit_code == 66
 
 
-def test_a_file_is_read_even_when_offline(desk: Desk, tmp_path: Path, hub: Hub) -> None:
+def test_a_file_is_read_even_when_offline(bench: SourceBench, tmp_path: Path, hub: Hub) -> None:
     (tmp_path / "x.bin").write_bytes(b"123")
-    desk.sources._settings = Settings(offline=True)
-    assert desk.resolve(f"file://{tmp_path}/x.bin").artifacts[0].size == 3
+    bench.sources._settings = Settings(offline=True)
+    assert bench.resolve(f"file://{tmp_path}/x.bin").artifacts[0].size == 3
     assert hub.log.requests() == []
 
 
-def test_a_size_that_contradicts_is_65(desk: Desk, tmp_path: Path) -> None:
+def test_a_size_that_contradicts_is_65(bench: SourceBench, tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"123")
-    error = desk.refusal(f"file://{tmp_path}/x.bin", size=4)
+    error = bench.refusal(f"file://{tmp_path}/x.bin", size=4)
     assert (error.exit_code, error.code) == (65, "size-mismatch")
 
 

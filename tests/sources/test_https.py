@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modelfetch.demo.hub import Hub
-    from tests.sources.bench import Desk
+    from tests.sources.bench import SourceBench
 
 
 class TestHttps(NetworkContract):
@@ -44,60 +44,62 @@ class TestHttps(NetworkContract):
 
 
 @pytest.mark.parametrize("fault", [IgnoreRange(), Chunked(), Gzip()], ids=lambda fault: type(fault).__name__)
-def test_a_server_without_ranges_or_lengths_is_no_hindrance(desk: Desk, hub: Hub, fault: object) -> None:
+def test_a_server_without_ranges_or_lengths_is_no_hindrance(bench: SourceBench, hub: Hub, fault: object) -> None:
     hub.world.file("x.bin", b"x" * 4000)
     hub.faults.add("*", fault)  # type: ignore[arg-type]
-    (artifact,) = desk.resolve(hub.files + "x.bin").artifacts
+    (artifact,) = bench.resolve(hub.files + "x.bin").artifacts
     # Values that a server doesn't send, or sends for another form of the file, are not invented.
     assert artifact.size == (4000 if isinstance(fault, IgnoreRange | Chunked) else None)
 
 
-def test_only_the_first_byte_is_asked_for(desk: Desk, hub: Hub) -> None:
+def test_only_the_first_byte_is_asked_for(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("x.bin", b"x" * 4_000_000)
-    desk.resolve(hub.files + "x.bin")
+    bench.resolve(hub.files + "x.bin")
     (entry,) = hub.log.requests()
     assert (entry.range, entry.sent) == ("bytes=0-0", 1)
 
 
-def test_an_empty_file_has_a_size_too(desk: Desk, hub: Hub) -> None:
+def test_an_empty_file_has_a_size_too(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("empty.txt", b"")
-    assert desk.resolve(hub.files + "empty.txt").artifacts[0].size == 0
+    assert bench.resolve(hub.files + "empty.txt").artifacts[0].size == 0
 
 
-def test_a_size_that_contradicts_is_65(desk: Desk, hub: Hub) -> None:
+def test_a_size_that_contradicts_is_65(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("x.bin", b"123")
-    error = desk.refusal(hub.files + "x.bin", size=4)
+    error = bench.refusal(hub.files + "x.bin", size=4)
     assert (error.exit_code, error.code) == (65, "size-mismatch")
 
 
-def test_a_redirect_to_a_login_page_is_77(desk: Desk, hub: Hub) -> None:
+def test_a_redirect_to_a_login_page_is_77(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("x.bin", b"123")
     hub.faults.add("/files/x.bin", RedirectTo(url=hub.civitai + "/login?return=x"))
-    error = desk.refusal(hub.files + "x.bin")
+    error = bench.refusal(hub.files + "x.bin")
     assert (error.exit_code, error.code) == (77, "login-page")
     assert "return" not in str(error)
 
 
-def test_a_page_in_place_of_a_file_is_65_with_the_form_to_write(desk: Desk, hub: Hub) -> None:
+def test_a_page_in_place_of_a_file_is_65_with_the_form_to_write(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("x.bin", b"123")
     hub.faults.add("/files/x.bin", HtmlPage())
-    error = desk.refusal(hub.files + "x.bin")
+    error = bench.refusal(hub.files + "x.bin")
     assert (error.exit_code, error.code) == (65, "not-a-model")
     assert "hf://NS/REPO/FILE" in str(error.hint)
-    assert desk.waits == []
+    assert bench.waits == []
 
 
 @pytest.mark.parametrize("pins", [{"size": 4}, {"digest": Digest.sha256(b"123")}, {"size": 3, "digest": OTHER}])
-def test_a_page_in_place_of_a_pinned_file_is_named_before_its_size(desk: Desk, hub: Hub, pins: dict[str, Any]) -> None:
+def test_a_page_in_place_of_a_pinned_file_is_named_before_its_size(
+    bench: SourceBench, hub: Hub, pins: dict[str, Any]
+) -> None:
     hub.world.file("x.bin", b"123")
     hub.faults.add("/files/x.bin", HtmlPage())
-    error = desk.refusal(hub.files + "x.bin", **pins)
+    error = bench.refusal(hub.files + "x.bin", **pins)
     assert (error.exit_code, error.code) == (65, "not-a-model")
     assert "--upgrade" not in str(error.hint)
     assert "network" in str(error.hint)
 
 
-def test_a_page_is_let_through_where_a_page_is_wanted(desk: Desk, hub: Hub) -> None:
+def test_a_page_is_let_through_where_a_page_is_wanted(bench: SourceBench, hub: Hub) -> None:
     page = b"<html>hello</html>"
     hub.world.file("index.html", page)
     for name in ("index.html", "notes"):
@@ -105,13 +107,13 @@ def test_a_page_is_let_through_where_a_page_is_wanted(desk: Desk, hub: Hub) -> N
         fault = Status(code=200, body=page.decode(), content_type="text/html")
         hub.faults.add(f"/files/{name}", fault)
         pins = {} if name == "index.html" else {"size": len(page), "digest": Digest.sha256(page)}
-        assert desk.resolve(hub.files + name, kind="file", **pins).artifacts[0].size == len(page)
+        assert bench.resolve(hub.files + name, kind="file", **pins).artifacts[0].size == len(page)
 
 
-def test_a_file_that_its_server_calls_a_page_is_none(desk: Desk, hub: Hub) -> None:
+def test_a_file_that_its_server_calls_a_page_is_none(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("x.bin", b"123")
     hub.faults.add("/files/x.bin", Status(code=200, body="GGUF and more", content_type="text/html"))
-    assert desk.resolve(hub.files + "x.bin").artifacts[0].size == 13
+    assert bench.resolve(hub.files + "x.bin").artifacts[0].size == 13
 
 
 @pytest.mark.parametrize(
@@ -165,35 +167,35 @@ def _safetensors() -> bytes:
     ],
 )
 def test_a_name_that_no_service_lists_gets_the_suffix_of_its_content(
-    desk: Desk, hub: Hub, address: str, disposition: str | None, name: str
+    bench: SourceBench, hub: Hub, address: str, disposition: str | None, name: str
 ) -> None:
     hub.world.file(address, _safetensors(), disposition=disposition)
-    assert desk.resolve(hub.files + address, kind="checkpoint").artifacts[0].path == name
+    assert bench.resolve(hub.files + address, kind="checkpoint").artifacts[0].path == name
 
 
-def test_a_name_that_no_service_lists_is_refused_where_the_content_does_not_help(desk: Desk, hub: Hub) -> None:
+def test_a_name_that_no_service_lists_is_refused_where_the_content_does_not_help(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("download.php", b"no known format at all")
-    error = desk.refusal(hub.files + "download.php", kind="checkpoint")
+    error = bench.refusal(hub.files + "download.php", kind="checkpoint")
     assert (error.exit_code, "filename:" in str(error.hint)) == (65, True)
-    named = desk.resolve(hub.files + "download.php", kind="checkpoint", filename="x.safetensors")
+    named = bench.resolve(hub.files + "download.php", kind="checkpoint", filename="x.safetensors")
     assert named.artifacts[0].path == "x.safetensors"
-    assert desk.resolve(hub.files + "download.php", kind="file").artifacts[0].path == "download.php"
+    assert bench.resolve(hub.files + "download.php", kind="file").artifacts[0].path == "download.php"
 
 
-def test_a_pinned_file_without_a_listed_name_is_looked_at(desk: Desk, hub: Hub) -> None:
+def test_a_pinned_file_without_a_listed_name_is_looked_at(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("download.php", _safetensors())
     digest = Digest.sha256(_safetensors())
     uri = parse_uri(hub.files + "download.php")
     for kind, pinned in (("checkpoint", False), ("file", True)):
         wanted = SourceRequest(uri=uri, kind=kind, digest=digest, size=100)
-        assert (known(wanted, desk.settings, lambda _digest: None) is not None) is pinned
+        assert (known(wanted, bench.settings, lambda _digest: None) is not None) is pinned
 
 
-def test_a_credential_in_the_query_is_warned_of_once_with_what_to_use_instead(desk: Desk, hub: Hub) -> None:
+def test_a_credential_in_the_query_is_warned_of_once_with_what_to_use_instead(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("x.bin", b"123")
     for _ in range(2):
-        desk.resolve(hub.files + "x.bin?token=" + PLANTED)
-    (warning,) = desk.events
+        bench.resolve(hub.files + "x.bin?token=" + PLANTED)
+    (warning,) = bench.events
     assert isinstance(warning, Notice)
     assert (warning.level, "(token)" in warning.message, "netrc" in str(warning.hint)) == ("warning", True, True)
     assert PLANTED not in str(warning)
@@ -202,7 +204,7 @@ def test_a_credential_in_the_query_is_warned_of_once_with_what_to_use_instead(de
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_no_error_claims_a_credential_that_was_not_sent(
-    make_desk: Callable[..., Desk], hub: Hub, home: Path, status: int
+    make_desk: Callable[..., SourceBench], hub: Hub, home: Path, status: int
 ) -> None:
     hub.faults.add("/files/x.bin", Status(code=status), times=None)
     without = make_desk().refusal(hub.files + "x.bin")
@@ -213,34 +215,34 @@ def test_no_error_claims_a_credential_that_was_not_sent(
     assert any(word in f"{with_login} {with_login.hint}" for word in ("reject", "was sent for"))
 
 
-def test_a_file_whose_address_has_no_name_takes_the_servers(desk: Desk, hub: Hub) -> None:
+def test_a_file_whose_address_has_no_name_takes_the_servers(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("get/", b"123", disposition='attachment; filename="../../evil model.bin"')
-    assert desk.resolve(hub.files + "get/").artifacts[0].path == "evil model.bin"
+    assert bench.resolve(hub.files + "get/").artifacts[0].path == "evil model.bin"
 
 
-def test_an_address_that_ends_in_a_number_takes_the_servers_name_where_it_has_one(desk: Desk, hub: Hub) -> None:
+def test_an_address_that_ends_in_a_number_takes_the_servers_name_where_it_has_one(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("models/123", b"1", disposition='attachment; filename="dream.safetensors"')
     hub.world.file("models/124", b"1")
-    assert desk.resolve(hub.files + "models/123").artifacts[0].path == "dream.safetensors"
-    assert desk.resolve(hub.files + "models/124").artifacts[0].path == "124"
+    assert bench.resolve(hub.files + "models/123").artifacts[0].path == "dream.safetensors"
+    assert bench.resolve(hub.files + "models/124").artifacts[0].path == "124"
 
 
-def test_what_stands_behind_a_question_mark_is_in_no_message(desk: Desk, hub: Hub) -> None:
+def test_what_stands_behind_a_question_mark_is_in_no_message(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("x.bin", b"123")
     for error in (
-        desk.refusal(hub.files + "none.bin?token=abc"),
-        desk.refusal(hub.files + "x.bin?token=abc", size=4),
-        desk.refusal(hub.files + "?token=abc"),
+        bench.refusal(hub.files + "none.bin?token=abc"),
+        bench.refusal(hub.files + "x.bin?token=abc", size=4),
+        bench.refusal(hub.files + "?token=abc"),
     ):
         assert "abc" not in error.message + str(error.hint)
 
 
-def test_without_any_name_the_manifest_must_give_one(desk: Desk, hub: Hub) -> None:
+def test_without_any_name_the_manifest_must_give_one(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("get/", b"123")
-    error = desk.refusal(hub.files + "get/")
+    error = bench.refusal(hub.files + "get/")
     assert error.exit_code == 69
     assert "filename" in str(error.hint)
-    assert desk.resolve(hub.files + "get/", filename="sub/mine.bin").artifacts[0].path == "mine.bin"
+    assert bench.resolve(hub.files + "get/", filename="sub/mine.bin").artifacts[0].path == "mine.bin"
 
 
 @pytest.mark.parametrize(
@@ -273,7 +275,7 @@ def test_an_address_with_a_digest_a_size_and_a_name_is_known_without_asking() ->
     assert known(SourceRequest(uri=wanted.uri, digest=digest), Settings(), lambda _digest: None) is None
 
 
-def test_netrc_opens_what_is_closed(make_desk: Callable[..., Desk], hub: Hub, home: Path) -> None:
+def test_netrc_opens_what_is_closed(make_desk: Callable[..., SourceBench], hub: Hub, home: Path) -> None:
     hub.world.file("closed.bin", b"1", basic=("me", "word"))
     (home / "netrc").write_text("machine 127.0.0.1 login me password word\n")
     assert make_desk(NETRC=str(home / "netrc")).resolve(hub.files + "closed.bin").artifacts[0].size == 1
@@ -281,14 +283,14 @@ def test_netrc_opens_what_is_closed(make_desk: Callable[..., Desk], hub: Hub, ho
     assert make_desk(NETRC=str(home / "netrc")).refusal(hub.files + "closed.bin").exit_code == 77
 
 
-def test_a_403_of_a_server_is_77(desk: Desk, hub: Hub) -> None:
+def test_a_403_of_a_server_is_77(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("x.bin", b"1")
     hub.faults.add("*", Status(code=403))
-    assert desk.refusal(hub.files + "x.bin").code == "forbidden"
+    assert bench.refusal(hub.files + "x.bin").code == "forbidden"
 
 
 def test_a_login_that_is_refused_is_not_taken_for_one_that_is_missing(
-    make_desk: Callable[..., Desk], hub: Hub, home: Path
+    make_desk: Callable[..., SourceBench], hub: Hub, home: Path
 ) -> None:
     hub.world.file("closed.bin", b"x", basic=("me", "right"))
     assert make_desk().refusal(hub.files + "closed.bin").code == "missing-or-private"

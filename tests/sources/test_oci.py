@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modelfetch.demo.hub import Hub
-    from tests.sources.bench import Desk
+    from tests.sources.bench import SourceBench
 
 WEIGHT = "application/vnd.cncf.model.weight.v1.raw"
 DOC = "application/vnd.cncf.model.doc.v1.raw"
@@ -83,9 +83,9 @@ class TestOci(NetworkContract):
         )
 
 
-def test_a_layer_is_a_file_with_the_layers_digest(desk: Desk, hub: Hub) -> None:
+def test_a_layer_is_a_file_with_the_layers_digest(bench: SourceBench, hub: Hub) -> None:
     digest = publish(hub, ONE)
-    found = desk.resolve(base(hub) + ":v1")
+    found = bench.resolve(base(hub) + ":v1")
     (artifact,) = found.artifacts
     assert (found.revision, found.pinned) == (digest, False)
     assert artifact.digest == Digest.sha256(b"w" * 88)
@@ -93,100 +93,100 @@ def test_a_layer_is_a_file_with_the_layers_digest(desk: Desk, hub: Hub) -> None:
     assert artifact.locations[0].url == f"{hub.ollama}/v2/fleet/tiny/blobs/{artifact.digest}"
 
 
-def test_without_a_tag_it_is_latest_and_a_digest_pins(desk: Desk, hub: Hub) -> None:
+def test_without_a_tag_it_is_latest_and_a_digest_pins(bench: SourceBench, hub: Hub) -> None:
     digest = publish(hub, ONE, "latest")
-    assert desk.resolve(base(hub)).revision == digest
-    assert desk.resolve(f"{base(hub)}@{digest}").pinned
+    assert bench.resolve(base(hub)).revision == digest
+    assert bench.resolve(f"{base(hub)}@{digest}").pinned
 
 
-def test_other_bytes_than_the_pinned_ones_are_65(desk: Desk, hub: Hub) -> None:
+def test_other_bytes_than_the_pinned_ones_are_65(bench: SourceBench, hub: Hub) -> None:
     digest = publish(hub, ONE)
     hub.world.ollama[f"fleet/tiny:{digest}"].manifest = TWO
-    error = desk.refusal(f"{base(hub)}@{digest}")
+    error = bench.refusal(f"{base(hub)}@{digest}")
     assert (error.exit_code, error.code) == (65, "digest-mismatch")
 
 
 @pytest.mark.parametrize("key", [FILEPATH, TITLE, "org.cnai.model.filepath"])
-def test_a_file_is_named_as_modelpack_and_oras_name_it(desk: Desk, hub: Hub, key: str) -> None:
+def test_a_file_is_named_as_modelpack_and_oras_name_it(bench: SourceBench, hub: Hub, key: str) -> None:
     publish(hub, manifest(layer(b"x", "a/b.bin", key=key)))
-    assert desk.resolve(base(hub) + ":v1").artifacts[0].path == "a/b.bin"
+    assert bench.resolve(base(hub) + ":v1").artifacts[0].path == "a/b.bin"
 
 
-def test_a_single_layer_without_a_name_has_the_repositorys(desk: Desk, hub: Hub) -> None:
+def test_a_single_layer_without_a_name_has_the_repositorys(bench: SourceBench, hub: Hub) -> None:
     publish(hub, manifest(layer(b"x")))
-    assert desk.resolve(base(hub) + ":v1").artifacts[0].path == "tiny"
+    assert bench.resolve(base(hub) + ":v1").artifacts[0].path == "tiny"
 
 
-def test_the_weights_are_taken_among_papers_and_all_of_it_for_a_snapshot(desk: Desk, hub: Hub) -> None:
+def test_the_weights_are_taken_among_papers_and_all_of_it_for_a_snapshot(bench: SourceBench, hub: Hub) -> None:
     publish(hub, TWO)
-    assert [a.path for a in desk.resolve(base(hub) + ":v1").artifacts] == ["tiny.safetensors"]
-    found = desk.resolve(base(hub) + ":v1", kind="snapshot").artifacts
+    assert [a.path for a in bench.resolve(base(hub) + ":v1").artifacts] == ["tiny.safetensors"]
+    found = bench.resolve(base(hub) + ":v1", kind="snapshot").artifacts
     assert [a.path for a in found] == ["tiny.safetensors", "README.md"]
-    assert [a.path for a in desk.resolve(base(hub) + ":v1", include=("*.md",)).artifacts] == ["README.md"]
+    assert [a.path for a in bench.resolve(base(hub) + ":v1", include=("*.md",)).artifacts] == ["README.md"]
     files = (FileSpec(path="README.md", size=4),)
-    assert [a.size for a in desk.resolve(base(hub) + ":v1", files=files).artifacts] == [4]
+    assert [a.size for a in bench.resolve(base(hub) + ":v1", files=files).artifacts] == [4]
 
 
 TAR = "application/vnd.oci.image.layer.v1.tar"
 DOCKER = "application/vnd.docker.ai."
 
 
-def test_a_file_that_oras_pushes_with_its_default_type_is_a_file(desk: Desk, hub: Hub) -> None:
+def test_a_file_that_oras_pushes_with_its_default_type_is_a_file(bench: SourceBench, hub: Hub) -> None:
     publish(hub, manifest(layer(b"x" * 9, "tiny.safetensors", TAR, TITLE)))
-    (artifact,) = desk.resolve(base(hub) + ":v1", kind="checkpoint").artifacts
+    (artifact,) = bench.resolve(base(hub) + ":v1", kind="checkpoint").artifacts
     assert (artifact.path, artifact.size) == ("tiny.safetensors", 9)
 
 
-def test_a_folder_that_oras_pushes_is_an_archive_and_left_out(desk: Desk, hub: Hub) -> None:
+def test_a_folder_that_oras_pushes_is_an_archive_and_left_out(bench: SourceBench, hub: Hub) -> None:
     folder = layer(b"x", "docs", TAR + "+gzip", TITLE)
     folder["annotations"]["io.deis.oras.content.unpack"] = "true"
     publish(hub, manifest(folder, layer(b"w", "tiny.gguf", TAR, TITLE)))
-    assert [a.path for a in desk.resolve(base(hub) + ":v1", kind="snapshot").artifacts] == ["tiny.gguf"]
+    assert [a.path for a in bench.resolve(base(hub) + ":v1", kind="snapshot").artifacts] == ["tiny.gguf"]
     publish(hub, manifest(folder))
-    assert desk.refusal(base(hub) + ":v1").code == "unsupported-manifest"
+    assert bench.refusal(base(hub) + ":v1").code == "unsupported-manifest"
 
 
-def test_the_weights_are_chosen_among_licence_readme_and_settings_by_their_names(desk: Desk, hub: Hub) -> None:
+def test_the_weights_are_chosen_among_licence_readme_and_settings_by_their_names(bench: SourceBench, hub: Hub) -> None:
     papers = [layer(name.encode(), name, TAR, TITLE) for name in ("LICENSE", "README.md", "config.json")]
     publish(hub, manifest(*papers, layer(b"w", "tiny.safetensors", TAR, TITLE)))
-    assert [a.path for a in desk.resolve(base(hub) + ":v1", kind="lora").artifacts] == ["tiny.safetensors"]
+    assert [a.path for a in bench.resolve(base(hub) + ":v1", kind="lora").artifacts] == ["tiny.safetensors"]
 
 
-def test_among_several_weights_files_filename_or_kind_choose(desk: Desk, hub: Hub) -> None:
+def test_among_several_weights_files_filename_or_kind_choose(bench: SourceBench, hub: Hub) -> None:
     names = ("checkpoints/big.safetensors", "vae/small.safetensors", "loras/style.safetensors")
     publish(hub, manifest(*(layer(name.encode(), name, TAR, TITLE) for name in names)))
     where = base(hub) + ":v1"
-    assert [a.path for a in desk.resolve(where, kind="vae").artifacts] == ["vae/small.safetensors"]
-    assert [a.path for a in desk.resolve(where, kind="lora").artifacts] == ["loras/style.safetensors"]
-    named = desk.resolve(where, kind="checkpoint", filename="small.safetensors").artifacts
+    assert [a.path for a in bench.resolve(where, kind="vae").artifacts] == ["vae/small.safetensors"]
+    assert [a.path for a in bench.resolve(where, kind="lora").artifacts] == ["loras/style.safetensors"]
+    named = bench.resolve(where, kind="checkpoint", filename="small.safetensors").artifacts
     assert [a.path for a in named] == ["vae/small.safetensors"]
     chosen = FileSpec(path=names[2], digest=Digest.sha256(names[2].encode()))
-    found = desk.resolve(where, kind="checkpoint", files=(chosen,)).artifacts
+    found = bench.resolve(where, kind="checkpoint", files=(chosen,)).artifacts
     assert [(a.path, a.digest) for a in found] == [(names[2], chosen.digest)]
     wrong = FileSpec(path=names[2], digest=Digest.sha256(b"other"))
-    assert desk.refusal(where, kind="checkpoint", files=(wrong,)).code == "digest-mismatch"
-    assert [a.path for a in desk.resolve(where, kind="checkpoint", include=("vae/*",)).artifacts] == [names[1]]
-    error = desk.refusal(where, kind="upscaler")
+    assert bench.refusal(where, kind="checkpoint", files=(wrong,)).code == "digest-mismatch"
+    assert [a.path for a in bench.resolve(where, kind="checkpoint", include=("vae/*",)).artifacts] == [names[1]]
+    error = bench.refusal(where, kind="upscaler")
     assert (error.exit_code, "files: [{path:" in str(error.hint)) == (66, True)
 
 
-def test_dockers_unnamed_layers_are_named_by_their_types(desk: Desk, hub: Hub) -> None:
+def test_dockers_unnamed_layers_are_named_by_their_types(bench: SourceBench, hub: Hub) -> None:
     parts = [layer(b"g", kind=DOCKER + "gguf.v3"), layer(b"l", kind=DOCKER + "license")]
     publish(hub, manifest(*parts, layer(b"m", kind=DOCKER + "mmproj"), layer(b"t", kind=DOCKER + "dir.tar")))
-    assert [a.path for a in desk.resolve(base(hub) + ":v1", kind="file").artifacts] == ["tiny.gguf"]
-    every = [a.path for a in desk.resolve(base(hub) + ":v1", kind="snapshot").artifacts]
+    assert [a.path for a in bench.resolve(base(hub) + ":v1", kind="file").artifacts] == ["tiny.gguf"]
+    every = [a.path for a in bench.resolve(base(hub) + ":v1", kind="snapshot").artifacts]
     assert every == ["tiny.gguf", "LICENSE", "tiny-mmproj.gguf"]
     publish(hub, manifest(layer(b"1", kind=DOCKER + "safetensors"), layer(b"2", kind=DOCKER + "safetensors")))
-    shards = [a.path for a in desk.resolve(base(hub) + ":v1", kind="snapshot").artifacts]
+    shards = [a.path for a in bench.resolve(base(hub) + ":v1", kind="snapshot").artifacts]
     assert shards == ["tiny-00001-of-00002.safetensors", "tiny-00002-of-00002.safetensors"]
 
 
-def test_a_file_that_is_not_in_it_is_66(desk: Desk, hub: Hub) -> None:
+def test_a_file_that_is_not_in_it_is_66(bench: SourceBench, hub: Hub) -> None:
     publish(hub, TWO)
-    assert desk.refusal(base(hub) + ":v1", files=(FileSpec(path="none"),)).exit_code == 66
-    assert desk.refusal(base(hub) + ":v1", include=("*.gguf",)).exit_code == 66
+    assert bench.refusal(base(hub) + ":v1", files=(FileSpec(path="none"),)).exit_code == 66
+    assert bench.refusal(base(hub) + ":v1", include=("*.gguf",)).exit_code == 66
     publish(hub, manifest(layer(b"a", "a.safetensors"), layer(b"b", "b.safetensors")))
-    assert desk.refusal(base(hub) + ":v1").exit_code == 66
+    assert bench.refusal(base(hub) + ":v1").exit_code == 66
 
 
 @pytest.mark.parametrize(
@@ -204,9 +204,9 @@ def test_a_file_that_is_not_in_it_is_66(desk: Desk, hub: Hub) -> None:
         ([], "unsupported-manifest"),
     ],
 )
-def test_layers_that_are_no_safe_files_are_65(desk: Desk, hub: Hub, layers: list[Any], code: str) -> None:
+def test_layers_that_are_no_safe_files_are_65(bench: SourceBench, hub: Hub, layers: list[Any], code: str) -> None:
     publish(hub, manifest(*layers))
-    error = desk.refusal(base(hub) + ":v1", kind="snapshot")
+    error = bench.refusal(base(hub) + ":v1", kind="snapshot")
     assert (error.exit_code, error.code) == (65, code)
 
 
@@ -224,26 +224,28 @@ def index(*children: Any) -> bytes:
     return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(children)}).encode()
 
 
-def test_of_an_index_the_manifest_for_no_platform_is_taken_then_the_one_for_this_machine(desk: Desk, hub: Hub) -> None:
+def test_of_an_index_the_manifest_for_no_platform_is_taken_then_the_one_for_this_machine(
+    bench: SourceBench, hub: Hub
+) -> None:
     publish(hub, ONE, "one")
     publish(hub, TWO, "two")
     other = child(TWO, platform={"os": "linux", "architecture": "riscv"})
     here = child(ONE, platform={"os": "linux", "architecture": HERE})
     publish(hub, index(other, here), "v1")
-    assert desk.resolve(base(hub) + ":v1").revision == str(Digest.sha256(ONE))
+    assert bench.resolve(base(hub) + ":v1").revision == str(Digest.sha256(ONE))
     publish(hub, index(here, child(TWO)), "v2")
-    assert desk.resolve(base(hub) + ":v2").revision == str(Digest.sha256(TWO))
+    assert bench.resolve(base(hub) + ":v2").revision == str(Digest.sha256(TWO))
 
 
-def test_an_index_without_a_fitting_manifest_is_65(desk: Desk, hub: Hub) -> None:
+def test_an_index_without_a_fitting_manifest_is_65(bench: SourceBench, hub: Hub) -> None:
     publish(hub, index(child(ONE, platform={"os": "plan9", "architecture": "mips"})))
-    error = desk.refusal(base(hub) + ":v1")
+    error = bench.refusal(base(hub) + ":v1")
     assert (error.exit_code, error.code) == (65, "unsupported-manifest")
 
 
-def test_indexes_in_indexes_end(desk: Desk, hub: Hub) -> None:
+def test_indexes_in_indexes_end(bench: SourceBench, hub: Hub) -> None:
     content = publish_chain(hub, 5)
-    assert desk.refusal(f"{base(hub)}:chain").code == "unsupported-manifest"
+    assert bench.refusal(f"{base(hub)}:chain").code == "unsupported-manifest"
     assert content
 
 
@@ -269,12 +271,12 @@ def test_https_comes_first_and_plain_http_only_where_it_is_allowed() -> None:
     assert bases("registry.ollama.ai", settings) == ("https://registry.ollama.ai",)
 
 
-def test_what_a_host_talks_is_found_out_once(desk: Desk, hub: Hub) -> None:
+def test_what_a_host_talks_is_found_out_once(bench: SourceBench, hub: Hub) -> None:
     publish(hub, ONE)
-    desk.resolve(base(hub) + ":v1")
-    before = desk.http.requests
-    desk.resolve(base(hub) + ":v1")
-    assert desk.http.requests == before + 1
+    bench.resolve(base(hub) + ":v1")
+    before = bench.http.requests
+    bench.resolve(base(hub) + ":v1")
+    assert bench.http.requests == before + 1
 
 
 def test_a_manifest_that_is_pinned_and_in_the_store_is_known() -> None:
@@ -287,13 +289,13 @@ def test_a_manifest_that_is_pinned_and_in_the_store_is_known() -> None:
     assert known(SourceRequest(uri=parse_uri("oci://ghcr.io/fleet/tiny:v1")), Settings(), lambda _digest: TWO) is None
 
 
-def test_a_refusal_says_how_to_log_in(desk: Desk, hub: Hub) -> None:
+def test_a_refusal_says_how_to_log_in(bench: SourceBench, hub: Hub) -> None:
     publish(hub, ONE)
     hub.faults.add("/v2/*", Status(code=401), times=None)
-    assert "docker login" in str(desk.refusal(base(hub) + ":v1").hint)
+    assert "docker login" in str(bench.refusal(base(hub) + ":v1").hint)
 
 
-def test_a_name_that_hugging_face_guards_points_to_its_page(desk: Desk) -> None:
+def test_a_name_that_hugging_face_guards_points_to_its_page(bench: SourceBench) -> None:
     from modelfetch.errors import CredentialsError
     from modelfetch.http import Headers, Reply
     from modelfetch.sources.registry import _check
@@ -306,15 +308,15 @@ def test_a_name_that_hugging_face_guards_points_to_its_page(desk: Desk) -> None:
     assert "https://huggingface.co/a/b" in str(caught.value.hint)
 
 
-def test_a_blob_address_is_never_the_redirects(desk: Desk, hub: Hub) -> None:
+def test_a_blob_address_is_never_the_redirects(bench: SourceBench, hub: Hub) -> None:
     publish(hub, ONE)
     path = "/v2/fleet/tiny/manifests/v1"
     hub.faults.add(path, RedirectTo(url=hub.ollama.replace("127.0.0.1", "localhost") + path))
-    assert "127.0.0.1" in desk.resolve(base(hub) + ":v1").artifacts[0].locations[0].url
+    assert "127.0.0.1" in bench.resolve(base(hub) + ":v1").artifacts[0].locations[0].url
 
 
 def test_a_plain_password_that_is_refused_is_not_taken_for_one_that_is_missing(
-    make_desk: Callable[..., Desk], hub: Hub, home: Path
+    make_desk: Callable[..., SourceBench], hub: Hub, home: Path
 ) -> None:
     publish(hub, ONE)
     hub.faults.add("/v2/*", Status(code=401, headers={"WWW-Authenticate": 'Basic realm="x"'}), times=None)

@@ -19,7 +19,7 @@ from tests.sources.contract import PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:
     from modelfetch.demo.hub import Hub
-    from tests.sources.bench import Desk
+    from tests.sources.bench import SourceBench
 
 REAL = Path(__file__).parent / "data"
 MODEL = b"GGUF" + b"\x03" * 500
@@ -60,8 +60,8 @@ class TestOllama(NetworkContract):
         )
 
 
-def test_blobs_come_first_and_the_manifest_last_with_its_bytes(desk: Desk, hub: Hub, tiny: Digest) -> None:
-    found = desk.resolve("ollama://tiny:1b")
+def test_blobs_come_first_and_the_manifest_last_with_its_bytes(bench: SourceBench, hub: Hub, tiny: Digest) -> None:
+    found = bench.resolve("ollama://tiny:1b")
     *blobs, manifest = found.artifacts
     assert manifest.content == hub.world.ollama["library/tiny:1b"].manifest
     assert (manifest.digest, manifest.media_type, found.revision) == (tiny, DOCKER_MANIFEST, str(tiny))
@@ -70,31 +70,31 @@ def test_blobs_come_first_and_the_manifest_last_with_its_bytes(desk: Desk, hub: 
     assert blobs[1].locations[0].url == f"{hub.ollama}/v2/library/tiny/blobs/{blobs[1].digest}"
 
 
-def test_a_blob_that_is_named_twice_is_one_artifact(desk: Desk, hub: Hub) -> None:
+def test_a_blob_that_is_named_twice_is_one_artifact(bench: SourceBench, hub: Hub) -> None:
     hub.world.ollama_model("twice:x", [("model", MODEL), ("license", b"MIT"), ("license", b"MIT")], config=CONFIG)
-    assert len(desk.resolve("ollama://twice:x").artifacts) == 4
+    assert len(bench.resolve("ollama://twice:x").artifacts) == 4
 
 
-def test_one_request_tells_it_all_and_asks_as_ollama_does(desk: Desk, hub: Hub, tiny: Digest) -> None:
-    desk.resolve("ollama://tiny:1b")
+def test_one_request_tells_it_all_and_asks_as_ollama_does(bench: SourceBench, hub: Hub, tiny: Digest) -> None:
+    bench.resolve("ollama://tiny:1b")
     (entry,) = hub.log.requests()
     assert entry.headers["accept"] == DOCKER_MANIFEST
 
 
-def test_namespaces_and_tags_are_part_of_the_address(desk: Desk, hub: Hub) -> None:
+def test_namespaces_and_tags_are_part_of_the_address(bench: SourceBench, hub: Hub) -> None:
     hub.world.ollama_model("someone/theirs:q4", [("model", MODEL)], config=CONFIG)
-    assert desk.resolve("ollama://someone/theirs:q4").artifacts[-1].path == "q4"
+    assert bench.resolve("ollama://someone/theirs:q4").artifacts[-1].path == "q4"
     assert hub.log.requests()[0].path == "/v2/someone/theirs/manifests/q4"
 
 
-def test_a_moved_tag_is_65(desk: Desk, tiny: Digest) -> None:
-    assert desk.resolve("ollama://tiny:1b", digest=tiny).pinned
-    error = desk.refusal("ollama://tiny:1b", digest=Digest("sha256", "0" * 64))
+def test_a_moved_tag_is_65(bench: SourceBench, tiny: Digest) -> None:
+    assert bench.resolve("ollama://tiny:1b", digest=tiny).pinned
+    error = bench.refusal("ollama://tiny:1b", digest=Digest("sha256", "0" * 64))
     assert (error.exit_code, error.code) == (65, "digest-mismatch")
 
 
-def test_an_unknown_tag_says_so(desk: Desk, tiny: Digest) -> None:
-    assert desk.refusal("ollama://tiny:none").code == "unknown-tag"
+def test_an_unknown_tag_says_so(bench: SourceBench, tiny: Digest) -> None:
+    assert bench.refusal("ollama://tiny:none").code == "unknown-tag"
 
 
 # -- the real library's manifests --------------------------------------------------------------------------------------
@@ -108,11 +108,11 @@ REAL_MANIFESTS = {
 
 
 @pytest.mark.parametrize("name", list(REAL_MANIFESTS))
-def test_a_real_manifest_comes_out_byte_for_byte_with_its_blobs(desk: Desk, hub: Hub, name: str) -> None:
+def test_a_real_manifest_comes_out_byte_for_byte_with_its_blobs(bench: SourceBench, hub: Hub, name: str) -> None:
     content = (REAL / f"ollama-manifest-{name.replace(':', '_')}.json").read_bytes()
     digest, total = REAL_MANIFESTS[name]
     hub.world.ollama_manifest(name, content, [])
-    found = desk.resolve(f"ollama://{name}", digest=Digest("sha256", digest))
+    found = bench.resolve(f"ollama://{name}", digest=Digest("sha256", digest))
     *blobs, manifest = found.artifacts
     assert manifest.content == content
     assert hashlib.sha256(content).hexdigest() == digest
@@ -125,16 +125,16 @@ def test_a_real_manifest_comes_out_byte_for_byte_with_its_blobs(desk: Desk, hub:
 
 
 @pytest.mark.parametrize("name", list(REAL_MANIFESTS))
-def test_a_pinned_manifest_in_the_store_needs_no_request(desk: Desk, hub: Hub, name: str) -> None:
+def test_a_pinned_manifest_in_the_store_needs_no_request(bench: SourceBench, hub: Hub, name: str) -> None:
     content = (REAL / f"ollama-manifest-{name.replace(':', '_')}.json").read_bytes()
     digest = Digest("sha256", REAL_MANIFESTS[name][0])
     hub.world.ollama_manifest(name, content, [])
     wanted = SourceRequest(uri=parse_uri(f"ollama://{name}"), digest=digest)
     store = {digest: content}
-    found = desk.sources.known(wanted, store.get)
+    found = bench.sources.known(wanted, store.get)
     assert hub.log.requests() == []
-    assert found == desk.resolve(f"ollama://{name}", digest=digest)
-    assert known(wanted, desk.settings, store.get) == found
+    assert found == bench.resolve(f"ollama://{name}", digest=digest)
+    assert known(wanted, bench.settings, store.get) == found
     assert known(wanted, Settings(), lambda _digest: None) is None
     assert known(SourceRequest(uri=wanted.uri), Settings(), store.get) is None
 
@@ -153,9 +153,11 @@ def _host(hub: Hub) -> str:
     return hub.ollama.removeprefix("http://")
 
 
-def test_a_host_in_the_name_is_asked_itself_in_the_clear_only_where_that_is_allowed(desk: Desk, hub: Hub) -> None:
+def test_a_host_in_the_name_is_asked_itself_in_the_clear_only_where_that_is_allowed(
+    bench: SourceBench, hub: Hub
+) -> None:
     hub.world.ollama_model("library/tiny:1b", [("model", MODEL)], config=CONFIG)
-    found = desk.resolve(f"ollama://{_host(hub)}/library/tiny:1b")
+    found = bench.resolve(f"ollama://{_host(hub)}/library/tiny:1b")
     assert found.artifacts[0].locations[0].url.startswith(f"http://{_host(hub)}/v2/library/tiny/blobs/")
 
 
@@ -166,46 +168,46 @@ def test_a_host_whose_tls_is_unknown_is_not_known_without_asking_unless_offline(
     assert known(wanted, Settings(offline=True), lambda _digest: content) is not None
 
 
-def test_a_registry_that_serves_blobs_itself_gives_the_same_answer(desk: Desk, hub: Hub, tiny: Digest) -> None:
-    redirecting = desk.resolve("ollama://tiny:1b")
+def test_a_registry_that_serves_blobs_itself_gives_the_same_answer(bench: SourceBench, hub: Hub, tiny: Digest) -> None:
+    redirecting = bench.resolve("ollama://tiny:1b")
     hub.world.ollama_redirects = False
-    assert desk.resolve("ollama://tiny:1b") == redirecting
+    assert bench.resolve("ollama://tiny:1b") == redirecting
 
 
-def test_a_registry_that_gives_everybody_a_token_is_asked_for_one(desk: Desk, hub: Hub, tiny: Digest) -> None:
+def test_a_registry_that_gives_everybody_a_token_is_asked_for_one(bench: SourceBench, hub: Hub, tiny: Digest) -> None:
     hub.world.ollama_login = "anonymous"
-    assert desk.resolve("ollama://tiny:1b").artifacts
+    assert bench.resolve("ollama://tiny:1b").artifacts
     assert [entry.path for entry in hub.log.requests()] == [
         "/v2/library/tiny/manifests/1b",
         "/token",
         "/v2/library/tiny/manifests/1b",
     ]
     # The token is reused for the repository.
-    desk.resolve("ollama://tiny:1b")
+    bench.resolve("ollama://tiny:1b")
     assert len(hub.log.requests()) == 4
 
 
-def test_ollamas_token_server_must_be_the_registrys_own_host(desk: Desk, hub: Hub, tiny: Digest) -> None:
+def test_ollamas_token_server_must_be_the_registrys_own_host(bench: SourceBench, hub: Hub, tiny: Digest) -> None:
     challenge = f'Bearer realm="{hub.cdn}/token",service="x",scope="repository:library/tiny:pull"'
     hub.faults.add(API, Status(code=401, headers={"WWW-Authenticate": challenge}))
-    error = desk.refusal("ollama://tiny:1b")
+    error = bench.refusal("ollama://tiny:1b")
     assert (error.exit_code, error.code) == (77, "unauthorized")
     assert hub.log.requests(origin="cdn") == []
 
 
-def test_a_hub_that_redirects_its_short_name_to_its_long_one_is_followed(desk: Desk, hub: Hub) -> None:
+def test_a_hub_that_redirects_its_short_name_to_its_long_one_is_followed(bench: SourceBench, hub: Hub) -> None:
     hub.world.ollama_model("someone/repo-gguf:Q4_K_M", [("model", MODEL)], config=CONFIG)
     path = "/v2/someone/repo-gguf/manifests/Q4_K_M"
     long_name = _host(hub).replace("127.0.0.1", "localhost")
     hub.faults.add(path, RedirectTo(url=f"http://{long_name}{path}", code=307))
-    found = desk.resolve(f"ollama://{_host(hub)}/someone/repo-gguf:Q4_K_M")
+    found = bench.resolve(f"ollama://{_host(hub)}/someone/repo-gguf:Q4_K_M")
     # The folder, and therefore the URL, uses the name as written.
     assert found.artifacts[0].locations[0].url.startswith(f"http://{_host(hub)}/")
 
 
-def test_an_unknown_quantisation_is_66(desk: Desk, hub: Hub) -> None:
+def test_an_unknown_quantisation_is_66(bench: SourceBench, hub: Hub) -> None:
     hub.faults.add("*/manifests/*", Status(code=400), times=None)
-    error = desk.refusal(f"ollama://{_host(hub)}/someone/repo-gguf:Q9")
+    error = bench.refusal(f"ollama://{_host(hub)}/someone/repo-gguf:Q9")
     assert (error.exit_code, error.code) == (66, "unknown-tag")
 
 
@@ -237,42 +239,42 @@ ATTESTATION = _manifest([("application/vnd.in-toto+json", b"{}")])
 
 
 @pytest.mark.parametrize("kind", [DOCKER_LIST, OCI_INDEX])
-def test_of_a_list_the_child_is_taken_that_ollama_runs(desk: Desk, hub: Hub, kind: str) -> None:
+def test_of_a_list_the_child_is_taken_that_ollama_runs(bench: SourceBench, hub: Hub, kind: str) -> None:
     other = _child(ATTESTATION, platform={"os": "unknown", "architecture": "unknown"})
     _publish(hub, [(ATTESTATION, other), (TENSORS, _child(TENSORS)), (GGUF, _child(GGUF))], kind)
-    found = desk.resolve("ollama://tiny:list")
+    found = bench.resolve("ollama://tiny:list")
     assert (found.artifacts[-1].content, found.revision) == (GGUF, str(Digest.sha256(GGUF)))
 
 
-def test_a_list_without_such_a_child_is_65(desk: Desk, hub: Hub) -> None:
+def test_a_list_without_such_a_child_is_65(bench: SourceBench, hub: Hub) -> None:
     _publish(hub, [(TENSORS, _child(TENSORS))])
-    error = desk.refusal("ollama://tiny:list")
+    error = bench.refusal("ollama://tiny:list")
     assert (error.exit_code, error.code) == (65, "unsupported-manifest")
     assert "MLX" in str(error)
     _publish(hub, [])
-    assert desk.refusal("ollama://tiny:list").code == "unsupported-manifest"
+    assert bench.refusal("ollama://tiny:list").code == "unsupported-manifest"
 
 
-def test_a_list_may_be_pinned_by_its_own_digest_or_by_a_childs(desk: Desk, hub: Hub) -> None:
+def test_a_list_may_be_pinned_by_its_own_digest_or_by_a_childs(bench: SourceBench, hub: Hub) -> None:
     index = _publish(hub, [(TENSORS, _child(TENSORS)), (GGUF, _child(GGUF))])
     for digest in (Digest.sha256(index), Digest.sha256(GGUF)):
-        assert desk.resolve("ollama://tiny:list", digest=digest).artifacts[-1].content == GGUF
-    assert desk.refusal("ollama://tiny:list", digest=Digest.sha256(b"")).code == "digest-mismatch"
+        assert bench.resolve("ollama://tiny:list", digest=digest).artifacts[-1].content == GGUF
+    assert bench.refusal("ollama://tiny:list", digest=Digest.sha256(b"")).code == "digest-mismatch"
 
 
-def test_a_child_with_other_bytes_than_listed_is_65(desk: Desk, hub: Hub) -> None:
+def test_a_child_with_other_bytes_than_listed_is_65(bench: SourceBench, hub: Hub) -> None:
     entry = _child(GGUF)
     _publish(hub, [(GGUF, entry)])
     other = _manifest([("model", b"evil")])
     hub.world.ollama[f"library/tiny:{entry['digest']}"].manifest = other
-    error = desk.refusal("ollama://tiny:list")
+    error = bench.refusal("ollama://tiny:list")
     assert (error.exit_code, error.code) == (65, "digest-mismatch")
 
 
-def test_a_registry_that_has_only_another_form_is_asked_again_for_any(desk: Desk, hub: Hub) -> None:
+def test_a_registry_that_has_only_another_form_is_asked_again_for_any(bench: SourceBench, hub: Hub) -> None:
     hub.world.ollama_manifest("library/tiny:oci", _manifest([("model", MODEL)], mediaType=OCI_MANIFEST), [])
     hub.faults.add("*/manifests/oci", Status(code=404))
-    found = desk.resolve(f"ollama://{_host(hub)}/library/tiny:oci")
+    found = bench.resolve(f"ollama://{_host(hub)}/library/tiny:oci")
     assert found.artifacts[-1].media_type == OCI_MANIFEST
 
 
@@ -315,20 +317,20 @@ BLOB = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{'
     ],
     ids=lambda changes: str(changes)[:60],
 )
-def test_a_hostile_manifest_is_65(desk: Desk, hub: Hub, changes: dict[str, Any]) -> None:
+def test_a_hostile_manifest_is_65(bench: SourceBench, hub: Hub, changes: dict[str, Any]) -> None:
     hub.world.ollama_manifest("tiny:bad", _manifest([("model", MODEL)], **changes), [])
-    error = desk.refusal("ollama://tiny:bad")
+    error = bench.refusal("ollama://tiny:bad")
     assert (error.exit_code, error.code) == (65, "unsupported-manifest")
     assert len(str(error)) < 400
 
 
-def test_a_manifest_longer_than_any_registry_takes_is_refused(desk: Desk, hub: Hub, tiny: Digest) -> None:
+def test_a_manifest_longer_than_any_registry_takes_is_refused(bench: SourceBench, hub: Hub, tiny: Digest) -> None:
     hub.faults.add(API, Status(code=200, body=" " * (9 * 2**20)))
-    error = desk.refusal("ollama://tiny:1b")
+    error = bench.refusal("ollama://tiny:1b")
     assert (error.exit_code, error.code) == (69, "bad-response")
 
 
-def test_a_cloud_model_has_nothing_to_fetch(desk: Desk, hub: Hub) -> None:
+def test_a_cloud_model_has_nothing_to_fetch(bench: SourceBench, hub: Hub) -> None:
     hub.world.ollama_model("big:cloud", [("license", b"x")], config=CONFIG)
-    error = desk.refusal("ollama://big:cloud")
+    error = bench.refusal("ollama://big:cloud")
     assert (error.code, "cloud" in str(error)) == ("unsupported-manifest", True)

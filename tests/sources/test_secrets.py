@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from modelfetch.demo.faults import Fault
     from modelfetch.demo.hub import Hub
-    from tests.sources.bench import Desk
+    from tests.sources.bench import SourceBench
 
 PLANTED = "planted-Secret-0123456789abcdef"
 FORMS = (PLANTED, base64.b64encode(f"me:{PLANTED}".encode()).decode(), base64.b64encode(PLANTED.encode()).decode()[:-4])
@@ -81,7 +81,7 @@ def _uris(hub: Hub) -> dict[str, str]:
 def test_a_planted_secret_comes_out_nowhere(
     source: str,
     environ: dict[str, str],
-    make_desk: Callable[..., Desk],
+    make_desk: Callable[..., SourceBench],
     hub: Hub,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
@@ -94,8 +94,8 @@ def test_a_planted_secret_comes_out_nowhere(
         hub.faults.clear()
         if name != "none":
             hub.faults.add("*", fault, times=None)
-        desk = make_desk(retries=2, **environ)
-        outcome, text = _collect_output(desk, uri)
+        bench = make_desk(retries=2, **environ)
+        outcome, text = _collect_output(bench, uri)
         outcomes.add(outcome)
         assert not [form for form in FORMS if form in text], f"{source}, {name}: {_around(text)}"
     written = capfd.readouterr()
@@ -109,18 +109,18 @@ def test_a_planted_secret_comes_out_nowhere(
     assert {0, 66, 69, 75, 77} <= outcomes
 
 
-def _collect_output(desk: Desk, uri: str) -> tuple[int, str]:
+def _collect_output(bench: SourceBench, uri: str) -> tuple[int, str]:
     """Return the exit code, and every text that may reach a user, a log or a receipt."""
-    text = repr(desk) + repr(desk.sources) + repr(desk.settings)
+    text = repr(bench) + repr(bench.sources) + repr(bench.settings)
     try:
-        found = desk.resolve(uri)
+        found = bench.resolve(uri)
     except ModelfetchError as error:
         text += "".join(traceback.format_exception(error)) + json.dumps(error.as_dict()) + _chain(error)
         code = error.exit_code
     else:
         text += repr(found) + json.dumps(found.as_dict())
         code = 0
-    return code, text + repr(desk.events) + repr(desk.waits)
+    return code, text + repr(bench.events) + repr(bench.waits)
 
 
 def _chain(error: BaseException | None) -> str:

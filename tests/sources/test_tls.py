@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.demo.hub import Hub
-from tests.sources.bench import Desk, desk_for
+from tests.sources.bench import SourceBench, bench_for
 from tests.sources.test_oci import ONE, publish
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def desk(hub: Hub, home: Path) -> Iterator[Desk]:
-    desk = desk_for(hub, home)
-    yield desk
-    desk.http.close()
+def bench(hub: Hub, home: Path) -> Iterator[SourceBench]:
+    bench = bench_for(hub, home)
+    yield bench
+    bench.http.close()
 
 
 def _registry(hub: Hub) -> str:
@@ -40,28 +40,30 @@ def _registry(hub: Hub) -> str:
 
 
 @pytest.mark.usefixtures("trusted")
-def test_a_registry_that_talks_tls_is_asked_by_tls_even_where_plain_http_is_allowed(desk: Desk, hub: Hub) -> None:
-    found = desk.resolve(_registry(hub))
+def test_a_registry_that_talks_tls_is_asked_by_tls_even_where_plain_http_is_allowed(
+    bench: SourceBench, hub: Hub
+) -> None:
+    found = bench.resolve(_registry(hub))
     assert found.artifacts[0].locations[0].url.startswith("https://127.0.0.1:")
-    assert desk.http.requests == 1
+    assert bench.http.requests == 1
 
 
 @pytest.mark.usefixtures("trusted")
-def test_the_hub_is_asked_by_tls(desk: Desk) -> None:
-    assert desk.resolve("hf://org/repo/config.json").artifacts[0].size == 2
+def test_the_hub_is_asked_by_tls(bench: SourceBench) -> None:
+    assert bench.resolve("hf://org/repo/config.json").artifacts[0].size == 2
 
 
-def test_a_certificate_that_is_not_trusted_ends_it_and_nothing_goes_in_the_clear(desk: Desk, hub: Hub) -> None:
-    error = desk.refusal(_registry(hub))
+def test_a_certificate_that_is_not_trusted_ends_it_and_nothing_goes_in_the_clear(bench: SourceBench, hub: Hub) -> None:
+    error = bench.refusal(_registry(hub))
     assert (error.exit_code, error.code, error.permanent) == (69, "certificate", True)
-    assert desk.http.requests == 1
+    assert bench.http.requests == 1
     assert hub.log.requests() == []
-    assert desk.waits == []
+    assert bench.waits == []
 
 
 @pytest.mark.parametrize("uri", ["hf://org/repo/config.json", "ollama://tiny:1b", "civitai://1"])
-def test_every_source_names_the_certificate(desk: Desk, hub: Hub, uri: str) -> None:
-    error = desk.refusal(uri)
+def test_every_source_names_the_certificate(bench: SourceBench, hub: Hub, uri: str) -> None:
+    error = bench.refusal(uri)
     assert (error.exit_code, error.code, error.permanent) == (69, "certificate", True)
     assert "SSL_CERT_FILE" in str(error.hint)
     assert hub.log.requests() == []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from modelfetch.demo.hub import Hub
     from modelfetch.demo.repo import HfRepo
-    from tests.sources.bench import Desk
+    from tests.sources.bench import SourceBench
 
 FILES = {
     "config.json": b"{}",
@@ -57,8 +57,8 @@ class TestHf(NetworkContract):
         )
 
 
-def test_every_file_has_the_digest_and_the_cache_name_that_git_gives_it(desk: Desk, repo: HfRepo) -> None:
-    found = {a.path: a for a in desk.resolve("hf://org/repo", kind="snapshot").artifacts}
+def test_every_file_has_the_digest_and_the_cache_name_that_git_gives_it(bench: SourceBench, repo: HfRepo) -> None:
+    found = {a.path: a for a in bench.resolve("hf://org/repo", kind="snapshot").artifacts}
     weights, config = found["unet/model.safetensors"], found["config.json"]
     assert weights.digest == Digest.sha256(FILES["unet/model.safetensors"])
     assert weights.cache_name == hashlib.sha256(FILES["unet/model.safetensors"]).hexdigest()
@@ -67,67 +67,67 @@ def test_every_file_has_the_digest_and_the_cache_name_that_git_gives_it(desk: De
     assert list(found) == sorted(FILES)
 
 
-def test_addresses_and_names_hold_the_commit(desk: Desk, repo: HfRepo, hub: Hub) -> None:
-    found = desk.resolve("hf://org/repo/unet/model.safetensors")
+def test_addresses_and_names_hold_the_commit(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
+    found = bench.resolve("hf://org/repo/unet/model.safetensors")
     (artifact,) = found.artifacts
     assert (found.revision, found.pinned) == (repo.main, False)
     assert artifact.uri == f"hf://org/repo@{repo.main}/unet/model.safetensors"
     assert artifact.locations[0].url == f"{hub.endpoint}/org/repo/resolve/{repo.main}/unet/model.safetensors"
 
 
-def test_a_branch_a_tag_a_pull_request_and_a_commit_are_revisions(desk: Desk, repo: HfRepo) -> None:
-    assert desk.resolve("hf://org/repo@v1.0/old.txt").revision == repo.refs["v1.0"]
-    assert desk.resolve("hf://org/repo@a%2Fb/slash.txt").revision == repo.refs["a/b"]
-    assert desk.resolve("hf://org/repo@refs/pr/3/pr.txt").revision == repo.refs["refs/pr/3"]
-    pinned = desk.resolve(f"hf://org/repo@{repo.main}/config.json")
+def test_a_branch_a_tag_a_pull_request_and_a_commit_are_revisions(bench: SourceBench, repo: HfRepo) -> None:
+    assert bench.resolve("hf://org/repo@v1.0/old.txt").revision == repo.refs["v1.0"]
+    assert bench.resolve("hf://org/repo@a%2Fb/slash.txt").revision == repo.refs["a/b"]
+    assert bench.resolve("hf://org/repo@refs/pr/3/pr.txt").revision == repo.refs["refs/pr/3"]
+    pinned = bench.resolve(f"hf://org/repo@{repo.main}/config.json")
     assert (pinned.revision, pinned.pinned) == (repo.main, True)
 
 
-def test_a_short_commit_becomes_the_whole_one(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+def test_a_short_commit_becomes_the_whole_one(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
     repo.refs[repo.main[:7]] = repo.main
-    found = desk.resolve(f"hf://org/repo@{repo.main[:7]}/config.json")
+    found = bench.resolve(f"hf://org/repo@{repo.main[:7]}/config.json")
     assert (found.revision, found.pinned) == (repo.main, False)
 
 
-def test_an_unknown_revision_says_so(desk: Desk, repo: HfRepo) -> None:
-    error = desk.refusal("hf://org/repo@nope/config.json")
+def test_an_unknown_revision_says_so(bench: SourceBench, repo: HfRepo) -> None:
+    error = bench.refusal("hf://org/repo@nope/config.json")
     assert (error.exit_code, error.code) == (66, "unknown-revision")
 
 
-def test_a_repo_is_asked_once_in_a_session(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+def test_a_repo_is_asked_once_in_a_session(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
     for name in FILES:
-        desk.resolve(f"hf://org/repo/{name}")
+        bench.resolve(f"hf://org/repo/{name}")
     assert len(hub.log.requests()) == 1
 
 
-def test_include_matches_as_the_official_client_does(desk: Desk, repo: HfRepo) -> None:
+def test_include_matches_as_the_official_client_does(bench: SourceBench, repo: HfRepo) -> None:
     def paths(*include: str) -> list[str]:
-        return [a.path for a in desk.resolve("hf://org/repo", kind="snapshot", include=include).artifacts]
+        return [a.path for a in bench.resolve("hf://org/repo", kind="snapshot", include=include).artifacts]
 
     assert sorted(paths("*.safetensors")) == ["model.safetensors", "unet/model.safetensors"]
     assert paths("unet/") == ["unet/model.safetensors"]
     assert paths("*.JSON", "config.*") == ["config.json"]
 
 
-def test_an_include_that_matches_nothing_is_66(desk: Desk, repo: HfRepo) -> None:
-    error = desk.refusal("hf://org/repo", kind="snapshot", include=("*.onnx",))
+def test_an_include_that_matches_nothing_is_66(bench: SourceBench, repo: HfRepo) -> None:
+    error = bench.refusal("hf://org/repo", kind="snapshot", include=("*.onnx",))
     assert error.exit_code == 66
     assert "*.onnx" in str(error)
 
 
-def test_listed_files_that_are_not_there_are_named(desk: Desk, repo: HfRepo) -> None:
+def test_listed_files_that_are_not_there_are_named(bench: SourceBench, repo: HfRepo) -> None:
     files = (FileSpec(path="config.json"), FileSpec(path="modle.safetensors"), FileSpec(path="gone.bin"))
-    error = desk.refusal("hf://org/repo", kind="snapshot", files=files)
+    error = bench.refusal("hf://org/repo", kind="snapshot", files=files)
     assert error.exit_code == 66
     assert "modle.safetensors" in str(error)
     assert "gone.bin" in str(error)
     assert "model.safetensors" in str(error.hint)
 
 
-def test_listed_files_come_in_their_order_with_their_pins(desk: Desk, repo: HfRepo) -> None:
+def test_listed_files_come_in_their_order_with_their_pins(bench: SourceBench, repo: HfRepo) -> None:
     blake = Digest("blake3", "2" * 64)
     files = (FileSpec(path="model.safetensors", digest=blake), FileSpec(path="config.json", size=2))
-    found = desk.resolve("hf://org/repo", kind="snapshot", files=files).artifacts
+    found = bench.resolve("hf://org/repo", kind="snapshot", files=files).artifacts
     assert [(a.path, a.size) for a in found] == [("model.safetensors", 1000), ("config.json", 2)]
     assert found[0].digest == blake
 
@@ -139,42 +139,42 @@ def test_listed_files_come_in_their_order_with_their_pins(desk: Desk, repo: HfRe
         (FileSpec(path="model.safetensors", digest=Digest("sha256", "0" * 64)), "digest-mismatch"),
     ],
 )
-def test_a_listed_file_that_contradicts_is_65(desk: Desk, repo: HfRepo, spec: FileSpec, code: str) -> None:
-    error = desk.refusal("hf://org/repo", kind="snapshot", files=(spec,))
+def test_a_listed_file_that_contradicts_is_65(bench: SourceBench, repo: HfRepo, spec: FileSpec, code: str) -> None:
+    error = bench.refusal("hf://org/repo", kind="snapshot", files=(spec,))
     assert (error.exit_code, error.code) == (65, code)
 
 
-def test_all_files_that_contradict_are_named_at_once(desk: Desk, repo: HfRepo) -> None:
+def test_all_files_that_contradict_are_named_at_once(bench: SourceBench, repo: HfRepo) -> None:
     files = tuple(FileSpec(path=path, size=7) for path in FILES)
-    error = desk.refusal("hf://org/repo", kind="snapshot", files=files)
+    error = bench.refusal("hf://org/repo", kind="snapshot", files=files)
     assert (error.exit_code, error.code) == (65, "size-mismatch")
     assert all(path in error.message for path in FILES)
 
 
-def test_a_digest_of_a_file_outside_lfs_is_proven_by_its_bytes_later(desk: Desk, repo: HfRepo) -> None:
+def test_a_digest_of_a_file_outside_lfs_is_proven_by_its_bytes_later(bench: SourceBench, repo: HfRepo) -> None:
     digest = Digest.sha256(b"{}")
-    (artifact,) = desk.resolve("hf://org/repo/config.json", digest=digest).artifacts
+    (artifact,) = bench.resolve("hf://org/repo/config.json", digest=digest).artifacts
     assert artifact.digest == digest
 
 
-def test_a_pickle_in_a_snapshot_needs_a_word_of_the_manifest(desk: Desk, hub: Hub) -> None:
+def test_a_pickle_in_a_snapshot_needs_a_word_of_the_manifest(bench: SourceBench, hub: Hub) -> None:
     hub.world.hf_repo("org/old", {"model.pt": b"x", "config.json": b"{}"})
-    error = desk.refusal("hf://org/old", kind="snapshot")
+    error = bench.refusal("hf://org/old", kind="snapshot")
     assert (error.exit_code, error.code) == (65, "pickle-not-allowed")
-    assert len(desk.resolve("hf://org/old", kind="snapshot", allow_pickle=True).artifacts) == 2
-    assert len(desk.resolve("hf://org/old", kind="snapshot", include=("*.json",)).artifacts) == 1
+    assert len(bench.resolve("hf://org/old", kind="snapshot", allow_pickle=True).artifacts) == 2
+    assert len(bench.resolve("hf://org/old", kind="snapshot", include=("*.json",)).artifacts) == 1
 
 
-def test_a_repo_that_was_renamed_keeps_the_name_as_written(desk: Desk, hub: Hub) -> None:
+def test_a_repo_that_was_renamed_keeps_the_name_as_written(bench: SourceBench, hub: Hub) -> None:
     hub.world.hf_repo("org/new", FILES, renamed_from=["org/old"])
-    (artifact,) = desk.resolve("hf://org/old/config.json").artifacts
+    (artifact,) = bench.resolve("hf://org/old/config.json").artifacts
     assert artifact.uri.startswith("hf://org/old@")
     assert "/org/old/resolve/" in artifact.locations[0].url
 
 
-def test_a_link_of_the_hub_is_answered_by_the_hub(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+def test_a_link_of_the_hub_is_answered_by_the_hub(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
     link = f"{hub.endpoint}/org/repo/resolve/main/model.safetensors?download=true"
-    (artifact,) = desk.resolve(link).artifacts
+    (artifact,) = bench.resolve(link).artifacts
     assert (artifact.uri, artifact.digest) == (link, Digest.sha256(FILES["model.safetensors"]))
 
 
@@ -206,18 +206,18 @@ def gated(hub: Hub) -> Hub:
     ],
 )
 def test_each_refusal_has_its_own_hint(
-    gated: Hub, make_desk: Callable[..., Desk], uri: str, token: str | None, exit_code: int, code: str, hint: str
+    gated: Hub, make_desk: Callable[..., SourceBench], uri: str, token: str | None, exit_code: int, code: str, hint: str
 ) -> None:
-    desk = make_desk(**({"HF_TOKEN": token} if token else {}))
-    error = desk.refusal(uri)
+    bench = make_desk(**({"HF_TOKEN": token} if token else {}))
+    error = bench.refusal(uri)
     assert (error.exit_code, error.code) == (exit_code, code)
     assert hint in str(error.hint)
 
 
-def test_a_token_that_may_opens_what_is_gated_and_private(gated: Hub, make_desk: Callable[..., Desk]) -> None:
-    desk = make_desk(HF_TOKEN="hf_accepted")
-    assert desk.resolve(GATED).artifacts
-    assert desk.resolve("hf://org/private/config.json").artifacts
+def test_a_token_that_may_opens_what_is_gated_and_private(gated: Hub, make_desk: Callable[..., SourceBench]) -> None:
+    bench = make_desk(HF_TOKEN="hf_accepted")
+    assert bench.resolve(GATED).artifacts
+    assert bench.resolve("hf://org/private/config.json").artifacts
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_a_token_that_may_opens_what_is_gated_and_private(gated: Hub, make_desk:
     ],
 )  # fmt: skip
 def test_each_status_of_the_hub_has_its_meaning(
-    make_desk: Callable[..., Desk],
+    make_desk: Callable[..., SourceBench],
     repo: HfRepo,
     hub: Hub,
     status: int,
@@ -243,17 +243,17 @@ def test_each_status_of_the_hub_has_its_meaning(
     code: str,
     hint: str,
 ) -> None:
-    desk = make_desk(HF_TOKEN="hf_some")
+    bench = make_desk(HF_TOKEN="hf_some")
     hub.faults.add(API, Status(code=status, headers=headers))
-    error = desk.refusal("hf://org/repo/config.json")
+    error = bench.refusal("hf://org/repo/config.json")
     assert error.code == code
     assert hint in str(error.hint)
 
 
-def test_a_limit_that_only_the_hubs_own_header_tells_is_honoured(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+def test_a_limit_that_only_the_hubs_own_header_tells_is_honoured(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
     hub.faults.add(API, RateLimited(wait=17, kind="api"))
-    assert desk.resolve("hf://org/repo/config.json").artifacts
-    assert desk.waits == [17.0]
+    assert bench.resolve("hf://org/repo/config.json").artifacts
+    assert bench.waits == [17.0]
 
 
 # -- mirrors -----------------------------------------------------------------------------------------------------------
@@ -270,88 +270,92 @@ def _answer(hub: Hub, document: Any, path: str = "/api/models/org/repo/revision/
     hub.faults.add(path, Status(code=200, body=json.dumps(document), content_type="application/json"), times=times)
 
 
-def test_a_mirror_whose_listing_lacks_digests_is_asked_file_by_file(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+def test_a_mirror_whose_listing_lacks_digests_is_asked_file_by_file(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
     _answer(hub, _info(repo))
-    (artifact,) = desk.resolve("hf://org/repo/model.safetensors").artifacts
+    (artifact,) = bench.resolve("hf://org/repo/model.safetensors").artifacts
     assert artifact.digest == Digest.sha256(FILES["model.safetensors"])
 
 
 @pytest.mark.parametrize("lacking", [("*/paths-info/*",), ("*/paths-info/*", "*/tree/*")], ids=["tree", "headers"])
 @pytest.mark.parametrize("status", [400, 404, 405, 501])
 def test_a_mirror_that_lacks_parts_of_the_api_is_asked_in_other_ways(
-    desk: Desk, repo: HfRepo, hub: Hub, lacking: tuple[str, ...], status: int
+    bench: SourceBench, repo: HfRepo, hub: Hub, lacking: tuple[str, ...], status: int
 ) -> None:
     _answer(hub, _info(repo), times=None)
     for path in lacking:
         hub.faults.add(path, Status(code=status), times=None)
-    (artifact,) = desk.resolve("hf://org/repo/model.safetensors").artifacts
+    (artifact,) = bench.resolve("hf://org/repo/model.safetensors").artifacts
     assert artifact.digest == Digest.sha256(FILES["model.safetensors"])
-    found = desk.resolve("hf://org/repo", kind="snapshot", cached=True).artifacts
+    found = bench.resolve("hf://org/repo", kind="snapshot", cached=True).artifacts
     assert {a.path: a.size for a in found} == {path: len(data) for path, data in FILES.items()}
     assert all(a.cache_name and a.digest for a in found)
 
 
-def test_a_mirror_without_metadata_of_blobs_is_asked_without_it(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+def test_a_mirror_without_metadata_of_blobs_is_asked_without_it(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
     hub.faults.add("/api/models/org/repo/revision/*", Status(code=400), times=1)
-    (artifact,) = desk.resolve("hf://org/repo/model.safetensors").artifacts
+    (artifact,) = bench.resolve("hf://org/repo/model.safetensors").artifacts
     assert artifact.digest == Digest.sha256(FILES["model.safetensors"])
 
 
 def test_a_proxy_without_the_api_serves_named_files_as_the_official_client_takes_them(
-    desk: Desk, repo: HfRepo, hub: Hub
+    bench: SourceBench, repo: HfRepo, hub: Hub
 ) -> None:
     hub.faults.add("/api/*", Status(code=404), times=None)
-    found = desk.resolve("hf://org/repo/model.safetensors")
+    found = bench.resolve("hf://org/repo/model.safetensors")
     (artifact,) = found.artifacts
     content = FILES["model.safetensors"]
     assert (found.revision, artifact.size, artifact.digest) == (repo.main, len(content), Digest.sha256(content))
     files = tuple(FileSpec(path=path) for path in FILES)
-    for one in desk.resolve("hf://org/repo", kind="snapshot", files=files, cached=True).artifacts:
+    for one in bench.resolve("hf://org/repo", kind="snapshot", files=files, cached=True).artifacts:
         assert (one.size, bool(one.cache_name)) == (len(FILES[one.path]), True)
-    assert desk.refusal("hf://org/repo", kind="snapshot").exit_code == 66
-    assert desk.refusal("hf://org/repo/none.bin").exit_code == 66
+    assert bench.refusal("hf://org/repo", kind="snapshot").exit_code == 66
+    assert bench.refusal("hf://org/repo/none.bin").exit_code == 66
 
 
-def test_with_every_file_pinned_a_proxy_without_the_api_is_not_needed(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+def test_with_every_file_pinned_a_proxy_without_the_api_is_not_needed(
+    bench: SourceBench, repo: HfRepo, hub: Hub
+) -> None:
     hub.faults.add("*", Status(code=404), times=None)
     files = tuple(FileSpec(path=p, size=len(data), digest=Digest.sha256(data)) for p, data in FILES.items())
     uri = f"hf://org/repo@{repo.main}"
-    found = desk.resolve(uri, kind="snapshot", files=files, cached=True).artifacts
+    found = bench.resolve(uri, kind="snapshot", files=files, cached=True).artifacts
     assert {a.path: a.digest for a in found} == {p: Digest.sha256(data) for p, data in FILES.items()}
 
 
-def test_an_etag_of_a_file_that_is_stored_elsewhere_is_no_digest(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+def test_an_etag_of_a_file_that_is_stored_elsewhere_is_no_digest(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
     hub.faults.add("/api/*", Status(code=404), times=None)
     elsewhere = {"Location": hub.cdn + "/x", "ETag": '"' + "a" * 40 + '"', "X-Repo-Commit": repo.main}
     hub.faults.add("/org/repo/resolve/*", Status(code=302, headers=elsewhere), times=None)
-    (artifact,) = desk.resolve("hf://org/repo/model.safetensors").artifacts
+    (artifact,) = bench.resolve("hf://org/repo/model.safetensors").artifacts
     assert (artifact.digest, artifact.cache_name, artifact.size) == (None, None, None)
 
 
 def test_a_list_that_goes_on_at_another_host_is_followed_without_the_token(
-    make_desk: Callable[..., Desk], repo: HfRepo, hub: Hub
+    make_desk: Callable[..., SourceBench], repo: HfRepo, hub: Hub
 ) -> None:
-    desk = make_desk(HF_TOKEN=PLANTED)
+    bench = make_desk(HF_TOKEN=PLANTED)
     hub.world.token("hf", PLANTED)
     _answer(hub, _info(repo), times=None)
     hub.faults.add("*/paths-info/*", Status(code=404), times=None)
     further = Status(code=200, body="[]", headers={"Link": f'<{hub.cdn}/more>; rel="next"'})
     hub.faults.add("*/tree/*", further, times=None)
     hub.faults.add("/more", Status(code=200, body="[]", content_type="application/json"), origin="cdn", times=None)
-    desk.resolve("hf://org/repo/model.safetensors")
+    bench.resolve("hf://org/repo/model.safetensors")
     seen = [entry for entry in hub.log.requests() if entry.origin == "cdn" and entry.target.startswith("/more")]
     assert seen
     assert [entry.authorization for entry in seen if entry.authorization] == []
 
 
-def test_a_mirror_without_any_digests_serves_plain_folders_but_no_cache(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+def test_a_mirror_without_any_digests_serves_plain_folders_but_no_cache(
+    bench: SourceBench, repo: HfRepo, hub: Hub
+) -> None:
     _answer(hub, _info(repo))
     hub.faults.add("*/paths-info/*", Status(code=404), times=None)
     hub.faults.add("*/tree/*", Status(code=404), times=None)
     hub.faults.add("/org/repo/resolve/*", Status(code=200, body="x"), times=None)
-    (artifact,) = desk.resolve("hf://org/repo/model.safetensors").artifacts
+    (artifact,) = bench.resolve("hf://org/repo/model.safetensors").artifacts
     assert (artifact.digest, artifact.cache_name) == (None, None)
-    error = desk.refusal("hf://org/repo", kind="snapshot", cached=True)
+    error = bench.refusal("hf://org/repo", kind="snapshot", cached=True)
     assert (error.exit_code, error.code) == (69, "bad-response")
     assert "HF_ENDPOINT" in str(error.hint)
 
@@ -373,44 +377,46 @@ def test_a_mirror_without_any_digests_serves_plain_folders_but_no_cache(desk: De
         {"siblings": [{"rfilename": "config.json", "lfs": {"sha256": "0" * 64}}]},
     ],
 )
-def test_metadata_that_can_not_be_is_69(desk: Desk, repo: HfRepo, hub: Hub, changes: dict[str, Any]) -> None:
+def test_metadata_that_can_not_be_is_69(bench: SourceBench, repo: HfRepo, hub: Hub, changes: dict[str, Any]) -> None:
     _answer(hub, {**_info(repo), **changes})
-    error = desk.refusal("hf://org/repo/config.json")
+    error = bench.refusal("hf://org/repo/config.json")
     assert (error.exit_code, error.code, error.permanent) == (69, "bad-response", True)
 
 
-def test_another_commit_than_the_pinned_one_is_refused(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+def test_another_commit_than_the_pinned_one_is_refused(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
     _answer(hub, _info(repo))
-    assert desk.refusal(f"hf://org/repo@{'a' * 40}/config.json").code == "bad-response"
+    assert bench.refusal(f"hf://org/repo@{'a' * 40}/config.json").code == "bad-response"
 
 
 @pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "a\\b", "a/../../b", "C:/x", "a\x00b"])
-def test_a_path_that_leads_elsewhere_is_65_when_it_is_asked_for(desk: Desk, repo: HfRepo, hub: Hub, path: str) -> None:
+def test_a_path_that_leads_elsewhere_is_65_when_it_is_asked_for(
+    bench: SourceBench, repo: HfRepo, hub: Hub, path: str
+) -> None:
     listed = [{"rfilename": path}, {"rfilename": "config.json", "size": 2, "blobId": "0" * 40}]
     _answer(hub, {**_info(repo), "siblings": listed}, times=2)
-    error = desk.refusal("hf://org/repo", kind="snapshot")
+    error = bench.refusal("hf://org/repo", kind="snapshot")
     assert (error.exit_code, error.code) == (65, "unsafe-path")
     # A request for another file is not affected.
-    assert desk.resolve("hf://org/repo/config.json").artifacts
+    assert bench.resolve("hf://org/repo/config.json").artifacts
 
 
 def test_a_site_wide_mirror_is_asked_and_the_address_stays_the_hubs(
-    make_desk: Callable[..., Desk], repo: HfRepo, hub: Hub
+    make_desk: Callable[..., SourceBench], repo: HfRepo, hub: Hub
 ) -> None:
-    desk = make_desk(
+    bench = make_desk(
         HF_ENDPOINT="https://huggingface.co",
         MODELFETCH_MIRRORS=f"https://huggingface.co={hub.endpoint}",
         HF_TOKEN=PLANTED,
     )
-    (artifact,) = desk.resolve("hf://org/repo/config.json").artifacts
+    (artifact,) = bench.resolve("hf://org/repo/config.json").artifacts
     assert artifact.locations[0].url.startswith("https://huggingface.co/org/repo/resolve/")
     # The hub's token is for the hub, not for a host that replaces it.
     assert all(entry.authorization is None for entry in hub.log.requests())
 
 
-def test_an_html_page_in_the_place_of_metadata_is_no_file_list(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+def test_an_html_page_in_the_place_of_metadata_is_no_file_list(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
     hub.faults.add(API, Status(code=200, body="<html>Sign in</html>", content_type="text/html"))
-    error = desk.refusal("hf://org/repo/config.json")
+    error = bench.refusal("hf://org/repo/config.json")
     assert (error.exit_code, error.code) == (69, "bad-response")
     assert "login page" in str(error.hint)
 
@@ -475,11 +481,13 @@ def test_offline_a_caches_names_are_those_that_git_gives_the_bytes_in_the_store(
     assert [a.digest for a in found.artifacts] == [spec.digest for spec in files]
 
 
-def test_a_mirror_without_digests_serves_a_cache_whose_files_are_pinned(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+def test_a_mirror_without_digests_serves_a_cache_whose_files_are_pinned(
+    bench: SourceBench, repo: HfRepo, hub: Hub
+) -> None:
     _answer(hub, _info(repo))
     hub.faults.add("*/paths-info/*", Status(code=404), times=None)
     files = (FileSpec(path="config.json", size=2, digest=Digest.sha256(b"{}")),)
-    (artifact,) = desk.resolve("hf://org/repo", kind="snapshot", files=files, cached=True).artifacts
+    (artifact,) = bench.resolve("hf://org/repo", kind="snapshot", files=files, cached=True).artifacts
     assert (artifact.digest, artifact.size) == (Digest.sha256(b"{}"), 2)
 
 
@@ -488,9 +496,9 @@ def test_without_a_commit_or_a_path_the_hub_must_be_asked(uri: str) -> None:
     assert _known(uri, digest=DIGEST, size=5) is None
 
 
-def test_a_json_error_with_status_200_is_no_metadata(desk: Desk, repo: HfRepo, hub: Hub) -> None:
+def test_a_json_error_with_status_200_is_no_metadata(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
     hub.faults.add(API, Status(code=200, body='{"error": "x"}', content_type="application/json"))
-    assert desk.refusal("hf://org/repo/config.json").code == "bad-response"
+    assert bench.refusal("hf://org/repo/config.json").code == "bad-response"
 
 
 _ASK = """
