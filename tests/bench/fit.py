@@ -19,6 +19,7 @@ from modelfetch.fitting.llm.estimate import LlmOptions, llm_estimate
 from modelfetch.fitting.speech import WhisperOptions, whisper_estimate
 from modelfetch.formats.gguf import GgufHeader, read_gguf
 from modelfetch.formats.range_reader import GIB, MIB
+from modelfetch.manifest.budget import default_usable
 from tests.fitting.architectures import Spec, made
 from tests.fitting.shapes import SPECS
 
@@ -108,7 +109,10 @@ REASONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A row beside ours, in bytes; ``ours`` is None where `fit` does not know the model or the row has no total."""
+    """A row and our estimate, in bytes; ``ours`` is None if `fit` does not know the model or the row has no total.
+
+    ``card`` is the usable memory of the card, as for a tier.
+    """
 
     row: dict[str, str]
     theirs: int
@@ -194,7 +198,8 @@ def compare(row: dict[str, str]) -> Line:
     if "idle" in row["what"] and "incl" in row["what"]:
         told = [int(value) for value in re.findall(r"\d+", row["what"])]
         theirs -= int(statistics.mean(told) if told else 640) * MIB
-    card = number(r"(\d+) GB", row["gpu"], 0) * GIB or None
+    memory = number(r"(\d+) GB", row["gpu"], 0) * GIB
+    card = default_usable(memory) if memory else None
     free = re.search(r"([\d.]+) GiB free", row["gpu"])
     if free:
         card = int(float(free[1]) * GIB)
