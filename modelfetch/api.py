@@ -67,7 +67,7 @@ async def sync_async(
     Args:
         tier: A tier's name, such as ``"16g"``.
         manifest: One or several manifest files instead.
-        prune: After success, remove what none of these manifests asks for.
+        prune: After success, remove the files that none of these manifests lists.
         progress: True shows progress on stderr; a callable gets each event (`modelfetch.Event`), from any thread.
         cancel: Ends the call when it is set, from any thread or signal handler; partial work is kept.
         events: Older name of ``progress``.
@@ -162,8 +162,8 @@ async def verify_async(
     """Hash the files on disk again and report what is damaged, changed or missing.
 
     Args:
-        tier: Only what this tier asks for; without tier and manifest, all that modelfetch placed or keeps.
-        manifest: Only what these manifest files ask for.
+        tier: Only the files of this tier; without tier and manifest, all that modelfetch placed or keeps.
+        manifest: Only the files of these manifests.
         models: Only models of these names.
         quick: Compare size and time of change only.
         older_than: Hash only what was last checked longer ago, in seconds or as ``"30d"``.
@@ -213,12 +213,12 @@ async def prune_async(
     cancel: Cancel | None = None,
     **options: Unpack[OptionValues],
 ) -> Report:
-    """Remove the files that no chosen tier asks for, unused blobs and old unfinished downloads.
+    """Remove the files of models in no chosen tier, unused blobs and old unfinished downloads.
 
     Args:
-        tier: What this tier asks for stays; without tier, manifest and ``keep_tiers``, every placed model stays.
-        manifest: What these manifest files ask for stays.
-        keep_tiers: What these tiers ask for stays as well.
+        tier: Keep the files of this tier; without tier, manifest and ``keep_tiers``, every placed model stays.
+        manifest: Keep the files of these manifests.
+        keep_tiers: Keep the files of these tiers as well.
         older_than: Remove only what is older, in seconds or as ``"30d"``.
         dry_run: Report what would be removed, and remove nothing.
         progress: As for `sync_async`.
@@ -259,7 +259,7 @@ async def remove_async(
 
     Args:
         *names: Names of models, as manifests have them.
-        keep_tiers: What these tiers ask for stays.
+        keep_tiers: Keep the files of these tiers.
         older_than: Remove only what is older, in seconds or as ``"30d"``.
         dry_run: Report what would be removed, and remove nothing.
         progress: As for `sync_async`.
@@ -456,11 +456,11 @@ async def add_async(
         links: One or several links or URIs.
         manifest: The file, made when it is missing; comments, order and layout are kept. Either all entries are
             written or none.
-        kind: The kind of all of them, such as ``"lora"`` (default: told by each file's header and its hub).
+        kind: The kind of all of them, such as ``"lora"`` (default: detected from each file's header and its hub).
         consumers: The services that they are for (default: those that can load them).
         name: The entry's name, where there is one link.
         dry_run: Write nothing.
-        choose: Called with a question and its answers where something can't be told; returns one of the answers.
+        choose: Called with a question and its answers if something can't be detected; returns one of the answers.
             Without it that is an error whose hint names the answers.
         progress: As for `sync_async`.
         cancel: As for `sync_async`.

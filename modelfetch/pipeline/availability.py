@@ -54,7 +54,7 @@ async def check_availability(
             if session.settings.offline and not artifact.locations[0].url.startswith("file:"):
                 raise _offline(artifact)
             if plan.request.model.name not in queried:
-                await _can_be_had(plan.request.model, artifact, session)
+                await _check_artifact(plan.request.model, artifact, session)
         except ModelfetchError as error:
             return replace(plan, errors=(error.about(model=plan.request.model.name, uri=artifact.uri),))
         return plan
@@ -85,12 +85,12 @@ def digests_here(plans: Iterable[ModelPlan], session: Session) -> set[str]:
             artifact = target.placement.artifact
             if artifact is None or artifact.digest is None:
                 continue
-            if target.action is Action.KEEP or (target.needs_bytes and _is_at_hand(artifact, session)):
+            if target.action is Action.KEEP or (target.needs_bytes and _is_local(artifact, session)):
                 here.add(str(artifact.digest))
     return here
 
 
-def _is_at_hand(artifact: Artifact, session: Session) -> bool:
+def _is_local(artifact: Artifact, session: Session) -> bool:
     """Whether the artifact is in the store, or elsewhere on this machine judging by name and size alone."""
     if artifact.digest is not None and session.store.find(artifact.digest, artifact.size):
         return True
@@ -101,16 +101,16 @@ def _is_at_hand(artifact: Artifact, session: Session) -> bool:
     return False
 
 
-async def _can_be_had(model: Model, artifact: Artifact, session: Session) -> None:
+async def _check_artifact(model: Model, artifact: Artifact, session: Session) -> None:
     """Return if the source or a mirror has the artifact; otherwise raise the most severe of their errors."""
     retries = session.options.retries
     if not model.mirrors:
         await _at_the_source(model, artifact, session, retries=retries)
         return
-    said: list[ModelfetchError] = []
+    failures: list[ModelfetchError] = []
 
     async def once() -> None:
-        said.clear()
+        failures.clear()
         for uri in (model.source, *model.mirrors):
             session.cancel.check()
             try:
@@ -122,14 +122,14 @@ async def _can_be_had(model: Model, artifact: Artifact, session: Session) -> Non
             except ModelfetchError as error:
                 if is_final(error):
                     raise
-                said.append(error)
+                failures.append(error)
         # Retry while at least one of them may recover.
-        raise next((error for error in said if not error.permanent), said[0])
+        raise next((error for error in failures if not error.permanent), failures[0])
 
     try:
         await retry(once, retries=retries, sleep=asyncio.sleep)
     except ModelfetchError as error:
-        raise (most_serious(said) if error in said else error) from None
+        raise (most_serious(failures) if error in failures else error) from None
 
 
 async def _at_the_source(model: Model, artifact: Artifact, session: Session, *, retries: int) -> None:

@@ -129,8 +129,8 @@ def _model(value: str, override: Override, allow_http: Callable[[str, int], bool
     try:
         (model,) = load_manifest(text, allow_http=allow_http).models
     except ManifestError as error:
-        said = (problem.message.removeprefix(f"models[0] ({entry['name']}): ") for problem in error.problems)
-        raise _bad(override, value, "; ".join(said)) from None
+        reasons = (problem.message.removeprefix(f"models[0] ({entry['name']}): ") for problem in error.problems)
+        raise _bad(override, value, "; ".join(reasons)) from None
     return replace(model, position=Position(file=override.variable, line=1, column=1))
 
 

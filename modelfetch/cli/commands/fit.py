@@ -87,8 +87,8 @@ def _only_uri(ctx: click.Context, targets: Sequence[str]) -> str | None:
         return None
     if len(targets) > 1:
         raise UsageError("expected one URI, or manifests", hint=f"modelfetch fit {shlex.quote(uris[0])}")
-    said = (name for name in ("tier", "manifests") if common.is_on_command_line(ctx, name))
-    if (name := next(said, None)) is not None:
+    given = (name for name in ("tier", "manifests") if common.is_on_command_line(ctx, name))
+    if (name := next(given, None)) is not None:
         option = "--tier" if name == "tier" else "--manifest"
         raise UsageError(f"either a URI or {option}, not both", hint="leave one of them out")
     if find_tier(normalise_tier(uris[0])) is not None:
