@@ -47,7 +47,7 @@ def layout(label: str, numbers: str, columns: int) -> tuple[str, str]:
     if with_bar >= _MIN_LABEL:
         width = min(display_width(label), with_bar, 40)
         return cut(label, width), "{label} {percentage:3.0f}%|{bar}| {numbers}"
-    return cut(label, max(1, columns - fixed - 1)), "{label} {percentage:3.0f}% {numbers}"
+    return cut(label, max(1, columns - fixed)), "{label} {percentage:3.0f}% {numbers}"
 
 
 class _Line(_Tqdm):
@@ -64,6 +64,7 @@ class _Line(_Tqdm):
         """Show a label and a meter."""
         self.numbers = meter.numbers(now)
         self.label, self.bar_format = layout(label, self.numbers, columns)
+        self.ncols = columns
         self.total, self.n = meter.size or max(meter.done, 1), meter.done if meter.size else 0
         self.refresh()
 
@@ -112,7 +113,11 @@ class Bars(Progress):
         if self._ticker is not None:
             self._ticker.join(timeout=2)
         with self._lock:
+            shown = bool(self._lines)
             self._resize(0)
+            if shown:
+                with CLOSED_STREAM:
+                    self._stream.write("\x1b[J")  # the echo of Ctrl-C
 
     def _arrange(self) -> None:
         """Give each file that is worth it a line, move lines up where a file has ended, and update all numbers."""
@@ -124,7 +129,7 @@ class Bars(Progress):
         if total is None or not (self._shown or self._lines) or self._stop.is_set():
             return
         self._resize(1 + len(self._shown))
-        columns = self._columns()
+        columns, _ = self._size()
         with CLOSED_STREAM:
             self._lines[0].update_to(self.tracker.headline(), total, now, columns)
             for line, key in zip(self._lines[1:], self._shown, strict=True):
@@ -144,29 +149,27 @@ class Bars(Progress):
                 self._lines.append(self._new_line())
 
     def _new_line(self) -> _Line:
-        knows = self._knows_its_size()
+        columns, rows = self._size()
         return _Line(
             total=1,
             bar_format="{label}",
             file=self._stream,
             leave=False,
             position=len(self._lines),
-            ncols=None if knows else _COLUMNS,
-            nrows=None if knows else _ROWS,
-            dynamic_ncols=knows,
+            ncols=columns,
+            nrows=rows,
         )
 
-    def _columns(self) -> int:
-        with contextlib.suppress(OSError, ValueError):
-            if columns := os.get_terminal_size(self._stream.fileno()).columns:
-                return columns
-        return _COLUMNS
+    def _size(self) -> tuple[int, int]:
+        """Columns and rows for the bars.
 
-    def _knows_its_size(self) -> bool:
-        """Whether the terminal reports its size: tqdm draws nothing on one that reports 0 columns."""
+        The terminal's echo of Ctrl-C has room behind a bar: if it wrapped, the wrong lines would be cleared.
+        """
         with contextlib.suppress(OSError, ValueError):
-            return os.get_terminal_size(self._stream.fileno()).columns > 0
-        return False
+            columns, rows = os.get_terminal_size(self._stream.fileno())
+            if columns and rows:
+                return max(columns - len("^C"), 1), rows
+        return _COLUMNS, _ROWS
 
     def _tick(self) -> None:
         while not self._stop.wait(REFRESH):

@@ -36,10 +36,12 @@ th, td { text-align: left; padding: .35rem .6rem .35rem 0; border-bottom: 1px so
 th { color: var(--soft); font-weight: 600; }
 th.number, td.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 td.number, th.number { padding-right: 1.2rem; }
-td.name { overflow-wrap: anywhere; min-width: 8rem; }
+td.number:last-child, th.number:last-child { padding-right: 0; }
+td.name { overflow-wrap: anywhere; min-width: 5.5rem; }
 .dot { display: inline-block; width: .7rem; height: .7rem; border-radius: .2rem; margin-right: .4rem; }
 .good { color: var(--good); } .warn { color: var(--warn); } .bad { color: var(--bad); font-weight: 600; }
-@media (max-width: 36rem) { th.wide, td.wide { display: none; } body { padding: .6rem; } }
+@media (max-width: 36rem) { th.wide, td.wide { display: none; } body { padding: .6rem; } section { padding: .8rem; }
+  table { font-size: .82rem; } th, td, td.number, th.number { padding-right: .45rem; } }
 """
 _COLOURS = (
     "#4c78a8",
