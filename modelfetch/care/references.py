@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.core import fs
+from modelfetch.placement.ollama_manifests import LARGEST, is_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 OLLAMA = "ollama/models"
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})\Z")
-_LARGEST_MANIFEST = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ def read_references(tree: RootTree, items: Iterable[Item]) -> References:
         path = item.path
         if path is None or item.inode is None:
             continue
-        if path.startswith((f"{OLLAMA}/manifests/", f"{OLLAMA}/manifests-v2/")):
+        if is_manifest(path):
             found = _blobs_of_manifest(tree, path)
             if found is None:
                 unreadable.append(path)
@@ -85,7 +85,7 @@ def _blob(digits: str) -> str:
 
 def _parse(file: Path) -> dict[str, Any] | None:
     try:
-        raw = json.loads(fs.read_head(file, _LARGEST_MANIFEST))
+        raw = json.loads(fs.read_head(file, LARGEST))
     except (OSError, ValueError, RecursionError):
         return None
     return raw if isinstance(raw, dict) else None

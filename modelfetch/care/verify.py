@@ -169,21 +169,29 @@ _Results = dict[tuple[int, int], Hashed]
 def _hash(due: Sequence[Item], inventory: Inventory, session: Session) -> _Results:
     if not due:
         return {}
-    inodes = {item.file: item.inode for item in due}
+    by_file = {item.file: item for item in due}
     results: _Results = {}
     saver = _Saver(inventory, session)
 
     def done(result: Hashed) -> None:
-        inode = inodes[result.file]
-        if inode is not None:
-            results[inode] = result
-            saver.note(inode, result)
+        item = by_file[result.file]
+        if item.inode is not None:
+            results[item.inode] = _as_recorded(item, result, session)
+            saver.note(item.inode, results[item.inode])
 
     try:
         hash_files([(item.file, item.size) for item in due], sink=session.sink, cancel=session.cancel, done=done)
     finally:
         saver.save()
     return results
+
+
+def _as_recorded(item: Item, result: Hashed, session: Session) -> Hashed:
+    """The result, with the recorded digest if the file is a manifest that Ollama only encoded in another way."""
+    if item.path is None or item.digest is None or result.digest in (None, item.digest):
+        return result
+    same = session.examiner.is_same_manifest(item.path, Digest.parse(item.digest))
+    return replace(result, digest=item.digest) if same else result
 
 
 def _update_receipts(items: Sequence[Item], results: _Results, session: Session) -> None:

@@ -16,6 +16,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.core.events import discard
 from modelfetch.errors import DestinationError, DiskError
 from modelfetch.placement.layouts import Placement, PlacementMethod, placements
+from modelfetch.placement.ollama_manifests import LARGEST, is_manifest, same_manifest
 from modelfetch.placement.receipts import Entry
 from modelfetch.placement.root_tree import RootTree
 from modelfetch.placement.state import (
@@ -159,6 +160,17 @@ class Examiner:
         check = self._damage.get(path)
         return check is not None and seen is not None and check.applies_to(seen.size, seen.mtime_ns)
 
+    def is_same_manifest(self, path: str, wanted: Digest) -> bool:
+        """Whether a path is a manifest of Ollama that says the same as the stored one with the digest ``wanted``."""
+        if not is_manifest(path) or self._store is None or (expected := self._store.read(wanted)) is None:
+            return False
+        try:
+            fd = self.tree.open(path)
+        except (OSError, DestinationError):
+            return False
+        with os.fdopen(fd, "rb") as file:
+            return same_manifest(file.read(LARGEST + 1), expected)
+
     # --- inside ------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -251,6 +263,8 @@ class Examiner:
         if seen is None:
             return False
         if seen.target is not None and seen.target == placement.target:
+            return True
+        if wanted is not None and self.is_same_manifest(placement.path, wanted):
             return True
         size = len(placement.text) if placement.text is not None else placement.artifact and placement.artifact.size
         if wanted is None or not seen.regular or (size is not None and size != seen.size):

@@ -290,3 +290,20 @@ def test_a_touched_file_is_ready_again_once_it_was_hashed(bench: Bench, care: Ca
     assert care("verify").code == 0
     assert bench.run("status", manifest).code == 0
     assert care("verify", "--quick").code == 0
+
+
+def test_a_manifest_that_ollama_encoded_again_is_the_same(bench: Bench, care: Callable[..., Result]) -> None:
+    manifest = bench.manifest(ollama(bench))
+    bench.run("sync", manifest)
+    tag = bench.root / "ollama/models/manifests/registry.ollama.ai/library/tiny/1b"
+    raw = json.loads(tag.read_text())
+    for text in (json.dumps(raw, indent=2), json.dumps(dict(reversed(raw.items())))):
+        tag.write_text(text)
+        assert care("verify").code == 0
+        assert bench.run("status", manifest).code == 0
+    tag.write_text(json.dumps(raw, indent=4))
+    assert bench.run("sync", manifest).code == 0
+    assert tag.read_text() == json.dumps(raw, indent=4)
+    assert not (bench.root / ".modelfetch/displaced").exists()
+    tag.write_text(json.dumps({**raw, "layers": raw["layers"][:1]}))
+    assert actions(care("verify"))[str(tag.relative_to(bench.root))] == "changed"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING
+
+import safetensors
 
 from tests.e2e.servers import serve_ollama
 from tests.e2e.test_huggingface import CACHES, assert_all_is_read, read_offline
@@ -95,3 +98,46 @@ def test_the_official_client_reads_the_caches_after_each_command(modelfetch: Mod
     assert modelfetch.report("remove", OURS)["ok"]
     for cache in caches:
         assert_all_is_read(read_offline(cache, home), cache)
+
+
+def hub_cache(folder: Path, data: bytes) -> Path:
+    """A cache of huggingface_hub with one repository of one file."""
+    digest, commit = hashlib.sha256(data).hexdigest(), "1" * 40
+    repo = folder / "models--acme--large"
+    for name in ("blobs", "refs", f"snapshots/{commit}"):
+        (repo / name).mkdir(parents=True)
+    (repo / "blobs" / digest).write_bytes(data)
+    (repo / "refs/main").write_text(commit)
+    (repo / "snapshots" / commit / "model.safetensors").symlink_to(f"../../blobs/{digest}")
+    return folder
+
+
+def test_deduplicated_collections_are_read_by_their_programs_before_and_after(
+    modelfetch: Modelfetch, filled: Path, workplace: Path
+) -> None:
+    checkpoint = next((filled / "comfyui/models/checkpoints").glob("*.safetensors"))
+    comfyui = workplace / "ComfyUI"
+    (comfyui / "models/checkpoints").mkdir(parents=True)
+    copy = comfyui / "models/checkpoints" / checkpoint.name
+    copy.write_bytes(checkpoint.read_bytes())
+    caches = [hub_cache(workplace / name, checkpoint.read_bytes()) for name in ("hub", "other-hub")]
+    home = workplace / "client"
+    home.mkdir()
+
+    def assert_read() -> None:
+        for cache in caches:
+            assert_all_is_read(read_offline(cache, home), cache)
+        with safetensors.safe_open(copy, framework="numpy") as weights:
+            assert [weights.get_tensor(name).shape for name in weights.keys()]  # noqa: SIM118 - no mapping
+
+    assert_read()
+    folders = [str(comfyui), *map(str, caches)]
+    dry = modelfetch.report("adopt", "--dedupe", *folders)
+    assert len(dry["models"]) == 2
+    modelfetch.report("adopt", "--dedupe", "--no-dry-run", *folders)
+    assert_read()
+    blobs = [next((cache / "models--acme--large/blobs").iterdir()) for cache in caches]
+    assert blobs[0].samefile(blobs[1])
+    assert blobs[0].samefile(copy)
+    modelfetch.report("prune", "--older-than", "0s")
+    assert_read()

@@ -1,0 +1,27 @@
+"""Ollama's manifests, which Ollama may write again with other white space or another order of keys.
+
+Source: ollama, manifest/manifest.go: a pulled manifest is encoded from its parsed form.
+"""
+
+from __future__ import annotations
+
+import json
+
+LARGEST = 4 * 2**20
+"""The most bytes of a manifest to compare."""
+
+
+def is_manifest(path: str) -> bool:
+    """Whether a path below ROOT is that of a manifest."""
+    return path.startswith(("ollama/models/manifests/", "ollama/models/manifests-v2/"))
+
+
+def same_manifest(one: bytes, other: bytes) -> bool:
+    """Whether two manifests say the same, however they are encoded. Pure."""
+    if max(len(one), len(other)) > LARGEST:
+        return False
+    try:
+        first, second = json.loads(one), json.loads(other)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and bool(first == second)
