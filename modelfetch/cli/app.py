@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _COMMANDS = {
-    "sync": "Make everything that a tier asks for present, verified and in place.",
+    "sync": "Make every model of a tier or manifest present, verified and in place.",
     "plan": "Show what sync would do, and every problem it can foresee.",
-    "status": "Show what is ready, missing, changed or foreign; asks no network.",
+    "status": "Show what is ready, missing, changed or foreign; uses no network.",
     "verify": "Hash the files on disk again and report damage; uses no network.",
-    "list": "List everything below the root and in the store, whatever asked for it.",
+    "list": "List everything below the root and in the store.",
     "remove": "Remove models by name.",
-    "prune": "Remove the files that no chosen tier asks for.",
+    "prune": "Remove the files that no chosen tier needs.",
     "add": "Pin a link and append it to a manifest.",
     "report": "Write a page of what is on disk.",
     "adopt": "Take models that are already on disk into the store.",
-    "pin": "Write revision, size and digest of what a manifest leaves open into it.",
+    "pin": "Write the missing revisions, sizes and digests into a manifest.",
     "fetch": "Fetch one file and verify it.",
     "fit": "Show the VRAM that a model or a tier needs, from the files' headers.",
     "tiers": "List the tiers.",

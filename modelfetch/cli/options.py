@@ -15,7 +15,7 @@ from modelfetch.errors import SettingError
 from modelfetch.manifest.model import CONSUMERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     _ParamType = click.ParamType[Any]
 else:
@@ -120,14 +120,17 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, **{"cls": EnvOption, **attributes})
 
 
-def unlisted(decorate: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Accept options, as variables and shared scripts give them, that mean nothing to a command: help omits them."""
+def unlisted(decorate: Callable[[Any], Any], *, keep: Sequence[str] = ()) -> Callable[[Any], Any]:
+    """Accept options that mean nothing to a command, as variables and shared scripts set them; help omits them.
+
+    ``keep`` names those of them that help lists all the same.
+    """
 
     def mark(function: Any) -> Any:
         before = len(getattr(function, "__click_params__", ()))
         function = decorate(function)
         for parameter in function.__click_params__[before:]:
-            parameter.hidden = True
+            parameter.hidden = parameter.name not in keep
         return function
 
     return mark
@@ -163,7 +166,7 @@ which = combined(
         "--tier",
         metavar="NAME",
         shell_complete=_complete_tier,
-        help="Tier to work on, such as 16g; auto asks the GPU (see `modelfetch tiers`).",
+        help="Tier to work on, such as 16g; auto chooses by the GPU (see `modelfetch tiers`).",
     ),
     option(
         "--manifest",
@@ -287,7 +290,7 @@ removal = combined(
         cls=NamesOption,
         metavar="NAME",
         multiple=True,
-        help="Keep what this tier asks for; repeatable.",
+        help="Keep what this tier needs; repeatable.",
     ),
     option(
         "--older-than",

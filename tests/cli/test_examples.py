@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from modelfetch.cli.app import cli
+from modelfetch.cli.app import cli, run
 
 NAMES = cli.list_commands(click.Context(cli))
 
@@ -29,3 +29,13 @@ def test_the_help_ends_with_examples_that_the_command_accepts(name: str) -> None
         assert found
         with found.make_context(command, arguments):
             pass  # click has accepted all of it
+
+
+@pytest.mark.parametrize("option", ["--chown", "--connections", "--limit-rate", "--jobs", "--lock-timeout"])
+def test_plan_lists_no_option_that_means_nothing_to_it_but_takes_it(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["plan", "--help"]) == 0
+    assert option not in capsys.readouterr().out
+    value = "1:1" if option == "--chown" else "5"
+    assert run(["plan", option, value, "none.yaml"]) == 78

@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 @options.output
 @click.pass_context
 def command(ctx: click.Context, /, links: tuple[str, ...], **values: Any) -> int:
-    """Resolve each LINK, tell what kind of model it is, pin it, and append its entry to a manifest.
+    """Resolve each LINK, detect its kind, pin it, and append its entry to a manifest.
 
-    The manifest is made when it is missing; comments and layout are kept. What can't be told is asked on a terminal.
+    A missing manifest is created; comments and layout are kept. On a terminal, what can't be detected is prompted for.
     """
     from modelfetch.pinning.add import DEFAULT_MANIFEST, AddRequest
     from modelfetch.run import run_add

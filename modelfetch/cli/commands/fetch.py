@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     "--store", metavar="DIR", type=options.value("store"), help="Folder for verified blobs: keep a blob there as well."
 )
 @options.offline
-@options.option("--refresh", is_flag=True, help="Ask the source again even where the cache knows the URI.")
+@options.option("--refresh", is_flag=True, help="Query the source even if the cache knows the URI.")
 @options.moving
 @options.output
 @click.pass_context

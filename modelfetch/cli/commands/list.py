@@ -48,10 +48,10 @@ if TYPE_CHECKING:
 @click.option("-q", "--quiet", is_flag=True, help="Show only the names of models.")
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
-    """List everything below the root and in the store, whatever asked for it, and what could be freed.
+    """List everything below the root and in the store, and what could be freed.
 
-    A file's origin is made (by modelfetch), adopted (it was there, with the right bytes), foreign (of somebody else),
-    blob (in the store alone) or partial (an unfinished download).
+    A file's origin is made (by modelfetch), adopted (it was there, with the right bytes), foreign (not made by
+    modelfetch), blob (only in the store) or partial (an unfinished download).
     """
     found: list[Listing] = []
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @options.which
 @options.where
 @options.how
-@options.transfers
+@options.unlisted(options.transfers, keep=("retries", "min_free"))
 @options.output
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 @options.output
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
-    """Remove the files that no chosen tier asks for, unused blobs and old unfinished downloads.
+    """Remove the files that no chosen tier needs, unused blobs and old unfinished downloads.
 
-    Without a tier or manifest, every model that some tier asked for stays. Only files that modelfetch made and nobody
-    changed are removed; models that people pulled with Ollama keep their blobs.
+    Without a tier or manifest, every model that was placed for some tier stays. Only unchanged files that
+    modelfetch made are removed; models that people pulled with Ollama keep their blobs.
     """
     import os
 
