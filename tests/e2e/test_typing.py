@@ -37,11 +37,14 @@ WRONG = [
     'modelfetch.sync(tier="8g", jobs="many")',
     "modelfetch.sync(tier=8)",
     'modelfetch.plan(tier="8g", progress="bar")',
-    'modelfetch.status(tier="8g", progress=True)',
+    'modelfetch.status(tier="8g", dry_run=True)',
     'modelfetch.pin("a.yaml", root="x")',
     'modelfetch.fit("u", context="4k")',
     'modelfetch.retrieve("u", consumers=["comfyui"])',
     'modelfetch.sync(tier="8g", cancel=True)',
+    "modelfetch.remove(5)",
+    "modelfetch.adopt(5)",
+    'modelfetch.add("u", choose=True)',
     "modelfetch.frobnicate()",
 ]
 
