@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from modelfetch.errors import ModelfetchError, UnreachableError, UsageError
 from modelfetch.fitting.readers import BrokenReader, ContinuedReader, HttpReader
 from modelfetch.fitting.types import Candidate, File
+from modelfetch.formats import safetensors
 from modelfetch.formats.range_reader import FIRST, FileReader, HeaderBuffer
 from modelfetch.manifest.kinds import upstream_name
 from modelfetch.manifest.uri import OllamaUri
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     Mirrors = Callable[[Artifact], Callable[[], Sequence[Location]]]
 
 _LAYER = "application/vnd.ollama.image."
-_SAFETENSORS_FIRST = 512 * 2**10
-"""Bytes of the first range of a safetensors file: SDXL's header has 0.4 MB."""
 _READABLE = (".safetensors", ".gguf")
 _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".sft", ".onnx")
 _MOST_FILES = 10_000
@@ -39,7 +38,7 @@ _SHARD = re.compile(r"(.*-)(\d{5})(-of-)(\d{5})(\.(?:gguf|safetensors))\Z")
 
 def first_range(path: str) -> int:
     """Bytes of the first range that is read of a file."""
-    return _SAFETENSORS_FIRST if path.lower().endswith(".safetensors") else FIRST
+    return safetensors.FIRST if path.lower().endswith(".safetensors") else FIRST
 
 
 class ReaderRegistry:

@@ -125,19 +125,31 @@ def _each(
 def _language(service: Service, mine: Sequence[Candidate]) -> Load:
     """Ollama's models: embedding models stay loaded, chat models take turns.
 
-    The first range of each file gives an upper bound; only if that exceeds the budget are the tensors read too.
+    The first range of each file gives an upper bound. Only if that exceeds the budget, the tensors are read too, those
+    of the chat models first: they are the larger ones.
     """
-    bound = _ollama(service, mine, exact=False)
-    if service.vram is not None and bound.sure and bound.needed <= service.vram:
-        return bound
-    return _ollama(service, mine, exact=True)
+    if service.vram is not None:
+        for exact in (_nothing, _is_chat):
+            bound = _ollama(service, mine, exact=exact)
+            if bound.sure and bound.needed <= service.vram:
+                return bound
+    return _ollama(service, mine, exact=lambda _: True)
 
 
-def _ollama(service: Service, mine: Sequence[Candidate], *, exact: bool) -> Load:
+def _nothing(_candidate: Candidate) -> bool:
+    return False
+
+
+def _is_chat(candidate: Candidate) -> bool:
+    header, _ = read_llm(candidate, tensors=False)
+    return header is not None and not is_encoder(header)
+
+
+def _ollama(service: Service, mine: Sequence[Candidate], *, exact: Callable[[Candidate], bool]) -> Load:
     def estimate(candidate: Candidate) -> Estimate:
         if not candidate.files:
             return unknown_estimate(candidate, "its files are not known")
-        return gguf_estimate(candidate, service, exact=exact)
+        return gguf_estimate(candidate, service, exact=exact(candidate))
 
     def stays(candidate: Candidate) -> bool:
         header, _ = read_llm(candidate, tensors=False)

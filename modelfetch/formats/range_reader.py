@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 FIRST = 64 * KIB
 """The first range, in bytes: every hyperparameter of a GGUF file that a converter wrote lies within it."""
+FIRST_STEP = 512 * KIB
+"""The second range, in bytes; each later one is twice as long, up to `STEP`."""
 STEP = 4 * MIB
-"""Every later range, in bytes: two of them hold the header of all models with a vocabulary of 128k tokens."""
+"""The longest range, in bytes; with it, 7.6 MiB hold the header of a model with a vocabulary of 128k tokens."""
 LIMIT = 64 * MIB
 """The most that is ever fetched of one file for its header, in bytes; a longer header is refused."""
 WINDOW = 64 * KIB
@@ -123,7 +125,7 @@ class HeaderBuffer:
 
     Args:
         reader: Where the bytes come from.
-        first: Length of the first range in bytes; later ones are `STEP` long.
+        first: Length of the first range in bytes; later ones grow from `FIRST_STEP` to `STEP`.
     """
 
     limit = LIMIT
@@ -131,6 +133,7 @@ class HeaderBuffer:
     def __init__(self, reader: RangeReader, *, first: int = FIRST) -> None:
         self._reader = reader
         self._first = first
+        self._step = FIRST_STEP
         self._ended = False
         self.size = reader.size
         self.data = bytearray()
@@ -170,7 +173,7 @@ class HeaderBuffer:
 
     def _grow(self, end: int) -> None:
         have = len(self.data)
-        want = min(STEP if self.data else self._first, LIMIT - have)
+        want = min(self._next_length(end - have), LIMIT - have)
         if self.size is not None:
             want = min(want, self.size - have)
         chunk = b"" if self._ended else self._reader.read(have, want)[:want]
@@ -178,6 +181,14 @@ class HeaderBuffer:
         if not chunk:
             raise _ends_early(end, have)
         self.data += chunk
+
+    def _next_length(self, needed: int) -> int:
+        """Bytes of the next range: longer ranges cost fewer round trips, shorter ones fewer bytes beyond the header."""
+        if not self.data:
+            return self._first
+        length = min(STEP, max(self._step, needed))
+        self._step = min(STEP, 2 * length)
+        return length
 
 
 def _ends_early(needed: int, size: int) -> NotAModelError:

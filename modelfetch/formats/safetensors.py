@@ -24,7 +24,7 @@ MAX_HEADER = 100_000_000
 """The longest header in bytes that the safetensors library reads."""
 
 FIRST = 512 * KIB
-"""The first range, in bytes: every image checkpoint's header that was looked at lies within it (SDXL's has 400 KB)."""
+"""The first range, in bytes: it holds the header of every image checkpoint of the tiers (SDXL's has 400 KB)."""
 
 BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),

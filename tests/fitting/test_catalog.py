@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from modelfetch.fitting.verdict import fit_tier
 from modelfetch.manifest.uri import HfUri, HttpUri, OllamaUri
-from tests.fitting.catalog import TIERS, report
+from tests.fitting.catalog import TIERS, candidate, report
 from tests.fitting.world import shipped
 
 if TYPE_CHECKING:
@@ -56,6 +58,20 @@ def test_the_budgets_are_used(tier: str) -> None:
 @EVERY
 def test_a_whole_tier_is_judged_from_few_bytes(tier: str) -> None:
     assert report(tier).bytes_fetched <= 8 * 2**20
+
+
+def test_a_tight_budget_reads_the_tensors_of_the_chat_model_alone() -> None:
+    manifest = shipped("24g")
+    ollama = replace(next(s for s in manifest.services if s.name == "ollama"), vram=int(6.95 * 2**30))
+    mine = {model.name: candidate(model) for model in manifest.models if "ollama" in model.consumers}
+    found = fit_tier(tier="24g", services=(ollama,), candidates=tuple(mine.values()), usable=None)
+    assert found.ok
+    assert {model.name: model.method for model in found.services[0].models} == {
+        "llama3.1-8b": "header",
+        "nomic-embed-text": "size",
+    }
+    assert mine["nomic-embed-text"].fetched == 64 * 2**10
+    assert found.bytes_fetched <= 8 * 2**20
 
 
 def _files(model: Model) -> list[tuple[str, Model | FileSpec]]:
