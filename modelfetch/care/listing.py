@@ -1,4 +1,4 @@
-"""The listing: everything below ROOT and in the store, as the contract's JSON, filtered and sorted as asked."""
+"""List everything below ROOT and in the store, with filters and sorting."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _FILTER = re.compile(r"(size|verified|origin|model|for|tier)\s*(>=|<=|=|>|<)\s*(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """Entries, the bytes that they take (shared ones once), and what a `prune` without a tier would free.
+    """Entries, and the number of bytes that a `prune` without a tier would free.
 
-    ``limit``: how many entries or rows are shown; totals are of all entries.
+    ``limit``: the maximum number of entries or rows shown; totals cover all entries.
     """
 
     root: str
@@ -40,11 +40,11 @@ class Listing:
 
     @property
     def bytes(self) -> int:
-        """What the entries take on disk."""
+        """The disk space of the entries, in bytes; shared bytes count once."""
         return bytes_of(self.entries)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready, as the contract has it."""
+        """Convert to the value that `list --json` prints."""
         return {
             "root": self.root,
             "store": self.store,
@@ -57,17 +57,17 @@ class Listing:
 def list_files(
     session: Session, *, filters: Sequence[str] = (), sort: str = "model", limit: int | None = None
 ) -> Listing:
-    """List what is there; blocks.
+    """List all files; blocks.
 
     Args:
-        session: Its root, store and consumers say where.
+        session: The session, with the root, the store and the consumers to list.
         filters: Each ``KEY OP VALUE``, such as ``size>1GB``, ``verified>30d`` (longer ago), ``origin=foreign``,
             ``model=sdxl*``, ``for=ollama``, ``tier=16g``; all must hold.
         sort: One of `SORTS`, ``:asc`` or ``:desc`` after it.
-        limit: How many entries or rows are shown at most.
+        limit: The maximum number of entries or rows shown.
 
     Raises:
-        UsageError: A filter or the order can't be read.
+        UsageError: A filter or the sort key is invalid.
         DestinationError, DiskError: A folder can't be read.
     """
     tests, (key, reverse) = [parse_filter(text) for text in filters], parse_sort(sort)
@@ -102,18 +102,18 @@ def shown_items(inventory: Inventory) -> list[Item]:
 
 
 def bytes_of(items: Iterable[Item]) -> int:
-    """What items take on disk: bytes that several names share count once."""
+    """The disk space of items, in bytes; bytes that several names share count once."""
     return sum({item.inode: item.size for item in items if item.inode is not None}.values())
 
 
 def reclaimable_bytes(inventory: Inventory) -> int:
-    """What `prune` without a tier would free."""
+    """The number of bytes that `prune` without a tier would free."""
     rules = Rules(wanted=lambda _: True, now=time.time())
     return plan_removal(inventory, References(), rules).freed
 
 
 def parse_sort(text: str) -> tuple[Callable[[Item], Any], bool]:
-    """The key and direction of ``KEY[:asc|:desc]``; sizes and dates begin with the largest unless said otherwise."""
+    """Parse ``KEY[:asc|:desc]`` to a key and whether to reverse; sizes and dates are descending by default."""
     name, _, direction = text.partition(":")
     if name not in SORTS or direction not in ("", "asc", "desc"):
         raise UsageError(f"--sort {text[:40]}: expected one of {', '.join(SORTS)}, with :asc or :desc after it")
@@ -121,7 +121,7 @@ def parse_sort(text: str) -> tuple[Callable[[Item], Any], bool]:
 
 
 def parse_filter(text: str) -> Callable[[Item], bool]:
-    """The test of one filter; raises UsageError."""
+    """Parse a filter to a predicate; raises UsageError."""
     match = _FILTER.match(text.strip())
     if match is None:
         raise UsageError(

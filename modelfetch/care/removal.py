@@ -1,7 +1,7 @@
-"""What may be removed: pure decisions from the inventory, what is wanted, and who needs what.
+"""Decide which files may be removed, from the inventory, the requests and the references. Pure.
 
-Only what a receipt says modelfetch made and nobody changed since, blobs that nothing names or links, and what was left
-of downloads. A file that a person changed or put there, and an adopted one, stays.
+Removed are files that modelfetch made according to a receipt and that were not changed since, blobs without references
+or links, and old unfinished downloads. A file that a user changed or added, and an adopted one, stays.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WEEK = 7 * 86_400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """An item that is not wanted and stays, and why."""
+    """An item that is kept although it is not requested, and the reason."""
 
     item: Item
     reason: str
@@ -33,7 +33,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemovalPlan:
-    """What goes, what stays although nothing wants it, and which receipt entries speak of files that are gone."""
+    """The items to remove, those that are kept for a reason, and the receipt entries of files that no longer exist."""
 
     items: tuple[Item, ...] = ()
     kept: tuple[Kept, ...] = ()
@@ -41,22 +41,22 @@ class RemovalPlan:
 
     @property
     def freed(self) -> int:
-        """The bytes that are free afterwards: those of files all of whose names go."""
+        """The number of bytes freed: those of files all of whose links are removed."""
         return bytes_freed(self.items)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """By what is decided.
+    """The rules of a removal.
 
     Attributes:
-        wanted: Whether a placement is wanted.
+        wanted: Whether a placement is requested.
         now: Seconds since the epoch.
-        older_than: The least age of what goes, in seconds; None sets none but for partial files, see `WEEK`.
+        older_than: Minimum age of removed files, in seconds; if None, `WEEK` for partial files and none for others.
         consumers: Only these consumers' placements (none: all).
-        rewritten: Whether files that their service rewrote may go as well.
-        kept_by: The tier for which a placement stays that would go without it.
-        leftovers: Whether unused blobs and partial files go; `remove` leaves those of other models.
+        rewritten: Whether files that their service rewrote are removed as well.
+        kept_by: The tier that keeps a placement which would be removed otherwise.
+        leftovers: Whether unused blobs and partial files are removed; `remove` leaves those of other models.
         requested: The digests of all files that are requested: blobs that a sync has yet to place. None if they are
             unknown: then any unused blob may be one, until it is a week old.
     """
@@ -106,7 +106,7 @@ def plan_removal(inventory: Inventory, references: References, rules: Rules) -> 
 
 
 def bytes_freed(items: Iterable[Item]) -> int:
-    """The bytes of those files all of whose names are among the items."""
+    """The number of bytes of the files all of whose links are among the items."""
     names: Counter[tuple[int, int]] = Counter()
     sizes: dict[tuple[int, int], tuple[int, int]] = {}
     for item in items:
@@ -117,7 +117,7 @@ def bytes_freed(items: Iterable[Item]) -> int:
 
 
 def _reason_to_keep(item: Item, rules: Rules) -> str | None:
-    """Why a placement that nothing wants stays nevertheless; None when it goes."""
+    """Return why a placement that is not requested is kept; None if it is removed."""
     if item.origin is Origin.ADOPTED:
         return "it was there before modelfetch"
     if item.condition is Condition.CHANGED:
@@ -130,7 +130,7 @@ def _reason_to_keep(item: Item, rules: Rules) -> str | None:
 
 
 def _add_orphans(going: dict[str, Item], inventory: Inventory, references: References, rules: Rules) -> None:
-    """Blobs that only going files need go along, whichever model they were noted for."""
+    """Add the files that only removed files need, whichever model they were recorded for."""
     needed = {path for name in going for path in references.needs.get(name, ())}
     for item in inventory.placements:
         path = item.path or ""
@@ -141,7 +141,7 @@ def _add_orphans(going: dict[str, Item], inventory: Inventory, references: Refer
 
 
 def _still_needed(going: dict[str, Item], inventory: Inventory, references: References) -> dict[str, str]:
-    """The going paths that files which stay need, and why they stay."""
+    """Return the paths to remove that remaining files need, with the reason to keep each."""
     stay: dict[str, str] = {}
     for item in inventory.items:
         name = item.path

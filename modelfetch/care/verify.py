@@ -1,4 +1,4 @@
-"""Verify: re-hash what lies at rest, and say what is damaged, where, for which service, of which model. No network."""
+"""Verify: hash files on disk again and report which are damaged, for which service and model. Uses no network."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SAVE_EVERY = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions:
-    """How thorough a check is.
+    """Options of a check.
 
     Attributes:
         quick: Compare size and mtime only.
@@ -55,7 +55,7 @@ class VerifyOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What was found about one file: an action of the report. ``optional``: the tier is complete without it."""
+    """The result for one file, as an action of the report. ``optional``: the tier is complete without it."""
 
     model: str
     uri: str
@@ -75,7 +75,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """All findings; ``hashed`` files of ``bytes`` in all were read from their first byte to their last."""
+    """All findings; ``hashed`` files with ``bytes`` in total were hashed completely."""
 
     inventory: Inventory
     findings: tuple[Finding, ...]
@@ -85,7 +85,7 @@ class Verification:
 
 
 def verify_files(manifests: Sequence[Manifest], session: Session, options: VerifyOptions) -> Verification:
-    """Check what the manifests ask for, or, where there are none, all that receipts and the store know; blocks.
+    """Check the files that the manifests request, or, without manifests, all that receipts and the store have; blocks.
 
     Raises:
         InterruptedSync: It was cancelled; the checks that were finished are noted.
@@ -124,7 +124,7 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
 def verification_report(
     found: Verification, session: Session, *, tier: str | None, started: float, bytes_fetched: int = 0
 ) -> Report:
-    """The report: exit code 1 where something is damaged, changed or missing."""
+    """Build the report; its exit code is 1 if a file is damaged, changed or missing."""
     bad = any(finding.is_bad for finding in found.findings)
     return Report(
         ok=not bad and not found.errors,
@@ -140,7 +140,7 @@ def verification_report(
 
 
 def chosen_items(inventory: Inventory, requested: Requested | None, consumers: Sequence[str]) -> tuple[Item, ...]:
-    """The placements and blobs that a command is about."""
+    """Select the placements and blobs to check."""
     placements = [item for item in inventory.placements if not consumers or item.consumer in consumers]
     if requested is not None:
         placements = [item for item in placements if requested.includes(item)]
@@ -151,7 +151,7 @@ def chosen_items(inventory: Inventory, requested: Requested | None, consumers: S
 
 
 def due_for_check(items: Iterable[Item], older_than: float | None) -> list[Item]:
-    """One item for each file that is to be hashed: those never checked first, then the longest unchecked ones."""
+    """Return one item for each file to hash: first those never checked, then in the order of their last check."""
     limit = None if older_than is None else now() - timedelta(seconds=older_than)
     due: dict[tuple[int, int], Item] = {}
     for item in items:
@@ -229,7 +229,7 @@ def _update_receipts(items: Sequence[Item], results: _Results, session: Session)
 
 
 class _Saver:
-    """Notes the dates of checks, now and then and at the end: what was checked before an interruption counts."""
+    """Saves the dates of checks periodically and at the end, so that an interruption does not lose them."""
 
     def __init__(self, inventory: Inventory, session: Session) -> None:
         self._inventory = inventory
@@ -239,9 +239,9 @@ class _Saver:
         self._saved = time.monotonic()
 
     def note(self, inode: tuple[int, int], result: Hashed) -> None:
-        """Note what was found about a file, under each of its names: a repair may take the blob away and then fail."""
+        """Record the result for each of a file's names, since a failed repair may leave only one of them."""
         if result.digest is None and not result.is_unreadable:
-            return  # it changed while it was read, is gone, or is not ours to read: that says nothing of its bytes
+            return  # it changed while it was read, is gone or is not readable, so its bytes are unknown
         items = self._inventory.by_inode.get(inode, ())
         for item in items:
             if item.digest is None:
@@ -259,7 +259,7 @@ class _Saver:
             self.save()
 
     def save(self) -> None:
-        """Write the notes down; where that is impossible, say so once: the check itself is worth as much."""
+        """Write the dates; if that fails, warn, since the check itself is still valid."""
         self._saved = time.monotonic()
         new, self._new = self._new, defaultdict(dict)
         try:
@@ -270,7 +270,7 @@ class _Saver:
 
 
 def save_checks(new: Mapping[Path, Mapping[str, Check]], inventory: Inventory, session: Session) -> None:
-    """Add checks to those that are kept, and forget those of files that are gone.
+    """Add checks to the saved ones, and drop those of files that no longer exist.
 
     Raises:
         DestinationError, DiskError: They can't be written.
@@ -299,7 +299,7 @@ def _of_items(
     placed = {item.inode for item in inventory.placements if item.inode is not None}
     for item in items:
         if item.origin is Origin.BLOB and item.inode in placed:
-            continue  # its bytes are those of a placement, which is named instead
+            continue  # a placement shares its bytes and is reported instead
         request = requested.paths.get(item.path or "") if requested else None
         yield Finding(
             model=item.model or UNUSED,
@@ -315,7 +315,7 @@ def _of_items(
 
 
 def action_of(item: Item, result: Hashed | None) -> str:
-    """What the report says of a file, after it was hashed or without that."""
+    """Return the action of the report for a file, with the result of hashing it if it was hashed."""
     if item.condition is Condition.MISSING:
         return "missing"
     if item.condition is Condition.REWRITTEN:
@@ -334,7 +334,7 @@ def action_of(item: Item, result: Hashed | None) -> str:
 
 
 def _not_placed(requested: Requested, inventory: Inventory, tree: RootTree) -> Iterable[Finding]:
-    """What the manifests ask for and no receipt names."""
+    """Yield the files that the manifests request and no receipt names."""
     known = {item.path for item in inventory.placements}
     for path, request in requested.paths.items():
         if path not in known:

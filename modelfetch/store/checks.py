@@ -1,8 +1,8 @@
-"""When each file was last hashed from its first byte to its last, and with what result.
+"""The date and result of the last full check of each file.
 
-The dates lie in ``checks.json``: those of blobs in the store, those of placed files below ROOT. A link of a blob has
-both, so what was found about its bytes is known after the blob is gone. Losing the file costs a check, nothing more.
-A date speaks for a file of this size and mtime alone.
+They are stored in ``checks.json``: those of blobs in the store, those of placed files below ROOT. A hardlink of a blob
+has both, so its state is still known when the blob is gone. If the file is lost, the next check is due earlier. A check
+applies only to a file of the same size and mtime.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One full check: size in bytes and mtime in ns of the file then, when, and whether its bytes were right."""
+    """One full check: the file's size in bytes and mtime in ns, the date, and whether its bytes were right."""
 
     size: int
     mtime_ns: int
@@ -32,17 +32,17 @@ class Check:
     ok: bool
 
     def applies_to(self, size: int, mtime_ns: int) -> bool:
-        """Whether the file has not been written since."""
+        """Whether the file has not been modified since the check."""
         return (self.size, self.mtime_ns) == (size, mtime_ns)
 
 
 def now() -> datetime:
-    """The time of a check, in whole seconds."""
+    """Return the current time in whole seconds, as checks record it."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
 def read_checks(folder: Path) -> dict[str, Check]:
-    """The checks noted in a folder, by ``sha256:HEX`` of a blob or by path below ROOT; empty where there are none."""
+    """Read the checks of a folder, by ``sha256:HEX`` of a blob or path below ROOT; empty if there are none."""
     try:
         raw = json.loads(read_small(folder / "checks.json", _MAX_BYTES))
         if raw["version"] != _VERSION:
@@ -53,10 +53,10 @@ def read_checks(folder: Path) -> dict[str, Check]:
 
 
 def write_checks(folder: Path, checks: Mapping[str, Check]) -> None:
-    """Replace the checks of a folder; the caller holds the lock `checks`.
+    """Replace the checks of a folder; the caller holds the lock ``checks``.
 
     Raises:
-        OSError: The disk refused.
+        OSError: They can't be written.
     """
     make_directory(folder)
     data = {"version": _VERSION, "checked": {key: _as_json(check) for key, check in sorted(checks.items())}}

@@ -127,8 +127,7 @@ def test_deduplicated_collections_are_read_by_their_programs_before_and_after(
     def assert_read() -> None:
         for cache in caches:
             assert_all_is_read(read_offline(cache, home), cache)
-        with safetensors.safe_open(copy, framework="numpy") as weights:
-            assert [weights.get_tensor(name).shape for name in weights.keys()]  # noqa: SIM118 - no mapping
+        assert safetensors.deserialize(copy.read_bytes())  # type: ignore[no-untyped-call]
 
     assert_read()
     folders = [str(comfyui), *map(str, caches)]
