@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,8 +14,7 @@ from modelfetch.core.digest import Digest
 from tests.pipeline.test_sync import OTHER, WEIGHTS, ollama, read, sha256, vae, whisper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from tests.pipeline.conftest import Bench, Result
 
@@ -151,6 +152,30 @@ def test_across_file_systems_nothing_is_copied_or_even_read(
     assert result.code == 0
     assert [a["action"] for m in result.report["models"] for a in m["artifacts"]] == ["skipped"]
     assert not list((bench.root / ".modelfetch").rglob("blobs/sha256/??/*"))
+
+
+@pytest.fixture
+def other_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another file system than the root's."""
+    memory = Path("/dev/shm")  # noqa: S108 - the other file system that each Linux has
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    with tempfile.TemporaryDirectory(dir=memory) as name:
+        yield Path(name)
+
+
+def test_from_another_file_system_sync_copies_what_was_recorded(
+    bench: Bench, care: Callable[..., Result], other_disk: Path
+) -> None:
+    path = collection(other_disk / "theirs", "ComfyUI", read(WEIGHTS))
+    before = state(path)
+    result = care("adopt", str(other_disk / "theirs"))
+    assert [a["action"] for m in result.report["models"] for a in m["artifacts"]] == ["skipped"]
+    assert care("adopt", "--in-place", str(other_disk / "theirs")).code == 0
+    assert bench.sync(pinned(bench)).code == 0
+    assert sent(bench) == 0
+    assert (bench.root / ONE).read_bytes() == read(WEIGHTS)
+    assert state(path) == before
 
 
 def test_it_says_how_many_models_of_each_tier_are_at_hand(

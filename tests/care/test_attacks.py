@@ -174,3 +174,19 @@ def test_without_the_name_of_its_folder_an_installation_elsewhere_is_left_alone(
     care("remove", "vae")
     care("prune", "--older-than", "0s")
     assert (installed / "models/vae/art.safetensors").read_bytes() == read(WEIGHTS)
+
+
+def test_what_services_write_next_to_a_model_stays(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    names = ("art.civitai.info", "art.json", "art.preview.png", "art.safetensors.sha256", "cache.db")
+    for name in names:
+        for path in (ONE, TWO):
+            (bench.root / path).with_name(name).write_bytes(name.encode())
+    assert bench.sync(vae(bench)).code == 0
+    assert care("verify").code == 0
+    assert care("remove", "vae").code == 0
+    assert care("prune", "--older-than", "0s").code == 0
+    for path in (ONE, TWO):
+        left = {file.name: file.read_bytes() for file in (bench.root / path).parent.iterdir()}
+        assert left == {name: name.encode() for name in names}
+    assert {entry["origin"] for entry in care("list").report["entries"]} == {"foreign"}
