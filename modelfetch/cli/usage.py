@@ -55,7 +55,7 @@ def usage_error(error: click.UsageError, command: str | None) -> UsageError:
 def _message(error: click.UsageError) -> str:
     if isinstance(error, click.NoSuchOption):
         return f"there is no option {error.option_name[:80]}"
-    message = error.format_message().removesuffix(".")
+    message = " ".join(error.format_message().split()).removesuffix(".")  # click lists choices on lines of their own
     return message[:1].lower() + message[1:]
 
 

@@ -1,7 +1,8 @@
 """Find pickles: files that run code when they are loaded, whatever they are called.
 
 Sources: Python's pickletools (opcodes, protocols 0 to 5) and torch.load, which takes a zip that holds a pickle, several
-pickles one after the other (torch before 1.6), and a tar that holds some (torch before 0.1.10).
+pickles one after the other (torch before 1.6), and a tar that holds some (torch before 0.1.10). joblib.load finds out
+by itself how a pickle was compressed.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import zipfile
 import zlib
 from enum import Enum
 from io import RawIOBase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelfetch.errors import NotAModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from modelfetch.formats.range_reader import ReadAt
 
@@ -29,7 +30,24 @@ _ZIP, _TAR = b"PK\x03\x04", b"ustar"
 _TAR_AT = 257
 _PROTOCOLS = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 _BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, RuntimeError, OSError)
+_PACKED = 2**20  # bzip2 gives nothing before the end of its first block, up to 900 kB
+_XZ_MEMORY = 96 * 2**20  # what xz -9 needs
 _MEMBER_START = 4096  # bytes of each member of an archive that are looked at
+
+
+_DECOMPRESSORS: list[tuple[tuple[bytes, ...], Callable[[], Any]]] = [
+    ((b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"), lambda: zlib.decompressobj(wbits=47))
+]
+_LzmaError: type[Exception] = EOFError
+try:
+    import bz2
+    import lzma
+except ImportError:  # a Python that was built without them could not load such a pickle either
+    pass
+else:
+    _DECOMPRESSORS.append(((b"BZh",), bz2.BZ2Decompressor))
+    _DECOMPRESSORS.append(((b"\xfd7zXZ\0", b"\x5d\0\0"), lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)))
+    _LzmaError = lzma.LZMAError
 
 
 class Finding(Enum):
@@ -73,7 +91,7 @@ def starts_as_pickle(head: bytes) -> bool:
 
 
 def contains_pickle(size: int, read_at: ReadAt) -> bool:
-    """Whether a whole file is a pickle, or a zip or tar that holds one.
+    """Whether a whole file is a pickle, a compressed one, or a zip or tar that holds one.
 
     An archive that can't be read counts as one: what loads it may be less strict.
 
@@ -89,6 +107,8 @@ def contains_pickle(size: int, read_at: ReadAt) -> bool:
             return any(is_pickle_member(name, start) for name, start in members)
         except _BROKEN_ARCHIVE:
             return True
+    if starts_as_pickle(_decompressed(head, read_at)):
+        return True
     return _Walk(size, read_at).run() is Finding.YES
 
 
@@ -100,6 +120,18 @@ def is_pickle_member(name: str, start: bytes) -> bool:
 def read_pickle(data: bytes) -> Finding:
     """Whether bytes are the beginning of a pickle."""
     return _Walk(len(data), lambda at, count: data[at : at + count]).run()
+
+
+def _decompressed(head: bytes, read_at: ReadAt) -> bytes:
+    """The first bytes of what gzip, zlib, bzip2 or xz compressed; empty for any other file."""
+    make = next((make for magic, make in _DECOMPRESSORS if head.startswith(magic)), None)
+    if make is None:
+        return b""
+    try:
+        start: bytes = make().decompress(read_at(0, _PACKED), _MEMBER_START)
+    except (*_BROKEN_ARCHIVE, _LzmaError):
+        return b""
+    return start
 
 
 def _zip_members(file: _File) -> Iterator[tuple[str, bytes]]:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import bz2
 import collections
+import gzip
 import io
+import lzma
 import os
 import pickle
 import random
 import tarfile
 import zipfile
-from typing import Any
+import zlib
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelfetch.formats.pickles import Finding, contains_pickle, is_pickle_member, read_pickle, starts_as_pickle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Runs:
@@ -80,6 +87,14 @@ def test_a_torch_zip_is_found_whatever_its_first_member_is() -> None:
     assert found(zipped({"m/weights": tensor, "m/structure": pickle.dumps(Runs(), protocol=0)}))
     assert found(zipped({"m/weights": tensor, "m/x.ckpt": b""}, zipfile.ZIP_DEFLATED))
     assert not found(zipped({"m/weights": bytes(1000), "readme.txt": b"Weights of a model.\n"}))
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress, bz2.compress, lzma.compress])
+def test_a_compressed_pickle_is_found(compress: Callable[[bytes], bytes]) -> None:
+    packed = compress(pickle.dumps([Runs(), os.urandom(100_000)]))
+    assert found(packed)
+    assert not found(packed[:2] + b"\0" * 100)
+    assert not found(compress(b"weights \0\1\2" * 1000))
 
 
 def test_a_tar_that_torch_wrote_is_found() -> None:
