@@ -144,3 +144,24 @@ def test_files_of_a_sync_that_was_killed_are_not_foreign(bench: Bench, care: Cal
         (None, "comfyui/models/vae/mine.safetensors", "foreign"),
     }
     assert care("prune").report["models"] == []
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link"])
+@pytest.mark.parametrize(
+    "place", [".modelfetch/checks.json", "ollama/models/manifests/registry.ollama.ai/library/odd/latest"]
+)
+def test_something_else_in_the_place_of_a_file_is_never_waited_for(
+    place: str, kind: str, bench: Bench, care: Callable[..., Result]
+) -> None:
+    bench.sync(vae(bench), ollama(bench))
+    path = bench.root / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    for command in ("list", "verify", "prune"):
+        assert care(command).code == 0
+    assert os.path.lexists(path)
