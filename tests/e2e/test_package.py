@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
+import click
 import pytest
 
+from modelfetch.cli.app import cli
 from tests.e2e.cache import ENVIRONMENT, build_once, must_run
 from tests.e2e.peers import REPOSITORY, make_environment
 
@@ -82,3 +86,16 @@ def test_it_installs_and_runs_on_each_python(dist: Path, workplace: Path, interp
     installed = must_run(python, "-m", "pip", "list", "--format=json")
     names = {entry["name"].lower() for entry in json.loads(installed.splitlines()[0])}
     assert names.isdisjoint({"pytest", "mypy", "ruff", "hypothesis", "respx", "mkdocs"})
+
+
+def test_the_lowest_versions_that_it_allows_are_enough(dist: Path, workplace: Path) -> None:
+    (wheel,) = dist.glob("*.whl")
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    lowest = [re.sub(r">=([\d.]+).*", r"==\1", requirement) for requirement in declared]
+    assert all("==" in requirement for requirement in lowest)
+    python = make_environment(Path(sys.executable), workplace / "environment", str(wheel), *lowest)
+    program = str(python.with_name("modelfetch"))
+    home = {"PATH": os.environ["PATH"], "HOME": str(workplace)}
+    must_run(program, "sync", "--tier", "demo", "--root", workplace / "root", environment=home)
+    for command in cli.list_commands(click.Context(cli)):
+        must_run(program, command, "--help", environment=home)
