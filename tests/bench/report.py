@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tests.bench.measure import Result
+    from tests.bench.scale import Growth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,13 @@ class Target:
         return self.found >= self.wanted if self.least else self.found <= self.wanted
 
 
-def page(tables: Sequence[Table], targets: Sequence[Target], missing: Mapping[str, str], words: Sequence[str]) -> str:
+def page(
+    tables: Sequence[Table],
+    targets: Sequence[Target],
+    missing: Mapping[str, str],
+    words: Sequence[str],
+    growth: Sequence[Growth] = (),
+) -> str:
     """The page as Markdown."""
     lines = ["# Benchmarks", ""]
     lines += ["`make bench` writes this page: real programs side by side on one machine, in turns, each from an empty"]
@@ -68,7 +75,22 @@ def page(tables: Sequence[Table], targets: Sequence[Target], missing: Mapping[st
             speed = f"{base / result.wall:.2f}" if base else "-"
             row = (result.name, f"{result.wall:.2f}", speed, f"{result.cpu:.2f}", format_size(result.peak))
             lines.append("| " + " | ".join((*row, f"{result.spread:.2f}")) + " |")
+    if growth:
+        lines += [
+            "",
+            "## n, 2n and 4n",
+            "",
+            "CPU seconds of one run each, against the embedded hub on the same cores.",
+            "",
+        ]
+        lines += ["| of | step | n | 2n | 4n | largest factor |", "| --- | --- | --- | --- | --- | --- |"]
+        lines += [_growth_row(one) for one in growth]
     return "\n".join(lines) + "\n"
+
+
+def _growth_row(growth: Growth) -> str:
+    seconds = [f"{count}: {wall:.2f}" for count, wall in zip(growth.counts, growth.seconds, strict=True)]
+    return "| " + " | ".join((growth.what, growth.step, *seconds, f"{growth.worst:.2f}")) + " |"
 
 
 def _target_row(target: Target) -> str:

@@ -21,6 +21,7 @@ from tests.bench.measure import Result, race, run_once, say  # noqa: E402
 from tests.bench.noop import BARE, SYNC, noop_race  # noqa: E402
 from tests.bench.origins import CAP, ROUND_TRIP, Origins, serving  # noqa: E402
 from tests.bench.report import Table, Target, page, plot  # noqa: E402
+from tests.bench.scale import Growth, scale_race  # noqa: E402
 from tests.e2e.cache import program  # noqa: E402
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Bench:
         self._rounds = rounds
         self.tables: list[Table] = []
         self.targets: list[Target] = []
+        self.growth: list[Growth] = []
 
     def big(self) -> None:
         """One big file over plain HTTP."""
@@ -147,6 +149,13 @@ class Bench:
             what = f"{name}: time for 10,000 placements over four times that for 2,500 ({most:.2f} s, {least:.2f} s)"
             self.targets.append(Target(what=what, found=most / least / 4, wanted=1.1, least=False))
 
+    def scale(self) -> None:
+        """Many models, and many files of one model."""
+        self.growth = scale_race(self._peers.python, self._work)
+        for one in self.growth:
+            what = f"{one.step}: twice as many {one.what} take, at most, times"
+            self.targets.append(Target(what=what, found=one.worst, wanted=2.2, least=False))
+
     def _add(self, title: str, note: str, results: dict[str, Result], base: str, size: int) -> None:
         self.tables.append(Table(title=title, note=note, results=results, base=base, size=size))
 
@@ -181,6 +190,7 @@ def main() -> None:
             "rate": bench.rate,
             "noop": bench.noop,
             "care": bench.care,
+            "scale": bench.scale,
         }
         for name, run in races.items():
             if chosen.only in name:
@@ -191,7 +201,8 @@ def main() -> None:
         "The kernel's netem is not needed: the delay is made in user space (`tests/bench/delay.py`).",
     ]
     chosen.out.mkdir(parents=True, exist_ok=True)
-    (chosen.out / "benchmarks.md").write_text(page(bench.tables, bench.targets, peers.missing, words), encoding="utf-8")
+    text = page(bench.tables, bench.targets, peers.missing, words, bench.growth)
+    (chosen.out / "benchmarks.md").write_text(text, encoding="utf-8")
     (chosen.out / "benchmarks.svg").write_text(plot(bench.tables), encoding="utf-8")
     for target in bench.targets:
         say(f"{'ok  ' if target.met else 'MISS'} {target.what}: {target.found} (wanted {target.wanted})")
