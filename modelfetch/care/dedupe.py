@@ -215,7 +215,8 @@ def _remove_leftovers(candidates: Sequence[Candidate], session: Session) -> Iter
             found = hash_one(file, check=session.cancel.check)
             if found.digest is None:
                 continue
-            if session.store.find(Digest.parse(found.digest)) is not None:
+            # An empty file is the target of a reflink that was about to be made.
+            if found.size == 0 or session.store.find(Digest.parse(found.digest)) is not None:
                 file.unlink()
                 continue
             reason = "an interrupted run left it, and its bytes are nowhere else"

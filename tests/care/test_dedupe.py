@@ -88,14 +88,16 @@ def test_what_a_killed_run_left_goes_only_if_its_bytes_are_kept(
     bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path]
 ) -> None:
     dead = 2**22 + 1  # no process has this number
-    known, unknown = (twins[0].with_name(f".modelfetch-dedupe-{dead}-{n}.old") for n in ("0a", "0b"))
+    known, unknown, empty = (twins[0].with_name(f".modelfetch-dedupe-{dead}-{n}.old") for n in ("0a", "0b", "0c"))
     known.write_bytes(DATA)
+    empty.touch()
     unknown.write_bytes(b"newer")
     words = ["adopt", "--dedupe", "--no-dry-run", str(bench.folder / "comfy"), str(bench.folder / "a1111")]
     care(*words)
     result = care(*words)
     assert result.code == 0, result.err
     assert not known.exists()
+    assert not empty.exists()
     assert unknown.read_bytes() == b"newer"
     assert result.report["models"][0]["artifacts"][0]["action"] == "skipped"
 
