@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from modelfetch.errors import IntegrityError
-from modelfetch.formats.content_check import check_artifact
+from modelfetch.formats.content_check import check_artifact, check_pickle
 from modelfetch.manifest.paths import check_relative
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.placer import PlacementJob
@@ -79,8 +79,13 @@ def _check(file: Path, member: Member, artifact: Artifact) -> None:
     """Check a file of an archive whose bytes the manifest does not pin."""
     unproven = replace(artifact, path=member.path, digest=None, size=member.size, weights=False)
     with file.open("rb", buffering=0) as opened:
-        fd = opened.fileno()
-        error = check_artifact(unproven, member.size, lambda at, count: os.pread(fd, count, at))
+
+        def read_at(at: int, count: int) -> bytes:
+            return os.pread(opened.fileno(), count, at)
+
+        error = check_artifact(unproven, member.size, read_at)
+        # Whatever its name: who made the archive chose it.
+        error = error or check_pickle(member.path, member.size, read_at, by_kind=True)
     if error is not None:
         raise error
 

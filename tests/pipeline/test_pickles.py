@@ -128,6 +128,9 @@ def test_a_pickle_that_only_the_servers_answer_names_is_refused_before_its_body(
         ("models/checkpoints/x.ckpt", PICKLE),
         ("deep/down/pytorch_model.bin", TORCH),
         ("x.bin", b"cos\nsystem\n(S'true'\ntR."),
+        ("x.dat", PICKLE),
+        ("no-suffix", TORCH),
+        ("deep/x.weights", b"cos\nsystem\n(S'true'\ntR."),
     ],
 )
 def test_a_pickle_in_an_archive_is_judged_as_one_beside_it(bench: Bench, name: str, data: bytes) -> None:
