@@ -18,6 +18,7 @@ from modelfetch.core.fs import own_folder
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import DestinationError, IntegrityError, ModelfetchError, UsageError, exit_code_of
 from modelfetch.pipeline.local_files import read_in_place, write_in_place
+from modelfetch.pipeline.preflight import check_folders
 from modelfetch.store.adoption import LinkImpossibleError, adopt_file
 from modelfetch.store.locks.lock import lock
 from modelfetch.tiers.selection import all_tiers
@@ -74,6 +75,7 @@ def adopt_folders(folders: Sequence[Path], session: Session, *, in_place: bool =
         UsageError: A folder does not exist.
         DestinationError, DiskError: A folder can't be read, or the store can't be written.
     """
+    check_folders(session)
     session.block_removals(make=True)
     found: list[tuple[Path, Candidate]] = []
     for folder in folders:

@@ -21,6 +21,7 @@ from modelfetch.core import fs
 from modelfetch.core.digest import Digest
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, UsageError, exit_code_of
+from modelfetch.pipeline.preflight import check_folders
 from modelfetch.store.adoption import adopt_file
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = F
         DestinationError, DiskError: A folder can't be read, or the store can't be written.
         InterruptedSync: It was cancelled.
     """
+    check_folders(session)
     for folder in folders:
         _require_allowed(folder)
     if apply:

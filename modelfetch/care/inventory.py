@@ -19,6 +19,7 @@ from modelfetch.core.fs import is_temporary_name, own_folder, read_small, requir
 from modelfetch.core.similar import nearest
 from modelfetch.errors import DestinationError, UsageError
 from modelfetch.manifest.model import CONSUMERS
+from modelfetch.pipeline.preflight import check_folders
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.placement.state import PathStat, fits, is_rewritten
 from modelfetch.store.checks import Check, now, read_checks
@@ -28,6 +29,7 @@ from modelfetch.store.record import Record
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from modelfetch.pipeline.session import Session
     from modelfetch.placement.receipts import Entry, Receipt
     from modelfetch.placement.root_tree import RootTree
     from modelfetch.store import Store
@@ -161,12 +163,13 @@ def take_inventory(root: Path, tree: RootTree, store: Store, *, foreign: bool = 
     return Inventory(root=root, store=store.path, items=tuple(_with_shared_checks(items)), receipts=receipts)
 
 
-def require_root(root: Path) -> None:
+def require_root(session: Session) -> None:
     """Check that ROOT exists: a disk that is not mounted must not pass for one that holds nothing.
 
     Raises:
-        DestinationError: It does not (``root-not-mounted``).
+        DestinationError: It does not, or a check of `check_folders` failed (``root-not-mounted``).
     """
+    root = session.options.root
     require_folder_path(root, "--root")
     if not root.is_dir():
         raise DestinationError(
@@ -174,6 +177,7 @@ def require_root(root: Path) -> None:
             code="root-not-mounted",
             hint="mount it, or name the folder that `modelfetch sync` filled: --root DIR",
         )
+    check_folders(session)
 
 
 def check_names(names: Sequence[str], inventory: Inventory, *, also: Iterable[str] = ()) -> None:

@@ -72,7 +72,7 @@ def list_files(
     """
     tests, (key, reverse) = [parse_filter(text) for text in filters], parse_sort(sort)
     root = session.options.root
-    require_root(root)
+    require_root(session)
     try:
         inventory = take_inventory(root, session.examiner.tree, session.store)
         freed = reclaimable_bytes(inventory)

@@ -195,7 +195,7 @@ def _kept_tiers(options: PruneOptions, session: Session, environ: Mapping[str, s
 
 
 def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory], Rules]) -> Removed:
-    require_root(session.options.root)
+    require_root(session)
     with contextlib.nullcontext() if options.dry_run else _alone(session):
         try:
             inventory = take_inventory(session.options.root, session.examiner.tree, session.store)

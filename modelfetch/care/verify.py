@@ -92,7 +92,7 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
         DiskError, DestinationError: A folder can't be read, or ROOT does not exist.
         UsageError: There is no model of a name (``not-placed``).
     """
-    require_root(session.options.root)
+    require_root(session)
     try:
         inventory = take_inventory(session.options.root, session.examiner.tree, session.store, foreign=False)
     except OSError as error:

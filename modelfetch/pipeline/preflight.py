@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from modelfetch.core.artifact import Artifact
     from modelfetch.pipeline.plan import ModelPlan
+    from modelfetch.pipeline.session import Session
     from modelfetch.placement import RootTree
 
 
@@ -88,16 +89,17 @@ class Capacity:
     problems: tuple[ModelfetchError, ...]
 
 
-def check_folders(root: Path, store: Path, *, marker: bool) -> None:
-    """Check what needs no plan: that root and store can be folders, and with ``marker`` that the root is mounted.
+def check_folders(session: Session) -> None:
+    """Check what needs no plan: that root and store can be folders, and that the root is mounted if that is required.
 
     Raises:
         DestinationError: A file is in the way (``foreign-file``), or the root has no ``.modelfetch``, as every root
             has that modelfetch filled before, unlike an empty mount point (``root-not-mounted``).
     """
+    root = session.options.root
     require_folder_path(root, "--root")
-    require_folder_path(store, "--store")
-    if marker and not own_folder(root).is_dir():
+    require_folder_path(session.store.path, "--store")
+    if session.settings.require_marker and not own_folder(root).is_dir():
         raise DestinationError(
             f"{root} has no .modelfetch folder, as MODELFETCH_REQUIRE_MARKER demands: is the disk or share mounted?",
             code="root-not-mounted",

@@ -15,6 +15,7 @@ from modelfetch.errors import ModelfetchError, exit_code_of
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.path_conflicts import Shape, model_claims
 from modelfetch.pipeline.plan import ModelRequest, frozen_for, is_unpinned, select
+from modelfetch.pipeline.preflight import check_folders
 from modelfetch.pipeline.resolve import resolve_quietly
 from modelfetch.placement import State, wanted_digest
 from modelfetch.placement.receipts import Receipt, read_receipt
@@ -71,10 +72,10 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
     """Return the report and a line for each model and consumer; exit code 1 if a required model is not ready.
 
     Raises:
-        DestinationError: The root is not a folder.
+        DestinationError: The root is not a folder, or not mounted (see `check_folders`).
     """
     started = time.monotonic()
-    fs.require_folder_path(session.options.root, "--root")
+    check_folders(session)
     receipts = {consumer: read_receipt(session.options.root, consumer) for consumer in CONSUMERS}
     lines: list[Line] = []
     models: list[ModelReport] = []

@@ -43,7 +43,7 @@ async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Rep
     """Make everything that the manifests ask for present, verified and in place; errors of ours are in the report."""
     started = time.monotonic()
     try:
-        await asyncio.to_thread(_check_folders, session)
+        await asyncio.to_thread(check_folders, session)
         await asyncio.to_thread(session.block_removals)
         plan = await make_plan(manifests, session)
         await asyncio.to_thread(_announce, plan, session)
@@ -60,7 +60,7 @@ async def preview_manifests(manifests: Sequence[Manifest], session: Session) -> 
     """Report what `sync_manifests` would do, and every problem that can be foreseen, without downloading a file."""
     started = time.monotonic()
     try:
-        await asyncio.to_thread(_check_folders, session)
+        await asyncio.to_thread(check_folders, session)
         plan = await make_plan(manifests, session)
     except ModelfetchError as error:
         return _failed(error, manifests, session, started), Plan(models=())
@@ -84,10 +84,6 @@ async def make_plan(manifests: Sequence[Manifest], session: Session) -> Plan:
     models = await asyncio.to_thread(_plan_models, requests, resolutions, receipts, session)
     models = await check_availability(models, queried, session)
     return await asyncio.to_thread(_check, models, session)
-
-
-def _check_folders(session: Session) -> None:
-    check_folders(session.options.root, session.store.path, marker=session.settings.require_marker)
 
 
 def _read_receipts(session: Session) -> dict[str, Receipt]:

@@ -133,6 +133,20 @@ def test_a_root_that_does_not_exist_is_an_error_and_is_not_made(
     assert (modelfetch.verify(root=bench.root).exit_code, modelfetch.prune(root=bench.root).exit_code) == (73, 73)
 
 
+@pytest.mark.parametrize(
+    "words", [["verify"], ["list"], ["prune"], ["remove", "vae"], ["adopt", "."], ["adopt", "--dedupe", "."]]
+)
+def test_no_command_works_on_a_root_without_its_required_marker(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    bench.root.mkdir()
+    monkeypatch.setenv("MODELFETCH_REQUIRE_MARKER", "1")
+    result = care(*words)
+    assert result.code == 73
+    assert "root-not-mounted" in result.out
+    assert list(bench.root.iterdir()) == []
+
+
 def test_an_empty_root_is_said_to_hold_nothing(bench: Bench) -> None:
     bench.root.mkdir()
     assert run(["verify", "--root", str(bench.root)]) == 0
