@@ -79,25 +79,24 @@ def silent() -> Iterator[Silent]:
 
 def ends(words: list[str], begun: Any, number: int, folder: Path, **environ: str) -> tuple[int, str, float]:
     """The exit code, stderr, and seconds from the signal to the end."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "modelfetch", *words],
         cwd=folder,
         env={**os.environ, **environ},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    try:
-        assert begun(20)
-        time.sleep(SETTLE)
-        assert process.poll() is None
-        start = time.monotonic()
-        process.send_signal(number)
-        _, err = process.communicate(timeout=20)
-        return process.returncode, err, time.monotonic() - start
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            assert begun(20)
+            time.sleep(SETTLE)
+            assert process.poll() is None
+            start = time.monotonic()
+            process.send_signal(number)
+            _, err = process.communicate(timeout=20)
+            return process.returncode, err, time.monotonic() - start
+        finally:
+            process.kill()
 
 
 def manifest(folder: Path, source: str, **keys: Any) -> list[str]:

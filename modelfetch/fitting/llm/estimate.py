@@ -127,7 +127,8 @@ def _weights(header: GgufHeader, extra: int | None) -> tuple[int | None, int | N
     strange = sorted({tensor.kind for tensor in header.tensors if tensor.nbytes is None})
     if strange:
         return None, None, "header", (*doubts, "tensors of unknown type " + ", ".join(map(str, strange)))
-    on_cpu = sum(tensor.nbytes or 0 for tensor in header.tensors if tensor.name in stays_on_cpu(header.tensors))
+    names = stays_on_cpu(header.tensors)
+    on_cpu = sum(tensor.nbytes or 0 for tensor in header.tensors if tensor.name in names)
     return sum(tensor.nbytes or 0 for tensor in header.tensors) - on_cpu + (extra or 0), on_cpu, "header", doubts
 
 
