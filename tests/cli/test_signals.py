@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LARGE = 64 * 2**30
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
-SETTLE = 0.1
+SETTLE = 0.2
 """Seconds from the first sign of the work to the signal."""
 
 
