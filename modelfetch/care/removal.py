@@ -58,7 +58,7 @@ class Rules:
         kept_by: The tier that keeps a placement which would be removed otherwise.
         leftovers: Whether unused blobs and partial files are removed; `remove` leaves those of other models.
         requested: The digests of all files that are requested: blobs that a sync has yet to place. None if they are
-            unknown: then any unused blob may be one, until it is a week old.
+            unknown: then any blob younger than a week may be one, while the store has an unfinished download as young.
     """
 
     wanted: Callable[[Item], bool]
@@ -176,14 +176,16 @@ def _unused_blobs(inventory: Inventory, gone: Sequence[Item], rules: Rules) -> t
     if not rules.leftovers:
         return [blob for blob in unused if blob.digest in ours], []
     old = [blob for blob in unused if not _is_young(blob, rules.older_than, rules.now)]
-    pending = [blob for blob in old if blob.digest not in ours and _may_be_pending(blob, rules)]
+    pending = [blob for blob in old if blob.digest not in ours and _may_be_pending(blob, inventory, rules)]
     return [blob for blob in old if blob not in pending], pending
 
 
-def _may_be_pending(blob: Item, rules: Rules) -> bool:
+def _may_be_pending(blob: Item, inventory: Inventory, rules: Rules) -> bool:
     if rules.requested is not None:
         return blob.digest in rules.requested
-    return rules.older_than is None and _is_young(blob, WEEK, rules.now)
+    if rules.older_than is not None or not _is_young(blob, WEEK, rules.now):
+        return False
+    return any(item.origin is Origin.PARTIAL and _is_young(item, WEEK, rules.now) for item in inventory.items)
 
 
 def _old_partials(inventory: Inventory, rules: Rules) -> tuple[Item, ...]:

@@ -133,6 +133,8 @@ def test_blobs_of_an_unfinished_sync_are_kept_for_the_next_one(bench: Bench, car
     assert bench.sync(ollama(bench), missing, options=("--keep-going",)).code == 66
     for path in (bench.root / "ollama", bench.root / ".modelfetch/receipts", bench.root / ".modelfetch/journal"):
         shutil.rmtree(path)
+    partial = bench.root / ".modelfetch/ingest/half.part"
+    partial.write_bytes(b"p" * 100)
     before = blobs(bench.root)
     assert before
     result = care("prune")
@@ -141,6 +143,15 @@ def test_blobs_of_an_unfinished_sync_are_kept_for_the_next_one(bench: Bench, car
     other = bench.manifest(vae(bench, digest="sha256:" + "0" * 64, size=1), tier="other")
     assert care("prune", str(other), "--dry-run").report["models"]
     care("prune", "--older-than", "0s")
+    assert blobs(bench.root) == []
+
+
+def test_an_unused_blob_goes_at_once_if_no_download_is_unfinished(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(ollama(bench))
+    for path in (bench.root / "ollama", bench.root / ".modelfetch/receipts", bench.root / ".modelfetch/journal"):
+        shutil.rmtree(path)
+    assert blobs(bench.root)
+    assert care("prune").code == 0
     assert blobs(bench.root) == []
 
 
