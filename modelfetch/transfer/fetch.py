@@ -31,14 +31,14 @@ from modelfetch.formats.content_check import (
 )
 from modelfetch.http.retry import Attempts
 from modelfetch.store.chunks import hash_open_file
-from modelfetch.store.locks.lock import LockLostError, lock
+from modelfetch.store.locks.lock import Held, LockLostError, lock
 from modelfetch.transfer.coding import CodingChoice
 from modelfetch.transfer.download import Download, DownloadSpec
 from modelfetch.transfer.local import copy_file, read_head
 from modelfetch.transfer.partial import Partial
 from modelfetch.transfer.progress import Progress
 from modelfetch.transfer.repair import reuse_intact_chunks
-from modelfetch.transfer.types import Fetched, Unshared
+from modelfetch.transfer.types import Fetched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from modelfetch.core.digest import Digest
     from modelfetch.http import Response
     from modelfetch.store.store import Blob
-    from modelfetch.transfer.types import Context, Ownership
+    from modelfetch.transfer.types import Context
 
 _MOST_TAKE_OVERS = 3
 
@@ -111,8 +111,6 @@ def _fetch_once(
     found = present(context, artifact)
     if found is not None:
         return found
-    if artifact.digest is not None and artifact.size is not None and artifact.size < context.tuning.lock_from:
-        return _Transfer(context, artifact, label, cancel, Unshared()).run(locations)
     key = key_of(artifact)
     noted = context.store.index.recall(key) if artifact.digest is None else None
     path = context.store.folder("locks") / f"{key}.lock"
@@ -138,18 +136,16 @@ def _found_meanwhile(context: Context, artifact: Artifact, noted: tuple[int, Dig
 
 
 class _Transfer:
-    """The transfer that the lock's owner does; `Unshared`: in a partial file that no later run resumes."""
+    """The transfer that the lock's owner does."""
 
-    def __init__(self, context: Context, artifact: Artifact, label: str, cancel: Cancel, held: Ownership) -> None:
+    def __init__(self, context: Context, artifact: Artifact, label: str, cancel: Cancel, held: Held) -> None:
         self._context = context
         self._artifact = artifact
         self._label = label
         self._cancel = cancel
         self._held = held
         self._key = key_of(artifact)
-        self._is_resumable = not isinstance(held, Unshared)
-        store = context.store
-        self._path = store.folder("ingest") / f"{self._key}.part" if self._is_resumable else store.tmp()
+        self._path = context.store.folder("ingest") / f"{self._key}.part"
         self._started = context.tuning.clock()
         self._trusted = 0
 
@@ -166,7 +162,7 @@ class _Transfer:
         algorithms = ["sha256"] if self._artifact.digest is None else ["sha256", self._artifact.digest.algorithm]
         blob: Blob | None = None
         try:
-            if self._artifact.digest is not None and self._is_resumable:
+            if self._artifact.digest is not None:
                 reuse_intact_chunks(self._context.store, self._artifact.digest, self._path)
             partial = Partial(
                 self._path,
@@ -178,7 +174,7 @@ class _Transfer:
             try:
                 blob, served_by = self._from_any(partial, locations)
             finally:
-                partial.close(keep=blob is None and self._is_resumable)
+                partial.close(keep=blob is None)
         except OSError as error:
             self._held.ensure_owned()  # if another process took over, that is the reason
             failed = translate(error, self._path, doing="writing", needed=self._lacking())

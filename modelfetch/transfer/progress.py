@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from modelfetch.core.events import TransferProgress
 
 if TYPE_CHECKING:
+    from modelfetch.store.locks.lock import Held
     from modelfetch.transfer.partial import Partial
-    from modelfetch.transfer.types import Context, Ownership
+    from modelfetch.transfer.types import Context
 
 
 class Progress:
     """The bytes received for one artifact; called by all its connections."""
 
-    def __init__(self, context: Context, key: str, partial: Partial, held: Ownership) -> None:
+    def __init__(self, context: Context, key: str, partial: Partial, held: Held) -> None:
         self._held = held
         self._context = context
         self._key = key

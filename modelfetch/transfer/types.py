@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from modelfetch.http.retry import RetryTiming
 from modelfetch.store.locks.lock import LockTiming
@@ -48,12 +48,6 @@ class Tuning(RetryTiming):
     name_lookups: int = 100
     """As many as `--retries` allows: the network of a long download may be away for longer than at its start."""
     small: int = 4 * 2**20
-    lock_from: int = 64 * 2**10
-    """Files below this size, if their digest is known, are fetched without a lock and a partial file that others see.
-
-    Two processes may then fetch one file twice, which takes less time than the lock: creating and removing thousands
-    of lock files makes each new file slow on ext4, which passes over the inodes that were freed last.
-    """
     ring_buffers: int = 4
     ring_bytes: int = 4 * 2**20
     ring_bytes_beside: int = 2**20
@@ -74,39 +68,6 @@ class Tuning(RetryTiming):
     durable: bool = True
     lock_timing: LockTiming = field(default_factory=LockTiming)
     clock: Callable[[], float] = time.monotonic
-
-
-class Ownership(Protocol):
-    """Whether a partial file is still this process's; see `modelfetch.store.locks.lock.Held`."""
-
-    @property
-    def predecessor_may_be_alive(self) -> bool:
-        """Whether a suspended owner may have the partial file open."""
-
-    def check(self) -> None:
-        """Raise LockLostError if it is known to be another process's."""
-
-    def still_owned(self) -> bool:
-        """Return whether it is still this process's."""
-
-    def ensure_owned(self) -> None:
-        """Raise LockLostError unless it is still this process's."""
-
-
-class Unshared:
-    """The ownership of a partial file with a name of its own, which no other process takes over."""
-
-    predecessor_may_be_alive = False
-
-    def check(self) -> None:
-        """Do nothing."""
-
-    def still_owned(self) -> bool:
-        """Return True."""
-        return True
-
-    def ensure_owned(self) -> None:
-        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,29 +84,7 @@ def test_many_artifacts_at_once_arrive_and_are_told_of(world: World) -> None:
         assert origin.connections <= 16
     assert [one.blob.digest for one in fetched] == [Digest.sha256(data) for data in datas]
     assert len(world.events_of(TransferStarted)) == len(world.events_of(TransferFinished)) == 60
-    assert not list((world.root / "store" / "ingest").iterdir())
-    assert not (world.root / "store" / "locks").exists(), "small files with a digest need no lock"
-
-
-@pytest.mark.parametrize(("size", "known"), [(65_536, True), (20_000, False)], ids=["large", "no digest"])
-def test_a_large_file_and_one_without_digest_are_locked(world: World, size: int, known: bool) -> None:
-    data = payload(size)
-    locked: list[list[str]] = []
-
-    def look(conn: Conn, request: Request, origin: Origin) -> None:
-        locked.append([path.suffix for path in (world.root / "store" / "locks").iterdir()])
-        conn.answer(200, {}, data)
-
-    with Origin(data, default=look) as origin:
-        world.fetch(origin, data=data if known else None, size=size)
-    assert locked == [[".lock"]]
     assert not list((world.root / "store" / "locks").iterdir())
-
-
-def test_a_small_file_that_fails_leaves_nothing(world: World) -> None:
-    data = payload(20_000)
-    with Origin(payload(20_000, seed=9)) as origin, pytest.raises(IntegrityError):
-        world.fetch(origin, data=data)
     assert not list((world.root / "store" / "ingest").iterdir())
 
 
