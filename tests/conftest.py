@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,11 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 # Tests start the program several hundred times. An installed one is compiled; this one must not be compiled each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+
+# No test is timed: how long an example takes depends on what else the machine does.
+settings.register_profile("modelfetch", deadline=None)
+settings.load_profile("modelfetch")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from modelfetch.errors import Problem
     from modelfetch.manifest.model import Manifest
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def plain(node: Node) -> Any:

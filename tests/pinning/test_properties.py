@@ -23,7 +23,6 @@ from modelfetch.pinning.entry import at_commit
 
 QUICK = settings(
     max_examples=35,
-    deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow],
 )

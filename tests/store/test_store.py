@@ -253,7 +253,7 @@ def test_garbage_is_no_record(data: bytes) -> None:
     assert Record.parse(data) is None
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.integers(1, 3 * CHUNK // 2), min_size=1, max_size=4))
 def test_chunks_do_not_depend_on_the_pieces_that_bytes_come_in(pieces: list[int]) -> None:
     data = bytes(sum(pieces))

@@ -102,7 +102,6 @@ runs = st.fixed_dictionaries(
 
 @settings(
     max_examples=int(os.environ.get("SOAK_EXAMPLES", "40")),
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(plan=st.lists(runs, min_size=1, max_size=4), decided=st.booleans())

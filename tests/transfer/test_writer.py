@@ -44,7 +44,7 @@ def test_pieces_of_several_connections_make_a_chunk_that_is_proven_as_a_whole(tm
     assert opened(tmp_path).trust() == CHUNK
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, SIZE - 1), st.integers(1, CHUNK)), min_size=1, max_size=4), st.data())
 def test_whatever_was_brought_and_broken_the_rest_makes_the_file(
     tmp_path: Path, ways: list[tuple[int, int]], data: st.DataObject
