@@ -14,6 +14,7 @@ from modelfetch.config.settings import Settings
 from modelfetch.core import fs
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Notice, Sink, discard
+from modelfetch.core.limits import limit_error
 from modelfetch.core.report import failed
 from modelfetch.core.threads import until_cancelled
 from modelfetch.errors import ModelfetchError
@@ -74,6 +75,10 @@ class _Run:
             found = error
         except (OSError, UnicodeEncodeError) as error:  # not handled where it occurred, such as a deleted folder
             found = fs.translate(error, self.root, doing="working in")
+        except Exception as error:
+            if (limit := limit_error(error)) is None:
+                raise
+            found = limit
         make = failure or cast("Failure[R]", failed)
         return make([found], tier=self.tier, root=self.root, seconds=time.monotonic() - self.started)
 

@@ -13,7 +13,7 @@ import click
 
 from modelfetch.cli.examples import epilog_of
 from modelfetch.core.fs import translate
-from modelfetch.core.limits import limit_error
+from modelfetch.core.limits import limit_error, save_address_space
 from modelfetch.errors import InterruptedSync, ModelfetchError, UsageError
 from modelfetch.render.errors import show_error
 from modelfetch.render.out import note, put
@@ -90,6 +90,7 @@ def cli(ctx: click.Context) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Run a command line and return the exit code. No exception but the interpreter's `SystemExit` escapes."""
+    save_address_space()
     if argv and argv[0] == "help":
         argv = [*argv[1:], "--help"]
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import resource
 from pathlib import Path
@@ -9,30 +10,80 @@ from pathlib import Path
 from modelfetch.core.units import format_size
 from modelfetch.errors import RetryLaterError
 
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+_CGROUP_LIMITS = {"pids": ("pids.max", "pids.max"), "memory": ("memory.max", "memory.limit_in_bytes")}
+"""For each controller, the file with its limit in version 2 and in version 1 (source: cgroups(7))."""
+_M_ARENA_MAX = -8  # a parameter of mallopt (source: malloc.h)
+_STACK = 1 << 20
+"""Bytes of a thread's stack where the address space is limited."""
+_UNMAPPED = ("failed to map segment", "annot allocate memory")
+"""What the dynamic linker reports if there is no memory for a library."""
+_UNLIMITED = 1 << 60
+"""Version 1 has no word for "unlimited", but a number near 2**63."""
 
 
 def limit_error(error: BaseException) -> RetryLaterError | None:
     """Return the typed error for a failure caused by a limit on threads or memory; None for any other."""
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        return _error("no further thread can be started", "pids.max", ("NPROC", "AS"), "allow it more processes")
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return _error("there is not enough memory", "memory.max", ("AS", "DATA"), "allow it more memory")
+        return _error("no further thread can be started", "pids", ("NPROC", "AS"), "allow it more processes")
+    if _lacks_memory(error):
+        return _error("there is not enough memory", "memory", ("AS", "DATA"), "allow it more memory")
     return None
 
 
-def _error(what: str, cgroup: str, limits: tuple[str, ...], hint: str) -> RetryLaterError:
-    known = [*_cgroup_limit(cgroup), *(text for name in limits for text in _process_limit(name))]
+def save_address_space() -> None:
+    """Use less of RLIMIT_AS, if there is such a limit, before any thread is started.
+
+    glibc reserves 64 MiB for the allocations of each thread, and 8 MiB for its stack, so a few threads would use up
+    what the limit allows although they need a small part of it.
+    """
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        return
+    import ctypes
+    import threading
+
+    threading.stack_size(_STACK)
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, ImportError) and any(text in str(error) for text in _UNMAPPED):
+        return True
+    # CPython raises other errors too where handling a MemoryError takes memory.
+    if isinstance(error, SystemError | ImportError) and error.__context__ is not None:
+        return _lacks_memory(error.__context__)
+    return isinstance(error, MemoryError)
+
+
+def _error(what: str, controller: str, limits: tuple[str, ...], hint: str) -> RetryLaterError:
+    known: list[str] = []
+    with contextlib.suppress(MemoryError, SystemError):  # reading them takes memory
+        known = [*_cgroup_limit(controller), *(text for name in limits for text in _process_limit(name))]
     named = f" ({', '.join(known)})" if known else ""
     return RetryLaterError(f"{what}{named}", code="no-resources", hint=f"{hint}, or try lower --jobs and --connections")
 
 
-def _cgroup_limit(name: str) -> list[str]:
-    try:
-        value = (_CGROUP / name).read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return []
-    return [f"the container's {name} is {value}"] if value.isdigit() else []
+def _cgroup_limit(controller: str) -> list[str]:
+    """The limit of this process's own group, of either version, as a container sees it or as its host does."""
+    names = _CGROUP_LIMITS[controller]
+    folders = [(0, _CGROUPS), (1, _CGROUPS / controller)]
+    with contextlib.suppress(OSError, ValueError):
+        for line in _OWN_CGROUP.read_text(encoding="ascii").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                folders.insert(0, (0, _CGROUPS / path.lstrip("/")))
+            elif controller in controllers.split(","):
+                folders.insert(0, (1, _CGROUPS / controller / path.lstrip("/")))
+    for version, folder in folders:
+        with contextlib.suppress(OSError, ValueError):
+            value = (folder / names[version]).read_text(encoding="ascii").strip()
+            if value.isdigit() and int(value) < _UNLIMITED:
+                return [f"the container's {names[version]} is {value}"]
+    return []
 
 
 def _process_limit(name: str) -> list[str]:

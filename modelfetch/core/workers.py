@@ -24,11 +24,16 @@ _GRACE = 0.8  # seconds in which cancelled work can save its state
 async def run_in_thread(work: Callable[[], _T]) -> _T:
     """Run blocking work in a thread of its own; a cancelled task does not wait for the thread.
 
+    If the system allows no further thread, the work takes its turn in those of the loop's executor.
+
     Raises:
         Exception: Any exception of ``work``.
     """
     future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-    threading.Thread(target=_delivering(work, future), name="modelfetch-worker", daemon=True).start()
+    try:
+        threading.Thread(target=_delivering(work, future), name="modelfetch-worker", daemon=True).start()
+    except RuntimeError:
+        return await asyncio.to_thread(work)
     return await future
 
 
@@ -100,7 +105,7 @@ def _delivering(work: Callable[[], _T], future: asyncio.Future[_T]) -> Callable[
         try:
             result = work()
         except BaseException as caught:
-            error = limit_error(caught) or caught
+            error = caught
         with suppress(RuntimeError):  # the loop is gone, so no task is waiting
             loop.call_soon_threadsafe(_settle, future, result, error)
 
@@ -113,4 +118,6 @@ def _settle(future: asyncio.Future[_T], result: _T, error: BaseException | None)
     if error is None:
         future.set_result(result)
     else:
+        # Here, not in the thread: making the error takes memory, and whatever happens the future must get a result.
+        error = limit_error(error) or error
         future.set_exception(error if isinstance(error, Exception) else InterruptedSync(str(error)))

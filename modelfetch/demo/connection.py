@@ -42,6 +42,7 @@ class Connection:
         faults: FaultTable,
         log: RequestLog,
         stopping: threading.Event,
+        keep: bool = True,
     ) -> None:
         self._sock = sock
         self._number = number
@@ -50,6 +51,7 @@ class Connection:
         self._faults = faults
         self._log = log
         self._stopping = stopping
+        self._keep = keep
 
     def serve(self) -> None:
         """Answer until the connection ends; never raises because of a client's behaviour."""
@@ -84,7 +86,9 @@ class Connection:
             raise ValueError(version)
         urlsplit(target)  # may raise for an invalid target that looks like a host
         headers = {name.lower(): value for name, value in parse_headers(reader).items()}
-        if version == "HTTP/1.0":
+        if not self._keep:
+            headers["connection"] = "close"
+        elif version == "HTTP/1.0":
             headers.setdefault("connection", "close")
         length = int(headers.get("content-length", "0"))
         body = reader.read(length) if 0 < length <= MAX_BODY else b""

@@ -112,7 +112,7 @@ class Hub:
         scheme = "http" if self._ssl_context is None else "https"
         return f"{scheme}://{host}:{self._ports[origin]}"
 
-    def _serve(self, sock: socket.socket, number: int, origin: str) -> None:
+    def _serve(self, sock: socket.socket, number: int, origin: str, keep: bool) -> None:
         Connection(
             sock,
             number=number,
@@ -121,4 +121,5 @@ class Hub:
             faults=self.faults,
             log=self.log,
             stopping=self._stopping,
+            keep=keep,
         ).serve()

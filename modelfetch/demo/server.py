@@ -37,12 +37,16 @@ def listen(origin: str, port: int = 0) -> Listener:
 
 
 class Server:
-    """Accepts connections for several listeners, and runs ``serve(sock, number, origin)`` for each in a new thread."""
+    """Accepts connections for several listeners; runs ``serve(sock, number, origin, keep)`` for each in a new thread.
+
+    ``keep``: whether the connection may be kept for several requests. It may not where the system allows no further
+    thread: the thread that accepts connections then answers one request on each, one after the other.
+    """
 
     def __init__(
         self,
         listeners: list[Listener],
-        serve: Callable[[socket.socket, int, str], None],
+        serve: Callable[[socket.socket, int, str, bool], None],
         ssl_context: ssl.SSLContext | None,
     ) -> None:
         self._listeners = listeners
@@ -61,16 +65,21 @@ class Server:
     def stop(self) -> None:
         """Close every socket and wait for every thread."""
         self._wake_writer.send(b"x")
-        self._thread.join()
+        while self._thread.is_alive():  # it may be serving a connection, and accept another before it ends
+            self._shut_connections()
+            self._thread.join(timeout=0.1)
+        for thread in self._shut_connections():
+            thread.join(timeout=10)
+        for sock in (self._wake_reader, self._wake_writer, *(listener.sock for listener in self._listeners)):
+            sock.close()
+
+    def _shut_connections(self) -> list[threading.Thread]:
         with self._lock:
             connections = list(self._open.values())
         for sock, _ in connections:
             with contextlib.suppress(OSError):  # the client closed it first
                 sock.shutdown(socket.SHUT_RDWR)
-        for _, thread in connections:
-            thread.join(timeout=10)
-        for sock in (self._wake_reader, self._wake_writer, *(listener.sock for listener in self._listeners)):
-            sock.close()
+        return [thread for _, thread in connections if thread is not self._thread]
 
     def _accept_all(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -82,7 +91,8 @@ class Server:
                 if None in ready:  # woken up to stop
                     return
                 for listener in ready:
-                    self._accept(listener)
+                    with contextlib.suppress(MemoryError):  # the client tries again
+                        self._accept(listener)
 
     def _accept(self, listener: Listener) -> None:
         try:
@@ -93,13 +103,18 @@ class Server:
         number = self._accepted
         self._accepted += 1
         thread = threading.Thread(
-            target=self._run, args=(sock, number, listener.origin), name=f"demo-{listener.origin}", daemon=True
+            target=self._run, args=(sock, number, listener.origin, True), name=f"demo-{listener.origin}", daemon=True
         )
         with self._lock:
             self._open[number] = (sock, thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the system allows no further thread
+            with self._lock:
+                self._open[number] = (sock, self._thread)
+            self._run(sock, number, listener.origin, False)
 
-    def _run(self, sock: socket.socket, number: int, origin: str) -> None:
+    def _run(self, sock: socket.socket, number: int, origin: str, keep: bool) -> None:
         try:
             if self._ssl_context is not None:
                 sock.settimeout(5)
@@ -107,8 +122,8 @@ class Server:
                 sock.settimeout(None)
                 with self._lock:
                     self._open[number] = (sock, threading.current_thread())
-            self._serve(sock, number, origin)
-        except OSError:  # a failed handshake
+            self._serve(sock, number, origin, keep)
+        except (OSError, MemoryError):  # a failed handshake, or a limit on memory
             return
         finally:
             sock.close()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from tqdm import tqdm
 
 from modelfetch.core import events as ev
-from modelfetch.render.progress import CLOSED_STREAM, Progress
+from modelfetch.render.progress import CLOSED_STREAM, Progress, start_ticker
 from modelfetch.render.sentence import WORTH_A_LINE
 from modelfetch.render.text import cut, display_width, plain
 
@@ -87,8 +87,7 @@ class Bars(Progress):
         if isinstance(event, ev.TransferStarted | ev.TransferFinished | ev.TransferEnded):
             self._arrange()
         if isinstance(event, ev.TransferStarted) and self._ticker is None:
-            self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
-            self._ticker.start()
+            self._ticker = start_ticker(self._tick)
 
     def text(self, event: ev.Event) -> str | None:
         """The line for an event, unless a bar or the table at the end shows the same."""

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 from modelfetch.core import events as ev
-from modelfetch.render.progress import Progress
+from modelfetch.render.progress import Progress, start_ticker
 from modelfetch.render.sentence import verified
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ class Log(Progress):
         """Show an event. The first transfer starts the timer for the lines at intervals."""
         if isinstance(event, ev.TransferStarted) and self._started is None:
             self._started = self._last_line = self._clock()
-            self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
-            self._ticker.start()
+            self._ticker = start_ticker(self._tick)
         super().show(event)
 
     def text(self, event: ev.Event) -> str | None:

@@ -115,6 +115,16 @@ class Quiet(Progress):
             super().show(event)
 
 
+def start_ticker(tick: Callable[[], None]) -> threading.Thread | None:
+    """Start the thread that updates a display; None if the system allows no further one: events still show up."""
+    thread = threading.Thread(target=tick, name="progress", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return None
+    return thread
+
+
 def make_progress(kind: str, *, verbose: bool, quiet: bool) -> Progress:
     """The renderer for ``--progress``; ``auto`` means bars on a terminal that can move its cursor, else lines."""
     if quiet and kind == "auto":

@@ -24,6 +24,19 @@ def test_work_in_a_thread_gives_its_result_or_its_exception() -> None:
     asyncio.run(main())
 
 
+def test_without_further_threads_the_executor_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        await asyncio.to_thread(int)
+        monkeypatch.setattr(threading.Thread, "start", start)
+        assert await run_in_thread(lambda: 7) == 7
+        monkeypatch.undo()
+
+    asyncio.run(main())
+
+
 def test_work_that_never_ends_holds_up_neither_its_task_nor_the_loop() -> None:
     blocked = threading.Event()
 

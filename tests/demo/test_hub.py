@@ -57,6 +57,21 @@ def test_a_hub_starts_again_on_the_same_ports() -> None:
     assert url == hub.files + "a"
 
 
+def test_without_further_threads_requests_are_answered_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with Hub() as hub:
+        hub.world.file("a", b"a")
+        monkeypatch.setattr(threading.Thread, "start", start)
+        replies = [ask(hub.files + "a") for _ in range(3)]
+        assert [reply.body for reply in replies] == [b"a"] * 3
+        port = urlsplit(hub.files).port
+        with socket.create_connection(("127.0.0.1", port)):  # sends nothing
+            hub.stop()
+    assert threads() == []
+
+
 @pytest.mark.parametrize("fault", [Stall(seconds=60), Throttle(rate=100)])
 def test_the_end_does_not_wait_for_a_slow_answer(fault: Stall | Throttle) -> None:
     with Hub() as hub:

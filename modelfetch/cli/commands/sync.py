@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from functools import partial
@@ -63,7 +64,9 @@ async def _sync(ctx: click.Context, manifests: Sequence[Manifest], session: Sess
     report = await sync_manifests(manifests, session)
     # A warning may need to be repeated next time, which only a full run can decide.
     if report.ok and all(model.ok for model in report.models) and not ctx.meta.get(common.WARNED):
-        await asyncio.to_thread(_remember, ctx, manifests, session, report)
+        # The note only saves time: a limit on memory or threads that stops it does not change the verdict.
+        with contextlib.suppress(MemoryError, RuntimeError):
+            await asyncio.to_thread(_remember, ctx, manifests, session, report)
     if report.ok and ctx.params["prune"]:
         report = await asyncio.to_thread(_prune, manifests, session, report)
     return report

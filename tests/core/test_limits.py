@@ -1,0 +1,74 @@
+"""Failures for lack of threads or memory are recognised, and the error names the limit of this process's own group."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.core import limits
+from modelfetch.core.limits import limit_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NO_THREAD = RuntimeError("can't start new thread")
+
+
+def after(error: Exception, first: Exception) -> Exception:
+    error.__context__ = first
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NO_THREAD,
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libz.so.1: failed to map segment from shared object"),
+        after(SystemError("error return without exception set"), MemoryError()),
+        after(ImportError("cannot import name 'Text'"), MemoryError()),
+    ],
+)
+def test_a_lack_of_threads_or_memory_is_recognised(error: Exception) -> None:
+    found = limit_error(error)
+    assert found is not None
+    assert (found.exit_code, found.code) == (75, "no-resources")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), OSError(errno.ENOENT, "no"), SystemError(), after(ValueError(), MemoryError())]
+)
+def test_another_error_is_not_taken_for_one(error: Exception) -> None:
+    assert limit_error(error) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "file"),
+    [
+        ("0::/\n", "pids.max"),
+        ("0::/a/b\n", "a/b/pids.max"),
+        ("9:cpu:/\n8:pids:/\n0::/\n", "pids/pids.max"),
+        ("8:pids,rdma:/a\n0::/\n", "pids/a/pids.max"),
+        ("8:pids:/docker/a\n0::/\n", "pids/pids.max"),
+        ("not a line\n", "pids.max"),
+    ],
+)
+def test_the_limit_of_a_group_of_either_version_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, file: str
+) -> None:
+    (tmp_path / "own").write_text(own)
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text("12\n")
+    monkeypatch.setattr(limits, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(limits, "_OWN_CGROUP", tmp_path / "own")
+    assert "the container's pids.max is 12" in str(limit_error(NO_THREAD))
+
+
+def test_no_limit_of_version_1_is_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    monkeypatch.setattr(limits, "_CGROUPS", tmp_path)
+    assert "container" not in str(limit_error(MemoryError()))

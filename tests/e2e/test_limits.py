@@ -1,0 +1,49 @@
+"""`sync` where few processes, threads or little memory are allowed: it succeeds, or names the limit; it never hangs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.memory_limit import process_limit
+from tests.e2e.program import OTHER_USER
+
+if TYPE_CHECKING:
+    from tests.e2e.program import Modelfetch
+
+MIB = 2**20
+
+
+def verdict(modelfetch: Modelfetch) -> tuple[int, str]:
+    """The exit code of `sync`, and the message of its error, after a check that they agree with each other."""
+    done = modelfetch.run("sync", "--tier", "demo", seconds=60)
+    placed = "15 models verified and in place" in done.stderr
+    assert placed is (done.returncode == 0), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("count", [2, 12])
+def test_few_processes_are_enough_or_named(modelfetch: Modelfetch, count: int) -> None:
+    with process_limit(count) as group:
+        code, text = verdict(replace(modelfetch, prefix=tuple(group.command())))
+    assert code == 0 or (code == 75 and f"pids.max is {count}" in text)
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_few_processes_of_a_user_are_enough_or_named(modelfetch: Modelfetch, count: int) -> None:
+    modelfetch.cwd.chmod(0o777)
+    other = modelfetch.as_user(OTHER_USER)
+    limit = ("prlimit", f"--nproc={count}", "--")
+    code, text = verdict(replace(other, prefix=(*other.prefix, *limit)))
+    assert code == 0 or (code == 75 and f"RLIMIT_NPROC is {count}" in text)
+
+
+@pytest.mark.parametrize("mib", [150, 390, 400])
+def test_little_address_space_is_enough_or_named(modelfetch: Modelfetch, mib: int) -> None:
+    code, text = verdict(replace(modelfetch, prefix=("prlimit", f"--as={mib * MIB}", "--")))
+    assert code == 0 or (code == 75 and f"RLIMIT_AS is {mib}.0 MiB" in text)
+    assert code == 0 or mib < 390
