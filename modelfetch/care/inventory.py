@@ -19,6 +19,7 @@ from modelfetch.core.fs import is_temporary_name, own_folder, read_small, requir
 from modelfetch.core.similar import nearest
 from modelfetch.errors import DestinationError, UsageError
 from modelfetch.manifest.model import CONSUMERS
+from modelfetch.manifest.paths import collision_key
 from modelfetch.pipeline.preflight import check_folders
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.placement.state import PathStat, fits, is_rewritten
@@ -157,9 +158,9 @@ def take_inventory(root: Path, tree: RootTree, store: Store, *, foreign: bool = 
     stored = list(_stored(store, checks if store.path == own_folder(root) else read_checks(store.path)))
     items = [*placed, *_named(stored, placed), *_partials(store)]
     if foreign:
-        known = {item.path for item in placed}
+        there = {item.path for item in placed if item.path is not None and item.inode is not None}
         for consumer, receipt in receipts.items():
-            items += [_claimed(item, receipt) or item for item in _foreign(tree, consumer, known)]
+            items += [_claimed(item, receipt) or item for item in _foreign(tree, consumer, there)]
     return Inventory(root=root, store=store.path, items=tuple(_with_shared_checks(items)), receipts=receipts)
 
 
@@ -314,29 +315,44 @@ def _partials(store: Store) -> Iterator[Item]:
             )
 
 
-def _foreign(tree: RootTree, consumer: str, known: set[str | None]) -> Iterator[Item]:
-    """Files and symlinks below a service's folder that no receipt names; symlinks are not followed."""
-    base = str(tree.path(consumer))
+def _foreign(tree: RootTree, consumer: str, there: set[str]) -> Iterator[Item]:
+    """Files and symlinks below a service's folder that no receipt names; symlinks are not followed.
+
+    Args:
+        tree: ROOT.
+        consumer: The service.
+        there: The paths of placements that are on disk.
+    """
+    listed = list(_walk(str(tree.path(consumer)), consumer))
+    # Where upper and lower case are the same, or Unicode is normalised, a placement can be listed by another spelling.
+    # Inodes don't show that: FUSE gives each spelling its own.
+    unlisted = {path for path in there if path.startswith(f"{consumer}/")}.difference(path for path, _ in listed)
+    respelled = {collision_key(path) for path in unlisted}
+    for path, file in listed:
+        if path in there or (respelled and collision_key(path) in respelled):
+            continue
+        found = _lstat(Path(file))
+        if found is not None:
+            yield Item(
+                file=Path(file),
+                path=path,
+                consumer=consumer,
+                size=found.st_size,
+                inode=(found.st_dev, found.st_ino),
+                links=found.st_nlink,
+                mtime_ns=found.st_mtime_ns,
+                origin=Origin.FOREIGN,
+                condition=Condition.PRESENT,
+            )
+
+
+def _walk(base: str, consumer: str) -> Iterator[tuple[str, str]]:
+    """All files and symlinks to files below a folder: their paths below ROOT, and those of the file system."""
     for folder, _, names in os.walk(base):
         for name in names:
-            full = os.path.join(folder, name)  # noqa: PTH118 - one of many thousands
-            path = f"{consumer}/{full[len(base) + 1 :]}"
-            if path in known or is_temporary_name(name):
-                continue
-            file = Path(full)
-            found = _lstat(file)
-            if found is not None:
-                yield Item(
-                    file=file,
-                    path=path,
-                    consumer=consumer,
-                    size=found.st_size,
-                    inode=(found.st_dev, found.st_ino),
-                    links=found.st_nlink,
-                    mtime_ns=found.st_mtime_ns,
-                    origin=Origin.FOREIGN,
-                    condition=Condition.PRESENT,
-                )
+            if not is_temporary_name(name):
+                full = os.path.join(folder, name)  # noqa: PTH118 - one of many thousands
+                yield f"{consumer}/{full[len(base) + 1 :]}", full
 
 
 def _claimed(item: Item, receipt: Receipt) -> Item | None:

@@ -52,6 +52,33 @@ def test_files_of_others_are_listed_as_foreign_and_kept_apart(bench: Bench, care
     assert (entry["origin"], entry["model"], entry["tiers"], entry["digest"]) == ("foreign", None, [], None)
 
 
+def test_a_placement_that_the_disk_lists_by_another_spelling_counts_once(
+    bench: Bench, care: Callable[..., Result]
+) -> None:
+    """A link between two spellings of a folder stands in for a file system without upper and lower case."""
+    bench.sync(vae(bench))
+    folder = (bench.root / ONE).parent
+    folder.rename(folder.with_name("vae"))
+    folder.symlink_to("vae")
+    other = folder / "OTHER.safetensors"
+    other.write_bytes(b"m" * 1000)
+    listed = by_path(care("list"))
+    assert ONE in listed
+    assert [path for path, entry in listed.items() if entry["origin"] == "foreign"] == [
+        "stable-diffusion/models/vae/OTHER.safetensors"
+    ]
+
+
+def test_a_file_that_differs_from_a_placement_by_case_alone_is_foreign(
+    bench: Bench, care: Callable[..., Result]
+) -> None:
+    bench.sync(vae(bench))
+    upper = (bench.root / ONE).with_name("ART.safetensors")
+    upper.write_bytes(b"m" * 1000)
+    listed = by_path(care("list"))
+    assert (listed[ONE]["origin"], listed[str(upper.relative_to(bench.root))]["origin"]) == ("made", "foreign")
+
+
 def test_unused_blobs_and_old_partial_files_are_reclaimable(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     for receipt in (bench.root / ".modelfetch/receipts").glob("*.json"):

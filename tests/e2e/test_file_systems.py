@@ -67,6 +67,29 @@ def test_each_command_works_and_plan_knows_what_must_be_copied(
         assert served(on.root) == served(filled)
 
 
+def test_without_upper_and_lower_case_a_file_of_another_spelling_is_the_users_own(
+    modelfetch: Modelfetch, filled: Path, workplace: Path
+) -> None:
+    exfat = next(kind for kind in FILE_SYSTEMS if kind.name == "exfat")
+    wanted = next(path for path in (filled / "comfyui").rglob("*.safetensors") if path.is_file()).relative_to(filled)
+    with mounted(exfat, workplace) as point:
+        on = On(modelfetch, point / "root")
+        own = on.root / wanted.with_name(wanted.name.upper())
+        own.parent.mkdir(parents=True)
+        own.write_bytes(b"something else")
+        report = on.report("sync", *TIER, exit_code=73)
+        assert {error["code"] for error in report["errors"]} == {"foreign-file"}
+        assert own.read_bytes() == b"something else"
+        own.write_bytes((filled / wanted).read_bytes())
+        on.report("sync", *TIER)
+        assert on.report("status", *TIER)["ok"]
+        entries = [e for e in on.report("list")["entries"] if e["path"] and e["path"].lower() == str(wanted).lower()]
+        assert [(entry["path"], entry["origin"]) for entry in entries] == [(str(wanted), "adopted")]
+        on.report("remove", *{model["name"] for model in on.report("status", *TIER)["models"]})
+        assert own.read_bytes() == (filled / wanted).read_bytes()
+        assert own.name in {path.name for path in own.parent.iterdir()}
+
+
 def test_a_disk_that_is_too_small_is_known_before_anything_is_fetched(modelfetch: Modelfetch, workplace: Path) -> None:
     with mounted(EXT4, workplace, size=16 * MIB) as point:
         on = On(modelfetch, point / "root")
