@@ -74,6 +74,8 @@ class Item:
         proven: When its bytes were last known to be right without a separate check: the date of a blob's record, or the
             mtime of a file that modelfetch wrote and nobody modified since.
         entry: The receipt's entry, for a placement.
+        respelled: The path of another placement that is this very file, where a file system makes no difference between
+            upper and lower case.
     """
 
     file: Path
@@ -91,6 +93,7 @@ class Item:
     check: Check | None = None
     proven: datetime | None = None
     entry: Entry | None = None
+    respelled: str | None = None
 
     @property
     def is_placement(self) -> bool:
@@ -154,7 +157,7 @@ def take_inventory(root: Path, tree: RootTree, store: Store, *, foreign: bool = 
     """
     receipts = read_receipts(root)
     checks = read_checks(own_folder(root))
-    placed = [item for receipt in receipts.values() for item in _placements(tree, receipt, checks)]
+    placed = _with_spellings([item for receipt in receipts.values() for item in _placements(tree, receipt, checks)])
     stored = list(_stored(store, checks if store.path == own_folder(root) else read_checks(store.path)))
     items = [*placed, *_named(stored, placed), *_partials(store)]
     if foreign:
@@ -239,6 +242,21 @@ def _placements(tree: RootTree, receipt: Receipt, checks: Mapping[str, Check]) -
             proven=min(now(), datetime.fromtimestamp(written.st_mtime, UTC)) if written else None,
             entry=entry,
         )
+
+
+def _with_spellings(placed: list[Item]) -> list[Item]:
+    """Note which placements are one file by two spellings: a folder lists only one of them."""
+    groups: dict[str, list[Item]] = defaultdict(list)
+    for item in placed:
+        if item.path is not None and item.inode is not None:
+            groups[collision_key(item.path)].append(item)
+    same: dict[str, str] = {}
+    for group in (group for group in groups.values() if len(group) > 1):
+        listed = [item for item in group if item.file.name in os.listdir(item.file.parent)]  # noqa: PTH208
+        if len(listed) < len(group):
+            for item, other in zip(group, (*group[1:], group[0]), strict=True):
+                same[item.path or ""] = other.path or ""
+    return [replace(item, respelled=same[item.path]) if item.path in same else item for item in placed]
 
 
 def _look(file: Path, entry: Entry) -> tuple[Path, os.stat_result | None, PathStat | None]:

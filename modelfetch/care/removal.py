@@ -149,6 +149,8 @@ def _still_needed(going: dict[str, Item], inventory: Inventory, references: Refe
             continue
         for path in references.needs.get(name, ()):
             stay.setdefault(path, f"{name} needs it")
+        if item.respelled is not None:
+            stay.setdefault(item.respelled, f"{name} is the same file here")
     if references.unreadable:
         reason = f"{references.unreadable[0]} can't be read, so nothing tells what Ollama needs"
         stay.update({path: reason for path in going if path.startswith(f"{OLLAMA}/blobs/") and path not in stay})

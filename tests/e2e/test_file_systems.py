@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -88,6 +90,28 @@ def test_without_upper_and_lower_case_a_file_of_another_spelling_is_the_users_ow
         on.report("remove", *{model["name"] for model in on.report("status", *TIER)["models"]})
         assert own.read_bytes() == (filled / wanted).read_bytes()
         assert own.name in {path.name for path in own.parent.iterdir()}
+
+
+def test_without_upper_and_lower_case_prune_keeps_a_file_that_is_wanted_by_another_spelling(
+    modelfetch: Modelfetch, filled: Path, workplace: Path
+) -> None:
+    exfat = next(kind for kind in FILE_SYSTEMS if kind.name == "exfat")
+    source = filled / "comfyui/models/loras/styles/ink.safetensors"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+
+    def manifest(name: str) -> tuple[str, str]:
+        model = {"name": "m", "source": f"file://{source}", "kind": "lora", "filename": name, "for": ["comfyui"]}
+        file = workplace / "manifest.yaml"
+        file.write_text(json.dumps({"version": 1, "models": [{**model, "digest": f"sha256:{digest}"}]}))
+        return "--manifest", str(file)
+
+    with mounted(exfat, workplace) as point:
+        on = On(modelfetch, point / "root")
+        on.report("sync", *manifest("ink.safetensors"))
+        on.report("sync", *manifest("INK.safetensors"))
+        on.report("prune", *manifest("INK.safetensors"))
+        assert on.report("status", *manifest("INK.safetensors"))["ok"]
+        assert (point / "root/comfyui/models/loras/INK.safetensors").read_bytes() == source.read_bytes()
 
 
 def test_a_disk_that_is_too_small_is_known_before_anything_is_fetched(modelfetch: Modelfetch, workplace: Path) -> None:
