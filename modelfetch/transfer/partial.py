@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from modelfetch.core.fs import COPY_MODE, open_regular, read_small, temporary_name, try_reflink
+from modelfetch.core.fs import COPY_MODE, PRIVATE_MODE, open_regular, read_small, temporary_name, try_reflink
 from modelfetch.core.units import format_size
 from modelfetch.errors import DiskError
 from modelfetch.store.chunks import CHUNK, chunk_count, chunk_span, read_into, xxh3
@@ -259,13 +259,17 @@ class Partial:
             os.write(self._journal_fd, lines)
 
     def _rewrite_journal(self) -> None:
-        """Replace the journal by the verified state: a new file, which no earlier owner has open."""
+        """Replace the journal by the verified state: a new file, which no earlier owner has open.
+
+        Its URL may have a query, so it is private. Other users can't resume the download anyway: the partial file is
+        writable for its owner only.
+        """
         with self._journal_lock:
             self._ensure_owned()
             lines = [identity_line(self.identity)] if self.identity else []
             lines += [checksum_line(checksum) for _, checksum in sorted(dict(self._checksums).items())]
             temporary = self.path.with_name(temporary_name())
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, PRIVATE_MODE)
             try:
                 os.write(fd, b"".join(lines))
                 temporary.replace(self._journal_path)

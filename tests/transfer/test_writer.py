@@ -66,3 +66,13 @@ def test_whatever_was_brought_and_broken_the_rest_makes_the_file(
         bring(again, start, end or SIZE)
     again.prefix.catch_up(again.fd, again.reach)
     assert again.prefix.digests()["sha256"].hex == hashlib.sha256(DATA).hexdigest()
+
+
+def test_the_journal_of_a_partial_file_is_private(tmp_path: Path) -> None:
+    journal = tmp_path / "x.json"
+    journal.write_bytes(b"")
+    journal.chmod(0o644)  # as an older version left it
+    (tmp_path / "x.part").touch()
+    bring(opened(tmp_path), 0, CHUNK)
+    assert b"xxh3" in journal.read_bytes()
+    assert journal.stat().st_mode & 0o777 == 0o600
