@@ -1,4 +1,4 @@
-"""`sync` where few processes, threads or little memory are allowed: it succeeds, or names the limit; it never hangs."""
+"""`sync` where few processes, threads or little memory are allowed: it succeeds, or names the limit."""
 
 from __future__ import annotations
 
@@ -42,8 +42,7 @@ def test_few_processes_of_a_user_are_enough_or_named(modelfetch: Modelfetch, cou
     assert code == 0 or (code == 75 and f"RLIMIT_NPROC is {count}" in text)
 
 
-@pytest.mark.parametrize("mib", [150, 390, 400])
-def test_little_address_space_is_enough_or_named(modelfetch: Modelfetch, mib: int) -> None:
-    code, text = verdict(replace(modelfetch, prefix=("prlimit", f"--as={mib * MIB}", "--")))
-    assert code == 0 or (code == 75 and f"RLIMIT_AS is {mib}.0 MiB" in text)
-    assert code == 0 or mib < 390
+@pytest.mark.parametrize("mib", [250, 390, 400])
+def test_little_address_space_is_enough(modelfetch: Modelfetch, mib: int) -> None:
+    code, _ = verdict(replace(modelfetch, prefix=("prlimit", f"--as={mib * MIB}", "--")))
+    assert code == 0
