@@ -216,7 +216,7 @@ def test_the_token_of_a_link_is_used_where_no_other_is_set_and_warned_of(
     version.world.token("civitai", PLANTED)
     bench = make_desk()
     assert bench.resolve(SITE_LINKS[1].format(site="https://civitai.com")).artifacts[0].size == 3333
-    (warning,) = bench.events
+    (warning,) = (e for e in bench.events if getattr(e, "level", "") == "warning")  # not a retry on a busy machine
     assert "CIVITAI_API_TOKEN" in str(getattr(warning, "hint", ""))
     assert PLANTED not in str(warning)
     assert {e.authorization for e in version.log.requests(origin="civitai")} == {f"Bearer {PLANTED}"}
