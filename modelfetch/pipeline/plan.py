@@ -168,6 +168,31 @@ def frozen_for(request: ModelRequest, receipts: Mapping[str, Receipt], settings:
     return None
 
 
+def same_pins(request: ModelRequest, receipts: Mapping[str, Receipt], settings: Settings) -> Resolution | None:
+    """What an earlier run resolved for a file with the same source and pins, under another manifest text.
+
+    The pins fix the bytes, so all that it adds is the file's name, which some sources give only with a request.
+    """
+    model = request.model
+    if model.digest is None or model.files is not None or isinstance(model.source, OllamaUri):
+        return None
+    for receipt in receipts.values():
+        for frozen in receipt.frozen_as(model.name):
+            artifacts = frozen.resolution.artifacts
+            if len(artifacts) == 1 and _has_pins(artifacts[0], model):
+                return at_current_endpoints(frozen.resolution, settings, (model.source, *model.mirrors))
+    return None
+
+
+def _has_pins(artifact: Artifact, model: Model) -> bool:
+    return (
+        artifact.uri == str(model.source)
+        and artifact.digest == model.digest
+        and model.size in (None, artifact.size)
+        and model.filename is None
+    )
+
+
 def at_current_endpoints(resolution: Resolution, settings: Settings, uris: Iterable[Uri] = ()) -> Resolution:
     """Return a resolution from a receipt with the addresses that today's settings give.
 

@@ -10,7 +10,7 @@ from modelfetch.core.bounded import map_bounded
 from modelfetch.errors import ModelfetchError
 from modelfetch.formats.pickles import is_pickle_name, pickle_error
 from modelfetch.manifest.uri import HfUri, OciUri, OllamaUri
-from modelfetch.pipeline.plan import ModelRequest, frozen_for
+from modelfetch.pipeline.plan import ModelRequest, frozen_for, same_pins
 from modelfetch.sources import SourceRequest
 from modelfetch.sources.base import is_final
 
@@ -32,7 +32,10 @@ def resolve_quietly(request: ModelRequest, session: Session, receipts: Mapping[s
 
     if not session.options.refresh and (found := frozen_for(request, receipts, session.settings)):
         return found
-    return known(SourceRequest.of(request.model), session.settings, session.store.read)
+    found = known(SourceRequest.of(request.model), session.settings, session.store.read)
+    if found is None and not session.options.refresh:
+        return same_pins(request, receipts, session.settings)
+    return found
 
 
 async def resolve_all(

@@ -25,7 +25,7 @@ from modelfetch.placement.journal import Claim
 from modelfetch.placement.state import PENDING, lstat_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
     from pathlib import Path
 
 _VERSION = 1
@@ -81,6 +81,7 @@ class Receipt:
     frozen: Mapping[str, Frozen] = field(default_factory=dict)
     claims: Mapping[str, tuple[Claim, ...]] = field(default_factory=dict)
     _sorted: list[str] = field(default_factory=list, init=False, compare=False, repr=False)
+    _by_model: dict[str, list[Frozen]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def below(self, folder: str) -> dict[str, Entry]:
         """The entries below a folder, by path."""
@@ -88,6 +89,13 @@ class Receipt:
             self._sorted[:] = sorted(self.entries)
         first, last = (bisect.bisect_left(self._sorted, f"{folder}{end}") for end in ("/", "0"))  # "0" follows "/"
         return {path: self.entries[path] for path in self._sorted[first:last]}
+
+    def frozen_as(self, model: str) -> Sequence[Frozen]:
+        """The saved resolutions of the entries of this name, of all manifest texts."""
+        if self.frozen and not self._by_model:
+            for frozen in self.frozen.values():
+                self._by_model.setdefault(frozen.model, []).append(frozen)
+        return self._by_model.get(model, ())
 
     def unfinished(self) -> Iterator[str]:
         """The paths at which bytes were about to be placed that the entries do not have: a run was killed there."""
