@@ -24,6 +24,8 @@ CHUNK = 16 * MIB
 OURS = "modelfetch verify"
 SHA256SUM = "sha256sum"
 _COMMIT = "1" * 40
+_MODELS_PER_FILE = 1250
+"""A manifest may have 1 MiB, which is enough for some 4,000 such models."""
 _ROUNDS = 3
 
 
@@ -75,10 +77,13 @@ def growth(python: Path, work: Path, most: int) -> dict[str, dict[int, float]]:
         root = work / f"placements-{count}"
         entry = {"kind": "file", "source": source.as_uri(), "size": 4, "digest": digest, "for": ["comfyui"]}
         models = [{**entry, "name": f"m{n}", "path": f"{n % 100}/{n}.bin"} for n in range(count)]
-        manifest = _manifest(work / f"placements-{count}.yaml", models)
+        manifests = [
+            _manifest(work / f"placements-{count}-{first}.yaml", models[first : first + _MODELS_PER_FILE])
+            for first in range(0, count, _MODELS_PER_FILE)
+        ]
         say(f"{count} placements")
-        subprocess.run([program, "sync", manifest, "--root", root, "-q"], check=True)
-        for name, words in (("list", ["list", "--json"]), ("no-op sync", ["sync", str(manifest)])):
+        subprocess.run([program, "sync", *manifests, "--root", root, "-q"], check=True)
+        for name, words in (("list", ["list", "--json"]), ("no-op sync", ["sync", *manifests])):
             found[name][count] = min(timed([program, *words, "--root", root], {}).wall for _ in range(_ROUNDS))
     return found
 
