@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from modelfetch.core.digest import Digest, Hasher, new_hasher
 from modelfetch.core.events import Notice, Sink
@@ -567,24 +567,26 @@ def open_folder_beneath(folder: int, path: str) -> int | None:
 
 @functools.cache
 def _load_syscall() -> Callable[..., int] | None:
-    try:
-        function = ctypes.CDLL(None, use_errno=True).syscall
-    except (OSError, AttributeError):
-        return None
-    function.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t]
-    function.restype = ctypes.c_long
-    return function
+    return _libc_function(
+        "syscall", ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t
+    )
 
 
 @functools.cache
 def _load_renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
+    return _libc_function(
+        "renameat2", ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint
+    )
+
+
+def _libc_function(name: str, result: type, *arguments: type) -> Callable[..., int] | None:
+    """Return a function of the C library with these types; None if the library does not have it."""
     try:
-        function = ctypes.CDLL(None, use_errno=True).renameat2
+        function = getattr(ctypes.CDLL(None, use_errno=True), name)
     except (OSError, AttributeError):
         return None
-    function.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
-    function.restype = ctypes.c_int
-    return function
+    function.argtypes, function.restype = arguments, result
+    return cast("Callable[..., int]", function)
 
 
 def hash_file(path: Path, *algorithms: str, check: Callable[[], None] = lambda: None) -> tuple[Digest, ...]:
