@@ -140,39 +140,31 @@ def _percent(line: measurements.Line) -> str:
 def measured() -> str:
     """The measured totals beside ours, and the median error."""
     found = [line for line in measurements.lines() if line.row["kind"] in measurements.MEASURED and line.error]
-    head = ("model", "settings", "card", "measured, MiB", "ours, MiB", "off", "why")
-    rows = [
-        (
-            f"{line.row['model']} {line.row['quant_or_dtype']}",
-            line.row["settings"],
-            line.row["gpu"],
-            f"{line.theirs / 2**20:.0f}",
-            f"{(line.ours or 0) / 2**20:.0f}",
-            _percent(line),
-            line.reason or "",
-        )
-        for line in found
-    ]
     median = statistics.median(abs(line.error or 0) for line in found)
     text = f"{len(found)} measured totals; the median error is {median:.1%}.\n\n"
-    return text + _table(head, rows, right=(3, 4, 5))
+    return text + _beside_ours(found, "gpu", "card", "measured, MiB")
 
 
 def others() -> str:
     """Figures of other kinds beside ours: estimates of schedulers, vendors' tables, users' reports."""
     found = [line for line in measurements.lines() if line.row["kind"] not in measurements.MEASURED and line.error]
-    head = ("model", "settings", "kind", "theirs, MiB", "ours, MiB", "off", "why")
+    return _beside_ours(found, "kind", "kind", "theirs, MiB")
+
+
+def _beside_ours(lines: Sequence[measurements.Line], column: str, title: str, figure: str) -> str:
+    """A table of published figures beside ours; ``column`` of the measurements is shown under ``title``."""
+    head = ("model", "settings", title, figure, "ours, MiB", "off", "why")
     rows = [
         (
             f"{line.row['model']} {line.row['quant_or_dtype']}",
             line.row["settings"],
-            line.row["kind"],
+            line.row[column],
             f"{line.theirs / 2**20:.0f}",
             f"{(line.ours or 0) / 2**20:.0f}",
             _percent(line),
             line.reason or "",
         )
-        for line in found
+        for line in lines
     ]
     return _table(head, rows, right=(3, 4, 5))
 

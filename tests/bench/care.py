@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
 from tests.bench.measure import Entrant, Result, race, say, timed
+from tests.damage import flip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +61,7 @@ def repaired_chunks(python: Path, work: Path) -> float:
         env = {**os.environ, "HF_ENDPOINT": hub.endpoint}
         program = python.with_name("modelfetch")
         subprocess.run([program, "sync", manifest, "--root", root, "-q"], check=True, env=env)
-        _flip(root / "comfyui/large.bin", 40 * MIB)
+        flip(root / "comfyui/large.bin", 40 * MIB)
         words = ["verify", "--repair", "--root", str(root), "--json"]
         done = subprocess.run([program, *words], check=True, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         return int(json.loads(done.stdout)["bytes_fetched"]) / CHUNK
@@ -148,15 +149,3 @@ def _entrant(name: str, command: list[str | Path], **env: str) -> Entrant:
 def _manifest(path: Path, models: list[dict[str, object]]) -> Path:
     path.write_text(json.dumps({"version": 1, "models": models}), encoding="utf-8")
     return path
-
-
-def _flip(path: Path, offset: int) -> None:
-    before = path.stat()
-    path.chmod(0o644)
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 1]))
-    path.chmod(before.st_mode)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

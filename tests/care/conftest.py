@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +13,6 @@ from tests.pipeline.conftest import bench as bench  # noqa: PLC0414 - the fixtur
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -28,20 +26,6 @@ def care(bench: Bench) -> Callable[..., Result]:
         return Result(code, out, err, json.loads(out) if out.startswith("{") else {})
 
     return call
-
-
-def flip(path: Path, offset: int = 100) -> None:
-    """Change one byte as a bad disk does: size and times stay."""
-    before = path.stat()
-    mode = before.st_mode
-    path.chmod(0o644)
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 1]))
-    path.chmod(mode)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def actions(result: Result) -> dict[str, str]:

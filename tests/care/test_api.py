@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import modelfetch
-from tests.care.conftest import flip
 from tests.care.test_adopt import collection
+from tests.damage import flip
 from tests.pipeline.test_sync import WEIGHTS, ollama, read, vae
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.cli.app import run
-from tests.care.conftest import actions, flip
+from tests.care.conftest import actions
 from tests.care.test_prune import ONE, TWO, blobs, files
+from tests.damage import flip
 from tests.pipeline.test_sync import WEIGHTS, ollama, read, sha256, vae, whisper
 
 if TYPE_CHECKING:

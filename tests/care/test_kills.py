@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelfetch.store.chunks import CHUNK
-from tests.care.conftest import flip
 from tests.care.killing import Victims
+from tests.care.test_repair import large
+from tests.damage import flip
 from tests.pipeline.test_sync import ollama, sha256, vae
 
 if TYPE_CHECKING:
@@ -143,17 +144,8 @@ class Repair(Scenario):
 
     def __init__(self, bench: Bench, care: Callable[..., Result]) -> None:
         super().__init__(bench, care)
-        data = random.Random(1).randbytes(CHUNK + 100_000)
-        bench.world.hf_repo("acme/large", {"large.bin": data})
-        large = {
-            "name": "large",
-            "kind": "file",
-            "path": "large.bin",
-            "source": "hf://acme/large/large.bin",
-            "digest": sha256(data),
-            "for": ["comfyui", "whisper"],
-        }
-        assert bench.sync(large, vae(bench)).code == 0
+        entry, _ = large(bench, CHUNK + 100_000)
+        assert bench.sync(entry, vae(bench)).code == 0
         self.before = contents(self.root)
         self.round = 0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelfetch.cli.app import run
-from tests.care.conftest import flip
+from tests.damage import flip
 from tests.pipeline.test_sync import WEIGHTS, ollama, read, vae, whisper
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from modelfetch.care.overview import ModelRow, Overview, ServiceUse
 from modelfetch.cli.app import run
 from modelfetch.render.html import overview_page
 from modelfetch.store.checks import now
-from tests.care.conftest import flip
+from tests.damage import flip
 from tests.pipeline.test_sync import ollama, vae, whisper
 
 if TYPE_CHECKING:

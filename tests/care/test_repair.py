@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelfetch.store.chunks import CHUNK
-from tests.care.conftest import actions, flip
+from tests.care.conftest import actions
+from tests.damage import flip
 from tests.pipeline.test_sync import WEIGHTS, commit, ollama, read, sha256, vae, whisper
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 ONE, TWO = "stable-diffusion/models/VAE/art.safetensors", "comfyui/models/vae/art.safetensors"
 
 
-def large(bench: Bench, chunks: int = 5) -> tuple[dict[str, Any], bytes]:
+def large(bench: Bench, size: int = 5 * CHUNK - 1000) -> tuple[dict[str, Any], bytes]:
     """A model of several chunks for two services."""
-    data = random.Random(1).randbytes(chunks * CHUNK - 1000)
+    data = random.Random(1).randbytes(size)
     bench.world.hf_repo("acme/large", {"large.bin": data})
     entry = {
         "name": "large",
@@ -50,7 +51,7 @@ def test_one_flipped_byte_moves_two_chunks_at_most(bench: Bench, care: Callable[
 
 
 def test_no_path_is_missing_or_short_at_any_moment(bench: Bench, care: Callable[..., Result]) -> None:
-    entry, data = large(bench, chunks=3)
+    entry, data = large(bench, 3 * CHUNK - 1000)
     bench.sync(entry)
     path = bench.root / "comfyui/large.bin"
     flip(path)

@@ -15,7 +15,8 @@ import modelfetch
 from modelfetch.cli.app import run
 from modelfetch.cli.fastpath.check import attempt
 from modelfetch.store.checks import now
-from tests.care.conftest import actions, flip
+from tests.care.conftest import actions
+from tests.damage import flip
 from tests.pipeline.test_sync import WEIGHTS, ollama, sha256, vae, whisper
 
 if TYPE_CHECKING:

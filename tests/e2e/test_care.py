@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from typing import TYPE_CHECKING
 
 import safetensors
 
+from tests.damage import flip
 from tests.e2e.servers import serve_ollama
 from tests.e2e.test_huggingface import CACHES, assert_all_is_read, read_offline
 from tests.e2e.test_ollama import short_names
@@ -19,17 +19,6 @@ if TYPE_CHECKING:
     from tests.e2e.program import Modelfetch
 
 OURS = "llama-tiny"
-
-
-def flip(path: Path) -> None:
-    """Change one byte as a bad disk does: size and times stay."""
-    before = path.stat()
-    path.chmod(0o644)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    path.chmod(before.st_mode)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def weights(models: Path) -> Path:
@@ -61,7 +50,8 @@ def test_a_damaged_model_generates_again_after_its_repair(
     modelfetch.report("sync", "--tier", "demo")
     models = modelfetch.root / "ollama" / "models"
     before = contents(models)
-    flip(weights(models))
+    blob = weights(models)
+    flip(blob, offset=blob.stat().st_size // 2)
     assert modelfetch.run("verify").returncode == 1
     with serve_ollama(ollama_binary, models, workplace / "served") as ollama:
         assert modelfetch.report("verify", "--repair", "--tier", "demo")["ok"]
