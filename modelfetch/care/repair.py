@@ -157,7 +157,7 @@ class _Sources:
         artifact = replace(artifact, digest=sha256, locations=(*local, *artifact.locations))
         mirrors = self._mirrors[name](artifact) if name in self._mirrors else ()
         fetched = await self._session.engine.fetch(artifact, mirrors, label=f"{name}: {artifact.path}")
-        action = "present" if fetched.served_by.startswith("file:") else fetched.action
+        action = "present" if (fetched.served_by or "").startswith("file:") else fetched.action
         remote = 0 if action == "present" else fetched.bytes_fetched
         return _Bytes(blob=fetched.blob, action=action, served_by=fetched.served_by, fetched=remote)
 

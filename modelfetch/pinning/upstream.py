@@ -109,7 +109,7 @@ async def _measure(entry: Entry, artifact: Artifact, session: Session) -> Measur
         size=fetched.blob.size,
         action=fetched.action,
         bytes_fetched=fetched.bytes_fetched,
-        served_by=fetched.served_by if fetched.action in ("fetched", "resumed") else None,
+        served_by=fetched.served_by,
     )
 
 

@@ -17,6 +17,7 @@ from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.store.adopted import mark_adopted
 from modelfetch.store.adoption import adopt_file
 from modelfetch.transfer import Fetched
+from modelfetch.transfer.fetch import find_present
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,7 @@ class ArtifactProvider:
         key = str(artifact.digest or artifact.uri)
         way = (artifact.locations, request.model.mirrors, artifact.size, artifact.allow_pickle)
         fetched, mine = await self._transfers.get(key, way, lambda: self._find_or_fetch(request, artifact))
-        return fetched if mine else replace(fetched, action="present", bytes_fetched=0)
+        return fetched if mine else Fetched(blob=fetched.blob)
 
     async def close(self) -> None:
         """Cancel the transfers that no model is waiting for."""
@@ -77,18 +78,16 @@ class ArtifactProvider:
     def _find_on_disk(self, artifact: Artifact) -> Fetched | None:
         """Look in the store, the source's response, the files in place, and other programs' files on this machine."""
         store = self._session.store
-        if artifact.digest is not None and (blob := store.find(artifact.digest, artifact.size)):
-            return _present(blob, artifact)
-        if artifact.content is not None:
-            return _present(store.add_bytes(artifact.content), artifact)
+        if found := find_present(store, artifact):
+            return found
         for path in self._reusable.get(artifact.digest, ()) if artifact.digest else ():
             with contextlib.suppress(IntegrityError, OSError):  # changed or removed since it was inspected
-                return _present(self._share(path, artifact), artifact)
+                return Fetched(blob=self._share(path, artifact))
         for path in self._session.local_files.find(artifact):
             with contextlib.suppress(IntegrityError, DestinationError, OSError):  # a different file of that name
                 blob, _ = adopt_file(store, path, digest=artifact.digest, copy=True)
                 self._session.sink(Notice(level="info", message=f"{artifact.path}: taken from {path}"))
-                return replace(_present(blob, artifact), action="adopted")
+                return Fetched(blob=blob, action="adopted")
         return None
 
     def _share(self, path: Path, artifact: Artifact) -> Blob:
@@ -129,8 +128,3 @@ def _label(model: str, artifact: Artifact) -> str:
     kind = (artifact.media_type or "").rpartition(".")[2].partition("+")[0].replace("v1", "config")
     name = artifact.path.rpartition("/")[2]
     return f"{model}: {kind if name.startswith('sha256') and kind else name}"
-
-
-def _present(blob: Blob, artifact: Artifact) -> Fetched:
-    source = artifact.locations[0].uri if artifact.locations else artifact.uri
-    return Fetched(blob=blob, action="present", bytes_fetched=0, served_by=source)

@@ -107,7 +107,7 @@ def _describe_artifact(outcome: Outcome, artifact: Artifact) -> ArtifactReport:
     digest = fetched.blob.digest if fetched else artifact.digest
     return ArtifactReport(
         uri=artifact.uri,
-        served_by=fetched.served_by if fetched and fetched.action in ("fetched", "resumed") else None,
+        served_by=fetched.served_by if fetched else None,
         digest=str(digest) if digest else None,
         size=fetched.blob.size if fetched else artifact.size,
         action=_action(outcome, artifact, fetched),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.bounded import map_bounded
 from modelfetch.errors import ModelfetchError
-from modelfetch.formats.pickles import is_pickle_name, pickle_error
+from modelfetch.formats.content_check import check_pickle_name
 from modelfetch.manifest.uri import HfUri, OciUri, OllamaUri
 from modelfetch.pipeline.plan import ModelRequest, frozen_for, same_pins
 from modelfetch.sources import SourceRequest
@@ -104,8 +104,8 @@ def refuse_pickles(model: Model, found: Resolution) -> None:
     if isinstance(model.source, OllamaUri) or (isinstance(model.source, OciUri) and model.source.digest):
         return  # a tag is not a file name; a pinned artifact pins its files
     for artifact in found.artifacts:
-        if is_pickle_name(artifact.path) and not artifact.allow_pickle:
-            raise pickle_error(f"{artifact.uri} is {artifact.path}, a pickle", uri=artifact.uri)
+        if (error := check_pickle_name(artifact)) is not None:
+            raise error
 
 
 def mirrors_of(

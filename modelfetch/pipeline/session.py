@@ -113,16 +113,9 @@ class Session:
     @cached_property
     def engine(self) -> Engine:
         """Who fetches one artifact."""
-        from modelfetch.transfer import Engine, EngineOptions
+        from modelfetch.transfer import Engine
 
-        options = EngineOptions(
-            jobs=self.options.jobs,
-            connections=self.options.connections,
-            limit_rate=self.options.limit_rate,
-            retries=self.options.retries,
-            lock_timeout=self.options.lock_timeout,
-        )
-        return Engine(http=self.http, store=self.store, options=options, sink=self.sink, cancel=self.cancel)
+        return Engine(http=self.http, store=self.store, options=self.options, sink=self.sink, cancel=self.cancel)
 
     @cached_property
     def placer(self) -> Placer:

@@ -17,7 +17,7 @@ from modelfetch.errors import (
     SettingError,
     UnreachableError,
 )
-from modelfetch.formats.pickles import is_pickle_name, pickle_error
+from modelfetch.formats.content_check import check_pickle_name
 from modelfetch.manifest.kinds import HF_CACHES, REPO_KINDS, WEIGHT_KINDS
 from modelfetch.manifest.paths import safe_name
 
@@ -183,11 +183,8 @@ def _pin_files(artifacts: Iterable[Artifact], wanted: SourceRequest) -> tuple[Ar
 
 def _pin_file(artifact: Artifact, spec: FileSpec | None, wanted: SourceRequest) -> Artifact:
     pinned = pin(artifact, spec.digest if spec else None, spec.size if spec else None, wanted)
-    if is_pickle_name(artifact.path) and not pinned.allow_pickle:
-        raise pickle_error(
-            f"{wanted.uri} holds {artifact.path}, a pickle",
-            hint="leave it out by files or include, pin its digest, or set allow_pickle: true for it",
-        )
+    if (error := check_pickle_name(pinned, repo=str(wanted.uri))) is not None:
+        raise error
     return pinned
 
 

@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from modelfetch.config.options import Options
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Sink, discard
 from modelfetch.core.workers import Workers
 from modelfetch.errors import ModelfetchError
-from modelfetch.transfer.fetch import fetch, key_of, present
+from modelfetch.transfer.fetch import fetch, key_of
 from modelfetch.transfer.rate import Limiter
 from modelfetch.transfer.ring_buffer import BufferPool
-from modelfetch.transfer.types import Context, EngineOptions, Fetched, Tuning
+from modelfetch.transfer.types import Context, Fetched, Tuning
 
 if TYPE_CHECKING:
     from modelfetch.core.artifact import Artifact, Location
@@ -33,7 +34,8 @@ class Engine:
     Args:
         http: The HTTP client.
         store: The store that artifacts are fetched into.
-        options: The user's choices.
+        options: The user's options. Of small files (up to `Tuning.small` bytes), four times as many as ``jobs`` are
+            fetched at once.
         sink: Receives events.
         cancel: Ends all transfers when it is set.
         tuning: Intervals and sizes that tests change.
@@ -44,12 +46,12 @@ class Engine:
         *,
         http: Http,
         store: Store,
-        options: EngineOptions | None = None,
+        options: Options | None = None,
         sink: Sink = discard,
         cancel: Cancel | None = None,
         tuning: Tuning | None = None,
     ) -> None:
-        options, tuning = options or EngineOptions(), tuning or Tuning()
+        options, tuning = options or Options(), tuning or Tuning()
         self._cancel = cancel or Cancel()
         self._context = Context(
             http=http,
@@ -107,9 +109,6 @@ class Engine:
         self._workers.close()
 
     async def _fetch(self, artifact: Artifact, mirrors: Sequence[Mirror], label: str) -> Fetched:
-        if artifact.content is not None:
-            content = artifact.content
-            return await self._workers.run(lambda: self._keep_content(artifact, content), self._cancel)
         small = artifact.size is not None and artifact.size <= self._context.tuning.small
         async with self._small if small else self._large:
             cancel = self._cancel.child()
@@ -120,15 +119,6 @@ class Engine:
                 )
             finally:
                 cancel.release()
-
-    def _keep_content(self, artifact: Artifact, content: bytes) -> Fetched:
-        """Store an artifact whose bytes came with the source's response."""
-        found = present(self._context, artifact)
-        if found is not None:
-            return found
-        blob = self._context.store.add_bytes(content)
-        served_by = artifact.locations[0].uri if artifact.locations else artifact.uri
-        return Fetched(blob=blob, action="fetched", bytes_fetched=blob.size, served_by=served_by)
 
 
 def _locations(

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from modelfetch.core.cancel import Cancel
     from modelfetch.core.digest import Digest
     from modelfetch.http import Response
-    from modelfetch.store.store import Blob
+    from modelfetch.store.store import Blob, Store
     from modelfetch.transfer.types import Context
 
 _MOST_TAKE_OVERS = 3
@@ -60,10 +60,16 @@ def key_of(artifact: Artifact) -> str:
     return hashlib.sha256(artifact.uri.encode()).hexdigest()
 
 
-def present(context: Context, artifact: Artifact) -> Fetched | None:
-    """Return the artifact if the store has it; raises DiskError, DestinationError."""
-    blob = context.store.find(artifact.digest, artifact.size) if artifact.digest else None
-    return Fetched(blob=blob, action="present", bytes_fetched=0, served_by=artifact.uri) if blob else None
+def find_present(store: Store, artifact: Artifact) -> Fetched | None:
+    """Return the artifact if the store has it, or if its bytes came with the source's response and are stored now.
+
+    Raises:
+        DiskError, DestinationError: The store can't be read or written.
+    """
+    blob = store.find(artifact.digest, artifact.size) if artifact.digest else None
+    if blob is None and artifact.content is not None:
+        blob = store.add_bytes(artifact.content)
+    return Fetched(blob=blob) if blob else None
 
 
 def fetch(
@@ -108,7 +114,7 @@ class _Remembered:
 def _fetch_once(
     context: Context, artifact: Artifact, locations: Iterable[Location | ModelfetchError], label: str, cancel: Cancel
 ) -> Fetched:
-    found = present(context, artifact)
+    found = find_present(context.store, artifact)
     if found is not None:
         return found
     key = key_of(artifact)
@@ -129,10 +135,10 @@ def _fetch_once(
 def _found_meanwhile(context: Context, artifact: Artifact, noted: tuple[int, Digest] | None) -> Fetched | None:
     """Return what the lock's previous owner fetched while this process waited."""
     if artifact.digest is not None:
-        return present(context, artifact)
+        return find_present(context.store, artifact)
     after = context.store.index.recall(key_of(artifact))
     blob = context.store.find(after[1], artifact.size) if after is not None and after != noted else None
-    return Fetched(blob=blob, action="present", bytes_fetched=0, served_by=artifact.uri) if blob else None
+    return Fetched(blob=blob) if blob else None
 
 
 class _Transfer:

@@ -1,4 +1,4 @@
-"""The engine's options, tuning, shared context and results."""
+"""The engine's tuning, shared context and results."""
 
 from __future__ import annotations
 
@@ -12,30 +12,12 @@ from modelfetch.store.locks.lock import LockTiming
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from modelfetch.config.options import Options
     from modelfetch.core.events import Sink
     from modelfetch.http import Http
     from modelfetch.store.store import Blob, Store
     from modelfetch.transfer.rate import Limiter
     from modelfetch.transfer.ring_buffer import BufferPool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOptions:
-    """The user's choices.
-
-    Attributes:
-        jobs: Simultaneous large files; of small ones (up to `Tuning.small` bytes) four times as many.
-        connections: Maximum connections per file.
-        limit_rate: Bytes per second for the whole process, None for no limit.
-        retries: Maximum consecutive attempts without progress per source.
-        lock_timeout: Seconds to wait for another process's lock, None for as long as it lives.
-    """
-
-    jobs: int = 4
-    connections: int = 8
-    limit_rate: int | None = None
-    retries: int = 5
-    lock_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,15 +58,15 @@ class Fetched:
 
     Attributes:
         blob: The verified blob.
-        action: ``fetched``, ``resumed`` (from a partial file) or ``present``.
+        action: ``fetched``, ``resumed`` (from a partial file), ``present`` or ``adopted``.
         bytes_fetched: Bytes received.
-        served_by: The URI of the location that sent the last byte; the artifact's own if nothing was fetched.
+        served_by: The URI of the location that sent the last byte; None if nothing was fetched.
     """
 
     blob: Blob
-    action: str
-    bytes_fetched: int
-    served_by: str
+    action: str = "present"
+    bytes_fetched: int = 0
+    served_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +75,7 @@ class Context:
 
     http: Http
     store: Store
-    options: EngineOptions
+    options: Options
     tuning: Tuning
     limiter: Limiter
     buffer_pool: BufferPool

@@ -14,11 +14,12 @@ import sys
 import time
 from pathlib import Path
 
+from modelfetch.config.options import Options
 from modelfetch.core.artifact import Artifact, Location
 from modelfetch.core.digest import Digest
 from modelfetch.http import Http
 from modelfetch.store import Store
-from modelfetch.transfer import Engine, EngineOptions, Tuning
+from modelfetch.transfer import Engine, Tuning
 
 
 def artifact(url: str, digest: str, size: int | None = None) -> Artifact:
@@ -27,7 +28,7 @@ def artifact(url: str, digest: str, size: int | None = None) -> Artifact:
     return Artifact(uri=url, path=name, size=size, digest=Digest.parse(digest), locations=(where,))
 
 
-async def fetch(store: Path, artifacts: list[Artifact], options: EngineOptions, tuning: Tuning) -> int:
+async def fetch(store: Path, artifacts: list[Artifact], options: Options, tuning: Tuning) -> int:
     """Fetch all of it; returns how many requests that took."""
     http = Http()
     engine = Engine(http=http, store=Store(store), options=options, tuning=tuning)
@@ -43,16 +44,16 @@ def main(what: str, store: str, source: str, *rest: str) -> None:
     import httpx  # noqa: F401 - what an import costs is no part of what a download costs
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    options, tuning = EngineOptions(), Tuning()
+    options, tuning = Options(), Tuning()
     if what == "one":
         digest, connections, durable = rest
         wanted = [artifact(source, digest)]
-        options, tuning = EngineOptions(connections=int(connections)), Tuning(durable=durable == "durable")
+        options, tuning = Options(connections=int(connections)), Tuning(durable=durable == "durable")
     else:
         listed = json.loads(Path(source).read_text(encoding="utf-8"))
         wanted = [artifact(url, digest, size) for url, digest, size in listed]
         if what == "capped":
-            options = EngineOptions(limit_rate=int(rest[0]))
+            options = Options(limit_rate=int(rest[0]))
     start = time.monotonic()
     requests = asyncio.run(fetch(Path(store), wanted, options, tuning))
     seconds = time.monotonic() - start

@@ -1,7 +1,7 @@
 """A process that fetches one file: for tests that kill it, stop it, or run eight of it.
 
 Usage: driver.py STORE URL DIGEST|- SIZE|- [KEY=VALUE …]; the keys are those of `Tuning`, `LockTiming` and
-`EngineOptions`; ``noflock=1`` makes flock do nothing,
+`Options`; ``noflock=1`` makes flock do nothing,
 ``grow=1`` opens every connection that is allowed, ``threads=3`` allows no more threads than these, ``memory=N`` no more
 bytes of address space beyond what the process has. It prints one JSON object, and exits as the command would.
 """
@@ -20,6 +20,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from modelfetch.config.options import Options
 from modelfetch.core.artifact import Artifact, Location
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.digest import Digest
@@ -27,7 +28,7 @@ from modelfetch.errors import ModelfetchError
 from modelfetch.http import Http, Timeouts
 from modelfetch.store import Store
 from modelfetch.store.locks.lock import LockTiming
-from modelfetch.transfer import Engine, EngineOptions, Tuning
+from modelfetch.transfer import Engine, Tuning
 from modelfetch.transfer.concurrency import ConcurrencyController
 from tests.transfer.world import TIMING, quick
 
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> int:
         quick(), lock_timing=replace(TIMING, **_chosen(LockTiming, given)), **_chosen(Tuning, given)
     )
     try:
-        _say(asyncio.run(_fetch(Path(store), artifact, tuning, EngineOptions(**_chosen(EngineOptions, given)), cancel)))
+        _say(asyncio.run(_fetch(Path(store), artifact, tuning, Options(**_chosen(Options, given)), cancel)))
     except ModelfetchError as error:
         _say({"code": error.code, "message": error.message})
         return error.exit_code
@@ -89,9 +90,7 @@ def _say(result: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(result) + "\n")
 
 
-async def _fetch(
-    path: Path, artifact: Artifact, tuning: Tuning, options: EngineOptions, cancel: Cancel
-) -> dict[str, Any]:
+async def _fetch(path: Path, artifact: Artifact, tuning: Tuning, options: Options, cancel: Cancel) -> dict[str, Any]:
     http = Http(timeouts=Timeouts(connect=5.0, headers=30.0, idle=10.0))
     engine = Engine(http=http, store=Store(path), options=options, cancel=cancel, tuning=tuning)
     try:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import modelfetch.transfer.writer as writer_module
+from modelfetch.config.options import Options
 from modelfetch.core.digest import Digest
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 from modelfetch.store.chunks import CHUNK
-from modelfetch.transfer import EngineOptions
 from tests.store.test_store import obstruct
 from tests.transfer.server import Conn, Origin, Request, Script, drop_after, head
 from tests.transfer.world import World, payload
@@ -72,7 +72,7 @@ def test_no_space_that_is_met_keeps_the_partial(small_disk: Path) -> None:
 
 
 def test_a_partial_gives_back_the_space_that_it_reserved(world: World) -> None:
-    world.options = EngineOptions(retries=1)
+    world.options = Options(retries=1)
     with Origin(BIG, scripts=[drop_after(5_000_000)], default=drop_after(0)) as origin, pytest.raises(ModelfetchError):
         world.fetch(origin, data=BIG)
     part = world.partial()

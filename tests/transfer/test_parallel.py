@@ -10,8 +10,8 @@ import time
 
 import pytest
 
+from modelfetch.config.options import Options
 from modelfetch.errors import CredentialsError, DiskError, IntegrityError, UnreachableError
-from modelfetch.transfer import EngineOptions
 from tests.transfer.server import Conn, Origin, Request, answering, drop_after, head, normally
 from tests.transfer.world import World, payload, quick
 
@@ -41,7 +41,7 @@ def most_at_once(origin: Origin) -> int:
 
 @pytest.mark.parametrize("connections", [1, 4, 16])
 def test_an_origin_that_caps_each_connection_is_used_with_several(world: World, connections: int) -> None:
-    world.options = EngineOptions(connections=connections)
+    world.options = Options(connections=connections)
     with Origin(DATA, default=capped(20_000_000)) as origin:
         start = time.monotonic()
         fetched = world.fetch(origin, data=DATA)
@@ -263,7 +263,7 @@ def test_the_rate_of_the_whole_process_is_capped(world: World, files: int) -> No
     limit = 12_000_000
     size = limit * 2 // files
     datas = [payload(size, seed=20 + number) for number in range(files)]
-    world.options = EngineOptions(limit_rate=limit, connections=4)
+    world.options = Options(limit_rate=limit, connections=4)
     origins = [Origin(data) for data in datas]
     try:
         start = time.monotonic()
@@ -314,7 +314,7 @@ def test_sixteen_connections_take_less_than_64_mib(world: World) -> None:
 
 
 def test_a_whole_body_on_one_connection_uses_the_pump_for_every_byte_but_the_first(world: World) -> None:
-    world.options = EngineOptions(connections=1)
+    world.options = Options(connections=1)
     with Origin(DATA, default=normally) as origin:
         assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
         assert origin.connections == 1

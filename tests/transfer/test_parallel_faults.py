@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from modelfetch.config.options import Options
 from modelfetch.errors import DiskError, UnreachableError
 from modelfetch.http import Timeouts
-from modelfetch.transfer import EngineOptions
 from modelfetch.transfer.prefix_hash import PrefixHasher
 from tests.transfer.server import Conn, Origin, Request, Script, answering, drop_after, head, normally
 from tests.transfer.world import World, payload
@@ -81,7 +81,7 @@ def test_first_bytes_that_trickle_are_below_the_floor_too(world: World) -> None:
             if origin.stop.wait(0.05):
                 return
 
-    world.options = EngineOptions(retries=1)
+    world.options = Options(retries=1)
     start = time.monotonic()
     with Origin(DATA, default=trickle) as origin, pytest.raises(UnreachableError) as caught:
         world.fetch(origin, path="model.safetensors")

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from modelfetch.config.options import Options
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.digest import Digest
 from modelfetch.errors import ModelfetchError
 from modelfetch.http import Timeouts
-from modelfetch.transfer import EngineOptions
 from modelfetch.transfer.concurrency import ConcurrencyController
 from tests.transfer.server import Conn, Origin, Request, Script, answering, drop_after, head, normally, raw
 from tests.transfer.world import World, payload, quick
@@ -119,7 +119,7 @@ def test_any_sequence_of_faults_kills_and_damage_ends_well(plan: list[dict[str, 
 def _world(root: Path, cancel: Cancel | None = None) -> World:
     return World(
         root=root,
-        options=EngineOptions(connections=3),
+        options=Options(connections=3),
         tuning=quick(
             ring_bytes=16 * K,
             single_bytes=8 * K,

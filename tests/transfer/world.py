@@ -7,13 +7,14 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from modelfetch.config.options import Options
 from modelfetch.core.artifact import Artifact, Location
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.digest import Digest
 from modelfetch.http import Authenticator, Http, Timeouts
 from modelfetch.store import Store
 from modelfetch.store.locks.lock import LockTiming
-from modelfetch.transfer import Engine, EngineOptions, Fetched, Tuning
+from modelfetch.transfer import Engine, Fetched, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,7 @@ class World:
     """A store below ``root`` and what it takes to fetch into it."""
 
     root: Path
-    options: EngineOptions = field(default_factory=EngineOptions)
+    options: Options = field(default_factory=Options)
     tuning: Tuning = field(default_factory=quick)
     timeouts: Timeouts = field(default_factory=lambda: Timeouts(connect=2.0, headers=1.0, idle=0.4))
     auth: Authenticator | None = None

@@ -85,7 +85,7 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
 def _report(found: Retrieved, requests: int, seconds: float) -> Report:
     line = ArtifactReport(
         uri=found.uri,
-        served_by=found.served_by if found.action in ("fetched", "resumed") else None,
+        served_by=found.served_by,
         digest=str(found.digest),
         size=found.size,
         action=found.action,
