@@ -7,7 +7,7 @@ The tree::
     ├── SettingError                78  invalid-setting, unknown-tier, no-gpu, digest-required
     │   └── ManifestError           78  invalid-manifest (carries every problem of the file)
     ├── CredentialsError            77  missing-or-private, unauthorized, forbidden, gated, login-page, early-access
-    ├── DestinationError            73  not-writable, foreign-file, outside-root, root-not-mounted
+    ├── DestinationError            73  not-writable, foreign-file, outside-root, root-not-mounted, …
     ├── DiskError                   74  io-error, no-space, file-too-large
     ├── NotFoundError               66  not-found, unknown-revision, unknown-tag
     ├── IntegrityError              65  digest-mismatch, size-mismatch, unsupported-manifest, unsafe-archive, …

@@ -16,6 +16,7 @@ from modelfetch.pipeline.final_check import check_final_names
 from modelfetch.pipeline.obtain import ArtifactProvider
 from modelfetch.pipeline.place import place_model, with_digests
 from modelfetch.placement import Action
+from modelfetch.placement.consumer_dirs import record_consumer_dirs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,6 +52,7 @@ async def execute_plans(plans: Sequence[ModelPlan], session: Session) -> list[Ou
     """Execute all plans concurrently. The first failure cancels the others, unless ``keep_going`` is set."""
     if any(not plan.complete and not plan.errors for plan in plans):
         await asyncio.to_thread(_make_root, session)
+    await asyncio.to_thread(_record_consumer_dirs, plans, session)
     executor = await asyncio.to_thread(_PlanExecutor, plans, session)
     outcomes = [Outcome(plan=plan) for plan in plans]
 
@@ -79,6 +81,18 @@ def _make_root(session: Session) -> None:
     except OSError as error:
         raise fs.translate(error, options.root, doing="making") from error
     session.block_removals(make=True)
+
+
+def _record_consumer_dirs(plans: Sequence[ModelPlan], session: Session) -> None:
+    """Record the folders that are filled, so that later commands find them. If that fails, they must be named again."""
+    consumers = dict.fromkeys(consumer for plan in plans for consumer in plan.request.consumers)
+    folders = {consumer: session.consumer_dirs.get(consumer) for consumer in consumers}
+    try:
+        record_consumer_dirs(session.options.root, folders)
+    except OSError as error:
+        message = f"the folders of --consumer-dir can't be recorded below {session.options.root}: {error.strerror}"
+        hint = "name them in every command, or set MODELFETCH_CONSUMER_DIR"
+        session.sink(Notice(level="warning", message=message, hint=hint))
 
 
 def _is_failure(outcome: Outcome) -> bool:

@@ -94,7 +94,8 @@ def check_folders(session: Session) -> None:
 
     Raises:
         DestinationError: A file is in the way (``foreign-file``), or the root has no ``.modelfetch``, as every root
-            has that modelfetch filled before, unlike an empty mount point (``root-not-mounted``).
+            has that modelfetch filled before, unlike an empty mount point (``root-not-mounted``); or the recorded
+            folder of a consumer can't be used (see `find_consumer_dirs`).
     """
     root = session.options.root
     require_folder_path(root, "--root")
@@ -105,6 +106,7 @@ def check_folders(session: Session) -> None:
             code="root-not-mounted",
             hint=f"mount it; for a new root, run: mkdir -p {shlex.quote(str(own_folder(root)))}",
         )
+    _ = session.consumer_dirs
 
 
 def check_capacity(

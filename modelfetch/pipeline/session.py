@@ -16,10 +16,12 @@ from modelfetch.core.events import Sink, discard
 from modelfetch.core.fs import own_folder
 from modelfetch.errors import DestinationError, DiskError
 from modelfetch.placement import Examiner, Placer, RootTree
+from modelfetch.placement.consumer_dirs import find_consumer_dirs
 from modelfetch.store import Store
 from modelfetch.store.locks.gate import adding
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from modelfetch.config.options import Options
@@ -84,8 +86,16 @@ class Session:
     @cached_property
     def examiner(self) -> Examiner:
         """Reads what lies below ROOT."""
-        tree = RootTree(self.options.root, dict(self.options.consumer_dirs))
+        tree = RootTree(self.options.root, self.consumer_dirs)
         return Examiner(tree, self.cancel, store=self.store, sink=self.sink)
+
+    @cached_property
+    def consumer_dirs(self) -> Mapping[str, Path]:
+        """Consumers' folders outside ROOT; raises as `find_consumer_dirs` does."""
+        options = self.options
+        return find_consumer_dirs(
+            options.root, dict(options.consumer_dirs), consumers=options.consumers, sink=self.sink
+        )
 
     @cached_property
     def local_files(self) -> LocalFiles:

@@ -165,18 +165,6 @@ def test_an_installation_elsewhere_is_looked_after_like_the_root(bench: Bench, c
     assert blobs(bench.root) == []
 
 
-def test_without_the_name_of_its_folder_an_installation_elsewhere_is_left_alone(
-    bench: Bench, care: Callable[..., Result]
-) -> None:
-    installed = bench.folder / "ComfyUI"
-    (installed / "models/vae").mkdir(parents=True)
-    manifest = bench.manifest(vae(bench))
-    assert bench.run("sync", manifest, "--consumer-dir", f"comfyui={installed}").code == 0
-    care("remove", "vae")
-    care("prune", "--older-than", "0s")
-    assert (installed / "models/vae/art.safetensors").read_bytes() == read(WEIGHTS)
-
-
 def test_what_services_write_next_to_a_model_stays(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     names = ("art.civitai.info", "art.json", "art.preview.png", "art.safetensors.sha256", "cache.db")

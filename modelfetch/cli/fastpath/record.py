@@ -19,6 +19,7 @@ from modelfetch.core import fs
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.pipeline.plan import jobs_for, plan_model, select
 from modelfetch.pipeline.resolve import resolve_quietly
+from modelfetch.placement.consumer_dirs import consumer_dir_file
 from modelfetch.placement.receipts import read_receipt, receipt_path
 from modelfetch.placement.state import lstat_path
 from modelfetch.render.summary import summary
@@ -103,10 +104,11 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
         paths.update(dict.fromkeys(tree.path(path) for path in _paths_of(request, session, receipts)))
     # What `verify` finds damaged does not look changed.
     checks = fs.own_folder(root) / "checks.json"
-    if checks.exists():
-        paths[checks] = None
-    else:
-        yield f"absent\t{checks}"
+    for file in (checks, *(consumer_dir_file(root, consumer) for consumer in CONSUMERS)):
+        if file.exists():
+            paths[file] = None
+        else:
+            yield f"absent\t{file}"
     for folder in dict.fromkeys(path.parent for path in paths):
         yield f"folder\t{os.path.realpath(folder)}\t{folder}"
     for path in paths:
