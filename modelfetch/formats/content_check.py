@@ -17,6 +17,7 @@ from modelfetch.formats.pickles import (
     PICKLE_SUFFIXES,
     Finding,
     contains_pickle,
+    decompressed_start,
     is_pickle_name,
     is_tar,
     is_zip,
@@ -35,13 +36,16 @@ if TYPE_CHECKING:
 HEAD = 512
 """Bytes from the start of a file that `check_head` needs."""
 
-_LEAST = 10
-"""Bytes of the smallest weight file: a safetensors file without tensors."""
+_LEAST = 24
+"""Bytes of the smallest weight file of any format."""
 _HTML_STARTS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<!--", b"<?xml")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # source: git-lfs, docs/spec.md
 _LOGIN_PARTS = frozenset({"login", "signin", "sign-in", "sign_in", "auth"})
 _BOM = b"\xef\xbb\xbf"
-_NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+_NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # ESC colours text
+_WIDE_TEXT = re.compile(rb"(?:[\t\n\r -~]\0){5,}+|(?:\0[\t\n\r -~]){5,}+")  # UTF-16 without a byte order mark
+_DOCUMENTS = (b"%PDF-", b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"PK\x05\x06")
+"""What documents, images, sounds and empty zips begin with; no weights do."""
 
 
 # ── what formats begin with ──
@@ -89,11 +93,11 @@ def _is_tflite(head: bytes) -> bool:
 
 
 def _is_image(head: bytes) -> bool:
-    return head.startswith(b"\x89PNG\r\n") or head[8:12] == b"WEBP"  # textual inversions may be pictures
+    return head.startswith((b"\x89PNG\r\n", b"\xff\x0a", b"\0\0\0\x0cJXL ")) or head[8:12] == b"WEBP"
 
 
-def _is_any(head: bytes) -> bool:
-    return True
+def _is_no_document(head: bytes) -> bool:
+    return not head.startswith(_DOCUMENTS)
 
 
 _STARTS: dict[str, Callable[[bytes], bool]] = {
@@ -111,13 +115,17 @@ _STARTS: dict[str, Callable[[bytes], bool]] = {
     ".pt2": is_zip,
     ".tflite": _is_tflite,
     ".zip": lambda head: head[:2] == b"PK",
-    ".bin": _is_any,  # CTranslate2, ggml, OpenVINO, raw tensors: many formats without one beginning
-    ".model": _is_any,  # a tokenizer: sentencepiece, or tiktoken's text
+    ".bin": _is_no_document,  # CTranslate2, ggml, OpenVINO, raw tensors: many formats without one beginning
+    ".model": _is_no_document,  # a tokenizer: sentencepiece, or tiktoken's text
     **dict.fromkeys(PICKLE_SUFFIXES, _is_pickle),
     ".pkl": lambda head: _is_pickle(head) or _is_compressed(head),
 }
 """The suffixes of model weights, and the check of what a file of each begins with."""
-_ANY_MODEL = (_is_safetensors, _is_gguf, _is_pickle, _is_ggml, _is_hdf5, _is_onnx, _is_tflite, _is_image)
+_ANY_MODEL = (_is_safetensors, _is_gguf, _is_pickle, _is_ggml, _is_hdf5, _is_onnx, _is_tflite)
+IMAGE_SUFFIXES = (".png", ".webp", ".jxl")
+"""Suffixes of embeddings stored in an image (source: AUTOMATIC1111's wiki, Textual Inversion)."""
+_MAY_HIDE_PICKLE = (".bin", ".model", ".ggml", ".npy", ".npz", ".zip", ".pt2", ".msgpack", ".keras", ".h5", ".hdf5")
+"""Suffixes, other than a pickle's, of files that some programs load as a pickle, or that may hold one."""
 _BESIDE_WEIGHTS = frozenset({".json", ".yaml", ".yml", ".txt", ".md", ".jinja"})
 """Suffixes of files that accompany weights; they count as no weights, whatever the kind of their entry."""
 
@@ -152,17 +160,13 @@ def looks_like_json(head: bytes) -> bool:
 
 
 def looks_like_text(head: bytes) -> bool:
-    """Whether bytes are text in UTF-8 or UTF-16, as far as they go; or in an older encoding, if half of it is ASCII."""
+    """Whether bytes are text: UTF-16, or any encoding in which no byte is a control character, such as UTF-8 or GBK.
+
+    Of 512 bytes of weights, many are.
+    """
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return re.search("[\x00-\x08\x0e-\x1f\ufffd]", head[: len(head) & ~1].decode("utf-16", "replace")) is None
-    if not head or _NOT_TEXT.search(head):
-        return False
-    try:
-        head.decode()
-    except UnicodeDecodeError as error:
-        is_cut = error.start >= len(head) - 3 and error.reason == "unexpected end of data"
-        return is_cut or 2 * sum(byte < 0x80 for byte in head) >= len(head)
-    return True
+    return bool(head) and (_NOT_TEXT.search(head) is None or _WIDE_TEXT.fullmatch(head[: len(head) & ~1]) is not None)
 
 
 def is_login(url: str) -> bool:
@@ -189,6 +193,9 @@ def _check_replacement(path: str, head: bytes, url: str) -> ModelfetchError | No
         return page_error(path, url, what="a web page")
     if looks_like_json(head):
         return page_error(path, url, what="a JSON message")
+    packed = decompressed_start(head, lambda: head)[:HEAD]
+    if looks_like_text(packed) and read_pickle(packed) is Finding.NO:
+        return page_error(path, url, what="compressed text")
     text = head.removeprefix(_BOM).strip()
     is_pickle = read_pickle(head) is not Finding.NO and (is_pickle_name(path) or may_hide_pickle(path, by_kind=True))
     is_tokenizer = _suffix(path) == ".model" and len(text) > HEAD // 2
@@ -238,7 +245,7 @@ def check_head(
         return error
     if not allow_pickle and may_hide_pickle(path, by_kind=by_kind) and starts_as_pickle(head):
         return pickle_error(f"{path} is a pickle")
-    starts = _STARTS.get(suffix)
+    starts = _is_image if suffix in IMAGE_SUFFIXES else _STARTS.get(suffix)
     if starts is None and not any(start(head) for start in _ANY_MODEL):
         return NotAModelError(f"{path} begins as no model format that modelfetch knows ({head[:8]!r})")
     if starts is not None and not starts(head):
@@ -275,9 +282,7 @@ def check_whole(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False)
 def may_hide_pickle(path: str, *, by_kind: bool = False) -> bool:
     """Whether a file may be a pickle under a name that is not a pickle's."""
     suffix = _suffix(path)
-    return suffix in (".bin", ".model", ".ggml") or (
-        by_kind and suffix not in _STARTS and is_weights(path, by_kind=True)
-    )
+    return suffix in _MAY_HIDE_PICKLE or (by_kind and suffix not in _STARTS and is_weights(path, by_kind=True))
 
 
 def check_pickle(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False) -> ModelfetchError | None:

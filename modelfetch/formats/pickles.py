@@ -2,7 +2,7 @@
 
 Sources: Python's pickletools (opcodes, protocols 0 to 5) and torch.load, which takes a zip that holds a pickle, several
 pickles one after the other (torch before 1.6), and a tar that holds some (torch before 0.1.10). joblib.load finds out
-by itself how a pickle was compressed.
+by itself how a pickle was compressed. numpy.load unpickles an array of objects (numpy, ``lib/format.py``).
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ _BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, V
 _PACKED = 2**20  # bzip2 gives nothing before the end of its first block, up to 900 kB
 _XZ_MEMORY = 96 * 2**20  # what xz -9 needs
 _MEMBER_START = 4096  # bytes of each member of an archive that are looked at
+_NUMPY = b"\x93NUMPY"
+_NUMPY_HEADER = 128 * 1024  # bytes; one of version 1 has at most 64 KiB
+_OBJECTS = re.compile(rb"""['"][<>=|]?O\d*['"]""")  # the type of objects in the header of an array
 
 
 _DECOMPRESSORS: list[tuple[tuple[bytes, ...], Callable[[], Any]]] = [
@@ -87,34 +90,47 @@ def starts_as_pickle(head: bytes) -> bool:
     """Whether the first bytes of a file show a pickle or a torch archive; `contains_pickle` finds the others."""
     if is_zip(head):
         return any(name in head for name in (b"data.pkl", b".data/", b"/version", b"/byteorder"))
-    return read_pickle(head) is Finding.YES
+    return _is_array_of_objects(head) or read_pickle(head) is Finding.YES
+
+
+def _is_array_of_objects(head: bytes) -> bool:
+    if not head.startswith(_NUMPY):
+        return False
+    start, width = (10, 2) if head[6:7] == b"\x01" else (12, 4)
+    end = start + int.from_bytes(head[start - width : start], "little")
+    return _OBJECTS.search(head, start, end) is not None
 
 
 def contains_pickle(size: int, read_at: ReadAt) -> bool:
-    """Whether a whole file is a pickle, a compressed one, or a zip or tar that holds one.
+    """Whether a whole file is a pickle, a compressed one, a NumPy array of objects, or a zip or tar that holds one.
 
-    An archive that can't be read counts as one: what loads it may be less strict.
+    An archive that can't be read counts as one: what loads it may be less strict. A zip may also follow other bytes.
 
     Args:
         size: Its length in bytes.
         read_at: Reads from it.
     """
     head = read_at(0, 512)
-    if is_zip(head) or is_tar(head):
+    if head.startswith(_NUMPY):
+        return _is_array_of_objects(read_at(0, _NUMPY_HEADER))
+    is_archive = is_zip(head) or is_tar(head)
+    if is_archive or zipfile.is_zipfile(_File(size, read_at)):
         file = _File(size, read_at)
         try:
-            members = _zip_members(file) if is_zip(head) else _tar_members(file)
-            return any(is_pickle_member(name, start) for name, start in members)
+            if any(is_pickle_member(*member) for member in (_tar_members if is_tar(head) else _zip_members)(file)):
+                return True
         except _BROKEN_ARCHIVE:
-            return True
-    if starts_as_pickle(_decompressed(head, read_at)):
+            return is_archive
+        if is_archive:
+            return False
+    if starts_as_pickle(decompressed_start(head, lambda: read_at(0, _PACKED))):
         return True
     return _Walk(size, read_at).run() is Finding.YES
 
 
 def is_pickle_member(name: str, start: bytes) -> bool:
     """Whether a file of an archive is a pickle, by its name or its first bytes."""
-    return is_pickle_name(name) or starts_as_pickle(start)
+    return is_pickle_name(name) or starts_as_pickle(start) or starts_as_pickle(decompressed_start(start, lambda: start))
 
 
 def read_pickle(data: bytes) -> Finding:
@@ -122,13 +138,18 @@ def read_pickle(data: bytes) -> Finding:
     return _Walk(len(data), lambda at, count: data[at : at + count]).run()
 
 
-def _decompressed(head: bytes, read_at: ReadAt) -> bytes:
-    """The first bytes of what gzip, zlib, bzip2 or xz compressed; empty for any other file."""
+def decompressed_start(head: bytes, read: Callable[[], bytes]) -> bytes:
+    """Return the first bytes of what gzip, zlib, bzip2 or xz compressed; empty for any other file.
+
+    Args:
+        head: The file's first bytes.
+        read: Returns as many of them as it may take to decompress some.
+    """
     make = next((make for magic, make in _DECOMPRESSORS if head.startswith(magic)), None)
     if make is None:
         return b""
     try:
-        start: bytes = make().decompress(read_at(0, _PACKED), _MEMBER_START)
+        start: bytes = make().decompress(read(), _MEMBER_START)
     except (*_BROKEN_ARCHIVE, _LzmaError):
         return b""
     return start

@@ -37,6 +37,7 @@ BITS = {
 }
 """Bits of an element of each type (source: safetensors 0.8, tensor.rs)."""
 
+_MOST_BITS = 128  # of an element of a type that this version does not know: C128, for example
 _MAX_DIMENSIONS = 64
 _MAX_TENSORS = 1_000_000
 _MAX_ENTRY = 16 * MIB  # bytes of one tensor's entry or one text of the metadata
@@ -141,6 +142,8 @@ class _Scan:
             if len(names) > _MAX_TENSORS:
                 raise NotAModelError(f"broken safetensors header: more than {_MAX_TENSORS} tensors")
         self.size = self.data_offset + coverage.end()
+        if self.size == self.data_offset:
+            raise NotAModelError("no model: the safetensors file holds no tensor data")
         if self._view.size is not None and self._view.size != self.size:
             raise NotAModelError(
                 f"broken safetensors header: its tensors end at byte {self.size}, "
@@ -279,8 +282,10 @@ def _tensor(name: str, entry: object) -> StoredTensor:
         elements *= dimension
         if elements >= _MOST_ELEMENTS:
             raise NotAModelError(f"{where}: too many elements")
-    bits = BITS.get(dtype)
-    if bits is not None and elements * bits != (end - begin) * 8:
+    bits, found = BITS.get(dtype), (end - begin) * 8
+    if bits is None and not elements <= found <= elements * _MOST_BITS:
+        raise NotAModelError(f"{where}: {elements} elements of {dtype[:32]!r} can't be in {end - begin} bytes")
+    if bits is not None and elements * bits != found:
         raise NotAModelError(
             f"{where}: expected {elements} elements of {dtype} in {elements * bits / 8:g} bytes, found {end - begin}"
         )

@@ -17,7 +17,8 @@ from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from modelfetch.errors import IntegrityError
-from modelfetch.formats.content_check import check_artifact, check_pickle
+from modelfetch.formats.content_check import check_artifact
+from modelfetch.formats.pickles import contains_pickle, pickle_error
 from modelfetch.manifest.paths import check_relative
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.placer import PlacementJob
@@ -83,11 +84,10 @@ def _check(file: Path, member: Member, artifact: Artifact) -> None:
         def read_at(at: int, count: int) -> bytes:
             return os.pread(opened.fileno(), count, at)
 
-        error = check_artifact(unproven, member.size, read_at)
-        # Whatever its name: who made the archive chose it.
-        error = error or check_pickle(member.path, member.size, read_at, by_kind=True)
-    if error is not None:
-        raise error
+        if (error := check_artifact(unproven, member.size, read_at)) is not None:
+            raise error
+        if contains_pickle(member.size, read_at):  # whatever its name: who made the archive chose it
+            raise pickle_error(f"{member.path} is a pickle", uri=artifact.uri)
 
 
 def list_members(archive: Path) -> tuple[Member, ...]:

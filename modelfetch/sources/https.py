@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, NotAModelError, UnreachableError
-from modelfetch.formats.content_check import is_weights, suffix_for
+from modelfetch.formats.content_check import IMAGE_SUFFIXES, is_weights, suffix_for
 from modelfetch.manifest.kinds import WEIGHT_KINDS
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HttpUri
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from modelfetch.sources.base import ReadBlob
 
 _FIRST_BYTES = {"Range": "bytes=0-63", "Accept-Encoding": "identity"}
-_IMAGES = (".png", ".webp", ".jxl")
-"""Suffixes of embeddings stored in an image (source: AUTOMATIC1111's wiki, Textual Inversion)."""
 
 
 class HttpsSource(Source[HttpUri]):
@@ -73,7 +71,7 @@ class HttpsSource(Source[HttpUri]):
                 permanent=True,
                 hint="name it in the manifest: filename: …",
             )
-        images = _IMAGES if wanted.kind == "embedding" else ()
+        images = IMAGE_SUFFIXES if wanted.kind == "embedding" else ()
         if wanted.kind not in WEIGHT_KINDS or wanted.name or is_weights(name) or name.lower().endswith(images):
             return name
         suffix = self._suffix(uri)

@@ -102,6 +102,34 @@ def test_a_tar_that_torch_wrote_is_found() -> None:
     assert not found(tarred({"notes.txt": b"Only text.\n"}))
 
 
+def array(header: str, data: bytes, version: int = 1) -> bytes:
+    length = len(header).to_bytes(2 if version == 1 else 4, "little")
+    return b"\x93NUMPY" + bytes((version, 0)) + length + header.encode() + data
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("descr", ["'|O'", "'O'", '"|O8"', "[('a', '<f4'), ('b', '|O')]"])
+def test_a_numpy_array_of_objects_is_one_and_an_array_of_numbers_is_none(version: int, descr: str) -> None:
+    objects = array(f"{{'descr': {descr}, 'shape': (1,), }}", pickle.dumps([Runs()]), version)
+    numbers = array("{'descr': '<f4', 'fortran_order': False, 'shape': (64,), }", b"'|O'" * 64, version)
+    assert found(objects)
+    assert found(zipped({"a.npy": objects}, zipfile.ZIP_DEFLATED))
+    assert not found(numbers)
+    assert not found(zipped({"a.npy": numbers}))
+
+
+def test_an_object_type_behind_many_fields_is_found() -> None:
+    fields = ", ".join(f"('f{number}', '<f4')" for number in range(3000))
+    assert found(array(f"{{'descr': [{fields}, ('o', '|O')], 'shape': (1,), }}", b"", 2))
+
+
+def test_a_zip_behind_other_bytes_and_a_compressed_member_are_found() -> None:
+    assert found(b"\0" * 100 + zipped({"m/data.pkl": pickle.dumps(Runs())}))
+    assert found(zipped({"data": gzip.compress(pickle.dumps(Runs()))}))
+    assert not found(b"\0" * 100 + zipped({"notes.txt": b"Only text.\n"}))
+    assert not found(bytes(100) + b"PK\5\6" + bytes(18))
+
+
 @pytest.mark.parametrize(
     "data",
     [zipped({"a": b"b"})[:-10], zipped({"a": b"b"})[:30], tarred({"a": b"b" * 600})[:700]],

@@ -99,6 +99,12 @@ def test_an_unknown_type_keeps_the_size_that_its_offsets_tell() -> None:
     assert (header.tensors[0].dtype, header.tensors[0].nbytes) == ("F99", 20)
 
 
+@pytest.mark.parametrize(("shape", "nbytes"), [([1000], 20), ([1], 20), ([0], 20), ([7], 0)])
+def test_an_unknown_type_whose_elements_can_not_have_that_size_is_refused(shape: list[int], nbytes: int) -> None:
+    entries = {"x": {"dtype": "F99", "shape": shape, "data_offsets": [0, nbytes]}}
+    assert "elements of 'F99' can't be in" in refused(said(entries, nbytes))
+
+
 # ── what is refused ──
 @pytest.mark.parametrize(
     "length",

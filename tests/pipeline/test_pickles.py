@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import zipfile
@@ -131,6 +132,9 @@ def test_a_pickle_that_only_the_servers_answer_names_is_refused_before_its_body(
         ("x.dat", PICKLE),
         ("no-suffix", TORCH),
         ("deep/x.weights", b"cos\nsystem\n(S'true'\ntR."),
+        ("x.txt", PICKLE),
+        ("x.dat", gzip.compress(PICKLE)),
+        ("x.npz", TORCH),
     ],
 )
 def test_a_pickle_in_an_archive_is_judged_as_one_beside_it(bench: Bench, name: str, data: bytes) -> None:
