@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from modelfetch.errors import ModelfetchError
+    from modelfetch.fitting.llm.layers import LayerSizes, OnGpu
     from modelfetch.formats.range_reader import HeaderBuffer
 
 Method = Literal["header", "size", "table"]
@@ -62,7 +63,7 @@ class Estimate:
         unknown: The reasons why a part is not known; empty if all are.
         margin: Memory that must stay free while it loads; with less, a part of the model runs on the CPU.
         most: An upper bound if a part is not known; None if there is no bound.
-        steps: Bytes of each layer, in the order in which layers are put on the GPU; empty if they all are.
+        layers: The parts of a chat model that run on the CPU if it does not fit; None if they are not known.
     """
 
     name: str
@@ -76,7 +77,7 @@ class Estimate:
     unknown: tuple[str, ...] = ()
     margin: int = 0
     most: int | None = None
-    steps: tuple[int, ...] = field(default=(), repr=False)
+    layers: LayerSizes | None = field(default=None, repr=False)
 
     @property
     def known(self) -> int:
@@ -94,14 +95,10 @@ class Estimate:
         """The memory that must be free to load the whole model."""
         return self.known + self.margin
 
-    def steps_within(self, limit: int) -> int:
-        """The number of ``steps`` that fit into ``limit`` bytes with the buffers, the overhead and the margin."""
-        left = limit - (self.compute or 0) - self.overhead - self.margin
-        for count, size in enumerate(self.steps):
-            left -= size
-            if left < 0:
-                return count
-        return len(self.steps)
+    def on_gpu(self, limit: int) -> OnGpu | None:
+        """The layers that run on the GPU if ``limit`` bytes are free; None if the layers are not known."""
+        taken = (self.compute or 0) + self.overhead + self.margin
+        return None if self.layers is None else self.layers.within(limit - taken)
 
     def as_dict(self) -> dict[str, Any]:
         """Convert to the structure of the report."""

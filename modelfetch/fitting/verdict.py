@@ -162,10 +162,12 @@ def _over_usable(
 
 
 def _on_the_gpu(estimate: Estimate, limit: int) -> str:
-    """Describe what happens to a language model that does not fit: its first layers run on the CPU."""
-    if not estimate.steps:
+    """Describe what happens to a language model that does not fit: a part of it runs on the CPU."""
+    found = estimate.on_gpu(limit)
+    if found is None or estimate.layers is None:
         return ""
-    return f"; {estimate.steps_within(limit)} of {len(estimate.steps)} layers would run on the GPU, the rest on the CPU"
+    experts = f", {found.experts} of these with their experts" if estimate.layers.experts else ""
+    return f"; {found.layers} of {estimate.layers.count} layers would run on the GPU{experts}, the rest on the CPU"
 
 
 def _less_of(group: Sequence[tuple[Service, ServiceFit]], excess: int, needs: Needs) -> str | None:

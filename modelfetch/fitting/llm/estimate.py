@@ -10,12 +10,14 @@ src/llama-memory-recurrent.cpp, common/fit.cpp.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.fitting.llm.graph import Batch, graph_bytes
 from modelfetch.fitting.llm.hyperparameters import Hyper, UnknownModelError, hyperparameters
+from modelfetch.fitting.llm.layers import LayerSizes
 from modelfetch.fitting.types import Estimate
 from modelfetch.formats.range_reader import GIB
 
@@ -46,6 +48,8 @@ BATCH = 512
 
 ENCODER_BATCH = 2048
 """Ollama's batch for embedding models, in tokens; at most the context."""
+
+_EXPERTS = re.compile(r"\.ffn_(?:up|down|gate_up|gate)_(?:ch)?exps")  # the weights that go to the CPU first
 
 _PADDING = 256  # a cache is a multiple of so many tokens long
 
@@ -113,7 +117,7 @@ def llm_estimate(name: str, uri: str, header: GgufHeader, options: LlmOptions, *
         compute=compute_bytes(hyper, run),
         margin=options.margin + vision,
         assumptions=_assumptions(hyper, options, run, on_cpu, vision=bool(vision)),
-        steps=_steps(header, hyper, run, extra or 0),
+        layers=None if encoder else _layer_sizes(header, hyper, run, extra or 0),
     )
 
 
@@ -234,20 +238,21 @@ def compute_bytes(hyper: Hyper, run: LlmOptions) -> int:
 
 
 # ── what does not fit, what is not known ──
-def _steps(header: GgufHeader, hyper: Hyper, run: LlmOptions, extra: int) -> tuple[int, ...]:
-    """Bytes of each step of loading to the GPU, in order: the output, then the layers from the last to the first."""
+def _layer_sizes(header: GgufHeader, hyper: Hyper, run: LlmOptions, extra: int) -> LayerSizes | None:
+    """The bytes of each layer; None if the tensors were not read."""
     if header.tensors is None:
-        return ()
+        return None
     layers = [_layer_kv(hyper, layer, run) for layer in hyper.layers]
+    experts = [0] * len(layers)
     output = extra
     on_cpu = stays_on_cpu(header.tensors)
     for tensor in header.tensors:
         number = tensor.name.split(".")[1] if tensor.name.startswith("blk.") else ""
         if number.isdecimal() and int(number) < len(layers):
-            layers[int(number)] += tensor.nbytes or 0
+            (experts if _EXPERTS.search(tensor.name) else layers)[int(number)] += tensor.nbytes or 0
         elif tensor.name not in on_cpu:
             output += tensor.nbytes or 0
-    return (output, *reversed(layers))
+    return LayerSizes(output=output, layers=tuple(layers), experts=tuple(experts) if any(experts) else ())
 
 
 def _bounds(header: GgufHeader, hyper: Hyper, run: LlmOptions, weights: int | None) -> int | None:

@@ -13,6 +13,7 @@ import pytest
 
 from modelfetch.fitting.llm.estimate import MARGIN, OVERHEAD, VISION, LlmOptions, llm_estimate
 from modelfetch.fitting.llm.hyperparameters import UnknownModelError, hyperparameters
+from modelfetch.fitting.llm.layers import OnGpu
 from modelfetch.formats.gguf import GgufHeader, read_gguf
 from modelfetch.formats.range_reader import GIB, MIB
 from tests.fitting.architectures import made
@@ -176,11 +177,27 @@ def test_the_server_wants_a_gigabyte_to_stay_free() -> None:
 
 def test_layers_go_to_the_cpu_from_the_first_one_on() -> None:
     found = estimate(of("llama3.1:8b"))
-    assert len(found.steps) == 33
-    assert sum(found.steps) == (found.weights or 0) + (found.kv or 0)
-    assert found.steps_within(found.needed) == 33
-    assert found.steps_within(found.needed - 1) == 32
-    assert found.steps_within(0) == 0
+    assert found.layers is not None
+    assert found.layers.output + sum(found.layers.layers) == (found.weights or 0) + (found.kv or 0)
+    assert found.on_gpu(found.needed) == OnGpu(layers=33, experts=0)
+    assert found.on_gpu(found.needed - 1) == OnGpu(layers=32, experts=0)
+    assert found.on_gpu(0) == OnGpu(layers=0, experts=0)
+
+
+def test_of_a_mixture_of_experts_the_experts_of_the_last_layers_go_to_the_cpu_first() -> None:
+    found = estimate(of("qwen3-coder:30b"))
+    assert found.layers is not None
+    parts = found.layers
+    assert parts.output + sum(parts.layers) + sum(parts.experts) == (found.weights or 0) + (found.kv or 0)
+    assert found.on_gpu(found.needed) == OnGpu(layers=49, experts=48)
+    assert found.on_gpu(found.needed - 1) == OnGpu(layers=49, experts=47)
+    assert found.on_gpu(found.needed - sum(parts.experts[10:])) == OnGpu(layers=49, experts=10)
+    without = found.needed - sum(parts.experts) - sum(parts.layers[:20])
+    assert found.on_gpu(without + parts.experts[20]) == OnGpu(layers=29, experts=1)  # the foremost keeps its experts
+
+
+def test_an_embedding_model_is_not_split() -> None:
+    assert estimate(of("nomic-embed-text")).layers is None
 
 
 def test_a_vision_encoder_counts_with_its_bound_and_its_weights() -> None:
