@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from modelfetch.config.options import Options, owner_from, parse_options
 from modelfetch.config.settings import Settings
-from modelfetch.core import fs
+from modelfetch.core import os_errors
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Notice, Sink, discard
 from modelfetch.core.limits import limit_error
@@ -74,7 +74,7 @@ class _Run:
         except ModelfetchError as error:
             found = error
         except (OSError, UnicodeEncodeError) as error:  # not handled where it occurred, such as a deleted folder
-            found = fs.translate(error, self.root, doing="working in")
+            found = os_errors.translate(error, self.root, doing="working in")
         except Exception as error:
             if (limit := limit_error(error)) is None:
                 raise

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from modelfetch.care.collections import Candidate, find_candidates, kind_of
 from modelfetch.care.hashing import hash_one
-from modelfetch.core import fs
+from modelfetch.core import fs, os_errors
 from modelfetch.core.check_progress import reporting_check
 from modelfetch.core.digest import Digest
-from modelfetch.core.fs import own_folder
+from modelfetch.core.directories import own_folder
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import DestinationError, IntegrityError, ModelfetchError, UsageError, exit_code_of
 from modelfetch.pipeline.local_files import read_in_place, write_in_place
@@ -84,7 +84,7 @@ def adopt_folders(folders: Sequence[Path], session: Session, *, in_place: bool =
         try:
             found += [(folder, one) for one in find_candidates(folder)]
         except OSError as error:
-            raise fs.translate(error, folder, doing="reading") from error
+            raise os_errors.translate(error, folder, doing="reading") from error
     unreachable = set() if in_place else _unreachable_devices(found, session)
     work = [(folder, one) for folder, one in found if one.inode[0] not in unreachable]
     elsewhere = [
@@ -183,7 +183,7 @@ def _record(folder: Path, one: Candidate, session: Session) -> Adoption:
     hashed = hash_one(one.file, check=session.cancel.check)
     if hashed.digest is None:
         reason = hashed.error or OSError(0, "it changed while it was read")
-        error = fs.translate(reason, one.file, doing="reading")
+        error = os_errors.translate(reason, one.file, doing="reading")
         return Adoption(candidate=one, folder=folder, result="failed", error=error)
     known = session.store.peek(Digest.parse(hashed.digest)) is not None
     return Adoption(
@@ -230,4 +230,4 @@ def _note_in_place(done: Sequence[Adoption], session: Session) -> None:
         try:
             write_in_place(root, noted)
         except OSError as error:
-            raise fs.translate(error, root, doing="writing in") from error
+            raise os_errors.translate(error, root, doing="writing in") from error

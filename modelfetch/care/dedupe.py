@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.care.collections import Candidate, find_candidates, kind_of
 from modelfetch.care.hashing import Hashed, hash_files, hash_one
-from modelfetch.core import fs
+from modelfetch.core import directories, fs, os_errors
 from modelfetch.core.digest import Digest
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, UsageError, exit_code_of
@@ -92,7 +92,7 @@ def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = F
         except ModelfetchError as error:
             errors.append(error)
         except OSError as error:
-            errors.append(fs.translate(error, files[0].file, doing="deduplicating"))
+            errors.append(os_errors.translate(error, files[0].file, doing="deduplicating"))
     return Deduped(duplicates=tuple(duplicates), freed=freed, applied=apply, errors=tuple(errors))
 
 
@@ -136,7 +136,7 @@ def _candidates(folder: Path) -> Iterator[Candidate]:
     try:
         yield from (one for one in find_candidates(folder) if one.size >= _LEAST)
     except OSError as error:
-        raise fs.translate(error, folder, doing="reading") from error
+        raise os_errors.translate(error, folder, doing="reading") from error
 
 
 def _equal_files(candidates: Sequence[Candidate], session: Session) -> dict[str, list[Candidate]]:
@@ -191,11 +191,11 @@ def _put_link(one: Candidate, blob: Blob) -> str | None:
             return "it changed since it was compared"
         if not _make(one, blob, before, temporary):
             return "its bytes can't be shared with the store"
-        if not fs.exchange(temporary, one.file.name, source_folder=folder, target_folder=folder):
+        if not directories.exchange(temporary, one.file.name, source_folder=folder, target_folder=folder):
             os.rename(temporary, one.file.name, src_dir_fd=folder, dst_dir_fd=folder)
         elif not _is_as_hashed(one, os.lstat(temporary, dir_fd=folder)):
             ours = False
-            ours = fs.exchange(temporary, one.file.name, source_folder=folder, target_folder=folder)
+            ours = directories.exchange(temporary, one.file.name, source_folder=folder, target_folder=folder)
             return "it was written to meanwhile"
         fs.try_fsync(folder)
         return None

@@ -15,8 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.core.fs import is_temporary_name, own_folder, read_small, require_folder_path
+from modelfetch.core.directories import own_folder, require_folder_path
+from modelfetch.core.fs import read_small
 from modelfetch.core.similar import nearest
+from modelfetch.core.temp_files import is_temporary_name
 from modelfetch.errors import DestinationError, UsageError
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.paths import collision_key

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from modelfetch.care.inventory import Inventory, Item, Origin, require_root, take_inventory
 from modelfetch.care.references import References
 from modelfetch.care.removal import Rules, plan_removal
-from modelfetch.core import fs
+from modelfetch.core import os_errors
 from modelfetch.core.units import parse_age, parse_size
 from modelfetch.errors import UsageError
 
@@ -77,7 +77,7 @@ def list_files(
         inventory = take_inventory(root, session.examiner.tree, session.store)
         freed = reclaimable_bytes(inventory)
     except OSError as error:
-        raise fs.translate(error, root, doing="reading") from error
+        raise os_errors.translate(error, root, doing="reading") from error
     consumers = session.options.consumers
     entries = [
         item

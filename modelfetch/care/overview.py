@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from modelfetch.care.inventory import Condition, Item, Origin, take_inventory
 from modelfetch.care.listing import bytes_of, reclaimable_bytes, shown_items
 from modelfetch.care.usage import model_use
-from modelfetch.core import fs
+from modelfetch.core import os_errors
 from modelfetch.store.checks import now
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def make_overview(session: Session, lines: Sequence[Line] = (), *, tier: str | N
     try:
         inventory = take_inventory(root, session.examiner.tree, session.store)
     except OSError as error:
-        raise fs.translate(error, root, doing="reading") from error
+        raise os_errors.translate(error, root, doing="reading") from error
     shown = shown_items(inventory)
     groups: dict[str, dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
     for item in (*shown, *(item for item in inventory.placements if item.condition is Condition.MISSING)):

@@ -18,9 +18,9 @@ from modelfetch.care.references import References, read_references
 from modelfetch.care.removal import RemovalPlan, Rules, bytes_freed, plan_removal
 from modelfetch.care.requested import find_requested
 from modelfetch.care.unlink import remove_empty_folders, unlink_unchanged
-from modelfetch.core import fs
+from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
-from modelfetch.core.fs import own_folder
+from modelfetch.core.directories import own_folder
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, exit_code_of
 from modelfetch.manifest.kinds import FOLDERS
@@ -201,7 +201,7 @@ def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory]
             inventory = take_inventory(session.options.root, session.examiner.tree, session.store)
             references = read_references(session.examiner.tree, inventory.items)
         except OSError as error:
-            raise fs.translate(error, session.options.root, doing="reading") from error
+            raise os_errors.translate(error, session.options.root, doing="reading") from error
         plan = plan_removal(inventory, references, rules(inventory))
         if options.dry_run:
             return Removed(inventory=inventory, plan=plan, items=plan.items, dry_run=True)
@@ -280,7 +280,7 @@ class _Deletion:
             ):
                 return False
         except OSError as error:
-            self._errors.append(fs.translate(error, item.file, doing="removing").about(model=item.model))
+            self._errors.append(os_errors.translate(error, item.file, doing="removing").about(model=item.model))
             return False
         except ModelfetchError as error:
             self._errors.append(error.about(model=item.model))
@@ -296,7 +296,7 @@ class _Deletion:
                 journal.forget(self._root, consumer, gone)
                 write_receipt(self._root, _without(read_receipt(self._root, consumer), gone))
         except OSError as error:
-            self._errors.append(fs.translate(error, self._root, doing="writing the receipt in"))
+            self._errors.append(os_errors.translate(error, self._root, doing="writing the receipt in"))
 
     def _stored(self, item: Item) -> None:
         """Delete a blob that has no more links, or the remains of a download."""
@@ -315,7 +315,7 @@ class _Deletion:
         except FileNotFoundError:
             return
         except OSError as error:
-            self._errors.append(fs.translate(error, item.file, doing="removing"))
+            self._errors.append(os_errors.translate(error, item.file, doing="removing"))
             return
         except ModelfetchError as error:
             self._errors.append(error)

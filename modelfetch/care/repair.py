@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 from modelfetch.care.inventory import Condition, Item, Origin
 from modelfetch.care.requested import Requested, find_requested
 from modelfetch.care.verify import Finding, Verification, save_checks
-from modelfetch.core import fs
+from modelfetch.core import fs, os_errors
 from modelfetch.core.artifact import Artifact, Location
 from modelfetch.core.digest import Digest
-from modelfetch.core.fs import own_folder
+from modelfetch.core.directories import own_folder
 from modelfetch.errors import DiskError, IntegrityError, ModelfetchError, UnreachableError
 from modelfetch.pipeline.plan import at_current_endpoints
 from modelfetch.pipeline.resolve import mirrors_of
@@ -243,7 +243,7 @@ class _Restorer:
             ) as held:
                 self._under_lock(items, right, held)
         except OSError as error:
-            raise fs.translate(error, self._tree.path(self._consumer), doing="restoring in") from error
+            raise os_errors.translate(error, self._tree.path(self._consumer), doing="restoring in") from error
         except (LockLostError, ChangedMeanwhileError):
             path = self._tree.path(items[0].path or "")
             raise DiskError(f"{path} was changed while it was restored", hint="run it again") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.care.inventory import take_inventory
 from modelfetch.care.listing import bytes_of, reclaimable_bytes, shown_items
-from modelfetch.core import fs
+from modelfetch.core import os_errors
 from modelfetch.store.checks import now
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def disk_use(session: Session, *, foreign: bool = False) -> DiskUse:
     try:
         inventory = take_inventory(root, session.examiner.tree, session.store, foreign=foreign)
     except OSError as error:
-        raise fs.translate(error, root, doing="reading") from error
+        raise os_errors.translate(error, root, doing="reading") from error
     by_model: dict[tuple[str, str], list[Item]] = defaultdict(list)
     by_consumer: dict[str, list[Item]] = defaultdict(list)
     for item in inventory.placements:

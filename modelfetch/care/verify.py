@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from modelfetch.care.hashing import Hashed, hash_files
 from modelfetch.care.inventory import Condition, Inventory, Item, Origin, check_names, require_root, take_inventory
 from modelfetch.care.requested import Requested, find_requested
-from modelfetch.core import fs
+from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
+from modelfetch.core.directories import own_folder
 from modelfetch.core.events import Notice
-from modelfetch.core.fs import own_folder
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, exit_code_of
 from modelfetch.placement.receipts import ReceiptBook
@@ -96,7 +96,7 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
     try:
         inventory = take_inventory(session.options.root, session.examiner.tree, session.store, foreign=False)
     except OSError as error:
-        raise fs.translate(error, session.options.root, doing="reading") from error
+        raise os_errors.translate(error, session.options.root, doing="reading") from error
     consumers = session.options.consumers
     requested = find_requested(manifests, session, inventory.receipts, consumers=consumers) if manifests else None
     check_names(options.models, inventory, also=requested.model_names() if requested else ())
@@ -290,7 +290,7 @@ def save_checks(new: Mapping[Path, Mapping[str, Check]], inventory: Inventory, s
             try:
                 write_checks(folder, {**kept, **checks})
             except OSError as error:
-                raise fs.translate(error, folder, doing="writing") from error
+                raise os_errors.translate(error, folder, doing="writing") from error
 
 
 def _of_items(
@@ -371,7 +371,7 @@ def _not_placed(requested: Requested, inventory: Inventory, tree: RootTree) -> I
 def _unreadable(results: Mapping[tuple[int, int], Hashed]) -> Iterable[ModelfetchError]:
     for result in results.values():
         if result.error is not None and not isinstance(result.error, FileNotFoundError):
-            yield fs.translate(result.error, result.file, doing="reading")
+            yield os_errors.translate(result.error, result.file, doing="reading")
 
 
 def _models(findings: Sequence[Finding]) -> tuple[ModelReport, ...]:

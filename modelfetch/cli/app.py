@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from modelfetch.cli.examples import epilog_of
-from modelfetch.core.fs import translate
 from modelfetch.core.limits import limit_error, save_address_space
+from modelfetch.core.os_errors import translate
 from modelfetch.errors import InterruptedSync, ModelfetchError, UsageError
 from modelfetch.render.errors import show_error
 from modelfetch.render.out import note, put

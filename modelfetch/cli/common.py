@@ -154,16 +154,16 @@ def _until_signal(start: Callable[[Cancel], Coroutine[Any, Any, R]]) -> R:
 
 def write_page(target: Path, text: str) -> None:
     """Write a file for a browser; raises DestinationError or DiskError."""
-    from modelfetch.core import fs
+    from modelfetch.core import fs, os_errors, temp_files
 
     if not target.name or target.is_dir():
         raise DestinationError(
             f"{target} is a folder, expected a file's path", code="foreign-file", hint="name the file"
         )
     try:
-        fs.write_atomically(target, text.encode("utf-8", errors="replace"), mode=fs.COPY_MODE)
+        temp_files.write_atomically(target, text.encode("utf-8", errors="replace"), mode=fs.COPY_MODE)
     except OSError as error:
-        raise fs.translate(error, target, doing="writing") from error
+        raise os_errors.translate(error, target, doing="writing") from error
 
 
 def show(report: Report, *, as_json: bool, text: Callable[[], str] | None = None) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from modelfetch.core.fs import own_folder
+from modelfetch.core.directories import own_folder
 from modelfetch.core.similar import nearest
 from modelfetch.core.units import parse_age, parse_size
 from modelfetch.errors import SettingError, UsageError

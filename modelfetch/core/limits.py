@@ -43,9 +43,11 @@ def save_address_space() -> None:
     import ctypes
     import threading
 
+    from modelfetch.core import libc
+
     threading.stack_size(_STACK)
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+    if (mallopt := libc.function("mallopt", ctypes.c_int, ctypes.c_int, ctypes.c_int)) is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def _lacks_memory(error: BaseException) -> bool:

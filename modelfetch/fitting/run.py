@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from modelfetch.core import fs
+from modelfetch.core import os_errors
+from modelfetch.core.directories import own_folder
 from modelfetch.core.events import Notice
-from modelfetch.core.fs import own_folder
 from modelfetch.errors import ModelfetchError, NotAModelError, SettingError, UsageError
 from modelfetch.fitting.candidates import (
     ReaderRegistry,
@@ -218,7 +218,7 @@ def _fit_path(path: Path, overrides: FitOverrides) -> FitReport:
         one = Candidate(name=path.resolve().name, uri=path.resolve().as_uri(), files=files)
         report = fit_alone(_one_model(one), overrides.applied_to(_service(one)), usable=overrides.usable)
     except OSError as error:
-        raise fs.translate(error, path, doing="reading") from error
+        raise os_errors.translate(error, path, doing="reading") from error
     except ModelfetchError as error:
         if isinstance(error, NotAModelError) and error.hint == NotAModelError.default_hint:
             error.hint = "the file may be cut off, or hold something else than a model's weights"

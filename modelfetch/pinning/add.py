@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from modelfetch.core import fs
+from modelfetch.core import os_errors
 from modelfetch.core.events import Notice
 from modelfetch.core.similar import nearest
 from modelfetch.errors import DestinationError, ManifestError, ModelfetchError, UsageError, exit_code_of
@@ -397,4 +397,4 @@ def _write(document: Document | None, data: bytes, path: Path) -> None:
     except FileExistsError:
         raise DestinationError(f"{path} was made by another program meanwhile", hint="run it again") from None
     except OSError as error:
-        raise fs.translate(error, path, doing="writing") from error
+        raise os_errors.translate(error, path, doing="writing") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core import fs
+from modelfetch.core import fs, os_errors, temp_files
 from modelfetch.errors import DestinationError, ManifestError, SettingError
 from modelfetch.manifest.load import load_bytes, unreadable
 from modelfetch.manifest.model import Position
@@ -156,6 +156,6 @@ def write_document(document: Document, data: bytes) -> None:
                 f"{document.path} was changed while its models were resolved, and left as it is", hint="run it again"
             )
         owner = (found.st_uid, found.st_gid) if os.geteuid() == 0 else None
-        fs.replace_document(real, data, mode=found.st_mode & 0o7777, owner=owner)
+        temp_files.replace_document(real, data, mode=found.st_mode & 0o7777, owner=owner)
     except OSError as error:
-        raise fs.translate(error, document.path, doing="writing") from error
+        raise os_errors.translate(error, document.path, doing="writing") from error

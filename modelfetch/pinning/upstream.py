@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from modelfetch.core import fs
+from modelfetch.core import fs, os_errors
 from modelfetch.core.events import Planned
 from modelfetch.errors import IntegrityError, ModelfetchError
 from modelfetch.formats.content_check import check_artifact
@@ -128,5 +128,5 @@ def _read_here(path: Path, artifact: Artifact) -> Measured:
             raise error
         digest = fs.sha256_file(path)
     except OSError as error:
-        raise fs.translate(error, path, doing="reading") from error
+        raise os_errors.translate(error, path, doing="reading") from error
     return Measured(digest=digest, size=size, action="present")

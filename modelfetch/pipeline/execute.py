@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from modelfetch.core import fs
+from modelfetch.core import directories, os_errors
 from modelfetch.core.bounded import map_bounded
 from modelfetch.core.events import Notice
 from modelfetch.errors import DestinationError, InterruptedSync, ModelfetchError
@@ -77,9 +77,9 @@ def _make_root(session: Session) -> None:
     """Create ROOT with the owner and mode of its subdirectories, before the store would create it with its own."""
     options = session.options
     try:
-        fs.make_directory(options.root, owner=options.chown)
+        directories.make_directory(options.root, owner=options.chown)
     except OSError as error:
-        raise fs.translate(error, options.root, doing="making") from error
+        raise os_errors.translate(error, options.root, doing="making") from error
     session.block_removals(make=True)
 
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core import fs
+from modelfetch.core import directories, fs, temp_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ class LocalFiles:
 
 def in_place_note(root: Path) -> Path:
     """Where collections are noted that were adopted in place."""
-    return fs.own_folder(root) / "in-place.json"
+    return directories.own_folder(root) / "in-place.json"
 
 
 def read_in_place(root: Path) -> dict[str, list[dict[str, Any]]]:
@@ -85,9 +85,9 @@ def read_in_place(root: Path) -> dict[str, list[dict[str, Any]]]:
 def write_in_place(root: Path, files: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Replace the note; the caller holds a lock on it. Raises OSError."""
     path = in_place_note(root)
-    fs.make_directory(path.parent)
+    directories.make_directory(path.parent)
     data = json.dumps({"version": 1, "files": files}).encode("ascii")
-    fs.write_atomically(path, data, mode=fs.PRIVATE_MODE)
+    temp_files.write_atomically(path, data, mode=fs.PRIVATE_MODE)
 
 
 def _is_unchanged(one: Mapping[str, Any]) -> bool:

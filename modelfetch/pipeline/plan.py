@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from modelfetch.core import fs
+from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
 from modelfetch.core.urls import display_url
 from modelfetch.errors import ManifestError, ModelfetchError, SettingError
@@ -251,7 +251,7 @@ def plan_model(
                 errors.append(error.about(model=request.model.name, uri=str(request.model.source)))
             except (OSError, UnicodeEncodeError) as error:
                 errors.append(
-                    fs.translate(error, placement.path, doing="can't examine").about(model=request.model.name)
+                    os_errors.translate(error, placement.path, doing="can't examine").about(model=request.model.name)
                 )
             else:
                 targets.append(target)

@@ -10,16 +10,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from modelfetch.core.fs import (
-    blocking_part,
-    nearest_existing_parent,
-    own_folder,
-    require_folder_path,
-    sweep_temporaries,
-    temporary_name,
-    writable_hint,
-)
+from modelfetch.core.directories import blocking_part, nearest_existing_parent, own_folder, require_folder_path
 from modelfetch.core.mounts import largest_file
+from modelfetch.core.os_errors import writable_hint
+from modelfetch.core.temp_files import sweep_temporaries, temporary_name
 from modelfetch.core.units import format_size
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 from modelfetch.placement import Action

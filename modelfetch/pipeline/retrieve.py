@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelfetch.core import fs
+from modelfetch.core import directories, fs, os_errors, temp_files
 from modelfetch.core.digest import Digest
 from modelfetch.errors import DestinationError, ModelfetchError, SettingError, UsageError
 from modelfetch.manifest.paths import safe_name
@@ -219,7 +219,7 @@ def _keep(session: Session, uri: Uri, blob: Blob, name: str) -> Path:
     """Place a blob in the cache under its upstream name, and write a note for its URI."""
     cache = session.options.root
     path = cache / "files" / blob.digest.hex[:16] / name
-    fs.make_directory(path.parent)
+    directories.make_directory(path.parent)
     if not (path.exists() and path.samefile(blob.path)):
         temporary = session.store.tmp()
         try:
@@ -230,8 +230,8 @@ def _keep(session: Session, uri: Uri, blob: Blob, name: str) -> Path:
     index = _index(cache, uri)
     note = json.dumps({"uri": str(uri), "digest": str(blob.digest), "name": name}).encode()
     if not _is_noted(index, note):
-        fs.make_directory(index.parent)
-        fs.write_atomically(index, note, mode=fs.COPY_MODE, temporary=session.store.tmp())
+        directories.make_directory(index.parent)
+        temp_files.write_atomically(index, note, mode=fs.COPY_MODE, temporary=session.store.tmp())
     return path
 
 
@@ -282,11 +282,11 @@ def _deliver(blob: Blob, target: Path, *, keep: bool, force: bool) -> None:
         with contextlib.suppress(OSError):
             blob.path.chmod(fs.mode_of_new_file())
             _rename(blob.path, target, force=force)
-            fs.sync_directory(target.parent)
+            directories.sync_directory(target.parent)
             return
-    temporary = target.with_name(fs.temporary_name("fetch"))
+    temporary = target.with_name(temp_files.temporary_name("fetch"))
     with contextlib.suppress(OSError):
-        fs.sweep_temporaries(target.parent, stem="fetch")
+        temp_files.sweep_temporaries(target.parent, stem="fetch")
     try:
         if not fs.try_reflink(blob.path, temporary):
             fs.copy_bytes(blob.path, temporary)
@@ -294,7 +294,7 @@ def _deliver(blob: Blob, target: Path, *, keep: bool, force: bool) -> None:
         _rename(temporary, target, force=force)
     finally:
         temporary.unlink(missing_ok=True)
-    fs.sync_directory(target.parent)
+    directories.sync_directory(target.parent)
 
 
 def _rename(source: Path, target: Path, *, force: bool) -> None:
@@ -302,7 +302,7 @@ def _rename(source: Path, target: Path, *, force: bool) -> None:
         source.replace(target)
         return
     try:
-        fs.rename_new(str(source), str(target))
+        directories.rename_new(str(source), str(target))
     except FileExistsError:
         raise _in_the_way(target) from None
 
@@ -312,4 +312,4 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, UnicodeEncodeError) as error:
-        raise fs.translate(error, path, doing="can't write") from error
+        raise os_errors.translate(error, path, doing="can't write") from error

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Self
 
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.collector import short_collections
+from modelfetch.core.directories import own_folder
 from modelfetch.core.events import Sink, discard
-from modelfetch.core.fs import own_folder
 from modelfetch.errors import DestinationError, DiskError
 from modelfetch.placement import Examiner, Placer, RootTree
 from modelfetch.placement.consumer_dirs import find_consumer_dirs

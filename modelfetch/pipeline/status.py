@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelfetch.core import fs
+from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
 from modelfetch.core.events import Notice
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
@@ -122,7 +122,7 @@ def _states(
                 state = session.examiner.state(placement, receipt, wanted_digest(placement))
                 touched = state is State.CHANGED and _is_touched(placement, receipt, session)
             except OSError as error:
-                raise fs.translate(error, placement.path, doing="can't examine") from error
+                raise os_errors.translate(error, placement.path, doing="can't examine") from error
             word = "touched" if touched else "changed" if state is State.OUTDATED else str(state)
             uri = placement.artifact.uri if placement.artifact else None
             found.append(_PathState(consumer, placement.path, word, uri))
@@ -168,7 +168,7 @@ def _foreign_paths(request: ModelRequest, receipts: Mapping[str, Receipt], sessi
         try:
             there = session.examiner.tree.lstat(claim.path) is not None
         except OSError as error:
-            raise fs.translate(error, claim.path, doing="can't examine") from error
+            raise os_errors.translate(error, claim.path, doing="can't examine") from error
         if there and claim.path not in receipts[consumer].entries:
             found.append(_PathState(consumer, claim.path, "foreign"))
     return found

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.core import fs
+from modelfetch.core import directories, fs, temp_files
 from modelfetch.core.events import Notice
 from modelfetch.errors import DestinationError
 from modelfetch.placement.receipts import read_receipt
@@ -118,9 +118,9 @@ def record_consumer_dirs(root: Path, folders: Mapping[str, Path | None]) -> None
             if consumer in known:
                 file.unlink(missing_ok=True)
         elif known.get(consumer) != folder:
-            fs.make_directory(file.parent)
+            directories.make_directory(file.parent)
             text = json.dumps({"version": _VERSION, "consumer": consumer, "folder": str(folder)})
-            fs.write_atomically(file, f"{text}\n".encode("ascii"), mode=fs.COPY_MODE)
+            temp_files.write_atomically(file, f"{text}\n".encode("ascii"), mode=fs.COPY_MODE)
 
 
 def consumer_dir_file(root: Path, consumer: str) -> Path:
@@ -129,7 +129,7 @@ def consumer_dir_file(root: Path, consumer: str) -> Path:
 
 
 def _records(root: Path) -> Path:
-    return fs.own_folder(root) / "consumer-dirs"
+    return directories.own_folder(root) / "consumer-dirs"
 
 
 def _read(file: Path, consumer: str) -> Path | None:

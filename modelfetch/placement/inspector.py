@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from modelfetch.core import fs
+from modelfetch.core import directories, fs, temp_files
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.check_progress import reporting_large
 from modelfetch.core.digest import Digest
@@ -182,7 +182,7 @@ class Examiner:
 
     @cached_property
     def _damage(self) -> dict[str, Check]:
-        checks = read_checks(fs.own_folder(self.tree.path("")))
+        checks = read_checks(directories.own_folder(self.tree.path("")))
         return {path: check for path, check in checks.items() if not check.ok}
 
     def _recorded_state(
@@ -388,7 +388,7 @@ class Examiner:
 
 
 def _takes_symlinks(folder: int) -> bool:
-    name = fs.temporary_name("probe")
+    name = temp_files.temporary_name("probe")
     try:
         os.symlink("x", name, dir_fd=folder)
         os.unlink(name, dir_fd=folder)

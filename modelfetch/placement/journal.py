@@ -15,7 +15,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelfetch.core import fs
+from modelfetch.core import directories, fs, temp_files
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
@@ -42,7 +42,7 @@ class Claim:
 
 def path_of(root: Path, consumer: str) -> Path:
     """The path of a consumer's journal."""
-    return fs.own_folder(root) / "journal" / f"{consumer}.jsonl"
+    return directories.own_folder(root) / "journal" / f"{consumer}.jsonl"
 
 
 def read(root: Path, consumer: str) -> dict[str, tuple[Claim, ...]]:
@@ -67,7 +67,7 @@ def read(root: Path, consumer: str) -> dict[str, tuple[Claim, ...]]:
 def append(root: Path, consumer: str, claims: Mapping[str, Claim]) -> None:
     """Append claims durably; the caller holds the consumer's lock. Raises OSError."""
     path = path_of(root, consumer)
-    fs.make_directory(path.parent)
+    directories.make_directory(path.parent)
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, fs.PRIVATE_MODE), "r+b", buffering=0) as file:
         fd = file.fileno()
@@ -79,7 +79,7 @@ def append(root: Path, consumer: str, claims: Mapping[str, Claim]) -> None:
         fs.write_all(fd, (b"\n" if cut else b"") + _dump(claims.items()))
         fs.finish_file(fd, mode=fs.PRIVATE_MODE)
     if size == 0:
-        fs.sync_directory(path.parent)
+        directories.sync_directory(path.parent)
 
 
 def compact(root: Path, consumer: str, claims: Mapping[str, tuple[Claim, ...]]) -> None:
@@ -93,7 +93,7 @@ def compact(root: Path, consumer: str, claims: Mapping[str, tuple[Claim, ...]]) 
         return
     data = _dump((name, claim) for name, known in claims.items() for claim in _distinct(known)[-_KEPT_PER_PATH:])
     if len(data) * 2 < size:
-        fs.write_atomically(path, data, mode=fs.PRIVATE_MODE)
+        temp_files.write_atomically(path, data, mode=fs.PRIVATE_MODE)
 
 
 def forget(root: Path, consumer: str, paths: Container[str]) -> None:
@@ -102,7 +102,7 @@ def forget(root: Path, consumer: str, paths: Container[str]) -> None:
     left = {path: known for path, known in claims.items() if path not in paths}
     if len(left) < len(claims):
         data = _dump((name, claim) for name, known in left.items() for claim in known)
-        fs.write_atomically(path_of(root, consumer), data, mode=fs.PRIVATE_MODE)
+        temp_files.write_atomically(path_of(root, consumer), data, mode=fs.PRIVATE_MODE)
 
 
 def _distinct(claims: tuple[Claim, ...]) -> list[Claim]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from modelfetch.core import fs
+from modelfetch.core import directories, fs, os_errors
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Notice, Placed
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError, RetryLaterError
@@ -188,7 +188,7 @@ class Placer:
                 writer = ConsumerWriter(
                     self._examiner.tree,
                     consumer,
-                    own=fs.own_folder(self._root),
+                    own=directories.own_folder(self._root),
                     owner=self._owner,
                     check=self._cancel.check,
                     sink=self._sink,
@@ -199,7 +199,7 @@ class Placer:
 
     @contextmanager
     def _locked(self, consumer: str, run: _ConsumerRun, timeout: float | None, cancel: Cancel) -> Iterator[Held]:
-        path = fs.own_folder(self._root) / "locks" / f"consumer-{consumer}.lock"
+        path = directories.own_folder(self._root) / "locks" / f"consumer-{consumer}.lock"
         label = f"the receipt of {consumer}"
         with (
             _translated(self._examiner.tree.path(consumer)),
@@ -306,7 +306,7 @@ class Placer:
                 message = f"{shown} was changed again as it was before: replaced, for a copy was kept the last time"
                 self._sink(Notice(level="warning", message=message, hint=_KEEP_HINT))
                 return seen
-        aside = fs.own_folder(self._root) / writer.displace(step.path)
+        aside = directories.own_folder(self._root) / writer.displace(step.path)
         message = f"{shown} was not what modelfetch placed there: moved to {aside}"
         self._sink(Notice(level="warning", message=message, hint=_KEEP_HINT))
         return None
@@ -394,4 +394,4 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise fs.translate(error, path, doing="can't place into") from error
+        raise os_errors.translate(error, path, doing="can't place into") from error

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core import fs
+from modelfetch.core import directories, fs, temp_files
 from modelfetch.core.artifact import Resolution
 from modelfetch.errors import DestinationError, DiskError
 from modelfetch.placement import journal
@@ -107,7 +107,7 @@ class Receipt:
 
 def receipt_path(root: Path, consumer: str) -> Path:
     """The path of a consumer's receipt."""
-    return fs.own_folder(root) / "receipts" / f"{consumer}.json"
+    return directories.own_folder(root) / "receipts" / f"{consumer}.json"
 
 
 def read_receipt(root: Path, consumer: str) -> Receipt:
@@ -138,11 +138,11 @@ def write_receipt(root: Path, receipt: Receipt) -> None:
         OSError: It can't be written.
     """
     path = receipt_path(root, receipt.consumer)
-    fs.make_directory(path.parent)
-    temporary = path.with_name(fs.temporary_name(receipt.consumer))
+    directories.make_directory(path.parent)
+    temporary = path.with_name(temp_files.temporary_name(receipt.consumer))
     data = _dump(receipt)
     mode = fs.PRIVATE_MODE if b"?" in data else fs.COPY_MODE
-    fs.write_atomically(path, data, mode=mode, temporary=temporary)
+    temp_files.write_atomically(path, data, mode=mode, temporary=temporary)
 
 
 class ReceiptBook:

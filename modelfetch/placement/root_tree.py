@@ -15,7 +15,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.core import fs
+from modelfetch.core import directories, fs
 from modelfetch.errors import DestinationError
 from modelfetch.manifest.paths import check_relative
 from modelfetch.placement.state import PathStat
@@ -160,7 +160,7 @@ def _open_at_once(top: Path, relative: str, *, missing_is_error: bool) -> int | 
         if not relative:
             return fd
         try:
-            return fs.open_folder_beneath(fd, relative)
+            return directories.open_folder_beneath(fd, relative)
         finally:
             os.close(fd)
     except FileNotFoundError as error:
@@ -176,7 +176,7 @@ def _open_base(base: str, make: Callable[[int], None] | None) -> int:
     except FileNotFoundError:
         if make is None:
             raise
-    fs.make_directory(Path(base))
+    directories.make_directory(Path(base))
     fd = os.open(base, _FOLDER)
     make(fd)
     return fd

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from modelfetch.core import fs
+from modelfetch.core import directories, fs, temp_files
 from modelfetch.core.events import Notice
 from modelfetch.errors import DestinationError
 from modelfetch.placement.root_tree import RootTree
@@ -203,7 +203,9 @@ class ConsumerWriter:
             elif folder in ("", "journal", "noop", "locks"):
                 locked = ()
             with contextlib.suppress(OSError, DestinationError), tree.folder(folder) as fd:
-                fs.sweep_temporaries(fd, locked=locked, older=_OLDER_NOTES if folder == "noop" else _OLDER_NAMES)
+                temp_files.sweep_temporaries(
+                    fd, locked=locked, older=_OLDER_NOTES if folder == "noop" else _OLDER_NAMES
+                )
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -237,7 +239,7 @@ class ConsumerWriter:
                     raise ChangedMeanwhileError(path) from None
             tree, where = self._workspace_for(path.rpartition("/")[0], folder)
             with tree.folder(where, make=self._finish_own_folder) as workspace:
-                temporary = fs.temporary_name()
+                temporary = temp_files.temporary_name()
                 try:
                     made = make(workspace, temporary)
                     self.confirm()
@@ -251,12 +253,12 @@ class ConsumerWriter:
     def _rename(self, temporary: str, workspace: int, name: str, folder: int, over: PathStat | None, path: str) -> None:
         if over is None:
             try:
-                fs.rename_new(temporary, name, source_folder=workspace, target_folder=folder)
+                directories.rename_new(temporary, name, source_folder=workspace, target_folder=folder)
             except FileExistsError:
                 raise ChangedMeanwhileError(path) from None
             return
         try:
-            exchanged = fs.exchange(temporary, name, source_folder=workspace, target_folder=folder)
+            exchanged = directories.exchange(temporary, name, source_folder=workspace, target_folder=folder)
         except FileNotFoundError:
             raise ChangedMeanwhileError(path) from None
         if not exchanged:
@@ -264,7 +266,7 @@ class ConsumerWriter:
                 raise ChangedMeanwhileError(path)
             os.rename(temporary, name, src_dir_fd=workspace, dst_dir_fd=folder)
         elif not _is_still(over, temporary, workspace):
-            fs.exchange(temporary, name, source_folder=workspace, target_folder=folder)
+            directories.exchange(temporary, name, source_folder=workspace, target_folder=folder)
             raise ChangedMeanwhileError(path)
 
     def _workspace_for(self, parent: str, folder: int) -> tuple[RootTree, str]:
@@ -279,7 +281,7 @@ class ConsumerWriter:
         return self._workspaces[parent]
 
     def _renames(self, tree: RootTree, where: str, folder: int) -> bool:
-        here, there = fs.temporary_name(), fs.temporary_name()
+        here, there = temp_files.temporary_name(), temp_files.temporary_name()
         with tree.folder(where, make=self._finish_own_folder) as workspace:
             try:
                 os.close(os.open(here, _CREATE, fs.PRIVATE_MODE, dir_fd=workspace))
@@ -296,7 +298,7 @@ class ConsumerWriter:
 
     def _move_aside(self, name: str, folder: int, own_name: str, own: int) -> None:
         try:
-            fs.rename_new(name, own_name, source_folder=folder, target_folder=own)
+            directories.rename_new(name, own_name, source_folder=folder, target_folder=own)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise

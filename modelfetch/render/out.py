@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 
-from modelfetch.core.fs import translate
+from modelfetch.core.os_errors import translate
 
 
 def put(text: str, *, end: str = "\n") -> None:

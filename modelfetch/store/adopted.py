@@ -10,7 +10,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from modelfetch.core.fs import make_directory, open_regular
+from modelfetch.core.directories import make_directory
+from modelfetch.core.fs import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path

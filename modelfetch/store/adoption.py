@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from modelfetch.core.fs import BLOB_MODE, copy_bytes, open_regular, translate, try_reflink
+from modelfetch.core.fs import BLOB_MODE, copy_bytes, open_regular, try_reflink
+from modelfetch.core.os_errors import translate
 from modelfetch.errors import DestinationError, IntegrityError
 from modelfetch.store.adopted import mark_adopted
 from modelfetch.store.chunks import hash_open_file

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core.fs import COPY_MODE, make_directory, read_small, write_atomically
+from modelfetch.core.directories import make_directory
+from modelfetch.core.fs import COPY_MODE, read_small
+from modelfetch.core.temp_files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

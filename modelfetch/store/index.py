@@ -8,7 +8,9 @@ import os
 from pathlib import Path
 
 from modelfetch.core.digest import Digest
-from modelfetch.core.fs import COPY_MODE, make_directory, open_regular, read_small, temporary_name, try_chmod
+from modelfetch.core.directories import make_directory
+from modelfetch.core.fs import COPY_MODE, open_regular, read_small, try_chmod
+from modelfetch.core.temp_files import temporary_name
 from modelfetch.store.record import Record
 
 _WRITTEN_IN_PLACE = 16 * 2**20

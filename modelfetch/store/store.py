@@ -14,21 +14,11 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.check_progress import reporting_large
 from modelfetch.core.digest import Digest, new_hasher
+from modelfetch.core.directories import make_directory, sync_directory
 from modelfetch.core.events import Sink, discard
-from modelfetch.core.fs import (
-    BLOB_MODE,
-    RefusalReporter,
-    make_directory,
-    open_regular,
-    read_small,
-    sweep_temporaries,
-    sync_directory,
-    temporary_name,
-    translate,
-    try_chmod,
-    try_fsync,
-    try_reflink,
-)
+from modelfetch.core.fs import BLOB_MODE, RefusalReporter, open_regular, read_small, try_chmod, try_fsync, try_reflink
+from modelfetch.core.os_errors import translate
+from modelfetch.core.temp_files import sweep_temporaries, temporary_name
 from modelfetch.errors import DiskError, IntegrityError, ModelfetchError
 from modelfetch.store.chunks import hash_open_file, read_into
 from modelfetch.store.index import Index, record_path, write_new, write_whole

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from modelfetch.core.events import SourceFailed, TransferEnded, TransferFinished, TransferRetrying, TransferStarted
-from modelfetch.core.fs import translate
+from modelfetch.core.os_errors import translate
 from modelfetch.errors import (
     OF_THE_SOURCE,
     DestinationError,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from modelfetch.core.fs import COPY_MODE, PRIVATE_MODE, open_regular, read_small, temporary_name, try_reflink
+from modelfetch.core.fs import COPY_MODE, PRIVATE_MODE, open_regular, read_small, try_reflink
+from modelfetch.core.temp_files import temporary_name
 from modelfetch.core.units import format_size
 from modelfetch.errors import DiskError
 from modelfetch.store.chunks import CHUNK, chunk_count, chunk_span, read_into, xxh3

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
-from contextlib import suppress
+
+from modelfetch.core import libc
+from modelfetch.core.fs import DISK_FULL
 
 _WRITE = 2  # SYNC_FILE_RANGE_WRITE (source: linux/fs.h)
 _WRITE_BACK = 32 * 2**20
@@ -27,14 +28,11 @@ def allocate(fd: int, size: int) -> None:
     Raises:
         OSError: There is not enough space.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    function = getattr(libc, "fallocate64", None) or getattr(libc, "fallocate", None)
-    if function is None:
-        return
-    function.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-    if function(fd, 0, 0, size) != 0:
+    types = (ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    function = libc.function("fallocate64", *types) or libc.function("fallocate", *types)
+    if function is not None and function(fd, 0, 0, size) != 0:
         number = ctypes.get_errno()
-        if number in (errno.ENOSPC, errno.EDQUOT):
+        if number in DISK_FULL:
             raise OSError(number, os.strerror(number))
 
 
@@ -55,10 +53,9 @@ class WriteBack:
     def __init__(self, fd: int, start: int) -> None:
         self._fd = fd
         self._done = start
-        self._call = None
-        with suppress(AttributeError, OSError):
-            self._call = ctypes.CDLL(None).sync_file_range
-            self._call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+        self._call = libc.function(
+            "sync_file_range", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint
+        )
 
     def __call__(self, end: int) -> None:
         """Record that the file is written up to ``end``."""

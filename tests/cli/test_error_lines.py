@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.cli.app import run
-from modelfetch.core import fs
+from modelfetch.core import fs, os_errors, temp_files
 from modelfetch.demo.faults import RedirectLoop, Status
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.models import embedding
@@ -157,7 +157,9 @@ def test_certificates_that_can_not_be_read_are_named(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_says_how_much_is_free_and_how_much_is_needed(number: int, tmp_path: Path) -> None:
-    error = fs.translate(OSError(number, "full"), tmp_path / "none" / "x.part", doing="writing", needed=5 * 2**30)
+    error = os_errors.translate(
+        OSError(number, "full"), tmp_path / "none" / "x.part", doing="writing", needed=5 * 2**30
+    )
     assert error.code == "no-space"
     assert re.search(r"x\.part: full; [\d.]+ \w+ free, 5\.00 GiB more needed$", error.message)
 
@@ -167,7 +169,7 @@ def test_a_disk_without_inodes_says_so(tmp_path: Path, monkeypatch: pytest.Monke
         f_blocks, f_files, f_favail = 10, 10, 0
 
     monkeypatch.setattr("os.statvfs", lambda _: Disk)
-    message = fs.translate(OSError(errno.ENOSPC, "full"), tmp_path, doing="writing").message
+    message = os_errors.translate(OSError(errno.ENOSPC, "full"), tmp_path, doing="writing").message
     assert message.endswith("full; it has no inodes left (`df -i`)")
 
 
@@ -178,14 +180,14 @@ def test_a_disk_that_is_mounted_read_only_is_to_be_mounted_for_writing(
         f_flag = 1  # ST_RDONLY
 
     monkeypatch.setattr("os.statvfs", lambda _: Disk)
-    error = fs.translate(OSError(errno.EROFS, "Read-only file system"), tmp_path / "x", doing="making")
+    error = os_errors.translate(OSError(errno.EROFS, "Read-only file system"), tmp_path / "x", doing="making")
     assert isinstance(error, DestinationError)
     assert error.hint == f"{tmp_path} is mounted read-only: mount it for writing (in a compose file, without `:ro`)"
 
 
 def test_a_temporary_name_is_not_shown(tmp_path: Path) -> None:
-    hidden = str(tmp_path / fs.temporary_name())
-    error = fs.translate(OSError(errno.EIO, "I/O error", hidden), tmp_path / "page.html", doing="writing")
+    hidden = str(tmp_path / temp_files.temporary_name())
+    error = os_errors.translate(OSError(errno.EIO, "I/O error", hidden), tmp_path / "page.html", doing="writing")
     assert error.message == f"writing {tmp_path}/page.html: I/O error"
 
 

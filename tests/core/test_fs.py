@@ -1,13 +1,10 @@
-"""Files and folders are opened, written, renamed, copied and swept with nothing lost and nothing left."""
+"""Files are opened, read, hashed and copied with nothing lost, and what a file system refuses is passed on."""
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,79 +14,9 @@ from modelfetch.cli.fastpath import check
 from modelfetch.core import fs
 from modelfetch.core.digest import Digest
 from modelfetch.core.events import Event, Notice
-from modelfetch.errors import DestinationError, DiskError, ManifestError, ModelfetchError
+from modelfetch.errors import ManifestError
 from modelfetch.store.adopted import mark_adopted
 from modelfetch.store.checks import read_checks
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-# ── a folder below another, in one step ──
-@pytest.fixture
-def top(tmp_path: Path) -> Iterator[int]:
-    (tmp_path / "top" / "a" / "b").mkdir(parents=True)
-    (tmp_path / "top" / "file").touch()
-    (tmp_path / "top" / "link").symlink_to("a")
-    (tmp_path / "top" / "out").symlink_to(tmp_path)
-    fd = os.open(tmp_path / "top", os.O_RDONLY | os.O_DIRECTORY)
-    yield fd
-    os.close(fd)
-
-
-def test_a_folder_is_opened(top: int, tmp_path: Path) -> None:
-    fd = fs.open_folder_beneath(top, "a/b")
-    if fd is None:
-        pytest.skip("this kernel has no openat2")
-    assert os.path.samestat(os.fstat(fd), (tmp_path / "top/a/b").stat())
-    assert not os.get_inheritable(fd)
-    os.close(fd)
-
-
-@pytest.mark.parametrize("path", ["link", "link/b", "out", "out/top", "../top", "a/../../top", "/", "file", "file/x"])
-def test_a_link_a_way_out_and_a_file_are_not_opened(top: int, path: str) -> None:
-    assert fs.open_folder_beneath(top, path) is None
-
-
-def test_a_missing_folder_is_an_error(top: int) -> None:
-    if fs.open_folder_beneath(top, "a") is None:
-        pytest.skip("this kernel has no openat2")
-    with pytest.raises(FileNotFoundError):
-        fs.open_folder_beneath(top, "a/c")
-
-
-def test_without_the_system_call_nothing_is_opened(top: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fs, "_load_syscall", lambda: None)
-    assert fs.open_folder_beneath(top, "a") is None
-
-
-# ── errors and refusals ──
-@pytest.mark.parametrize(
-    ("number", "kind", "code", "exit_code"),
-    [
-        (errno.ENOSPC, DiskError, "no-space", 74),
-        (errno.EDQUOT, DiskError, "no-space", 74),
-        (errno.EIO, DiskError, DiskError.default_code, 74),
-        (errno.ENOENT, DiskError, DiskError.default_code, 74),
-        (errno.EACCES, DestinationError, DestinationError.default_code, 73),
-        (errno.EROFS, DestinationError, DestinationError.default_code, 73),
-        (errno.ENOTDIR, DestinationError, "foreign-file", 73),
-        (errno.ELOOP, DestinationError, "foreign-file", 73),
-    ],
-)
-def test_an_error_of_the_system_is_typed_and_names_its_path(
-    number: int, kind: type[ModelfetchError], code: str, exit_code: int
-) -> None:
-    error = fs.translate(OSError(number, os.strerror(number), "/a/path"), "/another", doing="writing")
-    assert (type(error), error.code, error.exit_code) == (kind, code, exit_code)
-    assert str(error).startswith("writing /a/path: ")
-    assert "/another" in str(fs.translate(OSError(number, os.strerror(number)), "/another", doing="writing"))
-
-
-def test_a_name_that_the_locale_lacks_is_an_error_of_the_destination() -> None:
-    error = fs.translate(UnicodeEncodeError("ascii", "modèle", 3, 4, "ordinal"), "x", doing="making")
-    assert (error.code, error.exit_code) == ("unencodable-name", 73)
-    assert "mod\\xe8le" in str(error)
 
 
 def test_each_kind_of_refusal_is_reported_once() -> None:
@@ -126,7 +53,6 @@ def test_a_failing_disk_is_no_refusal(tmp_path: Path, monkeypatch: pytest.Monkey
         fs.finish_file(file.fileno(), mode=0o644)
 
 
-# ── opening and reading ──
 def test_only_a_regular_file_is_opened_and_a_link_only_on_request(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     (tmp_path / "link").symlink_to("file")
@@ -154,133 +80,6 @@ def test_a_small_file_is_read_whole_and_a_larger_one_refused(tmp_path: Path) -> 
     assert caught.value.errno == errno.EFBIG
 
 
-# ── folders ──
-def test_missing_folders_get_their_mode_whatever_the_umask_and_others_keep_theirs(tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir(mode=0o700)
-    before = os.umask(0o077)
-    try:
-        fs.make_directory(tmp_path / "there/a/b")
-        fs.make_directory(tmp_path / "there/a/b")
-    finally:
-        os.umask(before)
-    modes = [stat.S_IMODE((tmp_path / path).stat().st_mode) for path in ("there", "there/a", "there/a/b")]
-    assert modes == [0o700, 0o755, 0o755]
-
-
-def test_a_file_in_the_place_of_a_folder_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for path in ("file", "file/below"):
-        with pytest.raises(OSError, match=r"exists|Not a directory"):
-            fs.make_directory(tmp_path / path)
-
-
-# ── temporary files ──
-def test_a_temporary_name_is_hidden_new_and_known_by_its_stem() -> None:
-    name = fs.temporary_name("probe")
-    assert name.startswith(".")
-    assert name != fs.temporary_name("probe")
-    assert fs.is_temporary_name(name)
-    assert fs.is_temporary_name(name, stem="probe")
-    assert not fs.is_temporary_name(name, stem="fetch")
-    assert not fs.is_temporary_name("probe.part")
-
-
-def test_only_old_temporary_files_and_those_of_the_lock_are_swept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    young, mine = fs.temporary_name("probe"), fs.temporary_name("mine")
-    for name in (young, mine, "precious.part", ".earlier-1"):
-        (tmp_path / name).touch()
-    (tmp_path / fs.temporary_name("folder")).mkdir()
-    fs.sweep_temporaries(tmp_path, locked=[mine[:18]])
-    left = {path.name for path in tmp_path.iterdir() if path.is_file()}
-    assert left == {young, "precious.part", ".earlier-1"}
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 3700)
-    fs.sweep_temporaries(tmp_path, stem="fetch")
-    assert (tmp_path / young).exists()
-    fs.sweep_temporaries(tmp_path, older=r"\.earlier-\d")
-    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"precious.part"}
-    assert len(list(tmp_path.iterdir())) == 2, "a folder is never removed"
-
-
-# ── writing and renaming ──
-def test_a_file_is_replaced_whole_with_its_mode_whatever_the_umask(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    before = os.umask(0o077)
-    try:
-        fs.write_atomically(path, b"new", mode=0o644)
-    finally:
-        os.umask(before)
-    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o644)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file_and_no_temporary(
-    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os if call == "fsync" else Path, call, fail)
-    with pytest.raises(OSError, match="No space"):
-        fs.write_atomically(path, b"new", mode=0o644)
-    assert [(left.name, left.read_bytes()) for left in tmp_path.iterdir()] == [("file", b"old")]
-
-
-@pytest.mark.parametrize("kind", ["folder", "link", "fifo"])
-def test_what_is_no_regular_file_is_never_replaced(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / "there"
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "link":
-        path.symlink_to("x")
-    else:
-        os.mkfifo(path)
-    before = path.lstat().st_ino
-    with pytest.raises(FileExistsError):
-        fs.write_atomically(path, b"new", mode=0o644)
-    assert [(left.name, left.lstat().st_ino) for left in tmp_path.iterdir()] == [("there", before)]
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Iterator[int]:
-    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    yield fd
-    os.close(fd)
-
-
-@pytest.mark.parametrize("support", ["renameat2", "link", "neither"])
-def test_a_rename_never_replaces_a_file(
-    support: str, tmp_path: Path, opened: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-    if support != "renameat2":
-        monkeypatch.setattr(fs, "_renameat2", lambda *_: False)
-    if support == "neither":
-        monkeypatch.setattr(os, "link", refuse)
-    (tmp_path / "one").write_bytes(b"1")
-    (tmp_path / "two").write_bytes(b"2")
-    with pytest.raises(FileExistsError):
-        fs.rename_new("one", "two", source_folder=opened, target_folder=opened)
-    fs.rename_new("one", "three", source_folder=opened, target_folder=opened)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"two": b"2", "three": b"1"}
-
-
-def test_a_dangling_link_exists_too(tmp_path: Path, opened: int) -> None:
-    (tmp_path / "link").symlink_to("nowhere")
-    assert fs.exists_at("link", opened)
-    assert not fs.exists_at("other", opened)
-
-
-# ── copying and hashing ──
 def test_a_copy_is_whole_never_replaces_and_leaves_nothing_if_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,7 +139,6 @@ def test_a_full_disk_is_no_missing_ability_to_clone(tmp_path: Path, monkeypatch:
         fs.try_reflink(tmp_path / "source", tmp_path / "target")
 
 
-# ── what may not be a file ──
 @pytest.fixture
 def fifo(tmp_path: Path) -> Path:
     path = tmp_path / "fifo"

@@ -349,7 +349,7 @@ def test_probes_of_killed_runs_are_removed(tmp_path: Path, monkeypatch: pytest.M
         (parent / ".hidden").touch()
     assert LinkProbe(store).works(folder)
     assert len(list(store.iterdir())) == 2  # young ones may be another process's
-    monkeypatch.setattr("modelfetch.core.fs._ABANDONED_AFTER", -1.0)
+    monkeypatch.setattr("modelfetch.core.temp_files._ABANDONED_AFTER", -1.0)
     assert LinkProbe(store).works(folder)
     assert [path.name for path in (*store.iterdir(), *folder.iterdir())] == [".hidden", ".hidden"]
 

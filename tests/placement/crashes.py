@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modelfetch.core import fs
+from modelfetch.core import directories
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ def killed_at(call: int, *, error: int | None = None) -> Iterator[Killer]:
     with pytest.MonkeyPatch.context() as patch:
         for name in (*CHANGING, "open"):
             patch.setattr(os, name, killer.wrap(name, getattr(os, name)))
-        patch.setattr(fs, "_renameat2", killer.wrap("renameat2", fs._renameat2))
+        patch.setattr(directories, "_renameat2", killer.wrap("renameat2", directories._renameat2))
         if error is None:
             with contextlib.suppress(Killed):
                 yield killer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modelfetch.core import fs
+from modelfetch.core import directories
 from modelfetch.errors import DestinationError, ModelfetchError
 from modelfetch.placement import RootTree
 from tests.placement.world import LARGE, SMALL, World
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders are opened with openat2, and as on kernels that lack it."""
     if request.param == "part by part":
-        monkeypatch.setattr(fs, "open_folder_beneath", lambda folder, path: None)
+        monkeypatch.setattr(directories, "open_folder_beneath", lambda folder, path: None)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_folder_that_is_swapped_for_a_link_while_files_are_placed_leads_nowher
     def swap() -> None:
         folder = os.open(consumer, os.O_RDONLY | os.O_DIRECTORY)
         while not stop.is_set():
-            fs.exchange("models", "swap", source_folder=folder, target_folder=folder)
+            directories.exchange("models", "swap", source_folder=folder, target_folder=folder)
         os.close(folder)
 
     attacker = threading.Thread(target=swap)

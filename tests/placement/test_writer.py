@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modelfetch.core import fs
+from modelfetch.core import directories
 from modelfetch.errors import DestinationError
 from modelfetch.placement import PlacementJob
 from modelfetch.placement.layouts import Placement, PlacementMethod
@@ -27,7 +27,7 @@ PATH = "comfyui/models/vae/a.bin"
 def _renames(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ways to give a name: not every C library, kernel and file system has all of them."""
     if request.param != "renameat2":
-        monkeypatch.setattr(fs, "_load_renameat2", lambda: None)
+        monkeypatch.setattr(directories, "_load_renameat2", lambda: None)
     if request.param == "neither":
         monkeypatch.setattr(os, "link", refused(errno.EPERM))
 
@@ -170,7 +170,7 @@ def test_temporary_files_of_killed_processes_are_removed_after_an_hour(
     (world.root / stray).parent.mkdir(parents=True, exist_ok=True)
     (world.root / stray).write_bytes(b"half")
     now = time.time()
-    monkeypatch.setattr("modelfetch.core.fs.time.time", lambda: now + 3601)
+    monkeypatch.setattr("modelfetch.core.temp_files.time.time", lambda: now + 3601)
     world.place(world.job(PATH, SMALL))
     assert not (world.root / stray).exists()
 
@@ -198,14 +198,14 @@ def test_another_consumers_receipt_in_the_making_stays(world: World) -> None:
 def test_what_lies_on_another_file_system_is_moved_aside_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.place(world.job(PATH, SMALL))
     (world.root / PATH).write_bytes(b"edited")
-    renameat2 = fs._renameat2
+    renameat2 = directories._renameat2
 
     def apart(source: str, target: str, source_folder: int, target_folder: int, flags: int) -> bool:
         if target == source == "a.bin":
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         return renameat2(source, target, source_folder, target_folder, flags)
 
-    monkeypatch.setattr(fs, "_renameat2", apart)
+    monkeypatch.setattr(directories, "_renameat2", apart)
     world.place(world.job(PATH, SMALL))
     (aside,) = (world.root / ".modelfetch/displaced").glob(f"*/{PATH}")
     assert (aside.read_bytes(), (world.root / PATH).read_bytes()) == (b"edited", SMALL)

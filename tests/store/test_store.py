@@ -443,7 +443,7 @@ def test_temporary_files_of_killed_runs_are_removed(store: Store, monkeypatch: p
         (ingest / name).touch()
     Store(store.path).folder("ingest")
     assert len(list(ingest.iterdir())) == 6  # recent ones may belong to another process
-    monkeypatch.setattr("modelfetch.core.fs._ABANDONED_AFTER", -1.0)
+    monkeypatch.setattr("modelfetch.core.temp_files._ABANDONED_AFTER", -1.0)
     Store(store.path).folder("ingest")
     assert sorted(path.name for path in ingest.iterdir()) == ["kept.json", "kept.part"]
 

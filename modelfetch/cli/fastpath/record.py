@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.cli.fastpath.check import MAGIC, key_of, note_path, read_bytes, root_of, sha256_hex
-from modelfetch.core import fs
+from modelfetch.core import directories, fs, temp_files
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.pipeline.plan import jobs_for, plan_model, select
 from modelfetch.pipeline.resolve import resolve_quietly
@@ -55,14 +55,14 @@ def remember(
             return
         root = str(session.options.root)
         folder = Path(note_path(root, "", secret="").folder)
-        fs.make_directory(folder)
+        directories.make_directory(folder)
         _make_room(folder)
         place = note_path(root, key_of(argv, os.environ), secret=_secret(folder))
         text = "\n".join([MAGIC, place.key, *lines, "end"])
         if text.count("\n") != len(lines) + 2:
             return
         data = text.encode(errors="surrogateescape")
-        fs.write_atomically(Path(place.path), data, mode=fs.PRIVATE_MODE)
+        temp_files.write_atomically(Path(place.path), data, mode=fs.PRIVATE_MODE)
 
 
 def as_if_again(report: Report) -> Report:
@@ -103,7 +103,7 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
     for request in select(manifests, session.options.consumers):
         paths.update(dict.fromkeys(tree.path(path) for path in _paths_of(request, session, receipts)))
     # What `verify` finds damaged does not look changed.
-    checks = fs.own_folder(root) / "checks.json"
+    checks = directories.own_folder(root) / "checks.json"
     for file in (checks, *(consumer_dir_file(root, consumer) for consumer in CONSUMERS)):
         if file.exists():
             paths[file] = None
@@ -147,7 +147,7 @@ def _secret(folder: Path) -> str:
     except (OSError, ValueError):
         pass
     secret = secrets.token_hex(32)
-    fs.write_atomically(path, secret.encode(), mode=fs.PRIVATE_MODE)
+    temp_files.write_atomically(path, secret.encode(), mode=fs.PRIVATE_MODE)
     return secret
 
 

@@ -26,17 +26,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from modelfetch.core.cancel import Cancel
+from modelfetch.core.directories import make_directory
 from modelfetch.core.events import Sink, Waiting, discard
-from modelfetch.core.fs import (
-    COPY_MODE,
-    make_directory,
-    open_regular,
-    read_small,
-    sweep_temporaries,
-    temporary_name,
-    translate,
-    try_chmod,
-)
+from modelfetch.core.fs import COPY_MODE, open_regular, read_small, try_chmod
+from modelfetch.core.os_errors import translate
+from modelfetch.core.temp_files import sweep_temporaries, temporary_name
 from modelfetch.errors import RetryLaterError
 from modelfetch.store.locks.flock import flock_works, take_flock
 from modelfetch.store.locks.heartbeat import heartbeats

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.config.settings import Settings
-from modelfetch.core import fs
+from modelfetch.core import fs, os_errors, temp_files
 from modelfetch.errors import DestinationError, SettingError
 from modelfetch.tiers.discovery import find_tier, is_same_file, is_tier_name, normalise_tier
 from modelfetch.tiers.dotenv.cards import card_values
@@ -130,7 +130,7 @@ def rewrite(file: Path, block: Block) -> Rewritten:
             f"{file}: {error}", hint="remove what is too much, or the whole block: it is made again"
         ) from None
     except OSError as error:
-        raise fs.translate(error, file, doing="rewriting") from error
+        raise os_errors.translate(error, file, doing="rewriting") from error
     return Rewritten(written=True, changed=new.changed, twice=new.twice)
 
 
@@ -139,7 +139,7 @@ def _replace(target: Path, data: bytes, found: os.stat_result | None) -> None:
     other = found is not None and os.geteuid() == 0 and (found.st_uid, found.st_gid) != (0, os.getegid())
     owner = (found.st_uid, found.st_gid) if found is not None and other else None
     try:
-        fs.replace_document(target, data, mode=mode, owner=owner)
+        temp_files.replace_document(target, data, mode=mode, owner=owner)
     except OSError as error:
         error.filename = str(target.parent)  # the name of the temporary file would mean nothing to the user
         raise

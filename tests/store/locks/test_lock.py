@@ -313,7 +313,7 @@ def test_what_a_process_left_that_died_while_it_took_over_is_no_obstacle(path: P
 def test_temporary_files_of_killed_processes_are_removed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     left_behind(path, somebody(pid=2**22 - 3, started="1"))
     (path.parent / ".key.lock.0123abcd").touch()
-    monkeypatch.setattr("modelfetch.core.fs._ABANDONED_AFTER", -1.0)
+    monkeypatch.setattr("modelfetch.core.temp_files._ABANDONED_AFTER", -1.0)
     with lock(path, label="x", timing=TIMING):
         assert [found.name for found in path.parent.iterdir()] == ["key.lock"]
 

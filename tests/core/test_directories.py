@@ -1,0 +1,104 @@
+"""Directories are opened and made safely, and a rename never replaces a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelfetch.core import directories
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Iterator[int]:
+    (tmp_path / "top" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "top" / "file").touch()
+    (tmp_path / "top" / "link").symlink_to("a")
+    (tmp_path / "top" / "out").symlink_to(tmp_path)
+    fd = os.open(tmp_path / "top", os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+def test_a_folder_is_opened(top: int, tmp_path: Path) -> None:
+    fd = directories.open_folder_beneath(top, "a/b")
+    if fd is None:
+        pytest.skip("this kernel has no openat2")
+    assert os.path.samestat(os.fstat(fd), (tmp_path / "top/a/b").stat())
+    assert not os.get_inheritable(fd)
+    os.close(fd)
+
+
+@pytest.mark.parametrize("path", ["link", "link/b", "out", "out/top", "../top", "a/../../top", "/", "file", "file/x"])
+def test_a_link_a_way_out_and_a_file_are_not_opened(top: int, path: str) -> None:
+    assert directories.open_folder_beneath(top, path) is None
+
+
+def test_a_missing_folder_is_an_error(top: int) -> None:
+    if directories.open_folder_beneath(top, "a") is None:
+        pytest.skip("this kernel has no openat2")
+    with pytest.raises(FileNotFoundError):
+        directories.open_folder_beneath(top, "a/c")
+
+
+def test_without_the_system_call_nothing_is_opened(top: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directories, "_load_syscall", lambda: None)
+    assert directories.open_folder_beneath(top, "a") is None
+
+
+def test_missing_folders_get_their_mode_whatever_the_umask_and_others_keep_theirs(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir(mode=0o700)
+    before = os.umask(0o077)
+    try:
+        directories.make_directory(tmp_path / "there/a/b")
+        directories.make_directory(tmp_path / "there/a/b")
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE((tmp_path / path).stat().st_mode) for path in ("there", "there/a", "there/a/b")]
+    assert modes == [0o700, 0o755, 0o755]
+
+
+def test_a_file_in_the_place_of_a_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in ("file", "file/below"):
+        with pytest.raises(OSError, match=r"exists|Not a directory"):
+            directories.make_directory(tmp_path / path)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("support", ["renameat2", "link", "neither"])
+def test_a_rename_never_replaces_a_file(
+    support: str, tmp_path: Path, opened: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if support != "renameat2":
+        monkeypatch.setattr(directories, "_renameat2", lambda *_: False)
+    if support == "neither":
+        monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "one").write_bytes(b"1")
+    (tmp_path / "two").write_bytes(b"2")
+    with pytest.raises(FileExistsError):
+        directories.rename_new("one", "two", source_folder=opened, target_folder=opened)
+    directories.rename_new("one", "three", source_folder=opened, target_folder=opened)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"two": b"2", "three": b"1"}
+
+
+def test_a_dangling_link_exists_too(tmp_path: Path, opened: int) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    assert directories.exists_at("link", opened)
+    assert not directories.exists_at("other", opened)

@@ -1,0 +1,39 @@
+"""Errors of the operating system become typed errors."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from modelfetch.core import os_errors
+from modelfetch.errors import DestinationError, DiskError, ModelfetchError
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "code", "exit_code"),
+    [
+        (errno.ENOSPC, DiskError, "no-space", 74),
+        (errno.EDQUOT, DiskError, "no-space", 74),
+        (errno.EIO, DiskError, DiskError.default_code, 74),
+        (errno.ENOENT, DiskError, DiskError.default_code, 74),
+        (errno.EACCES, DestinationError, DestinationError.default_code, 73),
+        (errno.EROFS, DestinationError, DestinationError.default_code, 73),
+        (errno.ENOTDIR, DestinationError, "foreign-file", 73),
+        (errno.ELOOP, DestinationError, "foreign-file", 73),
+    ],
+)
+def test_an_error_of_the_system_is_typed_and_names_its_path(
+    number: int, kind: type[ModelfetchError], code: str, exit_code: int
+) -> None:
+    error = os_errors.translate(OSError(number, os.strerror(number), "/a/path"), "/another", doing="writing")
+    assert (type(error), error.code, error.exit_code) == (kind, code, exit_code)
+    assert str(error).startswith("writing /a/path: ")
+    assert "/another" in str(os_errors.translate(OSError(number, os.strerror(number)), "/another", doing="writing"))
+
+
+def test_a_name_that_the_locale_lacks_is_an_error_of_the_destination() -> None:
+    error = os_errors.translate(UnicodeEncodeError("ascii", "modèle", 3, 4, "ordinal"), "x", doing="making")
+    assert (error.code, error.exit_code) == ("unencodable-name", 73)
+    assert "mod\\xe8le" in str(error)

@@ -1,0 +1,136 @@
+"""Temporary files are swept, and a file is replaced as a whole or stays as it was."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from modelfetch.core import temp_files
+
+
+def test_a_temporary_name_is_hidden_new_and_known_by_its_stem() -> None:
+    name = temp_files.temporary_name("probe")
+    assert name.startswith(".")
+    assert name != temp_files.temporary_name("probe")
+    assert temp_files.is_temporary_name(name)
+    assert temp_files.is_temporary_name(name, stem="probe")
+    assert not temp_files.is_temporary_name(name, stem="fetch")
+    assert not temp_files.is_temporary_name("probe.part")
+
+
+def test_only_old_temporary_files_and_those_of_the_lock_are_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    young, mine = temp_files.temporary_name("probe"), temp_files.temporary_name("mine")
+    for name in (young, mine, "precious.part", ".earlier-1"):
+        (tmp_path / name).touch()
+    (tmp_path / temp_files.temporary_name("folder")).mkdir()
+    temp_files.sweep_temporaries(tmp_path, locked=[mine[:18]])
+    left = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert left == {young, "precious.part", ".earlier-1"}
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3700)
+    temp_files.sweep_temporaries(tmp_path, stem="fetch")
+    assert (tmp_path / young).exists()
+    temp_files.sweep_temporaries(tmp_path, older=r"\.earlier-\d")
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"precious.part"}
+    assert len(list(tmp_path.iterdir())) == 2, "a folder is never removed"
+
+
+def test_a_file_is_replaced_whole_with_its_mode_whatever_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    before = os.umask(0o077)
+    try:
+        temp_files.write_atomically(path, b"new", mode=0o644)
+    finally:
+        os.umask(before)
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o644)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_no_temporary(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os if call == "fsync" else Path, call, fail)
+    with pytest.raises(OSError, match="No space"):
+        temp_files.write_atomically(path, b"new", mode=0o644)
+    assert [(left.name, left.read_bytes()) for left in tmp_path.iterdir()] == [("file", b"old")]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "fifo"])
+def test_what_is_no_regular_file_is_never_replaced(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "there"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("x")
+    else:
+        os.mkfifo(path)
+    before = path.lstat().st_ino
+    with pytest.raises(FileExistsError):
+        temp_files.write_atomically(path, b"new", mode=0o644)
+    assert [(left.name, left.lstat().st_ino) for left in tmp_path.iterdir()] == [("there", before)]
+
+
+# ── a file that can't be renamed over, such as a single file mounted into a container ──
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every rename fail as it does over a mount point."""
+
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy", str(target))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize("data", [b"", b"short", b"much longer than what was there before\n" * 100])
+def test_the_same_inode_gets_the_new_bytes_and_nothing_is_left(tmp_path: Path, data: bytes) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b"A=1\nB=2\n")
+    before = file.stat().st_ino
+    temp_files.replace_document(file, data, mode=0o644)
+    assert (file.read_bytes(), file.stat().st_ino) == (data, before)
+    assert [path.name for path in tmp_path.iterdir()] == [".env"]
+
+
+@pytest.mark.usefixtures("busy")
+def test_what_fails_on_the_way_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b"A=1\n")
+    write = temp_files._overwrite
+    calls = []
+
+    def fail_once(path: Path, data: bytes) -> None:
+        calls.append(data)
+        write(path, data[:2] if len(calls) == 1 else data)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(temp_files, "_overwrite", fail_once)
+    with pytest.raises(OSError, match="No space"):
+        temp_files.replace_document(file, b"B=22\n", mode=0o644)
+    assert file.read_bytes() == b"A=1\n"
+    assert [path.name for path in tmp_path.iterdir()] == [".env"]
+
+
+def test_another_failure_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(errno.EACCES, "Permission denied", str(target))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(PermissionError):
+        temp_files.replace_document(tmp_path / "x", b"", mode=0o644)
