@@ -35,7 +35,7 @@ _EXAMPLES = {
         "modelfetch prune my-models.yaml --older-than 30d",
     ),
     "add": (
-        "modelfetch add hf://madebyollin/sdxl-vae-fp16-fix/sdxl.vae.safetensors",
+        "modelfetch add https://huggingface.co/madebyollin/sdxl-vae-fp16-fix/blob/main/sdxl.vae.safetensors",
         "modelfetch add ollama://qwen2.5:0.5b --manifest my-models.yaml --dry-run",
     ),
     "report": (

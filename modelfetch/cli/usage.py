@@ -74,13 +74,15 @@ def _suggestion(error: click.UsageError, where: str) -> str:
 
 
 def _option_hint(error: click.NoSuchOption, where: str) -> str | None:
-    if error.ctx is None or error.ctx.parent is None:
-        return f"options follow the command: {where} COMMAND OPTIONS; `{where} --help` lists the commands"
+    if error.ctx is None:
+        return None
     if error.ctx.info_name == "sync" and error.option_name == "--dry-run":
         return "`modelfetch plan` shows what sync would do"
     near = nearest(error.option_name, _options(error.ctx.command))
     if near is not None:
         return f"did you mean {near}? `{where} --help` lists all options"
+    if error.ctx.parent is None:
+        return f"options follow the command: {where} COMMAND OPTIONS; `{where} --help` lists the commands"
     return None
 
 

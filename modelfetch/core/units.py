@@ -66,10 +66,22 @@ def parse_age(text: str) -> float:
 
 def format_size(size: float) -> str:
     """Format bytes for people: ``6.46 GiB``, ``2.3 KiB``, ``17 B``."""
-    for unit, factor in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+    unit, factor, digits = _unit_of(size)
+    return f"{size / factor:.{digits}f} {unit}" if factor > 1 else f"{int(size)} B"
+
+
+def format_share(part: int, whole: int) -> str:
+    """Format a part of some bytes, in the unit of the whole: ``0.51/6.46 GiB``."""
+    _, factor, digits = _unit_of(whole)
+    return f"{part / factor:.{digits}f}/{format_size(whole)}"
+
+
+def _unit_of(size: float) -> tuple[str, int, int]:
+    """The largest unit that is not larger than a size, its bytes, and the decimals that are shown with it."""
+    for unit, factor, digits in (("TiB", 2**40, 2), ("GiB", 2**30, 2), ("MiB", 2**20, 1), ("KiB", 2**10, 1)):
         if size >= factor:
-            return f"{size / factor:.2f} {unit}" if factor >= 2**30 else f"{size / factor:.1f} {unit}"
-    return f"{int(size)} B"
+            return unit, factor, digits
+    return "B", 1, 0
 
 
 def format_seconds(seconds: float) -> str:

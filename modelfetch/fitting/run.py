@@ -27,12 +27,12 @@ from modelfetch.fitting.verdict import fit_alone, fit_tier
 from modelfetch.fitting.workload import named
 from modelfetch.manifest.field_types import refuse_plain_http
 from modelfetch.manifest.model import CONSUMERS, FileSpec, Service
-from modelfetch.manifest.uri import HfUri, OllamaUri, parse_uri
+from modelfetch.manifest.uri import HfUri, OllamaUri
 from modelfetch.pipeline.plan import select
 from modelfetch.pipeline.resolve import mirrors_of, resolve_all
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.sources import SourceRequest
-from modelfetch.sources.file import suggest_uri
+from modelfetch.sources.argument import parse_argument
 from modelfetch.store import Store
 
 if TYPE_CHECKING:
@@ -227,11 +227,7 @@ def _fit_path(path: Path, overrides: FitOverrides) -> FitReport:
 
 
 def _parse(text: str, session: Session) -> Uri:
-    try:
-        uri = parse_uri(text)
-    except ValueError as error:
-        hint = suggest_uri(text, "a file or folder on disk, or a URI: ollama://NAME, hf://NS/REPO/FILE, https://…")
-        raise UsageError(str(error), hint=hint) from None
+    uri = parse_argument(text, "a file or folder on disk, or a URI: ollama://NAME, hf://NS/REPO/FILE, https://…")
     if message := refuse_plain_http(uri, session.settings.allows_http):
         raise SettingError(f"{text}: {message}", code="insecure-http")
     return uri

@@ -1,7 +1,8 @@
 """Forms that people paste where a URI is expected: pages of hubs, download links, commands. Pure.
 
-A form that means exactly one thing becomes the URI that a manifest would name. One that leaves something open is
-refused with the line to write. Everything else is returned as it is, for `modelfetch.manifest.uri` to judge.
+A form that means exactly one thing becomes the URI that a manifest would name. One that leaves something open is an
+`AmbiguousPasteError` with the line to write. Everything else is returned as it is, for `modelfetch.manifest.uri` to
+judge.
 
 Sources: the address bars and copy buttons of huggingface.co, civitai.com, ollama.com and github.com; CivitAI's
 developer documentation for ``/api/download/models``; Ollama's for ``hf.co/NS/REPO:QUANT``.
@@ -48,6 +49,20 @@ _SHORT_AIR = re.compile(r"civitai: ?[0-9]{1,12} ?@ ?([0-9]{1,12})\Z", re.IGNOREC
 """An AIR as CivitAI's model pages show it, ``civitai: 12345 @ 67890``."""
 
 
+class AmbiguousPasteError(ValueError):
+    """A pasted form leaves something open.
+
+    Attributes:
+        problem: What was expected, and what was found.
+        advice: The line to write instead.
+    """
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(f"{problem}: {advice}")
+        self.problem = problem
+        self.advice = advice
+
+
 def from_paste(text: str, *, ollama: bool = False) -> str:
     """Return the URI that a pasted text means, or the text itself where it is no known form.
 
@@ -56,7 +71,7 @@ def from_paste(text: str, *, ollama: bool = False) -> str:
         ollama: Whether only a model of Ollama can be meant, so that a bare name is one.
 
     Raises:
-        ValueError: The form leaves something open; the message has the line to write.
+        AmbiguousPasteError: The form leaves something open.
     """
     text = text.strip(" \t\r\n")
     if (words := _words(text)) and (command := _COMMANDS.get((words[0], words[1]))):
@@ -76,7 +91,8 @@ def link_to_hf(path: str, query: str) -> str | None:
     """Return the ``hf://`` URI of a page or file of a hub, by the path below its endpoint; None where it has none.
 
     Raises:
-        ValueError: The page shows a folder, a data set or something else that is no model; the message says so.
+        AmbiguousPasteError: The page shows a folder or something else that is not one model.
+        ValueError: It shows a data set or a space.
     """
     parts = [part for part in path.split("/") if part]
     if parts[:1] in (["datasets"], ["spaces"]) and len(parts) > 1:
@@ -94,14 +110,16 @@ def link_to_hf(path: str, query: str) -> str | None:
         return f"hf://{repo}{at}/{file}"
     if verb in ("tree", "commits") and file:
         folder = unquote(file)
-        raise ValueError(
-            f"expected one file or a whole repo, found a folder: write source: hf://{repo}{at}, kind: snapshot, "
-            f'include: ["{folder}/*"] for all of it, or hf://{repo}{at}/{file}/FILE for one file'
+        raise AmbiguousPasteError(
+            "expected one file or a whole repo, found a folder",
+            f"write hf://{repo}{at}/{file}/FILE for one file, or in a manifest source: hf://{repo}{at}, "
+            f'kind: snapshot, include: ["{folder}/*"] for all of it',
         )
     if verb == "tree" or (verb in ("commit", "commits") and is_commit(revision)):
         return f"hf://{repo}{at}"
-    raise ValueError(
-        f"expected a file or a repo of the hub, found another of its pages: write hf://{repo} or hf://{repo}/FILE"
+    raise AmbiguousPasteError(
+        "expected a file or a repo of the hub, found another of its pages",
+        f"write hf://{repo} or hf://{repo}/FILE",
     )
 
 
@@ -109,7 +127,7 @@ def link_to_civitai(path: str, query: str) -> str | None:
     """Return the ``civitai://`` URI of a page or download link, by the path below the endpoint; None where it has none.
 
     Raises:
-        ValueError: The page is of a model, which has several versions; the message has the line to write.
+        AmbiguousPasteError: The page is of a model, which has several versions.
     """
     parts = [part for part in path.split("/") if part]
     fields = dict(parse_qsl(query))
@@ -121,9 +139,9 @@ def link_to_civitai(path: str, query: str) -> str | None:
         case ["api", "v1", "models", model, *_] | ["models", model, *_] if _NUMBER.match(model):
             if _NUMBER.match(version := fields.get("modelVersionId", "")):
                 return _civitai(version, fields)
-            raise ValueError(
-                f"expected one version of CivitAI's model {model}, found the page of all its versions: choose one "
-                "there and copy the address with its modelVersionId=N, or write civitai://N"
+            raise AmbiguousPasteError(
+                f"expected one version of CivitAI's model {model}, found the page of all its versions",
+                "choose one there and copy the address with its modelVersionId=N, or write civitai://N",
             )
     return None
 
@@ -154,7 +172,9 @@ def _from_command(kind: str, words: Sequence[str], text: str) -> str:
     if kind == "hf" and len(names) in (1, 2) and len(names) == len(words):
         return "hf://" + "/".join(quote(name) if at else name for at, name in enumerate(names))
     wanted = "ollama://NAME[:TAG]" if kind == "ollama" else "hf://NS/REPO[@REV][/FILE]"
-    raise ValueError(f"expected a URI, found a command with more than a name in it ({text[:60]!r}): write {wanted}")
+    raise AmbiguousPasteError(
+        f"expected a URI, found a command with more than a name in it ({text[:60]!r})", f"write {wanted}"
+    )
 
 
 def _is_bare_model(text: str) -> bool:
@@ -221,9 +241,9 @@ def _link_to_ollama(path: str, _query: str) -> str | None:
         case [("library" | "models"), name]:
             return f"ollama://{name}"
         case ["library", name, "tags"]:
-            raise ValueError(
-                f"expected one tag of {name}, found the page of all its tags: write ollama://{name}:TAG, or "
-                f"ollama://{name} for the one named latest"
+            raise AmbiguousPasteError(
+                f"expected one tag of {name}, found the page of all its tags",
+                f"write ollama://{name}:TAG, or ollama://{name} for the one named latest",
             )
         case [("search" | "blog" | "download" | "docs" | "public" | "api"), *_]:
             return None
@@ -250,9 +270,9 @@ def _link_to_github(path: str, _query: str) -> str | None:
             return None
         case [owner, repo, *_]:
             base = f"https://github.com/{owner}/{repo}"
-            raise ValueError(
-                "expected the link of one file, found another page of GitHub: write "
-                f"{base}/releases/download/TAG/FILE for an asset of a release, or {base}/raw/REF/PATH for a file"
+            raise AmbiguousPasteError(
+                "expected the link of one file, found another page of GitHub",
+                f"write {base}/releases/download/TAG/FILE for an asset of a release, or {base}/raw/REF/PATH for a file",
             )
     return None
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,8 @@ from modelfetch.pinning.document import check_writable, load_text, read_document
 from modelfetch.pinning.entry import Entry, filled
 from modelfetch.pinning.upstream import measure_all
 from modelfetch.sources import SourceRequest
+from modelfetch.sources.argument import parse_argument
 from modelfetch.sources.factory import canonical_uri
-from modelfetch.sources.file import suggest_uri
 
 if TYPE_CHECKING:
     from modelfetch.core.artifact import Artifact
@@ -87,24 +88,27 @@ class AddRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Added:
-    """One link: its entry, what was found out about it, and whether the manifest had it already."""
+    """One link: its entry, what was found out about it, and whether the manifest had it already.
+
+    ``size`` is in bytes, of all its files together; None if it is not known.
+    """
 
     model: Model
     family: str | None = None
     why: str = ""
     is_new: bool = True
     fit: FitReport | None = None
+    size: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         model = self.model
-        sizes = [spec.size for spec in model.files] if model.files is not None else [model.size]
         return {
             "name": model.name,
             "kind": model.kind,
             "for": list(model.consumers),
             "source": str(model.source),
-            "size": None if None in sizes else sum(size or 0 for size in sizes),
+            "size": self.size,
             "digest": str(model.digest) if model.digest else None,
             "license": model.license,
             "family": self.family,
@@ -173,7 +177,11 @@ async def add_links(request: AddRequest, session: Session) -> AddReport:
     for link in request.links:
         uri = _parse(link, session)
         known = next((model for model in models if _is_same(model.source, uri, session)), None)
-        one = Added(model=known, is_new=False) if known else await _Resolver(request, session, models).add(uri)
+        one = (
+            Added(model=known, is_new=False, size=_pinned_size(known))
+            if known
+            else await _Resolver(request, session, models).add(uri)
+        )
         added.append(one)
         if one.is_new:
             models.append(one.model)
@@ -227,11 +235,7 @@ def _unknown(what: str, name: str, known: Sequence[str]) -> UsageError:
 
 
 def _parse(link: str, session: Session) -> Uri:
-    try:
-        uri = parse_uri(link)
-    except ValueError as error:
-        hint = suggest_uri(link, "paste a page's address, or a URI such as hf://NS/REPO/FILE")
-        raise UsageError(str(error), hint=hint) from None
+    uri = parse_argument(link, "paste a page's address, or a URI such as hf://NS/REPO/FILE")
     return canonical_uri(uri, session.settings)
 
 
@@ -269,7 +273,11 @@ class _Resolver:
     async def _file_of(self, repo: HfUri, paths: Sequence[str]) -> HfUri:
         """The file of a repo that is meant: the only one, or the one that is chosen."""
         links = [f"{repo.text.rstrip('/')}/{quote(path)}" for path in paths]
-        link = links[0] if len(links) == 1 else await self._choose("repo", f"Which file of {repo.repo}?", links)
+        link = (
+            links[0]
+            if len(links) == 1
+            else await self._choose(f"Which file of {repo.repo}?", links, _unnamed(repo, links))
+        )
         uri = parse_uri(link)
         assert isinstance(uri, HfUri)  # noqa: S101 - it was made from one
         return uri
@@ -305,7 +313,8 @@ class _Resolver:
         kind = None if isinstance(uri, OllamaUri) else self._request.kind or found.kind
         if kind is None and not isinstance(uri, OllamaUri):
             kinds = [kind for kind in KINDS if kind in WEIGHT_KINDS]
-            kind = await self._choose("kind", f"What kind of model is {uri}?", kinds)
+            unknown = UsageError(f"the kind of {uri} can't be detected", hint=f"add --kind, one of {', '.join(kinds)}")
+            kind = await self._choose(f"What kind of model is {uri}?", kinds, unknown)
         consumers = self._request.consumers
         if not consumers:
             consumers = found.consumers if kind == found.kind else consumers_for(kind or "", found.family)
@@ -325,22 +334,42 @@ class _Resolver:
         if isinstance(measured, ModelfetchError):
             raise measured
         model = replace(filled(entry, resolution, measured), license=resolution.license or licence)
-        return Added(model=model, family=found.family, why=found.why if kind == found.kind else "")
+        size = _pinned_size(model) if kind is not None else _sum(artifact.size for artifact in resolution.artifacts)
+        return Added(model=model, family=found.family, why=found.why if kind == found.kind else "", size=size)
 
     def _unique(self, name: str) -> str:
         base = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
         taken = {model.name for model in self._models}
         return next(n for n in (base, *(f"{base}-{number}" for number in range(2, 10_000))) if n not in taken)
 
-    async def _choose(self, what: str, question: str, choices: Sequence[str]) -> str:
-        if self._request.choose is not None and choices:
-            return await asyncio.to_thread(self._request.choose, question, choices)
-        if what == "kind":
-            raise UsageError(
-                question.removesuffix("?") + " can't be detected", hint=f"add --kind, one of {', '.join(choices)}"
-            )
-        listed = " ".join(choices[:8]) + (f" and {len(choices) - 8} more" if len(choices) > 8 else "")
-        raise UsageError(question, hint=f"name one: {listed}" if choices else "it has no files")
+    async def _choose(self, question: str, choices: Sequence[str], otherwise: UsageError) -> str:
+        """The answer of a person; without one who can answer, ``otherwise`` is raised."""
+        if self._request.choose is None or not choices:
+            raise otherwise
+        return await asyncio.to_thread(self._request.choose, question, choices)
+
+
+def _pinned_size(model: Model) -> int | None:
+    return _sum([model.size] if model.files is None else [spec.size for spec in model.files])
+
+
+def _sum(sizes: Iterable[int | None]) -> int | None:
+    """The sum of all sizes; None if one is not known."""
+    known = list(sizes)
+    return None if None in known else sum(size or 0 for size in known)
+
+
+def _unnamed(repo: HfUri, links: Sequence[str]) -> UsageError:
+    if not links:
+        return UsageError(f"{repo.repo} has no files", uri=str(repo))
+    first, *others = links[:8]
+    left = f" and {len(links) - 8} more" if len(links) > 8 else ""
+    return UsageError(
+        f"{repo.repo} has {len(links)} files, and none of them is named",
+        hint=f"for one of them: modelfetch add {shlex.quote(first)} (the others: {' '.join(others)}{left}); "
+        "for the whole repo add --kind snapshot",
+        uri=str(repo),
+    )
 
 
 def _language_model(uri: Uri, artifact: Artifact) -> UsageError:

@@ -14,9 +14,9 @@ from modelfetch.core import directories, fs, os_errors, temp_files
 from modelfetch.core.digest import Digest
 from modelfetch.errors import DestinationError, ModelfetchError, SettingError, UsageError
 from modelfetch.manifest.paths import safe_name
-from modelfetch.manifest.uri import HfUri, HttpUri, Uri, parse_uri, shown
+from modelfetch.manifest.uri import HfUri, HttpUri, Uri, shown
 from modelfetch.pipeline.final_check import check_renamed
-from modelfetch.sources.file import suggest_uri
+from modelfetch.sources.argument import parse_argument
 from modelfetch.store import Store
 
 if TYPE_CHECKING:
@@ -52,11 +52,7 @@ def as_uri(text: str, settings: Settings) -> Uri:
         UsageError: It is not a URI, or names more than one file.
         SettingError: It uses plain http to a host for which that is not allowed.
     """
-    try:
-        uri = parse_uri(text)
-    except ValueError as error:
-        hint = suggest_uri(text, "one file: https://…, hf://NS/REPO/FILE, civitai://VERSION_ID")
-        raise UsageError(str(error), hint=hint) from None
+    uri = parse_argument(text, "one file: https://…, hf://NS/REPO/FILE, civitai://VERSION_ID")
     if isinstance(uri, HfUri) and uri.path is None:
         raise UsageError(f"{uri} is a whole repo, expected one file of it", hint=f"add its path: {uri}/FILE")
     if isinstance(uri, HttpUri) and uri.url.lower().startswith("http://"):

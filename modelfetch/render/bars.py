@@ -32,7 +32,7 @@ _MOMENT = 0.5
 _COLUMNS, _ROWS = 80, 24
 """The size of a terminal that does not know its own."""
 
-_MIN_LABEL, _MIN_BAR = 8, 10
+_MIN_LABEL, _MAX_LABEL, _MIN_BAR = 10, 40, 10
 
 if TYPE_CHECKING:
     _Tqdm = tqdm[NoReturn]
@@ -40,14 +40,20 @@ else:
     _Tqdm = tqdm  # generic in its type stubs only
 
 
-def layout(label: str, numbers: str, columns: int) -> tuple[str, str]:
-    """The label as wide as there is room, and tqdm's format of the line. The label is cut, never the numbers."""
-    fixed = len("100% ") + 1 + display_width(numbers)
-    with_bar = columns - fixed - len("|| ") - _MIN_BAR - 1
+def layout(label: str, numbers: str, short_numbers: str, columns: int) -> tuple[str, str, str]:
+    """The label as wide as there is room, the numbers, and tqdm's format of the line.
+
+    The label is cut, never the numbers. A narrow terminal has no bar; where the label would be too short to be read, it
+    has the short numbers.
+    """
+    fixed = len(" 100% ")
+    with_bar = columns - fixed - len("|| ") - _MIN_BAR - display_width(numbers)
     if with_bar >= _MIN_LABEL:
-        width = min(display_width(label), with_bar, 40)
-        return cut(label, width), "{label} {percentage:3.0f}%|{bar}| {numbers}"
-    return cut(label, max(1, columns - fixed)), "{label} {percentage:3.0f}% {numbers}"
+        width = min(display_width(label), with_bar, _MAX_LABEL)
+        return cut(label, width), numbers, "{label} {percentage:3.0f}%|{bar}| {numbers}"
+    if columns - fixed - display_width(numbers) < min(display_width(label), _MIN_LABEL):
+        numbers = short_numbers
+    return cut(label, max(1, columns - fixed - display_width(numbers))), numbers, "{label} {percentage:3.0f}% {numbers}"
 
 
 class _Line(_Tqdm):
@@ -62,8 +68,7 @@ class _Line(_Tqdm):
 
     def update_to(self, label: str, meter: Meter, now: float, columns: int) -> None:
         """Show a label and a meter."""
-        self.numbers = meter.numbers(now)
-        self.label, self.bar_format = layout(label, self.numbers, columns)
+        self.label, self.numbers, self.bar_format = layout(label, meter.numbers(now), meter.short_numbers(now), columns)
         self.ncols = columns
         self.total, self.n = meter.size or max(meter.done, 1), meter.done if meter.size else 0
         self.refresh()
@@ -78,6 +83,7 @@ class Bars(Progress):
         super().__init__(stream, verbose=verbose, clock=clock)
         self._lines: list[_Line] = []  # the total, then one for each shown file
         self._shown: list[str] = []  # keys of the files with a line
+        self._drawn_for: tuple[int, int] | None = None  # columns and rows of the terminal when they were drawn
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
 
@@ -98,8 +104,11 @@ class Bars(Progress):
 
     def write(self, line: str) -> None:
         """Print a line above the bars."""
+        if self._follow_resize():
+            self._arrange()
         with CLOSED_STREAM:
             tqdm.write(plain(line), file=self._stream)
+            self._to_first_column()
 
     def tick(self) -> None:
         """Update the numbers."""
@@ -113,7 +122,8 @@ class Bars(Progress):
             self._ticker.join(timeout=2)
         with self._lock:
             shown = bool(self._lines)
-            self._resize(0)
+            self._follow_resize()
+            self._have_lines(0)
             if shown:
                 with CLOSED_STREAM:
                     self._stream.write("\x1b[J")  # the echo of Ctrl-C
@@ -127,18 +137,43 @@ class Bars(Progress):
         total = self.tracker.total
         if total is None or not (self._shown or self._lines) or self._stop.is_set():
             return
-        self._resize(1 + len(self._shown))
+        self._follow_resize()
+        self._have_lines(1 + len(self._shown))
         columns, _ = self._size()
         with CLOSED_STREAM:
             self._lines[0].update_to(self.tracker.headline(), total, now, columns)
             for line, key in zip(self._lines[1:], self._shown, strict=True):
                 line.update_to(plain(running[key].label), running[key].meter, now, columns)
+            self._to_first_column()
 
     def _is_worth_a_bar(self, key: str, now: float) -> bool:
         meter = self.tracker.running[key].meter
         return meter.size is None or meter.size >= WORTH_A_LINE or now - meter.started >= _MOMENT
 
-    def _resize(self, count: int) -> None:
+    def _to_first_column(self) -> None:
+        """Leave the cursor where it stays when the terminal gets another width and folds its lines again."""
+        if self._lines:
+            self._stream.write("\r")
+            self._stream.flush()
+
+    def _follow_resize(self) -> bool:
+        """Erase the lines if the terminal's size has changed: from the first one, where the cursor is, to the end.
+
+        tqdm fills each line with blanks up to its last length, which may be more than there is room for now. Returns
+        whether lines were erased.
+        """
+        size, before = self._size(), self._drawn_for
+        self._drawn_for = size
+        if before in (None, size) or not self._lines:
+            return False
+        with CLOSED_STREAM:
+            self._stream.write("\r\x1b[J")
+            for line in self._lines:
+                line.sp = tqdm.status_printer(self._stream)
+                line.nrows = size[1]
+        return True
+
+    def _have_lines(self, count: int) -> None:
         """Have so many lines. They are added and removed at the bottom, so no blank row is left between them."""
         with CLOSED_STREAM:
             while len(self._lines) > count:

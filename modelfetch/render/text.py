@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import textwrap
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -29,15 +28,17 @@ def display_width(text: str) -> int:
 
 def cut(text: str, columns: int) -> str:
     """A text cut to at most ``columns`` columns, with an ellipsis where something is missing."""
-    if display_width(text) <= columns:
-        return text
-    kept, width = [], 0
-    for character in text:
+    return text if display_width(text) <= columns else cut_off(text, columns - 1) + "…"
+
+
+def cut_off(text: str, columns: int) -> str:
+    """The beginning of a text that has room in ``columns`` columns."""
+    width = 0
+    for at, character in enumerate(text):
         width += display_width(character)
-        if width > columns - 1:
-            break
-        kept.append(character)
-    return "".join(kept) + "…"
+        if width > columns:
+            return text[:at]
+    return text
 
 
 def terminal_width(stream: TextIO) -> int | None:
@@ -81,8 +82,19 @@ def _padded(cell: str, columns: int, *, right: bool) -> str:
 def _folded(before: str, last: str, start: int, width: int | None) -> list[str]:
     if width is None or display_width(last) <= width - start:
         return [(before + last).rstrip()]
-    first, *others = textwrap.wrap(last, width - start, break_on_hyphens=False)
+    first, *others = fold(last, width - start)
     return [before + first, *(" " * start + other for other in others)]
+
+
+def fold(text: str, columns: int) -> list[str]:
+    """Split a text into lines of at most ``columns`` columns: after a space or slash if there is one, else anywhere."""
+    lines = []
+    while len(text) > 1 and display_width(text) > columns:
+        end = max(1, len(cut_off(text, columns)))
+        at = max(text.rfind(" ", 0, end + 1), text.rfind("/", 0, end)) + 1
+        lines.append(text[: at or end].rstrip(" "))
+        text = text[at or end :].lstrip(" ")
+    return [*lines, text]
 
 
 def _flowing(row: Sequence[str], width: int) -> list[str]:

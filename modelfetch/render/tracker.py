@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from modelfetch.core import events as ev
-from modelfetch.core.units import format_seconds, format_size
+from modelfetch.core.units import format_seconds, format_share, format_size
 
 STALL_AFTER = 5.0
 """Seconds without progress after which a transfer is shown as stalled."""
@@ -54,15 +54,24 @@ class Meter:
         return min(100, 100 * self.done // self.size) if self.size else 0
 
     def numbers(self, now: float) -> str:
-        """``2.1 GiB of 6.5 GiB  88.0 MiB/s  ETA 50s``."""
-        parts = [f"{format_size(self.done)} of {format_size(self.size)}" if self.size else format_size(self.done)]
+        """``2.10 GiB of 6.50 GiB  88.0 MiB/s  ETA 50s``."""
+        done = f"{format_size(self.done)} of {format_size(self.size)}" if self.size else format_size(self.done)
+        return "  ".join((done, *self._pace(now)))
+
+    def short_numbers(self, now: float) -> str:
+        """The same for a narrow terminal, with one unit: ``2.10/6.50 GiB 88.0 MiB/s ETA 50s``."""
+        done = format_share(self.done, self.size) if self.size else format_size(self.done)
+        return " ".join((done, *self._pace(now)))
+
+    def _pace(self, now: float) -> tuple[str, ...]:
+        """The rate and the remaining time, or how long nothing has arrived."""
         if (stall := self.stalled(now)) is not None:
-            return "  ".join([*parts, f"stalled for {format_seconds(stall)}"])
+            return (f"stalled for {format_seconds(stall)}",)
         rate = self.rate(now)
-        parts.append(f"{format_size(rate)}/s")
-        if self.size:
-            parts.append(f"ETA {format_seconds((self.size - self.done) / rate)}" if rate > 0 else "ETA unknown")
-        return "  ".join(parts)
+        if not self.size:
+            return (f"{format_size(rate)}/s",)
+        left = format_seconds((self.size - self.done) / rate) if rate > 0 else "unknown"
+        return (f"{format_size(rate)}/s", f"ETA {left}")
 
     def _forget(self, now: float) -> None:
         while len(self._samples) > 1 and now - self._samples[1][0] > _WINDOW:

@@ -50,17 +50,6 @@ class FileSource(Source[FileUri]):
         return cls.apply_pins(wanted, Resolution(artifacts=(_artifact(uri, wanted.size),), pinned=True))
 
 
-def suggest_uri(text: str, otherwise: str) -> str:
-    """Return a hint for a text that is no URI: how a local path is written, else ``otherwise``."""
-    path = text.removeprefix("file://")
-    looks_local = path != text or path.startswith((".", "/", "~")) or os.path.lexists(path)
-    if not looks_local or "://" in path:
-        return otherwise
-    absolute = Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - links stay as they are
-    missing = "" if os.path.lexists(absolute) else ", but there is no such file"
-    return f"a local file is written {absolute.as_uri()}{missing}"
-
-
 def missing_file_error(path: str | os.PathLike[str]) -> NotFoundError:
     """The error for a local file that does not exist."""
     return NotFoundError(f"{path} does not exist", hint="check the path; is its disk or share mounted?")

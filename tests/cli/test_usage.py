@@ -29,6 +29,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["sync", "--teir", "16g"], "did you mean --tier? `modelfetch sync --help` lists all options"),
         (["fetch", "--digst=x", "uri"], "did you mean --digest?"),
         (["sync", "--dry-run"], "`modelfetch plan` shows what sync would do"),
+        (["--versoin"], "did you mean --version? `modelfetch --help` lists all options"),
         (["--tier", "16g", "sync"], "options follow the command: modelfetch COMMAND OPTIONS"),
         (["sync", "--tier"], "`modelfetch sync --help` lists what it takes"),
         (["sync", "--tier", "16gg"], "did you mean 16g?"),

@@ -69,6 +69,20 @@ def test_the_report_says_what_was_found_and_what_fit_thinks(bench: PinBench) -> 
     assert "would be added" in shown.err
 
 
+def test_an_unknown_need_is_not_called_too_large(bench: PinBench) -> None:
+    head = b'{"first_stage_model.x":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},'
+    head += b'"model.diffusion_model.x":{"dtype":"U8","shape":[8],"data_offsets":[8,16]}}'
+    bench.world.file("odd.safetensors", len(head).to_bytes(8, "little") + head + bytes(16))
+    shown = add(bench, f"{bench.hub.files}odd.safetensors", "--dry-run", as_json=False)
+    assert "unknown (over " in shown.out
+    assert "does not fit" not in shown.out
+
+
+def test_a_model_of_ollama_is_shown_with_the_size_of_its_layers(bench: PinBench) -> None:
+    (model,) = add(bench, "ollama://tiny:1b", "--dry-run").report["models"]
+    assert model["size"] > 0
+
+
 def test_each_source_is_pinned_as_pin_would(bench: PinBench) -> None:
     links = ("ollama://tiny:1b", "civitai://7", f"{bench.hub.files}up.safetensors")
     assert add(bench, *links).code == 0
@@ -152,7 +166,8 @@ def test_a_ctranslate2_repo_is_a_snapshot_for_whisper(bench: PinBench) -> None:
 def test_a_repo_of_several_files_names_them(bench: PinBench) -> None:
     result = add(bench, "hf://acme/art")
     assert (result.code, result.codes()) == (2, ["usage"])
-    assert "hf://acme/art/art.safetensors" in result.report["errors"][0]["hint"]
+    hint = result.report["errors"][0]["hint"]
+    assert hint.startswith("for one of them: modelfetch add hf://acme/art/art.safetensors (the others: hf://acme/art/")
     assert not (bench.folder / "models.yaml").exists()
 
 

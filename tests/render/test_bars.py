@@ -6,6 +6,7 @@ import fcntl
 import io
 import os
 import pty
+import re
 import struct
 import termios
 import threading
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 NUMBERS = "500.0 MiB of 1000.0 MiB  88.0 MiB/s  ETA 50s"
+SHORT_NUMBERS = "500.0/1000.0 MiB 88.0 MiB/s ETA 50s"
 
 
 def start(key: str = "k", label: str = "base: x.safetensors", size: int = 1000 * MIB) -> TransferStarted:
@@ -42,9 +44,11 @@ class Screen:
 
     def __init__(self, columns: int, rows: int = 24) -> None:
         self._read, write = pty.openpty()
-        fcntl.ioctl(write, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.stream = os.fdopen(write, "w")
+        self.resize(columns, rows)
         self._bytes = bytearray()
+        self._marks = 0
+        self._arrived = threading.Condition()
         self._thread = threading.Thread(target=self._drain, daemon=True)
         self._thread.start()
 
@@ -56,17 +60,24 @@ class Screen:
                 return
             if not data:
                 return
-            self._bytes += data
+            with self._arrived:
+                self._bytes += data
+                self._arrived.notify_all()
 
     @property
     def text(self) -> str:
-        time.sleep(0.05)
-        return self._bytes.decode()
+        """All that was written so far: a mark that is written now has come out at the other end."""
+        os.write(self.stream.fileno(), b"\0")
+        self._marks += 1
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: self._bytes.count(b"\0") >= self._marks, timeout=10)
+            return self._bytes.replace(b"\0", b"").decode()
 
     def rows(self) -> list[str]:
         """What stands on the screen: newline, carriage return and cursor-up are all that tqdm uses."""
-        lines, row, column = [""], 0, 0
-        text, at = self.text, 0
+        lines: list[list[str]] = [[]]
+        row = column = at = 0
+        text = self.text
         while at < len(text):
             if text.startswith("\x1b[A", at):
                 row, at = max(0, row - 1), at + 3
@@ -75,14 +86,18 @@ class Screen:
             at += 1
             if character == "\n":
                 row += 1
-                lines += [""] * (row + 1 - len(lines))
+                lines += [[] for _ in range(row + 1 - len(lines))]
             elif character == "\r":
                 column = 0
             else:
-                line = lines[row].ljust(column)
-                lines[row] = line[:column] + character + line[column + 1 :]
-                column += 1
-        return [line.rstrip() for line in lines]
+                cells = [character, *([""] if display_width(character) == 2 else [])]
+                lines[row] += [" "] * (column - len(lines[row]))
+                lines[row][column : column + len(cells)] = cells
+                column += len(cells)
+        return ["".join(line).rstrip() for line in lines]
+
+    def resize(self, columns: int, rows: int = 24) -> None:
+        fcntl.ioctl(self.stream.fileno(), termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def close(self) -> None:
         self.stream.close()
@@ -102,13 +117,14 @@ def screen(columns: int) -> Iterator[Screen]:
 @pytest.mark.parametrize("columns", [50, 80, 120])
 @pytest.mark.parametrize("label", ["a" * 60, "模型" * 30, "short"])
 def test_the_label_is_cut_never_the_numbers(columns: int, label: str) -> None:
-    shown, form = layout(label, NUMBERS, columns)
+    shown, numbers, form = layout(label, NUMBERS, SHORT_NUMBERS, columns)
     assert "{numbers}" in form
-    assert display_width(shown) + len(" 100% ") + len(NUMBERS) <= columns + 2
-    assert shown[:1] == label[:1] or columns == 50
+    assert numbers == (SHORT_NUMBERS if columns == 50 else NUMBERS)
+    assert display_width(shown) + len(" 100% ") + len(numbers) <= columns
+    assert len(shown) == 5 if label == "short" else display_width(shown) > 6
 
 
-@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("columns", [50, 60, 80, 120])
 def test_a_line_fits_into_the_terminal_with_the_echo_of_ctrl_c(columns: int) -> None:
     with screen(columns) as view:
         bars = Bars(view.stream)
@@ -123,7 +139,7 @@ def test_a_line_fits_into_the_terminal_with_the_echo_of_ctrl_c(columns: int) -> 
     assert "0/2 files" in rows[0]
     assert "25%" in rows[0]
     assert "50%" in rows[1]
-    assert "500.0 MiB of 1000.0 MiB" in rows[1]
+    assert ("500.0 MiB of 1000.0 MiB" if columns > 60 else "500.0/1000.0 MiB") in rows[1]
 
 
 def test_a_file_that_ends_leaves_no_blank_row_between_the_others() -> None:
@@ -142,6 +158,25 @@ def test_a_file_that_ends_leaves_no_blank_row_between_the_others() -> None:
         "file b",
         "file c",
     ]
+
+
+@pytest.mark.parametrize("then", ["tick", "write", "close"])
+def test_a_terminal_that_becomes_narrower_is_cleared_from_the_first_bar_on(then: str) -> None:
+    with screen(120) as view:
+        bars = Bars(view.stream)
+        bars(start(label="a" * 60))
+        bars(start("other"))
+        bars.tick()
+        drawn = view.text
+        view.resize(60)
+        bars.write("a line") if then == "write" else getattr(bars, then)()
+        bars.close()
+        after = view.text[len(drawn) :]
+    # The cursor waits in the first column of the first bar, which stays its place when the terminal folds the lines.
+    assert drawn.endswith("\r")
+    assert after.startswith("\r\x1b[J")
+    rows = re.split(r"[\r\n]|\x1b\[[AJ]", after)
+    assert max(map(display_width, rows)) <= 58
 
 
 def test_nothing_is_left_of_the_bars_at_the_end() -> None:

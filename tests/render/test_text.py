@@ -11,7 +11,7 @@ from modelfetch.pipeline.status import Line
 from modelfetch.render.errors import error_lines, show_errors
 from modelfetch.render.status import status_table
 from modelfetch.render.summary import plan_table, summary
-from modelfetch.render.text import table, terminal_width
+from modelfetch.render.text import fold, table, terminal_width
 
 if TYPE_CHECKING:
     import pytest
@@ -23,6 +23,13 @@ def test_a_last_column_that_is_too_long_goes_on_below_itself() -> None:
     shown = table(("TIER", "SERVICES"), ROWS, width=30).splitlines()
     assert shown[1:4] == ["8g    ollama, whisper,", "      stable-diffusion,", "      comfyui"]
     assert max(map(len, shown)) <= 30
+
+
+def test_a_path_is_folded_after_a_slash_and_wide_characters_count_twice() -> None:
+    assert fold("models/checkpoints/sd.safetensors", 20) == ["models/checkpoints/", "sd.safetensors"]
+    assert fold("models/模型文件名", 8) == ["models/", "模型文件", "名"]
+    assert fold("模", 1) == ["模"]
+    assert fold("one two", 7) == ["one two"]
 
 
 def test_without_a_terminal_every_row_is_one_line() -> None:

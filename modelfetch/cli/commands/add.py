@@ -16,6 +16,7 @@ from modelfetch.render.text import plain, stdout_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from modelfetch.fitting.types import FitReport
     from modelfetch.pinning.add import Added, AddReport
 
 
@@ -101,17 +102,28 @@ def _table(added: Sequence[Added]) -> str:
 def _row(one: Added) -> tuple[str, ...]:
     from modelfetch.core.units import format_size
 
-    size, fit = one.as_dict()["size"], one.fit
-    vram = "-" if fit is None else f"{format_size(fit.needed)}{'' if fit.ok else ' (does not fit)'}"
     return (
         one.model.name,
         one.model.kind or "ollama",
         one.family or "-",
         ",".join(one.model.consumers),
-        "-" if size is None else format_size(size),
+        "-" if one.size is None else format_size(one.size),
         one.model.license or "-",
-        vram,
+        _vram(one.fit),
     )
+
+
+def _vram(fit: FitReport | None) -> str:
+    """``1.45 GiB``, ``25.00 GiB (does not fit)``, or ``unknown`` where only a lower bound is known."""
+    from modelfetch.core.units import format_size
+
+    if fit is None:
+        return "-"
+    codes = {error.code for error in fit.errors}
+    needed = format_size(fit.needed)
+    if "does-not-fit" in codes:
+        return f"{needed} (does not fit)"
+    return f"unknown (over {needed})" if codes else needed
 
 
 def _entries(added: Sequence[Added]) -> str:

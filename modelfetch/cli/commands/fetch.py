@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 )
 @options.offline
 @options.option("--refresh", is_flag=True, help="Query the source even if the cache knows the URI.")
-@options.moving
+@options.unlisted(options.moving, keep=("connections", "limit_rate", "retries", "lock_timeout"))
 @options.output
 @click.pass_context
 def command(ctx: click.Context, /, uri: str, **values: Any) -> int:

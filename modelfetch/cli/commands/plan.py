@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @options.files
 @options.which
 @options.where
-@options.how
+@options.unlisted(options.how, keep=("offline", "refresh", "require_digests"))
 @options.unlisted(options.transfers, keep=("retries", "min_free"))
 @options.output
 @click.pass_context

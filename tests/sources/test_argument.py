@@ -1,0 +1,31 @@
+"""URIs that were given on a command line: what is answered where the text is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from modelfetch.errors import UsageError
+from modelfetch.sources.argument import parse_argument
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("llama3.2", "expected a URI", "a model of Ollama's library is written ollama://llama3.2"),
+        ("acme/art", "expected a URI", "ollama://acme/art; a repo of the hub: hf://acme/art"),
+        ("./x.gguf", "expected a URI", "a local file is written file:///"),
+        ("a b", "expected a URI", "otherwise"),
+        ("x.safetensors", "expected a URI", "otherwise"),
+        ("https://civitai.com/models/9", "the page of all its versions", "or write civitai://N"),
+        ("https://github.com/a/b", "another page of GitHub", "write https://github.com/a/b/releases/download/TAG/FILE"),
+    ],
+)
+def test_what_is_no_uri_is_answered_with_what_to_write(text: str, message: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        parse_argument(text, "otherwise")
+    assert hint in str(caught.value.hint)
+    assert hint not in caught.value.message
+
+
+def test_a_uri_is_parsed() -> None:
+    assert str(parse_argument(" ollama run llama3.2:3b", "")) == "ollama://llama3.2:3b"
