@@ -23,7 +23,7 @@ class Cancel:
     def __init__(self, parent: Cancel | None = None) -> None:
         self._event = threading.Event()
         self._lock = threading.RLock()  # re-entrant: a signal handler may call `set` at any point
-        self._callbacks: dict[object, Callable[[], None]] = {}
+        self._callbacks: dict[object, Callable[[], object]] = {}
         self._code = "interrupted"
         self._exit_code = 130
         self._parent = parent
@@ -65,7 +65,7 @@ class Cancel:
         """Sleep for ``seconds`` or until cancelled; True if cancelled."""
         return self._event.wait(seconds)
 
-    def on_cancel(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call `callback` once when cancelled (immediately if it already is); it must neither block nor raise.
 
         Returns:

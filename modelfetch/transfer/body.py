@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from modelfetch.transfer.types import Context
     from modelfetch.transfer.writer import SegmentWriter
 
-JudgeHead = Callable[[bytes, "Response"], ModelfetchError | None]
+CheckHead = Callable[[bytes, "Response"], ModelfetchError | None]
 
 
 class SurplusError(IntegrityError):
@@ -37,7 +37,7 @@ class Body:
         segment: The requested range; its end may move down meanwhile.
         alone: Whether it is the file's only connection: then hashing and writing get threads of their own.
         cancel: Ends it when it is set.
-        judge_head: Checks the first bytes of a file and returns what is wrong with them.
+        check_head: Checks the first bytes of a file and returns what is wrong with them.
         progress: Called with the number of bytes received.
         flow: Counts received bytes over all connections.
     """
@@ -51,7 +51,7 @@ class Body:
         *,
         alone: bool,
         cancel: Cancel,
-        judge_head: JudgeHead | None,
+        check_head: CheckHead | None,
         progress: Callable[[int], None],
         flow: Flow,
     ) -> None:
@@ -61,11 +61,11 @@ class Body:
         self._segment = segment
         self._alone = alone
         self._cancel = cancel
-        self._judge_head = judge_head
+        self._check_head = check_head
         self._progress = progress
         self._flow = flow
         self._floor = new_floor(context)
-        self._asked_end = segment.asked_end
+        self._requested_end = segment.requested_end
 
     def receive(self) -> None:
         """Read to the end of the segment, or of a body of unknown length.
@@ -73,18 +73,18 @@ class Body:
         Raises:
             UnreachableError: The body broke off, stalled, or was too slow.
             SurplusError: It is longer than the file may be.
-            NotAModelError, CredentialsError: `judge_head` rejected it.
+            NotAModelError, CredentialsError: `check_head` rejected it.
             InterruptedSync: It was cancelled.
             OSError: The disk failed.
         """
         response, segment = self._response, self._segment
-        pieces = self._watched(response.iter_decoded())
-        if self._judge_head is not None:
-            pieces = _after_judgement(pieces, response, self._judge_head)
+        pieces = self._count_pieces(response.iter_decoded())
+        if self._check_head is not None:
+            pieces = _check_first_bytes(pieces, response, self._check_head)
         sock = response.socket()
         if sock is not None and segment.left >= self._context.tuning.pump_from:
             first = next(pieces, b"")
-            self._take(memoryview(first))
+            self._write(memoryview(first))
             self._context.limiter.take(len(first), self._cancel)
             pump = Pump(
                 self._context,
@@ -96,40 +96,40 @@ class Body:
                 progress=self._progress,
             )
             with_threads = self._alone and segment.left >= self._context.tuning.threads_from
-            self._through_ring(pump) if with_threads else self._straight(pump)
-            if segment.position == self._asked_end:
+            self._receive_with_threads(pump) if with_threads else self._receive_in_this_thread(pump)
+            if segment.position == self._requested_end:
                 response.reuse()
         else:
-            self._by_pieces(pieces)
+            self._receive_pieces(pieces)
         if segment.left > 0:
             raise UnreachableError(f"{redact(response.url)} broke off at byte {segment.position} of {segment.end}")
 
-    def _through_ring(self, pump: Pump) -> None:
+    def _receive_with_threads(self, pump: Pump) -> None:
         durable = self._context.tuning.durable
         flush = WriteBack(self._writer.fd, self._writer.position) if durable else no_write_back
         ring = RingBuffer(self._writer, pool=self._context.buffer_pool, flush=flush)
         if not ring.start():
-            self._straight(pump)
+            self._receive_in_this_thread(pump)
             return
         with ring:
-            pump.through(ring, self._segment)
+            pump.read_into(ring, self._segment)
 
-    def _straight(self, pump: Pump) -> None:
+    def _receive_in_this_thread(self, pump: Pump) -> None:
         """Hash and write in this thread, as each of several connections does; the pool starts the write-back."""
         segment = self._segment
         with self._context.buffer_pool.single() as slot:
             while wanted := segment.claim(min(len(slot.memory), pump.next_claim)):
                 count = pump.fill(slot.memory[:wanted])
-                self._take(slot.memory[:count])
+                self._write(slot.memory[:count])
 
-    def _by_pieces(self, pieces: Iterator[bytes]) -> None:
+    def _receive_pieces(self, pieces: Iterator[bytes]) -> None:
         """Read through httpx: for small bodies, and for those that the pump can't read."""
         for piece in pieces:
-            if not self._take(memoryview(piece)):
+            if not self._write(memoryview(piece)):
                 return
             self._context.limiter.take(len(piece), self._cancel)
 
-    def _watched(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def _count_pieces(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the same pieces, counted, and raise when they come too slowly."""
         clock = self._context.tuning.clock
         waited, before = 0.0, clock()
@@ -141,7 +141,7 @@ class Body:
             self._floor.note(len(piece), waited)
             before = clock()
 
-    def _take(self, piece: memoryview) -> bool:
+    def _write(self, piece: memoryview) -> bool:
         """Hash and write a piece; returns whether the segment continues after it."""
         segment, length = self._segment, len(piece)
         count = segment.claim(length)
@@ -149,7 +149,7 @@ class Body:
             self._writer.take(piece[:count])
             segment.advance(count)
             self._progress(count)
-        if count < length and segment.end == self._asked_end:
+        if count < length and segment.end == self._requested_end:
             raise SurplusError(f"{redact(self._response.url)} sent more than {segment.end} bytes", code="size-mismatch")
         return count == length
 
@@ -167,14 +167,14 @@ def new_floor(context: Context) -> Floor:
     return Floor(floor_rate(context), context.tuning.floor_seconds, 0.0)
 
 
-def _after_judgement(pieces: Iterator[bytes], response: Response, judge_head: JudgeHead) -> Iterator[bytes]:
+def _check_first_bytes(pieces: Iterator[bytes], response: Response, check_head: CheckHead) -> Iterator[bytes]:
     """Yield the same pieces, after the first bytes were checked."""
     head = b""
     for piece in pieces:
         head += piece
         if len(head) >= HEAD:
             break
-    error = judge_head(head, response)
+    error = check_head(head, response)
     if error is not None:
         raise error
     if head:

@@ -19,12 +19,12 @@ class CodingChoice:
     first, and `swap` takes the other: a server may call a ``.gz`` file one that it has packed for the way.
 
     Attributes:
-        decided: Whether a digest decides.
+        has_digest: Whether a digest decides.
         path: The file's name.
         size: What it must have, in bytes, where that is known.
     """
 
-    decided: bool
+    has_digest: bool
     path: str
     size: int | None
     _raw: bool | None = field(default=None, init=False)
@@ -32,7 +32,7 @@ class CodingChoice:
 
     def apply(self, response: Response) -> None:
         """Let a response be taken as it comes, if that is the choice."""
-        if response.encoding is None or not self.decided:
+        if response.encoding is None or not self.has_digest:
             return
         if self._raw is None:
             packed = self.path.lower().endswith(_PACKED)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _HELPS = 1.15
 _BEHIND = 0.4
 _WINDOW = 0.04
-_WINDOW_MOST = 0.6
+_MAX_WINDOW = 0.6
 """With a long round trip bytes come in bursts: the rate is measured over the time that a request takes."""
 _WORTH = 0.25
 _FACTOR = 3
@@ -43,7 +43,7 @@ class ConcurrencyController:
         self.most = most
         self._limit = limit
         self._floor = floor
-        self._window = max(_WINDOW, min(_WINDOW_MOST, setup))
+        self._window = max(_WINDOW, min(_MAX_WINDOW, setup))
         self._settle = self._window + 1.5 * setup
         self._samples: deque[tuple[float, int]] = deque()
         self._trial: _Trial | None = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.urls import redact
 from modelfetch.errors import NotAModelError, UnreachableError
-from modelfetch.transfer.body import Body, JudgeHead, SurplusError
+from modelfetch.transfer.body import Body, CheckHead, SurplusError
 from modelfetch.transfer.journal import Identity
 from modelfetch.transfer.parallel import ConnectionPool
 from modelfetch.transfer.pump import Flow
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from modelfetch.transfer.partial import Partial
     from modelfetch.transfer.types import Context
 
-_MOST_RESTARTS = 2
+_MAX_RESTARTS = 2
 
 
 class RestartDownload(Exception):  # noqa: N818 - control flow, not an error
@@ -51,11 +51,11 @@ class DownloadSpec:
         location: The location to download from.
         size: The required size in bytes, if known.
         what: The file's name in messages.
-        decided: Whether the file is verified against a digest in the end.
+        has_digest: Whether the file is verified against a digest in the end.
         coding: Whether bodies with a content coding are decoded.
-        judge_head: Checks the file's first bytes where no digest decides.
+        check_head: Checks the file's first bytes where no digest decides.
         progress: Called with the number of bytes received.
-        lost: Called with the error of a connection that broke while others continue.
+        on_connection_lost: Called with the error of a connection that broke while others continue.
     """
 
     context: Context
@@ -63,18 +63,18 @@ class DownloadSpec:
     location: Location
     size: int | None
     what: str
-    decided: bool
+    has_digest: bool
     coding: CodingChoice
-    judge_head: JudgeHead | None
+    check_head: CheckHead | None
     progress: Callable[[int], None]
-    lost: Callable[[ModelfetchError], None]
+    on_connection_lost: Callable[[ModelfetchError], None]
 
 
 class Download:
     """One attempt at one location."""
 
-    def __init__(self, order: DownloadSpec, cancel: Cancel) -> None:
-        self._order = order
+    def __init__(self, spec: DownloadSpec, cancel: Cancel) -> None:
+        self._spec = spec
         self._cancel = cancel
         self._direct: str | None = None
         self._restarts = 0
@@ -91,11 +91,11 @@ class Download:
             ModelfetchError: The source failed; received bytes are kept where possible.
             OSError: The disk failed.
         """
-        partial = self._order.partial
+        partial = self._spec.partial
         identity = self._identity()
-        if not self._order.decided and partial.total and not (identity and identity.validator):
+        if not self._spec.has_digest and partial.total and not (identity and identity.validator):
             partial.distrust()  # nothing shows whether the source still has the same version
-        for _ in range(_MOST_RESTARTS + 1):
+        for _ in range(_MAX_RESTARTS + 1):
             try:
                 while not partial.is_complete():
                     self._cancel.check()
@@ -107,29 +107,29 @@ class Download:
             except PageInsteadError:
                 raise
             except (NotAModelError, SurplusError) as error:
-                if isinstance(error, SurplusError) or not self._order.decided:
+                if isinstance(error, SurplusError) or not self._spec.has_digest:
                     partial.distrust()
                 raise
-        raise UnreachableError(f"{self._order.what}: the source keeps changing", code="bad-response")
+        raise UnreachableError(f"{self._spec.what}: the source keeps changing", code="bad-response")
 
     def _advance(self) -> None:
-        order = self._order
-        queue = SegmentQueue(order.partial.missing())
-        known = order.partial.size
+        spec = self._spec
+        queue = SegmentQueue(spec.partial.missing())
+        known = spec.partial.size
         # Some sources name the same version differently on each machine: they are read over one connection.
-        steady = self._restarts < _MOST_RESTARTS
-        context = order.context
+        steady = self._restarts < _MAX_RESTARTS
+        context = spec.context
         large = known is None or queue.left >= context.tuning.split_from
         if steady and large and context.options.connections > 1:
-            ConnectionPool(self, queue, context, order.partial, self._cancel).run()
+            ConnectionPool(self, queue, context, spec.partial, self._cancel).run()
             return
         segment = queue.take()
         if segment is not None:
             self.fetch_segment(segment, alone=True, cancel=self._cancel)
 
-    def report_lost(self, error: ModelfetchError) -> None:
+    def report_connection_lost(self, error: ModelfetchError) -> None:
         """Report a connection that broke; the rest of its range is fetched by others."""
-        self._order.lost(error)
+        self._spec.on_connection_lost(error)
 
     def fetch_segment(self, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
         """Request one segment and receive its body; safe to call from several threads.
@@ -144,32 +144,32 @@ class Download:
             ModelfetchError: The source failed.
             OSError: The disk failed.
         """
-        order = self._order
+        spec = self._spec
         identity = self._identity()
-        whole = segment.position == 0 and segment.end in (None, order.partial.size)
+        whole = segment.position == 0 and segment.end in (None, spec.partial.size)
         wanted = WantedRange(start=segment.position, end=segment.end, ranged=not whole)
         with self._open(wanted.headers(identity), cancel) as response:
-            order.coding.apply(response)
+            spec.coding.apply(response)
             try:
                 answer = check_response(
-                    response, wanted, identity, size=order.size, what=order.what, uri=order.location.uri
+                    response, wanted, identity, size=spec.size, what=spec.what, uri=spec.location.uri
                 )
             except WrongRangeError:
                 if alone:
-                    order.partial.distrust()
+                    spec.partial.distrust()
                 raise
             if isinstance(answer, Restart):
                 if not alone and response.status == 200 and answer.same_version:
                     raise WrongRangeError(f"{redact(response.url)} sends no ranges")
                 raise RestartDownload(answer.reason)
             if isinstance(answer, NothingMore):
-                order.partial.size = segment.end = answer.size
+                spec.partial.size = segment.end = answer.size
                 return
-            self._take(response, answer, segment, alone=alone, cancel=cancel)
+            self._receive(response, answer, segment, alone=alone, cancel=cancel)
 
     def _open(self, headers: dict[str, str], cancel: Cancel) -> Response:
         """Send the request to the URL that the last redirect led to, or to the location itself if that one refuses."""
-        http = self._order.context.http
+        http = self._spec.context.http
         direct = self._direct
         if direct is not None:
             response = http.open("GET", direct, headers=headers, cancel=cancel)
@@ -177,65 +177,65 @@ class Download:
                 return response
             response.close()
             self._direct = None
-        response = http.open("GET", self._order.location.url, headers=headers, cancel=cancel)
+        response = http.open("GET", self._spec.location.url, headers=headers, cancel=cancel)
         if response.redirected and response.status in (200, 206):
             self._direct = response.url
         return response
 
     def _identity(self) -> Identity | None:
-        known, location = self._order.partial.identity, self._order.location
+        known, location = self._spec.partial.identity, self._spec.location
         return known if known is not None and known.is_from(location.uri, location.url) else None
 
-    def _take(self, response: Response, answer: Answer, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
-        order, partial = self._order, self._order.partial
-        self._settle(response, answer)
+    def _receive(self, response: Response, answer: Answer, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
+        spec, partial = self._spec, self._spec.partial
+        self._record_version(response, answer)
         segment.answered(answer.end, partial.size)
         writer = SegmentWriter(partial, answer.start)
         try:
             Body(
-                order.context,
+                spec.context,
                 response,
                 writer,
                 segment,
                 alone=alone,
                 cancel=cancel,
-                judge_head=order.judge_head if answer.start == 0 else None,
-                progress=order.progress,
+                check_head=spec.check_head if answer.start == 0 else None,
+                progress=spec.progress,
                 flow=self.flow,
             ).receive()
         finally:
             writer.close()
         if answer.end is None:
-            self._note_end(response, segment, writer.position)
+            self._set_size_from_end(response, segment, writer.position)
 
-    def _settle(self, response: Response, answer: Answer) -> None:
+    def _record_version(self, response: Response, answer: Answer) -> None:
         """Record which version this is, and reserve space for it."""
-        order, partial = self._order, self._order.partial
+        spec, partial = self._spec, self._spec.partial
         self.setup = response.waited
         partial.identify(
             Identity(
-                uri=order.location.uri,
-                url=order.location.url,
+                uri=spec.location.uri,
+                url=spec.location.url,
                 etag=answer.etag,
                 modified=answer.modified,
                 size=answer.size,
             )
         )
-        size = order.size if order.size is not None else answer.size
+        size = spec.size if spec.size is not None else answer.size
         if size is not None and partial.reserved != size:
             partial.reserve(size)
-        known = partial.identity is not None and (order.decided or partial.identity.validator is not None)
+        known = partial.identity is not None and (spec.has_digest or partial.identity.validator is not None)
         ranges = response.status == 206 or response.headers.get("accept-ranges", "").strip().lower() == "bytes"
         self.splittable = known and ranges and response.encoding is None and size is not None
 
-    def _note_end(self, response: Response, segment: Segment, position: int) -> None:
+    def _set_size_from_end(self, response: Response, segment: Segment, position: int) -> None:
         """Take the end of a body of unknown length for the file's size, if nothing else is known.
 
         Where only the closed connection marks the end, the segment stays open: asking for what follows shows whether
         the body was cut off.
         """
-        if self._order.size is not None and position != self._order.size:
-            raise UnreachableError(f"{redact(response.url)} broke off at byte {position} of {self._order.size}")
-        self._order.partial.size = position
+        if self._spec.size is not None and position != self._spec.size:
+            raise UnreachableError(f"{redact(response.url)} broke off at byte {position} of {self._spec.size}")
+        self._spec.partial.size = position
         if response.encoding is not None or "transfer-encoding" in response.headers:
             segment.end = position

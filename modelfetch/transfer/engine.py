@@ -25,7 +25,7 @@ Mirror = Callable[[], Awaitable[Sequence["Location"]]]
 """Looks up where a mirror has the artifact; awaited only when the locations before it have failed."""
 
 _SMALL_PER_JOB = 4
-_MOST_SMALL = 32
+_MAX_SMALL = 32
 
 
 class Engine:
@@ -62,14 +62,14 @@ class Engine:
             buffer_pool=BufferPool(
                 buffers=tuning.ring_buffers,
                 large=tuning.ring_bytes,
-                small=min(tuning.ring_bytes, tuning.ring_bytes_beside),
+                small=min(tuning.ring_bytes, tuning.shared_ring_bytes),
                 single=tuning.single_bytes,
             ),
             sink=sink,
         )
         jobs = max(1, options.jobs)
         self._large = asyncio.Semaphore(jobs)
-        self._small = asyncio.Semaphore(1 if jobs == 1 else min(_MOST_SMALL, jobs * _SMALL_PER_JOB))
+        self._small = asyncio.Semaphore(1 if jobs == 1 else min(_MAX_SMALL, jobs * _SMALL_PER_JOB))
         self._workers = Workers()
         self._running: dict[str, asyncio.Task[Fetched]] = {}
 
@@ -137,7 +137,7 @@ def _look_up_mirror(
         return await mirror()
 
     future = asyncio.run_coroutine_threadsafe(find(), loop)
-    withdraw = cancel.on_cancel(lambda: _ignore(future.cancel()))
+    withdraw = cancel.on_cancel(future.cancel)
     try:
         return future.result()
     except ModelfetchError as error:
@@ -145,7 +145,3 @@ def _look_up_mirror(
     finally:
         withdraw()
         cancel.check()
-
-
-def _ignore(_: object) -> None:
-    """Drop a value, for callbacks that must return None."""

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from modelfetch.store.store import Blob, Store
     from modelfetch.transfer.types import Context
 
-_MOST_TAKE_OVERS = 3
+_MAX_TAKEOVERS = 3
 
 
 def key_of(artifact: Artifact) -> str:
@@ -89,15 +89,15 @@ def fetch(
         ModelfetchError: The source, the disk or the lock failed.
         InterruptedSync: It was cancelled.
     """
-    known = list(locations) if isinstance(locations, Sequence) else _Remembered(locations)
-    for _ in range(_MOST_TAKE_OVERS):
+    known = list(locations) if isinstance(locations, Sequence) else _CachedLocations(locations)
+    for _ in range(_MAX_TAKEOVERS):
         with suppress(LockLostError):
             return _fetch_once(context, artifact, known, label, cancel)
         context.store.invalidate_cache()
     raise RetryLaterError(f"{label}: other processes keep taking it over", code="lock-timeout", uri=artifact.uri)
 
 
-class _Remembered:
+class _CachedLocations:
     """An iterable that can be iterated again, and looks up each location once."""
 
     def __init__(self, locations: Iterable[Location | ModelfetchError]) -> None:
@@ -155,7 +155,7 @@ class _Transfer:
         self._started = context.tuning.clock()
         self._trusted = 0
 
-    def _lacking(self) -> int | None:
+    def _missing_bytes(self) -> int | None:
         """Bytes that the partial file still needs on its disk, if the file's size is known."""
         if self._artifact.size is None:
             return None
@@ -178,12 +178,12 @@ class _Transfer:
                 ensure_owned=self._held.ensure_owned,
             )
             try:
-                blob, served_by = self._from_any(partial, locations)
+                blob, served_by = self._try_sources(partial, locations)
             finally:
                 partial.close(keep=blob is None)
         except OSError as error:
             self._held.ensure_owned()  # if another process took over, that is the reason
-            failed = translate(error, self._path, doing="writing", needed=self._lacking())
+            failed = translate(error, self._path, doing="writing", needed=self._missing_bytes())
             raise failed.about(uri=self._artifact.uri) from error
         finally:
             if blob is None:
@@ -207,7 +207,7 @@ class _Transfer:
         )
         return fetched
 
-    def _from_any(self, partial: Partial, locations: Iterable[Location | ModelfetchError]) -> tuple[Blob, str]:
+    def _try_sources(self, partial: Partial, locations: Iterable[Location | ModelfetchError]) -> tuple[Blob, str]:
         self._progress = Progress(self._context, self._key, partial, self._held)
         self._trusted = partial.trust()
         if partial.reach(0) >= HEAD and check_artifact_head(self._artifact, os.pread(partial.fd, HEAD, 0)) is not None:
@@ -216,34 +216,34 @@ class _Transfer:
         errors: list[ModelfetchError] = []
         for location in locations:
             if isinstance(location, ModelfetchError):
-                self._note_failure(errors, location, location.uri or "a mirror")
+                self._report_source_failed(errors, location, location.uri or "a mirror")
                 continue
             try:
-                return self._from_one(partial, location), location.uri
+                return self._try_source(partial, location), location.uri
             except OF_THE_SOURCE as error:
-                self._note_failure(errors, error, location.uri)
+                self._report_source_failed(errors, error, location.uri)
         if not errors:
             raise UnreachableError(f"{self._label}: no source is known", uri=self._artifact.uri, permanent=True)
         raise most_serious(errors)
 
-    def _note_failure(self, errors: list[ModelfetchError], error: ModelfetchError, source: str) -> None:
+    def _report_source_failed(self, errors: list[ModelfetchError], error: ModelfetchError, source: str) -> None:
         errors.append(error.about(uri=self._artifact.uri))
         self._context.sink(SourceFailed(key=self._key, label=self._label, source=source, reason=error.message))
 
-    def _from_one(self, partial: Partial, location: Location) -> Blob:
+    def _try_source(self, partial: Partial, location: Location) -> Blob:
         """Try one source until it delivers the file or has failed for good."""
         clock = self._context.tuning.clock
         attempts = Attempts(self._context.options.retries, self._context.tuning, clock())
-        self._begin(partial, location)
+        self._report_started(partial, location)
         coding = CodingChoice(
-            decided=self._artifact.digest is not None, path=self._artifact.path, size=self._artifact.size
+            has_digest=self._artifact.digest is not None, path=self._artifact.path, size=self._artifact.size
         )
         own_only = partial.total == 0
         best = partial.total
         while True:
             try:
-                self._bring(partial, location, coding)
-                return self._keep(partial)
+                self._transfer_from(partial, location, coding)
+                return self._verify_and_store(partial)
             except ModelfetchError as error:
                 if isinstance(error, IntegrityError) and coding.swap():
                     partial.distrust()
@@ -258,43 +258,32 @@ class _Transfer:
                 gained = partial.total - best  # against the most there was: a source that always breaks off at the
                 best = max(best, partial.total)  # same place and starts again makes no progress
                 delay = attempts.after(error, gained=gained, now=clock())
-                self._say_retry(error, delay, attempts)
+                self._report_retry(error, delay, attempts)
             if self._cancel.wait(delay):
                 self._cancel.check()
 
-    def _begin(self, partial: Partial, location: Location) -> None:
+    def _report_started(self, partial: Partial, location: Location) -> None:
         self._context.sink(
             TransferStarted(
                 key=self._key, label=self._label, size=partial.size, offset=partial.total, source=location.uri
             )
         )
 
-    def _say_retry(self, error: ModelfetchError, delay: float, attempts: Attempts) -> None:
+    def _report_retry(self, error: ModelfetchError, delay: float = 0.0, attempts: Attempts | None = None) -> None:
+        """Report a failed attempt, or a connection that broke while others continue, which counts as none."""
         self._context.sink(
             TransferRetrying(
                 key=self._key,
                 label=self._label,
                 reason=error.message,
                 delay=delay,
-                attempt=attempts.failed,
-                attempts=attempts.most,
+                attempt=attempts.failed if attempts else 0,
+                attempts=attempts.most if attempts else self._context.options.retries,
             )
         )
 
-    def _say_lost(self, error: ModelfetchError) -> None:
-        self._context.sink(
-            TransferRetrying(
-                key=self._key,
-                label=self._label,
-                reason=error.message,
-                delay=0.0,
-                attempt=0,
-                attempts=self._context.options.retries,
-            )
-        )
-
-    def _bring(self, partial: Partial, location: Location, coding: CodingChoice) -> None:
-        decided = self._artifact.digest is not None
+    def _transfer_from(self, partial: Partial, location: Location, coding: CodingChoice) -> None:
+        has_digest = self._artifact.digest is not None
         if location.url.startswith("file:"):
             head = read_head(location, HEAD)
             if head and (error := check_artifact_head(self._artifact, head)) is not None:
@@ -304,40 +293,40 @@ class _Transfer:
                 location,
                 partial,
                 size=self._artifact.size,
-                decided=decided,
+                has_digest=has_digest,
                 cancel=self._cancel,
                 progress=self._progress.note,
             )
             return
-        needs_look = not is_proven(self._artifact) or may_be_hidden_pickle(self._artifact)
-        order = DownloadSpec(
+        needs_check = not is_proven(self._artifact) or may_be_hidden_pickle(self._artifact)
+        spec = DownloadSpec(
             context=self._context,
             partial=partial,
             location=location,
             size=self._artifact.size,
             what=self._artifact.path,
-            decided=decided,
+            has_digest=has_digest,
             coding=coding,
-            judge_head=self._judge_head if needs_look else None,
+            check_head=self._check_head if needs_check else None,
             progress=self._progress.note,
-            lost=self._say_lost,
+            on_connection_lost=self._report_retry,
         )
-        Download(order, self._cancel).run()
+        Download(spec, self._cancel).run()
 
-    def _judge_head(self, head: bytes, response: Response) -> ModelfetchError | None:
+    def _check_head(self, head: bytes, response: Response) -> ModelfetchError | None:
         html_type = response.headers.get("content-type", "").lower().startswith("text/html")
         return check_artifact_head(self._artifact, head, url=response.url, html_type=html_type)
 
     # --- the whole file ----------------------------------------------------------------------------------------
 
-    def _keep(self, partial: Partial) -> Blob:
+    def _verify_and_store(self, partial: Partial) -> Blob:
         """Verify the whole file and make it a blob.
 
         Raises:
             IntegrityError: It is not the artifact.
             LockLostError: Another process has taken over meanwhile.
         """
-        digests = self._prove(partial)
+        digests = self._verify(partial)
         try:
             blob = self._context.store.admit(
                 self._path,
@@ -355,7 +344,7 @@ class _Transfer:
             self._context.store.index.remember(self._key, blob.digest)
         return blob
 
-    def _prove(self, partial: Partial) -> dict[str, Digest]:
+    def _verify(self, partial: Partial) -> dict[str, Digest]:
         size = partial.size or 0
         partial.prefix.catch_up(partial.fd, partial.reach)
         digests = partial.prefix.digests()

@@ -31,7 +31,7 @@ def copy_file(
     partial: Partial,
     *,
     size: int | None,
-    decided: bool,
+    has_digest: bool,
     cancel: Cancel,
     progress: Callable[[int], None],
 ) -> None:
@@ -42,7 +42,7 @@ def copy_file(
         location: The location of the file.
         partial: The partial file to complete.
         size: The required size in bytes, if known.
-        decided: Whether the file is verified against a digest in the end, so that bytes of another version may stay.
+        has_digest: Whether the file is verified against a digest in the end, so that bytes of another version may stay.
         cancel: Ends it when it is set.
         progress: Called with the number of bytes copied.
 
@@ -67,7 +67,7 @@ def copy_file(
         if size is not None and stat.st_size != size:
             raise size_error(str(path), found=stat.st_size, expected=size)
         identity = _identity(location, stat)
-        if partial.identity != identity and not decided:
+        if partial.identity != identity and not has_digest:
             partial.distrust()
         partial.identify(identity)
         partial.reserve(stat.st_size)

@@ -32,7 +32,7 @@ _PIECE_SECONDS = 0.12
 _PIECE_SETUPS = 20  # at most a twentieth of the time that a piece takes may go into its request
 _TAIL_SECONDS = 0.04
 _TAIL_SETUPS = 4
-_TAIL_LEAST = 2 * 2**20
+_TAIL_MIN = 2 * 2**20
 _STEP = 8 * 2**20  # bytes hashed between two decisions
 
 
@@ -46,7 +46,7 @@ class SegmentFetcher(Protocol):
     def fetch_segment(self, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
         """Request one segment and receive its body; called from several threads."""
 
-    def report_lost(self, error: ModelfetchError) -> None:
+    def report_connection_lost(self, error: ModelfetchError) -> None:
         """Report a connection that broke while others continue."""
 
 
@@ -97,14 +97,14 @@ class ConnectionPool:
                 self._changed.wait(0 if behind else _TICK)
                 self._changed.clear()
                 self._cancel.check()
-                wanted = self._wanted()
+                wanted = self._connections_to_add()
                 if wanted:
                     with self._lock:
                         self._spare = max(0, -wanted)
                 self._add_connections(threads, wanted)
                 if len(threads) > 1:
                     self._drop_straggler()
-                    behind = self._hash_behind()
+                    behind = self._hash_next_step()
         finally:
             if self._active:
                 self._stop.set()  # this loop ended early: the rest is not needed
@@ -115,13 +115,13 @@ class ConnectionPool:
         if self._fatal is not None:
             raise self._fatal
         if self._errors and not self._partial.is_complete():
-            raise self._said()
+            raise self._error_to_raise()
 
-    def _said(self) -> ModelfetchError:
+    def _error_to_raise(self) -> ModelfetchError:
         """Choose the error to raise: a refusal only if no connection merely broke."""
         return next((error for error in reversed(self._errors) if not error.permanent), self._errors[-1])
 
-    def _hash_behind(self) -> bool:
+    def _hash_next_step(self) -> bool:
         """Hash the next step of the contiguous bytes; returns whether there may be more."""
         prefix = self._partial.prefix
         before = prefix.position
@@ -129,7 +129,7 @@ class ConnectionPool:
         self._flush(prefix.position)
         return prefix.position - before >= _STEP
 
-    def _wanted(self) -> int:
+    def _connections_to_add(self) -> int:
         """Return how many connections to add."""
         if not self._fetcher.splittable or self._partial.size is None:
             return 0
@@ -153,27 +153,29 @@ class ConnectionPool:
             self._fetcher.flow.received,
             active=self._active,
             setup=self._fetcher.setup,
-            at_end=not self._queue.waits,
+            at_end=not self._queue.has_waiting,
         )
         if cancel is not None:
             cancel.set()
 
     def _add_connections(self, threads: list[threading.Thread], count: int) -> None:
         for _ in range(count):
-            segment = self._take(alone=False)
+            segment = self._take_segment(alone=False)
             if segment is None:
                 return
             self._alone = not threads
             with self._lock:
                 self._active += 1
-            thread = threading.Thread(target=self._work, args=(segment,), name="modelfetch-connection", daemon=True)
+            thread = threading.Thread(
+                target=self._run_connection, args=(segment,), name="modelfetch-connection", daemon=True
+            )
             try:
                 thread.start()
             except RuntimeError:  # the system allows no further thread
                 if not threads:
-                    self._work(segment)  # then this one does it all
+                    self._run_connection(segment)  # then this one does it all
                     return
-                self._queue.leave(segment)
+                self._queue.put_back(segment)
                 self._connection_done()
                 if threads and self._controller is not None:
                     self._controller.most = max(1, self._active)
@@ -181,7 +183,7 @@ class ConnectionPool:
                 raise
             threads.append(thread)
 
-    def _take(self, *, alone: bool) -> Segment | None:
+    def _take_segment(self, *, alone: bool) -> Segment | None:
         """Take the next range: long enough to be worth a request, short enough that hashing keeps up."""
         if self._controller is None or alone:
             return self._queue.take()
@@ -190,21 +192,21 @@ class ConnectionPool:
         piece = int(rate * max(_PIECE_SECONDS, _PIECE_SETUPS * setup))
         tail = int(rate * (_TAIL_SECONDS + _TAIL_SETUPS * setup))
         tuning = self._context.tuning
-        piece = min(max(piece, tuning.piece_least), tuning.piece_most)
-        return self._queue.take(piece=piece, least=max(_TAIL_LEAST, tail))
+        piece = min(max(piece, tuning.min_piece), tuning.max_piece)
+        return self._queue.take(piece=piece, least=max(_TAIL_MIN, tail))
 
-    def _work(self, first: Segment) -> None:
+    def _run_connection(self, first: Segment) -> None:
         """Run one connection: fetch its range, then others, until none is left or the connection is spare."""
         try:
             segment: Segment | None = first
             while segment is not None:
-                self._bring(segment)
-                segment = self._next()
+                self._fetch_segment(segment)
+                segment = self._next_segment()
         except InterruptedSync:
             self._connection_done()
         except (CredentialsError, NotFoundError, PageInsteadError, RetryLaterError, UnreachableError) as error:
             if not self._stop.is_set():
-                self._note(error)
+                self._report_failure(error)
             self._connection_done()
         except BaseException as error:
             self._fatal = error
@@ -212,7 +214,7 @@ class ConnectionPool:
         finally:
             self._changed.set()
 
-    def _bring(self, segment: Segment) -> None:
+    def _fetch_segment(self, segment: Segment) -> None:
         """Fetch a range; what is not fetched is queued again."""
         cancel = self._stop.child()
         work = self._stragglers.begin(segment, cancel, self._context.tuning.clock())
@@ -224,13 +226,13 @@ class ConnectionPool:
         finally:
             self._stragglers.end(work)
             cancel.release()
-            self._queue.leave(segment)
+            self._queue.put_back(segment)
 
-    def _next(self) -> Segment | None:
+    def _next_segment(self) -> Segment | None:
         """Take the next range for a connection; if there is none, the connection ends."""
         with self._lock:
             alone = self._active == 1
-            segment = self._take(alone=alone) if alone or not self._spare else None
+            segment = self._take_segment(alone=alone) if alone or not self._spare else None
             if segment is None:
                 self._active -= 1
                 self._spare = max(0, self._spare - 1)
@@ -240,10 +242,10 @@ class ConnectionPool:
         with self._lock:
             self._active -= 1
 
-    def _note(self, error: ModelfetchError) -> None:
+    def _report_failure(self, error: ModelfetchError) -> None:
         self._errors.append(error)
         if self._active > 1:
-            self._fetcher.report_lost(error)
+            self._fetcher.report_connection_lost(error)
         if self._controller is not None:
             refused = isinstance(error, RateLimitedError | ServerError | WrongRangeError) or error.permanent
             now = self._context.tuning.clock()

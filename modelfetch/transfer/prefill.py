@@ -48,15 +48,15 @@ def prefill(store: Store, artifact: Artifact, data: memoryview, identity: Identi
             return False
     key = key_of(artifact)
     try:
-        if not data or _has_blob(store, artifact) or not _is_ours(store):
+        if not data or _has_blob(store, artifact) or not _belongs_to_user(store):
             return False
         guard, path = store.path / "locks" / f"{key}.lock", store.path / "ingest" / f"{key}.part"
-        if guard.exists() or not _is_short(path, len(data), identity):
+        if guard.exists() or not _may_replace(path, len(data), identity):
             return False
         store.folder("locks")
         store.folder("ingest")
         with lock(guard, label=artifact.path, timeout=0.0) as held:
-            if held.predecessor_may_be_alive or not _is_short(path, len(data), identity):
+            if held.predecessor_may_be_alive or not _may_replace(path, len(data), identity):
                 return False
             partial = Partial(path, algorithms=(), size=artifact.size, ensure_owned=held.ensure_owned)
             _write(partial, data, identity)
@@ -73,7 +73,7 @@ def _has_blob(store: Store, artifact: Artifact) -> bool:
     return sha256 is not None and (os.path.lexists(store.blob_path(sha256)) or store.damaged(sha256) is not None)
 
 
-def _is_ours(store: Store) -> bool:
+def _belongs_to_user(store: Store) -> bool:
     """Whether the folders to write to, or those in which they would be created, belong to this user."""
     try:
         return all(_existing(store.path / name).stat().st_uid == os.geteuid() for name in ("ingest", "locks"))
@@ -87,7 +87,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _is_short(path: Path, length: int, identity: Identity) -> bool:
+def _may_replace(path: Path, length: int, identity: Identity) -> bool:
     """Whether there is no partial file, or one of the same version with fewer than ``length`` bytes."""
     try:
         size = path.lstat().st_size
@@ -133,7 +133,7 @@ class PartialPrefix:
         journal = _journal(self._path) if artifact.digest is not None else Journal()
         known = journal.identity
         ours = known is not None and any(known.is_from(place.uri, place.url) for place in artifact.locations)
-        self._checksums = self._in_line(journal.checksums) if ours else iter(())
+        self._checksums = self._contiguous(journal.checksums) if ours else iter(())
         self._data = bytearray()
 
     def read(self, offset: int, length: int) -> bytes:
@@ -141,16 +141,16 @@ class PartialPrefix:
         end = offset + length
         with contextlib.suppress(OSError):
             while len(self._data) < end and (checksum := next(self._checksums, None)) is not None:
-                if not self._prove(checksum):
+                if not self._verify(checksum):
                     self._checksums = iter(())
         return bytes(self._data[offset:end])
 
-    def _in_line(self, checksums: dict[int, ChunkChecksum]) -> Iterator[ChunkChecksum]:
+    def _contiguous(self, checksums: dict[int, ChunkChecksum]) -> Iterator[ChunkChecksum]:
         """Yield the checksums that follow each other without a gap from the first byte on."""
         while (checksum := checksums.get(len(self._data))) is not None:
             yield checksum
 
-    def _prove(self, checksum: ChunkChecksum) -> bool:
+    def _verify(self, checksum: ChunkChecksum) -> bool:
         """Read the bytes of a checksum once, and keep them if they match: the file may change at any time."""
         start, _ = checksum.span
         fd = open_regular(self._path)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from modelfetch.transfer.types import Context
 
 _PUBLISH_AFTER = 0.1  # seconds after which a buffer is handed on though it is not full
-_LEAST_CLAIM = 256 * 1024
+_MIN_CLAIM = 256 * 1024
 _BACKLOG = 256 * 1024
-_LOOKS = 16
+_MAX_SAMPLES = 16
 
 
 class Flow:
@@ -36,23 +36,23 @@ class Flow:
 
     def __init__(self) -> None:
         self.received = 0
-        self._share = 0.0
-        self._looks = 0
-        self._answer = array.array("i", [0])
+        self._ratio = 0.0
+        self._samples = 0
+        self._waiting = array.array("i", [0])
 
     @property
     def backlog_ratio(self) -> float:
         """How often bytes were already waiting when a connection came to read: then the network is fast enough."""
-        return self._share
+        return self._ratio
 
-    def look(self, sock: socket.socket) -> None:
+    def sample(self, sock: socket.socket) -> None:
         """Sample how many bytes wait in a socket."""
         try:
-            fcntl.ioctl(sock.fileno(), termios.FIONREAD, self._answer)
+            fcntl.ioctl(sock.fileno(), termios.FIONREAD, self._waiting)
         except (OSError, ValueError):
             return
-        self._looks = min(_LOOKS, self._looks + 1)
-        self._share += (float(self._answer[0] >= _BACKLOG) - self._share) / self._looks
+        self._samples = min(_MAX_SAMPLES, self._samples + 1)
+        self._ratio += (float(self._waiting[0] >= _BACKLOG) - self._ratio) / self._samples
 
 
 class Pump:
@@ -107,7 +107,7 @@ class Pump:
         """
         if self._failure is not None:
             raise self._failure
-        self._flow.look(self._sock)
+        self._flow.sample(self._sock)
         want = len(memory) if self._step is None else min(len(memory), self._step)
         filled, began = 0, self._clock()
         until = began + _PUBLISH_AFTER
@@ -129,12 +129,12 @@ class Pump:
         if filled == 0:
             self._cancel.check()
             raise self._failure or UnreachableError(f"{self._where} broke off")
-        self.next_claim = max(_LEAST_CLAIM, 2 * filled)
+        self.next_claim = max(_MIN_CLAIM, 2 * filled)
         self._floor.note(filled, self._waited)
         self._limiter.take(filled, self._cancel)
         return filled
 
-    def through(self, ring: RingBuffer, segment: Segment) -> None:
+    def read_into(self, ring: RingBuffer, segment: Segment) -> None:
         """Read a segment to its end, which may move meanwhile, into a ring; raises as `fill` and `RingBuffer.take`."""
         while wanted := segment.claim(min(ring.size, self.next_claim)):
             self._cancel.check()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from modelfetch.store.chunks import CHUNK
 
 _ALIGN = 2**20
-_LEAST = 4 * 2**20
+_MIN_SPLIT = 4 * 2**20
 """A range with fewer bytes left is not worth a second connection."""
 
 
@@ -22,13 +22,13 @@ class Segment:
     Attributes:
         position: The next byte to receive.
         end: The end of the range, None while the file's size is unknown.
-        asked_end: The end of the current response; None without one, or if it is not read any further.
+        requested_end: The end of the current response; None without one, or if it is not read any further.
         claimed: The end of the bytes that are being written.
     """
 
     position: int
     end: int | None
-    asked_end: int | None = None
+    requested_end: int | None = None
     claimed: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -54,14 +54,14 @@ class Segment:
                 self.end = size
             if end is not None:
                 self.end = end if self.end is None else min(self.end, end)
-            self.asked_end = size if end is None else end
+            self.requested_end = size if end is None else end
 
     def claim(self, most: int) -> int:
         """Claim up to ``most`` of the next bytes; returns 0 at the end, where the connection then stops."""
         with self.lock:
             count = most if self.end is None else min(most, self.end - self.position)
             if count <= 0:
-                self.asked_end = None
+                self.requested_end = None
                 return 0
             self.claimed = self.position + count
             return count
@@ -95,11 +95,11 @@ class SegmentQueue:
             return sum(segment.left for segment in (*self._waiting, *self._working))
 
     @property
-    def waits(self) -> bool:
-        """Whether there is a range that nobody works on."""
+    def has_waiting(self) -> bool:
+        """Whether there is a range without a connection."""
         return bool(self._waiting)
 
-    def take(self, *, piece: int | None = None, least: int = _LEAST) -> Segment | None:
+    def take(self, *, piece: int | None = None, least: int = _MIN_SPLIT) -> Segment | None:
         """Take a range for an idle connection: the next waiting one, else half of the longest one at work.
 
         Args:
@@ -138,7 +138,7 @@ class SegmentQueue:
         segment.end = middle
         return self._new(middle, end)
 
-    def leave(self, segment: Segment) -> None:
+    def put_back(self, segment: Segment) -> None:
         """Give a range back, finished or not; what is left of it waits again.
 
         After a failure, a connection whose response reaches further continues over what waits behind its range: so a
@@ -156,7 +156,7 @@ class SegmentQueue:
     def _extend(self, working: Segment) -> None:
         """Let a connection continue over what waits right behind its range, as far as its response reaches."""
         for segment in tuple(self._waiting):
-            reach, end = working.asked_end, working.end
+            reach, end = working.requested_end, working.end
             if segment.end is None or reach is None or end != segment.position or reach <= end:
                 continue
             working.end = segment.position = min(reach, segment.end)

@@ -32,12 +32,12 @@ class Tuning(RetryTiming):
     small: int = 4 * 2**20
     ring_buffers: int = 4
     ring_bytes: int = 4 * 2**20
-    ring_bytes_beside: int = 2**20
+    shared_ring_bytes: int = 2**20
     single_bytes: int = 2**20
     split_from: int = 16 * 2**20
     """Files below this size use one connection."""
-    piece_least: int = 4 * 2**20
-    piece_most: int = 64 * 2**20
+    min_piece: int = 4 * 2**20
+    max_piece: int = 64 * 2**20
     pump_from: int = 128 * 1024
     """Bodies below this size mostly arrive with their headers, and are read through httpx."""
     threads_from: int = 8 * 2**20

@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         fcntl.flock = lambda _fd, _operation: None
     if given.get("grow"):  # a connection more whenever one is allowed
         setattr(ConcurrencyController, "step", lambda self, _n, _t, *, active, left, behind: int(active < self.most))  # noqa: B010 - mypy
-        given["piece_least"] = str(2**20)
+        given["min_piece"] = str(2**20)
     _limit(given)
     cancel = Cancel()
     signal.signal(signal.SIGTERM, lambda _n, _f: cancel.set(code="terminated", exit_code=143))

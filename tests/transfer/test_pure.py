@@ -188,7 +188,7 @@ def test_what_a_failed_connection_leaves_is_the_next_to_be_taken() -> None:
     assert failed is not None
     failed.claim(4 * MIB)
     failed.advance(3 * MIB)
-    board.leave(failed)
+    board.put_back(failed)
     again = board.take(piece=16 * MIB)
     assert again is not None
     assert (again.position, again.end) == (19 * MIB, 32 * MIB)
@@ -234,13 +234,13 @@ def test_what_a_failed_connection_leaves_goes_to_the_one_before_it_if_its_answer
     head, tail = board.take(), board.take()
     assert head is not None
     assert tail is not None
-    head.asked_end = 100 * MIB
-    board.leave(tail)
+    head.requested_end = 100 * MIB
+    board.put_back(tail)
     assert head.end == 100 * MIB
-    head.asked_end = 50 * MIB
+    head.requested_end = 50 * MIB
     tail = board.take()
     assert tail is not None
-    board.leave(tail)
+    board.put_back(tail)
     again = board.take()
     assert again is not None
     assert (again.position, again.end) == (tail.position, tail.end)
@@ -273,7 +273,7 @@ def test_every_byte_is_always_somebodys(size: int, steps: list[tuple[str, int]])
         else:
             segment = working.pop(which % len(working))
             claims.pop(id(segment), None)
-            board.leave(segment)
+            board.put_back(segment)
         assert done.total + board.left == size * MIB
         assert all(s.end is not None and s.position + claims.get(id(s), 0) <= s.end for s in working)
 

@@ -104,12 +104,12 @@ runs = st.fixed_dictionaries(
     max_examples=int(os.environ.get("SOAK_EXAMPLES", "40")),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(plan=st.lists(runs, min_size=1, max_size=4), decided=st.booleans())
-def test_any_sequence_of_faults_kills_and_damage_ends_well(plan: list[dict[str, Any]], decided: bool) -> None:
+@given(plan=st.lists(runs, min_size=1, max_size=4), has_digest=st.booleans())
+def test_any_sequence_of_faults_kills_and_damage_ends_well(plan: list[dict[str, Any]], has_digest: bool) -> None:
     with tempfile.TemporaryDirectory() as folder, Origin(DATA) as origin:
         root = Path(folder)
         for run in plan:
-            _run(root, origin, run, decided=decided)
+            _run(root, origin, run, has_digest=has_digest)
         origin.scripts, origin.default = [], None
         fetched = _world(root).fetch(origin, data=DATA)
         assert fetched.blob.path.read_bytes() == DATA
@@ -124,8 +124,8 @@ def _world(root: Path, cancel: Cancel | None = None) -> World:
             ring_bytes=16 * K,
             single_bytes=8 * K,
             split_from=64 * K,
-            piece_least=16 * K,
-            piece_most=40 * K,
+            min_piece=16 * K,
+            max_piece=40 * K,
             pump_from=24 * K,
             threads_from=100 * K,
             backoff_first=0.0,
@@ -136,7 +136,7 @@ def _world(root: Path, cancel: Cancel | None = None) -> World:
     )
 
 
-def _run(root: Path, origin: Origin, run: dict[str, Any], *, decided: bool) -> None:
+def _run(root: Path, origin: Origin, run: dict[str, Any], *, has_digest: bool) -> None:
     """One process's life; a kill is played by going back to what the disk held at some moment of it."""
     origin.scripts = [drop_after(f) if isinstance(f, int) else FAULTS[f] for f in run["faults"]]
     origin.default = hold if run["slow"] else normally
@@ -155,8 +155,8 @@ def _run(root: Path, origin: Origin, run: dict[str, Any], *, decided: bool) -> N
     watcher = threading.Thread(target=lambda: _quietly(watch), daemon=True)
     watcher.start()
     try:
-        fetched = _world(root, cancel).fetch(origin, data=DATA if decided else None)
-        if decided:
+        fetched = _world(root, cancel).fetch(origin, data=DATA if has_digest else None)
+        if has_digest:
             assert fetched.blob.path.read_bytes() == DATA
     except ModelfetchError:
         pass
@@ -165,7 +165,7 @@ def _run(root: Path, origin: Origin, run: dict[str, Any], *, decided: bool) -> N
         watcher.join()
     for blob in _world(root).store.blobs():
         assert Digest.sha256(blob.path.read_bytes()) == blob.digest
-        assert not decided or blob.path.read_bytes() == DATA
+        assert not has_digest or blob.path.read_bytes() == DATA
     if snapshot.exists():
         shutil.rmtree(store, ignore_errors=True)
         snapshot.rename(store)
