@@ -11,6 +11,7 @@ from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Sink, discard
 from modelfetch.core.workers import Workers
 from modelfetch.errors import ModelfetchError
+from modelfetch.store.locks.files import LockFiles
 from modelfetch.transfer.fetch import fetch, key_of
 from modelfetch.transfer.rate import Limiter
 from modelfetch.transfer.ring_buffer import BufferPool
@@ -65,6 +66,7 @@ class Engine:
                 small=min(tuning.ring_bytes, tuning.shared_ring_bytes),
                 single=tuning.single_bytes,
             ),
+            lock_files=LockFiles(store.path / "locks"),
             sink=sink,
         )
         jobs = max(1, options.jobs)
@@ -105,8 +107,12 @@ class Engine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._workers.run(self._context.store.settle, Cancel())
+        await self._workers.run(self._settle, Cancel())
         self._workers.close()
+
+    def _settle(self) -> None:
+        self._context.store.settle()
+        self._context.lock_files.clear()
 
     async def _fetch(self, artifact: Artifact, mirrors: Sequence[Mirror], label: str) -> Fetched:
         small = artifact.size is not None and artifact.size <= self._context.tuning.small
@@ -115,10 +121,19 @@ class Engine:
             locations = _locations(artifact, mirrors, asyncio.get_running_loop(), cancel)
             try:
                 return await self._workers.run(
-                    lambda: fetch(self._context, artifact, locations, label=label, cancel=cancel), cancel
+                    lambda: self._fetch_in_thread(artifact, locations, label, cancel), cancel
                 )
             finally:
                 cancel.release()
+
+    def _fetch_in_thread(
+        self, artifact: Artifact, locations: Iterator[Location | ModelfetchError], label: str, cancel: Cancel
+    ) -> Fetched:
+        try:
+            return fetch(self._context, artifact, locations, label=label, cancel=cancel)
+        finally:
+            if len(self._running) <= 1:  # nothing else is running: leave no file of ours in a store that may be removed
+                self._context.lock_files.clear()
 
 
 def _locations(

@@ -127,6 +127,7 @@ def _fetch_once(
         sink=context.sink,
         cancel=cancel,
         timing=context.tuning.lock_timing,
+        files=context.lock_files,
     ) as held:
         found = _found_meanwhile(context, artifact, noted) if held.waited else None
         return found or _Transfer(context, artifact, label, cancel, held).run(locations)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from modelfetch.config.options import Options
     from modelfetch.core.events import Sink
     from modelfetch.http import Http
+    from modelfetch.store.locks.files import LockFiles
     from modelfetch.store.store import Blob, Store
     from modelfetch.transfer.rate import Limiter
     from modelfetch.transfer.ring_buffer import BufferPool
@@ -79,4 +80,5 @@ class Context:
     tuning: Tuning
     limiter: Limiter
     buffer_pool: BufferPool
+    lock_files: LockFiles
     sink: Sink

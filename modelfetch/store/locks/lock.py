@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.directories import make_directory
 from modelfetch.core.events import Sink, Waiting, discard
-from modelfetch.core.fs import COPY_MODE, open_regular, read_small, try_chmod
+from modelfetch.core.fs import open_regular, read_small
 from modelfetch.core.os_errors import translate
 from modelfetch.core.temp_files import sweep_temporaries, temporary_name
 from modelfetch.errors import RetryLaterError
+from modelfetch.store.locks.files import LockFile, LockFiles, create, inode_of, write_owner
 from modelfetch.store.locks.flock import flock_works, take_flock
 from modelfetch.store.locks.heartbeat import heartbeats
 from modelfetch.store.locks.owner import Owner
@@ -75,7 +76,8 @@ class Held:
     meanwhile, and must not overwrite the new owner's data.
 
     ``predecessor_may_be_alive``: the previous owner may be suspended rather than dead, so the new owner must not write
-    to files that it may have open, and works on a copy. ``waited``: there was a previous owner to wait for.
+    to files that it may have open, and works on a copy. ``waited``: there was a previous owner to wait for. ``kept``:
+    the file belongs to the run, which uses it again.
     """
 
     path: Path
@@ -84,8 +86,14 @@ class Held:
     predecessor_may_be_alive: bool = False
     waited: bool = False
     timing: LockTiming = field(default_factory=LockTiming)
+    kept: LockFile | None = None
     _lost: bool = field(default=False)
     _beaten: float = field(default_factory=time.monotonic)
+    inode: tuple[int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look up the identity of the file."""
+        self.inode = inode_of(self.fd) if self.kept is None else self.kept.inode
 
     def beat(self) -> None:
         """Renew the heartbeat, and detect whether the lock was taken over."""
@@ -129,9 +137,23 @@ class Held:
             raise LockLostError(str(self.path))
 
     def still_owned(self) -> bool:
-        """Return whether this process still has the lock according to the disk (three system calls)."""
-        self.beat()
+        """Return whether this process still has the lock according to the disk.
+
+        One system call, unless it is time for a heartbeat.
+        """
+        if time.monotonic() - self._beaten > min(self.timing.heartbeat, self.timing.stale / 2):
+            self.beat()
+        elif not self._lost:
+            with contextlib.suppress(OSError):  # as in `beat`
+                self._lost = not self._is_here()
         return not self._lost
+
+    def _is_here(self) -> bool:
+        try:
+            found = os.lstat(self.path)
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == self.inode
 
     def ensure_owned(self) -> None:
         """Raise unless this process still has the lock according to the disk; see `still_owned`.
@@ -152,6 +174,7 @@ def lock(
     sink: Sink = discard,
     cancel: Cancel | None = None,
     timing: LockTiming | None = None,
+    files: LockFiles | None = None,
 ) -> Iterator[Held]:
     """Hold a lock while the block runs.
 
@@ -162,13 +185,14 @@ def lock(
         sink: Receives `Waiting` events.
         cancel: Cancels the waiting.
         timing: The lock's intervals.
+        files: The kept files of a run that takes many locks in this folder.
 
     Raises:
         RetryLaterError: The timeout expired (``lock-timeout``).
         InterruptedSync: It was cancelled.
         DestinationError, DiskError: The file can't be created.
     """
-    waiter = _Waiter(path, label, timeout, sink, cancel or Cancel(), timing or LockTiming())
+    waiter = _Waiter(path, label, timeout, sink, cancel or Cancel(), timing or LockTiming(), files)
     try:
         held = waiter.acquire()
     except OSError as error:
@@ -178,7 +202,7 @@ def lock(
         yield held
     finally:
         stop()
-        _release(held)
+        _release(held, files)
 
 
 class _Verdict(enum.Enum):
@@ -193,10 +217,18 @@ class _Waiter:
     """One attempt to get a lock."""
 
     def __init__(
-        self, path: Path, label: str, timeout: float | None, sink: Sink, cancel: Cancel, timing: LockTiming
+        self,
+        path: Path,
+        label: str,
+        timeout: float | None,
+        sink: Sink,
+        cancel: Cancel,
+        timing: LockTiming,
+        files: LockFiles | None,
     ) -> None:
         self._path, self._label, self._timeout, self._sink, self._cancel = path, label, timeout, sink, cancel
         self.timing = timing
+        self._files = files
         self._seen: tuple[object, ...] | None = None
         self._seen_at = 0.0
         self._age_then = 0.0
@@ -232,10 +264,13 @@ class _Waiter:
     def _try(self) -> Held | None:
         """Create the file, or replace a dead owner's; None while another owner is alive."""
         try:
-            fd = _create(self._path)
+            kept = self._files.link(self._path) if self._files is not None else None
+            if kept is not None:
+                return Held(path=self._path, owner=kept.owner, fd=kept.fd, timing=self.timing, kept=kept)
+            fd = create(self._path)
         except FileExistsError:
             return self._take_over()
-        owner = _write_owner(fd) if take_flock(fd) else None
+        owner = write_owner(fd) if take_flock(fd) else None
         if owner is None or not _is_current(fd, self._path):  # another process has already replaced it
             os.close(fd)
             return None
@@ -290,10 +325,10 @@ class _Waiter:
         with contextlib.suppress(OSError):
             sweep_temporaries(self._path.parent, older=r"\..*")
         fresh = _temporary(self._path)
-        fd = _create(fresh)
+        fd = create(fresh)
         try:
             take_flock(fd)
-            owner = _write_owner(fd)
+            owner = write_owner(fd)
             if not _is_current(taking, _taking_path(self._path)):
                 os.close(fd)
                 return None
@@ -321,14 +356,14 @@ def _taking_over(path: Path, stale: float) -> Iterator[int | None]:
 def _enter(guard: Path, stale: float) -> int | None:
     """Create the guard file; if its process has died, remove it for the next attempt."""
     try:
-        fd = _create(guard)
+        fd = create(guard)
     except FileExistsError:
         _remove_abandoned(guard, stale)
         return None
     entered = False
     try:
         if take_flock(fd):
-            _write_owner(fd)
+            write_owner(fd)
             entered = _is_current(fd, guard)  # another process may have mistaken the new file for an abandoned one
     finally:
         if not entered:
@@ -363,18 +398,6 @@ def _temporary(path: Path) -> Path:
     return path.with_name(temporary_name())
 
 
-def _create(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, COPY_MODE)
-
-
-def _write_owner(fd: int) -> Owner:
-    """Write this process's identity into its own new file."""
-    owner = Owner.me()
-    os.pwrite(fd, owner.dump(), 0)
-    try_chmod(fd, COPY_MODE)
-    return owner
-
-
 def _age_on_disk(path: Path, mtime: float) -> float:
     """Return the age of a timestamp by the clock that made it, which on a network share is not this machine's."""
     probe = _temporary(path)
@@ -404,12 +427,15 @@ def owner_name(path: Path) -> str:
     return str(owner) if owner else "another process"
 
 
-def _release(held: Held) -> None:
-    """Remove the file if this process still owns it, then release flock."""
+def _release(held: Held, files: LockFiles | None) -> None:
+    """Remove the lock's name if this process still owns it, then release flock, or keep the file for the next lock."""
     try:
         if held.still_owned():
             held.path.unlink()
     except OSError:
         pass
     finally:
-        os.close(held.fd)
+        if files is not None and held.kept is not None:
+            files.give(held.kept)
+        else:
+            os.close(held.fd)

@@ -1,0 +1,130 @@
+"""The files of locks: created for one lock, or kept by a run that takes thousands of them.
+
+A kept file has a temporary name, and is a lock while it has the lock's name too, as a hardlink. So a run with thousands
+of small files does not create and delete a lock file for each: on ext4, which does not use a deleted file's inode again
+for some seconds but looks at it each time that a file is created, that took a quarter of the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from modelfetch.core.fs import COPY_MODE, try_chmod
+from modelfetch.core.temp_files import temporary_name
+from modelfetch.store.locks.flock import take_flock
+from modelfetch.store.locks.owner import Owner
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FRESH = 1.0
+"""Seconds for which a file's time stamp is recent enough for a new lock's heartbeat."""
+
+
+def create(path: Path) -> int:
+    """Create a lock's file and open it; raises OSError, FileExistsError if there is one."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, COPY_MODE)
+
+
+def write_owner(fd: int) -> Owner:
+    """Write this process's identity into its own new file."""
+    owner = Owner.me()
+    os.pwrite(fd, owner.dump(), 0)
+    try_chmod(fd, COPY_MODE)
+    return owner
+
+
+def inode_of(fd: int) -> tuple[int, int]:
+    """Return the device and inode of an open file."""
+    state = os.fstat(fd)
+    return state.st_dev, state.st_ino
+
+
+@dataclass(slots=True, kw_only=True)
+class LockFile:
+    """A kept file: its temporary name, its descriptor, which holds flock, and the time of its last heartbeat."""
+
+    path: Path
+    fd: int
+    inode: tuple[int, int]
+    owner: Owner
+    beaten: float = field(default_factory=time.monotonic)
+
+
+class LockFiles:
+    """Keeps the files of one run's locks.
+
+    Args:
+        folder: The folder of the locks.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._idle: list[LockFile] = []
+        self._linkable = True
+
+    def link(self, path: Path) -> LockFile | None:
+        """Acquire the lock of a path in the folder; None if this is not possible with a kept file.
+
+        Raises:
+            FileExistsError: The lock has an owner.
+        """
+        file = self._take()
+        if file is None:
+            return None
+        try:
+            if time.monotonic() - file.beaten > _FRESH:
+                os.utime(file.fd)
+                file.beaten = time.monotonic()
+            os.link(file.path, path, follow_symlinks=False)
+        except FileExistsError:
+            self.give(file)
+            raise
+        except FileNotFoundError:  # the folder was cleared, or its old temporary files were
+            _discard(file)
+            return None
+        except OSError:  # this file system has no hardlinks
+            self._linkable = False
+            _discard(file)
+            return None
+        return file
+
+    def give(self, file: LockFile) -> None:
+        """Keep a file that is no lock any more for the next one."""
+        with self._lock:
+            self._idle.append(file)
+
+    def clear(self) -> None:
+        """Remove the kept files that are no locks now."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for file in idle:
+            _discard(file)
+
+    def _take(self) -> LockFile | None:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        if not self._linkable:
+            return None
+        path = self._folder / temporary_name()
+        try:
+            fd = create(path)
+        except OSError:
+            return None
+        if take_flock(fd):
+            return LockFile(path=path, fd=fd, inode=inode_of(fd), owner=write_owner(fd))
+        os.close(fd)
+        return None
+
+
+def _discard(file: LockFile) -> None:
+    with contextlib.suppress(OSError):
+        file.path.unlink(missing_ok=True)
+    os.close(file.fd)
