@@ -224,7 +224,7 @@ def _placements(tree: RootTree, receipt: Receipt, checks: Mapping[str, Check]) -
             inside[folder] = _leads_inside(tree, path)
         if not inside[folder]:
             continue  # a receipt written by hand: never look outside ROOT
-        file, found, seen = _look(tree.path(path), entry)
+        file, found, seen = _stat(tree.path(path), entry)
         condition = condition_of(path, entry, seen)
         written = found if entry.made and entry.digest and condition is Condition.PRESENT else None
         yield Item(
@@ -261,7 +261,7 @@ def _with_spellings(placed: list[Item]) -> list[Item]:
     return [replace(item, respelled=same[item.path]) if item.path in same else item for item in placed]
 
 
-def _look(file: Path, entry: Entry) -> tuple[Path, os.stat_result | None, PathStat | None]:
+def _stat(file: Path, entry: Entry) -> tuple[Path, os.stat_result | None, PathStat | None]:
     """Stat a placement's path; an adopted symlink of the user is followed."""
     found = _lstat(file)
     if found is None or not statmod.S_ISLNK(found.st_mode):

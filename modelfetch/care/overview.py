@@ -77,7 +77,7 @@ def make_overview(session: Session, lines: Sequence[Line] = (), *, tier: str | N
     for item in (*shown, *(item for item in inventory.placements if item.condition is Condition.MISSING)):
         groups[item.consumer or "store"][item.model or _OTHERS.get(item.origin, "other files")].append(item)
     services = tuple(_service(name, models) for name, models in sorted(groups.items()))
-    problems = {(line.model, line.consumer): line.state for line in lines if not line.is_well}
+    problems = {(line.model, line.consumer): line.state for line in lines if not line.is_ok}
     for service in services:
         for row in service.rows:
             if row.is_model and row.state in ("damaged", "changed", "missing"):

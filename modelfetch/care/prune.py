@@ -196,7 +196,7 @@ def _kept_tiers(options: PruneOptions, session: Session, environ: Mapping[str, s
 
 def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory], Rules]) -> Removed:
     require_root(session)
-    with contextlib.nullcontext() if options.dry_run else _alone(session):
+    with contextlib.nullcontext() if options.dry_run else _exclusively(session):
         try:
             inventory = take_inventory(session.options.root, session.examiner.tree, session.store)
             references = read_references(session.examiner.tree, inventory.items)
@@ -209,7 +209,7 @@ def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory]
 
 
 @contextlib.contextmanager
-def _alone(session: Session) -> Iterator[None]:
+def _exclusively(session: Session) -> Iterator[None]:
     """Exclude other processes from this root and its store. A root that does not exist is not created."""
     folders = dict.fromkeys((own_folder(session.options.root), session.store.path))
     locks = [folder / "locks" for folder in folders if folder.is_dir()]
@@ -294,7 +294,7 @@ class _Deletion:
         try:
             with self._lock(consumer):
                 journal.forget(self._root, consumer, gone)
-                write_receipt(self._root, _without(read_receipt(self._root, consumer), gone))
+                write_receipt(self._root, _without_paths(read_receipt(self._root, consumer), gone))
         except OSError as error:
             self._errors.append(os_errors.translate(error, self._root, doing="writing the receipt in"))
 
@@ -323,7 +323,7 @@ class _Deletion:
         self._removed.append(item)
 
 
-def _without(receipt: Receipt, gone: set[str]) -> Receipt:
+def _without_paths(receipt: Receipt, gone: set[str]) -> Receipt:
     """The receipt without the given paths, and without the resolutions of models that have no path left."""
     entries = {path: entry for path, entry in receipt.entries.items() if path not in gone}
     lost = {receipt.entries[path].model for path in gone if path in receipt.entries}

@@ -115,7 +115,7 @@ def run(argv: Sequence[str]) -> int:
         return _refuse(translate(error, where, doing="using" if where != "stdout" else "writing to"), argv)
     except Exception as error:
         limit = limit_error(error)
-        return _refuse(limit, argv) if limit else _bug(error, argv)
+        return _refuse(limit, argv) if limit else _report_bug(error, argv)
     return result if isinstance(result, int) else 0
 
 
@@ -144,7 +144,7 @@ def _root_of(argv: Sequence[str]) -> str:
     return root
 
 
-def _bug(error: Exception, argv: Sequence[str]) -> int:
+def _report_bug(error: Exception, argv: Sequence[str]) -> int:
     if "-v" in argv or "--verbose" in argv:
         import traceback
 

@@ -136,13 +136,13 @@ class HttpReader:
         while True:
             self._cancel.check()
             try:
-                return self._once(place, offset, length)
+                return self._request(place, offset, length)
             except ModelfetchError as error:
                 self.close()
                 delay = attempts.after(error.about(uri=place.uri), now=time.monotonic())
             self._cancel.wait(delay)
 
-    def _once(self, place: Location, offset: int, length: int) -> bytes:
+    def _request(self, place: Location, offset: int, length: int) -> bytes:
         if self._stream is not None and self._stream.position == offset:
             return self._count(self._stream.take(length))
         self.close()
@@ -160,7 +160,7 @@ class HttpReader:
             return b""
         check_status(response, what=place.uri, uri=place.uri)
         if response.encoding is not None:
-            raise _nonsense(response, "sends the file in another coding than the requested one")
+            raise _invalid_response(response, "sends the file in another coding than the requested one")
         self._same_version(response, place)
         if response.status == 206:
             return self._part(response, place, offset, length)
@@ -173,7 +173,7 @@ class HttpReader:
     def _part(self, response: Response, place: Location, offset: int, length: int) -> bytes:
         match = _CONTENT_RANGE.match(response.headers.get("content-range", "").strip())
         if match is None or int(match[1]) != offset or int(match[2]) - offset >= length:
-            raise _nonsense(response, f"sent other bytes than the requested {length} from {offset}")
+            raise _invalid_response(response, f"sent other bytes than the requested {length} from {offset}")
         if match[3] is not None:
             self._agree(int(match[3]), None)
         self._note(response, place)
@@ -247,5 +247,5 @@ class _Stream:
         self._response.close()
 
 
-def _nonsense(response: Response, what: str) -> UnreachableError:
+def _invalid_response(response: Response, what: str) -> UnreachableError:
     return UnreachableError(f"{redact(response.url)} {what}", code="bad-response", permanent=True)

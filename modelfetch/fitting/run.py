@@ -90,7 +90,7 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, overrid
     usable = overrides.usable if overrides.usable is not None else _usable(manifests)
     tier = manifests[0].tier if manifests else None
 
-    def judge() -> FitReport:
+    def decide() -> FitReport:
         try:
             report = fit_tier(tier=tier, services=services, candidates=candidates, usable=usable)
             library.keep()
@@ -98,7 +98,7 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, overrid
             library.close()
         return replace(report, bytes_fetched=library.fetched)
 
-    return await asyncio.to_thread(judge)
+    return await asyncio.to_thread(decide)
 
 
 def _warn_unbudgeted_models(services: Iterable[Service], candidates: Sequence[Candidate], session: Session) -> None:
@@ -198,7 +198,7 @@ async def fit_uri(text: str, session: Session, overrides: FitOverrides) -> FitRe
     files = files_of(found, library, lambda _artifact: lambda: ())
     one = Candidate(name=_name(uri), uri=str(uri), files=files)
 
-    def judge() -> FitReport:
+    def decide() -> FitReport:
         try:
             report = fit_alone(_one_model(one), overrides.applied_to(_service(one)), usable=overrides.usable)
             library.keep()
@@ -207,7 +207,7 @@ async def fit_uri(text: str, session: Session, overrides: FitOverrides) -> FitRe
         return replace(report, bytes_fetched=library.fetched)
 
     try:
-        return await asyncio.to_thread(judge)
+        return await asyncio.to_thread(decide)
     except ModelfetchError as error:
         raise error.about(uri=str(uri)) from error.__cause__
 

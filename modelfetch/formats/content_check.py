@@ -306,7 +306,7 @@ def check_pickle_name(artifact: Artifact, *, repo: str | None = None) -> Modelfe
     return pickle_error(f"{repo} holds {artifact.path}, a pickle", hint=hint)
 
 
-def is_proven(artifact: Artifact) -> bool:
+def digest_decides(artifact: Artifact) -> bool:
     """Whether a digest decides what an artifact is.
 
     The git sha1 of weights does not: what a hub keeps in git instead of in LFS may be the pointer to the file.
@@ -326,7 +326,7 @@ def check_artifact_head(
     artifact: Artifact, head: bytes, *, url: str = "", html_type: bool = False
 ) -> ModelfetchError | None:
     """`check_head` for an artifact; where a digest decides, only whether the manifest allows what it is."""
-    if is_proven(artifact):
+    if digest_decides(artifact):
         hidden = may_be_hidden_pickle(artifact) and starts_as_pickle(head)
         return pickle_error(f"{artifact.path} is a pickle") if hidden else None
     return check_head(

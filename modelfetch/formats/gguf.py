@@ -73,7 +73,7 @@ class GgufHeader:
     size: int | None
 
 
-class _EnoughError(Exception):
+class _StopReadingError(Exception):
     """The next byte is not here, and nothing that is wanted is missing."""
 
 
@@ -90,11 +90,11 @@ def read_gguf(source: RangeReader | HeaderBuffer | HeaderWindow, *, tensors: boo
     view = source if isinstance(source, HeaderBuffer | HeaderWindow) else HeaderBuffer(source)
     known: GgufHeader | None = view.memo.get("gguf")
     if known is None or (tensors and known.tensors is None):
-        known = view.memo["gguf"] = _Walk(view, tensors=tensors).run()
+        known = view.memo["gguf"] = _HeaderReader(view, tensors=tensors).run()
     return known
 
 
-class _Walk:
+class _HeaderReader:
     def __init__(self, source: HeaderView, *, tensors: bool) -> None:
         self._source = source
         self._tensors = tensors
@@ -110,10 +110,10 @@ class _Walk:
         start = None
         try:
             for _ in range(pairs):
-                self._pair()
-            infos = self._infos(count)
+                self._key_value()
+            infos = self._tensor_infos(count)
             start = self._data_start()
-        except _EnoughError:
+        except _StopReadingError:
             infos = None
         if infos is not None and start is not None:
             _check_layout(infos, start, self._alignment(), self._source.size)
@@ -129,11 +129,11 @@ class _Walk:
 
     # ── bytes ──
     def _view(self, start: int, end: int) -> tuple[bytes | bytearray, int]:
-        if not self._tensors and not self._source.is_loaded(end) and self._enough():
-            raise _EnoughError
+        if not self._tensors and not self._source.is_loaded(end) and self._has_all_needed():
+            raise _StopReadingError
         return self._source.view(start, end)
 
-    def _enough(self) -> bool:
+    def _has_all_needed(self) -> bool:
         """Whether everything that estimates need is known; the vocabulary's size may also be a key of its own."""
         get = self._metadata.get
         arch = get("general.architecture")
@@ -156,7 +156,7 @@ class _Walk:
     def _count(self) -> int:
         return int(self._unpack(self._long)[0])
 
-    def _claim(self, what: str, length: int) -> None:
+    def _check_length(self, what: str, length: int) -> None:
         """Refuse a length that can't be, before anything is fetched for it."""
         end, size = self._at + length, self._source.size
         if size is not None and end > size:
@@ -171,7 +171,7 @@ class _Walk:
 
     def _skip(self, what: str, length: int) -> None:
         """Walk over bytes that must be there."""
-        self._claim(what, length)
+        self._check_length(what, length)
         end = self._at + length
         self._view(end, end)
         self._at = end
@@ -187,7 +187,7 @@ class _Walk:
             raise NotAModelError(
                 f"broken GGUF header: {what} at byte {self._at} has {length} bytes, expected at most {longest}"
             )
-        self._claim(what, length)
+        self._check_length(what, length)
         raw = self._raw(length)
         try:
             return raw.decode()
@@ -213,13 +213,13 @@ class _Walk:
             raise NotAModelError(
                 f"broken GGUF header: {tensors} tensors and {pairs} key-value pairs are more than any model has"
             )
-        self._claim(
+        self._check_length(
             "the list of keys and tensors", pairs * 13 + tensors * 24 if version > 1 else pairs * 9 + tensors * 20
         )
         return version, tensors, pairs
 
     # ── key-value pairs ──
-    def _pair(self) -> None:
+    def _key_value(self) -> None:
         key = self._text("a key", _MAX_KEY)
         self._keys += len(key)
         if self._keys > _MAX_KEYS:
@@ -235,8 +235,8 @@ class _Walk:
     def _value(self, key: str, kind: int) -> Any:
         if kind == _STRING:
             length = self._count()
-            if self._may_keep(length, _KEPT_TEXT):
-                self._claim(f"the text of {key!r}", length)
+            if self._reserve(length, _KEPT_TEXT):
+                self._check_length(f"the text of {key!r}", length)
                 return self._raw(length).decode(errors="replace")
             self._skip(f"the text of {key!r}", length)
             return ArrayHead(_STRING, length)
@@ -244,7 +244,7 @@ class _Walk:
             raise NotAModelError(f"broken GGUF header: {key!r} has the unknown type {kind}")
         return self._unpack(_SCALARS[kind])[0]
 
-    def _may_keep(self, length: int, most: int) -> bool:
+    def _reserve(self, length: int, most: int) -> bool:
         if length > most or self._kept + length > _KEPT_IN_ALL:
             return False
         self._kept += length
@@ -257,14 +257,14 @@ class _Walk:
         what = f"the array {key!r}"
         if element in _SCALARS:
             width = struct.calcsize("<" + _SCALARS[element])
-            self._claim(what, length * width)
-            if self._may_keep(length, _KEPT_ARRAY):
+            self._check_length(what, length * width)
+            if self._reserve(length, _KEPT_ARRAY):
                 self._metadata[key] = self._unpack(f"{length}{_SCALARS[element]}")
                 return
             self._metadata[key] = ArrayHead(element, length)
             self._skip(what, length * width)
         elif element == _STRING:
-            self._claim(what, length * struct.calcsize("<" + self._long))
+            self._check_length(what, length * struct.calcsize("<" + self._long))
             self._metadata[key] = ArrayHead(element, length)
             self._skip_texts(what, length)
         else:
@@ -280,7 +280,7 @@ class _Walk:
         for _ in range(count):
             if at + width > end:
                 self._at = at
-                self._claim(what, 0)
+                self._check_length(what, 0)
                 data, base = self._view(at, at + width)
                 end = base + len(data)
             at += width + unpack(data, at - base)[0]
@@ -288,17 +288,17 @@ class _Walk:
         self._skip(what, 0)
 
     # ── tensors ──
-    def _infos(self, count: int) -> tuple[Tensor, ...]:
+    def _tensor_infos(self, count: int) -> tuple[Tensor, ...]:
         infos, seen = [], set()
         for _ in range(count):
-            info = self._info()
+            info = self._tensor_info()
             if info.name in seen:
                 raise NotAModelError(f"broken GGUF header: tensor {info.name!r} occurs twice")
             seen.add(info.name)
             infos.append(info)
         return tuple(infos)
 
-    def _info(self) -> Tensor:
+    def _tensor_info(self) -> Tensor:
         name = self._text("a tensor's name", _MAX_NAME)
         dimensions = self._unpack("I")[0]
         if dimensions > _MAX_DIMENSIONS:

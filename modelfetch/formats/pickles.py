@@ -125,7 +125,7 @@ def contains_pickle(size: int, read_at: ReadAt) -> bool:
             return False
     if starts_as_pickle(decompressed_start(head, lambda: read_at(0, _PACKED))):
         return True
-    return _Walk(size, read_at).run() is Finding.YES
+    return _OpcodeReader(size, read_at).run() is Finding.YES
 
 
 def is_pickle_member(name: str, start: bytes) -> bool:
@@ -135,7 +135,7 @@ def is_pickle_member(name: str, start: bytes) -> bool:
 
 def read_pickle(data: bytes) -> Finding:
     """Whether bytes are the beginning of a pickle."""
-    return _Walk(len(data), lambda at, count: data[at : at + count]).run()
+    return _OpcodeReader(len(data), lambda at, count: data[at : at + count]).run()
 
 
 def decompressed_start(head: bytes, read: Callable[[], bytes]) -> bytes:
@@ -217,7 +217,7 @@ _MAX_OPCODES = 100_000  # no other file looks like a pickle up to there
 _FEW = 4  # opcodes that other bytes may look like by chance
 
 
-class _Walk:
+class _OpcodeReader:
     """Follows the opcodes of a file, with the depth of the stack, without running or keeping anything.
 
     Protocols from 2 on have a beginning of their own. In 0 and 1 any opcode may come first, and a few bytes of another

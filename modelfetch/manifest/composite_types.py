@@ -16,11 +16,11 @@ _MERGE = "; YAML 1.2 has no merge keys"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Many:
+class ListOf:
     """A list; with ``unique`` no item may occur twice."""
 
     of: Type
-    least: int = 0
+    minimum: int = 0
     unique: bool = False
 
     def read(self, node: Node, where: str, reader: Reader) -> Any:
@@ -28,8 +28,8 @@ class Many:
         if not isinstance(node, Sequence):
             reader.problem(node.position, f"{where}: expected a list, found {describe(node)}")
             return MISSING
-        if len(node.items) < self.least:
-            reader.problem(node.position, f"{where}: expected at least {self.least} item, found an empty list")
+        if len(node.items) < self.minimum:
+            reader.problem(node.position, f"{where}: expected at least {self.minimum} item, found an empty list")
             return MISSING
         found: list[tuple[Any, Position]] = []
         seen: set[Any] = set()
@@ -50,8 +50,8 @@ class Many:
     def json_schema(self) -> dict[str, Any]:
         """An array."""
         schema: dict[str, Any] = {"type": "array", "items": self.of.json_schema()}
-        if self.least:
-            schema["minItems"] = self.least
+        if self.minimum:
+            schema["minItems"] = self.minimum
         return schema | ({"uniqueItems": True} if self.unique else {})
 
 
@@ -136,7 +136,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class MapOf:
     """A mapping from free names to records."""
 
     pattern: str

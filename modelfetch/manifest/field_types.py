@@ -126,26 +126,30 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Whole:
+class Integer:
     """A whole number in a range."""
 
-    least: int
-    most: int
+    minimum: int
+    maximum: int
 
     def read(self, node: Node, where: str, reader: Reader) -> Any:
         """Return the number."""
         value = node.value if isinstance(node, Scalar) else None
-        if isinstance(value, int) and not isinstance(value, bool) and self.least <= value <= self.most:
+        if isinstance(value, int) and not isinstance(value, bool) and self.minimum <= value <= self.maximum:
             return value
-        span = str(self.least) if self.least == self.most else f"a whole number from {self.least} to {self.most}"
+        span = (
+            str(self.minimum)
+            if self.minimum == self.maximum
+            else f"a whole number from {self.minimum} to {self.maximum}"
+        )
         reader.problem(node.position, f"{where}: expected {span}, found {describe(node)}")
         return MISSING
 
     def json_schema(self) -> dict[str, Any]:
         """An integer."""
-        if self.least == self.most:
-            return {"const": self.least}
-        return {"type": "integer", "minimum": self.least, "maximum": self.most}
+        if self.minimum == self.maximum:
+            return {"const": self.minimum}
+        return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +172,7 @@ class Flag:
 class Size:
     """A size in bytes; ``least`` bytes or more."""
 
-    least: int = 0
+    minimum: int = 0
 
     def read(self, node: Node, where: str, reader: Reader) -> Any:
         """Return the size in bytes."""
@@ -178,9 +182,9 @@ class Size:
         except ValueError as error:
             reader.problem(node.position, f"{where}: {error}")
             return MISSING
-        if isinstance(size, int) and not isinstance(size, bool) and self.least <= size <= MAX_SIZE:
+        if isinstance(size, int) and not isinstance(size, bool) and self.minimum <= size <= MAX_SIZE:
             return size
-        least = f" of at least {self.least}" if self.least else ""
+        least = f" of at least {self.minimum}" if self.minimum else ""
         reader.problem(
             node.position, f"{where}: expected a size in bytes{least}, such as 2370 or 7.5GiB, found {describe(node)}"
         )
@@ -188,7 +192,7 @@ class Size:
 
     def json_schema(self) -> dict[str, Any]:
         """An integer, or text with a unit."""
-        number = {"type": "integer", "minimum": self.least, "maximum": MAX_SIZE}
+        number = {"type": "integer", "minimum": self.minimum, "maximum": MAX_SIZE}
         text = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?([KMGT]?B|[KMGT]iB|[bkmgt])?$"}
         return {"anyOf": [number, text]}
 

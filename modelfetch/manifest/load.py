@@ -160,22 +160,22 @@ class _Chain:
         while True:
             self.files.append(file)
             self.contents.append(data)
-            part = _part(data, file, self.reader)
+            part = _parse_file(data, file, self.reader)
             if part is None:
                 return
             self.parts.append(part)
             if part.extends is None:
                 self.complete = "extends" not in part.values.keys
                 return
-            following = self._following(part.extends, part.values.at("extends"), folder, seen)
+            following = self._extended_file(part.extends, part.values.at("extends"), folder, seen)
             if following is None:
                 return
             path, data = following
             file, folder = str(path), path.parent
 
-    def _following(self, name: str, at: Position, folder: Path, seen: dict[Any, str]) -> tuple[Path, bytes] | None:
+    def _extended_file(self, name: str, at: Position, folder: Path, seen: dict[Any, str]) -> tuple[Path, bytes] | None:
         """Return the extended file and its bytes; None after noting a problem."""
-        path = self._locate(name, folder, at)
+        path = self._find_extended(name, folder, at)
         if path is None:
             return None
         if (identity := _identity(path)) in seen:
@@ -192,7 +192,7 @@ class _Chain:
             self.reader.problem(at, f"extends: {path}: {read_failure(error)}")
             return None
 
-    def _locate(self, name: str, folder: Path, where: Position) -> Path | None:
+    def _find_extended(self, name: str, folder: Path, where: Position) -> Path | None:
         if "/" in name or name.endswith((".yaml", ".yml")):
             if not name.startswith("/"):
                 return folder / name
@@ -220,7 +220,7 @@ def _identity(path: Path) -> Any:
     return (found.st_dev, found.st_ino)
 
 
-def _part(data: bytes, file: str, reader: Reader) -> Part | None:
+def _parse_file(data: bytes, file: str, reader: Reader) -> Part | None:
     """Parse one file; None if nothing of it could be read."""
     root, problems = yaml_nodes.parse(data, file)
     reader.problems.extend(problems)

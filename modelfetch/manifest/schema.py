@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from modelfetch.core.digest import Digest
-from modelfetch.manifest.composite_types import Key, Many, Named, Record
-from modelfetch.manifest.field_types import Choice, Flag, Size, Text, UriText, Whole
+from modelfetch.manifest.composite_types import Key, ListOf, MapOf, Record
+from modelfetch.manifest.field_types import Choice, Flag, Integer, Size, Text, UriText
 from modelfetch.manifest.kinds import IMMICH_TASKS, KINDS, ONLY_WITH, REPO_KINDS, REQUIRED_WITH, SELECTING, consumers_of
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.paths import check_relative
@@ -86,11 +86,11 @@ _MODEL_NAME = Text(expected="a name on one line", longest=200, pattern=r"^\S(.*\
 SERVICE = Record(
     keys={
         "vram": Key(type=Size(), doc="What the service may take of the GPU's memory, as a size."),
-        "memory": Key(type=Size(least=1), doc="The container's RAM limit, as a size (8g as compose writes it)."),
+        "memory": Key(type=Size(minimum=1), doc="The container's RAM limit, as a size (8g as compose writes it)."),
         "model": Key(type=Text(expected="a model's name"), doc="The model that the service is budgeted for."),
-        "context": Key(type=Whole(least=1, most=_COUNT), doc="Context length in tokens."),
+        "context": Key(type=Integer(minimum=1, maximum=_COUNT), doc="Context length in tokens."),
         "parallel": Key(
-            type=Whole(least=1, most=1024), doc="Requests answered at once, each with a context of its own."
+            type=Integer(minimum=1, maximum=1024), doc="Requests answered at once, each with a context of its own."
         ),
         "kv_type": Key(type=Choice(values=("f16", "q8_0", "q4_0")), doc="Type of the KV cache."),
         "flash_attention": Key(type=Flag(), doc="Whether flash attention is on."),
@@ -99,7 +99,7 @@ SERVICE = Record(
             type=Text(expected="WIDTHxHEIGHT", pattern=r"^[1-9][0-9]{1,4}(x[1-9][0-9]{1,4})?$", check=_resolution),
             doc="The largest image in pixels, such as 1024x1024.",
         ),
-        "batch": Key(type=Whole(least=1, most=4096), doc="Images or streams worked on at once."),
+        "batch": Key(type=Integer(minimum=1, maximum=4096), doc="Images or streams worked on at once."),
         "compute_type": Key(type=_WORD, doc="Number type of the computation, such as int8 or float16."),
         "device": Key(type=_WORD, doc="Where the service computes: cuda, cpu."),
         "exclusive": Key(type=_WORD, doc="Services with the same word never run together: the largest counts once."),
@@ -129,7 +129,7 @@ MODEL = Record(
             required=True,
         ),
         "mirrors": Key(
-            type=Many(of=UriText()), doc="Other places of the same bytes, tried in this order after the source."
+            type=ListOf(of=UriText()), doc="Other places of the same bytes, tried in this order after the source."
         ),
         "size": Key(type=Size(), doc="The file's size."),
         "digest": Key(
@@ -137,7 +137,7 @@ MODEL = Record(
             doc="The file's digest (of the registry's manifest for ollama://); where one is known it alone decides.",
         ),
         "for": Key(
-            type=Many(of=Choice(values=CONSUMERS), least=1, unique=True),
+            type=ListOf(of=Choice(values=CONSUMERS), minimum=1, unique=True),
             doc="The consumers that it is placed for.",
             required=True,
         ),
@@ -146,8 +146,8 @@ MODEL = Record(
             type=_PATH,
             doc="Where a `kind: file` goes, below the consumer's folder; the folder to unpack into with `unpack`.",
         ),
-        "files": Key(type=Many(of=FILE, least=1), doc="The files of a snapshot, each pinned as far as is known."),
-        "include": Key(type=Many(of=_GLOB, least=1, unique=True), doc="Globs that choose the files of a snapshot."),
+        "files": Key(type=ListOf(of=FILE, minimum=1), doc="The files of a snapshot, each pinned as far as is known."),
+        "include": Key(type=ListOf(of=_GLOB, minimum=1, unique=True), doc="Globs that choose the files of a snapshot."),
         "cache_as": Key(
             type=Text(expected="a repo id, NS/NAME or NAME", check=_repo_id, longest=193),
             doc="The repo id that names a snapshot's folder in a Hugging Face cache; the source's own unless given.",
@@ -165,11 +165,13 @@ MODEL = Record(
 
 MANIFEST = Record(
     keys={
-        "version": Key(type=Whole(least=VERSION, most=VERSION), doc="The manifest format's version.", required=True),
+        "version": Key(
+            type=Integer(minimum=VERSION, maximum=VERSION), doc="The manifest format's version.", required=True
+        ),
         "tier": Key(type=_TIER, doc="The tier's name, such as 16g."),
-        "vram": Key(type=Size(least=1), doc="The card's class, as a size."),
+        "vram": Key(type=Size(minimum=1), doc="The card's class, as a size."),
         "usable": Key(
-            type=Size(least=1),
+            type=Size(minimum=1),
             doc="What of it services may take; 7.5, 15, 30.9, 93 GiB of 8, 16, 32, 94 GiB, else 0.94 of it.",
         ),
         "description": Key(type=Text(expected="text", lines=True, longest=10_000), doc="What the tier is, for people."),
@@ -178,17 +180,18 @@ MANIFEST = Record(
             doc="The tier, or the file beside this one, that this one changes.",
         ),
         "drop": Key(
-            type=Many(of=_MODEL_NAME, unique=True), doc="Names of models of the extended tier that this one leaves out."
+            type=ListOf(of=_MODEL_NAME, unique=True),
+            doc="Names of models of the extended tier that this one leaves out.",
         ),
         "services": Key(
-            type=Named(
+            type=MapOf(
                 pattern=r"^(?!x-)[a-z0-9][a-z0-9_-]{0,63}$",
                 expected="a service's name of a-z, 0-9, _ and -",
                 of=SERVICE,
             ),
             doc="What runs together on the GPU; the sum of vram may not exceed usable.",
         ),
-        "models": Key(type=Many(of=MODEL), doc="The models; required unless the manifest extends another."),
+        "models": Key(type=ListOf(of=MODEL), doc="The models; required unless the manifest extends another."),
     },
     extra={"anyOf": [{"required": ["models"]}, {"required": ["extends"]}]},
 )

@@ -117,7 +117,7 @@ class Mapping:
 Node = Scalar | Sequence | Mapping
 
 
-class _Fatal(Exception):  # noqa: N818 - carries a problem that ends the reading
+class _InvalidYamlError(Exception):
     def __init__(self, position: Position, message: str) -> None:
         super().__init__(message)
         self.position = position
@@ -138,8 +138,8 @@ def _parse(data: bytes, file: str) -> tuple[Mapping | None, tuple[Problem, ...]]
     try:
         text = _decode(data, file)
         root = builder.document(text, _events(text, file))
-    except _Fatal as fatal:
-        builder.problem(fatal.position, str(fatal))
+    except _InvalidYamlError as error:
+        builder.problem(error.position, str(error))
         root = None
     return root, tuple(builder.problems)
 
@@ -167,15 +167,17 @@ def describe(node: Node) -> str:
 def _decode(data: bytes, file: str) -> str:
     start = Position(file=file, line=1, column=1)
     if len(data) > MAX_BYTES:
-        raise _Fatal(start, f"expected a manifest of at most {MAX_BYTES // 2**20} MiB, found a larger file")
+        raise _InvalidYamlError(start, f"expected a manifest of at most {MAX_BYTES // 2**20} MiB, found a larger file")
     try:
         text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8")
-        raise _Fatal(_locate(before, file), f"expected UTF-8 text, found the byte 0x{data[error.start]:02x}") from None
+        raise _InvalidYamlError(
+            _locate(before, file), f"expected UTF-8 text, found the byte 0x{data[error.start]:02x}"
+        ) from None
     if bad := _UNPRINTABLE.search(text):
         where = _locate(text[: bad.start()], file)
-        raise _Fatal(where, f"expected YAML text, found the control character U+{ord(bad[0]):04X}")
+        raise _InvalidYamlError(where, f"expected YAML text, found the control character U+{ord(bad[0]):04X}")
     return text
 
 
@@ -198,13 +200,13 @@ def _events(text: str, file: str) -> Iterator[Any]:
             yield event
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark or latest
-        raise _Fatal(_position(mark, file), f"invalid YAML: {_in_words(error, mark, text)}") from None
+        raise _InvalidYamlError(_position(mark, file), f"invalid YAML: {_describe_error(error, mark, text)}") from None
     except Exception as error:  # ruamel.yaml lets some of Python's own through
         what = " ".join(str(error).split())[:200]
-        raise _Fatal(_position(latest, file), f"invalid YAML: {what}") from None
+        raise _InvalidYamlError(_position(latest, file), f"invalid YAML: {what}") from None
 
 
-_IN_WORDS = (
+_DESCRIPTIONS = (
     (r"found character '\\t'", "a tab at the beginning of a line; indent with spaces"),
     (r"found character '(.)' that cannot start", r"text that begins with \1 must be in quotes"),
     (r"found unexpected end of stream", "a quote is not closed"),
@@ -217,7 +219,7 @@ _IN_WORDS = (
 """ruamel.yaml's messages for common mistakes, and plainer ones."""
 
 
-def _in_words(error: Any, mark: Any, text: str) -> str:
+def _describe_error(error: Any, mark: Any, text: str) -> str:
     """Describe a syntax error for readers who don't know the YAML specification."""
     problem = error.problem or ""
     if problem.startswith("mapping values are not allowed") and mark is not None:
@@ -225,7 +227,7 @@ def _in_words(error: Any, mark: Any, text: str) -> str:
         if re.search(r":\s", before):
             return "a colon in a value; put the whole value in quotes"
         return "this key is indented too deep, or the line above needs a colon"
-    for pattern, words in _IN_WORDS:
+    for pattern, words in _DESCRIPTIONS:
         if (found := re.search(pattern, problem)) is not None:
             return found.expand(words)
     return " ".join(", ".join(part for part in (error.context, problem) if part).split())
@@ -259,7 +261,9 @@ class _Builder:
         next(events)
         start = next(events)
         if isinstance(start, StreamEndEvent):
-            raise _Fatal(Position(file=self._file, line=1, column=1), "expected a manifest, found an empty file")
+            raise _InvalidYamlError(
+                Position(file=self._file, line=1, column=1), "expected a manifest, found an empty file"
+            )
         if start.version is not None and tuple(start.version) != (1, 2):
             found = ".".join(map(str, start.version))
             self.problem(
@@ -302,12 +306,14 @@ class _Builder:
         """Return the node that an alias names, with the alias's own place in the text."""
         name = event.anchor
         if name not in self._anchors:
-            raise _Fatal(
+            raise _InvalidYamlError(
                 position, f"expected an alias of an anchor that was set before, found *{name[:80]} (a glob is quoted)"
             )
         node = self._anchors[name]
         if node is None:
-            raise _Fatal(position, f"expected no recursion, found the alias *{name[:80]} inside its own anchor")
+            raise _InvalidYamlError(
+                position, f"expected no recursion, found the alias *{name[:80]} inside its own anchor"
+            )
         self._grow(node.count, position)
         self._check_depth(depth + node.height, position)
         start, end = event.start_mark.index, event.end_mark.index
@@ -373,8 +379,10 @@ class _Builder:
     def _grow(self, count: int, position: Position) -> None:
         self._count += count
         if self._count > MAX_NODES:
-            raise _Fatal(position, f"expected at most {MAX_NODES:,} keys and values (aliases followed), found more")
+            raise _InvalidYamlError(
+                position, f"expected at most {MAX_NODES:,} keys and values (aliases followed), found more"
+            )
 
     def _check_depth(self, depth: int, position: Position) -> None:
         if depth > MAX_DEPTH:
-            raise _Fatal(position, f"expected at most {MAX_DEPTH} levels of lists and mappings, found more")
+            raise _InvalidYamlError(position, f"expected at most {MAX_DEPTH} levels of lists and mappings, found more")

@@ -105,7 +105,7 @@ async def _check_artifact(model: Model, artifact: Artifact, session: Session) ->
     """Return if the source or a mirror has the artifact; otherwise raise the most severe of their errors."""
     retries = session.options.retries
     if not model.mirrors:
-        await _at_the_source(model, artifact, session, retries=retries)
+        await _check_source(model, artifact, session, retries=retries)
         return
     failures: list[ModelfetchError] = []
 
@@ -115,7 +115,7 @@ async def _check_artifact(model: Model, artifact: Artifact, session: Session) ->
             session.cancel.check()
             try:
                 if uri is model.source:
-                    await _at_the_source(model, artifact, session, retries=1)
+                    await _check_source(model, artifact, session, retries=1)
                 else:
                     await session.sources.resolve(SourceRequest.of(model, uri), retries=1)
                 return
@@ -132,7 +132,7 @@ async def _check_artifact(model: Model, artifact: Artifact, session: Session) ->
         raise (most_serious(failures) if error in failures else error) from None
 
 
-async def _at_the_source(model: Model, artifact: Artifact, session: Session, *, retries: int) -> None:
+async def _check_source(model: Model, artifact: Artifact, session: Session, *, retries: int) -> None:
     """Return if the source has what the manifest pins; otherwise raise the reason."""
     wanted = SourceRequest.of(model)
     first: ModelfetchError | None = None

@@ -70,7 +70,7 @@ class Target:
     action: Action
 
     @property
-    def is_well(self) -> bool:
+    def is_ok(self) -> bool:
         """Whether nothing is to be done about it."""
         return self.state in (State.READY, State.REWRITTEN)
 
@@ -97,7 +97,7 @@ class ModelPlan:
     @property
     def complete(self) -> bool:
         """Whether there is nothing to do: every path is ready and the receipts know this manifest."""
-        return self.settled and not self.errors and all(target.is_well for target in self.targets)
+        return self.settled and not self.errors and all(target.is_ok for target in self.targets)
 
     @cached_property
     def missing(self) -> tuple[Artifact, ...]:
@@ -258,7 +258,7 @@ def plan_model(
     plan = ModelPlan(request=request, resolution=resolution, targets=tuple(targets), errors=tuple(errors))
     # A file whose paths all hold the same bytes is known by their sha256 from here on, as after a download.
     sha256 = {uri: one for uri, digests in found.items() if len(digests) == 1 and (one := next(iter(digests)))}
-    return _settled(_renamed(plan, sha256, receipts, examiner) if sha256 else plan, receipts)
+    return _with_settled(_renamed(plan, sha256, receipts, examiner) if sha256 else plan, receipts)
 
 
 def _examine(consumer: str, placement: Placement, receipt: Receipt, examiner: Examiner) -> tuple[Target, Digest | None]:
@@ -304,7 +304,7 @@ def _renamed(
     )
 
 
-def _settled(plan: ModelPlan, receipts: Mapping[str, Receipt]) -> ModelPlan:
+def _with_settled(plan: ModelPlan, receipts: Mapping[str, Receipt]) -> ModelPlan:
     """The plan with ``settled`` filled in."""
     request = plan.request
     settled = all(

@@ -172,7 +172,7 @@ class _SpaceTally:
             if artifact.uri not in self._in_store and name not in self._total.names and name not in cost.names:
                 cost.names.add(name)
                 if not (large and name in self._kept and self._links(self._tree.path(self._kept[name]))):
-                    cost.bytes_on[self._parent(self._store)] += artifact.size - _on_the_way(artifact, self._store)
+                    cost.bytes_on[self._parent(self._store)] += artifact.size - _partial_bytes(artifact, self._store)
             path = self._tree.path(target.placement.path)
             if not (target.placement.how is PlacementMethod.FILE and large and self._links(path)):
                 cost.bytes_on[self._parent(path.parent)] += artifact.size
@@ -231,7 +231,7 @@ def _is_left_out(plan: ModelPlan) -> bool:
     return bool(plan.errors) and plan.request.model.optional
 
 
-def _on_the_way(artifact: Artifact, store: Path) -> int:
+def _partial_bytes(artifact: Artifact, store: Path) -> int:
     """Bytes of an artifact's partial file on disk, at most the artifact's size."""
     from modelfetch.transfer.fetch import key_of
 

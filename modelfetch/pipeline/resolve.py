@@ -117,7 +117,7 @@ def mirrors_of(
         async def find() -> Sequence[Location]:
             wanted = SourceRequest.of(request.model, uri)
             resolution = await session.sources.resolve(wanted)
-            twins = [twin for twin in resolution.artifacts if _same(twin, artifact, single=not wanted.snapshot)]
+            twins = [twin for twin in resolution.artifacts if _is_same_file(twin, artifact, single=not wanted.snapshot)]
             return [place for twin in twins for place in twin.locations]
 
         return find
@@ -125,7 +125,7 @@ def mirrors_of(
     return tuple(finder(uri) for uri in request.model.mirrors)
 
 
-def _same(twin: Artifact, artifact: Artifact, *, single: bool) -> bool:
+def _is_same_file(twin: Artifact, artifact: Artifact, *, single: bool) -> bool:
     """Whether a mirror's file corresponds to this one; its digest is verified after the download."""
     if twin.digest is not None and artifact.digest is not None and twin.digest.algorithm == artifact.digest.algorithm:
         return twin.digest == artifact.digest

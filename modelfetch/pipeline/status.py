@@ -52,7 +52,7 @@ class Line:
     paths: tuple[tuple[str, str], ...] = ()
 
     @property
-    def is_well(self) -> bool:
+    def is_ok(self) -> bool:
         """Whether this is what a successful `sync` leaves; that includes a file in the way of an optional model."""
         return self.state in _READY or (self.optional and self.state in ("missing", "foreign"))
 
@@ -98,7 +98,7 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
                 errors.append(error)
         lines.extend(_line(request, resolution, states, consumer) for consumer in request.consumers)
         models.append(_model(request, resolution, states))
-    ready = all(line.is_well for line in lines)
+    ready = all(line.is_ok for line in lines)
     report = Report(
         ok=ready and not errors,
         exit_code=exit_code_of(errors) or (0 if ready else 1),

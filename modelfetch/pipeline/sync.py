@@ -46,7 +46,7 @@ async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Rep
         await asyncio.to_thread(check_folders, session)
         await asyncio.to_thread(session.block_removals)
         plan = await make_plan(manifests, session)
-        await asyncio.to_thread(_announce, plan, session)
+        await asyncio.to_thread(_report_planned, plan, session)
         if plan.problems and not session.options.keep_going:
             outcomes = [Outcome(plan=model) for model in plan.models]
         else:
@@ -126,7 +126,7 @@ def _check(models: Sequence[ModelPlan], session: Session) -> Plan:
     return Plan(models=capacity.plans, problems=problems, space=capacity.space)
 
 
-def _announce(plan: Plan, session: Session) -> None:
+def _report_planned(plan: Plan, session: Session) -> None:
     wanted = {a.uri: a for model in plan.models for a in model.missing}
     kept = files_in_place(plan.models)
     missing = [

@@ -128,7 +128,7 @@ class Examiner:
         """
         if placement.how is PlacementMethod.UNPACK:
             return self._state_of_archive(placement, receipt, wanted)
-        return self._recorded_state(placement, receipt, self._look(placement), wanted)
+        return self._recorded_state(placement, receipt, self._stat(placement), wanted)
 
     def inspect(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> Inspection:
         """Decide what to do about a placement; hashes the file there if stat is not enough.
@@ -200,7 +200,7 @@ class Examiner:
         return State.DAMAGED if state is State.READY and self.is_damaged(placement.path, seen) else state
 
     def _inspect(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> Inspection:
-        seen = self._look(placement)
+        seen = self._stat(placement)
         recorded = self._recorded_state(placement, receipt, seen, wanted)
         entry = self._known(placement.path, receipt, seen)
         state = self._known_state(placement, entry, seen, wanted)
@@ -219,7 +219,7 @@ class Examiner:
                 entry = _entry_of_link(placement, digest, seen)
         return Inspection(action=action, state=recorded, entry=entry, seen=seen, digest=digest)
 
-    def _look(self, placement: Placement) -> PathStat | None:
+    def _stat(self, placement: Placement) -> PathStat | None:
         """Stat a placement's path; an unexpected symlink is followed, since it may lead to the right bytes."""
         seen = self.tree.lstat(placement.path)
         if seen is None or seen.target is None or seen.target == placement.target:

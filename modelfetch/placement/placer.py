@@ -235,19 +235,19 @@ class Placer:
         self, jobs: Sequence[PlacementJob], request: PlacementRequest, run: _ConsumerRun
     ) -> dict[str, Entry]:
         receipt = run.book.load()
-        steps = [self._judge(job, receipt) for job in jobs]
+        steps = [self._inspect(job, receipt) for job in jobs]
         claims = {step.path: _claim(step, request) for step in steps if step.found.action is not Action.KEEP}
         if claims:
             run.book.claim(claims)
-        return {step.path: self._perform(step, request, run) for step in steps}
+        return {step.path: self._place_one(step, request, run) for step in steps}
 
-    def _judge(self, job: PlacementJob, receipt: Receipt) -> _Step:
+    def _inspect(self, job: PlacementJob, receipt: Receipt) -> _Step:
         found = self._examiner.inspect(job.placement, receipt, job.wanted)
         if found.action is Action.REFUSE:
             raise foreign_file_error(self._path(job))
         return _Step(job=job, found=found)
 
-    def _perform(self, step: _Step, request: PlacementRequest, run: _ConsumerRun) -> Entry:
+    def _place_one(self, step: _Step, request: PlacementRequest, run: _ConsumerRun) -> Entry:
         """Execute the action for a path; if the path changed in the meantime, decide again."""
         for _ in range(_TRIES):
             self._cancel.check()
@@ -257,14 +257,14 @@ class Placer:
                 with _named(self._path(step.job)):
                     return _entry(step, request, self._write(step, run.writer))
             except ChangedMeanwhileError:
-                step = self._judge(step.job, run.book.load())
+                step = self._inspect(step.job, run.book.load())
         path = self._path(step.job)
         raise DiskError(f"{path} changes again and again", hint="stop the service that writes to it, and run again")
 
     def _write(self, step: _Step, writer: ConsumerWriter) -> Made:
         over = step.found.seen if step.found.action is Action.REPLACE else None
         if step.found.action is Action.DISPLACE:
-            over = self._make_way(step, writer)
+            over = self._displace(step, writer)
         placement, wanted = step.job.placement, step.job.wanted
         if placement.how is PlacementMethod.SYMLINK:
             return writer.symlink(placement.target or "", step.path, over)
@@ -289,7 +289,7 @@ class Placer:
             return self._examiner.tree.open(step.path)
         raise DiskError(f"{self._path(step.job)} changed while modelfetch worked", hint="run it again")
 
-    def _make_way(self, step: _Step, writer: ConsumerWriter) -> PathStat | None:
+    def _displace(self, step: _Step, writer: ConsumerWriter) -> PathStat | None:
         """Move a changed file aside, or replace it if its bytes were moved aside before, to avoid a copy per run.
 
         Returns:

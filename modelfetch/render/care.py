@@ -152,7 +152,7 @@ def removal_text(found: Removed, *, quiet: bool = False) -> str:
     return "\n".join(lines)
 
 
-def bring_back_text(found: Removed) -> str:
+def restore_hint(found: Removed) -> str:
     """Which manifests would place the removed models again."""
     tiers: dict[str, dict[str, None]] = defaultdict(dict)
     for item in found.items:

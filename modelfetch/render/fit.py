@@ -43,10 +43,10 @@ def render_table(report: FitReport, *, ascii_only: bool = False, width: int | No
 def _heading(report: FitReport) -> str:
     name = f"tier {report.tier}" if report.tier else "this model"
     usable = f", {format_size(report.usable)} usable" if report.usable is not None else ""
-    return f"{name}{usable}: {_word(report)}"
+    return f"{name}{usable}: {_verdict(report)}"
 
 
-def _word(report: FitReport) -> str:
+def _verdict(report: FitReport) -> str:
     if any(error.code == "does-not-fit" for error in report.errors):
         return "does not fit"
     if report.errors:

@@ -19,9 +19,9 @@ def put(text: str, *, end: str = "\n") -> None:
         sys.stdout.write(text + end)
         sys.stdout.flush()
     except BrokenPipeError:
-        _drop_the_rest()
+        _discard_buffer()
     except OSError as error:
-        _drop_the_rest()
+        _discard_buffer()
         raise translate(error, "stdout", doing="can't write to") from error
 
 
@@ -32,7 +32,7 @@ def note(text: str) -> None:
         sys.stderr.flush()
 
 
-def _drop_the_rest() -> None:
+def _discard_buffer() -> None:
     """What is left in the buffer goes nowhere, so that the end of the process does not fail by it."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -76,7 +76,10 @@ def _service(fit: ServiceFit, top: int, scale: int) -> str:
     outline = "" if fit.budget is None else f'<rect class="budget" {_box(0, fit.budget, top - 2, scale, _HEIGHT + 4)}/>'
     turns = f"in turn: {fit.exclusive}" if fit.exclusive else ""
     return (
-        _name(fit.service, top, turns) + _stack(_parts(fit), top, scale) + outline + _said(needed, top, good=fit.fits)
+        _name(fit.service, top, turns)
+        + _stack(_parts(fit), top, scale)
+        + outline
+        + _verdict(needed, top, good=fit.fits)
     )
 
 
@@ -95,7 +98,7 @@ def _together(report: FitReport, top: int, scale: int) -> str:
         + _stack(parts, top, scale)
         + _labels(report, top, scale)
         + limit
-        + _said(f"{format_size(report.needed)}{usable}", top, good=fits)
+        + _verdict(f"{format_size(report.needed)}{usable}", top, good=fits)
     )
 
 
@@ -153,6 +156,6 @@ def _name(name: str, top: int, below: str = "") -> str:
     return f'<text x="16" y="{top + (12 if below else 16)}">{shown}{whole}</text>{small}'
 
 
-def _said(text: str, top: int, *, good: bool) -> str:
+def _verdict(text: str, top: int, *, good: bool) -> str:
     kind = "soft" if good else "bad"
     return f'<text class="{kind}" x="{_LEFT + _BAR + 14}" y="{top + 16}">{escape(text)}</text>'

@@ -87,18 +87,20 @@ def known(wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Res
     found = source.known(wanted.uri, wanted, settings, read_blob)
     if found is None and settings.offline and not wanted.cached:
         # Sizes can't be requested; digests verify what is present, and missing files can't be fetched anyway.
-        found = source.known(wanted.uri, _sized(wanted), settings, read_blob)
-        return found and replace(found, artifacts=tuple(_unsized(artifact, wanted) for artifact in found.artifacts))
+        found = source.known(wanted.uri, _with_sizes(wanted), settings, read_blob)
+        return found and replace(
+            found, artifacts=tuple(_without_size(artifact, wanted) for artifact in found.artifacts)
+        )
     return found
 
 
-def _sized(wanted: SourceRequest) -> SourceRequest:
+def _with_sizes(wanted: SourceRequest) -> SourceRequest:
     """Return the request with a size if the manifest gives none."""
     files = wanted.files and tuple(replace(spec, size=0) if spec.size is None else spec for spec in wanted.files)
     return replace(wanted, size=0 if wanted.size is None else wanted.size, files=files)
 
 
-def _unsized(artifact: Artifact, wanted: SourceRequest) -> Artifact:
+def _without_size(artifact: Artifact, wanted: SourceRequest) -> Artifact:
     """Return the artifact without a size that the manifest does not give."""
     sizes = {spec.path: spec.size for spec in wanted.files or ()}
     return replace(artifact, size=sizes.get(artifact.path) if wanted.files is not None else wanted.size)

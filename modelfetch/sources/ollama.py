@@ -89,7 +89,7 @@ class OllamaSource(Source[OllamaUri]):
         if pinned is not None and pinned != index.digest:
             candidates = [child for child in candidates if child.digest == pinned]
             if not candidates:
-                raise _moved(uri.text, index.digest, pinned)
+                raise _moved_tag_error(uri.text, index.digest, pinned)
         why = "it lists none"
         for child in candidates[:_MOST_TRIED]:
             served = self._registry.manifest(
@@ -113,7 +113,7 @@ def check_pin(wanted: SourceRequest, digest: Digest) -> None:
     """
     pinned = wanted.digest
     if pinned is not None and pinned.algorithm == "sha256" and pinned != digest:
-        raise _moved(str(wanted.uri), digest, pinned)
+        raise _moved_tag_error(str(wanted.uri), digest, pinned)
 
 
 def why_not_runnable(image: Image) -> str | None:
@@ -170,7 +170,7 @@ def _resolution(uri: OllamaUri, image: Image, base: str, *, pinned: bool) -> Res
     return Resolution(artifacts=(*blobs, manifest), revision=str(image.digest), pinned=pinned)
 
 
-def _moved(uri: str, digest: Digest, pinned: Digest) -> IntegrityError:
+def _moved_tag_error(uri: str, digest: Digest, pinned: Digest) -> IntegrityError:
     return IntegrityError(
         f"{uri} is {digest} upstream, the manifest says {pinned}",
         hint="the tag was moved upstream; `modelfetch pin FILE --upgrade NAME` writes what it is now",

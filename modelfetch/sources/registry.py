@@ -85,11 +85,11 @@ class Registry:
                 if not _lacks_tls(error):
                     raise
                 continue
-            return self._settle(host, base), reply
+            return self._remember_base(host, base), reply
         reply = self._http.get(last + path, headers={"Accept": accept}, limit=_LARGEST_MANIFEST)
-        return self._settle(host, last), reply
+        return self._remember_base(host, last), reply
 
-    def _settle(self, host: str, base: str) -> str:
+    def _remember_base(self, host: str, base: str) -> str:
         with self._lock:
             return self._settled.setdefault(host, base)
 

@@ -15,7 +15,7 @@ from modelfetch.http.auth import Credentials
 from modelfetch.http.retry import RetryTiming, retry
 from modelfetch.manifest.uri import CivitaiUri, HfUri
 from modelfetch.sources.answers import FIRST_BYTE, check_file, is_elsewhere, total_size
-from modelfetch.sources.factory import canonical_uri, make_source, source_type
+from modelfetch.sources.factory import canonical_uri, make_source
 from modelfetch.sources.pages import refuse_page
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from modelfetch.errors import ModelfetchError
     from modelfetch.http import Http
     from modelfetch.manifest.uri import Uri
-    from modelfetch.sources.base import ReadBlob, Source, SourceRequest
+    from modelfetch.sources.base import Source, SourceRequest
 
 T = TypeVar("T")
 
@@ -97,10 +97,6 @@ class Sources:
             on_retry=on_retry,
             timing=self._timing,
         )
-
-    def known(self, wanted: SourceRequest, read_blob: ReadBlob) -> Resolution | None:
-        """Resolve from the manifest alone, without a request; None if a source is needed."""
-        return source_type(wanted.uri.scheme).known(wanted.uri, wanted, self._settings, read_blob)
 
     def probe(self, wanted: SourceRequest, artifact: Artifact, cancel: Cancel | None = None) -> None:
         """Request the first byte of an artifact of ``wanted`` at its first location. Blocks.

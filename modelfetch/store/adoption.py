@@ -45,7 +45,7 @@ def adopt_file(store: Store, path: Path, *, digest: Digest | None = None, copy: 
     algorithms = ["sha256"] if digest is None else ["sha256", digest.algorithm]
     temporary = store.tmp()
     try:
-        how = _take(path.resolve(), temporary, copy=copy)
+        how = _link_or_copy(path.resolve(), temporary, copy=copy)
         fd = open_regular(temporary)
         try:
             before = os.fstat(fd)
@@ -70,7 +70,7 @@ def adopt_file(store: Store, path: Path, *, digest: Digest | None = None, copy: 
         temporary.unlink(missing_ok=True)
 
 
-def _take(source: Path, target: Path, *, copy: bool) -> str:
+def _link_or_copy(source: Path, target: Path, *, copy: bool) -> str:
     if try_reflink(source, target):
         return "reflink"
     if source.stat().st_size < _LINK_FROM:  # its service may rewrite it in place

@@ -40,7 +40,7 @@ _READ_LIMIT = 64 * 2**20
 """Maximum size of a blob that is read whole: registry manifests and configurations, in practice a few kilobytes."""
 _LEFT_OVER = r".*\.damaged.*|\..*|tmp-.*"
 """Damaged blobs that were set aside, and the temporary names of version 0.1."""
-_UNPROVEN = -1
+_UNVERIFIED = -1
 """The ``mtime_ns`` of a record that no file fits."""
 
 
@@ -108,7 +108,7 @@ class Store:
             return None
         blob = self._confirmed(digest, sha256)
         if blob is None and os.path.lexists(self.blob_path(sha256)):
-            blob = self._prove(digest, sha256)
+            blob = self._verify(digest, sha256)
         return None if blob is None or (size is not None and blob.size != size) else blob
 
     def read(self, digest: Digest) -> bytes | None:
@@ -212,7 +212,7 @@ class Store:
         try:
             source = open_regular(path.resolve())
             with _closing(source):
-                linked = _take(path, source, temporary)
+                linked = _link_or_copy(path, source, temporary)
                 taken = open_regular(temporary)
                 with _closing(taken):
                     before = os.fstat(taken)
@@ -381,7 +381,7 @@ class Store:
 
     # --- internals ---------------------------------------------------------------------------------------------
 
-    def _prove(self, digest: Digest, sha256: Digest) -> Blob | None:
+    def _verify(self, digest: Digest, sha256: Digest) -> Blob | None:
         """Verify a blob without a valid record by hashing it; ``sha256`` is the index's for the digest."""
         path = self.blob_path(sha256)
         old = self.index.record(path)
@@ -428,7 +428,7 @@ class Store:
         The chunks that the record knows are kept, for what can be saved of the blob.
         """
         if (record := self.record(sha256)) is not None:
-            self.index.write_record(self.blob_path(sha256), replace(record, mtime_ns=_UNPROVEN))
+            self.index.write_record(self.blob_path(sha256), replace(record, mtime_ns=_UNVERIFIED))
 
     def confirm(self, sha256: Digest, *, size: int, mtime_ns: int) -> None:
         """Record that a blob, with this size and mtime, was hashed and has the right bytes."""
@@ -465,7 +465,7 @@ def _closing(fd: int) -> Iterator[None]:
         os.close(fd)
 
 
-def _take(path: Path, source: int, target: Path) -> bool:
+def _link_or_copy(path: Path, source: int, target: Path) -> bool:
     """Give the bytes of an open file a new name, by sharing blocks, else with a link, else with a copy.
 
     A small file is never linked because its service may rewrite it in place. Returns whether it is a link.

@@ -89,7 +89,7 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class DetectedGpus:
     """The GPUs in the order in which containers get them, and the reason why some may not have been detected."""
 
     gpus: tuple[Gpu, ...] = ()
@@ -97,7 +97,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Auto:
+class AutoTier:
     """The chosen tier, the GPU that it must fit, and the usable bytes of that GPU.
 
     Attributes:
@@ -129,7 +129,7 @@ class Auto:
         return (*lines, *([f"{self.gpu.generation}: {self.gpu.weights}"] if self.gpu.weights else ()))
 
 
-def find_gpus(*, vendor: str = "", nvml: Any = None, drm: Path | None = None) -> Found:
+def find_gpus(*, vendor: str = "", nvml: Any = None, drm: Path | None = None) -> DetectedGpus:
     """Find the GPUs: NVIDIA's if there are any, otherwise AMD's. Never raises.
 
     Args:
@@ -137,14 +137,16 @@ def find_gpus(*, vendor: str = "", nvml: Any = None, drm: Path | None = None) ->
         nvml: The module ``pynvml``; imported if not given.
         drm: The folder where the kernel lists graphics cards; default `DRM`.
     """
-    nvidia = Found() if vendor == "amd" else _nvidia(nvml)
+    nvidia = DetectedGpus() if vendor == "amd" else _nvidia(nvml)
     if nvidia.gpus or vendor == "nvidia":
         return nvidia
     amd = _amd(drm or DRM)
-    return Found(gpus=amd, why=() if amd else (*nvidia.why, "no amdgpu card shows its memory in /sys/class/drm"))
+    return DetectedGpus(gpus=amd, why=() if amd else (*nvidia.why, "no amdgpu card shows its memory in /sys/class/drm"))
 
 
-def auto_tier(tiers: Iterable[tuple[str, Manifest]], environ: Mapping[str, str], *, found: Found | None = None) -> Auto:
+def auto_tier(
+    tiers: Iterable[tuple[str, Manifest]], environ: Mapping[str, str], *, found: DetectedGpus | None = None
+) -> AutoTier:
     """Choose the largest tier that fits the GPU.
 
     All services share one card, so with several cards (the first ``GPU_COUNT``) the smallest one is used.
@@ -181,7 +183,7 @@ def auto_tier(tiers: Iterable[tuple[str, Manifest]], environ: Mapping[str, str],
         raise SettingError(text, code="no-gpu", hint=f"{hint}; or write a manifest that extends one (`extends:`)")
     sizes = {name: together(manifest.services) for name, manifest in _sizes(known)}
     larger = min(((size, name) for name, size in sizes.items() if size > gpu.usable), default=None)
-    return Auto(
+    return AutoTier(
         tier=tier,
         gpu=gpu,
         usable=gpu.usable,
@@ -232,16 +234,16 @@ def _count(environ: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-def _nvidia(nvml: Any) -> Found:
+def _nvidia(nvml: Any) -> DetectedGpus:
     if nvml is None:
         try:
             nvml = importlib.import_module("pynvml")
         except ImportError:
-            return Found(why=("the package nvidia-ml-py is not installed (pip install nvidia-ml-py)",))
+            return DetectedGpus(why=("the package nvidia-ml-py is not installed (pip install nvidia-ml-py)",))
     try:
         nvml.nvmlInit()
     except Exception as error:  # an NVMLError, or anything that a broken driver causes
-        return Found(why=(f"NVML: {error}",))
+        return DetectedGpus(why=(f"NVML: {error}",))
     try:
         return _query_nvml(nvml)
     finally:
@@ -249,13 +251,13 @@ def _nvidia(nvml: Any) -> Found:
             nvml.nvmlShutdown()
 
 
-def _query_nvml(nvml: Any) -> Found:
+def _query_nvml(nvml: Any) -> DetectedGpus:
     gpus: list[Gpu] = []
     why: list[str] = []
     try:
         count = nvml.nvmlDeviceGetCount()
     except Exception as error:
-        return Found(why=(f"NVML: {error}",))
+        return DetectedGpus(why=(f"NVML: {error}",))
     for index in range(count):
         try:
             device = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -271,7 +273,7 @@ def _query_nvml(nvml: Any) -> Found:
         why += [] if sizes else [f"GPU {index} is in MIG mode and has no instance"]
         compute = _compute(nvml, device)
         gpus += [Gpu(vendor="nvidia", name=text, memory=size, compute=compute) for size in sizes]
-    return Found(gpus=tuple(gpus), why=tuple(why) if why or gpus else ("NVML knows no GPU",))
+    return DetectedGpus(gpus=tuple(gpus), why=tuple(why) if why or gpus else ("NVML knows no GPU",))
 
 
 def _compute(nvml: Any, device: Any) -> tuple[int, int] | None:

@@ -64,7 +64,7 @@ def apply_overrides(
         values = [value.strip() for value in environ.get(override.variable, "").split(",") if value.strip()]
         if values:
             models = _replaced(manifest, override, values, allow_http)
-            _warn_of_left_behind(manifest, models, override, other_tiers, sink)
+            _warn_of_other_tiers_default(manifest, models, override, other_tiers, sink)
             manifest = replace(manifest, models=models)
     return manifest
 
@@ -77,13 +77,14 @@ def _replaced(
     uris = [(_uri(value, override), value) for value in values]
     # Ignore duplicates.
     for uri, value in {replace(uri, text=""): (uri, value) for uri, value in uris}.values():
-        own = next((m for m in manifest.models if _is_replaceable(m, override) and _same(m.source, uri)), None)
+        own = next((m for m in manifest.models if _is_replaceable(m, override) and _is_same_model(m.source, uri)), None)
         if own is not None:
             kept.add(own.name)
         else:
             chosen.append(_model(value, override, allow_http))
     models = [
-        _without(m, override) if _is_replaceable(m, override) and m.name not in kept else m for m in manifest.models
+        _without_consumer(m, override) if _is_replaceable(m, override) and m.name not in kept else m
+        for m in manifest.models
     ]
     return (*(m for m in models if m.consumers), *chosen)
 
@@ -94,25 +95,25 @@ def _is_replaceable(model: Model, override: Override) -> bool:
     return isinstance(model.source, OllamaUri) if override.kind is None else model.kind == override.kind
 
 
-def _without(model: Model, override: Override) -> Model:
+def _without_consumer(model: Model, override: Override) -> Model:
     return replace(model, consumers=tuple(c for c in model.consumers if c != override.consumer))
 
 
-def _unpasted(value: str, override: Override) -> str:
+def _as_uri(value: str, override: Override) -> str:
     return from_paste(value, ollama=override.consumer == "ollama")
 
 
 def _uri(value: str, override: Override) -> Uri:
     try:
-        uri = parse_uri(_unpasted(value, override))
+        uri = parse_uri(_as_uri(value, override))
     except ValueError as error:
-        raise _bad(override, value, str(error)) from None
+        raise _override_error(override, value, str(error)) from None
     if isinstance(uri, OllamaUri) != (override.kind is None):
-        raise _bad(override, value, _EXPECTED[override.kind])
+        raise _override_error(override, value, _EXPECTED[override.kind])
     return uri
 
 
-def _same(own: Uri, other: Uri) -> bool:
+def _is_same_model(own: Uri, other: Uri) -> bool:
     """Whether both URIs name the same thing; a moving revision counts as equal to the tier's pinned revision."""
     if isinstance(own, HfUri) and isinstance(other, HfUri):
         moving = other.revision in _MOVING or other.revision == own.revision
@@ -122,7 +123,7 @@ def _same(own: Uri, other: Uri) -> bool:
 
 def _model(value: str, override: Override, allow_http: Callable[[str, int], bool]) -> Model:
     """Build an entry for the value, validated by the same rules as a manifest entry."""
-    entry: dict[str, object] = {"name": _name(value), "source": _unpasted(value, override), "for": [override.consumer]}
+    entry: dict[str, object] = {"name": _name(value), "source": _as_uri(value, override), "for": [override.consumer]}
     if override.kind is not None:
         entry["kind"] = override.kind
     text = json.dumps({"version": 1, "models": [entry]}) + "\n"
@@ -130,7 +131,7 @@ def _model(value: str, override: Override, allow_http: Callable[[str, int], bool
         (model,) = load_manifest(text, allow_http=allow_http).models
     except ManifestError as error:
         reasons = (problem.message.removeprefix(f"models[0] ({entry['name']}): ") for problem in error.problems)
-        raise _bad(override, value, "; ".join(reasons)) from None
+        raise _override_error(override, value, "; ".join(reasons)) from None
     return replace(model, position=Position(file=override.variable, line=1, column=1))
 
 
@@ -139,7 +140,7 @@ def _name(value: str) -> str:
     return re.split(r"[?#]", value, maxsplit=1)[0].rpartition("/")[2][:100] or "model"
 
 
-def _warn_of_left_behind(
+def _warn_of_other_tiers_default(
     manifest: Manifest,
     models: Iterable[Model],
     override: Override,
@@ -149,7 +150,7 @@ def _warn_of_left_behind(
     added = [m for m in models if m.position.file == override.variable]
     others = [other for other in other_tiers() if other.tier != manifest.tier] if added else []
     for model in added:
-        theirs = [other.tier or other.file for other in others if _has(other, override, model.source)]
+        theirs = [other.tier or other.file for other in others if _has_default(other, override, model.source)]
         if theirs:
             word = "tier" if len(theirs) == 1 else "tiers"
             chosen = f"while {manifest.tier or manifest.file} is chosen"
@@ -157,10 +158,10 @@ def _warn_of_left_behind(
             sink(Notice(level="warning", message=named, hint="empty the variable to get the tier's own model"))
 
 
-def _has(manifest: Manifest, override: Override, source: Uri) -> bool:
-    return any(_is_replaceable(model, override) and _same(model.source, source) for model in manifest.models)
+def _has_default(manifest: Manifest, override: Override, source: Uri) -> bool:
+    return any(_is_replaceable(model, override) and _is_same_model(model.source, source) for model in manifest.models)
 
 
-def _bad(override: Override, value: str, why: str) -> SettingError:
+def _override_error(override: Override, value: str, why: str) -> SettingError:
     hint = "leave it empty to use the tier's own model, or write a manifest that extends the tier (`extends:`)"
     return SettingError(f"{override.variable}={shown(value)}: {why}", hint=hint)

@@ -24,7 +24,7 @@ from modelfetch.formats.content_check import (
     HEAD,
     check_artifact,
     check_artifact_head,
-    is_proven,
+    digest_decides,
     looks_like_html,
     may_be_hidden_pickle,
     page_error,
@@ -299,7 +299,7 @@ class _Transfer:
                 progress=self._progress.note,
             )
             return
-        needs_check = not is_proven(self._artifact) or may_be_hidden_pickle(self._artifact)
+        needs_check = not digest_decides(self._artifact) or may_be_hidden_pickle(self._artifact)
         spec = DownloadSpec(
             context=self._context,
             partial=partial,
@@ -352,7 +352,7 @@ class _Transfer:
         if partial.prefix.position != size:
             raise UnreachableError(f"{self._label}: only {partial.prefix.position} of {size} bytes are there")
         wanted = self._artifact.digest
-        if not is_proven(self._artifact):
+        if not digest_decides(self._artifact):
             error = check_artifact(self._artifact, size, lambda at, count: os.pread(partial.fd, count, at))
             if error is not None:
                 raise error

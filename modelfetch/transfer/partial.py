@@ -96,7 +96,7 @@ class Partial:
             start, end = checksum.span
             if (self.size is not None and end > self.size) or self.spans.covers(start, end):
                 continue
-            if self._is_proven(checksum):
+            if self._verify(checksum):
                 self._checksums[first] = checksum
                 self.spans.add(start, end)
         self._claimed = {}
@@ -104,7 +104,7 @@ class Partial:
             self._rewrite_journal()
         return self.spans.total
 
-    def _is_proven(self, checksum: ChunkChecksum) -> bool:
+    def _verify(self, checksum: ChunkChecksum) -> bool:
         """Verify a claimed range; its bytes are also added to the file's digest while there is no gap before it."""
         start, end = checksum.span
         if start != self.prefix.position:

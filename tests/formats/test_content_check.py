@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from modelfetch.core.artifact import Artifact
 from modelfetch.core.digest import Digest
 from modelfetch.errors import CredentialsError, NotAModelError
-from modelfetch.formats.content_check import check_artifact, check_head, check_whole, is_proven
+from modelfetch.formats.content_check import check_artifact, check_head, check_whole, digest_decides
 from modelfetch.formats.gguf import read_gguf
 from modelfetch.formats.pickles import starts_as_pickle
 from modelfetch.formats.safetensors import read_safetensors
@@ -370,9 +370,9 @@ def test_a_tokenizer_may_be_text() -> None:
 def test_a_git_sha1_does_not_vouch_for_weights() -> None:
     digest = Digest("git-sha1", "0" * 40)
     artifact = Artifact(uri="hf://a/b/model.bin", path="model.bin", digest=digest)
-    assert not is_proven(artifact)
-    assert is_proven(replace(artifact, path="config.json"))
-    assert is_proven(replace(artifact, digest=Digest.sha256(b"")))
+    assert not digest_decides(artifact)
+    assert digest_decides(replace(artifact, path="config.json"))
+    assert digest_decides(replace(artifact, digest=Digest.sha256(b"")))
 
 
 def torch_zip() -> bytes:

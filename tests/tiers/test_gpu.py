@@ -15,7 +15,7 @@ from modelfetch.cli.app import run
 from modelfetch.errors import SettingError
 from modelfetch.manifest.load import load_manifest
 from modelfetch.tiers import gpu
-from modelfetch.tiers.gpu import Found, Gpu, auto_tier, find_gpus, largest_within
+from modelfetch.tiers.gpu import DetectedGpus, Gpu, auto_tier, find_gpus, largest_within
 from tests.fitting.world import TIERS, shipped
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class ComputeNvml(Nvml):
         return (12, 0)
 
 
-def nvidia(*mib: int) -> Found:
-    return Found(gpus=tuple(Gpu(vendor="nvidia", name=f"card {n}", memory=m * MIB) for n, m in enumerate(mib)))
+def nvidia(*mib: int) -> DetectedGpus:
+    return DetectedGpus(gpus=tuple(Gpu(vendor="nvidia", name=f"card {n}", memory=m * MIB) for n, m in enumerate(mib)))
 
 
 def amd_card(drm: Path, name: str, text: str | None) -> None:
@@ -206,7 +206,7 @@ def test_of_several_cards_the_smallest_of_those_that_services_see_counts(count: 
 @pytest.mark.parametrize(
     ("environ", "found", "why"),
     [
-        ({}, Found(why=("NVML says no",)), "NVML says no"),
+        ({}, DetectedGpus(why=("NVML says no",)), "NVML says no"),
         ({"GPU_ENABLE": "false"}, nvidia(8192), "GPU_ENABLE=false"),
         ({"GPU_VENDOR": "cpu"}, nvidia(8192), "GPU_VENDOR=cpu forbids it"),
         ({"GPU_VENDOR": "Intel"}, nvidia(8192), "GPU_VENDOR=intel names cards"),
@@ -216,7 +216,7 @@ def test_of_several_cards_the_smallest_of_those_that_services_see_counts(count: 
     ],
 )
 def test_without_a_gpu_that_fits_auto_is_78_and_names_the_tiers(
-    environ: dict[str, str], found: Found, why: str
+    environ: dict[str, str], found: DetectedGpus, why: str
 ) -> None:
     with pytest.raises(SettingError, match=why) as bad:
         auto_tier(ALL, environ, found=found)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, options
-from modelfetch.render.care import bring_back_text, removal_text
+from modelfetch.render.care import removal_text, restore_hint
 from modelfetch.render.out import note
 
 if TYPE_CHECKING:
@@ -48,6 +48,6 @@ def command(ctx: click.Context, /, **values: Any) -> int:
     report = common.perform(ctx, work, may_be_unnamed=True)
     text = removal_text(found[0], quiet=values["quiet"]) if found else ""
     code = common.show(report, as_json=values["as_json"], text=(lambda: text) if text else None)
-    if found and not how.dry_run and not values["quiet"] and (back := bring_back_text(found[0])):
+    if found and not how.dry_run and not values["quiet"] and (back := restore_hint(found[0])):
         note(back)
     return code

@@ -48,10 +48,10 @@ def attempt(argv: Sequence[str]) -> int | None:
         return None
     if answer is None:
         return None
-    return _say(*answer, seconds=time.monotonic() - started)
+    return _print(*answer, seconds=time.monotonic() - started)
 
 
-def _say(out: str, err: str, *, seconds: float) -> int | None:
+def _print(out: str, err: str, *, seconds: float) -> int | None:
     """Print the result. None if stdout can't be written to, which the full command reports."""
     try:
         if out:

@@ -51,7 +51,7 @@ def translate(error: Exception, query: Query) -> ModelfetchError:
         return error
     names = {kind.__name__ for kind in type(error).__mro__}
     if "JSONDecodeError" in names:
-        return nonsense(query)
+        return invalid_response(query)
     response = getattr(error, "response", None)
     if response is not None and "TooManyRedirects" not in names:
         return refusal(response.status_code, response.headers, str(response.url), query)
@@ -64,7 +64,7 @@ def translate(error: Exception, query: Query) -> ModelfetchError:
     if names & _TRANSPORT or isinstance(error, OSError):
         return _transport(error, names, query)
     if isinstance(error, ValueError | TypeError | KeyError | AttributeError | RecursionError):
-        return nonsense(query)
+        return invalid_response(query)
     raise error
 
 
@@ -90,7 +90,7 @@ def is_missing_api(error: Exception) -> bool:
     )
 
 
-def nonsense(query: Query) -> UnreachableError:
+def invalid_response(query: Query) -> UnreachableError:
     """Return the error for a response that does not follow the hub's API."""
     return UnreachableError(
         f"{query.endpoint} sent no valid metadata of {query}",

@@ -32,7 +32,7 @@ from modelfetch.manifest.uri import HfUri
 from modelfetch.sources.answers import FIRST_BYTE, total_size
 from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.huggingface import client
-from modelfetch.sources.huggingface.errors import Query, is_missing_api, nonsense, refusal, translate
+from modelfetch.sources.huggingface.errors import Query, invalid_response, is_missing_api, refusal, translate
 from modelfetch.sources.huggingface.repo import HubFile, Repo, choose, git_name, read_file, read_info
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class HfSource(Source[HfUri]):
         try:
             found = read_info(info, revision)
         except (ValueError, TypeError, AttributeError):
-            raise nonsense(query) from None
+            raise invalid_response(query) from None
         if getattr(info, "gated", None):
             self._check_gate(repo, revision)
         return found

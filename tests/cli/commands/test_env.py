@@ -11,7 +11,7 @@ import pytest
 
 from modelfetch.cli.app import run
 from modelfetch.tiers.dotenv.render import END
-from modelfetch.tiers.gpu import Found, Gpu
+from modelfetch.tiers.gpu import DetectedGpus, Gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent.parent.parent
 @pytest.fixture
 def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Env:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("modelfetch.tiers.gpu.find_gpus", lambda **_: Found())
+    monkeypatch.setattr("modelfetch.tiers.gpu.find_gpus", lambda **_: DetectedGpus())
 
     def call(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -183,7 +183,7 @@ def test_the_card_of_this_machine_chooses_the_images(
     values: dict[str, str],
 ) -> None:
     card = Gpu(vendor=vendor, name=name, memory=32 * 2**30, compute=compute)
-    monkeypatch.setattr("modelfetch.tiers.gpu.find_gpus", lambda **_: Found(gpus=(card,)))
+    monkeypatch.setattr("modelfetch.tiers.gpu.find_gpus", lambda **_: DetectedGpus(gpus=(card,)))
     code, out, _ = env("--tier", "8g")
     assert code == 0
     lines = out.partition("# --- The other tiers")[0].splitlines()
