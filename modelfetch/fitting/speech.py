@@ -54,9 +54,15 @@ _WHISPER = re.compile(
 
 _PARAKEET = re.compile(r"parakeet-(?:tdt|ctc|rnnt|tdt_ctc)-?\d", re.IGNORECASE)
 _PARAKEET_SECONDS = 30
-# The first two convolutions of the encoder hold the most: 256 channels, 50 frames for each second, 64 bins of the
-# spectrum, in 32 bits (source: the FastConformer configuration in the model's model_config.yaml).
+# The largest tensors of the encoder are the first convolution's output and what the second one makes of it: 256
+# channels, 50 frames a second, 64 bins (of 128) of the spectrum, in 32 bits. (Source: NVIDIA NeMo, examples/asr/conf/
+# fastconformer/hybrid_transducer_ctc/fastconformer_hybrid_tdt_ctc_bpe.yaml: dw_striding, subsampling_conv_channels,
+# window_stride, features.) The attention over so short a piece is small.
 _PARAKEET_SECOND = 2 * 256 * 50 * 64 * 4
+_PARAKEET_NOTE = (
+    f"assumes pieces of {_PARAKEET_SECONDS} seconds, computed from NeMo's configuration and not measured; "
+    "a longer piece needs 6 MiB for each further second, and more for its attention"
+)
 _PYTORCH = int(0.6 * GIB)  # the CUDA context of a PyTorch process
 
 
@@ -114,7 +120,7 @@ def parakeet_estimate(name: str, uri: str, size: int | None) -> Estimate:
         compute=_PARAKEET_SECONDS * _PARAKEET_SECOND,
         overhead=_PYTORCH,
         method="size",
-        assumptions={"seconds": _PARAKEET_SECONDS, "notes": ["audio is taken 30 seconds at a time"]},
+        assumptions={"seconds": _PARAKEET_SECONDS, "notes": [_PARAKEET_NOTE]},
         unknown=() if size is not None else ("the size of its weights is not known",),
     )
 

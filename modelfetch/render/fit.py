@@ -103,6 +103,8 @@ def _model_lines(model: Estimate) -> list[str]:
         lines.append(f"  {format_size(model.margin)} more must be free while it loads, or layers run on the CPU")
     if model.most is not None:
         lines.append(f"  between {format_size(model.known)} and {format_size(model.most)}")
+    elif model.unknown:
+        lines.append(f"  at least {format_size(model.known)}; there is no upper bound")
     lines += [f"  note: {note}" for note in model.assumptions.get("notes", ())]
     return lines
 

@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.fitting.llm.graph import Batch, graph_bytes
-from modelfetch.fitting.llm.hyperparameters import Hyper, UnknownModelError, hyperparameters
+from modelfetch.fitting.llm.hyperparameters import Hyper, UnknownModelError, hyperparameters, largest_state
 from modelfetch.fitting.llm.layers import LayerSizes
 from modelfetch.fitting.types import Estimate
 from modelfetch.formats.range_reader import GIB
@@ -38,7 +38,10 @@ BUDGET_MARGIN = GIB // 4
 """The margin under a tier's budget: the smallest ``LLAMA_ARG_FIT_TARGET`` that `modelfetch env` writes."""
 
 VISION = GIB
-"""Upper bound for the buffers of a vision encoder: Ollama keeps this free in addition to the projector's weights."""
+"""What Ollama keeps free for the buffers of a vision encoder, in addition to its weights.
+
+The real need depends on the image. (Source: ollama, llm/llama_server.go, ``mmprojOffloadHeadroom``.)
+"""
 
 KV_BYTES = {"f16": Fraction(2), "q8_0": Fraction(34, 32), "q4_0": Fraction(18, 32)}
 """Bytes of an element of the cache."""
@@ -104,17 +107,19 @@ def llm_estimate(name: str, uri: str, header: GgufHeader, options: LlmOptions, *
     except UnknownModelError as error:
         return replace(found, unknown=(*doubts, str(error)))
     run = _effective(hyper, options)
+    heaviest = _most_weights(header, extra, weights)
     try:
         known = hyper.architecture
     except UnknownModelError as error:
-        bounds = _bounds(header, hyper, run, weights)
-        return replace(found, unknown=(*doubts, str(error)), most=bounds)
+        return replace(found, unknown=(*doubts, str(error)), most=_most(header, hyper, run, heaviest))
     encoder = known.encoder
     vision = 0 if encoder or not (hyper.vision or extra != 0) else VISION
+    kv, compute = kv_bytes(hyper, run), compute_bytes(hyper, run)
     return replace(
         found,
-        kv=kv_bytes(hyper, run),
-        compute=compute_bytes(hyper, run),
+        kv=kv,
+        compute=compute,
+        most=heaviest + kv + compute + OVERHEAD if doubts and heaviest is not None else None,
         margin=options.margin + vision,
         assumptions=_assumptions(hyper, options, run, on_cpu, vision=bool(vision)),
         layers=None if encoder else _layer_sizes(header, hyper, run, extra or 0),
@@ -173,7 +178,9 @@ def _assumptions(
     if run.kv_type != asked.kv_type:
         notes.append("the cache is quantized only with flash attention")
     if vision:
-        notes.append("the buffers of its vision encoder, up to 1 GiB, are part of what must be free")
+        notes.append(
+            "1 GiB of that is what Ollama reserves for the buffers of its vision encoder; the need is not known"
+        )
     return {
         "architecture": hyper.arch,
         "context": run.context,
@@ -255,13 +262,25 @@ def _layer_sizes(header: GgufHeader, hyper: Hyper, run: LlmOptions, extra: int) 
     return LayerSizes(output=output, layers=tuple(layers), experts=tuple(experts) if any(experts) else ())
 
 
-def _bounds(header: GgufHeader, hyper: Hyper, run: LlmOptions, weights: int | None) -> int | None:
-    """Upper bound for an unknown architecture: a full cache in every layer, and no flash attention."""
+def _most_weights(header: GgufHeader, extra: int | None, known: int | None) -> int | None:
+    """Upper bound for the weights: the size of the files if there are tensors of unknown types; None if unknown too."""
+    if extra is None:
+        return None
+    return known if known is not None or header.size is None else header.size + extra
+
+
+def _most(header: GgufHeader, hyper: Hyper, run: LlmOptions, weights: int | None) -> int | None:
+    """Upper bound for an unknown architecture: a full cache and a state in every layer, and no flash attention."""
     if weights is None:
         return None
-    tokens, batch = _padded(run.context) * run.parallel, run.batch or BATCH
-    cache = sum(tokens * layer.kv_heads * (layer.keys + layer.values) * 2 for layer in hyper.layers)
+    try:
+        states = len(hyper.layers) * largest_state(header)
+    except UnknownModelError:
+        return None
+    context, batch = _padded(run.context), run.batch or BATCH
+    cache = sum(context * layer.kv_heads * (layer.keys + layer.values) * 2 for layer in hyper.layers)
     widest = max(max(layer.ff, hyper.expert_ff * hyper.experts_used) for layer in hyper.layers)
-    scores = max(layer.heads for layer in hyper.layers) * _padded(run.context)
-    compute = 4 * batch * (scores + 3 * widest + 8 * hyper.embedding + hyper.vocabulary)
-    return weights + cache + compute + OVERHEAD
+    scores = (max(layer.heads for layer in hyper.layers) + 2) * context  # with two masks
+    inputs = hyper.per_layer_input * len(hyper.layers)
+    compute = 4 * batch * (scores + 4 * widest + 16 * hyper.embedding + inputs + hyper.vocabulary)
+    return weights + run.parallel * (cache + states) + compute + OVERHEAD

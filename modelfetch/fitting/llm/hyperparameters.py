@@ -7,6 +7,7 @@ Key names: ggml, docs/gguf.md; llama.cpp, src/llama-arch.cpp. Defaults for absen
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.fitting.llm.architectures import ARCHITECTURES, Architecture
@@ -204,6 +205,23 @@ def _latent(read: _Keys) -> Latent:
         keys=read.whole("attention.key_length_mla"),
         values=read.whole("attention.value_length_mla"),
     )
+
+
+def largest_state(header: GgufHeader) -> int:
+    """Bytes of a recurrent layer's state for one sequence, in an unknown architecture with the usual keys: at most.
+
+    It is the sum of what Mamba and RWKV keep; 0 if the header has no such keys.
+
+    Raises:
+        UnknownModelError: One has an impossible value.
+    """
+    whole = partial(_Keys(header).whole, default=0)
+    state = whole("ssm.state_size")
+    inner = max(whole("ssm.inner_size"), whole("ssm.time_step_rank") * state)
+    mamba = whole("ssm.conv_kernel") * (inner + 2 * whole("ssm.group_count") * state) + state * inner
+    head = whole("wkv.head_size")
+    rwkv = (head + 2) * whole("embedding_length") if head else 0
+    return 4 * (mamba + rwkv)
 
 
 class _Keys:

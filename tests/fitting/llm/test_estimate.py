@@ -241,13 +241,36 @@ def test_an_unknown_architecture_is_unknown_with_bounds() -> None:
     assert found.as_dict()["assumptions"]["at_most"] == found.most
 
 
-def test_an_unknown_tensor_type_is_unknown_and_not_counted_as_nothing() -> None:
+@pytest.mark.parametrize("flash", [True, False], ids=["flash", "no-flash"])
+@pytest.mark.parametrize("context", [512, 131072])
+@pytest.mark.parametrize(
+    "name", ["llama3.2:1b", "qwen2.5:0.5b", "qwen3.5:4b", "qwen3.6:35b", "gemma4:e2b", "gpt-oss:20b"]
+)
+def test_the_upper_bound_of_an_unknown_architecture_is_one(name: str, context: int, *, flash: bool) -> None:
+    known = estimate(of(name), context=context, parallel=4, flash_attention=flash)
+    spec = replace(SPECS[name], arch="newarch", ff=SPECS[name].ff or 512)
+    found = estimate(read_gguf(made(spec)), context=context, parallel=4, flash_attention=flash)
+    assert found.most is not None
+    assert found.weights is not None
+    assert found.most - found.weights >= (known.kv or 0) + (known.compute or 0) + known.overhead
+
+
+def test_an_impossible_state_of_an_unknown_architecture_leaves_it_without_an_upper_bound() -> None:
+    shape = Shape(arch="newarch")
+    found = estimate(read_gguf(gguf(metadata(shape) | {"newarch.ssm.state_size": text("huge")}, tensors(shape))))
+    assert found.unknown
+    assert found.most is None
+
+
+def test_a_tensor_of_an_unknown_type_is_bounded_by_the_size_of_the_file() -> None:
     shape = Shape()
     strange = [*tensors(shape), TensorSpec(name="odd.weight", shape=(256, 4), kind_id=77)]
-    found = estimate(read_gguf(gguf(metadata(shape), strange)))
+    header = read_gguf(gguf(metadata(shape), strange))
+    found = estimate(header)
     assert found.weights is None
     assert found.total is None
     assert found.unknown == ("tensors of unknown type 77",)
+    assert found.most == (header.size or 0) + found.known
 
 
 def test_a_header_without_hyperparameters_is_unknown() -> None:
