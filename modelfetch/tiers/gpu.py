@@ -1,7 +1,8 @@
 """The GPUs of this machine, and the largest tier that fits them.
 
 NVIDIA GPUs are queried through NVML (package ``nvidia-ml-py``, the extra ``gpu``); AMD GPUs are read from the files of
-the ``amdgpu`` driver in sysfs (source: kernel.org, "drm/amdgpu AMDgpu driver", ``mem_info_vram_total``).
+the ``amdgpu`` driver in sysfs (source: kernel.org, "drm/amdgpu AMDgpu driver", ``mem_info_vram_total`` and
+``product_name``).
 """
 
 from __future__ import annotations
@@ -311,13 +312,19 @@ def _amd(drm: Path) -> tuple[Gpu, ...]:
     except OSError:
         return ()
     for card in cards:
-        match = re.fullmatch(r"card(\d{1,4})", card.name)
+        match, name = re.fullmatch(r"card(\d{1,4})", card.name), ""
         if match is None:
             continue  # outputs of a card, such as card0-DP-1
         try:
-            memory = int((card / "device" / "mem_info_vram_total").read_text(encoding="ascii"))
+            memory = int(_read(card / "device" / "mem_info_vram_total"))
         except (OSError, ValueError):
             continue
-        found.append((int(match[1]), Gpu(vendor="amd", name=f"{card.name} (amdgpu)", memory=memory)))
+        with contextlib.suppress(OSError):  # older cards and drivers have no name
+            name = " ".join(_read(card / "device" / "product_name").split())
+        found.append((int(match[1]), Gpu(vendor="amd", name=name or f"{card.name} (amdgpu)", memory=memory)))
     ordered = [gpu for _, gpu in sorted(found, key=lambda pair: pair[0])]
     return tuple([gpu for gpu in ordered if gpu.memory >= _INTEGRATED] or ordered)
+
+
+def _read(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace")

@@ -102,12 +102,13 @@ def test_a_card_that_is_lost_does_not_hide_the_others(tmp_path: Path) -> None:
 def test_amds_are_read_from_sysfs_in_order_and_outputs_are_no_cards(tmp_path: Path) -> None:
     amd_card(tmp_path, "card10", str(24 * GIB))
     amd_card(tmp_path, "card2", f"{16 * GIB}\n")
+    (tmp_path / "card2/device/product_name").write_text("AMD Radeon RX 9070 XT\n")
     amd_card(tmp_path, "card2-DP-1", str(GIB))
     amd_card(tmp_path, "card0", None)
     amd_card(tmp_path, "card3", "nonsense")
     found = find_gpus(nvml=Nvml([], broken=RuntimeError("Driver Not Loaded")), drm=tmp_path)
     assert [(g.vendor, g.name, g.memory) for g in found.gpus] == [
-        ("amd", "card2 (amdgpu)", 16 * GIB),
+        ("amd", "AMD Radeon RX 9070 XT", 16 * GIB),
         ("amd", "card10 (amdgpu)", 24 * GIB),
     ]
 
@@ -350,7 +351,8 @@ def test_another_card_is_noticed_by_the_next_sync(
     words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = tmp_path / "x.safetensors"
-    weights.write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    header = b'{"x":{"dtype":"U8","shape":[64],"data_offsets":[0,64]}}'
+    weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(64))
     (tmp_path / "manifests").mkdir()
     for name, gib in (("small", 6), ("big", 23)):
         model = f"{{name: x, kind: vae, source: '{weights.as_uri()}', filename: {name}.safetensors, for: [comfyui]}}"
