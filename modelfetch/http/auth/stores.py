@@ -7,7 +7,6 @@ helpers' protocol. Errors name the file and never show its content.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 import stat
@@ -67,8 +66,10 @@ def _read_netrc(path: Path | None) -> dict[str, Login]:
     from netrc import NetrcParseError, netrc
 
     try:
-        if path is None or not stat.S_ISREG(path.stat().st_mode):
+        if path is None or not stat.S_ISREG((found := path.stat()).st_mode):
             return {}
+        if found.st_size > _LARGEST_FILE:
+            raise CredentialFileError(f"{path}: expected at most {_LARGEST_FILE} bytes")
         hosts = netrc(str(path)).hosts
     except (FileNotFoundError, NotADirectoryError):
         return {}
@@ -172,17 +173,26 @@ def _read_config(path: Path | None) -> dict[str, Any]:
 def _from_entry(entry: dict[str, Any]) -> Login | None:
     identity = entry.get("identitytoken")
     if isinstance(identity, str) and identity:
-        return Login(user="", password=identity, identity=True)
+        return _login("", identity, identity=True)
     if isinstance(auth := entry.get("auth"), str) and auth:
         try:
             user, colon, password = base64.b64decode(auth, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # not base64, or not UTF-8
             return None
-        return Login(user=user, password=password.rstrip("\0")) if colon else None
+        return _login(user, password.rstrip("\0")) if colon else None
     name, word = entry.get("username"), entry.get("password")
     if isinstance(name, str) and isinstance(word, str) and word:
-        return Login(user=name, password=word)
+        return _login(name, word)
     return None
+
+
+def _login(user: str, password: str, *, identity: bool = False) -> Login | None:
+    """Return a login; None if its texts can't be sent, because JSON's escapes made half characters of them."""
+    try:
+        f"{user}{password}".encode()
+    except UnicodeEncodeError:
+        return None
+    return Login(user=user, password=password, identity=identity)
 
 
 def _run_helper(helper: str, name: str) -> Login | None:
@@ -209,4 +219,4 @@ def _run_helper(helper: str, name: str) -> Login | None:
         raise CredentialFileError(f"{program} answered what no credential helper should") from None
     if not isinstance(user, str) or not isinstance(secret, str) or not secret:
         return None
-    return Login(user="" if user == "<token>" else user, password=secret, identity=user == "<token>")
+    return _login("" if user == "<token>" else user, secret, identity=user == "<token>")

@@ -1,0 +1,73 @@
+"""No content of a credential file is more than a typed error, and no error shows any of it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from modelfetch.config.settings import CredentialFileError
+from modelfetch.http.auth.stores import DockerConfig, Netrc
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOST = "registry.example"
+FEW = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+TEXTS = st.text(alphabet=st.characters(), max_size=8)  # with lone surrogates, as JSON's escapes make them
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | TEXTS | st.sampled_from(["dTpw", "é", "a:b", "<token>"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(["auth", "username", "password", "identitytoken"])
+
+
+def login_of_docker(path: Path, content: str) -> None:
+    path.write_text(content)
+    try:
+        login = DockerConfig(path).find(HOST)
+    except CredentialFileError as error:
+        assert str(path) in str(error)
+    else:
+        assert login is None or login.basic.startswith("Basic ")
+
+
+@FEW
+@example(entry={"auth": "é"})
+@example(entry={"username": "me", "password": "\ud800"})
+@example(entry={"identitytoken": "\udfff"})
+@given(entry=st.dictionaries(KEYS, VALUES, max_size=4) | VALUES)
+def test_any_entry_of_dockers_config_gives_a_login_that_can_be_sent_or_none(tmp_path: Path, entry: Any) -> None:
+    login_of_docker(tmp_path / "config.json", json.dumps({"auths": {HOST: entry}}))
+
+
+@FEW
+@given(document=st.dictionaries(st.sampled_from(["auths", "credHelpers", "HOST"]), VALUES, max_size=3) | VALUES)
+def test_any_config_of_docker_is_read_or_named(tmp_path: Path, document: Any) -> None:
+    login_of_docker(tmp_path / "config.json", json.dumps(document).replace("HOST", HOST))
+
+
+@FEW
+@example(words=["machine", HOST, "login", "\0", "password", "é"])
+@given(words=st.lists(TEXTS | st.sampled_from(["machine", HOST, "login", "password", "macdef", "default", "\n", '"'])))
+def test_any_netrc_is_read_or_named(tmp_path: Path, words: list[str]) -> None:
+    path = tmp_path / "netrc"
+    path.write_bytes(" ".join(words).encode("utf-8", "surrogatepass"))
+    try:
+        login = Netrc(path).find(HOST)
+    except CredentialFileError as error:
+        assert str(path) in str(error)
+    else:
+        assert login is None or login.basic.startswith("Basic ")
+
+
+def test_a_huge_netrc_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "netrc"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(CredentialFileError, match="expected at most"):
+        Netrc(path).find(HOST)
