@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from modelfetch.core.digest import Digest
+from modelfetch.core.json_fields import texts
+from modelfetch.core.units import MAX_SIZE
 from modelfetch.core.urls import display_url
 
 
@@ -67,17 +69,27 @@ class Artifact:
         Raises:
             ValueError, KeyError, TypeError: The data is not valid.
         """
-        digest = data["digest"]
-        content = data.get("content")
-        algorithm, _, digits = digest.partition(":") if digest else ("", "", "")
+        content, size = data.get("content"), data["size"]
+        uri, path, digest, cache_name, media_type = texts(
+            (
+                data["uri"],
+                data["path"],
+                data["digest"] or "",
+                data.get("cache_name") or "",
+                data.get("media_type") or "",
+            )
+        )
+        if size is not None and (type(size) is not int or not 0 <= size <= MAX_SIZE):
+            raise ValueError("the size of an artifact is none")
+        algorithm, _, digits = digest.partition(":")
         return cls(
-            uri=data["uri"],
-            path=data["path"],
-            size=data["size"],
+            uri=uri,
+            path=path,
+            size=size,
             digest=Digest(algorithm, digits) if digest else None,
-            locations=tuple(Location(uri=uri, url=url) for uri, url in data["locations"]),
-            cache_name=data.get("cache_name"),
-            media_type=data.get("media_type"),
+            locations=tuple(Location(uri=uri, url=url) for uri, url in map(texts, data["locations"])),
+            cache_name=cache_name or None,
+            media_type=media_type or None,
             content=base64.b64decode(content, validate=True) if content is not None else None,
             allow_pickle=bool(data.get("allow_pickle", False)),
             weights=bool(data.get("weights", False)),
@@ -106,8 +118,9 @@ class Resolution:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Parse what `as_dict` returns; raises as `Artifact.from_dict` does."""
+        (revision,) = texts((data["revision"] or "",))
         return cls(
             artifacts=tuple(Artifact.from_dict(entry) for entry in data["artifacts"]),
-            revision=data["revision"],
+            revision=revision or None,
             pinned=bool(data["pinned"]),
         )

@@ -54,6 +54,8 @@ class Digest:
         Raises:
             ValueError: The text is not a valid digest; the message gives the expected form.
         """
+        if not isinstance(text, str):
+            raise ValueError(f"expected a text as digest, found {type(text).__name__}")  # noqa: TRY004 - as documented
         algorithm, colon, digits = text.partition(":")
         if not colon or algorithm not in _PUBLIC:
             raise ValueError(f"expected sha256: or blake3: and 64 hex digits, found {text[:80]!r}")

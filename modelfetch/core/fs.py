@@ -20,7 +20,7 @@ DIRECTORY_MODE = 0o755
 COPY_MODE = 0o644
 BLOB_MODE = 0o444
 PRIVATE_MODE = 0o600
-"""The mode of files that may hold private data, such as receipts."""
+"""The mode of a file while it is written; `own_files` has those of modelfetch's own files."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -23,6 +23,8 @@ _CREDENTIAL = re.compile(
     r"|signature|jwt|session|sid)(?:$|[-_.])",
     re.IGNORECASE,
 )
+_TOKEN = re.compile(r"(?:hf_|gh[opusr]_|github_pat_|glpat-|sk-|xox[bp]-|AKIA|eyJ)[\w.~+/-]{12,}=*", re.ASCII)
+"""Tokens that show what they are: of Hugging Face, GitHub, GitLab, OpenAI, Slack and AWS, and JSON web tokens."""
 
 
 @functools.lru_cache(maxsize=256)  # a request compares the origin of its URL with that of each service
@@ -75,7 +77,12 @@ def display_url(text: str) -> str:
 def _displayed(field: str, text: str) -> str:
     name, equals, value = field.partition("=")
     word = unquote_plus(name).lower()
-    public = word in _PUBLIC_FIELDS or (len(value) <= _SHORT and bool(equals) and not _CREDENTIAL.search(word))
+    if _TOKEN.search(name):
+        name, equals = "", ""
+    is_token = _TOKEN.search(unquote_plus(value)) is not None
+    public = (word in _PUBLIC_FIELDS and not is_token) or (
+        len(value) <= _SHORT and bool(equals) and not _CREDENTIAL.search(word)
+    )
     if public or not field:
         return field
     shown = f"redacted-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
@@ -83,7 +90,12 @@ def _displayed(field: str, text: str) -> str:
 
 
 def credential_fields(text: str) -> tuple[str, ...]:
-    """Return the names of an http URL's query fields that look like credentials."""
+    """Return the names of an http URL's query fields that look like credentials, or whose values do."""
     query = text.partition("#")[0].partition("?")[2] if text[:4].lower() == "http" else ""
-    pairs = (field.partition("=") for field in query.split("&"))
-    return tuple(name for name, _, value in pairs if value and _CREDENTIAL.search(unquote_plus(name)))
+    found = []
+    for name, _, value in (field.partition("=") for field in query.split("&")):
+        if _TOKEN.search(unquote_plus(name)):
+            found.append("one without a name")
+        elif (value and _CREDENTIAL.search(unquote_plus(name))) or _TOKEN.search(unquote_plus(value)):
+            found.append(name)
+    return tuple(found)

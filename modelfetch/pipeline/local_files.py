@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core import directories, fs, temp_files
+from modelfetch.core import directories, fs, own_files, temp_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,7 +77,8 @@ def read_in_place(root: Path) -> dict[str, list[dict[str, Any]]]:
     """What was noted: by digest, each file's ``path``, ``size`` and ``mtime_ns``; empty where nothing can be read."""
     try:
         raw = json.loads(fs.read_small(in_place_note(root), _MAX_BYTES))
-        return dict(raw["files"]) if raw["version"] == 1 else {}
+        files = dict(raw["files"]) if raw["version"] == 1 else {}
+        return {digest: [one for one in found if isinstance(one, dict)] for digest, found in files.items()}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
@@ -87,7 +88,7 @@ def write_in_place(root: Path, files: Mapping[str, Sequence[Mapping[str, Any]]])
     path = in_place_note(root)
     directories.make_directory(path.parent)
     data = json.dumps({"version": 1, "files": files}).encode("ascii")
-    temp_files.write_atomically(path, data, mode=fs.PRIVATE_MODE)
+    temp_files.write_atomically(path, data, mode=own_files.IN_PLACE.mode)
 
 
 def _is_unchanged(one: Mapping[str, Any]) -> bool:

@@ -13,9 +13,11 @@ import json
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from modelfetch.core import directories, fs, temp_files
+from modelfetch.core import directories, fs, own_files, temp_files
+from modelfetch.core.digest import Digest
+from modelfetch.core.json_fields import texts
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
@@ -56,7 +58,7 @@ def read(root: Path, consumer: str) -> dict[str, tuple[Claim, ...]]:
         try:
             raw = json.loads(line)
             path = raw.pop("path")
-            claim = Claim(**raw)
+            claim = _claim(raw)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
         if isinstance(path, str):
@@ -64,12 +66,22 @@ def read(root: Path, consumer: str) -> dict[str, tuple[Claim, ...]]:
     return claims
 
 
+def _claim(raw: dict[str, Any]) -> Claim:
+    claim = Claim(**raw)
+    if claim.digest is not None:
+        Digest.parse(claim.digest)
+    texts((claim.target or "", claim.uri or "", claim.model))
+    if not isinstance(claim.size, int | None):
+        raise TypeError("the size of a claim is none")
+    return claim
+
+
 def append(root: Path, consumer: str, claims: Mapping[str, Claim]) -> None:
     """Append claims durably; the caller holds the consumer's lock. Raises OSError."""
     path = path_of(root, consumer)
     directories.make_directory(path.parent)
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, fs.PRIVATE_MODE), "r+b", buffering=0) as file:
+    with os.fdopen(os.open(path, flags, own_files.JOURNAL.mode), "r+b", buffering=0) as file:
         fd = file.fileno()
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise FileExistsError(errno.EEXIST, "not a regular file", str(path))
@@ -77,7 +89,7 @@ def append(root: Path, consumer: str, claims: Mapping[str, Claim]) -> None:
         # A line that was truncated by a kill must not corrupt the next one.
         cut = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
         fs.write_all(fd, (b"\n" if cut else b"") + _dump(claims.items()))
-        fs.finish_file(fd, mode=fs.PRIVATE_MODE)
+        fs.finish_file(fd, mode=own_files.JOURNAL.mode)
     if size == 0:
         directories.sync_directory(path.parent)
 
@@ -93,7 +105,7 @@ def compact(root: Path, consumer: str, claims: Mapping[str, tuple[Claim, ...]]) 
         return
     data = _dump((name, claim) for name, known in claims.items() for claim in _distinct(known)[-_KEPT_PER_PATH:])
     if len(data) * 2 < size:
-        temp_files.write_atomically(path, data, mode=fs.PRIVATE_MODE)
+        temp_files.write_atomically(path, data, mode=own_files.JOURNAL.mode)
 
 
 def forget(root: Path, consumer: str, paths: Container[str]) -> None:
@@ -102,7 +114,7 @@ def forget(root: Path, consumer: str, paths: Container[str]) -> None:
     left = {path: known for path, known in claims.items() if path not in paths}
     if len(left) < len(claims):
         data = _dump((name, claim) for name, known in left.items() for claim in known)
-        temp_files.write_atomically(path_of(root, consumer), data, mode=fs.PRIVATE_MODE)
+        temp_files.write_atomically(path_of(root, consumer), data, mode=own_files.JOURNAL.mode)
 
 
 def _distinct(claims: tuple[Claim, ...]) -> list[Claim]:

@@ -13,12 +13,15 @@ from __future__ import annotations
 import bisect
 import errno
 import json
+import re
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core import directories, fs, temp_files
+from modelfetch.core import directories, fs, own_files, temp_files
 from modelfetch.core.artifact import Resolution
+from modelfetch.core.json_fields import texts
+from modelfetch.core.units import MAX_SIZE
 from modelfetch.errors import DestinationError, DiskError
 from modelfetch.placement import journal
 from modelfetch.placement.journal import Claim
@@ -141,7 +144,7 @@ def write_receipt(root: Path, receipt: Receipt) -> None:
     directories.make_directory(path.parent)
     temporary = path.with_name(temp_files.temporary_name(receipt.consumer))
     data = _dump(receipt)
-    mode = fs.PRIVATE_MODE if b"?" in data else fs.COPY_MODE
+    mode = own_files.PRIVATE if b"?" in data else own_files.RECEIPT.mode
     temp_files.write_atomically(path, data, mode=mode, temporary=temporary)
 
 
@@ -293,14 +296,28 @@ def _from_json(raw: dict[str, Any]) -> tuple[dict[str, Entry], dict[str, Frozen]
         else:
             entries[path] = entry
     for key, data in raw["resolved"].items():
-        frozen[key] = Frozen(tier=data["tier"], model=data["model"], resolution=Resolution.from_dict(data))
+        tier, model = texts((data["tier"], data["model"]))
+        frozen[key] = Frozen(tier=tier, model=model, resolution=Resolution.from_dict(data))
     return entries, frozen, pending
+
+
+_TEXT = (str, type(None))
+_TYPES = {"size": int, "mtime_ns": int, "made": bool, "how": str, "model": str}
+_OPTIONAL_TEXTS = ("uri", "target", "archive")
+_DIGEST = re.compile(r"(?:sha256|blake3):[0-9a-f]{64}")
 
 
 def _entry(data: MutableMapping[str, Any]) -> Entry:
     known = {"digest": None, **data}
-    for name, kind in (("size", int), ("mtime_ns", int), ("made", bool), ("how", str), ("model", str)):
+    for name, kind in _TYPES.items():
         if not isinstance(known[name], kind):
             raise TypeError(f"{name} of an entry has a wrong type")
-    known["manifests"] = tuple(known.get("manifests", ()))
+    for name in _OPTIONAL_TEXTS:
+        if not isinstance(known.get(name), _TEXT):
+            raise TypeError(f"{name} of an entry has a wrong type")
+    if not 0 <= known["size"] <= MAX_SIZE or not -MAX_SIZE <= known["mtime_ns"] <= MAX_SIZE:
+        raise ValueError("a number of an entry is out of range")
+    if known["digest"] is not None and not _DIGEST.fullmatch(known["digest"]):
+        raise ValueError("the digest of an entry is none")
+    known["manifests"] = texts(known.get("manifests", ()))
     return Entry(**known)

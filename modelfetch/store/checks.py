@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from modelfetch.core import own_files
 from modelfetch.core.directories import make_directory
-from modelfetch.core.fs import COPY_MODE, read_small
+from modelfetch.core.fs import read_small
 from modelfetch.core.temp_files import write_atomically
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def read_checks(folder: Path) -> dict[str, Check]:
         if raw["version"] != _VERSION:
             return {}
         return {key: _check(data) for key, data in raw["checked"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return {}
 
 
@@ -62,7 +63,7 @@ def write_checks(folder: Path, checks: Mapping[str, Check]) -> None:
     """
     make_directory(folder)
     data = {"version": _VERSION, "checked": {key: _as_json(check) for key, check in sorted(checks.items())}}
-    write_atomically(folder / "checks.json", json.dumps(data).encode("ascii"), mode=COPY_MODE)
+    write_atomically(folder / "checks.json", json.dumps(data).encode("ascii"), mode=own_files.CHECKS.mode)
 
 
 def _as_json(check: Check) -> list[Any]:

@@ -7,9 +7,10 @@ import errno
 import os
 from pathlib import Path
 
+from modelfetch.core import own_files
 from modelfetch.core.digest import Digest
 from modelfetch.core.directories import make_directory
-from modelfetch.core.fs import COPY_MODE, open_regular, read_small, try_chmod
+from modelfetch.core.fs import open_regular, read_small, try_chmod
 from modelfetch.core.temp_files import temporary_name
 from modelfetch.store.record import Record
 
@@ -135,11 +136,11 @@ def write_whole(path: Path, data: bytes, *, temporary: Path) -> None:
 
 def write_new(path: Path, data: bytes) -> None:
     """Write a file in place; if it is read meanwhile or torn, the record is invalid and ignored. Raises OSError."""
-    fd = open_regular(path, os.O_WRONLY | os.O_CREAT, COPY_MODE)
+    fd = open_regular(path, os.O_WRONLY | os.O_CREAT, own_files.NAME.mode)
     try:
         os.ftruncate(fd, 0)
         os.write(fd, data)
-        try_chmod(fd, COPY_MODE)
+        try_chmod(fd, own_files.NAME.mode)
     finally:
         os.close(fd)
 

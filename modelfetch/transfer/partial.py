@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from modelfetch.core.fs import COPY_MODE, PRIVATE_MODE, open_regular, read_small, try_reflink
+from modelfetch.core import own_files
+from modelfetch.core.fs import open_regular, read_small, try_reflink
 from modelfetch.core.temp_files import temporary_name
 from modelfetch.core.units import format_size
 from modelfetch.errors import DiskError
@@ -71,14 +72,14 @@ class Partial:
     def _open(self, *, predecessor_may_be_alive: bool) -> Journal:
         """Open the file, and read the journal of one that was there."""
         try:
-            self.fd = open_regular(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, COPY_MODE)
+            self.fd = open_regular(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, own_files.PARTIAL.mode)
             self._fresh = True
             return Journal()
         except FileExistsError:
             self._fresh = False
         if predecessor_may_be_alive:
             _move_to_new_inode(self.path, self._read_journal())
-        self.fd = open_regular(self.path, os.O_RDWR | os.O_CREAT, COPY_MODE)
+        self.fd = open_regular(self.path, os.O_RDWR | os.O_CREAT, own_files.PARTIAL.mode)
         return self._read_journal()
 
     def _read_journal(self) -> Journal:
@@ -270,7 +271,11 @@ class Partial:
             lines = [identity_line(self.identity)] if self.identity else []
             lines += [checksum_line(checksum) for _, checksum in sorted(dict(self._checksums).items())]
             temporary = self.path.with_name(temporary_name())
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, PRIVATE_MODE)
+            fd = os.open(
+                temporary,
+                os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC,
+                own_files.PARTIAL_JOURNAL.mode,
+            )
             try:
                 os.write(fd, b"".join(lines))
                 temporary.replace(self._journal_path)

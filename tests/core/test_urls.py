@@ -48,6 +48,9 @@ def test_others_are_not(host: str) -> None:
         "AccessKeyId=SECRET",
         "unknown=SECRET-of-some-length",
         "%74oken=SECRET",
+        "file=hf_SECRETabcdefghijkl",
+        "hf_SECRETabcdefghijkl=1",
+        "id=eyJhbGciOiJI.SECRETSECRETSECRET",
     ],
 )
 def test_a_secret_in_a_query_is_not_displayed(query: str) -> None:
@@ -95,6 +98,9 @@ def test_any_text_can_be_displayed(text: str) -> None:
         ("design=x", ()),
         ("monkey=x", ()),
         ("api-key=x&password=y", ("api-key", "password")),
+        ("x=hf_abcdefghijklmnop&file=ghp_abcdefghijklmnop", ("x", "file")),
+        ("hf_abcdefghijklmnop", ("one without a name",)),
+        ("x=hf_model-small&file=risk-sk-x", ()),
     ],
 )
 def test_fields_that_look_like_credentials_are_found(query: str, names: tuple[str, ...]) -> None:

@@ -6,16 +6,21 @@ import base64
 import hashlib
 import json
 import logging
+import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.cli.app import run
+from modelfetch.core.own_files import own_file
 from modelfetch.demo import models as made
 from modelfetch.demo.faults import RateLimited, RedirectTo, Refuse, Status
 from modelfetch.demo.world import CivitaiFile
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from modelfetch.demo.faults import Fault
     from tests.pipeline.conftest import Bench
 
@@ -150,3 +155,70 @@ def test_a_secret_in_an_address_is_only_in_the_request(
     for path in (p for p in bench.root.rglob("*") if p.is_file()):
         assert PLANTED.encode() not in path.read_bytes(), path
     assert PLANTED in bench.hub.log.requests("/files/dl/1.safetensors")[-1].target
+
+
+def _own_folders(bench: Bench) -> dict[Path, Path]:
+    """Every file in modelfetch's own folders, with its path below that folder."""
+    folders = (
+        bench.root / ".modelfetch",
+        bench.folder / "store",
+        bench.folder / "cache",
+        bench.folder / "cache/.modelfetch",
+    )
+    return {
+        file: file.relative_to(folder)
+        for folder in folders
+        for file in folder.rglob("*")
+        if file.is_file() and not file.is_symlink()
+    }
+
+
+def test_after_every_command_no_secret_is_on_disk_and_every_mode_is_the_documented_one(
+    bench: Bench, models: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.world.file("dl/2.safetensors", WEIGHTS)
+    link = f"{bench.hub.files}dl/2.safetensors?token={PLANTED}"
+    others = [bench.hub.endpoint, bench.hub.ollama, bench.hub.civitai, bench.hub.cdn]
+    monkeypatch.setenv("NO_PROXY", ",".join(address.partition("//")[2] for address in others))
+    monkeypatch.setenv("HTTP_PROXY", bench.hub.files.replace("://", f"://me:{PLANTED}@").partition("/files")[0])
+    monkeypatch.setenv("MODELFETCH_CACHE", str(bench.folder / "cache"))
+    old_mask = os.umask(0)
+    manifest = bench.manifest(*models, {"name": "q", "kind": "vae", "source": link, "for": ["comfyui"]})
+    store = ("--store", str(bench.folder / "store"))
+    page = bench.folder / "page.html"
+    said = [
+        bench.run("plan", manifest, "-v", *store),
+        bench.run("sync", manifest, "-v", "--progress", "json", *store),
+        bench.run("sync", manifest, *store),
+        bench.run("sync", manifest, "--refresh", "--progress", "log", *store),
+        bench.run("status", manifest, "-v", *store),
+        bench.run("pin", manifest, "--check"),
+    ]
+    codes = []
+    for words in (
+        ("status", "--manifest", str(manifest), "--root", str(bench.root), "--format", "prom", *store),
+        ("verify", "--root", str(bench.root), "--json", *store),
+        ("list", "--root", str(bench.root), "--json", *store),
+        ("report", "--html", str(page), "--root", str(bench.root), *store),
+        ("fetch", link, "--json"),
+        ("fetch", link, "-o", str(bench.folder / "out.safetensors"), "-v"),
+        ("fit", link, "--json"),
+        ("add", link, "--manifest", str(bench.folder / "new.yaml"), "--kind", "vae", "--for", "comfyui", "--dry-run"),
+    ):
+        bench.capsys.readouterr()
+        codes.append(run(words))
+        out, err = bench.capsys.readouterr()
+        assert not [form for form in FORMS if form in (err if words[0] == "add" else out + err)], (words, out, err)
+    os.umask(old_mask)
+    assert codes == [0, 0, 0, 0, 0, 0, 1, 0]
+    assert [result.code for result in said[:5]] == [0] * 5, [result.err for result in said]
+    assert not [form for form in FORMS for result in said if form in result.out + result.err]
+    searched = [bench.root, bench.folder / "store", bench.folder / "cache", page]
+    files = [file for top in searched for file in (top, *top.rglob("*")) if file.is_file()]
+    assert not [file for file in files for form in FORMS if form.encode() in file.read_bytes()]
+    odd = {}
+    for file, name in _own_folders(bench).items():
+        kind = own_file(str(name))
+        if kind is None or file.stat().st_mode & 0o7777 not in (kind.mode, kind.if_private):
+            odd[str(name)] = oct(file.stat().st_mode)
+    assert odd == {}

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from modelfetch.core.digest import Digest
 from modelfetch.errors import DestinationError
 from modelfetch.placement import PlacementRequest, journal, receipts
 from modelfetch.placement.journal import Claim
 from modelfetch.placement.receipts import ReceiptBook, read_receipt, write_receipt
 from modelfetch.store.locks.lock import LockLostError
+from tests.damage import odd_documents
 from tests.placement.world import SMALL, World
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+ONE, TWO = (f"sha256:{number:064}" for number in (1, 2))
 PATH = "comfyui/models/vae/a.bin"
 
 
@@ -92,14 +98,14 @@ def test_a_receipt_that_belongs_to_another_user_is_an_error_and_not_taken_for_no
 
 
 def test_a_journal_whose_last_line_was_cut_off_goes_on(tmp_path: Path) -> None:
-    journal.append(tmp_path, "comfyui", {"a": Claim(digest="sha256:1"), "b": Claim(digest=None, target="x")})
+    journal.append(tmp_path, "comfyui", {"a": Claim(digest=ONE), "b": Claim(digest=None, target="x")})
     with journal.path_of(tmp_path, "comfyui").open("ab") as file:
         file.write(b'{"path": "c", "dig')
-    journal.append(tmp_path, "comfyui", {"d": Claim(digest="sha256:2", size=3, uri="u", model="m")})
+    journal.append(tmp_path, "comfyui", {"d": Claim(digest=TWO, size=3, uri="u", model="m")})
     assert journal.read(tmp_path, "comfyui") == {
-        "a": (Claim(digest="sha256:1"),),
+        "a": (Claim(digest=ONE),),
         "b": (Claim(digest=None, target="x"),),
-        "d": (Claim(digest="sha256:2", size=3, uri="u", model="m"),),
+        "d": (Claim(digest=TWO, size=3, uri="u", model="m"),),
     }
 
 
@@ -110,3 +116,44 @@ def test_a_journal_that_has_grown_is_shortened_to_the_newest_claims_of_each_path
     journal.compact(tmp_path, "comfyui", journal.read(tmp_path, "comfyui"))
     assert journal.path_of(tmp_path, "comfyui").stat().st_size < before / 100
     assert journal.read(tmp_path, "comfyui")["a"][-1] == Claim(digest=f"sha256:{999:064}")
+
+
+ENTRY = {
+    "digest": ONE,
+    "size": 1,
+    "mtime_ns": 2,
+    "how": "copy",
+    "made": True,
+    "model": "m",
+    "uri": "u",
+    "manifests": ["t"],
+}
+ARTIFACT = {
+    "uri": "u",
+    "path": "a",
+    "size": 1,
+    "digest": ONE,
+    "locations": [["u", "v"]],
+    "cache_name": "c",
+    "content": "",
+}
+RESOLVED = {"tier": "t", "model": "m", "revision": "r", "pinned": True, "artifacts": [ARTIFACT]}
+RECEIPT = {"version": 1, "consumer": "comfyui", "placements": {"a": ENTRY}, "resolved": {"k": RESOLVED}}
+CLAIM = {"path": "a", "digest": ONE, "target": None, "size": 3, "uri": "u", "model": "m"}
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(receipt=odd_documents(RECEIPT), claims=st.lists(odd_documents(CLAIM), max_size=2))
+def test_a_damaged_receipt_counts_as_lost_and_a_damaged_claim_as_none(
+    tmp_path: Path, receipt: Any, claims: list[Any]
+) -> None:
+    files = receipts.receipt_path(tmp_path, "comfyui"), journal.path_of(tmp_path, "comfyui")
+    for file, text in zip(files, (json.dumps(receipt), "\n".join(map(json.dumps, claims))), strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    found = read_receipt(tmp_path, "comfyui")
+    write_receipt(tmp_path, found)  # what was read is of the right types, so it can be written and read again
+    again = read_receipt(tmp_path, "comfyui")
+    assert (again.entries, again.frozen) == (found.entries, found.frozen)
+    for claim in (claim for known in found.claims.values() for claim in known):
+        assert claim.digest is None or str(Digest.parse(claim.digest)) == claim.digest.lower()

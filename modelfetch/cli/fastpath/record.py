@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.cli.fastpath.check import MAGIC, key_of, note_path, read_bytes, root_of, sha256_hex
-from modelfetch.core import directories, fs, temp_files
+from modelfetch.core import directories, fs, own_files, temp_files
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.pipeline.plan import jobs_for, plan_model, select
 from modelfetch.pipeline.resolve import resolve_quietly
@@ -62,7 +62,7 @@ def remember(
         if text.count("\n") != len(lines) + 2:
             return
         data = text.encode(errors="surrogateescape")
-        temp_files.write_atomically(Path(place.path), data, mode=fs.PRIVATE_MODE)
+        temp_files.write_atomically(Path(place.path), data, mode=own_files.NOTE.mode)
 
 
 def as_if_again(report: Report) -> Report:
@@ -147,7 +147,7 @@ def _secret(folder: Path) -> str:
     except (OSError, ValueError):
         pass
     secret = secrets.token_hex(32)
-    temp_files.write_atomically(path, secret.encode(), mode=fs.PRIVATE_MODE)
+    temp_files.write_atomically(path, secret.encode(), mode=own_files.NOTE.mode)
     return secret
 
 

@@ -198,7 +198,7 @@ class Credentials:
             raise CredentialsError(
                 f"{redact(url)} answered {status}, and the credentials for it can't be used: {problem.message}",
                 code="unauthorized",
-                hint="correct the file or make it readable, or set the token in HF_TOKEN, CIVITAI_API_TOKEN or ~/.netrc",
+                hint="correct it or make it readable, or set the token in HF_TOKEN, CIVITAI_API_TOKEN or ~/.netrc",
             ) from None
 
     # -- selecting a credential ------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from modelfetch.core.fs import COPY_MODE, try_chmod
+from modelfetch.core import own_files
+from modelfetch.core.fs import try_chmod
 from modelfetch.core.temp_files import temporary_name
 from modelfetch.store.locks.flock import take_flock
 from modelfetch.store.locks.owner import Owner
@@ -28,14 +29,14 @@ _FRESH = 1.0
 
 def create(path: Path) -> int:
     """Create a lock's file and open it; raises OSError, FileExistsError if there is one."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, COPY_MODE)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, own_files.LOCK.mode)
 
 
 def write_owner(fd: int) -> Owner:
     """Write this process's identity into its own new file."""
     owner = Owner.me()
     os.pwrite(fd, owner.dump(), 0)
-    try_chmod(fd, COPY_MODE)
+    try_chmod(fd, own_files.LOCK.mode)
     return owner
 
 
