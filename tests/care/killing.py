@@ -1,4 +1,4 @@
-"""Runs modelfetch in forked processes that are killed (SIGKILL) at a chosen moment of their work.
+"""Runs modelfetch in forked processes that are killed (SIGKILL), or lose their disk, at a chosen moment of their work.
 
 `python -m tests.care.killing` imports the program once and then forks for every request, so that a kill costs
 milliseconds. A moment is the n-th call that changes the file system, counted by an audit hook, or a time.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _CHANGES = {"os.rename", "os.remove", "os.link", "os.symlink", "os.mkdir", "os.rmdir", "os.chmod", "os.utime"}
+_READS = {"open", "os.listdir", "os.scandir"}
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -46,6 +47,13 @@ class Victims:
     def kill_at_change(self, words: Sequence[str], number: int) -> bool:
         """Run a command and kill it right before its n-th change; returns whether it got that far."""
         return bool(self._ask(words=words, change=number)["killed"])
+
+    def drop_at_change(self, words: Sequence[str], number: int, error: int, disk: Path) -> int:
+        """Run a command; from its n-th change on, every call on a folder fails with ``error``. Returns the exit code.
+
+        Calls that audit hooks see fail: open, listdir, rename and the like, by an absolute path or a descriptor.
+        """
+        return int(self._ask(words=words, change=number, error=error, disk=str(disk))["code"])
 
     def kill_after(self, words: Sequence[str], seconds: float) -> bool:
         """Run a command and kill it after some time; returns whether it was still running."""
@@ -75,38 +83,48 @@ def _serve() -> None:
             null = os.open(os.devnull, os.O_RDWR)
             for descriptor in (0, 1, 2):
                 os.dup2(null, descriptor)
-            counter = _Counter(request.get("change"))
+            counter = _Counter(request.get("change"), request.get("error"), request.get("disk", ""))
             sys.addaudithook(counter.hear)
+            code = -1
             with contextlib.suppress(BaseException):
-                run(list(request["words"]))
-            os.write(sender, b"%d" % counter.changes)
+                code = run(list(request["words"]))
+            os.write(sender, b"%d %d" % (counter.changes, code))
             os._exit(0)
         os.close(sender)
         if (seconds := request.get("seconds")) is not None:
             timer = threading.Timer(seconds, os.kill, (pid, signal.SIGKILL))
             timer.start()
         with os.fdopen(receiver, "rb") as pipe:
-            changes = int(pipe.read() or 0)
+            changes, code = map(int, pipe.read().split() or (0, -1))
         if seconds is not None:
             timer.cancel()
             timer.join()
         killed = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-        sys.stdout.write(json.dumps({"killed": killed, "changes": changes}) + "\n")
+        sys.stdout.write(json.dumps({"killed": killed, "changes": changes, "code": code}) + "\n")
         sys.stdout.flush()
 
 
 class _Counter:
-    """An audit hook that counts changes, and kills its own process right before the chosen one."""
+    """An audit hook that counts changes; at the chosen one it kills its own process, or the disk starts to fail."""
 
-    def __init__(self, last: int | None) -> None:
+    def __init__(self, last: int | None, error: int | None, disk: str) -> None:
         self._last = last
+        self._error = error
+        self._disk = disk
         self.changes = 0
 
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in _CHANGES or (event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES):
             self.changes += 1
-            if self.changes == self._last:
+            if self._error is None and self.changes == self._last:
                 os.kill(os.getpid(), signal.SIGKILL)
+        is_lost = self._error is not None and self._last is not None and self.changes >= self._last
+        if is_lost and (event in _CHANGES or event in _READS) and self._is_on_disk(arguments):
+            raise OSError(self._error, os.strerror(self._error or 0), str(arguments[0]))
+
+    def _is_on_disk(self, arguments: tuple[Any, ...]) -> bool:
+        path = arguments[0] if arguments else None
+        return isinstance(path, str) and (not path.startswith("/") or path.startswith(self._disk))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""SIGKILL at any moment of care's commands: no file is lost, and the next run finishes the work."""
+"""SIGKILL, or a share that drops, at any moment of care's commands: nothing is lost, and the next run finishes."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 KILLS = int(os.environ.get("KILLS", "14"))
 """The number of kills, over all commands; `make e2e` asks for 300."""
+DROPS = (errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN)
+"""What calls fail with when the server of a share, or the process behind a FUSE mount, is gone."""
 _IN_A_ROW = 2
 """Kills before the work is finished: the second one meets what the first one left."""
 _MOST_TRIES = 20
@@ -277,4 +280,9 @@ def test_a_kill_loses_no_file_and_the_next_run_finishes(
         for _ in range(min(_IN_A_ROW, wanted - killed)):
             killed += victims.kill_at_change(scenario.command, chance.randint(1, changes))
             scenario.check()
+        error = chance.choice(DROPS)
+        code = victims.drop_at_change(scenario.command, chance.randint(1, changes), error, scenario.root)
+        # 2: a killed run has already removed one of the models.
+        assert code in ((0, 74) if kind is not Remove else (0, 2, 74)), f"{code} after {errno.errorcode[error]}"
+        scenario.check()
         scenario.finish()

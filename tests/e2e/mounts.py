@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.cache import ENVIRONMENT, must_run, program
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -73,6 +74,44 @@ def mounted(kind: FileSystem, workplace: Path, *, size: int | None = None) -> It
             pytest.skip(f"this machine can't mount {kind.name}: {(done.stderr + done.stdout).strip()[-300:]}")
         stack.callback(_unmount, point)
         yield point
+
+
+class Share:
+    """A folder that a process in user space serves: a share whose server can hang or die.
+
+    Args:
+        workplace: A folder; its subfolder ``served`` is what the share shows.
+    """
+
+    def __init__(self, workplace: Path) -> None:
+        self.served = workplace / "served"
+        self.point = workplace / "mounted"
+        self._server: subprocess.Popen[bytes] | None = None
+        for folder in (self.served, self.point):
+            folder.mkdir()
+
+    def mount(self) -> None:
+        """Start the server; skips the test if the kernel refuses to mount it."""
+        command = [str(program("bindfs", "bindfs")), "-f", str(self.served), str(self.point)]
+        self._server = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE)
+        while not os.path.ismount(self.point):
+            if self._server.poll() is not None:
+                assert self._server.stderr is not None
+                pytest.skip(f"this machine can't mount bindfs: {self._server.stderr.read().decode()[-300:]}")
+            time.sleep(0.02)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the server: SIGSTOP lets every call on the share wait, SIGKILL lets it fail."""
+        assert self._server is not None
+        self._server.send_signal(number)
+
+    def unmount(self) -> None:
+        """End the server and remove the mount."""
+        if self._server is not None:
+            with self._server:
+                self._server.kill()
+            subprocess.run(["umount", "-l", str(self.point)], env=ENVIRONMENT, capture_output=True)
+            self._server = None
 
 
 def remount_read_only(point: Path) -> None:

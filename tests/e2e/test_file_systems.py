@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.mounts import EXT4, FILE_SYSTEMS, MIB, FileSystem, mounted, remount_read_only
+from tests.e2e.mounts import EXT4, FILE_SYSTEMS, MIB, FileSystem, Share, mounted, remount_read_only
 from tests.e2e.tree import assert_store_is_whole, contents
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.e2e.program import Modelfetch
@@ -142,3 +145,77 @@ def test_a_filled_root_that_became_read_only_is_read_and_refuses_every_change(
             report = on.report(*words, exit_code=73)
             assert {error["code"] for error in report["errors"]} == {"not-writable"}
         assert contents(on.root) == before
+
+
+@pytest.fixture
+def share(workplace: Path) -> Iterator[Share]:
+    share = Share(workplace)
+    try:
+        share.mount()
+        yield share
+    finally:
+        share.unmount()
+
+
+def start(modelfetch: Modelfetch, share: Share, *words: str) -> subprocess.Popen[str]:
+    root = str(share.point / "root")
+    return modelfetch.start(*words, "--root", root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def wait_for_blob(share: Share) -> None:
+    while not list(share.served.glob("root/.modelfetch/blobs/sha256/*/*")):
+        time.sleep(0.05)
+
+
+def test_a_share_that_drops_during_a_sync_ends_it_with_74_and_the_next_one_resumes(
+    modelfetch: Modelfetch, filled: Path, share: Share
+) -> None:
+    with start(modelfetch, share, "sync", *TIER, "--limit-rate", "4MB") as process:
+        wait_for_blob(share)
+        share.send(signal.SIGKILL)
+        output = process.communicate(timeout=60)[0]
+    assert process.returncode == 74, output
+    assert "Transport endpoint is not connected" in output
+    share.unmount()
+    share.mount()
+    report = On(modelfetch, share.point / "root").report("sync", *TIER)
+    assert 0 < report["bytes_fetched"] < sum(path.stat().st_size for path in filled.rglob("*") if path.is_file())
+    assert served(share.served / "root") == served(filled)
+    assert_store_is_whole(share.served / "root")
+
+
+def test_a_share_that_hangs_during_a_sync_delays_it(modelfetch: Modelfetch, filled: Path, share: Share) -> None:
+    with start(modelfetch, share, "sync", *TIER, "--limit-rate", "20MB") as process:
+        wait_for_blob(share)
+        share.send(signal.SIGSTOP)
+        time.sleep(2)
+        assert process.poll() is None
+        share.send(signal.SIGCONT)
+        output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    assert served(share.served / "root") == served(filled)
+
+
+def test_a_share_that_drops_during_any_other_command_loses_nothing(
+    modelfetch: Modelfetch, filled: Path, share: Share
+) -> None:
+    on = On(modelfetch, share.point / "root")
+    on.report("sync", *TIER)
+    commands = (("verify",), ("verify", "--repair", *TIER), ("prune", *TIER), ("remove", "llama-tiny"), ("list",))
+    codes = []
+    for number, words in enumerate(commands):
+        with start(modelfetch, share, *words) as process:
+            time.sleep(0.4 + 0.1 * number)
+            share.send(signal.SIGSTOP)  # what the command does next on the share waits, and then fails
+            time.sleep(0.3)
+            share.send(signal.SIGKILL)
+            output = process.communicate(timeout=60)[0]
+        codes.append(process.returncode)
+        assert process.returncode in (0, 74), output
+        assert "Traceback" not in output
+        share.unmount()
+        share.mount()
+        on.report("sync", *TIER)
+        assert served(share.served / "root") == served(filled), words
+    assert 74 in codes
+    assert on.report("verify")["ok"]
