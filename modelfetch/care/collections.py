@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.formats.content_check import looks_like_text
+from modelfetch.manifest.kinds import HF_MODEL_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,7 @@ def kind_of(folder: Path) -> str:
         names = os.listdir(folder)  # noqa: PTH208 - names are enough
     except OSError:
         return "folder"
-    if any(name.startswith("models--") for name in names) or (folder / "hub").is_dir():
+    if any(name.startswith(HF_MODEL_PREFIX) for name in names) or (folder / "hub").is_dir():
         return "Hugging Face cache"
     if any(next((folder / name).glob("*/*.gguf"), None) for name in names if (folder / name).is_dir()):
         return "LM Studio"
@@ -126,5 +127,5 @@ def _may_be_model(path: Path) -> bool:
     if name.endswith(_WEIGHTS) or _OLLAMA_BLOB.match(name) or _HASH_NAME.match(name):
         return True
     parts = path.parts
-    in_repo = any(part.startswith("models--") for part in parts) and ("blobs" in parts or "snapshots" in parts)
+    in_repo = any(part.startswith(HF_MODEL_PREFIX) for part in parts) and ("blobs" in parts or "snapshots" in parts)
     return in_repo or "manifests" in parts

@@ -25,10 +25,9 @@ from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, exit_code_of
 from modelfetch.manifest.kinds import FOLDERS
 from modelfetch.placement import journal
-from modelfetch.placement.receipts import Receipt, read_receipt, write_receipt
+from modelfetch.placement.receipts import Receipt, lock_receipt, read_receipt, write_receipt
 from modelfetch.store.adopted import unmark_adopted
 from modelfetch.store.locks.gate import removing
-from modelfetch.store.locks.lock import lock
 from modelfetch.tiers.selection import load_selected, select_manifests
 
 if TYPE_CHECKING:
@@ -250,12 +249,9 @@ class _Deletion:
         )
 
     def _lock(self, consumer: str) -> AbstractContextManager[object]:
-        return lock(
-            own_folder(self._root) / "locks" / f"consumer-{consumer}.lock",
-            label=f"the receipt of {consumer}",
-            timeout=self._session.options.lock_timeout,
-            sink=self._session.sink,
-            cancel=self._session.cancel,
+        session = self._session
+        return lock_receipt(
+            self._root, consumer, timeout=session.options.lock_timeout, sink=session.sink, cancel=session.cancel
         )
 
     def _placements(self, consumer: str, gone: set[str]) -> None:

@@ -26,10 +26,10 @@ from modelfetch.errors import DiskError, IntegrityError, ModelfetchError, Unreac
 from modelfetch.pipeline.plan import at_current_endpoints
 from modelfetch.pipeline.resolve import mirrors_of
 from modelfetch.placement.journal import Claim
-from modelfetch.placement.receipts import Entry, ReceiptBook
+from modelfetch.placement.receipts import Entry, ReceiptBook, lock_receipt
 from modelfetch.placement.writer import LINK_AT_LEAST, ChangedMeanwhileError, ConsumerWriter, Made
 from modelfetch.store.checks import Check, now
-from modelfetch.store.locks.lock import LockLostError, lock
+from modelfetch.store.locks.lock import LockLostError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -234,9 +234,9 @@ class _Restorer:
 
     def run(self, items: Sequence[Item], right: _Bytes | None) -> None:
         try:
-            with lock(
-                own_folder(self._root) / "locks" / f"consumer-{self._consumer}.lock",
-                label=f"the receipt of {self._consumer}",
+            with lock_receipt(
+                self._root,
+                self._consumer,
                 timeout=self._session.options.lock_timeout,
                 sink=self._session.sink,
                 cancel=self._session.cancel,

@@ -18,7 +18,7 @@ from modelfetch.core.directories import own_folder
 from modelfetch.core.events import Notice
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, exit_code_of
-from modelfetch.placement.receipts import ReceiptBook
+from modelfetch.placement.receipts import ReceiptBook, lock_receipt
 from modelfetch.store.checks import Check, now, read_checks, write_checks
 from modelfetch.store.locks.lock import LockLostError, lock
 
@@ -204,12 +204,8 @@ def _update_receipts(items: Sequence[Item], results: _Results, session: Session)
     for consumer, changed in touched.items():
         root = session.options.root
         try:
-            with lock(
-                own_folder(root) / "locks" / f"consumer-{consumer}.lock",
-                label=f"the receipt of {consumer}",
-                timeout=session.options.lock_timeout,
-                sink=session.sink,
-                cancel=session.cancel,
+            with lock_receipt(
+                root, consumer, timeout=session.options.lock_timeout, sink=session.sink, cancel=session.cancel
             ) as held:
                 book = ReceiptBook(root, consumer)
                 now_known = book.load().entries

@@ -120,7 +120,7 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, **{"cls": EnvOption, **attributes})
 
 
-def unlisted(decorate: Callable[[Any], Any], *, keep: Sequence[str] = ()) -> Callable[[Any], Any]:
+def accept_hidden(decorate: Callable[[Any], Any], *, keep: Sequence[str] = ()) -> Callable[[Any], Any]:
     """Accept options that mean nothing to a command, as variables and shared scripts set them; help omits them.
 
     ``keep`` names those of them that help lists all the same.
@@ -161,7 +161,7 @@ def _complete_tier(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return [name for name in ("auto", *names) if name.startswith(incomplete)]
 
 
-which = combined(
+manifest_options = combined(
     option(
         "--tier",
         metavar="NAME",
@@ -191,7 +191,14 @@ store = option(
     "--store", metavar="DIR", type=value("store"), help="Folder for verified blobs.  [default: ROOT/.modelfetch]"
 )
 
-where = combined(
+hash_store = option(
+    "--store",
+    metavar="DIR",
+    type=value("store"),
+    help="Folder for files that must be downloaded to be hashed.  [default: the user's cache]",
+)
+
+folder_options = combined(
     root,
     store,
     option(
@@ -234,7 +241,7 @@ require_digests = option(
     "--require-digests", is_flag=True, help="Refuse entries whose bytes the manifest does not pin."
 )
 
-how = combined(
+strict_options = combined(
     offline,
     refresh,
     require_digests,
@@ -242,7 +249,7 @@ how = combined(
 )
 """How strict a command is."""
 
-moving = combined(
+download_options = combined(
     option(
         "--jobs",
         metavar="N",
@@ -270,8 +277,8 @@ moving = combined(
 )
 """How bytes are transferred."""
 
-transfers = combined(
-    moving,
+transfer_options = combined(
+    download_options,
     option("--chown", metavar="UID:GID", type=value("chown"), help="Owner of directories and copies."),
     option(
         "--min-free",
@@ -282,7 +289,7 @@ transfers = combined(
 )
 """How bytes are transferred, and who owns the files."""
 
-removal = combined(
+removal_options = combined(
     option("--dry-run", is_flag=True, help="Show what would be removed, with sizes; remove nothing."),
     option(
         "--keep-tier",
@@ -302,7 +309,7 @@ removal = combined(
 )
 """What may be removed."""
 
-output = combined(
+output_options = combined(
     option(
         "--progress",
         type=OneOf(["auto", "bar", "log", "json", "none"]),

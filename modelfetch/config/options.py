@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from modelfetch.core.directories import own_folder
 from modelfetch.core.similar import nearest
-from modelfetch.core.units import parse_age, parse_size
+from modelfetch.core.units import parse_age, parse_decimal, parse_size
 from modelfetch.errors import SettingError, UsageError
 from modelfetch.manifest.model import CONSUMERS
 
@@ -161,14 +161,14 @@ def owner_from(environ: Mapping[str, str]) -> tuple[int, int] | None:
     Raises:
         SettingError: One of them is not a number.
     """
-    given = {name: environ.get(name, "").strip() for name in ("PUID", "PGID")}
-    for name, value in given.items():
-        if value and not (value.isascii() and value.isdigit() and len(value) < 10):
+    given: dict[str, int] = {}
+    for name in ("PUID", "PGID"):
+        if not (value := environ.get(name, "").strip()):
+            continue
+        if (number := parse_decimal(value, digits=9)) is None:
             raise SettingError(f"{name}={value[:40]}: expected a number")
-    if not any(given.values()) or os.geteuid() != 0:
-        return None
-    uid, gid = (int(value) if value else -1 for value in given.values())
-    return uid, gid
+        given[name] = number
+    return (given.get("PUID", -1), given.get("PGID", -1)) if given and os.geteuid() == 0 else None
 
 
 # Each parser accepts the text of a command line or variable, or the value that a Python caller passes.

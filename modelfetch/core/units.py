@@ -48,6 +48,11 @@ def parse_size(text: str) -> int:
     return int(size)
 
 
+def parse_decimal(text: str, *, digits: int = 19) -> int | None:
+    """Parse a whole number of at most ``digits`` ASCII digits, as headers and variables have; None for other text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= digits else None
+
+
 _AGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([smhdw])\Z", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 

@@ -12,6 +12,7 @@ import os
 import re
 from dataclasses import dataclass
 
+from modelfetch.core.units import parse_decimal
 from modelfetch.core.urls import origin, redact
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -108,7 +109,8 @@ def _split(text: str) -> tuple[str, int | None]:
         host, port = text, None
     if port is None:
         return host, None
-    return host, int(port) if port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536 else 0
+    number = parse_decimal(port, digits=5) or 0
+    return host, number if number < 65536 else 0
 
 
 def _variable(name: str) -> str:

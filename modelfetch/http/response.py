@@ -7,6 +7,7 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Self
 
+from modelfetch.core.units import parse_decimal
 from modelfetch.core.urls import redact
 from modelfetch.errors import IntegrityError, UnreachableError
 from modelfetch.http.content_coding import can_decode, codings, decode
@@ -79,10 +80,7 @@ class Response:
     @property
     def length(self) -> int | None:
         """The Content-Length in bytes, or None if missing or invalid."""
-        value = self.headers.get("content-length", "")
-        if "transfer-encoding" in self.headers or not (value.isascii() and value.isdigit() and len(value) < 20):
-            return None
-        return int(value)
+        return None if "transfer-encoding" in self.headers else parse_decimal(self.headers.get("content-length", ""))
 
     @property
     def encoding(self) -> str | None:

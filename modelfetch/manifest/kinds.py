@@ -101,9 +101,13 @@ def repo_folder(consumer: str, model: Model) -> str:
     return "/".join(part for part in parts if part)
 
 
+HF_MODEL_PREFIX = "models--"
+"""Begins the names of model repos in a Hugging Face cache."""
+
+
 def hf_repo_folder(consumer: str, repo: str) -> str:
     """The folder of a repo in a consumer's Hugging Face cache, below ROOT: ``…/models--ORG--NAME``."""
-    return "/".join(filter(None, (consumer, HF_CACHES[consumer], f"models--{repo.replace('/', '--')}")))
+    return "/".join(filter(None, (consumer, HF_CACHES[consumer], f"{HF_MODEL_PREFIX}{repo.replace('/', '--')}")))
 
 
 def upstream_name(source: Uri) -> str | None:

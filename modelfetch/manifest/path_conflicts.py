@@ -105,14 +105,7 @@ def _claim(model: Model, manifest: str, path: str, shape: Shape) -> PathClaim:
 
 
 def _file(model: Model, manifest: str, path: str) -> PathClaim:
-    return PathClaim(
-        path=path,
-        model=model.name,
-        manifest=manifest,
-        position=model.position,
-        source=str(model.source),
-        digest=str(model.digest) if model.digest else None,
-    )
+    return replace(_claim(model, manifest, path, Shape.FILE), digest=str(model.digest) if model.digest else None)
 
 
 def _repo_claim(model: Model, manifest: str, folder: str, shape: Shape, source: HfUri) -> PathClaim:
@@ -124,29 +117,26 @@ def _tree_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> I
     """A repository as a plain folder: models/diffusers/NAME."""
     folder = repo_folder(consumer, model)
     yield _repo_claim(model, manifest, folder, Shape.TREE, source)
-    for spec in model.files or ():
-        yield PathClaim(
-            path=f"{folder}/{spec.path}",
-            model=model.name,
-            manifest=manifest,
-            position=model.position,
-            source=f"hf://{source.repo}@{source.revision or 'main'}/{spec.path}",
-            digest=str(spec.digest) if spec.digest else None,
-            shared=True,
-        )
+    yield from _file_claims(model, manifest, folder, f"hf://{source.repo}@{source.revision or 'main'}")
 
 
 def _cache_claims(model: Model, source: HfUri, consumer: str, manifest: str) -> Iterator[PathClaim]:
     """A snapshot in Hugging Face cache form: the repo's folder, and the files where the commit is known."""
     folder = hf_repo_folder(consumer, model.cache_as or source.repo)
     yield _repo_claim(model, manifest, folder, Shape.CACHE, source)
-    for spec in model.files or () if source.commit else ():
+    if source.commit:
+        yield from _file_claims(model, manifest, f"{folder}/snapshots/{source.commit}", source.commit)
+
+
+def _file_claims(model: Model, manifest: str, folder: str, source: str) -> Iterator[PathClaim]:
+    """The listed files of a repository in a folder; ``source`` is what their paths are relative to upstream."""
+    for spec in model.files or ():
         yield PathClaim(
-            path=f"{folder}/snapshots/{source.commit}/{spec.path}",
+            path=f"{folder}/{spec.path}",
             model=model.name,
             manifest=manifest,
             position=model.position,
-            source=f"{source.commit}/{spec.path}",
+            source=f"{source}/{spec.path}",
             digest=str(spec.digest) if spec.digest else None,
             shared=True,
         )

@@ -117,6 +117,11 @@ class Mapping:
 Node = Scalar | Sequence | Mapping
 
 
+def items_of(node: Node | None) -> tuple[Node, ...]:
+    """The items of a list; none of anything else."""
+    return node.items if isinstance(node, Sequence) else ()
+
+
 class _InvalidYamlError(Exception):
     def __init__(self, position: Position, message: str) -> None:
         super().__init__(message)

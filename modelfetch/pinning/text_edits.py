@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelfetch.manifest import core_schema, yaml_nodes
-from modelfetch.manifest.yaml_nodes import ALIAS, Mapping, Node, Scalar
+from modelfetch.manifest.yaml_nodes import ALIAS, Mapping, Node, Scalar, items_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -56,9 +56,8 @@ def rewrite(text: str, changes: Iterable[tuple[Model, Model]]) -> str:
     """
     root = locate(text)
     writer = _Writer(text, root)
-    rows = root.get("models")
     tables: dict[str, Mapping] = {}
-    for item in rows.items if isinstance(rows, yaml_nodes.Sequence) else ():
+    for item in items_of(root.get("models")):
         if isinstance(item, Mapping) and isinstance(name := item.get("name"), Scalar):
             tables[name.text] = item
     for old, new in changes:
@@ -73,14 +72,8 @@ class _Writer:
         self._text = text
         self._edits: set[_Edit] = set()
         models = root.get("models")
-        tables = (
-            [item for item in models.items if isinstance(item, Mapping)]
-            if isinstance(models, yaml_nodes.Sequence)
-            else []
-        )
-        files = [
-            item for table in tables if isinstance(row := table.get("files"), yaml_nodes.Sequence) for item in row.items
-        ]
+        tables = [item for item in items_of(models) if isinstance(item, Mapping)]
+        files = [item for table in tables for item in items_of(table.get("files"))]
         self._block_files = any(isinstance(item, Mapping) and not item.flow for item in files)
         self._dash = self._dash_offset(root, models)
         first = _BREAK.search(text)
@@ -131,9 +124,7 @@ class _Writer:
             self._insert(table, beside, missing)
 
     def _files(self, table: Mapping, old: Sequence[FileSpec], new: Sequence[FileSpec]) -> None:
-        row = table.get("files")
-        items = row.items if isinstance(row, yaml_nodes.Sequence) else ()
-        for item, before, after in zip(items, old, new, strict=True):
+        for item, before, after in zip(items_of(table.get("files")), old, new, strict=True):
             if isinstance(item, Mapping):
                 self._pins(item, "path", before, after)
 
@@ -281,7 +272,7 @@ class _Writer:
 
     def _comments(self, at: int, spot: Node) -> Iterator[str]:
         """The comments from ``at`` to the end of a list, in order."""
-        items = spot.items if isinstance(spot, yaml_nodes.Sequence) else ()
+        items = items_of(spot)
         if items and items[0].start < at:
             return  # an alias: its comments stay where the list is
         for item in items:

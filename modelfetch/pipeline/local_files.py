@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.core import directories, fs, own_files, temp_files
+from modelfetch.manifest.kinds import HF_MODEL_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ class LocalFiles:
             return found
         with contextlib.suppress(OSError), os.scandir(self._hf_cache) as repos:
             for repo in repos:
-                if not repo.name.startswith(("models--", "datasets--")):
+                if not repo.name.startswith((HF_MODEL_PREFIX, "datasets--")):
                     continue
                 with contextlib.suppress(OSError), os.scandir(os.path.join(repo.path, "blobs")) as blobs:  # noqa: PTH118
                     for blob in blobs:

@@ -20,11 +20,11 @@ from modelfetch.errors import DestinationError, DiskError, ModelfetchError, Retr
 from modelfetch.placement.inspector import Inspection, wanted_digest
 from modelfetch.placement.journal import Claim
 from modelfetch.placement.layouts import Placement, PlacementMethod
-from modelfetch.placement.receipts import Entry, ReceiptBook
+from modelfetch.placement.receipts import Entry, ReceiptBook, lock_receipt
 from modelfetch.placement.rewritten import rewriting_service
 from modelfetch.placement.state import Action, is_rewritten
 from modelfetch.placement.writer import LINK_AT_LEAST, ChangedMeanwhileError, ConsumerWriter, Made
-from modelfetch.store.locks.lock import LockLostError, lock
+from modelfetch.store.locks.lock import LockLostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -199,12 +199,10 @@ class Placer:
 
     @contextmanager
     def _locked(self, consumer: str, run: _ConsumerRun, timeout: float | None, cancel: Cancel) -> Iterator[Held]:
-        path = directories.own_folder(self._root) / "locks" / f"consumer-{consumer}.lock"
-        label = f"the receipt of {consumer}"
         with (
             _translated(self._examiner.tree.path(consumer)),
             run.turn,
-            lock(path, label=label, timeout=timeout, sink=self._sink, cancel=cancel) as held,
+            lock_receipt(self._root, consumer, timeout=timeout, sink=self._sink, cancel=cancel) as held,
         ):
             run.writer.confirm = held.ensure_owned
             yield held

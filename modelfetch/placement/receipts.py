@@ -26,10 +26,16 @@ from modelfetch.errors import DestinationError, DiskError
 from modelfetch.placement import journal
 from modelfetch.placement.journal import Claim
 from modelfetch.placement.state import PENDING, lstat_path
+from modelfetch.store.locks.lock import lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from modelfetch.core.cancel import Cancel
+    from modelfetch.core.events import Sink
+    from modelfetch.store.locks.lock import Held
 
 _VERSION = 1
 _MAX_BYTES = 512 * 2**20
@@ -146,6 +152,14 @@ def write_receipt(root: Path, receipt: Receipt) -> None:
     data = _dump(receipt)
     mode = own_files.PRIVATE if b"?" in data else own_files.RECEIPT.mode
     temp_files.write_atomically(path, data, mode=mode, temporary=temporary)
+
+
+def lock_receipt(
+    root: Path, consumer: str, *, timeout: float | None, sink: Sink, cancel: Cancel
+) -> AbstractContextManager[Held]:
+    """Lock a consumer's receipt and its files below ROOT; arguments and errors are those of `lock`."""
+    path = directories.own_folder(root) / "locks" / f"consumer-{consumer}.lock"
+    return lock(path, label=f"the receipt of {consumer}", timeout=timeout, sink=sink, cancel=cancel)
 
 
 class ReceiptBook:

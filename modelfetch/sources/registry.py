@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.config.settings import HF_ENDPOINT, Settings
 from modelfetch.core.digest import Digest
+from modelfetch.core.units import parse_decimal
 from modelfetch.errors import CredentialsError, IntegrityError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http import check_status
 from modelfetch.manifest.uri import OLLAMA_HOST
@@ -96,8 +97,8 @@ class Registry:
 
 def _split(name: str) -> tuple[str, int | None]:
     bare, colon, port = name.rpartition(":")
-    if colon and port.isdigit():
-        return bare.strip("[]"), int(port)
+    if colon and (number := parse_decimal(port)) is not None:
+        return bare.strip("[]"), number
     return name.strip("[]"), None
 
 

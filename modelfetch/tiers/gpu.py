@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core.units import format_size
+from modelfetch.core.units import format_size, parse_decimal
 from modelfetch.errors import SettingError
 from modelfetch.manifest.budget import default_usable, together
 
@@ -230,9 +230,9 @@ def _count(environ: Mapping[str, str]) -> int | None:
     text = environ.get("GPU_COUNT", "").strip().lower() or "1"
     if text in ("all", "-1"):
         return None
-    if not (text.isascii() and text.isdigit() and len(text) < 4):
+    if (count := parse_decimal(text, digits=3)) is None:
         raise SettingError(f"GPU_COUNT={text[:40]}: expected a number of GPUs, or all")
-    return int(text)
+    return count
 
 
 def _nvidia(nvml: Any) -> DetectedGpus:

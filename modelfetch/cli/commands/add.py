@@ -36,15 +36,10 @@ if TYPE_CHECKING:
     "--manifest", metavar="FILE", type=options.value("path"), help="Manifest to append to.  [default: ./models.yaml]"
 )
 @options.option("--dry-run", is_flag=True, help="Show the entries and write nothing.")
-@options.option(
-    "--store",
-    metavar="DIR",
-    type=options.value("store"),
-    help="Folder for files that must be downloaded to be hashed.  [default: the user's cache]",
-)
+@options.hash_store
 @options.offline
-@options.moving
-@options.output
+@options.download_options
+@options.output_options
 @click.pass_context
 def command(ctx: click.Context, /, links: tuple[str, ...], **values: Any) -> int:
     """Resolve each LINK, detect its kind, pin it, and append its entry to a manifest.

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @click.command("adopt")
 @click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@options.where
+@options.folder_options
 @options.option("--in-place", is_flag=True, help="Only record where the files are, for sync to copy from.")
 @options.option("--dedupe", is_flag=True, help="Replace equal files in these folders by links of one blob.")
 @click.option(
     "--dry-run/--no-dry-run", default=None, help="With --dedupe: only show what would be linked.  [default: dry run]"
 )
 @options.lock_timeout
-@options.output
+@options.output_options
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
     """Take models that are already on disk into the store, so that they are never downloaded again.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("env")
 @options.files
-@options.which
+@options.manifest_options
 @click.option(
     "--update",
     metavar="FILE",

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 )
 @options.offline
 @options.option("--refresh", is_flag=True, help="Query the source even if the cache knows the URI.")
-@options.unlisted(options.moving, keep=("connections", "limit_rate", "retries", "lock_timeout"))
-@options.output
+@options.accept_hidden(options.download_options, keep=("connections", "limit_rate", "retries", "lock_timeout"))
+@options.output_options
 @click.pass_context
 def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
     """Download one file and verify it.

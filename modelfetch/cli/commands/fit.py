@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 @click.command("fit")
 @click.argument("targets", metavar="[URI | FILE...]", nargs=-1)
-@options.which
-@options.where
+@options.manifest_options
+@options.folder_options
 @options.option("--context", metavar="TOKENS", type=options.value("context"), help="Tokens of one conversation.")
 @options.option("--parallel", metavar="N", type=options.value("parallel"), help="Requests answered at once.")
 @options.option("--kv-type", type=options.OneOf(["f16", "q8_0", "q4_0"]), help="Type of the key-value cache.")
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @options.offline
 @options.refresh
 @options.retries
-@options.output
+@options.output_options
 @click.pass_context
 def command(ctx: click.Context, /, targets: tuple[str, ...], **values: Any) -> int:
     """Show the VRAM that a model or a whole tier needs, read from the headers of its files.

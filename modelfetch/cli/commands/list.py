@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command("list")
-@options.where
+@options.folder_options
 @options.option(
     "--filter",
     "filters",

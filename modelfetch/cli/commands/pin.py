@@ -29,15 +29,10 @@ if TYPE_CHECKING:
     multiple=True,
     help="Move this model's pins to what upstream has now; repeatable.",
 )
-@options.option(
-    "--store",
-    metavar="DIR",
-    type=options.value("store"),
-    help="Folder for files that must be downloaded to be hashed.  [default: the user's cache]",
-)
+@options.hash_store
 @options.offline
-@options.moving
-@options.output
+@options.download_options
+@options.output_options
 @click.pass_context
 def command(ctx: click.Context, /, file: str, **values: Any) -> int:
     """Resolve what FILE leaves open, and write revision, size and digest into it.

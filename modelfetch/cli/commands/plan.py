@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @click.command("plan")
 @options.files
-@options.which
-@options.where
-@options.unlisted(options.how, keep=("offline", "refresh", "require_digests"))
-@options.unlisted(options.transfers, keep=("retries", "min_free"))
-@options.output
+@options.manifest_options
+@options.folder_options
+@options.accept_hidden(options.strict_options, keep=("offline", "refresh", "require_digests"))
+@options.accept_hidden(options.transfer_options, keep=("retries", "min_free"))
+@options.output_options
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
     """Show what sync would do, and every problem it can foresee, without downloading a file."""

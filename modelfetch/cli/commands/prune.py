@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @click.command("prune")
 @options.files
-@options.which
-@options.where
-@options.removal
-@options.output
+@options.manifest_options
+@options.folder_options
+@options.removal_options
+@options.output_options
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
     """Remove the files that no chosen tier needs, unused blobs and old unfinished downloads.

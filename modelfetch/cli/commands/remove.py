@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @click.command("remove")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@options.where
-@options.removal
-@options.output
+@options.folder_options
+@options.removal_options
+@options.output_options
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
     """Remove models by name: what modelfetch placed for them, and their bytes in the store.

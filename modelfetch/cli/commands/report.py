@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 @click.command("report")
 @options.files
 @click.option("--html", "target", metavar="FILE", required=True, type=options.value("path"), help="Page to write.")
-@options.which
-@options.where
+@options.manifest_options
+@options.folder_options
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:

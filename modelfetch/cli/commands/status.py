@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @click.command("status")
 @options.files
-@options.which
-@options.where
-@options.unlisted(options.how)
-@options.unlisted(options.transfers)
-@options.output
+@options.manifest_options
+@options.folder_options
+@options.accept_hidden(options.strict_options)
+@options.accept_hidden(options.transfer_options)
+@options.output_options
 @options.option(
     "--format",
     "form",

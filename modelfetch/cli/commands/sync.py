@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @click.command("sync")
 @options.files
-@options.which
-@options.where
-@options.how
-@options.transfers
+@options.manifest_options
+@options.folder_options
+@options.strict_options
+@options.transfer_options
 @options.option("--prune", is_flag=True, help="After success, remove what none of these manifests asks for.")
-@options.output
+@options.output_options
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
     """Make every model of a tier or manifest present, verified and in place.

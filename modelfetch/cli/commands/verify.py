@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @click.command("verify")
 @options.files
-@options.which
-@options.where
-@options.transfers
+@options.manifest_options
+@options.folder_options
+@options.transfer_options
 @options.option("--quick", is_flag=True, help="Compare size and time of change only.")
 @options.option(
     "--older-than",
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Only this model; with --repair also its files that a service has rewritten. Repeatable.",
 )
-@options.output
+@options.output_options
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
     """Hash the files on disk again and report what is damaged, for which service and model.

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from modelfetch.config import hub
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.core.digest import is_commit
-from modelfetch.core.units import MAX_SIZE
+from modelfetch.core.units import MAX_SIZE, parse_decimal
 from modelfetch.core.urls import origin
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http.auth import Credentials
@@ -332,6 +332,5 @@ def _etag(value: str) -> str:
 
 
 def _size(value: str) -> int | None:
-    value = value.strip()
-    good = value.isascii() and value.isdigit() and len(value) < 20 and int(value) <= MAX_SIZE
-    return int(value) if good else None
+    size = parse_decimal(value.strip())
+    return size if size is not None and size <= MAX_SIZE else None
