@@ -1,4 +1,4 @@
-"""Errors for system limits on threads or memory; they name the limits."""
+"""Errors for system limits on threads, memory or open files; they name the limits."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ _UNLIMITED = 1 << 60
 
 
 def limit_error(error: BaseException) -> RetryLaterError | None:
-    """Return the typed error for a failure caused by a limit on threads or memory; None for any other."""
+    """Return the typed error for a failure caused by a limit on threads, memory or open files; None for any other."""
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return _error("no further thread can be started", "pids", ("NPROC", "AS"), "allow it more processes")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return _error("no further file can be opened", None, ("NOFILE",), "allow it more open files (`ulimit -n`)")
     if _lacks_memory(error):
         return _error("there is not enough memory", "memory", ("AS", "DATA"), "allow it more memory")
     return None
@@ -61,10 +63,11 @@ def _lacks_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError)
 
 
-def _error(what: str, controller: str, limits: tuple[str, ...], hint: str) -> RetryLaterError:
+def _error(what: str, controller: str | None, limits: tuple[str, ...], hint: str) -> RetryLaterError:
     known: list[str] = []
     with contextlib.suppress(MemoryError, SystemError):  # reading them takes memory
-        known = [*_cgroup_limit(controller), *(text for name in limits for text in _process_limit(name))]
+        known = _cgroup_limit(controller) if controller else []
+        known += [text for name in limits for text in _process_limit(name)]
     named = f" ({', '.join(known)})" if known else ""
     return RetryLaterError(f"{what}{named}", code="no-resources", hint=f"{hint}, or try lower --jobs and --connections")
 
@@ -92,4 +95,4 @@ def _process_limit(name: str) -> list[str]:
     soft, _ = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
     if soft == resource.RLIM_INFINITY:
         return []
-    return [f"RLIMIT_{name} is {soft if name == 'NPROC' else format_size(soft)}"]
+    return [f"RLIMIT_{name} is {format_size(soft) if name in ('AS', 'DATA') else soft}"]

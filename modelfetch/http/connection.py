@@ -17,6 +17,7 @@ import httpx
 
 from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, SettingError, UnreachableError
+from modelfetch.http.failures import certificate_error, invalid_answer_error
 from modelfetch.http.names import LOOKUP_SECONDS, check_name
 from modelfetch.http.proxies import proxy_of
 from modelfetch.http.transport import KEEPALIVE, Routes
@@ -335,10 +336,8 @@ def clear_context() -> ssl.SSLContext:
 def translate(error: Exception, url: str) -> ModelfetchError:
     """Return the typed error for any httpx exception (their hierarchy is in its ``_exceptions.py``)."""
     where = _peer(error, url)
-    certificate = _certificate_problem(error)
-    if certificate is not None:
-        hint = "SSL_CERT_FILE names a file of authorities to trust"
-        return UnreachableError(f"{where}: {certificate}", code="certificate", permanent=True, hint=hint)
+    if (certificate := _certificate_problem(error)) is not None:
+        return certificate_error(where, certificate)
     if isinstance(error, ModelfetchError | InterruptedSync):
         return error
     if isinstance(error, httpx.TimeoutException):
@@ -347,7 +346,11 @@ def translate(error: Exception, url: str) -> ModelfetchError:
     if isinstance(error, httpx.ProxyError):
         detail = str(error)
         if detail.startswith("407"):
-            return CredentialsError(f"the proxy on the way to {where} wants credentials", code="proxy-credentials")
+            return CredentialsError(
+                f"the proxy on the way to {where} requires a user and password",
+                code="proxy-credentials",
+                hint="write them into its variable: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT",
+            )
         return UnreachableError(f"the proxy on the way to {where} failed: {detail}")
     if isinstance(
         error, httpx.UnsupportedProtocol | httpx.InvalidURL | httpx.LocalProtocolError | httpx.CookieConflict
@@ -355,7 +358,7 @@ def translate(error: Exception, url: str) -> ModelfetchError:
         return UnreachableError(f"{where}: {error}", code="bad-response", permanent=True)
     if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError):
         detail = str(error).partition(": bytearray(")[0]  # the rest is arbitrary bytes from the server
-        return UnreachableError(f"{where}: {detail or 'broken answer'}", code="bad-response")
+        return invalid_answer_error(where, detail)
     detail = re.sub(r"^\[Errno -?\d+\] ", "", str(error))
     return UnreachableError(f"{where}: {detail or type(error).__name__}")
 
@@ -367,12 +370,12 @@ def _peer(error: Exception, url: str) -> str:
     return redact(url) if proxy is None else f"{redact(url)}, through the proxy {proxy.shown}"
 
 
-def _certificate_problem(error: BaseException | None) -> str | None:
-    """Return the certificate's problem, if that is why a connection failed."""
+def _certificate_problem(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """Return the refusal of a certificate, if that is why a connection failed."""
     for _ in range(12):
         if error is None:
             return None
         if isinstance(error, ssl.SSLCertVerificationError):
-            return f"the certificate is not valid: {error.verify_message or error.reason}"
+            return error
         error = error.__cause__ or error.__context__
     return None

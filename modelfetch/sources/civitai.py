@@ -198,9 +198,9 @@ def _check_scans(file: dict[str, Any], uri: CivitaiUri) -> None:
     for key, what in (("pickleScanResult", "pickle"), ("virusScanResult", "virus")):
         if (result := file.get(key)) != "Success":
             raise IntegrityError(
-                f"CivitAI's {what} scan of {uri} says {str(result)[:40]!r}, not Success",
+                f"the result of CivitAI's {what} scan of {uri} is {str(result)[:40]!r}, not 'Success'",
                 code="scan-not-clean",
-                hint="choose another file, or say allow_unscanned: true",
+                hint="choose another file; to take it all the same, set `allow_unscanned: true` in its entry",
             )
 
 

@@ -187,4 +187,8 @@ def _shown(value: Any) -> str:
 
 
 def _unsupported(why: str) -> IntegrityError:
-    return IntegrityError(f"the registry's manifest can't be used: {why}", code="unsupported-manifest")
+    return IntegrityError(
+        f"the registry's manifest can't be used: {why}",
+        code="unsupported-manifest",
+        hint="check the name and tag: the registry has something else there than a model of this form",
+    )

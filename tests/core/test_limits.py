@@ -27,12 +27,14 @@ def after(error: Exception, first: Exception) -> Exception:
         NO_THREAD,
         MemoryError(),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError(errno.ENFILE, "Too many open files in system"),
         ImportError("libz.so.1: failed to map segment from shared object"),
         after(SystemError("error return without exception set"), MemoryError()),
         after(ImportError("cannot import name 'Text'"), MemoryError()),
     ],
 )
-def test_a_lack_of_threads_or_memory_is_recognised(error: Exception) -> None:
+def test_a_lack_of_threads_memory_or_files_is_recognised(error: Exception) -> None:
     found = limit_error(error)
     assert found is not None
     assert (found.exit_code, found.code) == (75, "no-resources")

@@ -354,6 +354,23 @@ def test_every_error_of_httpx_is_translated(kind: type[Exception]) -> None:
     assert "word@" not in found.message
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "hint"),
+    [
+        (httpx.ProxyError("407 Proxy Authentication Required"), "proxy-credentials", "//USER:PASSWORD@HOST:PORT"),
+        (
+            httpx.RemoteProtocolError("illegal status line: bytearray(b'x')"),
+            "bad-response",
+            "another service, or a proxy",
+        ),
+    ],
+)
+def test_the_hint_says_what_to_set_or_check(error: Exception, code: str, hint: str) -> None:
+    found = translate(error, "https://host/")
+    assert found.code == code
+    assert hint in (found.hint or "")
+
+
 def test_nothing_listens(http: Http) -> None:
     with pytest.raises(UnreachableError) as caught:
         http.get("http://127.0.0.1:9/")

@@ -56,6 +56,7 @@ def test_the_hub_is_asked_by_tls(bench: SourceBench) -> None:
 def test_a_certificate_that_is_not_trusted_ends_it_and_nothing_goes_in_the_clear(bench: SourceBench, hub: Hub) -> None:
     error = bench.refusal(_registry(hub))
     assert (error.exit_code, error.code, error.permanent) == (69, "certificate", True)
+    assert "SSL_CERT_FILE=/PATH/ca.pem" in (error.hint or "")
     assert bench.http.requests == 1
     assert hub.log.requests() == []
     assert bench.waits == []
@@ -65,6 +66,7 @@ def test_a_certificate_that_is_not_trusted_ends_it_and_nothing_goes_in_the_clear
 def test_every_source_names_the_certificate(bench: SourceBench, hub: Hub, uri: str) -> None:
     error = bench.refusal(uri)
     assert (error.exit_code, error.code, error.permanent) == (69, "certificate", True)
+    assert "SSL_CERT_FILE=/PATH/ca.pem" in (error.hint or "")
     assert "SSL_CERT_FILE" in str(error.hint)
     assert hub.log.requests() == []
 

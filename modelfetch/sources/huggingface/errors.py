@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http import Headers, Reply
+from modelfetch.http.failures import certificate_error, invalid_answer_error
 from modelfetch.http.names import lookup_error
 from modelfetch.http.proxies import proxy_of
 from modelfetch.http.status import status_error
@@ -105,12 +106,7 @@ def _transport(error: Exception, names: set[str], query: Query) -> UnreachableEr
     reason = None
     for link in _chain(error):
         if isinstance(link, ssl.SSLCertVerificationError):
-            return UnreachableError(
-                f"{where}: the certificate is not valid: {link.verify_message}",
-                code="certificate",
-                permanent=True,
-                hint="SSL_CERT_FILE names a file of authorities to trust",
-            )
+            return certificate_error(where, link)
         if isinstance(link, socket.gaierror):
             return lookup_error(_resolved_host(query.endpoint), link)
         if isinstance(link, OSError) and link.strerror:
@@ -123,7 +119,7 @@ def _transport(error: Exception, names: set[str], query: Query) -> UnreachableEr
     if names & _NO_URL:
         return UnreachableError(f"{where}: it redirects to an invalid URL", code="bad-response", permanent=True)
     if names & _BROKEN and not reason:
-        return UnreachableError(f"{where}: broken answer", code="bad-response")
+        return invalid_answer_error(where)
     return UnreachableError(f"{where}: {reason or 'no connection'}")
 
 
