@@ -69,6 +69,10 @@ class ModelfetchError(Exception):
         self.model = model
         self.uri = uri
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle by the attributes: what a subclass was made from is not always in ``args``."""
+        return _restored, (type(self), self.args, self.__dict__)
+
     def about(self, *, model: str | None = None, uri: str | None = None) -> Self:
         """Set the model and URI concerned, if not set yet; returns self, to be raised."""
         self.model = self.model or model
@@ -89,6 +93,12 @@ class ModelfetchError(Exception):
             "message": self.message,
             "hint": self.hint,
         }
+
+
+def _restored(kind: type[ModelfetchError], args: tuple[Any, ...], attributes: dict[str, Any]) -> ModelfetchError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class UsageError(ModelfetchError):

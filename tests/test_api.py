@@ -129,6 +129,7 @@ def test_a_cancelled_task_ends_and_the_next_run_finishes(manifest: Path, tmp_pat
         ("pin('m.yaml', min_free=1)", r"pin\(\) has no option 'min_free'"),
         ("retrieve('hf://a/b/c', ofline=True)", r"retrieve\(\) has no option 'ofline'; did you mean 'offline'\?"),
         ("status(manifest=5)", r"status\(manifest=5\): expected a manifest file's path, or a list of them"),
+        ("sync(manifest='version: 1\\nmodels: []')", r"sync\(manifest=.*\): expected a manifest file's path"),
         ("fit(manifest=[5])", r"fit\(manifest=\[5\]\): expected a manifest"),
         ("verify(tier=8)", r"verify\(tier=8\): expected a tier's name"),
         ("sync(progress='bar')", r"sync\(progress='bar'\): expected True, False, or a function"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import dataclasses
+import inspect
 import re
 import shlex
 from functools import cache
@@ -134,6 +136,24 @@ def test_every_yaml_block_is_yaml_and_every_manifest_among_them_is_valid(documen
         assert YAML(typ="safe").load(text) is not None
         if document in MANIFESTS and re.search(r"^version: ", text, re.MULTILINE):
             modelfetch.load_manifest(text, find_tier=find_tier)
+
+
+@pytest.mark.parametrize("document", [ROOT / "README.md", *ROOT.glob("docs/guides/*.md")], ids=lambda path: path.name)
+def test_python_examples_use_names_that_exist_and_options_that_a_function_has(document: Path) -> None:
+    nodes = [node for text in blocks(document, "python") for node in ast.walk(ast.parse(text))]
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    known = {node.id for node in names if isinstance(node.ctx, ast.Store)} | set(dir(builtins))
+    known |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    known |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    known |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    assert {node.id for node in names} - known == set()
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "modelfetch":
+            assert node.attr in modelfetch.__all__
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("modelfetch."):
+            function = getattr(modelfetch, ast.unparse(node.func).partition(".")[2])
+            used = {keyword.arg for keyword in node.keywords if keyword.arg}
+            assert used - set(inspect.signature(function).parameters) == set(), ast.unparse(node)
 
 
 @pytest.mark.parametrize("name", ["add-a-model.md", "pinning.md"])

@@ -73,8 +73,15 @@ def _is_path(value: object) -> bool:
     return isinstance(value, str | os.PathLike)
 
 
+def _is_file(value: object) -> bool:
+    """Whether this can be a file's path; a text of several lines is a manifest itself."""
+    return _is_path(value) and "\n" not in str(value)
+
+
 def _is_files(value: object) -> bool:
-    return value is None or _is_path(value) or (isinstance(value, Sequence) and all(map(_is_path, value)))
+    if value is None or isinstance(value, str):
+        return value is None or _is_file(value)
+    return _is_file(value) or (isinstance(value, Sequence) and all(map(_is_file, value)))
 
 
 def _is_progress(value: object) -> bool:
