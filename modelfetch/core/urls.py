@@ -27,19 +27,28 @@ _TOKEN = re.compile(r"(?:hf_|gh[opusr]_|github_pat_|glpat-|sk-|xox[bp]-|AKIA|eyJ
 """Tokens that show what they are: of Hugging Face, GitHub, GitLab, OpenAI, Slack and AWS, and JSON web tokens."""
 
 
-@functools.lru_cache(maxsize=256)  # a request compares the origin of its URL with that of each service
 def origin(url: str) -> tuple[str, str, int]:
     """Return the scheme, host and port of a URL, scheme and host in lower case.
 
     Raises:
         ValueError: It is not an absolute http or https URL.
     """
+    parts = url.split("/", 3)
+    found = _origin("/".join(parts[:3]) if len(parts) > 2 and not parts[1] else url)
+    if found is None:
+        raise ValueError(f"expected an absolute http or https URL, found {redact(url)[:120]!r}")
+    return found
+
+
+@functools.lru_cache(maxsize=256)  # a request compares the origin of its URL with that of each service
+def _origin(url: str) -> tuple[str, str, int] | None:
     parts = urlsplit(url)
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-        raise ValueError(f"expected an absolute http or https URL, found {redact(url)[:120]!r}")
+        return None
     return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS[parts.scheme]
 
 
+@functools.lru_cache(maxsize=256)
 def is_loopback(host: str, port: int | None = None) -> bool:
     """Return whether a host is a loopback address or name."""
     if host == "localhost" or host.endswith(".localhost"):

@@ -51,15 +51,16 @@ class Workers:
 
     async def run(self, work: Callable[[], _T], cancel: Cancel) -> _T:
         """Run blocking work in a thread; cancelling the task cancels the work."""
-        future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-        self._submit(_delivering(work, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_T] = loop.create_future()
+        ended = asyncio.Event()
+        self._submit(_delivering(work, future, ended))
         try:
-            return await asyncio.shield(future)
+            return await future
         except asyncio.CancelledError:
             cancel.set()
-            await asyncio.wait([future], timeout=_GRACE)
-            if future.done() and not future.cancelled():
-                future.exception()  # retrieved, so that asyncio does not report it
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), _GRACE)
             raise
 
     def close(self) -> None:
@@ -95,8 +96,10 @@ class Workers:
                 self._idle += 1
 
 
-def _delivering(work: Callable[[], _T], future: asyncio.Future[_T]) -> Callable[[], None]:
-    """Return a function that does the work in any thread and sets its result in the future's loop."""
+def _delivering(
+    work: Callable[[], _T], future: asyncio.Future[_T], ended: asyncio.Event | None = None
+) -> Callable[[], None]:
+    """Return a function that does the work in any thread and sets its result, and ``ended``, in the future's loop."""
     loop = future.get_loop()
 
     def do() -> None:
@@ -107,12 +110,14 @@ def _delivering(work: Callable[[], _T], future: asyncio.Future[_T]) -> Callable[
         except BaseException as caught:
             error = caught
         with suppress(RuntimeError):  # the loop is gone, so no task is waiting
-            loop.call_soon_threadsafe(_settle, future, result, error)
+            loop.call_soon_threadsafe(_settle, future, ended, result, error)
 
     return do
 
 
-def _settle(future: asyncio.Future[_T], result: _T, error: BaseException | None) -> None:
+def _settle(future: asyncio.Future[_T], ended: asyncio.Event | None, result: _T, error: BaseException | None) -> None:
+    if ended is not None:
+        ended.set()
     if future.done():
         return
     if error is None:

@@ -136,9 +136,11 @@ def write_whole(path: Path, data: bytes, *, temporary: Path) -> None:
 
 def write_new(path: Path, data: bytes) -> None:
     """Write a file in place; if it is read meanwhile or torn, the record is invalid and ignored. Raises OSError."""
-    fd = open_regular(path, os.O_WRONLY | os.O_CREAT, own_files.NAME.mode)
     try:
-        os.ftruncate(fd, 0)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, own_files.NAME.mode)
+    except FileExistsError:
+        fd = open_regular(path, os.O_WRONLY | os.O_TRUNC)
+    try:
         os.write(fd, data)
         try_chmod(fd, own_files.NAME.mode)
     finally:

@@ -71,21 +71,26 @@ class Store:
         self._lock = threading.Lock()
         self._unsynced: set[Path] = set()
         self._made: dict[tuple[str, ...], Path] = {}
+        self._is_tagged = False
 
     # --- reading -----------------------------------------------------------------------------------------------
 
     def peek(self, digest: Digest) -> Blob | None:
         """Return the blob if it exists and its record confirms its state; nothing is hashed or written."""
         sha256 = self.index.sha256_of(digest)
-        return None if sha256 is None else self._confirmed(digest, sha256)
+        if sha256 is None or (state := self._state_of(sha256)) is None:
+            return None
+        return self._confirmed(digest, sha256, state)
 
-    def _confirmed(self, digest: Digest, sha256: Digest) -> Blob | None:
-        """Return the blob of a digest if its record confirms its state; ``sha256`` is the index's for the digest."""
-        path = self.blob_path(sha256)
+    def _state_of(self, sha256: Digest) -> os.stat_result | None:
         try:
-            state = path.lstat()
+            return os.lstat(self._blob_name(sha256))
         except OSError:
             return None
+
+    def _confirmed(self, digest: Digest, sha256: Digest, state: os.stat_result) -> Blob | None:
+        """Return the blob of a digest if its record confirms its state; ``sha256`` is the index's for the digest."""
+        path = self.blob_path(sha256)
         record = self.index.record(path) if stat.S_ISREG(state.st_mode) else None
         if record is None or not record.fits(state):
             return None
@@ -104,11 +109,9 @@ class Store:
             DiskError, DestinationError: It can't be read, or a damaged one can't be removed.
         """
         sha256 = self.index.sha256_of(digest)
-        if sha256 is None:
+        if sha256 is None or (state := self._state_of(sha256)) is None:
             return None
-        blob = self._confirmed(digest, sha256)
-        if blob is None and os.path.lexists(self.blob_path(sha256)):
-            blob = self._verify(digest, sha256)
+        blob = self._confirmed(digest, sha256, state) or self._verify(digest, sha256)
         return None if blob is None or (size is not None and blob.size != size) else blob
 
     def read(self, digest: Digest) -> bytes | None:
@@ -132,7 +135,10 @@ class Store:
 
     def blob_path(self, sha256: Digest) -> Path:
         """Return the path for the blob of a sha256, whether or not it exists."""
-        return Path(f"{self._blobs}/{sha256.hex[:2]}/{sha256.hex}")
+        return Path(self._blob_name(sha256))
+
+    def _blob_name(self, sha256: Digest) -> str:
+        return f"{self._blobs}/{sha256.hex[:2]}/{sha256.hex}"
 
     def record(self, sha256: Digest) -> Record | None:
         """Return the state of a blob at its last verification."""
@@ -153,9 +159,7 @@ class Store:
         if not path.is_dir():
             try:
                 make_directory(path)
-                tag = self.path / "CACHEDIR.TAG"
-                if not tag.exists():
-                    write_new(tag, _TAG)
+                self._tag()
             except OSError as error:
                 raise translate(error, path, doing="making") from error
         if parts == ("ingest",):
@@ -163,9 +167,17 @@ class Store:
         self._made[parts] = path
         return path
 
+    def _tag(self) -> None:
+        if not self._is_tagged:
+            tag = self.path / "CACHEDIR.TAG"
+            if not tag.exists():
+                write_new(tag, _TAG)
+            self._is_tagged = True
+
     def invalidate_cache(self) -> None:
         """Forget which folders exist: another process may have removed them."""
         self._made.clear()
+        self._is_tagged = False
 
     def _sweep(self, folder: Path) -> None:
         """Remove temporary files of killed processes, and damaged blobs that nobody repaired."""
@@ -269,8 +281,9 @@ class Store:
                 try_fsync(fd, refused=self._refused)
             if mode is not None:
                 try_chmod(fd, mode, refused=self._refused)
-            state = state or os.fstat(fd)
-            if not os.path.samestat(part.lstat(), os.fstat(fd)):
+            now = os.fstat(fd)
+            state = state or now
+            if not os.path.samestat(os.lstat(part), now):
                 raise FileNotFoundError(2, "replaced by another process", str(part))
             ensure_owned()
             state = self._move(part, fd, path, sha256) or state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 JOURNAL_LIMIT = 256 * 2**20
 """Bytes of a journal that are read: enough for several terabytes."""
+_RESERVED_FROM = 2**20
+"""Bytes from which on it is worth checking the space for a file before any of it is written."""
 
 
 class Partial:
@@ -57,7 +60,6 @@ class Partial:
         self.size = self._required_size = size
         self.spans = IntervalSet()
         self.prefix = PrefixHasher(algorithms, size)
-        self._journal_path = path.with_suffix(".json")
         self._lock = threading.Lock()
         self._journal_lock = threading.RLock()
         self._checksums: dict[int, ChunkChecksum] = {}
@@ -72,7 +74,8 @@ class Partial:
     def _open(self, *, predecessor_may_be_alive: bool) -> Journal:
         """Open the file, and read the journal of one that was there."""
         try:
-            self.fd = open_regular(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, own_files.PARTIAL.mode)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self.fd = os.open(self.path, flags, own_files.PARTIAL.mode)
             self._fresh = True
             return Journal()
         except FileExistsError:
@@ -81,6 +84,10 @@ class Partial:
             _move_to_new_inode(self.path, self._read_journal())
         self.fd = open_regular(self.path, os.O_RDWR | os.O_CREAT, own_files.PARTIAL.mode)
         return self._read_journal()
+
+    @functools.cached_property
+    def _journal_path(self) -> Path:
+        return self.path.with_suffix(".json")
 
     def _read_journal(self) -> Journal:
         try:
@@ -147,6 +154,8 @@ class Partial:
             DiskError: There is not enough space (``no-space``).
         """
         self.size = self.reserved = size
+        if size < _RESERVED_FROM and self._fresh:
+            return  # the write itself fails if there is no space
         stat = os.fstat(self.fd)
         needed = size - stat.st_blocks * 512
         disk = os.statvfs(self.path.parent)

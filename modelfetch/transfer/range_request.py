@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from dataclasses import dataclass
@@ -214,6 +215,7 @@ def strong_date(fields: Mapping[str, str], *, now: Callable[[], float] = time.ti
     return modified if age >= 0 else None
 
 
+@functools.lru_cache(maxsize=64)  # of many small files, most have the same dates
 def _seconds(date: str) -> float | None:
     if not date:
         return None
