@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping, Sequence
 
+    import httpx
+
     from modelfetch.core.cancel import Cancel
     from modelfetch.http.connection import Wire
-    from modelfetch.http.transport import Answer
 
 USER_AGENT = "modelfetch/0.1"
 _METADATA_LIMIT = 8 * 2**20
@@ -192,7 +193,7 @@ class Http:
             authorized=bool(credentials),
         )
 
-    def _send(self, wire: Wire, method: str, url: str, fields: dict[str, str], data: bytes | None) -> Answer:
+    def _send(self, wire: Wire, method: str, url: str, fields: dict[str, str], data: bytes | None) -> httpx.Response:
         import httpx
 
         for last in (False, True):

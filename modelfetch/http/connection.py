@@ -25,7 +25,6 @@ from modelfetch.http.transport import KEEPALIVE, Routes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from modelfetch.http.transport import Answer
     from modelfetch.http.types import Timeouts
 
 READ_SIZE = 256 * 1024
@@ -259,7 +258,7 @@ class Wire:
     One client shared by many threads gets slower as their number rises (measured: docs/benchmarks.md), so each
     active request has its own wire, and idle wires are reused for their open connections. `httpx.Client` is not used:
     of what it adds to a transport, redirects, proxies and retries are handled here, and cookies, which must not reach
-    another host, are not wanted.
+    another host, are not wanted. For a small file, it took half of the time of a request.
     """
 
     def __init__(self, scheme: str, context: ssl.SSLContext, timeouts: Timeouts, user_agent: str) -> None:
@@ -280,7 +279,7 @@ class Wire:
             "User-Agent": user_agent,
         }
 
-    def send(self, method: str, url: str, headers: dict[str, str], data: bytes | None) -> Answer:
+    def send(self, method: str, url: str, headers: dict[str, str], data: bytes | None) -> httpx.Response:
         """Send one request and return once the headers of its response have arrived.
 
         Raises:
@@ -288,10 +287,14 @@ class Wire:
         """
         self.watch.begin(self._timeouts.connect + self._timeouts.headers)
         self._before = self._backend.connected
-        given = {name.lower() for name in headers}
-        fields = {name: value for name, value in self._headers.items() if name.lower() not in given} | headers
+        fields = httpx.Headers(self._headers)
+        fields.update(headers)
+        request = httpx.Request(method, url, headers=fields, content=data, extensions={"timeout": self._timeout})
+        if request.url.userinfo:
+            next(httpx.BasicAuth(request.url.username, request.url.password).auth_flow(request))
         start = time.monotonic()
-        response = self._routes.send(method, url, fields, data, self._timeout)
+        response = self._routes.handle_request(request)
+        response.request = request
         self.waited = time.monotonic() - start
         self.watch.headers_arrived()
         return response

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
+    import httpx
+
     from modelfetch.core.cancel import Cancel
-    from modelfetch.http.transport import Answer
 
 _DRAIN = 64 * 1024
 _DRAIN_SECONDS = 1.0
@@ -28,7 +29,7 @@ class Response:
     """Status, headers and a body to read; close it, or use it as a context manager.
 
     Args:
-        inner: The response, its body unread.
+        inner: httpx's response, its body unread.
         url: The final URL; it may be signed, so show it with `redact`.
         translate: Converts httpx's errors to typed ones.
         cancel: Cancels the reading.
@@ -41,7 +42,7 @@ class Response:
 
     def __init__(
         self,
-        inner: Answer,
+        inner: httpx.Response,
         *,
         url: str,
         translate: Callable[[Exception], Exception],
@@ -62,8 +63,8 @@ class Response:
         self.redirected = redirected
         self.waited = waited
         self.authorized = authorized
-        self.status = inner.status
-        self.headers = Headers(inner.headers)
+        self.status: int = inner.status_code
+        self.headers = Headers(inner.headers.multi_items())
         self._codings = codings(self.headers.get("content-encoding", ""))
 
     def __enter__(self) -> Self:
@@ -103,8 +104,8 @@ class Response:
             UnreachableError: The connection broke or stalled (retryable).
             InterruptedSync: It was cancelled.
         """
-        # Keep a reference: httpcore ends the connection with its iterator, but the pump still reads from it.
-        self._pieces = self._pieces or iter(self._inner)
+        # Keep a reference: httpx closes the connection when its iterator is deleted, but the pump still reads from it.
+        self._pieces = self._pieces or self._inner.iter_raw()
         return self._guarded(self._pieces)
 
     def iter_decoded(self) -> Iterator[bytes]:
@@ -159,7 +160,7 @@ class Response:
             return None
         if self._inner.http_version != "HTTP/1.1":
             return None
-        stream = self._inner.stream
+        stream = self._inner.extensions.get("network_stream")
         if stream is None:
             return None
         sock = stream.get_extra_info("socket")
@@ -172,7 +173,7 @@ class Response:
 
     def reuse(self) -> None:
         """Keep the connection for the next request to the same host: the whole body was read from `socket`."""
-        park = getattr(self._inner.stream, "park", None)
+        park = getattr(self._inner.extensions.get("network_stream"), "park", None)
         if park is not None and "close" not in self.headers.get("connection", "").lower():
             park()
 

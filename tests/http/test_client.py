@@ -609,6 +609,6 @@ def test_every_connection_is_made_by_the_backend(monkeypatch: pytest.MonkeyPatch
                 monkeypatch.setenv("HTTP_PROXY", origin.url.rpartition("/")[0])
             wire = Wire("http", clear_context(), Timeouts(), "test")
             url = "http://hub.example/x" if proxied else origin.url
-            assert b"".join(wire.send("GET", url, {}, None)) == b"body"
+            assert wire.send("GET", url, {}, None).read() == b"body"
             assert (wire._backend.connected, wire._backend.parks) == (1, not proxied)
             wire.close()
