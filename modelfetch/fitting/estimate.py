@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from modelfetch.fitting.image import OFFLOADS, ImageOptions, Parts, image_estimate, parse_resolution, parts_of
+from modelfetch.fitting.image import ImageOptions, Parts, image_estimate, parse_resolution, parts_of
 from modelfetch.fitting.image import parts_of_gguf as gguf_parts
 from modelfetch.fitting.llm.architectures import ARCHITECTURES
 from modelfetch.fitting.llm.estimate import BUDGET_MARGIN, KV_BYTES, MARGIN, LlmOptions, llm_estimate
@@ -138,17 +138,9 @@ def gguf_estimate(candidate: Candidate, service: Service, *, exact: bool = True)
 
 # ── image models ──
 def image_options(service: Service) -> ImageOptions:
-    """The settings of a service for an image model; an unknown ``offload`` counts as none (see `unknown_offload`)."""
+    """The settings of a service for an image model."""
     width, height = parse_resolution(service.resolution) if service.resolution else (None, None)
-    offload = service.offload if service.offload in OFFLOADS else "none"
-    return ImageOptions(width=width, height=height, batch=service.batch or 1, offload=offload)
-
-
-def unknown_offload(service: Service) -> str | None:
-    """The reason why the ``offload`` of a service is not valid; None if it is."""
-    if service.offload is None or service.offload in OFFLOADS:
-        return None
-    return f"offload {service.offload!r} is not known, expected one of {', '.join(OFFLOADS)}"
+    return ImageOptions(width=width, height=height, batch=service.batch or 1, offload=service.offload or "none")
 
 
 def read_parts(candidate: Candidate) -> Parts | None:
@@ -202,7 +194,6 @@ def image_estimates(
     ``fp8``: as if the 16-bit weights of the denoiser were held in 8 bits.
     """
     shared = sum((parts for _, parts in read if parts is not None and not parts.denoiser), Parts())
-    reason = unknown_offload(service)
     made = []
     for candidate, parts in read:
         if parts is None:
@@ -217,7 +208,7 @@ def image_estimates(
                 vae=parts.vae or shared.vae,
             )
             estimate = image_estimate(candidate.name, candidate.uri, whole, image_options(service))
-            made.append((candidate, replace(estimate, unknown=(*estimate.unknown, reason)) if reason else estimate))
+            made.append((candidate, estimate))
     return made
 
 

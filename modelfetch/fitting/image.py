@@ -30,10 +30,7 @@ if TYPE_CHECKING:
     from modelfetch.fitting.types import Method
     from modelfetch.formats.gguf import GgufHeader
     from modelfetch.formats.safetensors import SafetensorsHeader, StoredTensor
-
-Offload = Literal["none", "text-encoder", "medium"]
-OFFLOADS: tuple[Offload, ...] = ("none", "text-encoder", "medium")
-"""The parts that leave the GPU: none; the text encoder after its stage; every part that a stage does not use."""
+    from modelfetch.manifest.model import Offload
 
 OVERHEAD = int(0.6 * GIB)
 """Memory of a PyTorch process in addition to tensors, in bytes."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from modelfetch.core.units import format_size
 from modelfetch.fitting.image import parse_resolution
+from modelfetch.manifest.model import OFFLOADS, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from modelfetch.manifest.model import Service
 
 _LEAST_CONTEXT = 2048
 _MOST_HINTS = 3
@@ -103,8 +103,8 @@ def _shorter(context: int) -> Iterator[int]:
 
 
 def _image(service: Service) -> Iterator[_Change]:
-    offloads = {None: ("text-encoder", "medium"), "none": ("text-encoder", "medium"), "text-encoder": ("medium",)}
-    milder = [(f"offload: {o}", replace(service, offload=o)) for o in offloads.get(service.offload, ())]
+    further = OFFLOADS[OFFLOADS.index(service.offload or "none") + 1 :]
+    milder = [(f"offload: {o}", replace(service, offload=o)) for o in further]
     yield from (_Change(text, changed) for text, changed in milder)
     yield _Change("weights in fp8", service, fp8=True)
     yield from (_Change(f"weights in fp8 and {text}", changed, fp8=True) for text, changed in milder)

@@ -126,7 +126,7 @@ def status_error(reply: HasStatus, *, what: str, uri: str | None) -> ModelfetchE
         hint = "it does not exist, or it is private: check the name, or put a login for this host into ~/.netrc"
         return CredentialsError(message, code="missing-or-private", uri=uri, hint=hint)
     if status == 403:
-        hint = "it may need a token for this host, which none was sent to, or be closed to this network"
+        hint = "the file may need a login, and none was sent to this host; or the host refuses your network"
         if reply.authorized:
             hint = "the credential that was sent for this host may not read it, or its terms were not accepted"
         return CredentialsError(message, code="forbidden", uri=uri, hint=hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from modelfetch.core.digest import Digest
@@ -34,6 +34,11 @@ class FileSpec:
     digest: Digest | None = None
 
 
+Offload = Literal["none", "text-encoder", "medium"]
+OFFLOADS: tuple[Offload, ...] = ("none", "text-encoder", "medium")
+"""The parts that leave the GPU: none; the text encoder after its stage; every part that a stage does not use."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """The resources that one service may use; sizes in bytes, ``context`` in tokens."""
@@ -46,7 +51,7 @@ class Service:
     parallel: int | None = None
     kv_type: str | None = None
     flash_attention: bool | None = None
-    offload: str | None = None
+    offload: Offload | None = None
     resolution: str | None = None
     batch: int | None = None
     compute_type: str | None = None

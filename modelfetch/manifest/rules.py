@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modelfetch.formats.content_check import is_weights
 from modelfetch.formats.pickles import PICKLE_SUFFIXES, is_pickle_name
 from modelfetch.manifest.kinds import (
     FOLDERS,
@@ -13,6 +14,7 @@ from modelfetch.manifest.kinds import (
     REPO_KINDS,
     REQUIRED_WITH,
     SELECTING,
+    WEIGHT_KINDS,
     consumers_of,
     kinds_of,
     upstream_name,
@@ -50,6 +52,16 @@ def model_findings(v: Values) -> Iterator[Finding]:
     else:
         yield from _single(v, kind, source)
     yield from _pickles(v, source)
+    yield from _empty(v, kind)
+
+
+def _empty(v: Values, kind: str) -> Iterator[Finding]:
+    """Weights that are said to have no bytes."""
+    if v.get("size") == 0 and kind in WEIGHT_KINDS:
+        yield v.at("size"), f"expected 1 byte or more for kind {kind}, found 0"
+    for entry, at in v.get("files", ()):
+        if entry.get("size") == 0 and is_weights(entry.get("path", "")):
+            yield at, f"expected 1 byte or more for {entry.get('path')[:80]!r}, found 0"
 
 
 def _ollama(v: Values) -> Iterator[Finding]:

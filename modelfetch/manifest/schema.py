@@ -9,7 +9,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.manifest.composite_types import Key, ListOf, MapOf, Record
 from modelfetch.manifest.field_types import Choice, Flag, Integer, Size, Text, UriText
 from modelfetch.manifest.kinds import IMMICH_TASKS, KINDS, ONLY_WITH, REPO_KINDS, REQUIRED_WITH, SELECTING, consumers_of
-from modelfetch.manifest.model import CONSUMERS
+from modelfetch.manifest.model import CONSUMERS, OFFLOADS
 from modelfetch.manifest.paths import check_relative
 from modelfetch.manifest.uri import is_repo_id
 
@@ -77,6 +77,7 @@ def _kind_rules() -> list[dict[str, Any]]:
 _PATH = Text(expected="a relative path", longest=1024, check=check_relative)
 _GLOB = Text(expected="a glob of relative paths", longest=1024, check=_glob)
 _WORD = Text(expected="a word of a-z, 0-9, _, - and :", pattern=r"^[a-z0-9][a-z0-9_:.-]{0,63}$")
+_DEVICE = Text(expected="cuda, cuda:NUMBER or cpu", pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$")
 _DIGEST = Text(
     expected="sha256: or blake3: and 64 hex digits", pattern=r"^(sha256|blake3):[0-9a-fA-F]{64}$", check=Digest.parse
 )
@@ -94,14 +95,14 @@ SERVICE = Record(
         ),
         "kv_type": Key(type=Choice(values=("f16", "q8_0", "q4_0")), doc="Type of the KV cache."),
         "flash_attention": Key(type=Flag(), doc="Whether flash attention is on."),
-        "offload": Key(type=_WORD, doc="How much of the model leaves the GPU when it is idle, such as medium."),
+        "offload": Key(type=Choice(values=OFFLOADS), doc="How much of the model leaves the GPU when it is idle."),
         "resolution": Key(
             type=Text(expected="WIDTHxHEIGHT", pattern=r"^[1-9][0-9]{1,4}(x[1-9][0-9]{1,4})?$", check=_resolution),
             doc="The largest image in pixels, such as 1024x1024.",
         ),
         "batch": Key(type=Integer(minimum=1, maximum=4096), doc="Images or streams worked on at once."),
         "compute_type": Key(type=_WORD, doc="Number type of the computation, such as int8 or float16."),
-        "device": Key(type=_WORD, doc="Where the service computes: cuda, cpu."),
+        "device": Key(type=_DEVICE, doc="Where the service computes: cuda, cpu."),
         "exclusive": Key(type=_WORD, doc="Services with the same word never run together: the largest counts once."),
     }
 )

@@ -38,12 +38,13 @@ _HF_OTHER = ("datasets", "spaces", "models")  # namespaces that the hub keeps fo
 _OLLAMA_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,340}(?::[0-9]{1,5})?\Z")
 _OLLAMA_NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}\Z")
 _OLLAMA_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}\Z")
-_CIVITAI = re.compile(r"([0-9]{1,12})(?:\?([^#]*))?\Z")
-_CIVITAI_FILE = re.compile(r"[0-9]{1,12}\Z")
+_CIVITAI = re.compile(r"(0*[1-9][0-9]{0,11})(?:\?([^#]*))?\Z")
+_CIVITAI_FILE = re.compile(r"0*[1-9][0-9]{0,11}\Z")
 _CIVITAI_CHOICE = re.compile(r"[A-Za-z0-9_.+ -]{1,40}\Z")
 _CIVITAI_LINK = re.compile(rf"https://(civitai\.com|civitai\.red){CIVITAI_DOWNLOAD}")
 _AIR = re.compile(
-    r"urn:air:[a-z0-9_-]+:[a-z0-9_-]+:civitai:[0-9]{1,12}@([0-9]{1,12})(?:\+([0-9]{1,12}))?\Z", re.IGNORECASE
+    r"urn:air:[a-z0-9_-]+:[a-z0-9_-]+:civitai:[0-9]{1,12}@(0*[1-9][0-9]{0,11})(?:\+(0*[1-9][0-9]{0,11}))?\Z",
+    re.IGNORECASE,
 )
 # Names of OCI repositories and tags (source: opencontainers/distribution-spec, spec.md, "Pulling manifests").
 _OCI_REPO = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*\Z")

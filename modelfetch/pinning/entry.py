@@ -125,7 +125,8 @@ def filled(entry: Entry, resolution: Resolution, measured: Mapping[str, Measured
     """
     model = entry.model
     if isinstance(entry.home, OllamaUri):
-        return replace(model, digest=Digest.parse(resolution.revision)) if resolution.revision else model
+        size = sum(artifact.size or 0 for artifact in resolution.artifacts if artifact.content is None)
+        return replace(model, size=size, digest=Digest.parse(resolution.revision)) if resolution.revision else model
     specs = tuple(_spec(artifact, measured.get(artifact.uri)) for artifact in resolution.artifacts)
     source = model.source
     if isinstance(entry.home, HfUri) and resolution.revision and entry.home.commit != resolution.revision:

@@ -15,8 +15,8 @@ _PACKED = (".gz", ".tgz", ".z", ".zz", ".br", ".zst")
 class CodingChoice:
     """What is done with the bodies of one location that have a content coding.
 
-    Without a digest they are decoded, as HTTP means it. Where a digest decides, it is the likelier one of the two at
-    first, and `swap` takes the other: a server may call a ``.gz`` file one that it has packed for the way.
+    Without a digest or size they are decoded, as HTTP means it. Where one of them decides, it is the likelier one of
+    the two at first, and `swap` takes the other: a server may call a ``.gz`` file one that it has packed for the way.
 
     Attributes:
         has_digest: Whether a digest decides.
@@ -32,12 +32,16 @@ class CodingChoice:
 
     def apply(self, response: Response) -> None:
         """Let a response be taken as it comes, if that is the choice."""
-        if response.encoding is None or not self.has_digest:
+        if response.encoding is None or not (self.has_digest or self.size is not None):
             return
         if self._raw is None:
             packed = self.path.lower().endswith(_PACKED)
-            same_size = self.size is not None and response.length == self.size
-            self._raw = response.status == 206 or same_size or packed or not response.can_decode
+            has_both = self.size is not None and response.length is not None
+            if not self.has_digest and has_both:
+                self._raw = response.length == self.size
+            else:
+                same_size = has_both and response.length == self.size
+                self._raw = response.status == 206 or same_size or packed or not response.can_decode
         if self._raw:
             response.take_raw()
 

@@ -26,8 +26,8 @@ from tests.fitting.shapes import SPECS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from modelfetch.fitting.image import Offload
     from modelfetch.fitting.types import Estimate
+    from modelfetch.manifest.model import Offload
 
 DATA = Path(__file__).parent / "data" / "published-vram.csv"
 UNITS = {"B": 1, "MB": 10**6, "GB": 10**9, "MiB": MIB, "GiB": GIB}

@@ -177,8 +177,11 @@ def test_a_fetch_that_failed_leaves_no_empty_folder(tmp_path: Path, call: Call) 
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
-def test_an_empty_output_path_is_2(call: Call) -> None:
+def test_an_empty_output_path_and_a_hyphen_are_2(call: Call) -> None:
     assert call(["fetch", "file:///x.json", "-o", ""])[0] == 2
+    code, err = call(["fetch", "file:///x.json", "-o", "-"])
+    assert code == 2
+    assert 'cat "$(modelfetch fetch URI)"' in err
 
 
 def test_fetch_to_a_fifo_is_73(tmp_path: Path, call: Call) -> None:

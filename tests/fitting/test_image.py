@@ -10,7 +10,6 @@ import pytest
 from modelfetch.fitting.image import (
     OVERHEAD,
     ImageOptions,
-    Offload,
     Parts,
     image_estimate,
     parse_resolution,
@@ -25,6 +24,8 @@ from tests.fitting.real import clip_l, flux_dev, flux_fp8, flux_vae, sd15, sdxl,
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from modelfetch.manifest.model import Offload
 
 
 def gib(size: float) -> int:

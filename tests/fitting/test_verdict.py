@@ -347,11 +347,6 @@ def test_a_model_that_can_not_be_read_by_range_is_unknown() -> None:
     assert report.exit_code == 1
 
 
-def test_an_offload_that_is_not_known_is_told() -> None:
-    report = verdict(15, [service("comfyui", 8, offload="sideways")], image("sd15", sd15()))
-    assert "offload 'sideways' is not known" in report.errors[0].message
-
-
 def test_a_service_without_models_is_unknown_and_counts_as_its_budget() -> None:
     report = verdict(15, [service("ollama", 4)])
     assert report.needed == gib(4)

@@ -185,7 +185,7 @@ GOOD_SERVICE = {
     "parallel": ["1", "16"],
     "kv_type": ["f16", "q8_0", "q4_0"],
     "flash_attention": ["true", "False"],
-    "offload": ["medium", "none"],
+    "offload": ["medium", "none", "text-encoder"],
     "resolution": ["512x512", "1024x768"],
     "batch": ["1", "8"],
     "compute_type": ["int8_float16", "float16"],
@@ -201,11 +201,11 @@ BAD_SERVICE = {
     "parallel": ["0", "x"],
     "kv_type": ["f32", "F16", "1", "~"],
     "flash_attention": ["yes", "1", "'true'", "~"],
-    "offload": ["'a b'", "1", "true", "''"],
+    "offload": ["'a b'", "1", "true", "''", "sideways"],
     "resolution": ["512", "512x", "x512", "0x10", "'512 x 512'", "[512, 512]"],
     "batch": ["0", "many"],
     "compute_type": ["'int 8'", "8"],
-    "device": ["'the gpu'", "~"],
+    "device": ["'the gpu'", "~", "gpu", "cuda:x", "CPU"],
     "exclusive": ["true", "'a b'", "~"],
     "x": ["1"],
     "X-note": ["1"],
@@ -244,7 +244,7 @@ def test_x_keys_are_ignored_wherever_they_stand() -> None:
 
 GOOD_MODEL = {
     "name": ["a", "llama3.2:3b", "'A name, with spaces'", "ns/name", "ü", "'1'", "yes"],
-    "size": ["0", "1", "6.5GiB", "'12'", "0x10"],
+    "size": ["1", "6.5GiB", "'12'", "0x10"],
     "digest": [DIGEST, f"blake3:{SHA}", f"sha256:{SHA.upper()}"],
     "license": ["mit", "'Apache-2.0'"],
     "optional": ["true", "false"],
@@ -275,7 +275,7 @@ BAD_MODEL = {
     "kind": ["Checkpoint", "checkpoints", "~", "1", "[vae]", "''"],
     "source": ["1", "~", "x", "''", "[]", "ftp://h/x", "'hf://a/b/../c'", "http://h.example/x", "'https://u:p@h/x'"],
     "mirrors": ["x", "~", "[x]", "['http://h.example/x']", "[~]", "['ollama://x']", "['hf://a/b']"],
-    "size": ["-1", "~", "1.5", "true", "big", "1e9", "'-1'", "9223372036854775808", "10EiB", "[1]"],
+    "size": ["0", "-1", "~", "1.5", "true", "big", "1e9", "'-1'", "9223372036854775808", "10EiB", "[1]"],
     "digest": [
         SHA,
         "md5:" + "a" * 32,
@@ -320,6 +320,14 @@ def test_a_model_key_that_is_wrong_is_one_problem_there(key: str, value: str) ->
     assert message.startswith("3:")
     assert "models[0]" in message
     assert "found " in message or "unknown key" in message
+
+
+def test_weights_without_bytes_are_refused_and_other_files_may_be_empty() -> None:
+    files = "files: [{path: __init__.py, size: 0}, {path: a.safetensors, size: 0}, {path: b.bin, size: 1}]"
+    (message,) = problems(
+        f"version: 1\nmodels:\n  - {{name: a, kind: snapshot, source: hf://a/b, for: [whisper], {files}}}\n"
+    )
+    assert "expected 1 byte or more for 'a.safetensors', found 0" in message
 
 
 @pytest.mark.parametrize("key", ["name", "source", "for"])

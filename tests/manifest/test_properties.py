@@ -97,7 +97,7 @@ def test_any_values_of_known_keys_are_a_manifest_or_problems(top: dict[str, Any]
 
 
 NAMES = st.text("abcXYZ019._-", min_size=1, max_size=12).map(lambda text: f"n{text}")
-SIZES = st.integers(0, 2**63 - 1) | st.sampled_from(["6g", "7.5GiB", "50 MB", "12"])
+SIZES = st.integers(1, 2**63 - 1) | st.sampled_from(["6g", "7.5GiB", "50 MB", "12"])
 
 
 @st.composite

@@ -34,7 +34,7 @@ COMMENTS = st.sampled_from(
 QUOTES = st.sampled_from(["", "'", '"'])
 COMMIT = st.text("0123456789abcdef", min_size=40, max_size=40)
 DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64).map(lambda digits: Digest("sha256", digits))
-SIZE = st.integers(0, 2**63 - 1)
+SIZE = st.integers(1, 2**63 - 1)
 PATHS = st.sampled_from(
     ["config.json", "1.0", "sub/model.safetensors", "a b.txt", "c, d [e].txt", "true", "#f.txt", "it's.txt", "- g", "é"]
 )

@@ -52,6 +52,7 @@ def test_everything_open_is_pinned_and_all_else_is_kept(bench: PinBench) -> None
     bench.write(EVERYTHING)
     dev = bench.world.repos["acme/art"].refs["dev"]
     (ollama,) = bench.world.ollama.values()
+    layers = [made.ollama_config(), *(content for _, content in made.ollama_layers())]
     result = bench.pin()
     assert result.code == 0, result.err
     inline = f"size: {size(LORA)}, digest: {sha256(LORA)}, filename: dev.safetensors"
@@ -76,6 +77,7 @@ models:
   - {{name: lora, kind: lora, source: "hf://acme/art@{dev}/art.safetensors", {inline}, for: [comfyui]}}
   - name: tiny
     source: ollama://tiny:1b
+    size: {sum(len(layer) for layer in layers)}
     digest: {ollama.digest}
     for: [ollama]
   - name: style

@@ -465,6 +465,23 @@ def test_raw_bytes_that_have_the_pinned_digest_are_the_file(world: World, field:
     assert len(origin.requests) == (1 if sized or "gzip" not in field or "," in field else 2)
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("field", ["gzip", "br"])
+def test_raw_bytes_that_have_the_pinned_size_are_the_file(world: World, field: str, *, chunked: bool) -> None:
+    packed = gzip.compress(DATA, 1)
+    fields = {"Content-Encoding": field}
+    coded = raw(head(200, {**fields, "Transfer-Encoding": "chunked"}) + as_chunks(packed), then_close=False)
+    with Origin(packed, default=coded if chunked else answering(200, fields, packed)) as origin:
+        assert world.fetch(origin, size=len(packed), path="file.gz").blob.path.read_bytes() == packed
+    assert len(origin.requests) == 1
+
+
+def test_content_that_has_the_pinned_size_is_the_file(world: World) -> None:
+    with Origin(DATA, default=answering(200, {"Content-Encoding": "gzip"}, gzip.compress(DATA, 1))) as origin:
+        assert world.fetch(origin, size=len(DATA), path="file.gz").blob.path.read_bytes() == DATA
+    assert len(origin.requests) == 1
+
+
 def test_content_that_has_the_pinned_digest_is_the_file(world: World) -> None:
     """Its name says that the raw bytes are, its digest says otherwise, and decides."""
     with Origin(DATA, default=answering(200, {"Content-Encoding": "gzip"}, gzip.compress(DATA, 1))) as origin:

@@ -10,7 +10,7 @@ import click
 from modelfetch.cli import common, options
 from modelfetch.core.digest import Digest
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
-from modelfetch.errors import ModelfetchError, exit_code_of
+from modelfetch.errors import ModelfetchError, UsageError, exit_code_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +56,11 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
 
     got: list[Retrieved] = []
     target: Path | None = values["output"]
+    if str(target) == "-":
+        raise UsageError(
+            "-o -: expected the path of a file: bytes are printed only once they are verified",
+            hint='without -o the path is printed: cat "$(modelfetch fetch URI)"',
+        )
 
     def make_options(settings: Settings) -> Options:
         given = common.option_values(ctx)
