@@ -9,8 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Notice
-from modelfetch.errors import DestinationError, IntegrityError
-from modelfetch.pipeline.deduplicate import TransferDeduplicator
+from modelfetch.errors import OF_THE_SOURCE, DestinationError, IntegrityError, ModelfetchError
 from modelfetch.pipeline.resolve import mirrors_of
 from modelfetch.placement import Action
 from modelfetch.placement.layouts import PlacementMethod
@@ -20,8 +19,9 @@ from modelfetch.transfer import Fetched
 from modelfetch.transfer.fetch import find_present
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Hashable, Sequence
     from pathlib import Path
+    from typing import Any
 
     from modelfetch.core.artifact import Artifact
     from modelfetch.core.digest import Digest
@@ -29,6 +29,50 @@ if TYPE_CHECKING:
     from modelfetch.pipeline.plan import ModelPlan, ModelRequest
     from modelfetch.pipeline.session import Session
     from modelfetch.store import Blob
+
+
+class TransferDeduplicator:
+    """Runs each transfer once for all callers; if it fails, a caller that knows another way tries that."""
+
+    def __init__(self) -> None:
+        self._current: dict[str, tuple[Hashable, asyncio.Task[Fetched]]] = {}
+        self._failed: dict[tuple[str, Hashable], ModelfetchError] = {}
+
+    async def get(
+        self, key: str, way: Hashable, start: Callable[[], Coroutine[Any, Any, Fetched]]
+    ) -> tuple[Fetched, bool]:
+        """Return what was fetched, and whether this call was the one that fetched it.
+
+        Args:
+            key: Identifies the bytes.
+            way: Identifies a way to get them; each way is tried at most once.
+            start: Starts the transfer by this way.
+
+        Raises:
+            ModelfetchError: This way has failed, or the failure would be the same any other way.
+        """
+        while True:
+            mine = key not in self._current
+            if (known := self._failed.get((key, way))) is not None:
+                raise known
+            if mine:
+                self._current[key] = way, asyncio.create_task(start())
+            gone, task = self._current[key]
+            try:
+                return await asyncio.shield(task), mine
+            except ModelfetchError as error:
+                self._failed[key, gone] = error
+                if gone == way or not isinstance(error, OF_THE_SOURCE):
+                    raise
+                if self._current.get(key) == (gone, task):
+                    del self._current[key]
+
+    async def close(self) -> None:
+        """Cancel the transfers that no caller is waiting for."""
+        tasks = [task for _, task in self._current.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class ArtifactProvider:
@@ -60,10 +104,8 @@ class ArtifactProvider:
         await self._transfers.close()
 
     async def _find_or_fetch(self, request: ModelRequest, artifact: Artifact) -> Fetched:
-        found = await asyncio.to_thread(self._find_on_disk, artifact)
-        return found or await self._fetch(request, artifact)
-
-    async def _fetch(self, request: ModelRequest, artifact: Artifact) -> Fetched:
+        if found := await asyncio.to_thread(self._find_on_disk, artifact):
+            return found
         label = _label(request.model.name, artifact)
         mirrors = mirrors_of(request, artifact, self._session)
         engine = self._session.engine

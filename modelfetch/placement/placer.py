@@ -130,7 +130,7 @@ class Placer:
         self._cancel = cancel
         self._refused = fs.RefusalReporter(sink)
         self._runs: dict[str, _ConsumerRun] = {}
-        self._desks_lock = threading.Lock()
+        self._runs_lock = threading.Lock()
 
     def place(self, request: PlacementRequest) -> None:
         """Place a model for a consumer.
@@ -183,7 +183,7 @@ class Placer:
         return errors
 
     def _run_of(self, consumer: str) -> _ConsumerRun:
-        with self._desks_lock:
+        with self._runs_lock:
             if consumer not in self._runs:
                 writer = ConsumerWriter(
                     self._examiner.tree,

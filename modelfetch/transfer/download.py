@@ -121,15 +121,11 @@ class Download:
         context = spec.context
         large = known is None or queue.left >= context.tuning.split_from
         if steady and large and context.options.connections > 1:
-            ConnectionPool(self, queue, context, spec.partial, self._cancel).run()
+            ConnectionPool(self, queue, context, spec.partial, self._cancel, spec.on_connection_lost).run()
             return
         segment = queue.take()
         if segment is not None:
             self.fetch_segment(segment, alone=True, cancel=self._cancel)
-
-    def report_connection_lost(self, error: ModelfetchError) -> None:
-        """Report a connection that broke; the rest of its range is fetched by others."""
-        self._spec.on_connection_lost(error)
 
     def fetch_segment(self, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
         """Request one segment and receive its body; safe to call from several threads.

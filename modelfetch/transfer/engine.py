@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from modelfetch.config.options import Options
@@ -120,9 +121,8 @@ class Engine:
             cancel = self._cancel.child()
             locations = _locations(artifact, mirrors, asyncio.get_running_loop(), cancel)
             try:
-                return await self._workers.run(
-                    lambda: self._fetch_in_thread(artifact, locations, label, cancel), cancel
-                )
+                work = partial(self._fetch_in_thread, artifact, locations, label, cancel)
+                return await self._workers.run(work, cancel)
             finally:
                 cancel.release()
 

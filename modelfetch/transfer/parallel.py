@@ -21,6 +21,8 @@ from modelfetch.transfer.stragglers import StragglerDetector
 from modelfetch.transfer.syscalls import WriteBack, no_write_back
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modelfetch.core.cancel import Cancel
     from modelfetch.transfer.partial import Partial
     from modelfetch.transfer.pump import Flow
@@ -46,9 +48,6 @@ class SegmentFetcher(Protocol):
     def fetch_segment(self, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
         """Request one segment and receive its body; called from several threads."""
 
-    def report_connection_lost(self, error: ModelfetchError) -> None:
-        """Report a connection that broke while others continue."""
-
 
 class ConnectionPool:
     """The connections of one attempt.
@@ -59,16 +58,24 @@ class ConnectionPool:
         context: The state that all transfers share.
         partial: The partial file.
         cancel: Ends it when it is set.
+        on_connection_lost: Called with the error of a connection that broke while others continue.
     """
 
     def __init__(
-        self, fetcher: SegmentFetcher, queue: SegmentQueue, context: Context, partial: Partial, cancel: Cancel
+        self,
+        fetcher: SegmentFetcher,
+        queue: SegmentQueue,
+        context: Context,
+        partial: Partial,
+        cancel: Cancel,
+        on_connection_lost: Callable[[ModelfetchError], None],
     ) -> None:
         self._fetcher = fetcher
         self._queue = queue
         self._context = context
         self._partial = partial
         self._cancel = cancel
+        self._on_connection_lost = on_connection_lost
         self._stop = cancel.child()
         self._lock = threading.Lock()
         self._changed = threading.Event()
@@ -245,7 +252,7 @@ class ConnectionPool:
     def _report_failure(self, error: ModelfetchError) -> None:
         self._errors.append(error)
         if self._active > 1:
-            self._fetcher.report_connection_lost(error)
+            self._on_connection_lost(error)
         if self._controller is not None:
             refused = isinstance(error, RateLimitedError | ServerError | WrongRangeError) or error.permanent
             now = self._context.tuning.clock()
