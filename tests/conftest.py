@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import gc
 import ipaddress
 import itertools
 import os
+import shutil
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+import tempfile
+from typing import Any
 
 import pytest
 from hypothesis import settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 STRAY = ("HF_", "HUGGING_FACE_", "MODELFETCH_", "CIVITAI_", "GPU_", "OLLAMA_", "STABLE_DIFFUSION_", "COMFYUI_", "XDG_")
 STRAY_NAMES = {"HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "PUID", "PGID"}
 STRAY_NAMES |= {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TRANSFORMERS_OFFLINE", "DOCKER_CONFIG", "TQDM_DISABLE"}
 
-# huggingface_hub reads its settings when it is imported, which may be before the first fixture runs.
+# huggingface_hub reads its settings when it is imported.
 for _name in [name for name in os.environ if name.startswith("HF_")]:
     del os.environ[_name]
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -35,29 +36,40 @@ settings.register_profile("modelfetch", deadline=None)
 settings.load_profile("modelfetch")
 
 
-@pytest.fixture(scope="session")
-def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """New paths for home folders; most tests never need theirs, so it is not created."""
-    folder = tmp_path_factory.mktemp("homes")
-    return (folder / str(number) for number in itertools.count())
+def pytest_collection_finish() -> None:
+    """Exempt what was imported and collected from garbage collection, which would go through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def _own_home(monkeypatch: pytest.MonkeyPatch, _homes: Iterator[Path]) -> Path:
-    for name in list(os.environ):
-        if name.upper() in STRAY_NAMES or name.startswith(STRAY):
-            monkeypatch.delenv(name)
-    home = next(_homes)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
-    monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
-    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
-    monkeypatch.setenv("NETRC", os.devnull)
-    return home
+# These are hooks: as fixtures they would cost a millisecond for each of the thousands of tests.
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    _stay_on_this_machine()
+    for name in [name for name in os.environ if name.upper() in STRAY_NAMES or name.startswith(STRAY)]:
+        del os.environ[name]
+    home = f"{_homes()}/{next(_numbers)}"  # most tests never need theirs, so it is not created
+    os.environ["HOME"] = home
+    os.environ["XDG_CACHE_HOME"] = f"{home}/cache"
+    os.environ["HF_HOME"] = f"{home}/huggingface"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["NETRC"] = os.devnull
 
 
-@pytest.fixture(autouse=True)
-def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+_numbers = itertools.count()
+
+
+@functools.cache
+def _homes() -> str:
+    """Return a folder for the home folders."""
+    folder = tempfile.mkdtemp(prefix="modelfetch-homes-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@functools.cache
+def _stay_on_this_machine() -> None:
+    """Let no connection and no look-up of a name leave this machine from now on."""
     connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
     def checked(self: socket.socket, address: Any) -> Any:
@@ -70,9 +82,10 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
             raise socket.gaierror(socket.EAI_NONAME, f"a test looked up {host}: tests know no name but localhost")
         return getaddrinfo(host, *args, **kwargs)
 
-    monkeypatch.setattr(socket.socket, "connect", lambda self, to: connect(self, checked(self, to)))
-    monkeypatch.setattr(socket.socket, "connect_ex", lambda self, to: connect_ex(self, checked(self, to)))
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    patch = pytest.MonkeyPatch()  # never undone
+    patch.setattr(socket.socket, "connect", lambda self, to: connect(self, checked(self, to)))
+    patch.setattr(socket.socket, "connect_ex", lambda self, to: connect_ex(self, checked(self, to)))
+    patch.setattr(socket, "getaddrinfo", resolve)
 
 
 def _is_address(host: Any) -> bool:

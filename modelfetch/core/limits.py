@@ -54,7 +54,7 @@ def save_address_space() -> None:
 
 def _lacks_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
+        return error.errno == errno.ENOMEM or "malloc failure" in str(error)  # that of OpenSSL
     if isinstance(error, ImportError) and any(text in str(error) for text in _UNMAPPED):
         return True
     # CPython raises other errors too where handling a MemoryError takes memory.

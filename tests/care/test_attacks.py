@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +13,7 @@ from modelfetch.cli.app import run
 from tests.care.conftest import actions
 from tests.care.test_prune import ONE, TWO, blobs, files
 from tests.damage import flip
+from tests.interpreter import Process
 from tests.pipeline.test_sync import WEIGHTS, ollama, read, sha256, vae, whisper
 
 if TYPE_CHECKING:
@@ -135,8 +134,9 @@ def test_a_sync_and_a_prune_at_once_both_succeed(bench: Bench, care: Callable[..
     small = bench.manifest(ollama(bench), tier="small")
     large = bench.manifest(whisper(bench), vae(bench), ollama(bench), tier="large")
     words = ["sync", str(large), "--root", str(bench.root), "-q"]
-    with subprocess.Popen([sys.executable, "-m", "modelfetch", *words]) as process:
-        pruned = care("prune", str(small))
+    process = Process("-m", "modelfetch", *words)
+    pruned = care("prune", str(small))
+    assert process.communicate() == ("", "")
     assert (process.returncode, pruned.code) == (0, 0)
     for path in files(bench.root):
         assert os.path.exists(bench.root / path)  # noqa: PTH110 - no symlink dangles

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelfetch.store.chunks import CHUNK
-from tests.care.killing import Victims
+from tests.care.killing import count_changes, drop_at_change, kill_at_change
 from tests.care.test_repair import large
 from tests.damage import flip
 from tests.pipeline.test_sync import ollama, sha256, vae
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.pipeline.conftest import Bench, Result
@@ -30,12 +30,6 @@ DROPS = (errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDO
 _IN_A_ROW = 2
 """Kills before the work is finished: the second one meets what the first one left."""
 _MOST_TRIES = 20
-
-
-@pytest.fixture(scope="module")
-def victims() -> Iterator[Victims]:
-    with Victims() as victims:
-        yield victims
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -263,12 +257,11 @@ def test_a_kill_loses_no_file_and_the_next_run_finishes(
     kind: Callable[[Bench, Callable[..., Result]], Scenario],
     bench: Bench,
     care: Callable[..., Result],
-    victims: Victims,
 ) -> None:
     scenario = kind(bench, care)
     chance = random.Random(str(kind))
     scenario.prepare()
-    changes = victims.count_changes(scenario.command)
+    changes = count_changes(scenario.command)
     assert changes > 0
     scenario.finish()
     wanted = -(-KILLS // len(SCENARIOS))
@@ -278,10 +271,10 @@ def test_a_kill_loses_no_file_and_the_next_run_finishes(
         assert tries <= wanted + _MOST_TRIES, "most of the runs ended before they were killed"
         scenario.prepare()
         for _ in range(min(_IN_A_ROW, wanted - killed)):
-            killed += victims.kill_at_change(scenario.command, chance.randint(1, changes))
+            killed += kill_at_change(scenario.command, chance.randint(1, changes))
             scenario.check()
         error = chance.choice(DROPS)
-        code = victims.drop_at_change(scenario.command, chance.randint(1, changes), error, scenario.root)
+        code = drop_at_change(scenario.command, chance.randint(1, changes), error, scenario.root)
         # 2: a killed run has already removed one of the models.
         assert code in ((0, 74) if kind is not Remove else (0, 2, 74)), f"{code} after {errno.errorcode[error]}"
         scenario.check()

@@ -9,8 +9,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from functools import partial
@@ -22,6 +20,7 @@ from modelfetch.demo.faults import RedirectTo, Status
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
 from modelfetch.store.locks.lock import lock
+from tests.interpreter import Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,24 +77,14 @@ def silent() -> Iterator[Silent]:
 
 def ends(words: list[str], begun: Any, number: int, folder: Path, **environ: str) -> tuple[int, str, float]:
     """The exit code, stderr, and seconds from the signal to the end."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "modelfetch", *words],
-        cwd=folder,
-        env={**os.environ, **environ},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert begun(20)
-            time.sleep(SETTLE)
-            assert process.poll() is None
-            start = time.monotonic()
-            process.send_signal(number)
-            _, err = process.communicate(timeout=20)
-            return process.returncode, err, time.monotonic() - start
-        finally:
-            process.kill()
+    with Process("-m", "modelfetch", *words, cwd=folder, env={**os.environ, **environ}) as process:
+        assert begun(20)
+        time.sleep(SETTLE)
+        assert process.poll() is None
+        start = time.monotonic()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=20)
+        return process.wait(), err, time.monotonic() - start
 
 
 def manifest(folder: Path, source: str, **keys: Any) -> list[str]:
@@ -280,23 +269,13 @@ def test_an_interrupted_call_of_python_ends_and_leaves_nothing_at_work(
             file.truncate(LARGE)
     path = root / ".modelfetch/locks/consumer-comfyui.lock"
     with lock(path, label="the test"), Opened(there if waits == "hash" else path) as opened:
-        words = [sys.executable, "-c", CALLER.format(call=CALLS[call])]
-        process = subprocess.Popen(
-            words,
-            cwd=tmp_path,
-            env={**os.environ, "HF_ENDPOINT": f"http://{silent.host}", "MODELFETCH_CACHE": str(tmp_path / "cache")},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
+        env = {**os.environ, "HF_ENDPOINT": f"http://{silent.host}", "MODELFETCH_CACHE": str(tmp_path / "cache")}
+        with Process("-c", CALLER.format(call=CALLS[call]), cwd=tmp_path, env=env) as process:
             assert (silent.asked if waits == "source" else opened).wait(20)
             time.sleep(SETTLE)
             start = time.monotonic()
             process.send_signal(signal.SIGINT)
             out, _ = process.communicate(timeout=20)
-        finally:
-            process.kill()
-            process.wait()
     assert out.splitlines() == ["interrupted", "[]"]
     assert silent.asked.is_set() == (waits == "source")
     assert time.monotonic() - start < 1.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +30,7 @@ def after(error: Exception, first: Exception) -> Exception:
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         OSError(errno.EMFILE, "Too many open files"),
         OSError(errno.ENFILE, "Too many open files in system"),
+        ssl.SSLError(1, "[CRYPTO] malloc failure (_ssl.c:3098)"),
         ImportError("libz.so.1: failed to map segment from shared object"),
         after(SystemError("error return without exception set"), MemoryError()),
         after(ImportError("cannot import name 'Text'"), MemoryError()),

@@ -13,7 +13,8 @@ import pytest
 from modelfetch.core.digest import Digest
 from modelfetch.store import Store
 from modelfetch.store.chunks import CHUNK
-from tests.transfer.processes import ROOT, finish, start, wait_for
+from tests.interpreter import ROOT
+from tests.transfer.processes import finish, start, wait_for
 from tests.transfer.server import Origin, paced
 from tests.transfer.world import payload
 

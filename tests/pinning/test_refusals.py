@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ import pytest
 
 from modelfetch.demo.faults import StallAfter, Status
 from modelfetch.pinning.document import with_pins
+from tests.interpreter import Process
 from tests.pinning.conftest import LORA, sha256, size
 from tests.pinning.test_run import EVERYTHING
 
@@ -138,8 +137,7 @@ def test_a_signal_in_the_midst_of_a_body_leaves_the_file_alone(bench: PinBench) 
     bench.write("version: 1\nmodels:\n- {name: up, kind: upscaler, source: FILES/up.safetensors, for: [comfyui]}\n")
     before = bench.text
     bench.hub.faults.add("*/up.safetensors", StallAfter(bytes=1000, seconds=30), times=None)
-    words = [sys.executable, "-m", "modelfetch", "pin", str(bench.file), "--json"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = Process("-m", "modelfetch", "pin", str(bench.file), "--json")
     deadline = time.monotonic() + 30
     while bench.hub.log.sent("*/up.safetensors", origin="files") < 1000 and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from modelfetch.cli.app import run
 from modelfetch.cli.fastpath.check import attempt
 from modelfetch.core import fs
 from modelfetch.demo import models as made
+from tests.interpreter import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,12 +151,9 @@ def test_a_store_on_another_file_system_gets_no_second_copy(shared: Shared, monk
 
 def test_two_roots_are_filled_at_once_from_one_store(shared: Shared) -> None:
     manifest = shared.bench.manifest(shared.entry)
-    words = [sys.executable, "-m", "modelfetch", "sync", "--manifest", str(manifest), "--store", str(shared.store)]
-    processes = [
-        subprocess.Popen([*words, "--root", str(shared.path(name)), "-q"], stderr=subprocess.PIPE, text=True)
-        for name in ("one", "two", "three")
-    ]
-    assert [(p.communicate(timeout=60)[1], p.returncode) for p in processes] == [("", 0)] * 3
+    words = ["-m", "modelfetch", "sync", "--manifest", str(manifest), "--store", str(shared.store), "-q"]
+    processes = [Process(*words, "--root", str(shared.path(name))) for name in ("one", "two", "three")]
+    assert [(p.communicate()[1], p.wait()) for p in processes] == [("", 0)] * 3
     assert len(shared.bench.hub.log.requests("*", origin="cdn")) <= 8
     for name in ("one", "two", "three"):
         assert shared.run(name, "status").code == 0

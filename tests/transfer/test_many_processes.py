@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.store.chunks import CHUNK
-from tests.transfer.processes import finish, start, wait_for
+from tests.transfer.processes import finish, start, start_as_pid_1, wait_for
 from tests.transfer.server import Conn, Origin, Request, head, paced
 from tests.transfer.world import World, payload
 
@@ -148,7 +148,6 @@ def can_unshare() -> bool:
 
 
 needs_namespaces = pytest.mark.skipif(not can_unshare(), reason="this user may not make pid namespaces")
-UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
 @needs_namespaces
@@ -157,9 +156,9 @@ def test_owners_that_are_all_pid_1_are_told_apart(world: World, noflock: str) ->
     """As init containers are: the pid in the lock file is the waiter's own, and means nothing to it."""
     options = [*filter(None, [noflock]), "connections=1", "stale=30"]
     with Origin(DATA, default=pace) as origin:
-        first = start(world.root / "store", origin.url, DATA, *options, before=UNSHARE)
+        first = start_as_pid_1(world.root / "store", origin.url, DATA, *options)
         wait_for(lambda: origin.sent > 0)
-        others = [start(world.root / "store", origin.url, DATA, *options, before=UNSHARE) for _ in range(3)]
+        others = [start_as_pid_1(world.root / "store", origin.url, DATA, *options) for _ in range(3)]
         results = [finish(process) for process in (first, *others)]
     assert [code for code, _ in results] == [0] * 4
     assert sorted(result["action"] for _, result in results) == ["fetched"] + ["present"] * 3
@@ -171,11 +170,11 @@ def test_owners_that_are_all_pid_1_are_told_apart(world: World, noflock: str) ->
 def test_a_killed_pid_1_is_replaced(world: World, noflock: str, stale: str) -> None:
     options = [*filter(None, [noflock]), "connections=1", f"stale={stale}"]
     with Origin(DATA, default=pace) as origin:
-        owner = start(world.root / "store", origin.url, DATA, *options, before=UNSHARE)
+        owner = start_as_pid_1(world.root / "store", origin.url, DATA, *options)
         wait_for(lambda: origin.sent > CHUNK)
         owner.kill()
         owner.communicate()
-        code, result = finish(start(world.root / "store", origin.url, DATA, *options, before=UNSHARE))
+        code, result = finish(start_as_pid_1(world.root / "store", origin.url, DATA, *options))
         assert (code, result["action"]) == (0, "resumed")
     (blob,) = world.store.blobs()
     assert blob.path.read_bytes() == DATA

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import resource
-import subprocess
-import sys
 import threading
 import time
 
@@ -12,6 +10,7 @@ import pytest
 
 from modelfetch.config.options import Options
 from modelfetch.errors import CredentialsError, DiskError, IntegrityError, UnreachableError
+from tests.interpreter import run
 from tests.transfer.server import Conn, Origin, Request, answering, drop_after, head, normally
 from tests.transfer.world import World, payload, quick
 
@@ -291,25 +290,10 @@ sys.exit(code)
 
 def test_sixteen_connections_take_less_than_64_mib(world: World) -> None:
     with Origin(DATA, default=capped(2_000_000)) as origin:
-        out = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                MEMORY,
-                str(world.root / "store"),
-                origin.url,
-                "-",
-                str(len(DATA)),
-                "connections=16",
-                "grow=1",
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=__file__.rpartition("/tests/")[0],
-        ).stdout
+        arguments = (str(world.root / "store"), origin.url, "-", str(len(DATA)), "connections=16", "grow=1")
+        done = run("-c", MEMORY, *arguments)
         assert origin.connections >= 16
-    assert int(out.rpartition("grown")[2]) <= 64
+    assert int(done.stdout.rpartition("grown")[2]) <= 64
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
 
 

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +12,7 @@ from modelfetch.demo.faults import RateLimited, Status
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, known
+from tests.interpreter import run
 from tests.sources.contract import PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:
@@ -519,12 +518,13 @@ http.close()
 def test_nobody_is_asked_anything_but_what_was_wanted_and_nothing_is_left_behind(
     repo: HfRepo, hub: Hub, home: Path, *, mirrored: bool
 ) -> None:
-    # A separate process because huggingface_hub reads its variables once.
+    # In a process of its own: huggingface_hub reads its variables once, when it is imported.
     variables = {"HF_ENDPOINT": hub.endpoint}
     if mirrored:
         variables = {"HF_ENDPOINT": hub.files + "old", "MODELFETCH_MIRRORS": f"{hub.files}old={hub.endpoint}"}
     environ = {"HOME": str(home), "HF_HOME": str(home / "hf"), **variables}
-    subprocess.run([sys.executable, "-c", _ASK, "hf://org/repo/model.safetensors"], env=environ, check=True, timeout=60)
+    done = run("-c", _ASK, "hf://org/repo/model.safetensors", env=environ)
+    assert (done.returncode, done.stderr) == (0, "")
     (entry,) = hub.log.requests()
     assert (entry.origin, entry.path) == ("hf", "/api/models/org/repo/revision/main")
     assert re.match(r"modelfetch/\d", entry.headers["user-agent"])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from modelfetch.core.cancel import Cancel
 from modelfetch.errors import RetryLaterError
 from modelfetch.store.locks.gate import adding, removing
 from modelfetch.store.locks.lock import lock
+from tests.interpreter import Process
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,11 +82,9 @@ def test_the_lock_of_a_killed_process_holds_nothing_up(tmp_path: Path) -> None:
         "import sys, time, pathlib\nfrom modelfetch.store.locks.gate import adding\n"
         "with adding(pathlib.Path(sys.argv[1])):\n    print('in', flush=True)\n    time.sleep(60)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"in\n"
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    read, write = os.pipe()
+    with os.fdopen(read) as out, Process("-c", code, str(tmp_path), stdout=write):
+        os.close(write)
+        assert out.readline() == "in\n"
     with removing([tmp_path], timeout=5.0, cancel=Cancel()):
         pass
