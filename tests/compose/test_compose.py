@@ -6,6 +6,7 @@ Where an image can't be run here, a test compares our files with the upstream's 
 from __future__ import annotations
 
 import configparser
+import functools
 import http.server
 import re
 import runpy
@@ -59,7 +60,12 @@ PROFILES = {"gpu", "chat", "sd", "comfyui", "whisper", "diffrhythm", "media", "g
 NOT_OF_COMPOSE = {"COMPOSE_PROFILES"}
 """Variables of `.env` that compose itself reads."""
 
-ALL = services()
+
+@functools.cache
+def every() -> dict[str, dict[str, Any]]:
+    return services()
+
+
 TEXTS = {name: (REPOSITORY / name).read_text() for name in FILES}
 
 
@@ -119,7 +125,7 @@ def test_no_file_has_a_version_or_a_named_volume() -> None:
     for name in FILES:
         document = read(name)
         assert not {"version", "volumes"} & set(document), name
-    for name, service in ALL.items():
+    for name, service in every().items():
         for source, _ in binds(service):
             assert source.startswith(("/", "./")), (name, source)
 
@@ -131,7 +137,7 @@ def test_the_root_file_includes_the_others_by_the_root_of_the_repository() -> No
 
 
 def test_every_mount_is_inside_the_repository() -> None:
-    for name, service in ALL.items():
+    for name, service in every().items():
         for source, _ in binds(service):
             if source == "/etc/localtime":
                 continue
@@ -139,7 +145,7 @@ def test_every_mount_is_inside_the_repository() -> None:
 
 
 def test_models_and_what_services_write_are_apart() -> None:
-    roots = {(name, target): source for name, service in ALL.items() for source, target in binds(service)}
+    roots = {(name, target): source for name, service in every().items() for source, target in binds(service)}
     models = {key: source for key, source in roots.items() if source.startswith("./files/ai-models")}
     assert models == {
         **{(init, "/ai-models"): "./files/ai-models" for init in INITS},
@@ -177,7 +183,7 @@ def test_every_image_is_a_variable_with_a_pinned_default(vendor: str) -> None:
 
 def test_every_port_is_a_variable_and_open_to_this_machine_only() -> None:
     published = {}
-    for name, service in ALL.items():
+    for name, service in every().items():
         for port in service.get("ports", []):
             address, host, container = port.split(":")
             assert address == "127.0.0.1", (name, port)
@@ -193,12 +199,12 @@ def test_every_port_is_a_variable_and_open_to_this_machine_only() -> None:
 
 def test_each_init_service_runs_modelfetch_once_for_its_service() -> None:
     for init, (consumer, service) in INITS.items():
-        body = ALL[init]
+        body = every()[init]
         assert body["command"] == ["sync", "--for", consumer]
         assert body["restart"] == "no"
         assert body["read_only"] is True
-        assert set(ALL[service]["profiles"]) <= set(body["profiles"])
-        assert ALL[service]["depends_on"][init] == {"condition": "service_completed_successfully"}
+        assert set(every()[service]["profiles"]) <= set(body["profiles"])
+        assert every()[service]["depends_on"][init] == {"condition": "service_completed_successfully"}
         wanted = {"HF_TOKEN", "HF_ENDPOINT", "CIVITAI_API_TOKEN", "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"}
         wanted |= {"MODELFETCH_REQUIRE_MARKER", "MODELFETCH_MIN_FREE"}
         assert wanted <= set(body["environment"])
@@ -207,7 +213,7 @@ def test_each_init_service_runs_modelfetch_once_for_its_service() -> None:
 
 def test_the_embedding_model_is_fetched_beside_a_list_of_ones_own_and_an_empty_list_is_the_tiers() -> None:
     name = "OLLAMA_AUTO_PULL_MODEL"
-    assert ALL["ollama-init"]["environment"][name] == ""
+    assert every()["ollama-init"]["environment"][name] == ""
     assert services(**{name: ""})["ollama-init"]["environment"][name] == ""
     assert (
         services(**{name: "llama3.2:3b"})["ollama-init"]["environment"][name] == "llama3.2:3b,nomic-embed-text:latest"
@@ -215,32 +221,32 @@ def test_the_embedding_model_is_fetched_beside_a_list_of_ones_own_and_an_empty_l
 
 
 def test_a_service_is_in_no_profile_that_lacks_what_it_depends_on() -> None:
-    for name, service in ALL.items():
+    for name, service in every().items():
         assert service["profiles"], name
         assert set(service["profiles"]) <= PROFILES, name
         for needed, how in service.get("depends_on", {}).items():
             if how.get("required", True):
-                assert set(service["profiles"]) <= set(ALL[needed]["profiles"]), (name, needed)
+                assert set(service["profiles"]) <= set(every()[needed]["profiles"]), (name, needed)
 
 
 def test_the_profile_gpu_starts_every_gpu_service_and_the_page_to_chat() -> None:
-    started = {name for name, service in ALL.items() if "gpu" in service["profiles"]}
+    started = {name for name, service in every().items() if "gpu" in service["profiles"]}
     gpu = {"ollama", "ollama-gpu-check", "stable-diffusion", "comfyui", "whisperx", "diffrhythm"}
     assert started == {*gpu, "open-webui", *INITS} - {"immich-model-init", "anythingllm-model-init"}
 
 
 def test_frontends_wait_for_a_healthy_ollama_and_ask_it_by_its_name() -> None:
     for name in FRONTENDS:
-        assert ALL[name]["depends_on"]["ollama"] == {"condition": "service_healthy"}, name
+        assert every()[name]["depends_on"]["ollama"] == {"condition": "service_healthy"}, name
     for name in ("open-webui", "anythingllm", "private-gpt"):
-        addresses = {value for value in ALL[name]["environment"].values() if "://ollama" in str(value)}
+        addresses = {value for value in every()[name]["environment"].values() if "://ollama" in str(value)}
         assert addresses <= {"http://ollama:11434", "http://ollama:11434/v1"}, name
         assert addresses, name
 
 
 def test_librechat_knows_ollama_and_nothing_else() -> None:
-    assert ALL["librechat"]["environment"]["ENDPOINTS"] == "custom"
-    assert ALL["librechat"]["configs"] == [{"source": "librechat", "target": "/app/librechat.yaml"}]
+    assert every()["librechat"]["environment"]["ENDPOINTS"] == "custom"
+    assert every()["librechat"]["configs"] == [{"source": "librechat", "target": "/app/librechat.yaml"}]
     for model in ("qwen2.5:0.5b", "llama3.2:3b"):
         text = read(INCLUDED[0], {"OLLAMA_CHAT_MODEL": model})["configs"]["librechat"]["content"]
         custom = YAML(typ="safe").load(text)["endpoints"]
@@ -256,7 +262,7 @@ def test_an_address_to_listen_on_that_a_shell_exports_reaches_no_service() -> No
     # ollama/ollama, docs/faq.md: "set OLLAMA_HOST=0.0.0.0"; compose prefers the shell's variables to those of .env
     for enable, vendor in product(("true", "false"), VENDORS):
         assert "0.0.0.0:1" not in str(services(GPU_ENABLE=enable, GPU_VENDOR=vendor, OLLAMA_HOST="0.0.0.0:1"))
-    assert "OLLAMA_HOST" not in ALL["ollama"]["environment"]
+    assert "OLLAMA_HOST" not in every()["ollama"]["environment"]
     elsewhere = services(OLLAMA_URL="http://elsewhere:1")
     for name in ("open-webui", "anythingllm", "private-gpt", "ollama-gpu-check"):
         assert "http://elsewhere:1" in str(elsewhere[name]["environment"]), name
@@ -270,7 +276,7 @@ def test_what_the_plan_took_away_is_gone() -> None:
 
 
 def test_ollama_is_set_up_by_the_tier() -> None:
-    body = ALL["ollama"]
+    body = every()["ollama"]
     assert body["healthcheck"]["test"] == ["CMD", "ollama", "list"]
     environment = body["environment"]
     assert environment["OLLAMA_NOPRUNE"] == "1"
@@ -279,7 +285,7 @@ def test_ollama_is_set_up_by_the_tier() -> None:
 
 
 def test_speech_models_are_looked_for_in_the_root() -> None:
-    environment = ALL["whisperx"]["environment"]
+    environment = every()["whisperx"]["environment"]
     assert environment["HF_HOME"] == "/models"
     assert environment["TORCH_HOME"] == "/models/torch"
     assert environment["NLTK_DATA"] == "/models/nltk_data"
@@ -314,12 +320,12 @@ def test_speech_on_the_cpu_is_never_asked_for_float16() -> None:
 
 
 def test_every_service_has_a_health_check_but_those_that_end() -> None:
-    assert {name for name, body in ALL.items() if not body.get("healthcheck", {}).get("test")} == ENDING
+    assert {name for name, body in every().items() if not body.get("healthcheck", {}).get("test")} == ENDING
 
 
 def test_every_web_page_has_labels_for_traefik_and_glance() -> None:
     routers = []
-    for name, service in ALL.items():
+    for name, service in every().items():
         if not service.get("ports"):
             continue
         labels = service["labels"]
@@ -333,20 +339,20 @@ def test_every_web_page_has_labels_for_traefik_and_glance() -> None:
 
 def test_only_what_has_a_web_page_is_published_by_traefik() -> None:
     published = {
-        name for name, body in ALL.items() if any(label.startswith("traefik.") for label in body.get("labels", {}))
+        name for name, body in every().items() if any(label.startswith("traefik.") for label in body.get("labels", {}))
     }
-    assert published == {name for name, body in ALL.items() if body.get("ports")}
+    assert published == {name for name, body in every().items() if body.get("ports")}
 
 
 def test_what_glance_shows_below_another_names_one_that_is_there() -> None:
-    labels = {name: body.get("labels", {}) for name, body in ALL.items()}
+    labels = {name: body.get("labels", {}) for name, body in every().items()}
     known = {own["glance.id"] for own in labels.values() if "glance.id" in own}
     parents = {own["glance.parent"] for own in labels.values() if "glance.parent" in own}
     assert parents == known == {"ollama", "librechat", "immich"}
 
 
 def test_every_icon_of_glance_was_looked_up_in_its_collection() -> None:
-    icons = {body["labels"]["glance.icon"] for body in ALL.values() if "glance.icon" in body.get("labels", {})}
+    icons = {body["labels"]["glance.icon"] for body in every().values() if "glance.icon" in body.get("labels", {})}
     simple_icons = {"si:ollama", "si:googlechat", "si:bookstack", "si:readthedocs", "si:immich"}  # 16.37.0
     material_design = {"mdi:image-multiple", "mdi:graph-outline", "mdi:microphone", "mdi:chat"}  # 7.4.47
     assert icons == simple_icons | material_design
@@ -362,16 +368,16 @@ def test_no_secret_has_a_default() -> None:
         "WHISPER_GENERIC_OPEN_AI_API_KEY",
     }
     assert [variable.name for variable in VARIABLES if secret.search(variable.name) and variable.default] == []
-    for name, body in ALL.items():
+    for name, body in every().items():
         given = {key for key, value in body["environment"].items() if secret.search(key) and value}
         assert given <= not_secret, name
-    assert ALL["whisperx"]["environment"]["HF_TOKEN"] == "not-needed-offline"
+    assert every()["whisperx"]["environment"]["HF_TOKEN"] == "not-needed-offline"
 
 
 def test_the_frontends_that_write_into_folders_of_their_own_run_as_their_images_user() -> None:
     # Mintplex-Labs/anything-llm, docker/Dockerfile: USER anythingllm, 1000; server/utils/collectorApi starts Chromium
     # with its sandbox, which it refuses as root. danny-avila/LibreChat, Dockerfile: USER node, 1000.
-    users = {name: body["user"] for name, body in ALL.items() if "user" in body}
+    users = {name: body["user"] for name, body in every().items() if "user" in body}
     assert users == {"librechat": "1000:1000", "anythingllm": "1000:1000"}
 
 
@@ -381,7 +387,7 @@ def router_of(labels: dict[str, str]) -> str:
 
 
 def test_hwaccel_has_every_combination_and_no_device_where_none_was_asked_for() -> None:
-    extended = [body["extends"] for body in ALL.values() if "extends" in body]
+    extended = [body["extends"] for body in every().values() if "extends" in body]
     templates = {one["service"] for one in extended if one["file"] == HWACCEL}
     kinds = {template.removesuffix("-true-nvidia") for template in templates if not template.startswith("immich")}
     assert kinds == {"ollama", "ollama-gpu-check", "stable-diffusion", "comfyui", "whisperx", "diffrhythm"}
@@ -402,13 +408,13 @@ def test_gpu_services_ask_for_as_many_gpus_as_gpu_count_says() -> None:
 
 
 def test_immichs_machine_learning_is_on_the_cpu_unless_asked_for() -> None:
-    assert "deploy" not in ALL["immich-machine-learning"]["device"]
+    assert "deploy" not in every()["immich-machine-learning"]["device"]
     on = services(IMMICH_GPU_ENABLE="true")["immich-machine-learning"]
     assert on["device"]["deploy"]
     assert on["image"].endswith("-cuda")
-    assert ALL["immich-machine-learning-gpu"]["device"]["deploy"]
+    assert every()["immich-machine-learning-gpu"]["device"]["deploy"]
     limits = {
-        ALL[name]["deploy"]["resources"]["limits"]["memory"]
+        every()[name]["deploy"]["resources"]["limits"]["memory"]
         for name in ("immich-machine-learning", "immich-machine-learning-gpu")
     }
     assert limits == {"2g"}
@@ -434,9 +440,9 @@ def test_the_tables_of_the_setup_page_are_those_of_the_files() -> None:
     page = (REPOSITORY / "docs" / "ai-services-setup.md").read_text()
     addresses = dict(re.findall(r"^\| ([^|]+) \| <http://localhost:(\d+)[^>]*> \|", page, re.MULTILINE))
     assert sorted(addresses.values()) == sorted(
-        body["ports"][0].split(":")[1] for body in ALL.values() if "ports" in body
+        body["ports"][0].split(":")[1] for body in every().values() if "ports" in body
     )
-    ports = {body["ports"][0].split(":")[1]: body["profiles"] for body in ALL.values() if "ports" in body}
+    ports = {body["ports"][0].split(":")[1]: body["profiles"] for body in every().values() if "ports" in body}
     rows = re.findall(r"^\| [^|]+ \| <http://localhost:(\d+)[^>]*> \| ([^|]+) \|$", page, re.MULTILINE)
     assert {port: re.findall(r"`([a-z-]+)`", profiles) for port, profiles in rows} == ports
     table = page.partition("\n## Profiles\n")[2].partition("\n## ")[0]
@@ -476,13 +482,15 @@ def test_images_of_names_that_anyone_could_publish_are_never_pulled_and_built_on
 
 def test_no_log_grows_without_a_limit() -> None:
     # Docker's log driver `local` keeps 5 files of 20 MB; its default, json-file, never rotates
-    assert {name: body.get("logging") for name, body in ALL.items() if body.get("logging") != {"driver": "local"}} == {}
+    assert {
+        name: body.get("logging") for name, body in every().items() if body.get("logging") != {"driver": "local"}
+    } == {}
 
 
 def test_ollamas_prompt_caches_fit_its_container() -> None:
     # ollama/ollama v0.34.2 starts llama-server with its own environment and no --cache-ram, whose default is 8192 MiB
-    environment = ALL["ollama"]["environment"]
-    memory = int(ALL["ollama"]["deploy"]["resources"]["limits"]["memory"].removesuffix("g")) * 1024
+    environment = every()["ollama"]["environment"]
+    memory = int(every()["ollama"]["deploy"]["resources"]["limits"]["memory"].removesuffix("g")) * 1024
     assert int(environment["LLAMA_ARG_CACHE_RAM"]) * int(environment["OLLAMA_MAX_LOADED_MODELS"]) < memory / 4
     assert environment["LLAMA_ARG_FIT_TARGET"].isdigit()
     assert "OLLAMA_GPU_OVERHEAD" not in environment, "no effect on llama-server: server/sched.go only logs it"
@@ -533,38 +541,38 @@ def test_forges_image_has_what_its_installers_would_fetch_at_start() -> None:
 
 def test_forge_and_whisperx_have_no_way_to_download_unless_they_are_given_one() -> None:
     for service in ("stable-diffusion", "whisperx"):
-        assert ALL[service]["environment"]["HTTPS_PROXY"] == "http://127.0.0.1:9"
+        assert every()[service]["environment"]["HTTPS_PROXY"] == "http://127.0.0.1:9"
         assert services(SERVICES_HTTPS_PROXY="")[service]["environment"]["HTTPS_PROXY"] == ""
 
 
 def test_whisperx_keeps_what_it_was_allowed_to_download() -> None:
-    assert ("./files/ai-data/whisperx", ALL["whisperx"]["environment"]["CACHE_DIR"]) in binds(ALL["whisperx"])
+    assert ("./files/ai-data/whisperx", every()["whisperx"]["environment"]["CACHE_DIR"]) in binds(every()["whisperx"])
 
 
 def test_anythingllm_has_speech_recognised_by_whisperx_and_not_by_a_model_of_its_own() -> None:
     # Mintplex-Labs/anything-llm, collector/utils/WhisperProviders/GenericOpenAiWhisper.js
-    environment = ALL["anythingllm"]["environment"]
+    environment = every()["anythingllm"]["environment"]
     assert environment["WHISPER_PROVIDER"] == "generic-openai"
     assert environment["WHISPER_GENERIC_OPEN_AI_BASE_URL"] == "http://whisperx:9000/v1"
-    assert environment["WHISPER_GENERIC_OPEN_AI_MODEL"] == ALL["whisperx"]["environment"]["PRELOAD_MODEL"]
+    assert environment["WHISPER_GENERIC_OPEN_AI_MODEL"] == every()["whisperx"]["environment"]["PRELOAD_MODEL"]
 
 
 def test_everything_that_was_placed_is_verified_whatever_tier_it_is_of() -> None:
-    body = ALL["modelfetch-verify"]
+    body = every()["modelfetch-verify"]
     assert (body["profiles"], body["command"], body["restart"]) == (["verify"], ["verify"], "no")
     assert services(GPU_VRAM_DEFAULT="16g")["modelfetch-verify"]["environment"]["GPU_VRAM_DEFAULT"] == ""
 
 
 def test_open_webuis_own_data_is_mounted_where_it_hides_nothing_of_the_image() -> None:
     # open-webui/open-webui v0.11.3, Dockerfile: TIKTOKEN_CACHE_DIR is below /app/backend/data; env.py: DATA_DIR
-    body = ALL["open-webui"]
+    body = every()["open-webui"]
     assert [target for _, target in binds(body)] == [body["environment"]["DATA_DIR"]] == ["/data"]
     assert body["environment"]["WEBUI_SECRET_KEY_FILE"].startswith("/data/")
     assert services(OLLAMA_CHAT_MODEL="x:1b")["open-webui"]["environment"]["DEFAULT_MODELS"] == "x:1b"
 
 
 def test_immichs_machine_learning_is_offline_unless_told_otherwise_and_then_has_the_way_out_of_this_machine() -> None:
-    environment = ALL["immich-machine-learning"]["environment"]
+    environment = every()["immich-machine-learning"]["environment"]
     assert environment["HF_HUB_OFFLINE"] == "1"
     # huggingface/huggingface_hub, constants.py: an empty HF_ENDPOINT is taken as it is
     assert environment["HF_ENDPOINT"] == "https://huggingface.co"
@@ -574,10 +582,10 @@ def test_immichs_machine_learning_is_offline_unless_told_otherwise_and_then_has_
 
 @pytest.mark.parametrize("service", GPU_SERVICES)
 def test_a_gpu_service_is_unhealthy_when_it_has_lost_the_gpu(service: str) -> None:
-    kind, program, script, *target = ALL[service]["healthcheck"]["test"]
+    kind, program, script, *target = every()[service]["healthcheck"]["test"]
     assert (kind, program, script) == ("CMD", "python3", "/usr/local/bin/stack-health")
     assert len(target) == 1
-    assert ("./compose/stack-health.py", script) in binds(ALL[service])
+    assert ("./compose/stack-health.py", script) in binds(every()[service])
 
 
 def test_traefik_publishes_one_service_alone_where_that_is_asked_for() -> None:
@@ -600,7 +608,7 @@ def test_traefik_asks_for_a_login_where_the_service_has_none() -> None:
 
 
 def test_glance_warns_of_no_service_that_has_ended_as_it_should() -> None:
-    assert {name for name, body in ALL.items() if body.get("labels", {}).get("glance.hide") == "true"} == ENDING
+    assert {name for name, body in every().items() if body.get("labels", {}).get("glance.hide") == "true"} == ENDING
 
 
 # ── ComfyUI's start ──
@@ -667,15 +675,15 @@ def test_comfyui_manager_is_as_safe_as_the_settings_say(comfyui: Path, before: s
         parser = configparser.ConfigParser()
         parser.read(config)
         assert (parser["default"]["security_level"], parser["default"]["network_mode"]) == (security, network)
-    environment = ALL["comfyui"]["environment"]
+    environment = every()["comfyui"]["environment"]
     assert environment["COMFYUI_MANAGER_SECURITY"] == "normal"
     assert environment["COMFYUI_MANAGER_NETWORK"] == "offline"
 
 
 def test_comfyuis_packages_and_code_are_in_a_folder_that_outlives_the_container() -> None:
     # the same repository: `VOLUME /root` in cpu, rocm7, xpu and cu126-slim, `PIP_USER=true` in the entrypoints
-    assert ("./files/ai-data/comfyui/root", "/root") in binds(ALL["comfyui"])
-    assert ALL["comfyui"]["command"] == ["bash", "/usr/local/bin/comfyui-start"]
+    assert ("./files/ai-data/comfyui/root", "/root") in binds(every()["comfyui"])
+    assert every()["comfyui"]["command"] == ["bash", "/usr/local/bin/comfyui-start"]
 
 
 # ── the health check ──
@@ -721,12 +729,12 @@ def test_an_override_for_downloads_is_for_every_init_service(override: str) -> N
 
 def test_the_override_for_podman_is_for_every_gpu_service_of_nvidia() -> None:
     text = (REPOSITORY / "compose" / "podman.yml").read_text().replace("!reset null", "null")
-    reserving = {name for name, body in ALL.items() if body["device"].get("deploy")}
+    reserving = {name for name, body in every().items() if body["device"].get("deploy")}
     assert set(YAML(typ="safe").load(text)["services"]) == reserving == {"ollama", *GPU_SERVICES}
 
 
 def test_the_override_for_selinux_repeats_every_mount() -> None:
     labelled = YAML(typ="safe").load((REPOSITORY / "compose" / "selinux.yml").read_text())["services"]
-    for name, body in ALL.items():
+    for name, body in every().items():
         expected = {target for source, target in binds(body) if source != "/etc/localtime"}
         assert {mount.split(":")[-2] for mount in labelled.get(name, {}).get("volumes", [])} == expected, name

@@ -5,6 +5,8 @@ A file is its header plus a length; ``write`` leaves the weights as a hole of ze
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import math
 import struct
@@ -102,6 +104,14 @@ def _string(order: str, value: str | bytes, *, version: int) -> bytes:
     return struct.pack(order + ("I" if version == 1 else "Q"), len(raw)) + raw
 
 
+@functools.cache
+def _strings(order: str, values: Sequence[str | bytes], *, version: int) -> bytes:
+    """A vocabulary has more than a hundred thousand, and the models of many tests have the same one."""
+    length = struct.Struct(order + ("I" if version == 1 else "Q")).pack
+    raw = [value.encode() if isinstance(value, str) else value for value in values]
+    return b"".join(itertools.chain.from_iterable(zip(map(length, map(len, raw)), raw, strict=True)))
+
+
 def _value(order: str, v: Value, *, version: int) -> bytes:
     if v.kind == STRING:
         assert isinstance(v.value, str)
@@ -112,9 +122,7 @@ def _value(order: str, v: Value, *, version: int) -> bytes:
         head = struct.pack(order + ("II" if version == 1 else "IQ"), v.element, len(v.value))
         if v.element in _FORMATS:
             return head + struct.pack(f"{order}{len(v.value)}{_FORMATS[v.element]}", *v.value)
-        length = struct.Struct(order + ("I" if version == 1 else "Q")).pack
-        words = (word.encode() if isinstance(word, str) else word for word in v.value)
-        return head + b"".join(length(len(word)) + word for word in words)
+        return head + _strings(order, tuple(v.value), version=version)
     return struct.pack(order + _FORMATS[v.kind], v.value)
 
 
@@ -178,6 +186,11 @@ class Shape:
         return self.head_dim or self.embedding // self.heads
 
 
+@functools.cache
+def _tokens(number: int) -> Sequence[str]:
+    return [f"token-{i:06d}" for i in range(number)]
+
+
 def _vocabulary(shape: Shape) -> dict[str, Value]:
     if shape.arch in {"bert", "nomic-bert"}:
         words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(shape.vocab - 5))]
@@ -194,7 +207,7 @@ def _vocabulary(shape: Shape) -> dict[str, Value]:
             },
         )
     else:
-        words = [f"token-{i:06d}" for i in range(shape.vocab)]
+        words = list(_tokens(shape.vocab))
         kind, special = "gpt2", {"bos_token_id": 0, "eos_token_id": 1}
     made = {
         "tokenizer.ggml.model": text(kind),

@@ -125,19 +125,19 @@ def test_the_corrected_budgets_hold(tier: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "candidates"),
     [
-        (service("ollama", 1, parallel=2), [chat("qwen2.5:0.5b")]),
-        (service("ollama", 1), [chat("qwen2.5:0.5b")]),
-        (service("stable-diffusion", 6), [image("sdxl", sdxl())]),
-        (service("comfyui", 10), [image("flux", flux_fp8())]),
-        (service("comfyui", 10, offload="medium"), [image("flux", flux_fp8())]),
-        (service("ollama", 40), [chat("llama3.3:70b")]),
-        (service("ollama", 41), [chat("llama3.3:70b")]),
-        (service("ollama", 40, kv_type="q8_0"), [chat("llama3.3:70b")]),
-        (service("comfyui", 20), [image("flux", flux_dev(), "diffusion-model")]),
+        (service("ollama", 1, parallel=2), lambda: [chat("qwen2.5:0.5b")]),
+        (service("ollama", 1), lambda: [chat("qwen2.5:0.5b")]),
+        (service("stable-diffusion", 6), lambda: [image("sdxl", sdxl())]),
+        (service("comfyui", 10), lambda: [image("flux", flux_fp8())]),
+        (service("comfyui", 10, offload="medium"), lambda: [image("flux", flux_fp8())]),
+        (service("ollama", 40), lambda: [chat("llama3.3:70b")]),
+        (service("ollama", 41), lambda: [chat("llama3.3:70b")]),
+        (service("ollama", 40, kv_type="q8_0"), lambda: [chat("llama3.3:70b")]),
+        (service("comfyui", 20), lambda: [image("flux", flux_dev(), "diffusion-model")]),
     ],
 )
-def test_the_plans_budgets_do_not_hold(wrong: Service, candidates: list[Candidate]) -> None:
-    report = verdict(93, [wrong], *candidates)
+def test_the_plans_budgets_do_not_hold(wrong: Service, candidates: Callable[[], list[Candidate]]) -> None:
+    report = verdict(93, [wrong], *candidates())
     assert not report.ok
     assert report.exit_code == 1
     assert [error.code for error in report.errors] == ["does-not-fit"]
@@ -229,18 +229,22 @@ def test_fewer_requests_at_once_are_offered_first() -> None:
 @pytest.mark.parametrize(
     ("tight", "candidates", "expected"),
     [
-        (service("ollama", 20, context=131072), [chat("llama3.1:8b")], "kv_type: q8_0"),
-        (service("ollama", 12, context=131072), [chat("llama3.1:8b")], "context: 32768"),
-        (service("comfyui", 17), [image("flux", flux_fp8())], "offload: text-encoder (needs 16.08 GiB)"),
-        (service("comfyui", 14), [image("flux", flux_fp8())], "offload: medium (needs 12.67 GiB)"),
-        (service("comfyui", 13, offload="medium"), [image("flux", flux_dev(), "diffusion-model")], "weights in fp8"),
-        (service("stable-diffusion", 9), [image("sdxl", sdxl())], "resolution: 512x512"),
-        (service("whisper", 3), [whisper("large-v3")], "compute_type: int8 (needs 2.77 GiB)"),
-        (service("whisper", 4.5, batch=8), [whisper("large-v3")], "batch: 1 (needs 4.20 GiB)"),
+        (service("ollama", 20, context=131072), lambda: [chat("llama3.1:8b")], "kv_type: q8_0"),
+        (service("ollama", 12, context=131072), lambda: [chat("llama3.1:8b")], "context: 32768"),
+        (service("comfyui", 17), lambda: [image("flux", flux_fp8())], "offload: text-encoder (needs 16.08 GiB)"),
+        (service("comfyui", 14), lambda: [image("flux", flux_fp8())], "offload: medium (needs 12.67 GiB)"),
+        (
+            service("comfyui", 13, offload="medium"),
+            lambda: [image("flux", flux_dev(), "diffusion-model")],
+            "weights in fp8",
+        ),
+        (service("stable-diffusion", 9), lambda: [image("sdxl", sdxl())], "resolution: 512x512"),
+        (service("whisper", 3), lambda: [whisper("large-v3")], "compute_type: int8 (needs 2.77 GiB)"),
+        (service("whisper", 4.5, batch=8), lambda: [whisper("large-v3")], "batch: 1 (needs 4.20 GiB)"),
     ],
 )
-def test_settings_that_make_it_fit(tight: Service, candidates: list[Candidate], expected: str) -> None:
-    report = verdict(93, [tight], *candidates)
+def test_settings_that_make_it_fit(tight: Service, candidates: Callable[[], list[Candidate]], expected: str) -> None:
+    report = verdict(93, [tight], *candidates())
     assert not report.ok
     assert expected in hint(report)
 

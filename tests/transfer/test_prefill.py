@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import os
-import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from modelfetch.transfer.partial import Partial
 from modelfetch.transfer.prefill import PartialPrefix, prefill
 from modelfetch.transfer.writer import SegmentWriter
 from tests.fitting.build import Shape, llm
+from tests.transfer.world import payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,11 +41,16 @@ def model() -> bytes:
     made = llm(Shape(layers=2, embedding=64, heads=4, kv_heads=2, ff=128, vocab=260_000, tied=True))
     assert made.size is not None
     assert FIRST + 7 * 2**19 < len(made.header) <= READ
-    return made.header + random.Random(6).randbytes(made.size - len(made.header))
+    return made.header + payload(made.size - len(made.header))
 
 
-SIZE = len(model())
-SHA256 = hashlib.sha256(model()).hexdigest()
+def size() -> int:
+    return len(model())
+
+
+@functools.cache
+def digest() -> str:
+    return hashlib.sha256(model()).hexdigest()
 
 
 @dataclass
@@ -65,7 +70,7 @@ class Bench:
 
     @property
     def part(self) -> Path:
-        return self.root / ".modelfetch" / "ingest" / f"{SHA256}.part"
+        return self.root / ".modelfetch" / "ingest" / f"{digest()}.part"
 
     def manifest(self) -> str:
         ollama = self.source.startswith("ollama:")
@@ -92,10 +97,10 @@ class Bench:
         """Sync, and look that it all came right; the artifact of the weights."""
         code, report = self.run("sync", "--manifest", self.manifest(), "--root", str(self.root))
         assert code == 0, report
-        (found,) = [a for m in report["models"] for a in m["artifacts"] if a["size"] == SIZE]
-        assert found["digest"] == f"sha256:{SHA256}"
-        blob = self.root / ".modelfetch/blobs/sha256" / SHA256[:2] / SHA256
-        assert hashlib.sha256(blob.read_bytes()).hexdigest() == SHA256
+        (found,) = [a for m in report["models"] for a in m["artifacts"] if a["size"] == size()]
+        assert found["digest"] == f"sha256:{digest()}"
+        blob = self.root / ".modelfetch/blobs/sha256" / digest()[:2] / digest()
+        assert hashlib.sha256(blob.read_bytes()).hexdigest() == digest()
         return found  # type: ignore[no-any-return]
 
     def asked(self) -> list[tuple[int, int]]:
@@ -104,9 +109,9 @@ class Bench:
         for request in self.hub.log.requests():
             if request.status == 206 and request.sent:
                 first, last = (request.range or "").removeprefix("bytes=").split("-")
-                spans.append((int(first), int(last or SIZE - 1) + 1))
-            elif request.status == 200 and request.sent == SIZE:
-                spans.append((0, SIZE))
+                spans.append((int(first), int(last or size() - 1) + 1))
+            elif request.status == 200 and request.sent == size():
+                spans.append((0, size()))
         return sorted(spans)
 
 
@@ -137,9 +142,9 @@ def test_sync_asks_for_the_rest_alone(bench: Bench, budget: str, read: int) -> N
     assert report["bytes_fetched"] == read
     assert bench.part.read_bytes() == model()[:read]
     found = bench.sync()
-    assert (found["action"], found["bytes_fetched"]) == ("resumed", SIZE - read)
+    assert (found["action"], found["bytes_fetched"]) == ("resumed", size() - read)
     asked = bench.asked()  # on a busy machine a slow connection's rest is requested a second time
-    assert (asked[0][0], max(end for _, end in asked)) == (read, SIZE)
+    assert (asked[0][0], max(end for _, end in asked)) == (read, size())
 
 
 def test_one_connection_asks_once_and_for_the_very_version_that_was_read(
@@ -148,10 +153,10 @@ def test_one_connection_asks_once_and_for_the_very_version_that_was_read(
     monkeypatch.setenv("MODELFETCH_SYNC_CONNECTIONS", "1")
     bench.source = f"{bench.hub.files}long.gguf"
     read = bench.fit()[1]["bytes_fetched"]
-    assert bench.sync()["bytes_fetched"] == SIZE - read
+    assert bench.sync()["bytes_fetched"] == size() - read
     (request,) = [r for r in bench.hub.log.requests("*long.gguf") if r.sent > 1]
-    assert request.range in (f"bytes={read}-", f"bytes={read}-{SIZE - 1}")
-    assert request.headers["if-range"] == f'"{SHA256[:32]}"'
+    assert request.range in (f"bytes={read}-", f"bytes={read}-{size() - 1}")
+    assert request.headers["if-range"] == f'"{digest()[:32]}"'
 
 
 def test_fetch_goes_on_where_fit_of_the_same_uri_ended(bench: Bench) -> None:
@@ -161,7 +166,7 @@ def test_fetch_goes_on_where_fit_of_the_same_uri_ended(bench: Bench) -> None:
         assert report["bytes_fetched"] == READ
         assert not (bench.root / ".modelfetch").exists()
         code, report = bench.run("fetch", uri)
-        assert (code, report["bytes_fetched"]) == (0, SIZE - READ)
+        assert (code, report["bytes_fetched"]) == (0, size() - READ)
         again = bench.run("fit", uri, "--root", str(bench.root))[1]["bytes_fetched"]
         assert again == (READ if uri.startswith("http") else 0), "only a digest tells that a file is still the same"
         cache.rename(bench.folder / f"cache-{len(uri)}")
@@ -178,12 +183,12 @@ def test_a_second_look_reads_what_the_first_has_left_and_adds_to_it(bench: Bench
     assert bench.part.read_bytes() == model()[:READ]
     again = bench.fit()
     assert again == (code, {**exact, "bytes_fetched": 0})
-    assert bench.sync()["bytes_fetched"] == SIZE - READ
+    assert bench.sync()["bytes_fetched"] == size() - READ
 
 
 def test_offline_it_reads_what_is_left_here(bench: Bench) -> None:
     bench.source = "hf://acme/gguf@" + bench.hub.world.repos["acme/gguf"].main + "/long.gguf"
-    bench.pin = f"size: {SIZE}, digest: 'sha256:{SHA256}', "
+    bench.pin = f"size: {size()}, digest: 'sha256:{digest()}', "
     code, report = bench.fit()
     assert report["bytes_fetched"] > 0
     assert bench.fit("--offline") == (code, {**report, "bytes_fetched": 0})
@@ -201,17 +206,17 @@ def test_a_seed_that_was_damaged_costs_itself_alone(bench: Bench) -> None:
     assert bench.fit()[1]["bytes_fetched"] == FIRST
     bench.part.write_bytes(data)
     found = bench.sync()
-    assert (found["action"], found["bytes_fetched"]) == ("fetched", SIZE)
+    assert (found["action"], found["bytes_fetched"]) == ("fetched", size())
 
 
-@pytest.mark.parametrize("pin", ["", f"digest: 'sha256:{SHA256}', "])
-def test_a_source_that_changed_gives_the_new_file_whole(bench: Bench, pin: str) -> None:
-    bench.source, bench.pin = f"{bench.hub.files}long.gguf", pin
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_source_that_changed_gives_the_new_file_whole(bench: Bench, *, pinned: bool) -> None:
+    bench.source, bench.pin = f"{bench.hub.files}long.gguf", f"digest: 'sha256:{digest()}', " if pinned else ""
     bench.hub.world.file("long.gguf", model()[:-1] + bytes([model()[-1] ^ 1]))
     bench.fit()
     assert len(list((bench.root / ".modelfetch/ingest").glob("*.part"))) == 1
     bench.hub.world.file("long.gguf", model())
-    assert bench.sync()["bytes_fetched"] == SIZE
+    assert bench.sync()["bytes_fetched"] == size()
 
 
 def test_what_is_no_model_is_not_kept(bench: Bench) -> None:
@@ -232,7 +237,7 @@ def test_a_root_that_is_not_there_is_not_made(bench: Bench) -> None:
     assert not store.exists()
     store.mkdir()
     assert bench.fit("--store", str(store))[0] == 0
-    assert (store / "ingest" / f"{SHA256}.part").stat().st_size == FIRST
+    assert (store / "ingest" / f"{digest()}.part").stat().st_size == FIRST
     assert not bench.root.exists()
 
 
@@ -269,21 +274,25 @@ def test_no_file_of_ours_gets_into_the_folder_of_another_user(bench: Bench, monk
 def test_somebody_at_work_on_it_is_not_disturbed(bench: Bench) -> None:
     expected = bench.fit()
     bench.part.unlink()
-    with lock(bench.root / ".modelfetch/locks" / f"{SHA256}.lock", label="other"):
+    with lock(bench.root / ".modelfetch/locks" / f"{digest()}.lock", label="other"):
         assert bench.fit() == expected
         assert not bench.part.exists()
     bench.fit()
     assert bench.part.exists()
 
 
-ARTIFACT = Artifact(
-    uri="ollama://long:1b",
-    path="model",
-    size=SIZE,
-    digest=Digest("sha256", SHA256),
-    locations=(Location(uri="a", url="https://a.example/x"), Location(uri="b", url="https://b.example/x")),
-)
-HERE = Identity(uri="a", url="https://a.example/x", etag='"1"', size=SIZE)
+def artifact() -> Artifact:
+    return Artifact(
+        uri="ollama://long:1b",
+        path="model",
+        size=size(),
+        digest=Digest("sha256", digest()),
+        locations=(Location(uri="a", url="https://a.example/x"), Location(uri="b", url="https://b.example/x")),
+    )
+
+
+def identity(source: str = "a", etag: str = '"1"') -> Identity:
+    return Identity(uri=source, url=f"https://{source}.example/x", etag=etag, size=size())
 
 
 def beginning(length: int) -> memoryview:
@@ -291,51 +300,46 @@ def beginning(length: int) -> memoryview:
 
 
 @pytest.mark.parametrize(
-    ("there", "identity"),
-    [
-        (3 * 2**20, HERE),
-        (2**20, Identity(uri="a", url="https://a.example/x", etag='"2"', size=SIZE)),
-        (2**20, Identity(uri="b", url="https://b.example/x", etag='"1"', size=SIZE)),
-    ],
+    ("there", "source", "etag"), [(3 * 2**20, "a", '"1"'), (2**20, "a", '"2"'), (2**20, "b", '"1"')]
 )
 def test_a_partial_file_that_is_further_or_another_version_stays(
-    tmp_path: Path, there: int, identity: Identity
+    tmp_path: Path, there: int, source: str, etag: str
 ) -> None:
     store = Store(tmp_path)
-    assert prefill(store, ARTIFACT, beginning(there), identity)
+    assert prefill(store, artifact(), beginning(there), identity(source, etag))
     before = files(tmp_path)
-    assert not prefill(store, ARTIFACT, beginning(2 * 2**20), HERE)
+    assert not prefill(store, artifact(), beginning(2 * 2**20), identity())
     assert files(tmp_path) == before
 
 
 def test_a_partial_file_with_holes_or_without_a_journal_stays(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    part = store.folder("ingest") / f"{SHA256}.part"
+    part = store.folder("ingest") / f"{digest()}.part"
     with part.open("wb") as file:
-        file.truncate(SIZE)
-    assert not prefill(store, ARTIFACT, beginning(FIRST), HERE)
+        file.truncate(size())
+    assert not prefill(store, artifact(), beginning(FIRST), identity())
     part.write_bytes(b"x")
-    assert not prefill(store, ARTIFACT, beginning(FIRST), HERE)
+    assert not prefill(store, artifact(), beginning(FIRST), identity())
     assert part.read_bytes() == b"x"
 
 
 def test_a_damaged_blob_whose_good_parts_are_worth_more_stays(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    blob = store.blob_path(Digest("sha256", SHA256))
+    blob = store.blob_path(Digest("sha256", digest()))
     blob.parent.mkdir(parents=True)
     blob.write_bytes(b"damaged")
-    assert not prefill(store, ARTIFACT, beginning(FIRST), HERE)
+    assert not prefill(store, artifact(), beginning(FIRST), identity())
     assert not list(tmp_path.rglob("*.part"))
 
 
 def test_without_a_digest_the_source_is_always_asked_again(tmp_path: Path) -> None:
     store, whole = Store(tmp_path), b"x" * 5000
-    artifact = Artifact(uri="u", path="x.gguf", size=5000, locations=ARTIFACT.locations)
+    unpinned = Artifact(uri="u", path="x.gguf", size=5000, locations=artifact().locations)
     known = Identity(uri="a", url="https://a.example/x", etag='"1"', size=5000)
-    assert prefill(store, artifact, memoryview(whole), known)
+    assert prefill(store, unpinned, memoryview(whole), known)
     (part,) = tmp_path.rglob("*.part")
     assert part.stat().st_size == 4999
-    assert PartialPrefix(store, artifact).read(0, 10) == b""
+    assert PartialPrefix(store, unpinned).read(0, 10) == b""
     for validator in (None, 'W/"1"'):
         other = Artifact(uri=f"u{validator}", path="x.gguf", size=5000)
         assert not prefill(store, other, memoryview(whole), Identity(uri="a", url="b", etag=validator, size=5000))
@@ -343,24 +347,23 @@ def test_without_a_digest_the_source_is_always_asked_again(tmp_path: Path) -> No
 
 def test_only_what_is_proven_and_of_its_own_places_is_read(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert PartialPrefix(store, ARTIFACT).read(0, 10) == b""
-    stranger = Identity(uri="c", url="https://c.example/x", etag='"1"', size=SIZE)
-    assert prefill(store, ARTIFACT, beginning(FIRST), stranger)
-    assert PartialPrefix(store, ARTIFACT).read(0, 10) == b""
+    assert PartialPrefix(store, artifact()).read(0, 10) == b""
+    assert prefill(store, artifact(), beginning(FIRST), identity("c"))
+    assert PartialPrefix(store, artifact()).read(0, 10) == b""
 
 
 def test_a_transfers_own_partial_file_is_read_as_far_as_it_is_proven(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    path = store.folder("ingest") / f"{SHA256}.part"
-    assert prefill(store, ARTIFACT, beginning(2**20), HERE)
-    partial = Partial(path, algorithms=("sha256",), size=SIZE)
+    path = store.folder("ingest") / f"{digest()}.part"
+    assert prefill(store, artifact(), beginning(2**20), identity())
+    partial = Partial(path, algorithms=("sha256",), size=size())
     partial.trust()
-    partial.identify(HERE)
+    partial.identify(identity())
     for start, end in ((2**20, 2**20 + 5000), (2 * 2**20, 2 * 2**20 + 100)):
         writer = SegmentWriter(partial, start)
         writer.take(beginning(end)[start:])
         writer.close()
     partial.close(keep=True)
-    found = PartialPrefix(store, ARTIFACT).read(0, 4 * 2**20)
+    found = PartialPrefix(store, artifact()).read(0, 4 * 2**20)
     assert found == model()[: len(found)]
     assert len(found) == 2**20 + 5000

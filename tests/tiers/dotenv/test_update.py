@@ -49,11 +49,12 @@ def text_of(tier: str) -> TierText:
     return TierText(name=tier, values=tier_values(shipped(tier)))
 
 
-ALL = [text_of(tier) for tier in TIERS]
+def others(tier: str) -> list[TierText]:
+    return [text_of(other) for other in TIERS if other != tier]
 
 
 def block(tier: str) -> str:
-    return render_block(text_of(tier), [other for other in ALL if other.name != tier])
+    return render_block(text_of(tier), others(tier))
 
 
 def parse(lines: Iterable[str]) -> dict[str, str]:
@@ -66,7 +67,7 @@ def parse(lines: Iterable[str]) -> dict[str, str]:
 
 
 def update(data: bytes, tier: str) -> bytes:
-    return update_block(data, text_of(tier), [other for other in ALL if other.name != tier]).data
+    return update_block(data, text_of(tier), others(tier)).data
 
 
 # ── what is in it ──
@@ -288,15 +289,20 @@ def test_a_block_without_an_end_line_ends_with_its_last_variable() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        block("8g") + block("16g"),
-        block("8g") + "A=1\n" + END + "\n",
-        END + "\n" + block("8g").removesuffix(END + "\n"),
-        "A=1\n" + END + "\n",
+        "{block}{other block}",
+        "{block}A=1\n{end}\n",
+        "{end}\n{block without end}",
+        "A=1\n{end}\n",
     ],
 )
 def test_marks_that_are_not_clear_are_refused(data: str) -> None:
+    blocks = {
+        "block": block("8g"),
+        "other block": block("16g"),
+        "block without end": block("8g").removesuffix(END + "\n"),
+    }
     with pytest.raises(BlockError, match="line"):
-        update(data.encode(), "8g")
+        update(data.format(end=END, **blocks).encode(), "8g")
 
 
 def test_what_is_kept_is_written_as_it_was() -> None:
