@@ -203,7 +203,7 @@ JSON = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets", "a", "__metadata__"]), inner, max_size=3)
     ),
-    max_leaves=12,
+    max_leaves=6,
 )
 
 
