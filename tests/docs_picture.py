@@ -19,7 +19,7 @@ import time
 from html import escape
 from pathlib import Path
 
-COLUMNS, ROWS = 116, 20
+COLUMNS, ROWS = 116, 23
 FRAME_EVERY = 0.4
 """Seconds between two frames of the picture."""
 
@@ -54,11 +54,13 @@ def record(command: list[str], folder: Path) -> list[list[str]]:
 
 
 def screen(text: str) -> list[str]:
-    """The last rows that a terminal shows after ``text``; the moves that tqdm uses are all that is known."""
+    """The last rows that a terminal shows after ``text``; the moves that the bars use are all that is known."""
     lines, row, column = [""], 0, 0
-    for part in re.findall(r"\x1b\[A|[\r\n]|[^\x1b\r\n]+|\x1b", text):
+    for part in re.findall(r"\x1b\[[AJ]|[\r\n]|[^\x1b\r\n]+", text):
         if part == "\x1b[A":
             row = max(0, row - 1)
+        elif part == "\x1b[J":
+            lines[row:] = [lines[row][:column]]
         elif part == "\n":
             row += 1
             lines += [""] * (row + 1 - len(lines))
@@ -68,7 +70,8 @@ def screen(text: str) -> list[str]:
             line = lines[row].ljust(column)
             lines[row] = line[:column] + part + line[column + len(part) :]
             column += len(part)
-    return [line.rstrip()[:COLUMNS] for line in lines][-ROWS:]
+    rows = [line[at : at + COLUMNS] for line in map(str.rstrip, lines) for at in range(0, len(line) or 1, COLUMNS)]
+    return rows[-ROWS:]
 
 
 def svg(title: str, frames: list[list[str]]) -> str:

@@ -89,8 +89,13 @@ def _unit_of(size: float) -> tuple[str, int, int]:
     return "B", 1, 0
 
 
+def format_duration(seconds: float) -> str:
+    """Format a measured duration for people: ``0.7s``, ``3m 05s``."""
+    return f"{seconds:.1f}s" if seconds < 60 else format_seconds(seconds)
+
+
 def format_seconds(seconds: float) -> str:
-    """Format a duration for people: ``4s``, ``3m 05s``, ``2h 10m``."""
+    """Format a duration in whole seconds for people: ``4s``, ``3m 05s``, ``2h 10m``."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole}s"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.care.inventory import Origin
 from modelfetch.care.listing import bytes_of
-from modelfetch.core.units import format_seconds, format_size
+from modelfetch.core.units import format_duration, format_size
 from modelfetch.placement.rewritten import rewriting_service
 from modelfetch.render.text import stdout_table, table, terminal_width
 
@@ -59,7 +59,7 @@ def _verify_sum(report: Report, found: Verification, *, quick: bool) -> str:
     if not found.findings:
         return f"nothing placed in {report.root}"
     bad = Counter(finding.action for finding in found.findings if finding.is_bad)
-    seconds = f"{report.seconds:.1f}s" if report.seconds < 60 else format_seconds(report.seconds)
+    seconds = format_duration(report.seconds)
     looked = len(found.findings)
     if quick:
         head = f"{count(looked, 'file')} compared by size and time in {seconds}"
@@ -89,7 +89,7 @@ def list_table(listing: Listing, *, files: bool = False, width: int | None = Non
         for item in listing.entries:
             groups[item.model or _UNNAMED[item.origin], item.consumer].append(item)
         rows = [_row(name, consumer, items) for (name, consumer), items in groups.items()]
-    head = ("PATH" if files else "MODEL", "FOR", "ORIGIN", "FILES", "SIZE", "VERIFIED", "TIERS")
+    head = ("PATH" if files else "MODEL", "FOR", "ORIGIN", "PATHS", "SIZE", "VERIFIED", "TIERS")
     shown = rows[: listing.limit]
     lines = [table(head, shown, right=(3, 4), width=width)] if shown else []
     if len(shown) < len(rows):

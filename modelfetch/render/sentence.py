@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from modelfetch.core import events as ev
-from modelfetch.core.units import format_seconds, format_size
+from modelfetch.core.units import format_duration, format_seconds, format_size
 
 WORTH_A_LINE = 16 * 2**20
 """Bytes; the start and end of smaller files are shown only with `--verbose`."""
@@ -68,5 +68,5 @@ def _again(event: ev.TransferRetrying) -> str:
 def verified(event: ev.TransferFinished) -> str:
     """The line for a file that has been downloaded and verified."""
     rate = event.fetched / event.seconds if event.seconds > 0 else 0.0
-    taken = f"{format_size(event.size)} in {event.seconds:.1f}s ({format_size(rate)}/s)"
+    taken = f"{format_size(event.size)} in {format_duration(event.seconds)} ({format_size(rate)}/s)"
     return f"{event.label}: verified, {taken}, {event.digest[:19]}…"

@@ -6,7 +6,7 @@ import posixpath
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from modelfetch.core.units import format_seconds, format_size
+from modelfetch.core.units import format_duration, format_size
 from modelfetch.render.text import stdout_table, table
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def summary(report: Report) -> str:
     left = f" ({len(report.models) - ready} optional left out)" if ready < len(report.models) else ""
     head = f"{report.tier or 'manifest'}: {_count(ready, 'model')} verified and in place in {report.root}{left}"
     requests = _count(report.requests, "request")
-    seconds = f"{report.seconds:.1f}s" if report.seconds < 60 else format_seconds(report.seconds)
+    seconds = format_duration(report.seconds)
     fetched = (
         f"{format_size(report.bytes_fetched)} downloaded in {seconds}"
         if report.bytes_fetched

@@ -74,4 +74,7 @@ def _summary(file: str, result: Result) -> str:
         return f"{file}: {failures} of {len(models)} models can't be pinned, so nothing was written"
     if not result.written:
         return f"{file}: nothing to write, {len(models)} of {len(models)} models are pinned"
-    return f"{file}: {len(result.lines)} of {len(models)} models pinned, the others were already"
+    count = f"{len(models)} model{'' if len(models) == 1 else 's'}"
+    if len(result.lines) == len(models):
+        return f"{file}: {count} pinned"
+    return f"{file}: {len(result.lines)} of {count} pinned, the others were already"
