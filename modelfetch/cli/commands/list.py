@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, /, **values: Any) -> int:
     """List everything below the root and in the store, and what could be freed.
 
-    PATHS counts files and links on disk; `status` counts the files of a model. A file's origin is made (by modelfetch), adopted (it was there, with the right bytes), foreign (not made by
-    modelfetch), blob (only in the store) or partial (an unfinished download).
+    PATHS counts files and links on disk; `status` counts the files of a model. A file's origin is made (by modelfetch),
+    adopted (it was there, with the right bytes), foreign (not made by modelfetch), blob (only in the store) or partial
+    (an unfinished download).
     """
     found: list[Listing] = []
 
