@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, /, **values: Any) -> int:
     """Remove models by name: what modelfetch placed for them, and their bytes in the store.
 
-    A file that was changed by hand, one that was there before, and what a kept tier asks for stay.
+    A file that was changed by hand, one that was there before, and what a kept tier needs stay.
     """
     from modelfetch.care.prune import PruneOptions, removal_report, remove_models
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, /, **values: Any) -> int:
     """Write one self-contained page of what is on disk: sizes, check dates, what is missing or damaged.
 
-    With a tier or manifest, the page also shows what it asks for and does not have.
+    With a tier or manifest, the page also shows which of its models are missing.
     """
     target: Path = values["target"]
 

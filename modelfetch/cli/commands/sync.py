@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @options.folder_options
 @options.strict_options
 @options.transfer_options
-@options.option("--prune", is_flag=True, help="After success, remove what none of these manifests asks for.")
+@options.option("--prune", is_flag=True, help="After success, remove what none of these manifests lists.")
 @options.output_options
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
