@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import resource
+import threading
 from pathlib import Path
 
 from modelfetch.core.units import format_size
@@ -15,6 +16,7 @@ _OWN_CGROUP = Path("/proc/self/cgroup")
 _CGROUP_LIMITS = {"pids": ("pids.max", "pids.max"), "memory": ("memory.max", "memory.limit_in_bytes")}
 """For each controller, the file with its limit in version 2 and in version 1 (source: cgroups(7))."""
 _M_ARENA_MAX = -8  # a parameter of mallopt (source: malloc.h)
+_START_SECONDS = 5.0  # a thread that has not started by then never will
 _STACK = 1 << 20
 """Bytes of a thread's stack where the address space is limited."""
 _UNMAPPED = ("failed to map segment", "annot allocate memory")
@@ -43,13 +45,33 @@ def save_address_space() -> None:
     if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
         return
     import ctypes
-    import threading
 
     from modelfetch.core import libc
 
     threading.stack_size(_STACK)
+    threading.Thread.start = _start  # type: ignore[method-assign,assignment]
     if (mallopt := libc.function("mallopt", ctypes.c_int, ctypes.c_int, ctypes.c_int)) is not None:
         mallopt(_M_ARENA_MAX, 1)
+
+
+class _Started(threading.Event):
+    """The event of a thread that has started; whoever waits for it without a limit gets an error in the end."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        is_set = super().wait(_START_SECONDS if timeout is None else timeout)
+        if timeout is None and not is_set:
+            raise RuntimeError("can't start new thread")
+        return is_set
+
+
+_start_thread = threading.Thread.start
+
+
+def _start(thread: threading.Thread) -> None:
+    """Start a thread. CPython itself waits forever for one that finds no memory for its first step."""
+    if not thread.is_alive():
+        thread._started = _Started()  # type: ignore[attr-defined]
+    _start_thread(thread)
 
 
 def _lacks_memory(error: BaseException) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import threading
+import time
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from modelfetch.core.cancel import Cancel
 
 _T = TypeVar("_T")
+_MEMORY_PAUSE = 0.05  # seconds
 _GRACE = 0.8  # seconds in which cancelled work can save its state
 
 
@@ -109,8 +111,13 @@ def _delivering(
             result = work()
         except BaseException as caught:
             error = caught
-        with suppress(RuntimeError):  # the loop is gone, so no task is waiting
-            loop.call_soon_threadsafe(_settle, future, ended, result, error)
+        while True:
+            try:
+                with suppress(RuntimeError):  # the loop is gone, so no task is waiting
+                    loop.call_soon_threadsafe(_settle, future, ended, result, error)
+                return
+            except MemoryError:  # the task would wait forever
+                time.sleep(_MEMORY_PAUSE)
 
     return do
 

@@ -9,15 +9,19 @@ Source: huggingface_hub 0.34 to 2.4, ``utils/_http.py``.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import urlsplit
 
 from modelfetch.config import hub
+from modelfetch.core.urls import origin
 from modelfetch.errors import UnreachableError
+from modelfetch.http.proxies import proxy_for, proxy_of
 
 _LOCK = threading.Lock()
 _LARGEST_ANSWER = 64 * 2**20
@@ -33,10 +37,17 @@ _watch: ContextVar[Watch | None] = ContextVar("modelfetch_hf_watch", default=Non
 
 
 @contextmanager
-def watched(watch: Watch) -> Iterator[None]:
-    """Within this context, pass each request that huggingface_hub sends from this thread to ``watch`` first."""
-    session = hub.load().utils.get_session()
+def watched(watch: Watch, endpoint: str) -> Iterator[None]:
+    """Within this context, pass each request that huggingface_hub sends from this thread to ``watch`` first.
+
+    Args:
+        watch: Called before each request.
+        endpoint: The hub's base URL.
+    """
+    package = hub.load()
     with _LOCK:
+        with _exempt_if_direct(endpoint):
+            session = package.utils.get_session()
         if hasattr(session, "event_hooks"):
             _add_hooks(session)
         else:
@@ -46,6 +57,25 @@ def watched(watch: Watch) -> Iterator[None]:
         yield
     finally:
         _watch.reset(token)
+
+
+@contextmanager
+def _exempt_if_direct(endpoint: str) -> Iterator[None]:
+    """Name the hub in NO_PROXY while a session is made, if it is exempt in a form that the session would not read.
+
+    httpx knows no ranges of addresses, no default ports and only commas between entries.
+    """
+    scheme, _, _ = origin(endpoint)
+    if proxy_for(scheme) is None or proxy_of(endpoint) is not None:
+        yield
+        return
+    name = "no_proxy" if os.environ.get("no_proxy") else "NO_PROXY"  # the order of `http.proxies`
+    before = os.environ[name]
+    os.environ[name] = f"{before},{scheme}://{urlsplit(endpoint).netloc}"
+    try:
+        yield
+    finally:
+        os.environ[name] = before
 
 
 # -- httpx and httpx2 --------------------------------------------------------------------------------------------------

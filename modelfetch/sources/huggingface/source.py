@@ -222,7 +222,7 @@ class HfSource(Source[HfUri]):
         if proxy_of(endpoint) is None:
             check_name(origin(endpoint)[1])
         try:
-            with client.watched(self._watch):
+            with client.watched(self._watch, endpoint):
                 return question(api), query
         except Exception as error:
             failure, missing = translate(error, query), is_missing_api(error)

@@ -1,0 +1,41 @@
+"""huggingface_hub's own session follows the proxy settings as all other requests do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import huggingface_hub
+import pytest
+
+from modelfetch.cli.app import run
+from modelfetch.demo import models as made
+from modelfetch.demo.hub import Hub
+from modelfetch.demo.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with Hub(World()) as hub:
+        hub.world.hf_repo("acme/art", {"vae.safetensors": made.vae()})
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        huggingface_hub.close_session()
+        yield hub
+        huggingface_hub.close_session()
+
+
+@pytest.mark.parametrize("entry", ["127.0.0.0/8 localhost", "a.example\tlocalhost,127.0.0.1", "http://127.0.0.1:PORT"])
+def test_a_hub_that_is_exempt_in_any_form_is_asked_directly(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    monkeypatch.setenv("NO_PROXY", f"{entry.replace('PORT', hub.endpoint.rpartition(':')[2])} localhost")
+    assert run(["fetch", "hf://acme/art/vae.safetensors", "--retries", "1"]) == 0
+
+
+def test_another_exemption_leaves_the_proxy_in_use(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "128.0.0.0/8")
+    assert run(["fetch", "hf://acme/art/vae.safetensors", "--retries", "1"]) == 69
+    assert hub.log.requests() == []
