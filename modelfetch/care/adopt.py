@@ -19,7 +19,7 @@ from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import DestinationError, IntegrityError, ModelfetchError, UsageError, exit_code_of
 from modelfetch.pipeline.local_files import read_in_place, write_in_place
 from modelfetch.pipeline.preflight import check_folders
-from modelfetch.store.adoption import LinkImpossibleError, adopt_file
+from modelfetch.store.ingest import LinkImpossibleError, add_file
 from modelfetch.store.locks.lock import lock
 from modelfetch.tiers.selection import all_tiers
 
@@ -170,7 +170,7 @@ def _can_share(one: Candidate, session: Session) -> bool:
 
 def _take(folder: Path, one: Candidate, session: Session) -> Adoption:
     try:
-        blob, how = adopt_file(session.store, one.file)
+        blob, how = add_file(session.store, one.file, keep_mode=True, copy=False)
     except LinkImpossibleError:
         return Adoption(candidate=one, folder=folder, result="elsewhere")
     except (IntegrityError, DestinationError) as error:

@@ -22,7 +22,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, UsageError, exit_code_of
 from modelfetch.pipeline.preflight import check_folders
-from modelfetch.store.adoption import adopt_file
+from modelfetch.store.ingest import add_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -168,7 +168,7 @@ def _blob(digest: str, files: Sequence[Candidate], session: Session, *, apply: b
     """The blob to keep; created from the first file if the store does not have it."""
     blob = session.store.find(Digest.parse(digest))
     if blob is None and apply:
-        blob, _ = adopt_file(session.store, files[0].file, digest=Digest.parse(digest))
+        blob, _ = add_file(session.store, files[0].file, digest=Digest.parse(digest), keep_mode=True, copy=False)
     return blob
 
 

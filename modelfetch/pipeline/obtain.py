@@ -14,7 +14,7 @@ from modelfetch.pipeline.resolve import mirrors_of
 from modelfetch.placement import Action
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.store.adopted import mark_adopted
-from modelfetch.store.adoption import adopt_file
+from modelfetch.store.ingest import add_file
 from modelfetch.transfer import Fetched
 from modelfetch.transfer.fetch import find_present
 
@@ -127,7 +127,7 @@ class ArtifactProvider:
                 return Fetched(blob=self._share(path, artifact))
         for path in self._session.local_files.find(artifact):
             with contextlib.suppress(IntegrityError, DestinationError, OSError):  # a different file of that name
-                blob, _ = adopt_file(store, path, digest=artifact.digest, copy=True)
+                blob, _ = add_file(store, path, digest=artifact.digest, keep_mode=True)
                 self._session.sink(Notice(level="info", message=f"{artifact.path}: taken from {path}"))
                 return Fetched(blob=blob, action="adopted")
         return None
@@ -138,7 +138,7 @@ class ArtifactProvider:
         if artifact.digest is not None and artifact.digest.algorithm == "sha256":
             mark_adopted(store.path, artifact.digest)
         before = path.stat().st_mode
-        blob = store.add_file(path, artifact.digest)
+        blob, _ = add_file(store, path, digest=artifact.digest)
         mark_adopted(store.path, blob.digest)
         if path.stat().st_mode != before:
             message = f"{path} serves several services now and is read-only: all of them share its bytes"

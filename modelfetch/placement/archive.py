@@ -22,6 +22,7 @@ from modelfetch.formats.pickles import contains_pickle, pickle_error
 from modelfetch.manifest.paths import check_relative
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.placer import PlacementJob
+from modelfetch.store.ingest import add_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +72,7 @@ def _into_store(store: Store, archive: Path, member: Member, artifact: Artifact 
             shutil.copyfileobj(source, target, 1 << 20)
         if artifact is not None and not artifact.allow_pickle:
             _check(temporary, member, artifact)
-        return store.add_file(temporary, None)
+        return add_file(store, temporary)[0]
     finally:
         temporary.unlink(missing_ok=True)
 

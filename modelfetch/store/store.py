@@ -16,10 +16,10 @@ from modelfetch.core.check_progress import reporting_large
 from modelfetch.core.digest import Digest, new_hasher
 from modelfetch.core.directories import make_directory, sync_directory
 from modelfetch.core.events import Sink, discard
-from modelfetch.core.fs import BLOB_MODE, RefusalReporter, open_regular, read_small, try_chmod, try_fsync, try_reflink
+from modelfetch.core.fs import BLOB_MODE, RefusalReporter, open_regular, read_small, try_chmod, try_fsync
 from modelfetch.core.os_errors import translate
 from modelfetch.core.temp_files import sweep_temporaries, temporary_name
-from modelfetch.errors import DiskError, IntegrityError, ModelfetchError
+from modelfetch.errors import DiskError, ModelfetchError
 from modelfetch.store.chunks import hash_open_file, read_into
 from modelfetch.store.index import Index, record_path, write_new, write_whole
 from modelfetch.store.record import Record
@@ -34,8 +34,6 @@ _TAG = (
 )
 _SYNCED_TOGETHER = 4 * 2**20 + 1
 _MOST_UNSYNCED = 300
-_LINK_FROM = 64 * 1024
-"""Files below this size are copied, never linked, because a service may rewrite them in place."""
 _READ_LIMIT = 64 * 2**20
 """Maximum size of a blob that is read whole: registry manifests and configurations, in practice a few kilobytes."""
 _LEFT_OVER = r".*\.damaged.*|\..*|tmp-.*"
@@ -205,47 +203,6 @@ class Store:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def add_file(self, path: Path, digest: Digest | None) -> Blob:
-        """Store an existing file; the file itself remains.
-
-        Its blocks are shared if the file system can. Otherwise a large file is hardlinked and becomes read-only like
-        any blob: writing to it would change the files of all services. A file whose mode can't be changed is copied.
-
-        Args:
-            path: The file.
-            digest: The required digest, if known.
-
-        Raises:
-            IntegrityError: It has another digest.
-            DestinationError, DiskError: It can't be read or stored.
-        """
-        algorithms = ["sha256"] if digest is None else ["sha256", digest.algorithm]
-        temporary = self.tmp()
-        try:
-            source = open_regular(path.resolve())
-            with _closing(source):
-                linked = _link_or_copy(path, source, temporary)
-                taken = open_regular(temporary)
-                with _closing(taken):
-                    before = os.fstat(taken)
-                    digests, chunks = hash_open_file(taken, *algorithms)
-                    if digest is not None and digests[digest.algorithm] != digest:
-                        raise IntegrityError(f"{path} has {digests[digest.algorithm]}, expected {digest}")
-                    found = self.find(digests["sha256"])
-                    if found is not None:
-                        return found
-                    if not linked or _make_read_only(taken):
-                        after = os.fstat(taken)
-                        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-                            raise IntegrityError(f"{path} changed while it was read", code="size-mismatch")
-                        return self.admit(temporary, taken, digests, chunks, state=before)
-                temporary.unlink()
-                return self._add_copy(source, temporary, digests, chunks)
-        except OSError as error:
-            raise translate(error, path, doing="keeping") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-
     def admit(
         self,
         part: Path,
@@ -320,15 +277,6 @@ class Store:
             copy.unlink(missing_ok=True)
         part.unlink(missing_ok=True)
         return state
-
-    def _add_copy(self, source: int, temporary: Path, digests: dict[str, Digest], chunks: tuple[str, ...]) -> Blob:
-        """Store a copy of a hashed file that can't be made read-only."""
-        with temporary.open("x+b") as file:
-            read_into(source, 0, os.fstat(source).st_size, file.write)
-            file.flush()
-            if hash_open_file(file.fileno(), "sha256")[0]["sha256"] != digests["sha256"]:
-                raise IntegrityError("it changed while it was read", code="size-mismatch")
-            return self.admit(temporary, file.fileno(), digests, chunks)
 
     def settle(self) -> None:
         """Make the names of small blobs durable in one batch: a lost one is just fetched again."""
@@ -468,39 +416,3 @@ class Store:
         aside = self.path / "ingest" / f"{sha256.hex}.damaged"
         record = self.index.record(aside)
         return (aside, record) if record is not None and aside.exists() else None
-
-
-@contextlib.contextmanager
-def _closing(fd: int) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        os.close(fd)
-
-
-def _link_or_copy(path: Path, source: int, target: Path) -> bool:
-    """Give the bytes of an open file a new name, by sharing blocks, else with a link, else with a copy.
-
-    A small file is never linked because its service may rewrite it in place. Returns whether it is a link.
-    """
-    if try_reflink(path, target):
-        return False
-    state = os.fstat(source)
-    if state.st_size >= _LINK_FROM:
-        with contextlib.suppress(OSError):
-            os.link(path.resolve(), target)
-            if os.path.samestat(target.lstat(), state):
-                return True
-    target.unlink(missing_ok=True)
-    with target.open("xb") as write:
-        read_into(source, 0, state.st_size, write.write)
-    return False
-
-
-def _make_read_only(fd: int) -> bool:
-    """Make a file with other names read-only; False if this process may not change its mode."""
-    try:
-        os.fchmod(fd, BLOB_MODE)
-    except OSError:
-        return False
-    return True

@@ -147,7 +147,7 @@ def test_across_file_systems_nothing_is_copied_or_even_read(
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    monkeypatch.setattr("modelfetch.store.adoption.open_regular", refuse)
+    monkeypatch.setattr("modelfetch.store.ingest.hash_open_file", refuse)
     result = care("adopt", str(path.parent))
     assert result.code == 0
     assert [a["action"] for m in result.report["models"] for a in m["artifacts"]] == ["skipped"]

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from blake3 import blake3
@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from modelfetch.core.digest import Digest, new_hasher
 from modelfetch.core.events import Event, Notice
-from modelfetch.errors import DestinationError, DiskError, IntegrityError, ModelfetchError
-from modelfetch.store import Blob, Store
+from modelfetch.errors import DestinationError, DiskError, ModelfetchError
+from modelfetch.store import Store
 from modelfetch.store import store as store_module
 from modelfetch.store.chunks import CHUNK, FileHash, chunk_count, chunk_span, read_into
 from modelfetch.store.index import record_path
+from modelfetch.store.ingest import add_file
 from modelfetch.store.locks.lock import LockLostError
 from modelfetch.store.record import Record
 
@@ -119,7 +120,7 @@ def test_a_blob_is_found_by_its_other_digests(store: Store, tmp_path: Path) -> N
     hasher.update(DATA)
     git = Digest("git-sha1", hasher.hexdigest())
     assert store.find(other) is None
-    blob = store.add_file(path, other)
+    blob = add_file(store, path, digest=other)[0]
     assert store.find(other) == store.peek(other) == blob
     store.index.write_alias(git, blob.digest)
     assert store.find(git) == blob
@@ -137,79 +138,6 @@ def test_an_alias_that_lies_is_found_out(store: Store) -> None:
     store.index.write_alias(wrong, blob.digest)
     os.utime(blob.path, ns=(1, 1))
     assert store.read(wrong) is None
-
-
-def test_a_file_is_kept_and_stays_where_it_was(store: Store, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(DATA)
-    path.chmod(0o640)
-    blob = store.add_file(path, Digest.sha256(DATA))
-    assert blob.path.read_bytes() == path.read_bytes() == DATA
-    shared = blob.path.samefile(path)
-    assert path.stat().st_mode & 0o777 == (0o444 if shared else 0o640)
-    assert blob.path.stat().st_mode & 0o777 == 0o444
-
-
-def test_a_file_whose_mode_is_not_ours_to_change_is_copied(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(DATA)
-    path.chmod(0o640)
-
-    fchmod = os.fchmod
-
-    def refuse(fd: int, mode: int) -> None:
-        if os.fstat(fd).st_nlink > 1:
-            raise PermissionError(1, "Operation not permitted")
-        fchmod(fd, mode)
-
-    monkeypatch.setattr(os, "fchmod", refuse)
-    blob = store.add_file(path, None)
-    assert not blob.path.samefile(path)
-    assert (path.stat().st_mode & 0o777, blob.path.stat().st_mode & 0o777) == (0o640, 0o444)
-    assert not list((store.path / "ingest").iterdir())
-
-
-def test_a_small_file_is_copied_never_linked(store: Store, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"small")
-    blob = store.add_file(path, None)
-    assert blob.path.stat().st_ino != path.stat().st_ino
-    path.write_bytes(b"other")
-    assert store.read(blob.digest) == b"small"
-
-
-def test_a_temporary_file_of_the_store_becomes_a_read_only_blob(store: Store) -> None:
-    path = store.tmp()
-    path.write_bytes(DATA)
-    blob = store.add_file(path, None)
-    path.unlink()
-    assert blob.path.stat().st_mode & 0o777 == 0o444
-    assert blob.path.stat().st_nlink == 1
-
-
-def test_a_linked_file_that_is_changed_later_is_no_longer_a_blob(store: Store, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(DATA)
-    blob = store.add_file(path, None)
-    path.write_bytes(DATA[::-1])
-    found = store.find(blob.digest)
-    assert found is None or found.path.read_bytes() == DATA
-
-
-def test_a_file_with_another_digest_is_not_kept(store: Store, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(DATA)
-    with pytest.raises(IntegrityError):
-        store.add_file(path, Digest.sha256(b"other"))
-    assert not list(store.blobs())
-    assert not list((store.path / "ingest").iterdir())
-
-
-def test_a_file_that_does_not_exist_is_a_typed_error(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(ModelfetchError):
-        store.add_file(tmp_path / "missing", None)
 
 
 def test_a_file_that_another_process_put_in_its_place_is_not_stored(store: Store) -> None:
@@ -330,7 +258,9 @@ def test_a_store_that_is_spread_over_two_branches_of_a_union_takes_blobs(
 ) -> None:
     data = DATA if way != "small file" else b"small"
     (tmp_path / "file").write_bytes(data)
-    blob = store.add_bytes(data) if way == "bytes" else store.add_file(tmp_path / "file", Digest.sha256(data))
+    blob = (
+        store.add_bytes(data) if way == "bytes" else add_file(store, tmp_path / "file", digest=Digest.sha256(data))[0]
+    )
     assert blob.path.read_bytes() == data
     assert blob.path.stat().st_mode & 0o777 == 0o444
     assert store.peek(blob.digest) == blob  # the record describes the copy
@@ -404,33 +334,6 @@ def test_a_name_that_cannot_be_read_is_unknown(store: Store, kind: str) -> None:
         obstruct(path, kind)
     assert store.find(other) is None
     assert store.index.recall("1" * 64) is None
-
-
-@pytest.mark.parametrize("kind", ["FIFO", "folder"])
-def test_what_is_no_file_cannot_be_kept(store: Store, tmp_path: Path, kind: str) -> None:
-    obstruct(tmp_path / "file", kind)
-    with pytest.raises(ModelfetchError) as caught:
-        store.add_file(tmp_path / "file", None)
-    assert caught.value.exit_code == 73
-
-
-def test_a_file_that_is_replaced_while_it_is_kept_is_not_vouched_for(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its service writes to it after it was hashed: the record describes the hashed bytes."""
-    path = tmp_path / "file"
-    path.write_bytes(DATA)
-    admit = Store.admit
-
-    def late(self: Store, part: Path, fd: int, *arguments: Any, **keywords: Any) -> Blob:
-        path.write_bytes(DATA[::-1])
-        os.utime(path, ns=(5, 5))
-        return admit(self, part, fd, *arguments, **keywords)
-
-    monkeypatch.setattr(Store, "admit", late)
-    blob = store.add_file(path, None)
-    found = store.find(blob.digest)
-    assert found is None or found.path.read_bytes() == DATA
 
 
 # --- leftovers of killed runs ----------------------------------------------------------------------------------

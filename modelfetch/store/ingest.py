@@ -1,0 +1,133 @@
+"""Add an existing file to the store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from modelfetch.core.fs import BLOB_MODE, open_regular, try_reflink
+from modelfetch.core.os_errors import translate
+from modelfetch.errors import DestinationError, IntegrityError
+from modelfetch.store.adopted import mark_adopted
+from modelfetch.store.chunks import hash_open_file, read_into
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from modelfetch.core.digest import Digest
+    from modelfetch.store.store import Blob, Store
+
+_LINK_FROM = 64 * 1024
+"""Files below this size are copied, never linked, because a service may rewrite them in place."""
+
+
+class LinkImpossibleError(DestinationError):
+    """The store can't share a file's bytes: it is on another file system, or links are refused."""
+
+
+def add_file(
+    store: Store, path: Path, *, digest: Digest | None = None, keep_mode: bool = False, copy: bool = True
+) -> tuple[Blob, str]:
+    """Store a file as a blob; the file itself remains.
+
+    Its blocks are shared if the file system can. Otherwise a large file is hardlinked. It then becomes read-only like
+    any blob, since writing to it would change the files of all services, or is copied if its mode can't be changed.
+
+    Args:
+        store: The store.
+        path: The file; a symlink is followed.
+        digest: The required digest, if known.
+        keep_mode: Leave mode, owner and mtime of a linked file as they are: it belongs to the user (adopted).
+        copy: Whether a large file may be copied if its bytes can't be shared.
+
+    Returns:
+        The blob, and reflink, link, copy, or present (the store had it already).
+
+    Raises:
+        LinkImpossibleError: Its bytes can't be shared, and copying is not allowed.
+        IntegrityError: It has another digest, or it changed while it was read.
+        DestinationError, DiskError: It can't be read or stored.
+    """
+    algorithms = dict.fromkeys(("sha256", digest.algorithm if digest else "sha256"))
+    temporary = store.tmp()
+    try:
+        with _closing(open_regular(path.resolve())) as source:
+            how = _link_or_copy(path.resolve(), source, temporary, copy=copy)
+            with _closing(open_regular(temporary)) as taken:
+                before = os.fstat(taken)
+                digests, chunks = hash_open_file(taken, *algorithms)
+                if digest is not None and digests[digest.algorithm] != digest:
+                    raise IntegrityError(f"{path} has {digests[digest.algorithm]}, expected {digest}")
+                if found := store.find(digests["sha256"]):
+                    return found, "present"
+                adopted = how == "link" and keep_mode
+                if how != "link" or adopted or _make_read_only(taken):
+                    after = os.fstat(taken)
+                    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+                        raise IntegrityError(f"{path} changed while it was read", code="size-mismatch")
+                    if adopted:
+                        mark_adopted(store.path, digests["sha256"])
+                    mode = None if adopted else BLOB_MODE
+                    return store.admit(temporary, taken, digests, chunks, state=before, mode=mode), how
+            temporary.unlink()
+            return _admit_copy(store, source, temporary, digests, chunks), "copy"
+    except OSError as error:
+        raise translate(error, path, doing="storing") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _link_or_copy(path: Path, source: int, target: Path, *, copy: bool) -> str:
+    """Give the bytes of an open file a new name: by sharing blocks, else with a link, else with a copy."""
+    if try_reflink(path, target):
+        return "reflink"
+    state = os.fstat(source)
+    if state.st_size >= _LINK_FROM:
+        try:
+            os.link(path, target, follow_symlinks=False)
+            if os.path.samestat(target.lstat(), state):
+                return "link"
+        except OSError as error:
+            if not copy:
+                raise LinkImpossibleError(
+                    f"{path} can't be shared with {target.parent} ({error.strerror})",
+                    hint="`modelfetch adopt --in-place` records where it is; `--store DIR` puts the store beside it",
+                ) from error
+        target.unlink(missing_ok=True)
+    _copy(source, target)
+    return "copy"
+
+
+def _copy(source: int, target: Path) -> None:
+    with target.open("xb") as write:
+        read_into(source, 0, os.fstat(source).st_size, write.write)
+
+
+def _admit_copy(
+    store: Store, source: int, temporary: Path, digests: dict[str, Digest], chunks: tuple[str, ...]
+) -> Blob:
+    """Store a copy of a hashed file whose mode can't be changed."""
+    _copy(source, temporary)
+    with _closing(open_regular(temporary)) as fd:
+        if hash_open_file(fd, "sha256")[0]["sha256"] != digests["sha256"]:
+            raise IntegrityError("it changed while it was read", code="size-mismatch")
+        return store.admit(temporary, fd, digests, chunks)
+
+
+def _make_read_only(fd: int) -> bool:
+    """Make a file with other names read-only; False if this process may not change its mode."""
+    try:
+        os.fchmod(fd, BLOB_MODE)
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _closing(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
