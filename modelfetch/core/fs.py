@@ -114,7 +114,7 @@ def open_regular(
     raise FileExistsError(errno.EEXIST, "not a regular file", str(path))
 
 
-def read_small(path: Path, limit: int) -> bytes:
+def read_small(path: Path | str, limit: int) -> bytes:
     """Return the bytes of a small file of our own; raises as `open_regular`, and OSError (EFBIG) for a larger file."""
     fd = open_regular(path)
     try:

@@ -258,6 +258,7 @@ def space_problems(needed: Iterable[SpaceRequirement], reserve: int = 0) -> tupl
 
 def size_problems(plans: Sequence[ModelPlan], *, tree: RootTree, store: Path) -> tuple[ModelfetchError, ...]:
     """A ``file-too-large`` error for each model with a file that a file system can't take."""
+    existing = lru_cache(maxsize=None)(nearest_existing_parent)
     limit_of = lru_cache(maxsize=None)(largest_file)
     found: list[ModelfetchError] = []
     for plan in plans:
@@ -265,7 +266,7 @@ def size_problems(plans: Sequence[ModelPlan], *, tree: RootTree, store: Path) ->
             artifact = target.placement.artifact
             if not target.needs_bytes or artifact is None or artifact.size is None:
                 continue
-            folders = (nearest_existing_parent(path) for path in (store, tree.path(target.placement.path).parent))
+            folders = (existing(path) for path in (store, tree.path(target.placement.path).parent))
             too_small = next((f for f in folders if (limit := limit_of(f)) is not None and artifact.size > limit), None)
             if too_small is not None:
                 error = DiskError(

@@ -66,7 +66,7 @@ class Index:
 
     def write_alias(self, digest: Digest, sha256: Digest) -> None:
         """Record another digest of a blob."""
-        path = self._alias(digest)
+        path = Path(self._alias(digest))
         with contextlib.suppress(OSError):
             make_directory(path.parent)
             write_new(path, sha256.hex.encode())
@@ -74,10 +74,10 @@ class Index:
     def drop_alias(self, digest: Digest) -> None:
         """Remove another digest."""
         with contextlib.suppress(OSError):
-            self._alias(digest).unlink(missing_ok=True)
+            Path(self._alias(digest)).unlink(missing_ok=True)
 
-    def _alias(self, digest: Digest) -> Path:
-        return Path(f"{self._blobs}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}")
+    def _alias(self, digest: Digest) -> str:
+        return f"{self._blobs}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
 
     # --- names -------------------------------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ def write_new(path: Path, data: bytes) -> None:
         os.close(fd)
 
 
-def _read_digest(path: Path) -> Digest | None:
+def _read_digest(path: Path | str) -> Digest | None:
     try:
         return Digest("sha256", read_small(path, 65).decode("ascii").strip())
     except (OSError, ValueError):
