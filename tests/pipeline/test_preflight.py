@@ -156,7 +156,7 @@ def test_what_is_whole_and_in_place_needs_no_folder_that_can_be_written(
     def read_only(path: Any, *_: Any, **__: Any) -> Any:
         raise DestinationError(f"locking {path}: Read-only file system")
 
-    monkeypatch.setattr("modelfetch.placement.placer.lock", read_only)
+    monkeypatch.setattr("modelfetch.placement.placer.lock_receipt", read_only)
     monkeypatch.setattr("os.access", lambda *_, **__: False)
     result = bench.sync(entry)
     assert result.code == 0, result.err
