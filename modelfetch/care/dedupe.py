@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 ALLOWED = ("Hugging Face cache", "ComfyUI", "AUTOMATIC1111 or Forge", "Stability Matrix", "LM Studio")
 """The collections whose programs never modify an existing model."""
-_LEAST = 1 << 20
+_MIN_SIZE = 1 << 20
 """Minimum size in bytes: smaller files save nothing, and programs rewrite some of them."""
 _OLD = re.compile(r"\.modelfetch-dedupe-(?P<pid>\d+)-[0-9a-f]+\.old")
 """The temporary name of an old file. No other command sweeps it, for it may hold the only copy of its bytes."""
@@ -134,7 +134,7 @@ def _require_allowed(folder: Path) -> None:
 
 def _candidates(folder: Path) -> Iterator[Candidate]:
     try:
-        yield from (one for one in find_candidates(folder) if one.size >= _LEAST)
+        yield from (one for one in find_candidates(folder) if one.size >= _MIN_SIZE)
     except OSError as error:
         raise os_errors.translate(error, folder, doing="reading") from error
 

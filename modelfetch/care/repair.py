@@ -27,8 +27,9 @@ from modelfetch.pipeline.plan import at_current_endpoints
 from modelfetch.pipeline.resolve import mirrors_of
 from modelfetch.placement.journal import Claim
 from modelfetch.placement.receipts import Entry, ReceiptBook, lock_receipt
-from modelfetch.placement.writer import LINK_AT_LEAST, ChangedMeanwhileError, ConsumerWriter, Made
+from modelfetch.placement.writer import ChangedMeanwhileError, ConsumerWriter, Made
 from modelfetch.store.checks import Check, now
+from modelfetch.store.ingest import LINK_AT_LEAST
 from modelfetch.store.locks.lock import LockLostError
 
 if TYPE_CHECKING:

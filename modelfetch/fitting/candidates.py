@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _LAYER = "application/vnd.ollama.image."
 _READABLE = (".safetensors", ".gguf")
 _WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".sft", ".onnx")
-_MOST_FILES = 10_000
+_MAX_FILES = 10_000
 _SHARD = re.compile(r"(.*-)(\d{5})(-of-)(\d{5})(\.(?:gguf|safetensors))\Z")
 
 
@@ -207,8 +207,8 @@ def files_below(folder: Path) -> tuple[File, ...]:
         for path in (path for path in paths if path.is_file()):
             readable = path.suffix.lower() in _READABLE
             files.append(_local(path, path.relative_to(folder).as_posix(), readable=readable))
-            if len(files) > _MOST_FILES:
-                raise UsageError(f"{folder} holds more than {_MOST_FILES} files", hint="name the folder of one model")
+            if len(files) > _MAX_FILES:
+                raise UsageError(f"{folder} holds more than {_MAX_FILES} files", hint="name the folder of one model")
     if not any(PurePosixPath(file.path).suffix.lower() in _WEIGHTS for file in files):
         raise UsageError(
             f"{folder} holds no file of a model", hint=f"name a file, or a folder with one of {', '.join(_WEIGHTS)}"

@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from modelfetch.fitting.image import ImageOptions, Parts, image_estimate, parse_resolution, parts_of
-from modelfetch.fitting.image import parts_of_gguf as gguf_parts
+from modelfetch.fitting.image import ImageOptions, Parts, image_estimate, parse_resolution, parts_of, parts_of_gguf
 from modelfetch.fitting.llm.architectures import ARCHITECTURES
 from modelfetch.fitting.llm.estimate import BUDGET_MARGIN, KV_BYTES, MARGIN, LlmOptions, llm_estimate
 from modelfetch.fitting.speech import (
@@ -128,7 +127,7 @@ def gguf_estimate(candidate: Candidate, service: Service, *, exact: bool = True)
     header, extra = read_llm(candidate, tensors=exact)
     if header is None:
         return unknown_estimate(candidate, "its header can't be read from there")
-    parts = gguf_parts(header)
+    parts = parts_of_gguf(header)
     if parts is not None and parts.denoiser:
         return image_estimate(candidate.name, candidate.uri, parts, image_options(service))
     made = llm_estimate(candidate.name, candidate.uri, header, llm_options(service), extra=extra)
@@ -156,7 +155,7 @@ def read_parts(candidate: Candidate) -> Parts | None:
         if suffix == ".safetensors" and file.prefix is not None:
             parts = parts_of(read_safetensors(file.prefix), kind=candidate.kind, path=file.path)
         elif is_gguf(file) and file.prefix is not None:
-            parts = gguf_parts(read_gguf(file.prefix), kind=candidate.kind)
+            parts = parts_of_gguf(read_gguf(file.prefix), kind=candidate.kind)
         elif suffix in (".safetensors", ".gguf", *_PICKLES):
             parts = None
         else:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-_LEAST_CONTEXT = 2048
-_MOST_HINTS = 3
+_MIN_CONTEXT = 2048
+_MAX_HINTS = 3
 
 
 class Needs(Protocol):
@@ -42,7 +42,7 @@ def what_would_fit(service: Service, kind: str, limit: int, needs: Needs) -> str
     hints: list[str] = []
     enough: list[str] = []
     for change in _changes(service, kind):
-        if len(hints) == _MOST_HINTS:
+        if len(hints) == _MAX_HINTS:
             break
         if any(text in change.text for text in enough):
             continue  # a milder change is sufficient
@@ -97,8 +97,8 @@ def _llm(service: Service) -> Iterator[_Change]:
 
 
 def _shorter(context: int) -> Iterator[int]:
-    while context > _LEAST_CONTEXT:
-        context = max(_LEAST_CONTEXT, context // 2)
+    while context > _MIN_CONTEXT:
+        context = max(_MIN_CONTEXT, context // 2)
         yield context
 
 

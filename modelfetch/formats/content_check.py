@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 HEAD = 512
 """Bytes from the start of a file that `check_head` needs."""
 
-_LEAST = 24
+_MIN_SIZE = 24
 """Bytes of the smallest weight file of any format."""
 _HTML_STARTS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<!--", b"<?xml")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # source: git-lfs, docs/spec.md
@@ -264,7 +264,7 @@ def check_whole(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False)
     """
     if not is_weights(path, by_kind=by_kind):
         return None
-    if size < _LEAST:
+    if size < _MIN_SIZE:
         return NotAModelError(f"{path} is no model: it has {size} bytes" if size else f"{path}: the file is empty")
     suffix = _suffix(path)
     head = read_at(0, HEAD)

@@ -36,7 +36,7 @@ _MAX_KEYS = 4 * 2**20  # bytes of all keys together
 _KEPT_TEXT = 1024  # longer texts (chat templates) are walked over
 _KEPT_ARRAY = 4096  # longer arrays (tokens) are walked over; arrays over layers are far shorter
 _KEPT_IN_ALL = 2**20  # bytes of texts and elements of arrays; what comes after them is walked over
-_MOST_ELEMENTS = 2**63
+_MAX_ELEMENTS = 2**63
 
 
 class ArrayHead(NamedTuple):
@@ -308,7 +308,7 @@ class _HeaderReader:
         elements = 1
         for dimension in shape:
             elements *= dimension
-            if elements >= _MOST_ELEMENTS:
+            if elements >= _MAX_ELEMENTS:
                 raise NotAModelError(f"broken GGUF header: tensor {name!r} has too many elements")
         try:
             nbytes = tensor_bytes(kind, shape)

@@ -37,12 +37,12 @@ BITS = {
 }
 """Bits of an element of each type (source: safetensors 0.8, tensor.rs)."""
 
-_MOST_BITS = 128  # of an element of a type that this version does not know: C128, for example
+_MAX_BITS = 128  # of an element of a type that this version does not know: C128, for example
 _MAX_DIMENSIONS = 64
 _MAX_TENSORS = 1_000_000
 _MAX_ENTRY = 16 * MIB  # bytes of one tensor's entry or one text of the metadata
 _KEPT_METADATA = MIB  # bytes; what comes after them is walked over
-_MOST_ELEMENTS = 2**63
+_MAX_ELEMENTS = 2**63
 
 
 class StoredTensor(NamedTuple):
@@ -264,7 +264,7 @@ def _are_whole(values: object, most: int) -> TypeGuard[list[int]]:
     """Whether this is a list of at most so many whole numbers."""
     if not isinstance(values, list) or len(values) > most:
         return False
-    return all(type(value) is int and 0 <= value < _MOST_ELEMENTS for value in values)
+    return all(type(value) is int and 0 <= value < _MAX_ELEMENTS for value in values)
 
 
 def _tensor(name: str, entry: object) -> StoredTensor:
@@ -280,10 +280,10 @@ def _tensor(name: str, entry: object) -> StoredTensor:
     elements = 1
     for dimension in shape:
         elements *= dimension
-        if elements >= _MOST_ELEMENTS:
+        if elements >= _MAX_ELEMENTS:
             raise NotAModelError(f"{where}: too many elements")
     bits, found = BITS.get(dtype), (end - begin) * 8
-    if bits is None and not elements <= found <= elements * _MOST_BITS:
+    if bits is None and not elements <= found <= elements * _MAX_BITS:
         raise NotAModelError(f"{where}: {elements} elements of {dtype[:32]!r} can't be in {end - begin} bytes")
     if bits is not None and elements * bits != found:
         raise NotAModelError(

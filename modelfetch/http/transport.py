@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 KEEPALIVE = 60.0
 """Idle time in seconds after which a connection is not reused."""
 
-_MOST_IDLE = 4
+_MAX_IDLE = 4
 """Servers to which a wire keeps a connection: that of a request and those of its redirects."""
 _LIMITS: dict[str, Any] = {"max_connections": 8, "max_keepalive_connections": 4, "keepalive_expiry": KEEPALIVE}
 
@@ -111,7 +111,7 @@ class _Direct:
                 origin, ssl_context=self._context, keepalive_expiry=KEEPALIVE, network_backend=self._backend
             )
         self._connections[server] = connection  # at the end, as the one that was used last
-        if len(self._connections) > _MOST_IDLE:
+        if len(self._connections) > _MAX_IDLE:
             self._connections.pop(next(iter(self._connections))).close()
         return connection.handle_request(request)
 

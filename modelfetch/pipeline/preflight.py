@@ -18,7 +18,7 @@ from modelfetch.core.units import format_size
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 from modelfetch.placement import Action
 from modelfetch.placement.layouts import PlacementMethod
-from modelfetch.placement.writer import LINK_AT_LEAST
+from modelfetch.store.ingest import LINK_AT_LEAST
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

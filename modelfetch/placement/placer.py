@@ -23,7 +23,8 @@ from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.receipts import Entry, ReceiptBook, lock_receipt
 from modelfetch.placement.rewritten import rewriting_service
 from modelfetch.placement.state import Action, is_rewritten
-from modelfetch.placement.writer import LINK_AT_LEAST, ChangedMeanwhileError, ConsumerWriter, Made
+from modelfetch.placement.writer import ChangedMeanwhileError, ConsumerWriter, Made
+from modelfetch.store.ingest import LINK_AT_LEAST
 from modelfetch.store.locks.lock import LockLostError
 
 if TYPE_CHECKING:

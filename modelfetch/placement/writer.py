@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
     from modelfetch.core.events import Sink
 
-LINK_AT_LEAST = 64 * 1024
-"""Size in bytes below which files are copied, since a service may rewrite them."""
-
 _OLDER_NAMES = r"\.[\w-]+\.\d+(?:-\w+)*\.part"
 _OLDER_NOTES = r"\.[0-9a-f]{16}\.part"
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)

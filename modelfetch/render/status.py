@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _STATES = ("ready", "missing", "changed", "foreign", "rewritten", "touched")
 _WELL = ("ready", "rewritten", "touched")
-_MOST_PATHS = 20
+_MAX_PATHS = 20
 
 
 def status_table(
@@ -70,8 +70,8 @@ def status_table(
 def _paths(lines: Sequence[Line]) -> str:
     """The paths that are not as modelfetch left them, one a line."""
     named = list(dict.fromkeys(f"{state}: {plain(path)}" for line in lines for path, state in line.paths))
-    more = [f"… and {len(named) - _MOST_PATHS} more paths"] if len(named) > _MOST_PATHS else []
-    return "".join(f"\n{text}" for text in (*named[:_MOST_PATHS], *more))
+    more = [f"… and {len(named) - _MAX_PATHS} more paths"] if len(named) > _MAX_PATHS else []
+    return "".join(f"\n{text}" for text in (*named[:_MAX_PATHS], *more))
 
 
 def _state(line: Line) -> str:

@@ -25,8 +25,8 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFESTS = (DOCKER_MANIFEST, OCI_MANIFEST)
 INDEXES = (DOCKER_LIST, OCI_INDEX)
 
-MOST_LAYERS = 10_000
-MOST_CHILDREN = 256
+MAX_LAYERS = 10_000
+MAX_CHILDREN = 256
 _LONGEST_TYPE = 255
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -40,7 +40,6 @@ class Descriptor:
     size: int
     annotations: Mapping[str, str] = field(default_factory=lambda: _NOTHING, repr=False)
     platform: tuple[str, str] | None = None
-    artifact_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +51,6 @@ class Image:
     content: bytes = field(repr=False)
     layers: tuple[Descriptor, ...]
     config: Descriptor | None = None
-    artifact_type: str | None = None
     annotations: Mapping[str, str] = field(default_factory=lambda: _NOTHING, repr=False)
 
     @property
@@ -89,20 +87,18 @@ def parse_manifest(content: bytes, media_type: str = "") -> Image | Index:
     if not isinstance(kind, str) or len(kind) > _LONGEST_TYPE:
         raise _unsupported("its mediaType is no text")
     if kind in INDEXES or (kind not in MANIFESTS and "manifests" in document and "layers" not in document):
-        children = _descriptors(document.get("manifests"), "manifests", MOST_CHILDREN)
+        children = _descriptors(document.get("manifests"), "manifests", MAX_CHILDREN)
         return Index(media_type=kind or OCI_INDEX, digest=Digest.sha256(content), content=content, children=children)
     if document.get("schemaVersion") != 2:
         raise _unsupported(f"expected schemaVersion 2, found {_shown(document.get('schemaVersion'))}")
-    layers = _descriptors(document.get("layers"), "layers", MOST_LAYERS)
+    layers = _descriptors(document.get("layers"), "layers", MAX_LAYERS)
     config = _descriptor(document["config"], "config") if document.get("config") is not None else None
-    artifact_type = document.get("artifactType")
     image = Image(
         media_type=kind or OCI_MANIFEST,
         digest=Digest.sha256(content),
         content=content,
         config=config,
         layers=layers,
-        artifact_type=artifact_type if isinstance(artifact_type, str) else None,
         annotations=_annotations(document.get("annotations")),
     )
     _check_sizes(image)
@@ -139,14 +135,12 @@ def _descriptor(entry: Any, where: str) -> Descriptor:
     kind = entry.get("mediaType")
     if not isinstance(kind, str) or len(kind) > _LONGEST_TYPE:
         raise _unsupported(f"{where}.mediaType: expected a text, found {_shown(kind)}")
-    artifact_type = entry.get("artifactType")
     return Descriptor(
         media_type=kind,
         digest=_digest(entry.get("digest"), where),
         size=size,
         annotations=_annotations(entry.get("annotations")),
         platform=_platform(entry.get("platform")),
-        artifact_type=artifact_type if isinstance(artifact_type, str) else None,
     )
 
 

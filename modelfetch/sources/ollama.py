@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _LAYER = "application/vnd.ollama.image."
 _MODEL = _LAYER + "model"
 _TENSOR = _LAYER + "tensor"
-_MOST_TRIED = 16
+_MAX_TRIED = 16
 
 
 class OllamaSource(Source[OllamaUri]):
@@ -91,7 +91,7 @@ class OllamaSource(Source[OllamaUri]):
             if not candidates:
                 raise _moved_tag_error(uri.text, index.digest, pinned)
         why = "it lists none"
-        for child in candidates[:_MOST_TRIED]:
+        for child in candidates[:_MAX_TRIED]:
             served = self._registry.manifest(
                 uri.host, f"{uri.namespace}/{uri.model}", str(child.digest), accept=EVERY_TYPE, uri=uri.text
             )

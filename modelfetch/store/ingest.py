@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from modelfetch.core.digest import Digest
     from modelfetch.store.store import Blob, Store
 
-_LINK_FROM = 64 * 1024
-"""Files below this size are copied, never linked, because a service may rewrite them in place."""
+LINK_AT_LEAST = 64 * 1024
+"""Size in bytes below which files are copied, never linked, since a service may rewrite them in place."""
 
 
 class LinkImpossibleError(DestinationError):
@@ -84,7 +84,7 @@ def _link_or_copy(path: Path, source: int, target: Path, *, copy: bool) -> str:
     if try_reflink(path, target):
         return "reflink"
     state = os.fstat(source)
-    if state.st_size >= _LINK_FROM:
+    if state.st_size >= LINK_AT_LEAST:
         try:
             os.link(path, target, follow_symlinks=False)
             if os.path.samestat(target.lstat(), state):

@@ -33,7 +33,7 @@ _TAG = (
     b"# For information about cache directory tags see https://bford.info/cachedir/\n"
 )
 _SYNCED_TOGETHER = 4 * 2**20 + 1
-_MOST_UNSYNCED = 300
+_MAX_UNSYNCED = 300
 _READ_LIMIT = 64 * 2**20
 """Maximum size of a blob that is read whole: registry manifests and configurations, in practice a few kilobytes."""
 _LEFT_OVER = r".*\.damaged.*|\..*|tmp-.*"
@@ -291,7 +291,7 @@ class Store:
             return
         with self._lock:
             self._unsynced.add(folder)
-            many = len(self._unsynced) >= _MOST_UNSYNCED
+            many = len(self._unsynced) >= _MAX_UNSYNCED
         if many:
             self.settle()
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from modelfetch.transfer.journal import Identity
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z")
-_LEAST = 16 * 1024
+_MIN_SIZE = 16 * 1024
 """A source that sends fewer bytes than these, though more were requested, is not asked for ranges."""
 _ETAG = re.compile(r'(?:W/)?"[ !#-~]{0,1024}"|[!#-+\-.-~]{1,256}')
 """An entity tag that can be sent back; some servers leave out the quotation marks."""
@@ -158,7 +158,7 @@ def _part(
         raise WrongRangeError(
             f"{redact(response.url)} sent bytes from {start}, requested were those from {wanted.start}"
         )
-    if end - start < min(_LEAST, (wanted.end or total or end) - start):
+    if end - start < min(_MIN_SIZE, (wanted.end or total or end) - start):
         raise WrongRangeError(f"{redact(response.url)} sends only {end - start} bytes at a time")
     if response.length is not None and response.length != end - start:
         raise WrongRangeError(f"{redact(response.url)} sent {response.length} bytes and declared {end - start}")

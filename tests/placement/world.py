@@ -12,8 +12,8 @@ from modelfetch.core.events import Event, Notice
 from modelfetch.placement import Examiner, PlacementJob, PlacementRequest, Placer
 from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.receipts import read_receipt
-from modelfetch.placement.writer import LINK_AT_LEAST
 from modelfetch.store import Blob, Store
+from modelfetch.store.ingest import LINK_AT_LEAST
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_MOST_BYTES = 256 * 2**20
+_MAX_BYTES = 256 * 2**20
 MAGIC = "modelfetch no-op note 3"
 _PREFIXES = ("MODELFETCH_", "HF_", "GPU_", "OLLAMA_", "STABLE_DIFFUSION_", "COMFYUI_", "CIVITAI_", "XDG_")
 _NAMES = ("PUID", "PGID", "HOME", "NETRC", "TRANSFORMERS_OFFLINE", "DOCKER_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -101,7 +101,7 @@ def read_bytes(path: str) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with open(fd, "rb") as file:  # noqa: PTH123 - see above
         found = os.fstat(fd)
-        if not S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
+        if not S_ISREG(found.st_mode) or found.st_size > _MAX_BYTES:
             raise ValueError(path)
         return file.read()
 

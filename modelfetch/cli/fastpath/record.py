@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from modelfetch.pipeline.session import Session
     from modelfetch.placement.receipts import Receipt
 
-_MOST_NOTES = 64
+_MAX_NOTES = 64
 _SECRET_LIMIT = 256  # bytes
 _OLD_NAME = 8
 """Length of a note's file name in versions before 0.2."""
@@ -159,5 +159,5 @@ def _make_room(folder: Path) -> None:
     )
     for path in (path for path in notes if len(path.name) == _OLD_NAME):
         path.unlink(missing_ok=True)
-    for path in notes[: max(0, len(notes) - _MOST_NOTES + 1)]:
+    for path in notes[: max(0, len(notes) - _MAX_NOTES + 1)]:
         path.unlink(missing_ok=True)

@@ -16,9 +16,9 @@ from modelfetch.formats.gguf import VOCABULARY, ArrayHead
 if TYPE_CHECKING:
     from modelfetch.formats.gguf import GgufHeader
 
-_MOST = 2**31
-_MOST_LAYERS = 1024
-_MOST_USED = 64
+_MAX = 2**31
+_MAX_LAYERS = 1024
+_MAX_USED = 64
 """Several times the numbers of the largest models; every layer and every expert in use is visited."""
 
 
@@ -140,10 +140,10 @@ def hyperparameters(header: GgufHeader) -> Hyper:
         trained_context=read.whole("context_length"),
         window=read.whole("attention.sliding_window", default=0) or None,
         experts=experts,
-        experts_used=read.whole("expert_used_count", default=0, most=_MOST_USED),
+        experts_used=read.whole("expert_used_count", default=0, most=_MAX_USED),
         expert_ff=expert_ff,
         shared_ff=read.whole("expert_shared_feed_forward_length", default=0)
-        or expert_ff * read.whole("expert_shared_count", default=0, most=_MOST_USED),
+        or expert_ff * read.whole("expert_shared_count", default=0, most=_MAX_USED),
         recurrent=_recurrent(read) if known.linear else None,
         latent=_latent(read) if known.latent else None,
         per_layer_input=read.whole("embedding_length_per_layer_input", default=0),
@@ -232,12 +232,12 @@ class _Keys:
             raise UnknownModelError("the header names no architecture")
         self.arch = arch
         extra = self.whole("nextn_predict_layers", default=0)  # blocks for speculation, not run without it
-        self.layers = max(1, self.whole("block_count", most=_MOST_LAYERS) - extra)
+        self.layers = max(1, self.whole("block_count", most=_MAX_LAYERS) - extra)
 
     def has(self, key: str) -> bool:
         return f"{self.arch}.{key}" in self._metadata
 
-    def whole(self, key: str, *, default: int | None = None, most: int = _MOST) -> int:
+    def whole(self, key: str, *, default: int | None = None, most: int = _MAX) -> int:
         value = self._metadata.get(f"{self.arch}.{key}", default)
         if value is None:
             raise UnknownModelError(f"the header has no {self.arch}.{key}")
@@ -251,7 +251,7 @@ class _Keys:
             return default
         if not isinstance(value, tuple) or isinstance(value, ArrayHead):
             return (self.whole(key, default=default[0] if default else None),) * layers
-        if len(value) < layers or not all(_is_whole(v, least=0, most=_MOST) for v in value) or not any(value):
+        if len(value) < layers or not all(_is_whole(v, least=0, most=_MAX) for v in value) or not any(value):
             raise UnknownModelError(f"{self.arch}.{key} is no list of {layers} whole numbers")
         return tuple(int(v) for v in value[:layers])
 
@@ -262,7 +262,7 @@ class _Keys:
         listed: Any = self._metadata.get(f"{self.arch}.attention.sliding_window_pattern")
         if isinstance(listed, tuple) and not isinstance(listed, ArrayHead) and len(listed) >= layers:
             return tuple(bool(value) for value in listed[:layers])
-        every = listed if _is_whole(listed, least=1, most=_MOST_LAYERS) else known.window_every
+        every = listed if _is_whole(listed, least=1, most=_MAX_LAYERS) else known.window_every
         return tuple(layer % every < every - 1 for layer in range(layers))
 
     def vocabulary(self) -> int:

@@ -23,7 +23,7 @@ _EMBEDDERS = ("embed", "minilm", "bge-", "paraphrase")
 _NOT_BERT = {"embeddinggemma": "gemma3", "qwen3-embedding": "qwen3", "nomic-embed-text-v2-moe": "nomic-bert-moe"}
 """Embedding models of the Ollama library with a family that PrivateGPT does not accept, each with its family."""
 
-_LEAST_FREE = 256
+_MIN_FREE = 256
 """VRAM in MiB that Ollama leaves free if the tier assigns everything to its services."""
 
 _CACHE_STEP = 32
@@ -151,7 +151,7 @@ def _ollama(service: Service | None, manifest: Manifest) -> dict[str, str]:
         "OLLAMA_FLASH_ATTENTION": "1" if service and service.flash_attention else "0",
         "OLLAMA_KV_CACHE_TYPE": (service.kv_type if service else None) or "f16",
         "LLAMA_ARG_CACHE_RAM": str(prompt_cache(service)),
-        "LLAMA_ARG_FIT_TARGET": str(max(_LEAST_FREE, spare(manifest) // _MIB)),
+        "LLAMA_ARG_FIT_TARGET": str(max(_MIN_FREE, spare(manifest) // _MIB)),
     }
 
 

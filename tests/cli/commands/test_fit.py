@@ -219,7 +219,7 @@ def test_what_is_no_models_file_or_folder_is_wrong_usage(bench: Bench, monkeypat
         code, report = bench.fit(words)
         assert (code, report["errors"][0]["code"]) == (2, "usage"), words
         assert report["errors"][0]["hint"]
-    monkeypatch.setattr("modelfetch.fitting.candidates._MOST_FILES", 3)
+    monkeypatch.setattr("modelfetch.fitting.candidates._MAX_FILES", 3)
     for n in range(5):
         (bench.folder / "text" / f"{n}.bin").write_text("a")
     assert "more than 3 files" in bench.fit("text")[1]["errors"][0]["message"]

@@ -15,8 +15,8 @@ from modelfetch.placement.layouts import PlacementMethod, placements
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.placement.rewritten import rewriting_service
 from modelfetch.placement.state import State
-from modelfetch.placement.writer import LINK_AT_LEAST
 from modelfetch.store import Store
+from modelfetch.store.ingest import LINK_AT_LEAST
 
 if TYPE_CHECKING:
     from pathlib import Path
