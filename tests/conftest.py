@@ -36,8 +36,8 @@ settings.register_profile("modelfetch", deadline=None)
 settings.load_profile("modelfetch")
 
 
-def pytest_collection_finish() -> None:
-    """Exempt what was imported and collected from garbage collection, which would go through it again and again."""
+def pytest_sessionfinish() -> None:
+    """Leave little to the collections at the end: pytest makes five, each of which would go through all test items."""
     gc.collect()
     gc.freeze()
 
