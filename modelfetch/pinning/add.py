@@ -6,7 +6,7 @@ import asyncio
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -334,8 +334,8 @@ class _Resolver:
         if isinstance(measured, ModelfetchError):
             raise measured
         model = replace(filled(entry, resolution, measured), license=resolution.license or licence)
-        size = _pinned_size(model) if kind is not None else _sum(artifact.size for artifact in resolution.artifacts)
-        return Added(model=model, family=found.family, why=found.why if kind == found.kind else "", size=size)
+        why = found.why if kind == found.kind else ""
+        return Added(model=model, family=found.family, why=why, size=_pinned_size(model))
 
     def _unique(self, name: str) -> str:
         base = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
@@ -350,13 +350,8 @@ class _Resolver:
 
 
 def _pinned_size(model: Model) -> int | None:
-    return _sum([model.size] if model.files is None else [spec.size for spec in model.files])
-
-
-def _sum(sizes: Iterable[int | None]) -> int | None:
-    """The sum of all sizes; None if one is not known."""
-    known = list(sizes)
-    return None if None in known else sum(size or 0 for size in known)
+    sizes = [model.size] if model.files is None else [spec.size for spec in model.files]
+    return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def _unnamed(repo: HfUri, links: Sequence[str]) -> UsageError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import unicodedata
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 
-_LAST_COLUMN = 16
-"""The least room for the last column of a table, in columns of the terminal."""
+_LEAST = 16
+"""The least room for a column whose cells are folded, in columns of the terminal."""
 
 
 def plain(text: str) -> str:
@@ -51,22 +52,42 @@ def table(
 ) -> str:
     """Columns that line up; those numbered in ``right`` are aligned to the right.
 
-    If ``width`` (columns of the terminal) is not enough, the columns move together, and the last one continues on lines
-    of its own. If there is no room even for that, the cells of a row follow each other without columns, and never break
-    in the middle.
+    If ``width`` (columns of the terminal) is not enough, the columns move together, and the cells of the widest ones
+    continue on further lines. If there is no room even for that, the cells of a row follow each other without columns,
+    and never break in the middle.
     """
     everything = [[plain(cell) for cell in row] for row in (head, *rows)]
     widths = [max(display_width(row[i]) for row in everything) for i in range(len(head))]
-    least = sum(widths[:-1]) + min(widths[-1], _LAST_COLUMN)
-    gap = 1 if width is not None and least + 2 * (len(widths) - 1) > width else 2
-    if width is not None and least + gap * (len(widths) - 1) > width:
-        return "\n".join(line for row in everything for line in _flowing(row, width))
-    start = sum(w + gap for w in widths[:-1])
-    lines = []
-    for row in everything:
-        cells = [_padded(cell, w, right=i in right) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        lines += _folded("".join(cell + " " * gap for cell in cells[:-1]), cells[-1].rstrip(), start, width)
-    return "\n".join(lines)
+    gap = 2
+    if width is not None:
+        texts = [i for i in range(len(widths)) if i not in right]
+        for gap in (2, 1):
+            room = width - gap * (len(widths) - 1)
+            widths = _narrowed(widths, texts, room)
+            if sum(widths) <= room:
+                break
+        else:
+            return "\n".join(line for row in everything for line in _flowing(row, width))
+    return "\n".join(line for row in everything for line in _row_lines(row, widths, right, " " * gap))
+
+
+def _narrowed(widths: Sequence[int], texts: Sequence[int], room: int) -> list[int]:
+    """The widths, the widest of ``texts`` reduced until all have room or none is wider than `_LEAST`."""
+    narrowed = list(widths)
+    while sum(narrowed) > room and texts:
+        widest = max(texts, key=lambda i: narrowed[i])
+        if narrowed[widest] <= _LEAST:
+            break
+        narrowed[widest] -= 1
+    return narrowed
+
+
+def _row_lines(row: Sequence[str], widths: Sequence[int], right: Sequence[int], gap: str) -> list[str]:
+    cells = [fold(cell, width) for cell, width in zip(row, widths, strict=True)]
+    return [
+        gap.join(_padded(part, widths[i], right=i in right) for i, part in enumerate(parts)).rstrip()
+        for parts in zip_longest(*cells, fillvalue="")
+    ]
 
 
 def stdout_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
@@ -79,19 +100,12 @@ def _padded(cell: str, columns: int, *, right: bool) -> str:
     return space + cell if right else cell + space
 
 
-def _folded(before: str, last: str, start: int, width: int | None) -> list[str]:
-    if width is None or display_width(last) <= width - start:
-        return [(before + last).rstrip()]
-    first, *others = fold(last, width - start)
-    return [before + first, *(" " * start + other for other in others)]
-
-
 def fold(text: str, columns: int) -> list[str]:
-    """Split a text into lines of at most ``columns`` columns: after a space or slash if there is one, else anywhere."""
+    """Split a text into lines of at most ``columns`` columns, after a space, slash or hyphen where it can be."""
     lines = []
     while len(text) > 1 and display_width(text) > columns:
         end = max(1, len(cut_off(text, columns)))
-        at = max(text.rfind(" ", 0, end + 1), text.rfind("/", 0, end)) + 1
+        at = (max(text.rfind(" ", 0, end + 1), text.rfind("/", 0, end)) + 1) or text.rfind("-", 1, end) + 1
         lines.append(text[: at or end].rstrip(" "))
         text = text[at or end :].lstrip(" ")
     return [*lines, text]

@@ -53,6 +53,7 @@ class TierLine:
     bytes: int
     present: int
     auto: bool
+    description: str = ""
     open: tuple[str, ...] = ()
     shares: tuple[Share, ...] = ()
 
@@ -67,6 +68,7 @@ class TierLine:
             "bytes": self.bytes,
             "present": self.present,
             "auto": self.auto,
+            "description": self.description,
             "shares": [share.as_dict() for share in self.shares],
         }
 
@@ -97,6 +99,7 @@ def list_lines(
                 bytes=sum(size or 0 for size in {name: s for known in sizes for name, s in known.items()}.values()),
                 present=sum(a.size or 0 for a in files if a.action == "present"),
                 auto=name == auto,
+                description=" ".join((manifest.description or "").split()),
                 open=tuple(m.name for m, known in zip(manifest.models, sizes, strict=True) if None in known.values()),
                 shares=shares(manifest.services),
             )

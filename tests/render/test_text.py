@@ -46,6 +46,17 @@ def test_without_room_for_columns_the_cells_follow_each_other_and_never_break() 
     ]
 
 
+def test_a_long_name_is_folded_before_columns_are_given_up() -> None:
+    rows = [("a-very-long-model-name-of-somebody", "comfyui", "40.0 MiB"), ("cjk", "ollama", "1 B")]
+    shown = table(("MODEL", "FOR", "SIZE"), rows, right=(2,), width=46).splitlines()
+    assert shown == [
+        "MODEL                        FOR          SIZE",
+        "a-very-long-model-name-of-   comfyui  40.0 MiB",
+        "somebody",
+        "cjk                          ollama        1 B",
+    ]
+
+
 def test_columns_move_together_before_they_are_given_up() -> None:
     assert table(("A", "B", "C"), [("1", "2", "3")], width=5).splitlines() == ["A B C", "1 2 3"]
 

@@ -130,7 +130,7 @@ def _entries(added: Sequence[Added]) -> str:
 def _summary(report: AddReport) -> str:
     new = sum(one.is_new for one in report.added)
     if not new:
-        return f"{report.manifest}: nothing to add, it has {'it' if len(report.added) == 1 else 'all of them'} already"
+        return f"{report.manifest}: nothing to add, {'it is' if len(report.added) == 1 else 'all are'} there already"
     done = "added" if report.written else "would be added"
     models = f"{new} model{'s' if new > 1 else ''}"
     return f"{report.manifest}: {models} {done}; `modelfetch sync {report.manifest}` places them"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @options.store
 @options.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def command(root: Path, store: Path | None, *, as_json: bool) -> int:
-    """List the tiers: the card each is for, its models, their size, and how much of it is present."""
+    """List the tiers: the card each is for, what it is, its models, their size, and how much of it is present."""
     from modelfetch.config.options import Options
     from modelfetch.config.settings import Settings
     from modelfetch.pipeline.session import Session
@@ -59,7 +59,7 @@ def _auto(settings: Settings) -> tuple[str | None, tuple[str, ...]]:
 
 
 def _text(lines: tuple[TierLine, ...], why: tuple[str, ...]) -> str:
-    """The table, followed by the models of each tier."""
+    """The table, followed by the description and the models of each tier."""
     rows: list[tuple[str, ...]] = [
         (
             line.name + (" *" if line.auto else ""),
@@ -75,10 +75,11 @@ def _text(lines: tuple[TierLine, ...], why: tuple[str, ...]) -> str:
     width = terminal_width(sys.stdout)
     parts = [table(head, rows, right=(1, 2, 3, 4), width=width), ""]
     for line in lines:
-        for text in (f"{line.name}: {', '.join(_named(line)) or '-'}", *_together(line)):
-            parts += _wrapped(text, min(100, width or 100), indent="    ")
+        models = f"    models: {', '.join(_named(line)) or '-'}"
+        for text in (f"{line.name}: {line.description}".removesuffix(": "), models, *_together(line)):
+            parts += _wrapped(text, min(100, width or 100), indent="        ")
     if any(line.open for line in lines):
-        parts += ["", "?: not counted in SIZE, as only the source knows it (`modelfetch plan` asks)"]
+        parts += ["", "?: not counted in SIZE, as only the source knows it (`modelfetch plan` gets it)"]
     marked = f"* auto would choose {chosen}" if (chosen := next((x.name for x in lines if x.auto), None)) else None
     reasons = [line for text in (*([marked] if marked else ()), *why) for line in _wrapped(text, width)]
     return "\n".join([*parts, "", *reasons])
