@@ -24,6 +24,12 @@ REPO_KINDS = ("snapshot", "immich-model")
 HF_CACHES = {"whisper": "hub", "diffrhythm": ""}
 """The consumers that read snapshots in Hugging Face cache form, and where below their folder the cache is."""
 
+NAMED_BY_REPO = frozenset(("anythingllm",))
+"""The consumers that look for a repository in a folder ORG/NAME, as transformers.js does; others in NAME.
+
+Source: xenova/transformers.js v2.17.2, ``src/utils/hub.js`` (FileCache).
+"""
+
 _IMAGE = {
     "checkpoint": ("models/Stable-diffusion", "models/checkpoints"),
     "diffusion-model": ("models/Stable-diffusion", "models/diffusion_models"),
@@ -53,6 +59,7 @@ FOLDERS: dict[tuple[str, str], str] = {
     ("whisper", "torch-checkpoint"): "torch/hub/checkpoints",
     ("whisper", "whisper"): "openai",
     ("immich", "immich-model"): "",
+    ("anythingllm", "snapshot"): "models",
     **{(consumer, "file"): "" for consumer in CONSUMERS},
 }
 """(consumer, kind) to the folder below the consumer's own; a pair that is not here is not supported.
@@ -97,7 +104,8 @@ def consumers_of(kind: str) -> tuple[str, ...]:
 def repo_folder(consumer: str, model: Model) -> str:
     """The folder below ROOT for the files of a repository, where the consumer reads no Hugging Face cache."""
     repo = model.source.repo if isinstance(model.source, HfUri) else model.name
-    parts = (consumer, FOLDERS[consumer, model.kind or ""], model.task, model.filename or repo.rpartition("/")[2])
+    name = model.filename or (repo if consumer in NAMED_BY_REPO else repo.rpartition("/")[2])
+    parts = (consumer, FOLDERS[consumer, model.kind or ""], model.task, name)
     return "/".join(part for part in parts if part)
 
 

@@ -144,6 +144,9 @@ def test_every_mount_is_inside_the_repository() -> None:
             assert (REPOSITORY / source).resolve().is_relative_to(REPOSITORY), (name, source)
 
 
+ANYTHINGLLM = ("models/tesseract", "models/Xenova/ms-marco-MiniLM-L-6-v2")
+
+
 def test_models_and_what_services_write_are_apart() -> None:
     roots = {(name, target): source for name, service in every().items() for source, target in binds(service)}
     models = {key: source for key, source in roots.items() if source.startswith("./files/ai-models")}
@@ -156,7 +159,10 @@ def test_models_and_what_services_write_are_apart() -> None:
         ("comfyui", "/root/ComfyUI/models"): "./files/ai-models/comfyui/models",
         ("whisperx", "/models"): "./files/ai-models/whisper",
         ("diffrhythm", "/app/pretrained"): "./files/ai-models/diffrhythm",
-        ("anythingllm", "/app/server/storage/models/tesseract"): "./files/ai-models/anythingllm/models/tesseract",
+        **{
+            ("anythingllm", f"/app/server/storage/{part}"): f"./files/ai-models/anythingllm/{part}"
+            for part in ANYTHINGLLM
+        },
         ("modelfetch-verify", "/ai-models"): "./files/ai-models",
     }
 

@@ -35,6 +35,7 @@ TABLE = {
     ("whisper", "torch-checkpoint"): "torch/hub/checkpoints",
     ("whisper", "whisper"): "openai",
     ("immich", "immich-model"): "",
+    ("anythingllm", "snapshot"): "models",
 }
 TABLE |= {("diffrhythm", "snapshot"): ""} | {(consumer, "file"): "" for consumer in CONSUMERS}
 for _line in IMAGE.strip().splitlines():

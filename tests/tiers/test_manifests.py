@@ -180,9 +180,23 @@ def test_whisperx_has_the_alignment_models_that_it_fetches_without_hugging_face(
 def test_anythingllm_has_the_data_that_tesseract_fetches(tier: str) -> None:
     # naptha/tesseract.js 6.0.1, src/worker-script/index.js: LANGUAGE.traineddata in cachePath, packed or not.
     # Mintplex-Labs/anything-llm, collector/utils/OCRLoader: cachePath is models/tesseract in STORAGE_DIR.
-    (model,) = for_(shipped(tier), "anythingllm")
+    (model,) = [model for model in for_(shipped(tier), "anythingllm") if model.kind == "file"]
     assert model.path == "models/tesseract/eng.traineddata"
     assert model.digest
+
+
+@EVERY
+def test_anythingllm_has_the_reranker_that_it_would_fetch(tier: str) -> None:
+    # Mintplex-Labs/anything-llm, server/utils/EmbeddingRerankers/native: cache_dir is models in STORAGE_DIR.
+    # xenova/transformers.js v2.17.2, src/utils/hub.js: the cache holds ORG/NAME/FILE; models.js: model_quantized.onnx
+    (model,) = [model for model in for_(shipped(tier), "anythingllm") if model.kind == "snapshot"]
+    assert repo_folder("anythingllm", model) == "anythingllm/models/Xenova/ms-marco-MiniLM-L-6-v2"
+    assert {file.path for file in model.files or () if file.digest} == {
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "onnx/model_quantized.onnx",
+    }
 
 
 @EVERY

@@ -27,6 +27,9 @@ STACK_FILES = ("compose.yaml", "compose", ".env.example", "Dockerfile")
 PROJECT = "ai-stack"
 """The name that compose.yaml gives the project: only one clone can be up at a time."""
 
+RERANKER = "Xenova/ms-marco-MiniLM-L-6-v2"
+"""The folder in which AnythingLLM looks for its reranker."""
+
 OFF = {"GPU_ENABLE": "false"}
 """What a machine without a GPU sets; nothing else of the stack is changed for these tests."""
 
@@ -64,12 +67,14 @@ def write_tier(folder: Path, digests: Mapping[str, str], name: str = "8g") -> Pa
     immich = {"kind": "immich-model", "task": "clip", "source": muq["source"], "files": muq["files"], "for": ["immich"]}
     punkt = next(model for model in tiny["models"] if model["name"] == "punkt-tab")
     scanned = {key: punkt[key] for key in ("kind", "source", "size", "digest")}
+    reranker = {"source": muq["source"], "files": muq["files"], "filename": RERANKER, "for": ["anythingllm"]}
     scanned |= {"path": "models/tesseract/eng.traineddata", "for": ["anythingllm"]}
     tier["models"] = [
         *language,
         *(model for model in tiny["models"] if model["for"] != ["ollama"]),
         {"name": "immich-tiny", **immich},
         {"name": "tesseract-tiny", **scanned},
+        {"name": "reranker-tiny", "kind": "snapshot", **reranker},
     ]
     manifests = folder / "manifests"
     manifests.mkdir(exist_ok=True)

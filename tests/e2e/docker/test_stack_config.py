@@ -14,7 +14,7 @@ import pytest
 
 from tests.compose.compose_files import OVERRIDES, VENDORS, services
 from tests.e2e.docker import peers
-from tests.e2e.docker.stack import clone
+from tests.e2e.docker.stack import RERANKER, clone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,7 +26,8 @@ GPU_SERVICES = {"ollama", "stable-diffusion", "comfyui", "whisperx", "diffrhythm
 OF_OTHER_VENDORS = {"amd": {"ollama", "stable-diffusion", "comfyui"}, "intel": {"ollama", "comfyui"}}
 """Which services have a build for the card; the others run on the CPU, as docs/ai-services-setup.md says."""
 
-TESSERACT = "anythingllm/models/tesseract"
+MODELS = ("", "ollama", "stable-diffusion", "comfyui/models", "whisper", "diffrhythm", "immich")
+ANYTHINGLLM = ("anythingllm/models/tesseract", f"anythingllm/models/{RERANKER}")
 TAGS = {
     "amd": {
         "ollama": "-rocm",
@@ -116,10 +117,7 @@ def test_paths_are_those_of_the_root_and_of_the_clone(compose: Compose) -> None:
     assert all(source.startswith(f"{compose.folder}/") for source in sources)
     models = {source for source in sources if "ai-models" in source}
     root = compose.folder / "files" / "ai-models"
-    assert models == {
-        str(root / part)
-        for part in ("", "ollama", "stable-diffusion", "comfyui/models", "whisper", "diffrhythm", "immich", TESSERACT)
-    }
+    assert models == {str(root / part) for part in (*MODELS, *ANYTHINGLLM)}
     assert all(mount["type"] == "bind" for body in found.values() for mount in body.get("volumes", []))
 
 

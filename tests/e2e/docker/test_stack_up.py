@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.docker.stack import Stack, answering, clone, settings_for, write_tier
+from tests.e2e.docker.stack import RERANKER, Stack, answering, clone, settings_for, write_tier
 from tests.e2e.tree import assert_store_is_whole, contents
 
 if TYPE_CHECKING:
@@ -217,7 +217,11 @@ def test_anythingllm_finds_what_it_would_download_where_it_keeps_downloads(stack
     folder = "/app/server/storage/models"
     found = container.exec("sha256sum", f"{folder}/tesseract/eng.traineddata").stdout.split()[0]
     tier = json.loads((stack.folder / "manifests" / "8g.yaml").read_text())
-    assert {model["digest"] for model in tier["models"] if model["for"] == ["anythingllm"]} == {f"sha256:{found}"}
+    scanned, reranker = (model for model in tier["models"] if model["for"] == ["anythingllm"])
+    assert scanned["digest"] == f"sha256:{found}"
+    for file in reranker["files"]:
+        found = container.exec("sha256sum", f"{folder}/{RERANKER}/{file['path']}").stdout.split()[0]
+        assert file["digest"] == f"sha256:{found}"
     assert container.exec("cat", f"{folder}/context-windows/context-windows.json").stdout == "{}\n"
     # milliseconds since 1970, as `Date.now()` of the collector's check counts them: not before the year 2200
     assert int(container.exec("cat", f"{folder}/context-windows/.cached_at").stdout) > 230 * 365 * 86_400_000
