@@ -19,11 +19,15 @@ import pytest
 import modelfetch
 from modelfetch.cli.app import run
 from modelfetch.config.options import PARSERS, TransferValues
+from modelfetch.core.cancel import Cancel
 from modelfetch.demo import models as made
 from modelfetch.demo.faults import Stall
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
+from modelfetch.errors import RetryLaterError
 from modelfetch.store import Store
+from modelfetch.store.locks.gate import removing
+from modelfetch.transfer import Engine
 from tests import interpreter
 from tests.store.test_store import obstruct
 
@@ -222,6 +226,34 @@ def test_fetch_prints_the_path_in_the_cache(hub: Hub, capsys: pytest.CaptureFixt
     assert run(["fetch", f"{hub.files}x.safetensors", "-q"]) == 0
     printed = Path(capsys.readouterr().out.strip())
     assert printed == modelfetch.retrieve(f"{hub.files}x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [((), "cache/.modelfetch"), (("-o", "x.bin", "--store", "store"), "store")],
+    ids=["into the cache", "to a path, with a store"],
+)
+def test_no_file_is_removed_while_one_is_fetched(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], folder: str
+) -> None:
+    locks = tmp_path / folder / "locks"
+    locks.mkdir(parents=True)
+    fetch = Engine.fetch
+    refused: list[str] = []
+
+    async def fetch_and_try_to_remove(*arguments: Any, **options: Any) -> Any:
+        try:
+            with removing([locks], timeout=0, cancel=Cancel()):
+                pass
+        except RetryLaterError as error:
+            refused.append(error.code)
+        return await fetch(*arguments, **options)
+
+    monkeypatch.setattr(Engine, "fetch", fetch_and_try_to_remove)
+    assert run(["fetch", f"{hub.files}x.safetensors", *words]) == 0
+    assert refused == ["lock-timeout"]
+    with removing([locks], timeout=0, cancel=Cancel()):
+        pass  # afterwards it is possible
 
 
 def test_fetch_to_a_path_makes_an_ordinary_file_and_leaves_nothing_else(hub: Hub, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelfetch.core.digest import Digest
 from modelfetch.core.directories import own_folder, require_folder_path
 from modelfetch.core.fs import read_small
 from modelfetch.core.similar import nearest
@@ -23,6 +24,8 @@ from modelfetch.errors import DestinationError, UsageError
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.paths import collision_key
 from modelfetch.pipeline.preflight import check_folders
+from modelfetch.placement.inspector import is_same_manifest
+from modelfetch.placement.ollama_manifests import is_manifest
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.placement.state import PathStat, fits, is_rewritten
 from modelfetch.store.checks import Check, now, read_checks
@@ -51,7 +54,7 @@ class Origin(StrEnum):
 
 
 class Condition(StrEnum):
-    """How a file compares with its records, from `os.lstat` alone."""
+    """How a file compares with its records, from `os.lstat` alone; only a manifest that looks changed is read."""
 
     PRESENT = "present"
     MISSING = "missing"
@@ -159,7 +162,9 @@ def take_inventory(root: Path, tree: RootTree, store: Store, *, foreign: bool = 
     """
     receipts = read_receipts(root)
     checks = read_checks(own_folder(root))
-    placed = _with_spellings([item for receipt in receipts.values() for item in _placements(tree, receipt, checks)])
+    placed = _with_spellings(
+        [item for receipt in receipts.values() for item in _placements(tree, store, receipt, checks)]
+    )
     stored = list(_stored(store, checks if store.path == own_folder(root) else read_checks(store.path)))
     items = [*placed, *_named(stored, placed), *_partials(store)]
     if foreign:
@@ -216,7 +221,7 @@ def read_receipts(root: Path) -> dict[str, Receipt]:
     return {consumer: read_receipt(root, consumer) for consumer in dict.fromkeys((*CONSUMERS, *others))}
 
 
-def _placements(tree: RootTree, receipt: Receipt, checks: Mapping[str, Check]) -> Iterator[Item]:
+def _placements(tree: RootTree, store: Store, receipt: Receipt, checks: Mapping[str, Check]) -> Iterator[Item]:
     inside: dict[str, bool] = {}
     for path, entry in receipt.entries.items():
         folder = path.rpartition("/")[0]
@@ -226,6 +231,8 @@ def _placements(tree: RootTree, receipt: Receipt, checks: Mapping[str, Check]) -
             continue  # a receipt written by hand: never look outside ROOT
         file, found, seen = _stat(tree.path(path), entry)
         condition = condition_of(path, entry, seen)
+        if condition is Condition.CHANGED and _is_encoded_again(tree, store, path, entry):
+            condition = Condition.PRESENT
         written = found if entry.made and entry.digest and condition is Condition.PRESENT else None
         yield Item(
             file=file,
@@ -272,6 +279,14 @@ def _stat(file: Path, entry: Entry) -> tuple[Path, os.stat_result | None, PathSt
         if (followed := _lstat(real)) is not None:
             return real, followed, PathStat.of(followed, target=target)
     return file, found, PathStat.of(found, target=target)
+
+
+def _is_encoded_again(tree: RootTree, store: Store, path: str, entry: Entry) -> bool:
+    """Whether a file differs from its entry only because Ollama wrote the same manifest in another form."""
+    try:
+        return is_manifest(path) and is_same_manifest(tree, store, path, Digest.parse(entry.digest or ""))
+    except ValueError:  # a receipt written by hand
+        return False
 
 
 def condition_of(path: str, entry: Entry, seen: PathStat | None) -> Condition:

@@ -23,6 +23,7 @@ from modelfetch.core.artifact import Artifact, Location
 from modelfetch.core.digest import Digest
 from modelfetch.core.directories import own_folder
 from modelfetch.errors import DiskError, IntegrityError, ModelfetchError, UnreachableError
+from modelfetch.pipeline.availability import is_local, offline_error
 from modelfetch.pipeline.plan import at_current_endpoints
 from modelfetch.pipeline.resolve import mirrors_of
 from modelfetch.placement.journal import Claim
@@ -123,7 +124,7 @@ def _by_digest(findings: Sequence[Finding]) -> dict[str | None, list[Finding]]:
 
 
 class _Sources:
-    """Finds the right bytes of a digest: in the store, in another file below ROOT, or at their original source."""
+    """Finds the right bytes of a digest: in the store, in another file on this machine, or at their original source."""
 
     def __init__(self, found: Verification, requested: Requested, session: Session) -> None:
         self._found = found
@@ -147,16 +148,23 @@ class _Sources:
         if blob is not None:
             return _Bytes(blob=blob)
         known = self._artifacts.get(digest)
-        local = tuple(Location(uri=f"file://{file}", url=file.as_uri()) for file in self._good_files(digest))
-        if known is None and not local:
+        name, artifact = known or ("a copy", Artifact(uri=digest, path=digest))
+        artifact = replace(artifact, digest=sha256)
+        files = [*self._good_files(digest), *await asyncio.to_thread(self._files_elsewhere, artifact)]
+        if known is None and not files:
             raise UnreachableError(
                 f"{digest} is damaged or gone, and no receipt tells where to fetch it",
                 hint="name the manifest: `modelfetch verify --repair FILE`, or run `modelfetch sync`",
                 permanent=True,
             )
-        name, artifact = known or ("a copy", Artifact(uri=digest, path=digest, digest=sha256))
-        artifact = replace(artifact, digest=sha256, locations=(*local, *artifact.locations))
+        local = tuple(Location(uri=f"file://{file}", url=file.as_uri()) for file in files)
+        artifact = replace(artifact, locations=(*local, *artifact.locations))
         mirrors = self._mirrors[name](artifact) if name in self._mirrors else ()
+        if self._session.settings.offline:
+            mirrors = ()
+            artifact = replace(artifact, locations=tuple(one for one in artifact.locations if is_local(one)))
+            if not artifact.locations:
+                raise offline_error(artifact)
         fetched = await self._session.engine.fetch(artifact, mirrors, label=f"{name}: {artifact.path}")
         action = "present" if (fetched.served_by or "").startswith("file:") else fetched.action
         remote = 0 if action == "present" else fetched.bytes_fetched
@@ -181,6 +189,11 @@ class _Sources:
             if finding.item and finding.digest == digest and finding.action == "present" and finding.item.is_placement
         ]
 
+    def _files_elsewhere(self, artifact: Artifact) -> list[Path]:
+        """Files of other programs on this machine that are not links to a damaged one."""
+        damaged = self._damaged_inodes
+        return [path for path in self._session.local_files.find(artifact) if _inode(path) not in damaged]
+
     def _known_artifacts(self) -> dict[str, tuple[str, Artifact]]:
         """The model and artifact of each digest, from the receipts."""
         return {
@@ -199,6 +212,14 @@ class _Sources:
                 if text and Digest.sha256(text) == sha256:
                     return text
         return None
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _restore(findings: Sequence[Finding], right: _Bytes | None, session: Session) -> None:

@@ -31,7 +31,7 @@ from modelfetch.sources.base import is_final
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from modelfetch.core.artifact import Artifact
+    from modelfetch.core.artifact import Artifact, Location
     from modelfetch.manifest.model import Model
     from modelfetch.pipeline.plan import ModelPlan
     from modelfetch.pipeline.session import Session
@@ -51,8 +51,8 @@ async def check_availability(
     async def one(item: tuple[ModelPlan, Artifact]) -> ModelPlan:
         plan, artifact = item
         try:
-            if session.settings.offline and not artifact.locations[0].url.startswith("file:"):
-                raise _offline(artifact)
+            if session.settings.offline and not is_local(artifact.locations[0]):
+                raise offline_error(artifact)
             if plan.request.model.name not in queried:
                 await _check_artifact(plan.request.model, artifact, session)
         except ModelfetchError as error:
@@ -167,7 +167,13 @@ def _is_immutable(wanted: SourceRequest, session: Session) -> bool:
     return known(wanted, session.settings, session.store.read) is not None
 
 
-def _offline(artifact: Artifact) -> UnreachableError:
+def is_local(location: Location) -> bool:
+    """Whether a location is a file of this machine."""
+    return location.url.startswith("file:")
+
+
+def offline_error(artifact: Artifact) -> UnreachableError:
+    """Return the error for an artifact that would have to be downloaded."""
     return UnreachableError(
         f"{artifact.uri} is missing, and modelfetch is offline",
         code="offline",

@@ -81,6 +81,7 @@ async def into_cache(session: Session, uri: Uri, digest: Digest | None) -> Retri
         if found is not None:
             return found
         artifact = await _resolve(session, uri, digest)
+        await asyncio.to_thread(session.block_removals, make=True)
         fetched = await session.engine.fetch(artifact, (), label=_name(artifact))
         path = await asyncio.to_thread(_keep, session, uri, fetched.blob, _name(artifact))
         return Retrieved(

@@ -133,16 +133,21 @@ def _is_touched(placement: Placement, receipt: Receipt, session: Session) -> boo
     """Whether a file differs from its receipt only in its mtime, which Ollama updates on blobs that it reuses.
 
     Such a file is trusted if it is a hardlink of the store's blob, and so was not replaced, or a blob of Ollama, which
-    checks its blobs itself. `sync` and `verify` hash it; `status` does not.
+    checks its blobs itself. `sync` and `verify` hash it; `status` does not. A manifest that Ollama encoded again is
+    read, since it is small.
     """
     entry = receipt.entries.get(placement.path)
     seen = session.examiner.tree.lstat(placement.path)
     wanted = wanted_digest(placement)
-    if entry is None or entry.digest is None or seen is None or not seen.regular or seen.size != entry.size:
+    if entry is None or entry.digest is None or seen is None or not seen.regular:
         return False
     if wanted is not None and entry.digest != str(wanted):
         return False
     if session.examiner.is_damaged(placement.path, seen):
+        return False
+    if wanted is not None and session.examiner.is_same_manifest(placement.path, wanted):
+        return True
+    if seen.size != entry.size:
         return False
     if placement.path.startswith(_OLLAMA_BLOBS):
         return True

@@ -162,14 +162,7 @@ class Examiner:
 
     def is_same_manifest(self, path: str, wanted: Digest) -> bool:
         """Whether a path is a manifest of Ollama that says the same as the stored one with the digest ``wanted``."""
-        if not is_manifest(path) or self._store is None or (expected := self._store.read(wanted)) is None:
-            return False
-        try:
-            fd = self.tree.open(path)
-        except (OSError, DestinationError):
-            return False
-        with os.fdopen(fd, "rb") as file:
-            return same_manifest(file.read(LARGEST + 1), expected)
+        return self._store is not None and is_same_manifest(self.tree, self._store, path, wanted)
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -385,6 +378,18 @@ class Examiner:
                 with RootTree(above).folder() as fd:
                     return _takes_symlinks(fd)
         return True
+
+
+def is_same_manifest(tree: RootTree, store: Store, path: str, wanted: Digest) -> bool:
+    """Whether a path is a manifest of Ollama that says the same as the stored one with the digest ``wanted``."""
+    if not is_manifest(path) or (expected := store.read(wanted)) is None:
+        return False
+    try:
+        fd = tree.open(path)
+    except (OSError, DestinationError):
+        return False
+    with os.fdopen(fd, "rb") as file:
+        return same_manifest(file.read(LARGEST + 1), expected)
 
 
 def _takes_symlinks(folder: int) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelfetch.core.digest import Digest
+from tests.damage import flip
 from tests.pipeline.test_sync import OTHER, WEIGHTS, ollama, read, sha256, vae, whisper
 
 if TYPE_CHECKING:
@@ -176,6 +177,32 @@ def test_from_another_file_system_sync_copies_what_was_recorded(
     assert sent(bench) == 0
     assert (bench.root / ONE).read_bytes() == read(WEIGHTS)
     assert state(path) == before
+
+
+def test_a_file_that_is_adopted_in_place_repairs_its_copy(
+    bench: Bench, care: Callable[..., Result], other_disk: Path
+) -> None:
+    collection(other_disk, "ComfyUI", read(WEIGHTS))
+    care("adopt", "--in-place", str(other_disk))
+    assert bench.sync(pinned(bench)).code == 0
+    flip(bench.root / ONE)
+    assert care("verify", "--repair", "--offline").code == 0
+    assert sent(bench) == 0
+    assert (bench.root / ONE).read_bytes() == read(WEIGHTS)
+
+
+def test_a_link_of_a_damaged_file_repairs_nothing(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelfetch.store.ingest.try_reflink", lambda *_: False)
+    path = collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
+    care("adopt", "--in-place", str(bench.folder / "theirs"))
+    assert bench.sync(pinned(bench)).code == 0
+    assert path.samefile(bench.root / ONE)
+    flip(path)
+    assert care("verify", "--repair", "--offline").codes() == ["offline"]
+    assert care("verify", "--repair").code == 0
+    assert (bench.root / ONE).read_bytes() == read(WEIGHTS)
 
 
 def test_it_says_how_many_models_of_each_tier_are_at_hand(

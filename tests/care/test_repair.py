@@ -146,3 +146,22 @@ def test_what_a_service_rewrote_is_restored_only_by_name(
     assert actions(care("verify"))[TWO] == "rewritten"
     assert care("verify", "--repair", *(["--model", "vae"] if named else [])).code == 0
     assert path.read_bytes() == (read(WEIGHTS) if named else b"rewritten")
+
+
+def test_offline_only_what_is_on_the_disk_is_restored(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.sync(vae(bench), ollama(bench))
+    config = min((bench.root / "ollama/models/blobs").iterdir(), key=lambda path: path.stat().st_size)
+    flip(bench.root / ONE)
+    config.unlink()
+    mark = bench.hub.log.mark()
+    result = care("verify", "--repair", "--offline")
+    assert (result.code, result.codes()) == (69, ["offline"])
+    assert bench.hub.log.since(mark) == []
+    assert config.is_file()
+    assert actions(result)[ONE] == "damaged"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert care("verify", "--repair").codes() == ["offline"]
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert care("verify", "--repair").code == 0

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @options.files
 @options.manifest_options
 @options.folder_options
+@options.offline
 @options.transfer_options
 @options.option("--quick", is_flag=True, help="Compare size and time of change only.")
 @options.option(
