@@ -68,13 +68,13 @@ def repaired_chunks(python: Path, work: Path) -> float:
 
 
 def growth(python: Path, work: Path, most: int) -> dict[str, dict[int, float]]:
-    """Seconds of `list` and of a `sync` with nothing to do, for a quarter, a half and all of ``most`` placements."""
+    """Seconds of `list` and of a `sync` with nothing to do, for a quarter and all of ``most`` placements."""
     program = python.with_name("modelfetch")
     source = work / "tiny.bin"
     source.write_bytes(b"tiny")
     digest = f"sha256:{hashlib.sha256(b'tiny').hexdigest()}"
     found: dict[str, dict[int, float]] = {"list": {}, "no-op sync": {}}
-    for count in (most // 4, most // 2, most):
+    for count in (most // 4, most):
         root = work / f"placements-{count}"
         entry = {"kind": "file", "source": source.as_uri(), "size": 4, "digest": digest, "for": ["comfyui"]}
         models = [{**entry, "name": f"m{n}", "path": f"{n % 100}/{n}.bin"} for n in range(count)]

@@ -80,7 +80,7 @@ def page(
             "",
             "## n, 2n and 4n",
             "",
-            "CPU seconds of one run each, against the embedded hub on the same cores.",
+            "CPU seconds and peak memory of one run each, against the embedded hub on the same cores.",
             "",
         ]
         lines += ["| of | step | n | 2n | 4n | largest factor |", "| --- | --- | --- | --- | --- | --- |"]
@@ -89,8 +89,11 @@ def page(
 
 
 def _growth_row(growth: Growth) -> str:
-    seconds = [f"{count}: {wall:.2f}" for count, wall in zip(growth.counts, growth.seconds, strict=True)]
-    return "| " + " | ".join((growth.what, growth.step, *seconds, f"{growth.worst:.2f}")) + " |"
+    cells = [
+        f"{count}: {seconds:.2f} s, {format_size(peak)}"
+        for count, seconds, peak in zip(growth.counts, growth.seconds, growth.peaks, strict=True)
+    ]
+    return "| " + " | ".join((growth.what, growth.step, *cells, f"{growth.worst:.2f}")) + " |"
 
 
 def _target_row(target: Target) -> str:

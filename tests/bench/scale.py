@@ -22,7 +22,7 @@ if __name__ == "__main__":
 
 from modelfetch.demo.hub import Hub  # noqa: E402 - the tree is no package that is installed
 from modelfetch.demo.world import World  # noqa: E402
-from tests.bench.measure import say, timed  # noqa: E402
+from tests.bench.measure import Run, say, timed  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,12 +35,13 @@ _COMMANDS = {"plan": "plan", "status": "status"}
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """The CPU seconds of one step for n, 2n and 4n of something: they depend less on what else the machine does."""
+    """The CPU seconds and peak memory (bytes) of one step for n, 2n and 4n of something."""
 
     what: str
     step: str
     counts: tuple[int, ...]
     seconds: tuple[float, ...]
+    peaks: tuple[int, ...]
 
     @property
     def worst(self) -> float:
@@ -55,27 +56,34 @@ def scale_race(python: Path, work: Path) -> list[Growth]:
         for what, counts in (("models", MODELS), ("files of one model", FILES)):
             runs = [_measure(python, work, what, count, endpoints) for count in counts]
             found += [
-                Growth(what=what, step=step, counts=counts, seconds=tuple(run[step] for run in runs)) for step in STEPS
+                Growth(
+                    what=what,
+                    step=step,
+                    counts=counts,
+                    seconds=tuple(run[step].cpu for run in runs),
+                    peaks=tuple(run[step].peak for run in runs),
+                )
+                for step in STEPS
             ]
     return found
 
 
-def _measure(python: Path, work: Path, what: str, count: int, endpoints: Mapping[str, str]) -> dict[str, float]:
+def _measure(python: Path, work: Path, what: str, count: int, endpoints: Mapping[str, str]) -> dict[str, Run]:
     manifest, root = work / "many.yaml", work / "many-root"
     models = _models(count, endpoints["files"]) if what == "models" else [_snapshot(count)]
     text = json.dumps({"version": 1, "tier": "many", "models": models}, indent=0)
     manifest.write_text(text, encoding="utf-8")
     shutil.rmtree(root, ignore_errors=True)
-    seconds = {}
+    found = {}
     for step in STEPS:
         say(f"scale: {count} {what}, {step}")
         if "comment" in step:
             manifest.write_text(f"# a comment\n{text}", encoding="utf-8")
         command: list[str | Path] = [python.with_name("modelfetch"), _COMMANDS.get(step, "sync")]
         options: list[str | Path] = ["--manifest", manifest, "--root", root, "-q"]
-        seconds[step] = timed([*command, *options], {"HF_ENDPOINT": endpoints["hf"]}).cpu
+        found[step] = timed([*command, *options], {"HF_ENDPOINT": endpoints["hf"]})
     shutil.rmtree(root)
-    return seconds
+    return found
 
 
 def _models(count: int, base: str) -> list[dict[str, object]]:
