@@ -50,7 +50,7 @@ def request_from(ctx: click.Context) -> Request:
     from modelfetch.config.options import parse_options
     from modelfetch.run import Request
 
-    tier, variable, manifests = which(ctx)
+    tier, variable, manifests = chosen_manifests(ctx)
     return Request(options=parse_options(option_values(ctx)), tier=tier, manifests=manifests, tier_variable=variable)
 
 
@@ -61,7 +61,7 @@ def option_values(ctx: click.Context) -> dict[str, Any]:
     return {name: value for name, value in ctx.params.items() if name in OptionValues.__annotations__}
 
 
-def which(ctx: click.Context) -> tuple[str | None, str | None, tuple[Path, ...]]:
+def chosen_manifests(ctx: click.Context) -> tuple[str | None, str | None, tuple[Path, ...]]:
     """Return the tier, the variable that set it, and the manifest files, in the contract's order of precedence."""
     files = ctx.params.get("paths", ())
     tier, manifests = ctx.params.get("tier"), tuple(Path(file) for file in (*files, *ctx.params.get("manifests", ())))

@@ -27,7 +27,7 @@ class Cancel:
         self._code = "interrupted"
         self._exit_code = 130
         self._parent = parent
-        self._leave_parent: Callable[[], None] = _nothing
+        self._leave_parent: Callable[[], None] = _do_nothing
         if parent is not None:
             self._leave_parent = parent.on_cancel(self._follow)
 
@@ -77,7 +77,7 @@ class Cancel:
                 self._callbacks[key] = callback
                 return lambda: self._forget(key)
         callback()
-        return _nothing
+        return _do_nothing
 
     def child(self) -> Cancel:
         """Return a narrower scope that is set when this one is; call `release` on it at the end."""
@@ -97,5 +97,5 @@ class Cancel:
             self.set(code=parent._code, exit_code=parent._exit_code)
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     """Do nothing: the unregister function of a callback that is no longer registered."""

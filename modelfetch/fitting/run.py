@@ -24,7 +24,7 @@ from modelfetch.fitting.candidates import (
 from modelfetch.fitting.estimate import LOADED_KINDS
 from modelfetch.fitting.types import Candidate, FitReport
 from modelfetch.fitting.verdict import fit_alone, fit_tier
-from modelfetch.fitting.workload import named
+from modelfetch.fitting.workload import names_model
 from modelfetch.manifest.field_types import refuse_plain_http
 from modelfetch.manifest.model import CONSUMERS, FileSpec, Service
 from modelfetch.manifest.uri import HfUri, OllamaUri
@@ -105,7 +105,7 @@ def _warn_unbudgeted_models(services: Iterable[Service], candidates: Sequence[Ca
     """Warn if a service's budget is for a model that it does not have: the verdict covers the models that it has."""
     for service in services:
         mine = [candidate for candidate in candidates if _consumer(service) in candidate.consumers]
-        if service.model is None or not mine or any(named(service, candidate) for candidate in mine):
+        if service.model is None or not mine or any(names_model(service, candidate) for candidate in mine):
             continue
         message = f"{service.name} is budgeted for {service.model!r}, which is none of its models"
         has = ", ".join(candidate.name for candidate in mine)

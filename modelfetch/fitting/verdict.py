@@ -153,7 +153,7 @@ def _over_usable(
     groups: dict[str | int, list[tuple[Service, ServiceFit]]] = {}
     for position, (service, fit) in enumerate(zip(services, fits, strict=True)):
         groups.setdefault(fit.exclusive if fit.exclusive is not None else position, []).append((service, fit))
-    hints = filter(None, (_less_of(group, excess, needs) for group in groups.values()))
+    hints = filter(None, (_reductions(group, excess, needs) for group in groups.values()))
     message = f"the services need {format_size(usable + excess)} together, but {format_size(usable)} are usable"
     hint = "; ".join(hints)
     for llm_on_cpu in (False, True):
@@ -170,7 +170,7 @@ def _on_the_gpu(estimate: Estimate, limit: int) -> str:
     return f"; {found.layers} of {estimate.layers.count} layers would run on the GPU{experts}, the rest on the CPU"
 
 
-def _less_of(group: Sequence[tuple[Service, ServiceFit]], excess: int, needs: Needs) -> str | None:
+def _reductions(group: Sequence[tuple[Service, ServiceFit]], excess: int, needs: Needs) -> str | None:
     """Changes to services that take turns that reduce their need by ``excess``; None if there are none."""
     limit = max(fit.needed for _, fit in group) - excess
     found: dict[str, list[str]] = {}

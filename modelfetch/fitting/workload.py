@@ -61,15 +61,15 @@ def load(service: Service, candidates: Sequence[Candidate], *, fp8: bool = False
     consumer = "whisper" if service.name.startswith("whisper") else service.name
     mine = [candidate for candidate in candidates if consumer in candidate.consumers]
     if (word := measured_service(service.name)) is not None:
-        return _table(word, mine)
+        return _from_table(word, mine)
     if service.name in IMAGE_SERVICES:
         return _images(service, mine, fp8=fp8)
     if consumer == "whisper":
-        return _each(service, mine, lambda c: speech_estimate(c, service), lambda c: c.kind == "torch-checkpoint")
+        return _separately(service, mine, lambda c: speech_estimate(c, service), lambda c: c.kind == "torch-checkpoint")
     return _language(service, mine)
 
 
-def named(service: Service, candidate: Candidate) -> bool:
+def names_model(service: Service, candidate: Candidate) -> bool:
     """Whether a service's ``model`` names this one: by the manifest's name, or by the end of its URI.
 
     Whisper services name their models by the last part only, such as ``small`` for ``…/faster-whisper-small``.
@@ -80,7 +80,7 @@ def named(service: Service, candidate: Candidate) -> bool:
     return candidate.uri.split("@", 1)[0].endswith((f"/{wanted}", f"/{wanted}:latest", f"whisper-{wanted}"))
 
 
-def _table(word: str, mine: Sequence[Candidate]) -> Load:
+def _from_table(word: str, mine: Sequence[Candidate]) -> Load:
     sizes = [file.size for candidate in mine for file in candidate.files]
     size = None if None in sizes else sum(size or 0 for size in sizes)
     return Load(turns=(table_estimate(word, [candidate.name for candidate in mine], "", size),))
@@ -97,11 +97,11 @@ def _images(service: Service, mine: Sequence[Candidate], *, fp8: bool) -> Load:
         except ModelfetchError as error:
             errors.append(error.about(model=candidate.name, uri=candidate.uri))
     made = image_estimates(read, service, fp8=fp8)
-    chosen = [estimate for candidate, estimate in made if named(service, candidate)]
+    chosen = [estimate for candidate, estimate in made if names_model(service, candidate)]
     return Load(turns=tuple(chosen or [estimate for _, estimate in made]), errors=tuple(errors))
 
 
-def _each(
+def _separately(
     service: Service,
     mine: Sequence[Candidate],
     estimate: Callable[[Candidate], Estimate],
@@ -115,7 +115,7 @@ def _each(
     for candidate in mine:
         try:
             made = estimate(candidate)
-            group = stay if stays(candidate) else turns if named(service, candidate) else others
+            group = stay if stays(candidate) else turns if names_model(service, candidate) else others
             group.append(made)
         except ModelfetchError as error:
             errors.append(error.about(model=candidate.name, uri=candidate.uri))
@@ -129,14 +129,14 @@ def _language(service: Service, mine: Sequence[Candidate]) -> Load:
     of the chat models first: they are the larger ones.
     """
     if service.vram is not None:
-        for exact in (_nothing, _is_chat):
+        for exact in (_none, _is_chat):
             bound = _ollama(service, mine, exact=exact)
             if bound.sure and bound.needed <= service.vram:
                 return bound
     return _ollama(service, mine, exact=lambda _: True)
 
 
-def _nothing(_candidate: Candidate) -> bool:
+def _none(_candidate: Candidate) -> bool:
     return False
 
 
@@ -155,5 +155,5 @@ def _ollama(service: Service, mine: Sequence[Candidate], *, exact: Callable[[Can
         header, _ = read_llm(candidate, tensors=False)
         return header is not None and is_encoder(header)
 
-    made = _each(service, mine, estimate, stays)
+    made = _separately(service, mine, estimate, stays)
     return replace(made, errors=unique(made.errors))

@@ -120,7 +120,7 @@ class Http:
                     f"{redact(url)}: too many redirects", code="too-many-redirects", permanent=True, hint=_REDIRECT_HINT
                 )
             target = next_hop(url, location, self._allow_http)
-            method, data = _carry(response.status, method, data)
+            method, data = _after_redirect(response.status, method, data)
             own = {name: value for name, value in own.items() if name.lower() not in _OWN}
             url = target
 
@@ -172,8 +172,8 @@ class Http:
             cancel.check()
         credentials = self._auth.headers(url) if self._auth is not None else {}
         fields = {**credentials, **own}
-        wire = self._take(url.partition(":")[0].lower())
-        withdraw = cancel.on_cancel(wire.watch.end) if cancel is not None else _nothing
+        wire = self._take_connection(url.partition(":")[0].lower())
+        withdraw = cancel.on_cancel(wire.watch.end) if cancel is not None else _do_nothing
         try:
             response = self._send(wire, method, url, fields, data)
         except BaseException as error:
@@ -187,7 +187,7 @@ class Http:
             url=url,
             translate=lambda error: _translate(error, url),
             cancel=cancel,
-            release=lambda: self._release(wire, withdraw),
+            release=lambda: self._release_connection(wire, withdraw),
             await_payload=wire.await_payload,
             waited=wire.waited,
             authorized=bool(credentials),
@@ -205,7 +205,7 @@ class Http:
                     raise _translate(error, url) from error
         raise AssertionError("unreachable")
 
-    def _take(self, scheme: str) -> Wire:
+    def _take_connection(self, scheme: str) -> Wire:
         import httpx
 
         from modelfetch.http import connection
@@ -222,7 +222,7 @@ class Http:
         except httpx.InvalidURL as error:
             raise SettingError(f"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY holds what is no host: {error}") from None
 
-    def _release(self, wire: Wire, withdraw: Callable[[], None]) -> None:
+    def _release_connection(self, wire: Wire, withdraw: Callable[[], None]) -> None:
         withdraw()
         with self._lock:
             if not self._closed and not wire.watch.shut.is_set():
@@ -231,7 +231,7 @@ class Http:
         wire.close()
 
 
-def _carry(status: int, method: str, data: bytes | None) -> tuple[str, bytes | None]:
+def _after_redirect(status: int, method: str, data: bytes | None) -> tuple[str, bytes | None]:
     after = method_after(status, method)
     return after, data if after == method else None
 
@@ -242,5 +242,5 @@ def _translate(error: Exception, url: str) -> ModelfetchError:
     return translate(error, url)
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     """Do nothing: the unregister function if no callback was registered."""

@@ -99,7 +99,7 @@ class Attempts:
             delay = self._backoff()
         requested = error.retry_after if isinstance(error, RateLimitedError | ServerError) else None
         if requested is not None and requested > self.timing.retry_after_most:
-            raise _later(error, requested)
+            raise _retry_later_error(error, requested)
         if self.failed >= self._most(error):
             raise error
         if requested is not None:
@@ -128,7 +128,7 @@ class Attempts:
         return min(doubled * (1.0 + self.timing.jitter() / 4), self.timing.backoff_most)
 
 
-def _later(error: ModelfetchError, seconds: float) -> RetryLaterError:
+def _retry_later_error(error: ModelfetchError, seconds: float) -> RetryLaterError:
     return RetryLaterError(
         f"{error.message}; it can be tried again in {format_seconds(seconds)}",
         code="rate-limited",

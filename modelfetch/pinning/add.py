@@ -38,7 +38,7 @@ from modelfetch.pinning.detect import (
     consumers_for,
 )
 from modelfetch.pinning.document import check_writable, load_text, read_document, with_entries, write_document
-from modelfetch.pinning.entry import Entry, filled
+from modelfetch.pinning.entry import Entry, fill_pins
 from modelfetch.pinning.upstream import measure_all
 from modelfetch.sources import SourceRequest
 from modelfetch.sources.argument import parse_argument
@@ -333,7 +333,7 @@ class _Resolver:
         (measured,) = await measure_all([entry], [resolution], self._session)
         if isinstance(measured, ModelfetchError):
             raise measured
-        model = replace(filled(entry, resolution, measured), license=resolution.license or licence)
+        model = replace(fill_pins(entry, resolution, measured), license=resolution.license or licence)
         why = found.why if kind == found.kind else ""
         return Added(model=model, family=found.family, why=why, size=_pinned_size(model))
 

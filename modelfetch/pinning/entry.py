@@ -108,20 +108,20 @@ class Measured:
     served_by: str | None = None
 
 
-def to_measure(entry: Entry, resolution: Resolution) -> tuple[Artifact, ...]:
+def files_to_measure(entry: Entry, resolution: Resolution) -> tuple[Artifact, ...]:
     """Return the files that must be read because no source gives their digest (or the size that replaces a pin)."""
     if isinstance(entry.home, OllamaUri):
         return ()
     return tuple(a for a in resolution.artifacts if _digest(a) is None or (entry.upgrade and a.size is None))
 
 
-def filled(entry: Entry, resolution: Resolution, measured: Mapping[str, Measured]) -> Model:
+def fill_pins(entry: Entry, resolution: Resolution, measured: Mapping[str, Measured]) -> Model:
     """Return the entry with its pins.
 
     Args:
         entry: The entry as it is.
         resolution: The answer of its source.
-        measured: The digests and sizes of the files of `to_measure`, by their URIs.
+        measured: The digests and sizes of the files of `files_to_measure`, by their URIs.
     """
     model = entry.model
     if isinstance(entry.home, OllamaUri):
@@ -163,7 +163,7 @@ def _digest(artifact: Artifact) -> Digest | None:
 # -- checking ----------------------------------------------------------------------------------------------------------
 
 
-def settled(entry: Entry) -> State | None:
+def state_without_request(entry: Entry) -> State | None:
     """Return an entry's state if it is known without a request; None if its source must be queried.
 
     Whether a file of a web server or a folder changed can only be seen by its bytes; a version of CivitAI and a digest

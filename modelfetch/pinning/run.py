@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core.report import Report
 from modelfetch.errors import ModelfetchError, UsageError, exit_code_of
 from modelfetch.pinning.document import Document, check_writable, read_document, with_pins, write_document
-from modelfetch.pinning.entry import Entry, State, display_pin, display_upstream, filled
+from modelfetch.pinning.entry import Entry, State, display_pin, display_upstream, fill_pins
 from modelfetch.pinning.reporting import Line, checked_model, kept_model, open_model, pinned_model
 from modelfetch.pinning.upstream import check_entries, measure_all, resolve_entries
 from modelfetch.sources.factory import canonical_uri
@@ -120,7 +120,7 @@ def _with_hint(error: ModelfetchError) -> ModelfetchError:
 def _filled(
     todo: Sequence[Entry], resolutions: Mapping[str, Resolution], measured: Mapping[str, Mapping[str, Measured]]
 ) -> dict[str, Model]:
-    return {e.model.name: filled(e, resolutions[e.model.name], measured[e.model.name]) for e in todo}
+    return {e.model.name: fill_pins(e, resolutions[e.model.name], measured[e.model.name]) for e in todo}
 
 
 async def _write(document: Document, models: Mapping[str, Model], session: Session) -> bool:

@@ -13,7 +13,7 @@ from modelfetch.errors import IntegrityError, ModelfetchError
 from modelfetch.formats.content_check import check_artifact
 from modelfetch.manifest.kinds import REPO_KINDS
 from modelfetch.manifest.uri import FileUri, OllamaUri
-from modelfetch.pinning.entry import Entry, Measured, State, compare, settled, to_measure
+from modelfetch.pinning.entry import Entry, Measured, State, compare, files_to_measure, state_without_request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _AT_ONCE = 8
 
-Standing = tuple[State, "Resolution | None"]
+Comparison = tuple[State, "Resolution | None"]
 
 
 async def resolve_entries(entries: Sequence[Entry], session: Session) -> list[Resolution | ModelfetchError]:
@@ -33,13 +33,13 @@ async def resolve_entries(entries: Sequence[Entry], session: Session) -> list[Re
     return await _run_concurrently(entries, session, lambda entry: session.sources.resolve(entry.request))
 
 
-async def check_entries(entries: Sequence[Entry], session: Session) -> list[Standing | ModelfetchError]:
+async def check_entries(entries: Sequence[Entry], session: Session) -> list[Comparison | ModelfetchError]:
     """Return the state of each entry's pins, and what upstream has if it was queried; no body is fetched."""
     return await _run_concurrently(entries, session, lambda entry: _check_entry(entry, session))
 
 
-async def _check_entry(entry: Entry, session: Session) -> Standing:
-    known = settled(entry)
+async def _check_entry(entry: Entry, session: Session) -> Comparison:
+    known = state_without_request(entry)
     if known is not None:
         return known, None
     if session.settings.offline:
@@ -70,7 +70,7 @@ async def measure_all(
     entries: Sequence[Entry], resolutions: Sequence[Resolution], session: Session
 ) -> list[Mapping[str, Measured] | ModelfetchError]:
     """Read the files without a digest of each entry; returns their digests and sizes by URI."""
-    todo = {id(e): to_measure(e, r) for e, r in zip(entries, resolutions, strict=True)}
+    todo = {id(e): files_to_measure(e, r) for e, r in zip(entries, resolutions, strict=True)}
     artifacts = {artifact.uri: artifact for each in todo.values() for artifact in each}
     if artifacts:
         size = sum(artifact.size or 0 for artifact in artifacts.values())

@@ -35,7 +35,7 @@ def command(ctx: click.Context, /, update: Path | None, *, quiet: bool, **_: Any
     from modelfetch.tiers.dotenv.file import env_block, rewrite
     from modelfetch.tiers.gpu import find_gpus
 
-    tier, variable, manifests = common.which(ctx)
+    tier, variable, manifests = common.chosen_manifests(ctx)
     gpus = find_gpus(vendor=os.environ.get("GPU_VENDOR", "").strip().lower()).gpus
     compute = gpus[0].compute if gpus else None
     block = env_block(tier, os.environ, tier_variable=variable, manifests=manifests, compute=compute)

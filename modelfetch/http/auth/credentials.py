@@ -123,7 +123,7 @@ class Credentials:
         if repository is not None and (token := self._token(where, repository)) is not None:
             return {"Authorization": token.header}
         service = self._service(url)
-        if service is not None and (word := self._word(service)):
+        if service is not None and (word := self._token_of(service)):
             return {"Authorization": f"Bearer {word}"}
         if where in _PUBLIC:
             return {}
@@ -214,7 +214,7 @@ class Credentials:
             fitting = [service for service in fitting if service.name == name]
         return fitting[0] if fitting else None
 
-    def _word(self, service: _Service) -> str | None:
+    def _token_of(self, service: _Service) -> str | None:
         word = _unless_unreadable(service.token.value)
         return word or (self._session_token if service.name == "civitai" else None)
 

@@ -287,18 +287,18 @@ class _Waiter:
         except FileNotFoundError:
             return None
         try:
-            if self._judge(fd) is _Verdict.ALIVE:
+            if self._verdict_on(fd) is _Verdict.ALIVE:
                 return None
             with _taking_over(self._path, self.timing.stale) as taking:
                 # Check again: another process may have replaced the owner, or the owner may have resumed.
-                verdict = self._judge(fd) if taking is not None else _Verdict.ALIVE
+                verdict = self._verdict_on(fd) if taking is not None else _Verdict.ALIVE
                 if taking is None or verdict is _Verdict.ALIVE:
                     return None
                 return self._replace(taking, predecessor_may_be_alive=verdict is _Verdict.SILENT)
         finally:
             os.close(fd)
 
-    def _judge(self, fd: int) -> _Verdict:
+    def _verdict_on(self, fd: int) -> _Verdict:
         """Judge whether the owner of an open lock file is alive; if the file was replaced, the new owner is."""
         if not _is_current(fd, self._path):
             return _Verdict.ALIVE
@@ -308,9 +308,9 @@ class _Waiter:
             return _Verdict.DEAD
         if owner is not None and owner.is_dead():
             return _Verdict.DEAD
-        return _Verdict.SILENT if self._silence(fd) >= self.timing.stale else _Verdict.ALIVE
+        return _Verdict.SILENT if self._seconds_silent(fd) >= self.timing.stale else _Verdict.ALIVE
 
-    def _silence(self, fd: int) -> float:
+    def _seconds_silent(self, fd: int) -> float:
         """Return the seconds since the owner's last heartbeat, first by the disk's clock, then by this machine's."""
         stat = os.fstat(fd)
         seen = (stat.st_dev, stat.st_ino, stat.st_mtime_ns)

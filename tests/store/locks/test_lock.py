@@ -255,17 +255,17 @@ def test_an_owner_that_was_replaced_between_two_looks_is_not_replaced_again(
 ) -> None:
     """The judgement that the owner is dead is obsolete when the second process acts on it."""
     left_by_two(path)
-    judge = lock_module._Waiter._judge
+    judge = lock_module._Waiter._verdict_on
 
     def slow(waiter: lock_module._Waiter, fd: int) -> object:
         verdict = judge(waiter, fd)
-        monkeypatch.setattr(lock_module._Waiter, "_judge", judge)
+        monkeypatch.setattr(lock_module._Waiter, "_verdict_on", judge)
         faster.append(others.enter_context(lock(path, label="faster", timing=TIMING)))
         return verdict
 
     faster: list[lock_module.Held] = []
     with contextlib.ExitStack() as others:
-        monkeypatch.setattr(lock_module._Waiter, "_judge", slow)
+        monkeypatch.setattr(lock_module._Waiter, "_verdict_on", slow)
         with pytest.raises(RetryLaterError), lock(path, label="x", timeout=0.05, timing=TIMING):
             raise AssertionError("two owners")
         assert faster[0].still_owned()
