@@ -67,7 +67,7 @@ def test_sync_returns_the_report(manifest: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("hub")
-def test_sync_reports_what_failed_and_raises_it_on_request(tmp_path: Path) -> None:
+def test_sync_reports_failures_and_raises_them_on_request(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("version: 1\nmodels: [{name: x}]\n")
     report = modelfetch.sync(manifest=bad, root=tmp_path / "models")
@@ -192,7 +192,7 @@ def test_the_same_manifest_named_twice_counts_once(hub: Hub, manifest: Path, tmp
     assert len(modelfetch.sync(manifest=[manifest, manifest], root=tmp_path / "models").models) == 1
 
 
-def test_retrieve_fetches_once_and_then_asks_nobody(hub: Hub, tmp_path: Path) -> None:
+def test_retrieve_fetches_once_and_then_sends_no_request(hub: Hub, tmp_path: Path) -> None:
     path = modelfetch.retrieve(f"{hub.files}x.safetensors")
     assert path.name == "x.safetensors"
     assert path.is_relative_to(tmp_path / "cache")
@@ -354,7 +354,7 @@ def test_load_manifest_takes_a_path_or_a_text(manifest: Path) -> None:
     assert len(bad.value.problems) == 2
 
 
-def test_load_manifest_goes_by_what_the_environment_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_manifest_follows_the_settings_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "version: 1\nmodels:\n  - {name: h, kind: vae, source: 'http://models.lan/x.safetensors', for: [comfyui]}\n"
     with pytest.raises(modelfetch.ManifestError, match=r"http://models\.lan"):
         modelfetch.load_manifest(text)
@@ -365,7 +365,7 @@ def test_load_manifest_goes_by_what_the_environment_allows(tmp_path: Path, monke
     assert modelfetch.load_manifest("version: 1\nextends: mine\n").tier == "mine"
 
 
-def test_every_error_has_a_code_an_exit_code_and_says_whether_it_is_permanent() -> None:
+def test_every_error_has_a_code_an_exit_code_and_permanence() -> None:
     for name in modelfetch.__all__:
         kind = getattr(modelfetch, name)
         if inspect.isclass(kind) and issubclass(kind, modelfetch.ModelfetchError):
@@ -387,7 +387,7 @@ def test_no_module_takes_the_place_of_a_public_name() -> None:
     assert hidden == "[]"
 
 
-def test_what_is_not_ours_is_no_attribute() -> None:
+def test_unknown_names_are_no_attributes() -> None:
     with pytest.raises(AttributeError, match="frobnicate"):
         modelfetch.frobnicate  # type: ignore[attr-defined]  # noqa: B018
     assert {name for name in dir(modelfetch) if not name.startswith("__")} == set(modelfetch.__all__)
@@ -502,7 +502,7 @@ def test_a_callable_gets_the_events_and_true_shows_them(
 
 
 @pytest.mark.usefixtures("hub")
-def test_what_a_callable_raises_ends_the_call_and_is_raised(manifest: Path, tmp_path: Path) -> None:
+def test_an_exception_of_a_callback_ends_the_call_and_is_raised(manifest: Path, tmp_path: Path) -> None:
     def broken(event: modelfetch.Event) -> None:
         raise ZeroDivisionError(type(event).__name__)
 

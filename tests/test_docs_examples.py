@@ -221,7 +221,7 @@ def option_variables() -> set[str]:
 
 
 @EACH
-def test_every_variable_of_ours_that_is_written_down_exists(document: Path) -> None:
+def test_every_documented_variable_exists(document: Path) -> None:
     real = option_variables() | all_texts() | {variable.name for variable in VARIABLES}
     said = set(re.findall(r"\bMODELFETCH_[A-Z][A-Z_]*[A-Z]\b", document.read_text()))
     assert said - real == set()
@@ -253,7 +253,7 @@ def _all_errors(base: type[ModelfetchError]) -> list[type[ModelfetchError]]:
     return [base, *(error for child in base.__subclasses__() for error in _all_errors(child))]
 
 
-def test_the_sentences_that_the_guide_to_credentials_explains_are_said_by_the_program() -> None:
+def test_the_messages_in_the_guide_to_credentials_exist() -> None:
     page = (ROOT / "docs/guides/credentials.md").read_text()
     tables = re.findall(r"^\| what you read \|.*?\n(?=\n)", page, re.DOTALL | re.MULTILINE)
     said = {

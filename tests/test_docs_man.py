@@ -10,7 +10,7 @@ import pytest
 from tests.docs_man import TARGET, page
 
 
-def test_the_manual_page_is_what_the_commands_say_now() -> None:
+def test_the_manual_page_is_current() -> None:
     assert TARGET.read_text() == page(), "run: make man"
 
 

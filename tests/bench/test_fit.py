@@ -12,5 +12,5 @@ def test_measured_totals_are_near_and_nothing_that_spilled_is_called_a_fit() -> 
     assert not [line.row["model"] for line in found if line.spilled and line.fits]
 
 
-def test_what_is_far_off_has_a_reason() -> None:
+def test_large_deviations_have_an_explanation() -> None:
     assert not [line.row for line in lines() if line.error and abs(line.error) > FAR and line.reason is None]

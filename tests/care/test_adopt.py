@@ -56,7 +56,9 @@ def sent(bench: Bench) -> int:
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_what_a_collection_holds_is_not_fetched_again(bench: Bench, care: Callable[..., Result], kind: str) -> None:
+def test_files_of_an_adopted_collection_are_not_fetched_again(
+    bench: Bench, care: Callable[..., Result], kind: str
+) -> None:
     path = collection(bench.folder / "theirs", kind, read(WEIGHTS))
     before = state(path)
     result = care("adopt", str(bench.folder / "theirs"))
@@ -165,7 +167,7 @@ def other_disk(tmp_path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def test_from_another_file_system_sync_copies_what_was_recorded(
+def test_sync_copies_adopted_files_from_another_file_system(
     bench: Bench, care: Callable[..., Result], other_disk: Path
 ) -> None:
     path = collection(other_disk / "theirs", "ComfyUI", read(WEIGHTS))
@@ -205,7 +207,7 @@ def test_a_link_of_a_damaged_file_repairs_nothing(
     assert (bench.root / ONE).read_bytes() == read(WEIGHTS)
 
 
-def test_it_says_how_many_models_of_each_tier_are_at_hand(
+def test_the_report_counts_the_adopted_models_of_each_tier(
     bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from modelfetch.cli.app import run
@@ -218,7 +220,7 @@ def test_it_says_how_many_models_of_each_tier_are_at_hand(
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HF_HOME"])
-def test_sync_takes_what_the_cache_of_hugging_face_has(
+def test_sync_uses_files_of_the_hugging_face_cache(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     cache = bench.folder / "hub"

@@ -29,7 +29,7 @@ def test_a_bad_age_is_a_usage_error_of_the_report(bench: Bench) -> None:
     assert [error.code for error in report.errors] == ["usage"]
 
 
-def test_remove_and_prune_take_what_is_named(bench: Bench) -> None:
+def test_remove_and_prune_remove_the_named_models(bench: Bench) -> None:
     bench.sync(vae(bench), ollama(bench))
     manifest = bench.manifest(ollama(bench))
     assert modelfetch.remove("vae", root=bench.root, dry_run=True).models

@@ -53,7 +53,7 @@ def test_a_folder_that_became_a_link_to_elsewhere_loses_nothing(bench: Bench, ca
     assert (outside / "art.safetensors").read_bytes() == read(WEIGHTS)
 
 
-def test_two_roots_that_share_a_store_keep_what_the_other_one_has(bench: Bench, care: Callable[..., Result]) -> None:
+def test_prune_keeps_the_files_of_another_root_with_the_same_store(bench: Bench, care: Callable[..., Result]) -> None:
     store = bench.folder / "store"
     other = bench.folder / "other"
     manifest = bench.manifest(vae(bench), whisper(bench))
@@ -165,7 +165,7 @@ def test_an_installation_elsewhere_is_looked_after_like_the_root(bench: Bench, c
     assert blobs(bench.root) == []
 
 
-def test_what_services_write_next_to_a_model_stays(bench: Bench, care: Callable[..., Result]) -> None:
+def test_files_that_services_write_next_to_a_model_are_kept(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     names = ("art.civitai.info", "art.json", "art.preview.png", "art.safetensors.sha256", "cache.db")
     for name in names:

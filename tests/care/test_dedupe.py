@@ -84,7 +84,7 @@ def test_a_file_that_is_written_to_meanwhile_is_put_back(
     assert {str(path): path.read_bytes() for path in (one, two)}[target] == b"newer"
 
 
-def test_what_a_killed_run_left_goes_only_if_its_bytes_are_kept(
+def test_leftovers_of_a_killed_run_are_removed_only_if_their_bytes_are_kept(
     bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path]
 ) -> None:
     dead = 2**22 + 1  # no process has this number

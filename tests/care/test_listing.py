@@ -97,7 +97,7 @@ def test_unused_blobs_and_old_partial_files_are_reclaimable(bench: Bench, care: 
     assert {entry["origin"] for entry in report["entries"]} == {"blob", "partial"}
 
 
-def test_what_sync_has_just_written_is_verified(bench: Bench, care: Callable[..., Result]) -> None:
+def test_files_just_written_by_sync_count_as_verified(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench), ollama(bench))
     dates = {path: entry["verified"] for path, entry in by_path(care("list")).items() if entry["digest"]}
     assert any("/manifests/" in path for path in dates if path)  # a copy

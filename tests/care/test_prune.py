@@ -93,7 +93,7 @@ def test_changed_adopted_and_foreign_files_are_never_touched(
     assert actions(result) == {ONE: "adopted", TWO: "changed"}
 
 
-def test_a_model_that_a_kept_tier_asks_for_stays(
+def test_a_model_requested_by_a_kept_tier_is_kept(
     bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODELFETCH_TIERS_DIR", str(bench.folder))
@@ -260,7 +260,7 @@ def test_only_the_chosen_service_loses_its_file(bench: Bench, care: Callable[...
     assert len(blobs(bench.root)) == 1
 
 
-def test_what_is_younger_than_asked_stays(bench: Bench, care: Callable[..., Result]) -> None:
+def test_files_younger_than_the_given_age_are_kept(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     care("remove", "vae", "--older-than", "1d")
     assert files(bench.root) == {ONE, TWO}

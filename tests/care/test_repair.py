@@ -97,7 +97,7 @@ def test_missing_files_links_and_texts_come_back(bench: Bench, care: Callable[..
     assert care("verify").code == 0
 
 
-def test_what_a_person_changed_is_kept_aside(bench: Bench, care: Callable[..., Result]) -> None:
+def test_a_file_changed_by_a_user_is_moved_aside(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     path = bench.root / ONE
     path.unlink()
@@ -108,7 +108,7 @@ def test_what_a_person_changed_is_kept_aside(bench: Bench, care: Callable[..., R
     assert aside.read_bytes() == b"my own"
 
 
-def test_what_no_source_gives_stays_damaged_and_says_so(bench: Bench, care: Callable[..., Result]) -> None:
+def test_a_file_without_a_source_stays_damaged_and_is_reported(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     flip(bench.root / ONE)
     del bench.world.repos["acme/art"]
@@ -130,7 +130,7 @@ def test_an_adopted_file_that_its_owner_changed_is_left_alone(bench: Bench, care
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_what_a_service_rewrote_is_restored_only_by_name(
+def test_a_file_rewritten_by_a_service_is_restored_only_by_name(
     bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, *, named: bool
 ) -> None:
     import re

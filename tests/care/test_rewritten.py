@@ -36,7 +36,7 @@ def test_such_a_file_is_a_copy_so_that_rewriting_it_harms_no_blob(bench: Bench, 
     assert (result.code, actions(result)) == (0, {ONE: "present", TWO: "rewritten"})
 
 
-def test_status_says_who_rewrote_it_and_that_all_is_ready(bench: Bench) -> None:
+def test_status_names_the_service_that_rewrote_a_file_and_reports_ready(bench: Bench) -> None:
     manifest = bench.manifest(vae(bench))
     bench.run("sync", manifest)
     rewrite_in_place(bench.root / TWO)
@@ -86,7 +86,7 @@ def test_prune_keeps_it_and_remove_takes_it(
         ("comfyui/models/vae/recognition/model.onnx", None),
     ],
 )
-def test_only_what_immich_saves_in_place_counts(
+def test_only_files_that_immich_rewrites_in_place_are_accepted(
     path: str, service: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()

@@ -65,7 +65,7 @@ def test_damage_once_found_is_remembered_by_a_quick_look(bench: Bench, care: Cal
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_missing_and_changed_files_are_told_apart(bench: Bench, care: Callable[..., Result], *, quick: bool) -> None:
+def test_missing_and_changed_files_are_distinguished(bench: Bench, care: Callable[..., Result], *, quick: bool) -> None:
     bench.sync(vae(bench), whisper(bench))
     (bench.root / ONE).unlink()
     other = bench.root / TWO
@@ -85,7 +85,7 @@ def test_a_file_with_another_time_and_the_right_bytes_is_right(bench: Bench, car
     assert actions(care("verify"))[ONE] == "present"
 
 
-def test_what_was_checked_lately_is_not_due(bench: Bench, care: Callable[..., Result]) -> None:
+def test_recently_verified_files_are_skipped(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     flip(bench.root / ONE)
     assert care("verify", "--older-than", "30d").code == 0
@@ -99,7 +99,7 @@ def test_what_was_checked_lately_is_not_due(bench: Bench, care: Callable[..., Re
     assert check[3] is False
 
 
-def test_a_manifest_limits_what_is_checked_and_names_what_is_not_there(bench: Bench) -> None:
+def test_a_manifest_limits_the_check_and_missing_models_are_named(bench: Bench) -> None:
     bench.sync(vae(bench), ollama(bench))
     flip(bench.root / ONE)
     assert bench.run("verify", bench.manifest(ollama(bench))).code == 0
@@ -148,7 +148,7 @@ def test_no_command_works_on_a_root_without_its_required_marker(
     assert list(bench.root.iterdir()) == []
 
 
-def test_an_empty_root_is_said_to_hold_nothing(bench: Bench) -> None:
+def test_an_empty_root_is_reported_as_empty(bench: Bench) -> None:
     bench.root.mkdir()
     assert run(["verify", "--root", str(bench.root)]) == 0
     assert f"nothing placed in {bench.root}" in bench.capsys.readouterr().out
@@ -164,16 +164,14 @@ def test_an_unknown_model_is_wrong_usage_and_a_near_one_is_named(
     assert "'vae'" in result.err
 
 
-def test_what_was_never_placed_is_left_to_sync_by_name(bench: Bench) -> None:
+def test_models_never_placed_are_named_and_left_to_sync(bench: Bench) -> None:
     bench.root.mkdir()
     manifest = bench.manifest(vae(bench, digest=sha256(WEIGHTS)))
     assert run(["verify", "--repair", "--manifest", str(manifest), "--root", str(bench.root)]) == 1
     assert "modelfetch sync" in bench.capsys.readouterr().out
 
 
-def test_status_shows_when_each_model_was_verified_and_what_is_damaged(
-    bench: Bench, care: Callable[..., Result]
-) -> None:
+def test_status_shows_times_of_verification_and_damage(bench: Bench, care: Callable[..., Result]) -> None:
     manifest = bench.manifest(vae(bench), ollama(bench))
     bench.run("sync", manifest)
     flip(bench.root / ONE)
@@ -195,7 +193,7 @@ def test_status_shows_when_each_model_was_verified_and_what_is_damaged(
     ("number", "action", "code"),
     [(errno.ENOENT, "missing", 1), (errno.EACCES, "failed", 73), (errno.EIO, "damaged", 74)],
 )
-def test_what_cannot_be_read_is_told_apart_from_what_is_damaged(
+def test_unreadable_files_are_distinguished_from_damaged_ones(
     bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, number: int, action: str, code: int
 ) -> None:
     bench.sync(vae(bench))

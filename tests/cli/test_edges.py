@@ -105,7 +105,7 @@ def accented(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", ["sync", "plan"])
-def test_a_name_that_the_locale_can_not_express_is_73_and_says_so(command: str, accented: Path) -> None:
+def test_a_name_that_the_locale_cannot_express_is_73_with_a_hint(command: str, accented: Path) -> None:
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     code, err = run([command, "m.yaml"], accented, **ascii_only)
     assert code == 73, err

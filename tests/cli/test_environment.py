@@ -44,7 +44,7 @@ def test_a_variable_that_would_be_ignored_is_78(
 @pytest.mark.parametrize(
     "name", ["MODELFETCH_IMAGE", "MODELFETCH_BASE_IMAGE", "MODELFETCH_JOBS", "MODELFETCH_SYNC_JOBS"]
 )
-def test_what_belongs_to_others_or_is_an_option_passes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_other_programs_and_of_options_are_accepted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "4")
     assert run(["status"]) == 1
 

@@ -138,7 +138,7 @@ def test_an_entry_without_a_digest_comes_with_the_command_that_pins_it(capsys: C
         (RedirectLoop(), 69, "open the address in a browser: it may need a login, or have moved"),
     ],
 )
-def test_what_a_server_answers_decides_the_hint(
+def test_the_hint_depends_on_the_response_of_the_server(
     fault: Status, code: int, hint: str, hub: Hub, capsys: Capture, request: pytest.FixtureRequest
 ) -> None:
     hub.faults.add("*a.safetensors", fault, times=None)
@@ -156,7 +156,7 @@ def test_certificates_that_can_not_be_read_are_named(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_says_how_much_is_free_and_how_much_is_needed(number: int, tmp_path: Path) -> None:
+def test_the_error_of_a_full_disk_gives_free_and_needed_bytes(number: int, tmp_path: Path) -> None:
     error = os_errors.translate(
         OSError(number, "full"), tmp_path / "none" / "x.part", doing="writing", needed=5 * 2**30
     )
@@ -164,7 +164,7 @@ def test_a_full_disk_says_how_much_is_free_and_how_much_is_needed(number: int, t
     assert re.search(r"x\.part: full; [\d.]+ \w+ free, 5\.00 GiB more needed$", error.message)
 
 
-def test_a_disk_without_inodes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lack_of_inodes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Disk:
         f_blocks, f_files, f_favail = 10, 10, 0
 

@@ -134,7 +134,7 @@ def test_an_unknown_command_is_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "frobnicate" in capsys.readouterr().err
 
 
-def test_a_bug_of_ours_is_70_and_no_traceback(
+def test_an_internal_error_is_70_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object, **__: object) -> None:
@@ -173,7 +173,7 @@ def test_an_empty_folder_on_the_command_line_is_no_folder_rather_than_this_one(
         (["sync", "--tier", "8g", "--jobs", "many"], "expected a whole number from 1 to 64, found 'many'"),
     ],
 )
-def test_a_typical_mistake_is_told_what_to_type_instead(
+def test_a_typical_mistake_gets_a_hint_with_the_right_command(
     words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(words) in (2, 78)
@@ -215,7 +215,9 @@ def test_status_accepts_the_variables_of_options_that_it_ignores(name: str, monk
         (["list", "--sort", "colour"], "`modelfetch list --help`"),
     ],
 )
-def test_a_hint_names_what_the_command_takes(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_hint_names_the_arguments_of_the_command(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(words) != 0
     err = capsys.readouterr().err
     assert hint in err

@@ -117,9 +117,7 @@ EACH_SOURCE = [(what, *SIGNALS[number % 2]) for number, what in enumerate(METADA
 
 
 @pytest.mark.parametrize(("what", "number", "code"), EACH_SOURCE)
-def test_a_source_that_never_answers_a_question_holds_nothing_up(
-    silent: Silent, tmp_path: Path, what: str, number: int, code: int
-) -> None:
+def test_a_signal_ends_the_wait_for_metadata(silent: Silent, tmp_path: Path, what: str, number: int, code: int) -> None:
     source, keys = METADATA[what]
     words = ["sync", *manifest(tmp_path, source.format(host=silent.host), **keys)]
     url = f"http://{silent.host}"
@@ -138,7 +136,7 @@ def test_a_source_that_never_answers_a_question_holds_nothing_up(
 
 
 @pytest.mark.parametrize("command", ["plan", "pin", "fetch", "fit"])
-def test_every_command_that_asks_ends_as_soon(silent: Silent, tmp_path: Path, command: str) -> None:
+def test_a_signal_ends_every_command_that_waits_for_a_response(silent: Silent, tmp_path: Path, command: str) -> None:
     source = "hf://acme/art/x.safetensors"
     named = manifest(tmp_path, source)
     words = [command, *{"fetch": [source], "fit": [source], "pin": named[1:]}.get(command, named)]
@@ -148,9 +146,7 @@ def test_every_command_that_asks_ends_as_soon(silent: Silent, tmp_path: Path, co
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
-def test_a_source_that_never_begins_a_body_holds_nothing_up(
-    silent: Silent, tmp_path: Path, number: int, code: int
-) -> None:
+def test_a_signal_ends_the_wait_for_a_body(silent: Silent, tmp_path: Path, number: int, code: int) -> None:
     """The hub answers, and sends the download to a host that does not."""
     with Hub(World()) as hub:
         hub.world.hf_repo("acme/art", {"x.safetensors": bytes(100_000)})
@@ -181,7 +177,7 @@ class Opened:
         return bool(select.select([self._fd], [], [], seconds)[0])
 
 
-def test_hashing_a_large_file_that_is_there_holds_nothing_up(silent: Silent, tmp_path: Path) -> None:
+def test_a_signal_ends_the_hashing_of_a_large_file(silent: Silent, tmp_path: Path) -> None:
     there = tmp_path / "files/ai-models/comfyui/models/vae/x.safetensors"
     there.parent.mkdir(parents=True)
     with there.open("wb") as file:
@@ -205,7 +201,7 @@ def answered(hub: Hub, seconds: float) -> bool:
     return time.monotonic() < deadline
 
 
-def test_a_pause_that_a_server_asked_for_holds_nothing_up(tmp_path: Path) -> None:
+def test_a_signal_ends_a_pause_before_a_retry(tmp_path: Path) -> None:
     with Hub(World()) as hub:
         hub.world.hf_repo("acme/art", {"x.safetensors": bytes(100_000)})
         hub.faults.add("*", Status(code=503, headers={"Retry-After": "60"}), times=None)
@@ -216,7 +212,7 @@ def test_a_pause_that_a_server_asked_for_holds_nothing_up(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("which", ["consumer-comfyui", "b" * 64])
-def test_waiting_for_another_process_holds_nothing_up(tmp_path: Path, which: str) -> None:
+def test_a_signal_ends_the_wait_for_a_lock(tmp_path: Path, which: str) -> None:
     folder = tmp_path / "files/ai-models/.modelfetch/locks"
     source = tmp_path / "x.json"
     source.write_text("{}")
@@ -254,7 +250,7 @@ print(sorted(t.name for t in threading.enumerate() if t.name == "modelfetch"))
 
 
 @pytest.mark.parametrize(("call", "waits"), [(c, w) for c in CALLS for w in WAITS[c]])
-def test_an_interrupted_call_of_python_ends_and_leaves_nothing_at_work(
+def test_an_interrupted_api_call_leaves_no_thread_running(
     silent: Silent, tmp_path: Path, call: str, waits: str
 ) -> None:
     """KeyboardInterrupt comes at once, no transfer goes on in the background, and the interpreter can end."""

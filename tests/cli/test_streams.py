@@ -44,7 +44,7 @@ def test_a_signal_counts_from_the_first_moment(number: signal.Signals, code: int
 
 
 @pytest.mark.parametrize("words", [("sync", "--json"), ("schema",), ("--help",), ("sync", "--help")])
-def test_a_reader_that_has_gone_changes_no_exit_code(manifest: Path, words: tuple[str, ...]) -> None:
+def test_a_closed_pipe_does_not_change_the_exit_code(manifest: Path, words: tuple[str, ...]) -> None:
     there = ("--manifest", str(manifest)) if words == ("sync", "--json") else ()
     read, write = os.pipe()
     os.close(read)
@@ -54,7 +54,7 @@ def test_a_reader_that_has_gone_changes_no_exit_code(manifest: Path, words: tupl
     assert "Traceback" not in done.stderr
 
 
-def test_a_failure_stays_one_when_nobody_reads_its_words(tmp_path: Path) -> None:
+def test_a_failure_keeps_its_exit_code_when_stderr_is_closed(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     done = program("sync", "--manifest", str(tmp_path / "none.yaml"), stdout=subprocess.PIPE, stderr=write)
@@ -94,7 +94,7 @@ def test_a_terminal_that_knows_no_unicode_is_no_bug(manifest: Path) -> None:
         (["fetch"], {}, 2),
     ],
 )
-def test_what_ends_a_command_early_is_a_report_too(
+def test_an_early_failure_is_reported_as_json_too(
     words: list[str],
     environ: dict[str, str],
     code: int,

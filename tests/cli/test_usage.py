@@ -48,7 +48,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["fit", "a.yaml", "--tier", "16g"], "leave out --tier or the manifest files"),
     ],
 )
-def test_the_hint_names_what_was_probably_meant(
+def test_the_hint_names_the_most_similar_option(
     words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(words) == 2

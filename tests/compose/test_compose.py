@@ -147,7 +147,7 @@ def test_every_mount_is_inside_the_repository() -> None:
 ANYTHINGLLM = ("models/tesseract", "models/Xenova/ms-marco-MiniLM-L-6-v2")
 
 
-def test_models_and_what_services_write_are_apart() -> None:
+def test_models_and_data_of_services_are_in_separate_folders() -> None:
     roots = {(name, target): source for name, service in every().items() for source, target in binds(service)}
     models = {key: source for key, source in roots.items() if source.startswith("./files/ai-models")}
     assert models == {
@@ -217,7 +217,7 @@ def test_each_init_service_runs_modelfetch_once_for_its_service() -> None:
         assert body["networks"] == ["downloads"]
 
 
-def test_the_embedding_model_is_fetched_beside_a_list_of_ones_own_and_an_empty_list_is_the_tiers() -> None:
+def test_a_custom_list_includes_the_embedding_model_and_an_empty_list_means_the_tier() -> None:
     name = "OLLAMA_AUTO_PULL_MODEL"
     assert every()["ollama-init"]["environment"][name] == ""
     assert services(**{name: ""})["ollama-init"]["environment"][name] == ""
@@ -226,7 +226,7 @@ def test_the_embedding_model_is_fetched_beside_a_list_of_ones_own_and_an_empty_l
     )
 
 
-def test_a_service_is_in_no_profile_that_lacks_what_it_depends_on() -> None:
+def test_each_profile_of_a_service_contains_its_dependencies() -> None:
     for name, service in every().items():
         assert service["profiles"], name
         assert set(service["profiles"]) <= PROFILES, name
@@ -241,7 +241,7 @@ def test_the_profile_gpu_starts_every_gpu_service_and_the_page_to_chat() -> None
     assert started == {*gpu, "open-webui", *INITS} - {"immich-model-init", "anythingllm-model-init"}
 
 
-def test_frontends_wait_for_a_healthy_ollama_and_ask_it_by_its_name() -> None:
+def test_frontends_wait_for_a_healthy_ollama_and_use_its_service_name() -> None:
     for name in FRONTENDS:
         assert every()[name]["depends_on"]["ollama"] == {"condition": "service_healthy"}, name
     for name in ("open-webui", "anythingllm", "private-gpt"):
@@ -275,7 +275,7 @@ def test_an_address_to_listen_on_that_a_shell_exports_reaches_no_service() -> No
     assert "elsewhere" not in str(elsewhere["ollama"])
 
 
-def test_what_the_plan_took_away_is_gone() -> None:
+def test_no_compose_file_uses_localai_extra_hosts_or_env_file() -> None:
     everything = "\n".join(TEXTS.values()).lower()
     for word in ("localai", "host.docker.internal", "extra_hosts", "env_file"):
         assert word not in everything
@@ -317,7 +317,7 @@ def test_an_image_for_amd_is_not_built_with_the_wrong_pytorch() -> None:
         assert ("TORCH_ROCM_INDEX_URL" in done.stderr) is not fine
 
 
-def test_speech_on_the_cpu_is_never_asked_for_float16() -> None:
+def test_speech_on_the_cpu_never_uses_float16() -> None:
     tier = {"WHISPERX_COMPUTE_TYPE": "float16"}
     assert services(**tier)["whisperx"]["environment"]["COMPUTE_TYPE"] == "float16"
     for settings in ({"GPU_ENABLE": "false"}, *({"GPU_VENDOR": vendor} for vendor in VENDORS if vendor != "nvidia")):
@@ -343,14 +343,14 @@ def test_every_web_page_has_labels_for_traefik_and_glance() -> None:
     assert len({router for router, _ in routers}) == len({rule for _, rule in routers}) == len(routers) > 0
 
 
-def test_only_what_has_a_web_page_is_published_by_traefik() -> None:
+def test_traefik_publishes_only_services_with_a_web_page() -> None:
     published = {
         name for name, body in every().items() if any(label.startswith("traefik.") for label in body.get("labels", {}))
     }
     assert published == {name for name, body in every().items() if body.get("ports")}
 
 
-def test_what_glance_shows_below_another_names_one_that_is_there() -> None:
+def test_parents_in_glance_exist() -> None:
     labels = {name: body.get("labels", {}) for name, body in every().items()}
     known = {own["glance.id"] for own in labels.values() if "glance.id" in own}
     parents = {own["glance.parent"] for own in labels.values() if "glance.parent" in own}
@@ -392,7 +392,7 @@ def router_of(labels: dict[str, str]) -> str:
     return next(key.split(".")[3] for key in labels if key.startswith("traefik.http.routers."))
 
 
-def test_hwaccel_has_every_combination_and_no_device_where_none_was_asked_for() -> None:
+def test_hwaccel_has_every_combination_and_a_device_only_where_requested() -> None:
     extended = [body["extends"] for body in every().values() if "extends" in body]
     templates = {one["service"] for one in extended if one["file"] == HWACCEL}
     kinds = {template.removesuffix("-true-nvidia") for template in templates if not template.startswith("immich")}
@@ -407,13 +407,13 @@ def test_hwaccel_has_every_combination_and_no_device_where_none_was_asked_for() 
             assert not {"deploy", "devices", "device_cgroup_rules", "runtime"} & set(body), name
 
 
-def test_gpu_services_ask_for_as_many_gpus_as_gpu_count_says() -> None:
+def test_gpu_services_request_gpu_count_gpus() -> None:
     for name in ("ollama", "stable-diffusion", "comfyui", "whisperx", "diffrhythm"):
         device = services(GPU_COUNT="2")[name]["device"]["deploy"]["resources"]["reservations"]["devices"]
         assert device == [{"driver": "nvidia", "count": "2", "capabilities": ["gpu"]}], name
 
 
-def test_immichs_machine_learning_is_on_the_cpu_unless_asked_for() -> None:
+def test_immichs_machine_learning_runs_on_the_cpu_by_default() -> None:
     assert "deploy" not in every()["immich-machine-learning"]["device"]
     on = services(IMMICH_GPU_ENABLE="true")["immich-machine-learning"]
     assert on["device"]["deploy"]
@@ -433,7 +433,7 @@ def test_profiles_of_every_tier_exist() -> None:
     assert {profile for line in found for profile in line.split(",")} <= PROFILES
 
 
-def test_the_entry_that_tells_speakers_apart_is_valid() -> None:
+def test_the_documented_entry_for_diarization_is_valid() -> None:
     page = (REPOSITORY / "docs" / "ai-services-setup.md").read_text()
     (entry,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     (model,) = load_manifest(f"version: 1\nmodels:\n{entry}").models
@@ -536,7 +536,7 @@ def test_each_build_of_pytorch_names_its_packages(arguments: list[str], expected
     assert (done.returncode == 0) is (done.stderr == "")
 
 
-def test_forges_image_has_what_its_installers_would_fetch_at_start() -> None:
+def test_the_forge_image_contains_the_downloads_of_its_installers() -> None:
     # lllyasviel/stable-diffusion-webui-forge dfdcbab6: modules_forge/bnb_installer.py, and in extensions-builtin
     # */requirements.txt and soft-inpainting/scripts/soft_inpainting.py
     dockerfile = (REPOSITORY / "compose" / "stable-diffusion" / "Dockerfile").read_text()
@@ -551,7 +551,7 @@ def test_forge_and_whisperx_have_no_way_to_download_unless_they_are_given_one() 
         assert services(SERVICES_HTTPS_PROXY="")[service]["environment"]["HTTPS_PROXY"] == ""
 
 
-def test_whisperx_keeps_what_it_was_allowed_to_download() -> None:
+def test_whisperx_keeps_its_downloads() -> None:
     assert ("./files/ai-data/whisperx", every()["whisperx"]["environment"]["CACHE_DIR"]) in binds(every()["whisperx"])
 
 
@@ -563,7 +563,7 @@ def test_anythingllm_has_speech_recognised_by_whisperx_and_not_by_a_model_of_its
     assert environment["WHISPER_GENERIC_OPEN_AI_MODEL"] == every()["whisperx"]["environment"]["PRELOAD_MODEL"]
 
 
-def test_everything_that_was_placed_is_verified_whatever_tier_it_is_of() -> None:
+def test_models_of_all_tiers_are_verified() -> None:
     body = every()["modelfetch-verify"]
     assert (body["profiles"], body["command"], body["restart"]) == (["verify"], ["verify"], "no")
     assert services(GPU_VRAM_DEFAULT="16g")["modelfetch-verify"]["environment"]["GPU_VRAM_DEFAULT"] == ""
@@ -577,7 +577,7 @@ def test_open_webuis_own_data_is_mounted_where_it_hides_nothing_of_the_image() -
     assert services(OLLAMA_CHAT_MODEL="x:1b")["open-webui"]["environment"]["DEFAULT_MODELS"] == "x:1b"
 
 
-def test_immichs_machine_learning_is_offline_unless_told_otherwise_and_then_has_the_way_out_of_this_machine() -> None:
+def test_immichs_machine_learning_is_offline_by_default_and_uses_the_proxy_otherwise() -> None:
     environment = every()["immich-machine-learning"]["environment"]
     assert environment["HF_HUB_OFFLINE"] == "1"
     # huggingface/huggingface_hub, constants.py: an empty HF_ENDPOINT is taken as it is
@@ -594,13 +594,13 @@ def test_a_gpu_service_is_unhealthy_when_it_has_lost_the_gpu(service: str) -> No
     assert ("./compose/stack-health.py", script) in binds(every()[service])
 
 
-def test_traefik_publishes_one_service_alone_where_that_is_asked_for() -> None:
+def test_traefik_can_publish_a_single_service() -> None:
     for name, body in services(WHISPERX_TRAEFIK_ENABLE="true").items():
         if body.get("ports"):
             assert body["labels"]["traefik.enable"] == ("true" if name == "whisperx" else "false")
 
 
-def test_traefik_asks_for_a_login_where_the_service_has_none() -> None:
+def test_traefik_requires_a_login_where_the_service_has_none() -> None:
     own_login = {"open-webui", "librechat", "immich-server"}
     for name, body in services(TRAEFIK_ENABLE="true", TRAEFIK_LOGIN_USERS="me:$2y$05$hash").items():
         if not body.get("ports"):
@@ -670,7 +670,7 @@ def test_comfyuis_code_stays_while_the_image_has_the_same_version(comfyui: Path)
 @pytest.mark.parametrize(
     "before", [None, "[default]\nuse_uv = False\nsecurity_level = weak\n", "[other]\nx = 1\n", "[default]\r\nx = 1\n"]
 )
-def test_comfyui_manager_is_as_safe_as_the_settings_say(comfyui: Path, before: str | None) -> None:
+def test_comfyui_manager_has_the_configured_security_level(comfyui: Path, before: str | None) -> None:
     # the same repository, */builder-scripts/preload-cache.sh: security_level = weak in every image with the Manager
     config = comfyui / "home" / "user" / "__manager" / "config.ini"
     if before is not None:

@@ -141,7 +141,7 @@ def test_the_token_that_the_hubs_own_login_stored_is_found(monkeypatch: pytest.M
         ({"HF_TOKEN_PATH": "/"}, "HF_TOKEN_PATH"),
     ],
 )
-def test_what_can_be_no_token_is_78_names_the_variable_and_shows_nothing(environ: Mapping[str, str], name: str) -> None:
+def test_an_impossible_token_is_78_and_only_its_variable_is_shown(environ: Mapping[str, str], name: str) -> None:
     settings = _from(**environ)
     with pytest.raises(SettingError) as caught:
         (settings.hf_token if name.startswith("HF") else settings.civitai_token).value()
@@ -228,7 +228,7 @@ def test_an_endpoint_in_the_clear_must_be_allowed() -> None:
         ("10.0.0.1", 80, False),
     ],
 )
-def test_who_may_be_asked_in_the_clear(host: str, port: int, allowed: bool) -> None:
+def test_hosts_that_may_use_plain_http(host: str, port: int, allowed: bool) -> None:
     settings = _from(MODELFETCH_ALLOW_HTTP="hub, registry:5000,,[2001:db8::1]")
     assert settings.allows_http(host, port) is allowed
 

@@ -20,7 +20,7 @@ def _nothing_frozen() -> Iterator[None]:
     gc.unfreeze()
 
 
-def test_what_survives_a_partial_collection_is_exempt_until_the_end() -> None:
+def test_survivors_of_a_partial_collection_are_exempt_until_the_end() -> None:
     callbacks = list(gc.callbacks)
     with short_collections():
         before = gc.get_freeze_count()

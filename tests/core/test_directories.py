@@ -53,7 +53,7 @@ def test_without_the_system_call_nothing_is_opened(top: int, monkeypatch: pytest
     assert directories.open_folder_beneath(top, "a") is None
 
 
-def test_missing_folders_get_their_mode_whatever_the_umask_and_others_keep_theirs(tmp_path: Path) -> None:
+def test_new_folders_get_their_mode_for_any_umask_and_existing_ones_keep_theirs(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir(mode=0o700)
     before = os.umask(0o077)
     try:

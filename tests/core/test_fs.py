@@ -168,7 +168,7 @@ def test_a_pipe_that_was_handed_over_is_read() -> None:
     os.close(read)
 
 
-def test_a_file_of_ours_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_own_file_over_the_size_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
         file.truncate(2**40)

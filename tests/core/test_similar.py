@@ -22,7 +22,7 @@ WORDS = ("ollama", "stable-diffusion", "comfyui", "whisper")
         ("", None),
     ],
 )
-def test_the_most_similar_word_is_found_whatever_its_case(word: str, found: str | None) -> None:
+def test_the_most_similar_word_is_found_in_any_case(word: str, found: str | None) -> None:
     assert nearest(word, WORDS) == found
 
 

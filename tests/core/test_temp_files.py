@@ -42,7 +42,7 @@ def test_only_old_temporary_files_and_those_of_the_lock_are_swept(
     assert len(list(tmp_path.iterdir())) == 2, "a folder is never removed"
 
 
-def test_a_file_is_replaced_whole_with_its_mode_whatever_the_umask(tmp_path: Path) -> None:
+def test_a_file_is_replaced_atomically_with_its_mode_for_any_umask(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
     before = os.umask(0o077)
@@ -71,7 +71,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary(
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "fifo"])
-def test_what_is_no_regular_file_is_never_replaced(kind: str, tmp_path: Path) -> None:
+def test_anything_but_a_regular_file_is_never_replaced(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "there"
     if kind == "folder":
         path.mkdir()
@@ -108,7 +108,7 @@ def test_the_same_inode_gets_the_new_bytes_and_nothing_is_left(tmp_path: Path, d
 
 
 @pytest.mark.usefixtures("busy")
-def test_what_fails_on_the_way_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_replacement_leaves_the_file_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / ".env"
     file.write_bytes(b"A=1\n")
     write = temp_files._overwrite

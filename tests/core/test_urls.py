@@ -72,7 +72,7 @@ def test_a_secret_in_a_query_is_not_displayed(query: str) -> None:
         "https://h/x",
     ],
 )
-def test_what_only_chooses_a_file_is_displayed(url: str) -> None:
+def test_query_parameters_that_select_a_file_are_displayed(url: str) -> None:
     assert display_url(url) == url
 
 

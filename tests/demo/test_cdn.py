@@ -25,7 +25,7 @@ def test_a_signed_address_can_be_used_again(resolve: str) -> None:
     assert [ask(address).body for _ in range(2)] == [b"weights"] * 2
 
 
-def test_credentials_beside_a_signature_are_refused(resolve: str) -> None:
+def test_credentials_together_with_a_signature_are_refused(resolve: str) -> None:
     answer = ask(location(resolve), Authorization="Bearer hf_secret")
     assert (answer.status, b"Only one auth mechanism allowed" in answer.body) == (400, True)
 
@@ -38,7 +38,7 @@ def test_a_changed_address_is_refused(resolve: str, damage: str) -> None:
     assert (answer.status, b"SignatureDoesNotMatch" in answer.body) == (403, True)
 
 
-def test_addresses_end_when_the_test_says_so_and_new_ones_are_good(hub: Hub, resolve: str) -> None:
+def test_signed_addresses_expire_on_request_and_new_ones_work(hub: Hub, resolve: str) -> None:
     old = location(resolve)
     hub.expire_urls()
     answer = ask(old)

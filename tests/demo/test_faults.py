@@ -79,7 +79,7 @@ def test_status_replaces_the_answer(hub: Hub, url: str) -> None:
 
 
 @pytest.mark.parametrize("retry_after", [True, False])
-def test_rate_limited_says_how_long_to_wait(hub: Hub, url: str, retry_after: bool) -> None:
+def test_rate_limited_has_a_retry_time(hub: Hub, url: str, retry_after: bool) -> None:
     answer = broken(hub, url, RateLimited(wait=55, kind="api", retry_after=retry_after))
     assert (answer.status, answer.headers["ratelimit"]) == (429, '"api";r=0;t=55')
     assert answer.headers.get("retry-after") == ("55" if retry_after else None)
@@ -100,7 +100,9 @@ def test_reset_after_resets_the_connection_in_the_body(hub: Hub, url: str) -> No
 
 
 @pytest.mark.parametrize(("reset", "error"), [(True, ConnectionResetError), (False, http.client.RemoteDisconnected)])
-def test_refuse_says_nothing(hub: Hub, url: str, reset: bool, error: type[Exception]) -> None:
+def test_refuse_closes_the_connection_without_a_response(
+    hub: Hub, url: str, reset: bool, error: type[Exception]
+) -> None:
     hub.faults.add("*/model.bin", Refuse(reset=reset))
     with pytest.raises(error):
         ask(url)
@@ -210,7 +212,7 @@ def test_close_delimited_ends_with_the_connection(hub: Hub, url: str) -> None:
     assert (b"Content-Length" in head, b"Connection: close" in head, body) == (False, True, DATA)
 
 
-def test_gzip_encodes_though_nobody_asked(hub: Hub, url: str) -> None:
+def test_gzip_encodes_unrequested(hub: Hub, url: str) -> None:
     answer = broken(hub, url, Gzip())
     assert answer.headers["content-encoding"] == "gzip"
     assert gzip.decompress(answer.body) == DATA

@@ -73,7 +73,7 @@ def test_if_none_match_gets_304_without_a_body(url: str) -> None:
     assert "content-length" not in answer.headers
 
 
-def test_a_server_without_ranges_says_so_and_sends_the_whole(hub: Hub) -> None:
+def test_a_server_without_ranges_announces_it_and_sends_the_whole_file(hub: Hub) -> None:
     hub.world.file("plain.bin", DATA, ranges=False)
     answer = ask(hub.files + "plain.bin", Range="bytes=5-")
     assert (answer.status, answer.headers["accept-ranges"], answer.body) == (200, "none", DATA)

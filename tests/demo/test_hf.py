@@ -114,7 +114,7 @@ def test_the_tree_lists_one_level_or_all_and_pages(hub: Hub, repo: HfRepo) -> No
     ]
 
 
-def test_paths_info_says_nothing_of_paths_that_do_not_exist(hub: Hub, repo: HfRepo) -> None:
+def test_paths_info_omits_missing_paths(hub: Hub, repo: HfRepo) -> None:
     url = f"{hub.endpoint}/api/models/org/name/paths-info/main"
     answer = document(ask(url, method="POST", body="paths=config.json&paths=nothing&paths=sub"))
     assert isinstance(answer, list)
@@ -141,7 +141,7 @@ def test_a_renamed_repository_redirects_within_the_hub(hub: Hub, repo: HfRepo, o
         ("/api/models/org/name/tree/main/nothing", "EntryNotFound"),
     ],
 )
-def test_what_does_not_exist_is_named_in_a_header(hub: Hub, repo: HfRepo, path: str, code: str) -> None:
+def test_a_header_names_the_kind_of_404(hub: Hub, repo: HfRepo, path: str, code: str) -> None:
     answer = ask(hub.endpoint + path)
     assert (answer.status, answer.headers["x-error-code"]) == (404, code)
     assert answer.headers["x-error-message"]

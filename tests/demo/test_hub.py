@@ -88,7 +88,7 @@ def test_the_end_does_not_wait_for_a_slow_answer(fault: Stall | Throttle) -> Non
     assert threads() == []
 
 
-def test_a_client_that_leaves_in_the_middle_disturbs_nobody(hub: Hub) -> None:
+def test_a_client_that_disconnects_does_not_disturb_others(hub: Hub) -> None:
     hub.world.file("zero", ZeroBody(64 << 20))
     parts = urlsplit(hub.files)
     with socket.create_connection(("127.0.0.1", parts.port or 0), timeout=10) as client:
@@ -109,7 +109,7 @@ def test_a_client_that_leaves_in_the_middle_disturbs_nobody(hub: Hub) -> None:
         b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
     ],
 )
-def test_what_is_not_http_gets_400_and_the_end(hub: Hub, noise: bytes) -> None:
+def test_a_request_that_is_not_http_gets_400_and_a_closed_connection(hub: Hub, noise: bytes) -> None:
     parts = urlsplit(hub.files)
     with socket.create_connection(("127.0.0.1", parts.port or 0), timeout=10) as client:
         client.sendall(noise)
@@ -129,7 +129,7 @@ def test_a_connection_is_kept_and_its_requests_share_a_number(hub: Hub) -> None:
     assert first == second != third
 
 
-def test_the_log_has_all_that_a_test_asks_of_a_request(hub: Hub) -> None:
+def test_the_log_records_each_request(hub: Hub) -> None:
     hub.world.file("a", b"abcdef")
     mark = hub.log.mark()
     ask(hub.files + "a?x=1", Range="bytes=2-3", Authorization="Bearer secret")
@@ -190,7 +190,7 @@ def test_a_hub_may_talk_tls_on_every_origin() -> None:
     assert threads() == []
 
 
-def test_a_bug_of_the_hub_is_told_to_the_client(hub: Hub) -> None:
+def test_an_internal_error_of_the_hub_is_sent_to_the_client(hub: Hub) -> None:
     hub.world.repos["org/odd"] = 5  # type: ignore[assignment]
     answer = ask(hub.endpoint + "/api/models/org/odd")
     assert (answer.status, b"AttributeError" in answer.body) == (500, True)

@@ -37,7 +37,7 @@ def test_a_manifest_is_compact_json_in_the_librarys_key_order(hub: Hub, model: O
     assert not answer.body.endswith(b"\n")
 
 
-def test_a_manifest_can_be_asked_for_by_its_digest(hub: Hub, model: OllamaModel) -> None:
+def test_a_manifest_can_be_requested_by_its_digest(hub: Hub, model: OllamaModel) -> None:
     assert ask(f"{hub.ollama}/v2/library/tiny/manifests/{model.digest}").body == model.manifest
 
 

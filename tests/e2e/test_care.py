@@ -60,7 +60,7 @@ def test_a_damaged_model_generates_again_after_its_repair(
     assert modelfetch.report("verify")["ok"]
 
 
-def test_what_ollama_has_is_adopted_and_serves_from_both_places(
+def test_a_model_of_ollama_is_adopted_and_served_from_both_folders(
     modelfetch: Modelfetch, filled: Path, ollama_binary: Path, workplace: Path
 ) -> None:
     from tests.e2e.tree import copy_tree

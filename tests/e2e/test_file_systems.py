@@ -50,7 +50,7 @@ class On:
 
 
 @pytest.mark.parametrize("kind", FILE_SYSTEMS, ids=lambda kind: kind.name)
-def test_each_command_works_and_plan_knows_what_must_be_copied(
+def test_each_command_works_and_plan_predicts_copies(
     kind: FileSystem, modelfetch: Modelfetch, filled: Path, workplace: Path
 ) -> None:
     with mounted(kind, workplace) as point:

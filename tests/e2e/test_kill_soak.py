@@ -281,9 +281,7 @@ class Soak:
 
 
 @pytest.mark.timeout(900)
-def test_whatever_was_killed_or_suspended_the_next_sync_makes_every_byte_right(
-    modelfetch: Modelfetch, source: str
-) -> None:
+def test_the_sync_after_kills_and_suspensions_restores_every_byte(modelfetch: Modelfetch, source: str) -> None:
     soaks = []
     for seed in range(ROOTS):
         folder = modelfetch.cwd / str(seed)

@@ -82,7 +82,7 @@ def test_ollama_as_another_user_generates_from_a_store_that_it_can_only_read(
             assert ollama.generate(name)["eval_count"] > 0
 
 
-def test_what_ollama_pulls_from_the_hub_is_what_sync_makes(
+def test_sync_creates_the_same_files_as_a_pull_of_ollama_from_the_hub(
     hub: Hub, modelfetch: Modelfetch, ollama_binary: Path, workplace: Path
 ) -> None:
     with serve_ollama(ollama_binary, workplace / "pulled", workplace / "served") as ollama:
@@ -93,7 +93,7 @@ def test_what_ollama_pulls_from_the_hub_is_what_sync_makes(
     assert contents(modelfetch.root / "ollama" / "models") == contents(workplace / "pulled")
 
 
-def test_sync_takes_what_ollama_pushed_to_a_registry_that_does_not_redirect(
+def test_sync_fetches_from_a_registry_without_redirects(
     filled: Path, modelfetch: Modelfetch, ollama_binary: Path, workplace: Path
 ) -> None:
     models = copy_tree(filled / "ollama", workplace / "pushing") / "models"

@@ -110,13 +110,17 @@ def _assert_whole(root: Path, data: Path, address: str) -> None:
         assert f"sha256:{hashlib.sha256(blob.read_bytes()).hexdigest()}" == entry["digest"]
 
 
-def test_what_ollama_pushed_comes_out_of_an_open_registry(modelfetch: Modelfetch, data: Path, workplace: Path) -> None:
+def test_a_model_pushed_by_ollama_is_synced_from_an_open_registry(
+    modelfetch: Modelfetch, data: Path, workplace: Path
+) -> None:
     with registry(data) as address:
         modelfetch.report(*_ollama(workplace, address))
         _assert_whole(modelfetch.root, data, address)
 
 
-def test_behind_a_password_nobody_gets_in_without_it(modelfetch: Modelfetch, data: Path, workplace: Path) -> None:
+def test_a_registry_with_a_password_refuses_anonymous_access(
+    modelfetch: Modelfetch, data: Path, workplace: Path
+) -> None:
     with registry(data, password=True) as address:
         (error,) = modelfetch.report(*_ollama(workplace, address), exit_code=77)["errors"]
         assert "docker login" in error["hint"]
@@ -143,7 +147,7 @@ def test_netrc_opens_it(modelfetch: Modelfetch, data: Path, workplace: Path) -> 
         _assert_whole(modelfetch.root, data, address)
 
 
-def test_by_tls_it_is_asked_by_tls_and_never_in_the_clear(modelfetch: Modelfetch, data: Path, workplace: Path) -> None:
+def test_a_tls_registry_is_never_accessed_by_plain_http(modelfetch: Modelfetch, data: Path, workplace: Path) -> None:
     with registry(data, tls=True, password=True) as address:
         login = modelfetch.with_environment(DOCKER_CONFIG=_login(workplace, address))
         (error,) = login.report(*_ollama(workplace, address), exit_code=69)["errors"]

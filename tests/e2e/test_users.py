@@ -54,7 +54,7 @@ def test_a_complete_root_without_write_permission_is_enough(modelfetch: Modelfet
     assert_nothing_to_do(program)
 
 
-def test_what_another_user_made_is_enough(modelfetch: Modelfetch) -> None:
+def test_files_of_another_user_are_used(modelfetch: Modelfetch) -> None:
     modelfetch.report(*CHOICE)
     assert_nothing_to_do(given_to_other_user_home(modelfetch))
 

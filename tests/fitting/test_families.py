@@ -56,18 +56,18 @@ MARKS: Sequence[tuple[str | None, int, Shapes]] = [
 
 
 @pytest.mark.parametrize(("family", "width", "shapes"), MARKS)
-def test_a_family_is_told_by_tensors_that_only_it_has(family: str | None, width: int, shapes: Shapes) -> None:
+def test_a_family_is_detected_by_tensors_unique_to_it(family: str | None, width: int, shapes: Shapes) -> None:
     for prefix in ("", "model.diffusion_model."):
         assert family_of({prefix + name: shape for name, shape in shapes.items()}) == (family, width)
 
 
-def test_every_known_family_can_be_told() -> None:
+def test_every_known_family_can_be_detected() -> None:
     told = {family for family, _, _ in MARKS if family}
     assert told | {"sd15", "sdxl", "sdxl-refiner"} == FAMILIES.keys()
 
 
 @pytest.mark.parametrize(("family", "width", "shapes"), [mark for mark in MARKS if mark[0]])
-def test_a_gguf_file_is_told_by_the_same_tensors(family: str, width: int, shapes: Shapes) -> None:
+def test_a_gguf_file_is_detected_by_the_same_tensors(family: str, width: int, shapes: Shapes) -> None:
     tensors = [TensorSpec(name=name, shape=shape[::-1], kind="F16") for name, shape in shapes.items()]
     found = parts_of_gguf(read_gguf(gguf({"general.architecture": text("made-here")}, tensors)))
     assert found is not None
@@ -75,7 +75,7 @@ def test_a_gguf_file_is_told_by_the_same_tensors(family: str, width: int, shapes
     assert found.denoiser == sum(2 * math.prod(shape) for shape in shapes.values())
 
 
-def test_a_gguf_language_model_is_a_text_encoder_if_the_manifest_says_so() -> None:
+def test_a_gguf_language_model_can_be_declared_a_text_encoder() -> None:
     header = read_gguf(
         gguf({"general.architecture": text("qwen3")}, [TensorSpec(name="x", shape=(256, 4), kind="Q8_0")])
     )
@@ -99,7 +99,7 @@ STAGES: Mapping[str, tuple[float, int]] = {
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_the_stages_take_what_comfyui_reserves(name: str) -> None:
+def test_the_stages_use_the_memory_that_comfyui_reserves(name: str) -> None:
     denoise, decode = STAGES[name]
     pipeline = Parts(denoiser=10 * GIB, text=GIB, vae=GIB, family=name)
     made = image_estimate("m", "u", pipeline, ImageOptions(offload="medium"))
@@ -183,7 +183,7 @@ def test_weights_count_as_they_are_stored(name: str, family: str) -> None:
     assert made.total is not None
 
 
-def test_the_text_encoder_of_each_family_is_told_and_can_leave_the_gpu() -> None:
+def test_the_text_encoder_of_each_family_is_detected_and_can_leave_the_gpu() -> None:
     for mark in (
         "model.embed_tokens.weight",  # Qwen 3, Mistral
         "model.language_model.embed_tokens.weight",  # Qwen 3 VL

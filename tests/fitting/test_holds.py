@@ -58,7 +58,7 @@ def test_a_shipped_tier_holds(tier: str, fit: Any) -> None:
         assert service["models"] or service["service"] == "immich" or service["budget"] == 0
 
 
-def test_what_each_tier_needs_is_what_the_facts_say(fit: Any) -> None:
+def test_the_needs_of_each_tier_match_the_reference_values(fit: Any) -> None:
     needed: dict[tuple[str, str], float] = {}
     for tier in TIERS:
         _, report = fit("--tier", tier)
@@ -123,7 +123,7 @@ def test_a_budget_for_a_model_that_is_not_there_is_warned_of(
     assert "ollama is budgeted for 'typo', which is none of its models (hint: it has qwen2.5-0.5b, nomic" in err
 
 
-def test_a_longer_context_breaks_the_smallest_tier_and_the_report_says_what_would_help(fit: Any) -> None:
+def test_a_longer_context_exceeds_the_smallest_tier_and_gets_a_hint(fit: Any) -> None:
     code, report = fit("--tier", "8g", "--context", "32768", "--no-flash-attention")
     assert code == 1
     (error, *_) = report["errors"]

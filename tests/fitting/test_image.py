@@ -118,18 +118,18 @@ def test_the_denoiser_of_sdxl_alone_with_one_pass_a_step() -> None:
         (BF16, "medium", 23.75),
     ],
 )
-def test_what_the_catalog_needs(pipeline: Parts, offload: Offload, needed: float) -> None:
+def test_the_needs_of_the_models_of_the_catalog(pipeline: Parts, offload: Offload, needed: float) -> None:
     assert without_context(pipeline, offload=offload) + OVERHEAD / GIB == pytest.approx(needed, abs=0.06)
 
 
 @pytest.mark.parametrize(("side", "width", "gib"), [(512, 2, 1.06), (1024, 2, 4.25), (1024, 4, 8.51)])
-def test_what_the_decode_takes(side: int, width: int, gib: float) -> None:
+def test_the_memory_of_the_decoding_stage(side: int, width: int, gib: float) -> None:
     pipeline = Parts(denoiser=GIB, vae=GIB, family="sdxl")
     made = image_estimate("m", "u", pipeline, ImageOptions(width=side, height=side, vae_bytes=width))
     assert (made.compute or 0) / GIB == pytest.approx(gib, abs=0.01)
 
 
-def test_a_batch_multiplies_what_the_stages_take_and_not_the_weights() -> None:
+def test_a_batch_multiplies_the_memory_of_the_stages_but_not_the_weights() -> None:
     one, four = (image_estimate("m", "u", parts(sdxl()), ImageOptions(batch=batch)) for batch in (1, 4))
     assert four.weights == one.weights
     assert (four.compute or 0) == 4 * (one.compute or 0)
@@ -152,12 +152,12 @@ def test_ema_weights_are_not_loaded() -> None:
         ({"path": "vae/model.safetensors"}, "vae"),
     ],
 )
-def test_a_part_without_a_prefix_is_told_by_its_kind_or_folder(kwargs: dict[str, str], role: str) -> None:
+def test_a_part_without_a_prefix_is_detected_by_its_kind_or_folder(kwargs: dict[str, str], role: str) -> None:
     found = parts(safetensors({"weight": ("F16", (100,))}), **kwargs)
     assert getattr(found, role) == found.all == 200
 
 
-def test_a_file_that_nothing_tells_of_has_no_parts() -> None:
+def test_an_unrecognised_file_has_no_parts() -> None:
     assert parts_of(read_safetensors(safetensors({"weight": ("F16", (100,))}))) is None
 
 
@@ -174,7 +174,9 @@ def test_a_file_that_nothing_tells_of_has_no_parts() -> None:
         ("something_new.weight", (4, 4), None),
     ],
 )
-def test_families_are_told_by_shapes_and_never_guessed(name: str, shape: tuple[int, ...], family: str | None) -> None:
+def test_families_are_detected_by_shapes_and_never_guessed(
+    name: str, shape: tuple[int, ...], family: str | None
+) -> None:
     for prefix in ("", "model.diffusion_model."):
         found = parts(safetensors({prefix + name: ("F16", shape)}), kind="diffusion-model")
         assert found.family == family
@@ -198,7 +200,7 @@ def test_gguf_files_of_other_programs_or_of_unknown_types_have_no_parts() -> Non
     assert parts_of_gguf(read_gguf(gguf({"general.architecture": text("flux")}, strange))) is None
 
 
-def test_missing_parts_are_told() -> None:
+def test_missing_parts_are_named() -> None:
     made = image_estimate("m", "u", parts(flux_dev()), ImageOptions())
     assert made.assumptions["notes"] == ["no text encoder and no VAE among its files"]
 

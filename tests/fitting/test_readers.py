@@ -84,7 +84,7 @@ def reader(hub: Hub) -> Iterator[Make]:
     make.close()
 
 
-def test_ranges_are_asked_for_and_only_they_are_sent(hub: Hub, reader: Make) -> None:
+def test_ranges_are_requested_and_nothing_else_is_sent(hub: Hub, reader: Make) -> None:
     one = reader()
     assert one.read(0, 100) == BODY.read(0, 100)
     assert one.read(100, 5000) == BODY.read(100, 5000)
@@ -107,7 +107,7 @@ def test_beyond_the_end_there_is_nothing(reader: Make) -> None:
     assert one.read(5, 0) == b""
 
 
-def test_the_size_is_learned_where_nobody_said_it(hub: Hub, reader: Make) -> None:
+def test_an_unknown_size_is_taken_from_the_response(hub: Hub, reader: Make) -> None:
     one = reader(size=None)
     one.read(0, 10)
     assert one.size == SIZE
@@ -133,7 +133,7 @@ def test_another_size_than_the_pinned_one_is_refused(hub: Hub, reader: Make) -> 
         assert bad.value.code == "size-mismatch"
 
 
-def test_a_passing_failure_is_asked_again(hub: Hub, reader: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_failure_of_a_range_is_retried(hub: Hub, reader: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
 
     def wait(_self: Cancel, seconds: float) -> bool:
@@ -149,14 +149,14 @@ def test_a_passing_failure_is_asked_again(hub: Hub, reader: Make, monkeypatch: p
 
 
 @pytest.mark.parametrize("fault", [WrongContentRange(), Gzip(), Truncated(size=50)])
-def test_an_answer_that_is_not_what_was_asked_for_is_refused(hub: Hub, reader: Make, fault: object) -> None:
+def test_a_response_for_another_range_is_refused(hub: Hub, reader: Make, fault: object) -> None:
     hub.faults.add("*a.gguf", fault, times=None)  # type: ignore[arg-type]
     with pytest.raises(ModelfetchError) as bad:
         reader().read(0, 100)
     assert bad.value.exit_code in (65, 69)
 
 
-def test_the_next_place_is_asked_when_one_fails_and_then_the_mirrors(hub: Hub, reader: Make) -> None:
+def test_the_next_location_is_tried_after_a_failure_and_then_the_mirrors(hub: Hub, reader: Make) -> None:
     mirror = Location(uri="mirror", url=f"{hub.files}b.gguf")
     assert reader("none.gguf", "b.gguf").read(0, 9) == BODY.read(0, 9)
     assert reader("none.gguf", more=lambda: [mirror]).read(0, 9) == BODY.read(0, 9)
@@ -191,7 +191,7 @@ def test_a_cancelled_read_ends(hub: Hub, reader: Make) -> None:
         reader(cancel=cancel).read(0, 10)
 
 
-def test_a_reader_that_is_broken_says_why() -> None:
+def test_a_broken_reader_gives_the_reason() -> None:
     prefix = HeaderBuffer(BrokenReader(UnreachableError("gone"), 10))
     with pytest.raises(UnreachableError, match="gone"):
         prefix.upto(4)

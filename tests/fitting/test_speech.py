@@ -91,7 +91,7 @@ def test_which_whisper_model_a_uri_names(text: str, layers: int | None) -> None:
     assert decoder_layers(text) == layers
 
 
-def test_what_is_not_known_is_not_guessed() -> None:
+def test_an_unknown_model_is_not_guessed() -> None:
     options = WhisperOptions()
     assert whisper_estimate("m", "hf://x/unknown", 10**9, options).total is None
     assert whisper_estimate("m", "hf://x/whisper-small", None, options).total is None

@@ -112,7 +112,7 @@ TIERS: dict[str, tuple[float, list[Service], Callable[[], list[Candidate]]]] = {
 
 
 @pytest.mark.parametrize("tier", TIERS)
-def test_the_corrected_budgets_hold(tier: str) -> None:
+def test_the_tiers_of_the_catalog_fit(tier: str) -> None:
     usable, services, candidates = TIERS[tier]
     report = verdict(usable, services, *candidates())
     assert report.ok, report.errors
@@ -136,7 +136,7 @@ def test_the_corrected_budgets_hold(tier: str) -> None:
         (service("comfyui", 20), lambda: [image("flux", flux_dev(), "diffusion-model")]),
     ],
 )
-def test_the_plans_budgets_do_not_hold(wrong: Service, candidates: Callable[[], list[Candidate]]) -> None:
+def test_smaller_budgets_do_not_fit(wrong: Service, candidates: Callable[[], list[Candidate]]) -> None:
     report = verdict(93, [wrong], *candidates())
     assert not report.ok
     assert report.exit_code == 1
@@ -159,7 +159,7 @@ def test_the_tensors_are_read_where_the_bound_does_not_fit() -> None:
 
 
 # ── what is loaded at once ──
-def test_embedding_models_stay_beside_a_chat_model_and_chat_models_take_turns() -> None:
+def test_embedding_models_stay_loaded_while_chat_models_take_turns() -> None:
     embedder = made("nomic-embed-text", "model", llm(EMBEDDER), ("ollama",))
     one = verdict(15, [service("ollama")], chat("llama3.2:3b")).needed
     two = verdict(15, [service("ollama")], chat("llama3.2:3b"), chat("qwen2.5:0.5b")).needed
@@ -184,7 +184,7 @@ def test_whisper_models_are_named_as_whisper_services_name_them() -> None:
     assert [m.name for m in report.services[0].models] == ["faster-whisper-small"]
 
 
-def test_an_alignment_model_stays_beside_whisper() -> None:
+def test_an_alignment_model_stays_loaded_with_whisper() -> None:
     report = verdict(15, [service("whisper")], whisper("small"), ALIGNER)
     assert report.needed == verdict(15, [service("whisper")], whisper("small")).needed + 377_664_473
 
@@ -249,7 +249,7 @@ def test_settings_that_make_it_fit(tight: Service, candidates: Callable[[], list
     assert expected in hint(report)
 
 
-def test_what_has_no_settings_wants_a_larger_share() -> None:
+def test_a_service_without_settings_needs_a_larger_budget() -> None:
     report = verdict(93, [service("diffrhythm", 2)])
     assert report.errors[0].hint == "give it 7.45 GiB of the tier, or drop it"
     assert report.errors[0].message == "diffrhythm needs 7.45 GiB, but its budget is 2.00 GiB"

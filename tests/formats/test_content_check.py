@@ -308,12 +308,12 @@ def check(path: str, data: bytes, **keys: Any) -> str | None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_refusal_or_pointer_is_no_model_whatever_the_suffix(suffix: str) -> None:
+def test_an_error_page_or_lfs_pointer_is_refused_for_any_suffix(suffix: str) -> None:
     assert [body for body in REFUSALS if check(f"model{suffix}", body, allow_pickle=True) != "not-a-model"] == []
 
 
 @pytest.mark.parametrize("name", ["12345", "download.php", "sd-v1.5", "download", "model.tensors", "a.html"])
-def test_a_refusal_is_no_model_where_the_kind_says_that_it_is_one(name: str) -> None:
+def test_an_error_page_is_refused_where_only_the_kind_requires_a_model(name: str) -> None:
     assert [body for body in REFUSALS if check(name, body, weights=True) != "not-a-model"] == []
 
 
@@ -332,11 +332,11 @@ def test_safetensors_without_data_or_of_an_impossible_type_are_no_model() -> Non
     "body",
     [safetensors({"x": 10}), gguf(), b"lmgg" + bytes(100), b"\x89HDF\r\n\x1a\n" + bytes(100), b"\x08\x07" + bytes(100)],
 )
-def test_a_model_of_any_format_passes_where_only_the_kind_says_that_it_is_one(body: bytes) -> None:
+def test_any_model_format_is_accepted_where_only_the_kind_requires_a_model(body: bytes) -> None:
     assert check("sd-v1.5", body, weights=True) is None
 
 
-def test_where_only_the_kind_says_that_it_is_a_model_its_header_is_read_and_a_pickle_found() -> None:
+def test_header_and_pickles_are_checked_where_only_the_kind_requires_a_model() -> None:
     assert check("12345", safetensors({"x": 10})[:-1], weights=True) == "not-a-model"
     assert check("12345", gguf()[:-20], weights=True) == "not-a-model"
     assert check("12345", b"%PDF-1.7\n\xff" + bytes(100), weights=True) == "not-a-model"
@@ -344,7 +344,7 @@ def test_where_only_the_kind_says_that_it_is_a_model_its_header_is_read_and_a_pi
     assert check("12345", pickle.dumps({"a": [1] * 20}, protocol=0), weights=True, allow_pickle=True) is None
 
 
-def test_a_file_beside_weights_is_none_whatever_the_kind() -> None:
+def test_other_files_of_a_snapshot_need_not_be_models() -> None:
     assert check("v1-inference.yaml", b"model:\n  target: x\n", weights=True) is None
     assert check("config.json", b"{}", weights=True) is None
 

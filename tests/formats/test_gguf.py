@@ -113,7 +113,7 @@ def test_another_alignment_is_obeyed() -> None:
 
 # ── how much is asked for ──
 @pytest.mark.parametrize("name", REAL)
-def test_one_range_of_64_kib_tells_the_hyperparameters_of_a_real_model(name: str) -> None:
+def test_the_first_64_kib_contain_the_hyperparameters_of_a_real_model(name: str) -> None:
     file = real_llm(name)
     header = read_gguf(file, tensors=False)
     assert file.asked == [(0, FIRST)]
@@ -135,7 +135,7 @@ def test_the_exact_path_goes_on_in_growing_steps_and_never_from_the_start_again(
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_hyperparameters_are_found_in_whatever_order_they_stand(order: Order) -> None:
+def test_hyperparameters_are_found_in_any_order(order: Order) -> None:
     shape = Shape(vocab=20_000)
     file = llm(shape, order=order)
     header = read_gguf(file, tensors=False)
@@ -150,13 +150,13 @@ def test_an_architecture_that_sorts_after_the_tokenizer_is_read_on_to() -> None:
     assert len(file.asked) == 2
 
 
-def test_a_small_model_is_read_to_its_tensors_with_one_request_whatever_is_wanted() -> None:
+def test_the_header_of_a_small_model_is_read_with_one_request() -> None:
     file = llm(Shape())
     assert read_gguf(file, tensors=False).tensors is not None
     assert len(file.asked) == 1
 
 
-def test_a_source_that_does_not_tell_its_size_is_read_all_the_same() -> None:
+def test_a_source_of_unknown_size_is_read() -> None:
     file = llm(Shape())
     header = read_gguf(MadeFile(header=file.header, size=None))
     assert header.size is None
@@ -370,7 +370,7 @@ def test_the_type_table_is_that_of_the_facts() -> None:
     assert tensor_bytes(0, ()) == 4
 
 
-def test_metadata_of_the_three_orders_says_the_same() -> None:
+def test_three_orders_of_metadata_are_read_equally() -> None:
     read = [dict(read_gguf(llm(Shape(), order=order)).metadata) for order in ORDERS]
     assert read[0] == read[1] == read[2]
     assert list(metadata(Shape(), "sorted")) == sorted(metadata(Shape()))

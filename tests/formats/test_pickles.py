@@ -81,7 +81,7 @@ def test_an_import_behind_much_that_is_harmless_is_found() -> None:
     assert found(b"N0" * 60_000 + pickle.dumps(Runs(), protocol=0))
 
 
-def test_a_torch_zip_is_found_whatever_its_first_member_is() -> None:
+def test_a_torch_zip_is_recognised_by_any_first_member() -> None:
     tensor = random.Random(2).randbytes(100_000)
     assert found(zipped({"m/data/0": tensor, "m/data.pkl": pickle.dumps(Runs())}))
     assert found(zipped({"m/weights": tensor, "m/structure": pickle.dumps(Runs(), protocol=0)}))
@@ -189,7 +189,7 @@ def test_a_list_of_words_is_none(text: bytes) -> None:
     assert not starts_as_pickle(text)
 
 
-def test_what_is_cut_off_is_told_from_what_is_none() -> None:
+def test_a_truncated_pickle_is_distinguished_from_other_data() -> None:
     data = pickle.dumps({"a": [1, 2.5, "x"] * 200}, protocol=0)
     assert read_pickle(data[:512]) is Finding.CUT_OFF
     assert read_pickle(data) is Finding.YES

@@ -94,7 +94,7 @@ def test_every_type_of_the_library_has_its_size(dtype: str) -> None:
     assert header.tensors[0].nbytes == nbytes
 
 
-def test_an_unknown_type_keeps_the_size_that_its_offsets_tell() -> None:
+def test_a_tensor_of_unknown_type_has_the_size_of_its_offsets() -> None:
     header = read_safetensors(said({"x": {"dtype": "F99", "shape": [7], "data_offsets": [0, 20]}}))
     assert (header.tensors[0].dtype, header.tensors[0].nbytes) == ("F99", 20)
 

@@ -55,7 +55,7 @@ class Keys:
         return self.renew
 
 
-def test_an_answer_is_returned_whatever_its_status(http: Http) -> None:
+def test_a_response_of_any_status_is_returned(http: Http) -> None:
     with Origin(DATA, scripts=[answering(404, {"X-Why": "gone"}, b"no")]) as origin:
         reply = http.get(origin.url)
         assert (reply.status, reply.headers["x-why"], reply.headers["X-WHY"], reply.body) == (
@@ -128,7 +128,7 @@ def test_a_pumped_connection_that_the_server_closes_is_replaced(http: Http) -> N
         assert origin.connections == 3
 
 
-def test_a_pumped_connection_on_which_more_came_than_said_is_not_used_again(http: Http) -> None:
+def test_a_pumped_connection_with_surplus_bytes_is_not_reused(http: Http) -> None:
     def more(conn: Conn, request: Request, origin: Origin) -> None:
         normally(conn, request, origin)
         conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
@@ -257,13 +257,13 @@ def test_a_redirect_to_plain_http_is_not_followed(http: Http, where: str) -> Non
 
 
 @pytest.mark.parametrize("where", ["file:///etc/passwd", "ftp://example.org/x", "https://[::1", "javascript:1"])
-def test_a_redirect_to_what_is_no_http_url_is_a_bad_answer(http: Http, where: str) -> None:
+def test_a_redirect_to_a_url_that_is_not_http_is_a_bad_response(http: Http, where: str) -> None:
     with Origin(b"", default=answering(302, {"Location": where})) as hub, pytest.raises(UnreachableError) as caught:
         http.get(hub.url)
     assert caught.value.code == "bad-response"
 
 
-def test_plain_http_is_asked_only_where_it_is_allowed() -> None:
+def test_plain_http_is_used_only_where_it_is_allowed() -> None:
     asked = []
 
     def allow(host: str, port: int) -> bool:
@@ -365,7 +365,7 @@ def test_every_error_of_httpx_is_translated(kind: type[Exception]) -> None:
         ),
     ],
 )
-def test_the_hint_says_what_to_set_or_check(error: Exception, code: str, hint: str) -> None:
+def test_the_hint_names_the_setting_to_check(error: Exception, code: str, hint: str) -> None:
     found = translate(error, "https://host/")
     assert found.code == code
     assert hint in (found.hint or "")
@@ -401,7 +401,7 @@ def test_a_host_that_never_accepts_is_a_time_out() -> None:
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http:///x", "https://", "ftp://a/b", "https://a b/", "https://[::1/"])
-def test_what_is_no_url_is_a_typed_error(http: Http, url: str) -> None:
+def test_an_invalid_url_is_a_typed_error(http: Http, url: str) -> None:
     with pytest.raises(ModelfetchError):
         http.get(url)
 
@@ -509,7 +509,7 @@ def test_a_pumped_tls_connection_is_used_again(certificate: Path, monkeypatch: p
     server.close()
 
 
-def test_a_pumped_tls_connection_on_which_more_came_than_said_is_not_used_again(
+def test_a_pumped_tls_connection_with_surplus_bytes_is_not_reused(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))

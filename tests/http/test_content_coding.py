@@ -60,7 +60,7 @@ def test_one_layer_of_gzip_or_deflate_can_be_undone(field: str, *, known: bool) 
     ],
     ids=["gzip", "x-gzip", "members", "padding", "zlib", "raw"],
 )
-def test_what_was_packed_comes_out(name: str, packed: bytes, step: int) -> None:
+def test_a_compressed_body_is_decoded(name: str, packed: bytes, step: int) -> None:
     assert undo(packed, name, step) == DATA
 
 
@@ -79,14 +79,14 @@ def test_a_bomb_comes_out_in_small_pieces(name: str) -> None:
 
 @pytest.mark.parametrize("cut", [1, 5, 100, 1000])
 @pytest.mark.parametrize("name", ["gzip", "deflate"])
-def test_what_ends_too_early_is_damaged(name: str, cut: int) -> None:
+def test_a_truncated_body_is_damaged(name: str, cut: int) -> None:
     packed = gzip.compress(DATA) if name == "gzip" else zlib.compress(DATA)
     with pytest.raises(ValueError, match="too early"):
         undo(packed[:-cut], name)
 
 
 @pytest.mark.parametrize("packed", [b"no gzip at all", gzip.compress(DATA) + b"rubbish", b"\x1f\x8bxxxxxxxxxxxxxxx"])
-def test_what_is_not_gzip_is_damaged(packed: bytes) -> None:
+def test_a_body_that_is_not_gzip_is_damaged(packed: bytes) -> None:
     with pytest.raises(ValueError, match="damaged"):
         undo(packed, "gzip")
 

@@ -74,6 +74,6 @@ def test_a_name_that_was_found_is_not_looked_up_again_for_a_while(monkeypatch: p
 
 
 @pytest.mark.parametrize("host", ["a" * 300, "x..y", "\udcff"])
-def test_what_is_no_host_name_is_a_typed_error(host: str) -> None:
+def test_an_invalid_host_name_is_a_typed_error(host: str) -> None:
     with pytest.raises(names.NameLookupError):
         names.check_name(host)

@@ -45,7 +45,7 @@ def is_exempt(text: str, host: str, port: int = 443, scheme: str = "https") -> b
         ("", [], ["a", "::1"]),
     ],
 )
-def test_what_an_entry_stands_for(text: str, inside: list[str], outside: list[str]) -> None:
+def test_which_hosts_an_entry_of_no_proxy_matches(text: str, inside: list[str], outside: list[str]) -> None:
     assert [host for host in inside if not is_exempt(text, host)] == []
     assert [host for host in outside if is_exempt(text, host)] == []
 
@@ -78,7 +78,7 @@ def test_a_list_that_names_others_leaves_the_proxy_in_use(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("no_proxy", ["127.0.0.0/8", "*", "{host}:{port}", "[::1], 127.0.0.1", "http://127.0.0.1"])
-def test_what_is_exempt_is_asked_directly(monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
+def test_exempt_hosts_are_reached_without_the_proxy(monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
     with Origin(b"by proxy") as proxy, Origin(b"direct") as origin:
         monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{proxy.port}")
         monkeypatch.setenv("NO_PROXY", no_proxy.format(host="127.0.0.1", port=origin.port))

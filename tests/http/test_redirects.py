@@ -46,5 +46,5 @@ def test_the_method_after_a_redirect(status: int, method: str, after: str) -> No
         ("ftp://x", False),
     ],
 )
-def test_a_redirect_to_another_host_is_told_from_one_within(location: str, elsewhere: bool) -> None:
+def test_a_redirect_to_another_host_is_recognised(location: str, elsewhere: bool) -> None:
     assert leads_elsewhere("https://h/a", location) is elsewhere

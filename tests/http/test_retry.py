@@ -99,7 +99,7 @@ def test_a_name_that_does_not_resolve_is_looked_up_three_times_and_by_a_transfer
     assert delays(Attempts(5, Tuning(jitter=lambda: 0.0), 0.0), NameLookupError("x")) == [1.0, 2.0, 4.0, 8.0]
 
 
-def test_waiting_as_asked_is_not_held_against_the_source() -> None:
+def test_a_requested_wait_does_not_count_as_a_failure() -> None:
     assert delays(attempts(), RateLimitedError("x", retry_after=100.0)) == [100.0] * 4
 
 

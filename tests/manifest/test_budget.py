@@ -22,7 +22,7 @@ GIB = 2**30
         ("80GiB", 75.2),
     ],
 )
-def test_usable_is_what_cards_of_a_class_leave(vram: str, usable: float) -> None:
+def test_usable_memory_is_what_cards_of_a_class_leave(vram: str, usable: float) -> None:
     assert load(f"version: 1\nvram: {vram}\nmodels: []\n").usable == int(usable * GIB)
 
 
@@ -48,7 +48,7 @@ def tier(*services: str, card: str = "vram: 8GiB") -> str:
     return f"version: 1\n{card}\nservices:\n" + "".join(f"  {line}\n" for line in services) + "models: []\n"
 
 
-def test_services_may_fill_what_is_usable_to_the_byte() -> None:
+def test_services_may_use_all_usable_memory_to_the_byte() -> None:
     assert problems(tier("a: {vram: 7GiB}", "b: {vram: 0.5GiB}")) == []
     (message,) = problems(tier("a: {vram: 7GiB}", "b: {vram: 536870913}"))
     assert message.startswith(
@@ -56,7 +56,7 @@ def test_services_may_fill_what_is_usable_to_the_byte() -> None:
     )
 
 
-def test_it_is_told_by_how_much_they_exceed_it() -> None:
+def test_the_error_gives_the_amount_over_the_limit() -> None:
     (message,) = problems(tier("ollama: {vram: 6g}", "stable-diffusion: {vram: 4g}"))
     assert (
         "found 10.00 GiB: 2684354560 bytes (2.50 GiB) too much (ollama 6.00 GiB, stable-diffusion 4.00 GiB)" in message

@@ -87,7 +87,7 @@ def test_not_a_number_is_one_too() -> None:
         "٣",
     ],
 )
-def test_what_yaml_1_1_made_something_of_is_text(text: str) -> None:
+def test_words_with_a_meaning_in_yaml_1_1_are_text(text: str) -> None:
     assert resolve(text) == text
 
 

@@ -87,7 +87,7 @@ def test_services_are_added_replaced_whole_and_dropped() -> None:
     ]
 
 
-def test_what_is_dropped_may_come_back_at_the_end() -> None:
+def test_a_dropped_model_may_be_added_again() -> None:
     manifest = load_manifest(
         write("extends: base.yaml\ndrop: [chat]\nmodels:\n" + entry("chat", source="ollama://x", _for="[ollama]"))
     )
@@ -99,14 +99,14 @@ def test_other_keys_are_the_nearest_ones() -> None:
     assert (manifest.tier, manifest.description, manifest.usable) == ("mine", "my own", 14 * GIB)
 
 
-def test_another_card_forgets_what_was_usable_of_the_old_one() -> None:
+def test_another_card_replaces_the_usable_memory_of_the_base() -> None:
     assert load_manifest(write("extends: base.yaml\nvram: 32GiB\n")).usable == int(30.9 * GIB)
     assert load_manifest(write("extends: base.yaml\nusable: 15GiB\n")).usable == 15 * GIB
     manifest = load_manifest(write("extends: base.yaml\nvram: 32GiB\nusable: 20GiB\n"))
     assert (manifest.vram, manifest.usable) == (32 * GIB, 20 * GIB)
 
 
-def test_the_sum_of_the_whole_is_what_counts() -> None:
+def test_the_budget_is_checked_for_the_merged_manifest() -> None:
     assert problems("extends: base.yaml\nservices: {whisper: {vram: 5GiB}}\n")[0].startswith(
         "mine.yaml:3:1: services: expected at most 14.00 GiB"
     )
@@ -158,7 +158,7 @@ def test_a_name_to_drop_is_one_of_the_base() -> None:
     ]
 
 
-def test_nothing_is_said_of_names_of_a_base_that_could_not_be_read() -> None:
+def test_names_are_not_checked_when_the_base_is_unreadable() -> None:
     Path("base.yaml").write_text("version: [")
     (message,) = problems("extends: base.yaml\ndrop: [vae]\n")
     assert message.startswith("base.yaml:1:")
@@ -205,7 +205,7 @@ def test_a_path_is_relative_to_the_file_that_names_it(tmp_path: Path, extends: s
         "x" * 2000,
     ],
 )
-def test_what_is_no_name_and_no_relative_path_is_refused(extends: str) -> None:
+def test_extends_refuses_anything_but_a_name_or_a_relative_path(extends: str) -> None:
     (message,) = problems(f"extends: {extends}\n")
     assert message.startswith("mine.yaml:2:")
     assert "extends" in message

@@ -377,7 +377,7 @@ def test_files_are_a_list_of_records_with_paths(files: str) -> None:
         ("[{path: a/b}, {path: a}]", "file or a folder"),
     ],
 )
-def test_files_of_a_snapshot_lie_beside_each_other(files: str, why: str) -> None:
+def test_files_of_a_snapshot_are_placed_in_one_folder(files: str, why: str) -> None:
     assert why in wrong(kind="snapshot", source="hf://a/b", _for="[whisper]", files=files)
 
 

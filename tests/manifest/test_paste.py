@@ -87,7 +87,7 @@ def test_a_bare_name_is_a_model_where_only_ollamas_are_meant(text: str, uri: str
 @pytest.mark.parametrize(
     "text", ["example:8080", "localhost:5000", "https:x", "data:x", "hf:a", "C:\\x", "a/b/c:d", "x"]
 )
-def test_what_might_be_something_else_is_no_bare_model(text: str) -> None:
+def test_an_ambiguous_word_is_not_taken_for_an_ollama_model(text: str) -> None:
     assert from_paste(text) == text
 
 
@@ -107,7 +107,7 @@ def test_what_might_be_something_else_is_no_bare_model(text: str) -> None:
         ("hf download ns/repo --include x", "hf://NS/REPO"),
     ],
 )
-def test_what_leaves_something_open_is_answered_with_the_line_to_write(text: str, line: str) -> None:
+def test_an_incomplete_address_is_refused_with_the_line_to_write(text: str, line: str) -> None:
     with pytest.raises(ValueError, match="expected") as caught:
         parse_uri(text)
     assert line in str(caught.value)
@@ -125,7 +125,7 @@ def test_what_leaves_something_open_is_answered_with_the_line_to_write(text: str
         "https://raw.githubusercontent.com/o/r/main/x.bin",
     ],
 )
-def test_other_hosts_and_ports_stay_what_they_are(text: str) -> None:
+def test_addresses_of_other_hosts_and_ports_are_unchanged(text: str) -> None:
     assert isinstance(parse_uri(text), HttpUri)
 
 

@@ -38,7 +38,7 @@ def placed(name: str, path: str, consumer: str = "comfyui", **keys: str) -> str:
     return entry(name, kind="file", source=f"https://h.example/{name}", path=path, _for=f"[{consumer}]", **keys)
 
 
-def test_what_models_are_known_to_want() -> None:
+def test_the_paths_that_a_model_requests() -> None:
     assert paths(kind="checkpoint", source="hf://a/b/c/x.safetensors", _for="[stable-diffusion, comfyui]") == [
         "stable-diffusion/models/Stable-diffusion/x.safetensors",
         "comfyui/models/checkpoints/x.safetensors",
@@ -91,7 +91,7 @@ def test_kinds_that_share_a_folder_clash_there_alone() -> None:
     assert fine(image("a"), image("b", _for="[stable-diffusion]"))
 
 
-def test_a_pair_of_models_is_told_once() -> None:
+def test_a_conflict_of_two_models_is_reported_once() -> None:
     assert clash(image("a", _for="[stable-diffusion, comfyui]"), image("b", _for="[stable-diffusion, comfyui]"))
 
 
@@ -143,7 +143,7 @@ def test_a_third_model_can_not_hide_behind_one_without_a_commit() -> None:
     assert [line.partition(":")[0] for line in found] == ["5"]
 
 
-def test_one_commit_may_be_asked_for_in_parts() -> None:
+def test_two_models_may_request_parts_of_one_commit() -> None:
     assert fine(snapshot("a", include="['*.json']"), snapshot("b"))
     assert fine(snapshot("a", files="[{path: x}, {path: y}]"), snapshot("b", files="[{path: x}, {path: z}]"))
     assert fine(
@@ -184,7 +184,7 @@ def test_nothing_else_goes_into_a_cache_folder(path: str) -> None:
     assert clash(placed("a", path, "whisper"), snapshot("b"))
 
 
-def test_a_cache_may_have_files_beside_its_folders() -> None:
+def test_a_hub_cache_may_contain_other_files() -> None:
     assert fine(snapshot("a"), placed("b", "hub/models--a--c/x", "whisper"), placed("c", "hub/version.txt", "whisper"))
     assert fine(snapshot("a", consumer="diffrhythm"), placed("b", "x", "diffrhythm"))
 

@@ -46,7 +46,7 @@ def test_a_path_below_its_folder_is_taken_as_it_is(path: str) -> None:
 
 
 @given(st.text(max_size=40) | st.text("ab./\\", max_size=20))
-def test_what_is_taken_stays_below_its_folder(path: str) -> None:
+def test_an_accepted_path_stays_below_its_folder(path: str) -> None:
     try:
         check_relative(path)
     except ValueError:

@@ -151,7 +151,7 @@ def dump(value: Any) -> bytes:
 
 @QUICK
 @given(document())
-def test_what_is_written_is_what_is_read(wanted: dict[str, Any]) -> None:
+def test_a_written_manifest_is_read_unchanged(wanted: dict[str, Any]) -> None:
     manifest = judge(dump(wanted))
     assert manifest is not None
     assert manifest.tier == wanted["tier"]

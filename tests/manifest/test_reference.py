@@ -26,7 +26,7 @@ def test_the_full_example_is_valid() -> None:
     assert {consumer for model in manifest.models for consumer in model.consumers} < set(CONSUMERS)
 
 
-def test_the_extending_example_is_valid_and_does_what_the_page_says(tmp_path: Path) -> None:
+def test_the_documented_extends_example_is_valid_and_works_as_described(tmp_path: Path) -> None:
     base = tmp_path / "16g.yaml"
     base.write_text(FULL, encoding="utf-8")
     manifest = load_manifest(EXTENDING, find_tier=lambda name, **_: base if name == "16g" else None)

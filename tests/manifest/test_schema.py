@@ -76,7 +76,7 @@ def test_every_key_is_explained_to_editors() -> None:
         },
     ],
 )
-def test_it_takes_what_is_valid(document: Any) -> None:
+def test_the_schema_accepts_valid_manifests(document: Any) -> None:
     assert errors(document) == []
 
 
@@ -116,5 +116,5 @@ def test_it_takes_what_is_valid(document: Any) -> None:
         {"version": 1, "models": [{"name": "m", "for": ["comfyui"], "kind": "vae"}]},
     ],
 )
-def test_it_refuses_what_is_not(document: Any) -> None:
+def test_the_schema_refuses_invalid_manifests(document: Any) -> None:
     assert errors(document)

@@ -254,7 +254,7 @@ def test_https(text: str, url: str, path: str) -> None:
         ("https://h:0443/x", "h", 443),
     ],
 )
-def test_https_knows_whom_it_asks(text: str, host: str, port: int) -> None:
+def test_an_https_uri_has_a_host(text: str, host: str, port: int) -> None:
     uri = parse_uri(text)
     assert (getattr(uri, "host", None), getattr(uri, "port", None)) == (host, port)
 
@@ -315,7 +315,7 @@ def test_https_refused(text: str) -> None:
         "oci://me:secret@h/r",
     ],
 )
-def test_what_is_refused_is_shown_without_credentials(text: str) -> None:
+def test_a_refused_uri_is_shown_without_credentials(text: str) -> None:
     with pytest.raises(ValueError) as error:
         parse_uri(text)
     assert "secret" not in str(error.value)

@@ -48,7 +48,7 @@ def test_lines_that_end_as_on_windows_count_once() -> None:
     assert str(root("a: 1\r\nb: 2\r\n").entries[1].position) == "f:2:1"
 
 
-def test_an_alias_is_what_it_names() -> None:
+def test_an_alias_has_the_value_of_its_anchor() -> None:
     (_, second) = root("a: &x {k: [1]}\nb: *x\n").entries
     assert isinstance(second.value, Mapping)
     assert str(second.value.entries[0].position) == "f:1:8"
@@ -72,12 +72,12 @@ def test_an_empty_file_is_no_manifest(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "what"), [("- a\n", "a list"), ("just text", "'just text'"), ("---\n", "nothing"), ("42", "the number 42")]
 )
-def test_what_is_no_mapping_is_no_manifest(text: str, what: str) -> None:
+def test_a_document_that_is_not_a_mapping_is_refused(text: str, what: str) -> None:
     (message,) = found(text)
     assert message.endswith(f"expected a mapping with version and models, found {what}")
 
 
-def test_a_duplicate_key_is_told_with_both_places() -> None:
+def test_the_error_for_a_duplicate_key_names_both_places() -> None:
     assert found("a: 1\nb: {c: 1, c: 2}\n'a': 3\n") == [
         "2:11: expected each key once, found 'c' again (first: line 2, column 5)",
         "3:1: expected each key once, found 'a' again (first: line 1, column 1)",
@@ -136,7 +136,7 @@ def test_a_key_is_no_list_and_no_mapping(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["yes", "on", "'1'", '"true"', "1_000", "<<"])
-def test_what_is_text_in_yaml_1_2_may_be_a_key(key: str) -> None:
+def test_any_yaml_1_2_text_may_be_a_key(key: str) -> None:
     assert found(f"{key}: 2\n") == []
 
 
@@ -146,7 +146,7 @@ def test_a_merge_key_merges_nothing() -> None:
     assert [entry.key for entry in entries[1].value.entries] == ["<<"]
 
 
-def test_a_merge_key_is_unknown_and_the_message_says_why() -> None:
+def test_a_merge_key_is_refused_with_the_reason() -> None:
     (message,) = problems("version: 1\nx-a: &x {vram: 8GiB}\n<<: *x\nmodels: []\n")
     assert message == "3:1: unknown key '<<'; YAML 1.2 has no merge keys"
 
@@ -175,7 +175,7 @@ def test_a_second_document_is_refused() -> None:
         ('a: "\\q"\n', "1:6: invalid YAML: while scanning a double-quoted scalar, found unknown escape character 'q'"),
     ],
 )
-def test_a_mistake_is_told_in_words(text: str, message: str) -> None:
+def test_a_syntax_error_is_explained_in_words(text: str, message: str) -> None:
     assert found(text) == [message]
 
 

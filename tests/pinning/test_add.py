@@ -56,7 +56,7 @@ def test_only_the_header_is_read_where_the_hub_gives_size_and_digest(bench: PinB
     assert sum(one.sent for one in bench.hub.log.since(mark)) < 2_000_000
 
 
-def test_the_report_says_what_was_found_and_what_fit_thinks(bench: PinBench) -> None:
+def test_the_report_has_the_detected_entry_and_its_fit(bench: PinBench) -> None:
     bench.world.file("big.safetensors", made.checkpoint())
     result = add(bench, f"{bench.hub.files}big.safetensors", "--dry-run")
     (model,) = result.report["models"]
@@ -171,7 +171,7 @@ def test_a_repo_of_several_files_names_them(bench: PinBench) -> None:
     assert not (bench.folder / "models.yaml").exists()
 
 
-def test_what_can_not_be_told_fails_with_the_choices_unless_it_is_said(bench: PinBench) -> None:
+def test_an_undetected_kind_fails_with_the_choices_unless_given(bench: PinBench) -> None:
     bench.world.file("x.pth", made.openai_whisper())
     link = f"{bench.hub.files}x.pth"
     result = add(bench, link)
@@ -183,7 +183,7 @@ def test_what_can_not_be_told_fails_with_the_choices_unless_it_is_said(bench: Pi
     assert model.digest is not None
 
 
-def test_what_can_not_be_told_is_asked_of_who_can_answer(bench: PinBench) -> None:
+def test_an_undetected_kind_is_prompted_for_on_a_terminal(bench: PinBench) -> None:
     bench.world.file("x.pth", made.openai_whisper())
     asked: list[tuple[str, int]] = []
 
@@ -228,7 +228,7 @@ def test_a_failure_writes_nothing(bench: PinBench, words: list[str], code: int, 
 
 
 @pytest.mark.parametrize("body", [b"404: Not Found", b"<html></html>", b"{}"])
-def test_what_is_no_model_is_not_added(bench: PinBench, body: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_not_added(bench: PinBench, body: bytes) -> None:
     bench.world.file("x.safetensors", body)
     assert add(bench, f"{bench.hub.files}x.safetensors").codes() == ["not-a-model"]
     assert not (bench.folder / "models.yaml").exists()
@@ -243,7 +243,7 @@ def test_two_models_that_want_one_path_are_refused(bench: PinBench) -> None:
     assert (bench.folder / "models.yaml").read_bytes() == before
 
 
-def test_what_was_added_can_be_synced(bench: PinBench) -> None:
+def test_an_added_entry_can_be_synced(bench: PinBench) -> None:
     bench.world.civitai_version(9, [CivitaiFile(id=90, name="v.safetensors", body=VAE)])
     assert add(bench, "civitai://9", "ollama://tiny:1b", f"{bench.hub.files}up.safetensors").code == 0
     assert run(["sync", "models.yaml", "--root", str(bench.folder / "ai"), "--progress", "none"]) == 0

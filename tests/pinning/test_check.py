@@ -41,7 +41,7 @@ def states(bench: PinBench, *options: str) -> tuple[int, dict[str, str]]:
     return result.code, {row[0]: row[1] for row in rows}
 
 
-def test_pins_that_upstream_still_has_are_current_and_a_web_server_can_not_tell(bench: PinBench) -> None:
+def test_pins_that_match_upstream_are_current_and_those_of_web_servers_unknown(bench: PinBench) -> None:
     pinned(bench)
     found = dict.fromkeys(("vae", "tiny", "style", "snap"), "current") | {"up": "unknown", "lora": "behind"}
     assert states(bench) == (1, found)
@@ -62,7 +62,7 @@ def test_a_file_that_moved_at_main_is_behind_and_a_commit_that_left_it_alone_is_
     assert states(bench)[1]["snap"] == "behind"
 
 
-def test_the_report_says_what_upstream_has(bench: PinBench) -> None:
+def test_the_report_has_the_upstream_values(bench: PinBench) -> None:
     pinned(bench)
     bench.world.repos["acme/art"].commit(
         {"art.safetensors": UPSCALER, "config.json": b"[]", "sub/more.safetensors": LORA}
@@ -114,7 +114,7 @@ def test_a_tag_that_names_a_list_is_current_while_the_pinned_manifest_is_in_it(b
     assert states(bench)[1]["tiny"] == "behind"
 
 
-def test_what_is_open_is_unpinned_and_upstream_is_shown(bench: PinBench) -> None:
+def test_unpinned_entries_are_listed_with_upstream_values(bench: PinBench) -> None:
     bench.write(WITH_A_BODY)
     code, found = states(bench)
     assert (code, set(found.values())) == (1, {"unpinned"})
@@ -124,7 +124,7 @@ def test_what_is_open_is_unpinned_and_upstream_is_shown(bench: PinBench) -> None
     assert {a for actions in bench.pin("--check").actions().values() for a in actions} == {"missing"}
 
 
-def test_offline_a_check_asks_nobody_and_fails_only_for_what_is_open(bench: PinBench) -> None:
+def test_an_offline_check_sends_no_request_and_fails_only_for_unpinned_entries(bench: PinBench) -> None:
     pinned(bench)
     code, found = states(bench, "--offline")
     assert (code, found["vae"], found["style"], found["up"]) == (0, "unknown", "current", "unknown")
@@ -136,7 +136,7 @@ def test_offline_a_check_asks_nobody_and_fails_only_for_what_is_open(bench: PinB
     assert bench.hub.log.since(0) == []
 
 
-def test_a_source_that_fails_is_an_error_beside_the_states_of_the_others(bench: PinBench) -> None:
+def test_a_failed_source_does_not_hide_the_states_of_the_others(bench: PinBench) -> None:
     pinned(bench)
     bench.hub.faults.add("/v2/*", Status(code=404), times=None)
     result = bench.pin("--check")
@@ -178,7 +178,7 @@ def test_a_check_needs_no_right_to_write(bench: PinBench, monkeypatch: pytest.Mo
     assert states(bench)[0] == 0
 
 
-def test_a_blake3_pin_is_compared_by_what_the_hub_says_of_the_pinned_commit(bench: PinBench) -> None:
+def test_a_blake3_pin_is_compared_with_the_metadata_of_the_pinned_commit(bench: PinBench) -> None:
     import blake3
 
     digest = "blake3:" + blake3.blake3(VAE.read(0, VAE.size)).hexdigest()

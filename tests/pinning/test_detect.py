@@ -69,7 +69,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize(("kind", "family", "names"), NAMES)
-def test_tensors_tell_the_kind_and_the_family(kind: str | None, family: str | None, names: list[str]) -> None:
+def test_kind_and_family_are_detected_from_tensors(kind: str | None, family: str | None, names: list[str]) -> None:
     found = of(*names)
     assert (found.kind, found.family) == (kind, family)
     assert bool(found.why) == (kind is not None)
@@ -87,7 +87,7 @@ def test_tensors_tell_the_kind_and_the_family(kind: str | None, family: str | No
         (real.flux_vae(), "vae", None),
     ],
 )
-def test_the_catalogs_files_are_told(file: MadeFile, kind: str, family: str | None) -> None:
+def test_files_of_the_catalog_are_detected(file: MadeFile, kind: str, family: str | None) -> None:
     found = by_tensors(read_safetensors(file))
     assert (found.kind, found.family) == (kind, family)
 
@@ -102,7 +102,7 @@ def test_the_catalogs_files_are_told(file: MadeFile, kind: str, family: str | No
         (made.embedding(), "embedding"),
     ],
 )
-def test_the_demos_files_are_told(body: object, kind: str) -> None:
+def test_files_of_the_demo_are_detected(body: object, kind: str) -> None:
     data = read(body)
     assert by_tensors(read_safetensors(HeaderBuffer(MadeFile(header=data, size=len(data))))).kind == kind
 
@@ -117,7 +117,7 @@ def test_the_demos_files_are_told(body: object, kind: str) -> None:
         ("qwen3", None, ("ollama",)),
     ],
 )
-def test_a_gguf_is_told_by_its_architecture(arch: str, kind: str | None, consumers: tuple[str, ...]) -> None:
+def test_a_gguf_file_is_detected_by_its_architecture(arch: str, kind: str | None, consumers: tuple[str, ...]) -> None:
     found = by_gguf(read_gguf(gguf({"general.architecture": text(arch)}, [])))
     assert (found.kind, found.consumers, found.family) == (kind, consumers, arch)
 
@@ -132,7 +132,7 @@ def test_a_gguf_is_told_by_its_architecture(arch: str, kind: str | None, consume
         ("x.safetensors", None),
     ],
 )
-def test_a_folder_tells_the_kind(path: str, kind: str | None) -> None:
+def test_the_kind_is_detected_from_the_folder(path: str, kind: str | None) -> None:
     assert by_folder(path).kind == kind
 
 
@@ -147,11 +147,11 @@ def test_a_folder_tells_the_kind(path: str, kind: str | None) -> None:
         ("https://files.example/x.safetensors", None, None),
     ],
 )
-def test_an_address_or_a_hub_tells_the_kind(address: str, category: str | None, kind: str | None) -> None:
+def test_the_kind_is_detected_from_the_address_or_the_hub(address: str, category: str | None, kind: str | None) -> None:
     assert by_upstream(address, category).kind == kind
 
 
-def test_a_folder_tells_parts_apart_and_never_beats_what_a_file_surely_is() -> None:
+def test_the_folder_decides_between_parts_but_never_against_the_content() -> None:
     nothing, folder = Detected(), by_folder("text_encoders/x.safetensors")
     assert combine(Detected(kind="vae"), folder, nothing).kind == "text-encoder"
     assert combine(Detected(kind="lora"), folder, nothing).kind == "lora"
@@ -159,7 +159,7 @@ def test_a_folder_tells_parts_apart_and_never_beats_what_a_file_surely_is() -> N
     assert combine(Detected(kind="vae"), nothing, nothing).consumers == ("stable-diffusion", "comfyui")
 
 
-def test_a_hubs_word_counts_only_where_nothing_else_tells() -> None:
+def test_metadata_of_the_hub_is_used_last() -> None:
     checkpoint = by_upstream("civitai://1", "Checkpoint")
     assert combine(Detected(kind="diffusion-model", family="flux"), Detected(), checkpoint).kind == "diffusion-model"
     assert combine(Detected(), Detected(), checkpoint).kind == "checkpoint"
@@ -172,7 +172,7 @@ def test_services_that_can_not_load_a_family_are_left_out() -> None:
     assert consumers_for("audio-encoder", None) == ("comfyui",)
 
 
-def test_a_repo_is_told_by_its_files() -> None:
+def test_a_repo_is_detected_by_its_files() -> None:
     ct2 = by_files("Systran/faster-whisper-small", ["config.json", "model.bin", "tokenizer.json", "vocabulary.txt"])
     assert (ct2.kind, ct2.consumers) == ("snapshot", ("whisper",))
     assert by_files("a/b", ["model_index.json", "unet/x.safetensors"]).consumers == ("comfyui",)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.pinning.conftest import PinBench
 
 
-def test_several_failures_are_all_told_and_nothing_is_written(bench: PinBench) -> None:
+def test_several_failures_are_all_reported_and_nothing_is_written(bench: PinBench) -> None:
     text = EVERYTHING.replace("art/art.safetensors", "art/gone.safetensors").replace("tiny:1b", "tiny:9b")
     text += "      - {name: up, kind: upscaler, source: FILES/up.safetensors, for: [comfyui]}\n"
     bench.write(text)
@@ -43,7 +43,7 @@ def test_a_body_that_can_not_be_had_leaves_the_file_alone(bench: PinBench) -> No
     assert (result.code, result.codes(), bench.file.read_bytes()) == (66, ["not-found"], before)
 
 
-def test_a_pin_that_upstream_contradicts_is_kept_and_told(bench: PinBench) -> None:
+def test_a_pin_that_upstream_contradicts_is_kept_and_reported(bench: PinBench) -> None:
     bench.write(
         f"""\
         version: 1
@@ -62,7 +62,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64
 
 @pytest.mark.parametrize("name", ["model.bin", "model.onnx", "model.pth", "model.safetensors", "model"])
 @pytest.mark.parametrize("body", [POINTER, b"404: Not Found", b"<Error>gone</Error>", b""])
-def test_what_is_no_model_is_never_pinned(bench: PinBench, name: str, body: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_never_pinned(bench: PinBench, name: str, body: bytes) -> None:
     bench.world.file(name, body)
     pins = f'digest: "{sha256(LORA)}", size: {size(LORA)}'
     bench.write(f"version: 1\nmodels:\n- {{name: m, kind: upscaler, source: FILES/{name}, {pins}, for: [comfyui]}}\n")
@@ -108,7 +108,7 @@ def test_a_manifest_that_is_none_ends_as_it_does_for_sync(bench: PinBench, text:
     assert set(result.codes()) == ({"invalid-manifest"} if code else set())
 
 
-def test_a_file_that_is_missing_or_can_not_be_written_is_told_before_anybody_is_asked(
+def test_a_missing_or_unwritable_manifest_is_reported_before_any_request(
     bench: PinBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert bench.pin(file=bench.folder / "none.yaml").codes() == ["invalid-manifest"]
@@ -119,7 +119,9 @@ def test_a_file_that_is_missing_or_can_not_be_written_is_told_before_anybody_is_
     assert bench.hub.log.since(0) == []
 
 
-def test_a_file_that_somebody_changes_meanwhile_is_theirs(bench: PinBench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manifest_that_is_edited_meanwhile_is_not_overwritten(
+    bench: PinBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench.write(EVERYTHING)
 
     def edit_then_pin(*args: Any) -> bytes:

@@ -109,7 +109,7 @@ def test_no_body_is_fetched_where_the_source_knows_the_digest(bench: PinBench) -
     assert {action for actions in result.actions().values() for action in actions} == {"would-fetch"}
 
 
-def test_a_body_is_fetched_once_where_nobody_knows_the_digest(bench: PinBench) -> None:
+def test_a_body_without_a_published_digest_is_fetched_once(bench: PinBench) -> None:
     bench.write(
         """\
         version: 1
@@ -143,7 +143,7 @@ def test_a_pinned_file_sends_no_request_and_is_not_written_again(bench: PinBench
     assert {action for actions in result.actions().values() for action in actions} == {"present"}
 
 
-def test_what_was_pinned_needs_nobody_to_be_asked(bench: PinBench) -> None:
+def test_pinning_a_pinned_manifest_needs_no_request(bench: PinBench) -> None:
     bench.write(EVERYTHING)
     assert bench.pin().code == 0
     assert bench.pin("--offline").code == 0
@@ -153,7 +153,7 @@ def test_what_was_pinned_needs_nobody_to_be_asked(bench: PinBench) -> None:
     assert len(result.codes()) == 5
 
 
-def test_a_local_file_is_hashed_where_it_lies(bench: PinBench) -> None:
+def test_a_local_file_is_hashed_in_place(bench: PinBench) -> None:
     (bench.folder / "own.safetensors").write_bytes(VAE.read(0, VAE.size))
     bench.write(
         f"""\
@@ -193,7 +193,7 @@ def test_the_file_keeps_its_line_ends_mark_mode_and_link(bench: PinBench) -> Non
     assert sorted(p.name for p in target.parent.iterdir()) == ["real.yaml"]
 
 
-def test_only_what_stands_in_the_file_itself_is_pinned(bench: PinBench) -> None:
+def test_entries_of_a_base_manifest_are_not_pinned(bench: PinBench) -> None:
     base = bench.folder / "base.yaml"
     base.write_text(
         "version: 1\nmodels:\n"
@@ -219,7 +219,7 @@ def test_only_what_stands_in_the_file_itself_is_pinned(bench: PinBench) -> None:
     assert "base.yaml" in refused.err
 
 
-def test_what_is_pinned_in_part_is_completed_and_what_it_says_is_kept(bench: PinBench) -> None:
+def test_partial_pins_are_completed_and_existing_ones_kept(bench: PinBench) -> None:
     bench.write(
         f"""\
         version: 1
@@ -375,7 +375,7 @@ def test_an_oci_tag_stays_and_its_file_is_pinned(bench: PinBench) -> None:
     assert bench.bodies() == []
 
 
-def test_a_person_reads_what_was_pinned_and_a_report_has_the_contracts_keys(bench: PinBench) -> None:
+def test_the_text_lists_the_pins_and_the_report_has_the_documented_keys(bench: PinBench) -> None:
     bench.write(EVERYTHING)
     result = bench.pin(as_json=False)
     assert result.out.splitlines()[0].split() == ["MODEL", "DONE", "BEFORE", "NOW"]

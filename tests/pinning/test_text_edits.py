@@ -177,7 +177,7 @@ def test_two_entries_that_share_a_list_by_an_alias_are_pinned_where_it_stands_if
         vae("- {name: v, kind: vae, source: &s hf://a/b/v.st, mirrors: [*s], for: [comfyui]}\n"),
     ],
 )
-def test_what_can_not_be_pinned_without_more_changes_is_refused(text: str) -> None:
+def test_a_file_that_needs_other_edits_too_is_not_pinned(text: str) -> None:
     with pytest.raises(SettingError, match="the pins can't be written") as caught:
         pin(text)
     assert (caught.value.code, caught.value.exit_code) == ("invalid-manifest", 78)
@@ -191,6 +191,6 @@ def test_directives_and_marks_around_the_document_stay() -> None:
     assert pin(text) == text.replace("a/b/", f"a/b@{COMMIT}/").replace("v.st", f"v.st{pins}")
 
 
-def test_nothing_to_say_is_nothing_written() -> None:
+def test_without_changes_nothing_is_written() -> None:
     text = vae("- {name: v, kind: vae, source: hf://a/b/v.st, for: [comfyui]}\n")
     assert pin(text, lambda model: model) == text

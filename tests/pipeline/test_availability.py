@@ -70,7 +70,7 @@ def civitai_file(**version: Any) -> Callable[[Bench], str]:
         (lambda bench: f"file://{bench.folder}/none.safetensors", {}, (66, "not-found")),
     ],
 )
-def test_what_contradicts_the_pins_is_known_before_the_first_body(
+def test_a_contradiction_of_a_pin_is_found_before_any_download(
     bench: Bench, command: str, source: Callable[[Bench], str], keys: dict[str, Any], found: tuple[int, str]
 ) -> None:
     result = bench.run(command, bench.manifest(entry(source(bench), **keys)))
@@ -97,7 +97,7 @@ def test_a_pinned_file_that_was_scanned_badly_comes_in_by_the_manifests_word(ben
     ],
     ids=["none", "a page", "broken", "limited"],
 )
-def test_a_mirror_of_the_hub_without_its_api_still_serves_what_is_pinned(bench: Bench, fault: Status) -> None:
+def test_a_hub_mirror_without_the_api_serves_pinned_files(bench: Bench, fault: Status) -> None:
     source = hub_file(bench)
     bench.hub.faults.add("/api/*", fault, times=None)
     assert bench.run("plan", bench.manifest(entry(source))).code == 0
@@ -142,7 +142,7 @@ def test_the_size_of_a_source_that_has_another_file_does_not_bind_its_mirrors(be
     assert result.report["models"][0]["artifacts"][0]["from"] == good
 
 
-def test_a_name_that_a_receipt_remembers_is_not_asked_what_it_means_by_now(bench: Bench) -> None:
+def test_a_revision_recorded_in_a_receipt_is_not_resolved_again(bench: Bench) -> None:
     bench.world.hf_repo("acme/m", {"x.safetensors": WEIGHTS})
     left_open = {"name": "m", "kind": "vae", "source": "hf://acme/m/x.safetensors", "for": ["comfyui"]}
     assert bench.sync(left_open).code == 0
@@ -155,9 +155,7 @@ def test_a_name_that_a_receipt_remembers_is_not_asked_what_it_means_by_now(bench
     assert (bench.root / "comfyui/models/vae/x.safetensors").stat().st_size == SIZE
 
 
-def test_what_an_earlier_run_brought_of_a_file_needs_no_space_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bytes_of_a_partial_file_need_no_space_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     source = web_file(bench)
     free = SIZE - 64 * 1024
     (bench.root / ".modelfetch").mkdir(parents=True)

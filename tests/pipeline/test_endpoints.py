@@ -23,7 +23,7 @@ ENTRIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", ENTRIES)
-def test_what_was_lost_is_fetched_from_the_endpoint_that_the_environment_names_today(
+def test_a_lost_file_is_fetched_from_the_endpoint_of_the_current_environment(
     kind: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.world.hf_repo("acme/art", {"art.safetensors": models.vae()})

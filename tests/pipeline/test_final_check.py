@@ -26,14 +26,14 @@ def placed(bench: Bench) -> list[str]:
 
 @pytest.mark.parametrize("name", ["download/models/12345?type=Model", "download.php", "sd-v1.5", "get"])
 @pytest.mark.parametrize("body", [HTML, JSON, POINTER, b"404: Not Found", b""])
-def test_a_checkpoint_is_judged_as_one_whatever_its_address(bench: Bench, name: str, body: bytes) -> None:
+def test_a_checkpoint_is_checked_whatever_the_suffix_of_its_address(bench: Bench, name: str, body: bytes) -> None:
     bench.world.file(name.partition("?")[0], body)
     result = bench.sync(entry(bench.hub.files + name))
     assert (result.code, result.codes()) == (65, ["not-a-model"])
     assert placed(bench) == []
 
 
-def test_a_name_in_the_manifest_changes_nothing_about_what_it_must_be(bench: Bench) -> None:
+def test_a_filename_in_the_manifest_does_not_change_the_required_format(bench: Bench) -> None:
     bench.world.file("get", b"404: Not Found")
     for name in ("sdxl.safetensors", "sdxl", "sdxl.v2"):
         assert bench.sync(entry(f"{bench.hub.files}get", filename=name)).codes() == ["not-a-model"]

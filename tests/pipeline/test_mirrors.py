@@ -27,7 +27,7 @@ def test_a_source_that_moved_on_is_passed_over_for_a_mirror_that_did_not(bench: 
         (bench.root / "comfyui/models/vae/x.safetensors").unlink()
 
 
-def test_what_a_scan_refuses_no_mirror_lets_in(bench: Bench) -> None:
+def test_a_file_refused_by_a_scan_is_refused_from_mirrors_too(bench: Bench) -> None:
     from modelfetch.demo import BytesBody
     from modelfetch.demo.world import CivitaiFile
 
@@ -38,7 +38,7 @@ def test_what_a_scan_refuses_no_mirror_lets_in(bench: Bench) -> None:
     assert bench.sync({**entry, "mirrors": [f"{bench.hub.files}x.safetensors"]}).codes() == ["scan-not-clean"]
 
 
-def test_a_pinned_commit_names_the_folder_of_a_cache_whoever_gave_the_files(bench: Bench) -> None:
+def test_a_hub_cache_folder_has_the_name_of_the_pinned_commit_for_any_mirror(bench: Bench) -> None:
     bench.world.hf_repo("acme/copy", {"config.json": b"{}", "model.safetensors": RIGHT})
     commit = "1" * 40
     entry = {

@@ -38,7 +38,7 @@ def test_an_optional_models_source_fails_no_other_model(bench: Bench) -> None:
     assert (result.code, placed(bench)) == (0, {"good.safetensors"}), result.err
 
 
-def test_each_source_is_asked_once_for_all_that_share_it(bench: Bench) -> None:
+def test_models_that_share_a_source_cause_one_request(bench: Bench) -> None:
     bad = entry(bench, "bad", BAD)
     models = [{**bad, "name": f"m{n}", "filename": f"m{n}.safetensors"} for n in range(3)]
     result = bench.sync(*models, entry(bench, "worse", BAD), options=("--keep-going",))
@@ -48,14 +48,14 @@ def test_each_source_is_asked_once_for_all_that_share_it(bench: Bench) -> None:
     assert not (bench.root / "comfyui").exists()
 
 
-def test_what_serves_the_second_has_served_all_that_come_after_it(bench: Bench) -> None:
+def test_a_shared_body_is_fetched_once_after_a_rejected_model(bench: Bench) -> None:
     models = (entry(bench, "bad", BAD), entry(bench, "good"), entry(bench, "also"))
     assert bench.sync(*models, options=("--keep-going",)).code == 65
     assert placed(bench) == {"good.safetensors", "also.safetensors"}
     assert min(bench.hub.log.sent(f"*{name}.safetensors*") for name in ("good", "also")) < 1000
 
 
-def test_what_one_entry_allows_is_not_refused_for_anothers_sake(bench: Bench) -> None:
+def test_a_pickle_allowed_by_one_entry_is_fetched_although_another_refuses_it(bench: Bench) -> None:
     bench.world.file("x.bin", b"\x80\x02}q\x00." + b"\0" * 70_000)
     one = {"name": "one", "kind": "vae", "source": f"{bench.hub.files}x.bin", "for": ["comfyui"]}
     two = {**one, "name": "two", "filename": "two.bin", "allow_pickle": True}

@@ -61,7 +61,7 @@ def test_a_pickled_bin_of_the_hub_is_refused_from_its_first_bytes(bench: Bench, 
     assert not list((bench.root / ".modelfetch").rglob("*.part"))
 
 
-def test_what_is_left_of_a_bin_that_was_allowed_is_judged_before_the_rest_is_fetched(bench: Bench) -> None:
+def test_a_partial_pickle_is_checked_before_the_rest_is_fetched(bench: Bench) -> None:
     big = PICKLE + bytes(48 * 2**20)
     bench.world.hf_repo("acme/big", {"model.bin": big})
     bench.hub.faults.add("*model.bin*", DropAfter(bytes=8 * 2**20), origin="cdn")
@@ -137,7 +137,7 @@ def test_a_pickle_that_only_the_servers_answer_names_is_refused_before_its_body(
         ("x.npz", TORCH),
     ],
 )
-def test_a_pickle_in_an_archive_is_judged_as_one_beside_it(bench: Bench, name: str, data: bytes) -> None:
+def test_a_pickle_in_an_archive_is_refused_like_any_other(bench: Bench, name: str, data: bytes) -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("words.txt", "ct\nm.j\ncat\n" * 100)

@@ -44,7 +44,7 @@ def bodies(bench: Bench) -> int:
 
 
 @pytest.mark.parametrize("command", ["plan", "sync"])
-def test_a_pinned_model_that_is_gone_gated_or_private_is_told_with_the_others(bench: Bench, command: str) -> None:
+def test_pinned_models_that_are_gone_gated_or_private_are_all_reported(bench: Bench, command: str) -> None:
     good, gated = pinned(bench, "acme/good"), pinned(bench, "acme/gated", gated="auto")
     gone, private = pinned(bench, "acme/gone"), pinned(bench, "acme/private", private=True)
     del bench.world.repos["acme/gone"]
@@ -59,14 +59,14 @@ def test_a_pinned_model_that_is_gone_gated_or_private_is_told_with_the_others(be
     assert bodies(bench) == 0
 
 
-def test_one_request_tells_that_a_pinned_model_can_be_had(bench: Bench) -> None:
+def test_one_request_checks_that_a_pinned_model_is_available(bench: Bench) -> None:
     result = bench.run("plan", bench.manifest(pinned(bench)))
     assert result.code == 0
     assert len(bench.hub.log.requests("*", origin="hf")) == 1
     assert result.report["models"][0]["artifacts"][0]["action"] == "would-fetch"
 
 
-def test_nothing_is_asked_about_what_is_in_the_store(bench: Bench) -> None:
+def test_no_request_is_sent_for_blobs_in_the_store(bench: Bench) -> None:
     entry = pinned(bench)
     assert bench.sync(entry).code == 0
     (bench.root / "comfyui/models/vae/pinned.safetensors").unlink()
@@ -76,7 +76,7 @@ def test_nothing_is_asked_about_what_is_in_the_store(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("variable", [None, "HF_HUB_OFFLINE"])
-def test_offline_a_pinned_model_that_is_missing_is_69_and_nobody_is_asked(
+def test_offline_a_missing_pinned_model_is_69_without_a_request(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, variable: str | None
 ) -> None:
     if variable:
@@ -145,9 +145,7 @@ def test_all_problems_together_have_the_exit_code_of_the_gravest(bench: Bench) -
     assert result.code == 73
 
 
-def test_what_is_whole_and_in_place_needs_no_folder_that_can_be_written(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_complete_model_needs_no_writable_folder(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = pinned(bench)
     there = bench.root / "comfyui/models/vae/pinned.safetensors"
     there.parent.mkdir(parents=True)
@@ -165,7 +163,7 @@ def test_what_is_whole_and_in_place_needs_no_folder_that_can_be_written(
     assert (bench.sync(entry).code, bench.sync(entry).codes()) == (73, ["not-writable"] * 2)
 
 
-def test_two_manifests_that_want_one_path_are_refused_before_anybody_is_asked(bench: Bench) -> None:
+def test_two_manifests_with_one_path_are_refused_before_any_request(bench: Bench) -> None:
     first = {"name": "a", "kind": "vae", "source": "hf://acme/a/x.safetensors", "for": ["comfyui"]}
     one = bench.manifest(first, tier="one")
     two = bench.manifest({**first, "source": "hf://acme/b/x.safetensors"}, tier="two")
@@ -175,7 +173,7 @@ def test_two_manifests_that_want_one_path_are_refused_before_anybody_is_asked(be
     assert bench.hub.log.since(0) == []
 
 
-def test_a_models_variable_that_wants_anothers_path_is_refused_before_anybody_is_asked(
+def test_a_variable_that_claims_the_path_of_another_model_is_refused_before_any_request(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMFYUI_AUTO_DOWNLOAD_MODEL", "hf://acme/a/x.safetensors,hf://acme/b/x.safetensors")
@@ -354,7 +352,7 @@ def test_probes_of_killed_runs_are_removed(tmp_path: Path, monkeypatch: pytest.M
     assert [path.name for path in (*store.iterdir(), *folder.iterdir())] == [".hidden", ".hidden"]
 
 
-def test_space_is_left_free_as_asked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_minimum_of_free_space_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     statvfs = os.statvfs
 
     def small(path: Any) -> Any:
@@ -393,7 +391,7 @@ def test_a_root_that_was_filled_before_has_its_marker(bench: Bench, monkeypatch:
 
 
 @pytest.mark.parametrize("command", ["plan", "sync"])
-def test_a_file_that_is_too_large_for_the_file_system_is_told_before_the_first_body(
+def test_a_file_too_large_for_the_file_system_is_reported_before_any_download(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setattr("modelfetch.pipeline.preflight.largest_file", lambda _: WEIGHTS.size - 1)

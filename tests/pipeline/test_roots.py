@@ -82,7 +82,7 @@ def test_a_root_that_is_moved_or_mounted_elsewhere_is_still_known(shared: Shared
         assert (again.code, again.report["requests"]) == (0, 0)
 
 
-def test_what_says_what_lies_below_a_root_lies_below_it_and_the_blobs_in_the_store(shared: Shared) -> None:
+def test_receipts_are_below_the_root_and_blobs_in_the_store(shared: Shared) -> None:
     assert shared.run("one").code == 0
     own = shared.path("one", ".modelfetch")
     receipt = json.loads((own / "receipts/comfyui.json").read_bytes())
@@ -99,7 +99,7 @@ def test_another_store_for_the_same_root_changes_nothing_that_is_in_place(shared
     assert (again.code, again.report["requests"], shared.store.exists()) == (0, 0, False)
 
 
-def test_what_stood_in_the_way_is_moved_aside_below_its_own_root(shared: Shared) -> None:
+def test_a_replaced_file_is_moved_aside_below_its_own_root(shared: Shared) -> None:
     assert shared.run("one").code == 0
     there = shared.path("one", WHERE)
     there.unlink()

@@ -118,7 +118,7 @@ def test_a_model_with_thousands_of_paths_lists_only_some(bench: Bench) -> None:
     assert len(json.loads(shown["json"])["models"][0]["artifacts"]) == 40
 
 
-def test_plan_names_files_and_destinations_when_asked_for_more(bench: Bench) -> None:
+def test_verbose_plan_names_files_and_destinations(bench: Bench) -> None:
     manifest = bench.manifest(vae(bench))
     words = ["plan", "--manifest", str(manifest), "--root", str(bench.root)]
     assert run(words) == 0

@@ -83,7 +83,7 @@ def test_one_download_serves_two_consumers_from_one_copy(bench: Bench) -> None:
     assert result.report["bytes_fetched"] == len(read(WEIGHTS))
 
 
-def test_a_second_sync_sends_no_request_and_says_present(bench: Bench) -> None:
+def test_a_second_sync_sends_no_request_and_reports_present(bench: Bench) -> None:
     entries = (vae(bench), ollama(bench), whisper(bench))
     assert bench.sync(*entries).code == 0
     mark = bench.hub.log.mark()
@@ -223,7 +223,7 @@ def test_a_zip_is_unpacked_and_known_the_next_time(bench: Bench) -> None:
     assert files[0].read_bytes() != b"edited"
 
 
-def test_what_lies_where_an_archive_is_unpacked_is_held_against_its_own_file(bench: Bench) -> None:
+def test_files_in_the_folder_of_an_archive_are_compared_with_its_members(bench: Bench) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as opened:
         opened.writestr("a.txt", b"a" * 70_000)
@@ -247,7 +247,7 @@ def test_what_lies_where_an_archive_is_unpacked_is_held_against_its_own_file(ben
     assert not (bench.root / ".modelfetch/displaced").exists()
 
 
-def test_what_is_known_by_its_git_name_or_blake3_is_ready_once_it_was_looked_at(bench: Bench) -> None:
+def test_files_pinned_by_git_or_blake3_digest_are_ready_after_verification(bench: Bench) -> None:
     entry = whisper(bench)
     assert bench.sync(entry).code == 0
     bench.world.repos["acme/whisper"].commit({**made.faster_whisper(), "README.md": b"# whisper", "new.json": b"[]"})
@@ -308,7 +308,7 @@ def test_a_dropped_connection_is_resumed_not_repeated(bench: Bench) -> None:
         (Status(code=500), "server-error", 69),
     ],
 )
-def test_what_the_hub_says_is_the_exit_code(bench: Bench, fault: Status, code: str, exit_code: int) -> None:
+def test_each_hub_error_has_its_exit_code(bench: Bench, fault: Status, code: str, exit_code: int) -> None:
     source = f"{bench.hub.files}x.safetensors"
     bench.world.file("x.safetensors", WEIGHTS)
     bench.hub.faults.add("*x.safetensors", fault, times=None)
@@ -334,7 +334,7 @@ def test_a_wrong_digest_is_65_and_nothing_is_placed(bench: Bench) -> None:
     assert not (bench.root / "comfyui").exists()
 
 
-def test_a_foreign_file_stops_the_run_before_a_body_is_asked_for(bench: Bench) -> None:
+def test_a_foreign_file_stops_the_run_before_any_download(bench: Bench) -> None:
     there = bench.root / "comfyui/models/vae/art.safetensors"
     there.parent.mkdir(parents=True)
     there.write_bytes(b"precious")
@@ -385,7 +385,7 @@ def test_an_adopted_file_alone_needs_no_blob(bench: Bench) -> None:
     assert not (bench.root / ".modelfetch/blobs").exists()
 
 
-def test_offline_says_what_is_missing(bench: Bench) -> None:
+def test_offline_names_the_missing_files(bench: Bench) -> None:
     result = bench.sync(vae(bench), options=("--offline",))
     assert (result.code, result.codes()) == (69, ["offline"])
     assert bench.hub.log.since(0) == []
@@ -432,7 +432,7 @@ def test_an_optional_model_is_required_for_a_consumer_that_has_no_other(bench: B
     assert bench.sync(*models, options=("--for", "stable-diffusion")).code == 77
 
 
-def test_what_sync_may_leave_out_is_missing_to_status_and_no_failure(bench: Bench) -> None:
+def test_status_lists_an_optional_model_as_missing_without_failing(bench: Bench) -> None:
     gone = {"name": "gone", "kind": "vae", "source": "hf://acme/gone/x.safetensors", "for": ["comfyui"]}
     models = (vae(bench, **{"for": ["comfyui"]}), {**gone, "optional": True})
     assert bench.run("status", bench.manifest(*models)).code == 1
@@ -489,7 +489,7 @@ def test_keep_going_places_what_it_can(bench: Bench) -> None:
     assert (bench.root / "comfyui/models/vae/art.safetensors").exists()
 
 
-def test_no_space_is_foreseen_before_a_body_is_asked_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lack_of_space_is_found_before_any_download(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.statvfs
 
     def full(path: Any) -> os.statvfs_result:
@@ -511,14 +511,14 @@ def test_two_models_that_want_one_path_are_78_with_the_line(bench: Bench) -> Non
     assert bench.hub.log.since(0) == []
 
 
-def test_what_is_left_of_a_tier_stays_when_another_shares_it(bench: Bench) -> None:
+def test_tiers_with_the_same_files_need_no_request_together(bench: Bench) -> None:
     first, second = bench.manifest(vae(bench), tier="one"), bench.manifest(vae(bench), tier="two")
     assert bench.run("sync", first).code == 0
     assert bench.run("sync", second).code == 0
     assert bench.run("sync", first, "--manifest", str(second)).report["requests"] == 0
 
 
-def test_status_tells_ready_missing_changed_and_foreign(bench: Bench) -> None:
+def test_status_distinguishes_ready_missing_changed_and_foreign(bench: Bench) -> None:
     entry = vae(bench, **{"for": ["comfyui"]})
     path = bench.root / "comfyui/models/vae/art.safetensors"
 
@@ -539,7 +539,7 @@ def test_status_tells_ready_missing_changed_and_foreign(bench: Bench) -> None:
     assert bench.hub.log.since(mark) == []
 
 
-def test_status_asks_nobody_to_refresh_anything(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_sends_no_request(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bench.sync(vae(bench)).code == 0
     assert bench.run("status", bench.manifest(vae(bench)), "--refresh").code == 0
     monkeypatch.setenv("MODELFETCH_REFRESH", "1")
@@ -582,7 +582,7 @@ def test_progress_as_json_is_nothing_but_json(bench: Bench) -> None:
     assert {"transfer-started", "transfer-finished", "placed"} <= set(events)
 
 
-def test_status_of_what_was_never_resolved_tells_what_is_in_the_way(bench: Bench) -> None:
+def test_status_of_an_unresolved_model_names_files_in_the_way(bench: Bench) -> None:
     there = bench.root / "comfyui/models/vae/art.safetensors"
     there.parent.mkdir(parents=True)
     there.write_bytes(b"precious")
@@ -619,7 +619,7 @@ def test_a_file_that_is_renamed_is_judged_by_its_new_name(
     assert list(target.parent.iterdir()) == []
 
 
-def test_a_renamed_file_that_is_what_its_new_name_says_passes(bench: Bench) -> None:
+def test_a_renamed_file_of_the_right_format_is_accepted(bench: Bench) -> None:
     bench.world.file("download", WEIGHTS)
     assert bench.sync(vae(bench, source=f"{bench.hub.files}download", filename="m.safetensors")).code == 0
 
@@ -662,7 +662,7 @@ def test_a_repo_may_hold_names_that_differ_by_case_alone(bench: Bench) -> None:
     assert "`modelfetch schema`" in result.err
 
 
-def test_status_counts_the_files_that_a_manifest_names_before_anybody_was_asked(bench: Bench) -> None:
+def test_status_counts_the_files_of_a_manifest_without_a_request(bench: Bench) -> None:
     files = [{"path": "config.json", "size": 2}, {"path": "model.bin", "size": 3_000_000}]
     manifest = bench.manifest(whisper(bench, files=files))
     bench.capsys.readouterr()

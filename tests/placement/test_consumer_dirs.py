@@ -74,7 +74,7 @@ def test_a_folder_in_it_that_leads_outside_is_refused(bench: Bench, installed: P
 
 
 @pytest.mark.parametrize("value", ["comfyui", "nobody=/x", "comfyui=", "=x"])
-def test_what_names_no_folder_of_a_service_is_wrong_usage(bench: Bench, value: str) -> None:
+def test_an_invalid_consumer_folder_is_a_usage_error(bench: Bench, value: str) -> None:
     assert bench.sync(vae(bench), options=("--consumer-dir", value)).code == 2
 
 
@@ -120,7 +120,7 @@ def test_every_command_finds_the_recorded_folder(
     assert not (bench.root / "comfyui").exists()
 
 
-def test_prune_removes_from_the_recorded_folder_what_no_manifest_requests(
+def test_prune_removes_unrequested_files_from_the_recorded_folder(
     bench: Bench, installed: Path, filled: Path, care: Callable[..., Result]
 ) -> None:
     other = bench.manifest(tier="other")
@@ -128,7 +128,7 @@ def test_prune_removes_from_the_recorded_folder_what_no_manifest_requests(
     assert [path.name for path in (installed / "models/vae").iterdir()] == ["mine.safetensors"]
 
 
-def test_another_folder_by_name_wins_and_a_line_says_so(bench: Bench, installed: Path, filled: Path) -> None:
+def test_a_named_folder_overrides_the_recorded_one_with_a_notice(bench: Bench, installed: Path, filled: Path) -> None:
     other = bench.folder / "other"
     result = bench.run("status", filled, "--consumer-dir", f"comfyui={other}")
     assert (result.code, folder_on_record(bench)) == (1, installed)
@@ -206,7 +206,7 @@ def test_a_recorded_folder_that_is_gone_does_not_matter_once_nothing_is_placed_t
     assert not record(bench).exists()
 
 
-def test_a_record_that_somebody_else_may_have_written_leads_nowhere(
+def test_a_folder_record_writable_by_others_is_ignored(
     bench: Bench, installed: Path, filled: Path, care: Callable[..., Result]
 ) -> None:
     file = record(bench)
@@ -238,7 +238,7 @@ def test_a_record_that_somebody_else_may_have_written_leads_nowhere(
         assert (care("verify").code == 0) is (name != "a link"), name
 
 
-def test_a_record_is_written_once_and_for_nobody_else_to_write(bench: Bench) -> None:
+def test_a_folder_record_is_written_once_and_not_writable_by_others(bench: Bench) -> None:
     umask = os.umask(0)
     try:
         record_consumer_dirs(bench.root, {"comfyui": bench.folder, "ollama": None})

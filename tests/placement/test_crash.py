@@ -125,7 +125,7 @@ states = st.dictionaries(st.sampled_from(PATHS), st.integers(0, 2))
     states.filter(bool),
     st.sampled_from(["", "receipts lost", "receipts damaged"]),
 )
-def test_any_history_of_kills_ends_in_what_is_wanted(
+def test_any_sequence_of_kills_ends_in_the_requested_files(
     first: State, killed: list[tuple[State, int]], last: State, accident: str
 ) -> None:
     """Upgrades, downgrades, files added and dropped, each cut off anywhere, also with its receipt lost."""

@@ -286,7 +286,7 @@ def test_a_pickle_inside_a_zip_is_refused_unless_the_manifest_pins_or_allows_it(
 
 @pytest.mark.parametrize("size", [1000, 200_000], ids=["copy", "link"])
 @pytest.mark.parametrize("updated", [False, True])
-def test_a_file_without_a_digest_whose_receipt_was_never_written_is_ours(
+def test_a_file_without_digest_and_receipt_is_recognised_as_placed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, size: int, updated: bool
 ) -> None:
     entry = {"name": "x", "kind": "file", "source": f"{bench.hub.files}x.txt", "path": "x.txt", "for": ["comfyui"]}

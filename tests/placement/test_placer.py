@@ -38,12 +38,12 @@ def test_a_small_file_is_a_copy_that_its_service_may_rewrite(world: World) -> No
     assert world.blob(SMALL).path.read_bytes() == SMALL
 
 
-def test_what_must_be_copied_is_copied_however_large(world: World) -> None:
+def test_a_placement_that_must_be_a_copy_is_copied_at_any_size(world: World) -> None:
     world.place(world.job("comfyui/x/manifest", LARGE, PlacementMethod.COPY))
     assert not (world.root / "comfyui/x/manifest").samefile(world.blob(LARGE).path)
 
 
-def test_directories_are_0755_whatever_the_umask(world: World) -> None:
+def test_directories_are_0755_for_any_umask(world: World) -> None:
     world.place(world.job("comfyui/models/vae/deep/a.bin", SMALL))
     for folder in ("comfyui", "comfyui/models", "comfyui/models/vae", "comfyui/models/vae/deep", ".modelfetch"):
         assert stat.S_IMODE((world.root / folder).stat().st_mode) == 0o755, folder
@@ -74,7 +74,7 @@ def test_other_bytes_without_a_receipt_are_refused_before_anything_is_touched(wo
     assert not (world.root / "comfyui/models/vae/a.safetensors").exists()
 
 
-def test_a_file_of_ours_that_was_changed_is_moved_aside_and_replaced_with_a_warning(world: World) -> None:
+def test_a_changed_own_file_is_moved_aside_and_replaced_with_a_warning(world: World) -> None:
     job = world.job("comfyui/models/vae/a.json", SMALL)
     world.place(job)
     placed = world.root / "comfyui/models/vae/a.json"
@@ -106,14 +106,14 @@ def test_a_touched_file_with_the_same_bytes_only_refreshes_the_receipt(world: Wo
     assert not (world.root / ".modelfetch/displaced").exists()
 
 
-def test_an_unchanged_file_of_ours_is_replaced_by_a_newer_one_without_a_word(world: World) -> None:
+def test_an_unchanged_own_file_is_replaced_without_a_warning(world: World) -> None:
     world.place(world.job("comfyui/models/vae/a.safetensors", LARGE))
     world.place(world.job("comfyui/models/vae/a.safetensors", LARGE + b"v2"))
     assert (world.root / "comfyui/models/vae/a.safetensors").read_bytes() == LARGE + b"v2"
     assert not world.warnings
 
 
-def test_a_receipt_lost_in_a_crash_leaves_a_linked_file_ours(world: World) -> None:
+def test_a_linked_file_is_recognised_after_its_receipt_was_lost(world: World) -> None:
     job = world.job("comfyui/models/vae/a.safetensors", LARGE)
     world.place(job)
     (world.root / ".modelfetch/receipts/comfyui.json").unlink()
@@ -121,9 +121,7 @@ def test_a_receipt_lost_in_a_crash_leaves_a_linked_file_ours(world: World) -> No
     assert world.receipt("comfyui/models/vae/a.safetensors").made
 
 
-def test_a_crash_right_before_the_last_receipt_leaves_a_copy_ours(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_is_recognised_after_a_crash_before_the_receipt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def dies(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -137,7 +135,7 @@ def test_a_crash_right_before_the_last_receipt_leaves_a_copy_ours(
 
 
 @pytest.mark.parametrize("garbage", [b'{"version": 1, "placements": [[[', b"", b'{"version": 2}', b"[]", b"\xff" * 99])
-def test_a_receipt_that_is_damaged_or_newer_leaves_our_files_ours(world: World, garbage: bytes) -> None:
+def test_own_files_are_recognised_with_a_damaged_or_newer_receipt(world: World, garbage: bytes) -> None:
     job = world.job("comfyui/models/vae/a.json", SMALL)
     world.place(job)
     (world.root / ".modelfetch/receipts/comfyui.json").write_bytes(garbage)
@@ -145,7 +143,7 @@ def test_a_receipt_that_is_damaged_or_newer_leaves_our_files_ours(world: World, 
     assert world.receipt("comfyui/models/vae/a.json").made
 
 
-def test_a_symlink_of_ours_points_within_the_consumers_folder(world: World) -> None:
+def test_a_placed_symlink_points_within_the_consumers_folder(world: World) -> None:
     blob = world.job("whisper/hub/m/blobs/x", LARGE)
     link = PlacementJob(
         placement=Placement(
@@ -163,9 +161,7 @@ def test_a_symlink_of_ours_points_within_the_consumers_folder(world: World) -> N
     assert (moved / "hub/m/refs/main").read_bytes() == b"c"
 
 
-def test_where_links_are_refused_copies_are_made_and_it_is_said_once(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_links_become_copies_with_one_notice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
@@ -217,7 +213,7 @@ def test_a_folder_that_is_a_mount_of_its_own_takes_one_copy_of_each_file(
     ]
 
 
-def test_refused_links_are_told_apart_with_the_uids(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notice_for_refused_links_names_the_uids(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
@@ -253,7 +249,7 @@ def test_no_path_leads_outside(world: World, path: str) -> None:
     assert refused.value.code == "outside-root"
 
 
-def test_what_vanishes_while_it_is_placed_is_placed_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_vanishes_while_it_is_placed_is_placed_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An Ollama that starts beside us sweeps blobs that no manifest names yet."""
     blob, manifest = (
         world.job("ollama/models/blobs/sha256-x", LARGE),
@@ -292,7 +288,7 @@ def test_a_file_in_the_place_of_a_folder_is_a_typed_error(world: World) -> None:
     assert (world.root / "comfyui/models").read_bytes() == b"not a folder"
 
 
-def test_two_manifests_that_ask_for_one_file_are_both_remembered(world: World) -> None:
+def test_a_receipt_records_both_manifests_that_request_a_file(world: World) -> None:
     job = world.job("comfyui/models/vae/a.safetensors", LARGE)
     world.place(job, requested_by="8g")
     world.place(job, requested_by="16g")

@@ -52,7 +52,7 @@ def test_a_run_of_many_models_reads_a_receipt_once_and_writes_it_once(
     assert world.receipt("comfyui/models/0.json").manifests == ("8g", "16g")
 
 
-def test_what_another_process_has_written_meanwhile_is_kept(world: World) -> None:
+def test_entries_written_by_another_process_are_kept(world: World) -> None:
     world.place(world.job(PATH, SMALL))
     book = ReceiptBook(world.root, "comfyui")
     entry = book.load().entries[PATH]

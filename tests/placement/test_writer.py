@@ -76,7 +76,7 @@ def test_a_foreign_file_that_appears_after_the_paths_were_judged_stays(
 
 @pytest.mark.usefixtures("_renames")
 @pytest.mark.parametrize("kind", ["link", "copy", "text"])
-def test_a_file_of_ours_that_is_edited_after_it_was_judged_is_kept_aside(
+def test_an_own_file_edited_after_the_check_is_moved_aside(
     world: World, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     there = world.root / PATH
@@ -94,7 +94,7 @@ def test_a_file_of_ours_that_is_edited_after_it_was_judged_is_kept_aside(
 
 @pytest.mark.usefixtures("_renames")
 @pytest.mark.parametrize("what", ["fifo", "folder", "link"])
-def test_what_is_no_regular_file_is_neither_opened_nor_replaced(world: World, what: str) -> None:
+def test_anything_but_a_regular_file_is_neither_opened_nor_replaced(world: World, what: str) -> None:
     there = world.root / PATH
     there.parent.mkdir(parents=True)
     if what == "fifo":
@@ -109,7 +109,7 @@ def test_what_is_no_regular_file_is_neither_opened_nor_replaced(world: World, wh
     assert os.path.lexists(there)
 
 
-def test_a_fifo_in_the_place_of_a_file_of_ours_is_moved_aside(world: World) -> None:
+def test_a_fifo_in_the_place_of_an_own_file_is_moved_aside(world: World) -> None:
     world.place(world.job(PATH, SMALL))
     (world.root / PATH).unlink()
     os.mkfifo(world.root / PATH)
@@ -133,7 +133,7 @@ def test_an_update_that_is_undone_at_each_run_is_kept_aside_once(world: World) -
 @pytest.mark.parametrize(
     ("call", "number"), [("chmod", errno.EPERM), ("fsync", errno.EINVAL), ("fsync", errno.EOPNOTSUPP)]
 )
-def test_what_the_file_system_refuses_is_said_once_and_goes_on(
+def test_an_unsupported_operation_is_reported_once_and_placing_goes_on(
     world: World, monkeypatch: pytest.MonkeyPatch, call: str, number: int
 ) -> None:
     jobs = [world.job(f"comfyui/models/{name}.json", name.encode()) for name in "abc"]
@@ -143,7 +143,7 @@ def test_what_the_file_system_refuses_is_said_once_and_goes_on(
     assert len(world.warnings) == 1
 
 
-def test_a_refused_chown_is_said_once_and_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_chown_is_reported_once_and_placing_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.owner = (12, 34)
     monkeypatch.setattr(os, "chown", refused(errno.EPERM))
     world.place(*(world.job(f"comfyui/models/{name}.json", name.encode()) for name in "abc"))
@@ -195,7 +195,7 @@ def test_another_consumers_receipt_in_the_making_stays(world: World) -> None:
     assert there.exists()
 
 
-def test_what_lies_on_another_file_system_is_moved_aside_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_on_another_file_system_is_moved_aside_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.place(world.job(PATH, SMALL))
     (world.root / PATH).write_bytes(b"edited")
     renameat2 = directories._renameat2

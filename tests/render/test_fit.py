@@ -31,7 +31,7 @@ def lines(*args: object, **kwargs: object) -> list[str]:
     return render_table(report(*args, **kwargs), ascii_only=True).splitlines()  # type: ignore[arg-type]
 
 
-def test_a_bar_shows_what_is_needed_and_the_rest_of_the_budget_against_the_card() -> None:
+def test_a_bar_shows_needs_and_budget_relative_to_the_card() -> None:
     shown = lines(one("ollama", 4, 5), one("comfyui", 2, 2))
     assert shown[0] == "tier 16g, 10.00 GiB usable: fits"
     assert shown[2] == "ollama    " + "#" * 16 + "-" * 4 + "." * 20 + "  4.00 GiB of 5.00 GiB  fits".rjust(30)[2:]
@@ -39,7 +39,7 @@ def test_a_bar_shows_what_is_needed_and_the_rest_of_the_budget_against_the_card(
     assert shown[-1] == "together  " + "#" * 24 + "-" * 16 + "  6.00 GiB of 10.00 GiB"
 
 
-def test_what_is_beyond_the_budget_stands_out() -> None:
+def test_needs_over_the_budget_are_highlighted() -> None:
     shown = lines(one("ollama", 5, 4))
     assert "#" * 16 + "!" * 4 + "." * 20 in shown[2]
     assert shown[2].endswith("too much")
@@ -81,14 +81,14 @@ def test_methods_parts_and_the_margin_are_shown_below_the_bar() -> None:
     assert text.endswith("problem: unknown\nhint: look\n")
 
 
-def test_the_heading_says_how_it_ends() -> None:
+def test_the_heading_gives_the_verdict() -> None:
     wrong = (FitError("too much"),)
     assert lines(one("a", 1), errors=wrong)[0].endswith(": does not fit")
     assert lines(one("a", 9.9))[0].endswith(": fits, but only 102.4 MiB are left")
     assert lines(one("a", 1), usable=None)[0] == "tier 16g: needs 1.00 GiB"
 
 
-def test_groups_that_take_turns_and_services_on_the_cpu_are_told() -> None:
+def test_exclusive_groups_and_services_on_the_cpu_are_marked() -> None:
     shown = lines(one("a", 1, 2, exclusive="image"), one("b", 0, on_cpu=True))
     assert shown[2].endswith("fits (in turn: image)")
     assert "on the CPU" in shown[4]

@@ -55,7 +55,7 @@ def test_the_parts_of_a_service_are_as_long_as_they_are_large() -> None:
     assert "3.50 GiB of 6.00 GiB" in texts(root)
 
 
-def test_what_exceeds_its_budget_stands_out() -> None:
+def test_a_service_over_its_budget_is_highlighted() -> None:
     root = picture(service("a", 1, estimate("m", 2)), service("b", 3, estimate("n", 2)))
     bad = [one.text for one in root.iter(f"{SVG}text") if one.get("class") == "bad"]
     assert bad == ["2.00 GiB of 1.00 GiB"]
@@ -75,7 +75,7 @@ def test_of_models_that_are_loaded_in_turn_the_largest_is_drawn() -> None:
     assert widths(root, "weights") == [150]
 
 
-def test_names_are_escaped_and_cut_and_said_whole_when_pointed_at() -> None:
+def test_names_are_escaped_and_shortened_with_the_full_name_as_a_tooltip() -> None:
     name = "<b>&\x1b" + "語" * 20
     root = picture(service(name, 4, estimate("</svg>", 2)))
     assert texts(root)[7].startswith("<b>&\ufffd")

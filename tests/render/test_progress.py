@@ -121,7 +121,7 @@ def test_a_failure_of_the_only_source_is_left_to_the_error_that_follows() -> Non
     assert out.getvalue() == ""
 
 
-def test_a_long_address_in_a_reason_is_cut_to_its_host_unless_more_was_asked_for() -> None:
+def test_a_long_address_is_shortened_to_its_host_unless_verbose() -> None:
     reason = f"https://cdn.example/{'a' * 64} broke off before the end of the file"
     event = TransferRetrying(key="k", label="l", reason=reason, delay=0, attempt=0, attempts=5)
     short = "l: https://cdn.example/… broke off before the end of the file; continuing where it stopped"

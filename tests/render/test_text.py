@@ -71,13 +71,13 @@ def model(name: str, *, ok: bool, action: str, size: int | None) -> ModelReport:
     return ModelReport(name=name, ok=ok, artifacts=(artifact,))
 
 
-def test_the_summary_does_not_count_what_was_left_out() -> None:
+def test_the_summary_does_not_count_skipped_models() -> None:
     models = (model("a", ok=True, action="present", size=1), model("b", ok=False, action="failed", size=None))
     text = summary(Report(ok=True, exit_code=0, tier="16g", root="r", models=models))
     assert text.startswith("16g: 1 model verified and in place in r (1 optional left out); ")
 
 
-def test_a_size_that_nobody_knows_is_a_question_mark() -> None:
+def test_an_unknown_size_is_a_question_mark() -> None:
     report = Report(
         ok=False, exit_code=69, tier=None, root="r", models=(model("a", ok=False, action="failed", size=None),)
     )
@@ -96,7 +96,7 @@ def test_a_hint_that_several_errors_share_stands_once_after_the_last(capsys: pyt
     assert capsys.readouterr().err == "error: one\nerror: two\nhint: look\n"
 
 
-def test_a_quiet_status_has_only_what_is_not_ready() -> None:
+def test_a_quiet_status_lists_only_models_that_are_not_ready() -> None:
     lines = [
         Line(model=name, consumer="comfyui", state=state, files=1, size=1, unpinned=False)
         for name, state in (("a", "ready"), ("b", "missing"))

@@ -48,7 +48,7 @@ def test_bytes_that_were_there_at_the_start_are_no_progress() -> None:
     assert meter.numbers(2) == "600.0 MiB of 1000.0 MiB  50.0 MiB/s  ETA 8s"
 
 
-def test_the_rate_falls_in_a_stall_and_the_line_says_for_how_long() -> None:
+def test_in_a_stall_the_rate_falls_and_the_line_shows_its_duration() -> None:
     meter = Meter(size=1000 * MIB, done=0, started=0)
     for second in range(11):
         meter.advance(second, second * 10 * MIB)

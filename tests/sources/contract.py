@@ -87,22 +87,22 @@ class Contract:
     def case(self) -> Case:
         raise NotImplementedError
 
-    def test_it_tells_each_file_with_its_size_and_where_it_is(self, case: Case, bench: SourceBench) -> None:
+    def test_each_file_has_a_size_and_a_location(self, case: Case, bench: SourceBench) -> None:
         found = bench.resolve(case.good, **case.wanted)
         assert {a.path: a.size for a in found.artifacts} == case.sizes
         assert all(a.locations for a in found.artifacts)
         assert all("?" not in a.locations[0].url.replace("?fileId=", "") for a in found.artifacts)
 
-    def test_what_it_tells_can_be_kept_and_read_again(self, case: Case, bench: SourceBench) -> None:
+    def test_a_resolution_can_be_stored_and_read_again(self, case: Case, bench: SourceBench) -> None:
         found = bench.resolve(case.good, **case.wanted)
         assert Resolution.from_dict(json.loads(json.dumps(found.as_dict()))) == found
 
-    def test_what_does_not_exist_is_66(self, case: Case, bench: SourceBench) -> None:
+    def test_a_missing_model_is_66(self, case: Case, bench: SourceBench) -> None:
         error = bench.refusal(case.missing, **case.wanted)
         assert (error.exit_code, error.permanent, error.uri) == (66, True, case.missing)
         assert bench.waits == []
 
-    def test_what_is_not_for_everybody_is_77_with_a_hint(self, case: Case, bench: SourceBench, hub: Hub) -> None:
+    def test_a_model_that_needs_a_login_is_77_with_a_hint(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         case.close(hub)
         error = bench.refusal(case.refused, **case.wanted)
         assert (error.exit_code, error.permanent, error.uri) == (77, True, case.refused)
@@ -130,7 +130,7 @@ class NetworkContract(Contract):
         status: int = request.param
         return status
 
-    def test_offline_nobody_is_asked(self, case: Case, make_desk: Callable[..., SourceBench], hub: Hub) -> None:
+    def test_offline_sends_no_request(self, case: Case, make_desk: Callable[..., SourceBench], hub: Hub) -> None:
         bench = make_desk(HF_HUB_OFFLINE="1")
         error = bench.refusal(case.good, **case.wanted)
         assert (error.exit_code, error.code) == (69, "offline")
@@ -145,15 +145,13 @@ class NetworkContract(Contract):
         tried_by_tls = 1 if case.good.startswith("oci:") else 0
         assert bench.http.requests == len(hub.log.requests()) + tried_by_tls
 
-    def test_an_address_where_nobody_answers_is_69_after_all_tries(
-        self, case: Case, bench: SourceBench, hub: Hub
-    ) -> None:
+    def test_an_unreachable_host_is_69_after_all_tries(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         hub.stop()
         error = bench.refusal(case.good, **case.wanted)
         assert (error.exit_code, error.permanent) == (69, False)
         assert bench.waits == [1.0, 2.0]
 
-    def test_a_failure_that_passes_is_asked_again(self, case: Case, bench: SourceBench, hub: Hub, failing: int) -> None:
+    def test_a_temporary_failure_is_retried(self, case: Case, bench: SourceBench, hub: Hub, failing: int) -> None:
         hub.faults.add(case.path, Status(code=failing), origin=case.origin)
         assert bench.resolve(case.good, **case.wanted).artifacts
         assert bench.waits == [1.0]
@@ -163,7 +161,7 @@ class NetworkContract(Contract):
         hub.faults.add(case.path, Refuse(), origin=case.origin)
         assert bench.resolve(case.good, **case.wanted).artifacts
 
-    def test_a_rate_limit_is_waited_for_as_long_as_it_says(self, case: Case, bench: SourceBench, hub: Hub) -> None:
+    def test_a_rate_limit_is_waited_for_as_long_as_requested(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         hub.faults.add(case.path, RateLimited(wait=55, retry_after=True), origin=case.origin)
         assert bench.resolve(case.good, **case.wanted).artifacts
         assert bench.waits == [55.0]

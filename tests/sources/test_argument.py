@@ -20,7 +20,7 @@ from modelfetch.sources.argument import parse_argument
         ("https://github.com/a/b", "another page of GitHub", "write https://github.com/a/b/releases/download/TAG/FILE"),
     ],
 )
-def test_what_is_no_uri_is_answered_with_what_to_write(text: str, message: str, hint: str) -> None:
+def test_an_invalid_uri_gets_a_hint_with_a_valid_one(text: str, message: str, hint: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         parse_argument(text, "otherwise")
     assert hint in str(caught.value.hint)

@@ -64,7 +64,7 @@ def test_the_address_names_the_file_and_holds_no_token(make_desk: Callable[..., 
 
 
 @pytest.mark.parametrize("login", ["json", "page", "forbidden"])
-def test_each_way_to_ask_for_a_login_is_77_with_the_hint(
+def test_each_form_of_a_login_request_is_77_with_the_hint(
     make_desk: Callable[..., SourceBench], hub: Hub, login: str
 ) -> None:
     hub.world.civitai_version(7, [_file()], login=login)
@@ -83,7 +83,7 @@ def test_a_login_page_on_another_domain_is_seen_too(bench: SourceBench, version:
     assert bench.refusal("civitai://101").code == "login-page"
 
 
-def test_early_access_says_so(bench: SourceBench, hub: Hub) -> None:
+def test_early_access_is_named_in_the_error(bench: SourceBench, hub: Hub) -> None:
     hub.world.civitai_version(8, [_file()], early_access=True)
     error = bench.refusal("civitai://8")
     assert (error.exit_code, error.code) == (77, "early-access")
@@ -148,7 +148,9 @@ def test_metadata_that_can_not_be_is_69(bench: SourceBench, version: Hub, docume
         {"id": "11", "name": "dream.safetensors"},
     ],
 )
-def test_a_file_with_odd_fields_has_no_digest_and_a_name_of_ours(bench: SourceBench, version: Hub, file: Any) -> None:
+def test_a_file_with_invalid_fields_has_no_digest_and_a_generated_name(
+    bench: SourceBench, version: Hub, file: Any
+) -> None:
     body = json.dumps({"files": [file]})
     version.faults.add(API, Status(code=200, body=body, content_type="application/json"))
     (artifact,) = bench.resolve("civitai://101", allow_unscanned=True).artifacts
@@ -241,7 +243,7 @@ def test_a_link_prefers_the_file_that_it_describes(bench: SourceBench, hub: Hub)
         assert bench.resolve(f"civitai://5?{query}".split("&fileId")[0]).artifacts
 
 
-def test_the_second_domain_is_asked_where_a_link_names_it_and_nothing_else_is_configured() -> None:
+def test_the_second_domain_is_used_where_a_link_names_it() -> None:
     uri = parse_uri("https://civitai.red/models/1/x?modelVersionId=101&token=" + PLANTED)
     wanted = SourceRequest(uri=uri, digest=Digest("sha256", "1" * 64), size=3, filename="a.safetensors")
     for environ, endpoint in (
@@ -277,7 +279,7 @@ def test_a_pinned_file_with_a_name_is_known_without_asking() -> None:
     assert known(SourceRequest(uri=wanted.uri, digest=digest, size=3), Settings(), lambda _digest: None) is None
 
 
-def test_a_signed_address_that_has_expired_is_asked_for_anew(bench: SourceBench, version: Hub) -> None:
+def test_an_expired_signed_url_is_requested_again(bench: SourceBench, version: Hub) -> None:
     version.faults.add("*", Status(code=403), origin="cdn")
     assert bench.resolve("civitai://101").artifacts[0].size == 3333
     assert bench.waits == [1]

@@ -52,7 +52,7 @@ def test_a_server_without_ranges_or_lengths_is_no_hindrance(bench: SourceBench, 
     assert artifact.size == (4000 if isinstance(fault, IgnoreRange | Chunked) else None)
 
 
-def test_only_the_first_byte_is_asked_for(bench: SourceBench, hub: Hub) -> None:
+def test_the_request_is_for_the_first_byte_only(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("x.bin", b"x" * 4_000_000)
     bench.resolve(hub.files + "x.bin")
     (entry,) = hub.log.requests()
@@ -227,7 +227,7 @@ def test_an_address_that_ends_in_a_number_takes_the_servers_name_where_it_has_on
     assert bench.resolve(hub.files + "models/124").artifacts[0].path == "124"
 
 
-def test_what_stands_behind_a_question_mark_is_in_no_message(bench: SourceBench, hub: Hub) -> None:
+def test_query_strings_are_in_no_message(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("x.bin", b"123")
     for error in (
         bench.refusal(hub.files + "none.bin?token=abc"),
@@ -275,7 +275,9 @@ def test_an_address_with_a_digest_a_size_and_a_name_is_known_without_asking() ->
     assert known(SourceRequest(uri=wanted.uri, digest=digest), Settings(), lambda _digest: None) is None
 
 
-def test_netrc_opens_what_is_closed(make_desk: Callable[..., SourceBench], hub: Hub, home: Path) -> None:
+def test_netrc_provides_the_login_of_a_protected_file(
+    make_desk: Callable[..., SourceBench], hub: Hub, home: Path
+) -> None:
     hub.world.file("closed.bin", b"1", basic=("me", "word"))
     (home / "netrc").write_text("machine 127.0.0.1 login me password word\n")
     assert make_desk(NETRC=str(home / "netrc")).resolve(hub.files + "closed.bin").artifacts[0].size == 1

@@ -271,7 +271,7 @@ def test_https_comes_first_and_plain_http_only_where_it_is_allowed() -> None:
     assert bases("registry.ollama.ai", settings) == ("https://registry.ollama.ai",)
 
 
-def test_what_a_host_talks_is_found_out_once(bench: SourceBench, hub: Hub) -> None:
+def test_the_protocol_of_a_host_is_detected_once(bench: SourceBench, hub: Hub) -> None:
     publish(hub, ONE)
     bench.resolve(base(hub) + ":v1")
     before = bench.http.requests
@@ -289,7 +289,7 @@ def test_a_manifest_that_is_pinned_and_in_the_store_is_known() -> None:
     assert known(SourceRequest(uri=parse_uri("oci://ghcr.io/fleet/tiny:v1")), Settings(), lambda _digest: TWO) is None
 
 
-def test_a_refusal_says_how_to_log_in(bench: SourceBench, hub: Hub) -> None:
+def test_the_error_for_a_refusal_explains_how_to_log_in(bench: SourceBench, hub: Hub) -> None:
     publish(hub, ONE)
     hub.faults.add("/v2/*", Status(code=401), times=None)
     assert "docker login" in str(bench.refusal(base(hub) + ":v1").hint)

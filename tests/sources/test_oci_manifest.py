@@ -38,7 +38,7 @@ def test_no_document_breaks_the_reader(document: Any) -> None:
     assert len(problem) < 400
 
 
-def test_what_is_read_holds_the_bytes_and_their_digest() -> None:
+def test_a_manifest_keeps_its_bytes_and_digest() -> None:
     content = json.dumps({"schemaVersion": 2, "config": BLOB, "layers": [BLOB, BLOB]}).encode()
     found = parse_manifest(content, "application/vnd.oci.image.manifest.v1+json; charset=utf-8")
     assert isinstance(found, Image)

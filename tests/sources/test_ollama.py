@@ -75,7 +75,7 @@ def test_a_blob_that_is_named_twice_is_one_artifact(bench: SourceBench, hub: Hub
     assert len(bench.resolve("ollama://twice:x").artifacts) == 4
 
 
-def test_one_request_tells_it_all_and_asks_as_ollama_does(bench: SourceBench, hub: Hub, tiny: Digest) -> None:
+def test_one_request_resolves_a_model_with_the_headers_of_ollama(bench: SourceBench, hub: Hub, tiny: Digest) -> None:
     bench.resolve("ollama://tiny:1b")
     (entry,) = hub.log.requests()
     assert entry.headers["accept"] == DOCKER_MANIFEST
@@ -93,7 +93,7 @@ def test_a_moved_tag_is_65(bench: SourceBench, tiny: Digest) -> None:
     assert (error.exit_code, error.code) == (65, "digest-mismatch")
 
 
-def test_an_unknown_tag_says_so(bench: SourceBench, tiny: Digest) -> None:
+def test_an_unknown_tag_is_named_in_the_error(bench: SourceBench, tiny: Digest) -> None:
     assert bench.refusal("ollama://tiny:none").code == "unknown-tag"
 
 
@@ -152,9 +152,7 @@ def _host(hub: Hub) -> str:
     return hub.ollama.removeprefix("http://")
 
 
-def test_a_host_in_the_name_is_asked_itself_in_the_clear_only_where_that_is_allowed(
-    bench: SourceBench, hub: Hub
-) -> None:
+def test_a_host_in_the_name_is_used_with_plain_http_only_where_allowed(bench: SourceBench, hub: Hub) -> None:
     hub.world.ollama_model("library/tiny:1b", [("model", MODEL)], config=CONFIG)
     found = bench.resolve(f"ollama://{_host(hub)}/library/tiny:1b")
     assert found.artifacts[0].locations[0].url.startswith(f"http://{_host(hub)}/v2/library/tiny/blobs/")
@@ -173,7 +171,7 @@ def test_a_registry_that_serves_blobs_itself_gives_the_same_answer(bench: Source
     assert bench.resolve("ollama://tiny:1b") == redirecting
 
 
-def test_a_registry_that_gives_everybody_a_token_is_asked_for_one(bench: SourceBench, hub: Hub, tiny: Digest) -> None:
+def test_an_anonymous_token_is_requested_from_the_registry(bench: SourceBench, hub: Hub, tiny: Digest) -> None:
     hub.world.ollama_login = "anonymous"
     assert bench.resolve("ollama://tiny:1b").artifacts
     assert [entry.path for entry in hub.log.requests()] == [
@@ -270,7 +268,7 @@ def test_a_child_with_other_bytes_than_listed_is_65(bench: SourceBench, hub: Hub
     assert (error.exit_code, error.code) == (65, "digest-mismatch")
 
 
-def test_a_registry_that_has_only_another_form_is_asked_again_for_any(bench: SourceBench, hub: Hub) -> None:
+def test_a_registry_with_another_media_type_is_requested_again_for_any(bench: SourceBench, hub: Hub) -> None:
     hub.world.ollama_manifest("library/tiny:oci", _manifest([("model", MODEL)], mediaType=OCI_MANIFEST), [])
     hub.faults.add("*/manifests/oci", Status(code=404))
     found = bench.resolve(f"ollama://{_host(hub)}/library/tiny:oci")

@@ -40,16 +40,14 @@ def _registry(hub: Hub) -> str:
 
 
 @pytest.mark.usefixtures("trusted")
-def test_a_registry_that_talks_tls_is_asked_by_tls_even_where_plain_http_is_allowed(
-    bench: SourceBench, hub: Hub
-) -> None:
+def test_tls_is_preferred_even_where_plain_http_is_allowed(bench: SourceBench, hub: Hub) -> None:
     found = bench.resolve(_registry(hub))
     assert found.artifacts[0].locations[0].url.startswith("https://127.0.0.1:")
     assert bench.http.requests == 1
 
 
 @pytest.mark.usefixtures("trusted")
-def test_the_hub_is_asked_by_tls(bench: SourceBench) -> None:
+def test_the_hub_is_reached_by_tls(bench: SourceBench) -> None:
     assert bench.resolve("hf://org/repo/config.json").artifacts[0].size == 2
 
 

@@ -35,7 +35,7 @@ def test_a_file_is_kept_and_stays_where_it_was(store: Store, tmp_path: Path) -> 
     assert blob.path.stat().st_mode & 0o777 == 0o444
 
 
-def test_a_file_whose_mode_is_not_ours_to_change_is_copied(
+def test_a_file_whose_mode_cannot_be_changed_is_copied(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
@@ -98,7 +98,7 @@ def test_a_file_that_does_not_exist_is_a_typed_error(store: Store, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder"])
-def test_what_is_no_file_cannot_be_kept(store: Store, tmp_path: Path, kind: str) -> None:
+def test_only_a_regular_file_can_be_added(store: Store, tmp_path: Path, kind: str) -> None:
     os.mkfifo(tmp_path / "file") if kind == "FIFO" else (tmp_path / "file").mkdir()
     with pytest.raises(ModelfetchError) as caught:
         add_file(store, tmp_path / "file")

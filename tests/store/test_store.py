@@ -45,7 +45,7 @@ def test_nothing_is_made_by_looking(store: Store) -> None:
     assert not store.path.exists()
 
 
-def test_what_is_added_is_found_read_only_and_with_its_record(store: Store) -> None:
+def test_an_added_blob_is_read_only_and_has_a_record(store: Store) -> None:
     blob = store.add_bytes(DATA)
     assert blob.digest == Digest.sha256(DATA)
     assert blob.path == store.path / "blobs" / "sha256" / blob.digest.hex[:2] / blob.digest.hex
@@ -132,7 +132,7 @@ def test_a_blob_is_found_by_its_other_digests(store: Store, tmp_path: Path) -> N
     assert store.find(git) is None
 
 
-def test_an_alias_that_lies_is_found_out(store: Store) -> None:
+def test_a_wrong_alias_is_detected(store: Store) -> None:
     blob = store.add_bytes(DATA)
     wrong = Digest("blake3", "0" * 64)
     store.index.write_alias(wrong, blob.digest)
@@ -166,7 +166,7 @@ def test_temporary_names_are_fresh(store: Store) -> None:
 
 
 @given(st.integers(0, 2**50), st.integers(0, 2**62), st.lists(st.text("0123456789abcdef", min_size=16, max_size=16)))
-def test_a_record_says_what_was_written_into_it(size: int, mtime_ns: int, chunks: list[str]) -> None:
+def test_a_record_is_read_as_written(size: int, mtime_ns: int, chunks: list[str]) -> None:
     record = Record(size=size, mtime_ns=mtime_ns, chunks=tuple(chunks), digests={"blake3": "0" * 64})
     assert Record.parse(record.dump()) == record
 
@@ -215,7 +215,7 @@ def refusing(call: Callable[..., object], number: int) -> Callable[..., None]:
         *(("fsync", number) for number in (errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)),
     ],
 )
-def test_what_a_file_system_refuses_is_reported_once_and_needed_never(
+def test_an_unsupported_operation_is_reported_once_and_not_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, number: int
 ) -> None:
     events: list[Event] = []
@@ -314,7 +314,7 @@ def test_a_record_that_cannot_be_read_costs_a_hash(store: Store, kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "link"])
-def test_what_is_no_file_in_the_place_of_a_blob_is_an_error(store: Store, kind: str) -> None:
+def test_anything_but_a_file_in_the_place_of_a_blob_is_an_error(store: Store, kind: str) -> None:
     blob = store.add_bytes(DATA)
     obstruct(blob.path, kind)
     assert store.peek(blob.digest) is None
@@ -351,7 +351,7 @@ def test_temporary_files_of_killed_runs_are_removed(store: Store, monkeypatch: p
     assert sorted(path.name for path in ingest.iterdir()) == ["kept.json", "kept.part"]
 
 
-def test_a_store_that_is_cleared_leaves_what_it_did_not_make(tmp_path: Path) -> None:
+def test_clearing_a_store_leaves_foreign_files(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     store.add_bytes(DATA)
     store.clear()
@@ -363,7 +363,7 @@ def test_a_store_that_is_cleared_leaves_what_it_did_not_make(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "full folder", "other tag"])
-def test_what_no_store_made_is_foreign(tmp_path: Path, kind: str) -> None:
+def test_other_files_in_a_store_are_foreign(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "store"
     if kind == "file":
         path.write_text("mine")

@@ -75,7 +75,7 @@ def test_a_tier_is_found_in_the_first_place_that_has_it(places: tuple[Path, Path
     assert find_tier("none", env) is None
 
 
-def test_the_search_goes_on_behind_the_file_that_asks(places: tuple[Path, Path, Path]) -> None:
+def test_the_search_continues_after_the_extending_file(places: tuple[Path, Path, Path]) -> None:
     env, own, shipped = places
     assert find_tier("all", env, behind=env / "all.yaml") == Path("manifests/all.yaml")
     assert find_tier("all", env, behind=Path("manifests/all.yaml")) == shipped / "all.yaml"

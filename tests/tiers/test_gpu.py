@@ -77,7 +77,7 @@ def amd_card(drm: Path, name: str, text: str | None) -> None:
 
 
 # ── looking ──
-def test_nvidias_are_asked_through_nvml(tmp_path: Path) -> None:
+def test_nvidia_cards_are_read_through_nvml(tmp_path: Path) -> None:
     nvml = Nvml([("NVIDIA GeForce RTX 4060", 8188), (b"Tesla T4", 15360)])
     found = find_gpus(nvml=nvml, drm=tmp_path)
     assert [(g.vendor, g.name, g.memory) for g in found.gpus] == [
@@ -157,7 +157,7 @@ def test_of_a_card_in_mig_mode_its_instances_count(tmp_path: Path) -> None:
     assert auto_tier(ALL, {}, found=found).tier == "16g"
 
 
-def test_without_any_the_reasons_are_told(tmp_path: Path) -> None:
+def test_without_a_card_the_reasons_are_given(tmp_path: Path) -> None:
     found = find_gpus(nvml=Nvml([], broken=RuntimeError("Driver Not Loaded")), drm=tmp_path / "none")
     assert found.gpus == ()
     assert "Driver Not Loaded" in "; ".join(found.why)
@@ -191,7 +191,7 @@ def test_auto_takes_the_largest_tier_that_fits(card: str, mib: int, tier: str) -
     assert auto_tier(ALL, {}, found=nvidia(mib)).tier == tier, card
 
 
-def test_what_is_usable_never_shrinks_with_a_larger_card_and_is_less_than_it_reports() -> None:
+def test_usable_memory_grows_with_the_card_and_is_less_than_its_total() -> None:
     usable = [Gpu(vendor="nvidia", name="x", memory=mib * MIB).usable for mib in range(256, 150_000, 97)]
     assert usable == sorted(usable)
     assert all(u < mib * MIB for u, mib in zip(usable, range(256, 150_000, 97), strict=True))
@@ -286,7 +286,7 @@ def test_tiers_marks_the_one_that_auto_would_choose(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.usefixtures("card")
-def test_tiers_explains_the_choice_and_shows_what_runs_beside_what(
+def test_tiers_explains_the_choice_and_the_services_that_run_together(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", ComputeNvml([("NVIDIA RTX 5060 Ti", 16311)]))
@@ -321,7 +321,7 @@ def test_the_generation_of_a_card_is_named(compute: tuple[int, int], generation:
 
 
 @pytest.mark.parametrize("compute", [None, (3, 5)])
-def test_nothing_is_said_of_a_card_whose_generation_is_not_known(compute: tuple[int, int] | None) -> None:
+def test_a_card_of_unknown_generation_gets_no_note(compute: tuple[int, int] | None) -> None:
     one = Gpu(vendor="amd", name="x", memory=8 * GIB, compute=compute)
     assert one.generation is one.weights is None
     assert str(one) == "x with 8.00 GiB"

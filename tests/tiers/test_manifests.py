@@ -70,7 +70,7 @@ def test_it_has_the_models_that_the_tier_is_for(tier: str) -> None:
 
 
 @EVERY
-def test_each_model_says_its_license_and_the_non_commercial_ones_are_marked(tier: str) -> None:
+def test_each_model_has_a_license_and_non_commercial_ones_are_marked(tier: str) -> None:
     licenses = {model.name: model.license or "" for model in shipped(tier).models}
     assert all(licenses.values())
     marked = {name for name, license_ in licenses.items() if "non-commercial" in license_}
@@ -79,7 +79,7 @@ def test_each_model_says_its_license_and_the_non_commercial_ones_are_marked(tier
 
 
 @EVERY
-def test_everything_is_pinned_but_what_is_said_to_be_open(tier: str) -> None:
+def test_all_models_are_pinned_except_the_listed_ones(tier: str) -> None:
     models = shipped(tier).models
     assert {model.name for model in models if not is_pinned(model)} == OPEN & {model.name for model in models}
     for model in models:
@@ -92,7 +92,7 @@ def test_everything_is_pinned_but_what_is_said_to_be_open(tier: str) -> None:
 
 
 @EVERY
-def test_what_is_open_says_so_in_a_comment(tier: str) -> None:
+def test_unpinned_models_have_a_comment(tier: str) -> None:
     for entry in re.split(r"\n\n(?=  [-#])", text(tier)):
         name = re.search(r"- name: (\S+)", entry)
         if name and name[1] in OPEN:
@@ -125,7 +125,7 @@ def test_ollamas_defaults_are_not_left_to_it(tier: str) -> None:
 
 
 @EVERY
-def test_what_one_generator_has_the_other_has_from_the_same_copy(tier: str) -> None:
+def test_both_image_generators_share_one_copy_of_each_model(tier: str) -> None:
     manifest = shipped(tier)
     assert for_(manifest, "stable-diffusion")
     forge = [model for model in for_(manifest, "stable-diffusion") if model.kind != "file"]

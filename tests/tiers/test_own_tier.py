@@ -103,7 +103,7 @@ def test_a_wrong_one_is_78_at_its_line(
         assert why in err
 
 
-def test_a_tier_is_called_as_it_is_found_whatever_it_extends(
+def test_a_tier_has_the_name_of_its_file_whatever_it_extends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "manifests").mkdir()

@@ -52,7 +52,7 @@ def test_a_killed_process_loses_at_most_a_chunk_per_connection(world: World) -> 
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_it_within_a_second_and_keeps_what_it_has(world: World, number: int, code: int) -> None:
+def test_a_signal_ends_a_transfer_within_a_second_and_keeps_its_progress(world: World, number: int, code: int) -> None:
     with Origin(DATA, default=pace) as origin:
         process = start(world.root / "store", origin.url, DATA)
         wait_for(lambda: origin.sent > 5_000_000)
@@ -122,7 +122,7 @@ def _resume(world: World, part: bytes, journal: bytes) -> tuple[int, str]:
     return fetched.bytes_fetched, fetched.action
 
 
-def test_what_was_there_is_not_fetched_again(world: World, left_over: tuple[bytes, bytes]) -> None:
+def test_resume_does_not_fetch_complete_chunks_again(world: World, left_over: tuple[bytes, bytes]) -> None:
     part, journal = left_over
     fetched, action = _resume(world, part, journal)
     assert action == "resumed"
@@ -130,7 +130,7 @@ def test_what_was_there_is_not_fetched_again(world: World, left_over: tuple[byte
     assert fetched < len(DATA) - 2 * CHUNK
 
 
-def test_a_flipped_bit_in_a_chunk_costs_that_chunk(world: World, left_over: tuple[bytes, bytes]) -> None:
+def test_resume_refetches_a_damaged_chunk(world: World, left_over: tuple[bytes, bytes]) -> None:
     part, journal = left_over
     honest, _ = _resume(world, part, journal)
     damaged = bytearray(part)
@@ -140,7 +140,7 @@ def test_a_flipped_bit_in_a_chunk_costs_that_chunk(world: World, left_over: tupl
     assert fetched == honest + CHUNK
 
 
-def test_two_damaged_chunks_cost_two(world: World, left_over: tuple[bytes, bytes]) -> None:
+def test_resume_refetches_two_damaged_chunks(world: World, left_over: tuple[bytes, bytes]) -> None:
     """The second one is not part of what is hashed in order any more, and is compared all the same."""
     part, journal = left_over
     damaged = bytearray(part)
@@ -150,7 +150,9 @@ def test_two_damaged_chunks_cost_two(world: World, left_over: tuple[bytes, bytes
     assert _resume(world, bytes(damaged), journal) == (len(DATA) - kept, "resumed" if kept else "fetched")
 
 
-def test_an_heir_does_not_write_to_what_a_sleeping_owner_has_open(world: World, left_over: tuple[bytes, bytes]) -> None:
+def test_a_new_owner_does_not_write_to_the_open_file_of_a_suspended_one(
+    world: World, left_over: tuple[bytes, bytes]
+) -> None:
     part, journal = left_over
     path = world.store.folder("ingest") / "x.part"
     path.write_bytes(part)
@@ -164,7 +166,7 @@ def test_an_heir_does_not_write_to_what_a_sleeping_owner_has_open(world: World, 
         heir.close(keep=True)
 
 
-def test_a_torn_journal_costs_what_it_no_longer_says(world: World, left_over: tuple[bytes, bytes]) -> None:
+def test_a_truncated_journal_keeps_the_chunks_that_it_still_lists(world: World, left_over: tuple[bytes, bytes]) -> None:
     part, journal = left_over
     lines = journal.splitlines(keepends=True)
     torn = b"".join(lines[:2]) + lines[2][:20]
@@ -177,25 +179,27 @@ def test_a_torn_journal_costs_what_it_no_longer_says(world: World, left_over: tu
 @pytest.mark.parametrize(
     "journal", [b"", b"\x00" * 500, b"[]\n{}\n", b'{"chunk":0,"length":16777216,"xxh3":"00"}\n', b"{" * 100_000]
 )
-def test_a_garbage_journal_costs_all_that_it_covered_and_no_more(
+def test_a_garbage_journal_means_a_complete_download(
     world: World, left_over: tuple[bytes, bytes], journal: bytes
 ) -> None:
     assert _resume(world, left_over[0], journal) == (len(DATA), "fetched")
 
 
-def test_a_truncated_partial_costs_what_is_gone(world: World, left_over: tuple[bytes, bytes]) -> None:
+def test_resume_refetches_the_missing_end_of_a_truncated_partial_file(
+    world: World, left_over: tuple[bytes, bytes]
+) -> None:
     part, journal = left_over
     assert _resume(world, part[: CHUNK + 5], journal) == (len(DATA) - CHUNK, "resumed")
 
 
-def test_a_partial_that_is_longer_than_the_file_is_cut(world: World, left_over: tuple[bytes, bytes]) -> None:
+def test_a_partial_file_that_is_too_long_is_truncated(world: World, left_over: tuple[bytes, bytes]) -> None:
     part, journal = left_over
     longer = part.ljust(len(DATA) + CHUNK, b"x")
     beyond = {"chunk": 7, "length": 5, "xxh3": "0" * 16}
     assert _resume(world, longer, journal + json.dumps(beyond).encode())[1] == "resumed"
 
 
-def test_a_journal_that_vouches_for_wrong_bytes_costs_a_second_try(world: World) -> None:
+def test_wrong_bytes_with_a_matching_journal_are_found_by_the_digest(world: World) -> None:
     """The xxh3 fits, the bytes are another file's: the final digest decides, and all of it is fetched again."""
     import xxhash
 

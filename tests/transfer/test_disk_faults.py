@@ -164,7 +164,7 @@ def test_a_store_that_vanishes_in_the_middle_is_made_again(world: World) -> None
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "link"])
 @pytest.mark.parametrize("name", [".part", ".json", ".lock"])
-def test_what_lies_in_the_place_of_a_file_of_ours_is_never_waited_for(world: World, kind: str, name: str) -> None:
+def test_a_fifo_in_the_place_of_an_own_file_does_not_block(world: World, kind: str, name: str) -> None:
     folder = world.store.folder("locks" if name == ".lock" else "ingest")
     obstruct(folder / f"{Digest.sha256(DATA).hex}{name}", kind)
     with Origin(DATA, scripts=[drop_after(100_000)]) as origin:
@@ -185,9 +185,7 @@ def test_a_huge_journal_is_not_read(world: World) -> None:
         assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
 
 
-def test_a_disk_that_does_not_say_how_large_it_is_counts_as_large_enough(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_of_unknown_size_counts_as_large_enough(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     unknown = os.statvfs_result((4096, 4096, 0, 0, 0, 0, 0, 0, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda _path: unknown)
     with Origin(BIG) as origin:
@@ -195,7 +193,7 @@ def test_a_disk_that_does_not_say_how_large_it_is_counts_as_large_enough(
 
 
 @pytest.mark.parametrize("operation", ["chmod", "fchmod", "fsync"])
-def test_what_a_file_system_refuses_does_not_end_a_transfer(
+def test_an_unsupported_operation_does_not_end_a_transfer(
     world: World, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     def refuse(*_arguments: object) -> None:

@@ -51,7 +51,7 @@ def test_other_digests_decide_as_well(world: World, make: Callable[[bytes], Dige
             world.fetch(origin, digest=make(b"other"), size=size)
 
 
-def test_what_is_in_the_store_is_not_asked_for(world: World) -> None:
+def test_no_request_is_sent_for_a_blob_in_the_store(world: World) -> None:
     world.store.add_bytes(DATA)
     with Origin(DATA) as origin:
         fetched = world.fetch(origin, data=DATA)
@@ -72,7 +72,7 @@ def test_an_empty_file_is_a_file(world: World) -> None:
         assert world.fetch(origin, path="empty.txt").blob.size == 0
 
 
-def test_many_artifacts_at_once_arrive_and_are_told_of(world: World) -> None:
+def test_many_artifacts_are_fetched_at_once_with_events_for_each(world: World) -> None:
     datas = [payload(20_000 + n, seed=n) for n in range(60)]
 
     def by_name(conn: Conn, request: Request, origin: Origin) -> None:
@@ -251,7 +251,7 @@ def dripping(conn: Conn, request: Request, origin: Origin) -> None:
         at += 1
 
 
-def test_a_cancelled_task_keeps_what_it_has_and_ends_at_once(world: World) -> None:
+def test_a_cancelled_transfer_ends_at_once_and_keeps_its_progress(world: World) -> None:
     with Origin(BIG, scripts=[dripping]) as origin:
         http = Http()
 
@@ -347,7 +347,7 @@ def test_an_origin_that_is_no_more_is_unreachable(world: World) -> None:
         world.fetch(origin, data=DATA)
 
 
-def test_bytes_are_hashed_in_order_whatever_order_they_come_in(tmp_path: Path) -> None:
+def test_bytes_are_hashed_in_order_for_any_order_of_arrival(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(DATA)
     prefix = PrefixHasher(("sha256",), len(DATA))

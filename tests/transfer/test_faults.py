@@ -40,7 +40,7 @@ def known(request: pytest.FixtureRequest) -> bytes | None:
     return DATA if request.param == "digest" else None
 
 
-def test_an_honest_server_is_asked_once(world: World, known: bytes | None) -> None:
+def test_a_correct_server_gets_one_request(world: World, known: bytes | None) -> None:
     with Origin(DATA) as origin:
         fetched = world.fetch(origin, data=known)
     assert (fetched.action, fetched.bytes_fetched, fetched.served_by) == ("fetched", len(DATA), origin.url)
@@ -194,13 +194,13 @@ def test_a_range_whose_length_contradicts_it_is_not_believed(world: World) -> No
         assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
 
 
-def test_a_part_that_nobody_asked_for_is_not_believed(world: World) -> None:
+def test_an_unrequested_range_is_refused(world: World) -> None:
     part = head(206, {"Content-Range": "bytes 5-9/300000", "Content-Length": "5"}) + DATA[5:10]
     with Origin(DATA, scripts=[raw(part)]) as origin:
         assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
 
 
-def test_a_shorter_part_than_asked_for_is_taken_and_the_rest_asked_for(world: World, known: bytes | None) -> None:
+def test_a_shorter_range_than_requested_is_used_and_the_rest_requested(world: World, known: bytes | None) -> None:
     def shorter(conn: Conn, request: Request, origin: Origin) -> None:
         status, fields, start, end = origin.fields(request)
         stop = min(start + 50_000, end)
@@ -331,7 +331,7 @@ def test_a_416_for_a_partial_from_another_version_starts_again(world: World) -> 
         assert world.fetch(origin).blob.path.read_bytes() == DATA[:50_000]
 
 
-def test_a_416_says_that_a_body_of_unknown_length_was_complete(world: World) -> None:
+def test_a_416_confirms_that_a_body_of_unknown_length_was_complete(world: World) -> None:
     def chunked_without_end(conn: Conn, _request: Request, origin: Origin) -> None:
         conn.send(head(200, {"Transfer-Encoding": "chunked", "ETag": origin.etag or ""}))
         conn.send(b"%x\r\n%b\r\n" % (len(DATA), DATA))
@@ -389,13 +389,13 @@ def test_a_longer_body_than_the_file_may_be_is_refused(world: World) -> None:
     assert world.partial() is None
 
 
-def test_a_shorter_body_than_the_file_must_be_is_asked_for_again(world: World) -> None:
+def test_a_body_shorter_than_the_file_is_requested_again(world: World) -> None:
     short = [raw(b"HTTP/1.0 200 OK\r\n\r\n" + DATA[:1000])]
     with Origin(DATA, scripts=[*short]) as origin:
         assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
 
 
-def test_a_longer_body_than_said_is_cut_where_it_was_said_to_end(world: World, known: bytes | None) -> None:
+def test_a_body_longer_than_announced_is_cut_at_the_announced_end(world: World, known: bytes | None) -> None:
     with Origin(DATA, default=raw(head(200, {"Content-Length": str(len(DATA))}) + DATA + b"trailing")) as origin:
         assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
 
@@ -407,7 +407,7 @@ def test_a_length_that_is_none_is_a_bad_answer(world: World, length: str) -> Non
         assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
 
 
-def test_a_gzip_body_that_nobody_asked_for_is_undone(world: World, known: bytes | None) -> None:
+def test_an_unrequested_gzip_body_is_decoded(world: World, known: bytes | None) -> None:
     packed = gzip.compress(DATA, 1)
     with Origin(DATA, default=answering(200, {"Content-Encoding": "gzip"}, packed)) as origin:
         assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
@@ -512,7 +512,7 @@ def test_a_packed_file_that_breaks_off_is_resumed(world: World) -> None:
 
 
 @pytest.mark.parametrize("size", [1000, None])
-def test_a_bomb_is_never_unpacked_beyond_what_the_file_may_have(world: World, size: int | None) -> None:
+def test_a_compression_bomb_is_not_decoded_beyond_the_size_of_the_file(world: World, size: int | None) -> None:
     bomb = gzip.compress(bytes(2**26), 9)
     with Origin(bomb, default=answering(200, {"Content-Encoding": "gzip"}, bomb)) as origin:
         if size is None:  # nothing says how large it may be: the disk takes it, piece by piece
@@ -579,7 +579,7 @@ def test_a_body_of_framing_only_is_given_up(world: World, known: bytes | None, s
         (304, UnreachableError, "bad-response", 69),
     ],
 )
-def test_a_final_status_is_asked_for_once(
+def test_a_permanent_status_is_not_retried(
     world: World, status: int, kind: type[ModelfetchError], code: str, exit_code: int
 ) -> None:
     with Origin(DATA, default=answering(status)) as origin, pytest.raises(kind) as caught:
@@ -589,7 +589,7 @@ def test_a_final_status_is_asked_for_once(
 
 
 @pytest.mark.parametrize(("status", "code"), [(500, "server-error"), (502, "server-error"), (408, "server-error")])
-def test_a_failing_server_is_asked_five_times(world: World, status: int, code: str) -> None:
+def test_a_failing_server_gets_five_requests(world: World, status: int, code: str) -> None:
     with Origin(DATA, default=answering(status)) as origin, pytest.raises(UnreachableError) as caught:
         world.fetch(origin, data=DATA)
     assert (caught.value.code, caught.value.exit_code) == (code, 69)
@@ -642,7 +642,7 @@ def test_a_web_page_is_never_a_model(world: World) -> None:
     assert world.partial() is None
 
 
-def test_a_page_in_between_costs_nothing_of_what_is_there(world: World) -> None:
+def test_an_error_page_does_not_discard_the_progress(world: World) -> None:
     """A hotel's network wants a click: the next run goes on where the last one stopped."""
     page = answering(200, {"Content-Type": "text/html"}, b"<html>Welcome to our network</html>")
     with Origin(DATA, scripts=[drop_after(200_000), page]) as origin:
@@ -682,7 +682,7 @@ def test_the_digest_alone_decides_where_it_is_known(world: World) -> None:
         assert world.fetch(origin, data=page, path="model.safetensors").blob.path.read_bytes() == page
 
 
-def test_a_digest_that_never_matches_ends_after_every_source_was_asked(world: World) -> None:
+def test_a_wrong_digest_is_an_error_after_all_sources(world: World) -> None:
     with (
         Origin(payload(300_000, seed=5)) as first,
         Origin(payload(300_000, seed=6)) as second,
@@ -720,7 +720,7 @@ def test_without_a_digest_no_bytes_of_two_sources_are_mixed(world: World) -> Non
         assert world.fetch(source, mirror).blob.path.read_bytes() == other
 
 
-def test_the_gravest_of_the_sources_errors_is_told(world: World) -> None:
+def test_the_most_severe_error_of_the_sources_is_reported(world: World) -> None:
     with (
         Origin(DATA, default=answering(404)) as gone,
         Origin(DATA, default=answering(401)) as private,
@@ -734,7 +734,7 @@ def test_no_source_at_all_is_an_error(world: World) -> None:
         world.fetch(data=DATA)
 
 
-def test_a_port_that_nobody_listens_on_is_unreachable(world: World) -> None:
+def test_a_closed_port_is_unreachable(world: World) -> None:
     with pytest.raises(UnreachableError) as caught:
         world.fetch("http://127.0.0.1:9/x", data=DATA)
     assert caught.value.code == "unreachable"

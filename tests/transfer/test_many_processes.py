@@ -100,7 +100,7 @@ def test_waiting_ends_at_the_lock_timeout(world: World) -> None:
 
 
 @pytest.mark.parametrize("noflock", ["", "noflock=1"], ids=["flock", "no flock"])
-def test_a_sleeping_owner_is_replaced_and_can_do_no_harm_when_it_wakes(world: World, noflock: str) -> None:
+def test_a_suspended_owner_is_replaced_and_does_no_harm_when_resumed(world: World, noflock: str) -> None:
     options = [*filter(None, [noflock]), "connections=1", "stale=0.5"]
     with Origin(DATA, default=pace) as origin:
         owner = start(world.root / "store", origin.url, DATA, *options)
@@ -120,7 +120,7 @@ def test_a_sleeping_owner_is_replaced_and_can_do_no_harm_when_it_wakes(world: Wo
 
 
 @pytest.mark.parametrize("noflock", ["", "noflock=1"], ids=["flock", "no flock"])
-def test_an_owner_that_wakes_up_leaves_the_new_owners_work_alone(world: World, noflock: str) -> None:
+def test_a_resumed_owner_does_not_touch_the_files_of_the_new_owner(world: World, noflock: str) -> None:
     """It ends with an error or goes on waiting; the other one's partial file and journal stay and are resumed."""
     options = [*filter(None, [noflock]), "connections=1", "stale=0.5"]
     with Origin(DATA, default=pace) as origin:
@@ -152,7 +152,7 @@ needs_namespaces = pytest.mark.skipif(not can_unshare(), reason="this user may n
 
 @needs_namespaces
 @pytest.mark.parametrize("noflock", ["noflock=1"], ids=["no flock"])
-def test_owners_that_are_all_pid_1_are_told_apart(world: World, noflock: str) -> None:
+def test_owners_with_pid_1_in_different_namespaces_are_distinguished(world: World, noflock: str) -> None:
     """As init containers are: the pid in the lock file is the waiter's own, and means nothing to it."""
     options = [*filter(None, [noflock]), "connections=1", "stale=30"]
     with Origin(DATA, default=pace) as origin:
@@ -180,14 +180,14 @@ def test_a_killed_pid_1_is_replaced(world: World, noflock: str, stale: str) -> N
     assert blob.path.read_bytes() == DATA
 
 
-def test_an_artifact_that_is_asked_for_twice_in_one_process_is_fetched_once(world: World) -> None:
+def test_an_artifact_requested_several_times_in_one_process_is_fetched_once(world: World) -> None:
     with Origin(DATA) as origin:
         results = world.fetch_all(*[world.artifact(origin, data=DATA)] * 5)
         assert {result.blob.path for result in results} == {results[0].blob.path}
         assert origin.sent == len(DATA)
 
 
-def test_the_store_is_no_place_for_umasks(world: World, tmp_path: Path) -> None:
+def test_modes_in_the_store_ignore_the_umask(world: World, tmp_path: Path) -> None:
     code = f"""
 import os; os.umask(0o077)
 from pathlib import Path

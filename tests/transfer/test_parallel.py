@@ -150,7 +150,7 @@ def test_a_file_that_changes_under_several_connections_is_never_mixed(world: Wor
         assert world.fetch(origin).blob.path.read_bytes() == other
 
 
-def test_a_version_that_lies_about_itself_is_found_out_by_the_digest(world: World) -> None:
+def test_mixed_versions_with_one_etag_are_found_by_the_digest(world: World) -> None:
     """The ETag stays while the bytes change: the digest does not match, and the next source is asked."""
     other = payload(len(DATA), seed=12)
 
@@ -169,7 +169,7 @@ def test_a_version_that_lies_about_itself_is_found_out_by_the_digest(world: Worl
         World(root=world.root / "second").fetch(liar, data=DATA)
 
 
-def test_signed_urls_that_expire_are_asked_for_again(world: World) -> None:
+def test_expired_signed_urls_are_requested_again(world: World) -> None:
     """The stable URL redirects to one that is good for two requests."""
     with Origin(DATA) as cdn:
         good = {"token": 0, "uses": 0}
@@ -194,7 +194,7 @@ def test_signed_urls_that_expire_are_asked_for_again(world: World) -> None:
         assert 1 < len(hub.requests) < len(cdn.requests)
 
 
-def test_a_signed_url_that_expires_while_nothing_else_runs_is_asked_for_again(world: World) -> None:
+def test_the_only_signed_url_is_requested_again_after_it_expired(world: World) -> None:
     with Origin(DATA) as cdn:
         tokens = [0]
 
@@ -252,7 +252,7 @@ def test_a_bug_in_a_connection_is_not_hidden(world: World, monkeypatch: pytest.M
         world.fetch(origin, data=DATA)
 
 
-def test_nobody_left_is_an_error(world: World) -> None:
+def test_a_server_that_always_fails_is_unreachable(world: World) -> None:
     with Origin(DATA, default=answering(500)) as origin, pytest.raises(UnreachableError):
         world.fetch(origin, data=DATA)
 

@@ -58,7 +58,7 @@ def test_a_web_page_for_a_further_connection_stops_none_that_works(world: World)
         assert 1 < len(origin.requests) < 10
 
 
-def test_a_source_that_gives_one_byte_at_a_time_is_asked_for_the_whole(world: World) -> None:
+def test_a_source_that_sends_one_byte_per_range_is_read_without_ranges(world: World) -> None:
     def crumbs(conn: Conn, request: Request, origin: Origin) -> None:
         if "range" not in request.headers:
             normally(conn, request, origin)

@@ -136,7 +136,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 # ── a later download goes on from there ──
 @pytest.mark.parametrize(("budget", "read"), [("4GiB", FIRST), ("8MiB", READ)])
-def test_sync_asks_for_the_rest_alone(bench: Bench, budget: str, read: int) -> None:
+def test_sync_requests_only_the_rest(bench: Bench, budget: str, read: int) -> None:
     bench.budget = budget
     _, report = bench.fit()
     assert report["bytes_fetched"] == read
@@ -147,7 +147,7 @@ def test_sync_asks_for_the_rest_alone(bench: Bench, budget: str, read: int) -> N
     assert (asked[0][0], max(end for _, end in asked)) == (read, size())
 
 
-def test_one_connection_asks_once_and_for_the_very_version_that_was_read(
+def test_one_connection_sends_one_request_for_the_version_that_fit_read(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODELFETCH_SYNC_CONNECTIONS", "1")
@@ -172,7 +172,7 @@ def test_fetch_goes_on_where_fit_of_the_same_uri_ended(bench: Bench) -> None:
         cache.rename(bench.folder / f"cache-{len(uri)}")
 
 
-def test_a_second_look_reads_what_the_first_has_left_and_adds_to_it(bench: Bench) -> None:
+def test_a_second_fit_extends_the_partial_file_of_the_first(bench: Bench) -> None:
     assert bench.fit()[1]["bytes_fetched"] == FIRST
     first = bench.fit()
     assert first[1]["bytes_fetched"] == 0
@@ -186,7 +186,7 @@ def test_a_second_look_reads_what_the_first_has_left_and_adds_to_it(bench: Bench
     assert bench.sync()["bytes_fetched"] == size() - READ
 
 
-def test_offline_it_reads_what_is_left_here(bench: Bench) -> None:
+def test_offline_fit_reads_the_partial_file(bench: Bench) -> None:
     bench.source = "hf://acme/gguf@" + bench.hub.world.repos["acme/gguf"].main + "/long.gguf"
     bench.pin = f"size: {size()}, digest: 'sha256:{digest()}', "
     code, report = bench.fit()
@@ -219,7 +219,7 @@ def test_a_source_that_changed_gives_the_new_file_whole(bench: Bench, *, pinned:
     assert bench.sync()["bytes_fetched"] == size()
 
 
-def test_what_is_no_model_is_not_kept(bench: Bench) -> None:
+def test_a_file_that_is_not_a_model_leaves_no_partial_file(bench: Bench) -> None:
     bench.source = f"{bench.hub.files}long.gguf"
     bench.hub.world.file("long.gguf", b"\0" * 200_000)
     assert bench.fit()[0] == 65
@@ -265,13 +265,15 @@ def _full(real: Any) -> Any:
     return fails
 
 
-def test_no_file_of_ours_gets_into_the_folder_of_another_user(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_partial_file_is_written_into_the_folder_of_another_user(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: bench.root.stat().st_uid + 1)
     assert bench.fit()[0] == 0
     assert list(bench.root.iterdir()) == []
 
 
-def test_somebody_at_work_on_it_is_not_disturbed(bench: Bench) -> None:
+def test_a_running_transfer_is_not_disturbed(bench: Bench) -> None:
     expected = bench.fit()
     bench.part.unlink()
     with lock(bench.root / ".modelfetch/locks" / f"{digest()}.lock", label="other"):
@@ -332,7 +334,7 @@ def test_a_damaged_blob_whose_good_parts_are_worth_more_stays(tmp_path: Path) ->
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_without_a_digest_the_source_is_always_asked_again(tmp_path: Path) -> None:
+def test_without_a_digest_the_source_is_always_requested_again(tmp_path: Path) -> None:
     store, whole = Store(tmp_path), b"x" * 5000
     unpinned = Artifact(uri="u", path="x.gguf", size=5000, locations=artifact().locations)
     known = Identity(uri="a", url="https://a.example/x", etag='"1"', size=5000)
@@ -345,7 +347,7 @@ def test_without_a_digest_the_source_is_always_asked_again(tmp_path: Path) -> No
         assert not prefill(store, other, memoryview(whole), Identity(uri="a", url="b", etag=validator, size=5000))
 
 
-def test_only_what_is_proven_and_of_its_own_places_is_read(tmp_path: Path) -> None:
+def test_only_verified_bytes_of_its_own_sources_are_read(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert PartialPrefix(store, artifact()).read(0, 10) == b""
     assert prefill(store, artifact(), beginning(FIRST), identity("c"))

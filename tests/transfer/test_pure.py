@@ -37,7 +37,7 @@ spans_of_a_small_file = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40
 
 
 @given(spans_of_a_small_file, st.integers(0, 45))
-def test_spans_are_what_a_set_of_positions_is(added: list[tuple[int, int]], size: int) -> None:
+def test_intervals_behave_like_a_set_of_positions(added: list[tuple[int, int]], size: int) -> None:
     spans, plain = IntervalSet(), set()
     for start, end in added:
         spans.add(start, end)
@@ -73,20 +73,20 @@ checksums = st.integers(0, CHUNK - 1).flatmap(
 
 
 @given(identities, st.lists(checksums, max_size=5))
-def test_a_journal_says_what_was_written_into_it(identity: Identity, written: list[ChunkChecksum]) -> None:
+def test_a_journal_is_read_as_written(identity: Identity, written: list[ChunkChecksum]) -> None:
     journal = parse_journal(identity_line(identity) + b"".join(map(checksum_line, written)))
     assert journal.identity == identity
     assert journal.checksums == {checksum.span[0]: checksum for checksum in written}
 
 
 @given(st.binary(max_size=200))
-def test_garbage_is_a_journal_that_says_nothing_harmful(data: bytes) -> None:
+def test_a_garbage_journal_lists_no_invalid_chunk(data: bytes) -> None:
     for checksum in parse_journal(data).checksums.values():
         assert 0 < checksum.length <= CHUNK
 
 
 @given(identities, st.lists(checksums, max_size=4), st.data())
-def test_a_damaged_journal_says_no_more_than_it_did(
+def test_a_damaged_journal_lists_no_additional_chunk(
     identity: Identity, written: list[ChunkChecksum], data: st.DataObject
 ) -> None:
     text = bytearray(identity_line(identity) + b"".join(map(checksum_line, written)))
@@ -181,7 +181,7 @@ def test_pieces_are_handed_out_in_the_files_order() -> None:
     ]
 
 
-def test_what_a_failed_connection_leaves_is_the_next_to_be_taken() -> None:
+def test_the_rest_of_a_failed_connection_is_assigned_next() -> None:
     board = SegmentQueue([(0, 512 * MIB)])
     board.take(piece=16 * MIB)
     failed, _later = board.take(piece=16 * MIB), board.take(piece=16 * MIB)
@@ -195,7 +195,7 @@ def test_what_a_failed_connection_leaves_is_the_next_to_be_taken() -> None:
 
 
 @pytest.mark.parametrize("piece", [None, 1 * MIB])
-def test_what_is_being_written_is_nobody_elses(piece: int | None) -> None:
+def test_a_segment_in_progress_is_not_assigned_twice(piece: int | None) -> None:
     """Or a source that changes its bytes could put others where the hash has been."""
     board = SegmentQueue([(0, 16 * MIB)])
     first = board.take()
@@ -229,7 +229,7 @@ def test_a_range_that_is_nearly_done_is_not_split() -> None:
     assert big.take(least=200 * MIB) is None
 
 
-def test_what_a_failed_connection_leaves_goes_to_the_one_before_it_if_its_answer_reaches() -> None:
+def test_the_rest_of_a_failed_connection_goes_to_a_response_that_covers_it() -> None:
     board = SegmentQueue([(0, 100 * MIB)])
     head, tail = board.take(), board.take()
     assert head is not None
@@ -331,7 +331,7 @@ def test_a_users_own_cap_is_no_reason_for_more() -> None:
     assert simulate(50e6, 1e12, most=16, size=100 * MIB, limit=10_000_000)[0] == 1
 
 
-def test_bytes_that_wait_to_be_read_ask_for_no_connection() -> None:
+def test_buffered_bytes_cause_no_further_connection() -> None:
     controller = ConcurrencyController(16, limit=None, setup=0.01, tuning=Tuning())
     assert not any(controller.step(n / 50, n * 10**6, active=1, left=10**10, behind=0.9) for n in range(200))
     assert any(
@@ -406,7 +406,7 @@ def test_a_connection_that_is_as_slow_as_any_is_kept() -> None:
     assert let_go([1e5, 2e5, 1e5]) == 0
 
 
-def test_nobody_is_let_go_while_there_is_other_work() -> None:
+def test_no_connection_is_closed_while_work_remains() -> None:
     assert let_go([20e6, 20e6, 1e4], at_end=False) == 0
 
 

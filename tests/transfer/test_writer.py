@@ -46,7 +46,7 @@ def test_pieces_of_several_connections_make_a_chunk_that_is_proven_as_a_whole(tm
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, SIZE - 1), st.integers(1, CHUNK)), min_size=1, max_size=4), st.data())
-def test_whatever_was_brought_and_broken_the_rest_makes_the_file(
+def test_a_damaged_partial_file_is_completed_correctly(
     tmp_path: Path, ways: list[tuple[int, int]], data: st.DataObject
 ) -> None:
     for name in ("x.part", "x.json"):

@@ -34,13 +34,13 @@ def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
-def test_the_committed_example_is_what_8g_prints(env: Env) -> None:
+def test_the_committed_env_example_is_the_output_for_8g(env: Env) -> None:
     code, out, err = env("--tier", "8g")
     assert (code, err) == (0, "")
     assert (ROOT / ".env.example").read_text() == out, "run: modelfetch env --tier 8g > .env.example"
 
 
-def test_one_command_switches_the_tier_and_tells_what_changed(env: Env, tmp_path: Path) -> None:
+def test_one_command_switches_the_tier_and_lists_the_changes(env: Env, tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("A=1\n" + env("--tier", "8g")[1] + "B=2\n")
     code, out, err = env("--tier", "32g", "--update", str(file))
@@ -110,7 +110,7 @@ def test_a_folder_is_no_env_file(env: Env, tmp_path: Path) -> None:
     assert env("--tier", "8g", "--update", "missing/.env")[0] == 74
 
 
-def test_a_folder_that_is_not_there_is_what_the_error_names(env: Env, tmp_path: Path) -> None:
+def test_the_error_names_a_missing_folder(env: Env, tmp_path: Path) -> None:
     (tmp_path / ".env").symlink_to("elsewhere/stack.env")
     code, _, err = env("--tier", "8g", "--update", ".env")
     assert code == 74
@@ -202,7 +202,7 @@ def test_the_card_of_this_machine_chooses_the_images(
         ("my models.yaml", None, "custom", False),
     ],
 )
-def test_a_manifest_is_named_as_the_stack_finds_it_or_a_warning_says_that_it_does_not(
+def test_a_tier_that_the_stack_cannot_find_gets_a_warning(
     env: Env, file: str, tier: str | None, name: str, found: bool
 ) -> None:
     Path(file).parent.mkdir(exist_ok=True)

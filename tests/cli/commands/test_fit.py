@@ -165,7 +165,7 @@ def test_a_whisper_repo_goes_by_the_table(bench: Bench) -> None:
     assert report["bytes_fetched"] == 0
 
 
-def test_exit_code_1_where_it_does_not_fit_with_what_would(bench: Bench) -> None:
+def test_a_model_that_does_not_fit_is_1_with_settings_that_would(bench: Bench) -> None:
     code, report = bench.fit("ollama://tiny:1b", "--context", "131072", "--usable", "1600MiB")
     assert code == 1
     (error,) = report["errors"]
@@ -191,7 +191,7 @@ def test_files_and_folders_are_read_where_they_are(bench: Bench) -> None:
     assert len(bench.hub.log) == 0
 
 
-def test_a_folder_is_the_model_that_lies_in_it(bench: Bench) -> None:
+def test_a_folder_stands_for_the_model_in_it(bench: Bench) -> None:
     cache = bench.folder / "models--acme--sd"
     (cache / "blobs").mkdir(parents=True)
     snapshot = cache / "snapshots" / ("a" * 40)
@@ -210,7 +210,7 @@ def test_a_folder_is_the_model_that_lies_in_it(bench: Bench) -> None:
     assert (code, report["errors"][0]["hint"]) == (2, f"name one: {snapshot}")
 
 
-def test_what_is_no_models_file_or_folder_is_wrong_usage(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_without_a_model_is_a_usage_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     (bench.folder / "empty").mkdir()
     (bench.folder / "text").mkdir()
     (bench.folder / "text" / "a.txt").write_text("a")
@@ -225,7 +225,7 @@ def test_what_is_no_models_file_or_folder_is_wrong_usage(bench: Bench, monkeypat
     assert "more than 3 files" in bench.fit("text")[1]["errors"][0]["message"]
 
 
-def test_what_is_in_the_store_is_not_fetched_again(bench: Bench) -> None:
+def test_a_header_in_the_store_is_not_fetched_again(bench: Bench) -> None:
     world = bench.hub.world
     world.ollama_model("real:1b", made.ollama_layers(), config=made.ollama_config())
     manifest = bench.folder / "m.yaml"
@@ -242,7 +242,7 @@ def test_what_is_in_the_store_is_not_fetched_again(bench: Bench) -> None:
     assert len(bench.hub.log) == 0
 
 
-def test_what_lies_in_root_serves_where_the_store_lost_it(bench: Bench) -> None:
+def test_a_placed_file_is_read_when_its_blob_is_lost(bench: Bench) -> None:
     world = bench.hub.world
     world.ollama_model("real:1b", made.ollama_layers(), config=made.ollama_config())
     manifest = bench.folder / "m.yaml"
@@ -292,7 +292,7 @@ def test_for_a_consumer_only_its_service_counts(bench: Bench) -> None:
     assert not bench.hub.log.requests("*sd*")
 
 
-def test_a_service_on_the_cpu_needs_nothing_and_is_not_asked_for(bench: Bench) -> None:
+def test_a_service_on_the_cpu_needs_no_memory_and_no_request(bench: Bench) -> None:
     code, report = bench.fit("--manifest", manifest(bench, MANIFEST.replace("{vram: 4GiB}", "{vram: 0, device: cpu}")))
     assert code == 0
     assert report["services"][1]["needed"] == 0
@@ -306,7 +306,7 @@ def test_a_manifest_without_services_is_judged_without_budgets(bench: Bench) -> 
     assert {s["service"]: s["budget"] for s in report["services"]} == {"ollama": None, "comfyui": None, "whisper": None}
 
 
-def test_what_fails_hides_nothing_else(bench: Bench) -> None:
+def test_a_failed_model_does_not_hide_the_others(bench: Bench) -> None:
     code, report = bench.fit("--manifest", manifest(bench, MANIFEST.replace("ollama://tiny:1b", "ollama://none:1b")))
     assert code == 66
     (error,) = report["errors"]
@@ -367,7 +367,7 @@ def test_a_bad_option_is_wrong_usage(bench: Bench, words: tuple[str, ...]) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 64, b"<html></html>", bytes(100)])
-def test_what_is_no_model_is_65_or_unknown_and_never_a_traceback(bench: Bench, content: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_65_or_unknown(bench: Bench, content: bytes) -> None:
     for name in ("x.gguf", "x.safetensors"):
         (bench.folder / name).write_bytes(content)
         code, report = bench.fit(name)
@@ -392,7 +392,7 @@ def test_an_architecture_that_is_not_known_is_unknown_and_1(bench: Bench) -> Non
     assert only(report)["total"] is None
 
 
-def test_the_table_is_for_people_and_quiet_says_nothing_when_it_fits(bench: Bench) -> None:
+def test_the_table_is_printed_unless_quiet_and_fitting(bench: Bench) -> None:
     code, out, err = bench.text("ollama://tiny:1b")
     assert (code, err) == (0, "")
     assert "tiny:1b: weights 17.5 MiB + KV cache 12.0 MiB" in out

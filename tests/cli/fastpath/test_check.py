@@ -119,7 +119,7 @@ def by_blake3() -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("change", RESOLVED_ANEW)
-def test_what_is_resolved_anew_is_called_by_the_same_digests(place: Place, change: str) -> None:
+def test_resolving_again_keeps_the_digests(place: Place, change: str) -> None:
     before = digests(place.long()[1])
     RESOLVED_ANEW[change](place)
     assert place.quick() is None
@@ -134,7 +134,7 @@ def test_what_is_resolved_anew_is_called_by_the_same_digests(place: Place, chang
 
 
 @pytest.mark.parametrize("name", ["MODELFETCH_REFRESH", "MODELFETCH_SYNC_REFRESH"])
-def test_a_refresh_by_variable_always_asks(place: Place, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_refresh_by_variable_disables_the_fast_path(place: Place, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "1")
     assert json.loads(place.long()[1].replace("TIME", '"seconds": 0'))["requests"] > 0
     assert place.quick() is None
@@ -151,14 +151,14 @@ def test_a_refresh_by_variable_always_asks(place: Place, monkeypatch: pytest.Mon
         [*ARGV, "--root", "files/ai-models"],
     ],
 )
-def test_each_command_line_has_its_own_answer(place: Place, argv: list[str]) -> None:
+def test_each_command_line_has_its_own_record(place: Place, argv: list[str]) -> None:
     assert place.quick(argv) is None
     first = place.long(argv)
     assert place.quick(argv) == place.long(argv)
     assert first[0] == 0
 
 
-def test_what_is_warned_of_is_said_again_each_time(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_are_repeated_by_the_fast_path(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = {"name": "o", "kind": "checkpoint", "source": "hf://a/b/x.safetensors", "for": ["comfyui"]}
     (place.tier.parent / "other.yaml").write_text(json.dumps({"version": 1, "models": [entry]}))
     monkeypatch.setenv("COMFYUI_AUTO_DOWNLOAD_MODEL", "hf://a/b/x.safetensors")
@@ -218,7 +218,7 @@ def notes(place: Place) -> list[Path]:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_whatever_changed_the_long_way_decides(place: Place, change: str) -> None:
+def test_any_change_disables_the_fast_path(place: Place, change: str) -> None:
     CHANGES[change](place)
     quick = place.quick()
     assert quick is None or quick == place.long()
@@ -237,7 +237,7 @@ def test_whatever_changed_the_long_way_decides(place: Place, change: str) -> Non
         ("MODELFETCH_SYNC_FOR", "ollama"),
     ],
 )
-def test_whatever_the_environment_says_the_long_way_hears_it(
+def test_a_changed_environment_disables_the_fast_path(
     place: Place, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -267,7 +267,7 @@ def test_a_tier_that_would_be_found_first_sends_it_the_long_way(place: Place, mo
         ["--version"],
     ],
 )
-def test_other_command_lines_are_none_of_its_business(place: Place, argv: list[str]) -> None:
+def test_other_command_lines_are_left_to_the_full_program(place: Place, argv: list[str]) -> None:
     assert place.quick(argv) is None
 
 
@@ -296,9 +296,7 @@ def test_nothing_heavy_is_imported(place: Place) -> None:
     assert ran.stderr.splitlines()[-1] == "[]"
 
 
-def test_notes_tell_nothing_about_the_environment_and_are_private(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_are_private_and_contain_no_environment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = place.root / ".modelfetch/noop"
     (folder / "0a1b2c3d").write_text("a note of an older version, with its environment")
     monkeypatch.setenv("HF_HUB_USER_AGENT_ORIGIN", "very-private")

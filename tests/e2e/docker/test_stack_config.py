@@ -84,7 +84,7 @@ def test_every_combination_of_profiles_has_just_its_services(compose: Compose) -
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_every_card_and_toggle_is_valid_and_asks_for_devices_only_when_told_to(compose: Compose, vendor: str) -> None:
+def test_every_card_and_setting_is_valid_and_requests_devices_only_when_enabled(compose: Compose, vendor: str) -> None:
     for enable, immich in product(TOGGLES, TOGGLES):
         settings = {"GPU_ENABLE": enable, "GPU_VENDOR": vendor, "IMMICH_GPU_ENABLE": immich}
         everything = compose.config(PROFILES, settings)
@@ -121,7 +121,7 @@ def test_paths_are_those_of_the_root_and_of_the_clone(compose: Compose) -> None:
     assert all(mount["type"] == "bind" for body in found.values() for mount in body.get("volumes", []))
 
 
-def test_what_is_built_here_is_built_from_folders_that_have_a_dockerfile(compose: Compose) -> None:
+def test_images_are_built_from_folders_with_a_dockerfile(compose: Compose) -> None:
     for vendor in VENDORS:
         found = compose.config(PROFILES, {"GPU_VENDOR": vendor})["services"]
         contexts = {Path(body["build"]["context"]) for body in found.values() if "build" in body}
@@ -144,7 +144,7 @@ def test_a_clone_without_settings_is_the_same_as_one_with_the_example(compose: C
     assert with_example == without
 
 
-def test_all_gpus_may_be_asked_for(compose: Compose) -> None:
+def test_all_gpus_can_be_requested(compose: Compose) -> None:
     for count, expected in (("2", 2), ("all", -1)):
         ollama = compose.config(["gpu"], {"GPU_COUNT": count})["services"]["ollama"]
         (device,) = ollama["deploy"]["resources"]["reservations"]["devices"]

@@ -24,7 +24,7 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"^```bash\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_the_setup_page_does_what_it_says(new_stack: Stack, hub: HubProcess) -> None:
+def test_the_commands_of_the_setup_page_work(new_stack: Stack, hub: HubProcess) -> None:
     write_tier(new_stack.folder, hub.ask("manifests"), name="16g")
     (new_stack.folder / ".env").unlink()
     environment = {

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 SECRET_OF_THE_BUILD = "/src/wheels"
 
 
-def test_it_says_what_it_is_and_runs_modelfetch(built: Engine) -> None:
+def test_the_image_has_labels_and_runs_modelfetch(built: Engine) -> None:
     config = json.loads(built.output("inspect", MODELFETCH))[0]["Config"]
     labels = {name.rpartition(".")[2]: value for name, value in config["Labels"].items()}
     assert labels["title"] == "modelfetch"
@@ -23,7 +23,7 @@ def test_it_says_what_it_is_and_runs_modelfetch(built: Engine) -> None:
     assert built.output("run", "--rm", MODELFETCH, "--version") == f"modelfetch {labels['version']}"
 
 
-def test_it_knows_the_shipped_tiers_and_can_ask_a_gpu(built: Engine) -> None:
+def test_the_image_has_the_shipped_tiers_and_can_query_a_gpu(built: Engine) -> None:
     assert "94g" in built.output("run", "--rm", "--network", "none", MODELFETCH, "tiers")
     built.output("run", "--rm", "--entrypoint", "/opt/modelfetch/bin/python", MODELFETCH, "-c", "import pynvml")
 

@@ -83,7 +83,7 @@ def test_an_internal_network_is_enough_for_everything_but_the_init_services(new_
     assert new_stack.container("open-webui").exec("python3", "-c", code).stdout.strip() == "200"
 
 
-def test_a_root_of_somebody_else_is_filled_for_the_user_that_was_asked_for(new_stack: Stack) -> None:
+def test_a_root_of_another_user_is_filled_for_the_configured_user(new_stack: Stack) -> None:
     new_stack.root.mkdir(parents=True)
     new_stack.root.chmod(0o700)
     os.chown(new_stack.root, 4321, 4321)
@@ -164,7 +164,7 @@ def test_all_at_once_share_an_empty_store_in_128_mib_each(new_stack: Stack, hub:
     assert hub.requests() == before
 
 
-def test_process_1_ends_at_once_when_it_is_told_to(new_stack: Stack, hub: HubProcess) -> None:
+def test_process_1_ends_at_once_on_a_signal(new_stack: Stack, hub: HubProcess) -> None:
     hub.fault("*/sd_tiny.safetensors", "Throttle", rate=50_000)
     engine, root = new_stack.engine, new_stack.folder / "stopped"
     root.mkdir()

@@ -79,7 +79,7 @@ def test_each_service_starts_after_its_init_service_has_succeeded(stack: Stack) 
         assert stack.container(service).started >= stack.container(init).finished
 
 
-def test_init_services_run_at_once_and_what_two_want_is_fetched_once(stack: Stack, hub: HubProcess) -> None:
+def test_init_services_run_at_once_and_fetch_shared_models_once(stack: Stack, hub: HubProcess) -> None:
     forge, comfyui = stack.container("sd-model-init"), stack.container("comfyui-model-init")
     assert max(forge.started, comfyui.started) < min(forge.finished, comfyui.finished)
     size = (stack.root / "comfyui" / "models" / "checkpoints" / "sd_tiny.safetensors").stat().st_size
@@ -133,7 +133,7 @@ def test_whisperx_finds_whole_files_where_it_looks(stack: Stack) -> None:
     assert any(name.startswith("punkt_tab/") for name in found["nltk"])
 
 
-def test_diffrhythm_finds_whole_files_by_the_names_that_it_asks_its_cache_for(stack: Stack) -> None:
+def test_diffrhythm_finds_complete_files_in_its_cache(stack: Stack) -> None:
     # The real image waits for `docker compose exec`; so does the stand-in.
     done = stack.container("diffrhythm").exec("python3", "/stub/stub.py", "look")
     found = json.loads(done.stdout)["found"]
@@ -204,7 +204,7 @@ def test_two_services_share_a_secret_that_was_made_here(stack: Stack, one: str, 
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
-def test_what_is_set_in_the_page_of_anythingllm_outlives_its_container(stack: Stack) -> None:
+def test_settings_of_anythingllm_survive_a_new_container(stack: Stack) -> None:
     first = stack.container("anythingllm")
     assert stack.finds("anythingllm")["settings"] == ""
     stack.must("--profile", "chat", "up", "--detach", "--force-recreate", "--no-deps", "anythingllm")
@@ -212,7 +212,7 @@ def test_what_is_set_in_the_page_of_anythingllm_outlives_its_container(stack: St
     assert stack.finds("anythingllm")["settings"] == "AUTH_TOKEN='set in the page'\n"
 
 
-def test_anythingllm_finds_what_it_would_download_where_it_keeps_downloads(stack: Stack) -> None:
+def test_anythingllm_finds_its_models_in_its_download_folder(stack: Stack) -> None:
     container = stack.container("anythingllm")
     folder = "/app/server/storage/models"
     found = container.exec("sha256sum", f"{folder}/tesseract/eng.traineddata").stdout.split()[0]
@@ -305,9 +305,7 @@ def test_nothing_can_reach_the_hub_but_the_init_services_or_anything_outside(sta
         assert networks == (expected if service.endswith("-init") else {"ai-stack"}), (service, state)
 
 
-def test_after_a_reboot_everything_that_ran_runs_again_and_nobody_is_asked(
-    stack: Stack, engine: Engine, hub: HubProcess
-) -> None:
+def test_after_a_reboot_all_services_run_again_without_a_request(stack: Stack, engine: Engine, hub: HubProcess) -> None:
     ran, seen = stack.services(), hub.requests()
     finished = {init: stack.container(init).finished for init in WAITS.values()}
     engine.kill()
@@ -324,7 +322,7 @@ def test_after_a_reboot_everything_that_ran_runs_again_and_nobody_is_asked(
         time.sleep(1)
 
 
-def test_a_second_up_takes_seconds_asks_nobody_and_leaves_what_runs(stack: Stack, hub: HubProcess) -> None:
+def test_a_second_up_takes_seconds_sends_no_request_and_restarts_nothing(stack: Stack, hub: HubProcess) -> None:
     before, seen = stack.container("ollama").started, hub.requests()
     started = time.monotonic()
     stack.up(*EVERYTHING)
@@ -335,7 +333,7 @@ def test_a_second_up_takes_seconds_asks_nobody_and_leaves_what_runs(stack: Stack
     assert added.read_bytes() == b"somebody's own"
 
 
-def test_down_and_a_forced_new_up_ask_nobody_and_keep_every_model(stack: Stack, hub: HubProcess) -> None:
+def test_down_and_a_forced_up_send_no_request_and_keep_all_models(stack: Stack, hub: HubProcess) -> None:
     before, seen = contents(stack.root), hub.requests()
     stack.down()
     assert stack.services() == {}

@@ -30,19 +30,19 @@ def test_a_source_is_given_back_after_its_last_use_and_not_before() -> None:
     assert peak_bytes(new(640, second), new(32, first)) == 960 + 640
 
 
-def test_what_may_be_written_in_place_takes_nothing() -> None:
+def test_in_place_operations_allocate_nothing() -> None:
     first = new(640, GIVEN)
     assert peak_bytes(new(640, new(640, first, inplace=True), inplace=True)) == 640
 
 
-def test_in_place_is_only_what_nobody_else_needs_and_has_the_same_layout() -> None:
+def test_a_tensor_is_overwritten_only_if_unused_and_of_the_same_layout() -> None:
     first = new(640, GIVEN)
     assert peak_bytes(new(640, new(640, first, inplace=True), first)) == 3 * 640
     assert peak_bytes(new(320, new(640, GIVEN), inplace=True)) == 960
     assert peak_bytes(new(640, GIVEN, inplace=True)) == 640
 
 
-def test_a_view_takes_nothing_keeps_what_it_shows_and_is_never_written_to() -> None:
+def test_a_view_allocates_nothing_keeps_its_tensor_and_is_never_overwritten() -> None:
     first = new(640, GIVEN)
     view = first.view(8, 20)
     assert peak_bytes(Tensor(shape=(8, 20), sources=(view,), inplace=True)) == 1280

@@ -142,7 +142,7 @@ def test_every_slot_has_a_window_of_its_own() -> None:
     assert two.kv == 2 * (one.kv or 0)
 
 
-def test_recurrent_layers_take_the_same_whatever_the_context() -> None:
+def test_recurrent_layers_take_the_same_memory_for_any_context() -> None:
     def per_token(name: str) -> float:
         short, long = (estimate(of(name), context=context).kv or 0 for context in (4096, 8192))
         return (long - short) / 4096

@@ -91,14 +91,14 @@ def test_civitais_token_is_for_civitai(tmp_path: Path, url: str, seen: bool) -> 
 @pytest.mark.parametrize(
     "url", ["", "x", "//host/x", "ftp://huggingface.co/x", "https://", "https://[::1", "https://h:x/"]
 )
-def test_what_is_no_url_sees_nothing(tmp_path: Path, url: str) -> None:
+def test_an_invalid_url_gets_no_credentials(tmp_path: Path, url: str) -> None:
     assert _credentials(tmp_path, HF_TOKEN=PLANTED).headers(url) == {}
 
 
 # -- netrc -------------------------------------------------------------------------------------------------------------
 
 
-def test_netrc_is_for_its_machines_and_its_default_for_nobody(tmp_path: Path) -> None:
+def test_netrc_applies_to_its_machines_and_its_default_is_ignored(tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text("machine files.example login me password word\ndefault login any password thing\n")
     keeper = _credentials(tmp_path)
     assert keeper.headers("https://files.example/x") == {"Authorization": _basic("me", "word")}
@@ -295,7 +295,7 @@ def test_no_challenge_breaks_the_reader(header: str) -> None:
         ("https://registry.example/v2/x", "/token", False, False),
     ],
 )
-def test_which_token_server_may_be_asked_and_which_may_see_the_password(
+def test_which_token_servers_are_used_and_which_get_the_password(
     registry: str, realm: str, asked: bool, password: bool
 ) -> None:
     assert may_request_token(registry, realm, same_host_only=False) is asked
@@ -399,7 +399,7 @@ def _helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     monkeypatch.setenv("PATH", str(folder))
 
 
-def test_a_credential_helper_is_asked_for_its_registry(
+def test_a_credential_helper_is_called_for_its_registry(
     hub: Hub, ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.world.ollama_login = ("me", "word")

@@ -45,7 +45,7 @@ def layout(task: str = "facial-recognition", extra: str = "") -> tuple[Placement
 
 
 @pytest.mark.parametrize("task", ["clip", "facial-recognition", "ocr"])
-def test_a_model_lies_in_the_folder_of_its_task_under_its_repos_name(task: str) -> None:
+def test_a_model_is_in_the_folder_of_its_task_and_repository(task: str) -> None:
     assert [place.path for place in layout(task)] == [f"immich/{task}/buffalo_l/{path}" for path in FILES]
     named = layout(task, ", filename: other")
     assert {place.path.split("/")[2] for place in named} == {"other"}

@@ -88,12 +88,12 @@ def test_a_short_commit_becomes_the_whole_one(bench: SourceBench, repo: HfRepo, 
     assert (found.revision, found.pinned) == (repo.main, False)
 
 
-def test_an_unknown_revision_says_so(bench: SourceBench, repo: HfRepo) -> None:
+def test_an_unknown_revision_is_named_in_the_error(bench: SourceBench, repo: HfRepo) -> None:
     error = bench.refusal("hf://org/repo@nope/config.json")
     assert (error.exit_code, error.code) == (66, "unknown-revision")
 
 
-def test_a_repo_is_asked_once_in_a_session(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
+def test_a_repo_is_requested_once_in_a_session(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
     for name in FILES:
         bench.resolve(f"hf://org/repo/{name}")
     assert len(hub.log.requests()) == 1
@@ -213,7 +213,7 @@ def test_each_refusal_has_its_own_hint(
     assert hint in str(error.hint)
 
 
-def test_a_token_that_may_opens_what_is_gated_and_private(gated: Hub, make_desk: Callable[..., SourceBench]) -> None:
+def test_a_token_with_access_opens_gated_and_private_repos(gated: Hub, make_desk: Callable[..., SourceBench]) -> None:
     bench = make_desk(HF_TOKEN="hf_accepted")
     assert bench.resolve(GATED).artifacts
     assert bench.resolve("hf://org/private/config.json").artifacts
@@ -249,7 +249,7 @@ def test_each_status_of_the_hub_has_its_meaning(
     assert hint in str(error.hint)
 
 
-def test_a_limit_that_only_the_hubs_own_header_tells_is_honoured(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
+def test_a_rate_limit_in_the_hubs_own_header_is_honoured(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
     hub.faults.add(API, RateLimited(wait=17, kind="api"))
     assert bench.resolve("hf://org/repo/config.json").artifacts
     assert bench.waits == [17.0]
@@ -269,7 +269,9 @@ def _answer(hub: Hub, document: Any, path: str = "/api/models/org/repo/revision/
     hub.faults.add(path, Status(code=200, body=json.dumps(document), content_type="application/json"), times=times)
 
 
-def test_a_mirror_whose_listing_lacks_digests_is_asked_file_by_file(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
+def test_a_mirror_without_digests_in_its_listing_is_queried_file_by_file(
+    bench: SourceBench, repo: HfRepo, hub: Hub
+) -> None:
     _answer(hub, _info(repo))
     (artifact,) = bench.resolve("hf://org/repo/model.safetensors").artifacts
     assert artifact.digest == Digest.sha256(FILES["model.safetensors"])
@@ -277,7 +279,7 @@ def test_a_mirror_whose_listing_lacks_digests_is_asked_file_by_file(bench: Sourc
 
 @pytest.mark.parametrize("lacking", [("*/paths-info/*",), ("*/paths-info/*", "*/tree/*")], ids=["tree", "headers"])
 @pytest.mark.parametrize("status", [400, 404, 405, 501])
-def test_a_mirror_that_lacks_parts_of_the_api_is_asked_in_other_ways(
+def test_a_mirror_with_an_incomplete_api_is_queried_in_other_ways(
     bench: SourceBench, repo: HfRepo, hub: Hub, lacking: tuple[str, ...], status: int
 ) -> None:
     _answer(hub, _info(repo), times=None)
@@ -290,7 +292,7 @@ def test_a_mirror_that_lacks_parts_of_the_api_is_asked_in_other_ways(
     assert all(a.cache_name and a.digest for a in found)
 
 
-def test_a_mirror_without_metadata_of_blobs_is_asked_without_it(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
+def test_a_mirror_that_refuses_blob_metadata_is_queried_without_it(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
     hub.faults.add("/api/models/org/repo/revision/*", Status(code=400), times=1)
     (artifact,) = bench.resolve("hf://org/repo/model.safetensors").artifacts
     assert artifact.digest == Digest.sha256(FILES["model.safetensors"])
@@ -388,9 +390,7 @@ def test_another_commit_than_the_pinned_one_is_refused(bench: SourceBench, repo:
 
 
 @pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd", "a\\b", "a/../../b", "C:/x", "a\x00b"])
-def test_a_path_that_leads_elsewhere_is_65_when_it_is_asked_for(
-    bench: SourceBench, repo: HfRepo, hub: Hub, path: str
-) -> None:
+def test_a_path_outside_of_the_repo_is_65(bench: SourceBench, repo: HfRepo, hub: Hub, path: str) -> None:
     listed = [{"rfilename": path}, {"rfilename": "config.json", "size": 2, "blobId": "0" * 40}]
     _answer(hub, {**_info(repo), "siblings": listed}, times=2)
     error = bench.refusal("hf://org/repo", kind="snapshot")
@@ -399,7 +399,7 @@ def test_a_path_that_leads_elsewhere_is_65_when_it_is_asked_for(
     assert bench.resolve("hf://org/repo/config.json").artifacts
 
 
-def test_a_site_wide_mirror_is_asked_and_the_address_stays_the_hubs(
+def test_a_site_wide_mirror_is_used_and_the_recorded_address_is_the_hubs(
     make_desk: Callable[..., SourceBench], repo: HfRepo, hub: Hub
 ) -> None:
     bench = make_desk(
@@ -491,7 +491,7 @@ def test_a_mirror_without_digests_serves_a_cache_whose_files_are_pinned(
 
 
 @pytest.mark.parametrize("uri", ["hf://org/repo/b.bin", "hf://org/repo@main/b.bin", f"hf://org/repo@{COMMIT}"])
-def test_without_a_commit_or_a_path_the_hub_must_be_asked(uri: str) -> None:
+def test_a_uri_without_commit_or_path_needs_a_request(uri: str) -> None:
     assert _known(uri, digest=DIGEST, size=5) is None
 
 
@@ -515,9 +515,7 @@ http.close()
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_nobody_is_asked_anything_but_what_was_wanted_and_nothing_is_left_behind(
-    repo: HfRepo, hub: Hub, home: Path, *, mirrored: bool
-) -> None:
+def test_resolving_sends_one_request_and_writes_no_file(repo: HfRepo, hub: Hub, home: Path, *, mirrored: bool) -> None:
     # In a process of its own: huggingface_hub reads its variables once, when it is imported.
     variables = {"HF_ENDPOINT": hub.endpoint}
     if mirrored:

@@ -25,7 +25,7 @@ def test_several_add_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_removed_while_somebody_adds(tmp_path: Path) -> None:
+def test_removal_waits_while_files_are_added(tmp_path: Path) -> None:
     with (
         adding(tmp_path),
         pytest.raises(RetryLaterError, match="nothing was removed"),
@@ -43,7 +43,7 @@ def test_nothing_is_removed_while_any_other_lock_is_held(tmp_path: Path) -> None
         raise AssertionError
 
 
-def test_who_adds_waits_for_who_removes(tmp_path: Path) -> None:
+def test_adding_waits_for_removal(tmp_path: Path) -> None:
     order: list[str] = []
     inside = threading.Event()
 
@@ -62,7 +62,7 @@ def test_who_adds_waits_for_who_removes(tmp_path: Path) -> None:
     assert order == ["removed", "added"]
 
 
-def test_who_removes_goes_on_when_the_last_who_adds_is_done(tmp_path: Path) -> None:
+def test_removal_continues_after_the_last_addition(tmp_path: Path) -> None:
     done = threading.Event()
 
     def remove() -> None:

@@ -191,13 +191,13 @@ def test_a_clock_that_is_wrong_does_not_kill_an_owner(path: Path, flock: str) ->
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"{}", b"[1]", b'{"nonce": 5}'])
-def test_a_lock_file_that_names_nobody_goes_stale(path: Path, flock: str, content: bytes) -> None:
+def test_a_lock_file_without_an_owner_becomes_stale(path: Path, flock: str, content: bytes) -> None:
     left_behind(path, content)
     seconds, _ = seconds_to_get(path)
     assert seconds < (0.2 if flock == "flock" else 2)
 
 
-def test_of_many_heirs_one_inherits(path: Path, flock: str) -> None:
+def test_one_of_many_waiting_processes_replaces_a_dead_owner(path: Path, flock: str) -> None:
     left_behind(path, somebody(boot="another-boot"), age=100)
     inside, most, heirs = [0], [0], []
 
@@ -229,7 +229,7 @@ def test_processes_that_are_killed_with_the_lock_are_never_followed_by_two_owner
     assert result["acquired"] > 120
 
 
-def test_processes_that_are_suspended_with_the_lock_never_own_it_beside_another(tmp_path: Path) -> None:
+def test_suspended_processes_never_own_the_lock_together_with_another(tmp_path: Path) -> None:
     result = contend(tmp_path, "6", "6", "1", "heartbeat=0.05", "stale=0.3", "poll=0.002", "suspend=0.2", "kill=0.04")
     assert result["violations"] == []
     assert result["suspended"] > 5
@@ -298,7 +298,9 @@ def test_an_owner_that_wakes_up_in_time_is_not_replaced(path: Path, flock: str) 
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_a_process_left_that_died_while_it_took_over_is_no_obstacle(path: Path, flock: str, kind: str) -> None:
+def test_leftovers_of_a_process_that_died_while_replacing_an_owner_do_no_harm(
+    path: Path, flock: str, kind: str
+) -> None:
     left_behind(path, somebody(boot="another-boot"), age=100)
     guard = path.with_name(path.name + ".taking")
     if kind == "file":
@@ -363,7 +365,7 @@ def test_a_link_in_the_place_of_a_lock_is_refused_and_not_written_through(path: 
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "socket"])
-def test_what_is_no_file_in_the_place_of_a_lock_is_refused_and_not_waited_for(path: Path, kind: str) -> None:
+def test_anything_but_a_file_in_the_place_of_a_lock_is_refused_at_once(path: Path, kind: str) -> None:
     path.parent.mkdir()
     with contextlib.ExitStack() as stack:
         if kind == "FIFO":

@@ -77,7 +77,7 @@ def test_8g_has_every_variable_of_the_plan_with_its_value() -> None:
     assert values.keys() >= HOLDS
 
 
-def test_where_the_block_differs_from_the_plan_it_says_why() -> None:
+def test_comments_explain_values_that_differ_from_the_first_plan() -> None:
     text = block("8g")
     assert re.search(r"(?:^#.*\n)*^# The first plan had 1g(?:.*\n#)*.*\nOLLAMA_MEMORY_LIMIT=3g$", text, re.MULTILINE)
     assert re.search(r"^# .*It was OLLAMA_HOST.*\n# .*\nOLLAMA_URL=http://ollama:11434$", text, re.MULTILINE)
@@ -118,7 +118,7 @@ def test_the_other_tiers_are_commented_examples_that_are_true(tier: str) -> None
         assert {**tier_values(shipped(tier)), **shown} == tier_values(shipped(other))
 
 
-def test_it_says_that_the_memory_limits_do_not_cap_vram() -> None:
+def test_a_comment_notes_that_memory_limits_do_not_cap_vram() -> None:
     assert re.search(r"do not cap vram", block("8g"), re.IGNORECASE)
 
 
@@ -131,7 +131,7 @@ def test_the_profiles_are_the_services_that_fit_one_of_those_that_take_turns() -
     }
 
 
-def test_comfyui_leaves_to_the_others_what_the_tier_gives_them() -> None:
+def test_comfyui_reserves_the_memory_of_the_other_services() -> None:
     for tier in TIERS:
         manifest = shipped(tier)
         budget = next(s.vram for s in manifest.services if s.name == "comfyui")
@@ -248,7 +248,7 @@ def test_a_variable_that_is_not_modelfetchs_survives_inside_of_the_block() -> No
     assert update(once.encode(), "16g").decode() == once
 
 
-def test_changes_and_variables_set_twice_are_told() -> None:
+def test_changes_and_duplicate_variables_are_reported() -> None:
     data = b"OLLAMA_URL=x\n" + block("8g").encode() + b"GPU_COUNT=3\n"
     done = update_block(data, text_of("16g"), ())
     assert ("GPU_VRAM_DEFAULT", "8g", "16g") in done.changed
@@ -305,7 +305,7 @@ def test_marks_that_are_not_clear_are_refused(data: str) -> None:
         update(data.format(end=END, **blocks).encode(), "8g")
 
 
-def test_what_is_kept_is_written_as_it_was() -> None:
+def test_kept_lines_are_written_unchanged() -> None:
     text = render_block(text_of("8g"), kept=Kept(raw={"OLLAMA_URL": "'a b'"}, lines=["X=1"]))
     assert "\nOLLAMA_URL='a b'\n" in text
     assert text.endswith(f"X=1\n\n{END}\n")
@@ -363,7 +363,7 @@ def test_the_card_chooses_images_that_have_code_for_it(
     assert any(re.match(rf"#?COMFYUI_IMAGE=yanwk/comfyui-boot:{comfyui}-\d{{8}}$", line) for line in lines)
 
 
-def test_another_card_replaces_what_the_first_one_chose_and_nothing_else() -> None:
+def test_another_card_changes_only_the_values_chosen_by_the_card() -> None:
     blackwell = update_block(b"", with_card((12, 0))).data
     assert update_block(blackwell, with_card((8, 9))).data == update_block(b"", with_card((8, 9))).data
     assert update_block(blackwell, with_card(None)).data == blackwell, "no card was found, so the choice stays"
