@@ -69,7 +69,7 @@ _start_thread = threading.Thread.start
 
 def _start(thread: threading.Thread) -> None:
     """Start a thread. CPython itself waits forever for one that finds no memory for its first step."""
-    if not thread.is_alive():
+    if not thread._started.is_set():  # type: ignore[attr-defined]
         thread._started = _Started()  # type: ignore[attr-defined]
     _start_thread(thread)
 

@@ -52,6 +52,8 @@ def translate(error: OSError | UnicodeError, path: object, *, doing: str, needed
             code="foreign-file",
             hint="something that modelfetch did not make is in the way: move it away, or choose another path",
         )
+    if error.errno == errno.ENAMETOOLONG:
+        return DestinationError(f"{doing} {name}: {reason}", hint="choose a shorter name: most disks take 255 bytes")
     if error.errno == errno.ENOENT:
         return DiskError(f"{doing} {name}: {reason}", hint="is its folder there, and is the disk mounted?")
     return DiskError(f"{doing} {name}: {reason}")

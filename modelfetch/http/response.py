@@ -7,7 +7,7 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Self
 
-from modelfetch.core.units import parse_decimal
+from modelfetch.core.units import MAX_SIZE, parse_decimal
 from modelfetch.core.urls import redact
 from modelfetch.errors import IntegrityError, UnreachableError
 from modelfetch.http.content_coding import can_decode, codings, decode
@@ -81,7 +81,10 @@ class Response:
     @property
     def length(self) -> int | None:
         """The Content-Length in bytes, or None if missing or invalid."""
-        return None if "transfer-encoding" in self.headers else parse_decimal(self.headers.get("content-length", ""))
+        if "transfer-encoding" in self.headers:
+            return None
+        size = parse_decimal(self.headers.get("content-length", ""))
+        return size if size is None or size <= MAX_SIZE else None
 
     @property
     def encoding(self) -> str | None:

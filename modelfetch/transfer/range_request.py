@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from modelfetch.core.units import MAX_SIZE
 from modelfetch.core.urls import redact
 from modelfetch.errors import IntegrityError, ModelfetchError, NotAModelError, UnreachableError
 from modelfetch.formats.content_check import is_weights, page_error
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
     from modelfetch.http import Response
     from modelfetch.transfer.journal import Identity
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)\Z")
 _MIN_SIZE = 16 * 1024
 """A source that sends fewer bytes than these, though more were requested, is not asked for ranges."""
 _ETAG = re.compile(r'(?:W/)?"[ !#-~]{0,1024}"|[!#-+\-.-~]{1,256}')
 """An entity tag that can be sent back; some servers leave out the quotation marks."""
 _DATE_LIMIT = 64
-_UNSATISFIED = re.compile(r"bytes \*/(\d{1,19})\Z")
+_UNSATISFIED = re.compile(r"bytes \*/([0-9]{1,19})\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +155,8 @@ def _part(
         raise WrongRangeError(f"{redact(response.url)} sent a part of the file that was not requested")
     start, end = int(match[1]), int(match[2]) + 1
     total = None if match[3] == "*" else int(match[3])
+    if (total or end) > MAX_SIZE:
+        raise WrongRangeError(f"{redact(response.url)} declared a size that no file has")
     if start != wanted.start or end <= start or (wanted.end is not None and end > wanted.end) or (total or end) < end:
         raise WrongRangeError(
             f"{redact(response.url)} sent bytes from {start}, requested were those from {wanted.start}"

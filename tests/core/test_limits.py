@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ssl
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,3 +77,27 @@ def test_no_limit_of_version_1_is_not_named(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
     monkeypatch.setattr(limits, "_CGROUPS", tmp_path)
     assert "container" not in str(limit_error(MemoryError()))
+
+
+class Lost(threading.Thread):
+    """A thread whose first step finds no memory."""
+
+    def _bootstrap(self) -> None:
+        pass
+
+
+def test_a_thread_that_never_starts_is_an_error_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_START_SECONDS", 0.02)
+    with pytest.raises(RuntimeError) as caught:
+        limits._start(Lost(daemon=True))
+    assert limit_error(caught.value) is not None
+
+
+def test_a_thread_that_starts_is_started_as_ever() -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.set)
+    limits._start(thread)
+    thread.join()
+    assert done.is_set()
+    with pytest.raises(RuntimeError, match="only be started once"):
+        limits._start(thread)
