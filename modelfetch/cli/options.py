@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from modelfetch.cli import complete
 from modelfetch.config.options import PARSERS, Options
 from modelfetch.core.similar import nearest
 from modelfetch.errors import SettingError
@@ -16,6 +16,8 @@ from modelfetch.manifest.model import CONSUMERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from click.shell_completion import CompletionItem
 
     _ParamType = click.ParamType[Any]
 else:
@@ -109,6 +111,12 @@ class Parsed(_ParamType):
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell complete files and folders."""
+        if self.name == "path":
+            return complete.files(ctx, param, incomplete)
+        return complete.folders(ctx, param, incomplete) if self.name in ("root", "store") else []
+
 
 def value(name: str) -> Parsed:
     """The parameter type for the option ``name`` of `modelfetch.config.options`."""
@@ -149,23 +157,15 @@ def combined(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 _DEFAULTS = Options()
 
-files = click.argument("paths", metavar="[FILE]...", nargs=-1)
+files = click.argument("paths", metavar="[FILE]...", nargs=-1, shell_complete=complete.files)
 """Manifests as positional arguments."""
-
-
-def _complete_tier(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from modelfetch.tiers.discovery import list_tiers
-
-    folder = os.environ.get("MODELFETCH_TIERS_DIR", "").strip()
-    names = [name for name, _ in list_tiers(Path(folder) if folder else None)]
-    return [name for name in ("auto", *names) if name.startswith(incomplete)]
 
 
 manifest_options = combined(
     option(
         "--tier",
         metavar="NAME",
-        shell_complete=_complete_tier,
+        shell_complete=complete.tiers,
         help="Tier to work on, such as 16g; auto chooses by the GPU (see `modelfetch tiers`).",
     ),
     option(
@@ -297,6 +297,7 @@ removal_options = combined(
         cls=NamesOption,
         metavar="NAME",
         multiple=True,
+        shell_complete=complete.tiers,
         help="Keep what this tier needs; repeatable.",
     ),
     option(

@@ -55,6 +55,9 @@ DEFAULT_MANIFEST = Path("models.yaml")
 SCHEMA_FILE = "manifest.schema.json"
 """The schema that a new manifest's first line names; written next to it, so that editors find it offline."""
 
+KINDS_TO_ADD = tuple(kind for kind in KINDS if kind in WEIGHT_KINDS or kind == "snapshot")
+"""The kinds that a caller may choose."""
+
 Choose = Callable[[str, Sequence[str]], str]
 """Asks a person a question with these answers; returns the chosen one."""
 
@@ -221,9 +224,8 @@ def _check(request: AddRequest) -> None:
         raise UsageError("no link given", hint="modelfetch add LINK, such as hf://NS/REPO/FILE")
     if request.name is not None and len(request.links) > 1:
         raise UsageError("--name names one model, but several links were given")
-    kinds = [kind for kind in KINDS if kind in WEIGHT_KINDS or kind == "snapshot"]
-    if request.kind is not None and request.kind not in kinds:
-        raise _unknown("kind", request.kind, kinds)
+    if request.kind is not None and request.kind not in KINDS_TO_ADD:
+        raise _unknown("kind", request.kind, KINDS_TO_ADD)
     if unknown := [name for name in request.consumers if name not in CONSUMERS]:
         raise _unknown("consumer", unknown[0], CONSUMERS)
 

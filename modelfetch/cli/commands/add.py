@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelfetch.cli import common, options
+from modelfetch.cli import common, complete, options
 from modelfetch.render.errors import show_errors
 from modelfetch.render.out import note, put
 from modelfetch.render.text import plain, stdout_table
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
 @click.command("add")
 @click.argument("links", metavar="LINK...", nargs=-1, required=True)
-@options.option("--kind", metavar="KIND", help="Kind of model, such as lora.  [default: detected]")
+@options.option(
+    "--kind", metavar="KIND", shell_complete=complete.kinds, help="Kind of model, such as lora.  [default: detected]"
+)
 @options.option(
     "--for",
     "consumers",
     cls=options.NamesOption,
     metavar="CONSUMER",
+    shell_complete=complete.consumers,
     multiple=True,
     help="Service that uses it; repeatable, or split by commas.  [default: those that can load it]",
 )

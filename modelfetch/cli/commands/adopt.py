@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelfetch.cli import common, options
+from modelfetch.cli import common, complete, options
 from modelfetch.errors import UsageError
 from modelfetch.render.care import adopt_text, dedupe_text
 
@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
 
 @click.command("adopt")
-@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "folders",
+    metavar="DIR...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    shell_complete=complete.folders,
+)
 @options.folder_options
 @options.option("--in-place", is_flag=True, help="Only record where the files are, for sync to copy from.")
 @options.option("--dedupe", is_flag=True, help="Replace equal files in these folders by links of one blob.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelfetch.cli import common, options
+from modelfetch.cli import common, complete, options
 from modelfetch.errors import UsageError
 from modelfetch.render.errors import show_errors
 from modelfetch.render.out import put
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("fit")
-@click.argument("targets", metavar="[URI | FILE...]", nargs=-1)
+@click.argument("targets", metavar="[URI | FILE...]", nargs=-1, shell_complete=complete.files)
 @options.manifest_options
 @options.folder_options
 @options.option("--context", metavar="TOKENS", type=options.value("context"), help="Tokens of one conversation.")

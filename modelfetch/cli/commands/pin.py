@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelfetch.cli import common, options
+from modelfetch.cli import common, complete, options
 from modelfetch.errors import UsageError
 from modelfetch.render.out import note
 from modelfetch.render.text import plain, table, terminal_width
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 
 @click.command("pin")
-@click.argument("file")
+@click.argument("file", shell_complete=complete.files)
 @options.option("--check", is_flag=True, help="Write nothing; exit with 1 if a pin is missing or behind upstream.")
 @options.option(
     "--upgrade",
     metavar="NAME",
+    shell_complete=complete.models_of_file,
     multiple=True,
     help="Move this model's pins to what upstream has now; repeatable.",
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelfetch.cli import common, options
+from modelfetch.cli import common, complete, options
 from modelfetch.render.care import removal_text, restore_hint
 from modelfetch.render.out import note
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("remove")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete.placed_models)
 @options.folder_options
 @options.removal_options
 @options.output_options

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelfetch.cli import common, options
+from modelfetch.cli import common, complete, options
 from modelfetch.core.units import format_size
 from modelfetch.render.care import count, verify_text
 from modelfetch.render.out import note
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     "--model",
     "models",
     metavar="NAME",
+    shell_complete=complete.placed_models,
     multiple=True,
     help="Only this model; with --repair also its files that a service has rewritten. Repeatable.",
 )
