@@ -7,7 +7,6 @@ reference implementation, named next to it.
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -144,7 +143,8 @@ def suffix_for(head: bytes) -> str | None:
 
 
 def _suffix(path: str) -> str:
-    return PurePosixPath(path).suffix.lower()
+    stem, _, last = path.rpartition("/")[2].rpartition(".")
+    return f".{last.lower()}" if stem and last else ""
 
 
 # ── what comes instead of a file ──

@@ -16,6 +16,7 @@ from modelfetch.store.record import Record
 
 _WRITTEN_IN_PLACE = 16 * 2**20
 """Blobs below this size are quick to hash again, so their records need no durability."""
+_RECORD = ".json"
 RECORD_LIMIT = 16 * 2**20
 """Maximum bytes of a record to read: enough for a blob of 10 TB."""
 
@@ -33,10 +34,10 @@ class Index:
 
     # --- records -----------------------------------------------------------------------------------------------
 
-    def record(self, blob: Path) -> Record | None:
+    def record(self, blob: Path | str) -> Record | None:
         """Return the state of a blob at its last verification; None if there is no valid record."""
         try:
-            return Record.parse(read_small(record_path(blob), RECORD_LIMIT))
+            return Record.parse(read_small(f"{blob}{_RECORD}", RECORD_LIMIT))
         except OSError:
             return None
 
@@ -44,7 +45,7 @@ class Index:
         """Write a blob's record, and record its other digests as aliases."""
         with contextlib.suppress(OSError):
             if record.size < _WRITTEN_IN_PLACE:
-                write_new(record_path(blob), record.dump())
+                write_new(f"{blob}{_RECORD}", record.dump())
             else:
                 self._write_whole(record_path(blob), record.dump())
         for algorithm, digits in record.digests.items():
@@ -109,7 +110,7 @@ class Index:
 
 def record_path(blob: Path) -> Path:
     """Return the path of a blob's record."""
-    return blob.with_name(blob.name + ".json")
+    return blob.with_name(blob.name + _RECORD)
 
 
 def write_whole(path: Path, data: bytes, *, temporary: Path) -> None:
@@ -134,7 +135,7 @@ def write_whole(path: Path, data: bytes, *, temporary: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path | str, data: bytes) -> None:
     """Write a file in place; if it is read meanwhile or torn, the record is invalid and ignored. Raises OSError."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, own_files.NAME.mode)

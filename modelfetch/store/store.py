@@ -64,6 +64,7 @@ class Store:
         self.path = path
         self.index = Index(path)
         self._blobs = str(path / "blobs" / "sha256")
+        self._ingest = str(path / "ingest")
         self._sink = sink
         self._refused = RefusalReporter(sink)
         self._lock = threading.Lock()
@@ -232,7 +233,7 @@ class Store:
         """
         sha256 = digests["sha256"]
         path = self.blob_path(sha256)
-        self.folder("blobs", "sha256", sha256.hex[:2])
+        folder = self.folder("blobs", "sha256", sha256.hex[:2])
         try:
             if not durable:
                 try_fsync(fd, refused=self._refused)
@@ -246,7 +247,7 @@ class Store:
             state = self._move(part, fd, path, sha256) or state
         except OSError as error:
             raise translate(error, part, doing="storing") from error
-        self._sync_later(path.parent, small=state.st_size < _SYNCED_TOGETHER)
+        self._sync_later(folder, small=state.st_size < _SYNCED_TOGETHER)
         others = {name: digest.hex for name, digest in digests.items() if name != "sha256"}
         self.index.write_record(
             path, Record(size=state.st_size, mtime_ns=state.st_mtime_ns, chunks=chunks, digests=others)
@@ -413,6 +414,6 @@ class Store:
         sha256 = self.index.sha256_of(digest)
         if sha256 is None:
             return None
-        aside = self.path / "ingest" / f"{sha256.hex}.damaged"
+        aside = f"{self._ingest}/{sha256.hex}.damaged"
         record = self.index.record(aside)
-        return (aside, record) if record is not None and aside.exists() else None
+        return (Path(aside), record) if record is not None and Path(aside).exists() else None

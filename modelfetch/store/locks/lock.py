@@ -144,16 +144,14 @@ class Held:
         if time.monotonic() - self._beaten > min(self.timing.heartbeat, self.timing.stale / 2):
             self.beat()
         elif not self._lost:
-            with contextlib.suppress(OSError):  # as in `beat`
-                self._lost = not self._is_here()
+            try:
+                found = os.lstat(self.path)
+                self._lost = (found.st_dev, found.st_ino) != self.inode
+            except FileNotFoundError:
+                self._lost = True
+            except OSError:
+                pass  # as in `beat`
         return not self._lost
-
-    def _is_here(self) -> bool:
-        try:
-            found = os.lstat(self.path)
-        except FileNotFoundError:
-            return False
-        return (found.st_dev, found.st_ino) == self.inode
 
     def ensure_owned(self) -> None:
         """Raise unless this process still has the lock according to the disk; see `still_owned`.
@@ -431,7 +429,7 @@ def _release(held: Held, files: LockFiles | None) -> None:
     """Remove the lock's name if this process still owns it, then release flock, or keep the file for the next lock."""
     try:
         if held.still_owned():
-            held.path.unlink()
+            os.unlink(held.path)  # noqa: PTH108 - for each small file
     except OSError:
         pass
     finally:
