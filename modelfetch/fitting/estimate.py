@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.fitting.image import ImageOptions, Parts, image_estimate, parse_resolution, parts_of, parts_of_gguf
 from modelfetch.fitting.llm.architectures import ARCHITECTURES
-from modelfetch.fitting.llm.estimate import BUDGET_MARGIN, KV_BYTES, MARGIN, LlmOptions, llm_estimate
+from modelfetch.fitting.llm.estimate import KV_BYTES, MARGIN, LlmOptions, llm_estimate
 from modelfetch.fitting.speech import (
     WhisperOptions,
     aligner_estimate,
@@ -21,6 +21,7 @@ from modelfetch.fitting.speech import (
 from modelfetch.fitting.types import Estimate
 from modelfetch.formats.gguf import MAGICS, GgufHeader, read_gguf
 from modelfetch.formats.safetensors import read_safetensors
+from modelfetch.manifest.budget import MIN_FREE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,7 +77,7 @@ def llm_options(service: Service) -> LlmOptions:
         parallel=service.parallel or 1,
         kv_type=service.kv_type if service.kv_type in KV_BYTES else "f16",
         flash_attention=service.flash_attention is not False,
-        margin=MARGIN if service.vram is None else BUDGET_MARGIN,
+        margin=MARGIN if service.vram is None else MIN_FREE,
     )
 
 

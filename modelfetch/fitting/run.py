@@ -24,7 +24,7 @@ from modelfetch.fitting.candidates import (
 from modelfetch.fitting.estimate import LOADED_KINDS
 from modelfetch.fitting.types import Candidate, FitReport
 from modelfetch.fitting.verdict import fit_alone, fit_tier
-from modelfetch.fitting.workload import names_model
+from modelfetch.fitting.workload import IMAGE_SERVICES, consumer_of, names_model
 from modelfetch.manifest.field_types import refuse_plain_http
 from modelfetch.manifest.model import CONSUMERS, FileSpec, Service
 from modelfetch.manifest.uri import HfUri, OllamaUri
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from modelfetch.pipeline.plan import ModelRequest
     from modelfetch.pipeline.session import Session
     from modelfetch.placement.receipts import Receipt
-
-_IMAGE = ("stable-diffusion", "comfyui")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +102,7 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, overrid
 def _warn_unbudgeted_models(services: Iterable[Service], candidates: Sequence[Candidate], session: Session) -> None:
     """Warn if a service's budget is for a model that it does not have: the verdict covers the models that it has."""
     for service in services:
-        mine = [candidate for candidate in candidates if _consumer(service) in candidate.consumers]
+        mine = [candidate for candidate in candidates if consumer_of(service) in candidate.consumers]
         if service.model is None or not mine or any(names_model(service, candidate) for candidate in mine):
             continue
         message = f"{service.name} is budgeted for {service.model!r}, which is none of its models"
@@ -125,14 +123,12 @@ def _services(manifest: Manifest, session: Session, overrides: FitOverrides) -> 
     if not services:
         used = {consumer for model in manifest.models for consumer in model.consumers}
         services = tuple(
-            Service(name=name, exclusive="image" if name in _IMAGE else None) for name in CONSUMERS if name in used
+            Service(name=name, exclusive="image" if name in IMAGE_SERVICES else None)
+            for name in CONSUMERS
+            if name in used
         )
-    kept = (service for service in services if not chosen or _consumer(service) in chosen)
+    kept = (service for service in services if not chosen or consumer_of(service) in chosen)
     return tuple(overrides.applied_to(service) if service.name == "ollama" else service for service in kept)
-
-
-def _consumer(service: Service) -> str:
-    return next((name for name in ("whisper", "diffrhythm", "immich") if service.name.startswith(name)), service.name)
 
 
 def _is_loaded(item: ModelRequest, services: Iterable[Service]) -> bool:
@@ -142,7 +138,7 @@ def _is_loaded(item: ModelRequest, services: Iterable[Service]) -> bool:
     """
     if item.model.optional and item.model.kind == "torch-checkpoint":
         return False
-    on_gpu = {_consumer(service) for service in services if service.device != "cpu"}
+    on_gpu = {consumer_of(service) for service in services if service.device != "cpu"}
     return item.model.kind in LOADED_KINDS and any(consumer in on_gpu for consumer in item.model.consumers)
 
 

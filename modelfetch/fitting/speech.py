@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from modelfetch.fitting.image import OVERHEAD as PYTORCH_OVERHEAD
 from modelfetch.fitting.types import Estimate
 from modelfetch.formats.range_reader import GIB
 
@@ -63,7 +64,6 @@ _PARAKEET_NOTE = (
     f"assumes pieces of {_PARAKEET_SECONDS} seconds, computed from NeMo's configuration and not measured; "
     "a longer piece needs 6 MiB for each further second, and more for its attention"
 )
-_PYTORCH = int(0.6 * GIB)  # the CUDA context of a PyTorch process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ def parakeet_estimate(name: str, uri: str, size: int | None) -> Estimate:
         uri=uri,
         weights=size,
         compute=_PARAKEET_SECONDS * _PARAKEET_SECOND,
-        overhead=_PYTORCH,
+        overhead=PYTORCH_OVERHEAD,
         method="size",
         assumptions={"seconds": _PARAKEET_SECONDS, "notes": [_PARAKEET_NOTE]},
         unknown=() if size is not None else ("the size of its weights is not known",),
@@ -147,9 +147,8 @@ _MEASURED = {
 }
 
 
-def measured_service(service: str) -> str | None:
-    """The service's name in the table; None if it is not listed."""
-    return next((word for word in _MEASURED if service.startswith(word)), None)
+MEASURED_SERVICES = frozenset(_MEASURED)
+"""The services that are estimated as a whole, by their consumers' names."""
 
 
 def table_estimate(word: str, names: Sequence[str], uri: str, size: int | None) -> Estimate:

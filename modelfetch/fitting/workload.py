@@ -16,7 +16,7 @@ from modelfetch.fitting.estimate import (
     speech_estimate,
     unknown_estimate,
 )
-from modelfetch.fitting.speech import measured_service, table_estimate
+from modelfetch.fitting.speech import MEASURED_SERVICES, table_estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,15 +58,21 @@ def load(service: Service, candidates: Sequence[Candidate], *, fp8: bool = False
 
     ``fp8``: as if an image model's 16-bit weights were held in 8 bits.
     """
-    consumer = "whisper" if service.name.startswith("whisper") else service.name
+    consumer = consumer_of(service)
     mine = [candidate for candidate in candidates if consumer in candidate.consumers]
-    if (word := measured_service(service.name)) is not None:
-        return _from_table(word, mine)
+    if consumer in MEASURED_SERVICES:
+        return _from_table(consumer, mine)
     if service.name in IMAGE_SERVICES:
         return _images(service, mine, fp8=fp8)
     if consumer == "whisper":
         return _separately(service, mine, lambda c: speech_estimate(c, service), lambda c: c.kind == "torch-checkpoint")
     return _language(service, mine)
+
+
+def consumer_of(service: Service) -> str:
+    """The consumer whose models a service loads: a service may have a longer name, such as ``whisperx``."""
+    words = ("whisper", "diffrhythm", "immich")
+    return next((word for word in words if service.name.startswith(word)), service.name)
 
 
 def names_model(service: Service, candidate: Candidate) -> bool:

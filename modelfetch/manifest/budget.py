@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from modelfetch.manifest.model import Service
 
 _GIB = 2**30
+MIN_FREE = _GIB // 4
+"""VRAM that Ollama leaves free when it loads a model, if a tier gives everything to its services; in bytes."""
+
 _USABLE = {8: 7.5, 16: 15, 32: 30.9, 94: 93}
 """Usable GiB by a card's class in GiB: what drivers and displays leave, as measured."""
 

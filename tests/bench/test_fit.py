@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.bench.fit import FAR, lines, median_error
+from modelfetch.fitting.llm.estimate import LlmOptions, llm_estimate
+from modelfetch.formats.range_reader import GIB
+from modelfetch.manifest.budget import default_usable
+from tests.bench.fit import FAR, header, lines, median_error
 
 
 def test_measured_totals_are_near_and_nothing_that_spilled_is_called_a_fit() -> None:
@@ -14,3 +17,11 @@ def test_measured_totals_are_near_and_nothing_that_spilled_is_called_a_fit() -> 
 
 def test_large_deviations_have_an_explanation() -> None:
     assert not [line.row for line in lines() if line.error and abs(line.error) > FAR and line.reason is None]
+
+
+def test_a_context_with_which_a_model_spilled_is_not_called_a_fit() -> None:
+    found = header("qwen3.6:27b")  # the first row's note: 262144 tokens spill on a card of 32 GB
+    assert found is not None
+    usable = default_usable(32 * GIB)
+    assert llm_estimate("m", "u", found, LlmOptions(context=131072)).needed <= usable
+    assert llm_estimate("m", "u", found, LlmOptions(context=262144)).needed > usable

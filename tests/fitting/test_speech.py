@@ -10,12 +10,11 @@ from modelfetch.fitting.speech import (
     aligner_estimate,
     decoder_layers,
     is_parakeet,
-    measured_service,
     parakeet_estimate,
-    table_estimate,
     whisper_estimate,
 )
 from modelfetch.fitting.types import Candidate, File
+from modelfetch.fitting.workload import load
 from modelfetch.formats.range_reader import GIB
 from modelfetch.manifest.model import Service
 
@@ -138,8 +137,5 @@ def test_an_alignment_model_adds_its_own_size() -> None:
 
 @pytest.mark.parametrize(("service", "total"), [("diffrhythm", 8 * 10**9), ("immich", 3 * GIB), ("immich-ml", 3 * GIB)])
 def test_services_of_the_table(service: str, total: int) -> None:
-    word = measured_service(service)
-    assert word is not None
-    made = table_estimate(word, ["a"], "", 5 * 10**9)
-    assert made.total == total
-    assert measured_service("grafana") is None
+    assert [made.total for made in load(Service(name=service), ()).estimates] == [total]
+    assert not load(Service(name="grafana"), ()).estimates

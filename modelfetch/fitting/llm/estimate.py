@@ -34,9 +34,6 @@ OVERHEAD = int(0.45 * GIB)
 MARGIN = GIB
 """Memory that the server leaves free when it loads (``--fit-target``); with less, layers go to the CPU."""
 
-BUDGET_MARGIN = GIB // 4
-"""The margin under a tier's budget: the smallest ``LLAMA_ARG_FIT_TARGET`` that `modelfetch env` writes."""
-
 VISION = GIB
 """What Ollama keeps free for the buffers of a vision encoder, in addition to its weights.
 

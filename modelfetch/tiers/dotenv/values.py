@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import ROUND_UP, Decimal
 from typing import TYPE_CHECKING
 
-from modelfetch.manifest.budget import together
+from modelfetch.manifest.budget import MIN_FREE, together
 from modelfetch.manifest.uri import OLLAMA_HOST, OllamaUri
 from modelfetch.tiers.discovery import normalise_tier
 from modelfetch.tiers.dotenv.variables import VARIABLES
@@ -22,9 +22,6 @@ _EMBEDDERS = ("embed", "minilm", "bge-", "paraphrase")
 
 _NOT_BERT = {"embeddinggemma": "gemma3", "qwen3-embedding": "qwen3", "nomic-embed-text-v2-moe": "nomic-bert-moe"}
 """Embedding models of the Ollama library with a family that PrivateGPT does not accept, each with its family."""
-
-_MIN_FREE = 256
-"""VRAM in MiB that Ollama leaves free if the tier assigns everything to its services."""
 
 _CACHE_STEP = 32
 """Prompt cache sizes are multiples of this, in MiB."""
@@ -151,7 +148,7 @@ def _ollama(service: Service | None, manifest: Manifest) -> dict[str, str]:
         "OLLAMA_FLASH_ATTENTION": "1" if service and service.flash_attention else "0",
         "OLLAMA_KV_CACHE_TYPE": (service.kv_type if service else None) or "f16",
         "LLAMA_ARG_CACHE_RAM": str(prompt_cache(service)),
-        "LLAMA_ARG_FIT_TARGET": str(max(_MIN_FREE, spare(manifest) // _MIB)),
+        "LLAMA_ARG_FIT_TARGET": str(max(MIN_FREE, spare(manifest)) // _MIB),
     }
 
 
