@@ -39,7 +39,8 @@ class HttpsSource(Source[HttpUri]):
                 raise _refused(response)
             check_file(response, uri.url, what="the file", uri=str(uri))
             name = _name(uri, response.headers) or wanted.filename
-            refuse_page(response, str(uri), path=name or "", size=wanted.size, pinned=wanted.digest is not None)
+            path = "" if wanted.kind in WEIGHT_KINDS else name or ""  # weights are no page, whatever the address
+            refuse_page(response, str(uri), path=path, size=wanted.size, pinned=wanted.digest is not None)
             size = total_size(response)
             response.drain()
         name = self._listed(uri, name, wanted)

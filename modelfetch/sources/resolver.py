@@ -112,9 +112,8 @@ class Sources:
                 error = self._source(uri).explain(response, uri)
                 if error is not None:
                     raise error
-            refuse_page(
-                response, artifact.uri, path=artifact.path, size=artifact.size, pinned=artifact.digest is not None
-            )
+            path = "" if artifact.weights else artifact.path
+            refuse_page(response, artifact.uri, path=path, size=artifact.size, pinned=artifact.digest is not None)
             check_file(response, url, what=artifact.uri, uri=artifact.uri)
             size = total_size(response)
             response.drain()

@@ -123,7 +123,8 @@ def _is_same_model(own: Uri, other: Uri) -> bool:
 
 def _model(value: str, override: Override, allow_http: Callable[[str, int], bool]) -> Model:
     """Build an entry for the value, validated by the same rules as a manifest entry."""
-    entry: dict[str, object] = {"name": _name(value), "source": _as_uri(value, override), "for": [override.consumer]}
+    source = _as_uri(value, override)
+    entry: dict[str, object] = {"name": _name(source), "source": source, "for": [override.consumer]}
     if override.kind is not None:
         entry["kind"] = override.kind
     text = json.dumps({"version": 1, "models": [entry]}) + "\n"
@@ -135,9 +136,9 @@ def _model(value: str, override: Override, allow_http: Callable[[str, int], bool
     return replace(model, position=Position(file=override.variable, line=1, column=1))
 
 
-def _name(value: str) -> str:
+def _name(source: str) -> str:
     """The display name: the last part of the path, without a query, which may contain a token."""
-    return re.split(r"[?#]", value, maxsplit=1)[0].rpartition("/")[2][:100] or "model"
+    return re.split(r"[?#]", source, maxsplit=1)[0].rpartition("/")[2][:100] or "model"
 
 
 def _warn_of_other_tiers_default(

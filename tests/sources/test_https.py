@@ -87,6 +87,14 @@ def test_a_page_in_place_of_a_file_is_65_with_the_form_to_write(bench: SourceBen
     assert bench.waits == []
 
 
+@pytest.mark.parametrize("name", ["page.html", "page"])
+def test_a_page_in_place_of_weights_is_refused_whatever_its_address(bench: SourceBench, hub: Hub, name: str) -> None:
+    hub.world.file(name, b"<!DOCTYPE html><html></html>", content_type="text/html")
+    error = bench.refusal(hub.files + name, kind="checkpoint", filename="x.safetensors")
+    assert (error.exit_code, error.code) == (65, "not-a-model")
+    assert "hf://NS/REPO/FILE" in str(error.hint)
+
+
 @pytest.mark.parametrize("pins", [{"size": 4}, {"digest": Digest.sha256(b"123")}, {"size": 3, "digest": OTHER}])
 def test_a_page_in_place_of_a_pinned_file_is_named_before_its_size(
     bench: SourceBench, hub: Hub, pins: dict[str, Any]

@@ -54,6 +54,11 @@ def test_an_empty_variable_means_the_tiers_own() -> None:
     assert apply({"OLLAMA_AUTO_PULL_MODEL": "  "}) == load_manifest(TIER)
 
 
+def test_a_model_is_named_by_what_was_pasted_not_by_the_command_around_it() -> None:
+    manifest = apply({"OLLAMA_AUTO_PULL_MODEL": "ollama run mistral:7b, https://ollama.com/library/phi4"})
+    assert names(manifest, "ollama") == ["mistral:7b", "phi4"]
+
+
 def test_a_list_of_names_replaces_all_ollama_entries_and_nothing_else() -> None:
     manifest = apply({"OLLAMA_AUTO_PULL_MODEL": "mistral:7b, phi4"})
     assert [str(m.source) for m in manifest.models if "ollama" in m.consumers] == [
