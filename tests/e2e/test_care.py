@@ -70,6 +70,8 @@ def test_a_model_of_ollama_is_adopted_and_served_from_both_folders(
     modelfetch.report("adopt", str(theirs))
     report = modelfetch.report("sync", "--tier", "demo", "--for", "ollama")
     assert report["bytes_fetched"] == 0
+    refused = modelfetch.report("adopt", "--dedupe", "--no-dry-run", str(theirs), exit_code=2)
+    assert "can't be deduplicated" in refused["errors"][0]["message"]  # Ollama sweeps and converts its blobs
     for number, models in enumerate((theirs, modelfetch.root / "ollama" / "models")):
         with serve_ollama(ollama_binary, models, workplace / f"served-{number}") as ollama:
             assert ollama.generate(short_names(models)[0])["eval_count"] > 0
@@ -121,8 +123,10 @@ def test_deduplicated_collections_are_read_by_their_programs_before_and_after(
 
     assert_read()
     folders = [str(comfyui), *map(str, caches)]
+    modelfetch.report("adopt", *folders)
+    assert_read()
     dry = modelfetch.report("adopt", "--dedupe", *folders)
-    assert len(dry["models"]) == 2
+    assert len(dry["models"]) in (2, 3)  # where the store shares blocks, it has a file of its own
     modelfetch.report("adopt", "--dedupe", "--no-dry-run", *folders)
     assert_read()
     blobs = [next((cache / "models--acme--large/blobs").iterdir()) for cache in caches]
