@@ -41,23 +41,31 @@ _OLD = re.compile(r"\.modelfetch-dedupe-(?P<pid>\d+)-[0-9a-f]+\.old")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duplicate:
-    """A file whose bytes the store has or will have: the action (linked, would-link, kept), and a reason if kept."""
+    """A file whose bytes the store has or will have: the action (linked, would-link, kept), and a reason if kept.
+
+    ``freed`` is the number of bytes that were, or would be, freed: none if the file has another link.
+    """
 
     file: Path
     digest: str
     size: int
     result: str
     reason: str | None = None
+    freed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deduped:
-    """All duplicates; ``freed`` is the number of bytes that were, or would be, freed."""
+    """All duplicates."""
 
     duplicates: tuple[Duplicate, ...]
-    freed: int
     applied: bool
     errors: tuple[ModelfetchError, ...] = ()
+
+    @property
+    def freed(self) -> int:
+        """The number of bytes that were, or would be, freed."""
+        return sum(one.freed for one in self.duplicates)
 
 
 def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = False) -> Deduped:
@@ -77,23 +85,19 @@ def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = F
     groups = _equal_files(candidates, session)
     duplicates = list(_remove_leftovers(candidates, session)) if apply else []
     errors: list[ModelfetchError] = []
-    freed = 0
     for digest, files in groups.items():
         session.cancel.check()
         try:
             blob = _blob(digest, files, session, apply=apply)
             keeper = _inode(blob.path) if blob else files[0].inode
             for one in files:
-                if one.inode == keeper:
-                    continue
-                duplicates.append(_replace(one, blob, digest, apply=apply))
-                if duplicates[-1].result != "kept":
-                    freed += one.size if one.file.stat().st_nlink == 1 or apply else 0
+                if one.inode != keeper:
+                    duplicates.append(_replace(one, digest, blob if apply else None))
         except ModelfetchError as error:
             errors.append(error)
         except OSError as error:
             errors.append(os_errors.translate(error, files[0].file, doing="deduplicating"))
-    return Deduped(duplicates=tuple(duplicates), freed=freed, applied=apply, errors=tuple(errors))
+    return Deduped(duplicates=tuple(duplicates), applied=apply, errors=tuple(errors))
 
 
 def dedupe_report(found: Deduped, session: Session) -> Report:
@@ -172,12 +176,13 @@ def _blob(digest: str, files: Sequence[Candidate], session: Session, *, apply: b
     return blob
 
 
-def _replace(one: Candidate, blob: Blob | None, digest: str, *, apply: bool) -> Duplicate:
-    if not apply or blob is None:
-        return Duplicate(file=one.file, digest=digest, size=one.size, result="would-link")
-    reason = _put_link(one, blob)
-    result = "linked" if reason is None else "kept"
-    return Duplicate(file=one.file, digest=digest, size=one.size, result=result, reason=reason)
+def _replace(one: Candidate, digest: str, blob: Blob | None) -> Duplicate:
+    """Replace a file by a link of a blob, if possible; without a blob, only say what would be done."""
+    freed = one.size if one.file.stat().st_nlink == 1 else 0
+    if blob is not None and (reason := _put_link(one, blob)) is not None:
+        return Duplicate(file=one.file, digest=digest, size=one.size, result="kept", reason=reason)
+    result = "would-link" if blob is None else "linked"
+    return Duplicate(file=one.file, digest=digest, size=one.size, result=result, freed=freed)
 
 
 def _put_link(one: Candidate, blob: Blob) -> str | None:

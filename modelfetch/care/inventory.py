@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core.digest import Digest
-from modelfetch.core.directories import own_folder, require_folder_path
+from modelfetch.core.directories import own_folder
 from modelfetch.core.fs import read_small
-from modelfetch.core.similar import nearest
 from modelfetch.core.temp_files import is_temporary_name
-from modelfetch.errors import DestinationError, UsageError
+from modelfetch.errors import DestinationError
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.paths import collision_key
-from modelfetch.pipeline.preflight import check_folders
 from modelfetch.placement.inspector import is_same_manifest
 from modelfetch.placement.ollama_manifests import is_manifest
 from modelfetch.placement.receipts import read_receipt
@@ -33,9 +31,8 @@ from modelfetch.store.index import RECORD_LIMIT, record_path
 from modelfetch.store.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from modelfetch.pipeline.session import Session
     from modelfetch.placement.receipts import Entry, Receipt
     from modelfetch.placement.root_tree import RootTree
     from modelfetch.store import Store
@@ -172,46 +169,6 @@ def take_inventory(root: Path, tree: RootTree, store: Store, *, foreign: bool = 
         for consumer, receipt in receipts.items():
             items += [_claimed(item, receipt) or item for item in _foreign(tree, consumer, there)]
     return Inventory(root=root, store=store.path, items=tuple(_with_shared_checks(items)), receipts=receipts)
-
-
-def require_root(session: Session) -> None:
-    """Check that ROOT exists: a disk that is not mounted must not pass for one that holds nothing.
-
-    Raises:
-        DestinationError: It does not, or a check of `check_folders` failed (``root-not-mounted``).
-    """
-    root = session.options.root
-    require_folder_path(root, "--root")
-    if not root.is_dir():
-        raise DestinationError(
-            f"{root} does not exist: is the disk or share mounted?",
-            code="root-not-mounted",
-            hint="mount it, or name the folder that `modelfetch sync` filled: --root DIR",
-        )
-    check_folders(session)
-
-
-def check_names(names: Sequence[str], inventory: Inventory, *, also: Iterable[str] = ()) -> None:
-    """Check that each name is one of a placed model, or one of ``also``.
-
-    Raises:
-        UsageError: One is not (``not-placed``).
-    """
-    for error in unknown_names(names, inventory, also=also):
-        raise error
-
-
-def unknown_names(names: Sequence[str], inventory: Inventory, *, also: Iterable[str] = ()) -> Iterator[UsageError]:
-    """Yield an error for each name that neither a placed model nor one of ``also`` has."""
-    known = sorted({*also, *(item.model for item in inventory.placements if item.model)})
-    for name in names:
-        if name not in known:
-            near = nearest(name, known)
-            yield UsageError(
-                f"no model {name[:80]!r} was placed in {inventory.root}",
-                code="not-placed",
-                hint=f"did you mean {near!r}?" if near else f"`modelfetch list --root {inventory.root}` shows them",
-            )
 
 
 def read_receipts(root: Path) -> dict[str, Receipt]:

@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.care.inventory import Inventory, Item, Origin, require_root, take_inventory
+from modelfetch.care.inventory import Inventory, Item, Origin, take_inventory
+from modelfetch.care.preconditions import require_root
 from modelfetch.care.references import References
 from modelfetch.care.removal import Rules, plan_removal
 from modelfetch.core import os_errors

@@ -1,9 +1,4 @@
-"""Prune and remove: decide with `removal`, then delete while no other process works on the root or store.
-
-Files that a service lists or reads first (manifests, snapshots) are deleted first, then their bytes, then the blobs;
-the receipts are written last. If the process is killed in between, receipts name missing files, and the same command
-finishes the work.
-"""
+"""Prune and remove: decide with `removal`, then delete while no other process works on the root or store."""
 
 from __future__ import annotations
 
@@ -13,38 +8,27 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from modelfetch.care.inventory import Inventory, Item, Origin, require_root, take_inventory, unknown_names
-from modelfetch.care.references import References, read_references
+from modelfetch.care.deletion import delete_items
+from modelfetch.care.inventory import Inventory, Item, Origin, take_inventory
+from modelfetch.care.preconditions import require_root, unknown_names
+from modelfetch.care.references import read_references
 from modelfetch.care.removal import RemovalPlan, Rules, bytes_freed, plan_removal
 from modelfetch.care.requested import find_requested
-from modelfetch.care.unlink import remove_empty_folders, unlink_unchanged
 from modelfetch.core import os_errors
-from modelfetch.core.digest import Digest
 from modelfetch.core.directories import own_folder
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, exit_code_of
-from modelfetch.manifest.kinds import FOLDERS
-from modelfetch.placement import journal
-from modelfetch.placement.receipts import Receipt, lock_receipt, read_receipt, write_receipt
-from modelfetch.store.adopted import unmark_adopted
 from modelfetch.store.locks.gate import removing
 from modelfetch.tiers.selection import load_selected, select_manifests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
 
 LEFTOVERS = "leftovers"
 """The name in the report for unreferenced blobs and unfinished downloads."""
-_STATIC = frozenset(f"{consumer}/{folder}" if folder else consumer for (consumer, _), folder in FOLDERS.items()) | {
-    "ollama/models",
-    "ollama/models/blobs",
-    "ollama/models/manifests",
-}
-"""Folders that a service reads; they are kept when empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +188,8 @@ def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory]
         plan = plan_removal(inventory, references, rules(inventory))
         if options.dry_run:
             return Removed(inventory=inventory, plan=plan, items=plan.items, dry_run=True)
-        return _Deletion(inventory, references, plan, session).run()
+        removed, errors = delete_items(plan, inventory, references, session)
+        return Removed(inventory=inventory, plan=plan, items=removed, errors=errors)
 
 
 @contextlib.contextmanager
@@ -214,115 +199,3 @@ def _exclusively(session: Session) -> Iterator[None]:
     locks = [folder / "locks" for folder in folders if folder.is_dir()]
     with removing(locks, timeout=session.options.lock_timeout, sink=session.sink, cancel=session.cancel):
         yield
-
-
-class _Deletion:
-    """Deletes the files of a plan; a failure is recorded as an error, and the rest continues."""
-
-    def __init__(self, inventory: Inventory, references: References, plan: RemovalPlan, session: Session) -> None:
-        self._inventory = inventory
-        self._references = references
-        self._plan = plan
-        self._session = session
-        self._root = inventory.root
-        self._removed: list[Item] = []
-        self._errors: list[ModelfetchError] = []
-
-    def run(self) -> Removed:
-        gone: dict[str, set[str]] = defaultdict(set)
-        for item in self._plan.forgotten:
-            gone[item.consumer or ""].add(item.path or "")
-        try:
-            for consumer in dict.fromkeys(item.consumer for item in self._plan.items if item.consumer is not None):
-                self._session.cancel.check()
-                self._placements(consumer, gone[consumer])
-            for item in self._plan.items:
-                if item.path is None:
-                    self._session.cancel.check()
-                    self._stored(item)
-        finally:
-            for consumer, paths in gone.items():
-                if paths:
-                    self._forget(consumer, paths)
-        return Removed(
-            inventory=self._inventory, plan=self._plan, items=tuple(self._removed), errors=tuple(self._errors)
-        )
-
-    def _lock(self, consumer: str) -> AbstractContextManager[object]:
-        session = self._session
-        return lock_receipt(
-            self._root, consumer, timeout=session.options.lock_timeout, sink=session.sink, cancel=session.cancel
-        )
-
-    def _placements(self, consumer: str, gone: set[str]) -> None:
-        """Delete the placements of a consumer, and add their paths to ``gone``."""
-        with self._lock(consumer):
-            receipt = read_receipt(self._root, consumer)
-            mine = [item for item in self._plan.items if item.consumer == consumer and item.path is not None]
-            for item in sorted(mine, key=self._bytes_last):
-                if receipt.entries.get(item.path or "") == item.entry and self._unlink(item):
-                    gone.add(item.path or "")
-
-    def _bytes_last(self, item: Item) -> int:
-        path = item.path or ""
-        is_read_first = path in self._references.needs or (item.entry is not None and item.entry.target is not None)
-        return 0 if is_read_first or "/refs/" in path else 1
-
-    def _unlink(self, item: Item) -> bool:
-        path = item.path or ""
-        try:
-            if item.inode is None or not unlink_unchanged(
-                self._session.examiner.tree, path, inode=item.inode, size=item.size, mtime_ns=item.mtime_ns
-            ):
-                return False
-        except OSError as error:
-            self._errors.append(os_errors.translate(error, item.file, doing="removing").about(model=item.model))
-            return False
-        except ModelfetchError as error:
-            self._errors.append(error.about(model=item.model))
-            return False
-        self._removed.append(item)
-        remove_empty_folders(self._session.examiner.tree, path, stop=_STATIC)
-        return True
-
-    def _forget(self, consumer: str, gone: set[str]) -> None:
-        """Drop the paths from the receipt and the journal of a consumer."""
-        try:
-            with self._lock(consumer):
-                journal.forget(self._root, consumer, gone)
-                write_receipt(self._root, _without_paths(read_receipt(self._root, consumer), gone))
-        except OSError as error:
-            self._errors.append(os_errors.translate(error, self._root, doing="writing the receipt in"))
-
-    def _stored(self, item: Item) -> None:
-        """Delete a blob that has no more links, or the remains of a download."""
-        try:
-            found = item.file.lstat()
-            if (found.st_dev, found.st_ino) != item.inode or found.st_mtime_ns != item.mtime_ns:
-                return
-            if item.origin is Origin.BLOB:
-                if found.st_nlink > 1:
-                    return
-                digest = Digest.parse(item.digest or "")
-                self._session.store.remove(digest)
-                unmark_adopted(self._inventory.store, digest)
-            else:
-                item.file.unlink()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            self._errors.append(os_errors.translate(error, item.file, doing="removing"))
-            return
-        except ModelfetchError as error:
-            self._errors.append(error)
-            return
-        self._removed.append(item)
-
-
-def _without_paths(receipt: Receipt, gone: set[str]) -> Receipt:
-    """The receipt without the given paths, and without the resolutions of models that have no path left."""
-    entries = {path: entry for path, entry in receipt.entries.items() if path not in gone}
-    lost = {receipt.entries[path].model for path in gone if path in receipt.entries}
-    left = {entry.model for entry in entries.values()}
-    frozen = {key: found for key, found in receipt.frozen.items() if found.model not in lost - left}
-    return replace(receipt, entries=entries, frozen=frozen)

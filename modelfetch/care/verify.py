@@ -10,7 +10,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from modelfetch.care.hashing import Hashed, hash_files
-from modelfetch.care.inventory import Condition, Inventory, Item, Origin, check_names, require_root, take_inventory
+from modelfetch.care.inventory import Condition, Inventory, Item, Origin, take_inventory
+from modelfetch.care.preconditions import check_names, require_root
 from modelfetch.care.requested import Requested, find_requested
 from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest

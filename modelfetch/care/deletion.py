@@ -1,0 +1,168 @@
+"""Delete what a removal plan names.
+
+Files that a service lists or reads first (manifests, snapshots) are deleted first, then their bytes, then the blobs;
+the receipts are written last. If the process is killed in between, receipts name missing files, and the same command
+finishes the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from modelfetch.care.inventory import Origin
+from modelfetch.care.unlink import remove_empty_folders, unlink_unchanged
+from modelfetch.core import os_errors
+from modelfetch.core.digest import Digest
+from modelfetch.errors import ModelfetchError
+from modelfetch.manifest.kinds import FOLDERS
+from modelfetch.placement import journal
+from modelfetch.placement.receipts import Receipt, lock_receipt, read_receipt, write_receipt
+from modelfetch.store.adopted import unmark_adopted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from modelfetch.care.inventory import Inventory, Item
+    from modelfetch.care.references import References
+    from modelfetch.care.removal import RemovalPlan
+    from modelfetch.pipeline.session import Session
+
+_STATIC = frozenset(f"{consumer}/{folder}" if folder else consumer for (consumer, _), folder in FOLDERS.items()) | {
+    "ollama/models",
+    "ollama/models/blobs",
+    "ollama/models/manifests",
+}
+"""Folders that a service reads; they are kept when empty."""
+
+
+def delete_items(
+    plan: RemovalPlan, inventory: Inventory, references: References, session: Session
+) -> tuple[tuple[Item, ...], tuple[ModelfetchError, ...]]:
+    """Delete the items of a plan; blocks. The caller excludes other processes.
+
+    Returns:
+        The items that were deleted, and an error for each that could not be.
+
+    Raises:
+        InterruptedSync: It was cancelled; the receipts have what was deleted until then.
+        RetryLaterError: Another process kept a consumer's lock.
+    """
+    deletion = _Deletion(inventory, references, session)
+    deletion.run(plan)
+    return tuple(deletion.removed), tuple(deletion.errors)
+
+
+class _Deletion:
+    """Deletes files; a failure is recorded as an error, and the rest continues."""
+
+    def __init__(self, inventory: Inventory, references: References, session: Session) -> None:
+        self._inventory = inventory
+        self._references = references
+        self._session = session
+        self._tree = session.examiner.tree
+        self.removed: list[Item] = []
+        self.errors: list[ModelfetchError] = []
+
+    def run(self, plan: RemovalPlan) -> None:
+        placed: dict[str, list[Item]] = defaultdict(list)
+        stored: list[Item] = []
+        for item in plan.items:
+            (stored if item.consumer is None else placed[item.consumer]).append(item)
+        gone: dict[str, set[str]] = defaultdict(set)
+        for item in plan.forgotten:
+            gone[item.consumer or ""].add(item.path or "")
+        try:
+            for consumer, items in placed.items():
+                self._session.cancel.check()
+                self._delete_placements(consumer, items, gone[consumer])
+            for item in stored:
+                self._session.cancel.check()
+                self._delete_stored(item)
+        finally:
+            for consumer, paths in gone.items():
+                if paths:
+                    self._forget(consumer, paths)
+
+    def _delete_placements(self, consumer: str, items: list[Item], gone: set[str]) -> None:
+        """Delete placements of a consumer, and add their paths to ``gone``."""
+        with self._lock(consumer):
+            entries = read_receipt(self._inventory.root, consumer).entries
+            for item in sorted(items, key=self._bytes_last):
+                path = item.path or ""
+                if entries.get(path) == item.entry and self._unlink(item, path):
+                    gone.add(path)
+
+    def _bytes_last(self, item: Item) -> int:
+        path = item.path or ""
+        is_read_first = path in self._references.needs or (item.entry is not None and item.entry.target is not None)
+        return 0 if is_read_first or "/refs/" in path else 1
+
+    def _unlink(self, item: Item, path: str) -> bool:
+        """Delete a placement unless it changed since the inventory; returns whether it is gone."""
+        with self._recorded(item):
+            if item.inode is not None and unlink_unchanged(
+                self._tree, path, inode=item.inode, size=item.size, mtime_ns=item.mtime_ns
+            ):
+                self.removed.append(item)
+                remove_empty_folders(self._tree, path, stop=_STATIC)
+                return True
+        return False
+
+    def _delete_stored(self, item: Item) -> None:
+        """Delete a blob that has no more links, or the remains of a download, unless it changed since the inventory."""
+        with self._recorded(item), contextlib.suppress(FileNotFoundError):
+            found = item.file.lstat()
+            if (found.st_dev, found.st_ino) != item.inode or found.st_mtime_ns != item.mtime_ns:
+                return
+            if item.origin is not Origin.BLOB:
+                item.file.unlink()
+            elif found.st_nlink > 1:
+                return
+            else:
+                digest = Digest.parse(item.digest or "")
+                self._session.store.remove(digest)
+                unmark_adopted(self._inventory.store, digest)
+            self.removed.append(item)
+
+    @contextlib.contextmanager
+    def _recorded(self, item: Item) -> Iterator[None]:
+        """Record an error instead of raising it."""
+        try:
+            yield
+        except OSError as error:
+            self.errors.append(os_errors.translate(error, item.file, doing="removing").about(model=item.model))
+        except ModelfetchError as error:
+            self.errors.append(error.about(model=item.model))
+
+    def _forget(self, consumer: str, gone: set[str]) -> None:
+        """Drop the paths from the receipt and the journal of a consumer."""
+        root = self._inventory.root
+        try:
+            with self._lock(consumer):
+                journal.forget(root, consumer, gone)
+                write_receipt(root, _without_paths(read_receipt(root, consumer), gone))
+        except OSError as error:
+            self.errors.append(os_errors.translate(error, root, doing="writing the receipt in"))
+
+    def _lock(self, consumer: str) -> AbstractContextManager[object]:
+        session = self._session
+        return lock_receipt(
+            self._inventory.root,
+            consumer,
+            timeout=session.options.lock_timeout,
+            sink=session.sink,
+            cancel=session.cancel,
+        )
+
+
+def _without_paths(receipt: Receipt, gone: set[str]) -> Receipt:
+    """The receipt without the given paths, and without the resolutions of models that have no path left."""
+    entries = {path: entry for path, entry in receipt.entries.items() if path not in gone}
+    lost = {receipt.entries[path].model for path in gone if path in receipt.entries}
+    left = {entry.model for entry in entries.values()}
+    frozen = {key: found for key, found in receipt.frozen.items() if found.model not in lost - left}
+    return replace(receipt, entries=entries, frozen=frozen)

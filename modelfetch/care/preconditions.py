@@ -1,0 +1,56 @@
+"""Checks before a command works on what is on disk: ROOT exists, and the named models were placed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelfetch.core.directories import require_folder_path
+from modelfetch.core.similar import nearest
+from modelfetch.errors import DestinationError, UsageError
+from modelfetch.pipeline.preflight import check_folders
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from modelfetch.care.inventory import Inventory
+    from modelfetch.pipeline.session import Session
+
+
+def require_root(session: Session) -> None:
+    """Check that ROOT exists: a disk that is not mounted must not pass for one that holds nothing.
+
+    Raises:
+        DestinationError: It does not, or a check of `check_folders` failed (``root-not-mounted``).
+    """
+    root = session.options.root
+    require_folder_path(root, "--root")
+    if not root.is_dir():
+        raise DestinationError(
+            f"{root} does not exist: is the disk or share mounted?",
+            code="root-not-mounted",
+            hint="mount it, or name the folder that `modelfetch sync` filled: --root DIR",
+        )
+    check_folders(session)
+
+
+def check_names(names: Sequence[str], inventory: Inventory, *, also: Iterable[str] = ()) -> None:
+    """Check that each name is one of a placed model, or one of ``also``.
+
+    Raises:
+        UsageError: One is not (``not-placed``).
+    """
+    for error in unknown_names(names, inventory, also=also):
+        raise error
+
+
+def unknown_names(names: Sequence[str], inventory: Inventory, *, also: Iterable[str] = ()) -> Iterator[UsageError]:
+    """Yield an error for each name that neither a placed model nor one of ``also`` has."""
+    known = sorted({*also, *(item.model for item in inventory.placements if item.model)})
+    for name in names:
+        if name not in known:
+            near = nearest(name, known)
+            yield UsageError(
+                f"no model {name[:80]!r} was placed in {inventory.root}",
+                code="not-placed",
+                hint=f"did you mean {near!r}?" if near else f"`modelfetch list --root {inventory.root}` shows them",
+            )
