@@ -45,12 +45,16 @@ _MARKS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A file of a collection that may be a model: its real path, its name in the collection, size and inode."""
+    """A file of a collection that may be a model: its real path, its name in the collection, size and inode.
+
+    ``links`` is the number of hardlinks that it has anywhere.
+    """
 
     file: Path
     name: str
     size: int
     inode: tuple[int, int]
+    links: int
     mtime_ns: int
 
 
@@ -70,14 +74,16 @@ def kind_of(folder: Path) -> str:
     return "folder"
 
 
-def find_candidates(folder: Path) -> Iterator[Candidate]:
-    """Yield every file below a folder that may be a model, each once even with several names; follows symlinks.
+def find_candidates(folder: Path, *, every_link: bool = False) -> Iterator[Candidate]:
+    """Yield every file below a folder that may be a model; follows symlinks.
+
+    A file with several names is yielded once; with ``every_link``, once for each hardlink.
 
     Raises:
         OSError: The folder can't be read.
     """
     os.listdir(folder)  # noqa: PTH208 - raises an error that os.walk would ignore
-    seen: set[tuple[int, int]] = set()
+    seen: set[object] = set()
     walked: set[tuple[int, int]] = set()
     for above, folders, names in os.walk(folder, followlinks=True):
         found = os.stat(above)  # noqa: PTH116 - one of many
@@ -96,14 +102,16 @@ def find_candidates(folder: Path) -> Iterator[Candidate]:
             except OSError:
                 continue
             inode = stat.st_dev, stat.st_ino
-            if not statmod.S_ISREG(stat.st_mode) or stat.st_size == 0 or inode in seen or _is_text(path, real):
+            key = real if every_link else inode
+            if not statmod.S_ISREG(stat.st_mode) or stat.st_size == 0 or key in seen or _is_text(path, real):
                 continue
-            seen.add(inode)
+            seen.add(key)
             yield Candidate(
                 file=real,
                 name=str(path.relative_to(folder)),
                 size=stat.st_size,
                 inode=inode,
+                links=stat.st_nlink,
                 mtime_ns=stat.st_mtime_ns,
             )
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import secrets
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,17 +41,14 @@ _OLD = re.compile(r"\.modelfetch-dedupe-(?P<pid>\d+)-[0-9a-f]+\.old")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duplicate:
-    """A file whose bytes the store has or will have: the action (linked, would-link, kept), and a reason if kept.
-
-    ``freed`` is the number of bytes that were, or would be, freed: none if the file has another link.
-    """
+    """A file whose bytes the store has or will have: the action (linked, would-link, kept), and a reason if kept."""
 
     file: Path
     digest: str
     size: int
     result: str
     reason: str | None = None
-    freed: int = 0
+    candidate: Candidate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +61,10 @@ class Deduped:
 
     @property
     def freed(self) -> int:
-        """The number of bytes that were, or would be, freed."""
-        return sum(one.freed for one in self.duplicates)
+        """The number of bytes that were, or would be, freed: those of files all of whose links are replaced."""
+        replaced = [one.candidate for one in self.duplicates if one.candidate is not None and one.result != "kept"]
+        links = Counter(one.inode for one in replaced)
+        return sum({one.inode: one.size for one in replaced if links[one.inode] >= one.links}.values())
 
 
 def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = False) -> Deduped:
@@ -138,33 +137,39 @@ def _require_allowed(folder: Path) -> None:
 
 def _candidates(folder: Path) -> Iterator[Candidate]:
     try:
-        yield from (one for one in find_candidates(folder) if one.size >= _MIN_SIZE)
+        yield from (one for one in find_candidates(folder, every_link=True) if one.size >= _MIN_SIZE)
     except OSError as error:
         raise os_errors.translate(error, folder, doing="reading") from error
 
 
 def _equal_files(candidates: Sequence[Candidate], session: Session) -> dict[str, list[Candidate]]:
     """Group files by digest if the store or another file has the same one; only files of equal size are hashed."""
-    sizes: dict[int, dict[tuple[int, int], Candidate]] = defaultdict(dict)
+    sizes: dict[int, dict[tuple[int, int], dict[Path, Candidate]]] = defaultdict(lambda: defaultdict(dict))
     for one in candidates:
-        sizes[one.size][one.inode] = one
+        sizes[one.size][one.inode][one.file] = one
     stored: dict[int, set[str]] = defaultdict(set)
     for blob in session.store.blobs():
         stored[blob.size].add(str(blob.digest))
-    work = [one for size, files in sizes.items() if len(files) > 1 or size in stored for one in files.values()]
-    by_file = {one.file: one for one in work}
-    groups: dict[str, list[Candidate]] = defaultdict(list)
+    files = [
+        list(links.values())
+        for size, found in sizes.items()
+        if len(found) > 1 or size in stored
+        for links in found.values()
+    ]
+    by_file = {links[0].file: links for links in files}
+    groups: dict[str, list[list[Candidate]]] = defaultdict(list)
 
     def done(result: Hashed) -> None:
-        one = by_file[result.file]
-        if result.digest is not None and (result.size, result.mtime_ns) == (one.size, one.mtime_ns):
-            groups[result.digest].append(one)
+        links = by_file[result.file]
+        if result.digest is not None and (result.size, result.mtime_ns) == (links[0].size, links[0].mtime_ns):
+            groups[result.digest].append(links)
 
-    hash_files([(one.file, one.size) for one in work], sink=session.sink, cancel=session.cancel, done=done)
+    todo = [(links[0].file, links[0].size) for links in files]
+    hash_files(todo, sink=session.sink, cancel=session.cancel, done=done)
     return {
-        digest: sorted(files, key=lambda one: str(one.file))
-        for digest, files in groups.items()
-        if len(files) > 1 or digest in stored[files[0].size]
+        digest: sorted((one for links in found for one in links), key=lambda one: str(one.file))
+        for digest, found in groups.items()
+        if len(found) > 1 or digest in stored[found[0][0].size]
     }
 
 
@@ -178,11 +183,9 @@ def _blob(digest: str, files: Sequence[Candidate], session: Session, *, apply: b
 
 def _replace(one: Candidate, digest: str, blob: Blob | None) -> Duplicate:
     """Replace a file by a link of a blob, if possible; without a blob, only say what would be done."""
-    freed = one.size if one.file.stat().st_nlink == 1 else 0
-    if blob is not None and (reason := _put_link(one, blob)) is not None:
-        return Duplicate(file=one.file, digest=digest, size=one.size, result="kept", reason=reason)
-    result = "would-link" if blob is None else "linked"
-    return Duplicate(file=one.file, digest=digest, size=one.size, result=result, freed=freed)
+    reason = _put_link(one, blob) if blob is not None else None
+    result = "kept" if reason is not None else "would-link" if blob is None else "linked"
+    return Duplicate(file=one.file, digest=digest, size=one.size, result=result, reason=reason, candidate=one)
 
 
 def _put_link(one: Candidate, blob: Blob) -> str | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.care import dedupe
+from modelfetch.cli.app import run
 from modelfetch.core import fs
 from tests.care.test_adopt import collection, state
 
@@ -106,3 +107,30 @@ def test_a_folder_whose_program_may_rewrite_its_files_is_refused(bench: Bench, c
     (bench.folder / "immich/facial-recognition").mkdir(parents=True)
     result = care("adopt", "--dedupe", "--no-dry-run", str(bench.folder / "immich"))
     assert (result.code, result.codes()) == (2, ["usage"])
+
+
+def test_every_hardlink_of_a_file_is_replaced_and_its_bytes_count_once(
+    bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = twins
+    more = two.with_name("more.safetensors")
+    more.hardlink_to(two)
+    two.with_name("symlink.safetensors").symlink_to(two.name)
+    folders = [str(bench.folder / "comfy"), str(bench.folder / "a1111")]
+    for words, text in ((["--dry-run"], "would be freed"), (["--no-dry-run"], "freed")):
+        capsys.readouterr()
+        assert run(["adopt", "--dedupe", *words, *folders, "--root", str(bench.root)]) == 0
+        assert f"2.0 MiB {text}" in capsys.readouterr().out
+    assert one.samefile(two)
+    assert one.samefile(more)
+    assert care("adopt", "--dedupe", *folders).report["models"] == []
+
+
+def test_a_file_with_a_link_elsewhere_frees_nothing(
+    bench: Bench, twins: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bench.folder / "elsewhere").hardlink_to(twins[0])  # the one in the other folder comes first and stays
+    folders = [str(bench.folder / "comfy"), str(bench.folder / "a1111")]
+    capsys.readouterr()
+    assert run(["adopt", "--dedupe", "--no-dry-run", *folders, "--root", str(bench.root)]) == 0
+    assert "0 B freed" in capsys.readouterr().out
