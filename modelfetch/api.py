@@ -450,7 +450,7 @@ async def add_async(
     cancel: Cancel | None = None,
     **options: Unpack[PinValues],
 ) -> AddReport:
-    """Resolve links, tell what kind of model each is, pin it, and append its entry to a manifest.
+    """Resolve links, detect the kind of each model, pin it, and append its entry to a manifest.
 
     Args:
         links: One or several links or URIs.

@@ -103,7 +103,7 @@ def find_requested(
 
 
 def _resolutions_elsewhere(request: ModelRequest, receipts: Mapping[str, Receipt]) -> Iterator[Resolution]:
-    """What the same entry was resolved to in other manifests, and in older texts of this one."""
+    """Resolutions of the same entry in other manifests, and in earlier texts of this one."""
     _, _, entry = request.key.partition(":")
     for receipt in receipts.values():
         for key, frozen in receipt.frozen.items():

@@ -79,7 +79,7 @@ class NamesOption(EnvOption):
 
 
 class RefusedValue(click.BadParameter):
-    """A value that an option does not take; ``hint`` says what to write instead, if that can be told."""
+    """An invalid value of an option; ``hint``: what to write instead, if known."""
 
     hint: str | None = None
 
@@ -322,4 +322,4 @@ output_options = combined(
     option("-v", "--verbose", is_flag=True, help="Show more detail."),
     option("-q", "--quiet", is_flag=True, help="Show errors and warnings only."),
 )
-"""What a command prints."""
+"""Output of a command."""

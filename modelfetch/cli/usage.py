@@ -47,7 +47,7 @@ class NoSuchCommand(click.UsageError):
 
 
 def usage_error(error: click.UsageError, command: str | None) -> UsageError:
-    """The error for a wrong command line; ``command`` is the one that was called, where click does not tell it."""
+    """The error for a wrong command line; ``command`` is the one that was called, if click does not know it."""
     where = error.ctx.command_path if error.ctx else " ".join(("modelfetch", *([command] if command else ())))
     return UsageError(_message(error), hint=_suggestion(error, where))
 

@@ -20,7 +20,7 @@ _START_SECONDS = 5.0  # a thread that has not started by then never will
 _STACK = 1 << 20
 """Bytes of a thread's stack where the address space is limited."""
 _UNMAPPED = ("failed to map segment", "annot allocate memory")
-"""What the dynamic linker reports if there is no memory for a library."""
+"""Messages of the dynamic linker if there is no memory for a library."""
 _UNLIMITED = 1 << 60
 """Version 1 has no word for "unlimited", but a number near 2**63."""
 

@@ -1,4 +1,4 @@
-"""What the kernel says about mounted file systems."""
+"""Mounted file systems, as the kernel lists them."""
 
 from __future__ import annotations
 

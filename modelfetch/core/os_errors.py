@@ -69,7 +69,7 @@ def writable_hint(path: Path) -> str:
 
 
 def _space_left(path: Path, needed: int | None) -> str:
-    """The space on a path's file system as the end of a message, empty if it does not tell."""
+    """The space on a path's file system as the end of a message; empty if it is not known."""
     try:
         disk = os.statvfs(nearest_existing_parent(path))
     except (OSError, ValueError):

@@ -32,7 +32,7 @@ class OwnFile:
 RECEIPT = OwnFile(paths=("receipts/*.json",), mode=PUBLIC, if_private=PRIVATE)
 """Where each file of a consumer came from; private if one of the addresses has a query."""
 JOURNAL = OwnFile(paths=("journal/*.jsonl",), mode=PRIVATE)
-"""What was placed or was about to be placed, with the address of each file."""
+"""Files that were placed or were about to be placed, with the address of each."""
 IN_PLACE = OwnFile(paths=("in-place.json",), mode=PRIVATE)
 """Where on this machine files are that were adopted in place."""
 CONSUMER_DIR = OwnFile(paths=("consumer-dirs/*.json",), mode=PUBLIC)

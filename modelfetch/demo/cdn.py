@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
-    """The content behind one signed URL. ``head`` says whether the signature also covers HEAD."""
+    """The content behind one signed URL. ``head``: whether the signature also covers HEAD."""
 
     label: str
     body: Body

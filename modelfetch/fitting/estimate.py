@@ -51,7 +51,7 @@ _VARIANT = re.compile(
 
 
 def unknown_estimate(candidate: Candidate, *reasons: str) -> Estimate:
-    """An estimate of which only the sizes of the files are known; ``reasons`` say why."""
+    """An estimate of which only the sizes of the files are known; ``reasons`` explain why."""
     sizes = [file.size for file in candidate.files]
     weights = None if None in sizes or not sizes else sum(size or 0 for size in sizes)
     return Estimate(

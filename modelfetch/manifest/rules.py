@@ -56,7 +56,7 @@ def model_findings(v: Values) -> Iterator[Finding]:
 
 
 def _empty(v: Values, kind: str) -> Iterator[Finding]:
-    """Weights that are said to have no bytes."""
+    """Weights with a size of 0 bytes."""
     if v.get("size") == 0 and kind in WEIGHT_KINDS:
         yield v.at("size"), f"expected 1 byte or more for kind {kind}, found 0"
     for entry, at in v.get("files", ()):

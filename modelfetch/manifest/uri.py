@@ -109,7 +109,7 @@ class CivitaiUri:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpUri:
-    """``https://…``, or ``http://…`` where the host is allowed to be asked in the clear."""
+    """``https://…``, or ``http://…`` for a host for which plain http is allowed."""
 
     scheme: ClassVar[str] = "https"
     text: str = field(repr=False)

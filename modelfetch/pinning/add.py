@@ -59,7 +59,7 @@ KINDS_TO_ADD = tuple(kind for kind in KINDS if kind in WEIGHT_KINDS or kind == "
 """The kinds that a caller may choose."""
 
 Choose = Callable[[str, Sequence[str]], str]
-"""Asks a person a question with these answers; returns the chosen one."""
+"""Prompts with a question and its answers; returns the chosen one."""
 
 _NOWHERE = Position(file="", line=0, column=0)
 _HEADER_SUFFIXES = (".safetensors", ".sft", ".gguf")

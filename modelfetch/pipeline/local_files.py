@@ -75,7 +75,7 @@ def in_place_note(root: Path) -> Path:
 
 
 def read_in_place(root: Path) -> dict[str, list[dict[str, Any]]]:
-    """What was noted: by digest, each file's ``path``, ``size`` and ``mtime_ns``; empty where nothing can be read."""
+    """The recorded files: by digest, each one's ``path``, ``size`` and ``mtime_ns``; empty if nothing can be read."""
     try:
         raw = json.loads(fs.read_small(in_place_note(root), _MAX_BYTES))
         files = dict(raw["files"]) if raw["version"] == 1 else {}

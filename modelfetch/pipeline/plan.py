@@ -41,7 +41,7 @@ class ModelRequest:
 
     @property
     def requested_by(self) -> str:
-        """The tier that asks for the model, or the manifest's file."""
+        """The tier that has the model, or the manifest's file."""
         return self.manifest.tier or self.manifest.file
 
     @cached_property
@@ -71,7 +71,7 @@ class Target:
 
     @property
     def is_ok(self) -> bool:
-        """Whether nothing is to be done about it."""
+        """Whether nothing needs to be done."""
         return self.state in (State.READY, State.REWRITTEN)
 
     @property
@@ -83,7 +83,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPlan:
-    """What is to be done for one model; ``errors`` say why it can't be.
+    """The plan for one model; ``errors`` are the reasons why it can't be executed.
 
     ``settled``: the receipts know all of it, what was resolved and for which manifest.
     """

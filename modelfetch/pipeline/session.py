@@ -1,6 +1,6 @@
-"""One command's things: the store, the client, the sources and the engine, each made when it is first needed.
+"""The objects that one command shares: store, HTTP client, sources, engine, placer; each is created on first use.
 
-A `sync` that finds everything in place makes none of the costly ones, so it opens no connection and imports no client.
+A `sync` that finds everything in place creates none of the costly ones: it opens no connection and imports no client.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """What one command works with.
+    """The shared objects of one command.
 
     Args:
-        options: What was asked for.
-        settings: What the environment says.
-        sink: Where events go.
+        options: The command's options.
+        settings: The environment's settings.
+        sink: Receives events.
         cancel: Ends all work when it is set.
     """
 
@@ -74,18 +74,18 @@ class Session:
                 self._blocked_folders.add(folder)
 
     def allow_removals(self) -> None:
-        """Let `prune` and `remove` go on."""
+        """Allow `prune` and `remove` of other processes again."""
         self._blocked_removals.close()
         self._blocked_folders.clear()
 
     @cached_property
     def store(self) -> Store:
-        """The blobs."""
+        """The store of verified blobs."""
         return Store(self.options.store_path, sink=self.sink)
 
     @cached_property
     def examiner(self) -> Examiner:
-        """Reads what lies below ROOT."""
+        """Reads what exists below ROOT."""
         tree = RootTree(self.options.root, self.consumer_dirs)
         return Examiner(tree, self.cancel, store=self.store, sink=self.sink)
 
@@ -106,7 +106,7 @@ class Session:
 
     @cached_property
     def http(self) -> Http:
-        """The one client."""
+        """The HTTP client."""
         from modelfetch.http import Http
         from modelfetch.http.auth import Credentials
 
@@ -115,21 +115,21 @@ class Session:
 
     @cached_property
     def sources(self) -> Sources:
-        """Who is asked what a model's files are."""
+        """Resolves models to their files."""
         from modelfetch.sources import Sources
 
         return Sources(http=self.http, settings=self.settings, retries=self.options.retries, sink=self.sink)
 
     @cached_property
     def engine(self) -> Engine:
-        """Who fetches one artifact."""
+        """Fetches artifacts into the store."""
         from modelfetch.transfer import Engine
 
         return Engine(http=self.http, store=self.store, options=self.options, sink=self.sink, cancel=self.cancel)
 
     @cached_property
     def placer(self) -> Placer:
-        """Who gives blobs their names."""
+        """Places blobs where services expect them."""
         return Placer(
             self.options.root,
             self.store,
@@ -142,7 +142,7 @@ class Session:
 
     @property
     def requests(self) -> int:
-        """How many requests were sent so far."""
+        """The number of requests sent so far."""
         return self.http.requests if "http" in self.__dict__ else 0
 
     async def __aenter__(self) -> Self:
@@ -150,14 +150,14 @@ class Session:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        """End what still works in threads, if the block was interrupted, and give back what was opened."""
+        """Cancel work in threads if the block was interrupted, and close everything that was opened."""
         if kind is not None and not issubclass(kind, Exception):
             self.cancel.set()
         with self._collections:
             await self.close()
 
     async def close(self) -> None:
-        """Give back what was opened."""
+        """Close everything that was opened."""
         self.allow_removals()
         if "engine" in self.__dict__:
             await self.engine.close()

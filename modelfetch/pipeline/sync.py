@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The plans of all models, the problems that forbid to carry them out, and the space that they need."""
+    """The plans of all models, the problems that prevent their execution, and the space that they need."""
 
     models: tuple[ModelPlan, ...]
     problems: tuple[ModelfetchError, ...] = ()
@@ -40,7 +40,7 @@ class Plan:
 
 
 async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Report:
-    """Make everything that the manifests ask for present, verified and in place; errors of ours are in the report."""
+    """Make everything in the manifests present, verified and in place; errors are in the report."""
     started = time.monotonic()
     try:
         await asyncio.to_thread(check_folders, session)

@@ -161,7 +161,7 @@ class Examiner:
         return check is not None and seen is not None and check.applies_to(seen.size, seen.mtime_ns)
 
     def is_same_manifest(self, path: str, wanted: Digest) -> bool:
-        """Whether a path is a manifest of Ollama that says the same as the stored one with the digest ``wanted``."""
+        """Whether a path is a manifest of Ollama with the content of the stored one with the digest ``wanted``."""
         return self._store is not None and is_same_manifest(self.tree, self._store, path, wanted)
 
     # --- inside ------------------------------------------------------------------------------------------------
@@ -381,7 +381,7 @@ class Examiner:
 
 
 def is_same_manifest(tree: RootTree, store: Store, path: str, wanted: Digest) -> bool:
-    """Whether a path is a manifest of Ollama that says the same as the stored one with the digest ``wanted``."""
+    """Whether a path is a manifest of Ollama with the content of the stored one with the digest ``wanted``."""
     if not is_manifest(path) or (expected := store.read(wanted)) is None:
         return False
     try:

@@ -17,7 +17,7 @@ def is_manifest(path: str) -> bool:
 
 
 def same_manifest(one: bytes, other: bytes) -> bool:
-    """Whether two manifests say the same, however they are encoded. Pure."""
+    """Whether two manifests have the same content, however they are encoded. Pure."""
     if max(len(one), len(other)) > LARGEST:
         return False
     try:

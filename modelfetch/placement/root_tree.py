@@ -74,7 +74,7 @@ class RootTree:
             yield fd, name
 
     def lstat(self, path: str, *, follow: bool = False) -> PathStat | None:
-        """What lies at a path; None for nothing.
+        """The state of a path; None if nothing is there.
 
         Args:
             path: The path.

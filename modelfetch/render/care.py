@@ -200,7 +200,7 @@ def _files_and_size(files: Sequence[Adoption]) -> str:
 
 
 def dedupe_text(found: Deduped) -> str:
-    """A row for each duplicate, and what is free by it."""
+    """A row for each duplicate, and the space that it frees."""
     rows = [(one.result, format_size(one.size), one.reason or "-", str(one.file)) for one in found.duplicates]
     lines = [stdout_table(("RESULT", "SIZE", "WHY NOT", "FILE"), rows, right=(1,))] if rows else []
     if found.applied:

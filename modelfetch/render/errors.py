@@ -1,4 +1,4 @@
-"""An error as a person reads it: one line that says what, where and why, then a hint."""
+"""Error lines: one line with the model, the place and the reason, then a hint."""
 
 from __future__ import annotations
 

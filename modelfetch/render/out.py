@@ -26,13 +26,13 @@ def put(text: str, *, end: str = "\n") -> None:
 
 
 def note(text: str) -> None:
-    """Print a line for a person on stderr; where that is closed, nobody is there to tell."""
+    """Print a line on stderr; nothing happens if it is closed."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
 
 def _discard_buffer() -> None:
-    """What is left in the buffer goes nowhere, so that the end of the process does not fail by it."""
+    """Discard what is left in the buffer, so that flushing it at exit does not fail."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

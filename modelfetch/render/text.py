@@ -18,7 +18,7 @@ _LEAST = 16
 
 
 def plain(text: str) -> str:
-    """One line without control characters: what a server or a file said can't steer a terminal or forge a line."""
+    """One line without control characters: text of a server or a file can't control a terminal or forge a line."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text.replace("\n", " "))
 
 

@@ -1,4 +1,4 @@
-"""What is running and how fast, computed from events. Pure: time is passed in, nothing is printed."""
+"""The state and rate of transfers, computed from events. Pure: time is passed in, nothing is printed."""
 
 from __future__ import annotations
 

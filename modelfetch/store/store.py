@@ -179,7 +179,7 @@ class Store:
         self._is_tagged = False
 
     def _sweep(self, folder: Path) -> None:
-        """Remove temporary files of killed processes, and damaged blobs that nobody repaired."""
+        """Remove temporary files of killed processes, and damaged blobs that were not repaired."""
         with contextlib.suppress(OSError):
             sweep_temporaries(folder, older=_LEFT_OVER)
 

@@ -1,4 +1,4 @@
-"""Moving bytes: from the sources, proven, into the store."""
+"""Transfers the bytes of artifacts from their sources into the store, verified."""
 
 from modelfetch.transfer.engine import Engine
 from modelfetch.transfer.types import Fetched, Tuning

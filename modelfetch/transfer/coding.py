@@ -1,4 +1,4 @@
-"""Whether a coded body is the file as it comes, or once it is decoded. No I/O."""
+"""Whether a body with a content coding is the file itself, or must be decoded first. No I/O."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _PACKED = (".gz", ".tgz", ".z", ".zz", ".br", ".zst")
 
 @dataclass(slots=True, kw_only=True)
 class CodingChoice:
-    """What is done with the bodies of one location that have a content coding.
+    """Decides whether the bodies of one location that have a content coding are decoded.
 
-    Without a digest or size they are decoded, as HTTP means it. Where one of them decides, it is the likelier one of
-    the two at first, and `swap` takes the other: a server may call a ``.gz`` file one that it has packed for the way.
+    Without a digest or size they are decoded, as HTTP requires. Otherwise the more likely choice comes first, and
+    `swap` takes the other one: some servers send a ``.gz`` file as if they had compressed it for the transfer.
 
     Attributes:
         has_digest: Whether a digest decides.
         path: The file's name.
-        size: What it must have, in bytes, where that is known.
+        size: Its required size in bytes, if known.
     """
 
     has_digest: bool
@@ -31,7 +31,7 @@ class CodingChoice:
     _swapped: bool = field(default=False, init=False)
 
     def apply(self, response: Response) -> None:
-        """Let a response be taken as it comes, if that is the choice."""
+        """Leave a response's body undecoded, if that is the choice."""
         if response.encoding is None or not (self.has_digest or self.size is not None):
             return
         if self._raw is None:
@@ -46,7 +46,7 @@ class CodingChoice:
             response.take_raw()
 
     def swap(self) -> bool:
-        """Choose the other way for the next attempt; False where no body was coded, or both ways were tried."""
+        """Choose the other way for the next attempt; False if no body was coded, or both ways were tried."""
         if self._raw is None or self._swapped:
             return False
         self._raw, self._swapped = not self._raw, True

@@ -82,7 +82,7 @@ class Download:
         self.setup = 0.0
         """Seconds from the last request to the start of its response."""
         self.splittable = False
-        """Whether the source sends ranges of a version that can be told from others."""
+        """Whether the source sends ranges, and of a version that can be distinguished from others."""
 
     def run(self) -> None:
         """Download until the file is complete.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)\Z")
 _MIN_SIZE = 16 * 1024
-"""A source that sends fewer bytes than these, though more were requested, is not asked for ranges."""
+"""A source that sends fewer bytes than these, though more were requested, gets no further range requests."""
 _ETAG = re.compile(r'(?:W/)?"[ !#-~]{0,1024}"|[!#-+\-.-~]{1,256}')
 """An entity tag that can be sent back; some servers leave out the quotation marks."""
 _DATE_LIMIT = 64
@@ -79,7 +79,7 @@ class NothingMore:
 
 
 class WrongRangeError(UnreachableError):
-    """A server sent another range than requested: it can't be asked for ranges."""
+    """A server sent another range than requested: it does not support ranges."""
 
     default_code = "bad-response"
 

@@ -38,7 +38,7 @@ class LayerSizes:
         return len(self.layers) + 1
 
     def within(self, free: int) -> OnGpu:
-        """What is put on the GPU if ``free`` bytes are left for weights and cache."""
+        """The layers that are put on the GPU if ``free`` bytes are left for weights and cache."""
         if not self.experts:
             return OnGpu(layers=self._filled(free, (0,) * len(self.layers)), experts=0)
         if self.output + sum(self.layers) >= free:
