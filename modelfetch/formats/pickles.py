@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickletools
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -29,7 +30,6 @@ PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".pkl")
 _ZIP, _TAR = b"PK\x03\x04", b"ustar"
 _TAR_AT = 257
 _PROTOCOLS = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
-_BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, RuntimeError, OSError)
 _PACKED = 2**20  # bzip2 gives nothing before the end of its first block, up to 900 kB
 _XZ_MEMORY = 96 * 2**20  # what xz -9 needs
 _MEMBER_START = 4096  # bytes of each member of an archive that are looked at
@@ -41,7 +41,8 @@ _OBJECTS = re.compile(rb"""['"][<>=|]?O\d*['"]""")  # the type of objects in the
 _DECOMPRESSORS: list[tuple[tuple[bytes, ...], Callable[[], Any]]] = [
     ((b"\x1f\x8b", b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"), lambda: zlib.decompressobj(wbits=47))
 ]
-_LzmaError: type[Exception] = EOFError
+_broken: list[type[Exception]] = [zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error]
+_broken += [EOFError, ValueError, RuntimeError, OSError, OverflowError, IndexError]
 try:
     import bz2
     import lzma
@@ -50,7 +51,9 @@ except ImportError:  # a Python that was built without them could not load such 
 else:
     _DECOMPRESSORS.append(((b"BZh",), bz2.BZ2Decompressor))
     _DECOMPRESSORS.append(((b"\xfd7zXZ\0", b"\x5d\0\0"), lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)))
-    _LzmaError = lzma.LZMAError
+    _broken.append(lzma.LZMAError)
+BROKEN_ARCHIVE = tuple(_broken)
+"""What the standard library's readers of archives raise for damaged ones; OSError also if the disk fails."""
 
 
 class Finding(Enum):
@@ -119,7 +122,7 @@ def contains_pickle(size: int, read_at: ReadAt) -> bool:
         try:
             if any(is_pickle_member(*member) for member in (_tar_members if is_tar(head) else _zip_members)(file)):
                 return True
-        except _BROKEN_ARCHIVE:
+        except BROKEN_ARCHIVE:
             return is_archive
         if is_archive:
             return False
@@ -150,7 +153,7 @@ def decompressed_start(head: bytes, read: Callable[[], bytes]) -> bytes:
         return b""
     try:
         start: bytes = make().decompress(read(), _MEMBER_START)
-    except (*_BROKEN_ARCHIVE, _LzmaError):
+    except BROKEN_ARCHIVE:
         return b""
     return start
 

@@ -6,11 +6,11 @@ too. Unpacked files are always copied, since NLTK (from 3.10.3) refuses files wi
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 import zipfile
-import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 
 from modelfetch.errors import IntegrityError
 from modelfetch.formats.content_check import check_artifact
-from modelfetch.formats.pickles import contains_pickle, pickle_error
+from modelfetch.formats.pickles import BROKEN_ARCHIVE, contains_pickle, pickle_error
 from modelfetch.manifest.paths import check_relative
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.placer import PlacementJob
@@ -39,37 +39,40 @@ _UNSAFE_HINT = "nothing of it was unpacked; report it to its publisher, or use a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A file in an archive: its path below the target folder, and its size in bytes."""
+    """A file in an archive: its path below the target folder, its size in bytes, and its entry."""
 
     path: str
     size: int
-    index: int
+    info: zipfile.ZipInfo
 
 
 def unpack(store: Store, archive: Blob, placement: Placement) -> tuple[PlacementJob, ...]:
     """Put an archive's files into the store; returns the jobs that place them below ``placement.path``.
 
     Raises:
-        IntegrityError: ``unsafe-archive``, see `list_members` and `open_member`; nothing is placed then.
+        IntegrityError: ``unsafe-archive``, see `list_members` and `copy_member`; nothing is placed then.
         NotAModelError: A file's content does not match its name, or it is a pickle that the manifest does not allow.
         OSError: The disk failed or is full.
     """
-    return tuple(_job(store, archive, placement, member) for member in list_members(archive.path))
+    with open_archive(archive.path) as opened:
+        return tuple(_job(store, archive, opened, placement, member) for member in list_members(archive.path, opened))
 
 
-def _job(store: Store, archive: Blob, placement: Placement, member: Member) -> PlacementJob:
+def _job(store: Store, archive: Blob, opened: zipfile.ZipFile, placement: Placement, member: Member) -> PlacementJob:
     """The job of one file of an archive; it has its own size and digest, not the archive's."""
-    blob = _into_store(store, archive.path, member, placement.artifact)
+    blob = _into_store(store, archive.path, opened, member, placement.artifact)
     artifact = replace(placement.artifact, size=blob.size, digest=blob.digest) if placement.artifact else None
     file = replace(placement, path=f"{placement.path}/{member.path}", how=PlacementMethod.COPY, artifact=artifact)
     return PlacementJob(placement=file, blob=blob, archive=str(archive.digest))
 
 
-def _into_store(store: Store, archive: Path, member: Member, artifact: Artifact | None) -> Blob:
+def _into_store(
+    store: Store, archive: Path, opened: zipfile.ZipFile, member: Member, artifact: Artifact | None
+) -> Blob:
     temporary = store.tmp()
     try:
-        with open_member(archive, member) as source, temporary.open("xb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+        with temporary.open("xb") as target:
+            copy_member(archive, opened, member, target)
         if artifact is not None and not artifact.allow_pickle:
             _check(temporary, member, artifact)
         return add_file(store, temporary)[0]
@@ -91,19 +94,14 @@ def _check(file: Path, member: Member, artifact: Artifact) -> None:
             raise pickle_error(f"{member.path} is a pickle", uri=artifact.uri)
 
 
-def list_members(archive: Path) -> tuple[Member, ...]:
+def list_members(archive: Path, opened: zipfile.ZipFile) -> tuple[Member, ...]:
     """List all files of a zip and check every name; folders are implied.
 
     Raises:
         IntegrityError: ``unsafe-archive``: not a zip, empty, encrypted, a name that leads outside, a link, a duplicate
             name, more than `MAX_FILES` files or `MAX_BYTES` bytes.
-        OSError: It can't be read.
     """
-    with _opened(archive) as opened:
-        infos = opened.infolist()
-    members = tuple(
-        _checked(archive, index, info) for index, info in enumerate(infos) if not info.filename.endswith("/")
-    )
+    members = tuple(_checked(archive, info) for info in opened.infolist() if not info.filename.endswith("/"))
     names = {member.path.casefold() for member in members}
     if any(str(parent) in names for name in names for parent in PurePosixPath(name).parents):
         raise _unsafe(archive, "a file of it stands where a folder must be")
@@ -114,32 +112,45 @@ def list_members(archive: Path) -> tuple[Member, ...]:
     return members
 
 
-@contextmanager
-def open_member(archive: Path, member: Member) -> Iterator[IO[bytes]]:
-    """Open one file of an archive; its bytes are checked against the CRC as they are read.
+def copy_member(archive: Path, opened: zipfile.ZipFile, member: Member, target: IO[bytes]) -> None:
+    """Copy one file of an archive; its bytes are checked against the CRC.
 
     Raises:
         IntegrityError: ``unsafe-archive``: the archive is damaged.
+        OSError: The disk failed or is full.
     """
-    with _opened(archive) as opened:
-        try:
-            with opened.open(opened.infolist()[member.index]) as file:
-                yield file
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise _unsafe(archive, f"{member.path} is damaged ({error})") from None
+    try:
+        with opened.open(member.info) as source:
+            shutil.copyfileobj(source, target, 1 << 20)
+    except BROKEN_ARCHIVE as error:
+        _reraise_of_disk(error)
+        raise _unsafe(archive, f"{member.path} is damaged ({error})") from None
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
+def open_archive(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip.
+
+    Raises:
+        IntegrityError: ``unsafe-archive``: it is none, or damaged.
+        OSError: It can't be read.
+    """
     try:
         opened = zipfile.ZipFile(archive)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except BROKEN_ARCHIVE as error:
+        _reraise_of_disk(error)
         raise _unsafe(archive, f"it is no zip ({error})") from None
     with opened:
         yield opened
 
 
-def _checked(archive: Path, index: int, info: zipfile.ZipInfo) -> Member:
+def _reraise_of_disk(error: Exception) -> None:
+    """Raise an error of the disk again; that of damaged data has no number, or is of an impossible position."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        raise error
+
+
+def _checked(archive: Path, info: zipfile.ZipInfo) -> Member:
     mode = info.external_attr >> 16
     if info.flag_bits & 1:
         raise _unsafe(archive, f"{info.filename[:120]!r} is encrypted")
@@ -148,7 +159,7 @@ def _checked(archive: Path, index: int, info: zipfile.ZipInfo) -> Member:
     try:
         # Check the stored name: ZipInfo truncates names at NUL and converts backslashes only on Windows.
         check_relative(info.orig_filename)
-        return Member(path=check_relative(info.filename), size=info.file_size, index=index)
+        return Member(path=check_relative(info.filename), size=info.file_size, info=info)
     except ValueError as error:
         raise _unsafe(archive, str(error)) from None
 
