@@ -36,6 +36,22 @@ settings.register_profile("modelfetch", deadline=None)
 settings.load_profile("modelfetch")
 
 
+LONG = {
+    "test_kills.py",
+    "test_lock.py",
+    "test_many_processes.py",
+    "test_crash.py",
+    "test_signals.py",
+    "test_parallel.py",
+}
+LONG |= {"test_docs_tables.py", "test_state.py", "test_root_tree.py", "test_scale.py", "test_prefill.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the modules that have tests of seconds, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 def pytest_sessionfinish() -> None:
     """Leave little to the collections at the end: pytest makes five, each of which would go through all test items."""
     gc.collect()

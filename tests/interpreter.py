@@ -177,6 +177,9 @@ def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     for number, descriptor in enumerate((null, *descriptors)):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    # Whether a stream is a pipe, a file or a terminal is found out when it is opened.
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     kind, what, *rest = request["start"]
     sys.argv = ["-c" if kind == "-c" else what, *rest]
     if kind == "-m":

@@ -14,6 +14,7 @@ import pytest
 
 from modelfetch.cli import main
 from modelfetch.cli.app import run
+from tests import interpreter
 
 PROGRAM = [sys.executable, "-c", "from modelfetch.cli import main; main()"]
 
@@ -48,7 +49,7 @@ def test_a_closed_pipe_does_not_change_the_exit_code(manifest: Path, words: tupl
     there = ("--manifest", str(manifest)) if words == ("sync", "--json") else ()
     read, write = os.pipe()
     os.close(read)
-    done = program(*words, *there, stdout=write, stderr=subprocess.PIPE)
+    done = interpreter.run("-m", "modelfetch", *words, *there, stdout=write)
     os.close(write)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -57,14 +58,15 @@ def test_a_closed_pipe_does_not_change_the_exit_code(manifest: Path, words: tupl
 def test_a_failure_keeps_its_exit_code_when_stderr_is_closed(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
-    done = program("sync", "--manifest", str(tmp_path / "none.yaml"), stdout=subprocess.PIPE, stderr=write)
+    done = interpreter.run("-m", "modelfetch", "sync", "--manifest", str(tmp_path / "none.yaml"), stderr=write)
     os.close(write)
     assert done.returncode == 78
 
 
 def test_a_full_disk_behind_stdout_is_74(manifest: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        done = program("sync", "--json", "--manifest", str(manifest), stdout=full, stderr=subprocess.PIPE)
+        words = ("-m", "modelfetch", "sync", "--json", "--manifest", str(manifest))
+        done = interpreter.run(*words, stdout=full.fileno())
     assert done.returncode == 74
     assert "error: can't write to stdout: No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
@@ -148,9 +150,9 @@ def test_a_full_stdout_is_74_for_every_command(words: list[str], monkeypatch: py
 
 
 def test_a_full_stdout_is_74_for_a_sync_with_nothing_to_do(manifest: Path) -> None:
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    words = [*PROGRAM, "sync", "--json", "--manifest", str(manifest)]
-    assert subprocess.run(words, env=environ, stdout=subprocess.DEVNULL).returncode == 0
-    for _ in range(2):
-        done = subprocess.run(["sh", "-c", '"$@" > /dev/full', "sh", *words], env=environ, stderr=subprocess.PIPE)
-        assert done.returncode == 74, done.stderr
+    words = ("-m", "modelfetch", "sync", "--json", "--manifest", str(manifest))
+    assert interpreter.run(*words).returncode == 0
+    with Path("/dev/full").open("w") as full:
+        for _ in range(2):
+            done = interpreter.run(*words, stdout=full.fileno())
+            assert done.returncode == 74, done.stderr

@@ -222,7 +222,7 @@ def test_one_of_many_waiting_processes_replaces_a_dead_owner(path: Path, flock: 
 def test_processes_that_are_killed_with_the_lock_are_never_followed_by_two_owners(
     tmp_path: Path, options: tuple[str, ...]
 ) -> None:
-    timing = ("heartbeat=0.05", "stale=30", "poll=0.001")
+    timing = ("heartbeat=0.05", "stale=30", "poll=0.005")
     result = contend(tmp_path, "8", "60", "1", "kill=0.15", *timing, *options)
     assert result["violations"] == []
     assert result["lost"] == 0  # a process that was not suspended is not replaced
