@@ -20,9 +20,6 @@ EVERY = pytest.mark.parametrize("tier", TIERS)
 OPEN = {
     "diffrhythm-1.2/cfm_model.pt",
     "diffrhythm-vae/vae_model.pt",
-    "xlm-roberta-base/sentencepiece.bpe.model",
-    "xlm-roberta-base/tokenizer.json",
-    "xlm-roberta-base/tokenizer_config.json",
     "immich-clip/config.json",
     "immich-clip/visual/preprocess_cfg.json",
     "immich-clip/textual/tokenizer_config.json",
