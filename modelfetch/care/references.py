@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.core import fs
-from modelfetch.placement.ollama_manifests import LARGEST, is_manifest
+from modelfetch.placement.ollama_manifests import is_manifest
+from modelfetch.sources.oci_manifest import MAX_MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -85,7 +86,7 @@ def _blob(digits: str) -> str:
 
 def _parse(file: Path) -> dict[str, Any] | None:
     try:
-        raw = json.loads(fs.read_head(file, LARGEST))
+        raw = json.loads(fs.read_head(file, MAX_MANIFEST))
     except (OSError, ValueError, RecursionError):
         return None
     return raw if isinstance(raw, dict) else None

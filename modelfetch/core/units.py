@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+MIB, GIB = 2**20, 2**30
+
 _UNITS = {
     "": 1,
     "B": 1,

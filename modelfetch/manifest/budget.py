@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelfetch.core.units import format_size
+from modelfetch.core.units import GIB, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from modelfetch.manifest.model import Service
 
-_GIB = 2**30
-MIN_FREE = _GIB // 4
+MIN_FREE = GIB // 4
 """VRAM that Ollama leaves free when it loads a model, if a tier gives everything to its services; in bytes."""
 
 _USABLE = {8: 7.5, 16: 15, 32: 30.9, 94: 93}
@@ -21,8 +20,8 @@ _USABLE = {8: 7.5, 16: 15, 32: 30.9, 94: 93}
 
 def default_usable(vram: int) -> int:
     """Return the bytes that services may use of a card of this class (in bytes)."""
-    known = _USABLE.get(vram // _GIB) if vram % _GIB == 0 else None
-    return int(known * _GIB) if known is not None else vram * 94 // 100
+    known = _USABLE.get(vram // GIB) if vram % GIB == 0 else None
+    return int(known * GIB) if known is not None else vram * 94 // 100
 
 
 def together(services: Iterable[Service]) -> int:

@@ -16,7 +16,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.core.events import discard
 from modelfetch.errors import DestinationError, DiskError
 from modelfetch.placement.layouts import Placement, PlacementMethod, placements
-from modelfetch.placement.ollama_manifests import LARGEST, is_manifest, same_manifest
+from modelfetch.placement.ollama_manifests import is_manifest, same_manifest
 from modelfetch.placement.receipts import Entry
 from modelfetch.placement.root_tree import RootTree
 from modelfetch.placement.state import (
@@ -29,6 +29,7 @@ from modelfetch.placement.state import (
     state_of_file,
     state_of_symlink,
 )
+from modelfetch.sources.oci_manifest import MAX_MANIFEST
 from modelfetch.store.adopted import is_adopted
 from modelfetch.store.checks import read_checks
 
@@ -389,7 +390,7 @@ def is_same_manifest(tree: RootTree, store: Store, path: str, wanted: Digest) ->
     except (OSError, DestinationError):
         return False
     with os.fdopen(fd, "rb") as file:
-        return same_manifest(file.read(LARGEST + 1), expected)
+        return same_manifest(file.read(MAX_MANIFEST + 1), expected)
 
 
 def _takes_symlinks(folder: int) -> bool:

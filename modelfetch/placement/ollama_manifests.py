@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 
-LARGEST = 4 * 2**20
-"""The most bytes of a manifest to compare."""
+from modelfetch.sources.oci_manifest import MAX_MANIFEST
 
 
 def is_manifest(path: str) -> bool:
@@ -18,7 +17,7 @@ def is_manifest(path: str) -> bool:
 
 def same_manifest(one: bytes, other: bytes) -> bool:
     """Whether two manifests have the same content, however they are encoded. Pure."""
-    if max(len(one), len(other)) > LARGEST:
+    if max(len(one), len(other)) > MAX_MANIFEST:
         return False
     try:
         first, second = json.loads(one), json.loads(other)

@@ -25,6 +25,8 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 MANIFESTS = (DOCKER_MANIFEST, OCI_MANIFEST)
 INDEXES = (DOCKER_LIST, OCI_INDEX)
 
+MAX_MANIFEST = 8 * 2**20
+"""Bytes of the largest manifest."""
 MAX_LAYERS = 10_000
 MAX_CHILDREN = 256
 _LONGEST_TYPE = 255

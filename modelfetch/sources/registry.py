@@ -17,7 +17,7 @@ from modelfetch.core.units import parse_decimal
 from modelfetch.errors import CredentialsError, IntegrityError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http import check_status
 from modelfetch.manifest.uri import OLLAMA_HOST
-from modelfetch.sources.oci_manifest import INDEXES, MANIFESTS
+from modelfetch.sources.oci_manifest import INDEXES, MANIFESTS, MAX_MANIFEST
 
 if TYPE_CHECKING:
     from modelfetch.http import Http, Reply
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 EVERY_TYPE = ", ".join((*MANIFESTS, *INDEXES))
 _DOCKER_HUB = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
 _HF_HOSTS = ("hf.co", "huggingface.co")
-_LARGEST_MANIFEST = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +80,13 @@ class Registry:
         *first, last = self._bases(host)
         for base in first:
             try:
-                reply = self._http.get(base + path, headers={"Accept": accept}, limit=_LARGEST_MANIFEST)
+                reply = self._http.get(base + path, headers={"Accept": accept}, limit=MAX_MANIFEST)
             except UnreachableError as error:
                 if not _lacks_tls(error):
                     raise
                 continue
             return self._remember_base(host, base), reply
-        reply = self._http.get(last + path, headers={"Accept": accept}, limit=_LARGEST_MANIFEST)
+        reply = self._http.get(last + path, headers={"Accept": accept}, limit=MAX_MANIFEST)
         return self._remember_base(host, last), reply
 
     def _remember_base(self, host: str, base: str) -> str:

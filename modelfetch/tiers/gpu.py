@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core.units import format_size, parse_decimal
+from modelfetch.core.units import GIB, format_size, parse_decimal
 from modelfetch.errors import SettingError
 from modelfetch.manifest.budget import default_usable, together
 
@@ -26,14 +26,13 @@ if TYPE_CHECKING:
 DRM = Path("/sys/class/drm")
 """The sysfs folder where the kernel lists graphics cards."""
 
-_GIB = 2**30
 _DATED = re.compile(r"\d+g-\d{4}")
 _CLASSES = (8, 12, 16, 24, 32, 94)
 _REPORTED = 0.9375  # drivers report less than a card's class: 15 of 16 GiB (T4), 7.8 of 8, 31.8 of 32, 93.6 of 94
-_DRIVER = _GIB // 4  # reserved by the driver out of the memory that it reports
+_DRIVER = GIB // 4  # reserved by the driver out of the memory that it reports
 _FALSE = frozenset({"0", "off", "no", "false"})
 _UNSEEN = {"cpu": "forbids it", "intel": "names cards whose memory can't be read"}
-_INTEGRATED = 2 * _GIB  # integrated graphics have less (of main memory), current cards have more
+_INTEGRATED = 2 * GIB  # integrated graphics have less (of main memory), current cards have more
 
 
 _GENERATIONS = (
@@ -64,7 +63,7 @@ class Gpu:
     @property
     def usable(self) -> int:
         """VRAM available to services, in bytes: the contract's value for its class, slightly less than reported."""
-        classes = [default_usable(c * _GIB) for c in _CLASSES if self.memory >= c * _GIB * _REPORTED]
+        classes = [default_usable(c * GIB) for c in _CLASSES if self.memory >= c * GIB * _REPORTED]
         return max(0, min(max([*classes, default_usable(self.memory)]), self.memory - _DRIVER))
 
     @property

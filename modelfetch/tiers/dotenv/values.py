@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import ROUND_UP, Decimal
 from typing import TYPE_CHECKING
 
+from modelfetch.core.units import GIB, MIB
 from modelfetch.manifest.budget import MIN_FREE, together
 from modelfetch.manifest.uri import OLLAMA_HOST, OllamaUri
 from modelfetch.tiers.discovery import normalise_tier
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from modelfetch.manifest.model import Manifest, Service
 
-_GIB = 2**30
-_MIB = 2**20
 _EMBEDDERS = ("embed", "minilm", "bge-", "paraphrase")
 """Words that appear in the names of Ollama's embedding models but not of chat models."""
 
@@ -95,12 +94,12 @@ def shares(manifest: Manifest) -> str:
 
 
 def _gib(size: int) -> str:
-    return f"{size / _GIB:.2f}".rstrip("0").rstrip(".")
+    return f"{size / GIB:.2f}".rstrip("0").rstrip(".")
 
 
 def compose_size(size: int) -> str:
     """Format bytes as a compose memory limit: ``6g``, ``1536m``, otherwise plain bytes with ``b``."""
-    for unit, factor in (("g", _GIB), ("m", 2**20), ("k", 2**10)):
+    for unit, factor in (("g", GIB), ("m", 2**20), ("k", 2**10)):
         if size % factor == 0:
             return f"{size // factor}{unit}"
     return f"{size}b"
@@ -148,7 +147,7 @@ def _ollama(service: Service | None, manifest: Manifest) -> dict[str, str]:
         "OLLAMA_FLASH_ATTENTION": "1" if service and service.flash_attention else "0",
         "OLLAMA_KV_CACHE_TYPE": (service.kv_type if service else None) or "f16",
         "LLAMA_ARG_CACHE_RAM": str(prompt_cache(service)),
-        "LLAMA_ARG_FIT_TARGET": str(max(MIN_FREE, spare(manifest)) // _MIB),
+        "LLAMA_ARG_FIT_TARGET": str(max(MIN_FREE, spare(manifest)) // MIB),
     }
 
 
@@ -167,7 +166,7 @@ def prompt_cache(service: Service | None) -> int:
     if service is None or service.memory is None or service.vram is None:
         return int(DEFAULTS["LLAMA_ARG_CACHE_RAM"])
     loaded = int(DEFAULTS["OLLAMA_MAX_LOADED_MODELS"])
-    each = max(0, service.memory - service.vram) // (2 * loaded * _MIB)
+    each = max(0, service.memory - service.vram) // (2 * loaded * MIB)
     return each // _CACHE_STEP * _CACHE_STEP
 
 
@@ -197,7 +196,7 @@ def _comfyui(service: Service | None, manifest: Manifest) -> str:
         return "--cpu" if service else ""
     if service.vram is None or manifest.usable is None or service.vram > manifest.usable:
         return ""
-    left = (Decimal(manifest.usable - service.vram) / _GIB).quantize(Decimal("0.01"), ROUND_UP)
+    left = (Decimal(manifest.usable - service.vram) / GIB).quantize(Decimal("0.01"), ROUND_UP)
     return f"--reserve-vram {left}"
 
 
