@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.care.inventory import Inventory, Item, Origin, take_inventory
@@ -17,7 +17,8 @@ from modelfetch.core.units import parse_age, parse_size
 from modelfetch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from modelfetch.pipeline.session import Session
 
@@ -30,7 +31,8 @@ _FILTER = re.compile(r"(size|verified|origin|model|for|tier)\s*(>=|<=|=|>|<)\s*(
 class Listing:
     """Entries, and the number of bytes that a `prune` without a tier would free.
 
-    ``limit``: the maximum number of entries or rows shown; totals cover all entries.
+    ``limit``: the maximum number of entries or rows shown; totals cover all entries. ``folders``: the folders of
+    services that are outside ROOT.
     """
 
     root: str
@@ -38,6 +40,7 @@ class Listing:
     entries: tuple[Item, ...]
     reclaimable: int
     limit: int | None = None
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -88,7 +91,12 @@ def list_files(
     entries.sort(key=lambda item: (item.model is None, item.model or "", item.path or str(item.file)))
     entries.sort(key=key, reverse=reverse)
     return Listing(
-        root=str(root), store=str(session.store.path), entries=tuple(entries), reclaimable=freed, limit=limit
+        root=str(root),
+        store=str(session.store.path),
+        entries=tuple(entries),
+        reclaimable=freed,
+        limit=limit,
+        folders=session.consumer_dirs,
     )
 
 

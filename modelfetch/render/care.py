@@ -97,7 +97,10 @@ def list_table(listing: Listing, *, files: bool = False, width: int | None = Non
     by_service: dict[str, list[Item]] = defaultdict(list)
     for item in listing.entries:
         by_service[item.consumer or "store"].append(item)
-    each = ", ".join(f"{name} {format_size(bytes_of(items))}" for name, items in sorted(by_service.items()))
+    each = ", ".join(
+        f"{name} {format_size(bytes_of(items))}" + (f" in {listing.folders[name]}" if name in listing.folders else "")
+        for name, items in sorted(by_service.items())
+    )
     lines.append(f"{format_size(listing.bytes)} in {listing.root}" + (f": {each}" if each else ""))
     if listing.reclaimable:
         lines.append(f"{format_size(listing.reclaimable)} can be freed: modelfetch prune --root {listing.root}")

@@ -102,6 +102,8 @@ def test_every_command_finds_the_recorded_folder(
     assert set(bench.run("plan", filled).actions().values()) == {"present"}
     assert bench.run("status", filled).code == 0
     assert {entry["path"] for entry in care("list").report["entries"]} == {ART, MINE}
+    assert run(["list", "--root", str(bench.root)]) == 0
+    assert f" in {installed}" in bench.capsys.readouterr().out.splitlines()[-1]
     assert actions(care("verify")) == {ART: "present"}
     page = bench.folder / "page.html"
     assert run(["report", str(filled), "--html", str(page), "--root", str(bench.root), "-q"]) == 0

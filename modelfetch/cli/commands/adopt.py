@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     shell_complete=complete.folders,
 )
-@options.folder_options
+@options.accept_hidden(options.folder_options, keep=("root", "store"))
 @options.option("--in-place", is_flag=True, help="Only record where the files are, for sync to copy from.")
 @options.option("--dedupe", is_flag=True, help="Replace equal files in these folders by links of one blob.")
 @click.option(

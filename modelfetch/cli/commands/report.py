@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @options.files
 @click.option("--html", "target", metavar="FILE", required=True, type=options.value("path"), help="Page to write.")
 @options.manifest_options
-@options.folder_options
+@options.accept_hidden(options.folder_options, keep=("root", "store", "consumer_dirs"))
 @click.option("-q", "--quiet", is_flag=True, help="Print only errors.")
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:

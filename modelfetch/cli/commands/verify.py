@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 @options.manifest_options
 @options.folder_options
 @options.offline
-@options.transfer_options
+@options.accept_hidden(
+    options.transfer_options, keep=("jobs", "connections", "limit_rate", "retries", "lock_timeout", "chown")
+)
 @options.option("--quick", is_flag=True, help="Compare size and time of change only.")
 @options.option(
     "--older-than",
