@@ -113,6 +113,13 @@ def _hub_error(code: str, message: str, uri: str | None) -> ModelfetchError | No
     return None
 
 
+def _server_error(reply: HasStatus, message: str, uri: str | None) -> ServerError:
+    error = ServerError(message, retry_after=retry_after(reply.headers), uri=uri)
+    if reply.status == 511:  # source: RFC 6585, section 6
+        error.hint = "a network on the way wants a login first: open any web page in a browser on this network"
+    return error
+
+
 def status_error(reply: HasStatus, *, what: str, uri: str | None) -> ModelfetchError:
     """Return the typed error for an unsuccessful status; see `check_status`."""
     status, host = reply.status, redact(reply.url)
@@ -137,6 +144,6 @@ def status_error(reply: HasStatus, *, what: str, uri: str | None) -> ModelfetchE
     if status == 429:
         return RateLimitedError(message, retry_after=retry_after(reply.headers), uri=uri)
     if status in (408, 425) or status >= 500:
-        return ServerError(message, retry_after=retry_after(reply.headers), uri=uri)
+        return _server_error(reply, message, uri)
     hint = "open the address in a browser: the server, or a proxy on the way, refuses it or answers in its place"
     return UnreachableError(message, code="bad-response", uri=uri, permanent=True, hint=hint)

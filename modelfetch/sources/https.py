@@ -40,7 +40,8 @@ class HttpsSource(Source[HttpUri]):
             check_file(response, uri.url, what="the file", uri=str(uri))
             name = _name(uri, response.headers) or wanted.filename
             path = "" if wanted.kind in WEIGHT_KINDS else name or ""  # weights are no page, whatever the address
-            refuse_page(response, str(uri), path=path, size=wanted.size, pinned=wanted.digest is not None)
+            pinned, weights = wanted.digest is not None, wanted.kind in WEIGHT_KINDS
+            refuse_page(response, str(uri), path=path, size=wanted.size, pinned=pinned, weights=weights)
             size = total_size(response)
             response.drain()
         name = self._listed(uri, name, wanted)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.urls import display_url, origin, redact
 from modelfetch.errors import CredentialsError, NotAModelError
-from modelfetch.formats.content_check import is_login
+from modelfetch.formats.content_check import HEAD, is_login, is_weights, looks_like_html, looks_like_text
 from modelfetch.sources.answers import total_size
 
 if TYPE_CHECKING:
@@ -38,9 +38,10 @@ def refuse_page(
     path: str = "",
     size: int | None = None,
     pinned: bool = False,
+    weights: bool = False,
     login: ModelfetchError | None = None,
 ) -> None:
-    """Raise if a response is a web page instead of the file.
+    """Raise if a response is a web page instead of the file, or a message whose size is not that of the file.
 
     Args:
         response: The response; at most the first piece of its body is read.
@@ -48,15 +49,18 @@ def refuse_page(
         path: The file's name; a file that is itself a web page is accepted.
         size: The expected size in bytes, if known.
         pinned: Whether a digest identifies the file.
+        weights: Whether it is model weights, whatever its name.
         login: The error for a login page, if the source has a more specific one.
 
     Raises:
         CredentialsError: It is a login page (``login-page``).
         NotAModelError: It is another page.
     """
+    shown, weights = display_url(uri), weights or is_weights(path)
     if not is_html(response.headers):
+        if size is not None and _is_message(response, size, weights=weights):
+            raise NotAModelError(f"{shown}: a message came instead of the file", hint=_PORTAL_HINT, uri=shown)
         return
-    shown = display_url(uri)
     if is_login(response.url):
         raise login or CredentialsError(
             f"{shown} leads to a login page ({redact(response.url)})",
@@ -66,14 +70,29 @@ def refuse_page(
         )
     if not 200 <= response.status < 300 or path.lower().endswith(_PAGES):
         return
-    if (pinned and size is not None and total_size(response) == size) or not _begins_as_page(response):
+    if (pinned and size is not None and total_size(response) == size) or not _begins_as_page(
+        response, text=weights and size is not None
+    ):
         return
     known = pinned or size is not None
     what = "a web page came instead of the file" if known else "it is a web page, not a file"
     raise NotAModelError(f"{shown}: {what}", hint=_PORTAL_HINT if known else _HINT, uri=shown)
 
 
-def _begins_as_page(response: Response) -> bool:
-    """Return whether a body declared as a web page starts like one: some servers declare every file so."""
-    first = next(response.iter_decoded(), b"") if response.encoding else next(response.iter_raw(), b"")
-    return first.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"<", b"")
+def _begins_as_page(response: Response, *, text: bool) -> bool:
+    """Return whether a body declared as a web page starts like one, or is a ``text``: some declare every file so."""
+    first = _first_piece(response)
+    begins = first.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"<", b"")
+    return begins or (text and response.status == 200 and looks_like_text(first[:HEAD]))
+
+
+def _is_message(response: Response, size: int, *, weights: bool) -> bool:
+    """Return whether a whole body of another size than the file's is a web page, or a text in the place of weights."""
+    if response.status != 200 or total_size(response) == size or not response.can_decode:
+        return False
+    head = _first_piece(response)[:HEAD]
+    return looks_like_html(head) or (weights and (looks_like_text(head) or not head))
+
+
+def _first_piece(response: Response) -> bytes:
+    return next(response.iter_decoded(), b"") if response.encoding else next(response.iter_raw(), b"")

@@ -113,7 +113,8 @@ class Sources:
                 if error is not None:
                     raise error
             path = "" if artifact.weights else artifact.path
-            refuse_page(response, artifact.uri, path=path, size=artifact.size, pinned=artifact.digest is not None)
+            pinned = artifact.digest is not None
+            refuse_page(response, artifact.uri, path=path, size=artifact.size, pinned=pinned, weights=artifact.weights)
             check_file(response, url, what=artifact.uri, uri=artifact.uri)
             size = total_size(response)
             response.drain()

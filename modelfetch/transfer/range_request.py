@@ -27,6 +27,7 @@ _MIN_SIZE = 16 * 1024
 _ETAG = re.compile(r'(?:W/)?"[ !#-~]{0,1024}"|[!#-+\-.-~]{1,256}')
 """An entity tag that can be sent back; some servers leave out the quotation marks."""
 _DATE_LIMIT = 64
+_TEXTS = ("application/problem+json", "application/xml", "application/javascript")
 _UNSATISFIED = re.compile(r"bytes \*/([0-9]{1,19})\Z")
 
 
@@ -124,7 +125,7 @@ def _whole(
     length = None if response.encoding else response.length
     wrong_size = size is not None and length is not None and length != size
     if wanted.start > 0 or wrong_size:
-        page = _page_instead(response, what)  # a captive portal, for example
+        page = _page_instead(response, what, wrong_size=wrong_size)  # a captive portal, for example
         if isinstance(page, NotAModelError):
             raise PageInsteadError(page.message, hint=page.hint)
         if page is not None:
@@ -137,13 +138,14 @@ def _whole(
     return _body(response, start=0, end=length, size=length)
 
 
-def _page_instead(response: Response, what: str) -> ModelfetchError | None:
-    """Return the error for a web page or JSON message in the place of the file."""
+def _page_instead(response: Response, what: str, *, wrong_size: bool) -> ModelfetchError | None:
+    """Return the error for a web page or JSON message in the place of the file, or any text of another size."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "text/html" and not what.lower().endswith((".html", ".htm")):
         return page_error(what, response.url, what="a web page")
-    if kind == "application/json" and is_weights(what):
-        return page_error(what, response.url, what="a JSON message")
+    is_text = kind.startswith("text/") or kind in _TEXTS  # some servers call every file a text
+    if is_weights(what) and (kind == "application/json" or (wrong_size and is_text)):
+        return page_error(what, response.url, what="a JSON message" if kind == "application/json" else "a text")
     return None
 
 

@@ -1,0 +1,66 @@
+"""A page or message that comes in the place of a pinned file is not taken for a new version of it."""
+
+from __future__ import annotations
+
+import gzip
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from modelfetch.errors import NotAModelError
+from modelfetch.http.response import Response
+from modelfetch.sources.pages import refuse_page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = b"<html><body>Please log in</body></html>"
+BODIES = [
+    ("text/html", PAGE),
+    ("text/html", b"\r\n \xef\xbb\xbf" + PAGE),
+    ("text/html", b""),
+    ("text/html; charset=shift_jis", "ログインしてください".encode("shift-jis")),
+    ("application/octet-stream", PAGE),
+    ("application/octet-stream", b"<p>log in"),
+    ("", PAGE),
+    ("application/json", b'{"login": "http://portal/"}'),
+    ("application/xml", b"<Error>no</Error>"),
+    ("text/plain", b"Please log in"),
+    ("text/javascript", b"window.location = '/login'"),
+    ("text/plain", PAGE.decode().encode("utf-16")),
+]
+WEIGHTS = b"\x00\x01\x02weights" * 60
+
+
+def answer(kind: str, body: bytes, *, status: int = 200, coding: str = "") -> Response:
+    fields = {"Content-Type": kind, "Content-Length": str(len(body)), "Content-Encoding": coding}
+
+    def pieces() -> Iterator[bytes]:
+        yield body
+
+    inner = httpx.Response(status, headers={name: value for name, value in fields.items() if value}, content=pieces())
+    return Response(inner, url="https://h.example/x", translate=lambda error: error, cancel=None, release=lambda: None)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("kind", "body"), BODIES)
+def test_a_captive_portal_is_named_and_no_upgrade_of_the_pin_is_advised(
+    kind: str, body: bytes, *, packed: bool
+) -> None:
+    response = answer(kind, gzip.compress(body), coding="gzip") if packed else answer(kind, body)
+    with pytest.raises(NotAModelError) as caught:
+        refuse_page(response, "https://h.example/x", path="x.safetensors", size=10**9, pinned=True)
+    assert "the manifest's pin is not the cause" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "text/plain", "text/html", ""])
+@pytest.mark.parametrize("size", [len(WEIGHTS), 10**9, None])
+def test_other_weights_are_no_page(kind: str, size: int | None) -> None:
+    refuse_page(answer(kind, WEIGHTS), "https://h.example/x", path="x.safetensors", size=size, pinned=True)
+    refuse_page(answer(kind, WEIGHTS[:1], status=206), "https://h.example/x", path="x.bin", size=size, pinned=True)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "text/html"])
+def test_a_text_file_of_another_size_is_no_page(kind: str) -> None:
+    refuse_page(answer(kind, b"a list of words"), "https://h.example/x", path="words.txt", size=10, pinned=True)
