@@ -1,4 +1,4 @@
-"""Each shipped tier holds: `modelfetch fit` says so from headers with the real shapes, over real sockets."""
+"""Each shipped tier fits, as `modelfetch fit` reads it from headers with the real shapes, over real sockets."""
 
 from __future__ import annotations
 

@@ -296,7 +296,7 @@ def test_tiers_explains_the_choice_and_the_services_that_run_together(
     assert "your card: NVIDIA RTX 5060 Ti (Blackwell) with 15.93 GiB, 15.00 GiB usable" in out
     assert "auto takes 16g: its services need 13.95 GiB together; the next larger tier, 24g, needs 22.00 GiB" in out
     assert "newer models for this card: --tier 16g-2026" in out
-    assert " 16g: Balanced: a 3B chat model beside SDXL and Whisper large-v3-turbo models: llama3.2-3b," in out
+    assert " 16g: Balanced: a 3B chat model with SDXL and Whisper large-v3-turbo models: llama3.2-3b," in out
     assert "Blackwell: it computes fp8 and fp4" in out
     assert "ollama (llama3.2:3b) 4.70 GiB + whisper (large-v3-turbo) 2.75 GiB + stable-diffusion or comfyui" in out
     assert "= 15.00 GiB of 15.00 GiB; on the CPU: whisper (large-v3-turbo)" in out

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent.parent
 GIB = 2**30
 
 LANGUAGES = ("fr", "de", "es", "it")
-"""Those whose alignment models WhisperX gets from torchaudio, beside English."""
+"""Those whose alignment models WhisperX gets from torchaudio, except English."""
 
 EVERY = pytest.mark.parametrize("tier", TIERS)
 

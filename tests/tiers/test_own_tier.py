@@ -1,4 +1,4 @@
-"""The guide to a tier of one's own: its examples are valid, hold, and are what it says; wrong ones point at a line."""
+"""The guide to a tier of your own: its examples are valid and fit; errors name a line."""
 
 from __future__ import annotations
 

@@ -325,7 +325,7 @@ VARIABLES: tuple[Variable, ...] = (
             "",
             (
                 "Login for services without their own (all but Open WebUI, LibreChat and Immich): NAME:HASH\n"
-                "as `htpasswd -nB NAME` prints it, in single quotes. Without it Traefik lets nobody in."
+                "as `htpasswd -nB NAME` prints it, in single quotes. Without it Traefik refuses everyone."
             ),
         ),
         ("TRAEFIK_LOGIN_MIDDLEWARE", "ai-stack-login@docker", "Another login, for example authelia@file."),
