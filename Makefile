@@ -40,8 +40,8 @@ demo: $(READY)  ## Fill files/demo with tiny models: a killed run, its resume, a
 		print("requests: {requests}, bytes fetched: {bytes_fetched}, seconds: {seconds:.3f}".format(**r)); \
 		sys.exit(r["exit_code"] or r["requests"] != 0)'
 	@echo
-	@echo '== $(DEMO_ROOT) (rm -rf $(DEMO_ROOT) removes it)'
-	@cd $(DEMO_ROOT) && find . -path ./.modelfetch -prune -o \( -type f -o -type l \) -printf '%10s  %P\n' | sort -k 2
+	@echo '== what is there now (rm -rf $(DEMO_ROOT) removes it)'
+	@$(BIN)/modelfetch status --tier demo --root $(DEMO_ROOT)
 
 # Three workers keep two cores busy: much of the time is spent waiting for time-outs, slow servers and killed processes.
 # They write six gigabytes: into memory, where 4 GiB of it are free for files.

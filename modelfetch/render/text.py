@@ -101,13 +101,14 @@ def _padded(cell: str, columns: int, *, right: bool) -> str:
 
 
 def fold(text: str, columns: int) -> list[str]:
-    """Split a text into lines of at most ``columns`` columns, after a space, slash or hyphen where it can be."""
+    """Split a text into lines of at most ``columns`` columns: after a space, slash or hyphen in their second half."""
     lines = []
     while len(text) > 1 and display_width(text) > columns:
         end = max(1, len(cut_off(text, columns)))
-        at = (max(text.rfind(" ", 0, end + 1), text.rfind("/", 0, end)) + 1) or text.rfind("-", 1, end) + 1
-        lines.append(text[: at or end].rstrip(" "))
-        text = text[at or end :].lstrip(" ")
+        breaks = (text.rfind(" ", 0, end + 1), text.rfind("/", 0, end), text.rfind("-", 0, end))
+        at = next((found + 1 for found in breaks if found >= end // 2), end)
+        lines.append(text[:at].rstrip(" "))
+        text = text[at:].lstrip(" ")
     return [*lines, text]
 
 

@@ -30,6 +30,7 @@ def test_a_path_is_folded_after_a_slash_and_wide_characters_count_twice() -> Non
     assert fold("models/模型文件名", 8) == ["models/", "模型文件", "名"]
     assert fold("模", 1) == ["模"]
     assert fold("one two", 7) == ["one two"]
+    assert fold("hub/models--acme--faster-whisper", 24) == ["hub/models--acme--", "faster-whisper"]
 
 
 def test_without_a_terminal_every_row_is_one_line() -> None:
