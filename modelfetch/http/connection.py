@@ -287,10 +287,10 @@ class Wire:
         """
         self.watch.begin(self._timeouts.connect + self._timeouts.headers)
         self._before = self._backend.connected
-        fields = httpx.Headers(self._headers)
-        fields.update(headers)
+        given = {name.lower() for name in headers}
+        fields = {name: value for name, value in self._headers.items() if name.lower() not in given} | headers
         request = httpx.Request(method, url, headers=fields, content=data, extensions={"timeout": self._timeout})
-        if request.url.userinfo:
+        if "@" in url and request.url.userinfo:
             next(httpx.BasicAuth(request.url.username, request.url.password).auth_flow(request))
         start = time.monotonic()
         response = self._routes.handle_request(request)
