@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from modelfetch.errors import ModelfetchError, UnreachableError, UsageError
+from modelfetch.errors import DestinationError, ModelfetchError, UnreachableError, UsageError
 from modelfetch.fitting.readers import BrokenReader, ContinuedReader, HttpReader
 from modelfetch.fitting.types import Candidate, File
 from modelfetch.formats import safetensors
@@ -56,10 +56,14 @@ class ReaderRegistry:
         self._later = later
         self._read: list[tuple[Artifact, HeaderBuffer, HttpReader]] = []
         self._placed: dict[str, tuple[Path, int]] = {}
+        try:
+            tree = session.examiner.tree
+        except DestinationError:
+            return  # the folder of a service is not mounted: the headers are read elsewhere
         for consumer in consumers:
             for path, entry in read_receipt(session.options.root, consumer).entries.items():
                 if entry.digest is not None and entry.target is None:
-                    self._placed[entry.digest] = (session.examiner.tree.path(path), entry.size)
+                    self._placed[entry.digest] = (tree.path(path), entry.size)
 
     @property
     def fetched(self) -> int:

@@ -187,6 +187,15 @@ def test_a_recorded_folder_that_is_gone_stops_each_command(bench: Bench, install
     assert not (bench.root / "comfyui").exists()
 
 
+def test_fit_needs_no_recorded_folder(bench: Bench, installed: Path, filled: Path) -> None:
+    codes = []
+    for _ in range(2):
+        codes.append(run(["fit", str(filled), "--root", str(bench.root), "--json"]))
+        if installed.exists():
+            installed.rename(bench.folder / "unmounted")
+    assert codes[0] == codes[1] != 73
+
+
 def test_other_services_work_while_the_recorded_folder_is_gone(
     bench: Bench, installed: Path, filled: Path, care: Callable[..., Result]
 ) -> None:
