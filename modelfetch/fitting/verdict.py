@@ -166,8 +166,10 @@ def _on_the_gpu(estimate: Estimate, limit: int) -> str:
     found = estimate.on_gpu(limit)
     if found is None or estimate.layers is None:
         return ""
-    experts = f", {found.experts} of these with their experts" if estimate.layers.experts else ""
-    return f"; {found.layers} of {estimate.layers.count} layers would run on the GPU{experts}, the rest on the CPU"
+    layers = f"; {found.layers} of {estimate.layers.count} layers would run on the GPU"
+    if estimate.layers.experts:
+        return f"{layers}, {found.experts} of them with their experts; everything else on the CPU"
+    return f"{layers}, the rest on the CPU"
 
 
 def _reductions(group: Sequence[tuple[Service, ServiceFit]], excess: int, needs: Needs) -> str | None:

@@ -3,6 +3,9 @@
 The device is llama.cpp's RPC backend, served by a second process on the loopback interface: it is no GPU, but is taken
 for one. It reports this machine's memory as its own, and ``--fit-target`` says how much of it must stay free. The
 fitter decides before anything is loaded; the server is ended then, and no weight is read.
+
+The fitter (``llama_params_fit``, now ``common_fit_params``) is in llama.cpp's common library, which the Python package
+of `tests/e2e/llama_cpp.py` does not have. With no device but the CPU it only shortens the context.
 """
 
 from __future__ import annotations

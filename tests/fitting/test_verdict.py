@@ -12,8 +12,10 @@ from modelfetch.fitting.types import Candidate, File, FitReport
 from modelfetch.fitting.verdict import fit_alone, fit_tier
 from modelfetch.formats.range_reader import FIRST, GIB, LIMIT, HeaderBuffer
 from modelfetch.manifest.model import Service
+from tests.fitting.architectures import made as header_of
 from tests.fitting.build import MadeFile, Shape, llm
 from tests.fitting.real import clip_l, flux_dev, flux_fp8, flux_vae, real_llm, sd15, sdxl, sdxl_vae, t5
+from tests.fitting.shapes import SPECS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,6 +214,13 @@ def test_a_service_on_the_cpu_needs_nothing_and_nothing_is_read_for_it() -> None
     report = verdict(1, [service("ollama", device="cpu")], chat("llama3.3:70b"))
     assert report.ok
     assert report.needed == report.bytes_fetched == 0
+
+
+# ── what runs on the CPU if it does not fit ──
+def test_of_a_mixture_of_experts_the_layers_with_their_experts_on_the_gpu_are_counted() -> None:
+    model = made("mixture", "model", header_of(SPECS["gpt-oss:20b"]), ("ollama",))
+    report = fit_alone(model, service("ollama"), usable=gib(8))
+    assert "25 of 25 layers would run on the GPU, 3 of them with their experts" in report.errors[-1].message
 
 
 # ── what would make it fit ──
