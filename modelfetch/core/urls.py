@@ -98,6 +98,13 @@ def _displayed(field: str, text: str) -> str:
     return f"{name}={shown}" if equals else shown
 
 
+def without_credentials(text: str) -> str:
+    """Return an http URL without the query fields of `credential_fields`, user, password and fragment."""
+    address, _, query = re.sub(r"(?<=://)[^/?]*@", "", text.partition("#")[0]).partition("?")
+    kept = [field for field in query.split("&") if field and not credential_fields(f"http://h/?{field}")]
+    return f"{address}?{'&'.join(kept)}" if kept else address
+
+
 def credential_fields(text: str) -> tuple[str, ...]:
     """Return the names of an http URL's query fields that look like credentials, or whose values do."""
     query = text.partition("#")[0].partition("?")[2] if text[:4].lower() == "http" else ""

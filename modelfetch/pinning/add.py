@@ -15,6 +15,7 @@ from urllib.parse import quote
 from modelfetch.core import os_errors
 from modelfetch.core.events import Notice
 from modelfetch.core.similar import nearest
+from modelfetch.core.urls import without_credentials
 from modelfetch.errors import DestinationError, ManifestError, ModelfetchError, UsageError, exit_code_of
 from modelfetch.fitting import FitOverrides, fit_uri
 from modelfetch.fitting.candidates import ReaderRegistry
@@ -246,6 +247,8 @@ def _is_same(source: Uri, uri: Uri, session: Session) -> bool:
     home = canonical_uri(source, session.settings)
     if isinstance(home, HfUri) and isinstance(uri, HfUri):
         return (home.repo, home.path) == (uri.repo, uri.path) and uri.revision in (None, "main", home.revision)
+    if isinstance(home, HttpUri) and isinstance(uri, HttpUri):
+        return without_credentials(home.text) == without_credentials(uri.text)
     return str(home) == str(uri)
 
 
@@ -383,7 +386,7 @@ async def _fit(model: Model, session: Session, usable: int | None) -> FitReport 
     if model.kind not in LOADED_KINDS or (isinstance(model.source, CivitaiUri | HttpUri) and model.size is None):
         return None
     try:
-        return await fit_uri(str(model.source), session, FitOverrides(usable=usable))
+        return await fit_uri(model.source.text, session, FitOverrides(usable=usable))
     except ModelfetchError:
         return None
 

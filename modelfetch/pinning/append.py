@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from modelfetch.core.urls import without_credentials
 from modelfetch.manifest import yaml_nodes
+from modelfetch.manifest.uri import HttpUri
 from modelfetch.pinning.text_edits import locate, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from modelfetch.manifest.model import Model
+    from modelfetch.manifest.uri import Uri
 
 _BREAK = re.compile(r"\r\n|\n|\r")
 
@@ -77,7 +80,7 @@ def _pairs(model: Model) -> list[tuple[str, str]]:
         ("name", model.name),
         ("kind", model.kind),
         ("task", model.task),
-        ("source", str(model.source)),
+        ("source", _source(model.source)),
         ("size", model.size),
         ("digest", str(model.digest) if model.digest else None),
         ("filename", model.filename),
@@ -86,6 +89,11 @@ def _pairs(model: Model) -> list[tuple[str, str]]:
         ("allow_pickle", True if model.allow_pickle else None),
     )
     return [(key, "true" if value is True else scalar(value, None)) for key, value in values if value is not None]
+
+
+def _source(source: Uri) -> str:
+    """A source as it is written: what its address needs to find the file, but no credential."""
+    return without_credentials(source.text) if isinstance(source, HttpUri) else str(source)
 
 
 def _braces(model: Model) -> str:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelfetch.core.urls import credential_fields, display_url, is_loopback, redact
+from modelfetch.core.urls import credential_fields, display_url, is_loopback, redact, without_credentials
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,20 @@ def test_a_secret_in_a_query_is_not_displayed(query: str) -> None:
 )
 def test_query_parameters_that_select_a_file_are_displayed(url: str) -> None:
     assert display_url(url) == url
+
+
+@pytest.mark.parametrize(
+    ("query", "left"),
+    [
+        ("?token=x", ""),
+        ("?model=a-name-of-some-length&api_key=x&download=1#f", "?model=a-name-of-some-length&download=1"),
+        ("?x=hf_abcdefghijklmnop", ""),
+        ("?a=1&&b=2", "?a=1&b=2"),
+        ("", ""),
+    ],
+)
+def test_an_address_is_written_without_its_credentials_and_with_all_else(query: str, left: str) -> None:
+    assert without_credentials(f"https://me:word@h.example/x{query}") == f"https://h.example/x{left}"
 
 
 def test_two_addresses_that_differ_by_their_secret_stay_apart() -> None:

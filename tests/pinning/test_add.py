@@ -97,6 +97,18 @@ def test_each_source_is_pinned_as_pin_would(bench: PinBench) -> None:
     assert (bench.folder / "models.yaml").read_bytes() == before
 
 
+def test_an_address_is_written_without_its_credential_and_with_what_finds_the_file(bench: PinBench) -> None:
+    link = f"{bench.hub.files}up.safetensors?variant=a-name-of-some-length&token=planted-Secret-0123456789"
+    assert add(bench, link).code == 0
+    text = (bench.folder / "models.yaml").read_text()
+    assert "up.safetensors?variant=a-name-of-some-length" in text
+    assert "planted" not in text
+    assert "redacted" not in text
+    before = text
+    assert add(bench, link).code == 0
+    assert (bench.folder / "models.yaml").read_text() == before
+
+
 def test_comments_and_layout_of_a_manifest_are_kept(bench: PinBench) -> None:
     (bench.folder / "models.yaml").write_text(EMPTY + "x-end: 1\n")
     assert add(bench, "hf://acme/art/art.safetensors", "--name", "my vae").code == 0
