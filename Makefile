@@ -83,7 +83,7 @@ bench-fit: $(READY)  ## `modelfetch fit` beside published measurements of VRAM, 
 	$(BIN)/python -m tests.bench.fit_time
 
 e2e: $(READY)  ## Real consumers and peers: Ollama, faster-whisper, huggingface_hub, nginx, registries; the stack under a real Docker Engine
-	KILLS=300 $(BIN)/python -m pytest tests/care/test_kills.py --timeout=900
+	KILLS=300 $(BIN)/python -m pytest -n 2 --dist worksteal tests/care/test_kills.py --timeout=900
 	$(BIN)/python -m pytest tests/e2e -m 'not heavy' --timeout=1500 --durations=5 $(PYTEST_ARGS)
 
 e2e-heavy: $(READY)  ## The real Open WebUI (8 GB) and llama-server, as the stack sets them; fit beside llama.cpp in every setting
