@@ -73,8 +73,8 @@ class Item:
         mtime_ns: The file's current mtime.
         tiers: The tiers or manifests that requested it when they were synced.
         check: The last full check, if the file has not been modified since.
-        proven: When its bytes were last known to be right without a separate check: the date of a blob's record, or the
-            mtime of a file that modelfetch wrote and nobody modified since.
+        verified_at: When its bytes were last known to be right without a check of their own: the date of a blob's
+            record, or the mtime of a file that modelfetch wrote and that was not modified since.
         entry: The receipt's entry, for a placement.
         respelled: The path of another placement that is this very file, where a file system makes no difference between
             upper and lower case.
@@ -93,7 +93,7 @@ class Item:
     mtime_ns: int = 0
     tiers: tuple[str, ...] = ()
     check: Check | None = None
-    proven: datetime | None = None
+    verified_at: datetime | None = None
     entry: Entry | None = None
     respelled: str | None = None
 
@@ -107,7 +107,7 @@ class Item:
         """The date when its bytes were last known to be right."""
         if self.check is not None:
             return self.check.at if self.check.ok else None
-        return self.proven
+        return self.verified_at
 
     @property
     def is_damaged(self) -> bool:
@@ -205,7 +205,7 @@ def _placements(tree: RootTree, store: Store, receipt: Receipt, checks: Mapping[
             condition=condition,
             tiers=entry.manifests,
             check=_applicable(checks.get(path), found),
-            proven=min(now(), datetime.fromtimestamp(written.st_mtime, UTC)) if written else None,
+            verified_at=min(now(), datetime.fromtimestamp(written.st_mtime, UTC)) if written else None,
             entry=entry,
         )
 
@@ -273,7 +273,7 @@ def _stored(store: Store, checks: Mapping[str, Check]) -> Iterator[Item]:
             origin=Origin.BLOB,
             condition=Condition.PRESENT if fits else Condition.CHANGED,
             check=_applicable(checks.get(str(blob.digest)), found),
-            proven=datetime.fromtimestamp(int(noted.st_mtime), UTC) if fits and noted else None,
+            verified_at=datetime.fromtimestamp(int(noted.st_mtime), UTC) if fits and noted else None,
         )
 
 
@@ -365,7 +365,7 @@ def _with_shared_checks(items: Sequence[Item]) -> Iterator[Item]:
         if blob is None or item is blob or item.origin not in (Origin.MADE, Origin.ADOPTED):
             yield item
         else:
-            yield replace(item, check=blob.check or item.check, proven=blob.proven)
+            yield replace(item, check=blob.check or item.check, verified_at=blob.verified_at)
 
 
 def _applicable(check: Check | None, found: os.stat_result | None) -> Check | None:

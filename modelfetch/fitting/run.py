@@ -107,7 +107,7 @@ def _warn_unbudgeted_models(services: Iterable[Service], candidates: Sequence[Ca
             continue
         message = f"{service.name} is budgeted for {service.model!r}, which is none of its models"
         has = ", ".join(candidate.name for candidate in mine)
-        session.sink(Notice(level="warning", message=message, hint=f"it has {has}: these are judged"))
+        session.sink(Notice(level="warning", message=message, hint=f"it has {has}: the verdict is for these"))
 
 
 def _store_of_sync(session: Session) -> Store | None:

@@ -402,7 +402,7 @@ async def _read(path: Path, session: Session) -> Document | None:
 
 
 def _text(document: Document | None, models: Sequence[Model], request: AddRequest, session: Session) -> bytes:
-    """The manifest's new text, proven to differ from the old one in nothing but the new entries."""
+    """The manifest's new text, checked to differ from the old one by the new entries only."""
     if document is not None:
         return with_entries(document, models, session.settings)
     data = new_manifest(models, SCHEMA_FILE).encode()

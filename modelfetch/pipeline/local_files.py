@@ -1,6 +1,6 @@
 """Files elsewhere on this machine that may have the right bytes: Hugging Face's cache, collections adopted in place.
 
-They are found by name or by a note, and proven by their digest before they are used.
+They are found by name or by a record, and verified against their digest before they are used.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class ArtifactProvider:
         except IntegrityError:
             if not mirrors or not _size_is_unpinned(request.model, artifact):
                 raise
-        # The source's file is proven to be a different one, so its size does not apply to the mirrors.
+        # The source has a different file, so its size does not apply to the mirrors.
         return await engine.fetch(replace(artifact, size=None, locations=()), mirrors, label=label)
 
     def _find_on_disk(self, artifact: Artifact) -> Fetched | None:

@@ -290,7 +290,7 @@ def _renamed(
     def named(artifact: Artifact) -> Artifact:
         return replace(artifact, digest=sha256.get(artifact.uri, artifact.digest))
 
-    def judged(target: Target) -> Target:
+    def inspected_again(target: Target) -> Target:
         artifact = target.placement.artifact
         if artifact is None or artifact.uri not in sha256:
             return target
@@ -300,7 +300,9 @@ def _renamed(
 
     artifacts = tuple(named(artifact) for artifact in plan.resolution.artifacts)
     return replace(
-        plan, resolution=replace(plan.resolution, artifacts=artifacts), targets=tuple(map(judged, plan.targets))
+        plan,
+        resolution=replace(plan.resolution, artifacts=artifacts),
+        targets=tuple(map(inspected_again, plan.targets)),
     )
 
 

@@ -117,16 +117,18 @@ def mirrors_of(
         async def find() -> Sequence[Location]:
             wanted = SourceRequest.of(request.model, uri)
             resolution = await session.sources.resolve(wanted)
-            twins = [twin for twin in resolution.artifacts if _is_same_file(twin, artifact, single=not wanted.snapshot)]
-            return [place for twin in twins for place in twin.locations]
+            matching = [
+                other for other in resolution.artifacts if _is_same_file(other, artifact, single=not wanted.snapshot)
+            ]
+            return [place for other in matching for place in other.locations]
 
         return find
 
     return tuple(finder(uri) for uri in request.model.mirrors)
 
 
-def _is_same_file(twin: Artifact, artifact: Artifact, *, single: bool) -> bool:
+def _is_same_file(other: Artifact, artifact: Artifact, *, single: bool) -> bool:
     """Whether a mirror's file corresponds to this one; its digest is verified after the download."""
-    if twin.digest is not None and artifact.digest is not None and twin.digest.algorithm == artifact.digest.algorithm:
-        return twin.digest == artifact.digest
-    return single or twin.path == artifact.path
+    if other.digest is not None and artifact.digest is not None and other.digest.algorithm == artifact.digest.algorithm:
+        return other.digest == artifact.digest
+    return single or other.path == artifact.path

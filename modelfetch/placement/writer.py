@@ -360,13 +360,13 @@ class ConsumerWriter:
         return True
 
 
-def _is_still(judged: PathStat, name: str, folder: int) -> bool:
+def _is_still(inspected: PathStat, name: str, folder: int) -> bool:
     """Whether the file of this name is still the one that was inspected."""
     try:
         found = os.lstat(name, dir_fd=folder)
-        target = os.readlink(name, dir_fd=folder) if judged.target is not None else None
+        target = os.readlink(name, dir_fd=folder) if inspected.target is not None else None
     except (FileNotFoundError, OSError):
         return False
-    if judged.target is not None:
-        return target == judged.target
-    return PathStat.of(found) == judged
+    if inspected.target is not None:
+        return target == inspected.target
+    return PathStat.of(found) == inspected
