@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.e2e.program import Modelfetch
 
 TIER = ("--tier", "demo")
+COMFYUI = (*TIER, "--for", "comfyui")
 SERVICES = ("comfyui", "diffrhythm", "immich", "ollama", "stable-diffusion", "whisper")
 
 
@@ -83,16 +84,16 @@ def test_without_upper_and_lower_case_a_file_of_another_spelling_is_the_users_ow
         own = on.root / wanted.with_name(wanted.name.upper())
         own.parent.mkdir(parents=True)
         own.write_bytes(b"something else")
-        report = on.report("sync", *TIER, exit_code=73)
+        report = on.report("sync", *COMFYUI, exit_code=73)
         assert {error["code"] for error in report["errors"]} == {"foreign-file"}
         assert own.read_bytes() == b"something else"
         own.write_bytes((filled / wanted).read_bytes())
         time.sleep(1.1)  # FUSE remembers for a second the size that it saw by the other spelling
-        on.report("sync", *TIER)
-        assert on.report("status", *TIER)["ok"]
+        on.report("sync", *COMFYUI)
+        assert on.report("status", *COMFYUI)["ok"]
         entries = [e for e in on.report("list")["entries"] if e["path"] and e["path"].lower() == str(wanted).lower()]
         assert [(entry["path"], entry["origin"]) for entry in entries] == [(str(wanted), "adopted")]
-        on.report("remove", *{model["name"] for model in on.report("status", *TIER)["models"]})
+        on.report("remove", *{model["name"] for model in on.report("status", *COMFYUI)["models"]})
         assert own.read_bytes() == (filled / wanted).read_bytes()
         assert own.name.lower() in {path.name.lower() for path in own.parent.iterdir()}
 
