@@ -218,6 +218,7 @@ def _keep(session: Session, uri: Uri, blob: Blob, name: str) -> Path:
     path = cache / "files" / blob.digest.hex[:16] / name
     directories.make_directory(path.parent)
     if not (path.exists() and path.samefile(blob.path)):
+        temp_files.require_replaceable(path)
         temporary = session.store.tmp()
         try:
             os.link(blob.path, temporary)

@@ -188,3 +188,25 @@ def test_fetch_to_a_fifo_is_73(tmp_path: Path, call: Call) -> None:
     (tmp_path / "x.json").write_text("{}")
     os.mkfifo(tmp_path / "pipe")
     assert call(["fetch", (tmp_path / "x.json").as_uri(), "-o", "pipe", "--force"])[0] == 73
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "link", "dangling"])
+def test_only_a_file_in_the_cache_is_replaced(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("MODELFETCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "x.json").write_text("{}")
+    (tmp_path / "mine").write_text("mine")
+    words = ["fetch", (tmp_path / "x.json").as_uri()]
+    assert call(words)[0] == 0
+    (path,) = (tmp_path / "cache/files").glob("*/x.json")
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path / ("mine" if kind == "link" else "nowhere"))
+    code, err = call(words)
+    assert (code, str(path) in err) == (73, True)
+    assert (tmp_path / "mine").read_text() == "mine"
