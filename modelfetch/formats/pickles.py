@@ -33,6 +33,8 @@ _PROTOCOLS = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 _PACKED = 2**20  # bzip2 gives nothing before the end of its first block, up to 900 kB
 _XZ_MEMORY = 96 * 2**20  # what xz -9 needs
 _MEMBER_START = 4096  # bytes of each member of an archive that are looked at
+_ZIP_TAIL = 22 + 20 + 2**16  # bytes: the end of a zip, the locator before it, and the longest comment
+_LARGEST_DIRECTORY = 16 * 2**20  # bytes: more than 100,000 files
 _NUMPY = b"\x93NUMPY"
 _NUMPY_HEADER = 128 * 1024  # bytes; one of version 1 has at most 64 KiB
 _OBJECTS = re.compile(rb"""['"][<>=|]?O\d*['"]""")  # the type of objects in the header of an array
@@ -117,6 +119,8 @@ def contains_pickle(size: int, read_at: ReadAt) -> bool:
     if head.startswith(_NUMPY):
         return _is_array_of_objects(read_at(0, _NUMPY_HEADER))
     is_archive = is_zip(head) or is_tar(head)
+    if _directory_size(size, read_at) > _LARGEST_DIRECTORY:
+        return is_archive  # the reader would keep all of it in memory
     if is_archive or zipfile.is_zipfile(_File(size, read_at)):
         file = _File(size, read_at)
         try:
@@ -156,6 +160,25 @@ def decompressed_start(head: bytes, read: Callable[[], bytes]) -> bytes:
     except BROKEN_ARCHIVE:
         return b""
     return start
+
+
+def _directory_size(size: int, read_at: ReadAt) -> int:
+    """Bytes of a zip's directory, as its end declares it; 0 without such an end.
+
+    Source: PKWARE's APPNOTE.TXT, sections 4.3.14 to 4.3.16.
+    """
+    start = max(0, size - _ZIP_TAIL)
+    tail = read_at(start, size - start)
+    at = tail.rfind(b"PK\5\6")
+    if at < 0:
+        return 0
+    found = int.from_bytes(tail[at + 12 : at + 16], "little")
+    locator = tail[max(0, at - 20) : at]
+    if not locator.startswith(b"PK\6\7"):
+        return found
+    record = read_at(min(int.from_bytes(locator[8:16], "little"), size), 56)
+    larger = int.from_bytes(record[40:48], "little")
+    return larger if found == 0xFFFFFFFF else max(found, larger)
 
 
 def _zip_members(file: _File) -> Iterator[tuple[str, bytes]]:

@@ -123,6 +123,18 @@ def test_an_object_type_behind_many_fields_is_found() -> None:
     assert found(array(f"{{'descr': [{fields}, ('o', '|O')], 'shape': (1,), }}", b"", 2))
 
 
+def test_a_zip_whose_directory_would_fill_the_memory_counts_as_one_that_can_not_be_read() -> None:
+    whole = zipped({f"{number}": b"" for number in range(10)})
+    end = whole.rfind(b"PK\5\6")
+    large = whole[: end + 12] + (2**31).to_bytes(4, "little") + whole[end + 16 :]
+    record = b"PK\6\6" + bytes(36) + (2**40).to_bytes(8, "little") + bytes(8)
+    locator = b"PK\6\7" + bytes(4) + end.to_bytes(8, "little") + bytes(4)
+    assert not found(whole)
+    assert found(large)
+    assert found(whole[:end] + record + locator + whole[end:])
+    assert not found(b"\0" * 100 + large)  # no reader takes it for a zip
+
+
 def test_a_zip_behind_other_bytes_and_a_compressed_member_are_found() -> None:
     assert found(b"\0" * 100 + zipped({"m/data.pkl": pickle.dumps(Runs())}))
     assert found(zipped({"data": gzip.compress(pickle.dumps(Runs()))}))
