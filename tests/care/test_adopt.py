@@ -81,7 +81,7 @@ def test_removing_the_model_leaves_the_collection_as_it_was(bench: Bench, care: 
     assert not (bench.root / ONE).exists()
 
 
-def test_a_collection_below_the_root_stays_its_owners(bench: Bench, care: Callable[..., Result]) -> None:
+def test_remove_keeps_adopted_files_below_the_root(bench: Bench, care: Callable[..., Result]) -> None:
     path = bench.root / TWO
     path.parent.mkdir(parents=True)
     path.write_bytes(read(WEIGHTS))
@@ -246,7 +246,7 @@ def test_a_wrong_file_in_that_cache_is_not_believed(bench: Bench, monkeypatch: p
     assert (bench.root / ONE).read_bytes() == read(WEIGHTS)
 
 
-def test_texts_with_the_suffix_of_weights_stay_out(bench: Bench, care: Callable[..., Result]) -> None:
+def test_text_files_with_a_suffix_of_weights_are_not_adopted(bench: Bench, care: Callable[..., Result]) -> None:
     packages = bench.folder / "theirs/venv/lib/python3.11/site-packages"
     packages.mkdir(parents=True)
     (packages / "__editable__.pth").write_text("/somewhere/else\n")

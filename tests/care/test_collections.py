@@ -198,9 +198,7 @@ def test_the_models_of_a_collection_are_found_once_and_nothing_else(tmp_path: Pa
     assert kind_of(folder) == collection.program
 
 
-def test_the_models_of_every_collection_are_adopted_and_stay_as_they_are(
-    bench: Bench, care: Callable[..., Result]
-) -> None:
+def test_the_models_of_every_collection_are_adopted_unchanged(bench: Bench, care: Callable[..., Result]) -> None:
     folders = [one.make(bench.folder / name) for name, one in COLLECTIONS.items()]
     files = [folder / name for folder, one in zip(folders, COLLECTIONS.values(), strict=True) for name in one.models]
 

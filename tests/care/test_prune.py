@@ -60,7 +60,7 @@ def test_a_dry_run_names_the_same_files_and_removes_none(bench: Bench, care: Cal
     assert set(actions(care("remove", "w"))) == set(actions(result))
 
 
-def test_the_folders_of_a_removed_snapshot_go_and_those_of_the_service_stay(
+def test_folders_of_a_removed_snapshot_are_removed_and_those_of_the_service_kept(
     bench: Bench, care: Callable[..., Result]
 ) -> None:
     bench.sync(whisper(bench), vae(bench))
@@ -111,7 +111,7 @@ def test_a_model_requested_by_a_kept_tier_is_kept(
     assert set(actions(result).values()) == {"removed"}
 
 
-def test_a_model_that_another_manifest_resolved_stays(bench: Bench, care: Callable[..., Result]) -> None:
+def test_a_model_resolved_by_another_manifest_is_kept(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(ollama(bench), whisper(bench), tier="large")
     before = files(bench.root)
     renamed = {**ollama(bench), "name": "other"}
@@ -226,7 +226,7 @@ def test_the_roots_of_ollama_0_40_keep_their_blobs(bench: Bench, care: Callable[
     assert files(bench.root) == before - {str(ours.relative_to(bench.root))}
 
 
-def test_a_blob_of_a_cache_stays_while_another_snapshot_needs_it(bench: Bench, care: Callable[..., Result]) -> None:
+def test_a_cache_blob_is_kept_while_another_snapshot_needs_it(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(whisper(bench))
     folder = bench.root / "whisper/hub/models--acme--whisper"
     link = folder / "snapshots" / commit(bench, "acme/whisper") / "config.json"
@@ -245,7 +245,7 @@ def test_an_unknown_name_is_wrong_usage_and_a_near_one_is_named(bench: Bench, ca
     assert "'vae'" in result.err
 
 
-def test_a_blob_that_another_root_links_stays(bench: Bench, care: Callable[..., Result]) -> None:
+def test_a_blob_linked_by_another_root_is_kept(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     elsewhere = bench.folder / "elsewhere.safetensors"
     elsewhere.hardlink_to(bench.root / ONE)
@@ -286,7 +286,7 @@ def test_sync_prunes_after_success_alone(bench: Bench) -> None:
     assert files(bench.root) == {ONE, TWO}
 
 
-def test_a_sync_that_is_to_prune_never_takes_the_short_way(bench: Bench) -> None:
+def test_sync_with_prune_never_uses_the_fast_path(bench: Bench) -> None:
     small = bench.manifest(vae(bench), tier="small")
     assert bench.run("sync", small, "--prune").code == 0
     assert bench.run("sync", small, "--prune").code == 0

@@ -228,7 +228,7 @@ def test_a_disk_that_cannot_read_a_file_is_repaired(
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_damage_stays_known_until_it_is_repaired(bench: Bench, care: Callable[..., Result], *, offline: bool) -> None:
+def test_damage_is_recorded_until_it_is_repaired(bench: Bench, care: Callable[..., Result], *, offline: bool) -> None:
     manifest = bench.manifest(vae(bench), whisper(bench))
     bench.run("sync", manifest)
     flip(bench.root / ONE)

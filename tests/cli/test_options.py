@@ -96,7 +96,7 @@ def test_the_command_line_beats_the_command_variable_beats_the_variable_beats_th
         ({"MODELFETCH_MANIFEST": "none.yaml"}, [], 78),
     ],
 )
-def test_a_wrong_word_is_2_and_a_wrong_setting_is_78(
+def test_a_wrong_option_is_2_and_a_wrong_variable_is_78(
     environ: dict[str, str],
     words: list[str],
     code: int,

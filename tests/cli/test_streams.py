@@ -72,7 +72,7 @@ def test_a_full_disk_behind_stdout_is_74(manifest: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_streams_that_are_closed_are_no_hindrance_and_no_file_takes_their_place(manifest: Path) -> None:
+def test_closed_streams_do_no_harm_and_no_file_gets_their_descriptors(manifest: Path) -> None:
     script = f'exec "$@" --manifest {manifest} -v >&- 2>&-'
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(["sh", "-c", script, "sh", *PROGRAM, "sync"], env=environ, timeout=60)
@@ -80,7 +80,7 @@ def test_streams_that_are_closed_are_no_hindrance_and_no_file_takes_their_place(
     assert Path("files/ai-models/comfyui/x.json").read_text() == "{}"
 
 
-def test_a_terminal_that_knows_no_unicode_is_no_bug(manifest: Path) -> None:
+def test_a_terminal_without_unicode_works(manifest: Path) -> None:
     done = program("status", "--manifest", str(manifest), env={"PYTHONIOENCODING": "ascii"}, stdout=subprocess.PIPE)
     assert done.returncode == 1
     assert "mod\\xe8le" in done.stdout

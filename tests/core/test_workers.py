@@ -37,7 +37,7 @@ def test_without_further_threads_the_executor_does_the_work(monkeypatch: pytest.
     asyncio.run(main())
 
 
-def test_work_that_never_ends_holds_up_neither_its_task_nor_the_loop() -> None:
+def test_work_that_never_ends_blocks_neither_its_task_nor_the_loop() -> None:
     blocked = threading.Event()
 
     async def main() -> None:

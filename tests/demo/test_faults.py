@@ -136,7 +136,7 @@ def test_stall_after_waits_in_the_middle_and_then_sends_the_rest(hub: Hub, url: 
         connection.close()
 
 
-def test_throttle_holds_the_rate(hub: Hub, url: str) -> None:
+def test_throttle_keeps_the_rate(hub: Hub, url: str) -> None:
     started = time.monotonic()
     answer = broken(hub, url, Throttle(rate=len(DATA) * 4))
     assert 0.2 <= time.monotonic() - started < 1

@@ -70,7 +70,7 @@ def test_revisions_are_pinned_but_for_one(world: World, manifest: dict[str, Any]
     assert floating == ["sd-tiny-vae"]
 
 
-def test_the_environment_leads_every_source_to_the_hub() -> None:
+def test_the_environment_redirects_every_source_to_the_hub() -> None:
     with demo_environment() as environ:
         assert set(environ) == {
             "HF_ENDPOINT",

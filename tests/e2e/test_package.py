@@ -55,7 +55,7 @@ def test_the_metadata_and_the_long_description_are_valid(dist: Path) -> None:
     assert done.count("PASSED") == 2
 
 
-def test_the_wheel_holds_the_package_and_the_tiers_alone(dist: Path) -> None:
+def test_the_wheel_contains_only_the_package_and_the_tiers(dist: Path) -> None:
     (wheel,) = dist.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names}

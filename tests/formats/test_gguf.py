@@ -318,12 +318,12 @@ SIZES = st.one_of(st.none(), st.integers(0, 10**12))
 
 
 @given(st.binary(max_size=400), SIZES, st.booleans())
-def test_random_bytes_end_in_the_typed_error_only(data: bytes, size: int | None, whole: bool) -> None:
+def test_random_bytes_raise_only_the_typed_error(data: bytes, size: int | None, whole: bool) -> None:
     outcome(data, size, whole=whole)
 
 
 @given(st.binary(max_size=300), st.sampled_from([1, 2, 3]), st.integers(0, 3), st.integers(0, 3), SIZES)
-def test_random_bytes_after_a_true_start_end_in_the_typed_error_only(
+def test_random_bytes_after_a_valid_start_raise_only_the_typed_error(
     data: bytes, version: int, tensor_count: int, pairs: int, size: int | None
 ) -> None:
     form = "<III" if version == 1 else "<IQQ"
@@ -343,7 +343,7 @@ VALID = [
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8),
     st.booleans(),
 )
-def test_true_headers_with_changed_bytes_end_in_the_typed_error_only(
+def test_headers_with_changed_bytes_raise_only_the_typed_error(
     file: MadeFile, changes: list[tuple[int, int]], whole: bool
 ) -> None:
     data = bytearray(file.header)
@@ -353,7 +353,7 @@ def test_true_headers_with_changed_bytes_end_in_the_typed_error_only(
 
 
 @given(st.sampled_from(VALID), st.integers(0, 10**6), st.booleans())
-def test_true_headers_that_are_cut_off_end_in_the_typed_error_only(file: MadeFile, end: int, known: bool) -> None:
+def test_truncated_headers_raise_only_the_typed_error(file: MadeFile, end: int, known: bool) -> None:
     end %= len(file.header)
     cut = MadeFile(header=file.header[:end], size=end if known else None)
     if known:

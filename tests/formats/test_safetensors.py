@@ -193,7 +193,7 @@ def outcome(data: bytes, size: int | None) -> None:
 
 
 @given(st.binary(max_size=300), st.one_of(st.none(), st.integers(0, 10**9)))
-def test_random_bytes_end_in_the_typed_error_only(data: bytes, size: int | None) -> None:
+def test_random_bytes_raise_only_the_typed_error(data: bytes, size: int | None) -> None:
     outcome(data, size)
 
 
@@ -208,14 +208,14 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.text(max_size=4) | st.just("__metadata__"), JSON, max_size=4))
-def test_any_json_ends_in_the_typed_error_only(entries: dict[str, Any]) -> None:
+def test_any_json_raises_only_the_typed_error(entries: dict[str, Any]) -> None:
     file = raw_safetensors(json.dumps(entries).encode(), 20)
     outcome(file.header, file.size)
 
 
 @settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 10**4), st.integers(0, 255)), min_size=1, max_size=6))
-def test_true_headers_with_changed_bytes_end_in_the_typed_error_only(changes: list[tuple[int, int]]) -> None:
+def test_headers_with_changed_bytes_raise_only_the_typed_error(changes: list[tuple[int, int]]) -> None:
     file = said(GOOD)
     data = bytearray(file.header)
     for position, value in changes:

@@ -279,7 +279,7 @@ def test_plain_http_is_used_only_where_it_is_allowed() -> None:
     client.close()
 
 
-def test_credentials_go_to_their_own_host_and_nowhere_else() -> None:
+def test_credentials_are_sent_only_to_their_own_host() -> None:
     with (
         Origin(DATA) as cdn,
         Origin(b"", default=answering(302, {"Location": f"http://localhost:{cdn.port}/b"})) as hub,

@@ -16,7 +16,7 @@ def _client(**environ: str) -> Http:
 
 
 @respx.mock
-def test_a_token_and_a_cookie_stay_with_the_first_host() -> None:
+def test_a_token_and_a_cookie_are_sent_only_to_the_first_host() -> None:
     there = httpx.Response(307, headers={"Location": "https://cdn.example/x", "Set-Cookie": "session=1"})
     hub = respx.get("https://huggingface.co/a/b/resolve/main/x").mock(return_value=there)
     cdn = respx.get("https://cdn.example/x").mock(return_value=httpx.Response(200, content=b"body"))

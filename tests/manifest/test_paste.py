@@ -71,7 +71,7 @@ def test_pages_and_files_of_the_hub_become_its_uris(site: str, path: str, uri: s
         ("civitai:12345@67890", "civitai://67890"),
     ],
 )
-def test_other_forms_that_people_paste(text: str, uri: str) -> None:
+def test_other_forms_of_pasted_addresses(text: str, uri: str) -> None:
     assert from_paste(text) == uri
     assert parse_uri(text).text == uri
 

@@ -65,7 +65,7 @@ def test_the_table_of_kinds_is_the_codes() -> None:
             assert cell.removesuffix(" (cache)").removesuffix("/NAME") == shown, (kind, consumer)
 
 
-def test_every_link_inside_the_page_leads_somewhere() -> None:
+def test_every_link_inside_the_page_has_a_target() -> None:
     headings = {
         re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.*)$", PAGE, re.MULTILINE)
     }

@@ -154,7 +154,7 @@ def test_a_pasted_page_is_its_file(bench: PinBench, link: str) -> None:
     assert [m["added"] for m in add(bench, "hf://acme/art@main/art.safetensors").report["models"]] == [False]
 
 
-def test_a_question_on_the_terminal_is_answered_by_number_or_word(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prompt_accepts_a_number_or_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     for answer in ("2\n", "lora\n", "nonsense\n2\n"):
         with CliRunner().isolation(input=answer):
             assert _choose("What kind?", ["vae", "lora"]) == "lora"

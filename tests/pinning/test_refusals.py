@@ -135,7 +135,7 @@ def test_a_manifest_that_is_edited_meanwhile_is_not_overwritten(
     assert "sha256:" not in bench.text
 
 
-def test_a_signal_in_the_midst_of_a_body_leaves_the_file_alone(bench: PinBench) -> None:
+def test_a_signal_during_a_download_leaves_the_manifest_unchanged(bench: PinBench) -> None:
     bench.write("version: 1\nmodels:\n- {name: up, kind: upscaler, source: FILES/up.safetensors, for: [comfyui]}\n")
     before = bench.text
     bench.hub.faults.add("*/up.safetensors", StallAfter(bytes=1000, seconds=30), times=None)

@@ -100,7 +100,7 @@ models:
     )
 
 
-def test_no_body_is_fetched_where_the_source_knows_the_digest(bench: PinBench) -> None:
+def test_no_body_is_fetched_where_the_source_publishes_the_digest(bench: PinBench) -> None:
     bench.write(EVERYTHING.replace("'*.json'", "art*"))
     result = bench.pin()
     assert result.code == 0, result.err
@@ -358,7 +358,7 @@ def test_upgrade_moves_the_pins_of_the_models_that_it_names(bench: PinBench) -> 
     assert bench.text == text
 
 
-def test_an_oci_tag_stays_and_its_file_is_pinned(bench: PinBench) -> None:
+def test_an_oci_tag_is_kept_and_its_file_pinned(bench: PinBench) -> None:
     uri = "oci://" + bench.hub.ollama.removeprefix("http://") + "/fleet/tiny:v1"
     publish(bench.hub, ONE)
     bench.write(f"version: 1\nmodels:\n- {{name: o, kind: vae, source: '{uri}', for: [comfyui]}}\n")

@@ -184,7 +184,7 @@ def test_a_file_that_needs_other_edits_too_is_not_pinned(text: str) -> None:
     assert "left as it is" in (caught.value.hint or "")
 
 
-def test_directives_and_marks_around_the_document_stay() -> None:
+def test_directives_and_document_markers_are_kept() -> None:
     entry = "- name: v\n  kind: vae\n  for: [comfyui]\n  source: hf://a/b/v.st"
     pins = f"\n  size: 5\n  digest: {DIGEST}"
     text = f"# top\n%YAML 1.2\n--- # begin\n{vae(entry)}\n...\n# after\n"

@@ -34,7 +34,7 @@ def placed(bench: Bench) -> list[str]:
 
 
 @pytest.mark.parametrize("data", [PICKLE, TORCH])
-def test_a_bin_is_judged_by_its_bytes_though_the_hub_knows_its_digest(bench: Bench, data: bytes) -> None:
+def test_a_bin_file_is_checked_by_its_bytes_even_with_a_digest_of_the_hub(bench: Bench, data: bytes) -> None:
     bench.world.hf_repo("acme/p", {"model.bin": data})
     source = "hf://acme/p/model.bin"
     result = bench.sync(entry(source))
@@ -94,7 +94,7 @@ def test_a_local_file_is_judged_by_its_first_bytes_too(bench: Bench, name: str, 
     assert bench.sync(entry(f"file://{there}", digest=digest(data))).code == 0
 
 
-def test_a_bin_that_is_in_the_store_by_another_manifests_word_is_judged_again(bench: Bench) -> None:
+def test_a_stored_pickle_allowed_by_another_manifest_is_checked_again(bench: Bench) -> None:
     bench.world.hf_repo("acme/p", {"model.bin": PICKLE})
     assert bench.sync(entry("hf://acme/p/model.bin", allow_pickle=True)).code == 0
     result = bench.sync(entry("hf://acme/p/model.bin", **{"for": ["stable-diffusion"]}))

@@ -85,7 +85,7 @@ def models(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]
 
 @pytest.mark.parametrize("origin", [None, "cdn"])
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_secret_comes_out_nowhere(
+def test_a_planted_secret_appears_in_no_output(
     bench: Bench, models: list[dict[str, Any]], name: str, origin: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.NOTSET)  # so that whatever a client logs would be seen if -v let it through

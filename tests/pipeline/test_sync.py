@@ -94,7 +94,7 @@ def test_a_second_sync_sends_no_request_and_reports_present(bench: Bench) -> Non
     assert set(result.actions().values()) == {"present"}
 
 
-def test_an_unpinned_entry_stays_at_what_was_resolved_until_refresh(bench: Bench) -> None:
+def test_an_unpinned_entry_keeps_its_resolved_version_until_refresh(bench: Bench) -> None:
     entry = vae(bench)
     bench.sync(entry)
     bench.world.repos[REPO].commit({"art.safetensors": OTHER})
@@ -445,7 +445,9 @@ def test_status_lists_an_optional_model_as_missing_without_failing(bench: Bench)
 
 
 @pytest.mark.parametrize("resolved", [False, True])
-def test_a_stranger_in_an_optional_models_place_is_shown_and_no_failure(bench: Bench, *, resolved: bool) -> None:
+def test_a_foreign_file_in_the_place_of_an_optional_model_is_shown_without_failing(
+    bench: Bench, *, resolved: bool
+) -> None:
     path = bench.root / "comfyui/models/vae/opt.safetensors"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"precious")
@@ -468,7 +470,7 @@ def test_a_changed_file_of_an_optional_model_is_one_for_status(bench: Bench) -> 
     assert bench.run("status", bench.manifest(*models)).code == 1
 
 
-def test_status_of_an_optional_model_whose_folder_leads_outside_is_a_warning(bench: Bench) -> None:
+def test_status_warns_of_an_optional_model_whose_folder_links_outside(bench: Bench) -> None:
     required = vae(bench, **{"for": ["comfyui"]})
     optional = {**whisper(bench), "optional": True}
     assert bench.sync(required, optional).code == 0
@@ -556,7 +558,7 @@ def test_a_removed_link_is_placed_again_from_the_store(bench: Bench) -> None:
     assert bench.hub.log.since(mark) == []
 
 
-def test_a_store_that_is_gone_costs_nothing_while_all_is_in_place(bench: Bench) -> None:
+def test_a_missing_store_causes_no_request_while_all_files_are_in_place(bench: Bench) -> None:
     bench.sync(vae(bench))
     import shutil
 
@@ -633,7 +635,7 @@ def test_a_manifest_whose_file_name_is_no_unicode_spoils_no_receipt(bench: Bench
     assert bench.run("status", Path(odd)).code == 0
 
 
-def test_a_folder_that_is_gone_is_no_bug(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deleted_working_directory_is_a_typed_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     path = bench.manifest(vae(bench))
     gone = bench.folder / "gone"
     gone.mkdir()

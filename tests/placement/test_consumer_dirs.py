@@ -63,7 +63,7 @@ def test_an_existing_installation_is_filled(
     assert bench.run("sync", manifest, *options).code == 0
 
 
-def test_a_folder_in_it_that_leads_outside_is_refused(bench: Bench, installed: Path) -> None:
+def test_a_subfolder_that_links_outside_is_refused(bench: Bench, installed: Path) -> None:
     (bench.folder / "outside").mkdir()
     (installed / "models/vae/mine.safetensors").unlink()
     (installed / "models/vae").rmdir()
@@ -174,7 +174,7 @@ def test_the_quick_no_op_notices_that_another_sync_filled_another_folder(
     assert run(words) == 73
 
 
-def test_a_recorded_folder_that_is_gone_stops_each_command(bench: Bench, installed: Path, filled: Path) -> None:
+def test_a_missing_recorded_folder_stops_each_command(bench: Bench, installed: Path, filled: Path) -> None:
     gone = bench.folder / "unmounted"
     installed.rename(gone)
     page = str(bench.folder / "page.html")
@@ -196,7 +196,7 @@ def test_fit_needs_no_recorded_folder(bench: Bench, installed: Path, filled: Pat
     assert codes[0] == codes[1] != 73
 
 
-def test_other_services_work_while_the_recorded_folder_is_gone(
+def test_other_services_work_while_the_recorded_folder_is_missing(
     bench: Bench, installed: Path, filled: Path, care: Callable[..., Result]
 ) -> None:
     installed.rename(bench.folder / "unmounted")
@@ -206,7 +206,7 @@ def test_other_services_work_while_the_recorded_folder_is_gone(
     assert care("verify").code == 0
 
 
-def test_a_recorded_folder_that_is_gone_does_not_matter_once_nothing_is_placed_there(
+def test_a_missing_recorded_folder_without_placements_is_ignored(
     bench: Bench, installed: Path, filled: Path, care: Callable[..., Result]
 ) -> None:
     assert care("remove", "art").code == 0

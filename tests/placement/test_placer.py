@@ -49,7 +49,7 @@ def test_directories_are_0755_for_any_umask(world: World) -> None:
         assert stat.S_IMODE((world.root / folder).stat().st_mode) == 0o755, folder
 
 
-def test_the_right_bytes_that_lie_there_already_are_adopted_and_stay_the_users(world: World) -> None:
+def test_existing_files_with_the_right_bytes_are_adopted_and_keep_their_owner(world: World) -> None:
     there = world.root / "comfyui/models/vae/a.safetensors"
     there.parent.mkdir(parents=True)
     there.write_bytes(LARGE)
@@ -224,7 +224,7 @@ def test_the_notice_for_refused_links_names_the_uids(world: World, monkeypatch: 
     assert f"uid {os.geteuid()}" in warning
 
 
-def test_a_consumers_folder_that_leads_outside_the_root_is_refused(world: World, tmp_path: Path) -> None:
+def test_a_consumers_folder_outside_of_the_root_is_refused(world: World, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (world.root / "comfyui").symlink_to(outside)
@@ -243,7 +243,7 @@ def test_the_root_itself_may_be_a_symlink(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["../out", "/etc/passwd", "comfyui/../../out", "comfyui//x", "comfyui/a\0b", ""])
-def test_no_path_leads_outside(world: World, path: str) -> None:
+def test_no_path_is_outside_of_its_folder(world: World, path: str) -> None:
     with pytest.raises(DestinationError) as refused:
         world.place(world.job(path, SMALL))
     assert refused.value.code == "outside-root"

@@ -32,7 +32,7 @@ def outside(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_that_is_swapped_for_a_link_while_files_are_placed_leads_nowhere(world: World, outside: Path) -> None:
+def test_a_folder_swapped_for_a_link_while_files_are_placed_is_not_followed(world: World, outside: Path) -> None:
     """As root and with --chown, where a lost race would give away any folder of the machine."""
     world.owner = (12345, 12345) if os.geteuid() == 0 else None
     consumer = world.root / "comfyui"
@@ -86,7 +86,7 @@ def test_links_that_go_round_in_a_circle_are_an_error(world: World) -> None:
 
 
 @pytest.mark.parametrize("text", ["../outside", "/etc", "../../.."])
-def test_a_link_that_leads_outside_is_refused(world: World, outside: Path, text: str) -> None:
+def test_a_link_outside_of_the_root_is_refused(world: World, outside: Path, text: str) -> None:
     (world.root / "comfyui").symlink_to(text)
     with pytest.raises(DestinationError) as refusal:
         world.place(world.job("comfyui/x/a.json", SMALL))

@@ -61,7 +61,7 @@ def job_of(world: World, kind: str) -> PlacementJob:
 
 @pytest.mark.usefixtures("_renames")
 @pytest.mark.parametrize("kind", ["link", "copy", "text", "symlink"])
-def test_a_foreign_file_that_appears_after_the_paths_were_judged_stays(
+def test_a_foreign_file_that_appears_after_the_check_is_kept(
     world: World, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     job, there = job_of(world, kind), world.root / PATH
@@ -177,9 +177,7 @@ def test_temporary_files_of_killed_processes_are_removed_after_an_hour(
 
 @pytest.mark.parametrize("pid", [None, 4194305], ids=["this", "none"])
 @pytest.mark.parametrize("form", [".modelfetch/journal/.modelfetch-{}-0a.part", ".modelfetch-{}-0a.part"])
-def test_temporary_files_of_other_processes_stay_for_an_hour_whether_their_pid_means_anything_here_or_not(
-    world: World, form: str, pid: int | None
-) -> None:
+def test_temporary_files_of_other_processes_are_kept_for_an_hour(world: World, form: str, pid: int | None) -> None:
     name = form.format(pid or os.getpid())
     (world.root / name).parent.mkdir(parents=True, exist_ok=True)
     (world.root / name).write_bytes(b"half")
@@ -187,7 +185,7 @@ def test_temporary_files_of_other_processes_stay_for_an_hour_whether_their_pid_m
     assert (world.root / name).exists()
 
 
-def test_another_consumers_receipt_in_the_making_stays(world: World) -> None:
+def test_the_temporary_receipt_of_another_consumer_is_kept(world: World) -> None:
     there = world.root / f".modelfetch/receipts/.modelfetch-ollama-{os.getpid()}-0a.part"
     there.parent.mkdir(parents=True)
     there.write_bytes(b"half")

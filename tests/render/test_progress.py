@@ -129,7 +129,7 @@ def test_a_long_address_is_shortened_to_its_host_unless_verbose() -> None:
     assert reason in (sentence(event, verbose=True) or "")
 
 
-def test_the_same_word_about_many_models_stands_there_once() -> None:
+def test_a_message_about_many_models_is_printed_once() -> None:
     out = io.StringIO()
     log = Log(out)
     for message in ("hub: no connection", "hub: no connection", "other: no connection"):

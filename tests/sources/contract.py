@@ -230,7 +230,7 @@ class NetworkContract(Contract):
         error = bench.refusal(case.good, **case.wanted)
         assert error.exit_code == 69
 
-    def test_a_redirect_to_nowhere_is_a_typed_error(self, case: Case, bench: SourceBench, hub: Hub) -> None:
+    def test_an_invalid_redirect_is_a_typed_error(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         for target in ("http://[::1", "ftp://a/b", "https://"):
             hub.faults.clear()
             hub.faults.add(case.path, RedirectTo(url=target), times=None, origin=case.origin)

@@ -78,7 +78,7 @@ def _uris(hub: Hub) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("source", ["hf", "ollama", "civitai", "https", "oci"])
-def test_a_planted_secret_comes_out_nowhere(
+def test_a_planted_secret_appears_in_no_output(
     source: str,
     environ: dict[str, str],
     make_desk: Callable[..., SourceBench],

@@ -246,7 +246,7 @@ def test_a_file_whose_length_changes_between_requests_starts_again(world: World)
         assert world.fetch(origin).blob.path.read_bytes() == other
 
 
-def test_a_file_that_never_stays_the_same_is_given_up(world: World) -> None:
+def test_a_file_that_keeps_changing_is_an_error(world: World) -> None:
     def change(conn: Conn, request: Request, origin: Origin) -> None:
         origin.etag = f'"{len(origin.requests)}"'
         drop_after(50_000)(conn, request, origin)
@@ -367,12 +367,12 @@ def chunked(conn: Conn, _request: Request, origin: Origin) -> None:
     conn.send(b"0\r\n\r\n")
 
 
-def test_a_chunked_body_takes_the_other_way_with_the_same_result(world: World, known: bytes | None) -> None:
+def test_a_chunked_body_is_fetched_completely(world: World, known: bytes | None) -> None:
     with Origin(DATA, default=chunked) as origin:
         assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
 
 
-def test_a_large_chunked_body_takes_the_other_way_too(world: World) -> None:
+def test_a_large_chunked_body_is_fetched_completely(world: World) -> None:
     with Origin(BIG, default=chunked) as origin:
         assert world.fetch(origin, data=BIG).blob.path.read_bytes() == BIG
 

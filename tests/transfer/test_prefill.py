@@ -304,7 +304,7 @@ def beginning(length: int) -> memoryview:
 @pytest.mark.parametrize(
     ("there", "source", "etag"), [(3 * 2**20, "a", '"1"'), (2**20, "a", '"2"'), (2**20, "b", '"1"')]
 )
-def test_a_partial_file_that_is_further_or_another_version_stays(
+def test_a_longer_partial_file_or_one_of_another_version_is_kept(
     tmp_path: Path, there: int, source: str, etag: str
 ) -> None:
     store = Store(tmp_path)
@@ -314,7 +314,7 @@ def test_a_partial_file_that_is_further_or_another_version_stays(
     assert files(tmp_path) == before
 
 
-def test_a_partial_file_with_holes_or_without_a_journal_stays(tmp_path: Path) -> None:
+def test_a_partial_file_with_holes_or_without_a_journal_is_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
     part = store.folder("ingest") / f"{digest()}.part"
     with part.open("wb") as file:
@@ -325,7 +325,7 @@ def test_a_partial_file_with_holes_or_without_a_journal_stays(tmp_path: Path) ->
     assert part.read_bytes() == b"x"
 
 
-def test_a_damaged_blob_whose_good_parts_are_worth_more_stays(tmp_path: Path) -> None:
+def test_a_damaged_blob_with_more_intact_bytes_is_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
     blob = store.blob_path(Digest("sha256", digest()))
     blob.parent.mkdir(parents=True)

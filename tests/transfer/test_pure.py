@@ -396,7 +396,7 @@ def let_go(rates: list[float], *, size: int = 20 * MIB, at_end: bool = True, slo
     return sum(cancel.is_set() for cancel in cancels)
 
 
-def test_the_connection_that_holds_up_the_end_is_let_go() -> None:
+def test_the_connection_that_delays_the_end_is_closed() -> None:
     assert let_go([20e6, 20e6, 20e6, 1e4]) == 1
     assert let_go([20e6, 20e6, 20e6, 0]) == 1
 

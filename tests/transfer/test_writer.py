@@ -30,7 +30,7 @@ def bring(partial: Partial, start: int, end: int, *, piece: int = 300_000) -> No
     # no close: the process is killed
 
 
-def test_a_connection_that_began_in_the_midst_of_a_chunk_loses_a_piece_at_most(tmp_path: Path) -> None:
+def test_a_connection_that_began_inside_a_chunk_loses_at_most_a_piece(tmp_path: Path) -> None:
     first = opened(tmp_path)
     bring(first, CHUNK // 2 + 777, CHUNK - 5_000)
     again = opened(tmp_path)

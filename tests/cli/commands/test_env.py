@@ -67,7 +67,7 @@ def test_to_another_tier_and_back_gives_the_same_bytes(env: Env, tmp_path: Path,
         assert (file.read_bytes() == before) is (tier == "8g")
 
 
-def test_mode_symlink_and_neighbours_stay(env: Env, tmp_path: Path) -> None:
+def test_mode_symlink_and_neighbouring_files_are_kept(env: Env, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     target = tmp_path / "real" / "stack.env"
     target.write_text("A=1\n")

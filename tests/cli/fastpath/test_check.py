@@ -91,7 +91,7 @@ def test_a_tier_that_extends_the_one_it_hides_is_as_quick(place: Place, monkeypa
     assert place.quick() is None
 
 
-def test_the_same_output_as_the_long_way(place: Place) -> None:
+def test_the_fast_path_has_the_output_of_the_full_program(place: Place) -> None:
     quick = place.quick()
     assert quick is not None
     assert quick == place.long()
@@ -244,7 +244,7 @@ def test_a_changed_environment_disables_the_fast_path(
     assert place.quick() is None
 
 
-def test_a_tier_that_would_be_found_first_sends_it_the_long_way(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tier_with_precedence_disables_the_fast_path(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     tiers = place.folder / "tiers"
     tiers.mkdir()
     monkeypatch.setenv("MODELFETCH_TIERS_DIR", str(tiers))

@@ -61,7 +61,7 @@ def test_a_failed_init_service_keeps_its_service_from_starting(
     assert new_stack.container("stable-diffusion").was_started
 
 
-def test_a_token_from_a_secret_opens_a_gate_and_is_shown_nowhere(new_stack: Stack, hub: HubProcess) -> None:
+def test_a_token_from_a_secret_gives_access_and_is_never_shown(new_stack: Stack, hub: HubProcess) -> None:
     gate(hub)
     token = hub.ask("token", value="hf_TestTokenOfTheStack", repo=REPO)
     secrets = new_stack.folder / "secrets"

@@ -100,7 +100,7 @@ def world(tmp_path: Path) -> World:
     return World(root)
 
 
-def test_a_model_that_immich_rewrote_stays_as_it_is(world: World) -> None:
+def test_a_model_rewritten_by_immich_is_not_changed(world: World) -> None:
     file = world.root / REWRITTEN
     file.write_bytes(b"a batch axis more")
     assert world.state(REWRITTEN) is State.REWRITTEN

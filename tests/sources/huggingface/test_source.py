@@ -156,7 +156,7 @@ def test_a_digest_of_a_file_outside_lfs_is_proven_by_its_bytes_later(bench: Sour
     assert artifact.digest == digest
 
 
-def test_a_pickle_in_a_snapshot_needs_a_word_of_the_manifest(bench: SourceBench, hub: Hub) -> None:
+def test_a_pickle_in_a_snapshot_must_be_allowed_by_the_manifest(bench: SourceBench, hub: Hub) -> None:
     hub.world.hf_repo("org/old", {"model.pt": b"x", "config.json": b"{}"})
     error = bench.refusal("hf://org/old", kind="snapshot")
     assert (error.exit_code, error.code) == (65, "pickle-not-allowed")

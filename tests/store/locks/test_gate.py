@@ -77,7 +77,7 @@ def test_removal_continues_after_the_last_addition(tmp_path: Path) -> None:
     thread.join()
 
 
-def test_the_lock_of_a_killed_process_holds_nothing_up(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_does_not_block(tmp_path: Path) -> None:
     code = (
         "import sys, time, pathlib\nfrom modelfetch.store.locks.gate import adding\n"
         "with adding(pathlib.Path(sys.argv[1])):\n    print('in', flush=True)\n    time.sleep(60)\n"

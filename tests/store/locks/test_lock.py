@@ -271,7 +271,7 @@ def test_an_owner_that_was_replaced_between_two_looks_is_not_replaced_again(
         assert faster[0].still_owned()
 
 
-def test_an_owner_that_wakes_up_knows_at_once_that_it_was_replaced(path: Path, flock: str) -> None:
+def test_a_resumed_owner_detects_at_once_that_it_was_replaced(path: Path, flock: str) -> None:
     with lock(path, label="x", timing=LockTiming(heartbeat=60, stale=60)) as held:
         assert held.still_owned()
         path.unlink()
@@ -284,7 +284,7 @@ def test_an_owner_that_wakes_up_knows_at_once_that_it_was_replaced(path: Path, f
             held.check()
 
 
-def test_an_owner_that_wakes_up_in_time_is_not_replaced(path: Path, flock: str) -> None:
+def test_an_owner_resumed_in_time_is_not_replaced(path: Path, flock: str) -> None:
     """Its heartbeat is renewed while no process can be about to replace it."""
     with lock(path, label="x", timing=LockTiming(heartbeat=60, stale=1.0)) as held:
         guard = path.with_name(path.name + ".taking")
@@ -334,7 +334,7 @@ def test_a_lock_needs_no_thread_for_its_heartbeat(path: Path, monkeypatch: pytes
         assert path.stat().st_mtime_ns > before
 
 
-def test_an_owner_finds_out_that_its_lock_was_taken(path: Path, flock: str) -> None:
+def test_an_owner_detects_that_its_lock_was_taken(path: Path, flock: str) -> None:
     with lock(path, label="x", timing=TIMING) as held:
         held.check()
         path.unlink()

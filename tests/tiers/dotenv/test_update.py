@@ -215,7 +215,7 @@ OTHER_LINES = st.lists(
 
 
 @given(before=OTHER_LINES, after=OTHER_LINES | st.binary(max_size=40), tier=st.sampled_from(TIERS))
-def test_every_other_line_stays_byte_for_byte(before: bytes, after: bytes, tier: str) -> None:
+def test_all_other_lines_are_kept_byte_for_byte(before: bytes, after: bytes, tier: str) -> None:
     if HEADER.lower().encode() in after.lower() or END.encode() in after:
         return
     # A rule above the header is taken for the header's own, so none of its kind may end what is before.
@@ -226,7 +226,7 @@ def test_every_other_line_stays_byte_for_byte(before: bytes, after: bytes, tier:
     assert update(there, "8g") == before + block("8g").encode() + after
 
 
-def test_windows_line_ends_stay() -> None:
+def test_windows_line_ends_are_kept() -> None:
     old = b"A=1\r\n" + block("8g").replace("\n", "\r\n").encode() + b"B=2\r\n"
     assert update(old, "32g") == b"A=1\r\n" + block("32g").replace("\n", "\r\n").encode() + b"B=2\r\n"
     assert update(b"A=1\r\n", "8g") == b"A=1\r\n\r\n" + block("8g").replace("\n", "\r\n").encode()
