@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from modelfetch.config import hub
 from modelfetch.core.urls import origin
 from modelfetch.errors import UnreachableError
-from modelfetch.http.proxies import proxy_for, proxy_of
+from modelfetch.http.proxies import Exempt, exemptions, proxy_for, proxy_of
 
 _LOCK = threading.Lock()
 _LARGEST_ANSWER = 64 * 2**20
@@ -46,7 +46,7 @@ def watched(watch: Watch, endpoint: str) -> Iterator[None]:
     """
     package = hub.load()
     with _LOCK:
-        with _exempt_if_direct(endpoint):
+        with _readable_exemptions(endpoint):
             session = package.utils.get_session()
         if hasattr(session, "event_hooks"):
             _add_hooks(session)
@@ -60,22 +60,47 @@ def watched(watch: Watch, endpoint: str) -> Iterator[None]:
 
 
 @contextmanager
-def _exempt_if_direct(endpoint: str) -> Iterator[None]:
-    """Name the hub in NO_PROXY while a session is made, if it is exempt in a form that the session would not read.
+def _readable_exemptions(endpoint: str) -> Iterator[None]:
+    """While a session is made, write NO_PROXY as httpx reads it, and name the hub in it if it is exempt.
 
-    httpx knows no ranges of addresses, no default ports and only commas between entries.
+    httpx reads only commas between entries, raises InvalidURL for others, and knows neither ranges of addresses nor
+    default ports.
     """
-    scheme, _, _ = origin(endpoint)
-    if proxy_for(scheme) is None or proxy_of(endpoint) is not None:
+    exempt = exemptions()
+    if exempt is None or not exempt:
         yield
         return
-    name = "no_proxy" if os.environ.get("no_proxy") else "NO_PROXY"  # the order of `http.proxies`
-    before = os.environ[name]
-    os.environ[name] = f"{before},{scheme}://{urlsplit(endpoint).netloc}"
+    patterns = [pattern for entry in exempt if (pattern := _pattern(entry)) is not None]
+    if _is_exempt(endpoint):
+        parts = urlsplit(endpoint)
+        patterns.append(f"{parts.scheme}://{parts.netloc}")
+    before = {name: os.environ[name] for name in ("no_proxy", "NO_PROXY") if name in os.environ}
+    os.environ.update(dict.fromkeys(before, ",".join(patterns)))
     try:
         yield
     finally:
-        os.environ[name] = before
+        os.environ.update(before)
+
+
+def _pattern(entry: Exempt) -> str | None:
+    """Return an entry of NO_PROXY as one of httpx's patterns for URLs; None for a range of addresses.
+
+    Source: httpx 0.28, ``_utils.py``: ``get_environment_proxies`` takes what contains ``://`` as it is.
+    """
+    if entry.network is None:
+        host = f"*.{entry.name}" if entry.below else f"*{entry.name}"
+    elif entry.network.num_addresses > 1:
+        return None
+    else:
+        address = entry.network.network_address
+        host = f"[{address}]" if address.version == 6 else str(address)
+    port = "" if entry.port is None else f":{entry.port}"
+    return f"{entry.scheme or 'all'}://{host}{port}"
+
+
+def _is_exempt(url: str) -> bool:
+    """Return whether NO_PROXY alone keeps a request away from the proxy."""
+    return proxy_for(origin(url)[0]) is not None and proxy_of(url) is None
 
 
 # -- httpx and httpx2 --------------------------------------------------------------------------------------------------
@@ -130,7 +155,10 @@ class _Adapter:
         if watch is None:
             return self._inner.send(request, **options)
         watch(str(request.url), request.headers)
-        response = self._inner.send(request, **{**options, "timeout": (_CONNECT, _READ)})
+        options["timeout"] = (_CONNECT, _READ)
+        if _is_exempt(str(request.url)):  # requests has looked NO_PROXY up itself, and reads fewer forms
+            options["proxies"] = {}
+        response = self._inner.send(request, **options)
         _check_length(response.headers)
         read = response.iter_content
         response.iter_content = lambda *args, **named: _bounded(read(*args, **named))
