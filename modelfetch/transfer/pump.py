@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from modelfetch.transfer.scheduler import Segment
     from modelfetch.transfer.types import Context
 
-_PUBLISH_AFTER = 0.1  # seconds after which a buffer is handed on though it is not full
+_PUBLISH_AFTER = 0.1
+"""Seconds after which a buffer is handed on though it is not full: what is in memory only is lost in a kill."""
 _MIN_CLAIM = 256 * 1024
 _BACKLOG = 256 * 1024
 _MAX_SAMPLES = 16
@@ -93,10 +94,11 @@ class Pump:
         self._waited = 0.0
         self.next_claim = 2**62
         """Bytes to claim for the next `fill`: twice what the last one got, so that others can take the rest."""
-        sock.settimeout(self._idle)
 
     def fill(self, memory: memoryview) -> int:
         """Read until memory is full, a tenth of a second has passed, or the user's cap is reached.
+
+        Only the wait for the first bytes may be longer, as long as the connection may be idle.
 
         Returns:
             The number of bytes received, at least one. If the connection ended after some bytes, the next call raises.
@@ -112,8 +114,11 @@ class Pump:
         filled, began = 0, self._clock()
         until = began + _PUBLISH_AFTER
         try:
+            self._sock.settimeout(self._idle)
             while filled < want:
                 count = self._sock.recv_into(memory[filled:want])
+                if filled == 0:
+                    self._sock.settimeout(_PUBLISH_AFTER)
                 filled += count
                 self._flow.received += count
                 if count == 0:
@@ -122,7 +127,8 @@ class Pump:
                 if self._clock() > until:
                     break
         except TimeoutError:
-            self._failure = UnreachableError(f"{self._where} sent nothing for {self._idle:g} s", code="timeout")
+            if filled == 0:
+                self._failure = UnreachableError(f"{self._where} sent nothing for {self._idle:g} s", code="timeout")
         except (OSError, ValueError) as error:
             self._failure = UnreachableError(f"{self._where} broke off: {error}")
         self._waited += self._clock() - began
