@@ -272,7 +272,7 @@ def test_fetch_to_a_path_makes_an_ordinary_file_and_leaves_nothing_else(hub: Hub
 
 
 @pytest.mark.parametrize("inside", ["notes.txt", "blobs/mine", "CACHEDIR.TAG", "ingest/0.part"])
-def test_fetch_to_a_path_leaves_a_folder_alone_that_has_the_name_of_its_own(
+def test_fetch_to_a_path_keeps_a_folder_that_has_the_name_of_its_temporary_one(
     hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], inside: str
 ) -> None:
     mine = tmp_path / ".out.modelfetch" / inside
@@ -284,7 +284,7 @@ def test_fetch_to_a_path_leaves_a_folder_alone_that_has_the_name_of_its_own(
     assert not (tmp_path / "out").exists()
 
 
-def test_fetch_to_a_path_goes_on_in_the_folder_that_a_failed_one_left(hub: Hub, tmp_path: Path) -> None:
+def test_fetch_to_a_path_resumes_in_the_temporary_folder_of_a_failed_run(hub: Hub, tmp_path: Path) -> None:
     target = tmp_path / "out"
     Store(tmp_path / ".out.modelfetch").folder("ingest")
     (tmp_path / ".out.modelfetch" / "mine").write_text("mine")
@@ -294,7 +294,7 @@ def test_fetch_to_a_path_goes_on_in_the_folder_that_a_failed_one_left(hub: Hub, 
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "link", "huge file", "garbage"])
-def test_a_note_of_the_cache_that_cannot_be_read_is_never_waited_for(hub: Hub, kind: str) -> None:
+def test_an_unreadable_cache_record_does_not_block(hub: Hub, kind: str) -> None:
     uri = f"{hub.files}x.safetensors"
     path = modelfetch.retrieve(uri)
     note = next((path.parents[2] / "index").iterdir())
@@ -310,7 +310,7 @@ def test_a_note_of_the_cache_that_cannot_be_read_is_never_waited_for(hub: Hub, k
         assert modelfetch.retrieve(uri) == path
 
 
-def test_fetch_to_a_path_with_a_store_keeps_a_blob_that_shares_nothing(hub: Hub, tmp_path: Path) -> None:
+def test_fetch_to_a_path_with_a_store_keeps_a_separate_blob(hub: Hub, tmp_path: Path) -> None:
     target = tmp_path / "here.safetensors"
     assert run(["fetch", f"{hub.files}x.safetensors", "-o", str(target), "--store", str(tmp_path / "store")]) == 0
     blob = tmp_path / "store/blobs/sha256" / DIGEST[7:9] / DIGEST[7:]
@@ -387,7 +387,7 @@ def test_no_module_takes_the_place_of_a_public_name() -> None:
     assert hidden == "[]"
 
 
-def test_unknown_names_are_no_attributes() -> None:
+def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="frobnicate"):
         modelfetch.frobnicate  # type: ignore[attr-defined]  # noqa: B018
     assert {name for name in dir(modelfetch) if not name.startswith("__")} == set(modelfetch.__all__)

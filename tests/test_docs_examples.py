@@ -73,7 +73,7 @@ def options_of(name: str) -> dict[str, click.Parameter]:
 
 
 @EACH
-def test_every_command_and_option_that_is_written_down_exists(document: Path) -> None:
+def test_every_documented_command_and_option_exists(document: Path) -> None:
     for name, *words in command_lines(document):
         if name in ("--help", "--version", "COMMAND", "…") or name.isupper():
             continue
@@ -120,7 +120,7 @@ def slug(heading: str) -> str:
 
 
 @EACH
-def test_every_anchor_is_a_heading_there(document: Path) -> None:
+def test_every_anchor_has_a_heading(document: Path) -> None:
     for target, anchor in re.findall(r"\]\((?!https?://)([^)#\s]*)#([^)\s]+)\)", document.read_text()):
         page = (document.parent / target).resolve() if target else document
         if page.suffix == ".md":
@@ -131,7 +131,7 @@ def test_every_anchor_is_a_heading_there(document: Path) -> None:
 
 
 @EACH
-def test_every_yaml_block_is_yaml_and_every_manifest_among_them_is_valid(document: Path) -> None:
+def test_yaml_blocks_and_the_manifests_among_them_are_valid(document: Path) -> None:
     for text in blocks(document, "yaml"):
         assert YAML(typ="safe").load(text) is not None
         if document in MANIFESTS and re.search(r"^version: ", text, re.MULTILINE):

@@ -45,7 +45,9 @@ def test_the_page_of_the_stack_has_a_row_for_each_card_of_the_plan() -> None:
 
 
 @pytest.mark.parametrize(("name", "card", "budgets", "needed", "usable"), ROWS, ids=[row[0] for row in ROWS])
-def test_its_budgets_are_those_of_the_tier(name: str, card: str, budgets: str, needed: str, usable: str) -> None:
+def test_the_budgets_on_the_stack_page_are_those_of_the_tier(
+    name: str, card: str, budgets: str, needed: str, usable: str
+) -> None:
     manifest = tier(name)
     assert (manifest.vram, round((manifest.usable or 0) / GIB, 2)) == (int(card) * GIB, float(usable))
     assert together(manifest.services) == pytest.approx(float(needed) * GIB, abs=GIB / 100)
@@ -53,7 +55,7 @@ def test_its_budgets_are_those_of_the_tier(name: str, card: str, budgets: str, n
     assert {float(number) for number in re.findall(r"[\d.]+", budgets)} == given
 
 
-def test_the_sizes_on_disk_that_it_names_are_those_of_the_tiers(sizes: dict[str, int]) -> None:
+def test_the_sizes_on_the_stack_page_are_those_of_the_tiers(sizes: dict[str, int]) -> None:
     (found,) = re.findall(r"with all services, tiers take (\d+) to (\d+) GB", " ".join(SETUP.split()))
     real = [size for name, size in sizes.items() if name != "demo"]
     for figure, known in zip(map(int, found), (min(real), max(real)), strict=True):

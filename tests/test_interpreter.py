@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_it_has_its_own_arguments_environment_folder_and_streams(tmp_path: Path) -> None:
+def test_a_program_has_its_own_arguments_environment_folder_and_streams(tmp_path: Path) -> None:
     code = "import os, sys; print(sys.argv, os.environ, os.getcwd()); print('é', file=sys.stderr); sys.exit(3)"
     done = run("-c", code, "x", env={"A": "b"}, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (3, "é\n")
@@ -27,7 +27,7 @@ def test_a_module_is_the_main_program(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: none.yaml: ")
 
 
-def test_it_ends_as_python_does() -> None:
+def test_exit_codes_are_those_of_python() -> None:
     code = "import atexit, threading, time; atexit.register(print, 'end')\n"
     code += "threading.Thread(target=lambda: (time.sleep(0.05), print('thread'))).start()"
     assert run("-c", code).stdout == "thread\nend\n"
@@ -37,7 +37,7 @@ def test_it_ends_as_python_does() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_signal_ends_it(number: int) -> None:
+def test_a_signal_ends_the_program(number: int) -> None:
     with Process("-c", "import time; time.sleep(60)") as process:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.01)

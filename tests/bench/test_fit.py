@@ -8,7 +8,7 @@ from modelfetch.manifest.budget import default_usable
 from tests.bench.fit import FAR, header, lines, median_error
 
 
-def test_measured_totals_are_near_and_nothing_that_spilled_is_called_a_fit() -> None:
+def test_measured_totals_are_near_the_estimates_and_no_spilled_model_is_reported_as_fitting() -> None:
     found = lines()
     assert len(found) == 80
     assert median_error(found) <= 0.08
@@ -19,7 +19,7 @@ def test_large_deviations_have_an_explanation() -> None:
     assert not [line.row for line in lines() if line.error and abs(line.error) > FAR and line.reason is None]
 
 
-def test_a_context_with_which_a_model_spilled_is_not_called_a_fit() -> None:
+def test_a_context_that_made_a_model_spill_is_not_reported_as_fitting() -> None:
     found = header("qwen3.6:27b")  # the first row's note: 262144 tokens spill on a card of 32 GB
     assert found is not None
     usable = default_usable(32 * GIB)

@@ -93,7 +93,7 @@ def test_remove_keeps_adopted_files_below_the_root(bench: Bench, care: Callable[
     assert state(path) == before
 
 
-def test_the_blobs_and_manifests_of_ollama_are_taken(bench: Bench, care: Callable[..., Result]) -> None:
+def test_blobs_and_manifests_of_ollama_are_adopted(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(ollama(bench))
     shutil.move(bench.root / "ollama/models", bench.folder / "ollama-models")
     shutil.rmtree(bench.root)
@@ -103,7 +103,7 @@ def test_the_blobs_and_manifests_of_ollama_are_taken(bench: Bench, care: Callabl
     assert sent(bench) == before
 
 
-def test_a_cache_with_shared_blobs_is_followed_to_the_bytes(bench: Bench, care: Callable[..., Result]) -> None:
+def test_symlinks_of_a_cache_with_shared_blobs_are_followed(bench: Bench, care: Callable[..., Result]) -> None:
     cache = bench.folder / "hub"
     shared = cache / "blobs/ab/xet-hash"
     shared.parent.mkdir(parents=True)
@@ -121,7 +121,7 @@ def test_a_cache_with_shared_blobs_is_followed_to_the_bytes(bench: Bench, care: 
     assert sent(bench) == 0
 
 
-def test_in_place_shares_nothing_and_spares_the_download(bench: Bench, care: Callable[..., Result]) -> None:
+def test_adopt_in_place_creates_no_links_and_prevents_the_download(bench: Bench, care: Callable[..., Result]) -> None:
     path = collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
     before = state(path)
     assert care("adopt", "--in-place", str(bench.folder / "theirs")).code == 0
@@ -141,7 +141,7 @@ def test_a_file_that_changed_after_it_was_recorded_is_fetched(bench: Bench, care
     assert sent(bench) == len(read(WEIGHTS))
 
 
-def test_across_file_systems_nothing_is_copied_or_even_read(
+def test_adopt_neither_copies_nor_reads_files_on_another_file_system(
     bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
@@ -194,7 +194,7 @@ def test_a_file_that_is_adopted_in_place_repairs_its_copy(
     assert (bench.root / ONE).read_bytes() == read(WEIGHTS)
 
 
-def test_a_link_of_a_damaged_file_repairs_nothing(
+def test_a_hardlink_of_a_damaged_file_is_not_used_for_a_repair(
     bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("modelfetch.store.ingest.try_reflink", lambda *_: False)
@@ -237,7 +237,7 @@ def test_sync_uses_files_of_the_hugging_face_cache(
     assert state(blob) == before
 
 
-def test_a_wrong_file_in_that_cache_is_not_believed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_file_in_the_hugging_face_cache_is_not_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     blob = bench.folder / "hub/models--other--name/blobs" / Digest.sha256(read(WEIGHTS)).hex
     blob.parent.mkdir(parents=True)
     blob.write_bytes(b"x" * len(read(WEIGHTS)))
@@ -255,5 +255,5 @@ def test_text_files_with_a_suffix_of_weights_are_not_adopted(bench: Bench, care:
     assert [m["name"] for m in result.report["models"]] == ["venv/lib/python3.11/site-packages/weights.pth"]
 
 
-def test_a_folder_that_does_not_exist_is_wrong_usage(care: Callable[..., Result]) -> None:
+def test_adopting_a_missing_folder_is_a_usage_error(care: Callable[..., Result]) -> None:
     assert care("adopt", "/nowhere/at/all").code == 2

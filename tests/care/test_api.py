@@ -38,7 +38,7 @@ def test_remove_and_prune_remove_the_named_models(bench: Bench) -> None:
     assert not (bench.root / ONE).exists()
 
 
-def test_adopt_spares_the_download(bench: Bench) -> None:
+def test_adopted_files_are_not_downloaded(bench: Bench) -> None:
     collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
     report = modelfetch.adopt(bench.folder / "theirs", root=bench.root)
     assert [artifact.action for model in report.models for artifact in model.artifacts] == ["adopted"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.pipeline.conftest import Bench, Result
 
 
-def test_a_link_of_the_user_outside_the_root_keeps_its_bytes(bench: Bench, care: Callable[..., Result]) -> None:
+def test_files_behind_a_users_link_outside_the_root_are_kept(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     mine = bench.folder / "mine.safetensors"
     mine.hardlink_to(bench.root / ONE)
@@ -43,7 +43,7 @@ def test_a_root_behind_a_symlink_is_pruned_in_place(bench: Bench, care: Callable
     assert not (real / TWO).exists()
 
 
-def test_a_folder_that_became_a_link_to_elsewhere_loses_nothing(bench: Bench, care: Callable[..., Result]) -> None:
+def test_prune_removes_nothing_behind_a_folder_that_became_a_link(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     outside = bench.folder / "outside"
     shutil.move(bench.root / "comfyui/models/vae", outside)
@@ -75,7 +75,7 @@ def test_prune_keeps_the_files_of_another_root_with_the_same_store(bench: Bench,
         "version: 1\nmodels:\n- {name: ../x, kind: nothing, source: hf://a/b}",
     ],
 )
-def test_a_kept_tier_that_can_not_be_read_stops_everything(
+def test_prune_removes_nothing_if_a_kept_tier_can_not_be_read(
     bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     bench.sync(vae(bench))
@@ -90,7 +90,7 @@ def test_a_kept_tier_that_can_not_be_read_stops_everything(
 
 
 @pytest.mark.parametrize("path", ["../../mine.bin", "comfyui/../../mine.bin", "/mine.bin", "comfyui/a\nb", "comfyui/*"])
-def test_a_forged_receipt_removes_nothing_outside_of_the_root(
+def test_a_forged_receipt_causes_no_removal_outside_the_root(
     bench: Bench, care: Callable[..., Result], path: str
 ) -> None:
     bench.sync(vae(bench))
@@ -110,7 +110,7 @@ def test_a_forged_receipt_removes_nothing_outside_of_the_root(
 
 
 @pytest.mark.parametrize("name", ["*", "v?e", "../vae", "vae\n", "", "-vae"])
-def test_a_name_is_no_pattern_and_no_path(bench: Bench, name: str) -> None:
+def test_remove_does_not_treat_a_name_as_a_pattern_or_path(bench: Bench, name: str) -> None:
     bench.sync(vae(bench))
     before = files(bench.root)
     bench.capsys.readouterr()
@@ -146,7 +146,7 @@ def test_a_sync_and_a_prune_at_once_both_succeed(bench: Bench, care: Callable[..
     assert care("verify").code == 0
 
 
-def test_an_installation_elsewhere_is_looked_after_like_the_root(bench: Bench, care: Callable[..., Result]) -> None:
+def test_care_commands_work_on_a_consumer_folder_outside_the_root(bench: Bench, care: Callable[..., Result]) -> None:
     installed = bench.folder / "ComfyUI"
     (installed / "models/vae").mkdir(parents=True)
     mine = installed / "models/vae/mine.safetensors"

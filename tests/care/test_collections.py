@@ -190,7 +190,7 @@ COLLECTIONS = {
 
 
 @pytest.mark.parametrize("name", COLLECTIONS)
-def test_the_models_of_a_collection_are_found_once_and_nothing_else(tmp_path: Path, name: str) -> None:
+def test_each_model_of_a_collection_is_found_once_and_other_files_are_not(tmp_path: Path, name: str) -> None:
     collection = COLLECTIONS[name]
     folder = collection.make(tmp_path)
     found = list(find_candidates(folder))

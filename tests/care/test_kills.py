@@ -253,7 +253,7 @@ SCENARIOS = (Remove, Prune, SyncPrune, Repair, Adopt, AdoptInPlace, Dedupe)
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", SCENARIOS, ids=lambda kind: kind.__name__)
-def test_a_kill_loses_no_file_and_the_next_run_finishes(
+def test_no_file_is_lost_after_a_kill_and_the_next_run_finishes(
     kind: Callable[[Bench, Callable[..., Result]], Scenario],
     bench: Bench,
     care: Callable[..., Result],

@@ -104,7 +104,7 @@ def test_files_just_written_by_sync_count_as_verified(bench: Bench, care: Callab
     assert all(dates.values())
 
 
-def test_a_damaged_file_has_no_date(bench: Bench, care: Callable[..., Result]) -> None:
+def test_list_shows_no_verification_date_for_a_damaged_file(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     flip(bench.root / ONE)
     care("verify")
@@ -144,7 +144,7 @@ def test_a_filter_that_cannot_be_read_is_wrong_usage(care: Callable[..., Result]
     assert "hint:" in result.err
 
 
-def test_a_limit_leaves_out_rows_and_no_bytes(bench: Bench, care: Callable[..., Result]) -> None:
+def test_a_limit_omits_rows_but_not_their_bytes_from_the_total(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench), ollama(bench), whisper(bench))
 
     def lines(*words: str) -> list[str]:
@@ -177,7 +177,7 @@ def test_files_of_a_sync_that_was_killed_are_not_foreign(bench: Bench, care: Cal
 @pytest.mark.parametrize(
     "place", [".modelfetch/checks.json", "ollama/models/manifests/registry.ollama.ai/library/odd/latest"]
 )
-def test_something_else_in_the_place_of_a_file_is_never_waited_for(
+def test_list_does_not_block_on_a_fifo_in_the_place_of_a_file(
     place: str, kind: str, bench: Bench, care: Callable[..., Result]
 ) -> None:
     bench.sync(vae(bench), ollama(bench))

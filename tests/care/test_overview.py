@@ -46,7 +46,7 @@ def page_of(bench: Bench, *words: str) -> str:
     return target.read_text()
 
 
-def test_the_page_is_whole_and_loads_nothing(bench: Bench) -> None:
+def test_the_page_is_complete_and_loads_no_external_resource(bench: Bench) -> None:
     bench.sync(vae(bench), ollama(bench))
     page = page_of(bench)
     parser = Balanced()
@@ -70,7 +70,7 @@ def test_damaged_and_missing_models_are_named_first(bench: Bench, care: Callable
     assert re.search(r'">vae</td><td>comfyui</td><td class="bad">damaged', problems)
 
 
-def test_names_cannot_bring_markup_into_the_page() -> None:
+def test_names_are_escaped_in_the_page() -> None:
     evil = "<script>alert('x')</script>"
     row = ModelRow(model=evil, bytes=1, files=1, state=evil, tiers=(evil,), verified=None)
     service = ServiceUse(name=evil, bytes=1, rows=(row,))

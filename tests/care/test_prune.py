@@ -36,7 +36,9 @@ def blobs(root: Path) -> list[Path]:
     return [p for p in (root / ".modelfetch/blobs/sha256").glob("??/*") if p.suffix != ".json"]
 
 
-def test_a_removed_model_leaves_no_file_no_blob_and_no_receipt_entry(bench: Bench, care: Callable[..., Result]) -> None:
+def test_removing_a_model_removes_its_files_blobs_and_receipt_entries(
+    bench: Bench, care: Callable[..., Result]
+) -> None:
     bench.sync(vae(bench), ollama(bench))
     before = files(bench.root)
     result = care("remove", "vae")
@@ -121,7 +123,7 @@ def test_a_model_resolved_by_another_manifest_is_kept(bench: Bench, care: Callab
     assert files(bench.root) == before
 
 
-def test_remove_takes_the_known_models_and_names_the_unknown_one(bench: Bench, care: Callable[..., Result]) -> None:
+def test_remove_removes_known_models_and_reports_the_unknown_one(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     result = care("remove", "vae", "vea")
     assert (result.code, result.codes()) == (2, ["not-placed"])
@@ -146,7 +148,9 @@ def test_blobs_of_an_unfinished_sync_are_kept_for_the_next_one(bench: Bench, car
     assert blobs(bench.root) == []
 
 
-def test_an_unused_blob_goes_at_once_if_no_download_is_unfinished(bench: Bench, care: Callable[..., Result]) -> None:
+def test_an_unused_blob_is_removed_at_once_if_no_download_is_unfinished(
+    bench: Bench, care: Callable[..., Result]
+) -> None:
     bench.sync(ollama(bench))
     for path in (bench.root / "ollama", bench.root / ".modelfetch/receipts", bench.root / ".modelfetch/journal"):
         shutil.rmtree(path)
@@ -155,7 +159,7 @@ def test_an_unused_blob_goes_at_once_if_no_download_is_unfinished(bench: Bench, 
     assert blobs(bench.root) == []
 
 
-def test_prune_without_a_tier_takes_leftovers_alone(bench: Bench, care: Callable[..., Result]) -> None:
+def test_prune_without_a_tier_removes_only_leftovers(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench), ollama(bench), whisper(bench))
     ingest = bench.root / ".modelfetch/ingest"
     ingest.mkdir(exist_ok=True)
@@ -171,7 +175,7 @@ def test_prune_without_a_tier_takes_leftovers_alone(bench: Bench, care: Callable
     assert [m["name"] for m in result.report["models"]] == ["leftovers"]
 
 
-def test_a_tier_that_dropped_a_model_gives_its_space_back(bench: Bench, care: Callable[..., Result]) -> None:
+def test_prune_frees_the_space_of_a_model_that_the_tier_dropped(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench), ollama(bench))
     manifest = bench.manifest(vae(bench))
     result = care("prune", str(manifest))
@@ -238,7 +242,9 @@ def test_a_cache_blob_is_kept_while_another_snapshot_needs_it(bench: Bench, care
     assert {path.name for path in (folder / "blobs").iterdir()} == {other.resolve().name}
 
 
-def test_an_unknown_name_is_wrong_usage_and_a_near_one_is_named(bench: Bench, care: Callable[..., Result]) -> None:
+def test_an_unknown_name_is_a_usage_error_that_suggests_a_similar_one(
+    bench: Bench, care: Callable[..., Result]
+) -> None:
     bench.sync(vae(bench))
     result = care("remove", "vaee")
     assert (result.code, result.codes()) == (2, ["not-placed"])
@@ -253,7 +259,7 @@ def test_a_blob_linked_by_another_root_is_kept(bench: Bench, care: Callable[...,
     assert [path.samefile(elsewhere) for path in blobs(bench.root)] == [True]
 
 
-def test_only_the_chosen_service_loses_its_file(bench: Bench, care: Callable[..., Result]) -> None:
+def test_remove_for_one_service_keeps_the_files_of_the_others(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     care("remove", "vae", "--for", "comfyui")
     assert files(bench.root) == {ONE}
@@ -275,7 +281,7 @@ def test_a_folder_that_became_a_link_out_of_the_root_is_left_alone(bench: Bench,
     assert (outside / "art.safetensors").exists()
 
 
-def test_sync_prunes_after_success_alone(bench: Bench) -> None:
+def test_sync_prunes_only_after_success(bench: Bench) -> None:
     bench.sync(vae(bench), ollama(bench))
     before = files(bench.root)
     broken = {**whisper(bench), "source": "hf://acme/nothing"}

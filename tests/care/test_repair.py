@@ -36,7 +36,7 @@ def large(bench: Bench, size: int = 5 * CHUNK - 1000) -> tuple[dict[str, Any], b
     return entry, data
 
 
-def test_one_flipped_byte_moves_two_chunks_at_most(bench: Bench, care: Callable[..., Result]) -> None:
+def test_repairing_one_flipped_byte_fetches_at_most_two_chunks(bench: Bench, care: Callable[..., Result]) -> None:
     entry, data = large(bench)
     assert bench.sync(entry).code == 0
     flip(bench.root / "comfyui/large.bin", offset=2 * CHUNK + 5)
@@ -82,7 +82,7 @@ def test_a_damaged_copy_is_restored_from_the_store_without_a_request(bench: Benc
     assert care("verify").code == 0
 
 
-def test_missing_files_links_and_texts_come_back(bench: Bench, care: Callable[..., Result]) -> None:
+def test_repair_restores_missing_files_links_and_text_files(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench), whisper(bench))
     folder = bench.root / "whisper/hub/models--acme--whisper"
     link = folder / "snapshots" / commit(bench, "acme/whisper") / "config.json"
@@ -148,7 +148,7 @@ def test_a_file_rewritten_by_a_service_is_restored_only_by_name(
     assert path.read_bytes() == (read(WEIGHTS) if named else b"rewritten")
 
 
-def test_offline_only_what_is_on_the_disk_is_restored(
+def test_offline_repair_uses_only_bytes_on_disk(
     bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.sync(vae(bench), ollama(bench))

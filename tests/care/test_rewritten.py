@@ -27,7 +27,7 @@ def _rewriting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rewritten, "_REWRITES", (("comfyui", re.compile(re.escape(TWO))),))
 
 
-def test_such_a_file_is_a_copy_so_that_rewriting_it_harms_no_blob(bench: Bench, care: Callable[..., Result]) -> None:
+def test_a_file_that_a_service_rewrites_is_a_copy_of_its_blob(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     assert not (bench.root / TWO).samefile(bench.root / ONE)
     rewrite_in_place(bench.root / TWO)
@@ -48,7 +48,7 @@ def test_status_names_the_service_that_rewrote_a_file_and_reports_ready(bench: B
     }
 
 
-def test_sync_leaves_it_alone_again_and_again(bench: Bench, care: Callable[..., Result]) -> None:
+def test_repeated_syncs_leave_a_rewritten_file_unchanged(bench: Bench, care: Callable[..., Result]) -> None:
     manifest = bench.manifest(vae(bench))
     bench.run("sync", manifest)
     rewrite_in_place(bench.root / TWO)
@@ -62,7 +62,7 @@ def test_sync_leaves_it_alone_again_and_again(bench: Bench, care: Callable[..., 
     assert (bench.root / TWO).read_bytes() == read(WEIGHTS)
 
 
-def test_prune_keeps_it_and_remove_takes_it(
+def test_prune_keeps_a_rewritten_file_and_remove_removes_it(
     bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.sync(vae(bench))

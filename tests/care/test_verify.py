@@ -35,9 +35,7 @@ def test_a_whole_root_is_verified_without_a_request(bench: Bench, care: Callable
     assert result.report["requests"] == 0
 
 
-def test_a_silent_flip_is_found_under_every_name_that_shares_the_bytes(
-    bench: Bench, care: Callable[..., Result]
-) -> None:
+def test_silent_damage_is_reported_for_every_hardlink(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     flip(bench.root / ONE)
     assert care("verify", "--quick").code == 0
@@ -46,7 +44,7 @@ def test_a_silent_flip_is_found_under_every_name_that_shares_the_bytes(
     assert actions(result) == {ONE: "damaged", TWO: "damaged"}
 
 
-def test_a_damaged_copy_does_not_speak_for_the_blob(bench: Bench, care: Callable[..., Result]) -> None:
+def test_a_damaged_copy_does_not_mark_the_blob_as_damaged(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     path = bench.root / TWO
     copy = path.with_suffix(".copy")
@@ -57,7 +55,7 @@ def test_a_damaged_copy_does_not_speak_for_the_blob(bench: Bench, care: Callable
     assert actions(care("verify")) == {ONE: "present", TWO: "damaged"}
 
 
-def test_damage_once_found_is_remembered_by_a_quick_look(bench: Bench, care: Callable[..., Result]) -> None:
+def test_verify_quick_reports_damage_that_was_found_before(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     flip(bench.root / ONE)
     care("verify")
@@ -78,7 +76,7 @@ def test_missing_and_changed_files_are_distinguished(bench: Bench, care: Callabl
     assert set(found.values()) == {"present"}
 
 
-def test_a_file_with_another_time_and_the_right_bytes_is_right(bench: Bench, care: Callable[..., Result]) -> None:
+def test_a_file_with_another_mtime_and_the_right_bytes_passes(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     os.utime(bench.root / ONE, ns=(1, 1))
     assert actions(care("verify", "--quick"))[ONE] == "changed"
@@ -124,7 +122,7 @@ def test_a_damaged_blob_that_no_service_uses_is_found(bench: Bench, care: Callab
 
 
 @pytest.mark.parametrize("words", [["verify"], ["verify", "--repair"], ["list"], ["prune"], ["remove", "vae"]])
-def test_a_root_that_does_not_exist_is_an_error_and_is_not_made(
+def test_verify_of_a_missing_root_is_an_error_and_does_not_create_it(
     bench: Bench, care: Callable[..., Result], words: list[str]
 ) -> None:
     result = care(*words)
@@ -155,7 +153,7 @@ def test_an_empty_root_is_reported_as_empty(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["--repair"], ["--quick"]])
-def test_an_unknown_model_is_wrong_usage_and_a_near_one_is_named(
+def test_an_unknown_model_is_a_usage_error_that_suggests_a_similar_one(
     bench: Bench, care: Callable[..., Result], words: list[str]
 ) -> None:
     bench.sync(vae(bench))
@@ -164,7 +162,7 @@ def test_an_unknown_model_is_wrong_usage_and_a_near_one_is_named(
     assert "'vae'" in result.err
 
 
-def test_models_never_placed_are_named_and_left_to_sync(bench: Bench) -> None:
+def test_verify_reports_models_that_were_never_placed(bench: Bench) -> None:
     bench.root.mkdir()
     manifest = bench.manifest(vae(bench, digest=sha256(WEIGHTS)))
     assert run(["verify", "--repair", "--manifest", str(manifest), "--root", str(bench.root)]) == 1
@@ -208,7 +206,7 @@ def test_unreadable_files_are_distinguished_from_damaged_ones(
     assert care("verify", "--quick").code == (1 if action == "damaged" else 0)
 
 
-def test_a_disk_that_cannot_read_a_file_is_repaired(
+def test_a_file_that_the_disk_cannot_read_is_repaired(
     bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.sync(vae(bench))
@@ -241,7 +239,7 @@ def test_damage_is_recorded_until_it_is_repaired(bench: Bench, care: Callable[..
     assert (status.code, actions(status)[ONE]) == (1, "damaged")
 
 
-def test_a_file_of_a_record_of_damage_that_is_verified_good_is_ready(bench: Bench, care: Callable[..., Result]) -> None:
+def test_a_file_recorded_as_damaged_is_ready_once_it_verifies(bench: Bench, care: Callable[..., Result]) -> None:
     manifest = bench.manifest(vae(bench))
     bench.run("sync", manifest)
     flip(bench.root / ONE)
@@ -269,7 +267,7 @@ def test_sync_restores_what_verify_found_damaged(bench: Bench, care: Callable[..
     assert care("verify").code == 0
 
 
-def test_the_quick_answer_of_sync_ends_when_verify_finds_damage(bench: Bench, care: Callable[..., Result]) -> None:
+def test_damage_found_by_verify_disables_the_fast_path_of_sync(bench: Bench, care: Callable[..., Result]) -> None:
     manifest = bench.manifest(vae(bench))
     words = ["sync", "--manifest", str(manifest), "--root", str(bench.root)]
     assert run(words) == 0
@@ -280,7 +278,9 @@ def test_the_quick_answer_of_sync_ends_when_verify_finds_damage(bench: Bench, ca
     assert attempt(words) is None
 
 
-def test_a_sync_that_cannot_restore_damage_fails_and_forgets_nothing(bench: Bench, care: Callable[..., Result]) -> None:
+def test_sync_fails_and_keeps_the_record_of_damage_that_it_cannot_restore(
+    bench: Bench, care: Callable[..., Result]
+) -> None:
     manifest = bench.manifest(vae(bench))
     bench.run("sync", manifest)
     flip(bench.root / ONE)
@@ -293,7 +293,7 @@ def test_a_sync_that_cannot_restore_damage_fails_and_forgets_nothing(bench: Benc
     assert care("verify").code == 0
 
 
-def test_a_touched_file_is_ready_again_once_it_was_hashed(bench: Bench, care: Callable[..., Result]) -> None:
+def test_a_touched_file_is_ready_after_it_was_hashed_again(bench: Bench, care: Callable[..., Result]) -> None:
     manifest = bench.manifest(vae(bench), whisper(bench))
     bench.run("sync", manifest)
     config = next(p for p in (bench.root / "whisper/hub").rglob("blobs/*") if p.stat().st_size < 64 * 1024)
@@ -305,7 +305,7 @@ def test_a_touched_file_is_ready_again_once_it_was_hashed(bench: Bench, care: Ca
     assert care("verify", "--quick").code == 0
 
 
-def test_a_manifest_that_ollama_encoded_again_is_the_same(bench: Bench, care: Callable[..., Result]) -> None:
+def test_a_manifest_that_ollama_reencoded_counts_as_unchanged(bench: Bench, care: Callable[..., Result]) -> None:
     manifest = bench.manifest(ollama(bench))
     bench.run("sync", manifest)
     tag = bench.root / "ollama/models/manifests/registry.ollama.ai/library/tiny/1b"

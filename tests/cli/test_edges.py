@@ -60,7 +60,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_a_deleted_working_directory_is_no_bug(
+def test_a_deleted_working_directory_is_a_typed_error(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     gone = tmp_path / "gone"

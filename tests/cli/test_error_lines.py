@@ -66,7 +66,7 @@ def test_a_root_that_is_a_file_is_refused_before_any_request(command: str, root:
     assert Path("file").read_text() == "mine"
 
 
-def test_so_is_a_store_that_is_a_file(capsys: Capture) -> None:
+def test_a_store_that_is_a_file_is_refused_before_any_request(capsys: Capture) -> None:
     Path("file").write_text("mine")
     manifest(NOWHERE)
     assert lines(capsys, "sync", "m.yaml", "--store", "file")[:2] == (
@@ -82,13 +82,13 @@ def test_so_is_a_store_that_is_a_file(capsys: Capture) -> None:
         ("fit", "file://README.md"),
     ],
 )
-def test_a_local_path_is_answered_with_its_uri(command: str, link: str, tmp_path: Path, capsys: Capture) -> None:
+def test_the_error_for_a_local_path_gives_its_uri(command: str, link: str, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "README.md").write_text("# x")
     code, _, hint = lines(capsys, command, link)
     assert (code, hint) == (2, f"a local file is written {tmp_path.as_uri()}/README.md")
 
 
-def test_a_local_path_that_does_not_exist_is_answered_so(tmp_path: Path, capsys: Capture) -> None:
+def test_the_error_for_a_missing_local_path_names_it(tmp_path: Path, capsys: Capture) -> None:
     code, _, hint = lines(capsys, "fetch", "./none.safetensors")
     assert (code, hint) == (
         2,
@@ -164,7 +164,7 @@ def test_the_error_of_a_full_disk_gives_free_and_needed_bytes(number: int, tmp_p
     assert re.search(r"x\.part: full; [\d.]+ \w+ free, 5\.00 GiB more needed$", error.message)
 
 
-def test_a_lack_of_inodes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_a_lack_of_inodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Disk:
         f_blocks, f_files, f_favail = 10, 10, 0
 
@@ -173,9 +173,7 @@ def test_a_lack_of_inodes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert message.endswith("full; it has no inodes left (`df -i`)")
 
 
-def test_a_disk_that_is_mounted_read_only_is_to_be_mounted_for_writing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_hint_for_a_read_only_mount_is_to_remount_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Disk:
         f_flag = 1  # ST_RDONLY
 

@@ -55,7 +55,7 @@ def status(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str | 
         ({"MODELFETCH_STATUS_TIER": "", "MODELFETCH_TIER": " ", "GPU_VRAM_DEFAULT": "8g"}, [], "8g"),
     ],
 )
-def test_the_command_line_beats_the_command_variable_beats_the_variable_beats_the_stack(
+def test_options_are_read_from_the_command_line_then_variables_then_the_stack(
     environ: dict[str, str],
     words: list[str],
     tier: str,
@@ -157,7 +157,7 @@ def test_prometheus_text_has_one_state_per_model_and_service(capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("option", ["--root", "--store"])
-def test_an_empty_folder_on_the_command_line_is_no_folder_rather_than_this_one(
+def test_an_empty_folder_option_does_not_mean_the_working_directory(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = status(capsys, "--tier", "8g", option, "")
@@ -192,7 +192,7 @@ def test_a_name_among_several_that_is_empty_or_unknown_is_a_usage_error(names: s
 
 
 @pytest.mark.parametrize("option", ["--jobs", "--limit-rate", "--refresh", "--keep-going", "--min-free", "--chown"])
-def test_status_does_not_list_options_that_mean_nothing_for_it(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_does_not_list_options_without_effect(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["sync", "--help"]) == 0
     assert option in capsys.readouterr().out
     assert run(["status", "--help"]) == 0

@@ -34,7 +34,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.parametrize("options", [(), ("--json",), ("-v", "--progress", "json")])
-def test_fetch_does_not_repeat_it(
+def test_fetch_does_not_print_a_secret(
     uri: str, code: int, options: tuple[str, ...], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["fetch", uri, *options]) == code
@@ -45,7 +45,7 @@ def test_fetch_does_not_repeat_it(
 
 @pytest.mark.parametrize("variable", ["COMFYUI_AUTO_DOWNLOAD_MODEL", "OLLAMA_AUTO_PULL_MODEL"])
 @pytest.mark.parametrize("value", [f"https://me:{PLANTED}@a.example/x", f"civitai://1?token={PLANTED}"])
-def test_a_setting_that_holds_one_is_78_and_does_not_repeat_it(
+def test_an_invalid_setting_with_a_secret_is_78_and_not_printed(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(variable, value)

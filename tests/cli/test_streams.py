@@ -35,7 +35,7 @@ def program(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_counts_from_the_first_moment(number: signal.Signals, code: int) -> None:
+def test_a_signal_during_startup_ends_the_program(number: signal.Signals, code: int) -> None:
     began = "from modelfetch.cli import _prepare; _prepare(); print('began', flush=True); import time; time.sleep(30)"
     with subprocess.Popen([sys.executable, "-c", began], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -72,7 +72,7 @@ def test_a_full_disk_behind_stdout_is_74(manifest: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_closed_streams_do_no_harm_and_no_file_gets_their_descriptors(manifest: Path) -> None:
+def test_no_file_gets_the_descriptor_of_a_closed_standard_stream(manifest: Path) -> None:
     script = f'exec "$@" --manifest {manifest} -v >&- 2>&-'
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(["sh", "-c", script, "sh", *PROGRAM, "sync"], env=environ, timeout=60)

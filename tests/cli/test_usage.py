@@ -71,7 +71,7 @@ def test_a_variable_with_a_misspelled_service_is_78_with_the_same_hint(
 
 
 @pytest.mark.parametrize("words", [["help"], ["help", "sync"], ["help", "ls"]])
-def test_help_is_also_a_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_accepted_as_a_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(words) == 0
     said = capsys.readouterr().out
     assert run([*words[1:], "--help"]) == 0
@@ -89,7 +89,7 @@ def test_an_empty_path_is_2(words: list[str], capsys: pytest.CaptureFixture[str]
     assert "expected a path, found ''" in capsys.readouterr().err
 
 
-def test_a_page_is_not_written_over_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_page_does_not_replace_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "root").mkdir()
     for target in (".", "/", str(tmp_path)):
         assert run(["report", "--root", str(tmp_path / "root"), "--html", target]) == 73

@@ -92,7 +92,7 @@ def test_variables_are_read_as_compose_reads_them(text: str, expected: str) -> N
     assert interpolate(text, {"B": "b", "EMPTY": ""}) == expected
 
 
-def test_every_default_is_the_one_of_the_table_and_of_the_example() -> None:
+def test_defaults_equal_those_of_the_table_and_the_example() -> None:
     table = {variable.name: variable.default for variable in VARIABLES}
     assert example_settings() == table
     wrong = {
@@ -250,7 +250,7 @@ def test_frontends_wait_for_a_healthy_ollama_and_use_its_service_name() -> None:
         assert addresses, name
 
 
-def test_librechat_knows_ollama_and_nothing_else() -> None:
+def test_librechat_is_configured_with_ollama_only() -> None:
     assert every()["librechat"]["environment"]["ENDPOINTS"] == "custom"
     assert every()["librechat"]["configs"] == [{"source": "librechat", "target": "/app/librechat.yaml"}]
     for model in ("qwen2.5:0.5b", "llama3.2:3b"):
@@ -486,7 +486,7 @@ def test_images_of_names_that_anyone_could_publish_are_never_pulled_and_built_on
         assert all(found[name]["image"].startswith(("modelfetch:", "ai-stack/")) for name in built)
 
 
-def test_no_log_grows_without_a_limit() -> None:
+def test_every_container_log_has_a_size_limit() -> None:
     # Docker's log driver `local` keeps 5 files of 20 MB; its default, json-file, never rotates
     assert {
         name: body.get("logging") for name, body in every().items() if body.get("logging") != {"driver": "local"}
@@ -502,7 +502,7 @@ def test_ollamas_prompt_caches_fit_its_container() -> None:
     assert "OLLAMA_GPU_OVERHEAD" not in environment, "no effect on llama-server: server/sched.go only logs it"
 
 
-def test_a_processors_own_gpu_is_used_where_the_vendor_has_nothing_else() -> None:
+def test_an_integrated_gpu_is_used_if_the_vendor_has_no_other() -> None:
     # ollama/ollama v0.34.2, discover/runner.go: integrated GPUs are dropped without OLLAMA_IGPU_ENABLE
     assert services(GPU_VENDOR="intel")["ollama"]["environment"]["OLLAMA_IGPU_ENABLE"] == "1"
     assert services(GPU_VENDOR="amd")["ollama"]["environment"]["OLLAMA_IGPU_ENABLE"] == "0"
@@ -551,7 +551,7 @@ def test_forge_and_whisperx_have_no_way_to_download_unless_they_are_given_one() 
         assert services(SERVICES_HTTPS_PROXY="")[service]["environment"]["HTTPS_PROXY"] == ""
 
 
-def test_whisperx_keeps_its_downloads() -> None:
+def test_downloads_of_whisperx_are_in_a_mounted_folder() -> None:
     assert ("./files/ai-data/whisperx", every()["whisperx"]["environment"]["CACHE_DIR"]) in binds(every()["whisperx"])
 
 

@@ -156,7 +156,7 @@ def test_a_token_file_of_binary_junk_is_78(tmp_path: Path) -> None:
         _from(CIVITAI_API_TOKEN_FILE=str(tmp_path / "t")).civitai_token.value()
 
 
-def test_a_secret_is_read_once_and_shown_by_nothing() -> None:
+def test_a_secret_is_read_once_and_never_shown() -> None:
     reads: list[int] = []
 
     def read() -> str:
@@ -234,7 +234,7 @@ def test_hosts_that_may_use_plain_http(host: str, port: int, allowed: bool) -> N
 
 
 @pytest.mark.parametrize("value", ["http://hub", "hub/path", "a b", "*", "hub:port", "hub:123456"])
-def test_a_list_of_hosts_holds_hosts(value: str) -> None:
+def test_a_list_of_hosts_accepts_only_hosts(value: str) -> None:
     with pytest.raises(SettingError, match="MODELFETCH_ALLOW_HTTP"):
         _from(MODELFETCH_ALLOW_HTTP=value)
 
@@ -253,13 +253,13 @@ def test_mirrors_are_pairs_of_url_prefixes() -> None:
     "value",
     ["https://a.example", "a=b", "https://a.example=", "https://a.example=http://cache.lan", f"https://a.example=https://u:{PLANTED}@b"],
 )  # fmt: skip
-def test_mirrors_that_are_none_are_78(value: str) -> None:
+def test_invalid_mirrors_are_78(value: str) -> None:
     with pytest.raises(SettingError, match="MODELFETCH_MIRRORS") as caught:
         _from(MODELFETCH_MIRRORS=value)
     assert PLANTED not in str(caught.value)
 
 
-def test_paths_of_the_user() -> None:
+def test_user_paths_are_read_from_the_environment() -> None:
     settings = _from(MODELFETCH_TIERS_DIR="~/tiers", MODELFETCH_CACHE="/var/cache/models")
     assert settings.tiers_dir == Path("/home/someone/tiers")
     assert settings.cache_path() == Path("/var/cache/models")
@@ -299,7 +299,7 @@ def test_a_proxy_is_an_address_with_or_without_scheme_and_login(value: str) -> N
         f"http://[::1/{PLANTED}",
     ],
 )
-def test_a_proxy_that_can_be_none_is_78_names_the_variable_and_shows_nothing(name: str, value: str) -> None:
+def test_an_invalid_proxy_is_78_and_only_its_variable_is_shown(name: str, value: str) -> None:
     with pytest.raises(SettingError) as caught:
         _from(**{name: value})
     assert str(caught.value).startswith(name + ":")
@@ -320,7 +320,7 @@ def test_a_socks_proxy_without_the_package_for_it_is_78(monkeypatch: pytest.Monk
         st.text(max_size=60),
     )
 )
-def test_no_value_of_a_variable_brings_a_traceback(environ: dict[str, str]) -> None:
+def test_no_value_of_a_variable_causes_a_traceback(environ: dict[str, str]) -> None:
     with contextlib.suppress(SettingError):
         Settings.from_env(environ)
 

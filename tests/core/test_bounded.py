@@ -32,7 +32,7 @@ def test_no_more_than_the_limit_run_at_once() -> None:
     assert most == 7
 
 
-def test_work_that_never_waits_leaves_the_loop_free() -> None:
+def test_items_without_await_do_not_block_the_loop() -> None:
     done = 0
     longest = 0
 

@@ -6,7 +6,7 @@ from modelfetch.core.cancel import Cancel
 from modelfetch.errors import InterruptedSync
 
 
-def test_a_cancel_calls_back_once_and_never_those_who_left() -> None:
+def test_cancelling_calls_each_registered_callback_once() -> None:
     cancel, calls = Cancel(), []
     leave = cancel.on_cancel(lambda: calls.append("left"))
     cancel.on_cancel(lambda: calls.append("stayed"))
@@ -18,7 +18,7 @@ def test_a_cancel_calls_back_once_and_never_those_who_left() -> None:
     assert calls == ["stayed", "late"]
 
 
-def test_a_child_follows_its_parent_and_its_word() -> None:
+def test_cancelling_a_parent_cancels_its_children_with_the_same_code() -> None:
     parent = Cancel()
     child, other = parent.child(), parent.child()
     other.release()
@@ -32,7 +32,7 @@ def test_a_child_follows_its_parent_and_its_word() -> None:
     assert (caught.value.code, caught.value.exit_code) == ("terminated", 143)
 
 
-def test_a_parent_does_not_follow_its_child() -> None:
+def test_cancelling_a_child_does_not_cancel_its_parent() -> None:
     parent = Cancel()
     parent.child().set()
     assert not parent.is_set()

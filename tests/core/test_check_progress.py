@@ -33,14 +33,14 @@ def test_progress_is_the_sum_of_all_pieces() -> None:
     assert end == TransferEnded(key="k", label="checking")
 
 
-def test_a_check_that_fails_ends_too() -> None:
+def test_a_failed_check_ends_its_progress() -> None:
     events: list[Event] = []
     with pytest.raises(OSError, match="disk"), reporting_check(events.append, "k", "checking", size=30):
         raise OSError("disk")
     assert isinstance(events[-1], TransferEnded)
 
 
-def test_a_small_file_is_not_worth_a_report() -> None:
+def test_the_check_of_a_small_file_is_not_reported() -> None:
     events: list[Event] = []
     with reporting_large(events.append, "small", size=WORTH_REPORTING - 1) as advance:
         advance(1)

@@ -31,7 +31,7 @@ def test_survivors_of_a_partial_collection_are_exempt_until_the_end() -> None:
     assert gc.callbacks == callbacks
 
 
-def test_it_lasts_until_the_last_of_several_runs_ends() -> None:
+def test_collection_is_adjusted_until_the_last_run_ends() -> None:
     with short_collections():
         with short_collections():
             pass

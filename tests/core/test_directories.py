@@ -37,7 +37,7 @@ def test_a_folder_is_opened(top: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["link", "link/b", "out", "out/top", "../top", "a/../../top", "/", "file", "file/x"])
-def test_a_link_a_way_out_and_a_file_are_not_opened(top: int, path: str) -> None:
+def test_links_paths_that_leave_the_folder_and_files_are_not_opened(top: int, path: str) -> None:
     assert directories.open_folder_beneath(top, path) is None
 
 

@@ -44,7 +44,7 @@ def test_a_refused_mode_owner_or_sync_is_passed_on_and_not_raised(
     assert refused == ["chmod", "chown", "fsync"]
 
 
-def test_a_failing_disk_is_no_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_error_is_not_reported_as_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -129,7 +129,7 @@ def test_a_clone_that_the_file_system_can_not_make_leaves_nothing(
     assert not (tmp_path / "target").exists()
 
 
-def test_a_full_disk_is_no_missing_ability_to_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_count_as_missing_clone_support(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -93,7 +93,7 @@ def test_a_thread_that_never_starts_is_an_error_and_not_waited_for(monkeypatch: 
     assert limit_error(caught.value) is not None
 
 
-def test_a_thread_that_starts_is_started_as_ever() -> None:
+def test_a_thread_starts_within_the_limits() -> None:
     done = threading.Event()
     thread = threading.Thread(target=done.set)
     limits._start(thread)

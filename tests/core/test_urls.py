@@ -30,7 +30,7 @@ def test_this_machine_is_loopback(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost.example", "128.0.0.1", "example.org", "::2", ""])
-def test_others_are_not(host: str) -> None:
+def test_other_hosts_are_not_loopback(host: str) -> None:
     assert not is_loopback(host)
 
 
@@ -90,7 +90,7 @@ def test_an_address_is_written_without_its_credentials_and_with_all_else(query: 
     assert without_credentials(f"https://me:word@h.example/x{query}") == f"https://h.example/x{left}"
 
 
-def test_two_addresses_that_differ_by_their_secret_stay_apart() -> None:
+def test_addresses_that_differ_only_by_their_secret_are_distinguished() -> None:
     first, second = (display_url(f"https://h/x?token={word}") for word in ("one", "two"))
     assert first != second
 

@@ -32,7 +32,7 @@ def document(answer: Answer) -> object:
     return json.loads(answer.body)
 
 
-def test_git_names_a_blob_as_git_does() -> None:
+def test_a_blob_is_named_by_its_git_digest() -> None:
     assert git_oid(b"hello\n") == "ce013625030ba8dba906f756967f9e9ca394464a"
 
 
@@ -67,7 +67,7 @@ def test_a_revision_may_be_a_branch_a_tag_a_reference_or_a_commit(hub: Hub, repo
     assert (answer.status, answer.headers["x-repo-commit"]) == (200, commit)
 
 
-def test_a_small_file_comes_at_once_with_its_git_id(hub: Hub, repo: HfRepo) -> None:
+def test_a_small_file_is_sent_without_a_redirect_and_with_its_git_id(hub: Hub, repo: HfRepo) -> None:
     answer = ask(f"{hub.endpoint}/org/name/resolve/main/config.json")
     assert (answer.status, answer.body, answer.headers["etag"]) == (200, b"{}", f'"{git_oid(b"{}")}"')
     assert "x-linked-etag" not in answer.headers
@@ -198,13 +198,13 @@ def test_without_a_limit_no_request_is_refused(hub: Hub, repo: HfRepo) -> None:
         assert ask(f"{hub.endpoint}/api/models/org/name").status == 200
 
 
-def test_a_token_is_known_to_the_hub_or_not(hub: Hub) -> None:
+def test_the_hub_reports_whether_it_knows_a_token(hub: Hub) -> None:
     hub.world.token("hf", "hf_good")
     assert json.loads(ask(f"{hub.endpoint}/api/whoami-v2", Authorization="Bearer hf_good").body)["name"] == "demo"
     assert ask(f"{hub.endpoint}/api/whoami-v2", Authorization="Bearer hf_bad").status == 401
 
 
-def test_xet_headers_come_only_where_the_repository_is_on_xet(hub: Hub, repo: HfRepo) -> None:
+def test_only_repositories_on_xet_send_xet_headers(hub: Hub, repo: HfRepo) -> None:
     hub.world.hf_repo("org/xet", {"a.safetensors": WEIGHTS}, xet=True)
     assert "x-xet-hash" not in ask(f"{hub.endpoint}/org/name/resolve/main/sub/model.safetensors").headers
     answer = ask(f"{hub.endpoint}/org/xet/resolve/main/a.safetensors")

@@ -35,7 +35,7 @@ def test_every_origin_has_its_own_port_and_the_cdn_its_own_name(hub: Hub) -> Non
     assert urlsplit(hub.cdn).hostname == "localhost"
 
 
-def test_nothing_listens_and_no_thread_is_left_after_the_end() -> None:
+def test_closing_the_hub_stops_its_listeners_and_threads() -> None:
     with Hub() as hub:
         hub.world.file("a", b"a")
         url = hub.files + "a"
@@ -73,7 +73,7 @@ def test_without_further_threads_requests_are_answered_one_after_the_other(monke
 
 
 @pytest.mark.parametrize("fault", [Stall(seconds=60), Throttle(rate=100)])
-def test_the_end_does_not_wait_for_a_slow_answer(fault: Stall | Throttle) -> None:
+def test_closing_the_hub_does_not_wait_for_a_slow_answer(fault: Stall | Throttle) -> None:
     with Hub() as hub:
         hub.world.file("zero", ZeroBody(1 << 20))
         hub.faults.add("*", fault)
@@ -147,13 +147,13 @@ def test_the_log_records_each_request(hub: Hub) -> None:
     assert len(hub.log) == 0
 
 
-def test_gigabytes_cost_neither_memory_nor_time_until_they_are_read(hub: Hub) -> None:
+def test_generated_content_is_not_computed_before_it_is_read(hub: Hub) -> None:
     hub.world.file("huge", ZeroBody(1 << 50), etag="huge")
     answer = ask(hub.files + "huge", Range="bytes=1099511627776-1099511627785")
     assert (answer.status, answer.body) == (206, bytes(10))
 
 
-def test_many_clients_at_once_all_get_their_bytes(hub: Hub) -> None:
+def test_many_concurrent_clients_get_the_right_bytes(hub: Hub) -> None:
     hub.world.file("zero", ZeroBody(300_000))
     sizes: list[int] = []
     clients = [
@@ -167,7 +167,7 @@ def test_many_clients_at_once_all_get_their_bytes(hub: Hub) -> None:
     assert sizes == [300_000] * 16
 
 
-def test_a_hub_may_talk_tls_on_every_origin() -> None:
+def test_every_origin_of_the_hub_can_use_tls() -> None:
     # Anonymous ciphers need no certificate and are enough to show that the hub uses TLS.
     server, client = (ssl.SSLContext(side) for side in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT))
     client.check_hostname = False

@@ -36,11 +36,11 @@ def test_safetensors_open_and_hold_finite_numbers(name: str) -> None:
         assert all(abs(value) < 2 for value in struct.unpack(f"<{len(sample) // 2}e", sample))
 
 
-def test_the_checkpoint_is_large_enough_to_watch() -> None:
+def test_the_checkpoint_is_large_enough_to_show_progress() -> None:
     assert 35 << 20 < models.checkpoint().size < 45 << 20
 
 
-def test_a_gguf_has_all_that_its_header_promises() -> None:
+def test_a_gguf_file_matches_its_header() -> None:
     data = models.llama()
     magic, version, tensors, pairs = struct.unpack_from("<4sIQQ", data)
     assert (magic, version, tensors, pairs) == (b"GGUF", 3, 3 + 9 * gguf.BLOCKS, 19)
@@ -48,7 +48,7 @@ def test_a_gguf_has_all_that_its_header_promises() -> None:
     assert 400_000 < len(data) < 500_000
 
 
-def test_a_recital_leads_from_any_token_to_the_next_of_the_chain() -> None:
+def test_the_weights_predict_the_next_token_of_the_chain() -> None:
     chain, vocabulary, width = [5, 3, 7, 1], 10, 16
     rows = _rows(weights.recital_embeddings(vocabulary, chain, width), width)
     outputs = _rows(weights.recital_outputs(vocabulary, chain, width, seed=1, scale=1.0), width)
@@ -60,7 +60,7 @@ def test_a_recital_leads_from_any_token_to_the_next_of_the_chain() -> None:
     assert [following(token) for token in (0, 5, 3, 7)] == [5, 3, 7, 1]
 
 
-def test_a_code_that_does_not_fit_its_width_is_refused() -> None:
+def test_a_quantized_value_beyond_its_width_is_refused() -> None:
     with pytest.raises(ValueError, match="16 dimensions hold 15 states"):
         weights.code(15, 16)
 

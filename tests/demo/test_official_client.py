@@ -93,7 +93,7 @@ def seen(world: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
     return answer
 
 
-def test_it_reads_the_metadata(world: Hub, seen: dict[str, Any]) -> None:
+def test_the_official_client_reads_the_metadata(world: Hub, seen: dict[str, Any]) -> None:
     repo = world.world.repos["org/name"]
     assert seen["sha"] == repo.main
     assert seen["lfs"] == [WEIGHTS.size, WEIGHTS.sha256, 132]
@@ -102,11 +102,11 @@ def test_it_reads_the_metadata(world: Hub, seen: dict[str, Any]) -> None:
     assert seen["paths"] == ["config.json"]
 
 
-def test_it_walks_the_pages_of_the_tree(seen: dict[str, Any]) -> None:
+def test_the_official_client_reads_all_pages_of_the_tree(seen: dict[str, Any]) -> None:
     assert seen["tree"] == ["config.json", "sub", "sub/deep", "sub/deep/a.txt", "sub/model.safetensors"]
 
 
-def test_it_downloads_a_file_under_its_sha256(world: Hub, seen: dict[str, Any]) -> None:
+def test_the_official_client_names_a_downloaded_file_by_its_sha256(world: Hub, seen: dict[str, Any]) -> None:
     from pathlib import Path
 
     path = Path(seen["file"])
@@ -115,7 +115,7 @@ def test_it_downloads_a_file_under_its_sha256(world: Hub, seen: dict[str, Any]) 
     assert path.parts[-3] == world.world.repos["org/name"].main
 
 
-def test_it_downloads_a_snapshot_of_a_renamed_repository(seen: dict[str, Any]) -> None:
+def test_the_official_client_downloads_a_snapshot_of_a_renamed_repository(seen: dict[str, Any]) -> None:
     from pathlib import Path
 
     root = Path(seen["snapshot"])
@@ -124,14 +124,14 @@ def test_it_downloads_a_snapshot_of_a_renamed_repository(seen: dict[str, Any]) -
     assert (root / "config.json").read_bytes() == b"{}"
 
 
-def test_it_opens_a_gate_with_the_right_token_only(seen: dict[str, Any]) -> None:
+def test_the_official_client_needs_the_right_token_for_a_gated_repository(seen: dict[str, Any]) -> None:
     from pathlib import Path
 
     assert Path(seen["gated"]).read_bytes() == b"gated"
     assert seen["auth_check"] is None
 
 
-def test_it_knows_each_refusal_by_its_name(seen: dict[str, Any]) -> None:
+def test_the_official_client_raises_its_typed_error_for_each_refusal(seen: dict[str, Any]) -> None:
     assert seen["errors"] == [
         "RepositoryNotFoundError",
         "RevisionNotFoundError",
@@ -142,7 +142,7 @@ def test_it_knows_each_refusal_by_its_name(seen: dict[str, Any]) -> None:
     ]
 
 
-def test_it_takes_no_token_to_the_cdn(world: Hub, seen: dict[str, Any]) -> None:
+def test_the_official_client_sends_no_token_to_the_cdn(world: Hub, seen: dict[str, Any]) -> None:
     served = world.log.requests(origin="cdn")
     assert served
     assert all(entry.authorization is None and entry.status == 200 for entry in served)

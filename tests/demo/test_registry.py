@@ -75,7 +75,7 @@ def test_an_unknown_blob_is_404(hub: Hub, model: OllamaModel) -> None:
     assert ask(f"{hub.ollama}/v2/library/tiny/blobs/sha256:{'0' * 64}").status == 404
 
 
-def test_a_manifest_may_be_given_by_its_bytes(hub: Hub) -> None:
+def test_a_manifest_can_be_published_as_bytes(hub: Hub) -> None:
     raw = b'{"schemaVersion":2,  "layers":[]}'
     hub.world.ollama_manifest("mine/odd:x", raw, [])
     assert ask(f"{hub.ollama}/v2/mine/odd/manifests/x").body == raw

@@ -85,7 +85,7 @@ def test_the_environment_redirects_every_source_to_the_hub() -> None:
         assert ask(environ["HF_ENDPOINT"] + "/api/models/modelfetch-demo/sd-tiny").status == 200
 
 
-def test_the_checkpoint_breaks_off_once_and_then_comes_whole(world: World) -> None:
+def test_the_checkpoint_download_breaks_off_once_and_is_resumed(world: World) -> None:
     size = next(iter(_artifacts(world, {"source": "hf://modelfetch-demo/sd-tiny/sd_tiny.safetensors"}).values()))
     assert not isinstance(size, str)
     assert size.size > DROP_AT

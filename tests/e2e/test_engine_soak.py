@@ -33,7 +33,7 @@ pace = paced(200_000, 0.002)
 
 
 @pytest.mark.timeout(1800)
-def test_two_hundred_kills_at_any_moment_never_leave_a_wrong_byte(tmp_path: Path) -> None:
+def test_two_hundred_kills_leave_no_wrong_byte(tmp_path: Path) -> None:
     """The moments are spread over the whole life of a process, from its start to the rename and the record."""
     random_ = random.Random(2)
     store = Store(tmp_path / "store")
@@ -66,7 +66,7 @@ def test_two_hundred_kills_at_any_moment_never_leave_a_wrong_byte(tmp_path: Path
 
 
 @pytest.mark.timeout(1800)
-def test_a_thousand_sequences_of_faults_kills_and_damage_end_well() -> None:
+def test_a_thousand_sequences_of_faults_kills_and_damage_end_in_the_right_file() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--timeout=1700", "tests/transfer/test_state.py"],
         cwd=ROOT,

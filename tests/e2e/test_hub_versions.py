@@ -65,7 +65,7 @@ def test_the_hub_source_keeps_its_contract_with_each_version(version: str, tmp_p
 
 
 @pytest.mark.parametrize("neighbour", ["transformers>=4.45", "tokenizers>=0.20"])
-def test_it_installs_next_to_programs_with_another_huggingface_hub(neighbour: str, tmp_path: Path) -> None:
+def test_the_package_installs_next_to_programs_with_another_huggingface_hub(neighbour: str, tmp_path: Path) -> None:
     requirements: Sequence[str] = (*PROJECT["dependencies"], neighbour)
     cache.must_run(sys.executable, "-m", "venv", tmp_path / "environment")
     python = tmp_path / "environment" / "bin" / "python"

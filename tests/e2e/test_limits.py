@@ -27,14 +27,14 @@ def verdict(modelfetch: Modelfetch) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("count", [2, 12])
-def test_few_processes_are_enough_or_named(modelfetch: Modelfetch, count: int) -> None:
+def test_a_low_process_limit_is_enough_or_named_in_the_error(modelfetch: Modelfetch, count: int) -> None:
     with process_limit(count) as group:
         code, text = verdict(replace(modelfetch, prefix=tuple(group.command())))
     assert code == 0 or (code == 75 and f"pids.max is {count}" in text)
 
 
 @pytest.mark.parametrize("count", [2, 8])
-def test_few_processes_of_a_user_are_enough_or_named(modelfetch: Modelfetch, count: int) -> None:
+def test_a_low_process_limit_of_the_user_is_enough_or_named_in_the_error(modelfetch: Modelfetch, count: int) -> None:
     modelfetch.cwd.chmod(0o777)
     other = modelfetch.as_user(OTHER_USER)
     limit = ("prlimit", f"--nproc={count}", "--")

@@ -147,7 +147,7 @@ def test_netrc_opens_it(modelfetch: Modelfetch, data: Path, workplace: Path) -> 
         _assert_whole(modelfetch.root, data, address)
 
 
-def test_a_tls_registry_is_never_accessed_by_plain_http(modelfetch: Modelfetch, data: Path, workplace: Path) -> None:
+def test_a_tls_registry_is_not_accessed_by_plain_http(modelfetch: Modelfetch, data: Path, workplace: Path) -> None:
     with registry(data, tls=True, password=True) as address:
         login = modelfetch.with_environment(DOCKER_CONFIG=_login(workplace, address))
         (error,) = login.report(*_ollama(workplace, address), exit_code=69)["errors"]

@@ -27,7 +27,7 @@ OPEN = {
 """Files whose size or digest was not found in public; a commit pins each of them."""
 
 
-def test_there_is_a_tier_of_today_for_every_class() -> None:
+def test_every_memory_class_has_a_current_tier() -> None:
     plain = {name for name in TIERS if "-" not in name}
     assert plain == {"8g", "12g", "16g", "24g", "32g", "94g"}
     assert {name.partition("-")[0] for name in TIERS if "-" in name} == plain
@@ -45,7 +45,7 @@ def test_a_shipped_tier_fits(tier: str) -> None:
 
 
 @EVERY
-def test_the_budgets_are_used(tier: str) -> None:
+def test_budgets_are_at_least_three_quarters_used(tier: str) -> None:
     """No budget is half empty, except where a service has no models of its own or the card is a large one."""
     for service in report(tier).services:
         if service.budget and not service.on_cpu and tier != "94g-2026":

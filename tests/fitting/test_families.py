@@ -110,7 +110,7 @@ def test_the_stages_use_the_memory_that_comfyui_reserves(name: str) -> None:
 
 
 @pytest.mark.parametrize(("width", "factor"), [(3072, 14.629), (4096, 19.505), (6144, 29.258)])
-def test_flux2_grows_with_its_width(width: int, factor: float) -> None:
+def test_the_estimate_of_flux2_grows_with_its_width(width: int, factor: float) -> None:
     pipeline = Parts(denoiser=10 * GIB, family="flux2", width=width)
     made = image_estimate("m", "u", pipeline, ImageOptions(offload="medium"))
     assert (made.compute or 0) / MIB == pytest.approx(64 * 64 * 0.02 * factor, rel=1e-3)

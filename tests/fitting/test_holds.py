@@ -46,7 +46,7 @@ def fit(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize("tier", HELD)
-def test_a_shipped_tier_holds(tier: str, fit: Any) -> None:
+def test_a_shipped_tier_fits_its_budgets(tier: str, fit: Any) -> None:
     code, report = fit("--tier", tier)
     assert code == 0, report["errors"]
     assert report["ok"] is True

@@ -87,7 +87,7 @@ PUBLISHED: Sequence[tuple[Parts, dict[str, object], float, float, float, float]]
 
 
 @pytest.mark.parametrize(("pipeline", "options", "measured", "rule", "below", "above"), PUBLISHED)
-def test_published_measurements(
+def test_estimates_match_published_measurements(
     pipeline: Parts, options: dict[str, object], measured: float, rule: float, below: float, above: float
 ) -> None:
     value = without_context(pipeline, **options)
@@ -206,11 +206,11 @@ def test_missing_parts_are_named() -> None:
 
 
 @pytest.mark.parametrize(("given", "expected"), [("1024x768", (1024, 768)), ("512", (512, 512)), (" 64X64 ", (64, 64))])
-def test_resolutions(given: str, expected: tuple[int, int]) -> None:
+def test_a_resolution_is_read(given: str, expected: tuple[int, int]) -> None:
     assert parse_resolution(given) == expected
 
 
 @pytest.mark.parametrize("given", ["", "x", "1024x", "axb", "9999999", "1024x768x3", "-5x5"])
-def test_other_texts_are_no_resolution(given: str) -> None:
+def test_an_invalid_resolution_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match="expected a resolution"):
         parse_resolution(given)

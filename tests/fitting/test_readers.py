@@ -100,7 +100,7 @@ def test_all_ranges_of_a_host_use_one_connection(hub: Hub, reader: Make) -> None
     assert len({r.connection for r in hub.log.requests()}) == 1
 
 
-def test_beyond_the_end_there_is_nothing(reader: Make) -> None:
+def test_reading_beyond_the_end_returns_nothing(reader: Make) -> None:
     one = reader()
     assert one.read(SIZE - 3, 100) == BODY.read(SIZE - 3, 3)
     assert one.read(SIZE, 10) == b""
@@ -113,7 +113,7 @@ def test_an_unknown_size_is_taken_from_the_response(hub: Hub, reader: Make) -> N
     assert one.size == SIZE
 
 
-def test_a_server_without_ranges_is_read_on_in_one_stream(hub: Hub, reader: Make) -> None:
+def test_a_server_without_ranges_is_read_as_one_stream(hub: Hub, reader: Make) -> None:
     hub.faults.add("*a.gguf", IgnoreRange(), times=None)
     one = reader(size=None)
     assert one.read(0, 64 * 1024) == BODY.read(0, 64 * 1024)
@@ -162,7 +162,7 @@ def test_the_next_location_is_tried_after_a_failure_and_then_the_mirrors(hub: Hu
     assert reader("none.gguf", more=lambda: [mirror]).read(0, 9) == BODY.read(0, 9)
 
 
-def test_when_all_places_fail_the_first_ones_error_counts_each_time(hub: Hub, reader: Make) -> None:
+def test_when_all_locations_fail_the_first_error_is_raised_each_time(hub: Hub, reader: Make) -> None:
     one = reader("none.gguf", "nor.gguf")
     for _ in range(2):
         with pytest.raises(NotFoundError) as bad:

@@ -62,13 +62,17 @@ def needed(model: str, compute_type: str, batch: int = 1) -> int:
 
 
 @pytest.mark.parametrize(("model", "compute_type", "batch", "measured", "above"), MEASURED)
-def test_measured_whisper_models(model: str, compute_type: str, batch: int, measured: int, above: float) -> None:
+def test_estimates_match_measured_whisper_models(
+    model: str, compute_type: str, batch: int, measured: int, above: float
+) -> None:
     error = needed(model, compute_type, batch) / (measured * MB) - 1
     assert -0.01 <= error <= above
 
 
 @pytest.mark.parametrize(("model", "compute_type", "gigabytes"), DERIVED)
-def test_whisper_models_by_the_rule(model: str, compute_type: str, gigabytes: float) -> None:
+def test_whisper_models_without_measurements_are_estimated_by_their_size(
+    model: str, compute_type: str, gigabytes: float
+) -> None:
     assert needed(model, compute_type) / 10**9 == pytest.approx(gigabytes, abs=0.02)
 
 
@@ -86,7 +90,7 @@ def test_whisper_models_by_the_rule(model: str, compute_type: str, gigabytes: fl
         ("hf://someone/parakeet", None),
     ],
 )
-def test_which_whisper_model_a_uri_names(text: str, layers: int | None) -> None:
+def test_the_whisper_model_is_detected_from_the_uri(text: str, layers: int | None) -> None:
     assert decoder_layers(text) == layers
 
 
@@ -136,6 +140,6 @@ def test_an_alignment_model_adds_its_own_size() -> None:
 
 
 @pytest.mark.parametrize(("service", "total"), [("diffrhythm", 8 * 10**9), ("immich", 3 * GIB), ("immich-ml", 3 * GIB)])
-def test_services_of_the_table(service: str, total: int) -> None:
+def test_services_without_readable_models_use_the_table(service: str, total: int) -> None:
     assert [made.total for made in load(Service(name=service), ()).estimates] == [total]
     assert not load(Service(name="grafana"), ()).estimates

@@ -191,7 +191,7 @@ def test_an_alignment_model_stays_loaded_with_whisper() -> None:
     assert report.needed == verdict(15, [service("whisper")], whisper("small")).needed + 377_664_473
 
 
-def test_a_lora_is_not_counted_and_other_services_models_are_not_either() -> None:
+def test_loras_and_models_of_other_services_are_not_counted() -> None:
     lora = image("style", sd15(), "lora")
     report = verdict(15, [service("stable-diffusion")], image("sd15", sd15()), lora, chat("llama3.1:8b"))
     assert [m.name for m in report.services[0].models] == ["sd15"]
@@ -316,7 +316,7 @@ def test_a_tier_with_less_than_a_twentieth_left_is_tight() -> None:
 
 
 # ── what is not known, and what fails ──
-def test_an_unknown_model_makes_no_tier_fit_and_hides_no_other() -> None:
+def test_with_an_unknown_model_a_tier_does_not_fit_and_other_models_are_still_judged() -> None:
     strange = made("strange", "model", llm(Shape(arch="newarch")), ("ollama",))
     report = verdict(15, [service("ollama", 8), service("stable-diffusion", 4)], strange, image("sd15", sd15()))
     assert [fit.fits for fit in report.services] == [False, True]
@@ -325,7 +325,7 @@ def test_an_unknown_model_makes_no_tier_fit_and_hides_no_other() -> None:
     assert report.services[0].models[0].total is None
 
 
-def test_a_broken_header_ends_in_65_and_hides_no_other() -> None:
+def test_a_broken_header_is_65_and_other_models_are_still_judged() -> None:
     broken = made("broken", "model", MadeFile(header=b"<html>" + bytes(100), size=106), ("ollama",))
     report = verdict(15, [service("ollama", 8)], broken, chat("qwen2.5:0.5b"))
     assert report.exit_code == 65
@@ -334,7 +334,7 @@ def test_a_broken_header_ends_in_65_and_hides_no_other() -> None:
     assert [m.name for m in report.services[0].models] == ["qwen2.5:0.5b"]
 
 
-def test_a_broken_checkpoint_ends_in_65_too() -> None:
+def test_a_broken_checkpoint_is_65() -> None:
     report = verdict(15, [service("comfyui", 8)], image("broken", MadeFile(header=b"<html>" + bytes(100), size=106)))
     assert report.exit_code == 65
     assert report.services[0].models == ()
@@ -397,7 +397,7 @@ def test_one_model_has_one_service_and_no_budget() -> None:
     assert report.services[0].models[0].method == "header"
 
 
-def test_one_model_against_a_card() -> None:
+def test_one_model_is_compared_with_a_card() -> None:
     report = fit_alone(chat("llama3.1:8b"), service("ollama", parallel=2), usable=gib(6.2))
     assert report.exit_code == 1
     assert "parallel: 1" in hint(report)
@@ -412,7 +412,7 @@ def test_one_model_against_a_card() -> None:
         (made("flux", "flux.safetensors", flux_fp8(), ()), gib(20.75)),
     ],
 )
-def test_models_of_other_kinds_by_themselves(candidate: Candidate, total: int) -> None:
+def test_models_of_other_kinds_are_estimated_without_a_service(candidate: Candidate, total: int) -> None:
     assert fit_alone(candidate, service("x")).needed == pytest.approx(total, rel=0.01)
 
 
@@ -445,7 +445,7 @@ def test_findings_have_the_keys_of_the_reports_errors() -> None:
     assert report["ok"] is False
 
 
-def test_no_more_than_the_limit_is_ever_read_of_a_tier() -> None:
+def test_the_bytes_read_for_a_tier_stay_below_the_limit() -> None:
     for usable, services, candidates in TIERS.values():
         found = candidates()
         verdict(usable, services, *found)

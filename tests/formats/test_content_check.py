@@ -114,13 +114,13 @@ def test_gguf_whose_header_leads_outside_is_refused(data: bytes) -> None:
 
 
 @given(st.binary(max_size=300), st.sampled_from(["a.gguf", "a.safetensors"]), st.binary(max_size=8))
-def test_no_bytes_make_the_gate_fail(data: bytes, path: str, start: bytes) -> None:
+def test_any_bytes_pass_or_are_refused_with_a_typed_error(data: bytes, path: str, start: bytes) -> None:
     verdict(path, b"GGUF\x03\0\0\0" + data)
     verdict(path, start + data)
 
 
 @given(st.data())
-def test_no_damage_makes_the_gate_fail(data: st.DataObject) -> None:
+def test_any_damage_passes_or_is_refused_with_a_typed_error(data: st.DataObject) -> None:
     path, good = data.draw(st.sampled_from([("a.gguf", gguf()), ("a.safetensors", safetensors({"x": 10}))]))
     bad = bytearray(good)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -150,14 +150,14 @@ def both(path: str, data: bytes) -> tuple[str | None, str | None]:
 
 @pytest.mark.parametrize("big_endian", [False, True])
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_both_take_a_gguf_of_either_byte_order(version: int, big_endian: bool) -> None:
+def test_gate_and_fit_accept_a_gguf_of_either_byte_order(version: int, big_endian: bool) -> None:
     made = build.gguf({}, [build.TensorSpec(name="a", shape=(64,))], version=version, big_endian=big_endian)
     data = made.header + bytes((made.size or 0) - len(made.header))
     assert both("a.gguf", data) == (None, None)
     assert both("a.gguf", b"FUGG" + data[4:])[0] is None or not big_endian
 
 
-def test_both_refuse_a_gguf_whose_last_tensor_is_cut_off() -> None:
+def test_gate_and_fit_refuse_a_gguf_whose_last_tensor_is_cut_off() -> None:
     made = build.gguf({}, [build.TensorSpec(name="a", shape=(64,)), build.TensorSpec(name="b", shape=(64,))])
     data = made.header + bytes((made.size or 0) - len(made.header))
     assert both("a.gguf", data) == (None, None)
@@ -178,14 +178,14 @@ def test_both_refuse_a_gguf_whose_last_tensor_is_cut_off() -> None:
         {"a": {"dtype": "U8", "shape": [10], "data_offsets": [0, 10]}, "__metadata__": {"a": 1}},
     ],
 )  # fmt: skip
-def test_both_refuse_a_safetensors_header_that_can_not_be(entries: object) -> None:
+def test_gate_and_fit_refuse_an_impossible_safetensors_header(entries: object) -> None:
     text = json.dumps(entries).encode()
     gate, fit = both("a.safetensors", len(text).to_bytes(8, "little") + text + bytes(10))
     assert gate is not None
     assert fit is not None
 
 
-def test_both_take_tensors_in_any_order_padding_and_escapes() -> None:
+def test_gate_and_fit_accept_any_tensor_order_padding_and_escapes() -> None:
     text = (
         b'{ "b" : {"dtype":"U8","shape":[6],"data_offsets":[4,10]},\n"__metadata__" : {"x":"\\u00e4{\\"}", "y": "z"} ,'
         b'"empty\\u0041":{"dtype":"U8","shape":[0],"data_offsets":[4,4]},'
@@ -199,7 +199,7 @@ def test_both_take_tensors_in_any_order_padding_and_escapes() -> None:
 
 
 @given(st.data())
-def test_both_agree_on_any_damage(data: st.DataObject) -> None:
+def test_gate_and_fit_agree_on_any_damage(data: st.DataObject) -> None:
     path, good = data.draw(st.sampled_from([("a.gguf", gguf()), ("a.safetensors", safetensors({"x": 10, "y": 3}))]))
     bad = bytearray(good)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -367,7 +367,7 @@ def test_a_tokenizer_may_be_text() -> None:
     assert check("spiece.model", b"\n\x0e\n\x05<unk>" + bytes(600)) is None
 
 
-def test_a_git_sha1_does_not_vouch_for_weights() -> None:
+def test_a_git_sha1_is_not_a_digest_for_weights() -> None:
     digest = Digest("git-sha1", "0" * 40)
     artifact = Artifact(uri="hf://a/b/model.bin", path="model.bin", digest=digest)
     assert not digest_decides(artifact)
@@ -400,14 +400,14 @@ def test_a_bin_of_ctranslate2_passes() -> None:
     "page", [b"<!DOCTYPE html><html>", b"\xef\xbb\xbf  \n<HTML>", b"<head>", b"<?xml version='1'?>"]
 )
 @pytest.mark.parametrize("path", ["a.safetensors", "a.gguf", "a.ckpt", "a.bin", "a.onnx", "A.SAFETENSORS"])
-def test_a_page_is_no_weights(path: str, page: bytes) -> None:
+def test_an_html_page_is_refused_as_weights(path: str, page: bytes) -> None:
     assert isinstance(check_head(path, page, url="https://a/b", html_type=False, allow_pickle=True), NotAModelError)
     login = check_head(path, page, url="https://a/login?next=b", html_type=True, allow_pickle=True)
     assert isinstance(login, CredentialsError)
 
 
 @pytest.mark.parametrize("text", [b'{"error": "x"}', b"[1, 2]", b'\n {"a":\t1}'])
-def test_a_json_message_is_no_weights_but_may_be_a_json_file(text: bytes) -> None:
+def test_a_json_message_is_refused_as_weights_and_accepted_as_a_json_file(text: bytes) -> None:
     assert check_head("a.gguf", text, url="", html_type=False, allow_pickle=False) is not None
     assert check_head("a.json", text, url="", html_type=False, allow_pickle=False) is None
 
@@ -419,7 +419,7 @@ def test_text_files_are_refused_only_where_the_answer_is_a_page() -> None:
     assert check_head("index.html", page, url="", html_type=True, allow_pickle=False) is None
 
 
-def test_a_torn_file_without_a_digest_is_not_kept(world: World) -> None:
+def test_a_truncated_file_without_a_digest_is_not_kept(world: World) -> None:
     data = safetensors({"x": 300_000})
     with Origin(data[:-1000]) as origin, pytest.raises(NotAModelError) as caught:
         world.fetch(origin, path="model.safetensors")

@@ -122,7 +122,7 @@ def test_the_first_64_kib_contain_the_hyperparameters_of_a_real_model(name: str)
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_the_exact_path_goes_on_in_growing_steps_and_never_from_the_start_again(name: str) -> None:
+def test_the_exact_estimate_reads_on_in_growing_steps_without_reading_twice(name: str) -> None:
     file = real_llm(name)
     prefix = HeaderBuffer(file)
     read_gguf(prefix, tensors=False)
@@ -144,7 +144,7 @@ def test_hyperparameters_are_found_in_any_order(order: Order) -> None:
     assert len(file.asked) == (2 if order == "tokenizer-first" else 1)
 
 
-def test_an_architecture_that_sorts_after_the_tokenizer_is_read_on_to() -> None:
+def test_an_architecture_key_behind_the_tokenizer_is_found() -> None:
     file = llm(Shape(arch="xverse", vocab=20_000), order="sorted")
     assert read_gguf(file, tensors=False).metadata["xverse.block_count"] == 4
     assert len(file.asked) == 2
@@ -167,7 +167,7 @@ def test_a_source_of_unknown_size_is_read() -> None:
 @pytest.mark.parametrize(
     "start", [b"<html><body>", b'{"error": "x"}', b"PK\x03\x04abcdefgh", b"\x80\x04\x95abcdefg", bytes(64)]
 )
-def test_other_bytes_are_no_gguf_file(start: bytes) -> None:
+def test_bytes_without_the_magic_are_not_a_gguf_file(start: bytes) -> None:
     assert "expected it to begin with b'GGUF'" in refused(MadeFile(header=start, size=len(start)))
 
 
@@ -219,7 +219,7 @@ def test_a_header_beyond_64_mib_is_refused_before_it_is_read(tail: bytes) -> Non
     assert len(file.asked) == 1
 
 
-def test_texts_that_run_beyond_64_mib_are_refused_when_they_do() -> None:
+def test_strings_that_exceed_64_mib_together_are_refused() -> None:
     start = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 8, 3)
     texts = struct.pack("<Q", 60 * MIB) + bytes(60 * MIB) + struct.pack("<Q", 10 * MIB)
     assert "beyond the limit" in refused(MadeFile(header=start + texts, size=10**10))
@@ -287,12 +287,12 @@ def test_rows_that_are_no_whole_blocks_are_refused() -> None:
     )
 
 
-def test_names_that_are_no_text_are_refused() -> None:
+def test_names_that_are_not_utf_8_are_refused() -> None:
     raw = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 2) + b"\xff\xfe" + struct.pack("<IB", 0, 1)
     assert "no UTF-8" in refused(MadeFile(header=raw, size=1000))
 
 
-def test_a_source_that_ends_early_or_returns_too_much_does_not_mislead() -> None:
+def test_a_source_that_ends_early_or_returns_too_much_is_a_typed_error() -> None:
     class Odd(MadeFile):
         def read(self, offset: int, length: int) -> bytes:
             self.asked.append((offset, length))
@@ -362,7 +362,7 @@ def test_truncated_headers_raise_only_the_typed_error(file: MadeFile, end: int, 
 
 
 # ── types ──
-def test_the_type_table_is_that_of_the_facts() -> None:
+def test_the_type_table_matches_the_documented_one() -> None:
     assert len(TYPES) == 33
     assert tensor_bytes(12, (4096, 14336)) == 4096 * 14336 // 256 * 144
     assert tensor_bytes(39, (64, 2)) == 4 * 17

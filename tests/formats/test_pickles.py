@@ -75,7 +75,7 @@ def test_torch_before_1_6_wrote_several_pickles_before_the_tensors(protocol: int
     assert found(data)
 
 
-def test_an_import_behind_much_that_is_harmless_is_found() -> None:
+def test_an_import_behind_many_harmless_opcodes_is_found() -> None:
     padding = b"X" + (300_000).to_bytes(4, "little") + b"a" * 300_000 + b"0"
     assert found(padding * 3 + pickle.dumps(Runs(), protocol=1))
     assert found(b"N0" * 60_000 + pickle.dumps(Runs(), protocol=0))
@@ -109,7 +109,7 @@ def array(header: str, data: bytes, version: int = 1) -> bytes:
 
 @pytest.mark.parametrize("version", [1, 2, 3])
 @pytest.mark.parametrize("descr", ["'|O'", "'O'", '"|O8"', "[('a', '<f4'), ('b', '|O')]"])
-def test_a_numpy_array_of_objects_is_one_and_an_array_of_numbers_is_none(version: int, descr: str) -> None:
+def test_a_numpy_array_of_objects_counts_as_a_pickle_and_one_of_numbers_does_not(version: int, descr: str) -> None:
     objects = array(f"{{'descr': {descr}, 'shape': (1,), }}", pickle.dumps([Runs()]), version)
     numbers = array("{'descr': '<f4', 'fortran_order': False, 'shape': (64,), }", b"'|O'" * 64, version)
     assert found(objects)
@@ -147,7 +147,7 @@ def test_a_zip_behind_other_bytes_and_a_compressed_member_are_found() -> None:
     [zipped({"a": b"b"})[:-10], zipped({"a": b"b"})[:30], tarred({"a": b"b" * 600})[:700]],
     ids=["zip-end", "zip-start", "tar"],
 )
-def test_an_archive_that_can_not_be_read_counts_as_one(data: bytes) -> None:
+def test_an_unreadable_archive_counts_as_a_pickle(data: bytes) -> None:
     assert found(data)
 
 
@@ -170,11 +170,11 @@ def test_an_archive_that_can_not_be_read_counts_as_one(data: bytes) -> None:
         b"",
     ],
 )
-def test_a_refusal_in_words_is_none(text: bytes) -> None:
+def test_an_error_message_is_not_a_pickle(text: bytes) -> None:
     assert read_pickle(text) is Finding.NO
 
 
-def test_weights_of_other_formats_are_none() -> None:
+def test_weights_of_other_formats_are_not_pickles() -> None:
     random_bytes = random.Random(3)
     assert sum(starts_as_pickle(random_bytes.randbytes(512)) for _ in range(20_000)) <= 6
     assert not found(b"\x06\x00\x00\x00\x0c\x00WhisperSpec\x00" + bytes(500))
@@ -196,7 +196,7 @@ def test_weights_of_other_formats_are_none() -> None:
         b"]\n",
     ],
 )
-def test_a_list_of_words_is_none(text: bytes) -> None:
+def test_a_list_of_words_is_not_a_pickle(text: bytes) -> None:
     assert not found(text)
     assert not starts_as_pickle(text)
 
@@ -215,6 +215,6 @@ def test_a_member_of_an_archive_is_judged_by_name_and_bytes() -> None:
 
 
 @given(st.binary(max_size=400), st.sampled_from([b"", b"PK\x03\x04", b"(dp0\nS'", b"\x80\x01c", b"X\xff\xff\xff\x7f"]))
-def test_no_bytes_make_it_fail(data: bytes, start: bytes) -> None:
+def test_any_bytes_are_judged_without_an_exception(data: bytes, start: bytes) -> None:
     found(start + data)
     found(tarred({"a": b"b"})[:400] + data)

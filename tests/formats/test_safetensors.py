@@ -147,7 +147,7 @@ def test_a_file_that_ends_within_its_header_is_refused(data: bytes) -> None:
         b'{"__metadata__": {"a": 1}}',
     ],
 )
-def test_json_that_is_none_or_another_is_refused(text: bytes) -> None:
+def test_invalid_json_and_json_of_another_shape_are_refused(text: bytes) -> None:
     refused(raw_safetensors(text, 0))
 
 
@@ -171,7 +171,7 @@ def test_json_that_is_none_or_another_is_refused(text: bytes) -> None:
         {"data_offsets": None},
     ],
 )
-def test_an_entry_that_can_not_be_is_refused(change: dict[str, Any]) -> None:
+def test_an_impossible_entry_is_refused(change: dict[str, Any]) -> None:
     refused(said({"a": GOOD["a"] | change, "b": GOOD["b"]}))
 
 

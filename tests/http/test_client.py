@@ -188,7 +188,7 @@ def test_an_answer_that_trickles_is_below_the_floor(http: Http, monkeypatch: pyt
     assert time.monotonic() - start < 5
 
 
-def test_a_server_that_wants_its_connection_closed_gets_its_way(http: Http) -> None:
+def test_connection_close_is_honoured(http: Http) -> None:
     def closing(conn: Conn, request: Request, origin: Origin) -> None:
         conn.answer(200, {"Connection": "close"}, LONG)
 
@@ -303,7 +303,7 @@ def test_a_cookie_that_a_host_sets_is_not_sent() -> None:
     client.close()
 
 
-def test_a_challenge_is_met_once() -> None:
+def test_a_challenge_is_answered_once() -> None:
     for renew, requests in ((True, 2), (False, 1)):
         keys = Keys("127.0.0.1", renew=renew)
         client = Http(auth=keys)
@@ -371,13 +371,13 @@ def test_the_hint_names_the_setting_to_check(error: Exception, code: str, hint: 
     assert hint in (found.hint or "")
 
 
-def test_nothing_listens(http: Http) -> None:
+def test_a_closed_port_is_unreachable(http: Http) -> None:
     with pytest.raises(UnreachableError) as caught:
         http.get("http://127.0.0.1:9/")
     assert (caught.value.code, caught.value.permanent) == ("unreachable", False)
 
 
-def test_a_name_that_does_not_exist(http: Http) -> None:
+def test_an_unknown_host_name_is_unreachable(http: Http) -> None:
     with pytest.raises(UnreachableError) as caught:
         http.get("https://nowhere.invalid/")
     assert caught.value.code == "unreachable"
@@ -406,7 +406,7 @@ def test_an_invalid_url_is_a_typed_error(http: Http, url: str) -> None:
         http.get(url)
 
 
-def test_a_proxy_that_wants_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_requires_credentials_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with Origin(b"", default=answering(407)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
         client = Http()
@@ -519,9 +519,7 @@ def test_a_pumped_tls_connection_with_surplus_bytes_is_not_reused(
     server.close()
 
 
-def test_a_cancelled_read_of_tls_hands_out_nothing_encrypted(
-    certificate: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cancelled_tls_read_returns_no_encrypted_bytes(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
     body = b"A" * 3_000_000
     server = TlsServer(certificate, body)
@@ -553,7 +551,7 @@ def test_plain_http_on_a_tls_port_is_unreachable(http: Http) -> None:
     assert caught.value.code != "certificate"
 
 
-def test_a_certificate_file_that_is_none_is_a_setting_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_invalid_certificate_file_is_a_setting_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
     client = Http()
     with pytest.raises(SettingError):

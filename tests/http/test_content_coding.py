@@ -24,7 +24,7 @@ def undo(packed: bytes, name: str, step: int = 1000) -> bytes:
 @pytest.mark.parametrize(
     "field", ["", "identity", "none", "binary", "UTF-8", "ISO-8859-1", "8bit", "aws-chunked", "identity, none", " , "]
 )
-def test_names_of_no_coding_are_none(field: str) -> None:
+def test_an_identity_coding_is_not_a_coding(field: str) -> None:
     assert codings(field) == ()
 
 
@@ -69,7 +69,7 @@ def test_no_body_is_no_content() -> None:
 
 
 @pytest.mark.parametrize("name", ["gzip", "deflate"])
-def test_a_bomb_comes_out_in_small_pieces(name: str) -> None:
+def test_a_compression_bomb_is_decoded_in_small_pieces(name: str) -> None:
     """Content that expands a thousandfold: its first pieces arrive long before the last, and none is large."""
     packed = gzip.compress(bytes(2**26), 9) if name == "gzip" else zlib.compress(bytes(2**26), 9)
     pieces = decode(iter([packed]), name)

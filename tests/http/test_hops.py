@@ -101,7 +101,7 @@ def test_each_failure_of_httpx_is_typed(failure: Exception, code: str) -> None:
 
 
 @respx.mock
-def test_a_proxy_that_wants_a_password_is_named_so() -> None:
+def test_a_proxy_that_requires_a_password_has_its_own_error() -> None:
     respx.get("https://h.example/x").mock(side_effect=httpx.ProxyError("407 Proxy Authentication Required"))
     client = _client()
     with pytest.raises(CredentialsError) as caught:

@@ -120,7 +120,7 @@ def test_hostile_values_are_read_or_refused(status: int) -> None:
 
 
 @pytest.mark.parametrize("field", [b"bytes 0-9/9223372036854775808", b"bytes 0-9/9999999999999999999"])
-def test_a_size_that_no_file_has_is_refused(field: bytes) -> None:
+def test_an_impossible_file_size_is_refused(field: bytes) -> None:
     with pytest.raises(WrongRangeError):
         check_answer(answer(206, [(b"Content-Range", field)]))
 

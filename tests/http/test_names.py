@@ -52,7 +52,7 @@ def test_a_name_server_that_is_down_ends_every_source_in_under_ten_seconds(
     assert "name servers" in str(caught.value.hint)
 
 
-def test_a_lookup_that_never_ends_is_given_up_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lookup_without_an_answer_is_a_permanent_error(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_n: ended.wait(30))
     with pytest.raises(names.NameLookupError, match=r"no name server answers for h\.invalid") as caught:
@@ -63,7 +63,7 @@ def test_a_lookup_that_never_ends_is_given_up_for_good(monkeypatch: pytest.Monke
     ended.set()
 
 
-def test_a_name_that_was_found_is_not_looked_up_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resolved_name_is_cached_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **_n: calls.append(args))
     now = [0.0]

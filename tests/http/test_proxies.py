@@ -63,7 +63,7 @@ def test_a_scheme_narrows_an_entry() -> None:
 
 
 @given(text=st.text(max_size=40), host=st.text(min_size=1, max_size=20), port=st.integers(1, 65535))
-def test_no_text_is_an_error(text: str, host: str, port: int) -> None:
+def test_any_no_proxy_text_is_accepted(text: str, host: str, port: int) -> None:
     assert is_exempt(text, host, port) in (True, False)
 
 

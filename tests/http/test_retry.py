@@ -39,13 +39,13 @@ def delays(tries: Attempts, error: ModelfetchError, *, seconds: float = 0.0, gai
     raise AssertionError("it never ends")
 
 
-def test_a_few_bytes_before_each_long_silence_are_no_progress() -> None:
+def test_a_few_bytes_before_each_stall_do_not_count_as_progress() -> None:
     assert len(delays(attempts(), UnreachableError("x"), seconds=31.0, gained=1000)) < 3
     with pytest.raises(AssertionError, match="never ends"):
         delays(attempts(), UnreachableError("x"), seconds=31.0, gained=MIB)
 
 
-def test_a_few_bytes_before_each_break_are_no_progress_for_long() -> None:
+def test_a_few_bytes_before_each_disconnect_soon_stop_counting_as_progress() -> None:
     few = delays(attempts(), UnreachableError("x"), seconds=3.0, gained=1000)
     assert 60 / 4 < len(few) < 30
     with pytest.raises(AssertionError, match="never ends"):
@@ -65,7 +65,7 @@ def test_a_source_gets_sixty_seconds_without_progress() -> None:
     assert len(delays(attempts(), UnreachableError("x"), seconds=15.0)) == 3
 
 
-def test_a_permanent_error_is_never_tried_again() -> None:
+def test_a_permanent_error_is_not_retried() -> None:
     assert delays(attempts(), UnreachableError("x", permanent=True)) == []
     assert delays(attempts(), CredentialsError("x")) == []
     assert delays(attempts(), NotFoundError("x")) == []
@@ -88,7 +88,7 @@ def test_retry_after_is_honoured_up_to_two_minutes() -> None:
         assert (caught.value.exit_code, caught.value.code) == (75, "rate-limited")
 
 
-def test_a_retry_after_of_nothing_still_waits() -> None:
+def test_a_retry_after_of_zero_still_waits() -> None:
     assert attempts().after(RateLimitedError("x", retry_after=0), now=0.0) == 1.0
     assert attempts().after(RateLimitedError("x", retry_after=None), now=0.0) == 1.0
 

@@ -49,7 +49,7 @@ def test_a_success_is_no_error(status: int) -> None:
 
 
 @pytest.mark.parametrize(("status", "sent", "code"), [(401, False, "missing-or-private"), (401, True, "unauthorized")])
-def test_only_a_credential_that_was_sent_is_spoken_of(status: int, sent: bool, code: str) -> None:
+def test_errors_mention_a_credential_only_if_it_was_sent(status: int, sent: bool, code: str) -> None:
     answer = Reply(status=status, headers={}, body=b"", url="https://h/p", authorized=sent)
     with pytest.raises(CredentialsError) as caught:
         check_status(answer, what="it", uri=None)
@@ -68,6 +68,6 @@ def test_retry_after_is_read_in_all_its_forms() -> None:
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_no_header_makes_it_fail(value: str, limit: str) -> None:
+def test_any_header_is_read_without_an_exception(value: str, limit: str) -> None:
     found = retry_after({"Retry-After": value, "RateLimit": limit}, now=time.time)
     assert found is None or found >= 0

@@ -37,7 +37,7 @@ def test_usable_as_given_beats_the_table() -> None:
     assert load("version: 1\nmodels: []\n").usable is None
 
 
-def test_more_can_not_be_usable_than_there_is() -> None:
+def test_usable_memory_above_the_total_is_refused() -> None:
     assert problems("version: 1\nvram: 16GiB\nusable: 17GiB\nmodels: []\n") == [
         "3:1: usable: expected at most vram, 16.00 GiB, found 17.00 GiB"
     ]
@@ -70,16 +70,16 @@ def test_services_that_exclude_each_other_count_once_at_the_largest() -> None:
     assert len(problems(tier("sd: {vram: 4g, exclusive: image}", "comfyui: {vram: 6g, exclusive: other}"))) == 1
 
 
-def test_memory_is_another_thing() -> None:
+def test_container_memory_limits_do_not_count_towards_the_budget() -> None:
     assert problems(tier("a: {vram: 1g, memory: 500g}", "b: {memory: 500g}")) == []
 
 
-def test_without_a_card_nothing_is_compared() -> None:
+def test_without_a_vram_size_budgets_are_not_compared() -> None:
     assert problems(tier("a: {vram: 500g}", card="description: no card")) == []
     assert len(problems(tier("a: {vram: 500g}", card="usable: 4g"))) == 1
 
 
-def test_together() -> None:
+def test_exclusive_services_count_once_in_the_sum() -> None:
     services = [
         Service(name="a", vram=1),
         Service(name="b"),

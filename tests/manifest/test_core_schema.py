@@ -8,7 +8,7 @@ from modelfetch.manifest.core_schema import MAX_NUMBER, resolve
 
 
 @pytest.mark.parametrize("text", ["", "~", "null", "Null", "NULL"])
-def test_nothing_is_written_in_five_ways(text: str) -> None:
+def test_null_has_five_spellings(text: str) -> None:
     assert resolve(text) is None
 
 
@@ -24,7 +24,7 @@ def test_truth_values_are_those_of_yaml_1_2(text: str, value: bool) -> None:
     ("text", "value"),
     [("0", 0), ("007", 7), ("-12", -12), ("+3", 3), ("0o17", 15), ("0xfF", 255), ("6938078334", 6938078334)],
 )
-def test_whole_numbers(text: str, value: int) -> None:
+def test_integers_are_read_in_each_base(text: str, value: int) -> None:
     assert resolve(text) == value
     assert type(resolve(text)) is int
 
@@ -41,12 +41,12 @@ def test_whole_numbers(text: str, value: int) -> None:
         ("-.INF", -math.inf),
     ],
 )
-def test_other_numbers(text: str, value: float) -> None:
+def test_floats_are_read(text: str, value: float) -> None:
     assert resolve(text) == value
     assert type(resolve(text)) is float
 
 
-def test_not_a_number_is_one_too() -> None:
+def test_nan_is_a_float() -> None:
     assert isinstance(nan := resolve(".nan"), float)
     assert math.isnan(nan)
 
@@ -87,11 +87,11 @@ def test_not_a_number_is_one_too() -> None:
         "٣",
     ],
 )
-def test_words_with_a_meaning_in_yaml_1_1_are_text(text: str) -> None:
+def test_yaml_1_1_spellings_are_text(text: str) -> None:
     assert resolve(text) == text
 
 
 @pytest.mark.parametrize("text", ["1" * (MAX_NUMBER + 1), "0x" + "f" * MAX_NUMBER, "1." + "0" * MAX_NUMBER])
-def test_a_number_without_end_is_refused(text: str) -> None:
+def test_a_number_beyond_the_digit_limit_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"at most {MAX_NUMBER} characters"):
         resolve(text)

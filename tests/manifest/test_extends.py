@@ -117,7 +117,7 @@ def test_the_budget_is_checked_for_the_merged_manifest() -> None:
     load_manifest(write("extends: base.yaml\nservices: {comfyui: {vram: 1GiB}}\n"))
 
 
-def test_paths_may_not_clash_in_the_whole() -> None:
+def test_path_conflicts_are_found_in_the_merged_manifest() -> None:
     (message,) = problems(
         "extends: base.yaml\nmodels:\n" + entry("x", kind="vae", source="hf://c/d/vae.safetensors", _for="[comfyui]")
     )
@@ -133,13 +133,13 @@ def test_paths_may_not_clash_in_the_whole() -> None:
     )
 
 
-def test_even_one_and_the_same_file_clashes_within_the_whole() -> None:
+def test_the_same_file_at_one_path_is_a_conflict_in_the_merged_manifest() -> None:
     assert problems(
         "extends: base.yaml\nmodels:\n" + entry("x", kind="vae", source="hf://a/b/vae.safetensors", _for="[comfyui]")
     )
 
 
-def test_each_problem_stands_in_its_own_file() -> None:
+def test_each_problem_names_the_file_that_it_is_in() -> None:
     Path("base.yaml").write_text(BASE.replace("for: [ollama]", "for: [olama]").replace("tier: 16g", "teir: 16g"))
     assert [line.split(": ")[0] for line in problems("extends: base.yaml\nfoo: 1\ndrop: [nothing]\n")] == [
         "base.yaml:2:1",
@@ -149,7 +149,7 @@ def test_each_problem_stands_in_its_own_file() -> None:
     ]
 
 
-def test_a_name_to_drop_is_one_of_the_base() -> None:
+def test_dropping_a_name_that_the_base_lacks_is_refused() -> None:
     assert problems("extends: base.yaml\ndrop: [vea]\n") == [
         "mine.yaml:3:8: drop: expected a model or service of what is extended, found 'vea'; did you mean 'vae'?"
     ]
@@ -246,7 +246,7 @@ def test_a_tier_may_extend_the_one_of_its_name_that_it_hides(tmp_path: Path, mon
     assert load_manifest(elsewhere, find_tier=env).files[1] == str(first)
 
 
-def test_the_last_tier_of_a_name_hides_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tier_that_extends_its_own_name_needs_another_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "shipped_dir", lambda: Path("manifests"))
     (message,) = problems("extends: 16g\n", "manifests/16g.yaml")
     assert message.startswith("manifests/16g.yaml:2:1: extends: expected a tier's name or a relative path (./16g.yaml)")
@@ -255,7 +255,7 @@ def test_the_last_tier_of_a_name_hides_none(monkeypatch: pytest.MonkeyPatch) -> 
     assert "circular `extends`: " in problems("extends: mine\n", "manifests/16g.yaml")[0]
 
 
-def test_circles_end() -> None:
+def test_circular_extends_is_refused() -> None:
     (message,) = problems("extends: ./mine.yaml\n")
     assert message == "mine.yaml:2:1: circular `extends`: mine.yaml → mine.yaml"
     write("extends: c.yaml\n", "b.yaml")
@@ -265,7 +265,7 @@ def test_circles_end() -> None:
     assert "circular `extends`: " in problems("extends: again.yaml\n")[0]
 
 
-def test_a_chain_has_a_limit() -> None:
+def test_the_length_of_an_extends_chain_is_limited() -> None:
     write("models: []\n", "t0.yaml")
     for i in range(1, 12):
         write(f"extends: t{i - 1}.yaml\n", f"t{i}.yaml")

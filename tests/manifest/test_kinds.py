@@ -43,7 +43,7 @@ for _line in IMAGE.strip().splitlines():
     TABLE |= {(c, _kind): f for c, f in zip(("stable-diffusion", "comfyui"), _folders, strict=True) if f != "-"}
 
 
-def test_the_table_is_the_contracts() -> None:
+def test_the_table_of_kinds_is_the_documented_one() -> None:
     assert TABLE == FOLDERS
     assert set(KINDS) == {kind for _, kind in TABLE}
     assert HF_CACHES == {"whisper": "hub", "diffrhythm": ""}
@@ -105,7 +105,7 @@ def test_every_other_source_needs_a_kind(source: str) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_some_keys_go_with_some_kinds(kind: str, key: str, value: str) -> None:
+def test_keys_that_do_not_apply_to_a_kind_are_refused(kind: str, key: str, value: str) -> None:
     owners = {
         **dict.fromkeys(("files", "include"), ("snapshot", "immich-model")),
         **dict.fromkeys(("path", "unpack"), ("file",)),
@@ -140,7 +140,7 @@ def test_a_model_of_immich_has_a_task_that_immich_knows() -> None:
         ("filename", "x"),
     ],
 )
-def test_an_ollama_model_has_none_of_them(key: str, value: str) -> None:
+def test_file_keys_are_refused_for_an_ollama_model(key: str, value: str) -> None:
     assert f"expected no {key} for an ollama:// source" in wrong(source="ollama://x", _for="[ollama]", **{key: value})
 
 
@@ -212,7 +212,7 @@ PICKLES = ["x.ckpt", "x.pt", "x.pth", "x.pkl", "X.CKPT", "x.safetensors.pt", "a/
 
 
 @pytest.mark.parametrize("name", PICKLES)
-def test_a_pickle_needs_a_digest_or_a_word(name: str) -> None:
+def test_a_pickle_needs_a_digest_or_allow_pickle(name: str) -> None:
     hub = {"kind": "checkpoint", "source": f"hf://a/b/{name}", "_for": "[comfyui]"}
     web = hub | {"source": f"'https://h.example/{name}?download=1'"}
     disk = hub | {"source": f"file:///{name}"}
@@ -230,12 +230,12 @@ def test_a_pickle_needs_a_digest_or_a_word(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["x.safetensors", "x.gguf", "x.bin", "x.pt.json", "pt", "ckpt", "x.ptx", "x.ckpt/x.bin"]
 )
-def test_other_names_are_judged_by_their_bytes(name: str) -> None:
+def test_other_suffixes_are_not_pickle_names(name: str) -> None:
     model(kind="checkpoint", source=f"hf://a/b/{name}", _for="[comfyui]")
     assert not is_pickle_name(name)
 
 
-def test_a_name_that_no_file_can_have_hides_no_pickle() -> None:
+def test_a_pickle_suffix_in_an_invalid_file_name_is_refused() -> None:
     assert "'a/C:x.pt' (.ckpt .pt .pth .pkl) can run code" in wrong(
         kind="checkpoint", source="hf://a/b/a/C:x.pt", _for="[comfyui]", filename="x.safetensors"
     )
@@ -269,7 +269,7 @@ def test_each_pickle_of_a_snapshot_needs_its_own_digest() -> None:
         ("ollama://x", None),
     ],
 )
-def test_the_name_that_a_uri_gives(source: str, name: str | None) -> None:
+def test_the_file_name_is_taken_from_the_uri(source: str, name: str | None) -> None:
     assert upstream_name(parse_uri(source)) == name
 
 

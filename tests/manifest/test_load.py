@@ -48,7 +48,7 @@ x-anything: {{a: 1}}
 """
 
 
-def test_the_contracts_example_becomes_values() -> None:
+def test_the_documented_example_is_loaded() -> None:
     manifest = load(CONTRACT)
     assert (manifest.file, manifest.files, manifest.tier) == ("m.yaml", ("m.yaml",), "16g")
     assert (manifest.vram, manifest.usable) == (16 * 2**30, 15 * 2**30)
@@ -82,7 +82,7 @@ def test_the_contracts_example_becomes_values() -> None:
     assert not (sdxl.allow_unscanned)
 
 
-def test_a_manifest_may_hold_no_model_at_all() -> None:
+def test_a_manifest_without_models_is_valid() -> None:
     assert load("version: 1\nmodels: []\n").models == ()
 
 
@@ -128,7 +128,7 @@ models:
     ]
 
 
-def test_problems_are_an_error_of_code_78_that_can_be_taken_apart() -> None:
+def test_a_manifest_error_is_78_and_lists_its_problems() -> None:
     with pytest.raises(ManifestError) as caught:
         load("version: 1\nmodels: {}\nfoo: 1\n")
     error = caught.value
@@ -146,7 +146,7 @@ def test_a_file_of_wrong_keys_gets_a_few_suggestions_and_every_problem() -> None
 
 
 @pytest.mark.parametrize("text", ["version: 1", "{version: 1}", "version: 1\nmodels:\n"])
-def test_models_are_needed(text: str) -> None:
+def test_the_models_key_is_required(text: str) -> None:
     (message,) = problems(text)
     assert "models" in message
 
@@ -214,7 +214,7 @@ BAD_SERVICE = {
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in GOOD_SERVICE.items() for value in values])
-def test_service_keys(key: str, value: str) -> None:
+def test_every_service_key_is_read(key: str, value: str) -> None:
     (service,) = load(f"version: 1\nservices:\n  s: {{{key}: {value}}}\nmodels: []\n").services
     assert service.name == "s"
     assert key.startswith("x-") or getattr(service, key) is not None
@@ -235,7 +235,7 @@ def test_a_service_has_a_plain_name(name: str) -> None:
     )
 
 
-def test_x_keys_are_ignored_wherever_they_stand() -> None:
+def test_x_keys_are_ignored_at_every_level() -> None:
     text = "version: 1\nx-a: 1\nservices: {x-b: 2, s: {x-c: 3}}\nmodels:\n" + entry(
         kind="snapshot", source="hf://a/b", _for="[whisper]", x_d="4", files="[{path: p, x-e: [5]}]"
     ).replace("x_d", "x-d")
@@ -309,7 +309,7 @@ def base(key: str, value: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in GOOD_MODEL.items() for value in values])
-def test_model_keys(key: str, value: str) -> None:
+def test_every_model_key_is_read(key: str, value: str) -> None:
     made = model(**base(key, value))
     assert key.startswith("x-") or getattr(made, key) is not None
 
@@ -356,7 +356,7 @@ FILES = {
         for v in values
     ],
 )
-def test_keys_of_files(key: str, value: str, good: bool) -> None:
+def test_every_key_of_files_is_read(key: str, value: str, good: bool) -> None:
     spec = "{" + ", ".join(f"{k}: {v}" for k, v in ({"path": "p"} | {key: value}).items()) + "}"
     found = problems(models(entry(kind="snapshot", source="hf://a/b", _for="[whisper]", files=f"[{spec}]")))
     assert len(found) == (0 if good else 1), found
@@ -382,7 +382,7 @@ def test_files_of_a_snapshot_are_placed_in_one_folder(files: str, why: str) -> N
 
 
 @pytest.mark.parametrize("include", ["['*.json']", "['**/*.bin', config.json]", "['onnx/']", "['[!a]*', '?']"])
-def test_globs(include: str) -> None:
+def test_valid_globs_are_accepted(include: str) -> None:
     assert model(kind="snapshot", source="hf://a/b", _for="[whisper]", include=include).include is not None
 
 
@@ -394,7 +394,7 @@ def test_a_glob_outside_of_the_repo_is_refused(include: str) -> None:
 
 
 @pytest.mark.parametrize("repo", ["gpt2", "ns/repo", "xlm-roberta-base"])
-def test_cache_as(repo: str) -> None:
+def test_cache_as_is_read(repo: str) -> None:
     assert model(kind="snapshot", source="hf://a/b", _for="[diffrhythm]", cache_as=repo).cache_as == repo
 
 
@@ -406,7 +406,7 @@ def test_cache_as_is_a_repo_id(repo: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9:8000", "[::1]:80", "hub.localhost:1"])
-def test_plain_http_to_this_machine_is_fine(host: str) -> None:
+def test_plain_http_to_loopback_is_accepted(host: str) -> None:
     model(**base("source", f"'http://{host}/x.safetensors'"))
 
 
@@ -445,7 +445,7 @@ def test_a_str_with_a_newline_or_a_colon_is_text(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_anything_else_is_a_path(tmp_path: Path, kind: type[str | Path]) -> None:
+def test_a_str_without_a_newline_or_a_colon_is_a_path(tmp_path: Path, kind: type[str | Path]) -> None:
     file = tmp_path / "m.yaml"
     file.write_bytes(CONTRACT.encode())
     manifest = load_manifest(kind(file))
@@ -479,7 +479,7 @@ def test_a_file_without_permission_or_end_is_a_problem_of_it(tmp_path: Path) -> 
         load_manifest(loop)
 
 
-def test_text_that_no_file_could_hold_is_a_problem() -> None:
+def test_text_that_is_not_utf_8_is_a_problem() -> None:
     with pytest.raises(ManifestError, match="expected UTF-8"):
         load_manifest("version: 1\nmodels: []\ntier: \ud800\n")
 

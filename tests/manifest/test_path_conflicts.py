@@ -77,11 +77,11 @@ def test_two_models_that_want_one_path_are_refused() -> None:
     assert clash(placed("a", "x"), placed("b", "x"))
 
 
-def test_even_when_it_is_the_same_file() -> None:
+def test_two_models_with_the_same_file_at_one_path_are_refused() -> None:
     assert clash(image("a", digest=DIGEST), image("b", digest=DIGEST))
 
 
-def test_kinds_that_share_a_folder_clash_there_alone() -> None:
+def test_kinds_conflict_only_in_folders_that_they_share() -> None:
     both = (
         image("a", kind="checkpoint", _for="[stable-diffusion, comfyui]"),
         image("b", kind="diffusion-model", _for="[stable-diffusion, comfyui]"),
@@ -138,7 +138,7 @@ def test_two_commits_of_one_repo_in_one_cache_are_refused() -> None:
     assert fine(snapshot("a"), snapshot("b", f"hf://a/c@{OTHER_COMMIT}"))
 
 
-def test_a_third_model_can_not_hide_behind_one_without_a_commit() -> None:
+def test_every_pair_of_models_in_one_cache_is_compared() -> None:
     found = problems(models(snapshot("a", "hf://a/b"), snapshot("b"), snapshot("c", f"hf://a/b@{OTHER_COMMIT}")))
     assert [line.partition(":")[0] for line in found] == ["5"]
 
@@ -151,7 +151,7 @@ def test_two_models_may_request_parts_of_one_commit() -> None:
     )
 
 
-def test_but_not_with_two_digests_for_one_file() -> None:
+def test_two_models_with_different_digests_for_one_file_are_refused() -> None:
     other = f"sha256:{SHA[::-1]}"
     assert clash(
         snapshot("a", files=f"[{{path: x, digest: {DIGEST}}}]"), snapshot("b", files=f"[{{path: x, digest: {other}}}]")
@@ -179,7 +179,7 @@ def test_two_repos_can_not_share_a_cache_folder() -> None:
         "hub",
     ],
 )
-def test_nothing_else_goes_into_a_cache_folder(path: str) -> None:
+def test_a_file_inside_a_models_cache_folder_is_a_conflict(path: str) -> None:
     assert clash(snapshot("a"), placed("b", path, "whisper"))
     assert clash(placed("a", path, "whisper"), snapshot("b"))
 
@@ -199,7 +199,7 @@ def test_two_repos_of_one_name_can_not_share_a_plain_folder() -> None:
     assert clash(snapshot("a", consumer="comfyui"), snapshot("b", f"hf://a/b@{OTHER_COMMIT}", "comfyui"))
 
 
-def test_a_plain_snapshot_leaves_room_for_a_file_that_it_does_not_have() -> None:
+def test_a_file_that_a_plain_snapshot_lacks_may_be_placed_in_its_folder() -> None:
     assert fine(snapshot("a", consumer="comfyui", files="[{path: x}]"), placed("b", "models/diffusers/b/y"))
     assert clash(snapshot("a", consumer="comfyui", files="[{path: x}]"), placed("b", "models/diffusers/b/x"))
 
@@ -214,20 +214,20 @@ def claim(path: str, manifest: str = "m", model: str = "a", line: int = 1, **key
     )
 
 
-def test_two_manifests_may_want_the_same_thing() -> None:
+def test_two_manifests_may_request_the_same_file() -> None:
     assert find_clashes([claim("x"), claim("x", "n")]) == ()
     assert find_clashes([claim("x", digest="d", source="s"), claim("x", "n", digest="d", source="t")]) == ()
     assert find_clashes([claim("x", digest="d"), claim("x", "n")]) == ()
 
 
-def test_two_manifests_can_not_want_different_things() -> None:
+def test_two_manifests_with_different_files_at_one_path_are_refused() -> None:
     (problem,) = find_clashes([claim("x", line=7), claim("x", "n", "b", 9, source="t")])
     assert str(problem) == "n:9:1: b: expected a path of its own, found 'x', which is taken already (a, m:7:1)"
     assert len(find_clashes([claim("x", digest="d"), claim("x", "n", digest="e")])) == 1
     assert len(find_clashes([claim("x"), claim("x", "n", digest="d"), claim("x", "o", digest="e")])) == 1
 
 
-def test_shared_blobs_of_one_manifest_are_fine() -> None:
+def test_models_of_one_manifest_may_share_blobs() -> None:
     blob = claim("ollama/models/blobs/sha256-1", digest="1", shared=True)
     assert find_clashes([blob, blob]) == ()
     assert len(find_clashes([blob, claim(blob.path, digest="1")])) == 1

@@ -30,7 +30,7 @@ def manifest(**keys: Any) -> dict[str, Any]:
     return {"version": 1, "models": [{key.replace("_for", "for"): value for key, value in model.items()}]}
 
 
-def test_the_keys_are_the_contracts() -> None:
+def test_the_keys_are_the_documented_ones() -> None:
     assert set(MANIFEST.keys) == set(TOP.split())
     assert set(MODEL.keys) == set(MODEL_KEYS.split())
     assert set(SERVICE.keys) == set(SERVICE_KEYS.split())

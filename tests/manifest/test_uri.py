@@ -46,7 +46,7 @@ def hf(repo: str, revision: str | None = None, path: str | None = None) -> dict[
         ("hf://ns/repo@main/ü.bin", hf("ns/repo", "main", "ü.bin")),
     ],
 )
-def test_hf(text: str, expected: dict[str, Any]) -> None:
+def test_hf_uris_are_parsed(text: str, expected: dict[str, Any]) -> None:
     assert parsed(text) == expected
 
 
@@ -104,12 +104,12 @@ def test_hf(text: str, expected: dict[str, Any]) -> None:
         "hf://datasets/ns/repo@main/x",
     ],
 )
-def test_hf_refused(text: str) -> None:
+def test_invalid_hf_uris_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected .*, found"):
         parse_uri(text)
 
 
-def test_only_a_full_commit_is_one() -> None:
+def test_a_commit_has_forty_hex_digits() -> None:
     commits = [
         getattr(parse_uri(f"hf://a/b{rev}"), "commit", None) for rev in ("", "@main", f"@{COMMIT}", f"@{COMMIT[:39]}")
     ]
@@ -138,7 +138,7 @@ def ollama(host: str, namespace: str, model: str, tag: str) -> dict[str, Any]:
         ("ollama://_h/_n/_m:_t", ollama("_h", "_n", "_m", "_t")),
     ],
 )
-def test_ollama(text: str, expected: dict[str, Any]) -> None:
+def test_ollama_uris_are_parsed(text: str, expected: dict[str, Any]) -> None:
     assert parsed(text) == expected
 
 
@@ -179,7 +179,7 @@ def test_ollama(text: str, expected: dict[str, Any]) -> None:
         "ollama://[::1]/n/m",
     ],
 )
-def test_ollama_refused(text: str) -> None:
+def test_invalid_ollama_uris_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected .*, found"):
         parse_uri(text)
 
@@ -193,7 +193,7 @@ def test_ollama_refused(text: str) -> None:
         ("URN:AIR:sd1:lora:civitai:1@2+3", 2, 3),
     ],
 )
-def test_civitai(text: str, version: int, file: int | None) -> None:
+def test_civitai_uris_are_parsed(text: str, version: int, file: int | None) -> None:
     found = parsed(text)
     assert (found["scheme"], found["version"], found["file"]) == ("civitai", version, file)
     assert (found["choices"], found["host"], found["token"]) == ((), None, None)
@@ -223,7 +223,7 @@ def test_civitai(text: str, version: int, file: int | None) -> None:
         "urn:other:a",
     ],
 )
-def test_civitai_refused(text: str) -> None:
+def test_invalid_civitai_uris_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected .*, found"):
         parse_uri(text)
 
@@ -241,7 +241,7 @@ def test_civitai_refused(text: str) -> None:
         ("https://h.example/../../x", "https://h.example/../../x", "/../../x"),
     ],
 )
-def test_https(text: str, url: str, path: str) -> None:
+def test_https_uris_are_parsed(text: str, url: str, path: str) -> None:
     assert parsed(text) == {"scheme": "https", "url": url, "path": path}
 
 
@@ -299,7 +299,7 @@ def test_an_https_uri_has_a_host(text: str, host: str, port: int) -> None:
         "https://h/" + "x" * MAX_URI,
     ],
 )
-def test_https_refused(text: str) -> None:
+def test_invalid_https_uris_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected .*, found"):
         parse_uri(text)
 
@@ -339,7 +339,7 @@ def test_a_uri_is_shown_short_and_bare() -> None:
         ("file:///a?b", "/a?b"),
     ],
 )
-def test_file(text: str, path: str) -> None:
+def test_file_uris_are_parsed(text: str, path: str) -> None:
     assert parsed(text) == {"scheme": "file", "path": path}
 
 
@@ -357,7 +357,7 @@ def test_file(text: str, path: str) -> None:
         "file://localhostx/a",
     ],
 )
-def test_file_refused(text: str) -> None:
+def test_invalid_file_uris_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected .*, found"):
         parse_uri(text)
 
@@ -371,7 +371,7 @@ def test_file_refused(text: str) -> None:
         ("oci://[::1]:5000/a__b/c-d.e:T_1", "[::1]:5000", "a__b/c-d.e", "T_1", None),
     ],
 )
-def test_oci(text: str, host: str, repo: str, tag: str | None, digest: str | None) -> None:
+def test_oci_uris_are_parsed(text: str, host: str, repo: str, tag: str | None, digest: str | None) -> None:
     found = parsed(text)
     assert (found["host"], found["repo"], found["tag"]) == (host, repo, tag)
     assert (str(found["digest"]) if found["digest"] else None) == digest
@@ -402,7 +402,7 @@ def test_oci(text: str, host: str, repo: str, tag: str | None, digest: str | Non
         "oci://h/" + "a-" * 1500,
     ],
 )
-def test_oci_refused(text: str) -> None:
+def test_invalid_oci_uris_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected .*, found"):
         parse_uri(text)
 

@@ -22,7 +22,7 @@ def root(text: str) -> Mapping:
     return mapping
 
 
-def test_keys_and_values_know_where_they_stand() -> None:
+def test_keys_and_values_have_positions() -> None:
     (first, second) = root("# note\na: 1\nb:\n  - x\n  -   {c: 'd'}\n").entries
     assert (first.key, str(first.position), str(first.value.position)) == ("a", "f:2:1", "f:2:4")
     assert isinstance(second.value, Sequence)
@@ -30,7 +30,7 @@ def test_keys_and_values_know_where_they_stand() -> None:
     assert [str(item.position) for item in second.value.items] == ["f:4:5", "f:5:7"]
 
 
-def test_a_value_that_is_nothing_stands_at_its_key() -> None:
+def test_an_empty_value_has_the_position_of_its_key() -> None:
     (entry, _) = root("a:\n\n\nb: 1\n").entries
     assert str(entry.value.position) == "f:1:1"
 
@@ -40,7 +40,7 @@ def test_only_plain_scalars_are_resolved() -> None:
     assert [value.value for value in values if isinstance(value, Scalar)] == [1, "1", "true", "1\n", "yes"]
 
 
-def test_a_byte_order_mark_is_no_text() -> None:
+def test_a_byte_order_mark_is_skipped() -> None:
     assert str(root("\ufeffa: 1").entries[0].position) == "f:1:1"
 
 
@@ -65,7 +65,7 @@ def test_a_key_may_be_an_alias_of_text() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n", "\ufeff", "%YAML 1.2\n"])
-def test_an_empty_file_is_no_manifest(text: str) -> None:
+def test_an_empty_file_is_refused(text: str) -> None:
     assert len(found(text)) == 1
 
 
@@ -122,14 +122,14 @@ def test_a_tag_on_a_key_on_the_root_and_by_directive_is_refused_too() -> None:
 
 
 @pytest.mark.parametrize("key", ["1", "1.5", "true", "~", "", ".inf", "0x1"])
-def test_a_key_is_text(key: str) -> None:
+def test_a_key_must_be_text(key: str) -> None:
     (message,) = found(f"a: 1\n? {key}\n: 2\n")
     assert message.startswith("2:")
     assert "expected a key that is text, found" in message
 
 
 @pytest.mark.parametrize("key", ["[a, b]", "{a: b}"])
-def test_a_key_is_no_list_and_no_mapping(key: str) -> None:
+def test_a_list_or_mapping_as_a_key_is_refused(key: str) -> None:
     assert found(f"? {key}\n: 2\n") == [
         f"1:3: expected a key that is text, found a {'list' if key[0] == '[' else 'mapping'}"
     ]
@@ -140,7 +140,7 @@ def test_any_yaml_1_2_text_may_be_a_key(key: str) -> None:
     assert found(f"{key}: 2\n") == []
 
 
-def test_a_merge_key_merges_nothing() -> None:
+def test_a_merge_key_is_not_applied() -> None:
     entries = root("a: &x {k: 1}\nb:\n  <<: *x\n").entries
     assert isinstance(entries[1].value, Mapping)
     assert [entry.key for entry in entries[1].value.entries] == ["<<"]
@@ -202,7 +202,7 @@ def test_another_yaml_version_is_refused(version: str) -> None:
         ("a: x\ufeff".encode(), "1:5: expected YAML text, found the control character U+FEFF"),
     ],
 )
-def test_junk_is_named_with_its_place(data: bytes, message: str) -> None:
+def test_invalid_bytes_are_reported_with_their_position(data: bytes, message: str) -> None:
     assert found(data) == [message]
 
 
@@ -243,25 +243,25 @@ def nested(depth: int) -> str:
     return "a: " + "[" * (depth - 1) + "]" * (depth - 1)
 
 
-def test_depth_has_a_limit() -> None:
+def test_nesting_depth_is_limited() -> None:
     assert found(nested(MAX_DEPTH)) == []
     assert "expected at most 64 levels" in found(nested(MAX_DEPTH + 1))[0]
 
 
-def test_depth_is_counted_through_aliases() -> None:
+def test_aliases_count_towards_the_nesting_depth() -> None:
     half = "[" * 40 + "]" * 40
     (message,) = found(f"a: &x {half}\nb: {'[' * 40}*x{']' * 40}\n")
     assert message.startswith("2:44: expected at most 64 levels")
 
 
 @pytest.mark.parametrize("unit", ["[", "{a: ", "- ", "? ", "[{a: ", "a: {"])
-def test_depth_without_end_ends_fast(unit: str) -> None:
+def test_extreme_nesting_is_refused_fast(unit: str) -> None:
     began = time.process_time()
     assert found(unit * (1_000_000 // len(unit)))
     assert time.process_time() - began < 5
 
 
-def test_an_alias_bomb_ends_fast() -> None:
+def test_an_alias_bomb_is_refused_fast() -> None:
     lines = ["x-a: &a [x, x, x, x, x, x, x, x, x, x]"]
     for before, name in zip("abcdefghijk", "bcdefghijkl", strict=True):
         lines.append(f"x-{name}: &{name} [{', '.join(['*' + before] * 10)}]")
@@ -281,5 +281,5 @@ def test_a_recursive_alias_is_refused() -> None:
     assert "expected no recursion" in found("&x\na: *x\n")[0]
 
 
-def test_a_number_too_long_is_one_problem_and_no_crash() -> None:
+def test_a_number_with_too_many_digits_is_one_problem() -> None:
     assert found("a: " + "9" * 10_000)[0].startswith("1:4: expected a number of at most 64 characters")

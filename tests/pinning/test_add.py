@@ -83,7 +83,7 @@ def test_a_model_of_ollama_is_shown_with_the_size_of_its_layers(bench: PinBench)
     assert model["size"] > 0
 
 
-def test_each_source_is_pinned_as_pin_would(bench: PinBench) -> None:
+def test_add_writes_the_same_pins_as_pin(bench: PinBench) -> None:
     links = ("ollama://tiny:1b", "civitai://7", f"{bench.hub.files}up.safetensors")
     assert add(bench, *links).code == 0
     tiny, style, up = entries(bench)
@@ -147,7 +147,7 @@ def test_a_choice_that_the_entry_contradicts_is_reported_as_ignored(bench: PinBe
         "hf download acme/art art.safetensors",
     ],
 )
-def test_a_pasted_page_is_its_file(bench: PinBench, link: str) -> None:
+def test_the_link_of_a_file_page_is_read_as_the_file(bench: PinBench, link: str) -> None:
     assert add(bench, link).code == 0
     (model,) = entries(bench)
     assert str(model.source) == f"hf://acme/art@{bench.commit()}/art.safetensors"

@@ -48,7 +48,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("models", [(LORA,), (REPO,), (LORA, REPO)])
-def test_entries_go_behind_the_last_and_all_else_stays(text: str, models: tuple[Model, ...]) -> None:
+def test_entries_are_appended_and_all_other_text_is_kept(text: str, models: tuple[Model, ...]) -> None:
     before = load_bytes(text.encode(), file="m.yaml")
     changed = append(text, models)
     after = load_bytes(changed.encode(), file="m.yaml")

@@ -53,7 +53,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 @pytest.mark.parametrize("command", [["plan"], ["pin"], ["pin", "--check"], ["add", "ollama://tiny:2b", "--manifest"]])
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=damaged() | st.binary(max_size=200))
-def test_no_manifest_makes_a_command_fail_unforeseen(
+def test_any_manifest_ends_in_success_or_a_typed_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], data: bytes
 ) -> None:
     monkeypatch.setenv("MODELFETCH_CACHE", str(tmp_path / "cache"))

@@ -274,7 +274,7 @@ def test_a_damaged_manifest_is_pinned_or_refused(data: st.DataObject, text: Text
 
 @QUICK
 @given(st.data(), st.sampled_from([None, 1, 2, 4]), st.booleans())
-def test_json_stays_json(data: st.DataObject, indent: int | None, ends: bool) -> None:
+def test_a_json_manifest_is_valid_json_after_pinning(data: st.DataObject, indent: int | None, ends: bool) -> None:
     entries = [dict(data.draw(entry(index))) for index in range(data.draw(st.integers(1, 3)))]
     for raw in entries:
         for spec in raw.get("files", ()):

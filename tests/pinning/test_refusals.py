@@ -74,7 +74,7 @@ def test_a_file_that_is_not_a_model_is_never_pinned(bench: PinBench, name: str, 
         assert (bench.pin().codes(), "digest" in bench.text) == (["not-a-model"], False)
 
 
-def test_pins_that_make_the_manifest_invalid_are_not_written(bench: PinBench) -> None:
+def test_a_pin_that_would_make_the_manifest_invalid_is_not_written(bench: PinBench) -> None:
     old = bench.commit()
     bench.world.repos["acme/art"].commit({"config.json": b"[]"})
     bench.write(
@@ -101,7 +101,7 @@ def test_pins_that_make_the_manifest_invalid_are_not_written(bench: PinBench) ->
         ("version: 1\nmodels: []", 0),
     ],
 )
-def test_a_manifest_that_is_none_ends_as_it_does_for_sync(bench: PinBench, text: str, code: int) -> None:
+def test_an_invalid_manifest_has_the_same_error_as_in_sync(bench: PinBench, text: str, code: int) -> None:
     bench.write(text)
     result = bench.pin()
     assert (result.code, bench.text) == (code, text)

@@ -48,7 +48,7 @@ EVERYTHING = """\
 """
 
 
-def test_everything_open_is_pinned_and_all_else_is_kept(bench: PinBench) -> None:
+def test_all_missing_pins_are_added_and_all_other_text_is_kept(bench: PinBench) -> None:
     bench.write(EVERYTHING)
     dev = bench.world.repos["acme/art"].refs["dev"]
     (ollama,) = bench.world.ollama.values()

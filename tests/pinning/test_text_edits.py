@@ -135,7 +135,7 @@ def test_the_pins_are_written_as_the_entry_is(before: str, after: str) -> None:
     assert pin(head + vae(before)) == head + vae(after)
 
 
-def test_files_in_blocks_beget_files_in_blocks() -> None:
+def test_block_style_entries_get_block_style_files() -> None:
     known = "- name: k\n  kind: snapshot\n  source: hf://a/k\n  for: [whisper]\n  files:\n    - path: x\n      # mid\n"
     text = vae(known + "- name: v\n  kind: snapshot\n  source: hf://a/b\n  for: [whisper]\n")
     known = known.replace("a/k", f"a/k@{COMMIT}").replace(
@@ -148,7 +148,7 @@ def test_files_in_blocks_beget_files_in_blocks() -> None:
     )
 
 
-def test_two_entries_that_share_a_list_by_an_alias_are_pinned_where_it_stands_if_they_agree() -> None:
+def test_a_list_shared_by_an_alias_is_pinned_once_if_its_entries_agree() -> None:
     text = (
         "version: 1\nx-files: &f\n- path: x\nmodels:\n"
         "- {name: v, kind: snapshot, source: hf://a/b, files: *f, for: [whisper]}\n"
@@ -191,6 +191,6 @@ def test_directives_and_document_markers_are_kept() -> None:
     assert pin(text) == text.replace("a/b/", f"a/b@{COMMIT}/").replace("v.st", f"v.st{pins}")
 
 
-def test_without_changes_nothing_is_written() -> None:
+def test_the_text_is_unchanged_without_new_pins() -> None:
     text = vae("- {name: v, kind: vae, source: hf://a/b/v.st, for: [comfyui]}\n")
     assert pin(text, lambda model: model) == text

@@ -82,7 +82,7 @@ def test_a_contradiction_of_a_pin_is_found_before_any_download(
     assert result.actions() == {result.report["errors"][0]["uri"]: "failed"}
 
 
-def test_a_pinned_file_that_was_scanned_badly_comes_in_by_the_manifests_word(bench: Bench) -> None:
+def test_a_pinned_file_with_a_failed_scan_is_fetched_with_allow_unscanned(bench: Bench) -> None:
     source = civitai_file(scan="Danger")(bench)
     assert bench.sync(entry(source, allow_unscanned=True)).code == 0
 
@@ -104,14 +104,14 @@ def test_a_hub_mirror_without_the_api_serves_pinned_files(bench: Bench, fault: S
     assert bench.sync(entry(source)).code == 0
 
 
-def test_without_the_api_the_size_is_still_held_against_the_pin(bench: Bench) -> None:
+def test_without_the_api_the_size_is_still_compared_with_the_pin(bench: Bench) -> None:
     source = hub_file(bench)
     bench.hub.faults.add("/api/*", Status(code=404), times=None)
     result = bench.run("plan", bench.manifest(entry(source, size=SIZE - 1)))
     assert (result.code, result.codes()) == (65, ["size-mismatch"])
 
 
-def test_that_all_mirrors_fail_too_is_known_before_the_first_body(bench: Bench) -> None:
+def test_the_failure_of_all_mirrors_is_detected_before_any_download(bench: Bench) -> None:
     good = web_file(bench)
     gone = entry(f"{bench.hub.files}gone.bin", "gone", mirrors=[f"{bench.hub.files}gone2.bin", "http://127.0.0.1:9/x"])
     for command in ("plan", "sync"):
@@ -121,7 +121,7 @@ def test_that_all_mirrors_fail_too_is_known_before_the_first_body(bench: Bench) 
         assert not (bench.root / "comfyui/models/vae/good.safetensors").exists()
 
 
-def test_a_mirror_that_serves_makes_the_plan_good(bench: Bench) -> None:
+def test_a_plan_succeeds_if_a_mirror_serves_the_file(bench: Bench) -> None:
     good = web_file(bench)
     moved = entry(hub_file(bench), digest=DIGEST, size=SIZE, mirrors=[good])
     bench.world.hf_repo("acme/other", {"x.safetensors": made.lora()})
@@ -132,7 +132,7 @@ def test_a_mirror_that_serves_makes_the_plan_good(bench: Bench) -> None:
     assert result.report["models"][0]["artifacts"][0]["from"] == good
 
 
-def test_the_size_of_a_source_that_has_another_file_does_not_bind_its_mirrors(bench: Bench) -> None:
+def test_the_size_at_a_rejected_source_is_not_required_of_its_mirrors(bench: Bench) -> None:
     bench.world.file("other.safetensors", bytes(WEIGHTS.read(0, SIZE)) + b"more")
     good = web_file(bench)
     open_size = entry(f"{bench.hub.files}other.safetensors", mirrors=[good])

@@ -14,7 +14,7 @@ RIGHT, OTHER = made.vae(), made.lora()
 DIGEST = "sha256:" + hashlib.sha256(bytes(RIGHT.read(0, RIGHT.size))).hexdigest()
 
 
-def test_a_source_that_moved_on_is_passed_over_for_a_mirror_that_did_not(bench: Bench) -> None:
+def test_a_mirror_with_the_pinned_version_is_used_if_the_source_has_another(bench: Bench) -> None:
     bench.world.hf_repo("acme/moved", {"x.safetensors": OTHER})
     bench.world.file("x.safetensors", RIGHT)
     mirror = f"{bench.hub.files}x.safetensors"

@@ -65,9 +65,7 @@ def test_status_and_verify_find_all_of_it_ready(filled: Bench) -> None:
         assert (done.code, set(done.actions().values())) == (0, {"present"}), (command, done.err)
 
 
-def test_the_older_note_is_not_believed_and_the_new_one_gives_the_same_answer(
-    filled: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_of_an_older_version_is_ignored_and_rewritten(filled: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["sync", "--manifest", "manifest.yaml", "--root", "ai-models"]
     monkeypatch.chdir(filled.folder)
     assert attempt(words) is None
@@ -76,7 +74,7 @@ def test_the_older_note_is_not_believed_and_the_new_one_gives_the_same_answer(
     assert attempt(words) is not None
 
 
-def test_an_interrupted_download_goes_on_where_it_stopped(filled: Bench) -> None:
+def test_an_interrupted_download_is_resumed(filled: Bench) -> None:
     filled.world.hf_repo("acme/slow", {"slow.safetensors": weights(20 * MIB)})
     done = filled.run("sync", filled.folder / "unfinished.yaml")
     assert done.code == 0, done.err

@@ -101,7 +101,7 @@ def test_a_stored_pickle_allowed_by_another_manifest_is_checked_again(bench: Ben
     assert result.codes() == ["pickle-not-allowed"]
 
 
-def test_a_bin_that_is_no_pickle_passes(bench: Bench) -> None:
+def test_a_bin_without_a_pickle_passes(bench: Bench) -> None:
     bench.world.hf_repo("acme/p", {"model.bin": CTRANSLATE})
     assert bench.sync(entry("hf://acme/p/model.bin")).code == 0
 

@@ -195,7 +195,7 @@ def test_a_manifest_without_a_tier_is_reported_by_the_name_it_was_found_under(
     assert json.loads(bench.capsys.readouterr().out)["tier"] == "test"
 
 
-def test_offline_a_digest_alone_proves_what_is_here(bench: Bench) -> None:
+def test_offline_a_file_is_recognised_by_its_digest_alone(bench: Bench) -> None:
     entry = pinned(bench)
     assert bench.sync(entry).code == 0
     del entry["size"]
@@ -273,7 +273,7 @@ def nearly_full(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("nearly_full")
-def test_of_optional_models_those_are_fetched_that_fit(bench: Bench) -> None:
+def test_optional_models_are_fetched_as_far_as_the_space_allows(bench: Bench) -> None:
     large = {**optional(bench), "source": other(bench)}
     bench.world.hf_repo("acme/small", {"s.json": b"{}"})
     small = {**large, "name": "small", "source": "hf://acme/small/s.json", "filename": "s.json"}

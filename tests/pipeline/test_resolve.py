@@ -37,7 +37,7 @@ def test_a_pinned_file_in_place_needs_no_request_after_another_part_of_the_manif
     assert bench.run(command, bench.manifest(entry, description="changed again"), *offline).code == 0
 
 
-def test_other_pins_are_resolved_anew(bench: Bench, entry: dict[str, Any]) -> None:
+def test_changed_pins_are_resolved_again(bench: Bench, entry: dict[str, Any]) -> None:
     assert bench.sync(entry).code == 0
     other = {**entry, "digest": "sha256:" + "1" * 64}
     assert bench.run("plan", bench.manifest(other)).report["requests"] > 0

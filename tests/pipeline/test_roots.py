@@ -109,7 +109,7 @@ def test_a_replaced_file_is_moved_aside_below_its_own_root(shared: Shared) -> No
     assert aside.read_bytes() == b"edited"
 
 
-def test_the_quick_answer_is_a_roots_own(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_root_has_its_own_fast_path_record(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two containers see their roots under one path, and share a store: neither may answer for the other."""
     words = ["sync", "--manifest", str(shared.bench.manifest(shared.entry))]
     words += ["--root", "root", "--store", str(shared.store), "--json"]
@@ -173,9 +173,7 @@ def test_a_root_that_can_not_be_written_is_73_though_its_store_can(
 
 
 @pytest.mark.parametrize("command", ["plan", "sync"])
-def test_a_store_that_has_it_all_need_not_be_written(
-    shared: Shared, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
+def test_a_complete_store_need_not_be_writable(shared: Shared, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     """Many machines may share one that is mounted read-only; each has a root of its own."""
     assert shared.run("one").code == 0
 

@@ -74,14 +74,14 @@ def longest_gap(work: Coroutine[Any, Any, object]) -> tuple[float, float]:
     return max(gaps), total
 
 
-def test_the_loop_gets_its_turn_while_thousands_of_files_are_planned(tmp_path: Path) -> None:
+def test_planning_thousands_of_files_does_not_block_the_loop(tmp_path: Path) -> None:
     path = write_manifest(tmp_path, [snapshot(1000)])
     gap, total = longest_gap(modelfetch.plan_async(manifest=path, root=tmp_path / "root", offline=True))
     assert gap < 0.15
     assert gap < total / 3
 
 
-def test_the_loop_gets_its_turn_while_hundreds_of_models_are_synced(tmp_path: Path) -> None:
+def test_syncing_hundreds_of_models_does_not_block_the_loop(tmp_path: Path) -> None:
     path = write_manifest(tmp_path, local_files(tmp_path, 100))
     gap, total = longest_gap(modelfetch.sync_async(manifest=path, root=tmp_path / "root"))
     assert gap < 0.15

@@ -282,7 +282,7 @@ def test_chown_gives_away_the_root_directories_and_copies_but_no_blob(
     assert len([path for path in given if path.endswith(".part")]) == 1  # the copy, before it gets its name
 
 
-def test_only_what_one_consumer_needs(bench: Bench) -> None:
+def test_for_limits_sync_to_one_consumer(bench: Bench) -> None:
     assert bench.sync(vae(bench), ollama(bench), options=("--for", "comfyui")).code == 0
     assert {p.name for p in bench.root.iterdir()} == {".modelfetch", "comfyui"}
     mark = bench.hub.log.mark()
@@ -320,7 +320,7 @@ def test_each_hub_error_has_its_exit_code(bench: Bench, fault: Status, code: str
 
 
 @pytest.mark.parametrize("fault", [HtmlPage(), JsonError()])
-def test_a_page_or_a_json_error_is_never_a_model(bench: Bench, fault: Any) -> None:
+def test_an_html_page_or_a_json_error_is_refused_as_a_model(bench: Bench, fault: Any) -> None:
     bench.world.file("x.safetensors", WEIGHTS)
     bench.hub.faults.add("*x.safetensors", fault, times=None)
     result = bench.sync({"name": "x", "kind": "vae", "source": f"{bench.hub.files}x.safetensors", "for": ["comfyui"]})
@@ -376,7 +376,7 @@ def test_a_file_of_the_users_that_serves_another_consumer_too_exists_once_and_ca
     assert "read-only" not in bench.sync(vae(bench)).err
 
 
-def test_an_adopted_file_alone_needs_no_blob(bench: Bench) -> None:
+def test_an_adopted_file_for_one_consumer_needs_no_blob(bench: Bench) -> None:
     there = bench.root / "comfyui/models/vae/art.safetensors"
     there.parent.mkdir(parents=True)
     there.write_bytes(read(WEIGHTS))
@@ -576,7 +576,7 @@ def test_a_manifest_that_can_not_be_read_still_gives_a_report(bench: Bench) -> N
     assert result.report["errors"][0]["code"] == "invalid-manifest"
 
 
-def test_progress_as_json_is_nothing_but_json(bench: Bench) -> None:
+def test_json_progress_contains_only_json(bench: Bench) -> None:
     result = bench.sync(vae(bench), options=("--progress", "json"))
     assert result.code == 0
     events = [json.loads(line)["event"] for line in result.err.splitlines()]
@@ -626,7 +626,7 @@ def test_a_renamed_file_of_the_right_format_is_accepted(bench: Bench) -> None:
     assert bench.sync(vae(bench, source=f"{bench.hub.files}download", filename="m.safetensors")).code == 0
 
 
-def test_a_manifest_whose_file_name_is_no_unicode_spoils_no_receipt(bench: Bench) -> None:
+def test_a_manifest_with_a_file_name_that_is_not_unicode_is_recorded_in_the_receipt(bench: Bench) -> None:
     path = bench.manifest(vae(bench))
     odd = os.fsdecode(os.fsencode(bench.folder) + b"/m\xff.yaml")
     Path(odd).write_text(path.read_text().replace('"tier": "test",', ""))

@@ -59,7 +59,7 @@ def test_every_method_is_unpacked(tmp_path: Path, method: int) -> None:
     st.lists(st.tuples(st.integers(-250, 250), st.integers(0, 255)), max_size=6),
     st.integers(0, 40),
 )
-def test_damage_is_refused_or_does_no_harm(
+def test_a_damaged_archive_is_refused_or_unpacked_correctly(
     tmp_path: Path, method: int, changes: list[tuple[int, int]], cut: int
 ) -> None:
     data = bytearray(ZIPS[method])

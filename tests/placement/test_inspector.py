@@ -94,7 +94,7 @@ def test_a_blob_that_is_a_link_to_another_blob_is_adopted(bench: Bench) -> None:
     require_ready_without_a_request(bench, entry)
 
 
-def test_a_link_of_the_users_to_the_right_bytes_is_adopted_and_watched(bench: Bench) -> None:
+def test_a_users_link_to_the_right_bytes_is_adopted_and_checked(bench: Bench) -> None:
     entry = vae(bench)
     assert bench.sync(entry).code == 0
     there = bench.root / "comfyui/models/vae/art.safetensors"
@@ -198,7 +198,7 @@ def test_an_upgrade_that_an_older_version_was_cut_off_in_is_finished(world: Worl
     assert world.receipt(PATH).made
 
 
-def test_an_adopted_file_that_is_rewritten_before_its_state_is_noted_is_not_vouched_for(
+def test_an_adopted_file_that_changes_before_its_state_is_recorded_is_not_trusted(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = world.root / PATH
@@ -244,7 +244,7 @@ def test_a_file_that_is_rewritten_while_it_is_hashed_is_not_adopted(
 
 
 @pytest.mark.parametrize("what", ["fifo", "folder", "link"])
-def test_a_receipt_that_is_no_file_is_an_error_and_never_a_wait(world: World, what: str) -> None:
+def test_a_receipt_that_is_not_a_regular_file_is_an_error_and_does_not_block(world: World, what: str) -> None:
     receipt = world.root / ".modelfetch/receipts/comfyui.json"
     receipt.parent.mkdir(parents=True)
     if what == "fifo":

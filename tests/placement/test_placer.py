@@ -243,7 +243,7 @@ def test_the_root_itself_may_be_a_symlink(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["../out", "/etc/passwd", "comfyui/../../out", "comfyui//x", "comfyui/a\0b", ""])
-def test_no_path_is_outside_of_its_folder(world: World, path: str) -> None:
+def test_paths_that_leave_their_folder_are_refused(world: World, path: str) -> None:
     with pytest.raises(DestinationError) as refused:
         world.place(world.job(path, SMALL))
     assert refused.value.code == "outside-root"
@@ -272,7 +272,7 @@ def test_a_file_that_vanishes_while_it_is_placed_is_placed_again(world: World, m
 
 
 @pytest.mark.parametrize("folder", [".modelfetch/tmp/comfyui", "comfyui", "comfyui/models/vae"])
-def test_strays_of_a_killed_process_are_swept(world: World, folder: str) -> None:
+def test_temporary_files_of_a_killed_process_are_removed_by_the_placer(world: World, folder: str) -> None:
     stray = world.root / folder / ".modelfetch-1-0.part"
     stray.parent.mkdir(parents=True)
     stray.write_bytes(b"half")

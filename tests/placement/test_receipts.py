@@ -80,9 +80,7 @@ def test_nothing_is_written_once_the_lock_is_lost(world: World) -> None:
     assert (world.root / ".modelfetch/receipts/comfyui.json").read_bytes() == before
 
 
-def test_a_receipt_that_belongs_to_another_user_is_an_error_and_not_taken_for_none(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_receipt_of_another_user_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.place(world.job(PATH, SMALL))
     opened = os.open
 
@@ -97,7 +95,7 @@ def test_a_receipt_that_belongs_to_another_user_is_an_error_and_not_taken_for_no
     assert refusal.value.code == "not-writable"
 
 
-def test_a_journal_whose_last_line_was_cut_off_goes_on(tmp_path: Path) -> None:
+def test_a_journal_with_a_truncated_last_line_is_usable(tmp_path: Path) -> None:
     journal.append(tmp_path, "comfyui", {"a": Claim(digest=ONE), "b": Claim(digest=None, target="x")})
     with journal.path_of(tmp_path, "comfyui").open("ab") as file:
         file.write(b'{"path": "c", "dig')
@@ -144,9 +142,7 @@ CLAIM = {"path": "a", "digest": ONE, "target": None, "size": 3, "uri": "u", "mod
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(receipt=odd_documents(RECEIPT), claims=st.lists(odd_documents(CLAIM), max_size=2))
-def test_a_damaged_receipt_counts_as_lost_and_a_damaged_claim_as_none(
-    tmp_path: Path, receipt: Any, claims: list[Any]
-) -> None:
+def test_damaged_receipts_and_claims_are_ignored(tmp_path: Path, receipt: Any, claims: list[Any]) -> None:
     files = receipts.receipt_path(tmp_path, "comfyui"), journal.path_of(tmp_path, "comfyui")
     for file, text in zip(files, (json.dumps(receipt), "\n".join(map(json.dumps, claims))), strict=True):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -78,7 +78,7 @@ def test_a_folder_may_be_a_link_to_another_one_below_the_root(world: World) -> N
     assert (world.root / "models/new/b.json").read_bytes() == SMALL
 
 
-def test_links_that_go_round_in_a_circle_are_an_error(world: World) -> None:
+def test_a_symlink_loop_is_an_error(world: World) -> None:
     (world.root / "a").symlink_to("b")
     (world.root / "b").symlink_to("a")
     with pytest.raises(OSError, match="a"), RootTree(world.root).folder("a/c"):

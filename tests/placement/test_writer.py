@@ -117,7 +117,7 @@ def test_a_fifo_in_the_place_of_an_own_file_is_moved_aside(world: World) -> None
     assert (world.root / PATH).read_bytes() == SMALL
 
 
-def test_an_update_that_is_undone_at_each_run_is_kept_aside_once(world: World) -> None:
+def test_a_file_changed_in_the_same_way_again_is_moved_aside_once(world: World) -> None:
     """A newer tag that is pulled in a frontend: each sync puts the pinned manifest back."""
     job = world.job("ollama/models/manifests/h/l/m/t", SMALL, PlacementMethod.COPY)
     for _ in range(3):

@@ -116,7 +116,7 @@ def screen(columns: int) -> Iterator[Screen]:
 
 @pytest.mark.parametrize("columns", [50, 80, 120])
 @pytest.mark.parametrize("label", ["a" * 60, "模型" * 30, "short"])
-def test_the_label_is_cut_never_the_numbers(columns: int, label: str) -> None:
+def test_long_labels_are_truncated_but_numbers_are_not(columns: int, label: str) -> None:
     shown, numbers, form = layout(label, NUMBERS, SHORT_NUMBERS, columns)
     assert "{numbers}" in form
     assert numbers == (SHORT_NUMBERS if columns == 50 else NUMBERS)
@@ -179,7 +179,7 @@ def test_a_terminal_that_becomes_narrower_is_cleared_from_the_first_bar_on(then:
     assert max(map(display_width, rows)) <= 58
 
 
-def test_nothing_is_left_of_the_bars_at_the_end() -> None:
+def test_bars_are_cleared_at_the_end() -> None:
     with screen(80) as view:
         bars = Bars(view.stream)
         bars(start())
@@ -205,7 +205,7 @@ def test_small_files_have_no_bar() -> None:
     assert out.getvalue() == ""
 
 
-def test_a_small_file_that_takes_its_time_has_a_bar() -> None:
+def test_a_small_file_that_takes_long_has_a_bar() -> None:
     with screen(80) as view:
         bars = Bars(view.stream)
         bars(start(label="small", size=MIB))
@@ -216,7 +216,7 @@ def test_a_small_file_that_takes_its_time_has_a_bar() -> None:
         assert "small" in view.text
 
 
-def test_a_terminal_without_a_size_has_bars_nevertheless() -> None:
+def test_bars_are_shown_on_a_terminal_of_unknown_size() -> None:
     with screen(0) as view:
         bars = Bars(view.stream)
         bars(start())

@@ -44,7 +44,7 @@ def test_one_line_for_the_whole_run_with_rate_and_eta() -> None:
     assert line == ("0/3 files  25 %  500.0 MiB of 1.95 GiB  100.0 MiB/s  ETA 15s  (a.safetensors, b.safetensors)")
 
 
-def test_lines_become_rarer_over_time() -> None:
+def test_the_interval_between_lines_grows() -> None:
     out, clock = io.StringIO(), Clock()
     log = Log(out, clock=clock)
     start(log, "a")
@@ -62,7 +62,7 @@ def test_lines_become_rarer_over_time() -> None:
     assert times[15:] == [360, 420, 480, 540, 600]
 
 
-def test_nothing_is_printed_at_intervals_while_nothing_runs() -> None:
+def test_nothing_is_printed_while_no_file_is_in_progress() -> None:
     out, clock = io.StringIO(), Clock()
     log = Log(out, clock=clock)
     start(log, "a", size=5)
@@ -75,7 +75,7 @@ def test_nothing_is_printed_at_intervals_while_nothing_runs() -> None:
 
 
 @pytest.mark.parametrize(("files", "lines"), [(2, 1), (1000, 0)])
-def test_each_file_that_ends_has_a_line_unless_there_are_very_many(files: int, lines: int) -> None:
+def test_each_finished_file_has_a_line_unless_there_are_very_many(files: int, lines: int) -> None:
     out = io.StringIO()
     log = Log(out)
     log(Planned(artifacts=files, bytes=files, present=0))
@@ -85,7 +85,7 @@ def test_each_file_that_ends_has_a_line_unless_there_are_very_many(files: int, l
     assert out.getvalue().count("a: verified, 5 B") == lines
 
 
-def test_the_timer_of_a_log_runs_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_prints_by_its_own_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_INTERVALS", ((float("inf"), 0.05),))
     out = io.StringIO()
     log = Log(out)

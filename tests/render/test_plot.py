@@ -48,7 +48,7 @@ def texts(root: ET.Element) -> list[str]:
     return [one.text or "" for one in root.iter(f"{SVG}text")]
 
 
-def test_the_parts_of_a_service_are_as_long_as_they_are_large() -> None:
+def test_the_bars_of_a_service_are_proportional_to_its_parts() -> None:
     root = picture(service("ollama", 6, estimate("m", 2, kv=1, margin=0.5)))
     assert [widths(root, kind) for kind in ("weights", "kv", "reserve")] == [[100], [50], [25]]
     assert widths(root, "budget", 90) == [300]
@@ -85,12 +85,14 @@ def test_names_are_escaped_and_shortened_with_the_full_name_as_a_tooltip() -> No
     assert "</svg>, weights: 2.00 GiB" in titles
 
 
-def test_nothing_known_is_a_picture_too() -> None:
+def test_a_report_without_known_sizes_is_drawn() -> None:
     root = picture(service("a", None), usable=None)
     assert "0 B" in texts(root)
 
 
-def test_fit_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit_plot_writes_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.gguf").write_bytes(llama())
     assert run(["fit", "./m.gguf", "--plot", "vram.svg"]) == 0

@@ -78,11 +78,11 @@ def test_json_progress_is_one_object_a_line() -> None:
         (Waiting(key="k", label="l", owner="pid 7", seconds=31), "l: waiting for pid 7 (31s so far)"),
     ],
 )
-def test_an_event_as_a_sentence(event: Event, text: str | None) -> None:
+def test_each_event_is_described_in_one_sentence(event: Event, text: str | None) -> None:
     assert sentence(event, verbose=False) == text
 
 
-def test_a_reader_that_went_away_does_not_stop_the_work() -> None:
+def test_a_closed_progress_stream_does_not_stop_the_work() -> None:
     out = io.StringIO()
     log = Log(out)
     out.close()
@@ -113,7 +113,7 @@ def test_each_mirror_that_failed_is_named_too() -> None:
     assert last == "base: x.safetensors: hf://a/b failed (no answer)"
 
 
-def test_a_failure_of_the_only_source_is_left_to_the_error_that_follows() -> None:
+def test_the_failure_of_the_only_source_is_not_logged_before_its_error() -> None:
     out = io.StringIO()
     log = Log(out)
     for event in (FAILED, TransferEnded(key="k", label="base: x.safetensors")):

@@ -38,7 +38,7 @@ def test_without_a_terminal_every_row_is_one_line() -> None:
     assert terminal_width(io.StringIO()) is None
 
 
-def test_without_room_for_columns_the_cells_follow_each_other_and_never_break() -> None:
+def test_a_narrow_terminal_shows_cells_one_below_the_other() -> None:
     rows = [("whisper", "faster-whisper-tiny", "1.2 MiB", "hub/models--x"), ("ollama", "llama", "434.6 KiB", "models")]
     shown = table(("SERVICE", "MODEL", "SIZE", "WHERE"), rows, right=(2,), width=30).splitlines()
     assert shown == [
@@ -47,7 +47,7 @@ def test_without_room_for_columns_the_cells_follow_each_other_and_never_break() 
     ]
 
 
-def test_a_long_name_is_folded_before_columns_are_given_up() -> None:
+def test_a_long_name_is_wrapped_before_the_table_becomes_a_list() -> None:
     rows = [("a-very-long-model-name-of-somebody", "comfyui", "40.0 MiB"), ("cjk", "ollama", "1 B")]
     shown = table(("MODEL", "FOR", "SIZE"), rows, right=(2,), width=46).splitlines()
     assert shown == [
@@ -58,7 +58,7 @@ def test_a_long_name_is_folded_before_columns_are_given_up() -> None:
     ]
 
 
-def test_columns_move_together_before_they_are_given_up() -> None:
+def test_columns_are_narrowed_before_the_table_becomes_a_list() -> None:
     assert table(("A", "B", "C"), [("1", "2", "3")], width=5).splitlines() == ["A B C", "1 2 3"]
 
 
@@ -92,7 +92,7 @@ def test_an_error_names_its_model_first_unless_it_begins_so_already() -> None:
     assert error_lines(NotFoundError("a.pt is gone", model="a", hint="h"))[0] == "error: a: a.pt is gone"
 
 
-def test_a_hint_that_several_errors_share_stands_once_after_the_last(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shared_hint_is_printed_once_after_the_last_error(capsys: pytest.CaptureFixture[str]) -> None:
     show_errors(tuple(NotFoundError(text, hint="look") for text in ("one", "two")))
     assert capsys.readouterr().err == "error: one\nerror: two\nhint: look\n"
 

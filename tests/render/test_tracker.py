@@ -40,7 +40,7 @@ def test_a_size_that_the_plan_did_not_know_is_added_when_it_is_known() -> None:
     assert tracker.total.percent() == 0
 
 
-def test_bytes_that_were_there_at_the_start_are_no_progress() -> None:
+def test_bytes_present_at_the_start_do_not_count_as_progress() -> None:
     meter = Meter(size=1000 * MIB, done=500 * MIB, started=0)
     meter.advance(0, 500 * MIB)
     meter.advance(2, 600 * MIB)

@@ -166,7 +166,7 @@ class NetworkContract(Contract):
         assert bench.resolve(case.good, **case.wanted).artifacts
         assert bench.waits == [55.0]
 
-    def test_a_rate_limit_beyond_our_patience_is_75(self, case: Case, bench: SourceBench, hub: Hub) -> None:
+    def test_a_rate_limit_beyond_the_maximum_wait_is_75(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         hub.faults.add(case.path, RateLimited(wait=121, retry_after=True), origin=case.origin)
         error = bench.refusal(case.good, **case.wanted)
         assert (error.exit_code, error.code) == (75, "rate-limited")
@@ -176,7 +176,7 @@ class NetworkContract(Contract):
         hub.faults.add(case.path, RedirectBack(), origin=case.origin)
         assert bench.resolve(case.good, **case.wanted).artifacts
 
-    def test_redirects_without_end_are_69(self, case: Case, bench: SourceBench, hub: Hub) -> None:
+    def test_endless_redirects_are_69(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         hub.faults.add("*", RedirectLoop(), times=None, origin=case.origin)
         error = bench.refusal(case.good, **case.wanted)
         assert (error.exit_code, error.code, error.permanent) == (69, "too-many-redirects", True)
@@ -199,7 +199,7 @@ class NetworkContract(Contract):
         own = [entry for entry in hub.log.requests() if entry.origin == case.origin]
         assert not case.secret or any(entry.authorization for entry in own)
 
-    def test_addresses_outlive_the_signed_ones_behind_them(self, case: Case, bench: SourceBench, hub: Hub) -> None:
+    def test_a_location_is_valid_after_its_signed_url_expired(self, case: Case, bench: SourceBench, hub: Hub) -> None:
         for artifact in bench.resolve(case.good, **case.wanted).artifacts:
             for _ in range(2):
                 reply = bench.http.get(artifact.locations[0].url)
@@ -207,9 +207,7 @@ class NetworkContract(Contract):
                 hub.expire_urls()
 
     @pytest.mark.parametrize("kind", list(NONSENSE))
-    def test_an_answer_that_is_nonsense_is_a_typed_error(
-        self, case: Case, bench: SourceBench, hub: Hub, kind: str
-    ) -> None:
+    def test_invalid_metadata_is_a_typed_error(self, case: Case, bench: SourceBench, hub: Hub, kind: str) -> None:
         if not case.hears_nonsense:
             return
         hub.faults.add(
@@ -223,7 +221,7 @@ class NetworkContract(Contract):
         assert len(str(error)) < 500
 
     @pytest.mark.parametrize("fault", [NotHttp(), EndlessHeaders()], ids=lambda fault: type(fault).__name__)
-    def test_an_answer_that_is_no_http_is_a_typed_error(
+    def test_an_answer_that_is_not_http_is_a_typed_error(
         self, case: Case, bench: SourceBench, hub: Hub, fault: Any
     ) -> None:
         hub.faults.add("*", fault, times=None, origin=case.origin)

@@ -135,7 +135,7 @@ def test_the_name_is_made_safe(bench: SourceBench, hub: Hub, name: str, path: st
         {"id": 1},
     ],
 )
-def test_metadata_that_can_not_be_is_69(bench: SourceBench, version: Hub, document: Any) -> None:
+def test_invalid_metadata_is_69(bench: SourceBench, version: Hub, document: Any) -> None:
     version.faults.add(API, Status(code=200, body=json.dumps(document), content_type="application/json"))
     assert bench.refusal("civitai://101").code == "bad-response"
 
@@ -171,7 +171,7 @@ def test_a_version_without_files_is_66(bench: SourceBench, hub: Hub) -> None:
     assert bench.refusal("civitai://3").exit_code == 66
 
 
-def test_a_download_link_of_the_site_is_answered_by_the_site(bench: SourceBench, version: Hub) -> None:
+def test_a_download_link_of_civitai_is_resolved_by_the_civitai_source(bench: SourceBench, version: Hub) -> None:
     (artifact,) = bench.resolve(f"{version.civitai}/api/download/models/101").artifacts
     assert (artifact.path, artifact.digest) == ("dream.safetensors", Digest.sha256(WEIGHTS))
 
@@ -270,7 +270,7 @@ def test_a_token_that_can_not_be_read_is_named_where_one_is_needed(
         assert (error.exit_code, "CIVITAI_API_TOKEN_FILE" in str(error)) == (77, True)
 
 
-def test_a_pinned_file_with_a_name_is_known_without_asking() -> None:
+def test_a_pinned_file_with_a_name_needs_no_request() -> None:
     digest = Digest("sha256", "1" * 64)
     wanted = SourceRequest(uri=parse_uri("civitai://101?fileId=11"), digest=digest, size=3, filename="a.safetensors")
     found = known(wanted, Settings(), lambda _digest: None)
@@ -285,7 +285,7 @@ def test_an_expired_signed_url_is_requested_again(bench: SourceBench, version: H
     assert bench.waits == [1]
 
 
-def test_a_host_of_content_that_keeps_refusing_is_77(bench: SourceBench, version: Hub) -> None:
+def test_a_content_host_that_always_refuses_is_77(bench: SourceBench, version: Hub) -> None:
     version.faults.add("*", Status(code=403), origin="cdn", times=None)
     assert bench.refusal("civitai://101").exit_code == 77
     assert len(version.log.requests(origin="cdn")) == bench.retries

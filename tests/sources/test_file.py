@@ -34,7 +34,7 @@ class TestFile(Contract):
         )
 
 
-def test_a_folder_is_no_file(bench: SourceBench, tmp_path: Path) -> None:
+def test_a_folder_is_refused_as_a_file(bench: SourceBench, tmp_path: Path) -> None:
     assert bench.refusal(f"file://{tmp_path}").exit_code == 66
 
 
@@ -51,7 +51,7 @@ def test_a_size_that_contradicts_is_65(bench: SourceBench, tmp_path: Path) -> No
     assert (error.exit_code, error.code) == (65, "size-mismatch")
 
 
-def test_a_pinned_file_is_known_without_looking() -> None:
+def test_a_pinned_file_is_not_opened_to_resolve_it() -> None:
     digest = Digest("sha256", "1" * 64)
     wanted = SourceRequest(uri=parse_uri("file:///nowhere/x.bin"), digest=digest, size=3)
     found = known(wanted, Settings(), lambda _digest: None)

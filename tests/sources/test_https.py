@@ -107,7 +107,7 @@ def test_a_page_in_place_of_a_pinned_file_is_named_before_its_size(
     assert "network" in str(error.hint)
 
 
-def test_a_page_is_let_through_where_a_page_is_wanted(bench: SourceBench, hub: Hub) -> None:
+def test_an_html_file_may_be_requested(bench: SourceBench, hub: Hub) -> None:
     page = b"<html>hello</html>"
     hub.world.file("index.html", page)
     for name in ("index.html", "notes"):
@@ -118,7 +118,7 @@ def test_a_page_is_let_through_where_a_page_is_wanted(bench: SourceBench, hub: H
         assert bench.resolve(hub.files + name, kind="file", **pins).artifacts[0].size == len(page)
 
 
-def test_a_file_that_its_server_calls_a_page_is_none(bench: SourceBench, hub: Hub) -> None:
+def test_weights_served_with_an_html_type_are_accepted(bench: SourceBench, hub: Hub) -> None:
     hub.world.file("x.bin", b"123")
     hub.faults.add("/files/x.bin", Status(code=200, body="GGUF and more", content_type="text/html"))
     assert bench.resolve(hub.files + "x.bin").artifacts[0].size == 13
@@ -153,7 +153,7 @@ def test_the_servers_name_is_read_as_rfc_6266_has_it(fields: str, name: str | No
 
 
 @given(st.text(max_size=200))
-def test_no_field_breaks_the_reader_of_names(text: str) -> None:
+def test_any_content_disposition_is_read_or_ignored(text: str) -> None:
     name = disposition_name({"content-disposition": text})
     assert name is None or ("/" not in name and name not in ("", ".", ".."))
 
@@ -274,7 +274,7 @@ def test_a_servers_filename_is_made_safe(value: str, name: str | None) -> None:
     assert found == name or (name == "_" and (found is None or "/" not in found))
 
 
-def test_an_address_with_a_digest_a_size_and_a_name_is_known_without_asking() -> None:
+def test_an_address_with_a_digest_a_size_and_a_name_needs_no_request() -> None:
     digest = Digest("sha256", "1" * 64)
     wanted = SourceRequest(uri=parse_uri("https://models.example/a/x.bin?download=true"), digest=digest, size=3)
     found = known(wanted, Settings(), lambda _digest: None)

@@ -117,7 +117,7 @@ def test_a_single_layer_without_a_name_has_the_repositorys(bench: SourceBench, h
     assert bench.resolve(base(hub) + ":v1").artifacts[0].path == "tiny"
 
 
-def test_the_weights_are_taken_among_papers_and_all_of_it_for_a_snapshot(bench: SourceBench, hub: Hub) -> None:
+def test_weights_are_chosen_among_other_files_and_a_snapshot_takes_all(bench: SourceBench, hub: Hub) -> None:
     publish(hub, TWO)
     assert [a.path for a in bench.resolve(base(hub) + ":v1").artifacts] == ["tiny.safetensors"]
     found = bench.resolve(base(hub) + ":v1", kind="snapshot").artifacts
@@ -243,7 +243,7 @@ def test_an_index_without_a_fitting_manifest_is_65(bench: SourceBench, hub: Hub)
     assert (error.exit_code, error.code) == (65, "unsupported-manifest")
 
 
-def test_indexes_in_indexes_end(bench: SourceBench, hub: Hub) -> None:
+def test_nested_indexes_are_limited(bench: SourceBench, hub: Hub) -> None:
     content = publish_chain(hub, 5)
     assert bench.refusal(f"{base(hub)}:chain").code == "unsupported-manifest"
     assert content

@@ -138,7 +138,7 @@ def test_a_pinned_manifest_in_the_store_needs_no_request(bench: SourceBench, hub
     assert known(SourceRequest(uri=wanted.uri), Settings(), store.get) is None
 
 
-def test_a_stored_manifest_of_another_digest_is_not_believed() -> None:
+def test_a_stored_manifest_with_another_digest_is_not_used() -> None:
     wanted = SourceRequest(uri=parse_uri("ollama://tiny:1b"), digest=Digest("sha256", "0" * 64))
     content = build_manifest(as_body(CONFIG), [("model", as_body(MODEL))])
     with pytest.raises(Exception, match="upstream"):
@@ -158,7 +158,7 @@ def test_a_host_in_the_name_is_used_with_plain_http_only_where_allowed(bench: So
     assert found.artifacts[0].locations[0].url.startswith(f"http://{_host(hub)}/v2/library/tiny/blobs/")
 
 
-def test_a_host_whose_tls_is_unknown_is_not_known_without_asking_unless_offline(hub: Hub) -> None:
+def test_the_protocol_of_an_unknown_host_is_detected_unless_offline(hub: Hub) -> None:
     content = build_manifest(as_body(CONFIG), [("model", as_body(MODEL))])
     wanted = SourceRequest(uri=parse_uri(f"ollama://{_host(hub)}/library/tiny:1b"), digest=Digest.sha256(content))
     assert known(wanted, Settings(), lambda _digest: content) is None
@@ -321,13 +321,13 @@ def test_a_hostile_manifest_is_65(bench: SourceBench, hub: Hub, changes: dict[st
     assert len(str(error)) < 400
 
 
-def test_a_manifest_longer_than_any_registry_takes_is_refused(bench: SourceBench, hub: Hub, tiny: Digest) -> None:
+def test_a_manifest_above_the_size_limit_is_refused(bench: SourceBench, hub: Hub, tiny: Digest) -> None:
     hub.faults.add(API, Status(code=200, body=" " * (9 * 2**20)))
     error = bench.refusal("ollama://tiny:1b")
     assert (error.exit_code, error.code) == (69, "bad-response")
 
 
-def test_a_cloud_model_has_nothing_to_fetch(bench: SourceBench, hub: Hub) -> None:
+def test_a_cloud_model_is_refused(bench: SourceBench, hub: Hub) -> None:
     hub.world.ollama_model("big:cloud", [("license", b"x")], config=CONFIG)
     error = bench.refusal("ollama://big:cloud")
     assert (error.code, "cloud" in str(error)) == ("unsupported-manifest", True)

@@ -56,11 +56,11 @@ def test_a_captive_portal_is_named_and_no_upgrade_of_the_pin_is_advised(
 
 @pytest.mark.parametrize("kind", ["application/octet-stream", "text/plain", "text/html", ""])
 @pytest.mark.parametrize("size", [len(WEIGHTS), 10**9, None])
-def test_other_weights_are_no_page(kind: str, size: int | None) -> None:
+def test_weights_are_not_taken_for_a_page(kind: str, size: int | None) -> None:
     refuse_page(answer(kind, WEIGHTS), "https://h.example/x", path="x.safetensors", size=size, pinned=True)
     refuse_page(answer(kind, WEIGHTS[:1], status=206), "https://h.example/x", path="x.bin", size=size, pinned=True)
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "text/html"])
-def test_a_text_file_of_another_size_is_no_page(kind: str) -> None:
+def test_a_text_file_of_another_size_is_not_taken_for_a_page(kind: str) -> None:
     refuse_page(answer(kind, b"a list of words"), "https://h.example/x", path="words.txt", size=10, pinned=True)

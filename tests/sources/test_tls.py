@@ -51,7 +51,7 @@ def test_the_hub_is_reached_by_tls(bench: SourceBench) -> None:
     assert bench.resolve("hf://org/repo/config.json").artifacts[0].size == 2
 
 
-def test_a_certificate_that_is_not_trusted_ends_it_and_nothing_goes_in_the_clear(bench: SourceBench, hub: Hub) -> None:
+def test_an_untrusted_certificate_is_an_error_without_fallback_to_plain_http(bench: SourceBench, hub: Hub) -> None:
     error = bench.refusal(_registry(hub))
     assert (error.exit_code, error.code, error.permanent) == (69, "certificate", True)
     assert "SSL_CERT_FILE=/PATH/ca.pem" in (error.hint or "")

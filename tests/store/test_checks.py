@@ -31,20 +31,20 @@ def test_checks_are_read_as_they_were_written(tmp_path: Path) -> None:
 @example(document={"version": 1, "checked": {"a": [1, 2, 10**20, True]}})
 @example(document={"version": 1, "checked": {"a": [1, float("inf"), 3, True]}})
 @given(document=odd_documents({"version": 1, "checked": {"a": [1, 2, 3, True]}}))
-def test_damaged_checks_are_none(tmp_path: Path, document: Any) -> None:
+def test_damaged_checks_are_ignored(tmp_path: Path, document: Any) -> None:
     (tmp_path / "checks.json").write_text(json.dumps(document))
     assert all(isinstance(check.at, datetime) for check in read_checks(tmp_path).values())
 
 
 @FEW
 @given(document=odd_documents(RECORD))
-def test_a_damaged_record_is_none(document: Any) -> None:
+def test_a_damaged_record_is_ignored(document: Any) -> None:
     record = Record.parse(json.dumps(document).encode())
     assert record is None or Record.parse(record.dump()) == record
 
 
 @FEW
 @given(document=odd_documents(asdict(Owner.me())))
-def test_a_damaged_owner_is_none(document: Any) -> None:
+def test_a_damaged_owner_record_is_ignored(document: Any) -> None:
     owner = Owner.parse(json.dumps(document).encode())
     assert owner is None or owner.is_dead() in (True, False)

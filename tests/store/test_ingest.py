@@ -105,7 +105,7 @@ def test_only_a_regular_file_can_be_added(store: Store, tmp_path: Path, kind: st
     assert caught.value.exit_code == 73
 
 
-def test_a_file_that_is_replaced_while_it_is_kept_is_not_vouched_for(
+def test_a_file_that_is_replaced_while_it_is_added_is_not_trusted(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its service writes to it after it was hashed: the record describes the hashed bytes."""

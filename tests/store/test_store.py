@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-def test_nothing_is_made_by_looking(store: Store) -> None:
+def test_reading_a_store_creates_no_files(store: Store) -> None:
     digest = Digest.sha256(DATA)
     assert store.find(digest) is None
     assert store.peek(digest) is None
@@ -61,13 +61,13 @@ def test_an_added_blob_is_read_only_and_has_a_record(store: Store) -> None:
     assert not list((store.path / "ingest").iterdir())
 
 
-def test_adding_twice_keeps_the_first(store: Store) -> None:
+def test_adding_a_blob_again_keeps_the_first_file(store: Store) -> None:
     first = store.add_bytes(DATA)
     inode = first.path.stat().st_ino
     assert store.add_bytes(DATA).path.stat().st_ino == inode
 
 
-def test_an_empty_file_is_a_blob(store: Store) -> None:
+def test_an_empty_file_can_be_a_blob(store: Store) -> None:
     assert store.find(store.add_bytes(b"").digest) is not None
 
 
@@ -160,7 +160,7 @@ def test_removing_takes_the_record_along(store: Store) -> None:
     assert not list(blob.path.parent.iterdir())
 
 
-def test_temporary_names_are_fresh(store: Store) -> None:
+def test_temporary_names_are_unique(store: Store) -> None:
     assert store.tmp() != store.tmp()
     assert not store.tmp().exists()
 
@@ -177,7 +177,7 @@ def test_a_record_is_read_as_written(size: int, mtime_ns: int, chunks: list[str]
         lambda v: json.dumps(v).encode()
     )
 )
-def test_garbage_is_no_record(data: bytes) -> None:
+def test_an_invalid_record_is_ignored(data: bytes) -> None:
     assert Record.parse(data) is None
 
 
@@ -231,7 +231,7 @@ def test_an_unsupported_operation_is_reported_once_and_not_needed(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
-def test_a_disk_that_fails_is_an_error(store: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_a_disk_error_is_raised(store: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(os, "fsync", refusing(os.fsync, number))
     with pytest.raises(DiskError):
         store.add_bytes(DATA)
@@ -274,9 +274,7 @@ def test_a_store_that_is_spread_over_two_branches_of_a_union_takes_blobs(
 
 
 @pytest.mark.usefixtures("_two_branches")
-def test_a_copy_to_another_branch_that_comes_out_wrong_is_no_blob(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_copy_to_another_branch_is_not_stored(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def damaging(fd: int, start: int, end: int, sink: Callable[[memoryview], object]) -> bool:
         return read_into(fd, start, end, lambda piece: sink(memoryview(bytes(len(piece)))))
 
@@ -305,7 +303,7 @@ def obstruct(path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "link", "huge file"])
-def test_a_record_that_cannot_be_read_costs_a_hash(store: Store, kind: str) -> None:
+def test_a_blob_with_an_unreadable_record_is_hashed_again(store: Store, kind: str) -> None:
     blob = store.add_bytes(DATA)
     obstruct(record_path(blob.path), kind)
     assert store.peek(blob.digest) is None
@@ -324,7 +322,7 @@ def test_anything_but_a_file_in_the_place_of_a_blob_is_an_error(store: Store, ki
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "link", "huge file"])
-def test_a_name_that_cannot_be_read_is_unknown(store: Store, kind: str) -> None:
+def test_an_unreadable_alias_is_ignored(store: Store, kind: str) -> None:
     blob = store.add_bytes(DATA)
     other = Digest("blake3", "1" * 64)
     store.index.write_alias(other, blob.digest)
@@ -383,7 +381,7 @@ def test_a_store_and_an_empty_folder_are_not_foreign(store: Store) -> None:
     assert not store.is_foreign()
 
 
-def test_nothing_is_stored_once_the_work_is_another_process_s(store: Store) -> None:
+def test_nothing_is_stored_after_the_lock_was_lost(store: Store) -> None:
     part = store.tmp()
     part.write_bytes(DATA)
 

@@ -34,7 +34,7 @@ from modelfetch.tiers.discovery import find_tier, is_tier_name, list_tiers, norm
         ("demo", "demo"),
     ],
 )
-def test_a_card_names_its_tier(text: str, tier: str) -> None:
+def test_a_tier_name_is_read_in_any_notation(text: str, tier: str) -> None:
     assert normalise_tier(text) == tier
 
 
@@ -95,7 +95,7 @@ def test_places_may_be_missing(
 
 
 @pytest.mark.parametrize("folder", ["x" * 300, "a\0b"])
-def test_a_place_that_can_not_be_looked_into_has_no_tier(places: tuple[Path, Path, Path], folder: str) -> None:
+def test_an_unreadable_folder_has_no_tiers(places: tuple[Path, Path, Path], folder: str) -> None:
     assert find_tier("all", Path(folder)) == Path("manifests/all.yaml")
     assert [name for name, _ in list_tiers(Path(folder))] == ["16g", "32g", "all"]
 

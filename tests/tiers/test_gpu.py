@@ -99,7 +99,7 @@ def test_a_card_that_is_lost_does_not_hide_the_others(tmp_path: Path) -> None:
     assert "GPU is lost" in found.why[0]
 
 
-def test_amds_are_read_from_sysfs_in_order_and_outputs_are_no_cards(tmp_path: Path) -> None:
+def test_amd_cards_are_read_from_sysfs_in_order(tmp_path: Path) -> None:
     amd_card(tmp_path, "card10", str(24 * GIB))
     amd_card(tmp_path, "card2", f"{16 * GIB}\n")
     (tmp_path / "card2/device/product_name").write_text("AMD Radeon RX 9070 XT\n")
@@ -113,7 +113,7 @@ def test_amds_are_read_from_sysfs_in_order_and_outputs_are_no_cards(tmp_path: Pa
     ]
 
 
-def test_a_processors_own_graphics_does_not_stand_before_a_card(tmp_path: Path) -> None:
+def test_integrated_graphics_come_after_a_card(tmp_path: Path) -> None:
     amd_card(tmp_path, "card0", f"{512 * MIB}\n")
     own = find_gpus(nvml=Nvml([]), drm=tmp_path).gpus
     assert [gpu.memory for gpu in own] == [512 * MIB]
@@ -121,7 +121,7 @@ def test_a_processors_own_graphics_does_not_stand_before_a_card(tmp_path: Path) 
     assert [gpu.memory for gpu in find_gpus(nvml=Nvml([]), drm=tmp_path).gpus] == [24 * GIB]
 
 
-def test_the_stacks_vendor_decides_where_a_machine_has_both(tmp_path: Path) -> None:
+def test_the_configured_vendor_decides_on_a_machine_with_both(tmp_path: Path) -> None:
     amd_card(tmp_path, "card0", f"{16 * GIB}\n")
     both = Nvml([("NVIDIA RTX 4090", 24564)])
     found = {v: [g.vendor for g in find_gpus(vendor=v, nvml=both, drm=tmp_path).gpus] for v in ("", "nvidia", "amd")}
@@ -227,7 +227,7 @@ def test_without_a_gpu_that_fits_auto_is_78_and_names_the_tiers(
 
 
 @pytest.mark.parametrize("count", ["two", "1.5", "99999", "²"])
-def test_a_count_that_is_none_is_a_bad_setting(count: str) -> None:
+def test_an_invalid_gpu_count_is_a_setting_error(count: str) -> None:
     with pytest.raises(SettingError, match="GPU_COUNT"):
         auto_tier(ALL, {"GPU_COUNT": count}, found=nvidia(8192))
 

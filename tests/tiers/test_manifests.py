@@ -55,7 +55,7 @@ def is_pinned(model: Model) -> bool:
 
 
 @EVERY
-def test_it_has_the_models_that_the_tier_is_for(tier: str) -> None:
+def test_each_tier_has_its_main_models(tier: str) -> None:
     chat, images, speech = HEART[tier]
     manifest = shipped(tier)
     names = [f"{m.source.model}:{m.source.tag}" for m in manifest.models if isinstance(m.source, OllamaUri)]
@@ -119,7 +119,7 @@ def test_budgets_fit_the_card_and_name_models_of_the_tier(tier: str) -> None:
 
 
 @EVERY
-def test_ollamas_defaults_are_not_left_to_it(tier: str) -> None:
+def test_the_settings_of_ollama_are_explicit(tier: str) -> None:
     ollama = next(s for s in shipped(tier).services if s.name == "ollama")
     assert None not in (ollama.context, ollama.parallel, ollama.kv_type, ollama.flash_attention)
 
@@ -177,7 +177,7 @@ def test_whisperx_has_the_alignment_models_that_it_fetches_without_hugging_face(
 
 
 @EVERY
-def test_anythingllm_has_the_data_that_tesseract_fetches(tier: str) -> None:
+def test_the_tesseract_data_of_anythingllm_is_in_the_tier(tier: str) -> None:
     # naptha/tesseract.js 6.0.1, src/worker-script/index.js: LANGUAGE.traineddata in cachePath, packed or not.
     # Mintplex-Labs/anything-llm, collector/utils/OCRLoader: cachePath is models/tesseract in STORAGE_DIR.
     (model,) = [model for model in for_(shipped(tier), "anythingllm") if model.kind == "file"]
@@ -186,7 +186,7 @@ def test_anythingllm_has_the_data_that_tesseract_fetches(tier: str) -> None:
 
 
 @EVERY
-def test_anythingllm_has_the_reranker_that_it_would_fetch(tier: str) -> None:
+def test_the_reranker_of_anythingllm_is_in_the_tier(tier: str) -> None:
     # Mintplex-Labs/anything-llm, server/utils/EmbeddingRerankers/native: cache_dir is models in STORAGE_DIR.
     # xenova/transformers.js v2.17.2, src/utils/hub.js: the cache holds ORG/NAME/FILE; models.js: model_quantized.onnx
     (model,) = [model for model in for_(shipped(tier), "anythingllm") if model.kind == "snapshot"]
@@ -224,7 +224,7 @@ def test_immich_has_the_models_of_its_default_settings_where_it_looks(tier: str)
 
 
 @EVERY
-def test_editors_accept_it(tier: str) -> None:
+def test_a_shipped_manifest_matches_the_schema(tier: str) -> None:
     schema: dict[str, Any] = json.loads((ROOT / "docs/reference/manifest.schema.json").read_text())
     importlib.import_module("jsonschema").validate(YAML(typ="safe", pure=True).load(text(tier)), schema)
     assert text(tier).startswith("# yaml-language-server: $schema=../docs/reference/manifest.schema.json\n")

@@ -108,13 +108,13 @@ def test_a_checkpoint_is_replaced_for_its_consumer_only() -> None:
         ("COMFYUI_AUTO_DOWNLOAD_MODEL", "ollama://llama3.2:3b"),
     ],
 )
-def test_a_bad_value_is_a_setting_error_that_names_the_variable(variable: str, value: str) -> None:
+def test_an_invalid_value_is_a_setting_error_that_names_the_variable(variable: str, value: str) -> None:
     with pytest.raises(SettingError, match=variable) as bad:
         apply({variable: value})
     assert bad.value.exit_code == 78
 
 
-def test_a_value_that_stands_there_twice_is_one_entry() -> None:
+def test_a_repeated_value_is_one_entry() -> None:
     events: list[Event] = []
     manifest = apply({"OLLAMA_AUTO_PULL_MODEL": "qwen2.5:0.5b,ollama://qwen2.5:0.5b,library/qwen2.5:0.5b"}, events)
     assert len(names(manifest, "ollama")) == 1
@@ -137,7 +137,7 @@ def test_the_page_of_a_civitai_version_is_that_version() -> None:
         ("STABLE_DIFFUSION_AUTO_DOWNLOAD_MODEL", "https://models.example/x.ckpt", "'x.ckpt' (.ckpt .pt .pth .pkl) can"),
     ],
 )
-def test_the_reason_speaks_of_the_value_and_not_of_a_manifest(variable: str, value: str, why: str) -> None:
+def test_the_error_names_the_variable_and_not_a_manifest(variable: str, value: str, why: str) -> None:
     with pytest.raises(SettingError) as bad:
         apply({variable: value})
     assert str(bad.value).startswith(f"{variable}='{value}': {why}")

@@ -33,7 +33,7 @@ def test_the_guide_has_both_examples() -> None:
     assert set(EXAMPLES) == {"studio", "94g-open"}
 
 
-def test_the_first_adds_replaces_and_drops() -> None:
+def test_the_studio_example_adds_replaces_and_drops_models() -> None:
     own, base = load("studio"), shipped("16g")
     names = {model.name for model in own.models}
     assert names - {model.name for model in base.models} == {"mistral-7b", "watercolour"}
@@ -46,7 +46,7 @@ def test_the_first_adds_replaces_and_drops() -> None:
     assert next(s for s in own.services if s.name == "ollama").model == "mistral:7b"
 
 
-def test_the_second_has_no_gated_model_and_leaves_room_for_a_longer_context() -> None:
+def test_the_open_example_has_no_gated_model_and_more_memory_for_ollama() -> None:
     own = load("94g-open")
     assert not any("black-forest-labs" in str(model.source) for model in own.models)
     comfyui = {s.name: s.vram or 0 for s in own.services}["comfyui"]
@@ -54,7 +54,7 @@ def test_the_second_has_no_gated_model_and_leaves_room_for_a_longer_context() ->
 
 
 @pytest.mark.parametrize("name", ["studio", "94g-open"])
-def test_an_example_holds(
+def test_an_example_fits_its_budgets(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "manifests").mkdir()
@@ -91,7 +91,7 @@ def test_an_example_holds(
         ),
     ],
 )
-def test_a_wrong_one_is_78_at_its_line(
+def test_an_invalid_own_tier_is_78_with_its_line(
     text: str, line: int, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "own.yaml").write_text("version: 1\n" + text)

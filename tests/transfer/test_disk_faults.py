@@ -41,7 +41,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(path)], check=True)
 
 
-def test_no_space_that_is_foreseen_ends_it_before_the_body(small_disk: Path) -> None:
+def test_a_foreseen_lack_of_space_ends_a_transfer_before_the_body(small_disk: Path) -> None:
     world = World(root=small_disk)
     (small_disk / "ballast").write_bytes(bytes(8 * 2**20))
     with Origin(BIG) as origin:
@@ -53,7 +53,7 @@ def test_no_space_that_is_foreseen_ends_it_before_the_body(small_disk: Path) -> 
         assert world.fetch(origin, data=BIG).blob.size == len(BIG)
 
 
-def test_no_space_that_is_met_keeps_the_partial(small_disk: Path) -> None:
+def test_a_full_disk_during_a_transfer_keeps_the_partial_file(small_disk: Path) -> None:
     """Nobody says how long the file is, and the disk fills in the middle of it."""
     from tests.transfer.test_faults import chunked
 
@@ -71,7 +71,7 @@ def test_no_space_that_is_met_keeps_the_partial(small_disk: Path) -> None:
         assert fetched.blob.path.read_bytes() == BIG
 
 
-def test_a_partial_gives_back_the_space_that_it_reserved(world: World) -> None:
+def test_the_reserved_space_of_a_partial_file_is_released(world: World) -> None:
     world.options = Options(retries=1)
     with Origin(BIG, scripts=[drop_after(5_000_000)], default=drop_after(0)) as origin, pytest.raises(ModelfetchError):
         world.fetch(origin, data=BIG)
@@ -119,7 +119,7 @@ def test_a_disk_that_fails_is_a_typed_error_with_its_path(
         assert world.fetch(origin, data=data).blob.path.read_bytes() == data
 
 
-def test_a_store_that_can_not_be_made_is_a_destination_error(world: World) -> None:
+def test_a_store_that_can_not_be_created_is_a_destination_error(world: World) -> None:
     (world.root / "store").write_text("I am a file")
     with Origin(DATA) as origin, pytest.raises(DestinationError) as caught:
         world.fetch(origin, data=DATA)
@@ -150,14 +150,14 @@ def vanishing(world: World, *, blocked: bool) -> Script:
     return vanish
 
 
-def test_a_store_that_is_replaced_in_the_middle_is_a_typed_error(world: World) -> None:
+def test_a_store_replaced_during_a_transfer_is_a_typed_error(world: World) -> None:
     with Origin(BIG, scripts=[vanishing(world, blocked=True)]) as origin:
         with pytest.raises((DiskError, DestinationError)) as caught:
             world.fetch(origin, data=BIG)
         assert str(world.root / "store") in caught.value.message
 
 
-def test_a_store_that_vanishes_in_the_middle_is_made_again(world: World) -> None:
+def test_a_store_deleted_during_a_transfer_is_created_again(world: World) -> None:
     with Origin(BIG, scripts=[vanishing(world, blocked=False)]) as origin:
         assert world.fetch(origin, data=BIG).blob.path.read_bytes() == BIG
 

@@ -59,14 +59,14 @@ def test_no_request_is_sent_for_a_blob_in_the_store(world: World) -> None:
         assert not origin.requests
 
 
-def test_bytes_that_came_with_the_answer_are_kept(world: World) -> None:
+def test_bytes_included_in_a_resolution_are_stored(world: World) -> None:
     artifact = world.artifact("http://127.0.0.1:9/manifest", data=b"{}", content=b"{}")
     fetched = world.fetch_all(artifact)[0]
     assert (fetched.action, fetched.blob.path.read_bytes()) == ("present", b"{}")
     assert world.fetch_all(artifact)[0] == fetched
 
 
-def test_an_empty_file_is_a_file(world: World) -> None:
+def test_an_empty_file_is_fetched(world: World) -> None:
     with Origin(b"") as origin:
         assert world.fetch(origin, data=b"").blob.size == 0
         assert world.fetch(origin, path="empty.txt").blob.size == 0
@@ -141,7 +141,7 @@ def with_mirrors(world: World, artifact: Artifact, *mirrors: Callable[[], Awaita
         http.close()
 
 
-def test_mirrors_are_found_out_only_when_they_are_needed(world: World) -> None:
+def test_mirrors_are_resolved_only_when_needed(world: World) -> None:
     asked = []
 
     def mirror(name: str, *urls: str) -> Callable[[], Awaitable[Sequence[Location]]]:
@@ -180,7 +180,7 @@ def local(world: World, path: Path, **changes: object) -> Fetched:
     return world.fetch(uri, **changes)  # type: ignore[arg-type]
 
 
-def test_a_local_file_makes_the_same_journey(world: World, tmp_path: Path) -> None:
+def test_a_local_file_is_transferred_like_a_remote_one(world: World, tmp_path: Path) -> None:
     path = tmp_path / "a model.bin"
     path.write_bytes(DATA)
     fetched = local(world, path, data=DATA)
@@ -189,7 +189,7 @@ def test_a_local_file_makes_the_same_journey(world: World, tmp_path: Path) -> No
     assert fetched.blob.path.stat().st_ino != path.stat().st_ino
 
 
-def test_a_local_file_that_is_not_right_is_refused(world: World, tmp_path: Path) -> None:
+def test_a_local_file_with_wrong_bytes_is_refused(world: World, tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(DATA)
     with pytest.raises(IntegrityError):
@@ -227,7 +227,7 @@ def test_of_a_damaged_blob_only_the_damaged_chunks_are_fetched(world: World, tmp
         assert not list((world.root / "store" / "ingest").iterdir())
 
 
-def test_a_blob_that_was_cut_is_made_whole(world: World) -> None:
+def test_a_truncated_blob_is_completed(world: World) -> None:
     with Origin(BIG) as origin:
         blob = world.fetch(origin, data=BIG).blob
         blob.path.chmod(0o644)
@@ -300,7 +300,7 @@ def test_a_second_caller_gets_the_first_ones_error(world: World) -> None:
     assert len(origin.requests) == 1
 
 
-def test_a_second_caller_goes_on_when_the_first_is_cancelled(world: World) -> None:
+def test_a_second_caller_continues_when_the_first_is_cancelled(world: World) -> None:
     with Origin(DATA, scripts=[stall_after(None)]) as origin:
         http = Http()
 
@@ -320,7 +320,7 @@ def test_a_second_caller_goes_on_when_the_first_is_cancelled(world: World) -> No
         http.close()
 
 
-def test_the_loop_is_not_blocked_meanwhile(world: World) -> None:
+def test_a_transfer_does_not_block_the_loop(world: World) -> None:
     with Origin(BIG) as origin:
         http = Http()
         longest = 0.0
@@ -340,7 +340,7 @@ def test_the_loop_is_not_blocked_meanwhile(world: World) -> None:
     assert longest < 0.5
 
 
-def test_an_origin_that_is_no_more_is_unreachable(world: World) -> None:
+def test_a_host_that_is_down_is_unreachable(world: World) -> None:
     with Origin(DATA) as origin:
         pass
     with pytest.raises(UnreachableError):

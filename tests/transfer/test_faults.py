@@ -48,7 +48,7 @@ def test_a_correct_server_gets_one_request(world: World, known: bytes | None) ->
     assert len(origin.requests) == 1
 
 
-def test_a_body_that_is_dropped_at_hundreds_of_places_arrives_whole(world: World) -> None:
+def test_a_body_that_is_interrupted_hundreds_of_times_is_complete(world: World) -> None:
     drops = [drop_after(count) for count in [0, 1, 2, *range(500, 1500, 3)]]
     with Origin(DATA, scripts=[*drops]) as origin:
         world.tuning = quick(backoff_first=0.0)
@@ -82,7 +82,7 @@ def test_a_stalled_pump_ends_in_a_new_connection(world: World) -> None:
         assert origin.requests[1].headers["range"].startswith("bytes=3000000-")
 
 
-def test_a_source_that_stalls_for_ever_ends_in_a_time_out(world: World) -> None:
+def test_a_source_that_always_stalls_is_a_timeout(world: World) -> None:
     world.timeouts = Timeouts(connect=0.2, headers=0.1, idle=0.1)
     with Origin(DATA, default=stall_after(None)) as origin, pytest.raises(UnreachableError) as caught:
         world.fetch(origin, data=DATA)
@@ -108,7 +108,7 @@ def test_a_connection_below_the_floor_rate_is_dropped_and_resumed(world: World, 
         assert "less than" in world.events_of(TransferRetrying)[0].reason
 
 
-def test_headers_that_trickle_are_not_waited_for(world: World) -> None:
+def test_slow_headers_are_a_timeout(world: World) -> None:
     def trickle(conn: Conn, _request: Request, origin: Origin) -> None:
         conn.send(b"HTTP/1.1 200 OK\r\n")
         while not origin.stop.wait(0.05):
@@ -132,7 +132,7 @@ def test_headers_without_end_are_a_bad_answer(world: World) -> None:
     assert caught.value.code == "bad-response"
 
 
-def test_nonsense_instead_of_http_is_a_bad_answer(world: World) -> None:
+def test_an_answer_that_is_not_http_is_a_bad_answer(world: World) -> None:
     with (
         Origin(DATA, default=raw(b"\x00\xff\x16\x03 hello\r\n\r\n")) as origin,
         pytest.raises(UnreachableError) as caught,
@@ -176,7 +176,7 @@ def test_a_source_without_ranges_that_always_breaks_off_is_given_up(world: World
         "",
     ],
 )
-def test_a_wrong_content_range_is_not_believed(world: World, content_range: str, known: bytes | None) -> None:
+def test_a_wrong_content_range_is_refused(world: World, content_range: str, known: bytes | None) -> None:
     def wrong(conn: Conn, request: Request, origin: Origin) -> None:
         status, fields, start, end = origin.fields(request)
         conn.send(head(status, {**fields, "Content-Range": content_range}) + origin.data[start:end])
@@ -185,7 +185,7 @@ def test_a_wrong_content_range_is_not_believed(world: World, content_range: str,
         assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
 
 
-def test_a_range_whose_length_contradicts_it_is_not_believed(world: World) -> None:
+def test_a_range_with_a_contradicting_length_is_refused(world: World) -> None:
     def wrong(conn: Conn, request: Request, origin: Origin) -> None:
         status, fields, start, end = origin.fields(request)
         conn.send(head(status, {**fields, "Content-Length": str(end - start - 10)}) + origin.data[start : end - 10])
@@ -211,7 +211,7 @@ def test_a_shorter_range_than_requested_is_used_and_the_rest_requested(world: Wo
         assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
 
 
-def test_a_file_that_changes_between_requests_starts_again(world: World) -> None:
+def test_a_file_that_changes_between_requests_is_restarted(world: World) -> None:
     other = payload(len(DATA), seed=9)
 
     def change(conn: Conn, request: Request, origin: Origin) -> None:
@@ -222,7 +222,7 @@ def test_a_file_that_changes_between_requests_starts_again(world: World) -> None
         assert world.fetch(origin).blob.path.read_bytes() == other
 
 
-def test_a_file_that_changes_behind_a_deaf_server_starts_again(world: World) -> None:
+def test_a_changed_file_is_restarted_if_the_server_ignores_if_range(world: World) -> None:
     """The server ignores If-Range, but its ETag tells."""
     other = payload(len(DATA), seed=9)
 
@@ -235,7 +235,7 @@ def test_a_file_that_changes_behind_a_deaf_server_starts_again(world: World) -> 
         assert world.fetch(origin).blob.path.read_bytes() == other
 
 
-def test_a_file_whose_length_changes_between_requests_starts_again(world: World) -> None:
+def test_a_file_whose_length_changes_between_requests_is_restarted(world: World) -> None:
     other = payload(len(DATA) + 5, seed=9)
 
     def change(conn: Conn, request: Request, origin: Origin) -> None:
@@ -275,7 +275,7 @@ def dated(modified: float, sent: float | None, data: bytes = DATA) -> Script:
 
 
 @pytest.mark.parametrize("age", [0.0, -10.0, None])
-def test_a_date_as_young_as_the_answer_names_no_version(world: World, age: float | None) -> None:
+def test_a_last_modified_date_as_recent_as_the_answer_is_not_a_validator(world: World, age: float | None) -> None:
     """The file is replaced within the second: both versions have the same date, and the server finds them equal."""
     now = 1_700_000_000.0 if age is not None else time.time()
     sent = now + age if age is not None else None
@@ -285,14 +285,14 @@ def test_a_date_as_young_as_the_answer_names_no_version(world: World, age: float
 
 
 @pytest.mark.parametrize(("age", "has_date"), [(1.0, True), (3600.0, True), (3600.0, False)])
-def test_an_older_date_names_a_version(world: World, age: float, *, has_date: bool) -> None:
+def test_an_older_last_modified_date_is_a_validator(world: World, age: float, *, has_date: bool) -> None:
     now = time.time() if not has_date else 1_700_000_000.0
     with Origin(DATA, default=dated(now - age, now if has_date else None), etag=None) as origin:
         assert world.fetch(origin).blob.path.read_bytes() == DATA
     assert origin.requests[1].headers["if-range"] == formatdate(now - age, usegmt=True)
 
 
-def test_a_part_of_another_date_is_of_another_version(world: World) -> None:
+def test_a_partial_file_with_another_date_is_discarded(world: World) -> None:
     """From a server that does not know If-Range, and no entity tags."""
     now = 1_700_000_000.0
     scripts = [dated(now - 100, now, payload(len(DATA), seed=9)), dated(now - 50, now)]
@@ -301,7 +301,7 @@ def test_a_part_of_another_date_is_of_another_version(world: World) -> None:
 
 
 @pytest.mark.parametrize("etag", ['"a", "b"', '"a\tb"', '"\xe9"', "x" * 5000])
-def test_an_entity_tag_that_cannot_be_sent_back_names_no_version(world: World, etag: str) -> None:
+def test_an_etag_that_cannot_be_sent_is_not_a_validator(world: World, etag: str) -> None:
     with Origin(DATA, scripts=[drop_after(100_000)], etag=etag) as origin:
         assert world.fetch(origin).blob.path.read_bytes() == DATA
     assert "if-range" not in origin.requests[1].headers
@@ -342,7 +342,7 @@ def test_a_416_confirms_that_a_body_of_unknown_length_was_complete(world: World)
         assert origin.requests[1].headers["range"] == f"bytes={len(DATA)}-"
 
 
-def test_a_416_for_ever_is_given_up(world: World) -> None:
+def test_a_permanent_416_is_an_error(world: World) -> None:
     scripts = [drop_after(100_000)]
     with Origin(DATA, scripts=scripts, default=answering(416)) as origin, pytest.raises(UnreachableError):
         world.fetch(origin, data=DATA)
@@ -377,7 +377,7 @@ def test_a_large_chunked_body_is_fetched_completely(world: World) -> None:
         assert world.fetch(origin, data=BIG).blob.path.read_bytes() == BIG
 
 
-def test_a_body_until_the_connection_closes_is_taken(world: World, known: bytes | None) -> None:
+def test_a_body_that_ends_with_the_connection_is_accepted(world: World, known: bytes | None) -> None:
     with Origin(DATA, default=raw(b"HTTP/1.0 200 OK\r\n\r\n" + DATA)) as origin:
         assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
 
@@ -401,7 +401,7 @@ def test_a_body_longer_than_announced_is_cut_at_the_announced_end(world: World, 
 
 
 @pytest.mark.parametrize("length", ["-5", "abc", "1e3", "5, 6"])
-def test_a_length_that_is_none_is_a_bad_answer(world: World, length: str) -> None:
+def test_an_invalid_content_length_is_a_bad_answer(world: World, length: str) -> None:
     bad = raw(head(200, {"Content-Length": length}) + DATA)
     with Origin(DATA, scripts=[bad]) as origin:
         assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
@@ -414,7 +414,7 @@ def test_an_unrequested_gzip_body_is_decoded(world: World, known: bytes | None) 
         assert origin.requests[0].headers["accept-encoding"] == "identity"
 
 
-def test_a_gzip_body_that_breaks_off_is_never_kept(world: World) -> None:
+def test_a_truncated_gzip_body_is_not_kept(world: World) -> None:
     packed = gzip.compress(DATA, 1)
     torn = raw(head(200, {"Content-Encoding": "gzip", "Content-Length": str(len(packed))}) + packed[:1000])
     with Origin(DATA, scripts=[torn, torn]) as origin:
@@ -429,19 +429,19 @@ def test_broken_gzip_is_a_bad_answer(world: World) -> None:
 
 
 @pytest.mark.parametrize("field", ["none", "binary", "utf-8", "aws-chunked", "identity", "Identity, none"])
-def test_a_coding_that_is_none_changes_nothing(world: World, known: bytes | None, field: str) -> None:
+def test_an_identity_coding_changes_nothing(world: World, known: bytes | None, field: str) -> None:
     with Origin(DATA, default=answering(200, {"Content-Encoding": field}, DATA)) as origin:
         assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
 
 
-def test_a_deflate_body_is_undone(world: World, known: bytes | None) -> None:
+def test_a_deflate_body_is_decoded(world: World, known: bytes | None) -> None:
     with Origin(DATA, default=answering(200, {"Content-Encoding": "deflate"}, zlib.compress(DATA))) as origin:
         assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
 
 
 @pytest.mark.parametrize("field", ["br", "zstd", "compress", "gzip, gzip", "gzip,br", "made-up"])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_coding_that_cannot_be_undone_is_refused(world: World, field: str, *, chunked: bool) -> None:
+def test_an_unsupported_coding_is_refused(world: World, field: str, *, chunked: bool) -> None:
     fields = {"Content-Encoding": field}
     coded = raw(head(200, {**fields, "Transfer-Encoding": "chunked"}) + as_chunks(DATA), then_close=False)
     with (
@@ -456,7 +456,7 @@ def test_a_coding_that_cannot_be_undone_is_refused(world: World, field: str, *, 
 
 @pytest.mark.parametrize("field", ["gzip", "x-gzip", "br", "zstd", "gzip, gzip"])
 @pytest.mark.parametrize("sized", [False, True])
-def test_raw_bytes_that_have_the_pinned_digest_are_the_file(world: World, field: str, *, sized: bool) -> None:
+def test_encoded_bytes_with_the_pinned_digest_are_kept_as_they_are(world: World, field: str, *, sized: bool) -> None:
     """As Apache serves a .gz: it is called packed for the way, but is the file."""
     packed = gzip.compress(DATA, 1)
     size = len(packed) if sized else None
@@ -467,7 +467,7 @@ def test_raw_bytes_that_have_the_pinned_digest_are_the_file(world: World, field:
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("field", ["gzip", "br"])
-def test_raw_bytes_that_have_the_pinned_size_are_the_file(world: World, field: str, *, chunked: bool) -> None:
+def test_encoded_bytes_with_the_pinned_size_are_kept_as_they_are(world: World, field: str, *, chunked: bool) -> None:
     packed = gzip.compress(DATA, 1)
     fields = {"Content-Encoding": field}
     coded = raw(head(200, {**fields, "Transfer-Encoding": "chunked"}) + as_chunks(packed), then_close=False)
@@ -476,13 +476,13 @@ def test_raw_bytes_that_have_the_pinned_size_are_the_file(world: World, field: s
     assert len(origin.requests) == 1
 
 
-def test_content_that_has_the_pinned_size_is_the_file(world: World) -> None:
+def test_decoded_bytes_with_the_pinned_size_are_kept(world: World) -> None:
     with Origin(DATA, default=answering(200, {"Content-Encoding": "gzip"}, gzip.compress(DATA, 1))) as origin:
         assert world.fetch(origin, size=len(DATA), path="file.gz").blob.path.read_bytes() == DATA
     assert len(origin.requests) == 1
 
 
-def test_content_that_has_the_pinned_digest_is_the_file(world: World) -> None:
+def test_decoded_bytes_with_the_pinned_digest_are_kept(world: World) -> None:
     """Its name says that the raw bytes are, its digest says otherwise, and decides."""
     with Origin(DATA, default=answering(200, {"Content-Encoding": "gzip"}, gzip.compress(DATA, 1))) as origin:
         assert world.fetch(origin, data=DATA, size=None, path="file.gz").blob.path.read_bytes() == DATA
@@ -490,7 +490,7 @@ def test_content_that_has_the_pinned_digest_is_the_file(world: World) -> None:
 
 
 @pytest.mark.parametrize("field", ["gzip", "br"])
-def test_a_coded_body_that_is_wrong_either_way_is_refused(world: World, field: str) -> None:
+def test_an_encoded_body_that_matches_neither_raw_nor_decoded_is_refused(world: World, field: str) -> None:
     coded = answering(200, {"Content-Encoding": field}, gzip.compress(b"another file" * 1000))
     with Origin(DATA, default=coded) as origin, pytest.raises(IntegrityError) as caught:
         world.fetch(origin, data=DATA, size=None)
@@ -498,7 +498,7 @@ def test_a_coded_body_that_is_wrong_either_way_is_refused(world: World, field: s
     assert len(origin.requests) <= 3
 
 
-def test_a_packed_file_that_breaks_off_is_resumed(world: World) -> None:
+def test_an_encoded_file_that_is_interrupted_is_resumed(world: World) -> None:
     packed = gzip.compress(BIG, 0)
 
     def part(conn: Conn, request: Request, origin: Origin) -> None:
@@ -555,7 +555,7 @@ CHUNKED = head(200, {"Transfer-Encoding": "chunked"})
     ],
     ids=["extension", "second extension", "trailer", "trailers", "gzip header", "gzip padding", "after deflate"],
 )
-def test_a_body_of_framing_only_is_given_up(world: World, known: bytes | None, start: bytes, step: bytes) -> None:
+def test_a_chunked_body_without_data_is_an_error(world: World, known: bytes | None, start: bytes, step: bytes) -> None:
     world.timeouts = Timeouts(connect=2.0, headers=2.0, idle=4.0, payload=0.2)
     with Origin(DATA, scripts=[trickling(start, step)]) as origin:
         begun = time.monotonic()
@@ -622,7 +622,7 @@ def test_a_retry_after_that_is_too_long_is_try_again_later(world: World, status:
     assert len(origin.requests) == 1
 
 
-def test_a_429_for_ever_is_try_again_later(world: World) -> None:
+def test_a_permanent_429_is_try_again_later(world: World) -> None:
     with Origin(DATA, default=answering(429)) as origin, pytest.raises(RetryLaterError) as caught:
         world.fetch(origin, data=DATA)
     assert caught.value.exit_code == 75
@@ -632,7 +632,7 @@ def test_a_429_for_ever_is_try_again_later(world: World) -> None:
 # --- content ---------------------------------------------------------------------------------------------------
 
 
-def test_a_web_page_is_never_a_model(world: World) -> None:
+def test_a_web_page_is_refused_as_a_model(world: World) -> None:
     page = answering(200, {"Content-Type": "text/html; charset=utf-8"}, b"<!DOCTYPE html><html>Sorry</html>")
     with Origin(DATA, default=page) as origin:
         for data in (DATA, None):
@@ -652,7 +652,7 @@ def test_an_error_page_does_not_discard_the_progress(world: World) -> None:
         assert origin.sent == len(DATA)
 
 
-def test_a_json_message_is_never_a_model(world: World) -> None:
+def test_a_json_message_is_refused_as_a_model(world: World) -> None:
     message = answering(200, {"Content-Type": "application/json"}, b'{"error": "early access"}')
     with Origin(DATA, default=message) as origin:
         for data in (DATA, None):
@@ -660,7 +660,7 @@ def test_a_json_message_is_never_a_model(world: World) -> None:
                 world.fetch(origin, data=data, path="model.safetensors")
 
 
-def test_a_login_page_wants_credentials(world: World) -> None:
+def test_a_login_page_is_a_credentials_error(world: World) -> None:
     page = answering(200, {"Content-Type": "text/html"}, b"<html>Log in</html>")
     with (
         Origin(DATA, scripts=[answering(302, {"Location": "/login?returnUrl=x"}), page]) as origin,
@@ -676,7 +676,7 @@ def test_a_web_page_in_place_of_a_text_file_is_refused_too(world: World) -> None
         world.fetch(origin, path="config.json")
 
 
-def test_the_digest_alone_decides_where_it_is_known(world: World) -> None:
+def test_a_known_digest_alone_decides(world: World) -> None:
     page = b"<html>This is what was asked for</html>"
     with Origin(page, default=answering(200, {"Content-Type": "text/html"}, page)) as origin:
         assert world.fetch(origin, data=page, path="model.safetensors").blob.path.read_bytes() == page
@@ -704,7 +704,7 @@ def test_a_wrong_file_is_fetched_from_the_next_source(world: World) -> None:
     assert [event.source for event in world.events_of(SourceFailed)] == [wrong.url]
 
 
-def test_a_mirror_goes_on_where_the_source_broke_off(world: World) -> None:
+def test_a_mirror_resumes_the_download_of_the_source(world: World) -> None:
     dying = [drop_after(200_000), *[answering(500)] * 9]
     with Origin(DATA, scripts=[*dying]) as source, Origin(DATA) as mirror:
         fetched = world.fetch(source, mirror, data=DATA)
@@ -729,7 +729,7 @@ def test_the_most_severe_error_of_the_sources_is_reported(world: World) -> None:
         world.fetch(gone, private, data=DATA)
 
 
-def test_no_source_at_all_is_an_error(world: World) -> None:
+def test_an_artifact_without_sources_is_an_error(world: World) -> None:
     with pytest.raises(UnreachableError):
         world.fetch(data=DATA)
 

@@ -100,7 +100,7 @@ def test_waiting_ends_at_the_lock_timeout(world: World) -> None:
 
 
 @pytest.mark.parametrize("noflock", ["", "noflock=1"], ids=["flock", "no flock"])
-def test_a_suspended_owner_is_replaced_and_does_no_harm_when_resumed(world: World, noflock: str) -> None:
+def test_a_suspended_owner_is_replaced_and_writes_nothing_when_resumed(world: World, noflock: str) -> None:
     options = [*filter(None, [noflock]), "connections=1", "stale=0.5"]
     with Origin(DATA, default=pace) as origin:
         owner = start(world.root / "store", origin.url, DATA, *options)
@@ -203,7 +203,7 @@ Store(Path({str(tmp_path / "made")!r})).add_bytes(b"x" * 10)
 
 
 @pytest.mark.parametrize("threads", [2, 3, 4, 5, 7])
-def test_few_threads_are_enough(world: World, threads: int) -> None:
+def test_a_low_thread_limit_is_enough(world: World, threads: int) -> None:
     """As many as a container with a small pids.max allows; the main thread is one of them."""
     with Origin(DATA) as origin:
         code, result = finish(start(world.root / "store", origin.url, DATA, f"threads={threads}", "grow=1"))
@@ -219,7 +219,7 @@ def test_where_no_thread_can_be_started_the_limit_is_named(world: World) -> None
 
 
 @pytest.mark.parametrize("memory", [0, 2**20, 2**24, 2**25, 2**26, 2**27])
-def test_little_memory_is_enough_or_named(world: World, memory: int) -> None:
+def test_a_low_memory_limit_is_enough_or_named_in_the_error(world: World, memory: int) -> None:
     """Address space beyond what the imports need: a thread's stack takes 8 MiB of it."""
     with Origin(DATA) as origin:
         code, result = finish(start(world.root / "store", origin.url, DATA, f"memory={memory}"))

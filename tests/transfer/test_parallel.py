@@ -83,7 +83,7 @@ def test_a_link_that_is_full_ends_with_one_connection(world: World) -> None:
         assert 1 < len(asked) <= 7
 
 
-def test_a_source_without_ranges_has_one_connection_that_does_it_all(world: World) -> None:
+def test_a_source_without_ranges_is_read_over_one_connection(world: World) -> None:
     def no_ranges(conn: Conn, request: Request, origin: Origin) -> None:
         conn.send(head(200, {"Content-Length": str(len(origin.data)), "ETag": origin.etag or ""}))
         for at in range(0, len(origin.data), 400_000):
@@ -96,7 +96,7 @@ def test_a_source_without_ranges_has_one_connection_that_does_it_all(world: Worl
         assert origin.connections == 1
 
 
-def test_a_source_that_only_claims_to_know_ranges_is_still_read_to_the_end(world: World) -> None:
+def test_a_source_that_wrongly_claims_range_support_is_read_to_the_end(world: World) -> None:
     def liar(conn: Conn, request: Request, origin: Origin) -> None:
         fields = {"Content-Length": str(len(origin.data)), "ETag": origin.etag or "", "Accept-Ranges": "bytes"}
         conn.send(head(200, fields))
@@ -121,7 +121,7 @@ def test_a_source_that_refuses_a_second_connection_is_read_by_one(world: World, 
         assert len(origin.requests) <= 5
 
 
-def test_connections_that_keep_breaking_off_leave_no_hole(world: World) -> None:
+def test_interrupted_connections_leave_no_gap(world: World) -> None:
     turns = iter(range(10**6))
 
     def flaky(conn: Conn, request: Request, origin: Origin) -> None:
@@ -214,7 +214,7 @@ def test_the_only_signed_url_is_requested_again_after_it_expired(world: World) -
             assert len(hub.requests) == 8
 
 
-def test_a_signed_url_that_is_never_good_is_refused_credentials(world: World) -> None:
+def test_a_signed_url_that_is_always_refused_is_a_credentials_error(world: World) -> None:
     with Origin(DATA, default=answering(403)) as cdn:
         where = answering(302, {"Location": f"http://localhost:{cdn.port}/blob?signature=secret"})
         with Origin(b"", default=where) as hub, pytest.raises(CredentialsError) as caught:

@@ -35,7 +35,7 @@ def capped(rate: int, **more: str) -> Script:
 
 
 @pytest.mark.parametrize("known", [DATA, None])
-def test_machines_that_name_one_version_differently_still_give_the_file(world: World, known: bytes | None) -> None:
+def test_servers_with_different_etags_for_one_version_still_serve_the_file(world: World, known: bytes | None) -> None:
     """Each request reaches another machine behind one name, and each has its own ETag for the same bytes."""
 
     def machine(conn: Conn, request: Request, origin: Origin) -> None:
@@ -72,7 +72,7 @@ def test_a_source_that_sends_one_byte_per_range_is_read_without_ranges(world: Wo
         assert len(origin.requests) < 10
 
 
-def test_first_bytes_that_trickle_are_below_the_floor_too(world: World) -> None:
+def test_slow_first_bytes_are_below_the_minimum_rate(world: World) -> None:
     def trickle(conn: Conn, request: Request, origin: Origin) -> None:
         status, fields, start, end = origin.fields(request)
         conn.send(head(status, fields))
@@ -104,9 +104,7 @@ def test_a_disk_that_can_not_be_read_stops_all_connections_at_once(
     assert time.monotonic() - start < 2.5, "the connections would have needed three seconds at least"
 
 
-def test_where_no_more_threads_are_allowed_one_connection_does_it_all(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_more_threads_one_connection_fetches_the_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     real, started = threading.Thread.start, [0]
 
     def start(self: threading.Thread, *args: Any) -> None:
@@ -123,7 +121,7 @@ def test_where_no_more_threads_are_allowed_one_connection_does_it_all(
         assert started[0] > 1
 
 
-def test_the_end_of_a_file_is_not_left_to_the_one_connection_that_crawls(world: World) -> None:
+def test_the_last_segment_is_reassigned_from_a_slow_connection(world: World) -> None:
     def crawling(conn: Conn, request: Request, origin: Origin) -> None:
         capped(100_000 if len(origin.requests) == 3 else 10_000_000)(conn, request, origin)
 
@@ -135,7 +133,7 @@ def test_the_end_of_a_file_is_not_left_to_the_one_connection_that_crawls(world: 
     assert time.monotonic() - start < 10, "the last bytes take that connection twenty seconds"
 
 
-def test_the_end_of_a_file_is_not_left_to_the_one_connection_that_stalls(world: World) -> None:
+def test_the_last_segment_is_reassigned_from_a_stalled_connection(world: World) -> None:
     def stalling(conn: Conn, request: Request, origin: Origin) -> None:
         if len(origin.requests) == 3:
             status, fields, start, _ = origin.fields(request)

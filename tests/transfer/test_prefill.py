@@ -159,7 +159,7 @@ def test_one_connection_sends_one_request_for_the_version_that_fit_read(
     assert request.headers["if-range"] == f'"{digest()[:32]}"'
 
 
-def test_fetch_goes_on_where_fit_of_the_same_uri_ended(bench: Bench) -> None:
+def test_fetch_resumes_from_the_bytes_that_fit_read(bench: Bench) -> None:
     for uri in ("ollama://long:1b", "hf://acme/gguf/long.gguf", f"{bench.hub.files}long.gguf"):
         cache = bench.folder / "cache"
         _, report = bench.run("fit", uri, "--root", str(bench.root))
@@ -198,7 +198,7 @@ def test_offline_fit_reads_the_partial_file(bench: Bench) -> None:
 
 
 # ── and nothing is worse where it can't ──
-def test_a_seed_that_was_damaged_costs_itself_alone(bench: Bench) -> None:
+def test_a_damaged_prefilled_file_is_fetched_again(bench: Bench) -> None:
     bench.fit()
     data = bytearray(bench.part.read_bytes())
     data[1000] ^= 1
@@ -210,7 +210,7 @@ def test_a_seed_that_was_damaged_costs_itself_alone(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("pinned", [False, True])
-def test_a_source_that_changed_gives_the_new_file_whole(bench: Bench, *, pinned: bool) -> None:
+def test_a_changed_source_is_fetched_from_the_start(bench: Bench, *, pinned: bool) -> None:
     bench.source, bench.pin = f"{bench.hub.files}long.gguf", f"digest: 'sha256:{digest()}', " if pinned else ""
     bench.hub.world.file("long.gguf", model()[:-1] + bytes([model()[-1] ^ 1]))
     bench.fit()
@@ -228,7 +228,7 @@ def test_a_file_that_is_not_a_model_leaves_no_partial_file(bench: Bench) -> None
     assert files(bench.root) == {}
 
 
-def test_a_root_that_is_not_there_is_not_made(bench: Bench) -> None:
+def test_a_missing_root_is_not_created(bench: Bench) -> None:
     bench.root.rmdir()
     assert bench.fit()[0] == 0
     assert not bench.root.exists()
@@ -242,7 +242,7 @@ def test_a_root_that_is_not_there_is_not_made(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("broken", ["ingest", "locks", "ingest/x"])
-def test_a_store_that_takes_nothing_changes_no_answer(
+def test_fit_works_with_a_store_that_is_not_writable(
     bench: Bench, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = bench.fit()
@@ -354,7 +354,7 @@ def test_only_verified_bytes_of_its_own_sources_are_read(tmp_path: Path) -> None
     assert PartialPrefix(store, artifact()).read(0, 10) == b""
 
 
-def test_a_transfers_own_partial_file_is_read_as_far_as_it_is_proven(tmp_path: Path) -> None:
+def test_fit_reads_the_verified_part_of_a_partial_file(tmp_path: Path) -> None:
     store = Store(tmp_path)
     path = store.folder("ingest") / f"{digest()}.part"
     assert prefill(store, artifact(), beginning(2**20), identity())

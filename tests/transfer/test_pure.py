@@ -134,7 +134,7 @@ def trickle(floor: Floor, count: int, seconds: range) -> None:
         floor.note(count, float(second))
 
 
-def test_a_connection_at_the_floor_lives_and_below_it_dies() -> None:
+def test_a_connection_is_ended_below_the_minimum_rate() -> None:
     floor = Floor(16 * 1024, 60.0, 0.0)
     for second in range(1, 600):
         floor.note(16 * 1024, float(second))
@@ -143,7 +143,7 @@ def test_a_connection_at_the_floor_lives_and_below_it_dies() -> None:
         trickle(slow, 16 * 1024 - 300, range(1, 62))
 
 
-def test_a_fast_start_does_not_excuse_a_slow_end() -> None:
+def test_a_slow_end_is_detected_after_a_fast_start() -> None:
     floor = Floor(16 * 1024, 60.0, 0.0)
     floor.note(10**9, 1.0)
     with pytest.raises(UnreachableError):
@@ -156,7 +156,7 @@ def test_a_limiter_without_a_rate_never_waits() -> None:
     assert limiter.step is None
 
 
-def test_a_cancelled_taker_does_not_wait() -> None:
+def test_a_cancelled_call_does_not_wait_for_the_rate_limit() -> None:
     cancel = Cancel()
     cancel.set()
     with pytest.raises(InterruptedSync):
@@ -166,7 +166,7 @@ def test_a_cancelled_taker_does_not_wait() -> None:
 # --- ranges ----------------------------------------------------------------------------------------------------
 
 
-def test_pieces_are_handed_out_in_the_files_order() -> None:
+def test_segments_are_assigned_in_file_order() -> None:
     board = SegmentQueue([(0, 512 * MIB)])
     head = board.take()
     assert head is not None
@@ -250,7 +250,7 @@ def test_the_rest_of_a_failed_connection_goes_to_a_response_that_covers_it() -> 
     st.integers(1, 300),
     st.lists(st.tuples(st.sampled_from(["take", "claim", "work", "leave"]), st.integers(0, 9)), max_size=60),
 )
-def test_every_byte_is_always_somebodys(size: int, steps: list[tuple[str, int]]) -> None:
+def test_every_byte_is_done_assigned_or_queued_exactly_once(size: int, steps: list[tuple[str, int]]) -> None:
     """Whatever connections do, the bytes done and those on the board are the file, and each is on it once."""
     board, done = SegmentQueue([(0, size * MIB)]), IntervalSet()
     working: list[Segment] = []
@@ -308,26 +308,26 @@ def simulate(
     return active, now
 
 
-def test_a_capped_origin_gets_all_the_connections_that_are_allowed_in_a_moment() -> None:
+def test_a_server_with_a_cap_per_connection_quickly_gets_the_maximum_of_connections() -> None:
     for most in (4, 8, 16):
         connections, seconds = simulate(50e6, 1e12, most=most, size=512 * MIB)
         assert connections == most
         assert seconds < 1.4 * 512 * MIB / (50e6 * most)
 
 
-def test_a_fast_link_gets_none() -> None:
+def test_a_fast_link_gets_no_further_connection() -> None:
     assert simulate(2 * Tuning().fast_rate, 2 * Tuning().fast_rate, most=16, size=4096 * MIB)[0] == 1
 
 
-def test_a_link_that_is_full_is_not_tried_for_long() -> None:
+def test_a_full_link_soon_gets_no_further_connection() -> None:
     assert simulate(10e6, 10e6, most=16, size=60 * MIB)[0] == 1
 
 
-def test_a_short_file_gets_none() -> None:
+def test_a_short_file_gets_no_further_connection() -> None:
     assert simulate(50e6, 1e12, most=16, size=10 * MIB)[0] == 1
 
 
-def test_a_users_own_cap_is_no_reason_for_more() -> None:
+def test_the_rate_limit_of_the_user_causes_no_further_connection() -> None:
     assert simulate(50e6, 1e12, most=16, size=100 * MIB, limit=10_000_000)[0] == 1
 
 
@@ -339,13 +339,13 @@ def test_buffered_bytes_cause_no_further_connection() -> None:
     )
 
 
-def test_a_refusal_ends_the_growth() -> None:
+def test_a_refused_connection_ends_the_growth() -> None:
     controller = ConcurrencyController(16, limit=None, setup=0.01, tuning=Tuning())
     controller.failed(0.0, refused=True, active=3)
     assert controller.most == 3
 
 
-def test_bursts_of_a_long_way_are_no_reason_to_give_up() -> None:
+def test_bursts_over_a_slow_link_do_not_end_the_growth() -> None:
     """Every 0.3 s each connection gets its window's worth, and nothing in between."""
     controller = ConcurrencyController(8, limit=None, setup=0.45, tuning=Tuning())
     done, active = 0, 1
@@ -356,14 +356,14 @@ def test_bursts_of_a_long_way_are_no_reason_to_give_up() -> None:
 
 
 @pytest.mark.parametrize("rate", [0, 15_000])
-def test_connections_that_bring_next_to_nothing_are_not_replaced(rate: int) -> None:
+def test_connections_without_throughput_cause_no_further_ones(rate: int) -> None:
     """Else some would always be waiting for an answer, and the attempt would never have failed."""
     controller = ConcurrencyController(8, limit=None, setup=0.01, floor=16 * 1024, tuning=Tuning())
     assert not any(controller.step(n / 50, n * rate // 50, active=1, left=10**10) for n in range(500))
     assert any(controller.step(10 + n / 50, 150_000 + n * 10**6, active=1, left=10**10) for n in range(500))
 
 
-def test_noise_does_not_make_it_grow_without_end() -> None:
+def test_noise_does_not_cause_unlimited_growth() -> None:
     random_ = random.Random(1)
     controller = ConcurrencyController(16, limit=None, setup=0.01, tuning=Tuning())
     now, done, active = 0.0, 0, 1
@@ -401,7 +401,7 @@ def test_the_connection_that_delays_the_end_is_closed() -> None:
     assert let_go([20e6, 20e6, 20e6, 0]) == 1
 
 
-def test_a_connection_that_is_as_slow_as_any_is_kept() -> None:
+def test_a_connection_as_slow_as_the_others_is_kept() -> None:
     assert let_go([1e5]) == 0
     assert let_go([1e5, 2e5, 1e5]) == 0
 
@@ -410,5 +410,5 @@ def test_no_connection_is_closed_while_work_remains() -> None:
     assert let_go([20e6, 20e6, 1e4], at_end=False) == 0
 
 
-def test_a_link_that_becomes_slow_costs_each_connection_at_most_one_try() -> None:
+def test_a_link_that_becomes_slow_closes_each_connection_at_most_once() -> None:
     assert 0 < let_go([5e6] * 6, size=100 * MIB, slow_after=2.0) <= 4

@@ -105,7 +105,9 @@ runs = st.fixed_dictionaries(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(plan=st.lists(runs, min_size=1, max_size=4), has_digest=st.booleans())
-def test_any_sequence_of_faults_kills_and_damage_ends_well(plan: list[dict[str, Any]], has_digest: bool) -> None:
+def test_any_sequence_of_faults_kills_and_damage_ends_in_the_right_file(
+    plan: list[dict[str, Any]], has_digest: bool
+) -> None:
     with tempfile.TemporaryDirectory() as folder, Origin(DATA) as origin:
         root = Path(folder)
         for run in plan:

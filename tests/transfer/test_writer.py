@@ -30,14 +30,14 @@ def bring(partial: Partial, start: int, end: int, *, piece: int = 300_000) -> No
     # no close: the process is killed
 
 
-def test_a_connection_that_began_inside_a_chunk_loses_at_most_a_piece(tmp_path: Path) -> None:
+def test_a_connection_that_started_inside_a_chunk_loses_at_most_one_piece(tmp_path: Path) -> None:
     first = opened(tmp_path)
     bring(first, CHUNK // 2 + 777, CHUNK - 5_000)
     again = opened(tmp_path)
     assert CHUNK // 2 - 5_777 - 2 * _STEP <= again.trust() < CHUNK // 2
 
 
-def test_pieces_of_several_connections_make_a_chunk_that_is_proven_as_a_whole(tmp_path: Path) -> None:
+def test_a_chunk_written_by_several_connections_is_checked_as_a_whole(tmp_path: Path) -> None:
     first = opened(tmp_path)
     bring(first, CHUNK // 2 + 1, CHUNK)
     bring(first, 0, CHUNK // 2 + 1)

@@ -57,7 +57,7 @@ def test_a_manifest_is_a_plain_argument(env: Env) -> None:
 
 
 @pytest.mark.parametrize("around", ["A=1\n{}B=2\n", "A=1\r\n{}B=2", "\ufeff{}", "{}\n# no end of line"])
-def test_to_another_tier_and_back_gives_the_same_bytes(env: Env, tmp_path: Path, around: str) -> None:
+def test_updating_to_another_tier_and_back_restores_the_same_bytes(env: Env, tmp_path: Path, around: str) -> None:
     file = tmp_path / ".env"
     block = env("--tier", "8g")[1].replace("OPEN_WEBUI_PORT=3000", "OPEN_WEBUI_PORT=3999  # mine")
     before = around.format(block.replace("\n", "\r\n" if "\r" in around else "\n")).encode()
@@ -67,7 +67,7 @@ def test_to_another_tier_and_back_gives_the_same_bytes(env: Env, tmp_path: Path,
         assert (file.read_bytes() == before) is (tier == "8g")
 
 
-def test_mode_symlink_and_neighbouring_files_are_kept(env: Env, tmp_path: Path) -> None:
+def test_update_keeps_the_mode_the_symlink_and_other_files(env: Env, tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     target = tmp_path / "real" / "stack.env"
     target.write_text("A=1\n")
@@ -81,12 +81,12 @@ def test_mode_symlink_and_neighbouring_files_are_kept(env: Env, tmp_path: Path) 
     assert [p.name for p in target.parent.iterdir()] == ["stack.env"]
 
 
-def test_a_file_that_does_not_exist_is_made(env: Env, tmp_path: Path) -> None:
+def test_update_creates_a_missing_file(env: Env, tmp_path: Path) -> None:
     assert env("--tier", "8g", "--update", ".env")[0] == 0
     assert (tmp_path / ".env").read_text() == env("--tier", "8g")[1]
 
 
-def test_nothing_is_written_where_nothing_changes(env: Env, tmp_path: Path) -> None:
+def test_an_unchanged_file_is_not_written(env: Env, tmp_path: Path) -> None:
     env("--tier", "8g", "--update", ".env")
     os.utime(tmp_path / ".env", (1, 1))
     code, _, err = env("--tier", "8g", "--update", ".env")
@@ -95,7 +95,7 @@ def test_nothing_is_written_where_nothing_changes(env: Env, tmp_path: Path) -> N
     assert (tmp_path / ".env").stat().st_mtime == 1
 
 
-def test_unclear_marks_leave_the_file_alone(env: Env, tmp_path: Path) -> None:
+def test_a_file_with_unclear_block_markers_is_not_changed(env: Env, tmp_path: Path) -> None:
     data = f"A=1\n{END}\nSECRET=x\n"
     (tmp_path / ".env").write_text(data)
     code, _, err = env("--tier", "8g", "--update", ".env")
@@ -104,7 +104,7 @@ def test_unclear_marks_leave_the_file_alone(env: Env, tmp_path: Path) -> None:
     assert (tmp_path / ".env").read_text() == data
 
 
-def test_a_folder_is_no_env_file(env: Env, tmp_path: Path) -> None:
+def test_a_folder_in_the_place_of_the_env_file_is_refused(env: Env, tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
     assert env("--tier", "8g", "--update", ".env")[0] == 73
     assert env("--tier", "8g", "--update", "missing/.env")[0] == 74
@@ -125,7 +125,7 @@ def test_a_variable_set_outside_of_the_block_is_warned_of(env: Env, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("words", "code"), [(("--tier", "9g"), 2), ((), 2), (("--tier", "8g", "--manifest", "x"), 2)])
-def test_a_tier_that_does_not_exist_is_wrong_usage(env: Env, words: tuple[str, ...], code: int) -> None:
+def test_a_missing_tier_is_a_usage_error(env: Env, words: tuple[str, ...], code: int) -> None:
     assert env(*words)[0] == code
 
 
@@ -137,7 +137,7 @@ def test_the_tier_may_come_from_the_environment(env: Env, monkeypatch: pytest.Mo
     assert "\nOLLAMA_AUTO_PULL_MODEL=llama3.2:3b\n" in env()[1]
 
 
-def test_a_tier_of_ones_own_has_a_block_too(env: Env, tmp_path: Path) -> None:
+def test_a_user_defined_tier_has_a_block_too(env: Env, tmp_path: Path) -> None:
     (tmp_path / "manifests").mkdir()
     (tmp_path / "manifests" / "nas.yaml").write_text(
         "version: 1\ntier: nas\nextends: 8g\nservices:\n"

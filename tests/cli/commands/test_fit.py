@@ -112,7 +112,7 @@ def test_a_model_alone_is_one_service_without_a_budget(bench: Bench) -> None:
     assert model["kv"] == 12 * 2**20
 
 
-def test_options_change_the_estimate_as_the_facts_measured_it(bench: Bench) -> None:
+def test_options_change_the_estimate_as_measured(bench: Bench) -> None:
     def kv(*words: str) -> float:
         return float(only(bench.fit("ollama://tiny:1b", *words)[1])["kv"]) / 2**20
 
@@ -152,13 +152,13 @@ def test_the_shards_of_a_model_are_one_model(bench: Bench) -> None:
     assert only(report)["weights"] == pytest.approx(2 * WEIGHTS, rel=1e-3)
 
 
-def test_a_repo_of_several_quantizations_wants_one_named(bench: Bench) -> None:
+def test_a_repo_with_several_quantizations_requires_a_choice(bench: Bench) -> None:
     code, report = bench.fit("hf://acme/gguf")
     assert code == 2
     assert "big-00001-of-00002.gguf, tiny.gguf" in report["errors"][0]["message"]
 
 
-def test_a_whisper_repo_goes_by_the_table(bench: Bench) -> None:
+def test_a_whisper_repo_is_estimated_by_the_table(bench: Bench) -> None:
     code, report = bench.fit("hf://acme/faster-whisper-small")
     assert code == 0
     assert only(report)["method"] == "table"
@@ -178,7 +178,7 @@ def test_a_model_that_does_not_fit_is_1_with_settings_that_would(bench: Bench) -
 
 
 # ── what is on disk ──
-def test_files_and_folders_are_read_where_they_are(bench: Bench) -> None:
+def test_local_files_and_folders_are_read_in_place(bench: Bench) -> None:
     folder = bench.folder / "my model"
     folder.mkdir()
     path = TINY.write(folder / "tiny.gguf")
@@ -191,7 +191,7 @@ def test_files_and_folders_are_read_where_they_are(bench: Bench) -> None:
     assert len(bench.hub.log) == 0
 
 
-def test_a_folder_stands_for_the_model_in_it(bench: Bench) -> None:
+def test_a_folder_is_read_as_the_model_in_it(bench: Bench) -> None:
     cache = bench.folder / "models--acme--sd"
     (cache / "blobs").mkdir(parents=True)
     snapshot = cache / "snapshots" / ("a" * 40)
@@ -355,14 +355,14 @@ def test_an_error_has_its_code_in_the_reports_own_shape(
     assert bench.text(*words)[2].startswith("error: ")
 
 
-def test_a_uri_and_a_tier_together_are_wrong_usage(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_uri_together_with_a_tier_is_a_usage_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bench.text("ollama://tiny:1b", "--tier", "8g")[0] == 2
     monkeypatch.setenv("MODELFETCH_TIER", "8g")
     assert bench.fit("ollama://tiny:1b")[1]["tier"] is None
 
 
 @pytest.mark.parametrize("words", [("--kv-type", "f32"), ("--context", "0"), ("--usable", "x"), ("--parallel", "-1")])
-def test_a_bad_option_is_wrong_usage(bench: Bench, words: tuple[str, ...]) -> None:
+def test_an_invalid_option_is_a_usage_error(bench: Bench, words: tuple[str, ...]) -> None:
     assert bench.text("ollama://tiny:1b", *words)[0] == 2
 
 
@@ -382,7 +382,7 @@ def test_a_web_page_from_a_server_is_no_model(bench: Bench) -> None:
     assert bench.fit(f"{bench.hub.files}tiny.gguf")[0] in (65, 77)
 
 
-def test_an_architecture_that_is_not_known_is_unknown_and_1(bench: Bench) -> None:
+def test_an_unknown_architecture_is_reported_and_exits_1(bench: Bench) -> None:
     strange = llm(Shape(arch="brandnew"))
     strange.write(bench.folder / "x.gguf")
     code, report = bench.fit("x.gguf")
@@ -392,7 +392,7 @@ def test_an_architecture_that_is_not_known_is_unknown_and_1(bench: Bench) -> Non
     assert only(report)["total"] is None
 
 
-def test_the_table_is_printed_unless_quiet_and_fitting(bench: Bench) -> None:
+def test_quiet_prints_no_table_if_everything_fits(bench: Bench) -> None:
     code, out, err = bench.text("ollama://tiny:1b")
     assert (code, err) == (0, "")
     assert "tiny:1b: weights 17.5 MiB + KV cache 12.0 MiB" in out

@@ -78,7 +78,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         yield there
 
 
-def test_a_tier_that_extends_the_one_it_hides_is_as_quick(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tier_that_extends_the_one_it_shadows_uses_the_fast_path(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hiding = place.folder / "tiers" / "mine.yaml"
     hiding.parent.mkdir()
     hiding.write_text(json.dumps({"version": 1, "extends": "mine", "drop": ["n"]}))
@@ -271,7 +273,7 @@ def test_other_command_lines_are_left_to_the_full_program(place: Place, argv: li
     assert place.quick(argv) is None
 
 
-def test_no_token_gets_into_a_note(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_contains_no_token(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_planted_secret")
     monkeypatch.setenv("CIVITAI_API_TOKEN", "civ_planted_secret")
     assert place.long()[0] == 0
@@ -279,7 +281,7 @@ def test_no_token_gets_into_a_note(place: Place, monkeypatch: pytest.MonkeyPatch
     assert place.quick() is not None
 
 
-def test_nothing_heavy_is_imported(place: Place) -> None:
+def test_the_fast_path_imports_no_large_package(place: Place) -> None:
     code = (
         "import sys; from modelfetch.cli import main\ntry: main(%r)\n"
         "finally: print(sorted(m for m in sys.modules if m.partition('.')[0] in %r), file=sys.stderr)"

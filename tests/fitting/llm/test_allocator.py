@@ -21,7 +21,7 @@ def peak_bytes(*ends: Tensor) -> int:
     return graph.peak_bytes()
 
 
-def test_a_source_is_given_back_after_its_last_use_and_not_before() -> None:
+def test_an_input_is_freed_right_after_its_last_use() -> None:
     first = new(640, GIVEN)
     second = new(320, first)
     assert peak_bytes(new(640, second)) == 960
@@ -52,7 +52,7 @@ def test_a_view_allocates_nothing_keeps_its_tensor_and_is_never_overwritten() ->
     assert peak_bytes(new(640, middle, two)) == 640 + 320 + 640
 
 
-def test_inputs_have_their_place_before_anything_is_computed() -> None:
+def test_inputs_are_allocated_before_any_operation() -> None:
     late = Tensor(shape=(160,), is_input=True)
     assert peak_bytes(new(32, new(640, GIVEN), late)) == 640 + 640 + 32
 
@@ -61,7 +61,7 @@ def test_sizes_are_multiples_of_the_alignment() -> None:
     assert peak_bytes(Tensor(shape=(1, 3), width=2, sources=(GIVEN,))) == 32
 
 
-def test_a_cast_that_names_itself_as_a_source_is_given_back_all_the_same() -> None:
+def test_a_cast_that_lists_itself_as_an_input_is_freed() -> None:
     def rest(cast: Tensor) -> int:
         return peak_bytes(new(640, new(32, new(32, cast))))
 
@@ -70,7 +70,7 @@ def test_a_cast_that_names_itself_as_a_source_is_given_back_all_the_same() -> No
     assert rest(cast) == rest(new(640, GIVEN)) == 32 + 640
 
 
-def test_the_smallest_hole_that_fits_is_taken() -> None:
+def test_the_smallest_free_block_that_fits_is_used() -> None:
     memory = _Memory()
     places = [memory.take(size) for size in (96, 32, 64, 32, 96, 32)]
     for place, size in zip(places[::2], (96, 64, 96), strict=True):
@@ -83,7 +83,7 @@ def test_the_smallest_hole_that_fits_is_taken() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 40)), max_size=80))
-def test_nothing_that_is_in_use_overlaps(steps: list[tuple[int, int]]) -> None:
+def test_tensors_in_use_do_not_overlap(steps: list[tuple[int, int]]) -> None:
     memory, highest = _Memory(), 0
     used: list[tuple[int, int]] = []
     for choice, size in steps:

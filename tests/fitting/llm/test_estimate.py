@@ -59,7 +59,7 @@ def measured(number: int) -> Estimate:
 
 
 @pytest.mark.parametrize("number", range(len(ROWS)), ids=lambda n: "-".join(list(ROWS[n].values())[:5]))
-def test_every_buffer_is_the_one_of_the_engine(number: int) -> None:
+def test_every_buffer_has_the_size_that_the_engine_reports(number: int) -> None:
     found, row = measured(number), ROWS[number]
     assert found.weights == pytest.approx(int(row["weights"]), abs=0.01 * MIB)
     assert found.kv == int(row["kv"])
@@ -169,7 +169,7 @@ def test_an_encoder_has_no_cache_and_keeps_its_input_layer_in_ram(name: str) -> 
 
 
 # ── what must be free, and what happens with less ──
-def test_the_server_wants_a_gigabyte_to_stay_free() -> None:
+def test_the_server_keeps_one_gigabyte_free() -> None:
     found = estimate(of("llama3.1:8b"))
     assert found.margin == MARGIN == GIB
     assert found.needed == total(found) + GIB
@@ -211,7 +211,7 @@ def test_a_vision_encoder_counts_with_its_bound_and_its_weights() -> None:
 
 
 # ── what a header may claim ──
-def test_as_many_layers_and_experts_as_are_believed_take_no_time() -> None:
+def test_the_largest_accepted_number_of_layers_and_experts_is_computed_fast() -> None:
     shape = Shape(layers=2, experts=64, experts_used=64)
     pairs = metadata(shape)
     pairs |= {"llama.block_count": u32(1024), "llama.attention.head_count": array(U32, [4] + [0] * 1023)}
@@ -225,7 +225,7 @@ def test_as_many_layers_and_experts_as_are_believed_take_no_time() -> None:
     ("key", "value", "most"),
     [("block_count", 1025, 1024), ("expert_used_count", 65, 64), ("block_count", 2**31, 1024)],
 )
-def test_more_layers_or_experts_than_there_are_anywhere_are_unknown(key: str, value: int, most: int) -> None:
+def test_an_implausible_number_of_layers_or_experts_is_unknown(key: str, value: int, most: int) -> None:
     shape = Shape(experts=8, experts_used=2)
     found = estimate(read_gguf(gguf(metadata(shape) | {f"llama.{key}": u32(value)}, tensors(shape))))
     assert found.total is None
@@ -246,7 +246,9 @@ def test_an_unknown_architecture_is_unknown_with_bounds() -> None:
 @pytest.mark.parametrize(
     "name", ["llama3.2:1b", "qwen2.5:0.5b", "qwen3.5:4b", "qwen3.6:35b", "gemma4:e2b", "gpt-oss:20b"]
 )
-def test_the_upper_bound_of_an_unknown_architecture_is_one(name: str, context: int, *, flash: bool) -> None:
+def test_the_upper_bound_of_an_unknown_architecture_is_above_the_known_need(
+    name: str, context: int, *, flash: bool
+) -> None:
     known = estimate(of(name), context=context, parallel=4, flash_attention=flash)
     spec = replace(SPECS[name], arch="newarch", ff=SPECS[name].ff or 512)
     found = estimate(read_gguf(made(spec)), context=context, parallel=4, flash_attention=flash)
@@ -290,7 +292,7 @@ def test_a_header_without_hyperparameters_is_unknown() -> None:
         ("llama.attention.head_count", array(4, [0, 0, 0, 0]), "list of 4"),
     ],
 )
-def test_hyperparameters_that_make_no_sense_are_refused(key: str, value: object, why: str) -> None:
+def test_invalid_hyperparameters_are_refused(key: str, value: object, why: str) -> None:
     shape = Shape()
     pairs = metadata(shape) | {key: value}
     with pytest.raises(UnknownModelError, match=why):

@@ -67,7 +67,9 @@ def _credentials(home: Path, **environ: str) -> Credentials:
         ({"HF_ENDPOINT": "http://127.0.0.1:81"}, "http://127.0.0.1:82/x", False),
     ],
 )
-def test_the_hubs_token_is_for_the_hub(tmp_path: Path, environ: Mapping[str, str], url: str, seen: bool) -> None:
+def test_the_hub_token_is_sent_only_to_the_hub(
+    tmp_path: Path, environ: Mapping[str, str], url: str, seen: bool
+) -> None:
     found = _credentials(tmp_path, HF_TOKEN=PLANTED, **environ).headers(url)
     assert found == ({"Authorization": f"Bearer {PLANTED}"} if seen else {})
 
@@ -83,7 +85,7 @@ def test_the_hubs_token_is_for_the_hub(tmp_path: Path, environ: Mapping[str, str
         ("https://huggingface.co/x", False),
     ],
 )
-def test_civitais_token_is_for_civitai(tmp_path: Path, url: str, seen: bool) -> None:
+def test_the_civitai_token_is_sent_only_to_civitai(tmp_path: Path, url: str, seen: bool) -> None:
     found = _credentials(tmp_path, CIVITAI_API_TOKEN=PLANTED).headers(url)
     assert found == ({"Authorization": f"Bearer {PLANTED}"} if seen else {})
 
@@ -121,7 +123,7 @@ def test_netrc_applies_to_its_machines_and_its_default_is_ignored(tmp_path: Path
         ({}, "https://civitai.com/x", None),
     ],
 )
-def test_a_hub_of_ones_own_without_a_token_is_a_host_of_netrc(
+def test_netrc_applies_to_a_custom_hub_without_a_token(
     tmp_path: Path, environ: Mapping[str, str], url: str, seen: str | None
 ) -> None:
     hosts = ("cache.corp", "huggingface.co", "hf.co", "civitai.com")
@@ -130,7 +132,7 @@ def test_a_hub_of_ones_own_without_a_token_is_a_host_of_netrc(
     assert found == ({"Authorization": seen} if seen else {})
 
 
-def test_netrc_goes_in_the_clear_only_where_that_is_allowed(tmp_path: Path) -> None:
+def test_netrc_passwords_are_sent_over_plain_http_only_to_allowed_hosts(tmp_path: Path) -> None:
     (tmp_path / "n").write_text("machine files.lan login me password word\n")
     keeper = _credentials(tmp_path, NETRC=str(tmp_path / "n"), MODELFETCH_ALLOW_HTTP="files.lan:8080")
     assert keeper.headers("http://files.lan:8080/x") != {}
@@ -227,7 +229,7 @@ def test_of_two_services_on_one_host_each_gets_its_own_token(
     assert keeper.headers(_HOST + url) == ({"Authorization": f"Bearer {seen}"} if seen else {})
 
 
-def test_the_token_of_one_service_is_no_substitute_for_that_of_another(tmp_path: Path) -> None:
+def test_a_token_of_one_service_is_not_sent_to_another(tmp_path: Path) -> None:
     keeper = _credentials(
         tmp_path, HF_ENDPOINT=_HOST, HF_TOKEN="hf-word", MODELFETCH_CIVITAI_ENDPOINT=f"{_HOST}/civitai"
     )
@@ -271,7 +273,7 @@ def test_a_challenge_is_read(header: str, found: list[Challenge]) -> None:
 
 
 @given(st.text(max_size=200))
-def test_no_challenge_breaks_the_reader(header: str) -> None:
+def test_any_challenge_is_read_or_ignored(header: str) -> None:
     for challenge in parse_challenges(header):
         assert challenge.scheme == challenge.scheme.lower()
 
@@ -411,7 +413,7 @@ def test_a_credential_helper_is_called_for_its_registry(
     assert ask().status() == 200
 
 
-def test_a_helper_that_has_nothing_leaves_the_file_to_answer(
+def test_a_helper_without_a_login_falls_back_to_the_file(
     hub: Hub, ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.world.ollama_login = ("me", "word")
@@ -424,7 +426,7 @@ def test_a_helper_that_has_nothing_leaves_the_file_to_answer(
     ("helper", "body"),
     [("mine", f"print('{PLANTED}')"), ("mine", "print('[]')"), ("absent", ""), ("../mine", ""), ("a b", "")],
 )
-def test_a_helper_that_fails_is_named_and_its_words_are_not_shown(
+def test_a_failing_helper_is_named_and_its_output_is_not_shown(
     hub: Hub, ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: str, body: str
 ) -> None:
     hub.world.ollama_login = ("me", "word")
@@ -485,7 +487,7 @@ def test_an_identity_token_is_exchanged_and_never_sent_as_a_password(hub: Hub, a
     assert f"refresh_token={PLANTED}".encode() in token.body
 
 
-def test_a_registry_with_plain_passwords_is_answered(hub: Hub, ask: Any, tmp_path: Path) -> None:
+def test_basic_authentication_is_supported(hub: Hub, ask: Any, tmp_path: Path) -> None:
     hub.faults.add("/v2/*", Status(code=401, headers={"WWW-Authenticate": 'Basic realm="x"'}))
     _docker(tmp_path, auths={_host(hub): _auth("me", "word")})
     asker = ask()
@@ -494,7 +496,7 @@ def test_a_registry_with_plain_passwords_is_answered(hub: Hub, ask: Any, tmp_pat
     assert [entry.authorization for entry in hub.log.requests()] == [None, *[_basic("me", "word")] * 2]
 
 
-def test_a_password_is_not_sent_twice_to_who_refuses_it(hub: Hub, ask: Any, tmp_path: Path) -> None:
+def test_a_refused_password_is_not_sent_again(hub: Hub, ask: Any, tmp_path: Path) -> None:
     hub.faults.add("/v2/*", Status(code=401, headers={"WWW-Authenticate": 'Basic realm="x"'}), times=None)
     _docker(tmp_path, auths={_host(hub): _auth("me", "word")})
     assert ask().status() == 401
@@ -562,5 +564,5 @@ def test_a_password_for_the_token_server_does_not_follow_its_redirect(hub: Hub, 
     assert elsewhere.authorization is None
 
 
-def test_a_keeper_shows_nothing(tmp_path: Path) -> None:
+def test_the_repr_of_credentials_shows_no_token(tmp_path: Path) -> None:
     assert PLANTED not in repr(_credentials(tmp_path, HF_TOKEN=PLANTED))

@@ -51,7 +51,7 @@ def test_a_model_is_in_the_folder_of_its_task_and_repository(task: str) -> None:
     assert {place.path.split("/")[2] for place in named} == {"other"}
 
 
-def test_every_file_is_a_copy_for_the_service_may_rewrite_or_delete_it() -> None:
+def test_every_file_is_a_copy() -> None:
     assert {place.how for place in layout()} == {PlacementMethod.COPY}
 
 
@@ -60,7 +60,7 @@ def test_only_the_face_recognition_model_is_one_that_immich_rewrites() -> None:
     assert not any(rewriting_service(place.path) for place in layout("ocr"))
 
 
-def test_two_models_that_want_one_folder_are_a_conflict_only_with_another_commit() -> None:
+def test_two_models_in_one_folder_conflict_only_if_their_commits_differ() -> None:
     assert {claim.path for claim in claims_of(manifest("ocr"))} == {"immich/ocr/buffalo_l"}
 
 

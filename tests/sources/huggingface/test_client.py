@@ -39,7 +39,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         "[::1/ a:b:c *.example 127.0.0.1",
     ],
 )
-def test_a_hub_that_is_exempt_in_any_form_is_asked_directly(
+def test_a_hub_exempt_from_the_proxy_in_any_form_is_accessed_directly(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, entry: str
 ) -> None:
     monkeypatch.setenv("NO_PROXY", f"{entry.replace('PORT', hub.endpoint.rpartition(':')[2])} localhost")

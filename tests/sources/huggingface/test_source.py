@@ -150,7 +150,7 @@ def test_all_files_that_contradict_are_named_at_once(bench: SourceBench, repo: H
     assert all(path in error.message for path in FILES)
 
 
-def test_a_digest_of_a_file_outside_lfs_is_proven_by_its_bytes_later(bench: SourceBench, repo: HfRepo) -> None:
+def test_the_digest_of_a_file_outside_lfs_is_checked_after_the_download(bench: SourceBench, repo: HfRepo) -> None:
     digest = Digest.sha256(b"{}")
     (artifact,) = bench.resolve("hf://org/repo/config.json", digest=digest).artifacts
     assert artifact.digest == digest
@@ -171,7 +171,7 @@ def test_a_repo_that_was_renamed_keeps_the_name_as_written(bench: SourceBench, h
     assert "/org/old/resolve/" in artifact.locations[0].url
 
 
-def test_a_link_of_the_hub_is_answered_by_the_hub(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
+def test_an_https_link_to_the_hub_is_resolved_by_the_hub_source(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
     link = f"{hub.endpoint}/org/repo/resolve/main/model.safetensors?download=true"
     (artifact,) = bench.resolve(link).artifacts
     assert (artifact.uri, artifact.digest) == (link, Digest.sha256(FILES["model.safetensors"]))
@@ -378,7 +378,7 @@ def test_a_mirror_without_any_digests_serves_plain_folders_but_no_cache(
         {"siblings": [{"rfilename": "config.json", "lfs": {"sha256": "0" * 64}}]},
     ],
 )
-def test_metadata_that_can_not_be_is_69(bench: SourceBench, repo: HfRepo, hub: Hub, changes: dict[str, Any]) -> None:
+def test_invalid_metadata_is_69(bench: SourceBench, repo: HfRepo, hub: Hub, changes: dict[str, Any]) -> None:
     _answer(hub, {**_info(repo), **changes})
     error = bench.refusal("hf://org/repo/config.json")
     assert (error.exit_code, error.code, error.permanent) == (69, "bad-response", True)

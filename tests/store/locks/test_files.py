@@ -41,7 +41,7 @@ def test_one_file_serves_many_locks_and_none_is_left(folder: Path) -> None:
 
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("first", [False, True])
-def test_it_excludes_others_of_both_kinds(folder: Path, *, kept: bool, first: bool) -> None:
+def test_a_lock_excludes_locks_with_and_without_kept_files(folder: Path, *, kept: bool, first: bool) -> None:
     path, files = folder / "key.lock", LockFiles(folder)
     with (
         lock(path, label="x", files=files if first else None, timing=TIMING),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_several_add_at_once(tmp_path: Path) -> None:
+def test_several_processes_add_at_the_same_time(tmp_path: Path) -> None:
     with adding(tmp_path, timeout=0.0), adding(tmp_path, timeout=0.0):
         pass
     assert list(tmp_path.iterdir()) == []

@@ -57,7 +57,7 @@ def test_a_lock_is_a_file_that_names_its_owner_and_goes_away(path: Path, flock: 
     assert list(path.parent.iterdir()) == []
 
 
-def test_only_one_of_many_threads_is_in(path: Path, flock: str) -> None:
+def test_only_one_of_many_threads_holds_the_lock(path: Path, flock: str) -> None:
     inside, most, entered = [0], [0], [0]
 
     def work() -> None:
@@ -77,7 +77,7 @@ def test_only_one_of_many_threads_is_in(path: Path, flock: str) -> None:
     assert (most[0], entered[0]) == (1, 48)
 
 
-def test_a_living_owner_is_waited_for_and_spoken_of(path: Path, flock: str) -> None:
+def test_a_waiter_names_the_living_owner(path: Path, flock: str) -> None:
     events: list[Event] = []
     with (
         lock(path, label="x", timing=TIMING),
@@ -144,7 +144,7 @@ def test_a_later_process_with_the_same_pid_is_not_taken_for_the_owner(path: Path
     assert seconds_to_get(path)[0] < 0.2
 
 
-def test_a_pid_of_another_namespace_means_nothing(path: Path, flock: str) -> None:
+def test_a_pid_of_another_namespace_is_ignored(path: Path, flock: str) -> None:
     """It is this process's own pid, as between containers where every process is pid 1."""
     left_behind(path, somebody(namespace="pid:[1]", pid=2**22 - 3))
     seconds, predecessor_may_be_alive = seconds_to_get(path)
@@ -156,7 +156,7 @@ def test_a_pid_of_another_namespace_means_nothing(path: Path, flock: str) -> Non
         assert predecessor_may_be_alive
 
 
-def test_an_owner_on_another_machine_is_waited_for_until_its_heart_has_stopped(path: Path, flock: str) -> None:
+def test_an_owner_on_another_machine_is_replaced_only_after_its_heartbeats_stop(path: Path, flock: str) -> None:
     """Its flock may be known only to its own kernel."""
     left_behind(path, somebody(boot="another-boot", pid=2**22 - 3))
     seconds, predecessor_may_be_alive = seconds_to_get(path)
@@ -164,12 +164,12 @@ def test_an_owner_on_another_machine_is_waited_for_until_its_heart_has_stopped(p
     assert predecessor_may_be_alive
 
 
-def test_an_owner_whose_heart_stopped_long_ago_is_replaced_at_once(path: Path, flock: str) -> None:
+def test_an_owner_without_recent_heartbeats_is_replaced_at_once(path: Path, flock: str) -> None:
     left_behind(path, somebody(boot="another-boot"), age=100)
     assert seconds_to_get(path)[0] < 0.2
 
 
-def test_a_clock_that_is_wrong_does_not_kill_an_owner(path: Path, flock: str) -> None:
+def test_a_wrong_clock_does_not_make_an_owner_stale(path: Path, flock: str) -> None:
     """Its heartbeats have old timestamps, but they advance."""
     left_behind(path, somebody(boot="another-boot"))
     stop = threading.Event()
@@ -298,9 +298,7 @@ def test_an_owner_resumed_in_time_is_not_replaced(path: Path, flock: str) -> Non
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_leftovers_of_a_process_that_died_while_replacing_an_owner_do_no_harm(
-    path: Path, flock: str, kind: str
-) -> None:
+def test_files_of_a_process_that_died_while_replacing_an_owner_are_ignored(path: Path, flock: str, kind: str) -> None:
     left_behind(path, somebody(boot="another-boot"), age=100)
     guard = path.with_name(path.name + ".taking")
     if kind == "file":
@@ -345,7 +343,7 @@ def test_an_owner_detects_that_its_lock_was_taken(path: Path, flock: str) -> Non
     assert path.read_bytes() == b"another's"
 
 
-def test_a_heart_beats(path: Path, flock: str) -> None:
+def test_a_heartbeat_renews_the_lock_file(path: Path, flock: str) -> None:
     with lock(path, label="x", timing=TIMING):
         first = path.stat().st_mtime_ns
         time.sleep(0.3)

@@ -77,13 +77,13 @@ def test_8g_has_every_variable_of_the_plan_with_its_value() -> None:
     assert values.keys() >= HOLDS
 
 
-def test_comments_explain_values_that_differ_from_the_first_plan() -> None:
+def test_comments_explain_values_that_differ_from_the_plan() -> None:
     text = block("8g")
     assert re.search(r"(?:^#.*\n)*^# The first plan had 1g(?:.*\n#)*.*\nOLLAMA_MEMORY_LIMIT=3g$", text, re.MULTILINE)
     assert re.search(r"^# .*It was OLLAMA_HOST.*\n# .*\nOLLAMA_URL=http://ollama:11434$", text, re.MULTILINE)
 
 
-def test_the_header_stands_once_and_the_plans_title_is_it() -> None:
+def test_the_block_has_one_header_with_the_title_of_the_plan() -> None:
     assert HEADER == "GPU & AI SERVICES CONFIGURATION"
     assert block("16g").count(HEADER) == 1
 
@@ -108,7 +108,7 @@ def test_the_table_names_each_variable_once_and_only_known_groups() -> None:
 
 
 @pytest.mark.parametrize("tier", TIERS)
-def test_the_other_tiers_are_commented_examples_that_are_true(tier: str) -> None:
+def test_the_commented_examples_of_other_tiers_have_their_values(tier: str) -> None:
     text = block(tier)
     for other in TIERS:
         if other == tier:
@@ -241,7 +241,7 @@ def test_a_value_that_no_tier_sets_is_kept_and_one_that_a_tier_sets_is_not() -> 
     assert values["OLLAMA_NUM_PARALLEL"] == "2"
 
 
-def test_a_variable_that_is_not_modelfetchs_survives_inside_of_the_block() -> None:
+def test_foreign_variables_inside_the_block_are_kept() -> None:
     mine = block("8g").replace("GPU_COUNT=1", 'GPU_COUNT=1\nSECRET="two\nlines"\nexport OTHER = 3')
     once = update(mine.encode(), "16g").decode()
     assert '\nSECRET="two\nlines"\nexport OTHER = 3\n' in once
@@ -295,7 +295,7 @@ def test_a_block_without_an_end_line_ends_with_its_last_variable() -> None:
         "A=1\n{end}\n",
     ],
 )
-def test_marks_that_are_not_clear_are_refused(data: str) -> None:
+def test_unclear_block_markers_are_refused(data: str) -> None:
     blocks = {
         "block": block("8g"),
         "other block": block("16g"),
@@ -312,7 +312,7 @@ def test_kept_lines_are_written_unchanged() -> None:
 
 
 # ── from earlier versions ──
-def test_a_variable_with_a_new_name_keeps_its_value_and_retired_ones_go() -> None:
+def test_renamed_variables_keep_their_value_and_retired_ones_are_removed() -> None:
     old = block("8g").replace("OLLAMA_URL=http://ollama:11434", "OLLAMA_HOST=http://nas.lan:11434")
     old = old.replace("GPU_COUNT=1\n", "GPU_COUNT=1\nOLLAMA_GPU_OVERHEAD=53477376\nIMMICH_MODEL_CACHE_DIR=./cache\n")
     new = update(old.encode(), "8g").decode()
@@ -330,7 +330,7 @@ def test_a_variable_with_a_new_name_keeps_its_value_and_retired_ones_go() -> Non
         ("OPEN_WEBUI_PORT=3000", "OPEN_WEBUI_PORT=3000"),
     ],
 )
-def test_a_default_that_an_earlier_block_wrote_freezes_no_version(line: str, new: str) -> None:
+def test_a_default_of_an_earlier_block_is_updated(line: str, new: str) -> None:
     name = line.partition("=")[0]
     old = re.sub(rf"^#?{name}=.*$", line, block("8g"), flags=re.MULTILINE)
     assert f"\n{new}\n" in update(old.encode(), "8g").decode()
