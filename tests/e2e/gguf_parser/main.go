@@ -1,7 +1,7 @@
 // Prints what gguf-parser-go estimates for GGUF files, with all layers on one GPU.
 //
 // Reads cases as JSON from the file that the first argument names, and prints one line of JSON for each. Built and run
-// by tests/e2e/test_fit_gguf_parser.py.
+// by tests/e2e/test_fit_peers.py.
 package main
 
 import (

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GIB = 2**30
-HELD = (*TIERS, "12g", "24g", "8g-2026", "24g-2026")
+DETAILED = (*TIERS, "12g", "24g", "8g-2026", "24g-2026")
 """The tiers whose Ollama manifests are known layer by layer; tests/fitting/test_catalog.py has all of them."""
 
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[Hub]:
-    with Hub(tier_world(*(shipped(tier) for tier in HELD))) as hub:
+    with Hub(tier_world(*(shipped(tier) for tier in DETAILED))) as hub:
         yield hub
 
 
@@ -45,7 +45,7 @@ def fit(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytes
     return call
 
 
-@pytest.mark.parametrize("tier", HELD)
+@pytest.mark.parametrize("tier", DETAILED)
 def test_a_shipped_tier_fits_its_budgets(tier: str, fit: Any) -> None:
     code, report = fit("--tier", tier)
     assert code == 0, report["errors"]
@@ -74,7 +74,7 @@ def test_the_needs_of_each_tier_match_the_reference_values(fit: Any) -> None:
     assert needed["94g", "comfyui"] == needed["94g", "stable-diffusion"] == pytest.approx(27.2, abs=0.05)
 
 
-@pytest.mark.parametrize("tier", HELD)
+@pytest.mark.parametrize("tier", DETAILED)
 def test_a_tier_is_judged_by_few_bytes_and_round_trips_and_reads_none_twice(tier: str, fit: Any, hub: Hub) -> None:
     _, report = fit("--tier", tier)
     ranges: dict[str, list[tuple[int, int]]] = {}
@@ -135,7 +135,7 @@ def test_a_longer_context_exceeds_the_smallest_tier_and_gets_a_hint(fit: Any) ->
     "name", ["qwen2.5:0.5b", "llama3.2:3b", "llama3.1:8b", "llama3.1:70b", "nomic-embed-text", "gemma3:1b", "qwen3:8b"]
 )
 def test_the_pinned_digest_and_size_of_an_ollama_model_are_those_of_its_manifest_rebuilt(name: str) -> None:
-    pins = {str(m.source).removeprefix("ollama://"): m for tier in HELD for m in shipped(tier).models}
+    pins = {str(m.source).removeprefix("ollama://"): m for tier in DETAILED for m in shipped(tier).models}
     text = LIBRARY[name].manifest
     assert str(pins[name].digest) == "sha256:" + hashlib.sha256(text).hexdigest()
     rebuilt = json.loads(text)

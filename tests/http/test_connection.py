@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import httpx
+import pytest
+import respx
+
+from modelfetch.errors import CredentialsError, UnreachableError
+from modelfetch.http import Http
+
+
+@respx.mock
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (httpx.ConnectError("no"), "unreachable"),
+        (httpx.ReadTimeout("late"), "timeout"),
+        (httpx.RemoteProtocolError("odd"), "bad-response"),
+        (httpx.ProxyError("502 Bad Gateway"), "unreachable"),
+    ],
+)
+def test_each_failure_of_httpx_is_typed(failure: Exception, code: str) -> None:
+    respx.get("https://h.example/x").mock(side_effect=failure)
+    client = Http()
+    with pytest.raises(UnreachableError) as caught:
+        client.get("https://h.example/x?token=SECRET")
+    client.close()
+    assert caught.value.code == code
+    assert "SECRET" not in str(caught.value)
+
+
+@respx.mock
+def test_a_proxy_that_requires_a_password_has_its_own_error() -> None:
+    respx.get("https://h.example/x").mock(side_effect=httpx.ProxyError("407 Proxy Authentication Required"))
+    client = Http()
+    with pytest.raises(CredentialsError) as caught:
+        client.get("https://h.example/x")
+    client.close()
+    assert caught.value.code == "proxy-credentials"
