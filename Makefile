@@ -26,11 +26,12 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
-# The first run is killed on purpose, to show that the second one continues where it stopped.
+# The first run is killed on purpose, as soon as its journal has bytes that the second one can continue from. `exec` gives
+# modelfetch the process ID of the shell, which is $$ in the background too.
 demo: $(READY)  ## Fill files/demo with tiny models: a killed run, its resume, a run with nothing to do
 	@echo '== 1. modelfetch sync --tier demo, slowed down, and killed (SIGKILL) on the way'
-	@timeout --signal=KILL 4 $(DEMO) --limit-rate 8MB; \
-		code=$$?; [ $$code -eq 137 ] || exit $$code
+	@sh -c '{ until grep -q xxh3 $(DEMO_ROOT)/.modelfetch/ingest/*.json; do sleep 0.1; kill -0 $$$$ || exit; done; \
+		sleep 1; kill -KILL $$$$; } 2>/dev/null & exec $(DEMO) --limit-rate 8MB'; code=$$?; [ $$code -eq 137 ] || exit $$code
 	@echo
 	@echo '== 2. the same command again: it continues where the killed run stopped'
 	@$(DEMO)

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from modelfetch.core.digest import is_commit
+from modelfetch.core.urls import display_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +40,8 @@ _HF_PAGES = frozenset(
     {"api", "blog", "chat", "collections", "docs", "enterprise", "join", "learn", "login", "models", "new"}
     | {"organizations", "papers", "posts", "pricing", "search", "settings", "tasks", "v2"}
 )
+_HF_FILE_PAGES = ("blob", "resolve", "raw", "blame", "edit", "commits")
+"""What a hub's pages of one file are called in their addresses; ``commits`` has one for the whole repo too."""
 _COMMANDS = {
     ("ollama", "run"): "ollama",
     ("ollama", "pull"): "ollama",
@@ -45,8 +49,12 @@ _COMMANDS = {
     ("huggingface-cli", "download"): "hf",
 }
 _NUMBER = re.compile(r"[0-9]{1,12}\Z")
-_SHORT_AIR = re.compile(r"civitai: ?[0-9]{1,12} ?@ ?([0-9]{1,12})\Z", re.IGNORECASE)
+_SHORT_AIR = re.compile(r"civitai:(?://)? ?[0-9]{1,12} ?@ ?([0-9]{1,12})\Z", re.IGNORECASE)
 """An AIR as CivitAI's model pages show it, ``civitai: 12345 @ 67890``."""
+_QUOTES = (('"', '"'), ("'", "'"), ("`", "`"), ("<", ">"))
+_HF_VALUES = ("--local-dir", "--local-dir-use-symlinks", "--cache-dir", "--token", "--max-workers")
+_HF_FLAGS = ("--quiet", "--force-download", "--resume-download")
+"""Options of ``hf download``, with and without a value, that don't change which files it takes."""
 
 
 class AmbiguousPasteError(ValueError):
@@ -73,9 +81,14 @@ def from_paste(text: str, *, ollama: bool = False) -> str:
     Raises:
         AmbiguousPasteError: The form leaves something open.
     """
-    text = text.strip(" \t\r\n")
-    if (words := _words(text)) and (command := _COMMANDS.get((words[0], words[1]))):
-        return _from_command(command, words[2:], text)
+    text = _unquoted(text.strip(" \t\r\n"))
+    words = _words(text)
+    for at, pair in enumerate(pairwise(words), start=2):  # `sudo` or `docker exec` may come before it
+        if command := _COMMANDS.get(pair):
+            return _from_command(command, words[at:])
+    if len(links := [word for word in words[1:] if "://" in word]) == 1 and "://" not in words[0]:
+        line = f"write {display_url(from_paste(links[0]))}"
+        raise AmbiguousPasteError("expected a URI, found a command with a link in it", line)
     if _SITE.match(text):
         return _from_site(text, ollama=ollama)
     if air := _SHORT_AIR.match(text):
@@ -99,16 +112,18 @@ def link_to_hf(path: str, query: str) -> str | None:
         raise ValueError(f"expected a model of the hub, found one of its {parts[0]}: hf:// is for models only")
     if len(parts) < 2 or parts[0] in _HF_PAGES:
         return None
-    repo, rest = f"{parts[0]}/{parts[1]}", parts[2:]
+    repo, rest = f"{parts[0]}/{parts[1].removesuffix('.git')}", parts[2:]
+    shown = quote(dict(parse_qsl(query)).get("show_file_info", ""))
     if not rest:
-        shown = dict(parse_qsl(query)).get("show_file_info")
-        return f"hf://{repo}/{quote(shown)}" if shown else f"hf://{repo}"
+        return f"hf://{repo}/{shown}" if shown else f"hf://{repo}"
     verb = rest[0]
     revision, file = _split_revision(rest[1:])
     at = "" if revision in ("", "main") else f"@{revision}"
-    if verb in ("blob", "resolve", "raw") and file:
+    if verb in _HF_FILE_PAGES and file:
         return f"hf://{repo}{at}/{file}"
-    if verb in ("tree", "commits") and file:
+    if verb == "tree" and shown:
+        return f"hf://{repo}{at}/{shown}"
+    if verb == "tree" and file:
         folder = unquote(file)
         raise AmbiguousPasteError(
             "expected one file or a whole repo, found a folder",
@@ -117,6 +132,11 @@ def link_to_hf(path: str, query: str) -> str | None:
         )
     if verb == "tree" or (verb in ("commit", "commits") and is_commit(revision)):
         return f"hf://{repo}{at}"
+    if parts[1] in _HF_FILE_PAGES and len(rest) > 1:
+        raise AmbiguousPasteError(
+            "expected NS/REPO of the hub, found a repo without its namespace",
+            f"write hf://NS/{parts[0]}/{'/'.join(rest[1:])}, with the NS that the hub's page shows",
+        )
     raise AmbiguousPasteError(
         "expected a file or a repo of the hub, found another of its pages",
         f"write hf://{repo} or hf://{repo}/FILE",
@@ -154,6 +174,12 @@ def _civitai(version: str, fields: dict[str, str]) -> str:
     return f"civitai://{version}" + (f"?{urlencode(chosen)}" if chosen else "")
 
 
+def _unquoted(text: str) -> str:
+    """The text without the quotes around it: ``docker run --env-file`` hands them on, and mails put ``<`` there."""
+    quoted = len(text) > 2 and (text[0], text[-1]) in _QUOTES and text[0] not in text[1:-1]
+    return text[1:-1].strip() if quoted else text
+
+
 def _words(text: str) -> list[str]:
     """The words of a command line; empty where the text is none."""
     if " " not in text or len(text) > 4096:
@@ -165,16 +191,39 @@ def _words(text: str) -> list[str]:
     return words if len(words) > 1 else []
 
 
-def _from_command(kind: str, words: Sequence[str], text: str) -> str:
-    names = [word for word in words if not word.startswith("-")]
-    if kind == "ollama" and len(names) == 1:
-        return f"ollama://{names[0]}"
-    if kind == "hf" and len(names) in (1, 2) and len(names) == len(words):
-        return "hf://" + "/".join(quote(name) if at else name for at, name in enumerate(names))
-    wanted = "ollama://NAME[:TAG]" if kind == "ollama" else "hf://NS/REPO[@REV][/FILE]"
-    raise AmbiguousPasteError(
-        f"expected a URI, found a command with more than a name in it ({text[:60]!r})", f"write {wanted}"
-    )
+def _from_command(kind: str, words: Sequence[str]) -> str:
+    if kind == "ollama":
+        names = [word for word in words if not word.startswith("-")]
+        # A prompt may follow the name, but options with values may come before it.
+        if names and (len(names) == 1 or not words[0].startswith("-")):
+            return f"ollama://{re.sub('^https?://', '', names[0])}"
+        raise _found_command("ollama://NAME[:TAG]")
+    repo, files, chosen = _hf_download(words)
+    if len(files) < 2 and not chosen:
+        return "/".join((repo, *files))
+    uris = [f"{repo}/{file}" for file in files[:9]]
+    raise _found_command(f"{repo} or {repo}/FILE" if chosen or not uris else " and ".join(uris))
+
+
+def _hf_download(words: Sequence[str]) -> tuple[str, list[str], bool]:
+    """The repo's URI and the files that ``hf download`` is given, and whether other options choose what it takes."""
+    names, revision, chosen = [], "", False
+    rest = iter(words)
+    for word in rest:
+        if word == "--revision":
+            revision = f"@{quote(next(rest, ''), safe='')}"
+        elif word in _HF_VALUES:
+            next(rest, None)
+        elif word.startswith("-"):
+            chosen = chosen or word not in _HF_FLAGS
+        else:
+            names.append(quote(word))
+    return f"hf://{names[0] if names else 'NS/REPO'}{revision}", names[1:], chosen or not names
+
+
+def _found_command(line: str) -> AmbiguousPasteError:
+    """An error without the command, which may contain a token."""
+    return AmbiguousPasteError("expected a URI, found a command with more than a name in it", f"write {line}")
 
 
 def _is_bare_model(text: str) -> bool:
@@ -240,15 +289,14 @@ def _link_to_ollama(path: str, _query: str) -> str | None:
     match [part for part in path.split("/") if part]:
         case [("library" | "models"), name]:
             return f"ollama://{name}"
-        case ["library", name, "tags"]:
-            raise AmbiguousPasteError(
-                f"expected one tag of {name}, found the page of all its tags",
-                f"write ollama://{name}:TAG, or ollama://{name} for the one named latest",
-            )
         case [("search" | "blog" | "download" | "docs" | "public" | "api"), *_]:
             return None
         case [namespace, name]:
             return f"ollama://{namespace}/{name}"
+        case [namespace, name, *_]:
+            name = name if namespace == "library" else f"{namespace}/{name}"
+            line = f"ollama://{name}" if ":" in name else f"ollama://{name}:TAG, or ollama://{name} for the tag latest"
+            raise AmbiguousPasteError(f"expected one tag of {name}, found another of its pages", f"write {line}")
     return None
 
 

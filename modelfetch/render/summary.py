@@ -20,7 +20,8 @@ def summary(report: Report) -> str:
     """``16g: 5 models in place in files/ai-models; 6.46 GiB downloaded in 3m 02s, 12 requests``."""
     ready = sum(model.ok for model in report.models)
     left = f" ({len(report.models) - ready} optional left out)" if ready < len(report.models) else ""
-    head = f"{report.tier or 'manifest'}: {_count(ready, 'model')} verified and in place in {report.root}{left}"
+    tier = f"{report.tier}: " if report.tier else ""
+    head = f"{tier}{_count(ready, 'model')} verified and in place in {report.root}{left}"
     requests = _count(report.requests, "request")
     seconds = format_duration(report.seconds)
     fetched = (

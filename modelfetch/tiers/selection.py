@@ -71,7 +71,8 @@ def select_manifests(
     if tier is None:
         raise UsageError(
             "no tier and no manifest was named",
-            hint=f"name a manifest FILE, or --tier NAME, one of: {_names(settings)}",
+            hint="`modelfetch add LINK` starts ./models.yaml; or name a manifest FILE, or --tier NAME, one of: "
+            f"{_names(settings)}",
         )
     name = normalise_tier(tier)
     if name == AUTO:

@@ -22,6 +22,11 @@ from tests.manifest.helpers import COMMIT
         ("/ns/repo#usage", "hf://ns/repo"),
         ("/ns/repo/tree/main", "hf://ns/repo"),
         ("/ns/repo/tree/v1", "hf://ns/repo@v1"),
+        ("/ns/repo/tree/v1?show_file_info=a.gguf", "hf://ns/repo@v1/a.gguf"),
+        ("/ns/repo/tree/main/a?show_file_info=a%2Fb.gguf", "hf://ns/repo/a/b.gguf"),
+        ("/ns/repo/blame/main/a.gguf", "hf://ns/repo/a.gguf"),
+        ("/ns/repo/commits/main/a.gguf", "hf://ns/repo/a.gguf"),
+        ("/ns/repo.git", "hf://ns/repo"),
         (f"/ns/repo/commit/{COMMIT}", f"hf://ns/repo@{COMMIT}"),
         ("/ns/repo/blob/main/a/b.safetensors", "hf://ns/repo/a/b.safetensors"),
         ("/ns/repo/raw/main/config.json", "hf://ns/repo/config.json"),
@@ -48,6 +53,10 @@ def test_pages_and_files_of_the_hub_become_its_uris(site: str, path: str, uri: s
         ("ollama run llama3.2:3b", "ollama://llama3.2:3b"),
         ("$ ollama pull ns/model", "ollama://ns/model"),
         ("ollama run llama3.2:3b --verbose", "ollama://llama3.2:3b"),
+        ('ollama run llama3.2:3b "Why is the sky blue?"', "ollama://llama3.2:3b"),
+        ("ollama run https://hf.co/ns/repo:Q8_0", "ollama://hf.co/ns/repo:Q8_0"),
+        ("docker exec -it ollama ollama run llama3.2", "ollama://llama3.2"),
+        ('"llama3.2:3b"', "ollama://llama3.2:3b"),
         ("llama3.2:3b", "ollama://llama3.2:3b"),
         ("mxbai/embed:v1", "ollama://mxbai/embed:v1"),
         ("https://ollama.com/library/llama3.2", "ollama://llama3.2"),
@@ -56,7 +65,10 @@ def test_pages_and_files_of_the_hub_become_its_uris(site: str, path: str, uri: s
         ("https://registry.ollama.ai/v2/library/llama3.2/manifests/3b", "ollama://llama3.2:3b"),
         ("registry.ollama.ai/library/llama3.2:3b", "ollama://llama3.2:3b"),
         ("hf download ns/repo a/b.gguf", "hf://ns/repo/a/b.gguf"),
-        ("huggingface-cli download ns/repo", "hf://ns/repo"),
+        ("hf download ns/repo a.gguf --local-dir . --token SECRET", "hf://ns/repo/a.gguf"),
+        ("hf download --revision refs/pr/1 ns/repo", "hf://ns/repo@refs%2Fpr%2F1"),
+        ("huggingface-cli download --resume-download ns/repo", "hf://ns/repo"),
+        ("<https://hf.co/ns/repo>", "hf://ns/repo"),
         ("https://github.com/o/r/blob/main/a/b.pth", "https://github.com/o/r/raw/main/a/b.pth"),
         ("https://github.com/o/r/blob/main/a.pth?raw=true", "https://github.com/o/r/raw/main/a.pth"),
         (
@@ -69,6 +81,7 @@ def test_pages_and_files_of_the_hub_become_its_uris(site: str, path: str, uri: s
         ("air:sdxl:lora:civitai:1@2", "urn:air:sdxl:lora:civitai:1@2"),
         ("civitai: 12345 @ 67890", "civitai://67890"),
         ("civitai:12345@67890", "civitai://67890"),
+        ("civitai://12345@67890", "civitai://67890"),
     ],
 )
 def test_other_forms_of_pasted_addresses(text: str, uri: str) -> None:
@@ -103,8 +116,14 @@ def test_an_ambiguous_word_is_not_taken_for_an_ollama_model(text: str) -> None:
         ("https://github.com/o/r", "https://github.com/o/r/releases/download/TAG/FILE"),
         ("https://github.com/o/r/releases/tag/v1", "https://github.com/o/r/releases/download/TAG/FILE"),
         ("https://github.com/o/r/tree/main/x", "https://github.com/o/r/raw/REF/PATH"),
-        ("ollama run a b", "ollama://NAME[:TAG]"),
-        ("hf download ns/repo --include x", "hf://NS/REPO"),
+        ("https://ollama.com/ns/model/tags", "ollama://ns/model:TAG"),
+        ("https://ollama.com/library/llama3.2:3b/blobs/abc", "ollama://llama3.2:3b"),
+        ("https://huggingface.co/gpt2/resolve/main/model.safetensors", "hf://NS/gpt2/model.safetensors"),
+        ("ollama run --format json a", "ollama://NAME[:TAG]"),
+        ("hf download ns/repo --include x", "hf://ns/repo or hf://ns/repo/FILE"),
+        ("hf download ns/repo a b --revision v1", "hf://ns/repo@v1/a and hf://ns/repo@v1/b"),
+        ("wget -c https://hf.co/ns/repo/resolve/main/a.gguf -O x", "write hf://ns/repo/a.gguf"),
+        ("git clone https://huggingface.co/ns/repo", "write hf://ns/repo"),
     ],
 )
 def test_an_incomplete_address_is_refused_with_the_line_to_write(text: str, line: str) -> None:
@@ -127,6 +146,19 @@ def test_an_incomplete_address_is_refused_with_the_line_to_write(text: str, line
 )
 def test_addresses_of_other_hosts_and_ports_are_unchanged(text: str) -> None:
     assert isinstance(parse_uri(text), HttpUri)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "hf download ns/repo --include x --token SECRET",
+        "curl -LO https://civitai.com/api/download/models/1?token=SECRET",
+    ],
+)
+def test_a_refused_command_is_not_repeated_with_its_token(command: str) -> None:
+    with pytest.raises(ValueError, match="expected") as caught:
+        parse_uri(command)
+    assert "SECRET" not in str(caught.value)
 
 
 STARTS = ["https://huggingface.co/", "https://civitai.com/", "ollama.com/", "github.com/", "ollama run ", ""]
