@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelfetch.care.collections import Candidate, find_candidates, kind_of
+from modelfetch.care.collections import CollectionFile, find_candidates, kind_of
 from modelfetch.care.hashing import hash_one
 from modelfetch.core import fs, os_errors
 from modelfetch.core.check_progress import reporting_check
@@ -37,7 +37,7 @@ _KEY = "adopt"
 class Adoption:
     """The result for one file: adopted, present (the store had it), recorded (in place), elsewhere, or failed."""
 
-    candidate: Candidate
+    candidate: CollectionFile
     folder: Path
     result: str
     digest: str | None = None
@@ -77,7 +77,7 @@ def adopt_folders(folders: Sequence[Path], session: Session, *, in_place: bool =
     """
     check_folders(session)
     session.block_removals(make=True)
-    found: list[tuple[Path, Candidate]] = []
+    found: list[tuple[Path, CollectionFile]] = []
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{folder} is not a folder")
@@ -146,7 +146,7 @@ def _is_complete(model: Model, session: Session, at_hand: set[str]) -> bool:
     )
 
 
-def _unreachable_devices(found: Sequence[tuple[Path, Candidate]], session: Session) -> set[int]:
+def _unreachable_devices(found: Sequence[tuple[Path, CollectionFile]], session: Session) -> set[int]:
     """The file systems whose files the store can't share; tests one file of each, to avoid useless hashing."""
     tried: dict[int, bool] = {}
     for _, one in found:
@@ -155,7 +155,7 @@ def _unreachable_devices(found: Sequence[tuple[Path, Candidate]], session: Sessi
     return {device for device, possible in tried.items() if not possible}
 
 
-def _can_share(one: Candidate, session: Session) -> bool:
+def _can_share(one: CollectionFile, session: Session) -> bool:
     temporary = session.store.tmp()
     try:
         if fs.try_reflink(one.file, temporary):
@@ -168,7 +168,7 @@ def _can_share(one: Candidate, session: Session) -> bool:
     return True
 
 
-def _take(folder: Path, one: Candidate, session: Session) -> Adoption:
+def _take(folder: Path, one: CollectionFile, session: Session) -> Adoption:
     try:
         blob, how = add_file(session.store, one.file, keep_mode=True, copy=False)
     except LinkImpossibleError:
@@ -179,7 +179,7 @@ def _take(folder: Path, one: Candidate, session: Session) -> Adoption:
     return Adoption(candidate=one, folder=folder, result=result, digest=str(blob.digest), how=how)
 
 
-def _record(folder: Path, one: Candidate, session: Session) -> Adoption:
+def _record(folder: Path, one: CollectionFile, session: Session) -> Adoption:
     hashed = hash_one(one.file, check=session.cancel.check)
     if hashed.digest is None:
         reason = hashed.error or OSError(0, "it changed while it was read")
@@ -192,7 +192,9 @@ def _record(folder: Path, one: Candidate, session: Session) -> Adoption:
 
 
 def _in_threads(
-    work: Sequence[tuple[Path, Candidate]], do: Callable[[Path, Candidate, Session], Adoption], session: Session
+    work: Sequence[tuple[Path, CollectionFile]],
+    do: Callable[[Path, CollectionFile, Session], Adoption],
+    session: Session,
 ) -> list[Adoption]:
     total = sum(one.size for _, one in work)
     done: list[Adoption] = []

@@ -44,7 +44,7 @@ _MARKS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class CollectionFile:
     """A file of a collection that may be a model: its real path, its name in the collection, size and inode.
 
     ``links`` is the number of hardlinks that it has anywhere.
@@ -74,7 +74,7 @@ def kind_of(folder: Path) -> str:
     return "folder"
 
 
-def find_candidates(folder: Path, *, every_link: bool = False) -> Iterator[Candidate]:
+def find_candidates(folder: Path, *, every_link: bool = False) -> Iterator[CollectionFile]:
     """Yield every file below a folder that may be a model; follows symlinks.
 
     A file with several names is yielded once; with ``every_link``, once for each hardlink.
@@ -106,7 +106,7 @@ def find_candidates(folder: Path, *, every_link: bool = False) -> Iterator[Candi
             if not statmod.S_ISREG(stat.st_mode) or stat.st_size == 0 or key in seen or _is_text(path, real):
                 continue
             seen.add(key)
-            yield Candidate(
+            yield CollectionFile(
                 file=real,
                 name=str(path.relative_to(folder)),
                 size=stat.st_size,

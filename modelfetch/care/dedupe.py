@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelfetch.care.collections import Candidate, find_candidates, kind_of
+from modelfetch.care.collections import CollectionFile, find_candidates, kind_of
 from modelfetch.care.hashing import Hashed, hash_files, hash_one
 from modelfetch.core import directories, fs, os_errors
 from modelfetch.core.digest import Digest
@@ -48,7 +48,7 @@ class Duplicate:
     size: int
     result: str
     reason: str | None = None
-    candidate: Candidate | None = None
+    candidate: CollectionFile | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,16 +135,16 @@ def _require_allowed(folder: Path) -> None:
         )
 
 
-def _candidates(folder: Path) -> Iterator[Candidate]:
+def _candidates(folder: Path) -> Iterator[CollectionFile]:
     try:
         yield from (one for one in find_candidates(folder, every_link=True) if one.size >= _MIN_SIZE)
     except OSError as error:
         raise os_errors.translate(error, folder, doing="reading") from error
 
 
-def _equal_files(candidates: Sequence[Candidate], session: Session) -> dict[str, list[Candidate]]:
+def _equal_files(candidates: Sequence[CollectionFile], session: Session) -> dict[str, list[CollectionFile]]:
     """Group files by digest if the store or another file has the same one; only files of equal size are hashed."""
-    sizes: dict[int, dict[tuple[int, int], dict[Path, Candidate]]] = defaultdict(lambda: defaultdict(dict))
+    sizes: dict[int, dict[tuple[int, int], dict[Path, CollectionFile]]] = defaultdict(lambda: defaultdict(dict))
     for one in candidates:
         sizes[one.size][one.inode][one.file] = one
     stored: dict[int, set[str]] = defaultdict(set)
@@ -157,7 +157,7 @@ def _equal_files(candidates: Sequence[Candidate], session: Session) -> dict[str,
         for links in found.values()
     ]
     by_file = {links[0].file: links for links in files}
-    groups: dict[str, list[list[Candidate]]] = defaultdict(list)
+    groups: dict[str, list[list[CollectionFile]]] = defaultdict(list)
 
     def done(result: Hashed) -> None:
         links = by_file[result.file]
@@ -173,7 +173,7 @@ def _equal_files(candidates: Sequence[Candidate], session: Session) -> dict[str,
     }
 
 
-def _blob(digest: str, files: Sequence[Candidate], session: Session, *, apply: bool) -> Blob | None:
+def _blob(digest: str, files: Sequence[CollectionFile], session: Session, *, apply: bool) -> Blob | None:
     """The blob to keep; created from the first file if the store does not have it."""
     blob = session.store.find(Digest.parse(digest))
     if blob is None and apply:
@@ -181,14 +181,14 @@ def _blob(digest: str, files: Sequence[Candidate], session: Session, *, apply: b
     return blob
 
 
-def _replace(one: Candidate, digest: str, blob: Blob | None) -> Duplicate:
+def _replace(one: CollectionFile, digest: str, blob: Blob | None) -> Duplicate:
     """Replace a file by a link of a blob, if possible; without a blob, only say what would be done."""
     reason = _put_link(one, blob) if blob is not None else None
     result = "kept" if reason is not None else "would-link" if blob is None else "linked"
     return Duplicate(file=one.file, digest=digest, size=one.size, result=result, reason=reason, candidate=one)
 
 
-def _put_link(one: Candidate, blob: Blob) -> str | None:
+def _put_link(one: CollectionFile, blob: Blob) -> str | None:
     """Replace a file atomically by a reflink or hardlink of a blob; returns why not if it can't. Raises OSError."""
     folder = os.open(one.file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     temporary = f".modelfetch-dedupe-{os.getpid()}-{secrets.token_hex(6)}.old"
@@ -214,7 +214,7 @@ def _put_link(one: Candidate, blob: Blob) -> str | None:
         os.close(folder)
 
 
-def _remove_leftovers(candidates: Sequence[Candidate], session: Session) -> Iterator[Duplicate]:
+def _remove_leftovers(candidates: Sequence[CollectionFile], session: Session) -> Iterator[Duplicate]:
     """Remove the old files that killed runs left; yields those that stay because the store lacks their bytes."""
     folders = dict.fromkeys(one.file.parent for one in candidates)
     for file in (file for folder in folders for file in sorted(folder.glob(".modelfetch-dedupe-*.old"))):
@@ -244,7 +244,7 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _make(one: Candidate, blob: Blob, before: os.stat_result, temporary: str) -> bool:
+def _make(one: CollectionFile, blob: Blob, before: os.stat_result, temporary: str) -> bool:
     """Create the replacement: a reflink with the old file's mode, owner and time, otherwise a hardlink."""
     target = one.file.with_name(temporary)
     if fs.try_reflink(blob.path, target):
@@ -261,7 +261,7 @@ def _make(one: Candidate, blob: Blob, before: os.stat_result, temporary: str) ->
     return True
 
 
-def _is_as_hashed(one: Candidate, found: os.stat_result) -> bool:
+def _is_as_hashed(one: CollectionFile, found: os.stat_result) -> bool:
     return ((found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns) == (one.inode, one.size, one.mtime_ns)
 
 

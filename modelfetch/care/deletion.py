@@ -63,7 +63,7 @@ class _Deletion:
         self._inventory = inventory
         self._references = references
         self._session = session
-        self._tree = session.examiner.tree
+        self._tree = session.inspector.tree
         self.removed: list[Item] = []
         self.errors: list[ModelfetchError] = []
 

@@ -28,7 +28,7 @@ from modelfetch.placement.receipts import read_receipt
 from modelfetch.placement.state import PathStat, fits, is_rewritten
 from modelfetch.store.checks import Check, now, read_checks
 from modelfetch.store.index import RECORD_LIMIT, record_path
-from modelfetch.store.record import Record
+from modelfetch.store.record import BlobRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -388,8 +388,8 @@ def _lstat(path: Path) -> os.stat_result | None:
         return None
 
 
-def _read_record(path: Path) -> Record | None:
+def _read_record(path: Path) -> BlobRecord | None:
     try:
-        return Record.parse(read_small(path, RECORD_LIMIT))
+        return BlobRecord.parse(read_small(path, RECORD_LIMIT))
     except OSError:
         return None

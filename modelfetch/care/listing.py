@@ -78,7 +78,7 @@ def list_files(
     root = session.options.root
     require_root(session)
     try:
-        inventory = take_inventory(root, session.examiner.tree, session.store)
+        inventory = take_inventory(root, session.inspector.tree, session.store)
         freed = reclaimable_bytes(inventory)
     except OSError as error:
         raise os_errors.translate(error, root, doing="reading") from error

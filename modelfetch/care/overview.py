@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from modelfetch.pipeline.session import Session
-    from modelfetch.pipeline.status import Line
+    from modelfetch.pipeline.status import ModelStatus
 
 _OTHERS = {
     Origin.FOREIGN: "other files",
@@ -61,7 +61,7 @@ class Overview:
     problems: tuple[tuple[str, str, str], ...]
 
 
-def make_overview(session: Session, lines: Sequence[Line] = (), *, tier: str | None = None) -> Overview:
+def make_overview(session: Session, lines: Sequence[ModelStatus] = (), *, tier: str | None = None) -> Overview:
     """Build the overview; ``lines`` are the status of the chosen tier, if there is one. Blocks.
 
     Raises:
@@ -69,7 +69,7 @@ def make_overview(session: Session, lines: Sequence[Line] = (), *, tier: str | N
     """
     root = session.options.root
     try:
-        inventory = take_inventory(root, session.examiner.tree, session.store)
+        inventory = take_inventory(root, session.inspector.tree, session.store)
     except OSError as error:
         raise os_errors.translate(error, root, doing="reading") from error
     shown = shown_items(inventory)

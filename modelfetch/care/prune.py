@@ -181,8 +181,8 @@ def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory]
     require_root(session)
     with contextlib.nullcontext() if options.dry_run else _exclusively(session):
         try:
-            inventory = take_inventory(session.options.root, session.examiner.tree, session.store)
-            references = read_references(session.examiner.tree, inventory.items)
+            inventory = take_inventory(session.options.root, session.inspector.tree, session.store)
+            references = read_references(session.inspector.tree, inventory.items)
         except OSError as error:
             raise os_errors.translate(error, session.options.root, doing="reading") from error
         plan = plan_removal(inventory, references, rules(inventory))

@@ -24,7 +24,7 @@ WEEK = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class KeptItem:
     """An item that is kept although it is not requested, and the reason."""
 
     item: Item
@@ -36,7 +36,7 @@ class RemovalPlan:
     """The items to remove, those that are kept for a reason, and the receipt entries of files that no longer exist."""
 
     items: tuple[Item, ...] = ()
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[KeptItem, ...] = ()
     forgotten: tuple[Item, ...] = ()
 
     @property
@@ -79,7 +79,7 @@ def plan_removal(inventory: Inventory, references: References, rules: Rules) -> 
         if not rules.wanted(item) and (not rules.consumers or item.consumer in rules.consumers)
     ]
     going: dict[str, Item] = {}
-    kept: list[Kept] = []
+    kept: list[KeptItem] = []
     for item in unwanted:
         if item.condition is Condition.MISSING:
             continue
@@ -87,20 +87,20 @@ def plan_removal(inventory: Inventory, references: References, rules: Rules) -> 
         if reason is None:
             going[item.path or ""] = item
         else:
-            kept.append(Kept(item=item, reason=reason))
+            kept.append(KeptItem(item=item, reason=reason))
     kept.extend(
-        Kept(item=item, reason=f"tier {tier} asks for it")
+        KeptItem(item=item, reason=f"tier {tier} asks for it")
         for item in inventory.placements
         if rules.wanted(item) and (not rules.consumers or item.consumer in rules.consumers)
         if (tier := rules.kept_by(item)) is not None
     )
     _add_orphans(going, inventory, references, rules)
     for path, reason in _still_needed(going, inventory, references).items():
-        kept.append(Kept(item=going.pop(path), reason=reason))
+        kept.append(KeptItem(item=going.pop(path), reason=reason))
     forgotten = tuple(item for item in unwanted if item.condition is Condition.MISSING)
     gone = (*going.values(), *forgotten)
     blobs, pending = _unused_blobs(inventory, gone, rules)
-    kept.extend(Kept(item=blob, reason="a sync that was not finished may need it") for blob in pending)
+    kept.extend(KeptItem(item=blob, reason="a sync that was not finished may need it") for blob in pending)
     partials = _old_partials(inventory, rules) if rules.leftovers else ()
     return RemovalPlan(items=(*going.values(), *blobs, *partials), kept=tuple(kept), forgotten=forgotten)
 

@@ -243,7 +243,7 @@ class _Restorer:
         self._consumer = consumer
         self._session = session
         self._root = session.options.root
-        self._tree = session.examiner.tree
+        self._tree = session.inspector.tree
         self._writer = ConsumerWriter(
             self._tree,
             consumer,
@@ -325,7 +325,7 @@ def _note_checks(found: Verification, fixed: Mapping[int, Finding], session: Ses
         with contextlib.suppress(OSError):
             blob = session.store.blob_path(Digest.parse(key)).lstat()
             new[session.store.path][key] = Check(size=blob.st_size, mtime_ns=blob.st_mtime_ns, at=at, ok=True)
-        if path is not None and (seen := session.examiner.tree.lstat(path)) is not None:
+        if path is not None and (seen := session.inspector.tree.lstat(path)) is not None:
             new[own_folder(found.inventory.root)][path] = Check(size=seen.size, mtime_ns=seen.mtime_ns, at=at, ok=True)
     with contextlib.suppress(ModelfetchError):
         save_checks(new, found.inventory, session)

@@ -82,7 +82,7 @@ def find_requested(
         digests.update(str(artifact.digest) for artifact in resolution.artifacts if artifact.digest is not None)
         for consumer in request.consumers:
             receipt = receipts.get(consumer) or Receipt(consumer=consumer)
-            for placement in session.examiner.lay_out(consumer, request.model, resolution, receipt, probe=False):
+            for placement in session.inspector.lay_out(consumer, request.model, resolution, receipt, probe=False):
                 unpacked = placement.how is PlacementMethod.UNPACK
                 (folders if unpacked else files)[placement.path] = request
 

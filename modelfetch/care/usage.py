@@ -48,7 +48,7 @@ def disk_use(session: Session, *, foreign: bool = False) -> DiskUse:
     """
     root = session.options.root
     try:
-        inventory = take_inventory(root, session.examiner.tree, session.store, foreign=foreign)
+        inventory = take_inventory(root, session.inspector.tree, session.store, foreign=foreign)
     except OSError as error:
         raise os_errors.translate(error, root, doing="reading") from error
     by_model: dict[tuple[str, str], list[Item]] = defaultdict(list)

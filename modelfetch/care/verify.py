@@ -95,7 +95,7 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
     """
     require_root(session)
     try:
-        inventory = take_inventory(session.options.root, session.examiner.tree, session.store, foreign=False)
+        inventory = take_inventory(session.options.root, session.inspector.tree, session.store, foreign=False)
     except OSError as error:
         raise os_errors.translate(error, session.options.root, doing="reading") from error
     consumers = session.options.consumers
@@ -109,7 +109,7 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
     _update_receipts(items, results, session)
     missing = [
         f
-        for f in (_not_placed(requested, inventory, session.examiner.tree) if requested else ())
+        for f in (_not_placed(requested, inventory, session.inspector.tree) if requested else ())
         if f.model in (options.models or (f.model,))
     ]
     findings = [*_of_items(items, results, inventory, requested), *missing]
@@ -191,7 +191,7 @@ def _as_recorded(item: Item, result: Hashed, session: Session) -> Hashed:
     """The result, with the recorded digest if the file is a manifest that Ollama only encoded in another way."""
     if item.path is None or item.digest is None or result.digest in (None, item.digest):
         return result
-    same = session.examiner.is_same_manifest(item.path, Digest.parse(item.digest))
+    same = session.inspector.is_same_manifest(item.path, Digest.parse(item.digest))
     return replace(result, digest=item.digest) if same else result
 
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from modelfetch.errors import DestinationError, ModelfetchError, UnreachableError, UsageError
 from modelfetch.fitting.readers import BrokenReader, ContinuedReader, HttpReader
-from modelfetch.fitting.types import Candidate, File
+from modelfetch.fitting.types import Candidate, ModelFile
 from modelfetch.formats import safetensors
 from modelfetch.formats.range_reader import FIRST, FileReader, HeaderBuffer
 from modelfetch.manifest.kinds import upstream_name
@@ -57,7 +57,7 @@ class ReaderRegistry:
         self._read: list[tuple[Artifact, HeaderBuffer, HttpReader]] = []
         self._placed: dict[str, tuple[Path, int]] = {}
         try:
-            tree = session.examiner.tree
+            tree = session.inspector.tree
         except DestinationError:
             return  # the folder of a service is not mounted: the headers are read elsewhere
         for consumer in consumers:
@@ -136,16 +136,16 @@ def candidate(
 ) -> Candidate:
     """A manifest's model with its files; if its source failed, reading its file raises that error."""
     uri = str(model.source)
-    files: tuple[File, ...]
+    files: tuple[ModelFile, ...]
     if isinstance(found, ModelfetchError):
         name = "model" if isinstance(model.source, OllamaUri) else upstream_name(model.source) or "model.safetensors"
-        files = (File(path=name, size=model.size, prefix=HeaderBuffer(BrokenReader(found, model.size))),)
+        files = (ModelFile(path=name, size=model.size, prefix=HeaderBuffer(BrokenReader(found, model.size))),)
     else:
         files = files_of(found, library, mirrors)
     return Candidate(name=model.name, uri=uri, kind=model.kind, consumers=model.consumers, files=files)
 
 
-def files_of(found: Resolution, library: ReaderRegistry, mirrors: Mirrors) -> tuple[File, ...]:
+def files_of(found: Resolution, library: ReaderRegistry, mirrors: Mirrors) -> tuple[ModelFile, ...]:
     """The files of a resolved model that affect memory: an Ollama model's layers, otherwise all files."""
     layers = [a for a in found.artifacts if a.media_type and a.media_type.startswith(_LAYER)]
     if layers:
@@ -154,26 +154,26 @@ def files_of(found: Resolution, library: ReaderRegistry, mirrors: Mirrors) -> tu
     return tuple(_file(artifact, library, mirrors, alone=alone) for artifact in found.artifacts)
 
 
-def _layer(artifact: Artifact, library: ReaderRegistry, mirrors: Mirrors) -> File:
+def _layer(artifact: Artifact, library: ReaderRegistry, mirrors: Mirrors) -> ModelFile:
     kind = (artifact.media_type or "").removeprefix(_LAYER)
     prefix = library.prefix(artifact, mirrors(artifact)) if kind == "model" else None
-    return File(path=kind, size=artifact.size, prefix=prefix)
+    return ModelFile(path=kind, size=artifact.size, prefix=prefix)
 
 
-def _file(artifact: Artifact, library: ReaderRegistry, mirrors: Mirrors, *, alone: bool) -> File:
+def _file(artifact: Artifact, library: ReaderRegistry, mirrors: Mirrors, *, alone: bool) -> ModelFile:
     """A single file is read whatever its name; of several, only those whose names suggest a header."""
     suffix = PurePosixPath(artifact.path).suffix.lower()
     readable = suffix in _READABLE or (alone and suffix not in _WEIGHTS)
     prefix = library.prefix(artifact, mirrors(artifact)) if readable else None
-    return File(path=artifact.path, size=artifact.size, prefix=prefix)
+    return ModelFile(path=artifact.path, size=artifact.size, prefix=prefix)
 
 
 def pinned_candidate(model: Model) -> Candidate:
     """A model whose memory can be computed from the sizes that its manifest pins."""
     if model.files is not None:
-        files = tuple(File(path=file.path, size=file.size) for file in model.files)
+        files = tuple(ModelFile(path=file.path, size=file.size) for file in model.files)
     else:
-        files = (File(path=model.filename or upstream_name(model.source) or model.name, size=model.size),)
+        files = (ModelFile(path=model.filename or upstream_name(model.source) or model.name, size=model.size),)
     return Candidate(name=model.name, uri=str(model.source), kind=model.kind, consumers=model.consumers, files=files)
 
 
@@ -194,7 +194,7 @@ def shards_of(path: str) -> tuple[str, ...]:
     return tuple(f"{match[1]}{number:05}{match[3]}{match[4]}{match[5]}" for number in range(1, int(match[4]) + 1))
 
 
-def files_below(folder: Path) -> tuple[File, ...]:
+def files_below(folder: Path) -> tuple[ModelFile, ...]:
     """The files of a model's folder on disk; of a Hugging Face cache of one repo those of its only snapshot.
 
     Only files whose names suggest a header are read; hidden files are ignored.
@@ -233,7 +233,7 @@ def _give_up(error: OSError) -> None:
     raise error
 
 
-def local_file(path: Path) -> File:
+def local_file(path: Path) -> ModelFile:
     """One file on disk. Its header is read unless its name is that of a file without weights.
 
     Raises:
@@ -247,6 +247,6 @@ def local_file(path: Path) -> File:
     return _local(path, path.name, readable=readable)
 
 
-def _local(path: Path, name: str, *, readable: bool) -> File:
+def _local(path: Path, name: str, *, readable: bool) -> ModelFile:
     prefix = HeaderBuffer(FileReader(path), first=first_range(path.name)) if readable else None
-    return File(path=name, size=path.stat().st_size, prefix=prefix)
+    return ModelFile(path=name, size=path.stat().st_size, prefix=prefix)

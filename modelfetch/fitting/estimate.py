@@ -26,7 +26,7 @@ from modelfetch.manifest.budget import MIN_FREE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from modelfetch.fitting.types import Candidate, File
+    from modelfetch.fitting.types import Candidate, ModelFile
     from modelfetch.manifest.model import Service
 
 LOADED_KINDS = frozenset(
@@ -60,7 +60,7 @@ def unknown_estimate(candidate: Candidate, *reasons: str) -> Estimate:
 
 
 # ── language models ──
-def is_gguf(file: File) -> bool:
+def is_gguf(file: ModelFile) -> bool:
     """Whether a file is a GGUF file: by its name, its Ollama layer's kind, or its first bytes where it has neither."""
     suffix = PurePosixPath(file.path).suffix.lower()
     if suffix == ".gguf" or file.path == "model":
@@ -168,7 +168,7 @@ def read_parts(candidate: Candidate) -> Parts | None:
     return replace(sum(found.values(), Parts()), several=several)
 
 
-def _once(files: Sequence[File]) -> Iterator[tuple[str, File]]:
+def _once(files: Sequence[ModelFile]) -> Iterator[tuple[str, ModelFile]]:
     """The files of a repository, each part once; yields the name of the part and the file.
 
     A repository may hold the same weights as ``x.safetensors``, ``x.fp16.safetensors`` and pickles. A program loads one

@@ -19,7 +19,7 @@ Method = Literal["header", "size", "table"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class File:
+class ModelFile:
     """One file of a model.
 
     Attributes:
@@ -39,7 +39,7 @@ class Candidate:
 
     name: str
     uri: str
-    files: tuple[File, ...]
+    files: tuple[ModelFile, ...]
     consumers: tuple[str, ...] = ()
     kind: str | None = None
 

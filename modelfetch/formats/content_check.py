@@ -14,7 +14,7 @@ from modelfetch.errors import CredentialsError, ModelfetchError, NotAModelError
 from modelfetch.formats.gguf import MAGICS, read_gguf
 from modelfetch.formats.pickles import (
     PICKLE_SUFFIXES,
-    Finding,
+    PickleVerdict,
     contains_pickle,
     decompressed_start,
     is_pickle_name,
@@ -58,7 +58,7 @@ def _is_gguf(head: bytes) -> bool:
 
 
 def _is_pickle(head: bytes) -> bool:
-    return is_zip(head) or is_tar(head) or read_pickle(head) is not Finding.NO
+    return is_zip(head) or is_tar(head) or read_pickle(head) is not PickleVerdict.NO
 
 
 def _is_compressed(head: bytes) -> bool:
@@ -194,10 +194,12 @@ def _check_replacement(path: str, head: bytes, url: str) -> ModelfetchError | No
     if looks_like_json(head):
         return page_error(path, url, what="a JSON message")
     packed = decompressed_start(head, lambda: head)[:HEAD]
-    if looks_like_text(packed) and read_pickle(packed) is Finding.NO:
+    if looks_like_text(packed) and read_pickle(packed) is PickleVerdict.NO:
         return page_error(path, url, what="compressed text")
     text = head.removeprefix(_BOM).strip()
-    is_pickle = read_pickle(head) is not Finding.NO and (is_pickle_name(path) or may_hide_pickle(path, by_kind=True))
+    is_pickle = read_pickle(head) is not PickleVerdict.NO and (
+        is_pickle_name(path) or may_hide_pickle(path, by_kind=True)
+    )
     is_tokenizer = _suffix(path) == ".model" and len(text) > HEAD // 2
     if not looks_like_text(head) or is_pickle or is_tokenizer:
         return None

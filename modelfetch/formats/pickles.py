@@ -58,7 +58,7 @@ BROKEN_ARCHIVE = tuple(_broken)
 """What the standard library's readers of archives raise for damaged ones; OSError also if the disk fails."""
 
 
-class Finding(Enum):
+class PickleVerdict(Enum):
     """Whether bytes are a pickle; ``CUT_OFF``: they are one as far as they go."""
 
     YES = "yes"
@@ -95,7 +95,7 @@ def starts_as_pickle(head: bytes) -> bool:
     """Whether the first bytes of a file show a pickle or a torch archive; `contains_pickle` finds the others."""
     if is_zip(head):
         return any(name in head for name in (b"data.pkl", b".data/", b"/version", b"/byteorder"))
-    return _is_array_of_objects(head) or read_pickle(head) is Finding.YES
+    return _is_array_of_objects(head) or read_pickle(head) is PickleVerdict.YES
 
 
 def _is_array_of_objects(head: bytes) -> bool:
@@ -132,7 +132,7 @@ def contains_pickle(size: int, read_at: ReadAt) -> bool:
             return False
     if starts_as_pickle(decompressed_start(head, lambda: read_at(0, _PACKED))):
         return True
-    return _OpcodeReader(size, read_at).run() is Finding.YES
+    return _OpcodeReader(size, read_at).run() is PickleVerdict.YES
 
 
 def is_pickle_member(name: str, start: bytes) -> bool:
@@ -140,7 +140,7 @@ def is_pickle_member(name: str, start: bytes) -> bool:
     return is_pickle_name(name) or starts_as_pickle(start) or starts_as_pickle(decompressed_start(start, lambda: start))
 
 
-def read_pickle(data: bytes) -> Finding:
+def read_pickle(data: bytes) -> PickleVerdict:
     """Whether bytes are the beginning of a pickle."""
     return _OpcodeReader(len(data), lambda at, count: data[at : at + count]).run()
 
@@ -257,27 +257,27 @@ class _OpcodeReader:
         self._at = self._depth = self._strings = 0
         self._marks: list[int] = []
 
-    def run(self) -> Finding:
+    def run(self) -> PickleVerdict:
         if self._peek(2) in _PROTOCOLS:
-            return Finding.YES
+            return PickleVerdict.YES
         has_import = False
         for count in range(_MAX_OPCODES):
-            cut_off = Finding.CUT_OFF if count >= _FEW else Finding.NO
+            cut_off = PickleVerdict.CUT_OFF if count >= _FEW else PickleVerdict.NO
             if self._at >= self._size:
                 return cut_off
             op = _OPCODES.get(self._peek(1)[0])
             length = self._argument(op) if op is not None and self._apply(op) else None
             if op is None or length is None:
-                return Finding.NO
+                return PickleVerdict.NO
             self._at += 1 + length
             if self._at > self._size:
                 return cut_off
             has_import = has_import or (op.name in _IMPORTS and (op.name != "STACK_GLOBAL" or self._strings >= 2))
             if has_import and op.name in _USES:
-                return Finding.YES
+                return PickleVerdict.YES
             if op.name == "STOP" and (count >= 2 * _FEW or (count and self._at == self._size)):
-                return Finding.YES
-        return Finding.YES
+                return PickleVerdict.YES
+        return PickleVerdict.YES
 
     def _peek(self, count: int) -> bytes:
         offset = self._at - self._start

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelfetch.manifest.merge import Part
 from modelfetch.manifest.model import FileSpec, Model, Service
-from modelfetch.manifest.rules import model_findings
+from modelfetch.manifest.rules import rule_violations
 
 if TYPE_CHECKING:
     from modelfetch.manifest.composite_types import Values
@@ -40,7 +40,7 @@ def _models(values: Values, reader: Reader) -> tuple[Model, ...]:
             reader.problem(
                 entry.at("name"), f"{label}: expected each name once, found {name!r} again (first: line {line})"
             )
-        for where, message in model_findings(entry):
+        for where, message in rule_violations(entry):
             reader.problem(where, f"{label}: {message}")
             reader.unsound.add(entry.position)
         built = _model(entry)

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from modelfetch.manifest.model import Position
     from modelfetch.manifest.uri import Uri
 
-Finding = tuple["Position", str]
+Violation = tuple["Position", str]
 
 
-def model_findings(v: Values) -> Iterator[Finding]:
+def rule_violations(v: Values) -> Iterator[Violation]:
     """Yield the conflicts between the keys of one model; keys with a wrong value count as absent."""
     source = v.get("source")
     if source is None or ("kind" in v.keys and v.get("kind") is None):
@@ -55,7 +55,7 @@ def model_findings(v: Values) -> Iterator[Finding]:
     yield from _empty(v, kind)
 
 
-def _empty(v: Values, kind: str) -> Iterator[Finding]:
+def _empty(v: Values, kind: str) -> Iterator[Violation]:
     """Weights with a size of 0 bytes."""
     if v.get("size") == 0 and kind in WEIGHT_KINDS:
         yield v.at("size"), f"expected 1 byte or more for kind {kind}, found 0"
@@ -64,7 +64,7 @@ def _empty(v: Values, kind: str) -> Iterator[Finding]:
             yield at, f"expected 1 byte or more for {entry.get('path')[:80]!r}, found 0"
 
 
-def _ollama(v: Values) -> Iterator[Finding]:
+def _ollama(v: Values) -> Iterator[Violation]:
     if v.get("kind") is not None:
         yield v.at("kind"), f"expected no kind for an ollama:// source, found {v.get('kind')!r}"
     for consumer, at in v.get("for", ()):
@@ -78,7 +78,7 @@ def _ollama(v: Values) -> Iterator[Finding]:
             yield at, f"expected an ollama:// or oci:// mirror of an ollama:// source, found {mirror.scheme}://"
 
 
-def _consumers(v: Values, kind: str) -> Iterator[Finding]:
+def _consumers(v: Values, kind: str) -> Iterator[Violation]:
     for consumer, at in v.get("for", ()):
         if (consumer, kind) not in FOLDERS:
             takes = ", ".join((*(["ollama:// sources"] if consumer == "ollama" else []), *kinds_of(consumer)))
@@ -86,7 +86,7 @@ def _consumers(v: Values, kind: str) -> Iterator[Finding]:
             yield at, f"expected a consumer of kind {kind} ({fits}), found {consumer} (it takes {takes})"
 
 
-def _misplaced(v: Values, kind: str, source: Uri) -> Iterator[Finding]:
+def _misplaced(v: Values, kind: str, source: Uri) -> Iterator[Violation]:
     for key, kinds in ONLY_WITH.items():
         if isinstance(source, OciUri) and key in SELECTING:
             continue  # they choose a file of the artifact, of whatever kind
@@ -98,7 +98,7 @@ def _misplaced(v: Values, kind: str, source: Uri) -> Iterator[Finding]:
         yield v.position, f"expected a {required} for kind {kind}{where}, found none"
 
 
-def _repo(v: Values, kind: str, source: Uri) -> Iterator[Finding]:
+def _repo(v: Values, kind: str, source: Uri) -> Iterator[Violation]:
     if not isinstance(source, HfUri):
         yield v.at("source"), f"expected an hf:// source for kind {kind}, found {source.scheme}://"
     elif source.path is not None:
@@ -121,7 +121,7 @@ def _repo(v: Values, kind: str, source: Uri) -> Iterator[Finding]:
         yield v.at("include"), "expected files or include, found both"
 
 
-def _twice(v: Values) -> Iterator[Finding]:
+def _twice(v: Values) -> Iterator[Violation]:
     """Paths of one repository that exclude each other."""
     seen: dict[str, str] = {}
     folders: dict[str, str] = {}
@@ -141,7 +141,7 @@ def _twice(v: Values) -> Iterator[Finding]:
             folders.update(dict.fromkeys(above, path))
 
 
-def _single(v: Values, kind: str, source: Uri) -> Iterator[Finding]:
+def _single(v: Values, kind: str, source: Uri) -> Iterator[Violation]:
     for uri, at in ((source, v.at("source")), *v.get("mirrors", ())):
         if isinstance(uri, OllamaUri):
             yield at, f"expected the URI of one file for kind {kind}, found ollama://"
@@ -158,14 +158,14 @@ def _single(v: Values, kind: str, source: Uri) -> Iterator[Finding]:
         yield v.at("source"), f"expected a filename, or a source that ends in one, found {shown(str(source))}"
 
 
-def _pickles(v: Values, source: Uri) -> Iterator[Finding]:
+def _pickles(v: Values, source: Uri) -> Iterator[Violation]:
     needs = f"({' '.join(PICKLE_SUFFIXES)}) can run code when loaded: expected a digest or allow_pickle: true"
     found = _pickle_files(v) if v.get("kind") in REPO_KINDS else _pickle_names(v, source)
     for at, name in found if not v.get("allow_pickle") else ():
         yield at, f"{name[:80]!r} {needs}"
 
 
-def _pickle_files(v: Values) -> Iterator[Finding]:
+def _pickle_files(v: Values) -> Iterator[Violation]:
     """The pickles without a digest among the files of a repository, each with its position."""
     for entry, at in v.get("files", ()):
         if is_pickle_name(entry.get("path", "")) and "digest" not in entry.keys:
@@ -175,7 +175,7 @@ def _pickle_files(v: Values) -> Iterator[Finding]:
             yield at, pattern
 
 
-def _pickle_names(v: Values, source: Uri) -> Iterator[Finding]:
+def _pickle_names(v: Values, source: Uri) -> Iterator[Violation]:
     """Yield the first name of a single file without a digest that is a pickle's."""
     names = [("source", upstream_name(source)), ("filename", v.get("filename")), ("path", v.get("path"))]
     if isinstance(source, HfUri | HttpUri | FileUri):

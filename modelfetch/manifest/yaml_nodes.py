@@ -74,7 +74,7 @@ class Sequence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class MappingEntry:
     """A key of a mapping, its node, its place, and its value."""
 
     key: str
@@ -88,7 +88,7 @@ class Mapping:
     """A mapping; each key occurs once. ``count``, ``height`` and ``flow`` (in braces) as those of `Sequence`."""
 
     position: Position
-    entries: tuple[Entry, ...]
+    entries: tuple[MappingEntry, ...]
     count: int
     height: int
     start: int
@@ -352,7 +352,7 @@ class _Builder:
     def _mapping(self, position: Position, depth: int, start: int, *, flow: bool) -> Mapping:
         from ruamel.yaml.events import MappingEndEvent
 
-        before, entries = self._count, dict[str, Entry]()
+        before, entries = self._count, dict[str, MappingEntry]()
         height, end = 1, start
         while not isinstance(event := next(self._events), MappingEndEvent):
             where = _position(event.start_mark, self._file)
@@ -367,7 +367,7 @@ class _Builder:
                 at = f"line {first.position.line}, column {first.position.column}"
                 self.problem(where, f"expected each key once, found {describe(key)} again (first: {at})")
             else:
-                entries[key.value] = Entry(key=key.value, node=key, position=where, value=value)
+                entries[key.value] = MappingEntry(key=key.value, node=key, position=where, value=value)
         count = 1 + self._count - before
         if flow or end == start:
             end = event.end_mark.index

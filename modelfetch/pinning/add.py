@@ -39,7 +39,7 @@ from modelfetch.pinning.detect import (
     consumers_for,
 )
 from modelfetch.pinning.document import check_writable, load_text, read_document, with_entries, write_document
-from modelfetch.pinning.entry import Entry, fill_pins
+from modelfetch.pinning.entry import PinEntry, fill_pins
 from modelfetch.pinning.upstream import measure_all
 from modelfetch.sources import SourceRequest
 from modelfetch.sources.argument import parse_argument
@@ -331,7 +331,7 @@ class _Resolver:
             position=_NOWHERE,
             task=found.task if kind == found.kind else None,
         )
-        entry = Entry(model=model, home=uri)
+        entry = PinEntry(model=model, home=uri)
         # The caller names this very file, and its digest is written: that is what allows a pickle.
         wanted = replace(entry.request, allow_pickle=True)
         resolution = await self._session.sources.resolve(wanted)

@@ -27,7 +27,7 @@ _NAMES_BYTES = ("sha256", "blake3")
 _REVISION = re.compile(r"@(?:refs/pr/[0-9]+(?=/|\Z)|[^/]*)")
 
 
-class State(StrEnum):
+class PinState(StrEnum):
     """The state of an entry's pins."""
 
     CURRENT = "current"
@@ -37,7 +37,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class PinEntry:
     """One model of a file; ``home`` is its source, with a hub's web address as the hub's own URI.
 
     ``upgrade`` replaces its pins by what upstream has now.
@@ -108,14 +108,14 @@ class Measured:
     served_by: str | None = None
 
 
-def files_to_measure(entry: Entry, resolution: Resolution) -> tuple[Artifact, ...]:
+def files_to_measure(entry: PinEntry, resolution: Resolution) -> tuple[Artifact, ...]:
     """Return the files that must be read because no source gives their digest (or the size that replaces a pin)."""
     if isinstance(entry.home, OllamaUri):
         return ()
     return tuple(a for a in resolution.artifacts if _digest(a) is None or (entry.upgrade and a.size is None))
 
 
-def fill_pins(entry: Entry, resolution: Resolution, measured: Mapping[str, Measured]) -> Model:
+def fill_pins(entry: PinEntry, resolution: Resolution, measured: Mapping[str, Measured]) -> Model:
     """Return the entry with its pins.
 
     Args:
@@ -163,21 +163,21 @@ def _digest(artifact: Artifact) -> Digest | None:
 # -- checking ----------------------------------------------------------------------------------------------------------
 
 
-def state_without_request(entry: Entry) -> State | None:
+def state_without_request(entry: PinEntry) -> PinState | None:
     """Return an entry's state if it is known without a request; None if its source must be queried.
 
     Whether a file of a web server or a folder changed can only be seen by its bytes; a version of CivitAI and a digest
     of a registry never change.
     """
     if not entry.pinned:
-        return State.UNPINNED if isinstance(entry.home, HttpUri | FileUri) else None
+        return PinState.UNPINNED if isinstance(entry.home, HttpUri | FileUri) else None
     if isinstance(entry.home, HttpUri | FileUri):
-        return State.UNKNOWN
+        return PinState.UNKNOWN
     fixed = isinstance(entry.home, CivitaiUri) or (isinstance(entry.home, OciUri) and entry.home.digest is not None)
-    return State.CURRENT if fixed else None
+    return PinState.CURRENT if fixed else None
 
 
-def compare(entry: Entry, now: Resolution, then: Resolution | None = None) -> State | None:
+def compare(entry: PinEntry, now: Resolution, then: Resolution | None = None) -> PinState | None:
     """Compare a pinned entry with what upstream has now.
 
     Args:
@@ -189,35 +189,35 @@ def compare(entry: Entry, now: Resolution, then: Resolution | None = None) -> St
         The state; None if ``then`` is needed and missing.
     """
     if isinstance(entry.home, OllamaUri):
-        return State.CURRENT if now.revision == str(entry.model.digest) else State.BEHIND
+        return PinState.CURRENT if now.revision == str(entry.model.digest) else PinState.BEHIND
     if isinstance(entry.home, HfUri) and now.revision == entry.home.commit:
-        return State.CURRENT
+        return PinState.CURRENT
     pins = {spec.path: spec for spec in entry.model.files or ()}
     before = {artifact.path: artifact for artifact in then.artifacts} if then is not None else {}
     states = set()
     for artifact in now.artifacts:
         pin = pins.get(artifact.path) or FileSpec(path=artifact.path, size=entry.model.size, digest=entry.model.digest)
         states.add(_compare_file(pin, artifact, before.get(artifact.path)))
-    if State.BEHIND in states:
-        return State.BEHIND
-    if State.UNKNOWN in states:
-        return None if then is None else State.UNKNOWN
-    return State.CURRENT
+    if PinState.BEHIND in states:
+        return PinState.BEHIND
+    if PinState.UNKNOWN in states:
+        return None if then is None else PinState.UNKNOWN
+    return PinState.CURRENT
 
 
-def _compare_file(pin: FileSpec, now: Artifact, then: Artifact | None) -> State:
+def _compare_file(pin: FileSpec, now: Artifact, then: Artifact | None) -> PinState:
     for before in (pin.digest, then.digest if then is not None else None):
         if before is not None and now.digest is not None and before.algorithm == now.digest.algorithm:
-            return State.CURRENT if before == now.digest else State.BEHIND
+            return PinState.CURRENT if before == now.digest else PinState.BEHIND
     if pin.size is not None and now.size is not None and pin.size != now.size:
-        return State.BEHIND
-    return State.UNKNOWN
+        return PinState.BEHIND
+    return PinState.UNKNOWN
 
 
 # -- showing -----------------------------------------------------------------------------------------------------------
 
 
-def display_pin(entry: Entry) -> str:
+def display_pin(entry: PinEntry) -> str:
     """Return an entry's pin in a few characters: a commit or a digest; ``-`` if it has none."""
     if not entry.pinned:
         return "-"

@@ -10,7 +10,7 @@ from modelfetch.core.report import ArtifactReport, ModelReport
 from modelfetch.manifest.kinds import REPO_KINDS
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import HfUri, OllamaUri
-from modelfetch.pinning.entry import Entry, Measured, State
+from modelfetch.pinning.entry import Measured, PinEntry, PinState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from modelfetch.core.artifact import Resolution
 
 _ACTIONS = {
-    State.CURRENT: "present",
-    State.BEHIND: "changed",
-    State.UNPINNED: "missing",
-    State.UNKNOWN: "skipped",
+    PinState.CURRENT: "present",
+    PinState.BEHIND: "changed",
+    PinState.UNPINNED: "missing",
+    PinState.UNKNOWN: "skipped",
     None: "failed",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class PinStatus:
     """One model for people: its name, the state of its pins, what they are or were, what upstream has."""
 
     model: str
@@ -36,20 +36,20 @@ class Line:
     upstream: str
 
 
-def kept_model(entry: Entry) -> ModelReport:
+def kept_model(entry: PinEntry) -> ModelReport:
     """Report an entry whose pins are kept."""
     artifacts = tuple(_written(entry, {}, otherwise="present"))
     return ModelReport(name=entry.model.name, ok=True, artifacts=artifacts)
 
 
-def pinned_model(entry: Entry, resolution: Resolution, measured: Mapping[str, Measured]) -> ModelReport:
+def pinned_model(entry: PinEntry, resolution: Resolution, measured: Mapping[str, Measured]) -> ModelReport:
     """Report a pinned entry: what had to be read was fetched, the rest is left to `sync`."""
     by_path = {a.path: measured[a.uri] for a in resolution.artifacts if a.uri in measured}
     artifacts = tuple(_written(entry, by_path, otherwise="would-fetch"))
     return ModelReport(name=entry.model.name, ok=True, artifacts=artifacts)
 
 
-def open_model(entry: Entry, *, failed: bool, measured: Mapping[str, Measured]) -> ModelReport:
+def open_model(entry: PinEntry, *, failed: bool, measured: Mapping[str, Measured]) -> ModelReport:
     """Report an entry that stays open, because it or another one could not be resolved."""
     line = ArtifactReport(
         uri=str(entry.model.source),
@@ -62,7 +62,7 @@ def open_model(entry: Entry, *, failed: bool, measured: Mapping[str, Measured]) 
     return ModelReport(name=entry.model.name, ok=False, artifacts=(line,))
 
 
-def checked_model(entry: Entry, state: State | None, now: Resolution | None) -> ModelReport:
+def checked_model(entry: PinEntry, state: PinState | None, now: Resolution | None) -> ModelReport:
     """Report an entry under `--check`: one artifact, as upstream has it if that is known, else as it is pinned."""
     uri, model = str(entry.model.source), entry.model
     digest, size = (str(model.digest) if model.digest else None), model.size
@@ -76,10 +76,10 @@ def checked_model(entry: Entry, state: State | None, now: Resolution | None) -> 
         uri, size = artifact.uri, artifact.size
         digest = str(artifact.digest) if artifact.digest else None
     line = ArtifactReport(uri=uri, served_by=None, digest=digest, size=size, action=_ACTIONS[state])
-    return ModelReport(name=model.name, ok=state in (State.CURRENT, State.UNKNOWN), artifacts=(line,))
+    return ModelReport(name=model.name, ok=state in (PinState.CURRENT, PinState.UNKNOWN), artifacts=(line,))
 
 
-def _written(entry: Entry, measured: Mapping[str, Measured], *, otherwise: str) -> Iterator[ArtifactReport]:
+def _written(entry: PinEntry, measured: Mapping[str, Measured], *, otherwise: str) -> Iterator[ArtifactReport]:
     """Report the files of an entry, with what was done for each."""
     model, home = entry.model, entry.home
     if model.kind in REPO_KINDS and isinstance(home, HfUri):

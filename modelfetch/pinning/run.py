@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from modelfetch.core.report import Report
 from modelfetch.errors import ModelfetchError, UsageError, exit_code_of
 from modelfetch.pinning.document import Document, check_writable, read_document, with_pins, write_document
-from modelfetch.pinning.entry import Entry, State, display_pin, display_upstream, fill_pins
-from modelfetch.pinning.reporting import Line, checked_model, kept_model, open_model, pinned_model
+from modelfetch.pinning.entry import PinEntry, PinState, display_pin, display_upstream, fill_pins
+from modelfetch.pinning.reporting import PinStatus, checked_model, kept_model, open_model, pinned_model
 from modelfetch.pinning.upstream import check_entries, measure_all, resolve_entries
 from modelfetch.sources.factory import canonical_uri
 
@@ -31,7 +31,7 @@ class Result:
     """The report, a line for each model of the file, and whether the file was written."""
 
     report: Report
-    lines: tuple[Line, ...] = ()
+    lines: tuple[PinStatus, ...] = ()
     written: bool = False
 
 
@@ -81,23 +81,23 @@ async def check_file(path: Path, session: Session) -> Result:
     found = await check_entries(entries, session)
     errors = [error for error in found if isinstance(error, ModelfetchError)]
     models: list[ModelReport] = []
-    lines: list[Line] = []
+    lines: list[PinStatus] = []
     stale = False
     for entry, standing in zip(entries, found, strict=True):
         state, now = (None, None) if isinstance(standing, ModelfetchError) else standing
-        stale = stale or state in (State.BEHIND, State.UNPINNED)
+        stale = stale or state in (PinState.BEHIND, PinState.UNPINNED)
         models.append(checked_model(entry, state, now))
         upstream = "unknown" if now is None else display_upstream(now)
-        if state is State.CURRENT and now is None:
+        if state is PinState.CURRENT and now is None:
             upstream = display_pin(entry)
         lines.append(
-            Line(model=entry.model.name, state=state or "failed", pinned=display_pin(entry), upstream=upstream)
+            PinStatus(model=entry.model.name, state=state or "failed", pinned=display_pin(entry), upstream=upstream)
         )
     report = _report(document, session, models, errors, started, otherwise=int(stale))
     return Result(report=report, lines=tuple(lines))
 
 
-def _entries(document: Document, session: Session, upgrade: Sequence[str]) -> list[Entry]:
+def _entries(document: Document, session: Session, upgrade: Sequence[str]) -> list[PinEntry]:
     names = [model.name for model in document.models]
     for name in upgrade:
         if name not in names:
@@ -105,7 +105,7 @@ def _entries(document: Document, session: Session, upgrade: Sequence[str]) -> li
             hint = f"it is in {elsewhere}: pin that file" if elsewhere else f"it holds: {', '.join(names) or 'none'}"
             raise UsageError(f"{document.path} holds no model {name[:80]!r}", hint=hint)
     return [
-        Entry(model=model, home=canonical_uri(model.source, session.settings), upgrade=model.name in upgrade)
+        PinEntry(model=model, home=canonical_uri(model.source, session.settings), upgrade=model.name in upgrade)
         for model in document.models
     ]
 
@@ -118,7 +118,7 @@ def _with_hint(error: ModelfetchError) -> ModelfetchError:
 
 
 def _filled(
-    todo: Sequence[Entry], resolutions: Mapping[str, Resolution], measured: Mapping[str, Mapping[str, Measured]]
+    todo: Sequence[PinEntry], resolutions: Mapping[str, Resolution], measured: Mapping[str, Mapping[str, Measured]]
 ) -> dict[str, Model]:
     return {e.model.name: fill_pins(e, resolutions[e.model.name], measured[e.model.name]) for e in todo}
 
@@ -135,7 +135,7 @@ async def _write(document: Document, models: Mapping[str, Model], session: Sessi
 def _pinned(
     document: Document,
     session: Session,
-    entries: Sequence[Entry],
+    entries: Sequence[PinEntry],
     resolutions: Mapping[str, Resolution],
     measured: Mapping[str, Mapping[str, Measured]],
     models: Mapping[str, Model],
@@ -146,7 +146,7 @@ def _pinned(
 ) -> Result:
     """Make the report, and a line for each entry that changed."""
     reports: list[ModelReport] = []
-    lines: list[Line] = []
+    lines: list[PinStatus] = []
     failed = {error.model for error in errors}
     for entry in entries:
         name = entry.model.name
@@ -155,7 +155,7 @@ def _pinned(
             reports.append(pinned_model(after, resolutions[name], measured[name]))
             if after.model != entry.model:
                 state = "moved" if entry.pinned and entry.upgrade else "pinned"
-                lines.append(Line(model=name, state=state, pinned=display_pin(entry), upstream=display_pin(after)))
+                lines.append(PinStatus(model=name, state=state, pinned=display_pin(entry), upstream=display_pin(after)))
         elif entry.upgrade or not entry.complete:
             reports.append(open_model(entry, failed=name in failed, measured=measured.get(name, {})))
         else:

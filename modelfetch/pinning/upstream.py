@@ -13,7 +13,7 @@ from modelfetch.errors import IntegrityError, ModelfetchError
 from modelfetch.formats.content_check import check_artifact
 from modelfetch.manifest.kinds import REPO_KINDS
 from modelfetch.manifest.uri import FileUri, OllamaUri
-from modelfetch.pinning.entry import Entry, Measured, State, compare, files_to_measure, state_without_request
+from modelfetch.pinning.entry import Measured, PinEntry, PinState, compare, files_to_measure, state_without_request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,37 +25,37 @@ T = TypeVar("T")
 
 _AT_ONCE = 8
 
-Comparison = tuple[State, "Resolution | None"]
+Comparison = tuple[PinState, "Resolution | None"]
 
 
-async def resolve_entries(entries: Sequence[Entry], session: Session) -> list[Resolution | ModelfetchError]:
+async def resolve_entries(entries: Sequence[PinEntry], session: Session) -> list[Resolution | ModelfetchError]:
     """Resolve each entry at its source, never at a mirror; failures are returned as errors."""
     return await _run_concurrently(entries, session, lambda entry: session.sources.resolve(entry.request))
 
 
-async def check_entries(entries: Sequence[Entry], session: Session) -> list[Comparison | ModelfetchError]:
+async def check_entries(entries: Sequence[PinEntry], session: Session) -> list[Comparison | ModelfetchError]:
     """Return the state of each entry's pins, and what upstream has if it was queried; no body is fetched."""
     return await _run_concurrently(entries, session, lambda entry: _check_entry(entry, session))
 
 
-async def _check_entry(entry: Entry, session: Session) -> Comparison:
+async def _check_entry(entry: PinEntry, session: Session) -> Comparison:
     known = state_without_request(entry)
     if known is not None:
         return known, None
     if session.settings.offline:
-        return (State.UNKNOWN if entry.pinned else State.UNPINNED), None
+        return (PinState.UNKNOWN if entry.pinned else PinState.UNPINNED), None
     now = await session.sources.resolve(entry.newest)
     if not entry.pinned:
-        return State.UNPINNED, now
+        return PinState.UNPINNED, now
     state = compare(entry, now)
     if state is None:
         state = compare(entry, now, await session.sources.resolve(entry.pinned_request))
-    elif state is State.BEHIND and isinstance(entry.home, OllamaUri) and await _is_named(entry, session):
-        state = State.CURRENT
-    return state or State.UNKNOWN, now
+    elif state is PinState.BEHIND and isinstance(entry.home, OllamaUri) and await _is_named(entry, session):
+        state = PinState.CURRENT
+    return state or PinState.UNKNOWN, now
 
 
-async def _is_named(entry: Entry, session: Session) -> bool:
+async def _is_named(entry: PinEntry, session: Session) -> bool:
     """Whether an Ollama tag still leads to the pinned manifest; it may name a list that contains it."""
     try:
         await session.sources.resolve(entry.request)
@@ -67,7 +67,7 @@ async def _is_named(entry: Entry, session: Session) -> bool:
 
 
 async def measure_all(
-    entries: Sequence[Entry], resolutions: Sequence[Resolution], session: Session
+    entries: Sequence[PinEntry], resolutions: Sequence[Resolution], session: Session
 ) -> list[Mapping[str, Measured] | ModelfetchError]:
     """Read the files without a digest of each entry; returns their digests and sizes by URI."""
     todo = {id(e): files_to_measure(e, r) for e, r in zip(entries, resolutions, strict=True)}
@@ -76,7 +76,7 @@ async def measure_all(
         size = sum(artifact.size or 0 for artifact in artifacts.values())
         session.sink(Planned(artifacts=len(artifacts), bytes=size, present=0))
 
-    async def measure(entry: Entry) -> Mapping[str, Measured]:
+    async def measure(entry: PinEntry) -> Mapping[str, Measured]:
         found = await asyncio.gather(*(_measure(entry, artifact, session) for artifact in todo[id(entry)]))
         return {artifact.uri: one for artifact, one in zip(todo[id(entry)], found, strict=True)}
 
@@ -84,11 +84,11 @@ async def measure_all(
 
 
 async def _run_concurrently(
-    entries: Sequence[Entry], session: Session, work: Callable[[Entry], Awaitable[T]]
+    entries: Sequence[PinEntry], session: Session, work: Callable[[PinEntry], Awaitable[T]]
 ) -> list[T | ModelfetchError]:
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(entry: Entry) -> T | ModelfetchError:
+    async def one(entry: PinEntry) -> T | ModelfetchError:
         try:
             async with gate:
                 session.cancel.check()
@@ -99,7 +99,7 @@ async def _run_concurrently(
     return await asyncio.gather(*(one(entry) for entry in entries))
 
 
-async def _measure(entry: Entry, artifact: Artifact, session: Session) -> Measured:
+async def _measure(entry: PinEntry, artifact: Artifact, session: Session) -> Measured:
     if isinstance(entry.home, FileUri):
         return await asyncio.to_thread(_read_here, Path(entry.home.path), artifact)
     label = entry.model.name if entry.model.kind not in REPO_KINDS else f"{entry.model.name}/{artifact.path}"

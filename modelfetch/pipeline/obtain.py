@@ -154,7 +154,7 @@ def _reusable_files(plans: Sequence[ModelPlan], session: Session) -> dict[Digest
             artifact = target.placement.artifact
             holds_bytes = target.placement.how in (PlacementMethod.FILE, PlacementMethod.COPY)
             if holds_bytes and target.action is Action.KEEP and artifact is not None and artifact.digest is not None:
-                found[artifact.digest].append(session.examiner.tree.path(target.placement.path))
+                found[artifact.digest].append(session.inspector.tree.path(target.placement.path))
     return found
 
 

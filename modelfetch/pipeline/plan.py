@@ -17,7 +17,7 @@ from modelfetch.errors import ManifestError, ModelfetchError, SettingError
 from modelfetch.manifest.kinds import HF_CACHES
 from modelfetch.manifest.path_conflicts import PathClaim, Shape, find_clashes
 from modelfetch.manifest.uri import HttpUri, OllamaUri
-from modelfetch.placement import Action, Examiner, PlacementJob, State, foreign_file_error, wanted_digest
+from modelfetch.placement import Action, Inspector, PlacementJob, State, foreign_file_error, wanted_digest
 from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.receipts import Frozen
 
@@ -230,7 +230,7 @@ def _readdressed(
 
 
 def plan_model(
-    request: ModelRequest, resolution: Resolution, receipts: Mapping[str, Receipt], examiner: Examiner
+    request: ModelRequest, resolution: Resolution, receipts: Mapping[str, Receipt], inspector: Inspector
 ) -> ModelPlan:
     """Plan one model: examine every path that it needs. What can't be done is an error of the plan."""
     targets: list[Target] = []
@@ -238,9 +238,9 @@ def plan_model(
     found: dict[str, set[Digest | None]] = {}
     for consumer in request.consumers:
         receipt = receipts[consumer]
-        for placement in examiner.lay_out(consumer, request.model, resolution, receipt):
+        for placement in inspector.lay_out(consumer, request.model, resolution, receipt):
             try:
-                target, digest = _examine(consumer, placement, receipt, examiner)
+                target, digest = _inspect(consumer, placement, receipt, inspector)
                 if (
                     (artifact := placement.artifact)
                     and not _by_sha256(artifact)
@@ -258,10 +258,12 @@ def plan_model(
     plan = ModelPlan(request=request, resolution=resolution, targets=tuple(targets), errors=tuple(errors))
     # A file whose paths all hold the same bytes is known by their sha256 from here on, as after a download.
     sha256 = {uri: one for uri, digests in found.items() if len(digests) == 1 and (one := next(iter(digests)))}
-    return _with_settled(_renamed(plan, sha256, receipts, examiner) if sha256 else plan, receipts)
+    return _with_settled(_renamed(plan, sha256, receipts, inspector) if sha256 else plan, receipts)
 
 
-def _examine(consumer: str, placement: Placement, receipt: Receipt, examiner: Examiner) -> tuple[Target, Digest | None]:
+def _inspect(
+    consumer: str, placement: Placement, receipt: Receipt, inspector: Inspector
+) -> tuple[Target, Digest | None]:
     """The state of one path, and the sha256 of what is kept there.
 
     Raises:
@@ -271,9 +273,9 @@ def _examine(consumer: str, placement: Placement, receipt: Receipt, examiner: Ex
     """
     os.fsencode(placement.path)
     wanted = wanted_digest(placement)
-    found = examiner.inspect(placement, receipt, wanted)
+    found = inspector.inspect(placement, receipt, wanted)
     if found.action is Action.REFUSE:
-        raise foreign_file_error(examiner.tree.path(placement.path), comparable=wanted is not None)
+        raise foreign_file_error(inspector.tree.path(placement.path), comparable=wanted is not None)
     return Target(consumer=consumer, placement=placement, state=found.state, action=found.action), found.digest
 
 
@@ -282,7 +284,7 @@ def _by_sha256(artifact: Artifact) -> bool:
 
 
 def _renamed(
-    plan: ModelPlan, sha256: Mapping[str, Digest], receipts: Mapping[str, Receipt], examiner: Examiner
+    plan: ModelPlan, sha256: Mapping[str, Digest], receipts: Mapping[str, Receipt], inspector: Inspector
 ) -> ModelPlan:
     """The plan with the sha256 of some artifacts, by URI, which receipts can be compared with by stat."""
     assert plan.resolution is not None  # noqa: S101 - a plan with targets was resolved
@@ -295,7 +297,7 @@ def _renamed(
         if artifact is None or artifact.uri not in sha256:
             return target
         placement = replace(target.placement, artifact=named(artifact))
-        state = examiner.state(placement, receipts[target.consumer], wanted_digest(placement))
+        state = inspector.state(placement, receipts[target.consumer], wanted_digest(placement))
         return replace(target, placement=placement, state=state)
 
     artifacts = tuple(named(artifact) for artifact in plan.resolution.artifacts)

@@ -15,7 +15,7 @@ from modelfetch.core.collector import short_collections
 from modelfetch.core.directories import own_folder
 from modelfetch.core.events import Sink, discard
 from modelfetch.errors import DestinationError, DiskError
-from modelfetch.placement import Examiner, Placer, RootTree
+from modelfetch.placement import Inspector, Placer, RootTree
 from modelfetch.placement.consumer_dirs import find_consumer_dirs
 from modelfetch.store import Store
 from modelfetch.store.locks.gate import adding
@@ -84,10 +84,10 @@ class Session:
         return Store(self.options.store_path, sink=self.sink)
 
     @cached_property
-    def examiner(self) -> Examiner:
+    def inspector(self) -> Inspector:
         """Reads what exists below ROOT."""
         tree = RootTree(self.options.root, self.consumer_dirs)
-        return Examiner(tree, self.cancel, store=self.store, sink=self.sink)
+        return Inspector(tree, self.cancel, store=self.store, sink=self.sink)
 
     @cached_property
     def consumer_dirs(self) -> Mapping[str, Path]:
@@ -133,7 +133,7 @@ class Session:
         return Placer(
             self.options.root,
             self.store,
-            examiner=self.examiner,
+            inspector=self.inspector,
             owner=self.options.chown,
             lock_timeout=self.options.lock_timeout,
             sink=self.sink,

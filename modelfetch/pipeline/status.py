@@ -35,7 +35,7 @@ _READY = ("ready", "rewritten", "touched")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class ModelStatus:
     """The state of one model for one consumer: ``state`` is the worst of its paths, ``size`` is in bytes if known.
 
     ``paths`` are those that are neither ready nor merely missing, with their states.
@@ -68,8 +68,8 @@ class _PathState:
     """The artifact placed at the path; None for text that the layout supplies, or if nothing was resolved."""
 
 
-def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, tuple[Line, ...]]:
-    """Return the report and a line for each model and consumer; exit code 1 if a required model is not ready.
+def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, tuple[ModelStatus, ...]]:
+    """Return the report and the status of each model and consumer; exit code 1 if a required model is not ready.
 
     Raises:
         DestinationError: The root is not a folder, or not mounted (see `check_folders`).
@@ -77,7 +77,7 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
     started = time.monotonic()
     check_folders(session)
     receipts = {consumer: read_receipt(session.options.root, consumer) for consumer in CONSUMERS}
-    lines: list[Line] = []
+    statuses: list[ModelStatus] = []
     models: list[ModelReport] = []
     errors: list[ModelfetchError] = []
     for request in select(manifests, session.options.consumers):
@@ -96,9 +96,9 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
                 session.sink(Notice(level="warning", message=f"{request.model.name}: {error.message}", hint=error.hint))
             else:
                 errors.append(error)
-        lines.extend(_line(request, resolution, states, consumer) for consumer in request.consumers)
+        statuses.extend(_status(request, resolution, states, consumer) for consumer in request.consumers)
         models.append(_model(request, resolution, states))
-    ready = all(line.is_ok for line in lines)
+    ready = all(status.is_ok for status in statuses)
     report = Report(
         ok=ready and not errors,
         exit_code=exit_code_of(errors) or (0 if ready else 1),
@@ -108,7 +108,7 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
         models=tuple(models),
         errors=tuple(errors),
     )
-    return report, tuple(lines)
+    return report, tuple(statuses)
 
 
 def _states(
@@ -117,9 +117,9 @@ def _states(
     found: list[_PathState] = []
     for consumer in request.consumers:
         receipt = receipts[consumer]
-        for placement in session.examiner.lay_out(consumer, request.model, resolution, receipt, probe=False):
+        for placement in session.inspector.lay_out(consumer, request.model, resolution, receipt, probe=False):
             try:
-                state = session.examiner.state(placement, receipt, wanted_digest(placement))
+                state = session.inspector.state(placement, receipt, wanted_digest(placement))
                 touched = state is State.CHANGED and _is_touched(placement, receipt, session)
             except OSError as error:
                 raise os_errors.translate(error, placement.path, doing="can't examine") from error
@@ -137,15 +137,15 @@ def _is_touched(placement: Placement, receipt: Receipt, session: Session) -> boo
     read, since it is small.
     """
     entry = receipt.entries.get(placement.path)
-    seen = session.examiner.tree.lstat(placement.path)
+    seen = session.inspector.tree.lstat(placement.path)
     wanted = wanted_digest(placement)
     if entry is None or entry.digest is None or seen is None or not seen.regular:
         return False
     if wanted is not None and entry.digest != str(wanted):
         return False
-    if session.examiner.is_damaged(placement.path, seen):
+    if session.inspector.is_damaged(placement.path, seen):
         return False
-    if wanted is not None and session.examiner.is_same_manifest(placement.path, wanted):
+    if wanted is not None and session.inspector.is_same_manifest(placement.path, wanted):
         return True
     if seen.size != entry.size:
         return False
@@ -171,7 +171,7 @@ def _foreign_paths(request: ModelRequest, receipts: Mapping[str, Receipt], sessi
         if claim.shape is not Shape.FILE or consumer not in request.consumers:
             continue
         try:
-            there = session.examiner.tree.lstat(claim.path) is not None
+            there = session.inspector.tree.lstat(claim.path) is not None
         except OSError as error:
             raise os_errors.translate(error, claim.path, doing="can't examine") from error
         if there and claim.path not in receipts[consumer].entries:
@@ -179,11 +179,13 @@ def _foreign_paths(request: ModelRequest, receipts: Mapping[str, Receipt], sessi
     return found
 
 
-def _line(request: ModelRequest, resolution: Resolution | None, states: Sequence[_PathState], consumer: str) -> Line:
+def _status(
+    request: ModelRequest, resolution: Resolution | None, states: Sequence[_PathState], consumer: str
+) -> ModelStatus:
     mine = [one for one in states if one.consumer == consumer]
     named = resolution.artifacts if resolution else request.model.files or ()
     sizes = [file.size for file in named] if named else [request.model.size]
-    return Line(
+    return ModelStatus(
         model=request.model.name,
         consumer=consumer,
         state=_worst(one.state for one in mine),
@@ -216,7 +218,9 @@ def _model(request: ModelRequest, resolution: Resolution | None, states: Sequenc
     texts: list[_PathState] = []
     for one in states:
         (texts if one.uri is None else by_uri[one.uri]).append(one)
-    artifacts = [line for artifact in resolution.artifacts for line in _artifact_lines(artifact, by_uri[artifact.uri])]
+    artifacts = [
+        report for artifact in resolution.artifacts for report in _artifact_reports(artifact, by_uri[artifact.uri])
+    ]
     artifacts += [
         ArtifactReport(
             uri=str(request.model.source),
@@ -233,8 +237,8 @@ def _model(request: ModelRequest, resolution: Resolution | None, states: Sequenc
     return ModelReport(name=request.model.name, ok=ready, artifacts=tuple(artifacts))
 
 
-def _artifact_lines(artifact: Artifact, states: Sequence[_PathState]) -> Iterator[ArtifactReport]:
-    """A line for each action among the paths of an artifact, so that each line names the paths it applies to."""
+def _artifact_reports(artifact: Artifact, states: Sequence[_PathState]) -> Iterator[ArtifactReport]:
+    """A report for each action among the paths of an artifact, which names the paths that it applies to."""
     by_action: dict[str, list[str]] = defaultdict(list)
     for one in states:
         by_action[_ACTIONS[one.state]].append(one.path)

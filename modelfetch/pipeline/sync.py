@@ -102,7 +102,7 @@ def _plan_models(
         if isinstance(resolution, ModelfetchError):
             plans.append(ModelPlan(request=request, errors=(resolution,)))
         else:
-            plans.append(plan_model(request, resolution, receipts, session.examiner))
+            plans.append(plan_model(request, resolution, receipts, session.inspector))
     return tuple(plans)
 
 
@@ -116,7 +116,7 @@ def _check(models: Sequence[ModelPlan], session: Session) -> Plan:
     }
     capacity = check_capacity(
         models,
-        tree=session.examiner.tree,
+        tree=session.inspector.tree,
         store=session.store.path,
         in_store=in_store,
         reserve=session.options.min_free or 0,

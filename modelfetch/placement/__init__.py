@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from modelfetch.placement.inspector import Examiner, Inspection, wanted_digest
+from modelfetch.placement.inspector import Inspection, Inspector, wanted_digest
 from modelfetch.placement.placer import PlacementJob, PlacementRequest, Placer, foreign_file_error
 from modelfetch.placement.root_tree import RootTree, destination
 from modelfetch.placement.state import Action, State
 
 __all__ = [
     "Action",
-    "Examiner",
+    "Inspector",
     "Inspection",
     "PlacementJob",
     "PlacementRequest",

@@ -59,7 +59,7 @@ def wanted_digest(placement: Placement) -> Digest | None:
 class Inspection:
     """The action for a path, and what was found there.
 
-    ``state`` is what stat alone shows (see `Examiner.state`), ``entry`` what the receipt or the journal records about
+    ``state`` is what stat alone shows (see `Inspector.state`), ``entry`` what the receipt or the journal records about
     the bytes there, ``seen`` their state when they were inspected, ``digest`` the sha256 of bytes that are kept (for an
     unpacked archive: the archive's).
     """
@@ -75,7 +75,7 @@ class _ChangedError(Exception):
     """A file was modified while it was being read."""
 
 
-class Examiner:
+class Inspector:
     """Reads the disk below ROOT; caches hashes by inode, size and mtime.
 
     Args:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from modelfetch.core.digest import Digest
     from modelfetch.core.events import Sink
-    from modelfetch.placement.inspector import Examiner
+    from modelfetch.placement.inspector import Inspector
     from modelfetch.placement.receipts import Frozen, Receipt
     from modelfetch.placement.state import PathStat
     from modelfetch.store import Blob, Store
@@ -104,7 +104,7 @@ class Placer:
     Args:
         root: ROOT.
         store: The store.
-        examiner: Reads what lies below ROOT.
+        inspector: Reads what lies below ROOT.
         owner: (uid, gid) for directories and copies; None leaves them ours.
         lock_timeout: Seconds to wait for another process that places for the same consumer; None waits indefinitely.
         sink: Receives events.
@@ -116,7 +116,7 @@ class Placer:
         root: Path,
         store: Store,
         *,
-        examiner: Examiner,
+        inspector: Inspector,
         owner: tuple[int, int] | None = None,
         lock_timeout: float | None = None,
         sink: Sink,
@@ -124,7 +124,7 @@ class Placer:
     ) -> None:
         self._root = root
         self._store = store
-        self._examiner = examiner
+        self._examiner = inspector
         self._owner = owner
         self._lock_timeout = lock_timeout
         self._sink = sink

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from modelfetch.care.usage import DiskUse
     from modelfetch.core.report import Report
-    from modelfetch.pipeline.status import Line
+    from modelfetch.pipeline.status import ModelStatus
 
 _STATES = ("ready", "missing", "changed", "foreign", "rewritten", "touched")
 _WELL = ("ready", "rewritten", "touched")
@@ -22,7 +22,7 @@ _MAX_PATHS = 20
 
 def status_table(
     report: Report,
-    lines: Sequence[Line],
+    lines: Sequence[ModelStatus],
     *,
     only_bad: bool = False,
     checks: Mapping[tuple[str, str], str] | None = None,
@@ -67,14 +67,14 @@ def status_table(
     )
 
 
-def _paths(lines: Sequence[Line]) -> str:
+def _paths(lines: Sequence[ModelStatus]) -> str:
     """The paths that are not as modelfetch left them, one a line."""
     named = list(dict.fromkeys(f"{state}: {plain(path)}" for line in lines for path, state in line.paths))
     more = [f"… and {len(named) - _MAX_PATHS} more paths"] if len(named) > _MAX_PATHS else []
     return "".join(f"\n{text}" for text in (*named[:_MAX_PATHS], *more))
 
 
-def _state(line: Line) -> str:
+def _state(line: ModelStatus) -> str:
     if line.state == "rewritten":
         return f"rewritten by {line.consumer}"
     if line.state == "touched":
@@ -82,7 +82,7 @@ def _state(line: Line) -> str:
     return line.state if line.state == "ready" or not line.optional else f"{line.state} (optional)"
 
 
-def prometheus(report: Report, lines: Sequence[Line], disk: DiskUse | None = None) -> str:
+def prometheus(report: Report, lines: Sequence[ModelStatus], disk: DiskUse | None = None) -> str:
     """The text format of Prometheus (source: prometheus docs, exposition formats); ``disk`` adds what lies on disk."""
     tier = report.tier or ""
     out = [
@@ -113,7 +113,7 @@ def prometheus(report: Report, lines: Sequence[Line], disk: DiskUse | None = Non
     return "\n".join(out)
 
 
-def _disk_metrics(tier: str, lines: Sequence[Line], disk: DiskUse) -> list[str]:
+def _disk_metrics(tier: str, lines: Sequence[ModelStatus], disk: DiskUse) -> list[str]:
     ages, damaged = [], []
     for line in lines:
         use = disk.models.get((line.model, line.consumer))

@@ -79,7 +79,7 @@ class Meter:
 
 
 @dataclass(slots=True)
-class File:
+class TrackedFile:
     """A file that is being downloaded."""
 
     label: str
@@ -90,7 +90,7 @@ class Tracker:
     """All files of a run: those running, and the total of the plan."""
 
     def __init__(self) -> None:
-        self.running: dict[str, File] = {}
+        self.running: dict[str, TrackedFile] = {}
         self.total: Meter | None = None
         self.files = 0
         self.files_done = 0
@@ -105,7 +105,7 @@ class Tracker:
             case ev.TransferStarted():
                 meter = Meter(size=event.size, done=event.offset, started=now)
                 meter.advance(now, event.offset)
-                self.running[event.key] = File(label=event.label, meter=meter)
+                self.running[event.key] = TrackedFile(label=event.label, meter=meter)
             case ev.TransferProgress() if event.key in self.running:
                 self.running[event.key].meter.advance(now, event.done)
             case ev.TransferFinished():

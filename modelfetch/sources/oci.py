@@ -18,7 +18,7 @@ from modelfetch.manifest.kinds import FOLDERS
 from modelfetch.manifest.paths import check_relative
 from modelfetch.manifest.uri import OciUri
 from modelfetch.sources.base import Source, SourceRequest
-from modelfetch.sources.oci_manifest import MANIFESTS, Descriptor, Image, Index, parse_manifest
+from modelfetch.sources.oci_manifest import MANIFESTS, Descriptor, Image, ImageIndex, parse_manifest
 from modelfetch.sources.registry import EVERY_TYPE, Registry, bases, blob_url
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class OciSource(Source[OciUri]):
         raise IntegrityError(f"{uri} is an index of indexes", code="unsupported-manifest")
 
 
-def choose_child(index: Index) -> Descriptor:
+def choose_child(index: ImageIndex) -> Descriptor:
     """Return the child for this machine: one without a platform, else the one for Linux on this CPU.
 
     Raises:

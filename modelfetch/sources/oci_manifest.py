@@ -65,7 +65,7 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Index:
+class ImageIndex:
     """A list of manifests for different platforms."""
 
     media_type: str
@@ -74,7 +74,7 @@ class Index:
     children: tuple[Descriptor, ...]
 
 
-def parse_manifest(content: bytes, media_type: str = "") -> Image | Index:
+def parse_manifest(content: bytes, media_type: str = "") -> Image | ImageIndex:
     """Parse a manifest or an index.
 
     Args:
@@ -90,7 +90,9 @@ def parse_manifest(content: bytes, media_type: str = "") -> Image | Index:
         raise _unsupported("its mediaType is no text")
     if kind in INDEXES or (kind not in MANIFESTS and "manifests" in document and "layers" not in document):
         children = _descriptors(document.get("manifests"), "manifests", MAX_CHILDREN)
-        return Index(media_type=kind or OCI_INDEX, digest=Digest.sha256(content), content=content, children=children)
+        return ImageIndex(
+            media_type=kind or OCI_INDEX, digest=Digest.sha256(content), content=content, children=children
+        )
     if document.get("schemaVersion") != 2:
         raise _unsupported(f"expected schemaVersion 2, found {_shown(document.get('schemaVersion'))}")
     layers = _descriptors(document.get("layers"), "layers", MAX_LAYERS)

@@ -12,7 +12,7 @@ from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.errors import IntegrityError, NotFoundError
 from modelfetch.manifest.uri import OLLAMA_HOST, OllamaUri
 from modelfetch.sources.base import Source, SourceRequest
-from modelfetch.sources.oci_manifest import DOCKER_MANIFEST, MANIFESTS, Descriptor, Image, Index, parse_manifest
+from modelfetch.sources.oci_manifest import DOCKER_MANIFEST, MANIFESTS, Descriptor, Image, ImageIndex, parse_manifest
 from modelfetch.sources.registry import EVERY_TYPE, ManifestResponse, Registry, bases, blob_url
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class OllamaSource(Source[OllamaUri]):
         """Return config and layers, then the manifest itself, with its bytes."""
         served = self._fetch(uri)
         found = parse_manifest(served.content, served.media_type)
-        if isinstance(found, Index):
+        if isinstance(found, ImageIndex):
             image = self._choose(uri, found, wanted.digest)
         else:
             image = found
@@ -59,7 +59,7 @@ class OllamaSource(Source[OllamaUri]):
         if content is None:
             return None
         image = parse_manifest(content)
-        if isinstance(image, Index):
+        if isinstance(image, ImageIndex):
             return None
         check_pin(wanted, image.digest)
         return _resolution(uri, image, addresses[0], pinned=True)
@@ -79,7 +79,7 @@ class OllamaSource(Source[OllamaUri]):
                 raise
             return self._registry.manifest(uri.host, repo, uri.tag, accept=EVERY_TYPE, uri=uri.text)
 
-    def _choose(self, uri: OllamaUri, index: Index, pinned: Digest | None) -> Image:
+    def _choose(self, uri: OllamaUri, index: ImageIndex, pinned: Digest | None) -> Image:
         """Return the pinned child if one is pinned, else the one that Ollama runs on this machine.
 
         Raises:
@@ -96,7 +96,7 @@ class OllamaSource(Source[OllamaUri]):
                 uri.host, f"{uri.namespace}/{uri.model}", str(child.digest), accept=EVERY_TYPE, uri=uri.text
             )
             image = parse_manifest(served.content, served.media_type)
-            if isinstance(image, Index):
+            if isinstance(image, ImageIndex):
                 continue
             problem = why_not_runnable(image)
             if problem is None:
@@ -138,7 +138,7 @@ def check_runnable(image: Image) -> None:
         raise _unsupported(f"the registry's manifest is none that Ollama's blob store can run: {problem}")
 
 
-def _candidates(index: Index) -> Iterable[Descriptor]:
+def _candidates(index: ImageIndex) -> Iterable[Descriptor]:
     """Yield possible children in the index's order: manifests for Linux or without a platform."""
     for child in index.children:
         if child.media_type in MANIFESTS and (child.platform is None or child.platform[0] in ("linux", "")):

@@ -12,7 +12,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.core.directories import make_directory
 from modelfetch.core.fs import open_regular, read_small, try_chmod
 from modelfetch.core.temp_files import temporary_name
-from modelfetch.store.record import Record
+from modelfetch.store.record import BlobRecord
 
 _WRITTEN_IN_PLACE = 16 * 2**20
 """Blobs below this size are quick to hash again, so their records need no durability."""
@@ -34,14 +34,14 @@ class Index:
 
     # --- records -----------------------------------------------------------------------------------------------
 
-    def record(self, blob: Path | str) -> Record | None:
+    def record(self, blob: Path | str) -> BlobRecord | None:
         """Return the state of a blob at its last verification; None if there is no valid record."""
         try:
-            return Record.parse(read_small(f"{blob}{_RECORD}", RECORD_LIMIT))
+            return BlobRecord.parse(read_small(f"{blob}{_RECORD}", RECORD_LIMIT))
         except OSError:
             return None
 
-    def write_record(self, blob: Path, record: Record) -> None:
+    def write_record(self, blob: Path, record: BlobRecord) -> None:
         """Write a blob's record, and record its other digests as aliases."""
         with contextlib.suppress(OSError):
             if record.size < _WRITTEN_IN_PLACE:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class BlobRecord:
     """Size in bytes, mtime in ns, the xxh3 of each 16 MiB chunk, and other digests (by algorithm) of the same bytes."""
 
     size: int
@@ -36,7 +36,7 @@ class Record:
         return json.dumps(data, separators=(",", ":")).encode() + b"\n"
 
     @classmethod
-    def parse(cls, data: bytes) -> Record | None:
+    def parse(cls, data: bytes) -> BlobRecord | None:
         """Parse what `dump` returns; None for anything else, in which case the blob is hashed again."""
         try:
             raw = json.loads(data)

@@ -22,7 +22,7 @@ from modelfetch.core.temp_files import sweep_temporaries, temporary_name
 from modelfetch.errors import DiskError, ModelfetchError
 from modelfetch.store.chunks import hash_open_file, read_into
 from modelfetch.store.index import Index, record_path, write_new, write_whole
-from modelfetch.store.record import Record
+from modelfetch.store.record import BlobRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,7 +139,7 @@ class Store:
     def _blob_name(self, sha256: Digest) -> str:
         return f"{self._blobs}/{sha256.hex[:2]}/{sha256.hex}"
 
-    def record(self, sha256: Digest) -> Record | None:
+    def record(self, sha256: Digest) -> BlobRecord | None:
         """Return the state of a blob at its last verification."""
         return self.index.record(self.blob_path(sha256))
 
@@ -250,7 +250,7 @@ class Store:
         self._sync_later(folder, small=state.st_size < _SYNCED_TOGETHER)
         others = {name: digest.hex for name, digest in digests.items() if name != "sha256"}
         self.index.write_record(
-            path, Record(size=state.st_size, mtime_ns=state.st_mtime_ns, chunks=chunks, digests=others)
+            path, BlobRecord(size=state.st_size, mtime_ns=state.st_mtime_ns, chunks=chunks, digests=others)
         )
         return Blob(digest=sha256, size=state.st_size, path=path)
 
@@ -367,14 +367,14 @@ class Store:
             self._set_aside(sha256, old)
             return None
         others = {name: found.hex for name, found in digests.items() if name != "sha256"}
-        record = Record(size=state.st_size, mtime_ns=state.st_mtime_ns, chunks=chunks, digests=others)
+        record = BlobRecord(size=state.st_size, mtime_ns=state.st_mtime_ns, chunks=chunks, digests=others)
         self.index.write_record(path, record)
         if digests[digest.algorithm] != digest:
             self.index.drop_alias(digest)
             return None
         return Blob(digest=sha256, size=state.st_size, path=path)
 
-    def _set_aside(self, sha256: Digest, record: Record | None) -> None:
+    def _set_aside(self, sha256: Digest, record: BlobRecord | None) -> None:
         """Remove a damaged blob; if it has many chunks, set it aside to reuse the intact ones (see `damaged`)."""
         path = self.blob_path(sha256)
         if record is not None and len(record.chunks) > 1:
@@ -406,7 +406,7 @@ class Store:
         """
         self._set_aside(sha256, self.record(sha256))
 
-    def damaged(self, digest: Digest) -> tuple[Path, Record] | None:
+    def damaged(self, digest: Digest) -> tuple[Path, BlobRecord] | None:
         """Return a damaged blob that was set aside, and its record; the caller must remove it.
 
         It must not be written to, since other files may share its bytes.

@@ -36,7 +36,7 @@ from modelfetch.transfer.coding import CodingChoice
 from modelfetch.transfer.download import Download, DownloadSpec
 from modelfetch.transfer.local import copy_file, read_head
 from modelfetch.transfer.partial import Partial
-from modelfetch.transfer.progress import Progress
+from modelfetch.transfer.progress import ReceivedCounter
 from modelfetch.transfer.repair import reuse_intact_chunks
 from modelfetch.transfer.types import Fetched
 
@@ -209,7 +209,7 @@ class _Transfer:
         return fetched
 
     def _try_sources(self, partial: Partial, locations: Iterable[Location | ModelfetchError]) -> tuple[Blob, str]:
-        self._progress = Progress(self._context, self._key, partial, self._held)
+        self._progress = ReceivedCounter(self._context, self._key, partial, self._held)
         self._trusted = partial.trust()
         if partial.reach(0) >= HEAD and check_artifact_head(self._artifact, os.pread(partial.fd, HEAD, 0)) is not None:
             partial.distrust()  # accepted under other rules: start again, to check the response

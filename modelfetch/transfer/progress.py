@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from modelfetch.transfer.types import Context
 
 
-class Progress:
+class ReceivedCounter:
     """The bytes received for one artifact; called by all its connections."""
 
     def __init__(self, context: Context, key: str, partial: Partial, held: Held) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modelfetch.core.digest import Digest
-    from modelfetch.store.record import Record
+    from modelfetch.store.record import BlobRecord
     from modelfetch.store.store import Store
 
 
@@ -44,7 +44,7 @@ def reuse_intact_chunks(store: Store, digest: Digest, part: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _claims(record: Record) -> list[ChunkChecksum]:
+def _claims(record: BlobRecord) -> list[ChunkChecksum]:
     checksums = []
     for index, digest in enumerate(record.chunks):
         start, end = chunk_span(index, record.size)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from modelfetch.care.collections import Candidate
+    from modelfetch.care.collections import CollectionFile
     from tests.pipeline.conftest import Bench, Result
 
 DATA = bytes(range(256)) * 8192
@@ -74,7 +74,7 @@ def test_a_file_that_is_written_to_meanwhile_is_put_back(
     make = dedupe._make
     target = sorted(map(str, twins))[1]
 
-    def write_first(candidate: Candidate, *rest: object) -> bool:
+    def write_first(candidate: CollectionFile, *rest: object) -> bool:
         made = make(candidate, *rest)  # type: ignore[arg-type]
         candidate.file.chmod(0o644)
         candidate.file.write_bytes(b"newer")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modelfetch.fitting.candidates import first_range, pinned_candidate
-from modelfetch.fitting.types import Candidate, File
+from modelfetch.fitting.types import Candidate, ModelFile
 from modelfetch.fitting.verdict import fit_tier
 from modelfetch.formats.range_reader import HeaderBuffer
 from modelfetch.manifest.uri import HfUri, OllamaUri
@@ -54,7 +54,7 @@ def candidate(model: Model) -> Candidate:
     if file is None:
         return pinned_candidate(model)
     path = "model" if isinstance(model.source, OllamaUri) else "model.safetensors"
-    files = (File(path=path, size=file.size, prefix=HeaderBuffer(file, first=first_range(path))),)
+    files = (ModelFile(path=path, size=file.size, prefix=HeaderBuffer(file, first=first_range(path))),)
     return Candidate(name=model.name, uri=str(model.source), kind=model.kind, consumers=model.consumers, files=files)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelfetch.fitting.types import Candidate, File, FitReport
+from modelfetch.fitting.types import Candidate, FitReport, ModelFile
 from modelfetch.fitting.verdict import fit_alone
 from modelfetch.formats.range_reader import HeaderBuffer
 from modelfetch.manifest.model import Service
@@ -15,7 +15,7 @@ from tests.fitting.real import clip_l, sd15, sdxl, sdxl_vae
 def alone(files: dict[str, MadeFile | None]) -> FitReport:
     """The verdict on a model of these files; None is one that can't be looked into."""
     found = (
-        File(path=path, size=file.size if file else 10**9, prefix=HeaderBuffer(file) if file else None)
+        ModelFile(path=path, size=file.size if file else 10**9, prefix=HeaderBuffer(file) if file else None)
         for path, file in files.items()
     )
     return fit_alone(Candidate(name="repo", uri="hf://someone/repo", files=tuple(found)), Service(name="comfyui"))

@@ -13,7 +13,7 @@ from modelfetch.fitting.speech import (
     parakeet_estimate,
     whisper_estimate,
 )
-from modelfetch.fitting.types import Candidate, File
+from modelfetch.fitting.types import Candidate, ModelFile
 from modelfetch.fitting.workload import load
 from modelfetch.formats.range_reader import GIB
 from modelfetch.manifest.model import Service
@@ -104,7 +104,7 @@ def test_an_unknown_model_is_not_guessed() -> None:
 
 
 def candidate(uri: str, **files: int | None) -> Candidate:
-    named = tuple(File(path=path.replace("_", ".", 1), size=size) for path, size in files.items())
+    named = tuple(ModelFile(path=path.replace("_", ".", 1), size=size) for path, size in files.items())
     return Candidate(name=uri.rpartition("/")[2], uri=uri, files=named)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelfetch.errors import UnreachableError
-from modelfetch.fitting.types import Candidate, File, FitReport
+from modelfetch.fitting.types import Candidate, FitReport, ModelFile
 from modelfetch.fitting.verdict import fit_alone, fit_tier
 from modelfetch.formats.range_reader import FIRST, GIB, LIMIT, HeaderBuffer
 from modelfetch.manifest.model import Service
@@ -29,7 +29,7 @@ def gib(size: float) -> int:
 
 def made(name: str, path: str, file: MadeFile, consumers: tuple[str, ...], kind: str | None = None) -> Candidate:
     scheme = "ollama://" if consumers == ("ollama",) else "hf://someone/"
-    files = (File(path=path, size=file.size, prefix=HeaderBuffer(file)),)
+    files = (ModelFile(path=path, size=file.size, prefix=HeaderBuffer(file)),)
     return Candidate(name=name, uri=f"{scheme}{name}", files=files, consumers=consumers, kind=kind)
 
 
@@ -42,7 +42,7 @@ def image(name: str, file: MadeFile, kind: str = "checkpoint") -> Candidate:
 
 
 def whisper(model: str) -> Candidate:
-    files = (File(path="config.json", size=2000), File(path="model.bin", size=WHISPER[model]))
+    files = (ModelFile(path="config.json", size=2000), ModelFile(path="model.bin", size=WHISPER[model]))
     uri = f"hf://Systran/faster-whisper-{model}@{'0' * 40}"
     return Candidate(name=f"faster-whisper-{model}", uri=uri, files=files, consumers=("whisper",), kind="snapshot")
 
@@ -50,7 +50,7 @@ def whisper(model: str) -> Candidate:
 ALIGNER = Candidate(
     name="aligner",
     uri="https://example.invalid/wav2vec2.pth",
-    files=(File(path="wav2vec2.pth", size=377_664_473),),
+    files=(ModelFile(path="wav2vec2.pth", size=377_664_473),),
     consumers=("whisper",),
     kind="torch-checkpoint",
 )
@@ -352,7 +352,10 @@ def test_a_source_that_fails_keeps_its_code() -> None:
 
 def test_a_model_that_can_not_be_read_by_range_is_unknown() -> None:
     pickle = Candidate(
-        name="old", uri="https://x/old.ckpt", files=(File(path="old.ckpt", size=4 * 10**9),), consumers=("comfyui",)
+        name="old",
+        uri="https://x/old.ckpt",
+        files=(ModelFile(path="old.ckpt", size=4 * 10**9),),
+        consumers=("comfyui",),
     )
     report = verdict(15, [service("comfyui", 8)], pickle)
     assert report.services[0].models[0].unknown == ("its parts are not known",)
@@ -378,7 +381,7 @@ def test_only_some_shards_of_a_model_are_unknown() -> None:
         name="m",
         uri="hf://x/m",
         files=tuple(
-            File(path=f"m-{i}.gguf", size=f.size, prefix=HeaderBuffer(f)) for i, f in enumerate((first, second))
+            ModelFile(path=f"m-{i}.gguf", size=f.size, prefix=HeaderBuffer(f)) for i, f in enumerate((first, second))
         ),
     )
     whole = fit_alone(made("m", "m.gguf", llm(shape), ()), service("ollama"))
@@ -418,7 +421,7 @@ def test_models_of_other_kinds_are_estimated_without_a_service(candidate: Candid
 
 @pytest.mark.parametrize("path", ["weights.pt", "README.md", "model.bin"])
 def test_a_file_of_another_kind_is_unknown(path: str) -> None:
-    candidate = Candidate(name="x", uri="https://x/y", files=(File(path=path, size=100),))
+    candidate = Candidate(name="x", uri="https://x/y", files=(ModelFile(path=path, size=100),))
     report = fit_alone(candidate, service("x"))
     assert not report.ok
     assert report.services[0].models[0].total is None

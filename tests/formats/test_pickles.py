@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelfetch.formats.pickles import Finding, contains_pickle, is_pickle_member, read_pickle, starts_as_pickle
+from modelfetch.formats.pickles import PickleVerdict, contains_pickle, is_pickle_member, read_pickle, starts_as_pickle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,7 +171,7 @@ def test_an_unreadable_archive_counts_as_a_pickle(data: bytes) -> None:
     ],
 )
 def test_an_error_message_is_not_a_pickle(text: bytes) -> None:
-    assert read_pickle(text) is Finding.NO
+    assert read_pickle(text) is PickleVerdict.NO
 
 
 def test_weights_of_other_formats_are_not_pickles() -> None:
@@ -203,8 +203,8 @@ def test_a_list_of_words_is_not_a_pickle(text: bytes) -> None:
 
 def test_a_truncated_pickle_is_distinguished_from_other_data() -> None:
     data = pickle.dumps({"a": [1, 2.5, "x"] * 200}, protocol=0)
-    assert read_pickle(data[:512]) is Finding.CUT_OFF
-    assert read_pickle(data) is Finding.YES
+    assert read_pickle(data[:512]) is PickleVerdict.CUT_OFF
+    assert read_pickle(data) is PickleVerdict.YES
 
 
 def test_a_member_of_an_archive_is_judged_by_name_and_bytes() -> None:

@@ -9,7 +9,7 @@ from modelfetch.core.artifact import Artifact
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.digest import Digest
 from modelfetch.core.events import Event, Notice
-from modelfetch.placement import Examiner, PlacementJob, PlacementRequest, Placer
+from modelfetch.placement import Inspector, PlacementJob, PlacementRequest, Placer
 from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.store import Blob, Store
@@ -36,9 +36,9 @@ class World:
 
     def new_run(self) -> None:
         """What the next process starts with: nothing in memory."""
-        examiner = Examiner(self.root, store=self.store, sink=self.events.append)
+        inspector = Inspector(self.root, store=self.store, sink=self.events.append)
         self.placer = Placer(
-            self.root, self.store, examiner=examiner, owner=self.owner, sink=self.events.append, cancel=Cancel()
+            self.root, self.store, inspector=inspector, owner=self.owner, sink=self.events.append, cancel=Cancel()
         )
 
     def blob(self, data: bytes) -> Blob:

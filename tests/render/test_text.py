@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import CredentialsError, NotFoundError
-from modelfetch.pipeline.status import Line
+from modelfetch.pipeline.status import ModelStatus
 from modelfetch.render.errors import error_lines, show_errors
 from modelfetch.render.status import status_table
 from modelfetch.render.summary import plan_table, summary
@@ -99,7 +99,7 @@ def test_a_shared_hint_is_printed_once_after_the_last_error(capsys: pytest.Captu
 
 def test_a_quiet_status_lists_only_models_that_are_not_ready() -> None:
     lines = [
-        Line(model=name, consumer="comfyui", state=state, files=1, size=1, unpinned=False)
+        ModelStatus(model=name, consumer="comfyui", state=state, files=1, size=1, unpinned=False)
         for name, state in (("a", "ready"), ("b", "missing"))
     ]
     report = Report(ok=False, exit_code=1, tier=None, root="r")

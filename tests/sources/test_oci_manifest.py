@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelfetch.errors import IntegrityError
-from modelfetch.sources.oci_manifest import Image, Index, parse_manifest
+from modelfetch.sources.oci_manifest import Image, ImageIndex, parse_manifest
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -28,7 +28,7 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
 
 @given(st.dictionaries(st.sampled_from(KEYS), JSON))
 def test_any_document_is_read_or_refused(document: Any) -> None:
-    found: Image | Index | None = None
+    found: Image | ImageIndex | None = None
     problem = ""
     try:
         found = parse_manifest(json.dumps({"schemaVersion": 2, **document}).encode())
@@ -49,5 +49,5 @@ def test_a_manifest_keeps_its_bytes_and_digest() -> None:
 
 def test_a_document_of_manifests_without_a_type_is_an_index() -> None:
     found = parse_manifest(json.dumps({"schemaVersion": 2, "manifests": [BLOB]}).encode())
-    assert isinstance(found, Index)
+    assert isinstance(found, ImageIndex)
     assert len(found.children) == 1

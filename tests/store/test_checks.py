@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 
 from modelfetch.store.checks import Check, now, read_checks, write_checks
 from modelfetch.store.locks.owner import Owner
-from modelfetch.store.record import Record
+from modelfetch.store.record import BlobRecord
 from tests.damage import odd_documents
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def test_damaged_checks_are_ignored(tmp_path: Path, document: Any) -> None:
 @FEW
 @given(document=odd_documents(RECORD))
 def test_a_damaged_record_is_ignored(document: Any) -> None:
-    record = Record.parse(json.dumps(document).encode())
-    assert record is None or Record.parse(record.dump()) == record
+    record = BlobRecord.parse(json.dumps(document).encode())
+    assert record is None or BlobRecord.parse(record.dump()) == record
 
 
 @FEW

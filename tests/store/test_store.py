@@ -22,7 +22,7 @@ from modelfetch.store.chunks import CHUNK, FileHash, chunk_count, chunk_span, re
 from modelfetch.store.index import record_path
 from modelfetch.store.ingest import add_file
 from modelfetch.store.locks.lock import LockLostError
-from modelfetch.store.record import Record
+from modelfetch.store.record import BlobRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,8 +167,8 @@ def test_temporary_names_are_unique(store: Store) -> None:
 
 @given(st.integers(0, 2**50), st.integers(0, 2**62), st.lists(st.text("0123456789abcdef", min_size=16, max_size=16)))
 def test_a_record_is_read_as_written(size: int, mtime_ns: int, chunks: list[str]) -> None:
-    record = Record(size=size, mtime_ns=mtime_ns, chunks=tuple(chunks), digests={"blake3": "0" * 64})
-    assert Record.parse(record.dump()) == record
+    record = BlobRecord(size=size, mtime_ns=mtime_ns, chunks=tuple(chunks), digests={"blake3": "0" * 64})
+    assert BlobRecord.parse(record.dump()) == record
 
 
 @given(
@@ -178,7 +178,7 @@ def test_a_record_is_read_as_written(size: int, mtime_ns: int, chunks: list[str]
     )
 )
 def test_an_invalid_record_is_ignored(data: bytes) -> None:
-    assert Record.parse(data) is None
+    assert BlobRecord.parse(data) is None
 
 
 @settings(max_examples=8)

@@ -16,7 +16,7 @@ from modelfetch.render.text import plain, table, terminal_width
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from modelfetch.pinning.reporting import Line
+    from modelfetch.pinning.reporting import PinStatus
     from modelfetch.pinning.run import Result
 
 
@@ -61,7 +61,7 @@ def command(ctx: click.Context, /, file: str, **values: Any) -> int:
     return common.show(result.report, as_json=values["as_json"], text=text)
 
 
-def _text(lines: Sequence[Line], *, check: bool) -> Any:
+def _text(lines: Sequence[PinStatus], *, check: bool) -> Any:
     head = ("MODEL", "STATE", "PINNED", "UPSTREAM") if check else ("MODEL", "DONE", "BEFORE", "NOW")
     return lambda: table(
         head, [(line.model, line.state, line.pinned, line.upstream) for line in lines], width=terminal_width(sys.stdout)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
-    from modelfetch.pipeline.status import Line
+    from modelfetch.pipeline.status import ModelStatus
 
 
 @click.command("status")
@@ -42,7 +42,7 @@ def command(ctx: click.Context, /, **values: Any) -> int:
 
     Exits with 1 if not everything is ready.
     """
-    found: list[Line] = []
+    found: list[ModelStatus] = []
     use: list[DiskUse] = []
 
     async def work(manifests: Sequence[Manifest], session: Session) -> Report:

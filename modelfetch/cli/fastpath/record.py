@@ -97,7 +97,7 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
     Raises:
         ValueError: Not everything is ready, so no note may be written.
     """
-    root, tree = session.options.root, session.examiner.tree
+    root, tree = session.options.root, session.inspector.tree
     receipts = {consumer: read_receipt(root, consumer) for consumer in CONSUMERS}
     paths = dict.fromkeys(receipt_path(root, c) for c in CONSUMERS if receipts[c].entries)
     for request in select(manifests, session.options.consumers):
@@ -128,7 +128,7 @@ def _paths_of(request: ModelRequest, session: Session, receipts: Mapping[str, Re
     resolution = resolve_quietly(request, session, receipts)
     if resolution is None:
         raise ValueError(f"{request.model.name} would have to be asked for")
-    plan = plan_model(request, resolution, receipts, session.examiner)
+    plan = plan_model(request, resolution, receipts, session.inspector)
     if not plan.complete:
         raise ValueError(f"{request.model.name} is not complete")
     for consumer in request.consumers:

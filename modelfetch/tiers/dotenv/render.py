@@ -38,7 +38,7 @@ class TierText:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class KeptParts:
     """The parts of an earlier block that are kept.
 
     Attributes:
@@ -50,7 +50,7 @@ class Kept:
     lines: Sequence[str] = ()
 
 
-def render_block(tier: TierText, others: Sequence[TierText] = (), kept: Kept | None = None) -> str:
+def render_block(tier: TierText, others: Sequence[TierText] = (), kept: KeptParts | None = None) -> str:
     """Render the block for a tier, from its header to its last line, with a newline at the end.
 
     Args:
@@ -58,7 +58,7 @@ def render_block(tier: TierText, others: Sequence[TierText] = (), kept: Kept | N
         others: Further tiers, whose differences are shown as comments.
         kept: The parts of an earlier block that are kept.
     """
-    kept = kept or Kept()
+    kept = kept or KeptParts()
     lines = [RULE, f"# {HEADER}", RULE, *_introduction(tier)]
     for group, words in GROUPS.items():
         variables = [variable for variable in VARIABLES if variable.group == group]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelfetch.tiers.dotenv.cards import CARD_VARIABLES
-from modelfetch.tiers.dotenv.render import END, Kept, render_block
+from modelfetch.tiers.dotenv.render import END, KeptParts, render_block
 from modelfetch.tiers.dotenv.variables import HEADER, RENAMED, RETIRED, VARIABLES
 
 if TYPE_CHECKING:
@@ -121,11 +121,11 @@ def _assignments(lines: Iterable[str]) -> Iterable[tuple[str, str]]:
             yield found[1], found[2].strip()
 
 
-def _kept(lines: Sequence[str], old: dict[str, str], tier: TierText) -> Kept:
+def _kept(lines: Sequence[str], old: dict[str, str], tier: TierText) -> KeptParts:
     renamed = {RENAMED[name]: value for name, value in old.items() if name in RENAMED}
     values = {name: value for name, value in {**renamed, **old}.items() if name in _KNOWN}
     raw = {name: value for name, value in values.items() if name not in tier.values and _is_own(name, value, tier)}
-    return Kept(raw=raw, lines=[line.rstrip("\r\n") for line in lines if _is_foreign(line)])
+    return KeptParts(raw=raw, lines=[line.rstrip("\r\n") for line in lines if _is_foreign(line)])
 
 
 def _is_own(name: str, value: str, tier: TierText) -> bool:

@@ -10,7 +10,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.manifest.load import load_manifest
 from modelfetch.manifest.path_conflicts import claims_of
 from modelfetch.placement import PlacementJob, PlacementRequest, Placer
-from modelfetch.placement.inspector import Examiner, wanted_digest
+from modelfetch.placement.inspector import Inspector, wanted_digest
 from modelfetch.placement.layouts import PlacementMethod, placements
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.placement.rewritten import rewriting_service
@@ -79,8 +79,8 @@ class World:
             PlacementJob(placement=place, blob=self.store.add_bytes(data))
             for place, data in zip(layout(), FILES.values(), strict=True)
         )
-        examiner = Examiner(self.root, store=self.store)
-        placer = Placer(self.root, self.store, examiner=examiner, sink=self.events.append, cancel=Cancel())
+        inspector = Inspector(self.root, store=self.store)
+        placer = Placer(self.root, self.store, inspector=inspector, sink=self.events.append, cancel=Cancel())
         placer.place(PlacementRequest(consumer="immich", model="m", requested_by="8g", jobs=jobs))
         assert not placer.finish()
 
@@ -90,7 +90,7 @@ class World:
 
     def state(self, path: str) -> State:
         (place,) = [place for place in layout() if place.path == path]
-        return Examiner(self.root).state(place, read_receipt(self.root, "immich"), wanted_digest(place))
+        return Inspector(self.root).state(place, read_receipt(self.root, "immich"), wanted_digest(place))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from modelfetch.manifest.load import load_manifest
 from modelfetch.tiers.dotenv.cards import card_values
-from modelfetch.tiers.dotenv.render import END, Kept, TierText, quote, render_block
+from modelfetch.tiers.dotenv.render import END, KeptParts, TierText, quote, render_block
 from modelfetch.tiers.dotenv.update import BlockError, update_block
 from modelfetch.tiers.dotenv.values import DEFAULTS, compose_size, tier_values, unsupported_embedder
 from modelfetch.tiers.dotenv.variables import GROUPS, HEADER, VARIABLES
@@ -306,7 +306,7 @@ def test_unclear_block_markers_are_refused(data: str) -> None:
 
 
 def test_kept_lines_are_written_unchanged() -> None:
-    text = render_block(text_of("8g"), kept=Kept(raw={"OLLAMA_URL": "'a b'"}, lines=["X=1"]))
+    text = render_block(text_of("8g"), kept=KeptParts(raw={"OLLAMA_URL": "'a b'"}, lines=["X=1"]))
     assert "\nOLLAMA_URL='a b'\n" in text
     assert text.endswith(f"X=1\n\n{END}\n")
 
