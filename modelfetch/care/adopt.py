@@ -168,9 +168,9 @@ def _can_share(one: CollectionFile, session: Session) -> bool:
     return True
 
 
-def _take(folder: Path, one: CollectionFile, session: Session) -> Adoption:
+def _take(folder: Path, one: CollectionFile, session: Session, advance: Callable[[int], None]) -> Adoption:
     try:
-        blob, how = add_file(session.store, one.file, keep_mode=True, copy=False)
+        blob, how = add_file(session.store, one.file, keep_mode=True, copy=False, advance=advance)
     except LinkImpossibleError:
         return Adoption(candidate=one, folder=folder, result="elsewhere")
     except (IntegrityError, DestinationError) as error:
@@ -179,8 +179,8 @@ def _take(folder: Path, one: CollectionFile, session: Session) -> Adoption:
     return Adoption(candidate=one, folder=folder, result=result, digest=str(blob.digest), how=how)
 
 
-def _record(folder: Path, one: CollectionFile, session: Session) -> Adoption:
-    hashed = hash_one(one.file, check=session.cancel.check)
+def _record(folder: Path, one: CollectionFile, session: Session, advance: Callable[[int], None]) -> Adoption:
+    hashed = hash_one(one.file, advance=advance)
     if hashed.digest is None:
         reason = hashed.error or OSError(0, "it changed while it was read")
         error = os_errors.translate(reason, one.file, doing="reading")
@@ -193,20 +193,22 @@ def _record(folder: Path, one: CollectionFile, session: Session) -> Adoption:
 
 def _in_threads(
     work: Sequence[tuple[Path, CollectionFile]],
-    do: Callable[[Path, CollectionFile, Session], Adoption],
+    do: Callable[[Path, CollectionFile, Session, Callable[[int], None]], Adoption],
     session: Session,
 ) -> list[Adoption]:
+    """Hash and take files in threads, which a cancellation ends after the piece that they are reading."""
     total = sum(one.size for _, one in work)
-    done: list[Adoption] = []
     workers = max(1, min(len(work), len(os.sched_getaffinity(0))))
     with reporting_check(session.sink, _KEY, "adopting", size=total, files=len(work)) as advance:
+
+        def hashed(count: int) -> None:
+            session.cancel.check()
+            advance(count)
+
         pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="adopt")
         try:
-            tasks = [pool.submit(do, folder, one, session) for folder, one in work]
-            for task in as_completed(tasks):
-                session.cancel.check()
-                done.append(task.result())
-                advance(done[-1].candidate.size)
+            tasks = [pool.submit(do, folder, one, session, hashed) for folder, one in work]
+            done = [task.result() for task in as_completed(tasks)]
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return sorted(done, key=lambda one: (str(one.folder), one.candidate.name))

@@ -39,11 +39,13 @@ class PruneOptions:
         dry_run: Only report what would be removed.
         older_than: Minimum age of removed files, in seconds.
         keep_tiers: Tiers whose models are kept, in addition to the chosen manifests.
+        keep_tiers_variable: The environment variable that gave ``keep_tiers``; None if the caller did.
     """
 
     dry_run: bool = False
     older_than: float | None = None
     keep_tiers: tuple[str, ...] = ()
+    keep_tiers_variable: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +173,12 @@ def _kept_tiers(options: PruneOptions, session: Session, environ: Mapping[str, s
     found: list[Manifest] = []
     for tier in options.keep_tiers:
         choice = select_manifests(
-            tier=tier, manifests=(), settings=session.settings, environ=environ, sink=session.sink
+            tier=tier,
+            manifests=(),
+            settings=session.settings,
+            environ=environ,
+            tier_variable=options.keep_tiers_variable,
+            sink=session.sink,
         )
         found += load_selected(choice, settings=session.settings, environ=environ, sink=session.sink)
     return tuple(found)

@@ -75,7 +75,7 @@ def chosen_manifests(ctx: click.Context) -> tuple[str | None, str | None, tuple[
         return tier, None, ()
     if manifests:
         return None, None, manifests
-    return tier, _variable(ctx, "tier"), ()
+    return tier, variable_of(ctx, "tier"), ()
 
 
 def refuse_tier_name(ctx: click.Context, file: str) -> None:
@@ -91,7 +91,10 @@ def is_on_command_line(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
-def _variable(ctx: click.Context, name: str) -> str | None:
+def variable_of(ctx: click.Context, name: str) -> str | None:
+    """Return the variable that gave an option its value; None if it is on the command line or has its default."""
+    if is_on_command_line(ctx, name):
+        return None
     parameter = next((p for p in ctx.command.params if p.name == name), None)
     found = parameter.found(ctx) if isinstance(parameter, EnvOption) else None
     return found[0] if found else None

@@ -67,7 +67,7 @@ class EnvOption(click.Option):
             if found is None or ctx.get_parameter_source(self.name or "") is not ParameterSource.ENVIRONMENT:
                 raise
             hint = error.hint if isinstance(error, RefusedValue) else None
-            raise SettingError(f"{found[0]}={found[1]}: {error.message}", hint=hint) from None
+            raise SettingError(f"{found[0]}={found[1]:.80}: {error.message}", hint=hint) from None
 
 
 class NamesOption(EnvOption):
@@ -157,7 +157,7 @@ def combined(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 _DEFAULTS = Options()
 
-files = click.argument("paths", metavar="[FILE]...", nargs=-1, shell_complete=complete.files)
+files = click.argument("paths", metavar="[FILE]...", nargs=-1, type=value("file"), shell_complete=complete.files)
 """Manifests as positional arguments."""
 
 

@@ -182,6 +182,12 @@ def parse_path(value: object) -> Path:
     raise _expected("a path", value)
 
 
+def parse_file(value: object) -> str:
+    """Parse a file's path as text, as messages show it; an empty one is rejected as by `parse_path`."""
+    parse_path(value)
+    return str(value)
+
+
 def parse_consumers(value: object) -> tuple[str, ...]:
     """Parse one or more services."""
     chosen = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple | set) else (value,)
@@ -289,6 +295,7 @@ def _expected(what: str, found: object) -> ValueError:
 
 PARSERS: Mapping[str, Callable[[object], Any]] = {
     "path": parse_path,
+    "file": parse_file,
     "root": parse_path,
     "store": parse_path,
     "consumers": parse_consumers,

@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from modelfetch.core.check_progress import reporting_large
 from modelfetch.core.events import Notice
 from modelfetch.errors import OF_THE_SOURCE, DestinationError, IntegrityError, ModelfetchError
 from modelfetch.pipeline.resolve import mirrors_of
@@ -119,18 +120,28 @@ class ArtifactProvider:
 
     def _find_on_disk(self, artifact: Artifact) -> Fetched | None:
         """Look in the store, the source's response, the files in place, and other programs' files on this machine."""
-        store = self._session.store
-        if found := find_present(store, artifact):
+        if found := find_present(self._session.store, artifact):
             return found
         for path in self._reusable.get(artifact.digest, ()) if artifact.digest else ():
             with contextlib.suppress(IntegrityError, OSError):  # changed or removed since it was inspected
                 return Fetched(blob=self._share(path, artifact))
         for path in self._session.local_files.find(artifact):
             with contextlib.suppress(IntegrityError, DestinationError, OSError):  # a different file of that name
-                blob, _ = add_file(store, path, digest=artifact.digest, keep_mode=True)
+                blob = self._add_file(path, artifact, keep_mode=True)
                 self._session.sink(Notice(level="info", message=f"{artifact.path}: taken from {path}"))
                 return Fetched(blob=blob, action="adopted")
         return None
+
+    def _add_file(self, path: Path, artifact: Artifact, *, keep_mode: bool = False) -> Blob:
+        """Import a file of this machine, and report the hashing of a large one."""
+        session = self._session
+        with reporting_large(session.sink, f"{path}: checking", size=path.stat().st_size) as advance:
+
+            def hashed(count: int) -> None:
+                session.cancel.check()
+                advance(count)
+
+            return add_file(session.store, path, digest=artifact.digest, keep_mode=keep_mode, advance=hashed)[0]
 
     def _share(self, path: Path, artifact: Artifact) -> Blob:
         """Import a placed file as a blob to share with other services; warns if a hardlink makes the file read-only."""
@@ -138,7 +149,7 @@ class ArtifactProvider:
         if artifact.digest is not None and artifact.digest.algorithm == "sha256":
             mark_adopted(store.path, artifact.digest)
         before = path.stat().st_mode
-        blob, _ = add_file(store, path, digest=artifact.digest)
+        blob = self._add_file(path, artifact)
         mark_adopted(store.path, blob.digest)
         if path.stat().st_mode != before:
             message = f"{path} serves several services now and is read-only: all of them share its bytes"

@@ -13,7 +13,7 @@ from modelfetch.store.adopted import mark_adopted
 from modelfetch.store.chunks import hash_open_file, read_into
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from modelfetch.core.digest import Digest
@@ -28,7 +28,13 @@ class LinkImpossibleError(DestinationError):
 
 
 def add_file(
-    store: Store, path: Path, *, digest: Digest | None = None, keep_mode: bool = False, copy: bool = True
+    store: Store,
+    path: Path,
+    *,
+    digest: Digest | None = None,
+    keep_mode: bool = False,
+    copy: bool = True,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Blob, str]:
     """Store a file as a blob; the file itself remains.
 
@@ -41,6 +47,7 @@ def add_file(
         digest: The required digest, if known.
         keep_mode: Leave mode, owner and mtime of a linked file as they are: it belongs to the user (adopted).
         copy: Whether a large file may be copied if its bytes can't be shared.
+        advance: Called with each number of newly hashed bytes; what it raises ends the work.
 
     Returns:
         The blob, and reflink, link, copy, or present (the store had it already).
@@ -57,7 +64,7 @@ def add_file(
             how = _link_or_copy(path.resolve(), source, temporary, copy=copy)
             with _closing(open_regular(temporary)) as taken:
                 before = os.fstat(taken)
-                digests, chunks = hash_open_file(taken, *algorithms)
+                digests, chunks = hash_open_file(taken, *algorithms, advance=advance)
                 if digest is not None and digests[digest.algorithm] != digest:
                     raise IntegrityError(f"{path} has {digests[digest.algorithm]}, expected {digest}")
                 if found := store.find(digests["sha256"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.core import check_progress
 from modelfetch.core.digest import Digest
 from tests.damage import flip
 from tests.pipeline.test_sync import OTHER, WEIGHTS, ollama, read, sha256, vae, whisper
@@ -257,3 +259,16 @@ def test_text_files_with_a_suffix_of_weights_are_not_adopted(bench: Bench, care:
 
 def test_adopting_a_missing_folder_is_a_usage_error(care: Callable[..., Result]) -> None:
     assert care("adopt", "/nowhere/at/all").code == 2
+
+
+@pytest.mark.parametrize("words", [(), ("--in-place",)])
+def test_a_large_file_shows_its_progress_while_it_is_hashed(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(check_progress, "_EVERY", 0.0)
+    path = collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
+    with path.open("ab") as file:
+        file.truncate(5 * 2**20)
+    lines = care("adopt", str(bench.folder / "theirs"), *words, "--progress", "json").err.splitlines()
+    done = [event["done"] for event in map(json.loads, lines) if event["event"] == "transfer-progress"]
+    assert done == [2**20 * n for n in range(1, 6)]

@@ -115,6 +115,34 @@ def test_a_wrong_option_is_2_and_a_wrong_variable_is_78(
             assert name in err
 
 
+@pytest.mark.parametrize("command", ["sync", "status", "validate", "pin", "adopt", "prune"])
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_is_2_and_not_the_working_directory(
+    command: str, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([command, path]) == 2
+    assert "expected a path" in capsys.readouterr().err
+
+
+def test_a_long_value_of_a_variable_is_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("MODELFETCH_JOBS", "9" * 5000)
+    code, _, err = status(capsys, "--tier", "8g")
+    assert code == 78
+    assert len(err) < 400
+
+
+@pytest.mark.parametrize("variable", ["MODELFETCH_KEEP_TIER", "MODELFETCH_PRUNE_KEEP_TIER"])
+def test_a_kept_tier_that_does_not_exist_is_78_in_a_variable(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "root").mkdir()
+    assert run(["prune", "--root", "root", "--keep-tier", "nope"]) == 2
+    monkeypatch.setenv(variable, "8g,nope")
+    capsys.readouterr()
+    assert run(["prune", "--root", "root"]) == 78
+    assert f"{variable}=nope" in capsys.readouterr().err
+
+
 def test_a_list_in_a_variable_splits_at_commas(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

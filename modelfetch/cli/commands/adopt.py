@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     metavar="DIR...",
     nargs=-1,
     required=True,
-    type=click.Path(path_type=Path),
+    type=options.value("path"),
     shell_complete=complete.folders,
 )
 @options.accept_hidden(options.folder_options, keep=("root", "store"))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command("pin")
-@click.argument("file", shell_complete=complete.files)
+@click.argument("file", type=options.value("file"), shell_complete=complete.files)
 @options.option("--check", is_flag=True, help="Write nothing; exit with 1 if a pin is missing or behind upstream.")
 @options.option(
     "--upgrade",

@@ -38,7 +38,10 @@ def command(ctx: click.Context, /, **values: Any) -> int:
     from modelfetch.care.prune import PruneOptions, prune_files, removal_report
 
     how = PruneOptions(
-        dry_run=values["dry_run"], older_than=values["older_than"], keep_tiers=tuple(values["keep_tiers"])
+        dry_run=values["dry_run"],
+        older_than=values["older_than"],
+        keep_tiers=tuple(values["keep_tiers"]),
+        keep_tiers_variable=common.variable_of(ctx, "keep_tiers"),
     )
     found: list[Removed] = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from modelfetch.cli import complete
+from modelfetch.cli import complete, options
 from modelfetch.errors import ModelfetchError, exit_code_of
 from modelfetch.render.errors import show_errors
 from modelfetch.render.out import put
@@ -12,7 +12,9 @@ from modelfetch.render.text import plain
 
 
 @click.command("validate")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, shell_complete=complete.files)
+@click.argument(
+    "files", metavar="FILE...", nargs=-1, required=True, type=options.value("file"), shell_complete=complete.files
+)
 @click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
 def command(files: tuple[str, ...], *, quiet: bool) -> int:
     """Check manifests without network access.
