@@ -55,7 +55,7 @@ def program(name: str, package: str) -> Path:
     return Path(found)
 
 
-def must_run(*command: str | Path, environment: Mapping[str, str] | None = None, seconds: float = 900) -> str:
+def must_run(*command: str | Path, environment: Mapping[str, str] | None = None, seconds: float = 1800) -> str:
     """Run a build step and return its output.
 
     Raises:
