@@ -467,7 +467,7 @@ async def add_async(
         **options: See `modelfetch.PinValues`.
 
     Returns:
-        The report, also when it failed: each link's entry, and what `fit` says of it.
+        The report, also when it failed: each link's entry, and its estimate by `fit`.
 
     Raises:
         TypeError: An option does not exist.

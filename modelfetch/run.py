@@ -220,7 +220,7 @@ async def run_add(
 def fit_failed(
     errors: Sequence[ModelfetchError], *, tier: str | None, root: str = "", seconds: float = 0.0
 ) -> FitReport:
-    """Return the report of an estimate that failed before it came to any model."""
+    """Return the report of an estimate that failed before it reached any model."""
     from modelfetch.fitting.types import FitReport
 
     return FitReport(tier=tier, usable=None, needed=0, services=(), errors=tuple(errors))

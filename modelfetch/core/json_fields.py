@@ -1,4 +1,4 @@
-"""Check values that were read from JSON, so that a damaged file of modelfetch's own is never more than a lost one."""
+"""Check values that were read from JSON, so that a damaged file of modelfetch's own counts as a missing one."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _STACK = 1 << 20
 _UNMAPPED = ("failed to map segment", "annot allocate memory")
 """Messages of the dynamic linker if there is no memory for a library."""
 _UNLIMITED = 1 << 60
-"""Version 1 has no word for "unlimited", but a number near 2**63."""
+"""In version 1, unlimited is a number near 2**63."""
 
 
 def limit_error(error: BaseException) -> RetryLaterError | None:
@@ -55,7 +55,7 @@ def save_address_space() -> None:
 
 
 class _Started(threading.Event):
-    """The event of a thread that has started; whoever waits for it without a limit gets an error in the end."""
+    """The event that a thread has started; a wait without a time limit ends in an error instead of never."""
 
     def wait(self, timeout: float | None = None) -> bool:
         is_set = super().wait(_START_SECONDS if timeout is None else timeout)
@@ -68,7 +68,7 @@ _start_thread = threading.Thread.start
 
 
 def _start(thread: threading.Thread) -> None:
-    """Start a thread. CPython itself waits forever for one that finds no memory for its first step."""
+    """Start a thread. CPython waits forever for a thread that lacks the memory to start."""
     if not thread._started.is_set():  # type: ignore[attr-defined]
         thread._started = _Started()  # type: ignore[attr-defined]
     _start_thread(thread)

@@ -81,7 +81,7 @@ class Workers:
         self._queue.put(do)
 
     def _add_thread(self) -> None:
-        """Start a thread; where the system allows no further one, those there are do the work one after the other."""
+        """Start a thread; where the system allows no further one, the existing ones do the work in turn."""
         try:
             threading.Thread(target=self._serve, name="modelfetch-transfer", daemon=True).start()
         except RuntimeError as error:

@@ -171,7 +171,7 @@ class FitReport:
 
     @property
     def exit_code(self) -> int:
-        """0 if it fits, 1 if it does not or if this is not known; the code of a failure to read a file comes first."""
+        """0 if it fits, 1 if it does not or if this is not known; a failure to read a file takes precedence."""
         return exit_code_of(self.errors)
 
     @property

@@ -1,4 +1,4 @@
-"""Check what may be kept when no digest decides: are these bytes what their name, or their entry's kind, promises?
+"""Check bytes that no digest verifies: whether they match the file's name, or the kind of its entry.
 
 Pure: it gets bytes and returns what is wrong with them. Sources of the signatures: each format's specification or
 reference implementation, named next to it.
@@ -44,10 +44,10 @@ _BOM = b"\xef\xbb\xbf"
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # ESC colours text
 _WIDE_TEXT = re.compile(rb"(?:[\t\n\r -~]\0){5,}+|(?:\0[\t\n\r -~]){5,}+")  # UTF-16 without a byte order mark
 _DOCUMENTS = (b"%PDF-", b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"PK\x05\x06")
-"""What documents, images, sounds and empty zips begin with; no weights do."""
+"""Signatures of documents, images, sounds and empty zips, with which no weights begin."""
 
 
-# ── what formats begin with ──
+# ── signatures ──
 def _is_safetensors(head: bytes) -> bool:
     length = int.from_bytes(head[:8], "little")
     return len(head) >= 10 and 2 <= length <= MAX_HEADER and head[8:9] == b"{"
@@ -147,7 +147,7 @@ def _suffix(path: str) -> str:
     return f".{last.lower()}" if stem and last else ""
 
 
-# ── what comes instead of a file ──
+# ── pages and messages in place of a file ──
 def looks_like_html(head: bytes) -> bool:
     """Whether bytes begin as a web page does."""
     return head.removeprefix(_BOM).lstrip().lower().startswith(_HTML_STARTS)

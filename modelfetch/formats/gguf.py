@@ -33,14 +33,14 @@ _MAX_DIMENSIONS = 8  # ggml itself stops at 4
 _MAX_TENSORS = 100_000  # models with a tensor for each expert have some ten thousand
 _MAX_PAIRS = 100_000
 _MAX_KEYS = 4 * 2**20  # bytes of all keys together
-_KEPT_TEXT = 1024  # longer texts (chat templates) are walked over
-_KEPT_ARRAY = 4096  # longer arrays (tokens) are walked over; arrays over layers are far shorter
-_KEPT_IN_ALL = 2**20  # bytes of texts and elements of arrays; what comes after them is walked over
+_KEPT_TEXT = 1024  # longer texts (chat templates) are skipped
+_KEPT_ARRAY = 4096  # longer arrays (tokens) are skipped; arrays over layers are far shorter
+_KEPT_IN_ALL = 2**20  # bytes of texts and elements of arrays; what comes after them is skipped
 _MAX_ELEMENTS = 2**63
 
 
 class ArrayHead(NamedTuple):
-    """An array that was walked over: the type id of its elements, and how many there are."""
+    """An array that was skipped: the type id of its elements, and their number."""
 
     element: int
     length: int
@@ -74,7 +74,7 @@ class GgufHeader:
 
 
 class _StopReadingError(Exception):
-    """The next byte is not here, and nothing that is wanted is missing."""
+    """Ends the reading: more bytes would have to be fetched, and everything required is known."""
 
 
 def read_gguf(source: RangeReader | HeaderBuffer | HeaderWindow, *, tensors: bool = True) -> GgufHeader:
@@ -84,7 +84,7 @@ def read_gguf(source: RangeReader | HeaderBuffer | HeaderWindow, *, tensors: boo
     vocabulary's length are known. A view that was read before is continued, not read again.
 
     Raises:
-        NotAModelError: The bytes are no GGUF header, or one that can't be true.
+        NotAModelError: The bytes are no GGUF header, or an impossible one.
         ModelfetchError: The source failed.
     """
     view = source if isinstance(source, HeaderBuffer | HeaderWindow) else HeaderBuffer(source)
@@ -157,7 +157,7 @@ class _HeaderReader:
         return int(self._unpack(self._long)[0])
 
     def _check_length(self, what: str, length: int) -> None:
-        """Refuse a length that can't be, before anything is fetched for it."""
+        """Refuse an impossible length before anything is fetched for it."""
         end, size = self._at + length, self._source.size
         if size is not None and end > size:
             raise NotAModelError(
@@ -170,7 +170,7 @@ class _HeaderReader:
             )
 
     def _skip(self, what: str, length: int) -> None:
-        """Walk over bytes that must be there."""
+        """Skip bytes that must exist."""
         self._check_length(what, length)
         end = self._at + length
         self._view(end, end)
@@ -251,7 +251,7 @@ class _HeaderReader:
         return True
 
     def _array(self, key: str) -> None:
-        """One array; arrays of arrays, which no reader takes, are refused, so nothing recurses."""
+        """One array; arrays of arrays, which no reader accepts, are refused, so nothing recurses."""
         element = self._unpack("I")[0]
         length = self._count()
         what = f"the array {key!r}"
@@ -271,7 +271,7 @@ class _HeaderReader:
             raise NotAModelError(f"broken GGUF header: {what} holds the unknown type {element}")
 
     def _skip_texts(self, what: str, count: int) -> None:
-        """Walk over texts; only their lengths are read, which is what a vocabulary of 280,000 merges takes."""
+        """Skip texts by reading only their lengths: a vocabulary may have 280,000 merges."""
         prefix = struct.Struct(self._order + self._long)
         width, unpack = prefix.size, prefix.unpack_from
         at = self._at

@@ -48,7 +48,7 @@ _broken += [EOFError, ValueError, RuntimeError, OSError, OverflowError, IndexErr
 try:
     import bz2
     import lzma
-except ImportError:  # a Python that was built without them could not load such a pickle either
+except ImportError:  # a Python built without them could not load such a pickle either
     pass
 else:
     _DECOMPRESSORS.append(((b"BZh",), bz2.BZ2Decompressor))
@@ -224,7 +224,7 @@ class _File(RawIOBase):
 _OPCODES = {ord(op.code): op for op in pickletools.opcodes}
 _IMPORTS = ("GLOBAL", "INST", "STACK_GLOBAL")
 _USES = ("INST", "OBJ", "REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX", "STOP")
-"""What an import is for; other text may look like two names by chance."""
+"""The opcodes that use an import; other bytes may look like two names by chance."""
 _STRINGS = re.compile(r"(?:SHORT_)?BINSTRING|STRING|(?:SHORT_BIN|BIN)?UNICODE8?|(?:LONG_BIN|BIN)?GET")
 _TAKES_TOP = ("PUT", "BINPUT", "LONG_BINPUT")  # they look at the stack's top and leave it there
 _LINES = {
@@ -287,7 +287,7 @@ class _OpcodeReader:
         return self._window[offset : offset + count]
 
     def _apply(self, op: pickletools.OpcodeInfo) -> bool:
-        """Take from the stack what an opcode takes, and put there what it puts; whether that was possible."""
+        """Apply an opcode's effect to the depth of the stack; returns whether that is possible."""
         takes = list(op.stack_before)
         if pickletools.markobject in takes:
             if not self._marks:

@@ -41,7 +41,7 @@ _MAX_BITS = 128  # of an element of a type that this version does not know: C128
 _MAX_DIMENSIONS = 64
 _MAX_TENSORS = 1_000_000
 _MAX_ENTRY = 16 * MIB  # bytes of one tensor's entry or one text of the metadata
-_KEPT_METADATA = MIB  # bytes; what comes after them is walked over
+_KEPT_METADATA = MIB  # bytes; what comes after them is skipped
 _MAX_ELEMENTS = 2**63
 
 
@@ -74,7 +74,7 @@ def read_safetensors(source: RangeReader | HeaderBuffer | HeaderWindow) -> Safet
     """Read the header of a safetensors file.
 
     Raises:
-        NotAModelError: The bytes are no safetensors header, or one that can't be true.
+        NotAModelError: The bytes are no safetensors header, or an impossible one.
         ModelfetchError: The source failed.
     """
     known = source if isinstance(source, HeaderBuffer | HeaderWindow) else HeaderBuffer(source, first=FIRST)
@@ -113,7 +113,7 @@ _PADDING = re.compile(_SPACE + rb"\Z")
 
 
 class _Scan:
-    """One walk through a header; ``metadata`` and ``size`` are complete once `tensors` was gone through."""
+    """One walk through a header; ``metadata`` and ``size`` are complete once all of `tensors` was read."""
 
     def __init__(self, view: HeaderView) -> None:
         data, _ = view.view(0, 8)

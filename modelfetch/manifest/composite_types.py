@@ -24,7 +24,7 @@ class ListOf:
     unique: bool = False
 
     def read(self, node: Node, where: str, reader: Reader) -> Any:
-        """Return the items as a tuple of (value, position), without the wrong ones."""
+        """Return the valid items as a tuple of (value, position)."""
         if not isinstance(node, Sequence):
             reader.problem(node.position, f"{where}: expected a list, found {describe(node)}")
             return MISSING

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 EXTENSION = "x-"
 """Keys that begin with this are ignored everywhere."""
 
-_SUGGESTIONS = 20  # a search for each key of a document full of wrong ones would take long
+_SUGGESTIONS = 20  # searching for each key of a document full of invalid ones would take long
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Missing:
-    """Marks a value that is wrong; its problem is noted already."""
+    """Marks an invalid value whose problem was already recorded."""
 
 
 MISSING: Final = Missing()

@@ -44,7 +44,7 @@ class FindTier(Protocol):
 
 
 def no_tiers(name: str, *, behind: Path | None) -> Path | None:
-    """Find no tier: a manifest that is read this way can extend files only, by a relative path."""
+    """Find no tier: a manifest read this way can only extend files, by a relative path."""
     return None
 
 
@@ -221,7 +221,7 @@ def _identity(path: Path) -> Any:
 
 
 def _parse_file(data: bytes, file: str, reader: Reader) -> Part | None:
-    """Parse one file; None if nothing of it could be read."""
+    """Parse one file; None if it could not be read at all."""
     root, problems = yaml_nodes.parse(data, file)
     reader.problems.extend(problems)
     if root is None:

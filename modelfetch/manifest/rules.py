@@ -33,7 +33,7 @@ Violation = tuple["Position", str]
 
 
 def rule_violations(v: Values) -> Iterator[Violation]:
-    """Yield the conflicts between the keys of one model; keys with a wrong value count as absent."""
+    """Yield the conflicts between the keys of one model; keys with an invalid value count as absent."""
     source = v.get("source")
     if source is None or ("kind" in v.keys and v.get("kind") is None):
         return

@@ -33,7 +33,7 @@ def _repo_id(text: str) -> str:
 
 
 def _glob(text: str) -> str:
-    check_relative(text.removesuffix("/"))  # FOLDER/ means all that is in it, as for the hub's own client
+    check_relative(text.removesuffix("/"))  # FOLDER/ means everything in it, as for the hub's own client
     return text
 
 
@@ -42,7 +42,7 @@ def _resolution(text: str) -> str:
 
 
 _NEEDS_KIND = r"^(?!https?://(www\.)?(ollama\.com|ollama\.ai|registry\.ollama\.ai|hf\.co/[^/]+/[^/]+:))([A-Za-z]+://|[Uu][Rr][Nn]:)"
-"""Sources that are none of Ollama's."""
+"""Sources other than Ollama's."""
 
 
 def _files_rule() -> dict[str, Any]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OLLAMA_HOST = "registry.ollama.ai"
-"""The host of an Ollama name that names none (source: ollama, types/model/name.go)."""
+"""The host of an Ollama name without one (source: ollama, types/model/name.go)."""
 
 MAX_URI = 4096
 """Characters of the longest URI."""

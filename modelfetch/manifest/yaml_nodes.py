@@ -1,4 +1,4 @@
-"""Parse YAML text into frozen nodes that know their place in it.
+"""Parse YAML text into frozen nodes with their positions.
 
 The text is read as ruamel.yaml's stream of events: no object is ever constructed from a tag, and every limit is
 checked while the text is read, not after. What is wrong with the document as such (syntax, tags, duplicate keys,
@@ -75,7 +75,7 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MappingEntry:
-    """A key of a mapping, its node, its place, and its value."""
+    """A key of a mapping, its node, its position, and its value."""
 
     key: str
     node: Scalar
@@ -150,7 +150,7 @@ def _parse(data: bytes, file: str) -> tuple[Mapping | None, tuple[Problem, ...]]
 
 
 _parse_cached = lru_cache(maxsize=32)(_parse)
-"""A command that looks at several tiers meets the same files again: as choices, and as what others extend."""
+"""A command that reads several tiers parses the same files again, as choices and as extended files."""
 
 
 def describe(node: Node) -> str:
@@ -221,7 +221,7 @@ _DESCRIPTIONS = (
     (r"expected ',' or '\}'", "a mapping in { } is not closed, or a comma is missing"),
     (r"could not find expected ':'", "a line that is neither `key: value` nor part of a list or text"),
 )
-"""ruamel.yaml's messages for common mistakes, and plainer ones."""
+"""ruamel.yaml's messages for common mistakes, and simpler wordings."""
 
 
 def _describe_error(error: Any, mark: Any, text: str) -> str:
@@ -359,7 +359,7 @@ class _Builder:
             key = self._node(event, depth)
             value = self._node(next(self._events), depth)
             if isinstance(value, Scalar) and not value.text and value.value is None:
-                value = replace(value, position=where)  # nothing is nowhere; the reader calls it the next line
+                value = replace(value, position=where)  # ruamel.yaml gives an empty value the next line
             height, end = max(height, 1 + key.height, 1 + value.height), value.end
             if not isinstance(key, Scalar) or not isinstance(key.value, str):
                 self.problem(where, f"expected a key that is text, found {describe(key)}")

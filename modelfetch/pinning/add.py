@@ -124,7 +124,7 @@ class Added:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddReport:
-    """What came of `add`: each link's entry in order, and whether the manifest was written."""
+    """The result of `add`: each link's entry in order, and whether the manifest was written."""
 
     manifest: str
     added: tuple[Added, ...] = ()
@@ -157,7 +157,7 @@ class AddReport:
         }
 
     def raise_for_error(self) -> AddReport:
-        """Return the report when all is well, else raise the error that decided the exit code."""
+        """Return the report if it contains no error, else raise the error that determines the exit code."""
         for error in self.errors:
             if error.exit_code == self.exit_code:
                 raise error
@@ -207,7 +207,7 @@ async def add_links(request: AddRequest, session: Session) -> AddReport:
 
 
 def _warn_of_ignored(request: AddRequest, known: Sequence[Model], session: Session) -> None:
-    """Warn if the caller chose something that an entry, which is in the manifest already, says differently."""
+    """Warn if the caller's choice differs from an entry that the manifest already has."""
     for model in known:
         chosen = (
             ("--name", request.name, model.name),
@@ -243,7 +243,7 @@ def _parse(link: str, session: Session) -> Uri:
 
 
 def _is_same(source: Uri, uri: Uri, session: Session) -> bool:
-    """Whether an entry's source is this one; without a revision, or at ``main``, whatever commit is pinned."""
+    """Whether an entry's source is this one; without a revision, or at ``main``, any pinned commit matches."""
     home = canonical_uri(source, session.settings)
     if isinstance(home, HfUri) and isinstance(uri, HfUri):
         return (home.repo, home.path) == (uri.repo, uri.path) and uri.revision in (None, "main", home.revision)
@@ -276,7 +276,7 @@ class _Resolver:
         return await self._single(uri)
 
     async def _file_of(self, repo: HfUri, paths: Sequence[str]) -> HfUri:
-        """The file of a repo that is meant: the only one, or the one that is chosen."""
+        """The file of a repo to add: the only one, or the chosen one."""
         links = [f"{repo.text.rstrip('/')}/{quote(path)}" for path in paths]
         link = (
             links[0]
@@ -348,7 +348,7 @@ class _Resolver:
         return next(n for n in (base, *(f"{base}-{number}" for number in range(2, 10_000))) if n not in taken)
 
     async def _choose(self, question: str, choices: Sequence[str], otherwise: UsageError) -> str:
-        """The answer of a person; without one who can answer, ``otherwise`` is raised."""
+        """The answer to a prompt; raises ``otherwise`` if nobody can be prompted."""
         if self._request.choose is None or not choices:
             raise otherwise
         return await asyncio.to_thread(self._request.choose, question, choices)
@@ -393,7 +393,7 @@ async def _fit(model: Model, session: Session, usable: int | None) -> FitReport 
 
 # ── the manifest ──
 async def _read(path: Path, session: Session) -> Document | None:
-    """The manifest as it is; None where there is none yet."""
+    """The existing manifest; None if there is none."""
     if not await asyncio.to_thread(path.exists):
         return None
     document = await asyncio.to_thread(read_document, path, session.settings)

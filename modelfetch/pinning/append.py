@@ -75,7 +75,7 @@ def entry_lines(model: Model, indent: str) -> list[str]:
 
 
 def _pairs(model: Model) -> list[tuple[str, str]]:
-    """The keys of an entry that have a value, as they are written."""
+    """The keys of an entry that have a value, as they are to be written."""
     values = (
         ("name", model.name),
         ("kind", model.kind),
@@ -106,7 +106,7 @@ def _braces(model: Model) -> str:
 
 
 def _end_of_entry(text: str, rows: yaml_nodes.Sequence) -> int:
-    """Where the line of the last entry's last value ends."""
+    """The end of the line of the last entry's last value."""
     at = rows.items[-1].end
     if at and text[at - 1] in "\r\n":
         return at  # a block of text ends with its line

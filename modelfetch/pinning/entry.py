@@ -67,7 +67,7 @@ class PinEntry:
     @property
     def request(self) -> SourceRequest:
         """The request for what the pins leave open, or for what is newest with ``upgrade``."""
-        # Names in a cache don't matter here, so a mirror without them will do.
+        # Names in a cache don't matter here, so a mirror without them is sufficient.
         asked = replace(SourceRequest.of(self.model), uri=self.home, cached=False)
         return self.newest if self.upgrade else asked
 

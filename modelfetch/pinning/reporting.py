@@ -28,7 +28,7 @@ _ACTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinStatus:
-    """One model for people: its name, the state of its pins, what they are or were, what upstream has."""
+    """The pins of one model, as shown: their state, what they are or were, and what upstream has."""
 
     model: str
     state: str

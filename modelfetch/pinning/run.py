@@ -44,8 +44,8 @@ async def pin_file(path: Path, session: Session, *, upgrade: Sequence[str] = ())
     Raises:
         ManifestError: The file can't be read or is no valid manifest.
         UsageError: ``upgrade`` names a model that the file does not hold.
-        DestinationError, DiskError: It can't be written; it is as it was.
-        SettingError: Its text can't be changed in its pins alone; it is as it was.
+        DestinationError, DiskError: It can't be written; it is unchanged.
+        SettingError: Its text can't be changed in its pins alone; it is unchanged.
     """
     started = time.monotonic()
     document = await asyncio.to_thread(read_document, path, session.settings)

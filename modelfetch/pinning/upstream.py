@@ -114,7 +114,7 @@ async def _measure(entry: PinEntry, artifact: Artifact, session: Session) -> Mea
 
 
 def _read_here(path: Path, artifact: Artifact) -> Measured:
-    """Hash a file of this machine where it lies, after the checks that a transfer would make.
+    """Hash a local file in place, after the checks that a transfer would make.
 
     Raises:
         NotAModelError: Its content does not match its name.

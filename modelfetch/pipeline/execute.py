@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _MODELS_AT_ONCE = 128
 _FILES_AT_ONCE = 128
-"""Files of all models that are in progress. The engine transfers fewer at once; the others find out what is there."""
+"""Files of all models that are in progress. The engine transfers fewer at once; the others are looked up on disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

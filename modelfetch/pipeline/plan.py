@@ -1,4 +1,4 @@
-"""The plan of each model: which paths it needs, what lies there, and which files must be downloaded. Writes nothing."""
+"""The plan of each model: which paths it needs, what is there, and which files must be downloaded. Writes nothing."""
 
 from __future__ import annotations
 
@@ -331,7 +331,7 @@ def _is_frozen(plan: ModelPlan, receipt: Receipt) -> bool:
 
 
 def _content(resolution: Resolution) -> tuple[object, ...]:
-    """A resolution without the places of the bytes."""
+    """A resolution without locations."""
     return (resolution.revision, [(a.uri, a.path, a.digest) for a in resolution.artifacts])
 
 

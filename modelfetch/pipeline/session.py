@@ -56,7 +56,7 @@ class Session:
     def block_removals(self, *, make: bool = False) -> None:
         """Keep `prune` and `remove` of other processes waiting until `allow_removals` or the end; blocks.
 
-        Where nothing can be written, nothing can be removed either, so that is no error.
+        If a folder is not writable, nothing can be removed from it either, so that is no error.
 
         Args:
             make: Whether to make folders that do not exist yet; without it, there is nothing in them to be removed.

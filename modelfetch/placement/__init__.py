@@ -1,4 +1,4 @@
-"""Placement: what is at a path, what is to be done about it, and doing it."""
+"""Placement: inspect each path, decide what to do about it, and do it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ollama's manifests, which Ollama may write again with other white space or another order of keys.
+"""Ollama's manifests, which Ollama may rewrite with other white space or another order of keys.
 
 Source: ollama, manifest/manifest.go: a pulled manifest is encoded from its parsed form.
 """

@@ -1,4 +1,4 @@
-"""Which files a service rewrites by itself after they were placed. Pure.
+"""Which placed files are rewritten by their service. Pure.
 
 Such a file is a copy of its own, and other bytes in it are no damage: `status` and `verify` say who rewrote it, `sync`
 leaves it alone, and `verify --repair NAME` restores it.

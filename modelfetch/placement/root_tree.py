@@ -211,7 +211,7 @@ def _open_child(part: str, folder: int, shown: str, make: Callable[[int], None] 
         error.filename = shown
         raise
     try:
-        # A folder that somebody put in the place of the new one keeps its mode and owner.
+        # A folder that another process put in the place of the new one keeps its mode and owner.
         if made and os.fstat(fd).st_uid == os.geteuid():
             make(fd)
     except BaseException:

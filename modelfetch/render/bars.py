@@ -1,4 +1,4 @@
-"""Progress as bars on a terminal: the total, and below it a bar for each file that is worth one. tqdm draws them."""
+"""Progress as bars on a terminal: the total, and below it a bar for each larger file. tqdm draws them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_BARS = 6
 """Bars of files that are shown at once; more than `--jobs` large files never run at the same time."""
 
 _MOMENT = 0.5
-"""Seconds after which a small file gets a bar, too: others end before anyone could read it."""
+"""Seconds after which a small file gets a bar, too; most end earlier."""
 
 _COLUMNS, _ROWS = 80, 24
 """The size of a terminal that does not know its own."""
@@ -41,7 +41,7 @@ else:
 
 
 def layout(label: str, numbers: str, short_numbers: str, columns: int) -> tuple[str, str, str]:
-    """The label as wide as there is room, the numbers, and tqdm's format of the line.
+    """The label, cut to the available width, the numbers, and tqdm's format of the line.
 
     The label is cut, never the numbers. A narrow terminal has no bar; where the label would be too short to be read, it
     has the short numbers.
@@ -129,7 +129,7 @@ class Bars(Progress):
                     self._stream.write("\x1b[J")  # the echo of Ctrl-C
 
     def _arrange(self) -> None:
-        """Give each file that is worth it a line, move lines up where a file has ended, and update all numbers."""
+        """Add lines for new files, remove those of finished ones, and update all numbers."""
         now, running = self._clock(), self.tracker.running
         shown = [key for key in self._shown if key in running]
         shown += [key for key in running if key not in shown and self._is_worth_a_bar(key, now)]
@@ -174,7 +174,7 @@ class Bars(Progress):
         return True
 
     def _have_lines(self, count: int) -> None:
-        """Have so many lines. They are added and removed at the bottom, so no blank row is left between them."""
+        """Set the number of lines. They are added and removed at the bottom, so no blank row is left between them."""
         with CLOSED_STREAM:
             while len(self._lines) > count:
                 self._lines.pop().close()

@@ -35,7 +35,7 @@ _ORDER = ("damaged", "changed", "foreign", "missing", "failed", "rewritten")
 
 
 def verify_text(report: Report, found: Verification, *, quick: bool, quiet: bool) -> str:
-    """A row for each file that is not as it should be, and one line that sums it up."""
+    """A row for each file with a problem, and a summary line."""
     odd = [f for f in found.findings if f.action in _ORDER and (f.is_bad or not quiet)]
     rows = [
         (
@@ -122,7 +122,7 @@ def _row(name: str, consumer: str | None, items: Sequence[Item]) -> tuple[str, .
 
 
 def verified_text(items: Iterable[Item]) -> str:
-    """The day of the oldest check among files that have a digest; ``damaged`` where one was found so."""
+    """The day of the oldest check among files that have a digest; ``damaged`` if one is."""
     known = [item for item in items if item.digest is not None]
     if any(item.is_damaged for item in known):
         return "damaged"

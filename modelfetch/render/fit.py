@@ -1,4 +1,4 @@
-"""The verdict as a table that a person reads at a glance."""
+"""The verdict as a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from modelfetch.fitting.types import Estimate, FitReport, ServiceFit
 
 _WIDE, _NARROW = 40, 12
-"""Characters of a bar, and those of one that leaves its words room on a terminal of 80 columns."""
+"""Characters of a bar, and of a shorter one for terminals of 80 columns."""
 _ROOMY = 112
 _FULL, _ROOM, _OVER, _EMPTY = "█", "░", "▓", "·"
 _PLAIN = str.maketrans({_FULL: "#", _ROOM: "-", _OVER: "!", _EMPTY: "."})
@@ -63,7 +63,7 @@ def _wrapped(line: str, width: int | None) -> list[str]:
 
 
 def _bar(needed: int, budget: int | None, scale: int, width: int) -> str:
-    """The bar; what is needed at all gets a mark, so that nothing small looks like nothing."""
+    """The bar; a need above 0 has at least one character, so that a small one is visible."""
     end = min(width, max(1, round(needed / scale * width))) if needed else 0
     limit = end if budget is None else min(width, round(budget / scale * width))
     over = end - limit if budget is not None and needed > budget else 0
@@ -110,7 +110,7 @@ def _model_lines(model: Estimate) -> list[str]:
 
 
 def _how(model: Estimate) -> str:
-    """The method and the settings that matter most, in few words."""
+    """The method and the most important settings, in short."""
     method = {"header": "from its header", "size": "weights bounded by the file's size", "table": "from a table"}
     known = model.assumptions
     words = [method[model.method]]

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MANY_FILES = 50
-"""With more planned files than this, small ones get no line of their own."""
+"""With more planned files than this, small ones get no line."""
 
 _INTERVALS = ((30.0, 5.0), (300.0, 30.0), (float("inf"), 60.0))
-"""Until so many seconds after the start, a line each so many seconds: rarer over time."""
+"""The interval of the lines in seconds (second) until a time after the start (first): it grows."""
 
 _NAMES = 2
 """How many running files a line names."""

@@ -1,4 +1,4 @@
-"""The two streams: data on stdout, everything else on stderr, whoever does or doesn't listen there."""
+"""Output: data on stdout, everything else on stderr; either may be closed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from modelfetch.core.os_errors import translate
 
 
 def put(text: str, *, end: str = "\n") -> None:
-    """Print data on stdout. A reader that has gone is no error: it has seen what it wanted to.
+    """Print data on stdout. A closed pipe is not an error: its reader had enough.
 
     Raises:
         DiskError: It can't be written, as to a file on a full disk.

@@ -103,7 +103,7 @@ def _together(report: FitReport, top: int, scale: int) -> str:
 
 
 def _labels(report: FitReport, top: int, scale: int) -> str:
-    """The names of the services inside their parts of the last bar, where they have room."""
+    """The names of the services inside their parts of the last bar, if they fit there."""
     shown, start = [], 0
     for fit in _counted(report):
         x, room = _LEFT + _BAR * start / scale + 6, _BAR * fit.needed / scale - 12

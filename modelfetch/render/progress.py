@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CLOSED_STREAM = contextlib.suppress(OSError, ValueError)
-"""A closed pipe or stream is no reason to stop the work."""
+"""The errors of a closed pipe or stream, which do not stop the work."""
 
 
 class Progress:
@@ -28,7 +28,7 @@ class Progress:
     Args:
         stream: Where to write (default: stderr).
         verbose: Whether to show small files and sources as well.
-        clock: Seconds that only grow.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Progress:
             self._stream.flush()
 
     def close(self) -> None:
-        """No more events come."""
+        """Called after the last event."""
 
     def _is_repeated(self, event: ev.Event) -> bool:
         """Whether the same notice has been shown before: many models of one hub may cause the same one."""
@@ -116,7 +116,7 @@ class Quiet(Progress):
 
 
 def start_ticker(tick: Callable[[], None]) -> threading.Thread | None:
-    """Start the thread that updates a display; None if the system allows no further one: events still show up."""
+    """Start the thread that updates a display; None if the system allows no further one; events are still shown."""
     thread = threading.Thread(target=tick, name="progress", daemon=True)
     try:
         thread.start()

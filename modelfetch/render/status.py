@@ -27,7 +27,7 @@ def status_table(
     only_bad: bool = False,
     checks: Mapping[tuple[str, str], str] | None = None,
 ) -> str:
-    """A row for each model and service, and one line that sums it up.
+    """A row for each model and service, and a summary line.
 
     Args:
         report: The report.
@@ -83,7 +83,7 @@ def _state(line: ModelStatus) -> str:
 
 
 def prometheus(report: Report, lines: Sequence[ModelStatus], disk: DiskUse | None = None) -> str:
-    """The text format of Prometheus (source: prometheus docs, exposition formats); ``disk`` adds what lies on disk."""
+    """The text format of Prometheus (source: prometheus docs, exposition formats); ``disk`` adds the disk use."""
     tier = report.tier or ""
     out = [
         "# HELP modelfetch_model_state Whether a model is in this state for a service (1) or not (0).",

@@ -1,4 +1,4 @@
-"""A report as a person reads it."""
+"""A report as text."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _placed_rows(model: ModelReport) -> list[tuple[str, str, str, str, str, str]
 
 
 def plan_table(report: Report, needed: Sequence[SpaceRequirement], *, verbose: bool = False) -> str:
-    """What would be done for each model, and what the disk must take; ``verbose`` adds the files and where they go."""
+    """What would be done for each model, and the space that it needs; ``verbose`` adds the files and their paths."""
     rows = [_plan_row(model) for model in report.models]
     lines = [stdout_table(("MODEL", "ACTION", "FILES", "SIZE", "TO FETCH"), rows, right=(2, 3, 4))]
     if verbose:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 _LEAST = 16
-"""The least room for a column whose cells are folded, in columns of the terminal."""
+"""The minimum width of a column whose cells are folded, in columns of the terminal."""
 
 
 def plain(text: str) -> str:
@@ -33,7 +33,7 @@ def cut(text: str, columns: int) -> str:
 
 
 def cut_off(text: str, columns: int) -> str:
-    """The beginning of a text that has room in ``columns`` columns."""
+    """The beginning of a text that fits into ``columns`` columns."""
     width = 0
     for at, character in enumerate(text):
         width += display_width(character)
@@ -43,7 +43,7 @@ def cut_off(text: str, columns: int) -> str:
 
 
 def terminal_width(stream: TextIO) -> int | None:
-    """The columns of the terminal that a stream writes to; None where it is none, and nothing need be cut to fit."""
+    """The columns of the terminal that a stream writes to; None if it is not a terminal, so nothing has to be cut."""
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
@@ -113,7 +113,7 @@ def fold(text: str, columns: int) -> list[str]:
 
 
 def _flowing(row: Sequence[str], width: int) -> list[str]:
-    """The cells of a row on as few lines as they fit on; lines after the first are indented."""
+    """The cells of a row on as few lines as possible; lines after the first are indented."""
     lines = [""]
     for cell in row:
         if lines[-1].strip() and display_width(lines[-1]) + 2 + display_width(cell) > width:

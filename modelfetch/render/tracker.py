@@ -29,7 +29,7 @@ class Meter:
     _moved: float | None = None
 
     def advance(self, now: float, done: int) -> None:
-        """Record that ``done`` bytes are there."""
+        """Record that ``done`` bytes have arrived."""
         if done != self.done or self._moved is None:
             self._moved = now
         self.done = done

@@ -39,7 +39,7 @@ _READ_LIMIT = 64 * 2**20
 _LEFT_OVER = r".*\.damaged.*|\..*|tmp-.*"
 """Damaged blobs that were set aside, and the temporary names of version 0.1."""
 _UNVERIFIED = -1
-"""The ``mtime_ns`` of a record that no file fits."""
+"""The ``mtime_ns`` of a record that fits no file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,7 +385,7 @@ class Store:
         self.remove(sha256)
 
     def distrust(self, sha256: Digest) -> None:
-        """Let the record of a blob no longer confirm it, so that it is hashed before it is used again.
+        """Invalidate the record of a blob, so that it is hashed before it is used again.
 
         The chunks that the record knows are kept, for what can be saved of the blob.
         """

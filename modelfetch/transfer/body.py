@@ -130,7 +130,7 @@ class Body:
             self._context.limiter.take(len(piece), self._cancel)
 
     def _count_pieces(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield the same pieces, counted, and raise when they come too slowly."""
+        """Count the pieces and yield them; raises if they come too slowly."""
         clock = self._context.tuning.clock
         waited, before = 0.0, clock()
         for piece in pieces:

@@ -31,7 +31,7 @@ class CodingChoice:
     _swapped: bool = field(default=False, init=False)
 
     def apply(self, response: Response) -> None:
-        """Leave a response's body undecoded, if that is the choice."""
+        """Leave a response's body undecoded, if so chosen."""
         if response.encoding is None or not (self.has_digest or self.size is not None):
             return
         if self._raw is None:

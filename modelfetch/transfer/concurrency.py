@@ -94,7 +94,7 @@ class ConcurrencyController:
         return added
 
     def _give_up(self, now: float, added: int, active: int) -> int:
-        """The link is saturated: go back, and try again after twice as long each time."""
+        """The link is saturated: undo the addition, and wait twice as long before each further one."""
         self._hold_until = now + self._hold
         self._hold *= 2
         return max(0, min(added, active - 1))

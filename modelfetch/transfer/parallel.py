@@ -180,7 +180,7 @@ class ConnectionPool:
                 thread.start()
             except RuntimeError:  # the system allows no further thread
                 if not threads:
-                    self._run_connection(segment)  # then this one does it all
+                    self._run_connection(segment)  # then this one fetches everything
                     return
                 self._queue.put_back(segment)
                 self._connection_done()

@@ -145,7 +145,7 @@ class Partial:
             if self._journal_fd >= 0:
                 self._append(identity_line(identity))
 
-    # --- growing -----------------------------------------------------------------------------------------------
+    # --- writing -----------------------------------------------------------------------------------------------
 
     def reserve(self, size: int) -> None:
         """Reserve space for the whole file, in contiguous blocks where the file system can.

@@ -143,7 +143,7 @@ def _page_instead(response: Response, what: str, *, wrong_size: bool) -> Modelfe
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "text/html" and not what.lower().endswith((".html", ".htm")):
         return page_error(what, response.url, what="a web page")
-    is_text = kind.startswith("text/") or kind in _TEXTS  # some servers call every file a text
+    is_text = kind.startswith("text/") or kind in _TEXTS  # some servers declare every file as text
     if is_weights(what) and (kind == "application/json" or (wrong_size and is_text)):
         return page_error(what, response.url, what="a JSON message" if kind == "application/json" else "a text")
     return None

@@ -75,7 +75,7 @@ class BufferPool:
         return kept or self._slots(self._large)
 
     def _slots(self, size: int) -> list[Slot]:
-        """Buffers of a size, or of the smallest that is of use where there is not enough memory for them."""
+        """Buffers of a size, or of the smallest useful size if there is not enough memory."""
         try:
             return [Slot(size) for _ in range(self._buffers)]
         except (OSError, MemoryError):

@@ -37,7 +37,7 @@ def allocate(fd: int, size: int) -> None:
 
 
 def no_write_back(_end: int) -> None:
-    """No early write-back, where the file need not be durable or another thread starts it."""
+    """Does nothing: the file need not be durable, or another thread starts the write-back."""
 
 
 class WriteBack:

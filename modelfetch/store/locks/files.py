@@ -97,7 +97,7 @@ class LockFiles:
         return file
 
     def give(self, file: LockFile) -> None:
-        """Keep a file that is no lock any more for the next one."""
+        """Keep a file that is no longer a lock for the next one."""
         with self._lock:
             self._idle.append(file)
 
