@@ -76,7 +76,7 @@ class Secret:
 class Settings:
     """The environment's settings. ``offline`` is HF_HUB_OFFLINE unless `--offline` overrides it.
 
-    ``clear_hosts`` are the HOST and HOST:PORT entries of MODELFETCH_ALLOW_HTTP, ``mirrors`` the URL prefixes of
+    ``plain_http_hosts`` are the HOST and HOST:PORT entries of MODELFETCH_ALLOW_HTTP, ``mirrors`` the URL prefixes of
     MODELFETCH_MIRRORS, old and new, ``hf_cache`` is huggingface_hub's own cache, ``require_marker`` is
     MODELFETCH_REQUIRE_MARKER: refuse a root that modelfetch has not filled before. Paths are None
     if they are not set and have no default.
@@ -88,7 +88,7 @@ class Settings:
     ollama_registry: str = OLLAMA_REGISTRY
     civitai_endpoint: str = CIVITAI_ENDPOINT
     civitai_token: Secret = field(default_factory=lambda: Secret.of(None))
-    clear_hosts: frozenset[str] = frozenset()
+    plain_http_hosts: frozenset[str] = frozenset()
     mirrors: tuple[tuple[str, str], ...] = ()
     tiers_dir: Path | None = None
     cache: Path | None = None
@@ -106,19 +106,19 @@ class Settings:
                 later, on first use, and raise this error then.
         """
         env = {name: value for name, value in (os.environ if environ is None else environ).items() if value.strip()}
-        clear = _clear_hosts(env)
+        plain = _plain_http_hosts(env)
         _check_proxies(env)
         return cls(
-            hf_endpoint=_endpoint(env, "HF_ENDPOINT", HF_ENDPOINT, clear),
+            hf_endpoint=_endpoint(env, "HF_ENDPOINT", HF_ENDPOINT, plain),
             hf_token=Secret(lambda: _hf_token(env)),
             offline=any(
                 env.get(name, "").strip().lower() in _TRUE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
             ),
-            ollama_registry=_endpoint(env, "MODELFETCH_OLLAMA_REGISTRY", OLLAMA_REGISTRY, clear),
-            civitai_endpoint=_endpoint(env, "MODELFETCH_CIVITAI_ENDPOINT", CIVITAI_ENDPOINT, clear),
+            ollama_registry=_endpoint(env, "MODELFETCH_OLLAMA_REGISTRY", OLLAMA_REGISTRY, plain),
+            civitai_endpoint=_endpoint(env, "MODELFETCH_CIVITAI_ENDPOINT", CIVITAI_ENDPOINT, plain),
             civitai_token=Secret(lambda: _token_from(env, "CIVITAI_API_TOKEN", "CIVITAI_API_TOKEN_FILE")),
-            clear_hosts=clear,
-            mirrors=_mirrors(env, clear),
+            plain_http_hosts=plain,
+            mirrors=_mirrors(env, plain),
             tiers_dir=_path(env, "MODELFETCH_TIERS_DIR"),
             cache=_path(env, "MODELFETCH_CACHE"),
             hf_cache=_hf_cache(env),
@@ -129,7 +129,7 @@ class Settings:
 
     def allows_http(self, host: str, port: int) -> bool:
         """Return whether plain HTTP to a host is allowed; for loopback it always is."""
-        return _may_be_clear(host, port, self.clear_hosts)
+        return _allows_plain_http(host, port, self.plain_http_hosts)
 
     def cache_path(self) -> Path:
         """Return the user's cache of single files: MODELFETCH_CACHE, else the folder that platformdirs returns."""
@@ -140,12 +140,12 @@ class Settings:
         return user_cache_path("modelfetch", appauthor=False)
 
 
-def _may_be_clear(host: str, port: int, allowed: frozenset[str]) -> bool:
+def _allows_plain_http(host: str, port: int, allowed: frozenset[str]) -> bool:
     host = host.lower().strip("[]")
     return host in allowed or f"{host}:{port}" in allowed or is_loopback(host)
 
 
-def _clear_hosts(env: Mapping[str, str]) -> frozenset[str]:
+def _plain_http_hosts(env: Mapping[str, str]) -> frozenset[str]:
     hosts = [part.strip().lower() for part in env.get("MODELFETCH_ALLOW_HTTP", "").split(",") if part.strip()]
     for host in hosts:
         if not _HOST.match(host):
@@ -156,11 +156,11 @@ def _clear_hosts(env: Mapping[str, str]) -> frozenset[str]:
     return frozenset(host.replace("[", "").replace("]", "") for host in hosts)
 
 
-def _endpoint(env: Mapping[str, str], name: str, default: str, clear: frozenset[str]) -> str:
+def _endpoint(env: Mapping[str, str], name: str, default: str, plain: frozenset[str]) -> str:
     text = env.get(name, default).strip().rstrip("/")
     scheme, host, port = _parse_url(text, name)
     if scheme == "http":
-        _check_clear(host, port, name, clear)
+        _require_encryption(host, port, name, plain)
     return text
 
 
@@ -177,8 +177,8 @@ def _parse_url(text: str, name: str) -> tuple[str, str, int]:
     return found
 
 
-def _check_clear(host: str, port: int, name: str, clear: frozenset[str]) -> None:
-    if not _may_be_clear(host, port, clear):
+def _require_encryption(host: str, port: int, name: str, plain: frozenset[str]) -> None:
+    if not _allows_plain_http(host, port, plain):
         raise SettingError(
             f"{name}: {host} would be asked without encryption",
             code="insecure-http",
@@ -186,7 +186,7 @@ def _check_clear(host: str, port: int, name: str, clear: frozenset[str]) -> None
         )
 
 
-def _mirrors(env: Mapping[str, str], clear: frozenset[str]) -> tuple[tuple[str, str], ...]:
+def _mirrors(env: Mapping[str, str], plain: frozenset[str]) -> tuple[tuple[str, str], ...]:
     name = "MODELFETCH_MIRRORS"
     pairs = []
     for part in env.get(name, "").split(","):
@@ -198,7 +198,7 @@ def _mirrors(env: Mapping[str, str], clear: frozenset[str]) -> tuple[tuple[str, 
         _parse_url(old, name)
         scheme, host, port = _parse_url(new, name)
         if scheme == "http":
-            _check_clear(host, port, name, clear)
+            _require_encryption(host, port, name, plain)
         pairs.append((old.rstrip("/"), new.rstrip("/")))
     return tuple(pairs)
 

@@ -60,7 +60,7 @@ class Parts:
         width: The hidden size of the denoiser.
         wide: Bytes of the denoiser's 16-bit weights, which could be held in 8 bits.
         several: Whether there are denoisers of several models.
-        strange: The types of weights that are not known; they count as they are stored.
+        unknown_types: The types of weights that are not known; they count as they are stored.
     """
 
     denoiser: int = 0
@@ -70,7 +70,7 @@ class Parts:
     family: str | None = None
     width: int = 0
     several: bool = False
-    strange: tuple[str, ...] = ()
+    unknown_types: tuple[str, ...] = ()
 
     def __add__(self, other: Parts) -> Parts:
         """The parts of both."""
@@ -82,7 +82,7 @@ class Parts:
             family=self.family or other.family,
             width=self.width or other.width,
             several=self.several or other.several,
-            strange=tuple(sorted({*self.strange, *other.strange})),
+            unknown_types=tuple(sorted({*self.unknown_types, *other.unknown_types})),
         )
 
     @property
@@ -138,7 +138,7 @@ def parts_of(header: SafetensorsHeader, *, kind: str | None = None, path: str = 
         wide=wide,
         family=family,
         width=width,
-        strange=tuple(sorted({tensor.dtype for tensor in header.tensors} - BITS.keys())),
+        unknown_types=tuple(sorted({tensor.dtype for tensor in header.tensors} - BITS.keys())),
     )
 
 
@@ -203,7 +203,7 @@ def image_estimate(name: str, uri: str, parts: Parts, options: ImageOptions, *, 
         return Estimate(
             name=name, uri=uri, weights=parts.all, compute=None, overhead=OVERHEAD, method=method, unknown=(why,)
         )
-    strange = tuple(f"weights of the unknown type {kind}" for kind in parts.strange)
+    reasons = tuple(f"weights of the unknown type {kind}" for kind in parts.unknown_types)
     width = options.width or family.size[0]
     height = options.height or options.width or family.size[1]
     run = replace(options, width=width, height=height)
@@ -215,8 +215,8 @@ def image_estimate(name: str, uri: str, parts: Parts, options: ImageOptions, *, 
         compute=compute,
         overhead=OVERHEAD,
         method=method,
-        unknown=strange,
-        most=2 * weights + compute + OVERHEAD if strange else None,
+        unknown=reasons,
+        most=2 * weights + compute + OVERHEAD if reasons else None,
         assumptions={
             "family": family.name,
             **({"seconds": family.seconds} if family.seconds else {"resolution": f"{width}x{height}"}),

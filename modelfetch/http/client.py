@@ -214,7 +214,7 @@ class Http:
             if self._idle[scheme]:
                 return self._idle[scheme].pop()
             if scheme not in self._contexts:
-                self._contexts[scheme] = connection.tls_context() if scheme == "https" else connection.clear_context()
+                self._contexts[scheme] = connection.tls_context() if scheme == "https" else connection.plain_context()
         try:
             return connection.Wire(scheme, self._contexts[scheme], self.timeouts, self._user_agent)
         except (ImportError, ValueError) as error:

@@ -331,7 +331,7 @@ def tls_context() -> ssl.SSLContext:
         raise SettingError(f"{found or 'the list of certificate authorities'}: {error.strerror or error}") from None
 
 
-def clear_context() -> ssl.SSLContext:
+def plain_context() -> ssl.SSLContext:
     """Return a context for plain HTTP clients: it trusts no authority and loads no list of them."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 

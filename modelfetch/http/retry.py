@@ -38,7 +38,7 @@ class RetryTiming:
         floor_seconds: How long it may be below that.
         backoff_first: The first pause; each one in a row is twice as long.
         backoff_most: The longest of these pauses.
-        breath: The pause after an attempt with little progress.
+        short_pause: The pause after an attempt with little progress.
         source_seconds: How long a source may make no progress, pauses included, before the next mirror is tried. Waits
             that the source requested do not count.
         retry_after_most: The longest ``Retry-After`` to wait for; a longer one ends in exit code 75.
@@ -51,7 +51,7 @@ class RetryTiming:
     floor_seconds: float = FLOOR_SECONDS
     backoff_first: float = 1.0
     backoff_most: float = 16.0
-    breath: float = 0.1
+    short_pause: float = 0.1
     source_seconds: float = 60.0
     retry_after_most: float = 120.0
     name_lookups: int = 3
@@ -92,7 +92,7 @@ class Attempts:
             raise error
         if self._is_progress(gained, spent):
             self.failed, self._idle = 0, 0.0
-            delay = 0.0 if gained >= _SOME else self.timing.breath
+            delay = 0.0 if gained >= _SOME else self.timing.short_pause
         else:
             self.failed += 1
             self._idle += spent

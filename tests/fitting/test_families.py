@@ -176,7 +176,7 @@ def test_weights_count_as_they_are_stored(name: str, family: str) -> None:
     small = {mark: ("BF16", shape) for mark, shape in marks.items()}
     found = parts_of(read_safetensors(safetensors({**small, **layer})), kind="diffusion-model")
     assert found is not None
-    assert found.strange == ()
+    assert found.unknown_types == ()
     marked = sum(2 * math.prod(shape) for shape in marks.values())
     assert found.denoiser - marked == pytest.approx(BYTES_PER_WEIGHT[name] * rows * columns, rel=0.005)
     made = image_estimate("m", "u", found, ImageOptions())

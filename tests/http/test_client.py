@@ -16,7 +16,7 @@ import pytest
 from modelfetch.core.cancel import Cancel
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, SettingError, UnreachableError
 from modelfetch.http import Http, Timeouts
-from modelfetch.http.connection import Wire, clear_context, translate
+from modelfetch.http.connection import Wire, plain_context, translate
 from tests.transfer.server import Conn, Origin, Request, answering, head, normally, raw
 
 if TYPE_CHECKING:
@@ -605,7 +605,7 @@ def test_every_connection_is_made_by_the_backend(monkeypatch: pytest.MonkeyPatch
         with Origin(b"body") as origin:
             if proxied:
                 monkeypatch.setenv("HTTP_PROXY", origin.url.rpartition("/")[0])
-            wire = Wire("http", clear_context(), Timeouts(), "test")
+            wire = Wire("http", plain_context(), Timeouts(), "test")
             url = "http://hub.example/x" if proxied else origin.url
             assert wire.send("GET", url, {}, None).read() == b"body"
             assert (wire._backend.connected, wire._backend.parks) == (1, not proxied)

@@ -37,7 +37,7 @@ def quick(**changes: Any) -> Tuning:
     fields: dict[str, Any] = {
         "backoff_first": 0.01,
         "backoff_most": 0.05,
-        "breath": 0.0,
+        "short_pause": 0.0,
         "source_seconds": 5.0,
         "retry_after_most": 2.5,
         "floor_seconds": 0.6,

@@ -25,7 +25,7 @@ class Architecture:
         latent: Multi-head latent attention.
         window_every: With a sliding window, all blocks but one in so many see only the window; 0: the window is not
             used.
-        dense_beside_experts: Blocks with experts have a dense feed-forward part too.
+        dense_with_experts: Blocks with experts have a dense feed-forward part too.
         scaled: The embedded tokens are scaled.
         encoder: No cache and no output: the batch attends to itself.
         ungated: The feed-forward part has one half only.
@@ -40,7 +40,7 @@ class Architecture:
     linear: bool = False
     latent: bool = False
     window_every: int = 0
-    dense_beside_experts: bool = False
+    dense_with_experts: bool = False
     scaled: bool = False
     encoder: bool = False
     ungated: bool = False
@@ -58,7 +58,7 @@ ARCHITECTURES = {
     "gemma2": Architecture(after=True, scaled=True, window_every=2),
     "gemma3": Architecture(after=True, scaled=True, normed=True, window_every=6),
     "gemma4": Architecture(
-        block="gemma4", after=True, scaled=True, normed=True, window_every=6, dense_beside_experts=True
+        block="gemma4", after=True, scaled=True, normed=True, window_every=6, dense_with_experts=True
     ),
     **dict.fromkeys(("gpt-oss", "gptoss"), _GPT_OSS),  # the second is the name in Ollama's own files
     "deepseek2": Architecture(latent=True),

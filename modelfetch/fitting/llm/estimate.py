@@ -130,9 +130,9 @@ def _weights(header: GgufHeader, extra: int | None) -> tuple[int | None, int | N
     if header.tensors is None:
         size = None if header.size is None else header.size + (extra or 0)
         return size, None, "size", doubts if size is not None else (*doubts, "the file's size is not known")
-    strange = sorted({tensor.kind for tensor in header.tensors if tensor.nbytes is None})
-    if strange:
-        return None, None, "header", (*doubts, "tensors of unknown type " + ", ".join(map(str, strange)))
+    unknown_types = sorted({tensor.kind for tensor in header.tensors if tensor.nbytes is None})
+    if unknown_types:
+        return None, None, "header", (*doubts, "tensors of unknown type " + ", ".join(map(str, unknown_types)))
     names = stays_on_cpu(header.tensors)
     on_cpu = sum(tensor.nbytes or 0 for tensor in header.tensors if tensor.name in names)
     return sum(tensor.nbytes or 0 for tensor in header.tensors) - on_cpu + (extra or 0), on_cpu, "header", doubts
