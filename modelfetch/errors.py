@@ -106,7 +106,7 @@ class UsageError(ModelfetchError):
 
     default_code = "usage"
     default_exit = 2
-    default_hint = "`modelfetch COMMAND --help` lists what it takes"
+    default_hint = "`modelfetch COMMAND --help` lists its options"
 
 
 class SettingError(ModelfetchError):
@@ -135,7 +135,7 @@ class ManifestError(SettingError):
     """A manifest is invalid; ``problems`` lists everything that is wrong with it."""
 
     default_code = "invalid-manifest"
-    default_hint = "`modelfetch schema` prints every key and what it may hold"
+    default_hint = "`modelfetch schema` prints every key and its possible values"
 
     def __init__(self, problems: Sequence[Problem], **kwargs: Any) -> None:
         self.problems = tuple(sorted(problems))
@@ -192,14 +192,14 @@ class IntegrityError(ModelfetchError):
 
     default_code = "digest-mismatch"
     default_exit = 65
-    default_hint = "upstream changed, or something on the way altered it: check the manifest's pin against the source"
+    default_hint = "upstream changed, or the data was altered on the way: check the manifest's pin against the source"
 
 
 class NotAModelError(IntegrityError):
     """The bytes are not a model: a web page, an error message, a broken header, a pickle."""
 
     default_code = "not-a-model"
-    default_hint = "open the source's page in a browser: it may want a login, or hold something else than weights"
+    default_hint = "open the source's page in a browser: it may need a login, or contain something other than weights"
 
 
 class RetryLaterError(ModelfetchError):
@@ -231,7 +231,7 @@ class InterruptedSync(ModelfetchError):  # noqa: N818 - an interruption is not a
 
     default_code = "interrupted"
     default_exit = 130
-    default_hint = "run it again: it goes on where it stopped"
+    default_hint = "run it again: it continues where it stopped"
 
 
 def exit_code_of(errors: Iterable[ModelfetchError]) -> int:

@@ -170,7 +170,7 @@ def _test(key: str, operator: str, value: str) -> Callable[[Item], bool]:
             _COMPARE[operator](now - item.verified.timestamp(), age) if item.verified is not None else never
         )
     if operator != "=":
-        raise ValueError(f"{key} takes = alone")
+        raise ValueError(f"{key} supports only =")
     if key == "origin" and value not in tuple(Origin):
         raise ValueError(f"expected one of {', '.join(Origin)}")
     return lambda item: any(fnmatch.fnmatchcase(word, value) for word in _words(item, key))

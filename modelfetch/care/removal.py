@@ -89,7 +89,7 @@ def plan_removal(inventory: Inventory, references: References, rules: Rules) -> 
         else:
             kept.append(KeptItem(item=item, reason=reason))
     kept.extend(
-        KeptItem(item=item, reason=f"tier {tier} asks for it")
+        KeptItem(item=item, reason=f"tier {tier} needs it")
         for item in inventory.placements
         if rules.wanted(item) and (not rules.consumers or item.consumer in rules.consumers)
         if (tier := rules.kept_by(item)) is not None
@@ -152,7 +152,7 @@ def _still_needed(going: dict[str, Item], inventory: Inventory, references: Refe
         if item.respelled is not None:
             stay.setdefault(item.respelled, f"{name} is the same file here")
     if references.unreadable:
-        reason = f"{references.unreadable[0]} can't be read, so nothing tells what Ollama needs"
+        reason = f"{references.unreadable[0]} can't be read, so it is unknown which blobs Ollama needs"
         stay.update({path: reason for path in going if path.startswith(f"{OLLAMA}/blobs/") and path not in stay})
     return {path: reason for path, reason in stay.items() if path in going}
 

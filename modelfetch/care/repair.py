@@ -153,7 +153,7 @@ class _Sources:
         files = [*self._good_files(digest), *await asyncio.to_thread(self._files_elsewhere, artifact)]
         if known is None and not files:
             raise UnreachableError(
-                f"{digest} is damaged or gone, and no receipt tells where to fetch it",
+                f"{digest} is damaged or missing, and no receipt names its source",
                 hint="name the manifest: `modelfetch verify --repair FILE`, or run `modelfetch sync`",
                 permanent=True,
             )

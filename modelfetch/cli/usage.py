@@ -60,7 +60,7 @@ def _message(error: click.UsageError) -> str:
 
 
 def _suggestion(error: click.UsageError, where: str) -> str:
-    lists = f"`{where} --help` lists what it takes"
+    lists = f"`{where} --help` lists its options"
     if isinstance(error, NoSuchCommand):
         return f"did you mean `{where} {error.near}`?" if error.near else f"`{where} --help` lists the commands"
     if isinstance(error, click.NoSuchOption):

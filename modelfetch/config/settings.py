@@ -180,7 +180,7 @@ def _parse_url(text: str, name: str) -> tuple[str, str, int]:
 def _require_encryption(host: str, port: int, name: str, plain: frozenset[str]) -> None:
     if not _allows_plain_http(host, port, plain):
         raise SettingError(
-            f"{name}: {host} would be asked without encryption",
+            f"{name}: {host} would be accessed without encryption",
             code="insecure-http",
             hint=f"use https, or name the host in MODELFETCH_ALLOW_HTTP={host}",
         )

@@ -42,7 +42,7 @@ def translate(error: OSError | UnicodeError, path: object, *, doing: str, needed
         return DiskError(
             f"{doing} {name}: {reason}",
             code="file-too-large",
-            hint="FAT takes files of less than 4 GiB: put ROOT on another file system (or see `ulimit -f`)",
+            hint="FAT allows only files below 4 GiB: put ROOT on another file system (or see `ulimit -f`)",
         )
     if error.errno in REFUSED:
         return DestinationError(f"{doing} {name}: {reason}", hint=writable_hint(Path(str(name))))
@@ -53,7 +53,7 @@ def translate(error: OSError | UnicodeError, path: object, *, doing: str, needed
             hint="something that modelfetch did not make is in the way: move it away, or choose another path",
         )
     if error.errno == errno.ENAMETOOLONG:
-        return DestinationError(f"{doing} {name}: {reason}", hint="choose a shorter name: most disks take 255 bytes")
+        return DestinationError(f"{doing} {name}: {reason}", hint="choose a shorter name: most disks allow 255 bytes")
     if error.errno == errno.ENOENT:
         return DiskError(f"{doing} {name}: {reason}", hint="is its folder there, and is the disk mounted?")
     return DiskError(f"{doing} {name}: {reason}")

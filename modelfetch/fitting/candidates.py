@@ -200,7 +200,7 @@ def files_below(folder: Path) -> tuple[ModelFile, ...]:
     Only files whose names suggest a header are read; hidden files are ignored.
 
     Raises:
-        UsageError: It holds no file of a model, several snapshots, or too many files to be one.
+        UsageError: It contains no model file, several snapshots, or too many files to be one.
         OSError: It can't be read.
     """
     folder = _snapshot(folder)
@@ -215,7 +215,7 @@ def files_below(folder: Path) -> tuple[ModelFile, ...]:
                 raise UsageError(f"{folder} holds more than {_MAX_FILES} files", hint="name the folder of one model")
     if not any(PurePosixPath(file.path).suffix.lower() in _WEIGHTS for file in files):
         raise UsageError(
-            f"{folder} holds no file of a model", hint=f"name a file, or a folder with one of {', '.join(_WEIGHTS)}"
+            f"{folder} contains no model file", hint=f"name a file, or a folder with one of {', '.join(_WEIGHTS)}"
         )
     return tuple(files)
 

@@ -184,7 +184,7 @@ async def fit_uri(text: str, session: Session, overrides: FitOverrides) -> FitRe
     """
     path = Path(text)
     if not text.strip():
-        raise UsageError("an empty URI names nothing", hint="a file or folder on disk, or a URI such as ollama://NAME")
+        raise UsageError("the URI is empty", hint="a file or folder on disk, or a URI such as ollama://NAME")
     if "://" not in text and await asyncio.to_thread(path.exists):
         return await asyncio.to_thread(_fit_path, path, overrides)
     uri = _parse(text, session)
@@ -217,7 +217,7 @@ def _fit_path(path: Path, overrides: FitOverrides) -> FitReport:
         raise os_errors.translate(error, path, doing="reading") from error
     except ModelfetchError as error:
         if isinstance(error, NotAModelError) and error.hint == NotAModelError.default_hint:
-            error.hint = "the file may be cut off, or hold something else than a model's weights"
+            error.hint = "the file may be cut off, or contain something other than model weights"
         raise error.about(uri=path.resolve().as_uri()) from error.__cause__
     return replace(report, bytes_fetched=0)
 

@@ -121,7 +121,7 @@ def _unknown(estimate: Estimate) -> tuple[ModelfetchError, ...]:
     if not estimate.unknown:
         return ()
     message = f"the need of {estimate.name} is unknown: " + "; ".join(estimate.unknown)
-    hint = "load it and read what it takes from `nvidia-smi`"
+    hint = "load it and read its memory use from `nvidia-smi`"
     return (FitError(message, code="unknown-model", model=estimate.name, uri=estimate.uri, hint=hint),)
 
 

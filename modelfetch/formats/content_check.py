@@ -249,7 +249,7 @@ def check_head(
         return pickle_error(f"{path} is a pickle")
     starts = _is_image if suffix in IMAGE_SUFFIXES else _STARTS.get(suffix)
     if starts is None and not any(start(head) for start in _ANY_MODEL):
-        return NotAModelError(f"{path} begins as no model format that modelfetch knows ({head[:8]!r})")
+        return NotAModelError(f"{path} does not begin like any model format that modelfetch knows ({head[:8]!r})")
     if starts is not None and not starts(head):
         return NotAModelError(f"{path} does not begin as a {suffix[1:]} file does: found {head[:8]!r}")
     return None

@@ -220,7 +220,7 @@ class Http:
         except (ImportError, ValueError) as error:
             raise SettingError(f"the proxy that the environment names can't be used: {error}") from None
         except httpx.InvalidURL as error:
-            raise SettingError(f"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY holds what is no host: {error}") from None
+            raise SettingError(f"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY contains an invalid host: {error}") from None
 
     def _release_connection(self, wire: Wire, withdraw: Callable[[], None]) -> None:
         withdraw()

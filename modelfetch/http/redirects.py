@@ -41,7 +41,7 @@ def check_first(url: str, allow_http: AllowHttp) -> None:
         raise UnreachableError(str(error), code="bad-response", permanent=True) from None
     if scheme == "http" and not (is_loopback(host) or allow_http(host, port)):
         raise SettingError(
-            f"{redact(url)} would be asked without encryption",
+            f"{redact(url)} would be accessed without encryption",
             code="insecure-http",
             hint=f"use https, or name the host in MODELFETCH_ALLOW_HTTP={host}",
         )
@@ -59,7 +59,7 @@ def next_hop(url: str, location: str, allow_http: AllowHttp) -> str:
         scheme, host, port = origin(target)
     except ValueError:
         raise UnreachableError(
-            f"{redact(url)} redirects to what is no URL", code="bad-response", permanent=True
+            f"{redact(url)} redirects to an invalid URL", code="bad-response", permanent=True
         ) from None
     if scheme == "http" and not (is_loopback(host) or allow_http(host, port)):
         raise UnreachableError(

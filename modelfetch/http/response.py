@@ -127,7 +127,7 @@ class Response:
             if next(raw, None) is None:
                 return  # an empty body needs no decoding
             raise IntegrityError(
-                f"{redact(self.url)} sent its body with Content-Encoding {self.encoding}, though it was asked not to",
+                f"{redact(self.url)} sent its body with Content-Encoding {self.encoding}, which was not requested",
                 code="unsupported-encoding",
                 hint="pin its digest if these bytes are the file, or name a mirror that sends it as it is",
             )

@@ -116,7 +116,7 @@ def _hub_error(code: str, message: str, uri: str | None) -> ModelfetchError | No
 def _server_error(reply: HasStatus, message: str, uri: str | None) -> ServerError:
     error = ServerError(message, retry_after=retry_after(reply.headers), uri=uri)
     if reply.status == 511:  # source: RFC 6585, section 6
-        error.hint = "a network on the way wants a login first: open any web page in a browser on this network"
+        error.hint = "a network on the way requires a login first: open any web page in a browser on this network"
     return error
 
 
@@ -138,7 +138,7 @@ def status_error(reply: HasStatus, *, what: str, uri: str | None) -> ModelfetchE
             hint = "the credential that was sent for this host may not read it, or its terms were not accepted"
         return CredentialsError(message, code="forbidden", uri=uri, hint=hint)
     if status == 407:
-        return CredentialsError(message, code="proxy-credentials", uri=uri, hint="the proxy wants a user and password")
+        return CredentialsError(message, code="proxy-credentials", uri=uri, hint="the proxy needs a user and password")
     if status in (404, 410):
         return NotFoundError(message, uri=uri)
     if status == 429:

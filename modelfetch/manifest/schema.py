@@ -86,7 +86,7 @@ _MODEL_NAME = Text(expected="a name on one line", longest=200, pattern=r"^\S(.*\
 
 SERVICE = Record(
     keys={
-        "vram": Key(type=Size(), doc="What the service may take of the GPU's memory, as a size."),
+        "vram": Key(type=Size(), doc="The service's VRAM budget, as a size."),
         "memory": Key(type=Size(minimum=1), doc="The container's RAM limit, as a size (8g as compose writes it)."),
         "model": Key(type=Text(expected="a model's name"), doc="The model that the service is budgeted for."),
         "context": Key(type=Integer(minimum=1, maximum=_COUNT), doc="Context length in tokens."),
@@ -118,11 +118,10 @@ FILE = Record(
 
 MODEL = Record(
     keys={
-        "name": Key(
-            type=_MODEL_NAME, doc="What the model is called in reports; unique in the manifest.", required=True
-        ),
+        "name": Key(type=_MODEL_NAME, doc="The model's name in reports; unique in the manifest.", required=True),
         "kind": Key(
-            type=Choice(values=KINDS), doc="What it is, and so where a consumer reads it; none for ollama:// sources."
+            type=Choice(values=KINDS),
+            doc="The kind of model, which decides the consumer's folder; none for ollama:// sources.",
         ),
         "source": Key(
             type=UriText(),
@@ -130,7 +129,7 @@ MODEL = Record(
             required=True,
         ),
         "mirrors": Key(
-            type=ListOf(of=UriText()), doc="Other places of the same bytes, tried in this order after the source."
+            type=ListOf(of=UriText()), doc="Other locations of the same bytes, tried in this order after the source."
         ),
         "size": Key(type=Size(), doc="The file's size."),
         "digest": Key(
@@ -155,7 +154,7 @@ MODEL = Record(
         ),
         "unpack": Key(type=Choice(values=("zip",)), doc="Unpack the file, an archive of this form, into `path`."),
         "task": Key(type=Choice(values=IMMICH_TASKS), doc="The task that Immich uses the model for."),
-        "license": Key(type=Text(expected="a license's name"), doc="The license, for people."),
+        "license": Key(type=Text(expected="a license's name"), doc="The license, for information."),
         "optional": Key(type=Flag(), doc="Whether the rest of the tier is complete without it."),
         "allow_pickle": Key(type=Flag(), doc="Accept a file that can run code when it is loaded, without a digest."),
         "allow_unscanned": Key(type=Flag(), doc="Accept a file whose scan upstream is not a success."),
@@ -173,12 +172,12 @@ MANIFEST = Record(
         "vram": Key(type=Size(minimum=1), doc="The card's class, as a size."),
         "usable": Key(
             type=Size(minimum=1),
-            doc="What of it services may take; 7.5, 15, 30.9, 93 GiB of 8, 16, 32, 94 GiB, else 0.94 of it.",
+            doc="The part of it that services may use; 7.5, 15, 30.9, 93 GiB of 8, 16, 32, 94 GiB, else 0.94 of it.",
         ),
-        "description": Key(type=Text(expected="text", lines=True, longest=10_000), doc="What the tier is, for people."),
+        "description": Key(type=Text(expected="text", lines=True, longest=10_000), doc="A description of the tier."),
         "extends": Key(
             type=Text(expected="a tier's name or a relative path", longest=1024),
-            doc="The tier, or the file beside this one, that this one changes.",
+            doc="The tier, or the file by its relative path, that this one extends.",
         ),
         "drop": Key(
             type=ListOf(of=_MODEL_NAME, unique=True),
@@ -207,7 +206,7 @@ def json_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "modelfetch manifest, version 1",
-        "description": "One tier: its models, where they come from, what they must be, and whom they are for.",
+        "description": "One tier: its models with their sources, pins and consumers.",
         **MANIFEST.json_schema(),
     }
 

@@ -76,7 +76,7 @@ def check_writable(document: Document) -> None:
     """
     real = Path(os.path.realpath(document.path))
     if not real.is_file():
-        raise DestinationError(f"{document.path} is no ordinary file, so pins can't be written into it")
+        raise DestinationError(f"{document.path} is not a regular file, so pins can't be written into it")
     if not (os.access(real, os.W_OK) and os.access(real.parent, os.W_OK | os.X_OK)):
         raise DestinationError(
             f"{document.path} can't be written", hint=f"file and folder must be writable for uid {os.geteuid()}"

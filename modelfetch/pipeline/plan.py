@@ -143,7 +143,7 @@ def require_digests(requests: Iterable[ModelRequest]) -> tuple[ModelfetchError, 
     """An error for each entry whose bytes the manifest does not pin."""
     return tuple(
         SettingError(
-            f"{request.model.position}: not all its files are pinned, as --require-digests demands",
+            f"{request.model.position}: not all its files are pinned, as --require-digests requires",
             code="digest-required",
             hint=f"modelfetch pin {shlex.quote(request.model.position.file)}",
             model=request.model.name,

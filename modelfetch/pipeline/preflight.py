@@ -96,7 +96,7 @@ def check_folders(session: Session) -> None:
     require_folder_path(session.store.path, "--store")
     if session.settings.require_marker and not own_folder(root).is_dir():
         raise DestinationError(
-            f"{root} has no .modelfetch folder, as MODELFETCH_REQUIRE_MARKER demands: is the disk or share mounted?",
+            f"{root} has no .modelfetch folder, as MODELFETCH_REQUIRE_MARKER requires: is the disk or share mounted?",
             code="root-not-mounted",
             hint=f"mount it; for a new root, run: mkdir -p {shlex.quote(str(own_folder(root)))}",
         )
@@ -270,9 +270,9 @@ def size_problems(plans: Sequence[ModelPlan], *, tree: RootTree, store: Path) ->
             too_small = next((f for f in folders if (limit := limit_of(f)) is not None and artifact.size > limit), None)
             if too_small is not None:
                 error = DiskError(
-                    f"{too_small} is a FAT file system, which takes no file of {format_size(artifact.size)}",
+                    f"{too_small} is a FAT file system, which can't store a file of {format_size(artifact.size)}",
                     code="file-too-large",
-                    hint=f"its files have less than 4 GiB: put ROOT on another file system ({artifact.path})",
+                    hint=f"its files must be below 4 GiB: put ROOT on another file system ({artifact.path})",
                 )
                 found.append(error.about(model=plan.request.model.name, uri=artifact.uri))
                 break

@@ -262,7 +262,7 @@ def _already(target: Path, uri: Uri, digest: Digest, *, force: bool) -> Retrieve
 def _require_file(target: Path) -> None:
     """Raise DestinationError if a path is something other than a regular file, such as a FIFO."""
     if target.exists() and not target.is_file():
-        raise DestinationError(f"{target} is no regular file", code="foreign-file", hint="name another path")
+        raise DestinationError(f"{target} is not a regular file", code="foreign-file", hint="name another path")
 
 
 def _in_the_way(target: Path) -> DestinationError:

@@ -104,7 +104,7 @@ def list_members(archive: Path, opened: zipfile.ZipFile) -> tuple[Member, ...]:
     members = tuple(_checked(archive, info) for info in opened.infolist() if not info.filename.endswith("/"))
     names = {member.path.casefold() for member in members}
     if any(str(parent) in names for name in names for parent in PurePosixPath(name).parents):
-        raise _unsafe(archive, "a file of it stands where a folder must be")
+        raise _unsafe(archive, "it has a file where a folder is needed")
     if not members or len(members) > MAX_FILES or len(names) != len(members):
         raise _unsafe(archive, "it holds no file, too many, or one name twice")
     if sum(member.size for member in members) > MAX_BYTES:
@@ -139,7 +139,7 @@ def open_archive(archive: Path) -> Iterator[zipfile.ZipFile]:
         opened = zipfile.ZipFile(archive)
     except BROKEN_ARCHIVE as error:
         _reraise_of_disk(error)
-        raise _unsafe(archive, f"it is no zip ({error})") from None
+        raise _unsafe(archive, f"it is not a zip ({error})") from None
     with opened:
         yield opened
 
@@ -155,7 +155,7 @@ def _checked(archive: Path, info: zipfile.ZipInfo) -> Member:
     if info.flag_bits & 1:
         raise _unsafe(archive, f"{info.filename[:120]!r} is encrypted")
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-        raise _unsafe(archive, f"{info.filename[:120]!r} is no plain file")
+        raise _unsafe(archive, f"{info.filename[:120]!r} is not a regular file")
     try:
         # Check the stored name: ZipInfo truncates names at NUL and converts backslashes only on Windows.
         check_relative(info.orig_filename)

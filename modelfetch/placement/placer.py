@@ -224,7 +224,7 @@ class Placer:
                 break
         else:
             raise DiskError(
-                f"{self._path(jobs[0])} vanishes again and again after it was placed",
+                f"{self._path(jobs[0])} keeps disappearing after it was placed",
                 hint="does the service clean its folder? Start it after modelfetch, or with OLLAMA_NOPRUNE=1",
             )
         run.writer.sync()
@@ -258,7 +258,7 @@ class Placer:
             except ChangedMeanwhileError:
                 step = self._inspect(step.job, run.book.load())
         path = self._path(step.job)
-        raise DiskError(f"{path} changes again and again", hint="stop the service that writes to it, and run again")
+        raise DiskError(f"{path} keeps changing", hint="stop the service that writes to it, and run again")
 
     def _write(self, step: _Step, writer: ConsumerWriter) -> Made:
         over = step.found.seen if step.found.action is Action.REPLACE else None
@@ -302,7 +302,7 @@ class Placer:
             finally:
                 os.close(fd)
             if kept:
-                message = f"{shown} was changed again as it was before: replaced, for a copy was kept the last time"
+                message = f"{shown} was changed in the same way again and replaced: a copy was kept the last time"
                 self._sink(Notice(level="warning", message=message, hint=_KEEP_HINT))
                 return seen
         aside = directories.own_folder(self._root) / writer.displace(step.path)
@@ -326,7 +326,7 @@ def foreign_file_error(path: Path, *, comparable: bool = True) -> DestinationErr
             hint="pin the entry (`modelfetch pin FILE`), or move the file away; it was not touched",
         )
     return DestinationError(
-        f"{path} is in the way: modelfetch did not make it, and it is not what the manifest wants there",
+        f"{path} is in the way: modelfetch did not make it, and its content is not what the manifest requires",
         code="foreign-file",
         hint="move it away, or drop the model from the manifest; it was not touched",
     )

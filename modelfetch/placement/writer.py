@@ -346,12 +346,12 @@ class ConsumerWriter:
         if not self._is_new("link-refused" if refused else "link-impossible"):
             return
         if refused:
-            owner = f"blob of uid {blob.stat().st_uid}, we are uid {os.geteuid()}"
+            owner = f"the blob is of uid {blob.stat().st_uid}, this process of uid {os.geteuid()}"
             message = f"hardlinks to {blob.parent} are refused ({error.strerror}): {owner}"
         else:
             folder = self._tree.path(self._consumer)
-            message = f"{folder} takes no hardlinks from {blob.parent} ({error.strerror})"
-        self._sink(Notice(level="warning", message=f"{message}; copies are made, which take space of their own"))
+            message = f"{folder} supports no hardlinks from {blob.parent} ({error.strerror})"
+        self._sink(Notice(level="warning", message=f"{message}; files are copied, which takes additional space"))
 
     def _is_new(self, kind: str) -> bool:
         if kind in self._warned:

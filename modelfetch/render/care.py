@@ -189,7 +189,7 @@ def adopt_text(found: Adopted, *, verbose: bool = False) -> str:
     if any(one.result == "elsewhere" for one in found.files):
         lines.append(
             "ELSEWHERE: on a file system whose files the store can't share; nothing was copied. `--in-place` records "
-            "them, `--store DIR` puts the store beside them"
+            "them, `--store DIR` puts the store next to them"
         )
     lines += [f"tier {one.tier}: {one.complete} of {one.models} models at hand" for one in found.tiers if one.complete]
     return "\n".join(lines)

@@ -178,7 +178,7 @@ def _pin_files(artifacts: Iterable[Artifact], wanted: SourceRequest) -> tuple[Ar
     if not others:
         raise first
     names = ", ".join(path for path, _ in others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-    raise type(first)(f"{first.message}; wrong as well: {names}", code=first.code, hint=first.hint)
+    raise type(first)(f"{first.message}; also wrong: {names}", code=first.code, hint=first.hint)
 
 
 def _pin_file(artifact: Artifact, spec: FileSpec | None, wanted: SourceRequest) -> Artifact:

@@ -71,7 +71,7 @@ class CivitaiSource(Source[CivitaiUri]):
             raise self._needs_token(uri, rejected=reply.authorized)
         if reply.status == 404:
             raise NotFoundError(
-                f"CivitAI knows no version {uri.version}",
+                f"CivitAI has no version {uri.version}",
                 hint="the number is that of a version (modelVersionId in the page's address), not of the model",
             )
         check_status(reply, what="it", uri=str(uri))
@@ -131,7 +131,7 @@ class CivitaiSource(Source[CivitaiUri]):
             self._settings.civitai_token.value()
         except CredentialFileError as error:
             why, hint = f", and it can't be read: {error.message}", error.hint or hint
-        return CredentialsError(f"CivitAI wants a token for {uri}{why}", code=code, hint=hint)
+        return CredentialsError(f"CivitAI requires a token for {uri}{why}", code=code, hint=hint)
 
 
 def _endpoint(uri: CivitaiUri, settings: Settings) -> str:
@@ -200,7 +200,7 @@ def _check_scans(file: dict[str, Any], uri: CivitaiUri) -> None:
             raise IntegrityError(
                 f"the result of CivitAI's {what} scan of {uri} is {str(result)[:40]!r}, not 'Success'",
                 code="scan-not-clean",
-                hint="choose another file; to take it all the same, set `allow_unscanned: true` in its entry",
+                hint="choose another file; to accept it anyway, set `allow_unscanned: true` in its entry",
             )
 
 

@@ -33,9 +33,10 @@ class FileSource(Source[FileUri]):
         except (FileNotFoundError, NotADirectoryError):
             raise missing_file_error(uri.path) from None
         except PermissionError:
-            raise CredentialsError(f"{uri.path} may not be looked at", code="forbidden", hint=_hint()) from None
+            message = f"{uri.path} can't be accessed: permission denied"
+            raise CredentialsError(message, code="forbidden", hint=_hint()) from None
         except (OSError, ValueError) as error:
-            raise DiskError(f"{uri.path} can't be looked at: {getattr(error, 'strerror', None) or error}") from None
+            raise DiskError(f"{uri.path} can't be accessed: {getattr(error, 'strerror', None) or error}") from None
         if not stat.S_ISREG(found.st_mode):
             raise not_a_file_error(uri.path)
         if not readable:
@@ -56,7 +57,7 @@ def missing_file_error(path: str | os.PathLike[str]) -> NotFoundError:
 
 
 def not_a_file_error(path: str | os.PathLike[str]) -> NotFoundError:
-    """The error for a path that is no regular file."""
+    """The error for a path that is not a regular file."""
     return NotFoundError(f"{path} is a folder or device, not a file", hint=f"name one file: file://{path}/FILE")
 
 

@@ -145,7 +145,7 @@ def named_files(image: Image, uri: OciUri) -> dict[str, Descriptor]:
             check_relative(path)
         except ValueError:
             raise IntegrityError(
-                f"{uri} names a file {path[:120]!r}, which is no safe path", code="unsafe-path"
+                f"{uri} names a file {path[:120]!r}, which is not a safe path", code="unsafe-path"
             ) from None
         if files.get(path, layer).digest != layer.digest:
             raise IntegrityError(f"{uri} has two files named {path}", code="unsupported-manifest")
@@ -200,7 +200,7 @@ def _single(files: dict[str, Descriptor], wanted: SourceRequest, uri: OciUri) ->
         if len(chosen) == 1:
             return chosen
     raise NotFoundError(
-        f"{uri} has {len(files)} files, and one is wanted",
+        f"{uri} has {len(files)} files, and one must be chosen",
         hint=f"name one by files: [{{path: …}}]: {_listed(files)}",
     )
 

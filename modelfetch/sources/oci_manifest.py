@@ -188,5 +188,5 @@ def _unsupported(why: str) -> IntegrityError:
     return IntegrityError(
         f"the registry's manifest can't be used: {why}",
         code="unsupported-manifest",
-        hint="check the name and tag: the registry has something else there than a model of this form",
+        hint="check the name and tag: the registry has something other than a model of this form there",
     )

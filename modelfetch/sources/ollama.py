@@ -135,7 +135,7 @@ def check_runnable(image: Image) -> None:
         IntegrityError: Ollama can't run it (``unsupported-manifest``).
     """
     if (problem := why_not_runnable(image)) is not None:
-        raise _unsupported(f"the registry's manifest is none that Ollama's blob store can run: {problem}")
+        raise _unsupported(f"Ollama's blob store can't run the registry's manifest: {problem}")
 
 
 def _candidates(index: ImageIndex) -> Iterable[Descriptor]:

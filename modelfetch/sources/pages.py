@@ -21,8 +21,8 @@ _HINT = (
     "ollama://NAME:TAG or https://github.com/OWNER/REPO/releases/download/TAG/FILE"
 )
 _PORTAL_HINT = (
-    "a network that wants a login first, or a proxy, may have answered in place of the server: open the address in a "
-    "browser on this network; the manifest's pin is not the cause"
+    "a network that requires a login first, or a proxy, may have answered in place of the server: open the address in "
+    "a browser on this network; the manifest's pin is not the cause"
 )
 
 

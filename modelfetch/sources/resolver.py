@@ -164,4 +164,4 @@ async def _within_limit(work: Callable[[], T]) -> T:
     try:
         return await asyncio.wait_for(run_in_thread(work), ATTEMPT_LIMIT)
     except TimeoutError:
-        raise UnreachableError(f"no whole answer within {ATTEMPT_LIMIT:.0f} s", code="timeout") from None
+        raise UnreachableError(f"no complete answer within {ATTEMPT_LIMIT:.0f} s", code="timeout") from None

@@ -100,7 +100,7 @@ def _link_or_copy(path: Path, source: int, target: Path, *, copy: bool) -> str:
             if not copy:
                 raise LinkImpossibleError(
                     f"{path} can't be shared with {target.parent} ({error.strerror})",
-                    hint="`modelfetch adopt --in-place` records where it is; `--store DIR` puts the store beside it",
+                    hint="`modelfetch adopt --in-place` records where it is; `--store DIR` puts the store next to it",
                 ) from error
         target.unlink(missing_ok=True)
     _copy(source, target)

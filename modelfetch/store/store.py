@@ -269,7 +269,7 @@ class Store:
                 read_into(fd, 0, os.fstat(fd).st_size, file.write)
                 file.flush()
                 if hash_open_file(file.fileno(), "sha256")[0]["sha256"] != sha256:
-                    raise DiskError(f"{copy} does not hold what was written to it")
+                    raise DiskError(f"{copy} does not contain what was written to it")
                 try_chmod(file.fileno(), BLOB_MODE, refused=self._refused)
                 try_fsync(file.fileno(), refused=self._refused)
                 copy.replace(path)

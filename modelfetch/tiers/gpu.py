@@ -273,7 +273,7 @@ def _query_nvml(nvml: Any) -> DetectedGpus:
         why += [] if sizes else [f"GPU {index} is in MIG mode and has no instance"]
         compute = _compute(nvml, device)
         gpus += [Gpu(vendor="nvidia", name=text, memory=size, compute=compute) for size in sizes]
-    return DetectedGpus(gpus=tuple(gpus), why=tuple(why) if why or gpus else ("NVML knows no GPU",))
+    return DetectedGpus(gpus=tuple(gpus), why=tuple(why) if why or gpus else ("NVML reports no GPU",))
 
 
 def _compute(nvml: Any, device: Any) -> tuple[int, int] | None:

@@ -106,7 +106,7 @@ def test_a_model_requested_by_a_kept_tier_is_kept(
     assert files(bench.root) == before
     bench.capsys.readouterr()
     assert run(["remove", "vae", "--keep-tier", "small", "--root", str(bench.root)]) == 0
-    assert "kept: vae for comfyui, 1 file: tier small asks for it" in bench.capsys.readouterr().out
+    assert "kept: vae for comfyui, 1 file: tier small needs it" in bench.capsys.readouterr().out
     result = care("prune", "--tier", "small")
     assert result.code == 0, result.err
     assert files(bench.root) == {ONE, TWO}

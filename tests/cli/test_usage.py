@@ -31,7 +31,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["sync", "--dry-run"], "`modelfetch plan` shows what sync would do"),
         (["--versoin"], "did you mean --version? `modelfetch --help` lists all options"),
         (["--tier", "16g", "sync"], "options follow the command: modelfetch COMMAND OPTIONS"),
-        (["sync", "--tier"], "`modelfetch sync --help` lists what it takes"),
+        (["sync", "--tier"], "`modelfetch sync --help` lists its options"),
         (["sync", "--tier", "16gg"], "did you mean 16g?"),
         (["sync", "--for", "comfyuii"], "did you mean comfyui?"),
         (["list", "--for", "ollama,wisper"], "did you mean whisper?"),

@@ -127,7 +127,7 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
 def _paths_of(request: ModelRequest, session: Session, receipts: Mapping[str, Receipt]) -> Iterator[str]:
     resolution = resolve_quietly(request, session, receipts)
     if resolution is None:
-        raise ValueError(f"{request.model.name} would have to be asked for")
+        raise ValueError(f"{request.model.name} would have to be resolved")
     plan = plan_model(request, resolution, receipts, session.inspector)
     if not plan.complete:
         raise ValueError(f"{request.model.name} is not complete")

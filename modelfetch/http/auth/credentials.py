@@ -255,9 +255,9 @@ class Credentials:
         registry = f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
         if not may_request_token(url, challenge.realm, same_host_only=origin(url) in self._same_host_only):
             raise CredentialsError(
-                f"{registry} names a token server that may not be asked: {_host_of(challenge.realm)}",
+                f"{registry} names a token server that may not be used: {_host_of(challenge.realm)}",
                 code="unauthorized",
-                hint="a token server must talk TLS, and Ollama's must be the registry's own host",
+                hint="a token server must use TLS, and Ollama's must be the registry's own host",
             )
         login = _unless_unreadable(lambda: self._login(url))
         if login is not None and not may_send_password(url, challenge.realm):

@@ -127,7 +127,7 @@ class DockerConfig:
 
     def _from_helper(self, helper: str, names: Iterable[str]) -> Login | None:
         if not _HELPER.match(helper):
-            raise CredentialFileError(f"{self._path}: the name of a credential helper is not one that can be")
+            raise CredentialFileError(f"{self._path}: the name of a credential helper is invalid")
         for name in names:
             if (login := _run_helper(helper, name)) is not None:
                 return login
@@ -216,7 +216,7 @@ def _run_helper(helper: str, name: str) -> Login | None:
         answer = json.loads(done.stdout)
         user, secret = answer["Username"], answer["Secret"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        raise CredentialFileError(f"{program} answered what no credential helper should") from None
+        raise CredentialFileError(f"{program} gave an invalid answer") from None
     if not isinstance(user, str) or not isinstance(secret, str) or not secret:
         return None
     return _login("" if user == "<token>" else user, secret, identity=user == "<token>")

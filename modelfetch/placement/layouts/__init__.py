@@ -38,6 +38,6 @@ def placements(consumer: str, model: Model, resolution: Resolution, *, symlinks:
         return immich.place(repo_folder(consumer, model), resolution)
     kind_folder = FOLDERS.get((consumer, model.kind or ""))
     if kind_folder is None:
-        raise ValueError(f"{consumer} knows no kind {model.kind!r}")
+        raise ValueError(f"{consumer} does not support the kind {model.kind!r}")
     name = model.filename or resolution.artifacts[0].path.rpartition("/")[2]
     return folders.place_single(f"{consumer}/{kind_folder}/{name}", resolution)

@@ -61,7 +61,7 @@ def translate(error: Exception, query: Query) -> ModelfetchError:
             f"{query} would need a request, and HF_HUB_OFFLINE is set", code="offline", permanent=True
         )
     if "HFValidationError" in names:
-        return NotFoundError(f"{query.repo!r} is not a name that the hub can have")
+        return NotFoundError(f"{query.repo!r} is not a valid name of a repo")
     if names & _TRANSPORT or isinstance(error, OSError):
         return _transport(error, names, query)
     if isinstance(error, ValueError | TypeError | KeyError | AttributeError | RecursionError):
@@ -97,7 +97,7 @@ def invalid_response(query: Query) -> UnreachableError:
         f"{query.endpoint} sent no valid metadata of {query}",
         code="bad-response",
         permanent=True,
-        hint="is HF_ENDPOINT a Hugging Face Hub, or does a proxy or login page stand before it?",
+        hint="is HF_ENDPOINT a Hugging Face Hub, or is a proxy or login page in front of it?",
     )
 
 

@@ -64,7 +64,7 @@ def read_info(info: Any, revision: str) -> Repo:
         raise ValueError("no commit")
     commit = Digest("git-sha1", commit).hex
     if is_commit(revision) and revision != commit:
-        raise ValueError("another commit than the one asked for")
+        raise ValueError("another commit than the requested one")
     files: dict[str, HubFile | None] = {}
     for sibling in info.siblings or ():
         path = sibling.rfilename
@@ -88,7 +88,7 @@ def read_file(path: str, entry: Any) -> HubFile:
     size = lfs.size if lfs is not None else getattr(entry, "size", None)
     oid = getattr(entry, "blob_id", None)
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_SIZE):
-        raise ValueError("a size that none can be")
+        raise ValueError("an impossible size")
     return HubFile(
         path=path,
         size=size,
@@ -147,7 +147,8 @@ def choose(repo: Repo, uri: HfUri, wanted: SourceRequest) -> list[HubFile]:
     for name in names:
         file = repo.files[name]
         if file is None:
-            raise IntegrityError(f"{uri.repo} names a file {name[:120]!r}, which is no safe path", code="unsafe-path")
+            message = f"{uri.repo} names a file {name[:120]!r}, which is not a safe path"
+            raise IntegrityError(message, code="unsafe-path")
         chosen.append(file)
     return chosen
 

@@ -78,7 +78,7 @@ class HfSource(Source[HfUri]):
         chosen = self._with_digests(uri.repo, repo, choose(repo, uri, wanted), wanted)
         if wanted.cached and any(file.digest is None and file.path not in _pinned(wanted) for file in chosen):
             raise UnreachableError(
-                f"{self._settings.hf_endpoint} gives no digests for {uri.repo}, and they name the cache's files",
+                f"{self._settings.hf_endpoint} gives no digests for {uri.repo}, which name the files of a cache",
                 code="bad-response",
                 permanent=True,
                 hint="unset HF_ENDPOINT, or choose a mirror whose API is complete",

@@ -127,7 +127,7 @@ def rewrite(file: Path, block: Block) -> Rewritten:
         _replace(target, new.data, found)
     except BlockError as error:
         raise SettingError(
-            f"{file}: {error}", hint="remove what is too much, or the whole block: it is made again"
+            f"{file}: {error}", hint="remove the superfluous lines, or the whole block: it is written again"
         ) from None
     except OSError as error:
         raise os_errors.translate(error, file, doing="rewriting") from error
