@@ -76,7 +76,7 @@ def pickle_error(what: str, *, uri: str | None = None, hint: str | None = None) 
     return NotAModelError(
         f"{what}, which runs code when it is loaded",
         code="pickle-not-allowed",
-        hint=hint or "pin its digest, or set allow_pickle: true for it",
+        hint=hint or "if you trust it, pin its digest (`fetch`: --digest), or set `allow_pickle: true` in its entry",
         uri=uri,
     )
 

@@ -133,7 +133,7 @@ def status_error(reply: HasStatus, *, what: str, uri: str | None) -> ModelfetchE
         hint = "it does not exist, or it is private: check the name, or put a login for this host into ~/.netrc"
         return CredentialsError(message, code="missing-or-private", uri=uri, hint=hint)
     if status == 403:
-        hint = "the file may need a login, and none was sent to this host; or the host refuses your network"
+        hint = "put a login for this host into ~/.netrc if the file needs one; or the host refuses your network"
         if reply.authorized:
             hint = "the credential that was sent for this host may not read it, or its terms were not accepted"
         return CredentialsError(message, code="forbidden", uri=uri, hint=hint)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from modelfetch.core.units import MAX_SIZE
-from modelfetch.errors import ModelfetchError
+from modelfetch.errors import IntegrityError, ModelfetchError
 from modelfetch.http import check_status
 from modelfetch.manifest.paths import safe_name
 
@@ -25,6 +25,15 @@ _PARAMETER = re.compile(r';\s*(filename\*?)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;,"]
 _EXTENDED = re.compile(r"([A-Za-z0-9-]+)'[A-Za-z0-9-]*'(.+)\Z", re.DOTALL)
 _CHARSETS = {"utf-8": "utf-8", "iso-8859-1": "latin-1"}
 _LONGEST_FIELD = 4096
+
+
+def unsafe_name_error(what: str, name: str) -> IntegrityError:
+    """Make the error for a file name of a server that leads elsewhere; ``what`` is where the server lists it."""
+    return IntegrityError(
+        f"{what} names a file {name[:120]!r}, which is not a safe path",
+        code="unsafe-path",
+        hint="nothing of it was fetched; report it to its publisher, or use another version",
+    )
 
 
 def total_size(response: Response) -> int | None:

@@ -10,8 +10,8 @@ from modelfetch.errors import UsageError
 from modelfetch.manifest.paste import AmbiguousPasteError
 from modelfetch.manifest.uri import Uri, parse_uri
 
-_BARE_NAME = re.compile(r"(?:[A-Za-z0-9][\w-]*/)?[A-Za-z0-9][\w.-]*\Z", re.ASCII)
-
+_BARE_NAME = re.compile(r"(?:[A-Za-z0-9][\w-]*/)?[A-Za-z0-9][\w.-]*(?::[\w.-]+)?\Z", re.ASCII)
+_BARE_ADDRESS = re.compile(r"[\w-]+(?:\.[\w-]+)*\.[a-z]+(?::[0-9]+)?/\S+\Z", re.ASCII | re.IGNORECASE)
 _FILE_NAME = re.compile(r"\.[A-Za-z][A-Za-z0-9]*\Z")
 
 
@@ -41,6 +41,8 @@ def _suggestion(text: str) -> str | None:
         absolute = Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - links stay as they are
         missing = "" if os.path.lexists(absolute) else ", but there is no such file"
         return f"a local file is written {absolute.as_uri()}{missing}"
+    if _BARE_ADDRESS.match(text):
+        return f"a file on a web server is written https://{text}; an artifact of a container registry: oci://{text}"
     if not _BARE_NAME.match(text) or _FILE_NAME.search(text):
         return None
     hub = f"; a repo of the hub: hf://{text}" if "/" in text else ""

@@ -17,6 +17,7 @@ from modelfetch.formats.content_check import is_weights
 from modelfetch.manifest.kinds import FOLDERS
 from modelfetch.manifest.paths import check_relative
 from modelfetch.manifest.uri import OciUri
+from modelfetch.sources.answers import unsafe_name_error
 from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.oci_manifest import MANIFESTS, Descriptor, Image, ImageIndex, parse_manifest
 from modelfetch.sources.registry import EVERY_TYPE, Registry, bases, blob_url
@@ -144,9 +145,7 @@ def named_files(image: Image, uri: OciUri) -> dict[str, Descriptor]:
         try:
             check_relative(path)
         except ValueError:
-            raise IntegrityError(
-                f"{uri} names a file {path[:120]!r}, which is not a safe path", code="unsafe-path"
-            ) from None
+            raise unsafe_name_error(str(uri), path) from None
         if files.get(path, layer).digest != layer.digest:
             raise IntegrityError(f"{uri} has two files named {path}", code="unsupported-manifest")
         files[path] = layer

@@ -13,6 +13,9 @@ from modelfetch.sources.argument import parse_argument
     [
         ("llama3.2", "expected a URI", "a model of Ollama's library is written ollama://llama3.2"),
         ("acme/art", "expected a URI", "ollama://acme/art; a repo of the hub: hf://acme/art"),
+        ("qwen3:8", "expected a URI", "ollama://qwen3:8"),
+        ("ghcr.io/o/r:1", "expected a URI", "oci://ghcr.io/o/r:1"),
+        ("models.example.com/a.gguf", "expected a URI", "https://models.example.com/a.gguf"),
         ("./x.gguf", "expected a URI", "a local file is written file:///"),
         ("a b", "expected a URI", "otherwise"),
         ("x.safetensors", "expected a URI", "otherwise"),

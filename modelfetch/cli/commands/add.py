@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -135,5 +136,6 @@ def _summary(report: AddReport) -> str:
     if not new:
         return f"{report.manifest}: nothing to add, {'it is' if len(report.added) == 1 else 'all are'} there already"
     done = "added" if report.written else "would be added"
-    models = f"{new} model{'s' if new > 1 else ''}"
-    return f"{report.manifest}: {models} {done}; `modelfetch sync {report.manifest}` places them"
+    models, them = ("1 model", "it") if new == 1 else (f"{new} models", "them")
+    file = shlex.quote(str(report.manifest))
+    return f"{report.manifest}: {models} {done}; `modelfetch sync {file}` places {them}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import click
 
 from modelfetch.cli import common, complete, options
 from modelfetch.errors import UsageError
+from modelfetch.pinning.entry import PinState
 from modelfetch.render.out import note
 from modelfetch.render.text import plain, table, terminal_width
 
@@ -57,6 +59,8 @@ def command(ctx: click.Context, /, file: str, **values: Any) -> int:
     )
     if result.report.models and not values["quiet"] and not values["check"]:
         note(plain(_summary(file, result)))
+    elif values["check"] and not values["quiet"] and (advice := _advice(file, result.lines)):
+        note(plain(advice))
     text = _text(result.lines, check=values["check"]) if result.lines else None
     return common.show(result.report, as_json=values["as_json"], text=text)
 
@@ -66,6 +70,14 @@ def _text(lines: Sequence[PinStatus], *, check: bool) -> Any:
     return lambda: table(
         head, [(line.model, line.state, line.pinned, line.upstream) for line in lines], width=terminal_width(sys.stdout)
     )
+
+
+def _advice(file: str, lines: Sequence[PinStatus]) -> str:
+    """The commands that bring the pins up to date; empty if all are."""
+    behind = [f"--upgrade {shlex.quote(line.model)}" for line in lines if line.state == PinState.BEHIND]
+    unpinned = any(line.state == PinState.UNPINNED for line in lines)
+    words = ["modelfetch pin", shlex.quote(file), *behind]
+    return f"hint: `{' '.join(words)}` writes what upstream has now" if behind or unpinned else ""
 
 
 def _summary(file: str, result: Result) -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from modelfetch.config import hub
 from modelfetch.core.digest import Digest, is_commit, new_hasher
 from modelfetch.core.units import MAX_SIZE
-from modelfetch.errors import IntegrityError, NotFoundError
+from modelfetch.errors import NotFoundError
 from modelfetch.manifest.paths import check_relative
+from modelfetch.sources.answers import unsafe_name_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -147,8 +148,7 @@ def choose(repo: Repo, uri: HfUri, wanted: SourceRequest) -> list[HubFile]:
     for name in names:
         file = repo.files[name]
         if file is None:
-            message = f"{uri.repo} names a file {name[:120]!r}, which is not a safe path"
-            raise IntegrityError(message, code="unsafe-path")
+            raise unsafe_name_error(uri.repo, name)
         chosen.append(file)
     return chosen
 

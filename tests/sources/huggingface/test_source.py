@@ -395,6 +395,7 @@ def test_a_path_outside_of_the_repo_is_65(bench: SourceBench, repo: HfRepo, hub:
     _answer(hub, {**_info(repo), "siblings": listed}, times=2)
     error = bench.refusal("hf://org/repo", kind="snapshot")
     assert (error.exit_code, error.code) == (65, "unsafe-path")
+    assert "report it to its publisher" in str(error.hint)
     # A request for another file is not affected.
     assert bench.resolve("hf://org/repo/config.json").artifacts
 
