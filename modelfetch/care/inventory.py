@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.digest import Digest
 from modelfetch.core.directories import own_folder
-from modelfetch.core.fs import read_small
+from modelfetch.core.fs import read_link, read_small
 from modelfetch.core.temp_files import is_temporary_name
 from modelfetch.errors import DestinationError
 from modelfetch.manifest.model import CONSUMERS
@@ -230,7 +230,7 @@ def _stat(file: Path, entry: Entry) -> tuple[Path, os.stat_result | None, PathSt
     found = _lstat(file)
     if found is None or not statmod.S_ISLNK(found.st_mode):
         return file, found, PathStat.of(found) if found else None
-    target = str(file.readlink())
+    target = read_link(file)
     if entry.digest is not None:
         real = Path(os.path.realpath(file))
         if (followed := _lstat(real)) is not None:
@@ -352,7 +352,7 @@ def _claimed(item: Item, receipt: Receipt) -> Item | None:
     for claim in reversed(receipt.claims.get(item.path or "", ())):
         if claim.digest is not None and claim.size in (None, item.size):
             return replace(item, origin=Origin.MADE, model=claim.model or None, digest=claim.digest)
-        if claim.digest is None and item.file.is_symlink() and str(item.file.readlink()) == claim.target:
+        if claim.digest is None and item.file.is_symlink() and read_link(item.file) == claim.target:
             return replace(item, origin=Origin.MADE, model=claim.model or None)
     return None
 

@@ -52,7 +52,7 @@ def read_references(tree: RootTree, items: Iterable[Item]) -> References:
             else:
                 needs[path] = frozenset(found)
         elif "/snapshots/" in path and item.file.is_symlink():
-            target = posixpath.normpath(f"{posixpath.dirname(path)}/{item.file.readlink()}")
+            target = posixpath.normpath(f"{posixpath.dirname(path)}/{fs.read_link(item.file)}")
             needs[path] = frozenset((target,))
     return References(needs=needs, unreadable=tuple(unreadable))
 
@@ -61,7 +61,7 @@ def _blobs_of_manifest(tree: RootTree, path: str) -> set[str] | None:
     """The blobs that an Ollama tag needs, below ROOT, with those of the manifests that it lists; None if unreadable."""
     file = tree.path(path)
     found: set[str] = set()
-    if file.is_symlink() and (own := _DIGEST.match(file.readlink().name)):
+    if file.is_symlink() and (own := _DIGEST.match(posixpath.basename(fs.read_link(file)))):
         found.add(_blob(own[1]))
     todo = [file]
     seen = set()

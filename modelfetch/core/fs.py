@@ -114,6 +114,28 @@ def open_regular(
     raise FileExistsError(errno.EEXIST, "not a regular file", str(path))
 
 
+class SymlinkUnreadableError(PermissionError):
+    """The file system does not show where a symlink leads, as sshfs does with targets that contain ``..``."""
+
+
+def read_link(path: str | Path, *, folder: int | None = None, name: Path | None = None) -> str:
+    """Return a symlink's target.
+
+    Args:
+        path: The symlink; relative to ``folder`` (a descriptor) if given.
+        folder: An open folder.
+        name: What an error calls it.
+
+    Raises:
+        SymlinkUnreadableError: The file system refuses to show the target.
+        OSError: It can't be read, or it is not a symlink.
+    """
+    try:
+        return os.readlink(path, dir_fd=folder)
+    except PermissionError as error:
+        raise SymlinkUnreadableError(error.errno, error.strerror, str(name or path)) from None
+
+
 def read_small(path: Path | str, limit: int) -> bytes:
     """Return the bytes of a small file of our own; raises as `open_regular`, and OSError (EFBIG) for a larger file."""
     fd = open_regular(path)

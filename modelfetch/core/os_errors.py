@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from modelfetch.core.directories import nearest_existing_parent
-from modelfetch.core.fs import DISK_FULL, REFUSED
+from modelfetch.core.fs import DISK_FULL, REFUSED, SymlinkUnreadableError
 from modelfetch.core.limits import limit_error
 from modelfetch.core.temp_files import is_temporary_name
 from modelfetch.core.units import format_size
@@ -43,6 +43,12 @@ def translate(error: OSError | UnicodeError, path: object, *, doing: str, needed
             f"{doing} {name}: {reason}",
             code="file-too-large",
             hint="FAT allows only files below 4 GiB: put ROOT on another file system (or see `ulimit -f`)",
+        )
+    if isinstance(error, SymlinkUnreadableError):
+        return DestinationError(
+            f"{doing} {name}: the file system does not show where this symlink leads ({reason})",
+            code="symlink-unreadable",
+            hint="mount it so that it does: sshfs needs `-o no_contain_symlinks`",
         )
     if error.errno in REFUSED:
         return DestinationError(f"{doing} {name}: {reason}", hint=writable_hint(Path(str(name))))

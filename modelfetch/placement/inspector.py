@@ -394,13 +394,16 @@ def is_same_manifest(tree: RootTree, store: Store, path: str, wanted: Digest) ->
 
 
 def _takes_symlinks(folder: int) -> bool:
-    name = temp_files.temporary_name("probe")
+    """Whether a relative symlink can be created in a folder and read back; sshfs hides those that contain ``..``."""
+    name, target = temp_files.temporary_name("probe"), "../x"
     try:
-        os.symlink("x", name, dir_fd=folder)
-        os.unlink(name, dir_fd=folder)
+        os.symlink(target, name, dir_fd=folder)
+        try:
+            return os.readlink(name, dir_fd=folder) == target
+        finally:
+            os.unlink(name, dir_fd=folder)
     except OSError as error:
         return error.errno not in _NO_SYMLINKS
-    return True
 
 
 def _entry_of_link(placement: Placement, digest: Digest, seen: PathStat) -> Entry:

@@ -89,7 +89,7 @@ class RootTree:
                 found = os.lstat(name, dir_fd=folder)
                 if not statmod.S_ISLNK(found.st_mode):
                     return PathStat.of(found)
-                target = os.readlink(name, dir_fd=folder)
+                target = fs.read_link(name, folder=folder, name=self.path(path))
                 if follow:
                     with contextlib.suppress(OSError):
                         found = os.stat(name, dir_fd=folder)

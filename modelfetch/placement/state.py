@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
+from modelfetch.core import fs
 from modelfetch.placement.rewritten import rewriting_service
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def lstat_path(path: Path) -> PathStat | None:
     """
     try:
         found = path.lstat()
-        return PathStat.of(found, target=str(path.readlink()) if statmod.S_ISLNK(found.st_mode) else None)
+        return PathStat.of(found, target=fs.read_link(path) if statmod.S_ISLNK(found.st_mode) else None)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

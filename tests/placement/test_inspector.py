@@ -144,6 +144,43 @@ def test_a_cache_on_a_file_system_without_symlinks_holds_real_files(
     require_ready_without_a_request(bench, entry)  # also where nothing can be tried any more
 
 
+def hide_symlinks_with_dots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read symlinks as sshfs does."""
+    readlink = os.readlink
+
+    def contained(path: str, *, dir_fd: int | None = None) -> str:
+        target = readlink(path, dir_fd=dir_fd)
+        if ".." in target:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        return target
+
+    monkeypatch.setattr(os, "readlink", contained)
+
+
+def test_a_cache_on_a_file_system_that_hides_symlinks_holds_real_files(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide_symlinks_with_dots(monkeypatch)
+    entry = whisper(bench)
+    assert bench.sync(entry).code == 0
+    (snapshot,) = (bench.root / "whisper/hub").glob("models--*/snapshots/*")
+    assert not any(path.is_symlink() for path in snapshot.iterdir())
+    require_ready_without_a_request(bench, entry)
+
+
+@pytest.mark.parametrize("command", ["plan", "status", "verify"])
+def test_a_symlink_that_can_not_be_read_is_named_with_the_remedy(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    entry = whisper(bench)
+    assert bench.sync(entry).code == 0
+    hide_symlinks_with_dots(monkeypatch)
+    result = bench.run(command, bench.manifest(entry))
+    assert (result.code, set(result.codes())) == (73, {"symlink-unreadable"})
+    assert f"{bench.root}/whisper/hub/models--" in result.err
+    assert "no_contain_symlinks" in result.err
+
+
 def test_an_unpacked_file_that_an_older_version_linked_becomes_a_copy_without_a_request(bench: Bench) -> None:
     entry = nltk(bench)
     assert bench.sync(entry).code == 0
