@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ from modelfetch.store.index import RECORD_LIMIT, record_path
 from modelfetch.store.record import BlobRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from modelfetch.placement.receipts import Entry, Receipt
     from modelfetch.placement.root_tree import RootTree
@@ -98,6 +99,13 @@ class Item:
     respelled: str | None = None
 
     @property
+    def place(self) -> str:
+        """Whose space it takes: a service's, the ``store``'s, or ``other`` for what else lies below ROOT."""
+        if self.consumer is not None:
+            return self.consumer
+        return "other" if self.origin is Origin.FOREIGN else "store"
+
+    @property
     def is_placement(self) -> bool:
         """Whether a receipt names it."""
         return self.entry is not None
@@ -151,7 +159,7 @@ def take_inventory(root: Path, tree: RootTree, store: Store, *, foreign: bool = 
         root: ROOT.
         tree: ROOT as a tree, including consumers' folders that are elsewhere.
         store: The store.
-        foreign: Whether to walk the services' folders for files that no receipt names.
+        foreign: Whether to walk ROOT for files that no receipt names.
 
     Raises:
         DestinationError, DiskError: A receipt can't be read.
@@ -168,6 +176,7 @@ def take_inventory(root: Path, tree: RootTree, store: Store, *, foreign: bool = 
         there = {item.path for item in placed if item.path is not None and item.inode is not None}
         for consumer, receipt in receipts.items():
             items += [_claimed(item, receipt) or item for item in _foreign(tree, consumer, there)]
+        items += _outside_services(root, services=receipts, store=store)
     return Inventory(root=root, store=store.path, items=tuple(_with_shared_checks(items)), receipts=receipts)
 
 
@@ -315,7 +324,7 @@ def _foreign(tree: RootTree, consumer: str, there: set[str]) -> Iterator[Item]:
         consumer: The service.
         there: The paths of placements that are on disk.
     """
-    listed = list(_walk(str(tree.path(consumer)), consumer))
+    listed = list(_walk(str(tree.path(consumer)), f"{consumer}/"))
     # Where upper and lower case are the same, or Unicode is normalised, a placement can be listed by another spelling.
     # Inodes don't show that: FUSE gives each spelling its own.
     unlisted = {path for path in there if path.startswith(f"{consumer}/")}.difference(path for path, _ in listed)
@@ -323,28 +332,57 @@ def _foreign(tree: RootTree, consumer: str, there: set[str]) -> Iterator[Item]:
     for path, file in listed:
         if path in there or (respelled and collision_key(path) in respelled):
             continue
-        found = _lstat(Path(file))
-        if found is not None:
-            yield Item(
-                file=Path(file),
-                path=path,
-                consumer=consumer,
-                size=found.st_size,
-                inode=(found.st_dev, found.st_ino),
-                links=found.st_nlink,
-                mtime_ns=found.st_mtime_ns,
-                origin=Origin.FOREIGN,
-                condition=Condition.PRESENT,
-            )
+        if (item := _foreign_item(path, file, consumer)) is not None:
+            yield item
 
 
-def _walk(base: str, consumer: str) -> Iterator[tuple[str, str]]:
-    """All files and symlinks to files below a folder: their paths below ROOT, and those of the file system."""
-    for folder, _, names in os.walk(base):
+def _outside_services(root: Path, *, services: Collection[str], store: Store) -> Iterator[Item]:
+    """Files below ROOT that are in no service's folder, and those that modelfetch moved aside."""
+    base = os.path.realpath(root)
+    own = own_folder(Path(base))
+    top = os.listdir(base) if root.is_dir() else []  # noqa: PTH208 - names are enough
+    # Where upper and lower case are the same, a service's folder can be listed by another spelling.
+    respelled = {collision_key(name) for name in services if name not in top and (root / name).is_dir()}
+    theirs = {name for name in top if name in services or collision_key(name) in respelled}
+    skipped = {f"{base}/{name}" for name in theirs} | {str(own), os.path.realpath(store.path)}
+    walks = (_walk(base, "", skipped), _walk(str(own / "displaced"), f"{own.name}/displaced/"))
+    for path, file in chain.from_iterable(walks):
+        if (item := _foreign_item(path, file)) is not None:
+            yield item
+
+
+def _foreign_item(path: str, file: str, consumer: str | None = None) -> Item | None:
+    found = _lstat(Path(file))
+    if found is None:
+        return None
+    return Item(
+        file=Path(file),
+        path=path,
+        consumer=consumer,
+        size=found.st_size,
+        inode=(found.st_dev, found.st_ino),
+        links=found.st_nlink,
+        mtime_ns=found.st_mtime_ns,
+        origin=Origin.FOREIGN,
+        condition=Condition.PRESENT,
+    )
+
+
+def _walk(base: str, prefix: str, skipped: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+    """All files and symlinks to files below a folder: their paths below ROOT, and those of the file system.
+
+    Args:
+        base: The folder.
+        prefix: Its path below ROOT, with a slash at the end.
+        skipped: Folders that are left out.
+    """
+    for folder, folders, names in os.walk(base):
+        if skipped:
+            folders[:] = [name for name in folders if os.path.join(folder, name) not in skipped]  # noqa: PTH118
         for name in names:
             if not is_temporary_name(name):
                 full = os.path.join(folder, name)  # noqa: PTH118 - one of many thousands
-                yield f"{consumer}/{full[len(base) + 1 :]}", full
+                yield f"{prefix}{full[len(base) + 1 :]}", full
 
 
 def _claimed(item: Item, receipt: Receipt) -> Item | None:

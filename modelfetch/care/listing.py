@@ -165,9 +165,11 @@ def _test(key: str, operator: str, value: str) -> Callable[[Item], bool]:
         return lambda item: _COMPARE[operator](item.size, size)
     if key == "verified":
         age, now = parse_age(value), time.time()
-        never = operator.startswith(">")
+        never = operator.startswith(">")  # of a file that a check would hash
         return lambda item: (
-            _COMPARE[operator](now - item.verified.timestamp(), age) if item.verified is not None else never
+            _COMPARE[operator](now - item.verified.timestamp(), age)
+            if item.verified is not None
+            else never and item.digest is not None
         )
     if operator != "=":
         raise ValueError(f"{key} supports only =")

@@ -75,7 +75,7 @@ def make_overview(session: Session, lines: Sequence[ModelStatus] = (), *, tier: 
     shown = shown_items(inventory)
     groups: dict[str, dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
     for item in (*shown, *(item for item in inventory.placements if item.condition is Condition.MISSING)):
-        groups[item.consumer or "store"][item.model or _OTHERS.get(item.origin, "other files")].append(item)
+        groups[item.place][item.model or _OTHERS.get(item.origin, "other files")].append(item)
     services = tuple(_service(name, models) for name, models in sorted(groups.items()))
     problems = {(line.model, line.consumer): line.state for line in lines if not line.is_ok}
     for service in services:

@@ -33,7 +33,7 @@ class ModelUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskUse:
-    """``models`` by (model, consumer); ``bytes`` by consumer, with ``store`` for files that are only in the store."""
+    """``models`` by (model, consumer); ``bytes`` by `Item.place`."""
 
     models: Mapping[tuple[str, str], ModelUse] = field(default_factory=dict)
     bytes: Mapping[str, int] = field(default_factory=dict)
@@ -57,7 +57,7 @@ def disk_use(session: Session, *, foreign: bool = False) -> DiskUse:
         if item.model and item.consumer:
             by_model[item.model, item.consumer].append(item)
     for item in shown_items(inventory):
-        by_consumer[item.consumer or "store"].append(item)
+        by_consumer[item.place].append(item)
     return DiskUse(
         models={key: model_use(items) for key, items in by_model.items()},
         bytes={name: bytes_of(items) for name, items in by_consumer.items()},

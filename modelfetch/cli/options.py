@@ -306,20 +306,24 @@ removal_options = combined(
         type=value("older_than"),
         help="Remove only what is older than this, such as 30d.",
     ),
-    lock_timeout,
+    accept_hidden(strict_options),
+    accept_hidden(transfer_options, keep=("lock_timeout",)),
 )
 """What may be removed."""
 
+progress = option(
+    "--progress",
+    type=OneOf(["auto", "bar", "log", "json", "none"]),
+    default="auto",
+    show_default=True,
+    help="How progress is shown on stderr.",
+)
+verbose = option("-v", "--verbose", is_flag=True, help="Show more detail.")
+
 output_options = combined(
-    option(
-        "--progress",
-        type=OneOf(["auto", "bar", "log", "json", "none"]),
-        default="auto",
-        show_default=True,
-        help="How progress is shown on stderr.",
-    ),
+    progress,
     option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout."),
-    option("-v", "--verbose", is_flag=True, help="Show more detail."),
+    verbose,
     option("-q", "--quiet", is_flag=True, help="Show errors and warnings only."),
 )
 """Output of a command."""

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from modelfetch.store.checks import Check
 
 _LOOKS = 3
-_NO_SYMLINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+_NO_SYMLINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EIO)  # EIO: rclone
 
 
 def wanted_digest(placement: Placement) -> Digest | None:

@@ -96,7 +96,7 @@ def list_table(listing: Listing, *, files: bool = False, width: int | None = Non
         lines.append(f"{len(rows) - len(shown)} more left out by --limit")
     by_service: dict[str, list[Item]] = defaultdict(list)
     for item in listing.entries:
-        by_service[item.consumer or "store"].append(item)
+        by_service[item.place].append(item)
     each = ", ".join(
         f"{name} {format_size(bytes_of(items))}" + (f" in {listing.folders[name]}" if name in listing.folders else "")
         for name, items in sorted(by_service.items())
@@ -136,16 +136,14 @@ def removal_text(found: Removed, *, quiet: bool = False) -> str:
     """A row for each model, what stayed and why, the bytes that are free, and what would bring removed models back."""
     groups: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for item in found.items:
-        groups[item.model or _UNNAMED[item.origin], item.consumer or "store"].append(item)
+        groups[item.model or _UNNAMED[item.origin], item.place].append(item)
     rows = [
         (name, consumer, str(len(items)), format_size(bytes_of(items))) for (name, consumer), items in groups.items()
     ]
     lines = [stdout_table(("MODEL", "FOR", "FILES", "SIZE"), rows, right=(2, 3))] if rows and not quiet else []
     reasons: dict[tuple[str, str, str], list[Item]] = defaultdict(list)
     for kept in found.plan.kept:
-        reasons[kept.item.model or _UNNAMED[kept.item.origin], kept.item.consumer or "store", kept.reason].append(
-            kept.item
-        )
+        reasons[kept.item.model or _UNNAMED[kept.item.origin], kept.item.place, kept.reason].append(kept.item)
     lines += [
         f"kept: {name} for {consumer}, {count(len(items), 'file')}: {reason}"
         for (name, consumer, reason), items in reasons.items()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from modelfetch.core.report import Report
     from modelfetch.pipeline.status import ModelStatus
 
-_STATES = ("ready", "missing", "changed", "foreign", "rewritten", "touched")
+_STATES = ("ready", "missing", "changed", "damaged", "foreign", "rewritten", "touched")
 _WELL = ("ready", "rewritten", "touched")
 _MAX_PATHS = 20
 

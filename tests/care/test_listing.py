@@ -52,6 +52,30 @@ def test_files_of_others_are_listed_as_foreign_and_kept_apart(bench: Bench, care
     assert (entry["origin"], entry["model"], entry["tiers"], entry["digest"]) == ("foreign", None, [], None)
 
 
+def test_everything_below_the_root_is_listed(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    (bench.root / ONE).unlink()
+    (bench.root / ONE).write_bytes(b"mine")
+    bench.sync(vae(bench))  # moves it aside
+    for name in ("stray.gguf", "other-service/deep/model.bin", "elsewhere/blobs/of-the-store"):
+        (bench.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (bench.root / name).write_bytes(b"s" * 10)
+    result = care("list", "--filter", "origin=foreign")
+    (displaced,) = (bench.root / ".modelfetch/displaced").rglob("*.safetensors")
+    names = {str(displaced.relative_to(bench.root)), "stray.gguf", "other-service/deep/model.bin"}
+    assert set(by_path(result)) == {*names, "elsewhere/blobs/of-the-store"}
+    assert {entry["consumer"] for entry in result.report["entries"]} == {None}
+    assert result.report["bytes"] == 34
+    assert set(by_path(care("list", "--store", str(bench.root / "elsewhere")))) >= names
+    assert "elsewhere/blobs/of-the-store" not in by_path(care("list", "--store", str(bench.root / "elsewhere")))
+
+
+def test_links_are_not_overdue_for_a_check(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(whisper(bench))
+    assert any((bench.root / path).is_symlink() for path in by_path(care("list")) if path)
+    assert care("list", "--filter", "verified>1d").report["entries"] == []
+
+
 def test_a_placement_that_the_disk_lists_by_another_spelling_counts_once(
     bench: Bench, care: Callable[..., Result]
 ) -> None:

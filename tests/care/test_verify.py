@@ -182,6 +182,7 @@ def test_status_shows_times_of_verification_and_damage(bench: Bench, care: Calla
     run(["status", "--manifest", str(manifest), "--root", str(bench.root), "--format", "prom"])
     out = bench.capsys.readouterr().out
     assert 'modelfetch_model_damaged_files{tier="test",model="vae",consumer="comfyui"} 1' in out
+    assert 'modelfetch_model_state{tier="test",model="vae",consumer="comfyui",state="damaged"} 1' in out
     assert re.search(r'modelfetch_model_check_age_seconds\{[^}]*model="tiny"[^}]*\} \d+\n', out)
     assert re.search(r'modelfetch_disk_bytes\{consumer="ollama"\} \d+\n', out)
     assert "modelfetch_reclaimable_bytes 0\n" in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -231,6 +232,21 @@ def test_status_does_not_list_options_without_effect(option: str, capsys: pytest
 def test_status_accepts_the_variables_of_options_that_it_ignores(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"MODELFETCH_{name}", "1")
     assert run(["status", "--tier", "8g"]) == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["plan"], ["status"], ["list"], ["verify"], ["remove", "m"], ["prune"], ["adopt", "."]]
+)
+def test_commands_accept_the_shared_options_of_sync(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tier = ["--tier", "8g"] if words[0] in ("plan", "status") else []
+    numbers = [word for name in ("jobs", "connections", "retries", "lock-timeout") for word in (f"--{name}", "1")]
+    flags = ["--offline", "--refresh", "--require-digests", "--keep-going", "--progress", "none", "-v", "-q", "--json"]
+    owner = ["--chown", f"{os.getuid()}:{os.getgid()}", "--limit-rate", "1MB", "--min-free", "1"]
+    (tmp_path / "root").mkdir()
+    run([*words, *tier, "--root", str(tmp_path / "root"), *numbers, *flags, *owner, "--for", "comfyui"])
+    assert "there is no option" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

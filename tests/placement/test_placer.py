@@ -161,9 +161,12 @@ def test_a_placed_symlink_points_within_the_consumers_folder(world: World) -> No
     assert (moved / "hub/m/refs/main").read_bytes() == b"c"
 
 
-def test_refused_links_become_copies_with_one_notice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EIO])
+def test_refused_links_become_copies_with_one_notice(
+    world: World, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
+        raise OSError(number, os.strerror(number))
 
     jobs = [world.job(f"comfyui/models/vae/{name}.safetensors", LARGE) for name in "ab"]
     monkeypatch.setattr(os, "link", refuse)

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run/--no-dry-run", default=None, help="With --dedupe: only show what would be linked.  [default: dry run]"
 )
-@options.lock_timeout
+@options.accept_hidden(options.strict_options)
+@options.accept_hidden(options.transfer_options, keep=("lock_timeout",))
 @options.output_options
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:

@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     "--limit", metavar="N", type=options.value("limit"), help="Show N rows at most; the totals are of everything."
 )
 @click.option("--files", is_flag=True, help="A row for each file.")
+@options.accept_hidden(options.strict_options)
+@options.accept_hidden(options.transfer_options)
+@options.accept_hidden(options.progress)
+@options.accept_hidden(options.verbose)
 @click.option("--json", "as_json", is_flag=True, help="The entries as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Show only the names of models.")
 @click.pass_context

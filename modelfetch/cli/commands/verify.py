@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @options.files
 @options.manifest_options
 @options.folder_options
-@options.offline
+@options.accept_hidden(options.strict_options, keep=("offline",))
 @options.accept_hidden(
     options.transfer_options, keep=("jobs", "connections", "limit_rate", "retries", "lock_timeout", "chown")
 )
