@@ -159,5 +159,5 @@ def test_a_disk_error_at_any_step_is_a_typed_error_and_finished_by_the_next_run(
         place(world, ALL)
         require(world, ALL)
         shutil.rmtree(world.root)
-    assert len(failures) > 10
+    assert len(failures) > 5  # a hardlink that fails becomes a copy
     assert {failure.exit_code for failure in failures} <= {73, 74}
