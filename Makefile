@@ -79,7 +79,7 @@ $(BENCH)/.ready: pyproject.toml
 bench: $(READY) $(BENCH)/.ready  ## Speed and memory, compared with curl, aria2 and the official clients
 	$(BIN)/python tests/bench/run.py --python $(BENCH)/bin/python $(BENCH_ARGS)
 
-bench-fit: $(READY)  ## `modelfetch fit` beside published measurements of VRAM, and its time over slow round trips
+bench-fit: $(READY)  ## `modelfetch fit` compared with published measurements of VRAM, and its time over slow round trips
 	$(BIN)/python -m tests.bench.fit
 	$(BIN)/python -m tests.bench.fit_time
 
@@ -87,7 +87,7 @@ e2e: $(READY)  ## Real consumers and peers: Ollama, faster-whisper, huggingface_
 	KILLS=300 $(BIN)/python -m pytest -n 2 --dist worksteal tests/care/test_kills.py --timeout=900
 	$(BIN)/python -m pytest tests/e2e -m 'not heavy' --timeout=2400 --durations=5 $(PYTEST_ARGS)
 
-e2e-heavy: $(READY)  ## The real Open WebUI (8 GB) and llama-server, as the stack sets them; fit beside llama.cpp in every setting
+e2e-heavy: $(READY)  ## The real Open WebUI (8 GB) and llama-server, as the stack sets them; fit compared with llama.cpp in every setting
 	$(BIN)/python -m pytest tests/e2e -m heavy --timeout=4500 --durations=5 $(PYTEST_ARGS)
 
 clean:  ## Remove what the targets created; models under files/ stay
