@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager
+from collections import Counter
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -124,7 +125,7 @@ class Placer:
     ) -> None:
         self._root = root
         self._store = store
-        self._examiner = inspector
+        self._inspector = inspector
         self._owner = owner
         self._lock_timeout = lock_timeout
         self._sink = sink
@@ -187,7 +188,7 @@ class Placer:
         with self._runs_lock:
             if consumer not in self._runs:
                 writer = ConsumerWriter(
-                    self._examiner.tree,
+                    self._inspector.tree,
                     consumer,
                     own=directories.own_folder(self._root),
                     owner=self._owner,
@@ -201,7 +202,7 @@ class Placer:
     @contextmanager
     def _locked(self, consumer: str, run: _ConsumerRun, timeout: float | None, cancel: Cancel) -> Iterator[Held]:
         with (
-            _translated(self._examiner.tree.path(consumer)),
+            _translated(self._inspector.tree.path(consumer)),
             run.turn,
             lock_receipt(self._root, consumer, timeout=timeout, sink=self._sink, cancel=cancel) as held,
         ):
@@ -215,50 +216,45 @@ class Placer:
             run.recovered = True
         run.writer.sweep(path.rpartition("/")[0] for path in paths)
         entries: dict[str, Entry] = {}
-        jobs = request.jobs
-        for _ in range(_TRIES + 1):
+        tries: Counter[str] = Counter()
+        while jobs := [job for job in request.jobs if job.placement.path not in entries]:
+            tries[jobs[0].placement.path] += 1
+            if tries[jobs[0].placement.path] > _TRIES + 1:
+                raise self._unstable_error(jobs[0])
             entries |= self._place_jobs(jobs, request, run)
             # A server that starts in the meantime may clean up its store (Ollama does).
-            jobs = [job for job in request.jobs if self._examiner.tree.lstat(job.placement.path) is None]
-            if not jobs:
-                break
-        else:
-            raise DiskError(
-                f"{self._path(jobs[0])} keeps disappearing after it was placed",
-                hint="does the service clean its folder? Start it after modelfetch, or with OLLAMA_NOPRUNE=1",
-            )
+            for path in [path for path in entries if self._inspector.tree.lstat(path) is None]:
+                del entries[path]
         run.writer.sync()
         run.book.add(entries, request.frozen)
 
     def _place_jobs(
         self, jobs: Sequence[PlacementJob], request: PlacementRequest, run: _ConsumerRun
     ) -> dict[str, Entry]:
+        """Inspect all paths, then place the files in order; stops at a path that changed since it was inspected."""
         receipt = run.book.load()
         steps = [self._inspect(job, receipt) for job in jobs]
         claims = {step.path: _claim(step, request) for step in steps if step.found.action is not Action.KEEP}
         if claims:
             run.book.claim(claims)
-        return {step.path: self._place_one(step, request, run) for step in steps}
+        entries: dict[str, Entry] = {}
+        with suppress(ChangedMeanwhileError):
+            for step in steps:
+                self._cancel.check()
+                entries[step.path] = self._place_one(step, request, run.writer)
+        return entries
 
     def _inspect(self, job: PlacementJob, receipt: Receipt) -> _Step:
-        found = self._examiner.inspect(job.placement, receipt, job.wanted)
+        found = self._inspector.inspect(job.placement, receipt, job.wanted)
         if found.action is Action.REFUSE:
             raise foreign_file_error(self._path(job))
         return _Step(job=job, found=found)
 
-    def _place_one(self, step: _Step, request: PlacementRequest, run: _ConsumerRun) -> Entry:
-        """Execute the action for a path; if the path changed in the meantime, decide again."""
-        for _ in range(_TRIES):
-            self._cancel.check()
-            if step.found.action is Action.KEEP:
-                return _kept_entry(step, request)
-            try:
-                with _named(self._path(step.job)):
-                    return _entry(step, request, self._write(step, run.writer))
-            except ChangedMeanwhileError:
-                step = self._inspect(step.job, run.book.load())
-        path = self._path(step.job)
-        raise DiskError(f"{path} keeps changing", hint="stop the service that writes to it, and run again")
+    def _place_one(self, step: _Step, request: PlacementRequest, writer: ConsumerWriter) -> Entry:
+        if step.found.action is Action.KEEP:
+            return _kept_entry(step, request)
+        with _named(self._path(step.job)):
+            return _entry(step, request, self._write(step, writer))
 
     def _write(self, step: _Step, writer: ConsumerWriter) -> Made:
         over = step.found.seen if step.found.action is Action.REPLACE else None
@@ -285,7 +281,7 @@ class Placer:
             return fs.open_regular(blob.path)
         entry = step.found.entry
         if step.found.action is Action.REPLACE and entry is not None and entry.digest == str(step.job.wanted):
-            return self._examiner.tree.open(step.path)
+            return self._inspector.tree.open(step.path)
         raise DiskError(f"{self._path(step.job)} changed while modelfetch worked", hint="run it again")
 
     def _displace(self, step: _Step, writer: ConsumerWriter) -> PathStat | None:
@@ -296,7 +292,7 @@ class Placer:
         """
         shown, seen = self._path(step.job), step.found.seen
         if seen is not None and seen.regular and seen.target is None:
-            fd = self._examiner.tree.open(step.path)
+            fd = self._inspector.tree.open(step.path)
             try:
                 kept = writer.has_displaced(step.path, fd)
             finally:
@@ -310,8 +306,15 @@ class Placer:
         self._sink(Notice(level="warning", message=message, hint=_KEEP_HINT))
         return None
 
+    def _unstable_error(self, job: PlacementJob) -> DiskError:
+        path = self._path(job)
+        if self._inspector.tree.lstat(job.placement.path) is None:
+            hint = "does the service clean its folder? Start it after modelfetch, or with OLLAMA_NOPRUNE=1"
+            return DiskError(f"{path} keeps disappearing after it was placed", hint=hint)
+        return DiskError(f"{path} keeps changing", hint="stop the service that writes to it, and run again")
+
     def _path(self, job: PlacementJob) -> Path:
-        return self._examiner.tree.path(job.placement.path)
+        return self._inspector.tree.path(job.placement.path)
 
 
 def foreign_file_error(path: Path, *, comparable: bool = True) -> DestinationError:

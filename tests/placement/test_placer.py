@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.core import fs
-from modelfetch.errors import DestinationError
+from modelfetch.errors import DestinationError, DiskError
 from modelfetch.placement import PlacementJob
 from modelfetch.placement.layouts import Placement, PlacementMethod
-from modelfetch.placement.writer import ConsumerWriter, Made
+from modelfetch.placement.writer import ChangedMeanwhileError, ConsumerWriter, Made
 from tests.placement.world import LARGE, SMALL, World
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def test_paths_that_leave_their_folder_are_refused(world: World, path: str) -> N
 
 
 def test_a_file_that_vanishes_while_it_is_placed_is_placed_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An Ollama that starts beside us sweeps blobs that no manifest names yet."""
+    """An Ollama that starts meanwhile removes blobs that no manifest names yet."""
     blob, manifest = (
         world.job("ollama/models/blobs/sha256-x", LARGE),
         world.job("ollama/models/manifests/h/l/m/t", SMALL, PlacementMethod.COPY),
@@ -272,6 +272,28 @@ def test_a_file_that_vanishes_while_it_is_placed_is_placed_again(world: World, m
     world.place(blob, manifest, consumer="ollama")
     assert swept
     assert (world.root / "ollama/models/blobs/sha256-x").read_bytes() == LARGE
+
+
+def test_a_file_that_always_vanishes_or_changes_is_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "comfyui/models/vae/a.json"
+    copy = ConsumerWriter.copy
+
+    def vanish(self: ConsumerWriter, source: int, path: str, over: PathStat | None) -> Made:
+        made = copy(self, source, path, over)
+        (world.root / path).unlink()
+        return made
+
+    def change(_self: ConsumerWriter, _source: int, path: str, _over: PathStat | None) -> Made:
+        raise ChangedMeanwhileError(path)
+
+    monkeypatch.setattr(ConsumerWriter, "copy", vanish)
+    with pytest.raises(DiskError, match=r"a\.json keeps disappearing"):
+        world.place(world.job(path, SMALL))
+    monkeypatch.setattr(ConsumerWriter, "copy", copy)
+    world.place(world.job(path, b"older"))
+    monkeypatch.setattr(ConsumerWriter, "copy", change)
+    with pytest.raises(DiskError, match=r"a\.json keeps changing"):
+        world.place(world.job(path, SMALL))
 
 
 @pytest.mark.parametrize("folder", [".modelfetch/tmp/comfyui", "comfyui", "comfyui/models/vae"])
