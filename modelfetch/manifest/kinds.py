@@ -113,9 +113,14 @@ HF_MODEL_PREFIX = "models--"
 """Begins the names of model repos in a Hugging Face cache."""
 
 
+def hf_folder_name(repo: str) -> str:
+    """The name of a model repo's folder in a Hugging Face cache: ``models--ORG--NAME``."""
+    return f"{HF_MODEL_PREFIX}{repo.replace('/', '--')}"
+
+
 def hf_repo_folder(consumer: str, repo: str) -> str:
-    """The folder of a repo in a consumer's Hugging Face cache, below ROOT: ``…/models--ORG--NAME``."""
-    return "/".join(filter(None, (consumer, HF_CACHES[consumer], f"{HF_MODEL_PREFIX}{repo.replace('/', '--')}")))
+    """The folder of a repo in a consumer's Hugging Face cache, below ROOT."""
+    return "/".join(filter(None, (consumer, HF_CACHES[consumer], hf_folder_name(repo))))
 
 
 def upstream_name(source: Uri) -> str | None:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.core import directories, fs, own_files, temp_files
-from modelfetch.manifest.kinds import HF_MODEL_PREFIX
+from modelfetch.manifest.kinds import HF_MODEL_PREFIX, hf_folder_name
+from modelfetch.manifest.uri import HfUri, parse_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from modelfetch.core.artifact import Artifact
 
@@ -46,8 +47,19 @@ class LocalFiles:
         with self._lock:
             names = dict.fromkeys(filter(None, (digest.hex, artifact.cache_name)))
             found = [path for name in names for path in self._cached.get(name, ())]
+            found += self._in_snapshot(artifact)
             found += [Path(one["path"]) for one in self._in_place.get(str(digest), ()) if _is_unchanged(one)]
         return found
+
+    def _in_snapshot(self, artifact: Artifact) -> Iterator[Path]:
+        """The file in the cache's snapshot of the same commit: a small file's blob is not named by its sha256."""
+        if self._hf_cache is None or not artifact.uri.startswith("hf://"):
+            return
+        uri = parse_uri(artifact.uri)
+        if isinstance(uri, HfUri) and uri.commit and uri.path:
+            file = self._hf_cache / hf_folder_name(uri.repo) / "snapshots" / uri.commit / uri.path
+            if file.is_file():
+                yield file
 
     @cached_property
     def _in_place(self) -> Mapping[str, Sequence[dict[str, Any]]]:

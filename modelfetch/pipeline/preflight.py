@@ -18,6 +18,7 @@ from modelfetch.core.units import format_size
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 from modelfetch.placement import Action
 from modelfetch.placement.layouts import PlacementMethod
+from modelfetch.store import Store
 from modelfetch.store.ingest import LINK_AT_LEAST
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ class _SpaceTally:
     def __init__(self, kept: Mapping[str, str], *, tree: RootTree, store: Path, in_store: Collection[str]) -> None:
         self._tree = tree
         self._store = store
+        self._blobs = Store(store)
         self._kept = kept
         self._in_store = in_store
         self._probe = LinkProbe(store)
@@ -174,7 +176,8 @@ class _SpaceTally:
                 if not (large and name in self._kept and self._links(self._tree.path(self._kept[name]))):
                     cost.bytes_on[self._parent(self._store)] += artifact.size - _partial_bytes(artifact, self._store)
             path = self._tree.path(target.placement.path)
-            if not (target.placement.how is PlacementMethod.FILE and large and self._links(path)):
+            private = artifact.digest is not None and self._blobs.is_private(artifact.digest)
+            if not (target.placement.how is PlacementMethod.FILE and large and self._links(path)) or private:
                 cost.bytes_on[self._parent(path.parent)] += artifact.size
                 would_link = target.placement.how is PlacementMethod.FILE and large
                 cost.copies_on[self._parent(path.parent)] += artifact.size if would_link else 0

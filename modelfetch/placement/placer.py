@@ -267,7 +267,7 @@ class Placer:
             return writer.text(placement.text, step.path, over)
         blob = step.job.blob or (self._store.find(wanted) if wanted else None)
         linked = placement.how is PlacementMethod.FILE and rewriting_service(step.path) is None
-        if blob is not None and linked and blob.size >= LINK_AT_LEAST:
+        if blob is not None and linked and blob.size >= LINK_AT_LEAST and not self._store.is_private(blob.digest):
             return writer.link(blob.path, step.path, over)
         source = self._open_source(step, blob)
         try:

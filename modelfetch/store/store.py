@@ -20,6 +20,7 @@ from modelfetch.core.fs import BLOB_MODE, RefusalReporter, open_regular, read_sm
 from modelfetch.core.os_errors import translate
 from modelfetch.core.temp_files import sweep_temporaries, temporary_name
 from modelfetch.errors import DiskError, ModelfetchError
+from modelfetch.store.adopted import is_adopted
 from modelfetch.store.chunks import hash_open_file, read_into
 from modelfetch.store.index import Index, record_path, write_new, write_whole
 from modelfetch.store.record import BlobRecord
@@ -38,6 +39,7 @@ _READ_LIMIT = 64 * 2**20
 """Maximum size of a blob that is read whole: registry manifests and configurations, in practice a few kilobytes."""
 _LEFT_OVER = r".*\.damaged.*|\..*|tmp-.*"
 """Damaged blobs that were set aside, and the temporary names of version 0.1."""
+_READABLE = 0o444
 _UNVERIFIED = -1
 """The ``mtime_ns`` of a record that fits no file."""
 
@@ -295,6 +297,14 @@ class Store:
             many = len(self._unsynced) >= _MAX_UNSYNCED
         if many:
             self.settle()
+
+    def is_private(self, sha256: Digest) -> bool:
+        """Whether a blob is a user's file that other users may not read, so that services need copies of it."""
+        if not is_adopted(self.path, sha256):
+            return False
+        with contextlib.suppress(OSError):
+            return self.blob_path(sha256).lstat().st_mode & _READABLE != _READABLE
+        return False
 
     def remove(self, sha256: Digest) -> bool:
         """Remove a blob and its record; returns whether there was one.

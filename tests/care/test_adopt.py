@@ -72,6 +72,20 @@ def test_files_of_an_adopted_collection_are_not_fetched_again(
     assert (bench.root / ONE).read_bytes() == read(WEIGHTS)
 
 
+@pytest.mark.parametrize(("mode", "shared"), [(0o640, False), (0o600, False), (0o644, True)])
+def test_services_can_read_what_was_adopted_from_a_private_file(
+    bench: Bench, care: Callable[..., Result], mode: int, *, shared: bool
+) -> None:
+    path = collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
+    path.chmod(mode)
+    care("adopt", str(bench.folder / "theirs"))
+    assert bench.sync(pinned(bench)).code == 0
+    for name in (ONE, TWO):
+        assert (bench.root / name).stat().st_mode & 0o444 == 0o444
+        assert (bench.root / name).samefile(path) is shared
+    assert path.stat().st_mode & 0o777 == mode
+
+
 def test_removing_the_model_leaves_the_collection_as_it_was(bench: Bench, care: Callable[..., Result]) -> None:
     path = collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
     before = state(path)
@@ -201,6 +215,7 @@ def test_a_hardlink_of_a_damaged_file_is_not_used_for_a_repair(
 ) -> None:
     monkeypatch.setattr("modelfetch.store.ingest.try_reflink", lambda *_: False)
     path = collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
+    path.chmod(0o644)
     care("adopt", "--in-place", str(bench.folder / "theirs"))
     assert bench.sync(pinned(bench)).code == 0
     assert path.samefile(bench.root / ONE)
@@ -237,6 +252,31 @@ def test_sync_uses_files_of_the_hugging_face_cache(
     assert set(result.actions().values()) == {"adopted"}
     assert sent(bench) == 0
     assert state(blob) == before
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("offline", [False, True])
+def test_small_files_of_the_hugging_face_cache_are_found_by_their_snapshot(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, shared: bool, offline: bool
+) -> None:
+    """The manifest has their sha256; the cache names them by git's sha1. ``shared``: the blobs of huggingface_hub 2."""
+    assert bench.sync(whisper(bench)).code == 0
+    (snapshot,) = (bench.root / "whisper/hub").glob("models--*/snapshots/*")
+    named = {str(path.relative_to(snapshot)): path.read_bytes() for path in snapshot.rglob("*") if path.is_file()}
+    files = [{"path": name, "size": len(data), "digest": sha256(data)} for name, data in named.items()]
+    entry = {**whisper(bench, files=files), "source": f"hf://acme/whisper@{snapshot.name}"}
+    cache = bench.folder / "hub"
+    shutil.move(bench.root / "whisper/hub", cache)
+    shutil.rmtree(bench.root)
+    for number, blob in enumerate(sorted(cache.glob("models--*/blobs/*")) if shared else ()):
+        blob.rename(cache / f"shared-{number}")
+        blob.symlink_to(f"../../shared-{number}")
+    before = sent(bench)
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    result = bench.sync(entry, options=("--offline",) if offline else ())
+    assert result.code == 0, result.err
+    assert set(result.actions().values()) == {"adopted"}
+    assert sent(bench) == before
 
 
 def test_a_damaged_file_in_the_hugging_face_cache_is_not_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,10 @@ def test_leftovers_of_a_killed_run_are_removed_only_if_their_bytes_are_kept(
     assert result.report["models"][0]["artifacts"][0]["action"] == "skipped"
 
 
+def test_dedupe_in_place_is_wrong_usage(care: Callable[..., Result], tmp_path: Path) -> None:
+    assert care("adopt", "--dedupe", "--in-place", str(tmp_path)).code == 2
+
+
 def test_a_folder_whose_program_may_rewrite_its_files_is_refused(bench: Bench, care: Callable[..., Result]) -> None:
     (bench.folder / "immich/facial-recognition").mkdir(parents=True)
     result = care("adopt", "--dedupe", "--no-dry-run", str(bench.folder / "immich"))
