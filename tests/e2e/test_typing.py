@@ -61,14 +61,18 @@ def write(folder: Path) -> Path:
 
 def test_mypy_accepts_right_calls_and_refuses_wrong_ones(tmp_path: Path) -> None:
     file = write(tmp_path)
+    guide = tmp_path / "guide.py"
+    text = (REPOSITORY / "docs/guides/python.md").read_text()
+    guide.write_text("".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)))
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent", str(file)],
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent", str(file), str(guide)],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
     )
     refused = {int(line) for line in re.findall(r"snippet\.py:(\d+): error", done.stdout)}
     assert refused == EXPECTED, done.stdout + done.stderr
+    assert "guide.py" not in done.stdout, done.stdout
 
 
 def test_pyright_accepts_right_calls_and_refuses_wrong_ones(tmp_path: Path) -> None:
