@@ -23,7 +23,7 @@ from modelfetch.fitting.estimate import LOADED_KINDS
 from modelfetch.formats.content_check import HEAD
 from modelfetch.formats.gguf import MAGICS, read_gguf
 from modelfetch.formats.safetensors import read_safetensors
-from modelfetch.manifest.kinds import KINDS, WEIGHT_KINDS
+from modelfetch.manifest.kinds import KINDS, WEIGHT_KINDS, consumers_of
 from modelfetch.manifest.model import CONSUMERS, Model, Position
 from modelfetch.manifest.schema import json_schema_text
 from modelfetch.manifest.uri import CivitaiUri, HfUri, HttpUri, OllamaUri, parse_uri
@@ -315,12 +315,13 @@ class _Resolver:
 
     async def _pinned(self, uri: Uri, found: Detected, name: str, *, licence: str | None = None) -> Added:
         """The entry with all that pins it."""
-        kind = None if isinstance(uri, OllamaUri) else self._request.kind or found.kind
+        self._check_name()
+        kind = self._request.kind or found.kind
         if kind is None and not isinstance(uri, OllamaUri):
             kinds = [kind for kind in KINDS if kind in WEIGHT_KINDS]
-            unknown = UsageError(f"the kind of {uri} can't be detected", hint=f"add --kind, one of {', '.join(kinds)}")
-            kind = await self._choose(f"What kind of model is {uri}?", kinds, unknown)
+            kind = await self._choose(f"What kind of model is {uri}?", kinds, _unknown_kind(uri, kinds))
         consumers = self._request.consumers
+        _check_choices(uri, kind, self._request.kind, consumers)
         if not consumers:
             consumers = found.consumers if kind == found.kind else consumers_for(kind or "", found.family)
         model = Model(
@@ -342,6 +343,13 @@ class _Resolver:
         why = found.why if kind == found.kind else ""
         return Added(model=model, family=found.family, why=why, size=_pinned_size(model))
 
+    def _check_name(self) -> None:
+        """Refuse a chosen name that another entry has."""
+        name = self._request.name
+        if name is not None and any(model.name == name for model in self._models):
+            another = shlex.quote(self._unique(name))
+            raise UsageError(f"{self._request.manifest} has a model {name!r} already", hint=f"add --name {another}")
+
     def _unique(self, name: str) -> str:
         base = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
         taken = {model.name for model in self._models}
@@ -352,6 +360,22 @@ class _Resolver:
         if self._request.choose is None or not choices:
             raise otherwise
         return await asyncio.to_thread(self._request.choose, question, choices)
+
+
+def _unknown_kind(uri: Uri, kinds: Sequence[str]) -> UsageError:
+    whole = f"; for the whole repo: modelfetch add hf://{uri.repo} --kind snapshot" if isinstance(uri, HfUri) else ""
+    hint = f"add --kind, one of {', '.join(kinds)}{whole}"
+    return UsageError(f"the kind of {uri} can't be detected", hint=hint)
+
+
+def _check_choices(uri: Uri, kind: str | None, chosen: str | None, consumers: Sequence[str]) -> None:
+    """Refuse a kind or services that the caller chose, where they don't go with the link."""
+    if isinstance(uri, OllamaUri) and chosen is not None:
+        raise UsageError(f"{uri} is a model for Ollama, which has no kind", hint="leave out --kind")
+    able = ("ollama",) if isinstance(uri, OllamaUri) else consumers_of(kind or "")
+    if wrong := [name for name in consumers if name not in able]:
+        what = "a model for Ollama" if isinstance(uri, OllamaUri) else f"a {kind}"
+        raise UsageError(f"{uri} is {what}, and {wrong[0]} takes none", hint=f"--for takes {', '.join(able)} here")
 
 
 def _pinned_size(model: Model) -> int | None:

@@ -120,7 +120,8 @@ def _changed(
         found = load_text(document.path, data, settings)
     except ManifestError as error:
         problems = "; ".join(problem.message for problem in error.problems[:3])
-        raise _refused(document, what, f"it would be invalid with them: {problems}") from None
+        hint = "the file was left as it is: change the entry that this names, or write the new one by hand"
+        raise _refused(document, what, f"it would be invalid with them: {problems}", hint) from None
     except ValueError as error:
         raise _refused(document, what, str(error)) from None
     if _meaning(found) != _meaning(replace(document.manifest, models=after)):
@@ -128,12 +129,11 @@ def _changed(
     return data
 
 
-def _refused(document: Document, what: str, why: str) -> SettingError:
-    return SettingError(
-        f"{document.path}: {what} can't be written, {why}",
-        code="invalid-manifest",
-        hint="the file was left as it is: write these entries out in full, without aliases, and pin them together",
-    )
+_ALIASES = "the file was left as it is: write these entries out in full, without aliases, and pin them together"
+
+
+def _refused(document: Document, what: str, why: str, hint: str = _ALIASES) -> SettingError:
+    return SettingError(f"{document.path}: {what} can't be written, {why}", code="invalid-manifest", hint=hint)
 
 
 def _meaning(manifest: Manifest) -> Any:

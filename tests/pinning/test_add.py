@@ -160,6 +160,12 @@ def test_a_prompt_accepts_a_number_or_a_word(capsys: pytest.CaptureFixture[str])
             assert _choose("What kind?", ["vae", "lora"]) == "lora"
 
 
+def test_a_chosen_name_that_is_taken_is_refused_with_a_free_one(bench: PinBench) -> None:
+    assert add(bench, "ollama://tiny:1b", "--name", "mine").code == 0
+    result = add(bench, "hf://acme/art/art.safetensors", "--name", "mine")
+    assert (result.code, result.report["errors"][0]["hint"]) == (2, "add --name mine-2")
+
+
 def test_names_are_made_unique(bench: PinBench) -> None:
     bench.world.file("art.safetensors", UPSCALER)
     assert add(bench, "hf://acme/art/art.safetensors", f"{bench.hub.files}art.safetensors").code == 0
@@ -228,6 +234,8 @@ def test_a_language_model_of_the_hub_gets_the_line_to_type(bench: PinBench) -> N
         (["hf://acme/art/art.safetensors", "ollama://tiny:1b", "--name", "x"], 2, "usage"),
         (["what is this"], 2, "usage"),
         (["hf://acme/art/art.safetensors", "--kind", "vae", "--for", "whisper"], 2, "usage"),
+        (["hf://acme/art/art.safetensors", "--for", "ollama"], 2, "usage"),
+        (["ollama://tiny:1b", "--kind", "vae"], 2, "usage"),
     ],
 )
 def test_a_failure_writes_nothing(bench: PinBench, words: list[str], code: int, slug: str) -> None:

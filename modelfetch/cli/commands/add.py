@@ -73,7 +73,7 @@ def command(ctx: click.Context, /, links: tuple[str, ...], **values: Any) -> int
     finally:
         if report.ok and not values["quiet"]:
             note(plain(_summary(report)))
-        show_errors(report.errors)
+        show_errors(report.errors, ctx.info_name)
     return report.exit_code
 
 
@@ -135,7 +135,8 @@ def _summary(report: AddReport) -> str:
     new = sum(one.is_new for one in report.added)
     if not new:
         return f"{report.manifest}: nothing to add, {'it is' if len(report.added) == 1 else 'all are'} there already"
-    done = "added" if report.written else "would be added"
     models, them = ("1 model", "it") if new == 1 else (f"{new} models", "them")
+    if not report.written:
+        return f"{report.manifest}: {models} would be added"
     file = shlex.quote(str(report.manifest))
-    return f"{report.manifest}: {models} {done}; `modelfetch sync {file}` places {them}"
+    return f"{report.manifest}: {models} added; `modelfetch sync {file}` places {them}"
