@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -21,13 +22,14 @@ from modelfetch.core.events import Notice
 from modelfetch.core.threads import FrugalExecutor
 from modelfetch.errors import DestinationError, UsageError
 from modelfetch.render.errors import show_errors
-from modelfetch.render.out import put
+from modelfetch.render.out import note, put
 from modelfetch.render.progress import make_progress
 from modelfetch.tiers.discovery import is_tier_name, normalise_tier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from modelfetch.care.prune import PruneOptions, Removed
     from modelfetch.core.events import Event, Sink
     from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
@@ -115,6 +117,42 @@ def perform(
 
     request = replace(request_from(ctx), may_be_unnamed=may_be_unnamed)
     return run(ctx, lambda sink, cancel: run_manifests(request, work, failure=failure, sink=sink, cancel=cancel))
+
+
+def perform_removal(
+    ctx: click.Context,
+    remove: Callable[[Sequence[Manifest], Session, PruneOptions], Removed],
+    *,
+    hint: Callable[[Removed], str | None] = lambda _: None,
+) -> int:
+    """Run ``prune`` or ``remove`` and show what was removed; returns the exit code.
+
+    ``hint`` returns what to print after a removal that was not a dry run.
+    """
+    from modelfetch.care.prune import PruneOptions, removal_report
+    from modelfetch.render.care import removal_text
+
+    values = ctx.params
+    how = PruneOptions(
+        dry_run=values["dry_run"],
+        older_than=values["older_than"],
+        keep_tiers=tuple(values["keep_tiers"]),
+        keep_tiers_variable=variable_of(ctx, "keep_tiers"),
+    )
+    found: list[Removed] = []
+
+    async def work(manifests: Sequence[Manifest], session: Session) -> Report:
+        started = time.monotonic()
+        found.append(await asyncio.to_thread(remove, manifests, session, how))
+        tier = manifests[0].tier if manifests else None
+        return removal_report(found[0], session, tier=tier, started=started)
+
+    report = perform(ctx, work, may_be_unnamed=True)
+    text = removal_text(found[0], quiet=values["quiet"]) if found else ""
+    code = show(report, as_json=values["as_json"], text=(lambda: text) if text else None)
+    if found and not how.dry_run and not values["quiet"] and (after := hint(found[0])):
+        note(after)
+    return code
 
 
 def run(ctx: click.Context, start: Callable[[Sink, Cancel], Coroutine[Any, Any, R]]) -> R:

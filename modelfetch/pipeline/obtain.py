@@ -58,14 +58,14 @@ class TransferDeduplicator:
                 raise known
             if mine:
                 self._current[key] = way, asyncio.create_task(start())
-            gone, task = self._current[key]
+            current, task = self._current[key]
             try:
                 return await asyncio.shield(task), mine
             except ModelfetchError as error:
-                self._failed[key, gone] = error
-                if gone == way or not isinstance(error, OF_THE_SOURCE):
+                self._failed[key, current] = error
+                if current == way or not isinstance(error, OF_THE_SOURCE):
                     raise
-                if self._current.get(key) == (gone, task):
+                if self._current.get(key) == (current, task):
                     del self._current[key]
 
     async def close(self) -> None:

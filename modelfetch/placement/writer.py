@@ -106,7 +106,7 @@ class ConsumerWriter:
         except OSError as error:
             if error.errno not in _NO_LINK:
                 raise
-            self._warn_no_link(blob, path, error)
+            self._warn_no_link(blob, error)
         fd = fs.open_regular(blob)
         try:
             return self.copy(fd, path, over)
@@ -344,7 +344,7 @@ class ConsumerWriter:
     def _finish_own_folder(self, fd: int) -> None:
         fs.try_chmod(fd, fs.DIRECTORY_MODE)
 
-    def _warn_no_link(self, blob: Path, path: str, error: OSError) -> None:
+    def _warn_no_link(self, blob: Path, error: OSError) -> None:
         refused = error.errno in (errno.EPERM, errno.EACCES)
         if not self._is_new("link-refused" if refused else "link-impossible"):
             return

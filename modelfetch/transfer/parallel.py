@@ -140,13 +140,13 @@ class ConnectionPool:
         """Return how many connections to add."""
         if not self._fetcher.splittable or self._partial.size is None:
             return 0
-        clock, options = self._context.tuning.clock, self._context.options
-        now = clock()
+        context = self._context
+        now = context.tuning.clock()
         if self._controller is None:
             setup = min(2.0, self._fetcher.setup)
-            floor = floor_rate(self._context)
+            floor = floor_rate(context)
             self._controller = ConcurrencyController(
-                options.connections, limit=options.limit_rate, setup=setup, tuning=self._context.tuning, floor=floor
+                context.options.connections, limit=context.limiter.rate, setup=setup, tuning=context.tuning, floor=floor
             )
         flow = self._fetcher.flow
         return self._controller.step(
