@@ -195,6 +195,7 @@ def test_expired_signed_urls_are_requested_again(world: World) -> None:
 
 
 def test_the_only_signed_url_is_requested_again_after_it_expired(world: World) -> None:
+    world.options = Options(connections=1)  # how many more a busy machine opens is a matter of its load
     with Origin(DATA) as cdn:
         tokens = [0]
 
