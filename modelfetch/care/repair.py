@@ -24,7 +24,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.core.directories import own_folder
 from modelfetch.errors import DiskError, IntegrityError, ModelfetchError, UnreachableError
 from modelfetch.pipeline.availability import is_local, offline_error
-from modelfetch.pipeline.plan import at_current_endpoints
+from modelfetch.pipeline.frozen import at_current_endpoints
 from modelfetch.pipeline.resolve import mirrors_of
 from modelfetch.placement.journal import Claim
 from modelfetch.placement.receipts import Entry, ReceiptBook, lock_receipt

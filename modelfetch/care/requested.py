@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from modelfetch.errors import ModelfetchError
-from modelfetch.pipeline.plan import at_current_endpoints, frozen_for, select
+from modelfetch.pipeline.frozen import at_current_endpoints, frozen_for
+from modelfetch.pipeline.plan import select
 from modelfetch.pipeline.resolve import resolve_quietly
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.receipts import Receipt

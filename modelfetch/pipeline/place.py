@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modelfetch.core.artifact import Resolution
-from modelfetch.pipeline.plan import ModelPlan, freeze, jobs_for
+from modelfetch.pipeline.frozen import freeze
+from modelfetch.pipeline.plan import ModelPlan, jobs_for
 from modelfetch.placement import Action, PlacementJob, PlacementRequest
 from modelfetch.placement.archive import unpack
 from modelfetch.placement.layouts import PlacementMethod
@@ -69,6 +70,6 @@ def place_model(plan: ModelPlan, consumer: str, fetched: Mapping[str, Fetched], 
             model=request.model.name,
             requested_by=request.requested_by,
             jobs=jobs,
-            frozen=freeze(plan, session.settings),
+            frozen=freeze(request, plan.resolution, session.settings) if plan.resolution else {},
         )
     )

@@ -12,22 +12,18 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
-from modelfetch.core.urls import display_url
 from modelfetch.errors import ManifestError, ModelfetchError, SettingError
 from modelfetch.manifest.kinds import HF_CACHES
 from modelfetch.manifest.path_conflicts import PathClaim, Shape, find_clashes
-from modelfetch.manifest.uri import HttpUri, OllamaUri
+from modelfetch.manifest.uri import OllamaUri
 from modelfetch.placement import Action, Inspector, PlacementJob, State, foreign_file_error, wanted_digest
 from modelfetch.placement.layouts import Placement, PlacementMethod
-from modelfetch.placement.receipts import Frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from modelfetch.config.settings import Settings
     from modelfetch.core.artifact import Artifact, Resolution
     from modelfetch.manifest.model import Manifest, Model
-    from modelfetch.manifest.uri import Uri
     from modelfetch.placement.receipts import Receipt
 
 
@@ -158,75 +154,6 @@ def _is_pinned(model: Model) -> bool:
     if model.files is not None:
         return all(file.digest for file in model.files)
     return model.digest is not None
-
-
-def frozen_for(request: ModelRequest, receipts: Mapping[str, Receipt], settings: Settings) -> Resolution | None:
-    """What an earlier run resolved for this entry of the same manifest text, with the current settings' endpoints."""
-    for receipt in receipts.values():
-        if found := receipt.frozen.get(request.key):
-            return at_current_endpoints(found.resolution, settings, (request.model.source, *request.model.mirrors))
-    return None
-
-
-def same_pins(request: ModelRequest, receipts: Mapping[str, Receipt], settings: Settings) -> Resolution | None:
-    """What an earlier run resolved for a file with the same source and pins, under another manifest text.
-
-    The pins fix the bytes, so all that it adds is the file's name, which some sources give only with a request.
-    """
-    model = request.model
-    if model.digest is None or model.files is not None or isinstance(model.source, OllamaUri):
-        return None
-    for receipt in receipts.values():
-        for frozen in receipt.frozen_as(model.name):
-            artifacts = frozen.resolution.artifacts
-            if len(artifacts) == 1 and _has_pins(artifacts[0], model):
-                return at_current_endpoints(frozen.resolution, settings, (model.source, *model.mirrors))
-    return None
-
-
-def _has_pins(artifact: Artifact, model: Model) -> bool:
-    return (
-        artifact.uri == str(model.source)
-        and artifact.digest == model.digest
-        and model.size in (None, artifact.size)
-        and model.filename is None
-    )
-
-
-def at_current_endpoints(resolution: Resolution, settings: Settings, uris: Iterable[Uri] = ()) -> Resolution:
-    """Return a resolution from a receipt with the addresses that today's settings give.
-
-    A receipt holds addresses without their secrets, which are taken from ``uris``, the manifest's own.
-    """
-    names = {f"{name}:/": f"{endpoint}/" for name, endpoint in _endpoints(settings).items()}
-    secret = {display_url(uri.url): uri.url for uri in uris if isinstance(uri, HttpUri)}
-    return _readdressed(resolution, names, secret)
-
-
-def _endpoints(settings: Settings) -> dict[str, str]:
-    """The names that receipts hold instead of endpoints, which variables may change."""
-    return {
-        "hf-endpoint": settings.hf_endpoint,
-        "ollama-registry": settings.ollama_registry,
-        "civitai-endpoint": settings.civitai_endpoint,
-    }
-
-
-def _readdressed(
-    resolution: Resolution, prefixes: Mapping[str, str], secret: Mapping[str, str] | None = None
-) -> Resolution:
-    """The resolution with other prefixes, and with the secrets of the manifest's own addresses put back."""
-
-    def moved(url: str) -> str:
-        url = (secret or {}).get(url, url)
-        old = next((prefix for prefix in prefixes if url.startswith(prefix)), "")
-        return prefixes.get(old, "") + url.removeprefix(old)
-
-    artifacts = (
-        replace(one, locations=tuple(replace(place, url=moved(place.url)) for place in one.locations))
-        for one in resolution.artifacts
-    )
-    return replace(resolution, artifacts=tuple(artifacts))
 
 
 def plan_model(
@@ -381,17 +308,6 @@ def _unpacked_jobs(placement: Placement, receipt: Receipt) -> Iterable[Placement
             artifact = replace(placement.artifact, digest=Digest(algorithm, digits), size=entry.size)
             file = replace(placement, path=path, how=PlacementMethod.COPY, artifact=artifact)
             yield PlacementJob(placement=file, archive=entry.archive)
-
-
-def freeze(plan: ModelPlan, settings: Settings) -> dict[str, Frozen]:
-    """The part of a plan that its receipt keeps, without endpoints, which may change."""
-    if plan.resolution is None:
-        return {}
-    names = {f"{endpoint}/": f"{name}:/" for name, endpoint in _endpoints(settings).items()}
-    resolution = _readdressed(plan.resolution, names)
-    return {
-        plan.request.key: Frozen(tier=plan.request.requested_by, model=plan.request.model.name, resolution=resolution)
-    }
 
 
 def is_unpinned(request: ModelRequest) -> bool:

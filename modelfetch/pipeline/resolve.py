@@ -10,7 +10,7 @@ from modelfetch.core.bounded import map_bounded
 from modelfetch.errors import ModelfetchError
 from modelfetch.formats.content_check import check_pickle_name
 from modelfetch.manifest.uri import HfUri, OciUri, OllamaUri
-from modelfetch.pipeline.plan import ModelRequest, frozen_for, same_pins
+from modelfetch.pipeline.frozen import frozen_for, same_pins
 from modelfetch.sources import SourceRequest
 from modelfetch.sources.base import is_final
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from modelfetch.core.artifact import Artifact, Location, Resolution
     from modelfetch.manifest.model import Model
     from modelfetch.manifest.uri import Uri
+    from modelfetch.pipeline.plan import ModelRequest
     from modelfetch.pipeline.session import Session
     from modelfetch.placement.receipts import Receipt
 

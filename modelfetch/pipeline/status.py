@@ -14,7 +14,8 @@ from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, exit_code_of
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.path_conflicts import Shape, model_claims
-from modelfetch.pipeline.plan import ModelRequest, frozen_for, is_unpinned, select
+from modelfetch.pipeline.frozen import frozen_for
+from modelfetch.pipeline.plan import ModelRequest, is_unpinned, select
 from modelfetch.pipeline.preflight import check_folders
 from modelfetch.pipeline.resolve import resolve_quietly
 from modelfetch.placement import State, wanted_digest
