@@ -60,7 +60,7 @@ from modelfetch.errors import (
 )
 from modelfetch.fitting.types import Estimate as Estimate, FitReport as FitReport, ServiceFit as ServiceFit
 from modelfetch.manifest.model import FileSpec as FileSpec, Manifest as Manifest, Model as Model, Service as Service
-from modelfetch.pinning.add import Added as Added, AddReport as AddReport
+from modelfetch.pinning.types import Added as Added, AddReport as AddReport
 from modelfetch.tiers.loader import load_manifest as load_manifest
 
 __all__: list[str]

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from modelfetch.core.digest import Digest
     from modelfetch.fitting.types import FitReport
     from modelfetch.manifest.model import Manifest
-    from modelfetch.pinning.add import AddReport, Choose
+    from modelfetch.pinning.types import AddReport, Choose
     from modelfetch.run import Failure
 
     Files: TypeAlias = str | Path | Sequence[str | Path] | None
@@ -472,7 +472,7 @@ async def add_async(
     Raises:
         TypeError: An option does not exist.
     """
-    from modelfetch.pinning.add import AddRequest
+    from modelfetch.pinning.types import AddRequest
 
     request = AddRequest(
         links=(links,) if isinstance(links, str) else tuple(links),

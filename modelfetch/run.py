@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from modelfetch.fitting.types import FitReport
     from modelfetch.manifest.model import Manifest
-    from modelfetch.pinning.add import AddReport, AddRequest
     from modelfetch.pinning.run import Result as PinResult
+    from modelfetch.pinning.types import AddReport, AddRequest
 
     R_co = TypeVar("R_co", covariant=True)
 
@@ -203,7 +203,8 @@ async def run_add(
     request: AddRequest, options: Mapping[str, Any], *, sink: Sink = discard, cancel: Cancel | None = None
 ) -> AddReport:
     """Add links to a manifest. No `ModelfetchError` is raised: errors are in the report."""
-    from modelfetch.pinning.add import AddReport, add_links
+    from modelfetch.pinning.add import add_links
+    from modelfetch.pinning.types import AddReport
 
     def failure(errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float) -> AddReport:
         return AddReport(manifest=str(request.manifest), errors=tuple(errors), seconds=seconds)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from modelfetch.fitting.types import FitReport
-    from modelfetch.pinning.add import Added, AddReport
+    from modelfetch.pinning.types import Added, AddReport
 
 
 @click.command("add")
@@ -50,8 +50,9 @@ def command(ctx: click.Context, /, links: tuple[str, ...], **values: Any) -> int
 
     A missing manifest is created; comments and layout are kept. On a terminal, what can't be detected is prompted for.
     """
-    from modelfetch.pinning.add import DEFAULT_MANIFEST, AddRequest
+    from modelfetch.pinning.types import AddRequest
     from modelfetch.run import run_add
+    from modelfetch.tiers.selection import DEFAULT_MANIFEST
 
     request = AddRequest(
         links=links,
