@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 import time
 from contextlib import closing
@@ -20,6 +21,7 @@ from modelfetch.cli.options import EnvOption
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Notice
 from modelfetch.core.threads import FrugalExecutor
+from modelfetch.core.urls import display_url
 from modelfetch.errors import DestinationError, UsageError
 from modelfetch.render.errors import show_errors
 from modelfetch.render.out import note, put
@@ -73,6 +75,7 @@ def chosen_manifests(ctx: click.Context) -> tuple[str | None, str | None, tuple[
     for file in files:
         if not file.endswith((".yaml", ".yml")):
             refuse_tier_name(ctx, file)
+            _refuse_link(file)
     if tier and tier_is_named:
         return tier, None, ()
     if manifests:
@@ -86,6 +89,21 @@ def refuse_tier_name(ctx: click.Context, file: str) -> None:
         raise UsageError(
             f"{file}: no such file", hint=f"for a tier, write: {ctx.command_path} --tier {normalise_tier(file)}"
         )
+
+
+def _refuse_link(file: str) -> None:
+    """Refuse a link, or a form of one that people paste, if a manifest is expected."""
+    from modelfetch.manifest.uri import parse_uri
+
+    if os.path.lexists(file):
+        return
+    try:
+        parse_uri(file)
+    except ValueError:
+        if "://" not in file:
+            return
+    link = shlex.quote(display_url(file))
+    raise UsageError("expected a manifest's file, found a link", hint=f"write it into one first: modelfetch add {link}")
 
 
 def is_on_command_line(ctx: click.Context, name: str) -> bool:

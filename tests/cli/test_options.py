@@ -198,6 +198,8 @@ def test_an_empty_folder_option_does_not_mean_the_working_directory(
     ("words", "hint"),
     [
         (["sync", "--manifest", "nowhere.yaml"], "hint: paths start from "),
+        (["sync", "ollama run llama3.2"], "hint: write it into one first: modelfetch add 'ollama run llama3.2'"),
+        (["plan", "hf://a/b/c.gguf"], "hint: write it into one first: modelfetch add hf://a/b/c.gguf"),
         (["fetch", "x.safetensors"], "hint: one file: https://"),
         (["sync", "--tier", "8g", "--jobs", "many"], "expected a whole number from 1 to 64, found 'many'"),
     ],

@@ -54,5 +54,5 @@ def _report(file: Path, done: Rewritten, *, quiet: bool) -> None:
         note(f"{name}: {old or '(empty)'} -> {new or '(empty)'}")
     for name, line in done.twice:
         note(f"warning: {file}:{line} sets {name} too, outside of the block: the later line wins")
-    if not done.written and not quiet:
-        note(f"{file} is up to date")
+    if not quiet and not (done.written and done.changed):
+        note(f"{file} {'has the block now' if done.written else 'is up to date'}")
