@@ -19,6 +19,7 @@ from modelfetch.core.directories import own_folder
 from modelfetch.core.events import Notice
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, exit_code_of
+from modelfetch.placement.ollama_manifests import is_newer
 from modelfetch.placement.receipts import ReceiptBook, lock_receipt
 from modelfetch.store.checks import Check, now, read_checks, write_checks
 from modelfetch.store.locks.lock import LockLostError, lock
@@ -336,6 +337,8 @@ def _not_placed(requested: Requested, inventory: Inventory, tree: RootTree) -> I
     for path, request in requested.paths.items():
         if path not in known:
             there = os.path.lexists(tree.path(path))
+            if is_newer(path) and not there:
+                continue  # Ollama then reads the older manifest
             yield Finding(
                 model=request.model.name,
                 uri=str(request.model.source),

@@ -19,6 +19,7 @@ from modelfetch.pipeline.plan import ModelRequest, is_unpinned, select
 from modelfetch.pipeline.preflight import check_folders
 from modelfetch.pipeline.resolve import resolve_quietly
 from modelfetch.placement import State, wanted_digest
+from modelfetch.placement.ollama_manifests import is_newer
 from modelfetch.placement.receipts import Receipt, read_receipt
 
 if TYPE_CHECKING:
@@ -124,10 +125,21 @@ def _states(
                 touched = state is State.CHANGED and _is_touched(placement, receipt, session)
             except OSError as error:
                 raise os_errors.translate(error, placement.path, doing="can't examine") from error
+            if is_newer(placement.path):
+                if state is State.MISSING:
+                    continue  # Ollama then reads the older manifest
+                if _is_our_tag(placement, session):
+                    state, touched = State.READY, False
             word = "touched" if touched else "changed" if state is State.OUTDATED else str(state)
             uri = placement.artifact.uri if placement.artifact else None
             found.append(_PathState(consumer, placement.path, word, uri))
     return found
+
+
+def _is_our_tag(placement: Placement, session: Session) -> bool:
+    """Whether a tag of Ollama 0.40, whoever wrote it, leads to the requested model."""
+    wanted = wanted_digest(placement)
+    return wanted is not None and session.inspector.is_same_manifest(placement.path, wanted)
 
 
 def _is_touched(placement: Placement, receipt: Receipt, session: Session) -> bool:

@@ -16,7 +16,14 @@ from modelfetch.core.digest import Digest
 from modelfetch.core.events import discard
 from modelfetch.errors import DestinationError, DiskError
 from modelfetch.placement.layouts import Placement, PlacementMethod, placements
-from modelfetch.placement.ollama_manifests import is_manifest, same_manifest
+from modelfetch.placement.ollama_manifests import (
+    NEWER_FOLDER,
+    is_manifest,
+    is_newer,
+    lists_manifest,
+    older_path,
+    same_manifest,
+)
 from modelfetch.placement.receipts import Entry
 from modelfetch.placement.root_tree import RootTree
 from modelfetch.placement.state import (
@@ -45,6 +52,8 @@ if TYPE_CHECKING:
     from modelfetch.store.checks import Check
 
 _LOOKS = 3
+_NEVER = -1
+"""An mtime that no file has."""
 _NO_SYMLINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EIO)  # EIO: rclone
 
 
@@ -105,7 +114,8 @@ class Inspector:
     ) -> tuple[Placement, ...]:
         """Return what a consumer expects on disk for a model, given the file system of its folder.
 
-        If symlinks can't be created there, a Hugging Face cache gets regular files, as huggingface_hub does it.
+        If symlinks can't be created there, a Hugging Face cache gets regular files, as huggingface_hub does it. A store
+        that Ollama 0.40 or later has used gets its manifests in both places.
 
         Args:
             consumer: The consumer.
@@ -114,7 +124,7 @@ class Inspector:
             receipt: The consumer's receipt: what was placed before stays as it is.
             probe: Whether to try creating a symlink if the receipt does not show whether that works.
         """
-        found = placements(consumer, model, resolution)
+        found = placements(consumer, model, resolution, newer_ollama=self._has_newer_manifests)
         link = next((one for one in found if one.how is PlacementMethod.SYMLINK), None)
         if link is None or self._has_symlinks(consumer, link, receipt, probe=probe):
             return found
@@ -168,6 +178,12 @@ class Inspector:
     # --- inside ------------------------------------------------------------------------------------------------
 
     @cached_property
+    def _has_newer_manifests(self) -> bool:
+        with contextlib.suppress(OSError, DestinationError):
+            return self.tree.lstat(NEWER_FOLDER.rstrip("/")) is not None
+        return False
+
+    @cached_property
     def _blobs_by_size(self) -> dict[int, list[Blob]]:
         found: dict[int, list[Blob]] = {}
         for blob in self._store.blobs() if self._store else ():
@@ -183,7 +199,7 @@ class Inspector:
         self, placement: Placement, receipt: Receipt, seen: PathStat | None, wanted: Digest | None
     ) -> State:
         """The state of a path, given its stat result, according to the receipt."""
-        state = self._known_state(placement, receipt.entries.get(placement.path), seen, wanted)
+        state = self._known_state(placement, _recorded_entry(placement.path, receipt), seen, wanted)
         # Modelfetch has placed something here. Only hashing can show whether this is still the same file.
         return State.CHANGED if state is State.FOREIGN and placement.path in receipt.claims else state
 
@@ -227,7 +243,7 @@ class Inspector:
             _ChangedError: The file was modified while it was being read.
             OSError: It can't be read.
         """
-        entry = receipt.entries.get(path)
+        entry = _recorded_entry(path, receipt)
         claims = receipt.claims.get(path, ())
         if seen is None or not claims or (entry is not None and fits(entry, seen)):
             return entry
@@ -383,14 +399,24 @@ class Inspector:
 
 def is_same_manifest(tree: RootTree, store: Store, path: str, wanted: Digest) -> bool:
     """Whether a path is a manifest of Ollama with the content of the stored one with the digest ``wanted``."""
-    if not is_manifest(path) or (expected := store.read(wanted)) is None:
+    if not is_manifest(path):
         return False
     try:
-        fd = tree.open(path)
+        fd = tree.open(path, follow=True)  # Ollama 0.40 makes a tag a symlink to a blob
     except (OSError, DestinationError):
         return False
     with os.fdopen(fd, "rb") as file:
-        return same_manifest(file.read(MAX_MANIFEST + 1), expected)
+        data = file.read(MAX_MANIFEST + 1)
+    expected = store.read(wanted)
+    return lists_manifest(data, wanted) or (expected is not None and same_manifest(data, expected))
+
+
+def _recorded_entry(path: str, receipt: Receipt) -> Entry | None:
+    """The receipt's entry for a path; that of the older path for a tag that Ollama 0.40 wrote for a model of ours."""
+    entry = receipt.entries.get(path)
+    if entry is None and is_newer(path) and (older := receipt.entries.get(older_path(path))) is not None:
+        return replace(older, mtime_ns=_NEVER) if older.made else None
+    return entry
 
 
 def _takes_symlinks(folder: int) -> bool:

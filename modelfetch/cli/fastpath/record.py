@@ -20,6 +20,7 @@ from modelfetch.manifest.model import CONSUMERS
 from modelfetch.pipeline.plan import jobs_for, plan_model, select
 from modelfetch.pipeline.resolve import resolve_quietly
 from modelfetch.placement.consumer_dirs import consumer_dir_file
+from modelfetch.placement.ollama_manifests import NEWER_FOLDER
 from modelfetch.placement.receipts import read_receipt, receipt_path
 from modelfetch.placement.state import lstat_path
 from modelfetch.render.summary import summary
@@ -102,6 +103,8 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
     paths = dict.fromkeys(receipt_path(root, c) for c in CONSUMERS if receipts[c].entries)
     for request in select(manifests, session.options.consumers):
         paths.update(dict.fromkeys(tree.path(path) for path in _paths_of(request, session, receipts)))
+    if not (newer := tree.path(NEWER_FOLDER.rstrip("/"))).exists():
+        yield f"absent\t{newer}"
     # What `verify` finds damaged does not look changed.
     checks = directories.own_folder(root) / "checks.json"
     for file in (checks, *(consumer_dir_file(root, consumer) for consumer in CONSUMERS)):

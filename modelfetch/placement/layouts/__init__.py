@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 __all__ = ["PlacementMethod", "Placement", "placements"]
 
 
-def placements(consumer: str, model: Model, resolution: Resolution, *, symlinks: bool = True) -> tuple[Placement, ...]:
+def placements(
+    consumer: str, model: Model, resolution: Resolution, *, symlinks: bool = True, newer_ollama: bool = False
+) -> tuple[Placement, ...]:
     """Return what ``consumer`` expects on disk for ``model``, in placement order.
 
-    ``symlinks``: whether the consumer's file system supports them.
+    ``symlinks``: whether the consumer's file system supports them. ``newer_ollama``: whether the store of Ollama has
+    the manifests of version 0.40 and later.
 
     Raises:
         ValueError: The manifest has a combination that no layout supports; `load_manifest` refuses those.
     """
     if isinstance(model.source, OllamaUri):
-        return ollama.place(model.source, resolution)
+        return ollama.place(model.source, resolution, newer=newer_ollama)
     if model.kind == "file" and model.path is not None:
         place = folders.place_unpacked if model.unpack else folders.place_single
         return place(f"{consumer}/{model.path}", resolution)

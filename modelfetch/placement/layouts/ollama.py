@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelfetch.placement.layouts.base import Placement, PlacementMethod
+from modelfetch.placement.ollama_manifests import newer_path
 
 if TYPE_CHECKING:
     from modelfetch.core.artifact import Resolution
@@ -21,10 +22,11 @@ def manifest_path(uri: OllamaUri) -> str:
     return f"{_FOLDER}/manifests/{uri.host}/{uri.namespace}/{uri.model}/{uri.tag}"
 
 
-def place(uri: OllamaUri, resolution: Resolution) -> tuple[Placement, ...]:
+def place(uri: OllamaUri, resolution: Resolution, *, newer: bool = False) -> tuple[Placement, ...]:
     """Return the blobs first and the manifest last, so that a model is listed only when it is complete.
 
-    The manifest is copied, never linked, because Ollama rewrites it in place on ``create`` and ``pull``.
+    The manifest is copied, never linked, because Ollama rewrites it in place on ``create`` and ``pull``. ``newer``: it
+    is also placed where Ollama 0.40 and later look first.
     """
     *blobs, manifest = resolution.artifacts
     placements = {}
@@ -33,4 +35,9 @@ def place(uri: OllamaUri, resolution: Resolution) -> tuple[Placement, ...]:
             raise ValueError(f"a layer of {uri} has no digest")
         path = f"{_FOLDER}/blobs/sha256-{blob.digest.hex}"
         placements[path] = Placement(path=path, how=PlacementMethod.FILE, artifact=blob)
-    return (*placements.values(), Placement(path=manifest_path(uri), how=PlacementMethod.COPY, artifact=manifest))
+    tag = manifest_path(uri)
+    tags = (tag, newer_path(tag)) if newer else (tag,)
+    return (
+        *placements.values(),
+        *(Placement(path=path, how=PlacementMethod.COPY, artifact=manifest) for path in tags),
+    )
