@@ -566,7 +566,7 @@ def _listening(progress: ProgressOption, cancel: Cancel | None) -> Iterator[tupl
     """Return the sink for a caller's ``progress``, and a child scope of ``cancel``, cancelled if a callable raises."""
     scope = Cancel(cancel)
     if progress is True:
-        from modelfetch.render.progress import make_progress
+        from modelfetch.render.renderers import make_progress
 
         with contextlib.closing(make_progress("auto", verbose=False, quiet=False)) as renderer:
             yield renderer, scope

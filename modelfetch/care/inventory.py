@@ -25,8 +25,9 @@ from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.paths import collision_key
 from modelfetch.placement.inspector import is_same_manifest
 from modelfetch.placement.ollama_manifests import is_manifest
+from modelfetch.placement.path_stat import PathStat
 from modelfetch.placement.receipts import read_receipt
-from modelfetch.placement.state import PathStat, fits, is_rewritten
+from modelfetch.placement.state import fits, is_rewritten
 from modelfetch.store.checks import Check, now, read_checks
 from modelfetch.store.index import RECORD_LIMIT, record_path
 from modelfetch.store.record import BlobRecord

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
-    from modelfetch.placement.state import PathStat
+    from modelfetch.placement.path_stat import PathStat
     from modelfetch.store import Blob
     from modelfetch.store.locks.lock import Held
 

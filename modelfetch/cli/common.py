@@ -25,7 +25,7 @@ from modelfetch.core.urls import display_url
 from modelfetch.errors import DestinationError, UsageError
 from modelfetch.render.errors import show_errors
 from modelfetch.render.out import note, put
-from modelfetch.render.progress import make_progress
+from modelfetch.render.renderers import make_progress
 from modelfetch.tiers.discovery import is_tier_name, normalise_tier
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from modelfetch.config.secret import CredentialFileError
 from modelfetch.errors import SettingError
 
 if TYPE_CHECKING:
@@ -60,8 +61,6 @@ def stored_token() -> str | None:
         CredentialFileError: The file that holds it can't be read, or the configured way fails (OIDC).
         SettingError: huggingface_hub can't be loaded.
     """
-    from modelfetch.config.settings import CredentialFileError
-
     package = load()
     try:
         token: str | None = package.get_token()

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
+from modelfetch.config.secret import CredentialFileError, Secret
 from modelfetch.core.fs import read_head
 from modelfetch.core.urls import is_loopback, origin
 from modelfetch.errors import SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 HF_ENDPOINT = "https://huggingface.co"
 OLLAMA_REGISTRY = "https://registry.ollama.ai"
@@ -30,46 +30,6 @@ _PROXIES = ("http", "https", "socks5", "socks5h")
 _TRUE = frozenset({"1", "on", "yes", "true"})
 _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?\Z")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
-
-
-class CredentialFileError(SettingError):
-    """A credentials file exists but can't be read; this matters only to a request that needs a credential from it."""
-
-
-class Secret:
-    """A token that is read on first use and never appears in output.
-
-    Args:
-        read: Finds the token; returns None or an empty text if there is none.
-    """
-
-    __slots__ = ("_known", "_lock", "_read", "_value")
-
-    def __init__(self, read: Callable[[], str | None]) -> None:
-        self._read = read
-        self._lock = threading.Lock()
-        self._known = False
-        self._value: str | None = None
-
-    @classmethod
-    def of(cls, value: str | None) -> Self:
-        """Wrap a value that is already known."""
-        return cls(lambda: value)
-
-    def value(self) -> str | None:
-        """Return the token, or None if there is none.
-
-        Raises:
-            SettingError: The value found is not a valid token, or can't be read.
-        """
-        with self._lock:
-            if not self._known:
-                self._value = self._read() or None
-                self._known = True
-            return self._value
-
-    def __repr__(self) -> str:
-        return "Secret(…)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from modelfetch.core.artifact import Resolution
     from modelfetch.core.events import Sink
     from modelfetch.manifest.model import Model
+    from modelfetch.placement.path_stat import PathStat
     from modelfetch.placement.receipts import Receipt
-    from modelfetch.placement.state import PathStat
     from modelfetch.store import Blob, Store
     from modelfetch.store.checks import Check
 

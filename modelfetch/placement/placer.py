@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from modelfetch.core.digest import Digest
     from modelfetch.core.events import Sink
     from modelfetch.placement.inspector import Inspector
+    from modelfetch.placement.path_stat import PathStat
     from modelfetch.placement.receipts import Frozen, Receipt
-    from modelfetch.placement.state import PathStat
     from modelfetch.store import Blob, Store
     from modelfetch.store.locks.lock import Held
 

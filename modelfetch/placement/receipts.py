@@ -25,7 +25,7 @@ from modelfetch.core.units import MAX_SIZE
 from modelfetch.errors import DestinationError, DiskError
 from modelfetch.placement import journal
 from modelfetch.placement.journal import Claim
-from modelfetch.placement.state import PENDING, lstat_path
+from modelfetch.placement.path_stat import lstat_path
 from modelfetch.store.locks.lock import lock
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ WRITE_EVERY = 1.0
 """Minimum time between two writes of a receipt during a run, in seconds; the last write is at the end of the run."""
 _WRITE_SHARE = 0.05
 """The fraction of a run's time that may be spent writing receipts."""
+
+_PENDING = -1
+"""The ``mtime_ns`` that older versions recorded in a receipt before they placed the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,7 +308,7 @@ def _from_json(raw: dict[str, Any]) -> tuple[dict[str, Entry], dict[str, Frozen]
         return entries, frozen, pending
     for path, data in raw["placements"].items():
         entry = _entry(data)
-        if entry.mtime_ns == PENDING:
+        if entry.mtime_ns == _PENDING:
             pending[path] = Claim(digest=entry.digest, target=entry.target, uri=entry.uri, model=entry.model)
         else:
             entries[path] = entry

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core import directories, fs
 from modelfetch.errors import DestinationError
 from modelfetch.manifest.paths import check_relative
-from modelfetch.placement.state import PathStat
+from modelfetch.placement.path_stat import PathStat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

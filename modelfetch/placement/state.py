@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import stat as statmod
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from modelfetch.core import fs
 from modelfetch.placement.rewritten import rewriting_service
 
 if TYPE_CHECKING:
-    import os
-    from pathlib import Path
-
     from modelfetch.core.digest import Digest
+    from modelfetch.placement.path_stat import PathStat
     from modelfetch.placement.receipts import Entry
-
-PENDING = -1
-"""The ``mtime_ns`` that older versions recorded in a receipt before they placed the file."""
 
 
 class State(StrEnum):
@@ -41,44 +33,6 @@ class Action(StrEnum):
     REPLACE = "replace"  # placed by modelfetch and unchanged: nothing is lost
     DISPLACE = "displace"  # not the bytes that modelfetch placed: move them aside, then place
     REFUSE = "refuse"  # not placed by modelfetch and not the right bytes: leave it untouched, exit 73
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PathStat:
-    """The stat result of a path: size in bytes, mtime, device and inode, and a symlink's target.
-
-    If a symlink was followed, everything but ``target`` describes the file that it leads to.
-    """
-
-    size: int
-    mtime_ns: int
-    inode: tuple[int, int]
-    regular: bool
-    target: str | None = None
-
-    @classmethod
-    def of(cls, found: os.stat_result, *, target: str | None = None) -> Self:
-        """Convert the result of `os.stat`."""
-        return cls(
-            size=found.st_size,
-            mtime_ns=found.st_mtime_ns,
-            inode=(found.st_dev, found.st_ino),
-            regular=statmod.S_ISREG(found.st_mode),
-            target=target,
-        )
-
-
-def lstat_path(path: Path) -> PathStat | None:
-    """Stat ``path`` without following a symlink; None if nothing is there.
-
-    Raises:
-        OSError: The path can't be examined.
-    """
-    try:
-        found = path.lstat()
-        return PathStat.of(found, target=fs.read_link(path) if statmod.S_ISLNK(found.st_mode) else None)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 def fits(entry: Entry, seen: PathStat) -> bool:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from modelfetch.core import directories, fs, temp_files
 from modelfetch.core.events import Notice
 from modelfetch.errors import DestinationError
+from modelfetch.placement.path_stat import PathStat
 from modelfetch.placement.root_tree import RootTree
-from modelfetch.placement.state import PathStat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

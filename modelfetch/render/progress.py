@@ -1,17 +1,15 @@
-"""Progress on stderr. The base of the renderers, events as JSON, and the choice between them."""
+"""The base of the renderers of progress on stderr."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING, TextIO
 
 from modelfetch.core import events as ev
-from modelfetch.render.sentence import NEXT, sentence, without_query
+from modelfetch.render.sentence import NEXT, sentence
 from modelfetch.render.text import plain
 from modelfetch.render.tracker import Tracker
 
@@ -95,26 +93,6 @@ class Progress:
         return False
 
 
-class Json(Progress):
-    """Each event as one JSON object on a line of its own."""
-
-    def show(self, event: ev.Event) -> None:
-        """Show an event."""
-        fields = event.as_dict()
-        if isinstance(fields.get("source"), str):
-            fields["source"] = without_query(fields["source"])
-        self.write(json.dumps(fields))
-
-
-class Quiet(Progress):
-    """Warnings only."""
-
-    def show(self, event: ev.Event) -> None:
-        """Show a warning."""
-        if isinstance(event, ev.Notice) and event.level == "warning":
-            super().show(event)
-
-
 def start_ticker(tick: Callable[[], None]) -> threading.Thread | None:
     """Start the thread that updates a display; None if the system allows no further one; events are still shown."""
     thread = threading.Thread(target=tick, name="progress", daemon=True)
@@ -123,20 +101,3 @@ def start_ticker(tick: Callable[[], None]) -> threading.Thread | None:
     except RuntimeError:
         return None
     return thread
-
-
-def make_progress(kind: str, *, verbose: bool, quiet: bool) -> Progress:
-    """The renderer for ``--progress``; ``auto`` means bars on a terminal that can move its cursor, else lines."""
-    if quiet and kind == "auto":
-        return Quiet()
-    if kind == "bar" or (kind == "auto" and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
-        from modelfetch.render.bars import Bars
-
-        return Bars(verbose=verbose)
-    if kind == "json":
-        return Json()
-    if kind == "none":
-        return Quiet()
-    from modelfetch.render.log import Log
-
-    return Log(verbose=verbose)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.config.settings import CIVITAI_ENDPOINT, CredentialFileError, Settings
+from modelfetch.config.secret import CredentialFileError
+from modelfetch.config.settings import CIVITAI_ENDPOINT, Settings
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.core.digest import Digest
 from modelfetch.errors import CredentialsError, IntegrityError, ModelfetchError, NotFoundError, UnreachableError

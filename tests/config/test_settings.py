@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelfetch.config.settings import Secret, Settings
+from modelfetch.config.secret import Secret
+from modelfetch.config.settings import Settings
 from modelfetch.errors import SettingError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from tests.placement.world import LARGE, SMALL, World
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modelfetch.placement.state import PathStat
+    from modelfetch.placement.path_stat import PathStat
 
 
 def test_a_large_file_is_a_hardlink_of_its_blob_and_read_only(world: World) -> None:

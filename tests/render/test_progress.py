@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,8 +24,11 @@ from modelfetch.core.events import (
     Waiting,
 )
 from modelfetch.render.log import Log
-from modelfetch.render.progress import Json, Progress, Quiet, make_progress
+from modelfetch.render.renderers import Json, Quiet, make_progress
 from modelfetch.render.sentence import sentence
+
+if TYPE_CHECKING:
+    from modelfetch.render.progress import Progress
 
 MIB = 2**20
 START = TransferStarted(key="k", label="base: x.safetensors", size=1000 * MIB, offset=0, source="hf://a/b")

@@ -21,8 +21,8 @@ from modelfetch.pipeline.plan import jobs_for, plan_model, select
 from modelfetch.pipeline.resolve import resolve_quietly
 from modelfetch.placement.consumer_dirs import consumer_dir_file
 from modelfetch.placement.ollama_manifests import NEWER_FOLDER
+from modelfetch.placement.path_stat import lstat_path
 from modelfetch.placement.receipts import read_receipt, receipt_path
-from modelfetch.placement.state import lstat_path
 from modelfetch.render.summary import summary
 from modelfetch.tiers.discovery import tier_dirs
 

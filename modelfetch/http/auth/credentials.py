@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from modelfetch.config.settings import CIVITAI_ENDPOINT, HF_ENDPOINT, CredentialFileError, Settings
+from modelfetch.config.secret import CredentialFileError
+from modelfetch.config.settings import CIVITAI_ENDPOINT, HF_ENDPOINT, Settings
 from modelfetch.core.urls import origin, redact
 from modelfetch.errors import CredentialsError, UnreachableError
 from modelfetch.http.auth.challenge import (
@@ -26,7 +27,7 @@ from modelfetch.http.status import status_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from modelfetch.config.settings import Secret
+    from modelfetch.config.secret import Secret
     from modelfetch.http.types import Fetch, Reply
 
 _HF_SITES = ("https://huggingface.co", "https://hf.co")

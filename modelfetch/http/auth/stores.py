@@ -15,7 +15,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.config.settings import CredentialFileError
+from modelfetch.config.secret import CredentialFileError
 from modelfetch.core.fs import read_head
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from modelfetch.config.settings import CredentialFileError
+from modelfetch.config.secret import CredentialFileError
 from modelfetch.http.auth.stores import DockerConfig, Netrc
 
 if TYPE_CHECKING:
