@@ -105,8 +105,7 @@ def find_requested(
 
 def _resolutions_elsewhere(request: ModelRequest, receipts: Mapping[str, Receipt]) -> Iterator[Resolution]:
     """Resolutions of the same entry in other manifests, and in earlier texts of this one."""
-    _, _, entry = request.key.partition(":")
     for receipt in receipts.values():
         for key, frozen in receipt.frozen.items():
-            if key.endswith(f":{entry}"):
+            if key.rpartition(":")[2] in request.entry_keys:
                 yield frozen.resolution

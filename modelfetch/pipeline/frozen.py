@@ -30,7 +30,7 @@ def freeze(request: ModelRequest, resolution: Resolution, settings: Settings) ->
 def frozen_for(request: ModelRequest, receipts: Mapping[str, Receipt], settings: Settings) -> Resolution | None:
     """What an earlier run resolved for this entry of the same manifest text, with the current settings' endpoints."""
     for receipt in receipts.values():
-        if found := receipt.frozen.get(request.key):
+        if found := request.frozen_in(receipt):
             return at_current_endpoints(found.resolution, settings, (request.model.source, *request.model.mirrors))
     return None
 

@@ -8,7 +8,7 @@ import os
 import shlex
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
@@ -18,13 +18,14 @@ from modelfetch.manifest.path_conflicts import PathClaim, Shape, find_clashes
 from modelfetch.manifest.uri import OllamaUri
 from modelfetch.placement import Action, Inspector, PlacementJob, State, foreign_file_error, wanted_digest
 from modelfetch.placement.layouts import Placement, PlacementMethod
+from modelfetch.sources import SourceRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from modelfetch.core.artifact import Artifact, Resolution
     from modelfetch.manifest.model import Manifest, Model
-    from modelfetch.placement.receipts import Receipt
+    from modelfetch.placement.receipts import Frozen, Receipt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +43,14 @@ class ModelRequest:
 
     @cached_property
     def key(self) -> str:
-        """The name of this entry of this manifest text in a receipt."""
+        """The name of this entry of this manifest text in a receipt; equal for entries that are resolved alike."""
+        return f"{self.manifest.sha256[:32]}:{self.entry_keys[0]}"
+
+    @cached_property
+    def entry_keys(self) -> tuple[str, ...]:
+        """The part of `key` that is the same in any manifest, then the one of older versions if that was another."""
         model = self.model
-        parts = [
+        parts: list[Any] = [
             model.source.text,
             model.kind,
             str(model.digest),
@@ -52,8 +58,16 @@ class ModelRequest:
             [[f.path, f.size, str(f.digest)] for f in model.files] if model.files is not None else None,
             model.include,
         ]
-        entry = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-        return f"{self.manifest.sha256[:32]}:{entry[:32]}"
+        further = [model.filename, model.allow_pickle, model.allow_unscanned, SourceRequest.of(model).cached]
+        versions = ([*parts, further], parts) if any(further) else (parts,)
+        return tuple(hashlib.sha256(json.dumps(version).encode()).hexdigest()[:32] for version in versions)
+
+    def frozen_in(self, receipt: Receipt) -> Frozen | None:
+        """What the receipt has of an earlier run's resolution of this entry of the same manifest text."""
+        manifest = self.manifest.sha256[:32]
+        current, *older = (receipt.frozen.get(f"{manifest}:{entry}") for entry in self.entry_keys)
+        # An older version had one key for all entries of a source, and the last of them wrote it.
+        return current or next((one for one in older if one and one.model == self.model.name), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +265,7 @@ def _with_settled(plan: ModelPlan, receipts: Mapping[str, Receipt]) -> ModelPlan
 
 
 def _is_frozen(plan: ModelPlan, receipt: Receipt) -> bool:
-    frozen = receipt.frozen.get(plan.request.key)
+    frozen = plan.request.frozen_in(receipt)
     return (
         frozen is not None and plan.resolution is not None and _content(frozen.resolution) == _content(plan.resolution)
     )
