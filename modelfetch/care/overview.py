@@ -10,6 +10,7 @@ from modelfetch.care.inventory import Condition, Item, Origin, take_inventory
 from modelfetch.care.listing import bytes_of, reclaimable_bytes, shown_items
 from modelfetch.care.usage import model_use
 from modelfetch.core import os_errors
+from modelfetch.pipeline.preflight import check_folders
 from modelfetch.store.checks import now
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def make_overview(session: Session, lines: Sequence[ModelStatus] = (), *, tier: 
         DestinationError, DiskError: A folder or a receipt can't be read.
     """
     root = session.options.root
+    check_folders(session)
     try:
         inventory = take_inventory(root, session.inspector.tree, session.store)
     except OSError as error:

@@ -25,6 +25,7 @@ from modelfetch.core.directories import own_folder
 from modelfetch.errors import DiskError, IntegrityError, ModelfetchError, UnreachableError
 from modelfetch.pipeline.availability import is_local, offline_error
 from modelfetch.pipeline.frozen import at_current_endpoints
+from modelfetch.pipeline.preflight import require_space
 from modelfetch.pipeline.resolve import mirrors_of
 from modelfetch.placement.journal import Claim
 from modelfetch.placement.receipts import Entry, ReceiptBook, lock_receipt
@@ -165,6 +166,7 @@ class _Sources:
             artifact = replace(artifact, locations=tuple(one for one in artifact.locations if is_local(one)))
             if not artifact.locations:
                 raise offline_error(artifact)
+        await asyncio.to_thread(require_space, self._session, artifact.size or 0)
         fetched = await self._session.engine.fetch(artifact, mirrors, label=f"{name}: {artifact.path}")
         action = "present" if (fetched.served_by or "").startswith("file:") else fetched.action
         remote = 0 if action == "present" else fetched.bytes_fetched

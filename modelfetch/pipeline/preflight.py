@@ -196,7 +196,6 @@ class _SpaceTally:
         more = more or _Cost()
         for folder in (*self._total.bytes_on, *(f for f in more.bytes_on if f not in self._total.bytes_on)):
             device = folder.stat().st_dev
-            found = os.statvfs(folder)
             before = together.get(device)
             count = self._total.bytes_on.get(folder, 0) + more.bytes_on.get(folder, 0)
             copies = self._total.copies_on.get(folder, 0) + more.copies_on.get(folder, 0)
@@ -204,7 +203,7 @@ class _SpaceTally:
                 folder=before.folder if before else folder,
                 bytes=count + (before.bytes if before else 0),
                 copies=copies + (before.copies if before else 0),
-                free=found.f_bavail * found.f_frsize if found.f_blocks else None,
+                free=_free_on(folder),
             )
         return tuple(together.values())
 
@@ -257,6 +256,23 @@ def space_problems(needed: Iterable[SpaceRequirement], reserve: int = 0) -> tupl
         for need in needed
         if need.free is not None and need.bytes and need.bytes + reserve > need.free
     )
+
+
+def require_space(session: Session, size: int) -> None:
+    """Check that the store has space for one more file.
+
+    Raises:
+        DiskError: It has not, or less than ``--min-free`` would be left (``no-space``).
+    """
+    folder = nearest_existing_parent(session.store.path)
+    need = SpaceRequirement(folder=folder, bytes=size, copies=0, free=_free_on(folder))
+    for error in space_problems((need,), session.options.min_free or 0):
+        raise error
+
+
+def _free_on(folder: Path) -> int | None:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize if found.f_blocks else None
 
 
 def size_problems(plans: Sequence[ModelPlan], *, tree: RootTree, store: Path) -> tuple[ModelfetchError, ...]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import pytest
+
     from tests.pipeline.conftest import Bench, Result
 
 ONE = "stable-diffusion/models/VAE/art.safetensors"
@@ -87,6 +89,16 @@ def test_names_are_escaped_in_the_page() -> None:
     )
     assert "<script" not in page
     assert "alert('" not in page
+
+
+def test_no_page_is_written_of_a_root_without_its_required_marker(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.root.mkdir()
+    monkeypatch.setenv("MODELFETCH_REQUIRE_MARKER", "1")
+    page = bench.folder / "page.html"
+    assert run(["report", "--html", str(page), "--root", str(bench.root)]) == 73
+    assert not page.exists()
 
 
 def test_a_page_that_cannot_be_written_is_an_error_with_a_hint(bench: Bench) -> None:

@@ -50,6 +50,16 @@ def test_repairing_one_flipped_byte_fetches_at_most_two_chunks(bench: Bench, car
     assert set(actions(care("verify")).values()) == {"present"}
 
 
+def test_a_repair_keeps_the_reserve_of_the_disk(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    flip(bench.root / ONE)
+    damaged = (bench.root / ONE).read_bytes()
+    result = care("verify", "--repair", "--min-free", "1000000TB")
+    assert (result.code, result.codes()) == (74, ["no-space"])
+    assert (bench.root / ONE).read_bytes() == damaged
+    assert care("verify", "--repair").code == 0
+
+
 def test_no_path_is_missing_or_short_at_any_moment(bench: Bench, care: Callable[..., Result]) -> None:
     entry, data = large(bench, 3 * CHUNK - 1000)
     bench.sync(entry)

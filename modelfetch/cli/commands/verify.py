@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @options.folder_options
 @options.accept_hidden(options.strict_options, keep=("offline",))
 @options.accept_hidden(
-    options.transfer_options, keep=("jobs", "connections", "limit_rate", "retries", "lock_timeout", "chown")
+    options.transfer_options, keep=("jobs", "connections", "limit_rate", "retries", "lock_timeout", "chown", "min_free")
 )
 @options.option("--quick", is_flag=True, help="Compare size and time of change only.")
 @options.option(
