@@ -66,7 +66,8 @@ class _Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in (*_COMMANDS, *_ALIASES) and not args[0].startswith("-"):
+        known = args[0] in (*_COMMANDS, *_ALIASES) or args[0].startswith("-")
+        if not known and not ctx.resilient_parsing:  # a shell that completes shows no errors
             from modelfetch.cli.usage import NoSuchCommand
 
             raise NoSuchCommand(args[0], _COMMANDS, ctx)

@@ -77,6 +77,14 @@ class NamesOption(EnvOption):
         """Split, then convert as click does; an empty name stays, and is refused."""
         return super().type_cast_value(ctx, [name.strip() for part in value or () for name in part.split(",")])
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the last name of a list."""
+        before, comma, last = incomplete.rpartition(",")
+        items = super().shell_complete(ctx, last)
+        for item in items:
+            item.value = f"{before}{comma}{item.value}"
+        return items
+
 
 class RefusedValue(click.BadParameter):
     """An invalid value of an option; ``hint``: what to write instead, if known."""

@@ -42,6 +42,8 @@ def test_tiers_services_and_kinds_are_completed() -> None:
     assert {"16g", "16g-2026", "12g"} == set(names("sync", "--tier", "1")) - {"12g-2026"}
     assert "auto" in names("remove", "x", "--keep-tier", "a")
     assert names("sync", "--for", "c") == ["comfyui"]
+    assert names("sync", "--for", "whisper,c") == names("add", "x", "--for", "whisper,c") == ["whisper,comfyui"]
+    assert names("snyc", "--for", "w") == []
     assert names("add", "x", "--for", "") == list(CONSUMERS)
     assert "lora" in names("add", "x", "--kind", "l")
 
