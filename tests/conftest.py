@@ -1,4 +1,4 @@
-"""Every test starts from an empty home and a bare environment, and can reach nothing but this machine."""
+"""Every test starts from an empty home and a bare environment, and can only reach this machine."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Leave little to the collections at the end: pytest makes five, each of which would go through all test items."""
+    """Freeze all objects: pytest runs five garbage collections at its end, each over all test items."""
     gc.collect()
     gc.freeze()
 
@@ -85,7 +85,7 @@ def _homes() -> str:
 
 @functools.cache
 def _stay_on_this_machine() -> None:
-    """Let no connection and no look-up of a name leave this machine from now on."""
+    """Refuse connections and name look-ups beyond this machine from now on."""
     connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
     def checked(self: socket.socket, address: Any) -> Any:

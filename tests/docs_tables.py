@@ -138,7 +138,7 @@ def _percent(line: measurements.Line) -> str:
 
 
 def measured() -> str:
-    """The measured totals beside ours, and the median error."""
+    """The measured totals and the estimates, and the median error."""
     found = [line for line in measurements.lines() if line.row["kind"] in measurements.MEASURED and line.error]
     median = statistics.median(abs(line.error or 0) for line in found)
     text = f"{len(found)} measured totals; the median error is {median:.1%}.\n\n"
@@ -146,13 +146,13 @@ def measured() -> str:
 
 
 def others() -> str:
-    """Figures of other kinds beside ours: estimates of schedulers, vendors' tables, users' reports."""
+    """Figures of other kinds and the estimates: estimates of schedulers, vendors' tables, users' reports."""
     found = [line for line in measurements.lines() if line.row["kind"] not in measurements.MEASURED and line.error]
     return _beside_ours(found, "kind", "kind", "theirs, MiB")
 
 
 def _beside_ours(lines: Sequence[measurements.Line], column: str, title: str, figure: str) -> str:
-    """A table of published figures beside ours; ``column`` of the measurements is shown under ``title``."""
+    """A table of published figures and the estimates; ``column`` of the measurements is shown under ``title``."""
     head = ("model", "settings", title, figure, "ours, MiB", "off", "why")
     rows = [
         (

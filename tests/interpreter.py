@@ -169,7 +169,7 @@ def _serve(connection: socket.socket) -> None:
 
 
 def _become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-    """Be the interpreter that was asked for."""
+    """Become the requested interpreter."""
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])

@@ -1,4 +1,4 @@
-"""The documents say what the program does: pasted help, error codes, links and manifests are checked."""
+"""The documents match the program: pasted help, error codes, links and manifests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documents tell people to type works: commands, options, variables, manifests, events, exit codes."""
+"""The examples in the documents work: commands, options, variables, manifests, events, exit codes."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_every_variable_that_the_settings_read_is_documented() -> None:
     )
     found = texts(*(ROOT / "modelfetch" / module for module in modules))
     read = {text for text in found if re.fullmatch(r"[A-Z]+(_[A-Z0-9]+)+|PUID|PGID|NETRC", text)}
-    read -= {"HF_OIDC_RESOURCE"}  # huggingface_hub's own, which is asked where it is set
+    read -= {"HF_OIDC_RESOURCE"}  # huggingface_hub's own
     assert len(read) > 15
     page = (ROOT / "docs/reference/environment.md").read_text()
     assert {name for name in read if f"`{name}`" not in page} == set()

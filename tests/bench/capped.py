@@ -1,6 +1,6 @@
 """A file server that caps each connection, by the kernel's own pacing. One file, Range, keep-alive, sendfile.
 
-nginx's limit_rate lets a second's worth through at once, which no real origin does.
+nginx's limit_rate sends the bytes of a second at once, which no real origin does.
 
 Usage: capped.py PORT FILE BYTES_PER_SECOND
 """

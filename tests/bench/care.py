@@ -43,7 +43,7 @@ def verify_race(python: Path, work: Path, files: int, size: int) -> dict[str, Re
                 "hf cache verify",
                 [python.with_name("hf"), "cache", "verify", "bench/many", "--cache-dir", cache, "--format", "json"],
                 HF_ENDPOINT=endpoint,
-                HF_HOME=str(work / "hf-home"),  # it keeps what it asked the endpoint for
+                HF_HOME=str(work / "hf-home"),  # it caches the endpoint's responses
             ),
         ]
         return race(f"verify {files}", entrants, _ROUNDS)
@@ -132,7 +132,7 @@ def _tree_api(entries: list[dict[str, object]]) -> Iterator[str]:
             self.wfile.write(answer)
 
         def log_message(self, *_: object) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever).start()

@@ -37,7 +37,7 @@ class Way:
         self.closed = False
 
     def fill(self) -> int | None:
-        """Take what has come; how much, None when nothing can be taken now, 0 at the end."""
+        """Read available bytes; returns their number, None if there are none now, 0 at the end."""
         room = _PIPE - self.waiting - self.ready
         if room <= 0 or self.ended:
             return None
@@ -52,7 +52,7 @@ class Way:
         return count
 
     def drain(self) -> bool:
-        """Hand on what has waited for long enough; False when the sink takes no more."""
+        """Forward what has waited long enough; False if the sink accepts no more."""
         while self.ready:
             try:
                 count = os.splice(self.out, self.sink.fileno(), self.ready, flags=os.SPLICE_F_NONBLOCK)

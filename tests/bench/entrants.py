@@ -1,4 +1,4 @@
-"""The programs in the races, and the ones that could not be had."""
+"""The programs in the races, and those that are not available."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ class Makers:
 
 
 def check_file(path: Path, file: File, *, hashed: bool = True) -> None:
-    """Raise if a program did not bring what it was sent for."""
+    """Raise if a program did not download what it should."""
     if path.stat().st_size != file.size:
         raise RuntimeError(f"{path} has {path.stat().st_size} bytes, expected {file.size}")
     if hashed:

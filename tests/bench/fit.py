@@ -1,4 +1,4 @@
-"""`modelfetch fit` beside published measurements: `make bench-fit` prints a table and checks two promises.
+"""`modelfetch fit` compared with published measurements: `make bench-fit` prints a table and checks two promises.
 
 The figures are others', gathered from public logs, issues and tables, each with its source, in data/published-vram.csv.
 A model is made from its shape, not downloaded: the file size that a row's model has upstream bounds its weights.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 DATA = Path(__file__).parent / "data" / "published-vram.csv"
 UNITS = {"B": 1, "MB": 10**6, "GB": 10**9, "MiB": MIB, "GiB": GIB}
 MEASURED = ("nvidia-smi", "torch max_memory", "torch snapshot")
-"""Kinds of rows that were measured; the others are estimates of a scheduler, tables of a vendor, or hearsay."""
+"""Kinds of rows that were measured; the others are estimates of a scheduler, vendors' tables, or reports of users."""
 
 LAYERS_GB = {
     "qwen3.6:27b": 17.420,

@@ -1,4 +1,4 @@
-"""Running programs side by side, in turns, and what each took."""
+"""Run programs in turns, and measure each."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def race(title: str, entrants: Sequence[Entrant], rounds: int) -> dict[str, Resu
 
 
 def run_once(entrant: Entrant) -> Run:
-    """One run, with its peace before and its clean-up after."""
+    """One run: wait for an idle disk before, clean up after."""
     entrant.clean()
     entrant.before()
     os.sync()
@@ -151,5 +151,5 @@ def remove(*paths: Path) -> Callable[[], None]:
 
 
 def say(text: str) -> None:
-    """A word on stderr."""
+    """Print on stderr."""
     sys.stderr.write(f"bench: {text}\n")

@@ -172,7 +172,7 @@ def make_certificate(folder: Path) -> None:
 
 @contextlib.contextmanager
 def running(command: list[str], env: dict[str, str] | None = None) -> Iterator[int]:
-    """A server while the block runs; gives its process id."""
+    """Run a server while the block runs; yields its process id."""
     process = subprocess.Popen(
         command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -188,17 +188,17 @@ def running(command: list[str], env: dict[str, str] | None = None) -> Iterator[i
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
+    """Unused ports."""
     with contextlib.ExitStack() as stack:
         socks = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [sock.getsockname()[1] for sock in socks]
 
 
 def wait_for_port(port: int, seconds: float = 20) -> None:
-    """Wait until somebody listens.
+    """Wait until a server listens.
 
     Raises:
-        RuntimeError: Nobody does.
+        RuntimeError: None does.
     """
     deadline = time.monotonic() + seconds
     while True:

@@ -1,4 +1,4 @@
-"""The page that a benchmark run leaves: a table and a plot for each race, and each promise beside what was found."""
+"""The page that a benchmark run writes: a table and a plot for each race, and each target with the result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Something promised: at least, or at most, ``wanted``."""
+    """A target: at least, or at most, ``wanted``."""
 
     what: str
     found: float | None
@@ -40,7 +40,7 @@ class Target:
 
     @property
     def met(self) -> bool | None:
-        """Whether it was kept; None where it could not be measured."""
+        """Whether it was met; None if it could not be measured."""
         if self.found is None:
             return None
         return self.found >= self.wanted if self.least else self.found <= self.wanted

@@ -1,4 +1,4 @@
-"""`make bench`: the engine beside curl, aria2, the official clients and Ollama; writes docs/benchmarks.md.
+"""`make bench`: the engine compared with curl, aria2, the official clients and Ollama; writes docs/benchmarks.md.
 
 Usage: run.py [--rounds N] [--size MIB] [--only WORD] [--out FOLDER] [--dir FOLDER] [--python PATH]
 """

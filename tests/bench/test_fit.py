@@ -1,4 +1,4 @@
-"""What `make bench-fit` promises."""
+"""The targets of `make bench-fit`."""
 
 from __future__ import annotations
 

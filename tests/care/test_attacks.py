@@ -1,4 +1,4 @@
-"""What an enemy of data would try on remove, prune and dedupe: links, shared stores, broken manifests, odd names."""
+"""Attacks on remove, prune and dedupe: links, shared stores, broken manifests, odd names."""
 
 from __future__ import annotations
 

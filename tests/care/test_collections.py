@@ -1,4 +1,4 @@
-"""Folders of other programs, as they really are: what is a model in them, and which program they belong to."""
+"""Folders of other programs: which files are models, and which program a folder belongs to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One copy of equal files everywhere, and nothing lost on the way."""
+"""Deduplication leaves one copy of equal files and loses nothing."""
 
 from __future__ import annotations
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from tests.pipeline.conftest import Bench, Result
 
 KILLS = int(os.environ.get("KILLS", "14"))
-"""The number of kills, over all commands; `make e2e` asks for 300."""
+"""The number of kills, over all commands; `make e2e` runs 300."""
 DROPS = (errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN)
 """What calls fail with when the server of a share, or the process behind a FUSE mount, is gone."""
 _IN_A_ROW = 2
-"""Kills before the work is finished: the second one meets what the first one left."""
+"""Kills before the work is finished: the second one interrupts the recovery from the first."""
 _MOST_TRIES = 20
 
 

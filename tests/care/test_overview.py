@@ -1,4 +1,4 @@
-"""The page of `report --html`: complete, self-contained, and safe against what names may hold."""
+"""The page of `report --html`: complete, self-contained, and safe against markup in names."""
 
 from __future__ import annotations
 

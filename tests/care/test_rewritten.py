@@ -23,7 +23,7 @@ ONE, TWO = "stable-diffusion/models/VAE/art.safetensors", "comfyui/models/vae/ar
 
 @pytest.fixture(autouse=True)
 def _rewriting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ComfyUI's file stands for one that its service rewrites."""
+    """Treat ComfyUI's file as one that its service rewrites."""
     monkeypatch.setattr(rewritten, "_REWRITES", (("comfyui", re.compile(re.escape(TWO))),))
 
 

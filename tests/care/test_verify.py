@@ -259,7 +259,7 @@ def test_sync_restores_what_verify_found_damaged(bench: Bench, care: Callable[..
         file = next(p for p in file.rglob("hub/*/blobs/*") if p.stat().st_size > 100)
     data = file.read_bytes()
     flip(file)
-    assert bench.run("sync", manifest).code == 0  # nothing tells yet
+    assert bench.run("sync", manifest).code == 0  # the damage is not known yet
     assert care("verify").code == 1
     assert bench.run("sync", manifest).code == 0
     assert file.read_bytes() == data

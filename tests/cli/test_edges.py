@@ -1,4 +1,4 @@
-"""What the system refuses at the edges has its code, and is no bug of ours."""
+"""Unusual refusals of the system end in typed errors."""
 
 from __future__ import annotations
 

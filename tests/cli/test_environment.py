@@ -1,4 +1,4 @@
-"""A variable of ours that would be ignored is refused."""
+"""A MODELFETCH_ variable that would be ignored is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a value comes from, and what a wrong one ends in."""
+"""The precedence of options, and the errors for invalid values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A password that somebody wrote where none belongs is not repeated."""
+"""A password in the wrong place is not printed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_fetch_does_not_print_a_secret(
 ) -> None:
     assert run(["fetch", uri, *options]) == code
     out, err = capfd.readouterr()
-    shown = out.replace(json.dumps(uri), "") if code == 78 else out  # what was asked for is the report's to name
+    shown = out.replace(json.dumps(uri), "") if code == 78 else out  # the report names the requested URI
     assert PLANTED not in shown + err
 
 

@@ -147,7 +147,7 @@ def test_a_signal_ends_every_command_that_waits_for_a_response(silent: Silent, t
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_ends_the_wait_for_a_body(silent: Silent, tmp_path: Path, number: int, code: int) -> None:
-    """The hub answers, and sends the download to a host that does not."""
+    """The hub answers, and redirects the download to a host that does not."""
     with Hub(World()) as hub:
         hub.world.hf_repo("acme/art", {"x.safetensors": bytes(100_000)})
         hub.faults.add("*resolve*", RedirectTo(url=f"http://{silent.host}/x"), times=None)
@@ -253,7 +253,7 @@ print(sorted(t.name for t in threading.enumerate() if t.name == "modelfetch"))
 def test_an_interrupted_api_call_leaves_no_thread_running(
     silent: Silent, tmp_path: Path, call: str, waits: str
 ) -> None:
-    """KeyboardInterrupt comes at once, no transfer goes on in the background, and the interpreter can end."""
+    """KeyboardInterrupt is raised at once, no transfer continues in the background, and the interpreter can exit."""
     root = tmp_path / "files/ai-models"
     there = root / "comfyui/models/vae/x.safetensors"
     (tmp_path / "x.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Whoever does or doesn't listen, and whenever a signal comes: the exit code says what came of it."""
+"""The exit code is right with closed or full streams, and when a signal arrives."""
 
 from __future__ import annotations
 

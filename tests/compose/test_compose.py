@@ -1,4 +1,4 @@
-"""The compose files, read as text and as YAML: promises that need no engine to check.
+"""The compose files, read as text and as YAML: checks that need no engine.
 
 Where an image can't be run here, a test compares our files with the upstream's source, named in a comment.
 """

@@ -1,4 +1,4 @@
-"""Full garbage collections pass over what a run knows."""
+"""Full garbage collections skip the objects of a run."""
 
 from __future__ import annotations
 

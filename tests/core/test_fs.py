@@ -1,4 +1,4 @@
-"""Files are opened, read, hashed and copied with nothing lost, and what a file system refuses is passed on."""
+"""Files are opened, read, hashed and copied safely, and refused operations are reported."""
 
 from __future__ import annotations
 

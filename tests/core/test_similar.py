@@ -1,4 +1,4 @@
-"""A mistyped word finds the known one."""
+"""A mistyped word is matched with a known one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocking work in threads: its result or exception reaches the task, and what hangs holds up nothing."""
+"""Blocking work in threads: its result or exception reaches the task, and hanging work blocks nothing."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ CACHE = Path(ENVIRONMENT.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mod
 
 
 class PeerUnavailableError(Exception):
-    """A real program that a test needs can't be had here."""
+    """A real program that a test needs is not available here."""
 
 
 def build_once(name: str, build: Callable[[Path], None]) -> Path:

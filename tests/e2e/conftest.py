@@ -1,4 +1,4 @@
-"""What the end-to-end tests share. A peer that can't be had here is an error with its reason, never a skip."""
+"""What the end-to-end tests share. A peer that is not available is an error with its reason, never a skip."""
 
 from __future__ import annotations
 

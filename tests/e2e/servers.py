@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOWHERE = "http://127.0.0.1:9"
-"""A proxy that answers nobody: what is not on loopback can't be reached through it."""
+"""A proxy that never answers, so that only loopback can be reached."""
 
 
 def free_port() -> int:
@@ -108,7 +108,7 @@ class Ollama:
         return [line.split()[0] for line in self.run("list").splitlines()[1:]]
 
     def generate(self, name: str) -> dict[str, Any]:
-        """Let the model speak: a handful of tokens."""
+        """Generate a few tokens."""
         options = {"num_predict": 4, "num_ctx": 64}
         return self.post("/api/generate", model=name, prompt="hello there", options=options)
 
@@ -128,7 +128,7 @@ class Ollama:
 
 @contextmanager
 def serve_ollama(binary: Path, models: Path, folder: Path, *, uid: int | None = None) -> Iterator[Ollama]:
-    """`ollama serve` over the store ``models``, with no way to any registry but those on loopback.
+    """`ollama serve` over the store ``models``, with access only to registries on loopback.
 
     It prunes the store when it starts, as it does anywhere: what it does not know would be gone.
     """

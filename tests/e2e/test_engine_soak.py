@@ -1,4 +1,4 @@
-"""The engine for minutes rather than moments: 200 kills, a thousand sequences of faults."""
+"""The engine over minutes: 200 kills, a thousand sequences of faults."""
 
 from __future__ import annotations
 

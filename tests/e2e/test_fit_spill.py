@@ -80,7 +80,7 @@ def fitter_log(llama_server: Path, model: Path, folder: Path, target: int) -> st
 
 
 def chosen(text: str, *, experts: bool) -> OnGpu:
-    """The fitter's last word: layers on the GPU, and how many of them have their experts there."""
+    """The fitter's final result: layers on the GPU, and how many of them have their experts there."""
     count, partial = _CHOSEN.findall(text)[-1]
     return OnGpu(layers=int(count), experts=int(count) - int(partial or 0) if experts else 0)
 

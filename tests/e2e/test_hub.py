@@ -1,4 +1,4 @@
-"""The embedded hub is true: the official client downloads from it, and real clients of registries read it."""
+"""The official client and real registry clients can use the embedded hub."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def hub() -> Iterator[Hub]:
 
 
 def official(code: str, hub: Hub, home: Path) -> str:
-    """Run code in a fresh interpreter whose official client asks the hub."""
+    """Run code in a fresh interpreter whose official client uses the hub."""
     done = subprocess.run(
         [sys.executable, "-c", f"from huggingface_hub import *; {code}"],
         env=plain_environment(home, HF_ENDPOINT=hub.endpoint, HF_HUB_DISABLE_TELEMETRY="1"),

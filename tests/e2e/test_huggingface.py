@@ -19,7 +19,7 @@ CACHES = ("whisper/hub", "diffrhythm")
 
 
 def read_offline(cache: Path, home: Path) -> dict[str, Any]:
-    """What the official client finds in a cache when it can reach nobody."""
+    """What the official client finds in a cache without a network."""
     program = Path(*consumers.__path__, "read_hf_cache.py")
     done = subprocess.run(
         [sys.executable, str(program), str(cache)],

@@ -76,7 +76,7 @@ class Model:
 
 
 def safetensors(seed: str, size: int) -> bytes:
-    """Weights as their format wants them."""
+    """Weights with a valid header."""
     header = json.dumps({"x": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
     return len(header).to_bytes(8, "little") + header + random.Random(seed).randbytes(size)
 
@@ -124,7 +124,7 @@ def models(version: int) -> tuple[Model, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What one sync is told: a version, for whom, and whether its digests are pinned."""
+    """The arguments of one sync: a version, its consumers, and whether its digests are pinned."""
 
     version: int
     consumers: tuple[str, ...]
@@ -176,7 +176,7 @@ def source() -> Iterator[str]:
                 self.wfile.write(data[start:end])
 
         def log_message(self, *_arguments: object) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
@@ -246,7 +246,7 @@ class Soak:
         process.wait()
 
     def suspend(self, *, replaced: bool) -> None:
-        """Suspend one, start another, and let the first go on; it may have been replaced meanwhile."""
+        """Suspend one, start another, and resume the first; it may have been replaced meanwhile."""
         first = self.start(any_wish(self.chance))
         self.wait(first)
         first.send_signal(signal.SIGSTOP)

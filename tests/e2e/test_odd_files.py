@@ -1,4 +1,4 @@
-"""Whatever lies in the place of a file that modelfetch reads, no command hangs, and none reports a bug of its own.
+"""No command hangs or reports a bug, whatever replaces a file that modelfetch reads.
 
 Each file below ROOT/.modelfetch, each placed file, manifest and credential file is replaced by each oddity in turn.
 """

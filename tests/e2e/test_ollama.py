@@ -1,4 +1,4 @@
-"""The real Ollama over the store that `sync` filled, and beside it."""
+"""The real Ollama with the store that `sync` filled."""
 
 from __future__ import annotations
 

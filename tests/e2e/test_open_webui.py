@@ -1,4 +1,4 @@
-"""The real Open WebUI as the stack sets it, beside the real Ollama on a synced root, without a network."""
+"""The real Open WebUI as the stack sets it, with the real Ollama on a synced root, without a network."""
 
 from __future__ import annotations
 

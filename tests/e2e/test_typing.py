@@ -1,4 +1,4 @@
-"""What type checkers say of calls of the Python API: right ones pass, a wrong name or type is refused."""
+"""Type checkers accept right calls of the Python API and refuse a wrong name or type."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def given_to_other_user(program: Modelfetch) -> Modelfetch:
 
 
 def assert_nothing_to_do(program: Modelfetch) -> None:
-    """A sync finds all in place, asks nobody, and changes nothing."""
+    """A sync finds everything in place, sends no request, and changes nothing."""
     before = contents(program.root)
     report = program.report(*CHOICE)
     assert report["ok"]

@@ -1,6 +1,6 @@
 """Makes GGUF and safetensors headers: small files of any shape, and the headers of real models, without their weights.
 
-A file is its header plus a length; ``write`` leaves the weights as a hole of zeros, so that 40 GB cost nothing.
+A file is its header plus a length; ``write`` leaves the weights as a hole of zeros, so that 40 GB take no space.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeFile:
-    """A file of which only the header exists; also a range reader that counts what it was asked for."""
+    """A file of which only the header exists; also a range reader that counts its requests."""
 
     header: bytes = field(repr=False)
     size: int | None
@@ -225,7 +225,7 @@ def _vocabulary(shape: Shape) -> dict[str, Value]:
 
 
 def metadata(shape: Shape, order: Order = "converter") -> dict[str, Value]:
-    """The key-value pairs of such a model, in the order that a converter, Ollama's own writer or a stranger uses."""
+    """The key-value pairs of such a model, in the order of a converter, Ollama's own writer or another program."""
     a = shape.arch
     heads = u32(shape.kv_heads) if isinstance(shape.kv_heads, int) else array(U32, shape.kv_heads)
     model = {
@@ -392,6 +392,6 @@ def safetensors(
 
 
 def raw_safetensors(head: bytes, data: int) -> MadeFile:
-    """A safetensors file with this JSON, whatever it says, and so many bytes of data."""
+    """A safetensors file with this JSON, valid or not, and so many bytes of data."""
     head += b" " * (-len(head) % 8)
     return MadeFile(header=struct.pack("<Q", len(head)) + head, size=8 + len(head) + data)

@@ -41,7 +41,7 @@ WITH_VISION = ("gemma3:4b", "qwen3.5:9b", "qwen3.6:27b", "qwen3.6:35b")
 
 @functools.cache
 def report(tier: str) -> FitReport:
-    """What `modelfetch fit --tier` answers."""
+    """The report of `modelfetch fit --tier`."""
     manifest = shipped(tier)
     counted = (model for model in manifest.models if not (model.optional and model.kind == "torch-checkpoint"))
     candidates = [candidate(model) for model in counted]

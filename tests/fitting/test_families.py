@@ -1,4 +1,4 @@
-"""Families of image, video and music models: told by tensors, never guessed, with ComfyUI's own numbers."""
+"""Families of image, video and music models: detected by tensors, never guessed, with ComfyUI's own numbers."""
 
 from __future__ import annotations
 

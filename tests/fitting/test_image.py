@@ -135,7 +135,7 @@ def test_a_batch_multiplies_the_memory_of_the_stages_but_not_the_weights() -> No
     assert (four.compute or 0) == 4 * (one.compute or 0)
 
 
-# ── telling parts and families ──
+# ── detecting parts and families ──
 def test_ema_weights_are_not_loaded() -> None:
     plain = {"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": ("F16", (320, 768))}
     assert parts(safetensors({**plain, "model_ema.x": ("F32", (10**6,))})) == parts(safetensors(plain))

@@ -1,4 +1,4 @@
-"""Reading a file by range: what is asked, what is refused, and what happens when a server misbehaves."""
+"""Reading a file by range: which requests are sent, what is refused, and how faults of a server are handled."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The upstreams of the shipped tiers, as a hub on loopback: real names, commits, digests, sizes, headers; no weights.
 
-Where a file's digest is pinned, the hub claims it; nobody could tell without fetching the whole file.
+Where a file's digest is pinned, the hub claims it; only a download of the whole file would show the difference.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def shipped(tier: str) -> Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeaderBody:
-    """A file of which the header is real and the rest a hole of zeros; its digest is what it is said to be."""
+    """A file of which the header is real and the rest a hole of zeros; its digest is the claimed one."""
 
     header: bytes
     size: int
@@ -309,7 +309,7 @@ def _add_images(world: World, manifest: Manifest) -> None:
 
 
 def tier_world(*manifests: Manifest) -> World:
-    """Everything that `fit` asks for the tiers; ``hf_member`` may read what is gated."""
+    """Everything that `fit` requests for the tiers; ``hf_member`` may read what is gated."""
     world = World()
     _add_library(world)
     for manifest in manifests:

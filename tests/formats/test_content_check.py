@@ -1,4 +1,4 @@
-"""What may be kept when no digest decides."""
+"""The check of files without a digest."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ HALVES = {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]}
 
 # ── the check of a download and `fit` read a header in one way ──
 def both(path: str, data: bytes) -> tuple[str | None, str | None]:
-    """What the check and the reader of `fit` have against a file."""
+    """The errors of the check and of the reader of `fit` for a file."""
     read = read_gguf if path.endswith(".gguf") else read_safetensors
     try:
         read(MadeFile(header=data, size=len(data)))
@@ -250,7 +250,7 @@ def test_a_large_gguf_header_is_checked_in_little_memory(tmp_path: Path, part: s
     assert "its keys take more" in said if part == "keys" else said == "good"
 
 
-# ── what is no model ──
+# ── files that are not models ──
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 483546902\n"
 REFUSALS = [
     POINTER,
@@ -300,7 +300,7 @@ SUFFIXES = [
 
 
 def check(path: str, data: bytes, **keys: Any) -> str | None:
-    """What the whole check has against a file that the manifest does not pin."""
+    """The error of the whole check for a file that the manifest does not pin."""
     artifact = Artifact(uri=f"https://files.example/{path}", path=path, **keys)
     error = check_artifact(artifact, len(data), lambda at, count: data[at : at + count])
     assert error is None or error.exit_code == 65

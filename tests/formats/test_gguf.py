@@ -1,4 +1,4 @@
-"""GGUF headers: every version and byte order, few requests, and bytes that lie."""
+"""GGUF headers: every version and byte order, few requests, and false lengths."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_another_alignment_is_obeyed() -> None:
     assert (header.data_offset or 1) % 64 == 0
 
 
-# ── how much is asked for ──
+# ── requests ──
 @pytest.mark.parametrize("name", REAL)
 def test_the_first_64_kib_contain_the_hyperparameters_of_a_real_model(name: str) -> None:
     file = real_llm(name)

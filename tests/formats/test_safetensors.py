@@ -1,4 +1,4 @@
-"""safetensors headers: few requests, every size checked, and bytes that lie."""
+"""safetensors headers: few requests, every size checked, and false lengths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a header holds, what is read from it can be used: no number is out of range and no text does harm."""
+"""Values read from any header are usable: numbers are in range and texts are safe."""
 
 from __future__ import annotations
 

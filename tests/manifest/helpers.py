@@ -19,7 +19,7 @@ SHA = "a80c4f17acd55265feec403c7aef86be0c25983ab279d83f3bcd3abbcb5b8b72"
 DIGEST = f"sha256:{SHA}"
 
 VALIDATOR: Any = import_module("jsonschema").Draft202012Validator(json_schema())
-"""Judges documents by the schema that the code makes (imported so because the library has no types)."""
+"""Validates documents by the schema that the code makes (imported so because the library has no types)."""
 
 
 def load(text: str | bytes, **options: Any) -> Manifest:

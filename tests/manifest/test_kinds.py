@@ -8,7 +8,7 @@ from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.uri import parse_uri
 from tests.manifest.helpers import COMMIT, DIGEST, entry, model, models, problems, wrong
 
-# The contract's table of layouts, written down again: this is what the code is held against.
+# The contract's table of layouts, written down again: the code is compared with it.
 IMAGE = """
 checkpoint      | models/Stable-diffusion | models/checkpoints
 diffusion-model | models/Stable-diffusion | models/diffusion_models

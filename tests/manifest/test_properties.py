@@ -25,14 +25,14 @@ QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def plain(node: Node) -> Any:
-    """A node as the document that a JSON Schema judges."""
+    """A node as a document for a JSON Schema."""
     if isinstance(node, Mapping):
         return {entry.key: plain(entry.value) for entry in node.entries}
     return [plain(item) for item in node.items] if isinstance(node, Sequence) else node.value
 
 
-def judge(data: bytes) -> Manifest | None:
-    """Load bytes: a manifest, which the schema takes too, or problems with places; quickly, and nothing else."""
+def load_any(data: bytes) -> Manifest | None:
+    """Load bytes: a manifest that the schema accepts too, or problems with positions, in little time."""
     began = time.process_time()
     manifest: Manifest | None = None
     problems: tuple[Problem, ...] = ()
@@ -55,7 +55,7 @@ def judge(data: bytes) -> Manifest | None:
 @QUICK
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
 def test_any_bytes_are_a_manifest_or_problems(data: bytes) -> None:
-    judge(data)
+    load_any(data)
 
 
 YAMLISH = st.text("ab1:-?[]{}&*!|>'\"%@`#,\n \t.~<=", max_size=80)
@@ -64,7 +64,7 @@ YAMLISH = st.text("ab1:-?[]{}&*!|>'\"%@`#,\n \t.~<=", max_size=80)
 @QUICK
 @given(YAMLISH)
 def test_any_punctuation_is_a_manifest_or_problems(text: str) -> None:
-    judge(text.encode())
+    load_any(text.encode())
 
 
 @QUICK
@@ -74,7 +74,7 @@ def test_any_punctuation_is_a_manifest_or_problems(text: str) -> None:
     YAMLISH | st.sampled_from(["../", "\0", "&a ", "*a", "!!str ", "~", "[]", "{}"]),
 )
 def test_a_damaged_manifest_is_a_manifest_or_problems(at: int, cut: int, junk: str) -> None:
-    judge((CONTRACT[:at] + junk + CONTRACT[at + cut :]).encode())
+    load_any((CONTRACT[:at] + junk + CONTRACT[at + cut :]).encode())
 
 
 ANYTHING = st.recursive(
@@ -93,7 +93,7 @@ KEYS = sorted(
     st.lists(st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=6), max_size=2),
 )
 def test_any_values_of_known_keys_are_a_manifest_or_problems(top: dict[str, Any], models: list[dict[str, Any]]) -> None:
-    judge(dump({"version": 1, "models": models} | top))
+    load_any(dump({"version": 1, "models": models} | top))
 
 
 NAMES = st.text("abcXYZ019._-", min_size=1, max_size=12).map(lambda text: f"n{text}")
@@ -102,7 +102,7 @@ SIZES = st.integers(1, 2**63 - 1) | st.sampled_from(["6g", "7.5GiB", "50 MB", "1
 
 @st.composite
 def model(draw: st.DrawFn, index: int) -> dict[str, Any]:
-    """A valid model that wants no path of another."""
+    """A valid model without path conflicts."""
     name = f"{draw(NAMES)}-{index}"
     found: dict[str, Any] = {"name": name, "optional": draw(st.booleans())}
     if draw(st.integers(0, 4)) == 0:
@@ -152,7 +152,7 @@ def dump(value: Any) -> bytes:
 @QUICK
 @given(document())
 def test_a_written_manifest_is_read_unchanged(wanted: dict[str, Any]) -> None:
-    manifest = judge(dump(wanted))
+    manifest = load_any(dump(wanted))
     assert manifest is not None
     assert manifest.tier == wanted["tier"]
     assert {s.name: (s.vram, s.context) for s in manifest.services} == {

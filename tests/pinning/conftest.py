@@ -36,7 +36,7 @@ def size(body: Any) -> int:
 
 @dataclass
 class Result:
-    """What a run of the program left."""
+    """The result of a run of the program."""
 
     code: int
     out: str

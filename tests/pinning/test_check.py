@@ -1,4 +1,4 @@
-"""`pin --check` says how pins stand against upstream: nothing is written, no body is fetched."""
+"""`pin --check` compares pins with upstream: nothing is written, no body is fetched."""
 
 from __future__ import annotations
 

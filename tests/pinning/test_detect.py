@@ -1,4 +1,4 @@
-"""What kind of model a file is, told by its tensors, its place and its repo."""
+"""The kind of a model, detected by its tensors, its folder and its repo."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.pinning.conftest import read
 
 
 def of(*names: str) -> Detected:
-    """What is told of a file that has tensors of these names."""
+    """The detection for a file with tensors of these names."""
     return by_tensors(read_safetensors(safetensors(dict.fromkeys(names, ("F16", (2, 2))))))
 
 

@@ -1,4 +1,4 @@
-"""Nothing that a file can hold makes a command fail in a way that nobody foresaw (70)."""
+"""No content of a file makes a command fail with an internal error (70)."""
 
 from __future__ import annotations
 

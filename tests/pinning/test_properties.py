@@ -1,4 +1,4 @@
-"""However a manifest is laid out, pinning changes the pins and nothing else of it."""
+"""Pinning changes only the pins of a manifest, whatever its layout."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def quoted(text: str, quote: str, *, flow: bool) -> str:
 
 
 def comment(draw: st.DrawFn, text: Text) -> str:
-    """A comment that stands nowhere else."""
+    """A unique comment."""
     text.comments.append(f"{draw(COMMENTS)} ({len(text.comments)})")
     return text.comments[-1]
 
@@ -175,7 +175,7 @@ def manifests(draw: st.DrawFn) -> Text:
 
 @st.composite
 def pinned_models(draw: st.DrawFn, manifest: Manifest) -> dict[str, Model]:
-    """What some sources may say of a manifest's models; some entries are left as they are."""
+    """Possible answers of the sources for a manifest's models; some entries are left as they are."""
     models: dict[str, Model] = {}
     for model in manifest.models:
         if draw(st.integers(0, 4)) == 0:

@@ -1,4 +1,4 @@
-"""`pin` that can't do all that was asked for says everything that is wrong, and leaves the file as it is."""
+"""If `pin` can't pin everything, it reports all problems and leaves the file as it is."""
 
 from __future__ import annotations
 

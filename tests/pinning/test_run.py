@@ -1,4 +1,4 @@
-"""`pin` writes what upstream says into the file, and nothing else."""
+"""`pin` writes the pins from upstream into the file, and nothing else."""
 
 from __future__ import annotations
 

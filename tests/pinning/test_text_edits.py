@@ -28,7 +28,7 @@ PINS = f"size: 5, digest: {DIGEST}"
 
 
 def pinned(model: Model) -> Model:
-    """What a hub says of every model here: the same."""
+    """The same pins for every model."""
     assert isinstance(model.source, HfUri)
     source = at_commit(model.source, model.source, COMMIT)
     if model.kind != "snapshot":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Result:
-    """What a run of the program left."""
+    """The result of a run of the program."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""What a manifest pins in full is held against its source before the first body, and against each mirror if need be."""
+"""Fully pinned entries are compared with their source, and if necessary its mirrors, before any download."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_contradiction_of_a_pin_is_found_before_any_download(
 ) -> None:
     result = bench.run(command, bench.manifest(entry(source(bench), **keys)))
     assert (result.code, *result.codes()) == found
-    assert bodies(bench) <= 1  # the one byte that is asked for
+    assert bodies(bench) <= 1  # the one byte that is requested
     if found[0] == 77:
         hint = result.report["errors"][0]["hint"]
         assert "CIVITAI_API_TOKEN" in hint or "buy access" in hint

@@ -1,4 +1,4 @@
-"""What was resolved once is kept, wherever it was asked: an endpoint of the environment may be another one by then."""
+"""Recorded resolutions are used with the current endpoints of the environment."""
 
 from __future__ import annotations
 

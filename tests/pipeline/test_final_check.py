@@ -1,4 +1,4 @@
-"""What an entry is for decides what its bytes must be, whatever the address or the server calls them."""
+"""The kind of an entry decides how its bytes are checked, whatever its address or the server calls them."""
 
 from __future__ import annotations
 

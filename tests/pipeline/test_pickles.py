@@ -1,4 +1,4 @@
-"""A file that runs code when it is loaded gets in by the manifest's word only, whatever its source says of it."""
+"""A file that runs code when it is loaded is accepted only if the manifest allows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be known before the first body is known before the first body."""
+"""Problems that can be foreseen are reported before any download."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WEIGHTS = made.vae()
 
 
 def pinned(bench: Bench, repo: str = "acme/pinned", **repo_options: Any) -> dict[str, Any]:
-    """An entry of which nothing is left to ask."""
+    """An entry that needs no request."""
     data = bytes(WEIGHTS.read(0, WEIGHTS.size))
     bench.world.hf_repo(repo, {"x.safetensors": WEIGHTS}, **repo_options)
     commit = bench.world.repos[repo].refs["main"]

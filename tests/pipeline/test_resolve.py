@@ -1,4 +1,4 @@
-"""Resolving without a request: what the pins and the receipts already say."""
+"""Resolving without a request, from pins and receipts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several roots may share one store: what lies below a root is that root's own business."""
+"""Several roots may share one store without affecting each other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def vae(bench: Bench, **keys: Any) -> dict[str, Any]:
 
 
 class Shared:
-    """Two roots, one store beside them."""
+    """Two roots and one store."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -110,7 +110,7 @@ def test_a_replaced_file_is_moved_aside_below_its_own_root(shared: Shared) -> No
 
 
 def test_each_root_has_its_own_fast_path_record(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two containers see their roots under one path, and share a store: neither may answer for the other."""
+    """Two containers see their roots under one path, and share a store: neither result may be used for the other."""
     words = ["sync", "--manifest", str(shared.bench.manifest(shared.entry))]
     words += ["--root", "root", "--store", str(shared.store), "--json"]
     for name in ("one", "two"):

@@ -1,4 +1,4 @@
-"""Status names every path that is not as modelfetch left it, and judges by stat alone."""
+"""Status names every path that differs from what modelfetch placed, by stat alone."""
 
 from __future__ import annotations
 

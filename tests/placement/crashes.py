@@ -18,7 +18,7 @@ CHANGING = ("mkdir", "link", "symlink", "rename", "replace", "unlink", "rmdir", 
 
 
 class Killed(BaseException):
-    """SIGKILL: nothing that the process would still do has an effect."""
+    """Simulates SIGKILL: nothing that the process does afterwards has an effect."""
 
 
 class Killer:
@@ -43,7 +43,7 @@ class Killer:
                     raise OSError(self.error, os.strerror(self.error))
                 return call(*args, **keys)
             if self.calls == self.at + 1 and name == "write":
-                call(args[0], bytes(args[1])[: len(args[1]) // 2])  # cut off in the midst
+                call(args[0], bytes(args[1])[: len(args[1]) // 2])  # cut off in the middle
             if self.struck:
                 raise Killed
             return call(*args, **keys)

@@ -1,4 +1,4 @@
-"""A zip that is damaged anywhere is unpacked right or refused, and never a bug."""
+"""A zip that is damaged anywhere is unpacked correctly or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever the moment of a kill or of a disk error, the next run finishes the work, and only foreign files stay."""
+"""After a kill or a disk error at any moment, the next run finishes the work, and only foreign files stay."""
 
 from __future__ import annotations
 

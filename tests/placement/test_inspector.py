@@ -1,4 +1,4 @@
-"""What lies in the way: adopted where its bytes are right, recognised where it is ours, refused otherwise."""
+"""Existing files are adopted if their bytes are right, recognised if modelfetch placed them, and refused otherwise."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def nltk(bench: Bench) -> dict[str, Any]:
 
 
 def forget(bench: Bench) -> None:
-    """Leave the services' folders alone, as before modelfetch came."""
+    """Keep only the services' folders, as before the first run of modelfetch."""
     shutil.rmtree(bench.root / ".modelfetch")
 
 

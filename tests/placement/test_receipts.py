@@ -1,4 +1,4 @@
-"""Receipts and journals: read once, written seldom, and never the worse for a kill."""
+"""Receipts and journals are read once, written rarely, and survive kills."""
 
 from __future__ import annotations
 

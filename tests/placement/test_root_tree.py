@@ -33,7 +33,7 @@ def outside(tmp_path: Path) -> Path:
 
 
 def test_a_folder_swapped_for_a_link_while_files_are_placed_is_not_followed(world: World, outside: Path) -> None:
-    """As root and with --chown, where a lost race would give away any folder of the machine."""
+    """As root and with --chown, where a lost race could change the owner of any folder."""
     world.owner = (12345, 12345) if os.geteuid() == 0 else None
     consumer = world.root / "comfyui"
     (consumer / "models").mkdir(parents=True)

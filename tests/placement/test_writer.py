@@ -1,4 +1,4 @@
-"""What appears or changes after the paths were judged is never overwritten; nothing is left behind."""
+"""A file that appears or changes after the inspection is never overwritten; no temporary file is left."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def refused(number: int) -> Callable[..., None]:
     return refuse
 
 
-def between_judging_and_writing(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+def between_inspection_and_writing(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     claim = ReceiptBook.claim
 
     def then_act(self: ReceiptBook, claims: Any) -> None:
@@ -66,7 +66,7 @@ def test_a_foreign_file_that_appears_after_the_check_is_kept(
 ) -> None:
     job, there = job_of(world, kind), world.root / PATH
     there.parent.mkdir(parents=True)
-    between_judging_and_writing(monkeypatch, lambda: there.write_bytes(b"precious"))
+    between_inspection_and_writing(monkeypatch, lambda: there.write_bytes(b"precious"))
     with pytest.raises(DestinationError) as refusal:
         world.place(job)
     assert refusal.value.code == "foreign-file"
@@ -85,7 +85,7 @@ def test_an_own_file_edited_after_the_check_is_moved_aside(
     def edit() -> None:
         there.write_bytes(b"edited")
 
-    between_judging_and_writing(monkeypatch, edit)
+    between_inspection_and_writing(monkeypatch, edit)
     world.place(job_of(world, kind))
     (aside,) = (world.root / ".modelfetch/displaced").glob(f"*/{PATH}")
     assert aside.read_bytes() == b"edited"

@@ -74,7 +74,7 @@ class Screen:
             return self._bytes.replace(b"\0", b"").decode()
 
     def rows(self) -> list[str]:
-        """What stands on the screen: newline, carriage return and cursor-up are all that tqdm uses."""
+        """The content of the screen: newline, carriage return and cursor-up are all that tqdm uses."""
         lines: list[list[str]] = [[]]
         row = column = at = 0
         text = self.text

@@ -1,4 +1,4 @@
-"""The table: what a person sees at a glance."""
+"""The table of `fit`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person or a program sees while work goes on."""
+"""Progress on stderr."""
 
 from __future__ import annotations
 

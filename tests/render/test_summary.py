@@ -1,4 +1,4 @@
-"""What a person sees after a sync."""
+"""The summary after a sync."""
 
 from __future__ import annotations
 

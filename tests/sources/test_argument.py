@@ -1,4 +1,4 @@
-"""URIs that were given on a command line: what is answered where the text is none."""
+"""URIs on a command line, and the errors for other texts."""
 
 from __future__ import annotations
 

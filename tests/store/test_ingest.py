@@ -1,4 +1,4 @@
-"""An existing file becomes a blob, and stays as it is."""
+"""Existing files are added to the store and stay unchanged."""
 
 from __future__ import annotations
 

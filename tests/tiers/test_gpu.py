@@ -1,4 +1,4 @@
-"""Which GPUs there are, and what ``auto`` makes of them."""
+"""The detection of GPUs, and the choice of ``auto``."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def amd_card(drm: Path, name: str, text: str | None) -> None:
         (device / "mem_info_vram_total").write_text(text)
 
 
-# ── looking ──
+# ── detecting ──
 def test_nvidia_cards_are_read_through_nvml(tmp_path: Path) -> None:
     nvml = Nvml([("NVIDIA GeForce RTX 4060", 8188), (b"Tesla T4", 15360)])
     found = find_gpus(nvml=nvml, drm=tmp_path)
@@ -268,7 +268,7 @@ def test_tiers_marks_the_one_that_auto_would_choose(capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     assert re.search(r"\n16g \* +16.00 GiB", out)
     assert "NVIDIA RTX 4060 Ti" in out
-    # Of what has no size before its source was asked the sum knows nothing, and the reader is told.
+    # Files whose size only their source knows are not in the sum, and are marked.
     assert "diffrhythm-1.2?" in out
     assert "\n?: not counted in SIZE" in out
     assert run(["tiers", "--json"]) == 0

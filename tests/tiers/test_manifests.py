@@ -1,4 +1,4 @@
-"""What the shipped tiers promise, read from the files themselves."""
+"""The content of the shipped tiers."""
 
 from __future__ import annotations
 

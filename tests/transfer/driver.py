@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
         digest=None if digest == "-" else Digest.parse(digest),
         locations=(Location(uri=url, url=url),),
     )
-    if folder := given.get("ready"):  # all is imported, what follows takes no time to speak of
+    if folder := given.get("ready"):  # everything is imported: what follows takes little time
         Path(folder, str(os.getpid())).touch()
     tuning: Tuning = replace(
         quick(), lock_timing=replace(TIMING, **_chosen(LockTiming, given)), **_chosen(Tuning, given)

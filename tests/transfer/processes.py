@@ -1,4 +1,4 @@
-"""Starting drivers, and reading what became of them."""
+"""Start drivers and read their results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def finish(process: Process | subprocess.Popen[str], timeout: float = 60) -> tup
 
 
 def wait_for(condition: Callable[[], bool], timeout: float = 20) -> None:
-    """Wait until something is so."""
+    """Wait until a condition is true."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"

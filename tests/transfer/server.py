@@ -1,4 +1,4 @@
-"""A scripted HTTP server on a raw socket: for answers that no proper server would give."""
+"""A scripted HTTP server on a raw socket: for responses that no correct server sends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Request:
     headers: Mapping[str, str]
 
     def span(self, size: int) -> tuple[int, int] | None:
-        """First byte and end of the range that was asked for, None for the whole file."""
+        """First byte and end of the requested range, None for the whole file."""
         value = self.headers.get("range")
         if value is None:
             return None
@@ -68,7 +68,7 @@ class Conn:
 
 
 Script = Callable[[Conn, Request, "Origin"], None]
-"""Answers one request; the connection goes on unless the script ended it."""
+"""Answers one request; the connection continues unless the script ended it."""
 
 
 def head(status: int, headers: Mapping[str, str]) -> bytes:

@@ -13,7 +13,7 @@ MIB = 2**20
 def simulate(
     per_connection: float, total: float, *, most: int, size: int, limit: int | None = None
 ) -> tuple[int, float]:
-    """Connections in the end, and seconds, for a link with a rate per connection and one in all."""
+    """The final number of connections and the seconds, for a link with a rate per connection and a total rate."""
     controller = ConcurrencyController(most, limit=limit, setup=0.01, tuning=Tuning())
     now, done, active = 0.0, 0, 1
     while done < size:
@@ -72,7 +72,7 @@ def test_bursts_over_a_slow_link_do_not_end_the_growth() -> None:
 
 @pytest.mark.parametrize("rate", [0, 15_000])
 def test_connections_without_throughput_cause_no_further_ones(rate: int) -> None:
-    """Else some would always be waiting for an answer, and the attempt would never have failed."""
+    """Otherwise some would always be waiting for a response, and the attempt would never fail."""
     controller = ConcurrencyController(8, limit=None, setup=0.01, floor=16 * 1024, tuning=Tuning())
     assert not any(controller.step(n / 50, n * rate // 50, active=1, left=10**10) for n in range(500))
     assert any(controller.step(10 + n / 50, 150_000 + n * 10**6, active=1, left=10**10) for n in range(500))

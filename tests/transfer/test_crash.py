@@ -1,4 +1,4 @@
-"""Processes that are killed, stopped or terminated: what they had is used, and nothing wrong is ever kept."""
+"""Processes that are killed, stopped or terminated: their verified bytes are used, and wrong ones never kept."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def left_over(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
 
 
 def _resume(world: World, part: bytes, journal: bytes) -> tuple[int, str]:
-    """Bytes fetched by a run that finds this, and what it called it."""
+    """The bytes that a run fetches with this partial file, and its reported action."""
     from modelfetch.core.digest import Digest
 
     folder = world.store.folder("ingest")
@@ -171,7 +171,7 @@ def test_a_truncated_journal_keeps_the_chunks_that_it_still_lists(world: World, 
     lines = journal.splitlines(keepends=True)
     torn = b"".join(lines[:2]) + lines[2][:20]
     fetched, action = _resume(world, part, torn)
-    (kept,) = parse_journal(torn).checksums.values()  # how much the first line speaks for is the buffers' affair
+    (kept,) = parse_journal(torn).checksums.values()  # how many bytes the first line covers depends on the buffers
     assert kept.length <= CHUNK
     assert (fetched, action) == (len(DATA) - kept.length, "resumed")
 

@@ -1,4 +1,4 @@
-"""Disks that are full, refuse, fail or vanish: a typed error with the path, and the next run goes on."""
+"""Disks that are full, refuse, fail or vanish: a typed error with the path, and the next run continues."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_foreseen_lack_of_space_ends_a_transfer_before_the_body(small_disk: Pa
 
 
 def test_a_full_disk_during_a_transfer_keeps_the_partial_file(small_disk: Path) -> None:
-    """Nobody says how long the file is, and the disk fills in the middle of it."""
+    """The file's size is unknown, and the disk fills in the middle of it."""
     from tests.transfer.test_faults import chunked
 
     world = World(root=small_disk)

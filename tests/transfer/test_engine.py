@@ -1,4 +1,4 @@
-"""The engine as its callers see it: many artifacts, mirrors, other digests, local files, cancelling."""
+"""The engine's interface: many artifacts, mirrors, other digests, local files, cancelling."""
 
 from __future__ import annotations
 

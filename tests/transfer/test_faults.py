@@ -1,4 +1,4 @@
-"""What servers do wrong, over real sockets: each way ends in the right file or in a typed error."""
+"""Faults of servers, over real sockets: each ends in the right file or in a typed error."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_an_answer_that_is_not_http_is_a_bad_answer(world: World) -> None:
 
 
 def whole_file(conn: Conn, request: Request, origin: Origin) -> None:
-    """Knows no ranges."""
+    """A server without ranges."""
     normally(conn, Request(method="GET", target=request.target, headers={}), origin)
 
 
@@ -223,7 +223,7 @@ def test_a_file_that_changes_between_requests_is_restarted(world: World) -> None
 
 
 def test_a_changed_file_is_restarted_if_the_server_ignores_if_range(world: World) -> None:
-    """The server ignores If-Range, but its ETag tells."""
+    """The server ignores If-Range, but its ETag shows the change."""
     other = payload(len(DATA), seed=9)
 
     def change(conn: Conn, request: Request, origin: Origin) -> None:
@@ -457,7 +457,7 @@ def test_an_unsupported_coding_is_refused(world: World, field: str, *, chunked: 
 @pytest.mark.parametrize("field", ["gzip", "x-gzip", "br", "zstd", "gzip, gzip"])
 @pytest.mark.parametrize("sized", [False, True])
 def test_encoded_bytes_with_the_pinned_digest_are_kept_as_they_are(world: World, field: str, *, sized: bool) -> None:
-    """As Apache serves a .gz: it is called packed for the way, but is the file."""
+    """As Apache serves a .gz: it declares a content coding, but the bytes are the file."""
     packed = gzip.compress(DATA, 1)
     size = len(packed) if sized else None
     with Origin(packed, default=answering(200, {"Content-Encoding": field}, packed)) as origin:
@@ -515,7 +515,7 @@ def test_an_encoded_file_that_is_interrupted_is_resumed(world: World) -> None:
 def test_a_compression_bomb_is_not_decoded_beyond_the_size_of_the_file(world: World, size: int | None) -> None:
     bomb = gzip.compress(bytes(2**26), 9)
     with Origin(bomb, default=answering(200, {"Content-Encoding": "gzip"}, bomb)) as origin:
-        if size is None:  # nothing says how large it may be: the disk takes it, piece by piece
+        if size is None:  # the size is unknown: it is written piece by piece
             tracemalloc.start()
             assert world.fetch(origin, path="zeros.txt").blob.size == 2**26
             assert tracemalloc.get_traced_memory()[1] < 2**24
@@ -529,7 +529,7 @@ def test_a_compression_bomb_is_not_decoded_beyond_the_size_of_the_file(world: Wo
 
 
 def trickling(start: bytes, step: bytes) -> Script:
-    """Send this, then something every now and then for ever."""
+    """Send this, then something at intervals without end."""
 
     def script(conn: Conn, _request: Request, origin: Origin) -> None:
         conn.send(start)
@@ -643,7 +643,7 @@ def test_a_web_page_is_refused_as_a_model(world: World) -> None:
 
 
 def test_an_error_page_does_not_discard_the_progress(world: World) -> None:
-    """A hotel's network wants a click: the next run goes on where the last one stopped."""
+    """A captive portal requires a login: the next run resumes where the last one stopped."""
     page = answering(200, {"Content-Type": "text/html"}, b"<html>Welcome to our network</html>")
     with Origin(DATA, scripts=[drop_after(200_000), page]) as origin:
         with pytest.raises(NotAModelError):

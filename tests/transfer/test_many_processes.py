@@ -1,4 +1,4 @@
-"""Processes that want the same file at once: one fetches, the others wait, and a dead or sleeping one is replaced."""
+"""Several processes that need one file: one fetches, the others wait, and a dead or suspended one is replaced."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ needs_namespaces = pytest.mark.skipif(not can_unshare(), reason="this user may n
 @needs_namespaces
 @pytest.mark.parametrize("noflock", ["noflock=1"], ids=["no flock"])
 def test_owners_with_pid_1_in_different_namespaces_are_distinguished(world: World, noflock: str) -> None:
-    """As init containers are: the pid in the lock file is the waiter's own, and means nothing to it."""
+    """As init containers are: the pid in the lock file is the waiter's own, and is ignored."""
     options = [*filter(None, [noflock]), "connections=1", "stale=30"]
     with Origin(DATA, default=pace) as origin:
         first = start_as_pid_1(world.root / "store", origin.url, DATA, *options)

@@ -61,7 +61,7 @@ def test_a_fast_link_has_one_connection(world: World) -> None:
 
 
 def test_a_link_that_is_full_ends_with_one_connection(world: World) -> None:
-    """More of them were tried, did not help, and left: all bytes after that come by one."""
+    """Further connections were tried, did not help, and ended: one receives all bytes after that."""
     budget = threading.Lock()
     asked: list[int] = []
 
@@ -151,7 +151,7 @@ def test_a_file_that_changes_under_several_connections_is_never_mixed(world: Wor
 
 
 def test_mixed_versions_with_one_etag_are_found_by_the_digest(world: World) -> None:
-    """The ETag stays while the bytes change: the digest does not match, and the next source is asked."""
+    """The ETag stays while the bytes change: the digest does not match, and the next source is tried."""
     other = payload(len(DATA), seed=12)
 
     def change(conn: Conn, request: Request, origin: Origin) -> None:
@@ -195,7 +195,7 @@ def test_expired_signed_urls_are_requested_again(world: World) -> None:
 
 
 def test_the_only_signed_url_is_requested_again_after_it_expired(world: World) -> None:
-    world.options = Options(connections=1)  # how many more a busy machine opens is a matter of its load
+    world.options = Options(connections=1)  # otherwise their number depends on the load of the machine
     with Origin(DATA) as cdn:
         tokens = [0]
 

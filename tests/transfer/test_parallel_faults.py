@@ -1,4 +1,4 @@
-"""What goes wrong while several connections bring one file."""
+"""Faults while several connections fetch one file."""
 
 from __future__ import annotations
 

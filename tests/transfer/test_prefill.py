@@ -1,4 +1,4 @@
-"""What `fit` has read of a file, a later download does not ask for again; and where that can't be, nothing is worse."""
+"""A download does not fetch again what `fit` has read; if that is impossible, nothing else changes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def digest() -> str:
 
 @dataclass
 class Bench:
-    """A hub with the model, a manifest that wants it, and a ROOT."""
+    """A hub with the model, a manifest with it, and a ROOT."""
 
     hub: Hub
     folder: Path
@@ -94,7 +94,7 @@ class Bench:
         return self.run("fit", "--manifest", self.manifest(), "--root", str(self.root), *words)
 
     def sync(self) -> dict[str, Any]:
-        """Sync, and look that it all came right; the artifact of the weights."""
+        """Sync and check the result; returns the artifact of the weights."""
         code, report = self.run("sync", "--manifest", self.manifest(), "--root", str(self.root))
         assert code == 0, report
         (found,) = [a for m in report["models"] for a in m["artifacts"] if a["size"] == size()]
@@ -134,7 +134,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-# ── a later download goes on from there ──
+# ── a later download continues from there ──
 @pytest.mark.parametrize(("budget", "read"), [("4GiB", FIRST), ("8MiB", READ)])
 def test_sync_requests_only_the_rest(bench: Bench, budget: str, read: int) -> None:
     bench.budget = budget
@@ -197,7 +197,7 @@ def test_offline_fit_reads_the_partial_file(bench: Bench) -> None:
     assert bench.fit("--offline")[0] == 69
 
 
-# ── and nothing is worse where it can't ──
+# ── if that is impossible, nothing else changes ──
 def test_a_damaged_prefilled_file_is_fetched_again(bench: Bench) -> None:
     bench.fit()
     data = bytearray(bench.part.read_bytes())

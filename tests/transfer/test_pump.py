@@ -1,4 +1,4 @@
-"""What the pump hands on, and when."""
+"""When the pump passes buffers on."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ K = 1024
 
 @pytest.fixture(autouse=True, scope="module")
 def _tiny() -> Iterator[None]:
-    """Chunks, ranges and buffers a hundred times smaller, and a second connection whenever one can be had."""
+    """Chunks, ranges and buffers are a hundred times smaller, and a second connection is opened whenever possible."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("store.chunks", "transfer.partial", "transfer.writer", "transfer.journal", "transfer.scheduler"):
             patch.setattr(f"modelfetch.{module}.CHUNK", 64 * K)
@@ -47,7 +47,7 @@ def _tiny() -> Iterator[None]:
 
 
 def hold(conn: Conn, request: Request, origin: Origin) -> None:
-    """Slowly enough that others join."""
+    """So slow that further connections are opened."""
     status, fields, start, end = origin.fields(request)
     conn.send(head(status, fields))
     for at in range(start, end, 30_000):
@@ -139,7 +139,7 @@ def _world(root: Path, cancel: Cancel | None = None) -> World:
 
 
 def _run(root: Path, origin: Origin, run: dict[str, Any], *, has_digest: bool) -> None:
-    """One process's life; a kill is played by going back to what the disk held at some moment of it."""
+    """One run of a process; a kill is simulated by restoring the disk as it was at some moment."""
     origin.scripts = [drop_after(f) if isinstance(f, int) else FAULTS[f] for f in run["faults"]]
     origin.default = hold if run["slow"] else normally
     store, snapshot = root / "store", root / "snapshot"

@@ -7,8 +7,8 @@ from modelfetch.transfer.stragglers import StragglerDetector
 MIB = 2**20
 
 
-def let_go(rates: list[float], *, size: int = 20 * MIB, at_end: bool = True, slow_after: float = 1e9) -> int:
-    """How many connections are let go within ten seconds, each with its rate, a hundredth of it after a while."""
+def dropped(rates: list[float], *, size: int = 20 * MIB, at_end: bool = True, slow_after: float = 1e9) -> int:
+    """The number of connections dropped within ten seconds; after ``slow_after`` each has a hundredth of its rate."""
     stragglers, received = StragglerDetector(4), 0
     segments = [Segment(0, size) for _ in rates]
     cancels = [Cancel() for _ in rates]
@@ -27,18 +27,18 @@ def let_go(rates: list[float], *, size: int = 20 * MIB, at_end: bool = True, slo
 
 
 def test_the_connection_that_delays_the_end_is_closed() -> None:
-    assert let_go([20e6, 20e6, 20e6, 1e4]) == 1
-    assert let_go([20e6, 20e6, 20e6, 0]) == 1
+    assert dropped([20e6, 20e6, 20e6, 1e4]) == 1
+    assert dropped([20e6, 20e6, 20e6, 0]) == 1
 
 
 def test_a_connection_as_slow_as_the_others_is_kept() -> None:
-    assert let_go([1e5]) == 0
-    assert let_go([1e5, 2e5, 1e5]) == 0
+    assert dropped([1e5]) == 0
+    assert dropped([1e5, 2e5, 1e5]) == 0
 
 
 def test_no_connection_is_closed_while_work_remains() -> None:
-    assert let_go([20e6, 20e6, 1e4], at_end=False) == 0
+    assert dropped([20e6, 20e6, 1e4], at_end=False) == 0
 
 
 def test_a_link_that_becomes_slow_closes_each_connection_at_most_once() -> None:
-    assert 0 < let_go([5e6] * 6, size=100 * MIB, slow_after=2.0) <= 4
+    assert 0 < dropped([5e6] * 6, size=100 * MIB, slow_after=2.0) <= 4

@@ -1,4 +1,4 @@
-"""What a kill costs: a piece of a chunk for each connection, wherever in a chunk it began."""
+"""A kill loses at most a piece of a chunk for each connection, wherever in a chunk it started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store, an engine with short seconds, and what came out of one fetch."""
+"""A store, an engine with short intervals, and the results of a fetch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def payload(size: int, seed: int = 1) -> bytes:
 
 
 def quick(**changes: Any) -> Tuning:
-    """The engine's seconds, cut to what a test can wait for."""
+    """The engine's intervals, shortened for tests."""
     fields: dict[str, Any] = {
         "backoff_first": 0.01,
         "backoff_most": 0.05,

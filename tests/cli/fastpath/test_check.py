@@ -1,4 +1,4 @@
-"""The quick no-op never says what the long way would not say."""
+"""The fast path has the same output as the full command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ARGV = ["sync", "--tier", "mine", "--json"]
 
 
 class Place:
-    """A folder with a tier that is in place, and the quick answer known for it."""
+    """A folder with a tier that is in place, and the record of the fast path for it."""
 
     def __init__(self, folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder, self.hub, self.capsys = folder, hub, capsys

@@ -1,4 +1,4 @@
-"""One engine, one set of images and one hub for all tests of the stack; what can't be had here is an error."""
+"""One engine, one set of images and one hub for all tests of the stack; what is not available is an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Docker Engine of the tests' own, in a network and a process tree of its own, with no way to anywhere.
+"""A Docker Engine of the tests' own, in a network and a process tree of its own, without a way out.
 
 It is started in namespaces: its containers can reach each other and the two addresses of `HOSTS`, which the tests' hub
 listens on, and nothing else; its published ports are on a loopback that is not this machine's; and when its process
@@ -142,7 +142,7 @@ class Engine:
         """`docker …`; its output is in ``stdout`` and ``stderr``.
 
         Raises:
-            AssertionError: It failed though ``check`` was asked for.
+            AssertionError: It failed, and ``check`` is set.
         """
         done = subprocess.run(
             [str(peers.docker()), *arguments],
@@ -160,13 +160,13 @@ class Engine:
         return self.run(*arguments, seconds=seconds).stdout.strip()
 
     def mount_tmpfs(self, folder: Path, size: str) -> None:
-        """Give the engine, and nobody else, a small file system at a folder."""
+        """Mount a small file system at a folder, for the engine only."""
         folder.mkdir(parents=True, exist_ok=True)
         mount = self.among_mounts("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
         subprocess.run(mount, check=True)
 
     def unmount(self, folder: Path) -> None:
-        """Take it away again."""
+        """Unmount it."""
         subprocess.run(self.among_mounts("umount", "--lazy", str(folder)), check=True)
 
 

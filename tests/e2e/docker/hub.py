@@ -1,4 +1,4 @@
-"""The tests' hub in the engine's network: a process of its own, told what to do by lines of JSON."""
+"""The tests' hub in the engine's network: a separate process that reads its instructions as lines of JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class HubProcess:
         """The settings that lead a stack to this hub, as `.env` has them."""
 
     def ask(self, what: str, **details: Any) -> Any:
-        """Have one thing done, or one question answered."""
+        """Send one instruction or question, and return the answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": what, **details}) + "\n")

@@ -249,7 +249,7 @@ def _moment(text: str) -> datetime:
 
 
 def open_to_all(folder: Path) -> None:
-    """Let every user into a folder and those above it that pytest made for one."""
+    """Let every user enter a folder and pytest's own folders above it."""
     for path in (folder, *folder.parents):
         if path == Path("/") or os.stat(path).st_mode & 0o005 == 0o005:  # noqa: PTH116
             break

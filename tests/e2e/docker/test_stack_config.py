@@ -1,4 +1,4 @@
-"""The real Compose reads the files: every combination of profiles, every card, every toggle. No engine is asked."""
+"""The real Compose reads the files: every combination of profiles, every card, every toggle. No engine is used."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Compose:
     folder: Path
 
     def config(self, profiles: Iterable[str], settings: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """What it makes of the files, without a word on stderr."""
+        """Its output for the files; stderr must be empty."""
         options = [part for name in profiles for part in ("--profile", name)]
         done = subprocess.run(
             [str(peers.docker()), "compose", *options, "config", "--format", "json"],

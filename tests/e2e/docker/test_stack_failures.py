@@ -35,7 +35,7 @@ def gate(hub: HubProcess) -> None:
 
 
 def switch_off(hub: HubProcess) -> None:
-    """Nobody answers."""
+    """No server answers."""
     hub.ask("stop")
 
 

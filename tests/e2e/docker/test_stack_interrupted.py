@@ -1,4 +1,4 @@
-"""Stopped, killed and cut off in the middle of a download: the next start goes on."""
+"""After a stop, a kill or a lost connection during a download, the next start resumes it."""
 
 from __future__ import annotations
 

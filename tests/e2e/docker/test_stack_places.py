@@ -1,4 +1,4 @@
-"""Where the models lie, who reads them, and how little the init services need."""
+"""Where the models are, which users read them, and what the init services need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole stack comes up once, on a machine without a GPU and without a way out; what came of it is looked at."""
+"""The whole stack is started once, on a machine without a GPU and without internet access, and then checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ggml's allocator, played through: what shares memory, what is kept, and where things find room."""
+"""The simulated allocator of ggml: which tensors share memory, and where they are placed."""
 
 from __future__ import annotations
 

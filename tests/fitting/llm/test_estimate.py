@@ -1,4 +1,4 @@
-"""Language models: against the buffers of llama.cpp itself, and what a header may claim."""
+"""Estimates of language models, compared with the buffers of llama.cpp, and hostile headers."""
 
 from __future__ import annotations
 

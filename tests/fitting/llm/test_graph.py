@@ -1,4 +1,4 @@
-"""The graphs of language models: whatever a header says of the shape, the memory is found."""
+"""The graphs of language models: the memory is computed for any shape in a header."""
 
 from __future__ import annotations
 

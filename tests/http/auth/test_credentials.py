@@ -102,12 +102,12 @@ def test_an_invalid_url_gets_no_credentials(tmp_path: Path, url: str) -> None:
 
 def test_netrc_applies_to_its_machines_and_its_default_is_ignored(tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text("machine files.example login me password word\ndefault login any password thing\n")
-    keeper = _credentials(tmp_path)
-    assert keeper.headers("https://files.example/x") == {"Authorization": _basic("me", "word")}
-    assert keeper.headers("https://FILES.example/x") == {"Authorization": _basic("me", "word")}
-    assert keeper.headers("https://other.example/x") == {}
-    assert keeper.headers("https://sub.files.example/x") == {}
-    assert keeper.headers("http://files.example/x") == {}
+    credentials = _credentials(tmp_path)
+    assert credentials.headers("https://files.example/x") == {"Authorization": _basic("me", "word")}
+    assert credentials.headers("https://FILES.example/x") == {"Authorization": _basic("me", "word")}
+    assert credentials.headers("https://other.example/x") == {}
+    assert credentials.headers("https://sub.files.example/x") == {}
+    assert credentials.headers("http://files.example/x") == {}
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_netrc_applies_to_a_custom_hub_without_a_token(
 
 def test_netrc_passwords_are_sent_over_plain_http_only_to_allowed_hosts(tmp_path: Path) -> None:
     (tmp_path / "n").write_text("machine files.lan login me password word\n")
-    keeper = _credentials(tmp_path, NETRC=str(tmp_path / "n"), MODELFETCH_ALLOW_HTTP="files.lan:8080")
-    assert keeper.headers("http://files.lan:8080/x") != {}
-    assert keeper.headers("http://files.lan/x") == {}
+    credentials = _credentials(tmp_path, NETRC=str(tmp_path / "n"), MODELFETCH_ALLOW_HTTP="files.lan:8080")
+    assert credentials.headers("http://files.lan:8080/x") != {}
+    assert credentials.headers("http://files.lan/x") == {}
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_netrc_passwords_are_sent_over_plain_http_only_to_allowed_hosts(tmp_path
 )
 def test_a_broken_netrc_counts_as_empty_until_a_credential_is_needed(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".netrc").write_bytes(content)
-    keeper = _credentials(tmp_path)
-    assert keeper.headers("https://files.example/x") == {}
-    assert keeper.challenged("https://files.example/x", 403, {}, _never) is False
+    credentials = _credentials(tmp_path)
+    assert credentials.headers("https://files.example/x") == {}
+    assert credentials.challenged("https://files.example/x", 403, {}, _never) is False
     with pytest.raises(CredentialsError) as caught:
-        keeper.challenged("https://files.example/x?sig=1", 401, {}, _never)
+        credentials.challenged("https://files.example/x?sig=1", 401, {}, _never)
     assert str(tmp_path / ".netrc") in str(caught.value)
     assert PLANTED not in _everything(caught.value)
     assert "sig" not in str(caught.value)
@@ -162,16 +162,16 @@ def test_a_broken_netrc_counts_as_empty_until_a_credential_is_needed(tmp_path: P
 def test_an_unreadable_file_of_tokens_is_named_where_its_hub_denies_access(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     places = {"HF_TOKEN_PATH": str(tmp_path / "folder"), "CIVITAI_API_TOKEN_FILE": str(tmp_path / "absent")}
-    keeper = _credentials(tmp_path, **places)
+    credentials = _credentials(tmp_path, **places)
     for url, name in (
         ("https://huggingface.co/a/b/resolve/main/x", "HF_TOKEN_PATH"),
         ("https://civitai.com/api/download/models/1", "CIVITAI_API_TOKEN_FILE"),
     ):
-        assert keeper.headers(url) == {}
+        assert credentials.headers(url) == {}
         for status in (401, 403):
             with pytest.raises(CredentialsError, match=name):
-                keeper.challenged(url, status, {}, _never)
-    assert keeper.challenged("https://cdn.example/x", 401, {}, _never) is False
+                credentials.challenged(url, status, {}, _never)
+    assert credentials.challenged("https://cdn.example/x", 401, {}, _never) is False
 
 
 @pytest.mark.parametrize("mode", ["home", "file"])
@@ -182,12 +182,12 @@ def test_files_that_may_not_be_read_are_named_only_where_they_are_needed(
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("pathlib.Path.stat" if mode == "home" else "pathlib.Path.open", denied)
-    keeper = _credentials(tmp_path, HF_TOKEN_PATH=str(tmp_path / "token"))
+    credentials = _credentials(tmp_path, HF_TOKEN_PATH=str(tmp_path / "token"))
     for url in ("https://files.example/x", "https://huggingface.co/x", "https://r.example/v2/a/manifests/b"):
-        assert keeper.headers(url) == {}
+        assert credentials.headers(url) == {}
     if mode == "home":
         with pytest.raises(CredentialsError, match=r"\.netrc can't be read: Permission denied"):
-            keeper.challenged("https://files.example/x", 401, {}, _never)
+            credentials.challenged("https://files.example/x", 401, {}, _never)
 
 
 # -- two services on one host ------------------------------------------------------------------------------------------
@@ -219,21 +219,21 @@ _HOST = "https://artifacts.corp"
 def test_of_two_services_on_one_host_each_gets_its_own_token(
     tmp_path: Path, hf: str, civitai: str, url: str, seen: str | None
 ) -> None:
-    keeper = _credentials(
+    credentials = _credentials(
         tmp_path,
         HF_ENDPOINT=_HOST + hf,
         HF_TOKEN="hf-word",
         MODELFETCH_CIVITAI_ENDPOINT=_HOST + civitai,
         CIVITAI_API_TOKEN="civitai-word",
     )
-    assert keeper.headers(_HOST + url) == ({"Authorization": f"Bearer {seen}"} if seen else {})
+    assert credentials.headers(_HOST + url) == ({"Authorization": f"Bearer {seen}"} if seen else {})
 
 
 def test_a_token_of_one_service_is_not_sent_to_another(tmp_path: Path) -> None:
-    keeper = _credentials(
+    credentials = _credentials(
         tmp_path, HF_ENDPOINT=_HOST, HF_TOKEN="hf-word", MODELFETCH_CIVITAI_ENDPOINT=f"{_HOST}/civitai"
     )
-    assert keeper.headers(f"{_HOST}/civitai/api/download/models/1") == {}
+    assert credentials.headers(f"{_HOST}/civitai/api/download/models/1") == {}
 
 
 def _never(*_args: object, **_named: object) -> Reply:
@@ -332,8 +332,8 @@ class RegistryClient:
     def __init__(self, hub: Hub, home: Path, **environ: str) -> None:
         settings = Settings.from_env({"HOME": str(home), "HF_TOKEN_PATH": str(home / "none"), **environ})
         self.now = 0.0
-        self.keeper = Credentials(settings, clock=lambda: self.now)
-        self.http = Http(allow_http=settings.allows_http, auth=self.keeper)
+        self.credentials = Credentials(settings, clock=lambda: self.now)
+        self.http = Http(allow_http=settings.allows_http, auth=self.credentials)
         self.url = hub.ollama + "/v2/library/tiny/manifests/1b"
 
     def status(self) -> int:

@@ -1,4 +1,4 @@
-"""No content of a credential file is more than a typed error, and no error shows any of it."""
+"""Any content of a credential file is read or a typed error, which does not show it."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ PLAN = {
     "IMMICH_GPU_ENABLE": "false",
     "IMMICH_ML_MEMORY_LIMIT": "2g",
 }
-"""What the plan asks of the 8g block, but for the two values that the block gives a reason for."""
+"""The values that the plan requires in the 8g block, without the two that the block explains."""
 
 HOLDS = {
     *("OLLAMA_CONTEXT_LENGTH", "OLLAMA_NUM_PARALLEL", "OLLAMA_FLASH_ATTENTION", "OLLAMA_KV_CACHE_TYPE"),

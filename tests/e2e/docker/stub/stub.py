@@ -112,7 +112,7 @@ def diffrhythm() -> dict[str, object]:
 
 
 def ask_ollama(variable: str) -> dict[str, object]:
-    """The models that a frontend is told of, from the address that its own variable has."""
+    """The models that a frontend lists, from the address in its own variable."""
     base = os.environ[variable].removesuffix("/v1")
     with urllib.request.urlopen(f"{base}/api/tags", timeout=20) as answer:  # noqa: S310 - the stack's own address
         return {"models": sorted(model["name"] for model in json.load(answer)["models"])}
@@ -137,7 +137,7 @@ def anythingllm() -> dict[str, object]:
 
 
 def fingerprint(secret: str) -> str:
-    """What tells two secrets apart, and not what they are."""
+    """A value that distinguishes two secrets without showing them."""
     assert len(secret) == 32, "a secret of 16 bytes"
     return hashlib.sha256(secret.encode()).hexdigest()
 
