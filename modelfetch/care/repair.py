@@ -253,7 +253,7 @@ class _Restorer:
             owner=session.options.chown,
             check=session.cancel.check,
             sink=session.sink,
-            refused=fs.RefusalReporter(session.sink),
+            refused=session.store.refused,
         )
 
     def run(self, items: Sequence[Item], right: _Bytes | None) -> None:

@@ -130,7 +130,6 @@ class Placer:
         self._lock_timeout = lock_timeout
         self._sink = sink
         self._cancel = cancel
-        self._refused = fs.RefusalReporter(sink)
         self._runs: dict[str, _ConsumerRun] = {}
         self._runs_lock = threading.Lock()
 
@@ -194,7 +193,7 @@ class Placer:
                     owner=self._owner,
                     check=self._cancel.check,
                     sink=self._sink,
-                    refused=self._refused,
+                    refused=self._store.refused,
                 )
                 self._runs[consumer] = _ConsumerRun(book=ReceiptBook(self._root, consumer), writer=writer)
             return self._runs[consumer]

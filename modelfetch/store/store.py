@@ -68,7 +68,8 @@ class Store:
         self._blobs = str(path / "blobs" / "sha256")
         self._ingest = str(path / "ingest")
         self._sink = sink
-        self._refused = RefusalReporter(sink)
+        self.refused = RefusalReporter(sink)
+        """Reports what the file systems of a run refuse, each kind once; placing uses it too."""
         self._lock = threading.Lock()
         self._unsynced: set[Path] = set()
         self._made: dict[tuple[str, ...], Path] = {}
@@ -238,9 +239,9 @@ class Store:
         folder = self.folder("blobs", "sha256", sha256.hex[:2])
         try:
             if not durable:
-                try_fsync(fd, refused=self._refused)
+                try_fsync(fd, refused=self.refused)
             if mode is not None:
-                try_chmod(fd, mode, refused=self._refused)
+                try_chmod(fd, mode, refused=self.refused)
             now = os.fstat(fd)
             state = state or now
             if not os.path.samestat(os.lstat(part), now):
@@ -272,8 +273,8 @@ class Store:
                 file.flush()
                 if hash_open_file(file.fileno(), "sha256")[0]["sha256"] != sha256:
                     raise DiskError(f"{copy} does not contain what was written to it")
-                try_chmod(file.fileno(), BLOB_MODE, refused=self._refused)
-                try_fsync(file.fileno(), refused=self._refused)
+                try_chmod(file.fileno(), BLOB_MODE, refused=self.refused)
+                try_fsync(file.fileno(), refused=self.refused)
                 copy.replace(path)
                 state = os.fstat(file.fileno())
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -671,3 +672,13 @@ def test_status_counts_the_files_of_a_manifest_without_a_request(bench: Bench) -
     assert run(["status", "--manifest", str(manifest), "--root", str(bench.root)]) == 1
     assert "missing      2  2.9 MiB" in bench.capsys.readouterr().out
     assert bench.hub.log.requests() == []
+
+
+def test_a_share_that_refuses_modes_is_filled_and_says_so_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    result = bench.sync(vae(bench), whisper(bench))
+    assert result.code == 0
+    assert result.err.count("refuses chmod") == 1

@@ -9,7 +9,7 @@ import pytest
 
 from modelfetch.core.digest import Digest
 from modelfetch.errors import IntegrityError, ModelfetchError
-from modelfetch.store import Blob, Store
+from modelfetch.store import Blob, Store, ingest
 from modelfetch.store.ingest import add_file
 
 if TYPE_CHECKING:
@@ -122,3 +122,21 @@ def test_a_file_that_is_replaced_while_it_is_added_is_not_trusted(
     blob, _ = add_file(store, path)
     found = store.find(blob.digest)
     assert found is None or found.path.read_bytes() == DATA
+
+
+def test_a_link_that_shows_another_size_than_its_file_is_replaced_by_a_copy(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    link = os.link
+
+    def link_and_grow(source: Path, target: Path, **options: Any) -> None:
+        link(source, target, **options)
+        os.truncate(target, len(DATA) + 50)
+
+    monkeypatch.setattr(ingest, "try_reflink", lambda *_: False)
+    monkeypatch.setattr(os, "link", link_and_grow)
+    blob, how = add_file(store, path)
+    assert how == "copy"
+    assert not blob.path.samefile(path)
