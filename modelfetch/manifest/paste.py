@@ -51,6 +51,9 @@ _COMMANDS = {
 _NUMBER = re.compile(r"[0-9]{1,12}\Z")
 _SHORT_AIR = re.compile(r"civitai:(?://)? ?[0-9]{1,12} ?@ ?([0-9]{1,12})\Z", re.IGNORECASE)
 """An AIR as CivitAI's model pages show it, ``civitai: 12345 @ 67890``."""
+_BARE_NAME = re.compile(r"(?:[A-Za-z0-9][\w-]*/)?[A-Za-z0-9][\w.-]*(?::[\w.-]+)?\Z", re.ASCII)
+_BARE_ADDRESS = re.compile(r"[\w-]+(?:\.[\w-]+)*\.[a-z]+(?::[0-9]+)?/[^\s?#@]+\Z", re.ASCII | re.IGNORECASE)
+_FILE_NAME = re.compile(r"\.[A-Za-z][A-Za-z0-9]*\Z")
 _QUOTES = (('"', '"'), ("'", "'"), ("`", "`"), ("<", ">"))
 _HF_VALUES = ("--local-dir", "--local-dir-use-symlinks", "--cache-dir", "--token", "--max-workers")
 _HF_FLAGS = ("--quiet", "--force-download", "--resume-download")
@@ -98,6 +101,18 @@ def from_paste(text: str, *, ollama: bool = False) -> str:
     if "://" not in text and (ollama or _is_bare_model(text)):
         return f"ollama://{text}"
     return text
+
+
+def suggest_uri(text: str) -> str | None:
+    """How a text that is no URI may be written as one; None if it resembles none."""
+    if text.startswith("/"):
+        return f"a local file is written file://{quote(text)}"
+    if _BARE_ADDRESS.match(text):
+        return f"a file on a web server is written https://{text}; an artifact of a container registry: oci://{text}"
+    if not _BARE_NAME.match(text) or _FILE_NAME.search(text):
+        return None
+    hub = f"; a repo of the hub: hf://{text}" if "/" in text else ""
+    return f"a model of Ollama's library is written ollama://{text}{hub}"
 
 
 def link_to_hf(path: str, query: str) -> str | None:

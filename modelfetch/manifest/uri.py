@@ -16,7 +16,13 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from modelfetch.core.digest import Digest, is_commit
 from modelfetch.core.urls import display_url
-from modelfetch.manifest.paste import CIVITAI_CHOICES, CIVITAI_DOWNLOAD, from_paste
+from modelfetch.manifest.paste import (
+    CIVITAI_CHOICES,
+    CIVITAI_DOWNLOAD,
+    AmbiguousPasteError,
+    from_paste,
+    suggest_uri,
+)
 from modelfetch.manifest.paths import check_relative
 
 if TYPE_CHECKING:
@@ -180,7 +186,8 @@ def parse_uri(text: str) -> Uri:
     parser = _PARSERS.get(scheme.lower()) if separator else None
     if parser is None:
         schemes = "hf:// ollama:// civitai:// https:// file:/// oci:// or urn:air:…"
-        raise ValueError(f"expected a URI ({schemes}), found {shown(text)}")
+        problem = f"expected a URI ({schemes}), found {shown(text)}"
+        raise AmbiguousPasteError(problem, advice) if (advice := suggest_uri(text)) else ValueError(problem)
     return parser(text, rest)
 
 

@@ -119,6 +119,10 @@ def test_an_ambiguous_word_is_not_taken_for_an_ollama_model(text: str) -> None:
         ("https://ollama.com/ns/model/tags", "ollama://ns/model:TAG"),
         ("https://ollama.com/library/llama3.2:3b/blobs/abc", "ollama://llama3.2:3b"),
         ("https://huggingface.co/gpt2/resolve/main/model.safetensors", "hf://NS/gpt2/model.safetensors"),
+        ("ns/repo", "hf://ns/repo"),
+        ("llama3.2", "ollama://llama3.2"),
+        ("/srv/my models/x.gguf", "spaces"),
+        ("/srv/x.gguf", "file:///srv/x.gguf"),
         ("ollama run --format json a", "ollama://NAME[:TAG]"),
         ("hf download ns/repo --include x", "hf://ns/repo or hf://ns/repo/FILE"),
         ("hf download ns/repo a b --revision v1", "hf://ns/repo@v1/a and hf://ns/repo@v1/b"),
@@ -153,9 +157,10 @@ def test_addresses_of_other_hosts_and_ports_are_unchanged(text: str) -> None:
     [
         "hf download ns/repo --include x --token SECRET",
         "curl -LO https://civitai.com/api/download/models/1?token=SECRET",
+        "models.example.com/a.gguf?token=SECRET",
     ],
 )
-def test_a_refused_command_is_not_repeated_with_its_token(command: str) -> None:
+def test_a_refused_text_is_not_repeated_with_its_token(command: str) -> None:
     with pytest.raises(ValueError, match="expected") as caught:
         parse_uri(command)
     assert "SECRET" not in str(caught.value)
