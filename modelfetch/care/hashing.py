@@ -44,7 +44,6 @@ def hash_files(
     *,
     sink: Sink,
     cancel: Cancel,
-    label: str = "checking",
     done: Callable[[Hashed], None],
 ) -> None:
     """Hash files (path, expected size) in order and pass each result to ``done``, in the calling thread.
@@ -53,7 +52,7 @@ def hash_files(
         InterruptedSync: It was cancelled; finished results were passed on.
     """
     total = sum(size for _, size in files)
-    with reporting_check(sink, _KEY, label, size=total, files=len(files)) as advance:
+    with reporting_check(sink, _KEY, "checking", size=total, files=len(files)) as advance:
         pool = ThreadPoolExecutor(max_workers=max(1, min(len(files), _processors())), thread_name_prefix="hash")
         try:
             tasks = [pool.submit(hash_one, file, advance=advance, check=cancel.check) for file, _ in files]

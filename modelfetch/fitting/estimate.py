@@ -239,7 +239,7 @@ def is_speech(candidate: Candidate) -> bool:
 
 
 # ── any ──
-def fit_model(candidate: Candidate, service: Service, *, exact: bool = True, fp8: bool = False) -> Estimate:
+def fit_model(candidate: Candidate, service: Service, *, fp8: bool = False) -> Estimate:
     """Estimate one model from its own files, with a service's settings.
 
     Raises:
@@ -249,7 +249,7 @@ def fit_model(candidate: Candidate, service: Service, *, exact: bool = True, fp8
     if is_speech(candidate) and _speech_weights(candidate) is not None:
         return speech_estimate(candidate, service)
     if any(is_gguf(file) for file in candidate.files):
-        return gguf_estimate(candidate, service, exact=exact)
+        return gguf_estimate(candidate, service, exact=True)
     paths = [PurePosixPath(file.path) for file in candidate.files]
     if any(path.suffix == ".safetensors" for path in paths):
         made = image_estimates([(candidate, read_parts(candidate))], service, fp8=fp8)

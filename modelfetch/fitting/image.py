@@ -27,7 +27,6 @@ from modelfetch.formats.safetensors import BITS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from modelfetch.fitting.types import Method
     from modelfetch.formats.gguf import GgufHeader
     from modelfetch.formats.safetensors import SafetensorsHeader, StoredTensor
     from modelfetch.manifest.model import Offload
@@ -195,13 +194,13 @@ _ENCODER = {
 
 
 # ── stages ──
-def image_estimate(name: str, uri: str, parts: Parts, options: ImageOptions, *, method: Method = "header") -> Estimate:
+def image_estimate(name: str, uri: str, parts: Parts, options: ImageOptions) -> Estimate:
     """Estimate a pipeline of these parts; the weights are those resident at the peak."""
     family = FAMILIES.get(parts.family or "")
     if family is None or not parts.denoiser:
         why = "the family of its denoiser is not known" if parts.denoiser else "it has no denoiser"
         return Estimate(
-            name=name, uri=uri, weights=parts.all, compute=None, overhead=OVERHEAD, method=method, unknown=(why,)
+            name=name, uri=uri, weights=parts.all, compute=None, overhead=OVERHEAD, method="header", unknown=(why,)
         )
     reasons = tuple(f"weights of the unknown type {kind}" for kind in parts.unknown_types)
     width = options.width or family.size[0]
@@ -214,7 +213,7 @@ def image_estimate(name: str, uri: str, parts: Parts, options: ImageOptions, *, 
         weights=weights,
         compute=compute,
         overhead=OVERHEAD,
-        method=method,
+        method="header",
         unknown=reasons,
         most=2 * weights + compute + OVERHEAD if reasons else None,
         assumptions={

@@ -44,7 +44,6 @@ class Http:
         rewrites: Pairs of URL prefixes, old and new, applied before a request is sent.
         auth: Adds credentials to requests.
         timeouts: In seconds.
-        user_agent: The ``User-Agent`` of all requests.
     """
 
     def __init__(
@@ -54,13 +53,11 @@ class Http:
         rewrites: Sequence[tuple[str, str]] = (),
         auth: Authenticator | None = None,
         timeouts: Timeouts | None = None,
-        user_agent: str = USER_AGENT,
     ) -> None:
         self._allow_http = allow_http
         self._rewrites = tuple(rewrites)
         self.auth = self._auth = auth
         self.timeouts = timeouts or Timeouts()
-        self._user_agent = user_agent
         self._lock = threading.Lock()
         self._idle: dict[str, list[Wire]] = {"http": [], "https": []}
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -216,7 +213,7 @@ class Http:
             if scheme not in self._contexts:
                 self._contexts[scheme] = connection.tls_context() if scheme == "https" else connection.plain_context()
         try:
-            return connection.Wire(scheme, self._contexts[scheme], self.timeouts, self._user_agent)
+            return connection.Wire(scheme, self._contexts[scheme], self.timeouts, USER_AGENT)
         except (ImportError, ValueError) as error:
             raise SettingError(f"the proxy that the environment names can't be used: {error}") from None
         except httpx.InvalidURL as error:

@@ -157,15 +157,6 @@ class Inspector:
         path = self.tree.path(placement.path)
         raise DiskError(f"{path} changes while it is read", hint="stop the service that writes to it, and run again")
 
-    def digest(self, path: str, algorithm: str = "sha256") -> Digest | None:
-        """The digest of a regular file; None if there is none. Raises OSError if it can't be read."""
-        seen = self.tree.lstat(path)
-        if seen is None or not seen.regular:
-            return None
-        with contextlib.suppress(_ChangedError):
-            return self._hash(path, seen, algorithm)
-        return None
-
     def is_damaged(self, path: str, seen: PathStat | None) -> bool:
         """Whether the last full check of a path found other bytes, and nothing was written since."""
         check = self._damage.get(path)

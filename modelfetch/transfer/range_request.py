@@ -16,7 +16,7 @@ from modelfetch.formats.content_check import is_weights, page_error
 from modelfetch.http.status import status_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from modelfetch.http import Response
     from modelfetch.transfer.journal import Identity
@@ -206,7 +206,7 @@ def _body(response: Response, *, start: int, end: int | None, size: int | None) 
     )
 
 
-def strong_date(fields: Mapping[str, str], *, now: Callable[[], float] = time.time) -> str | None:
+def strong_date(fields: Mapping[str, str]) -> str | None:
     """``Last-Modified`` where it can stand for one version of a file, None elsewhere.
 
     A file may change twice within the second that a date can tell apart. So the answer must be younger than that: by a
@@ -216,7 +216,7 @@ def strong_date(fields: Mapping[str, str], *, now: Callable[[], float] = time.ti
     changed, sent = _seconds(modified), _seconds(fields.get("date", ""))
     if changed is None or len(modified) > _DATE_LIMIT:
         return None
-    age = sent - changed - 1 if sent is not None else now() - changed - 60
+    age = sent - changed - 1 if sent is not None else time.time() - changed - 60
     return modified if age >= 0 else None
 
 

@@ -11,8 +11,6 @@ from modelfetch.core.units import format_size
 from modelfetch.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from modelfetch.core.cancel import Cancel
 
 _BURST = 0.05
@@ -24,9 +22,8 @@ class Limiter:
     All connections take turns on one time line, so that the total holds however many there are.
     """
 
-    def __init__(self, rate: int | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, rate: int | None) -> None:
         self.rate = rate
-        self._clock = clock
         self._lock = threading.Lock()
         self._next = 0.0
 
@@ -44,7 +41,7 @@ class Limiter:
         if self.rate is None:
             return
         with self._lock:
-            now = self._clock()
+            now = time.monotonic()
             # Oversleeping is made up for, idle time is not.
             begin = now if self._next == 0.0 else max(self._next, now - _BURST)
             self._next = begin + count / self.rate

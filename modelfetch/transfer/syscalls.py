@@ -9,13 +9,14 @@ from modelfetch.core import libc
 from modelfetch.core.fs import DISK_FULL
 
 _WRITE = 2  # SYNC_FILE_RANGE_WRITE (source: linux/fs.h)
+_SLICE = 512 * 1024
 _WRITE_BACK = 32 * 2**20
 
 
-def write_all(fd: int, data: memoryview, offset: int, *, step: int = 512 * 1024) -> None:
+def write_all(fd: int, data: memoryview, offset: int) -> None:
     """Write at a position, in slices that suit the page cache (measured: docs/benchmarks.md)."""
     while data:
-        count = os.pwrite(fd, data[:step], offset)
+        count = os.pwrite(fd, data[:_SLICE], offset)
         data = data[count:]
         offset += count
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _REMOVING = "removing.lock"
 _POLL = 0.2
+_TIMING = LockTiming()
 
 
 @contextlib.contextmanager
@@ -33,7 +34,6 @@ def adding(
     timeout: float | None = None,
     sink: Sink = discard,
     cancel: Cancel | None = None,
-    timing: LockTiming | None = None,
 ) -> Iterator[None]:
     """Keep removers out of a folder of locks while the block runs; waits for an active one.
 
@@ -43,10 +43,10 @@ def adding(
         DestinationError, DiskError: A lock can't be created.
     """
     own = folder / f"adding-{secrets.token_hex(8)}.lock"
-    with lock(own, label="this run", sink=sink, cancel=cancel, timing=timing):
+    with lock(own, label="this run", sink=sink, cancel=cancel):
         remover = folder / _REMOVING
         if remover.exists():
-            with lock(remover, label="removal of files", timeout=timeout, sink=sink, cancel=cancel, timing=timing):
+            with lock(remover, label="removal of files", timeout=timeout, sink=sink, cancel=cancel):
                 pass
         yield
 
@@ -58,7 +58,6 @@ def removing(
     timeout: float | None = None,
     sink: Sink = discard,
     cancel: Cancel,
-    timing: LockTiming | None = None,
 ) -> Iterator[None]:
     """Hold folders of locks exclusively while the block runs; waits until no other process holds a lock in them.
 
@@ -67,23 +66,14 @@ def removing(
         InterruptedSync: It was cancelled.
         DestinationError, DiskError: A lock can't be created.
     """
-    started = last_reported = time.monotonic()
-    timing = timing or LockTiming()
-    last_reported -= timing.report_interval - 1.0
+    started = time.monotonic()
+    last_reported = started - _TIMING.report_interval + 1.0
     while True:
         with contextlib.ExitStack() as held:
             for folder in folders:
-                held.enter_context(
-                    lock(
-                        folder / _REMOVING,
-                        label="removal of files",
-                        timeout=timeout,
-                        sink=sink,
-                        cancel=cancel,
-                        timing=timing,
-                    )
-                )
-            busy = _first_held(folders, timing)
+                guard = lock(folder / _REMOVING, label="removal of files", timeout=timeout, sink=sink, cancel=cancel)
+                held.enter_context(guard)
+            busy = _first_held(folders)
             if busy is None:
                 yield
                 return
@@ -94,21 +84,21 @@ def removing(
                 code="lock-timeout",
                 hint="try again when the other modelfetch is done, or give a longer --lock-timeout",
             )
-        if now - last_reported >= timing.report_interval:
+        if now - last_reported >= _TIMING.report_interval:
             last_reported = now
             sink(Waiting(key="removing", label="removal of files", owner=busy, seconds=now - started))
         cancel.wait(_POLL)
         cancel.check()
 
 
-def _first_held(folders: Sequence[Path], timing: LockTiming) -> str | None:
+def _first_held(folders: Sequence[Path]) -> str | None:
     """Return the name of a process that holds a lock in the folders, except `_REMOVING`; None if there is none."""
     for folder in folders:
         for path in sorted(folder.glob("*.lock")):
             if path.name == _REMOVING or path.name.startswith("."):
                 continue
             try:
-                with lock(path, label=path.stem, timeout=0.0, timing=timing):
+                with lock(path, label=path.stem, timeout=0.0):
                     pass
             except RetryLaterError:
                 return owner_name(path)
