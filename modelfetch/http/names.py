@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from modelfetch.errors import InterruptedSync, UnreachableError
+from modelfetch.http.proxies import proxy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +82,15 @@ def check_name(
 def lookup_error(host: str, error: OSError) -> NameLookupError:
     """Return the typed error of a failed lookup."""
     return NameLookupError(f"the name {host} can't be resolved: {error.strerror or 'unknown host'}")
+
+
+def name_proxy(error: NameLookupError, url: str) -> NameLookupError:
+    """Return the error with the proxy's variable, if requests to this URL go through a proxy."""
+    proxy = proxy_of(url)
+    if proxy is None:
+        return error
+    message = f"{error.message}; it is the host of the proxy {proxy.shown}"
+    return NameLookupError(message, permanent=error.permanent)
 
 
 def _is_address(host: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpcore
 import httpx
 
+from modelfetch.http.names import NameLookupError, name_proxy
 from modelfetch.http.proxies import exemptions, proxy_for
 
 if TYPE_CHECKING:
@@ -169,8 +170,12 @@ class Routes(httpx.BaseTransport):
         directly = any(
             entry.covers(url.scheme, host, port) for entry in self._exempt for host in (url.host, url.raw_host.decode())
         )
-        chosen = self._direct if self._proxied is None or directly else self._proxied
-        return chosen.handle_request(request)
+        if self._proxied is None or directly:
+            return self._direct.handle_request(request)
+        try:
+            return self._proxied.handle_request(request)
+        except NameLookupError as error:
+            raise name_proxy(error, str(url)) from None
 
     def close(self) -> None:
         """Close the connections of both."""

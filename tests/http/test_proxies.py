@@ -103,6 +103,14 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert proxy_for("https") == "http://other.example"
 
 
+def test_the_error_for_an_unknown_name_of_a_proxy_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "nowhere.invalid:3128")
+    client = Http()
+    with pytest.raises(UnreachableError, match=r"the proxy http://nowhere\.invalid:3128 \(HTTPS_PROXY\)"):
+        client.get("https://hub.example/x")
+    client.close()
+
+
 @pytest.mark.parametrize("scheme", ["", "http://"])
 def test_a_proxy_that_can_not_be_reached_is_named_without_its_password(
     monkeypatch: pytest.MonkeyPatch, scheme: str

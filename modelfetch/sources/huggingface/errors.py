@@ -17,7 +17,7 @@ from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http import Headers, Reply
 from modelfetch.http.failures import certificate_error, invalid_answer_error
-from modelfetch.http.names import lookup_error
+from modelfetch.http.names import lookup_error, name_proxy
 from modelfetch.http.proxies import proxy_of
 from modelfetch.http.status import status_error
 
@@ -108,7 +108,7 @@ def _transport(error: Exception, names: set[str], query: Query) -> UnreachableEr
         if isinstance(link, ssl.SSLCertVerificationError):
             return certificate_error(where, link)
         if isinstance(link, socket.gaierror):
-            return lookup_error(_resolved_host(query.endpoint), link)
+            return name_proxy(lookup_error(_resolved_host(query.endpoint), link), query.endpoint)
         if isinstance(link, OSError) and link.strerror:
             reason = link.strerror
         names |= {kind.__name__ for kind in type(link).__mro__}
