@@ -42,8 +42,9 @@ def attempt(argv: Sequence[str]) -> int | None:
     if any(os.environ.get(name, "").strip() for name in _NEVER_SET):
         return None
     try:
-        place = note_path(root_of(argv, os.environ), key_of(argv, os.environ))
-        answer = check(place.read(), place.key)
+        folder = notes_folder(root_of(argv, os.environ))
+        path, key = note_of(folder, key_of(argv, os.environ), _read(secret_path(folder)))
+        answer = check(_read(path), key)
     except (OSError, ValueError, LookupError):
         return None
     if answer is None:
@@ -69,23 +70,24 @@ def _print(out: str, err: str, *, seconds: float) -> int | None:
     return 0
 
 
-class note_path:  # noqa: N801 - used as a function
-    """The path of the note for a command line, below its root, and the key that the note must have.
+def notes_folder(root: str) -> str:
+    """The folder of the notes of a root."""
+    return os.path.join(root, ".modelfetch/noop")  # noqa: PTH118 - importing pathlib would take too long
 
-    The key and the file name come from a keyed hash, and only the user that wrote the note can read its secret, so
-    notes reveal nothing about the environment.
+
+def secret_path(folder: str) -> str:
+    """The file with this user's secret for the notes in a folder."""
+    return f"{folder}/secret-{os.geteuid()}"
+
+
+def note_of(folder: str, text: str, secret: str) -> tuple[str, str]:
+    """The path of the note for a command line (`key_of`), and the key that the note must have.
+
+    Both come from a keyed hash, and only the user that wrote the note can read its secret, so notes reveal nothing
+    about the environment.
     """
-
-    def __init__(self, root: str, text: str, secret: str | None = None) -> None:
-        self.folder = os.path.join(root, ".modelfetch/noop")  # noqa: PTH118 - importing pathlib would take too long
-        self.secret_path = f"{self.folder}/secret-{os.geteuid()}"
-        secret = secret if secret is not None else _read(self.secret_path)
-        self.key = sha256_hex(f"{secret}\n{text}".encode(errors="surrogateescape"))
-        self.path = f"{self.folder}/{self.key[:16]}"
-
-    def read(self) -> str:
-        """The note's text."""
-        return _read(self.path)
+    key = sha256_hex(f"{secret}\n{text}".encode(errors="surrogateescape"))
+    return f"{folder}/{key[:16]}", key
 
 
 def _read(path: str) -> str:

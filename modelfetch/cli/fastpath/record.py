@@ -14,7 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.cli.fastpath.check import MAGIC, key_of, note_path, read_bytes, root_of, sha256_hex
+from modelfetch.cli.fastpath.check import (
+    MAGIC,
+    key_of,
+    note_of,
+    notes_folder,
+    read_bytes,
+    root_of,
+    secret_path,
+    sha256_hex,
+)
 from modelfetch.core import directories, fs, own_files, temp_files
 from modelfetch.manifest.model import CONSUMERS
 from modelfetch.pipeline.plan import jobs_for, plan_model, select
@@ -54,16 +63,15 @@ def remember(
             lines.append("err\t" + summary(again).replace("0.0s", "{seconds}s", 1))
         if Path(root_of(argv, os.environ)) != session.options.root:
             return
-        root = str(session.options.root)
-        folder = Path(note_path(root, "", secret="").folder)
+        folder = Path(notes_folder(str(session.options.root)))
         directories.make_directory(folder)
         _make_room(folder)
-        place = note_path(root, key_of(argv, os.environ), secret=_secret(folder))
-        text = "\n".join([MAGIC, place.key, *lines, "end"])
+        path, key = note_of(str(folder), key_of(argv, os.environ), _secret(folder))
+        text = "\n".join([MAGIC, key, *lines, "end"])
         if text.count("\n") != len(lines) + 2:
             return
         data = text.encode(errors="surrogateescape")
-        temp_files.write_atomically(Path(place.path), data, mode=own_files.NOTE.mode)
+        temp_files.write_atomically(Path(path), data, mode=own_files.NOTE.mode)
 
 
 def as_if_again(report: Report) -> Report:
@@ -141,7 +149,7 @@ def _paths_of(request: ModelRequest, session: Session, receipts: Mapping[str, Re
 
 def _secret(folder: Path) -> str:
     """The secret of this user's notes; created if it is missing or readable by others."""
-    path = Path(note_path(str(folder.parent.parent), "", secret="").secret_path)
+    path = Path(secret_path(str(folder)))
     try:
         found = path.lstat()
         private = found.st_mode & 0o077 == 0 and found.st_uid == os.geteuid()
