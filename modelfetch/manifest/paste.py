@@ -331,13 +331,22 @@ def _link_to_github(path: str, _query: str) -> str | None:
             return f"https://github.com/{owner}/{repo}/raw/{reference}/{'/'.join(file)}"
         case [_, _, "releases", "download", _, _] | [_, _, "archive", *_] | [_, _, "releases", "latest", "download", _]:
             return None
-        case [owner, repo, *_]:
-            base = f"https://github.com/{owner}/{repo}"
-            raise AmbiguousPasteError(
-                "expected the link of one file, found another page of GitHub",
-                f"write {base}/releases/download/TAG/FILE for an asset of a release, or {base}/raw/REF/PATH for a file",
-            )
+        case [owner, repo, *page]:
+            line = f"https://github.com/{owner}/{repo.removesuffix('.git')}/{_github_file(page)}"
+            raise AmbiguousPasteError("expected the link of one file, found another page of GitHub", f"write {line}")
     return None
+
+
+def _github_file(page: list[str]) -> str:
+    """Where the files that a page of a repository shows are downloaded from."""
+    match page:
+        case ["releases", "tag", tag]:
+            return f"releases/download/{tag}/FILE"
+        case ["releases", "latest"]:
+            return "releases/latest/download/FILE"
+        case ["tree", reference, *folder]:
+            return "/".join(("raw", reference, *folder, "FILE"))
+    return "releases/download/TAG/FILE for an asset of a release, or …/raw/REF/PATH for a file"
 
 
 def _site_of(host: str) -> str:
