@@ -90,8 +90,13 @@ def _choose(question: str, choices: Sequence[str]) -> str:
     for number, choice in enumerate(choices, 1):
         click.echo(f"{number:4} {plain(choice)}", err=True)
     answers = {str(number): choice for number, choice in enumerate(choices, 1)} | {choice: choice for choice in choices}
-    picked = click.prompt("Number", type=click.Choice(list(answers)), show_choices=False, err=True)
-    return answers[picked]
+
+    def read(answer: str) -> str:
+        if answer.strip() not in answers:
+            raise click.UsageError(f"write a number from 1 to {len(choices)}")
+        return answers[answer.strip()]
+
+    return str(click.prompt("Number", value_proc=read, err=True))
 
 
 def _table(added: Sequence[Added]) -> str:
