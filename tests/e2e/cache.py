@@ -49,7 +49,7 @@ def program(name: str, package: str) -> Path:
     Raises:
         PeerUnavailableError: It is not on this machine.
     """
-    found = shutil.which(name, path=ENVIRONMENT.get("PATH", "") + os.pathsep + "/usr/sbin")
+    found = shutil.which(name, path=ENVIRONMENT.get("PATH", "") + os.pathsep + "/usr/sbin:/usr/lib/openssh")
     if found is None:
         raise PeerUnavailableError(f"{name} is not on this machine: `apt-get install {package}` (.ci/run does it)")
     return Path(found)

@@ -15,7 +15,7 @@ from tests.e2e.cache import ENVIRONMENT, must_run, program
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 MIB = 2**20
@@ -51,6 +51,8 @@ FILE_SYSTEMS = (
         on_device=True,
     ),
     FileSystem(name="mergerfs", mount=("mergerfs", "-o", "category.create=mfs"), package="mergerfs"),
+    # It creates symlinks that contain `..`, but refuses to read them.
+    FileSystem(name="sshfs", mount=("sshfs", "-f", "-o", "passive"), package="sshfs", symlinks=False),
 )
 # Not fusefat 0.1a: of what two descriptors write to one file, it loses one part (the file then begins with zeros).
 CASELESS = (
@@ -73,16 +75,19 @@ def mounted(kind: FileSystem, workplace: Path, *, size: int | None = None) -> It
     point.mkdir()
     with contextlib.ExitStack() as stack:
         source = _make(kind, workplace, size or kind.size, stack)
-        command = [str(program(kind.mount[0], kind.package)), *kind.mount[1:]]
-        done = subprocess.run(
-            [*command, source, str(point), *kind.options], env=ENVIRONMENT, capture_output=True, text=True
-        )
+        command = [str(program(kind.mount[0], kind.package)), *kind.mount[1:], source, str(point), *kind.options]
+        if kind.name == "sshfs":
+            stack.enter_context(_with_sftp_server(command))
+            problem = ""
+        else:
+            done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+            problem = (done.stderr + done.stdout).strip()[-300:] if done.returncode else ""
         for _ in range(50):  # a program in user space may mount it a moment later
-            if done.returncode or os.path.ismount(point):
+            if problem or os.path.ismount(point):
                 break
             time.sleep(0.1)
         if not os.path.ismount(point):
-            pytest.skip(f"this machine can't mount {kind.name}: {(done.stderr + done.stdout).strip()[-300:]}")
+            pytest.skip(f"this machine can't mount {kind.name}: {problem}")
         stack.callback(_unmount, point)
         yield point
 
@@ -130,8 +135,28 @@ def remount_read_only(point: Path) -> None:
     must_run("mount", "-o", "remount,ro", point)
 
 
+@contextlib.contextmanager
+def _with_sftp_server(command: Sequence[str]) -> Iterator[None]:
+    """Run sshfs with OpenSSH's SFTP server at the other end, without ssh between them."""
+    to_server, to_sshfs = os.pipe(), os.pipe()
+    server = subprocess.Popen([program("sftp-server", "openssh-sftp-server")], stdin=to_server[0], stdout=to_sshfs[1])
+    sshfs = subprocess.Popen(command, stdin=to_sshfs[0], stdout=to_server[1], env=ENVIRONMENT)
+    for end in (*to_server, *to_sshfs):
+        os.close(end)
+    with server, sshfs:
+        try:
+            yield
+        finally:
+            for process in (sshfs, server):
+                process.terminate()
+
+
 def _make(kind: FileSystem, workplace: Path, size: int, stack: contextlib.ExitStack) -> str:
     """What is to be mounted: a name, two folders, or an image with a new file system."""
+    if kind.name == "sshfs":
+        served = workplace / "served"
+        served.mkdir()
+        return f":{served}"
     if kind.name == "mergerfs":
         branches = [workplace / "one", workplace / "two"]
         for branch in branches:
