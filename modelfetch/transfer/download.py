@@ -148,7 +148,13 @@ class Download:
             spec.coding.apply(response)
             try:
                 answer = check_response(
-                    response, wanted, identity, size=spec.size, what=spec.what, uri=spec.location.uri
+                    response,
+                    wanted,
+                    identity,
+                    size=spec.size,
+                    has_digest=spec.has_digest,
+                    what=spec.what,
+                    uri=spec.location.uri,
                 )
             except WrongRangeError:
                 if alone:

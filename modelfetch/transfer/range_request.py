@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)\Z")
 _MIN_SIZE = 16 * 1024
 """A source that sends fewer bytes than these, though more were requested, gets no further range requests."""
-_ETAG = re.compile(r'(?:W/)?"[ !#-~]{0,1024}"|[!#-+\-.-~]{1,256}')
+_ETAG = re.compile(r'(?:W/)?"[ !#-~]{1,1024}"|[!#-+\-.-~]{1,256}')
 """An entity tag that can be sent back; some servers leave out the quotation marks."""
 _DATE_LIMIT = 64
 _TEXTS = ("application/problem+json", "application/xml", "application/javascript")
@@ -90,7 +90,14 @@ class PageInsteadError(NotAModelError):
 
 
 def check_response(
-    response: Response, wanted: WantedRange, identity: Identity | None, *, size: int | None, what: str, uri: str
+    response: Response,
+    wanted: WantedRange,
+    identity: Identity | None,
+    *,
+    size: int | None,
+    has_digest: bool,
+    what: str,
+    uri: str,
 ) -> Answer | Restart | NothingMore:
     """Interpret a response.
 
@@ -99,6 +106,7 @@ def check_response(
         wanted: The request.
         identity: The required version, if known.
         size: The required size of the file in bytes, if known.
+        has_digest: Whether the file is verified against a digest in the end.
         what: The file's name in messages.
         uri: The location's URI.
 
@@ -110,7 +118,7 @@ def check_response(
     if response.status == 200:
         return _whole(response, wanted, identity, size=size, what=what)
     if response.status == 206:
-        return _part(response, wanted, identity, size=size, what=what)
+        return _part(response, wanted, identity, size=size, has_digest=has_digest, what=what)
     if response.status == 416 and wanted.ranged:
         return _unsatisfied(response, wanted, size=size)
     error = status_error(response, what=what, uri=uri)
@@ -150,7 +158,7 @@ def _page_instead(response: Response, what: str, *, wrong_size: bool) -> Modelfe
 
 
 def _part(
-    response: Response, wanted: WantedRange, identity: Identity | None, *, size: int | None, what: str
+    response: Response, wanted: WantedRange, identity: Identity | None, *, size: int | None, has_digest: bool, what: str
 ) -> Answer | Restart:
     match = _CONTENT_RANGE.match(response.headers.get("content-range", "").strip())
     if not wanted.ranged or match is None or response.encoding is not None:
@@ -171,6 +179,8 @@ def _part(
         raise size_error(what, found=total, expected=size)
     if identity is not None and _is_other_version(response, identity, total):
         return Restart(reason="the source's file changed")
+    if identity is not None and not has_digest and not _is_confirmed(response, identity):
+        return Restart(reason="the source does not say whether its file is still the same")
     return _body(response, start=start, end=end, size=total)
 
 
@@ -189,6 +199,12 @@ def _is_other_version(response: Response, identity: Identity, total: int | None)
     elif identity.modified is not None and modified is not None and modified != identity.modified:
         return True
     return identity.size is not None and total is not None and total != identity.size
+
+
+def _is_confirmed(response: Response, identity: Identity) -> bool:
+    """Whether a part has the validator that it was requested with: some servers, and proxies, ignore `If-Range`."""
+    field = "etag" if identity.etag is not None else "last-modified"
+    return identity.validator is None or response.headers.get(field) == identity.validator
 
 
 def _opaque(etag: str) -> str:

@@ -235,6 +235,24 @@ def test_a_changed_file_is_restarted_if_the_server_ignores_if_range(world: World
         assert world.fetch(origin).blob.path.read_bytes() == other
 
 
+@pytest.mark.parametrize("later", [None, 'W/"a"'])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_part_without_the_validator_of_the_first_bytes_is_added_only_to_a_pinned_file(
+    world: World, later: str | None, *, known: bool
+) -> None:
+    """A server, or a proxy, ignores If-Range and leaves the entity tag out, or weakens it."""
+    other = DATA if known else payload(len(DATA), seed=9)
+
+    def change(conn: Conn, request: Request, origin: Origin) -> None:
+        origin.data, origin.etag = other, later
+        fields = {name: value for name, value in request.headers.items() if name != "if-range"}
+        normally(conn, Request(method="GET", target="/", headers=fields), origin)
+
+    with Origin(DATA, scripts=[drop_after(100_000), change], etag='"a"') as origin:
+        assert world.fetch(origin, data=DATA if known else None).blob.path.read_bytes() == other
+    assert len(origin.requests) == (2 if known else 3)
+
+
 def test_a_file_whose_length_changes_between_requests_is_restarted(world: World) -> None:
     other = payload(len(DATA) + 5, seed=9)
 
@@ -300,7 +318,7 @@ def test_a_partial_file_with_another_date_is_discarded(world: World) -> None:
         assert world.fetch(origin).blob.path.read_bytes() == DATA
 
 
-@pytest.mark.parametrize("etag", ['"a", "b"', '"a\tb"', '"\xe9"', "x" * 5000])
+@pytest.mark.parametrize("etag", ['""', '"a", "b"', '"a\tb"', '"\xe9"', "x" * 5000])
 def test_an_etag_that_cannot_be_sent_is_not_a_validator(world: World, etag: str) -> None:
     with Origin(DATA, scripts=[drop_after(100_000)], etag=etag) as origin:
         assert world.fetch(origin).blob.path.read_bytes() == DATA
