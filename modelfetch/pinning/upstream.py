@@ -103,7 +103,7 @@ async def _measure(entry: PinEntry, artifact: Artifact, session: Session) -> Mea
     if isinstance(entry.home, FileUri):
         return await asyncio.to_thread(_read_here, Path(entry.home.path), artifact)
     label = entry.model.name if entry.model.kind not in REPO_KINDS else f"{entry.model.name}/{artifact.path}"
-    fetched = await session.engine.fetch(artifact, (), label=label)
+    fetched = await session.engine.fetch(artifact, label=label)
     return Measured(
         digest=fetched.blob.digest,
         size=fetched.blob.size,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from modelfetch.core.artifact import Artifact
     from modelfetch.pipeline.session import Session
     from modelfetch.store import Blob
+    from modelfetch.transfer import Fetched
 
 _NOTE_LIMIT = 64 * 1024
 _OLLAMA_MODEL = "application/vnd.ollama.image.model"
@@ -82,17 +83,9 @@ async def into_cache(session: Session, uri: Uri, digest: Digest | None) -> Retri
             return found
         artifact = await _resolve(session, uri, digest)
         await asyncio.to_thread(session.block_removals, make=True)
-        fetched = await session.engine.fetch(artifact, (), label=_name(artifact))
+        fetched = await session.engine.fetch(artifact, label=_name(artifact))
         path = await asyncio.to_thread(_keep, session, uri, fetched.blob, _name(artifact))
-        return Retrieved(
-            path=path,
-            uri=artifact.uri,
-            digest=fetched.blob.digest,
-            size=fetched.blob.size,
-            action=fetched.action,
-            served_by=fetched.served_by,
-            bytes_fetched=fetched.bytes_fetched,
-        )
+        return _retrieved(path, artifact, fetched)
 
 
 async def to_path(
@@ -115,15 +108,15 @@ async def to_path(
     with _disk_errors(target):
         if keep:
             await asyncio.to_thread(session.block_removals)
-        if digest is not None and (there := await asyncio.to_thread(_already, target, uri, digest, force=force)):
+        if digest is not None and (there := await asyncio.to_thread(_present, target, uri, digest, force=force)):
             return there
         artifact = await _resolve(session, uri, digest)
         known = artifact.digest
-        if known is not None and (there := await asyncio.to_thread(_already, target, uri, known, force=force)):
+        if known is not None and (there := await asyncio.to_thread(_present, target, uri, known, force=force)):
             return there
         await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
         try:
-            fetched = await session.engine.fetch(artifact, (), label=_name(artifact))
+            fetched = await session.engine.fetch(artifact, label=_name(artifact))
         except ModelfetchError:
             if not keep:
                 await asyncio.to_thread(session.store.remove_if_empty)
@@ -131,21 +124,25 @@ async def to_path(
         blob = fetched.blob
         try:
             await asyncio.to_thread(check_renamed, blob, artifact, target.name)
-            if there := await asyncio.to_thread(_already, target, uri, blob.digest, force=force):
+            if there := await asyncio.to_thread(_present, target, uri, blob.digest, force=force):
                 return there
             await asyncio.to_thread(_deliver, blob, target, keep=keep, force=force)
         finally:
             if not keep:
                 await asyncio.to_thread(session.store.clear)
-        return Retrieved(
-            path=target,
-            uri=artifact.uri,
-            digest=blob.digest,
-            size=blob.size,
-            action=fetched.action,
-            served_by=fetched.served_by,
-            bytes_fetched=fetched.bytes_fetched,
-        )
+        return _retrieved(target, artifact, fetched)
+
+
+def _retrieved(path: Path, artifact: Artifact, fetched: Fetched) -> Retrieved:
+    return Retrieved(
+        path=path,
+        uri=artifact.uri,
+        digest=fetched.blob.digest,
+        size=fetched.blob.size,
+        action=fetched.action,
+        served_by=fetched.served_by,
+        bytes_fetched=fetched.bytes_fetched,
+    )
 
 
 def workplace(target: Path) -> Path:
@@ -240,7 +237,7 @@ def _is_noted(index: Path, note: bytes) -> bool:
         return False
 
 
-def _already(target: Path, uri: Uri, digest: Digest, *, force: bool) -> Retrieved | None:
+def _present(target: Path, uri: Uri, digest: Digest, *, force: bool) -> Retrieved | None:
     """Return the target if it already has the right bytes; None if it may be written.
 
     Raises:
