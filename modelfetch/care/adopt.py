@@ -14,7 +14,7 @@ from modelfetch.care.hashing import hash_one
 from modelfetch.core import fs, os_errors
 from modelfetch.core.check_progress import reporting_check
 from modelfetch.core.digest import Digest
-from modelfetch.core.directories import own_folder
+from modelfetch.core.directories import nearest_existing_parent, own_folder
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import DestinationError, IntegrityError, ModelfetchError, UsageError, exit_code_of
 from modelfetch.pipeline.local_files import read_in_place, write_in_place
@@ -85,12 +85,12 @@ def adopt_folders(folders: Sequence[Path], session: Session, *, in_place: bool =
             found += [(folder, one) for one in find_candidates(folder)]
         except OSError as error:
             raise os_errors.translate(error, folder, doing="reading") from error
-    unreachable = set() if in_place else _unreachable_devices(found, session)
-    work = [(folder, one) for folder, one in found if one.inode[0] not in unreachable]
+    unreachable = set() if in_place else _unreachable(found, session)
+    work = [(folder, one) for folder, one in found if _origin(one) not in unreachable]
     elsewhere = [
-        Adoption(candidate=one, folder=folder, result="elsewhere")
+        Adoption(candidate=one, folder=folder, result="elsewhere", how=_refused_owner(one, session))
         for folder, one in found
-        if one.inode[0] in unreachable
+        if _origin(one) in unreachable
     ]
     done = _in_threads(work, _record if in_place else _take, session)
     if in_place:
@@ -146,13 +146,26 @@ def _is_complete(model: Model, session: Session, at_hand: set[str]) -> bool:
     )
 
 
-def _unreachable_devices(found: Sequence[tuple[Path, CollectionFile]], session: Session) -> set[int]:
-    """The file systems whose files the store can't share; tests one file of each, to avoid useless hashing."""
-    tried: dict[int, bool] = {}
+def _unreachable(found: Sequence[tuple[Path, CollectionFile]], session: Session) -> set[tuple[int, int]]:
+    """The file systems and owners whose files the store can't share; tests one file of each, without hashing it.
+
+    The kernel refuses hardlinks of another user's files that this process can't write (``fs.protected_hardlinks``).
+    """
+    tried: dict[tuple[int, int], bool] = {}
     for _, one in found:
-        if one.inode[0] not in tried:
-            tried[one.inode[0]] = _can_share(one, session)
-    return {device for device, possible in tried.items() if not possible}
+        if _origin(one) not in tried:
+            tried[_origin(one)] = _can_share(one, session)
+    return {origin for origin, possible in tried.items() if not possible}
+
+
+def _origin(one: CollectionFile) -> tuple[int, int]:
+    return one.inode[0], one.owner
+
+
+def _refused_owner(one: CollectionFile, session: Session) -> str | None:
+    """``of uid N`` for a file that can't be shared because it is another user's, not because of its file system."""
+    same_device = nearest_existing_parent(session.store.path).stat().st_dev == one.inode[0]
+    return f"of uid {one.owner}" if same_device and one.owner != os.geteuid() else None
 
 
 def _can_share(one: CollectionFile, session: Session) -> bool:
@@ -172,7 +185,7 @@ def _take(folder: Path, one: CollectionFile, session: Session, advance: Callable
     try:
         blob, how = add_file(session.store, one.file, keep_mode=True, copy=False, advance=advance)
     except LinkImpossibleError:
-        return Adoption(candidate=one, folder=folder, result="elsewhere")
+        return Adoption(candidate=one, folder=folder, result="elsewhere", how=_refused_owner(one, session))
     except (IntegrityError, DestinationError) as error:
         return Adoption(candidate=one, folder=folder, result="failed", error=error)
     result = "present" if how == "present" else "adopted"

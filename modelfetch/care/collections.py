@@ -47,7 +47,7 @@ _MARKS = (
 class CollectionFile:
     """A file of a collection that may be a model: its real path, its name in the collection, size and inode.
 
-    ``links`` is the number of hardlinks that it has anywhere.
+    ``links`` is the number of hardlinks that it has anywhere, ``owner`` a uid.
     """
 
     file: Path
@@ -56,6 +56,7 @@ class CollectionFile:
     inode: tuple[int, int]
     links: int
     mtime_ns: int
+    owner: int
 
 
 def kind_of(folder: Path) -> str:
@@ -113,6 +114,7 @@ def find_candidates(folder: Path, *, every_link: bool = False) -> Iterator[Colle
                 inode=inode,
                 links=stat.st_nlink,
                 mtime_ns=stat.st_mtime_ns,
+                owner=stat.st_uid,
             )
 
 

@@ -184,7 +184,13 @@ def adopt_text(found: Adopted, *, verbose: bool = False) -> str:
     lines = [table(("RESULT", "SIZE", "HOW", "FILE"), files, right=(1,), width=width), ""] if verbose and files else []
     head = ("FOLDER", "KIND", "ADOPTED", "RECORDED", "KNOWN", "ELSEWHERE", "FAILED")
     lines.append(table(head, rows, width=width))
-    if any(one.result == "elsewhere" for one in found.files):
+    elsewhere = [one for one in found.files if one.result == "elsewhere"]
+    if any(one.how for one in elsewhere):
+        lines.append(
+            "ELSEWHERE: files of another user can't be hardlinked; nothing was copied. `--in-place` records them, or "
+            "run this as their owner"
+        )
+    if any(one.how is None for one in elsewhere):
         lines.append(
             "ELSEWHERE: on a file system whose files the store can't share; nothing was copied. `--in-place` records "
             "them, `--store DIR` puts the store next to them"

@@ -7,10 +7,12 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.cli.app import run
 from modelfetch.core import check_progress
 from modelfetch.core.digest import Digest
 from tests.damage import flip
@@ -173,6 +175,38 @@ def test_adopt_neither_copies_nor_reads_files_on_another_file_system(
     assert not list((bench.root / ".modelfetch").rglob("blobs/sha256/??/*"))
 
 
+def test_files_of_another_user_do_not_hinder_those_of_this_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a user who is not root: the kernel refuses hardlinks of files that belong to somebody else."""
+    theirs = bench.folder / "col/a/one.safetensors"
+    own = bench.folder / "col/b/two.safetensors"
+    for path, data in ((theirs, read(OTHER)), (own, read(WEIGHTS))):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(data)
+    link, stat = os.link, Path.stat
+
+    def protected(source: Path, *args: Any, **options: Any) -> None:
+        if Path(source).name == theirs.name:
+            raise PermissionError(1, "Operation not permitted")
+        link(source, *args, **options)
+
+    def of_somebody(path: Path, **options: Any) -> Any:
+        found = stat(path, **options)
+        if path.name != theirs.name:
+            return found
+        values = {name: getattr(found, name) for name in dir(found) if name.startswith("st_")}
+        return SimpleNamespace(**{**values, "st_uid": os.geteuid() + 1})
+
+    monkeypatch.setattr(os, "link", protected)
+    monkeypatch.setattr(Path, "stat", of_somebody)
+    assert run(["adopt", str(bench.folder / "col"), "--root", str(bench.root), "-v"]) == 0
+    out = capsys.readouterr().out
+    rows = {line.split()[-1]: line.split()[0] for line in out.splitlines() if "safetensors" in line}
+    assert rows == {"a/one.safetensors": "elsewhere", "b/two.safetensors": "adopted"}
+    assert "files of another user" in out
+
+
 @pytest.fixture
 def other_disk(tmp_path: Path) -> Iterator[Path]:
     """A folder on another file system than the root's."""
@@ -228,8 +262,6 @@ def test_a_hardlink_of_a_damaged_file_is_not_used_for_a_repair(
 def test_the_report_counts_the_adopted_models_of_each_tier(
     bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from modelfetch.cli.app import run
-
     monkeypatch.setenv("MODELFETCH_TIERS_DIR", str(bench.folder))
     collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
     bench.manifest(pinned(bench), whisper(bench), tier="mine")
