@@ -247,7 +247,7 @@ prune = blocking(prune_async)
 
 @checked(OptionValues)
 async def remove_async(
-    *names: str,
+    *names: str | Sequence[str],
     keep_tiers: Sequence[str] = (),
     older_than: float | str | None = None,
     dry_run: bool = False,
@@ -258,7 +258,7 @@ async def remove_async(
     """Remove models by name: what modelfetch placed for them, and their bytes in the store.
 
     Args:
-        *names: Names of models, as manifests have them.
+        *names: Names of models, as manifests have them, each as an argument or together in a list.
         keep_tiers: Keep the files of these tiers.
         older_than: Remove only what is older, in seconds or as ``"30d"``.
         dry_run: Report what would be removed, and remove nothing.
@@ -276,7 +276,7 @@ async def remove_async(
 
         age = parse_values({"older_than": older_than}).get("older_than")
         how = PruneOptions(dry_run=dry_run, older_than=age, keep_tiers=tuple(keep_tiers))
-        found = await asyncio.to_thread(remove_models, names, session, how, os.environ)
+        found = await asyncio.to_thread(remove_models, [str(name) for name in _flat(names)], session, how, os.environ)
         return removal_report(found, session, tier=None, started=started)
 
     return await _on_manifests(None, None, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
@@ -288,7 +288,7 @@ remove = blocking(remove_async)
 
 @checked(OptionValues)
 async def adopt_async(
-    *folders: str | Path,
+    *folders: str | Path | Sequence[str | Path],
     in_place: bool = False,
     dedupe: bool = False,
     dry_run: bool | None = None,
@@ -299,7 +299,8 @@ async def adopt_async(
     """Take models that are already on disk into the store, so that they are never downloaded again.
 
     Args:
-        *folders: Folders of ComfyUI, AUTOMATIC1111, Forge, Stability Matrix, LM Studio, Ollama, Hugging Face caches.
+        *folders: Folders of ComfyUI, AUTOMATIC1111, Forge, Stability Matrix, LM Studio, Ollama, Hugging Face caches,
+            each as an argument or together in a list.
         in_place: Only record where the files are, for `sync` to copy from.
         dedupe: Instead, replace equal files in these folders by links of one blob.
         dry_run: With ``dedupe``: only report what would be linked, unless this is False.
@@ -316,7 +317,7 @@ async def adopt_async(
         from modelfetch.care.adopt import adopt_folders, adoption_report
         from modelfetch.care.dedupe import dedupe_folders, dedupe_report
 
-        paths = [Path(folder) for folder in folders]
+        paths = [Path(folder) for folder in _flat(folders)]
         if dedupe:
             apply = dry_run is False
             return dedupe_report(await asyncio.to_thread(dedupe_folders, paths, session, apply=apply), session)
@@ -531,6 +532,15 @@ async def retrieve_async(
 
 retrieve = blocking(retrieve_async)
 """Blocking form of `retrieve_async`."""
+
+
+def _flat(values: Sequence[str | Path | Sequence[str | Path]]) -> Iterator[str | Path]:
+    """The values, with the items of lists in place of the lists."""
+    for value in values:
+        if isinstance(value, str | os.PathLike):
+            yield value
+        else:
+            yield from value
 
 
 async def _on_manifests(

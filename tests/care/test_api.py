@@ -33,6 +33,7 @@ def test_remove_and_prune_remove_the_named_models(bench: Bench) -> None:
     bench.sync(vae(bench), ollama(bench))
     manifest = bench.manifest(ollama(bench))
     assert modelfetch.remove("vae", root=bench.root, dry_run=True).models
+    assert modelfetch.remove(["vae"], root=bench.root, dry_run=True).models
     assert (bench.root / ONE).exists()
     assert modelfetch.prune(root=bench.root, manifest=manifest).ok
     assert not (bench.root / ONE).exists()
@@ -40,5 +41,6 @@ def test_remove_and_prune_remove_the_named_models(bench: Bench) -> None:
 
 def test_adopted_files_are_not_downloaded(bench: Bench) -> None:
     collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
+    assert modelfetch.adopt([str(bench.folder / "theirs")], root=bench.folder / "list").models
     report = modelfetch.adopt(bench.folder / "theirs", root=bench.root)
     assert [artifact.action for model in report.models for artifact in model.artifacts] == ["adopted"]
