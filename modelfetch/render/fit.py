@@ -10,8 +10,8 @@ from modelfetch.core.units import format_size
 if TYPE_CHECKING:
     from modelfetch.fitting.types import Estimate, FitReport, ServiceFit
 
-_WIDE, _NARROW = 40, 12
-"""Characters of a bar, and of a shorter one for terminals of 80 columns."""
+_WIDE, _NARROW, _SHORT = 40, 12, 5
+"""Characters of a bar, and of shorter ones for terminals of 80 and of 50 columns."""
 _ROOMY = 112
 _FULL, _ROOM, _OVER, _EMPTY = "█", "░", "▓", "·"
 _PLAIN = str.maketrans({_FULL: "#", _ROOM: "-", _OVER: "!", _EMPTY: "."})
@@ -29,8 +29,10 @@ def render_table(report: FitReport, *, ascii_only: bool = False, width: int | No
     lines = [_heading(report), ""]
     names = [fit.service for fit in report.services]
     column = max([len(name) for name in names] + [len("together")])
+    if width is not None and any(len(_service_line(fit, column, scale, bar)) > width for fit in report.services):
+        bar = _SHORT
     for fit in report.services:
-        lines.append(_service_line(fit, column, scale, bar))
+        lines += _wrapped(_service_line(fit, column, scale, bar), width)
         lines += [part for model in fit.models for line in _model_lines(model) for part in _wrapped(f"  {line}", width)]
     lines.append(_total_line(report, column, scale, bar))
     for error in report.errors:
@@ -41,9 +43,15 @@ def render_table(report: FitReport, *, ascii_only: bool = False, width: int | No
 
 
 def _heading(report: FitReport) -> str:
-    name = f"tier {report.tier}" if report.tier else "this model"
     usable = f", {format_size(report.usable)} usable" if report.usable is not None else ""
-    return f"{name}{usable}: {_verdict(report)}"
+    return f"{subject(report)}{usable}: {_verdict(report)}"
+
+
+def subject(report: FitReport) -> str:
+    """What the report is about: a tier, a manifest or one model."""
+    if report.tier:
+        return f"tier {report.tier}"
+    return "this model" if sum(len(fit.models) for fit in report.services) < 2 else "this manifest"
 
 
 def _verdict(report: FitReport) -> str:

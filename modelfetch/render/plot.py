@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from modelfetch.core.units import format_size
+from modelfetch.render.fit import subject
 from modelfetch.render.text import cut, display_width, plain
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def fit_picture(report: FitReport) -> str:
     """The whole picture: a bar for each service against its budget, then all of them against the card."""
     scale = max([report.usable or 0, report.needed, *(max(f.needed, f.budget or 0) for f in report.services)]) or 1
     height = _TOP + _ROW * (len(report.services) + 1) + 12
-    name = f"tier {report.tier}" if report.tier else "this model"
+    name = subject(report)
     usable = f", {format_size(report.usable)} usable" if report.usable is not None else ""
     rows = [_service(fit, _TOP + _ROW * number, scale) for number, fit in enumerate(report.services)]
     rows.append(_together(report, _TOP + _ROW * len(report.services), scale))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+
+import pytest
 
 from modelfetch.errors import FitError
 from modelfetch.fitting.types import Estimate, FitReport, ServiceFit
 from modelfetch.formats.range_reader import GIB
-from modelfetch.render.fit import render_table
+from modelfetch.render.fit import render_table, subject
 
 
 def one(name: str, needed: float, budget: float | None = None, **kwargs: object) -> ServiceFit:
@@ -88,16 +91,24 @@ def test_the_heading_gives_the_verdict() -> None:
     assert lines(one("a", 1), usable=None)[0] == "tier 16g: needs 1.00 GiB"
 
 
+def test_a_manifest_without_a_tier_is_not_called_a_model() -> None:
+    model = Estimate(name="m", uri="u", weights=GIB, kv=0, compute=0, overhead=0, method="header")
+    service = ServiceFit(service="ollama", budget=None, needed=GIB, models=(model,))
+    assert subject(replace(report(service), tier=None)) == "this model"
+    assert subject(replace(report(service, service), tier=None)) == "this manifest"
+
+
 def test_exclusive_groups_and_services_on_the_cpu_are_marked() -> None:
     shown = lines(one("a", 1, 2, exclusive="image"), one("b", 0, on_cpu=True))
     assert shown[2].endswith("fits (in turn: image)")
     assert "on the CPU" in shown[4]
 
 
-def test_on_a_terminal_of_80_columns_nothing_is_wider_than_that() -> None:
+@pytest.mark.parametrize("columns", [50, 80])
+def test_on_a_narrow_terminal_nothing_is_wider_than_that(columns: int) -> None:
     group = one("stable-diffusion", 6.42, 6.5, exclusive="image")
     model = Estimate(name="m" * 20, uri="u", weights=GIB, kv=GIB, compute=GIB, overhead=GIB, method="header")
     chat = ServiceFit(service="ollama", budget=4 * GIB, needed=model.needed, models=(model,))
-    text = render_table(report(chat, group, usable=15), width=80)
-    assert max(map(len, text.splitlines())) <= 80
+    text = render_table(report(chat, group, usable=15), width=columns)
+    assert max(map(len, text.splitlines())) <= columns
     assert "m" * 20 in text
