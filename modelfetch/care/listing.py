@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from modelfetch.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from modelfetch.pipeline.session import Session
@@ -32,7 +34,7 @@ class Listing:
     """Entries, and the number of bytes that a `prune` without a tier would free.
 
     ``limit``: the maximum number of entries or rows shown; totals cover all entries. ``folders``: the folders of
-    services that are outside ROOT.
+    services that are outside ROOT. ``sort``: what the entries are sorted by, and whether in reverse.
     """
 
     root: str
@@ -41,6 +43,18 @@ class Listing:
     reclaimable: int
     limit: int | None = None
     folders: Mapping[str, Path] = field(default_factory=dict)
+    sort: tuple[str, bool] = ("model", False)
+
+    def rows(self) -> list[tuple[Item, ...]]:
+        """The entries of each model and service together, in the order of the sums of their sizes, or oldest dates."""
+        groups: dict[tuple[str | None, ...], list[Item]] = defaultdict(list)
+        for item in self.entries:
+            groups[item.model, None if item.model else item.origin, item.consumer].append(item)
+        rows = [tuple(items) for items in groups.values()]
+        key, reverse = self.sort
+        if key in _ROW_KEYS:  # otherwise they are sorted, like the entries
+            rows.sort(key=_ROW_KEYS[key], reverse=reverse)
+        return rows
 
     @property
     def bytes(self) -> int:
@@ -74,7 +88,7 @@ def list_files(
         UsageError: A filter or the sort key is invalid.
         DestinationError, DiskError: A folder can't be read.
     """
-    tests, (key, reverse) = [parse_filter(text) for text in filters], parse_sort(sort)
+    tests, (name, reverse) = [parse_filter(text) for text in filters], parse_sort(sort)
     root = session.options.root
     require_root(session)
     try:
@@ -89,7 +103,7 @@ def list_files(
         if (not consumers or item.consumer in consumers) and all(test(item) for test in tests)
     ]
     entries.sort(key=lambda item: (item.model is None, item.model or "", item.path or str(item.file)))
-    entries.sort(key=key, reverse=reverse)
+    entries.sort(key=_KEYS[name], reverse=reverse)
     return Listing(
         root=str(root),
         store=str(session.store.path),
@@ -97,6 +111,7 @@ def list_files(
         reclaimable=freed,
         limit=limit,
         folders=session.consumer_dirs,
+        sort=(name, reverse),
     )
 
 
@@ -121,12 +136,18 @@ def reclaimable_bytes(inventory: Inventory) -> int:
     return plan_removal(inventory, References(), rules).freed
 
 
-def parse_sort(text: str) -> tuple[Callable[[Item], Any], bool]:
+def oldest_check(items: Iterable[Item]) -> datetime | None:
+    """The oldest date of verification of the items that have a digest; None if one has none, or if none has one."""
+    dates = [item.verified for item in items if item.digest is not None]
+    return None if None in dates else min((date for date in dates if date is not None), default=None)
+
+
+def parse_sort(text: str) -> tuple[str, bool]:
     """Parse ``KEY[:asc|:desc]`` to a key and whether to reverse; sizes and dates are descending by default."""
     name, _, direction = text.partition(":")
     if name not in SORTS or direction not in ("", "asc", "desc"):
         raise UsageError(f"--sort {text[:40]}: expected one of {', '.join(SORTS)}, with :asc or :desc after it")
-    return _KEYS[name], direction == "desc" if direction else name in ("size", "verified")
+    return name, direction == "desc" if direction else name in ("size", "verified")
 
 
 def parse_filter(text: str) -> Callable[[Item], bool]:
@@ -149,6 +170,10 @@ _KEYS: dict[str, Callable[[Item], Any]] = {
     "size": lambda item: item.size,
     "verified": lambda item: item.verified.timestamp() if item.verified else 0.0,
     "path": lambda item: item.path or str(item.file),
+}
+_ROW_KEYS: dict[str, Callable[[Iterable[Item]], float]] = {
+    "size": bytes_of,
+    "verified": lambda items: date.timestamp() if (date := oldest_check(items)) else 0.0,
 }
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">": lambda a, b: a > b,

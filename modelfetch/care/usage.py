@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from modelfetch.care.inventory import take_inventory
-from modelfetch.care.listing import bytes_of, reclaimable_bytes, shown_items
+from modelfetch.care.listing import bytes_of, oldest_check, reclaimable_bytes, shown_items
 from modelfetch.core import os_errors
 from modelfetch.store.checks import now
 
@@ -67,8 +67,7 @@ def disk_use(session: Session, *, foreign: bool = False) -> DiskUse:
 
 def model_use(items: Sequence[Item]) -> ModelUse:
     """Summarise a model's files that have a digest."""
-    dates = [item.verified for item in items if item.digest is not None and item.inode is not None]
-    oldest = None if None in dates or not dates else min(date for date in dates if date is not None)
+    oldest = oldest_check(item for item in items if item.inode is not None)
     return ModelUse(
         verified=oldest,
         check_age=(now() - oldest).total_seconds() if oldest else None,

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from modelfetch.care.inventory import Origin
-from modelfetch.care.listing import bytes_of
+from modelfetch.care.listing import bytes_of, oldest_check
 from modelfetch.core.units import format_duration, format_size
 from modelfetch.placement.rewritten import rewriting_service
 from modelfetch.render.text import stdout_table, table, terminal_width
@@ -85,10 +85,7 @@ def list_table(listing: Listing, *, files: bool = False, width: int | None = Non
     if files:
         rows = [_row(item.path or str(item.file), item.consumer, [item]) for item in listing.entries]
     else:
-        groups: dict[tuple[str, str | None], list[Item]] = defaultdict(list)
-        for item in listing.entries:
-            groups[item.model or _UNNAMED[item.origin], item.consumer].append(item)
-        rows = [_row(name, consumer, items) for (name, consumer), items in groups.items()]
+        rows = [_row(items[0].model or _UNNAMED[items[0].origin], items[0].consumer, items) for items in listing.rows()]
     head = ("PATH" if files else "MODEL", "FOR", "ORIGIN", "PATHS", "SIZE", "VERIFIED", "TIERS")
     shown = rows[: listing.limit]
     lines = [table(head, shown, right=(3, 4), width=width)] if shown else []
@@ -128,8 +125,8 @@ def verified_text(items: Iterable[Item]) -> str:
         return "damaged"
     if not known:
         return "-"
-    days = [item.verified for item in known]
-    return "never" if None in days else min(day for day in days if day is not None).date().isoformat()
+    oldest = oldest_check(known)
+    return "never" if oldest is None else oldest.date().isoformat()
 
 
 def removal_text(found: Removed, *, quiet: bool = False) -> str:

@@ -161,6 +161,22 @@ def test_entries_are_filtered_sorted_and_limited(
     assert {entry["model"] for entry in care("ls", *words).report["entries"]} == names
 
 
+def test_rows_are_sorted_by_the_sum_of_their_files(bench: Bench) -> None:
+    whole = bench.root / "comfyui/models/vae/whole.safetensors"
+    shards = [bench.root / f"whisper/shard-{number}.bin" for number in range(3)]
+    for path, size in ((whole, 1000), *((shard, 600) for shard in shards)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"b" * size)
+
+    def services(*words: str) -> list[str]:
+        bench.capsys.readouterr()
+        run(["list", "--root", str(bench.root), *words])
+        return [line.split("files of others")[1].split()[0] for line in bench.capsys.readouterr().out.splitlines()[1:3]]
+
+    assert services("--sort", "size") == ["whisper", "comfyui"]
+    assert services("--sort", "size:asc") == ["comfyui", "whisper"]
+
+
 @pytest.mark.parametrize("words", [["--filter", "size"], ["--filter", "size>x"], ["--sort", "colour"]])
 def test_a_filter_that_cannot_be_read_is_wrong_usage(care: Callable[..., Result], words: list[str]) -> None:
     result = care("list", *words)

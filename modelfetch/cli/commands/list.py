@@ -76,7 +76,7 @@ def command(ctx: click.Context, /, **values: Any) -> int:
     if values["as_json"]:
         put(json.dumps(found[0].as_dict()))
     elif values["quiet"]:
-        names = dict.fromkeys(item.model for item in found[0].entries if item.model)
+        names = dict.fromkeys(items[0].model for items in found[0].rows() if items[0].model)
         put("\n".join(list(names)[: values["limit"]]))
     else:
         put(list_table(found[0], files=values["files"], width=terminal_width(sys.stdout)))
