@@ -1,8 +1,7 @@
 """Forms that people paste where a URI is expected: pages of hubs, download links, commands. Pure.
 
 A form that means exactly one thing becomes the URI that a manifest would name. One that leaves something open is an
-`AmbiguousPasteError` with the line to write. Everything else is returned as it is, for `modelfetch.manifest.uri` to
-judge.
+`AmbiguousPasteError` with the line to write. Everything else is returned as it is, for `modelfetch.manifest.uri`.
 
 Sources: the address bars and copy buttons of huggingface.co, civitai.com, ollama.com and github.com; CivitAI's
 developer documentation for ``/api/download/models``; Ollama's for ``hf.co/NS/REPO:QUANT``.

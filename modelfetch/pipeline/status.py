@@ -128,7 +128,7 @@ def _states(
             if is_newer(placement.path):
                 if state is State.MISSING:
                     continue  # Ollama then reads the older manifest
-                if _is_our_tag(placement, session):
+                if _is_requested_tag(placement, session):
                     state, touched = State.READY, False
             word = "touched" if touched else "changed" if state is State.OUTDATED else str(state)
             uri = placement.artifact.uri if placement.artifact else None
@@ -136,7 +136,7 @@ def _states(
     return found
 
 
-def _is_our_tag(placement: Placement, session: Session) -> bool:
+def _is_requested_tag(placement: Placement, session: Session) -> bool:
     """Whether a tag of Ollama 0.40, whoever wrote it, leads to the requested model."""
     wanted = wanted_digest(placement)
     return wanted is not None and session.inspector.is_same_manifest(placement.path, wanted)

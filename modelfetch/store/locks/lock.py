@@ -203,8 +203,8 @@ def lock(
         _release(held, files)
 
 
-class _Verdict(enum.Enum):
-    """A waiter's judgement of a lock's owner."""
+class _OwnerState(enum.Enum):
+    """What a waiter knows of a lock's owner; SILENT: it may be alive, but its heartbeats have stopped."""
 
     ALIVE = enum.auto()
     SILENT = enum.auto()
@@ -285,28 +285,28 @@ class _Waiter:
         except FileNotFoundError:
             return None
         try:
-            if self._verdict_on(fd) is _Verdict.ALIVE:
+            if self._owner_state(fd) is _OwnerState.ALIVE:
                 return None
             with _taking_over(self._path, self.timing.stale) as taking:
                 # Check again: another process may have replaced the owner, or the owner may have resumed.
-                verdict = self._verdict_on(fd) if taking is not None else _Verdict.ALIVE
-                if taking is None or verdict is _Verdict.ALIVE:
+                owner = self._owner_state(fd) if taking is not None else _OwnerState.ALIVE
+                if taking is None or owner is _OwnerState.ALIVE:
                     return None
-                return self._replace(taking, predecessor_may_be_alive=verdict is _Verdict.SILENT)
+                return self._replace(taking, predecessor_may_be_alive=owner is _OwnerState.SILENT)
         finally:
             os.close(fd)
 
-    def _verdict_on(self, fd: int) -> _Verdict:
-        """Judge whether the owner of an open lock file is alive; if the file was replaced, the new owner is."""
+    def _owner_state(self, fd: int) -> _OwnerState:
+        """The state of the owner of an open lock file; ALIVE if the file was replaced, since its new owner is."""
         if not _is_current(fd, self._path):
-            return _Verdict.ALIVE
+            return _OwnerState.ALIVE
         free = take_flock(fd)
         owner = Owner.parse(os.pread(fd, _OWNER_LIMIT, 0))
         if free and (owner is None or owner.same_kernel()) and flock_works(self._path):
-            return _Verdict.DEAD
+            return _OwnerState.DEAD
         if owner is not None and owner.is_dead():
-            return _Verdict.DEAD
-        return _Verdict.SILENT if self._seconds_silent(fd) >= self.timing.stale else _Verdict.ALIVE
+            return _OwnerState.DEAD
+        return _OwnerState.SILENT if self._seconds_silent(fd) >= self.timing.stale else _OwnerState.ALIVE
 
     def _seconds_silent(self, fd: int) -> float:
         """Return the seconds since the owner's last heartbeat, first by the disk's clock, then by this machine's."""

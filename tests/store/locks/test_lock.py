@@ -253,19 +253,19 @@ def left_by_two(path: Path) -> None:
 def test_an_owner_that_was_replaced_between_two_looks_is_not_replaced_again(
     path: Path, flock: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The judgement that the owner is dead is obsolete when the second process acts on it."""
+    """When the second process acts, the owner that it found dead has been replaced."""
     left_by_two(path)
-    judge = lock_module._Waiter._verdict_on
+    original = lock_module._Waiter._owner_state
 
     def slow(waiter: lock_module._Waiter, fd: int) -> object:
-        verdict = judge(waiter, fd)
-        monkeypatch.setattr(lock_module._Waiter, "_verdict_on", judge)
+        state = original(waiter, fd)
+        monkeypatch.setattr(lock_module._Waiter, "_owner_state", original)
         faster.append(others.enter_context(lock(path, label="faster", timing=TIMING)))
-        return verdict
+        return state
 
     faster: list[lock_module.Held] = []
     with contextlib.ExitStack() as others:
-        monkeypatch.setattr(lock_module._Waiter, "_verdict_on", slow)
+        monkeypatch.setattr(lock_module._Waiter, "_owner_state", slow)
         with pytest.raises(RetryLaterError), lock(path, label="x", timeout=0.05, timing=TIMING):
             raise AssertionError("two owners")
         assert faster[0].still_owned()
