@@ -197,8 +197,8 @@ def _put_link(one: CollectionFile, blob: Blob) -> str | None:
         before = os.lstat(one.file.name, dir_fd=folder)
         if not _is_as_hashed(one, before):
             return "it changed since it was compared"
-        if not _make(one, blob, before, temporary):
-            return "its bytes can't be shared with the store"
+        if (reason := _make(one, blob, before, temporary)) is not None:
+            return reason
         if not directories.exchange(temporary, one.file.name, source_folder=folder, target_folder=folder):
             os.rename(temporary, one.file.name, src_dir_fd=folder, dst_dir_fd=folder)
         elif not _is_as_hashed(one, os.lstat(temporary, dir_fd=folder)):
@@ -244,21 +244,31 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _make(one: CollectionFile, blob: Blob, before: os.stat_result, temporary: str) -> bool:
-    """Create the replacement: a reflink with the old file's mode, owner and time, otherwise a hardlink."""
+def _make(one: CollectionFile, blob: Blob, before: os.stat_result, temporary: str) -> str | None:
+    """Create the replacement: a reflink with the old file's mode, owner and time, otherwise a hardlink.
+
+    Returns:
+        Why it is not possible, or None.
+    """
     target = one.file.with_name(temporary)
     if fs.try_reflink(blob.path, target):
         fs.try_chown(target, (before.st_uid, before.st_gid))
         fs.try_chmod(target, before.st_mode & 0o7777)
         os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
-        return True
-    if blob.path.lstat().st_uid != before.st_uid:
-        return False  # its owner could no longer replace or remove it
+        return None
+    if _readers(blob.path.lstat()) != _readers(before):
+        return "another user owns the file in the store, or its mode differs"
     try:
         os.link(blob.path, target, follow_symlinks=False)
     except OSError:
-        return False
-    return True
+        return "its bytes can't be shared with the store"
+    return None
+
+
+def _readers(found: os.stat_result) -> tuple[int, int, int]:
+    """Who may read a file, which a hardlink must not change; and its owner, who alone may give it another mode."""
+    readable = found.st_mode & 0o444
+    return found.st_uid, found.st_gid if readable & 0o040 and not readable & 0o004 else -1, readable
 
 
 def _is_as_hashed(one: CollectionFile, found: os.stat_result) -> bool:

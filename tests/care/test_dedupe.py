@@ -52,6 +52,28 @@ def test_equal_files_become_one(bench: Bench, care: Callable[..., Result], twins
     assert care(*words).report["models"] == []
 
 
+@pytest.mark.parametrize(
+    ("modes", "shared"), [((0o600, 0o644), False), ((0o644, 0o640), False), ((0o644, 0o664), True)]
+)
+def test_who_may_read_a_file_stays_the_same(
+    bench: Bench,
+    care: Callable[..., Result],
+    twins: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    modes: tuple[int, int],
+    *,
+    shared: bool,
+) -> None:
+    monkeypatch.setattr("modelfetch.store.ingest.try_reflink", lambda *_: False)
+    monkeypatch.setattr(fs, "try_reflink", lambda *_: False)
+    for path, mode in zip(twins, modes, strict=True):
+        path.chmod(mode)
+    result = care("adopt", "--dedupe", "--no-dry-run", str(bench.folder / "comfy"), str(bench.folder / "a1111"))
+    assert result.code == 0, result.err
+    assert twins[0].samefile(twins[1]) is shared
+    assert [path.stat().st_mode & 0o444 for path in twins] == [mode & 0o444 for mode in modes]
+
+
 def test_a_reflink_keeps_mode_and_time(
     bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,7 +96,7 @@ def test_a_file_that_is_written_to_meanwhile_is_put_back(
     make = dedupe._make
     target = sorted(map(str, twins))[1]
 
-    def write_first(candidate: CollectionFile, *rest: object) -> bool:
+    def write_first(candidate: CollectionFile, *rest: object) -> str | None:
         made = make(candidate, *rest)  # type: ignore[arg-type]
         candidate.file.chmod(0o644)
         candidate.file.write_bytes(b"newer")
