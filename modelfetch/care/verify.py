@@ -74,6 +74,11 @@ class Finding:
         """Whether it makes the command fail."""
         return self.action in _BAD and not (self.optional and self.action in ("missing", "foreign"))
 
+    @property
+    def can_be_restored(self) -> bool:
+        """Whether ``--repair`` is for it: what was never placed, and files of others, are left to `sync`."""
+        return self.is_bad and self.item is not None and self.action != "foreign"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:

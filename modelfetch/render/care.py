@@ -64,7 +64,11 @@ def _verify_sum(report: Report, found: Verification, *, quick: bool) -> str:
     if quick:
         head = f"{count(looked, 'file')} compared by size and time in {seconds}"
     else:
-        head = f"{count(looked, 'file')}, {count(found.hashed, 'file')} of them hashed"
+        head = (
+            f"{count(looked, 'file')} hashed"
+            if found.hashed == looked
+            else f"{count(looked, 'file')}, {found.hashed} hashed"
+        )
         head += f" ({format_size(found.bytes)}) in {seconds}"
     wrong = ", ".join(f"{bad[action]} {action}" for action in _ORDER if bad[action])
     return f"{head}: {wrong or 'no damage found'}"

@@ -42,6 +42,7 @@ def test_silent_damage_is_reported_for_every_hardlink(bench: Bench, care: Callab
     result = care("verify")
     assert result.code == 1
     assert actions(result) == {ONE: "damaged", TWO: "damaged"}
+    assert "hint: the same command with --repair" in result.err
 
 
 def test_a_damaged_copy_does_not_mark_the_blob_as_damaged(bench: Bench, care: Callable[..., Result]) -> None:

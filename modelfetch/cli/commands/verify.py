@@ -78,4 +78,7 @@ def command(ctx: click.Context, /, **values: Any) -> int:
 
     report = common.perform(ctx, work, may_be_unnamed=True)
     text = verify_text(report, found[0], quick=values["quick"], quiet=values["quiet"]) if found else ""
-    return common.show(report, as_json=values["as_json"], text=(lambda: text) if text else None)
+    code = common.show(report, as_json=values["as_json"], text=(lambda: text) if text else None)
+    if found and not values["repair"] and not values["quiet"] and any(f.can_be_restored for f in found[0].findings):
+        note("hint: the same command with --repair restores what is damaged, changed or missing")
+    return code
