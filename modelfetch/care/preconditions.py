@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from modelfetch.core.directories import require_folder_path
@@ -49,8 +50,9 @@ def unknown_names(names: Sequence[str], inventory: Inventory, *, also: Iterable[
     for name in names:
         if name not in known:
             near = nearest(name, known)
+            command = shlex.join(["modelfetch", "list", "--root", str(inventory.root)])
             yield UsageError(
                 f"no model {name[:80]!r} was placed in {inventory.root}",
                 code="not-placed",
-                hint=f"did you mean {near!r}?" if near else f"`modelfetch list --root {inventory.root}` shows them",
+                hint=f"did you mean {near!r}?" if near else f"`{command}` shows them",
             )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.care.inventory import Origin
 from modelfetch.care.listing import bytes_of, oldest_check
+from modelfetch.core.directories import own_folder
 from modelfetch.core.units import format_duration, format_size
 from modelfetch.placement.rewritten import rewriting_service
 from modelfetch.render.text import stdout_table, table, terminal_width
@@ -104,7 +107,9 @@ def list_table(listing: Listing, *, files: bool = False, width: int | None = Non
     )
     lines.append(f"{format_size(listing.bytes)} in {listing.root}" + (f": {each}" if each else ""))
     if listing.reclaimable:
-        lines.append(f"{format_size(listing.reclaimable)} can be freed: modelfetch prune --root {listing.root}")
+        own_store = listing.store == str(own_folder(Path(listing.root)))
+        words = ["modelfetch", "prune", "--root", listing.root, *([] if own_store else ["--store", listing.store])]
+        lines.append(f"{format_size(listing.reclaimable)} can be freed: {shlex.join(words)}")
     return "\n".join(lines)
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.care.listing import Listing
 from modelfetch.cli.app import run
+from modelfetch.render.care import list_table
 from tests.damage import flip
 from tests.pipeline.test_sync import WEIGHTS, ollama, read, vae, whisper
 
@@ -159,6 +161,18 @@ def test_entries_are_filtered_sorted_and_limited(
         assert len(care("ls", *words).report["entries"]) == 1
         return
     assert {entry["model"] for entry in care("ls", *words).report["entries"]} == names
+
+
+@pytest.mark.parametrize(
+    ("store", "command"),
+    [
+        ("my models/.modelfetch", "modelfetch prune --root 'my models'"),
+        ("the store", "modelfetch prune --root 'my models' --store 'the store'"),
+    ],
+)
+def test_the_command_that_frees_space_can_be_pasted(store: str, command: str) -> None:
+    text = list_table(Listing(root="my models", store=store, entries=(), reclaimable=5))
+    assert text.splitlines()[-1] == f"5 B can be freed: {command}"
 
 
 def test_rows_are_sorted_by_the_sum_of_their_files(bench: Bench) -> None:
