@@ -16,7 +16,7 @@ import pytest
 from modelfetch.core.cancel import Cancel
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, SettingError, UnreachableError
 from modelfetch.http import Http, Timeouts
-from modelfetch.http.connection import Wire, plain_context, translate
+from modelfetch.http.connection import Wire, plain_context, tls_context, translate
 from tests.transfer.server import Conn, Origin, Request, answering, head, normally, raw
 
 if TYPE_CHECKING:
@@ -540,6 +540,11 @@ def test_a_cancelled_tls_read_returns_no_encrypted_bytes(certificate: Path, monk
         assert set(left) <= {ord("A")}
     client.close()
     server.close()
+
+
+def test_the_authorities_of_the_web_are_trusted_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    assert tls_context().cert_store_stats()["x509_ca"] > 50
 
 
 def test_plain_http_on_a_tls_port_is_unreachable(http: Http) -> None:
