@@ -7,6 +7,7 @@ A model is made from its shape, not downloaded: the file size that a row's model
 from __future__ import annotations
 
 import csv
+import functools
 import re
 import statistics
 import sys
@@ -138,6 +139,7 @@ class Line:
         return self.card is not None and self.needed is not None and self.needed <= self.card
 
 
+@functools.cache
 def header(name: str) -> GgufHeader | None:
     """A header of a model's shape whose file is as large as the real one's weights on the GPU."""
     spec: Spec | None = SPECS.get(SHAPES.get(name, name))
@@ -216,7 +218,9 @@ def compare(row: dict[str, str]) -> Line:
     )
 
 
+@functools.cache
 def lines() -> list[Line]:
+    """Every row with our estimate."""
     return [compare(row) for row in csv.DictReader(DATA.read_text().splitlines())]
 
 

@@ -5,6 +5,7 @@ Keys and tensor names: llama.cpp, src/llama-arch.cpp and the ``load_arch_tensors
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -65,15 +66,20 @@ def _value(number: Any) -> Value:
     return u32(number)
 
 
+@functools.lru_cache(maxsize=8)
+def _tokens(count: int) -> tuple[str, ...]:
+    return tuple(f"token-{i:06d}" for i in range(count))
+
+
 def _words(spec: Spec) -> dict[str, Value]:
     bert = spec.arch in ("bert", "nomic-bert")
     if bert:
-        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(spec.vocab - 5))]
+        words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(spec.vocab - 5)))
         special = {"unknown_token_id": 1, "cls_token_id": 2, "seperator_token_id": 3, "padding_token_id": 0}
         special |= {"mask_token_id": 4, "bos_token_id": 2, "eos_token_id": 3}
         made = {"tokenizer.ggml.model": text("bert"), "tokenizer.ggml.token_type_count": u32(2)}
     else:
-        words = [f"token-{i:06d}" for i in range(spec.vocab)]
+        words = _tokens(spec.vocab)
         special = {"bos_token_id": 0, "eos_token_id": 1}
         made = {"tokenizer.ggml.model": text("gpt2"), "tokenizer.ggml.merges": array(STRING, ["t o", "k e"])}
     return {

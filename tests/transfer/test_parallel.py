@@ -5,14 +5,19 @@ from __future__ import annotations
 import resource
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from modelfetch.config.options import Options
 from modelfetch.errors import CredentialsError, DiskError, IntegrityError, UnreachableError
+from modelfetch.http import Timeouts
 from tests.interpreter import run
 from tests.transfer.server import Conn, Origin, Request, answering, drop_after, head, normally
 from tests.transfer.world import World, payload, quick
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DATA = payload(40_000_000, seed=11)
 
@@ -60,8 +65,11 @@ def test_a_fast_link_has_one_connection(world: World) -> None:
         assert origin.connections == 1
 
 
-def test_a_link_that_is_full_ends_with_one_connection(world: World) -> None:
-    """Further connections were tried, did not help, and ended: one receives all bytes after that."""
+def test_a_link_that_is_full_ends_with_one_connection(tmp_path: Path) -> None:
+    """Further connections were tried, did not help, and ended: one receives all bytes after that.
+
+    A busy machine disturbs the measurement of whether they help, so a later try counts as well.
+    """
     budget = threading.Lock()
     asked: list[int] = []
 
@@ -77,10 +85,14 @@ def test_a_link_that_is_full_ends_with_one_connection(world: World) -> None:
             conn.send(piece)
             origin.count(len(piece))
 
-    world.tuning = quick(hold_seconds=60.0)
-    with Origin(DATA, default=shared) as origin:
-        assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
-        assert 1 < len(asked) <= 7
+    for attempt in range(4):
+        asked.clear()
+        world = World(root=tmp_path / str(attempt), tuning=quick(hold_seconds=60.0))
+        with Origin(DATA, default=shared) as origin:
+            assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
+        if 1 < len(asked) <= 7:
+            break
+    assert 1 < len(asked) <= 7
 
 
 def test_a_source_without_ranges_is_read_over_one_connection(world: World) -> None:
@@ -114,6 +126,8 @@ def test_a_source_that_wrongly_claims_range_support_is_read_to_the_end(world: Wo
 
 @pytest.mark.parametrize("status", [429, 404])
 def test_a_source_that_refuses_a_second_connection_is_read_by_one(world: World, status: int) -> None:
+    world.timeouts = Timeouts(connect=20.0, headers=20.0, idle=20.0)  # the first one must not break off
+    world.tuning = quick(floor_seconds=60.0)
     with Origin(DATA, scripts=[capped(40_000_000)], default=answering(status)) as origin:
         fetched = world.fetch(origin, data=DATA)
         assert fetched.blob.path.read_bytes() == DATA

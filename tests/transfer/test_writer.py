@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SIZE = 2 * CHUNK + 12_345
 DATA = bytes(bytearray(i * 31 % 251 for i in range(65_537)) * (SIZE // 65_537 + 1))[:SIZE]
+DIGEST = hashlib.sha256(DATA).hexdigest()
 
 
 def opened(folder: Path) -> Partial:
@@ -65,7 +66,7 @@ def test_a_damaged_partial_file_is_completed_correctly(
     for start, end in again.missing():
         bring(again, start, end or SIZE)
     again.prefix.catch_up(again.fd, again.reach)
-    assert again.prefix.digests()["sha256"].hex == hashlib.sha256(DATA).hexdigest()
+    assert again.prefix.digests()["sha256"].hex == DIGEST
 
 
 def test_the_journal_of_a_partial_file_is_private(tmp_path: Path) -> None:
