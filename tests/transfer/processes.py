@@ -8,8 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core.digest import Digest
 from tests.interpreter import ROOT, Process
+from tests.transfer.world import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ def start_as_pid_1(store: Path, url: str, data: bytes | None, *options: str) -> 
 
 
 def _arguments(store: Path, url: str, data: bytes | None, *options: str) -> list[str]:
-    digest, size = ("-", "-") if data is None else (str(Digest.sha256(data)), str(len(data)))
+    digest, size = ("-", "-") if data is None else (str(digest_of(data)), str(len(data)))
     return ["-m", "tests.transfer.driver", str(store), url, digest, size, *options]
 
 

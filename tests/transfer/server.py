@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
+
+import xxhash
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -87,7 +88,7 @@ class Origin:
 
     def __post_init__(self) -> None:
         if self.etag == "":
-            self.etag = f'"{hashlib.md5(self.data, usedforsecurity=False).hexdigest()}"'
+            self.etag = f'"{xxhash.xxh3_128_hexdigest(self.data)}"'
         self.requests: list[Request] = []
         self.sent = 0
         self.connections = 0

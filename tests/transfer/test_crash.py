@@ -15,8 +15,8 @@ from modelfetch.store.chunks import CHUNK
 from modelfetch.transfer.journal import ChunkChecksum, parse_journal
 from modelfetch.transfer.partial import Partial
 from tests.transfer.processes import finish, start, wait_for
-from tests.transfer.server import Conn, Origin, Request, paced
-from tests.transfer.world import World, payload
+from tests.transfer.server import Conn, Origin, Request, paced, stall_after
+from tests.transfer.world import World, digest_of, payload
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +62,7 @@ def test_a_signal_ends_a_transfer_within_a_second_and_keeps_its_progress(world: 
         exit_code, _ = finish(process)
         assert exit_code == code
         assert time.monotonic() - before < 1.0
-        kept = sum(checksum.length for checksum in _journal(world).values())
+        kept = _kept(world)
         assert kept > 1_000_000
         exit_code, result = finish(start(world.root / "store", origin.url, DATA))
         assert exit_code == 0
@@ -89,10 +89,15 @@ def _journal(world: World) -> dict[int, ChunkChecksum]:
     return dict(parse_journal(path.read_bytes()).checksums)
 
 
+def _kept(world: World) -> int:
+    """The bytes that the journal lists."""
+    return sum(checksum.length for checksum in _journal(world).values())
+
+
 def _interrupted(world: World, origin: Origin) -> Path:
     """A partial with two chunks done and a third begun."""
     process = start(world.root / "store", origin.url, SHORT, "connections=1")
-    wait_for(lambda: origin.sent > 2 * CHUNK + 4_000_000)
+    wait_for(lambda: any((world.root / "store/ingest").glob("*.json")) and _kept(world) > 2 * CHUNK)
     process.terminate()
     assert finish(process)[0] == 143
     part = world.partial()
@@ -104,17 +109,15 @@ def _interrupted(world: World, origin: Origin) -> Path:
 def left_over(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
     """The bytes of a partial file and of its journal; the port in it is not that of the next origin."""
     world = World(root=tmp_path_factory.mktemp("left"))
-    with Origin(SHORT, default=pace) as origin:
+    with Origin(SHORT, default=stall_after(2 * CHUNK + 4_000_000)) as origin:
         part = _interrupted(world, origin)
         return part.read_bytes(), part.with_suffix(".json").read_bytes()
 
 
 def _resume(world: World, part: bytes, journal: bytes) -> tuple[int, str]:
     """The bytes that a run fetches with this partial file, and its reported action."""
-    from modelfetch.core.digest import Digest
-
     folder = world.store.folder("ingest")
-    name = Digest.sha256(SHORT).hex
+    name = digest_of(SHORT).hex
     (folder / f"{name}.part").write_bytes(part)
     (folder / f"{name}.json").write_bytes(journal)
     with Origin(SHORT) as origin:

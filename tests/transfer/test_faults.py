@@ -70,6 +70,7 @@ def test_a_connection_that_is_reset_before_any_answer_is_tried_again(world: Worl
 
 @pytest.mark.parametrize("after", [None, 0, 150_000, 297_000])
 def test_a_stall_ends_in_a_new_connection(world: World, after: int | None) -> None:
+    world.timeouts = Timeouts(connect=10.0, headers=0.4, idle=0.4)
     with Origin(DATA, scripts=[stall_after(after)]) as origin:
         start = time.monotonic()
         assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
@@ -77,6 +78,7 @@ def test_a_stall_ends_in_a_new_connection(world: World, after: int | None) -> No
 
 
 def test_a_stalled_pump_ends_in_a_new_connection(world: World) -> None:
+    world.timeouts = Timeouts(connect=10.0, headers=10.0, idle=1.0)
     with Origin(BIG, scripts=[stall_after(3_000_000)]) as origin:
         assert world.fetch(origin, data=BIG).blob.path.read_bytes() == BIG
         assert origin.requests[1].headers["range"].startswith("bytes=3000000-")

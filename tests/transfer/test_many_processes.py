@@ -78,13 +78,13 @@ def test_a_slow_owner_is_waited_for(world: World) -> None:
         conn.send(head(status, fields))
         for at in range(begin, end, 2_000_000):
             conn.send(origin.data[at : min(at + 2_000_000, end)])
-            if origin.stop.wait(0.15):
+            if origin.stop.wait(0.25):
                 return
 
     with Origin(DATA, default=very_slow) as origin:
-        owner = start(world.root / "store", origin.url, DATA, "connections=1", "stale=0.5")
+        owner = start(world.root / "store", origin.url, DATA, "connections=1", "stale=1.2")
         wait_for(lambda: bool(origin.requests))
-        waiter = start(world.root / "store", origin.url, DATA, "connections=1", "stale=0.5")
+        waiter = start(world.root / "store", origin.url, DATA, "connections=1", "stale=1.2")
         assert finish(owner)[1]["action"] == "fetched"
         assert finish(waiter)[1]["action"] == "present"
         assert len(origin.requests) == 1

@@ -11,7 +11,6 @@ import pytest
 
 from modelfetch.config.options import Options
 from modelfetch.errors import CredentialsError, DiskError, IntegrityError, UnreachableError
-from modelfetch.http import Timeouts
 from tests.interpreter import run
 from tests.transfer.server import Conn, Origin, Request, answering, drop_after, head, normally
 from tests.transfer.world import World, payload, quick
@@ -126,8 +125,7 @@ def test_a_source_that_wrongly_claims_range_support_is_read_to_the_end(world: Wo
 
 @pytest.mark.parametrize("status", [429, 404])
 def test_a_source_that_refuses_a_second_connection_is_read_by_one(world: World, status: int) -> None:
-    world.timeouts = Timeouts(connect=20.0, headers=20.0, idle=20.0)  # the first one must not break off
-    world.tuning = quick(floor_seconds=60.0)
+    world.tuning = quick(floor_seconds=60.0)  # the first one must not break off
     with Origin(DATA, scripts=[capped(40_000_000)], default=answering(status)) as origin:
         fetched = world.fetch(origin, data=DATA)
         assert fetched.blob.path.read_bytes() == DATA

@@ -142,7 +142,7 @@ def test_the_last_segment_is_reassigned_from_a_stalled_connection(world: World) 
             origin.stop.wait(30)
         capped(10_000_000)(conn, request, origin)
 
-    world.timeouts = Timeouts(connect=2.0, headers=1.0, idle=20.0)
+    world.timeouts = Timeouts(connect=10.0, headers=10.0, idle=20.0)
     start = time.monotonic()
     with Origin(DATA, default=stalling) as origin:
         assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
