@@ -47,31 +47,39 @@ class LinkProbe:
     Comparing ``st_dev`` is not enough: bind mounts of one file system have the same device and refuse hardlinks.
     """
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, tree: RootTree) -> None:
         self._store = nearest_existing_parent(store)
-        self._known: dict[Path, bool] = {}
+        self._tree = tree
+        self._known: dict[str, bool] = {}
+        self._tried: dict[tuple[int, int], bool] = {}
 
-    def works(self, folder: Path) -> bool:
-        """Whether a hardlink from the store into ``folder`` (or its nearest existing parent) works."""
-        folder = nearest_existing_parent(folder)
+    def works(self, folder: str) -> bool:
+        """Whether a hardlink from the store into a folder below ROOT (or the nearest existing one above it) works."""
         if folder not in self._known:
-            self._known[folder] = self._try(folder)
+            self._known[folder] = False
+            with contextlib.suppress(OSError, DestinationError), self._tree.nearest_folder(folder) as fd:
+                found = os.fstat(fd)
+                inode = found.st_dev, found.st_ino
+                if inode not in self._tried:
+                    self._tried[inode] = self._try(fd)
+                self._known[folder] = self._tried[inode]
         return self._known[folder]
 
-    def _try(self, folder: Path) -> bool:
-        here, there = self._store / temporary_name("probe"), folder / temporary_name("probe")
+    def _try(self, folder: int) -> bool:
+        here, there = self._store / temporary_name("probe"), temporary_name("probe")
         for parent in (self._store, folder):
             with contextlib.suppress(OSError):
                 sweep_temporaries(parent, stem="probe")
         try:
             os.close(os.open(here, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            there.hardlink_to(here)
+            os.link(here, there, dst_dir_fd=folder, follow_symlinks=False)
         except OSError:
             return False
         finally:
-            for path in (there, here):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+            with contextlib.suppress(OSError):
+                os.unlink(there, dir_fd=folder)
+            with contextlib.suppress(OSError):
+                here.unlink()
         return True
 
 
@@ -158,7 +166,7 @@ class _SpaceTally:
         self._blobs = Store(store)
         self._kept = kept
         self._in_store = in_store
-        self._probe = LinkProbe(store)
+        self._probe = LinkProbe(store, tree)
         self._existing: dict[Path, Path] = {}
         self._total = _Cost()
 
@@ -173,11 +181,12 @@ class _SpaceTally:
             large = artifact.size >= LINK_AT_LEAST
             if artifact.uri not in self._in_store and name not in self._total.names and name not in cost.names:
                 cost.names.add(name)
-                if not (large and name in self._kept and self._links(self._tree.path(self._kept[name]))):
+                if not (large and name in self._kept and self._links(self._kept[name])):
                     cost.bytes_on[self._parent(self._store)] += artifact.size - _partial_bytes(artifact, self._store)
             path = self._tree.path(target.placement.path)
             private = artifact.digest is not None and self._blobs.is_private(artifact.digest)
-            if not (target.placement.how is PlacementMethod.FILE and large and self._links(path)) or private:
+            can_link = large and target.placement.how is PlacementMethod.FILE and self._links(target.placement.path)
+            if not can_link or private:
                 cost.bytes_on[self._parent(path.parent)] += artifact.size
                 would_link = target.placement.how is PlacementMethod.FILE and large
                 cost.copies_on[self._parent(path.parent)] += artifact.size if would_link else 0
@@ -207,8 +216,8 @@ class _SpaceTally:
             )
         return tuple(together.values())
 
-    def _links(self, path: Path) -> bool:
-        return self._probe.works(self._parent(path.parent))
+    def _links(self, path: str) -> bool:
+        return self._probe.works(path.rpartition("/")[0])
 
     def _parent(self, folder: Path) -> Path:
         if folder not in self._existing:

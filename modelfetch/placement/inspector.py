@@ -376,15 +376,8 @@ class Inspector:
 
     def _try_symlink(self, path: str) -> bool:
         """Whether a symlink can be created in the nearest existing folder above a path; True if that is unknown."""
-        folder = path
-        while folder:
-            folder = folder.rpartition("/")[0]
-            with contextlib.suppress(FileNotFoundError, DestinationError), self.tree.folder(folder) as fd:
-                return _takes_symlinks(fd)
-        for above in self.tree.path("").absolute().parents:
-            if above.is_dir():
-                with RootTree(above).folder() as fd:
-                    return _takes_symlinks(fd)
+        with contextlib.suppress(DestinationError), self.tree.nearest_folder(path.rpartition("/")[0]) as fd:
+            return _takes_symlinks(fd)
         return True
 
 

@@ -63,6 +63,15 @@ class RootTree:
             os.close(fd)
 
     @contextlib.contextmanager
+    def nearest_folder(self, relative: str) -> Iterator[int]:
+        """Open a folder, or the nearest existing one above it, above ROOT too. Raises as `folder` does."""
+        fd = self._open_nearest(relative)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
     def parent(self, path: str, *, make: Callable[[int], None] | None = None) -> Iterator[tuple[int, str]]:
         """Open the folder of a path; yields its descriptor and the path's last part. Raises as `folder` does."""
         try:
@@ -101,6 +110,14 @@ class RootTree:
         """Open a regular file for reading; the caller closes the descriptor. Raises as `folder` does."""
         with self.parent(path) as (folder, name):
             return fs.open_regular(name, folder=folder, follow=follow)
+
+    def _open_nearest(self, relative: str) -> int:
+        top = self._mounts.get(relative.partition("/")[0], self._root)
+        while relative:
+            with contextlib.suppress(FileNotFoundError):
+                return self._walk(relative, None)
+            relative = relative.rpartition("/")[0]
+        return os.open(directories.nearest_existing_parent(top), _FOLDER)
 
     def _walk(self, relative: str, make: Callable[[int], None] | None) -> int:
         first, _, rest = relative.partition("/")
