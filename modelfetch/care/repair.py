@@ -158,7 +158,8 @@ class _Sources:
                 hint="name the manifest: `modelfetch verify --repair FILE`, or run `modelfetch sync`",
                 permanent=True,
             )
-        local = tuple(Location(uri=f"file://{file}", url=file.as_uri()) for file in files)
+        absolute = [file.absolute() for file in files]
+        local = tuple(Location(uri=f"file://{file}", url=file.as_uri()) for file in absolute)
         artifact = replace(artifact, locations=(*local, *artifact.locations))
         mirrors = self._mirrors[name](artifact) if name in self._mirrors else ()
         if self._session.settings.offline:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.cli.app import run
 from modelfetch.store.chunks import CHUNK
 from tests.care.conftest import actions
 from tests.damage import flip
@@ -48,6 +49,20 @@ def test_repairing_one_flipped_byte_fetches_at_most_two_chunks(bench: Bench, car
     assert (bench.root / "comfyui/large.bin").read_bytes() == data
     assert (bench.root / "comfyui/large.bin").samefile(bench.root / "whisper/large.bin")
     assert set(actions(care("verify")).values()) == {"present"}
+
+
+def test_a_damaged_blob_is_restored_from_a_good_copy_below_a_relative_root(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench.sync(ollama(bench)).code == 0
+    manifest = next((bench.root / "ollama/models/manifests").rglob("1b"))
+    digest = sha256(manifest.read_bytes()).partition(":")[2]
+    flip(bench.root / f".modelfetch/blobs/sha256/{digest[:2]}/{digest}")
+    monkeypatch.chdir(bench.root.parent)
+    before = bench.hub.log.sent("*")
+    assert run(["verify", "--repair", "--root", bench.root.name]) == 0, capsys.readouterr().err
+    assert bench.hub.log.sent("*") == before
+    assert run(["verify", "--root", bench.root.name]) == 0
 
 
 def test_a_repair_keeps_the_reserve_of_the_disk(bench: Bench, care: Callable[..., Result]) -> None:
