@@ -33,6 +33,7 @@ _TEXT_UNLIKELY = (".pth", ".pt", ".bin", ".model", ".h5", ".zip", ".engine", ".n
 _HEAD = 512
 _MARKS = (
     ("Ollama", ("blobs", "manifests")),
+    ("Ollama", ("models/blobs", "models/manifests")),
     ("Stability Matrix", ("Models/StableDiffusion",)),
     ("Stability Matrix", ("Data/Models",)),
     ("Stability Matrix", ("StableDiffusion",)),
@@ -95,7 +96,7 @@ def find_candidates(folder: Path, *, every_link: bool = False) -> Iterator[Colle
         folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS)
         for name in sorted(names):
             path = Path(above, name)
-            if not _may_be_model(path):
+            if not (_may_be_model(path) or _is_ollama_manifest(path, folder)):
                 continue
             try:
                 real = Path(os.path.realpath(path))
@@ -137,5 +138,10 @@ def _may_be_model(path: Path) -> bool:
     if name.endswith(_WEIGHTS) or _OLLAMA_BLOB.match(name) or _HASH_NAME.match(name):
         return True
     parts = path.parts
-    in_repo = any(part.startswith(HF_MODEL_PREFIX) for part in parts) and ("blobs" in parts or "snapshots" in parts)
-    return in_repo or "manifests" in parts
+    return any(part.startswith(HF_MODEL_PREFIX) for part in parts) and ("blobs" in parts or "snapshots" in parts)
+
+
+def _is_ollama_manifest(path: Path, folder: Path) -> bool:
+    """Whether a file is below a folder ``manifests`` of the collection that has a folder ``blobs`` next to it."""
+    above = (parent for parent in path.parents if parent.name == "manifests" and parent.is_relative_to(folder))
+    return any((manifests.parent / "blobs").is_dir() for manifests in above)

@@ -173,6 +173,11 @@ COLLECTIONS = {
         ),
         others=(f"blobs/sha256-{'2' * 64}-partial", f"blobs/sha256-{'2' * 64}-partial-0"),
     ),
+    "the folder above Ollama's models": Collection(
+        program="Ollama",
+        models=(f"models/blobs/sha256-{SHA}", "models/manifests/registry.ollama.ai/library/llama3.2/3b"),
+        others=("id_ed25519", "id_ed25519.pub", "history"),
+    ),
     "LM Studio": Collection(
         program="LM Studio",
         models=(
@@ -192,7 +197,7 @@ COLLECTIONS = {
 @pytest.mark.parametrize("name", COLLECTIONS)
 def test_each_model_of_a_collection_is_found_once_and_other_files_are_not(tmp_path: Path, name: str) -> None:
     collection = COLLECTIONS[name]
-    folder = collection.make(tmp_path)
+    folder = collection.make(tmp_path / "manifests/theirs")  # its own folders matter, not those above it
     found = list(find_candidates(folder))
     assert sorted(os.path.relpath(one.file, folder) for one in found) == sorted(collection.models)
     assert kind_of(folder) == collection.program
