@@ -62,7 +62,7 @@ def _violations(lines: list[tuple[str, int, str]]) -> list[str]:
 
 
 def _start_waker(folder: Path) -> int:
-    """Fork a process that resumes the suspended ones, each after up to a second."""
+    """Fork a process that resumes the suspended ones, each after up to a second, until all have ended."""
     pid = os.fork()
     if pid:
         return pid
@@ -70,20 +70,21 @@ def _start_waker(folder: Path) -> int:
     until: dict[int, float] = {}
     while True:
         time.sleep(0.02)
-        asleep = [pid for pid in map(int, (folder / "alive").read_text().split()) if _is_stopped(pid)]
-        if not asleep and (folder / "stop").exists():
+        states = {pid: _state(pid) for pid in map(int, (folder / "alive").read_text().split())}
+        if (folder / "stop").exists() and all(state in ("", "Z") for state in states.values()):
             os._exit(0)
-        for pid in asleep:
+        for pid in (pid for pid, state in states.items() if state == "T"):
             if time.monotonic() >= until.setdefault(pid, time.monotonic() + chance.random()):
                 del until[pid]
                 os.kill(pid, signal.SIGCONT)
 
 
-def _is_stopped(pid: int) -> bool:
+def _state(pid: int) -> str:
+    """The state of a process: T is stopped, Z has ended but was not waited for; empty for one that is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return ""
 
 
 def main(arguments: list[str]) -> int:

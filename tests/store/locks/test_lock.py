@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -126,32 +127,36 @@ def somebody(**changes: object) -> Owner:
     return Owner(**(fields | {"nonce": "0" * 16} | changes))
 
 
-def seconds_to_get(path: Path) -> tuple[float, bool]:
+def seconds_to_get(path: Path, stale: float = TIMING.stale) -> tuple[float, bool]:
     start = time.monotonic()
-    with lock(path, label="x", timing=TIMING) as held:
+    with lock(path, label="x", timing=dataclasses.replace(TIMING, stale=stale)) as held:
         return time.monotonic() - start, held.predecessor_may_be_alive
+
+
+def assert_replaced_at_once(path: Path) -> None:
+    """The owner is replaced long before its heartbeats would be overdue, also on a busy machine."""
+    seconds, predecessor_may_be_alive = seconds_to_get(path, stale=30)
+    assert seconds < 5
+    assert not predecessor_may_be_alive
 
 
 def test_a_dead_process_of_this_namespace_is_replaced_at_once(path: Path, flock: str) -> None:
     left_behind(path, somebody(pid=2**22 - 3, started="1"))
-    seconds, predecessor_may_be_alive = seconds_to_get(path)
-    assert seconds < 0.2
-    assert not predecessor_may_be_alive
+    assert_replaced_at_once(path)
 
 
 def test_a_later_process_with_the_same_pid_is_not_taken_for_the_owner(path: Path, flock: str) -> None:
     left_behind(path, somebody(started="17"))
-    assert seconds_to_get(path)[0] < 0.2
+    assert_replaced_at_once(path)
 
 
 def test_a_pid_of_another_namespace_is_ignored(path: Path, flock: str) -> None:
     """It is this process's own pid, as between containers where every process is pid 1."""
     left_behind(path, somebody(namespace="pid:[1]", pid=2**22 - 3))
-    seconds, predecessor_may_be_alive = seconds_to_get(path)
     if flock == "flock":
-        assert seconds < 0.2
-        assert not predecessor_may_be_alive
+        assert_replaced_at_once(path)
     else:
+        seconds, predecessor_may_be_alive = seconds_to_get(path)
         assert 0.3 < seconds < 2
         assert predecessor_may_be_alive
 
@@ -166,7 +171,7 @@ def test_an_owner_on_another_machine_is_replaced_only_after_its_heartbeats_stop(
 
 def test_an_owner_without_recent_heartbeats_is_replaced_at_once(path: Path, flock: str) -> None:
     left_behind(path, somebody(boot="another-boot"), age=100)
-    assert seconds_to_get(path)[0] < 0.2
+    assert seconds_to_get(path, stale=30)[0] < 5
 
 
 def test_a_wrong_clock_does_not_make_an_owner_stale(path: Path, flock: str) -> None:
@@ -193,8 +198,10 @@ def test_a_wrong_clock_does_not_make_an_owner_stale(path: Path, flock: str) -> N
 @pytest.mark.parametrize("content", [b"", b"garbage", b"{}", b"[1]", b'{"nonce": 5}'])
 def test_a_lock_file_without_an_owner_becomes_stale(path: Path, flock: str, content: bytes) -> None:
     left_behind(path, content)
-    seconds, _ = seconds_to_get(path)
-    assert seconds < (0.2 if flock == "flock" else 2)
+    if flock == "flock":
+        assert_replaced_at_once(path)
+    else:
+        assert seconds_to_get(path)[0] < 5
 
 
 def test_one_of_many_waiting_processes_replaces_a_dead_owner(path: Path, flock: str) -> None:
