@@ -31,7 +31,7 @@ $(READY): pyproject.toml
 demo: $(READY)  ## Fill files/demo with tiny models: a killed run, its resume, a run with nothing to do
 	@echo '== 1. modelfetch sync --tier demo, slowed down, and killed (SIGKILL) on the way'
 	@sh -c '{ until grep -q xxh3 $(DEMO_ROOT)/.modelfetch/ingest/*.json; do sleep 0.1; kill -0 $$$$ || exit; done; \
-		sleep 1; kill -KILL $$$$; } 2>/dev/null & exec $(DEMO) --limit-rate 8MB'; code=$$?; [ $$code -eq 137 ] || exit $$code
+		sleep 1; printf "\\n\\n"; kill -KILL $$$$; } 2>/dev/null & exec $(DEMO) --limit-rate 8MB'; code=$$?; [ $$code -eq 137 ] || exit $$code
 	@echo
 	@echo '== 2. the same command again: it continues where the killed run stopped'
 	@$(DEMO)

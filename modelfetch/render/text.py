@@ -101,12 +101,12 @@ def _padded(cell: str, columns: int, *, right: bool) -> str:
 
 
 def fold(text: str, columns: int) -> list[str]:
-    """Split a text into lines of at most ``columns`` columns: after a space, or ``/-,`` in their second half."""
+    """Split a text into lines of at most ``columns`` columns: after a space or a mark in their last two thirds."""
     lines = []
     while len(text) > 1 and display_width(text) > columns:
         end = max(1, len(cut_off(text, columns)))
-        breaks = (text.rfind(" ", 0, end + 1), *(text.rfind(mark, 0, end) for mark in "/,-"))
-        at = next((found + 1 for found in breaks if found >= end // 2), end)
+        breaks = (text.rfind(" ", 0, end + 1), *(text.rfind(mark, 0, end) for mark in "/,-_."))
+        at = next((found + 1 for found in breaks if found >= end // 3), end)
         lines.append(text[:at].rstrip(" "))
         text = text[at:].lstrip(" ")
     return [*lines, text]
