@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from modelfetch.store.chunks import CHUNK
 from tests.care.conftest import actions
 from tests.damage import flip
 from tests.pipeline.test_sync import WEIGHTS, commit, ollama, read, sha256, vae, whisper
+from tests.transfer.world import payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ ONE, TWO = "stable-diffusion/models/VAE/art.safetensors", "comfyui/models/vae/ar
 
 def large(bench: Bench, size: int = 5 * CHUNK - 1000) -> tuple[dict[str, Any], bytes]:
     """A model of several chunks for two services."""
-    data = random.Random(1).randbytes(size)
+    data = payload(size)
     bench.world.hf_repo("acme/large", {"large.bin": data})
     entry = {
         "name": "large",
