@@ -93,8 +93,9 @@ def adopt_folders(folders: Sequence[Path], session: Session, *, in_place: bool =
         if _origin(one) in unreachable
     ]
     done = _in_threads(work, _record if in_place else _take, session)
-    if in_place:
-        _note_in_place(done, session)
+    # A blob that is a reflink or copy has no other link, so prune may remove it: sync then takes the file again.
+    if noted := [one for one in done if one.result == "recorded" or one.how in ("reflink", "copy")]:
+        _note_in_place(noted, session)
     session.store.settle()
     kinds = tuple((folder, kind_of(folder)) for folder in folders)
     at_hand = {one.digest for one in done if one.digest}
@@ -238,7 +239,7 @@ def _note_in_place(done: Sequence[Adoption], session: Session) -> None:
     ):
         noted = defaultdict(list, read_in_place(root))
         for one in done:
-            if one.digest is None or one.result != "recorded":
+            if one.digest is None:
                 continue
             path = str(one.candidate.file)
             others = [other for other in noted[one.digest] if other.get("path") != path]

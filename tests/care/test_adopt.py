@@ -286,12 +286,8 @@ def test_sync_uses_files_of_the_hugging_face_cache(
     assert state(blob) == before
 
 
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("offline", [False, True])
-def test_small_files_of_the_hugging_face_cache_are_found_by_their_snapshot(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, shared: bool, offline: bool
-) -> None:
-    """The manifest has their sha256; the cache names them by git's sha1. ``shared``: the blobs of huggingface_hub 2."""
+def pinned_cache(bench: Bench) -> tuple[dict[str, Any], Path]:
+    """A Hugging Face cache elsewhere, and the entry that pins each of its files by sha256."""
     assert bench.sync(whisper(bench)).code == 0
     (snapshot,) = (bench.root / "whisper/hub").glob("models--*/snapshots/*")
     named = {str(path.relative_to(snapshot)): path.read_bytes() for path in snapshot.rglob("*") if path.is_file()}
@@ -300,6 +296,36 @@ def test_small_files_of_the_hugging_face_cache_are_found_by_their_snapshot(
     cache = bench.folder / "hub"
     shutil.move(bench.root / "whisper/hub", cache)
     shutil.rmtree(bench.root)
+    return entry, cache
+
+
+@pytest.mark.parametrize("reflinks", [False, True])
+def test_files_adopted_as_copies_are_not_fetched_after_a_prune(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, *, reflinks: bool
+) -> None:
+    """Small files are copied into the store, and all are where the file system shares blocks."""
+
+    def clone(source: Path, target: Path) -> bool:
+        if reflinks:
+            shutil.copyfile(source, target)
+        return reflinks
+
+    entry, cache = pinned_cache(bench)
+    monkeypatch.setattr("modelfetch.store.ingest.try_reflink", clone)
+    assert care("adopt", str(cache)).code == 0
+    assert care("prune", "--older-than", "0s").report["models"]
+    left = [p for p in (bench.root / ".modelfetch/blobs/sha256").glob("??/*") if p.suffix != ".json"]
+    assert bool(left) is not reflinks  # hardlinked ones stay
+    assert bench.sync(entry, options=("--offline",)).code == 0
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("offline", [False, True])
+def test_small_files_of_the_hugging_face_cache_are_found_by_their_snapshot(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, shared: bool, offline: bool
+) -> None:
+    """The manifest has their sha256; the cache names them by git's sha1. ``shared``: the blobs of huggingface_hub 2."""
+    entry, cache = pinned_cache(bench)
     for number, blob in enumerate(sorted(cache.glob("models--*/blobs/*")) if shared else ()):
         blob.rename(cache / f"shared-{number}")
         blob.symlink_to(f"../../shared-{number}")
