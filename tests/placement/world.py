@@ -31,11 +31,11 @@ class World:
     events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.store = Store(self.root / ".modelfetch")
         self.new_run()
 
     def new_run(self) -> None:
         """What the next process starts with: nothing in memory."""
+        self.store = Store(self.root / ".modelfetch", sink=self.events.append)
         inspector = Inspector(self.root, store=self.store, sink=self.events.append)
         self.placer = Placer(
             self.root, self.store, inspector=inspector, owner=self.owner, sink=self.events.append, cancel=Cancel()
