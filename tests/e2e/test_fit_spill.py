@@ -58,7 +58,7 @@ def fitter_log(llama_server: Path, model: Path, folder: Path, target: int) -> st
     port, log = free_port(), folder / "fit.log"
     environment = plain_environment(folder, LD_LIBRARY_PATH=str(llama_server.parent))
     device = [str(llama_server.with_name("ggml-rpc-server")), "--port", str(port)]
-    command = [str(llama_server), "--model", str(model), "--rpc", f"127.0.0.1:{port}", "--no-mmap"]
+    command = [str(llama_server), "--model", str(model), "--rpc", f"127.0.0.1:{port}", "--load-mode", "none"]
     command += ["--flash-attn", "on", "--ctx-size", str(CONTEXT), "--parallel", "1"]
     command += ["--batch-size", str(BATCH), "--ubatch-size", str(BATCH)]
     command += ["--fit-target", str(target), "--log-verbosity", "5", "--port", str(free_port())]

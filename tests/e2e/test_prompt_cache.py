@@ -74,7 +74,7 @@ def serve_llama(
     folder.mkdir()
     port = free_port()
     command = group.command(
-        *(str(binary), "--model", str(model), "--no-mmap", "--flash-attn", "on", "--port", str(port)),
+        *(str(binary), "--model", str(model), "--load-mode", "none", "--flash-attn", "on", "--port", str(port)),
         *("--ctx-size", settings["OLLAMA_CONTEXT_LENGTH"], "--parallel", settings["OLLAMA_NUM_PARALLEL"]),
     )
     chosen = {name: value for name, value in settings.items() if name.startswith("LLAMA_ARG_")}
