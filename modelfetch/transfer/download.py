@@ -78,6 +78,7 @@ class Download:
         self._cancel = cancel
         self._direct: str | None = None
         self._restarts = 0
+        self._ignores_ranges = False
         self.flow = Flow()
         self.setup = 0.0
         """Seconds from the last request to the start of its response."""
@@ -105,6 +106,10 @@ class Download:
                 partial.distrust()
                 self._restarts += 1
             except PageInsteadError:
+                raise
+            except UnreachableError:
+                if self._ignores_ranges:  # only now, as no connection writes any more
+                    partial.distrust()
                 raise
             except (NotAModelError, SurplusError) as error:
                 if isinstance(error, SurplusError) or not self._spec.has_digest:
@@ -157,8 +162,7 @@ class Download:
                     uri=spec.location.uri,
                 )
             except WrongRangeError:
-                if alone:
-                    spec.partial.distrust()
+                self._ignores_ranges |= alone
                 raise
             if isinstance(answer, Restart):
                 if not alone and response.status == 200 and answer.same_version:

@@ -203,8 +203,8 @@ class Partial:
     def missing(self) -> list[tuple[int, int | None]]:
         """Return the missing ranges in order; the last end is None while the size is unknown."""
         with self._lock:
-            if self.size is None:
-                return [(self.spans.reach(0), None)]
+            if self.size is None:  # what is there is not written again: it may have been hashed
+                return [*self.spans.missing(self.spans.end), (self.spans.end, None)]
             return list(self.spans.missing(self.size))
 
     @property
