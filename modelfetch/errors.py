@@ -246,6 +246,13 @@ def exit_code_of(errors: Iterable[ModelfetchError]) -> int:
     return max(codes, default=0)
 
 
+def raise_decisive(errors: Sequence[ModelfetchError], exit_code: int) -> None:
+    """Raise the first error that has a report's exit code; does nothing without one."""
+    for error in errors:
+        if error.exit_code == exit_code:
+            raise error
+
+
 def most_serious(errors: Sequence[ModelfetchError]) -> ModelfetchError:
     """Return the error that decides when one of several has to be raised: the first in `EXIT_PRECEDENCE`."""
 

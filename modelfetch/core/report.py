@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.errors import ModelfetchError, exit_code_of
+from modelfetch.errors import ModelfetchError, exit_code_of, raise_decisive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,9 +83,7 @@ class Report:
 
     def raise_for_error(self) -> Report:
         """Return the report if it contains no error, else raise the error that determines the exit code."""
-        for error in self.errors:
-            if error.exit_code == self.exit_code:
-                raise error
+        raise_decisive(self.errors, self.exit_code)
         return self
 
 

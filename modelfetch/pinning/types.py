@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.errors import ModelfetchError, exit_code_of
+from modelfetch.errors import ModelfetchError, exit_code_of, raise_decisive
 from modelfetch.tiers.selection import DEFAULT_MANIFEST
 
 if TYPE_CHECKING:
@@ -110,7 +110,5 @@ class AddReport:
 
     def raise_for_error(self) -> AddReport:
         """Return the report if it contains no error, else raise the error that determines the exit code."""
-        for error in self.errors:
-            if error.exit_code == self.exit_code:
-                raise error
+        raise_decisive(self.errors, self.exit_code)
         return self
