@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.core import fs
+from modelfetch.formats.oci_manifest import MAX_MANIFEST
 from modelfetch.placement.ollama_manifests import is_manifest
-from modelfetch.sources.oci_manifest import MAX_MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelfetch.core.consumers import CONSUMERS
 from modelfetch.errors import ModelfetchError
-from modelfetch.manifest.model import CONSUMERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,9 +10,9 @@ from click.core import ParameterSource
 
 from modelfetch.cli import complete
 from modelfetch.config.options import PARSERS, Options
+from modelfetch.core.consumers import CONSUMERS
 from modelfetch.core.similar import nearest
 from modelfetch.errors import SettingError
-from modelfetch.manifest.model import CONSUMERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

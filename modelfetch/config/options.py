@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from modelfetch.core.consumers import CONSUMERS
 from modelfetch.core.directories import own_folder
 from modelfetch.core.similar import nearest
 from modelfetch.core.units import parse_age, parse_decimal, parse_size
 from modelfetch.errors import SettingError, UsageError
-from modelfetch.manifest.model import CONSUMERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,7 +13,7 @@ from modelfetch.core.fs import DISK_FULL, REFUSED, SymlinkUnreadableError
 from modelfetch.core.limits import limit_error
 from modelfetch.core.temp_files import is_temporary_name
 from modelfetch.core.units import format_size
-from modelfetch.errors import DestinationError, DiskError, ModelfetchError
+from modelfetch.errors import DestinationError, DiskError, ModelfetchError, NotFoundError
 
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 
@@ -63,6 +63,16 @@ def translate(error: OSError | UnicodeError, path: object, *, doing: str, needed
     if error.errno == errno.ENOENT:
         return DiskError(f"{doing} {name}: {reason}", hint="is its folder there, and is the disk mounted?")
     return DiskError(f"{doing} {name}: {reason}")
+
+
+def missing_file_error(path: str | os.PathLike[str]) -> NotFoundError:
+    """The error for a local file that does not exist."""
+    return NotFoundError(f"{path} does not exist", hint="check the path; is its disk or share mounted?")
+
+
+def not_a_file_error(path: str | os.PathLike[str]) -> NotFoundError:
+    """The error for a path that is not a regular file."""
+    return NotFoundError(f"{path} is a folder or device, not a file", hint=f"name one file: file://{path}/FILE")
 
 
 def writable_hint(path: Path) -> str:

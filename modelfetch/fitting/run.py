@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from modelfetch.core import os_errors
+from modelfetch.core.consumers import CONSUMERS
 from modelfetch.core.directories import own_folder
 from modelfetch.core.events import Notice
 from modelfetch.errors import ModelfetchError, NotAModelError, SettingError, UsageError
@@ -26,7 +27,7 @@ from modelfetch.fitting.types import Candidate, FitReport
 from modelfetch.fitting.verdict import fit_alone, fit_tier
 from modelfetch.fitting.workload import IMAGE_SERVICES, consumer_of, names_model
 from modelfetch.manifest.field_types import refuse_plain_http
-from modelfetch.manifest.model import CONSUMERS, FileSpec, Service
+from modelfetch.manifest.model import FileSpec, Service
 from modelfetch.manifest.uri import HfUri, OllamaUri
 from modelfetch.pipeline.plan import select
 from modelfetch.pipeline.resolve import mirrors_of, resolve_all

@@ -9,9 +9,6 @@ if TYPE_CHECKING:
     from modelfetch.core.digest import Digest
     from modelfetch.manifest.uri import Uri
 
-CONSUMERS = ("ollama", "stable-diffusion", "comfyui", "whisper", "diffrhythm", "immich", "anythingllm")
-"""The services that models can be placed for; each has the folder of its name below ROOT."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Position:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from modelfetch.core.consumers import CONSUMERS
 from modelfetch.core.digest import Digest
 from modelfetch.manifest.composite_types import Key, ListOf, MapOf, Record
 from modelfetch.manifest.field_types import Choice, Flag, Integer, Size, Text, UriText
 from modelfetch.manifest.kinds import IMMICH_TASKS, KINDS, ONLY_WITH, REPO_KINDS, REQUIRED_WITH, SELECTING, consumers_of
-from modelfetch.manifest.model import CONSUMERS, OFFLOADS
+from modelfetch.manifest.model import OFFLOADS
 from modelfetch.manifest.paths import check_relative
 from modelfetch.manifest.uri import is_repo_id
 

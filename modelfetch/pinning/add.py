@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from modelfetch.core import os_errors
+from modelfetch.core.consumers import CONSUMERS
 from modelfetch.core.events import Notice
 from modelfetch.core.similar import nearest
 from modelfetch.core.urls import without_credentials
@@ -23,7 +24,7 @@ from modelfetch.formats.content_check import HEAD
 from modelfetch.formats.gguf import MAGICS, read_gguf
 from modelfetch.formats.safetensors import read_safetensors
 from modelfetch.manifest.kinds import KINDS, WEIGHT_KINDS, consumers_of
-from modelfetch.manifest.model import CONSUMERS, Model, Position
+from modelfetch.manifest.model import Model, Position
 from modelfetch.manifest.schema import json_schema_text
 from modelfetch.manifest.uri import CivitaiUri, HfUri, HttpUri, OllamaUri, parse_uri
 from modelfetch.pinning.append import new_manifest

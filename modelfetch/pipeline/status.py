@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelfetch.core import os_errors
+from modelfetch.core.consumers import CONSUMERS
 from modelfetch.core.digest import Digest
 from modelfetch.core.events import Notice
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.errors import ModelfetchError, exit_code_of
-from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.path_conflicts import Shape, model_claims
 from modelfetch.pipeline.frozen import frozen_for
 from modelfetch.pipeline.plan import ModelRequest, is_unpinned, select

@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from modelfetch.core.consumers import CONSUMERS
 from modelfetch.core.events import Planned
 from modelfetch.core.report import Report, failed
 from modelfetch.errors import ModelfetchError
-from modelfetch.manifest.model import CONSUMERS
 from modelfetch.pipeline.availability import check_availability, digests_here
 from modelfetch.pipeline.execute import Outcome, execute_plans
 from modelfetch.pipeline.plan import ModelPlan, clashes, plan_model, require_digests, select

@@ -15,6 +15,7 @@ from modelfetch.core.check_progress import reporting_large
 from modelfetch.core.digest import Digest
 from modelfetch.core.events import discard
 from modelfetch.errors import DestinationError, DiskError
+from modelfetch.formats.oci_manifest import MAX_MANIFEST
 from modelfetch.placement.layouts import Placement, PlacementMethod, placements
 from modelfetch.placement.ollama_manifests import (
     NEWER_FOLDER,
@@ -36,7 +37,6 @@ from modelfetch.placement.state import (
     state_of_file,
     state_of_symlink,
 )
-from modelfetch.sources.oci_manifest import MAX_MANIFEST
 from modelfetch.store.adopted import is_adopted
 from modelfetch.store.checks import read_checks
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.sources.oci_manifest import MAX_MANIFEST
+from modelfetch.formats.oci_manifest import MAX_MANIFEST
 
 if TYPE_CHECKING:
     from modelfetch.core.digest import Digest

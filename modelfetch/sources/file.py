@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from modelfetch.core.artifact import Artifact, Location, Resolution
-from modelfetch.errors import CredentialsError, DiskError, NotFoundError
+from modelfetch.core.os_errors import missing_file_error, not_a_file_error
+from modelfetch.errors import CredentialsError, DiskError
 from modelfetch.manifest.uri import FileUri
 from modelfetch.sources.base import Source, SourceRequest
 
@@ -49,16 +50,6 @@ class FileSource(Source[FileUri]):
         if wanted.digest is None or wanted.size is None:
             return None
         return cls.apply_pins(wanted, Resolution(artifacts=(_artifact(uri, wanted.size),), pinned=True))
-
-
-def missing_file_error(path: str | os.PathLike[str]) -> NotFoundError:
-    """The error for a local file that does not exist."""
-    return NotFoundError(f"{path} does not exist", hint="check the path; is its disk or share mounted?")
-
-
-def not_a_file_error(path: str | os.PathLike[str]) -> NotFoundError:
-    """The error for a path that is not a regular file."""
-    return NotFoundError(f"{path} is a folder or device, not a file", hint=f"name one file: file://{path}/FILE")
 
 
 def _artifact(uri: FileUri, size: int) -> Artifact:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.errors import IntegrityError, NotFoundError
 from modelfetch.formats.content_check import is_weights
+from modelfetch.formats.oci_manifest import MANIFESTS, Descriptor, Image, ImageIndex, parse_manifest
 from modelfetch.manifest.kinds import FOLDERS
 from modelfetch.manifest.paths import check_relative
 from modelfetch.manifest.uri import OciUri
 from modelfetch.sources.answers import unsafe_name_error
 from modelfetch.sources.base import Source, SourceRequest
-from modelfetch.sources.oci_manifest import MANIFESTS, Descriptor, Image, ImageIndex, parse_manifest
 from modelfetch.sources.registry import EVERY_TYPE, Registry, bases, blob_url
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.errors import IntegrityError, NotFoundError
+from modelfetch.formats.oci_manifest import DOCKER_MANIFEST, MANIFESTS, Descriptor, Image, ImageIndex, parse_manifest
 from modelfetch.manifest.uri import OLLAMA_HOST, OllamaUri
 from modelfetch.sources.base import Source, SourceRequest
-from modelfetch.sources.oci_manifest import DOCKER_MANIFEST, MANIFESTS, Descriptor, Image, ImageIndex, parse_manifest
 from modelfetch.sources.registry import EVERY_TYPE, ManifestResponse, Registry, bases, blob_url
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from modelfetch.config.settings import HF_ENDPOINT, Settings
 from modelfetch.core.digest import Digest
 from modelfetch.core.units import parse_decimal
 from modelfetch.errors import CredentialsError, IntegrityError, ModelfetchError, NotFoundError, UnreachableError
+from modelfetch.formats.oci_manifest import INDEXES, MANIFESTS, MAX_MANIFEST
 from modelfetch.http import check_status
 from modelfetch.manifest.uri import OLLAMA_HOST
-from modelfetch.sources.oci_manifest import INDEXES, MANIFESTS, MAX_MANIFEST
 
 if TYPE_CHECKING:
     from modelfetch.http import Http, Reply

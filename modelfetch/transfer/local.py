@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from modelfetch.core import fs
+from modelfetch.core.os_errors import missing_file_error, not_a_file_error
 from modelfetch.errors import IntegrityError, UnreachableError
-from modelfetch.sources.file import missing_file_error, not_a_file_error
 from modelfetch.transfer.journal import Identity
 from modelfetch.transfer.range_request import size_error
 from modelfetch.transfer.writer import SegmentWriter

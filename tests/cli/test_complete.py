@@ -9,8 +9,8 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from modelfetch.cli.app import cli, run
+from modelfetch.core.consumers import CONSUMERS
 from modelfetch.demo import models as made
-from modelfetch.manifest.model import CONSUMERS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.cli.app import run
-from modelfetch.manifest.model import CONSUMERS
+from modelfetch.core.consumers import CONSUMERS
 
 if TYPE_CHECKING:
     from pathlib import Path

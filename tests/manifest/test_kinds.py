@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from modelfetch.core.consumers import CONSUMERS
 from modelfetch.formats.pickles import is_pickle_name
 from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, KINDS, REPO_KINDS, consumers_of, kinds_of, upstream_name
-from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.uri import parse_uri
 from tests.manifest.helpers import COMMIT, DIGEST, entry, model, models, problems, wrong
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from modelfetch.core.consumers import CONSUMERS
 from modelfetch.manifest.kinds import FOLDERS, KINDS
 from modelfetch.manifest.load import load_manifest
-from modelfetch.manifest.model import CONSUMERS
 from modelfetch.manifest.schema import FILE, MANIFEST, MODEL, SERVICE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "manifest.md").read_text(encoding="utf-8")

@@ -11,10 +11,10 @@ import pytest
 from modelfetch.config.settings import Settings
 from modelfetch.core.digest import Digest
 from modelfetch.demo.faults import RedirectTo, Status
+from modelfetch.formats.oci_manifest import OCI_INDEX, OCI_MANIFEST
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, known
-from modelfetch.sources.oci_manifest import OCI_INDEX, OCI_MANIFEST
 from modelfetch.sources.registry import bases
 from tests.sources.contract import PLANTED, Case, NetworkContract
 

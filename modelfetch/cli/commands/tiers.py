@@ -20,8 +20,8 @@ from modelfetch.render.text import plain, table, terminal_width
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from modelfetch.care.tiers import Share, TierLine
     from modelfetch.config.settings import Settings
-    from modelfetch.tiers.listing import Share, TierLine
 
 
 @click.command("tiers")
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 @options.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def command(root: Path, store: Path | None, *, as_json: bool) -> int:
     """List the tiers: the card each is for, what it is, its models, their size, and how much of it is present."""
+    from modelfetch.care.tiers import list_lines
     from modelfetch.config.options import Options
     from modelfetch.config.settings import Settings
     from modelfetch.pipeline.session import Session
-    from modelfetch.tiers.listing import list_lines
 
     given = Options(root=root, store=store)
     settings = Settings.from_env(os.environ)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelfetch.errors import IntegrityError
-from modelfetch.sources.oci_manifest import Image, ImageIndex, parse_manifest
+from modelfetch.formats.oci_manifest import Image, ImageIndex, parse_manifest
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
