@@ -15,7 +15,7 @@ from modelfetch.core.fs import DIRECTORY_MODE, try_chmod, try_chown
 from modelfetch.errors import DestinationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # flags of renameat2 (source: linux/fs.h)
 _OPENAT2 = 437  # number of the system call on all common architectures (source: asm-generic/unistd.h)
@@ -88,12 +88,17 @@ def make_directory(path: Path, *, owner: tuple[int, int] | None = None) -> None:
 
 def sync_directory(path: Path) -> None:
     """Make the names in a folder durable, if the file system supports it."""
-    with contextlib.suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    with contextlib.suppress(OSError), _opened(path) as fd:
+        os.fsync(fd)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def rename_new(
@@ -126,6 +131,23 @@ def rename_new(
         os.rename(source, target, src_dir_fd=source_folder, dst_dir_fd=target_folder)
     else:
         os.unlink(source, dir_fd=source_folder)
+
+
+def link_descriptor(fd: int, path: Path) -> bool:
+    """Give an open file one more name, whatever its other names are now; False if that is not possible.
+
+    Raises:
+        FileExistsError: The name exists.
+    """
+    try:
+        # Given a descriptor of a folder, Python calls linkat, which can follow the link in /proc.
+        with _opened(path.parent) as folder:
+            os.link(f"/proc/self/fd/{fd}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+    except FileExistsError:
+        raise
+    except OSError:  # no hardlinks here, no /proc, or the file has no name any more
+        return False
+    return True
 
 
 def exchange(source: str, target: str, *, source_folder: int, target_folder: int) -> bool:

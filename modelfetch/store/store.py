@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.check_progress import reporting_large
 from modelfetch.core.digest import Digest, new_hasher
-from modelfetch.core.directories import make_directory, sync_directory
+from modelfetch.core.directories import link_descriptor, make_directory, rename_new, sync_directory
 from modelfetch.core.events import Sink, discard
 from modelfetch.core.fs import BLOB_MODE, RefusalReporter, open_regular, read_small, try_chmod, try_fsync
 from modelfetch.core.os_errors import translate
@@ -222,7 +222,7 @@ class Store:
         """Make a verified file a blob: fsync, read-only, rename, fsync of the folder, record.
 
         Args:
-            part: The file; its name is gone afterwards.
+            part: The name of the file; it is gone afterwards, unless it is another file's by now.
             fd: The same file, open.
             digests: By algorithm, ``sha256`` among them.
             chunks: The xxh3 of each chunk.
@@ -242,12 +242,13 @@ class Store:
                 try_fsync(fd, refused=self.refused)
             if mode is not None:
                 try_chmod(fd, mode, refused=self.refused)
-            now = os.fstat(fd)
-            state = state or now
-            if not os.path.samestat(os.lstat(part), now):
-                raise FileNotFoundError(2, "replaced by another process", str(part))
+            state = state or os.fstat(fd)
             ensure_owned()
-            state = self._move(part, fd, path, sha256) or state
+            if not self._rename(part, fd, path):
+                state = self._copy(fd, path, sha256)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(part.lstat(), os.fstat(fd)):
+                    part.unlink()
         except OSError as error:
             raise translate(error, part, doing="storing") from error
         self._sync_later(folder, small=state.st_size < _SYNCED_TOGETHER)
@@ -257,14 +258,30 @@ class Store:
         )
         return Blob(digest=sha256, size=state.st_size, path=path)
 
-    def _move(self, part: Path, fd: int, path: Path, sha256: Digest) -> os.stat_result | None:
-        """Rename a part to its blob; on a union mount with two branches, copy it and return the copy's state."""
+    def _rename(self, part: Path, fd: int, path: Path) -> bool:
+        """Rename an open file to the path of its blob; False if it must be copied (a union mount).
+
+        Only the descriptor counts: if this process was suspended after it checked its lock, ``part`` may be the
+        unfinished file of another process. So the file first gets a name that no other process uses.
+        """
+        unique = self.tmp()
+        linked = link_descriptor(fd, unique)
         try:
-            part.replace(path)
-            return None
+            if not linked:
+                part.replace(unique)
+            if os.path.samestat(unique.lstat(), os.fstat(fd)):
+                unique.replace(path)
+                return True
         except OSError as error:
-            if error.errno != errno.EXDEV:
+            if error.errno not in (errno.EXDEV, errno.ENOENT):
                 raise
+        finally:
+            with contextlib.suppress(OSError):
+                unique.unlink() if linked else rename_new(str(unique), str(part))
+        return False
+
+    def _copy(self, fd: int, path: Path, sha256: Digest) -> os.stat_result:
+        """Copy an open file to the path of its blob; returns the state of the copy."""
         self._sweep(path.parent)
         copy = path.with_name(temporary_name())
         try:
@@ -276,11 +293,9 @@ class Store:
                 try_chmod(file.fileno(), BLOB_MODE, refused=self.refused)
                 try_fsync(file.fileno(), refused=self.refused)
                 copy.replace(path)
-                state = os.fstat(file.fileno())
+                return os.fstat(file.fileno())
         finally:
             copy.unlink(missing_ok=True)
-        part.unlink(missing_ok=True)
-        return state
 
     def settle(self) -> None:
         """Make the names of small blobs durable in one batch: a lost one is just fetched again."""

@@ -80,7 +80,7 @@ class Partial:
             return Journal()
         except FileExistsError:
             self._fresh = False
-        if predecessor_may_be_alive:
+        if predecessor_may_be_alive or self.path.lstat().st_nlink > 1:  # a run was killed that had just stored it
             _move_to_new_inode(self.path, self._read_journal())
         self.fd = open_regular(self.path, os.O_RDWR | os.O_CREAT, own_files.PARTIAL.mode)
         return self._read_journal()

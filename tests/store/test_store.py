@@ -140,17 +140,38 @@ def test_a_wrong_alias_is_detected(store: Store) -> None:
     assert store.read(wrong) is None
 
 
-def test_a_file_that_another_process_put_in_its_place_is_not_stored(store: Store) -> None:
-    """A suspended process resumes, and its partial file's name now belongs to another process's file."""
+@pytest.mark.parametrize("hardlinks", [True, False])
+@pytest.mark.parametrize("other", [DATA[:100], None])
+def test_a_process_that_is_suspended_before_it_stores_a_file_stores_its_own(
+    store: Store, monkeypatch: pytest.MonkeyPatch, other: bytes | None, *, hardlinks: bool
+) -> None:
+    """Its lock is taken over meanwhile, so the name of its partial file is another file's, or no file's."""
+    part = store.tmp()
+    part.write_bytes(DATA)
+
+    def suspended() -> None:
+        part.unlink()
+        if other is not None:
+            part.write_bytes(other)
+
+    if not hardlinks:
+        monkeypatch.setattr(os, "link", refusing(os.link, errno.EPERM))
+    with part.open("rb") as mine:
+        blob = store.admit(part, mine.fileno(), {"sha256": Digest.sha256(DATA)}, (), ensure_owned=suspended)
+    assert blob.path.read_bytes() == DATA
+    assert store.peek(blob.digest) == blob
+    assert [path.read_bytes() for path in part.parent.iterdir()] == ([] if other is None else [other])
+    assert part.exists() == (other is not None)
+
+
+def test_a_file_gets_its_name_in_a_store_without_hardlinks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", refusing(os.link, errno.EPERM))
     part = store.tmp()
     part.write_bytes(DATA)
     with part.open("rb") as mine:
-        part.unlink()
-        part.write_bytes(DATA[:100])
-        with pytest.raises(ModelfetchError):
-            store.admit(part, mine.fileno(), {"sha256": Digest.sha256(DATA)}, ())
-    assert not list(store.blobs())
-    assert part.read_bytes() == DATA[:100]
+        blob = store.admit(part, mine.fileno(), {"sha256": Digest.sha256(DATA)}, ())
+        assert os.path.samestat(blob.path.stat(), os.fstat(mine.fileno()))
+    assert not list(part.parent.iterdir())
 
 
 def test_removing_takes_the_record_along(store: Store) -> None:

@@ -171,6 +171,21 @@ def test_a_new_owner_does_not_write_to_the_open_file_of_a_suspended_one(
         heir.close(keep=True)
 
 
+def test_a_partial_file_that_became_a_blob_before_a_kill_is_not_written_to(
+    world: World, left_over: tuple[bytes, bytes]
+) -> None:
+    path = world.store.folder("ingest") / "x.part"
+    path.write_bytes(left_over[0])
+    path.with_suffix(".json").write_bytes(left_over[1])
+    blob = path.with_name("blob")
+    blob.hardlink_to(path)
+    heir = Partial(path, algorithms=("sha256",), size=len(SHORT))
+    assert not os.path.samestat(os.fstat(heir.fd), blob.stat())
+    assert heir.trust() > 0
+    heir.close(keep=True)
+    assert blob.read_bytes() == left_over[0]
+
+
 def test_a_truncated_journal_keeps_the_chunks_that_it_still_lists(world: World, left_over: tuple[bytes, bytes]) -> None:
     part, journal = left_over
     lines = journal.splitlines(keepends=True)
