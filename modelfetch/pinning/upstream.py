@@ -14,6 +14,7 @@ from modelfetch.formats.content_check import check_artifact
 from modelfetch.manifest.kinds import REPO_KINDS
 from modelfetch.manifest.uri import FileUri, OllamaUri
 from modelfetch.pinning.entry import Measured, PinEntry, PinState, compare, files_to_measure, state_without_request
+from modelfetch.pipeline.obtain import TransferDeduplicator
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -76,11 +77,16 @@ async def measure_all(
         size = sum(artifact.size or 0 for artifact in artifacts.values())
         session.sink(Planned(artifacts=len(artifacts), bytes=size, present=0))
 
+    transfers = TransferDeduplicator()
+
     async def measure(entry: PinEntry) -> Mapping[str, Measured]:
-        found = await asyncio.gather(*(_measure(entry, artifact, session) for artifact in todo[id(entry)]))
+        found = await asyncio.gather(*(_measure(entry, artifact, session, transfers) for artifact in todo[id(entry)]))
         return {artifact.uri: one for artifact, one in zip(todo[id(entry)], found, strict=True)}
 
-    return await _run_concurrently(entries, session, measure)
+    try:
+        return await _run_concurrently(entries, session, measure)
+    finally:
+        await transfers.close()
 
 
 async def _run_concurrently(
@@ -99,11 +105,11 @@ async def _run_concurrently(
     return await asyncio.gather(*(one(entry) for entry in entries))
 
 
-async def _measure(entry: PinEntry, artifact: Artifact, session: Session) -> Measured:
+async def _measure(entry: PinEntry, artifact: Artifact, session: Session, transfers: TransferDeduplicator) -> Measured:
     if isinstance(entry.home, FileUri):
         return await asyncio.to_thread(_read_here, Path(entry.home.path), artifact)
     label = entry.model.name if entry.model.kind not in REPO_KINDS else f"{entry.model.name}/{artifact.path}"
-    fetched = await session.engine.fetch(artifact, label=label)
+    fetched, _ = await transfers.get(artifact.uri, (), lambda: session.engine.fetch(artifact, label=label))
     return Measured(
         digest=fetched.blob.digest,
         size=fetched.blob.size,

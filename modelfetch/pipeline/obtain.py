@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 
 
 class TransferDeduplicator:
-    """Runs each transfer once for all callers; if it fails, a caller that knows another way tries that."""
+    """Runs each transfer once for all models of a run; if it fails, a model that has another source tries that.
+
+    Results are kept, as the source of a file without a digest would have to be queried again to know that it is the
+    same one. Between processes, the lock of `modelfetch.transfer.fetch` does the same.
+    """
 
     def __init__(self) -> None:
         self._current: dict[str, tuple[Hashable, asyncio.Task[Fetched]]] = {}

@@ -13,7 +13,7 @@ from modelfetch.core.events import Sink, discard
 from modelfetch.core.workers import Workers
 from modelfetch.errors import ModelfetchError
 from modelfetch.store.locks.files import LockFiles
-from modelfetch.transfer.fetch import fetch, key_of
+from modelfetch.transfer.fetch import fetch
 from modelfetch.transfer.rate import Limiter
 from modelfetch.transfer.ring_buffer import BufferPool
 from modelfetch.transfer.types import Context, Fetched, Tuning
@@ -74,10 +74,13 @@ class Engine:
         self._large = asyncio.Semaphore(jobs)
         self._small = asyncio.Semaphore(1 if jobs == 1 else min(_MAX_SMALL, jobs * _SMALL_PER_JOB))
         self._workers = Workers()
-        self._running: dict[str, asyncio.Task[Fetched]] = {}
+        self._running: set[asyncio.Task[Fetched]] = set()
 
     async def fetch(self, artifact: Artifact, mirrors: Sequence[Mirror] = (), *, label: str) -> Fetched:
-        """Fetch an artifact into the store unless it is there; simultaneous calls for the same one share a transfer.
+        """Fetch an artifact into the store unless it is there.
+
+        A call for an artifact that is being fetched waits for its lock. A run shares one transfer among its models
+        instead, by `TransferDeduplicator`.
 
         Args:
             artifact: The artifact, with its own locations.
@@ -89,22 +92,16 @@ class Engine:
             InterruptedSync: The engine's `cancel` was set.
             asyncio.CancelledError: The task was cancelled; partial work is kept.
         """
-        key = key_of(artifact)
-        while (running := self._running.get(key)) is not None:
-            await asyncio.wait([running])
-            if not running.cancelled():
-                return running.result()
-        task = asyncio.ensure_future(self._fetch(artifact, mirrors, label))
-        self._running[key] = task
+        task = asyncio.create_task(self._fetch(artifact, mirrors, label))
+        self._running.add(task)
         try:
             return await task
         finally:
-            if self._running.get(key) is task:
-                del self._running[key]
+            self._running.discard(task)
 
     async def close(self) -> None:
         """Cancel running transfers and wait until they have saved their partial files."""
-        tasks = list(self._running.values())
+        tasks = list(self._running)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

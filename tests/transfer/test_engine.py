@@ -283,23 +283,6 @@ def test_a_cancelled_engine_raises_in_every_fetch(world: World) -> None:
     assert caught.value.exit_code == 143
 
 
-def test_a_second_caller_gets_the_first_ones_error(world: World) -> None:
-    with Origin(DATA, default=answering(404)) as origin:
-        http = Http()
-
-        async def run() -> list[object]:
-            engine = Engine(http=http, store=world.store, tuning=world.tuning)
-            artifact = world.artifact(origin, data=DATA)
-            found = await asyncio.gather(*(engine.fetch(artifact, label="x") for _ in range(3)), return_exceptions=True)
-            await engine.close()
-            return list(found)
-
-        found = asyncio.run(run())
-        http.close()
-    assert [type(error) for error in found] == [NotFoundError] * 3
-    assert len(origin.requests) == 1
-
-
 def test_a_second_caller_continues_when_the_first_is_cancelled(world: World) -> None:
     with Origin(DATA, scripts=[stall_after(None)]) as origin:
         http = Http()
