@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from modelfetch.config.arguments import checked
 from modelfetch.config.options import (
-    DEFAULT_ROOT,
     FetchValues,
+    Options,
     OptionValues,
     PinValues,
     parse_options,
@@ -566,7 +566,7 @@ async def _on_manifests(
         )
     except UsageError as error:
         make = failure or cast("Failure[R]", failed)
-        return make([error], tier=tier, root=str(options.get("root") or DEFAULT_ROOT), seconds=0.0)
+        return make([error], tier=tier, root=str(options.get("root") or Options().root), seconds=0.0)
     with _listening(progress, cancel) as (sink, scope):
         return await run_manifests(request, work, failure=failure, sink=sink, cancel=scope)
 

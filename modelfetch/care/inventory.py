@@ -16,10 +16,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.core.consumers import CONSUMERS
 from modelfetch.core.digest import Digest
 from modelfetch.core.directories import own_folder
 from modelfetch.core.fs import read_link, read_small
+from modelfetch.core.root import CONSUMERS
 from modelfetch.core.temp_files import is_temporary_name
 from modelfetch.errors import DestinationError
 from modelfetch.manifest.paths import collision_key

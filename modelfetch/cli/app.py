@@ -7,11 +7,13 @@ import importlib
 import json
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from modelfetch.cli.examples import epilog_of
+from modelfetch.cli.fastpath.check import root_of
 from modelfetch.core.limits import limit_error, save_address_space
 from modelfetch.core.os_errors import translate
 from modelfetch.errors import InterruptedSync, ModelfetchError, UsageError
@@ -126,23 +128,13 @@ def _refuse(error: ModelfetchError, argv: Sequence[str]) -> int:
         from modelfetch.core.report import failed
 
         with contextlib.suppress(ModelfetchError):
-            put(json.dumps(failed([error], tier=None, root=_root_of(argv)).as_dict()))
+            put(json.dumps(failed([error], tier=None, root=str(Path(root_of(argv, os.environ)))).as_dict()))
     show_error(error, _command_of(argv))
     return error.exit_code
 
 
 def _command_of(argv: Sequence[str]) -> str | None:
     return argv[0] if argv and argv[0] in (*_COMMANDS, *_ALIASES) else None
-
-
-def _root_of(argv: Sequence[str]) -> str:
-    """The root that a command line names, or the default."""
-    root = "files/ai-models"
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        name, equals, value = word.partition("=")
-        if name == "--root":
-            root = value if equals else following
-    return root
 
 
 def _report_bug(error: Exception, argv: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.core.consumers import CONSUMERS
+from modelfetch.core.root import CONSUMERS
 from modelfetch.errors import ModelfetchError
 
 if TYPE_CHECKING:

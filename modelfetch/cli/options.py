@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from modelfetch.cli import complete
 from modelfetch.config.options import PARSERS, Options
-from modelfetch.core.consumers import CONSUMERS
+from modelfetch.core.root import CONSUMERS, DEFAULT_ROOT
 from modelfetch.core.similar import nearest
 from modelfetch.errors import SettingError
 
@@ -191,7 +191,7 @@ root = option(
     "--root",
     metavar="DIR",
     type=value("root"),
-    default="./files/ai-models",
+    default=DEFAULT_ROOT,
     show_default=True,
     help="Folder for the models.",
 )

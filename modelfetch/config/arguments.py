@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from modelfetch.config.options import DEFAULT_ROOT, Options
+from modelfetch.config.options import Options
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.similar import nearest
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Options)} | {"root": str(DEFAULT_ROOT)}
+_DEFAULTS = {**dataclasses.asdict(Options()), "root": str(Options().root)}
 _OLDER_NAMES = ("for_",)
 """Options that are accepted but not shown."""
 

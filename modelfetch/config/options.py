@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from modelfetch.core.consumers import CONSUMERS
 from modelfetch.core.directories import own_folder
+from modelfetch.core.root import CONSUMERS, DEFAULT_ROOT
 from modelfetch.core.similar import nearest
 from modelfetch.core.units import parse_age, parse_decimal, parse_size
 from modelfetch.errors import SettingError, UsageError
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 _WITH_MODELS = ("ollama", "stable-diffusion", "comfyui")
 """Consumers that keep their files in a subfolder ``models``."""
-
-DEFAULT_ROOT = Path("files/ai-models")
-"""Default root for models: the folder that the stack's compose files mount."""
 
 
 class TransferValues(TypedDict, total=False):
@@ -107,7 +104,7 @@ class Options:
     ``consumer_dirs`` are pairs of a consumer and its folder, if that is outside ROOT.
     """
 
-    root: Path = DEFAULT_ROOT
+    root: Path = Path(DEFAULT_ROOT)
     store: Path | None = None
     consumers: tuple[str, ...] = ()
     offline: bool = False

@@ -1,6 +1,7 @@
-"""The services that models can be placed for."""
+"""The folder for models: where it is by default, and the services that have a folder in it. Imports nothing."""
 
-from __future__ import annotations
+DEFAULT_ROOT = "./files/ai-models"
+"""The folder that the stack's compose files mount."""
 
 CONSUMERS = ("ollama", "stable-diffusion", "comfyui", "whisper", "diffrhythm", "immich", "anythingllm")
-"""Their names; each has the folder of its name below ROOT."""
+"""The services that models can be placed for; each has the folder of its name below ROOT."""

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from modelfetch.core import os_errors
-from modelfetch.core.consumers import CONSUMERS
 from modelfetch.core.directories import own_folder
 from modelfetch.core.events import Notice
+from modelfetch.core.root import CONSUMERS
 from modelfetch.errors import ModelfetchError, NotAModelError, SettingError, UsageError
 from modelfetch.fitting.candidates import (
     ReaderRegistry,

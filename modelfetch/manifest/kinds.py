@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelfetch.core.consumers import CONSUMERS
+from modelfetch.core.root import CONSUMERS
 from modelfetch.manifest.paths import check_relative, safe_name
 from modelfetch.manifest.uri import FileUri, HfUri, HttpUri
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from modelfetch.core.consumers import CONSUMERS
 from modelfetch.core.digest import Digest
+from modelfetch.core.root import CONSUMERS
 from modelfetch.manifest.composite_types import Key, ListOf, MapOf, Record
 from modelfetch.manifest.field_types import Choice, Flag, Integer, Size, Text, UriText
 from modelfetch.manifest.kinds import IMMICH_TASKS, KINDS, ONLY_WITH, REPO_KINDS, REQUIRED_WITH, SELECTING, consumers_of

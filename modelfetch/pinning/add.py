@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from modelfetch.core import os_errors
-from modelfetch.core.consumers import CONSUMERS
 from modelfetch.core.events import Notice
+from modelfetch.core.root import CONSUMERS
 from modelfetch.core.similar import nearest
 from modelfetch.core.urls import without_credentials
 from modelfetch.errors import DestinationError, ManifestError, ModelfetchError, UsageError

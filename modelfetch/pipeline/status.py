@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelfetch.core import os_errors
-from modelfetch.core.consumers import CONSUMERS
 from modelfetch.core.digest import Digest
 from modelfetch.core.events import Notice
 from modelfetch.core.report import ArtifactReport, ModelReport, Report
+from modelfetch.core.root import CONSUMERS
 from modelfetch.errors import ModelfetchError, exit_code_of
 from modelfetch.manifest.path_conflicts import Shape, model_claims
 from modelfetch.pipeline.frozen import frozen_for

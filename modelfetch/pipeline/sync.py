@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelfetch.core.consumers import CONSUMERS
 from modelfetch.core.events import Planned
 from modelfetch.core.report import Report, failed
+from modelfetch.core.root import CONSUMERS
 from modelfetch.errors import ModelfetchError
 from modelfetch.pipeline.availability import check_availability, digests_here
 from modelfetch.pipeline.execute import Outcome, execute_plans

@@ -9,7 +9,7 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from modelfetch.cli.app import cli, run
-from modelfetch.core.consumers import CONSUMERS
+from modelfetch.core.root import CONSUMERS
 from modelfetch.demo import models as made
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.cli.app import run
-from modelfetch.core.consumers import CONSUMERS
+from modelfetch.core.root import CONSUMERS
 
 if TYPE_CHECKING:
     from pathlib import Path

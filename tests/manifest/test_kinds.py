@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelfetch.core.consumers import CONSUMERS
+from modelfetch.core.root import CONSUMERS
 from modelfetch.formats.pickles import is_pickle_name
 from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, KINDS, REPO_KINDS, consumers_of, kinds_of, upstream_name
 from modelfetch.manifest.uri import parse_uri

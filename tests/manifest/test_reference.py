@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modelfetch.core.consumers import CONSUMERS
+from modelfetch.core.root import CONSUMERS
 from modelfetch.manifest.kinds import FOLDERS, KINDS
 from modelfetch.manifest.load import load_manifest
 from modelfetch.manifest.schema import FILE, MANIFEST, MODEL, SERVICE

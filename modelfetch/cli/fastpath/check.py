@@ -6,7 +6,7 @@ the same, and it is printed here without importing click, YAML or an HTTP client
 runs. This module only compares and makes no decisions, so its result can't differ from the full command's; a test runs
 both on every case.
 
-Only built-in modules are imported, because start-up is the whole cost.
+Only modules that are built in or import nothing are imported, because start-up is the whole cost.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from stat import S_ISLNK, S_ISREG
 
 from modelfetch import __version__
+from modelfetch.core.root import DEFAULT_ROOT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def read_bytes(path: str) -> bytes:
 
 def root_of(argv: Sequence[str], environ: Mapping[str, str]) -> str:
     """Guess the root of a command line; after a wrong guess there is no note, or its key does not match."""
-    root = "./files/ai-models"
+    root = DEFAULT_ROOT
     for name in ("MODELFETCH_ROOT", "MODELFETCH_SYNC_ROOT"):
         root = environ.get(name, "").strip() or root
     words = iter(argv)

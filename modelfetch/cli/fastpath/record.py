@@ -25,7 +25,7 @@ from modelfetch.cli.fastpath.check import (
     sha256_hex,
 )
 from modelfetch.core import directories, fs, own_files, temp_files
-from modelfetch.core.consumers import CONSUMERS
+from modelfetch.core.root import CONSUMERS
 from modelfetch.pipeline.plan import jobs_for, plan_model, select
 from modelfetch.pipeline.resolve import resolve_quietly
 from modelfetch.placement.consumer_dirs import consumer_dir_file

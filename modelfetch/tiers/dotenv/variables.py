@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from modelfetch.core.root import DEFAULT_ROOT
+
 HEADER = "GPU & AI SERVICES CONFIGURATION"
 """The title of the block in ``.env``."""
 
@@ -348,7 +350,7 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     *_plain(
         FOLDERS,
-        ("AI_MODELS_DIR", "./files/ai-models", "The models; may be a symlink to another disk or a share."),
+        ("AI_MODELS_DIR", DEFAULT_ROOT, "The models; may be a symlink to another disk or a share."),
         (
             "AI_DATA_DIR",
             "./files/ai-data",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modelfetch.core.consumers import CONSUMERS
+from modelfetch.core.root import CONSUMERS
 from tests.e2e.docker import peers
 from tests.e2e.docker.images import MODELFETCH
 from tests.e2e.docker.stack import answering, settings_for
