@@ -17,6 +17,7 @@ from modelfetch.formats.pickles import (
     PickleVerdict,
     contains_pickle,
     decompressed_start,
+    is_compressed_archive,
     is_pickle_name,
     is_tar,
     is_zip,
@@ -35,16 +36,30 @@ if TYPE_CHECKING:
 HEAD = 512
 """Bytes from the start of a file that `check_head` needs."""
 
+_LINES = 6
+"""Least number of lines in the first bytes of a vocabulary."""
 _MIN_SIZE = 24
 """Bytes of the smallest weight file of any format."""
 _HTML_STARTS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<!--", b"<?xml")
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # source: git-lfs, docs/spec.md
+_POINTERS = {b"version https://git-lfs.github.com/spec/": "Git LFS", b"/annex/objects/": "git-annex"}
+"""Beginnings of files that stand for another one (sources: git-lfs, docs/spec.md; git-annex, pointer_file)."""
 _LOGIN_PARTS = frozenset({"login", "signin", "sign-in", "sign_in", "auth"})
 _BOM = b"\xef\xbb\xbf"
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # ESC colours text
 _WIDE_TEXT = re.compile(rb"(?:[\t\n\r -~]\0){5,}+|(?:\0[\t\n\r -~]){5,}+")  # UTF-16 without a byte order mark
-_DOCUMENTS = (b"%PDF-", b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"PK\x05\x06")
-"""Signatures of documents, images, sounds and empty zips, with which no weights begin."""
+_DOCUMENTS = (
+    b"%PDF-",
+    b"\x89PNG\r\n",
+    b"\xff\xd8\xff",
+    b"GIF8",
+    b"RIFF",
+    b"\x1aE\xdf\xa3",
+    b"OggS",
+    b"fLaC",
+    b"ID3\x04",
+)
+_ARCHIVES = (b"PK\x05\x06", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x28\xb5\x2f\xfd")
+"""Signatures of documents, images, films, sounds and archives, with which no weights begin."""
 
 
 # ── signatures ──
@@ -68,9 +83,24 @@ def _is_compressed(head: bytes) -> bool:
     )
 
 
+_MODEL_PROTO = tuple(bytes((key,)) for key in b"\x08\x12\x1a\x22\x28\x32\x3a\x42\x72\xa2\xca\xd2")
+"""First bytes of ModelProto's fields."""
+
+
 def _is_onnx(head: bytes) -> bool:
-    """A protobuf message that begins with one of ModelProto's fields (source: onnx, onnx.proto)."""
-    return head[:1] in (b"\x08", b"\x12", b"\x1a", b"\x22", b"\x28", b"\x32", b"\x3a", b"\x42", b"\x72")
+    """A protobuf message that begins with fields of ModelProto, most with its version (source: onnx, onnx.proto).
+
+    One byte says little of any other first field: films, archives and bitmaps begin like one, too.
+    """
+    key, value = head[:1], head[1:11]
+    if key == b"\x08":
+        return value[:1] < b"\x80"
+    last = next((at for at, byte in enumerate(value) if byte < 0x80), None)
+    if key not in _MODEL_PROTO or last is None:
+        return False
+    length = sum((byte & 0x7F) << (7 * at) for at, byte in enumerate(value[: last + 1])) if key != b"\x28" else 0
+    after = head[last + 2 + length :][:1]
+    return not after or after in _MODEL_PROTO
 
 
 def _is_ggml(head: bytes) -> bool:
@@ -83,8 +113,10 @@ def _is_hdf5(head: bytes) -> bool:
 
 
 def _is_msgpack(head: bytes) -> bool:
-    """A map, as flax writes one (source: msgpack, spec.md)."""
-    return 0x80 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF)
+    """A map whose keys are texts, as flax writes one (source: msgpack, spec.md)."""
+    after = {0xDE: 3, 0xDF: 5}.get(head[0], 1 if 0x80 <= head[0] <= 0x8F else len(head))
+    key = head[after : after + 1]
+    return b"\xa0" <= key <= b"\xbf" or key in (b"\xd9", b"\xda", b"\xdb")
 
 
 def _is_tflite(head: bytes) -> bool:
@@ -96,7 +128,34 @@ def _is_image(head: bytes) -> bool:
 
 
 def _is_no_document(head: bytes) -> bool:
-    return not head.startswith(_DOCUMENTS)
+    return not head.startswith((*_DOCUMENTS, *_ARCHIVES))
+
+
+_OF_NO_SERVICE: tuple[str, ...] = (
+    ".caffemodel",
+    ".engine",
+    ".ftz",
+    ".litertlm",
+    ".mar",
+    ".mlmodel",
+    ".mnn",
+    ".nemo",
+    ".onnx_data",
+)
+_OF_NO_SERVICE += (
+    ".ort",
+    ".ot",
+    ".pb",
+    ".pdiparams",
+    ".pdparams",
+    ".pte",
+    ".t7",
+    ".task",
+    ".tensors",
+    ".trt",
+    ".weights",
+)
+"""The suffixes of binary weights that no image service lists, and that are read by programs of their own."""
 
 
 _STARTS: dict[str, Callable[[bytes], bool]] = {
@@ -117,22 +176,28 @@ _STARTS: dict[str, Callable[[bytes], bool]] = {
     ".bin": _is_no_document,  # CTranslate2, ggml, OpenVINO, raw tensors: many formats without one beginning
     ".model": _is_no_document,  # a tokenizer: sentencepiece, or tiktoken's text
     **dict.fromkeys(PICKLE_SUFFIXES, _is_pickle),
-    ".pkl": lambda head: _is_pickle(head) or _is_compressed(head),
+    **dict.fromkeys((".pkl", ".pickle", ".joblib"), lambda head: _is_pickle(head) or _is_compressed(head)),
+    **dict.fromkeys(_OF_NO_SERVICE, _is_no_document),
 }
 """The suffixes of model weights, and the check of what a file of each begins with."""
 _ANY_MODEL = (_is_safetensors, _is_gguf, _is_pickle, _is_ggml, _is_hdf5, _is_onnx, _is_tflite)
 IMAGE_SUFFIXES = (".png", ".webp", ".jxl")
 """Suffixes of embeddings stored in an image (source: AUTOMATIC1111's wiki, Textual Inversion)."""
-_MAY_HIDE_PICKLE = (".bin", ".model", ".ggml", ".npy", ".npz", ".zip", ".pt2", ".msgpack", ".keras", ".h5", ".hdf5")
-"""Suffixes, other than a pickle's, of files that some programs load as a pickle, or that may hold one."""
 _BESIDE_WEIGHTS = frozenset({".json", ".yaml", ".yml", ".txt", ".md", ".jinja"})
 """Suffixes of files that accompany weights; they count as no weights, whatever the kind of their entry."""
+_NEVER_PICKLED = frozenset({".safetensors", ".sft", ".gguf", ".onnx", ".tflite", *_BESIDE_WEIGHTS})
+"""Suffixes of files that no program loads as a pickle."""
 
 
 def is_weights(path: str, *, by_kind: bool = False) -> bool:
     """Whether a file is model weights: by its name, or by its entry's kind (``by_kind``)."""
     suffix = _suffix(path)
     return suffix in _STARTS or (by_kind and suffix not in _BESIDE_WEIGHTS)
+
+
+def is_listed(name: str) -> bool:
+    """Whether a name has the suffix of a format by which services find models."""
+    return is_weights(name) and _suffix(name) not in _OF_NO_SERVICE
 
 
 def suffix_for(head: bytes) -> str | None:
@@ -197,21 +262,25 @@ def _check_replacement(path: str, head: bytes, url: str) -> ModelfetchError | No
     if looks_like_text(packed) and read_pickle(packed) is PickleVerdict.NO:
         return page_error(path, url, what="compressed text")
     text = head.removeprefix(_BOM).strip()
-    is_pickle = read_pickle(head) is not PickleVerdict.NO and (
-        is_pickle_name(path) or may_hide_pickle(path, by_kind=True)
-    )
-    is_tokenizer = _suffix(path) == ".model" and len(text) > HEAD // 2
+    is_pickle = read_pickle(head) is not PickleVerdict.NO and (is_pickle_name(path) or may_hide_pickle(path))
+    is_tokenizer = _suffix(path) == ".model" and _is_table(text)
     if not looks_like_text(head) or is_pickle or is_tokenizer:
         return None
     line = text.splitlines()[0][:60].decode("utf-8", "replace") if text else ""
     return page_error(path, url, what="an XML message" if text.startswith(b"<") else f"text ({line!r})")
 
 
+def _is_table(text: bytes) -> bool:
+    """Whether a text has many short lines, as a vocabulary has, and is no message."""
+    return len(text) > HEAD // 2 and text.count(b"\n") >= _LINES and b"\0" not in text and not text.startswith(b"<")
+
+
 def _check_pointer(path: str, head: bytes) -> ModelfetchError | None:
-    if not head.startswith(_LFS_POINTER):
+    kind = next((kind for start, kind in _POINTERS.items() if head.removeprefix(_BOM).startswith(start)), None)
+    if kind is None:
         return None
     return NotAModelError(
-        f"{path}: a Git LFS pointer came instead of the file",
+        f"{path}: a {kind} pointer came instead of the file",
         hint="take the address that serves the file itself (on Hugging Face …/resolve/…, on GitHub the media address)",
     )
 
@@ -239,14 +308,14 @@ def check_head(
     suffix = _suffix(path)
     if (error := _check_pointer(path, head)) is not None:
         return error
+    if not allow_pickle and may_hide_pickle(path) and starts_as_pickle(head):
+        return pickle_error(f"{path} is a pickle")
     if not is_weights(path, by_kind=by_kind):
         if suffix in (".html", ".htm", ".xhtml", ".xml", ".svg") or not (html_type and looks_like_html(head)):
             return None
         return page_error(path, url, what="a web page")
     if (error := _check_replacement(path, head, url)) is not None:
         return error
-    if not allow_pickle and may_hide_pickle(path, by_kind=by_kind) and starts_as_pickle(head):
-        return pickle_error(f"{path} is a pickle")
     starts = _is_image if suffix in IMAGE_SUFFIXES else _STARTS.get(suffix)
     if starts is None and not any(start(head) for start in _ANY_MODEL):
         return NotAModelError(f"{path} does not begin like any model format that modelfetch knows ({head[:8]!r})")
@@ -281,17 +350,20 @@ def check_whole(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False)
     return None
 
 
-def may_hide_pickle(path: str, *, by_kind: bool = False) -> bool:
+def may_hide_pickle(path: str) -> bool:
     """Whether a file may be a pickle under a name that is not a pickle's."""
-    suffix = _suffix(path)
-    return suffix in _MAY_HIDE_PICKLE or (by_kind and suffix not in _STARTS and is_weights(path, by_kind=True))
+    return not is_pickle_name(path) and _suffix(path) not in _NEVER_PICKLED
 
 
-def check_pickle(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False) -> ModelfetchError | None:
+def check_pickle(path: str, size: int, read_at: ReadAt) -> ModelfetchError | None:
     """Check a whole file for a pickle that the manifest does not allow; returns the error for one."""
-    if not (is_pickle_name(path) or may_hide_pickle(path, by_kind=by_kind)) or not contains_pickle(size, read_at):
+    if not (is_pickle_name(path) or may_hide_pickle(path)):
         return None
-    return pickle_error(f"{path} is a pickle")
+    if contains_pickle(size, read_at):
+        return pickle_error(f"{path} is a pickle")
+    if is_weights(path) and is_compressed_archive(read_at):
+        return pickle_error(f"{path} is a compressed archive, which may hold a pickle")
+    return None
 
 
 # ── artifacts ──
@@ -321,7 +393,7 @@ def digest_decides(artifact: Artifact) -> bool:
 
 def may_be_hidden_pickle(artifact: Artifact) -> bool:
     """Whether an artifact may be a pickle that the manifest does not allow, even where a source gives its digest."""
-    return not artifact.allow_pickle and may_hide_pickle(artifact.path, by_kind=artifact.weights)
+    return not artifact.allow_pickle and may_hide_pickle(artifact.path)
 
 
 def check_artifact_head(
@@ -350,5 +422,5 @@ def check_artifact(
         path, read_at(0, HEAD), by_kind=artifact.weights, allow_pickle=artifact.allow_pickle
     ) or check_whole(path, size, read_at, by_kind=artifact.weights)
     if error is None and not artifact.allow_pickle:
-        error = check_pickle(path, size, read_at, by_kind=artifact.weights)
+        error = check_pickle(path, size, read_at)
     return error.about(uri=artifact.uri) if error is not None else None

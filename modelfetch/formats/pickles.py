@@ -29,10 +29,12 @@ PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".pkl")
 
 _ZIP, _TAR = b"PK\x03\x04", b"ustar"
 _TAR_AT = 257
+_ZFILE = b"ZF0x"  # a pickle that joblib before 0.10 compressed
 _PROTOCOLS = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 _PACKED = 2**20  # bzip2 gives nothing before the end of its first block, up to 900 kB
 _XZ_MEMORY = 96 * 2**20  # what xz -9 needs
 _MEMBER_START = 4096  # bytes of each member of an archive that are looked at
+_UNPACKED = 64 * 1024  # bytes of decompressed data that are looked at
 _ZIP_TAIL = 22 + 20 + 2**16  # bytes: the end of a zip, the locator before it, and the longest comment
 _LARGEST_DIRECTORY = 16 * 2**20  # bytes: more than 100,000 files
 _NUMPY = b"\x93NUMPY"
@@ -95,7 +97,7 @@ def starts_as_pickle(head: bytes) -> bool:
     """Whether the first bytes of a file show a pickle or a torch archive; `contains_pickle` finds the others."""
     if is_zip(head):
         return any(name in head for name in (b"data.pkl", b".data/", b"/version", b"/byteorder"))
-    return _is_array_of_objects(head) or read_pickle(head) is PickleVerdict.YES
+    return head.startswith(_ZFILE) or _is_array_of_objects(head) or read_pickle(head) is PickleVerdict.YES
 
 
 def _is_array_of_objects(head: bytes) -> bool:
@@ -130,14 +132,26 @@ def contains_pickle(size: int, read_at: ReadAt) -> bool:
             return is_archive
         if is_archive:
             return False
-    if starts_as_pickle(decompressed_start(head, lambda: read_at(0, _PACKED))):
+    if head.startswith(_ZFILE) or _continues_as_pickle(decompressed_start(head, lambda: read_at(0, _PACKED))):
         return True
     return _OpcodeReader(size, read_at).run() is PickleVerdict.YES
 
 
+def is_compressed_archive(read_at: ReadAt) -> bool:
+    """Whether a file is a compressed tar or zip, such as a checkpoint of NeMo; its files are not looked at."""
+    start = decompressed_start(read_at(0, 512), lambda: read_at(0, _PACKED))
+    return is_tar(start) or is_zip(start)
+
+
 def is_pickle_member(name: str, start: bytes) -> bool:
     """Whether a file of an archive is a pickle, by its name or its first bytes."""
-    return is_pickle_name(name) or starts_as_pickle(start) or starts_as_pickle(decompressed_start(start, lambda: start))
+    packed = decompressed_start(start, lambda: start)
+    return is_pickle_name(name) or starts_as_pickle(start) or _continues_as_pickle(packed)
+
+
+def _continues_as_pickle(start: bytes) -> bool:
+    """Whether decompressed bytes are a pickle as far as they go; more of them would take long to decompress."""
+    return starts_as_pickle(start) or read_pickle(start) is PickleVerdict.CUT_OFF
 
 
 def read_pickle(data: bytes) -> PickleVerdict:
@@ -156,7 +170,7 @@ def decompressed_start(head: bytes, read: Callable[[], bytes]) -> bytes:
     if make is None:
         return b""
     try:
-        start: bytes = make().decompress(read(), _MEMBER_START)
+        start: bytes = make().decompress(read(), _UNPACKED)
     except BROKEN_ARCHIVE:
         return b""
     return start
@@ -238,7 +252,8 @@ _LINES = {
 }
 _LENGTHS = {-2: 1, -3: 4, -4: 4, -5: 8}  # bytes of the length that an argument begins with (source: pickletools)
 _WINDOW = 64 * 1024
-_USUAL_LINE, _LONGEST_LINE = 512, 64 * 1024  # a pair of names, a text
+_USUAL_LINE, _LONG_LINE = 512, 64 * 1024  # a pair of names, a text; longer ones are searched for their end only
+_TEXTS = ("stringnl", "unicodestringnl", "stringnl_noescape", "decimalnl_long")  # of any length
 _MAX_OPCODES = 100_000  # no other file looks like a pickle up to there
 _FEW = 4  # opcodes that other bytes may look like by chance
 
@@ -308,6 +323,15 @@ class _OpcodeReader:
             self._depth += len(op.stack_after) - len(takes)
         return True
 
+    def _end_of_line(self, at: int) -> int:
+        """The position of the next line feed, or the file's size."""
+        while at < self._size:
+            piece = self._read_at(at, _PACKED)
+            if not piece or (found := piece.find(b"\n")) >= 0:
+                return at + found if piece else self._size
+            at += len(piece)
+        return self._size
+
     def _argument(self, op: pickletools.OpcodeInfo) -> int | None:
         """The length of an opcode's argument in bytes; None where it can't be one."""
         if op.arg is None:
@@ -315,13 +339,15 @@ class _OpcodeReader:
         if (pattern := _LINES.get(op.arg.name)) is not None:
             text = self._peek(_USUAL_LINE)
             if b"\n" not in text:
-                text = self._peek(_LONGEST_LINE)
+                text = self._peek(_LONG_LINE)
             if (line := pattern.match(text, 1)) is not None:
                 return line.end() - 1
-            is_cut_off = (
-                text.count(b"\n", 1) < (2 if "pair" in op.arg.name else 1) and self._at + len(text) == self._size
-            )
-            return self._size if is_cut_off else None  # beyond the end
+            if text.count(b"\n", 1) < (2 if "pair" in op.arg.name else 1):
+                if self._at + len(text) == self._size:
+                    return self._size  # cut off: beyond the end
+                if op.arg.name in _TEXTS:
+                    return self._end_of_line(self._at + len(text)) - self._at
+            return None
         if op.arg.n >= 0:
             return op.arg.n
         width = _LENGTHS[op.arg.n]

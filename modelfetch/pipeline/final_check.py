@@ -47,9 +47,7 @@ def refuse_pickle(blob: Blob, artifact: Artifact, names: Iterable[str]) -> None:
         return
     with blob.path.open("rb", buffering=0) as file:
         for name in dict.fromkeys(names):
-            error = check_pickle(
-                name, blob.size, lambda at, count: os.pread(file.fileno(), count, at), by_kind=artifact.weights
-            )
+            error = check_pickle(name, blob.size, lambda at, count: os.pread(file.fileno(), count, at))
             if error is not None:
                 raise error.about(uri=artifact.uri)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, NotAModelError, UnreachableError
-from modelfetch.formats.content_check import IMAGE_SUFFIXES, is_weights, suffix_for
+from modelfetch.formats.content_check import IMAGE_SUFFIXES, is_listed, is_weights, suffix_for
 from modelfetch.manifest.kinds import WEIGHT_KINDS
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HttpUri
@@ -51,7 +51,7 @@ class HttpsSource(Source[HttpUri]):
     def known(cls, uri: HttpUri, wanted: SourceRequest, settings: Settings, read_blob: ReadBlob) -> Resolution | None:
         """Return a file whose digest and size are pinned and whose URL ends in a name."""
         last = _basename(uri) or ""
-        good = is_weights(last) if wanted.kind in WEIGHT_KINDS else "." in last
+        good = is_listed(last) if wanted.kind in WEIGHT_KINDS else "." in last
         name = wanted.filename.rpartition("/")[2] if wanted.filename else last if good else None
         if wanted.digest is None or wanted.size is None or name is None:
             return None
@@ -74,7 +74,7 @@ class HttpsSource(Source[HttpUri]):
                 hint="name it in the manifest: filename: …",
             )
         images = IMAGE_SUFFIXES if wanted.kind == "embedding" else ()
-        if wanted.kind not in WEIGHT_KINDS or wanted.name or is_weights(name) or name.lower().endswith(images):
+        if wanted.kind not in WEIGHT_KINDS or wanted.name or is_listed(name) or name.lower().endswith(images):
             return name
         suffix = self._suffix(uri)
         if suffix is None:

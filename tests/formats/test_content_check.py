@@ -56,6 +56,14 @@ def gguf(*, version: int = 3, tensors: int = 1, pairs: int = 3, offset: int = 0,
     return out.ljust(-(-len(out) // 32) * 32, b"\0") + bytes(data)
 
 
+def zip_of(members: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
 def verdict(path: str, data: bytes) -> str | None:
     error = check_whole(path, len(data), lambda at, count: data[at : at + count])
     return error.message if error else None
@@ -254,6 +262,8 @@ def test_a_large_gguf_header_is_checked_in_little_memory(tmp_path: Path, part: s
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 483546902\n"
 REFUSALS = [
     POINTER,
+    b"\xef\xbb\xbf" + POINTER,
+    b"/annex/objects/SHA256E-s483546902--" + b"a" * 64 + b".bin\n",
     b"404: Not Found",
     b"Not Found",
     b"Access denied",
@@ -281,6 +291,9 @@ REFUSALS = [
     b"%PDF-1.7\n\0" + bytes(100),
     b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(100),
     b"PK\5\6" + bytes(18),
+    b"\x1aE\xdf\xa3\x01\0\0\0\0\0\0\x1f\x42\x86\x81\x01\x42\xf7\x81\x01webm" + bytes(range(256)),
+    b"7z\xbc\xaf\x27\x1c\0\4" + bytes(range(256)),
+    b"\x28\xb5\x2f\xfd\x24" + bytes(range(256)),
 ]
 SUFFIXES = [
     ".bin",
@@ -296,6 +309,12 @@ SUFFIXES = [
     ".msgpack",
     ".zip",
     ".model",
+    ".pickle",
+    ".joblib",
+    ".pdparams",
+    ".engine",
+    ".task",
+    ".weights",
 ]
 
 
@@ -367,6 +386,40 @@ def test_a_tokenizer_may_be_text() -> None:
     assert check("spiece.model", b"\n\x0e\n\x05<unk>" + bytes(600)) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["<html><body>Anmelden</body></html>".encode("utf-16"), b"<Error><Code>AccessDenied</Code></Error>\n", b"Denied. "],
+    ids=["utf-16", "xml", "one-line"],
+)
+def test_a_long_message_is_no_tokenizer(text: bytes) -> None:
+    assert check("tokenizer.model", text * 20) == "not-a-model"
+
+
+GOOD = {
+    "m.onnx": b"\x08\x08\x12\x07pytorch\x1a\x052.1.0" + bytes(range(256)),
+    "reordered.onnx": b"\x42\x04\x0a\x00\x10\x11\x3a\xff\x7f" + bytes(range(256)),
+    "named.onnx": b"\x12\x07pytorch\x08\x08" + bytes(range(256)),
+    "versioned.onnx": b"\x28\x01\x08\x08" + bytes(range(256)),
+    "m.msgpack": b"\x82\xa6params\x81\xa1w\xc7" + bytes(range(256)),
+    "large.msgpack": b"\xde\x00\x21\xd9\x28" + bytes(range(256)),
+    "m.pb": b"\x0a\x2e\x0a\x05input\x12\x0bPlaceholder" + bytes(range(256)),
+    "m.engine": b"ftrt\0\0\0\0" + bytes(range(256)),
+    "m.task": zip_of({"m.tflite": b"\x1c\0\0\0TFL3" + bytes(64)}),
+    "m.ort": b"\x20\0\0\0ORTM" + bytes(range(256)),
+    "m.weights": b"\0\0\0\0\2\0\0\0\0\0\0\0" + bytes(range(256)),
+    "m.litertlm": b"LITERTLM\1\0\0\0" + bytes(range(256)),
+    "shape_predictor.dat": b"\x01\x01\x01\x44\x01\x0f" + bytes(range(256)),
+    "data.tar.gz": gzip.compress(bytes(257) + b"ustar" + bytes(1000)),
+    "zeros.bin": bytes(4096),
+    "merges": b"#version: 0.2\ni n\nt h\na n\nN o\n" * 50,
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_formats_of_other_programs_pass(name: str) -> None:
+    assert check(name, GOOD[name]) is None
+
+
 def test_a_git_sha1_is_not_a_digest_for_weights() -> None:
     digest = Digest("git-sha1", "0" * 40)
     artifact = Artifact(uri="hf://a/b/model.bin", path="model.bin", digest=digest)
@@ -376,10 +429,20 @@ def test_a_git_sha1_is_not_a_digest_for_weights() -> None:
 
 
 def torch_zip() -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps([1]))
-    return out.getvalue()
+    return zip_of({"archive/data.pkl": pickle.dumps([1])})
+
+
+@pytest.mark.parametrize("name", ["m.bin", "m.pickle", "m.joblib", "m.pdparams", "m.dat", "m", "m.t7", "m.csv"])
+def test_a_pickle_is_refused_under_any_name_that_a_program_may_load_it_by(name: str) -> None:
+    for data in (pickle.dumps({"a": [1] * 99}, 0), pickle.dumps({"a": [1] * 99}, 4), torch_zip()):
+        assert check(name, data) == "pickle-not-allowed"
+        assert check(name, data, allow_pickle=True) is None
+
+
+def test_a_packed_checkpoint_counts_as_a_pickle() -> None:
+    packed = gzip.compress(bytes(257) + b"ustar" + bytes(1000))
+    assert check("m.nemo", packed) == "pickle-not-allowed"
+    assert check("m.nemo", packed, allow_pickle=True) is None
 
 
 @pytest.mark.parametrize("head", [pickle.dumps({"a": 1}), pickle.dumps([1], protocol=2), torch_zip()])

@@ -81,6 +81,13 @@ def test_an_import_behind_many_harmless_opcodes_is_found() -> None:
     assert found(b"N0" * 60_000 + pickle.dumps(Runs(), protocol=0))
 
 
+@pytest.mark.parametrize("line", [b"V%b\n0", b"S'%b'\n0", b"L%bL\n0"])
+def test_a_very_long_line_hides_no_import(line: bytes) -> None:
+    data = line % (b"1" * 70_000) + pickle.dumps(Runs(), protocol=0)
+    assert found(data)
+    assert not found(data[:60_000])
+
+
 def test_a_torch_zip_is_recognised_by_any_first_member() -> None:
     tensor = random.Random(2).randbytes(100_000)
     assert found(zipped({"m/data/0": tensor, "m/data.pkl": pickle.dumps(Runs())}))
@@ -91,10 +98,15 @@ def test_a_torch_zip_is_recognised_by_any_first_member() -> None:
 
 @pytest.mark.parametrize("compress", [gzip.compress, zlib.compress, bz2.compress, lzma.compress])
 def test_a_compressed_pickle_is_found(compress: Callable[[bytes], bytes]) -> None:
-    packed = compress(pickle.dumps([Runs(), os.urandom(100_000)]))
-    assert found(packed)
+    for protocol in (0, 4):
+        packed = compress(pickle.dumps([*range(10_000), Runs(), os.urandom(100_000)], protocol))
+        assert found(packed)
     assert not found(packed[:2] + b"\0" * 100)
     assert not found(compress(b"weights \0\1\2" * 1000))
+
+
+def test_a_pickle_that_an_old_joblib_compressed_is_found() -> None:
+    assert found(b"ZF" + hex(1000).ljust(19).encode() + zlib.compress(pickle.dumps(Runs())))
 
 
 def test_a_tar_that_torch_wrote_is_found() -> None:
