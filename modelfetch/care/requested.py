@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from modelfetch.errors import ModelfetchError
-from modelfetch.pipeline.frozen import at_current_endpoints, frozen_for
+from modelfetch.pipeline.frozen import at_current_endpoints, frozen_before, frozen_for
 from modelfetch.pipeline.plan import select
 from modelfetch.pipeline.resolve import resolve_quietly
 from modelfetch.placement.layouts import PlacementMethod
@@ -29,7 +30,7 @@ class Requested:
     Attributes:
         paths: Each path below ROOT, with the request for it.
         folders: Folders that an archive is unpacked into, likewise.
-        unresolved: Requests whose files only their source knows.
+        unresolved: Requests whose files only their source knows; ``paths`` then has those of an earlier text, if any.
         probable: Paths that the entry of an unresolved request had in another manifest or an older text of its own.
         digests: The digests of the files, as far as they are known.
     """
@@ -88,16 +89,16 @@ def find_requested(
                 (folders if unpacked else files)[placement.path] = request
 
     for request in select(manifests, consumers):
-        try:
-            resolution = frozen_for(request, receipts, session.settings) or resolve_quietly(request, session, receipts)
-        except ModelfetchError:
-            resolution = None
-        if resolution is not None:
-            add(request, resolution, paths)
-            continue
-        unresolved.append(request)
-        for known in _resolutions_elsewhere(request, receipts):
-            add(request, at_current_endpoints(known, session.settings), probable)
+        settled = recorded = None
+        with contextlib.suppress(ModelfetchError):
+            settled = frozen_for(request, receipts, session.settings) or resolve_quietly(request, session, receipts)
+            recorded = settled or frozen_before(request, receipts, session.settings)
+        if recorded is not None:
+            add(request, recorded, paths)
+        if settled is None:
+            unresolved.append(request)
+            for known in _resolutions_elsewhere(request, receipts):
+                add(request, at_current_endpoints(known, session.settings), probable)
     return Requested(
         paths=paths, folders=folders, unresolved=tuple(unresolved), probable=probable, digests=frozenset(digests)
     )

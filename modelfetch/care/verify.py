@@ -361,7 +361,10 @@ def _not_placed(requested: Requested, inventory: Inventory, tree: RootTree) -> I
         for folder, request in requested.folders.items()
         if not any(p.startswith(f"{folder}/") for p in unpacked)
     ]
-    empty += [r for r in requested.unresolved if (r.requested_by, r.model.name) not in placed]
+    known_before = {request.key for request in (*requested.paths.values(), *requested.folders.values())}
+    empty += [
+        r for r in requested.unresolved if r.key not in known_before and (r.requested_by, r.model.name) not in placed
+    ]
     for request in empty:
         yield Finding(
             model=request.model.name,

@@ -51,6 +51,21 @@ def same_pins(request: ModelRequest, receipts: Mapping[str, Receipt], settings: 
     return None
 
 
+def frozen_before(request: ModelRequest, receipts: Mapping[str, Receipt], settings: Settings) -> Resolution | None:
+    """What an earlier run resolved for the same entry under another manifest text: one of this tier's, if there is."""
+    found = [
+        frozen
+        for receipt in receipts.values()
+        for age, entry in enumerate(request.entry_keys)
+        for frozen in receipt.frozen_of(entry)
+        if age == 0 or frozen.model == request.model.name
+    ]
+    if not found:
+        return None
+    best = min(found, key=lambda one: (one.tier != request.requested_by, one.model != request.model.name))
+    return at_current_endpoints(best.resolution, settings, (request.model.source, *request.model.mirrors))
+
+
 def _has_pins(artifact: Artifact, model: Model) -> bool:
     return (
         artifact.uri == str(model.source)

@@ -10,7 +10,7 @@ from modelfetch.core.bounded import map_bounded
 from modelfetch.errors import ModelfetchError
 from modelfetch.formats.content_check import check_pickle_name
 from modelfetch.manifest.uri import HfUri, OciUri, OllamaUri
-from modelfetch.pipeline.frozen import frozen_for, same_pins
+from modelfetch.pipeline.frozen import frozen_before, frozen_for, same_pins
 from modelfetch.sources import SourceRequest
 from modelfetch.sources.base import is_final
 
@@ -31,12 +31,25 @@ def resolve_quietly(request: ModelRequest, session: Session, receipts: Mapping[s
     """Resolve without network access; None if a source must be queried."""
     from modelfetch.sources import known
 
-    if not session.options.refresh and (found := frozen_for(request, receipts, session.settings)):
+    refresh, settings = session.options.refresh, session.settings
+    if not refresh and (found := frozen_for(request, receipts, settings)):
         return found
-    found = known(SourceRequest.of(request.model), session.settings, session.store.read)
-    if found is None and not session.options.refresh:
-        return same_pins(request, receipts, session.settings)
+    found = known(SourceRequest.of(request.model), settings, session.store.read)
+    if found is not None or refresh:
+        return found
+    found = same_pins(request, receipts, settings)
+    if found is None and settings.offline and request.model.source.scheme != "file":
+        return frozen_before(request, receipts, settings)
     return found
+
+
+def resolve_recorded(request: ModelRequest, session: Session, receipts: Mapping[str, Receipt]) -> Resolution | None:
+    """Resolve to what earlier runs recorded, even if the next one would query a source again; None if none did."""
+    return (
+        frozen_for(request, receipts, session.settings)
+        or resolve_quietly(request, session, receipts)
+        or frozen_before(request, receipts, session.settings)
+    )
 
 
 async def resolve_all(

@@ -14,10 +14,9 @@ from modelfetch.core.report import ArtifactReport, ModelReport, Report
 from modelfetch.core.root import CONSUMERS
 from modelfetch.errors import ModelfetchError, exit_code_of
 from modelfetch.manifest.path_conflicts import Shape, model_claims
-from modelfetch.pipeline.frozen import frozen_for
 from modelfetch.pipeline.plan import ModelRequest, is_unpinned, select
 from modelfetch.pipeline.preflight import check_folders
-from modelfetch.pipeline.resolve import resolve_quietly
+from modelfetch.pipeline.resolve import resolve_recorded
 from modelfetch.placement import State, wanted_digest
 from modelfetch.placement.ollama_manifests import is_newer
 from modelfetch.placement.receipts import Receipt, read_receipt
@@ -87,7 +86,7 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
         states: list[_PathState] = []
         try:
             # Compare with the recorded resolution, even if a variable sets `--refresh`, which would resolve again.
-            resolution = frozen_for(request, receipts, session.settings) or resolve_quietly(request, session, receipts)
+            resolution = resolve_recorded(request, session, receipts)
             if resolution is None:
                 states = _foreign_paths(request, receipts, session)
             else:

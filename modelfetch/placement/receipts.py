@@ -94,6 +94,7 @@ class Receipt:
     claims: Mapping[str, tuple[Claim, ...]] = field(default_factory=dict)
     _sorted: list[str] = field(default_factory=list, init=False, compare=False, repr=False)
     _by_model: dict[str, list[Frozen]] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _by_entry: dict[str, list[Frozen]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def below(self, folder: str) -> dict[str, Entry]:
         """The entries below a folder, by path."""
@@ -108,6 +109,13 @@ class Receipt:
             for frozen in self.frozen.values():
                 self._by_model.setdefault(frozen.model, []).append(frozen)
         return self._by_model.get(model, ())
+
+    def frozen_of(self, entry: str) -> Sequence[Frozen]:
+        """The saved resolutions of an entry, of all manifest texts; ``entry`` is one of `ModelRequest.entry_keys`."""
+        if self.frozen and not self._by_entry:
+            for key, frozen in self.frozen.items():
+                self._by_entry.setdefault(key.rpartition(":")[2], []).append(frozen)
+        return self._by_entry.get(entry, ())
 
     def unfinished(self) -> Iterator[str]:
         """The paths at which bytes were about to be placed that the entries do not have: a run was killed there."""

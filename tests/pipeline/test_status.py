@@ -62,6 +62,28 @@ def test_a_changed_path_is_named_in_every_format(bench: Bench, inside: str) -> N
     assert name in [path for line in lines for path in line["placements"]]
 
 
+@pytest.mark.parametrize("entry", [whisper, vae, ollama])
+@pytest.mark.parametrize("top", [{"description": "edited"}, {"tier": "other"}])
+def test_an_edit_that_does_not_concern_a_model_leaves_its_state(bench: Bench, entry: Any, top: dict[str, str]) -> None:
+    model = entry(bench)
+    before = bench.manifest(model)
+    assert bench.run("sync", before).code == 0
+    first = bench.run("status", before).report["models"]
+    manifest = bench.manifest(model, **top)
+    for command, *options in (["status"], ["verify"], ["plan", "--offline"]):
+        found = bench.run(command, manifest, *options)
+        assert found.code == 0, command
+        assert {a["action"] for m in found.report["models"] for a in m["artifacts"]} == {"present"}, command
+    assert bench.run("status", manifest).report["models"] == first
+    removed = bench.run("prune", manifest, "--dry-run").report["models"]
+    assert [a for m in removed for a in m["artifacts"] if a["action"] == "would-remove"] == []
+    synced = bench.run("sync", manifest, "--offline")
+    assert (synced.code, synced.report["requests"]) == (0, 0)
+    changed = bench.manifest({**model, "source": model["source"] + "x"}, **top)
+    assert bench.run("status", changed).code == 1
+    assert bench.run("sync", changed, "--offline").code == 69
+
+
 def test_one_of_two_placements_of_a_file_is_named_by_itself(bench: Bench) -> None:
     manifest = bench.manifest(vae(bench))
     assert bench.run("sync", manifest).code == 0
