@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -160,7 +161,7 @@ class ConsumerWriter:
                 aside = f"displaced/{day if attempt == 1 else f'{day}.{attempt}'}/{path}"
                 with self._own.parent(aside, make=self._finish_own_folder) as (own, own_name):
                     try:
-                        self._move_aside(name, folder, own_name, own)
+                        self._move_aside(name, folder, own_name, own, path)
                     except FileExistsError:
                         attempt += 1
                         continue
@@ -296,20 +297,23 @@ class ConsumerWriter:
                         os.unlink(name, dir_fd=where_fd)
         return True
 
-    def _move_aside(self, name: str, folder: int, own_name: str, own: int) -> None:
+    def _move_aside(self, name: str, folder: int, own_name: str, own: int, path: str) -> None:
         try:
             directories.rename_new(name, own_name, source_folder=folder, target_folder=own)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            self._copy_aside(name, folder, own_name, own)
+            mode = os.lstat(name, dir_fd=folder).st_mode
+            if stat.S_ISLNK(mode):
+                os.symlink(os.readlink(name, dir_fd=folder), own_name, dir_fd=own)
+            elif stat.S_ISREG(mode):
+                self._copy_aside(name, folder, own_name, own)
+            else:
+                raise _unmovable_error(self._tree.path(path)) from None
             os.unlink(name, dir_fd=folder)
 
     def _copy_aside(self, name: str, folder: int, own_name: str, own: int) -> None:
-        """Copy a file or a symlink to another file system; never replaces an existing file."""
-        with contextlib.suppress(OSError):
-            os.symlink(os.readlink(name, dir_fd=folder), own_name, dir_fd=own)
-            return
+        """Copy a file to another file system; never replaces an existing file."""
         source = fs.open_regular(name, folder=folder)
         try:
             target = os.open(own_name, _CREATE, fs.PRIVATE_MODE, dir_fd=own)
@@ -361,6 +365,14 @@ class ConsumerWriter:
             return False
         self._warned.add(kind)
         return True
+
+
+def _unmovable_error(path: Path) -> DestinationError:
+    return DestinationError(
+        f"{path} is in the way: it is not a file, and can't be moved to the file system of ROOT",
+        code="foreign-file",
+        hint="move it away; it was not touched",
+    )
 
 
 def _is_still(inspected: PathStat, name: str, folder: int) -> bool:

@@ -6,6 +6,7 @@ import errno
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -193,9 +194,9 @@ def test_the_temporary_receipt_of_another_consumer_is_kept(world: World) -> None
     assert there.exists()
 
 
-def test_a_file_on_another_file_system_is_moved_aside_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.place(world.job(PATH, SMALL))
-    (world.root / PATH).write_bytes(b"edited")
+@pytest.fixture
+def _apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The consumer's folder is on another file system than ROOT's own folder."""
     renameat2 = directories._renameat2
 
     def apart(source: str, target: str, source_folder: int, target_folder: int, flags: int) -> bool:
@@ -204,9 +205,37 @@ def test_a_file_on_another_file_system_is_moved_aside_too(world: World, monkeypa
         return renameat2(source, target, source_folder, target_folder, flags)
 
     monkeypatch.setattr(directories, "_renameat2", apart)
+
+
+@pytest.mark.usefixtures("_apart")
+def test_a_file_on_another_file_system_is_moved_aside_too(world: World) -> None:
+    world.place(world.job(PATH, SMALL))
+    (world.root / PATH).write_bytes(b"edited")
     world.place(world.job(PATH, SMALL))
     (aside,) = (world.root / ".modelfetch/displaced").glob(f"*/{PATH}")
     assert (aside.read_bytes(), (world.root / PATH).read_bytes()) == (b"edited", SMALL)
+
+
+@pytest.mark.usefixtures("_apart")
+def test_symlinks_on_another_file_system_are_moved_aside_again_and_again(world: World) -> None:
+    world.place(world.job(PATH, SMALL))
+    for target in ("one", "two"):
+        (world.root / PATH).unlink()
+        (world.root / PATH).symlink_to(target)
+        world.place(world.job(PATH, SMALL))
+    aside = sorted(path for path in (world.root / ".modelfetch/displaced").rglob("*") if path.is_symlink())
+    assert [str(path.readlink()) for path in aside] == ["one", "two"]
+
+
+@pytest.mark.usefixtures("_apart")
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_and_on_another_file_system_is_refused(world: World, make: Callable[[Path], None]) -> None:
+    world.place(world.job(PATH, SMALL))
+    (world.root / PATH).unlink()
+    make(world.root / PATH)
+    with pytest.raises(DestinationError) as caught:
+        world.place(world.job(PATH, SMALL))
+    assert (caught.value.code, (world.root / PATH).exists()) == ("foreign-file", True)
 
 
 def test_journals_are_private_and_so_are_receipts_with_the_query_of_an_address(world: World) -> None:
