@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from modelfetch.core.urls import redact
@@ -82,7 +83,8 @@ class Http:
     ) -> Response:
         """Send a request, follow its redirects (at most 10) and return the final response, whatever its status.
 
-        With ``leave_host`` false, a redirect to another host is not followed but returned.
+        A redirect to another host is returned instead if ``leave_host`` is false, or if the request has a body, which
+        may be a secret.
 
         Raises:
             UnreachableError: No response (``unreachable``, ``timeout``, ``certificate``), an invalid one
@@ -99,7 +101,7 @@ class Http:
         hops = 0
         while True:
             response = self._send_hop(method, url, own, data, cancel)
-            if response.status in (401, 403) and not asked_again and self._renewed(response):
+            if response.status in (401, 403) and not asked_again and self._renewed(response, cancel):
                 asked_again = True
                 response.drain()
                 continue
@@ -107,7 +109,7 @@ class Http:
             if response.status not in REDIRECTS or location is None:
                 response.redirected = hops > 0
                 return response
-            if not leave_host and leads_elsewhere(url, location):
+            if not (leave_host and data is None) and leads_elsewhere(url, location):
                 response.redirected = hops > 0
                 return response
             response.drain()
@@ -152,11 +154,12 @@ class Http:
         for wire in wires:
             wire.close()
 
-    def _renewed(self, response: Response) -> bool:
+    def _renewed(self, response: Response, cancel: Cancel | None) -> bool:
         if self._auth is None:
             return False
         try:
-            return self._auth.challenged(response.url, response.status, response.headers, self.get)
+            fetch = partial(self.get, cancel=cancel)
+            return self._auth.challenged(response.url, response.status, response.headers, fetch)
         except BaseException:
             response.close()
             raise

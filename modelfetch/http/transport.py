@@ -81,6 +81,8 @@ def _as_httpx() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if type(error).__module__.startswith("socksio."):  # httpcore does not convert these
+            raise httpx.ProxyError(f"it does not answer as a SOCKS proxy ({error})") from error
         name = type(error).__name__
         known = getattr(httpx, name, None) if isinstance(error, getattr(httpcore, name, ())) else None
         if known is None:

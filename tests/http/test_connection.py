@@ -6,6 +6,7 @@ import respx
 
 from modelfetch.errors import CredentialsError, UnreachableError
 from modelfetch.http import Http
+from modelfetch.http.transport import ConnectionTransport
 
 
 @respx.mock
@@ -36,3 +37,18 @@ def test_a_proxy_that_requires_a_password_has_its_own_error() -> None:
         client.get("https://h.example/x")
     client.close()
     assert caught.value.code == "proxy-credentials"
+
+
+def test_what_the_socks_library_raises_is_an_error_of_the_proxy() -> None:
+    class ProtocolError(Exception):
+        """As in the optional package socksio."""
+
+    ProtocolError.__module__ = "socksio.exceptions"
+
+    class Connections:
+        def handle_request(self, _request: object) -> None:
+            raise ProtocolError("Malformed reply")
+
+    transport = ConnectionTransport(Connections())  # type: ignore[arg-type]
+    with pytest.raises(httpx.ProxyError, match="Malformed reply"):
+        transport.handle_request(httpx.Request("GET", "http://h.example/"))

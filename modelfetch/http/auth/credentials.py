@@ -332,5 +332,5 @@ def _read_token(reply: Reply, registry: str, now: float) -> _Token:
     if not isinstance(token, str) or not token.isascii() or not token.isprintable() or " " in token:
         raise UnreachableError(f"the token server of {registry} gave no token", code="bad-response", permanent=True)
     usable = isinstance(life, int | float) and not isinstance(life, bool) and life > 0
-    seconds = min(max(float(life), _SHORTEST_LIFE), _LONGEST_LIFE) if usable else _SHORTEST_LIFE
+    seconds = min(max(life, _SHORTEST_LIFE), _LONGEST_LIFE) if usable else _SHORTEST_LIFE
     return _Token(header=f"Bearer {token}", expires=now + seconds * 0.9, made=now)

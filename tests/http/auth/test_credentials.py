@@ -4,6 +4,7 @@ import base64
 import json
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelfetch.config.settings import Settings
-from modelfetch.demo.faults import RedirectTo, Status
+from modelfetch.core.cancel import Cancel
+from modelfetch.demo.faults import RedirectTo, Stall, Status
 from modelfetch.demo.hub import Hub
-from modelfetch.errors import CredentialsError, ModelfetchError
+from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, UnreachableError
 from modelfetch.http import Http
 from modelfetch.http.auth import Credentials
 from modelfetch.http.auth.challenge import (
@@ -562,6 +564,32 @@ def test_a_password_for_the_token_server_does_not_follow_its_redirect(hub: Hub, 
         ask().status()
     (elsewhere,) = hub.log.requests(origin="cdn")
     assert elsewhere.authorization is None
+
+
+def test_a_refresh_token_does_not_follow_a_redirect_of_the_token_server(hub: Hub, ask: Any, tmp_path: Path) -> None:
+    hub.world.ollama_login = "anonymous"
+    _docker(tmp_path, auths={_host(hub): {"identitytoken": PLANTED}})
+    hub.faults.add("/token", RedirectTo(url=hub.cdn + "/token", code=307))
+    with pytest.raises(UnreachableError):
+        ask().status()
+    assert hub.log.requests(origin="cdn") == []
+
+
+def test_a_lifetime_of_a_token_that_no_clock_reaches_is_accepted(hub: Hub, ask: Any) -> None:
+    hub.world.ollama_login = "anonymous"
+    hub.faults.add("/token", Status(code=200, body=f'{{"token": "unknown", "expires_in": 1{"0" * 400}}}'))
+    assert ask().status() == 401
+
+
+def test_the_request_for_a_token_is_cancelled_with_its_own(hub: Hub, ask: Any) -> None:
+    hub.world.ollama_login = "anonymous"
+    hub.faults.add("/token", Stall(seconds=20.0))
+    cancel, asker = Cancel(), ask()
+    threading.Timer(0.1, cancel.set).start()
+    started = time.monotonic()
+    with pytest.raises(InterruptedSync):
+        asker.http.get(asker.url, cancel=cancel)
+    assert time.monotonic() - started < 10.0
 
 
 def test_the_repr_of_credentials_shows_no_token(tmp_path: Path) -> None:
