@@ -126,10 +126,15 @@ class _PlanExecutor:
                     raise failures[artifact.uri]
             await asyncio.to_thread(check_final_names, plan, fetched)
             await self._place_all(plan, fetched)
-        except ModelfetchError as error:
-            error.about(model=plan.request.model.name, uri=str(plan.request.model.source))
-            return Outcome(plan=plan, fetched=fetched, error=error)
+        except (ModelfetchError, OSError, UnicodeEncodeError) as error:
+            return Outcome(plan=plan, fetched=fetched, error=self._typed(error, plan))
         return Outcome(plan=plan, fetched=fetched, done=True)
+
+    def _typed(self, error: ModelfetchError | OSError | UnicodeEncodeError, plan: ModelPlan) -> ModelfetchError:
+        """The typed error of a model; one of the disk does not end the other models either."""
+        if not isinstance(error, ModelfetchError):
+            error = os_errors.translate(error, self._session.options.root, doing="working in")
+        return error.about(model=plan.request.model.name, uri=str(plan.request.model.source))
 
     async def _fetch_all(
         self, plan: ModelPlan, fetched: dict[str, Fetched], failures: dict[str, BaseException]

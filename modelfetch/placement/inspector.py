@@ -376,7 +376,7 @@ class Inspector:
 
     def _try_symlink(self, path: str) -> bool:
         """Whether a symlink can be created in the nearest existing folder above a path; True if that is unknown."""
-        with contextlib.suppress(DestinationError), self.tree.nearest_folder(path.rpartition("/")[0]) as fd:
+        with contextlib.suppress(DestinationError, OSError), self.tree.nearest_folder(path.rpartition("/")[0]) as fd:
             return _takes_symlinks(fd)
         return True
 

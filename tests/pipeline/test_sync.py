@@ -492,6 +492,30 @@ def test_keep_going_places_what_it_can(bench: Bench) -> None:
     assert (bench.root / "comfyui/models/vae/art.safetensors").exists()
 
 
+def test_a_full_disk_at_one_model_does_not_end_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(bench.root))
+
+    monkeypatch.setattr("modelfetch.pipeline.place.unpack", full)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.txt", b"text")
+    bench.world.file("a.zip", packed.getvalue())
+    entry = {"name": "a", "kind": "file", "source": f"{bench.hub.files}a.zip", "path": "models", "unpack": "zip"}
+    result = bench.sync({**entry, "for": ["comfyui"]}, vae(bench), options=("--keep-going",))
+    assert (result.code, result.codes()) == (74, ["no-space"])
+    assert [model["ok"] for model in result.report["models"]] == [False, True]
+
+
+def test_a_file_in_place_of_a_caches_folder_is_reported_with_all_other_problems(bench: Bench) -> None:
+    bench.root.mkdir()
+    (bench.root / "whisper").write_text("mine")
+    gone = {"name": "gone", "kind": "vae", "source": "hf://acme/gone/x.safetensors", "for": ["comfyui"]}
+    result = bench.run("plan", bench.manifest(whisper(bench), gone))
+    assert sorted(result.codes()) == ["foreign-file", "missing-or-private"]
+    assert len(result.report["models"]) == 2
+
+
 def test_lack_of_space_is_found_before_any_download(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.statvfs
 
