@@ -119,8 +119,11 @@ class LockFiles:
             fd = create(path)
         except OSError:
             return None
-        if take_flock(fd):
-            return LockFile(path=path, fd=fd, inode=inode_of(fd), owner=write_owner(fd))
+        try:
+            if take_flock(fd):
+                return LockFile(path=path, fd=fd, inode=inode_of(fd), owner=write_owner(fd))
+        except OSError:  # a full disk, which the attempt without a kept file reports
+            path.unlink(missing_ok=True)
         os.close(fd)
         return None
 

@@ -268,11 +268,17 @@ class _Waiter:
             fd = create(self._path)
         except FileExistsError:
             return self._take_over()
-        owner = write_owner(fd) if take_flock(fd) else None
-        if owner is None or not _is_current(fd, self._path):  # another process has already replaced it
+        try:
+            owner = write_owner(fd) if take_flock(fd) else None
+            if owner is not None and _is_current(fd, self._path):
+                return self._held(fd, owner)
+        except OSError:  # a full disk: leave no lock without an owner
+            if _is_current(fd, self._path):
+                self._path.unlink()
             os.close(fd)
-            return None
-        return self._held(fd, owner)
+            raise
+        os.close(fd)  # another process has already replaced it
+        return None
 
     def _held(self, fd: int, owner: Owner, *, predecessor_may_be_alive: bool = False) -> Held:
         return Held(
@@ -331,6 +337,9 @@ class _Waiter:
                 os.close(fd)
                 return None
             fresh.replace(self._path)
+        except OSError:
+            os.close(fd)
+            raise
         finally:
             fresh.unlink(missing_ok=True)
         return self._held(fd, owner, predecessor_may_be_alive=predecessor_may_be_alive)
@@ -363,6 +372,9 @@ def _enter(guard: Path, stale: float) -> int | None:
         if take_flock(fd):
             write_owner(fd)
             entered = _is_current(fd, guard)  # another process may have mistaken the new file for an abandoned one
+    except OSError:
+        guard.unlink(missing_ok=True)
+        raise
     finally:
         if not entered:
             os.close(fd)

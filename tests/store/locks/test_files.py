@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from modelfetch.errors import RetryLaterError
+from modelfetch.errors import DiskError, RetryLaterError
 from modelfetch.store.locks.files import LockFiles
 from modelfetch.store.locks.lock import LockLostError, LockTiming, lock
 from modelfetch.store.locks.owner import Owner
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TIMING = LockTiming(heartbeat=60, stale=60, poll=0.001)
 
@@ -106,3 +104,22 @@ def test_without_a_kept_file_the_lock_gets_one_of_its_own(
         assert path.exists()
     files.clear()
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("before", ["nothing", "a dead owner"])
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_full_disk_leaves_no_lock_without_an_owner(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, before: str, kept: bool
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path, names = folder / "key.lock", []
+    if before == "a dead owner":
+        path.touch()
+        names = [path]
+    monkeypatch.setattr(os, "pwrite", full)
+    fds = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(DiskError), lock(path, label="x", files=LockFiles(folder) if kept else None, timing=TIMING):
+        pass
+    assert (list(folder.iterdir()), len(list(Path("/proc/self/fd").iterdir()))) == (names, fds)
