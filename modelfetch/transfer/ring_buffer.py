@@ -60,7 +60,7 @@ class BufferPool:
         self._small = small
         self._single = single
         self._lock = threading.Lock()
-        self._session_token = False
+        self._large_is_taken = False
         self._kept: list[Slot] = []
         self._singles: list[Slot] = []
         self._singles_made = 0
@@ -68,9 +68,9 @@ class BufferPool:
     def take(self) -> list[Slot]:
         """Take buffers for a ring; return them with `give_back`."""
         with self._lock:
-            if self._session_token:
+            if self._large_is_taken:
                 return self._slots(self._small)
-            self._session_token = True
+            self._large_is_taken = True
             kept, self._kept = self._kept, []
         return kept or self._slots(self._large)
 
@@ -85,9 +85,9 @@ class BufferPool:
         """Return a ring's buffers."""
         with self._lock:
             if len(slots[0].memory) == self._large:
-                self._kept, self._session_token = slots, False
+                self._kept, self._large_is_taken = slots, False
             elif len(slots[0].memory) < self._small:
-                self._session_token = False
+                self._large_is_taken = False
 
     @contextmanager
     def single(self) -> Iterator[Slot]:
