@@ -267,7 +267,10 @@ class ConsumerWriter:
                 raise ChangedMeanwhileError(path)
             os.rename(temporary, name, src_dir_fd=workspace, dst_dir_fd=folder)
         elif not _is_still(over, temporary, workspace):
-            directories.exchange(temporary, name, source_folder=workspace, target_folder=folder)
+            try:
+                directories.exchange(temporary, name, source_folder=workspace, target_folder=folder)
+            except FileNotFoundError:  # the new file was removed meanwhile, so its name is free
+                directories.rename_new(temporary, name, source_folder=workspace, target_folder=folder)
             raise ChangedMeanwhileError(path)
 
     def _workspace_for(self, parent: str, folder: int) -> tuple[RootTree, str]:

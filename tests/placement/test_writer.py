@@ -93,6 +93,25 @@ def test_an_own_file_edited_after_the_check_is_moved_aside(
     assert there.read_bytes() != b"edited"
 
 
+def test_an_edited_file_is_kept_even_if_what_replaced_it_is_removed_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, exchange = world.root / PATH, directories.exchange
+    world.place(world.job(PATH, b"older"))
+
+    def exchange_and_lose(source: str, target: str, *, source_folder: int, target_folder: int) -> bool:
+        monkeypatch.setattr(directories, "exchange", exchange)
+        done = exchange(source, target, source_folder=source_folder, target_folder=target_folder)
+        there.unlink()
+        return done
+
+    monkeypatch.setattr(directories, "exchange", exchange_and_lose)
+    between_inspection_and_writing(monkeypatch, lambda: there.write_bytes(b"edited"))
+    world.place(world.job(PATH, SMALL))
+    (aside,) = (world.root / ".modelfetch/displaced").glob(f"*/{PATH}")
+    assert (aside.read_bytes(), there.read_bytes()) == (b"edited", SMALL)
+
+
 @pytest.mark.usefixtures("_renames")
 @pytest.mark.parametrize("what", ["fifo", "folder", "link"])
 def test_anything_but_a_regular_file_is_neither_opened_nor_replaced(world: World, what: str) -> None:
