@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from modelfetch.errors import UnreachableError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
@@ -156,7 +158,7 @@ class RingBuffer:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._end()
-        if kind is None:
+        if kind is None or issubclass(kind, UnreachableError):  # a retry would not notice that the disk has failed
             self._raise()
 
     def _end(self) -> None:

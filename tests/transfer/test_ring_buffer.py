@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import contextlib
 
-from modelfetch.transfer.ring_buffer import BufferPool
+import pytest
+
+from modelfetch.errors import UnreachableError
+from modelfetch.transfer.ring_buffer import BufferPool, RingBuffer
 
 MIB = 2**20
 
@@ -16,3 +19,20 @@ def test_the_buffers_of_many_connections_stay_small_and_are_used_again() -> None
             assert sum(len(slot.memory) for slot in slots) <= 28 * MIB
     with pool.single() as slot:
         assert len(slot.memory) == MIB
+
+
+def test_a_failed_write_is_reported_also_if_the_connection_breaks_then() -> None:
+    class FailingWriter:
+        def hash(self, offset: int, data: memoryview) -> None: ...
+
+        def write(self, offset: int, data: memoryview) -> None:
+            raise OSError(5, "Input/output error")
+
+        def done(self, end: int) -> None: ...
+
+    pool = BufferPool(buffers=4, large=MIB, small=MIB, single=MIB)
+    ring = RingBuffer(FailingWriter(), pool=pool, flush=lambda _end: None)  # type: ignore[arg-type]
+    assert ring.start()
+    ring.publish(ring.take(), 0, MIB)
+    with pytest.raises(OSError, match="Input/output"), ring:
+        raise UnreachableError("the connection broke")
