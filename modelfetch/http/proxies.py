@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import threading
 from dataclasses import dataclass
 
 from modelfetch.core.units import parse_decimal
@@ -19,6 +20,9 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _PORTS = {"http": 80, "https": 443}
+
+environment_lock = threading.RLock()
+"""Held while the proxies' variables are read, or changed for another library."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +119,8 @@ def _split(text: str) -> tuple[str, int | None]:
 
 def _variable(name: str) -> str:
     """Return a variable's value, in lower case or else upper case; an empty one counts as unset."""
-    return os.environ.get(name, "").strip() or os.environ.get(name.upper(), "").strip()
+    with environment_lock:
+        return os.environ.get(name, "").strip() or os.environ.get(name.upper(), "").strip()
 
 
 def _address(host: str) -> Address | None:

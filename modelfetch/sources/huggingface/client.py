@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from modelfetch.config import hub
 from modelfetch.core.urls import origin
 from modelfetch.errors import UnreachableError
-from modelfetch.http.proxies import Exempt, exemptions, proxy_for, proxy_of
+from modelfetch.http.proxies import Exempt, environment_lock, exemptions, proxy_for, proxy_of
 
 _LOCK = threading.Lock()
 _LARGEST_ANSWER = 64 * 2**20
@@ -46,7 +46,7 @@ def watched(watch: Watch, endpoint: str) -> Iterator[None]:
     """
     package = hub.load()
     with _LOCK:
-        with _readable_exemptions(endpoint):
+        with environment_lock, _readable_exemptions(endpoint):
             session = package.utils.get_session()
         if hasattr(session, "event_hooks"):
             _add_hooks(session)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
 import pytest
@@ -11,6 +12,8 @@ from modelfetch.cli.app import run
 from modelfetch.demo import models as made
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
+from modelfetch.http.proxies import Exempt, exemptions
+from modelfetch.sources.huggingface.client import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,3 +53,20 @@ def test_another_exemption_leaves_the_proxy_in_use(hub: Hub, monkeypatch: pytest
     monkeypatch.setenv("NO_PROXY", "128.0.0.0/8")
     assert run(["fetch", "hf://acme/art/vae.safetensors", "--retries", "1"]) == 69
     assert hub.log.requests() == []
+
+
+def test_other_threads_do_not_see_no_proxy_as_it_is_written_for_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "10.0.0.0/8 localhost")
+    expected, seen = exemptions(), list[tuple[Exempt, ...] | None]()
+    get_session = huggingface_hub.utils.get_session  # type: ignore[attr-defined]
+    other = threading.Thread(target=lambda: seen.append(exemptions()))
+
+    def meanwhile() -> Any:
+        other.start()
+        other.join(0.1)
+        return get_session()
+
+    monkeypatch.setattr(huggingface_hub.utils, "get_session", meanwhile)
+    with watched(lambda _url, _headers: None, "https://hub.example"):
+        other.join()
+    assert seen == [expected]
