@@ -19,6 +19,8 @@ import certifi
 import pytest
 from hypothesis import settings
 
+from tests.examples import examples
+
 STRAY = ("HF_", "HUGGING_FACE_", "MODELFETCH_", "CIVITAI_", "GPU_", "OLLAMA_", "STABLE_DIFFUSION_", "COMFYUI_", "XDG_")
 STRAY_NAMES = {"HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "PUID", "PGID"}
 STRAY_NAMES |= {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TRANSFORMERS_OFFLINE", "DOCKER_CONFIG", "TQDM_DISABLE"}
@@ -37,7 +39,7 @@ sys.dont_write_bytecode = False
 gc.disable()
 
 # No test is timed: how long an example takes depends on what else the machine does.
-settings.register_profile("modelfetch", deadline=None)
+settings.register_profile("modelfetch", deadline=None, max_examples=examples(100))
 settings.load_profile("modelfetch")
 
 

@@ -70,7 +70,7 @@ def test_a_thousand_sequences_of_faults_kills_and_damage_end_in_the_right_file()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--timeout=1700", "tests/transfer/test_state.py"],
         cwd=ROOT,
-        env={**os.environ, "SOAK_EXAMPLES": "1000"},
+        env={**os.environ, "EXAMPLES": "25"},
         capture_output=True,
         text=True,
     )

@@ -15,6 +15,7 @@ from modelfetch.fitting.llm.hyperparameters import hyperparameters
 from modelfetch.formats.ggml import TYPES, tensor_bytes
 from modelfetch.formats.gguf import ArrayHead, read_gguf
 from modelfetch.formats.range_reader import FIRST, FIRST_STEP, LIMIT, MIB, STEP, HeaderBuffer
+from tests.examples import examples
 from tests.fitting.build import (
     F32,
     I32,
@@ -337,7 +338,7 @@ VALID = [
 ]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     st.sampled_from(VALID),
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8),

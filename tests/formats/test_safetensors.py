@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from modelfetch.errors import NotAModelError
 from modelfetch.formats.range_reader import LIMIT, FileReader, HeaderBuffer
 from modelfetch.formats.safetensors import BITS, FIRST, read_safetensors
+from tests.examples import examples
 from tests.fitting.build import MadeFile, raw_safetensors, safetensors
 from tests.fitting.real import sdxl
 
@@ -213,7 +214,7 @@ def test_any_json_raises_only_the_typed_error(entries: dict[str, Any]) -> None:
     outcome(file.header, file.size)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.lists(st.tuples(st.integers(0, 10**4), st.integers(0, 255)), min_size=1, max_size=6))
 def test_headers_with_changed_bytes_raise_only_the_typed_error(changes: list[tuple[int, int]]) -> None:
     file = said(GOOD)

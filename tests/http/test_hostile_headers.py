@@ -19,6 +19,7 @@ from modelfetch.http.status import retry_after, status_error
 from modelfetch.manifest.paths import check_relative
 from modelfetch.sources.answers import check_file, disposition_name, total_size
 from modelfetch.transfer.range_request import Answer, WantedRange, WrongRangeError, check_response
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -125,7 +126,7 @@ def test_an_impossible_file_size_is_refused(field: bytes) -> None:
         check_answer(answer(206, [(b"Content-Range", field)]))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     st.sampled_from([200, 206, 302, 401, 416, 429, 503]),
     st.lists(st.tuples(st.sampled_from(NAMES), st.binary(max_size=40) | st.sampled_from(VALUES)), max_size=6),

@@ -14,6 +14,7 @@ from modelfetch.manifest.kinds import KINDS, REPO_KINDS, consumers_of
 from modelfetch.manifest.load import load_bytes, load_manifest
 from modelfetch.manifest.schema import json_schema
 from modelfetch.manifest.yaml_nodes import Mapping, Node, Sequence, parse
+from tests.examples import examples
 from tests.manifest.helpers import COMMIT, DIGEST, VALIDATOR
 from tests.manifest.test_load import CONTRACT
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from modelfetch.errors import Problem
     from modelfetch.manifest.model import Manifest
 
-QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow])
 
 
 def plain(node: Node) -> Any:

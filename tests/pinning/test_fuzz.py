@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modelfetch.cli.app import run
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +52,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 
 @pytest.mark.parametrize("command", [["plan"], ["pin"], ["pin", "--check"], ["add", "ollama://tiny:2b", "--manifest"]])
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=damaged() | st.binary(max_size=200))
 def test_any_manifest_ends_in_success_or_a_typed_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], data: bytes

@@ -20,9 +20,10 @@ from modelfetch.manifest.uri import HfUri, OllamaUri, parse_uri
 from modelfetch.manifest.yaml_nodes import Mapping, Node, Sequence, parse
 from modelfetch.pinning.document import Document, with_pins
 from modelfetch.pinning.entry import at_commit
+from tests.examples import examples
 
 QUICK = settings(
-    max_examples=35,
+    max_examples=examples(35),
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from modelfetch.errors import IntegrityError
 from modelfetch.formats.pickles import contains_pickle
 from modelfetch.placement.archive import copy_member, list_members, open_archive
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +50,7 @@ def test_every_method_is_unpacked(tmp_path: Path, method: int) -> None:
     assert unpacked(tmp_path / "x.zip") == MEMBERS
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(method=zipfile.ZIP_LZMA, changes=[(40, 255), (41, 255), (42, 255), (43, 255)], cut=0)
 @example(method=zipfile.ZIP_BZIP2, changes=[(50, 0)], cut=0)
 @example(method=zipfile.ZIP_STORED, changes=[(31, 0xC3)], cut=0)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from modelfetch.errors import ModelfetchError
 from modelfetch.placement import PlacementJob
 from modelfetch.placement.layouts import Placement, PlacementMethod
+from tests.examples import examples
 from tests.placement.crashes import killed_at
 from tests.placement.world import LARGE, SMALL, World
 
@@ -117,7 +118,7 @@ def test_a_kill_at_any_step_is_finished_by_the_next_run(folder: Path, before: St
 states = st.dictionaries(st.sampled_from(PATHS), st.integers(0, 2))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @example(first={COPY: 0}, killed=[({COPY: 1}, 7)], last={LINK: 0}, accident="")  # its model is not wanted any more
 @given(
     states,

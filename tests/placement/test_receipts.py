@@ -17,6 +17,7 @@ from modelfetch.placement.journal import Claim
 from modelfetch.placement.receipts import ReceiptBook, read_receipt, write_receipt
 from modelfetch.store.locks.lock import LockLostError
 from tests.damage import odd_documents
+from tests.examples import examples
 from tests.placement.world import SMALL, World
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ RECEIPT = {"version": 1, "consumer": "comfyui", "placements": {"a": ENTRY}, "res
 CLAIM = {"path": "a", "digest": ONE, "target": None, "size": 3, "uri": "u", "model": "m"}
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(receipt=odd_documents(RECEIPT), claims=st.lists(odd_documents(CLAIM), max_size=2))
 def test_damaged_receipts_and_claims_are_ignored(tmp_path: Path, receipt: Any, claims: list[Any]) -> None:
     files = receipts.receipt_path(tmp_path, "comfyui"), journal.path_of(tmp_path, "comfyui")

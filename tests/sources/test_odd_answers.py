@@ -13,6 +13,7 @@ from modelfetch.demo.faults import Status
 from modelfetch.errors import ModelfetchError
 from modelfetch.manifest.paths import check_relative
 from tests.damage import odd_documents
+from tests.examples import examples
 from tests.sources.bench import bench_for
 
 if TYPE_CHECKING:
@@ -66,9 +67,10 @@ CASES = {
 }
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("uri", CASES)
 def test_an_odd_document_is_used_or_refused(hub: Hub, home: Path, uri: str) -> None:
-    @settings(max_examples=8 if uri.startswith("oci") else 25)
+    @settings(max_examples=examples(8 if uri.startswith("oci") else 25))
     @given(odd_documents(CASES[uri]))
     def check(document: Any) -> None:
         assert outcome(hub, home, uri, document) in (0, 65, 66, 69, 77)

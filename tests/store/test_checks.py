@@ -13,11 +13,12 @@ from modelfetch.store.checks import Check, now, read_checks, write_checks
 from modelfetch.store.locks.owner import Owner
 from modelfetch.store.record import BlobRecord
 from tests.damage import odd_documents
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FEW = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 RECORD = {"size": 1, "mtime_ns": 2, "chunks": ["0" * 16], "digests": {"blake3": "0" * 64}}
 
 

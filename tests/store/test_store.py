@@ -23,6 +23,7 @@ from modelfetch.store.index import record_path
 from modelfetch.store.ingest import add_file
 from modelfetch.store.locks.lock import LockLostError
 from modelfetch.store.record import BlobRecord
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,7 +203,7 @@ def test_an_invalid_record_is_ignored(data: bytes) -> None:
     assert BlobRecord.parse(data) is None
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(st.lists(st.integers(1, 3 * CHUNK // 2), min_size=1, max_size=4))
 def test_chunks_do_not_depend_on_the_pieces_that_bytes_come_in(pieces: list[int]) -> None:
     data = bytes(sum(pieces))

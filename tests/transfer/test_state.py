@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.errors import ModelfetchError
 from modelfetch.http import Timeouts
 from modelfetch.transfer.concurrency import ConcurrencyController
+from tests.examples import examples
 from tests.transfer.server import Conn, Origin, Request, Script, answering, drop_after, head, normally, raw
 from tests.transfer.world import World, payload, quick
 
@@ -101,7 +101,7 @@ runs = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=int(os.environ.get("SOAK_EXAMPLES", "40")),
+    max_examples=examples(40),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(plan=st.lists(runs, min_size=1, max_size=4), has_digest=st.booleans())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from modelfetch.store.chunks import CHUNK
 from modelfetch.transfer.partial import Partial
 from modelfetch.transfer.writer import _STEP, SegmentWriter
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +46,7 @@ def test_a_chunk_written_by_several_connections_is_checked_as_a_whole(tmp_path: 
     assert opened(tmp_path).trust() == CHUNK
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, SIZE - 1), st.integers(1, CHUNK)), min_size=1, max_size=4), st.data())
 def test_a_damaged_partial_file_is_completed_correctly(
     tmp_path: Path, ways: list[tuple[int, int]], data: st.DataObject

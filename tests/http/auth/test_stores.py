@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from modelfetch.config.secret import CredentialFileError
 from modelfetch.http.auth.stores import DockerConfig, Netrc
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HOST = "registry.example"
-FEW = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXTS = st.text(alphabet=st.characters(), max_size=8)  # with lone surrogates, as JSON's escapes make them
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | TEXTS | st.sampled_from(["dTpw", "é", "a:b", "<token>"]),
