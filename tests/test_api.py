@@ -29,6 +29,7 @@ from modelfetch.store import Store
 from modelfetch.store.locks.gate import removing
 from modelfetch.transfer import Engine
 from tests import interpreter
+from tests.cases import each
 from tests.store.test_store import obstruct
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def test_a_cancelled_task_ends_and_the_next_run_finishes(manifest: Path, tmp_pat
     assert modelfetch.sync(manifest=manifest, root=tmp_path / "models").ok
 
 
-@pytest.mark.parametrize(
+@each(
     ("call", "text"),
     [
         ("sync(tear='8g')", r"sync\(\) has no option 'tear'; did you mean 'tier'\?"),
@@ -393,9 +394,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     assert {name for name in dir(modelfetch) if not name.startswith("__")} == set(modelfetch.__all__)
 
 
-@pytest.mark.parametrize(
-    "name", ["sync", "plan", "status", "verify", "remove", "prune", "adopt", "pin", "add", "fit", "retrieve"]
-)
+@each("name", ["sync", "plan", "status", "verify", "remove", "prune", "adopt", "pin", "add", "fit", "retrieve"])
 def test_every_function_is_documented_and_has_an_async_form_with_the_same_parameters(name: str) -> None:
     blocking, other = getattr(modelfetch, name), getattr(modelfetch, f"{name}_async")
     assert inspect.getdoc(blocking)
@@ -458,7 +457,7 @@ def test_sync_prunes_and_adopt_deduplicates_on_request(manifest: Path, tmp_path:
         assert (checkpoints / "a.bin").stat().st_nlink in (1, links)  # 1 after a reflink
 
 
-@pytest.mark.parametrize("name", ["sync", "plan", "status", "verify", "prune", "remove", "adopt", "add", "pin", "fit"])
+@each("name", ["sync", "plan", "status", "verify", "prune", "remove", "adopt", "add", "pin", "fit"])
 def test_every_call_takes_progress_and_cancel(name: str) -> None:
     assert {"progress", "cancel"} <= set(inspect.signature(getattr(modelfetch, name)).parameters)
 

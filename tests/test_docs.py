@@ -6,13 +6,13 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 import modelfetch
 from modelfetch.cli.app import cli
 from modelfetch.errors import ModelfetchError
 from modelfetch.http.status import ServerError
+from tests.cases import each
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")])
@@ -29,7 +29,7 @@ def command_names() -> list[str]:
     return cli.list_commands(None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", command_names())
+@each("name", command_names())
 def test_the_help_of_each_command_is_pasted_as_it_is(name: str) -> None:
     block = f"```text\n$ modelfetch {name} --help\n{help_of(name)}\n```"
     assert block in COMMANDS.read_text(), f"paste this into {COMMANDS.name}:\n{block}"
@@ -71,7 +71,7 @@ def test_every_error_code_is_in_the_table_and_every_row_is_used() -> None:
     assert listed - used == set()
 
 
-@pytest.mark.parametrize("document", DOCS, ids=lambda p: str(p.relative_to(ROOT)))
+@each("document", DOCS)
 def test_every_link_has_a_target(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)(?:#[^)]*)?\)", document.read_text()):
         assert (document.parent / target).exists(), target

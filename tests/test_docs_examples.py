@@ -23,6 +23,7 @@ from modelfetch.core import events
 from modelfetch.errors import ModelfetchError
 from modelfetch.tiers.discovery import find_tier
 from modelfetch.tiers.dotenv.variables import VARIABLES
+from tests.cases import each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +139,7 @@ def test_yaml_blocks_and_the_manifests_among_them_are_valid(document: Path) -> N
             modelfetch.load_manifest(text, find_tier=find_tier)
 
 
-@pytest.mark.parametrize("document", [ROOT / "README.md", *ROOT.glob("docs/guides/*.md")], ids=lambda path: path.name)
+@each("document", [ROOT / "README.md", *ROOT.glob("docs/guides/*.md")])
 def test_python_examples_use_names_that_exist_and_options_that_a_function_has(document: Path) -> None:
     nodes = [node for text in blocks(document, "python") for node in ast.walk(ast.parse(text))]
     names = [node for node in nodes if isinstance(node, ast.Name)]

@@ -6,10 +6,9 @@ import copy
 import pickle
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from modelfetch.errors import FitError, InterruptedSync, ManifestError, ModelfetchError, NotAModelError, Problem
 from modelfetch.http.status import RateLimitedError, ServerError
+from tests.cases import each
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,11 +28,10 @@ def pickled(error: ModelfetchError) -> Any:
     return pickle.loads(pickle.dumps(error))  # noqa: S301 - these bytes are its own
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize(
+@each("error", ERRORS)
+@each(
     "copied",
     [copy.copy, copy.deepcopy, pickled],
-    ids=["copy", "deep", "pickle"],
 )
 def test_a_copy_has_all_that_the_error_has(
     error: ModelfetchError, copied: Callable[[ModelfetchError], ModelfetchError]

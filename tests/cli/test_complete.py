@@ -11,6 +11,7 @@ from click.shell_completion import ShellComplete
 from modelfetch.cli.app import cli, run
 from modelfetch.core.root import CONSUMERS
 from modelfetch.demo import models as made
+from tests.cases import each
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ def test_tiers_services_and_kinds_are_completed() -> None:
     assert "lora" in names("add", "x", "--kind", "l")
 
 
-@pytest.mark.parametrize(
+@each(
     ("words", "kind"),
     [
         (["sync", "m"], "file"),

@@ -10,11 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from modelfetch.cli.app import cli, run
+from tests.cases import each
 
 NAMES = cli.list_commands(click.Context(cli))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_the_help_ends_with_examples_that_the_command_accepts(name: str) -> None:
     text = CliRunner().invoke(cli, [name, "--help"], prog_name="modelfetch").output
     _, title, examples = text.partition("\n  Examples:\n")

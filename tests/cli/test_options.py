@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.cli.app import run
+from tests.cases import each
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,7 +218,7 @@ def test_names_are_repeated_or_separated_by_commas(words: list[str], capsys: pyt
     assert [model["name"] for model in json.loads(capsys.readouterr().out)["models"]] == ["m"]
 
 
-@pytest.mark.parametrize("names", ["", "whisper,", "whisper,nobody"])
+@each("names", ["", "whisper,", "whisper,nobody"])
 def test_a_name_among_several_that_is_empty_or_unknown_is_a_usage_error(names: str) -> None:
     assert run(["status", "--tier", "8g", "--for", names]) == 2
 

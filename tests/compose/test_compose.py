@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 from modelfetch.manifest.load import load_manifest
 from modelfetch.tiers.dotenv.cards import GENERATIONS
 from modelfetch.tiers.dotenv.variables import VARIABLES
+from tests.cases import each
 from tests.compose.compose_files import (
     FILES,
     HWACCEL,
@@ -74,7 +75,7 @@ def binds(service: dict[str, Any]) -> list[tuple[str, str]]:
     return [(mount.split(":")[0], mount.split(":")[1]) for mount in service.get("volumes", [])]
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "expected"),
     [
         ("${A:-x}", "x"),
@@ -174,7 +175,7 @@ def test_another_root_moves_every_mount_of_models() -> None:
     assert "/mnt/models/whisper" in sources
 
 
-@pytest.mark.parametrize("vendor", VENDORS)
+@each("vendor", VENDORS)
 def test_every_image_is_a_variable_with_a_pinned_default(vendor: str) -> None:
     written = {name: body["image"] for name, body in services(GPU_VENDOR=vendor).items()}
     for name, image in written.items():
@@ -518,7 +519,7 @@ def test_another_build_of_pytorch_is_another_image() -> None:
             assert body["image"].endswith(f"-{build}")
 
 
-@pytest.mark.parametrize(
+@each(
     ("arguments", "expected"),
     [
         (["cuda"], "torch==2.3.1 torchvision==0.18.1"),
@@ -586,7 +587,7 @@ def test_immichs_machine_learning_is_offline_by_default_and_uses_the_proxy_other
     assert {"0", "http://proxy:1", "t"} <= set(given["environment"].values())
 
 
-@pytest.mark.parametrize("service", GPU_SERVICES)
+@each("service", GPU_SERVICES)
 def test_a_gpu_service_is_unhealthy_when_it_has_lost_the_gpu(service: str) -> None:
     kind, program, script, *target = every()[service]["healthcheck"]["test"]
     assert (kind, program, script) == ("CMD", "python3", "/usr/local/bin/stack-health")
@@ -727,7 +728,7 @@ def test_the_health_check_fails_when_a_gpu_of_the_container_may_not_be_opened(tm
 
 
 # ── the override files ──
-@pytest.mark.parametrize("override", [name for name in OVERRIDES if name not in ("selinux.yml", "podman.yml")])
+@each("override", [name for name in OVERRIDES if name not in ("selinux.yml", "podman.yml")])
 def test_an_override_for_downloads_is_for_every_init_service(override: str) -> None:
     text = (REPOSITORY / "compose" / override).read_text()
     assert set(INITS) <= set(YAML(typ="safe").load(text)["services"])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from modelfetch.config.secret import Secret
 from modelfetch.config.settings import Settings
 from modelfetch.errors import SettingError
+from tests.cases import each
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +53,7 @@ def test_an_empty_variable_is_an_unset_one() -> None:
         assert settings.mirrors == ()
 
 
-@pytest.mark.parametrize(
+@each(
     ("environ", "offline"),
     [
         ({"HF_HUB_OFFLINE": "1"}, True),
@@ -130,7 +131,7 @@ def test_the_token_that_the_hubs_own_login_stored_is_found(monkeypatch: pytest.M
     assert _from().hf_token.value() == "hf_stored"
 
 
-@pytest.mark.parametrize(
+@each(
     ("environ", "name"),
     [
         ({"HF_TOKEN": f"{PLANTED} {PLANTED}"}, "HF_TOKEN"),
@@ -177,8 +178,8 @@ def test_an_endpoint_loses_its_last_slash() -> None:
     assert _from(HF_ENDPOINT="https://mirror.example/hf/").hf_endpoint == "https://mirror.example/hf"
 
 
-@pytest.mark.parametrize("name", ["HF_ENDPOINT", "MODELFETCH_OLLAMA_REGISTRY", "MODELFETCH_CIVITAI_ENDPOINT"])
-@pytest.mark.parametrize(
+@each("name", ["HF_ENDPOINT", "MODELFETCH_OLLAMA_REGISTRY", "MODELFETCH_CIVITAI_ENDPOINT"])
+@each(
     "value",
     [
         "mirror.example",
@@ -212,7 +213,7 @@ def test_an_endpoint_in_the_clear_must_be_allowed() -> None:
     assert _from(HF_ENDPOINT="http://127.0.0.1:8080").hf_endpoint == "http://127.0.0.1:8080"
 
 
-@pytest.mark.parametrize(
+@each(
     ("host", "port", "allowed"),
     [
         ("127.0.0.1", 1, True),
@@ -234,7 +235,7 @@ def test_hosts_that_may_use_plain_http(host: str, port: int, allowed: bool) -> N
     assert settings.allows_http(host, port) is allowed
 
 
-@pytest.mark.parametrize("value", ["http://hub", "hub/path", "a b", "*", "hub:port", "hub:123456"])
+@each("value", ["http://hub", "hub/path", "a b", "*", "hub:port", "hub:123456"])
 def test_a_list_of_hosts_accepts_only_hosts(value: str) -> None:
     with pytest.raises(SettingError, match="MODELFETCH_ALLOW_HTTP"):
         _from(MODELFETCH_ALLOW_HTTP=value)
@@ -250,7 +251,7 @@ def test_mirrors_are_pairs_of_url_prefixes() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@each(
     "value",
     ["https://a.example", "a=b", "https://a.example=", "https://a.example=http://cache.lan", f"https://a.example=https://u:{PLANTED}@b"],
 )  # fmt: skip
@@ -271,7 +272,7 @@ def test_user_paths_are_read_from_the_environment() -> None:
     assert _from().cache_path().name == "modelfetch"
 
 
-@pytest.mark.parametrize(
+@each(
     "value",
     [
         "http://127.0.0.1:3128",
@@ -288,8 +289,8 @@ def test_a_proxy_is_an_address_with_or_without_scheme_and_login(value: str) -> N
     _from(HTTPS_PROXY=value, all_proxy=value)
 
 
-@pytest.mark.parametrize("name", ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"])
-@pytest.mark.parametrize(
+@each("name", ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"])
+@each(
     "value",
     [
         f"http://me:{PLANTED}/x@proxy.lan:3128",  # the password ends at the slash, and the rest of it is read as a port

@@ -11,6 +11,7 @@ import pytest
 
 from modelfetch.core import limits
 from modelfetch.core.limits import limit_error
+from tests.cases import each
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,7 @@ def after(error: Exception, first: Exception) -> Exception:
     return error
 
 
-@pytest.mark.parametrize(
+@each(
     "error",
     [
         NO_THREAD,
@@ -43,9 +44,7 @@ def test_a_lack_of_threads_memory_or_files_is_recognised(error: Exception) -> No
     assert (found.exit_code, found.code) == (75, "no-resources")
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("no"), OSError(errno.ENOENT, "no"), SystemError(), after(ValueError(), MemoryError())]
-)
+@each("error", [RuntimeError("no"), OSError(errno.ENOENT, "no"), SystemError(), after(ValueError(), MemoryError())])
 def test_another_error_is_not_taken_for_one(error: Exception) -> None:
     assert limit_error(error) is None
 

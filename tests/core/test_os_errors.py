@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 
-import pytest
-
 from modelfetch.core import os_errors
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
+from tests.cases import each
 
 
-@pytest.mark.parametrize(
+@each(
     ("number", "kind", "code", "exit_code"),
     [
         (errno.ENOSPC, DiskError, "no-space", 74),

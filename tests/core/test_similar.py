@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 
-import pytest
-
 from modelfetch.core.similar import nearest
+from tests.cases import each
 
 WORDS = ("ollama", "stable-diffusion", "comfyui", "whisper")
 
 
-@pytest.mark.parametrize(
+@each(
     ("word", "found"),
     [
         ("comfi", "comfyui"),

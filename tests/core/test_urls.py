@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelfetch.core.urls import credential_fields, display_url, is_loopback, redact, without_credentials
+from tests.cases import each
 
 
-@pytest.mark.parametrize(
+@each(
     ("url", "shown"),
     [
         ("https://u:p@host:8/a/b?token=x#f", "https://host:8/a/b"),
@@ -24,17 +24,17 @@ def test_any_text_can_be_shown(text: str) -> None:
     redact(text)
 
 
-@pytest.mark.parametrize("host", ["localhost", "a.localhost", "127.0.0.1", "127.9.9.9", "::1"])
+@each("host", ["localhost", "a.localhost", "127.0.0.1", "127.9.9.9", "::1"])
 def test_this_machine_is_loopback(host: str) -> None:
     assert is_loopback(host)
 
 
-@pytest.mark.parametrize("host", ["localhost.example", "128.0.0.1", "example.org", "::2", ""])
+@each("host", ["localhost.example", "128.0.0.1", "example.org", "::2", ""])
 def test_other_hosts_are_not_loopback(host: str) -> None:
     assert not is_loopback(host)
 
 
-@pytest.mark.parametrize(
+@each(
     "query",
     [
         "token=SECRET",
@@ -60,7 +60,7 @@ def test_a_secret_in_a_query_is_not_displayed(query: str) -> None:
     assert display_url(shown) == shown or "redacted-" in shown
 
 
-@pytest.mark.parametrize(
+@each(
     "url",
     [
         "https://h/x?type=Model&format=SafeTensor&size=pruned&fp=fp16",
@@ -76,7 +76,7 @@ def test_query_parameters_that_select_a_file_are_displayed(url: str) -> None:
     assert display_url(url) == url
 
 
-@pytest.mark.parametrize(
+@each(
     ("query", "left"),
     [
         ("?token=x", ""),
@@ -101,7 +101,7 @@ def test_any_text_can_be_displayed(text: str) -> None:
     credential_fields("https://h/?" + text)
 
 
-@pytest.mark.parametrize(
+@each(
     ("query", "names"),
     [
         ("token=x", ("token",)),

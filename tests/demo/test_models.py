@@ -13,6 +13,7 @@ from safetensors import deserialize
 from modelfetch.demo import PatternBody, ZeroBody, ct2, gguf, models, weights
 from modelfetch.demo.body import hash_body, read_all
 from modelfetch.demo.torchzip import Tensor, stored_zip, torch_file
+from tests.cases import each
 
 if TYPE_CHECKING:
     from modelfetch.demo.body import Body
@@ -26,7 +27,7 @@ SAFETENSORS = {
 }
 
 
-@pytest.mark.parametrize("name", SAFETENSORS)
+@each("name", SAFETENSORS)
 def test_safetensors_open_and_hold_finite_numbers(name: str) -> None:
     tensors = deserialize(read_all(SAFETENSORS[name]()))  # type: ignore[no-untyped-call]  # it has no types
     assert len({key for key, _ in tensors}) == len(tensors) > 0
@@ -124,7 +125,7 @@ def test_the_sentence_splitter_data_stays_below_its_folder() -> None:
     assert all(name.startswith("punkt_tab/") and ".." not in name for name in names)
 
 
-@pytest.mark.parametrize("body", [PatternBody(200_000, seed=3), ZeroBody(200_000), PatternBody(10, prefix=b"abc")])
+@each("body", [PatternBody(200_000, seed=3), ZeroBody(200_000), PatternBody(10, prefix=b"abc")])
 def test_computed_content_is_the_same_however_it_is_read(body: Body) -> None:
     whole = read_all(body)
     assert len(whole) == body.size

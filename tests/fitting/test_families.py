@@ -12,6 +12,7 @@ from modelfetch.fitting.image import OVERHEAD, ImageOptions, Parts, image_estima
 from modelfetch.formats.gguf import read_gguf
 from modelfetch.formats.range_reader import GIB, MIB
 from modelfetch.formats.safetensors import read_safetensors
+from tests.cases import each
 from tests.fitting.build import TensorSpec, gguf, safetensors, text
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ MARKS: Sequence[tuple[str | None, int, Shapes]] = [
 ]
 
 
-@pytest.mark.parametrize(("family", "width", "shapes"), MARKS)
+@each(("family", "width", "shapes"), MARKS)
 def test_a_family_is_detected_by_tensors_unique_to_it(family: str | None, width: int, shapes: Shapes) -> None:
     for prefix in ("", "model.diffusion_model."):
         assert family_of({prefix + name: shape for name, shape in shapes.items()}) == (family, width)
@@ -66,7 +67,7 @@ def test_every_known_family_can_be_detected() -> None:
     assert told | {"sd15", "sdxl", "sdxl-refiner"} == FAMILIES.keys()
 
 
-@pytest.mark.parametrize(("family", "width", "shapes"), [mark for mark in MARKS if mark[0]])
+@each(("family", "width", "shapes"), [mark for mark in MARKS if mark[0]])
 def test_a_gguf_file_is_detected_by_the_same_tensors(family: str, width: int, shapes: Shapes) -> None:
     tensors = [TensorSpec(name=name, shape=shape[::-1], kind="F16") for name, shape in shapes.items()]
     found = parts_of_gguf(read_gguf(gguf({"general.architecture": text("made-here")}, tensors)))
@@ -98,7 +99,7 @@ STAGES: Mapping[str, tuple[float, int]] = {
 }
 
 
-@pytest.mark.parametrize("name", STAGES)
+@each("name", STAGES)
 def test_the_stages_use_the_memory_that_comfyui_reserves(name: str) -> None:
     denoise, decode = STAGES[name]
     pipeline = Parts(denoiser=10 * GIB, text=GIB, vae=GIB, family=name)
@@ -109,14 +110,14 @@ def test_the_stages_use_the_memory_that_comfyui_reserves(name: str) -> None:
     assert small.compute == max(int(denoise * MIB), 1024 * 1024 * decode * 2)
 
 
-@pytest.mark.parametrize(("width", "factor"), [(3072, 14.629), (4096, 19.505), (6144, 29.258)])
+@each(("width", "factor"), [(3072, 14.629), (4096, 19.505), (6144, 29.258)])
 def test_the_estimate_of_flux2_grows_with_its_width(width: int, factor: float) -> None:
     pipeline = Parts(denoiser=10 * GIB, family="flux2", width=width)
     made = image_estimate("m", "u", pipeline, ImageOptions(offload="medium"))
     assert (made.compute or 0) / MIB == pytest.approx(64 * 64 * 0.02 * factor, rel=1e-3)
 
 
-@pytest.mark.parametrize(
+@each(
     ("family", "width", "resolution", "denoise", "decode"),
     [
         ("wan", 5120, "832x480", 104 * 60 * 21 * 0.02 * 5120 / 2222, 832 * 480 * 7000 * 2),
@@ -167,8 +168,8 @@ def _formats(rows: int, columns: int) -> Mapping[str, Mapping[str, tuple[str, Se
 BYTES_PER_WEIGHT = {"bf16": 2, "fp8": 1, "fp8 e5m2": 1, "nvfp4": 0.5625, "mxfp8": 1.03125, "int8": 1, "w4a8": 0.5}
 
 
-@pytest.mark.parametrize("name", BYTES_PER_WEIGHT)
-@pytest.mark.parametrize("family", ["z-image", "flux2", "qwen-image", "sd3", "wan", "flux"])
+@each("name", BYTES_PER_WEIGHT)
+@each("family", ["z-image", "flux2", "qwen-image", "sd3", "wan", "flux"])
 def test_weights_count_as_they_are_stored(name: str, family: str) -> None:
     rows = columns = 2048
     marks = next(shapes for told, _, shapes in MARKS if told == family)

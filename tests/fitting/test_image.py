@@ -19,6 +19,7 @@ from modelfetch.fitting.image import (
 from modelfetch.formats.gguf import read_gguf
 from modelfetch.formats.range_reader import GIB, MIB
 from modelfetch.formats.safetensors import read_safetensors
+from tests.cases import each
 from tests.fitting.build import MadeFile, TensorSpec, gguf, safetensors, text
 from tests.fitting.real import clip_l, flux_dev, flux_fp8, flux_vae, sd15, sdxl, sdxl_vae, t5
 
@@ -49,7 +50,7 @@ def without_context(pipeline: Parts, **options: object) -> float:
 
 
 # GiB of UNet or transformer, text encoders and VAE as ComfyUI logs them or as the parameters give them
-@pytest.mark.parametrize(
+@each(
     ("file", "denoiser", "text_encoder", "vae", "family"),
     [
         (sd15(), 1.60, 0.23, 0.16, "sd15"),
@@ -86,7 +87,7 @@ PUBLISHED: Sequence[tuple[Parts, dict[str, object], float, float, float, float]]
 ]
 
 
-@pytest.mark.parametrize(("pipeline", "options", "measured", "rule", "below", "above"), PUBLISHED)
+@each(("pipeline", "options", "measured", "rule", "below", "above"), PUBLISHED)
 def test_estimates_match_published_measurements(
     pipeline: Parts, options: dict[str, object], measured: float, rule: float, below: float, above: float
 ) -> None:
@@ -104,7 +105,7 @@ def test_the_denoiser_of_sdxl_alone_with_one_pass_a_step() -> None:
 
 
 # needs of the catalog with the context, in GiB
-@pytest.mark.parametrize(
+@each(
     ("pipeline", "offload", "needed"),
     [
         (parts(sd15()), "none", 3.65),
@@ -122,7 +123,7 @@ def test_the_needs_of_the_models_of_the_catalog(pipeline: Parts, offload: Offloa
     assert without_context(pipeline, offload=offload) + OVERHEAD / GIB == pytest.approx(needed, abs=0.06)
 
 
-@pytest.mark.parametrize(("side", "width", "gib"), [(512, 2, 1.06), (1024, 2, 4.25), (1024, 4, 8.51)])
+@each(("side", "width", "gib"), [(512, 2, 1.06), (1024, 2, 4.25), (1024, 4, 8.51)])
 def test_the_memory_of_the_decoding_stage(side: int, width: int, gib: float) -> None:
     pipeline = Parts(denoiser=GIB, vae=GIB, family="sdxl")
     made = image_estimate("m", "u", pipeline, ImageOptions(width=side, height=side, vae_bytes=width))
@@ -141,7 +142,7 @@ def test_ema_weights_are_not_loaded() -> None:
     assert parts(safetensors({**plain, "model_ema.x": ("F32", (10**6,))})) == parts(safetensors(plain))
 
 
-@pytest.mark.parametrize(
+@each(
     ("kwargs", "role"),
     [
         ({"kind": "vae"}, "vae"),
@@ -161,7 +162,7 @@ def test_an_unrecognised_file_has_no_parts() -> None:
     assert parts_of(read_safetensors(safetensors({"weight": ("F16", (100,))}))) is None
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "shape", "family"),
     [
         ("label_emb.0.0.weight", (1280, 2816), "sdxl"),
@@ -186,7 +187,7 @@ def test_families_are_detected_by_shapes_and_never_guessed(
         assert made.weights == math.prod(shape) * 2
 
 
-@pytest.mark.parametrize(("arch", "family"), [("flux", "flux"), ("sdxl", "sdxl"), ("sd1", "sd15"), ("t5encoder", None)])
+@each(("arch", "family"), [("flux", "flux"), ("sdxl", "sdxl"), ("sd1", "sd15"), ("t5encoder", None)])
 def test_gguf_files_of_image_programs_keep_their_types(arch: str, family: str | None) -> None:
     file = gguf({"general.architecture": text(arch)}, [TensorSpec(name="x", shape=(256, 64), kind="Q8_0")])
     found = parts_of_gguf(read_gguf(file))
@@ -205,12 +206,12 @@ def test_missing_parts_are_named() -> None:
     assert made.assumptions["notes"] == ["no text encoder and no VAE among its files"]
 
 
-@pytest.mark.parametrize(("given", "expected"), [("1024x768", (1024, 768)), ("512", (512, 512)), (" 64X64 ", (64, 64))])
+@each(("given", "expected"), [("1024x768", (1024, 768)), ("512", (512, 512)), (" 64X64 ", (64, 64))])
 def test_a_resolution_is_read(given: str, expected: tuple[int, int]) -> None:
     assert parse_resolution(given) == expected
 
 
-@pytest.mark.parametrize("given", ["", "x", "1024x", "axb", "9999999", "1024x768x3", "-5x5"])
+@each("given", ["", "x", "1024x", "axb", "9999999", "1024x768x3", "-5x5"])
 def test_an_invalid_resolution_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match="expected a resolution"):
         parse_resolution(given)

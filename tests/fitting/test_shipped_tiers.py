@@ -11,6 +11,7 @@ import pytest
 
 from modelfetch.cli.app import run
 from modelfetch.demo.hub import Hub
+from tests.cases import each
 from tests.fitting.world import LIBRARY, TIERS, shipped, tier_world
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def test_a_longer_context_exceeds_the_smallest_tier_and_gets_a_hint(fit: Any) ->
     assert "context" in error["hint"]
 
 
-@pytest.mark.parametrize(
+@each(
     "name", ["qwen2.5:0.5b", "llama3.2:3b", "llama3.1:8b", "llama3.1:70b", "nomic-embed-text", "gemma3:1b", "qwen3:8b"]
 )
 def test_the_pinned_digest_and_size_of_an_ollama_model_are_those_of_its_manifest_rebuilt(name: str) -> None:

@@ -17,6 +17,7 @@ from modelfetch.fitting.types import Candidate, ModelFile
 from modelfetch.fitting.workload import load
 from modelfetch.formats.range_reader import GIB
 from modelfetch.manifest.model import Service
+from tests.cases import each
 
 MB = 10**6
 SIZES = {
@@ -61,7 +62,7 @@ def needed(model: str, compute_type: str, batch: int = 1) -> int:
     return made.total
 
 
-@pytest.mark.parametrize(("model", "compute_type", "batch", "measured", "above"), MEASURED)
+@each(("model", "compute_type", "batch", "measured", "above"), MEASURED)
 def test_estimates_match_measured_whisper_models(
     model: str, compute_type: str, batch: int, measured: int, above: float
 ) -> None:
@@ -69,14 +70,14 @@ def test_estimates_match_measured_whisper_models(
     assert -0.01 <= error <= above
 
 
-@pytest.mark.parametrize(("model", "compute_type", "gigabytes"), DERIVED)
+@each(("model", "compute_type", "gigabytes"), DERIVED)
 def test_whisper_models_without_measurements_are_estimated_by_their_size(
     model: str, compute_type: str, gigabytes: float
 ) -> None:
     assert needed(model, compute_type) / 10**9 == pytest.approx(gigabytes, abs=0.02)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "layers"),
     [
         ("hf://Systran/faster-whisper-base@abc", 6),
@@ -108,7 +109,7 @@ def candidate(uri: str, **files: int | None) -> Candidate:
     return Candidate(name=uri.rpartition("/")[2], uri=uri, files=named)
 
 
-@pytest.mark.parametrize(
+@each(
     ("uri", "files", "needed"),
     [
         ("hf://Systran/faster-whisper-large-v3", {"model_bin": SIZES["large-v3"]}, 4514),
@@ -139,7 +140,7 @@ def test_an_alignment_model_adds_its_own_size() -> None:
     assert aligner_estimate("a", "u", None).total is None
 
 
-@pytest.mark.parametrize(("service", "total"), [("diffrhythm", 8 * 10**9), ("immich", 3 * GIB), ("immich-ml", 3 * GIB)])
+@each(("service", "total"), [("diffrhythm", 8 * 10**9), ("immich", 3 * GIB), ("immich-ml", 3 * GIB)])
 def test_services_without_readable_models_use_the_table(service: str, total: int) -> None:
     assert [made.total for made in load(Service(name=service), ()).estimates] == [total]
     assert not load(Service(name="grafana"), ()).estimates

@@ -12,6 +12,7 @@ from modelfetch.fitting.types import Candidate, FitReport, ModelFile
 from modelfetch.fitting.verdict import fit_alone, fit_tier
 from modelfetch.formats.range_reader import FIRST, GIB, LIMIT, HeaderBuffer
 from modelfetch.manifest.model import Service
+from tests.cases import each
 from tests.fitting.architectures import made as header_of
 from tests.fitting.build import MadeFile, Shape, llm
 from tests.fitting.real import clip_l, flux_dev, flux_fp8, flux_vae, real_llm, sd15, sdxl, sdxl_vae, t5
@@ -113,7 +114,7 @@ TIERS: dict[str, tuple[float, list[Service], Callable[[], list[Candidate]]]] = {
 }
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@each("tier", TIERS)
 def test_the_tiers_of_the_catalog_fit(tier: str) -> None:
     usable, services, candidates = TIERS[tier]
     report = verdict(usable, services, *candidates())
@@ -235,7 +236,7 @@ def test_fewer_requests_at_once_are_offered_first() -> None:
     assert hint(report).endswith("device: cpu (needs nothing of the GPU)")
 
 
-@pytest.mark.parametrize(
+@each(
     ("tight", "candidates", "expected"),
     [
         (service("ollama", 20, context=131072), lambda: [chat("llama3.1:8b")], "kv_type: q8_0"),
@@ -407,7 +408,7 @@ def test_one_model_is_compared_with_a_card() -> None:
     assert fit_alone(chat("llama3.1:8b"), service("ollama", parallel=2), usable=gib(7)).ok
 
 
-@pytest.mark.parametrize(
+@each(
     ("candidate", "total"),
     [
         (image("sdxl", sdxl()), gib(11.3)),
@@ -419,7 +420,7 @@ def test_models_of_other_kinds_are_estimated_without_a_service(candidate: Candid
     assert fit_alone(candidate, service("x")).needed == pytest.approx(total, rel=0.01)
 
 
-@pytest.mark.parametrize("path", ["weights.pt", "README.md", "model.bin"])
+@each("path", ["weights.pt", "README.md", "model.bin"])
 def test_a_file_of_another_kind_is_unknown(path: str) -> None:
     candidate = Candidate(name="x", uri="https://x/y", files=(ModelFile(path=path, size=100),))
     report = fit_alone(candidate, service("x"))

@@ -24,6 +24,7 @@ from modelfetch.formats.content_check import check_artifact, check_head, check_w
 from modelfetch.formats.gguf import read_gguf
 from modelfetch.formats.pickles import starts_as_pickle
 from modelfetch.formats.safetensors import read_safetensors
+from tests.cases import each
 from tests.fitting import build
 from tests.fitting.build import MadeFile
 from tests.transfer.server import Origin
@@ -78,7 +79,7 @@ def test_good_headers_pass() -> None:
     assert verdict("empty.txt", b"") is None
 
 
-@pytest.mark.parametrize(
+@each(
     "data",
     [
         b"",
@@ -100,7 +101,7 @@ def test_safetensors_whose_lengths_do_not_fit_are_refused(data: bytes) -> None:
     assert verdict("a.safetensors", data) is not None
 
 
-@pytest.mark.parametrize(
+@each(
     "data",
     [
         b"",
@@ -156,8 +157,8 @@ def both(path: str, data: bytes) -> tuple[str | None, str | None]:
     return verdict(path, data), None
 
 
-@pytest.mark.parametrize("big_endian", [False, True])
-@pytest.mark.parametrize("version", [1, 2, 3])
+@each("big_endian", [False, True])
+@each("version", [1, 2, 3])
 def test_gate_and_fit_accept_a_gguf_of_either_byte_order(version: int, big_endian: bool) -> None:
     made = build.gguf({}, [build.TensorSpec(name="a", shape=(64,))], version=version, big_endian=big_endian)
     data = made.header + bytes((made.size or 0) - len(made.header))
@@ -176,7 +177,7 @@ def test_gate_and_fit_refuse_a_gguf_whose_last_tensor_is_cut_off() -> None:
         assert "ends at byte" in gate
 
 
-@pytest.mark.parametrize(
+@each(
     "entries",
     [
         {"a": HALVES, "b": {"dtype": "U8", "shape": [4], "data_offsets": [6, 10]}},
@@ -326,12 +327,12 @@ def check(path: str, data: bytes, **keys: Any) -> str | None:
     return error.code if error else None
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@each("suffix", SUFFIXES)
 def test_an_error_page_or_lfs_pointer_is_refused_for_any_suffix(suffix: str) -> None:
     assert [body for body in REFUSALS if check(f"model{suffix}", body, allow_pickle=True) != "not-a-model"] == []
 
 
-@pytest.mark.parametrize("name", ["12345", "download.php", "sd-v1.5", "download", "model.tensors", "a.html"])
+@each("name", ["12345", "download.php", "sd-v1.5", "download", "model.tensors", "a.html"])
 def test_an_error_page_is_refused_where_only_the_kind_requires_a_model(name: str) -> None:
     assert [body for body in REFUSALS if check(name, body, weights=True) != "not-a-model"] == []
 
@@ -347,7 +348,7 @@ def test_safetensors_without_data_or_of_an_impossible_type_are_no_model() -> Non
     assert check("a.safetensors", safetensors({"x": 0})) == "not-a-model"
 
 
-@pytest.mark.parametrize(
+@each(
     "body",
     [safetensors({"x": 10}), gguf(), b"lmgg" + bytes(100), b"\x89HDF\r\n\x1a\n" + bytes(100), b"\x08\x07" + bytes(100)],
 )
@@ -368,7 +369,7 @@ def test_other_files_of_a_snapshot_need_not_be_models() -> None:
     assert check("config.json", b"{}", weights=True) is None
 
 
-@pytest.mark.parametrize("protocol", range(6))
+@each("protocol", range(6))
 def test_a_pickle_by_its_suffix_passes_once_it_is_allowed(protocol: int) -> None:
     data = pickle.dumps({"a": [1, "x"] * 300}, protocol=protocol)
     assert check("m.ckpt", data, allow_pickle=True) is None
@@ -376,7 +377,7 @@ def test_a_pickle_by_its_suffix_passes_once_it_is_allowed(protocol: int) -> None
     assert check("m.bin", data) == "pickle-not-allowed"
 
 
-@pytest.mark.parametrize("name", ["m.pt", "m.ckpt", "m.onnx", "m.h5", "m.npy", "m.npz", "m.tflite", "m.gguf"])
+@each("name", ["m.pt", "m.ckpt", "m.onnx", "m.h5", "m.npy", "m.npz", "m.tflite", "m.gguf"])
 def test_weights_that_begin_as_another_format_are_refused(name: str) -> None:
     assert check(name, b"\x00\xff" * 500, allow_pickle=True) == "not-a-model"
 
@@ -445,7 +446,7 @@ def test_a_packed_checkpoint_counts_as_a_pickle() -> None:
     assert check("m.nemo", packed, allow_pickle=True) is None
 
 
-@pytest.mark.parametrize("head", [pickle.dumps({"a": 1}), pickle.dumps([1], protocol=2), torch_zip()])
+@each("head", [pickle.dumps({"a": 1}), pickle.dumps([1], protocol=2), torch_zip()])
 def test_a_bin_that_is_a_pickle_is_refused_unless_allowed(head: bytes) -> None:
     found = check_head("pytorch_model.bin", head, url="", html_type=False, allow_pickle=False)
     assert isinstance(found, NotAModelError)
@@ -459,17 +460,15 @@ def test_a_bin_of_ctranslate2_passes() -> None:
     assert check_head("model.bin", head, url="", html_type=False, allow_pickle=False) is None
 
 
-@pytest.mark.parametrize(
-    "page", [b"<!DOCTYPE html><html>", b"\xef\xbb\xbf  \n<HTML>", b"<head>", b"<?xml version='1'?>"]
-)
-@pytest.mark.parametrize("path", ["a.safetensors", "a.gguf", "a.ckpt", "a.bin", "a.onnx", "A.SAFETENSORS"])
+@each("page", [b"<!DOCTYPE html><html>", b"\xef\xbb\xbf  \n<HTML>", b"<head>", b"<?xml version='1'?>"])
+@each("path", ["a.safetensors", "a.gguf", "a.ckpt", "a.bin", "a.onnx", "A.SAFETENSORS"])
 def test_an_html_page_is_refused_as_weights(path: str, page: bytes) -> None:
     assert isinstance(check_head(path, page, url="https://a/b", html_type=False, allow_pickle=True), NotAModelError)
     login = check_head(path, page, url="https://a/login?next=b", html_type=True, allow_pickle=True)
     assert isinstance(login, CredentialsError)
 
 
-@pytest.mark.parametrize("text", [b'{"error": "x"}', b"[1, 2]", b'\n {"a":\t1}'])
+@each("text", [b'{"error": "x"}', b"[1, 2]", b'\n {"a":\t1}'])
 def test_a_json_message_is_refused_as_weights_and_accepted_as_a_json_file(text: bytes) -> None:
     assert check_head("a.gguf", text, url="", html_type=False, allow_pickle=False) is not None
     assert check_head("a.json", text, url="", html_type=False, allow_pickle=False) is None

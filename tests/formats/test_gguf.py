@@ -15,6 +15,7 @@ from modelfetch.fitting.llm.hyperparameters import hyperparameters
 from modelfetch.formats.ggml import TYPES, tensor_bytes
 from modelfetch.formats.gguf import ArrayHead, read_gguf
 from modelfetch.formats.range_reader import FIRST, FIRST_STEP, LIMIT, MIB, STEP, HeaderBuffer
+from tests.cases import each
 from tests.examples import examples
 from tests.fitting.build import (
     F32,
@@ -60,9 +61,9 @@ def small(
 
 
 # ── what is read ──
-@pytest.mark.parametrize("version", [1, 2, 3])
-@pytest.mark.parametrize("big_endian", [False, True])
-@pytest.mark.parametrize("shape", ["gqa", "deci", "moe", "gemma2", "phi3"])
+@each("version", [1, 2, 3])
+@each("big_endian", [False, True])
+@each("shape", ["gqa", "deci", "moe", "gemma2", "phi3"])
 def test_every_version_and_byte_order_reads_the_same(version: int, big_endian: bool, shape: str) -> None:
     file = llm(SHAPES[shape], version=version, big_endian=big_endian)
     header = read_gguf(file)
@@ -113,7 +114,7 @@ def test_another_alignment_is_obeyed() -> None:
 
 
 # ── requests ──
-@pytest.mark.parametrize("name", REAL)
+@each("name", REAL)
 def test_the_first_64_kib_contain_the_hyperparameters_of_a_real_model(name: str) -> None:
     file = real_llm(name)
     header = read_gguf(file, tensors=False)
@@ -135,7 +136,7 @@ def test_the_exact_estimate_reads_on_in_growing_steps_without_reading_twice(name
     assert bytes(prefix.data[: len(file.header)]) == file.header
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@each("order", ORDERS)
 def test_hyperparameters_are_found_in_any_order(order: Order) -> None:
     shape = Shape(vocab=20_000)
     file = llm(shape, order=order)
@@ -165,28 +166,24 @@ def test_a_source_of_unknown_size_is_read() -> None:
 
 
 # ── what is refused ──
-@pytest.mark.parametrize(
-    "start", [b"<html><body>", b'{"error": "x"}', b"PK\x03\x04abcdefgh", b"\x80\x04\x95abcdefg", bytes(64)]
-)
+@each("start", [b"<html><body>", b'{"error": "x"}', b"PK\x03\x04abcdefgh", b"\x80\x04\x95abcdefg", bytes(64)])
 def test_bytes_without_the_magic_are_not_a_gguf_file(start: bytes) -> None:
     assert "expected it to begin with b'GGUF'" in refused(MadeFile(header=start, size=len(start)))
 
 
-@pytest.mark.parametrize("size", [0, 1, 3, 4, 8, 23])
+@each("size", [0, 1, 3, 4, 8, 23])
 def test_a_file_that_ends_within_the_first_bytes_is_refused(size: int) -> None:
     assert "the file ends after" in refused(MadeFile(header=llm(Shape()).header[:size], size=size))
 
 
-@pytest.mark.parametrize("version", [0, 4, 65535])
+@each("version", [0, 4, 65535])
 def test_an_unknown_version_is_refused(version: int) -> None:
     header = bytearray(llm(Shape()).header)
     header[4:8] = struct.pack("<I", version)
     assert "version" in refused(MadeFile(header=bytes(header), size=10**6))
 
 
-@pytest.mark.parametrize(
-    ("tensor_count", "pairs"), [(2**63, 1), (1, 2**63), (2**64 - 1, 2**64 - 1), (1_000_001, 0), (900_000, 0)]
-)
+@each(("tensor_count", "pairs"), [(2**63, 1), (1, 2**63), (2**64 - 1, 2**64 - 1), (1_000_001, 0), (900_000, 0)])
 def test_counts_that_the_file_can_not_hold_are_refused_before_anything_is_read_for_them(
     tensor_count: int, pairs: int
 ) -> None:
@@ -195,7 +192,7 @@ def test_counts_that_the_file_can_not_hold_are_refused_before_anything_is_read_f
     assert len(file.asked) == 1
 
 
-@pytest.mark.parametrize("length", [2**64 - 1, 2**63, 2**40, 10**7])
+@each("length", [2**64 - 1, 2**63, 2**40, 10**7])
 def test_lengths_beyond_the_file_are_refused_before_anything_is_read_for_them(length: int) -> None:
     start = b"GGUF" + struct.pack("<IQQ", 3, 0, 1)
     key = struct.pack("<Q", 1) + b"k"
@@ -231,7 +228,7 @@ def test_arrays_of_arrays_are_refused_however_deep() -> None:
     assert "unknown type 9" in refused(MadeFile(header=start + struct.pack("<IQ", 9, 1) * 5000, size=10**6))
 
 
-@pytest.mark.parametrize("kind", [13, 99, 2**32 - 1])
+@each("kind", [13, 99, 2**32 - 1])
 def test_an_unknown_value_type_is_refused(kind: int) -> None:
     start = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k"
     assert f"unknown type {kind}" in refused(MadeFile(header=start + struct.pack("<I", kind), size=10**4))
@@ -255,7 +252,7 @@ def test_overlapping_tensors_are_refused() -> None:
     assert "overlap" in refused(small(specs=specs))
 
 
-@pytest.mark.parametrize("offset", [2**63, 2**64 - 32, 10**9 * 32])
+@each("offset", [2**63, 2**64 - 32, 10**9 * 32])
 def test_tensors_beyond_the_end_of_the_file_are_refused(offset: int) -> None:
     assert "the file ends after" in refused(small(specs=[TensorSpec(name="a", shape=(64,), offset=offset)]))
 
@@ -270,14 +267,12 @@ def test_a_tensor_that_is_not_aligned_is_refused() -> None:
     assert "no multiple of 32" in refused(small(specs=[TensorSpec(name="a", shape=(64,), offset=16)]))
 
 
-@pytest.mark.parametrize(
-    "alignment", [u32(0), u32(3), u32(48), text("32"), Value(kind=7, value=True), Value(kind=5, value=-32)]
-)
+@each("alignment", [u32(0), u32(3), u32(48), text("32"), Value(kind=7, value=True), Value(kind=5, value=-32)])
 def test_an_alignment_that_is_no_power_of_two_is_refused(alignment: Value) -> None:
     assert "alignment" in refused(small({"general.alignment": alignment}))
 
 
-@pytest.mark.parametrize("shape", [(2**62, 4), (2**64 - 1,), (2**32, 2**32), (3,) * 9])
+@each("shape", [(2**62, 4), (2**64 - 1,), (2**32, 2**32), (3,) * 9])
 def test_tensors_of_absurd_shape_are_refused(shape: tuple[int, ...]) -> None:
     refused(small(specs=[TensorSpec(name="a", shape=shape, offset=0)], size=10**6))
 

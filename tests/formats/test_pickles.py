@@ -15,11 +15,11 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelfetch.formats.pickles import PickleVerdict, contains_pickle, is_pickle_member, read_pickle, starts_as_pickle
+from tests.cases import each
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,13 +62,13 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize("value", VALUES, ids=["runs", "dict", "ordered", "list"])
+@each("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@each("value", VALUES)
 def test_a_pickle_of_every_protocol_is_found(protocol: int, value: Any) -> None:
     assert found(pickle.dumps(value, protocol=protocol))
 
 
-@pytest.mark.parametrize("protocol", [0, 1, 2])
+@each("protocol", [0, 1, 2])
 def test_torch_before_1_6_wrote_several_pickles_before_the_tensors(protocol: int) -> None:
     parts = (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, collections.OrderedDict(a=1))
     data = b"".join(pickle.dumps(part, protocol=protocol) for part in parts) + random.Random(1).randbytes(4000)
@@ -81,7 +81,7 @@ def test_an_import_behind_many_harmless_opcodes_is_found() -> None:
     assert found(b"N0" * 60_000 + pickle.dumps(Runs(), protocol=0))
 
 
-@pytest.mark.parametrize("line", [b"V%b\n0", b"S'%b'\n0", b"L%bL\n0"])
+@each("line", [b"V%b\n0", b"S'%b'\n0", b"L%bL\n0"])
 def test_a_very_long_line_hides_no_import(line: bytes) -> None:
     data = line % (b"1" * 70_000) + pickle.dumps(Runs(), protocol=0)
     assert found(data)
@@ -96,7 +96,7 @@ def test_a_torch_zip_is_recognised_by_any_first_member() -> None:
     assert not found(zipped({"m/weights": bytes(1000), "readme.txt": b"Weights of a model.\n"}))
 
 
-@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress, bz2.compress, lzma.compress])
+@each("compress", [gzip.compress, zlib.compress, bz2.compress, lzma.compress])
 def test_a_compressed_pickle_is_found(compress: Callable[[bytes], bytes]) -> None:
     for protocol in (0, 4):
         packed = compress(pickle.dumps([*range(10_000), Runs(), os.urandom(100_000)], protocol))
@@ -119,8 +119,8 @@ def array(header: str, data: bytes, version: int = 1) -> bytes:
     return b"\x93NUMPY" + bytes((version, 0)) + length + header.encode() + data
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
-@pytest.mark.parametrize("descr", ["'|O'", "'O'", '"|O8"', "[('a', '<f4'), ('b', '|O')]"])
+@each("version", [1, 2, 3])
+@each("descr", ["'|O'", "'O'", '"|O8"', "[('a', '<f4'), ('b', '|O')]"])
 def test_a_numpy_array_of_objects_counts_as_a_pickle_and_one_of_numbers_does_not(version: int, descr: str) -> None:
     objects = array(f"{{'descr': {descr}, 'shape': (1,), }}", pickle.dumps([Runs()]), version)
     numbers = array("{'descr': '<f4', 'fortran_order': False, 'shape': (64,), }", b"'|O'" * 64, version)
@@ -154,16 +154,15 @@ def test_a_zip_behind_other_bytes_and_a_compressed_member_are_found() -> None:
     assert not found(bytes(100) + b"PK\5\6" + bytes(18))
 
 
-@pytest.mark.parametrize(
+@each(
     "data",
     [zipped({"a": b"b"})[:-10], zipped({"a": b"b"})[:30], tarred({"a": b"b" * 600})[:700]],
-    ids=["zip-end", "zip-start", "tar"],
 )
 def test_an_unreadable_archive_counts_as_a_pickle(data: bytes) -> None:
     assert found(data)
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         b"404: Not Found",
@@ -194,7 +193,7 @@ def test_weights_of_other_formats_are_not_pickles() -> None:
     assert not found(bytes(500))
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         b"ct\nm.j\nd.r\nprof\n",

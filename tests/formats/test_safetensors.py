@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from modelfetch.errors import NotAModelError
 from modelfetch.formats.range_reader import LIMIT, FileReader, HeaderBuffer
 from modelfetch.formats.safetensors import BITS, FIRST, read_safetensors
+from tests.cases import each
 from tests.examples import examples
 from tests.fitting.build import MadeFile, raw_safetensors, safetensors
 from tests.fitting.real import sdxl
@@ -88,7 +89,7 @@ def test_files_of_the_library_itself_are_read(tmp_path: Path) -> None:
     assert header.size == path.stat().st_size
 
 
-@pytest.mark.parametrize("dtype", BITS)
+@each("dtype", BITS)
 def test_every_type_of_the_library_has_its_size(dtype: str) -> None:
     nbytes = 16 * BITS[dtype] // 8
     header = read_safetensors(said({"x": {"dtype": dtype, "shape": [16], "data_offsets": [0, nbytes]}}, nbytes))
@@ -100,14 +101,14 @@ def test_a_tensor_of_unknown_type_has_the_size_of_its_offsets() -> None:
     assert (header.tensors[0].dtype, header.tensors[0].nbytes) == ("F99", 20)
 
 
-@pytest.mark.parametrize(("shape", "nbytes"), [([1000], 20), ([1], 20), ([0], 20), ([7], 0)])
+@each(("shape", "nbytes"), [([1000], 20), ([1], 20), ([0], 20), ([7], 0)])
 def test_an_unknown_type_whose_elements_can_not_have_that_size_is_refused(shape: list[int], nbytes: int) -> None:
     entries = {"x": {"dtype": "F99", "shape": shape, "data_offsets": [0, nbytes]}}
     assert "elements of 'F99' can't be in" in refused(said(entries, nbytes))
 
 
 # ── what is refused ──
-@pytest.mark.parametrize(
+@each(
     "length",
     [
         LIMIT,
@@ -124,12 +125,12 @@ def test_a_header_length_beyond_the_limit_is_refused_at_once(length: int) -> Non
     assert len(file.asked) == 1
 
 
-@pytest.mark.parametrize("data", [b"", b"\x01", struct.pack("<Q", 100), struct.pack("<Q", 100) + b"{"])
+@each("data", [b"", b"\x01", struct.pack("<Q", 100), struct.pack("<Q", 100) + b"{"])
 def test_a_file_that_ends_within_its_header_is_refused(data: bytes) -> None:
     assert "the file ends after" in refused(MadeFile(header=data, size=len(data)))
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         b"[]",
@@ -152,7 +153,7 @@ def test_invalid_json_and_json_of_another_shape_are_refused(text: bytes) -> None
     refused(raw_safetensors(text, 0))
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     [
         {"shape": [2, 4]},

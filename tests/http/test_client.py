@@ -17,6 +17,7 @@ from modelfetch.core.cancel import Cancel
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, SettingError, UnreachableError
 from modelfetch.http import Http, Timeouts
 from modelfetch.http.connection import Wire, plain_context, tls_context, translate
+from tests.cases import each
 from tests.transfer.server import Conn, Origin, Request, answering, head, normally, raw
 
 if TYPE_CHECKING:
@@ -341,7 +342,7 @@ def every_httpx_error() -> list[type[Exception]]:
     return found
 
 
-@pytest.mark.parametrize("kind", every_httpx_error())
+@each("kind", every_httpx_error())
 def test_every_error_of_httpx_is_translated(kind: type[Exception]) -> None:
     try:
         error = kind("what it says")
@@ -567,7 +568,7 @@ def test_an_invalid_certificate_file_is_a_setting_error(monkeypatch: pytest.Monk
 # --- cancelling ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["headers", "body", "connect"])
+@each("where", ["headers", "body", "connect"])
 def test_a_cancelled_request_ends_at_once(where: str) -> None:
     def hang(conn: Conn, request: Request, origin: Origin) -> None:
         if where == "body":

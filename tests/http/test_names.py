@@ -13,6 +13,7 @@ from modelfetch.errors import InterruptedSync, UnreachableError
 from modelfetch.http import Http, names
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, Sources
+from tests.cases import each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +74,7 @@ def test_a_resolved_name_is_cached_for_a_while(monkeypatch: pytest.MonkeyPatch) 
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("host", ["a" * 300, "x..y", "\udcff"])
+@each("host", ["a" * 300, "x..y", "\udcff"])
 def test_an_invalid_host_name_is_a_typed_error(host: str) -> None:
     with pytest.raises(names.NameLookupError):
         names.check_name(host)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from modelfetch.errors import UnreachableError
 from modelfetch.http import Http
 from modelfetch.http.proxies import parse_exemptions, proxy_for, proxy_of
+from tests.cases import each
 from tests.transfer.server import Origin
 
 
@@ -17,7 +18,7 @@ def is_exempt(text: str, host: str, port: int = 443, scheme: str = "https") -> b
     return entries is None or any(entry.covers(scheme, host, port) for entry in entries)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "inside", "outside"),
     [
         ("example.com", ["example.com", "EXAMPLE.com.", "a.b.example.com"], ["badexample.com", "example.com.org"]),
@@ -50,7 +51,7 @@ def test_which_hosts_an_entry_of_no_proxy_matches(text: str, inside: list[str], 
     assert [host for host in outside if is_exempt(text, host)] == []
 
 
-@pytest.mark.parametrize("text", ["hub.example:8443", "[::1]:8443", "10.0.0.1:8443", "https://hub.example:8443"])
+@each("text", ["hub.example:8443", "[::1]:8443", "10.0.0.1:8443", "https://hub.example:8443"])
 def test_a_port_narrows_an_entry(text: str) -> None:
     host = {"[": "::1", "1": "10.0.0.1"}.get(text[0], "hub.example")
     assert is_exempt(text, host, 8443)

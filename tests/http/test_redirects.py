@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import httpx
-import pytest
 import respx
 
 from modelfetch.config.settings import Settings
 from modelfetch.http import Http
 from modelfetch.http.auth import Credentials
 from modelfetch.http.redirects import leads_elsewhere, method_after, next_hop, rewrite
+from tests.cases import each
 
 
 def _client(**environ: str) -> Http:
@@ -28,7 +28,7 @@ def test_a_relative_location_is_resolved() -> None:
     assert next_hop("https://a/b", "http://lan/x", lambda host, port: (host, port) == ("lan", 80)) == "http://lan/x"
 
 
-@pytest.mark.parametrize(
+@each(
     ("status", "method", "after"),
     [
         (301, "GET", "GET"),
@@ -43,7 +43,7 @@ def test_the_method_after_a_redirect(status: int, method: str, after: str) -> No
     assert method_after(status, method) == after
 
 
-@pytest.mark.parametrize(
+@each(
     ("location", "elsewhere"),
     [
         ("/b", False),

@@ -17,6 +17,7 @@ from modelfetch.http.names import NameLookupError
 from modelfetch.http.retry import Attempts, RetryTiming, retry
 from modelfetch.http.status import RateLimitedError, ServerError
 from modelfetch.transfer.types import Tuning
+from tests.cases import each
 
 MIB = 2**20
 EXACT = RetryTiming(jitter=lambda: 0.0)
@@ -148,6 +149,6 @@ def test_at_least_one_attempt_is_made() -> None:
     assert run([UnreachableError("x")], 0) == (-1, [])
 
 
-@pytest.mark.parametrize(("silence", "made"), [(30.0, 2), (59.5, 1), (61.0, 1), (20.0, 3), (0.0, 5)])
+@each(("silence", "made"), [(30.0, 2), (59.5, 1), (61.0, 1), (20.0, 3), (0.0, 5)])
 def test_the_time_that_a_silent_source_takes_counts_against_its_minute(silence: float, made: int) -> None:
     assert run([UnreachableError("no answer in time", code="timeout")] * 5, silence=silence)[0] == -made

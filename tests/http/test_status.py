@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, RetryLaterError, UnreachableError
 from modelfetch.http import Reply, check_status, retry_after
+from tests.cases import each
 
 
 def reply(status: int, **headers: str) -> Reply:
@@ -17,7 +18,7 @@ def reply(status: int, **headers: str) -> Reply:
     )
 
 
-@pytest.mark.parametrize(
+@each(
     ("status", "kind", "code", "exit_code", "permanent"),
     [
         (401, CredentialsError, "missing-or-private", 77, True),
@@ -43,7 +44,7 @@ def test_each_status_has_its_error(
     assert "s=1" not in error.message
 
 
-@pytest.mark.parametrize("status", [200, 204, 206])
+@each("status", [200, 204, 206])
 def test_a_success_is_no_error(status: int) -> None:
     check_status(reply(status), what="x", uri=None)
 

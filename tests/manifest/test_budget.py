@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import pytest
-
 from modelfetch.manifest.budget import default_usable, together
 from modelfetch.manifest.model import Service
+from tests.cases import each
 from tests.manifest.helpers import load, problems
 
 GIB = 2**30
 
 
-@pytest.mark.parametrize(
+@each(
     ("vram", "usable"),
     [
         ("8GiB", 7.5),

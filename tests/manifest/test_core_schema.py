@@ -5,14 +5,15 @@ import math
 import pytest
 
 from modelfetch.manifest.core_schema import MAX_NUMBER, resolve
+from tests.cases import each
 
 
-@pytest.mark.parametrize("text", ["", "~", "null", "Null", "NULL"])
+@each("text", ["", "~", "null", "Null", "NULL"])
 def test_null_has_five_spellings(text: str) -> None:
     assert resolve(text) is None
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "value"),
     [("true", True), ("True", True), ("TRUE", True), ("false", False), ("False", False), ("FALSE", False)],
 )
@@ -20,7 +21,7 @@ def test_truth_values_are_those_of_yaml_1_2(text: str, value: bool) -> None:
     assert resolve(text) is value
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "value"),
     [("0", 0), ("007", 7), ("-12", -12), ("+3", 3), ("0o17", 15), ("0xfF", 255), ("6938078334", 6938078334)],
 )
@@ -29,7 +30,7 @@ def test_integers_are_read_in_each_base(text: str, value: int) -> None:
     assert type(resolve(text)) is int
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "value"),
     [
         ("1.5", 1.5),
@@ -51,7 +52,7 @@ def test_nan_is_a_float() -> None:
     assert math.isnan(nan)
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "yes",
@@ -91,7 +92,7 @@ def test_yaml_1_1_spellings_are_text(text: str) -> None:
     assert resolve(text) == text
 
 
-@pytest.mark.parametrize("text", ["1" * (MAX_NUMBER + 1), "0x" + "f" * MAX_NUMBER, "1." + "0" * MAX_NUMBER])
+@each("text", ["1" * (MAX_NUMBER + 1), "0x" + "f" * MAX_NUMBER, "1." + "0" * MAX_NUMBER])
 def test_a_number_beyond_the_digit_limit_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=f"at most {MAX_NUMBER} characters"):
         resolve(text)

@@ -6,6 +6,7 @@ from modelfetch.core.root import CONSUMERS
 from modelfetch.formats.pickles import is_pickle_name
 from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, KINDS, REPO_KINDS, consumers_of, kinds_of, upstream_name
 from modelfetch.manifest.uri import parse_uri
+from tests.cases import each
 from tests.manifest.helpers import COMMIT, DIGEST, entry, model, models, problems, wrong
 
 # The contract's table of layouts, written down again: the code is compared with it.
@@ -62,7 +63,7 @@ def single(kind: str, consumer: str) -> dict[str, str]:
     return keys
 
 
-@pytest.mark.parametrize(("consumer", "kind"), [(consumer, kind) for consumer in CONSUMERS for kind in KINDS])
+@each(("consumer", "kind"), [(consumer, kind) for consumer in CONSUMERS for kind in KINDS])
 def test_each_kind_goes_to_the_consumers_of_the_table_alone(consumer: str, kind: str) -> None:
     found = problems(models(entry(**single(kind, consumer))))
     if (consumer, kind) in TABLE:
@@ -73,27 +74,25 @@ def test_each_kind_goes_to_the_consumers_of_the_table_alone(consumer: str, kind:
         assert f"found {consumer}" in message
 
 
-@pytest.mark.parametrize("consumer", [c for c in CONSUMERS if c != "ollama"])
+@each("consumer", [c for c in CONSUMERS if c != "ollama"])
 def test_an_ollama_model_is_for_ollama_alone(consumer: str) -> None:
     assert "expected ollama, the only consumer" in wrong(source="ollama://x", _for=f"[{consumer}]")
     assert "expected ollama, the only consumer" in wrong(source="ollama://x", _for=f"[ollama, {consumer}]")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each("kind", KINDS)
 def test_an_ollama_model_has_no_kind(kind: str) -> None:
     assert "expected no kind for an ollama:// source" in wrong(source="ollama://x", kind=kind, _for="[ollama]")
 
 
-@pytest.mark.parametrize(
-    "source", ["hf://a/b/c.gguf", "https://h.example/c.gguf", "civitai://1", "file:///c.gguf", "oci://h/r"]
-)
+@each("source", ["hf://a/b/c.gguf", "https://h.example/c.gguf", "civitai://1", "file:///c.gguf", "oci://h/r"])
 def test_every_other_source_needs_a_kind(source: str) -> None:
     assert "expected a kind" in wrong(source=f"'{source}'", _for="[ollama]")
     assert "expected a kind" in wrong(source=f"'{source}'", _for="[comfyui]")
     model(source=f"'{source}'", kind="file", path="models/c.gguf", _for="[ollama]")
 
 
-@pytest.mark.parametrize(
+@each(
     ("key", "value"),
     [
         ("files", "[{path: x}]"),
@@ -104,7 +103,7 @@ def test_every_other_source_needs_a_kind(source: str) -> None:
         ("task", "ocr"),
     ],
 )
-@pytest.mark.parametrize("kind", KINDS)
+@each("kind", KINDS)
 def test_keys_that_do_not_apply_to_a_kind_are_refused(kind: str, key: str, value: str) -> None:
     owners = {
         **dict.fromkeys(("files", "include"), ("snapshot", "immich-model")),
@@ -129,7 +128,7 @@ def test_a_model_of_immich_has_a_task_that_immich_knows() -> None:
     assert "facial-recognition" in wrong(**(keys | {"task": "faces"}))
 
 
-@pytest.mark.parametrize(
+@each(
     ("key", "value"),
     [
         ("files", "[{path: x}]"),
@@ -144,20 +143,20 @@ def test_file_keys_are_refused_for_an_ollama_model(key: str, value: str) -> None
     assert f"expected no {key} for an ollama:// source" in wrong(source="ollama://x", _for="[ollama]", **{key: value})
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in REPO_KINDS])
+@each("kind", [kind for kind in KINDS if kind not in REPO_KINDS])
 def test_a_single_file_of_the_hub_needs_its_path(kind: str) -> None:
     keys = single(kind, consumers_of(kind)[0])
     assert "expected hf://NS/REPO[@REV]/PATH" in wrong(**(keys | {"source": "hf://a/b@main"}))
     assert "expected hf://NS/REPO[@REV]/PATH" in wrong(**(keys | {"mirrors": "['hf://a/b']"}))
 
 
-@pytest.mark.parametrize("source", ["hf://a/b/c", "https://h.example/x", "civitai://1", "file:///x", "oci://h/r"])
+@each("source", ["hf://a/b/c", "https://h.example/x", "civitai://1", "file:///x", "oci://h/r"])
 def test_a_snapshot_is_a_whole_repo_of_the_hub(source: str) -> None:
     message = wrong(kind="snapshot", source=f"'{source}'", _for="[whisper]")
     assert "expected an hf:// source" in message or "expected a whole repo" in message
 
 
-@pytest.mark.parametrize(
+@each(
     ("mirror", "good"),
     [
         ("hf://c/d@main", True),
@@ -174,7 +173,7 @@ def test_a_mirror_of_a_snapshot_holds_several_files(mirror: str, good: bool) -> 
     assert len(found) == (0 if good else 1)
 
 
-@pytest.mark.parametrize(
+@each(
     ("mirror", "good"),
     [("ollama://h.example/n/m:t", True), ("oci://h/r:t", True), ("hf://c/d/e", False), ("https://h.example/x", False)],
 )
@@ -227,9 +226,7 @@ def test_a_pickle_needs_a_digest_or_allow_pickle(name: str) -> None:
         model(**keys, digest=DIGEST)
 
 
-@pytest.mark.parametrize(
-    "name", ["x.safetensors", "x.gguf", "x.bin", "x.pt.json", "pt", "ckpt", "x.ptx", "x.ckpt/x.bin"]
-)
+@each("name", ["x.safetensors", "x.gguf", "x.bin", "x.pt.json", "pt", "ckpt", "x.ptx", "x.ckpt/x.bin"])
 def test_other_suffixes_are_not_pickle_names(name: str) -> None:
     model(kind="checkpoint", source=f"hf://a/b/{name}", _for="[comfyui]")
     assert not is_pickle_name(name)
@@ -252,7 +249,7 @@ def test_each_pickle_of_a_snapshot_needs_its_own_digest() -> None:
     model(**keys)
 
 
-@pytest.mark.parametrize(
+@each(
     ("source", "name"),
     [
         ("hf://a/b/c/d.bin", "d.bin"),

@@ -12,6 +12,7 @@ from modelfetch.errors import ManifestError, SettingError
 from modelfetch.manifest.load import TEXT, load_bytes, load_manifest, sha256_of
 from modelfetch.manifest.model import FileSpec, Service
 from modelfetch.manifest.yaml_nodes import MAX_BYTES
+from tests.cases import each
 from tests.manifest.helpers import COMMIT, DIGEST, SHA, entry, load, model, models, problems, wrong
 
 CONTRACT = f"""\
@@ -145,13 +146,13 @@ def test_a_file_of_wrong_keys_gets_a_few_suggestions_and_every_problem() -> None
     assert not found[-1].endswith("?")
 
 
-@pytest.mark.parametrize("text", ["version: 1", "{version: 1}", "version: 1\nmodels:\n"])
+@each("text", ["version: 1", "{version: 1}", "version: 1\nmodels:\n"])
 def test_the_models_key_is_required(text: str) -> None:
     (message,) = problems(text)
     assert "models" in message
 
 
-@pytest.mark.parametrize("version", ["2", "0", "'1'", "1.0", "true", "~", "[1]", "1.1"])
+@each("version", ["2", "0", "'1'", "1.0", "true", "~", "[1]", "1.1"])
 def test_only_version_1_is_known(version: str) -> None:
     (message,) = problems(f"version: {version}\nmodels: []\n")
     assert message.startswith("1:10: version: expected 1, found ")
@@ -169,7 +170,7 @@ BAD_TYPES = {
 }
 
 
-@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BAD_TYPES.items() for value in values])
+@each(("key", "value"), [(key, value) for key, values in BAD_TYPES.items() for value in values])
 def test_a_top_key_of_a_wrong_type_is_refused(key: str, value: str) -> None:
     rest = "" if key == "models" else "models: []\n"
     lines = [message.partition(":")[0] for message in problems(f"version: 1\n{key}: {value}\n{rest}")]
@@ -213,21 +214,21 @@ BAD_SERVICE = {
 }
 
 
-@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in GOOD_SERVICE.items() for value in values])
+@each(("key", "value"), [(key, value) for key, values in GOOD_SERVICE.items() for value in values])
 def test_every_service_key_is_read(key: str, value: str) -> None:
     (service,) = load(f"version: 1\nservices:\n  s: {{{key}: {value}}}\nmodels: []\n").services
     assert service.name == "s"
     assert key.startswith("x-") or getattr(service, key) is not None
 
 
-@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BAD_SERVICE.items() for value in values])
+@each(("key", "value"), [(key, value) for key, values in BAD_SERVICE.items() for value in values])
 def test_a_service_key_that_is_wrong_is_refused(key: str, value: str) -> None:
     (message,) = problems(f"version: 1\nservices:\n  s: {{{key}: {value}}}\nmodels: []\n")
     assert message.startswith("3:")
     assert "services.s: " in message
 
 
-@pytest.mark.parametrize("name", ["A", "''", "a b", "../x", "'-x'", "'1': {}, x/y", "ü"])
+@each("name", ["A", "''", "a b", "../x", "'-x'", "'1': {}, x/y", "ü"])
 def test_a_service_has_a_plain_name(name: str) -> None:
     assert any(
         "expected a service's name" in line
@@ -308,13 +309,13 @@ def base(key: str, value: str) -> dict[str, str]:
     return BASE | {"_for" if key == "for" else key: value}
 
 
-@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in GOOD_MODEL.items() for value in values])
+@each(("key", "value"), [(key, value) for key, values in GOOD_MODEL.items() for value in values])
 def test_every_model_key_is_read(key: str, value: str) -> None:
     made = model(**base(key, value))
     assert key.startswith("x-") or getattr(made, key) is not None
 
 
-@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BAD_MODEL.items() for value in values])
+@each(("key", "value"), [(key, value) for key, values in BAD_MODEL.items() for value in values])
 def test_a_model_key_that_is_wrong_is_one_problem_there(key: str, value: str) -> None:
     (message,) = problems(models(entry(**base(key, value))))
     assert message.startswith("3:")
@@ -330,7 +331,7 @@ def test_weights_without_bytes_are_refused_and_other_files_may_be_empty() -> Non
     assert "expected 1 byte or more for 'a.safetensors', found 0" in message
 
 
-@pytest.mark.parametrize("key", ["name", "source", "for"])
+@each("key", ["name", "source", "for"])
 def test_a_model_needs_name_source_and_consumers(key: str) -> None:
     keys = {k: v for k, v in base("kind", "checkpoint").items() if k.lstrip("_") != key}
     text = "version: 1\nmodels:\n  - {" + ", ".join(f"{k.lstrip('_')}: {v}" for k, v in keys.items()) + "}\n"
@@ -347,7 +348,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize(
+@each(
     ("key", "value", "good"),
     [
         (k, v, good)
@@ -363,12 +364,12 @@ def test_every_key_of_files_is_read(key: str, value: str, good: bool) -> None:
     assert good or "models[0] (m): files[0]" in found[0]
 
 
-@pytest.mark.parametrize("files", ["[]", "~", "x", "[x]", "[{}]", "{path: x}", "[{size: 1}]"])
+@each("files", ["[]", "~", "x", "[x]", "[{}]", "{path: x}", "[{size: 1}]"])
 def test_files_are_a_list_of_records_with_paths(files: str) -> None:
     assert "files" in wrong(kind="snapshot", source="hf://a/b", _for="[whisper]", files=files)
 
 
-@pytest.mark.parametrize(
+@each(
     ("files", "why"),
     [
         ("[{path: a}, {path: a}]", "again"),
@@ -381,36 +382,34 @@ def test_files_of_a_snapshot_are_placed_in_one_folder(files: str, why: str) -> N
     assert why in wrong(kind="snapshot", source="hf://a/b", _for="[whisper]", files=files)
 
 
-@pytest.mark.parametrize("include", ["['*.json']", "['**/*.bin', config.json]", "['onnx/']", "['[!a]*', '?']"])
+@each("include", ["['*.json']", "['**/*.bin', config.json]", "['onnx/']", "['[!a]*', '?']"])
 def test_valid_globs_are_accepted(include: str) -> None:
     assert model(kind="snapshot", source="hf://a/b", _for="[whisper]", include=include).include is not None
 
 
-@pytest.mark.parametrize(
-    "include", ["[]", "'*'", "~", "['../*']", "['/etc/*']", "['a/../*']", "['a', 'a']", "['']", "['/']", "[1]"]
-)
+@each("include", ["[]", "'*'", "~", "['../*']", "['/etc/*']", "['a/../*']", "['a', 'a']", "['']", "['/']", "[1]"])
 def test_a_glob_outside_of_the_repo_is_refused(include: str) -> None:
     assert "include" in wrong(kind="snapshot", source="hf://a/b", _for="[whisper]", include=include)
 
 
-@pytest.mark.parametrize("repo", ["gpt2", "ns/repo", "xlm-roberta-base"])
+@each("repo", ["gpt2", "ns/repo", "xlm-roberta-base"])
 def test_cache_as_is_read(repo: str) -> None:
     assert model(kind="snapshot", source="hf://a/b", _for="[diffrhythm]", cache_as=repo).cache_as == repo
 
 
-@pytest.mark.parametrize("repo", ["../x", "a/b/c", "a--b", "''", "~", "1", "hf://a/b", "a/..", "'a b'", "/a", "a/"])
+@each("repo", ["../x", "a/b/c", "a--b", "''", "~", "1", "hf://a/b", "a/..", "'a b'", "/a", "a/"])
 def test_cache_as_is_a_repo_id(repo: str) -> None:
     assert "cache_as: expected a repo id" in wrong(
         kind="snapshot", source="hf://a/b", _for="[diffrhythm]", cache_as=repo
     )
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9:8000", "[::1]:80", "hub.localhost:1"])
+@each("host", ["localhost", "127.0.0.1", "127.9.9.9:8000", "[::1]:80", "hub.localhost:1"])
 def test_plain_http_to_loopback_is_accepted(host: str) -> None:
     model(**base("source", f"'http://{host}/x.safetensors'"))
 
 
-@pytest.mark.parametrize(
+@each(
     "host",
     ["h.example", "10.0.0.1", "127.0.0.1.example", "localhost.example", "0.0.0.1", "2130706433", "[::]", "127.1"],
 )

@@ -10,6 +10,7 @@ from modelfetch.errors import ManifestError
 from modelfetch.manifest.load import MAX_CHAIN
 from modelfetch.tiers import discovery
 from modelfetch.tiers.loader import load_manifest
+from tests.cases import each
 from tests.manifest.helpers import entry
 
 GIB = 2**30
@@ -188,7 +189,7 @@ def test_a_path_is_relative_to_the_file_that_names_it(tmp_path: Path, extends: s
         assert load_manifest(tmp_path / file).files[1] == str(tmp_path / "deep" / found)
 
 
-@pytest.mark.parametrize(
+@each(
     "extends",
     [
         "/base.yaml",

@@ -6,13 +6,12 @@ from hypothesis import strategies as st
 
 from modelfetch.manifest.paste import from_paste
 from modelfetch.manifest.uri import HttpUri, parse_uri
+from tests.cases import each
 from tests.manifest.helpers import COMMIT
 
 
-@pytest.mark.parametrize(
-    "site", ["https://huggingface.co", "https://hf.co", "huggingface.co", "HTTPS://HuggingFace.co"]
-)
-@pytest.mark.parametrize(
+@each("site", ["https://huggingface.co", "https://hf.co", "huggingface.co", "HTTPS://HuggingFace.co"])
+@each(
     ("path", "uri"),
     [
         ("/ns/repo", "hf://ns/repo"),
@@ -43,7 +42,7 @@ def test_pages_and_files_of_the_hub_become_its_uris(site: str, path: str, uri: s
     parse_uri(uri)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "uri"),
     [
         ("hf.co/ns/repo:Q4_K_M", "ollama://hf.co/ns/repo:Q4_K_M"),
@@ -89,7 +88,7 @@ def test_other_forms_of_pasted_addresses(text: str, uri: str) -> None:
     assert parse_uri(text).text == uri
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "uri"),
     [("llama3.2", "ollama://llama3.2"), ("hf.co/ns/repo", "ollama://hf.co/ns/repo"), ("a:1", "ollama://a:1")],
 )
@@ -97,14 +96,12 @@ def test_a_bare_name_is_a_model_where_only_ollamas_are_meant(text: str, uri: str
     assert from_paste(text, ollama=True) == uri
 
 
-@pytest.mark.parametrize(
-    "text", ["example:8080", "localhost:5000", "https:x", "data:x", "hf:a", "C:\\x", "a/b/c:d", "x"]
-)
+@each("text", ["example:8080", "localhost:5000", "https:x", "data:x", "hf:a", "C:\\x", "a/b/c:d", "x"])
 def test_an_ambiguous_word_is_not_taken_for_an_ollama_model(text: str) -> None:
     assert from_paste(text) == text
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "line"),
     [
         ("https://huggingface.co/ns/repo/tree/main/vae", 'include: ["vae/*"]'),
@@ -137,7 +134,7 @@ def test_an_incomplete_address_is_refused_with_the_line_to_write(text: str, line
     assert line in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "https://huggingface.co.evil.example/ns/repo",
@@ -153,7 +150,7 @@ def test_addresses_of_other_hosts_and_ports_are_unchanged(text: str) -> None:
     assert isinstance(parse_uri(text), HttpUri)
 
 
-@pytest.mark.parametrize(
+@each(
     "command",
     [
         "hf download ns/repo --include x --token SECRET",

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from modelfetch.manifest.model import Position
 from modelfetch.manifest.path_conflicts import PathClaim, Shape, claims_of, find_clashes
+from tests.cases import each
 from tests.manifest.helpers import COMMIT, DIGEST, OTHER_COMMIT, SHA, entry, load, models, problems
 
 
@@ -169,7 +168,7 @@ def test_two_repos_can_not_share_a_cache_folder() -> None:
     assert fine(snapshot("a"), snapshot("b", f"hf://c/d@{COMMIT}", cache_as="a/b"))
 
 
-@pytest.mark.parametrize(
+@each(
     "path",
     [
         "hub/models--a--b/x",

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelfetch.manifest.paths import check_relative, collision_key, parents, safe_name
+from tests.cases import each
 
 BAD = [
     "",
@@ -31,13 +32,13 @@ BAD = [
 BAD += ["a\0b", "a\nb", "a\rb", "\x7f", "\x85", "a\u2028b", "\ud800", "x" * 256, "ü" * 128, "a/" * 512 + "a"]
 
 
-@pytest.mark.parametrize("path", BAD)
+@each("path", BAD)
 def test_a_path_that_could_lead_elsewhere_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         check_relative(path)
 
 
-@pytest.mark.parametrize(
+@each(
     "path",
     ["a", "a/b.bin", "..a", "a..", "...", "a b", "ü/ñ", "-x", "~", "$HOME", "aa:b", "x" * 255, "%2e%2e/a", " a "],
 )
@@ -54,7 +55,7 @@ def test_an_accepted_path_stays_below_its_folder(path: str) -> None:
     assert posixpath.normpath("/root/" + path) == "/root/" + path
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "safe"),
     [
         ("a.bin", "a.bin"),

@@ -9,6 +9,7 @@ from modelfetch.core.root import CONSUMERS
 from modelfetch.manifest.kinds import FOLDERS, KINDS
 from modelfetch.manifest.load import load_manifest
 from modelfetch.manifest.schema import FILE, MANIFEST, MODEL, SERVICE
+from tests.cases import each
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "manifest.md").read_text(encoding="utf-8")
 FULL, EXTENDING = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
@@ -39,7 +40,7 @@ def test_the_documented_extends_example_is_valid_and_works_as_described(tmp_path
     assert (manifest.tier, manifest.description) == ("mine", "Balanced: a 3B chat model beside SDXL")
 
 
-@pytest.mark.parametrize(
+@each(
     ("heading", "keys"),
     [
         ("Keys", {*MANIFEST.keys, "x-…"}),

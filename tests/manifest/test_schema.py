@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from modelfetch.manifest.schema import FILE, MANIFEST, MODEL, SERVICE, json_schema, json_schema_text
+from tests.cases import each
 from tests.manifest.helpers import COMMIT, DIGEST, VALIDATOR
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "manifest.schema.json"
@@ -59,7 +58,7 @@ def test_every_key_is_explained_to_editors() -> None:
     walk(json_schema())
 
 
-@pytest.mark.parametrize(
+@each(
     "document",
     [
         manifest(),
@@ -80,7 +79,7 @@ def test_the_schema_accepts_valid_manifests(document: Any) -> None:
     assert errors(document) == []
 
 
-@pytest.mark.parametrize(
+@each(
     "document",
     [
         {},

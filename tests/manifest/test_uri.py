@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from modelfetch.core.urls import display_url
 from modelfetch.manifest.paste import from_paste
 from modelfetch.manifest.uri import MAX_URI, is_repo_id, parse_uri, shown
+from tests.cases import each
 from tests.manifest.helpers import COMMIT, SHA
 
 
@@ -24,7 +25,7 @@ def hf(repo: str, revision: str | None = None, path: str | None = None) -> dict[
     return {"scheme": "hf", "repo": repo, "revision": revision, "path": path}
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "expected"),
     [
         ("hf://ns/repo", hf("ns/repo")),
@@ -50,7 +51,7 @@ def test_hf_uris_are_parsed(text: str, expected: dict[str, Any]) -> None:
     assert parsed(text) == expected
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "hf://",
@@ -120,7 +121,7 @@ def ollama(host: str, namespace: str, model: str, tag: str) -> dict[str, Any]:
     return {"scheme": "ollama", "host": host, "namespace": namespace, "model": model, "tag": tag}
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "expected"),
     [
         ("ollama://llama3.2:3b", ollama("registry.ollama.ai", "library", "llama3.2", "3b")),
@@ -142,7 +143,7 @@ def test_ollama_uris_are_parsed(text: str, expected: dict[str, Any]) -> None:
     assert parsed(text) == expected
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "ollama://",
@@ -184,7 +185,7 @@ def test_invalid_ollama_uris_are_refused(text: str) -> None:
         parse_uri(text)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "version", "file"),
     [
         ("civitai://128078", 128078, None),
@@ -199,7 +200,7 @@ def test_civitai_uris_are_parsed(text: str, version: int, file: int | None) -> N
     assert (found["choices"], found["host"], found["token"]) == ((), None, None)
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "civitai://",
@@ -228,7 +229,7 @@ def test_invalid_civitai_uris_are_refused(text: str) -> None:
         parse_uri(text)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "url", "path"),
     [
         ("https://h.example/a/b.safetensors", "https://h.example/a/b.safetensors", "/a/b.safetensors"),
@@ -245,7 +246,7 @@ def test_https_uris_are_parsed(text: str, url: str, path: str) -> None:
     assert parsed(text) == {"scheme": "https", "url": url, "path": path}
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "host", "port"),
     [
         ("https://H.example/x", "h.example", 443),
@@ -259,7 +260,7 @@ def test_an_https_uri_has_a_host(text: str, host: str, port: int) -> None:
     assert (getattr(uri, "host", None), getattr(uri, "port", None)) == (host, port)
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "https://",
@@ -304,7 +305,7 @@ def test_invalid_https_uris_are_refused(text: str) -> None:
         parse_uri(text)
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "https://me:secret@h/x",
@@ -328,7 +329,7 @@ def test_a_uri_is_shown_short_and_bare() -> None:
     assert "\n" not in shown("a\nb")
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "path"),
     [
         ("file:///a/b.bin", "/a/b.bin"),
@@ -343,7 +344,7 @@ def test_file_uris_are_parsed(text: str, path: str) -> None:
     assert parsed(text) == {"scheme": "file", "path": path}
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "file://",
@@ -362,7 +363,7 @@ def test_invalid_file_uris_are_refused(text: str) -> None:
         parse_uri(text)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "host", "repo", "tag", "digest"),
     [
         ("oci://ghcr.io/org/model:v1", "ghcr.io", "org/model", "v1", None),
@@ -377,7 +378,7 @@ def test_oci_uris_are_parsed(text: str, host: str, repo: str, tag: str | None, d
     assert (str(found["digest"]) if found["digest"] else None) == digest
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "oci://",
@@ -407,7 +408,7 @@ def test_invalid_oci_uris_are_refused(text: str) -> None:
         parse_uri(text)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "good"),
     [("gpt2", True), ("ns/repo", True), ("a/b/c", False), ("", False), ("a/", False), ("../a", False), ("a--b", False)],
 )

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from modelfetch.manifest.yaml_nodes import MAX_BYTES, MAX_DEPTH, MAX_NODES, Mapping, Scalar, Sequence, parse
+from tests.cases import each
 from tests.manifest.helpers import problems
 
 
@@ -64,12 +65,12 @@ def test_a_key_may_be_an_alias_of_text() -> None:
     assert [entry.key for entry in root("a: &x k\n*x : 1\n").entries] == ["a", "k"]
 
 
-@pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n", "\ufeff", "%YAML 1.2\n"])
+@each("text", ["", "\n\n", "# only a comment\n", "\ufeff", "%YAML 1.2\n"])
 def test_an_empty_file_is_refused(text: str) -> None:
     assert len(found(text)) == 1
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "what"), [("- a\n", "a list"), ("just text", "'just text'"), ("---\n", "nothing"), ("42", "the number 42")]
 )
 def test_a_document_that_is_not_a_mapping_is_refused(text: str, what: str) -> None:
@@ -91,7 +92,7 @@ def test_the_first_of_duplicate_keys_is_kept_so_that_the_rest_can_be_checked() -
     assert [entry.value.value for entry in mapping.entries if isinstance(entry.value, Scalar)] == [1]
 
 
-@pytest.mark.parametrize(
+@each(
     "value",
     [
         "!!str x",
@@ -121,7 +122,7 @@ def test_a_tag_on_a_key_on_the_root_and_by_directive_is_refused_too() -> None:
     assert "expected no YAML tag, found 'tag:x,2000:y'" in found("%TAG !e! tag:x,2000:\n---\na: !e!y 1\n")[0]
 
 
-@pytest.mark.parametrize("key", ["1", "1.5", "true", "~", "", ".inf", "0x1"])
+@each("key", ["1", "1.5", "true", "~", "", ".inf", "0x1"])
 def test_a_key_must_be_text(key: str) -> None:
     (message,) = found(f"a: 1\n? {key}\n: 2\n")
     assert message.startswith("2:")
@@ -135,7 +136,7 @@ def test_a_list_or_mapping_as_a_key_is_refused(key: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("key", ["yes", "on", "'1'", '"true"', "1_000", "<<"])
+@each("key", ["yes", "on", "'1'", '"true"', "1_000", "<<"])
 def test_any_yaml_1_2_text_may_be_a_key(key: str) -> None:
     assert found(f"{key}: 2\n") == []
 
@@ -156,7 +157,7 @@ def test_a_second_document_is_refused() -> None:
     assert found("---\na: 1\n...\n") == []
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "message"),
     [
         ("a:\n\t- b\n", "2:1: invalid YAML: a tab at the beginning of a line; indent with spaces"),
@@ -179,13 +180,13 @@ def test_a_syntax_error_is_explained_in_words(text: str, message: str) -> None:
     assert found(text) == [message]
 
 
-@pytest.mark.parametrize("version", ["1.1", "1.0", "1.3", "2.0"])
+@each("version", ["1.1", "1.0", "1.3", "2.0"])
 def test_another_yaml_version_is_refused(version: str) -> None:
     (message,) = found(f"%YAML {version}\n---\na: yes\n")
     assert message.startswith(("1:1: invalid YAML", "1:1: expected YAML 1.2"))
 
 
-@pytest.mark.parametrize(
+@each(
     ("data", "message"),
     [
         (b"a: \xff\n", "1:4: expected UTF-8 text, found the byte 0xff"),
@@ -206,7 +207,7 @@ def test_invalid_bytes_are_reported_with_their_position(data: bytes, message: st
     assert found(data) == [message]
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "place"),
     [
         ("a: [1\nb: 2\n", "2:"),

@@ -9,6 +9,7 @@ from modelfetch.manifest.load import load_bytes
 from modelfetch.manifest.model import FileSpec, Model, Position
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.pinning.append import append, new_manifest
+from tests.cases import each
 
 COMMIT = "536b0662742c02347bc0e980a01041f333bce120"
 NOWHERE = Position(file="", line=0, column=0)
@@ -46,8 +47,8 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("models", [(LORA,), (REPO,), (LORA, REPO)])
+@each("text", TEXTS)
+@each("models", [(LORA,), (REPO,), (LORA, REPO)])
 def test_entries_are_appended_and_all_other_text_is_kept(text: str, models: tuple[Model, ...]) -> None:
     before = load_bytes(text.encode(), file="m.yaml")
     changed = append(text, models)

@@ -18,6 +18,7 @@ from modelfetch.pinning.detect import (
     combine,
     consumers_for,
 )
+from tests.cases import each
 from tests.fitting import real
 from tests.fitting.build import MadeFile, gguf, safetensors, text
 from tests.pinning.conftest import read
@@ -68,14 +69,14 @@ NAMES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "family", "names"), NAMES)
+@each(("kind", "family", "names"), NAMES)
 def test_kind_and_family_are_detected_from_tensors(kind: str | None, family: str | None, names: list[str]) -> None:
     found = of(*names)
     assert (found.kind, found.family) == (kind, family)
     assert bool(found.why) == (kind is not None)
 
 
-@pytest.mark.parametrize(
+@each(
     ("file", "kind", "family"),
     [
         (real.sd15(), "checkpoint", "sd15"),
@@ -107,7 +108,7 @@ def test_files_of_the_demo_are_detected(body: object, kind: str) -> None:
     assert by_tensors(read_safetensors(HeaderBuffer(MadeFile(header=data, size=len(data))))).kind == kind
 
 
-@pytest.mark.parametrize(
+@each(
     ("arch", "kind", "consumers"),
     [
         ("flux", "diffusion-model", ()),
@@ -122,7 +123,7 @@ def test_a_gguf_file_is_detected_by_its_architecture(arch: str, kind: str | None
     assert (found.kind, found.consumers, found.family) == (kind, consumers, arch)
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "kind"),
     [
         ("split_files/text_encoders/qwen_3_4b.safetensors", "text-encoder"),
@@ -136,7 +137,7 @@ def test_the_kind_is_detected_from_the_folder(path: str, kind: str | None) -> No
     assert by_folder(path).kind == kind
 
 
-@pytest.mark.parametrize(
+@each(
     ("address", "category", "kind"),
     [
         ("civitai://1", "LORA", "lora"),

@@ -16,6 +16,7 @@ from modelfetch.manifest.model import FileSpec, Model
 from modelfetch.manifest.uri import HfUri
 from modelfetch.pinning.document import Document, with_pins
 from modelfetch.pinning.entry import at_commit
+from tests.cases import each
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,7 +167,7 @@ def test_a_list_shared_by_an_alias_is_pinned_once_if_its_entries_agree() -> None
         pin(text, each_its_own)
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         vae("- name: v\n  kind: vae\n  for: [comfyui]\n  source: >-\n    hf://a/b/v.st\n"),

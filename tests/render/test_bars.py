@@ -14,8 +14,6 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import pytest
-
 from modelfetch.core.events import (
     Notice,
     Planned,
@@ -26,6 +24,7 @@ from modelfetch.core.events import (
 )
 from modelfetch.render.bars import Bars, layout
 from modelfetch.render.text import cut, display_width
+from tests.cases import each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,8 +113,8 @@ def screen(columns: int) -> Iterator[Screen]:
         view.close()
 
 
-@pytest.mark.parametrize("columns", [50, 80, 120])
-@pytest.mark.parametrize("label", ["a" * 60, "模型" * 30, "short"])
+@each("columns", [50, 80, 120])
+@each("label", ["a" * 60, "模型" * 30, "short"])
 def test_long_labels_are_truncated_but_numbers_are_not(columns: int, label: str) -> None:
     shown, numbers, form = layout(label, NUMBERS, SHORT_NUMBERS, columns)
     assert "{numbers}" in form
@@ -124,7 +123,7 @@ def test_long_labels_are_truncated_but_numbers_are_not(columns: int, label: str)
     assert len(shown) == 5 if label == "short" else display_width(shown) > 6
 
 
-@pytest.mark.parametrize("columns", [50, 60, 80, 120])
+@each("columns", [50, 60, 80, 120])
 def test_a_line_fits_into_the_terminal_with_the_echo_of_ctrl_c(columns: int) -> None:
     with screen(columns) as view:
         bars = Bars(view.stream)
@@ -160,7 +159,7 @@ def test_a_file_that_ends_leaves_no_blank_row_between_the_others() -> None:
     ]
 
 
-@pytest.mark.parametrize("then", ["tick", "write", "close"])
+@each("then", ["tick", "write", "close"])
 def test_a_terminal_that_becomes_narrower_is_cleared_from_the_first_bar_on(then: str) -> None:
     with screen(120) as view:
         bars = Bars(view.stream)
@@ -225,8 +224,6 @@ def test_bars_are_shown_on_a_terminal_of_unknown_size() -> None:
         bars.close()
 
 
-@pytest.mark.parametrize(
-    ("text", "columns", "shown"), [("abc", 3, "abc"), ("abcd", 3, "ab…"), ("模型文件", 5, "模型…")]
-)
+@each(("text", "columns", "shown"), [("abc", 3, "abc"), ("abcd", 3, "ab…"), ("模型文件", 5, "模型…")])
 def test_a_text_is_cut_to_columns(text: str, columns: int, shown: str) -> None:
     assert cut(text, columns) == shown

@@ -26,6 +26,7 @@ from modelfetch.core.events import (
 from modelfetch.render.log import Log
 from modelfetch.render.renderers import Json, Quiet, make_progress
 from modelfetch.render.sentence import sentence
+from tests.cases import each
 
 if TYPE_CHECKING:
     from modelfetch.render.progress import Progress
@@ -37,7 +38,7 @@ END = TransferFinished(
 )
 
 
-@pytest.mark.parametrize("renderer", [Log, Quiet, Json])
+@each("renderer", [Log, Quiet, Json])
 def test_no_control_character_of_a_server_reaches_the_terminal(renderer: type[Progress]) -> None:
     out = io.StringIO()
     evil = "\x1b[2J\x07evil\r\nerror: forged"
@@ -61,7 +62,7 @@ def test_json_progress_is_one_object_a_line() -> None:
     assert events[2]["done"] == 7
 
 
-@pytest.mark.parametrize(
+@each(
     ("event", "text"),
     [
         (Planned(artifacts=1, bytes=MIB, present=3), "1 file to download, 1.0 MiB; 3 already here"),

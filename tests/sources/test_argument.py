@@ -6,9 +6,10 @@ import pytest
 
 from modelfetch.errors import UsageError
 from modelfetch.sources.argument import parse_argument
+from tests.cases import each
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "message", "hint"),
     [
         ("llama3.2", "expected a URI", "a model of Ollama's library is written ollama://llama3.2"),

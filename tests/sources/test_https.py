@@ -14,6 +14,7 @@ from modelfetch.http import Headers
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, known
 from modelfetch.sources.answers import disposition_name
+from tests.cases import each
 from tests.sources.contract import OTHER, PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def test_weights_served_with_an_html_type_are_accepted(bench: SourceBench, hub: 
     assert bench.resolve(hub.files + "x.bin").artifacts[0].size == 13
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "name"),
     [
         ('attachment; filename="a.safetensors"', "a.safetensors"),
@@ -253,7 +254,7 @@ def test_without_any_name_the_manifest_must_give_one(bench: SourceBench, hub: Hu
     assert bench.resolve(hub.files + "get/", filename="sub/mine.bin").artifacts[0].path == "mine.bin"
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "name"),
     [
         ('attachment; filename="a.bin"', "a.bin"),

@@ -11,6 +11,7 @@ import pytest
 from modelfetch.errors import NotAModelError
 from modelfetch.http.response import Response
 from modelfetch.sources.pages import refuse_page
+from tests.cases import each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,8 +44,8 @@ def answer(kind: str, body: bytes, *, status: int = 200, coding: str = "") -> Re
     return Response(inner, url="https://h.example/x", translate=lambda error: error, cancel=None, release=lambda: None)
 
 
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize(("kind", "body"), BODIES)
+@each("packed", [False, True])
+@each(("kind", "body"), BODIES)
 def test_a_captive_portal_is_named_and_no_upgrade_of_the_pin_is_advised(
     kind: str, body: bytes, *, packed: bool
 ) -> None:
@@ -54,13 +55,13 @@ def test_a_captive_portal_is_named_and_no_upgrade_of_the_pin_is_advised(
     assert "the manifest's pin is not the cause" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize("kind", ["application/octet-stream", "text/plain", "text/html", ""])
-@pytest.mark.parametrize("size", [len(WEIGHTS), 10**9, None])
+@each("kind", ["application/octet-stream", "text/plain", "text/html", ""])
+@each("size", [len(WEIGHTS), 10**9, None])
 def test_weights_are_not_taken_for_a_page(kind: str, size: int | None) -> None:
     refuse_page(answer(kind, WEIGHTS), "https://h.example/x", path="x.safetensors", size=size, pinned=True)
     refuse_page(answer(kind, WEIGHTS[:1], status=206), "https://h.example/x", path="x.bin", size=size, pinned=True)
 
 
-@pytest.mark.parametrize("kind", ["application/json", "text/plain", "text/html"])
+@each("kind", ["application/json", "text/plain", "text/html"])
 def test_a_text_file_of_another_size_is_not_taken_for_a_page(kind: str) -> None:
     refuse_page(answer(kind, b"a list of words"), "https://h.example/x", path="words.txt", size=10, pinned=True)

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from modelfetch.tiers import discovery
 from modelfetch.tiers.discovery import find_tier, is_tier_name, list_tiers, normalise_tier, shipped_dir
+from tests.cases import each
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "tier"),
     [
         ("16g", "16g"),

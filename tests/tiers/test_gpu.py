@@ -16,6 +16,7 @@ from modelfetch.errors import SettingError
 from modelfetch.manifest.load import load_manifest
 from modelfetch.tiers import gpu
 from modelfetch.tiers.gpu import DetectedGpus, Gpu, auto_tier, find_gpus, largest_within
+from tests.cases import each
 from tests.fitting.world import TIERS, shipped
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def test_without_nvidia_ml_py_the_extra_is_named(tmp_path: Path, monkeypatch: py
 
 
 # ── choosing ──
-@pytest.mark.parametrize(
+@each(
     ("card", "mib", "tier"),
     [
         ("RTX 4060", 8188, "8g"),
@@ -197,14 +198,12 @@ def test_usable_memory_grows_with_the_card_and_is_less_than_its_total() -> None:
     assert all(u < mib * MIB for u, mib in zip(usable, range(256, 150_000, 97), strict=True))
 
 
-@pytest.mark.parametrize(
-    ("count", "tier"), [("", "32g"), ("1", "32g"), ("2", "8g"), ("7", "8g"), ("all", "8g"), ("-1", "8g")]
-)
+@each(("count", "tier"), [("", "32g"), ("1", "32g"), ("2", "8g"), ("7", "8g"), ("all", "8g"), ("-1", "8g")])
 def test_of_several_cards_the_smallest_of_those_that_services_see_counts(count: str, tier: str) -> None:
     assert auto_tier(ALL, {"GPU_COUNT": count}, found=nvidia(32607, 8192)).tier == tier
 
 
-@pytest.mark.parametrize(
+@each(
     ("environ", "found", "why"),
     [
         ({}, DetectedGpus(why=("NVML says no",)), "NVML says no"),
@@ -226,7 +225,7 @@ def test_without_a_gpu_that_fits_auto_is_78_and_names_the_tiers(
     assert "8g, 16g, 32g, 94g" in bad.value.hint
 
 
-@pytest.mark.parametrize("count", ["two", "1.5", "99999", "²"])
+@each("count", ["two", "1.5", "99999", "²"])
 def test_an_invalid_gpu_count_is_a_setting_error(count: str) -> None:
     with pytest.raises(SettingError, match="GPU_COUNT"):
         auto_tier(ALL, {"GPU_COUNT": count}, found=nvidia(8192))
@@ -302,7 +301,7 @@ def test_tiers_explains_the_choice_and_the_services_that_run_together(
     assert "= 15.00 GiB of 15.00 GiB; on the CPU: whisper (large-v3-turbo)" in out
 
 
-@pytest.mark.parametrize(
+@each(
     ("compute", "generation", "weights"),
     [
         ((6, 1), "Pascal", "no bf16"),

@@ -9,6 +9,7 @@ from modelfetch.core.events import Event, Notice
 from modelfetch.errors import SettingError
 from modelfetch.manifest.load import load_manifest
 from modelfetch.tiers.overrides import apply_overrides
+from tests.cases import each
 
 if TYPE_CHECKING:
     from modelfetch.manifest.model import Manifest
@@ -68,16 +69,14 @@ def test_a_list_of_names_replaces_all_ollama_entries_and_nothing_else() -> None:
     assert names(manifest, "comfyui") == ["base", "vae"]
 
 
-@pytest.mark.parametrize(
-    "name", ["llama3.2:3b", "ollama://llama3.2:3b", "library/llama3.2:3b", "registry.ollama.ai/library/llama3.2:3b"]
-)
+@each("name", ["llama3.2:3b", "ollama://llama3.2:3b", "library/llama3.2:3b", "registry.ollama.ai/library/llama3.2:3b"])
 def test_a_value_that_is_an_entrys_source_keeps_it_with_its_digest(name: str) -> None:
     manifest = apply({"OLLAMA_AUTO_PULL_MODEL": name})
     (kept,) = [m for m in manifest.models if "ollama" in m.consumers]
     assert kept.digest == DIGEST
 
 
-@pytest.mark.parametrize(
+@each(
     "value",
     [
         "https://huggingface.co/stabilityai/base/resolve/main/base.safetensors",
@@ -96,7 +95,7 @@ def test_a_checkpoint_is_replaced_for_its_consumer_only() -> None:
     assert names(manifest, "comfyui") == ["base", "vae"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("variable", "value"),
     [
         ("OLLAMA_AUTO_PULL_MODEL", "bad name"),
@@ -129,7 +128,7 @@ def test_the_page_of_a_civitai_version_is_that_version() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each(
     ("variable", "value", "why"),
     [
         ("OLLAMA_AUTO_PULL_MODEL", "hf://a/b/c.gguf", "expected a model of Ollama"),

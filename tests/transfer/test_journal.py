@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelfetch.store.chunks import CHUNK
 from modelfetch.transfer.journal import ChunkChecksum, Identity, checksum_line, identity_line, parse_journal
+from tests.cases import each
 
 identities = st.builds(
     Identity,
@@ -51,7 +51,7 @@ def test_a_damaged_journal_lists_no_additional_chunk(
     parse_journal(bytes(text[: data.draw(st.integers(0, len(text)))]))
 
 
-@pytest.mark.parametrize(
+@each(
     "line",
     [
         {"chunk": -1, "length": 5, "xxh3": "0" * 16},

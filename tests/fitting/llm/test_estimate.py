@@ -16,6 +16,7 @@ from modelfetch.fitting.llm.hyperparameters import UnknownModelError, hyperparam
 from modelfetch.fitting.llm.layers import OnGpu
 from modelfetch.formats.gguf import GgufHeader, read_gguf
 from modelfetch.formats.range_reader import GIB, MIB
+from tests.cases import each
 from tests.fitting.architectures import made
 from tests.fitting.build import U32, Shape, TensorSpec, array, gguf, llm, metadata, tensors, text, u32
 from tests.fitting.real import REAL, real_llm
@@ -58,7 +59,7 @@ def measured(number: int) -> Estimate:
     )
 
 
-@pytest.mark.parametrize("number", range(len(ROWS)), ids=lambda n: "-".join(list(ROWS[n].values())[:5]))
+@each("number", range(len(ROWS)))
 def test_every_buffer_has_the_size_that_the_engine_reports(number: int) -> None:
     found, row = measured(number), ROWS[number]
     assert found.weights == pytest.approx(int(row["weights"]), abs=0.01 * MIB)
@@ -160,7 +161,7 @@ def test_an_embedding_model_runs_with_a_batch_as_long_as_its_context() -> None:
     assert (short.assumptions["batch"], long.assumptions["batch"]) == (512, 2048)
 
 
-@pytest.mark.parametrize("name", ["nomic-embed-text", "mxbai-embed-large", "embeddinggemma:300m"])
+@each("name", ["nomic-embed-text", "mxbai-embed-large", "embeddinggemma:300m"])
 def test_an_encoder_has_no_cache_and_keeps_its_input_layer_in_ram(name: str) -> None:
     found = estimate(of(name), context=8192, parallel=4)
     assert found.kv == 0
@@ -221,7 +222,7 @@ def test_the_largest_accepted_number_of_layers_and_experts_is_computed_fast() ->
     assert time.monotonic() - started < 10
 
 
-@pytest.mark.parametrize(
+@each(
     ("key", "value", "most"),
     [("block_count", 1025, 1024), ("expert_used_count", 65, 64), ("block_count", 2**31, 1024)],
 )
@@ -241,11 +242,9 @@ def test_an_unknown_architecture_is_unknown_with_bounds() -> None:
     assert found.as_dict()["assumptions"]["at_most"] == found.most
 
 
-@pytest.mark.parametrize("flash", [True, False], ids=["flash", "no-flash"])
-@pytest.mark.parametrize("context", [512, 131072])
-@pytest.mark.parametrize(
-    "name", ["llama3.2:1b", "qwen2.5:0.5b", "qwen3.5:4b", "qwen3.6:35b", "gemma4:e2b", "gpt-oss:20b"]
-)
+@each("flash", [True, False])
+@each("context", [512, 131072])
+@each("name", ["llama3.2:1b", "qwen2.5:0.5b", "qwen3.5:4b", "qwen3.6:35b", "gemma4:e2b", "gpt-oss:20b"])
 def test_the_upper_bound_of_an_unknown_architecture_is_above_the_known_need(
     name: str, context: int, *, flash: bool
 ) -> None:
@@ -282,7 +281,7 @@ def test_a_header_without_hyperparameters_is_unknown() -> None:
     assert found.unknown == ("the header has no llama.block_count",)
 
 
-@pytest.mark.parametrize(
+@each(
     ("key", "value", "why"),
     [
         ("llama.block_count", u32(0), "whole number"),

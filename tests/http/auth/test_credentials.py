@@ -25,6 +25,7 @@ from modelfetch.http.auth.challenge import (
     parse_challenges,
     repository_of,
 )
+from tests.cases import each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -254,7 +255,7 @@ def _everything(error: BaseException | None) -> str:
 # -- registries --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each(
     ("header", "found"),
     [
         ('Bearer realm="https://a/t",service="s",scope="repository:x:pull"',
@@ -280,7 +281,7 @@ def test_any_challenge_is_read_or_ignored(header: str) -> None:
         assert challenge.scheme == challenge.scheme.lower()
 
 
-@pytest.mark.parametrize(
+@each(
     ("registry", "realm", "asked", "password"),
     [
         ("https://registry.example/v2/x", "https://registry.example/token", True, True),
@@ -307,7 +308,7 @@ def test_which_token_servers_are_used_and_which_get_the_password(
         assert may_send_password(registry, realm) is password
 
 
-@pytest.mark.parametrize(
+@each(
     ("url", "repository"),
     [
         ("https://r/v2/a/b/manifests/latest", "a/b"),

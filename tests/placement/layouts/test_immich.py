@@ -17,6 +17,7 @@ from modelfetch.placement.rewritten import rewriting_service
 from modelfetch.placement.state import State
 from modelfetch.store import Store
 from modelfetch.store.ingest import LINK_AT_LEAST
+from tests.cases import each
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,7 @@ def layout(task: str = "facial-recognition", extra: str = "") -> tuple[Placement
     return placements("immich", model, Resolution(artifacts=artifacts, revision=COMMIT))
 
 
-@pytest.mark.parametrize("task", ["clip", "facial-recognition", "ocr"])
+@each("task", ["clip", "facial-recognition", "ocr"])
 def test_a_model_is_in_the_folder_of_its_task_and_repository(task: str) -> None:
     assert [place.path for place in layout(task)] == [f"immich/{task}/buffalo_l/{path}" for path in FILES]
     named = layout(task, ", filename: other")

@@ -12,6 +12,7 @@ from modelfetch.demo.faults import RateLimited, Status
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, known
+from tests.cases import each
 from tests.interpreter import run
 from tests.sources.contract import PLANTED, Case, NetworkContract
 
@@ -446,7 +447,7 @@ def test_a_snapshot_whose_files_are_all_pinned_is_known_unless_a_cache_needs_its
     assert _known(uri, kind="snapshot", files=(*files, FileSpec(path="c.bin", size=2))) is None
 
 
-@pytest.mark.parametrize("revision", ["", "@main", "@v1"])
+@each("revision", ["", "@main", "@v1"])
 def test_offline_a_pinned_file_of_a_branch_is_known_by_its_digest(revision: str) -> None:
     wanted = SourceRequest(uri=parse_uri(f"hf://org/repo{revision}/b.safetensors"), digest=DIGEST)
     found = known(wanted, Settings(offline=True), lambda _digest: None)
@@ -491,7 +492,7 @@ def test_a_mirror_without_digests_serves_a_cache_whose_files_are_pinned(
     assert (artifact.digest, artifact.size) == (Digest.sha256(b"{}"), 2)
 
 
-@pytest.mark.parametrize("uri", ["hf://org/repo/b.bin", "hf://org/repo@main/b.bin", f"hf://org/repo@{COMMIT}"])
+@each("uri", ["hf://org/repo/b.bin", "hf://org/repo@main/b.bin", f"hf://org/repo@{COMMIT}"])
 def test_a_uri_without_commit_or_path_needs_a_request(uri: str) -> None:
     assert _known(uri, digest=DIGEST, size=5) is None
 

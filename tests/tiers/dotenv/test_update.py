@@ -17,6 +17,7 @@ from modelfetch.tiers.dotenv.render import END, KeptParts, TierText, quote, rend
 from modelfetch.tiers.dotenv.update import BlockError, update_block
 from modelfetch.tiers.dotenv.values import DEFAULTS, compose_size, tier_values, unsupported_embedder
 from modelfetch.tiers.dotenv.variables import GROUPS, HEADER, VARIABLES
+from tests.cases import each
 from tests.fitting.world import TIERS, shipped
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def test_the_block_has_one_header_with_the_title_of_the_plan() -> None:
     assert block("16g").count(HEADER) == 1
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@each("tier", TIERS)
 def test_every_tier_sets_every_variable_once(tier: str) -> None:
     lines = [line for line in block(tier).splitlines() if re.match(r"[A-Z0-9_]+=", line)]
     names = [line.partition("=")[0] for line in lines]
@@ -107,7 +108,7 @@ def test_the_table_names_each_variable_once_and_only_known_groups() -> None:
     assert {variable.group for variable in VARIABLES} <= set(GROUPS)
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@each("tier", TIERS)
 def test_the_commented_examples_of_other_tiers_have_their_values(tier: str) -> None:
     text = block(tier)
     for other in TIERS:
@@ -141,7 +142,7 @@ def test_comfyui_reserves_the_memory_of_the_other_services() -> None:
         assert 0 <= left - (manifest.usable - budget) < 0.02 * 2**30
 
 
-@pytest.mark.parametrize(
+@each(
     ("service", "variable", "value"),
     [
         ("{device: cpu}", "COMFYUI_ARGS", "--cpu"),
@@ -155,7 +156,7 @@ def test_settings_of_a_service_become_its_variables(service: str, variable: str,
     assert tier_values(manifest)[variable] == value
 
 
-@pytest.mark.parametrize(
+@each(
     ("service", "device", "compute_type"),
     [
         ("{device: cpu, compute_type: float16}", "cpu", "int8"),
@@ -188,7 +189,7 @@ def test_the_chat_model_that_the_budget_is_for_comes_first() -> None:
     assert tier_values(manifest)["OLLAMA_CHAT_MODEL"] == "a:latest"
 
 
-@pytest.mark.parametrize(("size", "text"), [(2**30, "1g"), (3 * 2**29, "1536m"), (2**10, "1k"), (1001, "1001b")])
+@each(("size", "text"), [(2**30, "1g"), (3 * 2**29, "1536m"), (2**10, "1k"), (1001, "1001b")])
 def test_sizes_are_written_as_compose_reads_them(size: int, text: str) -> None:
     assert compose_size(size) == text
 
@@ -286,7 +287,7 @@ def test_a_block_without_an_end_line_ends_with_its_last_variable() -> None:
     assert update(done.encode(), "8g").decode() == done
 
 
-@pytest.mark.parametrize(
+@each(
     "data",
     [
         "{block}{other block}",
@@ -319,7 +320,7 @@ def test_renamed_variables_keep_their_value_and_retired_ones_are_removed() -> No
     assert new == block("8g").replace("OLLAMA_URL=http://ollama:11434", "OLLAMA_URL=http://nas.lan:11434")
 
 
-@pytest.mark.parametrize(
+@each(
     ("line", "new"),
     [
         ("OLLAMA_IMAGE=ollama/ollama:0.34.2", "#OLLAMA_IMAGE=ollama/ollama:0.34.2"),
@@ -341,7 +342,7 @@ def with_card(compute: tuple[int, int] | None) -> TierText:
     return replace(text_of("8g"), card=card_values(compute))
 
 
-@pytest.mark.parametrize(
+@each(
     ("compute", "torch", "whisperx", "comfyui"),
     [
         ((6, 1), "#TORCH_BUILD=cuda", "#WHISPERX_IMAGE=learnedmachine/whisperx-asr-service:0.4.1", "cu126-slim"),
@@ -373,7 +374,7 @@ def test_another_card_changes_only_the_values_chosen_by_the_card() -> None:
 
 
 # ── RAM and VRAM of Ollama ──
-@pytest.mark.parametrize("tier", TIERS)
+@each("tier", TIERS)
 def test_the_prompt_caches_of_all_loaded_models_fit_beside_the_models_in_ram(tier: str) -> None:
     ollama = next(service for service in shipped(tier).services if service.name == "ollama")
     assert ollama.memory is not None
@@ -384,7 +385,7 @@ def test_the_prompt_caches_of_all_loaded_models_fit_beside_the_models_in_ram(tie
     assert int(values["LLAMA_ARG_FIT_TARGET"]) >= 256
 
 
-@pytest.mark.parametrize(
+@each(
     ("service", "cache"),
     [("{vram: 4GiB, memory: 4g}", "0"), ("{vram: 2GiB, memory: 4g}", "512"), ("{vram: 1GiB}", "224")],
 )
@@ -393,7 +394,7 @@ def test_a_container_without_room_for_prompts_keeps_none(service: str, cache: st
     assert tier_values(manifest)["LLAMA_ARG_CACHE_RAM"] == cache
 
 
-@pytest.mark.parametrize(
+@each(
     ("model", "family"),
     [
         ("nomic-embed-text", None),
