@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -178,21 +177,14 @@ async def verify_async(
     Raises:
         TypeError: An option does not exist, or both ``tier`` and ``manifest`` are given.
     """
-    started = time.monotonic()
 
     async def work(manifests: Sequence[Manifest], session: Session) -> Report:
-        from modelfetch.care.repair import repair_files
-        from modelfetch.care.verify import VerifyOptions, verification_report, verify_files
+        from modelfetch.care.repair import check_files
+        from modelfetch.care.verify import VerifyOptions
 
         age = parse_values({"older_than": older_than}).get("older_than")
         how = VerifyOptions(quick=quick, older_than=age, models=tuple(models))
-        found = await asyncio.to_thread(verify_files, manifests, session, how)
-        fetched = 0
-        if repair:
-            repaired = await repair_files(found, manifests, session, rewritten=bool(models))
-            found, fetched = repaired.verification, repaired.bytes_fetched
-        name = manifests[0].tier if manifests else None
-        return verification_report(found, session, tier=name, started=started, bytes_fetched=fetched)
+        return (await check_files(manifests, session, how, repair=repair))[0]
 
     return await _on_manifests(tier, manifest, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
 
@@ -228,15 +220,13 @@ async def prune_async(
     Raises:
         TypeError: An option does not exist, or both ``tier`` and ``manifest`` are given.
     """
-    started = time.monotonic()
 
     async def work(manifests: Sequence[Manifest], session: Session) -> Report:
-        from modelfetch.care.prune import PruneOptions, prune_files, removal_report
+        from modelfetch.care.prune import PruneOptions, prune_files
 
         age = parse_values({"older_than": older_than}).get("older_than")
         how = PruneOptions(dry_run=dry_run, older_than=age, keep_tiers=tuple(keep_tiers))
-        found = await asyncio.to_thread(prune_files, manifests, session, how, os.environ)
-        return removal_report(found, session, tier=manifests[0].tier if manifests else None, started=started)
+        return (await asyncio.to_thread(prune_files, manifests, session, how, os.environ))[0]
 
     return await _on_manifests(tier, manifest, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
 
@@ -269,15 +259,14 @@ async def remove_async(
     Raises:
         TypeError: An option does not exist.
     """
-    started = time.monotonic()
 
     async def work(_: Sequence[Manifest], session: Session) -> Report:
-        from modelfetch.care.prune import PruneOptions, removal_report, remove_models
+        from modelfetch.care.prune import PruneOptions, remove_models
 
         age = parse_values({"older_than": older_than}).get("older_than")
         how = PruneOptions(dry_run=dry_run, older_than=age, keep_tiers=tuple(keep_tiers))
-        found = await asyncio.to_thread(remove_models, [str(name) for name in _flat(names)], session, how, os.environ)
-        return removal_report(found, session, tier=None, started=started)
+        given = [str(name) for name in _flat(names)]
+        return (await asyncio.to_thread(remove_models, given, session, how, os.environ))[0]
 
     return await _on_manifests(None, None, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
 
@@ -311,18 +300,15 @@ async def adopt_async(
     Raises:
         TypeError: An option does not exist.
     """
-    started = time.monotonic()
 
     async def work(_: Sequence[Manifest], session: Session) -> Report:
-        from modelfetch.care.adopt import adopt_folders, adoption_report
-        from modelfetch.care.dedupe import dedupe_folders, dedupe_report
+        from modelfetch.care.adopt import adopt_folders
+        from modelfetch.care.dedupe import dedupe_folders
 
         paths = [Path(folder) for folder in _flat(folders)]
         if dedupe:
-            apply = dry_run is False
-            return dedupe_report(await asyncio.to_thread(dedupe_folders, paths, session, apply=apply), session)
-        found = await asyncio.to_thread(adopt_folders, paths, session, in_place=in_place)
-        return adoption_report(found, session, started=started)
+            return (await asyncio.to_thread(dedupe_folders, paths, session, apply=dry_run is False))[0]
+        return (await asyncio.to_thread(adopt_folders, paths, session, in_place=in_place))[0]
 
     return await _on_manifests(None, None, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
 

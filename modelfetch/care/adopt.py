@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from modelfetch.care.collections import CollectionFile, find_candidates, kind_of
-from modelfetch.care.hashing import hash_one
+from modelfetch.care.hashing import hash_one, in_threads
 from modelfetch.core import fs, os_errors
 from modelfetch.core.check_progress import reporting_check
 from modelfetch.core.digest import Digest
 from modelfetch.core.directories import nearest_existing_parent, own_folder
-from modelfetch.core.report import ArtifactReport, ModelReport, Report
-from modelfetch.errors import DestinationError, IntegrityError, ModelfetchError, UsageError, exit_code_of
+from modelfetch.core.report import ArtifactReport, ModelReport
+from modelfetch.errors import DestinationError, IntegrityError, ModelfetchError, UsageError
 from modelfetch.pipeline.local_files import read_in_place, write_in_place
 from modelfetch.pipeline.preflight import check_folders
 from modelfetch.store.ingest import LinkImpossibleError, add_file
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from modelfetch.core.report import Report
     from modelfetch.manifest.model import Model
     from modelfetch.pipeline.session import Session
 
@@ -63,7 +63,7 @@ class Adopted:
     tiers: tuple[TierProgress, ...]
 
 
-def adopt_folders(folders: Sequence[Path], session: Session, *, in_place: bool = False) -> Adopted:
+def adopt_folders(folders: Sequence[Path], session: Session, *, in_place: bool = False) -> tuple[Report, Adopted]:
     """Adopt every model below the given folders; blocks.
 
     Args:
@@ -99,14 +99,15 @@ def adopt_folders(folders: Sequence[Path], session: Session, *, in_place: bool =
     session.store.settle()
     kinds = tuple((folder, kind_of(folder)) for folder in folders)
     at_hand = {one.digest for one in done if one.digest}
-    return Adopted(files=(*done, *elsewhere), kinds=kinds, tiers=tuple(tier_progress(session, at_hand)))
+    adopted = Adopted(files=(*done, *elsewhere), kinds=kinds, tiers=tuple(tier_progress(session, at_hand)))
+    return _report(adopted, session), adopted
 
 
-def adoption_report(found: Adopted, session: Session, *, started: float) -> Report:
+def _report(found: Adopted, session: Session) -> Report:
     """Build the report, with a model for each file."""
-    errors = tuple(one.error for one in found.files if one.error is not None)
+    errors = (one.error for one in found.files if one.error is not None)
     actions = {"adopted": "adopted", "recorded": "adopted", "present": "present", "failed": "failed"}
-    models = tuple(
+    models = (
         ModelReport(
             name=one.candidate.name,
             ok=one.result in ("adopted", "recorded", "present"),
@@ -122,15 +123,7 @@ def adoption_report(found: Adopted, session: Session, *, started: float) -> Repo
         )
         for one in found.files
     )
-    return Report(
-        ok=not errors,
-        exit_code=exit_code_of(errors),
-        tier=None,
-        root=str(session.options.root),
-        seconds=time.monotonic() - started,
-        models=models,
-        errors=errors,
-    )
+    return session.report(models, errors)
 
 
 def tier_progress(session: Session, at_hand: set[str]) -> Iterator[TierProgress]:
@@ -212,20 +205,14 @@ def _in_threads(
 ) -> list[Adoption]:
     """Hash and take files in threads, which a cancellation ends after the piece that they are reading."""
     total = sum(one.size for _, one in work)
-    workers = max(1, min(len(work), len(os.sched_getaffinity(0))))
     with reporting_check(session.sink, _KEY, "adopting", size=total, files=len(work)) as advance:
 
         def hashed(count: int) -> None:
             session.cancel.check()
             advance(count)
 
-        pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="adopt")
-        try:
-            tasks = [pool.submit(do, folder, one, session, hashed) for folder, one in work]
-            done = [task.result() for task in as_completed(tasks)]
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-    return sorted(done, key=lambda one: (str(one.folder), one.candidate.name))
+        done = in_threads([partial(do, folder, one, session, hashed) for folder, one in work])
+        return sorted(done, key=lambda one: (str(one.folder), one.candidate.name))
 
 
 def _note_in_place(done: Sequence[Adoption], session: Session) -> None:

@@ -19,8 +19,8 @@ from modelfetch.care.collections import CollectionFile, find_candidates, kind_of
 from modelfetch.care.hashing import Hashed, hash_files, hash_one
 from modelfetch.core import directories, fs, os_errors
 from modelfetch.core.digest import Digest
-from modelfetch.core.report import ArtifactReport, ModelReport, Report
-from modelfetch.errors import ModelfetchError, UsageError, exit_code_of
+from modelfetch.core.report import ArtifactReport, ModelReport
+from modelfetch.errors import ModelfetchError, UsageError
 from modelfetch.pipeline.preflight import check_folders
 from modelfetch.store.ingest import add_file
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from modelfetch.core.report import Report
     from modelfetch.pipeline.session import Session
     from modelfetch.store import Blob
 
@@ -57,7 +58,6 @@ class Deduped:
 
     duplicates: tuple[Duplicate, ...]
     applied: bool
-    errors: tuple[ModelfetchError, ...] = ()
 
     @property
     def freed(self) -> int:
@@ -67,7 +67,7 @@ class Deduped:
         return sum({one.inode: one.size for one in replaced if links[one.inode] >= one.links}.values())
 
 
-def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = False) -> Deduped:
+def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = False) -> tuple[Report, Deduped]:
     """Find equal files below the given folders and in the store, and deduplicate them; blocks.
 
     Raises:
@@ -96,32 +96,14 @@ def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = F
             errors.append(error)
         except OSError as error:
             errors.append(os_errors.translate(error, files[0].file, doing="deduplicating"))
-    return Deduped(duplicates=tuple(duplicates), applied=apply, errors=tuple(errors))
+    found = Deduped(duplicates=tuple(duplicates), applied=apply)
+    return session.report(map(_model_report, duplicates), errors), found
 
 
-def dedupe_report(found: Deduped, session: Session) -> Report:
-    """Build the report, with a model for each duplicate."""
-    actions = {"linked": "adopted", "would-link": "present", "kept": "skipped"}
-    models = tuple(
-        ModelReport(
-            name=one.file.name,
-            ok=True,
-            artifacts=(
-                ArtifactReport(
-                    uri=one.file.as_uri(), served_by=None, digest=one.digest, size=one.size, action=actions[one.result]
-                ),
-            ),
-        )
-        for one in found.duplicates
-    )
-    return Report(
-        ok=not found.errors,
-        exit_code=exit_code_of(found.errors),
-        tier=None,
-        root=str(session.options.root),
-        models=models,
-        errors=found.errors,
-    )
+def _model_report(one: Duplicate) -> ModelReport:
+    action = {"linked": "adopted", "would-link": "present", "kept": "skipped"}[one.result]
+    artifact = ArtifactReport(uri=one.file.as_uri(), served_by=None, digest=one.digest, size=one.size, action=action)
+    return ModelReport(name=one.file.name, ok=True, artifacts=(artifact,))
 
 
 def _require_allowed(folder: Path) -> None:

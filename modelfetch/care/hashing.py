@@ -7,17 +7,20 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from modelfetch.core import fs
 from modelfetch.core.check_progress import reporting_check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from modelfetch.core.cancel import Cancel
     from modelfetch.core.events import Sink
+
+T = TypeVar("T")
 
 _BUFFER = 1 << 20
 _KEY = "check"
@@ -53,13 +56,20 @@ def hash_files(
     """
     total = sum(size for _, size in files)
     with reporting_check(sink, _KEY, "checking", size=total, files=len(files)) as advance:
-        pool = ThreadPoolExecutor(max_workers=max(1, min(len(files), _processors())), thread_name_prefix="hash")
-        try:
-            tasks = [pool.submit(hash_one, file, advance=advance, check=cancel.check) for file, _ in files]
-            for task in as_completed(tasks):
-                done(task.result())
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        for result in in_threads([partial(hash_one, file, advance=advance, check=cancel.check) for file, _ in files]):
+            done(result)
+
+
+def in_threads(work: Sequence[Callable[[], T]]) -> Iterator[T]:
+    """Yield the results of functions that run in parallel, one per processor, as they finish."""
+    processors = len(os.sched_getaffinity(0)) or 1
+    pool = ThreadPoolExecutor(max_workers=max(1, min(len(work), processors)), thread_name_prefix="hash")
+    try:
+        tasks = [pool.submit(one) for one in work]
+        for task in as_completed(tasks):
+            yield task.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def hash_one(
@@ -87,7 +97,3 @@ def hash_one(
     changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
     digest = None if changed else f"sha256:{hasher.hexdigest()}"
     return Hashed(file=file, digest=digest, size=after.st_size, mtime_ns=after.st_mtime_ns)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) or 1

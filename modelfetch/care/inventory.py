@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
 from modelfetch.core.directories import own_folder
 from modelfetch.core.fs import read_link, read_small
@@ -26,15 +27,16 @@ from modelfetch.manifest.paths import collision_key
 from modelfetch.placement.inspector import is_same_manifest
 from modelfetch.placement.ollama_manifests import is_manifest
 from modelfetch.placement.path_stat import PathStat
-from modelfetch.placement.receipts import read_receipt
+from modelfetch.placement.receipts import read_receipts
 from modelfetch.placement.state import fits, is_rewritten
 from modelfetch.store.checks import Check, now, read_checks
 from modelfetch.store.index import RECORD_LIMIT, record_path
 from modelfetch.store.record import BlobRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from modelfetch.pipeline.session import Session
     from modelfetch.placement.receipts import Entry, Receipt
     from modelfetch.placement.root_tree import RootTree
     from modelfetch.store import Store
@@ -153,20 +155,21 @@ class Inventory:
         return {inode: tuple(items) for inode, items in found.items()}
 
 
-def take_inventory(root: Path, tree: RootTree, store: Store, *, foreign: bool = True) -> Inventory:
-    """Take the inventory; blocks.
-
-    Args:
-        root: ROOT.
-        tree: ROOT as a tree, including consumers' folders that are elsewhere.
-        store: The store.
-        foreign: Whether to walk ROOT for files that no receipt names.
+def take_inventory(session: Session, *, foreign: bool = True) -> Inventory:
+    """Take the inventory of a session's root and store; blocks. ``foreign``: also files that no receipt names.
 
     Raises:
-        DestinationError, DiskError: A receipt can't be read.
-        OSError: A folder can't be read.
+        DestinationError, DiskError: A receipt or a folder can't be read.
     """
-    receipts = read_receipts(root)
+    root = session.options.root
+    try:
+        return _take_inventory(root, session.inspector.tree, session.store, foreign=foreign)
+    except OSError as error:
+        raise os_errors.translate(error, root, doing="reading") from error
+
+
+def _take_inventory(root: Path, tree: RootTree, store: Store, *, foreign: bool) -> Inventory:
+    receipts = read_receipts(root, _consumers(root))
     checks = read_checks(own_folder(root))
     placed = _with_spellings(
         [item for receipt in receipts.values() for item in _placements(tree, store, receipt, checks)]
@@ -181,11 +184,11 @@ def take_inventory(root: Path, tree: RootTree, store: Store, *, foreign: bool = 
     return Inventory(root=root, store=store.path, items=tuple(_with_shared_checks(items)), receipts=receipts)
 
 
-def read_receipts(root: Path) -> dict[str, Receipt]:
-    """Read all receipts of a ROOT, by consumer, including those of consumers that no longer exist."""
+def _consumers(root: Path) -> Iterable[str]:
+    """All consumers, and those that no longer exist but have a receipt."""
     folder = own_folder(root) / "receipts"
     others = sorted(path.stem for path in folder.glob("*.json") if not path.name.startswith("."))
-    return {consumer: read_receipt(root, consumer) for consumer in dict.fromkeys((*CONSUMERS, *others))}
+    return dict.fromkeys((*CONSUMERS, *others))
 
 
 def _placements(tree: RootTree, store: Store, receipt: Receipt, checks: Mapping[str, Check]) -> Iterator[Item]:

@@ -13,7 +13,6 @@ from modelfetch.care.inventory import Inventory, Item, Origin, take_inventory
 from modelfetch.care.preconditions import require_root
 from modelfetch.care.references import References
 from modelfetch.care.removal import Rules, plan_removal
-from modelfetch.core import os_errors
 from modelfetch.core.units import parse_age, parse_size
 from modelfetch.errors import UsageError
 
@@ -89,13 +88,8 @@ def list_files(
         DestinationError, DiskError: A folder can't be read.
     """
     tests, (name, reverse) = [parse_filter(text) for text in filters], parse_sort(sort)
-    root = session.options.root
     require_root(session)
-    try:
-        inventory = take_inventory(root, session.inspector.tree, session.store)
-        freed = reclaimable_bytes(inventory)
-    except OSError as error:
-        raise os_errors.translate(error, root, doing="reading") from error
+    inventory = take_inventory(session)
     consumers = session.options.consumers
     entries = [
         item
@@ -105,10 +99,10 @@ def list_files(
     entries.sort(key=lambda item: (item.model is None, item.model or "", item.path or str(item.file)))
     entries.sort(key=_KEYS[name], reverse=reverse)
     return Listing(
-        root=str(root),
+        root=str(session.options.root),
         store=str(session.store.path),
         entries=tuple(entries),
-        reclaimable=freed,
+        reclaimable=reclaimable_bytes(inventory),
         limit=limit,
         folders=session.consumer_dirs,
         sort=(name, reverse),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from modelfetch.care.inventory import Condition, Item, Origin, take_inventory
 from modelfetch.care.listing import bytes_of, reclaimable_bytes, shown_items
 from modelfetch.care.usage import model_use
-from modelfetch.core import os_errors
 from modelfetch.pipeline.preflight import check_folders
 from modelfetch.store.checks import now
 
@@ -68,12 +67,8 @@ def make_overview(session: Session, lines: Sequence[ModelStatus] = (), *, tier: 
     Raises:
         DestinationError, DiskError: A folder or a receipt can't be read.
     """
-    root = session.options.root
     check_folders(session)
-    try:
-        inventory = take_inventory(root, session.inspector.tree, session.store)
-    except OSError as error:
-        raise os_errors.translate(error, root, doing="reading") from error
+    inventory = take_inventory(session)
     shown = shown_items(inventory)
     groups: dict[str, dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
     for item in (*shown, *(item for item in inventory.placements if item.condition is Condition.MISSING)):
@@ -85,7 +80,7 @@ def make_overview(session: Session, lines: Sequence[ModelStatus] = (), *, tier: 
             if row.is_model and row.state in ("damaged", "changed", "missing"):
                 problems[row.model, service.name] = row.state
     return Overview(
-        root=str(root),
+        root=str(session.options.root),
         tier=tier,
         made=now(),
         bytes=bytes_of(shown),

@@ -16,7 +16,7 @@ from modelfetch.care.removal import RemovalPlan, Rules, bytes_freed, plan_remova
 from modelfetch.care.requested import find_requested
 from modelfetch.core import os_errors
 from modelfetch.core.directories import own_folder
-from modelfetch.core.report import ArtifactReport, ModelReport, Report
+from modelfetch.core.report import ArtifactReport, ModelReport
 from modelfetch.errors import ModelfetchError, exit_code_of
 from modelfetch.store.locks.gate import removing
 from modelfetch.tiers.selection import load_selected, select_manifests
@@ -24,6 +24,7 @@ from modelfetch.tiers.selection import load_selected, select_manifests
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
 
@@ -66,7 +67,7 @@ class Removed:
 
 def prune_files(
     manifests: Sequence[Manifest], session: Session, options: PruneOptions, environ: Mapping[str, str]
-) -> Removed:
+) -> tuple[Report, Removed]:
     """Remove what no chosen manifest or kept tier requests; without any, what no receipt names. Blocks.
 
     Raises:
@@ -84,7 +85,8 @@ def prune_files(
             consumers=session.options.consumers,
         )
 
-    return _remove(session, options, rules)
+    found = _remove(session, options, rules)
+    return _report(found, manifests, session), found
 
 
 def prune_after_sync(
@@ -96,12 +98,14 @@ def prune_after_sync(
         The report of the sync, failed if something could not be removed; and what was removed.
     """
     session.allow_removals()  # this session's own lock would block the removal
-    removed = prune_files(manifests, session, PruneOptions(), environ)
+    _, removed = prune_files(manifests, session, PruneOptions(), environ)
     errors = removed.errors
     return replace(report, ok=not errors, exit_code=exit_code_of(errors), errors=errors), removed
 
 
-def remove_models(names: Sequence[str], session: Session, options: PruneOptions, environ: Mapping[str, str]) -> Removed:
+def remove_models(
+    names: Sequence[str], session: Session, options: PruneOptions, environ: Mapping[str, str]
+) -> tuple[Report, Removed]:
     """Remove models by name, except what a kept tier requests; blocks.
 
     A name that no model has is an error of the result if other names are right: the command may be the second run of
@@ -130,10 +134,11 @@ def remove_models(names: Sequence[str], session: Session, options: PruneOptions,
         )
 
     found = _remove(session, options, rules)
-    return replace(found, errors=(*unknown, *found.errors))
+    found = replace(found, errors=(*unknown, *found.errors))
+    return _report(found, (), session), found
 
 
-def removal_report(found: Removed, session: Session, *, tier: str | None, started: float) -> Report:
+def _report(found: Removed, manifests: Sequence[Manifest], session: Session) -> Report:
     """Build the report: what was or would be removed, and what was kept despite the request."""
     grouped: dict[str, list[ArtifactReport]] = defaultdict(list)
     gone = {id(item) for item in found.items}
@@ -143,19 +148,11 @@ def removal_report(found: Removed, session: Session, *, tier: str | None, starte
     for kept in found.plan.kept:
         action = str(kept.item.origin if kept.item.origin is Origin.ADOPTED else kept.item.condition)
         grouped[kept.item.model or LEFTOVERS].append(_artifact(kept.item, action))
-    models = tuple(
+    models = (
         ModelReport(name=name, ok=all(a.action != "failed" for a in artifacts), artifacts=tuple(artifacts))
         for name, artifacts in grouped.items()
     )
-    return Report(
-        ok=not found.errors,
-        exit_code=exit_code_of(found.errors),
-        tier=tier,
-        root=str(session.options.root),
-        seconds=time.monotonic() - started,
-        models=models,
-        errors=found.errors,
-    )
+    return session.report(models, found.errors, manifests=manifests)
 
 
 def _artifact(item: Item, action: str) -> ArtifactReport:
@@ -187,8 +184,8 @@ def _kept_tiers(options: PruneOptions, session: Session, environ: Mapping[str, s
 def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory], Rules]) -> Removed:
     require_root(session)
     with contextlib.nullcontext() if options.dry_run else _exclusively(session):
+        inventory = take_inventory(session)
         try:
-            inventory = take_inventory(session.options.root, session.inspector.tree, session.store)
             references = read_references(session.inspector.tree, inventory.items)
         except OSError as error:
             raise os_errors.translate(error, session.options.root, doing="reading") from error

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from modelfetch.care.inventory import Condition, Item, Origin
 from modelfetch.care.requested import Requested, find_requested
-from modelfetch.care.verify import Finding, Verification, save_checks
-from modelfetch.core import fs, os_errors
+from modelfetch.care.verify import Finding, Verification, VerifyOptions, save_checks, verification_report, verify_files
+from modelfetch.core import fs
 from modelfetch.core.artifact import Artifact, Location
 from modelfetch.core.digest import Digest
 from modelfetch.core.directories import own_folder
@@ -28,8 +28,7 @@ from modelfetch.pipeline.frozen import at_current_endpoints
 from modelfetch.pipeline.preflight import require_space
 from modelfetch.pipeline.resolve import mirrors_of
 from modelfetch.placement.journal import Claim
-from modelfetch.placement.receipts import Entry, ReceiptBook, lock_receipt
-from modelfetch.placement.writer import ChangedMeanwhileError, ConsumerWriter, Made
+from modelfetch.placement.writer import ChangedMeanwhileError
 from modelfetch.store.checks import Check, now
 from modelfetch.store.ingest import LINK_AT_LEAST
 from modelfetch.store.locks.lock import LockLostError
@@ -38,11 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
+    from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
     from modelfetch.placement.path_stat import PathStat
+    from modelfetch.placement.receipts import Entry, ReceiptBook
+    from modelfetch.placement.root_tree import RootTree
+    from modelfetch.placement.writer import ConsumerWriter, Made
     from modelfetch.store import Blob
-    from modelfetch.store.locks.lock import Held
 
 _REPAIRABLE = ("damaged", "missing", "changed")
 
@@ -65,6 +67,18 @@ class _Bytes:
     action: str = "present"
     served_by: str | None = None
     fetched: int = 0
+
+
+async def check_files(
+    manifests: Sequence[Manifest], session: Session, options: VerifyOptions, *, repair: bool = False
+) -> tuple[Report, Repaired]:
+    """Verify files, and restore those that can be restored if ``repair`` is set; raises as `verify_files`."""
+    found = await asyncio.to_thread(verify_files, manifests, session, options)
+    repaired = Repaired(verification=found)
+    if repair:
+        repaired = await repair_files(found, manifests, session, rewritten=bool(options.models))
+    verification, fetched = repaired.verification, repaired.bytes_fetched
+    return verification_report(verification, manifests, session, bytes_fetched=fetched), repaired
 
 
 async def repair_files(
@@ -235,81 +249,55 @@ def _restore(findings: Sequence[Finding], right: _Bytes | None, session: Session
     for finding in findings:
         if finding.item is not None and finding.item.consumer is not None:
             by_consumer[finding.item.consumer].append(finding.item)
+    tree = session.inspector.tree
     for consumer, items in by_consumer.items():
-        _Restorer(consumer, session).run(items, right)
-
-
-class _Restorer:
-    """Rewrites paths of one consumer, under its lock."""
-
-    def __init__(self, consumer: str, session: Session) -> None:
-        self._consumer = consumer
-        self._session = session
-        self._root = session.options.root
-        self._tree = session.inspector.tree
-        self._writer = ConsumerWriter(
-            self._tree,
-            consumer,
-            own=own_folder(self._root),
-            owner=session.options.chown,
-            check=session.cancel.check,
-            sink=session.sink,
-            refused=session.store.refused,
-        )
-
-    def run(self, items: Sequence[Item], right: _Bytes | None) -> None:
         try:
-            with lock_receipt(
-                self._root,
-                self._consumer,
-                timeout=self._session.options.lock_timeout,
-                sink=self._session.sink,
-                cancel=self._session.cancel,
-            ) as held:
-                self._under_lock(items, right, held)
-        except OSError as error:
-            raise os_errors.translate(error, self._tree.path(self._consumer), doing="restoring in") from error
+            with session.placer.locked(consumer, doing="restoring in") as (book, writer):
+                _restore_items(items, right, book, writer, tree)
         except (LockLostError, ChangedMeanwhileError):
-            path = self._tree.path(items[0].path or "")
+            path = tree.path(items[0].path or "")
             raise DiskError(f"{path} was changed while it was restored", hint="run it again") from None
 
-    def _under_lock(self, items: Sequence[Item], right: _Bytes | None, held: Held) -> None:
-        book = ReceiptBook(self._root, self._consumer)
-        self._writer.confirm = held.check
-        entries: dict[str, Entry] = {}
-        for item in items:
-            entry = book.load().entries.get(item.path or "")
-            if entry is None or entry != item.entry:
-                continue  # another process placed something else meanwhile
-            book.claim({item.path or "": _claim(entry)} if entry.made else {})
-            made = self._write(item, entry, right)
-            entries[item.path or ""] = replace(
-                entry, size=made.seen.size, mtime_ns=made.seen.mtime_ns, how=made.how if entry.made else entry.how
-            )
-        self._writer.sync()
-        book.add(entries, {})
-        book.write(held.check)
 
-    def _write(self, item: Item, entry: Entry, right: _Bytes | None) -> Made:
-        path = item.path or ""
-        over: PathStat | None = self._tree.lstat(path)
-        if over is not None and item.condition is Condition.CHANGED:  # it may be the user's work
-            self._writer.displace(path)
-            over = None
-        if entry.digest is None:
-            return self._writer.symlink(entry.target or "", path, over)
-        if right is None:
-            raise IntegrityError(f"{self._tree.path(path)} can't be restored")
-        if right.text is not None:
-            return self._writer.text(right.text, path, over)
-        assert right.blob is not None  # noqa: S101 - a text or a blob
-        if entry.how == "link" and right.blob.size >= LINK_AT_LEAST:
-            return self._writer.link(right.blob.path, path, over)
-        fd = fs.open_regular(right.blob.path)
-        try:
-            return self._writer.copy(fd, path, over)
-        finally:
-            os.close(fd)
+def _restore_items(
+    items: Sequence[Item], right: _Bytes | None, book: ReceiptBook, writer: ConsumerWriter, tree: RootTree
+) -> None:
+    """Write the right bytes to each path of a consumer, under its lock."""
+    entries: dict[str, Entry] = {}
+    for item in items:
+        entry = book.load().entries.get(item.path or "")
+        if entry is None or entry != item.entry:
+            continue  # another process placed something else meanwhile
+        book.claim({item.path or "": _claim(entry)} if entry.made else {})
+        made = _write(item, entry, right, writer, tree)
+        entries[item.path or ""] = replace(
+            entry, size=made.seen.size, mtime_ns=made.seen.mtime_ns, how=made.how if entry.made else entry.how
+        )
+    writer.sync()
+    book.add(entries, {})
+    book.write(writer.confirm)
+
+
+def _write(item: Item, entry: Entry, right: _Bytes | None, writer: ConsumerWriter, tree: RootTree) -> Made:
+    path = item.path or ""
+    over: PathStat | None = tree.lstat(path)
+    if over is not None and item.condition is Condition.CHANGED:  # it may be the user's work
+        writer.displace(path)
+        over = None
+    if entry.digest is None:
+        return writer.symlink(entry.target or "", path, over)
+    if right is None:
+        raise IntegrityError(f"{tree.path(path)} can't be restored")
+    if right.text is not None:
+        return writer.text(right.text, path, over)
+    assert right.blob is not None  # noqa: S101 - a text or a blob
+    if entry.how == "link" and right.blob.size >= LINK_AT_LEAST:
+        return writer.link(right.blob.path, path, over)
+    fd = fs.open_regular(right.blob.path)
+    try:
+        return writer.copy(fd, path, over)
+    finally:
+        os.close(fd)
 
 
 def _claim(entry: Entry) -> Claim:

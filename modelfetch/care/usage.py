@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from modelfetch.care.inventory import take_inventory
 from modelfetch.care.listing import bytes_of, oldest_check, reclaimable_bytes, shown_items
-from modelfetch.core import os_errors
 from modelfetch.store.checks import now
 
 if TYPE_CHECKING:
@@ -46,11 +45,7 @@ def disk_use(session: Session, *, foreign: bool = False) -> DiskUse:
     Raises:
         DestinationError, DiskError: A folder or a receipt can't be read.
     """
-    root = session.options.root
-    try:
-        inventory = take_inventory(root, session.inspector.tree, session.store, foreign=foreign)
-    except OSError as error:
-        raise os_errors.translate(error, root, doing="reading") from error
+    inventory = take_inventory(session, foreign=foreign)
     by_model: dict[tuple[str, str], list[Item]] = defaultdict(list)
     by_consumer: dict[str, list[Item]] = defaultdict(list)
     for item in inventory.placements:

@@ -17,10 +17,9 @@ from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
 from modelfetch.core.directories import own_folder
 from modelfetch.core.events import Notice
-from modelfetch.core.report import ArtifactReport, ModelReport, Report
-from modelfetch.errors import ModelfetchError, exit_code_of
+from modelfetch.core.report import ArtifactReport, ModelReport
+from modelfetch.errors import ModelfetchError
 from modelfetch.placement.ollama_manifests import is_newer
-from modelfetch.placement.receipts import ReceiptBook, lock_receipt
 from modelfetch.store.checks import Check, now, read_checks, write_checks
 from modelfetch.store.locks.lock import LockLostError, lock
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
     from modelfetch.placement import RootTree
@@ -100,10 +100,7 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
         UsageError: There is no model of a name (``not-placed``).
     """
     require_root(session)
-    try:
-        inventory = take_inventory(session.options.root, session.inspector.tree, session.store, foreign=False)
-    except OSError as error:
-        raise os_errors.translate(error, session.options.root, doing="reading") from error
+    inventory = take_inventory(session, foreign=False)
     consumers = session.options.consumers
     requested = find_requested(manifests, session, inventory.receipts, consumers=consumers) if manifests else None
     check_names(options.models, inventory, also=requested.model_names() if requested else ())
@@ -129,20 +126,12 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
 
 
 def verification_report(
-    found: Verification, session: Session, *, tier: str | None, started: float, bytes_fetched: int = 0
+    found: Verification, manifests: Sequence[Manifest], session: Session, *, bytes_fetched: int = 0
 ) -> Report:
     """Build the report; its exit code is 1 if a file is damaged, changed or missing."""
-    bad = any(finding.is_bad for finding in found.findings)
-    return Report(
-        ok=not bad and not found.errors,
-        exit_code=exit_code_of(found.errors) or (1 if bad else 0),
-        tier=tier,
-        root=str(session.options.root),
-        seconds=time.monotonic() - started,
-        bytes_fetched=bytes_fetched,
-        requests=session.requests,
-        models=_models(found.findings),
-        errors=found.errors,
+    is_bad = any(finding.is_bad for finding in found.findings)
+    return session.report(
+        _models(found.findings), found.errors, manifests=manifests, is_bad=is_bad, bytes_fetched=bytes_fetched
     )
 
 
@@ -209,12 +198,8 @@ def _update_receipts(items: Sequence[Item], results: _Results, session: Session)
         if item.condition is Condition.CHANGED and result is not None and result.digest == item.digest:
             touched[item.consumer or ""][item.path or ""] = item
     for consumer, changed in touched.items():
-        root = session.options.root
         try:
-            with lock_receipt(
-                root, consumer, timeout=session.options.lock_timeout, sink=session.sink, cancel=session.cancel
-            ) as held:
-                book = ReceiptBook(root, consumer)
+            with session.placer.locked(consumer) as (book, writer):
                 now_known = book.load().entries
                 book.add(
                     {
@@ -224,8 +209,8 @@ def _update_receipts(items: Sequence[Item], results: _Results, session: Session)
                     },
                     {},
                 )
-                book.write(held.check)
-        except (ModelfetchError, OSError, LockLostError) as error:
+                book.write(writer.confirm)
+        except (ModelfetchError, LockLostError) as error:
             reason = error.message if isinstance(error, ModelfetchError) else str(error)
             message = f"the receipt of {consumer} can't be updated: {reason}"
             session.sink(Notice(level="warning", message=message))

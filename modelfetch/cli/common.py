@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import signal
-import time
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -20,9 +19,10 @@ from click.core import ParameterSource
 from modelfetch.cli.options import EnvOption
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Notice
+from modelfetch.core.report import Report, failed
 from modelfetch.core.threads import FrugalExecutor
 from modelfetch.core.urls import display_url
-from modelfetch.errors import DestinationError, UsageError
+from modelfetch.errors import DestinationError, ModelfetchError, UsageError
 from modelfetch.render.errors import show_errors
 from modelfetch.render.out import note, put
 from modelfetch.render.renderers import make_progress
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from modelfetch.care.prune import PruneOptions, Removed
     from modelfetch.core.events import Event, Sink
-    from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
     from modelfetch.run import Failure, Request
@@ -137,9 +136,25 @@ def perform(
     return run(ctx, lambda sink, cancel: run_manifests(request, work, failure=failure, sink=sink, cancel=cancel))
 
 
+def perform_detailed(
+    ctx: click.Context,
+    work: Callable[[Sequence[Manifest], Session], Coroutine[Any, Any, tuple[Report, R]]],
+    *,
+    may_be_unnamed: bool = False,
+) -> tuple[Report, R | None]:
+    """Run as `perform` does; ``work`` returns details beside the report, which are None if the run failed early."""
+
+    def failure(
+        errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float
+    ) -> tuple[Report, R | None]:
+        return failed(errors, tier=tier, root=root, seconds=seconds), None
+
+    return perform(ctx, work, may_be_unnamed=may_be_unnamed, failure=failure)
+
+
 def perform_removal(
     ctx: click.Context,
-    remove: Callable[[Sequence[Manifest], Session, PruneOptions], Removed],
+    remove: Callable[[Sequence[Manifest], Session, PruneOptions], tuple[Report, Removed]],
     *,
     hint: Callable[[Removed], str | None] = lambda _: None,
 ) -> int:
@@ -147,7 +162,7 @@ def perform_removal(
 
     ``hint`` returns what to print after a removal that was not a dry run.
     """
-    from modelfetch.care.prune import PruneOptions, removal_report
+    from modelfetch.care.prune import PruneOptions
     from modelfetch.render.care import removal_text
 
     values = ctx.params
@@ -157,18 +172,12 @@ def perform_removal(
         keep_tiers=tuple(values["keep_tiers"]),
         keep_tiers_variable=variable_of(ctx, "keep_tiers"),
     )
-    found: list[Removed] = []
-
-    async def work(manifests: Sequence[Manifest], session: Session) -> Report:
-        started = time.monotonic()
-        found.append(await asyncio.to_thread(remove, manifests, session, how))
-        tier = manifests[0].tier if manifests else None
-        return removal_report(found[0], session, tier=tier, started=started)
-
-    report = perform(ctx, work, may_be_unnamed=True)
-    text = removal_text(found[0], quiet=values["quiet"]) if found else ""
-    code = show(report, as_json=values["as_json"], text=(lambda: text) if text else None)
-    if found and not how.dry_run and not values["quiet"] and (after := hint(found[0])):
+    report, found = perform_detailed(
+        ctx, lambda manifests, session: asyncio.to_thread(remove, manifests, session, how), may_be_unnamed=True
+    )
+    text = removal_text(found, quiet=values["quiet"]) if found else ""
+    code = show(report, as_json=values["as_json"], text=text)
+    if found and not how.dry_run and not values["quiet"] and (after := hint(found)):
         note(after)
     return code
 
@@ -225,13 +234,13 @@ def write_page(target: Path, text: str) -> None:
         raise os_errors.translate(error, target, doing="writing") from error
 
 
-def show(report: Report, *, as_json: bool, text: Callable[[], str] | None = None) -> int:
-    """Print a report: JSON or ``text`` on stdout, errors on stderr; returns its exit code."""
+def show(report: Report, *, as_json: bool, text: str = "") -> int:
+    """Print a report: JSON or ``text`` (unless it is empty) on stdout, errors on stderr; returns its exit code."""
     try:
         if as_json:
             put(json.dumps(report.as_dict()))
-        elif text is not None:
-            put(text())
+        elif text:
+            put(text)
     finally:
         show_errors(report.errors, click.get_current_context().info_name)
     return report.exit_code

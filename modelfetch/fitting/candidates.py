@@ -15,11 +15,11 @@ from modelfetch.formats import safetensors
 from modelfetch.formats.range_reader import FIRST, FileReader, HeaderBuffer
 from modelfetch.manifest.kinds import upstream_name
 from modelfetch.manifest.uri import OllamaUri
-from modelfetch.placement.receipts import read_receipt
+from modelfetch.placement.receipts import read_receipts
 from modelfetch.transfer.prefill import PartialPrefix, prefill
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from modelfetch.core.artifact import Artifact, Location, Resolution
     from modelfetch.formats.range_reader import RangeReader
@@ -46,12 +46,11 @@ class ReaderRegistry:
 
     Args:
         session: The command's session; if ``offline`` is set, only files on this machine are read.
-        consumers: The consumers whose receipts list the files below ROOT.
         later: The store of a later download: it may have the beginning of a file, and bytes that are read are kept
             there; None if there is no such store.
     """
 
-    def __init__(self, session: Session, consumers: Iterable[str], later: Store | None) -> None:
+    def __init__(self, session: Session, later: Store | None) -> None:
         self._session = session
         self._later = later
         self._read: list[tuple[Artifact, HeaderBuffer, HttpReader]] = []
@@ -60,8 +59,8 @@ class ReaderRegistry:
             tree = session.inspector.tree
         except DestinationError:
             return  # the folder of a service is not mounted: the headers are read elsewhere
-        for consumer in consumers:
-            for path, entry in read_receipt(session.options.root, consumer).entries.items():
+        for receipt in read_receipts(session.options.root).values():
+            for path, entry in receipt.entries.items():
                 if entry.digest is not None and entry.target is None:
                     self._placed[entry.digest] = (tree.path(path), entry.size)
 

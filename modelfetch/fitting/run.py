@@ -31,20 +31,19 @@ from modelfetch.manifest.model import FileSpec, Service
 from modelfetch.manifest.uri import HfUri, OllamaUri
 from modelfetch.pipeline.plan import select
 from modelfetch.pipeline.resolve import mirrors_of, resolve_all
-from modelfetch.placement.receipts import read_receipt
+from modelfetch.placement.receipts import read_receipts
 from modelfetch.sources import SourceRequest
 from modelfetch.sources.argument import parse_argument
 from modelfetch.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from modelfetch.core.artifact import Artifact, Location, Resolution
     from modelfetch.manifest.model import Manifest, Model
     from modelfetch.manifest.uri import Uri
     from modelfetch.pipeline.plan import ModelRequest
     from modelfetch.pipeline.session import Session
-    from modelfetch.placement.receipts import Receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +74,9 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, overrid
     services = tuple(service for manifest in manifests for service in _services(manifest, session, overrides))
     items = [item for item in select(manifests, session.options.consumers) if _is_loaded(item, services)]
     asking = [item for item in items if not _is_pinned(item.model)]
-    receipts = await asyncio.to_thread(_receipts, session)
+    receipts = await asyncio.to_thread(read_receipts, session.options.root)
     found = dict(zip((id(item) for item in asking), await resolve_all(asking, session, receipts, set()), strict=True))
-    library = await asyncio.to_thread(ReaderRegistry, session, CONSUMERS, _store_of_sync(session))
+    library = await asyncio.to_thread(ReaderRegistry, session, _store_of_sync(session))
     loop = asyncio.get_running_loop()
     candidates = [
         candidate(item.model, found[id(item)], library, _mirrors(item, session, loop))
@@ -147,10 +146,6 @@ def _is_pinned(model: Model) -> bool:
     return set(model.consumers) <= {"diffrhythm", "immich"} or sizes_are_enough(model)
 
 
-def _receipts(session: Session) -> Mapping[str, Receipt]:
-    return {consumer: read_receipt(session.options.root, consumer) for consumer in CONSUMERS}
-
-
 def _usable(manifests: Iterable[Manifest]) -> int | None:
     return min((m.usable for m in manifests if m.usable is not None), default=None)
 
@@ -191,7 +186,7 @@ async def fit_uri(text: str, session: Session, overrides: FitOverrides) -> FitRe
     uri = _parse(text, session)
     found = await _resolve(uri, session)
     cache = Store(own_folder(session.settings.cache_path()))
-    library = await asyncio.to_thread(ReaderRegistry, session, CONSUMERS, cache)
+    library = await asyncio.to_thread(ReaderRegistry, session, cache)
     files = files_of(found, library, lambda _artifact: lambda: ())
     one = Candidate(name=_name(uri), uri=str(uri), files=files)
 
@@ -248,7 +243,7 @@ async def _resolve(uri: Uri, session: Session) -> Resolution:
 
 
 def _kept(uri: Uri, session: Session) -> Resolution | None:
-    for receipt in _receipts(session).values():
+    for receipt in read_receipts(session.options.root).values():
         for frozen in receipt.frozen.values():
             if any(artifact.uri == str(uri) for artifact in frozen.resolution.artifacts):
                 return frozen.resolution

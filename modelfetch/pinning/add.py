@@ -207,7 +207,7 @@ class _Resolver:
         suffix = PurePosixPath(artifact.path).suffix.lower()
         if suffix not in _HEADER_SUFFIXES and suffix in (".ckpt", ".pt", ".pth", ".pkl", ".bin", ".onnx", ".zip"):
             return Detected()
-        registry = ReaderRegistry(self._session, (), None)
+        registry = ReaderRegistry(self._session, None)
         try:
             header = registry.prefix(artifact, lambda: ())
             if bytes(header.upto(min(HEAD, header.size or 4))[:4]) in MAGICS:

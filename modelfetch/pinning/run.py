@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from modelfetch.core.report import Report
-from modelfetch.errors import ModelfetchError, UsageError, exit_code_of
+from modelfetch.errors import ModelfetchError, UsageError
 from modelfetch.pinning.document import Document, check_writable, read_document, with_pins, write_document
 from modelfetch.pinning.entry import PinEntry, PinState, display_pin, display_upstream, fill_pins
 from modelfetch.pinning.reporting import PinStatus, checked_model, kept_model, open_model, pinned_model
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modelfetch.core.artifact import Resolution
-    from modelfetch.core.report import ModelReport
+    from modelfetch.core.report import ModelReport, Report
     from modelfetch.manifest.model import Model
     from modelfetch.pinning.entry import Measured
     from modelfetch.pipeline.session import Session
@@ -47,12 +45,11 @@ async def pin_file(path: Path, session: Session, *, upgrade: Sequence[str] = ())
         DestinationError, DiskError: It can't be written; it is unchanged.
         SettingError: Its text can't be changed in its pins alone; it is unchanged.
     """
-    started = time.monotonic()
     document = await asyncio.to_thread(read_document, path, session.settings)
     entries = _entries(document, session, upgrade)
     todo = [entry for entry in entries if entry.upgrade or not entry.complete]
     if not todo:
-        return Result(report=_report(document, session, [kept_model(e) for e in entries], (), started))
+        return Result(report=_report(document, session, [kept_model(e) for e in entries]))
     await asyncio.to_thread(check_writable, document)
 
     found = await resolve_entries(todo, session)
@@ -66,7 +63,7 @@ async def pin_file(path: Path, session: Session, *, upgrade: Sequence[str] = ())
 
     models = {} if errors else _filled(todo, resolutions, measured)
     written = bool(models) and await _write(document, models, session)
-    return _pinned(document, session, entries, resolutions, measured, models, errors, started, written=written)
+    return _pinned(document, session, entries, resolutions, measured, models, errors, written=written)
 
 
 async def check_file(path: Path, session: Session) -> Result:
@@ -75,7 +72,6 @@ async def check_file(path: Path, session: Session) -> Result:
     Raises:
         ManifestError: The file can't be read or is no valid manifest.
     """
-    started = time.monotonic()
     document = await asyncio.to_thread(read_document, path, session.settings)
     entries = _entries(document, session, ())
     found = await check_entries(entries, session)
@@ -93,7 +89,7 @@ async def check_file(path: Path, session: Session) -> Result:
         lines.append(
             PinStatus(model=entry.model.name, state=state or "failed", pinned=display_pin(entry), upstream=upstream)
         )
-    report = _report(document, session, models, errors, started, otherwise=int(stale))
+    report = _report(document, session, models, errors, is_bad=stale)
     return Result(report=report, lines=tuple(lines))
 
 
@@ -140,7 +136,6 @@ def _pinned(
     measured: Mapping[str, Mapping[str, Measured]],
     models: Mapping[str, Model],
     errors: Sequence[ModelfetchError],
-    started: float,
     *,
     written: bool,
 ) -> Result:
@@ -160,7 +155,7 @@ def _pinned(
             reports.append(open_model(entry, failed=name in failed, measured=measured.get(name, {})))
         else:
             reports.append(kept_model(entry))
-    report = _report(document, session, reports, errors, started)
+    report = _report(document, session, reports, errors)
     return Result(report=report, lines=tuple(lines), written=written)
 
 
@@ -168,21 +163,11 @@ def _report(
     document: Document,
     session: Session,
     models: Sequence[ModelReport],
-    errors: Sequence[ModelfetchError],
-    started: float,
+    errors: Sequence[ModelfetchError] = (),
     *,
-    otherwise: int = 0,
+    is_bad: bool = False,
 ) -> Report:
-    code = exit_code_of(errors) or otherwise
     received = {a.uri: a.bytes_fetched for model in models for a in model.artifacts}  # two may share a transfer
-    return Report(
-        ok=code == 0,
-        exit_code=code,
-        tier=document.manifest.tier,
-        root=str(session.options.root),
-        seconds=time.monotonic() - started,
-        bytes_fetched=sum(received.values()),
-        requests=session.requests,
-        models=tuple(models),
-        errors=tuple(errors),
+    return session.report(
+        models, errors, manifests=[document.manifest], is_bad=is_bad, bytes_fetched=sum(received.values())
     )

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shlex
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Notice
-from modelfetch.core.report import ArtifactReport, ModelReport, Report
-from modelfetch.errors import InterruptedSync, ModelfetchError, exit_code_of
+from modelfetch.core.report import ArtifactReport, ModelReport
+from modelfetch.errors import InterruptedSync, ModelfetchError
 from modelfetch.placement import Action, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from modelfetch.core.artifact import Artifact
+    from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.execute import Outcome
     from modelfetch.pipeline.session import Session
@@ -27,7 +27,6 @@ def build_report(
     session: Session,
     outcomes: Sequence[Outcome],
     problems: Sequence[ModelfetchError],
-    started: float,
 ) -> Report:
     """Return the report of a run; a failure of an optional model is a warning."""
     errors = list(problems)
@@ -45,17 +44,8 @@ def build_report(
     for error in errors:
         _complete_hint(error, manifests)
     models = tuple(build_model_report(outcome) for outcome in outcomes)
-    return Report(
-        ok=not errors,
-        exit_code=exit_code_of(errors),
-        tier=manifests[0].tier if manifests else None,
-        root=str(session.options.root),
-        seconds=time.monotonic() - started,
-        bytes_fetched=sum(a.bytes_fetched for model in models for a in model.artifacts),
-        requests=session.requests,
-        models=models,
-        errors=tuple(errors),
-    )
+    fetched = sum(a.bytes_fetched for model in models for a in model.artifacts)
+    return session.report(models, errors, manifests=manifests, bytes_fetched=fetched)
 
 
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -5,6 +5,7 @@ A `sync` that finds everything in place creates none of the costly ones: it open
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
@@ -14,19 +15,21 @@ from modelfetch.core.cancel import Cancel
 from modelfetch.core.collector import short_collections
 from modelfetch.core.directories import own_folder
 from modelfetch.core.events import Sink, discard
-from modelfetch.errors import DestinationError, DiskError
+from modelfetch.core.report import ModelReport, Report
+from modelfetch.errors import DestinationError, DiskError, ModelfetchError, exit_code_of
 from modelfetch.placement import Inspector, Placer, RootTree
 from modelfetch.placement.consumer_dirs import find_consumer_dirs
 from modelfetch.store import Store
 from modelfetch.store.locks.gate import adding
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from modelfetch.config.options import Options
     from modelfetch.config.settings import Settings
     from modelfetch.http import Http
+    from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.local_files import LocalFiles
     from modelfetch.sources import Sources
     from modelfetch.transfer import Engine
@@ -45,6 +48,7 @@ class Session:
     def __init__(
         self, options: Options, settings: Settings, *, sink: Sink = discard, cancel: Cancel | None = None
     ) -> None:
+        self._started = time.monotonic()
         self.options = options
         self.settings = replace(settings, offline=True) if options.offline else settings
         self.sink = sink
@@ -138,6 +142,29 @@ class Session:
             lock_timeout=self.options.lock_timeout,
             sink=self.sink,
             cancel=self.cancel,
+        )
+
+    def report(
+        self,
+        models: Iterable[ModelReport] = (),
+        errors: Iterable[ModelfetchError] = (),
+        *,
+        manifests: Sequence[Manifest] = (),
+        is_bad: bool = False,
+        bytes_fetched: int = 0,
+    ) -> Report:
+        """Build the report of this command; ``is_bad``: it fails even without an error, with exit code 1."""
+        errors = tuple(errors)
+        return Report(
+            ok=not errors and not is_bad,
+            exit_code=exit_code_of(errors) or int(is_bad),
+            tier=manifests[0].tier if manifests else None,
+            root=str(self.options.root),
+            seconds=time.monotonic() - self._started,
+            bytes_fetched=bytes_fetched,
+            requests=self.requests,
+            models=tuple(models),
+            errors=errors,
         )
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,21 +9,21 @@ from typing import TYPE_CHECKING
 from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
 from modelfetch.core.events import Notice
-from modelfetch.core.report import ArtifactReport, ModelReport, Report
-from modelfetch.core.root import CONSUMERS
-from modelfetch.errors import ModelfetchError, exit_code_of
+from modelfetch.core.report import ArtifactReport, ModelReport
+from modelfetch.errors import ModelfetchError
 from modelfetch.manifest.path_conflicts import Shape, model_claims
 from modelfetch.pipeline.plan import ModelRequest, is_unpinned, select
 from modelfetch.pipeline.preflight import check_folders
 from modelfetch.pipeline.resolve import resolve_recorded
 from modelfetch.placement import State, wanted_digest
 from modelfetch.placement.ollama_manifests import is_newer
-from modelfetch.placement.receipts import Receipt, read_receipt
+from modelfetch.placement.receipts import Receipt, read_receipts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from modelfetch.core.artifact import Artifact, Resolution
+    from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
     from modelfetch.placement.layouts import Placement
@@ -75,9 +74,8 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
     Raises:
         DestinationError: The root is not a folder, or not mounted (see `check_folders`).
     """
-    started = time.monotonic()
     check_folders(session)
-    receipts = {consumer: read_receipt(session.options.root, consumer) for consumer in CONSUMERS}
+    receipts = read_receipts(session.options.root)
     statuses: list[ModelStatus] = []
     models: list[ModelReport] = []
     errors: list[ModelfetchError] = []
@@ -99,17 +97,8 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
                 errors.append(error)
         statuses.extend(_status(request, resolution, states, consumer) for consumer in request.consumers)
         models.append(_model(request, resolution, states))
-    ready = all(status.is_ok for status in statuses)
-    report = Report(
-        ok=ready and not errors,
-        exit_code=exit_code_of(errors) or (0 if ready else 1),
-        tier=manifests[0].tier if manifests else None,
-        root=str(session.options.root),
-        seconds=time.monotonic() - started,
-        models=tuple(models),
-        errors=tuple(errors),
-    )
-    return report, tuple(statuses)
+    is_bad = not all(status.is_ok for status in statuses)
+    return session.report(models, errors, manifests=manifests, is_bad=is_bad), tuple(statuses)
 
 
 def _states(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Planned
-from modelfetch.core.report import Report, failed
-from modelfetch.core.root import CONSUMERS
 from modelfetch.errors import ModelfetchError
 from modelfetch.pipeline.availability import check_availability, digests_here
 from modelfetch.pipeline.execute import Outcome, execute_plans
@@ -17,12 +14,13 @@ from modelfetch.pipeline.plan import ModelPlan, clashes, plan_model, require_dig
 from modelfetch.pipeline.preflight import check_capacity, check_folders, files_in_place
 from modelfetch.pipeline.reporting import build_report
 from modelfetch.pipeline.resolve import resolve_all
-from modelfetch.placement.receipts import read_receipt
+from modelfetch.placement.receipts import read_receipts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from modelfetch.core.artifact import Resolution
+    from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.plan import ModelRequest
     from modelfetch.pipeline.preflight import SpaceRequirement
@@ -41,7 +39,6 @@ class Plan:
 
 async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Report:
     """Make everything in the manifests present, verified and in place; errors are in the report."""
-    started = time.monotonic()
     try:
         await asyncio.to_thread(check_folders, session)
         await asyncio.to_thread(session.block_removals)
@@ -52,21 +49,20 @@ async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Rep
         else:
             outcomes = await execute_plans(plan.models, session)
     except ModelfetchError as error:
-        return _failed(error, manifests, session, started)
-    return await asyncio.to_thread(build_report, manifests, session, outcomes, plan.problems, started)
+        return session.report(errors=[error], manifests=manifests)
+    return await asyncio.to_thread(build_report, manifests, session, outcomes, plan.problems)
 
 
 async def preview_manifests(manifests: Sequence[Manifest], session: Session) -> tuple[Report, Plan]:
     """Report what `sync_manifests` would do, and every problem that can be foreseen, without downloading a file."""
-    started = time.monotonic()
     try:
         await asyncio.to_thread(check_folders, session)
         plan = await make_plan(manifests, session)
     except ModelfetchError as error:
-        return _failed(error, manifests, session, started), Plan(models=())
+        return session.report(errors=[error], manifests=manifests), Plan(models=())
     here = frozenset(await asyncio.to_thread(digests_here, plan.models, session))
     outcomes = [Outcome(plan=model, preview=True, here=here) for model in plan.models]
-    return await asyncio.to_thread(build_report, manifests, session, outcomes, plan.problems, started), plan
+    return await asyncio.to_thread(build_report, manifests, session, outcomes, plan.problems), plan
 
 
 async def make_plan(manifests: Sequence[Manifest], session: Session) -> Plan:
@@ -78,16 +74,12 @@ async def make_plan(manifests: Sequence[Manifest], session: Session) -> Plan:
     requests = select(manifests, session.options.consumers)
     if session.options.require_digests and (unpinned := require_digests(requests)):
         return Plan(models=tuple(ModelPlan(request=request) for request in requests), problems=unpinned)
-    receipts = await asyncio.to_thread(_read_receipts, session)
+    receipts = await asyncio.to_thread(read_receipts, session.options.root)
     queried: set[str] = set()
     resolutions = await resolve_all(requests, session, receipts, queried)
     models = await asyncio.to_thread(_plan_models, requests, resolutions, receipts, session)
     models = await check_availability(models, queried, session)
     return await asyncio.to_thread(_check, models, session)
-
-
-def _read_receipts(session: Session) -> dict[str, Receipt]:
-    return {consumer: read_receipt(session.options.root, consumer) for consumer in CONSUMERS}
 
 
 def _plan_models(
@@ -134,8 +126,3 @@ def _report_planned(plan: Plan, session: Session) -> None:
     ]
     total = sum(len(model.resolution.artifacts) for model in plan.models if model.resolution)
     session.sink(Planned(artifacts=len(missing), bytes=sum(a.size or 0 for a in missing), present=total - len(missing)))
-
-
-def _failed(error: ModelfetchError, manifests: Sequence[Manifest], session: Session, started: float) -> Report:
-    tier = manifests[0].tier if manifests else None
-    return failed([error], tier=tier, root=str(session.options.root), seconds=time.monotonic() - started)

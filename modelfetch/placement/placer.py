@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from modelfetch.placement.path_stat import PathStat
     from modelfetch.placement.receipts import Frozen, Receipt
     from modelfetch.store import Blob, Store
-    from modelfetch.store.locks.lock import Held
 
 _TRIES = 3
 _LAST_WRITE_TIMEOUT = 10.0
@@ -144,10 +143,10 @@ class Placer:
         run = self._run_of(request.consumer)
         for _ in range(_TRIES):
             try:
-                with self._locked(request.consumer, run, self._lock_timeout, self._cancel) as held:
+                with self.locked(request.consumer):
                     self._place(request, run)
                     if run.book.is_due:
-                        run.book.write(held.ensure_owned)
+                        run.book.write(run.writer.confirm)
                 break
             except LockLostError:
                 continue  # this process was suspended and another took over its work: inspect again
@@ -175,13 +174,38 @@ class Placer:
             if not run.book.is_dirty:
                 continue
             try:
-                with self._locked(consumer, run, _LAST_WRITE_TIMEOUT, Cancel()) as held:
-                    run.book.write(held.ensure_owned)
+                with self.locked(consumer, last=True):
+                    run.book.write(run.writer.confirm)
             except LockLostError:
                 pass  # the journal has everything that the next run needs
             except ModelfetchError as error:
                 errors[consumer] = error
         return errors
+
+    @contextmanager
+    def locked(
+        self, consumer: str, *, doing: str = "can't place into", last: bool = False
+    ) -> Iterator[tuple[ReceiptBook, ConsumerWriter]]:
+        """Hold a consumer's lock while the block works on its receipt and files.
+
+        Args:
+            consumer: The consumer.
+            doing: What is done, for the message of a disk error.
+            last: Whether this is the run's last write: then it waits briefly, even if the run was cancelled.
+
+        Raises:
+            LockLostError: Another process took the lock.
+            RetryLaterError: Another process kept it.
+            DestinationError, DiskError: The disk failed.
+        """
+        run, folder = self._run_of(consumer), self._inspector.tree.path(consumer)
+        timeout, cancel = (_LAST_WRITE_TIMEOUT, Cancel()) if last else (self._lock_timeout, self._cancel)
+        try:
+            with run.turn, lock_receipt(self._root, consumer, timeout=timeout, sink=self._sink, cancel=cancel) as held:
+                run.writer.confirm = held.ensure_owned
+                yield run.book, run.writer
+        except OSError as error:
+            raise os_errors.translate(error, folder, doing=doing) from error
 
     def _run_of(self, consumer: str) -> _ConsumerRun:
         with self._runs_lock:
@@ -197,16 +221,6 @@ class Placer:
                 )
                 self._runs[consumer] = _ConsumerRun(book=ReceiptBook(self._root, consumer), writer=writer)
             return self._runs[consumer]
-
-    @contextmanager
-    def _locked(self, consumer: str, run: _ConsumerRun, timeout: float | None, cancel: Cancel) -> Iterator[Held]:
-        with (
-            _translated(self._inspector.tree.path(consumer)),
-            run.turn,
-            lock_receipt(self._root, consumer, timeout=timeout, sink=self._sink, cancel=cancel) as held,
-        ):
-            run.writer.confirm = held.ensure_owned
-            yield held
 
     def _place(self, request: PlacementRequest, run: _ConsumerRun) -> None:
         paths = [job.placement.path for job in request.jobs]
@@ -388,11 +402,3 @@ def _named(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = str(path)
         raise
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise os_errors.translate(error, path, doing="can't place into") from error

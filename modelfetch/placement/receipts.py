@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from modelfetch.core import directories, fs, own_files, temp_files
 from modelfetch.core.artifact import Resolution
 from modelfetch.core.json_fields import texts
+from modelfetch.core.root import CONSUMERS
 from modelfetch.core.units import MAX_SIZE
 from modelfetch.errors import DestinationError, DiskError
 from modelfetch.placement import journal
@@ -146,6 +147,11 @@ def read_receipt(root: Path, consumer: str) -> Receipt:
     for path, claim in pending.items():
         claims[path] = (*claims.get(path, ()), claim)
     return Receipt(consumer=consumer, entries=entries, frozen=frozen, claims=claims)
+
+
+def read_receipts(root: Path, consumers: Iterable[str] = CONSUMERS) -> dict[str, Receipt]:
+    """Read the receipts of several consumers; raises the same errors as `read_receipt`."""
+    return {consumer: read_receipt(root, consumer) for consumer in consumers}
 
 
 def write_receipt(root: Path, receipt: Receipt) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,12 +12,7 @@ from modelfetch.errors import UsageError
 from modelfetch.render.care import adopt_text, dedupe_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from modelfetch.care.adopt import Adopted
-    from modelfetch.care.dedupe import Deduped
     from modelfetch.core.report import Report
-    from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
 
 
@@ -52,22 +46,18 @@ def command(ctx: click.Context, /, **values: Any) -> int:
         raise UsageError("--dry-run belongs to --dedupe", hint="`modelfetch adopt` itself changes no file")
     if values["in_place"] and values["dedupe"]:
         raise UsageError("--in-place and --dedupe are two different things", hint="run one after the other")
-    adopted: list[Adopted] = []
-    deduped: list[Deduped] = []
 
-    async def work(_: Sequence[Manifest], session: Session) -> Report:
-        from modelfetch.care.adopt import adopt_folders, adoption_report
-        from modelfetch.care.dedupe import dedupe_folders, dedupe_report
+    def work(session: Session) -> tuple[Report, str]:
+        from modelfetch.care.adopt import adopt_folders
+        from modelfetch.care.dedupe import dedupe_folders
 
-        started = time.monotonic()
         if values["dedupe"]:
-            deduped.append(
-                await asyncio.to_thread(dedupe_folders, values["folders"], session, apply=values["dry_run"] is False)
-            )
-            return dedupe_report(deduped[0], session)
-        adopted.append(await asyncio.to_thread(adopt_folders, values["folders"], session, in_place=values["in_place"]))
-        return adoption_report(adopted[0], session, started=started)
+            report, deduped = dedupe_folders(values["folders"], session, apply=values["dry_run"] is False)
+            return report, dedupe_text(deduped)
+        report, adopted = adopt_folders(values["folders"], session, in_place=values["in_place"])
+        return report, adopt_text(adopted, verbose=values["verbose"])
 
-    report = common.perform(ctx, work, may_be_unnamed=True)
-    text = adopt_text(adopted[0], verbose=values["verbose"]) if adopted else dedupe_text(deduped[0]) if deduped else ""
-    return common.show(report, as_json=values["as_json"], text=(lambda: text) if text and not values["quiet"] else None)
+    report, text = common.perform_detailed(
+        ctx, lambda _, session: asyncio.to_thread(work, session), may_be_unnamed=True
+    )
+    return common.show(report, as_json=values["as_json"], text="" if values["quiet"] else text or "")

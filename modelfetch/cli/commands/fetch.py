@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelfetch.cli import common, options
 from modelfetch.core.digest import Digest
-from modelfetch.core.report import ArtifactReport, ModelReport, Report
-from modelfetch.errors import ModelfetchError, UsageError, exit_code_of
+from modelfetch.core.report import ArtifactReport, ModelReport
+from modelfetch.errors import ModelfetchError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from modelfetch.config.options import Options
     from modelfetch.config.settings import Settings
+    from modelfetch.core.report import Report
     from modelfetch.pipeline.retrieve import Retrieved
     from modelfetch.pipeline.session import Session
 
@@ -54,7 +55,6 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
     from modelfetch.pipeline.retrieve import as_uri, into_cache, to_path, workplace
     from modelfetch.run import run_session
 
-    got: list[Retrieved] = []
     target: Path | None = values["output"]
     if str(target) == "-":
         raise UsageError(
@@ -69,7 +69,6 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
         return parse_options({**given, "root": settings.cache_path()})
 
     async def work(session: Session) -> Report:
-        started = time.monotonic()
         parsed = as_uri(uri, session.settings)  # an invalid URI is not repeated in the error: it may contain a password
         try:
             if target is None:
@@ -80,15 +79,15 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
                 )
         except ModelfetchError as error:
             raise error.about(uri=str(parsed)) from error.__cause__
-        got.append(found)
-        return _report(found, session.requests, time.monotonic() - started)
+        return _report(found, session)
 
     report = common.run(ctx, lambda sink, cancel: run_session(make_options, work, sink=sink, cancel=cancel))
-    return common.show(report, as_json=values["as_json"], text=(lambda: str(got[0].path)) if got else None)
+    path = report.models[0].artifacts[0].placements[0] if report.models else ""
+    return common.show(report, as_json=values["as_json"], text=path)
 
 
-def _report(found: Retrieved, requests: int, seconds: float) -> Report:
-    line = ArtifactReport(
+def _report(found: Retrieved, session: Session) -> Report:
+    artifact = ArtifactReport(
         uri=found.uri,
         served_by=found.served_by,
         digest=str(found.digest),
@@ -97,13 +96,5 @@ def _report(found: Retrieved, requests: int, seconds: float) -> Report:
         bytes_fetched=found.bytes_fetched,
         placements=(str(found.path),),
     )
-    return Report(
-        ok=True,
-        exit_code=exit_code_of(()),
-        tier=None,
-        root=str(found.path.parent),
-        seconds=seconds,
-        bytes_fetched=found.bytes_fetched,
-        requests=requests,
-        models=(ModelReport(name=found.path.name, ok=True, artifacts=(line,)),),
-    )
+    model = ModelReport(name=found.path.name, ok=True, artifacts=(artifact,))
+    return replace(session.report([model], bytes_fetched=found.bytes_fetched), root=str(found.path.parent))

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, options
-from modelfetch.core.report import Report
 from modelfetch.render.care import list_table
 from modelfetch.render.out import put
 from modelfetch.render.text import terminal_width
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from modelfetch.care.listing import Listing
-    from modelfetch.manifest.model import Manifest
+    from modelfetch.core.report import Report
     from modelfetch.pipeline.session import Session
 
 
@@ -58,26 +55,24 @@ def command(ctx: click.Context, /, **values: Any) -> int:
     adopted (it was there, with the right bytes), foreign (not made by modelfetch), blob (only in the store) or partial
     (an unfinished download).
     """
-    found: list[Listing] = []
 
-    async def work(_: Sequence[Manifest], session: Session) -> Report:
+    def work(session: Session) -> tuple[Report, Listing]:
         from modelfetch.care.listing import list_files
 
-        found.append(
-            await asyncio.to_thread(
-                list_files, session, filters=values["filters"], sort=values["sort"], limit=values["limit"]
-            )
+        return session.report(), list_files(
+            session, filters=values["filters"], sort=values["sort"], limit=values["limit"]
         )
-        return Report(ok=True, exit_code=0, tier=None, root=str(session.options.root))
 
-    report = common.perform(ctx, work, may_be_unnamed=True)
-    if not found:
+    report, found = common.perform_detailed(
+        ctx, lambda _, session: asyncio.to_thread(work, session), may_be_unnamed=True
+    )
+    if found is None:
         return common.show(report, as_json=values["as_json"])
     if values["as_json"]:
-        put(json.dumps(found[0].as_dict()))
+        put(json.dumps(found.as_dict()))
     elif values["quiet"]:
-        names = dict.fromkeys(items[0].model for items in found[0].rows() if items[0].model)
+        names = dict.fromkeys(items[0].model for items in found.rows() if items[0].model)
         put("\n".join(list(names)[: values["limit"]]))
     else:
-        put(list_table(found[0], files=values["files"], width=terminal_width(sys.stdout)))
+        put(list_table(found, files=values["files"], width=terminal_width(sys.stdout)))
     return 0

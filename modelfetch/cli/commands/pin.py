@@ -61,13 +61,13 @@ def command(ctx: click.Context, /, file: str, **values: Any) -> int:
         note(plain(_summary(file, result)))
     elif values["check"] and not values["quiet"] and (advice := _advice(file, result.lines)):
         note(plain(advice))
-    text = _text(result.lines, check=values["check"]) if result.lines else None
+    text = _text(result.lines, check=values["check"]) if result.lines else ""
     return common.show(result.report, as_json=values["as_json"], text=text)
 
 
-def _text(lines: Sequence[PinStatus], *, check: bool) -> Any:
+def _text(lines: Sequence[PinStatus], *, check: bool) -> str:
     head = ("MODEL", "STATE", "PINNED", "UPSTREAM") if check else ("MODEL", "DONE", "BEFORE", "NOW")
-    return lambda: table(
+    return table(
         head, [(line.model, line.state, line.pinned, line.upstream) for line in lines], width=terminal_width(sys.stdout)
     )
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, options
-from modelfetch.core.report import Report
 from modelfetch.render.html import overview_page
 from modelfetch.render.out import note
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
 
@@ -42,7 +42,7 @@ def command(ctx: click.Context, /, **values: Any) -> int:
         tier = manifests[0].tier if manifests else None
         overview = await asyncio.to_thread(make_overview, session, lines, tier=tier)
         await asyncio.to_thread(common.write_page, target, overview_page(overview))
-        return Report(ok=True, exit_code=0, tier=tier, root=str(session.options.root))
+        return session.report(manifests=manifests)
 
     report = common.perform(ctx, work, may_be_unnamed=True)
     if report.ok and not values["quiet"]:

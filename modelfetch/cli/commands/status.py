@@ -14,11 +14,9 @@ from modelfetch.render.status import prometheus, status_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from modelfetch.care.usage import DiskUse
     from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.session import Session
-    from modelfetch.pipeline.status import ModelStatus
 
 
 @click.command("status")
@@ -42,25 +40,22 @@ def command(ctx: click.Context, /, **values: Any) -> int:
 
     Exits with 1 if not everything is ready.
     """
-    found: list[ModelStatus] = []
-    use: list[DiskUse] = []
+    as_json = values["as_json"] or values["form"] == "json"
+    as_metrics = values["form"] == "prom"
 
-    async def work(manifests: Sequence[Manifest], session: Session) -> Report:
+    def work(manifests: Sequence[Manifest], session: Session) -> tuple[Report, str]:
         from modelfetch.pipeline.status import status_of
 
-        report, lines = await asyncio.to_thread(status_of, manifests, session)
-        found.extend(lines)
-        if not values["as_json"] and values["form"] != "json":
-            from modelfetch.care.usage import disk_use
+        report, found = status_of(manifests, session)
+        if as_json or not found:
+            return report, ""
+        from modelfetch.care.usage import disk_use
 
-            use.append(await asyncio.to_thread(disk_use, session, foreign=values["form"] == "prom"))
-        return report
+        use = disk_use(session, foreign=as_metrics)
+        if as_metrics:
+            return report, prometheus(report, found, use)
+        checks = {key: use_text(model) for key, model in use.models.items()}
+        return report, status_table(report, found, only_bad=values["quiet"], checks=checks)
 
-    report = common.perform(ctx, work)
-    as_json = values["as_json"] or values["form"] == "json"
-    if values["form"] == "prom":
-        text = prometheus(report, found, use[0] if use else None)
-    else:
-        checks = {key: use_text(model) for key, model in use[0].models.items()} if use else {}
-        text = status_table(report, found, only_bad=values["quiet"], checks=checks)
-    return common.show(report, as_json=as_json, text=(lambda: text) if found and text else None)
+    report, text = common.perform_detailed(ctx, lambda manifests, session: asyncio.to_thread(work, manifests, session))
+    return common.show(report, as_json=as_json, text=text or "")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,14 +10,6 @@ from modelfetch.cli import common, complete, options
 from modelfetch.core.units import format_size
 from modelfetch.render.care import count, verify_text
 from modelfetch.render.out import note
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from modelfetch.care.verify import Verification
-    from modelfetch.core.report import Report
-    from modelfetch.manifest.model import Manifest
-    from modelfetch.pipeline.session import Session
 
 
 @click.command("verify")
@@ -56,29 +46,20 @@ def command(ctx: click.Context, /, **values: Any) -> int:
     Uses no network, except with --repair for what can't be restored from the disk. Without a tier or manifest,
     everything that modelfetch placed or keeps is checked. Exits with 1 if something is damaged, changed or missing.
     """
-    from modelfetch.care.verify import VerifyOptions, verification_report, verify_files
+    from modelfetch.care.repair import check_files
+    from modelfetch.care.verify import VerifyOptions
 
-    found: list[Verification] = []
-
-    async def work(manifests: Sequence[Manifest], session: Session) -> Report:
-        started = time.monotonic()
-        names = tuple(values["models"])
-        how = VerifyOptions(quick=values["quick"], older_than=values["older_than"], models=names)
-        found.append(await asyncio.to_thread(verify_files, manifests, session, how))
-        fetched = 0
-        if values["repair"]:
-            from modelfetch.care.repair import repair_files
-
-            repaired = await repair_files(found[-1], manifests, session, rewritten=bool(names))
-            found[-1], fetched = repaired.verification, repaired.bytes_fetched
-            if repaired.files and not values["quiet"]:
-                note(f"{count(repaired.files, 'file')} restored, {format_size(fetched)} fetched")
-        tier = manifests[0].tier if manifests else None
-        return verification_report(found[-1], session, tier=tier, started=started, bytes_fetched=fetched)
-
-    report = common.perform(ctx, work, may_be_unnamed=True)
-    text = verify_text(report, found[0], quick=values["quick"], quiet=values["quiet"]) if found else ""
-    code = common.show(report, as_json=values["as_json"], text=(lambda: text) if text else None)
-    if found and not values["repair"] and not values["quiet"] and any(f.can_be_restored for f in found[0].findings):
+    how = VerifyOptions(quick=values["quick"], older_than=values["older_than"], models=tuple(values["models"]))
+    report, repaired = common.perform_detailed(
+        ctx,
+        lambda manifests, session: check_files(manifests, session, how, repair=values["repair"]),
+        may_be_unnamed=True,
+    )
+    if repaired and repaired.files and not values["quiet"]:
+        note(f"{count(repaired.files, 'file')} restored, {format_size(repaired.bytes_fetched)} fetched")
+    found = repaired.verification if repaired else None
+    text = verify_text(report, found, quick=values["quick"], quiet=values["quiet"]) if found else ""
+    code = common.show(report, as_json=values["as_json"], text=text)
+    if found and not values["repair"] and not values["quiet"] and any(f.can_be_restored for f in found.findings):
         note("hint: the same command with --repair restores what is damaged, changed or missing")
     return code

@@ -31,7 +31,7 @@ from modelfetch.pipeline.resolve import resolve_quietly
 from modelfetch.placement.consumer_dirs import consumer_dir_file
 from modelfetch.placement.ollama_manifests import NEWER_FOLDER
 from modelfetch.placement.path_stat import lstat_path
-from modelfetch.placement.receipts import read_receipt, receipt_path
+from modelfetch.placement.receipts import read_receipts, receipt_path
 from modelfetch.render.summary import summary
 from modelfetch.tiers.discovery import tier_dirs
 
@@ -107,7 +107,7 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
         ValueError: Not everything is ready, so no note may be written.
     """
     root, tree = session.options.root, session.inspector.tree
-    receipts = {consumer: read_receipt(root, consumer) for consumer in CONSUMERS}
+    receipts = read_receipts(root)
     paths = dict.fromkeys(receipt_path(root, c) for c in CONSUMERS if receipts[c].entries)
     for request in select(manifests, session.options.consumers):
         paths.update(dict.fromkeys(tree.path(path) for path in _paths_of(request, session, receipts)))
