@@ -14,6 +14,7 @@ from modelfetch.formats.content_check import check_artifact
 from modelfetch.manifest.kinds import REPO_KINDS
 from modelfetch.manifest.uri import FileUri, OllamaUri
 from modelfetch.pinning.entry import Measured, PinEntry, PinState, compare, files_to_measure, state_without_request
+from modelfetch.pipeline.final_check import check_content
 from modelfetch.pipeline.obtain import TransferDeduplicator
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ async def _measure(entry: PinEntry, artifact: Artifact, session: Session, transf
         return await asyncio.to_thread(_read_here, Path(entry.home.path), artifact)
     label = entry.model.name if entry.model.kind not in REPO_KINDS else f"{entry.model.name}/{artifact.path}"
     fetched, _ = await transfers.get(artifact.uri, (), lambda: session.engine.fetch(artifact, label=label))
+    await asyncio.to_thread(check_content, fetched.blob, artifact, artifact.path)
     return Measured(
         digest=fetched.blob.digest,
         size=fetched.blob.size,

@@ -1,7 +1,8 @@
 """Validate fetched files against their destination names.
 
 A transfer validates a file by its source name and relies on the digest if there is one. It does not know that the
-manifest gives the file another name, or that a digest which only the source supplied does not permit a pickle.
+manifest gives the file another name, or that a digest which only the source supplied does not permit a pickle. It does
+not validate what the store has already, under whatever name that was fetched.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from modelfetch.formats.content_check import check_artifact, check_pickle
+from modelfetch.formats.content_check import check_artifact, check_pickle, digest_decides
 from modelfetch.placement.layouts import PlacementMethod
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ def check_final_names(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> None:
         if found is None:
             continue
         places = [target.placement for target in plan.targets_of(artifact)]
-        names = dict.fromkeys(PurePosixPath(place.path).name for place in places if place.how is PlacementMethod.FILE)
+        names = [PurePosixPath(place.path).name for place in places if place.how is PlacementMethod.FILE]
         refuse_pickle(found.blob, artifact, (artifact.path, *(place.path for place in places)))
-        for name in names:
-            check_renamed(found.blob, artifact, name)
+        for name in dict.fromkeys((artifact.path, *names)):
+            check_content(found.blob, artifact, name)
 
 
 def refuse_pickle(blob: Blob, artifact: Artifact, names: Iterable[str]) -> None:
@@ -52,9 +53,12 @@ def refuse_pickle(blob: Blob, artifact: Artifact, names: Iterable[str]) -> None:
                 raise error.about(uri=artifact.uri)
 
 
-def check_renamed(blob: Blob, artifact: Artifact, name: str) -> None:
-    """Check a file without a digest against a name with another suffix; raises the errors of `check_final_names`."""
-    if artifact.digest is not None or _suffix(name) == _suffix(artifact.path):
+def check_content(blob: Blob, artifact: Artifact, name: str) -> None:
+    """Check a file that no digest decides about against a name; raises the errors of `check_final_names`.
+
+    Without any digest, its transfer has checked it under the name of its source.
+    """
+    if digest_decides(artifact) or (artifact.digest is None and _suffix(name) == _suffix(artifact.path)):
         return
     with blob.path.open("rb", buffering=0) as file:
         error = check_artifact(artifact, blob.size, lambda at, count: os.pread(file.fileno(), count, at), name=name)

@@ -15,7 +15,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.errors import DestinationError, ModelfetchError, SettingError, UsageError
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HfUri, HttpUri, Uri, shown
-from modelfetch.pipeline.final_check import check_renamed
+from modelfetch.pipeline.final_check import check_content
 from modelfetch.sources.argument import parse_argument
 from modelfetch.store import Store
 
@@ -106,6 +106,8 @@ async def to_path(
         DestinationError: Another file is at ``target`` (``foreign-file``), or it can't be written.
     """
     with _disk_errors(target):
+        if not force:
+            await asyncio.to_thread(_refuse_other, target, None)
         if keep:
             await asyncio.to_thread(session.block_removals)
         if digest is not None and (there := await asyncio.to_thread(_present, target, uri, digest, force=force)):
@@ -114,6 +116,8 @@ async def to_path(
         known = artifact.digest
         if known is not None and (there := await asyncio.to_thread(_present, target, uri, known, force=force)):
             return there
+        if not force:
+            await asyncio.to_thread(_refuse_other, target, artifact.size)
         await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
         try:
             fetched = await session.engine.fetch(artifact, label=_name(artifact))
@@ -123,7 +127,7 @@ async def to_path(
             raise
         blob = fetched.blob
         try:
-            await asyncio.to_thread(check_renamed, blob, artifact, target.name)
+            await asyncio.to_thread(check_content, blob, artifact, target.name)
             if there := await asyncio.to_thread(_present, target, uri, blob.digest, force=force):
                 return there
             await asyncio.to_thread(_deliver, blob, target, keep=keep, force=force)
@@ -260,6 +264,16 @@ def _require_file(target: Path) -> None:
     """Raise DestinationError if a path is something other than a regular file, such as a FIFO."""
     if target.exists() and not target.is_file():
         raise DestinationError(f"{target} is not a regular file", code="foreign-file", hint="name another path")
+
+
+def _refuse_other(target: Path, size: int | None) -> None:
+    """Raise DestinationError before a download if a path is a broken link, or a file of another size in bytes."""
+    if target.exists():
+        if size is not None and target.stat().st_size != size:
+            raise _in_the_way(target)
+    elif target.is_symlink():
+        text = f"{target} is a symbolic link that leads to no file"
+        raise DestinationError(text, code="foreign-file", hint="--force replaces it, or name another path")
 
 
 def _in_the_way(target: Path) -> DestinationError:

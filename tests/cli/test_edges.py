@@ -12,6 +12,7 @@ import pytest
 
 from modelfetch.cli import main
 from modelfetch.pipeline import retrieve
+from modelfetch.transfer import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,6 +152,26 @@ def test_fetch_leaves_another_file_alone_unless_forced(tmp_path: Path, call: Cal
     code, err = call(words)
     assert (code, target.stat().st_ino) == (0, before.st_ino), err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.json", "y.json"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling", "loop"])
+def test_fetch_refuses_another_file_before_it_downloads(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    (tmp_path / "x.json").write_text('{"a": 1}')
+    (tmp_path / "mine").write_text("mine")
+    target = tmp_path / "y.json"
+    if kind == "file":
+        target.write_text("mine")
+    else:
+        target.symlink_to({"link": "mine", "dangling": "nowhere", "loop": "y.json"}[kind])
+    words = ["fetch", (tmp_path / "x.json").as_uri(), "-o", "y.json"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "fetch", None)
+        code, err = call(words)
+    assert (code, "--force" in err) == (73, True), err
+    assert call([*words, "--force"])[0] == 0
+    assert (target.is_symlink(), target.read_text(), (tmp_path / "mine").read_text()) == (False, '{"a": 1}', "mine")
 
 
 @pytest.mark.parametrize("store", [[], ["--store", "store"]], ids=["alone", "store"])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.cli.app import run
 from modelfetch.demo import models as made
 
 if TYPE_CHECKING:
@@ -52,6 +53,20 @@ def test_a_pointer_that_a_repo_holds_in_place_of_the_file_is_refused(bench: Benc
     result = bench.sync(entry(f"hf://acme/pointer/{name}", kind="vae"))
     assert (result.code, result.codes()) == (65, ["not-a-model"])
     assert "Git LFS pointer" in result.err or "Git LFS pointer" in str(result.report)
+
+
+def test_a_stored_text_is_no_model_under_another_name(bench: Bench) -> None:
+    bench.world.hf_repo("acme/texts", {"notes.txt": b"404: Not Found", "model.onnx": b"404: Not Found"}, lfs=False)
+    notes = entry("hf://acme/texts/notes.txt", kind="file", path="notes.txt")
+    model = entry("hf://acme/texts/model.onnx", kind="file", path="model.onnx") | {"name": "n"}
+    assert bench.sync(notes).code == 0
+    assert bench.sync(model).codes() == ["not-a-model"]
+    assert bench.sync(notes, model).codes() == ["not-a-model"]
+    assert placed(bench) == ["notes.txt"]
+    manifest = bench.manifest(notes, model)
+    before = manifest.read_bytes()
+    assert run(["pin", str(manifest)]) == 65
+    assert manifest.read_bytes() == before
 
 
 def test_a_file_of_any_kind_may_be_text(bench: Bench) -> None:
