@@ -37,9 +37,9 @@ class ModelfetchError(Exception):
     """The base of all errors that modelfetch raises.
 
     Args:
-        message: One line that says what failed, where and why.
+        message: One line: what failed, where and why.
         code: The slug; each class has a default.
-        hint: One line that says what to do about it.
+        hint: One line: what to do about it.
         model: The manifest's name for the model concerned.
         uri: The artifact or source concerned, without credentials.
     """

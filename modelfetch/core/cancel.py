@@ -98,4 +98,4 @@ class Cancel:
 
 
 def _do_nothing() -> None:
-    """Do nothing: the unregister function of a callback that is no longer registered."""
+    """Do nothing: the unregister function of a callback that was not kept."""

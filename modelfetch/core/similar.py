@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LONGEST = 100
-"""Characters; a longer text is no typing mistake, and comparing it would take long."""
+"""Characters; a longer text is not a typing mistake, and comparing it would take long."""
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:

@@ -42,7 +42,7 @@ def sweep_temporaries(
 ) -> None:
     """Remove temporary files that killed processes left in a folder, once they are an hour old.
 
-    A pid says nothing about processes in other containers that use the folder, so only age tells that a file is
+    A pid does not identify processes in other containers that use the folder, so only its age shows that a file is
     abandoned.
 
     Args:

@@ -24,7 +24,7 @@ _GRACE = 0.8  # seconds in which cancelled work can save its state
 
 
 async def run_in_thread(work: Callable[[], _T]) -> _T:
-    """Run blocking work in a thread of its own; a cancelled task does not wait for the thread.
+    """Run blocking work in a new thread; a cancelled task does not wait for the thread.
 
     If the system allows no further thread, the work takes its turn in those of the loop's executor.
 

@@ -253,12 +253,12 @@ class _Attempt:
 
 
 class Wire:
-    """Sends one request at a time over connections of its own.
+    """Sends one request at a time over its own connections.
 
     One client shared by many threads gets slower as their number rises (measured: docs/benchmarks.md), so each
     active request has its own wire, and idle wires are reused for their open connections. `httpx.Client` is not used:
-    of what it adds to a transport, redirects, proxies and retries are handled here, and cookies, which must not reach
-    another host, are not wanted. For a small file, it took half of the time of a request.
+    redirects, proxies and retries are handled here, cookies must not reach another host, and for a small file the
+    client took half of the time of a request.
     """
 
     def __init__(self, scheme: str, context: ssl.SSLContext, timeouts: Timeouts, user_agent: str) -> None:

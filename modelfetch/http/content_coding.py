@@ -38,8 +38,8 @@ def can_decode(names: tuple[str, ...]) -> bool:
 def decode(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
     """Decode a body, in pieces of at most `STEP` bytes.
 
-    If a piece gives no output, an empty one is yielded, so that the caller can tell slow content from none: a gzip
-    header may contain a name of unlimited length.
+    If a piece gives no output, an empty one is yielded, so that the caller can distinguish slow content from none: a
+    gzip header may contain a name of unlimited length.
 
     Raises:
         ValueError: The data is damaged or truncated.

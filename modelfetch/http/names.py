@@ -36,7 +36,7 @@ def check_name(
     stopped: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Do nothing if a host name resolves or is already an address.
+    """Check that a host name resolves; an address needs no lookup.
 
     Args:
         host: The name.

@@ -1,4 +1,4 @@
-"""When to retry a source, and when to give up on it: one rule for metadata, headers and downloads.
+"""When to retry a source, and when to stop: one rule for metadata, headers and downloads.
 
 `Attempts` decides and does no I/O: the caller passes outcomes and times, and waits. `retry` is the loop for a coroutine
 that succeeds or fails as a whole.

@@ -85,7 +85,7 @@ def retry_after(headers: Mapping[str, str], *, now: Callable[[], float] = time.t
 
 
 def check_status(reply: HasStatus, *, what: str, uri: str | None) -> None:
-    """Do nothing for a 2xx; otherwise raise the error for the status.
+    """Raise the error for any status other than 2xx.
 
     Args:
         reply: The response.

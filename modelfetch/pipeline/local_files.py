@@ -30,7 +30,7 @@ class LocalFiles:
     """Looks for files by digest; each place is read once, when it is first needed.
 
     Args:
-        root: ROOT, where the note of adopted collections lies.
+        root: ROOT, which has the list of collections adopted in place.
         hf_cache: huggingface_hub's cache; None for none.
     """
 
@@ -81,15 +81,15 @@ class LocalFiles:
         return found
 
 
-def in_place_note(root: Path) -> Path:
-    """Where collections are noted that were adopted in place."""
+def in_place_list(root: Path) -> Path:
+    """The path of the list of collections that were adopted in place."""
     return directories.own_folder(root) / "in-place.json"
 
 
 def read_in_place(root: Path) -> dict[str, list[dict[str, Any]]]:
     """The recorded files: by digest, each one's ``path``, ``size`` and ``mtime_ns``; empty if nothing can be read."""
     try:
-        raw = json.loads(fs.read_small(in_place_note(root), _MAX_BYTES))
+        raw = json.loads(fs.read_small(in_place_list(root), _MAX_BYTES))
         files = dict(raw["files"]) if raw["version"] == 1 else {}
         return {digest: [one for one in found if isinstance(one, dict)] for digest, found in files.items()}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -97,8 +97,8 @@ def read_in_place(root: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def write_in_place(root: Path, files: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Replace the note; the caller holds a lock on it. Raises OSError."""
-    path = in_place_note(root)
+    """Replace the list; the caller holds a lock on it. Raises OSError."""
+    path = in_place_list(root)
     directories.make_directory(path.parent)
     data = json.dumps({"version": 1, "files": files}).encode("ascii")
     temp_files.write_atomically(path, data, mode=own_files.IN_PLACE.mode)

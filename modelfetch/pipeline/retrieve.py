@@ -153,11 +153,10 @@ def workplace(target: Path) -> Path:
     """The work folder of a fetch to ``target``: in the same directory, so that the last step is a rename.
 
     Raises:
-        DestinationError: ``target`` is a folder or another thing that is no file, or the work folder's name is taken by
-            something else.
+        DestinationError: ``target`` is not a regular file, or the work folder's name is taken by something else.
     """
     if not target.name or target.is_dir():
-        text = f"{target} is a folder, expected a file's path"
+        text = f"{target} is a folder, expected the path of a file"
         raise DestinationError(text, code="foreign-file", hint="name the file too")
     _require_file(target)
     path = target.with_name(f".{target.name}.modelfetch")

@@ -123,7 +123,7 @@ def copy_member(archive: Path, opened: zipfile.ZipFile, member: Member, target: 
         with opened.open(member.info) as source:
             shutil.copyfileobj(source, target, 1 << 20)
     except BROKEN_ARCHIVE as error:
-        _reraise_of_disk(error)
+        _reraise_disk_error(error)
         raise _unsafe(archive, f"{member.path} is damaged ({error})") from None
 
 
@@ -138,13 +138,13 @@ def open_archive(archive: Path) -> Iterator[zipfile.ZipFile]:
     try:
         opened = zipfile.ZipFile(archive)
     except BROKEN_ARCHIVE as error:
-        _reraise_of_disk(error)
+        _reraise_disk_error(error)
         raise _unsafe(archive, f"it is not a zip ({error})") from None
     with opened:
         yield opened
 
 
-def _reraise_of_disk(error: Exception) -> None:
+def _reraise_disk_error(error: Exception) -> None:
     """Raise an error of the disk again; that of damaged data has no number, or is of an impossible position."""
     if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
         raise error

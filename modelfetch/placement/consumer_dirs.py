@@ -1,10 +1,10 @@
 """The recorded folders of consumers outside ROOT: where the last `sync` with ``--consumer-dir`` placed files.
 
-``.modelfetch/consumer-dirs/CONSUMER.json`` has the absolute path of the folder. It is a file of its own, not a part of
-the receipt, because every command reads it, and because an older version would drop it when it writes the receipt.
+``.modelfetch/consumer-dirs/CONSUMER.json`` contains the absolute path of the folder. It is separate from the receipt
+because every command reads it, and because an older version would drop it when it writes the receipt.
 
-A record leads outside ROOT, so it is followed only if it comes from somebody who could have named the folder on the
-command line as well: it must belong to the user of this process or to root, and nobody else may be able to write it.
+A record leads outside ROOT, so it is followed only if its author could also have named the folder on the command line:
+it must belong to the user of this process or to root, and must not be writable by anyone else.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from modelfetch.store import Blob, Store
     from modelfetch.store.checks import Check
 
-_LOOKS = 3
+_ATTEMPTS = 3
 _NEVER = -1
 """An mtime that no file has."""
 _NO_SYMLINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EIO)  # EIO: rclone
@@ -151,7 +151,7 @@ class Inspector:
         """
         if placement.how is PlacementMethod.UNPACK:
             return self._inspect_archive(placement, receipt, wanted)
-        for _ in range(_LOOKS):
+        for _ in range(_ATTEMPTS):
             with contextlib.suppress(_ChangedError):
                 return self._inspect(placement, receipt, wanted)
         path = self.tree.path(placement.path)
@@ -209,7 +209,7 @@ class Inspector:
         if action is None:
             action = action_after_hashing(state, entry, equal=self._equal(placement, seen, wanted))
         if action is Action.REFUSE and seen is not None:
-            action = self._act_on_blob(placement.path, seen)
+            action = self._action_for_blob(placement.path, seen)
         digest = None
         if action is Action.KEEP and seen is not None and seen.regular:
             known = state is State.REWRITTEN or (entry is not None and fits(entry, seen) and state is not State.DAMAGED)
@@ -278,7 +278,7 @@ class Inspector:
             return wanted  # already compared
         return self._hash(placement.path, seen)
 
-    def _act_on_blob(self, path: str, seen: PathStat) -> Action:
+    def _action_for_blob(self, path: str, seen: PathStat) -> Action:
         """The action for a file that no receipt or claim names, but whose bytes the store has.
 
         This happens when the receipts of an older version, which kept no journal, were lost. A hardlink of a blob is

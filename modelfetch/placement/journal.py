@@ -72,7 +72,7 @@ def _claim(raw: dict[str, Any]) -> Claim:
         Digest.parse(claim.digest)
     texts((claim.target or "", claim.uri or "", claim.model))
     if not isinstance(claim.size, int | None):
-        raise TypeError("the size of a claim is none")
+        raise TypeError("the size of a claim is not a number")
     return claim
 
 

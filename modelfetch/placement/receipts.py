@@ -212,8 +212,8 @@ class ReceiptBook:
 
     def load(self) -> Receipt:
         """The current receipt, as a live view. Raises the same errors as `read_receipt`."""
-        if self._stamp is None or self._stamp != self._look():
-            stamp = self._look()
+        if self._stamp is None or self._stamp != self._current_stamp():
+            stamp = self._current_stamp()
             found = read_receipt(self._root, self._consumer)
             self._entries, self._frozen = dict(found.entries), dict(found.frozen)
             self._claims, self._keys, self._stamp = dict(found.claims), {}, stamp
@@ -228,7 +228,7 @@ class ReceiptBook:
         journal.append(self._root, self._consumer, claims)
         for path, claim in claims.items():
             self._claims[path] = (*self._claims.get(path, ()), claim)
-        self._stamp = self._look()
+        self._stamp = self._current_stamp()
 
     def add(self, entries: Mapping[str, Entry], frozen: Mapping[str, Frozen]) -> None:
         """Add placed paths and resolutions; `write` makes them durable."""
@@ -244,7 +244,7 @@ class ReceiptBook:
         write_receipt(self._root, receipt)
         self._unwritten = ({}, {})
         journal.compact(self._root, self._consumer, self._claims)
-        self._stamp = self._look()
+        self._stamp = self._current_stamp()
         self._written_at = time.monotonic()
         self._cost = self._written_at - started
 
@@ -257,7 +257,7 @@ class ReceiptBook:
             self._frozen[key] = one
             self._keys.setdefault((one.tier, one.model), set()).add(key)
 
-    def _look(self) -> object:
+    def _current_stamp(self) -> object:
         return tuple(
             lstat_path(path)
             for path in (receipt_path(self._root, self._consumer), journal.path_of(self._root, self._consumer))
@@ -349,6 +349,6 @@ def _entry(data: MutableMapping[str, Any]) -> Entry:
     if not 0 <= known["size"] <= MAX_SIZE or not -MAX_SIZE <= known["mtime_ns"] <= MAX_SIZE:
         raise ValueError("a number of an entry is out of range")
     if known["digest"] is not None and not _DIGEST.fullmatch(known["digest"]):
-        raise ValueError("the digest of an entry is none")
+        raise ValueError("the digest of an entry is invalid")
     known["manifests"] = texts(known.get("manifests", ()))
     return Entry(**known)

@@ -1,7 +1,7 @@
 """Which placed files are rewritten by their service. Pure.
 
-Such a file is a copy of its own, and other bytes in it are no damage: `status` and `verify` say who rewrote it, `sync`
-leaves it alone, and `verify --repair NAME` restores it.
+Such a file is always a separate copy, and a change of it is not damage: `status` and `verify` name the service that
+rewrote it, `sync` leaves it alone, and `verify --repair NAME` restores it.
 """
 
 from __future__ import annotations

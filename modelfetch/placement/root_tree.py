@@ -31,8 +31,8 @@ class RootTree:
     """A folder, with everything below it named by relative paths with POSIX separators.
 
     Args:
-        root: The folder; it may be a symlink, and need not be there yet.
-        mounts: Folders that stand in for a first part of a path: a consumer's folder outside ROOT, named on purpose.
+        root: The folder; it may be a symlink, and need not exist yet.
+        mounts: Folders that replace the first part of a path: those of consumers outside ROOT, which the user named.
     """
 
     def __init__(self, root: Path, mounts: Mapping[str, Path] | None = None) -> None:
@@ -50,11 +50,11 @@ class RootTree:
 
         Args:
             relative: The folder; empty for ROOT itself.
-            make: Given to make the folders that are missing; it is called with the descriptor of each that was made.
+            make: If given, missing folders are created, and it is called with the descriptor of each.
 
         Raises:
             DestinationError: ``outside-root``: a symlink on the way leads outside ROOT, or the path is not a safe one.
-            OSError: It isn't there, can't be opened, or something else is in the way.
+            OSError: It does not exist, can't be opened, or something else is in the way.
         """
         fd = self._walk(relative, make)
         try:

@@ -31,7 +31,7 @@ _OLDER_NAMES = r"\.[\w-]+\.\d+(?:-\w+)*\.part"
 _OLDER_NOTES = r"\.[0-9a-f]{16}\.part"
 _NO_LINK = (
     *(errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS),
-    errno.EIO,  # what a mount of rclone answers; where the disk has failed, the copy fails as well
+    errno.EIO,  # returned by mounts of rclone; if the disk has failed, the copy fails as well
 )
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 

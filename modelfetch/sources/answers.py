@@ -49,7 +49,7 @@ def total_size(response: Response) -> int | None:
 
 
 def check_file(response: Response, requested: str, *, what: str, uri: str) -> None:
-    """Do nothing if a response to `FIRST_BYTE` shows that the file exists; otherwise raise its error.
+    """Raise the error of a response to `FIRST_BYTE`, unless it shows that the file exists.
 
     A refusal from another host than that of the ``requested`` URL comes from a signed URL that may have
     expired: another attempt gets a new one.

@@ -15,10 +15,10 @@ def parse_argument(text: str, otherwise: str) -> Uri:
 
     Args:
         text: What was given.
-        otherwise: The hint for a text that resembles none.
+        otherwise: The hint for a text that does not resemble a URI.
 
     Raises:
-        UsageError: It is no URI; the hint says what to write.
+        UsageError: It is not a URI; the hint shows what to write.
     """
     try:
         return parse_uri(text)

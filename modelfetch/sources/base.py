@@ -196,14 +196,14 @@ def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: Sou
     """
     if size is not None and artifact.size is not None and size != artifact.size:
         raise IntegrityError(
-            f"{artifact.uri} has {artifact.size} bytes upstream, the manifest says {size}",
+            f"{artifact.uri} has {artifact.size} bytes upstream, but {size} in the manifest",
             code="size-mismatch",
             hint="if upstream changed for good, `modelfetch pin FILE --upgrade NAME` writes what it is now",
         )
     theirs = artifact.digest
     if digest is not None and theirs is not None and theirs.algorithm == digest.algorithm and theirs != digest:
         raise IntegrityError(
-            f"{artifact.uri} is {theirs} upstream, the manifest says {digest}",
+            f"{artifact.uri} is {theirs} upstream, but {digest} in the manifest",
             hint="if upstream changed for good, `modelfetch pin FILE --upgrade NAME` writes what it is now",
         )
     return replace(

@@ -39,7 +39,7 @@ class HttpsSource(Source[HttpUri]):
                 raise _refused(response)
             check_file(response, uri.url, what="the file", uri=str(uri))
             name = _name(uri, response.headers) or wanted.filename
-            path = "" if wanted.kind in WEIGHT_KINDS else name or ""  # weights are no page, whatever the address
+            path = "" if wanted.kind in WEIGHT_KINDS else name or ""  # weights are never a page
             pinned, weights = wanted.digest is not None, wanted.kind in WEIGHT_KINDS
             refuse_page(response, str(uri), path=path, size=wanted.size, pinned=pinned, weights=weights)
             size = total_size(response)

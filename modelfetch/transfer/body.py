@@ -35,7 +35,7 @@ class Body:
         response: The response, its body unread.
         writer: Writes the bytes to the partial file.
         segment: The requested range; its end may move down meanwhile.
-        alone: Whether it is the file's only connection: then hashing and writing get threads of their own.
+        alone: Whether it is the file's only connection: then hashing and writing get separate threads.
         cancel: Ends it when it is set.
         check_head: Checks the first bytes of a file and returns what is wrong with them.
         progress: Called with the number of bytes received.

@@ -10,11 +10,15 @@ if TYPE_CHECKING:
     from modelfetch.transfer.types import Tuning
 
 _HELPS = 1.15
+"""Factor by which the rate must rise for an addition to count as helpful."""
 _BEHIND = 0.4
+"""Backlog ratio above which reading, not the network, is the limit."""
 _WINDOW = 0.04
+"""Shortest time, in seconds, over which the rate is measured."""
 _MAX_WINDOW = 0.6
-"""With a long round trip bytes come in bursts: the rate is measured over the time that a request takes."""
+"""Longest such time: with a long round trip bytes come in bursts, so the window is as long as a request takes."""
 _WORTH = 0.25
+"""Seconds of remaining work below which a new connection is not worth its setup."""
 _FACTOR = 3
 """Connections that are added for each existing one: from one to four, then sixteen."""
 

@@ -47,7 +47,7 @@ class Identity:
 class ChunkChecksum:
     """The xxh3 of ``length`` bytes that were written to a chunk, from its byte ``skip`` on.
 
-    A connection that starts inside a chunk records the checksum of its own bytes only.
+    A connection that starts inside a chunk records only the checksum of its own bytes.
     """
 
     chunk: int

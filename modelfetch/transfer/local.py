@@ -72,7 +72,7 @@ def copy_file(
         partial.identify(identity)
         partial.reserve(stat.st_size)
         for start, end in partial.missing():
-            _copy_span(context, fd, partial, start, end or stat.st_size, cancel, progress)
+            _copy_range(context, fd, partial, start, end or stat.st_size, cancel, progress)
         if _identity(location, os.fstat(fd)) != identity:
             raise IntegrityError(f"{path} changed while it was copied", code="size-mismatch", uri=location.uri)
     finally:
@@ -96,7 +96,7 @@ def _identity(location: Location, stat: os.stat_result) -> Identity:
     return Identity(uri=location.uri, url=location.url, etag=version, size=stat.st_size)
 
 
-def _copy_span(
+def _copy_range(
     context: Context, fd: int, partial: Partial, start: int, end: int, cancel: Cancel, progress: Callable[[int], None]
 ) -> None:
     writer = SegmentWriter(partial, start)

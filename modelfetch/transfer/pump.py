@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from modelfetch.transfer.types import Context
 
 _PUBLISH_AFTER = 0.1
-"""Seconds after which a buffer is handed on though it is not full: what is in memory only is lost in a kill."""
+"""Seconds after which a buffer is passed on although it is not full: a kill loses what is only in memory."""
 _MIN_CLAIM = 256 * 1024
 _BACKLOG = 256 * 1024
 _MAX_SAMPLES = 16
 
 
 class Flow:
-    """What a file receives over all its connections: the basis for adding more of them.
+    """Counts what a file receives over all its connections, to decide whether to add more.
 
-    ``received`` counts bytes as they arrive, long before they are written. It is updated without a lock: lost additions
-    do not matter here.
+    ``received`` counts bytes as they arrive, long before they are written. It is updated without a lock, because lost
+    additions do not matter here.
     """
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)\Z")
 _MIN_SIZE = 16 * 1024
-"""A source that sends fewer bytes than these, though more were requested, gets no further range requests."""
+"""A source that sends fewer bytes than this, although more were requested, gets no further range requests."""
 _ETAG = re.compile(r'(?:W/)?"[ !#-~]{1,1024}"|[!#-+\-.-~]{1,256}')
 """An entity tag that can be sent back; some servers leave out the quotation marks."""
 _DATE_LIMIT = 64
@@ -180,7 +180,7 @@ def _part(
     if identity is not None and _is_other_version(response, identity, total):
         return Restart(reason="the source's file changed")
     if identity is not None and not has_digest and not _is_confirmed(response, identity):
-        return Restart(reason="the source does not say whether its file is still the same")
+        return Restart(reason="the source does not confirm that its file is still the same")
     return _body(response, start=start, end=end, size=total)
 
 
@@ -223,10 +223,11 @@ def _body(response: Response, *, start: int, end: int | None, size: int | None) 
 
 
 def strong_date(fields: Mapping[str, str]) -> str | None:
-    """``Last-Modified`` where it can stand for one version of a file, None elsewhere.
+    """Return ``Last-Modified`` if it identifies one version of a file, else None.
 
-    A file may change twice within the second that a date can tell apart. So the answer must be younger than that: by a
-    second as its own ``Date`` says, or by a minute as our clock says (source: RFC 9110, sections 8.8.2.2 and 6.6.1).
+    A date has a resolution of one second, within which a file may change twice. It is accepted only if the file was old
+    enough when the response was sent: by a second according to the response's ``Date``, or without one by a minute
+    according to this machine's clock (source: RFC 9110, sections 8.8.2.2 and 6.6.1).
     """
     modified = fields.get("last-modified", "")
     changed, sent = _seconds(modified), _seconds(fields.get("date", ""))

@@ -42,7 +42,7 @@ class Limiter:
             return
         with self._lock:
             now = time.monotonic()
-            # Oversleeping is made up for, idle time is not.
+            # A sleep that was too long is compensated for, idle time is not.
             begin = now if self._next == 0.0 else max(self._next, now - _BURST)
             self._next = begin + count / self.rate
             delay = self._next - now

@@ -124,7 +124,7 @@ class SegmentQueue:
             self._waiting.append(self._cut(longest, piece) or self._halve(longest))
 
     def _cut(self, segment: Segment, piece: int | None) -> Segment | None:
-        """Shorten a range to ``piece`` bytes and return the rest, None where that would be little."""
+        """Shorten a range to ``piece`` bytes and return the rest; None if the rest would be small."""
         if piece is None or segment.end is None or segment.spare < 2 * piece:
             return None
         middle = -(-(segment.free_from + piece) // _ALIGN) * _ALIGN
@@ -141,8 +141,8 @@ class SegmentQueue:
     def put_back(self, segment: Segment) -> None:
         """Give a range back, finished or not; what is left of it waits again.
 
-        After a failure, a connection whose response reaches further continues over what waits behind its range: so a
-        source that refuses further requests is read to its end by the responses that exist. Others may take it again.
+        After a failure, a connection whose response reaches further continues over what waits behind its range. In this
+        way a source that refuses further requests is read to its end by the existing responses.
         """
         with self._lock:
             self._working = [other for other in self._working if other is not segment]

@@ -38,7 +38,7 @@ def allocate(fd: int, size: int) -> None:
 
 
 def no_write_back(_end: int) -> None:
-    """Does nothing: the file need not be durable, or another thread starts the write-back."""
+    """Do nothing: the file need not be durable, or another thread starts the write-back."""
 
 
 class WriteBack:

@@ -42,7 +42,7 @@ class Tuning(RetryTiming):
     pump_from: int = 128 * 1024
     """Bodies below this size mostly arrive with their headers, and are read through httpx."""
     threads_from: int = 8 * 2**20
-    """Bodies from this size on are hashed and written by threads of their own."""
+    """Bodies from this size on are hashed and written by separate threads."""
     fast_rate: int = 200 * 2**20
     """Bytes per second at which one connection is enough: hashing and the disk are near their own limits there."""
     hold_seconds: float = 2.0

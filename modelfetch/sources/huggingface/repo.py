@@ -70,7 +70,7 @@ def read_info(info: Any, revision: str) -> Repo:
     for sibling in info.siblings or ():
         path = sibling.rfilename
         if not isinstance(path, str):
-            raise TypeError("a path that is no text")
+            raise TypeError("a path that is not a string")
         files[path] = read_file(path, sibling) if _is_safe(path) else None
     return Repo(commit=commit, files=files, license=_license(info))
 

@@ -1,8 +1,8 @@
 """The files of locks: created for one lock, or kept by a run that takes thousands of them.
 
 A kept file has a temporary name, and is a lock while it has the lock's name too, as a hardlink. So a run with thousands
-of small files does not create and delete a lock file for each: on ext4, which does not use a deleted file's inode again
-for some seconds but looks at it each time that a file is created, that took a quarter of the time.
+of small files does not create and delete a lock file for each. That took a quarter of the time on ext4, which does not
+reuse a deleted file's inode for some seconds but examines it each time that a file is created.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class LockFiles:
             self._idle.append(file)
 
     def clear(self) -> None:
-        """Remove the kept files that are no locks now."""
+        """Remove the kept files that are not locks at the moment."""
         with self._lock:
             idle, self._idle = self._idle, []
         for file in idle:
