@@ -20,8 +20,8 @@ from modelfetch.core.events import Notice
 from modelfetch.core.report import ArtifactReport, ModelReport
 from modelfetch.errors import ModelfetchError
 from modelfetch.placement.ollama_manifests import is_newer
-from modelfetch.store.checks import Check, now, read_checks, write_checks
-from modelfetch.store.locks.lock import LockLostError, lock
+from modelfetch.store.checks import Check, add_checks, now
+from modelfetch.store.locks.lock import LockLostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -264,21 +264,15 @@ def save_checks(new: Mapping[Path, Mapping[str, Check]], inventory: Inventory, s
         DestinationError, DiskError: They can't be written.
         RetryLaterError: Another process kept the lock.
     """
-    known = {item.path or item.digest for item in inventory.items}
+    known = {key for item in inventory.items if (key := item.path or item.digest)}
     for folder, checks in new.items():
-        with lock(
-            folder / "locks" / "checks.lock",
-            label="the dates of checks",
+        add_checks(
+            folder,
+            checks,
+            known=None if folder == inventory.store else known,
             timeout=session.options.lock_timeout,
             sink=session.sink,
-        ):
-            kept = {
-                key: check for key, check in read_checks(folder).items() if key in known or folder == inventory.store
-            }
-            try:
-                write_checks(folder, {**kept, **checks})
-            except OSError as error:
-                raise os_errors.translate(error, folder, doing="writing") from error
+        )
 
 
 def _of_items(

@@ -23,8 +23,9 @@ from modelfetch.placement.journal import Claim
 from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.receipts import Entry, ReceiptBook, lock_receipt
 from modelfetch.placement.rewritten import rewriting_service
-from modelfetch.placement.state import Action, is_rewritten
+from modelfetch.placement.state import Action, State, is_rewritten
 from modelfetch.placement.writer import ChangedMeanwhileError, ConsumerWriter, Made
+from modelfetch.store.checks import Check, add_checks, now
 from modelfetch.store.ingest import LINK_AT_LEAST
 from modelfetch.store.locks.lock import LockLostError
 
@@ -131,6 +132,7 @@ class Placer:
         self._cancel = cancel
         self._runs: dict[str, _ConsumerRun] = {}
         self._runs_lock = threading.Lock()
+        self._checked: dict[str, Check] = {}
 
     def place(self, request: PlacementRequest) -> None:
         """Place a model for a consumer.
@@ -165,10 +167,13 @@ class Placer:
             return run.book.load()
 
     def finish(self) -> dict[str, ModelfetchError]:
-        """Write all receipts that have changes; returns the errors by consumer.
+        """Write all receipts that have changes, and when adopted files were hashed; returns the errors by consumer.
 
         Files of interrupted models are recorded too, so that the next run need not read them again.
         """
+        if self._checked:
+            with suppress(ModelfetchError, OSError):  # they then count as never verified
+                add_checks(directories.own_folder(self._root), self._checked, timeout=_LAST_WRITE_TIMEOUT)
         errors: dict[str, ModelfetchError] = {}
         for consumer, run in list(self._runs.items()):
             if not run.book.is_dirty:
@@ -265,7 +270,10 @@ class Placer:
 
     def _place_one(self, step: _Step, request: PlacementRequest, writer: ConsumerWriter) -> Entry:
         if step.found.action is Action.KEEP:
-            return _kept_entry(step, request)
+            entry = _kept_entry(step, request)
+            if not entry.made and entry.digest and step.found.state not in (State.READY, State.REWRITTEN):
+                self._checked[step.path] = Check(size=entry.size, mtime_ns=entry.mtime_ns, at=now(), ok=True)
+            return entry
         with _named(self._path(step.job)):
             return _entry(step, request, self._write(step, writer))
 

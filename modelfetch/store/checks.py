@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from modelfetch.core import own_files
 from modelfetch.core.directories import make_directory
+from modelfetch.core.events import Sink, discard
 from modelfetch.core.fs import read_small
+from modelfetch.core.os_errors import translate
 from modelfetch.core.temp_files import write_atomically
+from modelfetch.store.locks.lock import lock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
     from pathlib import Path
 
 _VERSION = 1
@@ -53,6 +56,35 @@ def read_checks(folder: Path) -> dict[str, Check]:
         return {key: _check(data) for key, data in raw["checked"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         return {}
+
+
+def add_checks(
+    folder: Path,
+    checks: Mapping[str, Check],
+    *,
+    known: Container[str] | None = None,
+    timeout: float | None,
+    sink: Sink = discard,
+) -> None:
+    """Add checks to those of a folder.
+
+    Args:
+        folder: The folder.
+        checks: The new checks.
+        known: The keys of files that exist, if only their older checks are kept.
+        timeout: Seconds to wait for another process that does this; None waits indefinitely.
+        sink: Receives `Waiting` events.
+
+    Raises:
+        DestinationError, DiskError: They can't be written.
+        RetryLaterError: Another process kept the lock.
+    """
+    with lock(folder / "locks" / "checks.lock", label="the dates of checks", timeout=timeout, sink=sink):
+        kept = {key: check for key, check in read_checks(folder).items() if known is None or key in known}
+        try:
+            write_checks(folder, {**kept, **checks})
+        except OSError as error:
+            raise translate(error, folder, doing="writing") from error
 
 
 def write_checks(folder: Path, checks: Mapping[str, Check]) -> None:

@@ -130,6 +130,25 @@ def test_files_just_written_by_sync_count_as_verified(bench: Bench, care: Callab
     assert all(dates.values())
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_files_that_sync_adopted_count_as_verified(bench: Bench, care: Callable[..., Result], *, link: bool) -> None:
+    path = bench.root / ONE
+    path.parent.mkdir(parents=True)
+    real = bench.folder / "mine" if link else path
+    real.write_bytes(read(WEIGHTS))
+    os.utime(real, (1, 1))
+    if link:
+        path.symlink_to(real)
+    assert bench.sync(vae(bench)).code == 0
+    entry = by_path(care("list"))[ONE]
+    assert entry["origin"] == "adopted"
+    assert entry["verified"] > "2020"
+    os.utime(real, (2, 2))  # touched: the next sync hashes it again
+    assert by_path(care("list"))[ONE]["verified"] is None
+    assert bench.sync(vae(bench)).code == 0
+    assert by_path(care("list"))[ONE]["verified"] > "2020"
+
+
 def test_list_shows_no_verification_date_for_a_damaged_file(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     flip(bench.root / ONE)
