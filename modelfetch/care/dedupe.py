@@ -38,6 +38,8 @@ _MIN_SIZE = 1 << 20
 """Minimum size in bytes: smaller files save nothing, and programs rewrite some of them."""
 _OLD = re.compile(r"\.modelfetch-dedupe-(?P<pid>\d+)-[0-9a-f]+\.old")
 """The temporary name of an old file. No other command sweeps it, for it may hold the only copy of its bytes."""
+_OTHER_READERS = "another user owns the file in the store, or its mode differs"
+_NOT_SHARED = "its bytes can't be shared with the store"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +90,10 @@ def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = F
         session.cancel.check()
         try:
             blob = _blob(digest, files, session, apply=apply)
-            keeper = _inode(blob.path) if blob else files[0].inode
+            keeper = blob.path if blob else files[0].file
             for one in files:
-                if one.inode != keeper:
-                    duplicates.append(_replace(one, digest, blob if apply else None))
+                if one.inode != _inode(keeper):
+                    duplicates.append(_replace(one, digest, keeper, apply=apply))
         except ModelfetchError as error:
             errors.append(error)
         except OSError as error:
@@ -163,14 +165,22 @@ def _blob(digest: str, files: Sequence[CollectionFile], session: Session, *, app
     return blob
 
 
-def _replace(one: CollectionFile, digest: str, blob: Blob | None) -> Duplicate:
-    """Replace a file by a link of a blob, if possible; without a blob, only say what would be done."""
-    reason = _put_link(one, blob) if blob is not None else None
-    result = "kept" if reason is not None else "would-link" if blob is None else "linked"
+def _replace(one: CollectionFile, digest: str, keeper: Path, *, apply: bool) -> Duplicate:
+    """Replace a file by a link of the one to keep, if possible; or only say what would be done."""
+    reason = _put_link(one, keeper) if apply else _foresee(one, keeper)
+    result = "kept" if reason is not None else "linked" if apply else "would-link"
     return Duplicate(file=one.file, digest=digest, size=one.size, result=result, reason=reason, candidate=one)
 
 
-def _put_link(one: CollectionFile, blob: Blob) -> str | None:
+def _foresee(one: CollectionFile, keeper: Path) -> str | None:
+    """Why a file could not be replaced, as far as that is known without trying; None if nothing is known."""
+    if fs.can_reflink(keeper, one.file.parent):
+        return None
+    before, kept = one.file.lstat(), keeper.lstat()
+    return _NOT_SHARED if before.st_dev != kept.st_dev else _why_no_hardlink(kept, before)
+
+
+def _put_link(one: CollectionFile, blob: Path) -> str | None:
     """Replace a file atomically by a reflink or hardlink of a blob; returns why not if it can't. Raises OSError."""
     folder = os.open(one.file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     temporary = f".modelfetch-dedupe-{os.getpid()}-{secrets.token_hex(6)}.old"
@@ -226,25 +236,29 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _make(one: CollectionFile, blob: Blob, before: os.stat_result, temporary: str) -> str | None:
+def _make(one: CollectionFile, blob: Path, before: os.stat_result, temporary: str) -> str | None:
     """Create the replacement: a reflink with the old file's mode, owner and time, otherwise a hardlink.
 
     Returns:
         Why it is not possible, or None.
     """
     target = one.file.with_name(temporary)
-    if fs.try_reflink(blob.path, target):
+    if fs.try_reflink(blob, target):
         fs.try_chown(target, (before.st_uid, before.st_gid))
         fs.try_chmod(target, before.st_mode & 0o7777)
         os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
         return None
-    if _readers(blob.path.lstat()) != _readers(before):
-        return "another user owns the file in the store, or its mode differs"
+    if (reason := _why_no_hardlink(blob.lstat(), before)) is not None:
+        return reason
     try:
-        os.link(blob.path, target, follow_symlinks=False)
+        os.link(blob, target, follow_symlinks=False)
     except OSError:
-        return "its bytes can't be shared with the store"
+        return _NOT_SHARED
     return None
+
+
+def _why_no_hardlink(blob: os.stat_result, before: os.stat_result) -> str | None:
+    return _OTHER_READERS if _readers(blob) != _readers(before) else None
 
 
 def _readers(found: os.stat_result) -> tuple[int, int, int]:

@@ -258,6 +258,18 @@ def try_reflink(source: Path, target: Path) -> bool:
     return False
 
 
+def can_reflink(source: Path, folder: Path) -> bool:
+    """Whether ``source`` can be cloned into a folder; tried with a file that never gets a name."""
+    try:
+        with (
+            source.open("rb") as read,
+            os.fdopen(os.open(folder, os.O_TMPFILE | os.O_RDWR, PRIVATE_MODE), "wb") as write,
+        ):
+            return clone_descriptor(read.fileno(), write.fileno())
+    except OSError:
+        return False
+
+
 def clone_descriptor(source: int, target: int) -> bool:
     """Clone ``source`` into the empty open file ``target``; False if the file system can't.
 

@@ -66,8 +66,12 @@ def test_who_may_read_a_file_stays_the_same(
 ) -> None:
     monkeypatch.setattr("modelfetch.store.ingest.try_reflink", lambda *_: False)
     monkeypatch.setattr(fs, "try_reflink", lambda *_: False)
+    monkeypatch.setattr(fs, "can_reflink", lambda *_: False)
     for path, mode in zip(twins, modes, strict=True):
         path.chmod(mode)
+    foreseen = care("adopt", "--dedupe", str(bench.folder / "comfy"), str(bench.folder / "a1111"))
+    found = [artifact["action"] for model in foreseen.report["models"] for artifact in model["artifacts"]]
+    assert found == ["present" if shared else "skipped"]
     result = care("adopt", "--dedupe", "--no-dry-run", str(bench.folder / "comfy"), str(bench.folder / "a1111"))
     assert result.code == 0, result.err
     assert twins[0].samefile(twins[1]) is shared
