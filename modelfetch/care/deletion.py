@@ -82,6 +82,7 @@ class _Deletion:
             for item in stored:
                 self._session.cancel.check()
                 self._delete_stored(item)
+            self._session.store.index.sweep()
         finally:
             for consumer, paths in gone.items():
                 if paths:

@@ -40,7 +40,7 @@ def ignore_refusal(operation: str, error: OSError) -> None:
 
 
 class RefusalReporter:
-    """Reports each kind of refused operation once, as a warning.
+    """Reports what file systems refuse as warnings, each kind of operation once.
 
     Args:
         sink: Receives the `Notice`.
@@ -48,16 +48,19 @@ class RefusalReporter:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._reported: set[tuple[str, int | None]] = set()
+        self._reported: set[object] = set()
 
     def __call__(self, operation: str, error: OSError) -> None:
         """Report that ``operation`` was refused, unless that was reported before."""
-        kind = (operation, error.errno)
-        if kind not in self._reported:
-            self._reported.add(kind)
-            name = f" of {error.filename}" if isinstance(error.filename, str) else ""
-            text = f"this file system refuses {operation}{name} ({error.strerror}): going on without it"
-            self._sink(Notice(level="warning", message=text))
+        name = f" of {error.filename}" if isinstance(error.filename, str) else ""
+        text = f"this file system refuses {operation}{name} ({error.strerror}): going on without it"
+        self.report(text, kind=(operation, error.errno))
+
+    def report(self, message: str, *, kind: object = None) -> None:
+        """Report a message once, or one of its ``kind`` once."""
+        if (kind or message) not in self._reported:
+            self._reported.add(kind or message)
+            self._sink(Notice(level="warning", message=message))
 
 
 def try_chmod(target: int | Path, mode: int, *, refused: Refused = ignore_refusal) -> None:

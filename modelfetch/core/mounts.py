@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -14,21 +15,33 @@ _FAT = ("vfat", "msdos", "fuse.fusefat")
 
 def largest_file(folder: Path) -> int | None:
     """The most bytes that a file in an existing folder can have; None if its file system sets no limit known here."""
-    return _LARGEST_ON_FAT if file_system_type(folder) in _FAT else None
+    mount = find_mount(folder)
+    return _LARGEST_ON_FAT if mount is not None and mount.type in _FAT else None
 
 
-def file_system_type(folder: Path) -> str | None:
-    """The type of the file system of an existing folder, such as ``ext4``; None if the kernel does not list it.
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A mounted file system: where, and its type, such as ``ext4``."""
+
+    point: str
+    type: str
+
+    def __str__(self) -> str:
+        return f"{self.point} ({self.type})"
+
+
+def find_mount(folder: Path) -> Mount | None:
+    """The mount that an existing folder is on; None if the kernel does not list it.
 
     Source: proc_pid_mountinfo(5); octal escapes stand for white space in a mount point.
     """
     path = os.path.realpath(folder)
-    best: tuple[int, str] | None = None
+    best: Mount | None = None
     with contextlib.suppress(OSError):
         for line in _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
             before, _, after = line.partition(" - ")
             point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), before.split(" ")[4])
             # A later mount on the same point covers an earlier one.
-            if os.path.commonpath((point, path)) == point and (best is None or len(point) >= best[0]):
-                best = len(point), after.split(" ")[0]
-    return best[1] if best else None
+            if os.path.commonpath((point, path)) == point and (best is None or len(point) >= len(best.point)):
+                best = Mount(point, after.split(" ")[0])
+    return best

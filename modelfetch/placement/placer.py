@@ -221,7 +221,6 @@ class Placer:
                     own=directories.own_folder(self._root),
                     owner=self._owner,
                     check=self._cancel.check,
-                    sink=self._sink,
                     refused=self._store.refused,
                 )
                 self._runs[consumer] = _ConsumerRun(book=ReceiptBook(self._root, consumer), writer=writer)

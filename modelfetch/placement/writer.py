@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from modelfetch.core import directories, fs, temp_files
-from modelfetch.core.events import Notice
+from modelfetch.core.mounts import find_mount
 from modelfetch.errors import DestinationError
 from modelfetch.placement.path_stat import PathStat
 from modelfetch.placement.root_tree import RootTree
@@ -24,8 +24,6 @@ from modelfetch.placement.root_tree import RootTree
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
-
-    from modelfetch.core.events import Sink
 
 _OLDER_NAMES = r"\.[\w-]+\.\d+(?:-\w+)*\.part"
 _OLDER_NOTES = r"\.[0-9a-f]{16}\.part"
@@ -60,8 +58,7 @@ class ConsumerWriter:
         own: ``ROOT/.modelfetch``.
         owner: (uid, gid) for directories and copies, never for a shared blob.
         check: Called periodically while bytes are copied; raises if the run was cancelled.
-        sink: Where warnings go.
-        refused: Called when the file system refuses an operation that is not essential: modes, owners, fsync.
+        refused: Reports what the file system refuses that is not essential: hardlinks, modes, owners, fsync.
     """
 
     def __init__(
@@ -72,17 +69,14 @@ class ConsumerWriter:
         own: Path,
         owner: tuple[int, int] | None,
         check: Callable[[], None],
-        sink: Sink,
-        refused: fs.Refused,
+        refused: fs.RefusalReporter,
     ) -> None:
         self._tree = tree
         self._own = RootTree(own)
         self._consumer = consumer
         self._owner = owner
         self._check = check
-        self._sink = sink
         self._refused = refused
-        self._warned: set[str] = set()
         self._touched: set[str] = set()
         self._swept: set[tuple[RootTree, str]] = set()
         self._workspaces: dict[str, tuple[RootTree, str]] = {}
@@ -352,22 +346,16 @@ class ConsumerWriter:
         fs.try_chmod(fd, fs.DIRECTORY_MODE)
 
     def _warn_no_link(self, blob: Path, error: OSError) -> None:
-        refused = error.errno in (errno.EPERM, errno.EACCES)
-        if not self._is_new("link-refused" if refused else "link-impossible"):
-            return
-        if refused:
-            owner = f"the blob is of uid {blob.stat().st_uid}, this process of uid {os.geteuid()}"
-            message = f"hardlinks to {blob.parent} are refused ({error.strerror}): {owner}"
+        user, here, there = os.geteuid(), find_mount(blob.parent), find_mount(self._tree.path(self._consumer))
+        if error.errno in (errno.EPERM, errno.EACCES) and user not in (0, owner := blob.stat().st_uid):
+            message = f"hardlinks of blobs of uid {owner} are refused to uid {user} ({error.strerror})"
+        elif here != there or error.errno == errno.EXDEV:
+            message = (
+                f"no hardlinks are possible from {blob.parents[3]} to {there or self._consumer} ({error.strerror})"
+            )
         else:
-            folder = self._tree.path(self._consumer)
-            message = f"{folder} supports no hardlinks from {blob.parent} ({error.strerror})"
-        self._sink(Notice(level="warning", message=f"{message}; files are copied, which takes additional space"))
-
-    def _is_new(self, kind: str) -> bool:
-        if kind in self._warned:
-            return False
-        self._warned.add(kind)
-        return True
+            message = f"the file system at {there or self._consumer} supports no hardlinks ({error.strerror})"
+        self._refused.report(f"{message}; files are copied, which takes additional space")
 
 
 def _unmovable_error(path: Path) -> DestinationError:

@@ -99,6 +99,14 @@ class Index:
         digest = _read_digest(path)
         return (when, digest) if digest else None
 
+    def sweep(self) -> None:
+        """Remove the other digests and names of blobs that do not exist; the caller excludes other processes."""
+        for path in Path(self._blobs).glob("*/??/*"):
+            sha256 = _read_digest(path) if path.parts[-3] != "sha256" else None
+            if sha256 is not None and not os.path.lexists(f"{self._blobs}/sha256/{sha256.hex[:2]}/{sha256.hex}"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
     def _name(self, key: str) -> Path:
         return self._path / "blobs" / "name" / key[:2] / key
 

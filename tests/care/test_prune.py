@@ -242,6 +242,18 @@ def test_a_cache_blob_is_kept_while_another_snapshot_needs_it(bench: Bench, care
     assert {path.name for path in (folder / "blobs").iterdir()} == {other.resolve().name}
 
 
+def test_the_other_names_of_a_blob_go_with_it(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.world.file("art.safetensors", WEIGHTS)
+    source = f"{bench.hub.files}art.safetensors"
+    bench.sync(whisper(bench), {"name": "a", "kind": "vae", "source": source, "for": ["comfyui"]})
+    names = bench.root / ".modelfetch/blobs"
+    assert {path.name for path in names.iterdir()} == {"git-sha1", "name", "sha256"}
+    assert care("remove", "w").code == 0
+    assert {path.parts[-3] for path in names.glob("*/??/*") if path.suffix != ".json"} == {"sha256", "name"}
+    assert care("remove", "a").code == 0
+    assert list(names.glob("*/??/*")) == []
+
+
 def test_an_unknown_name_is_a_usage_error_that_suggests_a_similar_one(
     bench: Bench, care: Callable[..., Result]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The type of a folder's file system, as the kernel lists it."""
+"""The mount and the file system of a folder, as the kernel lists it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,20 @@ def test_the_innermost_mount_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     table.write_text("\n".join(LINES))
     monkeypatch.setattr(mounts, "_MOUNTS", table)
     found = {
-        folder: mounts.file_system_type(Path(folder))
+        folder: str(mounts.find_mount(Path(folder)))
         for folder in ("/", "/media/usb stick/a", "/media/usb stick/inner/b", "/media/usb", "/media/usb2")
     }
-    assert list(found.values()) == ["ext4", "vfat", "tmpfs", "xfs", "ext4"]
+    assert list(found.values()) == [
+        "/ (ext4)",
+        "/media/usb stick (vfat)",
+        "/media/usb stick/inner (tmpfs)",
+        "/media/usb (xfs)",
+        "/ (ext4)",
+    ]
     assert mounts.largest_file(Path("/media/usb stick")) == 2**32 - 1
     assert mounts.largest_file(Path("/media/usb")) is None
 
 
 def test_without_a_table_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mounts, "_MOUNTS", tmp_path / "nothing")
-    assert mounts.file_system_type(tmp_path) is None
+    assert mounts.find_mount(tmp_path) is None

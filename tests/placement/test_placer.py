@@ -10,7 +10,7 @@ import pytest
 
 from modelfetch.core import fs
 from modelfetch.errors import DestinationError, DiskError
-from modelfetch.placement import PlacementJob
+from modelfetch.placement import PlacementJob, PlacementRequest
 from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.writer import ChangedMeanwhileError, ConsumerWriter, Made
 from tests.placement.world import LARGE, SMALL, World
@@ -216,15 +216,23 @@ def test_a_folder_that_is_a_mount_of_its_own_takes_one_copy_of_each_file(
     ]
 
 
-def test_the_notice_for_refused_links_names_the_uids(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("user", "text"), [("other", f"of uid {os.geteuid()} are refused to uid 4321"), ("own", "the file system at ")]
+)
+def test_the_notice_for_refused_links_names_the_reason_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, user: str, text: str
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
-    job = world.job("comfyui/models/vae/a.safetensors", LARGE)
+    jobs = {consumer: world.job(f"{consumer}/a.safetensors", LARGE) for consumer in ("comfyui", "stable-diffusion")}
     monkeypatch.setattr(os, "link", refuse)
-    world.place(job)
+    if user == "other":
+        monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    for consumer, job in jobs.items():
+        world.placer.place(PlacementRequest(consumer=consumer, model="m", requested_by="8g", jobs=[job]))
     (warning,) = world.warnings
-    assert f"uid {os.geteuid()}" in warning
+    assert text in warning
 
 
 def test_a_consumers_folder_outside_of_the_root_is_refused(world: World, tmp_path: Path) -> None:
