@@ -21,7 +21,6 @@ from modelfetch.cli.app import run
 from modelfetch.config.options import PARSERS, TransferValues
 from modelfetch.core.cancel import Cancel
 from modelfetch.demo import models as made
-from modelfetch.demo.faults import Stall
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
 from modelfetch.errors import RetryLaterError
@@ -30,6 +29,7 @@ from modelfetch.store.locks.gate import removing
 from modelfetch.transfer import Engine
 from tests import interpreter
 from tests.cases import each
+from tests.faults import Stall
 from tests.store.test_store import obstruct
 
 if TYPE_CHECKING:

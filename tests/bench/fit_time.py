@@ -15,8 +15,8 @@ import tempfile
 import time
 
 from modelfetch.cli.app import run
-from modelfetch.demo.faults import Stall
 from modelfetch.demo.hub import Hub
+from tests.faults import Stall
 from tests.fitting.world import shipped, tier_world
 
 TIERS = ("8g", "12g", "16g", "24g", "32g", "94g")

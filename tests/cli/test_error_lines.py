@@ -12,11 +12,11 @@ import pytest
 
 from modelfetch.cli.app import run
 from modelfetch.core import fs, os_errors, temp_files
-from modelfetch.demo.faults import RedirectLoop, Status
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.models import embedding
 from modelfetch.demo.world import World
 from modelfetch.errors import DestinationError
+from tests.faults import RedirectLoop, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

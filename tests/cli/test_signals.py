@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from modelfetch.demo.faults import RedirectTo, Status
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
 from modelfetch.store.locks.lock import lock
+from tests.faults import RedirectTo, Status
 from tests.interpreter import Process
 
 if TYPE_CHECKING:

@@ -10,15 +10,15 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from modelfetch.demo.faults import (
+from modelfetch.demo.faults import DropAfter, Fault, Throttle
+from tests.demo.conftest import Answer, ask
+from tests.faults import (
     BitFlip,
     ChangedETag,
     Chunked,
     CloseDelimited,
-    DropAfter,
     EndlessHeaders,
     ExpiredUrl,
-    Fault,
     Gzip,
     HtmlPage,
     IgnoreRange,
@@ -34,12 +34,10 @@ from modelfetch.demo.faults import (
     Stall,
     StallAfter,
     Status,
-    Throttle,
     Truncated,
     WrongContentRange,
     WrongLength,
 )
-from tests.demo.conftest import Answer, ask
 
 if TYPE_CHECKING:
     from modelfetch.demo import Hub

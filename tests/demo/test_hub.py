@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from modelfetch.demo import Hub, ZeroBody
-from modelfetch.demo.faults import Stall, Throttle
+from modelfetch.demo.faults import Throttle
 from tests.demo.conftest import ask
+from tests.faults import Stall
 
 
 def _received(sock: socket.socket) -> bytes:

@@ -9,16 +9,7 @@ import pytest
 from modelfetch.core.artifact import Location
 from modelfetch.core.cancel import Cancel
 from modelfetch.demo.body import PatternBody
-from modelfetch.demo.faults import (
-    ChangedETag,
-    DropAfter,
-    Gzip,
-    HtmlPage,
-    IgnoreRange,
-    Status,
-    Truncated,
-    WrongContentRange,
-)
+from modelfetch.demo.faults import DropAfter
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
 from modelfetch.errors import (
@@ -33,6 +24,7 @@ from modelfetch.fitting.readers import BrokenReader, HttpReader
 from modelfetch.formats.gguf import read_gguf
 from modelfetch.formats.range_reader import HeaderBuffer
 from modelfetch.http import Http
+from tests.faults import ChangedETag, Gzip, HtmlPage, IgnoreRange, Status, Truncated, WrongContentRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelfetch.demo import models as made
-from modelfetch.demo.faults import Status
+from tests.faults import Status
 from tests.pinning.conftest import LORA, UPSCALER, VAE, sha256, size
 from tests.pinning.test_run import EVERYTHING
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modelfetch.demo.faults import StallAfter, Status
 from modelfetch.pinning.document import with_pins
+from tests.faults import StallAfter, Status
 from tests.interpreter import Process
 from tests.pinning.conftest import LORA, sha256, size
 from tests.pinning.test_run import EVERYTHING

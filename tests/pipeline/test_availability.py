@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelfetch.demo import models as made
-from modelfetch.demo.faults import RateLimited, Status
 from modelfetch.demo.world import CivitaiFile
+from tests.faults import RateLimited, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modelfetch.demo.faults import DropAfter, Status
+from modelfetch.demo.faults import DropAfter
 from modelfetch.demo.world import CivitaiFile
+from tests.faults import Status
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Bench

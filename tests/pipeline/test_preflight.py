@@ -11,10 +11,10 @@ import pytest
 
 from modelfetch.cli.app import run
 from modelfetch.demo import models as made
-from modelfetch.demo.faults import Status
 from modelfetch.errors import DestinationError
 from modelfetch.pipeline.preflight import LinkProbe
 from modelfetch.placement import RootTree
+from tests.faults import Status
 
 if TYPE_CHECKING:
     from pathlib import Path

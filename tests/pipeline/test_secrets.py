@@ -15,8 +15,8 @@ import pytest
 from modelfetch.cli.app import run
 from modelfetch.core.own_files import own_file
 from modelfetch.demo import models as made
-from modelfetch.demo.faults import RateLimited, RedirectTo, Refuse, Status
 from modelfetch.demo.world import CivitaiFile
+from tests.faults import RateLimited, RedirectTo, Refuse, Status
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,8 @@ from blake3 import blake3
 
 from modelfetch.cli.app import run
 from modelfetch.demo import models as made
-from modelfetch.demo.faults import DropAfter, HtmlPage, JsonError, Status
+from modelfetch.demo.faults import DropAfter
+from tests.faults import HtmlPage, JsonError, Status
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Bench

@@ -10,23 +10,15 @@ import pytest
 
 from modelfetch.core.artifact import Resolution
 from modelfetch.core.digest import Digest
-from modelfetch.demo.faults import (
-    EndlessHeaders,
-    Fault,
-    NotHttp,
-    RateLimited,
-    RedirectLoop,
-    RedirectTo,
-    Refuse,
-    Status,
-)
+from modelfetch.demo.faults import Fault
 from modelfetch.demo.message import redirect
+from tests.faults import EndlessHeaders, NotHttp, RateLimited, RedirectLoop, RedirectTo, Refuse, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from modelfetch.demo.delivery import Delivery
-    from modelfetch.demo.faults.base import Concern
+    from modelfetch.demo.faults import Concern
     from modelfetch.demo.hub import Hub
     from modelfetch.demo.message import Request
     from tests.sources.bench import SourceBench

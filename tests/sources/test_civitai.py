@@ -8,10 +8,10 @@ import pytest
 from modelfetch.config.settings import Settings
 from modelfetch.core.digest import Digest
 from modelfetch.demo.body import as_body
-from modelfetch.demo.faults import RedirectTo, Status
 from modelfetch.demo.world import CivitaiFile
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, known
+from tests.faults import RedirectTo, Status
 from tests.sources.contract import PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from modelfetch.config.settings import Settings
 from modelfetch.core.digest import Digest
 from modelfetch.core.events import Notice
-from modelfetch.demo.faults import Chunked, Gzip, HtmlPage, IgnoreRange, RedirectTo, Status
 from modelfetch.http import Headers
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, known
 from modelfetch.sources.answers import disposition_name
 from tests.cases import each
+from tests.faults import Chunked, Gzip, HtmlPage, IgnoreRange, RedirectTo, Status
 from tests.sources.contract import OTHER, PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ import pytest
 
 from modelfetch.config.settings import Settings
 from modelfetch.core.digest import Digest
-from modelfetch.demo.faults import RedirectTo, Status
 from modelfetch.formats.oci_manifest import OCI_INDEX, OCI_MANIFEST
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, known
 from modelfetch.sources.registry import bases
+from tests.faults import RedirectTo, Status
 from tests.sources.contract import PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 
 from modelfetch.core.units import MAX_SIZE
-from modelfetch.demo.faults import Status
 from modelfetch.errors import ModelfetchError
 from modelfetch.manifest.paths import check_relative
 from tests.damage import odd_documents
 from tests.examples import examples
+from tests.faults import Status
 from tests.sources.bench import bench_for
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import pytest
 from modelfetch.config.settings import Settings
 from modelfetch.core.digest import Digest
 from modelfetch.demo.body import as_body
-from modelfetch.demo.faults import RedirectTo, Status
 from modelfetch.demo.registry_world import build_manifest
 from modelfetch.formats.oci_manifest import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, known
+from tests.faults import RedirectTo, Status
 from tests.sources.contract import PLANTED, Case, NetworkContract
 
 if TYPE_CHECKING:

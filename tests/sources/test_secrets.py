@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelfetch.demo.body import as_body
-from modelfetch.demo.faults import EndlessHeaders, HtmlPage, NotHttp, RateLimited, RedirectTo, Refuse, Status
 from modelfetch.demo.world import CivitaiFile
 from modelfetch.errors import ModelfetchError
+from tests.faults import EndlessHeaders, HtmlPage, NotHttp, RateLimited, RedirectTo, Refuse, Status
 from tests.sources.test_oci import ONE, publish
 
 if TYPE_CHECKING:

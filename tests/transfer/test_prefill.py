@@ -14,7 +14,6 @@ import pytest
 from modelfetch.cli.app import run
 from modelfetch.core.artifact import Artifact, Location
 from modelfetch.core.digest import Digest
-from modelfetch.demo.faults import HtmlPage
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
 from modelfetch.store import Store
@@ -23,6 +22,7 @@ from modelfetch.transfer.journal import Identity
 from modelfetch.transfer.partial import Partial
 from modelfetch.transfer.prefill import PartialPrefix, prefill
 from modelfetch.transfer.writer import SegmentWriter
+from tests.faults import HtmlPage
 from tests.fitting.build import Shape, llm
 from tests.transfer.world import payload
 

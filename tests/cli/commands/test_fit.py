@@ -11,9 +11,9 @@ import pytest
 
 from modelfetch.cli.app import run
 from modelfetch.demo import models as made
-from modelfetch.demo.faults import HtmlPage
 from modelfetch.demo.hub import Hub
 from modelfetch.demo.world import World
+from tests.faults import HtmlPage
 from tests.fitting import real
 from tests.fitting.build import Shape, llm
 from tests.fitting.world import HeaderBody

@@ -49,7 +49,7 @@ class HubProcess:
         return int(self.ask("sent", path=path))
 
     def fault(self, path: str, kind: str, *, times: int | None = None, **arguments: Any) -> None:
-        """From now on, answers to a path are faulty: ``kind`` is a class of modelfetch.demo.faults."""
+        """From now on, answers to a path are faulty: ``kind`` is a class of tests.faults or modelfetch.demo.faults."""
         self.ask("fault", path=path, kind=kind, times=times, arguments=arguments)
 
     def heal(self) -> None:

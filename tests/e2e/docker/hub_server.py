@@ -7,9 +7,11 @@ import sys
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.demo import faults, models
+from modelfetch.demo import faults as demo_faults
 from modelfetch.demo import hub as hub_module
+from modelfetch.demo import models
 from modelfetch.demo.tier import demo_world, environment
+from tests import faults
 from tests.e2e.docker.engine import HOSTS
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 CHAT_MODEL = "qwen2.5:0.5b"
 EMBEDDING_MODEL = "nomic-embed-text:latest"
+_FAULTS = vars(demo_faults) | vars(faults)
 
 
 def _listen(origin: str, port: int = 0) -> Listener:
@@ -64,7 +67,7 @@ class _Director:
         return sum(request.sent for request in self.hub.log.requests() if fnmatchcase(request.path, path))
 
     def fault(self, path: str, kind: str, times: int | None, arguments: dict[str, Any]) -> None:
-        self.hub.faults.add(path, getattr(faults, kind)(**arguments), times=times)
+        self.hub.faults.add(path, _FAULTS[kind](**arguments), times=times)
 
     def gate(self, repo: str) -> None:
         self.world.repos[repo].gated = "manual"

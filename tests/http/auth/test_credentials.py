@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from modelfetch.config.settings import Settings
 from modelfetch.core.cancel import Cancel
-from modelfetch.demo.faults import RedirectTo, Stall, Status
 from modelfetch.demo.hub import Hub
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, UnreachableError
 from modelfetch.http import Http
@@ -26,6 +25,7 @@ from modelfetch.http.auth.challenge import (
     repository_of,
 )
 from tests.cases import each
+from tests.faults import RedirectTo, Stall, Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

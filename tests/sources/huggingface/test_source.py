@@ -8,11 +8,11 @@ import pytest
 
 from modelfetch.config.settings import Settings
 from modelfetch.core.digest import Digest
-from modelfetch.demo.faults import RateLimited, Status
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, known
 from tests.cases import each
+from tests.faults import RateLimited, Status
 from tests.interpreter import run
 from tests.sources.contract import PLANTED, Case, NetworkContract
 

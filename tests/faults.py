@@ -1,4 +1,4 @@
-"""Faults that replace the response or its content."""
+"""Faults of hubs that no demo needs: other answers and content, and transport that breaks, stalls or lies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from modelfetch.demo.body import Body, BytesBody
 from modelfetch.demo.cdn import refusal
-from modelfetch.demo.faults.base import Concern, Fault
+from modelfetch.demo.faults import Concern, Fault
 from modelfetch.demo.message import Response, as_json, redirect, text
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ class Status(Fault):
     content_type: str = "text/plain; charset=utf-8"
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Replace the response."""
         answer = text(self.code, self.body, *self.headers.items(), kind=self.content_type)
         return _instead(delivery, answer)
 
@@ -43,7 +42,6 @@ class RateLimited(Fault):
     retry_after: bool = False
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Replace the response."""
         headers = [
             ("RateLimit", f'"{self.kind}";r=0;t={self.wait}'),
             ("RateLimit-Policy", f'"fixed window";"{self.kind}";q=3000;w=300'),
@@ -62,7 +60,6 @@ class RedirectTo(Fault):
     code: int = 302
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Replace the response."""
         return _instead(delivery, redirect(self.code, self.url))
 
 
@@ -73,7 +70,6 @@ class RedirectLoop(Fault):
     concerns: ClassVar[Concern] = "response"
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Replace the response."""
         return _instead(delivery, redirect(302, request.target))
 
 
@@ -86,7 +82,6 @@ class HtmlPage(Fault):
     content_type: str = "text/html; charset=utf-8"
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Replace the response."""
         return _instead(delivery, text(200, self.page, kind=self.content_type))
 
 
@@ -98,7 +93,6 @@ class JsonError(Fault):
     message: str = "Something went wrong"
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Replace the response."""
         return _instead(delivery, as_json(200, {"error": self.message}))
 
 
@@ -109,7 +103,6 @@ class ExpiredUrl(Fault):
     concerns: ClassVar[Concern] = "file"
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Replace the response."""
         return _instead(delivery, refusal(403, "AccessDenied", "Request has expired"))
 
 
@@ -121,7 +114,6 @@ class ChangedETag(Fault):
     etag: str | None = '"changed"'
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Replace the validator."""
         return replace(delivery, response=replace(delivery.response, etag=self.etag))
 
 
@@ -152,7 +144,6 @@ class OtherContent(Fault):
     content: bytes
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Replace the body."""
         return replace(delivery, response=replace(delivery.response, body=BytesBody(self.content)))
 
 
@@ -164,7 +155,6 @@ class Truncated(Fault):
     size: int
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Shorten the body."""
         short = _Shortened(delivery.response.body, self.size)
         return replace(delivery, response=replace(delivery.response, body=short))
 
@@ -176,9 +166,126 @@ class BitFlip(Fault):
     at: int
 
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
-        """Damage the body."""
         damaged = _Flipped(delivery.response.body, self.at)
         return replace(delivery, response=replace(delivery.response, body=damaged))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetAfter(Fault):
+    """The connection is reset after ``bytes`` bytes of the body."""
+
+    needs_content: ClassVar[bool] = True
+    bytes: int
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        return replace(delivery, cut_after=self.bytes, reset=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse(Fault):
+    """The connection closes before the response; with a reset unless ``reset`` is false."""
+
+    concerns: ClassVar[Concern] = "response"
+    reset: bool = True
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        return replace(delivery, not_http=b"", reset=self.reset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotHttp(Fault):
+    """Bytes that are not HTTP, then the end of the connection."""
+
+    concerns: ClassVar[Concern] = "response"
+    data: bytes = b"\x15\x03\x01\x00\x02\x02\x46 this is not HTTP\r\n\r\n"
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        return replace(delivery, not_http=self.data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stall(Fault):
+    """A pause of ``seconds`` (less if the hub stops) before the headers of any response."""
+
+    concerns: ClassVar[Concern] = "response"
+    seconds: float
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        return replace(delivery, wait_first=self.seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StallAfter(Fault):
+    """A pause of ``seconds`` (less if the hub stops) after ``bytes`` bytes of the body, then the rest."""
+
+    needs_content: ClassVar[bool] = True
+    seconds: float
+    bytes: int = 0
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        return replace(delivery, stall_at=self.bytes, stall_for=self.seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IgnoreRange(Fault):
+    """The whole file with status 200 in response to a range request."""
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        return replace(delivery, ignore_range=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrongContentRange(Fault):
+    """A Content-Range that differs by ``shift`` bytes from the range sent."""
+
+    shift: int = 1
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        return replace(delivery, content_range_shift=self.shift)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrongLength(Fault):
+    """A Content-Length that is ``by`` bytes too large (a short body) or too small (a long one)."""
+
+    by: int
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        return replace(delivery, length_error=self.by)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunked(Fault):
+    """Chunked transfer encoding, without a Content-Length."""
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        return replace(delivery, framing="chunked")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseDelimited(Fault):
+    """No length: the body ends when the connection closes."""
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        return replace(delivery, framing="close")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gzip(Fault):
+    """A gzip-encoded body that was not requested."""
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        return replace(delivery, compress=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndlessHeaders(Fault):
+    """Endless header lines (64 MiB at most)."""
+
+    concerns: ClassVar[Concern] = "response"
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        return replace(delivery, endless_headers=True)
 
 
 def _instead(delivery: Delivery, response: Response) -> Delivery:

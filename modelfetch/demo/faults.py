@@ -1,9 +1,14 @@
-"""The base class of faults, and the table of pending ones."""
+"""Faults between a hub and a client, as small values that a test adds to a path.
+
+``hub.faults.add("**/model.bin", DropAfter(bytes=1000))`` breaks the next matching body, once. Faults of a body wait
+for a GET whose response has a file's content, so a redirect before it does not use them up. If several faults
+match one response, all are applied, in the order in which they were added.
+"""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -30,6 +35,29 @@ class Fault:
     def apply(self, delivery: Delivery, request: Request) -> Delivery:
         """Return the delivery with this fault."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropAfter(Fault):
+    """The connection closes after ``bytes`` bytes of the body."""
+
+    needs_content: ClassVar[bool] = True
+    bytes: int
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        """Cut the body."""
+        return replace(delivery, cut_after=self.bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throttle(Fault):
+    """A limit of ``rate`` bytes per second on each connection."""
+
+    rate: int
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        """Limit the rate."""
+        return replace(delivery, rate=self.rate)
 
 
 @dataclass(slots=True)
