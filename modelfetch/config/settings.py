@@ -223,7 +223,7 @@ def _docker_config(env: Mapping[str, str]) -> Path | None:
 
 
 def _hf_token(env: Mapping[str, str]) -> str | None:
-    """Find the token as huggingface_hub does; import that slow package only if no variable decides."""
+    """Find the token as huggingface_hub does; import that slow package only if no variable sets it."""
     if "HF_OIDC_RESOURCE" not in env:
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
             if name in env:

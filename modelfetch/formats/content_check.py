@@ -42,7 +42,7 @@ _MIN_SIZE = 24
 """Bytes of the smallest weight file of any format."""
 _HTML_STARTS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<!--", b"<?xml")
 _POINTERS = {b"version https://git-lfs.github.com/spec/": "Git LFS", b"/annex/objects/": "git-annex"}
-"""Beginnings of files that stand for another one (sources: git-lfs, docs/spec.md; git-annex, pointer_file)."""
+"""Beginnings of pointer files (sources: git-lfs, docs/spec.md; git-annex, pointer_file)."""
 _LOGIN_PARTS = frozenset({"login", "signin", "sign-in", "sign_in", "auth"})
 _BOM = b"\xef\xbb\xbf"
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # ESC colours text
@@ -59,7 +59,7 @@ _DOCUMENTS = (
     b"ID3\x04",
 )
 _ARCHIVES = (b"PK\x05\x06", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x28\xb5\x2f\xfd")
-"""Signatures of documents, images, films, sounds and archives, with which no weights begin."""
+"""Signatures of documents, images, videos, audio and archives, with which no weights begin."""
 
 
 # ── signatures ──
@@ -90,7 +90,7 @@ _MODEL_PROTO = tuple(bytes((key,)) for key in b"\x08\x12\x1a\x22\x28\x32\x3a\x42
 def _is_onnx(head: bytes) -> bool:
     """A protobuf message that begins with fields of ModelProto, most with its version (source: onnx, onnx.proto).
 
-    One byte says little of any other first field: films, archives and bitmaps begin like one, too.
+    For any other first field one byte is not enough: videos, archives and bitmaps begin in the same way.
     """
     key, value = head[:1], head[1:11]
     if key == b"\x08":
@@ -131,7 +131,7 @@ def _is_no_document(head: bytes) -> bool:
     return not head.startswith((*_DOCUMENTS, *_ARCHIVES))
 
 
-_OF_NO_SERVICE: tuple[str, ...] = (
+_UNLISTED: tuple[str, ...] = (
     ".caffemodel",
     ".engine",
     ".ftz",
@@ -142,7 +142,7 @@ _OF_NO_SERVICE: tuple[str, ...] = (
     ".nemo",
     ".onnx_data",
 )
-_OF_NO_SERVICE += (
+_UNLISTED += (
     ".ort",
     ".ot",
     ".pb",
@@ -155,7 +155,7 @@ _OF_NO_SERVICE += (
     ".trt",
     ".weights",
 )
-"""The suffixes of binary weights that no image service lists, and that are read by programs of their own."""
+"""Suffixes of binary weights that no image service lists; other programs read them."""
 
 
 _STARTS: dict[str, Callable[[bytes], bool]] = {
@@ -177,31 +177,31 @@ _STARTS: dict[str, Callable[[bytes], bool]] = {
     ".model": _is_no_document,  # a tokenizer: sentencepiece, or tiktoken's text
     **dict.fromkeys(PICKLE_SUFFIXES, _is_pickle),
     **dict.fromkeys((".pkl", ".pickle", ".joblib"), lambda head: _is_pickle(head) or _is_compressed(head)),
-    **dict.fromkeys(_OF_NO_SERVICE, _is_no_document),
+    **dict.fromkeys(_UNLISTED, _is_no_document),
 }
 """The suffixes of model weights, and the check of what a file of each begins with."""
 _ANY_MODEL = (_is_safetensors, _is_gguf, _is_pickle, _is_ggml, _is_hdf5, _is_onnx, _is_tflite)
 IMAGE_SUFFIXES = (".png", ".webp", ".jxl")
 """Suffixes of embeddings stored in an image (source: AUTOMATIC1111's wiki, Textual Inversion)."""
-_BESIDE_WEIGHTS = frozenset({".json", ".yaml", ".yml", ".txt", ".md", ".jinja"})
-"""Suffixes of files that accompany weights; they count as no weights, whatever the kind of their entry."""
-_NEVER_PICKLED = frozenset({".safetensors", ".sft", ".gguf", ".onnx", ".tflite", *_BESIDE_WEIGHTS})
+_COMPANION_SUFFIXES = frozenset({".json", ".yaml", ".yml", ".txt", ".md", ".jinja"})
+"""Suffixes of files that accompany weights; they do not count as weights, whatever the kind of their entry."""
+_NEVER_PICKLED = frozenset({".safetensors", ".sft", ".gguf", ".onnx", ".tflite", *_COMPANION_SUFFIXES})
 """Suffixes of files that no program loads as a pickle."""
 
 
 def is_weights(path: str, *, by_kind: bool = False) -> bool:
     """Whether a file is model weights: by its name, or by its entry's kind (``by_kind``)."""
     suffix = _suffix(path)
-    return suffix in _STARTS or (by_kind and suffix not in _BESIDE_WEIGHTS)
+    return suffix in _STARTS or (by_kind and suffix not in _COMPANION_SUFFIXES)
 
 
 def is_listed(name: str) -> bool:
     """Whether a name has the suffix of a format by which services find models."""
-    return is_weights(name) and _suffix(name) not in _OF_NO_SERVICE
+    return is_weights(name) and _suffix(name) not in _UNLISTED
 
 
 def suffix_for(head: bytes) -> str | None:
-    """Return the suffix that a weight file with these first bytes should have; None where they do not show it."""
+    """Return the suffix that a weight file with these first bytes should have; None if they do not show it."""
     if _is_safetensors(head):
         return ".safetensors"
     return ".gguf" if _is_gguf(head) else None
@@ -227,7 +227,7 @@ def looks_like_json(head: bytes) -> bool:
 def looks_like_text(head: bytes) -> bool:
     """Whether bytes are text: UTF-16, or any encoding in which no byte is a control character, such as UTF-8 or GBK.
 
-    Of 512 bytes of weights, many are.
+    Of 512 bytes of weights, many are control characters.
     """
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return re.search("[\x00-\x08\x0e-\x1f\ufffd]", head[: len(head) & ~1].decode("utf-16", "replace")) is None
@@ -271,7 +271,7 @@ def _check_replacement(path: str, head: bytes, url: str) -> ModelfetchError | No
 
 
 def _is_table(text: bytes) -> bool:
-    """Whether a text has many short lines, as a vocabulary has, and is no message."""
+    """Whether a text has many short lines, like a vocabulary and unlike a message."""
     return len(text) > HEAD // 2 and text.count(b"\n") >= _LINES and b"\0" not in text and not text.startswith(b"<")
 
 
@@ -281,7 +281,7 @@ def _check_pointer(path: str, head: bytes) -> ModelfetchError | None:
         return None
     return NotAModelError(
         f"{path}: a {kind} pointer came instead of the file",
-        hint="take the address that serves the file itself (on Hugging Face …/resolve/…, on GitHub the media address)",
+        hint="use the address that serves the file itself (on Hugging Face …/resolve/…, on GitHub the media address)",
     )
 
 
@@ -301,8 +301,8 @@ def check_head(
         path: The file's name upstream.
         head: Its first bytes, at least `HEAD` of them or all.
         by_kind: Whether its entry's kind makes it model weights, whatever its name.
-        url: Where they came from in the end.
-        html_type: Whether the response called itself ``text/html``.
+        url: The final URL that they came from.
+        html_type: Whether the response was declared as ``text/html``.
         allow_pickle: Whether the manifest allows a pickle.
     """
     suffix = _suffix(path)
@@ -336,7 +336,7 @@ def check_whole(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False)
     if not is_weights(path, by_kind=by_kind):
         return None
     if size < _MIN_SIZE:
-        return NotAModelError(f"{path} is no model: it has {size} bytes" if size else f"{path}: the file is empty")
+        return NotAModelError(f"{path} is not a model: it has {size} bytes" if size else f"{path}: the file is empty")
     suffix = _suffix(path)
     head = read_at(0, HEAD)
     window = HeaderWindow(size, read_at)
@@ -392,14 +392,14 @@ def digest_decides(artifact: Artifact) -> bool:
 
 
 def may_be_hidden_pickle(artifact: Artifact) -> bool:
-    """Whether an artifact may be a pickle that the manifest does not allow, even where a source gives its digest."""
+    """Whether an artifact may be a pickle that the manifest does not allow, even if a source gives its digest."""
     return not artifact.allow_pickle and may_hide_pickle(artifact.path)
 
 
 def check_artifact_head(
     artifact: Artifact, head: bytes, *, url: str = "", html_type: bool = False
 ) -> ModelfetchError | None:
-    """`check_head` for an artifact; where a digest decides, only whether the manifest allows what it is."""
+    """Apply `check_head` to an artifact; if a digest decides, check only whether the manifest allows what it is."""
     if digest_decides(artifact):
         hidden = may_be_hidden_pickle(artifact) and starts_as_pickle(head)
         return pickle_error(f"{artifact.path} is a pickle") if hidden else None

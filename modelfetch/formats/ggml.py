@@ -58,12 +58,12 @@ def tensor_bytes(kind: int, shape: tuple[int, ...]) -> int | None:
     """Bytes of a tensor of that type id and shape (fastest dimension first); None for an unknown type.
 
     Raises:
-        ValueError: The rows are no whole number of blocks.
+        ValueError: The rows are not a whole number of blocks.
     """
     known = TYPES.get(kind)
     if known is None:
         return None
     row = shape[0] if shape else 1
     if row % known.block:
-        raise ValueError(f"rows of {row} elements are no whole number of {known.name} blocks of {known.block}")
+        raise ValueError(f"rows of {row} elements are not a whole number of {known.name} blocks of {known.block}")
     return math.prod(shape) // known.block * known.size

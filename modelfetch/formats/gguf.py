@@ -24,7 +24,7 @@ MAGIC = b"GGUF"
 VOCABULARY = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
 """Arrays with one element for each token; sorted keys put the second, which is short, first."""
 MAGICS = (MAGIC, b"FUGG")
-"""What files begin with; some big-endian writers swap the magic as well (source: ollama, fs/ggml/ggml.go)."""
+"""The first bytes of a file; some big-endian writers swap the magic as well (source: ollama, fs/ggml/ggml.go)."""
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _MAX_KEY = 65535  # docs/gguf.md
@@ -60,8 +60,8 @@ class Tensor(NamedTuple):
 class GgufHeader:
     """The contents of a header.
 
-    ``metadata`` holds int, float, bool, str, tuple or `ArrayHead`; ``tensors`` and ``data_offset`` are None where the
-    walk ended at the hyperparameters, ``size`` is the file's length in bytes where it is known.
+    ``metadata`` holds int, float, bool, str, tuple or `ArrayHead`; ``tensors`` and ``data_offset`` are None if the
+    walk ended at the hyperparameters, ``size`` is the file's length in bytes if it is known.
     """
 
     version: int
@@ -84,7 +84,7 @@ def read_gguf(source: RangeReader | HeaderBuffer | HeaderWindow, *, tensors: boo
     vocabulary's length are known. A view that was read before is continued, not read again.
 
     Raises:
-        NotAModelError: The bytes are no GGUF header, or an impossible one.
+        NotAModelError: The bytes are not a GGUF header, or an impossible one.
         ModelfetchError: The source failed.
     """
     view = source if isinstance(source, HeaderBuffer | HeaderWindow) else HeaderBuffer(source)
@@ -134,7 +134,7 @@ class _HeaderReader:
         return self._source.view(start, end)
 
     def _has_all_needed(self) -> bool:
-        """Whether everything that estimates need is known; the vocabulary's size may also be a key of its own."""
+        """Whether everything that estimates need is known; the vocabulary's size may also be a separate key."""
         get = self._metadata.get
         arch = get("general.architecture")
         if arch is None:
@@ -192,7 +192,7 @@ class _HeaderReader:
         try:
             return raw.decode()
         except UnicodeDecodeError as error:
-            raise NotAModelError(f"broken GGUF header: {what} before byte {self._at} is no UTF-8") from error
+            raise NotAModelError(f"broken GGUF header: {what} before byte {self._at} is not UTF-8") from error
 
     # ── head ──
     def _head(self) -> tuple[int, int, int]:
@@ -334,7 +334,7 @@ def _check_layout(tensors: tuple[Tensor, ...], start: int, alignment: int, size:
     for tensor in sorted(tensors, key=lambda t: (t.offset, t.nbytes or 0)):
         if tensor.offset % alignment:
             raise NotAModelError(
-                f"broken GGUF header: tensor {tensor.name!r} begins at {tensor.offset}, no multiple of {alignment}"
+                f"broken GGUF header: tensor {tensor.name!r} begins at {tensor.offset}, not a multiple of {alignment}"
             )
         if tensor.offset < end:
             raise NotAModelError(f"broken GGUF header: tensors {last!r} and {tensor.name!r} overlap")

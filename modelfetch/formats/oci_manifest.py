@@ -87,7 +87,7 @@ def parse_manifest(content: bytes, media_type: str = "") -> Image | ImageIndex:
     document = _load(content)
     kind = document.get("mediaType") or media_type.partition(";")[0].strip()
     if not isinstance(kind, str) or len(kind) > _LONGEST_TYPE:
-        raise _unsupported("its mediaType is no text")
+        raise _unsupported("its mediaType is not a string")
     if kind in INDEXES or (kind not in MANIFESTS and "manifests" in document and "layers" not in document):
         children = _descriptors(document.get("manifests"), "manifests", MAX_CHILDREN)
         return ImageIndex(
@@ -113,10 +113,10 @@ def _load(content: bytes) -> dict[str, Any]:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
-        what = "it is nested too deeply" if isinstance(error, RecursionError) else "it is no JSON"
+        what = "it is nested too deeply" if isinstance(error, RecursionError) else "it is not JSON"
         raise _unsupported(what) from None
     if not isinstance(document, dict):
-        raise _unsupported("it is no JSON object")
+        raise _unsupported("it is not a JSON object")
     return document
 
 
@@ -124,7 +124,7 @@ def _descriptors(value: Any, where: str, most: int) -> tuple[Descriptor, ...]:
     if value is None:
         return ()
     if not isinstance(value, list):
-        raise _unsupported(f"{where} is no list")
+        raise _unsupported(f"{where} is not a list")
     if len(value) > most:
         raise _unsupported(f"it has {len(value)} {where}, at most {most} are read")
     return tuple(_descriptor(entry, f"{where}[{at}]") for at, entry in enumerate(value))
@@ -132,13 +132,13 @@ def _descriptors(value: Any, where: str, most: int) -> tuple[Descriptor, ...]:
 
 def _descriptor(entry: Any, where: str) -> Descriptor:
     if not isinstance(entry, dict):
-        raise _unsupported(f"{where} is no object")
+        raise _unsupported(f"{where} is not an object")
     size = entry.get("size")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_SIZE:
         raise _unsupported(f"{where}.size: expected bytes, found {_shown(size)}")
     kind = entry.get("mediaType")
     if not isinstance(kind, str) or len(kind) > _LONGEST_TYPE:
-        raise _unsupported(f"{where}.mediaType: expected a text, found {_shown(kind)}")
+        raise _unsupported(f"{where}.mediaType: expected a string, found {_shown(kind)}")
     return Descriptor(
         media_type=kind,
         digest=_digest(entry.get("digest"), where),

@@ -1,8 +1,8 @@
 """Find pickles: files that run code when they are loaded, whatever they are called.
 
-Sources: Python's pickletools (opcodes, protocols 0 to 5) and torch.load, which takes a zip that holds a pickle, several
-pickles one after the other (torch before 1.6), and a tar that holds some (torch before 0.1.10). joblib.load finds out
-by itself how a pickle was compressed. numpy.load unpickles an array of objects (numpy, ``lib/format.py``).
+Sources: Python's pickletools (opcodes, protocols 0 to 5) and torch.load, which accepts a zip with a pickle in it,
+several pickles one after the other (torch before 1.6), and a tar with pickles (torch before 0.1.10). joblib.load
+detects how a pickle was compressed. numpy.load unpickles an array of objects (numpy, ``lib/format.py``).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ else:
     _DECOMPRESSORS.append(((b"\xfd7zXZ\0", b"\x5d\0\0"), lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)))
     _broken.append(lzma.LZMAError)
 BROKEN_ARCHIVE = tuple(_broken)
-"""What the standard library's readers of archives raise for damaged ones; OSError also if the disk fails."""
+"""The exceptions of the standard library for damaged archives; OSError also if the disk fails."""
 
 
 class PickleVerdict(Enum):
@@ -210,7 +210,7 @@ def _tar_members(file: _File) -> Iterator[tuple[str, bytes]]:
 
 
 class _File(RawIOBase):
-    """Bytes that can be read at any position, as the file object that archive readers want."""
+    """A file object for archive readers, over bytes that can be read at any position."""
 
     def __init__(self, size: int, read_at: ReadAt) -> None:
         self._size, self._read_at, self._at = size, read_at, 0
@@ -261,8 +261,9 @@ _FEW = 4  # opcodes that other bytes may look like by chance
 class _OpcodeReader:
     """Follows the opcodes of a file, with the depth of the stack, without running or keeping anything.
 
-    Protocols from 2 on have a beginning of their own. In 0 and 1 any opcode may come first, and a few bytes of another
-    file may look like some: an import that is used must be reached, or the end of a pickle that is longer than chance.
+    From protocol 2 on, a pickle begins with an opcode for its version. In 0 and 1 any opcode may come first, and a few
+    bytes of another file may look like opcodes by chance. So an import that is used must be reached, or the end of a
+    pickle that is too long for chance.
     """
 
     def __init__(self, size: int, read_at: ReadAt) -> None:
@@ -333,7 +334,7 @@ class _OpcodeReader:
         return self._size
 
     def _argument(self, op: pickletools.OpcodeInfo) -> int | None:
-        """The length of an opcode's argument in bytes; None where it can't be one."""
+        """The length of an opcode's argument in bytes; None if it can't be one."""
         if op.arg is None:
             return 0
         if (pattern := _LINES.get(op.arg.name)) is not None:

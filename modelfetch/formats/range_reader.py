@@ -36,10 +36,10 @@ class RangeReader(Protocol):
 
     @property
     def size(self) -> int | None:
-        """The file's length in bytes, None where the source does not give it."""
+        """The file's length in bytes, None if the source does not give it."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """The bytes at ``offset``, fewer than ``length`` only where the file ends.
+        """The bytes at ``offset``, fewer than ``length`` only at the end of the file.
 
         Raises:
             ModelfetchError: The source failed.
@@ -68,7 +68,7 @@ class HeaderView(Protocol):
 
     @property
     def size(self) -> int | None:
-        """The file's length in bytes, None where it is not known."""
+        """The file's length in bytes, None if it is not known."""
 
     @property
     def limit(self) -> int:
@@ -106,7 +106,7 @@ class HeaderWindow:
         self._bytes = b""
 
     def view(self, start: int, end: int) -> tuple[bytes | bytearray, int]:
-        """The bytes from ``start`` to ``end``, and more where they are at hand."""
+        """The bytes from ``start`` to ``end``, and more if they are already in memory."""
         if end > self.size:
             raise _ends_early(end, self.size)
         if not self._start <= start <= end <= self._start + len(self._bytes):
@@ -149,7 +149,7 @@ class HeaderBuffer:
         return self.upto(end), 0
 
     def is_loaded(self, end: int) -> bool:
-        """Whether so many bytes were read."""
+        """Whether the bytes before ``end`` were read."""
         return end <= len(self.data)
 
     def upto(self, end: int) -> bytearray:
@@ -169,7 +169,7 @@ class HeaderBuffer:
         if self.size is not None and end > self.size:
             raise _ends_early(end, self.size)
         if end > LIMIT:
-            raise NotAModelError(f"the header is longer than the {LIMIT // MIB} MiB that are read of it")
+            raise NotAModelError(f"the header is longer than {LIMIT // MIB} MiB, the limit for a header")
 
     def _grow(self, end: int) -> None:
         have = len(self.data)

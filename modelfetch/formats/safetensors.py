@@ -74,7 +74,7 @@ def read_safetensors(source: RangeReader | HeaderBuffer | HeaderWindow) -> Safet
     """Read the header of a safetensors file.
 
     Raises:
-        NotAModelError: The bytes are no safetensors header, or an impossible one.
+        NotAModelError: The bytes are not a safetensors header, or an impossible one.
         ModelfetchError: The source failed.
     """
     known = source if isinstance(source, HeaderBuffer | HeaderWindow) else HeaderBuffer(source, first=FIRST)
@@ -143,7 +143,7 @@ class _Scan:
                 raise NotAModelError(f"broken safetensors header: more than {_MAX_TENSORS} tensors")
         self.size = self.data_offset + coverage.end()
         if self.size == self.data_offset:
-            raise NotAModelError("no model: the safetensors file holds no tensor data")
+            raise NotAModelError("not a model: the safetensors file holds no tensor data")
         if self._view.size is not None and self._view.size != self.size:
             raise NotAModelError(
                 f"broken safetensors header: its tensors end at byte {self.size}, "
@@ -237,7 +237,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)

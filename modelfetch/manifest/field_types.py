@@ -71,7 +71,7 @@ class Type(Protocol):
 class Text:
     """Text on one line (``lines``: several) that a pattern matches as a whole.
 
-    ``check`` may convert it, or refuse it by a ``ValueError`` with the expected and the found value.
+    ``check`` may convert it, or reject it with a ``ValueError`` that names the expected and the found value.
     """
 
     expected: str

@@ -40,7 +40,7 @@ class FindTier(Protocol):
     """Finds the file of a tier that is extended by name, as `modelfetch.tiers.discovery.find_tier` does."""
 
     def __call__(self, name: str, *, behind: Path | None) -> Path | None:
-        """The file, None where there is none; ``behind`` is the file that extends it, None for a text."""
+        """Return the file, None if there is none; ``behind`` is the file that extends it, None for a text."""
 
 
 def no_tiers(name: str, *, behind: Path | None) -> Path | None:

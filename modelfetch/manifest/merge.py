@@ -36,7 +36,7 @@ def merge(
         reader: Takes the problems.
         sha256: Of all files, for the result.
         files: All files, the manifest itself first.
-        complete: Whether every extended file could be read; otherwise missing names are no problem.
+        complete: Whether every extended file could be read; otherwise missing names are not reported.
     """
     models: dict[str, Model] = {}
     services: dict[str, Service] = {}

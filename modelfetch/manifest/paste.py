@@ -1,7 +1,7 @@
 """Forms that people paste where a URI is expected: pages of hubs, download links, commands. Pure.
 
-A form that means exactly one thing becomes the URI that a manifest would name. One that leaves something open is an
-`AmbiguousPasteError` with the line to write. Everything else is returned as it is, for `modelfetch.manifest.uri`.
+An unambiguous form is converted to the URI that a manifest would name. An ambiguous one raises `AmbiguousPasteError`
+with the line to write. Everything else is returned unchanged, for `modelfetch.manifest.uri`.
 
 Sources: the address bars and copy buttons of huggingface.co, civitai.com, ollama.com and github.com; CivitAI's
 developer documentation for ``/api/download/models``; Ollama's for ``hf.co/NS/REPO:QUANT``.
@@ -60,7 +60,7 @@ _HF_FLAGS = ("--quiet", "--force-download", "--resume-download")
 
 
 class AmbiguousPasteError(ValueError):
-    """A pasted form leaves something open.
+    """A pasted form is ambiguous.
 
     Attributes:
         problem: What was expected, and what was found.
@@ -74,14 +74,14 @@ class AmbiguousPasteError(ValueError):
 
 
 def from_paste(text: str, *, ollama: bool = False) -> str:
-    """Return the URI that a pasted text means, or the text itself where it is no known form.
+    """Return the URI that a pasted text means, or the text itself if it is not a known form.
 
     Args:
         text: What was pasted.
         ollama: Whether only a model of Ollama can be meant, so that a bare name is one.
 
     Raises:
-        AmbiguousPasteError: The form leaves something open.
+        AmbiguousPasteError: The form is ambiguous.
     """
     text = _unquoted(text.strip(" \t\r\n"))
     words = _words(text)
@@ -103,7 +103,7 @@ def from_paste(text: str, *, ollama: bool = False) -> str:
 
 
 def suggest_uri(text: str) -> str | None:
-    """How a text that is no URI may be written as one; None if it resembles none."""
+    """Return how a text that is not a URI may be written as one; None if it does not resemble one."""
     if text.startswith("/"):
         return f"a local file is written file://{quote(text)}"
     if _BARE_ADDRESS.match(text):
@@ -115,7 +115,7 @@ def suggest_uri(text: str) -> str | None:
 
 
 def link_to_hf(path: str, query: str) -> str | None:
-    """Return the ``hf://`` URI of a page or file of a hub, by the path below its endpoint; None where it has none.
+    """Return the ``hf://`` URI of a page or file of a hub, by the path below its endpoint; None if it has none.
 
     Raises:
         AmbiguousPasteError: The page shows a folder or something else that is not one model.
@@ -158,7 +158,7 @@ def link_to_hf(path: str, query: str) -> str | None:
 
 
 def link_to_civitai(path: str, query: str) -> str | None:
-    """Return the ``civitai://`` URI of a page or download link, by the path below the endpoint; None where it has none.
+    """Return the ``civitai://`` URI of a page or download link, by the path below the endpoint; None if it has none.
 
     Raises:
         AmbiguousPasteError: The page is of a model, which has several versions.
@@ -181,7 +181,7 @@ def link_to_civitai(path: str, query: str) -> str | None:
 
 
 def _civitai(version: str, fields: dict[str, str]) -> str:
-    """Only what chooses a file is kept."""
+    """Keep only the fields that choose a file."""
     chosen = {"fileId": fields["fileId"]} if _NUMBER.match(fields.get("fileId", "")) else {}
     if not chosen:
         chosen = {name: fields[name] for name in CIVITAI_CHOICES if fields.get(name)}
@@ -195,7 +195,7 @@ def _unquoted(text: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    """The words of a command line; empty where the text is none."""
+    """The words of a command line; empty if the text is not one."""
     if " " not in text or len(text) > 4096:
         return []
     try:
@@ -268,12 +268,12 @@ def _from_site(text: str, *, ollama: bool) -> str:
 
 
 def token_in(query: str) -> str | None:
-    """Return the token that a CivitAI link brings along."""
+    """Return the token in the query of a CivitAI link."""
     return dict(parse_qsl(query)).get("token")
 
 
 def _civitai_link(uri: str, host: str, token: str | None) -> str:
-    """Return the URI, or a download link where more than the URI matters: the second domain, or a token.
+    """Return the URI, or a download link if that contains more than the URI: the second domain, or a token.
 
     The second domain has what the first one does not serve.
     """

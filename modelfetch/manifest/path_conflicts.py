@@ -38,8 +38,8 @@ class Shape(StrEnum):
 class PathClaim:
     """One path below ROOT that a model needs.
 
-    Two claims of one path agree if they mean the same bytes: by ``digest`` where both have one, else by ``source``.
-    That is allowed between manifests, and within one where both are ``shared`` (files of one repo). The ``digest`` of a
+    Two claims of one path agree if they mean the same bytes: by ``digest`` if both have one, else by ``source``.
+    That is allowed between manifests, and within one if both are ``shared`` (files of one repo). The ``digest`` of a
     ``TREE`` or ``CACHE`` is the commit, its ``source`` the repo.
     """
 
@@ -145,9 +145,9 @@ def _file_claims(model: Model, manifest: str, folder: str, source: str) -> Itera
 def find_clashes(claims: Iterable[PathClaim]) -> tuple[Problem, ...]:
     """Return the claims that conflict with an earlier one.
 
-    Refused are: one path twice; a path inside of what is a file for another; paths that differ only by case or
-    Unicode form (one file where the disk compares names so); a path inside another model's cache folder. Each
-    problem is reported at the later model and names the earlier one; a pair of models once for each path.
+    These are refused: one path twice; a path below what is a file for another model; paths that differ only by case or
+    Unicode form (one file on some disks); a path inside another model's cache folder. Each problem is reported at the
+    later model and names the earlier one; a pair of models once for each path.
     """
     taken = _Taken()
     problems: dict[tuple[str, Position, Position], Problem] = {}
@@ -160,7 +160,7 @@ def find_clashes(claims: Iterable[PathClaim]) -> tuple[Problem, ...]:
         key = (claim.model, claim.position, first.position)
         at = claim.position
         where = first.position if first.position.file != at.file else f"line {first.position.line}"
-        message = f"{claim.model}: expected a path of its own, found {claim.path!r}, {why} ({first.model}, {where})"
+        message = f"{claim.model}: expected an unused path, found {claim.path!r}, {why} ({first.model}, {where})"
         problems.setdefault(key, Problem(at.file, at.line, at.column, message))
     return tuple(problems.values())
 

@@ -92,7 +92,7 @@ SERVICE = Record(
         "model": Key(type=Text(expected="a model's name"), doc="The model that the service is budgeted for."),
         "context": Key(type=Integer(minimum=1, maximum=_COUNT), doc="Context length in tokens."),
         "parallel": Key(
-            type=Integer(minimum=1, maximum=1024), doc="Requests answered at once, each with a context of its own."
+            type=Integer(minimum=1, maximum=1024), doc="Requests answered at once, each with its own context."
         ),
         "kv_type": Key(type=Choice(values=("f16", "q8_0", "q4_0")), doc="Type of the KV cache."),
         "flash_attention": Key(type=Flag(), doc="Whether flash attention is on."),
@@ -112,7 +112,7 @@ FILE = Record(
     keys={
         "path": Key(type=_PATH, doc="The file's path inside the repo.", required=True),
         "size": Key(type=Size(), doc="Its size."),
-        "digest": Key(type=_DIGEST, doc="Its digest; where one is known it alone decides."),
+        "digest": Key(type=_DIGEST, doc="Its digest; if one is known, it alone decides."),
     },
     label="path",
 )
@@ -135,7 +135,7 @@ MODEL = Record(
         "size": Key(type=Size(), doc="The file's size."),
         "digest": Key(
             type=_DIGEST,
-            doc="The file's digest (of the registry's manifest for ollama://); where one is known it alone decides.",
+            doc="The file's digest (of the registry's manifest for ollama://); if one is known, it alone decides.",
         ),
         "for": Key(
             type=ListOf(of=Choice(values=CONSUMERS), minimum=1, unique=True),

@@ -70,7 +70,7 @@ class HfUri:
 
     @property
     def commit(self) -> str | None:
-        """The revision where it is a full commit, and so can't move."""
+        """The revision if it is a full commit, which can't move."""
         return self.revision if self.revision and is_commit(self.revision) else None
 
     def __str__(self) -> str:
@@ -97,8 +97,8 @@ class CivitaiUri:
     """``civitai://VERSION_ID[?fileId=N]`` or an AIR urn: a file of a CivitAI model version.
 
     ``choices`` are the fields by which a download link prefers one file of the version (``type``, ``format``, ``size``,
-    ``fp``). ``host`` is CivitAI's second domain where the link names it. ``token`` is what a pasted link brought along;
-    it is no part of the text.
+    ``fp``). ``host`` is CivitAI's second domain if the link names it. ``token`` is the one in the query of a pasted
+    link; it is not part of ``text``.
     """
 
     scheme: ClassVar[str] = "civitai"
@@ -129,7 +129,7 @@ class HttpUri:
 
     @property
     def port(self) -> int:
-        """The port, the scheme's own where the URL names none."""
+        """The port; the scheme's default if the URL names none."""
         parts = urlsplit(self.url)
         return parts.port or (443 if parts.scheme == "https" else 80)
 
@@ -171,7 +171,7 @@ def parse_uri(text: str) -> Uri:
     """Read any URI that a manifest may name, or a form of one that people paste.
 
     Raises:
-        ValueError: It is none; the message says what was expected and what was found, without credentials.
+        ValueError: It is not a URI; the message names what was expected and what was found, without credentials.
     """
     if len(text) > MAX_URI:
         raise ValueError(f"expected a URI of at most {MAX_URI} characters, found one of {len(text)}")
@@ -273,7 +273,7 @@ def _parse_ollama(text: str, rest: str) -> OllamaUri:
 
 
 def _is_port(netloc: str) -> bool:
-    """Whether the port of ``HOST[:PORT]``, where it names one, is one."""
+    """Whether the port of ``HOST[:PORT]``, if there is one, is valid."""
     port = re.search(r":([0-9]+)\Z", netloc)
     return port is None or 0 < int(port[1]) <= 65535
 

@@ -4,9 +4,10 @@ The text is read as ruamel.yaml's stream of events: no object is ever constructe
 checked while the text is read, not after. What is wrong with the document as such (syntax, tags, duplicate keys,
 size) becomes a `Problem` here; what the keys mean is decided in `schema`.
 
-The places serve messages (line and column) and edits: ``text[start:end]`` is how a node is written, without its anchor.
-ruamel.yaml's round trip would write a whole file anew: it folds flow lists that were laid out by hand, aligns comments,
-and knows one indentation and one kind of line end. So pins are put at these places, and nothing else is touched.
+Positions are used in messages (line and column) and for edits: ``text[start:end]`` is a node as written, without its
+anchor. ruamel.yaml's round trip would rewrite the whole file: it folds flow lists that were laid out by hand, aligns
+comments, and has one indentation and one line ending for all. So pins are inserted at these positions, and nothing else
+is changed.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Mapping:
         return any(entry.key == name for entry in self.entries)
 
     def get(self, name: str) -> Node | None:
-        """A key's value, None where there is no such key."""
+        """A key's value, None if there is no such key."""
         return next((entry.value for entry in self.entries if entry.key == name), None)
 
     def key(self, name: str) -> Scalar:

@@ -264,7 +264,7 @@ def test_a_file_that_is_cut_off_within_the_weights_is_refused() -> None:
 
 
 def test_a_tensor_that_is_not_aligned_is_refused() -> None:
-    assert "no multiple of 32" in refused(small(specs=[TensorSpec(name="a", shape=(64,), offset=16)]))
+    assert "not a multiple of 32" in refused(small(specs=[TensorSpec(name="a", shape=(64,), offset=16)]))
 
 
 @each("alignment", [u32(0), u32(3), u32(48), text("32"), Value(kind=7, value=True), Value(kind=5, value=-32)])
@@ -278,7 +278,7 @@ def test_tensors_of_absurd_shape_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_rows_that_are_no_whole_blocks_are_refused() -> None:
-    assert "no whole number of Q4_K blocks" in refused(
+    assert "not a whole number of Q4_K blocks" in refused(
         small(specs=[TensorSpec(name="a", shape=(100, 256), kind="Q4_K")])
     )
 

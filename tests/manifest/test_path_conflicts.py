@@ -221,7 +221,7 @@ def test_two_manifests_may_request_the_same_file() -> None:
 
 def test_two_manifests_with_different_files_at_one_path_are_refused() -> None:
     (problem,) = find_clashes([claim("x", line=7), claim("x", "n", "b", 9, source="t")])
-    assert str(problem) == "n:9:1: b: expected a path of its own, found 'x', which is taken already (a, m:7:1)"
+    assert str(problem) == "n:9:1: b: expected an unused path, found 'x', which is taken already (a, m:7:1)"
     assert len(find_clashes([claim("x", digest="d"), claim("x", "n", digest="e")])) == 1
     assert len(find_clashes([claim("x"), claim("x", "n", digest="d"), claim("x", "o", digest="e")])) == 1
 
