@@ -285,7 +285,7 @@ def test_rows_that_are_no_whole_blocks_are_refused() -> None:
 
 def test_names_that_are_not_utf_8_are_refused() -> None:
     raw = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 2) + b"\xff\xfe" + struct.pack("<IB", 0, 1)
-    assert "no UTF-8" in refused(MadeFile(header=raw, size=1000))
+    assert "is not UTF-8" in refused(MadeFile(header=raw, size=1000))
 
 
 def test_a_source_that_ends_early_or_returns_too_much_is_a_typed_error() -> None:
