@@ -26,7 +26,7 @@ from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Event, Sink, discard
 from modelfetch.core.report import Report, failed
 from modelfetch.core.threads import blocking, until_cancelled
-from modelfetch.errors import UsageError
+from modelfetch.errors import InterruptedSync, UsageError
 from modelfetch.pipeline.session import Session
 from modelfetch.pipeline.sync import preview_manifests, sync_manifests
 from modelfetch.run import Request, fit_failed, run_add, run_manifests, run_pin, run_session
@@ -561,14 +561,20 @@ async def _on_manifests(
 def _listening(progress: ProgressOption, cancel: Cancel | None) -> Iterator[tuple[Sink, Cancel]]:
     """Return the sink for a caller's ``progress``, and a child scope of ``cancel``, cancelled if a callable raises."""
     scope = Cancel(cancel)
-    if progress is True:
-        from modelfetch.render.renderers import make_progress
+    listener = _Listener(progress if callable(progress) else discard, scope)
+    try:
+        if progress is True:
+            from modelfetch.render.renderers import make_progress
 
-        with contextlib.closing(make_progress("auto", verbose=False, quiet=False)) as renderer:
-            yield renderer, scope
-        return
-    listener = _Listener(progress or discard, scope)
-    yield listener, scope
+            with contextlib.closing(make_progress("auto", verbose=False, quiet=False)) as renderer:
+                yield renderer, scope
+        else:
+            yield listener, scope
+    except InterruptedSync:
+        if listener.error is None:
+            raise
+    finally:
+        scope.release()
     if listener.error is not None:
         raise listener.error
 

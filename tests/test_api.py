@@ -10,6 +10,7 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from tests.faults import Stall
 from tests.store.test_store import obstruct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 VAE = bytes(made.vae().read(0, made.vae().size))
 DIGEST = "sha256:" + hashlib.sha256(VAE).hexdigest()
@@ -508,6 +509,28 @@ def test_an_exception_of_a_callback_ends_the_call_and_is_raised(manifest: Path, 
     with pytest.raises(ZeroDivisionError):
         modelfetch.sync(manifest=manifest, root=tmp_path / "models", progress=broken)
     assert modelfetch.sync(manifest=manifest, root=tmp_path / "models").ok
+    with pytest.raises(ZeroDivisionError):
+        modelfetch.retrieve("hf://a/b/x.safetensors", progress=broken)
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_finished_call_no_longer_follows_its_flag(manifest: Path, tmp_path: Path) -> None:
+    flag, followers = modelfetch.Cancel(), list[Callable[[], object]]()
+    register = flag.on_cancel
+
+    def on_cancel(callback: Callable[[], object]) -> Callable[[], None]:
+        unregister = register(callback)
+        followers.append(callback)
+
+        def leave() -> None:
+            followers.remove(callback)
+            unregister()
+
+        return leave
+
+    flag.on_cancel = on_cancel  # type: ignore[method-assign]
+    assert modelfetch.sync(manifest=manifest, root=tmp_path / "models", cancel=flag).ok
+    assert followers == []
 
 
 def test_a_sync_in_a_thread_is_cancelled_from_another(hub: Hub, manifest: Path, tmp_path: Path) -> None:
