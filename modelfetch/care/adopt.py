@@ -81,10 +81,8 @@ def adopt_folders(folders: Sequence[Path], session: Session, *, in_place: bool =
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{folder} is not a folder")
-        try:
+        with os_errors.translated(folder, doing="reading"):
             found += [(folder, one) for one in find_candidates(folder)]
-        except OSError as error:
-            raise os_errors.translate(error, folder, doing="reading") from error
     unreachable = set() if in_place else _unreachable(found, session)
     work = [(folder, one) for folder, one in found if _origin(one) not in unreachable]
     elsewhere = [
@@ -114,7 +112,6 @@ def _report(found: Adopted, session: Session) -> Report:
             artifacts=(
                 ArtifactReport(
                     uri=one.candidate.file.as_uri(),
-                    served_by=None,
                     digest=one.digest,
                     size=one.candidate.size,
                     action=actions.get(one.result, "skipped"),
@@ -232,7 +229,5 @@ def _note_in_place(done: Sequence[Adoption], session: Session) -> None:
             others = [other for other in noted[one.digest] if other.get("path") != path]
             entry = {"path": path, "size": one.candidate.size, "mtime_ns": one.candidate.mtime_ns}
             noted[one.digest] = [*others, entry]
-        try:
+        with os_errors.translated(root, doing="writing in"):
             write_in_place(root, noted)
-        except OSError as error:
-            raise os_errors.translate(error, root, doing="writing in") from error

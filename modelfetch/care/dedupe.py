@@ -104,7 +104,7 @@ def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = F
 
 def _model_report(one: Duplicate) -> ModelReport:
     action = {"linked": "adopted", "would-link": "present", "kept": "skipped"}[one.result]
-    artifact = ArtifactReport(uri=one.file.as_uri(), served_by=None, digest=one.digest, size=one.size, action=action)
+    artifact = ArtifactReport(uri=one.file.as_uri(), digest=one.digest, size=one.size, action=action)
     return ModelReport(name=one.file.name, ok=True, artifacts=(artifact,))
 
 
@@ -120,10 +120,8 @@ def _require_allowed(folder: Path) -> None:
 
 
 def _candidates(folder: Path) -> Iterator[CollectionFile]:
-    try:
+    with os_errors.translated(folder, doing="reading"):
         yield from (one for one in find_candidates(folder, every_link=True) if one.size >= _MIN_SIZE)
-    except OSError as error:
-        raise os_errors.translate(error, folder, doing="reading") from error
 
 
 def _equal_files(candidates: Sequence[CollectionFile], session: Session) -> dict[str, list[CollectionFile]]:

@@ -8,15 +8,15 @@ finishes the work.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modelfetch.care.inventory import Origin
-from modelfetch.care.unlink import remove_empty_folders, unlink_unchanged
 from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
-from modelfetch.errors import ModelfetchError
+from modelfetch.errors import DestinationError, ModelfetchError
 from modelfetch.manifest.kinds import FOLDERS
 from modelfetch.placement import journal
 from modelfetch.placement.receipts import Receipt, lock_receipt, read_receipt, write_receipt
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from modelfetch.care.references import References
     from modelfetch.care.removal import RemovalPlan
     from modelfetch.pipeline.session import Session
+    from modelfetch.placement.root_tree import RootTree
 
 _STATIC = frozenset(f"{consumer}/{folder}" if folder else consumer for (consumer, _), folder in FOLDERS.items()) | {
     "ollama/models",
@@ -105,11 +106,9 @@ class _Deletion:
     def _unlink(self, item: Item, path: str) -> bool:
         """Delete a placement unless it changed since the inventory; returns whether it is gone."""
         with self._recorded(item):
-            if item.inode is not None and unlink_unchanged(
-                self._tree, path, inode=item.inode, size=item.size, mtime_ns=item.mtime_ns
-            ):
+            if _unlink_unchanged(self._tree, path, item):
                 self.removed.append(item)
-                remove_empty_folders(self._tree, path, stop=_STATIC)
+                _remove_empty_folders(self._tree, path, stop=_STATIC)
                 return True
         return False
 
@@ -167,3 +166,31 @@ def _without_paths(receipt: Receipt, gone: set[str]) -> Receipt:
     left = {entry.model for entry in entries.values()}
     frozen = {key: found for key, found in receipt.frozen.items() if found.model not in lost - left}
     return replace(receipt, entries=entries, frozen=frozen)
+
+
+def _unlink_unchanged(tree: RootTree, path: str, item: Item) -> bool:
+    """Remove ``path`` below ROOT if it is still the item's file; returns whether it was removed.
+
+    Raises:
+        DestinationError: The path leads outside ROOT.
+        OSError: The file can't be removed.
+    """
+    with tree.parent(path) as (folder, name):
+        try:
+            found = os.lstat(name, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        if ((found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns) != (item.inode, item.size, item.mtime_ns):
+            return False
+        os.unlink(name, dir_fd=folder)
+        return True
+
+
+def _remove_empty_folders(tree: RootTree, path: str, *, stop: frozenset[str]) -> None:
+    """Remove the empty folders above ``path``, up to one of ``stop``; errors are ignored."""
+    folder = path.rpartition("/")[0]
+    with contextlib.suppress(OSError, DestinationError):
+        while "/" in folder and folder not in stop:
+            with tree.parent(folder) as (above, name):
+                os.rmdir(name, dir_fd=above)
+            folder = folder.rpartition("/")[0]

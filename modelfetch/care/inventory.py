@@ -161,27 +161,21 @@ def take_inventory(session: Session, *, foreign: bool = True) -> Inventory:
     Raises:
         DestinationError, DiskError: A receipt or a folder can't be read.
     """
-    root = session.options.root
-    try:
-        return _take_inventory(root, session.inspector.tree, session.store, foreign=foreign)
-    except OSError as error:
-        raise os_errors.translate(error, root, doing="reading") from error
-
-
-def _take_inventory(root: Path, tree: RootTree, store: Store, *, foreign: bool) -> Inventory:
-    receipts = read_receipts(root, _consumers(root))
-    checks = read_checks(own_folder(root))
-    placed = _with_spellings(
-        [item for receipt in receipts.values() for item in _placements(tree, store, receipt, checks)]
-    )
-    stored = list(_stored(store, checks if store.path == own_folder(root) else read_checks(store.path)))
-    items = [*placed, *_named(stored, placed), *_partials(store)]
-    if foreign:
-        there = {item.path for item in placed if item.path is not None and item.inode is not None}
-        for consumer, receipt in receipts.items():
-            items += [_claimed(item, receipt) or item for item in _foreign(tree, consumer, there)]
-        items += _outside_services(root, services=receipts, store=store)
-    return Inventory(root=root, store=store.path, items=tuple(_with_shared_checks(items)), receipts=receipts)
+    root, tree, store = session.options.root, session.inspector.tree, session.store
+    with os_errors.translated(root, doing="reading"):
+        receipts = read_receipts(root, _consumers(root))
+        checks = read_checks(own_folder(root))
+        placed = _with_spellings(
+            [item for receipt in receipts.values() for item in _placements(tree, store, receipt, checks)]
+        )
+        stored = list(_stored(store, checks if store.path == own_folder(root) else read_checks(store.path)))
+        items = [*placed, *_named(stored, placed), *_partials(store)]
+        if foreign:
+            there = {item.path for item in placed if item.path is not None and item.inode is not None}
+            for consumer, receipt in receipts.items():
+                items += [_claimed(item, receipt) or item for item in _foreign(tree, consumer, there)]
+            items += _outside_services(root, services=receipts, store=store)
+        return Inventory(root=root, store=store.path, items=tuple(_with_shared_checks(items)), receipts=receipts)
 
 
 def _consumers(root: Path) -> Iterable[str]:

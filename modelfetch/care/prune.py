@@ -158,7 +158,6 @@ def _report(found: Removed, manifests: Sequence[Manifest], session: Session) -> 
 def _artifact(item: Item, action: str) -> ArtifactReport:
     return ArtifactReport(
         uri=(item.entry.uri if item.entry else None) or item.path or item.digest or item.file.name,
-        served_by=None,
         digest=item.digest,
         size=item.size,
         action=action,
@@ -185,10 +184,8 @@ def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory]
     require_root(session)
     with contextlib.nullcontext() if options.dry_run else _exclusively(session):
         inventory = take_inventory(session)
-        try:
+        with os_errors.translated(session.options.root, doing="reading"):
             references = read_references(session.inspector.tree, inventory.items)
-        except OSError as error:
-            raise os_errors.translate(error, session.options.root, doing="reading") from error
         plan = plan_removal(inventory, references, rules(inventory))
         if options.dry_run:
             return Removed(inventory=inventory, plan=plan, items=plan.items, dry_run=True)

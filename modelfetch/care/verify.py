@@ -372,7 +372,6 @@ def _models(findings: Sequence[Finding]) -> tuple[ModelReport, ...]:
             artifacts=tuple(
                 ArtifactReport(
                     uri=uri,
-                    served_by=None,
                     digest=digest,
                     size=each[0].size,
                     action=action,

@@ -228,10 +228,8 @@ def write_page(target: Path, text: str) -> None:
         raise DestinationError(
             f"{target} is a folder, expected a file's path", code="foreign-file", hint="name the file"
         )
-    try:
+    with os_errors.translated(target, doing="writing"):
         temp_files.write_atomically(target, text.encode("utf-8", errors="replace"), mode=fs.COPY_MODE)
-    except OSError as error:
-        raise os_errors.translate(error, target, doing="writing") from error
 
 
 def show(report: Report, *, as_json: bool, text: str = "") -> int:

@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modelfetch.core.directories import nearest_existing_parent
 from modelfetch.core.fs import DISK_FULL, REFUSED, SymlinkUnreadableError
@@ -14,6 +15,9 @@ from modelfetch.core.limits import limit_error
 from modelfetch.core.temp_files import is_temporary_name
 from modelfetch.core.units import format_size
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 
@@ -63,6 +67,15 @@ def translate(error: OSError | UnicodeError, path: object, *, doing: str, needed
     if error.errno == errno.ENOENT:
         return DiskError(f"{doing} {name}: {reason}", hint="is its folder there, and is the disk mounted?")
     return DiskError(f"{doing} {name}: {reason}")
+
+
+@contextlib.contextmanager
+def translated(path: object, *, doing: str) -> Iterator[None]:
+    """Raise the typed error for an OSError of the block, or for a name that the locale can't encode, about ``path``."""
+    try:
+        yield
+    except (OSError, UnicodeEncodeError) as error:
+        raise translate(error, path, doing=doing) from error
 
 
 def missing_file_error(path: str | os.PathLike[str]) -> NotFoundError:

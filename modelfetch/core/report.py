@@ -20,9 +20,9 @@ class ArtifactReport:
     """
 
     uri: str
-    served_by: str | None
-    digest: str | None
-    size: int | None
+    served_by: str | None = None
+    digest: str | None = None
+    size: int | None = None
     action: str
     bytes_fetched: int = 0
     placements: tuple[str, ...] = ()

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MIB, GIB = 2**20, 2**30
 
@@ -69,6 +73,12 @@ def parse_age(text: str) -> float:
     if match is None:
         raise ValueError(f"expected a number with s, m, h, d or w, such as 30d; found {text[:40]!r}")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def total_size(sizes: Iterable[int | None]) -> int | None:
+    """Add up sizes in bytes; None if one of them is not known."""
+    known = list(sizes)
+    return None if None in known else sum(size or 0 for size in known)
 
 
 def format_size(size: float) -> str:

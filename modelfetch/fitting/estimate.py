@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from modelfetch.core.units import total_size
 from modelfetch.fitting.image import ImageOptions, Parts, image_estimate, parse_resolution, parts_of, parts_of_gguf
 from modelfetch.fitting.llm.architectures import ARCHITECTURES
 from modelfetch.fitting.llm.estimate import KV_BYTES, MARGIN, LlmOptions, llm_estimate
@@ -52,8 +53,7 @@ _VARIANT = re.compile(
 
 def unknown_estimate(candidate: Candidate, *reasons: str) -> Estimate:
     """An estimate of which only the sizes of the files are known; ``reasons`` explain why."""
-    sizes = [file.size for file in candidate.files]
-    weights = None if None in sizes or not sizes else sum(size or 0 for size in sizes)
+    weights = total_size(file.size for file in candidate.files) if candidate.files else None
     return Estimate(
         name=candidate.name, uri=candidate.uri, weights=weights, kv=None, compute=None, method="size", unknown=reasons
     )
@@ -95,18 +95,16 @@ def read_llm(candidate: Candidate, *, tensors: bool) -> tuple[GgufHeader | None,
         return None, 0
     headers = [read_gguf(prefix, tensors=tensors) for prefix in readable]
     projectors = [f.size for f in candidate.files if f.path == "projector" or (f in files and f not in mains)]
-    extra = None if None in projectors else sum(size or 0 for size in projectors)
-    return _joined(headers), extra
+    return _joined(headers), total_size(projectors)
 
 
 def _joined(headers: Sequence[GgufHeader]) -> GgufHeader:
     if len(headers) == 1:
         return headers[0]
-    sizes = [header.size for header in headers]
     tensors = [header.tensors for header in headers]
     return replace(
         headers[0],
-        size=None if None in sizes else sum(size or 0 for size in sizes),
+        size=total_size(header.size for header in headers),
         tensors=None if None in tensors else tuple(t for shard in tensors for t in shard or ()),
     )
 
@@ -229,7 +227,7 @@ def _speech_weights(candidate: Candidate) -> int | None:
     for ends in (("model.bin",), (".safetensors",), (".nemo",), (".pt", ".pth"), (".gguf",)):
         sizes = [file.size for _, file in _once(candidate.files) if file.path.lower().endswith(ends)]
         if sizes:
-            return None if None in sizes else sum(size or 0 for size in sizes)
+            return total_size(sizes)
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from modelfetch.core.units import total_size
 from modelfetch.errors import ModelfetchError, unique
 from modelfetch.fitting.estimate import (
     LOADED_KINDS,
@@ -87,8 +88,7 @@ def names_model(service: Service, candidate: Candidate) -> bool:
 
 
 def _from_table(word: str, mine: Sequence[Candidate]) -> Load:
-    sizes = [file.size for candidate in mine for file in candidate.files]
-    size = None if None in sizes else sum(size or 0 for size in sizes)
+    size = total_size(file.size for candidate in mine for file in candidate.files)
     return Load(turns=(table_estimate(word, [candidate.name for candidate in mine], "", size),))
 
 

@@ -59,11 +59,21 @@ _NETLOC = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})|\[[0-9A-Fa-f:.]{
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HfUri:
+class _Uri:
+    """What all URIs have."""
+
+    scheme: ClassVar[str]
+    text: str
+
+    def __str__(self) -> str:
+        return display_url(self.text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HfUri(_Uri):
     """``hf://NS/REPO[@REV][/PATH]``: a file or a whole repo of the Hugging Face Hub."""
 
     scheme: ClassVar[str] = "hf"
-    text: str
     repo: str
     revision: str | None
     path: str | None
@@ -73,27 +83,20 @@ class HfUri:
         """The revision if it is a full commit, which can't move."""
         return self.revision if self.revision and is_commit(self.revision) else None
 
-    def __str__(self) -> str:
-        return self.text
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OllamaUri:
+class OllamaUri(_Uri):
     """``ollama://[HOST[:PORT]/][NS/]MODEL[:TAG]``: a model of an Ollama registry."""
 
     scheme: ClassVar[str] = "ollama"
-    text: str
     host: str
     namespace: str
     model: str
     tag: str
 
-    def __str__(self) -> str:
-        return self.text
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CivitaiUri:
+class CivitaiUri(_Uri):
     """``civitai://VERSION_ID[?fileId=N]`` or an AIR urn: a file of a CivitAI model version.
 
     ``choices`` are the fields by which a download link prefers one file of the version (``type``, ``format``, ``size``,
@@ -102,19 +105,15 @@ class CivitaiUri:
     """
 
     scheme: ClassVar[str] = "civitai"
-    text: str
     version: int
     file: int | None
     choices: tuple[tuple[str, str], ...] = ()
     host: str | None = field(default=None, compare=False)
     token: str | None = field(default=None, compare=False, repr=False)
 
-    def __str__(self) -> str:
-        return display_url(self.text)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HttpUri:
+class HttpUri(_Uri):
     """``https://…``, or ``http://…`` for a host for which plain http is allowed."""
 
     scheme: ClassVar[str] = "https"
@@ -133,35 +132,24 @@ class HttpUri:
         parts = urlsplit(self.url)
         return parts.port or (443 if parts.scheme == "https" else 80)
 
-    def __str__(self) -> str:
-        return display_url(self.text)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileUri:
+class FileUri(_Uri):
     """``file:///…``: a file of this machine."""
 
     scheme: ClassVar[str] = "file"
-    text: str
     path: str
-
-    def __str__(self) -> str:
-        return self.text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OciUri:
+class OciUri(_Uri):
     """``oci://HOST/REPO[:TAG|@sha256:…]``: an artifact of an OCI registry."""
 
     scheme: ClassVar[str] = "oci"
-    text: str
     host: str
     repo: str
     tag: str | None
     digest: Digest | None
-
-    def __str__(self) -> str:
-        return self.text
 
 
 Uri = HfUri | OllamaUri | CivitaiUri | HttpUri | FileUri | OciUri

@@ -15,6 +15,7 @@ from modelfetch.core import os_errors
 from modelfetch.core.events import Notice
 from modelfetch.core.root import CONSUMERS
 from modelfetch.core.similar import nearest
+from modelfetch.core.units import total_size
 from modelfetch.core.urls import without_credentials
 from modelfetch.errors import DestinationError, ManifestError, ModelfetchError, UsageError
 from modelfetch.fitting import FitOverrides, fit_uri
@@ -282,8 +283,7 @@ def _check_choices(uri: Uri, kind: str | None, chosen: str | None, consumers: Se
 
 
 def _pinned_size(model: Model) -> int | None:
-    sizes = [model.size] if model.files is None else [spec.size for spec in model.files]
-    return None if None in sizes else sum(size or 0 for size in sizes)
+    return model.size if model.files is None else total_size(spec.size for spec in model.files)
 
 
 def _unnamed(repo: HfUri, links: Sequence[str]) -> UsageError:

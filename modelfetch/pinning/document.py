@@ -149,7 +149,7 @@ def write_document(document: Document, data: bytes) -> None:
         DiskError: The disk failed or is full.
     """
     real = Path(os.path.realpath(document.path))
-    try:
+    with os_errors.translated(document.path, doing="writing"):
         found = real.stat()
         if fs.read_head(real, MAX_BYTES + 1) != document.data:
             raise DestinationError(
@@ -157,5 +157,3 @@ def write_document(document: Document, data: bytes) -> None:
             )
         owner = (found.st_uid, found.st_gid) if os.geteuid() == 0 else None
         temp_files.replace_document(real, data, mode=found.st_mode & 0o7777, owner=owner)
-    except OSError as error:
-        raise os_errors.translate(error, document.path, doing="writing") from error

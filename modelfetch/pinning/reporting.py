@@ -53,7 +53,6 @@ def open_model(entry: PinEntry, *, failed: bool, measured: Mapping[str, Measured
     """Report an entry that stays open, because it or another one could not be resolved."""
     line = ArtifactReport(
         uri=str(entry.model.source),
-        served_by=None,
         digest=str(entry.model.digest) if entry.model.digest else None,
         size=entry.model.size,
         action="failed" if failed else "skipped",
@@ -75,7 +74,7 @@ def checked_model(entry: PinEntry, state: PinState | None, now: Resolution | Non
         (artifact,) = now.artifacts
         uri, size = artifact.uri, artifact.size
         digest = str(artifact.digest) if artifact.digest else None
-    line = ArtifactReport(uri=uri, served_by=None, digest=digest, size=size, action=_ACTIONS[state])
+    line = ArtifactReport(uri=uri, digest=digest, size=size, action=_ACTIONS[state])
     return ModelReport(name=model.name, ok=state in (PinState.CURRENT, PinState.UNKNOWN), artifacts=(line,))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from modelfetch.core import fs, os_errors
+from modelfetch.core.bounded import map_bounded
 from modelfetch.core.events import Planned
 from modelfetch.errors import IntegrityError, ModelfetchError
 from modelfetch.formats.content_check import check_artifact
@@ -93,17 +94,14 @@ async def measure_all(
 async def _run_concurrently(
     entries: Sequence[PinEntry], session: Session, work: Callable[[PinEntry], Awaitable[T]]
 ) -> list[T | ModelfetchError]:
-    gate = asyncio.Semaphore(_AT_ONCE)
-
     async def one(entry: PinEntry) -> T | ModelfetchError:
         try:
-            async with gate:
-                session.cancel.check()
-                return await work(entry)
+            session.cancel.check()
+            return await work(entry)
         except ModelfetchError as error:
             return error.about(model=entry.model.name, uri=str(entry.model.source))
 
-    return await asyncio.gather(*(one(entry) for entry in entries))
+    return await map_bounded(one, entries, limit=_AT_ONCE)
 
 
 async def _measure(entry: PinEntry, artifact: Artifact, session: Session, transfers: TransferDeduplicator) -> Measured:
@@ -128,13 +126,11 @@ def _read_here(path: Path, artifact: Artifact) -> Measured:
         NotAModelError: Its content does not match its name.
         DiskError, DestinationError: It can't be read.
     """
-    try:
+    with os_errors.translated(path, doing="reading"):
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             error = check_artifact(artifact, size, lambda at, count: os.pread(file.fileno(), count, at))
         if error is not None:
             raise error
         digest = fs.sha256_file(path)
-    except OSError as error:
-        raise os_errors.translate(error, path, doing="reading") from error
     return Measured(digest=digest, size=size, action="present")

@@ -76,10 +76,8 @@ class _FirstFailureError(Exception):
 def _make_root(session: Session) -> None:
     """Create ROOT with the owner and mode of its subdirectories, before the store would create it with its own."""
     options = session.options
-    try:
+    with os_errors.translated(options.root, doing="making"):
         directories.make_directory(options.root, owner=options.chown)
-    except OSError as error:
-        raise os_errors.translate(error, options.root, doing="making") from error
     session.block_removals(make=True)
 
 

@@ -81,7 +81,6 @@ def build_model_report(outcome: Outcome) -> ModelReport:
         source = str(plan.request.model.source)
         unknown = ArtifactReport(
             uri=source,
-            served_by=None,
             digest=str(plan.request.model.digest) if plan.request.model.digest else None,
             size=plan.request.model.size,
             action="failed" if plan.errors or outcome.error else "skipped",

@@ -20,7 +20,6 @@ from modelfetch.sources.argument import parse_argument
 from modelfetch.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from modelfetch.config.settings import Settings
@@ -75,7 +74,7 @@ def as_digest(digest: str | Digest | None) -> Digest | None:
 
 async def into_cache(session: Session, uri: Uri, digest: Digest | None) -> Retrieved:
     """Fetch a file into the cache at the session's root. Raises typed errors."""
-    with _disk_errors(session.options.root):
+    with os_errors.translated(session.options.root, doing="can't write"):
         await asyncio.to_thread(session.block_removals)
         note = await _read_note(_index(session.options.root, uri))
         found = await asyncio.to_thread(_cached, session, uri, digest, note)
@@ -105,7 +104,7 @@ async def to_path(
     Raises:
         DestinationError: Another file is at ``target`` (``foreign-file``), or it can't be written.
     """
-    with _disk_errors(target):
+    with os_errors.translated(target, doing="can't write"):
         if not force:
             await asyncio.to_thread(_refuse_other, target, None)
         if keep:
@@ -313,11 +312,3 @@ def _rename(source: Path, target: Path, *, force: bool) -> None:
         directories.rename_new(str(source), str(target))
     except FileExistsError:
         raise _in_the_way(target) from None
-
-
-@contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, UnicodeEncodeError) as error:
-        raise os_errors.translate(error, path, doing="can't write") from error

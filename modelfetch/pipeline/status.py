@@ -10,6 +10,7 @@ from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
 from modelfetch.core.events import Notice
 from modelfetch.core.report import ArtifactReport, ModelReport
+from modelfetch.core.units import total_size
 from modelfetch.errors import ModelfetchError
 from modelfetch.manifest.path_conflicts import Shape, model_claims
 from modelfetch.pipeline.plan import ModelRequest, is_unpinned, select
@@ -108,11 +109,9 @@ def _states(
     for consumer in request.consumers:
         receipt = receipts[consumer]
         for placement in session.inspector.lay_out(consumer, request.model, resolution, receipt, probe=False):
-            try:
+            with os_errors.translated(placement.path, doing="can't examine"):
                 state = session.inspector.state(placement, receipt, wanted_digest(placement))
                 touched = state is State.CHANGED and _is_touched(placement, receipt, session)
-            except OSError as error:
-                raise os_errors.translate(error, placement.path, doing="can't examine") from error
             if is_newer(placement.path):
                 if state is State.MISSING:
                     continue  # Ollama then reads the older manifest
@@ -171,10 +170,8 @@ def _foreign_paths(request: ModelRequest, receipts: Mapping[str, Receipt], sessi
         consumer = claim.path.partition("/")[0]
         if claim.shape is not Shape.FILE or consumer not in request.consumers:
             continue
-        try:
+        with os_errors.translated(claim.path, doing="can't examine"):
             there = session.inspector.tree.lstat(claim.path) is not None
-        except OSError as error:
-            raise os_errors.translate(error, claim.path, doing="can't examine") from error
         if there and claim.path not in receipts[consumer].entries:
             found.append(_PathState(consumer, claim.path, "foreign"))
     return found
@@ -185,13 +182,12 @@ def _status(
 ) -> ModelStatus:
     mine = [one for one in states if one.consumer == consumer]
     named = resolution.artifacts if resolution else request.model.files or ()
-    sizes = [file.size for file in named] if named else [request.model.size]
     return ModelStatus(
         model=request.model.name,
         consumer=consumer,
         state=_worst(one.state for one in mine),
         files=len(named),
-        size=None if None in sizes else sum(size or 0 for size in sizes),
+        size=total_size(file.size for file in named or (request.model,)),
         unpinned=is_unpinned(request),
         optional=request.model.optional,
         paths=tuple((one.path, one.state) for one in mine if one.state not in ("ready", "missing")),
@@ -208,7 +204,6 @@ def _model(request: ModelRequest, resolution: Resolution | None, states: Sequenc
         digest = str(request.model.digest) if request.model.digest else None
         unknown = ArtifactReport(
             uri=str(request.model.source),
-            served_by=None,
             digest=digest,
             size=request.model.size,
             action="foreign" if states else "missing",
@@ -225,9 +220,6 @@ def _model(request: ModelRequest, resolution: Resolution | None, states: Sequenc
     artifacts += [
         ArtifactReport(
             uri=str(request.model.source),
-            served_by=None,
-            digest=None,
-            size=None,
             action=_ACTIONS[one.state],
             placements=(one.path,),
         )
@@ -246,7 +238,6 @@ def _artifact_reports(artifact: Artifact, states: Sequence[_PathState]) -> Itera
     for action, paths in by_action.items() or [("missing", [])]:
         yield ArtifactReport(
             uri=artifact.uri,
-            served_by=None,
             digest=str(artifact.digest) if artifact.digest else None,
             size=artifact.size,
             action=action,

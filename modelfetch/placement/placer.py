@@ -205,12 +205,13 @@ class Placer:
         """
         run, folder = self._run_of(consumer), self._inspector.tree.path(consumer)
         timeout, cancel = (_LAST_WRITE_TIMEOUT, Cancel()) if last else (self._lock_timeout, self._cancel)
-        try:
-            with run.turn, lock_receipt(self._root, consumer, timeout=timeout, sink=self._sink, cancel=cancel) as held:
-                run.writer.confirm = held.ensure_owned
-                yield run.book, run.writer
-        except OSError as error:
-            raise os_errors.translate(error, folder, doing=doing) from error
+        with (
+            os_errors.translated(folder, doing=doing),
+            run.turn,
+            lock_receipt(self._root, consumer, timeout=timeout, sink=self._sink, cancel=cancel) as held,
+        ):
+            run.writer.confirm = held.ensure_owned
+            yield run.book, run.writer
 
     def _run_of(self, consumer: str) -> _ConsumerRun:
         with self._runs_lock:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
 from modelfetch.core import events as ev
-from modelfetch.render.progress import CLOSED_STREAM, Progress, start_ticker
+from modelfetch.render.progress import CLOSED_STREAM, Progress
 from modelfetch.render.sentence import WORTH_A_LINE
 from modelfetch.render.text import cut, display_width, plain
 
@@ -84,16 +83,14 @@ class Bars(Progress):
         self._lines: list[_Line] = []  # the total, then one for each shown file
         self._shown: list[str] = []  # keys of the files with a line
         self._drawn_for: tuple[int, int] | None = None  # columns and rows of the terminal when they were drawn
-        self._stop = threading.Event()
-        self._ticker: threading.Thread | None = None
 
     def show(self, event: ev.Event) -> None:
         """Show an event."""
         super().show(event)
         if isinstance(event, ev.TransferStarted | ev.TransferFinished | ev.TransferEnded):
             self._arrange()
-        if isinstance(event, ev.TransferStarted) and self._ticker is None:
-            self._ticker = start_ticker(self._tick)
+        if isinstance(event, ev.TransferStarted):
+            self.start_ticking(REFRESH)
 
     def text(self, event: ev.Event) -> str | None:
         """The line for an event, unless a bar or the table at the end shows the same."""
@@ -117,9 +114,7 @@ class Bars(Progress):
 
     def close(self) -> None:
         """Remove the bars."""
-        self._stop.set()
-        if self._ticker is not None:
-            self._ticker.join(timeout=2)
+        super().close()
         with self._lock:
             shown = bool(self._lines)
             self._follow_resize()
@@ -204,7 +199,3 @@ class Bars(Progress):
             if columns and rows:
                 return max(columns - len("^C"), 1), rows
         return _COLUMNS, _ROWS
-
-    def _tick(self) -> None:
-        while not self._stop.wait(REFRESH):
-            self.tick()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import TYPE_CHECKING, TextIO
 
 from modelfetch.core import events as ev
-from modelfetch.render.progress import Progress, start_ticker
+from modelfetch.render.progress import Progress
 from modelfetch.render.sentence import verified
 
 if TYPE_CHECKING:
@@ -37,14 +36,12 @@ class Log(Progress):
         super().__init__(stream, verbose=verbose, clock=clock)
         self._started: float | None = None
         self._last_line = 0.0
-        self._stop = threading.Event()
-        self._ticker: threading.Thread | None = None
 
     def show(self, event: ev.Event) -> None:
         """Show an event. The first transfer starts the timer for the lines at intervals."""
         if isinstance(event, ev.TransferStarted) and self._started is None:
             self._started = self._last_line = self._clock()
-            self._ticker = start_ticker(self._tick)
+            self.start_ticking(1.0)
         super().show(event)
 
     def text(self, event: ev.Event) -> str | None:
@@ -63,12 +60,6 @@ class Log(Progress):
                 self._last_line = now
                 self.write(self._line(now))
 
-    def close(self) -> None:
-        """Stop the timer."""
-        self._stop.set()
-        if self._ticker is not None:
-            self._ticker.join(timeout=2)
-
     def _line(self, now: float) -> str:
         """``3/7 files  34 %  2.1 GiB of 6.5 GiB  88.0 MiB/s  ETA 50s  (base.safetensors and 2 more)``."""
         total = self.tracker.total
@@ -76,7 +67,3 @@ class Log(Progress):
         labels = [file.label for file in self.tracker.running.values()]
         names = ", ".join(labels[:_NAMES]) + (f" and {len(labels) - _NAMES} more" if len(labels) > _NAMES else "")
         return f"{self.tracker.headline()}  {total.percent()} %  {total.numbers(now)}  ({names})"
-
-    def _tick(self) -> None:
-        while not self._stop.wait(1.0):
-            self.tick()

@@ -40,6 +40,8 @@ class Progress:
         self._given_up: dict[str, ev.SourceFailed] = {}
         self._mirrored: set[str] = set()
         self._shown_notices: set[str] = set()
+        self._stop = threading.Event()
+        self._ticker: threading.Thread | None = None
 
     def __call__(self, event: ev.Event) -> None:
         """Take an event."""
@@ -62,8 +64,25 @@ class Progress:
             self._stream.write(plain(line) + "\n")
             self._stream.flush()
 
+    def start_ticking(self, interval: float) -> None:
+        """Call `tick` every ``interval`` seconds; if the system allows no further thread, only events are shown."""
+        if self._ticker is None:
+            self._ticker = threading.Thread(target=self._tick, args=(interval,), name="progress", daemon=True)
+            with contextlib.suppress(RuntimeError):
+                self._ticker.start()
+
+    def tick(self) -> None:
+        """Update what is shown."""
+
     def close(self) -> None:
         """Called after the last event."""
+        self._stop.set()
+        if self._ticker is not None and self._ticker.ident is not None:
+            self._ticker.join(timeout=2)
+
+    def _tick(self, interval: float) -> None:
+        while not self._stop.wait(interval):
+            self.tick()
 
     def _is_repeated(self, event: ev.Event) -> bool:
         """Whether the same notice has been shown before: many models of one hub may cause the same one."""
@@ -91,13 +110,3 @@ class Progress:
             self._given_up[key] = event
             return True
         return False
-
-
-def start_ticker(tick: Callable[[], None]) -> threading.Thread | None:
-    """Start the thread that updates a display; None if the system allows no further one; events are still shown."""
-    thread = threading.Thread(target=tick, name="progress", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:
-        return None
-    return thread

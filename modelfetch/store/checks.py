@@ -16,7 +16,7 @@ from modelfetch.core import own_files
 from modelfetch.core.directories import make_directory
 from modelfetch.core.events import Sink, discard
 from modelfetch.core.fs import read_small
-from modelfetch.core.os_errors import translate
+from modelfetch.core.os_errors import translated
 from modelfetch.core.temp_files import write_atomically
 from modelfetch.store.locks.lock import lock
 
@@ -81,10 +81,8 @@ def add_checks(
     """
     with lock(folder / "locks" / "checks.lock", label="the dates of checks", timeout=timeout, sink=sink):
         kept = {key: check for key, check in read_checks(folder).items() if known is None or key in known}
-        try:
+        with translated(folder, doing="writing"):
             write_checks(folder, {**kept, **checks})
-        except OSError as error:
-            raise translate(error, folder, doing="writing") from error
 
 
 def write_checks(folder: Path, checks: Mapping[str, Check]) -> None:

@@ -17,7 +17,7 @@ from modelfetch.core.digest import Digest, new_hasher
 from modelfetch.core.directories import link_descriptor, make_directory, rename_new, sync_directory
 from modelfetch.core.events import Sink, discard
 from modelfetch.core.fs import BLOB_MODE, RefusalReporter, open_regular, read_small, try_chmod, try_fsync
-from modelfetch.core.os_errors import translate
+from modelfetch.core.os_errors import translate, translated
 from modelfetch.core.temp_files import sweep_temporaries, temporary_name
 from modelfetch.errors import DiskError, ModelfetchError
 from modelfetch.store.adopted import is_adopted
@@ -159,11 +159,9 @@ class Store:
             return path
         path = self.path.joinpath(*parts)
         if not path.is_dir():
-            try:
+            with translated(path, doing="making"):
                 make_directory(path)
                 self._tag()
-            except OSError as error:
-                raise translate(error, path, doing="making") from error
         if parts == ("ingest",):
             self._sweep(path)
         self._made[parts] = path
@@ -237,7 +235,7 @@ class Store:
         sha256 = digests["sha256"]
         path = self.blob_path(sha256)
         folder = self.folder("blobs", "sha256", sha256.hex[:2])
-        try:
+        with translated(part, doing="storing"):
             if not durable:
                 try_fsync(fd, refused=self.refused)
             if mode is not None:
@@ -249,8 +247,6 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(part.lstat(), os.fstat(fd)):
                     part.unlink()
-        except OSError as error:
-            raise translate(error, part, doing="storing") from error
         self._sync_later(folder, small=state.st_size < _SYNCED_TOGETHER)
         others = {name: digest.hex for name, digest in digests.items() if name != "sha256"}
         self.index.write_record(

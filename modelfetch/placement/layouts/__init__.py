@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, hf_repo_folder, repo_folder
 from modelfetch.manifest.uri import HfUri, OllamaUri
-from modelfetch.placement.layouts import folders, hf_cache, immich, ollama
+from modelfetch.placement.layouts import folders, hf_cache, ollama
 from modelfetch.placement.layouts.base import Placement, PlacementMethod
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def placements(
             return hf_cache.place(folder, model.source.revision, resolution, symlinks=symlinks)
         return folders.place_tree(repo_folder(consumer, model), resolution)
     if model.kind == "immich-model":
-        return immich.place(repo_folder(consumer, model), resolution)
+        # TASK/NAME/…, as Immich downloads it; copies, since it may rewrite or delete them. It takes a model for present
+        # if its ``model.onnx`` is a file (source: immich, machine-learning/immich_ml/models/base.py).
+        return folders.place_tree(repo_folder(consumer, model), resolution, PlacementMethod.COPY)
     kind_folder = FOLDERS.get((consumer, model.kind or ""))
     if kind_folder is None:
         raise ValueError(f"{consumer} does not support the kind {model.kind!r}")

@@ -16,11 +16,12 @@ def place_single(path: str, resolution: Resolution) -> tuple[Placement, ...]:
     return (Placement(path=path, how=PlacementMethod.FILE, artifact=artifact),)
 
 
-def place_tree(folder: str, resolution: Resolution) -> tuple[Placement, ...]:
+def place_tree(
+    folder: str, resolution: Resolution, how: PlacementMethod = PlacementMethod.FILE
+) -> tuple[Placement, ...]:
     """All files of a snapshot below ``folder``, with the same paths as in the repo."""
     return tuple(
-        Placement(path=f"{folder}/{artifact.path}", how=PlacementMethod.FILE, artifact=artifact)
-        for artifact in resolution.artifacts
+        Placement(path=f"{folder}/{artifact.path}", how=how, artifact=artifact) for artifact in resolution.artifacts
     )
 
 

@@ -29,7 +29,7 @@ from modelfetch.core.cancel import Cancel
 from modelfetch.core.directories import make_directory
 from modelfetch.core.events import Sink, Waiting, discard
 from modelfetch.core.fs import open_regular, read_small
-from modelfetch.core.os_errors import translate
+from modelfetch.core.os_errors import translated
 from modelfetch.core.temp_files import sweep_temporaries, temporary_name
 from modelfetch.errors import RetryLaterError
 from modelfetch.store.locks.files import LockFile, LockFiles, create, inode_of, write_owner
@@ -191,10 +191,8 @@ def lock(
         DestinationError, DiskError: The file can't be created.
     """
     waiter = _Waiter(path, label, timeout, sink, cancel or Cancel(), timing or LockTiming(), files)
-    try:
+    with translated(path, doing="locking"):
         held = waiter.acquire()
-    except OSError as error:
-        raise translate(error, path, doing="locking") from error
     stop = heartbeats.add(held, waiter.timing.heartbeat)
     try:
         yield held
