@@ -164,7 +164,7 @@ async def verify_async(
         tier: Only the files of this tier; without tier and manifest, all that modelfetch placed or keeps.
         manifest: Only the files of these manifests.
         models: Only models of these names.
-        quick: Compare size and time of change only.
+        quick: Compare only size and modification time.
         older_than: Hash only what was last checked longer ago, in seconds or as ``"30d"``.
         repair: Restore what is damaged, changed or missing; with ``models``, also what a service has rewritten.
         progress: True shows progress on stderr; a callable gets each event, from any thread.
@@ -172,7 +172,7 @@ async def verify_async(
         **options: See `modelfetch.OptionValues`.
 
     Returns:
-        The report; ``exit_code`` is 1 where something is damaged, changed or missing.
+        The report; ``exit_code`` is 1 if something is damaged, changed or missing.
 
     Raises:
         TypeError: An option does not exist, or both ``tier`` and ``manifest`` are given.
@@ -338,7 +338,7 @@ async def fit_async(
         uri: One model: a URI, a file or a folder.
         tier: A tier's name instead.
         manifest: One or several manifest files instead.
-        context: Tokens of one conversation, over what the manifest gives.
+        context: Tokens of one conversation; overrides the manifest.
         parallel: Requests that are answered at once.
         kv_type: Type of the key-value cache: ``f16``, ``q8_0`` or ``q4_0``.
         flash_attention: Whether language models run with flash attention.
@@ -401,8 +401,8 @@ async def pin_async(
 
     Args:
         manifest: The file; comments, order and layout are kept. Either all pins are written or none.
-        check: Write nothing; ``exit_code`` is 1 where a pin is missing or behind upstream.
-        upgrade: Models whose pins move to what upstream has now.
+        check: Write nothing; ``exit_code`` is 1 if a pin is missing or behind upstream.
+        upgrade: Models whose pins are updated to what upstream has now.
         progress: As for `sync_async`.
         cancel: As for `sync_async`.
         **options: See `modelfetch.PinValues`.
@@ -441,11 +441,11 @@ async def add_async(
 
     Args:
         links: One or several links or URIs.
-        manifest: The file, made when it is missing; comments, order and layout are kept. Either all entries are
+        manifest: The file, created if it is missing; comments, order and layout are kept. Either all entries are
             written or none.
         kind: The kind of all of them, such as ``"lora"`` (default: detected from each file's header and its hub).
         consumers: The services that they are for (default: those that can load them).
-        name: The entry's name, where there is one link.
+        name: The entry's name, if there is only one link.
         dry_run: Write nothing.
         choose: Called with a question and its answers if something can't be detected; returns one of the answers.
             Without it that is an error whose hint names the answers.
@@ -492,7 +492,7 @@ async def retrieve_async(
 
     Args:
         uri: Any URI that a manifest may name, of a single file.
-        digest: What its bytes must be, ``sha256:…`` or ``blake3:…``; None accepts what comes and remembers it.
+        digest: The expected digest, ``sha256:…`` or ``blake3:…``; None accepts any content and records its digest.
         progress: As for `sync_async`.
         cancel: As for `sync_async`.
         events: Older name of ``progress``.
@@ -502,7 +502,7 @@ async def retrieve_async(
         The path of the file, read-only, under its upstream name.
 
     Raises:
-        ModelfetchError: As the subclass says; see `modelfetch.errors`.
+        ModelfetchError: The subclass shows what failed; see `modelfetch.errors`.
         ValueError: ``digest`` is invalid.
         TypeError: An option does not exist.
     """

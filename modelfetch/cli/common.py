@@ -142,7 +142,7 @@ def perform_detailed(
     *,
     may_be_unnamed: bool = False,
 ) -> tuple[Report, R | None]:
-    """Run as `perform` does; ``work`` returns details beside the report, which are None if the run failed early."""
+    """Run as `perform` does; ``work`` returns the report and details, which are None if the run failed early."""
 
     def failure(
         errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float
@@ -226,7 +226,7 @@ def write_page(target: Path, text: str) -> None:
 
     if not target.name or target.is_dir():
         raise DestinationError(
-            f"{target} is a folder, expected a file's path", code="foreign-file", hint="name the file"
+            f"{target} is a folder, expected the path of a file", code="foreign-file", hint="name the file"
         )
     with os_errors.translated(target, doing="writing"):
         temp_files.write_atomically(target, text.encode("utf-8", errors="replace"), mode=fs.COPY_MODE)

@@ -50,7 +50,7 @@ class EnvOption(click.Option):
         return found[1] if found else None
 
     def value_from_envvar(self, ctx: click.Context) -> Any:
-        """The value, as a list where the option may be repeated."""
+        """The value, as a list if the option may be repeated."""
         value = self.resolve_envvar_value(ctx)
         if value is not None and self.multiple:
             return [part.strip() for part in value.split(",") if part.strip()]
@@ -137,9 +137,9 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
 
 
 def accept_hidden(decorate: Callable[[Any], Any], *, keep: Sequence[str] = ()) -> Callable[[Any], Any]:
-    """Accept options that mean nothing to a command, as variables and shared scripts set them; help omits them.
+    """Accept options that have no effect on a command, since variables and shared scripts set them; help omits them.
 
-    ``keep`` names those of them that help lists all the same.
+    ``keep`` names those that help lists nevertheless.
     """
 
     def mark(function: Any) -> Any:
@@ -216,7 +216,7 @@ folder_options = combined(
         metavar="CONSUMER",
         multiple=True,
         type=OneOf(CONSUMERS),
-        help="Only what this service needs; repeatable, or split by commas.",
+        help="Only what this service needs; repeatable, or separated by commas.",
     ),
     option(
         "--consumer-dir",
@@ -230,7 +230,7 @@ folder_options = combined(
 """The folders and services that a command works on."""
 
 offline = option("--offline", is_flag=True, help="Disable network access; fail if anything is missing.")
-refresh = option("--refresh", is_flag=True, help="Resolve again what the manifest leaves open.")
+refresh = option("--refresh", is_flag=True, help="Resolve unpinned entries again.")
 retries = option(
     "--retries",
     metavar="N",

@@ -55,7 +55,7 @@ def usage_error(error: click.UsageError, command: str | None) -> UsageError:
 def _message(error: click.UsageError) -> str:
     if isinstance(error, click.NoSuchOption):
         return f"there is no option {error.option_name[:80]}"
-    message = " ".join(error.format_message().split()).removesuffix(".")  # click lists choices on lines of their own
+    message = " ".join(error.format_message().split()).removesuffix(".")  # click lists choices on separate lines
     return message[:1].lower() + message[1:]
 
 

@@ -80,7 +80,7 @@ class Artifact:
             )
         )
         if size is not None and (type(size) is not int or not 0 <= size <= MAX_SIZE):
-            raise ValueError("the size of an artifact is none")
+            raise ValueError("the size of an artifact is invalid")
         algorithm, _, digits = digest.partition(":")
         return cls(
             uri=uri,

@@ -45,7 +45,7 @@ def command(ctx: click.Context, /, **values: Any) -> int:
     if values["dry_run"] is not None and not values["dedupe"]:
         raise UsageError("--dry-run belongs to --dedupe", hint="`modelfetch adopt` itself changes no file")
     if values["in_place"] and values["dedupe"]:
-        raise UsageError("--in-place and --dedupe are two different things", hint="run one after the other")
+        raise UsageError("--in-place and --dedupe can't be used together", hint="run one after the other")
 
     def work(session: Session) -> tuple[Report, str]:
         from modelfetch.care.adopt import adopt_folders

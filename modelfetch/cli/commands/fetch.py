@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     "--output",
     metavar="PATH",
     type=options.value("path"),
-    help="Write an ordinary file there instead of into the user's cache.",
+    help="Write an ordinary file to PATH instead of into the user's cache.",
 )
-@options.option("--force", is_flag=True, help="With -o: replace another file that is there.")
+@options.option("--force", is_flag=True, help="With -o: replace an existing file.")
 @options.option(
     "--store", metavar="DIR", type=options.value("store"), help="Folder for verified blobs: keep a blob there as well."
 )

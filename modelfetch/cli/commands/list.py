@@ -35,17 +35,17 @@ if TYPE_CHECKING:
     metavar="KEY[:asc|:desc]",
     default="model",
     show_default=True,
-    help="The order: model, size, verified or path.",
+    help="Order: model, size, verified or path.",
 )
 @options.option(
-    "--limit", metavar="N", type=options.value("limit"), help="Show N rows at most; the totals are of everything."
+    "--limit", metavar="N", type=options.value("limit"), help="Show at most N rows; the totals cover everything."
 )
-@click.option("--files", is_flag=True, help="A row for each file.")
+@click.option("--files", is_flag=True, help="Show a row for each file.")
 @options.accept_hidden(options.strict_options)
 @options.accept_hidden(options.transfer_options)
 @options.accept_hidden(options.progress)
 @options.accept_hidden(options.verbose)
-@click.option("--json", "as_json", is_flag=True, help="The entries as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the entries as JSON on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Show only the names of models.")
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     shell_complete=complete.models_of_file,
     multiple=True,
-    help="Move this model's pins to what upstream has now; repeatable.",
+    help="Update this model's pins to what upstream has now; repeatable.",
 )
 @options.hash_store
 @options.offline

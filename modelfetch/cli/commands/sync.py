@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, /, **values: Any) -> int:
     """Make every model of a tier or manifest present, verified and in place.
 
-    Exits with 0 only if all of it is; otherwise the exit code and one line say why.
+    Exits with 0 only if all of them are; otherwise the exit code and an error message give the reason.
     """
     report = common.perform(ctx, partial(_sync, ctx))
     if report.ok and not values["quiet"] and values["progress"] != "json":

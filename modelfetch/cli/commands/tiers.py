@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @options.store
 @options.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def command(root: Path, store: Path | None, *, as_json: bool) -> int:
-    """List the tiers: the card each is for, what it is, its models, their size, and how much of it is present."""
+    """List the tiers: the card that each is for, its description, its models, their size, and what is present."""
     from modelfetch.care.tiers import list_lines
     from modelfetch.config.options import Options
     from modelfetch.config.settings import Settings

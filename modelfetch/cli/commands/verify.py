@@ -20,7 +20,7 @@ from modelfetch.render.out import note
 @options.accept_hidden(
     options.transfer_options, keep=("jobs", "connections", "limit_rate", "retries", "lock_timeout", "chown", "min_free")
 )
-@options.option("--quick", is_flag=True, help="Compare size and time of change only.")
+@options.option("--quick", is_flag=True, help="Compare only size and modification time.")
 @options.option(
     "--older-than",
     metavar="AGE",
