@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 from collections import defaultdict
@@ -11,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from modelfetch.core.directories import blocking_part, nearest_existing_parent, own_folder, require_folder_path
-from modelfetch.core.mounts import largest_file
+from modelfetch.core.mounts import find_mount, largest_file
 from modelfetch.core.os_errors import writable_hint
 from modelfetch.core.temp_files import sweep_temporaries, temporary_name
 from modelfetch.core.units import format_size
@@ -327,17 +328,45 @@ def writability_problems(
         wanted[store] = None
     blocked = {thing: None for folder in wanted if (thing := blocking_part(folder)) is not None}
     folders = dict.fromkeys(nearest_existing_parent(folder) for folder in wanted if blocking_part(folder) is None)
-    return tuple(
+    problems = [
         DestinationError(
             f"{thing} is in the way: a folder is needed there",
             code="foreign-file",
             hint="move it away; it was not touched",
         )
         for thing in blocked
-    ) + tuple(
-        DestinationError(f"{folder} can't be written", hint=writable_hint(folder))
-        for folder in folders
-        if not os.access(folder, os.W_OK | os.X_OK)
+    ]
+    own = {nearest_existing_parent(folder): folder for folder in (own_folder(tree.path("")), store) if folder in wanted}
+    for folder in folders:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            problems.append(DestinationError(f"{folder} can't be written", hint=writable_hint(folder)))
+        elif folder in own and _is_sequential(folder):
+            problems.append(_sequential_error(own[folder]))
+    return tuple(problems)
+
+
+def _is_sequential(folder: Path) -> bool:
+    """Whether files in a folder can only be written from the beginning to the end, as on an rclone mount by default."""
+    probe = folder / temporary_name("probe")
+    with contextlib.suppress(OSError):
+        fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(fd, b"b", 1)
+            os.pwrite(fd, b"a", 0)
+        except OSError as error:
+            return error.errno in (errno.ESPIPE, errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP)
+        finally:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                probe.unlink()
+    return False
+
+
+def _sequential_error(folder: Path) -> DestinationError:
+    mount = find_mount(nearest_existing_parent(folder))
+    return DestinationError(
+        f"{folder} can't be used: on {mount or 'its mount'}, files can only be written from beginning to end",
+        hint="mount it with a write cache (rclone: `--vfs-cache-mode writes`)",
     )
 
 

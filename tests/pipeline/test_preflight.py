@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -410,3 +411,22 @@ def test_a_file_too_large_for_the_file_system_is_reported_before_any_download(
     result = bench.run(command, bench.manifest(pinned(bench)))
     assert (result.code, result.codes()) == (74, ["file-too-large"])
     assert bodies(bench) == 0
+
+
+@pytest.mark.parametrize("command", ["plan", "sync"])
+def test_a_mount_without_random_writes_is_reported_before_any_download(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """As rclone mounts are by default."""
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        if offset != os.fstat(fd).st_size:
+            raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
+        return os.write(fd, data)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    result = bench.run(command, bench.manifest(pinned(bench)))
+    assert (result.code, result.codes()) == (73, ["not-writable"])
+    assert "rclone" in result.report["errors"][0]["hint"]
+    assert bodies(bench) == 0
+    assert list(bench.folder.glob(".modelfetch-*")) == []
