@@ -29,7 +29,7 @@ CIVITAI_CHOICES = ("type", "format", "size", "fp")
 """The query fields by which a CivitAI download link chooses among the files of a version."""
 
 _SITES = (*sorted(HF_HOSTS | CIVITAI_HOSTS | OLLAMA_HOSTS), "registry.ollama.ai", "github.com")
-_SITE = re.compile(rf"(?:https?://)?(?:www\.)?(?:{'|'.join(map(re.escape, _SITES))})(?=[/?#:]|\Z)", re.IGNORECASE)
+_SITE = re.compile(rf"(?:https?://)?(?:www\.)?(?:{'|'.join(map(re.escape, _SITES))})\.?(?=[/?#:]|\Z)", re.IGNORECASE)
 _BARE = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_-]*/)?(?P<model>[A-Za-z0-9_][A-Za-z0-9_.-]*):(?P<tag>[A-Za-z0-9_.-]+)\Z")
 _NOT_MODELS = frozenset(
     {"http", "https", "hf", "ollama", "civitai", "oci", "file", "urn", "ftp", "s3", "gs", "ssh", "git", "data"}
@@ -164,14 +164,14 @@ def link_to_civitai(path: str, query: str) -> str | None:
         AmbiguousPasteError: The page is of a model, which has several versions.
     """
     parts = [part for part in path.split("/") if part]
-    fields = dict(parse_qsl(query))
+    fields = _fields(query)
     match parts:
         case ["api", "download", "models", version, *_] if _NUMBER.match(version):
             return _civitai(version, fields)
         case ["api", "v1", "model-versions", version] | ["model-versions", version] if _NUMBER.match(version):
             return _civitai(version, {})
         case ["api", "v1", "models", model, *_] | ["models", model, *_] if _NUMBER.match(model):
-            if _NUMBER.match(version := fields.get("modelVersionId", "")):
+            if _NUMBER.match(version := fields.get("modelversionid", "")):
                 return _civitai(version, fields)
             raise AmbiguousPasteError(
                 f"expected one version of CivitAI's model {model}, found the page of all its versions",
@@ -180,9 +180,14 @@ def link_to_civitai(path: str, query: str) -> str | None:
     return None
 
 
+def _fields(query: str) -> dict[str, str]:
+    """The fields of a query, with names in lower case, also where it was copied from the source of a page."""
+    return {name.removeprefix("amp;").lower(): value for name, value in parse_qsl(query)}
+
+
 def _civitai(version: str, fields: dict[str, str]) -> str:
     """Keep only the fields that choose a file."""
-    chosen = {"fileId": fields["fileId"]} if _NUMBER.match(fields.get("fileId", "")) else {}
+    chosen = {"fileId": fields["fileid"]} if _NUMBER.match(fields.get("fileid", "")) else {}
     if not chosen:
         chosen = {name: fields[name] for name in CIVITAI_CHOICES if fields.get(name)}
     return f"civitai://{version}" + (f"?{urlencode(chosen)}" if chosen else "")
@@ -256,7 +261,7 @@ def _from_site(text: str, *, ollama: bool) -> str:
         port = parts.port
     except ValueError:
         return text
-    host = (parts.hostname or "").removeprefix("www.")
+    host = (parts.hostname or "").removeprefix("www.").removesuffix(".")
     if port not in (None, 443, 80) or "@" in parts.netloc:
         return text
     if host in HF_HOSTS and (name := _ollama_of_hf(parts.path, text, ollama=ollama)):
@@ -269,7 +274,7 @@ def _from_site(text: str, *, ollama: bool) -> str:
 
 def token_in(query: str) -> str | None:
     """Return the token in the query of a CivitAI link."""
-    return dict(parse_qsl(query)).get("token")
+    return _fields(query).get("token")
 
 
 def _civitai_link(uri: str, host: str, token: str | None) -> str:
