@@ -19,8 +19,9 @@ _SHORT = 8
 """Greatest length of a value that is too short to be a secret, unless its name looks like a credential's."""
 
 _CREDENTIAL = re.compile(
-    r"token|secret|passw|pwd\b|apikey|api[-_.]key|access[-_.]?key|(?:^|[-_.])(?:key|auth|authorization|credentials?|sig"
-    r"|signature|jwt|session|sid)(?:$|[-_.])",
+    r"token|secret|passw|pwd\b|(?:api|access|auth|dl|licen[cs]e)[-_.]?key|access[-_.]?id|sess(?:ion)?[-_.]?id|hmac|bearer"
+    r"|(?:^|[-_.])(?:key|ak|auth|authorization|credentials?|sig|sign|signature|jwt|session|sid|sas|pass|otp|ticket|csrf"
+    r"|policy|hdnt[ls]|hdnea)(?:$|[-_.])",
     re.IGNORECASE,
 )
 _TOKEN = re.compile(r"(?:hf_|gh[opusr]_|github_pat_|glpat-|sk-|xox[bp]-|AKIA|eyJ)[\w.~+/-]{12,}=*", re.ASCII)
@@ -88,8 +89,9 @@ def _displayed(field: str, text: str) -> str:
     word = unquote_plus(name).lower()
     if _TOKEN.search(name):
         name, equals = "", ""
-    is_token = _TOKEN.search(unquote_plus(value)) is not None
-    public = (word in _PUBLIC_FIELDS and not is_token) or (
+    plain = unquote_plus(value)
+    holds_more = "=" in plain or "@" in plain or _TOKEN.search(plain) is not None  # another address, for example
+    public = (word in _PUBLIC_FIELDS and not holds_more) or (
         len(value) <= _SHORT and bool(equals) and not _CREDENTIAL.search(word)
     )
     if public or not field:

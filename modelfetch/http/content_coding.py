@@ -24,6 +24,10 @@ _GZIP = frozenset({"gzip", "x-gzip"})
 _DEFLATE = "deflate"
 
 
+class NotEncodedError(ValueError):
+    """The data is not what its coding says."""
+
+
 def codings(field: str) -> tuple[str, ...]:
     """Return the codings of a Content-Encoding field in the order in which they were applied."""
     names = (part.strip().lower() for part in field.split(","))
@@ -42,7 +46,8 @@ def decode(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
     gzip header may contain a name of unlimited length.
 
     Raises:
-        ValueError: The data is damaged or truncated.
+        NotEncodedError: The data is damaged, or has another coding.
+        ValueError: It is truncated.
     """
     first = next(pieces, b"")
     while 0 < len(first) < 2 and (more := next(pieces, b"")):
@@ -76,7 +81,7 @@ def _undo(decoder: Any, data: bytes) -> Iterator[bytes]:
         try:
             piece = decoder.decompress(data, STEP)
         except zlib.error as error:
-            raise ValueError(f"damaged content coding: {error}") from None
+            raise NotEncodedError(f"damaged content coding: {error}") from None
         yield piece
         data = decoder.unconsumed_tail
         if decoder.eof or (not data and len(piece) < STEP):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from modelfetch.core.units import MAX_SIZE, parse_decimal
 from modelfetch.core.urls import redact
 from modelfetch.errors import IntegrityError, UnreachableError
-from modelfetch.http.content_coding import can_decode, codings, decode
+from modelfetch.http.content_coding import NotEncodedError, can_decode, codings, decode
 from modelfetch.http.types import FLOOR_RATE, FLOOR_SECONDS, Headers
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 _DRAIN = 64 * 1024
 _DRAIN_SECONDS = 1.0
+
+
+class UndecodableError(UnreachableError):
+    """A body does not have the content coding that its response declares."""
 
 
 class Response:
@@ -134,7 +138,8 @@ class Response:
         try:
             yield from decode(raw, self._codings[0])
         except ValueError as error:
-            raise UnreachableError(f"{redact(self.url)}: {error}", code="bad-response") from None
+            kind = UndecodableError if isinstance(error, NotEncodedError) else UnreachableError
+            raise kind(f"{redact(self.url)}: {error}", code="bad-response") from None
 
     def _guarded(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         import httpx

@@ -104,7 +104,7 @@ def from_paste(text: str, *, ollama: bool = False) -> str:
 
 def suggest_uri(text: str) -> str | None:
     """Return how a text that is not a URI may be written as one; None if it does not resemble one."""
-    if text.startswith("/"):
+    if text.startswith("/") and not text.startswith("//"):
         return f"a local file is written file://{quote(text)}"
     if _BARE_ADDRESS.match(text):
         return f"a file on a web server is written https://{text}; an artifact of a container registry: oci://{text}"

@@ -179,9 +179,13 @@ def parse_uri(text: str) -> Uri:
     return parser(text, rest)
 
 
+_USER = re.compile(r"(?<=/)[^/?#:@]*:(?!\d{1,5}(?:/|\Z))[^?#]*@|(?:(?<=//)|(?<=:/))[^/?#]*@")
+"""User and password of an address, also of one that was mistyped, or whose password has a slash."""
+
+
 def shown(text: str) -> str:
     """A URI as a message shows it: quoted, shortened, without user, password, query and fragment."""
-    bare = re.sub(r"(?<=://)[^/?#]*@", "", text)
+    bare = _USER.sub("", text)
     path = re.split(r"[?#]", bare, maxsplit=1)[0]
     if path != bare:
         return repr(path[:120] + bare[len(path)] + "…")

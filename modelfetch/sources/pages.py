@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core.urls import display_url, origin, redact
 from modelfetch.errors import CredentialsError, NotAModelError
 from modelfetch.formats.content_check import HEAD, is_login, is_weights, looks_like_html, looks_like_text
+from modelfetch.http import UndecodableError
 from modelfetch.sources.answers import total_size
 
 if TYPE_CHECKING:
@@ -90,7 +91,10 @@ def _is_message(response: Response, size: int, *, weights: bool) -> bool:
     """Return whether a whole body of another size than the file's is a web page, or a text in the place of weights."""
     if response.status != 200 or total_size(response) == size or not response.can_decode:
         return False
-    head = _first_piece(response)[:HEAD]
+    try:
+        head = _first_piece(response)[:HEAD]
+    except UndecodableError:
+        return False
     return looks_like_html(head) or (weights and (looks_like_text(head) or not head))
 
 

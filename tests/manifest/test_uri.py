@@ -313,6 +313,9 @@ def test_invalid_https_uris_are_refused(text: str) -> None:
         "http://me:secret@h:99999/x",
         "ftp://me:secret@h/x",
         "https://h:x/y?token=secret",
+        "https://me:pa/secret@h/x",
+        "https:/me:secret@h/x",
+        "//me:secret@h/x",
         "oci://me:secret@h/r",
     ],
 )

@@ -7,6 +7,7 @@ import time
 import tracemalloc
 import zlib
 from email.utils import formatdate
+from typing import Any
 
 import pytest
 
@@ -483,6 +484,15 @@ def test_encoded_bytes_with_the_pinned_digest_are_kept_as_they_are(world: World,
     with Origin(packed, default=answering(200, {"Content-Encoding": field}, packed)) as origin:
         assert world.fetch(origin, data=packed, size=size, path="file").blob.path.read_bytes() == packed
     assert len(origin.requests) == (1 if sized or "gzip" not in field or "," in field else 2)
+
+
+@pytest.mark.parametrize("field", ["gzip", "deflate", "utf-8, gzip", "br"])
+@pytest.mark.parametrize("keys", [{"data": DATA, "size": None}, {"data": DATA}, {"size": len(DATA)}])
+def test_a_coding_that_was_never_applied_is_ignored_if_the_bytes_match(
+    world: World, field: str, keys: dict[str, Any]
+) -> None:
+    with Origin(DATA, default=answering(200, {"Content-Encoding": field}, DATA)) as origin:
+        assert world.fetch(origin, **keys).blob.path.read_bytes() == DATA
 
 
 @pytest.mark.parametrize("chunked", [False, True])
