@@ -29,7 +29,7 @@ from modelfetch.core.threads import blocking, until_cancelled
 from modelfetch.errors import InterruptedSync, UsageError
 from modelfetch.pipeline.session import Session
 from modelfetch.pipeline.sync import preview_manifests, sync_manifests
-from modelfetch.run import Request, fit_failed, run_add, run_manifests, run_pin, run_session
+from modelfetch.run import Request, fit_failed, run_add, run_fit, run_manifests, run_pin
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -353,14 +353,13 @@ async def fit_async(
     Raises:
         TypeError: An option does not exist, or more than one of ``uri``, ``tier`` and ``manifest`` is given.
     """
-    from modelfetch.fitting import FitOverrides, fit_manifests, fit_uri
+    from modelfetch.fitting import FitOverrides, fit_manifests
 
     if uri is not None and (tier is not None or manifest):
         raise TypeError("fit takes one of uri, tier and manifest")
     given = {"context": context, "parallel": parallel, "kv_type": kv_type, "flash_attention": flash_attention}
     try:
         overrides = FitOverrides(**parse_values({**given, "usable": usable}))
-        chosen = parse_options(options)
     except UsageError as error:
         return fit_failed([error], tier=tier)
     if uri is None:
@@ -374,13 +373,7 @@ async def fit_async(
             failure=fit_failed,
         )
     with _listening(progress, cancel) as (sink, scope):
-        return await run_session(
-            lambda _: chosen,
-            lambda session: fit_uri(uri, session, overrides),
-            failure=fit_failed,
-            sink=sink,
-            cancel=scope,
-        )
+        return await run_fit(uri, options, overrides, sink=sink, cancel=scope)
 
 
 fit = blocking(fit_async)

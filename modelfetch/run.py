@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Protocol
 
+    from modelfetch.fitting.run import FitOverrides
     from modelfetch.fitting.types import FitReport
     from modelfetch.manifest.model import Manifest
     from modelfetch.pinning.run import Result as PinResult
@@ -213,6 +214,26 @@ async def run_add(
         lambda settings: parse_options({**options, "root": settings.cache_path()}),
         lambda session: add_links(request, session),
         failure=failure,
+        sink=sink,
+        cancel=cancel,
+    )
+
+
+async def run_fit(
+    uri: str,
+    options: Mapping[str, Any],
+    overrides: FitOverrides,
+    *,
+    sink: Sink = discard,
+    cancel: Cancel | None = None,
+) -> FitReport:
+    """Estimate one model. No `ModelfetchError` is raised: errors are in the report."""
+    from modelfetch.fitting.run import fit_uri
+
+    return await run_session(
+        lambda _: parse_options(options),
+        lambda session: fit_uri(uri, session, overrides),
+        failure=fit_failed,
         sink=sink,
         cancel=cancel,
     )

@@ -183,7 +183,7 @@ def perform_removal(
 
 
 def run(ctx: click.Context, start: Callable[[Sink, Cancel], Coroutine[Any, Any, R]]) -> R:
-    """Run a command's coroutine with progress on stderr; a signal ends it within a second."""
+    """Run a command's coroutine with progress on stderr; SIGINT and SIGTERM end it within a second."""
     values = ctx.params
     progress = make_progress(
         values.get("progress", "auto"), verbose=values.get("verbose", False), quiet=values.get("quiet", False)
@@ -194,30 +194,25 @@ def run(ctx: click.Context, start: Callable[[Sink, Cancel], Coroutine[Any, Any, 
             ctx.meta[WARNED] = True
         progress(event)
 
-    with closing(progress):
-        return _until_signal(partial(start, sink))
-
-
-def _until_signal(start: Callable[[Cancel], Coroutine[Any, Any, R]]) -> R:
-    """Run to completion; SIGINT and SIGTERM set the cancel flag, which ends all blocking work."""
     cancel = Cancel()
 
     async def main() -> R:
         loop = asyncio.get_running_loop()
         for number, set_cancel in _SIGNALS.items():
             loop.add_signal_handler(number, set_cancel, cancel)
-        return await start(cancel)
+        return await start(sink, cancel)
 
     loop = asyncio.new_event_loop()
     executor = FrugalExecutor(thread_name_prefix="modelfetch-worker")
     loop.set_default_executor(executor)
-    try:
-        return loop.run_until_complete(main())
-    finally:
-        # asyncio.run would wait for threads that are blocked on a server; `main` ends the process instead.
-        if not cancel.is_set():
-            executor.shutdown()  # the loop's own method needs an additional thread
-            loop.close()
+    with closing(progress):
+        try:
+            return loop.run_until_complete(main())
+        finally:
+            # asyncio.run would wait for threads that are blocked on a server; `main` ends the process instead.
+            if not cancel.is_set():
+                executor.shutdown()  # the loop's own method needs an additional thread
+                loop.close()
 
 
 def write_page(target: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -58,14 +58,8 @@ class FitOverrides:
 
     def applied_to(self, service: Service) -> Service:
         """Apply these settings to a service."""
-        given = {
-            "context": self.context,
-            "parallel": self.parallel,
-            "kv_type": self.kv_type,
-            "flash_attention": self.flash_attention,
-        }
-        given_values = {name: value for name, value in given.items() if value is not None}
-        return replace(service, **given_values)  # type: ignore[arg-type]  # each value has its field's type
+        given = {name: value for name, value in asdict(self).items() if value is not None and name != "usable"}
+        return replace(service, **given)
 
 
 # ── a tier ──
@@ -87,16 +81,21 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, overrid
     _warn_unbudgeted_models(services, candidates, session)
     usable = overrides.usable if overrides.usable is not None else _usable(manifests)
     tier = manifests[0].tier if manifests else None
+    return await _reading(library, lambda: fit_tier(tier=tier, services=services, candidates=candidates, usable=usable))
 
-    def decide() -> FitReport:
+
+async def _reading(library: ReaderRegistry, estimate: Callable[[], FitReport]) -> FitReport:
+    """Estimate in a thread, and keep what was read for a later download."""
+
+    def work() -> FitReport:
         try:
-            report = fit_tier(tier=tier, services=services, candidates=candidates, usable=usable)
+            report = estimate()
             library.keep()
         finally:
             library.close()
         return replace(report, bytes_fetched=library.fetched)
 
-    return await asyncio.to_thread(decide)
+    return await asyncio.to_thread(work)
 
 
 def _warn_unbudgeted_models(services: Iterable[Service], candidates: Sequence[Candidate], session: Session) -> None:
@@ -189,17 +188,8 @@ async def fit_uri(text: str, session: Session, overrides: FitOverrides) -> FitRe
     library = await asyncio.to_thread(ReaderRegistry, session, cache)
     files = files_of(found, library, lambda _artifact: lambda: ())
     one = Candidate(name=_name(uri), uri=str(uri), files=files)
-
-    def decide() -> FitReport:
-        try:
-            report = fit_alone(_one_model(one), overrides.applied_to(_service(one)), usable=overrides.usable)
-            library.keep()
-        finally:
-            library.close()
-        return replace(report, bytes_fetched=library.fetched)
-
     try:
-        return await asyncio.to_thread(decide)
+        return await _reading(library, lambda: _fit_one(one, overrides))
     except ModelfetchError as error:
         raise error.about(uri=str(uri)) from error.__cause__
 
@@ -208,14 +198,13 @@ def _fit_path(path: Path, overrides: FitOverrides) -> FitReport:
     try:
         files = files_below(path) if path.is_dir() else (local_file(path),)
         one = Candidate(name=path.resolve().name, uri=path.resolve().as_uri(), files=files)
-        report = fit_alone(_one_model(one), overrides.applied_to(_service(one)), usable=overrides.usable)
+        return replace(_fit_one(one, overrides), bytes_fetched=0)
     except OSError as error:
         raise os_errors.translate(error, path, doing="reading") from error
     except ModelfetchError as error:
         if isinstance(error, NotAModelError) and error.hint == NotAModelError.default_hint:
             error.hint = "the file may be cut off, or contain something other than model weights"
         raise error.about(uri=path.resolve().as_uri()) from error.__cause__
-    return replace(report, bytes_fetched=0)
 
 
 def _parse(text: str, session: Session) -> Uri:
@@ -250,8 +239,8 @@ def _kept(uri: Uri, session: Session) -> Resolution | None:
     return None
 
 
-def _one_model(found: Candidate) -> Candidate:
-    """Return the candidate if its files belong to one model.
+def _fit_one(found: Candidate, overrides: FitOverrides) -> FitReport:
+    """Estimate a candidate whose files belong to one model.
 
     Raises:
         UsageError: It has several quantizations, and one must be named.
@@ -261,7 +250,7 @@ def _one_model(found: Candidate) -> Candidate:
     if len(models) > 1:
         listed = ", ".join(sorted(models)[:6]) + (" …" if len(models) > 6 else "")
         raise UsageError(f"{found.uri} holds several models: {listed}", hint="name one of these files")
-    return found
+    return fit_alone(found, overrides.applied_to(_service(found)), usable=overrides.usable)
 
 
 def _service(found: Candidate) -> Service:

@@ -64,7 +64,7 @@ class Body:
         self._check_head = check_head
         self._progress = progress
         self._flow = flow
-        self._floor = new_floor(context)
+        self._floor = Floor(floor_rate(context), context.tuning.floor_seconds, 0.0)
         self._requested_end = segment.requested_end
 
     def receive(self) -> None:
@@ -160,11 +160,6 @@ def floor_rate(context: Context) -> float:
     if context.limiter.rate is not None:
         rate = min(rate, context.limiter.rate / 256)
     return rate
-
-
-def new_floor(context: Context) -> Floor:
-    """Create the minimum-rate check of one connection."""
-    return Floor(floor_rate(context), context.tuning.floor_seconds, 0.0)
 
 
 def _check_first_bytes(pieces: Iterator[bytes], response: Response, check_head: CheckHead) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from modelfetch.core.artifact import Artifact
     from modelfetch.http import Response
 
 _PACKED = (".gz", ".tgz", ".z", ".zz", ".br", ".zst")
@@ -19,28 +20,25 @@ class CodingChoice:
     `swap` takes the other one: some servers send a ``.gz`` file as if they had compressed it for the transfer.
 
     Attributes:
-        has_digest: Whether a digest decides.
-        path: The file's name.
-        size: Its required size in bytes, if known.
+        artifact: The file; its digest decides if it has one.
     """
 
-    has_digest: bool
-    path: str
-    size: int | None
+    artifact: Artifact
     _raw: bool | None = field(default=None, init=False)
     _swapped: bool = field(default=False, init=False)
 
     def apply(self, response: Response) -> None:
         """Leave a response's body undecoded, if so chosen."""
-        if response.encoding is None or not (self.has_digest or self.size is not None):
+        size, has_digest = self.artifact.size, self.artifact.digest is not None
+        if response.encoding is None or not (has_digest or size is not None):
             return
         if self._raw is None:
-            packed = self.path.lower().endswith(_PACKED)
-            has_both = self.size is not None and response.length is not None
-            if not self.has_digest and has_both:
-                self._raw = response.length == self.size
+            packed = self.artifact.path.lower().endswith(_PACKED)
+            has_both = size is not None and response.length is not None
+            if not has_digest and has_both:
+                self._raw = response.length == size
             else:
-                same_size = has_both and response.length == self.size
+                same_size = has_both and response.length == size
                 self._raw = response.status == 206 or same_size or packed or not response.can_decode
         if self._raw:
             response.take_raw()

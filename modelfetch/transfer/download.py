@@ -26,7 +26,7 @@ from modelfetch.transfer.writer import SegmentWriter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modelfetch.core.artifact import Location
+    from modelfetch.core.artifact import Artifact, Location
     from modelfetch.core.cancel import Cancel
     from modelfetch.errors import ModelfetchError
     from modelfetch.http import Response
@@ -48,10 +48,8 @@ class DownloadSpec:
     Attributes:
         context: The state that all transfers share.
         partial: The partial file to complete.
+        artifact: The artifact; with a digest, the file is verified against that in the end.
         location: The location to download from.
-        size: The required size in bytes, if known.
-        what: The file's name in messages.
-        has_digest: Whether the file is verified against a digest in the end.
         coding: Whether bodies with a content coding are decoded.
         check_head: Checks the file's first bytes where no digest decides.
         progress: Called with the number of bytes received.
@@ -60,14 +58,17 @@ class DownloadSpec:
 
     context: Context
     partial: Partial
+    artifact: Artifact
     location: Location
-    size: int | None
-    what: str
-    has_digest: bool
     coding: CodingChoice
     check_head: CheckHead | None
     progress: Callable[[int], None]
     on_connection_lost: Callable[[ModelfetchError], None]
+
+    @property
+    def has_digest(self) -> bool:
+        """Whether the file is verified against a digest in the end."""
+        return self.artifact.digest is not None
 
 
 class Download:
@@ -115,7 +116,7 @@ class Download:
                 if isinstance(error, SurplusError) or not self._spec.has_digest:
                     partial.distrust()
                 raise
-        raise UnreachableError(f"{self._spec.what}: the source keeps changing", code="bad-response")
+        raise UnreachableError(f"{self._spec.artifact.path}: the source keeps changing", code="bad-response")
 
     def _advance(self) -> None:
         spec = self._spec
@@ -156,9 +157,9 @@ class Download:
                     response,
                     wanted,
                     identity,
-                    size=spec.size,
+                    size=spec.artifact.size,
                     has_digest=spec.has_digest,
-                    what=spec.what,
+                    what=spec.artifact.path,
                     uri=spec.location.uri,
                 )
             except WrongRangeError:
@@ -227,7 +228,7 @@ class Download:
                 size=answer.size,
             )
         )
-        size = spec.size if spec.size is not None else answer.size
+        size = spec.artifact.size if spec.artifact.size is not None else answer.size
         if size is not None and partial.reserved != size:
             partial.reserve(size)
         known = partial.identity is not None and (spec.has_digest or partial.identity.validator is not None)
@@ -240,8 +241,9 @@ class Download:
         Where only the closed connection marks the end, the segment stays open: asking for what follows shows whether
         the body was cut off.
         """
-        if self._spec.size is not None and position != self._spec.size:
-            raise UnreachableError(f"{redact(response.url)} broke off at byte {position} of {self._spec.size}")
+        size = self._spec.artifact.size
+        if size is not None and position != size:
+            raise UnreachableError(f"{redact(response.url)} broke off at byte {position} of {size}")
         self._spec.partial.size = position
         if response.encoding is not None or "transfer-encoding" in response.headers:
             segment.end = position

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from modelfetch.config.options import Options
@@ -92,7 +91,7 @@ class Engine:
             InterruptedSync: The engine's `cancel` was set.
             asyncio.CancelledError: The task was cancelled; partial work is kept.
         """
-        task = asyncio.create_task(self._fetch(artifact, mirrors, label))
+        task = asyncio.create_task(self._run(artifact, mirrors, label))
         self._running.add(task)
         try:
             return await task
@@ -112,25 +111,23 @@ class Engine:
         self._context.store.settle()
         self._context.lock_files.clear()
 
-    async def _fetch(self, artifact: Artifact, mirrors: Sequence[Mirror], label: str) -> Fetched:
+    async def _run(self, artifact: Artifact, mirrors: Sequence[Mirror], label: str) -> Fetched:
         small = artifact.size is not None and artifact.size <= self._context.tuning.small
         async with self._small if small else self._large:
             cancel = self._cancel.child()
             locations = _locations(artifact, mirrors, asyncio.get_running_loop(), cancel)
+
+            def work() -> Fetched:
+                try:
+                    return fetch(self._context, artifact, locations, label=label, cancel=cancel)
+                finally:
+                    if len(self._running) <= 1:  # leave no file of ours in a store that may be removed
+                        self._context.lock_files.clear()
+
             try:
-                work = partial(self._fetch_in_thread, artifact, locations, label, cancel)
                 return await self._workers.run(work, cancel)
             finally:
                 cancel.release()
-
-    def _fetch_in_thread(
-        self, artifact: Artifact, locations: Iterator[Location | ModelfetchError], label: str, cancel: Cancel
-    ) -> Fetched:
-        try:
-            return fetch(self._context, artifact, locations, label=label, cancel=cancel)
-        finally:
-            if len(self._running) <= 1:  # nothing else is running: leave no file of ours in a store that may be removed
-                self._context.lock_files.clear()
 
 
 def _locations(

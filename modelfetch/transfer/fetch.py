@@ -91,9 +91,23 @@ def fetch(
         InterruptedSync: It was cancelled.
     """
     known = list(locations) if isinstance(locations, Sequence) else _CachedLocations(locations)
+    key = key_of(artifact)
     for _ in range(_MAX_TAKEOVERS):
-        with suppress(LockLostError):
-            return _fetch_once(context, artifact, known, label, cancel)
+        if (found := find_present(context.store, artifact)) is not None:
+            return found
+        noted = context.store.index.recall(key) if artifact.digest is None else None
+        guard = lock(
+            context.store.folder("locks") / f"{key}.lock",
+            label=label,
+            timeout=context.options.lock_timeout,
+            sink=context.sink,
+            cancel=cancel,
+            timing=context.tuning.lock_timing,
+            files=context.lock_files,
+        )
+        with suppress(LockLostError), guard as held:
+            found = _found_meanwhile(context, artifact, noted) if held.waited else None
+            return found or _Transfer(context, artifact, label, cancel, held).run(known)
         context.store.invalidate_cache()
     raise RetryLaterError(f"{label}: other processes keep taking it over", code="lock-timeout", uri=artifact.uri)
 
@@ -110,28 +124,6 @@ class _CachedLocations:
         for location in self._more:
             self._seen.append(location)
             yield location
-
-
-def _fetch_once(
-    context: Context, artifact: Artifact, locations: Iterable[Location | ModelfetchError], label: str, cancel: Cancel
-) -> Fetched:
-    found = find_present(context.store, artifact)
-    if found is not None:
-        return found
-    key = key_of(artifact)
-    noted = context.store.index.recall(key) if artifact.digest is None else None
-    path = context.store.folder("locks") / f"{key}.lock"
-    with lock(
-        path,
-        label=label,
-        timeout=context.options.lock_timeout,
-        sink=context.sink,
-        cancel=cancel,
-        timing=context.tuning.lock_timing,
-        files=context.lock_files,
-    ) as held:
-        found = _found_meanwhile(context, artifact, noted) if held.waited else None
-        return found or _Transfer(context, artifact, label, cancel, held).run(locations)
 
 
 def _found_meanwhile(context: Context, artifact: Artifact, noted: tuple[int, Digest] | None) -> Fetched | None:
@@ -237,9 +229,7 @@ class _Transfer:
         clock = self._context.tuning.clock
         attempts = Attempts(self._context.options.retries, self._context.tuning, clock())
         self._report_started(partial, location)
-        coding = CodingChoice(
-            has_digest=self._artifact.digest is not None, path=self._artifact.path, size=self._artifact.size
-        )
+        coding = CodingChoice(artifact=self._artifact)
         own_only = partial.total == 0
         best = partial.total
         while True:
@@ -285,17 +275,15 @@ class _Transfer:
         )
 
     def _transfer_from(self, partial: Partial, location: Location, coding: CodingChoice) -> None:
-        has_digest = self._artifact.digest is not None
         if location.url.startswith("file:"):
             head = read_head(location, HEAD)
             if head and (error := check_artifact_head(self._artifact, head)) is not None:
                 raise error
             copy_file(
                 self._context,
+                self._artifact,
                 location,
                 partial,
-                size=self._artifact.size,
-                has_digest=has_digest,
                 cancel=self._cancel,
                 progress=self._progress.note,
             )
@@ -304,10 +292,8 @@ class _Transfer:
         spec = DownloadSpec(
             context=self._context,
             partial=partial,
+            artifact=self._artifact,
             location=location,
-            size=self._artifact.size,
-            what=self._artifact.path,
-            has_digest=has_digest,
             coding=coding,
             check_head=self._check_head if needs_check else None,
             progress=self._progress.note,

@@ -17,7 +17,7 @@ from modelfetch.transfer.writer import SegmentWriter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modelfetch.core.artifact import Location
+    from modelfetch.core.artifact import Artifact, Location
     from modelfetch.core.cancel import Cancel
     from modelfetch.transfer.partial import Partial
     from modelfetch.transfer.types import Context
@@ -27,11 +27,10 @@ _PIECE = 2**20
 
 def copy_file(
     context: Context,
+    artifact: Artifact,
     location: Location,
     partial: Partial,
     *,
-    size: int | None,
-    has_digest: bool,
     cancel: Cancel,
     progress: Callable[[int], None],
 ) -> None:
@@ -39,10 +38,9 @@ def copy_file(
 
     Args:
         context: The state that all transfers share.
+        artifact: The artifact; with a digest, bytes of another version may stay, as the whole file is verified.
         location: The location of the file.
         partial: The partial file to complete.
-        size: The required size in bytes, if known.
-        has_digest: Whether the file is verified against a digest in the end, so that bytes of another version may stay.
         cancel: Ends it when it is set.
         progress: Called with the number of bytes copied.
 
@@ -64,10 +62,10 @@ def copy_file(
         raise UnreachableError(f"{path} can't be read: {error.strerror}", uri=location.uri, permanent=True) from None
     try:
         stat = os.fstat(fd)
-        if size is not None and stat.st_size != size:
-            raise size_error(str(path), found=stat.st_size, expected=size)
+        if artifact.size is not None and stat.st_size != artifact.size:
+            raise size_error(str(path), found=stat.st_size, expected=artifact.size)
         identity = _identity(location, stat)
-        if partial.identity != identity and not has_digest:
+        if partial.identity != identity and artifact.digest is None:
             partial.distrust()
         partial.identify(identity)
         partial.reserve(stat.st_size)

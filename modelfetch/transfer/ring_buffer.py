@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from modelfetch.errors import UnreachableError
+from modelfetch.transfer.syscalls import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -201,7 +202,7 @@ class RingBuffer:
         self._writer.hash(slot.offset, slot.view())
 
     def _write(self, slot: Slot) -> None:
-        self._writer.write(slot.offset, slot.view())
+        write_all(self._writer.fd, slot.view(), slot.offset)
         self._flush(slot.offset + slot.length)
 
     def _leave(self, slot: Slot) -> None:

@@ -21,7 +21,7 @@ _STEP = CHUNK // 16
 class SegmentWriter:
     """Writes one connection's bytes to the partial file, from a position on and without gaps.
 
-    `hash` and `write` may run in two threads; `done` is called in order, after both for the same bytes.
+    `hash` may run in another thread than the write; `done` is called in order, after both for the same bytes.
     """
 
     def __init__(self, partial: Partial, position: int) -> None:
@@ -63,10 +63,6 @@ class SegmentWriter:
         skip = self._hashed_from - self._chunk * CHUNK
         return ChunkChecksum(chunk=self._chunk, length=end - self._hashed_from, xxh3=self._state.hexdigest(), skip=skip)
 
-    def write(self, offset: int, data: memoryview) -> None:
-        """Write bytes at their position."""
-        write_all(self._partial.fd, data, offset)
-
     def done(self, end: int) -> None:
         """Record that all bytes up to ``end`` are hashed and written."""
         if end == self._partial.size == self._hashed and end > self._hashed_from:
@@ -79,7 +75,7 @@ class SegmentWriter:
     def take(self, data: memoryview) -> None:
         """Hash and write the next bytes in this thread."""
         self.hash(self.position, data)
-        self.write(self.position, data)
+        write_all(self.fd, data, self.position)
         self.done(self.position + len(data))
 
     def close(self) -> None:

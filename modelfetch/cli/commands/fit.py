@@ -45,9 +45,9 @@ def command(ctx: click.Context, /, targets: tuple[str, ...], **values: Any) -> i
     a manifest or tier, all models are estimated, each service against its budget. Exits with 1 if it does not fit, or
     if that is unknown.
     """
-    from modelfetch.config.options import parse_options, parse_values
-    from modelfetch.fitting import FitOverrides, fit_manifests, fit_uri
-    from modelfetch.run import fit_failed, run_session
+    from modelfetch.config.options import parse_values
+    from modelfetch.fitting import FitOverrides, fit_manifests
+    from modelfetch.run import fit_failed, run_fit
 
     names = ("context", "parallel", "kv_type", "flash_attention", "usable")
     overrides = FitOverrides(**parse_values({name: values[name] for name in names}))
@@ -57,16 +57,8 @@ def command(ctx: click.Context, /, targets: tuple[str, ...], **values: Any) -> i
             ctx, lambda manifests, session: fit_manifests(manifests, session, overrides), failure=fit_failed
         )
     else:
-        chosen = parse_options(common.option_values(ctx))
         report = common.run(
-            ctx,
-            lambda sink, cancel: run_session(
-                lambda _: chosen,
-                lambda session: fit_uri(uri, session, overrides),
-                failure=fit_failed,
-                sink=sink,
-                cancel=cancel,
-            ),
+            ctx, lambda sink, cancel: run_fit(uri, common.option_values(ctx), overrides, sink=sink, cancel=cancel)
         )
     if values["plot"] is not None and report.services:
         from modelfetch.render.plot import fit_picture

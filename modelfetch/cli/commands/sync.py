@@ -66,14 +66,10 @@ async def _sync(ctx: click.Context, manifests: Sequence[Manifest], session: Sess
     if report.ok and all(model.ok for model in report.models) and not ctx.meta.get(common.WARNED):
         # The note only saves time: a limit on memory or threads that stops it does not change the verdict.
         with contextlib.suppress(MemoryError, RuntimeError):
-            await asyncio.to_thread(_remember, ctx, manifests, session, report)
+            from modelfetch.cli.fastpath.record import remember
+
+            as_json, quiet = ctx.params["as_json"], ctx.params["quiet"]
+            await asyncio.to_thread(remember, ctx.obj or (), manifests, session, report, as_json=as_json, quiet=quiet)
     if report.ok and ctx.params["prune"]:
         report = await asyncio.to_thread(_prune, manifests, session, report)
     return report
-
-
-def _remember(ctx: click.Context, manifests: Sequence[Manifest], session: Session, report: Report) -> None:
-    from modelfetch.cli.fastpath.record import remember
-
-    values = ctx.params
-    remember(ctx.obj or (), manifests, session, report, as_json=values["as_json"], quiet=values["quiet"])
