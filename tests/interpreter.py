@@ -144,11 +144,13 @@ def _server() -> _Server:
 
 
 def _serve(connection: socket.socket) -> None:
-    for name in ("blake3", "ruamel.yaml"):  # not huggingface_hub, which reads its settings when it is imported
+    for name in ("blake3", "netrc", "platformdirs", "ruamel.yaml", "huggingface_hub.hf_api"):
         importlib.import_module(name)
     for found in pkgutil.walk_packages(importlib.import_module("modelfetch").__path__, "modelfetch."):
         if not found.name.endswith("__main__"):
             importlib.import_module(found.name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
+        del sys.modules[name]  # it reads its settings when it is imported; what it imports itself can stay
     assert threading.active_count() == 1, "a fork takes no thread along"
     gc.freeze()
     while size := connection.recv(4, socket.MSG_WAITALL):
