@@ -84,7 +84,7 @@ bench-fit: $(READY)  ## `modelfetch fit` compared with published measurements of
 	$(BIN)/python -m tests.bench.fit_time
 
 e2e: $(READY)  ## Real consumers and peers: Ollama, faster-whisper, huggingface_hub, nginx, registries; the stack under a real Docker Engine
-	KILLS=300 $(BIN)/python -m pytest -n 2 --dist worksteal tests/care/test_kills.py --timeout=900
+	KILLS=300 $(BIN)/python -m pytest -n 2 --dist worksteal tests/care/test_kills.py tests/store/locks/test_lock.py --timeout=900
 	EXAMPLES=2 $(BIN)/python -m pytest -n 2 --dist worksteal -m hypothesis --timeout=300
 	$(BIN)/python -m pytest tests/e2e -m 'not heavy' -n 2 --dist loadgroup --no-loadscope-reorder --timeout=2400 --durations=5 $(PYTEST_ARGS)
 

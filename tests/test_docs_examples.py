@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 MEASURED = ROOT / "docs/benchmarks.md"
 """Written by a program: its rows name programs, not command lines."""
 DOCS = [*(p for p in sorted(ROOT.glob("docs/**/*.md")) if p != MEASURED), ROOT / "README.md", ROOT / "files/README.md"]
-EACH = pytest.mark.parametrize("document", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
+EACH = each("document", DOCS)
 
 MANIFESTS = [ROOT / "README.md", *ROOT.glob("docs/guides/*.md"), ROOT / "docs/reference/manifest.md"]
 SHELL = ("console", "sh", "bash")

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pytest
-
 from modelfetch.fitting.verdict import fit_tier
 from modelfetch.manifest.uri import HfUri, HttpUri, OllamaUri
+from tests.cases import each
 from tests.fitting.catalog import TIERS, candidate, report
 from tests.fitting.world import shipped
 
 if TYPE_CHECKING:
     from modelfetch.manifest.model import FileSpec, Model
 
-EVERY = pytest.mark.parametrize("tier", TIERS)
+EVERY = each("tier", TIERS)
 
 OPEN = {
     "diffrhythm-1.2/cfm_model.pt",

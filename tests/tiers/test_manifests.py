@@ -8,13 +8,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from ruamel.yaml import YAML
 
 from modelfetch.manifest.budget import together
 from modelfetch.manifest.kinds import repo_folder
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import HfUri, HttpUri, OllamaUri
+from tests.cases import each
 from tests.fitting.world import TIERS, shipped
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ GIB = 2**30
 LANGUAGES = ("fr", "de", "es", "it")
 """Those whose alignment models WhisperX gets from torchaudio, except English."""
 
-EVERY = pytest.mark.parametrize("tier", TIERS)
+EVERY = each("tier", TIERS)
 
 OPEN = {"diffrhythm-1.2", "diffrhythm-vae", "immich-clip"}
 """The models with a file whose digest was not found, or not checked."""
