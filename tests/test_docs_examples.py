@@ -255,7 +255,7 @@ def _all_errors(base: type[ModelfetchError]) -> list[type[ModelfetchError]]:
 
 def test_the_messages_in_the_guide_to_credentials_exist() -> None:
     page = (ROOT / "docs/guides/credentials.md").read_text()
-    tables = re.findall(r"^\| what you read \|.*?\n(?=\n)", page, re.DOTALL | re.MULTILINE)
+    tables = re.findall(r"^\| message \|.*?\n(?=\n)", page, re.DOTALL | re.MULTILINE)
     said = {
         text
         for table in tables

@@ -39,7 +39,7 @@ def locate(text: str) -> Mapping:
     """
     root, _ = yaml_nodes.parse(text.encode("utf-8"), "")
     if root is None:
-        raise ValueError("it is no manifest")
+        raise ValueError("it is not a manifest")
     return root
 
 

@@ -1,4 +1,4 @@
-"""The guide to a tier of your own: its examples are valid and fit; errors name a line."""
+"""The guide to your own tier: its examples are valid and fit; errors name a line."""
 
 from __future__ import annotations
 

@@ -252,7 +252,7 @@ class _Keys:
         if not isinstance(value, tuple) or isinstance(value, ArrayHead):
             return (self.whole(key, default=default[0] if default else None),) * layers
         if len(value) < layers or not all(_is_whole(v, least=0, most=_MAX) for v in value) or not any(value):
-            raise UnknownModelError(f"{self.arch}.{key} is no list of {layers} whole numbers")
+            raise UnknownModelError(f"{self.arch}.{key} is not a list of {layers} whole numbers")
         return tuple(int(v) for v in value[:layers])
 
     def windowed(self, layers: int, known: Architecture) -> tuple[bool, ...]:
