@@ -291,6 +291,7 @@ def test_a_second_caller_continues_when_the_first_is_cancelled(world: World) -> 
             engine = Engine(http=http, store=world.store, tuning=world.tuning)
             artifact = world.artifact(origin, data=DATA)
             first = asyncio.create_task(engine.fetch(artifact, label="x"))
+            await asyncio.to_thread(wait_for, lambda: bool(origin.requests))
             second = asyncio.create_task(engine.fetch(artifact, label="x"))
             await asyncio.sleep(0.1)
             first.cancel()

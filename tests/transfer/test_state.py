@@ -133,7 +133,7 @@ def _world(root: Path, cancel: Cancel | None = None) -> World:
             backoff_first=0.0,
             source_seconds=2.0,
         ),
-        timeouts=Timeouts(connect=1.0, headers=1.0, idle=1.0),
+        timeouts=Timeouts(connect=30.0, headers=30.0, idle=30.0),  # no fault is a stall: only a busy machine is slow
         cancel=cancel or Cancel(),
     )
 
