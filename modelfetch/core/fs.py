@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 DIRECTORY_MODE = 0o755
 COPY_MODE = 0o644
 BLOB_MODE = 0o444
+PUBLIC_MODE = 0o644
+"""The mode of a file of modelfetch's own that other users and containers need (docs/concepts/on-disk.md has them)."""
 PRIVATE_MODE = 0o600
-"""The mode of a file while it is written; `own_files` has those of modelfetch's own files."""
+"""The mode of one that may hold something private, such as an address with a query; and of any while it is written."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core import directories, fs, own_files, temp_files
+from modelfetch.core import directories, fs, temp_files
 from modelfetch.manifest.kinds import HF_MODEL_PREFIX, hf_folder_name
 from modelfetch.manifest.uri import HfUri, parse_uri
 
@@ -101,7 +101,7 @@ def write_in_place(root: Path, files: Mapping[str, Sequence[Mapping[str, Any]]])
     path = in_place_list(root)
     directories.make_directory(path.parent)
     data = json.dumps({"version": 1, "files": files}).encode("ascii")
-    temp_files.write_atomically(path, data, mode=own_files.IN_PLACE.mode)
+    temp_files.write_atomically(path, data, mode=fs.PRIVATE_MODE)
 
 
 def _is_unchanged(one: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelfetch.core import directories, fs, os_errors, own_files, temp_files
+from modelfetch.core import directories, fs, os_errors, temp_files
 from modelfetch.core.digest import Digest
 from modelfetch.errors import DestinationError, ModelfetchError, SettingError, UsageError
 from modelfetch.manifest.paths import safe_name
@@ -228,7 +228,7 @@ def _keep(session: Session, uri: Uri, blob: Blob, name: str) -> Path:
     note = json.dumps({"uri": str(uri), "digest": str(blob.digest), "name": name}).encode()
     if not _is_noted(index, note):
         directories.make_directory(index.parent)
-        temp_files.write_atomically(index, note, mode=own_files.CACHE_INDEX.mode, temporary=session.store.tmp())
+        temp_files.write_atomically(index, note, mode=fs.PRIVATE_MODE, temporary=session.store.tmp())
     return path
 
 

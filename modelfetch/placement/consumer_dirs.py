@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.core import directories, fs, own_files, temp_files
+from modelfetch.core import directories, fs, temp_files
 from modelfetch.core.events import Notice
 from modelfetch.errors import DestinationError
 from modelfetch.placement.receipts import read_receipt
@@ -120,7 +120,7 @@ def record_consumer_dirs(root: Path, folders: Mapping[str, Path | None]) -> None
         elif known.get(consumer) != folder:
             directories.make_directory(file.parent)
             text = json.dumps({"version": _VERSION, "consumer": consumer, "folder": str(folder)})
-            temp_files.write_atomically(file, f"{text}\n".encode("ascii"), mode=own_files.CONSUMER_DIR.mode)
+            temp_files.write_atomically(file, f"{text}\n".encode("ascii"), mode=fs.PUBLIC_MODE)
 
 
 def consumer_dir_file(root: Path, consumer: str) -> Path:

@@ -15,7 +15,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core import directories, fs, own_files, temp_files
+from modelfetch.core import directories, fs, temp_files
 from modelfetch.core.digest import Digest
 from modelfetch.core.json_fields import texts
 
@@ -81,7 +81,7 @@ def append(root: Path, consumer: str, claims: Mapping[str, Claim]) -> None:
     path = path_of(root, consumer)
     directories.make_directory(path.parent)
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, own_files.JOURNAL.mode), "r+b", buffering=0) as file:
+    with os.fdopen(os.open(path, flags, fs.PRIVATE_MODE), "r+b", buffering=0) as file:
         fd = file.fileno()
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise FileExistsError(errno.EEXIST, "not a regular file", str(path))
@@ -89,7 +89,7 @@ def append(root: Path, consumer: str, claims: Mapping[str, Claim]) -> None:
         # A line that was truncated by a kill must not corrupt the next one.
         cut = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
         fs.write_all(fd, (b"\n" if cut else b"") + _dump(claims.items()))
-        fs.finish_file(fd, mode=own_files.JOURNAL.mode)
+        fs.finish_file(fd, mode=fs.PRIVATE_MODE)
     if size == 0:
         directories.sync_directory(path.parent)
 
@@ -105,7 +105,7 @@ def compact(root: Path, consumer: str, claims: Mapping[str, tuple[Claim, ...]]) 
         return
     data = _dump((name, claim) for name, known in claims.items() for claim in _distinct(known)[-_KEPT_PER_PATH:])
     if len(data) * 2 < size:
-        temp_files.write_atomically(path, data, mode=own_files.JOURNAL.mode)
+        temp_files.write_atomically(path, data, mode=fs.PRIVATE_MODE)
 
 
 def forget(root: Path, consumer: str, paths: Container[str]) -> None:
@@ -114,7 +114,7 @@ def forget(root: Path, consumer: str, paths: Container[str]) -> None:
     left = {path: known for path, known in claims.items() if path not in paths}
     if len(left) < len(claims):
         data = _dump((name, claim) for name, known in left.items() for claim in known)
-        temp_files.write_atomically(path_of(root, consumer), data, mode=own_files.JOURNAL.mode)
+        temp_files.write_atomically(path_of(root, consumer), data, mode=fs.PRIVATE_MODE)
 
 
 def _distinct(claims: tuple[Claim, ...]) -> list[Claim]:

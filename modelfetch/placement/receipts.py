@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core import directories, fs, own_files, temp_files
+from modelfetch.core import directories, fs, temp_files
 from modelfetch.core.artifact import Resolution
 from modelfetch.core.json_fields import texts
 from modelfetch.core.root import CONSUMERS
@@ -167,7 +167,7 @@ def write_receipt(root: Path, receipt: Receipt) -> None:
     directories.make_directory(path.parent)
     temporary = path.with_name(temp_files.temporary_name(receipt.consumer))
     data = _dump(receipt)
-    mode = own_files.PRIVATE if b"?" in data else own_files.RECEIPT.mode
+    mode = fs.PRIVATE_MODE if b"?" in data else fs.PUBLIC_MODE
     temp_files.write_atomically(path, data, mode=mode, temporary=temporary)
 
 

@@ -10,9 +10,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from modelfetch.core import own_files
 from modelfetch.core.directories import make_directory
-from modelfetch.core.fs import open_regular
+from modelfetch.core.fs import PUBLIC_MODE, open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +23,7 @@ def mark_adopted(store: Path, sha256: Digest) -> None:
     """Record that a blob has, or is about to have, a user's file as another name. Raises OSError."""
     path = _mark(store, sha256)
     make_directory(path.parent)
-    os.close(open_regular(path, os.O_WRONLY | os.O_CREAT, own_files.NAME.mode))
+    os.close(open_regular(path, os.O_WRONLY | os.O_CREAT, PUBLIC_MODE))
 
 
 def is_adopted(store: Path, sha256: Digest) -> bool:

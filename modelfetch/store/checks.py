@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core import own_files
 from modelfetch.core.directories import make_directory
 from modelfetch.core.events import Sink, discard
-from modelfetch.core.fs import read_small
+from modelfetch.core.fs import PUBLIC_MODE, read_small
 from modelfetch.core.os_errors import translated
 from modelfetch.core.temp_files import write_atomically
 from modelfetch.store.locks.lock import lock
@@ -93,7 +92,7 @@ def write_checks(folder: Path, checks: Mapping[str, Check]) -> None:
     """
     make_directory(folder)
     data = {"version": _VERSION, "checked": {key: _as_json(check) for key, check in sorted(checks.items())}}
-    write_atomically(folder / "checks.json", json.dumps(data).encode("ascii"), mode=own_files.CHECKS.mode)
+    write_atomically(folder / "checks.json", json.dumps(data).encode("ascii"), mode=PUBLIC_MODE)
 
 
 def _as_json(check: Check) -> list[Any]:

@@ -7,10 +7,9 @@ import errno
 import os
 from pathlib import Path
 
-from modelfetch.core import own_files
 from modelfetch.core.digest import Digest
 from modelfetch.core.directories import make_directory
-from modelfetch.core.fs import open_regular, read_small, try_chmod
+from modelfetch.core.fs import PUBLIC_MODE, open_regular, read_small, try_chmod
 from modelfetch.core.temp_files import temporary_name
 from modelfetch.store.record import BlobRecord
 
@@ -146,12 +145,12 @@ def write_whole(path: Path, data: bytes, *, temporary: Path) -> None:
 def write_new(path: Path | str, data: bytes) -> None:
     """Write a file in place; if it is read meanwhile or torn, the record is invalid and ignored. Raises OSError."""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, own_files.NAME.mode)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PUBLIC_MODE)
     except FileExistsError:
         fd = open_regular(path, os.O_WRONLY | os.O_TRUNC)
     try:
         os.write(fd, data)
-        try_chmod(fd, own_files.NAME.mode)
+        try_chmod(fd, PUBLIC_MODE)
     finally:
         os.close(fd)
 

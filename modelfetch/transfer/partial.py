@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from modelfetch.core import own_files
-from modelfetch.core.fs import open_regular, read_small, try_reflink
+from modelfetch.core.fs import PRIVATE_MODE, PUBLIC_MODE, open_regular, read_small, try_reflink
 from modelfetch.core.temp_files import temporary_name
 from modelfetch.core.units import format_size
 from modelfetch.errors import DiskError
@@ -75,14 +74,14 @@ class Partial:
         """Open the file, and read the journal of one that was there."""
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self.fd = os.open(self.path, flags, own_files.PARTIAL.mode)
+            self.fd = os.open(self.path, flags, PUBLIC_MODE)
             self._fresh = True
             return Journal()
         except FileExistsError:
             self._fresh = False
         if predecessor_may_be_alive or self.path.lstat().st_nlink > 1:  # a run was killed that had just stored it
             _move_to_new_inode(self.path, self._read_journal())
-        self.fd = open_regular(self.path, os.O_RDWR | os.O_CREAT, own_files.PARTIAL.mode)
+        self.fd = open_regular(self.path, os.O_RDWR | os.O_CREAT, PUBLIC_MODE)
         return self._read_journal()
 
     @functools.cached_property
@@ -283,7 +282,7 @@ class Partial:
             fd = os.open(
                 temporary,
                 os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC,
-                own_files.PARTIAL_JOURNAL.mode,
+                PRIVATE_MODE,
             )
             try:
                 os.write(fd, b"".join(lines))

@@ -24,7 +24,7 @@ from modelfetch.cli.fastpath.check import (
     secret_path,
     sha256_hex,
 )
-from modelfetch.core import directories, fs, own_files, temp_files
+from modelfetch.core import directories, fs, temp_files
 from modelfetch.core.root import CONSUMERS
 from modelfetch.pipeline.plan import jobs_for, plan_model, select
 from modelfetch.pipeline.resolve import resolve_quietly
@@ -71,7 +71,7 @@ def remember(
         if text.count("\n") != len(lines) + 2:
             return
         data = text.encode(errors="surrogateescape")
-        temp_files.write_atomically(Path(path), data, mode=own_files.NOTE.mode)
+        temp_files.write_atomically(Path(path), data, mode=fs.PRIVATE_MODE)
 
 
 def as_if_again(report: Report) -> Report:
@@ -158,7 +158,7 @@ def _secret(folder: Path) -> str:
     except (OSError, ValueError):
         pass
     secret = secrets.token_hex(32)
-    temp_files.write_atomically(path, secret.encode(), mode=own_files.NOTE.mode)
+    temp_files.write_atomically(path, secret.encode(), mode=fs.PRIVATE_MODE)
     return secret
 
 

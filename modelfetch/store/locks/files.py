@@ -14,8 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from modelfetch.core import own_files
-from modelfetch.core.fs import try_chmod
+from modelfetch.core.fs import PUBLIC_MODE, try_chmod
 from modelfetch.core.temp_files import temporary_name
 from modelfetch.store.locks.flock import take_flock
 from modelfetch.store.locks.owner import Owner
@@ -29,14 +28,14 @@ _FRESH = 1.0
 
 def create(path: Path) -> int:
     """Create a lock's file and open it; raises OSError, FileExistsError if there is one."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, own_files.LOCK.mode)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PUBLIC_MODE)
 
 
 def write_owner(fd: int) -> Owner:
     """Write this process's identity into its own new file."""
     owner = Owner.me()
     os.pwrite(fd, owner.dump(), 0)
-    try_chmod(fd, own_files.LOCK.mode)
+    try_chmod(fd, PUBLIC_MODE)
     return owner
 
 
