@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelfetch.core.fs import inode_of
 from modelfetch.formats.content_check import looks_like_text
 from modelfetch.manifest.kinds import HF_MODEL_PREFIX
 
@@ -89,10 +90,10 @@ def find_candidates(folder: Path, *, every_link: bool = False) -> Iterator[Colle
     walked: set[tuple[int, int]] = set()
     for above, folders, names in os.walk(folder, followlinks=True):
         found = os.stat(above)  # noqa: PTH116 - one of many
-        if (found.st_dev, found.st_ino) in walked:
+        if inode_of(found) in walked:
             folders.clear()  # a symlink leads back
             continue
-        walked.add((found.st_dev, found.st_ino))
+        walked.add(inode_of(found))
         folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS)
         for name in sorted(names):
             path = Path(above, name)
@@ -103,7 +104,7 @@ def find_candidates(folder: Path, *, every_link: bool = False) -> Iterator[Colle
                 stat = real.stat()
             except OSError:
                 continue
-            inode = stat.st_dev, stat.st_ino
+            inode = inode_of(stat)
             key = real if every_link else inode
             if not statmod.S_ISREG(stat.st_mode) or stat.st_size == 0 or key in seen or _is_text(path, real):
                 continue

@@ -92,7 +92,7 @@ def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = F
             blob = _blob(digest, files, session, apply=apply)
             keeper = blob.path if blob else files[0].file
             for one in files:
-                if one.inode != _inode(keeper):
+                if one.inode != fs.inode_of(keeper.lstat()):
                     duplicates.append(_replace(one, digest, keeper, apply=apply))
         except ModelfetchError as error:
             errors.append(error)
@@ -266,9 +266,4 @@ def _readers(found: os.stat_result) -> tuple[int, int, int]:
 
 
 def _is_as_hashed(one: CollectionFile, found: os.stat_result) -> bool:
-    return ((found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns) == (one.inode, one.size, one.mtime_ns)
-
-
-def _inode(path: Path) -> tuple[int, int]:
-    found = path.lstat()
-    return found.st_dev, found.st_ino
+    return (fs.inode_of(found), found.st_size, found.st_mtime_ns) == (one.inode, one.size, one.mtime_ns)

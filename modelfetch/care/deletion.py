@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from modelfetch.care.inventory import Origin
 from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
+from modelfetch.core.fs import inode_of
 from modelfetch.errors import DestinationError, ModelfetchError
 from modelfetch.manifest.kinds import FOLDERS
 from modelfetch.placement import journal
@@ -116,7 +117,7 @@ class _Deletion:
         """Delete a blob that has no more links, or the remains of a download, unless it changed since the inventory."""
         with self._recorded(item), contextlib.suppress(FileNotFoundError):
             found = item.file.lstat()
-            if (found.st_dev, found.st_ino) != item.inode or found.st_mtime_ns != item.mtime_ns:
+            if inode_of(found) != item.inode or found.st_mtime_ns != item.mtime_ns:
                 return
             if item.origin is not Origin.BLOB:
                 item.file.unlink()
@@ -180,7 +181,7 @@ def _unlink_unchanged(tree: RootTree, path: str, item: Item) -> bool:
             found = os.lstat(name, dir_fd=folder)
         except FileNotFoundError:
             return False
-        if ((found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns) != (item.inode, item.size, item.mtime_ns):
+        if (inode_of(found), found.st_size, found.st_mtime_ns) != (item.inode, item.size, item.mtime_ns):
             return False
         os.unlink(name, dir_fd=folder)
         return True

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
 from modelfetch.core.directories import own_folder
-from modelfetch.core.fs import read_link, read_small
+from modelfetch.core.fs import inode_of, read_link, read_small
 from modelfetch.core.root import CONSUMERS
 from modelfetch.core.temp_files import is_temporary_name
 from modelfetch.errors import DestinationError
@@ -205,7 +205,7 @@ def _placements(tree: RootTree, store: Store, receipt: Receipt, checks: Mapping[
             model=entry.model,
             digest=entry.digest,
             size=entry.size if found is None else found.st_size,
-            inode=(found.st_dev, found.st_ino) if found else None,
+            inode=inode_of(found) if found else None,
             links=found.st_nlink if found else 0,
             mtime_ns=found.st_mtime_ns if found else 0,
             origin=Origin.MADE if entry.made else Origin.ADOPTED,
@@ -274,7 +274,7 @@ def _stored(store: Store, checks: Mapping[str, Check]) -> Iterator[Item]:
             file=blob.path,
             digest=str(blob.digest),
             size=found.st_size,
-            inode=(found.st_dev, found.st_ino),
+            inode=inode_of(found),
             links=found.st_nlink,
             mtime_ns=found.st_mtime_ns,
             origin=Origin.BLOB,
@@ -306,7 +306,7 @@ def _partials(store: Store) -> Iterator[Item]:
             yield Item(
                 file=file,
                 size=min(found.st_size, found.st_blocks * 512) if file.suffix == _UNFINISHED else found.st_size,
-                inode=(found.st_dev, found.st_ino),
+                inode=inode_of(found),
                 links=found.st_nlink,
                 mtime_ns=found.st_mtime_ns,
                 origin=Origin.PARTIAL,
@@ -358,7 +358,7 @@ def _foreign_item(path: str, file: str, consumer: str | None = None) -> Item | N
         path=path,
         consumer=consumer,
         size=found.st_size,
-        inode=(found.st_dev, found.st_ino),
+        inode=inode_of(found),
         links=found.st_nlink,
         mtime_ns=found.st_mtime_ns,
         origin=Origin.FOREIGN,

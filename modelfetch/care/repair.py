@@ -236,7 +236,7 @@ def _inode(path: Path) -> tuple[int, int] | None:
         found = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return fs.inode_of(found)
 
 
 def _restore(findings: Sequence[Finding], right: _Bytes | None, session: Session) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.errors import ManifestError, ModelfetchError
@@ -32,10 +32,6 @@ class Share:
     models: tuple[str, ...]
     vram: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """Convert to the contract's JSON structure."""
-        return {"services": list(self.services), "models": list(self.models), "vram": self.vram}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierLine:
@@ -59,18 +55,7 @@ class TierLine:
 
     def as_dict(self) -> dict[str, Any]:
         """Convert to the contract's JSON structure."""
-        return {
-            "name": self.name,
-            "vram": self.vram,
-            "usable": self.usable,
-            "services": list(self.services),
-            "models": list(self.models),
-            "bytes": self.bytes,
-            "present": self.present,
-            "auto": self.auto,
-            "description": self.description,
-            "shares": [share.as_dict() for share in self.shares],
-        }
+        return {name: value for name, value in asdict(self).items() if name != "open"}
 
 
 def list_lines(

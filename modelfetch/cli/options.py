@@ -24,6 +24,9 @@ else:
     _ParamType = click.ParamType  # generic from click 8.4 on
 
 
+_DEFAULTS = Options()
+
+
 class EnvOption(click.Option):
     """An option that ``MODELFETCH_<COMMAND>_<OPTION>`` or ``MODELFETCH_<OPTION>`` can also set.
 
@@ -132,7 +135,12 @@ def value(name: str) -> Parsed:
 
 
 def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
-    """Declare an `EnvOption`."""
+    """Declare an `EnvOption`; if ``modelfetch.config.options`` has a parser or default for its name, it gets these."""
+    name = next((name for name in names if not name.startswith("-")), max(names, key=len).lstrip("-").replace("-", "_"))
+    if name in PARSERS and not (attributes.get("is_flag") or attributes.get("multiple")):
+        attributes = {"type": value(name), **attributes}
+    if "default" not in attributes and isinstance(default := getattr(_DEFAULTS, name, None), int) and default:
+        attributes |= {"default": default, "show_default": True}
     return click.option(*names, **{"cls": EnvOption, **attributes})
 
 
@@ -163,8 +171,6 @@ def combined(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
-_DEFAULTS = Options()
-
 files = click.argument("paths", metavar="[FILE]...", nargs=-1, type=value("file"), shell_complete=complete.files)
 """Manifests as positional arguments."""
 
@@ -190,19 +196,15 @@ manifest_options = combined(
 root = option(
     "--root",
     metavar="DIR",
-    type=value("root"),
     default=DEFAULT_ROOT,
     show_default=True,
     help="Folder for the models.",
 )
-store = option(
-    "--store", metavar="DIR", type=value("store"), help="Folder for verified blobs.  [default: ROOT/.modelfetch]"
-)
+store = option("--store", metavar="DIR", help="Folder for verified blobs.  [default: ROOT/.modelfetch]")
 
 hash_store = option(
     "--store",
     metavar="DIR",
-    type=value("store"),
     help="Folder for files that must be downloaded to be hashed.  [default: the user's cache]",
 )
 
@@ -234,15 +236,11 @@ refresh = option("--refresh", is_flag=True, help="Resolve unpinned entries again
 retries = option(
     "--retries",
     metavar="N",
-    type=value("retries"),
-    default=_DEFAULTS.retries,
-    show_default=True,
     help="Maximum consecutive attempts without progress, 0 to 100.",
 )
 lock_timeout = option(
     "--lock-timeout",
     metavar="SECONDS",
-    type=value("lock_timeout"),
     help="Maximum time to wait for another process's lock.  [default: no limit]",
 )
 require_digests = option(
@@ -261,23 +259,16 @@ download_options = combined(
     option(
         "--jobs",
         metavar="N",
-        type=value("jobs"),
-        default=_DEFAULTS.jobs,
-        show_default=True,
         help="Files to download at once, 1 to 64.",
     ),
     option(
         "--connections",
         metavar="N",
-        type=value("connections"),
-        default=_DEFAULTS.connections,
-        show_default=True,
         help="Maximum connections per file, 1 to 64.",
     ),
     option(
         "--limit-rate",
         metavar="SIZE",
-        type=value("limit_rate"),
         help="Maximum rate of the whole process in bytes per second, such as 50MB.",
     ),
     retries,
@@ -287,11 +278,10 @@ download_options = combined(
 
 transfer_options = combined(
     download_options,
-    option("--chown", metavar="UID:GID", type=value("chown"), help="Owner of directories and copies."),
+    option("--chown", metavar="UID:GID", help="Owner of directories and copies."),
     option(
         "--min-free",
         metavar="SIZE",
-        type=value("min_free"),
         help="Space to leave free on each disk, such as 20GiB.",
     ),
 )
@@ -311,7 +301,6 @@ removal_options = combined(
     option(
         "--older-than",
         metavar="AGE",
-        type=value("older_than"),
         help="Remove only what is older than this, such as 30d.",
     ),
     accept_hidden(strict_options),

@@ -27,11 +27,17 @@ class Planned(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TransferStarted(Event):
-    """A transfer has started; ``offset`` bytes of ``size`` (None: unknown) are already on disk and trusted."""
+class _OfOne(Event):
+    """Concerns one artifact or lock: ``key`` identifies it, ``label`` is its name for people."""
 
     key: str
     label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferStarted(_OfOne):
+    """A transfer has started; ``offset`` bytes of ``size`` (None: unknown) are already on disk and trusted."""
+
     size: int | None
     offset: int
     source: str
@@ -53,11 +59,9 @@ class TransferProgress(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TransferRetrying(Event):
+class TransferRetrying(_OfOne):
     """An attempt failed; the next one starts after ``delay`` seconds."""
 
-    key: str
-    label: str
     reason: str
     delay: float
     attempt: int
@@ -65,21 +69,17 @@ class TransferRetrying(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFailed(Event):
+class SourceFailed(_OfOne):
     """A source failed permanently; the next mirror is tried."""
 
-    key: str
-    label: str
     source: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TransferFinished(Event):
+class TransferFinished(_OfOne):
     """The artifact is verified and in the store."""
 
-    key: str
-    label: str
     size: int
     fetched: int
     seconds: float
@@ -87,19 +87,14 @@ class TransferFinished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TransferEnded(Event):
+class TransferEnded(_OfOne):
     """The artifact's transfer failed or was cancelled."""
-
-    key: str
-    label: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting(Event):
+class Waiting(_OfOne):
     """Another process is doing this work; ``seconds`` is the waiting time so far."""
 
-    key: str
-    label: str
     owner: str
     seconds: float
 

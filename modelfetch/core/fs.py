@@ -123,6 +123,11 @@ class SymlinkUnreadableError(PermissionError):
     """The file system does not show where a symlink leads, as sshfs does with targets that contain ``..``."""
 
 
+def inode_of(found: os.stat_result) -> tuple[int, int]:
+    """Return the device and inode, which are the same for all names of a file."""
+    return found.st_dev, found.st_ino
+
+
 def read_link(path: str | Path, *, folder: int | None = None, name: Path | None = None) -> str:
     """Return a symlink's target.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import threading
 import time
 from typing import TYPE_CHECKING
 
 from modelfetch.errors import InterruptedSync, UnreachableError
-from modelfetch.http.proxies import proxy_of
+from modelfetch.http.proxies import parse_address, proxy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +48,7 @@ def check_name(
         InterruptedSync: The caller was cancelled.
     """
     with _lock:
-        if _is_address(host) or clock() - _found.get(host, -_FRESH) < _FRESH:
+        if parse_address(host) or clock() - _found.get(host, -_FRESH) < _FRESH:
             return
     failure: list[OSError] = []
     done = threading.Event()
@@ -91,11 +90,3 @@ def name_proxy(error: NameLookupError, url: str) -> NameLookupError:
         return error
     message = f"{error.message}; it is the host of the proxy {proxy.shown}"
     return NameLookupError(message, permanent=error.permanent)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -40,7 +40,7 @@ class Exempt:
         if self.scheme not in (None, scheme) or self.port not in (None, port):
             return False
         if self.network is not None:
-            address = _address(host)
+            address = parse_address(host)
             return address is not None and address.version == self.network.version and address in self.network
         host = host.lower().rstrip(".")
         return host.endswith(f".{self.name}") or (host == self.name and not self.below)
@@ -123,7 +123,8 @@ def _variable(name: str) -> str:
         return os.environ.get(name, "").strip() or os.environ.get(name.upper(), "").strip()
 
 
-def _address(host: str) -> Address | None:
+def parse_address(host: str) -> Address | None:
+    """Parse an IP address; None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:

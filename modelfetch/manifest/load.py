@@ -217,7 +217,7 @@ def _identity(path: Path) -> Any:
         found = path.stat()
     except (OSError, ValueError):
         return str(path)
-    return (found.st_dev, found.st_ino)
+    return fs.inode_of(found)
 
 
 def _parse_file(data: bytes, file: str, reader: Reader) -> Part | None:

@@ -66,7 +66,7 @@ async def execute_plans(plans: Sequence[ModelPlan], session: Session) -> list[Ou
             await map_bounded(one, range(len(plans)), limit=_MODELS_AT_ONCE)
     finally:
         await executor.close()
-    return executor.after_receipts(outcomes)
+    return [executor.after_receipts(outcome) for outcome in outcomes]
 
 
 class _FirstFailureError(Exception):
@@ -177,11 +177,8 @@ class _PlanExecutor:
         await self._provider.close()
         self._receipt_errors = await asyncio.to_thread(self._session.placer.finish)
 
-    def after_receipts(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """The outcomes, with an error where a model was placed and its receipt could not be written."""
-        return [self._after_receipts(outcome) for outcome in outcomes]
-
-    def _after_receipts(self, outcome: Outcome) -> Outcome:
+    def after_receipts(self, outcome: Outcome) -> Outcome:
+        """The outcome, with an error if the model was placed and its receipt could not be written."""
         plan = outcome.plan
         errors = [e for consumer, e in self._receipt_errors.items() if consumer in plan.request.consumers]
         if not errors or not outcome.done or plan.complete or self._is_only_unrecorded(plan, errors[0]):

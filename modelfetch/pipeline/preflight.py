@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from modelfetch.core.directories import blocking_part, nearest_existing_parent, own_folder, require_folder_path
+from modelfetch.core.fs import inode_of
 from modelfetch.core.mounts import find_mount, largest_file
 from modelfetch.core.os_errors import writable_hint
 from modelfetch.core.temp_files import sweep_temporaries, temporary_name
@@ -60,7 +61,7 @@ class LinkProbe:
             self._known[folder] = False
             with contextlib.suppress(OSError, DestinationError), self._tree.nearest_folder(folder) as fd:
                 found = os.fstat(fd)
-                inode = found.st_dev, found.st_ino
+                inode = inode_of(found)
                 if inode not in self._tried:
                     self._tried[inode] = self._try(fd)
                 self._known[folder] = self._tried[inode]

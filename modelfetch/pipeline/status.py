@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
 from modelfetch.core.events import Notice
+from modelfetch.core.fs import inode_of
 from modelfetch.core.report import ArtifactReport, ModelReport
 from modelfetch.core.units import total_size
 from modelfetch.errors import ModelfetchError
@@ -155,7 +156,7 @@ def _is_touched(placement: Placement, receipt: Receipt, session: Session) -> boo
         blob = session.store.blob_path(Digest.parse(entry.digest)).stat()
     except OSError:
         return False
-    return (blob.st_dev, blob.st_ino) == seen.inode
+    return inode_of(blob) == seen.inode
 
 
 def _foreign_paths(request: ModelRequest, receipts: Mapping[str, Receipt], session: Session) -> list[_PathState]:

@@ -301,7 +301,7 @@ class Inspector:
             return False
         with contextlib.suppress(OSError):
             found = blob.path.lstat()
-            return (found.st_dev, found.st_ino) == seen.inode
+            return fs.inode_of(found) == seen.inode
         return False
 
     def _is_own_blob(self, seen: PathStat, digest: Digest) -> bool:
@@ -430,7 +430,7 @@ def _entry_of_link(placement: Placement, digest: Digest, seen: PathStat) -> Entr
 
 def _require_state(fd: int, key: tuple[object, ...]) -> None:
     found = os.fstat(fd)
-    if ((found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns) != key:
+    if (fs.inode_of(found), found.st_size, found.st_mtime_ns) != key:
         raise _ChangedError
 
 

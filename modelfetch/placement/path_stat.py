@@ -32,7 +32,7 @@ class PathStat:
         return cls(
             size=found.st_size,
             mtime_ns=found.st_mtime_ns,
-            inode=(found.st_dev, found.st_ino),
+            inode=fs.inode_of(found),
             regular=statmod.S_ISREG(found.st_mode),
             target=target,
         )

@@ -275,7 +275,9 @@ class Placer:
                 self._checked[step.path] = Check(size=entry.size, mtime_ns=entry.mtime_ns, at=now(), ok=True)
             return entry
         with _named(self._path(step.job)):
-            return _entry(step, request, self._write(step, writer))
+            made = self._write(step, writer)
+        digest = None if step.job.placement.how is PlacementMethod.SYMLINK else step.job.wanted
+        return _entry_of(step, request, made.seen, how=made.how, made=True, digest=digest)
 
     def _write(self, step: _Step, writer: ConsumerWriter) -> Made:
         over = step.found.seen if step.found.action is Action.REPLACE else None
@@ -376,12 +378,6 @@ def _kept_entry(step: _Step, request: PlacementRequest) -> Entry:
         # The entry continues to name what modelfetch placed: that is what a repair by name restores.
         seen = replace(seen, size=known.size, mtime_ns=known.mtime_ns)
     return _entry_of(step, request, seen, how=how, made=made, digest=step.found.digest)
-
-
-def _entry(step: _Step, request: PlacementRequest, made: Made) -> Entry:
-    """The entry of a path that was just written."""
-    digest = None if step.job.placement.how is PlacementMethod.SYMLINK else step.job.wanted
-    return _entry_of(step, request, made.seen, how=made.how, made=True, digest=digest)
 
 
 def _entry_of(

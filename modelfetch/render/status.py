@@ -90,12 +90,12 @@ def prometheus(report: Report, lines: Sequence[ModelStatus], disk: DiskUse | Non
         "# TYPE modelfetch_model_state gauge",
     ]
     for line in lines:
-        labels = f'tier="{_escape(tier)}",model="{_escape(line.model)}",consumer="{line.consumer}"'
+        labels = _labels(tier, line)
         out += [f'modelfetch_model_state{{{labels},state="{state}"}} {int(line.state == state)}' for state in _STATES]
     out += ["# HELP modelfetch_model_bytes The size of a model's files.", "# TYPE modelfetch_model_bytes gauge"]
     for line in lines:
         if line.size is not None:
-            labels = f'tier="{_escape(tier)}",model="{_escape(line.model)}",consumer="{line.consumer}"'
+            labels = _labels(tier, line)
             out.append(f"modelfetch_model_bytes{{{labels}}} {line.size}")
     paths = [(line, path, state) for line in lines for path, state in line.paths]
     if paths:
@@ -104,7 +104,7 @@ def prometheus(report: Report, lines: Sequence[ModelStatus], disk: DiskUse | Non
             "# TYPE modelfetch_path_state gauge",
         ]
     for line, path, state in paths:
-        labels = f'tier="{_escape(tier)}",model="{_escape(line.model)}",consumer="{line.consumer}"'
+        labels = _labels(tier, line)
         out.append(f'modelfetch_path_state{{{labels},path="{_escape(plain(path))}",state="{state}"}} 1')
     out += ["# HELP modelfetch_ready Whether all models are ready that must be.", "# TYPE modelfetch_ready gauge"]
     out.append(f'modelfetch_ready{{tier="{_escape(tier)}"}} {int(report.ok)}')
@@ -119,7 +119,7 @@ def _disk_metrics(tier: str, lines: Sequence[ModelStatus], disk: DiskUse) -> lis
         use = disk.models.get((line.model, line.consumer))
         if use is None:
             continue
-        labels = f'{{tier="{_escape(tier)}",model="{_escape(line.model)}",consumer="{line.consumer}"}}'
+        labels = f"{{{_labels(tier, line)}}}"
         damaged.append(f"modelfetch_model_damaged_files{labels} {use.damaged}")
         if use.check_age is not None:
             ages.append(f"modelfetch_model_check_age_seconds{labels} {use.check_age:.0f}")
@@ -137,6 +137,10 @@ def _disk_metrics(tier: str, lines: Sequence[ModelStatus], disk: DiskUse) -> lis
         "# TYPE modelfetch_reclaimable_bytes gauge",
         f"modelfetch_reclaimable_bytes {disk.reclaimable}",
     ]
+
+
+def _labels(tier: str, line: ModelStatus) -> str:
+    return f'tier="{_escape(tier)}",model="{_escape(line.model)}",consumer="{line.consumer}"'
 
 
 def _escape(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.config.settings import HF_ENDPOINT, Settings
 from modelfetch.core.digest import Digest
-from modelfetch.core.units import parse_decimal
+from modelfetch.core.urls import origin
 from modelfetch.errors import CredentialsError, IntegrityError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.formats.oci_manifest import INDEXES, MANIFESTS, MAX_MANIFEST
 from modelfetch.http import check_status
@@ -41,8 +41,8 @@ def bases(host: str, settings: Settings) -> tuple[str, ...]:
     if host.lower() == OLLAMA_HOST:
         return (settings.ollama_registry,)
     name = _DOCKER_HUB.get(host.lower(), host)
-    bare, port = _split(name)
-    if settings.allows_http(bare, port or 80):
+    _, bare, port = origin(f"http://{name}")
+    if settings.allows_http(bare, port):
         return f"https://{name}", f"http://{name}"
     return (f"https://{name}",)
 
@@ -92,13 +92,6 @@ class Registry:
     def _remember_base(self, host: str, base: str) -> str:
         with self._lock:
             return self._settled.setdefault(host, base)
-
-
-def _split(name: str) -> tuple[str, int | None]:
-    bare, colon, port = name.rpartition(":")
-    if colon and (number := parse_decimal(port)) is not None:
-        return bare.strip("[]"), number
-    return name.strip("[]"), None
 
 
 def _lacks_tls(error: ModelfetchError) -> bool:

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 @click.argument("targets", metavar="[URI | FILE...]", nargs=-1, shell_complete=complete.files)
 @options.manifest_options
 @options.folder_options
-@options.option("--context", metavar="TOKENS", type=options.value("context"), help="Tokens of one conversation.")
-@options.option("--parallel", metavar="N", type=options.value("parallel"), help="Requests answered at once.")
+@options.option("--context", metavar="TOKENS", help="Tokens of one conversation.")
+@options.option("--parallel", metavar="N", help="Requests answered at once.")
 @options.option("--kv-type", type=options.OneOf(["f16", "q8_0", "q4_0"]), help="Type of the key-value cache.")
 @options.option(
     "--flash-attention/--no-flash-attention", default=None, help="Whether language models run with flash attention."
 )
 @click.option("--plot", metavar="FILE", type=options.value("path"), help="Draw the card's memory as an SVG.")
-@options.option("--usable", metavar="SIZE", type=options.value("usable"), help="VRAM that may be used, such as 15GiB.")
+@options.option("--usable", metavar="SIZE", help="VRAM that may be used, such as 15GiB.")
 @options.offline
 @options.refresh
 @options.retries

@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Order: model, size, verified or path.",
 )
-@options.option(
-    "--limit", metavar="N", type=options.value("limit"), help="Show at most N rows; the totals cover everything."
-)
+@options.option("--limit", metavar="N", help="Show at most N rows; the totals cover everything.")
 @click.option("--files", is_flag=True, help="Show a row for each file.")
 @options.accept_hidden(options.strict_options)
 @options.accept_hidden(options.transfer_options)

@@ -24,7 +24,6 @@ from modelfetch.render.out import note
 @options.option(
     "--older-than",
     metavar="AGE",
-    type=options.value("older_than"),
     help="Hash only what was last checked longer ago than this, such as 30d.",
 )
 @options.option(

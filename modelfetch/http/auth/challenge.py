@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from modelfetch.core.urls import origin
+from modelfetch.http.proxies import parse_address
 
 _SCHEME = re.compile(r"\s*,?\s*([A-Za-z][A-Za-z0-9-]*)(?:\s+|\s*\Z|(?=\s*,))")
 _PARAMETER = re.compile(r'\s*,?\s*([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
@@ -80,9 +81,7 @@ def may_send_password(registry: str, realm: str) -> bool:
         return True
     domain = host.partition(".")[2]
     return (
-        domain.count(".") >= 1 and (realm_host == domain or realm_host.endswith("." + domain)) and not _is_address(host)
+        domain.count(".") >= 1
+        and (realm_host == domain or realm_host.endswith("." + domain))
+        and parse_address(host) is None
     )
-
-
-def _is_address(host: str) -> bool:
-    return ":" in host or host.replace(".", "").isdigit()

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from modelfetch.core.fs import PUBLIC_MODE, try_chmod
+from modelfetch.core.fs import PUBLIC_MODE, inode_of, try_chmod
 from modelfetch.core.temp_files import temporary_name
 from modelfetch.store.locks.flock import take_flock
 from modelfetch.store.locks.owner import Owner
@@ -37,12 +37,6 @@ def write_owner(fd: int) -> Owner:
     os.pwrite(fd, owner.dump(), 0)
     try_chmod(fd, PUBLIC_MODE)
     return owner
-
-
-def inode_of(fd: int) -> tuple[int, int]:
-    """Return the device and inode of an open file."""
-    state = os.fstat(fd)
-    return state.st_dev, state.st_ino
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,7 +114,7 @@ class LockFiles:
             return None
         try:
             if take_flock(fd):
-                return LockFile(path=path, fd=fd, inode=inode_of(fd), owner=write_owner(fd))
+                return LockFile(path=path, fd=fd, inode=inode_of(os.fstat(fd)), owner=write_owner(fd))
         except OSError:  # a full disk, which the attempt without a kept file reports
             path.unlink(missing_ok=True)
         os.close(fd)

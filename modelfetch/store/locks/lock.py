@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.directories import make_directory
 from modelfetch.core.events import Sink, Waiting, discard
-from modelfetch.core.fs import open_regular, read_small
+from modelfetch.core.fs import inode_of, open_regular, read_small
 from modelfetch.core.os_errors import translated
 from modelfetch.core.temp_files import sweep_temporaries, temporary_name
 from modelfetch.errors import RetryLaterError
-from modelfetch.store.locks.files import LockFile, LockFiles, create, inode_of, write_owner
+from modelfetch.store.locks.files import LockFile, LockFiles, create, write_owner
 from modelfetch.store.locks.flock import flock_works, take_flock
 from modelfetch.store.locks.heartbeat import heartbeats
 from modelfetch.store.locks.owner import Owner
@@ -93,7 +93,7 @@ class Held:
 
     def __post_init__(self) -> None:
         """Look up the identity of the file."""
-        self.inode = inode_of(self.fd) if self.kept is None else self.kept.inode
+        self.inode = inode_of(os.fstat(self.fd)) if self.kept is None else self.kept.inode
 
     def beat(self) -> None:
         """Renew the heartbeat, and detect whether the lock was taken over."""
@@ -146,7 +146,7 @@ class Held:
         elif not self._lost:
             try:
                 found = os.lstat(self.path)
-                self._lost = (found.st_dev, found.st_ino) != self.inode
+                self._lost = inode_of(found) != self.inode
             except FileNotFoundError:
                 self._lost = True
             except OSError:
@@ -315,7 +315,7 @@ class _Waiter:
     def _seconds_silent(self, fd: int) -> float:
         """Return the seconds since the owner's last heartbeat, first by the disk's clock, then by this machine's."""
         stat = os.fstat(fd)
-        seen = (stat.st_dev, stat.st_ino, stat.st_mtime_ns)
+        seen = (inode_of(stat), stat.st_mtime_ns)
         if seen != self._seen:
             first = self._seen is None
             self._seen, self._seen_at = seen, time.monotonic()
