@@ -281,7 +281,7 @@ def _restore_items(
 def _write(item: Item, entry: Entry, right: _Bytes | None, writer: ConsumerWriter, tree: RootTree) -> Made:
     path = item.path or ""
     over: PathStat | None = tree.lstat(path)
-    if over is not None and item.condition is Condition.CHANGED:  # it may be the user's work
+    if over is not None and _is_changed(item, over, tree):  # it may be the user's work
         writer.displace(path)
         over = None
     if entry.digest is None:
@@ -298,6 +298,13 @@ def _write(item: Item, entry: Entry, right: _Bytes | None, writer: ConsumerWrite
         return writer.copy(fd, path, over)
     finally:
         os.close(fd)
+
+
+def _is_changed(item: Item, over: PathStat, tree: RootTree) -> bool:
+    """Whether a file was changed, before the inventory or since; that of an adopted symlink is not compared again."""
+    if item.condition is Condition.CHANGED:
+        return True
+    return item.file == tree.path(item.path or "") and (over.size, over.mtime_ns) != (item.size, item.mtime_ns)
 
 
 def _claim(entry: Entry) -> Claim:

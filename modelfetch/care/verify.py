@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from modelfetch.care.hashing import Hashed, hash_files
-from modelfetch.care.inventory import Condition, Inventory, Item, Origin, take_inventory
+from modelfetch.care.inventory import Condition, Inventory, Item, Origin, condition_of, take_inventory
 from modelfetch.care.preconditions import check_names, require_root
 from modelfetch.care.requested import Requested, find_requested
 from modelfetch.core import os_errors
@@ -20,6 +20,7 @@ from modelfetch.core.events import Notice
 from modelfetch.core.report import ArtifactReport, ModelReport
 from modelfetch.errors import ModelfetchError
 from modelfetch.placement.ollama_manifests import is_newer
+from modelfetch.placement.path_stat import PathStat
 from modelfetch.store.checks import Check, add_checks, now
 from modelfetch.store.locks.lock import LockLostError
 
@@ -282,18 +283,32 @@ def _of_items(
     for item in items:
         if item.origin is Origin.BLOB and item.inode in placed:
             continue  # a placement shares its bytes and is reported instead
+        result = results.get(item.inode) if item.inode else None
+        if result is not None:
+            item = _as_hashed(item, result)  # noqa: PLW2901 - the same item, seen later
         request = requested.paths.get(item.path or "") if requested else None
         yield Finding(
             model=item.model or UNUSED,
             uri=(item.entry.uri if item.entry else None) or item.path or item.digest or str(item.file),
             digest=item.digest,
             size=item.size,
-            action=action_of(item, results.get(item.inode) if item.inode else None),
+            action=action_of(item, result),
             path=item.path,
             consumer=item.consumer,
             optional=request.model.optional if request else False,
             item=item,
         )
+
+
+def _as_hashed(item: Item, result: Hashed) -> Item:
+    """The item, with its condition when it was hashed: it may have been written to since the inventory."""
+    if result.error is not None or (result.size, result.mtime_ns) == (item.size, item.mtime_ns):
+        return item
+    if item.path is None or item.entry is None or item.inode is None:
+        return replace(item, condition=Condition.CHANGED)
+    target = item.entry.target
+    seen = PathStat(size=result.size, mtime_ns=result.mtime_ns, inode=item.inode, regular=True, target=target)
+    return replace(item, condition=condition_of(item.path, item.entry, seen))
 
 
 def action_of(item: Item, result: Hashed | None) -> str:

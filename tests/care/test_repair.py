@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.care import verify
 from modelfetch.cli.app import run
 from modelfetch.store.chunks import CHUNK
 from tests.care.conftest import actions
@@ -130,6 +131,31 @@ def test_a_file_changed_by_a_user_is_moved_aside(bench: Bench, care: Callable[..
     assert care("verify", "--repair").code == 0
     assert path.read_bytes() == read(WEIGHTS)
     (aside,) = (bench.root / ".modelfetch/displaced").rglob("art.safetensors")
+    assert aside.read_bytes() == b"my own"
+
+
+@pytest.mark.parametrize("when", ["before it is hashed", "after it was hashed"])
+def test_a_file_that_is_changed_during_the_check_is_moved_aside(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    bench.sync(whisper(bench))
+    path = next(p for p in (bench.root / "whisper/hub").rglob("blobs/*") if p.stat().st_size < 64 * 1024)
+    data = path.read_bytes()
+    step = "take_inventory" if when == "before it is hashed" else "_hash"
+    original = getattr(verify, step)
+    if when == "after it was hashed":
+        flip(path, offset=1)
+
+    def change_after(*args: Any, **options: Any) -> Any:
+        found = original(*args, **options)
+        path.write_bytes(b"my own")
+        return found
+
+    monkeypatch.setattr(verify, step, change_after)
+    result = care("verify", "--repair")
+    assert result.code == 0, result.err
+    assert path.read_bytes() == data
+    (aside,) = (p for p in (bench.root / ".modelfetch/displaced").rglob(path.name) if p.is_file())
     assert aside.read_bytes() == b"my own"
 
 

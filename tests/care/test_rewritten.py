@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.care import inventory, verify
 from modelfetch.placement import rewritten
 from modelfetch.placement.rewritten import rewriting_service
 from tests.care.conftest import actions
@@ -67,6 +68,23 @@ def test_repeated_syncs_leave_a_rewritten_file_unchanged(bench: Bench, care: Cal
     assert actions(care("verify"))[TWO] == "rewritten"
     care("verify", "--repair", "--model", "vae")
     assert (bench.root / TWO).read_bytes() == read(WEIGHTS)
+
+
+def test_a_file_that_a_service_rewrites_during_the_check_is_left_unchanged(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.sync(vae(bench))
+    take_inventory = inventory.take_inventory
+
+    def rewrite_after(*args: Any, **options: Any) -> Any:
+        found = take_inventory(*args, **options)
+        rewrite_in_place(bench.root / TWO)
+        return found
+
+    monkeypatch.setattr(verify, "take_inventory", rewrite_after)
+    result = care("verify", "--repair")
+    assert (result.code, actions(result)[TWO]) == (0, "rewritten")
+    assert (bench.root / TWO).read_bytes() == read(WEIGHTS) + b"batch axis"
 
 
 def test_prune_keeps_a_rewritten_file_and_remove_removes_it(
