@@ -128,12 +128,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Inventory:
-    """All items, of one ROOT and one store."""
+    """All items, of one ROOT and one store.
+
+    ``unlisted``: folders of services that can't be listed, as paths below ROOT; ``items`` lacks files that others
+    created in them.
+    """
 
     root: Path
     store: Path
     items: tuple[Item, ...]
     receipts: Mapping[str, Receipt]
+    unlisted: tuple[str, ...] = ()
 
     @cached_property
     def placements(self) -> tuple[Item, ...]:
@@ -170,12 +175,19 @@ def take_inventory(session: Session, *, foreign: bool = True) -> Inventory:
         )
         stored = list(_stored(store, checks if store.path == own_folder(root) else read_checks(store.path)))
         items = [*placed, *_named(stored, placed), *_partials(store)]
+        unlisted: list[str] = []
         if foreign:
             there = {item.path for item in placed if item.path is not None and item.inode is not None}
             for consumer, receipt in receipts.items():
-                items += [_claimed(item, receipt) or item for item in _foreign(tree, consumer, there)]
+                items += [_claimed(item, receipt) or item for item in _foreign(tree, consumer, there, unlisted)]
             items += _outside_services(root, services=receipts, store=store)
-        return Inventory(root=root, store=store.path, items=tuple(_with_shared_checks(items)), receipts=receipts)
+        return Inventory(
+            root=root,
+            store=store.path,
+            items=tuple(_with_shared_checks(items)),
+            receipts=receipts,
+            unlisted=tuple(unlisted),
+        )
 
 
 def _consumers(root: Path) -> Iterable[str]:
@@ -314,19 +326,20 @@ def _partials(store: Store) -> Iterator[Item]:
             )
 
 
-def _foreign(tree: RootTree, consumer: str, there: set[str]) -> Iterator[Item]:
+def _foreign(tree: RootTree, consumer: str, there: set[str], unlisted: list[str]) -> Iterator[Item]:
     """Files and symlinks below a service's folder that no receipt names; symlinks are not followed.
 
     Args:
         tree: ROOT.
         consumer: The service.
         there: The paths of placements that are on disk.
+        unlisted: Receives the folders that can't be listed.
     """
-    listed = list(_walk(str(tree.path(consumer)), f"{consumer}/"))
+    listed = list(_walk(str(tree.path(consumer)), f"{consumer}/", unlisted=unlisted))
     # Where upper and lower case are the same, or Unicode is normalised, a placement can be listed by another spelling.
     # Inodes don't show that: FUSE gives each spelling its own.
-    unlisted = {path for path in there if path.startswith(f"{consumer}/")}.difference(path for path, _ in listed)
-    respelled = {collision_key(path) for path in unlisted}
+    absent = {path for path in there if path.startswith(f"{consumer}/")}.difference(path for path, _ in listed)
+    respelled = {collision_key(path) for path in absent}
     for path, file in listed:
         if path in there or (respelled and collision_key(path) in respelled):
             continue
@@ -366,15 +379,23 @@ def _foreign_item(path: str, file: str, consumer: str | None = None) -> Item | N
     )
 
 
-def _walk(base: str, prefix: str, skipped: Collection[str] = ()) -> Iterator[tuple[str, str]]:
+def _walk(
+    base: str, prefix: str, skipped: Collection[str] = (), unlisted: list[str] | None = None
+) -> Iterator[tuple[str, str]]:
     """All files and symlinks to files below a folder: their paths below ROOT, and those of the file system.
 
     Args:
         base: The folder.
         prefix: Its path below ROOT, with a slash at the end.
         skipped: Folders that are left out.
+        unlisted: Receives the paths below ROOT of folders that can't be listed.
     """
-    for folder, folders, names in os.walk(base):
+
+    def note(error: OSError) -> None:
+        if unlisted is not None and not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            unlisted.append(f"{prefix}{str(error.filename)[len(base) + 1 :]}".rstrip("/"))
+
+    for folder, folders, names in os.walk(base, onerror=note):
         if skipped:
             folders[:] = [name for name in folders if os.path.join(folder, name) not in skipped]  # noqa: PTH118
         for name in names:

@@ -185,7 +185,7 @@ def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory]
     with contextlib.nullcontext() if options.dry_run else _exclusively(session):
         inventory = take_inventory(session)
         with os_errors.translated(session.options.root, doing="reading"):
-            references = read_references(session.inspector.tree, inventory.items)
+            references = read_references(session.inspector.tree, inventory)
         plan = plan_removal(inventory, references, rules(inventory))
         if options.dry_run:
             return Removed(inventory=inventory, plan=plan, items=plan.items, dry_run=True)

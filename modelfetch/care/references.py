@@ -19,10 +19,10 @@ from modelfetch.formats.oci_manifest import MAX_MANIFEST
 from modelfetch.placement.ollama_manifests import is_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from modelfetch.care.inventory import Item
+    from modelfetch.care.inventory import Inventory
     from modelfetch.placement.root_tree import RootTree
 
 OLLAMA = "ollama/models"
@@ -31,17 +31,22 @@ _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class References:
-    """``needs``: by path below ROOT, the paths that it needs. ``unreadable``: manifests that can't be read."""
+    """The references below ROOT.
+
+    Attributes:
+        needs: By path below ROOT, the paths that it needs.
+        unreadable: Manifests and folders that can't be read and may need any blob of the same service or cache.
+    """
 
     needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
     unreadable: tuple[str, ...] = ()
 
 
-def read_references(tree: RootTree, items: Iterable[Item]) -> References:
+def read_references(tree: RootTree, inventory: Inventory) -> References:
     """Read the references among the files below ROOT; raises OSError if a file can't be read."""
     needs: dict[str, frozenset[str]] = {}
-    unreadable: list[str] = []
-    for item in items:
+    unreadable: list[str] = list(inventory.unlisted)
+    for item in inventory.items:
         path = item.path
         if path is None or item.inode is None:
             continue
@@ -71,7 +76,10 @@ def _blobs_of_manifest(tree: RootTree, path: str) -> set[str] | None:
             return None
         for digest in _digests(raw):
             found.add(_blob(digest))
-        for child in raw.get("manifests") or ():
+        children = raw.get("manifests") or []
+        if not isinstance(children, list):
+            return None
+        for child in children:
             match = _DIGEST.match(str(child.get("digest", ""))) if isinstance(child, dict) else None
             blob = tree.path(_blob(match[1])) if match else None
             if blob is not None and blob not in seen and blob.exists():

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelfetch.care.inventory import Condition, Origin
-from modelfetch.care.references import OLLAMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -151,10 +150,16 @@ def _still_needed(going: dict[str, Item], inventory: Inventory, references: Refe
             stay.setdefault(path, f"{name} needs it")
         if item.respelled is not None:
             stay.setdefault(item.respelled, f"{name} is the same file here")
-    if references.unreadable:
-        reason = f"{references.unreadable[0]} can't be read, so it is unknown which blobs Ollama needs"
-        stay.update({path: reason for path in going if path.startswith(f"{OLLAMA}/blobs/") and path not in stay})
+    for unread in references.unreadable:
+        reason = f"{unread} can't be read, so it is unknown whether this blob is needed"
+        stay.update({path: reason for path in going if path not in stay and _may_need(unread, path)})
     return {path: reason for path, reason in stay.items() if path in going}
+
+
+def _may_need(unread: str, path: str) -> bool:
+    """Whether what can't be read may need a blob: it is in the same Ollama folder or cache, or has that in it."""
+    above, blobs, _ = path.rpartition("/blobs/")
+    return bool(blobs) and (unread == above or unread.startswith(f"{above}/") or above.startswith(f"{unread}/"))
 
 
 def _unused_blobs(inventory: Inventory, gone: Sequence[Item], rules: Rules) -> tuple[list[Item], list[Item]]:
@@ -177,17 +182,21 @@ def _unused_blobs(inventory: Inventory, gone: Sequence[Item], rules: Rules) -> t
     ]
     if not rules.leftovers:
         return [blob for blob in unused if blob.digest in ours], []
-    old = [blob for blob in unused if not _is_young(blob, rules.older_than, rules.now)]
-    pending = [blob for blob in old if blob.digest not in ours and _may_be_pending(blob, inventory, rules)]
-    return [blob for blob in old if blob not in pending], pending
+    unfinished = any(item.origin is Origin.PARTIAL and _is_young(item, WEEK, rules.now) for item in inventory.items)
+    remove: list[Item] = []
+    pending: list[Item] = []
+    for blob in unused:
+        if not _is_young(blob, rules.older_than, rules.now):
+            is_pending = blob.digest not in ours and _may_be_pending(blob, rules, unfinished=unfinished)
+            (pending if is_pending else remove).append(blob)
+    return remove, pending
 
 
-def _may_be_pending(blob: Item, inventory: Inventory, rules: Rules) -> bool:
+def _may_be_pending(blob: Item, rules: Rules, *, unfinished: bool) -> bool:
+    """Whether a sync may have yet to place a blob; ``unfinished``: the store has a recent unfinished download."""
     if rules.requested is not None:
         return blob.digest in rules.requested
-    if rules.older_than is not None or not _is_young(blob, WEEK, rules.now):
-        return False
-    return any(item.origin is Origin.PARTIAL and _is_young(item, WEEK, rules.now) for item in inventory.items)
+    return unfinished and rules.older_than is None and _is_young(blob, WEEK, rules.now)
 
 
 def _old_partials(inventory: Inventory, rules: Rules) -> tuple[Item, ...]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
-from typing import TYPE_CHECKING
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.care import removal
+from modelfetch.care.inventory import Condition, Inventory, Item, Origin
+from modelfetch.care.references import References
 from modelfetch.cli.app import run
 from modelfetch.core.digest import Digest
 from tests.care.conftest import actions
@@ -16,7 +22,6 @@ from tests.pipeline.test_sync import WEIGHTS, commit, ollama, read, vae, whisper
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.pipeline.conftest import Bench, Result
 
@@ -204,7 +209,7 @@ def test_a_model_pulled_by_ollama_itself_keeps_the_blobs_that_it_shares(
     assert not ours.exists()
 
 
-@pytest.mark.parametrize("form", ["tag", "symlink", "list", "shadow", "unreadable"])
+@pytest.mark.parametrize("form", ["tag", "symlink", "list", "shadow", "unreadable", "no list"])
 def test_the_roots_of_ollama_0_40_keep_their_blobs(bench: Bench, care: Callable[..., Result], form: str) -> None:
     bench.sync(ollama(bench))
     models = bench.root / "ollama/models"
@@ -223,11 +228,58 @@ def test_the_roots_of_ollama_0_40_keep_their_blobs(bench: Bench, care: Callable[
         blob.write_bytes(data)
         tag.symlink_to(os.path.relpath(blob, tag.parent))
     else:
-        tag.write_bytes(b"not JSON" if form == "unreadable" else data)
+        tag.write_bytes({"unreadable": b"not JSON", "no list": b'{"manifests": 5}'}.get(form, data))
     before = files(bench.root)
     result = care("remove", "tiny")
     assert result.code == 0, result.err
     assert files(bench.root) == before - {str(ours.relative_to(bench.root))}
+
+
+@pytest.mark.parametrize("unlisted", ["manifests/registry.ollama.ai/library/mine", "manifests"])
+def test_blobs_are_kept_if_a_folder_of_manifests_can_not_be_listed(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, unlisted: str
+) -> None:
+    bench.sync(ollama(bench))
+    ours = bench.root / "ollama/models/manifests/registry.ollama.ai/library/tiny/1b"
+    theirs = ours.parents[1] / "mine/latest"
+    theirs.parent.mkdir()
+    theirs.write_bytes(ours.read_bytes())
+    folder = bench.root / "ollama/models" / unlisted
+    scandir = os.scandir
+
+    def refuse(path: Any = ".") -> Any:
+        if str(path) == str(folder):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    before = files(bench.root)
+    monkeypatch.setattr(os, "scandir", refuse)
+    result = care("remove", "tiny")
+    monkeypatch.undo()
+    assert result.code == 0, result.err
+    assert files(bench.root) == before - {str(ours.relative_to(bench.root))}
+
+
+def test_planning_a_removal_takes_time_in_proportion_to_the_blobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    comparisons = 0
+    is_young = removal._is_young
+
+    def counted(*args: Any) -> bool:
+        nonlocal comparisons
+        comparisons += 1
+        return is_young(*args)
+
+    monkeypatch.setattr(removal, "_is_young", counted)
+    state: dict[str, Any] = {"condition": Condition.PRESENT, "size": 1, "links": 1, "mtime_ns": time.time_ns()}
+    unused = [
+        Item(file=Path(f"/store/{i}"), origin=Origin.BLOB, digest=f"sha256:{i:064x}", inode=(1, i), **state)
+        for i in range(300)
+    ]
+    partial = Item(file=Path("/store/x.part"), origin=Origin.PARTIAL, inode=(1, 300), **state)
+    inventory = Inventory(root=Path("/root"), store=Path("/store"), items=(*unused, partial), receipts={})
+    plan = removal.plan_removal(inventory, References(), removal.Rules(wanted=lambda _: True, now=time.time()))
+    assert (len(plan.kept), plan.items) == (300, ())
+    assert comparisons < 3 * 300
 
 
 def test_a_cache_blob_is_kept_while_another_snapshot_needs_it(bench: Bench, care: Callable[..., Result]) -> None:
