@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.config.secret import CredentialFileError
+from modelfetch.core.fs import read_head
 from modelfetch.errors import SettingError
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _LOCK = threading.Lock()
+_LONGEST_FILE = 64 * 1024  # bytes
 _ITS_OWN = ("HF_", "HUGGING", "TRANSFORMERS_", "XDG_")
 _TELEMETRY = "HF_HUB_DISABLE_TELEMETRY"
 
@@ -62,6 +65,7 @@ def stored_token() -> str | None:
         SettingError: huggingface_hub can't be loaded.
     """
     package = load()
+    _check_file(Path(package.constants.HF_TOKEN_PATH))
     try:
         token: str | None = package.get_token()
     except OSError as error:
@@ -70,6 +74,20 @@ def stored_token() -> str | None:
     except Exception as error:
         raise CredentialFileError(f"huggingface_hub finds no token: {type(error).__name__}") from error
     return token
+
+
+def _check_file(path: Path) -> None:
+    """Check the token's file, which huggingface_hub would read to its end, also if it is a FIFO or a device."""
+    try:
+        if len(content := read_head(path, _LONGEST_FILE + 1)) > _LONGEST_FILE:
+            raise CredentialFileError(f"{path}: expected a token, found more than {_LONGEST_FILE} bytes")
+        content.decode()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except UnicodeDecodeError:
+        raise CredentialFileError(f"{path}: expected a token, found no text") from None
+    except OSError as error:
+        raise CredentialFileError(f"{path} can't be read: {error.strerror}") from error
 
 
 def matching(paths: Iterable[str], patterns: Iterable[str]) -> list[str]:

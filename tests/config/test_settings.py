@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelfetch.config.secret import Secret
+from modelfetch.config.secret import CredentialFileError, Secret
 from modelfetch.config.settings import Settings
 from modelfetch.errors import SettingError
 from tests.cases import each
@@ -129,6 +130,26 @@ def test_the_token_that_the_hubs_own_login_stored_is_found(monkeypatch: pytest.M
     (tmp_path / "token").write_text("hf_stored")
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     assert _from().hf_token.value() == "hf_stored"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "bytes", "large"])
+def test_a_stored_token_that_can_not_be_read_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    import huggingface_hub.constants
+
+    path = tmp_path / "token"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"\xff\xfe" if kind == "bytes" else b"x" * 100_000)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(path))
+    with pytest.raises(CredentialFileError, match=re.escape(str(path))):
+        _from().hf_token.value()
 
 
 @each(

@@ -7,7 +7,9 @@ helpers' protocol. Errors name the file and never show its content.
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 import re
 import stat
 import subprocess
@@ -62,11 +64,23 @@ class Netrc:
             return self._logins.get(host.lower())
 
 
+def _is_file(found: os.stat_result) -> bool:
+    """Whether a path is a file; False for a device, as NETRC=/dev/null names one.
+
+    Raises:
+        OSError: It is a folder, which Docker makes for a file that it can't mount, or a pipe.
+    """
+    if stat.S_ISREG(found.st_mode) or stat.S_ISCHR(found.st_mode):
+        return stat.S_ISREG(found.st_mode)
+    code = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
+    raise OSError(code, os.strerror(code) if code == errno.EISDIR else "it is not a regular file")
+
+
 def _read_netrc(path: Path | None) -> dict[str, Login]:
     from netrc import NetrcParseError, netrc
 
     try:
-        if path is None or not stat.S_ISREG((found := path.stat()).st_mode):
+        if path is None or not _is_file(found := path.stat()):
             return {}
         if found.st_size > _LARGEST_FILE:
             raise CredentialFileError(f"{path}: expected at most {_LARGEST_FILE} bytes")
@@ -155,7 +169,7 @@ def _read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        if not _is_file(path.stat()):
             return {}
         content = read_head(path, _LARGEST_FILE)
         document = json.loads(content) if content.strip() else {}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+import os
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -13,9 +16,6 @@ from hypothesis import strategies as st
 from modelfetch.config.secret import CredentialFileError
 from modelfetch.http.auth.stores import DockerConfig, Netrc
 from tests.examples import examples
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HOST = "registry.example"
 FEW = settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -67,3 +67,13 @@ def test_a_huge_netrc_is_not_read(tmp_path: Path) -> None:
         file.truncate(2**40)
     with pytest.raises(CredentialFileError, match="expected at most"):
         Netrc(path).find(HOST)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+@pytest.mark.parametrize("store", [Netrc, DockerConfig])
+def test_a_folder_or_pipe_in_the_place_of_a_store_is_named(tmp_path: Path, store: type[Netrc], kind: str) -> None:
+    path = tmp_path / "store"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(CredentialFileError, match=re.escape(f"{path} can't be read: ")):
+        store(path).find(HOST)
+    assert store(Path(os.devnull)).find(HOST) is None
