@@ -15,6 +15,7 @@ from modelfetch.demo.message import Request, Response, file_response, text
 
 if TYPE_CHECKING:
     from modelfetch.demo.body import Body
+    from modelfetch.demo.world import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,15 @@ class Cdn:
 
     def _sign(self, key: str, serial: str, until: str) -> str:
         return hmac.new(self._secret, f"{key}\n{serial}\n{until}".encode(), "sha256").hexdigest()
+
+
+class Site:
+    """The base of the hubs, which serve the world's content through the CDN; ``base`` is the URL of this one."""
+
+    def __init__(self, world: World, cdn: Cdn) -> None:
+        self._world = world
+        self._cdn = cdn
+        self.base = ""
 
 
 def _content(stored: StoredObject) -> Response:

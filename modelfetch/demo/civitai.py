@@ -8,22 +8,17 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from modelfetch.demo.cdn import Site
 from modelfetch.demo.message import Request, Response, as_json, redirect, text
 
 if TYPE_CHECKING:
-    from modelfetch.demo.cdn import Cdn
-    from modelfetch.demo.world import CivitaiFile, CivitaiVersion, World
+    from modelfetch.demo.world import CivitaiFile, CivitaiVersion
 
 _LOGIN_PAGE = "<!DOCTYPE html><html><head><title>Sign in to Civitai</title></head><body>Sign in</body></html>"
 
 
-class CivitaiSite:
+class CivitaiSite(Site):
     """Responds as civitai.com does, with the world's content."""
-
-    def __init__(self, world: World, cdn: Cdn) -> None:
-        self._world = world
-        self._cdn = cdn
-        self.base = ""
 
     def answer(self, request: Request) -> Response:
         """Route one request."""

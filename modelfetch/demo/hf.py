@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote
 
+from modelfetch.demo.cdn import Site
 from modelfetch.demo.message import Request, Response, as_json, file_response, redirect, text
 
 if TYPE_CHECKING:
-    from modelfetch.demo.cdn import Cdn
     from modelfetch.demo.repo import Commit, HfRepo, RepoFile
-    from modelfetch.demo.world import Token, World
+    from modelfetch.demo.world import Token
 
 API = "/api/models/"
 _MODIFIED = "2026-01-01T00:00:00.000Z"
@@ -22,13 +22,8 @@ _API_VERBS = {"revision", "tree", "paths-info", "auth-check"}
 _EXPOSED = "X-Repo-Commit,X-Request-Id,X-Error-Code,X-Error-Message,ETag,Link,Accept-Ranges,Content-Range,X-Linked-Size,X-Linked-ETag,X-Xet-Hash"  # noqa: E501 - one header value
 
 
-class HfHub:
+class HfHub(Site):
     """Responds as the Hub does, with the world's content."""
-
-    def __init__(self, world: World, cdn: Cdn) -> None:
-        self._world = world
-        self._cdn = cdn
-        self.base = ""
 
     def answer(self, request: Request) -> Response:
         """Route one request."""

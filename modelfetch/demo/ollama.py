@@ -9,22 +9,16 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING
 
+from modelfetch.demo.cdn import Site
 from modelfetch.demo.message import Request, Response, as_json, file_response, redirect, text
 from modelfetch.demo.registry_world import MANIFEST_TYPE
 
 if TYPE_CHECKING:
     from modelfetch.demo.body import Body
-    from modelfetch.demo.cdn import Cdn
-    from modelfetch.demo.world import World
 
 
-class OllamaRegistry:
+class OllamaRegistry(Site):
     """Responds as registry.ollama.ai does, with the world's content."""
-
-    def __init__(self, world: World, cdn: Cdn) -> None:
-        self._world = world
-        self._cdn = cdn
-        self.base = ""
 
     def answer(self, request: Request) -> Response:
         """Route one request."""

@@ -131,29 +131,9 @@ def _is_no_document(head: bytes) -> bool:
     return not head.startswith((*_DOCUMENTS, *_ARCHIVES))
 
 
-_UNLISTED: tuple[str, ...] = (
-    ".caffemodel",
-    ".engine",
-    ".ftz",
-    ".litertlm",
-    ".mar",
-    ".mlmodel",
-    ".mnn",
-    ".nemo",
-    ".onnx_data",
-)
-_UNLISTED += (
-    ".ort",
-    ".ot",
-    ".pb",
-    ".pdiparams",
-    ".pdparams",
-    ".pte",
-    ".t7",
-    ".task",
-    ".tensors",
-    ".trt",
-    ".weights",
+_UNLISTED = (
+    *(".caffemodel", ".engine", ".ftz", ".litertlm", ".mar", ".mlmodel", ".mnn", ".nemo", ".onnx_data", ".ort"),
+    *(".ot", ".pb", ".pdiparams", ".pdparams", ".pte", ".t7", ".task", ".tensors", ".trt", ".weights"),
 )
 """Suffixes of binary weights that no image service lists; other programs read them."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from modelfetch.core.urls import redact
 from modelfetch.errors import (
@@ -20,25 +20,8 @@ from modelfetch.http.types import Headers
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-
-class HasStatus(Protocol):
-    """The common interface of `Reply` and `Response`."""
-
-    @property
-    def status(self) -> int:
-        """The status code."""
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The header fields."""
-
-    @property
-    def url(self) -> str:
-        """The URL of the response."""
-
-    @property
-    def authorized(self) -> bool:
-        """Whether the request carried a credential."""
+    from modelfetch.http.response import Response
+    from modelfetch.http.types import Reply
 
 
 class RateLimitedError(RetryLaterError):
@@ -84,7 +67,7 @@ def retry_after(headers: Mapping[str, str], *, now: Callable[[], float] = time.t
     return None
 
 
-def check_status(reply: HasStatus, *, what: str, uri: str | None) -> None:
+def check_status(reply: Reply | Response, *, what: str, uri: str | None) -> None:
     """Raise the error for any status other than 2xx.
 
     Args:
@@ -113,14 +96,14 @@ def _hub_error(code: str, message: str, uri: str | None) -> ModelfetchError | No
     return None
 
 
-def _server_error(reply: HasStatus, message: str, uri: str | None) -> ServerError:
+def _server_error(reply: Reply | Response, message: str, uri: str | None) -> ServerError:
     error = ServerError(message, retry_after=retry_after(reply.headers), uri=uri)
     if reply.status == 511:  # source: RFC 6585, section 6
         error.hint = "a network on the way requires a login first: open any web page in a browser on this network"
     return error
 
 
-def status_error(reply: HasStatus, *, what: str, uri: str | None) -> ModelfetchError:
+def status_error(reply: Reply | Response, *, what: str, uri: str | None) -> ModelfetchError:
     """Return the typed error for an unsuccessful status; see `check_status`."""
     status, host = reply.status, redact(reply.url)
     message = f"{what} answered {status}" if what == host else f"{host} answered {status} for {what}"

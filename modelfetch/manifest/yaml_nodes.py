@@ -62,16 +62,22 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sequence:
-    """A list; ``count`` and ``height`` are those of all that it holds, aliases followed; ``flow``: in brackets."""
+class _Collection:
+    """``count`` and ``height`` are those of all that it holds, aliases followed; ``flow``: in brackets or braces."""
 
     position: Position
-    items: tuple[Node, ...]
     count: int
     height: int
     start: int
     end: int
     flow: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequence(_Collection):
+    """A list."""
+
+    items: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,16 +91,10 @@ class MappingEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mapping:
-    """A mapping; each key occurs once. ``count``, ``height`` and ``flow`` (in braces) as those of `Sequence`."""
+class Mapping(_Collection):
+    """A mapping; each key occurs once."""
 
-    position: Position
     entries: tuple[MappingEntry, ...]
-    count: int
-    height: int
-    start: int
-    end: int
-    flow: bool
 
     def __contains__(self, name: str) -> bool:
         return any(entry.key == name for entry in self.entries)

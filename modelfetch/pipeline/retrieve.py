@@ -41,7 +41,7 @@ class Retrieved:
     digest: Digest
     size: int
     action: str
-    served_by: str | None
+    served_by: str | None = None
     bytes_fetched: int = 0
 
 
@@ -208,7 +208,7 @@ def _cached(session: Session, uri: Uri, digest: Digest | None, note: bytes) -> R
     if blob is None or (digest is None and session.options.refresh):
         return None
     path = _keep(session, uri, blob, safe_name(name) or "model")
-    return Retrieved(path=path, uri=str(uri), digest=blob.digest, size=blob.size, action="present", served_by=None)
+    return Retrieved(path=path, uri=str(uri), digest=blob.digest, size=blob.size, action="present")
 
 
 def _keep(session: Session, uri: Uri, blob: Blob, name: str) -> Path:
@@ -250,9 +250,7 @@ def _present(target: Path, uri: Uri, digest: Digest, *, force: bool) -> Retrieve
         return None
     found, sha256 = fs.hash_file(target, digest.algorithm, "sha256")
     if found == digest:
-        return Retrieved(
-            path=target, uri=str(uri), digest=sha256, size=target.stat().st_size, action="present", served_by=None
-        )
+        return Retrieved(path=target, uri=str(uri), digest=sha256, size=target.stat().st_size, action="present")
     if not force:
         raise _in_the_way(target)
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modelfetch.placement.inspector import Inspection, Inspector, wanted_digest
 from modelfetch.placement.placer import PlacementJob, PlacementRequest, Placer, foreign_file_error
-from modelfetch.placement.root_tree import RootTree, destination
+from modelfetch.placement.root_tree import RootTree
 from modelfetch.placement.state import Action, State
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "Placer",
     "RootTree",
     "State",
-    "destination",
     "foreign_file_error",
     "wanted_digest",
 ]

@@ -157,19 +157,6 @@ class RootTree:
         return fd
 
 
-def destination(root: Path, path: str) -> Path:
-    """The path of a placement below ROOT.
-
-    Raises:
-        DestinationError: ``outside-root``: the path is not a safe relative one, or a folder on the way leads out of
-            ROOT.
-        OSError: The path can't be examined.
-    """
-    tree = RootTree(root)
-    tree.lstat(path)
-    return tree.path(path)
-
-
 def _open_at_once(top: Path, relative: str, *, missing_is_error: bool) -> int | None:
     """Open a folder in one step, if no symlink is on the way; None if the parts must be walked."""
     try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-JOURNAL_LIMIT = 256 * 2**20
+_JOURNAL_LIMIT = 256 * 2**20
 """Bytes of a journal that are read: enough for several terabytes."""
 _RESERVED_FROM = 2**20
 """Bytes from which on it is worth checking the space for a file before any of it is written."""
@@ -80,19 +80,13 @@ class Partial:
         except FileExistsError:
             self._fresh = False
         if predecessor_may_be_alive or self.path.lstat().st_nlink > 1:  # a run was killed that had just stored it
-            _move_to_new_inode(self.path, self._read_journal())
+            _move_to_new_inode(self.path, read_journal(self.path))
         self.fd = open_regular(self.path, os.O_RDWR | os.O_CREAT, PUBLIC_MODE)
-        return self._read_journal()
+        return read_journal(self.path)
 
     @functools.cached_property
     def _journal_path(self) -> Path:
         return self.path.with_suffix(".json")
-
-    def _read_journal(self) -> Journal:
-        try:
-            return parse_journal(read_small(self._journal_path, JOURNAL_LIMIT))
-        except OSError:
-            return Journal()
 
     # --- resuming ----------------------------------------------------------------------------------------------
 
@@ -299,6 +293,14 @@ class Partial:
         with contextlib.suppress(LockLostError):
             self._ensure_owned()
             self._journal_path.unlink(missing_ok=True)
+
+
+def read_journal(partial: Path) -> Journal:
+    """Read the journal of a partial file; empty if there is none, or it can't be read."""
+    try:
+        return parse_journal(read_small(partial.with_suffix(".json"), _JOURNAL_LIMIT))
+    except OSError:
+        return Journal()
 
 
 def _move_to_new_inode(path: Path, journal: Journal) -> None:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from modelfetch.core.fs import open_regular, read_small
+from modelfetch.core.directories import nearest_existing_parent
+from modelfetch.core.fs import open_regular
 from modelfetch.errors import ModelfetchError
 from modelfetch.store.locks.lock import LockLostError, lock
 from modelfetch.transfer.fetch import key_of
-from modelfetch.transfer.journal import ChunkChecksum, Identity, Journal, parse_journal
-from modelfetch.transfer.partial import JOURNAL_LIMIT, Partial
+from modelfetch.transfer.journal import ChunkChecksum, Identity, Journal
+from modelfetch.transfer.partial import Partial, read_journal
 from modelfetch.transfer.writer import SegmentWriter
 
 if TYPE_CHECKING:
@@ -76,15 +77,11 @@ def _has_blob(store: Store, artifact: Artifact) -> bool:
 def _belongs_to_user(store: Store) -> bool:
     """Whether the folders to write to, or those in which they would be created, belong to this user."""
     try:
-        return all(_existing(store.path / name).stat().st_uid == os.geteuid() for name in ("ingest", "locks"))
+        return all(
+            nearest_existing_parent(store.path / name).stat().st_uid == os.geteuid() for name in ("ingest", "locks")
+        )
     except OSError:
         return False
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
 
 
 def _may_replace(path: Path, length: int, identity: Identity) -> bool:
@@ -93,7 +90,7 @@ def _may_replace(path: Path, length: int, identity: Identity) -> bool:
         size = path.lstat().st_size
     except FileNotFoundError:
         return True
-    return size < length and _journal(path).identity == identity
+    return size < length and read_journal(path).identity == identity
 
 
 def _write(partial: Partial, data: memoryview, identity: Identity) -> None:
@@ -110,13 +107,6 @@ def _write(partial: Partial, data: memoryview, identity: Identity) -> None:
         partial.close(keep=kept)
 
 
-def _journal(path: Path) -> Journal:
-    try:
-        return parse_journal(read_small(path.with_suffix(".json"), JOURNAL_LIMIT))
-    except OSError:
-        return Journal()
-
-
 class PartialPrefix:
     """The verified first bytes of an artifact's partial file, read without its lock, even during a transfer.
 
@@ -130,7 +120,7 @@ class PartialPrefix:
 
     def __init__(self, store: Store, artifact: Artifact) -> None:
         self._path = store.path / "ingest" / f"{key_of(artifact)}.part"
-        journal = _journal(self._path) if artifact.digest is not None else Journal()
+        journal = read_journal(self._path) if artifact.digest is not None else Journal()
         known = journal.identity
         ours = known is not None and any(known.is_from(place.uri, place.url) for place in artifact.locations)
         self._checksums = self._contiguous(journal.checksums) if ours else iter(())
