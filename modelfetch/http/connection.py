@@ -17,9 +17,9 @@ import httpx
 
 from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, SettingError, UnreachableError
-from modelfetch.http.failures import certificate_error, invalid_answer_error
 from modelfetch.http.names import LOOKUP_SECONDS, check_name
 from modelfetch.http.proxies import proxy_of
+from modelfetch.http.status import certificate_error, invalid_answer_error
 from modelfetch.http.transport import KEEPALIVE, Routes
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Convert HTTP statuses to typed errors, in one place."""
+"""Typed errors for HTTP statuses, and for failures of a connection that more than one client reports."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from modelfetch.errors import (
 from modelfetch.http.types import Headers
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping
 
     from modelfetch.http.response import Response
@@ -130,3 +131,23 @@ def status_error(reply: Reply | Response, *, what: str, uri: str | None) -> Mode
         return _server_error(reply, message, uri)
     hint = "open the address in a browser: the server, or a proxy on the way, refuses it or answers in its place"
     return UnreachableError(message, code="bad-response", uri=uri, permanent=True, hint=hint)
+
+
+def certificate_error(where: str, error: ssl.SSLCertVerificationError) -> UnreachableError:
+    """The error for a server whose certificate can't be verified; ``where`` is its address without credentials."""
+    return UnreachableError(
+        f"{where}: the certificate is not valid: {error.verify_message or error.reason}",
+        code="certificate",
+        permanent=True,
+        hint="is the clock right (`date`)? If a proxy inspects TLS, or the server is your own, name the file of its "
+        "authority: SSL_CERT_FILE=/PATH/ca.pem",
+    )
+
+
+def invalid_answer_error(where: str, detail: str = "") -> UnreachableError:
+    """The error for an answer that is not HTTP, or breaks its rules."""
+    return UnreachableError(
+        f"{where}: {detail or 'the answer is not valid HTTP'}",
+        code="bad-response",
+        hint="check scheme, host and port of the address: another service, or a proxy, may answer there",
+    )

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from modelfetch.care.dedupe import Deduped
     from modelfetch.care.inventory import Item
     from modelfetch.care.listing import Listing
+    from modelfetch.care.overview import ModelUse
     from modelfetch.care.prune import Removed
-    from modelfetch.care.usage import ModelUse
     from modelfetch.care.verify import Verification
     from modelfetch.core.report import Report
 

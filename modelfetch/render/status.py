@@ -11,7 +11,7 @@ from modelfetch.render.text import plain, table, terminal_width
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from modelfetch.care.usage import DiskUse
+    from modelfetch.care.overview import DiskUse
     from modelfetch.core.report import Report
     from modelfetch.pipeline.status import ModelStatus
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from modelfetch.core.events import SourceFailed, TransferEnded, TransferFinished, TransferRetrying, TransferStarted
+from modelfetch.core.events import (
+    SourceFailed,
+    TransferEnded,
+    TransferFinished,
+    TransferProgress,
+    TransferRetrying,
+    TransferStarted,
+)
 from modelfetch.core.os_errors import translate
 from modelfetch.errors import (
     OF_THE_SOURCE,
@@ -37,7 +45,6 @@ from modelfetch.transfer.coding import CodingChoice
 from modelfetch.transfer.download import Download, DownloadSpec
 from modelfetch.transfer.local import copy_file, read_head
 from modelfetch.transfer.partial import Partial
-from modelfetch.transfer.progress import ReceivedCounter
 from modelfetch.transfer.repair import reuse_intact_chunks
 from modelfetch.transfer.types import Fetched
 
@@ -202,7 +209,7 @@ class _Transfer:
         return fetched
 
     def _try_sources(self, partial: Partial, locations: Iterable[Location | ModelfetchError]) -> tuple[Blob, str]:
-        self._progress = ReceivedCounter(self._context, self._key, partial, self._held)
+        self._progress = _ReceivedCounter(self._context, self._key, partial, self._held)
         self._trusted = partial.trust()
         if partial.reach(0) >= HEAD and check_artifact_head(self._artifact, os.pread(partial.fd, HEAD, 0)) is not None:
             partial.distrust()  # accepted under other rules: start again, to check the response
@@ -354,3 +361,31 @@ class _Transfer:
                 raise page_error(self._artifact.path, "", what="a web page")
             raise IntegrityError(f"{self._artifact.path} has {found}, expected {wanted}")
         return digests
+
+
+class _ReceivedCounter:
+    """The bytes received for one artifact; called by all its connections."""
+
+    def __init__(self, context: Context, key: str, partial: Partial, held: Held) -> None:
+        self._held = held
+        self._context = context
+        self._key = key
+        self._partial = partial
+        self._lock = threading.Lock()
+        self._reported = context.tuning.clock()
+        self.received = 0
+
+    def note(self, count: int) -> None:
+        """Record ``count`` bytes as received.
+
+        Raises:
+            LockLostError: Another process has taken over.
+        """
+        self._held.check()
+        now = self._context.tuning.clock()
+        with self._lock:
+            self.received += count
+            if now - self._reported < self._context.tuning.progress_seconds:
+                return
+            self._reported = now
+        self._context.sink(TransferProgress(key=self._key, done=self._partial.total))

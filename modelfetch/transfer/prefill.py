@@ -77,9 +77,8 @@ def _has_blob(store: Store, artifact: Artifact) -> bool:
 def _belongs_to_user(store: Store) -> bool:
     """Whether the folders to write to, or those in which they would be created, belong to this user."""
     try:
-        return all(
-            nearest_existing_parent(store.path / name).stat().st_uid == os.geteuid() for name in ("ingest", "locks")
-        )
+        folders = (nearest_existing_parent(store.path / name) for name in ("ingest", "locks"))
+        return all(folder.stat().st_uid == os.geteuid() for folder in folders)
     except OSError:
         return False
 

@@ -49,7 +49,7 @@ def command(ctx: click.Context, /, **values: Any) -> int:
         report, found = status_of(manifests, session)
         if as_json or not found:
             return report, ""
-        from modelfetch.care.usage import disk_use
+        from modelfetch.care.overview import disk_use
 
         use = disk_use(session, foreign=as_metrics)
         if as_metrics:

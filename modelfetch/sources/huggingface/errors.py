@@ -16,10 +16,9 @@ from urllib.parse import urlsplit
 from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http import Headers, Reply
-from modelfetch.http.failures import certificate_error, invalid_answer_error
 from modelfetch.http.names import lookup_error, name_proxy
 from modelfetch.http.proxies import proxy_of
-from modelfetch.http.status import status_error
+from modelfetch.http.status import certificate_error, invalid_answer_error, status_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

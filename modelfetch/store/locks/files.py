@@ -8,15 +8,15 @@ reuse a deleted file's inode for some seconds but examines it each time that a f
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from modelfetch.core.fs import PUBLIC_MODE, inode_of, try_chmod
+from modelfetch.core.fs import PUBLIC_MODE, inode_of, open_regular, try_chmod
 from modelfetch.core.temp_files import temporary_name
-from modelfetch.store.locks.flock import take_flock
 from modelfetch.store.locks.owner import Owner
 
 if TYPE_CHECKING:
@@ -37,6 +37,31 @@ def write_owner(fd: int) -> Owner:
     os.pwrite(fd, owner.dump(), 0)
     try_chmod(fd, PUBLIC_MODE)
     return owner
+
+
+def take_flock(fd: int) -> bool:
+    """Take flock if it is free; True also if the file system does not support it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # not supported here: the heartbeat decides
+    return True
+
+
+def flock_works(path: Path) -> bool:
+    """Return whether another open file is denied the lock that this process holds."""
+    fd = open_regular(path, os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False
 
 
 @dataclass(slots=True, kw_only=True)

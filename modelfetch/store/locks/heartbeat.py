@@ -6,20 +6,15 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from modelfetch.store.locks.lock import Held
+
 IDLE = 5.0
 """Seconds between two wake-ups while no lock is held."""
-
-
-class Heartbeatable(Protocol):
-    """An object that needs periodic heartbeats."""
-
-    def beat(self) -> None:
-        """Renew the heartbeat."""
 
 
 class HeartbeatThread:
@@ -35,7 +30,7 @@ class HeartbeatThread:
         self._until = 0.0
         self._thread: threading.Thread | None = None
 
-    def add(self, held: Heartbeatable, interval: float) -> Callable[[], None]:
+    def add(self, held: Held, interval: float) -> Callable[[], None]:
         """Renew a lock's heartbeat at an interval in seconds; returns a function that stops this."""
         due = time.monotonic() + interval
         with self._lock:
@@ -52,7 +47,7 @@ class HeartbeatThread:
             self._wake.set()
         return lambda: self._remove(held)
 
-    def _remove(self, held: Heartbeatable) -> None:
+    def _remove(self, held: Held) -> None:
         with self._lock:
             self._held.pop(id(held), None)
 
@@ -73,7 +68,7 @@ class HeartbeatThread:
 class _Beating:
     """A lock, the seconds between its heartbeats, and when the next one is due."""
 
-    held: Heartbeatable
+    held: Held
     interval: float
     due: float
 

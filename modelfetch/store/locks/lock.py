@@ -32,8 +32,7 @@ from modelfetch.core.fs import inode_of, open_regular, read_small
 from modelfetch.core.os_errors import translated
 from modelfetch.core.temp_files import sweep_temporaries, temporary_name
 from modelfetch.errors import RetryLaterError
-from modelfetch.store.locks.files import LockFile, LockFiles, create, write_owner
-from modelfetch.store.locks.flock import flock_works, take_flock
+from modelfetch.store.locks.files import LockFile, LockFiles, create, flock_works, take_flock, write_owner
 from modelfetch.store.locks.heartbeat import heartbeats
 from modelfetch.store.locks.owner import Owner
 
