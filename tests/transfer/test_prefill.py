@@ -38,7 +38,7 @@ READ = FIRST + 15 * 2**19
 @functools.cache
 def model() -> bytes:
     """A language model whose header is longer than the first range and a step after it, with weights that differ."""
-    made = llm(Shape(layers=2, embedding=64, heads=4, kv_heads=2, ff=128, vocab=260_000, tied=True))
+    made = llm(Shape(layers=2, embedding=32, heads=2, kv_heads=1, ff=64, vocab=260_000, tied=True))
     assert made.size is not None
     assert FIRST + 7 * 2**19 < len(made.header) <= READ
     return made.header + payload(made.size - len(made.header))
