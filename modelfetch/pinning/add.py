@@ -346,7 +346,12 @@ def _write(document: Document | None, data: bytes, path: Path) -> None:
         return
     try:
         with path.open("xb") as file:
-            file.write(data)
+            try:
+                file.write(data)
+                file.flush()
+            except OSError:
+                path.unlink()  # a part of it could be a valid manifest
+                raise
         schema = path.with_name(SCHEMA_FILE)
         if not schema.exists():
             schema.write_text(json_schema_text(), encoding="utf-8")

@@ -263,11 +263,11 @@ def _query_nvml(nvml: Any) -> DetectedGpus:
             device = nvml.nvmlDeviceGetHandleByIndex(index)
             name = nvml.nvmlDeviceGetName(device)
             memory = int(nvml.nvmlDeviceGetMemoryInfo(device).total)
+            parts = _parts(nvml, device)
         except Exception as error:
             why.append(f"NVML, GPU {index}: {error}")
             continue
         text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-        parts = _parts(nvml, device)
         sizes = [memory] if parts is None else parts
         text += "" if parts is None else " (a MIG instance)"
         why += [] if sizes else [f"GPU {index} is in MIG mode and has no instance"]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -245,6 +249,25 @@ def test_a_failure_writes_nothing(bench: PinBench, words: list[str], code: int, 
     (bench.folder / "models.yaml").write_text(EMPTY)
     assert add(bench, "ollama://tiny:1b", *words).code != 0
     assert (bench.folder / "models.yaml").read_text() == EMPTY
+
+
+def test_a_full_disk_leaves_no_part_of_a_manifest(bench: PinBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_path = Path.open
+
+    class FullDisk(io.BytesIO):
+        def write(self, _data: Any) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def open_full(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        opened = open_path(self, mode, *args, **options)
+        if mode != "xb":
+            return opened
+        opened.close()
+        return FullDisk()
+
+    monkeypatch.setattr(Path, "open", open_full)
+    assert add(bench, "ollama://tiny:1b").code == 74
+    assert not (bench.folder / "models.yaml").exists()
 
 
 @pytest.mark.parametrize("body", [b"404: Not Found", b"<html></html>", b"{}"])

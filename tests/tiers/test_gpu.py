@@ -145,6 +145,15 @@ class SplitNvml(Nvml):
         return "", self.instances[index]
 
 
+def test_a_card_whose_instances_can_not_be_counted_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_self: object, _card: object) -> int:
+        raise RuntimeError("Unknown Error")
+
+    monkeypatch.setattr(SplitNvml, "nvmlDeviceGetMaxMigDeviceCount", broken)
+    found = find_gpus(nvml=SplitNvml([("NVIDIA A100-SXM4-80GB", 81920)]), drm=tmp_path)
+    assert (found.gpus, found.why[0]) == ((), "NVML, GPU 0: Unknown Error")
+
+
 def test_of_a_card_in_mig_mode_its_instances_count(tmp_path: Path) -> None:
     split = SplitNvml([("NVIDIA A100-SXM4-80GB", 81920)])
     found = find_gpus(nvml=split, drm=tmp_path)
