@@ -214,15 +214,15 @@ def finish_file(
     try_fsync(fd, refused=refused)
 
 
-def hash_file(path: Path, *algorithms: str, check: Callable[[], None] = lambda: None) -> tuple[Digest, ...]:
-    """Return the digests of a file, read once; ``check`` is called periodically and may raise to abort.
+def hash_file(path: Path, *algorithms: str) -> tuple[Digest, ...]:
+    """Return the digests of a file, read once.
 
     Raises:
         OSError: It can't be read.
     """
     fd = open_regular(path, follow=True)
     try:
-        return hash_descriptor(fd, *algorithms, check=check)
+        return hash_descriptor(fd, *algorithms)
     finally:
         os.close(fd)
 
@@ -235,7 +235,7 @@ def hash_descriptor(
 ) -> tuple[Digest, ...]:
     """Return the digests of an open file from its beginning, as `hash_file` does.
 
-    ``advance`` is called with the number of bytes of each piece.
+    ``check`` is called for each piece and may raise to abort, ``advance`` with the number of its bytes.
     """
     hashers: list[Hasher] = [new_hasher(algorithm, os.fstat(fd).st_size) for algorithm in algorithms]
     buffer = memoryview(bytearray(_CHUNK))

@@ -57,7 +57,7 @@ class Http:
     ) -> None:
         self._allow_http = allow_http
         self._rewrites = tuple(rewrites)
-        self.auth = self._auth = auth
+        self.auth = auth
         self.timeouts = timeouts or Timeouts()
         self._lock = threading.Lock()
         self._idle: dict[str, list[Wire]] = {"http": [], "https": []}
@@ -106,10 +106,8 @@ class Http:
                 response.drain()
                 continue
             location = response.headers.get("location")
-            if response.status not in REDIRECTS or location is None:
-                response.redirected = hops > 0
-                return response
-            if not (leave_host and data is None) and leads_elsewhere(url, location):
+            stays = not leave_host or data is not None
+            if response.status not in REDIRECTS or location is None or (stays and leads_elsewhere(url, location)):
                 response.redirected = hops > 0
                 return response
             response.drain()
@@ -155,11 +153,11 @@ class Http:
             wire.close()
 
     def _renewed(self, response: Response, cancel: Cancel | None) -> bool:
-        if self._auth is None:
+        if self.auth is None:
             return False
         try:
             fetch = partial(self.get, cancel=cancel)
-            return self._auth.challenged(response.url, response.status, response.headers, fetch)
+            return self.auth.challenged(response.url, response.status, response.headers, fetch)
         except BaseException:
             response.close()
             raise
@@ -170,7 +168,7 @@ class Http:
         """Send one request and return its response, whatever its status."""
         if cancel is not None:
             cancel.check()
-        credentials = self._auth.headers(url) if self._auth is not None else {}
+        credentials = self.auth.headers(url) if self.auth is not None else {}
         fields = {**credentials, **own}
         wire = self._take_connection(url.partition(":")[0].lower())
         withdraw = cancel.on_cancel(wire.watch.end) if cancel is not None else _do_nothing

@@ -39,7 +39,6 @@ class Response:
         cancel: Cancels the reading.
         release: Called once on close.
         await_payload: Called before each wait for content, so that a body without content does not last forever.
-        redirected: Whether the request was redirected.
         authorized: Whether the request to ``url`` carried a credential.
         waited: Seconds from the request, including connecting, to the headers.
     """
@@ -53,7 +52,6 @@ class Response:
         cancel: Cancel | None,
         release: Callable[[], None],
         await_payload: Callable[[], None] = lambda: None,
-        redirected: bool = False,
         waited: float = 0.0,
         authorized: bool = False,
     ) -> None:
@@ -64,7 +62,8 @@ class Response:
         self._await_payload = await_payload
         self._pieces: Iterator[bytes] | None = None
         self.url = url
-        self.redirected = redirected
+        self.redirected = False
+        """Whether the request was redirected."""
         self.waited = waited
         self.authorized = authorized
         self.status: int = inner.status_code

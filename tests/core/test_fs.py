@@ -112,8 +112,8 @@ def test_a_file_is_hashed_with_several_algorithms_and_can_be_cancelled(tmp_path:
         if len(calls) == 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        fs.hash_file(path, "sha256", check=stop)
+    with path.open("rb") as file, pytest.raises(KeyboardInterrupt):
+        fs.hash_descriptor(file.fileno(), "sha256", check=stop)
 
 
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL])
