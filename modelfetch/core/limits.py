@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import resource
+import socket
 import threading
 from pathlib import Path
 
@@ -16,6 +18,7 @@ _OWN_CGROUP = Path("/proc/self/cgroup")
 _CGROUP_LIMITS = {"pids": ("pids.max", "pids.max"), "memory": ("memory.max", "memory.limit_in_bytes")}
 """For each controller, the file with its limit in version 2 and in version 1 (source: cgroups(7))."""
 _M_ARENA_MAX = -8  # a parameter of mallopt (source: malloc.h)
+_LINKS = 12  # of a chain of exceptions
 _START_SECONDS = 5.0  # a thread that has not started by then never will
 _STACK = 1 << 20
 """Bytes of a thread's stack where the address space is limited."""
@@ -29,10 +32,26 @@ def limit_error(error: BaseException) -> RetryLaterError | None:
     """Return the typed error for a failure caused by a limit on threads, memory or open files; None for any other."""
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return _error("no further thread can be started", "pids", ("NPROC", "AS"), "allow it more processes")
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+    if isinstance(error, OSError) and (error.errno in (errno.EMFILE, errno.ENFILE) or _lacks_files_for_lookup(error)):
         return _error("no further file can be opened", None, ("NOFILE",), "allow it more open files (`ulimit -n`)")
     if _lacks_memory(error):
         return _error("there is not enough memory", "memory", ("AS", "DATA"), "allow it more memory")
+    return None
+
+
+def limit_behind(error: BaseException) -> RetryLaterError | None:
+    """Return what `limit_error` does, also for an error that another one hides, as HTTP libraries do.
+
+    It is not permanent, since other transfers of the run end and free what they use.
+    """
+    link: BaseException | None = error
+    for _ in range(_LINKS):
+        if link is None:
+            break
+        if (found := limit_error(link)) is not None:
+            found.permanent = False
+            return found
+        link = link.__cause__ or link.__context__
     return None
 
 
@@ -72,6 +91,17 @@ def _start(thread: threading.Thread) -> None:
     if not thread._started.is_set():  # type: ignore[attr-defined]
         thread._started = _Started()  # type: ignore[attr-defined]
     _start_thread(thread)
+
+
+def _lacks_files_for_lookup(error: OSError) -> bool:
+    """Whether a host name was not found because its lookup could open no file."""
+    if not isinstance(error, socket.gaierror):
+        return False
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as second:
+        return second.errno in (errno.EMFILE, errno.ENFILE)
+    return False
 
 
 def _lacks_memory(error: BaseException) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpcore
 import httpx
 
+from modelfetch.core.limits import limit_behind
 from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, SettingError, UnreachableError
 from modelfetch.http.names import LOOKUP_SECONDS, check_name
@@ -343,6 +344,8 @@ def translate(error: Exception, url: str) -> ModelfetchError:
         return certificate_error(where, certificate)
     if isinstance(error, ModelfetchError | InterruptedSync):
         return error
+    if (limit := limit_behind(error)) is not None:
+        return limit
     if isinstance(error, httpx.TimeoutException):
         kind = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no answer"
         return UnreachableError(f"{where}: {kind} in time", code="timeout")

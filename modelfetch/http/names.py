@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from modelfetch.core.limits import limit_behind
 from modelfetch.errors import InterruptedSync, UnreachableError
 from modelfetch.http.proxies import parse_address, proxy_of
 
@@ -73,7 +74,7 @@ def check_name(
         if clock() >= deadline:
             raise NameLookupError(f"no name server answers for {host}", permanent=True)
     if failure:
-        raise lookup_error(host, failure[0])
+        raise limit_behind(failure[0]) or lookup_error(host, failure[0])
     with _lock:
         _found[host] = clock()
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
+import socket
 import ssl
 import threading
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from modelfetch.core import limits
 from modelfetch.core.limits import limit_error
+from modelfetch.http.connection import translate
 from tests.cases import each
 
 if TYPE_CHECKING:
@@ -42,6 +46,26 @@ def test_a_lack_of_threads_memory_or_files_is_recognised(error: Exception) -> No
     found = limit_error(error)
     assert found is not None
     assert (found.exit_code, found.code) == (75, "no-resources")
+
+
+@each(
+    "error",
+    [
+        after(httpx.ConnectError("Too many open files"), OSError(errno.EMFILE, "Too many open files")),
+        socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+    ],
+)
+def test_a_lack_of_files_behind_a_failed_request_is_recognised(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", full)
+    found = translate(error, "https://hub.example/x")
+    assert (found.exit_code, found.code, found.permanent) == (75, "no-resources", False)
+    monkeypatch.undo()
+    assert translate(socket.gaierror(socket.EAI_NONAME, "no"), "https://hub.example/x").exit_code == 69
 
 
 @each("error", [RuntimeError("no"), OSError(errno.ENOENT, "no"), SystemError(), after(ValueError(), MemoryError())])

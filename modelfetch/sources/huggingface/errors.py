@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from modelfetch.core.limits import limit_behind
 from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http import Headers, Reply
@@ -62,7 +63,7 @@ def translate(error: Exception, query: Query) -> ModelfetchError:
     if "HFValidationError" in names:
         return NotFoundError(f"{query.repo!r} is not a valid name of a repo")
     if names & _TRANSPORT or isinstance(error, OSError):
-        return _transport(error, names, query)
+        return limit_behind(error) or _transport(error, names, query)
     if isinstance(error, ValueError | TypeError | KeyError | AttributeError | RecursionError):
         return invalid_response(query)
     raise error
