@@ -1,4 +1,4 @@
-"""Many cases in one test: for a case of microseconds, a test of its own takes a hundred times as long as its work."""
+"""Many cases in one test: a separate test for a case of microseconds takes a hundred times as long as the case."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def _blob(digest: str, files: Sequence[CollectionFile], session: Session, *, app
 
 
 def _replace(one: CollectionFile, digest: str, keeper: Path, *, apply: bool) -> Duplicate:
-    """Replace a file by a link of the one to keep, if possible; or only say what would be done."""
+    """Replace a file by a link to the one to keep, if possible; or only report what would be done."""
     reason = _put_link(one, keeper) if apply else _foresee(one, keeper)
     result = "kept" if reason is not None else "linked" if apply else "would-link"
     return Duplicate(file=one.file, digest=digest, size=one.size, result=result, reason=reason, candidate=one)

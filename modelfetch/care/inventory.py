@@ -80,7 +80,7 @@ class Item:
         verified_at: When its bytes were last known to be right without a check of their own: the date of a blob's
             record, or the mtime of a file that modelfetch wrote and that was not modified since.
         entry: The receipt's entry, for a placement.
-        respelled: The path of another placement that is this very file, where a file system makes no difference between
+        respelled: The path of another placement that is this very file, on a file system without a difference between
             upper and lower case.
     """
 

@@ -30,8 +30,8 @@ class Requested:
     Attributes:
         paths: Each path below ROOT, with the request for it.
         folders: Folders that an archive is unpacked into, likewise.
-        unresolved: Requests whose files only their source knows; ``paths`` then has those of an earlier text, if any.
-        probable: Paths that the entry of an unresolved request had in another manifest or an older text of its own.
+        unresolved: Requests whose files only their source can list; ``paths`` has those of an earlier text, if any.
+        probable: Paths that the entry of an unresolved request had in another or an older manifest.
         digests: The digests of the files, as far as they are known.
     """
 

@@ -65,7 +65,7 @@ class HttpReader:
     Args:
         http: The client.
         places: The locations of the file; after a permanent failure the next one is used.
-        more: Finds further locations once all of those have failed.
+        more: Finds further locations when all of these have failed.
         size: The file's length in bytes, if known; a different length upstream is refused.
         attempts: Maximum attempts per location for temporary failures.
         cancel: Cancels reading.

@@ -67,9 +67,11 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, overrid
     """Estimate all models of the manifests together; a source or file that fails becomes an error of the report."""
     services = tuple(service for manifest in manifests for service in _services(manifest, session, overrides))
     items = [item for item in select(manifests, session.options.consumers) if _is_loaded(item, services)]
-    asking = [item for item in items if not _is_pinned(item.model)]
+    unpinned = [item for item in items if not _is_pinned(item.model)]
     receipts = await asyncio.to_thread(read_receipts, session.options.root)
-    found = dict(zip((id(item) for item in asking), await resolve_all(asking, session, receipts, set()), strict=True))
+    found = dict(
+        zip((id(item) for item in unpinned), await resolve_all(unpinned, session, receipts, set()), strict=True)
+    )
     library = await asyncio.to_thread(ReaderRegistry, session, _store_of_sync(session))
     loop = asyncio.get_running_loop()
     candidates = [

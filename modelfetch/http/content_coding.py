@@ -25,7 +25,7 @@ _DEFLATE = "deflate"
 
 
 class NotEncodedError(ValueError):
-    """The data is not what its coding says."""
+    """The data is not valid for its coding."""
 
 
 def codings(field: str) -> tuple[str, ...]:

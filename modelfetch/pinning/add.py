@@ -260,7 +260,7 @@ class _Resolver:
         return next(n for n in (base, *(f"{base}-{number}" for number in range(2, 10_000))) if n not in taken)
 
     async def _choose(self, question: str, choices: Sequence[str], otherwise: UsageError) -> str:
-        """The answer to a prompt; raises ``otherwise`` if nobody can be prompted."""
+        """The answer to a prompt; raises ``otherwise`` if no prompt is possible."""
         if self._request.choose is None or not choices:
             raise otherwise
         return await asyncio.to_thread(self._request.choose, question, choices)
@@ -309,7 +309,7 @@ def _language_model(uri: Uri, artifact: Artifact) -> UsageError:
 
 
 async def _fit(model: Model, session: Session, usable: int | None) -> FitReport | None:
-    """Estimate a model by itself; None for kinds that need no VRAM of their own, and if no estimate is possible."""
+    """Estimate a model by itself; None for kinds that need no separate VRAM, and if no estimate is possible."""
     if model.kind not in LOADED_KINDS or (isinstance(model.source, CivitaiUri | HttpUri) and model.size is None):
         return None
     try:

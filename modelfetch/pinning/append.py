@@ -33,7 +33,7 @@ def append(text: str, models: Sequence[Model]) -> str:
         models: What to append.
 
     Raises:
-        ValueError: The list is written in a way that can't be continued; the message says how.
+        ValueError: The list is written in a way that can't be continued; the message describes it.
     """
     first_break = _BREAK.search(text)
     newline = first_break[0] if first_break else "\n"
@@ -61,7 +61,7 @@ def append(text: str, models: Sequence[Model]) -> str:
 
 
 def entry_lines(model: Model, indent: str) -> list[str]:
-    """An entry in lines of its own."""
+    """The lines of an entry."""
     lines = [f"{key}: {value}" for key, value in _pairs(model)]
     if model.files is not None:
         lines.append("files:")

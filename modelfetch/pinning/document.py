@@ -28,7 +28,7 @@ _NOWHERE = Position(file="", line=0, column=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A manifest and the bytes of its own file."""
+    """A manifest and the bytes of its file."""
 
     path: Path
     data: bytes

@@ -68,8 +68,8 @@ class PinEntry:
     def request(self) -> SourceRequest:
         """The request for what the pins leave open, or for what is newest with ``upgrade``."""
         # Names in a cache don't matter here, so a mirror without them is sufficient.
-        asked = replace(SourceRequest.of(self.model), uri=self.home, cached=False)
-        return self.newest if self.upgrade else asked
+        request = replace(SourceRequest.of(self.model), uri=self.home, cached=False)
+        return self.newest if self.upgrade else request
 
     @property
     def newest(self) -> SourceRequest:

@@ -57,9 +57,9 @@ async def pin_file(path: Path, session: Session, *, upgrade: Sequence[str] = ())
     errors = [_with_hint(error) for error in found if isinstance(error, ModelfetchError)]
     measured: dict[str, Mapping[str, Measured]] = {}
     if not errors:
-        looks = await measure_all(todo, list(resolutions.values()), session)
-        measured = {e.model.name: m for e, m in zip(todo, looks, strict=True) if not isinstance(m, ModelfetchError)}
-        errors = [error for error in looks if isinstance(error, ModelfetchError)]
+        results = await measure_all(todo, list(resolutions.values()), session)
+        measured = {e.model.name: m for e, m in zip(todo, results, strict=True) if not isinstance(m, ModelfetchError)}
+        errors = [error for error in results if isinstance(error, ModelfetchError)]
 
     models = {} if errors else _filled(todo, resolutions, measured)
     written = bool(models) and await _write(document, models, session)
@@ -79,8 +79,8 @@ async def check_file(path: Path, session: Session) -> Result:
     models: list[ModelReport] = []
     lines: list[PinStatus] = []
     stale = False
-    for entry, standing in zip(entries, found, strict=True):
-        state, now = (None, None) if isinstance(standing, ModelfetchError) else standing
+    for entry, compared in zip(entries, found, strict=True):
+        state, now = (None, None) if isinstance(compared, ModelfetchError) else compared
         stale = stale or state in (PinState.BEHIND, PinState.UNPINNED)
         models.append(checked_model(entry, state, now))
         upstream = "unknown" if now is None else display_upstream(now)

@@ -35,7 +35,7 @@ def locate(text: str) -> Mapping:
     """Parse a valid manifest's text, without a byte order mark, into nodes.
 
     Raises:
-        ValueError: It is no mapping.
+        ValueError: It is not a mapping.
     """
     root, _ = yaml_nodes.parse(text.encode("utf-8"), "")
     if root is None:
@@ -52,7 +52,7 @@ def rewrite(text: str, changes: Iterable[tuple[Model, Model]]) -> str:
             digest and files; existing files may only gain or change pins.
 
     Raises:
-        ValueError: It can't be done without changing more; the message says why.
+        ValueError: It can't be done without changing more; the message gives the reason.
     """
     root = locate(text)
     writer = _Writer(text, root)
@@ -120,8 +120,8 @@ class _Writer:
             else:
                 missing.append((key, written))
         if missing:
-            beside = "size" if "size" in table and missing[0][0] == "digest" else after
-            self._insert(table, beside, missing)
+            neighbour = "size" if "size" in table and missing[0][0] == "digest" else after
+            self._insert(table, neighbour, missing)
 
     def _files(self, table: Mapping, old: Sequence[FileSpec], new: Sequence[FileSpec]) -> None:
         for item, before, after in zip(items_of(table.get("files")), old, new, strict=True):
@@ -202,7 +202,7 @@ class _Writer:
     # -- forms -----------------------------------------------------------------------------------------------------
 
     def _block_lines(self, pair: Pair, indent: str, quotes: str | None) -> list[str]:
-        """A key in lines of its own; a list of files has one line, or one block, for each."""
+        """The lines of a key; a list of files has one line, or one block, for each."""
         name, value = pair
         key = indent + scalar(name, quotes)
         if isinstance(value, str | int):

@@ -16,7 +16,7 @@ MANY_FILES = 50
 """With more planned files than this, small ones get no line."""
 
 _INTERVALS = ((30.0, 5.0), (300.0, 30.0), (float("inf"), 60.0))
-"""The interval of the lines in seconds (second) until a time after the start (first): it grows."""
+"""Pairs of a time after the start and the interval of the lines until then, both in seconds: the interval grows."""
 
 _NAMES = 2
 """How many running files a line names."""

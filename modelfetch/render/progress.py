@@ -95,7 +95,7 @@ class Progress:
     def _is_held_back(self, event: ev.Event) -> bool:
         """Whether an event is a source's failure, whose wording depends on whether a mirror is tried next.
 
-        If none is, the transfer ends. For a single source the error that follows says the same, with a hint.
+        If none is, the transfer ends. For a single source the error that follows reports the same, with a hint.
         """
         key = getattr(event, "key", None)
         if key is None:

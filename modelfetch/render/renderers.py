@@ -12,7 +12,7 @@ from modelfetch.render.sentence import without_query
 
 
 class Json(Progress):
-    """Each event as one JSON object on a line of its own."""
+    """Each event as one JSON object on one line."""
 
     def show(self, event: ev.Event) -> None:
         """Show an event."""

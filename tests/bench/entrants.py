@@ -26,7 +26,7 @@ Command = list[str | Path]
 
 @dataclass
 class Peers:
-    """Where the programs are; `missing` says which are not, and why."""
+    """Where the programs are; `missing` names those that are not installed, with the reason."""
 
     python: Path = Path(sys.executable)
     """The interpreter of an installation of modelfetch, with what that brings and nothing else."""

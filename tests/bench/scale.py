@@ -111,7 +111,7 @@ def _body(number: int) -> bytes:
 
 @contextlib.contextmanager
 def _served() -> Iterator[dict[str, str]]:
-    """Run the hub as a process of its own; yields its addresses."""
+    """Run the hub as a separate process; yields its addresses."""
     command = [sys.executable, __file__]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None

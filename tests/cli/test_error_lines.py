@@ -1,4 +1,4 @@
-"""Errors caused for real: each line names the thing, and its hint says what to do next."""
+"""Real errors: each line names the cause, and its hint the next step."""
 
 from __future__ import annotations
 

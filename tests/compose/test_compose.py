@@ -54,7 +54,7 @@ ENDING = {*INITS, "chat-data-init", "modelfetch-verify"}
 """The services that end."""
 
 GPU_SERVICES = ("stable-diffusion", "comfyui", "whisperx", "diffrhythm", "immich-machine-learning-gpu")
-"""The services on the GPU but Ollama, which has a check of its own."""
+"""The services on the GPU except Ollama, which has a separate check."""
 
 FRONTENDS = ("open-webui", "librechat", "anythingllm", "private-gpt")
 PROFILES = {"gpu", "chat", "sd", "comfyui", "whisper", "diffrhythm", "media", "gpu-media", "verify"}
@@ -556,7 +556,7 @@ def test_downloads_of_whisperx_are_in_a_mounted_folder() -> None:
     assert ("./files/ai-data/whisperx", every()["whisperx"]["environment"]["CACHE_DIR"]) in binds(every()["whisperx"])
 
 
-def test_anythingllm_has_speech_recognised_by_whisperx_and_not_by_a_model_of_its_own() -> None:
+def test_anythingllm_recognises_speech_with_whisperx_and_not_with_its_own_model() -> None:
     # Mintplex-Labs/anything-llm, collector/utils/WhisperProviders/GenericOpenAiWhisper.js
     environment = every()["anythingllm"]["environment"]
     assert environment["WHISPER_PROVIDER"] == "generic-openai"

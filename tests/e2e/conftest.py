@@ -62,7 +62,7 @@ def modelfetch(script: Path, workplace: Path) -> Modelfetch:
 
 @pytest.fixture(scope="session")
 def filled(script: Path, public_folder: Path) -> Path:
-    """A root that `sync --tier demo` filled. Tests only read it; whoever changes things fills a root of its own."""
+    """A root that `sync --tier demo` filled. Tests only read it; a test that changes files fills its own root."""
     cwd = public_folder / "filled"
     cwd.mkdir()
     program = Modelfetch(script=script, cwd=cwd)

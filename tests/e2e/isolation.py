@@ -44,7 +44,7 @@ def no_network() -> Iterator[list[str]]:
 
 @contextmanager
 def _own_namespaces() -> Iterator[None]:
-    """Give this thread a network with loopback only, and mounts of its own with this machine as the name server."""
+    """Give this thread a network with loopback only, and its own mounts with this machine as the name server."""
     folder = Path.cwd()
     before = [os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY) for kind in ("net", "mnt")]
     try:

@@ -1,4 +1,4 @@
-"""Runs llama.cpp in process on models without weights, and prints the memory that it takes on a device of its own.
+"""Runs llama.cpp in process on models without weights, and prints the memory that it takes on a separate device.
 
 Run by `tests/e2e/test_fit_llama_cpp.py` with the interpreter of an environment that has ``llama-cpp-py-sync``. The
 device is llama.cpp's RPC backend, served by a second process on the loopback interface: layers are put on it as on a

@@ -1,4 +1,4 @@
-"""Real file systems, each in a file of its own or in memory, mounted for one test."""
+"""Real file systems, each in its own file or in memory, mounted for one test."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def _node_machine() -> str:
 
 
 def _fetch_libc(folder: Path) -> None:
-    """Unpack Debian 13's C and C++ libraries, found by an apt of its own that knows no other release."""
+    """Unpack Debian 13's C and C++ libraries, found by a separate apt that knows no other release."""
     lists = folder / "apt"
     for name in ("lists/partial", "cache/archives/partial"):
         (lists / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Start and stop the real servers, each on a port and in a folder of its own."""
+"""Start and stop the real servers, each on its own port and in its own folder."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ NOWHERE = "http://127.0.0.1:9"
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses at this moment."""
+    """A port of 127.0.0.1 that is not in use at this moment."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
     return port
 
 
 def plain_environment(home: Path, **more: str) -> dict[str, str]:
-    """The environment that a program gets: a home of its own and nothing of the developer's."""
+    """The environment that a program gets: its own home, and nothing from the developer's environment."""
     return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **more}
 
 

@@ -26,7 +26,7 @@ def weights(models: Path) -> Path:
     return max((models / "blobs").iterdir(), key=lambda path: path.stat().st_size)
 
 
-def test_ollama_keeps_a_model_of_its_own_that_shares_our_blobs(
+def test_ollama_keeps_its_own_model_that_shares_our_blobs(
     modelfetch: Modelfetch, ollama_binary: Path, workplace: Path
 ) -> None:
     modelfetch.report("sync", "--tier", "demo")

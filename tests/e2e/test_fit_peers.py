@@ -25,7 +25,7 @@ OTHER_CACHE = {
     "qwen3-embedding:0.6b": "it takes every embedding model for an encoder without a cache",
     "glm-4.7-flash": "it leaves out the rotated part of the latent keys",
 }
-"""Models for whose cache llama.cpp itself takes what we say, and gguf-parser-go says something else."""
+"""Models for whose cache llama.cpp takes what modelfetch estimates, and gguf-parser-go estimates something else."""
 
 OTHER_WEIGHTS = {
     "gemma4:e2b": "it keeps the projection of the per-layer embeddings in RAM",

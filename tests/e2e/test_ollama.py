@@ -155,7 +155,7 @@ def test_a_newer_pull_over_our_tag_leaves_the_store_whole_and_sync_restores_the_
 
 
 def assert_restores(program: Modelfetch, choice: list[str], tag: Path, *, original: bytes, changed: bytes) -> None:
-    """The store is whole, and the next sync puts our tag back from it, keeps theirs aside, and says so."""
+    """The store is whole, and the next sync restores our tag from it, moves theirs aside, and reports that."""
     assert_store_is_whole(program.root)
     done = program.run("sync", *choice)
     assert done.returncode == 0, done.stderr

@@ -70,7 +70,7 @@ def read_prompts(*servers: LlamaServer) -> None:
 def serve_llama(
     binary: Path, model: Path, folder: Path, *, group: MemoryGroup, settings: Mapping[str, str]
 ) -> Iterator[LlamaServer]:
-    """A llama-server in a memory group, with what Ollama tells it: one request at a time, and no mapped file."""
+    """A llama-server in a memory group, with the options that Ollama gives it: one request at a time, no mapping."""
     folder.mkdir()
     port = free_port()
     command = group.command(

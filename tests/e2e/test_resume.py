@@ -27,14 +27,14 @@ PLACED = "comfyui/models/checkpoints/big.safetensors"
 
 
 def one_file(folder: Path, url: str, body: PatternBody = WEIGHTS) -> tuple[str, str]:
-    """The options that ask for a body from this URL."""
+    """The options that request a body from this URL."""
     model: dict[str, Any] = {"name": "big", "kind": "checkpoint", "source": url, "for": ["comfyui"]}
     model |= {"size": body.size, "digest": f"sha256:{body.sha256}"}
     return "--manifest", str(write_manifest(folder / "one.yaml", model))
 
 
 def kill_when(program: Modelfetch, arguments: tuple[str, ...], reached: Callable[[], bool]) -> None:
-    """Run a sync, and kill it without warning as soon as ``reached`` says so."""
+    """Run a sync, and kill it without warning as soon as ``reached`` returns true."""
     with (program.cwd / "killed.log").open("w") as log:
         process = program.start("sync", *arguments, stdout=log, stderr=log)
         deadline = time.monotonic() + 60

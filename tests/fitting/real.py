@@ -66,7 +66,7 @@ _CLIP_L, _CLIP_G, _T5, _VAE, _FLUX_VAE = 123_060_480, 694_659_840, 4_762_310_656
 def _with_total(
     part: str, total: int, dtype: str, markers: Mapping[str, Sequence[int]]
 ) -> dict[str, tuple[str, Sequence[int]]]:
-    """Tensors of a part: those that tell its family, and one that holds the rest of its parameters."""
+    """Tensors of a part: those that identify its family, and one with the rest of its parameters."""
     rest = total - sum(math.prod(shape) for shape in markers.values())
     named = {f"{part}{name}": (dtype, shape) for name, shape in markers.items()}
     return {**named, f"{part}all_other_weights": (dtype, (rest,))}

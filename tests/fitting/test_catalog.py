@@ -45,7 +45,7 @@ def test_a_shipped_tier_fits(tier: str) -> None:
 
 @EVERY
 def test_budgets_are_at_least_three_quarters_used(tier: str) -> None:
-    """No budget is half empty, except where a service has no models of its own or the card is a large one."""
+    """No budget is half empty, except if a service has no models or the card is a large one."""
     for service in report(tier).services:
         if service.budget and not service.on_cpu and tier != "94g-2026":
             assert service.needed > 0.75 * service.budget, service.service

@@ -13,7 +13,7 @@ def paths(**keys: str) -> list[str]:
 
 
 def clash(*entries: str) -> str:
-    """The one problem of two models, which stands at the second and names the first."""
+    """The only problem of two models, reported at the second; it names the first."""
     found = problems(models(*entries))
     assert len(found) == 1, found
     assert found[0].startswith("4:5: ")

@@ -124,7 +124,7 @@ def flow(draw: st.DrawFn, value: Any) -> str:
 
 
 def block(draw: st.DrawFn, text: Text, keys: list[tuple[str, Any]], first: str, indent: int) -> None:
-    """A mapping in lines; ``first`` is what stands before its first key."""
+    """A mapping in lines; ``first`` is the text before its first key."""
     lead = first
     for key, value in keys:
         touched = key in ("source", "include", "size", "digest", "files", "path")

@@ -238,7 +238,7 @@ def test_a_file_where_a_folder_is_needed_is_73_before_the_first_body(
 
 
 def optional(bench: Bench) -> dict[str, Any]:
-    """An optional model for a consumer of its own, beside which the tier has another for that consumer."""
+    """An optional model for a separate consumer, for which the tier has another model too."""
     bench.world.hf_repo("acme/opt", {"opt.safetensors": WEIGHTS})
     return {
         "name": "opt",

@@ -71,7 +71,7 @@ def test_a_pickle_that_one_entry_of_a_source_allows_is_refused_for_another(bench
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_a_cache_keeps_the_names_of_its_blobs_beside_a_plain_copy_of_the_repo(bench: Bench, order: int) -> None:
+def test_a_cache_keeps_the_names_of_its_blobs_next_to_a_plain_copy_of_the_repo(bench: Bench, order: int) -> None:
     data = b'{"small": true}'
     bench.world.hf_repo("acme/s", {"config.json": data})
     commit = bench.world.repos["acme/s"].refs["main"]

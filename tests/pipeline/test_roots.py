@@ -174,7 +174,7 @@ def test_a_root_that_can_not_be_written_is_73_though_its_store_can(
 
 @pytest.mark.parametrize("command", ["plan", "sync"])
 def test_a_complete_store_need_not_be_writable(shared: Shared, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    """Many machines may share one that is mounted read-only; each has a root of its own."""
+    """Many machines may share one that is mounted read-only; each has its own root."""
     assert shared.run("one").code == 0
 
     def refuse(path: Path, *_: Any) -> bool:

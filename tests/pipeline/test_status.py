@@ -84,7 +84,7 @@ def test_an_edit_that_does_not_concern_a_model_leaves_its_state(bench: Bench, en
     assert bench.run("sync", changed, "--offline").code == 69
 
 
-def test_one_of_two_placements_of_a_file_is_named_by_itself(bench: Bench) -> None:
+def test_one_of_two_placements_of_a_file_is_named_alone(bench: Bench) -> None:
     manifest = bench.manifest(vae(bench))
     assert bench.run("sync", manifest).code == 0
     path = bench.root / "comfyui/models/vae/x.safetensors"

@@ -699,7 +699,7 @@ def test_status_counts_the_files_of_a_manifest_without_a_request(bench: Bench) -
     assert bench.hub.log.requests() == []
 
 
-def test_a_share_that_refuses_modes_is_filled_and_says_so_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_share_that_refuses_modes_is_filled_with_one_warning(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 

@@ -177,7 +177,7 @@ def test_refused_links_become_copies_with_one_notice(
 
 
 @pytest.mark.parametrize("mount", ["comfyui", "comfyui/models/vae"])
-def test_a_folder_that_is_a_mount_of_its_own_takes_one_copy_of_each_file(
+def test_a_folder_that_is_a_separate_mount_takes_one_copy_of_each_file(
     world: World, monkeypatch: pytest.MonkeyPatch, mount: str
 ) -> None:
     mounted = str(world.root / mount) + "/"

@@ -1,4 +1,4 @@
-"""A root with a store, and what places into it: each `place` is a run of its own."""
+"""A root with a store, and the code that places files into it: each `place` is a separate run."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_a_tiers_name_is_one_path_part(name: str) -> None:
 
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, Path]:
-    """The three folders that are looked at, in order, each with tier `all` and one of its own."""
+    """The three folders that are searched, in order, each with the tier `all` and another tier."""
     work = tmp_path / "work"
     folders = (tmp_path / "env", work / "manifests", tmp_path / "shipped")
     for folder, own in zip(folders, ("8g", "16g", "32g"), strict=True):

@@ -51,7 +51,7 @@ def names(manifest: Manifest, consumer: str) -> list[str]:
     return [m.name for m in manifest.models if consumer in m.consumers]
 
 
-def test_an_empty_variable_means_the_tiers_own() -> None:
+def test_an_empty_variable_means_the_value_of_the_tier() -> None:
     assert apply({"OLLAMA_AUTO_PULL_MODEL": "  "}) == load_manifest(TIER)
 
 

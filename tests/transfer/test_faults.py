@@ -515,7 +515,7 @@ def test_decoded_bytes_with_the_pinned_size_are_kept(world: World) -> None:
 
 
 def test_decoded_bytes_with_the_pinned_digest_are_kept(world: World) -> None:
-    """Its name says that the raw bytes are, its digest says otherwise, and decides."""
+    """By its name the raw bytes are, by its digest they are not; the digest decides."""
     with Origin(DATA, default=answering(200, {"Content-Encoding": "gzip"}, gzip.compress(DATA, 1))) as origin:
         assert world.fetch(origin, data=DATA, size=None, path="file.gz").blob.path.read_bytes() == DATA
     assert len(origin.requests) == 2

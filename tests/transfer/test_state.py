@@ -66,7 +66,7 @@ def whole(conn: Conn, request: Request, origin: Origin) -> None:
 
 
 def shifted(conn: Conn, request: Request, origin: Origin) -> None:
-    """A part that begins one byte later than it says."""
+    """A part that begins one byte later than declared."""
     status, fields, start, end = origin.fields(request)
     conn.send(head(status, fields) + origin.data[start + 1 : end] + b"x")
 

@@ -180,7 +180,7 @@ class _Builder:
         return made
 
     def _with_own_input(self, cur: Tensor) -> Tensor:
-        """The embedding that each block gets of its own (gemma4's small models); made once, kept for all blocks."""
+        """The separate embedding of each block (gemma4's small models); made once, kept for all blocks."""
         width, n, e = self._hyper.per_layer_input, cur.shape[1], self._hyper.embedding
         gate = _same(_new(width, n, of=(GIVEN, cur)))
         self._graph.expand(gate)

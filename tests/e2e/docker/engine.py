@@ -1,4 +1,4 @@
-"""A Docker Engine of the tests' own, in a network and a process tree of its own, without a way out.
+"""A Docker Engine for the tests, in its own network and process tree, without internet.
 
 It is started in namespaces: its containers can reach each other and the two addresses of `HOSTS`, which the tests' hub
 listens on, and nothing else; its published ports are on a loopback that is not this machine's; and when its process

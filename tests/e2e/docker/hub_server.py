@@ -42,7 +42,7 @@ class _Hub(hub_module.Hub):
 
 
 class _Director:
-    """Does what the lines on stdin say."""
+    """Executes the commands on stdin, one a line."""
 
     def __init__(self) -> None:
         self.world = demo_world()

@@ -54,7 +54,7 @@ ROLES = (
 
 
 def build_all(engine: Engine, folder: Path, names: Mapping[str, str]) -> None:
-    """Build everything. ``names`` says which image each service of the compose files runs."""
+    """Build everything. ``names`` is the image of each service of the compose files."""
     engine.output("import", str(peers.base_tarball()), BASE)
     build_modelfetch(engine, folder / "modelfetch")
     build_ollama(engine, folder / "ollama", names["ollama"])

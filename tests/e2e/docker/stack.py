@@ -1,4 +1,4 @@
-"""A clone of the repository's stack in a folder of its own, driven by the real Compose."""
+"""A clone of the repository's stack in its own folder, driven by the real Compose."""
 
 from __future__ import annotations
 

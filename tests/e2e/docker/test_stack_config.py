@@ -24,7 +24,7 @@ PROFILES = (*SERVING, "verify")
 TOGGLES = ("true", "false")
 GPU_SERVICES = {"ollama", "stable-diffusion", "comfyui", "whisperx", "diffrhythm"}
 OF_OTHER_VENDORS = {"amd": {"ollama", "stable-diffusion", "comfyui"}, "intel": {"ollama", "comfyui"}}
-"""Which services have a build for the card; the others run on the CPU, as docs/ai-services-setup.md says."""
+"""Which services have a build for the card; the others run on the CPU (docs/ai-services-setup.md)."""
 
 MODELS = ("", "ollama", "stable-diffusion", "comfyui/models", "whisper", "diffrhythm", "immich")
 ANYTHINGLLM = ("anythingllm/models/tesseract", f"anythingllm/models/{RERANKER}")
@@ -106,7 +106,7 @@ def test_every_card_and_setting_is_valid_and_requests_devices_only_when_enabled(
 
 
 def devices_of(body: dict[str, Any]) -> Any:
-    """What a service asks for beyond an ordinary container's devices."""
+    """What a service requests in addition to the devices of an ordinary container."""
     reservations = body.get("deploy", {}).get("resources", {}).get("reservations", {})
     return body.get("devices") or reservations.get("devices")
 

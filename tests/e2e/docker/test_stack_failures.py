@@ -1,4 +1,4 @@
-"""What can't be fetched keeps its service from starting, and the log of the init service says why."""
+"""What can't be fetched keeps its service from starting, and the log of the init service shows why."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_one_failed_init_service_does_not_stop_the_services_of_the_others(new_st
 
 
 def assert_up_fails(stack: Stack, code: int, word: str) -> None:
-    """`up` fails, the init service ends with the code, its last lines say why, and its service was never started."""
+    """`up` fails, the init service ends with the code, its last lines show why, and its service was never started."""
     done = stack.compose("--profile", "sd", "up", "--detach")
     assert done.returncode != 0
     assert "sd-model-init" in done.stderr

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from modelfetch.fitting.types import Estimate
 
 TABLE = Path(__file__).parent.parent / "llama_cpp.csv"
-"""What llama.cpp b11739 takes on a device of its own; tests/e2e/test_fit_llama_cpp.py measures it again."""
+"""What llama.cpp b11739 takes on a separate device; tests/e2e/test_fit_llama_cpp.py measures it again."""
 ROWS = list(csv.DictReader(TABLE.read_text().splitlines()))
 
 
@@ -136,7 +136,7 @@ def test_the_cache_counts_the_heads_of_each_layer() -> None:
     assert estimate(read_gguf(llm(SHAPES["deci"])), context=4096).kv == 4096 * 64 * 2 * 2 * (8 + 2 + 4 + 1)
 
 
-def test_every_slot_has_a_window_of_its_own() -> None:
+def test_every_slot_has_its_own_window() -> None:
     one, two = (estimate(of("gemma3:1b"), context=8192, parallel=slots) for slots in (1, 2))
     width = 2 * 256 * 2
     assert one.kv == width * (4 * 8192 + 22 * 1024)  # 512 tokens of the window and 512 of the batch

@@ -49,7 +49,7 @@ def test_a_lock_excludes_locks_with_and_without_kept_files(folder: Path, *, kept
         raise AssertionError("two owners")
 
 
-def test_locks_held_at_once_have_files_of_their_own(folder: Path) -> None:
+def test_locks_held_at_once_have_separate_files(folder: Path) -> None:
     files = LockFiles(folder)
     with (
         lock(folder / "a.lock", label="a", files=files, timing=TIMING) as a,
@@ -83,9 +83,7 @@ def test_a_lock_that_was_lost_is_left_to_its_new_owner(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["no hardlinks", "kept file removed", "folder removed"])
-def test_without_a_kept_file_the_lock_gets_one_of_its_own(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
+def test_without_a_kept_file_the_lock_gets_a_new_one(folder: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     def refuse(*_arguments: object, **_options: object) -> None:
         raise PermissionError(1, "not permitted")
 

@@ -375,7 +375,7 @@ def test_another_card_changes_only_the_values_chosen_by_the_card() -> None:
 
 # ── RAM and VRAM of Ollama ──
 @each("tier", TIERS)
-def test_the_prompt_caches_of_all_loaded_models_fit_beside_the_models_in_ram(tier: str) -> None:
+def test_the_prompt_caches_of_all_loaded_models_fit_into_ram_with_the_models(tier: str) -> None:
     ollama = next(service for service in shipped(tier).services if service.name == "ollama")
     assert ollama.memory is not None
     assert ollama.vram is not None

@@ -1,4 +1,4 @@
-"""A stand-in for a service: it looks for its files where the real one does, says on stdout what it found, and serves.
+"""A stand-in for a service: it looks for its files where the real one does, prints what it found, and serves.
 
 Each line is one JSON object. What a service would need and does not find ends the stand-in, as it would the service.
 Runs inside the images only.
@@ -143,7 +143,7 @@ def fingerprint(secret: str) -> str:
 
 
 def immich_ml() -> dict[str, object]:
-    """What immich_ml finds in its cache: each model.onnx and the files beside it."""
+    """What immich_ml finds in its cache: each model.onnx and the files next to it."""
     return {"models": files_below(Path(os.environ["MACHINE_LEARNING_CACHE_FOLDER"]))}
 
 
