@@ -154,7 +154,10 @@ def test_a_stderr_that_can_not_be_written_does_not_change_the_exit_code(manifest
         ["list", "--root", "."],
     ],
 )
-def test_a_full_stdout_is_74_for_every_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_stdout_is_74_for_every_command(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         with pytest.raises(SystemExit) as ended:
