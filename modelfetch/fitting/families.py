@@ -92,7 +92,7 @@ def family_of(shapes: Shapes) -> tuple[str | None, int]:
 
 def _axis(found: Shapes, name: str, axis: int) -> int:
     shape = found.get(name, ())
-    return shape[axis] if len(shape) > axis else 0
+    return shape[axis] if -len(shape) <= axis < len(shape) else 0
 
 
 def _starts(names: Iterable[str], prefix: str) -> bool:
@@ -104,7 +104,7 @@ def _flux2(found: Shapes) -> tuple[str | None, int]:
 
 
 def _wan(found: Shapes) -> tuple[str | None, int]:
-    width = found["head.modulation"][-1]
+    width = _axis(found, "head.modulation", -1)
     if "patch_embedding_global.weight" in found:  # WanDancer
         return None, width
     if "vace_patch_embedding.weight" in found:
@@ -158,11 +158,11 @@ DENOISER_TENSORS = frozenset((*_MARKS, "input_blocks.0.0.weight", "transformer_b
 
 
 def _stable_diffusion(found: Shapes) -> str | None:
-    label = found.get("label_emb.0.0.weight") or found.get("add_embedding.linear_1.weight")
-    if label is not None:
-        return {2816: "sdxl", 2560: "sdxl-refiner"}.get(label[-1])
-    for name in ("input_blocks.1.1", "down_blocks.0.attentions.0"):
-        keys = found.get(f"{name}.transformer_blocks.0.attn2.to_k.weight")
-        if keys is not None:
-            return "sd15" if keys[-1] == 768 else None
+    for name in ("label_emb.0.0.weight", "add_embedding.linear_1.weight"):
+        if name in found:
+            return {2816: "sdxl", 2560: "sdxl-refiner"}.get(_axis(found, name, -1))
+    for block in ("input_blocks.1.1", "down_blocks.0.attentions.0"):
+        name = f"{block}.transformer_blocks.0.attn2.to_k.weight"
+        if name in found:
+            return "sd15" if _axis(found, name, -1) == 768 else None
     return None

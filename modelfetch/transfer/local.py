@@ -46,7 +46,7 @@ def copy_file(
 
     Raises:
         NotFoundError: There is no such file.
-        UnreachableError: It may not be read.
+        UnreachableError: It can't be read, so another location is tried.
         IntegrityError: It has another size, or changed meanwhile.
         InterruptedSync: It was cancelled.
         OSError: The store's disk failed.
@@ -59,7 +59,7 @@ def copy_file(
     except FileExistsError:
         raise not_a_file_error(path).about(uri=location.uri) from None
     except OSError as error:
-        raise UnreachableError(f"{path} can't be read: {error.strerror}", uri=location.uri, permanent=True) from None
+        raise _unreadable(location, error) from None
     try:
         stat = os.fstat(fd)
         if artifact.size is not None and stat.st_size != artifact.size:
@@ -70,7 +70,7 @@ def copy_file(
         partial.identify(identity)
         partial.reserve(stat.st_size)
         for start, end in partial.missing():
-            _copy_range(context, fd, partial, start, end or stat.st_size, cancel, progress)
+            _copy_range(context, fd, location, partial, start, end or stat.st_size, cancel, progress)
         if _identity(location, os.fstat(fd)) != identity:
             raise IntegrityError(f"{path} changed while it was copied", code="size-mismatch", uri=location.uri)
     finally:
@@ -94,15 +94,29 @@ def _identity(location: Location, stat: os.stat_result) -> Identity:
     return Identity(uri=location.uri, url=location.url, etag=version, size=stat.st_size)
 
 
+def _unreadable(location: Location, error: OSError) -> UnreachableError:
+    return UnreachableError(f"{_path_of(location)} can't be read: {error.strerror}", uri=location.uri, permanent=True)
+
+
 def _copy_range(
-    context: Context, fd: int, partial: Partial, start: int, end: int, cancel: Cancel, progress: Callable[[int], None]
+    context: Context,
+    fd: int,
+    location: Location,
+    partial: Partial,
+    start: int,
+    end: int,
+    cancel: Cancel,
+    progress: Callable[[int], None],
 ) -> None:
     writer = SegmentWriter(partial, start)
     buffer = memoryview(bytearray(min(_PIECE, max(end - start, 1))))
     try:
         while writer.position < end:
             cancel.check()
-            count = os.preadv(fd, [buffer[: min(len(buffer), end - writer.position)]], writer.position)
+            try:
+                count = os.preadv(fd, [buffer[: min(len(buffer), end - writer.position)]], writer.position)
+            except OSError as error:
+                raise _unreadable(location, error) from None
             if count == 0:
                 return
             writer.take(buffer[:count])

@@ -53,6 +53,11 @@ MARKS: Sequence[tuple[str | None, int, Shapes]] = [
     (None, 0, {"txt_norm.weight": (2560,), "proj_out.weight": (128, 1)}),  # Mage-Flow
     (None, 0, {"txt_norm.weight": (2880,), "transformer_blocks.0.img_mlp.w1.weight": (1, 1)}),  # Lens
     (None, 5120, {**WAN, "patch_embedding_global.weight": (1, 1)}),  # WanDancer
+    # tensors without dimensions
+    ("wan", 0, {"head.modulation": ()}),
+    (None, 0, {"label_emb.0.0.weight": ()}),
+    (None, 0, {"add_embedding.linear_1.weight": ()}),
+    (None, 0, {"input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": ()}),
 ]
 
 

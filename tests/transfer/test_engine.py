@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from blake3 import blake3
@@ -187,6 +189,23 @@ def test_a_local_file_is_transferred_like_a_remote_one(world: World, tmp_path: P
     assert (fetched.action, fetched.bytes_fetched, fetched.served_by) == ("fetched", len(DATA), path.as_uri())
     assert fetched.blob.path.read_bytes() == DATA
     assert fetched.blob.path.stat().st_ino != path.stat().st_ino
+
+
+def test_a_local_file_on_a_failing_disk_is_unreachable_and_no_error_of_the_store(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(DATA)
+    inode, preadv = path.stat().st_ino, os.preadv
+
+    def fail(fd: int, *args: Any) -> int:
+        if os.fstat(fd).st_ino == inode:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return preadv(fd, *args)
+
+    monkeypatch.setattr(os, "preadv", fail)
+    with pytest.raises(UnreachableError, match=r"model\.bin can't be read: Input/output error"):
+        local(world, path, data=DATA)
 
 
 def test_a_local_file_with_wrong_bytes_is_refused(world: World, tmp_path: Path) -> None:
