@@ -230,7 +230,7 @@ def page_error(path: str, url: str, *, what: str) -> ModelfetchError:
     )
 
 
-def _check_replacement(path: str, head: bytes, url: str) -> ModelfetchError | None:
+def check_replacement(path: str, head: bytes, url: str) -> ModelfetchError | None:
     """The error for a page, a message or a pointer in the place of weights."""
     if not head:
         return NotAModelError(f"{path}: the file is empty")
@@ -255,7 +255,8 @@ def _is_table(text: bytes) -> bool:
     return len(text) > HEAD // 2 and text.count(b"\n") >= _LINES and b"\0" not in text and not text.startswith(b"<")
 
 
-def _check_pointer(path: str, head: bytes) -> ModelfetchError | None:
+def check_pointer(path: str, head: bytes) -> ModelfetchError | None:
+    """Return the error for a file that stands for another one."""
     kind = next((kind for start, kind in _POINTERS.items() if head.removeprefix(_BOM).startswith(start)), None)
     if kind is None:
         return None
@@ -286,7 +287,7 @@ def check_head(
         allow_pickle: Whether the manifest allows a pickle.
     """
     suffix = _suffix(path)
-    if (error := _check_pointer(path, head)) is not None:
+    if (error := check_pointer(path, head)) is not None:
         return error
     if not allow_pickle and may_hide_pickle(path) and starts_as_pickle(head):
         return pickle_error(f"{path} is a pickle")
@@ -294,7 +295,7 @@ def check_head(
         if suffix in (".html", ".htm", ".xhtml", ".xml", ".svg") or not (html_type and looks_like_html(head)):
             return None
         return page_error(path, url, what="a web page")
-    if (error := _check_replacement(path, head, url)) is not None:
+    if (error := check_replacement(path, head, url)) is not None:
         return error
     starts = _is_image if suffix in IMAGE_SUFFIXES else _STARTS.get(suffix)
     if starts is None and not any(start(head) for start in _ANY_MODEL):

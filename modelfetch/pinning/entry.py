@@ -68,7 +68,8 @@ class PinEntry:
     def request(self) -> SourceRequest:
         """The request for what the pins leave open, or for what is newest with ``upgrade``."""
         # Names in a cache don't matter here, so a mirror without them is sufficient.
-        request = replace(SourceRequest.of(self.model), uri=self.home, cached=False)
+        fills_size = self.model.digest is not None and self.model.size is None
+        request = replace(SourceRequest.of(self.model), uri=self.home, cached=False, fills_size=fills_size)
         return self.newest if self.upgrade else request
 
     @property

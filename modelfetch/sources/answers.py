@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from modelfetch.core.units import MAX_SIZE
 from modelfetch.errors import IntegrityError, ModelfetchError
+from modelfetch.formats.content_check import HEAD
 from modelfetch.http import check_status
 from modelfetch.manifest.paths import safe_name
 
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
 FIRST_BYTE = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
 """Requests a single byte. HEAD is unreliable because signed URLs are signed for GET."""
 
+FIRST_BYTES = {"Range": f"bytes=0-{HEAD - 1}", "Accept-Encoding": "identity"}
+"""Requests as much of a file as `check_replacement` needs."""
+
 _EXPIRED = (400, 401, 403, 410)
 _CONTENT_RANGE = re.compile(r"bytes (?:\d+-\d+|\*)/(\d{1,19})\Z", re.ASCII)
-_PARAMETER = re.compile(r';\s*(filename\*?)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;,"]+))', re.IGNORECASE)
+_PARAMETER = re.compile(r';\s*([^\s;=",]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;,"]+))')
 _EXTENDED = re.compile(r"([A-Za-z0-9-]+)'[A-Za-z0-9-]*'(.+)\Z", re.DOTALL)
 _CHARSETS = {"utf-8": "utf-8", "iso-8859-1": "latin-1"}
 _LONGEST_FIELD = 4096

@@ -44,7 +44,8 @@ class SourceRequest:
     """A request to a source: a URI and everything that the manifest specifies for it.
 
     ``size`` in bytes. ``name``: the file's name, because a mirror may use another. ``cached``: some consumer
-    uses an HF cache, so the upstream names of blobs are needed.
+    uses an HF cache, so the upstream names of blobs are needed. ``fills_size``: the size will be written into a
+    manifest, so the start of the file is checked, too.
     """
 
     uri: Uri
@@ -58,6 +59,7 @@ class SourceRequest:
     allow_pickle: bool = False
     allow_unscanned: bool = False
     cached: bool = False
+    fills_size: bool = False
 
     @classmethod
     def of(cls, model: Model, uri: Uri | None = None) -> Self:

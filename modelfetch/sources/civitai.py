@@ -15,9 +15,10 @@ from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.core.digest import Digest
 from modelfetch.errors import CredentialsError, IntegrityError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http import check_status
+from modelfetch.manifest.kinds import WEIGHT_KINDS
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import CivitaiUri
-from modelfetch.sources.answers import FIRST_BYTE, check_file, total_size
+from modelfetch.sources.answers import FIRST_BYTE, FIRST_BYTES, check_file, total_size
 from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.pages import is_html, refuse_page
 
@@ -92,7 +93,7 @@ class CivitaiSource(Source[CivitaiUri]):
         self, address: str, uri: CivitaiUri, version: dict[str, Any], wanted: SourceRequest, *, pinned: bool
     ) -> int | None:
         """Return the size in bytes (the API's own is rounded); raise if access to the file is denied."""
-        with self._http.open("GET", address, headers=FIRST_BYTE) as response:
+        with self._http.open("GET", address, headers=FIRST_BYTES if wanted.fills_size else FIRST_BYTE) as response:
             if response.status == 403 and version.get("availability") == "EarlyAccess":
                 raise CredentialsError(
                     f"{uri} is in early access",
@@ -106,6 +107,8 @@ class CivitaiSource(Source[CivitaiUri]):
                 size=wanted.size,
                 pinned=pinned or wanted.digest is not None,
                 login=self._needs_token(uri, code="login-page", rejected=sent),
+                weights=wanted.kind in WEIGHT_KINDS,
+                fills_size=wanted.fills_size,
             )
             if response.status == 401 or (response.status == 403 and is_html(response.headers)):
                 code = "login-page" if is_html(response.headers) else "unauthorized"

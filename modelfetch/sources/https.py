@@ -12,7 +12,7 @@ from modelfetch.formats.content_check import IMAGE_SUFFIXES, is_listed, is_weigh
 from modelfetch.manifest.kinds import WEIGHT_KINDS
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HttpUri
-from modelfetch.sources.answers import FIRST_BYTE, check_file, disposition_name, total_size
+from modelfetch.sources.answers import FIRST_BYTE, FIRST_BYTES, check_file, disposition_name, total_size
 from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.pages import refuse_page
 
@@ -34,14 +34,23 @@ class HttpsSource(Source[HttpUri]):
 
     def query(self, uri: HttpUri, wanted: SourceRequest) -> Resolution:
         """Return the file's size and name; a web server provides no trustworthy digest."""
-        with self._http.open("GET", uri.url, headers=FIRST_BYTE) as response:
+        fields = FIRST_BYTES if wanted.fills_size else FIRST_BYTE
+        with self._http.open("GET", uri.url, headers=fields) as response:
             if response.status == 401 and response.authorized:
                 raise _refused(response)
             check_file(response, uri.url, what="the file", uri=str(uri))
             name = _name(uri, response.headers) or wanted.filename
             path = "" if wanted.kind in WEIGHT_KINDS else name or ""  # weights are never a page
             pinned, weights = wanted.digest is not None, wanted.kind in WEIGHT_KINDS
-            refuse_page(response, str(uri), path=path, size=wanted.size, pinned=pinned, weights=weights)
+            refuse_page(
+                response,
+                str(uri),
+                path=path,
+                size=wanted.size,
+                pinned=pinned,
+                weights=weights,
+                fills_size=wanted.fills_size,
+            )
             size = total_size(response)
             response.drain()
         name = self._listed(uri, name, wanted)

@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelfetch.core.urls import display_url, origin, redact
-from modelfetch.errors import CredentialsError, NotAModelError
-from modelfetch.formats.content_check import HEAD, is_login, is_weights, looks_like_html, looks_like_text
+from modelfetch.errors import CredentialsError, IntegrityError, NotAModelError
+from modelfetch.formats.content_check import (
+    HEAD,
+    check_pointer,
+    check_replacement,
+    is_login,
+    is_weights,
+    looks_like_html,
+    looks_like_text,
+)
 from modelfetch.http import UndecodableError
 from modelfetch.sources.answers import total_size
 
@@ -40,6 +48,7 @@ def refuse_page(
     size: int | None = None,
     pinned: bool = False,
     weights: bool = False,
+    fills_size: bool = False,
     login: ModelfetchError | None = None,
 ) -> None:
     """Raise if a response is a web page instead of the file, or a message whose size is not that of the file.
@@ -51,6 +60,7 @@ def refuse_page(
         size: The expected size in bytes, if known.
         pinned: Whether a digest identifies the file.
         weights: Whether it is model weights, whatever its name.
+        fills_size: Whether its size will be pinned, so that the start of weights is checked.
         login: The error for a login page, if the source has a more specific one.
 
     Raises:
@@ -58,6 +68,8 @@ def refuse_page(
         NotAModelError: It is another page.
     """
     shown, weights = display_url(uri), weights or is_weights(path)
+    if fills_size and weights and (error := _replacement(response, path)) is not None:
+        raise error.about(uri=shown)
     if not is_html(response.headers):
         if size is not None and _is_message(response, size, weights=weights):
             raise NotAModelError(f"{shown}: a message came instead of the file", hint=_PORTAL_HINT, uri=shown)
@@ -78,6 +90,21 @@ def refuse_page(
     known = pinned or size is not None
     what = "a web page came instead of the file" if known else "it is a web page, not a file"
     raise NotAModelError(f"{shown}: {what}", hint=_PORTAL_HINT if known else _HINT, uri=shown)
+
+
+def _replacement(response: Response, path: str) -> ModelfetchError | None:
+    """Return the error for what came in place of weights, if a response to `FIRST_BYTES` contains their start."""
+    if response.status not in (200, 206) or is_html(response.headers):
+        return None
+    try:
+        head = _first_piece(response)[:HEAD]
+    except (UndecodableError, IntegrityError):
+        return None
+    total = total_size(response)
+    if response.status == 206 and len(head) < min(HEAD, HEAD if total is None else total):
+        return None
+    path = path or "the file"
+    return check_pointer(path, head) or check_replacement(path, head, response.url)
 
 
 def _begins_as_page(response: Response, *, text: bool) -> bool:

@@ -74,6 +74,21 @@ def test_a_file_that_is_not_a_model_is_never_pinned(bench: PinBench, name: str, 
         assert (bench.pin().codes(), "digest" in bench.text) == (["not-a-model"], False)
 
 
+@pytest.mark.parametrize("ranges", [False, True])
+@pytest.mark.parametrize(
+    "body", [POINTER, b"404: Not Found", b"<Error>gone</Error>", b"<html>log in</html>", b'{"a": 1}']
+)
+def test_the_size_of_a_message_is_never_pinned(bench: PinBench, body: bytes, *, ranges: bool) -> None:
+    bench.world.file("m.onnx", body, ranges=ranges)
+    entry = f'name: m, kind: upscaler, source: FILES/m.onnx, digest: "{sha256(LORA)}", for: [comfyui]'
+    bench.write(f"version: 1\nmodels:\n- {{{entry}}}\n")
+    before = bench.text
+    result = bench.pin()
+    assert (result.code, result.codes(), bench.text) == (65, ["not-a-model"], before)
+    bench.world.file("m.onnx", LORA, ranges=ranges)
+    assert (bench.pin().code, f"size: {size(LORA)}" in bench.text) == (0, True)
+
+
 def test_a_pin_that_would_make_the_manifest_invalid_is_not_written(bench: PinBench) -> None:
     old = bench.commit()
     bench.world.repos["acme/art"].commit({"config.json": b"[]"})

@@ -143,6 +143,8 @@ def test_weights_served_with_an_html_type_are_accepted(bench: SourceBench, hub: 
         ("attachment; filename=../../etc/passwd", "passwd"),
         ("attachment; filename*=UTF-8''..%2F..%2Fx.bin", "x.bin"),
         ("attachment; FILENAME=a.bin", "a.bin"),
+        ('attachment; name="a; filename=b.bin"; filename=a.bin', "a.bin"),
+        ('attachment; note="\\"; filename=b.bin"; filename="a.bin"', "a.bin"),
         ("attachment; filename=", None),
         ("attachment; xfilename=a.bin", None),
         ("attachment", None),
