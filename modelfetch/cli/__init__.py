@@ -55,9 +55,12 @@ def _prepare() -> None:
 
     for number, code in ((SIGINT, 130), (SIGTERM, 143)):
         signal(number, lambda *_, code=code: os._exit(code))  # nothing has started yet; commands set their own
-    # The next file that is opened would get a closed stream's descriptor, and messages would be written into it.
+    # The next file that is opened would get a closed stream's descriptor, and messages would be written into it. In
+    # this order each gets its own.
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115 - importing pathlib would slow down a no-op
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - importing pathlib would slow down a no-op
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - see above
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - see above
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # an unencodable name must not crash

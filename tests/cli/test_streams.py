@@ -80,6 +80,13 @@ def test_no_file_gets_the_descriptor_of_a_closed_standard_stream(manifest: Path)
     assert Path("files/ai-models/comfyui/x.json").read_text() == "{}"
 
 
+def test_a_command_that_may_ask_works_without_a_stdin(tmp_path: Path) -> None:
+    words = ("add", (tmp_path / "none.safetensors").as_uri(), "--manifest", str(tmp_path / "new.yaml"))
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *PROGRAM, *words], env=environ, timeout=60)
+    assert done.returncode == 66
+
+
 def test_a_terminal_without_unicode_works(manifest: Path) -> None:
     done = program("status", "--manifest", str(manifest), env={"PYTHONIOENCODING": "ascii"}, stdout=subprocess.PIPE)
     assert done.returncode == 1
