@@ -35,6 +35,7 @@ PATH_KEYS = ("org.cncf.model.filepath", "org.cnai.model.filepath", _TITLE)
 
 _UNPACK = "io.deis.oras.content.unpack"
 _ARCHIVES = ("tar", "tar+gzip", "tar.gzip", "tar+zstd", "tar.gz", "tgz", "zip")
+_EMPTY = "application/vnd.oci.empty.v1+json"  # in place of a layer or config (source: OCI image-spec, manifest.md)
 _IMAGE_LAYER = "application/vnd.oci.image.layer."
 _DOCKER_NAMES = {
     "gguf.v3": "{model}.gguf",
@@ -162,7 +163,7 @@ def named_files(image: Image, uri: OciUri) -> dict[str, Descriptor]:
 def _path_of(layer: Descriptor, image: Image, uri: OciUri) -> str | None:
     """Return the path of a layer's file; None for an archive, or for one of several unnamed layers."""
     named = next((layer.annotations[key] for key in PATH_KEYS if layer.annotations.get(key)), None)
-    if layer.annotations.get(_UNPACK, "").lower() == "true":
+    if layer.media_type == _EMPTY or layer.annotations.get(_UNPACK, "").lower() == "true":
         return None
     titled_by_oras = bool(layer.annotations.get(_TITLE)) and layer.media_type.startswith(_IMAGE_LAYER)
     if layer.media_type.endswith(_ARCHIVES) and not titled_by_oras:

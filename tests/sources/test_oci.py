@@ -328,3 +328,14 @@ def test_a_plain_password_that_is_refused_is_not_taken_for_one_that_is_missing(
     error = make_desk().refusal(base(hub) + ":v1")
     assert (error.exit_code, error.code) == (77, "unauthorized")
     assert f"docker login {host}" in str(error.hint)
+
+
+@pytest.mark.parametrize("title", [None, "tiny.safetensors"])
+def test_the_empty_layer_of_an_artifact_without_files_is_no_file(
+    bench: SourceBench, hub: Hub, title: str | None
+) -> None:
+    empty = layer(b"{}", title, "application/vnd.oci.empty.v1+json")
+    publish(hub, manifest(empty))
+    assert bench.refusal(base(hub) + ":v1").code == "unsupported-manifest"
+    publish(hub, manifest(empty, layer(b"w" * 88, "tiny.safetensors")))
+    assert [a.size for a in bench.resolve(base(hub) + ":v1").artifacts] == [88]
