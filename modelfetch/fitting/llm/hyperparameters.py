@@ -169,7 +169,7 @@ def _layers(read: _Keys, known: Architecture, *, experts: bool) -> tuple[Layer, 
     short_keys = read.whole("attention.key_length_swa", default=keys)
     short_values = read.whole("attention.value_length_swa", default=values)
     windowed = read.windowed(count, known)
-    every = read.whole("full_attention_interval", default=4)
+    every = read.whole("full_attention_interval", default=4, least=1)
     dense = read.whole("leading_dense_block_count", default=0)
     cached = count - read.whole("attention.shared_kv_layers", default=0)
     return tuple(
@@ -237,12 +237,17 @@ class _Keys:
     def has(self, key: str) -> bool:
         return f"{self.arch}.{key}" in self._metadata
 
-    def whole(self, key: str, *, default: int | None = None, most: int = _MAX) -> int:
+    def whole(self, key: str, *, default: int | None = None, least: int | None = None, most: int = _MAX) -> int:
+        """A number; ``least`` is 1 for a required key and 0 for one with a default, unless given."""
         value = self._metadata.get(f"{self.arch}.{key}", default)
         if value is None:
             raise UnknownModelError(f"the header has no {self.arch}.{key}")
-        if not _is_whole(value, least=0 if default is not None else 1, most=most):
-            raise UnknownModelError(f"{self.arch}.{key} is {value!r:.60}, expected a whole number up to {most}")
+        if least is None:
+            least = 1 if default is None else 0
+        if not _is_whole(value, least=least, most=most):
+            raise UnknownModelError(
+                f"{self.arch}.{key} is {value!r:.60}, expected a whole number from {least} to {most}"
+            )
         return int(value)
 
     def per_layer(self, key: str, layers: int, *, default: tuple[int, ...] | None = None) -> tuple[int, ...]:

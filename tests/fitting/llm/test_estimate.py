@@ -223,14 +223,20 @@ def test_the_largest_accepted_number_of_layers_and_experts_is_computed_fast() ->
 
 
 @each(
-    ("key", "value", "most"),
-    [("block_count", 1025, 1024), ("expert_used_count", 65, 64), ("block_count", 2**31, 1024)],
+    ("key", "value", "limits"),
+    [("block_count", 1025, "1 to 1024"), ("expert_used_count", 65, "0 to 64"), ("block_count", 2**31, "1 to 1024")],
 )
-def test_an_implausible_number_of_layers_or_experts_is_unknown(key: str, value: int, most: int) -> None:
+def test_an_implausible_number_of_layers_or_experts_is_unknown(key: str, value: int, limits: str) -> None:
     shape = Shape(experts=8, experts_used=2)
     found = estimate(read_gguf(gguf(metadata(shape) | {f"llama.{key}": u32(value)}, tensors(shape))))
     assert found.total is None
-    assert found.unknown == (f"llama.{key} is {value}, expected a whole number up to {most}",)
+    assert found.unknown == (f"llama.{key} is {value}, expected a whole number from {limits}",)
+
+
+def test_an_interval_of_no_layers_is_unknown() -> None:
+    header = of("qwen3.5:4b")
+    found = estimate(replace(header, metadata={**header.metadata, "qwen35.full_attention_interval": 0}))
+    assert found.unknown == (f"qwen35.full_attention_interval is 0, expected a whole number from 1 to {2**31}",)
 
 
 def test_an_unknown_architecture_is_unknown_with_bounds() -> None:
