@@ -77,7 +77,7 @@ class Finding:
 
     @property
     def can_be_restored(self) -> bool:
-        """Whether ``--repair`` is for it: what was never placed, and files of others, are left to `sync`."""
+        """Whether ``--repair`` restores it; files that were never placed, and those of others, are left to `sync`."""
         return self.is_bad and self.item is not None and self.action != "foreign"
 
 

@@ -204,7 +204,7 @@ def files_below(folder: Path) -> tuple[ModelFile, ...]:
     """
     folder = _snapshot(folder)
     files = []
-    for place, names, found in os.walk(folder, onerror=_give_up):
+    for place, names, found in os.walk(folder, onerror=_raise):
         names[:] = sorted(name for name in names if not name.startswith("."))
         paths = (Path(place) / name for name in sorted(found) if not name.startswith("."))
         for path in (path for path in paths if path.is_file()):
@@ -228,7 +228,7 @@ def _snapshot(folder: Path) -> Path:
     return found[0] if found else folder
 
 
-def _give_up(error: OSError) -> None:
+def _raise(error: OSError) -> None:
     raise error
 
 

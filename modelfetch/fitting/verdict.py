@@ -132,7 +132,7 @@ def _nothing_known(service: Service) -> ModelfetchError:
 
 
 def _does_not_fit(message: str, hint: str | None, model: str | None = None, uri: str | None = None) -> ModelfetchError:
-    hint = hint or "take a smaller model, or one in fewer bits; of a tier leave a service out, or take a smaller tier"
+    hint = hint or "take a smaller model, or one in fewer bits; or a smaller tier, or leave a service out"
     return FitError(message, model=model, uri=uri, hint=hint)
 
 

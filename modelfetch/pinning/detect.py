@@ -29,8 +29,8 @@ class Detected:
     Attributes:
         kind: The manifest's kind.
         consumers: The services that can use it.
-        family: The family of the model, for people: ``sdxl``, ``flux``, ``llama`` …
-        why: The evidence, for people.
+        family: The family of the model, as it is shown: ``sdxl``, ``flux``, ``llama`` …
+        why: The evidence, as it is shown.
         choices: The files of a repo of which one has to be named.
         task: The task of Immich that a model is for.
     """
@@ -153,9 +153,9 @@ _BASE_MODELS = {
 
 def family_of(names: Iterable[str], metadata: Mapping[str, str]) -> str | None:
     """Return the family of a model by its metadata or its tensors' names."""
-    said = " ".join(metadata.get(key, "") for key in ("ss_base_model_version", "modelspec.architecture")).lower()
+    bases = " ".join(metadata.get(key, "") for key in ("ss_base_model_version", "modelspec.architecture")).lower()
     for part, family in _BASE_MODELS.items():
-        if part in said:
+        if part in bases:
             return family
     text = "\n".join(names)
     return next((family for family, pattern in _FAMILIES if pattern.search(text)), None)
@@ -219,7 +219,7 @@ _CATEGORIES = {
     "vae": "vae",
     "upscaler": "upscaler",
 }
-"""CivitAI's types of models (source: its API's reference), and what a manifest calls them."""
+"""CivitAI's types of models (source: its API's reference), each with the kind of a manifest."""
 
 
 def by_folder(path: str) -> Detected:
@@ -235,8 +235,8 @@ def by_upstream(address: str, category: str | None) -> Detected:
     for pattern, kind in _ADDRESSES:
         if pattern.search(address):
             return Detected(kind=kind, why="its address")
-    kind_said = _CATEGORIES.get((category or "").lower())
-    return Detected(kind=kind_said, why=f"its hub calls it {category}") if kind_said else Detected()
+    known = _CATEGORIES.get((category or "").lower())
+    return Detected(kind=known, why=f"its hub calls it {category}") if known else Detected()
 
 
 def combine(content: Detected, folder: Detected, upstream: Detected) -> Detected:
@@ -256,7 +256,7 @@ _WEBUI_FAMILIES = ("sd15", "sdxl", "sd3", "flux", "sd1", "clip", "t5", None)
 
 
 def consumers_for(kind: str, family: str | None) -> tuple[str, ...]:
-    """The services that take a kind; Forge and its kin are left out of families that they can't load."""
+    """The services that take a kind; Forge and similar programs are left out for families that they can't load."""
     takers = tuple(consumer for consumer in consumers_of(kind) if consumer not in ("ollama", "diffrhythm"))
     if "stable-diffusion" in takers and family not in _WEBUI_FAMILIES:
         takers = tuple(consumer for consumer in takers if consumer != "stable-diffusion")

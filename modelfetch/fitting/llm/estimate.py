@@ -167,12 +167,12 @@ def _effective(hyper: Hyper, options: LlmOptions) -> LlmOptions:
 
 
 def _assumptions(
-    hyper: Hyper, asked: LlmOptions, run: LlmOptions, on_cpu: int | None, *, vision: bool
+    hyper: Hyper, requested: LlmOptions, run: LlmOptions, on_cpu: int | None, *, vision: bool
 ) -> dict[str, Any]:
     notes = []
-    if run.context != asked.context:
+    if run.context != requested.context:
         notes.append(f"trained for {run.context} tokens, so the context is that")
-    if run.kv_type != asked.kv_type:
+    if run.kv_type != requested.kv_type:
         notes.append("the cache is quantized only with flash attention")
     if vision:
         notes.append(

@@ -38,7 +38,7 @@ class Layer:
         ff: Width of the dense feed-forward part; 0 where the block has experts only.
         windowed: Whether attention sees only the sliding window.
         recurrent: Whether a state of fixed size takes the place of a key-value cache.
-        cached: Whether the block has a cache of its own; False where it shares that of an earlier block.
+        cached: Whether the block has its own cache; False if it shares that of an earlier block.
         experts: Whether the block has experts.
     """
 
@@ -88,7 +88,7 @@ class Latent:
 class Hyper:
     """The numbers that memory depends on; ``trained_context`` and ``window`` (None: none) are in tokens.
 
-    ``per_layer_input`` is the width of the embeddings that each block has for itself, 0 for most models.
+    ``per_layer_input`` is the width of the separate embeddings of each block, 0 for most models.
     """
 
     arch: str
@@ -121,7 +121,7 @@ class Hyper:
 
 
 def hyperparameters(header: GgufHeader) -> Hyper:
-    """The hyperparameters of a language model; of an unknown architecture those that most architectures have.
+    """The hyperparameters of a language model; for an unknown architecture, those that most architectures have.
 
     Raises:
         UnknownModelError: One is missing or has an impossible value.
