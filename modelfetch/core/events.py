@@ -27,15 +27,15 @@ class Planned(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _OfOne(Event):
-    """Concerns one artifact or lock: ``key`` identifies it, ``label`` is its name for people."""
+class _ItemEvent(Event):
+    """Concerns one artifact or lock: ``key`` identifies it, ``label`` is the name that is shown."""
 
     key: str
     label: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TransferStarted(_OfOne):
+class TransferStarted(_ItemEvent):
     """A transfer has started; ``offset`` bytes of ``size`` (None: unknown) are already on disk and trusted."""
 
     size: int | None
@@ -59,7 +59,7 @@ class TransferProgress(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TransferRetrying(_OfOne):
+class TransferRetrying(_ItemEvent):
     """An attempt failed; the next one starts after ``delay`` seconds."""
 
     reason: str
@@ -69,7 +69,7 @@ class TransferRetrying(_OfOne):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFailed(_OfOne):
+class SourceFailed(_ItemEvent):
     """A source failed permanently; the next mirror is tried."""
 
     source: str
@@ -77,7 +77,7 @@ class SourceFailed(_OfOne):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TransferFinished(_OfOne):
+class TransferFinished(_ItemEvent):
     """The artifact is verified and in the store."""
 
     size: int
@@ -87,12 +87,12 @@ class TransferFinished(_OfOne):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TransferEnded(_OfOne):
+class TransferEnded(_ItemEvent):
     """The artifact's transfer failed or was cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting(_OfOne):
+class Waiting(_ItemEvent):
     """Another process is doing this work; ``seconds`` is the waiting time so far."""
 
     owner: str
