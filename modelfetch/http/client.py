@@ -80,11 +80,12 @@ class Http:
         data: bytes | None = None,
         cancel: Cancel | None = None,
         leave_host: bool = True,
+        stop_at: str = "",
     ) -> Response:
         """Send a request, follow its redirects (at most 10) and return the final response, whatever its status.
 
         A redirect to another host is returned instead if ``leave_host`` is false, or if the request has a body, which
-        may be a secret.
+        may be a secret. A redirect with the header field ``stop_at`` is returned, too.
 
         Raises:
             UnreachableError: No response (``unreachable``, ``timeout``, ``certificate``), an invalid one
@@ -108,6 +109,9 @@ class Http:
             location = response.headers.get("location")
             stays = not leave_host or data is not None
             if response.status not in REDIRECTS or location is None or (stays and leads_elsewhere(url, location)):
+                response.redirected = hops > 0
+                return response
+            if stop_at and stop_at in response.headers:
                 response.redirected = hops > 0
                 return response
             response.drain()

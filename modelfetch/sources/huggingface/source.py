@@ -10,6 +10,7 @@ client needs for a download (source: huggingface_hub, ``file_download.get_hf_fil
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections import defaultdict
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LINKED = "x-linked-etag"
+_REFUSED_API = frozenset({"forbidden", "missing-or-private"})
+"""Errors of the API for which files are looked for without it: a proxy may let only those through."""
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -75,6 +79,13 @@ class HfSource(Source[HfUri]):
             if (found := self._without_api(uri, revision, wanted)) is None:
                 raise missing.error from None
             return found
+        except CredentialsError as error:
+            if error.code not in _REFUSED_API:
+                raise
+            with contextlib.suppress(ModelfetchError):
+                if (found := self._without_api(uri, revision, wanted)) is not None:
+                    return found
+            raise
         chosen = self._with_digests(uri.repo, repo, choose(repo, uri, wanted), wanted)
         if wanted.cached and any(file.digest is None and file.path not in _pinned(wanted) for file in chosen):
             raise UnreachableError(
@@ -285,17 +296,19 @@ class HfSource(Source[HfUri]):
 
     def _head(self, uri: HfUri, path: str) -> tuple[str | None, HubFile]:
         address = _address(uri.repo, uri.revision or "main", path, self._settings)
-        response = self._http.open("HEAD", address, headers={"Accept-Encoding": "identity"}, leave_host=False)
+        response = self._http.open(
+            "HEAD", address, headers={"Accept-Encoding": "identity"}, leave_host=False, stop_at=_LINKED
+        )
         if response.status in (405, 501):
             response.close()
-            response = self._http.open("GET", address, headers=FIRST_BYTE, leave_host=False)
+            response = self._http.open("GET", address, headers=FIRST_BYTE, leave_host=False, stop_at=_LINKED)
         with response:
             fields, moved = response.headers, response.status in REDIRECTS
             if not 200 <= response.status < 300 and not moved:
                 error = self.explain(response, uri)
                 raise error or NotFoundError(f"{uri.repo} has no file {path}")
             commit = fields.get("x-repo-commit", "")
-            linked, etag = (_etag(fields.get(name, "")) for name in ("x-linked-etag", "etag"))
+            linked, etag = (_etag(fields.get(name, "")) for name in (_LINKED, "etag"))
             size = _size(fields.get("x-linked-size", ""))
             if size is None and not moved:
                 size = total_size(response)

@@ -314,9 +314,26 @@ def test_a_proxy_without_the_api_serves_named_files_as_the_official_client_takes
     assert bench.refusal("hf://org/repo/none.bin").exit_code == 66
 
 
-def test_with_every_file_pinned_a_proxy_without_the_api_is_not_needed(
-    bench: SourceBench, repo: HfRepo, hub: Hub
+@pytest.mark.parametrize("answer", [Status(code=c, body="<html>") for c in (401, 403, 404, 405, 501)], ids=str)
+@pytest.mark.parametrize("place", ["/elsewhere", "ORIGIN/elsewhere"])
+def test_a_proxy_of_files_only_serves_them_also_from_another_of_its_addresses(
+    bench: SourceBench, repo: HfRepo, hub: Hub, answer: Status, place: str
 ) -> None:
+    hub.faults.add("/api/*", answer, times=None)
+    digest = Digest.sha256(FILES["model.safetensors"])
+    headers = {"X-Repo-Commit": repo.main, "X-Linked-Etag": f'"{digest.hex}"', "X-Linked-Size": "5"}
+    location = {"Location": place.replace("ORIGIN", hub.endpoint)}
+    hub.faults.add("/org/repo/resolve/*", Status(code=302, headers={**headers, **location}), times=None)
+    found = bench.resolve("hf://org/repo/model.safetensors")
+    (artifact,) = found.artifacts
+    assert (found.revision, artifact.size, artifact.digest) == (repo.main, 5, digest)
+
+
+@pytest.mark.parametrize("code", [403, 404])
+def test_with_every_file_pinned_a_proxy_without_the_api_is_not_needed(
+    bench: SourceBench, repo: HfRepo, hub: Hub, code: int
+) -> None:
+    hub.faults.add("/api/*", Status(code=code), times=None)
     hub.faults.add("*", Status(code=404), times=None)
     files = tuple(FileSpec(path=p, size=len(data), digest=Digest.sha256(data)) for p, data in FILES.items())
     uri = f"hf://org/repo@{repo.main}"
