@@ -85,7 +85,9 @@ def missing_file_error(path: str | os.PathLike[str]) -> NotFoundError:
 
 def not_a_file_error(path: str | os.PathLike[str]) -> NotFoundError:
     """The error for a path that is not a regular file."""
-    return NotFoundError(f"{path} is a folder or device, not a file", hint=f"name one file: file://{path}/FILE")
+    if Path(path).is_dir():
+        return NotFoundError(f"{path} is a folder, not a file", hint=f"name one file: file://{path}/FILE")
+    return NotFoundError(f"{path} is not a regular file", hint="copy its content to a file, and name that")
 
 
 def writable_hint(path: Path) -> str:

@@ -103,8 +103,12 @@ def test_a_file_that_is_missing_is_looked_for_on_the_disk_rather_than_upstream(c
         "check the path; is its disk or share mounted?",
     )
     assert lines(capsys, "fetch", "file:///etc")[1:] == (
-        "/etc is a folder or device, not a file",
+        "/etc is a folder, not a file",
         "name one file: file:///etc/FILE",
+    )
+    assert lines(capsys, "fetch", "file:///dev/null")[1:] == (
+        "/dev/null is not a regular file",
+        "copy its content to a file, and name that",
     )
 
 
