@@ -153,7 +153,7 @@ def read_small(path: Path | str, limit: int) -> bytes:
         data = bytearray()
         if os.fstat(fd).st_size > limit:
             raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
-        while piece := os.read(fd, limit + 1 - len(data)):
+        while piece := os.read(fd, min(limit + 1 - len(data), _CHUNK)):  # it allocates as much as it may read
             data += piece
     finally:
         os.close(fd)

@@ -78,6 +78,7 @@ def test_a_small_file_is_read_whole_and_a_larger_one_refused(tmp_path: Path) -> 
     with pytest.raises(OSError, match="more than 4 bytes") as caught:
         fs.read_small(path, 4)
     assert caught.value.errno == errno.EFBIG
+    assert fs.read_small(path, 2**50) == b"12345"  # a limit takes no memory
 
 
 def test_a_copy_is_whole_never_replaces_and_leaves_nothing_if_it_fails(
