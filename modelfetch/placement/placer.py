@@ -167,7 +167,7 @@ class Placer:
             return run.book.load()
 
     def finish(self) -> dict[str, ModelfetchError]:
-        """Write all receipts that have changes, and when adopted files were hashed; returns the errors by consumer.
+        """Write all receipts that have changes, and when kept files were hashed; returns the errors by consumer.
 
         Files of interrupted models are recorded too, so that the next run need not read them again.
         """
@@ -271,7 +271,7 @@ class Placer:
     def _place_one(self, step: _Step, request: PlacementRequest, writer: ConsumerWriter) -> Entry:
         if step.found.action is Action.KEEP:
             entry = _kept_entry(step, request)
-            if not entry.made and entry.digest and step.found.state not in (State.READY, State.REWRITTEN):
+            if entry.digest and step.found.state not in (State.READY, State.REWRITTEN):
                 self._checked[step.path] = Check(size=entry.size, mtime_ns=entry.mtime_ns, at=now(), ok=True)
             return entry
         with _named(self._path(step.job)):

@@ -149,6 +149,13 @@ def test_files_that_sync_adopted_count_as_verified(bench: Bench, care: Callable[
     assert by_path(care("list"))[ONE]["verified"] > "2020"
 
 
+def test_a_touched_file_that_sync_hashed_counts_as_verified(bench: Bench, care: Callable[..., Result]) -> None:
+    bench.sync(vae(bench))
+    os.utime(bench.root / ONE, (1, 1))
+    assert bench.sync(vae(bench)).code == 0
+    assert by_path(care("list"))[ONE]["verified"] > "2020"
+
+
 def test_list_shows_no_verification_date_for_a_damaged_file(bench: Bench, care: Callable[..., Result]) -> None:
     bench.sync(vae(bench))
     flip(bench.root / ONE)
