@@ -7,6 +7,7 @@ detects how a pickle was compressed. numpy.load unpickles an array of objects (n
 
 from __future__ import annotations
 
+import errno
 import pickletools
 import re
 import struct
@@ -58,6 +59,12 @@ else:
     _broken.append(lzma.LZMAError)
 BROKEN_ARCHIVE = tuple(_broken)
 """The exceptions of the standard library for damaged archives; OSError also if the disk fails."""
+
+
+def reraise_disk_error(error: Exception) -> None:
+    """Raise an error of the disk again; that of damaged data has no number, or is of an impossible position."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        raise error
 
 
 class PickleVerdict(Enum):
@@ -128,7 +135,8 @@ def contains_pickle(size: int, read_at: ReadAt) -> bool:
         try:
             if any(is_pickle_member(*member) for member in (_tar_members if is_tar(head) else _zip_members)(file)):
                 return True
-        except BROKEN_ARCHIVE:
+        except BROKEN_ARCHIVE as error:
+            reraise_disk_error(error)
             return is_archive
         if is_archive:
             return False
@@ -169,8 +177,9 @@ def decompressed_start(head: bytes, read: Callable[[], bytes]) -> bytes:
     make = next((make for magic, make in _DECOMPRESSORS if head.startswith(magic)), None)
     if make is None:
         return b""
+    data = read()
     try:
-        start: bytes = make().decompress(read(), _UNPACKED)
+        start: bytes = make().decompress(data, _UNPACKED)
     except BROKEN_ARCHIVE:
         return b""
     return start

@@ -6,7 +6,6 @@ too. Unpacked files are always copied, since NLTK (from 3.10.3) refuses files wi
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import stat
@@ -18,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 
 from modelfetch.errors import IntegrityError
 from modelfetch.formats.content_check import check_artifact
-from modelfetch.formats.pickles import BROKEN_ARCHIVE, contains_pickle, pickle_error
+from modelfetch.formats.pickles import BROKEN_ARCHIVE, contains_pickle, pickle_error, reraise_disk_error
 from modelfetch.manifest.paths import check_relative
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.placer import PlacementJob
@@ -123,7 +122,7 @@ def copy_member(archive: Path, opened: zipfile.ZipFile, member: Member, target: 
         with opened.open(member.info) as source:
             shutil.copyfileobj(source, target, 1 << 20)
     except BROKEN_ARCHIVE as error:
-        _reraise_disk_error(error)
+        reraise_disk_error(error)
         raise _unsafe(archive, f"{member.path} is damaged ({error})") from None
 
 
@@ -138,16 +137,10 @@ def open_archive(archive: Path) -> Iterator[zipfile.ZipFile]:
     try:
         opened = zipfile.ZipFile(archive)
     except BROKEN_ARCHIVE as error:
-        _reraise_disk_error(error)
+        reraise_disk_error(error)
         raise _unsafe(archive, f"it is not a zip ({error})") from None
     with opened:
         yield opened
-
-
-def _reraise_disk_error(error: Exception) -> None:
-    """Raise an error of the disk again; that of damaged data has no number, or is of an impossible position."""
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-        raise error
 
 
 def _checked(archive: Path, info: zipfile.ZipInfo) -> Member:

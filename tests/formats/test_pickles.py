@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import collections
+import errno
 import gzip
 import io
 import lzma
@@ -15,6 +16,7 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -79,6 +81,20 @@ def test_an_import_behind_many_harmless_opcodes_is_found() -> None:
     padding = b"X" + (300_000).to_bytes(4, "little") + b"a" * 300_000 + b"0"
     assert found(padding * 3 + pickle.dumps(Runs(), protocol=1))
     assert found(b"N0" * 60_000 + pickle.dumps(Runs(), protocol=0))
+
+
+def test_an_error_of_the_disk_is_no_verdict() -> None:
+    data = zipped({"m/notes.txt": b"Only text.\n" * 100})
+    directory = data.rindex(b"PK\1\2")
+
+    def fails(at: int, count: int) -> bytes:
+        if (at, count) == (0, 512) or at + count >= directory:
+            return data[at : at + count]
+        raise OSError(errno.EIO, "Input/output error")
+
+    assert not found(data)
+    with pytest.raises(OSError, match="Input/output"):
+        contains_pickle(len(data), fails)
 
 
 @each("line", [b"V%b\n0", b"S'%b'\n0", b"L%bL\n0"])
