@@ -214,6 +214,11 @@ def looks_like_text(head: bytes) -> bool:
     return bool(head) and (_NOT_TEXT.search(head) is None or _WIDE_TEXT.fullmatch(head[: len(head) & ~1]) is not None)
 
 
+def is_other_media(path: str, head: bytes) -> bool:
+    """Whether a file begins as a document, an image or a video, and its name is not that of an image."""
+    return head.startswith(_DOCUMENTS) and _suffix(path) not in IMAGE_SUFFIXES
+
+
 def is_login(url: str) -> bool:
     """Whether a URL is that of a login page."""
     return any(part.lower() in _LOGIN_PARTS for part in urlsplit(url).path.split("/"))

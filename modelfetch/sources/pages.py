@@ -11,6 +11,7 @@ from modelfetch.formats.content_check import (
     check_pointer,
     check_replacement,
     is_login,
+    is_other_media,
     is_weights,
     looks_like_html,
     looks_like_text,
@@ -71,7 +72,7 @@ def refuse_page(
     if fills_size and weights and (error := _replacement(response, path)) is not None:
         raise error.about(uri=shown)
     if not is_html(response.headers):
-        if size is not None and _is_message(response, size, weights=weights):
+        if size is not None and _is_message(response, path, size, weights=weights):
             raise NotAModelError(f"{shown}: a message came instead of the file", hint=_PORTAL_HINT, uri=shown)
         return
     if is_login(response.url):
@@ -114,15 +115,15 @@ def _begins_as_page(response: Response, *, text: bool) -> bool:
     return begins or (text and response.status == 200 and looks_like_text(first[:HEAD]))
 
 
-def _is_message(response: Response, size: int, *, weights: bool) -> bool:
-    """Return whether a whole body of another size than the file's is a web page, or a text in the place of weights."""
+def _is_message(response: Response, path: str, size: int, *, weights: bool) -> bool:
+    """Return whether a whole body of another size than the file's is a web page, or for weights a text or an image."""
     if response.status != 200 or total_size(response) == size or not response.can_decode:
         return False
     try:
         head = _first_piece(response)[:HEAD]
     except UndecodableError:
         return False
-    return looks_like_html(head) or (weights and (looks_like_text(head) or not head))
+    return looks_like_html(head) or (weights and (not head or looks_like_text(head) or is_other_media(path, head)))
 
 
 def _first_piece(response: Response) -> bytes:

@@ -147,13 +147,15 @@ def _whole(
 
 
 def _page_instead(response: Response, what: str, *, wrong_size: bool) -> ModelfetchError | None:
-    """Return the error for a web page or JSON message in the place of the file, or any text of another size."""
+    """Return the error for a web page or JSON message in the place of the file, or a text or image of another size."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "text/html" and not what.lower().endswith((".html", ".htm")):
         return page_error(what, response.url, what="a web page")
     is_text = kind.startswith("text/") or kind in _TEXTS  # some servers declare every file as text
     if is_weights(what) and (kind == "application/json" or (wrong_size and is_text)):
         return page_error(what, response.url, what="a JSON message" if kind == "application/json" else "a text")
+    if is_weights(what) and wrong_size and kind.startswith("image/"):
+        return page_error(what, response.url, what="an image")
     return None
 
 

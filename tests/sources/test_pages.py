@@ -30,6 +30,8 @@ BODIES = [
     ("text/plain", b"Please log in"),
     ("text/javascript", b"window.location = '/login'"),
     ("text/plain", PAGE.decode().encode("utf-16")),
+    ("image/png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(99)),
+    ("application/octet-stream", b"GIF89a" + bytes(99)),
 ]
 WEIGHTS = b"\x00\x01\x02weights" * 60
 

@@ -674,9 +674,10 @@ def test_a_web_page_is_refused_as_a_model(world: World) -> None:
     assert world.partial() is None
 
 
-def test_an_error_page_does_not_discard_the_progress(world: World) -> None:
+@pytest.mark.parametrize("kind", ["text/html", "image/png"])
+def test_an_error_page_does_not_discard_the_progress(world: World, kind: str) -> None:
     """A captive portal requires a login: the next run resumes where the last one stopped."""
-    page = answering(200, {"Content-Type": "text/html"}, b"<html>Welcome to our network</html>")
+    page = answering(200, {"Content-Type": kind}, b"<html>Welcome to our network</html>")
     with Origin(DATA, scripts=[drop_after(200_000), page]) as origin:
         with pytest.raises(NotAModelError):
             world.fetch(origin, data=DATA, path="model.safetensors")
