@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from modelfetch.core.units import MAX_SIZE
-from modelfetch.errors import IntegrityError, ModelfetchError
+from modelfetch.errors import IntegrityError, ModelfetchError, NotAModelError
 from modelfetch.formats.content_check import HEAD
 from modelfetch.http import check_status
 from modelfetch.manifest.paths import safe_name
@@ -37,6 +37,14 @@ def unsafe_name_error(what: str, name: str) -> IntegrityError:
         f"{what} names a file {name[:120]!r}, which is not a safe path",
         code="unsafe-path",
         hint="nothing of it was fetched; report it to its publisher, or use another version",
+    )
+
+
+def unlisted_name_error(uri: str, name: str, kind: str | None) -> NotAModelError:
+    """The error for weights whose name has no suffix that a service would list."""
+    return NotAModelError(
+        f"{uri} is named {name}, which no service lists as a {kind}, and its content is not known",
+        hint="name it in the manifest, with the suffix of its format: filename: NAME.safetensors",
     )
 
 

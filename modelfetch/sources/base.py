@@ -17,7 +17,7 @@ from modelfetch.errors import (
     SettingError,
     UnreachableError,
 )
-from modelfetch.formats.content_check import check_pickle_name
+from modelfetch.formats.content_check import IMAGE_SUFFIXES, check_pickle_name, is_listed
 from modelfetch.manifest.kinds import HF_CACHES, REPO_KINDS, WEIGHT_KINDS
 from modelfetch.manifest.paths import safe_name
 
@@ -87,6 +87,12 @@ class SourceRequest:
     def single(self) -> bool:
         """Whether this is a single file; for a registry artifact, ``files`` may select it."""
         return not self.snapshot or self.kind not in (None, *REPO_KINDS)
+
+    def is_unlisted(self, name: str) -> bool:
+        """Whether these are weights, the manifest does not name their file, and no service lists one of this name."""
+        if self.kind not in WEIGHT_KINDS or self.filename or self.name or is_listed(name):
+            return False
+        return self.kind != "embedding" or not name.lower().endswith(IMAGE_SUFFIXES)
 
 
 class Source(ABC, Generic[U]):

@@ -7,12 +7,19 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.core.urls import redact
-from modelfetch.errors import CredentialsError, NotAModelError, UnreachableError
-from modelfetch.formats.content_check import IMAGE_SUFFIXES, is_listed, is_weights, suffix_for
+from modelfetch.errors import CredentialsError, UnreachableError
+from modelfetch.formats.content_check import is_listed, is_weights, suffix_for
 from modelfetch.manifest.kinds import WEIGHT_KINDS
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HttpUri
-from modelfetch.sources.answers import FIRST_BYTE, FIRST_BYTES, check_file, disposition_name, total_size
+from modelfetch.sources.answers import (
+    FIRST_BYTE,
+    FIRST_BYTES,
+    check_file,
+    disposition_name,
+    total_size,
+    unlisted_name_error,
+)
 from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.pages import refuse_page
 
@@ -82,15 +89,11 @@ class HttpsSource(Source[HttpUri]):
                 permanent=True,
                 hint="name it in the manifest: filename: …",
             )
-        images = IMAGE_SUFFIXES if wanted.kind == "embedding" else ()
-        if wanted.kind not in WEIGHT_KINDS or wanted.name or is_listed(name) or name.lower().endswith(images):
+        if not wanted.is_unlisted(name):
             return name
         suffix = self._suffix(uri)
         if suffix is None:
-            raise NotAModelError(
-                f"{uri} is named {name}, which no service lists as a {wanted.kind}, and its content is not known",
-                hint="name it in the manifest, with the suffix of its format: filename: NAME.safetensors",
-            )
+            raise unlisted_name_error(str(uri), name, wanted.kind)
         stem = PurePosixPath(name).stem if PurePosixPath(name).suffix.lower() in _SCRIPTS else name
         return f"{stem}{suffix}"
 

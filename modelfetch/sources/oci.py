@@ -18,7 +18,7 @@ from modelfetch.formats.oci_manifest import MANIFESTS, Descriptor, Image, ImageI
 from modelfetch.manifest.kinds import FOLDERS
 from modelfetch.manifest.paths import check_relative
 from modelfetch.manifest.uri import OciUri
-from modelfetch.sources.answers import unsafe_name_error
+from modelfetch.sources.answers import unlisted_name_error, unsafe_name_error
 from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.registry import EVERY_TYPE, Registry, bases, blob_url
 
@@ -124,6 +124,9 @@ def _resolution(wanted: SourceRequest, uri: OciUri, image: Image, base: str) -> 
         files = _included(files, wanted.include, uri)
     if wanted.single and len(files) > 1:
         files = _single(files, wanted, uri)
+    for path in files if wanted.single else ():
+        if wanted.is_unlisted(path):
+            raise unlisted_name_error(str(uri), path, wanted.kind)
     return Resolution(
         artifacts=tuple(_artifact(uri, base, path, layer) for path, layer in files.items()),
         revision=str(image.digest),

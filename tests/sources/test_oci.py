@@ -117,6 +117,18 @@ def test_a_single_layer_without_a_name_has_the_repositorys(bench: SourceBench, h
     assert bench.resolve(base(hub) + ":v1").artifacts[0].path == "tiny"
 
 
+def test_weights_without_a_name_that_a_service_lists_need_one_in_the_manifest(bench: SourceBench, hub: Hub) -> None:
+    for unnamed in (layer(b"x"), layer(b"x", "weights"), layer(b"x", "weights.onnx_data")):
+        publish(hub, manifest(unnamed))
+        error = bench.refusal(base(hub) + ":v1", kind="checkpoint")
+        assert (error.exit_code, error.code) == (65, "not-a-model")
+        assert "filename: " in str(error.hint)
+        assert bench.resolve(base(hub) + ":v1", kind="checkpoint", filename="x.safetensors").artifacts
+        assert bench.resolve(base(hub) + ":v1", kind="file").artifacts
+    publish(hub, manifest(layer(b"x", "style.png")))
+    assert bench.resolve(base(hub) + ":v1", kind="embedding").artifacts
+
+
 def test_weights_are_chosen_among_other_files_and_a_snapshot_takes_all(bench: SourceBench, hub: Hub) -> None:
     publish(hub, TWO)
     assert [a.path for a in bench.resolve(base(hub) + ":v1").artifacts] == ["tiny.safetensors"]
