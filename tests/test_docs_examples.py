@@ -98,6 +98,7 @@ def test_every_option_in_the_prose_is_one_of_some_command(document: Path) -> Non
         "--user",
         "--archive",
         "--hard-links",
+        "--vfs-cache-mode",
         "--help",
     }
     said = set(re.findall(r"`(--[a-z][a-z-]+)[` =]", prose(document)))
