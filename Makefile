@@ -44,12 +44,12 @@ demo: $(READY)  ## Fill files/demo with tiny models: a killed run, its resume, a
 	@echo '== what is there now (rm -rf $(DEMO_ROOT) removes it)'
 	@$(BIN)/modelfetch status --tier demo --root $(DEMO_ROOT)
 
-# Three workers keep two cores busy: much of the time is spent waiting for time-outs, slow servers and killed processes.
+# Four workers keep two cores busy: much of the time is spent waiting for time-outs, slow servers and killed processes.
 # They write six gigabytes: into memory, where 4 GiB of it are free for files.
 test: TMPDIR := $(shell [ "$$(df --output=avail --block-size=1G /dev/shm 2>/dev/null | tail -n 1)" -ge 4 ] 2>/dev/null \
 	&& ! grep -q ' /dev/shm .*noexec' /proc/mounts && echo /dev/shm || echo $${TMPDIR:-/tmp})
 test: $(READY)  ## The fast, hermetic tests
-	TMPDIR=$(TMPDIR) $(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
+	TMPDIR=$(TMPDIR) $(BIN)/python -m pytest -n 4 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(READY)  ## ruff, mypy --strict, the import layers, the links of the documentation
 	$(BIN)/ruff check .
