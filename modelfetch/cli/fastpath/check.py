@@ -177,6 +177,32 @@ def _absent_holds(fields: list[str]) -> bool:
     return not os.path.lexists(fields[0])
 
 
+def _checks_hold(fields: list[str]) -> bool:
+    size, mtime_ns, damaged, path = fields
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return damaged == damaged_files(path)
+    return [size, mtime_ns] == [str(found.st_size), str(found.st_mtime_ns)] or damaged == damaged_files(path)
+
+
+def damaged_files(path: str) -> str:
+    """A hash of the checks in a ``checks.json`` that found a damaged file: those without damage change no result."""
+    try:
+        data = read_bytes(path)
+    except FileNotFoundError:
+        return sha256_hex(b"[]")
+    try:
+        import json
+
+        raw = json.loads(data)
+        if raw["version"] == 1:
+            data = repr(sorted((key, check) for key, check in raw["checked"].items() if not check[3])).encode()
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        pass  # without its meaning, every change of it counts
+    return sha256_hex(data)
+
+
 def sha256_hex(data: bytes) -> str:
     """The sha256 from the interpreter's built-in module, which avoids loading OpenSSL."""
     try:
@@ -196,4 +222,5 @@ _HOLDS = {
     "folder": _folder_holds,
     "manifest": _manifest_holds,
     "absent": _absent_holds,
+    "checks": _checks_hold,
 }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.cli.fastpath.check import (
     MAGIC,
+    damaged_files,
     key_of,
     note_of,
     notes_folder,
@@ -115,7 +116,9 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
         yield f"absent\t{newer}"
     # What `verify` finds damaged does not look changed.
     checks = directories.own_folder(root) / "checks.json"
-    for file in (checks, *(consumer_dir_file(root, consumer) for consumer in CONSUMERS)):
+    seen = lstat_path(checks)
+    yield f"checks\t{seen and seen.size}\t{seen and seen.mtime_ns}\t{damaged_files(str(checks))}\t{checks}"
+    for file in (consumer_dir_file(root, consumer) for consumer in CONSUMERS):
         if file.exists():
             paths[file] = None
         else:

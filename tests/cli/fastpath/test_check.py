@@ -223,6 +223,29 @@ def test_any_change_disables_the_fast_path(place: Place, change: str) -> None:
     assert quick is None or quick == place.long()
 
 
+def test_only_checks_that_found_damage_disable_the_fast_path(place: Place) -> None:
+    """One init container records checks while the note of another one exists."""
+    checks = place.root / ".modelfetch/checks.json"
+    assert not checks.exists()
+    for _ in range(2):  # the first creates the file
+        assert run(["verify", "--tier", "mine"]) == 0
+        quick = place.quick()
+        assert quick is not None
+        assert quick == place.long()
+    file = place.root / "whisper/hub/models--a--w/refs/main"
+    found = file.lstat()
+    data = json.loads(checks.read_text())
+    data["checked"]["whisper/hub/models--a--w/refs/main"] = [found.st_size, found.st_mtime_ns, 0, False]
+    checks.write_text(json.dumps(data))
+    assert place.quick() is None
+    assert place.long()[0] == 0  # it was looked at again
+    for other in ("[]", '{"version": 2, "checked": {}}', '{"version": 1, "checked": {"x": 5}}', "garbage"):
+        checks.write_text(other)
+        assert place.quick() is None
+        long = place.long()
+        assert place.quick() == long
+
+
 ENVIRONMENTS = {
     "HF_ENDPOINT": "not a url",
     "MODELFETCH_JOBS": "many",
