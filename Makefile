@@ -49,6 +49,9 @@ demo: $(READY)  ## Fill files/demo with tiny models: a killed run, its resume, a
 test: TMPDIR := $(shell [ "$$(df --output=avail --block-size=1G /dev/shm 2>/dev/null | tail -n 1)" -ge 4 ] 2>/dev/null \
 	&& ! grep -q ' /dev/shm .*noexec' /proc/mounts && echo /dev/shm || echo $${TMPDIR:-/tmp})
 test: $(READY)  ## The fast, hermetic tests
+	@# In a fresh clone, every worker would compile every test. All folders but `bench` and `e2e`.
+	@[ -d tests/__pycache__ ] || { for half in 'tests/[cdfhm]*/' 'tests/[p-t]*/'; do \
+		$(BIN)/python -m pytest --collect-only -q $$half >/dev/null & done; wait; }
 	TMPDIR=$(TMPDIR) $(BIN)/python -m pytest -n 4 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(READY)  ## ruff, mypy --strict, the import layers, the links of the documentation
