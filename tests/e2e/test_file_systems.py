@@ -176,7 +176,8 @@ def test_a_share_that_drops_during_a_sync_ends_it_with_74_and_the_next_one_resum
         share.send(signal.SIGKILL)
         output = process.communicate(timeout=60)[0]
     assert process.returncode == 74, output
-    assert "Transport endpoint is not connected" in output
+    # A call that is under way gets the other error (source: linux/fs/fuse/dev.c, ECONNABORTED and ENOTCONN).
+    assert "Transport endpoint is not connected" in output or "Software caused connection abort" in output
     share.unmount()
     share.mount()
     report = On(modelfetch, share.point / "root").report("sync", *TIER)
