@@ -89,7 +89,7 @@ bench-fit: $(READY)  ## `modelfetch fit` compared with published measurements of
 e2e: $(READY)  ## Real consumers and peers: Ollama, faster-whisper, huggingface_hub, nginx, registries; the stack under a real Docker Engine
 	KILLS=300 $(BIN)/python -m pytest -n 2 --dist worksteal tests/care/test_kills.py tests/store/locks/test_lock.py --timeout=900
 	EXAMPLES=2 $(BIN)/python -m pytest -n 2 --dist worksteal -m hypothesis --timeout=300
-	$(BIN)/python -m pytest tests/e2e -m 'not heavy' -n 2 --dist loadgroup --no-loadscope-reorder --timeout=2400 --durations=5 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/e2e -m 'not heavy' -n 2 --dist loadfile --no-loadscope-reorder --timeout=2400 --durations=5 $(PYTEST_ARGS)
 
 e2e-heavy: $(READY)  ## The real Open WebUI (8 GB) and llama-server, as the stack sets them; fit compared with llama.cpp in every setting
 	$(BIN)/python -m pytest tests/e2e -m heavy --timeout=4500 --durations=5 $(PYTEST_ARGS)

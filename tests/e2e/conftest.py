@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one of two workers have the Docker Engine; of the other tests, each file stays in one worker."""
-    for item in items:
-        name = item.path.parent.name if item.path.parent != Path(__file__).parent else item.path.name
-        item.add_marker(pytest.mark.xdist_group(name))
-
-
 @pytest.fixture(scope="session")
 def public_folder() -> Iterator[Path]:
     """A folder outside the repository that every user may enter (pytest's own are private)."""
