@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from modelfetch.errors import ModelfetchError
-from modelfetch.pipeline.frozen import at_current_endpoints, frozen_before, frozen_for
+from modelfetch.pipeline.frozen import at_current_endpoints, frozen_before
 from modelfetch.pipeline.plan import select
-from modelfetch.pipeline.resolve import resolve_quietly
+from modelfetch.pipeline.resolve import resolve_settled
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.receipts import Receipt
 
@@ -91,7 +91,7 @@ def find_requested(
     for request in select(manifests, consumers):
         settled = recorded = None
         with contextlib.suppress(ModelfetchError):
-            settled = frozen_for(request, receipts, session.settings) or resolve_quietly(request, session, receipts)
+            settled = resolve_settled(request, session, receipts)
             recorded = settled or frozen_before(request, receipts, session.settings)
         if recorded is not None:
             add(request, recorded, paths)
@@ -107,6 +107,6 @@ def find_requested(
 def _resolutions_elsewhere(request: ModelRequest, receipts: Mapping[str, Receipt]) -> Iterator[Resolution]:
     """Resolutions of the same entry in other manifests, and in earlier texts of this one."""
     for receipt in receipts.values():
-        for key, frozen in receipt.frozen.items():
-            if key.rpartition(":")[2] in request.entry_keys:
+        for entry in request.entry_keys:
+            for frozen in receipt.frozen_of(entry):
                 yield frozen.resolution

@@ -273,7 +273,10 @@ class Store:
                 raise
         finally:
             with contextlib.suppress(OSError):
-                unique.unlink() if linked else rename_new(str(unique), str(part))
+                if linked:
+                    unique.unlink()
+                else:
+                    rename_new(str(unique), str(part))
         return False
 
     def _copy(self, fd: int, path: Path, sha256: Digest) -> os.stat_result:

@@ -179,11 +179,8 @@ def _absent_holds(fields: list[str]) -> bool:
 
 def _checks_hold(fields: list[str]) -> bool:
     size, mtime_ns, damaged, path = fields
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return damaged == damaged_files(path)
-    return [size, mtime_ns] == [str(found.st_size), str(found.st_mtime_ns)] or damaged == damaged_files(path)
+    is_same = os.path.lexists(path) and _path_holds([size, mtime_ns, path])
+    return is_same or damaged == damaged_files(path)
 
 
 def damaged_files(path: str) -> str:
