@@ -353,19 +353,6 @@ def check_pickle(path: str, size: int, read_at: ReadAt) -> ModelfetchError | Non
 
 
 # ── artifacts ──
-def check_pickle_name(artifact: Artifact, *, repo: str | None = None) -> ModelfetchError | None:
-    """Check an artifact's name, before anything is fetched, for a pickle that the manifest neither pins nor allows.
-
-    ``repo``: the URI that was resolved, if it names several files.
-    """
-    if artifact.allow_pickle or not is_pickle_name(artifact.path):
-        return None
-    if repo is None:
-        return pickle_error(f"{artifact.uri} is {artifact.path}, a pickle", uri=artifact.uri)
-    hint = "leave it out by files or include, pin its digest, or set allow_pickle: true for it"
-    return pickle_error(f"{repo} holds {artifact.path}, a pickle", hint=hint)
-
-
 def digest_decides(artifact: Artifact) -> bool:
     """Whether a digest decides what an artifact is.
 

@@ -17,12 +17,14 @@ from modelfetch.manifest.uri import FileUri, OllamaUri
 from modelfetch.pinning.entry import Measured, PinEntry, PinState, compare, files_to_measure, state_without_request
 from modelfetch.pipeline.final_check import check_content
 from modelfetch.pipeline.obtain import TransferDeduplicator
+from modelfetch.sources.base import refuse_pickles
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from modelfetch.core.artifact import Artifact, Resolution
     from modelfetch.pipeline.session import Session
+    from modelfetch.sources import SourceRequest
 
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ Comparison = tuple[PinState, "Resolution | None"]
 
 async def resolve_entries(entries: Sequence[PinEntry], session: Session) -> list[Resolution | ModelfetchError]:
     """Resolve each entry at its source, never at a mirror; failures are returned as errors."""
-    return await _run_concurrently(entries, session, lambda entry: session.sources.resolve(entry.request))
+    return await _run_concurrently(entries, session, lambda entry: _resolve(entry.request, session))
 
 
 async def check_entries(entries: Sequence[PinEntry], session: Session) -> list[Comparison | ModelfetchError]:
@@ -47,12 +49,12 @@ async def _check_entry(entry: PinEntry, session: Session) -> Comparison:
         return known, None
     if session.settings.offline:
         return (PinState.UNKNOWN if entry.pinned else PinState.UNPINNED), None
-    now = await session.sources.resolve(entry.newest)
+    now = await _resolve(entry.newest, session)
     if not entry.pinned:
         return PinState.UNPINNED, now
     state = compare(entry, now)
     if state is None:
-        state = compare(entry, now, await session.sources.resolve(entry.pinned_request))
+        state = compare(entry, now, await _resolve(entry.pinned_request, session))
     elif state is PinState.BEHIND and isinstance(entry.home, OllamaUri) and await _is_named(entry, session):
         state = PinState.CURRENT
     return state or PinState.UNKNOWN, now
@@ -67,6 +69,12 @@ async def _is_named(entry: PinEntry, session: Session) -> bool:
             raise
         return False
     return True
+
+
+async def _resolve(wanted: SourceRequest, session: Session) -> Resolution:
+    found = await session.sources.resolve(wanted)
+    refuse_pickles(wanted, found)
+    return found
 
 
 async def measure_all(

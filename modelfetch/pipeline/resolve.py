@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.bounded import map_bounded
 from modelfetch.errors import ModelfetchError
-from modelfetch.formats.content_check import check_pickle_name
-from modelfetch.manifest.uri import HfUri, OciUri, OllamaUri
+from modelfetch.manifest.uri import HfUri
 from modelfetch.pipeline.frozen import frozen_before, frozen_for, same_pins
 from modelfetch.sources import SourceRequest
-from modelfetch.sources.base import is_final
+from modelfetch.sources.base import is_final, refuse_pickles
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from modelfetch.core.artifact import Artifact, Location, Resolution
-    from modelfetch.manifest.model import Model
     from modelfetch.manifest.uri import Uri
     from modelfetch.pipeline.plan import ModelRequest
     from modelfetch.pipeline.session import Session
@@ -65,7 +63,7 @@ async def resolve_all(
     async def one(request: ModelRequest) -> Resolution | ModelfetchError:
         try:
             found = await _query_sources(request, session)
-            await asyncio.to_thread(refuse_pickles, request.model, found)
+            refuse_pickles(SourceRequest.of(request.model), found)
         except ModelfetchError as error:
             return error.about(model=request.model.name, uri=str(request.model.source))
         return found
@@ -84,7 +82,7 @@ def _resolve_checked(
     try:
         found = resolve_quietly(request, session, receipts)
         if found is not None:
-            refuse_pickles(request.model, found)
+            refuse_pickles(SourceRequest.of(request.model), found)
     except ModelfetchError as error:
         return error.about(model=request.model.name, uri=str(request.model.source))
     return found
@@ -108,19 +106,6 @@ async def _query_sources(request: ModelRequest, session: Session) -> Resolution:
             return replace(found, revision=commit) if commit else found
     assert first is not None  # noqa: S101 - there is always a source
     raise first
-
-
-def refuse_pickles(model: Model, found: Resolution) -> None:
-    """Refuse pickle files that were only discovered by querying the source, unless the manifest allows them.
-
-    Raises:
-        NotAModelError: There is such a file (``pickle-not-allowed``).
-    """
-    if isinstance(model.source, OllamaUri) or (isinstance(model.source, OciUri) and model.source.digest):
-        return  # a tag is not a file name; a pinned artifact pins its files
-    for artifact in found.artifacts:
-        if (error := check_pickle_name(artifact)) is not None:
-            raise error
 
 
 def mirrors_of(

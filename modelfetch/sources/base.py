@@ -17,12 +17,14 @@ from modelfetch.errors import (
     SettingError,
     UnreachableError,
 )
-from modelfetch.formats.content_check import IMAGE_SUFFIXES, check_pickle_name, is_listed
+from modelfetch.formats.content_check import IMAGE_SUFFIXES, is_listed
+from modelfetch.formats.pickles import is_pickle_name, pickle_error
 from modelfetch.manifest.kinds import HF_CACHES, REPO_KINDS, WEIGHT_KINDS
 from modelfetch.manifest.paths import safe_name
+from modelfetch.manifest.uri import OllamaUri
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from modelfetch.config.settings import Settings
     from modelfetch.core.artifact import Artifact, Resolution
@@ -130,7 +132,7 @@ class Source(ABC, Generic[U]):
         """Return the resolution with the manifest's pins applied.
 
         Raises:
-            IntegrityError: They contradict each other, or a pickle is not allowed by the manifest.
+            IntegrityError: They contradict each other.
         """
         artifacts = _pin_files(found.artifacts, wanted) if wanted.snapshot else found.artifacts
         if wanted.single:
@@ -165,6 +167,29 @@ def is_final(error: ModelfetchError) -> bool:
     return isinstance(error, (SettingError, InterruptedSync)) or error.code in _FINAL
 
 
+def refuse_pickles(wanted: SourceRequest, found: Resolution) -> None:
+    """Refuse, by its name, a pickle that the manifest neither pins nor allows, before anything is fetched.
+
+    Raises:
+        NotAModelError: There is such a file (``pickle-not-allowed``).
+    """
+    if isinstance(wanted.uri, OllamaUri):
+        return  # a tag is not a file name
+    pickles = [a for a in found.artifacts if not a.allow_pickle and is_pickle_name(a.path)]
+    if not pickles:
+        return
+    if not wanted.snapshot:
+        raise pickle_error(f"{pickles[0].uri} is {pickles[0].path}, a pickle", uri=pickles[0].uri)
+    raise pickle_error(
+        f"{wanted.uri} holds {_listed([a.path for a in pickles])}, a pickle",
+        hint="leave it out by files or include, pin its digest, or set allow_pickle: true for it",
+    )
+
+
+def _listed(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+
+
 def _basename(uri: Uri) -> str | None:
     path = getattr(uri, "path", None)
     return safe_name(path.rpartition("/")[2]) if isinstance(path, str) else None
@@ -177,7 +202,8 @@ def _pin_files(artifacts: Iterable[Artifact], wanted: SourceRequest) -> tuple[Ar
     wrong: list[tuple[str, IntegrityError]] = []
     for artifact in artifacts:
         try:
-            agreed.append(_pin_file(artifact, specs.get(artifact.path), wanted))
+            spec = specs.get(artifact.path)
+            agreed.append(pin(artifact, spec.digest if spec else None, spec.size if spec else None, wanted))
         except IntegrityError as error:
             wrong.append((artifact.path, error))
     if not wrong:
@@ -185,15 +211,8 @@ def _pin_files(artifacts: Iterable[Artifact], wanted: SourceRequest) -> tuple[Ar
     (_, first), *others = wrong
     if not others:
         raise first
-    names = ", ".join(path for path, _ in others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+    names = _listed([path for path, _ in others])
     raise type(first)(f"{first.message}; also wrong: {names}", code=first.code, hint=first.hint)
-
-
-def _pin_file(artifact: Artifact, spec: FileSpec | None, wanted: SourceRequest) -> Artifact:
-    pinned = pin(artifact, spec.digest if spec else None, spec.size if spec else None, wanted)
-    if (error := check_pickle_name(pinned, repo=str(wanted.uri))) is not None:
-        raise error
-    return pinned
 
 
 def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: SourceRequest) -> Artifact:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch import Digest, load_manifest
+from modelfetch.demo import BytesBody
 from modelfetch.demo import models as made
+from modelfetch.demo.world import CivitaiFile
 from modelfetch.manifest.model import FileSpec
 from tests.pinning.conftest import LORA, UPSCALER, VAE, sha256, size
 from tests.sources.test_oci import ONE, layer, manifest, publish
@@ -283,6 +285,17 @@ def test_a_whole_repo_at_a_commit_gets_its_files_and_pickles_stay_a_matter_of_co
     assert model.files is not None
     assert [spec.path for spec in model.files] == ["README.md", "cfm_model.pt"]
     assert "  files:\n  - {path: README.md" in bench.text
+
+
+def test_a_pickle_that_only_the_hub_names_is_a_matter_of_consent_too(bench: PinBench) -> None:
+    bench.world.civitai_version(8, [CivitaiFile(id=80, name="old.pt", body=BytesBody(b"\x80\x02}q\x00."))])
+    entry = "- name: old\n  kind: embedding\n  source: civitai://8\n  for: [comfyui]\n"
+    before = bench.write("version: 1\nmodels:\n" + entry).read_text()
+    for options in ((), ("--check",)):
+        result = bench.pin(*options)
+        assert (result.code, result.codes(), bench.text) == (65, ["pickle-not-allowed"], before)
+    bench.write("version: 1\nmodels:\n" + entry.replace("  for", "  allow_pickle: true\n  for"))
+    assert bench.pin().code == 0
 
 
 def test_a_pasted_link_of_the_hub_gets_its_commit_and_its_digest(bench: PinBench) -> None:

@@ -107,6 +107,16 @@ def test_a_bin_without_a_pickle_passes(bench: Bench) -> None:
     assert bench.sync(entry("hf://acme/p/model.bin")).code == 0
 
 
+def test_a_pickle_in_a_snapshot_must_be_allowed_by_the_manifest(bench: Bench) -> None:
+    bench.world.hf_repo("org/old", {"model.pt": PICKLE, "config.json": b"{}"})
+    snapshot = {"name": "s", "kind": "snapshot", "source": "hf://org/old", "for": ["comfyui"]}
+    result = bench.sync(snapshot)
+    assert (result.code, result.codes()) == (65, ["pickle-not-allowed"])
+    assert bench.sync(snapshot | {"include": ["*.json"]}).code == 0
+    assert bench.sync(snapshot | {"allow_pickle": True}).code == 0
+    assert bench.sync(snapshot).codes() == ["pickle-not-allowed"]  # what was recorded for the other entry is no consent
+
+
 def test_a_file_that_is_renamed_to_bin_is_judged_as_one(bench: Bench) -> None:
     bench.world.file("x.dat", PICKLE)
     result = bench.sync(entry(f"{bench.hub.files}x.dat", filename="x.bin"))

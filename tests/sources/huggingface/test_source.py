@@ -157,14 +157,6 @@ def test_the_digest_of_a_file_outside_lfs_is_checked_after_the_download(bench: S
     assert artifact.digest == digest
 
 
-def test_a_pickle_in_a_snapshot_must_be_allowed_by_the_manifest(bench: SourceBench, hub: Hub) -> None:
-    hub.world.hf_repo("org/old", {"model.pt": b"x", "config.json": b"{}"})
-    error = bench.refusal("hf://org/old", kind="snapshot")
-    assert (error.exit_code, error.code) == (65, "pickle-not-allowed")
-    assert len(bench.resolve("hf://org/old", kind="snapshot", allow_pickle=True).artifacts) == 2
-    assert len(bench.resolve("hf://org/old", kind="snapshot", include=("*.json",)).artifacts) == 1
-
-
 def test_a_repo_that_was_renamed_keeps_the_name_as_written(bench: SourceBench, hub: Hub) -> None:
     hub.world.hf_repo("org/new", FILES, renamed_from=["org/old"])
     (artifact,) = bench.resolve("hf://org/old/config.json").artifacts
