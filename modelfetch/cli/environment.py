@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -20,19 +21,23 @@ SETTINGS = frozenset(
 )
 """Variables that are not options."""
 
-RESERVED = frozenset({"FROM", "MIN_FREE", "CONSUMER_DIR"})
-"""Option names of other versions."""
+OF_OTHERS = frozenset({PREFIX + "IMAGE", PREFIX + "BASE_IMAGE"})
+"""Variables that only the stack's compose files read, from a shell that may export them."""
 
-_SIMILAR = 0.88
+_SERVICE = re.compile(r"_SERVICE_HOST\Z|_SERVICE_PORT(_\w+)?\Z|_PORT(_\d+_[A-Z]+(_PROTO|_PORT|_ADDR)?)?\Z")
+"""Variables that Kubernetes sets in each container for a service, here one that is named ``modelfetch…``."""
+
+_SIMILAR = 0.8
 
 
 def check_environment(ctx: click.Context, environ: Mapping[str, str]) -> None:
     """Check the variables that begin with ``MODELFETCH_``; an empty one counts as unset.
 
     Raises:
-        SettingError: A variable is an option that this version lacks, or a misspelling of one.
+        SettingError: A variable is neither an option nor a setting.
     """
-    unknown = {name for name, value in environ.items() if name.startswith(PREFIX) and value.strip()} - SETTINGS
+    names = {name for name, value in environ.items() if name.startswith(PREFIX) and value.strip()}
+    unknown = {name for name in names - SETTINGS - OF_OTHERS if not _SERVICE.search(name)}
     group = ctx.command
     if not unknown or not isinstance(group, click.Group):
         return
@@ -42,13 +47,8 @@ def check_environment(ctx: click.Context, environ: Mapping[str, str]) -> None:
         if command is not None:
             below = click.Context(command, info_name=name)
             known.update(*(one.variables(below) for one in command.params if isinstance(one, EnvOption)))
-    reserved = {PREFIX + part + name for name in RESERVED for part in ("", *_commands(group, ctx))} - known
     for name in sorted(unknown - known):
-        if name in reserved:
-            raise SettingError(f"{name}: this version has no such option", hint=f"unset it, or leave it empty: {name}=")
-        if near := nearest(name, known, cutoff=_SIMILAR):
-            raise SettingError(f"{name}: there is no such variable", hint=f"did you mean {near}?")
-
-
-def _commands(group: click.Group, ctx: click.Context) -> list[str]:
-    return [name.upper() + "_" for name in group.list_commands(ctx)]
+        near = nearest(name.removeprefix(PREFIX), (one.removeprefix(PREFIX) for one in known), cutoff=_SIMILAR)
+        advice = f"unset it, or leave it empty: {name}="
+        hint = f"did you mean {PREFIX}{near}? Otherwise {advice}" if near else advice
+        raise SettingError(f"{name}: this version has no such option or setting", hint=hint)

@@ -6,10 +6,11 @@ import json
 import re
 from pathlib import Path
 
+import click
 import pytest
 
-from modelfetch.cli.app import run
-from modelfetch.cli.environment import SETTINGS
+from modelfetch.cli.app import cli, run
+from modelfetch.cli.environment import SETTINGS, check_environment
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,12 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("MODELFETCH_LIMITRATE", "did you mean MODELFETCH_LIMIT_RATE?"),
         ("MODELFETCH_TIER_DIR", "did you mean MODELFETCH_TIERS_DIR?"),
         ("MODELFETCH_SYNC_RETRY", "did you mean MODELFETCH_SYNC_RETRIES?"),
+        ("MODELFETCH_XYZ", "unset it"),
+        ("MODELFETCH_SYNC_FORCE", "unset it"),
+        ("MODELFETCH_STATUS_FORCE", "unset it"),
+        ("MODELFETCH_", "unset it"),
+        ("MODELFETCH_IMAGES", "unset it"),
+        ("MODELFETCH_HF_TOKEN", "unset it"),
     ],
 )
 def test_a_variable_that_would_be_ignored_is_78(
@@ -42,11 +49,31 @@ def test_a_variable_that_would_be_ignored_is_78(
 
 
 @pytest.mark.parametrize(
-    "name", ["MODELFETCH_IMAGE", "MODELFETCH_BASE_IMAGE", "MODELFETCH_JOBS", "MODELFETCH_SYNC_JOBS"]
+    "name",
+    [
+        "MODELFETCH_IMAGE",
+        "MODELFETCH_BASE_IMAGE",
+        "MODELFETCH_JOBS",
+        "MODELFETCH_SYNC_JOBS",
+        "MODELFETCH_SERVICE_HOST",
+        "MODELFETCH_CACHE_SERVICE_PORT_HTTP",
+        "MODELFETCH_PORT",
+        "MODELFETCH_PORT_80_TCP_ADDR",
+        "MODELFETCHED",
+    ],
 )
 def test_variables_of_other_programs_and_of_options_are_accepted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "4")
     assert run(["status"]) == 1
+
+
+def test_every_variable_of_the_stack_is_known() -> None:
+    root = Path(__file__).parents[2]
+    files = [root / ".env.example", *root.glob("compose/*"), *root.glob("*compose*.y*ml"), *root.glob("Dockerfile*")]
+    names = {name for file in files if file.is_file() for name in re.findall(r"MODELFETCH_[A-Z_]+", file.read_text())}
+    assert len(names) > 10
+    names -= {"MODELFETCH_FROM"}  # passed on for a later version, empty unless it is set
+    check_environment(click.Context(cli), dict.fromkeys(names, "1"))
 
 
 def test_every_setting_is_known() -> None:
