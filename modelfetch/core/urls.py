@@ -27,6 +27,9 @@ _CREDENTIAL = re.compile(
 _TOKEN = re.compile(r"(?:hf_|gh[opusr]_|github_pat_|glpat-|sk-|xox[bp]-|AKIA|eyJ)[\w.~+/-]{12,}=*", re.ASCII)
 """Tokens that show what they are: of Hugging Face, GitHub, GitLab, OpenAI, Slack and AWS, and JSON web tokens."""
 
+_PATH_PARAMETER = re.compile(r"(;|%3B)((?:(?!%3B|%3D)[^/;=])+(?:=|%3D)(?:(?!%3B)[^/;])*)", re.IGNORECASE)
+"""A parameter of a path's segment, ``;NAME=VALUE`` (source: RFC 3986, 3.3)."""
+
 
 def origin(url: str) -> tuple[str, str, int]:
     """Return the scheme, host and port of a URL, scheme and host in lower case.
@@ -61,11 +64,11 @@ def is_loopback(host: str, port: int | None = None) -> bool:
 
 
 def redact(url: str) -> str:
-    """Return a URL without user, query and fragment, which may contain a secret, for messages."""
+    """Return a URL without user, query, fragment and secret path parameters, for messages."""
     try:
         parts = urlsplit(url)
         netloc = parts.netloc.rpartition("@")[2]
-        return urlunsplit((parts.scheme, netloc, parts.path, "", ""))
+        return urlunsplit((parts.scheme, netloc, _displayed_path(parts.path, url), "", ""))
     except ValueError:
         return "(malformed URL)"
 
@@ -73,15 +76,25 @@ def redact(url: str) -> str:
 def display_url(text: str) -> str:
     """Return a URI as reports, receipts and messages show it.
 
-    In an http URL, user, password and fragment are left out, and each query value that may be a secret is
-    replaced by a few digits of its hash, so that different URLs stay distinct. Other URIs are returned unchanged.
+    In an http URL, user, password and fragment are left out, and each value of the query or of a path parameter that
+    may be a secret is replaced by a few digits of its hash, so that different URLs stay distinct. Other URIs are
+    returned unchanged.
     """
     if text[:4].lower() != "http":
         return text
     address, _, _fragment = text.partition("#")
     address, mark, query = address.partition("?")
-    address = re.sub(r"(?<=://)[^/]*@", "", address)
+    address = _displayed_path(re.sub(r"(?<=://)[^/]*@", "", address), text)
     return f"{address}?{'&'.join(_displayed(field, text) for field in query.split('&'))}" if mark else address
+
+
+def without_secret_parameters(path: str) -> str:
+    """Return a path without its parameters that may be secrets, for names of files."""
+    return _PATH_PARAMETER.sub(lambda found: found[0] if _displayed(found[2], "") == found[2] else "", path)
+
+
+def _displayed_path(path: str, text: str) -> str:
+    return _PATH_PARAMETER.sub(lambda found: found[1] + _displayed(found[2], text), path)
 
 
 def _displayed(field: str, text: str) -> str:
@@ -101,19 +114,26 @@ def _displayed(field: str, text: str) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """Return an http URL without the query fields of `credential_fields`, user, password and fragment."""
+    """Return an http URL without the fields of `credential_fields`, user, password and fragment."""
     address, _, query = re.sub(r"(?<=://)[^/?]*@", "", text.partition("#")[0]).partition("?")
+    address = _PATH_PARAMETER.sub(lambda found: "" if credential_fields(f"http://h/?{found[2]}") else found[0], address)
     kept = [field for field in query.split("&") if field and not credential_fields(f"http://h/?{field}")]
     return f"{address}?{'&'.join(kept)}" if kept else address
 
 
 def credential_fields(text: str) -> tuple[str, ...]:
-    """Return the names of an http URL's query fields that look like credentials, or whose values do."""
-    query = text.partition("#")[0].partition("?")[2] if text[:4].lower() == "http" else ""
+    """Return the names of an http URL's query fields and path parameters that look like credentials.
+
+    Those whose values look like tokens count too.
+    """
+    if text[:4].lower() != "http":
+        return ()
+    address, _, query = text.partition("#")[0].partition("?")
     found = []
-    for name, _, value in (field.partition("=") for field in query.split("&")):
-        if _TOKEN.search(unquote_plus(name)):
+    for field in (*(one[2] for one in _PATH_PARAMETER.finditer(address)), *query.split("&")):
+        name, _, value = unquote_plus(field).partition("=")
+        if _TOKEN.search(name):
             found.append("one without a name")
-        elif (value and _CREDENTIAL.search(unquote_plus(name))) or _TOKEN.search(unquote_plus(value)):
-            found.append(name)
+        elif (value and _CREDENTIAL.search(name)) or _TOKEN.search(value):
+            found.append(field.partition("=")[0])
     return tuple(found)

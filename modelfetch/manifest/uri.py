@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from modelfetch.core.digest import Digest, is_commit
-from modelfetch.core.urls import display_url
+from modelfetch.core.urls import display_url, without_secret_parameters
 from modelfetch.manifest.paste import (
     CIVITAI_CHOICES,
     CIVITAI_DOWNLOAD,
@@ -114,7 +114,10 @@ class CivitaiUri(_Uri):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpUri(_Uri):
-    """``https://…``, or ``http://…`` for a host for which plain http is allowed."""
+    """``https://…``, or ``http://…`` for a host for which plain http is allowed.
+
+    ``path`` gives the file its name: it is decoded, and lacks parameters that may be secrets.
+    """
 
     scheme: ClassVar[str] = "https"
     text: str = field(repr=False)
@@ -184,11 +187,13 @@ _USER = re.compile(r"(?<=/)[^/?#:@]*:(?!\d{1,5}(?:/|\Z))[^?#]*@|(?:(?<=//)|(?<=:
 
 
 def shown(text: str) -> str:
-    """A URI as a message shows it: quoted, shortened, without user, password, query and fragment."""
+    """A URI as a message shows it: quoted, shortened, without user, password, secret parameters, query and fragment."""
     bare = _USER.sub("", text)
     path = re.split(r"[?#]", bare, maxsplit=1)[0]
-    if path != bare:
-        return repr(path[:120] + bare[len(path)] + "…")
+    mark = bare[len(path) : len(path) + 1]
+    path = without_secret_parameters(path)
+    if mark:
+        return repr(path[:120] + mark + "…")
     return repr(path if len(path) <= 120 else path[:119] + "…")
 
 
@@ -304,7 +309,7 @@ def _parse_http(text: str, rest: str) -> HttpUri:
         raise ValueError(f"expected https://HOST[:PORT]/PATH, found {shown(text)}")
     url = f"{text.partition(':')[0].lower()}://{rest.partition('#')[0]}"
     try:
-        path = unquote(urlsplit(url).path)
+        path = without_secret_parameters(unquote(urlsplit(url).path))
     except ValueError:  # brackets that hold no IPv6 address
         raise ValueError(f"expected https://HOST[:PORT]/PATH, found {shown(text)}") from None
     return HttpUri(text=text, url=url, path=path)

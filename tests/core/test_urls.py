@@ -3,7 +3,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelfetch.core.urls import credential_fields, display_url, is_loopback, redact, without_credentials
+from modelfetch.core.urls import credential_fields, display_url, is_loopback, redact, without_credentials, without_secret_parameters
+from modelfetch.manifest.uri import HttpUri, parse_uri
+from modelfetch.manifest.uri import shown as shorten
 from tests.cases import each
 
 
@@ -63,6 +65,48 @@ def test_a_secret_in_a_query_is_not_displayed(query: str) -> None:
     assert "SECRET" not in shown
     assert shown.startswith("https://h.example/x?")
     assert display_url(shown) == shown or "redacted-" in shown
+
+
+@each(
+    "path",
+    [
+        "a;token=SECRET/x.bin",
+        "a/x.bin;token=SECRET",
+        "a;v=1;jsessionid=SECRET/b/x.bin",
+        "a;%74oken=SECRET/x",
+        "a%3Btoken=SECRET/x",
+        "a%3btoken%3DSECRET/x",
+        ";sig=SECRET/x",
+        "a;x=SECRET-of-some-length/x",
+        "a;name=hf_SECRETabcdefghijkl/x",
+        "a;v=1%3Bkey=SECRET;sas=SECRET/x;auth=SECRET?token=SECRET",
+        "a;token=SE/x;token=SECRET=SECRET",
+    ],
+)
+def test_a_secret_in_a_path_parameter_is_shown_nowhere(path: str) -> None:
+    url = f"https://me:SECRET@h.example/{path}"
+    for shown in (display_url(url), redact(url), without_secret_parameters(path.partition("?")[0]), repr(shorten(url))):
+        assert "SECRET" not in shown
+    assert credential_fields(url) or "some-length" in path
+    assert display_url(url).startswith("https://h.example/")
+    assert display_url(url) != display_url(url.replace("SECRET", "OTHER"))
+
+
+@each("path", ["a;type=Model/x", "a;v=1/x", "a;b/x", "a;/;=/x", "a=b/x", "a;file=x.bin/x"])
+def test_other_path_parameters_are_displayed(path: str) -> None:
+    url = f"https://h/{path}"
+    assert (display_url(url), redact(url), without_secret_parameters(path)) == (url, url, path)
+
+
+def test_a_path_is_written_without_its_credentials() -> None:
+    assert without_credentials("https://h/a;token=x;v=1/b;sig=y?z=1") == "https://h/a;v=1/b?z=1"
+
+
+def test_a_file_is_not_named_after_a_secret() -> None:
+    uri = parse_uri("https://h/a/model.safetensors;token=SECRET")
+    assert isinstance(uri, HttpUri)
+    assert uri.path == "/a/model.safetensors"
+    assert uri.url.endswith(";token=SECRET")
 
 
 @each(

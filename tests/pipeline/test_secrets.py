@@ -116,28 +116,31 @@ def _went_only_where_it_belongs(bench: Bench) -> None:
     assert not [entry.target for entry in requests if any(form in entry.target for form in FORMS)]
 
 
-QUERIES = [
-    f"token={PLANTED}",
-    f"a=1&api_key={PLANTED}&b=2",
-    f"X-Amz-Credential=x&X-Amz-Signature={PLANTED}",
-    f"sv=2024&se=x&sig={PLANTED}",
-    f"unheard-of={PLANTED}",
-    PLANTED,
+SECRETS = [
+    f"?token={PLANTED}",
+    f"?a=1&api_key={PLANTED}&b=2",
+    f"?X-Amz-Credential=x&X-Amz-Signature={PLANTED}",
+    f"?sv=2024&se=x&sig={PLANTED}",
+    f"?unheard-of={PLANTED}",
+    f"?{PLANTED}",
+    f";token={PLANTED}",
+    f";v=1;unheard-of={PLANTED}",
 ]
 
 
 @pytest.mark.parametrize("pinned", [False, True])
-@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("secret", SECRETS)
 def test_a_secret_in_an_address_is_only_in_the_request(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, query: str, pinned: bool
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, secret: str, pinned: bool
 ) -> None:
     monkeypatch.setenv("HOME", str(bench.folder))
-    bench.world.file("dl/1.safetensors", WEIGHTS)
+    served = f"dl{secret if secret[0] == ';' else ''}/1.safetensors"
+    bench.world.file(served, WEIGHTS)
     pins = {"size": len(DATA), "digest": "sha256:" + hashlib.sha256(DATA).hexdigest()} if pinned else {}
     entry = {
         "name": "a",
         "kind": "vae",
-        "source": f"{bench.hub.files}dl/1.safetensors?{query}",
+        "source": f"{bench.hub.files}{served}{secret if secret[0] == '?' else ''}",
         "for": ["comfyui"],
         **pins,
     }
@@ -157,7 +160,7 @@ def test_a_secret_in_an_address_is_only_in_the_request(
         assert PLANTED not in result.out + result.err
     for path in (p for p in bench.root.rglob("*") if p.is_file()):
         assert PLANTED.encode() not in path.read_bytes(), path
-    assert PLANTED in bench.hub.log.requests("/files/dl/1.safetensors")[-1].target
+    assert PLANTED in bench.hub.log.requests(f"/files/{served}")[-1].target
 
 
 def _documented_modes() -> dict[str, set[int]]:
