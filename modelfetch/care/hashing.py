@@ -77,23 +77,18 @@ def hash_one(
 ) -> Hashed:
     """Hash one regular file; a disk error, or a change of the file while hashing, is part of the result."""
     try:
-        fd = fs.open_regular(file)
+        with fs.closing(fs.open_regular(file)) as fd:
+            before = os.fstat(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            hasher = hashlib.sha256()
+            buffer = memoryview(bytearray(_BUFFER))
+            while count := os.readv(fd, [buffer]):
+                hasher.update(buffer[:count])
+                advance(count)
+                check()
+            after = os.fstat(fd)
     except OSError as error:
         return Hashed(file=file, error=error)
-    try:
-        before = os.fstat(fd)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        hasher = hashlib.sha256()
-        buffer = memoryview(bytearray(_BUFFER))
-        while count := os.readv(fd, [buffer]):
-            hasher.update(buffer[:count])
-            advance(count)
-            check()
-        after = os.fstat(fd)
-    except OSError as error:
-        return Hashed(file=file, error=error)
-    finally:
-        os.close(fd)
     changed = (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
     digest = None if changed else f"sha256:{hasher.hexdigest()}"
     return Hashed(file=file, digest=digest, size=after.st_size, mtime_ns=after.st_mtime_ns)

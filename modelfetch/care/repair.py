@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import partial
@@ -293,11 +292,8 @@ def _write(item: Item, entry: Entry, right: _Bytes | None, writer: ConsumerWrite
     assert right.blob is not None  # noqa: S101 - a text or a blob
     if entry.how == "link" and right.blob.size >= LINK_AT_LEAST:
         return writer.link(right.blob.path, path, over)
-    fd = fs.open_regular(right.blob.path)
-    try:
+    with fs.closing(fs.open_regular(right.blob.path)) as fd:
         return writer.copy(fd, path, over)
-    finally:
-        os.close(fd)
 
 
 def _is_changed(item: Item, over: PathStat, tree: RootTree) -> bool:

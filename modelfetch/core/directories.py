@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core import libc
-from modelfetch.core.fs import DIRECTORY_MODE, try_chmod, try_chown
+from modelfetch.core.fs import DIRECTORY_MODE, closing, try_chmod, try_chown
 from modelfetch.errors import DestinationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2  # flags of renameat2 (source: linux/fs.h)
 _OPENAT2 = 437  # number of the system call on all common architectures (source: asm-generic/unistd.h)
@@ -92,13 +93,8 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
 
 
-@contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+def _opened(folder: Path) -> AbstractContextManager[int]:
+    return closing(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def rename_new(

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from modelfetch.core.digest import Digest, Hasher, new_hasher
@@ -119,6 +119,15 @@ def open_regular(
     raise FileExistsError(errno.EEXIST, "not a regular file", str(path))
 
 
+@contextlib.contextmanager
+def closing(fd: int) -> Iterator[int]:
+    """Close a descriptor at the end of the block."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 class SymlinkUnreadableError(PermissionError):
     """The file system does not show where a symlink leads, as sshfs does with targets that contain ``..``."""
 
@@ -148,15 +157,12 @@ def read_link(path: str | Path, *, folder: int | None = None, name: Path | None 
 
 def read_small(path: Path | str, limit: int) -> bytes:
     """Return the bytes of a small file of our own; raises as `open_regular`, and OSError (EFBIG) for a larger file."""
-    fd = open_regular(path)
-    try:
-        data = bytearray()
+    data = bytearray()
+    with closing(open_regular(path)) as fd:
         if os.fstat(fd).st_size > limit:
             raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
         while piece := os.read(fd, min(limit + 1 - len(data), _CHUNK)):  # it allocates as much as it may read
             data += piece
-    finally:
-        os.close(fd)
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
     return bytes(data)

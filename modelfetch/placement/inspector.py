@@ -321,7 +321,7 @@ class Inspector:
                 fd = self.tree.open(path, follow=seen.target is not None)
             except FileNotFoundError:
                 raise _ChangedError(path) from None
-            try:
+            with fs.closing(fd):
                 # If the file matches another kind of digest, its sha256 is needed next.
                 _require_state(fd, key)
                 algorithms = dict.fromkeys((algorithm, "sha256"))
@@ -329,8 +329,6 @@ class Inspector:
                 with reporting_large(self._sink, label, size=seen.size) as advance:
                     digests = fs.hash_descriptor(fd, *algorithms, check=self._cancel.check, advance=advance)
                 _require_state(fd, key)
-            finally:
-                os.close(fd)
             for found in digests:
                 self._hashes[*key, found.algorithm] = found
         return self._hashes[*key, algorithm]

@@ -7,7 +7,6 @@ next run completes it.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
 from contextlib import contextmanager, suppress
@@ -292,11 +291,8 @@ class Placer:
         linked = placement.how is PlacementMethod.FILE and rewriting_service(step.path) is None
         if blob is not None and linked and blob.size >= LINK_AT_LEAST and not self._store.is_private(blob.digest):
             return writer.link(blob.path, step.path, over)
-        source = self._open_source(step, blob)
-        try:
+        with fs.closing(self._open_source(step, blob)) as source:
             return writer.copy(source, step.path, over)
-        finally:
-            os.close(source)
 
     def _open_source(self, step: _Step, blob: Blob | None) -> int:
         """Open the bytes to copy: the blob's, or the file's own if a link is being turned into a copy."""
@@ -315,11 +311,8 @@ class Placer:
         """
         shown, seen = self._path(step.job), step.found.seen
         if seen is not None and seen.regular and seen.target is None:
-            fd = self._inspector.tree.open(step.path)
-            try:
+            with fs.closing(self._inspector.tree.open(step.path)) as fd:
                 kept = writer.has_displaced(step.path, fd)
-            finally:
-                os.close(fd)
             if kept:
                 message = f"{shown} was changed in the same way again and replaced: a copy was kept the last time"
                 self._sink(Notice(level="warning", message=message, hint=_KEEP_HINT))

@@ -56,20 +56,14 @@ class RootTree:
             DestinationError: ``outside-root``: a symlink on the way leads outside ROOT, or the path is not a safe one.
             OSError: It does not exist, can't be opened, or something else is in the way.
         """
-        fd = self._walk(relative, make)
-        try:
+        with fs.closing(self._walk(relative, make)) as fd:
             yield fd
-        finally:
-            os.close(fd)
 
     @contextlib.contextmanager
     def nearest_folder(self, relative: str) -> Iterator[int]:
         """Open a folder, or the nearest existing one above it, above ROOT too. Raises as `folder` does."""
-        fd = self._open_nearest(relative)
-        try:
+        with fs.closing(self._open_nearest(relative)) as fd:
             yield fd
-        finally:
-            os.close(fd)
 
     @contextlib.contextmanager
     def parent(self, path: str, *, make: Callable[[int], None] | None = None) -> Iterator[tuple[int, str]]:
@@ -163,10 +157,8 @@ def _open_at_once(top: Path, relative: str, *, missing_is_error: bool) -> int | 
         fd = os.open(top, _FOLDER)
         if not relative:
             return fd
-        try:
+        with fs.closing(fd):
             return directories.open_folder_beneath(fd, relative)
-        finally:
-            os.close(fd)
     except FileNotFoundError as error:
         if not missing_is_error:
             return None

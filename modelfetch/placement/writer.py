@@ -102,11 +102,8 @@ class ConsumerWriter:
             if error.errno not in _NO_LINK:
                 raise
             self._warn_no_link(blob, error)
-        fd = fs.open_regular(blob)
-        try:
+        with fs.closing(fs.open_regular(blob)) as fd:
             return self.copy(fd, path, over)
-        finally:
-            os.close(fd)
 
     def copy(self, source: int, path: str, over: PathStat | None) -> Made:
         """Create an independent copy of an open file, by reflink if possible. Raises the same errors as `link`."""
@@ -209,13 +206,10 @@ class ConsumerWriter:
         return f"tmp/{self._consumer}"
 
     def _write(self, folder: int, name: str, write: Callable[[int], str]) -> Made:
-        fd = os.open(name, _CREATE, fs.PRIVATE_MODE, dir_fd=folder)
-        try:
+        with fs.closing(os.open(name, _CREATE, fs.PRIVATE_MODE, dir_fd=folder)) as fd:
             how = write(fd)
             fs.finish_file(fd, mode=fs.COPY_MODE, owner=self._owner, refused=self._refused)
             return Made(how=how, seen=PathStat.of(os.fstat(fd)))
-        finally:
-            os.close(fd)
 
     def _publish(
         self, path: str, over: PathStat | None, make: Callable[[int, str], Made], *, in_place: bool = False
@@ -311,30 +305,25 @@ class ConsumerWriter:
 
     def _copy_aside(self, name: str, folder: int, own_name: str, own: int) -> None:
         """Copy a file to another file system; never replaces an existing file."""
-        source = fs.open_regular(name, folder=folder)
-        try:
-            target = os.open(own_name, _CREATE, fs.PRIVATE_MODE, dir_fd=own)
+        with (
+            fs.closing(fs.open_regular(name, folder=folder)) as source,
+            fs.closing(os.open(own_name, _CREATE, fs.PRIVATE_MODE, dir_fd=own)) as target,
+        ):
             try:
                 fs.copy_descriptor(source, target, self._check)
                 fs.finish_file(target, mode=fs.COPY_MODE)
             except BaseException:
                 os.unlink(own_name, dir_fd=own)
                 raise
-            finally:
-                os.close(target)
-        finally:
-            os.close(source)
 
     def _same_bytes(self, aside: str, fd: int) -> bool:
         try:
             other = self._own.open(aside)
         except (OSError, DestinationError):
             return False
-        try:
+        with fs.closing(other):
             same_size = os.fstat(other).st_size == os.fstat(fd).st_size
             return same_size and fs.hash_descriptor(other, "sha256") == fs.hash_descriptor(fd, "sha256")
-        finally:
-            os.close(other)
 
     def _finish_folder(self, fd: int) -> None:
         """Set the mode and owner of a new folder."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from modelfetch.core.fs import BLOB_MODE, open_regular, try_reflink
+from modelfetch.core.fs import BLOB_MODE, closing, open_regular, try_reflink
 from modelfetch.core.os_errors import translate
 from modelfetch.errors import DestinationError, IntegrityError
 from modelfetch.store.adopted import mark_adopted
 from modelfetch.store.chunks import hash_open_file, read_into
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from modelfetch.core.digest import Digest
@@ -60,9 +59,9 @@ def add_file(
     algorithms = dict.fromkeys(("sha256", digest.algorithm if digest else "sha256"))
     temporary = store.tmp()
     try:
-        with _closing(open_regular(path.resolve())) as source:
+        with closing(open_regular(path.resolve())) as source:
             how = _link_or_copy(path.resolve(), source, temporary, copy=copy)
-            with _closing(open_regular(temporary)) as taken:
+            with closing(open_regular(temporary)) as taken:
                 before = os.fstat(taken)
                 digests, chunks = hash_open_file(taken, *algorithms, advance=advance)
                 if digest is not None and digests[digest.algorithm] != digest:
@@ -119,7 +118,7 @@ def _admit_copy(
 ) -> Blob:
     """Store a copy of a hashed file whose mode can't be changed."""
     _copy(source, temporary)
-    with _closing(open_regular(temporary)) as fd:
+    with closing(open_regular(temporary)) as fd:
         if hash_open_file(fd, "sha256")[0]["sha256"] != digests["sha256"]:
             raise IntegrityError("it changed while it was read", code="size-mismatch")
         return store.admit(temporary, fd, digests, chunks)
@@ -132,11 +131,3 @@ def _make_read_only(fd: int) -> bool:
     except OSError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def _closing(fd: int) -> Iterator[int]:
-    try:
-        yield fd
-    finally:
-        os.close(fd)

@@ -16,7 +16,7 @@ from modelfetch.core.check_progress import reporting_large
 from modelfetch.core.digest import Digest, new_hasher
 from modelfetch.core.directories import link_descriptor, make_directory, rename_new, sync_directory
 from modelfetch.core.events import Sink, discard
-from modelfetch.core.fs import BLOB_MODE, RefusalReporter, open_regular, read_small, try_chmod, try_fsync
+from modelfetch.core.fs import BLOB_MODE, RefusalReporter, closing, open_regular, read_small, try_chmod, try_fsync
 from modelfetch.core.os_errors import translate, translated
 from modelfetch.core.temp_files import sweep_temporaries, temporary_name
 from modelfetch.errors import DiskError, ModelfetchError
@@ -374,20 +374,15 @@ class Store:
         old = self.index.record(path)
         known = {"sha256", digest.algorithm, *(old.digests if old else ())}
         try:
-            fd = open_regular(path)
+            with closing(open_regular(path)) as fd:
+                state = os.fstat(fd)
+                label = f"{path.name[:12]}… in the store: not in the state on record, checking"
+                with reporting_large(self._sink, label, size=state.st_size) as advance:
+                    digests, chunks = hash_open_file(fd, *known, advance=advance)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise translate(error, path, doing="reading") from error
-        try:
-            state = os.fstat(fd)
-            label = f"{path.name[:12]}… in the store: not in the state on record, checking"
-            with reporting_large(self._sink, label, size=state.st_size) as advance:
-                digests, chunks = hash_open_file(fd, *known, advance=advance)
-        except OSError as error:
-            raise translate(error, path, doing="reading") from error
-        finally:
-            os.close(fd)
         if digests["sha256"] != sha256:
             self._set_aside(sha256, old)
             return None

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from modelfetch.core.fs import PUBLIC_MODE, inode_of, open_regular, try_chmod
+from modelfetch.core.fs import PUBLIC_MODE, closing, inode_of, open_regular, try_chmod
 from modelfetch.core.temp_files import temporary_name
 from modelfetch.store.locks.owner import Owner
 
@@ -52,15 +52,13 @@ def take_flock(fd: int) -> bool:
 
 def flock_works(path: Path) -> bool:
     """Return whether another open file is denied the lock that this process holds."""
-    fd = open_regular(path, os.O_RDWR)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
+    with closing(open_regular(path, os.O_RDWR)) as fd:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
     return False
 
 
