@@ -22,7 +22,7 @@ from modelfetch.core.events import Notice
 from modelfetch.core.report import Report, failed
 from modelfetch.core.threads import FrugalExecutor
 from modelfetch.core.urls import display_url
-from modelfetch.errors import DestinationError, ModelfetchError, UsageError
+from modelfetch.errors import ModelfetchError, UsageError
 from modelfetch.render.errors import show_errors
 from modelfetch.render.out import note, put
 from modelfetch.render.renderers import make_progress
@@ -217,12 +217,9 @@ def run(ctx: click.Context, start: Callable[[Sink, Cancel], Coroutine[Any, Any, 
 
 def write_page(target: Path, text: str) -> None:
     """Write a file for a browser; raises DestinationError or DiskError."""
-    from modelfetch.core import fs, os_errors, temp_files
+    from modelfetch.core import directories, fs, os_errors, temp_files
 
-    if not target.name or target.is_dir():
-        raise DestinationError(
-            f"{target} is a folder, expected the path of a file", code="foreign-file", hint="name the file"
-        )
+    directories.require_file_path(target)
     with os_errors.translated(target, doing="writing"):
         temp_files.write_atomically(target, text.encode("utf-8", errors="replace"), mode=fs.COPY_MODE)
 

@@ -62,6 +62,19 @@ def require_folder_path(folder: Path, option: str) -> None:
         )
 
 
+def require_file_path(path: Path) -> None:
+    """Check that a path names a regular file, or one that can be made.
+
+    Raises:
+        DestinationError: It is a folder, a device or a pipe (``foreign-file``).
+    """
+    if not path.name or path.is_dir():
+        text = f"{path} is a folder, expected the path of a file"
+        raise DestinationError(text, code="foreign-file", hint="name the file")
+    if path.exists() and not path.is_file():
+        raise DestinationError(f"{path} is not a regular file", code="foreign-file", hint="name another path")
+
+
 def make_directory(path: Path, *, owner: tuple[int, int] | None = None) -> None:
     """Create ``path`` and missing parents with mode 0755 whatever the umask, owned by ``owner`` (uid, gid) if given.
 

@@ -154,10 +154,7 @@ def workplace(target: Path) -> Path:
     Raises:
         DestinationError: ``target`` is not a regular file, or the work folder's name is taken by something else.
     """
-    if not target.name or target.is_dir():
-        text = f"{target} is a folder, expected the path of a file"
-        raise DestinationError(text, code="foreign-file", hint="name the file too")
-    _require_file(target)
+    directories.require_file_path(target)
     path = target.with_name(f".{target.name}.modelfetch")
     if Store(path).is_foreign():
         text = f"{path} is in the way: modelfetch keeps its partial files there, and did not make it"
@@ -246,7 +243,7 @@ def _present(target: Path, uri: Uri, digest: Digest, *, force: bool) -> Retrieve
         DestinationError: Another file is there, and ``force`` is not set.
     """
     if not target.is_file():
-        _require_file(target)
+        directories.require_file_path(target)
         return None
     found, sha256 = fs.hash_file(target, digest.algorithm, "sha256")
     if found == digest:
@@ -254,12 +251,6 @@ def _present(target: Path, uri: Uri, digest: Digest, *, force: bool) -> Retrieve
     if not force:
         raise _in_the_way(target)
     return None
-
-
-def _require_file(target: Path) -> None:
-    """Raise DestinationError if a path is something other than a regular file, such as a FIFO."""
-    if target.exists() and not target.is_file():
-        raise DestinationError(f"{target} is not a regular file", code="foreign-file", hint="name another path")
 
 
 def _refuse_other(target: Path, size: int | None) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from modelfetch.core import directories
+from modelfetch.errors import DestinationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -102,3 +103,19 @@ def test_a_dangling_link_exists_too(tmp_path: Path, opened: int) -> None:
     (tmp_path / "link").symlink_to("nowhere")
     assert directories.exists_at("link", opened)
     assert not directories.exists_at("other", opened)
+
+
+def test_a_file_can_be_written_where_there_is_one_or_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "file", tmp_path / "new", tmp_path / "new" / "file"):
+        directories.require_file_path(path)
+    for path, problem in (
+        (tmp_path, "is a folder, expected the path of a file"),
+        (Path("/"), "is a folder, expected the path of a file"),
+        (tmp_path / "pipe", "is not a regular file"),
+        (Path("/dev/null"), "is not a regular file"),
+    ):
+        with pytest.raises(DestinationError, match=f"^{path} {problem}$") as caught:
+            directories.require_file_path(path)
+        assert (caught.value.exit_code, caught.value.code) == (73, "foreign-file")
