@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import shlex
 from collections import defaultdict
@@ -12,12 +10,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from modelfetch.core.directories import blocking_part, nearest_existing_parent, own_folder, require_folder_path
-from modelfetch.core.fs import inode_of
 from modelfetch.core.mounts import find_mount, largest_file
 from modelfetch.core.os_errors import writable_hint
-from modelfetch.core.temp_files import sweep_temporaries, temporary_name
 from modelfetch.core.units import format_size
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
+from modelfetch.pipeline.probes import LinkProbe, is_sequential
 from modelfetch.placement import Action
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.store import Store
@@ -41,48 +38,6 @@ class SpaceRequirement:
     bytes: int
     copies: int
     free: int | None
-
-
-class LinkProbe:
-    """Tests whether a blob can be hardlinked into a folder, by trying it once for each folder.
-
-    Comparing ``st_dev`` is not enough: bind mounts of one file system have the same device and refuse hardlinks.
-    """
-
-    def __init__(self, store: Path, tree: RootTree) -> None:
-        self._store = nearest_existing_parent(store)
-        self._tree = tree
-        self._known: dict[str, bool] = {}
-        self._tried: dict[tuple[int, int], bool] = {}
-
-    def works(self, folder: str) -> bool:
-        """Whether a hardlink from the store into a folder below ROOT (or the nearest existing one above it) works."""
-        if folder not in self._known:
-            self._known[folder] = False
-            with contextlib.suppress(OSError, DestinationError), self._tree.nearest_folder(folder) as fd:
-                found = os.fstat(fd)
-                inode = inode_of(found)
-                if inode not in self._tried:
-                    self._tried[inode] = self._try(fd)
-                self._known[folder] = self._tried[inode]
-        return self._known[folder]
-
-    def _try(self, folder: int) -> bool:
-        here, there = self._store / temporary_name("probe"), temporary_name("probe")
-        for parent in (self._store, folder):
-            with contextlib.suppress(OSError):
-                sweep_temporaries(parent, stem="probe")
-        try:
-            os.close(os.open(here, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            os.link(here, there, dst_dir_fd=folder, follow_symlinks=False)
-        except OSError:
-            return False
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(there, dir_fd=folder)
-            with contextlib.suppress(OSError):
-                here.unlink()
-        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,26 +296,9 @@ def writability_problems(
     for folder in folders:
         if not os.access(folder, os.W_OK | os.X_OK):
             problems.append(DestinationError(f"{folder} can't be written", hint=writable_hint(folder)))
-        elif folder in own and _is_sequential(folder):
+        elif folder in own and is_sequential(folder):
             problems.append(_sequential_error(own[folder]))
     return tuple(problems)
-
-
-def _is_sequential(folder: Path) -> bool:
-    """Whether files in a folder can only be written from the beginning to the end, as on an rclone mount by default."""
-    probe = folder / temporary_name("probe")
-    with contextlib.suppress(OSError):
-        fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            os.pwrite(fd, b"b", 1)
-            os.pwrite(fd, b"a", 0)
-        except OSError as error:
-            return error.errno in (errno.ESPIPE, errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP)
-        finally:
-            os.close(fd)
-            with contextlib.suppress(OSError):
-                probe.unlink()
-    return False
 
 
 def _sequential_error(folder: Path) -> DestinationError:

@@ -3,7 +3,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelfetch.core.urls import credential_fields, display_url, is_loopback, redact, without_credentials, without_secret_parameters
+from modelfetch.core.urls import (
+    credential_fields,
+    display_url,
+    is_loopback,
+    redact,
+    without_credentials,
+    without_secret_parameters,
+)
 from modelfetch.manifest.uri import HttpUri, parse_uri
 from modelfetch.manifest.uri import shown as shorten
 from tests.cases import each

@@ -13,8 +13,6 @@ import pytest
 from modelfetch.cli.app import run
 from modelfetch.demo import models as made
 from modelfetch.errors import DestinationError
-from modelfetch.pipeline.preflight import LinkProbe
-from modelfetch.placement import RootTree
 from tests.faults import Status
 
 if TYPE_CHECKING:
@@ -335,34 +333,10 @@ def test_a_file_that_is_there_and_can_not_be_linked_needs_space_for_each_copy(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry, _ = there_for_one_of_two(bench)
-    monkeypatch.setattr("modelfetch.pipeline.preflight.LinkProbe.works", lambda *_: False)
+    monkeypatch.setattr("modelfetch.pipeline.probes.LinkProbe.works", lambda *_: False)
     bench.capsys.readouterr()
     assert run(["plan", "--manifest", str(bench.manifest(entry)), "--root", str(bench.root)]) == 0
     assert "740.1 KiB needed, 370.1 KiB of it copies" in bench.capsys.readouterr().out
-
-
-def test_probes_of_killed_runs_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, folder = tmp_path / "store", tmp_path / "root/folder"
-    for parent, name in ((store, ".modelfetch-probe-7-0123.part"), (folder, ".modelfetch-probe-7-link.part")):
-        parent.mkdir(parents=True)
-        (parent / name).touch()
-        (parent / ".hidden").touch()
-    assert LinkProbe(store, RootTree(tmp_path / "root")).works("folder")
-    assert len(list(store.iterdir())) == 2  # young ones may be another process's
-    monkeypatch.setattr("modelfetch.core.temp_files._ABANDONED_AFTER", -1.0)
-    assert LinkProbe(store, RootTree(tmp_path / "root")).works("folder")
-    assert [path.name for path in (*store.iterdir(), *folder.iterdir())] == [".hidden", ".hidden"]
-
-
-def test_no_link_is_tried_in_a_folder_outside_of_the_root(tmp_path: Path) -> None:
-    store, root, outside = (tmp_path / name for name in ("store", "root", "outside"))
-    for folder in (store, root, outside):
-        folder.mkdir()
-    (root / "comfyui").symlink_to(outside)
-    probe = LinkProbe(store, RootTree(root))
-    assert not probe.works("comfyui")
-    assert not probe.works("comfyui/models/vae")
-    assert probe.works("whisper/models")
 
 
 def test_the_minimum_of_free_space_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
