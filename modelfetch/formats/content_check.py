@@ -18,6 +18,7 @@ from modelfetch.formats.pickles import (
     contains_pickle,
     decompressed_start,
     is_compressed_archive,
+    is_model_zip,
     is_pickle_name,
     is_tar,
     is_zip,
@@ -160,6 +161,8 @@ _STARTS: dict[str, Callable[[bytes], bool]] = {
     **dict.fromkeys(_UNLISTED, _is_no_document),
 }
 """The suffixes of model weights, and the check of what a file of each begins with."""
+_TORCH = frozenset({*PICKLE_SUFFIXES, ".bin", ".joblib", ".pickle"})
+"""Suffixes of weights that torch may have written, as a zip."""
 _ANY_MODEL = (_is_safetensors, _is_gguf, _is_pickle, _is_ggml, _is_hdf5, _is_onnx, _is_tflite)
 IMAGE_SUFFIXES = (".png", ".webp", ".jxl")
 """Suffixes of embeddings stored in an image (source: AUTOMATIC1111's wiki, Textual Inversion)."""
@@ -352,6 +355,18 @@ def check_pickle(path: str, size: int, read_at: ReadAt) -> ModelfetchError | Non
     return None
 
 
+def check_zip(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False) -> ModelfetchError | None:
+    """Check a whole file, whose name is that of torch's files or of no format, for a zip that is not a model."""
+    suffix = _suffix(path)
+    named = suffix in _TORCH or (suffix not in _STARTS and is_weights(path, by_kind=by_kind))
+    if not named or not is_zip(read_at(0, HEAD)) or is_model_zip(size, read_at):
+        return None
+    return NotAModelError(
+        f"{path} is a zip archive that holds no model: neither torch nor NumPy wrote it",
+        hint="if its bytes are right, pin its digest (`fetch`: --digest); `unpack: zip` unpacks an archive of files",
+    )
+
+
 # ── artifacts ──
 def digest_decides(artifact: Artifact) -> bool:
     """Whether a digest decides what an artifact is.
@@ -396,4 +411,6 @@ def check_artifact(
     ) or check_whole(path, size, read_at, by_kind=artifact.weights)
     if error is None and not artifact.allow_pickle:
         error = check_pickle(path, size, read_at)
+    if error is None:
+        error = check_zip(path, size, read_at, by_kind=artifact.weights)
     return error.about(uri=artifact.uri) if error is not None else None

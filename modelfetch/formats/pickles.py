@@ -38,6 +38,8 @@ _MEMBER_START = 4096  # bytes of each member of an archive that are looked at
 _UNPACKED = 64 * 1024  # bytes of decompressed data that are looked at
 _ZIP_TAIL = 22 + 20 + 2**16  # bytes: the end of a zip, the locator before it, and the longest comment
 _LARGEST_DIRECTORY = 16 * 2**20  # bytes: more than 100,000 files
+_TORCH_PICKLE = re.compile(r"(?:[^/]*/)?data\.pkl")
+_TORCH_VERSION = re.compile(r"[^/]*/(?:\.data/)?version")
 _NUMPY = b"\x93NUMPY"
 _NUMPY_HEADER = 128 * 1024  # bytes; one of version 1 has at most 64 KiB
 _OBJECTS = re.compile(rb"""['"][<>=|]?O\d*['"]""")  # the type of objects in the header of an array
@@ -143,6 +145,31 @@ def contains_pickle(size: int, read_at: ReadAt) -> bool:
     if head.startswith(_ZFILE) or _continues_as_pickle(decompressed_start(head, lambda: read_at(0, _PACKED))):
         return True
     return _OpcodeReader(size, read_at).run() is PickleVerdict.YES
+
+
+def is_model_zip(size: int, read_at: ReadAt) -> bool:
+    """Whether a zip is one that torch or NumPy writes, by the names of its files; True if it has too many to look at.
+
+    torch.save and TorchScript write ``NAME/data.pkl``; all of torch's archives have ``NAME/version`` or
+    ``NAME/.data/version``, with everything in one folder (source: PyTorch, ``caffe2/serialize/inline_container.cc``).
+    torch.export of PyTorch 2.1 to 2.6 writes ``serialized_exported_program.json`` at the top. NumPy's ``.npz`` has only
+    arrays; kokoro-onnx calls such a file ``voices.bin``.
+    """
+    if _directory_size(size, read_at) > _LARGEST_DIRECTORY:
+        return True
+    try:
+        with zipfile.ZipFile(_File(size, read_at)) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+    except BROKEN_ARCHIVE as error:
+        reraise_disk_error(error)
+        return False
+    tops = {name.partition("/")[0] for name in names}
+    return (
+        any(_TORCH_PICKLE.fullmatch(name) for name in names)
+        or (len(tops) == 1 and any(_TORCH_VERSION.fullmatch(name) for name in names))
+        or any(name.startswith("serialized_exported_program.") for name in names)
+        or (bool(names) and all(name.endswith(".npy") for name in names))
+    )
 
 
 def is_compressed_archive(read_at: ReadAt) -> bool:

@@ -454,6 +454,51 @@ def test_a_bin_that_is_a_pickle_is_refused_unless_allowed(head: bytes) -> None:
     assert check_head("pytorch_model.bin", head, url="", html_type=False, allow_pickle=True) is None
 
 
+WEIGHTS_IN_ZIP = {"a/data.pkl": b"\x80\x02}.", "a/data/0": b"0000", "a/version": b"3"}
+OTHER_ZIPS: dict[str, dict[str, bytes]] = {
+    "docx": {"[Content_Types].xml": b"<x/>", "word/document.xml": b"<x/>"},
+    "jar": {"META-INF/MANIFEST.MF": b"x", "a/B.class": b"\xca\xfe"},
+    "apk": {"AndroidManifest.xml": b"x", "assets/version": b"1", "classes.dex": b"dex"},
+    "photos": {"photos/1.jpg": b"\xff\xd8", "photos/2.jpg": b"\xff\xd8"},
+    "model in a zip": {"model.safetensors": safetensors({"x": 10})},
+    "arrays and more": {"a.npy": b"\x93NUMPY", "readme.txt": b"x"},
+    "empty": {"a/": b""},
+}
+MODEL_ZIPS: dict[str, dict[str, bytes]] = {
+    "torch.save": {**WEIGHTS_IN_ZIP, "a/byteorder": b"little", "a/.data/serialization_id": b"1"},
+    "torch.save without a folder": {"data.pkl": b"\x80\x02}."},
+    "TorchScript": {**WEIGHTS_IN_ZIP, "a/code/__torch__.py": b"x", "a/constants.pkl": b"\x80\x02)."},
+    "TorchScript of PyTorch 1.0": {"a/version": b"1", "a/model.json": b"{}", "a/tensors/0": b"0"},
+    "torch.package": {"a/.data/version": b"6", "a/.data/extern_modules": b"sys", "a/model/model": b"\x80\x02}."},
+    "torch.export": {"serialized_exported_program.json": b"{}", "serialized_state_dict.pt": b"x", "version": b"5"},
+    "torch.export since 2.7": {"a/archive_format": b"pt2", "a/models/model.json": b"{}", "a/.data/version": b"6"},
+    "arrays": {"af.npy": b"\x93NUMPY", "am.npy": b"\x93NUMPY"},
+}
+
+
+def judged(name: str, data: bytes, **more: Any) -> str | None:
+    artifact = Artifact(uri="https://h/x", path=name, size=None, locations=(), weights=True, **more)
+    error = check_artifact(artifact, len(data), lambda at, count: data[at : at + count])
+    return error.code if error else None
+
+
+@pytest.mark.parametrize("name", ["a.ckpt", "a.pt", "a.PTH", "a.bin", "a.pkl", "a.pickle", "a"])
+def test_a_zip_that_neither_torch_nor_numpy_wrote_is_no_model(name: str) -> None:
+    found = {kind: judged(name, zip_of(members), allow_pickle=True) for kind, members in OTHER_ZIPS.items()}
+    assert found == dict.fromkeys(OTHER_ZIPS, "not-a-model")
+    assert judged(name, zip_of(WEIGHTS_IN_ZIP)[:-30], allow_pickle=True) == "not-a-model"  # its directory is cut off
+    passed = {kind: judged(name, zip_of(members), allow_pickle=True) for kind, members in MODEL_ZIPS.items()}
+    assert passed == dict.fromkeys(MODEL_ZIPS)
+
+
+def test_a_zip_of_another_kind_passes_under_other_names_and_if_its_digest_is_known() -> None:
+    data = zip_of(OTHER_ZIPS["photos"])
+    assert judged("a.zip", data) is judged("a.mar", data) is judged("a.npz", data) is None
+    assert judged("a.bin", data) == "not-a-model"
+    assert judged("a.bin", zip_of(WEIGHTS_IN_ZIP)) == "pickle-not-allowed"
+    assert digest_decides(Artifact(uri="u", path="a.ckpt", size=1, digest=Digest("sha256", "0" * 64), locations=()))
+
+
 def test_a_bin_of_ctranslate2_passes() -> None:
     head = struct.pack("<IH", 6, 12) + b"WhisperSpec\0" + bytes(500)
     assert not starts_as_pickle(head)
@@ -492,7 +537,7 @@ def test_a_truncated_file_without_a_digest_is_not_kept(world: World) -> None:
 
 
 def test_a_pickle_in_a_bin_is_refused_before_it_is_downloaded(world: World) -> None:
-    data = torch_zip() + bytes(20_000_000)
+    data = zip_of({**WEIGHTS_IN_ZIP, "a/data/1": bytes(20_000_000)})
     with Origin(data) as origin:
         with pytest.raises(NotAModelError) as caught:
             world.fetch(origin, path="pytorch_model.bin")
