@@ -18,6 +18,7 @@ from modelfetch.pipeline.plan import ModelRequest, is_unpinned, select
 from modelfetch.pipeline.preflight import check_folders
 from modelfetch.pipeline.resolve import resolve_recorded
 from modelfetch.placement import State, wanted_digest
+from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.ollama_manifests import is_newer
 from modelfetch.placement.receipts import Receipt, read_receipts
 
@@ -40,7 +41,7 @@ _READY = ("ready", "rewritten", "touched")
 class ModelStatus:
     """The state of one model for one consumer: ``state`` is the worst of its paths, ``size`` is in bytes if known.
 
-    ``paths`` are those that are neither ready nor merely missing, with their states.
+    ``paths`` are those that are not ready, with their states, without those where nothing was placed yet.
     ``optional``: the tier is complete without the model.
     """
 
@@ -68,6 +69,13 @@ class _PathState:
     state: str
     uri: str | None = None
     """The artifact placed at the path; None for text that the layout supplies, or if nothing was resolved."""
+    recorded: bool = True
+    """Whether modelfetch placed something at the path, or something is there."""
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the path is worth a line of its own: it is not as modelfetch left it."""
+        return self.state != "ready" and self.recorded
 
 
 def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, tuple[ModelStatus, ...]]:
@@ -120,8 +128,24 @@ def _states(
                     state, touched = State.READY, False
             word = "touched" if touched else "changed" if state is State.OUTDATED else str(state)
             uri = placement.artifact.uri if placement.artifact else None
-            found.append(_PathState(consumer, placement.path, word, uri))
+            recorded = state is not State.MISSING or placement.path in receipt.entries
+            members = _changed_members(placement, receipt, session) if state is not State.READY else ()
+            found += members or (_PathState(consumer, placement.path, word, uri, recorded),)
     return found
+
+
+def _changed_members(placement: Placement, receipt: Receipt, session: Session) -> Sequence[_PathState]:
+    """The files of an unpacked archive that are not ready; empty if it was never unpacked, or is no archive."""
+    if placement.how is not PlacementMethod.UNPACK:
+        return ()
+    consumer = placement.path.partition("/")[0]
+    uri = placement.artifact.uri if placement.artifact else None
+    states = session.inspector.states_of_members(placement, receipt, wanted_digest(placement))
+    return [
+        _PathState(consumer, path, "changed" if state is State.OUTDATED else str(state), uri)
+        for path, state in states.items()
+        if state is not State.READY
+    ]
 
 
 def _is_requested_tag(placement: Placement, session: Session) -> bool:
@@ -191,7 +215,7 @@ def _status(
         size=total_size(file.size for file in named or (request.model,)),
         unpinned=is_unpinned(request),
         optional=request.model.optional,
-        paths=tuple((one.path, one.state) for one in mine if one.state not in ("ready", "missing")),
+        paths=tuple((one.path, one.state) for one in mine if one.is_named),
     )
 
 
@@ -225,7 +249,7 @@ def _model(request: ModelRequest, resolution: Resolution | None, states: Sequenc
             placements=(one.path,),
         )
         for one in texts
-        if one.state not in _READY and one.state != "missing"
+        if one.state not in _READY and one.is_named
     ]
     ready = bool(states) and all(one.state in _READY for one in states)
     return ModelReport(name=request.model.name, ok=ready, artifacts=tuple(artifacts))

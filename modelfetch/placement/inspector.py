@@ -141,6 +141,18 @@ class Inspector:
             return self._state_of_archive(placement, receipt, wanted)
         return self._recorded_state(placement, receipt, self._stat(placement), wanted)
 
+    def states_of_members(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> dict[str, State]:
+        """The state of each file that was unpacked from an archive, by path; empty if the receipt names none.
+
+        A file is ready if it is unchanged and a copy. Raises as `state` does.
+        """
+        self.tree.lstat(f"{placement.path}/x")  # raises if the folder leads outside ROOT
+        return {
+            path: self._state_of_member(path, entry)
+            for path, entry in receipt.below(placement.path).items()
+            if entry.archive and _is_from(entry, placement, wanted)
+        }
+
     def inspect(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> Inspection:
         """Decide what to do about a placement; hashes the file there if stat is not enough.
 
@@ -343,29 +355,25 @@ class Inspector:
         return Inspection(action=Action.KEEP, state=state, digest=Digest.parse(found) if found else None)
 
     def _state_of_archive(self, placement: Placement, receipt: Receipt, wanted: Digest | None) -> State:
-        """The state of an unpacked archive: ready if each of its files is unchanged and a copy."""
-        self.tree.lstat(f"{placement.path}/x")  # raises if the folder leads outside ROOT
-        inside = {
-            path: entry
-            for path, entry in receipt.below(placement.path).items()
-            if entry.archive and _is_from(entry, placement, wanted)
-        }
-        if not inside:
+        """The state of an unpacked archive: that of the first file that is not as it was unpacked."""
+        states = self.states_of_members(placement, receipt, wanted).values()
+        whole = State.OUTDATED if State.OUTDATED in states else State.READY if states else State.MISSING
+        return next((state for state in states if state not in (State.READY, State.OUTDATED)), whole)
+
+    def _state_of_member(self, path: str, entry: Entry) -> State:
+        seen = self.tree.lstat(path, follow=True)
+        if seen is None:
             return State.MISSING
-        for path, entry in inside.items():
-            seen = self.tree.lstat(path)
-            if seen is None:
-                return State.MISSING
-            if not fits(entry, seen):
-                return State.CHANGED
-            if self.is_damaged(path, seen):
-                return State.DAMAGED
-        return State.OUTDATED if any(entry.how == "link" for entry in inside.values()) else State.READY
+        if not fits(entry, seen):
+            return State.CHANGED
+        if self.is_damaged(path, seen):
+            return State.DAMAGED
+        return State.OUTDATED if entry.how == "link" else State.READY
 
     def _has_symlinks(self, consumer: str, link: Placement, receipt: Receipt, *, probe: bool) -> bool:
         entry = receipt.entries.get(link.path)
         if entry is not None:
-            return not (entry.made and entry.digest is not None)
+            return entry.how == "symlink" or not (entry.made and entry.digest is not None)
         if not probe:
             return True
         if consumer not in self._takes_symlinks:

@@ -33,6 +33,12 @@ def ollama(bench: Bench) -> dict[str, Any]:
     return {"name": "o", "source": "ollama://llama3.2:1b", "for": ["ollama"]}
 
 
+def archive(bench: Bench) -> dict[str, Any]:
+    bench.world.file("punkt.zip", made.nltk_punkt())
+    url = f"{bench.hub.files}punkt.zip"
+    return {"name": "z", "kind": "file", "path": "nltk_data", "unpack": "zip", "source": url, "for": ["whisper"]}
+
+
 def formats(bench: Bench, manifest: Path) -> dict[str, str]:
     found = {}
     for form in ("table", "json", "prom"):
@@ -82,6 +88,67 @@ def test_an_edit_that_does_not_concern_a_model_leaves_its_state(bench: Bench, en
     changed = bench.manifest({**model, "source": model["source"] + "x"}, **top)
     assert bench.run("status", changed).code == 1
     assert bench.run("sync", changed, "--offline").code == 69
+
+
+def test_each_path_that_disappeared_is_named_in_every_format(bench: Bench) -> None:
+    manifest = bench.manifest(whisper(bench), vae(bench), ollama(bench), archive(bench))
+    assert bench.run("sync", manifest).code == 0
+    gone = [
+        "whisper/hub/models--a--w/refs/main",
+        "whisper/hub/models--a--w/snapshots/*/config.json",
+        "whisper/hub/models--a--w/blobs/*",
+        "comfyui/models/vae/x.safetensors",
+        "whisper/nltk_data/punkt_tab/README",
+        "ollama/models/manifests/registry.ollama.ai/library/llama3.2/1b",
+    ]
+    paths = [sorted(bench.root.glob(pattern))[0] for pattern in gone]
+    for path in paths:
+        path.unlink()
+    for form, text in formats(bench, manifest).items():
+        assert [path for path in paths if str(path.relative_to(bench.root)) not in text] == [], form
+
+
+@pytest.mark.parametrize("member", ["README", "english/ortho_context.tab"])
+def test_a_changed_file_of_an_archive_is_named_in_every_format(bench: Bench, member: str) -> None:
+    manifest = bench.manifest(archive(bench))
+    assert bench.run("sync", manifest).code == 0
+    path = bench.root / "whisper/nltk_data/punkt_tab" / member
+    path.write_text("changed")
+    name = str(path.relative_to(bench.root))
+    for form, text in formats(bench, manifest).items():
+        assert name in text, form
+    (line,) = bench.run("status", manifest).report["models"][0]["artifacts"]
+    assert (line["action"], line["placements"]) == ("changed", [name])
+
+
+@pytest.mark.parametrize("as_link", [True, False])
+def test_one_sync_accepts_the_same_bytes_in_another_file_or_behind_a_link(bench: Bench, as_link: bool) -> None:
+    manifest = bench.manifest(whisper(bench), archive(bench))
+    assert bench.run("sync", manifest).code == 0
+    links = {path for path in bench.root.rglob("snapshots/*/*") if path.is_symlink()}
+    replaced = [
+        next(path for path in links if path.name == "config.json"),
+        bench.root / "whisper/nltk_data/punkt_tab/README",
+    ]
+    for path in replaced:
+        data = path.read_bytes()
+        path.unlink()
+        (path.with_name("other") if as_link else path).write_bytes(data)
+        if as_link:
+            path.symlink_to("other")
+    assert bench.run("status", manifest).code == 1
+    for command in ("sync", "status", "verify"):
+        assert bench.run(command, manifest).code == 0, command
+    assert all(path.is_symlink() for path in links - set(replaced))
+
+
+def test_paths_where_nothing_was_placed_are_not_named(bench: Bench) -> None:
+    manifest = bench.manifest(whisper(bench), archive(bench))
+    assert bench.run("sync", manifest).code == 0
+    more = bench.manifest(whisper(bench), archive(bench), vae(bench), tier="more")
+    shown = formats(bench, more)
+    assert bench.run("status", more).code == 1
+    assert "x.safetensors" not in shown["table"] + shown["prom"]
 
 
 def test_one_of_two_placements_of_a_file_is_named_alone(bench: Bench) -> None:
