@@ -81,7 +81,7 @@ def _undo(decoder: Any, data: bytes) -> Iterator[bytes]:
         try:
             piece = decoder.decompress(data, STEP)
         except zlib.error as error:
-            raise NotEncodedError(f"damaged content coding: {error}") from None
+            raise NotEncodedError(str(error)) from None
         yield piece
         data = decoder.unconsumed_tail
         if decoder.eof or (not data and len(piece) < STEP):

@@ -25,8 +25,11 @@ _DRAIN = 64 * 1024
 _DRAIN_SECONDS = 1.0
 
 
-class UndecodableError(UnreachableError):
-    """A body does not have the content coding that its response declares."""
+class UndecodableError(IntegrityError):
+    """A body can't be decoded: its coding is not supported, or it does not have the one that its response declares."""
+
+    default_code = "unsupported-encoding"
+    default_hint = "pin its digest if these bytes are the file, or name a mirror that sends it as it is"
 
 
 class Response:
@@ -118,8 +121,9 @@ class Response:
         """Yield the decoded body in pieces of at most 256 KiB, some of which may be empty.
 
         Raises:
-            IntegrityError: Its coding is not supported (``unsupported-encoding``).
-            UnreachableError: It is damaged (``bad-response``); also as `iter_raw` does.
+            UndecodableError: It does not have a supported coding (``unsupported-encoding``); it is not permanent if the
+                beginning could be decoded.
+            UnreachableError: It ends too early (``bad-response``); also as `iter_raw` does.
         """
         if not self._codings:
             return self.iter_raw()
@@ -129,16 +133,21 @@ class Response:
         if not self.can_decode:
             if next(raw, None) is None:
                 return  # an empty body needs no decoding
-            raise IntegrityError(
-                f"{redact(self.url)} sent its body with Content-Encoding {self.encoding}, which was not requested",
-                code="unsupported-encoding",
-                hint="pin its digest if these bytes are the file, or name a mirror that sends it as it is",
+            raise UndecodableError(
+                f"{redact(self.url)} sent its body with Content-Encoding {self.encoding}, which was not requested"
             )
+        count = 0
         try:
-            yield from decode(raw, self._codings[0])
+            for piece in decode(raw, self._codings[0]):
+                count += len(piece)
+                yield piece
+        except NotEncodedError as error:
+            raise UndecodableError(
+                f"{redact(self.url)} declares Content-Encoding {self.encoding}, but its body can't be decoded: {error}",
+                permanent=count == 0,
+            ) from None
         except ValueError as error:
-            kind = UndecodableError if isinstance(error, NotEncodedError) else UnreachableError
-            raise kind(f"{redact(self.url)}: {error}", code="bad-response") from None
+            raise UnreachableError(f"{redact(self.url)}: {error}", code="bad-response") from None
 
     def _guarded(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         import httpx

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelfetch.core.urls import display_url, origin, redact
-from modelfetch.errors import CredentialsError, IntegrityError, NotAModelError
+from modelfetch.errors import CredentialsError, NotAModelError
 from modelfetch.formats.content_check import (
     HEAD,
     check_pointer,
@@ -99,7 +99,7 @@ def _replacement(response: Response, path: str) -> ModelfetchError | None:
         return None
     try:
         head = _first_piece(response)[:HEAD]
-    except (UndecodableError, IntegrityError):
+    except UndecodableError:
         return None
     total = total_size(response)
     if response.status == 206 and len(head) < min(HEAD, HEAD if total is None else total):

@@ -37,7 +37,6 @@ from modelfetch.formats.content_check import (
     may_be_hidden_pickle,
     page_error,
 )
-from modelfetch.http import UndecodableError
 from modelfetch.http.retry import Attempts
 from modelfetch.store.chunks import hash_open_file
 from modelfetch.store.locks.lock import Held, LockLostError, lock
@@ -244,7 +243,7 @@ class _Transfer:
                 self._transfer_from(partial, location, coding)
                 return self._verify_and_store(partial)
             except ModelfetchError as error:
-                if isinstance(error, IntegrityError | UndecodableError) and coding.swap():
+                if isinstance(error, IntegrityError) and coding.swap():
                     partial.distrust()
                     self._trusted = 0
                     continue

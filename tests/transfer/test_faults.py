@@ -444,11 +444,27 @@ def test_a_truncated_gzip_body_is_not_kept(world: World) -> None:
         assert world.fetch(origin, data=DATA).blob.path.read_bytes() == DATA
 
 
-def test_broken_gzip_is_a_bad_answer(world: World) -> None:
-    broken = answering(200, {"Content-Encoding": "gzip"}, b"this is no gzip at all")
-    with Origin(DATA, default=broken) as origin, pytest.raises(UnreachableError) as caught:
+def test_gzip_data_that_is_damaged_later_is_requested_again_and_then_refused(world: World) -> None:
+    packed = gzip.compress(DATA, 1)
+    damaged = answering(200, {"Content-Encoding": "gzip"}, packed[:100_000] + bytes(1000) + packed[101_000:])
+    with Origin(DATA, scripts=[damaged]) as origin:
+        assert world.fetch(origin).blob.path.read_bytes() == DATA
+        assert len(origin.requests) == 2
+    with Origin(DATA[1:], default=damaged) as origin, pytest.raises(IntegrityError) as caught:
         world.fetch(origin)
-    assert caught.value.code == "bad-response"
+    assert (caught.value.code, caught.value.exit_code) == ("unsupported-encoding", 65)
+    assert len(origin.requests) > 1
+
+
+@pytest.mark.parametrize("field", ["compress", "zstd", "exi", "made-up", "gzip", "deflate"])
+def test_a_mirror_replaces_a_source_whose_coding_can_not_be_decoded(
+    world: World, known: bytes | None, field: str
+) -> None:
+    coded = answering(200, {"Content-Encoding": field}, b"(" + DATA)
+    with Origin(DATA, default=coded) as source, Origin(DATA) as mirror:
+        assert world.fetch(source, mirror, data=known).blob.path.read_bytes() == DATA
+        assert len(source.requests) <= (1 if known is None else 3)
+        assert len(mirror.requests) == 1
 
 
 @pytest.mark.parametrize("field", ["none", "binary", "utf-8", "aws-chunked", "identity", "Identity, none"])
@@ -462,7 +478,9 @@ def test_a_deflate_body_is_decoded(world: World, known: bytes | None) -> None:
         assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
 
 
-@pytest.mark.parametrize("field", ["br", "zstd", "compress", "gzip, gzip", "gzip,br", "made-up"])
+@pytest.mark.parametrize(
+    "field", ["br", "zstd", "compress", "exi", "pack200-gzip", "gzip, gzip", "gzip,br", "made-up", "gzip", "deflate"]
+)
 @pytest.mark.parametrize("chunked", [False, True])
 def test_an_unsupported_coding_is_refused(world: World, field: str, *, chunked: bool) -> None:
     fields = {"Content-Encoding": field}
