@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
+    from modelfetch.pipeline.plan import ModelRequest
     from modelfetch.pipeline.session import Session
     from modelfetch.placement import RootTree
 
@@ -338,15 +339,8 @@ def _not_placed(requested: Requested, inventory: Inventory, tree: RootTree) -> I
             there = os.path.lexists(tree.path(path))
             if is_newer(path) and not there:
                 continue  # Ollama then reads the older manifest
-            yield Finding(
-                model=request.model.name,
-                uri=str(request.model.source),
-                digest=str(request.model.digest) if request.model.digest else None,
-                size=request.model.size,
-                action="foreign" if there else "missing",
-                path=path,
-                consumer=path.partition("/")[0],
-                optional=request.model.optional,
+            yield _requested_finding(
+                request, "foreign" if there else "missing", path=path, consumer=path.partition("/")[0]
             )
     placed = {(tier, item.model) for item in inventory.placements for tier in item.tiers}
     unpacked = [item.path or "" for item in inventory.placements if item.entry and item.entry.archive]
@@ -360,14 +354,23 @@ def _not_placed(requested: Requested, inventory: Inventory, tree: RootTree) -> I
         r for r in requested.unresolved if r.key not in known_before and (r.requested_by, r.model.name) not in placed
     ]
     for request in empty:
-        yield Finding(
-            model=request.model.name,
-            uri=str(request.model.source),
-            digest=str(request.model.digest) if request.model.digest else None,
-            size=request.model.size,
-            action="missing",
-            optional=request.model.optional,
-        )
+        yield _requested_finding(request, "missing")
+
+
+def _requested_finding(
+    request: ModelRequest, action: str, *, path: str | None = None, consumer: str | None = None
+) -> Finding:
+    model = request.model
+    return Finding(
+        model=model.name,
+        uri=str(model.source),
+        digest=str(model.digest) if model.digest else None,
+        size=model.size,
+        action=action,
+        path=path,
+        consumer=consumer,
+        optional=model.optional,
+    )
 
 
 def _unreadable(results: Mapping[tuple[int, int], Hashed]) -> Iterable[ModelfetchError]:
