@@ -22,12 +22,12 @@ from modelfetch.core.artifact import Artifact, Location
 from modelfetch.core.digest import Digest
 from modelfetch.core.directories import own_folder
 from modelfetch.errors import DiskError, IntegrityError, ModelfetchError, UnreachableError
-from modelfetch.pipeline.availability import is_local, offline_error
 from modelfetch.pipeline.frozen import at_current_endpoints
 from modelfetch.pipeline.preflight import require_space
 from modelfetch.pipeline.resolve import mirrors_of
 from modelfetch.placement.journal import Claim
 from modelfetch.placement.writer import ChangedMeanwhileError
+from modelfetch.sources.base import offline_error
 from modelfetch.store.checks import Check, now
 from modelfetch.store.ingest import LINK_AT_LEAST
 from modelfetch.store.locks.lock import LockLostError
@@ -177,9 +177,9 @@ class _Sources:
         mirrors = self._mirrors[name](artifact) if name in self._mirrors else ()
         if self._session.settings.offline:
             mirrors = ()
-            artifact = replace(artifact, locations=tuple(one for one in artifact.locations if is_local(one)))
+            artifact = replace(artifact, locations=tuple(one for one in artifact.locations if one.is_local))
             if not artifact.locations:
-                raise offline_error(artifact)
+                raise offline_error(artifact.uri)
         await asyncio.to_thread(require_space, self._session, artifact.size or 0)
         fetched = await self._session.engine.fetch(artifact, mirrors, label=f"{name}: {artifact.path}")
         action = "present" if (fetched.served_by or "").startswith("file:") else fetched.action

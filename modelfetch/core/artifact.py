@@ -24,6 +24,11 @@ class Location:
     uri: str
     url: str
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a file of this machine."""
+        return self.url.startswith("file:")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:

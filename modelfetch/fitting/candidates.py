@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from modelfetch.errors import DestinationError, ModelfetchError, UnreachableError, UsageError
+from modelfetch.errors import DestinationError, ModelfetchError, UsageError
 from modelfetch.fitting.readers import BrokenReader, ContinuedReader, HttpReader
 from modelfetch.fitting.types import Candidate, ModelFile
 from modelfetch.formats import safetensors
@@ -16,6 +16,7 @@ from modelfetch.formats.range_reader import FIRST, FileReader, HeaderBuffer
 from modelfetch.manifest.kinds import upstream_name
 from modelfetch.manifest.uri import OllamaUri
 from modelfetch.placement.receipts import read_receipts
+from modelfetch.sources.base import offline_error
 from modelfetch.transfer.prefill import PartialPrefix, prefill
 
 if TYPE_CHECKING:
@@ -87,10 +88,8 @@ class ReaderRegistry:
         if local is not None:
             return HeaderBuffer(FileReader(local), first=first)
         if self._session.settings.offline:
-            message = f"{artifact.uri} is not on this machine, and modelfetch is offline"
-            hint = "run it once while online, which keeps what it reads; or leave out --offline and HF_HUB_OFFLINE"
-            error = UnreachableError(message, code="offline", permanent=True, hint=hint)
-            return HeaderBuffer(self._continued(artifact, BrokenReader(error, artifact.size)), first=first)
+            missing = BrokenReader(offline_error(artifact.uri), artifact.size)
+            return HeaderBuffer(self._continued(artifact, missing), first=first)
         reader = self._remote(artifact, more)
         prefix = HeaderBuffer(self._continued(artifact, reader), first=first)
         self._read.append((artifact, prefix, reader))
@@ -118,7 +117,7 @@ class ReaderRegistry:
         if path is not None and _has_size(path, size):
             return path
         for place in artifact.locations:
-            if place.url.startswith("file:"):
+            if place.is_local:
                 return Path(unquote(urlsplit(place.url).path))
         return None
 

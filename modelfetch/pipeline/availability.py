@@ -19,19 +19,18 @@ from modelfetch.errors import (
     IntegrityError,
     ModelfetchError,
     NotFoundError,
-    UnreachableError,
     most_serious,
 )
 from modelfetch.http.retry import retry
 from modelfetch.manifest.uri import CivitaiUri, FileUri, HfUri, HttpUri
 from modelfetch.placement import Action
 from modelfetch.sources import SourceRequest, known
-from modelfetch.sources.base import is_final
+from modelfetch.sources.base import is_final, offline_error
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from modelfetch.core.artifact import Artifact, Location
+    from modelfetch.core.artifact import Artifact
     from modelfetch.manifest.model import Model
     from modelfetch.pipeline.plan import ModelPlan
     from modelfetch.pipeline.session import Session
@@ -51,8 +50,8 @@ async def check_availability(
     async def one(item: tuple[ModelPlan, Artifact]) -> ModelPlan:
         plan, artifact = item
         try:
-            if session.settings.offline and not is_local(artifact.locations[0]):
-                raise offline_error(artifact)
+            if session.settings.offline and not artifact.locations[0].is_local:
+                raise offline_error(artifact.uri)
             if plan.request.model.name not in queried:
                 await _check_artifact(plan.request.model, artifact, session)
         except ModelfetchError as error:
@@ -165,18 +164,3 @@ def _is_immutable(wanted: SourceRequest, session: Session) -> bool:
     if not isinstance(wanted.uri, HfUri | HttpUri | FileUri):
         return False
     return known(wanted, session.settings, session.store.read) is not None
-
-
-def is_local(location: Location) -> bool:
-    """Whether a location is a file of this machine."""
-    return location.url.startswith("file:")
-
-
-def offline_error(artifact: Artifact) -> UnreachableError:
-    """Return the error for an artifact that would have to be downloaded."""
-    return UnreachableError(
-        f"{artifact.uri} is missing, and modelfetch is offline",
-        code="offline",
-        permanent=True,
-        hint="sync once while online, or leave out --offline and HF_HUB_OFFLINE",
-    )

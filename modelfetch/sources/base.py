@@ -151,15 +151,20 @@ class Source(ABC, Generic[U]):
         """
         try:
             if offline and uri.scheme != "file":
-                raise UnreachableError(
-                    f"{uri} is not on this machine yet, and modelfetch is offline",
-                    code="offline",
-                    permanent=True,
-                    hint="run it once without --offline, MODELFETCH_OFFLINE and HF_HUB_OFFLINE",
-                )
+                raise offline_error(str(uri))
             return self.apply_pins(wanted, self.query(uri, wanted))
         except ModelfetchError as error:
             raise error.about(uri=str(uri)) from error.__cause__
+
+
+def offline_error(uri: str) -> UnreachableError:
+    """Return the error for what would have to be requested."""
+    return UnreachableError(
+        f"{uri} is not on this machine yet, and modelfetch is offline",
+        code="offline",
+        permanent=True,
+        hint="run it once without --offline, MODELFETCH_OFFLINE and HF_HUB_OFFLINE",
+    )
 
 
 def is_final(error: ModelfetchError) -> bool:

@@ -104,9 +104,10 @@ class Sources:
         Raises:
             ModelfetchError: It is not available there, or differs from the manifest.
         """
-        url, uri = artifact.locations[0].url, canonical_uri(wanted.uri, self._settings)
-        if url.startswith("file:"):
+        location, uri = artifact.locations[0], canonical_uri(wanted.uri, self._settings)
+        if location.is_local:
             return
+        url = location.url
         with self._http.open("GET", url, headers=FIRST_BYTE, cancel=cancel) as response:
             if not 200 <= response.status < 300 and not is_elsewhere(response, url):
                 error = self._source(uri).explain(response, uri)

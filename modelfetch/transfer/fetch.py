@@ -281,7 +281,7 @@ class _Transfer:
         )
 
     def _transfer_from(self, partial: Partial, location: Location, coding: CodingChoice) -> None:
-        if location.url.startswith("file:"):
+        if location.is_local:
             head = read_head(location, HEAD)
             if head and (error := check_artifact_head(self._artifact, head)) is not None:
                 raise error

@@ -242,6 +242,23 @@ def test_a_header_in_the_store_is_not_fetched_again(bench: Bench) -> None:
     assert len(bench.hub.log) == 0
 
 
+def test_offline_a_header_that_is_not_on_this_machine_is_an_error(bench: Bench) -> None:
+    manifest = bench.folder / "m.yaml"
+    pinned = {
+        "name": "pinned",
+        "kind": "diffusion-model",
+        "source": f"hf://acme/gguf@{'1' * 40}/model.gguf",
+        "digest": f"sha256:{'2' * 64}",
+        "size": 2**30,
+        "for": ["comfyui"],
+    }
+    manifest.write_text(json.dumps({"version": 1, "models": [pinned]}))
+    code, report = bench.fit("--manifest", str(manifest), "--offline")
+    (error,) = report["errors"]
+    assert (code, error["code"], error["model"]) == (69, "offline", "pinned")
+    assert error["message"] == f"{pinned['source']} is not on this machine yet, and modelfetch is offline"
+
+
 def test_a_placed_file_is_read_when_its_blob_is_lost(bench: Bench) -> None:
     world = bench.hub.world
     world.ollama_model("real:1b", made.ollama_layers(), config=made.ollama_config())
