@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from modelfetch.core.limits import limit_behind
 from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, UnreachableError
+from modelfetch.formats.content_check import HEAD, looks_like_html
 from modelfetch.http import Headers, Reply
 from modelfetch.http.names import lookup_error, name_proxy
 from modelfetch.http.proxies import proxy_of
@@ -52,7 +53,7 @@ def translate(error: Exception, query: Query) -> ModelfetchError:
         return error
     names = {kind.__name__ for kind in type(error).__mro__}
     if "JSONDecodeError" in names:
-        return invalid_response(query)
+        return invalid_response(query, is_page=_is_page(error))
     response = getattr(error, "response", None)
     if response is not None and "TooManyRedirects" not in names:
         return refusal(response.status_code, response.headers, str(response.url), query)
@@ -80,8 +81,11 @@ _NO_URL = frozenset(
 def is_missing_api(error: Exception) -> bool:
     """Return whether an exception of huggingface_hub may mean that a mirror lacks part of the hub's API.
 
-    The Hub itself gives the reason for each refusal in ``X-Error-Code``.
+    The Hub itself gives the reason for each refusal in ``X-Error-Code``. A mirror may also answer with a web page, as
+    a site does that sends its only page for every address that it does not know.
     """
+    if _is_page(error):
+        return True
     response = getattr(error, "response", None)
     return (
         response is not None
@@ -91,10 +95,16 @@ def is_missing_api(error: Exception) -> bool:
     )
 
 
-def invalid_response(query: Query) -> UnreachableError:
-    """Return the error for a response that does not follow the hub's API."""
+def _is_page(error: Exception) -> bool:
+    """Return whether a web page was received in place of JSON."""
+    text = getattr(error, "doc", None)  # of json.JSONDecodeError
+    return isinstance(text, str) and looks_like_html(text[:HEAD].encode(errors="replace"))
+
+
+def invalid_response(query: Query, *, is_page: bool = False) -> UnreachableError:
+    """Return the error for a response that does not follow the hub's API; ``is_page``: it is a web page."""
     return UnreachableError(
-        f"{query.endpoint} sent no valid metadata of {query}",
+        f"{query.endpoint} sent {'a web page instead of the' if is_page else 'no valid'} metadata of {query}",
         code="bad-response",
         permanent=True,
         hint="is HF_ENDPOINT a Hugging Face Hub, or is a proxy or login page in front of it?",

@@ -35,6 +35,7 @@ from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.huggingface import client
 from modelfetch.sources.huggingface.errors import Query, invalid_response, is_missing_api, refusal, translate
 from modelfetch.sources.huggingface.repo import HubFile, Repo, choose, git_name, read_file, read_info
+from modelfetch.sources.pages import is_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, MutableMapping, Sequence
@@ -312,6 +313,9 @@ class HfSource(Source[HfUri]):
             size = _size(fields.get("x-linked-size", ""))
             if size is None and not moved:
                 size = total_size(response)
+            if not (moved or commit or linked) and is_html(fields) and not path.endswith((".html", ".htm")):
+                message = f"{self._settings.hf_endpoint} sent a web page instead of {path} of {uri.repo}"
+                raise UnreachableError(message, code="bad-response", permanent=True)
         # The ETag of an externally stored file is that of the other store, not a digest of its content.
         oid = etag if is_commit(etag) and not moved else linked if is_commit(linked) else None
         sha256 = linked if _SHA256.match(linked) else None

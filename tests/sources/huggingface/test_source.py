@@ -53,6 +53,7 @@ class TestHf(NetworkContract):
             refused="hf://org/private/model.safetensors",
             origin="hf",
             path="/api/models/org/repo/*",
+            page_means_no_api=True,
             secret={"HF_TOKEN": PLANTED},
         )
 
@@ -424,11 +425,42 @@ def test_a_site_wide_mirror_is_used_and_the_recorded_address_is_the_hubs(
     assert all(entry.authorization is None for entry in hub.log.requests())
 
 
-def test_an_html_page_in_the_place_of_metadata_is_no_file_list(bench: SourceBench, repo: HfRepo, hub: Hub) -> None:
-    hub.faults.add(API, Status(code=200, body="<html>Sign in</html>", content_type="text/html"))
-    error = bench.refusal("hf://org/repo/config.json")
+PAGE = "<!doctype html><html><head><title>Sign in</title></head></html>"
+ONLY_PAGE = Status(code=200, body=PAGE, content_type="text/html; charset=utf-8")
+
+
+@pytest.mark.parametrize("api", ["/api/*", "*/revision/*", "*/paths-info/*", "*/tree/*"])
+@pytest.mark.parametrize("content_type", ["text/html", "application/json"])
+def test_a_mirror_that_sends_its_only_page_for_what_it_does_not_know_lacks_that_api(
+    bench: SourceBench, repo: HfRepo, hub: Hub, api: str, content_type: str
+) -> None:
+    if not api.endswith(("/api/*", "revision/*")):
+        _answer(hub, _info(repo), times=None)
+    hub.faults.add(api, Status(code=200, body=PAGE, content_type=content_type), times=None)
+    content = FILES["model.safetensors"]
+    for uri in ("hf://org/repo/model.safetensors", f"hf://org/repo@{repo.main}/model.safetensors"):
+        found = bench.resolve(uri)
+        (artifact,) = found.artifacts
+        assert (found.revision, artifact.size, artifact.digest) == (repo.main, len(content), Digest.sha256(content))
+    files = tuple(FileSpec(path=path) for path in FILES)
+    found = bench.resolve("hf://org/repo", kind="snapshot", files=files, cached=True)
+    assert all(one.cache_name for one in found.artifacts)
+
+
+@pytest.mark.parametrize("revision", ["main", "COMMIT"])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_page_in_the_place_of_metadata_and_files_is_named(
+    bench: SourceBench, repo: HfRepo, hub: Hub, revision: str, *, moved: bool
+) -> None:
+    hub.faults.add("/login", ONLY_PAGE, times=None)
+    login = Status(code=302, headers={"Location": f"{hub.endpoint}/login"})
+    hub.faults.add("*/*/*", login if moved else ONLY_PAGE, times=None)
+    uri = f"hf://org/repo@{revision.replace('COMMIT', repo.main)}/config.json"
+    error = bench.refusal(uri)
     assert (error.exit_code, error.code) == (69, "bad-response")
+    assert "web page" in str(error)
     assert "login page" in str(error.hint)
+    assert bench.refusal("hf://org/repo", kind="snapshot").code == "bad-response"
 
 
 # -- resolved without requests -----------------------------------------------------------------------------------------
