@@ -101,7 +101,7 @@ def test_each_path_that_disappeared_is_named_in_every_format(bench: Bench) -> No
         "whisper/nltk_data/punkt_tab/README",
         "ollama/models/manifests/registry.ollama.ai/library/llama3.2/1b",
     ]
-    paths = [sorted(bench.root.glob(pattern))[0] for pattern in gone]
+    paths = [min(bench.root.glob(pattern)) for pattern in gone]
     for path in paths:
         path.unlink()
     for form, text in formats(bench, manifest).items():
