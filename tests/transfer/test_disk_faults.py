@@ -55,7 +55,7 @@ def test_a_foreseen_lack_of_space_ends_a_transfer_before_the_body(small_disk: Pa
 
 def test_a_full_disk_during_a_transfer_keeps_the_partial_file(small_disk: Path) -> None:
     """The file's size is unknown, and the disk fills in the middle of it."""
-    from tests.transfer.test_faults import chunked
+    from tests.transfer.bodies import chunked
 
     world = World(root=small_disk)
     (small_disk / "ballast").write_bytes(bytes(8 * 2**20))
