@@ -1,39 +1,27 @@
-"""The HTTP client, against real sockets."""
+"""The HTTP client, against real sockets: requests, connections, redirects, credentials and cancelling."""
 
 from __future__ import annotations
 
 import gzip
 import socket
-import ssl
-import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from modelfetch.core.cancel import Cancel
-from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, SettingError, UnreachableError
+from modelfetch.errors import InterruptedSync, SettingError, UnreachableError
 from modelfetch.http import Http, Timeouts
-from modelfetch.http.connection import Wire, plain_context, tls_context, translate
+from modelfetch.http.connection import Wire, plain_context
 from tests.cases import each
-from tests.transfer.server import Conn, Origin, Request, answering, head, normally, raw
+from tests.transfer.server import Conn, Origin, Request, answering, head, normally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from modelfetch.http.types import Fetch
-
-DATA = b"model " * 5000
-
-
-@pytest.fixture
-def http() -> object:
-    client = Http(timeouts=Timeouts(connect=1.0, headers=0.5, idle=0.5))
-    yield client
-    client.close()
+from tests.http.client import DATA, LONG, pump
 
 
 class Keys:
@@ -93,22 +81,6 @@ def test_a_stale_connection_is_replaced_without_an_error(http: Http) -> None:
         assert http.get(origin.url).body == DATA
         assert http.get(origin.url).body == DATA
         assert origin.connections == 2
-
-
-def pump(client: Http, url: str) -> bytes:
-    """Read a body from the socket, as the engine does."""
-    with client.open("GET", url) as response:
-        got = bytearray(next(response.iter_raw()))
-        sock = response.socket()
-        assert sock is not None
-        buffer = bytearray(100_000)
-        while left := (response.length or 0) - len(got):
-            got += memoryview(buffer)[: sock.recv_into(buffer, min(left, len(buffer)))]
-        response.reuse()
-    return bytes(got)
-
-
-LONG = DATA * 20
 
 
 def test_a_connection_whose_body_was_pumped_is_used_again(http: Http) -> None:
@@ -226,9 +198,6 @@ def test_data_is_posted(http: Http) -> None:
         assert origin.requests[0].headers["content-length"] == "3"
 
 
-# --- redirects -------------------------------------------------------------------------------------------------
-
-
 def test_redirects_are_followed_and_counted(http: Http) -> None:
     with Origin(DATA) as cdn:
         hop = [
@@ -327,245 +296,6 @@ def test_mirrors_rewrite_the_longest_prefix_at_a_boundary() -> None:
         with pytest.raises(UnreachableError):
             client.get("https://hub.example.invalid/x")
         client.close()
-
-
-# --- errors ----------------------------------------------------------------------------------------------------
-
-
-def every_httpx_error() -> list[type[Exception]]:
-    found: list[type[Exception]] = []
-    queue: list[type[Exception]] = [httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict, httpx.StreamError]
-    while queue:
-        kind = queue.pop()
-        found.append(kind)
-        queue += kind.__subclasses__()
-    return found
-
-
-@each("kind", every_httpx_error())
-def test_every_error_of_httpx_is_translated(kind: type[Exception]) -> None:
-    try:
-        error = kind("what it says")
-    except TypeError:
-        error = kind.__new__(kind)
-    found = translate(error, "https://user:word@host/path?token=secret")
-    assert isinstance(found, ModelfetchError)
-    assert found.exit_code in (69, 77)
-    assert "secret" not in found.message
-    assert "word@" not in found.message
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "hint"),
-    [
-        (httpx.ProxyError("407 Proxy Authentication Required"), "proxy-credentials", "//USER:PASSWORD@HOST:PORT"),
-        (
-            httpx.RemoteProtocolError("illegal status line: bytearray(b'x')"),
-            "bad-response",
-            "another service, or a proxy",
-        ),
-    ],
-)
-def test_the_hint_names_the_setting_to_check(error: Exception, code: str, hint: str) -> None:
-    found = translate(error, "https://host/")
-    assert found.code == code
-    assert hint in (found.hint or "")
-
-
-def test_a_closed_port_is_unreachable(http: Http) -> None:
-    with pytest.raises(UnreachableError) as caught:
-        http.get("http://127.0.0.1:9/")
-    assert (caught.value.code, caught.value.permanent) == ("unreachable", False)
-
-
-def test_an_unknown_host_name_is_unreachable(http: Http) -> None:
-    with pytest.raises(UnreachableError) as caught:
-        http.get("https://nowhere.invalid/")
-    assert caught.value.code == "unreachable"
-
-
-def test_a_host_that_never_accepts_is_a_time_out() -> None:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
-    fillers = [socket.socket() for _ in range(4)]
-    for filler in fillers:
-        filler.setblocking(False)
-        filler.connect_ex(listener.getsockname())
-    client = Http(timeouts=Timeouts(connect=0.3))
-    start = time.monotonic()
-    with pytest.raises(UnreachableError) as caught:
-        client.get(f"http://127.0.0.1:{listener.getsockname()[1]}/")
-    assert caught.value.code == "timeout"
-    assert time.monotonic() - start < 2
-    client.close()
-    for sock in (listener, *fillers):
-        sock.close()
-
-
-@pytest.mark.parametrize("url", ["nonsense", "http:///x", "https://", "ftp://a/b", "https://a b/", "https://[::1/"])
-def test_an_invalid_url_is_a_typed_error(http: Http, url: str) -> None:
-    with pytest.raises(ModelfetchError):
-        http.get(url)
-
-
-def test_a_proxy_that_requires_credentials_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Origin(b"", default=answering(407)) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
-        client = Http()
-        with pytest.raises(CredentialsError) as caught:
-            client.get("https://hub.example/x")
-        assert (caught.value.code, caught.value.exit_code) == ("proxy-credentials", 77)
-        assert proxy.requests[0].method == "CONNECT"
-        client.close()
-
-
-def test_a_proxy_is_used_for_plain_http_too_and_no_proxy_exempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Origin(b"by proxy") as proxy, Origin(b"direct") as origin:
-        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
-        client = Http(allow_http=lambda _h, _p: True)
-        assert client.get("http://hub.example/x").body == b"by proxy"
-        client.close()
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        client = Http()
-        assert client.get(origin.url).body == b"direct"
-        client.close()
-
-
-# --- TLS -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tls")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
-    subprocess.run(
-        [*command.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    return folder
-
-
-class TlsServer:
-    """Serves one connection after the other, each for any number of requests."""
-
-    def __init__(self, certificate: Path, body: bytes, surplus: bytes = b"") -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._context, self._body, self._surplus = context, body, surplus
-        self.connections = 0
-        self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}/x"
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                plain, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                with self._context.wrap_socket(plain, server_side=True) as sock:
-                    self.connections += 1
-                    while sock.recv(65536):
-                        sock.sendall(head(200, {"Content-Length": str(len(self._body))}) + self._body + self._surplus)
-            except OSError:
-                plain.close()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(5)
-
-
-def test_tls_is_checked_and_the_pump_may_read_from_it(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = TlsServer(certificate, bytes(range(256)) * 40_000)
-    client = Http()
-    with pytest.raises(UnreachableError) as caught:
-        client.get(server.url)
-    assert (caught.value.code, caught.value.permanent) == ("certificate", True)
-    client.close()
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
-    client = Http()
-    with client.open("GET", server.url) as response:
-        got = bytearray(next(response.iter_raw()))
-        sock = response.socket()
-        assert isinstance(sock, ssl.SSLSocket)
-        buffer = bytearray(100_000)
-        while len(got) < 256 * 40_000:
-            got += buffer[: sock.recv_into(buffer)]
-    assert got == bytes(range(256)) * 40_000
-    client.close()
-    server.close()
-
-
-def test_a_pumped_tls_connection_is_used_again(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
-    server, client = TlsServer(certificate, LONG), Http()
-    assert [pump(client, server.url) for _ in range(4)] == [LONG] * 4
-    assert client.get(server.url).body == LONG
-    assert server.connections == 1
-    client.close()
-    server.close()
-
-
-def test_a_pumped_tls_connection_with_surplus_bytes_is_not_reused(
-    certificate: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
-    server, client = TlsServer(certificate, LONG, surplus=b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"), Http()
-    assert [pump(client, server.url) for _ in range(3)] == [LONG] * 3
-    client.close()
-    server.close()
-
-
-def test_a_cancelled_tls_read_returns_no_encrypted_bytes(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
-    body = b"A" * 3_000_000
-    server = TlsServer(certificate, body)
-    client, cancel = Http(), Cancel()
-    with client.open("GET", server.url, cancel=cancel) as response:
-        next(response.iter_raw())
-        sock = response.socket()
-        assert sock is not None
-        time.sleep(0.1)
-        cancel.set()
-        left = bytearray()
-        buffer = bytearray(70_000)
-        try:
-            while count := sock.recv_into(buffer):
-                left += buffer[:count]
-        except OSError:
-            pass
-        assert set(left) <= {ord("A")}
-    client.close()
-    server.close()
-
-
-def test_the_authorities_of_the_web_are_trusted_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SSL_CERT_FILE")
-    assert tls_context().cert_store_stats()["x509_ca"] > 50
-
-
-def test_plain_http_on_a_tls_port_is_unreachable(http: Http) -> None:
-    with (
-        Origin(DATA, default=raw(b"HTTP/1.1 400 Bad\r\n\r\n")) as origin,
-        pytest.raises(UnreachableError) as caught,
-    ):
-        http.get(origin.url.replace("http:", "https:"))
-    assert caught.value.code != "certificate"
-
-
-def test_an_invalid_certificate_file_is_a_setting_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
-    client = Http()
-    with pytest.raises(SettingError):
-        client.get("https://127.0.0.1:9/")
-    client.close()
-
-
-# --- cancelling ------------------------------------------------------------------------------------------------
 
 
 @each("where", ["headers", "body", "connect"])
