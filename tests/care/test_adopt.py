@@ -16,7 +16,7 @@ from modelfetch.cli.app import run
 from modelfetch.core import check_progress
 from modelfetch.core.digest import Digest
 from tests.damage import flip
-from tests.pipeline.test_sync import OTHER, WEIGHTS, ollama, read, sha256, vae, whisper
+from tests.pipeline.entries import OTHER, WEIGHTS, ollama, read, sha256, vae, whisper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import modelfetch
 from tests.care.test_adopt import collection
 from tests.damage import flip
-from tests.pipeline.test_sync import WEIGHTS, ollama, read, vae
+from tests.pipeline.entries import WEIGHTS, ollama, read, vae
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Bench

@@ -14,7 +14,7 @@ from tests.care.conftest import actions
 from tests.care.test_prune import ONE, TWO, blobs, files
 from tests.damage import flip
 from tests.interpreter import Process
-from tests.pipeline.test_sync import WEIGHTS, ollama, read, sha256, vae, whisper
+from tests.pipeline.entries import WEIGHTS, ollama, read, sha256, vae, whisper
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from modelfetch.store.chunks import CHUNK
 from tests.care.killing import count_changes, drop_at_change, kill_at_change
 from tests.care.test_repair import large
 from tests.damage import flip
-from tests.pipeline.test_sync import ollama, sha256, vae
+from tests.pipeline.entries import ollama, sha256, vae
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from modelfetch.care.listing import Listing
 from modelfetch.cli.app import run
 from modelfetch.render.care import list_table
 from tests.damage import flip
-from tests.pipeline.test_sync import WEIGHTS, ollama, read, vae, whisper
+from tests.pipeline.entries import WEIGHTS, ollama, read, vae, whisper
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from modelfetch.cli.app import run
 from modelfetch.render.html import overview_page
 from modelfetch.store.checks import now
 from tests.damage import flip
-from tests.pipeline.test_sync import ollama, vae, whisper
+from tests.pipeline.entries import ollama, vae, whisper
 
 if TYPE_CHECKING:
     from collections.abc import Callable

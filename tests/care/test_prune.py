@@ -18,7 +18,7 @@ from modelfetch.care.references import References
 from modelfetch.cli.app import run
 from modelfetch.core.digest import Digest
 from tests.care.conftest import actions
-from tests.pipeline.test_sync import WEIGHTS, commit, ollama, read, vae, whisper
+from tests.pipeline.entries import WEIGHTS, commit, ollama, read, vae, whisper
 
 if TYPE_CHECKING:
     from collections.abc import Callable

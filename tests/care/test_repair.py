@@ -12,7 +12,7 @@ from modelfetch.cli.app import run
 from modelfetch.store.chunks import CHUNK
 from tests.care.conftest import actions
 from tests.damage import flip
-from tests.pipeline.test_sync import WEIGHTS, commit, ollama, read, sha256, vae, whisper
+from tests.pipeline.entries import WEIGHTS, commit, ollama, read, sha256, vae, whisper
 from tests.transfer.world import payload
 
 if TYPE_CHECKING:

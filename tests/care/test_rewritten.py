@@ -11,7 +11,7 @@ from modelfetch.care import inventory, verify
 from modelfetch.placement import rewritten
 from modelfetch.placement.rewritten import rewriting_service
 from tests.care.conftest import actions
-from tests.pipeline.test_sync import WEIGHTS, read, vae
+from tests.pipeline.entries import WEIGHTS, read, vae
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from modelfetch.cli.fastpath.check import attempt
 from modelfetch.store.checks import now
 from tests.care.conftest import actions
 from tests.damage import flip
-from tests.pipeline.test_sync import WEIGHTS, ollama, sha256, vae, whisper
+from tests.pipeline.entries import WEIGHTS, ollama, sha256, vae, whisper
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ import pytest
 from modelfetch.cli.app import run
 from modelfetch.core.digest import Digest
 from modelfetch.placement.ollama_manifests import newer_path, older_path
-from tests.pipeline.test_sync import ollama
+from tests.pipeline.entries import ollama
 
 if TYPE_CHECKING:
     from pathlib import Path
