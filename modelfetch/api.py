@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -362,18 +363,11 @@ async def fit_async(
         overrides = FitOverrides(**parse_values({**given, "usable": usable}))
     except UsageError as error:
         return fit_failed([error], tier=tier)
-    if uri is None:
-        return await _on_manifests(
-            tier,
-            manifest,
-            options,
-            lambda manifests, session: fit_manifests(manifests, session, overrides),
-            progress=progress,
-            cancel=cancel,
-            failure=fit_failed,
-        )
-    with _listening(progress, cancel) as (sink, scope):
-        return await run_fit(uri, options, overrides, sink=sink, cancel=scope)
+    if uri is not None:
+        with _listening(progress, cancel) as (sink, scope):
+            return await run_fit(uri, options, overrides, sink=sink, cancel=scope)
+    work = partial(fit_manifests, overrides=overrides)
+    return await _on_manifests(tier, manifest, options, work, progress=progress, cancel=cancel, failure=fit_failed)
 
 
 fit = blocking(fit_async)

@@ -106,12 +106,8 @@ class Http:
                 asked_again = True
                 response.drain()
                 continue
-            location = response.headers.get("location")
-            stays = not leave_host or data is not None
-            if response.status not in REDIRECTS or location is None or (stays and leads_elsewhere(url, location)):
-                response.redirected = hops > 0
-                return response
-            if stop_at and stop_at in response.headers:
+            location = _redirection(response, url, leave_host=leave_host and data is None, stop_at=stop_at)
+            if location is None:
                 response.redirected = hops > 0
                 return response
             response.drain()
@@ -120,10 +116,9 @@ class Http:
                 raise UnreachableError(
                     f"{redact(url)}: too many redirects", code="too-many-redirects", permanent=True, hint=_REDIRECT_HINT
                 )
-            target = next_hop(url, location, self._allow_http)
+            url = next_hop(url, location, self._allow_http)
             method, data = _after_redirect(response.status, method, data)
             own = {name: value for name, value in own.items() if name.lower() not in _OWN}
-            url = target
 
     def get(
         self,
@@ -231,6 +226,14 @@ class Http:
                 self._idle[wire.scheme].append(wire)
                 return
         wire.close()
+
+
+def _redirection(response: Response, url: str, *, leave_host: bool, stop_at: str) -> str | None:
+    """Return where a response leads, relative to ``url``; None if it is the answer to the request."""
+    location = response.headers.get("location")
+    if response.status not in REDIRECTS or location is None or (stop_at and stop_at in response.headers):
+        return None
+    return location if leave_host or not leads_elsewhere(url, location) else None
 
 
 def _after_redirect(status: int, method: str, data: bytes | None) -> tuple[str, bytes | None]:

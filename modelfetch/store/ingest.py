@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from modelfetch.core.fs import BLOB_MODE, closing, open_regular, try_reflink
 from modelfetch.core.os_errors import translate
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 LINK_AT_LEAST = 64 * 1024
 """Size in bytes below which files are copied, never linked, since a service may rewrite them in place."""
+
+
+class _Hashed(NamedTuple):
+    """What was read of a file: its state before, its digests by algorithm, the xxh3 of each chunk."""
+
+    state: os.stat_result
+    digests: dict[str, Digest]
+    chunks: tuple[str, ...]
 
 
 class LinkImpossibleError(DestinationError):
@@ -56,29 +64,19 @@ def add_file(
         IntegrityError: It has another digest, or it changed while it was read.
         DestinationError, DiskError: It can't be read or stored.
     """
-    algorithms = dict.fromkeys(("sha256", digest.algorithm if digest else "sha256"))
     temporary = store.tmp()
     try:
         with closing(open_regular(path.resolve())) as source:
             how = _link_or_copy(path.resolve(), source, temporary, copy=copy)
             with closing(open_regular(temporary)) as taken:
-                before = os.fstat(taken)
-                digests, chunks = hash_open_file(taken, *algorithms, advance=advance)
-                if digest is not None and digests[digest.algorithm] != digest:
-                    raise IntegrityError(f"{path} has {digests[digest.algorithm]}, expected {digest}")
-                if found := store.find(digests["sha256"]):
+                hashed = _hash(path, taken, digest, advance)
+                if found := store.find(hashed.digests["sha256"]):
                     return found, "present"
                 adopted = how == "link" and keep_mode
                 if how != "link" or adopted or _make_read_only(taken):
-                    after = os.fstat(taken)
-                    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-                        raise IntegrityError(f"{path} changed while it was read", code="size-mismatch")
-                    if adopted:
-                        mark_adopted(store.path, digests["sha256"])
-                    mode = None if adopted else BLOB_MODE
-                    return store.admit(temporary, taken, digests, chunks, state=before, mode=mode), how
+                    return _admit(store, path, temporary, taken, hashed, adopted=adopted), how
             temporary.unlink()
-            return _admit_copy(store, source, temporary, digests, chunks), "copy"
+            return _admit_copy(store, source, temporary, hashed), "copy"
     except OSError as error:
         raise translate(error, path, doing="storing") from error
     finally:
@@ -113,15 +111,34 @@ def _copy(source: int, target: Path) -> None:
         read_into(source, 0, os.fstat(source).st_size, write.write)
 
 
-def _admit_copy(
-    store: Store, source: int, temporary: Path, digests: dict[str, Digest], chunks: tuple[str, ...]
-) -> Blob:
+def _hash(path: Path, taken: int, wanted: Digest | None, advance: Callable[[int], None]) -> _Hashed:
+    """Hash what was taken of a file; raises IntegrityError if it is not what is wanted."""
+    algorithms = dict.fromkeys(("sha256", wanted.algorithm if wanted else "sha256"))
+    state = os.fstat(taken)
+    digests, chunks = hash_open_file(taken, *algorithms, advance=advance)
+    if wanted is not None and digests[wanted.algorithm] != wanted:
+        raise IntegrityError(f"{path} has {digests[wanted.algorithm]}, expected {wanted}")
+    return _Hashed(state, digests, chunks)
+
+
+def _admit(store: Store, path: Path, temporary: Path, taken: int, hashed: _Hashed, *, adopted: bool) -> Blob:
+    """Store a hashed file; an adopted one keeps its mode and is marked as its user's."""
+    before, after = hashed.state, os.fstat(taken)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise IntegrityError(f"{path} changed while it was read", code="size-mismatch")
+    if adopted:
+        mark_adopted(store.path, hashed.digests["sha256"])
+    mode = None if adopted else BLOB_MODE
+    return store.admit(temporary, taken, hashed.digests, hashed.chunks, state=before, mode=mode)
+
+
+def _admit_copy(store: Store, source: int, temporary: Path, hashed: _Hashed) -> Blob:
     """Store a copy of a hashed file whose mode can't be changed."""
     _copy(source, temporary)
     with closing(open_regular(temporary)) as fd:
-        if hash_open_file(fd, "sha256")[0]["sha256"] != digests["sha256"]:
+        if hash_open_file(fd, "sha256")[0]["sha256"] != hashed.digests["sha256"]:
             raise IntegrityError("it changed while it was read", code="size-mismatch")
-        return store.admit(temporary, fd, digests, chunks)
+        return store.admit(temporary, fd, hashed.digests, hashed.chunks)
 
 
 def _make_read_only(fd: int) -> bool:
