@@ -27,6 +27,7 @@ from modelfetch.demo.world import World
 from modelfetch.errors import RetryLaterError
 from modelfetch.store import Store
 from modelfetch.store.locks.gate import removing
+from modelfetch.store.locks.lock import lock
 from modelfetch.transfer import Engine
 from tests import interpreter
 from tests.cases import each
@@ -293,6 +294,31 @@ def test_fetch_to_a_path_resumes_in_the_temporary_folder_of_a_failed_run(hub: Hu
     assert run(["fetch", f"{hub.files}x.safetensors", "-o", str(target)]) == 0
     assert target.read_bytes() == VAE
     assert (tmp_path / ".out.modelfetch" / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("inside", ["blobs/mine.txt", "blobs/sha256/ab/mine", "ingest/mine.part", "locks/mine", "mine"])
+def test_fetch_to_a_path_keeps_files_in_its_temporary_folder_that_it_did_not_make(
+    hub: Hub, tmp_path: Path, inside: str
+) -> None:
+    work = Store(tmp_path / ".out.modelfetch")
+    (work.folder("ingest") / f"{'a' * 64}.part").write_text("left by a killed run")
+    mine = work.path / inside
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("mine")
+    assert run(["fetch", f"{hub.files}x.safetensors", "-o", str(tmp_path / "out")]) == 0
+    assert [path for path in work.path.rglob("*") if path.is_file()] == [mine]
+
+
+def test_a_fetch_to_a_path_waits_for_another_one_to_the_same_path(hub: Hub, tmp_path: Path) -> None:
+    work = Store(tmp_path / ".out.modelfetch")
+    part = work.folder("ingest") / f"{'a' * 64}.part"
+    part.write_text("of the other process")
+    words = ["fetch", f"{hub.files}x.safetensors", "-o", str(tmp_path / "out")]
+    with lock(work.folder("locks") / "output.lock", label="the other process"):
+        assert run([*words, "--lock-timeout", "0"]) == 75
+        assert part.exists()
+    assert run(words) == 0
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["out"]
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "link", "huge file", "garbage"])

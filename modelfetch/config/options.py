@@ -174,9 +174,17 @@ def owner_from(environ: Mapping[str, str]) -> tuple[int, int] | None:
 
 def parse_path(value: object) -> Path:
     """Parse a folder's path. An empty path is rejected: it usually means that a script's variable is unset."""
-    if isinstance(value, str | os.PathLike) and str(value).strip():
+    if isinstance(value, str | os.PathLike) and str(value).strip() and "\0" not in str(value):
         return Path(value)
     raise _expected("a path", value)
+
+
+def parse_file_path(value: object) -> Path:
+    """Parse a file's path. One that ends in a slash names a folder, and is rejected: `Path` drops the slash."""
+    path = parse_path(value)
+    if str(value).endswith(("/", "/.")):
+        raise _expected("the path of a file", value)
+    return path
 
 
 def parse_file(value: object) -> str:
@@ -291,7 +299,7 @@ def _expected(what: str, found: object) -> ValueError:
 
 
 PARSERS: Mapping[str, Callable[[object], Any]] = {
-    "path": parse_path,
+    "path": parse_file_path,
     "file": parse_file,
     "root": parse_path,
     "store": parse_path,
@@ -317,4 +325,4 @@ PARSERS: Mapping[str, Callable[[object], Any]] = {
     "older_than": parse_age_of,
     "limit": parse_count(1, 10**9),
 }
-"""The parser of each option: any path, the shared `Options`, then those of `fit`, then those of `verify` and `list`."""
+"""The parser of each option: a file's path, the shared `Options`, then those of `fit`, then those of `verify` and `list`."""

@@ -8,19 +8,21 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core import directories, fs, os_errors, temp_files
 from modelfetch.core.digest import Digest
-from modelfetch.errors import DestinationError, ModelfetchError, SettingError, UsageError
+from modelfetch.errors import DestinationError, SettingError, UsageError
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HfUri, HttpUri, Uri, shown
 from modelfetch.pipeline.final_check import check_content
 from modelfetch.sources.argument import parse_argument
-from modelfetch.store import Store
+from modelfetch.store import Store, is_store
+from modelfetch.store.locks.lock import lock
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from contextlib import AbstractContextManager
 
     from modelfetch.config.settings import Settings
     from modelfetch.core.artifact import Artifact
@@ -118,22 +120,30 @@ async def to_path(
         if not force:
             await asyncio.to_thread(_refuse_other, target, artifact.size)
         await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
-        try:
+        with contextlib.ExitStack() as held:
+            if not keep:
+                held.callback(session.store.remove_if_empty)
+                await asyncio.to_thread(held.enter_context, _sole_user(session, target))
+                if known is not None and (there := await asyncio.to_thread(_present, target, uri, known, force=force)):
+                    return there  # another process has just written it
             fetched = await session.engine.fetch(artifact, label=_name(artifact))
-        except ModelfetchError:
-            if not keep:
-                await asyncio.to_thread(session.store.remove_if_empty)
-            raise
-        blob = fetched.blob
-        try:
-            await asyncio.to_thread(check_content, blob, artifact, target.name)
-            if there := await asyncio.to_thread(_present, target, uri, blob.digest, force=force):
-                return there
-            await asyncio.to_thread(_deliver, blob, target, keep=keep, force=force)
-        finally:
-            if not keep:
-                await asyncio.to_thread(session.store.clear)
+            blob = fetched.blob
+            try:
+                await asyncio.to_thread(check_content, blob, artifact, target.name)
+                if there := await asyncio.to_thread(_present, target, uri, blob.digest, force=force):
+                    return there
+                await asyncio.to_thread(_deliver, blob, target, keep=keep, force=force)
+            finally:
+                if not keep:
+                    await asyncio.to_thread(session.store.clear)
         return _retrieved(target, artifact, fetched)
+
+
+def _sole_user(session: Session, target: Path) -> AbstractContextManager[object]:
+    """Let only one process at a time fetch to a path: the end of its work clears the work folder."""
+    path = session.store.folder("locks") / "output.lock"
+    options = session.options
+    return lock(path, label=target.name, timeout=options.lock_timeout, sink=session.sink, cancel=session.cancel)
 
 
 def _retrieved(path: Path, artifact: Artifact, fetched: Fetched) -> Retrieved:
@@ -152,14 +162,27 @@ def workplace(target: Path) -> Path:
     """The work folder of a fetch to ``target``: in the same directory, so that the last step is a rename.
 
     Raises:
-        DestinationError: ``target`` is not a regular file, or the work folder's name is taken by something else.
+        DestinationError: The work folder's name is taken by something else.
     """
-    directories.require_file_path(target)
     path = target.with_name(f".{target.name}.modelfetch")
     if Store(path).is_foreign():
         text = f"{path} is in the way: modelfetch keeps its partial files there, and did not make it"
         raise DestinationError(text, code="foreign-file", hint="move it away, or give another -o PATH")
     return path
+
+
+def check_output(target: Path) -> None:
+    """Check that a path can be that of a user's file.
+
+    Raises:
+        DestinationError: It is a folder or a device, or it is below a folder with modelfetch's own data.
+    """
+    directories.require_file_path(target)
+    folder = Path(os.path.realpath(target.parent))
+    own = next((parent for parent in (folder, *folder.parents) if is_store(parent)), None)
+    if own is not None:
+        text = f"{target} is in {own}, which holds modelfetch's own files"
+        raise DestinationError(text, hint="name a path outside of it")
 
 
 async def _resolve(session: Session, uri: Uri, digest: Digest | None) -> Artifact:
@@ -295,6 +318,7 @@ def _deliver(blob: Blob, target: Path, *, keep: bool, force: bool) -> None:
 
 def _rename(source: Path, target: Path, *, force: bool) -> None:
     if force:
+        directories.require_file_path(target)
         source.replace(target)
         return
     try:

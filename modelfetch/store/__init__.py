@@ -1,5 +1,5 @@
 """Verified files named by digest: a blob exists only once its content is verified."""
 
-from modelfetch.store.store import Blob, Store
+from modelfetch.store.store import Blob, Store, is_store
 
-__all__ = ["Blob", "Store"]
+__all__ = ["Blob", "Store", "is_store"]

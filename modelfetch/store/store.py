@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
+import re
 import stat
 import threading
 from dataclasses import dataclass, replace
@@ -42,6 +42,28 @@ _LEFT_OVER = r".*\.damaged.*|\..*|tmp-.*"
 _READABLE = 0o444
 _UNVERIFIED = -1
 """The ``mtime_ns`` of a record that fits no file."""
+
+
+_OWN_NAME = re.compile(r"[0-9a-f]{40,}(\.\w+)*|[\w-]+\.lock(\.\w+)*|\.modelfetch-.*\.part")
+"""The files of a store: blobs, partial files and their records, locks, temporary files."""
+
+
+def is_store(folder: Path) -> bool:
+    """Return whether a folder is a store, or another folder of modelfetch that has its tag."""
+    try:
+        return read_small(folder / "CACHEDIR.TAG", len(_TAG)) == _TAG
+    except OSError:
+        return False
+
+
+def _remove_own_files(folder: Path) -> None:
+    """Remove the files of a store below one of its folders, and the folders that are empty then; never raises."""
+    for current, _, names in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):
+            for name in names:
+                if _OWN_NAME.fullmatch(name):
+                    os.unlink(os.path.join(current, name))  # noqa: PTH108, PTH118 - of os.walk
+            os.rmdir(current)  # noqa: PTH106
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,18 +361,18 @@ class Store:
 
     def is_foreign(self) -> bool:
         """Return whether the folder has content that does not come from a store of modelfetch."""
-        try:
-            tag = read_small(self.path / "CACHEDIR.TAG", len(_TAG))
-        except OSError:
-            tag = b""
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
             return True
-        return tag != _TAG and self.path.is_dir() and any(self.path.iterdir())
+        return not is_store(self.path) and self.path.is_dir() and any(self.path.iterdir())
 
     def clear(self) -> None:
-        """Remove the store's own content, and its folder unless something else is in it; never raises."""
+        """Remove the store's own files, and the folders that are empty then; never raises.
+
+        The locks of other processes must not be held.
+        """
         for name in ("blobs", "ingest", "locks"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
+            if not (self.path / name).is_symlink():
+                _remove_own_files(self.path / name)
         with contextlib.suppress(OSError):
             (self.path / "CACHEDIR.TAG").unlink(missing_ok=True)
             self.path.rmdir()

@@ -12,6 +12,7 @@ import pytest
 
 from modelfetch.cli import main
 from modelfetch.pipeline import retrieve
+from modelfetch.store import Store
 from modelfetch.transfer import Engine
 
 if TYPE_CHECKING:
@@ -203,6 +204,28 @@ def test_an_empty_output_path_and_a_hyphen_are_2(call: Call) -> None:
     code, err = call(["fetch", "file:///x.json", "-o", "-"])
     assert code == 2
     assert 'cat "$(modelfetch fetch URI)"' in err
+
+
+@pytest.mark.parametrize("words", [["fetch", "file:///x.json", "-o"], ["report", "--html"], ["env", "--update"]])
+def test_an_output_path_that_ends_in_a_slash_is_2(tmp_path: Path, call: Call, words: list[str]) -> None:
+    code, err = call([*words, "out/"])
+    assert code == 2
+    assert "expected the path of a file, found 'out/'" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fetch_writes_no_file_into_the_folders_of_modelfetch(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    Store(tmp_path / "root/.modelfetch").folder("receipts")
+    receipt = tmp_path / "root/.modelfetch/receipts/ollama.json"
+    receipt.write_text("mine")
+    (tmp_path / "link").symlink_to("root/.modelfetch")
+    for target in ("root/.modelfetch/receipts/ollama.json", "root/.modelfetch/new/x", "link/x"):
+        code, err = call(["fetch", (tmp_path / "x.json").as_uri(), "-o", target, "--force"])
+        assert code == 73, target
+        assert "holds modelfetch's own files" in err
+    assert receipt.read_text() == "mine"
+    assert call(["fetch", (tmp_path / "x.json").as_uri(), "-o", "root/x"])[0] == 0
 
 
 def test_fetch_to_a_fifo_is_73(tmp_path: Path, call: Call) -> None:

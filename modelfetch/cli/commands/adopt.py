@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     metavar="DIR...",
     nargs=-1,
     required=True,
-    type=options.value("path"),
+    type=options.value("root"),
     shell_complete=complete.folders,
 )
 @options.accept_hidden(options.folder_options, keep=("root", "store"))

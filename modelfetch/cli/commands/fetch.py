@@ -50,7 +50,7 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
     Prints the path, in the user's cache unless -o names another.
     """
     from modelfetch.config.options import parse_options
-    from modelfetch.pipeline.retrieve import as_uri, into_cache, to_path, workplace
+    from modelfetch.pipeline.retrieve import as_uri, check_output, into_cache, to_path, workplace
     from modelfetch.run import run_session
 
     target: Path | None = values["output"]
@@ -63,6 +63,7 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
     def make_options(settings: Settings) -> Options:
         given = common.option_values(ctx)
         if target is not None:
+            check_output(target)
             given["store"] = given["store"] or workplace(target)
         return parse_options({**given, "root": settings.cache_path()})
 
