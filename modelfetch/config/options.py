@@ -325,4 +325,4 @@ PARSERS: Mapping[str, Callable[[object], Any]] = {
     "older_than": parse_age_of,
     "limit": parse_count(1, 10**9),
 }
-"""The parser of each option: a file's path, the shared `Options`, then those of `fit`, then those of `verify` and `list`."""
+"""The parser of each option: files, the shared `Options`, then those of `fit`, then those of `verify` and `list`."""
