@@ -191,13 +191,7 @@ async def run_pin(
     def failure(errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float) -> PinResult:
         return Result(report=failed(errors, tier=tier, root=root, seconds=seconds))
 
-    return await run_session(
-        lambda settings: parse_options({**options, "root": settings.cache_path()}),
-        work,
-        failure=failure,
-        sink=sink,
-        cancel=cancel,
-    )
+    return await run_session(_in_cache(options), work, failure=failure, sink=sink, cancel=cancel)
 
 
 async def run_add(
@@ -211,7 +205,7 @@ async def run_add(
         return AddReport(manifest=str(request.manifest), errors=tuple(errors), seconds=seconds)
 
     return await run_session(
-        lambda settings: parse_options({**options, "root": settings.cache_path()}),
+        _in_cache(options),
         lambda session: add_links(request, session),
         failure=failure,
         sink=sink,
@@ -246,3 +240,8 @@ def fit_failed(
     from modelfetch.fitting.types import FitReport
 
     return FitReport(tier=tier, usable=None, needed=0, services=(), errors=tuple(errors))
+
+
+def _in_cache(options: Mapping[str, Any]) -> Callable[[Settings], Options]:
+    """Return what parses the options of a command that needs no ROOT: it works in the user's cache."""
+    return lambda settings: parse_options({**options, "root": settings.cache_path()})

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from modelfetch.run import Failure, Request
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 WARNED = "modelfetch.warned"
 """Key in a context's ``meta``, set once a warning was shown."""
@@ -133,7 +134,7 @@ def perform(
     from modelfetch.run import run_manifests
 
     request = replace(request_from(ctx), may_be_unnamed=may_be_unnamed)
-    return run(ctx, lambda sink, cancel: run_manifests(request, work, failure=failure, sink=sink, cancel=cancel))
+    return run(ctx, partial(run_manifests, request, work, failure=failure))
 
 
 def perform_detailed(
@@ -182,8 +183,15 @@ def perform_removal(
     return code
 
 
-def run(ctx: click.Context, start: Callable[[Sink, Cancel], Coroutine[Any, Any, R]]) -> R:
-    """Run a command's coroutine with progress on stderr; SIGINT and SIGTERM end it within a second."""
+class Start(Protocol[R_co]):
+    """Starts a command's work."""
+
+    def __call__(self, *, sink: Sink, cancel: Cancel) -> Coroutine[Any, Any, R_co]:
+        """Return the coroutine, which sends its events to ``sink`` and ends when ``cancel`` is set."""
+
+
+def run(ctx: click.Context, start: Start[R]) -> R:
+    """Run a command's work with progress on stderr; SIGINT and SIGTERM end it within a second."""
     values = ctx.params
     progress = make_progress(
         values.get("progress", "auto"), verbose=values.get("verbose", False), quiet=values.get("quiet", False)
@@ -195,19 +203,14 @@ def run(ctx: click.Context, start: Callable[[Sink, Cancel], Coroutine[Any, Any, 
         progress(event)
 
     cancel = Cancel()
-
-    async def main() -> R:
-        loop = asyncio.get_running_loop()
-        for number, set_cancel in _SIGNALS.items():
-            loop.add_signal_handler(number, set_cancel, cancel)
-        return await start(sink, cancel)
-
     loop = asyncio.new_event_loop()
+    for number, set_cancel in _SIGNALS.items():
+        loop.add_signal_handler(number, set_cancel, cancel)
     executor = FrugalExecutor(thread_name_prefix="modelfetch-worker")
     loop.set_default_executor(executor)
     with closing(progress):
         try:
-            return loop.run_until_complete(main())
+            return loop.run_until_complete(start(sink=sink, cancel=cancel))
         finally:
             # asyncio.run would wait for threads that are blocked on a server; `main` ends the process instead.
             if not cancel.is_set():

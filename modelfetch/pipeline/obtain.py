@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from modelfetch.core.check_progress import reporting_large
@@ -101,7 +102,7 @@ class ArtifactProvider:
         """
         key = str(artifact.digest or artifact.uri)
         way = (artifact.locations, request.model.mirrors, artifact.size, artifact.allow_pickle)
-        fetched, mine = await self._transfers.get(key, way, lambda: self._find_or_fetch(request, artifact))
+        fetched, mine = await self._transfers.get(key, way, partial(self._find_or_fetch, request, artifact))
         return fetched if mine else Fetched(blob=fetched.blob)
 
     async def close(self) -> None:

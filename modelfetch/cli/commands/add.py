@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,7 +64,7 @@ def command(ctx: click.Context, /, links: tuple[str, ...], **values: Any) -> int
         dry_run=values["dry_run"],
         choose=_choose if sys.stdin.isatty() and sys.stderr.isatty() and not values["as_json"] else None,
     )
-    report = common.run(ctx, lambda sink, cancel: run_add(request, _transfer_options(ctx), sink=sink, cancel=cancel))
+    report = common.run(ctx, partial(run_add, request, _transfer_options(ctx)))
     try:
         if values["as_json"]:
             put(json.dumps(report.as_dict()))

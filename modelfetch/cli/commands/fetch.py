@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -80,7 +81,7 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
             raise error.about(uri=str(parsed)) from error.__cause__
         return _report(found, session)
 
-    report = common.run(ctx, lambda sink, cancel: run_session(make_options, work, sink=sink, cancel=cancel))
+    report = common.run(ctx, partial(run_session, make_options, work))
     path = report.models[0].artifacts[0].placements[0] if report.models else ""
     return common.show(report, as_json=values["as_json"], text=path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -53,13 +54,9 @@ def command(ctx: click.Context, /, targets: tuple[str, ...], **values: Any) -> i
     overrides = FitOverrides(**parse_values({name: values[name] for name in names}))
     uri = _only_uri(ctx, targets)
     if uri is None:
-        report = common.perform(
-            ctx, lambda manifests, session: fit_manifests(manifests, session, overrides), failure=fit_failed
-        )
+        report = common.perform(ctx, partial(fit_manifests, overrides=overrides), failure=fit_failed)
     else:
-        report = common.run(
-            ctx, lambda sink, cancel: run_fit(uri, common.option_values(ctx), overrides, sink=sink, cancel=cancel)
-        )
+        report = common.run(ctx, partial(run_fit, uri, common.option_values(ctx), overrides))
     if values["plot"] is not None and report.services:
         from modelfetch.render.plot import fit_picture
 

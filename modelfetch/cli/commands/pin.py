@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +49,12 @@ def command(ctx: click.Context, /, file: str, **values: Any) -> int:
         raise UsageError("--check and --upgrade can't be used together", hint="--check writes nothing")
     result = common.run(
         ctx,
-        lambda sink, cancel: run_pin(
+        partial(
+            run_pin,
             Path(file),
             common.option_values(ctx),
             check=values["check"],
             upgrade=tuple(dict.fromkeys(values["upgrade"])),
-            sink=sink,
-            cancel=cancel,
         ),
     )
     if result.report.models and not values["quiet"] and not values["check"]:
