@@ -52,15 +52,15 @@ IMAGES = "Images"
 GROUPS: dict[str, str] = {
     GPU: "",
     MEMORY: (
-        "Limits of RAM, which Compose sets on the containers. They do NOT cap VRAM: no container limit does. What\n"
-        "keeps services within the GPU are the settings below, and which services run at the same time."
+        "RAM limits of the containers. They do NOT cap VRAM: no container limit does. The settings below, and the\n"
+        "choice of services that run at the same time, keep the services within the card's memory."
     ),
     MODELS: (
         "Empty means the tier's own models. A value replaces the tier's models of that service; separate several\n"
         "with commas. Models that the tier pins keep their digests."
     ),
     BUDGET: (
-        "When Ollama loads a model, it silently runs on the CPU what does not fit into the free VRAM. So context,\n"
+        "If a model does not fit into the free VRAM, Ollama silently runs a part of it on the CPU. So context,\n"
         "parallel requests and the number of loaded models are set here, not left to its defaults. If memory is\n"
         "tight, start ollama first, then whisper, and the image generator last."
     ),
@@ -71,11 +71,11 @@ GROUPS: dict[str, str] = {
         "Ports on this machine. Ollama and most web pages have no login: everyone who reaches BIND_ADDRESS can use\n"
         "them."
     ),
-    FOLDERS: "Absolute, or relative to the folder of compose.yaml and beginning with ./ or ../. Without colons.",
+    FOLDERS: "Absolute paths, or paths that begin with ./ or ../, relative to the folder of compose.yaml. No colons.",
     OTHER_MEMORY: "",
     IMAGES: (
         "The image of each service, and those for a GPU_VENDOR that needs another one. These lines are comments, so\n"
-        "that a new version of this repository brings its own images. Remove the # to keep an image."
+        "that a new version of this repository can change the images. Remove the # to keep an image."
     ),
 }
 """The groups in the order of the file, each with the text under its title."""
@@ -111,7 +111,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="GPU_VRAM_DEFAULT",
         default="8g",
-        comment="The tier whose models are used. `modelfetch env --tier NAME --update .env` switches all of this.",
+        comment="The tier whose models are used. `modelfetch env --tier NAME --update .env` switches to another.",
         group=GPU,
     ),
     Variable(
@@ -137,8 +137,8 @@ VARIABLES: tuple[Variable, ...] = (
         name="OLLAMA_MEMORY_LIMIT",
         default="3g",
         comment=(
-            "The first plan had 1g. The kernel killed Ollama's llama-server there at the eighth to thirteenth long\n"
-            "prompt: it keeps old prompts in RAM (LLAMA_ARG_CACHE_RAM below), and two models may be loaded."
+            "The first plan had 1g. With that, the kernel killed Ollama's llama-server at the eighth to thirteenth\n"
+            "long prompt: it keeps old prompts in RAM (LLAMA_ARG_CACHE_RAM below), and two models may be loaded."
         ),
         group=MEMORY,
     ),
@@ -273,8 +273,8 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     *_commented(
         DOWNLOADS,
-        ("HF_TOKEN", "", "Hugging Face; for gated models. Or a file: compose/secrets.yml."),
-        ("CIVITAI_API_TOKEN", "", "CivitAI. Or a file: compose/secrets.yml."),
+        ("HF_TOKEN", "", "For gated models of Hugging Face. compose/secrets.yml keeps it in a file instead."),
+        ("CIVITAI_API_TOKEN", "", "For CivitAI. compose/secrets.yml keeps it in a file instead."),
         ("HF_ENDPOINT", "https://huggingface.co", "Mirrors to use instead of the hubs."),
         ("MODELFETCH_OLLAMA_REGISTRY", "", ""),
         ("MODELFETCH_CIVITAI_ENDPOINT", "", ""),
@@ -382,13 +382,13 @@ VARIABLES: tuple[Variable, ...] = (
         (
             "LOG_DRIVER",
             "local",
-            "Docker's log driver. `local` rotates its files; json-file does only if it is configured to.",
+            "Docker's log driver. `local` rotates its files; json-file does so only if that is configured.",
         ),
     ),
     Variable(
         name="IMMICH_ML_OFFLINE",
         default="1",
-        comment="0: Immich's machine learning may download models, which other settings than Immich's defaults need.",
+        comment="0: Immich's machine learning may download models, which settings other than its defaults require.",
         group=OTHER_MEMORY,
         former=("0",),
     ),
