@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core.fs import inode_of
+from modelfetch.core.limits import raise_limit
 from modelfetch.formats.content_check import looks_like_text
 from modelfetch.manifest.kinds import HF_MODEL_PREFIX
 
@@ -68,7 +69,8 @@ def kind_of(folder: Path) -> str:
             return name
     try:
         names = os.listdir(folder)  # noqa: PTH208 - names are enough
-    except OSError:
+    except OSError as error:
+        raise_limit(error)
         return "folder"
     if any(name.startswith(HF_MODEL_PREFIX) for name in names) or (folder / "hub").is_dir():
         return "Hugging Face cache"
@@ -88,7 +90,7 @@ def find_candidates(folder: Path, *, every_link: bool = False) -> Iterator[Colle
     os.listdir(folder)  # noqa: PTH208 - raises an error that os.walk would ignore
     seen: set[object] = set()
     walked: set[tuple[int, int]] = set()
-    for above, folders, names in os.walk(folder, followlinks=True):
+    for above, folders, names in os.walk(folder, onerror=raise_limit, followlinks=True):
         found = os.stat(above)  # noqa: PTH116 - one of many
         if inode_of(found) in walked:
             folders.clear()  # a symlink leads back
@@ -127,7 +129,8 @@ def _is_text(path: Path, real: Path) -> bool:
     try:
         with real.open("rb") as file:
             head = file.read(_HEAD)
-    except OSError:
+    except OSError as error:
+        raise_limit(error)
         return False
     return b"\0" not in head and looks_like_text(head)
 

@@ -20,6 +20,7 @@ from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
 from modelfetch.core.directories import own_folder
 from modelfetch.core.fs import inode_of, read_link, read_small
+from modelfetch.core.limits import raise_limit
 from modelfetch.core.root import CONSUMERS
 from modelfetch.core.temp_files import is_temporary_name
 from modelfetch.errors import DestinationError
@@ -392,6 +393,7 @@ def _walk(
     """
 
     def note(error: OSError) -> None:
+        raise_limit(error)
         if unlisted is not None and not isinstance(error, (FileNotFoundError, NotADirectoryError)):
             unlisted.append(f"{prefix}{str(error.filename)[len(base) + 1 :]}".rstrip("/"))
 

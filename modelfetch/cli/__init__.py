@@ -19,8 +19,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if argv is None else argv
     code = attempt(words)
     if code is None:
-        from modelfetch.cli.app import run
-
+        try:
+            from modelfetch.cli.app import run
+        except MemoryError:
+            sys.stderr.write("error: there is not enough memory to start\nhint: allow it more memory (`ulimit -v`)\n")
+            sys.exit(75)
         code = run(words)
     code = _finish_streams(code)
     if code in (130, 143):

@@ -14,7 +14,7 @@ import click
 
 from modelfetch.cli.examples import epilog_of
 from modelfetch.cli.fastpath.check import root_of
-from modelfetch.core.limits import limit_error, save_address_space
+from modelfetch.core.limits import limit_error, require_minimum, save_address_space
 from modelfetch.core.os_errors import translate
 from modelfetch.errors import InterruptedSync, ModelfetchError, UsageError
 from modelfetch.render.errors import show_error
@@ -93,10 +93,11 @@ def cli(ctx: click.Context) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Run a command line and return the exit code. No exception but the interpreter's `SystemExit` escapes."""
-    save_address_space()
     if argv and argv[0] == "help":
         argv = [*argv[1:], "--help"]
     try:
+        require_minimum()
+        save_address_space()
         result = cli.main(args=list(argv), prog_name="modelfetch", standalone_mode=False, obj=tuple(argv))
     except click.exceptions.NoArgsIsHelpError as error:
         note(error.ctx.get_help())

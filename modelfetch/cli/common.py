@@ -19,6 +19,7 @@ from click.core import ParameterSource
 from modelfetch.cli.options import EnvOption
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Notice
+from modelfetch.core.limits import require_files_of_loop
 from modelfetch.core.report import Report, failed
 from modelfetch.core.threads import FrugalExecutor
 from modelfetch.core.urls import display_url
@@ -203,6 +204,7 @@ def run(ctx: click.Context, start: Start[R]) -> R:
         progress(event)
 
     cancel = Cancel()
+    require_files_of_loop()
     loop = asyncio.new_event_loop()
     for number, set_cancel in _SIGNALS.items():
         loop.add_signal_handler(number, set_cancel, cancel)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.config.secret import CredentialFileError
 from modelfetch.core.fs import read_head
+from modelfetch.core.limits import raise_limit
 from modelfetch.errors import SettingError
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def stored_token() -> str | None:
     try:
         token: str | None = package.get_token()
     except OSError as error:
+        raise_limit(error)
         where = error.filename or package.constants.HF_TOKEN_PATH
         raise CredentialFileError(f"{where} can't be read: {error.strerror}") from error
     except Exception as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.digest import Digest, Hasher, new_hasher
 from modelfetch.core.events import Notice, Sink
+from modelfetch.core.limits import open_descriptor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,10 +110,11 @@ def open_regular(
     Raises:
         FileExistsError: The path is not a regular file (a FIFO, a device, a socket).
         IsADirectoryError: The path is a folder, and ``flags`` are for writing.
+        RetryLaterError: A limit was reached.
         OSError: As `os.open` does; ELOOP for a symlink.
     """
     flags |= os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    fd = os.open(path, flags, mode, dir_fd=folder)
+    fd = open_descriptor(path, flags, mode, dir_fd=folder)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)

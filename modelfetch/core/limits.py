@@ -24,6 +24,13 @@ _STACK = 1 << 20
 """Bytes of a thread's stack where the address space is limited."""
 _UNMAPPED = ("failed to map segment", "annot allocate memory")
 """Messages of the dynamic linker if there is no memory for a library."""
+_LEAST_FILES = 32
+"""Open files that the program needs; `sync` with its default options opens about 40."""
+_LEAST_ADDRESS_SPACE = 128 << 20
+"""Bytes of address space that the program needs. `sync` was measured: it works in 100 MiB without TLS, and below that a
+thread or a library may find no memory in a place where CPython ends the process (``pthread_exit``) or waits forever."""
+_LOOP_FILES = 3
+"""Descriptors that an event loop opens: epoll and a pair of sockets."""
 _UNLIMITED = 1 << 60
 """In version 1, unlimited is a number near 2**63."""
 
@@ -53,6 +60,59 @@ def limit_behind(error: BaseException) -> RetryLaterError | None:
             return found
         link = link.__cause__ or link.__context__
     return None
+
+
+def raise_limit(error: BaseException) -> None:
+    """Raise the typed error of a limit; does nothing for any other failure, which the caller handles.
+
+    Callers take an OSError for a fact about a path: a file is missing, not theirs, or damaged. That a limit was reached
+    says nothing about it.
+    """
+    if (limit := limit_error(error)) is not None:
+        raise limit from error
+
+
+def open_descriptor(path: str | Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+    """Open a file or folder as `os.open` does, but raise a limit's typed error (see `raise_limit`).
+
+    Raises:
+        RetryLaterError: No further file can be opened, or memory is lacking (``no-resources``).
+        OSError: As `os.open` does.
+    """
+    try:
+        return os.open(path, flags, mode, dir_fd=dir_fd)
+    except OSError as error:
+        raise_limit(error)
+        raise
+
+
+def require_minimum() -> None:
+    """Check that this process may use the least memory and files that any work needs.
+
+    Raises:
+        RetryLaterError: A limit is lower (``no-resources``).
+    """
+    least = {
+        "AS": (_LEAST_ADDRESS_SPACE, "there is not enough memory", "allow it more memory (`ulimit -v`)"),
+        "NOFILE": (_LEAST_FILES, "too few files can be opened", "allow it more open files (`ulimit -n`)"),
+    }
+    for name, (minimum, what, hint) in least.items():
+        soft, _ = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
+        if soft != resource.RLIM_INFINITY and soft < minimum:
+            needed = format_size(minimum) if name == "AS" else minimum
+            message = f"{what} ({_process_limit(name)[0]}; it needs at least {needed})"
+            raise RetryLaterError(message, code="no-resources", hint=hint)
+
+
+def require_files_of_loop() -> None:
+    """Check that an event loop can be made: asyncio prints a traceback about one that can't.
+
+    Raises:
+        RetryLaterError: No further file can be opened (``no-resources``).
+    """
+    with contextlib.ExitStack() as closing:
+        for _ in range(_LOOP_FILES):
+            closing.callback(os.close, open_descriptor(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
 
 def save_address_space() -> None:

@@ -9,6 +9,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from modelfetch.core.limits import require_files_of_loop
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from typing import ParamSpec
@@ -30,6 +32,9 @@ def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
     """Run a coroutine to completion: in this thread if it has no running loop, else in a thread with a new loop.
 
     If the caller is interrupted (Ctrl-C, a cancelled task), the work ends first; then the interruption is raised.
+
+    Raises:
+        RetryLaterError: No further file can be opened.
     """
 
     async def main() -> T:
@@ -40,6 +45,7 @@ def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
         finally:
             executor.shutdown()  # here, because the loop's own shutdown needs another thread
 
+    require_files_of_loop()
     try:
         caller = asyncio.current_task()
     except RuntimeError:

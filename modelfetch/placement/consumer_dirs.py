@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core import directories, fs, temp_files
 from modelfetch.core.events import Notice
+from modelfetch.core.limits import raise_limit
 from modelfetch.errors import DestinationError
 from modelfetch.placement.receipts import read_receipt
 
@@ -98,7 +99,8 @@ def read_consumer_dirs(root: Path) -> Iterator[RecordedFolder]:
     """Yield the records of all consumers."""
     try:
         names = sorted(os.listdir(_records(root)))  # noqa: PTH208 - names are enough
-    except OSError:
+    except OSError as error:
+        raise_limit(error)
         return
     for consumer in (name.removesuffix(".json") for name in names if name.endswith(".json")):
         file = consumer_dir_file(root, consumer)

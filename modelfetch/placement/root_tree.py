@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.core import directories, fs
+from modelfetch.core.limits import open_descriptor
 from modelfetch.errors import DestinationError
 from modelfetch.manifest.paths import check_relative
 from modelfetch.placement.path_stat import PathStat
@@ -111,7 +112,7 @@ class RootTree:
             with contextlib.suppress(FileNotFoundError):
                 return self._walk(relative, None)
             relative = relative.rpartition("/")[0]
-        return os.open(directories.nearest_existing_parent(top), _FOLDER)
+        return open_descriptor(directories.nearest_existing_parent(top), _FOLDER)
 
     def _walk(self, relative: str, make: Callable[[int], None] | None) -> int:
         first, _, rest = relative.partition("/")
@@ -139,7 +140,7 @@ class RootTree:
                     _limit_links(links, target)
                     todo.extendleft(reversed(_inside(base, target)))
                     done.clear()
-                    child = os.open(base, _FOLDER)
+                    child = open_descriptor(base, _FOLDER)
                 else:
                     child = _open_child(part, fd, target, make)
                     done.append(part)
@@ -154,7 +155,7 @@ class RootTree:
 def _open_at_once(top: Path, relative: str, *, missing_is_error: bool) -> int | None:
     """Open a folder in one step, if no symlink is on the way; None if the parts must be walked."""
     try:
-        fd = os.open(top, _FOLDER)
+        fd = open_descriptor(top, _FOLDER)
         if not relative:
             return fd
         with fs.closing(fd):
@@ -168,12 +169,12 @@ def _open_at_once(top: Path, relative: str, *, missing_is_error: bool) -> int | 
 
 def _open_base(base: str, make: Callable[[int], None] | None) -> int:
     try:
-        return os.open(base, _FOLDER)
+        return open_descriptor(base, _FOLDER)
     except FileNotFoundError:
         if make is None:
             raise
     directories.make_directory(Path(base))
-    fd = os.open(base, _FOLDER)
+    fd = open_descriptor(base, _FOLDER)
     make(fd)
     return fd
 
@@ -193,7 +194,7 @@ def _limit_links(count: int, path: str) -> None:
 def _open_child(part: str, folder: int, shown: str, make: Callable[[int], None] | None) -> int:
     try:
         try:
-            return os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+            return open_descriptor(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
         except FileNotFoundError:
             if make is None:
                 raise
@@ -202,7 +203,7 @@ def _open_child(part: str, folder: int, shown: str, make: Callable[[int], None] 
             made = True
         except FileExistsError:
             made = False  # another process made it first
-        fd = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+        fd = open_descriptor(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
     except OSError as error:
         error.filename = shown
         raise

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.care import adopt
 from modelfetch.cli import main
+from modelfetch.core import directories
 from modelfetch.pipeline import retrieve
 from modelfetch.store import Store
 from modelfetch.transfer import Engine
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -254,3 +261,89 @@ def test_only_a_file_in_the_cache_is_replaced(
     code, err = call(words)
     assert (code, str(path) in err) == (73, True)
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+class FailingOpen:
+    """Makes the n-th call that opens a file or lists a folder fail; none if ``at`` is 0. ``count`` counts the calls."""
+
+    def __init__(self, at: int, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.at, self.code, self.count = at, code, 0
+        for module, name in ((os, "open"), (os, "listdir"), (os, "scandir"), (io, "open"), (builtins, "open")):
+            monkeypatch.setattr(module, name, self._failing(getattr(module, name)))
+        monkeypatch.setattr(directories, "open_folder_beneath", self._failing(directories.open_folder_beneath))
+
+    def _failing(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        beneath = directories.open_folder_beneath
+
+        def failing(path: Any = ".", *args: Any, **options: Any) -> Any:
+            if not isinstance(path, int) or call is beneath:  # a file object of an open descriptor opens nothing
+                self.count += 1
+                if self.count == self.at:
+                    raise OSError(self.code, os.strerror(self.code))
+            return call(path, *args, **options)
+
+        return failing
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and not p.is_symlink()}
+
+
+@pytest.fixture
+def placed(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root with a model that its manifest asks for, one that no manifest asks for any more, and one to adopt."""
+    monkeypatch.setattr(adopt, "all_tiers", lambda _: [])  # reading them takes a second
+    entries = {}
+    for name in ("kept", "old"):
+        source = tmp_path / f"{name}.json"
+        source.write_text(f'{{"name": "{name}"}}')
+        entry = {"name": name, "kind": "file", "path": source.name, "source": source.as_uri(), "for": ["comfyui"]}
+        entries[name] = {**entry, "size": source.stat().st_size}
+    for file, names in (("old.yaml", ("kept", "old")), ("m.yaml", ("kept",))):
+        (tmp_path / file).write_text(json.dumps({"version": 1, "tier": "t", "models": [entries[n] for n in names]}))
+        assert call(["sync", file, "--root", "r"])[0] == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/a.gguf").write_bytes(b"GGUF" + bytes(range(256)) * 64)
+    shutil.rmtree(tmp_path / "r/.modelfetch/noop")
+    return tmp_path
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOMEM], ids=["EMFILE", "ENOMEM"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status", "m.yaml"],
+        ["verify"],
+        ["list"],
+        ["sync", "m.yaml"],
+        ["prune", "m.yaml"],
+        ["remove", "old"],
+        ["adopt", "mine"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_limit_met_at_any_open_is_75_and_makes_no_file_missing_or_removable(
+    words: list[str], code: int, placed: Path, call: Call
+) -> None:
+    words = [*words, "--root", "r"]
+    shutil.copytree(placed / "r", placed / "before", symlinks=True)
+
+    def attempt(at: int) -> tuple[int, str, int]:
+        shutil.rmtree(placed / "r")
+        shutil.copytree(placed / "before", placed / "r", symlinks=True)
+        with pytest.MonkeyPatch.context() as patched:
+            failing = FailingOpen(at, code, patched)
+            result, err = call(words)
+        return result, err, failing.count
+
+    result, _, count = attempt(0)
+    expected = contents(placed / "r/comfyui")
+    for at in range(1, count + 1, max(1, count // examples(40))):
+        found, err, _ = attempt(at)
+        if found == 75:
+            assert "no further file can be opened" in err or "not enough memory" in err, (at, err)
+        else:
+            assert (found, contents(placed / "r/comfyui")) == (result, expected), (at, err)
+        assert (placed / "r/comfyui/kept.json").is_file()
+        assert (placed / "mine/a.gguf").is_file()
+    assert call(["status", "m.yaml", "--root", "r"])[0] == 0

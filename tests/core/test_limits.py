@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
+import resource
 import socket
 import ssl
 import threading
@@ -12,9 +14,15 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from modelfetch.core import limits
+from modelfetch.cli.app import run
+from modelfetch.core import fs, limits
 from modelfetch.core.limits import limit_error
+from modelfetch.core.threads import run_anywhere
+from modelfetch.errors import RetryLaterError
 from modelfetch.http.connection import translate
+from modelfetch.manifest.load import load_manifest
+from modelfetch.placement.receipts import read_receipt
+from modelfetch.placement.root_tree import RootTree
 from tests.cases import each
 
 if TYPE_CHECKING:
@@ -100,6 +108,73 @@ def test_no_limit_of_version_1_is_not_named(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
     monkeypatch.setattr(limits, "_CGROUPS", tmp_path)
     assert "container" not in str(limit_error(MemoryError()))
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_limit_met_while_a_file_is_opened_is_no_fact_about_the_file(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/file").write_text("x")
+    tree = RootTree(tmp_path)
+    monkeypatch.setattr(os, "open", lambda *_, **__: raise_error(code))
+    for attempt in (
+        lambda: fs.open_regular(tmp_path / "a/file"),
+        lambda: fs.read_small(tmp_path / "a/file", 10),
+        lambda: tree.lstat("a/file"),
+        lambda: tree.open("a/file"),
+        lambda: load_manifest(tmp_path / "a/file"),
+        lambda: read_receipt(tmp_path, "ollama"),
+    ):
+        with pytest.raises(RetryLaterError) as caught:
+            attempt()
+        assert (caught.value.code, caught.value.exit_code) == ("no-resources", 75)
+    monkeypatch.undo()
+    with pytest.raises(FileNotFoundError):
+        fs.open_regular(tmp_path / "b")
+
+
+def raise_error(code: int) -> int:
+    raise OSError(code, os.strerror(code))
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "needed"),
+    [("RLIMIT_AS", 60_000 * 1024, "128.0 MiB"), ("RLIMIT_AS", 0, "128.0 MiB"), ("RLIMIT_NOFILE", 6, "32")],
+)
+def test_less_than_any_command_needs_is_refused_at_once(
+    limit: str, value: int, needed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number, real = getattr(resource, limit), resource.getrlimit
+    monkeypatch.setattr(resource, "getrlimit", lambda one: (value, value) if one == number else real(one))
+    for words in (["sync", "m.yaml"], ["status"], ["fit", "x"]):
+        assert run(words) == 75
+        out, err = capsys.readouterr()
+        assert limit in err
+        assert f"at least {needed}" in err
+        assert out == ""
+
+
+def test_an_event_loop_that_can_not_be_made_is_a_typed_error_and_prints_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def work() -> int:
+        return 1
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    for left in range(3):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + left, hard))
+        try:
+            with pytest.raises(RetryLaterError) as caught:
+                run_anywhere(work)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert caught.value.code == "no-resources"
+    gc.collect()
+    assert capsys.readouterr().err == ""
+    assert run_anywhere(work) == 1
 
 
 class Lost(threading.Thread):

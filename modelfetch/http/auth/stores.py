@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelfetch.config.secret import CredentialFileError
 from modelfetch.core.fs import read_head
+from modelfetch.core.limits import raise_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -93,6 +94,7 @@ def _read_netrc(path: Path | None) -> dict[str, Login]:
     except UnicodeDecodeError:
         raise CredentialFileError(f"{path}: expected a text file") from None
     except OSError as error:
+        raise_limit(error)
         raise CredentialFileError(f"{path} can't be read: {error.strerror}") from None
     return {
         host.lower(): Login(user=user, password=password)
@@ -223,6 +225,7 @@ def _run_helper(helper: str, name: str) -> Login | None:
     except subprocess.TimeoutExpired:
         raise CredentialFileError(f"{program} did not answer within {_HELPER_TIMEOUT:.0f} s") from None
     except OSError as error:
+        raise_limit(error)
         raise CredentialFileError(f"{program} can't be run: {error.strerror}") from None
     if done.returncode != 0:
         return None  # "credentials not found"; the exact text differs between helpers
