@@ -51,7 +51,7 @@ _REPORTING = ("sync", "plan", "status", "verify", "list", "ls", "remove", "prune
 
 
 class _Lazy(click.Group):
-    """A group that imports a command only when it is called, since an init container pays for start-up every run."""
+    """A group that imports a command only when it is called: an init container pays the start-up time in each run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

@@ -27,12 +27,12 @@ def tiers(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list
 
 def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The files that the shell finds."""
-    return _of_the_shell("file", incomplete)
+    return _by_shell("file", incomplete)
 
 
 def folders(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The folders that the shell finds."""
-    return _of_the_shell("dir", incomplete)
+    return _by_shell("dir", incomplete)
 
 
 def consumers(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -70,7 +70,7 @@ def models_of_file(ctx: click.Context, _param: click.Parameter, incomplete: str)
     return []
 
 
-def _of_the_shell(kind: str, incomplete: str) -> list[CompletionItem]:
+def _by_shell(kind: str, incomplete: str) -> list[CompletionItem]:
     from click.shell_completion import CompletionItem  # imported only when a shell completes
 
     return [CompletionItem(incomplete, type=kind)]

@@ -21,7 +21,7 @@ SETTINGS = frozenset(
 )
 """Variables that are not options."""
 
-OF_OTHERS = frozenset({PREFIX + "IMAGE", PREFIX + "BASE_IMAGE"})
+COMPOSE_VARIABLES = frozenset({PREFIX + "IMAGE", PREFIX + "BASE_IMAGE"})
 """Variables that only the stack's compose files read, from a shell that may export them."""
 
 _SERVICE = re.compile(r"_SERVICE_HOST\Z|_SERVICE_PORT(_\w+)?\Z|_PORT(_\d+_[A-Z]+(_PROTO|_PORT|_ADDR)?)?\Z")
@@ -37,7 +37,7 @@ def check_environment(ctx: click.Context, environ: Mapping[str, str]) -> None:
         SettingError: A variable is neither an option nor a setting.
     """
     names = {name for name, value in environ.items() if name.startswith(PREFIX) and value.strip()}
-    unknown = {name for name in names - SETTINGS - OF_OTHERS if not _SERVICE.search(name)}
+    unknown = {name for name in names - SETTINGS - COMPOSE_VARIABLES if not _SERVICE.search(name)}
     group = ctx.command
     if not unknown or not isinstance(group, click.Group):
         return

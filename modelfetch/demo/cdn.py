@@ -97,7 +97,7 @@ class Cdn:
 
 
 class Site:
-    """The base of the hubs, which serve the world's content through the CDN; ``base`` is the URL of this one."""
+    """The base class of the hubs, which serve the world's content through the CDN; ``base`` is the hub's URL."""
 
     def __init__(self, world: World, cdn: Cdn) -> None:
         self._world = world

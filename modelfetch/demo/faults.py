@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Concern = Literal["response", "file", "body"]
 
-_WHO_IS_IT = "bytes=0-0"
+_METADATA_RANGE = "bytes=0-0"
 """The range in requests for metadata only."""
 
 
@@ -119,6 +119,6 @@ def _matches(entry: _Planned, request: Request, response: Response) -> bool:
         return False
     if entry.fault.concerns == "response":
         return True
-    if not response.file or (entry.fault.needs_content and request.headers.get("range", "") == _WHO_IS_IT):
+    if not response.file or (entry.fault.needs_content and request.headers.get("range", "") == _METADATA_RANGE):
         return False
     return entry.fault.concerns == "file" or request.method == "GET"

@@ -284,7 +284,7 @@ def _tree(repo: HfRepo, commit: Commit, folder: str, *, recursive: bool) -> list
 
 
 def _paths_info(repo: HfRepo, commit: Commit, request: Request) -> list[dict[str, Any]]:
-    """Return metadata for the paths in a form; a path that does not exist is left out silently."""
+    """Return metadata for the paths in a form; a path that does not exist is silently left out."""
     paths = [value for key, value in parse_qsl(request.body.decode()) if key in {"paths", "paths[]"}]
     entries = _folders(commit) | {path: _entry(repo, file) for path, file in commit.files.items()}
     return [entries[path] for path in paths if path in entries]

@@ -39,8 +39,8 @@ def listen(origin: str, port: int = 0) -> Listener:
 class Server:
     """Accepts connections for several listeners; runs ``serve(sock, number, origin, keep)`` for each in a new thread.
 
-    ``keep``: whether the connection may be kept for several requests. It may not where the system allows no further
-    thread: the thread that accepts connections then answers one request on each, one after the other.
+    ``keep``: whether the connection may serve several requests. If the system allows no further thread, it may not:
+    the accepting thread then answers one request on each connection, one after the other.
     """
 
     def __init__(

@@ -129,7 +129,7 @@ class _PlanExecutor:
         return Outcome(plan=plan, fetched=fetched, done=True)
 
     def _typed(self, error: ModelfetchError | OSError | UnicodeEncodeError, plan: ModelPlan) -> ModelfetchError:
-        """The typed error of a model; one of the disk does not end the other models either."""
+        """Return the typed error of a model. A disk error at one model does not end the others either."""
         if not isinstance(error, ModelfetchError):
             error = os_errors.translate(error, self._session.options.root, doing="working in")
         return error.about(model=plan.request.model.name, uri=str(plan.request.model.source))
@@ -158,7 +158,7 @@ class _PlanExecutor:
         complete = await asyncio.to_thread(with_digests, plan, fetched)
         try:
             for consumer in plan.request.consumers:
-                async with self._turns[consumer]:  # so that at most one thread waits for its lock
+                async with self._turns[consumer]:  # at most one thread waits for the lock of a consumer
                     await asyncio.to_thread(place_model, complete, consumer, fetched, self._session)
         except DestinationError as error:
             if not self._is_only_unrecorded(plan, error):
@@ -178,7 +178,7 @@ class _PlanExecutor:
         self._receipt_errors = await asyncio.to_thread(self._session.placer.finish)
 
     def after_receipts(self, outcome: Outcome) -> Outcome:
-        """The outcome, with an error if the model was placed and its receipt could not be written."""
+        """Return the outcome, with an error if the model was placed but its receipt could not be written."""
         plan = outcome.plan
         errors = [e for consumer, e in self._receipt_errors.items() if consumer in plan.request.consumers]
         if not errors or not outcome.done or plan.complete or self._is_only_unrecorded(plan, errors[0]):

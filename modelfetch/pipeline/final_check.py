@@ -1,8 +1,8 @@
 """Validate fetched files against their destination names.
 
-A transfer validates a file by its source name and relies on the digest if there is one. It does not know that the
-manifest gives the file another name, or that a digest which only the source supplied does not permit a pickle. It does
-not validate what the store has already, under whatever name that was fetched.
+A transfer validates a file under the name that its source gives it, and relies on the digest if there is one. Three
+cases remain for this check: the manifest gives the file another name; its digest comes only from the source, which does
+not permit a pickle; and the file was in the store already, perhaps fetched under another name.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def refuse_pickle(blob: Blob, artifact: Artifact, names: Iterable[str]) -> None:
 
 
 def check_content(blob: Blob, artifact: Artifact, name: str) -> None:
-    """Check a file that no digest decides about against a name; raises the errors of `check_final_names`.
+    """Check the content of a file against a name, unless its digest decides; raises as `check_final_names`.
 
-    Without any digest, its transfer has checked it under the name of its source.
+    A file without a digest was checked under its source's name by its transfer.
     """
     if digest_decides(artifact) or (artifact.digest is None and _suffix(name) == _suffix(artifact.path)):
         return

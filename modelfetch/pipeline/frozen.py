@@ -52,7 +52,7 @@ def same_pins(request: ModelRequest, receipts: Mapping[str, Receipt], settings: 
 
 
 def frozen_before(request: ModelRequest, receipts: Mapping[str, Receipt], settings: Settings) -> Resolution | None:
-    """What an earlier run resolved for the same entry under another manifest text: one of this tier's, if there is."""
+    """What an earlier run resolved for the same entry under another manifest text, preferably one of this tier."""
     found = [
         frozen
         for receipt in receipts.values()

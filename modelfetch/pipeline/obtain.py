@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 class TransferDeduplicator:
     """Runs each transfer once for all models of a run; if it fails, a model that has another source tries that.
 
-    Results are kept, as the source of a file without a digest would have to be queried again to know that it is the
-    same one. Between processes, the lock of `modelfetch.transfer.fetch` does the same.
+    Results are kept: for a file without a digest, only another query of its source could show that it is the same
+    file. Between processes, the lock of `modelfetch.transfer.fetch` does the same.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class ArtifactProvider:
     """Makes the blobs of one run available in the store; models that need the same bytes share one transfer.
 
     Args:
-        plans: The run's plans: files that they found in place are a source of bytes.
+        plans: The run's plans; files that they found in place are used, too.
         session: The session.
     """
 

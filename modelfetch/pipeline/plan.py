@@ -63,7 +63,7 @@ class ModelRequest:
         return tuple(hashlib.sha256(json.dumps(version).encode()).hexdigest()[:32] for version in versions)
 
     def frozen_in(self, receipt: Receipt) -> Frozen | None:
-        """What the receipt has of an earlier run's resolution of this entry of the same manifest text."""
+        """Return what the receipt keeps of this entry's resolution by an earlier run with the same manifest text."""
         manifest = self.manifest.sha256[:32]
         current, *older = (receipt.frozen.get(f"{manifest}:{entry}") for entry in self.entry_keys)
         # An older version had one key for all entries of a source, and the last of them wrote it.
@@ -227,7 +227,7 @@ def _by_sha256(artifact: Artifact) -> bool:
 def _renamed(
     plan: ModelPlan, sha256: Mapping[str, Digest], receipts: Mapping[str, Receipt], inspector: Inspector
 ) -> ModelPlan:
-    """The plan with the sha256 of some artifacts, by URI, which receipts can be compared with by stat."""
+    """The plan with the sha256 of some artifacts, by URI: with it, stat is enough to compare them with receipts."""
     assert plan.resolution is not None  # noqa: S101 - a plan with targets was resolved
 
     def named(artifact: Artifact) -> Artifact:

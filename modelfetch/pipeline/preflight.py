@@ -53,9 +53,9 @@ def check_folders(session: Session) -> None:
     """Check what needs no plan: that root and store can be folders, and that the root is mounted if that is required.
 
     Raises:
-        DestinationError: A file is in the way (``foreign-file``), or the root has no ``.modelfetch``, as every root
-            has that modelfetch filled before, unlike an empty mount point (``root-not-mounted``); or the recorded
-            folder of a consumer can't be used (see `find_consumer_dirs`).
+        DestinationError: A file is in the way (``foreign-file``); the root has no ``.modelfetch``, so it may be an
+            empty mount point rather than a root that modelfetch filled (``root-not-mounted``); or the recorded folder
+            of a consumer can't be used (see `find_consumer_dirs`).
     """
     root = session.options.root
     require_folder_path(root, "--root")
@@ -183,7 +183,7 @@ class _SpaceTally:
 
 
 def files_in_place(plans: Iterable[ModelPlan]) -> dict[str, str]:
-    """For each digest that is already in place, a path below ROOT that has it."""
+    """Return a path below ROOT for each digest that is already in place."""
     return {
         str(artifact.digest): target.placement.path
         for plan in plans
@@ -228,7 +228,7 @@ def require_space(session: Session, size: int) -> None:
     """Check that the store has space for one more file.
 
     Raises:
-        DiskError: It has not, or less than ``--min-free`` would be left (``no-space``).
+        DiskError: There is not enough, or less than ``--min-free`` would be left (``no-space``).
     """
     folder = nearest_existing_parent(session.store.path)
     need = SpaceRequirement(folder=folder, bytes=size, copies=0, free=_free_on(folder))

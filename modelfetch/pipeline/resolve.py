@@ -42,12 +42,12 @@ def resolve_quietly(request: ModelRequest, session: Session, receipts: Mapping[s
 
 
 def resolve_settled(request: ModelRequest, session: Session, receipts: Mapping[str, Receipt]) -> Resolution | None:
-    """As `resolve_quietly`, but what is recorded for this very text counts even if the next run would refresh it."""
+    """As `resolve_quietly`, but use what is recorded for this manifest text even if the next run would refresh it."""
     return frozen_for(request, receipts, session.settings) or resolve_quietly(request, session, receipts)
 
 
 def resolve_recorded(request: ModelRequest, session: Session, receipts: Mapping[str, Receipt]) -> Resolution | None:
-    """Resolve to what earlier runs recorded, even if the next one would query a source again; None if none did."""
+    """Return what earlier runs recorded, even if the next one would query a source again; None if none did."""
     return resolve_settled(request, session, receipts) or frozen_before(request, receipts, session.settings)
 
 

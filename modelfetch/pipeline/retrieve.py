@@ -158,7 +158,7 @@ def _retrieved(path: Path, artifact: Artifact, fetched: Fetched) -> Retrieved:
     )
 
 
-def workplace(target: Path) -> Path:
+def work_folder(target: Path) -> Path:
     """The work folder of a fetch to ``target``: in the same directory, so that the last step is a rename.
 
     Raises:
@@ -295,7 +295,7 @@ def _deliver(blob: Blob, target: Path, *, keep: bool, force: bool) -> None:
     """Make ``target`` a regular file with the blob's bytes, not a hardlink to the store.
 
     Raises:
-        DestinationError: A file appeared there since it was looked at, and ``force`` is not set.
+        DestinationError: A file appeared there since it was checked, and ``force`` is not set.
     """
     if not keep:
         with contextlib.suppress(OSError):

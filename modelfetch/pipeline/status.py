@@ -41,7 +41,7 @@ _READY = ("ready", "rewritten", "touched")
 class ModelStatus:
     """The state of one model for one consumer: ``state`` is the worst of its paths, ``size`` is in bytes if known.
 
-    ``paths`` are those that are not ready, with their states, without those where nothing was placed yet.
+    ``paths``: the paths that are not ready, with their states; those where nothing was placed yet are left out.
     ``optional``: the tier is complete without the model.
     """
 
@@ -74,7 +74,7 @@ class _PathState:
 
     @property
     def is_named(self) -> bool:
-        """Whether the path is worth a line of its own: it is not as modelfetch left it."""
+        """Whether the path gets a line of its own: it is not as modelfetch left it."""
         return self.state != "ready" and self.recorded
 
 
@@ -256,7 +256,7 @@ def _model(request: ModelRequest, resolution: Resolution | None, states: Sequenc
 
 
 def _artifact_reports(artifact: Artifact, states: Sequence[_PathState]) -> Iterator[ArtifactReport]:
-    """A report for each action among the paths of an artifact, which names the paths that it applies to."""
+    """Return one report for each action among the paths of an artifact; each names its paths."""
     by_action: dict[str, list[str]] = defaultdict(list)
     for one in states:
         by_action[_ACTIONS[one.state]].append(one.path)

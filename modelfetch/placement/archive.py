@@ -89,7 +89,7 @@ def _check(file: Path, member: Member, artifact: Artifact) -> None:
 
         if (error := check_artifact(unproven, member.size, read_at)) is not None:
             raise error
-        if contains_pickle(member.size, read_at):  # whatever its name: who made the archive chose it
+        if contains_pickle(member.size, read_at):  # whatever its name, which the author of the archive chose
             raise pickle_error(f"{member.path} is a pickle", uri=artifact.uri)
 
 
@@ -131,7 +131,7 @@ def open_archive(archive: Path) -> Iterator[zipfile.ZipFile]:
     """Open a zip.
 
     Raises:
-        IntegrityError: ``unsafe-archive``: it is none, or damaged.
+        IntegrityError: ``unsafe-archive``: it is not a zip, or damaged.
         OSError: It can't be read.
     """
     try:

@@ -1,4 +1,4 @@
-"""Ollama's manifests: their two places, and when two of them are the same model.
+"""Ollama's manifests: their two locations, and whether two of them describe the same model.
 
 Ollama may rewrite a manifest with other white space or another order of keys. From 0.40 on, a tag in ``manifests-v2``
 takes precedence over the one in ``manifests``, and may be a list of manifests, such as the pulled one and the one of

@@ -50,7 +50,7 @@ _KEEP_HINT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementJob:
-    """One placement and the blob to place there (None if the right bytes are there already, or for a text).
+    """One placement and the blob to place there (None for a text, or if the right bytes are there already).
 
     ``archive`` is the digest of the archive that contains the file.
     """
@@ -166,7 +166,7 @@ class Placer:
             return run.book.load()
 
     def finish(self) -> dict[str, ModelfetchError]:
-        """Write all receipts that have changes, and when kept files were hashed; returns the errors by consumer.
+        """Write all changed receipts, and the dates at which kept files were hashed; returns the errors by consumer.
 
         Files of interrupted models are recorded too, so that the next run need not read them again.
         """
@@ -368,7 +368,7 @@ def _kept_entry(step: _Step, request: PlacementRequest) -> Entry:
     made = known.made if known else False
     how = known.how if known else "adopted"
     if known is not None and is_rewritten(step.path, known, seen):
-        # The entry continues to name what modelfetch placed: that is what a repair by name restores.
+        # The entry still names what modelfetch placed, which is what a repair by name restores.
         seen = replace(seen, size=known.size, mtime_ns=known.mtime_ns)
     return _entry_of(step, request, seen, how=how, made=made, digest=step.found.digest)
 

@@ -119,7 +119,7 @@ class Receipt:
         return self._by_entry.get(entry, ())
 
     def unfinished(self) -> Iterator[str]:
-        """The paths at which bytes were about to be placed that the entries do not have: a run was killed there."""
+        """The paths that are claimed but have no entry: a run was killed while it placed them."""
         for path, claims in self.claims.items():
             entry = self.entries.get(path)
             if entry is None or (entry.digest, entry.target) != (claims[-1].digest, claims[-1].target):

@@ -1,4 +1,4 @@
-"""ROOT and all below it, reached through directory descriptors: no path and no race leads outside.
+"""ROOT and everything below it, accessed by directory descriptors, so that no path and no race leads outside.
 
 A path is walked folder by folder with ``openat`` and ``O_NOFOLLOW``, so a folder that is swapped for a symlink between
 a check and a write is noticed by the write itself. Symlinks between folders of ROOT are allowed: each is resolved to a
@@ -41,7 +41,7 @@ class RootTree:
         self._mounts = dict(mounts or {})
 
     def path(self, relative: str) -> Path:
-        """The file system path of a relative one, for messages and for readers outside of this class."""
+        """The file system path of a relative path, for messages and for code outside of this class."""
         first, _, rest = relative.partition("/")
         return self._mounts[first] / rest if first in self._mounts else self._root / relative
 
@@ -124,7 +124,7 @@ class RootTree:
         return self._walk_parts(os.path.realpath(top), below, make)
 
     def _walk_parts(self, base: str, relative: str, make: Callable[[int], None] | None) -> int:
-        """Walk folder by folder, which makes missing folders and resolves symlinks between folders of ROOT."""
+        """Walk folder by folder; makes missing folders, and resolves symlinks between folders of ROOT."""
         todo = deque(relative.split("/") if relative else ())
         done: list[str] = []
         links = 0

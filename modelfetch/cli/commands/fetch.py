@@ -51,7 +51,7 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
     Prints the path, in the user's cache unless -o names another.
     """
     from modelfetch.config.options import parse_options
-    from modelfetch.pipeline.retrieve import as_uri, check_output, into_cache, to_path, workplace
+    from modelfetch.pipeline.retrieve import as_uri, check_output, into_cache, to_path, work_folder
     from modelfetch.run import run_session
 
     target: Path | None = values["output"]
@@ -65,7 +65,7 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
         given = common.option_values(ctx)
         if target is not None:
             check_output(target)
-            given["store"] = given["store"] or workplace(target)
+            given["store"] = given["store"] or work_folder(target)
         return parse_options({**given, "root": settings.cache_path()})
 
     async def work(session: Session) -> Report:

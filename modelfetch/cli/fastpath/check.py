@@ -127,12 +127,12 @@ def key_of(argv: Sequence[str], environ: Mapping[str, str]) -> str:
 
     Tokens are left out: they do not affect whether files are in place, and they must not get into a note.
     """
-    matter = sorted(
+    relevant = sorted(
         f"{name}={value}"
         for name, value in environ.items()
         if (name.startswith(_PREFIXES) or name in _NAMES) and "TOKEN" not in name and value.strip()
     )
-    return repr((__version__, list(argv), os.getcwd(), os.geteuid(), matter))  # noqa: PTH109 - see above
+    return repr((__version__, list(argv), os.getcwd(), os.geteuid(), relevant))  # noqa: PTH109 - see above
 
 
 def check(note: str, key: str) -> tuple[str, str] | None:

@@ -57,7 +57,7 @@ def remember(
     """Write a note for this command line; if that fails, write none, since notes only save time."""
     with contextlib.suppress(OSError, ValueError):
         lines = [*_files(manifests, session), *_places(manifests, session)]
-        again = as_if_again(report)
+        again = no_op_report(report)
         if as_json:
             lines.append("out\t" + json.dumps(again.as_dict()).replace('"seconds": 0.0', '"seconds": {seconds}', 1))
         if not quiet:
@@ -66,7 +66,7 @@ def remember(
             return
         folder = Path(notes_folder(str(session.options.root)))
         directories.make_directory(folder)
-        _make_room(folder)
+        _drop_old_notes(folder)
         path, key = note_of(str(folder), key_of(argv, os.environ), _secret(folder))
         text = "\n".join([MAGIC, key, *lines, "end"])
         if text.count("\n") != len(lines) + 2:
@@ -75,7 +75,7 @@ def remember(
         temp_files.write_atomically(Path(path), data, mode=fs.PRIVATE_MODE)
 
 
-def as_if_again(report: Report) -> Report:
+def no_op_report(report: Report) -> Report:
     """The report that the same run would give with nothing to do."""
     models = tuple(
         replace(
@@ -165,7 +165,7 @@ def _secret(folder: Path) -> str:
     return secret
 
 
-def _make_room(folder: Path) -> None:
+def _drop_old_notes(folder: Path) -> None:
     """Remove the oldest notes beyond a limit, and notes of older versions, which contained the environment."""
     notes = sorted(
         (path for path in folder.iterdir() if not path.name.startswith("secret-")),
