@@ -17,6 +17,7 @@ from modelfetch.config.secret import CredentialFileError, Secret
 from modelfetch.config.settings import Settings
 from modelfetch.errors import SettingError
 from tests.cases import each
+from tests.examples import any_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -340,7 +341,7 @@ def test_a_socks_proxy_without_the_package_for_it_is_78(monkeypatch: pytest.Monk
 @given(
     st.dictionaries(
         st.sampled_from(["HF_ENDPOINT", "MODELFETCH_MIRRORS", "MODELFETCH_ALLOW_HTTP", "HTTPS_PROXY"]),
-        st.text(max_size=60),
+        any_text(max_size=60),
     )
 )
 def test_no_value_of_a_variable_causes_a_traceback(environ: dict[str, str]) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from hypothesis import given
-from hypothesis import strategies as st
 
 from modelfetch.core.urls import (
     credential_fields,
@@ -14,6 +13,7 @@ from modelfetch.core.urls import (
 from modelfetch.manifest.uri import HttpUri, parse_uri
 from modelfetch.manifest.uri import shown as shorten
 from tests.cases import each
+from tests.examples import any_text
 
 
 @each(
@@ -28,7 +28,7 @@ def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
     assert redact(url) == shown
 
 
-@given(st.text(max_size=80))
+@given(any_text(max_size=80))
 def test_any_text_can_be_shown(text: str) -> None:
     redact(text)
 
@@ -151,7 +151,7 @@ def test_addresses_that_differ_only_by_their_secret_are_distinguished() -> None:
     assert first != second
 
 
-@given(st.text(max_size=80))
+@given(any_text(max_size=80))
 def test_any_text_can_be_displayed(text: str) -> None:
     display_url(text)
     credential_fields("https://h/?" + text)

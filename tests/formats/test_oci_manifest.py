@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from modelfetch.errors import IntegrityError
 from modelfetch.formats.oci_manifest import Image, ImageIndex, parse_manifest
+from tests.examples import any_text
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | any_text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text(max_size=8), inner, max_size=3),
     max_leaves=12,
 )
 KEYS = ["schemaVersion", "mediaType", "config", "layers", "manifests", "annotations", "artifactType"]

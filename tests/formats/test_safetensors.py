@@ -16,7 +16,7 @@ from modelfetch.errors import NotAModelError
 from modelfetch.formats.range_reader import LIMIT, FileReader, HeaderBuffer
 from modelfetch.formats.safetensors import BITS, FIRST, read_safetensors
 from tests.cases import each
-from tests.examples import examples
+from tests.examples import any_text, examples
 from tests.fitting.build import MadeFile, raw_safetensors, safetensors
 from tests.fitting.real import sdxl
 
@@ -200,7 +200,7 @@ def test_random_bytes_raise_only_the_typed_error(data: bytes, size: int | None) 
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers() | st.floats() | any_text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets", "a", "__metadata__"]), inner, max_size=3)
@@ -209,7 +209,7 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.text(max_size=4) | st.just("__metadata__"), JSON, max_size=4))
+@given(st.dictionaries(any_text(max_size=4) | st.just("__metadata__"), JSON, max_size=4))
 def test_any_json_raises_only_the_typed_error(entries: dict[str, Any]) -> None:
     file = raw_safetensors(json.dumps(entries).encode(), 20)
     outcome(file.header, file.size)

@@ -5,11 +5,11 @@ from email.utils import formatdate
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, RetryLaterError, UnreachableError
 from modelfetch.http import Reply, check_status, retry_after
 from tests.cases import each
+from tests.examples import any_text
 
 
 def reply(status: int, **headers: str) -> Reply:
@@ -68,7 +68,7 @@ def test_retry_after_is_read_in_all_its_forms() -> None:
     assert retry_after({"Retry-After": "9" * 400}) == 10**9
 
 
-@given(st.text(max_size=60), st.text(max_size=60))
+@given(any_text(max_size=60), any_text(max_size=60))
 def test_any_header_is_read_without_an_exception(value: str, limit: str) -> None:
     found = retry_after({"Retry-After": value, "RateLimit": limit}, now=time.time)
     assert found is None or found >= 0

@@ -14,7 +14,7 @@ from modelfetch.manifest.kinds import KINDS, REPO_KINDS, consumers_of
 from modelfetch.manifest.load import load_bytes, load_manifest
 from modelfetch.manifest.schema import json_schema
 from modelfetch.manifest.yaml_nodes import Mapping, Node, Sequence, parse
-from tests.examples import examples
+from tests.examples import any_text, examples
 from tests.manifest.helpers import COMMIT, DIGEST, VALIDATOR
 from tests.manifest.test_load import CONTRACT
 
@@ -54,7 +54,7 @@ def load_any(data: bytes) -> Manifest | None:
 
 
 @QUICK
-@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
+@given(st.binary(max_size=200) | any_text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
 def test_any_bytes_are_a_manifest_or_problems(data: bytes) -> None:
     load_any(data)
 
@@ -79,8 +79,8 @@ def test_a_damaged_manifest_is_a_manifest_or_problems(at: int, cut: int, junk: s
 
 
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers(-2, 2**70) | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none() | st.booleans() | st.integers(-2, 2**70) | st.floats() | any_text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
 KEYS = sorted(
@@ -178,7 +178,7 @@ def test_a_written_manifest_is_read_unchanged(wanted: dict[str, Any]) -> None:
 
 
 @QUICK
-@given(st.text(max_size=60))
+@given(any_text(max_size=60))
 def test_any_str_is_a_manifest_or_problems(text: str) -> None:
     with contextlib.suppress(ManifestError):
         load_manifest(text)

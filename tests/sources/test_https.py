@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from modelfetch.config.settings import Settings
 from modelfetch.core.digest import Digest
@@ -14,6 +13,7 @@ from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, known
 from modelfetch.sources.answers import disposition_name
 from tests.cases import each
+from tests.examples import any_text
 from tests.faults import Chunked, Gzip, HtmlPage, IgnoreRange, RedirectTo, Status
 from tests.sources.contract import OTHER, PLANTED, Case, NetworkContract
 
@@ -155,7 +155,7 @@ def test_the_servers_name_is_read_as_rfc_6266_has_it(fields: str, name: str | No
     assert disposition_name({"content-disposition": fields}) == name
 
 
-@given(st.text(max_size=200))
+@given(any_text(max_size=200))
 def test_any_content_disposition_is_read_or_ignored(text: str) -> None:
     name = disposition_name({"content-disposition": text})
     assert name is None or ("/" not in name and name not in ("", ".", ".."))

@@ -23,7 +23,7 @@ from modelfetch.store.index import record_path
 from modelfetch.store.ingest import add_file
 from modelfetch.store.locks.lock import LockLostError
 from modelfetch.store.record import BlobRecord
-from tests.examples import examples
+from tests.examples import any_text, examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,7 +195,7 @@ def test_a_record_is_read_as_written(size: int, mtime_ns: int, chunks: list[str]
 
 @given(
     st.binary(max_size=100)
-    | st.recursive(st.none() | st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)).map(
+    | st.recursive(st.none() | st.integers() | any_text(), lambda v: st.lists(v) | st.dictionaries(any_text(), v)).map(
         lambda v: json.dumps(v).encode()
     )
 )

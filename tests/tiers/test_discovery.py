@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from modelfetch.tiers import discovery
 from modelfetch.tiers.discovery import find_tier, is_tier_name, list_tiers, normalise_tier, shipped_dir
 from tests.cases import each
+from tests.examples import any_text
 
 
 @each(
@@ -47,7 +47,7 @@ def test_a_tier_name_with_a_path_is_refused(name: str, tmp_path: Path) -> None:
     assert find_tier(name, tmp_path) is None
 
 
-@given(st.text(max_size=20))
+@given(any_text(max_size=20))
 def test_a_tiers_name_is_one_path_part(name: str) -> None:
     assert not is_tier_name(name) or (Path("d") / f"{name}.yaml").name == f"{name}.yaml"
 

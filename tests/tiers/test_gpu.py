@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from dataclasses import dataclass
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
     from modelfetch.manifest.model import Manifest
 
 GIB, MIB = 2**30, 2**20
-ALL = tuple((tier, shipped(tier)) for tier in TIERS)
+
+
+@functools.cache
+def every_tier() -> tuple[tuple[str, Manifest], ...]:
+    return tuple((tier, shipped(tier)) for tier in TIERS)
 
 
 @dataclass
@@ -164,7 +169,7 @@ def test_of_a_card_in_mig_mode_its_instances_count(tmp_path: Path) -> None:
         "NVIDIA A100-SXM4-80GB (a MIG instance) with 19.50 GiB",
         "NVIDIA A100-SXM4-80GB (a MIG instance) with 9.62 GiB",
     ]
-    assert auto_tier(ALL, {}, found=found).tier == "16g"
+    assert auto_tier(every_tier(), {}, found=found).tier == "16g"
 
 
 def test_without_a_card_the_reasons_are_given(tmp_path: Path) -> None:
@@ -198,7 +203,7 @@ def test_without_nvidia_ml_py_the_extra_is_named(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_auto_takes_the_largest_tier_that_fits(card: str, mib: int, tier: str) -> None:
-    assert auto_tier(ALL, {}, found=nvidia(mib)).tier == tier, card
+    assert auto_tier(every_tier(), {}, found=nvidia(mib)).tier == tier, card
 
 
 def test_usable_memory_grows_with_the_card_and_is_less_than_its_total() -> None:
@@ -209,7 +214,7 @@ def test_usable_memory_grows_with_the_card_and_is_less_than_its_total() -> None:
 
 @each(("count", "tier"), [("", "32g"), ("1", "32g"), ("2", "8g"), ("7", "8g"), ("all", "8g"), ("-1", "8g")])
 def test_of_several_cards_the_smallest_of_those_that_services_see_counts(count: str, tier: str) -> None:
-    assert auto_tier(ALL, {"GPU_COUNT": count}, found=nvidia(32607, 8192)).tier == tier
+    assert auto_tier(every_tier(), {"GPU_COUNT": count}, found=nvidia(32607, 8192)).tier == tier
 
 
 @each(
@@ -228,7 +233,7 @@ def test_without_a_gpu_that_fits_auto_is_78_and_names_the_tiers(
     environ: dict[str, str], found: DetectedGpus, why: str
 ) -> None:
     with pytest.raises(SettingError, match=why) as bad:
-        auto_tier(ALL, environ, found=found)
+        auto_tier(every_tier(), environ, found=found)
     assert (bad.value.exit_code, bad.value.code) == (78, "no-gpu")
     assert bad.value.hint is not None
     assert "8g, 16g, 32g, 94g" in bad.value.hint
@@ -237,7 +242,7 @@ def test_without_a_gpu_that_fits_auto_is_78_and_names_the_tiers(
 @each("count", ["two", "1.5", "99999", "²"])
 def test_an_invalid_gpu_count_is_a_setting_error(count: str) -> None:
     with pytest.raises(SettingError, match="GPU_COUNT"):
-        auto_tier(ALL, {"GPU_COUNT": count}, found=nvidia(8192))
+        auto_tier(every_tier(), {"GPU_COUNT": count}, found=nvidia(8192))
 
 
 def tier(name: str, gib: int) -> tuple[str, Manifest]:
@@ -336,7 +341,7 @@ def test_a_card_of_unknown_generation_gets_no_note(compute: tuple[int, int] | No
 
 
 def test_of_several_cards_the_smallest_is_named_with_the_reason() -> None:
-    chosen = auto_tier(ALL, {"GPU_COUNT": "all"}, found=nvidia(24564, 8188))
+    chosen = auto_tier(every_tier(), {"GPU_COUNT": "all"}, found=nvidia(24564, 8188))
     card, choice, *_ = chosen.reasons()
     assert card.startswith("your card: card 1 with 8.00 GiB, ")
     assert card.endswith("; the smallest of 2, since all services share one card")

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from modelfetch.store.chunks import CHUNK
 from modelfetch.transfer.journal import ChunkChecksum, Identity, checksum_line, identity_line, parse_journal
 from tests.cases import each
+from tests.examples import any_text
 
 identities = st.builds(
     Identity,
-    uri=st.text(max_size=20),
-    url=st.text(max_size=20),
-    etag=st.none() | st.text(max_size=10),
-    modified=st.none() | st.text(max_size=10),
+    uri=any_text(max_size=20),
+    url=any_text(max_size=20),
+    etag=st.none() | any_text(max_size=10),
+    modified=st.none() | any_text(max_size=10),
     size=st.none() | st.integers(0, 2**50),
 )
 checksums = st.integers(0, CHUNK - 1).flatmap(

@@ -184,7 +184,7 @@ def test_an_artifact_requested_several_times_in_one_process_is_fetched_once(worl
     with Origin(DATA) as origin:
         results = world.fetch_all(*[world.artifact(origin, data=DATA)] * 5)
         assert {result.blob.path for result in results} == {results[0].blob.path}
-        assert origin.sent == len(DATA)
+        assert origin.sent < 2 * len(DATA)  # of a range that another connection took over, some bytes are on their way
 
 
 def test_modes_in_the_store_ignore_the_umask(world: World, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from modelfetch.config.settings import Settings
 from modelfetch.core.cancel import Cancel
@@ -25,6 +24,7 @@ from modelfetch.http.auth.challenge import (
     repository_of,
 )
 from tests.cases import each
+from tests.examples import any_text
 from tests.faults import RedirectTo, Stall, Status
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def test_a_challenge_is_read(header: str, found: list[Challenge]) -> None:
     assert list(parse_challenges(header)) == found
 
 
-@given(st.text(max_size=200))
+@given(any_text(max_size=200))
 def test_any_challenge_is_read_or_ignored(header: str) -> None:
     for challenge in parse_challenges(header):
         assert challenge.scheme == challenge.scheme.lower()
