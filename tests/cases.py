@@ -1,4 +1,7 @@
-"""Many cases in one test: a separate test for a case of microseconds takes a hundred times as long as the case."""
+"""Many cases in one test, and cases for `make e2e` only.
+
+A separate test for a case of microseconds takes a hundred times as long as the case.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     Test = Callable[..., None]
+
+
+THOROUGH = pytest.mark.thorough
+"""Marks what takes long and resembles what `make test` runs: only `make e2e` runs it."""
+
+
+def first(count: int, values: Iterable[Any]) -> list[Any]:
+    """Return the cases of a parametrized test: the first ``count`` for `make test`, the others for `make e2e`."""
+    cases = [value if isinstance(value, tuple) else (value,) for value in values]
+    return [pytest.param(*case, marks=() if at < count else THOROUGH) for at, case in enumerate(cases)]
 
 
 def each(names: str | tuple[str, ...], values: Iterable[Any]) -> Callable[[Test], Test]:

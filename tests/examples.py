@@ -1,4 +1,4 @@
-"""The texts of property tests, and their numbers of examples: a fifth of all in `make test`, twice all in `make e2e`."""
+"""The texts of property tests, and how many examples: a fifth in `make test`, twice the full number in `make e2e`."""
 
 from __future__ import annotations
 

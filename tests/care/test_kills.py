@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.pipeline.conftest import Bench, Result
 
-KILLS = int(os.environ.get("KILLS", "14"))
+KILLS = int(os.environ.get("KILLS", "7"))
 """The number of kills, over all commands; `make e2e` runs 300."""
 DROPS = (errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN)
 """What calls fail with when the server of a share, or the process behind a FUSE mount, is gone."""

@@ -24,7 +24,7 @@ from modelfetch.formats.content_check import check_artifact, check_head, check_w
 from modelfetch.formats.gguf import read_gguf
 from modelfetch.formats.pickles import starts_as_pickle
 from modelfetch.formats.safetensors import read_safetensors
-from tests.cases import each
+from tests.cases import each, first
 from tests.fitting import build
 from tests.fitting.build import MadeFile
 from tests.transfer.server import Origin
@@ -237,7 +237,7 @@ def checked_in_256_mib(path: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.parametrize("part", ["text", "arrays", "keys", "tensors"])
+@pytest.mark.parametrize("part", first(2, ["keys", "text", "arrays", "tensors"]))
 def test_a_large_gguf_header_is_checked_in_little_memory(tmp_path: Path, part: str) -> None:
     path = tmp_path / "large.gguf"
     pairs = {"text": 1, "arrays": 3000, "keys": 90_000, "tensors": 0}[part]

@@ -11,6 +11,7 @@ import pytest
 
 from modelfetch.cli.app import run
 from modelfetch.demo import models as made
+from tests.cases import first
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +70,7 @@ def test_a_changed_path_is_named_in_every_format(bench: Bench, inside: str) -> N
 
 
 @pytest.mark.parametrize("entry", [whisper, vae, ollama])
-@pytest.mark.parametrize("top", [{"description": "edited"}, {"tier": "other"}])
+@pytest.mark.parametrize("top", first(1, [{"description": "edited"}, {"tier": "other"}]))
 def test_an_edit_that_does_not_concern_a_model_leaves_its_state(bench: Bench, entry: Any, top: dict[str, str]) -> None:
     model = entry(bench)
     before = bench.manifest(model)

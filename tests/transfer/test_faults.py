@@ -22,15 +22,14 @@ def test_a_correct_server_gets_one_request(world: World, known: bytes | None) ->
     assert len(origin.requests) == 1
 
 
-def test_a_body_that_is_interrupted_hundreds_of_times_is_complete(world: World) -> None:
-    drops = [drop_after(count) for count in [0, 1, 2, *range(500, 1500, 3)]]
+def test_a_body_that_is_interrupted_a_hundred_times_is_complete(world: World) -> None:
+    drops = [drop_after(count) for count in [0, 1, 2, *range(500, 1500, 10)]]
     with Origin(DATA, scripts=[*drops]) as origin:
-        world.tuning = quick(
-            backoff_first=0.0, floor_seconds=60.0
-        )  # hundreds of requests take seconds on a busy machine
+        # So many requests take seconds on a busy machine.
+        world.tuning = quick(backoff_first=0.0, floor_seconds=60.0)
         fetched = world.fetch(origin, data=DATA, allow_pickle=True)
         assert fetched.blob.path.read_bytes() == DATA
-        assert len(origin.requests) > 250
+        assert len(origin.requests) > 100
         assert origin.sent == len(DATA)
 
 
