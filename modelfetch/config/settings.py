@@ -139,11 +139,16 @@ def _parse_url(text: str, name: str) -> tuple[str, str, int]:
 
 def _require_encryption(host: str, port: int, name: str, plain: frozenset[str]) -> None:
     if not _allows_plain_http(host, port, plain):
-        raise SettingError(
-            f"{name}: {host} would be accessed without encryption",
-            code="insecure-http",
-            hint=f"use https, or name the host in MODELFETCH_ALLOW_HTTP={host}",
-        )
+        raise plain_http_error(f"{name}: {host}", host)
+
+
+def plain_http_error(what: str, host: str) -> SettingError:
+    """Return the error for something at a host for which plain HTTP is not allowed."""
+    return SettingError(
+        f"{what} would be accessed without encryption",
+        code="insecure-http",
+        hint=f"use https, or name the host in MODELFETCH_ALLOW_HTTP={host}",
+    )
 
 
 def _mirrors(env: Mapping[str, str], plain: frozenset[str]) -> tuple[tuple[str, str], ...]:

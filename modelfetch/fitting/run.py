@@ -11,7 +11,7 @@ from modelfetch.core import os_errors
 from modelfetch.core.directories import own_folder
 from modelfetch.core.events import Notice
 from modelfetch.core.root import CONSUMERS
-from modelfetch.errors import ModelfetchError, NotAModelError, SettingError, UsageError
+from modelfetch.errors import ModelfetchError, NotAModelError, UsageError
 from modelfetch.fitting.candidates import (
     ReaderRegistry,
     candidate,
@@ -26,7 +26,6 @@ from modelfetch.fitting.estimate import LOADED_KINDS
 from modelfetch.fitting.types import Candidate, FitReport
 from modelfetch.fitting.verdict import fit_alone, fit_tier
 from modelfetch.fitting.workload import IMAGE_SERVICES, consumer_of, names_model
-from modelfetch.manifest.field_types import refuse_plain_http
 from modelfetch.manifest.model import FileSpec, Service
 from modelfetch.manifest.uri import HfUri, OllamaUri
 from modelfetch.pipeline.plan import select
@@ -210,10 +209,8 @@ def _fit_path(path: Path, overrides: FitOverrides) -> FitReport:
 
 
 def _parse(text: str, session: Session) -> Uri:
-    uri = parse_argument(text, "a file or folder on disk, or a URI: ollama://NAME, hf://NS/REPO/FILE, https://…")
-    if message := refuse_plain_http(uri, session.settings.allows_http):
-        raise SettingError(f"{text}: {message}", code="insecure-http")
-    return uri
+    otherwise = "a file or folder on disk, or a URI: ollama://NAME, hf://NS/REPO/FILE, https://…"
+    return parse_argument(text, otherwise, session.settings)
 
 
 async def _resolve(uri: Uri, session: Session) -> Resolution:

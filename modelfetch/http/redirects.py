@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from urllib.parse import urljoin
 
+from modelfetch.config.settings import plain_http_error
 from modelfetch.core.urls import is_loopback, origin, redact
-from modelfetch.errors import SettingError, UnreachableError
+from modelfetch.errors import UnreachableError
 
 MAX_REDIRECTS = 10
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -40,11 +41,7 @@ def check_first(url: str, allow_http: AllowHttp) -> None:
     except ValueError as error:
         raise UnreachableError(str(error), code="bad-response", permanent=True) from None
     if scheme == "http" and not (is_loopback(host) or allow_http(host, port)):
-        raise SettingError(
-            f"{redact(url)} would be accessed without encryption",
-            code="insecure-http",
-            hint=f"use https, or name the host in MODELFETCH_ALLOW_HTTP={host}",
-        )
+        raise plain_http_error(redact(url), host)
 
 
 def next_hop(url: str, location: str, allow_http: AllowHttp) -> str:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core import directories, fs, os_errors, temp_files
 from modelfetch.core.digest import Digest
-from modelfetch.errors import DestinationError, SettingError, UsageError
+from modelfetch.errors import DestinationError, UsageError
 from modelfetch.manifest.paths import safe_name
-from modelfetch.manifest.uri import HfUri, HttpUri, Uri, shown
+from modelfetch.manifest.uri import HfUri, Uri
 from modelfetch.pipeline.final_check import check_content
 from modelfetch.sources.argument import parse_argument
 from modelfetch.store import Store, is_store
@@ -54,18 +54,9 @@ def as_uri(text: str, settings: Settings) -> Uri:
         UsageError: It is not a URI, or names more than one file.
         SettingError: It uses plain http to a host for which that is not allowed.
     """
-    uri = parse_argument(text, "one file: https://…, hf://NS/REPO/FILE, civitai://VERSION_ID")
+    uri = parse_argument(text, "one file: https://…, hf://NS/REPO/FILE, civitai://VERSION_ID", settings)
     if isinstance(uri, HfUri) and uri.path is None:
         raise UsageError(f"{uri} is a whole repo, expected one file of it", hint=f"add its path: {uri}/FILE")
-    if isinstance(uri, HttpUri) and uri.url.lower().startswith("http://"):
-        from modelfetch.core.urls import origin
-
-        _, host, port = origin(uri.url)
-        if not settings.allows_http(host, port):
-            raise SettingError(
-                f"{shown(text)}: plain http is refused for {host}",
-                hint=f"use https, or set MODELFETCH_ALLOW_HTTP={host}",
-            )
     return uri
 
 

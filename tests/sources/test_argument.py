@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from modelfetch.errors import UsageError
+from modelfetch.config.settings import Settings
+from modelfetch.errors import SettingError, UsageError
 from modelfetch.sources.argument import parse_argument
 from tests.cases import each
 
@@ -26,10 +27,25 @@ from tests.cases import each
 )
 def test_an_invalid_uri_gets_a_hint_with_a_valid_one(text: str, message: str, hint: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        parse_argument(text, "otherwise")
+        parse_argument(text, "otherwise", Settings())
     assert hint in str(caught.value.hint)
     assert hint not in caught.value.message
 
 
 def test_a_uri_is_parsed() -> None:
-    assert str(parse_argument(" ollama run llama3.2:3b", "")) == "ollama://llama3.2:3b"
+    assert str(parse_argument(" ollama run llama3.2:3b", "", Settings())) == "ollama://llama3.2:3b"
+
+
+def test_plain_http_is_refused_unless_its_host_is_allowed() -> None:
+    text = "http://plain.example:8080/x.gguf?token=secret"
+    with pytest.raises(
+        SettingError, match=r"^http://plain\.example:8080/x\.gguf\S* would be accessed without"
+    ) as caught:
+        parse_argument(text, "otherwise", Settings())
+    assert (caught.value.exit_code, caught.value.code) == (78, "insecure-http")
+    assert caught.value.hint == "use https, or name the host in MODELFETCH_ALLOW_HTTP=plain.example"
+    assert "secret" not in caught.value.message
+    for allowed in ("plain.example", "plain.example:8080"):
+        settings = Settings.from_env({"MODELFETCH_ALLOW_HTTP": allowed})
+        assert parse_argument(text, "otherwise", settings).scheme == "https"
+    assert parse_argument("http://127.0.0.1:9/x", "otherwise", Settings()).scheme == "https"
