@@ -210,7 +210,11 @@ class Placer:
             lock_receipt(self._root, consumer, timeout=timeout, sink=self._sink, cancel=cancel) as held,
         ):
             run.writer.confirm = held.ensure_owned
-            yield run.book, run.writer
+            try:
+                yield run.book, run.writer
+            except OSError:
+                held.ensure_owned()  # if another process took over, that is the reason: it removes temporary files
+                raise
 
     def _run_of(self, consumer: str) -> _ConsumerRun:
         with self._runs_lock:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelfetch.core import fs
+from modelfetch.core.digest import Digest
 from modelfetch.errors import DestinationError, DiskError
 from modelfetch.placement import PlacementJob, PlacementRequest
 from modelfetch.placement.layouts import Placement, PlacementMethod
+from modelfetch.placement.receipts import read_receipt, receipt_path
 from modelfetch.placement.writer import ChangedMeanwhileError, ConsumerWriter, Made
 from tests.placement.world import LARGE, SMALL, World
 
@@ -326,3 +328,46 @@ def test_a_receipt_records_both_manifests_that_request_a_file(world: World) -> N
     world.place(job, requested_by="8g")
     world.place(job, requested_by="16g")
     assert world.receipt("comfyui/models/vae/a.safetensors").manifests == ("8g", "16g")
+
+
+@pytest.mark.parametrize("newer", [False, True], ids=["same bytes", "newer bytes"])
+@pytest.mark.parametrize("added", [False, True], ids=["same files", "one more file"])
+@pytest.mark.parametrize("swept", [False, True], ids=["kept", "swept"])
+def test_a_receipt_renamed_after_another_process_took_over_is_repaired_by_the_next_run(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, newer: bool, added: bool, swept: bool
+) -> None:
+    """Its owner is suspended between the last check of the lock and the rename; its new receipt may be swept."""
+    large, small, more = (f"comfyui/models/vae/{name}" for name in ("a.bin", "s.json", "b.bin"))
+    world.place(world.job(large, LARGE), world.job(small, SMALL))
+    other = World(world.root)
+    theirs = [other.job(large, LARGE + b"2" * newer), other.job(small, SMALL + b" " * newer)]
+    theirs += [other.job(more, LARGE + b"b")] * added
+    receipt, rename = receipt_path(world.root, "comfyui"), Path.replace
+
+    def resumed_late(source: Path, target: Path) -> Path:
+        if target == receipt:
+            monkeypatch.setattr(Path, "replace", rename)
+            (world.root / ".modelfetch/locks/consumer-comfyui.lock").unlink()  # a take-over replaces it
+            data = source.read_bytes()
+            other.place(*theirs)
+            source.unlink(missing_ok=True)
+            if not swept:
+                source.write_bytes(data)
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", resumed_late)
+    own = world.job("comfyui/models/vae/c.bin", LARGE + b"c")
+    world.place(own)
+    left = read_receipt(world.root, "comfyui").entries
+    stale = [
+        job.placement.path for job in theirs if str(job.wanted) != getattr(left.get(job.placement.path), "digest", "")
+    ]
+    assert bool(stale) is ((newer or added) and not swept)
+    world.events.clear()
+    world.place(own, *theirs)
+    assert world.warnings == []
+    for job in (own, *theirs):
+        entry = world.receipt(job.placement.path)
+        assert (entry.digest, entry.made) == (str(job.wanted), True)
+        assert Digest.sha256((world.root / job.placement.path).read_bytes()) == job.wanted
+    assert not (world.root / ".modelfetch/displaced").exists()
