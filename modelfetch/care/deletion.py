@@ -17,7 +17,7 @@ from modelfetch.care.inventory import Origin
 from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
 from modelfetch.core.fs import inode_of
-from modelfetch.errors import DestinationError, ModelfetchError
+from modelfetch.errors import ModelfetchError
 from modelfetch.manifest.kinds import FOLDERS
 from modelfetch.placement import journal
 from modelfetch.placement.receipts import Receipt, lock_receipt, read_receipt, write_receipt
@@ -109,7 +109,7 @@ class _Deletion:
         with self._recorded(item):
             if _unlink_unchanged(self._tree, path, item):
                 self.removed.append(item)
-                _remove_empty_folders(self._tree, path, stop=_STATIC)
+                self._tree.remove_empty_folders(path, stop=_STATIC)
                 return True
         return False
 
@@ -185,13 +185,3 @@ def _unlink_unchanged(tree: RootTree, path: str, item: Item) -> bool:
             return False
         os.unlink(name, dir_fd=folder)
         return True
-
-
-def _remove_empty_folders(tree: RootTree, path: str, *, stop: frozenset[str]) -> None:
-    """Remove the empty folders above ``path``, up to one of ``stop``; errors are ignored."""
-    folder = path.rpartition("/")[0]
-    with contextlib.suppress(OSError, DestinationError):
-        while "/" in folder and folder not in stop:
-            with tree.parent(folder) as (above, name):
-                os.rmdir(name, dir_fd=above)
-            folder = folder.rpartition("/")[0]

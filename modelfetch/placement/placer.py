@@ -312,10 +312,17 @@ class Placer:
 
         Returns:
             The file that may be replaced; None if nothing is left at the path.
+
+        Raises:
+            ChangedMeanwhileError: It was removed meanwhile.
         """
         shown, seen = self._path(step.job), step.found.seen
         if seen is not None and seen.regular and seen.target is None:
-            with fs.closing(self._inspector.tree.open(step.path)) as fd:
+            try:
+                opened = self._inspector.tree.open(step.path)
+            except FileNotFoundError:
+                raise ChangedMeanwhileError(step.path) from None
+            with fs.closing(opened) as fd:
                 kept = writer.has_displaced(step.path, fd)
             if kept:
                 message = f"{shown} was changed in the same way again and replaced: a copy was kept the last time"

@@ -22,7 +22,7 @@ from modelfetch.manifest.paths import check_relative
 from modelfetch.placement.path_stat import PathStat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MAX_LINKS = 40
@@ -105,6 +105,15 @@ class RootTree:
         """Open a regular file for reading; the caller closes the descriptor. Raises as `folder` does."""
         with self.parent(path) as (folder, name):
             return fs.open_regular(name, folder=folder, follow=follow)
+
+    def remove_empty_folders(self, path: str, *, stop: Container[str]) -> None:
+        """Remove the empty folders above ``path``, up to one of ``stop`` or a top folder; errors are ignored."""
+        folder = path.rpartition("/")[0]
+        with contextlib.suppress(OSError, DestinationError):
+            while "/" in folder and folder not in stop:
+                with self.parent(folder) as (above, name):
+                    os.rmdir(name, dir_fd=above)
+                folder = folder.rpartition("/")[0]
 
     def _open_nearest(self, relative: str) -> int:
         top = self._mounts.get(relative.partition("/")[0], self._root)

@@ -141,6 +141,7 @@ class ConsumerWriter:
             Its new path, below ``ROOT/.modelfetch``.
 
         Raises:
+            ChangedMeanwhileError: It was removed meanwhile.
             DestinationError: It leads outside ROOT, or it is a folder or a device on another file system.
             OSError: It can't be moved.
         """
@@ -156,6 +157,11 @@ class ConsumerWriter:
                     except FileExistsError:
                         attempt += 1
                         continue
+                    except OSError as error:
+                        self._own.remove_empty_folders(aside, stop=())
+                        if isinstance(error, FileNotFoundError):
+                            raise ChangedMeanwhileError(path) from None
+                        raise
                     fs.try_fsync(own)
                 break
         self._touched.add(path.rpartition("/")[0])

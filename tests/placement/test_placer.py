@@ -4,14 +4,14 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from modelfetch.core import fs
 from modelfetch.core.digest import Digest
 from modelfetch.errors import DestinationError, DiskError
-from modelfetch.placement import PlacementJob, PlacementRequest
+from modelfetch.placement import PlacementJob, PlacementRequest, Placer
 from modelfetch.placement.layouts import Placement, PlacementMethod
 from modelfetch.placement.receipts import read_receipt, receipt_path
 from modelfetch.placement.writer import ChangedMeanwhileError, ConsumerWriter, Made
@@ -371,3 +371,40 @@ def test_a_receipt_renamed_after_another_process_took_over_is_repaired_by_the_ne
         assert (entry.digest, entry.made) == (str(job.wanted), True)
         assert Digest.sha256((world.root / job.placement.path).read_bytes()) == job.wanted
     assert not (world.root / ".modelfetch/displaced").exists()
+
+
+@pytest.mark.parametrize("moment", [(Placer, "_displace"), (ConsumerWriter, "displace")], ids=["opened", "moved"])
+def test_a_changed_file_that_vanishes_before_it_is_moved_aside_is_placed_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, moment: tuple[type, str]
+) -> None:
+    job = world.job("comfyui/models/vae/a.json", SMALL)
+    world.place(job)
+    placed = world.root / "comfyui/models/vae/a.json"
+    placed.write_bytes(b"edited by hand")
+    real = getattr(*moment)
+
+    def vanished(*args: Any) -> Any:
+        placed.unlink()
+        return real(*args)
+
+    monkeypatch.setattr(*moment, vanished)
+    world.place(job)
+    assert placed.read_bytes() == SMALL
+    assert world.warnings == []
+    assert [*(world.root / ".modelfetch").glob("displaced/*")] == []
+
+
+def test_a_file_that_can_not_be_moved_aside_leaves_no_empty_folders(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = world.job("comfyui/models/vae/a.json", SMALL)
+    world.place(job)
+    (world.root / "comfyui/models/vae/a.json").write_bytes(b"edited by hand")
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(ConsumerWriter, "_move_aside", refused)
+    with pytest.raises(DiskError):
+        world.place(job)
+    assert [*(world.root / ".modelfetch").glob("displaced/*")] == []
