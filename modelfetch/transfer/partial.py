@@ -250,9 +250,9 @@ class Partial:
                     self._rewrite_journal()
                 if not self.is_complete() and os.fstat(self.fd).st_size > self.spans.end:
                     os.ftruncate(self.fd, self.spans.end)
-        os.close(self.fd)
-        if self._journal_fd >= 0:
-            os.close(self._journal_fd)
+        for fd in (self.fd, self._journal_fd):
+            with contextlib.suppress(OSError):  # of no file, or of bytes that are checked before they are used
+                os.close(fd)
 
     # --- the journal -------------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 from modelfetch.core.digest import Digest
@@ -14,6 +16,8 @@ from tests.transfer.world import World, payload
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 MIB = 2**20
 DATA = payload(4 * MIB, seed=41)
@@ -51,3 +55,22 @@ def test_bytes_behind_a_gap_are_not_fetched_again_without_a_digest(tmp_path: Pat
         assert found[:MIB] == OTHER[:MIB]
         assert blob.digest == Digest.sha256(found)
         assert origin.sent <= 2 * MIB
+
+
+def test_an_error_of_the_disk_on_close_hides_no_other_and_leaves_no_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial = partial_with(tmp_path / "a.part", (0, 10))
+    partial.identify(Identity(uri="u", url="u", etag='"x"'))
+    real, closed = os.close, set[int]()
+
+    def failing(fd: int) -> None:
+        real(fd)
+        closed.add(fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", failing)
+        partial.close(keep=True)
+    assert partial._journal_fd >= 0
+    assert {partial.fd, partial._journal_fd} <= closed
