@@ -71,7 +71,8 @@ def removing(
     while True:
         with contextlib.ExitStack() as held:
             for folder in folders:
-                guard = lock(folder / _REMOVING, label="removal of files", timeout=timeout, sink=sink, cancel=cancel)
+                left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
+                guard = lock(folder / _REMOVING, label="removal of files", timeout=left, sink=sink, cancel=cancel)
                 held.enter_context(guard)
             busy = _first_held(folders)
             if busy is None:

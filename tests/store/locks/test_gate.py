@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from modelfetch.core.cancel import Cancel
 from modelfetch.errors import RetryLaterError
+from modelfetch.store.locks import gate
 from modelfetch.store.locks.gate import adding, removing
 from modelfetch.store.locks.lock import lock
 from tests.interpreter import Process
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -88,3 +92,25 @@ def test_the_lock_of_a_killed_process_does_not_block(tmp_path: Path) -> None:
         assert out.readline() == "in\n"
     with removing([tmp_path], timeout=5.0, cancel=Cancel()):
         pass
+
+
+def test_removal_waits_for_the_locks_of_several_folders_no_longer_than_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, waits = [100.0], []
+
+    @contextlib.contextmanager
+    def slow(_path: Path, *, timeout: float | None, **_: object) -> Iterator[None]:
+        waits.append(timeout)
+        now[0] += 3.0
+        yield
+
+    monkeypatch.setattr(gate, "lock", slow)
+    monkeypatch.setattr(gate, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with removing([tmp_path / "a", tmp_path / "b", tmp_path / "c"], timeout=5.0, cancel=Cancel()):
+        pass
+    assert waits == [5.0, 2.0, 0.0]
+    waits.clear()
+    with removing([tmp_path / "a", tmp_path / "b"], cancel=Cancel()):
+        pass
+    assert waits == [None, None]
