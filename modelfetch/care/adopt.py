@@ -15,7 +15,7 @@ from modelfetch.core.check_progress import reporting_check
 from modelfetch.core.digest import Digest
 from modelfetch.core.directories import nearest_existing_parent, own_folder
 from modelfetch.core.report import ArtifactReport, ModelReport
-from modelfetch.errors import DestinationError, IntegrityError, ModelfetchError, UsageError
+from modelfetch.errors import DestinationError, DiskError, IntegrityError, ModelfetchError, UsageError
 from modelfetch.pipeline.local_files import read_in_place, write_in_place
 from modelfetch.pipeline.preflight import check_folders
 from modelfetch.store.ingest import LinkImpossibleError, add_file
@@ -177,7 +177,9 @@ def _take(folder: Path, one: CollectionFile, session: Session, advance: Callable
         blob, how = add_file(session.store, one.file, keep_mode=True, copy=False, advance=advance)
     except LinkImpossibleError:
         return Adoption(candidate=one, folder=folder, result="elsewhere", how=_refused_owner(one, session))
-    except (IntegrityError, DestinationError) as error:
+    except (IntegrityError, DestinationError, DiskError) as error:
+        if error.code == "no-space":
+            raise
         return Adoption(candidate=one, folder=folder, result="failed", error=error)
     result = "present" if how == "present" else "adopted"
     return Adoption(candidate=one, folder=folder, result=result, digest=str(blob.digest), how=how)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from modelfetch.core.os_errors import translated
 from modelfetch.errors import NotAModelError
 
 if TYPE_CHECKING:
@@ -55,11 +56,12 @@ class FileReader:
     @property
     def size(self) -> int | None:
         """The file's length in bytes."""
-        return self._path.stat().st_size
+        with translated(self._path, doing="reading"):
+            return self._path.stat().st_size
 
     def read(self, offset: int, length: int) -> bytes:
-        """The bytes at ``offset``."""
-        with self._path.open("rb", buffering=0) as file:
+        """The bytes at ``offset``; raises DiskError, DestinationError, or RetryLaterError for a limit."""
+        with translated(self._path, doing="reading"), self._path.open("rb", buffering=0) as file:
             return os.pread(file.fileno(), length, offset)
 
 

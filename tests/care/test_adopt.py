@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelfetch.cli.app import run
-from modelfetch.core import check_progress
+from modelfetch.core import check_progress, fs
 from modelfetch.core.digest import Digest
+from modelfetch.store import ingest
 from tests.damage import flip
 from tests.pipeline.entries import OTHER, WEIGHTS, ollama, read, sha256, vae, whisper
 
@@ -370,3 +372,42 @@ def test_a_large_file_shows_its_progress_while_it_is_hashed(
     lines = care("adopt", str(bench.folder / "theirs"), *words, "--progress", "json").err.splitlines()
     done = [event["done"] for event in map(json.loads, lines) if event["event"] == "transfer-progress"]
     assert done == [2**20 * n for n in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("function", "words"), [("_link_or_copy", ()), ("_hash", ()), ("open_regular", ("--in-place",))], ids=str
+)
+def test_a_file_that_the_disk_can_not_read_does_not_keep_the_others_from_being_adopted(
+    bench: Bench,
+    care: Callable[..., Result],
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    words: tuple[str, ...],
+) -> None:
+    for name in ("bad.safetensors", "good.safetensors"):
+        file = bench.folder / "theirs" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(read(WEIGHTS) + name.encode())
+    module = fs if words else ingest
+    real = getattr(module, function)
+
+    def failing(path: Path, *args: Any, **options: Any) -> Any:
+        if str(path).endswith("bad.safetensors"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(module, function, failing)
+    result = care("adopt", str(bench.folder / "theirs"), *words)
+    assert (result.code, [error["code"] for error in result.report["errors"]]) == (74, ["io-error"])
+    assert {m["name"]: m["ok"] for m in result.report["models"]} == {"bad.safetensors": False, "good.safetensors": True}
+
+
+def test_a_full_disk_ends_adopting(bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(ingest, "_hash", full)
+    result = care("adopt", str(bench.folder / "theirs"))
+    assert (result.code, [error["code"] for error in result.report["errors"]]) == (74, ["no-space"])

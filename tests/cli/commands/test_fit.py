@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +22,6 @@ from tests.fitting.world import HeaderBody
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 GIB = 2**30
 TINY = llm(Shape(layers=6, embedding=512, heads=8, kv_heads=2, vocab=1024))
@@ -314,6 +315,29 @@ def test_a_service_on_the_cpu_needs_no_memory_and_no_request(bench: Bench) -> No
     assert code == 0
     assert report["services"][1]["needed"] == 0
     assert not bench.hub.log.requests("*sd*")
+
+
+def test_a_file_that_the_disk_can_not_read_does_not_keep_the_other_models_from_being_judged(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bad", "good"):
+        SD15.write(bench.folder / f"{name}.safetensors")
+    entries = [
+        {"name": n, "kind": "checkpoint", "source": (bench.folder / f"{n}.safetensors").as_uri(), "for": ["comfyui"]}
+        for n in ("bad", "good")
+    ]
+    (bench.folder / "m.yaml").write_text(json.dumps({"version": 1, "models": entries}))
+    real = Path.open
+
+    def failing(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == "bad.safetensors":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", failing)
+    code, report = bench.fit("m.yaml")
+    assert (code, [error["code"] for error in report["errors"]]) == (74, ["io-error"])
+    assert [model["name"] for service in report["services"] for model in service["models"]] == ["good"]
 
 
 def test_a_manifest_without_services_is_judged_without_budgets(bench: Bench) -> None:
