@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from modelfetch.core.urls import without_credentials
 from modelfetch.manifest import yaml_nodes
 from modelfetch.manifest.uri import HttpUri
-from modelfetch.pinning.text_edits import locate, scalar
+from modelfetch.pinning.text_edits import line_end, line_start, locate, newline_of, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from modelfetch.manifest.model import Model
     from modelfetch.manifest.uri import Uri
-
-_BREAK = re.compile(r"\r\n|\n|\r")
 
 
 def new_manifest(models: Iterable[Model], schema: str) -> str:
@@ -35,8 +32,7 @@ def append(text: str, models: Sequence[Model]) -> str:
     Raises:
         ValueError: The list is written in a way that can't be continued; the message describes it.
     """
-    first_break = _BREAK.search(text)
-    newline = first_break[0] if first_break else "\n"
+    newline = newline_of(text)
     root = locate(text)
     rows = root.get("models")
     if rows is None:
@@ -45,13 +41,13 @@ def append(text: str, models: Sequence[Model]) -> str:
         raise ValueError("models is an alias")
     if not rows.flow:
         at = _end_of_entry(text, rows)
-        dash = " " * (rows.start - _line_start(text, rows.start))
+        dash = " " * (rows.start - line_start(text, rows.start))
         lines = [line for model in models for line in entry_lines(model, dash)]
         if at and text[at - 1] not in "\r\n":
             return text[:at] + newline + newline.join(lines) + text[at:]
         return text[:at] + newline.join(lines) + newline + text[at:]
     if not rows.items:
-        indent = " " * (root.key("models").start - _line_start(text, root.key("models").start))
+        indent = " " * (root.key("models").start - line_start(text, root.key("models").start))
         lines = [line for model in models for line in entry_lines(model, indent + "  ")]
         if root.flow:
             raise ValueError("the manifest is written in braces")
@@ -110,12 +106,7 @@ def _end_of_entry(text: str, rows: yaml_nodes.Sequence) -> int:
     at = rows.items[-1].end
     if at and text[at - 1] in "\r\n":
         return at  # a block of text ends with its line
-    found = _BREAK.search(text, at)
-    return found.start() if found else len(text)
-
-
-def _line_start(text: str, at: int) -> int:
-    return max(text.rfind("\n", 0, at), text.rfind("\r", 0, at)) + 1
+    return line_end(text, at)
 
 
 def _at_end(text: str, lines: Sequence[str], newline: str) -> str:

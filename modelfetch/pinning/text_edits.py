@@ -76,8 +76,7 @@ class _Writer:
         files = [item for table in tables for item in items_of(table.get("files"))]
         self._block_files = any(isinstance(item, Mapping) and not item.flow for item in files)
         self._dash = self._dash_offset(root, models)
-        first = _BREAK.search(text)
-        self._newline = first[0] if first else "\n"
+        self._newline = newline_of(text)
 
     def result(self) -> str:
         """The text with all edits in it."""
@@ -173,7 +172,7 @@ class _Writer:
             self._edits.add(_Edit(key.start, globs.end, text))
             return
         indent = self._indent(table)
-        end = self._line_end(globs.end)
+        end = line_end(self._text, globs.end)
         head, *items = self._block_lines(pair, indent, key.style)
         notes = [f"{items[0][: len(items[0]) - len(items[0].lstrip())]}{comment}" for comment in comments]
         first = head[len(indent) :] + self._text[globs.end : end]
@@ -181,7 +180,7 @@ class _Writer:
 
     def _after_line(self, at: int, lines: Sequence[str]) -> None:
         """Insert whole lines below the one that a value ends on."""
-        end = self._line_end(at)
+        end = line_end(self._text, at)
         new = self._newline.join(lines)
         found = _BREAK.match(self._text, end)
         if found:
@@ -234,27 +233,20 @@ class _Writer:
 
     # -- the text around -------------------------------------------------------------------------------------------
 
-    def _line_start(self, at: int) -> int:
-        return max(self._text.rfind("\n", 0, at), self._text.rfind("\r", 0, at)) + 1
-
-    def _line_end(self, at: int) -> int:
-        found = _BREAK.search(self._text, at)
-        return found.start() if found else len(self._text)
-
     def _line_indent(self, at: int) -> str:
-        line = self._text[self._line_start(at) : at]
+        line = self._text[line_start(self._text, at) : at]
         return line[: len(line) - len(line.lstrip(" "))]
 
     def _indent(self, table: Mapping) -> str:
         first = table.entries[0].node.start
-        return " " * (first - self._line_start(first))
+        return " " * (first - line_start(self._text, first))
 
     def _own_line(self, key: Scalar) -> str | None:
         """The indentation of a key in braces that begins its line and is alone on it; None for any other."""
-        before = self._text[self._line_start(key.start) : key.start]
+        before = self._text[line_start(self._text, key.start) : key.start]
         if before.strip(" ") or not before:
             return None
-        rest = self._text[key.end : self._line_end(key.end)]
+        rest = self._text[key.end : line_end(self._text, key.end)]
         alone = re.fullmatch(r"""\s*:\s*("[^"]*"|'[^']*'|[^\s,{}\[\]"']+|\[[^\[\]{}]*)\s*(\]\s*)?,?\s*(#.*)?""", rest)
         return before if alone else None
 
@@ -267,7 +259,7 @@ class _Writer:
         ):
             return 2
         key = root.key("models")
-        offset = (models.start - self._line_start(models.start)) - (key.start - self._line_start(key.start))
+        offset = (models.start - line_start(self._text, models.start)) - (key.start - line_start(self._text, key.start))
         return offset if 0 <= offset <= 8 else 2
 
     def _comments(self, at: int, spot: Node) -> Iterator[str]:
@@ -288,6 +280,23 @@ def _file_pairs(spec: FileSpec) -> list[tuple[str, Value]]:
     if spec.digest is not None:
         pairs.append(("digest", str(spec.digest)))
     return pairs
+
+
+def newline_of(text: str) -> str:
+    """Return the line break that a text uses first."""
+    first = _BREAK.search(text)
+    return first[0] if first else "\n"
+
+
+def line_start(text: str, at: int) -> int:
+    """Return where the line of a position begins."""
+    return max(text.rfind("\n", 0, at), text.rfind("\r", 0, at)) + 1
+
+
+def line_end(text: str, at: int) -> int:
+    """Return where the line of a position ends, before its break."""
+    found = _BREAK.search(text, at)
+    return found.start() if found else len(text)
 
 
 def _braces(spec: FileSpec, quotes: str | None) -> str:
