@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelfetch.core import fs
 from modelfetch.formats.oci_manifest import MAX_MANIFEST
+from modelfetch.placement.layouts.ollama import blob_path
 from modelfetch.placement.ollama_manifests import is_manifest
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from modelfetch.care.inventory import Inventory
     from modelfetch.placement.root_tree import RootTree
 
-OLLAMA = "ollama/models"
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})\Z")
 
 
@@ -67,7 +67,7 @@ def _blobs_of_manifest(tree: RootTree, path: str) -> set[str] | None:
     file = tree.path(path)
     found: set[str] = set()
     if file.is_symlink() and (own := _DIGEST.match(posixpath.basename(fs.read_link(file)))):
-        found.add(_blob(own[1]))
+        found.add(blob_path(own[1]))
     todo = [file]
     seen = set()
     while todo:
@@ -75,21 +75,17 @@ def _blobs_of_manifest(tree: RootTree, path: str) -> set[str] | None:
         if raw is None:
             return None
         for digest in _digests(raw):
-            found.add(_blob(digest))
+            found.add(blob_path(digest))
         children = raw.get("manifests") or []
         if not isinstance(children, list):
             return None
         for child in children:
             match = _DIGEST.match(str(child.get("digest", ""))) if isinstance(child, dict) else None
-            blob = tree.path(_blob(match[1])) if match else None
+            blob = tree.path(blob_path(match[1])) if match else None
             if blob is not None and blob not in seen and blob.exists():
                 seen.add(blob)
                 todo.append(blob)
     return found
-
-
-def _blob(digits: str) -> str:
-    return f"{OLLAMA}/blobs/sha256-{digits}"
 
 
 def _parse(file: Path) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from modelfetch.core.limits import limit_behind
 from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, SettingError, UnreachableError
 from modelfetch.http.names import LOOKUP_SECONDS, check_name
-from modelfetch.http.proxies import proxy_of
+from modelfetch.http.proxies import with_proxy
 from modelfetch.http.status import certificate_error, invalid_answer_error
 from modelfetch.http.transport import KEEPALIVE, Routes
 
@@ -372,8 +372,7 @@ def translate(error: Exception, url: str) -> ModelfetchError:
 def _peer(error: Exception, url: str) -> str:
     """Return the peer of a failed request: the proxy, if requests use one and no connection was made."""
     connecting = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-    proxy = proxy_of(url) if connecting else None
-    return redact(url) if proxy is None else f"{redact(url)}, through the proxy {proxy.shown}"
+    return with_proxy(redact(url), url) if connecting else redact(url)
 
 
 def _certificate_problem(error: BaseException | None) -> ssl.SSLCertVerificationError | None:

@@ -117,6 +117,12 @@ def _split(text: str) -> tuple[str, int | None]:
     return host, number if number < 65536 else 0
 
 
+def with_proxy(where: str, url: str) -> str:
+    """Return ``where``, followed by the proxy that requests to a URL use, if there is one."""
+    proxy = proxy_of(url)
+    return where if proxy is None else f"{where}, through the proxy {proxy.shown}"
+
+
 def _variable(name: str) -> str:
     """Return a variable's value, in lower case or else upper case; an empty one counts as unset."""
     with environment_lock:

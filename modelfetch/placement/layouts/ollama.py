@@ -22,6 +22,11 @@ def manifest_path(uri: OllamaUri) -> str:
     return f"{_FOLDER}/manifests/{uri.host}/{uri.namespace}/{uri.model}/{uri.tag}"
 
 
+def blob_path(sha256: str) -> str:
+    """The path of a blob, below ROOT."""
+    return f"{_FOLDER}/blobs/sha256-{sha256}"
+
+
 def place(uri: OllamaUri, resolution: Resolution, *, newer: bool = False) -> tuple[Placement, ...]:
     """Return the blobs first and the manifest last, so that a model is listed only when it is complete.
 
@@ -33,7 +38,7 @@ def place(uri: OllamaUri, resolution: Resolution, *, newer: bool = False) -> tup
     for blob in blobs:
         if blob.digest is None:
             raise ValueError(f"a layer of {uri} has no digest")
-        path = f"{_FOLDER}/blobs/sha256-{blob.digest.hex}"
+        path = blob_path(blob.digest.hex)
         placements[path] = Placement(path=path, how=PlacementMethod.FILE, artifact=blob)
     tag = manifest_path(uri)
     tags = (tag, newer_path(tag)) if newer else (tag,)

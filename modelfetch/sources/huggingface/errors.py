@@ -19,7 +19,7 @@ from modelfetch.errors import CredentialsError, ModelfetchError, NotFoundError, 
 from modelfetch.formats.content_check import HEAD, looks_like_html
 from modelfetch.http import Headers, Reply
 from modelfetch.http.names import lookup_error, name_proxy
-from modelfetch.http.proxies import proxy_of
+from modelfetch.http.proxies import proxy_of, with_proxy
 from modelfetch.http.status import certificate_error, invalid_answer_error, status_error
 
 if TYPE_CHECKING:
@@ -155,10 +155,8 @@ def _resolved_host(endpoint: str) -> str:
 
 def _peer(endpoint: str, names: set[str]) -> str:
     """Return the peer of a failed connection: the proxy, if requests to the hub use one."""
-    proxy = proxy_of(endpoint)
-    if proxy is None or not names & {"ConnectError", "ConnectTimeout", "ProxyError", "ConnectionError"}:
-        return endpoint
-    return f"{endpoint}, through the proxy {proxy.shown}"
+    connecting = names & {"ConnectError", "ConnectTimeout", "ProxyError", "ConnectionError"}
+    return with_proxy(endpoint, endpoint) if connecting else endpoint
 
 
 def refusal(status: int, headers: Mapping[str, str], url: str, query: Query) -> ModelfetchError:
