@@ -74,6 +74,7 @@ def stored_token() -> str | None:
         where = error.filename or package.constants.HF_TOKEN_PATH
         raise CredentialFileError(f"{where} can't be read: {error.strerror}") from error
     except Exception as error:
+        raise_limit(error)
         raise CredentialFileError(f"huggingface_hub finds no token: {type(error).__name__}") from error
     return token
 

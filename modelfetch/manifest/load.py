@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelfetch.core import fs
+from modelfetch.core.limits import raise_limit
 from modelfetch.core.urls import is_loopback
 from modelfetch.errors import ManifestError, Problem
 from modelfetch.manifest import build, yaml_nodes
@@ -124,7 +125,7 @@ def _read(path: Path) -> bytes:
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> ManifestError:
-    """Return the error for a manifest's file that can't be read."""
+    """Return the error for a manifest's file that can't be read. Raises as `read_failure` does."""
     hint = "check its path, and that it may be read"
     if not path.is_absolute():
         try:
@@ -135,7 +136,12 @@ def unreadable(path: Path, error: OSError | ValueError) -> ManifestError:
 
 
 def read_failure(error: OSError | ValueError) -> str:
-    """Return why a manifest can't be read, for a message."""
+    """Return why a manifest can't be read, for a message.
+
+    Raises:
+        RetryLaterError: A limit of the system is the reason.
+    """
+    raise_limit(error)
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, IsADirectoryError):

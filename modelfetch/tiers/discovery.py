@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelfetch.core.limits import raise_limit
 from modelfetch.manifest.schema import NAME_PATTERN
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def list_tiers(tiers_dir: Path | None = None) -> tuple[tuple[str, Path], ...]:
     for folder in tier_dirs(tiers_dir):
         try:
             files = sorted(folder.glob("*.yaml"))
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            raise_limit(error)
             continue
         for file in files:
             if is_tier_name(file.stem) and _is_file(file):
@@ -91,7 +93,8 @@ def _is_file(path: Path) -> bool:
     """Whether a file exists; False if its folder can't be accessed."""
     try:
         return path.is_file()
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        raise_limit(error)
         return False
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelfetch.core.limits import raise_limit
 from modelfetch.core.units import GIB, format_size, parse_decimal
 from modelfetch.errors import SettingError
 from modelfetch.manifest.budget import default_usable, together
@@ -308,7 +309,8 @@ def _amd(drm: Path) -> tuple[Gpu, ...]:
     found: list[tuple[int, Gpu]] = []
     try:
         cards = list(drm.iterdir())
-    except OSError:
+    except OSError as error:
+        raise_limit(error)
         return ()
     for card in cards:
         match, name = re.fullmatch(r"card(\d{1,4})", card.name), ""
@@ -316,7 +318,8 @@ def _amd(drm: Path) -> tuple[Gpu, ...]:
             continue  # outputs of a card, such as card0-DP-1
         try:
             memory = int(_read(card / "device" / "mem_info_vram_total"))
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            raise_limit(error)
             continue
         with contextlib.suppress(OSError):  # older cards and drivers have no name
             name = " ".join(_read(card / "device" / "product_name").split())

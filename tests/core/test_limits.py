@@ -14,18 +14,23 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from modelfetch.care.collections import find_candidates, kind_of
 from modelfetch.cli.app import run
 from modelfetch.core import fs, limits
 from modelfetch.core.limits import limit_error
 from modelfetch.core.threads import run_anywhere
 from modelfetch.errors import RetryLaterError
+from modelfetch.http.auth import stores
 from modelfetch.http.connection import translate
 from modelfetch.manifest.load import load_manifest
+from modelfetch.placement.consumer_dirs import read_consumer_dirs
 from modelfetch.placement.receipts import read_receipt
 from modelfetch.placement.root_tree import RootTree
+from modelfetch.tiers import discovery, gpu
 from tests.cases import each
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 NO_THREAD = RuntimeError("can't start new thread")
@@ -132,6 +137,38 @@ def test_a_limit_met_while_a_file_is_opened_is_no_fact_about_the_file(
     monkeypatch.undo()
     with pytest.raises(FileNotFoundError):
         fs.open_regular(tmp_path / "b")
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+@pytest.mark.parametrize(
+    ("function", "attempt"),
+    [
+        ("os.listdir", kind_of),
+        ("os.listdir", lambda folder: list(read_consumer_dirs(folder))),
+        ("os.listdir", gpu._amd),
+        ("os.scandir", lambda folder: list(find_candidates(folder))),
+        ("os.scandir", discovery.list_tiers),
+        ("os.stat", discovery._is_file),
+        ("os.stat", lambda folder: load_manifest(folder / "16g.yaml")),
+        ("builtins.open", lambda folder: stores._read_netrc(folder / "16g.yaml")),
+        ("io.open", gpu._amd),
+    ],
+)
+def test_a_limit_met_while_something_is_looked_for_does_not_mean_that_it_is_not_there(
+    code: int,
+    function: str,
+    attempt: Callable[[Path], object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "16g.yaml").write_text("version: 1\n")
+    (tmp_path / "card0/device").mkdir(parents=True)
+    (tmp_path / "card0/device/mem_info_vram_total").write_text("1")
+    monkeypatch.setattr(function, lambda *_, **__: raise_error(code))
+    with pytest.raises(RetryLaterError) as caught:
+        attempt(tmp_path)
+    monkeypatch.undo()
+    assert caught.value.code == "no-resources"
 
 
 def raise_error(code: int) -> int:
