@@ -59,7 +59,7 @@ _GRADES = {"ready": "good", "rewritten": "good", "unknown": "warn", "damaged": "
 
 
 def overview_page(overview: Overview) -> str:
-    """The whole page."""
+    """Return the whole page."""
     sections = "".join(_service(service) for service in overview.services)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -71,7 +71,7 @@ def overview_page(overview: Overview) -> str:
         + "</p></header>"
         + _facts(overview)
         + _problems(overview.problems)
-        + _picture(overview.services)
+        + _space_chart(overview.services)
         + sections
         + "</body></html>\n"
     )
@@ -103,7 +103,7 @@ def _problems(problems: Sequence[tuple[str, str, str]]) -> str:
     )
 
 
-def _picture(services: Sequence[ServiceUse]) -> str:
+def _space_chart(services: Sequence[ServiceUse]) -> str:
     largest = max((service.bytes for service in services), default=0)
     if not largest:
         return ""
@@ -113,7 +113,9 @@ def _picture(services: Sequence[ServiceUse]) -> str:
         for service in services
         if service.bytes
     )
-    return f"<section><h2>Space</h2>{bars}<p>Files that several services share count for each of them.</p></section>"
+    return (
+        f"<section><h2>Space</h2>{bars}<p>Files that several services share are counted for each of them.</p></section>"
+    )
 
 
 def _parts(service: ServiceUse) -> str:
