@@ -116,3 +116,8 @@ def format_seconds(seconds: float) -> str:
         return f"{minutes}m {rest:02d}s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes:02d}m"
+
+
+def format_count(number: int, thing: str) -> str:
+    """Format a number of things: ``1 file``, ``3 files``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

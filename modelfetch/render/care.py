@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from modelfetch.care.inventory import Origin
 from modelfetch.care.listing import bytes_of, oldest_check
 from modelfetch.core.directories import own_folder
-from modelfetch.core.units import format_duration, format_size
+from modelfetch.core.units import format_count, format_duration, format_size
 from modelfetch.placement.rewritten import rewriting_service
 from modelfetch.render.text import stdout_table, table, terminal_width
 
@@ -65,12 +65,12 @@ def _verify_sum(report: Report, found: Verification, *, quick: bool) -> str:
     seconds = format_duration(report.seconds)
     looked = len(found.findings)
     if quick:
-        head = f"{count(looked, 'file')} compared by size and time in {seconds}"
+        head = f"{format_count(looked, 'file')} compared by size and time in {seconds}"
     else:
         head = (
-            f"{count(looked, 'file')} hashed"
+            f"{format_count(looked, 'file')} hashed"
             if found.hashed == looked
-            else f"{count(looked, 'file')}, {found.hashed} hashed"
+            else f"{format_count(looked, 'file')}, {found.hashed} hashed"
         )
         head += f" ({format_size(found.bytes)}) in {seconds}"
     wrong = ", ".join(f"{bad[action]} {action}" for action in _ORDER if bad[action])
@@ -80,11 +80,6 @@ def _verify_sum(report: Report, found: Verification, *, quick: bool) -> str:
 def _action(action: str, path: str | None) -> str:
     service = rewriting_service(path) if action == "rewritten" and path else None
     return f"rewritten by {service}" if service else action
-
-
-def count(number: int, thing: str) -> str:
-    """``1 file``, ``3 files``."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def list_table(listing: Listing, *, files: bool = False, width: int | None = None) -> str:
@@ -151,7 +146,7 @@ def removal_text(found: Removed, *, quiet: bool = False) -> str:
     for kept in found.plan.kept:
         reasons[kept.item.model or _UNNAMED[kept.item.origin], kept.item.place, kept.reason].append(kept.item)
     lines += [
-        f"kept: {name} for {consumer}, {count(len(items), 'file')}: {reason}"
+        f"kept: {name} for {consumer}, {format_count(len(items), 'file')}: {reason}"
         for (name, consumer, reason), items in reasons.items()
     ]
     done = "would be freed" if found.dry_run else "freed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from modelfetch.core import events as ev
-from modelfetch.core.units import format_duration, format_seconds, format_size
+from modelfetch.core.units import format_count, format_duration, format_seconds, format_size
 
 WORTH_A_LINE = 16 * 2**20
 """Bytes; the start and end of smaller files are shown only with `--verbose`."""
@@ -20,7 +20,7 @@ def sentence(event: ev.Event, *, verbose: bool) -> str | None:
     """An event as one line of text; None for events without a line."""
     match event:
         case ev.Planned(artifacts=count) if count:
-            files = "1 file" if count == 1 else f"{count} files"
+            files = format_count(count, "file")
             return f"{files} to download, {format_size(event.bytes)}; {event.present} already here"
         case ev.TransferStarted():
             return _started(event, verbose=verbose)
@@ -34,7 +34,7 @@ def sentence(event: ev.Event, *, verbose: bool) -> str | None:
         case ev.Waiting():
             return f"{event.label}: waiting for {event.owner} ({format_seconds(event.seconds)} so far)"
         case ev.Placed():
-            paths = f" ({event.paths} path{'' if event.paths == 1 else 's'})" if verbose else ""
+            paths = f" ({format_count(event.paths, 'path')})" if verbose else ""
             return f"{event.model}: in place for {event.consumer}{paths}"
         case ev.Notice(level=level, message=message):
             return f"{level}: {message}" + (f" (hint: {event.hint})" if event.hint else "")
@@ -44,7 +44,7 @@ def sentence(event: ev.Event, *, verbose: bool) -> str | None:
 
 def _started(event: ev.TransferStarted, *, verbose: bool) -> str | None:
     if isinstance(event, ev.CheckStarted):
-        files = "1 file" if event.files == 1 else f"{event.files} files"
+        files = format_count(event.files, "file")
         return f"{event.label} {files}, {format_size(event.size or 0)}"
     if event.offset:
         return f"{event.label}: resuming at {format_size(event.offset)} of {format_size(event.size or 0)}"

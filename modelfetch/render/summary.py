@@ -6,7 +6,7 @@ import posixpath
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from modelfetch.core.units import format_duration, format_size
+from modelfetch.core.units import format_count, format_duration, format_size
 from modelfetch.render.text import stdout_table, table
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ def summary(report: Report) -> str:
     ready = sum(model.ok for model in report.models)
     left = f" ({len(report.models) - ready} optional left out)" if ready < len(report.models) else ""
     tier = f"{report.tier}: " if report.tier else ""
-    head = f"{tier}{_count(ready, 'model')} verified and in place in {report.root}{left}"
-    requests = _count(report.requests, "request")
+    head = f"{tier}{format_count(ready, 'model')} verified and in place in {report.root}{left}"
+    requests = format_count(report.requests, "request")
     seconds = format_duration(report.seconds)
     fetched = (
         f"{format_size(report.bytes_fetched)} downloaded in {seconds}"
@@ -30,10 +30,6 @@ def summary(report: Report) -> str:
         else f"nothing to download, {seconds}"
     )
     return f"{head}; {fetched}, {requests}"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def placed_table(report: Report, width: int | None = None) -> str | None:

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from modelfetch.core import events as ev
-from modelfetch.core.units import format_seconds, format_share, format_size
+from modelfetch.core.units import format_count, format_seconds, format_share, format_size
 
 STALL_AFTER = 5.0
 """Seconds without progress after which a transfer is shown as stalled."""
@@ -121,7 +121,7 @@ class Tracker:
     def headline(self) -> str:
         """``3/7 files``."""
         files = max(self.files, self.files_done + len(self.running))
-        return f"{self.files_done}/{files} file{'' if files == 1 else 's'}"
+        return f"{self.files_done}/{format_count(files, 'file')}"
 
     def _sum_up(self, now: float) -> None:
         meters = [file.meter for file in self.running.values()]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, complete, options
+from modelfetch.core.units import format_count
 from modelfetch.render.errors import show_errors
 from modelfetch.render.out import note, put
 from modelfetch.render.text import plain, stdout_table
@@ -142,7 +143,7 @@ def _summary(report: AddReport) -> str:
     new = sum(one.is_new for one in report.added)
     if not new:
         return f"{report.manifest}: nothing to add, {'it is' if len(report.added) == 1 else 'all are'} there already"
-    models, them = ("1 model", "it") if new == 1 else (f"{new} models", "them")
+    models, them = format_count(new, "model"), "it" if new == 1 else "them"
     if not report.written:
         return f"{report.manifest}: {models} would be added"
     file = shlex.quote(str(report.manifest))

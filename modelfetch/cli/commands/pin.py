@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, complete, options
+from modelfetch.core.units import format_count
 from modelfetch.errors import UsageError
 from modelfetch.pinning.entry import PinState
 from modelfetch.render.out import note
@@ -87,7 +88,7 @@ def _summary(file: str, result: Result) -> str:
         return f"{file}: {failures} of {len(models)} models can't be pinned, so nothing was written"
     if not result.written:
         return f"{file}: nothing to write, {len(models)} of {len(models)} models are pinned"
-    count = f"{len(models)} model{'' if len(models) == 1 else 's'}"
+    count = format_count(len(models), "model")
     if len(result.lines) == len(models):
         return f"{file}: {count} pinned"
-    return f"{file}: {len(result.lines)} of {count} pinned, the others were already"
+    return f"{file}: {len(result.lines)} of {count} pinned, the others were pinned before"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from modelfetch.cli import complete, options
+from modelfetch.core.units import format_count
 from modelfetch.errors import ModelfetchError, exit_code_of
 from modelfetch.render.errors import show_errors
 from modelfetch.render.out import put
@@ -33,7 +34,6 @@ def command(files: tuple[str, ...], *, quiet: bool) -> int:
             errors.append(error)
         else:
             if not quiet:
-                count = len(manifest.models)
-                put(plain(f"{file}: valid, {count} model{'' if count == 1 else 's'}"))
+                put(plain(f"{file}: valid, {format_count(len(manifest.models), 'model')}"))
     show_errors(tuple(errors))
     return exit_code_of(errors)

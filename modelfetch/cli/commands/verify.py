@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from modelfetch.cli import common, complete, options
-from modelfetch.core.units import format_size
-from modelfetch.render.care import count, verify_text
+from modelfetch.core.units import format_count, format_size
+from modelfetch.render.care import verify_text
 from modelfetch.render.out import note
 
 
@@ -55,7 +55,7 @@ def command(ctx: click.Context, /, **values: Any) -> int:
         may_be_unnamed=True,
     )
     if repaired and repaired.files and not values["quiet"]:
-        note(f"{count(repaired.files, 'file')} restored, {format_size(repaired.bytes_fetched)} fetched")
+        note(f"{format_count(repaired.files, 'file')} restored, {format_size(repaired.bytes_fetched)} fetched")
     found = repaired.verification if repaired else None
     text = verify_text(report, found, quick=values["quick"], quiet=values["quiet"]) if found else ""
     code = common.show(report, as_json=values["as_json"], text=text)
