@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modelfetch.store.locks.lock import Held
-
 IDLE = 5.0
 """Seconds between two wake-ups while no lock is held."""
 
@@ -25,16 +23,17 @@ class HeartbeatThread:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: dict[int, _Beating] = {}
+        self._beating: dict[int, _Beating] = {}
         self._wake = threading.Event()
         self._until = 0.0
         self._thread: threading.Thread | None = None
 
-    def add(self, held: Held, interval: float) -> Callable[[], None]:
-        """Renew a lock's heartbeat at an interval in seconds; returns a function that stops this."""
+    def add(self, beat: Callable[[], None], interval: float) -> Callable[[], None]:
+        """Call what renews a lock's heartbeat at an interval in seconds; returns a function that stops this."""
         due = time.monotonic() + interval
+        beating = _Beating(beat, interval, due)
         with self._lock:
-            self._held[id(held)] = _Beating(held, interval, due)
+            self._beating[id(beating)] = beating
             if self._thread is None or not self._thread.is_alive():
                 self._until = due
                 self._thread = threading.Thread(target=self._run, name="modelfetch-heartbeat", daemon=True)
@@ -45,30 +44,30 @@ class HeartbeatThread:
             sleeps_too_long = due < self._until
         if sleeps_too_long:
             self._wake.set()
-        return lambda: self._remove(held)
+        return lambda: self._remove(beating)
 
-    def _remove(self, held: Held) -> None:
+    def _remove(self, beating: _Beating) -> None:
         with self._lock:
-            self._held.pop(id(held), None)
+            self._beating.pop(id(beating), None)
 
     def _run(self) -> None:
         while True:
             with self._lock:
                 now = time.monotonic()
-                for beating in self._held.values():
+                for beating in self._beating.values():
                     if beating.due <= now:
-                        beating.held.beat()
+                        beating.beat()
                         beating.due = now + beating.interval
-                self._until = min((beating.due for beating in self._held.values()), default=now + IDLE)
+                self._until = min((beating.due for beating in self._beating.values()), default=now + IDLE)
             self._wake.wait(self._until - now)
             self._wake.clear()
 
 
 @dataclass(slots=True)
 class _Beating:
-    """A lock, the seconds between its heartbeats, and when the next one is due."""
+    """What renews a lock's heartbeat, the seconds between two calls, and when the next one is due."""
 
-    held: Held
+    beat: Callable[[], None]
     interval: float
     due: float
 

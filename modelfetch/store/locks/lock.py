@@ -192,7 +192,7 @@ def lock(
     waiter = _Waiter(path, label, timeout, sink, cancel or Cancel(), timing or LockTiming(), files)
     with translated(path, doing="locking"):
         held = waiter.acquire()
-    stop = heartbeats.add(held, waiter.timing.heartbeat)
+    stop = heartbeats.add(held.beat, waiter.timing.heartbeat)
     try:
         yield held
     finally:
