@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from modelfetch.errors import (
     CredentialsError,
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from modelfetch.core.cancel import Cancel
-    from modelfetch.transfer.download import Download
     from modelfetch.transfer.partial import Partial
+    from modelfetch.transfer.pump import Flow
     from modelfetch.transfer.scheduler import Segment, SegmentQueue
     from modelfetch.transfer.types import Context
 
@@ -38,11 +38,26 @@ _TAIL_MIN = 2 * 2**20
 _STEP = 8 * 2**20  # bytes hashed between two decisions
 
 
+class Attempt(Protocol):
+    """One attempt at one location: it sends the requests, and knows what was seen of the source so far.
+
+    ``flow``: the bytes received. ``setup``: the seconds that the last request took to be answered. ``splittable``:
+    whether several connections may fetch the file.
+    """
+
+    flow: Flow
+    setup: float
+    splittable: bool
+
+    def fetch_segment(self, segment: Segment, *, alone: bool, cancel: Cancel) -> None:
+        """Request one segment and receive its body; called from several threads."""
+
+
 class ConnectionPool:
     """The connections of one attempt.
 
     Args:
-        download: Sends the requests, and knows what was seen of the source so far.
+        attempt: The attempt.
         queue: The ranges that are left, and those at work.
         context: The state that all transfers share.
         partial: The partial file.
@@ -52,14 +67,14 @@ class ConnectionPool:
 
     def __init__(
         self,
-        download: Download,
+        attempt: Attempt,
         queue: SegmentQueue,
         context: Context,
         partial: Partial,
         cancel: Cancel,
         on_connection_lost: Callable[[ModelfetchError], None],
     ) -> None:
-        self._download = download
+        self._attempt = attempt
         self._queue = queue
         self._context = context
         self._partial = partial
@@ -127,17 +142,17 @@ class ConnectionPool:
 
     def _connections_to_add(self) -> int:
         """Return how many connections to add."""
-        if not self._download.splittable or self._partial.size is None:
+        if not self._attempt.splittable or self._partial.size is None:
             return 0
         context = self._context
         now = context.tuning.clock()
         if self._controller is None:
-            setup = min(2.0, self._download.setup)
+            setup = min(2.0, self._attempt.setup)
             floor = floor_rate(context)
             self._controller = ConcurrencyController(
                 context.options.connections, limit=context.limiter.rate, setup=setup, tuning=context.tuning, floor=floor
             )
-        flow = self._download.flow
+        flow = self._attempt.flow
         return self._controller.step(
             now, flow.received, active=self._active, left=self._queue.left, behind=flow.backlog_ratio
         )
@@ -146,9 +161,9 @@ class ConnectionPool:
         """End the one connection that holds up the file: its thread requests the rest again."""
         cancel = self._stragglers.step(
             self._context.tuning.clock(),
-            self._download.flow.received,
+            self._attempt.flow.received,
             active=self._active,
-            setup=self._download.setup,
+            setup=self._attempt.setup,
             at_end=not self._queue.has_waiting,
         )
         if cancel is not None:
@@ -184,7 +199,7 @@ class ConnectionPool:
         if self._controller is None or alone:
             return self._queue.take()
         rate = self._controller.rate() / max(1, self._active)
-        setup = self._download.setup
+        setup = self._attempt.setup
         piece = int(rate * max(_PIECE_SECONDS, _PIECE_SETUPS * setup))
         tail = int(rate * (_TAIL_SECONDS + _TAIL_SETUPS * setup))
         tuning = self._context.tuning
@@ -215,7 +230,7 @@ class ConnectionPool:
         cancel = self._stop.child()
         work = self._stragglers.begin(segment, cancel, self._context.tuning.clock())
         try:
-            self._download.fetch_segment(segment, alone=self._alone, cancel=cancel)
+            self._attempt.fetch_segment(segment, alone=self._alone, cancel=cancel)
         except (InterruptedSync, UnreachableError):
             if self._stop.is_set() or not cancel.is_set():
                 raise
