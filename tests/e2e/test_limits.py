@@ -48,6 +48,18 @@ def test_little_address_space_is_enough(modelfetch: Modelfetch, mib: int) -> Non
     assert code == 0
 
 
+@pytest.mark.parametrize("mib", [40, 60, 120])
+def test_less_address_space_than_the_minimum_is_refused(modelfetch: Modelfetch, mib: int) -> None:
+    code, text = verdict(replace(modelfetch, prefix=("prlimit", f"--as={mib * MIB}", "--")))
+    assert (code, "it needs at least" in text) == (75, True)
+
+
+@pytest.mark.parametrize("count", [5, 6, 31])
+def test_fewer_open_files_than_the_minimum_are_refused(modelfetch: Modelfetch, count: int) -> None:
+    code, text = verdict(replace(modelfetch, prefix=("prlimit", f"--nofile={count}", "--")))
+    assert (code, f"RLIMIT_NOFILE is {count}" in text) == (75, True)
+
+
 def test_too_little_address_space_ends_in_an_error(modelfetch: Modelfetch) -> None:
     done = replace(modelfetch, prefix=("prlimit", f"--as={140 * MIB}", "--")).run("sync", "--tier", "demo", seconds=60)
     assert done.returncode in (0, 69, 75), done.stderr  # 69: the demo's own server lacks memory
