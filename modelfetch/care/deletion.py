@@ -17,11 +17,12 @@ from modelfetch.care.inventory import Origin
 from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
 from modelfetch.core.fs import inode_of
-from modelfetch.errors import ModelfetchError
+from modelfetch.errors import ModelfetchError, RetryLaterError
 from modelfetch.manifest.kinds import FOLDERS
 from modelfetch.placement import journal
 from modelfetch.placement.receipts import Receipt, lock_receipt, read_receipt, write_receipt
 from modelfetch.store.adopted import unmark_adopted
+from modelfetch.store.locks.lock import LockLostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from modelfetch.care.removal import RemovalPlan
     from modelfetch.pipeline.session import Session
     from modelfetch.placement.root_tree import RootTree
+    from modelfetch.store.locks.lock import Held
 
 _STATIC = frozenset(f"{consumer}/{folder}" if folder else consumer for (consumer, _), folder in FOLDERS.items()) | {
     "ollama/models",
@@ -39,6 +41,7 @@ _STATIC = frozenset(f"{consumer}/{folder}" if folder else consumer for (consumer
     "ollama/models/manifests",
 }
 """Folders that a service reads; they are kept when empty."""
+_TRIES = 3
 
 
 def delete_items(
@@ -142,14 +145,22 @@ class _Deletion:
     def _forget(self, consumer: str, gone: set[str]) -> None:
         """Drop the paths from the receipt and the journal of a consumer."""
         root = self._inventory.root
-        try:
-            with self._lock(consumer):
-                journal.forget(root, consumer, gone)
-                write_receipt(root, _without_paths(read_receipt(root, consumer), gone))
-        except OSError as error:
-            self.errors.append(os_errors.translate(error, root, doing="writing the receipt in"))
+        for _ in range(_TRIES):
+            try:
+                with self._lock(consumer) as held:
+                    receipt = _without_paths(read_receipt(root, consumer), gone)
+                    held.ensure_owned()
+                    journal.forget(root, consumer, gone)
+                    write_receipt(root, receipt)
+            except LockLostError:
+                continue  # this process was suspended, and another one took over: read its receipt
+            except OSError as error:
+                self.errors.append(os_errors.translate(error, root, doing="writing the receipt in"))
+            return
+        message = f"{consumer}: another process took the lock {_TRIES} times"
+        self.errors.append(RetryLaterError(message, code="lock-timeout", hint="run it again"))
 
-    def _lock(self, consumer: str) -> AbstractContextManager[object]:
+    def _lock(self, consumer: str) -> AbstractContextManager[Held]:
         session = self._session
         return lock_receipt(
             self._inventory.root,

@@ -7,16 +7,18 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modelfetch.care import removal
+from modelfetch.care import deletion, removal
 from modelfetch.care.inventory import Condition, Inventory, Item, Origin
 from modelfetch.care.references import References
 from modelfetch.cli.app import run
 from modelfetch.core.digest import Digest
+from modelfetch.placement.receipts import Receipt, read_receipt, write_receipt
 from tests.care.conftest import actions
 from tests.cases import first
 from tests.pipeline.entries import WEIGHTS, commit, ollama, read, vae, whisper
@@ -57,6 +59,30 @@ def test_removing_a_model_removes_its_files_blobs_and_receipt_entries(
     assert care("verify").code == 0
     assert bench.sync(vae(bench), ollama(bench)).code == 0
     assert files(bench.root) == before
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_receipt_that_another_process_took_over_meanwhile_is_read_again(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """As after a suspension: its entries are kept, and an older receipt is not written over it."""
+    bench.sync(vae(bench))
+    newer = "comfyui/models/vae/newer.safetensors"
+    left = [times]
+    without = deletion._without_paths
+
+    def taken_over(receipt: Receipt, gone: set[str]) -> Receipt:
+        if receipt.consumer == "comfyui" and left[0]:
+            left[0] -= 1
+            (bench.root / ".modelfetch/locks/consumer-comfyui.lock").unlink()
+            write_receipt(bench.root, replace(receipt, entries={**receipt.entries, newer: receipt.entries[TWO]}))
+        return without(receipt, gone)
+
+    monkeypatch.setattr(deletion, "_without_paths", taken_over)
+    result = care("remove", "vae")
+    entries = read_receipt(bench.root, "comfyui").entries
+    assert newer in entries
+    assert (result.code, TWO in entries) == ((0, False) if times == 1 else (75, True)), result.err
 
 
 def test_a_dry_run_names_the_same_files_and_removes_none(bench: Bench, care: Callable[..., Result]) -> None:
