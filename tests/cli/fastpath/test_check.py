@@ -255,6 +255,8 @@ ENVIRONMENTS = {
     "PUID": "me",
     "MODELFETCH_PROGRESS": "json",
     "MODELFETCH_SYNC_FOR": "ollama",
+    "HTTPS_PROXY": "::",
+    "all_proxy": "http://proxy.example:3128",
 }
 
 
