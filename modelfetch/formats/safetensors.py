@@ -39,8 +39,9 @@ BITS = {
 
 _MAX_BITS = 128  # of an element of a type that this version does not know: C128, for example
 _MAX_DIMENSIONS = 64
-_MAX_TENSORS = 1_000_000
-_MAX_ENTRY = 16 * MIB  # bytes of one tensor's entry or one text of the metadata
+_MAX_TENSORS = 250_000
+_MAX_ENTRY = 64 * KIB  # bytes of one tensor's entry
+_MAX_PAIR = 8 * MIB  # bytes of one pair of the metadata: a list of tags or a workflow, for example
 _KEPT_METADATA = MIB  # bytes; what comes after them is skipped
 _MAX_ELEMENTS = 2**63
 
@@ -168,15 +169,15 @@ class _Scan:
     def _read_metadata(self, *, is_empty: bool) -> None:
         kept, more = 0, not is_empty
         while more:
-            raw_key, raw_value, end = self._match(_PAIR, "__metadata__ to map texts to texts")
+            raw_key, raw_value, end = self._match(_PAIR, "__metadata__ to map texts to texts", _MAX_PAIR)
             key, value = _text(raw_key), _text(raw_value)
             kept += len(key) + len(value)
             if kept <= _KEPT_METADATA:
                 self.metadata[key] = value
             more = end == b","
 
-    def _match(self, pattern: re.Pattern[bytes], expected: str) -> tuple[Any, ...]:
-        """Move behind the next match, reading on as far as it needs; returns its groups."""
+    def _match(self, pattern: re.Pattern[bytes], expected: str, most: int = _MAX_ENTRY) -> tuple[Any, ...]:
+        """Move behind the next match of at most ``most`` bytes, reading on as far as it needs; returns its groups."""
         span = 1
         while True:
             data, base = self._view.view(self._at, min(self.data_offset, self._at + span))
@@ -186,12 +187,12 @@ class _Scan:
                 groups, self._at = found.groups(), base + found.end()
                 return groups or (None,)
             seen = end - (self._at - base)
-            if base + end >= self.data_offset or seen > _MAX_ENTRY:
+            if base + end >= self.data_offset or seen >= most:
                 raise NotAModelError(
                     f"not a safetensors file: at byte {self._at} its header was expected {expected}, "
                     f"found {bytes(data[self._at - base : self._at - base + 8])!r}"
                 )
-            span = max(WINDOW, 4 * seen)
+            span = min(most, max(WINDOW, 4 * seen))
 
 
 class _Coverage:

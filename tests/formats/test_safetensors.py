@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import struct
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelfetch.errors import NotAModelError
-from modelfetch.formats.range_reader import LIMIT, FileReader, HeaderBuffer
-from modelfetch.formats.safetensors import BITS, FIRST, read_safetensors
+from modelfetch.formats.range_reader import LIMIT, FileReader, HeaderBuffer, HeaderWindow
+from modelfetch.formats.safetensors import BITS, FIRST, check_safetensors, read_safetensors
 from tests.cases import each
 from tests.examples import any_text, examples
 from tests.fitting.build import MadeFile, raw_safetensors, safetensors
@@ -223,3 +224,37 @@ def test_headers_with_changed_bytes_raise_only_the_typed_error(changes: list[tup
     for position, value in changes:
         data[position % len(data)] = value
     outcome(bytes(data), file.size)
+
+
+# ── memory ──
+ENTRY = b'"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}'
+
+
+@each(
+    ("header", "expected"),
+    [
+        (b'{"x":{"dtype":"U8","shape":[' + b"1," * 10**6 + b'1],"data_offsets":[0,1]}}', "a tensor's entry"),
+        (b'{"x":{' + b'"k":0,' * 10**6 + b'"dtype":"U8"}}', "a tensor's entry"),
+        (b'{"' + b"n" * 10**6 + ENTRY[2:] + b"}", "a tensor's entry"),
+        (b"{" + b" " * 10**6 + ENTRY + b"}", "a tensor's entry"),
+        (b'{"__metadata__":{"k":"' + "\u0416".encode() * 5 * 10**6 + b'"},' + ENTRY + b"}", "to map texts to texts"),
+    ],
+)
+def test_an_entry_that_takes_much_memory_is_refused(header: bytes, expected: str) -> None:
+    file = raw_safetensors(header, 1)
+    tracemalloc.start()
+    try:
+        check_safetensors(HeaderWindow(file.size or 0, file.read))
+    except NotAModelError as error:
+        assert expected in error.message  # noqa: PT017 - the peak is needed too
+    else:
+        pytest.fail("accepted")
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 40 * 2**20
+
+
+def test_a_long_text_of_the_metadata_is_accepted() -> None:
+    text = b"tags " * 10**6
+    check_safetensors(HeaderBuffer(raw_safetensors(b'{"__metadata__":{"k":"' + text + b'"},' + ENTRY + b"}", 1)))
