@@ -130,7 +130,7 @@ def contains_pickle(size: int, read_at: ReadAt) -> bool:
     if head.startswith(_NUMPY):
         return _is_array_of_objects(read_at(0, _NUMPY_HEADER))
     is_archive = is_zip(head) or is_tar(head)
-    if _directory_size(size, read_at) > _LARGEST_DIRECTORY:
+    if has_large_directory(size, read_at):
         return is_archive  # the reader would keep all of it in memory
     if is_archive or zipfile.is_zipfile(_File(size, read_at)):
         file = _File(size, read_at)
@@ -155,7 +155,7 @@ def is_model_zip(size: int, read_at: ReadAt) -> bool:
     torch.export of PyTorch 2.1 to 2.6 writes ``serialized_exported_program.json`` at the top. NumPy's ``.npz`` has only
     arrays; kokoro-onnx calls such a file ``voices.bin``.
     """
-    if _directory_size(size, read_at) > _LARGEST_DIRECTORY:
+    if has_large_directory(size, read_at):
         return True
     try:
         with zipfile.ZipFile(_File(size, read_at)) as archive:
@@ -210,6 +210,11 @@ def decompressed_start(head: bytes, read: Callable[[], bytes]) -> bytes:
     except BROKEN_ARCHIVE:
         return b""
     return start
+
+
+def has_large_directory(size: int, read_at: ReadAt) -> bool:
+    """Whether a zip has too many files to list them all in memory."""
+    return _directory_size(size, read_at) > _LARGEST_DIRECTORY
 
 
 def _directory_size(size: int, read_at: ReadAt) -> int:

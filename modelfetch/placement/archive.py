@@ -17,7 +17,13 @@ from typing import IO, TYPE_CHECKING
 
 from modelfetch.errors import IntegrityError
 from modelfetch.formats.content_check import check_artifact
-from modelfetch.formats.pickles import BROKEN_ARCHIVE, contains_pickle, pickle_error, reraise_disk_error
+from modelfetch.formats.pickles import (
+    BROKEN_ARCHIVE,
+    contains_pickle,
+    has_large_directory,
+    pickle_error,
+    reraise_disk_error,
+)
 from modelfetch.manifest.paths import check_relative
 from modelfetch.placement.layouts import PlacementMethod
 from modelfetch.placement.placer import PlacementJob
@@ -131,9 +137,12 @@ def open_archive(archive: Path) -> Iterator[zipfile.ZipFile]:
     """Open a zip.
 
     Raises:
-        IntegrityError: ``unsafe-archive``: it is not a zip, or damaged.
+        IntegrityError: ``unsafe-archive``: it is not a zip, or damaged, or has far too many files.
         OSError: It can't be read.
     """
+    with archive.open("rb", buffering=0) as file:
+        if has_large_directory(archive.stat().st_size, lambda at, count: os.pread(file.fileno(), count, at)):
+            raise _unsafe(archive, "the list of its files is too long")
     try:
         opened = zipfile.ZipFile(archive)
     except BROKEN_ARCHIVE as error:

@@ -71,3 +71,14 @@ def test_a_damaged_archive_is_refused_or_unpacked_correctly(
     contains_pickle(len(data), lambda at, count: bytes(data[at : at + count]))
     with contextlib.suppress(IntegrityError):
         unpacked(tmp_path / "x.zip")
+
+
+def test_an_archive_with_a_list_of_files_that_takes_much_memory_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "many.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(260):
+            info = zipfile.ZipInfo(f"{number}.txt")
+            info.comment = bytes(65000)
+            archive.writestr(info, b"")
+    with pytest.raises(IntegrityError, match="the list of its files is too long"), open_archive(path):
+        pass
