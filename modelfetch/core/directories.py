@@ -159,7 +159,9 @@ def link_descriptor(fd: int, path: Path) -> bool:
     return True
 
 
-def exchange(source: str, target: str, *, source_folder: int, target_folder: int) -> bool:
+def exchange(
+    source: str, target: str, *, source_folder: int = _CURRENT_FOLDER, target_folder: int = _CURRENT_FOLDER
+) -> bool:
     """Swap two names atomically; False if the file system can't.
 
     Raises:

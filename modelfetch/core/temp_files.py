@@ -13,11 +13,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelfetch.core.directories import sync_directory
-from modelfetch.core.fs import PRIVATE_MODE, finish_file
+from modelfetch.core.directories import exchange, rename_new, sync_directory
+from modelfetch.core.fs import PRIVATE_MODE, finish_file, read_head
+from modelfetch.errors import DestinationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _PREFIX, _SUFFIX = ".modelfetch-", ".part"
 _ABANDONED_AFTER = 3600.0  # seconds
@@ -73,7 +74,13 @@ def sweep_temporaries(
 
 
 def write_atomically(
-    path: Path, data: bytes, *, mode: int, temporary: Path | None = None, owner: tuple[int, int] | None = None
+    path: Path,
+    data: bytes,
+    *,
+    mode: int,
+    temporary: Path | None = None,
+    owner: tuple[int, int] | None = None,
+    rename: Callable[[Path, Path], object] | None = None,
 ) -> None:
     """Write ``data`` to a temporary file next to ``path``, fsync it, and rename it to ``path``.
 
@@ -83,6 +90,7 @@ def write_atomically(
         mode: Its mode, whatever the umask.
         temporary: The temporary file, on the same file system; next to ``path`` by default.
         owner: (uid, gid), if different from this process's.
+        rename: Renames the temporary file; by default, it replaces the target.
 
     Raises:
         OSError: It can't be written; no temporary file remains.
@@ -95,7 +103,7 @@ def write_atomically(
             file.write(data)
             file.flush()
             finish_file(file.fileno(), mode=mode, owner=owner)
-        temporary.replace(path)
+        (rename or Path.replace)(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -103,24 +111,34 @@ def write_atomically(
     sync_directory(path.parent)
 
 
-def replace_document(path: Path, data: bytes, *, mode: int, owner: tuple[int, int] | None = None) -> None:
+def replace_document(
+    path: Path, data: bytes, *, before: bytes | None, mode: int, owner: tuple[int, int] | None = None
+) -> None:
     """Replace a user's file as `write_atomically` does, or in place if a rename is not possible.
+
+    ``before`` is the content that the new one was made from; None if the file did not exist. If it has another content
+    now, another program has written it, and it stays as it is.
 
     A single file that is mounted into a container refuses a rename (EBUSY). It is then overwritten; until that is done
     a copy exists next to it or in the temporary folder.
 
     Raises:
+        DestinationError: It was changed meanwhile.
         OSError: It can't be written; its content is unchanged.
     """
+
+    def rename(source: Path, target: Path) -> None:
+        _rename_over(source, target, before)
+
     with contextlib.suppress(OSError):
         sweep_temporaries(path.parent, stem="document")
     temporary = path.with_name(temporary_name("document"))
     try:
-        write_atomically(path, data, mode=mode, temporary=temporary, owner=owner)
+        write_atomically(path, data, mode=mode, temporary=temporary, owner=owner, rename=rename)
     except OSError as error:
-        if error.errno not in (errno.EBUSY, errno.EXDEV):
+        if error.errno not in (errno.EBUSY, errno.EXDEV) or before is None:
             raise
-        before = path.read_bytes()
+        _require_content(path, before, path)
         backup = _back_up(path, before)
         try:
             _overwrite(path, data)
@@ -129,6 +147,37 @@ def replace_document(path: Path, data: bytes, *, mode: int, owner: tuple[int, in
             raise
         finally:
             backup.unlink(missing_ok=True)
+
+
+def _rename_over(source: Path, target: Path, before: bytes | None) -> None:
+    """Rename a file over one with the content ``before``, or to an unused name if it is None."""
+    if before is None:
+        try:
+            rename_new(str(source), str(target))
+        except FileExistsError:
+            raise _changed_error(target) from None
+        return
+    _require_content(target, before, target)
+    if not exchange(str(source), str(target)):
+        source.replace(target)
+        return
+    try:
+        _require_content(source, before, target)  # the old file, whatever it was at that moment
+    except DestinationError:
+        exchange(str(source), str(target))
+        raise
+    source.unlink()
+
+
+def _require_content(path: Path, expected: bytes, shown: Path) -> None:
+    with contextlib.suppress(OSError):
+        if not path.is_symlink() and read_head(path, len(expected) + 1) == expected:
+            return
+    raise _changed_error(shown)
+
+
+def _changed_error(path: Path) -> DestinationError:
+    return DestinationError(f"{path} was changed by another program meanwhile, and left as it is", hint="run it again")
 
 
 def _back_up(path: Path, data: bytes) -> Path:

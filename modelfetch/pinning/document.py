@@ -156,4 +156,4 @@ def write_document(document: Document, data: bytes) -> None:
                 f"{document.path} was changed while its models were resolved, and left as it is", hint="run it again"
             )
         owner = (found.st_uid, found.st_gid) if os.geteuid() == 0 else None
-        temp_files.replace_document(real, data, mode=found.st_mode & 0o7777, owner=owner)
+        temp_files.replace_document(real, data, before=document.data, mode=found.st_mode & 0o7777, owner=owner)

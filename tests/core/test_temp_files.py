@@ -7,10 +7,15 @@ import os
 import stat
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from modelfetch.core import temp_files
+from modelfetch.errors import DestinationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def test_a_temporary_name_is_hidden_new_and_known_by_its_stem() -> None:
@@ -90,10 +95,10 @@ def test_anything_but_a_regular_file_is_never_replaced(kind: str, tmp_path: Path
 def busy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every rename fail as it does over a mount point."""
 
-    def refuse(self: Path, target: Path) -> None:
-        raise OSError(errno.EBUSY, "Device or resource busy", str(target))
+    def refuse(source: str, target: str) -> bool:
+        raise OSError(errno.EBUSY, "Device or resource busy", target)
 
-    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(temp_files, "exchange", refuse)
 
 
 @pytest.mark.usefixtures("busy")
@@ -102,7 +107,7 @@ def test_the_same_inode_gets_the_new_bytes_and_nothing_is_left(tmp_path: Path, d
     file = tmp_path / ".env"
     file.write_bytes(b"A=1\nB=2\n")
     before = file.stat().st_ino
-    temp_files.replace_document(file, data, mode=0o644)
+    temp_files.replace_document(file, data, before=b"A=1\nB=2\n", mode=0o644)
     assert (file.read_bytes(), file.stat().st_ino) == (data, before)
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
 
@@ -122,15 +127,74 @@ def test_a_failed_replacement_leaves_the_file_unchanged(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(temp_files, "_overwrite", fail_once)
     with pytest.raises(OSError, match="No space"):
-        temp_files.replace_document(file, b"B=22\n", mode=0o644)
+        temp_files.replace_document(file, b"B=22\n", before=b"A=1\n", mode=0o644)
     assert file.read_bytes() == b"A=1\n"
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
 
 
 def test_another_failure_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, target: Path) -> None:
-        raise OSError(errno.EACCES, "Permission denied", str(target))
+    def refuse(source: str, target: str) -> None:
+        raise OSError(errno.EACCES, "Permission denied", target)
 
-    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(temp_files, "rename_new", refuse)
     with pytest.raises(PermissionError):
-        temp_files.replace_document(tmp_path / "x", b"", mode=0o644)
+        temp_files.replace_document(tmp_path / "x", b"", before=None, mode=0o644)
+
+
+# ── a file that another program changes meanwhile ──
+def put_folder(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def put_link(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(path.with_name("target"))
+    path.with_name("target").write_bytes(b"A=1\n")
+
+
+def put_fifo(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "edited": lambda path: path.write_bytes(b"A=2\n"),
+    "longer": lambda path: path.write_bytes(b"A=1\nB=2\n"),
+    "folder": put_folder,
+    "link": put_link,
+    "fifo": put_fifo,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    ("before", "moment"),
+    [
+        (b"A=1\n", "finish_file"),
+        (b"A=1\n", "_require_content"),
+        (b"A=1\n", "exchange"),
+        (None, "finish_file"),
+        (None, "rename_new"),
+    ],
+)
+def test_what_another_program_wrote_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, before: bytes | None, moment: str
+) -> None:
+    file = tmp_path / ".env"
+    if before is not None:
+        file.write_bytes(before)
+    real = getattr(temp_files, moment)
+    changed: list[int] = []
+
+    def change_first(*args: Any, **options: Any) -> Any:
+        if not changed:
+            CHANGES[change](file)
+            changed.append(file.lstat().st_ino)
+        return real(*args, **options)
+
+    monkeypatch.setattr(temp_files, moment, change_first)
+    with pytest.raises(DestinationError, match="changed by another program"):
+        temp_files.replace_document(file, b"new", before=before, mode=0o644)
+    assert [file.lstat().st_ino] == changed
+    assert {path.name for path in tmp_path.iterdir()} <= {".env", "target"}

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from modelfetch.manifest.model import Manifest
 
+_MAX_BYTES = 64 * 2**20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
@@ -120,11 +122,11 @@ def rewrite(file: Path, block: Block) -> Rewritten:
         found = target.stat() if target.exists() else None
         if found is not None and not stat.S_ISREG(found.st_mode):
             raise DestinationError(f"{file} is not a file", code="foreign-file", hint="name the .env file")
-        old = target.read_bytes() if found is not None else b""
-        new = update_block(old, block.tier, block.others)
+        old = fs.read_head(target, _MAX_BYTES) if found is not None else None
+        new = update_block(old or b"", block.tier, block.others)
         if found is not None and new.data == old:
             return Rewritten(written=False, twice=new.twice)
-        _replace(target, new.data, found)
+        _replace(target, new.data, old, found)
     except BlockError as error:
         raise SettingError(
             f"{file}: {error}", hint="remove the superfluous lines, or the whole block: it is written again"
@@ -134,12 +136,12 @@ def rewrite(file: Path, block: Block) -> Rewritten:
     return Rewritten(written=True, changed=new.changed, twice=new.twice)
 
 
-def _replace(target: Path, data: bytes, found: os.stat_result | None) -> None:
+def _replace(target: Path, data: bytes, old: bytes | None, found: os.stat_result | None) -> None:
     mode = stat.S_IMODE(found.st_mode) if found else fs.mode_of_new_file()
     other = found is not None and os.geteuid() == 0 and (found.st_uid, found.st_gid) != (0, os.getegid())
     owner = (found.st_uid, found.st_gid) if found is not None and other else None
     try:
-        temp_files.replace_document(target, data, mode=mode, owner=owner)
+        temp_files.replace_document(target, data, before=old, mode=mode, owner=owner)
     except OSError as error:
         error.filename = str(target.parent)  # the name of the temporary file would mean nothing to the user
         raise
