@@ -109,8 +109,14 @@ def _replacement(response: Response, path: str) -> ModelfetchError | None:
 
 
 def _begins_as_page(response: Response, *, text: bool) -> bool:
-    """Return whether a body declared as a web page starts like one, or is a ``text``: some declare every file so."""
-    first = _first_piece(response)
+    """Return whether a body declared as a web page starts like one, or is a ``text``: some declare every file so.
+
+    One that can't be decoded is not judged here: the transfer does, for the digest may be that of the bytes as sent.
+    """
+    try:
+        first = _first_piece(response)
+    except UndecodableError:
+        return False
     begins = first.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"<", b"")
     return begins or (text and response.status == 200 and looks_like_text(first[:HEAD]))
 

@@ -64,6 +64,14 @@ def test_weights_are_not_taken_for_a_page(kind: str, size: int | None) -> None:
     refuse_page(answer(kind, WEIGHTS[:1], status=206), "https://h.example/x", path="x.bin", size=size, pinned=True)
 
 
+@each("coding", ["br", "compress", "made-up", "gzip", "deflate", "gzip, gzip"])
+@each("kind", ["text/html", "application/octet-stream"])
+@each("size", [len(WEIGHTS), 10**9, None])
+def test_a_body_that_can_not_be_decoded_is_left_to_the_transfer(coding: str, kind: str, size: int | None) -> None:
+    refuse_page(answer(kind, WEIGHTS, coding=coding), "https://h/x", path="x.safetensors", size=size, pinned=True)
+    refuse_page(answer(kind, WEIGHTS, coding=coding), "https://h/x", path="x.safetensors", size=size)
+
+
 @each("kind", ["application/json", "text/plain", "text/html"])
 def test_a_text_file_of_another_size_is_not_taken_for_a_page(kind: str) -> None:
     refuse_page(answer(kind, b"a list of words"), "https://h.example/x", path="words.txt", size=10, pinned=True)
