@@ -143,7 +143,7 @@ class Sources:
             if not fields or self._sink is None or str(written) in self._warned:
                 return
             self._warned.add(str(written))
-        message = f"{written}: its query holds what looks like a credential ({', '.join(fields)})"
+        message = f"{written}: its address holds what looks like a credential ({', '.join(fields)})"
         if isinstance(uri, CivitaiUri):
             instead = "set CIVITAI_API_TOKEN"
         elif isinstance(uri, HfUri):

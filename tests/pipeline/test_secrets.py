@@ -152,6 +152,8 @@ def test_a_secret_in_an_address_is_only_in_the_request(
     manifest = bench.manifest(entry)
     said = [bench.run("plan", manifest), bench.run("sync", manifest), bench.run("sync", manifest)]
     assert [result.code for result in said] == [0, 0, 0], [result.err for result in said]
+    named = "unheard-of" not in secret and secret != f"?{PLANTED}"
+    assert ("its address holds what looks like a credential" in said[0].err + said[1].err) is named
     assert set(said[2].actions().values()) == {"present"}
     shutil.rmtree(bench.root / ".modelfetch/blobs")
     (bench.root / "comfyui/models/vae/1.safetensors").unlink()
