@@ -180,9 +180,9 @@ def parse_path(value: object) -> Path:
 
 
 def parse_file_path(value: object) -> Path:
-    """Parse a file's path. One that ends in a slash names a folder, and is rejected: `Path` drops the slash."""
+    """Parse a file's path. One that ends in a slash is rejected, unless the folder exists: then that is the error."""
     path = parse_path(value)
-    if str(value).endswith(("/", "/.")):
+    if str(value).endswith(("/", "/.")) and not path.is_dir():  # `Path` drops the slash
         raise _expected("the path of a file", value)
     return path
 

@@ -91,6 +91,6 @@ def test_an_empty_path_is_2(words: list[str], capsys: pytest.CaptureFixture[str]
 
 def test_a_report_page_does_not_replace_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "root").mkdir()
-    for target in (".", str(tmp_path)):
+    for target in (".", "/", str(tmp_path), f"{tmp_path}/"):
         assert run(["report", "--root", str(tmp_path / "root"), "--html", target]) == 73
         assert "is a folder" in capsys.readouterr().err
