@@ -16,7 +16,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.errors import DestinationError, UsageError
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HfUri, Uri
-from modelfetch.pipeline.final_check import check_content
+from modelfetch.pipeline.final_check import check_content, refuse_pickle
 from modelfetch.sources.argument import parse_argument
 from modelfetch.store import Store, is_store
 from modelfetch.store.locks.lock import lock
@@ -120,6 +120,7 @@ async def to_path(
             fetched = await session.engine.fetch(artifact, label=_name(artifact))
             blob = fetched.blob
             try:
+                await asyncio.to_thread(refuse_pickle, blob, artifact, (target.name,))
                 await asyncio.to_thread(check_content, blob, artifact, target.name)
                 if there := await asyncio.to_thread(_present, target, uri, blob.digest, force=force):
                     return there
@@ -178,6 +179,7 @@ def check_output(target: Path) -> None:
 
 async def _resolve(session: Session, uri: Uri, digest: Digest | None) -> Artifact:
     from modelfetch.sources import SourceRequest, known
+    from modelfetch.sources.base import refuse_pickles
 
     wanted = SourceRequest(uri=uri, kind="file", digest=digest)
     resolution = known(wanted, session.settings, session.store.read) or await session.sources.resolve(wanted)
@@ -186,6 +188,7 @@ async def _resolve(session: Session, uri: Uri, digest: Digest | None) -> Artifac
         artifacts = tuple(a for a in artifacts if a.media_type == _OLLAMA_MODEL)
     if len(artifacts) != 1:
         raise UsageError(f"{uri} is more than one file", hint="use a manifest and `modelfetch sync`")
+    refuse_pickles(wanted, resolution)
     return artifacts[0]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelfetch.cli.app import run
 from modelfetch.demo.faults import DropAfter
 from modelfetch.demo.world import CivitaiFile
 from tests.faults import Status
@@ -175,3 +176,14 @@ def _body(data: bytes) -> Any:
     from modelfetch.demo import BytesBody
 
     return BytesBody(data)
+
+
+@pytest.mark.parametrize(("name", "output"), [("x.pt", "x.pt"), ("x.bin", "x.bin"), ("x.txt", "y.pt")])
+def test_fetch_accepts_a_pickle_of_the_hub_only_with_its_digest(bench: Bench, name: str, output: str) -> None:
+    bench.world.hf_repo("acme/p", {name: PICKLE})
+    uri, target = f"hf://acme/p/{name}", bench.folder / "out" / output
+    for words in [["-o", str(target)]] if name != output else [[], ["-o", str(target)]]:
+        assert run(["fetch", uri, *words]) == 65
+        assert not target.exists()
+        assert run(["fetch", uri, "--digest", digest(PICKLE), *words]) == 0
+    assert target.read_bytes() == PICKLE
