@@ -265,7 +265,7 @@ def sha256_file(path: Path) -> Digest:
 def try_reflink(source: Path, target: Path) -> bool:
     """Clone ``source`` to the new file ``target``; False if the file system can't (``target`` is removed then)."""
     try:
-        with source.open("rb") as read, target.open("xb") as write:
+        with os.fdopen(open_regular(source, follow=True), "rb") as read, target.open("xb") as write:
             if clone_descriptor(read.fileno(), write.fileno()):
                 return True
     except OSError as error:
@@ -280,7 +280,7 @@ def can_reflink(source: Path, folder: Path) -> bool:
     """Whether ``source`` can be cloned into a folder; tried with a file that never gets a name."""
     try:
         with (
-            source.open("rb") as read,
+            os.fdopen(open_regular(source, follow=True), "rb") as read,
             os.fdopen(os.open(folder, os.O_TMPFILE | os.O_RDWR, PRIVATE_MODE), "wb") as write,
         ):
             return clone_descriptor(read.fileno(), write.fileno())
@@ -306,7 +306,7 @@ def clone_descriptor(source: int, target: int) -> bool:
 def copy_bytes(source: Path, target: Path) -> None:
     """Copy ``source`` to the new file ``target``, durably. Raises OSError; ``target`` is removed then."""
     try:
-        with source.open("rb") as read, target.open("xb") as write:
+        with os.fdopen(open_regular(source, follow=True), "rb") as read, target.open("xb") as write:
             copy_descriptor(read.fileno(), write.fileno())
             os.fsync(write.fileno())
     except BaseException:

@@ -96,14 +96,17 @@ def write_atomically(
         OSError: It can't be written; no temporary file remains.
     """
     temporary = temporary or path.with_name(temporary_name())
-    require_replaceable(path)
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE_MODE)
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
             finish_file(file.fileno(), mode=mode, owner=owner)
-        (rename or Path.replace)(temporary, path)
+        if rename is None:
+            require_replaceable(path)
+            temporary.replace(path)
+        else:
+            rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -194,3 +194,12 @@ def _with_fifo(store: Path) -> Path:
     (store / "adopted").mkdir(parents=True)
     os.mkfifo(store / "adopted" / Digest.sha256(b"").hex)
     return store
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_copied_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert not fs.try_reflink(tmp_path / "pipe", tmp_path / "new")
+    assert not fs.can_reflink(tmp_path / "pipe", tmp_path)
+    with pytest.raises(FileExistsError):
+        fs.copy_bytes(tmp_path / "pipe", tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

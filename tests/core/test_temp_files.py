@@ -90,6 +90,18 @@ def test_anything_but_a_regular_file_is_never_replaced(kind: str, tmp_path: Path
     assert [(left.name, left.lstat().st_ino) for left in tmp_path.iterdir()] == [("there", before)]
 
 
+@pytest.mark.parametrize("kind", ["folder", "link", "fifo"])
+def test_what_appears_while_a_file_is_written_is_not_replaced(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "there"
+    monkeypatch.setattr(temp_files, "finish_file", lambda *_, **__: CHANGES[kind](path))
+    with pytest.raises(FileExistsError):
+        temp_files.write_atomically(path, b"new", mode=0o644)
+    assert {left.name for left in tmp_path.iterdir()} <= {"there", "target"}
+    assert not stat.S_ISREG(path.lstat().st_mode)
+
+
 # ── a file that can't be renamed over, such as a single file mounted into a container ──
 @pytest.fixture
 def busy(monkeypatch: pytest.MonkeyPatch) -> None:
