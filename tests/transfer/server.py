@@ -146,7 +146,16 @@ class Origin:
                 script(conn, request, self)
         conn.close()
 
-    def count(self, number: int) -> None:
+    def send(self, conn: Conn, piece: bytes) -> None:
+        """Send a piece of the body. It counts before a client can have it, and no more if it can't be sent."""
+        self._count(len(piece))
+        try:
+            conn.send(piece)
+        except OSError:
+            self._count(-len(piece))
+            raise
+
+    def _count(self, number: int) -> None:
         with self._lock:
             self.sent += number
 
@@ -173,8 +182,7 @@ def normally(conn: Conn, request: Request, origin: Origin) -> None:
     conn.send(head(status, fields))
     for at in range(start, end, 65536):
         piece = origin.data[at : min(at + 65536, end)]
-        conn.send(piece)
-        origin.count(len(piece))
+        origin.send(conn, piece)
 
 
 def paced(step: int, pause: float) -> Script:
@@ -185,8 +193,7 @@ def paced(step: int, pause: float) -> Script:
         conn.send(head(status, fields))
         for at in range(start, end, step):
             piece = origin.data[at : min(at + step, end)]
-            conn.send(piece)
-            origin.count(len(piece))
+            origin.send(conn, piece)
             if origin.stop.wait(pause):
                 return
 
@@ -200,8 +207,7 @@ def drop_after(count: int, *, reset: bool = False) -> Script:
         status, fields, start, end = origin.fields(request)
         conn.send(head(status, fields))
         piece = origin.data[start : min(start + count, end)]
-        conn.send(piece)
-        origin.count(len(piece))
+        origin.send(conn, piece)
         if reset:
             conn.reset()
         else:

@@ -30,8 +30,7 @@ def capped(rate: int, *, etag_for: str | None = None):  # type: ignore[no-untype
         begin, step = time.monotonic(), rate // 50
         for turn, at in enumerate(range(start, end, step)):
             piece = origin.data[at : min(at + step, end)]
-            conn.send(piece)
-            origin.count(len(piece))
+            origin.send(conn, piece)
             if origin.stop.wait(max(0.0, begin + (turn + 1) / 50 - time.monotonic())):
                 return
 
@@ -81,8 +80,7 @@ def test_a_link_that_is_full_ends_with_one_connection(tmp_path: Path) -> None:
             with budget:
                 if origin.stop.wait(len(piece) / 20_000_000):
                     return
-            conn.send(piece)
-            origin.count(len(piece))
+            origin.send(conn, piece)
 
     for attempt in range(4):
         asked.clear()
