@@ -24,7 +24,7 @@ from modelfetch.core.limits import raise_limit
 from modelfetch.core.root import CONSUMERS
 from modelfetch.core.temp_files import is_temporary_name
 from modelfetch.errors import DestinationError
-from modelfetch.manifest.paths import collision_key
+from modelfetch.manifest.paths import check_relative, collision_key
 from modelfetch.placement.inspector import is_same_manifest
 from modelfetch.placement.ollama_manifests import is_manifest
 from modelfetch.placement.path_stat import PathStat
@@ -204,9 +204,12 @@ def _placements(tree: RootTree, store: Store, receipt: Receipt, checks: Mapping[
         folder = path.rpartition("/")[0]
         if folder not in inside:
             inside[folder] = _leads_inside(tree, path)
-        if not inside[folder]:
-            continue  # a receipt written by hand: never look outside ROOT
-        file, found, seen = _stat(tree.path(path), entry)
+        if inside[folder]:
+            file, found, seen = _stat(tree.path(path), entry)
+        elif _is_below_root(path):
+            file, found, seen = tree.path(path), None, None  # a folder became a link out of ROOT: it counts as missing
+        else:
+            continue  # a receipt written by hand
         condition = condition_of(path, entry, seen)
         if condition is Condition.CHANGED and _is_encoded_again(tree, store, path, entry):
             condition = Condition.PRESENT
@@ -436,6 +439,14 @@ def _leads_inside(tree: RootTree, path: str) -> bool:
     try:
         tree.lstat(path)
     except DestinationError:
+        return False
+    return True
+
+
+def _is_below_root(path: str) -> bool:
+    try:
+        check_relative(path)
+    except ValueError:
         return False
     return True
 

@@ -368,6 +368,9 @@ def test_a_folder_that_became_a_link_out_of_the_root_is_left_alone(bench: Bench,
     outside = bench.folder / "outside"
     (bench.root / "comfyui/models/vae").rename(outside)
     (bench.root / "comfyui/models/vae").symlink_to(outside)
+    result = care("verify")
+    assert (result.code, set(actions(result).values())) == (1, {"missing", "present"})
+    assert care("verify", "--repair").code == 73
     care("remove", "vae")
     assert (outside / "art.safetensors").exists()
 
