@@ -126,26 +126,27 @@ def _states(
                     continue  # Ollama then reads the older manifest
                 if _is_requested_tag(placement, session):
                     state, touched = State.READY, False
-            word = "touched" if touched else "changed" if state is State.OUTDATED else str(state)
+            word = "touched" if touched else _word(state)
             uri = placement.artifact.uri if placement.artifact else None
             recorded = state is not State.MISSING or placement.path in receipt.entries
-            members = _changed_members(placement, receipt, session) if state is not State.READY else ()
-            found += members or (_PathState(consumer, placement.path, word, uri, recorded),)
+            members = _changed_members(placement, receipt, session) if state is not State.READY else {}
+            if members:
+                found += [_PathState(consumer, path, _word(one), uri) for path, one in members.items()]
+            else:
+                found.append(_PathState(consumer, placement.path, word, uri, recorded))
     return found
 
 
-def _changed_members(placement: Placement, receipt: Receipt, session: Session) -> Sequence[_PathState]:
+def _word(state: State) -> str:
+    return "changed" if state is State.OUTDATED else str(state)
+
+
+def _changed_members(placement: Placement, receipt: Receipt, session: Session) -> Mapping[str, State]:
     """The files of an unpacked archive that are not ready; empty if it was never unpacked, or is no archive."""
     if placement.how is not PlacementMethod.UNPACK:
-        return ()
-    consumer = placement.path.partition("/")[0]
-    uri = placement.artifact.uri if placement.artifact else None
+        return {}
     states = session.inspector.states_of_members(placement, receipt, wanted_digest(placement))
-    return [
-        _PathState(consumer, path, "changed" if state is State.OUTDATED else str(state), uri)
-        for path, state in states.items()
-        if state is not State.READY
-    ]
+    return {path: state for path, state in states.items() if state is not State.READY}
 
 
 def _is_requested_tag(placement: Placement, session: Session) -> bool:
