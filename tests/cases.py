@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 THOROUGH = pytest.mark.thorough
-"""Marks what takes long and resembles what `make test` runs: only `make e2e` runs it."""
+"""Marks what takes long and resembles a faster test, or compares pages with the tiers: only `make e2e` runs it."""
 
 
 def first(count: int, values: Iterable[Any]) -> list[Any]:

@@ -23,7 +23,7 @@ from modelfetch.core import events
 from modelfetch.errors import ModelfetchError
 from modelfetch.tiers.discovery import find_tier
 from modelfetch.tiers.dotenv.variables import VARIABLES
-from tests.cases import each
+from tests.cases import THOROUGH, each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -260,6 +260,7 @@ def _all_subclasses(base: type[T]) -> list[type[T]]:
     return [kind for child in base.__subclasses__() for kind in (child, *_all_subclasses(child))]
 
 
+@THOROUGH
 def test_the_messages_in_the_guide_to_credentials_exist() -> None:
     page = (ROOT / "docs/guides/credentials.md").read_text()
     tables = re.findall(r"^\| message \|.*?\n(?=\n)", page, re.DOTALL | re.MULTILINE)

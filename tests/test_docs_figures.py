@@ -13,6 +13,7 @@ from modelfetch.cli.app import run
 from modelfetch.manifest.budget import together
 from modelfetch.tiers.discovery import find_tier
 from modelfetch.tiers.loader import load_manifest
+from tests.cases import THOROUGH
 
 if TYPE_CHECKING:
     from modelfetch.manifest.model import Manifest
@@ -55,6 +56,7 @@ def test_the_budgets_on_the_stack_page_are_those_of_the_tier(
     assert {float(number) for number in re.findall(r"[\d.]+", budgets)} == given
 
 
+@THOROUGH
 def test_the_sizes_on_the_stack_page_are_those_of_the_tiers(sizes: dict[str, int]) -> None:
     (found,) = re.findall(r"with all services, tiers take (\d+) to (\d+) GB", " ".join(SETUP.split()))
     real = [size for name, size in sizes.items() if name != "demo"]

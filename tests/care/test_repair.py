@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -90,6 +91,7 @@ def test_no_path_is_missing_or_short_at_any_moment(bench: Bench, care: Callable[
                 sizes.add(path.stat().st_size)
             except FileNotFoundError:
                 sizes.add(-1)
+            time.sleep(0.0002)
 
     thread = threading.Thread(target=watch)
     thread.start()

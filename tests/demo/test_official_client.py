@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelfetch.demo import Hub, PatternBody
+from tests.cases import THOROUGH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,6 +94,7 @@ def seen(world: Hub, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
     return answer
 
 
+@THOROUGH
 def test_the_official_client_reads_the_metadata(world: Hub, seen: dict[str, Any]) -> None:
     repo = world.world.repos["org/name"]
     assert seen["sha"] == repo.main

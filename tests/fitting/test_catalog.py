@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.fitting.verdict import fit_tier
 from modelfetch.manifest.uri import HfUri, HttpUri, OllamaUri
-from tests.cases import each
+from tests.cases import THOROUGH, each
 from tests.fitting.catalog import TIERS, candidate, report
 from tests.fitting.world import shipped
 
@@ -32,6 +32,7 @@ def test_every_memory_class_has_a_current_tier() -> None:
     assert {name.partition("-")[0] for name in TIERS if "-" in name} == plain
 
 
+@THOROUGH
 @EVERY
 def test_a_shipped_tier_fits(tier: str) -> None:
     found = report(tier)

@@ -11,7 +11,7 @@ import pytest
 
 from modelfetch.cli.app import run
 from modelfetch.demo.hub import Hub
-from tests.cases import each
+from tests.cases import THOROUGH, each, first
 from tests.fitting.world import LIBRARY, TIERS, shipped, tier_world
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def fit(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytes
     return call
 
 
-@pytest.mark.parametrize("tier", DETAILED)
+@pytest.mark.parametrize("tier", first(4, DETAILED))
 def test_a_shipped_tier_fits_its_budgets(tier: str, fit: Any) -> None:
     code, report = fit("--tier", tier)
     assert code == 0, report["errors"]
@@ -59,6 +59,7 @@ def test_a_shipped_tier_fits_its_budgets(tier: str, fit: Any) -> None:
         assert service["models"] or service["service"] == "immich" or service["budget"] == 0
 
 
+@THOROUGH
 def test_the_needs_of_each_tier_match_the_reference_values(fit: Any) -> None:
     needed: dict[tuple[str, str], float] = {}
     for tier in TIERS:
@@ -75,7 +76,7 @@ def test_the_needs_of_each_tier_match_the_reference_values(fit: Any) -> None:
     assert needed["94g", "comfyui"] == needed["94g", "stable-diffusion"] == pytest.approx(27.2, abs=0.05)
 
 
-@pytest.mark.parametrize("tier", DETAILED)
+@pytest.mark.parametrize("tier", first(3, DETAILED))
 def test_a_tier_is_judged_by_few_bytes_and_round_trips_and_reads_none_twice(tier: str, fit: Any, hub: Hub) -> None:
     _, report = fit("--tier", tier)
     ranges: dict[str, list[tuple[int, int]]] = {}
@@ -110,6 +111,7 @@ def test_a_gated_model_without_a_token_is_77_and_the_rest_is_judged(fit: Any, mo
     assert next(s for s in report["services"] if s["service"] == "ollama")["fits"]
 
 
+@THOROUGH
 @pytest.mark.usefixtures("fit")
 def test_a_budget_for_a_model_that_is_not_there_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

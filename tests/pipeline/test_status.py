@@ -69,7 +69,7 @@ def test_a_changed_path_is_named_in_every_format(bench: Bench, inside: str) -> N
     assert name in [path for line in lines for path in line["placements"]]
 
 
-@pytest.mark.parametrize("entry", [whisper, vae, ollama])
+@pytest.mark.parametrize("entry", first(1, [whisper, vae, ollama]))
 @pytest.mark.parametrize("top", first(1, [{"description": "edited"}, {"tier": "other"}]))
 def test_an_edit_that_does_not_concern_a_model_leaves_its_state(bench: Bench, entry: Any, top: dict[str, str]) -> None:
     model = entry(bench)
@@ -122,7 +122,7 @@ def test_a_changed_file_of_an_archive_is_named_in_every_format(bench: Bench, mem
     assert (line["action"], line["placements"]) == ("changed", [name])
 
 
-@pytest.mark.parametrize("as_link", [True, False])
+@pytest.mark.parametrize("as_link", first(1, [True, False]))
 def test_one_sync_accepts_the_same_bytes_in_another_file_or_behind_a_link(bench: Bench, as_link: bool) -> None:
     manifest = bench.manifest(whisper(bench), archive(bench))
     assert bench.run("sync", manifest).code == 0
@@ -165,7 +165,7 @@ def test_one_of_two_placements_of_a_file_is_named_alone(bench: Bench) -> None:
     }
 
 
-@pytest.mark.parametrize("entry", [vae, ollama])
+@pytest.mark.parametrize("entry", first(1, [ollama, vae]))
 def test_a_touched_file_is_ready_and_sync_hashes_it_again(bench: Bench, entry: Any) -> None:
     manifest = bench.manifest(entry(bench))
     assert bench.run("sync", manifest).code == 0

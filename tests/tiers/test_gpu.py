@@ -17,7 +17,7 @@ from modelfetch.errors import SettingError
 from modelfetch.manifest.load import load_manifest
 from modelfetch.tiers import gpu
 from modelfetch.tiers.gpu import DetectedGpus, Gpu, auto_tier, find_gpus, largest_within
-from tests.cases import each
+from tests.cases import THOROUGH, each, first
 from tests.fitting.world import TIERS, shipped
 
 if TYPE_CHECKING:
@@ -275,6 +275,7 @@ def test_the_program_takes_auto_from_the_command_line_and_from_the_stacks_variab
     assert "\nGPU_VRAM_DEFAULT=16g\n" in capsys.readouterr().out
 
 
+@THOROUGH
 @pytest.mark.usefixtures("card")
 def test_tiers_marks_the_one_that_auto_would_choose(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tiers"]) == 0
@@ -361,7 +362,7 @@ def test_without_a_gpu_tiers_marks_none_and_sync_is_78(
     assert "hint: name the tier with --tier: 8g, 12g, 16g, 24g, 32g, 94g" in err
 
 
-@pytest.mark.parametrize("words", [["--tier", "auto"], ["--tier=auto"], []])
+@pytest.mark.parametrize("words", first(1, [["--tier", "auto"], ["--tier=auto"], []]))
 def test_another_card_is_noticed_by_the_next_sync(
     words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ from modelfetch.manifest.budget import together
 from modelfetch.manifest.kinds import repo_folder
 from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import HfUri, HttpUri, OllamaUri
-from tests.cases import each
+from tests.cases import THOROUGH, each
 from tests.fitting.world import TIERS, shipped
 
 if TYPE_CHECKING:
@@ -223,6 +223,7 @@ def test_immich_has_the_models_of_its_default_settings_where_it_looks(tier: str)
     }
 
 
+@THOROUGH
 @EVERY
 def test_a_shipped_manifest_matches_the_schema(tier: str) -> None:
     schema: dict[str, Any] = json.loads((ROOT / "docs/reference/manifest.schema.json").read_text())

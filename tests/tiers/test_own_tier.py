@@ -13,6 +13,7 @@ from modelfetch.cli.app import run
 from modelfetch.demo.hub import Hub
 from modelfetch.manifest.load import load_manifest
 from modelfetch.tiers.discovery import find_tier
+from tests.cases import THOROUGH
 from tests.fitting.world import shipped, tier_world
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def test_the_open_example_has_no_gated_model_and_more_memory_for_ollama() -> Non
     assert comfyui + 11 * 2**30 == {s.name: s.vram for s in shipped("94g").services}["comfyui"]
 
 
+@THOROUGH
 @pytest.mark.parametrize("name", ["studio", "94g-open"])
 def test_an_example_fits_its_budgets(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
