@@ -80,7 +80,8 @@ def page(
             "",
             "## n, 2n and 4n",
             "",
-            "CPU seconds and peak memory of one run each, against the embedded hub on the same cores.",
+            "CPU seconds of the fastest of three runs, and peak memory, against the embedded hub on the same cores.",
+            "The root is in memory.",
             "",
         ]
         lines += ["| of | step | n | 2n | 4n | largest factor |", "| --- | --- | --- | --- | --- | --- |"]

@@ -170,7 +170,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--size", type=int, default=2048, help="MiB of the big file")
     options.add_argument("--only", default="", help="run only the races whose name holds this")
-    options.add_argument("--out", type=Path, default=ROOT / "docs")
+    options.add_argument("--out", type=Path, help="the page's folder (default: docs; with --only, the page is printed)")
     options.add_argument("--dir", type=Path, default=None, help="a folder on the disk to measure")
     options.add_argument("--python", type=Path, default=Path(sys.executable), help="of an installation of modelfetch")
     chosen = options.parse_args()
@@ -202,10 +202,14 @@ def main() -> None:
         "Peak memory is not seen below that of the program that measures, some 25 MiB.",
         "The kernel's netem is not needed: the delay is made in user space (`tests/bench/delay.py`).",
     ]
-    chosen.out.mkdir(parents=True, exist_ok=True)
     text = page(bench.tables, bench.targets, peers.missing, words, bench.growth)
-    (chosen.out / "benchmarks.md").write_text(text, encoding="utf-8")
-    (chosen.out / "benchmarks.svg").write_text(plot(bench.tables), encoding="utf-8")
+    if chosen.only and chosen.out is None:
+        sys.stdout.write(text)
+    else:
+        out = chosen.out or ROOT / "docs"
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "benchmarks.md").write_text(text, encoding="utf-8")
+        (out / "benchmarks.svg").write_text(plot(bench.tables), encoding="utf-8")
     for target in bench.targets:
         say(f"{'ok  ' if target.met else 'MISS'} {target.what}: {target.found} (wanted {target.wanted})")
 
