@@ -80,7 +80,7 @@ def page(
             "",
             "## n, 2n and 4n",
             "",
-            "CPU seconds of the fastest of three runs, and peak memory, against the embedded hub on the same cores.",
+            "CPU seconds of the fastest run, and the highest peak memory, against the embedded hub on the same cores.",
             "The root is in memory.",
             "",
         ]

@@ -151,7 +151,7 @@ class Bench:
 
     def scale(self) -> None:
         """Many models, and many files of one model."""
-        self.growth = scale_race(self._peers.python, self._work)
+        self.growth = scale_race(self._peers.python, self._work, self._rounds)
         for one in self.growth:
             what = f"{one.step}: twice as many {one.what} take, at most, times"
             self.targets.append(Target(what=what, found=one.worst, wanted=2.2, least=False))

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 
 from modelfetch.demo.hub import Hub  # noqa: E402 - the tree is no package that is installed
 from modelfetch.demo.world import World  # noqa: E402
-from tests.bench.measure import LEAST_RUNS, Run, say, timed  # noqa: E402
+from tests.bench.measure import Run, say, timed  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,18 +53,15 @@ class Growth:
         return max(after / before for before, after in zip(self.seconds, self.seconds[1:], strict=False))
 
 
-def scale_race(python: Path, work: Path) -> list[Growth]:
+def scale_race(python: Path, work: Path, rounds: int) -> list[Growth]:
     """Measure each step for each number of models and of files, below ``work`` or in memory if there is room."""
     with _served() as endpoints, tempfile.TemporaryDirectory(dir=_memory() or work) as folder:
         work = Path(folder)
         found = []
         for what, counts in (("models", MODELS), ("files of one model", FILES)):
-            rounds = [
-                [_measure(python, work, what, count, endpoints) for count in counts]  # in turns
-                for _ in range(LEAST_RUNS)
-            ]
+            turns = [[_measure(python, work, what, count, endpoints) for count in counts] for _ in range(rounds)]
             for step in STEPS:
-                runs = [[one[at][step] for one in rounds] for at in range(len(counts))]
+                runs = [[turn[at][step] for turn in turns] for at in range(len(counts))]
                 seconds = tuple(min(run.cpu for run in same) for same in runs)
                 peaks = tuple(max(run.peak for run in same) for same in runs)
                 found.append(Growth(what=what, step=step, counts=counts, seconds=seconds, peaks=peaks))
