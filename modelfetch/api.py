@@ -28,9 +28,9 @@ from modelfetch.core.events import Event, Sink, discard
 from modelfetch.core.report import Report, failed
 from modelfetch.core.threads import blocking, until_cancelled
 from modelfetch.errors import InterruptedSync, UsageError
+from modelfetch.pipeline.run import Request, run_manifests
 from modelfetch.pipeline.session import Session
 from modelfetch.pipeline.sync import preview_manifests, sync_manifests
-from modelfetch.run import Request, fit_failed, run_add, run_fit, run_manifests, run_pin
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from modelfetch.fitting.types import FitReport
     from modelfetch.manifest.model import Manifest
     from modelfetch.pinning.types import AddReport, Choose
-    from modelfetch.run import Failure
+    from modelfetch.pipeline.run import Failure
 
     Files: TypeAlias = str | Path | Sequence[str | Path] | None
     """One or several manifest files."""
@@ -354,7 +354,7 @@ async def fit_async(
     Raises:
         TypeError: An option does not exist, or more than one of ``uri``, ``tier`` and ``manifest`` is given.
     """
-    from modelfetch.fitting import FitOverrides, fit_manifests
+    from modelfetch.fitting import FitOverrides, fit_failed, fit_manifests, run_fit
 
     if uri is not None and (tier is not None or manifest):
         raise TypeError("fit takes one of uri, tier and manifest")
@@ -400,6 +400,8 @@ async def pin_async(
     Raises:
         TypeError: An option does not exist.
     """
+    from modelfetch.pinning.run import run_pin
+
     names = (upgrade,) if isinstance(upgrade, str) else tuple(upgrade)
     with _listening(progress, cancel) as (sink, scope):
         result = await run_pin(Path(manifest), options, check=check, upgrade=names, sink=sink, cancel=scope)
@@ -446,6 +448,7 @@ async def add_async(
     Raises:
         TypeError: An option does not exist.
     """
+    from modelfetch.pinning.add import run_add
     from modelfetch.pinning.types import AddRequest
 
     request = AddRequest(

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from modelfetch.care.prune import PruneOptions, Removed
     from modelfetch.core.events import Event, Sink
     from modelfetch.manifest.model import Manifest
+    from modelfetch.pipeline.run import Failure, Request
     from modelfetch.pipeline.session import Session
-    from modelfetch.run import Failure, Request
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -53,7 +53,7 @@ _SIGNALS = {
 def request_from(ctx: click.Context) -> Request:
     """Build a request from a command's values."""
     from modelfetch.config.options import parse_options
-    from modelfetch.run import Request
+    from modelfetch.pipeline.run import Request
 
     tier, variable, manifests = chosen_manifests(ctx)
     return Request(options=parse_options(option_values(ctx)), tier=tier, manifests=manifests, tier_variable=variable)
@@ -132,7 +132,7 @@ def perform(
 
     ``may_be_unnamed``: the command needs neither tier nor manifest. ``failure`` builds the result of a failed run.
     """
-    from modelfetch.run import run_manifests
+    from modelfetch.pipeline.run import run_manifests
 
     request = replace(request_from(ctx), may_be_unnamed=may_be_unnamed)
     return run(ctx, partial(run_manifests, request, work, failure=failure))

@@ -4,6 +4,6 @@
 The package is not called ``fit``, because a package of that name would hide the function `modelfetch.fit`.
 """
 
-from modelfetch.fitting.run import FitOverrides, fit_manifests, fit_uri
+from modelfetch.fitting.run import FitOverrides, fit_failed, fit_manifests, fit_uri, run_fit
 
-__all__ = ["FitOverrides", "fit_manifests", "fit_uri"]
+__all__ = ["FitOverrides", "fit_failed", "fit_manifests", "fit_uri", "run_fit"]

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from modelfetch.config.options import parse_options
 from modelfetch.core import os_errors
 from modelfetch.core.directories import own_folder
-from modelfetch.core.events import Notice
+from modelfetch.core.events import Notice, Sink, discard
 from modelfetch.core.root import CONSUMERS
 from modelfetch.errors import ModelfetchError, NotAModelError, UsageError
 from modelfetch.fitting.candidates import (
@@ -30,15 +31,18 @@ from modelfetch.manifest.model import FileSpec, Service
 from modelfetch.manifest.uri import HfUri, OllamaUri
 from modelfetch.pipeline.plan import select
 from modelfetch.pipeline.resolve import mirrors_of, resolve_all
+from modelfetch.pipeline.run import run_session
 from modelfetch.placement.receipts import read_receipts
 from modelfetch.sources import SourceRequest
 from modelfetch.sources.argument import parse_argument
 from modelfetch.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
 
     from modelfetch.core.artifact import Artifact, Location, Resolution
+    from modelfetch.core.cancel import Cancel
     from modelfetch.manifest.model import Manifest, Model
     from modelfetch.manifest.uri import Uri
     from modelfetch.pipeline.plan import ModelRequest
@@ -59,6 +63,13 @@ class FitOverrides:
         """Apply these settings to a service."""
         given = {name: value for name, value in asdict(self).items() if value is not None and name != "usable"}
         return replace(service, **given)
+
+
+def fit_failed(
+    errors: Sequence[ModelfetchError], *, tier: str | None, root: str = "", seconds: float = 0.0
+) -> FitReport:
+    """Return the report of an estimate that failed before it reached any model."""
+    return FitReport(tier=tier, usable=None, needed=0, services=(), errors=tuple(errors))
 
 
 # ── a tier ──
@@ -171,6 +182,24 @@ def _mirrors(
 
 
 # ── one model ──
+async def run_fit(
+    uri: str,
+    options: Mapping[str, Any],
+    overrides: FitOverrides,
+    *,
+    sink: Sink = discard,
+    cancel: Cancel | None = None,
+) -> FitReport:
+    """Estimate one model. No `ModelfetchError` is raised: errors are in the report."""
+    return await run_session(
+        lambda _: parse_options(options),
+        lambda session: fit_uri(uri, session, overrides),
+        failure=fit_failed,
+        sink=sink,
+        cancel=cancel,
+    )
+
+
 async def fit_uri(text: str, session: Session, overrides: FitOverrides) -> FitReport:
     """Estimate one model: a URI as in a manifest, a file, or a folder of a model.
 

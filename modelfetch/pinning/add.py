@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from modelfetch.core import os_errors
-from modelfetch.core.events import Notice
+from modelfetch.core.events import Notice, Sink, discard
 from modelfetch.core.root import CONSUMERS
 from modelfetch.core.similar import nearest
 from modelfetch.core.units import total_size
@@ -43,15 +43,18 @@ from modelfetch.pinning.document import check_writable, load_text, read_document
 from modelfetch.pinning.entry import PinEntry, fill_pins
 from modelfetch.pinning.types import Added, AddReport, AddRequest
 from modelfetch.pinning.upstream import measure_all
+from modelfetch.pipeline.run import in_cache, run_session
 from modelfetch.sources import SourceRequest
 from modelfetch.sources.argument import parse_argument
 from modelfetch.sources.factory import canonical_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from typing import Any
 
     from modelfetch.core.artifact import Artifact
+    from modelfetch.core.cancel import Cancel
     from modelfetch.fitting.types import FitReport
     from modelfetch.manifest.uri import Uri
     from modelfetch.pinning.document import Document
@@ -66,6 +69,23 @@ KINDS_TO_ADD = tuple(kind for kind in KINDS if kind in WEIGHT_KINDS or kind == "
 _NOWHERE = Position(file="", line=0, column=0)
 _HEADER_SUFFIXES = (".safetensors", ".sft", ".gguf")
 _QUANT = re.compile(r"(?:^|[._-])((?:UD-)?(?:IQ|Q|TQ)\d\w*|F16|BF16|F32|FP16|MXFP4\w*)(?=[._-]|\Z)", re.IGNORECASE)
+
+
+async def run_add(
+    request: AddRequest, options: Mapping[str, Any], *, sink: Sink = discard, cancel: Cancel | None = None
+) -> AddReport:
+    """Add links to a manifest. No `ModelfetchError` is raised: errors are in the report."""
+
+    def failure(errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float) -> AddReport:
+        return AddReport(manifest=str(request.manifest), errors=tuple(errors), seconds=seconds)
+
+    return await run_session(
+        in_cache(options),
+        lambda session: add_links(request, session),
+        failure=failure,
+        sink=sink,
+        cancel=cancel,
+    )
 
 
 async def add_links(request: AddRequest, session: Session) -> AddReport:

@@ -6,18 +6,23 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from modelfetch.core.events import Sink, discard
+from modelfetch.core.report import failed
 from modelfetch.errors import ModelfetchError, UsageError
 from modelfetch.pinning.document import Document, check_writable, read_document, with_pins, write_document
 from modelfetch.pinning.entry import PinEntry, PinState, display_pin, display_upstream, fill_pins
 from modelfetch.pinning.reporting import PinStatus, checked_model, kept_model, open_model, pinned_model
 from modelfetch.pinning.upstream import check_entries, measure_all, resolve_entries
+from modelfetch.pipeline.run import in_cache, run_session
 from modelfetch.sources.factory import canonical_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from typing import Any
 
     from modelfetch.core.artifact import Resolution
+    from modelfetch.core.cancel import Cancel
     from modelfetch.core.report import ModelReport, Report
     from modelfetch.manifest.model import Model
     from modelfetch.pinning.entry import Measured
@@ -31,6 +36,26 @@ class Result:
     report: Report
     lines: tuple[PinStatus, ...] = ()
     written: bool = False
+
+
+async def run_pin(
+    file: Path,
+    options: Mapping[str, Any],
+    *,
+    check: bool,
+    upgrade: Sequence[str],
+    sink: Sink = discard,
+    cancel: Cancel | None = None,
+) -> Result:
+    """Pin a manifest file, or check its pins. No `ModelfetchError` is raised: errors are in the report."""
+
+    async def work(session: Session) -> Result:
+        return await (check_file(file, session) if check else pin_file(file, session, upgrade=upgrade))
+
+    def failure(errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float) -> Result:
+        return Result(report=failed(errors, tier=tier, root=root, seconds=seconds))
+
+    return await run_session(in_cache(options), work, failure=failure, sink=sink, cancel=cancel)
 
 
 async def pin_file(path: Path, session: Session, *, upgrade: Sequence[str] = ()) -> Result:
@@ -142,7 +167,7 @@ def _pinned(
     """Make the report, and a line for each entry that changed."""
     reports: list[ModelReport] = []
     lines: list[PinStatus] = []
-    failed = {error.model for error in errors}
+    failures = {error.model for error in errors}
     for entry in entries:
         name = entry.model.name
         if name in models:
@@ -152,7 +177,7 @@ def _pinned(
                 state = "moved" if entry.pinned and entry.upgrade else "pinned"
                 lines.append(PinStatus(model=name, state=state, pinned=display_pin(entry), upstream=display_pin(after)))
         elif entry.upgrade or not entry.complete:
-            reports.append(open_model(entry, failed=name in failed, measured=measured.get(name, {})))
+            reports.append(open_model(entry, failed=name in failures, measured=measured.get(name, {})))
         else:
             reports.append(kept_model(entry))
     report = _report(document, session, reports, errors)

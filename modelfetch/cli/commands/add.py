@@ -52,8 +52,8 @@ def command(ctx: click.Context, /, links: tuple[str, ...], **values: Any) -> int
 
     A missing manifest is created; comments and layout are kept. On a terminal, what can't be detected is prompted for.
     """
+    from modelfetch.pinning.add import run_add
     from modelfetch.pinning.types import AddRequest
-    from modelfetch.run import run_add
     from modelfetch.tiers.selection import DEFAULT_MANIFEST
 
     request = AddRequest(

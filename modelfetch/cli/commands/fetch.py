@@ -52,7 +52,7 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
     """
     from modelfetch.config.options import parse_options
     from modelfetch.pipeline.retrieve import as_uri, check_output, into_cache, to_path, work_folder
-    from modelfetch.run import run_session
+    from modelfetch.pipeline.run import run_session
 
     target: Path | None = values["output"]
     if str(target) == "-":

@@ -47,8 +47,7 @@ def command(ctx: click.Context, /, targets: tuple[str, ...], **values: Any) -> i
     if that is unknown.
     """
     from modelfetch.config.options import parse_values
-    from modelfetch.fitting import FitOverrides, fit_manifests
-    from modelfetch.run import fit_failed, run_fit
+    from modelfetch.fitting import FitOverrides, fit_failed, fit_manifests, run_fit
 
     names = ("context", "parallel", "kv_type", "flash_attention", "usable")
     overrides = FitOverrides(**parse_values({name: values[name] for name in names}))

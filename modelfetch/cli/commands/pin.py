@@ -44,7 +44,7 @@ def command(ctx: click.Context, /, file: str, **values: Any) -> int:
 
     Comments, order, layout and existing pins are kept. Either all pins are written or none.
     """
-    from modelfetch.run import run_pin
+    from modelfetch.pinning.run import run_pin
 
     if values["check"] and values["upgrade"]:
         raise UsageError("--check and --upgrade can't be used together", hint="--check writes nothing")

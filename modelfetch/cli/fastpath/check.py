@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 _MAX_BYTES = 256 * 2**20
 MAGIC = "modelfetch no-op note 3"
 _PREFIXES = ("MODELFETCH_", "HF_", "GPU_", "OLLAMA_", "STABLE_DIFFUSION_", "COMFYUI_", "CIVITAI_", "XDG_")
-_NAMES = ("PUID", "PGID", "HOME", "NETRC", "TRANSFORMERS_OFFLINE", "DOCKER_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR")
-_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")  # an invalid one is 78
+_NAMES = (
+    *("PUID", "PGID", "HOME", "NETRC", "TRANSFORMERS_OFFLINE", "DOCKER_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy"),  # an invalid one is 78
+)
 _NEVER = ("--refresh", "--prune", "--progress", "--help", "-h")
 _NEVER_SET = ("MODELFETCH_PROGRESS", "MODELFETCH_SYNC_PROGRESS", "MODELFETCH_PRUNE", "MODELFETCH_SYNC_PRUNE")
 _TIER = ("MODELFETCH_SYNC_TIER", "MODELFETCH_TIER", "GPU_VRAM_DEFAULT")
@@ -131,7 +133,7 @@ def key_of(argv: Sequence[str], environ: Mapping[str, str]) -> str:
     relevant = sorted(
         f"{name}={value}"
         for name, value in environ.items()
-        if (name.startswith(_PREFIXES) or name in _NAMES or name in _PROXIES) and "TOKEN" not in name and value.strip()
+        if (name.startswith(_PREFIXES) or name in _NAMES) and "TOKEN" not in name and value.strip()
     )
     return repr((__version__, list(argv), os.getcwd(), os.geteuid(), relevant))  # noqa: PTH109 - see above
 

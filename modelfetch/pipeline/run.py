@@ -26,11 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Protocol
 
-    from modelfetch.fitting.run import FitOverrides
-    from modelfetch.fitting.types import FitReport
     from modelfetch.manifest.model import Manifest
-    from modelfetch.pinning.run import Result as PinResult
-    from modelfetch.pinning.types import AddReport, AddRequest
 
     R_co = TypeVar("R_co", covariant=True)
 
@@ -173,75 +169,6 @@ def _demo_hub(tier: str | None, settings: Settings, environ: Mapping[str, str]) 
         yield Settings.from_env({**environ, **overlay})
 
 
-async def run_pin(
-    file: Path,
-    options: Mapping[str, Any],
-    *,
-    check: bool,
-    upgrade: Sequence[str],
-    sink: Sink = discard,
-    cancel: Cancel | None = None,
-) -> PinResult:
-    """Pin a manifest file, or check its pins. No `ModelfetchError` is raised: errors are in the report."""
-    from modelfetch.pinning.run import Result, check_file, pin_file
-
-    async def work(session: Session) -> PinResult:
-        return await (check_file(file, session) if check else pin_file(file, session, upgrade=upgrade))
-
-    def failure(errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float) -> PinResult:
-        return Result(report=failed(errors, tier=tier, root=root, seconds=seconds))
-
-    return await run_session(_in_cache(options), work, failure=failure, sink=sink, cancel=cancel)
-
-
-async def run_add(
-    request: AddRequest, options: Mapping[str, Any], *, sink: Sink = discard, cancel: Cancel | None = None
-) -> AddReport:
-    """Add links to a manifest. No `ModelfetchError` is raised: errors are in the report."""
-    from modelfetch.pinning.add import add_links
-    from modelfetch.pinning.types import AddReport
-
-    def failure(errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float) -> AddReport:
-        return AddReport(manifest=str(request.manifest), errors=tuple(errors), seconds=seconds)
-
-    return await run_session(
-        _in_cache(options),
-        lambda session: add_links(request, session),
-        failure=failure,
-        sink=sink,
-        cancel=cancel,
-    )
-
-
-async def run_fit(
-    uri: str,
-    options: Mapping[str, Any],
-    overrides: FitOverrides,
-    *,
-    sink: Sink = discard,
-    cancel: Cancel | None = None,
-) -> FitReport:
-    """Estimate one model. No `ModelfetchError` is raised: errors are in the report."""
-    from modelfetch.fitting.run import fit_uri
-
-    return await run_session(
-        lambda _: parse_options(options),
-        lambda session: fit_uri(uri, session, overrides),
-        failure=fit_failed,
-        sink=sink,
-        cancel=cancel,
-    )
-
-
-def fit_failed(
-    errors: Sequence[ModelfetchError], *, tier: str | None, root: str = "", seconds: float = 0.0
-) -> FitReport:
-    """Return the report of an estimate that failed before it reached any model."""
-    from modelfetch.fitting.types import FitReport
-
-    return FitReport(tier=tier, usable=None, needed=0, services=(), errors=tuple(errors))
-
-
-def _in_cache(options: Mapping[str, Any]) -> Callable[[Settings], Options]:
+def in_cache(options: Mapping[str, Any]) -> Callable[[Settings], Options]:
     """Return what parses the options of a command that needs no ROOT: it works in the user's cache."""
     return lambda settings: parse_options({**options, "root": settings.cache_path()})
