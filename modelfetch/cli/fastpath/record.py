@@ -7,6 +7,7 @@ It is written after a successful `sync`, from a new run of the full command's ow
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -37,7 +38,7 @@ from modelfetch.render.summary import summary
 from modelfetch.tiers.discovery import tier_dirs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from modelfetch.core.report import Report
     from modelfetch.manifest.model import Manifest
@@ -123,8 +124,9 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
             paths[file] = None
         else:
             yield f"absent\t{file}"
+    real_folder = functools.cache(os.path.realpath)
     for folder in dict.fromkeys(path.parent for path in paths):
-        yield f"folder\t{os.path.realpath(folder)}\t{folder}"
+        yield f"folder\t{real_folder(folder)}\t{folder}"
     for path in paths:
         seen = lstat_path(path)
         if seen is None:
@@ -133,9 +135,16 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
             yield f"link\t{seen.target}\t{path}"
             # The target of an adopted link is not listed anywhere else.
             found = path.stat()
-            yield f"path\t{found.st_size}\t{found.st_mtime_ns}\t{os.path.realpath(path)}"
+            yield f"path\t{found.st_size}\t{found.st_mtime_ns}\t{_real_target(path, seen.target, real_folder)}"
         else:
             yield f"path\t{seen.size}\t{seen.mtime_ns}\t{path}"
+
+
+def _real_target(link: Path, target: str, real_folder: Callable[[Path], str]) -> Path:
+    """The file that a link leads to; the links of a snapshot share two folders, each of which is resolved once."""
+    file = Path(real_folder(link.parent), target)
+    real = Path(real_folder(file.parent), file.name)
+    return real.resolve() if real.is_symlink() else real
 
 
 def _paths_of(request: ModelRequest, session: Session, receipts: Mapping[str, Receipt]) -> Iterator[str]:
