@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from modelfetch.core.urls import redact
 from modelfetch.errors import IntegrityError, ModelfetchError, UnreachableError
 from modelfetch.http.retry import Attempts, RetryTiming
 from modelfetch.http.status import check_status
+from modelfetch.http.types import ContentRange
 from modelfetch.sources.pages import refuse_page
 from modelfetch.transfer.journal import Identity
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from modelfetch.formats.range_reader import RangeReader
     from modelfetch.http import Http, Response
     from modelfetch.transfer.prefill import PartialPrefix
-
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:(\d{1,19})|\*)\Z", re.ASCII)
 
 
 class BrokenReader:
@@ -171,13 +169,12 @@ class HttpReader:
         return self._count(self._stream.take(length))
 
     def _part(self, response: Response, place: Location, offset: int, length: int) -> bytes:
-        match = _CONTENT_RANGE.match(response.headers.get("content-range", "").strip())
-        if match is None or int(match[1]) != offset or int(match[2]) - offset >= length:
+        part = ContentRange.of(response.headers)
+        if part is None or part.start != offset or not offset < part.end <= offset + length:
             raise _invalid_response(response, f"sent other bytes than the requested {length} from {offset}")
-        if match[3] is not None:
-            self._agree(int(match[3]), None)
+        self._agree(part.size, None)
         self._note(response, place)
-        want = int(match[2]) + 1 - offset
+        want = part.end - offset
         stream = _Stream(response)
         got = self._count(stream.take(want))
         if len(got) < want:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
+
+from modelfetch.core.units import MAX_SIZE
 
 FLOOR_RATE = 16 * 1024
 """Lowest acceptable transfer rate, in bytes per second."""
 FLOOR_SECONDS = 60.0
 """Time below `FLOOR_RATE` after which a connection is dropped, in seconds."""
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)")
 
 
 class Headers(Mapping[str, str]):
@@ -32,6 +36,31 @@ class Headers(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"Headers({sorted(self._fields)})"  # names only: values may be secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentRange:
+    """The part of a file that a response contains: from ``start`` to ``end`` (exclusive), which are equal in a refusal.
+
+    ``size`` is that of the whole file in bytes, None if the server does not know it.
+    """
+
+    start: int
+    end: int
+    size: int | None
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Self | None:
+        """Parse ``Content-Range``; None if it is missing or invalid (source: RFC 9110, section 14.4)."""
+        match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
+        if match is None:
+            return None
+        start, end = (int(match[1]), int(match[2]) + 1) if match[1] else (0, 0)
+        size = None if match[3] == "*" else int(match[3])
+        valid = start <= end <= MAX_SIZE if size is None else start <= end <= size <= MAX_SIZE
+        if not valid or (match[1] and start == end):
+            return None
+        return cls(start=start, end=end, size=size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

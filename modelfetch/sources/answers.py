@@ -6,10 +6,10 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from modelfetch.core.units import MAX_SIZE
 from modelfetch.errors import IntegrityError, ModelfetchError, NotAModelError
 from modelfetch.formats.content_check import HEAD
 from modelfetch.http import check_status
+from modelfetch.http.types import ContentRange
 from modelfetch.manifest.paths import safe_name
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ FIRST_BYTES = {"Range": f"bytes=0-{HEAD - 1}", "Accept-Encoding": "identity"}
 """Requests as much of a file as `check_replacement` needs."""
 
 _EXPIRED = (400, 401, 403, 410)
-_CONTENT_RANGE = re.compile(r"bytes (?:\d+-\d+|\*)/(\d{1,19})\Z", re.ASCII)
 _PARAMETER = re.compile(r';\s*([^\s;=",]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;,"]+))')
 _EXTENDED = re.compile(r"([A-Za-z0-9-]+)'[A-Za-z0-9-]*'(.+)\Z", re.DOTALL)
 _CHARSETS = {"utf-8": "utf-8", "iso-8859-1": "latin-1"}
@@ -53,11 +52,9 @@ def total_size(response: Response) -> int | None:
     if response.encoding is not None:
         return None
     if response.status in (206, 416):
-        match = _CONTENT_RANGE.match(response.headers.get("content-range", "").strip())
-        size = int(match[1]) if match else None
-    else:
-        size = response.length
-    return size if size is None or size <= MAX_SIZE else None
+        part = ContentRange.of(response.headers)
+        return part.size if part is not None else None
+    return response.length
 
 
 def check_file(response: Response, requested: str, *, what: str, uri: str) -> None:

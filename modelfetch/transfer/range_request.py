@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from modelfetch.core.units import MAX_SIZE
 from modelfetch.core.urls import redact
 from modelfetch.errors import IntegrityError, ModelfetchError, NotAModelError, UnreachableError
 from modelfetch.formats.content_check import is_weights, page_error
 from modelfetch.http.status import status_error
+from modelfetch.http.types import ContentRange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     from modelfetch.http import Response
     from modelfetch.transfer.journal import Identity
 
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)\Z")
 _MIN_SIZE = 16 * 1024
 """A source that sends fewer bytes than this, although more were requested, gets no further range requests."""
 _ETAG = re.compile(r'(?:W/)?"[ !#-~]{1,1024}"|[!#-+\-.-~]{1,256}')
 """An entity tag that can be sent back; some servers leave out the quotation marks."""
 _DATE_LIMIT = 64
 _TEXTS = ("application/problem+json", "application/xml", "application/javascript")
-_UNSATISFIED = re.compile(r"bytes \*/([0-9]{1,19})\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,14 +160,11 @@ def _page_instead(response: Response, what: str, *, wrong_size: bool) -> Modelfe
 def _part(
     response: Response, wanted: WantedRange, identity: Identity | None, *, size: int | None, has_digest: bool, what: str
 ) -> Answer | Restart:
-    match = _CONTENT_RANGE.match(response.headers.get("content-range", "").strip())
-    if not wanted.ranged or match is None or response.encoding is not None:
+    part = ContentRange.of(response.headers)
+    if not wanted.ranged or part is None or response.encoding is not None:
         raise WrongRangeError(f"{redact(response.url)} sent a part of the file that was not requested")
-    start, end = int(match[1]), int(match[2]) + 1
-    total = None if match[3] == "*" else int(match[3])
-    if (total or end) > MAX_SIZE:
-        raise WrongRangeError(f"{redact(response.url)} declared a size that no file has")
-    if start != wanted.start or end <= start or (wanted.end is not None and end > wanted.end) or (total or end) < end:
+    start, end, total = part.start, part.end, part.size
+    if start != wanted.start or end == start or (wanted.end is not None and end > wanted.end):
         raise WrongRangeError(
             f"{redact(response.url)} sent bytes from {start}, requested were those from {wanted.start}"
         )
@@ -187,8 +182,8 @@ def _part(
 
 
 def _unsatisfied(response: Response, wanted: WantedRange, *, size: int | None) -> Restart | NothingMore:
-    match = _UNSATISFIED.match(response.headers.get("content-range", "").strip())
-    if match is not None and int(match[1]) == wanted.start and size in (None, wanted.start):
+    part = ContentRange.of(response.headers)
+    if part is not None and part.size == wanted.start and size in (None, wanted.start):
         return NothingMore(size=wanted.start)
     return Restart(reason="the source's file is shorter than what is there")
 

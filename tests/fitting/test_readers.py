@@ -25,6 +25,7 @@ from modelfetch.formats.gguf import read_gguf
 from modelfetch.formats.range_reader import HeaderBuffer
 from modelfetch.http import Http
 from tests.faults import ChangedETag, Gzip, HtmlPage, IgnoreRange, Status, Truncated, WrongContentRange
+from tests.http.test_hostile_headers import answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -146,6 +147,15 @@ def test_a_response_for_another_range_is_refused(hub: Hub, reader: Make, fault: 
     with pytest.raises(ModelfetchError) as bad:
         reader().read(0, 100)
     assert bad.value.exit_code in (65, 69)
+
+
+@pytest.mark.parametrize("field", ["bytes 5-3/10", "bytes 5-9/9", "bytes */10"])
+def test_an_impossible_part_is_not_the_end_of_the_file(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    http = Http()
+    monkeypatch.setattr(http, "open", lambda *_, **__: answer(206, [(b"Content-Range", field.encode())]))
+    place = Location(uri="https://h.example/x", url="https://h.example/x")
+    with pytest.raises(UnreachableError, match="sent other bytes"):
+        HttpReader(http, [place], size=None, attempts=1, cancel=Cancel()).read(5, 10)
 
 
 def test_the_next_location_is_tried_after_a_failure_and_then_the_mirrors(hub: Hub, reader: Make) -> None:
