@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
+from urllib.parse import unquote, urlsplit
 
 from modelfetch.core.digest import Digest
 from modelfetch.core.json_fields import texts
@@ -28,6 +30,11 @@ class Location:
     def is_local(self) -> bool:
         """Whether it is a file of this machine."""
         return self.url.startswith("file:")
+
+    @property
+    def local_path(self) -> Path:
+        """The path of a file of this machine."""
+        return Path(unquote(urlsplit(self.url).path))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

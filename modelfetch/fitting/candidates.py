@@ -6,12 +6,12 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from modelfetch.errors import DestinationError, ModelfetchError, UsageError
 from modelfetch.fitting.readers import BrokenReader, ContinuedReader, HttpReader
 from modelfetch.fitting.types import Candidate, ModelFile
 from modelfetch.formats import safetensors
+from modelfetch.formats.pickles import PICKLE_SUFFIXES
 from modelfetch.formats.range_reader import FIRST, FileReader, HeaderBuffer
 from modelfetch.manifest.kinds import upstream_name
 from modelfetch.manifest.uri import OllamaUri
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     Mirrors = Callable[[Artifact], Callable[[], Sequence[Location]]]
 
 _LAYER = "application/vnd.ollama.image."
-_READABLE = (".safetensors", ".gguf")
-_WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".sft", ".onnx")
+_READABLE = (".safetensors", ".sft", ".gguf")
+WEIGHT_SUFFIXES = (*_READABLE, ".bin", ".onnx", *PICKLE_SUFFIXES)
 _MAX_FILES = 10_000
 _SHARD = re.compile(r"(.*-)(\d{5})(-of-)(\d{5})(\.(?:gguf|safetensors))\Z")
 
 
 def first_range(path: str) -> int:
     """Bytes of the first range that is read of a file."""
-    return safetensors.FIRST if path.lower().endswith(".safetensors") else FIRST
+    return safetensors.FIRST if safetensors.is_safetensors_name(path) else FIRST
 
 
 class ReaderRegistry:
@@ -118,7 +118,7 @@ class ReaderRegistry:
             return path
         for place in artifact.locations:
             if place.is_local:
-                return Path(unquote(urlsplit(place.url).path))
+                return place.local_path
         return None
 
 
@@ -161,7 +161,7 @@ def _layer(artifact: Artifact, library: ReaderRegistry, mirrors: Mirrors) -> Mod
 def _file(artifact: Artifact, library: ReaderRegistry, mirrors: Mirrors, *, alone: bool) -> ModelFile:
     """A single file is read whatever its name; of several, only those whose names suggest a header."""
     suffix = PurePosixPath(artifact.path).suffix.lower()
-    readable = suffix in _READABLE or (alone and suffix not in _WEIGHTS)
+    readable = suffix in _READABLE or (alone and suffix not in WEIGHT_SUFFIXES)
     prefix = library.prefix(artifact, mirrors(artifact)) if readable else None
     return ModelFile(path=artifact.path, size=artifact.size, prefix=prefix)
 
@@ -178,7 +178,7 @@ def pinned_candidate(model: Model) -> Candidate:
 def sizes_are_enough(model: Model) -> bool:
     """Whether a model needs no query or read, because speech models are estimated from the size of their weights."""
     if model.files is not None:
-        weights = [file for file in model.files if PurePosixPath(file.path).suffix.lower() in _WEIGHTS]
+        weights = [file for file in model.files if PurePosixPath(file.path).suffix.lower() in WEIGHT_SUFFIXES]
         readable = any(file.path.lower().endswith(_READABLE) for file in weights)
         return not readable and all(file.size is not None for file in weights)
     return model.kind == "torch-checkpoint" and model.size is not None
@@ -211,9 +211,10 @@ def files_below(folder: Path) -> tuple[ModelFile, ...]:
             files.append(_local(path, path.relative_to(folder).as_posix(), readable=readable))
             if len(files) > _MAX_FILES:
                 raise UsageError(f"{folder} holds more than {_MAX_FILES} files", hint="name the folder of one model")
-    if not any(PurePosixPath(file.path).suffix.lower() in _WEIGHTS for file in files):
+    if not any(PurePosixPath(file.path).suffix.lower() in WEIGHT_SUFFIXES for file in files):
         raise UsageError(
-            f"{folder} contains no model file", hint=f"name a file, or a folder with one of {', '.join(_WEIGHTS)}"
+            f"{folder} contains no model file",
+            hint=f"name a file, or a folder with one of {', '.join(WEIGHT_SUFFIXES)}",
         )
     return tuple(files)
 
@@ -241,7 +242,7 @@ def local_file(path: Path) -> ModelFile:
     if not path.is_file():
         raise UsageError(f"{path} is neither a file nor a folder", hint="name a model's file or folder")
     suffix = path.suffix.lower()
-    readable = suffix in _READABLE or suffix not in (*_WEIGHTS, ".json", ".txt", ".md")
+    readable = suffix in _READABLE or suffix not in (*WEIGHT_SUFFIXES, ".json", ".txt", ".md")
     return _local(path, path.name, readable=readable)
 
 

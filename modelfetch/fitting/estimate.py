@@ -21,7 +21,8 @@ from modelfetch.fitting.speech import (
 )
 from modelfetch.fitting.types import Estimate
 from modelfetch.formats.gguf import MAGICS, GgufHeader, read_gguf
-from modelfetch.formats.safetensors import read_safetensors
+from modelfetch.formats.pickles import PICKLE_SUFFIXES
+from modelfetch.formats.safetensors import is_safetensors_name, read_safetensors
 from modelfetch.manifest.budget import MIN_FREE
 
 if TYPE_CHECKING:
@@ -45,9 +46,9 @@ LOADED_KINDS = frozenset(
 )
 """Kinds that every request loads (None: Ollama's models); any other is loaded only if a request names it, or never."""
 
-_PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+_PICKLES = (*PICKLE_SUFFIXES, ".bin")
 _VARIANT = re.compile(
-    r"(.+?)(\.(?:fp16|fp32|bf16|non_ema|ema_only))?(?:-\d{5}(-of-\d{5}))?(\.(?:safetensors|gguf))", re.IGNORECASE
+    r"(.+?)(\.(?:fp16|fp32|bf16|non_ema|ema_only))?(?:-\d{5}(-of-\d{5}))?(\.(?:safetensors|sft|gguf))", re.IGNORECASE
 )
 
 
@@ -65,7 +66,7 @@ def is_gguf(file: ModelFile) -> bool:
     suffix = PurePosixPath(file.path).suffix.lower()
     if suffix == ".gguf" or file.path == "model":
         return True
-    if suffix in (".safetensors", ".json", ".txt", ".md", *_PICKLES) or file.prefix is None:
+    if file.prefix is None or is_safetensors_name(file.path) or suffix in (".json", ".txt", ".md", *_PICKLES):
         return False
     return (file.prefix.size or 4) >= 4 and bytes(file.prefix.upto(4)[:4]) in MAGICS
 
@@ -151,11 +152,11 @@ def read_parts(candidate: Candidate) -> Parts | None:
     found: dict[str, Parts] = {}
     for base, file in _once(candidate.files):
         suffix = PurePosixPath(file.path).suffix.lower()
-        if suffix == ".safetensors" and file.prefix is not None:
+        if is_safetensors_name(file.path) and file.prefix is not None:
             parts = parts_of(read_safetensors(file.prefix), kind=candidate.kind, path=file.path)
         elif is_gguf(file) and file.prefix is not None:
             parts = parts_of_gguf(read_gguf(file.prefix), kind=candidate.kind)
-        elif suffix in (".safetensors", ".gguf", *_PICKLES):
+        elif is_safetensors_name(file.path) or suffix in (".gguf", *_PICKLES):
             parts = None
         else:
             continue
@@ -172,7 +173,7 @@ def _once(files: Sequence[ModelFile]) -> Iterator[tuple[str, ModelFile]]:
     A repository may hold the same weights as ``x.safetensors``, ``x.fp16.safetensors`` and pickles. A program loads one
     of them. Which one makes no difference, because 32-bit floats are held in 16 bits.
     """
-    folders = {PurePosixPath(file.path).parent for file in files if file.path.lower().endswith(".safetensors")}
+    folders = {PurePosixPath(file.path).parent for file in files if is_safetensors_name(file.path)}
     chosen: dict[str, str] = {}
     for file in files:
         path = PurePosixPath(file.path)
@@ -224,7 +225,7 @@ def speech_estimate(candidate: Candidate, service: Service) -> Estimate:
 
 def _speech_weights(candidate: Candidate) -> int | None:
     """Bytes of the weights in the form that is loaded first: CTranslate2's, safetensors, NeMo's, a pickle or GGUF."""
-    for ends in (("model.bin",), (".safetensors",), (".nemo",), (".pt", ".pth"), (".gguf",)):
+    for ends in (("model.bin",), (".safetensors", ".sft"), (".nemo",), (".pt", ".pth"), (".gguf",)):
         sizes = [file.size for _, file in _once(candidate.files) if file.path.lower().endswith(ends)]
         if sizes:
             return total_size(sizes)
@@ -248,8 +249,7 @@ def fit_model(candidate: Candidate, service: Service, *, fp8: bool = False) -> E
         return speech_estimate(candidate, service)
     if any(is_gguf(file) for file in candidate.files):
         return gguf_estimate(candidate, service, exact=True)
-    paths = [PurePosixPath(file.path) for file in candidate.files]
-    if any(path.suffix == ".safetensors" for path in paths):
+    if any(is_safetensors_name(file.path) for file in candidate.files):
         made = image_estimates([(candidate, read_parts(candidate))], service, fp8=fp8)
         return made[0][1] if made else unknown_estimate(candidate, "it has no denoiser")
     return unknown_estimate(candidate, "the kind of model is not known")

@@ -27,7 +27,7 @@ from modelfetch.formats.pickles import (
     starts_as_pickle,
 )
 from modelfetch.formats.range_reader import HeaderWindow, ReadAt
-from modelfetch.formats.safetensors import MAX_HEADER, check_safetensors
+from modelfetch.formats.safetensors import MAX_HEADER, check_safetensors, is_safetensors_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -330,7 +330,7 @@ def check_whole(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False)
     head = read_at(0, HEAD)
     window = HeaderWindow(size, read_at)
     try:
-        if suffix in (".safetensors", ".sft") or (suffix not in _STARTS and _is_safetensors(head)):
+        if is_safetensors_name(path) or (suffix not in _STARTS and _is_safetensors(head)):
             check_safetensors(window)
         elif suffix == ".gguf" or (suffix not in _STARTS and _is_gguf(head)):
             read_gguf(window)

@@ -90,6 +90,11 @@ def read_safetensors(source: RangeReader | HeaderBuffer | HeaderWindow) -> Safet
     return made
 
 
+def is_safetensors_name(name: str) -> bool:
+    """Whether a file's name is that of a safetensors file."""
+    return name.lower().endswith((".safetensors", ".sft"))
+
+
 def check_safetensors(view: HeaderView) -> None:
     """Check a header as `read_safetensors` does, without keeping its tensors.
 

@@ -23,6 +23,7 @@ from modelfetch.fitting.candidates import ReaderRegistry
 from modelfetch.fitting.estimate import LOADED_KINDS
 from modelfetch.formats.content_check import HEAD
 from modelfetch.formats.gguf import MAGICS, read_gguf
+from modelfetch.formats.pickles import PICKLE_SUFFIXES
 from modelfetch.formats.safetensors import read_safetensors
 from modelfetch.manifest.kinds import KINDS, WEIGHT_KINDS, consumers_of
 from modelfetch.manifest.model import Model, Position
@@ -67,7 +68,6 @@ KINDS_TO_ADD = tuple(kind for kind in KINDS if kind in WEIGHT_KINDS or kind == "
 """The kinds that a caller may choose."""
 
 _NOWHERE = Position(file="", line=0, column=0)
-_HEADER_SUFFIXES = (".safetensors", ".sft", ".gguf")
 _QUANT = re.compile(r"(?:^|[._-])((?:UD-)?(?:IQ|Q|TQ)\d\w*|F16|BF16|F32|FP16|MXFP4\w*)(?=[._-]|\Z)", re.IGNORECASE)
 
 
@@ -226,7 +226,7 @@ class _Resolver:
     def _by_content(self, artifact: Artifact) -> Detected:
         """Detect a file's kind by its header, read by range."""
         suffix = PurePosixPath(artifact.path).suffix.lower()
-        if suffix not in _HEADER_SUFFIXES and suffix in (".ckpt", ".pt", ".pth", ".pkl", ".bin", ".onnx", ".zip"):
+        if suffix in (*PICKLE_SUFFIXES, ".bin", ".onnx", ".zip"):
             return Detected()
         registry = ReaderRegistry(self._session, None)
         try:

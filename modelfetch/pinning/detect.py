@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from modelfetch.fitting.candidates import WEIGHT_SUFFIXES
 from modelfetch.manifest.kinds import FOLDERS, consumers_of
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from modelfetch.formats.gguf import GgufHeader
     from modelfetch.formats.safetensors import SafetensorsHeader
-
-_WEIGHTS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".pkl", ".bin", ".onnx")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,5 +277,5 @@ def by_files(repo: str, paths: Iterable[str]) -> Detected:
         return Detected(kind="immich-model", consumers=("immich",), task=task, why="a repo of Immich's")
     if "model_index.json" in top:
         return Detected(kind="snapshot", consumers=("comfyui",), why="a diffusers repo")
-    weights = tuple(name for name in names if name.lower().endswith(_WEIGHTS))
+    weights = tuple(name for name in names if name.lower().endswith(WEIGHT_SUFFIXES))
     return Detected(choices=weights or tuple(names), why="a repo of several files")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from modelfetch.core import fs
 from modelfetch.core.os_errors import missing_file_error, not_a_file_error
@@ -51,7 +49,7 @@ def copy_file(
         InterruptedSync: It was cancelled.
         OSError: The store's disk failed.
     """
-    path = _path_of(location)
+    path = location.local_path
     try:
         fd = fs.open_regular(path, follow=True)
     except (FileNotFoundError, NotADirectoryError):
@@ -80,13 +78,9 @@ def copy_file(
 def read_head(location: Location, length: int) -> bytes:
     """Return the first bytes of a local file; none if it can't be read, which `copy_file` reports."""
     try:
-        return fs.read_head(_path_of(location), length)
+        return fs.read_head(location.local_path, length)
     except OSError:
         return b""
-
-
-def _path_of(location: Location) -> Path:
-    return Path(unquote(urlsplit(location.url).path))
 
 
 def _identity(location: Location, stat: os.stat_result) -> Identity:
@@ -95,7 +89,7 @@ def _identity(location: Location, stat: os.stat_result) -> Identity:
 
 
 def _unreadable(location: Location, error: OSError) -> UnreachableError:
-    return UnreachableError(f"{_path_of(location)} can't be read: {error.strerror}", uri=location.uri, permanent=True)
+    return UnreachableError(f"{location.local_path} can't be read: {error.strerror}", uri=location.uri, permanent=True)
 
 
 def _copy_range(

@@ -42,6 +42,14 @@ def test_the_same_weights_in_another_precision_count_once() -> None:
     assert alone({**fp16, **sharded, **WHOLE}).needed == one.needed
 
 
+@pytest.mark.parametrize("name", ["x.sft", "x.SFT", "x.SAFETENSORS", "x.fp16.sft"])
+def test_any_name_of_a_safetensors_file_is_read(name: str) -> None:
+    whole = alone({name: sd15()})
+    assert whole.ok
+    assert whole.needed == alone({"x.safetensors": sd15()}).needed
+    assert alone({name: sd15(), "x.bin": None}).needed == whole.needed
+
+
 def test_the_shards_of_a_denoiser_are_one() -> None:
     shards: dict[str, MadeFile | None] = {f"unet/x-0000{n}-of-00002.safetensors": UNET for n in (1, 2)}
     assert UNET.size is not None
