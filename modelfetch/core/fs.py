@@ -228,11 +228,8 @@ def hash_file(path: Path, *algorithms: str) -> tuple[Digest, ...]:
     Raises:
         OSError: It can't be read.
     """
-    fd = open_regular(path, follow=True)
-    try:
+    with closing(open_regular(path, follow=True)) as fd:
         return hash_descriptor(fd, *algorithms)
-    finally:
-        os.close(fd)
 
 
 def hash_descriptor(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from modelfetch.core.artifact import Resolution
 from modelfetch.pipeline.frozen import freeze
 from modelfetch.pipeline.plan import ModelPlan, jobs_for
 from modelfetch.placement import Action, PlacementJob, PlacementRequest
@@ -28,7 +27,7 @@ def with_digests(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> ModelPlan:
         replace(a, digest=fetched[a.uri].blob.digest, size=fetched[a.uri].blob.size) if a.uri in fetched else a
         for a in plan.resolution.artifacts
     )
-    resolution = Resolution(artifacts=known, revision=plan.resolution.revision, pinned=plan.resolution.pinned)
+    resolution = replace(plan.resolution, artifacts=known)
     new = {old.uri: now for old, now in zip(plan.resolution.artifacts, known, strict=True)}
     targets = tuple(
         replace(t, placement=replace(t.placement, artifact=new[t.placement.artifact.uri]))

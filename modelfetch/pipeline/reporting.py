@@ -58,19 +58,16 @@ def _complete_hint(error: ModelfetchError, manifests: Sequence[Manifest]) -> Non
     """
     if error.hint is None or "modelfetch pin FILE" not in error.hint:
         return
-    for manifest in manifests:
-        for model in manifest.models:
-            if model.name != error.model:
-                continue
-            file = Path(model.position.file)
-            if file.resolve().is_relative_to(_PACKAGE):
-                extends = f"`extends: {file.stem}`"
-                error.hint = f"write a manifest with {extends} and an entry {model.name} of your own, then pin that"
-            else:
-                words = {"FILE": shlex.quote(str(file)), "--upgrade NAME": f"--upgrade {shlex.quote(model.name)}"}
-                for word, value in words.items():
-                    error.hint = error.hint.replace(word, value)
-            return
+    model = next((model for one in manifests for model in one.models if model.name == error.model), None)
+    if model is None:
+        return
+    file = Path(model.position.file)
+    if file.resolve().is_relative_to(_PACKAGE):
+        extends = f"`extends: {file.stem}`"
+        error.hint = f"write a manifest with {extends} and your own entry {model.name}, then pin that"
+    else:
+        hint = error.hint.replace("FILE", shlex.quote(str(file)))
+        error.hint = hint.replace("--upgrade NAME", f"--upgrade {shlex.quote(model.name)}")
 
 
 def build_model_report(outcome: Outcome) -> ModelReport:

@@ -111,24 +111,32 @@ async def to_path(
         if not force:
             await asyncio.to_thread(_refuse_other, target, artifact.size)
         await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
+        if keep:
+            return await _fetch_to(target, session, uri, artifact, keep=True, force=force)
         with contextlib.ExitStack() as held:
-            if not keep:
-                held.callback(session.store.remove_if_empty)
-                await asyncio.to_thread(held.enter_context, _sole_user(session, target))
-                if known is not None and (there := await asyncio.to_thread(_present, target, uri, known, force=force)):
-                    return there  # another process has just written it
-            fetched = await session.engine.fetch(artifact, label=_name(artifact))
-            blob = fetched.blob
-            try:
-                await asyncio.to_thread(refuse_pickle, blob, artifact, (target.name,))
-                await asyncio.to_thread(check_content, blob, artifact, target.name)
-                if there := await asyncio.to_thread(_present, target, uri, blob.digest, force=force):
-                    return there
-                await asyncio.to_thread(_deliver, blob, target, keep=keep, force=force)
-            finally:
-                if not keep:
-                    await asyncio.to_thread(session.store.clear)
-        return _retrieved(target, artifact, fetched)
+            held.callback(session.store.remove_if_empty)
+            await asyncio.to_thread(held.enter_context, _sole_user(session, target))
+            if known is not None and (there := await asyncio.to_thread(_present, target, uri, known, force=force)):
+                return there  # another process has just written it
+            return await _fetch_to(target, session, uri, artifact, keep=False, force=force)
+
+
+async def _fetch_to(
+    target: Path, session: Session, uri: Uri, artifact: Artifact, *, keep: bool, force: bool
+) -> Retrieved:
+    """Download into the store, check the file under its new name, and deliver it."""
+    fetched = await session.engine.fetch(artifact, label=_name(artifact))
+    blob = fetched.blob
+    try:
+        await asyncio.to_thread(refuse_pickle, blob, artifact, (target.name,))
+        await asyncio.to_thread(check_content, blob, artifact, target.name)
+        if there := await asyncio.to_thread(_present, target, uri, blob.digest, force=force):
+            return there
+        await asyncio.to_thread(_deliver, blob, target, keep=keep, force=force)
+    finally:
+        if not keep:
+            await asyncio.to_thread(session.store.clear)
+    return _retrieved(target, artifact, fetched)
 
 
 def _sole_user(session: Session, target: Path) -> AbstractContextManager[object]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 from dataclasses import dataclass
@@ -147,23 +148,11 @@ class ConsumerWriter:
         """
         self.confirm()
         day = datetime.now(UTC).strftime("%Y-%m-%d")
-        attempt = 1
         with self._tree.parent(path) as (folder, name):
-            while True:
+            for attempt in itertools.count(1):
                 aside = f"displaced/{day if attempt == 1 else f'{day}.{attempt}'}/{path}"
-                with self._own.parent(aside, make=self._finish_own_folder) as (own, own_name):
-                    try:
-                        self._move_aside(name, folder, own_name, own, path)
-                    except FileExistsError:
-                        attempt += 1
-                        continue
-                    except OSError as error:
-                        self._own.remove_empty_folders(aside, stop=())
-                        if isinstance(error, FileNotFoundError):
-                            raise ChangedMeanwhileError(path) from None
-                        raise
-                    fs.try_fsync(own)
-                break
+                if self._moved_to(aside, name, folder, path):
+                    break
         self._touched.add(path.rpartition("/")[0])
         return aside
 
@@ -292,6 +281,21 @@ class ConsumerWriter:
                 for name, where_fd in ((here, workspace), (there, folder)):
                     with contextlib.suppress(OSError):
                         os.unlink(name, dir_fd=where_fd)
+        return True
+
+    def _moved_to(self, aside: str, name: str, folder: int, path: str) -> bool:
+        """Move a file to a path in modelfetch's folder; False if there is already another."""
+        with self._own.parent(aside, make=self._finish_own_folder) as (own, own_name):
+            try:
+                self._move_aside(name, folder, own_name, own, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                self._own.remove_empty_folders(aside, stop=())
+                if isinstance(error, FileNotFoundError):
+                    raise ChangedMeanwhileError(path) from None
+                raise
+            fs.try_fsync(own)
         return True
 
     def _move_aside(self, name: str, folder: int, own_name: str, own: int, path: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modelfetch.core.digest import Digest
 from modelfetch.core.directories import make_directory
-from modelfetch.core.fs import PUBLIC_MODE, open_regular, read_small, try_chmod
+from modelfetch.core.fs import PUBLIC_MODE, closing, open_regular, read_small, try_chmod
 from modelfetch.core.temp_files import temporary_name
 from modelfetch.store.record import BlobRecord
 
@@ -148,11 +148,9 @@ def write_new(path: Path | str, data: bytes) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PUBLIC_MODE)
     except FileExistsError:
         fd = open_regular(path, os.O_WRONLY | os.O_TRUNC)
-    try:
+    with closing(fd):
         os.write(fd, data)
         try_chmod(fd, PUBLIC_MODE)
-    finally:
-        os.close(fd)
 
 
 def _read_digest(path: Path | str) -> Digest | None:

@@ -58,7 +58,7 @@ def copy_file(
         raise not_a_file_error(path).about(uri=location.uri) from None
     except OSError as error:
         raise _unreadable(location, error) from None
-    try:
+    with fs.closing(fd):
         stat = os.fstat(fd)
         if artifact.size is not None and stat.st_size != artifact.size:
             raise size_error(str(path), found=stat.st_size, expected=artifact.size)
@@ -71,8 +71,6 @@ def copy_file(
             _copy_range(context, fd, location, partial, start, end or stat.st_size, cancel, progress)
         if _identity(location, os.fstat(fd)) != identity:
             raise IntegrityError(f"{path} changed while it was copied", code="size-mismatch", uri=location.uri)
-    finally:
-        os.close(fd)
 
 
 def read_head(location: Location, length: int) -> bytes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from modelfetch.core.fs import PRIVATE_MODE, PUBLIC_MODE, open_regular, read_small, try_reflink
+from modelfetch.core.fs import PRIVATE_MODE, PUBLIC_MODE, closing, open_regular, read_small, try_reflink
 from modelfetch.core.temp_files import temporary_name
 from modelfetch.core.units import format_size
 from modelfetch.errors import DiskError
@@ -310,15 +310,11 @@ def _move_to_new_inode(path: Path, journal: Journal) -> None:
     copy = path.with_name(temporary_name())
     try:
         if not try_reflink(path, copy):
-            fd = open_regular(path)
-            try:
-                with copy.open("xb") as write:
-                    for checksum in journal.checksums.values():
-                        start, end = checksum.span
-                        write.seek(start)
-                        read_into(fd, start, end, write.write)
-            finally:
-                os.close(fd)
+            with closing(open_regular(path)) as fd, copy.open("xb") as write:
+                for checksum in journal.checksums.values():
+                    start, end = checksum.span
+                    write.seek(start)
+                    read_into(fd, start, end, write.write)
         copy.replace(path)
     finally:
         copy.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from modelfetch.core.directories import nearest_existing_parent
-from modelfetch.core.fs import open_regular
+from modelfetch.core.fs import closing, open_regular
 from modelfetch.errors import ModelfetchError
 from modelfetch.store.locks.lock import LockLostError, lock
 from modelfetch.transfer.fetch import key_of
@@ -142,11 +142,8 @@ class PartialPrefix:
     def _verify(self, checksum: ChunkChecksum) -> bool:
         """Read the bytes of a checksum once, and keep them if they match: the file may change at any time."""
         start, _ = checksum.span
-        fd = open_regular(self._path)
-        try:
+        with closing(open_regular(self._path)) as fd:
             data = os.pread(fd, checksum.length, start)
-        finally:
-            os.close(fd)
         if len(data) != checksum.length or xxhash.xxh3_64_hexdigest(data) != checksum.xxh3:
             return False
         self._data += data

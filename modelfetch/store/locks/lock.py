@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.directories import make_directory
 from modelfetch.core.events import Sink, Waiting, discard
-from modelfetch.core.fs import inode_of, open_regular, read_small
+from modelfetch.core.fs import closing, inode_of, open_regular, read_small
 from modelfetch.core.os_errors import translated
 from modelfetch.core.temp_files import sweep_temporaries, temporary_name
 from modelfetch.errors import RetryLaterError
@@ -385,16 +385,13 @@ def _remove_abandoned(guard: Path, stale: float) -> None:
             if _age_on_disk(guard, guard.stat().st_mtime) > stale:
                 guard.rmdir()
             return
-        fd = open_regular(guard, os.O_RDWR)
-        try:
+        with closing(open_regular(guard, os.O_RDWR)) as fd:
             free = take_flock(fd)
             owner = Owner.parse(os.pread(fd, _OWNER_LIMIT, 0))
             dead = free and (owner is None or owner.same_kernel()) and flock_works(guard)
             dead = dead or (owner is not None and owner.is_dead())
             if (dead or _age_on_disk(guard, os.fstat(fd).st_mtime) > stale) and _is_current(fd, guard):
                 guard.unlink()
-        finally:
-            os.close(fd)
 
 
 def _taking_path(path: Path) -> Path:
