@@ -292,7 +292,7 @@ async def adopt_async(
         *folders: Folders of ComfyUI, AUTOMATIC1111, Forge, Stability Matrix, LM Studio, Ollama, Hugging Face caches,
             each as an argument or together in a list.
         in_place: Only record where the files are, for `sync` to copy from.
-        dedupe: Instead, replace equal files in these folders by links of one blob.
+        dedupe: Instead, replace identical files in these folders with links to one blob.
         dry_run: With ``dedupe``: only report what would be linked, unless this is False.
         progress: True shows progress on stderr; a callable gets each event, from any thread.
         cancel: Ends the call when it is set, from any thread.
@@ -339,7 +339,7 @@ async def fit_async(
         uri: One model: a URI, a file or a folder.
         tier: A tier's name instead.
         manifest: One or several manifest files instead.
-        context: Tokens of one conversation; overrides the manifest.
+        context: Context length in tokens; overrides the manifest.
         parallel: Requests that are answered at once.
         kv_type: Type of the key-value cache: ``f16``, ``q8_0`` or ``q4_0``.
         flash_attention: Whether language models run with flash attention.

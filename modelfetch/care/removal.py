@@ -118,13 +118,13 @@ def bytes_freed(items: Iterable[Item]) -> int:
 def _reason_to_keep(item: Item, rules: Rules) -> str | None:
     """Return why a placement that is not requested is kept; None if it is removed."""
     if item.origin is Origin.ADOPTED:
-        return "it was there before modelfetch"
+        return "modelfetch did not create it"
     if item.condition is Condition.CHANGED:
         return "it was changed since modelfetch placed it"
     if item.condition is Condition.REWRITTEN and not rules.rewritten:
         return "its service has rewritten it"
     if _is_young(item, rules.older_than, rules.now):
-        return "it is too new"
+        return "it is newer than --older-than"
     return None
 
 
@@ -149,7 +149,7 @@ def _still_needed(going: dict[str, Item], inventory: Inventory, references: Refe
         for path in references.needs.get(name, ()):
             stay.setdefault(path, f"{name} needs it")
         if item.respelled is not None:
-            stay.setdefault(item.respelled, f"{name} is the same file here")
+            stay.setdefault(item.respelled, f"{name} is the same file on this disk")
     for unread in references.unreadable:
         reason = f"{unread} can't be read, so it is unknown whether this blob is needed"
         stay.update({path: reason for path in going if path not in stay and _may_need(unread, path)})

@@ -32,7 +32,7 @@ _COMMANDS = {
     "remove": "Remove models by name.",
     "prune": "Remove the files that no chosen tier needs.",
     "add": "Pin a link and append it to a manifest.",
-    "report": "Write a page of what is on disk.",
+    "report": "Write an HTML page of what is on disk.",
     "adopt": "Take models that are already on disk into the store.",
     "pin": "Write the missing revisions, sizes and digests into a manifest.",
     "fetch": "Fetch one file and verify it.",
@@ -143,5 +143,5 @@ def _report_bug(error: Exception, argv: Sequence[str]) -> int:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
-    text = f"a bug of modelfetch: {type(error).__name__}: {error}"
-    return _refuse(ModelfetchError(text, hint="please report it, with what `-v` prints"), argv)
+    text = f"a bug in modelfetch: {type(error).__name__}: {error}"
+    return _refuse(ModelfetchError(text, hint="please report it with the output of `-v`"), argv)

@@ -218,7 +218,7 @@ folder_options = combined(
         metavar="CONSUMER",
         multiple=True,
         type=OneOf(CONSUMERS),
-        help="Only what this service needs; repeatable, or separated by commas.",
+        help="Only what this service needs; repeatable or comma-separated.",
     ),
     option(
         "--consumer-dir",

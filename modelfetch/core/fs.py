@@ -56,7 +56,7 @@ class RefusalReporter:
     def __call__(self, operation: str, error: OSError) -> None:
         """Report that ``operation`` was refused, unless that was reported before."""
         name = f" of {error.filename}" if isinstance(error.filename, str) else ""
-        text = f"this file system refuses {operation}{name} ({error.strerror}): going on without it"
+        text = f"this file system refuses {operation}{name} ({error.strerror}): continuing without it"
         self.report(text, kind=(operation, error.errno))
 
     def report(self, message: str, *, kind: object = None) -> None:

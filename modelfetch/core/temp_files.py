@@ -180,7 +180,9 @@ def _require_content(path: Path, expected: bytes, shown: Path) -> None:
 
 
 def _changed_error(path: Path) -> DestinationError:
-    return DestinationError(f"{path} was changed by another program meanwhile, and left as it is", hint="run it again")
+    return DestinationError(
+        f"{path} was changed by another program meanwhile, so it was not overwritten", hint="run it again"
+    )
 
 
 def _back_up(path: Path, data: bytes) -> Path:

@@ -51,7 +51,7 @@ def what_would_fit(service: Service, kind: str, limit: int, needs: Needs) -> str
             enough.append(change.text)
             hints.append(f"{change.text} (needs {format_size(needed)})")
     if kind in ("llm", "speech") and limit >= 0:
-        hints.append("device: cpu (needs nothing of the GPU)")
+        hints.append("device: cpu (uses no VRAM)")
     return "it would fit with " + ", or ".join(hints) if hints else None
 
 

@@ -120,19 +120,19 @@ def _service_fit(service: Service, models: tuple[Estimate, ...], *, needed: int,
 def _unknown(estimate: Estimate) -> tuple[ModelfetchError, ...]:
     if not estimate.unknown:
         return ()
-    message = f"the need of {estimate.name} is unknown: " + "; ".join(estimate.unknown)
-    hint = "load it and read its memory use from `nvidia-smi`"
+    message = f"the VRAM that {estimate.name} needs is unknown: " + "; ".join(estimate.unknown)
+    hint = "load it and read the memory that it uses from `nvidia-smi`"
     return (FitError(message, code="unknown-model", model=estimate.name, uri=estimate.uri, hint=hint),)
 
 
 def _nothing_known(service: Service) -> ModelfetchError:
-    message = f"the need of {service.name} is unknown: none of the tier's models is for it"
+    message = f"the VRAM that {service.name} needs is unknown: the tier has no model for it"
     hint = f"give it a model with `for: [{service.name}]`, drop the service, or set `device: cpu`"
     return FitError(message, code="unknown-model", hint=hint)
 
 
 def _does_not_fit(message: str, hint: str | None, model: str | None = None, uri: str | None = None) -> ModelfetchError:
-    hint = hint or "take a smaller model, or one in fewer bits; or a smaller tier, or leave a service out"
+    hint = hint or "use a smaller or more quantized model, a smaller tier, or fewer services"
     return FitError(message, model=model, uri=uri, hint=hint)
 
 
@@ -142,7 +142,7 @@ def _over_budget(service: Service, fit: ServiceFit, candidates: Sequence[Candida
     message = f"{service.name} needs {format_size(fit.needed)}, but its budget is {format_size(budget)}"
     message += _on_the_gpu(largest, budget - (fit.needed - largest.needed))
     hint = what_would_fit(service, _kind(service), budget, _needs(candidates))
-    hint = hint or f"give it {format_size(fit.needed)} of the tier, or drop it"
+    hint = hint or f"raise its vram to {format_size(fit.needed)}, or drop the service"
     return _does_not_fit(message, hint, largest.name, largest.uri)
 
 

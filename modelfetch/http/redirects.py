@@ -63,7 +63,7 @@ def next_hop(url: str, location: str, allow_http: AllowHttp) -> str:
             f"{redact(url)} redirects to {redact(target)}, which is not encrypted",
             code="insecure-redirect",
             permanent=True,
-            hint=f"use an https address, or trust the host: MODELFETCH_ALLOW_HTTP={host}",
+            hint=f"use an https address, or allow plain http to the host: MODELFETCH_ALLOW_HTTP={host}",
         )
     return target
 

@@ -242,7 +242,7 @@ def _hf_download(words: Sequence[str]) -> tuple[str, list[str], bool]:
 
 def _found_command(line: str) -> AmbiguousPasteError:
     """An error without the command, which may contain a token."""
-    return AmbiguousPasteError("expected a URI, found a command with more than a name in it", f"write {line}")
+    return AmbiguousPasteError("expected a URI, found a command with more than a name", f"write {line}")
 
 
 def _is_bare_model(text: str) -> bool:

@@ -205,7 +205,7 @@ def _same_path(claim: PathClaim, first: PathClaim) -> str | None:
     if claim.shape is first.shape and claim.shape in (Shape.TREE, Shape.CACHE):
         both = claim.digest is not None and first.digest is not None
         return f"the folder of another {f'commit, {first.digest}' if both else f'repo, {first.source}'}"
-    return "which is taken already"
+    return "which is already taken"
 
 
 def _inside(claim: PathClaim, above: PathClaim) -> str | None:
@@ -213,4 +213,4 @@ def _inside(claim: PathClaim, above: PathClaim) -> str | None:
         return f"which needs {above.path!r} to be a folder, but that is a file"
     if above.shape is not Shape.CACHE or claim.shared:
         return None
-    return f"inside of the cache folder {above.path!r}"
+    return f"inside the cache folder {above.path!r}"

@@ -272,7 +272,7 @@ class _Resolver:
         name = self._request.name
         if name is not None and any(model.name == name for model in self._models):
             another = shlex.quote(self._unique(name))
-            raise UsageError(f"{self._request.manifest} has a model {name!r} already", hint=f"add --name {another}")
+            raise UsageError(f"{self._request.manifest} already has a model {name!r}", hint=f"add --name {another}")
 
     def _unique(self, name: str) -> str:
         base = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
@@ -299,7 +299,7 @@ def _check_choices(uri: Uri, kind: str | None, chosen: str | None, consumers: Se
     able = ("ollama",) if isinstance(uri, OllamaUri) else consumers_of(kind or "")
     if wrong := [name for name in consumers if name not in able]:
         what = "a model for Ollama" if isinstance(uri, OllamaUri) else f"a {kind}"
-        raise UsageError(f"{uri} is {what}, and {wrong[0]} takes none", hint=f"--for takes {', '.join(able)} here")
+        raise UsageError(f"{uri} is {what}, which {wrong[0]} can't load", hint=f"--for accepts {', '.join(able)} here")
 
 
 def _pinned_size(model: Model) -> int | None:

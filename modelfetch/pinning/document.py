@@ -120,7 +120,7 @@ def _changed(
         found = load_text(document.path, data, settings)
     except ManifestError as error:
         problems = "; ".join(problem.message for problem in error.problems[:3])
-        hint = "the file was left as it is: change the entry that this names, or write the new one by hand"
+        hint = "the file is unchanged: correct the entry that this names, or write the new one by hand"
         raise _refused(document, what, f"it would be invalid with them: {problems}", hint) from None
     except ValueError as error:
         raise _refused(document, what, str(error)) from None
@@ -129,7 +129,7 @@ def _changed(
     return data
 
 
-_ALIASES = "the file was left as it is: write these entries out in full, without aliases, and pin them together"
+_ALIASES = "the file is unchanged: write these entries out in full, without aliases, and pin them together"
 
 
 def _refused(document: Document, what: str, why: str, hint: str = _ALIASES) -> SettingError:
@@ -153,7 +153,8 @@ def write_document(document: Document, data: bytes) -> None:
         found = real.stat()
         if fs.read_head(real, MAX_BYTES + 1) != document.data:
             raise DestinationError(
-                f"{document.path} was changed while its models were resolved, and left as it is", hint="run it again"
+                f"{document.path} was changed while its models were resolved, so it was not overwritten",
+                hint="run it again",
             )
         owner = (found.st_uid, found.st_gid) if os.geteuid() == 0 else None
         temp_files.replace_document(real, data, before=document.data, mode=found.st_mode & 0o7777, owner=owner)

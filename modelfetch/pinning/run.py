@@ -134,7 +134,7 @@ def _entries(document: Document, session: Session, upgrade: Sequence[str]) -> li
 def _with_hint(error: ModelfetchError) -> ModelfetchError:
     """Add a hint to an error about a pin that upstream contradicts: only `--upgrade` moves it."""
     if error.code in ("digest-mismatch", "size-mismatch") and error.model:
-        error.hint = f"what is pinned is kept; `--upgrade {error.model}` writes what upstream has"
+        error.hint = f"the pin is kept; `--upgrade {error.model}` replaces it"
     return error
 
 

@@ -157,8 +157,10 @@ class ArtifactProvider:
         blob = self._add_file(path, artifact)
         mark_adopted(store.path, blob.digest)
         if path.stat().st_mode != before:
-            message = f"{path} serves several services now and is read-only: all of them share its bytes"
-            self._session.sink(Notice(level="warning", message=message, hint="replace it, don't write into it"))
+            message = f"{path} is now shared by several services, and read-only"
+            self._session.sink(
+                Notice(level="warning", message=message, hint="replace it to change it; don't write into it")
+            )
         return blob
 
 

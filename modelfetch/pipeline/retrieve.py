@@ -182,7 +182,7 @@ def check_output(target: Path) -> None:
     own = next((parent for parent in (folder, *folder.parents) if is_store(parent)), None)
     if own is not None:
         text = f"{target} is in {own}, which holds modelfetch's own files"
-        raise DestinationError(text, hint="name a path outside of it")
+        raise DestinationError(text, hint="name a path outside it")
 
 
 async def _resolve(session: Session, uri: Uri, digest: Digest | None) -> Artifact:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 MAX_FILES = 100_000
 MAX_BYTES = 64 * 2**30
-_UNSAFE_HINT = "nothing of it was unpacked; report it to its publisher, or use another version"
+_UNSAFE_HINT = "nothing was unpacked; report it to its publisher, or use another version"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

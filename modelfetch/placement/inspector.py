@@ -337,7 +337,7 @@ class Inspector:
                 # If the file matches another kind of digest, its sha256 is needed next.
                 _require_state(fd, key)
                 algorithms = dict.fromkeys((algorithm, "sha256"))
-                label = f"{path}: not in the state on record, checking"
+                label = f"{path}: size or date changed, checking"
                 with reporting_large(self._sink, label, size=seen.size) as advance:
                     digests = fs.hash_descriptor(fd, *algorithms, check=self._cancel.check, advance=advance)
                 _require_state(fd, key)

@@ -43,8 +43,8 @@ _TRIES = 3
 _LAST_WRITE_TIMEOUT = 10.0
 """Maximum time that the last write of a receipt waits for another process's lock, in seconds."""
 _KEEP_HINT = (
-    "to keep what was there, resolve it again (`sync --refresh`) where the manifest does not pin it, or pin it: "
-    "`modelfetch pin FILE --upgrade NAME`; `modelfetch prune` then frees the files that it replaces"
+    "to keep the new content, update the pin: `modelfetch pin FILE --upgrade NAME` (or `sync --refresh` if the entry "
+    "is not pinned); `modelfetch prune` then removes the files that it replaces"
 )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _UNNAMED = {
     Origin.BLOB: "unused blobs",
     Origin.PARTIAL: "unfinished downloads",
-    Origin.FOREIGN: "files of others",
+    Origin.FOREIGN: "other files",
     Origin.MADE: "?",
     Origin.ADOPTED: "?",
 }
@@ -196,7 +196,7 @@ def adopt_text(found: Adopted, *, verbose: bool = False) -> str:
             "ELSEWHERE: on a file system whose files the store can't share; nothing was copied. `--in-place` records "
             "them, `--store DIR` puts the store next to them"
         )
-    lines += [f"tier {one.tier}: {one.complete} of {one.models} models at hand" for one in found.tiers if one.complete]
+    lines += [f"tier {one.tier}: {one.complete} of {one.models} models on disk" for one in found.tiers if one.complete]
     return "\n".join(lines)
 
 

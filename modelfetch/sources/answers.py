@@ -35,7 +35,7 @@ def unsafe_name_error(what: str, name: str) -> IntegrityError:
     return IntegrityError(
         f"{what} names a file {name[:120]!r}, which is not a safe path",
         code="unsafe-path",
-        hint="nothing of it was fetched; report it to its publisher, or use another version",
+        hint="nothing was downloaded; report it to its publisher, or use another version",
     )
 
 

@@ -160,7 +160,7 @@ class Source(ABC, Generic[U]):
 def offline_error(uri: str) -> UnreachableError:
     """Return the error for what would have to be requested."""
     return UnreachableError(
-        f"{uri} is not on this machine yet, and modelfetch is offline",
+        f"{uri} is not on this machine yet, and network access is disabled",
         code="offline",
         permanent=True,
         hint="run it once without --offline, MODELFETCH_OFFLINE and HF_HUB_OFFLINE",
@@ -187,7 +187,7 @@ def refuse_pickles(wanted: SourceRequest, found: Resolution) -> None:
         raise pickle_error(f"{pickles[0].uri} is {pickles[0].path}, a pickle", uri=pickles[0].uri)
     raise pickle_error(
         f"{wanted.uri} holds {_listed([a.path for a in pickles])}, a pickle",
-        hint="leave it out by files or include, pin its digest, or set allow_pickle: true for it",
+        hint="leave it out with `files` or `include`, pin its digest, or set `allow_pickle: true`",
     )
 
 
@@ -230,13 +230,13 @@ def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: Sou
         raise IntegrityError(
             f"{artifact.uri} has {artifact.size} bytes upstream, but {size} in the manifest",
             code="size-mismatch",
-            hint="if upstream changed for good, `modelfetch pin FILE --upgrade NAME` writes what it is now",
+            hint="if the change upstream is intended, `modelfetch pin FILE --upgrade NAME` updates the pin",
         )
     theirs = artifact.digest
     if digest is not None and theirs is not None and theirs.algorithm == digest.algorithm and theirs != digest:
         raise IntegrityError(
             f"{artifact.uri} is {theirs} upstream, but {digest} in the manifest",
-            hint="if upstream changed for good, `modelfetch pin FILE --upgrade NAME` writes what it is now",
+            hint="if the change upstream is intended, `modelfetch pin FILE --upgrade NAME` updates the pin",
         )
     return replace(
         artifact,

@@ -178,7 +178,7 @@ def _choose(version: dict[str, Any], uri: CivitaiUri) -> dict[str, Any]:
         raise NotFoundError(f"CivitAI's version {uri.version} has no files")
     listed = ", ".join(str(file.get("id"))[:12] for file in files[:5])
     raise NotFoundError(
-        f"CivitAI's version {uri.version} has {len(files)} files", hint=f"name one by ?fileId=: {listed}"
+        f"CivitAI's version {uri.version} has {len(files)} files", hint=f"name one with ?fileId=: {listed}"
     )
 
 

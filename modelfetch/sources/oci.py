@@ -204,7 +204,7 @@ def _single(files: dict[str, Descriptor], wanted: SourceRequest, uri: OciUri) ->
             return chosen
     raise NotFoundError(
         f"{uri} has {len(files)} files, and one must be chosen",
-        hint=f"name one by files: [{{path: …}}]: {_listed(files)}",
+        hint=f"name one with files: [{{path: …}}]: {_listed(files)}",
     )
 
 

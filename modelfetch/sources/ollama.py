@@ -173,7 +173,7 @@ def _resolution(uri: OllamaUri, image: Image, base: str, *, pinned: bool) -> Res
 def _moved_tag_error(uri: str, digest: Digest, pinned: Digest) -> IntegrityError:
     return IntegrityError(
         f"{uri} is {digest} upstream, but {pinned} in the manifest",
-        hint="the tag was moved upstream; `modelfetch pin FILE --upgrade NAME` writes what it is now",
+        hint="the tag was moved upstream; `modelfetch pin FILE --upgrade NAME` updates the pin",
     )
 
 

@@ -123,7 +123,7 @@ class Sources:
             raise IntegrityError(
                 f"{artifact.uri} has {size} bytes upstream, expected {artifact.size}",
                 code="size-mismatch",
-                hint="the file was changed upstream: `--refresh` takes what it is now, unless the manifest pins it",
+                hint="the file was changed upstream: `--refresh` resolves it again, unless the manifest pins it",
             )
 
     def _source(self, uri: Uri) -> Source[Any]:

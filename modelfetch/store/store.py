@@ -398,7 +398,7 @@ class Store:
         try:
             with closing(open_regular(path)) as fd:
                 state = os.fstat(fd)
-                label = f"{path.name[:12]}… in the store: not in the state on record, checking"
+                label = f"{path.name[:12]}… in the store: size or date changed, checking"
                 with reporting_large(self._sink, label, size=state.st_size) as advance:
                     digests, chunks = hash_open_file(fd, *known, advance=advance)
         except FileNotFoundError:

@@ -121,7 +121,7 @@ class AutoTier:
         card = f"your card: {self.gpu}, {format_size(self.usable)} usable"
         if self.count > 1:
             card += f"; the smallest of {self.count}, since all services share one card"
-        choice = f"auto takes {self.tier}: its services need {format_size(self.needed)} together"
+        choice = f"auto chooses {self.tier}: its services need {format_size(self.needed)} together"
         if self.larger:
             choice += f"; the next larger tier, {self.larger[0]}, needs {format_size(self.larger[1])}"
         lines = [card, choice]

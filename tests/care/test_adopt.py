@@ -269,7 +269,7 @@ def test_the_report_counts_the_adopted_models_of_each_tier(
     collection(bench.folder / "theirs", "ComfyUI", read(WEIGHTS))
     bench.manifest(pinned(bench), whisper(bench), tier="mine")
     assert run(["adopt", str(bench.folder / "theirs"), "--root", str(bench.root)]) == 0
-    assert "tier mine: 1 of 2 models at hand" in capsys.readouterr().out
+    assert "tier mine: 1 of 2 models on disk" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HF_HOME"])

@@ -208,7 +208,7 @@ def test_rows_are_sorted_by_the_sum_of_their_files(bench: Bench) -> None:
     def services(*words: str) -> list[str]:
         bench.capsys.readouterr()
         run(["list", "--root", str(bench.root), *words])
-        return [line.split("files of others")[1].split()[0] for line in bench.capsys.readouterr().out.splitlines()[1:3]]
+        return [line.split("other files")[1].split()[0] for line in bench.capsys.readouterr().out.splitlines()[1:3]]
 
     assert services("--sort", "size") == ["whisper", "comfyui"]
     assert services("--sort", "size:asc") == ["comfyui", "whisper"]

@@ -80,7 +80,7 @@ def test_a_deleted_working_directory_is_a_typed_error(
     gone.rmdir()
     code, err = call(words)
     assert code not in (70, 120), err
-    assert "a bug of modelfetch" not in err
+    assert "a bug in modelfetch" not in err
 
 
 @pytest.mark.parametrize("words", [["validate", "m.yaml"], ["sync", "m.yaml"], ["pin", "m.yaml"]], ids=" ".join)

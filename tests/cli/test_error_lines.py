@@ -124,7 +124,7 @@ def test_a_pin_that_upstream_contradicts_comes_with_the_command_that_renews_it(h
     code, _, hint = lines(capsys, "sync", "m.yaml", "--retries", "0")
     assert (code, hint) == (
         65,
-        "if upstream changed for good, `modelfetch pin m.yaml --upgrade m` writes what it is now",
+        "if the change upstream is intended, `modelfetch pin m.yaml --upgrade m` updates the pin",
     )
 
 

@@ -173,7 +173,7 @@ def test_an_internal_error_is_70_without_a_traceback(
     monkeypatch.setattr("modelfetch.pipeline.status.select", broken)
     assert run(["status", "--tier", "8g"]) == 70
     err = capsys.readouterr().err
-    assert "a bug of modelfetch: ZeroDivisionError: oops" in err
+    assert "a bug in modelfetch: ZeroDivisionError: oops" in err
     assert "Traceback" not in err
 
 

@@ -50,10 +50,10 @@ def test_the_check_of_a_small_file_is_not_reported() -> None:
 def test_a_log_shows_the_percentage_of_a_check() -> None:
     now, out = [0.0], io.StringIO()
     log = Log(out, clock=lambda: now[0])
-    with reporting_large(log, "a.safetensors: not in the state on record, checking", size=100 * 2**20) as advance:
+    with reporting_large(log, "a.safetensors: size or date changed, checking", size=100 * 2**20) as advance:
         advance(40 * 2**20)
         now[0] = 3600.0
         log.tick()
     log.close()
-    assert "a.safetensors: not in the state on record, checking 1 file, 100.0 MiB" in out.getvalue()
+    assert "a.safetensors: size or date changed, checking 1 file, 100.0 MiB" in out.getvalue()
     assert " 40 % " in out.getvalue()

@@ -233,7 +233,7 @@ def test_fewer_requests_at_once_are_offered_first() -> None:
     report = verdict(15, [service("ollama", 3.3, parallel=2)], chat("llama3.2:3b"))
     assert hint(report).startswith("it would fit with parallel: 1 (needs 3.0")
     assert "26 of 29 layers would run on the GPU, the rest on the CPU" in report.errors[-1].message
-    assert hint(report).endswith("device: cpu (needs nothing of the GPU)")
+    assert hint(report).endswith("device: cpu (uses no VRAM)")
 
 
 @each(
@@ -261,7 +261,7 @@ def test_settings_that_make_it_fit(tight: Service, candidates: Callable[[], list
 
 def test_a_service_without_settings_needs_a_larger_budget() -> None:
     report = verdict(93, [service("diffrhythm", 2)])
-    assert report.errors[0].hint == "give it 7.45 GiB of the tier, or drop it"
+    assert report.errors[0].hint == "raise its vram to 7.45 GiB, or drop the service"
     assert report.errors[0].message == "diffrhythm needs 7.45 GiB, but its budget is 2.00 GiB"
 
 
@@ -286,7 +286,7 @@ def test_changes_of_several_services_are_offered_where_none_is_enough() -> None:
     report = verdict(13, ALL_THREE, chat("llama3.1:8b"), image("flux", flux_fp8()), whisper("large-v3"))
     assert "ollama with device: cpu" in hint(report)
     report = verdict(3, ALL_THREE, chat("llama3.1:8b"), image("flux", flux_fp8()), whisper("large-v3"))
-    assert hint(report).startswith("take a smaller model")
+    assert hint(report).startswith("use a smaller")
 
 
 def test_services_that_take_turns_are_changed_together() -> None:

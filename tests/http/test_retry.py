@@ -151,4 +151,4 @@ def test_at_least_one_attempt_is_made() -> None:
 
 @each(("silence", "made"), [(30.0, 2), (59.5, 1), (61.0, 1), (20.0, 3), (0.0, 5)])
 def test_the_time_that_a_silent_source_takes_counts_against_its_minute(silence: float, made: int) -> None:
-    assert run([UnreachableError("no answer in time", code="timeout")] * 5, silence=silence)[0] == -made
+    assert run([UnreachableError("no answer within the time limit", code="timeout")] * 5, silence=silence)[0] == -made

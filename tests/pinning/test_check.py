@@ -65,7 +65,7 @@ def test_a_file_that_moved_at_main_is_behind_and_a_commit_that_left_it_alone_is_
 def test_the_hint_has_the_command_that_brings_the_pins_up_to_date(bench: PinBench) -> None:
     pinned(bench)
     err = bench.pin("--check", as_json=False).err
-    assert f"hint: `modelfetch pin {bench.file} --upgrade lora` writes" in err
+    assert f"hint: `modelfetch pin {bench.file} --upgrade lora` updates" in err
     pinned(bench, WITH_A_BODY.replace("@dev", ""))
     assert "hint" not in bench.pin("--check", as_json=False).err
 

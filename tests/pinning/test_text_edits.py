@@ -182,7 +182,7 @@ def test_a_file_that_needs_other_edits_too_is_not_pinned(text: str) -> None:
     with pytest.raises(SettingError, match="the pins can't be written") as caught:
         pin(text)
     assert (caught.value.code, caught.value.exit_code) == ("invalid-manifest", 78)
-    assert "left as it is" in (caught.value.hint or "")
+    assert "is unchanged" in (caught.value.hint or "")
 
 
 def test_directives_and_document_markers_are_kept() -> None:

@@ -308,7 +308,7 @@ def test_tiers_explains_the_choice_and_the_services_that_run_together(
     out = " ".join(capsys.readouterr().out.split())
     assert "* auto would choose 16g" in out
     assert "your card: NVIDIA RTX 5060 Ti (Blackwell) with 15.93 GiB, 15.00 GiB usable" in out
-    assert "auto takes 16g: its services need 13.95 GiB together; the next larger tier, 24g, needs 22.00 GiB" in out
+    assert "auto chooses 16g: its services need 13.95 GiB together; the next larger tier, 24g, needs 22.00 GiB" in out
     assert "newer models for this card: --tier 16g-2026" in out
     assert " 16g: Balanced: a 3B chat model with SDXL and Whisper large-v3-turbo models: llama3.2-3b," in out
     assert "Blackwell: it computes fp8 and fp4" in out
@@ -346,7 +346,7 @@ def test_of_several_cards_the_smallest_is_named_with_the_reason() -> None:
     card, choice, *_ = chosen.reasons()
     assert card.startswith("your card: card 1 with 8.00 GiB, ")
     assert card.endswith("; the smallest of 2, since all services share one card")
-    assert choice.startswith("auto takes 8g: its services need 7.45 GiB together; the next larger tier, 16g")
+    assert choice.startswith("auto chooses 8g: its services need 7.45 GiB together; the next larger tier, 16g")
 
 
 def test_without_a_gpu_tiers_marks_none_and_sync_is_78(

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     metavar="CONSUMER",
     shell_complete=complete.consumers,
     multiple=True,
-    help="Service that uses it; repeatable, or separated by commas.  [default: those that can load it]",
+    help="Service that uses it; repeatable or comma-separated.  [default: those that can load it]",
 )
 @options.option("--name", metavar="NAME", help="Name of the entry.  [default: the file's or repo's]")
 @options.option(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )
 @options.accept_hidden(options.folder_options, keep=("root", "store"))
 @options.option("--in-place", is_flag=True, help="Only record where the files are, for sync to copy from.")
-@options.option("--dedupe", is_flag=True, help="Replace equal files in these folders by links of one blob.")
+@options.option("--dedupe", is_flag=True, help="Replace identical files in these folders with links to one blob.")
 @click.option(
     "--dry-run/--no-dry-run", default=None, help="With --dedupe: only show what would be linked.  [default: dry run]"
 )
@@ -43,7 +43,7 @@ def command(ctx: click.Context, /, **values: Any) -> int:
     systems.
     """
     if values["dry_run"] is not None and not values["dedupe"]:
-        raise UsageError("--dry-run belongs to --dedupe", hint="`modelfetch adopt` itself changes no file")
+        raise UsageError("--dry-run requires --dedupe", hint="without --dedupe, no file is changed")
     if values["in_place"] and values["dedupe"]:
         raise UsageError("--in-place and --dedupe can't be used together", hint="run one after the other")
 

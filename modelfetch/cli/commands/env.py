@@ -53,6 +53,6 @@ def _report(file: Path, done: Rewritten, *, quiet: bool) -> None:
     for name, old, new in () if quiet else done.changed:
         note(f"{name}: {old or '(empty)'} -> {new or '(empty)'}")
     for name, line in done.twice:
-        note(f"warning: {file}:{line} sets {name} too, outside of the block: the later line wins")
+        note(f"warning: {file}:{line} sets {name} too, outside the block: the later line wins")
     if not quiet and not (done.written and done.changed):
-        note(f"{file} {'has the block now' if done.written else 'is up to date'}")
+        note(f"{file} {'updated' if done.written else 'is up to date'}")

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     help="Write an ordinary file to PATH instead of into the user's cache.",
 )
 @options.option("--force", is_flag=True, help="With -o: replace an existing file.")
-@options.option("--store", metavar="DIR", help="Folder for verified blobs: keep a blob there as well.")
+@options.option("--store", metavar="DIR", help="Store in which to keep the file as a blob, too.")
 @options.offline
 @options.option("--refresh", is_flag=True, help="Query the source even if the cache knows the URI.")
 @options.accept_hidden(options.download_options, keep=("connections", "limit_rate", "retries", "lock_timeout"))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.argument("targets", metavar="[URI | FILE...]", nargs=-1, shell_complete=complete.files)
 @options.manifest_options
 @options.folder_options
-@options.option("--context", metavar="TOKENS", help="Tokens of one conversation.")
+@options.option("--context", metavar="TOKENS", help="Context length in tokens.")
 @options.option("--parallel", metavar="N", help="Requests answered at once.")
 @options.option("--kv-type", type=options.OneOf(["f16", "q8_0", "q4_0"]), help="Type of the key-value cache.")
 @options.option(

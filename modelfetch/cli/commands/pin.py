@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     shell_complete=complete.models_of_file,
     multiple=True,
-    help="Update this model's pins to what upstream has now; repeatable.",
+    help="Replace this model's pins with the current ones of upstream; repeatable.",
 )
 @options.hash_store
 @options.offline
@@ -78,7 +78,7 @@ def _advice(file: str, lines: Sequence[PinStatus]) -> str:
     behind = [f"--upgrade {shlex.quote(line.model)}" for line in lines if line.state == PinState.BEHIND]
     unpinned = any(line.state == PinState.UNPINNED for line in lines)
     words = ["modelfetch pin", shlex.quote(file), *behind]
-    return f"hint: `{' '.join(words)}` writes what upstream has now" if behind or unpinned else ""
+    return f"hint: `{' '.join(words)}` updates the pins" if behind or unpinned else ""
 
 
 def _summary(file: str, result: Result) -> str:

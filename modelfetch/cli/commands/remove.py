@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, /, names: Sequence[str], **_: Any) -> int:
     """Remove models by name: what modelfetch placed for them, and their bytes in the store.
 
-    Files that were changed by hand or were there before are kept, and so are those that a kept tier needs.
+    Files that were changed by hand or existed before are kept, and so are those that a kept tier needs.
     """
     from modelfetch.care.prune import remove_models
 

@@ -79,7 +79,7 @@ def _text(lines: tuple[TierLine, ...], why: tuple[str, ...]) -> str:
         for text in (f"{line.name}: {line.description}".removesuffix(": "), models, *_together(line)):
             parts += _wrapped(text, min(100, width or 100), indent="        ")
     if any(line.open for line in lines):
-        parts += ["", "?: not counted in SIZE, as only the source knows it (`modelfetch plan` gets it)"]
+        parts += ["", "?: not counted in SIZE, because only the source knows it (see `modelfetch plan`)"]
     marked = f"* auto would choose {chosen}" if (chosen := next((x.name for x in lines if x.auto), None)) else None
     reasons = [line for text in (*([marked] if marked else ()), *why) for line in _wrapped(text, width)]
     return "\n".join([*parts, "", *reasons])

@@ -123,7 +123,7 @@ def _transport(error: Exception, names: set[str], query: Query) -> UnreachableEr
             reason = link.strerror
         names |= {kind.__name__ for kind in type(link).__mro__}
     if names & _TIMEOUTS:
-        return UnreachableError(f"{where}: no answer in time", code="timeout")
+        return UnreachableError(f"{where}: no answer within the time limit", code="timeout")
     if "TooManyRedirects" in names:
         return UnreachableError(f"{where}: too many redirects", code="too-many-redirects", permanent=True)
     if names & _NO_URL:

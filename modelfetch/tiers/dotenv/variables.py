@@ -177,7 +177,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         name="OLLAMA_CONTEXT_LENGTH",
         default="4096",
-        comment="Tokens of one conversation. Without this, Ollama takes up to 262144 on a large card.",
+        comment="Context length in tokens. Without this, Ollama takes up to 262144 on a large card.",
         group=BUDGET,
     ),
     Variable(

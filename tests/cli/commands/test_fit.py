@@ -257,7 +257,7 @@ def test_offline_a_header_that_is_not_on_this_machine_is_an_error(bench: Bench) 
     code, report = bench.fit("--manifest", str(manifest), "--offline")
     (error,) = report["errors"]
     assert (code, error["code"], error["model"]) == (69, "offline", "pinned")
-    assert error["message"] == f"{pinned['source']} is not on this machine yet, and modelfetch is offline"
+    assert error["message"] == f"{pinned['source']} is not on this machine yet, and network access is disabled"
 
 
 def test_a_placed_file_is_read_when_its_blob_is_lost(bench: Bench) -> None:
