@@ -92,7 +92,7 @@ REASONS = (
     (
         r"",
         r"^gemma4:e2b",
-        "the size of the file does not tell how large its per-layer embeddings are, which stay in RAM",
+        "the size of the file does not show how large its per-layer embeddings are, which stay in RAM",
     ),
     (r"ollama ps", r"", "a number of Ollama's scheduler, not a measurement"),
     (r"", r"^(SD|SDXL)", "the decode is what ComfyUI reserves, more than cuDNN takes"),
