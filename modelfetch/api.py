@@ -183,8 +183,7 @@ async def verify_async(
         from modelfetch.care.repair import check_files
         from modelfetch.care.verify import VerifyOptions
 
-        age = parse_values({"older_than": older_than}).get("older_than")
-        how = VerifyOptions(quick=quick, older_than=age, models=tuple(models))
+        how = VerifyOptions(quick=quick, older_than=_age(older_than), models=tuple(models))
         return (await check_files(manifests, session, how, repair=repair))[0]
 
     return await _on_manifests(tier, manifest, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
@@ -225,8 +224,7 @@ async def prune_async(
     async def work(manifests: Sequence[Manifest], session: Session) -> Report:
         from modelfetch.care.prune import PruneOptions, prune_files
 
-        age = parse_values({"older_than": older_than}).get("older_than")
-        how = PruneOptions(dry_run=dry_run, older_than=age, keep_tiers=tuple(keep_tiers))
+        how = PruneOptions(dry_run=dry_run, older_than=_age(older_than), keep_tiers=tuple(keep_tiers))
         return (await asyncio.to_thread(prune_files, manifests, session, how, os.environ))[0]
 
     return await _on_manifests(tier, manifest, options, work, progress=progress, cancel=cancel, may_be_unnamed=True)
@@ -264,8 +262,7 @@ async def remove_async(
     async def work(_: Sequence[Manifest], session: Session) -> Report:
         from modelfetch.care.prune import PruneOptions, remove_models
 
-        age = parse_values({"older_than": older_than}).get("older_than")
-        how = PruneOptions(dry_run=dry_run, older_than=age, keep_tiers=tuple(keep_tiers))
+        how = PruneOptions(dry_run=dry_run, older_than=_age(older_than), keep_tiers=tuple(keep_tiers))
         given = [str(name) for name in _flat(names)]
         return (await asyncio.to_thread(remove_models, given, session, how, os.environ))[0]
 
@@ -508,6 +505,12 @@ async def retrieve_async(
 
 retrieve = blocking(retrieve_async)
 """Blocking form of `retrieve_async`."""
+
+
+def _age(older_than: float | str | None) -> float | None:
+    """Parse an age; raises UsageError."""
+    age: float | None = parse_values({"older_than": older_than}).get("older_than")
+    return age
 
 
 def _flat(values: Sequence[str | Path | Sequence[str | Path]]) -> Iterator[str | Path]:

@@ -25,7 +25,6 @@ from modelfetch.errors import DiskError, IntegrityError, ModelfetchError, Unreac
 from modelfetch.pipeline.frozen import at_current_endpoints
 from modelfetch.pipeline.preflight import require_space
 from modelfetch.pipeline.resolve import mirrors_of
-from modelfetch.placement.journal import Claim
 from modelfetch.placement.writer import ChangedMeanwhileError
 from modelfetch.sources.base import offline_error
 from modelfetch.store.checks import Check, now
@@ -267,7 +266,7 @@ def _restore_items(
         entry = book.load().entries.get(item.path or "")
         if entry is None or entry != item.entry:
             continue  # another process placed something else meanwhile
-        book.claim({item.path or "": _claim(entry)} if entry.made else {})
+        book.claim({item.path or "": entry.claim} if entry.made else {})
         made = _write(item, entry, right, writer, tree)
         entries[item.path or ""] = replace(
             entry, size=made.seen.size, mtime_ns=made.seen.mtime_ns, how=made.how if entry.made else entry.how
@@ -301,10 +300,6 @@ def _is_changed(item: Item, over: PathStat, tree: RootTree) -> bool:
     if item.condition is Condition.CHANGED:
         return True
     return item.file == tree.path(item.path or "") and (over.size, over.mtime_ns) != (item.size, item.mtime_ns)
-
-
-def _claim(entry: Entry) -> Claim:
-    return Claim(digest=entry.digest, target=entry.target, uri=entry.uri, model=entry.model)
 
 
 def _note_checks(found: Verification, fixed: Mapping[int, Finding], session: Session) -> None:

@@ -10,7 +10,7 @@ import signal
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
@@ -74,9 +74,9 @@ def chosen_manifests(ctx: click.Context) -> tuple[str | None, str | None, tuple[
     if tier and tier_is_named and (files or is_on_command_line(ctx, "manifests")):
         raise UsageError("either a tier or manifests, not both", hint="leave out --tier or the manifest files")
     for file in files:
-        if not file.endswith((".yaml", ".yml")):
+        if not is_manifest_name(file):
             refuse_tier_name(ctx, file)
-            _refuse_link(file)
+            refuse_link(file)
     if tier and tier_is_named:
         return tier, None, ()
     if manifests:
@@ -92,7 +92,12 @@ def refuse_tier_name(ctx: click.Context, file: str) -> None:
         )
 
 
-def _refuse_link(file: str) -> None:
+def is_manifest_name(text: str) -> bool:
+    """Whether an argument is the path of a manifest by its name, not a URI."""
+    return text.endswith((".yaml", ".yml")) and "://" not in text
+
+
+def refuse_link(file: str) -> None:
     """Refuse a link, or a form of one that people paste, if a manifest is expected."""
     from modelfetch.manifest.uri import parse_uri
 
@@ -104,7 +109,11 @@ def _refuse_link(file: str) -> None:
         if "://" not in file:
             return
     link = shlex.quote(display_url(file))
-    raise UsageError("expected a manifest's file, found a link", hint=f"write it into one first: modelfetch add {link}")
+    if file.endswith((".yaml", ".yml")):
+        hint = f"download it first: modelfetch fetch {link} -o {shlex.quote(PurePath(file).name)}"
+    else:
+        hint = f"write it into one first: modelfetch add {link}"
+    raise UsageError("expected a manifest's file, found a link", hint=hint)
 
 
 def is_on_command_line(ctx: click.Context, name: str) -> bool:

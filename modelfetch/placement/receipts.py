@@ -72,6 +72,11 @@ class Entry:
     archive: str | None = None
     manifests: tuple[str, ...] = ()
 
+    @property
+    def claim(self) -> Claim:
+        """The claim for its bytes."""
+        return Claim(digest=self.digest, target=self.target, uri=self.uri, model=self.model)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frozen:
@@ -323,7 +328,7 @@ def _from_json(raw: dict[str, Any]) -> tuple[dict[str, Entry], dict[str, Frozen]
     for path, data in raw["placements"].items():
         entry = _entry(data)
         if entry.mtime_ns == _PENDING:
-            pending[path] = Claim(digest=entry.digest, target=entry.target, uri=entry.uri, model=entry.model)
+            pending[path] = entry.claim
         else:
             entries[path] = entry
     for key, data in raw["resolved"].items():

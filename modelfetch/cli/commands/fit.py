@@ -68,7 +68,7 @@ def _only_uri(ctx: click.Context, targets: Sequence[str]) -> str | None:
 
     With a URI, a tier or manifest on the command line is refused; one in the environment is ignored.
     """
-    files = tuple(target for target in targets if _is_manifest(target))
+    files = tuple(target for target in targets if common.is_manifest_name(target))
     uris = [target for target in targets if target not in files]
     if not uris:
         ctx.params["paths"] = files
@@ -82,10 +82,6 @@ def _only_uri(ctx: click.Context, targets: Sequence[str]) -> str | None:
     if find_tier(normalise_tier(uris[0])) is not None:
         common.refuse_tier_name(ctx, uris[0])
     return uris[0]
-
-
-def _is_manifest(target: str) -> bool:
-    return target.endswith((".yaml", ".yml")) and "://" not in target
 
 
 def _show(report: FitReport, *, as_json: bool, quiet: bool) -> int:

@@ -46,6 +46,7 @@ def command(ctx: click.Context, /, file: str, **values: Any) -> int:
     """
     from modelfetch.pinning.run import run_pin
 
+    common.refuse_link(file)
     if values["check"] and values["upgrade"]:
         raise UsageError("--check and --upgrade can't be used together", hint="--check writes nothing")
     result = common.run(

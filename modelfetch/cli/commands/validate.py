@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from modelfetch.cli import complete, options
+from modelfetch.cli.common import refuse_link
 from modelfetch.core.units import format_count
 from modelfetch.errors import ModelfetchError, exit_code_of
 from modelfetch.render.errors import show_errors
@@ -28,6 +29,7 @@ def command(files: tuple[str, ...], *, quiet: bool) -> int:
 
     errors: list[ModelfetchError] = []
     for file in dict.fromkeys(files):
+        refuse_link(file)
         try:
             manifest = load_manifest(Path(file))
         except ModelfetchError as error:
