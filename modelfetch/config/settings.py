@@ -28,6 +28,7 @@ CIVITAI_ENDPOINT = "https://civitai.com"
 
 _PROXIES = ("http", "https", "socks5", "socks5h")
 _TRUE = frozenset({"1", "on", "yes", "true"})
+_FALSE = frozenset({"0", "off", "no", "false"})
 _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?\Z")
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}\Z")
 
@@ -84,7 +85,7 @@ class Settings:
             hf_cache=_hf_cache(env),
             netrc=_path(env, "NETRC") or _home(env, ".netrc"),
             docker_config=_docker_config(env),
-            require_marker=env.get("MODELFETCH_REQUIRE_MARKER", "").strip().lower() in _TRUE,
+            require_marker=_flag(env, "MODELFETCH_REQUIRE_MARKER"),
         )
 
     def allows_http(self, host: str, port: int) -> bool:
@@ -98,6 +99,13 @@ class Settings:
         from platformdirs import user_cache_path
 
         return user_cache_path("modelfetch", appauthor=False)
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    value = env.get(name, "0").strip().lower()
+    if value not in _TRUE | _FALSE:
+        raise SettingError(f"{name}={value:.40}: expected 1 or 0")
+    return value in _TRUE
 
 
 def _allows_plain_http(host: str, port: int, allowed: frozenset[str]) -> bool:

@@ -354,3 +354,16 @@ def test_reading_settings_reads_no_file(tmp_path: Path) -> None:
     closed.write_text("x")
     closed.chmod(stat.S_IWUSR)
     assert _from(HF_TOKEN_PATH=str(closed), CIVITAI_API_TOKEN_FILE=str(tmp_path / "none")).offline is False
+
+
+@each(
+    ("value", "required"),
+    [("1", True), (" YES ", True), ("on", True), ("0", False), ("False", False), ("off", False), ("", False)],
+)
+def test_the_marker_of_a_root_is_required_by_a_flag(value: str, required: bool) -> None:
+    assert Settings.from_env({"MODELFETCH_REQUIRE_MARKER": value}).require_marker is required
+
+
+def test_a_flag_that_protects_a_root_is_never_ignored() -> None:
+    with pytest.raises(SettingError, match="MODELFETCH_REQUIRE_MARKER=ture: expected 1 or 0"):
+        Settings.from_env({"MODELFETCH_REQUIRE_MARKER": "ture"})
