@@ -14,7 +14,6 @@ from modelfetch.care.preconditions import require_root
 from modelfetch.care.references import References
 from modelfetch.care.removal import Rules, plan_removal
 from modelfetch.core.units import parse_age, parse_size
-from modelfetch.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,31 +71,35 @@ class Listing:
 
 
 def list_files(
-    session: Session, *, filters: Sequence[str] = (), sort: str = "model", limit: int | None = None
+    session: Session,
+    *,
+    filters: Sequence[Callable[[Item], bool]] = (),
+    sort: tuple[str, bool] = ("model", False),
+    limit: int | None = None,
 ) -> Listing:
     """List all files; blocks.
 
     Args:
         session: The session, with the root, the store and the consumers to list.
-        filters: Each ``KEY OP VALUE``, such as ``size>1GB``, ``verified>30d`` (longer ago), ``origin=foreign``,
-            ``model=sdxl*``, ``for=ollama``, ``tier=16g``; all must hold.
-        sort: One of `SORTS`, ``:asc`` or ``:desc`` after it.
+        filters: Predicates of `parse_filter`; all must hold.
+        sort: One of `SORTS`, and whether in reverse.
         limit: The maximum number of entries or rows shown.
 
     Raises:
-        UsageError: A filter or the sort key is invalid.
         DestinationError, DiskError: A folder can't be read.
     """
-    tests, (name, reverse) = [parse_filter(text) for text in filters], parse_sort(sort)
+    name, reverse = sort
     require_root(session)
     inventory = take_inventory(session)
     consumers = session.options.consumers
     entries = [
         item
         for item in shown_items(inventory)
-        if (not consumers or item.consumer in consumers) and all(test(item) for test in tests)
+        if (not consumers or item.consumer in consumers) and all(test(item) for test in filters)
     ]
-    entries.sort(key=lambda item: (item.model is None, item.model or "", item.path or str(item.file)))
+    entries.sort(
+        key=lambda item: (item.model is None, item.model or "", item.path is None, item.path or str(item.file))
+    )
     entries.sort(key=_KEYS[name], reverse=reverse)
     return Listing(
         root=str(session.options.root),
@@ -105,7 +108,7 @@ def list_files(
         reclaimable=reclaimable_bytes(inventory),
         limit=limit,
         folders=session.consumer_dirs,
-        sort=(name, reverse),
+        sort=sort,
     )
 
 
@@ -137,26 +140,27 @@ def oldest_check(items: Iterable[Item]) -> datetime | None:
 
 
 def parse_sort(text: str) -> tuple[str, bool]:
-    """Parse ``KEY[:asc|:desc]`` to a key and whether to reverse; sizes and dates are descending by default."""
+    """Parse ``KEY[:asc|:desc]`` to a key and whether to reverse; sizes and dates are descending by default.
+
+    Raises ValueError with the expected form.
+    """
     name, _, direction = text.partition(":")
     if name not in SORTS or direction not in ("", "asc", "desc"):
-        raise UsageError(f"--sort {text[:40]}: expected one of {', '.join(SORTS)}, with :asc or :desc after it")
+        raise ValueError(f"expected one of {', '.join(SORTS)}, with :asc or :desc after it, found {text!r:.80}")
     return name, direction == "desc" if direction else name in ("size", "verified")
 
 
 def parse_filter(text: str) -> Callable[[Item], bool]:
-    """Parse a filter to a predicate; raises UsageError."""
+    """Parse ``KEY OP VALUE`` to a predicate; raises ValueError with the expected form.
+
+    Such as ``size>1GB``, ``verified>30d`` (longer ago), ``origin=foreign``, ``model=sdxl*``, ``for=ollama`` or
+    ``tier=16g``.
+    """
     match = _FILTER.match(text.strip())
     if match is None:
-        raise UsageError(
-            f"--filter {text[:80]!r}: expected KEY, an operator and a value",
-            hint="such as 'size>1GB', 'verified>30d', 'origin=foreign', 'model=sdxl*', 'for=ollama', 'tier=16g'",
-        )
+        raise ValueError(f"expected KEY, an operator and a value, such as size>1GB, found {text!r:.80}")
     key, operator, value = match.groups()
-    try:
-        return _test(key, operator, value.strip())
-    except ValueError as error:
-        raise UsageError(f"--filter {text[:80]!r}: {error}") from None
+    return _test(key, operator, value.strip())
 
 
 _KEYS: dict[str, Callable[[Item], Any]] = {

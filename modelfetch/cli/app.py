@@ -8,14 +8,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelfetch.cli.examples import epilog_of
-from modelfetch.cli.fastpath.check import root_of
 from modelfetch.core.limits import limit_error, require_minimum, save_address_space
 from modelfetch.core.os_errors import translate
+from modelfetch.core.root import DEFAULT_ROOT
 from modelfetch.errors import InterruptedSync, ModelfetchError, UsageError
 from modelfetch.render.errors import show_error
 from modelfetch.render.out import note, put
@@ -46,8 +46,10 @@ _COMMANDS = {
 
 
 _ALIASES = {"ls": "list"}
-_REPORTING = ("sync", "plan", "status", "verify", "list", "ls", "remove", "prune", "adopt", "fetch")
-"""The commands whose ``--json`` output is the report."""
+_REPORTING = ("sync", "plan", "status", "verify", "list", "remove", "prune", "adopt", "fetch", "pin", "add", "fit")
+"""The commands that print a report with ``--json``, also of an error."""
+_TRUE = ("1", "true", "t", "yes", "y", "on")
+"""The values of a variable that set a flag (source: click.types.BoolParamType)."""
 
 
 class _Lazy(click.Group):
@@ -73,7 +75,7 @@ class _Lazy(click.Group):
             from modelfetch.cli.usage import NoSuchCommand
 
             raise NoSuchCommand(args[0], _COMMANDS, ctx)
-        return super().resolve_command(ctx, args)
+        return super().resolve_command(ctx, [_ALIASES.get(args[0], args[0]), *args[1:]])  # its variables have its name
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -125,13 +127,43 @@ def run(argv: Sequence[str]) -> int:
 
 def _refuse(error: ModelfetchError, argv: Sequence[str]) -> int:
     """Print the error that ended a command before it had a report; with ``--json``, print a report of the error too."""
-    if argv and argv[0] in _REPORTING and any(word in ("--json", "--format=json") for word in argv):
-        from modelfetch.core.report import failed
-
+    command = _ALIASES.get(argv[0], argv[0]) if argv else ""
+    if command in _REPORTING and _wants_json(command, argv):
         with contextlib.suppress(ModelfetchError):
-            put(json.dumps(failed([error], tier=None, root=str(Path(root_of(argv, os.environ)))).as_dict()))
+            put(json.dumps(_early_report(command, error, argv)))
     show_error(error, _command_of(argv))
     return error.exit_code
+
+
+def _early_report(command: str, error: ModelfetchError, argv: Sequence[str]) -> dict[str, Any]:
+    """The report of a command that failed before it read its options."""
+    if command == "add":
+        from modelfetch.pinning.types import AddReport
+
+        return AddReport(manifest=_given("manifest", command, argv) or "models.yaml", errors=(error,)).as_dict()
+    if command == "fit":
+        from modelfetch.fitting import fit_failed
+
+        return fit_failed([error], tier=None).as_dict()
+    from modelfetch.core.report import failed
+
+    return failed([error], tier=None, root=str(Path(_given("root", command, argv) or DEFAULT_ROOT))).as_dict()
+
+
+def _wants_json(command: str, argv: Sequence[str]) -> bool:
+    flag = _given("json", command, ()).lower()
+    return "--json" in argv or flag in _TRUE or (command == "status" and _given("format", command, argv) == "json")
+
+
+def _given(option: str, command: str, argv: Sequence[str]) -> str:
+    """The value of an option on a command line that may be wrong, else in a variable; empty if there is none."""
+    words, found = iter(argv), ""
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name == f"--{option}":
+            found = value if equals else next(words, "")
+    variables = (f"MODELFETCH_{command}_{option}".upper(), f"MODELFETCH_{option}".upper())
+    return next(filter(None, (found, *(os.environ.get(name, "").strip() for name in variables))), "")
 
 
 def _command_of(argv: Sequence[str]) -> str | None:

@@ -35,11 +35,6 @@ def folders(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> li
     return _by_shell("dir", incomplete)
 
 
-def consumers(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """The services that models are placed for."""
-    return _matching(CONSUMERS, incomplete)
-
-
 def kinds(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """The kinds that `add` can write."""
     from modelfetch.pinning.add import KINDS_TO_ADD

@@ -12,7 +12,7 @@ from modelfetch.cli import complete
 from modelfetch.config.options import PARSERS, Options
 from modelfetch.core.root import CONSUMERS, DEFAULT_ROOT
 from modelfetch.core.similar import nearest
-from modelfetch.errors import SettingError
+from modelfetch.errors import SettingError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -119,6 +119,10 @@ class Parsed(_ParamType):
         """Parse a value."""
         try:
             return self._parse(value)
+        except UsageError as error:
+            refused = RefusedValue(error.message, ctx, param)
+            refused.hint = error.hint
+            raise refused from None
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -149,10 +149,17 @@ def _check(request: AddRequest) -> None:
         raise UsageError("no link given", hint="modelfetch add LINK, such as hf://NS/REPO/FILE")
     if request.name is not None and len(request.links) > 1:
         raise UsageError("--name names one model, but several links were given")
-    if request.kind is not None and request.kind not in KINDS_TO_ADD:
-        raise _unknown("kind", request.kind, KINDS_TO_ADD)
+    if request.kind is not None:
+        check_kind(request.kind)
     if unknown := [name for name in request.consumers if name not in CONSUMERS]:
         raise _unknown("consumer", unknown[0], CONSUMERS)
+
+
+def check_kind(kind: str) -> str:
+    """Return a kind that `add` can write; raises UsageError."""
+    if kind not in KINDS_TO_ADD:
+        raise _unknown("kind", kind, KINDS_TO_ADD)
+    return kind
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> UsageError:

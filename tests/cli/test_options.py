@@ -6,9 +6,11 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
-from modelfetch.cli.app import run
+from modelfetch.cli.app import cli, run
+from modelfetch.cli.options import EnvOption
 from tests.cases import each
 
 if TYPE_CHECKING:
@@ -115,6 +117,56 @@ def test_a_wrong_option_is_2_and_a_wrong_variable_is_78(
     for name in environ:
         if code == 78 and name != "MODELFETCH_MANIFEST":
             assert name in err
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["list"], "LIST_SORT"),
+        (["ls"], "LIST_SORT"),
+        (["ls"], "LIST_FILTER"),
+        (["list"], "JSON"),
+        (["add", "hf://a/b"], "ADD_KIND"),
+        (["add", "hf://a/b"], "FOR"),
+        (["adopt", ".", "--dedupe"], "ADOPT_DRY_RUN"),
+        (["validate", "x.yaml"], "QUIET"),
+        (["env", "--tier", "8g"], "ENV_UPDATE"),
+    ],
+)
+def test_a_variable_is_checked_as_its_option_is(
+    words: list[str], name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = "nowhere/" if name == "ENV_UPDATE" else "colour"
+    monkeypatch.setenv(f"MODELFETCH_{name}", value)
+    assert run(words) == 78
+    assert capsys.readouterr().err.startswith(f"error: MODELFETCH_{name}={value}: ")
+
+
+def test_every_option_can_be_a_variable() -> None:
+    parent = click.Context(cli)
+    for name in cli.list_commands(parent):
+        command = cli.get_command(parent, name)
+        assert command is not None
+        options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+        assert [option.name for option in options if not isinstance(option, EnvOption)] == [], name
+
+
+def test_the_short_name_of_a_command_has_the_variables_of_the_long_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODELFETCH_LIST_ROOT", "there")
+    monkeypatch.setenv("MODELFETCH_LIST_JSON", "1")
+    assert run(["ls"]) == 73
+    assert json.loads(capsys.readouterr().out)["root"] == "there"
+
+
+def test_a_dry_run_for_all_commands_does_not_concern_an_adoption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODELFETCH_DRY_RUN", "1")
+    assert run(["adopt", str(tmp_path / "manifests"), "--root", str(tmp_path / "root")]) == 0
+    assert run(["adopt", str(tmp_path / "manifests"), "--root", str(tmp_path / "root"), "--dry-run"]) == 2
+    assert "--dry-run requires --dedupe" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["sync", "status", "validate", "pin", "adopt", "prune"])

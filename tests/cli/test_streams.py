@@ -126,6 +126,40 @@ def test_an_early_failure_is_reported_as_json_too(
     assert err.startswith("error: ")
 
 
+@pytest.mark.parametrize(
+    ("words", "environ"),
+    [
+        (["sync", "--nope"], {"MODELFETCH_JSON": "1"}),
+        (["plan", "--jobs", "0"], {"MODELFETCH_PLAN_JSON": "TRUE"}),
+        (["ls", "--nope"], {"MODELFETCH_LIST_JSON": "on"}),
+        (["pin", "--nope"], {"MODELFETCH_JSON": "yes"}),
+        (["add", "--nope"], {"MODELFETCH_JSON": "1"}),
+        (["fit", "--nope", "--json"], {}),
+        (["status", "--format", "json", "--nope"], {}),
+        (["status", "--nope"], {"MODELFETCH_STATUS_FORMAT": "json"}),
+    ],
+)
+def test_an_early_failure_is_reported_as_json_however_json_was_chosen(
+    words: list[str], environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert run(words) == 2
+    assert [error["code"] for error in json.loads(capsys.readouterr().out)["errors"]] == ["usage"]
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"MODELFETCH_JSON": "0"}, {"MODELFETCH_SYNC_JSON": "0", "MODELFETCH_JSON": "1"}]
+)
+def test_an_early_failure_is_plain_text_if_json_was_not_chosen(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert run(["sync", "--nope"]) == 2
+    assert capsys.readouterr().out == ""
+
+
 def test_a_closed_stderr_does_not_change_the_exit_code(manifest: Path) -> None:
     script = f'"$@" --manifest {manifest} 2>&-'
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

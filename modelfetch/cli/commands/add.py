@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelfetch.cli import common, complete, options
+from modelfetch.core.root import CONSUMERS
 from modelfetch.core.units import format_count
 from modelfetch.render.errors import show_errors
 from modelfetch.render.out import note, put
@@ -23,18 +24,28 @@ if TYPE_CHECKING:
     from modelfetch.pinning.types import Added, AddReport
 
 
+def _kind(text: object) -> str:
+    from modelfetch.pinning.add import check_kind
+
+    return check_kind(str(text))
+
+
 @click.command("add")
 @click.argument("links", metavar="LINK...", nargs=-1, required=True)
 @options.option(
-    "--kind", metavar="KIND", shell_complete=complete.kinds, help="Kind of model, such as lora.  [default: detected]"
+    "--kind",
+    metavar="KIND",
+    type=options.Parsed("kind", _kind),
+    shell_complete=complete.kinds,
+    help="Kind of model, such as lora.  [default: detected]",
 )
 @options.option(
     "--for",
     "consumers",
     cls=options.NamesOption,
     metavar="CONSUMER",
-    shell_complete=complete.consumers,
     multiple=True,
+    type=options.OneOf(CONSUMERS),
     help="Service that uses it; repeatable or comma-separated.  [default: those that can load it]",
 )
 @options.option("--name", metavar="NAME", help="Name of the entry.  [default: the file's or repo's]")

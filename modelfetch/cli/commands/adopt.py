@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @options.accept_hidden(options.folder_options, keep=("root", "store"))
 @options.option("--in-place", is_flag=True, help="Only record where the files are, for sync to copy from.")
 @options.option("--dedupe", is_flag=True, help="Replace identical files in these folders with links to one blob.")
-@click.option(
+@options.option(
     "--dry-run/--no-dry-run", default=None, help="With --dedupe: only show what would be linked.  [default: dry run]"
 )
 @options.accept_hidden(options.strict_options)
@@ -42,7 +42,7 @@ def command(ctx: click.Context, /, **values: Any) -> int:
     files stay where they are, with their mode and owner; the store shares their bytes. Nothing is copied across file
     systems.
     """
-    if values["dry_run"] is not None and not values["dedupe"]:
+    if common.is_on_command_line(ctx, "dry_run") and not values["dedupe"]:
         raise UsageError("--dry-run requires --dedupe", hint="without --dedupe, no file is changed")
     if values["in_place"] and values["dedupe"]:
         raise UsageError("--in-place and --dedupe can't be used together", hint="run one after the other")

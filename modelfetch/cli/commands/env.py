@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command("env")
 @options.files
 @options.manifest_options
-@click.option(
+@options.option(
     "--update",
     metavar="FILE",
     type=options.value("path"),

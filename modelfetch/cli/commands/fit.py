@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @options.option(
     "--flash-attention/--no-flash-attention", default=None, help="Whether language models run with flash attention."
 )
-@click.option("--plot", metavar="FILE", type=options.value("path"), help="Draw the card's memory as an SVG.")
+@options.option("--plot", metavar="FILE", type=options.value("path"), help="Draw the card's memory as an SVG.")
 @options.option("--usable", metavar="SIZE", help="VRAM that may be used, such as 15GiB.")
 @options.offline
 @options.refresh

@@ -15,9 +15,24 @@ from modelfetch.render.out import put
 from modelfetch.render.text import terminal_width
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from modelfetch.care.inventory import Item
     from modelfetch.care.listing import Listing
     from modelfetch.core.report import Report
     from modelfetch.pipeline.session import Session
+
+
+def _filter(text: object) -> Callable[[Item], bool]:
+    from modelfetch.care.listing import parse_filter
+
+    return parse_filter(str(text))
+
+
+def _sort(text: object) -> tuple[str, bool]:
+    from modelfetch.care.listing import parse_sort
+
+    return parse_sort(str(text))
 
 
 @click.command("list")
@@ -27,24 +42,26 @@ if TYPE_CHECKING:
     "filters",
     metavar="EXPRESSION",
     multiple=True,
+    type=options.Parsed("filter", _filter),
     help="Only entries such as 'size>1GB', 'verified>30d', 'origin=foreign', 'model=sdxl*', 'for=ollama', 'tier=16g'; "
     "repeatable.",
 )
 @options.option(
     "--sort",
     metavar="KEY[:asc|:desc]",
+    type=options.Parsed("sort", _sort),
     default="model",
     show_default=True,
     help="Order: model, size, verified or path.",
 )
 @options.option("--limit", metavar="N", help="Show at most N rows; the totals cover everything.")
-@click.option("--files", is_flag=True, help="Show a row for each file.")
+@options.option("--files", is_flag=True, help="Show a row for each file.")
 @options.accept_hidden(options.strict_options)
 @options.accept_hidden(options.transfer_options)
 @options.accept_hidden(options.progress)
 @options.accept_hidden(options.verbose)
-@click.option("--json", "as_json", is_flag=True, help="Print the entries as JSON on stdout.")
-@click.option("-q", "--quiet", is_flag=True, help="Show only the names of models.")
+@options.option("--json", "as_json", is_flag=True, help="Print the entries as JSON on stdout.")
+@options.option("-q", "--quiet", is_flag=True, help="Show only the names of models.")
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
     """List everything below the root and in the store, and what could be freed.

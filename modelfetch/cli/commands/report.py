@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 @click.command("report")
 @options.files
-@click.option("--html", "target", metavar="FILE", required=True, type=options.value("path"), help="HTML file to write.")
+@options.option(
+    "--html", "target", metavar="FILE", required=True, type=options.value("path"), help="HTML file to write."
+)
 @options.manifest_options
 @options.accept_hidden(options.folder_options, keep=("root", "store", "consumer_dirs"))
-@click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
+@options.option("-q", "--quiet", is_flag=True, help="Show errors only.")
 @click.pass_context
 def command(ctx: click.Context, /, **values: Any) -> int:
     """Write one self-contained page of what is on disk: sizes, check dates, what is missing or damaged.

@@ -17,7 +17,7 @@ from modelfetch.render.text import plain
 @click.argument(
     "files", metavar="FILE...", nargs=-1, required=True, type=options.value("file"), shell_complete=complete.files
 )
-@click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
+@options.option("-q", "--quiet", is_flag=True, help="Show errors only.")
 def command(files: tuple[str, ...], *, quiet: bool) -> int:
     """Check manifests without network access.
 
