@@ -21,21 +21,14 @@ if TYPE_CHECKING:
 
 def with_digests(plan: ModelPlan, fetched: Mapping[str, Fetched]) -> ModelPlan:
     """Return the plan with the sha256 and size of each artifact that was fetched."""
-    if plan.resolution is None:
-        return plan
-    known = tuple(
-        replace(a, digest=fetched[a.uri].blob.digest, size=fetched[a.uri].blob.size) if a.uri in fetched else a
-        for a in plan.resolution.artifacts
+    blobs = {uri: one.blob for uri, one in fetched.items()}
+    return plan.with_artifacts(
+        {
+            artifact.uri: replace(artifact, digest=blob.digest, size=blob.size)
+            for artifact in (plan.resolution.artifacts if plan.resolution else ())
+            if (blob := blobs.get(artifact.uri)) is not None
+        }
     )
-    resolution = replace(plan.resolution, artifacts=known)
-    new = {old.uri: now for old, now in zip(plan.resolution.artifacts, known, strict=True)}
-    targets = tuple(
-        replace(t, placement=replace(t.placement, artifact=new[t.placement.artifact.uri]))
-        if t.placement.artifact
-        else t
-        for t in plan.targets
-    )
-    return replace(plan, resolution=resolution, targets=targets)
 
 
 def place_model(plan: ModelPlan, consumer: str, fetched: Mapping[str, Fetched], session: Session) -> None:

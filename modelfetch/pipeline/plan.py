@@ -119,6 +119,19 @@ class ModelPlan:
         """The targets that get an artifact."""
         return self._targets_by_uri.get(artifact.uri, ())
 
+    def with_artifacts(self, new: Mapping[str, Artifact]) -> ModelPlan:
+        """The plan with other artifacts in place of some, by URI."""
+        if self.resolution is None:
+            return self
+        artifacts = tuple(new.get(artifact.uri, artifact) for artifact in self.resolution.artifacts)
+        targets = tuple(
+            replace(t, placement=replace(t.placement, artifact=new[t.placement.artifact.uri]))
+            if t.placement.artifact and t.placement.artifact.uri in new
+            else t
+            for t in self.targets
+        )
+        return replace(self, resolution=replace(self.resolution, artifacts=artifacts), targets=targets)
+
     @cached_property
     def _targets_by_uri(self) -> Mapping[str, Sequence[Target]]:
         found: dict[str, list[Target]] = {}
@@ -228,25 +241,17 @@ def _renamed(
     plan: ModelPlan, sha256: Mapping[str, Digest], receipts: Mapping[str, Receipt], inspector: Inspector
 ) -> ModelPlan:
     """The plan with the sha256 of some artifacts, by URI: with it, stat is enough to compare them with receipts."""
-    assert plan.resolution is not None  # noqa: S101 - a plan with targets was resolved
-
-    def named(artifact: Artifact) -> Artifact:
-        return replace(artifact, digest=sha256.get(artifact.uri, artifact.digest))
+    artifacts = plan.resolution.artifacts if plan.resolution else ()
+    named = plan.with_artifacts({a.uri: replace(a, digest=sha256[a.uri]) for a in artifacts if a.uri in sha256})
 
     def inspected_again(target: Target) -> Target:
-        artifact = target.placement.artifact
-        if artifact is None or artifact.uri not in sha256:
+        placement = target.placement
+        if placement.artifact is None or placement.artifact.uri not in sha256:
             return target
-        placement = replace(target.placement, artifact=named(artifact))
         state = inspector.state(placement, receipts[target.consumer], wanted_digest(placement))
-        return replace(target, placement=placement, state=state)
+        return replace(target, state=state)
 
-    artifacts = tuple(named(artifact) for artifact in plan.resolution.artifacts)
-    return replace(
-        plan,
-        resolution=replace(plan.resolution, artifacts=artifacts),
-        targets=tuple(map(inspected_again, plan.targets)),
-    )
+    return replace(named, targets=tuple(map(inspected_again, named.targets)))
 
 
 def _with_settled(plan: ModelPlan, receipts: Mapping[str, Receipt]) -> ModelPlan:

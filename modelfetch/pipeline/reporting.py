@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from modelfetch.core.artifact import Artifact
     from modelfetch.core.report import Report
-    from modelfetch.manifest.model import Manifest
+    from modelfetch.manifest.model import Manifest, Model
     from modelfetch.pipeline.execute import Outcome
     from modelfetch.pipeline.session import Session
     from modelfetch.transfer import Fetched
@@ -70,19 +70,24 @@ def _complete_hint(error: ModelfetchError, manifests: Sequence[Manifest]) -> Non
         error.hint = hint.replace("--upgrade NAME", f"--upgrade {shlex.quote(model.name)}")
 
 
+def unresolved_report(model: Model, action: str, placements: Sequence[str] = ()) -> ModelReport:
+    """Build the report of a model whose files are not known."""
+    unknown = ArtifactReport(
+        uri=str(model.source),
+        digest=str(model.digest) if model.digest else None,
+        size=model.size,
+        action=action,
+        placements=tuple(placements),
+    )
+    return ModelReport(name=model.name, ok=False, artifacts=(unknown,))
+
+
 def build_model_report(outcome: Outcome) -> ModelReport:
     """Build the report of one model."""
     plan = outcome.plan
     artifacts = plan.resolution.artifacts if plan.resolution else ()
     if not artifacts:
-        source = str(plan.request.model.source)
-        unknown = ArtifactReport(
-            uri=source,
-            digest=str(plan.request.model.digest) if plan.request.model.digest else None,
-            size=plan.request.model.size,
-            action="failed" if plan.errors or outcome.error else "skipped",
-        )
-        return ModelReport(name=plan.request.model.name, ok=False, artifacts=(unknown,))
+        return unresolved_report(plan.request.model, "failed" if plan.errors or outcome.error else "skipped")
     lines = tuple(_describe_artifact(outcome, artifact) for artifact in artifacts)
     ok = outcome.done or (outcome.preview and plan.complete)
     return ModelReport(name=plan.request.model.name, ok=ok, artifacts=lines)

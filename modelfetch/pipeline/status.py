@@ -16,6 +16,7 @@ from modelfetch.errors import ModelfetchError
 from modelfetch.manifest.path_conflicts import Shape, model_claims
 from modelfetch.pipeline.plan import ModelRequest, is_unpinned, select
 from modelfetch.pipeline.preflight import check_folders
+from modelfetch.pipeline.reporting import unresolved_report
 from modelfetch.pipeline.resolve import resolve_recorded
 from modelfetch.placement import State, wanted_digest
 from modelfetch.placement.layouts import PlacementMethod
@@ -227,15 +228,7 @@ def _worst(words: Iterable[str]) -> str:
 
 def _model(request: ModelRequest, resolution: Resolution | None, states: Sequence[_PathState]) -> ModelReport:
     if resolution is None:
-        digest = str(request.model.digest) if request.model.digest else None
-        unknown = ArtifactReport(
-            uri=str(request.model.source),
-            digest=digest,
-            size=request.model.size,
-            action="foreign" if states else "missing",
-            placements=tuple(one.path for one in states),
-        )
-        return ModelReport(name=request.model.name, ok=False, artifacts=(unknown,))
+        return unresolved_report(request.model, "foreign" if states else "missing", [one.path for one in states])
     by_uri: dict[str, list[_PathState]] = defaultdict(list)
     texts: list[_PathState] = []
     for one in states:

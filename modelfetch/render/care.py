@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from modelfetch.care.listing import bytes_of, oldest_check
 from modelfetch.core.directories import own_folder
 from modelfetch.core.units import format_count, format_duration, format_size
 from modelfetch.placement.rewritten import rewriting_service
-from modelfetch.render.text import stdout_table, table, terminal_width
+from modelfetch.render.text import day, known_size, stdout_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,7 +44,7 @@ def verify_text(report: Report, found: Verification, *, quick: bool, quiet: bool
             finding.model,
             finding.consumer or "store",
             _action(finding.action, finding.path),
-            "?" if finding.size is None else format_size(finding.size),
+            known_size(finding.size),
             finding.path or finding.digest or finding.uri,
         )
         for finding in sorted(odd, key=lambda f: (_ORDER.index(f.action), f.model, f.path or ""))
@@ -82,7 +81,7 @@ def _action(action: str, path: str | None) -> str:
     return f"rewritten by {service}" if service else action
 
 
-def list_table(listing: Listing, *, files: bool = False, width: int | None = None) -> str:
+def list_table(listing: Listing, *, files: bool = False) -> str:
     """A row for each model and service (or each file), then what each service takes, and what could be freed."""
     if files:
         rows = [_row(item.path or str(item.file), item.consumer, [item]) for item in listing.entries]
@@ -90,7 +89,7 @@ def list_table(listing: Listing, *, files: bool = False, width: int | None = Non
         rows = [_row(items[0].model or _UNNAMED[items[0].origin], items[0].consumer, items) for items in listing.rows()]
     head = ("PATH" if files else "MODEL", "FOR", "ORIGIN", "PATHS", "SIZE", "VERIFIED", "TIERS")
     shown = rows[: listing.limit]
-    lines = [table(head, shown, right=(3, 4), width=width)] if shown else []
+    lines = [stdout_table(head, shown, right=(3, 4))] if shown else []
     if len(shown) < len(rows):
         lines.append(f"{len(rows) - len(shown)} more left out by --limit")
     by_service: dict[str, list[Item]] = defaultdict(list)
@@ -129,8 +128,7 @@ def verified_text(items: Iterable[Item]) -> str:
         return "damaged"
     if not known:
         return "-"
-    oldest = oldest_check(known)
-    return "never" if oldest is None else oldest.date().isoformat()
+    return day(oldest_check(known))
 
 
 def removal_text(found: Removed, *, quiet: bool = False) -> str:
@@ -168,9 +166,7 @@ def restore_hint(found: Removed) -> str:
 
 def use_text(use: ModelUse) -> str:
     """``2026-11-28``, ``never``, or ``2 damaged``."""
-    if use.damaged:
-        return f"{use.damaged} damaged"
-    return use.verified.date().isoformat() if use.verified else "never"
+    return f"{use.damaged} damaged" if use.damaged else day(use.verified)
 
 
 def adopt_text(found: Adopted, *, verbose: bool = False) -> str:
@@ -181,10 +177,9 @@ def adopt_text(found: Adopted, *, verbose: bool = False) -> str:
         mine = [one for one in found.files if one.folder == folder]
         by_result = {result: [one for one in mine if one.result == result] for result in _RESULTS}
         rows.append((str(folder), kind, *(_files_and_size(by_result[result]) for result in _RESULTS)))
-    width = terminal_width(sys.stdout)
-    lines = [table(("RESULT", "SIZE", "HOW", "FILE"), files, right=(1,), width=width), ""] if verbose and files else []
+    lines = [stdout_table(("RESULT", "SIZE", "HOW", "FILE"), files, right=(1,)), ""] if verbose and files else []
     head = ("FOLDER", "KIND", "ADOPTED", "RECORDED", "KNOWN", "ELSEWHERE", "FAILED")
-    lines.append(table(head, rows, width=width))
+    lines.append(stdout_table(head, rows))
     elsewhere = [one for one in found.files if one.result == "elsewhere"]
     if any(one.how for one in elsewhere):
         lines.append(

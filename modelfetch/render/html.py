@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from modelfetch.core.units import format_size
+from modelfetch.render.text import day
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,7 +139,7 @@ def _service(service: ServiceUse) -> str:
 
 
 def _row(number: int, row: ModelRow) -> str:
-    verified = row.verified.strftime("%Y-%m-%d") if row.verified else "never" if row.is_model else "-"
+    verified = day(row.verified) if row.verified or row.is_model else "-"
     grade = _GRADES.get(row.state, "bad") if row.is_model else ""
     return (
         f'<tr><td class="name"><span class="dot" style="background:{_COLOURS[number % len(_COLOURS)]}"></span>'

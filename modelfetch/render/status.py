@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
-from modelfetch.core.units import format_size
-from modelfetch.render.text import plain, table, terminal_width
+from modelfetch.render.text import known_size, plain, stdout_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,23 +46,14 @@ def status_table(
             line.consumer,
             _state(line),
             str(line.files or "?"),
-            "?" if line.size is None else format_size(line.size),
+            known_size(line.size),
             "unpinned" if line.unpinned else "pinned",
             (checks or {}).get((line.model, line.consumer), "-"),
         )
         for line in lines
     ]
-    return (
-        table(
-            ("MODEL", "FOR", "STATE", "FILES", "SIZE", "PIN", "VERIFIED"),
-            rows,
-            right=(3, 4),
-            width=terminal_width(sys.stdout),
-        )
-        + _paths(lines)
-        + "\n"
-        + end
-    )
+    head = ("MODEL", "FOR", "STATE", "FILES", "SIZE", "PIN", "VERIFIED")
+    return f"{stdout_table(head, rows, right=(3, 4))}{_paths(lines)}\n{end}"
 
 
 def _paths(lines: Sequence[ModelStatus]) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from modelfetch.core.units import format_count, format_duration, format_size
-from modelfetch.render.text import stdout_table, table
+from modelfetch.render.text import known_size, stdout_table, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def plan_table(report: Report, needed: Sequence[SpaceRequirement], *, verbose: b
     lines = [stdout_table(("MODEL", "ACTION", "FILES", "SIZE", "TO FETCH"), rows, right=(2, 3, 4))]
     if verbose:
         files = [
-            (a.action, "?" if a.size is None else format_size(a.size), model.name, path)
+            (a.action, known_size(a.size), model.name, path)
             for model in report.models
             for a in model.artifacts
             for path in a.placements or ("-",)

@@ -8,8 +8,11 @@ import unicodedata
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+from modelfetch.core.units import format_size
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
     from typing import TextIO
 
 
@@ -93,6 +96,16 @@ def _row_lines(row: Sequence[str], widths: Sequence[int], right: Sequence[int], 
 def stdout_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
     """A `table` that fits the terminal, if stdout is one."""
     return table(head, rows, right=right, width=terminal_width(sys.stdout))
+
+
+def known_size(size: int | None) -> str:
+    """A size in bytes for people; ``?`` if it is not known."""
+    return "?" if size is None else format_size(size)
+
+
+def day(at: datetime | None) -> str:
+    """A day such as ``2026-11-28``; ``never`` for None."""
+    return at.date().isoformat() if at else "never"
 
 
 def _padded(cell: str, columns: int, *, right: bool) -> str:

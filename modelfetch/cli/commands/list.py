@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +11,6 @@ import click
 from modelfetch.cli import common, options
 from modelfetch.render.care import list_table
 from modelfetch.render.out import put
-from modelfetch.render.text import terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +65,7 @@ def command(ctx: click.Context, /, **values: Any) -> int:
     """List everything below the root and in the store, and what could be freed.
 
     PATHS counts files and links on disk; `status` counts the files of a model. A file's origin is made (by modelfetch),
-    adopted (it was there, with the right bytes), foreign (not made by modelfetch), blob (only in the store) or partial
+    adopted (already there, with the right bytes), foreign (not made by modelfetch), blob (only in the store) or partial
     (an unfinished download).
     """
 
@@ -89,5 +87,5 @@ def command(ctx: click.Context, /, **values: Any) -> int:
         names = dict.fromkeys(items[0].model for items in found.rows() if items[0].model)
         put("\n".join(list(names)[: values["limit"]]))
     else:
-        put(list_table(found, files=values["files"], width=terminal_width(sys.stdout)))
+        put(list_table(found, files=values["files"]))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from modelfetch.core.units import format_count
 from modelfetch.errors import UsageError
 from modelfetch.pinning.entry import PinState
 from modelfetch.render.out import note
-from modelfetch.render.text import plain, table, terminal_width
+from modelfetch.render.text import plain, stdout_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,9 +68,7 @@ def command(ctx: click.Context, /, file: str, **values: Any) -> int:
 
 def _text(lines: Sequence[PinStatus], *, check: bool) -> str:
     head = ("MODEL", "STATE", "PINNED", "UPSTREAM") if check else ("MODEL", "DONE", "BEFORE", "NOW")
-    return table(
-        head, [(line.model, line.state, line.pinned, line.upstream) for line in lines], width=terminal_width(sys.stdout)
-    )
+    return stdout_table(head, [(line.model, line.state, line.pinned, line.upstream) for line in lines])
 
 
 def _advice(file: str, lines: Sequence[PinStatus]) -> str:
