@@ -47,7 +47,7 @@ class Adoption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierProgress:
-    """How many of a tier's models have all pinned files available locally, and the total."""
+    """How many of a tier's models have all pinned files present locally, and the total."""
 
     tier: str
     complete: int
@@ -96,8 +96,8 @@ def adopt_folders(folders: Sequence[Path], session: Session, *, in_place: bool =
         _note_in_place(noted, session)
     session.store.settle()
     kinds = tuple((folder, kind_of(folder)) for folder in folders)
-    at_hand = {one.digest for one in done if one.digest}
-    adopted = Adopted(files=(*done, *elsewhere), kinds=kinds, tiers=tuple(tier_progress(session, at_hand)))
+    present = {one.digest for one in done if one.digest}
+    adopted = Adopted(files=(*done, *elsewhere), kinds=kinds, tiers=tuple(tier_progress(session, present)))
     return _report(adopted, session), adopted
 
 
@@ -123,17 +123,17 @@ def _report(found: Adopted, session: Session) -> Report:
     return session.report(models, errors)
 
 
-def tier_progress(session: Session, at_hand: set[str]) -> Iterator[TierProgress]:
-    """The progress of each tier: a model counts if all its pinned files are in the store or in ``at_hand``."""
+def tier_progress(session: Session, present: set[str]) -> Iterator[TierProgress]:
+    """The progress of each tier: a model counts if all its pinned files are in the store or in ``present``."""
     for name, manifest in all_tiers(session.settings):
-        complete = sum(_is_complete(model, session, at_hand) for model in manifest.models)
+        complete = sum(_is_complete(model, session, present) for model in manifest.models)
         yield TierProgress(tier=name, complete=complete, models=len(manifest.models))
 
 
-def _is_complete(model: Model, session: Session, at_hand: set[str]) -> bool:
+def _is_complete(model: Model, session: Session, present: set[str]) -> bool:
     digests = [file.digest for file in model.files] if model.files is not None else [model.digest]
     return bool(digests) and all(
-        digest is not None and (str(digest) in at_hand or session.store.peek(digest) is not None) for digest in digests
+        digest is not None and (str(digest) in present or session.store.peek(digest) is not None) for digest in digests
     )
 
 

@@ -1,4 +1,4 @@
-"""Parse and format sizes and durations."""
+"""Parse and format sizes and durations; format counts and lists."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 MIB, GIB = 2**20, 2**30
 
@@ -116,6 +116,11 @@ def format_seconds(seconds: float) -> str:
         return f"{minutes}m {rest:02d}s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes:02d}m"
+
+
+def format_list(names: Sequence[str], most: int = 5) -> str:
+    """Format names for people: ``a, b``, of many the first ``most``: ``a, b, c, d, e and 3 more``."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def format_count(number: int, thing: str) -> str:

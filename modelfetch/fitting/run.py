@@ -12,6 +12,7 @@ from modelfetch.core import os_errors
 from modelfetch.core.directories import own_folder
 from modelfetch.core.events import Notice, Sink, discard
 from modelfetch.core.root import CONSUMERS
+from modelfetch.core.units import format_list
 from modelfetch.errors import ModelfetchError, NotAModelError, UsageError
 from modelfetch.fitting.candidates import (
     ReaderRegistry,
@@ -276,7 +277,7 @@ def _fit_one(found: Candidate, overrides: FitOverrides) -> FitReport:
     names = {file.path for file in found.files if file.path.lower().endswith(".gguf") and "mmproj" not in file.path}
     models = {shards_of(name)[0] for name in names}
     if len(models) > 1:
-        listed = ", ".join(sorted(models)[:6]) + (" …" if len(models) > 6 else "")
+        listed = format_list(sorted(models))
         raise UsageError(f"{found.uri} holds several models: {listed}", hint="name one of these files")
     return fit_alone(found, overrides.applied_to(_service(found)), usable=overrides.usable)
 

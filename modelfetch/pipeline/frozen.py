@@ -31,7 +31,7 @@ def frozen_for(request: ModelRequest, receipts: Mapping[str, Receipt], settings:
     """What an earlier run resolved for this entry of the same manifest text, with the current settings' endpoints."""
     for receipt in receipts.values():
         if found := request.frozen_in(receipt):
-            return at_current_endpoints(found.resolution, settings, (request.model.source, *request.model.mirrors))
+            return _current(found, request.model, settings)
     return None
 
 
@@ -47,7 +47,7 @@ def same_pins(request: ModelRequest, receipts: Mapping[str, Receipt], settings: 
         for frozen in receipt.frozen_as(model.name):
             artifacts = frozen.resolution.artifacts
             if len(artifacts) == 1 and _has_pins(artifacts[0], model):
-                return at_current_endpoints(frozen.resolution, settings, (model.source, *model.mirrors))
+                return _current(frozen, model, settings)
     return None
 
 
@@ -63,7 +63,11 @@ def frozen_before(request: ModelRequest, receipts: Mapping[str, Receipt], settin
     if not found:
         return None
     best = min(found, key=lambda one: (one.tier != request.requested_by, one.model != request.model.name))
-    return at_current_endpoints(best.resolution, settings, (request.model.source, *request.model.mirrors))
+    return _current(best, request.model, settings)
+
+
+def _current(frozen: Frozen, model: Model, settings: Settings) -> Resolution:
+    return at_current_endpoints(frozen.resolution, settings, (model.source, *model.mirrors))
 
 
 def _has_pins(artifact: Artifact, model: Model) -> bool:

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 from modelfetch.core import events as ev
+from modelfetch.core.units import format_list
 from modelfetch.render.progress import Progress
 from modelfetch.render.sentence import verified
 
@@ -65,5 +66,5 @@ class Log(Progress):
         total = self.tracker.total
         assert total is not None  # noqa: S101 - a transfer is running
         labels = [file.label for file in self.tracker.running.values()]
-        names = ", ".join(labels[:_NAMES]) + (f" and {len(labels) - _NAMES} more" if len(labels) > _NAMES else "")
+        names = format_list(labels, _NAMES)
         return f"{self.tracker.headline()}  {total.percent()} %  {total.numbers(now)}  ({names})"

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, Self, TypeVar, final
 
+from modelfetch.core.units import format_list
 from modelfetch.errors import (
     IntegrityError,
     InterruptedSync,
@@ -24,7 +25,7 @@ from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import OllamaUri
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from modelfetch.config.settings import Settings
     from modelfetch.core.artifact import Artifact, Resolution
@@ -186,13 +187,9 @@ def refuse_pickles(wanted: SourceRequest, found: Resolution) -> None:
     if not wanted.snapshot:
         raise pickle_error(f"{pickles[0].uri} is {pickles[0].path}, a pickle", uri=pickles[0].uri)
     raise pickle_error(
-        f"{wanted.uri} holds {_listed([a.path for a in pickles])}, a pickle",
+        f"{wanted.uri} holds {format_list([a.path for a in pickles])}, a pickle",
         hint="leave it out with `files` or `include`, pin its digest, or set `allow_pickle: true`",
     )
-
-
-def _listed(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
 
 
 def _basename(uri: Uri) -> str | None:
@@ -216,7 +213,7 @@ def _pin_files(artifacts: Iterable[Artifact], wanted: SourceRequest) -> tuple[Ar
     (_, first), *others = wrong
     if not others:
         raise first
-    names = _listed([path for path, _ in others])
+    names = format_list([path for path, _ in others])
     raise type(first)(f"{first.message}; also wrong: {names}", code=first.code, hint=first.hint)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.core.urls import redact
 from modelfetch.errors import CredentialsError, UnreachableError
-from modelfetch.formats.content_check import is_listed, is_weights, suffix_for
+from modelfetch.formats.content_check import HEAD, is_listed, is_weights, suffix_for
 from modelfetch.manifest.kinds import WEIGHT_KINDS
 from modelfetch.manifest.paths import safe_name
 from modelfetch.manifest.uri import HttpUri
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from modelfetch.config.settings import Settings
     from modelfetch.http import Http, Response
     from modelfetch.sources.base import ReadBlob
-
-_FIRST_BYTES = {"Range": "bytes=0-63", "Accept-Encoding": "identity"}
 
 
 class HttpsSource(Source[HttpUri]):
@@ -98,17 +96,16 @@ class HttpsSource(Source[HttpUri]):
         return f"{stem}{suffix}"
 
     def _suffix(self, uri: HttpUri) -> str | None:
-        with self._http.open("GET", uri.url, headers=_FIRST_BYTES) as response:
+        with self._http.open("GET", uri.url, headers=FIRST_BYTES) as response:
             check_file(response, uri.url, what="the file", uri=str(uri))
             head = b""
             for piece in response.iter_decoded():
                 head += piece
-                if len(head) >= _HEAD:
+                if len(head) >= HEAD:
                     break
         return suffix_for(head)
 
 
-_HEAD = 64
 _SCRIPTS = frozenset({".php", ".asp", ".aspx", ".jsp", ".cgi", ".pl", ".py", ".do"})
 """Suffixes of server programs, which are not part of a file's name."""
 

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from modelfetch.core.artifact import Artifact, Location, Resolution
+from modelfetch.core.units import format_list
 from modelfetch.errors import IntegrityError, NotFoundError
 from modelfetch.formats.content_check import is_weights
 from modelfetch.formats.oci_manifest import MANIFESTS, Descriptor, Image, ImageIndex, parse_manifest
@@ -48,7 +49,6 @@ _DOCKER_NAMES = {
 """Names of Docker's unnamed layers, by the end of their type ``application/vnd.docker.ai.…``."""
 _DOCKER_LAYER = "application/vnd.docker.ai."
 _DEEPEST = 2
-_SHOWN = 5
 
 
 class OciSource(Source[OciUri]):
@@ -118,7 +118,7 @@ def _resolution(wanted: SourceRequest, uri: OciUri, image: Image, base: str) -> 
     if wanted.files is not None:
         missing = [spec.path for spec in wanted.files if spec.path not in files]
         if missing:
-            raise NotFoundError(f"{uri} has no {', '.join(missing[:_SHOWN])}", hint=f"it has {_listed(files)}")
+            raise NotFoundError(f"{uri} has no {format_list(missing)}", hint=f"it has {format_list(sorted(files))}")
         files = {spec.path: files[spec.path] for spec in wanted.files}
     elif wanted.include is not None:
         files = _included(files, wanted.include, uri)
@@ -154,7 +154,7 @@ def named_files(image: Image, uri: OciUri) -> dict[str, Descriptor]:
             raise IntegrityError(f"{uri} has two files named {path}", code="unsupported-manifest")
         files[path] = layer
     if not files:
-        types = ", ".join(dict.fromkeys(layer.media_type[:80] for layer in image.layers[:_SHOWN]))
+        types = format_list(list(dict.fromkeys(layer.media_type[:80] for layer in image.layers)))
         raise IntegrityError(
             f"{uri} has no plain files, only layers of type {types}" if types else f"{uri} has no layers",
             code="unsupported-manifest",
@@ -204,7 +204,7 @@ def _single(files: dict[str, Descriptor], wanted: SourceRequest, uri: OciUri) ->
             return chosen
     raise NotFoundError(
         f"{uri} has {len(files)} files, and one must be chosen",
-        hint=f"name one with files: [{{path: …}}]: {_listed(files)}",
+        hint=f"name one with files: [{{path: …}}]: {format_list(sorted(files))}",
     )
 
 
@@ -212,11 +212,6 @@ def _is_weights(path: str, layer: Descriptor) -> bool:
     if layer.media_type.startswith(_DOCKER_LAYER):
         return layer.media_type.removeprefix(_DOCKER_LAYER) in ("gguf.v3", "safetensors", "dduf")
     return is_weights(path)
-
-
-def _listed(files: Iterable[str]) -> str:
-    names = sorted(files)
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _included(files: dict[str, Descriptor], patterns: Iterable[str], uri: OciUri) -> dict[str, Descriptor]:

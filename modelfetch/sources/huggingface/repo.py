@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelfetch.config import hub
 from modelfetch.core.digest import Digest, is_commit, new_hasher
-from modelfetch.core.units import MAX_SIZE
+from modelfetch.core.units import MAX_SIZE, format_list
 from modelfetch.errors import NotFoundError
 from modelfetch.manifest.paths import check_relative
 from modelfetch.sources.answers import unsafe_name_error
@@ -155,13 +155,11 @@ def choose(repo: Repo, uri: HfUri, wanted: SourceRequest) -> list[HubFile]:
 
 def _missing(repo: Repo, uri: HfUri, missing: Sequence[str]) -> NotFoundError:
     near = difflib.get_close_matches(missing[0], repo.files, n=3, cutoff=0.5)
-    more = " and more" if len(missing) > 5 else ""
     return NotFoundError(
-        f"{uri.repo} at {repo.commit[:12]} has no file {', '.join(missing[:5])}{more}",
+        f"{uri.repo} at {repo.commit[:12]} has no file {format_list(missing)}",
         hint=f"did you mean {' or '.join(near)}?" if near else f"it has {_some(repo.files)}",
     )
 
 
 def _some(names: Iterable[str]) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "") if listed else "no files"
+    return format_list(sorted(names)) or "no files"
