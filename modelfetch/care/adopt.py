@@ -131,9 +131,9 @@ def tier_progress(session: Session, present: set[str]) -> Iterator[TierProgress]
 
 
 def _is_complete(model: Model, session: Session, present: set[str]) -> bool:
-    digests = [file.digest for file in model.files] if model.files is not None else [model.digest]
-    return bool(digests) and all(
-        digest is not None and (str(digest) in present or session.store.peek(digest) is not None) for digest in digests
+    return all(
+        file.digest is not None and (str(file.digest) in present or session.store.peek(file.digest) is not None)
+        for file in model.pins
     )
 
 

@@ -78,7 +78,7 @@ async def fit_manifests(manifests: Sequence[Manifest], session: Session, overrid
     """Estimate all models of the manifests together; a source or file that fails becomes an error of the report."""
     services = tuple(service for manifest in manifests for service in _services(manifest, session, overrides))
     items = [item for item in select(manifests, session.options.consumers) if _is_loaded(item, services)]
-    unpinned = [item for item in items if not _is_pinned(item.model)]
+    unpinned = [item for item in items if not _needs_no_source(item.model)]
     receipts = await asyncio.to_thread(read_receipts, session.options.root)
     found = dict(
         zip((id(item) for item in unpinned), await resolve_all(unpinned, session, receipts, set()), strict=True)
@@ -154,7 +154,7 @@ def _is_loaded(item: ModelRequest, services: Iterable[Service]) -> bool:
     return item.model.kind in LOADED_KINDS and any(consumer in on_gpu for consumer in item.model.consumers)
 
 
-def _is_pinned(model: Model) -> bool:
+def _needs_no_source(model: Model) -> bool:
     return set(model.consumers) <= {"diffrhythm", "immich"} or sizes_are_enough(model)
 
 

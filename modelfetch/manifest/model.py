@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -79,6 +79,20 @@ class Model:
     optional: bool = False
     allow_pickle: bool = False
     allow_unscanned: bool = False
+
+    @property
+    def pins(self) -> tuple[FileSpec, ...]:
+        """The pins of each file that the manifest names; a single file also has those of its entry."""
+        files = (FileSpec(path=""),) if self.files is None else self.files
+        return tuple(
+            replace(file, size=self.size if file.size is None else file.size, digest=file.digest or self.digest)
+            for file in files
+        )
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the digests of all files are pinned."""
+        return all(file.digest for file in self.pins)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -310,7 +310,7 @@ def _check_choices(uri: Uri, kind: str | None, chosen: str | None, consumers: Se
 
 
 def _pinned_size(model: Model) -> int | None:
-    return model.size if model.files is None else total_size(spec.size for spec in model.files)
+    return total_size(file.size for file in model.pins)
 
 
 def _unnamed(repo: HfUri, links: Sequence[str]) -> UsageError:

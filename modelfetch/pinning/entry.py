@@ -50,19 +50,14 @@ class PinEntry:
     @property
     def pinned(self) -> bool:
         """Whether the entry fixes its bytes and, for a hub, the commit."""
-        model = self.model
-        if isinstance(self.home, HfUri) and self.home.commit is None:
-            return False
-        if model.kind in REPO_KINDS:
-            return model.files is not None and all(spec.digest for spec in model.files)
-        return model.digest is not None
+        return self.model.is_pinned and not (isinstance(self.home, HfUri) and self.home.commit is None)
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left to write: pinned, and each size is known."""
         if not self.pinned or isinstance(self.home, OllamaUri):
             return self.pinned
-        return all(spec.size is not None for spec in self.model.files or (self.model,))
+        return all(file.size is not None for file in self.model.pins)
 
     @property
     def request(self) -> SourceRequest:
@@ -193,7 +188,7 @@ def compare(entry: PinEntry, now: Resolution, then: Resolution | None = None) ->
         return PinState.CURRENT if now.revision == str(entry.model.digest) else PinState.BEHIND
     if isinstance(entry.home, HfUri) and now.revision == entry.home.commit:
         return PinState.CURRENT
-    pins = {spec.path: spec for spec in entry.model.files or ()}
+    pins = {file.path: file for file in entry.model.pins}
     before = {artifact.path: artifact for artifact in then.artifacts} if then is not None else {}
     states = set()
     for artifact in now.artifacts:
@@ -224,7 +219,7 @@ def display_pin(entry: PinEntry) -> str:
         return "-"
     if isinstance(entry.home, HfUri):
         return _short(entry.home.commit)
-    return _short(str(entry.model.digest))
+    return _short(str(entry.model.pins[0].digest))
 
 
 def display_upstream(resolution: Resolution) -> str:

@@ -173,14 +173,8 @@ def require_digests(requests: Iterable[ModelRequest]) -> tuple[ModelfetchError, 
             uri=str(request.model.source),
         )
         for request in requests
-        if not _is_pinned(request.model)
+        if not request.model.is_pinned
     )
-
-
-def _is_pinned(model: Model) -> bool:
-    if model.files is not None:
-        return all(file.digest for file in model.files)
-    return model.digest is not None
 
 
 def plan_model(
@@ -332,7 +326,7 @@ def _unpacked_jobs(placement: Placement, receipt: Receipt) -> Iterable[Placement
 def is_unpinned(request: ModelRequest) -> bool:
     """Whether the manifest does not determine the bytes."""
     model = request.model
-    if _is_pinned(model):
+    if model.is_pinned:
         return False
     commit = getattr(model.source, "commit", None)
     return isinstance(model.source, OllamaUri) or commit is None

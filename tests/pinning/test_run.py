@@ -12,6 +12,7 @@ from modelfetch.demo import BytesBody
 from modelfetch.demo import models as made
 from modelfetch.demo.world import CivitaiFile
 from modelfetch.manifest.model import FileSpec
+from modelfetch.pipeline.plan import require_digests, select
 from tests.pinning.conftest import LORA, UPSCALER, VAE, sha256, size
 from tests.sources.test_oci import ONE, layer, manifest, publish
 
@@ -371,13 +372,17 @@ def test_upgrade_moves_the_pins_of_the_models_that_it_names(bench: PinBench) -> 
     assert bench.text == text
 
 
-def test_an_oci_tag_is_kept_and_its_file_pinned(bench: PinBench) -> None:
+@pytest.mark.parametrize("chosen", ["", "files: [{path: checkpoints/tiny.safetensors}], "])
+def test_an_oci_tag_is_kept_and_its_file_pinned(bench: PinBench, chosen: str) -> None:
     uri = "oci://" + bench.hub.ollama.removeprefix("http://") + "/fleet/tiny:v1"
     publish(bench.hub, ONE)
-    bench.write(f"version: 1\nmodels:\n- {{name: o, kind: vae, source: '{uri}', for: [comfyui]}}\n")
+    bench.write(f"version: 1\nmodels:\n- {{name: o, kind: vae, source: '{uri}', {chosen}for: [comfyui]}}\n")
     assert bench.pin().code == 0
-    (model,) = load_manifest(bench.file).models
+    manifest_now = load_manifest(bench.file)
+    (model,) = manifest_now.models
     assert (model.source.text, model.size, str(model.digest)) == (uri, 88, sha256(b"w" * 88))
+    assert require_digests(select([manifest_now], ())) == ()
+    assert bench.pin().report["requests"] == 0
     assert bench.pin("--check").code == 0
     publish(bench.hub, manifest(layer(b"v" * 88, "checkpoints/tiny.safetensors")))
     result = bench.pin("--check")
