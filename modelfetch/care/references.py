@@ -8,13 +8,12 @@ shadow tags); huggingface_hub, guides/manage-cache.
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from modelfetch.core import fs
+from modelfetch.core import fs, untrusted_json
 from modelfetch.formats.oci_manifest import MAX_MANIFEST
 from modelfetch.placement.layouts.ollama import blob_path
 from modelfetch.placement.ollama_manifests import is_manifest
@@ -90,8 +89,8 @@ def _blobs_of_manifest(tree: RootTree, path: str) -> set[str] | None:
 
 def _parse(file: Path) -> dict[str, Any] | None:
     try:
-        raw = json.loads(fs.read_head(file, MAX_MANIFEST))
-    except (OSError, ValueError, RecursionError):
+        raw = untrusted_json.loads(fs.read_head(file, MAX_MANIFEST))
+    except (OSError, ValueError):
         return None
     return raw if isinstance(raw, dict) else None
 

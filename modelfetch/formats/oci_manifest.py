@@ -5,11 +5,11 @@ Sources: opencontainers/image-spec (manifest, image index, descriptor), distribu
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from modelfetch.core import untrusted_json
 from modelfetch.core.digest import Digest
 from modelfetch.core.units import MAX_SIZE
 from modelfetch.errors import IntegrityError
@@ -111,10 +111,9 @@ def parse_manifest(content: bytes, media_type: str = "") -> Image | ImageIndex:
 
 def _load(content: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        what = "it is nested too deeply" if isinstance(error, RecursionError) else "it is not JSON"
-        raise _unsupported(what) from None
+        document = untrusted_json.loads(content)
+    except ValueError as error:
+        raise _unsupported(str(error)) from None
     if not isinstance(document, dict):
         raise _unsupported("it is not a JSON object")
     return document

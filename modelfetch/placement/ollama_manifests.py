@@ -10,9 +10,9 @@ default host is ``ollama.com`` in ``manifests-v2``, and ``:`` is written ``%3A``
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from modelfetch.core import untrusted_json
 from modelfetch.formats.oci_manifest import MAX_MANIFEST
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _parse(data: bytes) -> dict[str, Any] | None:
     if len(data) > MAX_MANIFEST:
         return None
     try:
-        raw = json.loads(data)
-    except (ValueError, RecursionError):
+        raw = untrusted_json.loads(data)
+    except ValueError:
         return None
     return raw if isinstance(raw, dict) else None

@@ -6,11 +6,11 @@ sent in a header, never in the URL.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.config.secret import CredentialFileError
 from modelfetch.config.settings import CIVITAI_ENDPOINT, Settings
+from modelfetch.core import untrusted_json
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.core.digest import Digest
 from modelfetch.errors import CredentialsError, IntegrityError, ModelfetchError, NotFoundError, UnreachableError
@@ -78,8 +78,8 @@ class CivitaiSource(Source[CivitaiUri]):
             )
         check_status(reply, what="it", uri=str(uri))
         try:
-            document = json.loads(reply.body)
-        except (ValueError, RecursionError):
+            document = untrusted_json.loads(reply.body)
+        except ValueError:
             document = None
         if not isinstance(document, dict) or not isinstance(document.get("files"), list):
             raise UnreachableError(

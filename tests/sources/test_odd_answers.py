@@ -82,7 +82,8 @@ def test_an_odd_document_is_used_or_refused(hub: Hub, home: Path, uri: str) -> N
 def outcome(hub: Hub, home: Path, uri: str, document: Any) -> int:
     """The exit code of resolving a URI of a hub that answers every request with this document."""
     hub.faults.clear()
-    hub.faults.add("*", Status(code=200, body=json.dumps(document), content_type="application/json"), times=None)
+    body = document if isinstance(document, str) else json.dumps(document)
+    hub.faults.add("*", Status(code=200, body=body, content_type="application/json"), times=None)
     bench = bench_for(hub, home, retries=1)
     kind = "file" if uri.startswith("oci") else "snapshot" if uri == "hf://acme/art" else None
     try:
@@ -95,3 +96,13 @@ def outcome(hub: Hub, home: Path, uri: str, document: Any) -> int:
         assert artifact.size is None or 0 <= artifact.size <= MAX_SIZE
         assert check_relative(artifact.path) == artifact.path
     return 0
+
+
+FILLERS = ["{}", '{"":1}', "[[]]", '{"":{}}']
+
+
+@pytest.mark.parametrize("uri", CASES)
+def test_a_document_that_would_take_much_memory_is_refused(hub: Hub, home: Path, uri: str) -> None:
+    for filler in FILLERS:
+        body = json.dumps(CASES[uri])[:-1] + ', "x": [' + f"{filler}," * 600_000 + "0]}"
+        assert outcome(hub, home, uri, body) == {"hf": 69, "civitai": 69}.get(uri.partition(":")[0], 65)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import defaultdict
@@ -12,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from modelfetch.config.secret import CredentialFileError
 from modelfetch.config.settings import CIVITAI_ENDPOINT, HF_ENDPOINT, Settings
+from modelfetch.core import untrusted_json
 from modelfetch.core.urls import origin, redact
 from modelfetch.errors import CredentialsError, UnreachableError
 from modelfetch.http.auth.challenge import (
@@ -324,10 +324,10 @@ def _read_token(reply: Reply, registry: str, now: float) -> _Token:
     if not 200 <= reply.status < 300:
         raise status_error(reply, what="a token", uri=None)
     try:
-        document = json.loads(reply.body)
+        document = untrusted_json.loads(reply.body)
         token = document.get("token") or document.get("access_token")
         life = document.get("expires_in", _SHORTEST_LIFE)
-    except (ValueError, RecursionError, AttributeError):
+    except (ValueError, AttributeError):
         token = life = None
     if not isinstance(token, str) or not token.isascii() or not token.isprintable() or " " in token:
         raise UnreachableError(f"the token server of {registry} gave no token", code="bad-response", permanent=True)

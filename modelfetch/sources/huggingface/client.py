@@ -19,14 +19,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from modelfetch.config import hub
+from modelfetch.core.untrusted_json import count_values
 from modelfetch.core.urls import origin
 from modelfetch.errors import UnreachableError
+from modelfetch.http.content_coding import can_decode, codings, decode
 from modelfetch.http.proxies import Exempt, environment_lock, exemptions, proxy_for, proxy_of
 
 _LOCK = threading.Lock()
-_LARGEST_ANSWER = 64 * 2**20
-"""Largest metadata response in bytes: about 200,000 files."""
+_LARGEST_ANSWER = 24 * 2**20
+_MAX_VALUES = 1_000_000
+"""Bytes and JSON values of the largest metadata response: about 100,000 files, the most that the hub advises."""
 
+_ACCEPTED = "gzip, deflate"
 _CONNECT, _READ = 10.0, 30.0
 """Timeouts in seconds; some of huggingface_hub's own calls have none."""
 
@@ -118,22 +122,22 @@ def _add_hooks(session: Any) -> None:
 def _on_request(request: Any) -> None:
     if (watch := _watch.get()) is not None:
         request.extensions["timeout"] = {"connect": _CONNECT, "read": _READ, "write": _READ, "pool": _READ}
+        request.headers["Accept-Encoding"] = _ACCEPTED
         watch(str(request.url), request.headers)
 
 
 def _on_response(response: Any) -> None:
     if _watch.get() is not None:
-        _check_length(response.headers)
         response.stream = _bounded_stream(response)
 
 
 def _bounded_stream(response: Any) -> Any:
-    stream = response.stream
+    stream, coding = response.stream, _take_coding(response.headers)
     library: Any = sys.modules[type(response).__module__.partition(".")[0]]
 
     class Bounded(library.SyncByteStream):  # type: ignore[misc]
         def __iter__(self) -> Iterator[bytes]:
-            return _bounded(stream)
+            return _bounded(stream, coding)
 
         def close(self) -> None:
             stream.close()
@@ -154,14 +158,15 @@ class _Adapter:
         watch = _watch.get()
         if watch is None:
             return self._inner.send(request, **options)
+        request.headers["Accept-Encoding"] = _ACCEPTED
         watch(str(request.url), request.headers)
         options["timeout"] = (_CONNECT, _READ)
         if _is_exempt(str(request.url)):  # requests has looked NO_PROXY up itself, and reads fewer forms
             options["proxies"] = {}
         response = self._inner.send(request, **options)
-        _check_length(response.headers)
-        read = response.iter_content
-        response.iter_content = lambda *args, **named: _bounded(read(*args, **named))
+        read, coding = response.iter_content, _take_coding(response.headers)
+        response.raw.headers.pop("content-encoding", None)
+        response.iter_content = lambda *args, **named: _bounded(read(*args, **named), coding)
         return response
 
     def close(self) -> None:
@@ -177,17 +182,35 @@ def _wrap_adapters(session: Any) -> None:
 # -- bounds ------------------------------------------------------------------------------------------------------------
 
 
-def _check_length(headers: Any) -> None:
+def _take_coding(headers: Any) -> str | None:
+    """Remove the coding from a response's header: the libraries decode 1 MB to 1 GB at once.
+
+    Raises:
+        UnreachableError: The response is too long, or has a coding that was not asked for.
+    """
     length = headers.get("content-length", "")
     if length.isascii() and length.isdigit() and int(length[:20]) > _LARGEST_ANSWER:
         raise _too_large()
+    names = codings(headers.pop("content-encoding", ""))
+    if names and not can_decode(names):
+        what = f"the hub's answer has Content-Encoding {', '.join(names)[:100]}, which was not requested"
+        raise UnreachableError(what, code="bad-response", permanent=True)
+    return names[0] if names else None
 
 
-def _bounded(pieces: Any) -> Iterator[bytes]:
-    size = 0
+def _bounded(pieces: Any, coding: str | None) -> Iterator[bytes]:
+    try:
+        yield from _counted(decode(iter(pieces), coding) if coding else pieces)
+    except ValueError as error:
+        raise UnreachableError(f"the hub's answer can't be decoded: {error}", code="bad-response") from None
+
+
+def _counted(pieces: Any) -> Iterator[bytes]:
+    size = values = 0
     for piece in pieces:
         size += len(piece)
-        if size > _LARGEST_ANSWER:
+        values += count_values(piece)
+        if size > _LARGEST_ANSWER or values > _MAX_VALUES:
             raise _too_large()
         yield piece
 

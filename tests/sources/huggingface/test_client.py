@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import threading
-from typing import TYPE_CHECKING, Any
+import zlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import huggingface_hub
 import pytest
 
 from modelfetch.cli.app import run
 from modelfetch.demo import models as made
+from modelfetch.demo.body import BytesBody
+from modelfetch.demo.faults import Concern, Fault
 from modelfetch.demo.hub import Hub
+from modelfetch.demo.message import Response
 from modelfetch.demo.world import World
+from modelfetch.errors import UnreachableError
 from modelfetch.http.proxies import Exempt, exemptions
+from modelfetch.sources.huggingface import client
 from modelfetch.sources.huggingface.client import watched
+from tests.cases import each
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from modelfetch.demo.delivery import Delivery
+    from modelfetch.demo.message import Request
 
 
 @pytest.fixture
@@ -70,3 +83,68 @@ def test_other_threads_do_not_see_no_proxy_as_it_is_written_for_a_session(monkey
     with watched(lambda _url, _headers: None, "https://hub.example"):
         other.join()
     assert seen == [expected]
+
+
+INFO = json.dumps({"id": "acme/art", "sha": "0" * 40, "siblings": [{"rfilename": "a.bin", "size": 1}]}).encode()
+LONG = INFO[:-1] + b', "x": "' + b"a" * (client._LARGEST_ANSWER + 1) + b'"}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coded(Fault):
+    """A document with a content coding, also for a request that does not accept it."""
+
+    concerns: ClassVar[Concern] = "response"
+    content: bytes
+    coding: str
+    status: int = 200
+
+    def apply(self, delivery: Delivery, request: Request) -> Delivery:
+        headers = (("Content-Type", "application/json"), ("Content-Encoding", self.coding))
+        return replace(delivery, response=Response(status=self.status, headers=headers, body=BytesBody(self.content)))
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> Hub:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return hub
+
+
+def sessions() -> list[Callable[[], Any]]:
+    """One session of each library with which a version of huggingface_hub sends requests."""
+    made = [huggingface_hub.utils.get_session]  # type: ignore[attr-defined]
+    requests = pytest.importorskip("requests")
+    return [*made, requests.Session]
+
+
+@each(
+    ("content", "coding", "problem"),
+    [
+        (gzip.compress(INFO), "gzip", None),
+        (zlib.compress(INFO), "deflate", None),
+        (INFO, "identity", None),
+        (gzip.compress(LONG), "gzip", "too long"),
+        (zlib.compress(LONG), "deflate", "too long"),
+        (gzip.compress(b"[" * 1_100_000), "gzip", "too long"),
+        (gzip.compress(gzip.compress(INFO)), "gzip, gzip", "not requested"),
+        (INFO, "br", "not requested"),
+        (INFO, "zstd", "not requested"),
+        (INFO, "gzip", "decoded"),
+        (gzip.compress(INFO)[:-9], "gzip", "decoded"),
+    ],
+)
+def test_a_coded_answer_is_decoded_within_limits(
+    direct: Hub, monkeypatch: pytest.MonkeyPatch, content: bytes, coding: str, problem: str | None
+) -> None:
+    for status in (200, 404):
+        for make in sessions():
+            direct.faults.clear()
+            direct.faults.add("*", Coded(content=content, coding=coding, status=status), times=None)
+            session = make()
+            with monkeypatch.context() as patch:
+                patch.setattr(huggingface_hub.utils, "get_session", lambda session=session: session)
+                with watched(lambda _url, _headers: None, direct.endpoint):
+                    if problem is None:
+                        assert session.get(f"{direct.endpoint}/x").content == INFO
+                        continue
+                    with pytest.raises(UnreachableError, match=problem):
+                        assert session.get(f"{direct.endpoint}/x").content
