@@ -7,17 +7,20 @@ helpers' protocol. Errors name the file and never show its content.
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
-import json
 import os
 import re
+import select
 import stat
 import subprocess
 import threading
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from modelfetch.config.secret import CredentialFileError
+from modelfetch.core import untrusted_json
 from modelfetch.core.fs import read_head
 from modelfetch.core.limits import raise_limit
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _HELPER_TIMEOUT = 30.0
 _LARGEST_FILE = 4 * 2**20
+_LONGEST_ANSWER = 2**20
 _DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 
@@ -110,7 +114,7 @@ class DockerConfig:
         self._path = path
         self._lock = threading.Lock()
         self._config: dict[str, Any] | None = None
-        self._found: dict[str, Login | None] = {}
+        self._found: dict[str, Login | CredentialFileError | None] = {}
 
     def find(self, host: str) -> Login | None:
         """Return the login for a registry, given as HOST or HOST:PORT.
@@ -122,8 +126,14 @@ class DockerConfig:
             if host not in self._found:
                 if self._config is None:
                     self._config = _read_config(self._path)
-                self._found[host] = self._look_up(self._config, host)
-            return self._found[host]
+                try:
+                    self._found[host] = self._look_up(self._config, host)
+                except CredentialFileError as error:  # a helper that does not answer is not run for each request
+                    self._found[host] = error
+            found = self._found[host]
+        if isinstance(found, CredentialFileError):
+            raise found
+        return found
 
     def _look_up(self, config: dict[str, Any], host: str) -> Login | None:
         names = list(_names(host))
@@ -174,12 +184,12 @@ def _read_config(path: Path | None) -> dict[str, Any]:
         if not _is_file(path.stat()):
             return {}
         content = read_head(path, _LARGEST_FILE)
-        document = json.loads(content) if content.strip() else {}
+        document = untrusted_json.loads(content) if content.strip() else {}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise CredentialFileError(f"{path} can't be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         document = None
     if not isinstance(document, dict):
         raise CredentialFileError(f"{path}: expected a JSON object")
@@ -215,25 +225,54 @@ def _run_helper(helper: str, name: str) -> Login | None:
     """Run ``docker-credential-HELPER get`` for one name; None if it has no entry."""
     program = f"docker-credential-{helper}"
     try:
-        done = subprocess.run(  # noqa: S603 - the user's own config names the helper, and its name was checked
-            [program, "get"], input=name.encode(), capture_output=True, timeout=_HELPER_TIMEOUT, check=False
-        )
+        code, output = _run([program, "get"], name.encode())
     except FileNotFoundError:
         raise CredentialFileError(
             f"{program}, which Docker's config names, is not installed", hint="install it, or `docker login` without it"
         ) from None
-    except subprocess.TimeoutExpired:
+    except TimeoutError:
         raise CredentialFileError(f"{program} did not answer within {_HELPER_TIMEOUT:.0f} s") from None
     except OSError as error:
         raise_limit(error)
         raise CredentialFileError(f"{program} can't be run: {error.strerror}") from None
-    if done.returncode != 0:
+    if code not in (0, None):
         return None  # "credentials not found"; the exact text differs between helpers
     try:
-        answer = json.loads(done.stdout)
+        answer = untrusted_json.loads(output)
         user, secret = answer["Username"], answer["Secret"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         raise CredentialFileError(f"{program} gave an invalid answer") from None
     if not isinstance(user, str) or not isinstance(secret, str) or not secret:
         return None
     return _login("" if user == "<token>" else user, secret, identity=user == "<token>")
+
+
+def _run(command: list[str], request: bytes) -> tuple[int | None, bytes]:
+    """Run a command; returns its status and output, or None and the start of an output that is too long.
+
+    Raises:
+        TimeoutError: It took longer than `_HELPER_TIMEOUT`.
+        OSError: It can't be run.
+    """
+    deadline = time.monotonic() + _HELPER_TIMEOUT
+    output = bytearray()
+    with subprocess.Popen(  # noqa: S603 - the user's own config names the helper, and its name was checked
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        questions, answers = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
+        try:
+            with contextlib.suppress(BrokenPipeError), questions:
+                questions.write(request)
+            readable = select.poll()
+            readable.register(answers, select.POLLIN)
+            while len(output) <= _LONGEST_ANSWER:
+                if not readable.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                    raise TimeoutError
+                if not (piece := os.read(answers.fileno(), 1 << 16)):
+                    return process.wait(max(0.0, deadline - time.monotonic())), bytes(output)
+                output += piece
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+        finally:
+            process.kill()
+    return None, bytes(output)

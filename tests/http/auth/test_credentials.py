@@ -15,7 +15,7 @@ from modelfetch.core.cancel import Cancel
 from modelfetch.demo.hub import Hub
 from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, UnreachableError
 from modelfetch.http import Http
-from modelfetch.http.auth import Credentials
+from modelfetch.http.auth import Credentials, stores
 from modelfetch.http.auth.challenge import (
     Challenge,
     may_request_token,
@@ -399,7 +399,11 @@ def _helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "docker-credential-mine"
-    program.write_text(f"#!{sys.executable}\nimport sys, json\nname = sys.stdin.read()\n{body}\n")
+    program.write_text(
+        f"#!{sys.executable}\nimport sys, json\nname = sys.stdin.read()\n"
+        "with open(__file__.rpartition('/')[0] + '/calls', 'a') as calls: calls.write('.')\n"
+        f"{body}\n"
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))
 
@@ -427,7 +431,15 @@ def test_a_helper_without_a_login_falls_back_to_the_file(
 
 @pytest.mark.parametrize(
     ("helper", "body"),
-    [("mine", f"print('{PLANTED}')"), ("mine", "print('[]')"), ("absent", ""), ("../mine", ""), ("a b", "")],
+    [
+        ("mine", f"print('{PLANTED}')"),
+        ("mine", "print('[]')"),
+        ("mine", f"while True: print('{PLANTED}' * 9999)"),
+        ("mine", f"print('{PLANTED}'); sys.stdout.flush(); import time; time.sleep(60)"),
+        ("absent", ""),
+        ("../mine", ""),
+        ("a b", ""),
+    ],
 )
 def test_a_failing_helper_is_named_and_its_output_is_not_shown(
     hub: Hub, ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helper: str, body: str
@@ -435,11 +447,14 @@ def test_a_failing_helper_is_named_and_its_output_is_not_shown(
     hub.world.ollama_login = ("me", "word")
     _helper(tmp_path, monkeypatch, body)
     _docker(tmp_path, credsStore=helper)
+    monkeypatch.setattr(stores, "_HELPER_TIMEOUT", 0.5)
     with pytest.raises(CredentialsError) as caught:
         ask().status()
     assert caught.value.exit_code == 77
     assert "docker" in str(caught.value)
     assert PLANTED not in _everything(caught.value)
+    calls = tmp_path / "bin" / "calls"
+    assert not calls.exists() or calls.read_text() == "."
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "null", "[" * 100_000, '{"auths": {"x": '])
