@@ -40,6 +40,7 @@ BITS = {
 _MAX_BITS = 128  # of an element of a type that this version does not know: C128, for example
 _MAX_DIMENSIONS = 64
 _MAX_TENSORS = 250_000
+_MAX_PAIRS = 250_000  # of the metadata
 _MAX_ENTRY = 64 * KIB  # bytes of one tensor's entry
 _MAX_PAIR = 8 * MIB  # bytes of one pair of the metadata: a list of tags or a workflow, for example
 _KEPT_METADATA = MIB  # bytes; what comes after them is skipped
@@ -132,6 +133,7 @@ class _Scan:
         self._view = view
         self._at = 8
         self.metadata: dict[str, str] = {}
+        self._pairs = 0
         self.data_offset = self.size = 8 + length
 
     def tensors(self) -> Iterator[StoredTensor]:
@@ -175,6 +177,9 @@ class _Scan:
         kept, more = 0, not is_empty
         while more:
             raw_key, raw_value, end = self._match(_PAIR, "__metadata__ to map texts to texts", _MAX_PAIR)
+            self._pairs += 1
+            if self._pairs > _MAX_PAIRS:
+                raise NotAModelError(f"broken safetensors header: more than {_MAX_PAIRS} texts in __metadata__")
             key, value = _text(raw_key), _text(raw_value)
             kept += len(key) + len(value)
             if kept <= _KEPT_METADATA:

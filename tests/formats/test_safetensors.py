@@ -237,6 +237,7 @@ ENTRY = b'"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}'
         (b'{"x":{' + b'"k":0,' * 10**6 + b'"dtype":"U8"}}', "a tensor's entry"),
         (b'{"' + b"n" * 10**6 + ENTRY[2:] + b"}", "a tensor's entry"),
         (b"{" + b" " * 10**6 + ENTRY + b"}", "a tensor's entry"),
+        (b'{"__metadata__":{' + b'"":"",' * 10**6 + b'"k":""},' + ENTRY + b"}", "more than 250000 texts"),
         (b'{"__metadata__":{"k":"' + "\u0416".encode() * 5 * 10**6 + b'"},' + ENTRY + b"}", "to map texts to texts"),
     ],
 )
