@@ -348,7 +348,7 @@ def translate(error: Exception, url: str) -> ModelfetchError:
         return limit
     if isinstance(error, httpx.TimeoutException):
         kind = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no answer"
-        return UnreachableError(f"{where}: {kind} in time", code="timeout")
+        return UnreachableError(f"{where}: {kind} within the time limit", code="timeout")
     if isinstance(error, httpx.ProxyError):
         detail = str(error)
         if detail.startswith("407"):

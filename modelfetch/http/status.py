@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from modelfetch.core.urls import redact
@@ -15,7 +13,7 @@ from modelfetch.errors import (
     RetryLaterError,
     UnreachableError,
 )
-from modelfetch.http.types import Headers
+from modelfetch.http.types import Headers, http_date
 
 if TYPE_CHECKING:
     import ssl
@@ -54,13 +52,8 @@ def retry_after(headers: Mapping[str, str], *, now: Callable[[], float] = time.t
     if value.isascii() and value.isdigit():
         return float(min(int(value[:12]), 10**9))
     if value:
-        try:
-            date = parsedate_to_datetime(value)
-        except (ValueError, TypeError, IndexError, OverflowError):
-            return None
-        if date.tzinfo is None:
-            date = date.replace(tzinfo=UTC)
-        return max(0.0, date.timestamp() - now())
+        date = http_date(value)
+        return None if date is None else max(0.0, date - now())
     for part in fields.get("ratelimit", "").replace(",", ";").split(";"):
         name, _, number = part.strip().partition("=")
         if name == "t" and number.isascii() and number.isdigit():

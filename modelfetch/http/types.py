@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Protocol, Self
 
 from modelfetch.core.units import MAX_SIZE
@@ -36,6 +39,18 @@ class Headers(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"Headers({sorted(self._fields)})"  # names only: values may be secret
+
+
+@functools.lru_cache(maxsize=64)  # of many small files, most have the same dates
+def http_date(text: str) -> float | None:
+    """Parse a date of a header field into Unix time; None if it is invalid. Without a time zone, it is in GMT."""
+    if not text.isascii() or not text.isprintable():
+        return None
+    try:
+        date = parsedate_to_datetime(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from modelfetch.config.settings import CIVITAI_ENDPOINT, Settings
 from modelfetch.core import untrusted_json
 from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.core.digest import Digest
+from modelfetch.core.units import format_list
 from modelfetch.errors import CredentialsError, IntegrityError, ModelfetchError, NotFoundError, UnreachableError
 from modelfetch.http import check_status
 from modelfetch.manifest.kinds import WEIGHT_KINDS
@@ -76,7 +77,7 @@ class CivitaiSource(Source[CivitaiUri]):
                 f"CivitAI has no version {uri.version}",
                 hint="the number is that of a version (modelVersionId in the page's address), not of the model",
             )
-        check_status(reply, what="it", uri=str(uri))
+        check_status(reply, what=str(uri), uri=str(uri))
         try:
             document = untrusted_json.loads(reply.body)
         except ValueError:
@@ -113,7 +114,7 @@ class CivitaiSource(Source[CivitaiUri]):
             if response.status == 401 or (response.status == 403 and is_html(response.headers)):
                 code = "login-page" if is_html(response.headers) else "unauthorized"
                 raise self._needs_token(uri, code=code, rejected=response.authorized)
-            check_file(response, address, what="it", uri=str(uri))
+            check_file(response, address, what=str(uri), uri=str(uri))
             size = total_size(response)
             response.drain()
         return size
@@ -162,9 +163,8 @@ def _choose(version: dict[str, Any], uri: CivitaiUri) -> dict[str, Any]:
     if uri.file is not None:
         fitting = [file for file in files if file.get("id") == uri.file]
         if not fitting:
-            listed = ", ".join(str(file.get("id"))[:12] for file in files[:5])
             raise NotFoundError(
-                f"CivitAI's version {uri.version} has no file {uri.file}", hint=f"it has {listed or 'none'}"
+                f"CivitAI's version {uri.version} has no file {uri.file}", hint=f"it has {_ids(files) or 'none'}"
             )
         return fitting[0]
     if uri.choices:
@@ -176,10 +176,13 @@ def _choose(version: dict[str, Any], uri: CivitaiUri) -> dict[str, Any]:
             return fitting[0]
     if not files:
         raise NotFoundError(f"CivitAI's version {uri.version} has no files")
-    listed = ", ".join(str(file.get("id"))[:12] for file in files[:5])
     raise NotFoundError(
-        f"CivitAI's version {uri.version} has {len(files)} files", hint=f"name one with ?fileId=: {listed}"
+        f"CivitAI's version {uri.version} has {len(files)} files", hint=f"name one with ?fileId=: {_ids(files)}"
     )
+
+
+def _ids(files: list[dict[str, Any]]) -> str:
+    return format_list([str(file.get("id"))[:12] for file in files])
 
 
 def _preferred(files: list[dict[str, Any]], choices: dict[str, str]) -> list[dict[str, Any]]:

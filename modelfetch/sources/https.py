@@ -43,7 +43,7 @@ class HttpsSource(Source[HttpUri]):
         with self._http.open("GET", uri.url, headers=fields) as response:
             if response.status == 401 and response.authorized:
                 raise _refused(response)
-            check_file(response, uri.url, what="the file", uri=str(uri))
+            check_file(response, uri.url, what=str(uri), uri=str(uri))
             name = _name(uri, response.headers) or wanted.filename
             path = "" if wanted.kind in WEIGHT_KINDS else name or ""  # weights are never a page
             pinned, weights = wanted.digest is not None, wanted.kind in WEIGHT_KINDS
@@ -97,7 +97,7 @@ class HttpsSource(Source[HttpUri]):
 
     def _suffix(self, uri: HttpUri) -> str | None:
         with self._http.open("GET", uri.url, headers=FIRST_BYTES) as response:
-            check_file(response, uri.url, what="the file", uri=str(uri))
+            check_file(response, uri.url, what=str(uri), uri=str(uri))
             head = b""
             for piece in response.iter_decoded():
                 head += piece

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from modelfetch.core.urls import redact
 from modelfetch.errors import IntegrityError, ModelfetchError, NotAModelError, UnreachableError
 from modelfetch.formats.content_check import is_weights, page_error
 from modelfetch.http.status import status_error
-from modelfetch.http.types import ContentRange
+from modelfetch.http.types import ContentRange, http_date
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -227,21 +225,11 @@ def strong_date(fields: Mapping[str, str]) -> str | None:
     according to this machine's clock (source: RFC 9110, sections 8.8.2.2 and 6.6.1).
     """
     modified = fields.get("last-modified", "")
-    changed, sent = _seconds(modified), _seconds(fields.get("date", ""))
+    changed, sent = http_date(modified), http_date(fields.get("date", ""))
     if changed is None or len(modified) > _DATE_LIMIT:
         return None
     age = sent - changed - 1 if sent is not None else time.time() - changed - 60
     return modified if age >= 0 else None
-
-
-@functools.lru_cache(maxsize=64)  # of many small files, most have the same dates
-def _seconds(date: str) -> float | None:
-    if not date:
-        return None
-    try:
-        return parsedate_to_datetime(date).timestamp() if date.isascii() and date.isprintable() else None
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
 
 
 def size_error(what: str, *, found: int, expected: int) -> ModelfetchError:

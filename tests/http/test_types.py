@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import time
+
+import pytest
+
 from modelfetch.http import Headers
-from modelfetch.http.types import ContentRange
+from modelfetch.http.types import ContentRange, http_date
 from tests.cases import each
 
 
@@ -37,3 +41,22 @@ def test_a_content_range_gives_the_part_and_the_size(text: str, part: tuple[int,
 )
 def test_an_impossible_content_range_counts_as_missing(text: str) -> None:
     assert ContentRange.of(Headers({"Content-Range": text})) is None
+
+
+@each(
+    ("text", "seconds"),
+    [
+        ("Thu, 01 Jan 1970 00:01:00 GMT", 60),
+        ("Thu, 01 Jan 1970 00:01:00 -0000", 60),
+        ("Thu, 01 Jan 1970 00:01:00", 60),
+        ("Thu, 01 Jan 1970 01:01:00 +0100", 60),
+        *((text, None) for text in ("", "soon", "Thu, 01 Jan 99999 00:00:00 GMT", "1\u0661 Jan 1970 00:00:00 GMT")),
+    ],
+)
+def test_a_date_without_a_time_zone_is_in_gmt(text: str, seconds: float | None) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "Asia/Taipei")
+        time.tzset()
+        http_date.cache_clear()
+        assert http_date(text) == seconds
+    time.tzset()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Sink, Waiting, discard
 from modelfetch.errors import RetryLaterError
-from modelfetch.store.locks.lock import LockTiming, lock, owner_name
+from modelfetch.store.locks.lock import BUSY_HINT, LockTiming, lock, owner_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,7 +83,7 @@ def removing(
             raise RetryLaterError(
                 f"{busy} is still working on these files after {now - started:.0f} s; nothing was removed",
                 code="lock-timeout",
-                hint="try again when the other modelfetch is done, or give a longer --lock-timeout",
+                hint=BUSY_HINT,
             )
         if now - last_reported >= _TIMING.report_interval:
             last_reported = now

@@ -46,6 +46,7 @@ STALE = 30.0
 """Seconds without a heartbeat after which an owner counts as dead."""
 REPORT_INTERVAL = 30.0
 """Seconds between `Waiting` events."""
+BUSY_HINT = "try again when the other modelfetch is done, or give a longer --lock-timeout"
 _POLL = 0.1
 _TAKING_POLL = 0.005
 _OWNER_LIMIT = 4096
@@ -248,7 +249,7 @@ class _Waiter:
                 raise RetryLaterError(
                     f"{self._label}: {owner_name(self._path)} kept the lock for {now - start:.0f} s",
                     code="lock-timeout",
-                    hint="try again when the other modelfetch is done, or give a longer --lock-timeout",
+                    hint=BUSY_HINT,
                 )
             if now - last_reported >= self.timing.report_interval:
                 last_reported = now
