@@ -40,7 +40,9 @@ HEAD = 512
 _LINES = 6
 """Least number of lines in the first bytes of a vocabulary."""
 _MIN_SIZE = 24
-"""Bytes of the smallest weight file of any format."""
+"""Bytes of the smallest weight file of any format but pickle, whose shortest is as long as the value that it holds."""
+_STOP = b"."
+"""The last byte of every pickle (source: pickletools, STOP)."""
 _HTML_STARTS = (b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<!--", b"<?xml")
 _POINTERS = {b"version https://git-lfs.github.com/spec/": "Git LFS", b"/annex/objects/": "git-annex"}
 """Beginnings of pointer files (sources: git-lfs, docs/spec.md; git-annex, pointer_file)."""
@@ -324,10 +326,9 @@ def check_whole(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False)
     """
     if not is_weights(path, by_kind=by_kind):
         return None
-    if size < _MIN_SIZE:
+    suffix, head = _suffix(path), read_at(0, HEAD)
+    if size < _MIN_SIZE and not (starts_as_pickle(head) and head.endswith(_STOP)):
         return NotAModelError(f"{path} is not a model: it has {size} bytes" if size else f"{path}: the file is empty")
-    suffix = _suffix(path)
-    head = read_at(0, HEAD)
     window = HeaderWindow(size, read_at)
     try:
         if is_safetensors_name(path) or (suffix not in _STARTS and _is_safetensors(head)):

@@ -337,6 +337,15 @@ def test_an_error_page_is_refused_where_only_the_kind_requires_a_model(name: str
     assert [body for body in REFUSALS if check(name, body, weights=True) != "not-a-model"] == []
 
 
+@each("suffix", [".bin", ".pt", ".pth", ".pkl", ".ckpt"])
+@each("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_allowed_pickle_may_be_short_if_it_is_whole(suffix: str, protocol: int) -> None:
+    data = pickle.dumps({}, protocol)
+    assert check(f"model{suffix}", data) == "pickle-not-allowed"
+    assert check(f"model{suffix}", data, allow_pickle=True) is None
+    assert check(f"model{suffix}", data[:-1], allow_pickle=True) == "not-a-model"
+
+
 def test_an_image_is_an_embedding_only_under_the_name_of_one() -> None:
     image = b"\x89PNG\r\n\x1a\n" + bytes(100)
     assert check("style.png", image, weights=True) is None
