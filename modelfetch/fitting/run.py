@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -167,19 +168,14 @@ def _mirrors(
 ) -> Callable[[Artifact], Callable[[], Sequence[Location]]]:
     """For an artifact, a function that finds its locations at mirrors; call it in a thread: it waits for the loop."""
 
-    def of(artifact: Artifact) -> Callable[[], Sequence[Location]]:
-        async def find() -> list[Location]:
-            places: list[Location] = []
-            for find in mirrors_of(item, artifact, session):
-                try:
-                    places += await find()
-                except ModelfetchError:
-                    continue  # the source's own error is reported instead
-            return places
+    async def find(artifact: Artifact) -> list[Location]:
+        places: list[Location] = []
+        for locate in mirrors_of(item, artifact, session):
+            with contextlib.suppress(ModelfetchError):  # the source's own error is reported instead
+                places += await locate()
+        return places
 
-        return lambda: asyncio.run_coroutine_threadsafe(find(), loop).result()
-
-    return of
+    return lambda artifact: lambda: asyncio.run_coroutine_threadsafe(find(artifact), loop).result()
 
 
 # ── one model ──

@@ -170,7 +170,7 @@ class Http:
         credentials = self.auth.headers(url) if self.auth is not None else {}
         fields = {**credentials, **own}
         wire = self._take_connection(url.partition(":")[0].lower())
-        withdraw = cancel.on_cancel(wire.watch.end) if cancel is not None else _do_nothing
+        withdraw = cancel.on_cancel(wire.watch.end) if cancel is not None else lambda: None
         try:
             response = self._send(wire, method, url, fields, data)
         except BaseException as error:
@@ -245,7 +245,3 @@ def _translate(error: Exception, url: str) -> ModelfetchError:
     from modelfetch.http.connection import translate
 
     return translate(error, url)
-
-
-def _do_nothing() -> None:
-    """Do nothing: the unregister function if no callback was registered."""

@@ -189,20 +189,13 @@ def plan_model(
         for placement in inspector.lay_out(consumer, request.model, resolution, receipt):
             try:
                 target, digest = _inspect(consumer, placement, receipt, inspector)
-                if (
-                    (artifact := placement.artifact)
-                    and not _by_sha256(artifact)
-                    and placement.how is not PlacementMethod.SYMLINK
-                ):
-                    found.setdefault(artifact.uri, set()).add(digest)
             except ModelfetchError as error:
                 errors.append(error.about(model=request.model.name, uri=str(request.model.source)))
-            except (OSError, UnicodeEncodeError) as error:
-                errors.append(
-                    os_errors.translate(error, placement.path, doing="can't examine").about(model=request.model.name)
-                )
-            else:
-                targets.append(target)
+                continue
+            targets.append(target)
+            artifact = placement.artifact
+            if artifact and not _by_sha256(artifact) and placement.how is not PlacementMethod.SYMLINK:
+                found.setdefault(artifact.uri, set()).add(digest)
     plan = ModelPlan(request=request, resolution=resolution, targets=tuple(targets), errors=tuple(errors))
     # A file whose paths all hold the same bytes is known by their sha256 from here on, as after a download.
     sha256 = {uri: one for uri, digests in found.items() if len(digests) == 1 and (one := next(iter(digests)))}
@@ -215,13 +208,12 @@ def _inspect(
     """The state of one path, and the sha256 of what is kept there.
 
     Raises:
-        ModelfetchError: Nothing can be done about it.
-        OSError: It can't be examined.
-        UnicodeEncodeError: This locale's encoding can't express its name.
+        ModelfetchError: It can't be examined, or nothing can be done about it.
     """
-    os.fsencode(placement.path)
     wanted = wanted_digest(placement)
-    found = inspector.inspect(placement, receipt, wanted)
+    with os_errors.translated(placement.path, doing="can't examine"):
+        os.fsencode(placement.path)
+        found = inspector.inspect(placement, receipt, wanted)
     if found.action is Action.REFUSE:
         raise foreign_file_error(inspector.tree.path(placement.path), comparable=wanted is not None)
     return Target(consumer=consumer, placement=placement, state=found.state, action=found.action), found.digest

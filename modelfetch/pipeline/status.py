@@ -115,27 +115,31 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
 def _states(
     request: ModelRequest, resolution: Resolution, receipts: Mapping[str, Receipt], session: Session
 ) -> list[_PathState]:
-    found: list[_PathState] = []
-    for consumer in request.consumers:
-        receipt = receipts[consumer]
-        for placement in session.inspector.lay_out(consumer, request.model, resolution, receipt, probe=False):
-            with os_errors.translated(placement.path, doing="can't examine"):
-                state = session.inspector.state(placement, receipt, wanted_digest(placement))
-                touched = state is State.CHANGED and _is_touched(placement, receipt, session)
-            if is_newer(placement.path):
-                if state is State.MISSING:
-                    continue  # Ollama then reads the older manifest
-                if _is_requested_tag(placement, session):
-                    state, touched = State.READY, False
-            word = "touched" if touched else _word(state)
-            uri = placement.artifact.uri if placement.artifact else None
-            recorded = state is not State.MISSING or placement.path in receipt.entries
-            members = _changed_members(placement, receipt, session) if state is not State.READY else {}
-            if members:
-                found += [_PathState(consumer, path, _word(one), uri) for path, one in members.items()]
-            else:
-                found.append(_PathState(consumer, placement.path, word, uri, recorded))
-    return found
+    return [
+        state
+        for consumer in request.consumers
+        for placement in session.inspector.lay_out(consumer, request.model, resolution, receipts[consumer], probe=False)
+        for state in _states_of(placement, receipts[consumer], session)
+    ]
+
+
+def _states_of(placement: Placement, receipt: Receipt, session: Session) -> Iterator[_PathState]:
+    """Yield the state of a path, or of each changed file of an archive that is unpacked there."""
+    with os_errors.translated(placement.path, doing="can't examine"):
+        state = session.inspector.state(placement, receipt, wanted_digest(placement))
+        touched = state is State.CHANGED and _is_touched(placement, receipt, session)
+    if is_newer(placement.path):
+        if state is State.MISSING:
+            return  # Ollama then reads the older manifest
+        if _is_requested_tag(placement, session):
+            state, touched = State.READY, False
+    uri = placement.artifact.uri if placement.artifact else None
+    if state is not State.READY and (members := _changed_members(placement, receipt, session)):
+        for path, one in members.items():
+            yield _PathState(receipt.consumer, path, _word(one), uri)
+        return
+    recorded = state is not State.MISSING or placement.path in receipt.entries
+    yield _PathState(receipt.consumer, placement.path, "touched" if touched else _word(state), uri, recorded)
 
 
 def _word(state: State) -> str:
