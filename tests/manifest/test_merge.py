@@ -123,7 +123,7 @@ def test_path_conflicts_are_found_in_the_merged_manifest() -> None:
         "extends: base.yaml\nmodels:\n" + entry("x", kind="vae", source="hf://c/d/vae.safetensors", _for="[comfyui]")
     )
     assert message.startswith("mine.yaml:4:5: x: expected an unused path, found 'comfyui/models/vae/vae.safetensors'")
-    assert message.endswith("which is taken already (vae, base.yaml:12:5)")
+    assert message.endswith("which is already taken (vae, base.yaml:12:5)")
     load_manifest(
         write(
             "extends: base.yaml\ndrop: [vae]\nmodels:\n"

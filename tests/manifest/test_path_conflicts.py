@@ -67,7 +67,7 @@ def test_the_paths_that_a_model_requests() -> None:
 
 
 def test_two_models_that_want_one_path_are_refused() -> None:
-    assert "found 'comfyui/models/vae/x.safetensors', which is taken already (a, line 3)" in clash(
+    assert "found 'comfyui/models/vae/x.safetensors', which is already taken (a, line 3)" in clash(
         image("a"), image("b")
     )
     assert clash(image("a"), image("b", "https://h.example/x.safetensors?v=2"))
@@ -221,7 +221,7 @@ def test_two_manifests_may_request_the_same_file() -> None:
 
 def test_two_manifests_with_different_files_at_one_path_are_refused() -> None:
     (problem,) = find_clashes([claim("x", line=7), claim("x", "n", "b", 9, source="t")])
-    assert str(problem) == "n:9:1: b: expected an unused path, found 'x', which is taken already (a, m:7:1)"
+    assert str(problem) == "n:9:1: b: expected an unused path, found 'x', which is already taken (a, m:7:1)"
     assert len(find_clashes([claim("x", digest="d"), claim("x", "n", digest="e")])) == 1
     assert len(find_clashes([claim("x"), claim("x", "n", digest="d"), claim("x", "o", digest="e")])) == 1
 
