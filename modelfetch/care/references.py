@@ -89,10 +89,9 @@ def _blobs_of_manifest(tree: RootTree, path: str) -> set[str] | None:
 
 def _parse(file: Path) -> dict[str, Any] | None:
     try:
-        raw = untrusted_json.loads(fs.read_head(file, MAX_MANIFEST))
+        return untrusted_json.parse_object(fs.read_head(file, MAX_MANIFEST))
     except (OSError, ValueError):
         return None
-    return raw if isinstance(raw, dict) else None
 
 
 def _digests(raw: Any) -> Iterator[str]:

@@ -12,21 +12,23 @@ MAX_VALUES = 250_000
 """Values of one document: a manifest with 10,000 layers has less than half as many."""
 
 
-def loads(content: bytes) -> Any:
-    """Parse a document.
+def parse_object(content: bytes) -> dict[str, Any]:
+    """Parse a document that must be an object.
 
     Raises:
-        ValueError: It is not JSON, is nested too deeply, or may have more than `MAX_VALUES` values, as the message
-            says.
+        ValueError: It is not, is nested too deeply, or may have more than `MAX_VALUES` values; the message explains it.
     """
     if count_values(content) > MAX_VALUES:
         raise ValueError("it has too many values")
     try:
-        return json.loads(content)
+        document = json.loads(content)
     except ValueError:
         raise ValueError("it is not JSON") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if isinstance(document, dict):
+        return document
+    raise ValueError("it is not a JSON object")
 
 
 def count_values(content: bytes) -> int:

@@ -111,12 +111,9 @@ def parse_manifest(content: bytes, media_type: str = "") -> Image | ImageIndex:
 
 def _load(content: bytes) -> dict[str, Any]:
     try:
-        document = untrusted_json.loads(content)
+        return untrusted_json.parse_object(content)
     except ValueError as error:
         raise _unsupported(str(error)) from None
-    if not isinstance(document, dict):
-        raise _unsupported("it is not a JSON object")
-    return document
 
 
 def _descriptors(value: Any, where: str, most: int) -> tuple[Descriptor, ...]:

@@ -46,6 +46,8 @@ def rule_violations(v: Values) -> Iterator[Violation]:
         return
     yield from _consumers(v, kind)
     yield from _misplaced(v, kind, source)
+    if "files" in v.keys and "include" in v.keys:
+        yield v.at("include"), "expected files or include, found both"
     if kind in REPO_KINDS:
         yield from _repo(v, kind, source)
         yield from _twice(v)
@@ -117,8 +119,6 @@ def _repo(v: Values, kind: str, source: Uri) -> Iterator[Violation]:
     if "filename" in v.keys and caches:
         found = f"found it for {caches[0]}, which reads a Hugging Face cache (cache_as names a folder there)"
         yield v.at("filename"), f"expected no filename, {found}"
-    if "files" in v.keys and "include" in v.keys:
-        yield v.at("include"), "expected files or include, found both"
 
 
 def _twice(v: Values) -> Iterator[Violation]:
@@ -149,8 +149,6 @@ def _single(v: Values, kind: str, source: Uri) -> Iterator[Violation]:
             yield at, f"expected hf://NS/REPO[@REV]/PATH for kind {kind}, found no path in {shown(str(uri))}"
     if len(v.get("files", ())) > 1:
         yield v.at("files"), f"expected one file for kind {kind}, found {len(v.get('files'))}"
-    if "files" in v.keys and "include" in v.keys:
-        yield v.at("include"), "expected files or include, found both"
     if kind == "file":
         if "filename" in v.keys:
             yield v.at("filename"), "expected no filename for kind file, whose path names the file"

@@ -63,7 +63,6 @@ def _parse(data: bytes) -> dict[str, Any] | None:
     if len(data) > MAX_MANIFEST:
         return None
     try:
-        raw = untrusted_json.loads(data)
+        return untrusted_json.parse_object(data)
     except ValueError:
         return None
-    return raw if isinstance(raw, dict) else None

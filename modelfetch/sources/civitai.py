@@ -79,10 +79,10 @@ class CivitaiSource(Source[CivitaiUri]):
             )
         check_status(reply, what=str(uri), uri=str(uri))
         try:
-            document = untrusted_json.loads(reply.body)
+            document = untrusted_json.parse_object(reply.body)
         except ValueError:
-            document = None
-        if not isinstance(document, dict) or not isinstance(document.get("files"), list):
+            document = {}
+        if not isinstance(document.get("files"), list):
             raise UnreachableError(
                 f"{endpoint} sent no valid metadata of {uri}",
                 code="bad-response",

@@ -324,10 +324,10 @@ def _read_token(reply: Reply, registry: str, now: float) -> _Token:
     if not 200 <= reply.status < 300:
         raise status_error(reply, what="a token", uri=None)
     try:
-        document = untrusted_json.loads(reply.body)
+        document = untrusted_json.parse_object(reply.body)
         token = document.get("token") or document.get("access_token")
         life = document.get("expires_in", _SHORTEST_LIFE)
-    except (ValueError, AttributeError):
+    except ValueError:
         token = life = None
     if not isinstance(token, str) or not token.isascii() or not token.isprintable() or " " in token:
         raise UnreachableError(f"the token server of {registry} gave no token", code="bad-response", permanent=True)

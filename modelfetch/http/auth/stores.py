@@ -184,16 +184,13 @@ def _read_config(path: Path | None) -> dict[str, Any]:
         if not _is_file(path.stat()):
             return {}
         content = read_head(path, _LARGEST_FILE)
-        document = untrusted_json.loads(content) if content.strip() else {}
+        return untrusted_json.parse_object(content) if content.strip() else {}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise CredentialFileError(f"{path} can't be read: {error.strerror}") from None
     except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise CredentialFileError(f"{path}: expected a JSON object")
-    return document
+        raise CredentialFileError(f"{path}: expected a JSON object") from None
 
 
 def _from_entry(entry: dict[str, Any]) -> Login | None:
@@ -238,9 +235,9 @@ def _run_helper(helper: str, name: str) -> Login | None:
     if code not in (0, None):
         return None  # "credentials not found"; the exact text differs between helpers
     try:
-        answer = untrusted_json.loads(output)
+        answer = untrusted_json.parse_object(output)
         user, secret = answer["Username"], answer["Secret"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, KeyError):
         raise CredentialFileError(f"{program} gave an invalid answer") from None
     if not isinstance(user, str) or not isinstance(secret, str) or not secret:
         return None
