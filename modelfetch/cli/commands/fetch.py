@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,8 +15,6 @@ from modelfetch.core.report import ArtifactReport, ModelReport
 from modelfetch.errors import ModelfetchError, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from modelfetch.config.options import Options
     from modelfetch.config.settings import Settings
     from modelfetch.core.report import Report
@@ -82,7 +81,7 @@ def command(ctx: click.Context, /, uri: str, **values: Any) -> int:
         return _report(found, session)
 
     report = common.run(ctx, partial(run_session, make_options, work))
-    path = report.models[0].artifacts[0].placements[0] if report.models else ""
+    path = str(Path(report.root, report.models[0].name)) if report.models else ""
     return common.show(report, as_json=values["as_json"], text=path)
 
 
@@ -94,7 +93,7 @@ def _report(found: Retrieved, session: Session) -> Report:
         size=found.size,
         action=found.action,
         bytes_fetched=found.bytes_fetched,
-        placements=(str(found.path),),
+        placements=(found.path.name,),
     )
     model = ModelReport(name=found.path.name, ok=True, artifacts=(artifact,))
     return replace(session.report([model], bytes_fetched=found.bytes_fetched), root=str(found.path.parent))

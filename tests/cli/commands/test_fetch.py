@@ -1,0 +1,43 @@
+"""``modelfetch fetch``: what it prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from modelfetch.cli.app import run
+
+
+@pytest.mark.parametrize(
+    ("words", "root"), [(["-o", "new/x.json"], "new"), (["-o", "x.json"], "."), (["-o", "/proc/self/cwd/x.json"], None)]
+)
+def test_the_path_in_the_report_is_relative_to_its_root(
+    words: list[str],
+    root: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "source.json"
+    source.write_text("{}")
+    for _ in ("fetched", "present"):
+        assert run(["fetch", source.as_uri(), *words, "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        (placed,) = report["models"][0]["artifacts"][0]["placements"]
+        assert placed == "x.json"
+        assert report["root"] == (root or "/proc/self/cwd")
+        assert Path(report["root"], placed).read_text() == "{}"
+    assert run(["fetch", source.as_uri(), *words]) == 0
+    assert capsys.readouterr().out == f"{words[1]}\n"
+
+
+def test_the_path_in_the_cache_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "source.json"
+    source.write_text("{}")
+    assert run(["fetch", source.as_uri(), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert run(["fetch", source.as_uri()]) == 0
+    assert capsys.readouterr().out == f"{Path(report['root'], report['models'][0]['artifacts'][0]['placements'][0])}\n"
