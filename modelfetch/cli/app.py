@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,11 +16,13 @@ from modelfetch.core.limits import limit_error, require_minimum, save_address_sp
 from modelfetch.core.os_errors import translate
 from modelfetch.core.root import DEFAULT_ROOT
 from modelfetch.errors import InterruptedSync, ModelfetchError, UsageError
-from modelfetch.render.errors import show_error
+from modelfetch.render.errors import report_json, show_error
 from modelfetch.render.out import note, put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from modelfetch.render.errors import Reportable
 
 _COMMANDS = {
     "sync": "Make every model of a tier or manifest present, verified and in place.",
@@ -130,24 +131,24 @@ def _refuse(error: ModelfetchError, argv: Sequence[str]) -> int:
     command = _ALIASES.get(argv[0], argv[0]) if argv else ""
     if command in _REPORTING and _wants_json(command, argv):
         with contextlib.suppress(ModelfetchError):
-            put(json.dumps(_early_report(command, error, argv)))
+            put(report_json(_early_report(command, error, argv), command))
     show_error(error, _command_of(argv))
     return error.exit_code
 
 
-def _early_report(command: str, error: ModelfetchError, argv: Sequence[str]) -> dict[str, Any]:
+def _early_report(command: str, error: ModelfetchError, argv: Sequence[str]) -> Reportable:
     """The report of a command that failed before it read its options."""
     if command == "add":
         from modelfetch.pinning.types import AddReport
 
-        return AddReport(manifest=_given("manifest", command, argv) or "models.yaml", errors=(error,)).as_dict()
+        return AddReport(manifest=_given("manifest", command, argv) or "models.yaml", errors=(error,))
     if command == "fit":
         from modelfetch.fitting import fit_failed
 
-        return fit_failed([error], tier=None).as_dict()
+        return fit_failed([error], tier=None)
     from modelfetch.core.report import failed
 
-    return failed([error], tier=None, root=str(Path(_given("root", command, argv) or DEFAULT_ROOT))).as_dict()
+    return failed([error], tier=None, root=str(Path(_given("root", command, argv) or DEFAULT_ROOT)))
 
 
 def _wants_json(command: str, argv: Sequence[str]) -> bool:

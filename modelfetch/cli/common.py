@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shlex
 import signal
@@ -24,7 +23,7 @@ from modelfetch.core.report import Report, failed
 from modelfetch.core.threads import FrugalExecutor
 from modelfetch.core.urls import display_url
 from modelfetch.errors import ModelfetchError, UsageError
-from modelfetch.render.errors import show_errors
+from modelfetch.render.errors import report_json, show_errors
 from modelfetch.render.out import note, put
 from modelfetch.render.renderers import make_progress
 from modelfetch.tiers.discovery import is_tier_name, normalise_tier
@@ -240,11 +239,12 @@ def write_page(target: Path, text: str) -> None:
 
 def show(report: Report, *, as_json: bool, text: str = "") -> int:
     """Print a report: JSON or ``text`` (unless it is empty) on stdout, errors on stderr; returns its exit code."""
+    command = click.get_current_context().info_name
     try:
         if as_json:
-            put(json.dumps(report.as_dict()))
+            put(report_json(report, command))
         elif text:
             put(text)
     finally:
-        show_errors(report.errors, click.get_current_context().info_name)
+        show_errors(report.errors, command)
     return report.exit_code

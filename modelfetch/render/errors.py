@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING, Any
+
 from modelfetch.errors import ManifestError, ModelfetchError
 from modelfetch.render.out import note
 from modelfetch.render.text import plain
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Reportable(Protocol):
+        """A report of any command."""
+
+        def as_dict(self) -> dict[str, Any]:
+            """Return the report, with its ``errors``."""
+
+
+def report_json(report: Reportable, command: str | None) -> str:
+    """A report as JSON, with the hints that `error_lines` shows."""
+    values = report.as_dict()
+    for error in values["errors"]:
+        error["hint"] = _named(error["hint"] or "", command) or None
+    return json.dumps(values)
 
 
 def error_lines(error: ModelfetchError, command: str | None = None) -> list[str]:
@@ -19,8 +39,12 @@ def error_lines(error: ModelfetchError, command: str | None = None) -> list[str]
         name = f"{error.model}: " if error.model and not named else ""
         lines = [f"error: {plain(name + error.message)}"]
     if error.hint:
-        lines.append(f"hint: {plain(error.hint.replace(' COMMAND ', f' {command} ') if command else error.hint)}")
+        lines.append(f"hint: {plain(_named(error.hint, command))}")
     return lines
+
+
+def _named(hint: str, command: str | None) -> str:
+    return hint.replace(" COMMAND ", f" {command} ") if command else hint
 
 
 def show_error(error: ModelfetchError, command: str | None = None) -> None:

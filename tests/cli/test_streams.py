@@ -15,6 +15,7 @@ import pytest
 from modelfetch.cli import main
 from modelfetch.cli.app import run
 from tests import interpreter
+from tests.cases import each
 
 PROGRAM = [sys.executable, "-c", "from modelfetch.cli import main; main()"]
 
@@ -158,6 +159,15 @@ def test_an_early_failure_is_plain_text_if_json_was_not_chosen(
         monkeypatch.setenv(name, value)
     assert run(["sync", "--nope"]) == 2
     assert capsys.readouterr().out == ""
+
+
+@each("words", [["adopt", "nowhere"], ["fit", "hf://a/b?c"], ["add", "x", "y", "--name", "z"], ["remove"]])
+def test_the_hint_of_a_report_names_the_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*words, "--json"]) == 2
+    out, err = capsys.readouterr()
+    hint = json.loads(out)["errors"][0]["hint"]
+    assert "COMMAND" not in hint
+    assert f"hint: {hint}\n" in err
 
 
 def test_a_closed_stderr_does_not_change_the_exit_code(manifest: Path) -> None:

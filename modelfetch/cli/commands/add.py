@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from functools import partial
@@ -13,7 +12,7 @@ import click
 from modelfetch.cli import common, complete, options
 from modelfetch.core.root import CONSUMERS
 from modelfetch.core.units import format_count
-from modelfetch.render.errors import show_errors
+from modelfetch.render.errors import report_json, show_errors
 from modelfetch.render.out import note, put
 from modelfetch.render.text import plain, stdout_table
 
@@ -79,7 +78,7 @@ def command(ctx: click.Context, /, links: tuple[str, ...], **values: Any) -> int
     report = common.run(ctx, partial(run_add, request, _transfer_options(ctx)))
     try:
         if values["as_json"]:
-            put(json.dumps(report.as_dict()))
+            put(report_json(report, ctx.info_name))
         elif report.added:
             put(_table(report.added))
             if request.dry_run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from functools import partial
@@ -12,7 +11,7 @@ import click
 
 from modelfetch.cli import common, complete, options
 from modelfetch.errors import UsageError
-from modelfetch.render.errors import show_errors
+from modelfetch.render.errors import report_json, show_errors
 from modelfetch.render.out import put
 from modelfetch.tiers.discovery import find_tier, normalise_tier
 
@@ -89,11 +88,11 @@ def _show(report: FitReport, *, as_json: bool, quiet: bool) -> int:
     from modelfetch.render.text import terminal_width
 
     if as_json:
-        put(json.dumps(report.as_dict()))
+        put(report_json(report, "fit"))
     elif report.services and not (quiet and report.ok):
         put(render_table(report, ascii_only=not _draws(), width=terminal_width(sys.stdout)), end="")
     if not report.services:
-        show_errors(report.errors)
+        show_errors(report.errors, "fit")
     return report.exit_code
 
 
