@@ -32,7 +32,7 @@ from modelfetch.store.ingest import LINK_AT_LEAST
 from modelfetch.store.locks.lock import LockLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from modelfetch.core.report import Report
@@ -142,10 +142,8 @@ class _Sources:
     def __init__(self, found: Verification, requested: Requested, session: Session) -> None:
         self._found = found
         self._session = session
-        self._mirrors: dict[str, Callable[[Artifact], Sequence[Callable[[], Awaitable[Sequence[Location]]]]]] = {
-            request.model.name: lambda artifact, request=request: mirrors_of(request, artifact, session)  # type: ignore[misc]
-            for request in (*requested.paths.values(), *requested.folders.values())
-        }
+        requests = (*requested.paths.values(), *requested.folders.values())
+        self._requests = {request.model.name: request for request in requests}
         self._artifacts = self._known_artifacts()
 
     async def get(self, digest: str) -> _Bytes:
@@ -173,7 +171,7 @@ class _Sources:
         absolute = [file.absolute() for file in files]
         local = tuple(Location(uri=f"file://{file}", url=file.as_uri()) for file in absolute)
         artifact = replace(artifact, locations=(*local, *artifact.locations))
-        mirrors = self._mirrors[name](artifact) if name in self._mirrors else ()
+        mirrors = mirrors_of(self._requests[name], artifact, self._session) if name in self._requests else ()
         if self._session.settings.offline:
             mirrors = ()
             artifact = replace(artifact, locations=tuple(one for one in artifact.locations if one.is_local))

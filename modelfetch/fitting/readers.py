@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from modelfetch.core.urls import redact
-from modelfetch.errors import IntegrityError, ModelfetchError, UnreachableError
+from modelfetch.errors import IntegrityError, InterruptedSync, ModelfetchError, UnreachableError
 from modelfetch.http.retry import Attempts, RetryTiming
 from modelfetch.http.status import check_status
 from modelfetch.http.types import ContentRange
@@ -104,9 +104,9 @@ class HttpReader:
         while self._places:
             try:
                 return self._read_from(self._places[0], offset, length)
+            except InterruptedSync:
+                raise
             except ModelfetchError as error:
-                if error.exit_code in (130, 143):
-                    raise
                 self._failure = self._failure or error
                 self._next_place(self._failure)
         raise self._failure or UnreachableError("no location of the file is known", permanent=True)

@@ -52,9 +52,9 @@ def place_model(plan: ModelPlan, consumer: str, fetched: Mapping[str, Fetched], 
         blob = fetched[artifact.uri].blob if carried and artifact and artifact.uri in fetched else None
         jobs.append(replace(job, blob=blob))
     for target in archives:
-        if target.action is not Action.KEEP:
-            archive = fetched[target.placement.artifact.uri].blob  # type: ignore[union-attr]
-            jobs[:0] = unpack(session.store, archive, target.placement)
+        artifact = target.placement.artifact
+        if artifact is not None and target.action is not Action.KEEP:
+            jobs[:0] = unpack(session.store, fetched[artifact.uri].blob, target.placement)
     request = plan.request
     session.placer.place(
         PlacementRequest(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelfetch.core import directories, fs, temp_files
 from modelfetch.core.digest import Digest
-from modelfetch.core.json_fields import texts
+from modelfetch.core.json_fields import known_fields, texts
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
@@ -123,10 +123,5 @@ def _distinct(claims: tuple[Claim, ...]) -> list[Claim]:
 
 
 def _dump(claims: Iterable[tuple[str, Claim]]) -> bytes:
-    lines = (json.dumps({"path": path, **_without_none(claim)}) for path, claim in claims)
+    lines = (json.dumps({"path": path, "digest": None, **known_fields(claim)}) for path, claim in claims)
     return "".join(f"{line}\n" for line in lines).encode("ascii")
-
-
-def _without_none(claim: Claim) -> dict[str, object]:
-    values = ((name, getattr(claim, name)) for name in Claim.__slots__)
-    return {name: value for name, value in values if value is not None or name == "digest"}

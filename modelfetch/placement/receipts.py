@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelfetch.core import directories, fs, temp_files
 from modelfetch.core.artifact import Resolution
-from modelfetch.core.json_fields import texts
+from modelfetch.core.json_fields import known_fields, texts
 from modelfetch.core.root import CONSUMERS
 from modelfetch.core.units import MAX_SIZE
 from modelfetch.errors import DestinationError, DiskError
@@ -294,7 +294,7 @@ def _parse(data: bytes) -> Any:
 
 def _dump(receipt: Receipt) -> bytes:
     """Serialise to JSON, one line per path and resolution; ASCII, since a manifest's file name may not be Unicode."""
-    placements = _lines((path, json.dumps(_entry_json(entry))) for path, entry in sorted(receipt.entries.items()))
+    placements = _lines((path, json.dumps(known_fields(entry))) for path, entry in sorted(receipt.entries.items()))
     resolved = _lines((key, _frozen_json(frozen)) for key, frozen in sorted(receipt.frozen.items()))
     consumer = json.dumps(receipt.consumer)
     text = f'{{"version": {_VERSION}, "consumer": {consumer},\n"placements": {placements},\n"resolved": {resolved}}}\n'
@@ -311,11 +311,6 @@ def _frozen_json(frozen: Frozen) -> str:
     artifacts = ", ".join(json.dumps(artifact) for artifact in whole.pop("artifacts"))
     head = json.dumps({"tier": frozen.tier, "model": frozen.model, **whole})
     return f'{head.removesuffix("}")}, "artifacts": [{artifacts}]}}'
-
-
-def _entry_json(entry: Entry) -> dict[str, Any]:
-    values = ((name, getattr(entry, name)) for name in Entry.__slots__)
-    return {name: value for name, value in values if value is not None}
 
 
 def _from_json(raw: dict[str, Any]) -> tuple[dict[str, Entry], dict[str, Frozen], dict[str, Claim]]:
