@@ -36,8 +36,13 @@ _PACKED = 2**20  # bzip2 gives nothing before the end of its first block, up to 
 _XZ_MEMORY = 96 * 2**20  # what xz -9 needs
 _MEMBER_START = 4096  # bytes of each member of an archive that are looked at
 _UNPACKED = 64 * 1024  # bytes of decompressed data that are looked at
-_ZIP_TAIL = 22 + 20 + 2**16  # bytes: the end of a zip, the locator before it, and the longest comment
-_LARGEST_DIRECTORY = 16 * 2**20  # bytes: more than 100,000 files
+_ZIP_END = 22  # bytes: the end of a zip without a comment
+_LARGE_END = 56 + 20  # bytes: the record of a large zip and its locator, which stand in front of that
+_ZIP_TAIL = _ZIP_END + 20 + 2**16  # bytes: that, the locator before it, and the longest comment
+MAX_MEMBERS = 50_000
+"""Files of the largest zip that is looked at: they take about 100 MB of memory, and 200 MB once unpacked and placed."""
+_LARGEST_DIRECTORY = 16 * 2**20  # bytes
+_DIRECTORY_ENTRY = b"PK\1\2"
 _TORCH_PICKLE = re.compile(r"(?:[^/]*/)?data\.pkl")
 _TORCH_VERSION = re.compile(r"[^/]*/(?:\.data/)?version")
 _NUMPY = b"\x93NUMPY"
@@ -180,8 +185,10 @@ def is_compressed_archive(read_at: ReadAt) -> bool:
 
 def is_pickle_member(name: str, start: bytes) -> bool:
     """Whether a file of an archive is a pickle, by its name or its first bytes."""
+    if is_pickle_name(name) or starts_as_pickle(start):
+        return True
     packed = decompressed_start(start, lambda: start)
-    return is_pickle_name(name) or starts_as_pickle(start) or _continues_as_pickle(packed)
+    return bool(packed) and _continues_as_pickle(packed)
 
 
 def _continues_as_pickle(start: bytes) -> bool:
@@ -213,27 +220,33 @@ def decompressed_start(head: bytes, read: Callable[[], bytes]) -> bytes:
 
 
 def has_large_directory(size: int, read_at: ReadAt) -> bool:
-    """Whether a zip has too many files to list them all in memory."""
-    return _directory_size(size, read_at) > _LARGEST_DIRECTORY
+    """Whether a zip has too many files to list them all in memory, whatever number of them it declares."""
+    return any(
+        length > _LARGEST_DIRECTORY
+        or read_at(start := max(0, end - length - _LARGE_END), end - start).count(_DIRECTORY_ENTRY) > MAX_MEMBERS
+        for end, length in _directories(size, read_at)
+    )
 
 
-def _directory_size(size: int, read_at: ReadAt) -> int:
-    """Bytes of a zip's directory, as its end declares it; 0 without such an end.
+def _directories(size: int, read_at: ReadAt) -> Iterator[tuple[int, int]]:
+    """Yield the end and length in bytes of all that a reader may take for a zip's directory.
 
-    Source: PKWARE's APPNOTE.TXT, sections 4.3.14 to 4.3.16.
+    Source: PKWARE's APPNOTE.TXT, sections 4.3.14 to 4.3.16. Readers look for the record of a large zip at the place
+    that its locator names or, as Python does, directly in front of it.
     """
     start = max(0, size - _ZIP_TAIL)
     tail = read_at(start, size - start)
-    at = tail.rfind(b"PK\5\6")
-    if at < 0:
-        return 0
-    found = int.from_bytes(tail[at + 12 : at + 16], "little")
-    locator = tail[max(0, at - 20) : at]
-    if not locator.startswith(b"PK\6\7"):
-        return found
-    record = read_at(min(int.from_bytes(locator[8:16], "little"), size), 56)
-    larger = int.from_bytes(record[40:48], "little")
-    return larger if found == 0xFFFFFFFF else max(found, larger)
+    for at in {len(tail) - _ZIP_END, tail.rfind(b"PK\5\6")}:
+        if at < 0 or not tail.startswith(b"PK\5\6", at):
+            continue
+        found = int.from_bytes(tail[at + 12 : at + 16], "little")
+        locator = tail[max(0, at - 20) : at]
+        is_large = locator.startswith(b"PK\6\7")
+        if found != 0xFFFFFFFF or not is_large:
+            yield start + at, found
+        if is_large:
+            for place in (start + at - _LARGE_END, int.from_bytes(locator[8:16], "little")):
+                yield start + at, int.from_bytes(read_at(min(max(0, place), size), 56)[40:48], "little")
 
 
 def _zip_members(file: _File) -> Iterator[tuple[str, bytes]]:

@@ -19,6 +19,7 @@ from modelfetch.errors import IntegrityError
 from modelfetch.formats.content_check import check_artifact
 from modelfetch.formats.pickles import (
     BROKEN_ARCHIVE,
+    MAX_MEMBERS,
     contains_pickle,
     has_large_directory,
     pickle_error,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from modelfetch.placement.layouts import Placement
     from modelfetch.store import Blob, Store
 
-MAX_FILES = 100_000
 MAX_BYTES = 64 * 2**30
 _UNSAFE_HINT = "nothing was unpacked; report it to its publisher, or use another version"
 
@@ -104,13 +104,13 @@ def list_members(archive: Path, opened: zipfile.ZipFile) -> tuple[Member, ...]:
 
     Raises:
         IntegrityError: ``unsafe-archive``: not a zip, empty, encrypted, a name that leads outside, a link, a duplicate
-            name, more than `MAX_FILES` files or `MAX_BYTES` bytes.
+            name, more than `MAX_MEMBERS` files or `MAX_BYTES` bytes.
     """
     members = tuple(_checked(archive, info) for info in opened.infolist() if not info.filename.endswith("/"))
     names = {member.path.casefold() for member in members}
     if any(str(parent) in names for name in names for parent in PurePosixPath(name).parents):
         raise _unsafe(archive, "it has a file where a folder is needed")
-    if not members or len(members) > MAX_FILES or len(names) != len(members):
+    if not members or len(members) > MAX_MEMBERS or len(names) != len(members):
         raise _unsafe(archive, "it holds no file, too many, or one name twice")
     if sum(member.size for member in members) > MAX_BYTES:
         raise _unsafe(archive, f"it unpacks to more than {MAX_BYTES} bytes")
@@ -142,7 +142,7 @@ def open_archive(archive: Path) -> Iterator[zipfile.ZipFile]:
     """
     with archive.open("rb", buffering=0) as file:
         if has_large_directory(archive.stat().st_size, lambda at, count: os.pread(file.fileno(), count, at)):
-            raise _unsafe(archive, "the list of its files is too long")
+            raise _unsafe(archive, f"it has more than {MAX_MEMBERS} files")
     try:
         opened = zipfile.ZipFile(archive)
     except BROKEN_ARCHIVE as error:

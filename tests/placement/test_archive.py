@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import struct
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from modelfetch.errors import IntegrityError
+from modelfetch.formats.content_check import check_pickle
 from modelfetch.formats.pickles import contains_pickle
 from modelfetch.placement.archive import copy_member, list_members, open_archive
 from tests.examples import examples
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from modelfetch.formats.range_reader import ReadAt
 
 MEMBERS = {"a/b.txt": b"hello world" * 50, "ü/c.bin": random.Random(1).randbytes(300), "e": b"x" * 100}
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
@@ -73,12 +77,42 @@ def test_a_damaged_archive_is_refused_or_unpacked_correctly(
         unpacked(tmp_path / "x.zip")
 
 
-def test_an_archive_with_a_list_of_files_that_takes_much_memory_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "many.zip"
+def long_list(path: Path, *, count: int, comment: int = 0) -> bytearray:
+    """A zip with empty files."""
     with zipfile.ZipFile(path, "w") as archive:
-        for number in range(260):
+        for number in range(count):
             info = zipfile.ZipInfo(f"{number}.txt")
-            info.comment = bytes(65000)
+            info.comment = bytes(comment)
             archive.writestr(info, b"")
-    with pytest.raises(IntegrityError, match="the list of its files is too long"), open_archive(path):
-        pass
+    return bytearray(path.read_bytes())
+
+
+def reader(data: bytes) -> ReadAt:
+    return lambda at, count: data[at : at + count]
+
+
+def large_end(data: bytearray, *, honest: bool) -> bytes:
+    """Make the list of files one of a zip of more than 4 GB; if not ``honest``, its locator names another place."""
+    end, at = data[-22:], len(data) - 22
+    length, offset = struct.unpack("<II", end[12:20])
+    record = struct.pack("<IQHHIIQQQQ", 0x06064B50, 44, 45, 45, 0, 0, 1, 1, length, offset)
+    locator = struct.pack("<IIQI", 0x07064B50, 0, at if honest else 0, 1)
+    return bytes(data[:-22]) + record + locator + end[:12] + bytes(4) + end[16:]
+
+
+def test_an_archive_with_a_list_of_files_that_takes_much_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = bytes(long_list(tmp_path / "x", count=260, comment=65000))
+    monkeypatch.setattr("modelfetch.formats.pickles.MAX_MEMBERS", 1000)
+    many = long_list(tmp_path / "y", count=1001)
+    unread = many[:-22] + many[-22:-14] + bytes(4) + many[-10:]  # its end declares no file
+    confusing = many[:-6] + b"PK\5\6" + many[-2:]  # its offset looks like another end
+    for case in (long, many, unread, confusing, large_end(many, honest=True), large_end(many, honest=False)):
+        (tmp_path / "z").write_bytes(case)
+        with pytest.raises(IntegrityError, match="it has more than"), open_archive(tmp_path / "z"):
+            pass
+        assert "may hold a pickle among" in str(check_pickle("x.zip", len(case), reader(bytes(case))))
+    (tmp_path / "z").write_bytes(long_list(tmp_path / "y", count=1000))
+    with open_archive(tmp_path / "z") as opened:
+        assert len(list_members(tmp_path / "z", opened)) == 1000
