@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.errors import ManifestError, ModelfetchError
+from modelfetch.manifest.budget import in_turns
 from modelfetch.pipeline.status import status_of
 from modelfetch.tiers.discovery import list_tiers
 from modelfetch.tiers.loader import read_manifest
@@ -94,16 +95,13 @@ def list_lines(
 
 def shares(services: Iterable[Service]) -> tuple[Share, ...]:
     """The services that run at the same time; those that take turns (``exclusive``) are one share."""
-    groups: dict[str, list[Service]] = {}
-    for service in services:
-        groups.setdefault(f"= {service.exclusive}" if service.exclusive else service.name, []).append(service)
     return tuple(
         Share(
             services=tuple(service.name for service in group),
             models=tuple(dict.fromkeys(service.model for service in group if service.model)),
             vram=max(0 if service.device == "cpu" else service.vram or 0 for service in group),
         )
-        for group in groups.values()
+        for group in in_turns(services)
     )
 
 

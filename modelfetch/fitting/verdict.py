@@ -11,6 +11,7 @@ from modelfetch.fitting.estimate import fit_model
 from modelfetch.fitting.suggestions import smallest, what_would_fit
 from modelfetch.fitting.types import FitReport, ServiceFit
 from modelfetch.fitting.workload import IMAGE_SERVICES, load
+from modelfetch.manifest.budget import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,12 +83,8 @@ def fit_alone(candidate: Candidate, service: Service, *, usable: int | None = No
 
 
 def total_needed(fits: Sequence[ServiceFit]) -> int:
-    """Total need of all services; of those with the same ``exclusive`` value only the largest counts."""
-    largest: dict[str | int, int] = {}
-    for position, fit in enumerate(fits):
-        group = fit.exclusive if fit.exclusive is not None else position
-        largest[group] = max(largest.get(group, 0), fit.needed)
-    return sum(largest.values())
+    """Total need of all services; of those that take turns, only the largest counts."""
+    return sum(max(fit.needed for fit in group) for group in in_turns(fits))
 
 
 def _fit_service(service: Service, candidates: Sequence[Candidate]) -> tuple[ServiceFit, tuple[ModelfetchError, ...]]:
@@ -150,10 +147,9 @@ def _over_usable(
     services: Sequence[Service], fits: Sequence[ServiceFit], candidates: Sequence[Candidate], excess: int, usable: int
 ) -> ModelfetchError:
     needs = _needs(candidates)
-    groups: dict[str | int, list[tuple[Service, ServiceFit]]] = {}
-    for position, (service, fit) in enumerate(zip(services, fits, strict=True)):
-        groups.setdefault(fit.exclusive if fit.exclusive is not None else position, []).append((service, fit))
-    hints = filter(None, (_reductions(group, excess, needs) for group in groups.values()))
+    service_of = {id(fit): service for service, fit in zip(services, fits, strict=True)}
+    groups = ([(service_of[id(fit)], fit) for fit in group] for group in in_turns(fits))
+    hints = filter(None, (_reductions(group, excess, needs) for group in groups))
     message = f"the services need {format_size(usable + excess)} together, but {format_size(usable)} are usable"
     hint = "; ".join(hints)
     for llm_on_cpu in (False, True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from modelfetch.core.units import GIB, format_size
 
@@ -10,6 +10,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from modelfetch.manifest.model import Service
+
+
+class Exclusive(Protocol):
+    """A service, or what is known of one; those with the same ``exclusive`` word never run at the same time."""
+
+    @property
+    def exclusive(self) -> str | None:
+        """The word."""
+
+
+E = TypeVar("E", bound=Exclusive)
 
 MIN_FREE = GIB // 4
 """VRAM that Ollama leaves free when it loads a model, if a tier gives everything to its services; in bytes."""
@@ -24,13 +35,17 @@ def default_usable(vram: int) -> int:
     return int(known * GIB) if known is not None else vram * 94 // 100
 
 
+def in_turns(services: Iterable[E]) -> list[list[E]]:
+    """Return groups, in order: each has one service, or all that take turns because of their ``exclusive`` word."""
+    groups: dict[str | int, list[E]] = {}
+    for number, service in enumerate(services):
+        groups.setdefault(service.exclusive or number, []).append(service)
+    return list(groups.values())
+
+
 def together(services: Iterable[Service]) -> int:
-    """Add up the bytes of services that run together; of those with one ``exclusive`` word only the largest counts."""
-    groups: dict[tuple[str, str], int] = {}
-    for service in services:
-        group = ("exclusive", service.exclusive) if service.exclusive else ("service", service.name)
-        groups[group] = max(groups.get(group, 0), service.vram or 0)
-    return sum(groups.values())
+    """Add up the bytes of services that run together; of those that take turns, only the largest counts."""
+    return sum(max(service.vram or 0 for service in group) for group in in_turns(services))
 
 
 def check_budget(services: Iterable[Service], usable: int | None) -> str | None:

@@ -6,7 +6,7 @@ from decimal import ROUND_UP, Decimal
 from typing import TYPE_CHECKING
 
 from modelfetch.core.units import GIB, MIB
-from modelfetch.manifest.budget import MIN_FREE, together
+from modelfetch.manifest.budget import MIN_FREE, in_turns, together
 from modelfetch.manifest.uri import OLLAMA_HOST, OllamaUri
 from modelfetch.tiers.discovery import normalise_tier
 from modelfetch.tiers.dotenv.variables import VARIABLES
@@ -76,19 +76,14 @@ def tier_values(manifest: Manifest, *, tier: str | None = None) -> dict[str, str
 
 def shares(manifest: Manifest) -> str:
     """The VRAM of each service, in one line; empty if the tier has no budgets."""
-    parts: list[str] = []
-    groups: dict[str, list[str]] = {}
-    for service in manifest.services:
-        if service.vram is None:
-            continue
-        text = f"{service.name} {_gib(service.vram)}"
-        if service.exclusive is None:
-            parts.append(text)
-        else:
-            groups.setdefault(service.exclusive, []).append(text)
-    parts += [" or ".join(group) + (", one at a time" if len(group) > 1 else "") for group in groups.values()]
-    if not parts:
+    groups = in_turns(service for service in manifest.services if service.vram is not None)
+    if not groups:
         return ""
+    parts = [
+        " or ".join(f"{service.name} {_gib(service.vram or 0)}" for service in group)
+        + (", one at a time" if len(group) > 1 else "")
+        for group in sorted(groups, key=lambda group: group[0].exclusive is not None)
+    ]
     usable = f" of {_gib(manifest.usable)} usable" if manifest.usable is not None else ""
     return f"VRAM in GiB: {'; '.join(parts)}; together {_gib(together(manifest.services))}{usable}"
 
@@ -106,16 +101,9 @@ def compose_size(size: int) -> str:
 
 
 def _profiles(manifest: Manifest) -> str:
-    """The profiles of the tier's services; only the first of mutually exclusive ones."""
-    chosen: list[str] = []
-    taken: set[str] = set()
-    for service in manifest.services:
-        profile = _PROFILES.get(service.name)
-        if profile is None or (service.exclusive and service.exclusive in taken):
-            continue
-        taken |= {service.exclusive} if service.exclusive else set()
-        chosen.append(profile)
-    return ",".join(sorted(chosen, key=list(_PROFILES.values()).index))
+    """The profiles of the tier's services; only the first of those that take turns."""
+    known = in_turns(service for service in manifest.services if service.name in _PROFILES)
+    return ",".join(sorted((_PROFILES[group[0].name] for group in known), key=list(_PROFILES.values()).index))
 
 
 def _ollama_models(manifest: Manifest, service: Service | None) -> tuple[list[str], str]:
