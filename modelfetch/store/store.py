@@ -66,6 +66,13 @@ def _remove_own_files(folder: Path) -> None:
             os.rmdir(current)  # noqa: PTH106
 
 
+def _remove_open(path: Path, fd: int) -> None:
+    """Remove a file that is open, unless the path is another file's by now."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(path.lstat(), os.fstat(fd)):
+            path.unlink()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blob:
     """A verified file of the store; ``digest`` is its sha256, ``size`` in bytes."""
@@ -241,6 +248,8 @@ class Store:
     ) -> Blob:
         """Make a verified file a blob: fsync, read-only, rename, fsync of the folder, record.
 
+        A blob of these bytes that is whole stays, for placements share its bytes.
+
         Args:
             part: The name of the file; it is gone afterwards, unless it is another file's by now.
             fd: The same file, open.
@@ -256,6 +265,13 @@ class Store:
         """
         sha256 = digests["sha256"]
         path = self.blob_path(sha256)
+        others = {name: digest.hex for name, digest in digests.items() if name != "sha256"}
+        if (kept := self._whole(sha256, fd)) is not None:
+            with translated(part, doing="removing"):
+                _remove_open(part, fd)
+            if (record := self.record(sha256)) is not None:
+                self.index.write_record(path, replace(record, digests={**record.digests, **others}))
+            return kept
         folder = self.folder("blobs", "sha256", sha256.hex[:2])
         with translated(part, doing="storing"):
             if not durable:
@@ -266,15 +282,21 @@ class Store:
             ensure_owned()
             if not self._rename(part, fd, path):
                 state = self._copy(fd, path, sha256)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(part.lstat(), os.fstat(fd)):
-                    part.unlink()
+            _remove_open(part, fd)
         self._sync_later(folder, small=state.st_size < _SYNCED_TOGETHER)
-        others = {name: digest.hex for name, digest in digests.items() if name != "sha256"}
         self.index.write_record(
             path, BlobRecord(size=state.st_size, mtime_ns=state.st_mtime_ns, chunks=chunks, digests=others)
         )
         return Blob(digest=sha256, size=state.st_size, path=path)
+
+    def _whole(self, sha256: Digest, fd: int) -> Blob | None:
+        """Return the blob, if it is another file than the open one, not a user's, and hashing it finds the digest."""
+        if self.peek(sha256) is None or is_adopted(self.path, sha256):
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            if not os.path.samestat(self.blob_path(sha256).lstat(), os.fstat(fd)):
+                return self._verify(sha256, sha256, reason="downloaded again")
+        return None
 
     def _rename(self, part: Path, fd: int, path: Path) -> bool:
         """Rename an open file to the path of its blob; False if it must be copied (a union mount).
@@ -390,15 +412,15 @@ class Store:
 
     # --- internals ---------------------------------------------------------------------------------------------
 
-    def _verify(self, digest: Digest, sha256: Digest) -> Blob | None:
-        """Verify a blob without a valid record by hashing it; ``sha256`` is the index's for the digest."""
+    def _verify(self, digest: Digest, sha256: Digest, *, reason: str = "size or date changed") -> Blob | None:
+        """Verify a blob by hashing it, and record its state; ``sha256`` is the index's for the digest."""
         path = self.blob_path(sha256)
         old = self.index.record(path)
         known = {"sha256", digest.algorithm, *(old.digests if old else ())}
         try:
             with closing(open_regular(path)) as fd:
                 state = os.fstat(fd)
-                label = f"{path.name[:12]}… in the store: size or date changed, checking"
+                label = f"{path.name[:12]}… in the store: {reason}, checking"
                 with reporting_large(self._sink, label, size=state.st_size) as advance:
                     digests, chunks = hash_open_file(fd, *known, advance=advance)
         except FileNotFoundError:

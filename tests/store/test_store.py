@@ -36,6 +36,47 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
+def admit_again(store: Store, *, blake: bool = False) -> int:
+    """Admit the bytes of `DATA` from a new file, as after a download whose digest was not known; returns its inode."""
+    part = store.tmp()
+    with part.open("x+b") as file:
+        file.write(DATA)
+        file.flush()
+        digests = {"sha256": Digest.sha256(DATA)} | (
+            {"blake3": Digest("blake3", blake3(DATA).hexdigest())} if blake else {}
+        )
+        store.admit(part, file.fileno(), digests, ("0" * 16,))
+        inode = os.fstat(file.fileno()).st_ino
+    assert not part.exists()
+    return inode
+
+
+def test_a_whole_blob_stays_if_its_bytes_arrive_again(store: Store, tmp_path: Path) -> None:
+    blob = store.add_bytes(DATA)
+    (tmp_path / "placed").hardlink_to(blob.path)
+    record = store.record(blob.digest)
+    assert record is not None
+    admit_again(store, blake=True)
+    assert blob.path.samefile(tmp_path / "placed")
+    again = store.record(blob.digest)
+    assert again is not None
+    assert (again.chunks, again.mtime_ns) == (record.chunks, record.mtime_ns)
+    assert store.peek(Digest("blake3", blake3(DATA).hexdigest())) == blob
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_a_damaged_blob_is_replaced_if_its_bytes_arrive_again(store: Store, *, hidden: bool) -> None:
+    blob = store.add_bytes(DATA)
+    before = blob.path.stat()
+    blob.path.chmod(0o644)
+    blob.path.write_bytes(b"x" + DATA[1:])
+    if hidden:
+        os.utime(blob.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    inode = admit_again(store)
+    assert blob.path.stat().st_ino == inode
+    assert store.read(blob.digest) == DATA
+
+
 def test_reading_a_store_creates_no_files(store: Store) -> None:
     digest = Digest.sha256(DATA)
     assert store.find(digest) is None
