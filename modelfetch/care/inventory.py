@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
 from modelfetch.core.directories import own_folder
-from modelfetch.core.fs import inode_of, read_link, read_small
+from modelfetch.core.fs import allocated_bytes, inode_of, read_link, read_small
 from modelfetch.core.limits import raise_limit
 from modelfetch.core.root import CONSUMERS
 from modelfetch.core.temp_files import is_temporary_name
@@ -321,7 +321,7 @@ def _partials(store: Store) -> Iterator[Item]:
         if found is not None and statmod.S_ISREG(found.st_mode):
             yield Item(
                 file=file,
-                size=min(found.st_size, found.st_blocks * 512) if file.suffix == _UNFINISHED else found.st_size,
+                size=min(found.st_size, allocated_bytes(found)) if file.suffix == _UNFINISHED else found.st_size,
                 inode=inode_of(found),
                 links=found.st_nlink,
                 mtime_ns=found.st_mtime_ns,

@@ -139,6 +139,11 @@ def inode_of(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+def allocated_bytes(found: os.stat_result) -> int:
+    """Return the bytes that a file takes on its disk."""
+    return found.st_blocks * 512
+
+
 def read_link(path: str | Path, *, folder: int | None = None, name: Path | None = None) -> str:
     """Return a symlink's target.
 

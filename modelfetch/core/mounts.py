@@ -19,6 +19,12 @@ def largest_file(folder: Path) -> int | None:
     return _LARGEST_ON_FAT if mount is not None and mount.type in _FAT else None
 
 
+def free_bytes(folder: Path) -> int | None:
+    """The bytes that this process may still write to a folder's file system; None if that reports no sizes."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize if found.f_blocks else None
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     """A mounted file system: where, and its type, such as ``ext4``."""

@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from modelfetch.core.directories import blocking_part, nearest_existing_parent, own_folder, require_folder_path
-from modelfetch.core.mounts import find_mount, largest_file
+from modelfetch.core.fs import allocated_bytes
+from modelfetch.core.mounts import find_mount, free_bytes, largest_file
 from modelfetch.core.os_errors import writable_hint
 from modelfetch.core.units import format_size
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
@@ -169,7 +170,7 @@ class _SpaceTally:
                 folder=before.folder if before else folder,
                 bytes=count + (before.bytes if before else 0),
                 copies=copies + (before.copies if before else 0),
-                free=_free_on(folder),
+                free=free_bytes(folder),
             )
         return tuple(together.values())
 
@@ -207,7 +208,7 @@ def _partial_bytes(artifact: Artifact, store: Path) -> int:
         partial = (store / "ingest" / f"{key_of(artifact)}.part").lstat()
     except OSError:
         return 0
-    return min(partial.st_blocks * 512, artifact.size or 0)
+    return min(allocated_bytes(partial), artifact.size or 0)
 
 
 def space_problems(needed: Iterable[SpaceRequirement], reserve: int = 0) -> tuple[ModelfetchError, ...]:
@@ -231,14 +232,9 @@ def require_space(session: Session, size: int) -> None:
         DiskError: There is not enough, or less than ``--min-free`` would be left (``no-space``).
     """
     folder = nearest_existing_parent(session.store.path)
-    need = SpaceRequirement(folder=folder, bytes=size, copies=0, free=_free_on(folder))
+    need = SpaceRequirement(folder=folder, bytes=size, copies=0, free=free_bytes(folder))
     for error in space_problems((need,), session.options.min_free or 0):
         raise error
-
-
-def _free_on(folder: Path) -> int | None:
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize if found.f_blocks else None
 
 
 def size_problems(plans: Sequence[ModelPlan], *, tree: RootTree, store: Path) -> tuple[ModelfetchError, ...]:

@@ -17,6 +17,7 @@ from modelfetch.core.events import (
     TransferRetrying,
     TransferStarted,
 )
+from modelfetch.core.fs import allocated_bytes
 from modelfetch.core.os_errors import translate
 from modelfetch.errors import (
     OF_THE_SOURCE,
@@ -160,7 +161,7 @@ class _Transfer:
         if self._artifact.size is None:
             return None
         try:
-            return max(0, self._artifact.size - self._path.stat().st_blocks * 512) or None
+            return max(0, self._artifact.size - allocated_bytes(self._path.stat())) or None
         except OSError:
             return self._artifact.size
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from modelfetch.core.fs import PRIVATE_MODE, PUBLIC_MODE, closing, open_regular, read_small, try_reflink
+from modelfetch.core.fs import (
+    PRIVATE_MODE,
+    PUBLIC_MODE,
+    allocated_bytes,
+    closing,
+    open_regular,
+    read_small,
+    try_reflink,
+)
+from modelfetch.core.mounts import free_bytes
 from modelfetch.core.temp_files import temporary_name
 from modelfetch.core.units import format_size
 from modelfetch.errors import DiskError
@@ -150,10 +159,9 @@ class Partial:
         if size < _RESERVED_FROM and self._fresh:
             return  # the write itself fails if there is no space
         stat = os.fstat(self.fd)
-        needed = size - stat.st_blocks * 512
-        disk = os.statvfs(self.path.parent)
-        free = disk.f_bavail * disk.f_frsize
-        if disk.f_blocks and needed > free:  # some file systems report no sizes at all
+        needed = size - allocated_bytes(stat)
+        free = free_bytes(self.path.parent)
+        if free is not None and needed > free:
             raise DiskError(
                 f"{self.path.parent} has {format_size(free)} left, {format_size(needed)} more are needed",
                 code="no-space",
