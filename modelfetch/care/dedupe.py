@@ -13,6 +13,7 @@ import re
 import secrets
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.care.collections import CollectionFile, find_candidates, kind_of
@@ -26,7 +27,6 @@ from modelfetch.store.ingest import add_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from modelfetch.core.report import Report
     from modelfetch.pipeline.session import Session
@@ -40,6 +40,9 @@ _OLD = re.compile(r"\.modelfetch-dedupe-(?P<pid>\d+)-[0-9a-f]+\.old")
 """The temporary name of an old file. No other command sweeps it, for it may hold the only copy of its bytes."""
 _OTHER_READERS = "another user owns the file in the store, or its mode differs"
 _NOT_SHARED = "its bytes can't be shared with the store"
+State = tuple[tuple[int, int], int, int]
+"""Inode, size and mtime of a file."""
+_WRITTEN_TO = "it or the file to keep was written to meanwhile"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +94,11 @@ def dedupe_folders(folders: Sequence[Path], session: Session, *, apply: bool = F
         try:
             blob = _blob(digest, files, session, apply=apply)
             keeper = blob.path if blob else files[0].file
+            inode = fs.inode_of(keeper.lstat())
+            kept = next((_hashed_state(one) for one in files if one.inode == inode), _state(keeper.lstat()))
             for one in files:
-                if one.inode != fs.inode_of(keeper.lstat()):
-                    duplicates.append(_replace(one, digest, keeper, apply=apply))
+                if one.inode != inode:
+                    duplicates.append(_replace(one, digest, keeper, kept, apply=apply))
         except ModelfetchError as error:
             errors.append(error)
         except OSError as error:
@@ -163,9 +168,9 @@ def _blob(digest: str, files: Sequence[CollectionFile], session: Session, *, app
     return blob
 
 
-def _replace(one: CollectionFile, digest: str, keeper: Path, *, apply: bool) -> Duplicate:
+def _replace(one: CollectionFile, digest: str, keeper: Path, kept: State, *, apply: bool) -> Duplicate:
     """Replace a file by a link to the one to keep, if possible; or only report what would be done."""
-    reason = _put_link(one, keeper) if apply else _foresee(one, keeper)
+    reason = _put_link(one, keeper, kept) if apply else _foresee(one, keeper)
     result = "kept" if reason is not None else "linked" if apply else "would-link"
     return Duplicate(file=one.file, digest=digest, size=one.size, result=result, reason=reason, candidate=one)
 
@@ -178,23 +183,35 @@ def _foresee(one: CollectionFile, keeper: Path) -> str | None:
     return _NOT_SHARED if before.st_dev != kept.st_dev else _why_no_hardlink(kept, before)
 
 
-def _put_link(one: CollectionFile, blob: Path) -> str | None:
-    """Replace a file atomically by a reflink or hardlink of a blob; returns why not if it can't. Raises OSError."""
+def _put_link(one: CollectionFile, keeper: Path, kept: State) -> str | None:
+    """Replace a file atomically by a reflink or hardlink of the one to keep; returns why not if it can't.
+
+    Both are looked at again afterwards: if one was written to, the old file gets its name back.
+
+    Raises:
+        OSError: The folder can't be read or written.
+    """
     folder = os.open(one.file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     temporary = f".modelfetch-dedupe-{os.getpid()}-{secrets.token_hex(6)}.old"
     ours = True  # whether the file of the temporary name may be removed
+
+    def changed(name: str) -> bool:
+        return not _is_as_hashed(one, os.lstat(name, dir_fd=folder)) or _state(keeper.lstat()) != kept
+
     try:
         before = os.lstat(one.file.name, dir_fd=folder)
         if not _is_as_hashed(one, before):
             return "it changed since it was compared"
-        if (reason := _make(one, blob, before, temporary)) is not None:
+        if (reason := _make(keeper, before, folder, temporary)) is not None:
             return reason
+        if changed(one.file.name):
+            return _WRITTEN_TO
         if not directories.exchange(temporary, one.file.name, source_folder=folder, target_folder=folder):
             os.rename(temporary, one.file.name, src_dir_fd=folder, dst_dir_fd=folder)
-        elif not _is_as_hashed(one, os.lstat(temporary, dir_fd=folder)):
+        elif changed(temporary):
             ours = False
             ours = directories.exchange(temporary, one.file.name, source_folder=folder, target_folder=folder)
-            return "it was written to meanwhile"
+            return _WRITTEN_TO
         fs.try_fsync(folder)
         return None
     finally:
@@ -234,22 +251,28 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def _make(one: CollectionFile, blob: Path, before: os.stat_result, temporary: str) -> str | None:
+def _make(keeper: Path, before: os.stat_result, folder: int, temporary: str) -> str | None:
     """Create the replacement: a reflink with the old file's mode, owner and time, otherwise a hardlink.
+
+    Args:
+        keeper: The file whose bytes it has.
+        before: The state of the old file.
+        folder: The open folder of the old file, whatever its path leads to now.
+        temporary: The replacement's name.
 
     Returns:
         Why it is not possible, or None.
     """
-    target = one.file.with_name(temporary)
-    if fs.try_reflink(blob, target):
+    target = Path(f"/proc/self/fd/{folder}", temporary)
+    if fs.try_reflink(keeper, target):
         fs.try_chown(target, (before.st_uid, before.st_gid))
         fs.try_chmod(target, before.st_mode & 0o7777)
         os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
         return None
-    if (reason := _why_no_hardlink(blob.lstat(), before)) is not None:
+    if (reason := _why_no_hardlink(keeper.lstat(), before)) is not None:
         return reason
     try:
-        os.link(blob, target, follow_symlinks=False)
+        os.link(keeper, temporary, dst_dir_fd=folder, follow_symlinks=False)
     except OSError:
         return _NOT_SHARED
     return None
@@ -266,4 +289,12 @@ def _readers(found: os.stat_result) -> tuple[int, int, int]:
 
 
 def _is_as_hashed(one: CollectionFile, found: os.stat_result) -> bool:
-    return (fs.inode_of(found), found.st_size, found.st_mtime_ns) == (one.inode, one.size, one.mtime_ns)
+    return _state(found) == _hashed_state(one)
+
+
+def _hashed_state(one: CollectionFile) -> State:
+    return one.inode, one.size, one.mtime_ns
+
+
+def _state(found: os.stat_result) -> State:
+    return fs.inode_of(found), found.st_size, found.st_mtime_ns

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
 from modelfetch.care import dedupe
 from modelfetch.cli.app import run
-from modelfetch.core import fs
+from modelfetch.core import directories, fs
 from tests.care.test_adopt import collection, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from modelfetch.care.collections import CollectionFile
     from tests.pipeline.conftest import Bench, Result
 
 DATA = bytes(range(256)) * 8192
+
+
+def clone(source: Path, target: Path) -> bool:
+    shutil.copyfile(source, target)
+    return True
 
 
 @pytest.fixture
@@ -81,34 +86,69 @@ def test_who_may_read_a_file_stays_the_same(
 def test_a_reflink_keeps_mode_and_time(
     bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
-    def clone(source: Path, target: Path) -> bool:
-        shutil.copyfile(source, target)
-        return True
-
     before = [state(path)[:4] for path in twins]
     monkeypatch.setattr(fs, "try_reflink", clone)
     care("adopt", "--dedupe", "--no-dry-run", str(bench.folder / "comfy"), str(bench.folder / "a1111"))
     assert [state(path)[:4] for path in twins] == before
 
 
-def test_a_file_that_is_written_to_meanwhile_is_put_back(
-    bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("name", ["_blob", "_put_link", "_make", "exchange"])
+def test_no_bytes_are_lost_if_one_of_two_files_is_written_to_meanwhile(
+    bench: Bench,
+    care: Callable[..., Result],
+    twins: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    *,
+    kept: bool,
 ) -> None:
-    one, two = twins
-    make = dedupe._make
-    target = sorted(map(str, twins))[1]
+    owner = directories if name == "exchange" else dedupe
+    keeper, replaced = sorted(twins)
+    written, other = (keeper, replaced) if kept else (replaced, keeper)
+    do, calls = getattr(owner, name), list[str]()
 
-    def write_first(candidate: CollectionFile, *rest: object) -> str | None:
-        made = make(candidate, *rest)  # type: ignore[arg-type]
-        candidate.file.chmod(0o644)
-        candidate.file.write_bytes(b"newer")
-        return made
+    def write(*given: object, **named: object) -> object:
+        calls.append(name)
+        made = do(*given, **named) if name == "_blob" else None
+        if len(calls) == 1:
+            written.chmod(0o644)
+            with written.open("r+b") as file:
+                file.write(b"newer")
+        return made or do(*given, **named)
 
-    monkeypatch.setattr(dedupe, "_make", write_first)
+    monkeypatch.setattr(owner, name, write)
+    result = care("adopt", "--dedupe", "--no-dry-run", str(bench.folder / "comfy"), str(bench.folder / "a1111"))
+    assert result.code == 0, result.err
+    assert written.read_bytes() == b"newer" + DATA[5:]
+    assert other.read_bytes() == DATA
+    assert not list(replaced.parent.glob(".modelfetch*"))
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_a_folder_that_becomes_a_link_meanwhile_leads_nowhere(
+    bench: Bench,
+    care: Callable[..., Result],
+    twins: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    shares: bool,
+) -> None:
+    make, folder = dedupe._make, max(twins).parent
+    elsewhere = bench.folder / "elsewhere"
+    elsewhere.mkdir()
+
+    def move_first(*given: object) -> str | None:
+        folder.rename(folder.with_name("moved"))
+        folder.symlink_to(elsewhere)
+        return make(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(dedupe, "_make", move_first)
+    if shares:
+        monkeypatch.setattr(fs, "try_reflink", clone)
     care("adopt", "--dedupe", "--no-dry-run", str(bench.folder / "comfy"), str(bench.folder / "a1111"))
-    assert {str(path): path.read_bytes() for path in (one, two)}[target] == b"newer"
+    assert list(elsewhere.iterdir()) == []
+    assert (folder.with_name("moved") / max(twins).name).read_bytes() == DATA
 
 
 def test_leftovers_of_a_killed_run_are_removed_only_if_their_bytes_are_kept(
