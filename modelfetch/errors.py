@@ -192,7 +192,7 @@ class IntegrityError(ModelfetchError):
 
     default_code = "digest-mismatch"
     default_exit = 65
-    default_hint = "upstream changed, or the data was altered on the way: check the manifest's pin against the source"
+    default_hint = "upstream changed, or the data was altered on the way: check the expected digest against the source"
 
 
 class NotAModelError(IntegrityError):

@@ -182,7 +182,7 @@ MANIFEST = Record(
         ),
         "drop": Key(
             type=ListOf(of=_MODEL_NAME, unique=True),
-            doc="Names of models of the extended tier that this one leaves out.",
+            doc="Names of models and services of the extended manifest that this one leaves out.",
         ),
         "services": Key(
             type=MapOf(

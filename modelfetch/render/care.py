@@ -59,7 +59,7 @@ def verify_text(report: Report, found: Verification, *, quick: bool, quiet: bool
 
 def _verify_sum(report: Report, found: Verification, *, quick: bool) -> str:
     if not found.findings:
-        return f"nothing placed in {report.root}"
+        return f"nothing to check in {report.root}"
     bad = Counter(finding.action for finding in found.findings if finding.is_bad)
     seconds = format_duration(report.seconds)
     looked = len(found.findings)

@@ -151,7 +151,7 @@ def test_no_command_works_on_a_root_without_its_required_marker(
 def test_an_empty_root_is_reported_as_empty(bench: Bench) -> None:
     bench.root.mkdir()
     assert run(["verify", "--root", str(bench.root)]) == 0
-    assert f"nothing placed in {bench.root}" in bench.capsys.readouterr().out
+    assert f"nothing to check in {bench.root}" in bench.capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [[], ["--repair"], ["--quick"]])
