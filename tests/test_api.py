@@ -10,6 +10,7 @@ import os
 import stat
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -216,6 +217,15 @@ def test_retrieve_takes_any_uri_and_a_digest(hub: Hub) -> None:
         modelfetch.retrieve(f"{hub.files}none.safetensors")
     with pytest.raises(ValueError, match="sha256"):
         modelfetch.retrieve(f"{hub.files}x.safetensors", "md5:00")
+
+
+def test_the_traceback_of_an_error_shows_no_other_one() -> None:
+    with pytest.raises(modelfetch.UsageError) as usage:
+        modelfetch.retrieve("hf://a/b")
+    with pytest.raises(TypeError) as wrong:
+        modelfetch.sync(tier="8g", manifest="x.yaml")
+    assert "no running event loop" not in "".join(traceback.format_exception(usage.value))
+    assert "no running event loop" not in "".join(traceback.format_exception(wrong.value))
 
 
 def test_a_file_that_was_changed_in_the_cache_is_fetched_again(hub: Hub) -> None:

@@ -49,8 +49,10 @@ def run_anywhere(start: Callable[[], Awaitable[T]]) -> T:
     try:
         caller = asyncio.current_task()
     except RuntimeError:
-        return asyncio.run(main())
-    return _ThreadedRunner(main).result(caller)
+        pass  # the work's errors must not appear as raised while this one was handled
+    else:
+        return _ThreadedRunner(main).result(caller)
+    return asyncio.run(main())
 
 
 def blocking(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
