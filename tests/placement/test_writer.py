@@ -181,6 +181,7 @@ def test_a_refused_chown_is_reported_once_and_placing_goes_on(world: World, monk
         "comfyui/.modelfetch-probe-4194305-link.part",
         "comfyui/models/vae/.modelfetch-4194305-0.part",
         ".modelfetch-4194305-0a.part",
+        ".modelfetch/.modelfetch-4194305-0a.part",
         ".modelfetch/noop/.0123456789abcdef.part",
     ],
 )
