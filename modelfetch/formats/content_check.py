@@ -182,6 +182,11 @@ def is_weights(path: str, *, by_kind: bool = False) -> bool:
     return suffix in _STARTS or (by_kind and suffix not in _COMPANION_SUFFIXES)
 
 
+def has_known_suffix(name: str) -> bool:
+    """Whether a name has the suffix of model weights, or of a file that accompanies them."""
+    return is_weights(name) or _suffix(name) in _COMPANION_SUFFIXES
+
+
 def is_listed(name: str) -> bool:
     """Whether a name has the suffix of a format by which services find models."""
     return is_weights(name) and _suffix(name) not in _UNLISTED

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelfetch.core.root import CONSUMERS
+from modelfetch.formats.content_check import IMAGE_SUFFIXES, has_known_suffix
 from modelfetch.manifest.paths import check_relative, safe_name
 from modelfetch.manifest.uri import FileUri, HfUri, HttpUri
 
 if TYPE_CHECKING:
-    from modelfetch.manifest.model import Model
+    from collections.abc import Iterator
+
+    from modelfetch.manifest.model import Manifest, Model
     from modelfetch.manifest.uri import Uri
 
 IMMICH_TASKS = ("clip", "facial-recognition", "ocr")
@@ -72,6 +75,41 @@ KINDS = tuple(dict.fromkeys((*_IMAGE, "torch-checkpoint", "whisper", "immich-mod
 
 WEIGHT_KINDS = frozenset(KINDS) - {*REPO_KINDS, "file"}
 """The kinds whose single file is model weights, whatever it is called."""
+
+_TORCH_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".gguf")
+_LISTED = {
+    ("stable-diffusion", "checkpoint"): (".safetensors", ".ckpt", ".gguf"),
+    ("stable-diffusion", "diffusion-model"): (".safetensors", ".ckpt", ".gguf"),
+    ("comfyui", "detection"): (*_TORCH_SUFFIXES, ".onnx"),
+    ("stable-diffusion", "embedding"): (*_TORCH_SUFFIXES, *IMAGE_SUFFIXES),
+    ("comfyui", "embedding"): (*_TORCH_SUFFIXES, *IMAGE_SUFFIXES),
+}
+
+
+def unlisted_name(consumer: str, kind: str | None, name: str) -> str | None:
+    """Return a warning if an image service does not list a file of this name in the folder of a kind.
+
+    Only names with the suffix of other files count, such as ``.onnx``: a file without a known suffix gets that of its
+    content. Source: ComfyUI, ``folder_paths.py`` (supported_pt_extensions; ComfyUI-GGUF adds ``.gguf``); AUTOMATIC1111
+    and Forge, ``modules/sd_models.py``. Nodes for poses read ONNX files in ComfyUI's ``detection``.
+    """
+    if consumer not in ("comfyui", "stable-diffusion") or kind not in _IMAGE or kind in REPO_KINDS:
+        return None
+    suffixes = _LISTED.get((consumer, kind), _TORCH_SUFFIXES)
+    if name.lower().endswith(suffixes) or not has_known_suffix(name):
+        return None
+    found = f"{consumer} does not list {name[:80]!r}: for kind {kind} it lists names that end in {' '.join(suffixes)}"
+    return f"{found}; kind file places any other file"
+
+
+def unlisted_names(manifest: Manifest) -> Iterator[str]:
+    """Yield a warning for each name in a manifest that its service does not list."""
+    for model in manifest.models:
+        name = model.filename or upstream_name(model.source) or ""
+        for consumer in model.consumers:
+            if warning := unlisted_name(consumer, model.kind, name):
+                yield f"{model.position}: {warning}"
+
 
 ONLY_WITH: dict[str, tuple[str, ...]] = {
     "files": REPO_KINDS,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from modelfetch.core.events import Planned
+from modelfetch.core.events import Notice, Planned
 from modelfetch.errors import ModelfetchError
+from modelfetch.manifest.kinds import unlisted_name
 from modelfetch.pipeline.availability import check_availability, digests_here
 from modelfetch.pipeline.execute import Outcome, execute_plans
 from modelfetch.pipeline.plan import ModelPlan, clashes, plan_model, require_digests, select
@@ -95,7 +97,17 @@ def _plan_models(
             plans.append(ModelPlan(request=request, errors=(resolution,)))
         else:
             plans.append(plan_model(request, resolution, receipts, session.inspector))
+            _warn_of_unlisted(plans[-1], session)
     return tuple(plans)
+
+
+def _warn_of_unlisted(plan: ModelPlan, session: Session) -> None:
+    """Warn of the files to place that their service will not list under their names."""
+    model = plan.request.model
+    for target in plan.targets:
+        name = PurePosixPath(target.placement.path).name
+        if not target.is_ok and (warning := unlisted_name(target.consumer, model.kind, name)):
+            session.sink(Notice(level="warning", message=f"{model.position}: {warning}"))
 
 
 def _check(models: Sequence[ModelPlan], session: Session) -> Plan:

@@ -4,10 +4,19 @@ import pytest
 
 from modelfetch.core.root import CONSUMERS
 from modelfetch.formats.pickles import is_pickle_name
-from modelfetch.manifest.kinds import FOLDERS, HF_CACHES, KINDS, REPO_KINDS, consumers_of, kinds_of, upstream_name
+from modelfetch.manifest.kinds import (
+    FOLDERS,
+    HF_CACHES,
+    KINDS,
+    REPO_KINDS,
+    consumers_of,
+    kinds_of,
+    unlisted_names,
+    upstream_name,
+)
 from modelfetch.manifest.uri import parse_uri
 from tests.cases import each
-from tests.manifest.helpers import COMMIT, DIGEST, entry, model, models, problems, wrong
+from tests.manifest.helpers import COMMIT, DIGEST, entry, load, model, models, problems, wrong
 
 # The contract's table of layouts, written down again: the code is compared with it.
 IMAGE = """
@@ -230,6 +239,33 @@ def test_a_pickle_needs_a_digest_or_allow_pickle(name: str) -> None:
 def test_other_suffixes_are_not_pickle_names(name: str) -> None:
     model(kind="checkpoint", source=f"hf://a/b/{name}", _for="[comfyui]")
     assert not is_pickle_name(name)
+
+
+LISTED = [
+    ("comfyui", "checkpoint", "x.SFT x.gguf x.bin x.st x", "x.onnx x.txt x.h5 x.json x.zip a.safetensors.md"),
+    ("comfyui", "detection", "x.onnx x.safetensors", "x.tflite x.yaml"),
+    ("comfyui", "embedding", "x.png x.bin", "x.onnx x.txt"),
+    ("stable-diffusion", "checkpoint", "x.safetensors x.gguf", "x.bin x.sft x.onnx x.json"),
+    ("stable-diffusion", "lora", "x.safetensors", "x.txt x.npz"),
+    ("whisper", "torch-checkpoint", "x.th x.onnx", ""),
+]
+
+
+@each(("consumer", "kind", "good", "bad"), LISTED)
+def test_a_name_that_the_service_does_not_list_is_a_warning(consumer: str, kind: str, good: str, bad: str) -> None:
+    for number, name in enumerate((*good.split(), *bad.split())):
+        for keys in ({"source": f"hf://a/b/{name}"}, {"source": "https://a/x.onnx", "filename": name}):
+            text = models(entry(kind=kind, _for=f"[{consumer}]", digest=DIGEST, **keys))
+            found = list(unlisted_names(load(text)))
+            assert len(found) == (number >= len(good.split())), name
+            assert all(f"m.yaml:3:5: {consumer} does not list {name!r}: for kind {kind}" in one for one in found)
+
+
+def test_a_snapshot_and_a_file_have_no_unlisted_names() -> None:
+    file = entry(kind="file", path="models/checkpoints/x.onnx", source="hf://a/b/x.onnx", _for="[comfyui]")
+    assert list(unlisted_names(load(models(file)))) == []
+    repo = entry(kind="snapshot", filename="x.json", source="hf://a/b", _for="[comfyui]")
+    assert list(unlisted_names(load(models(repo)))) == []
 
 
 def test_a_pickle_suffix_in_an_invalid_file_name_is_refused() -> None:

@@ -274,3 +274,14 @@ def test_a_share_that_refuses_modes_is_filled_with_one_warning(bench: Bench, mon
     result = bench.sync(vae(bench), whisper(bench))
     assert result.code == 0
     assert result.err.count("refuses chmod") == 1
+
+
+def test_a_file_that_its_service_will_not_list_is_a_warning_until_it_is_placed(bench: Bench) -> None:
+    bench.world.hf_repo("acme/small", {"s.json": b"{}"})
+    small = vae(bench, name="s", source="hf://acme/small/s.json")
+    warning = "warning: {}:{}:{}: comfyui does not list 's.json': for kind vae it lists names that end in .safetensors"
+    for command in ("plan", "sync"):
+        result = bench.run(command, bench.manifest(small))
+        assert result.code == 0
+        assert warning.format(bench.manifest(small), 5, 3) in result.err
+    assert "does not list" not in bench.sync(small).err

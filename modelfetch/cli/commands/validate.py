@@ -9,7 +9,7 @@ from modelfetch.cli.common import refuse_link
 from modelfetch.core.units import format_count
 from modelfetch.errors import ModelfetchError, exit_code_of
 from modelfetch.render.errors import show_errors
-from modelfetch.render.out import put
+from modelfetch.render.out import note, put
 from modelfetch.render.text import plain
 
 
@@ -17,14 +17,16 @@ from modelfetch.render.text import plain
 @click.argument(
     "files", metavar="FILE...", nargs=-1, required=True, type=options.value("file"), shell_complete=complete.files
 )
-@options.option("-q", "--quiet", is_flag=True, help="Show errors only.")
+@options.option("-q", "--quiet", is_flag=True, help="Show errors and warnings only.")
 def command(files: tuple[str, ...], *, quiet: bool) -> int:
     """Check manifests without network access.
 
-    Exits with 0 if all of them are valid, else with 78, after listing every problem with its line.
+    Exits with 0 if all of them are valid, else with 78, after listing every problem with its line. Warns of names
+    that the service does not list.
     """
     from pathlib import Path
 
+    from modelfetch.manifest.kinds import unlisted_names
     from modelfetch.tiers.loader import load_manifest
 
     errors: list[ModelfetchError] = []
@@ -35,6 +37,8 @@ def command(files: tuple[str, ...], *, quiet: bool) -> int:
         except ModelfetchError as error:
             errors.append(error)
         else:
+            for warning in unlisted_names(manifest):
+                note(plain(f"warning: {warning}"))
             if not quiet:
                 put(plain(f"{file}: valid, {format_count(len(manifest.models), 'model')}"))
     show_errors(tuple(errors))
