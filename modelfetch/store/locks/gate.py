@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Sink, Waiting, discard
+from modelfetch.core.units import format_duration
 from modelfetch.errors import RetryLaterError
 from modelfetch.store.locks.lock import BUSY_HINT, LockTiming, lock, owner_name
 
@@ -81,7 +82,7 @@ def removing(
         now = time.monotonic()
         if timeout is not None and now - started >= timeout:
             raise RetryLaterError(
-                f"{busy} is still working on these files after {now - started:.0f} s; nothing was removed",
+                f"{busy} is still working on these files after {format_duration(now - started)}; nothing was removed",
                 code="lock-timeout",
                 hint=BUSY_HINT,
             )

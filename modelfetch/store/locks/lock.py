@@ -31,6 +31,7 @@ from modelfetch.core.events import Sink, Waiting, discard
 from modelfetch.core.fs import closing, inode_of, open_regular, read_small
 from modelfetch.core.os_errors import translated
 from modelfetch.core.temp_files import sweep_temporaries, temporary_name
+from modelfetch.core.units import format_duration
 from modelfetch.errors import RetryLaterError
 from modelfetch.store.locks.files import LockFile, LockFiles, create, flock_works, take_flock, write_owner
 from modelfetch.store.locks.heartbeat import heartbeats
@@ -247,7 +248,7 @@ class _Waiter:
             now = time.monotonic()
             if self._timeout is not None and now - start >= self._timeout:
                 raise RetryLaterError(
-                    f"{self._label}: {owner_name(self._path)} kept the lock for {now - start:.0f} s",
+                    f"{self._label}: {owner_name(self._path)} kept the lock for {format_duration(now - start)}",
                     code="lock-timeout",
                     hint=BUSY_HINT,
                 )

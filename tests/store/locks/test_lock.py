@@ -99,7 +99,7 @@ def test_a_waiter_names_the_living_owner(path: Path, flock: str) -> None:
 def test_a_timeout_of_zero_does_not_wait(path: Path, flock: str) -> None:
     with (
         lock(path, label="x", timing=TIMING),
-        pytest.raises(RetryLaterError),
+        pytest.raises(RetryLaterError, match=r"kept the lock for 0\.\ds"),
         lock(path, label="x", timeout=0, timing=TIMING),
     ):
         raise AssertionError("two owners")
