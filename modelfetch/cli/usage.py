@@ -38,6 +38,10 @@ _OTHER_WORDS = {
 """Words that other programs use for what a command of ours does."""
 
 
+_SIMILAR = 0.65
+"""The least similarity of an option to suggest: options are short, so that others often share letters by chance."""
+
+
 class NoSuchCommand(click.UsageError):
     """A command that does not exist; ``near`` is the one that was probably meant."""
 
@@ -78,15 +82,18 @@ def _option_hint(error: click.NoSuchOption, where: str) -> str | None:
         return None
     if error.ctx.info_name == "sync" and error.option_name == "--dry-run":
         return "`modelfetch plan` shows what sync would do"
-    near = nearest(error.option_name, _options(error.ctx.command))
+    if error.option_name in ("--token", "--hf-token", "--api-key"):
+        return "set HF_TOKEN or CIVITAI_API_TOKEN: other users of this machine can read a command line"
+    near = nearest(error.option_name.lstrip("-"), _long_options(error.ctx.command), cutoff=_SIMILAR)
     if near is not None:
-        return f"did you mean {near}? `{where} --help` lists all options"
+        return f"did you mean --{near}? `{where} --help` lists all options"
     if error.ctx.parent is None:
         return f"options follow the command: {where} COMMAND OPTIONS; `{where} --help` lists the commands"
     return None
 
 
-def _options(command: click.Command) -> list[str]:
-    """The options that a command's help shows."""
+def _long_options(command: click.Command) -> list[str]:
+    """The long options that a command's help shows, without the dashes, which all of them share."""
     shown = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
-    return [name for option in shown for name in (*option.opts, *option.secondary_opts)]
+    names = [name for option in shown for name in (*option.opts, *option.secondary_opts)]
+    return [name.removeprefix("--") for name in names if name.startswith("--")]
