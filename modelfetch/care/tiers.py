@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.errors import ManifestError, ModelfetchError
-from modelfetch.manifest.budget import in_turns
+from modelfetch.manifest.budget import in_turns, vram_of
 from modelfetch.pipeline.status import status_of
 from modelfetch.tiers.discovery import list_tiers
 from modelfetch.tiers.loader import read_manifest
@@ -99,7 +99,7 @@ def shares(services: Iterable[Service]) -> tuple[Share, ...]:
         Share(
             services=tuple(service.name for service in group),
             models=tuple(dict.fromkeys(service.model for service in group if service.model)),
-            vram=max(0 if service.device == "cpu" else service.vram or 0 for service in group),
+            vram=max(vram_of(service) for service in group),
         )
         for group in in_turns(services)
     )
@@ -110,6 +110,4 @@ def _sizes(model: Model, found: ModelReport) -> dict[str, int | None]:
     unasked = len(found.artifacts) == 1 and found.artifacts[0].uri == str(model.source)
     if not (unasked and found.artifacts[0].action in ("missing", "foreign")):
         return {a.digest or a.uri: a.size for a in found.artifacts}
-    if model.files is not None:
-        return {str(file.digest or f"{model.source}/{file.path}"): file.size for file in model.files}
-    return {str(model.digest or model.source): model.size}
+    return {str(file.digest or f"{model.source}/{file.path}"): file.size for file in model.pins}

@@ -43,9 +43,14 @@ def in_turns(services: Iterable[E]) -> list[list[E]]:
     return list(groups.values())
 
 
+def vram_of(service: Service) -> int:
+    """The bytes of GPU memory that a service may use; 0 if it runs on the CPU."""
+    return 0 if service.device == "cpu" else service.vram or 0
+
+
 def together(services: Iterable[Service]) -> int:
     """Add up the bytes of services that run together; of those that take turns, only the largest counts."""
-    return sum(max(service.vram or 0 for service in group) for group in in_turns(services))
+    return sum(max(vram_of(service) for service in group) for group in in_turns(services))
 
 
 def check_budget(services: Iterable[Service], usable: int | None) -> str | None:
@@ -54,7 +59,7 @@ def check_budget(services: Iterable[Service], usable: int | None) -> str | None:
     needed = together(services)
     if usable is None or needed <= usable:
         return None
-    parts = ", ".join(f"{s.name} {format_size(s.vram)}" for s in services if s.vram)
+    parts = ", ".join(f"{s.name} {format_size(vram_of(s))}" for s in services if vram_of(s))
     return (
         f"services: expected at most {format_size(usable)} of vram together (usable), found {format_size(needed)}: "
         f"{needed - usable} bytes ({format_size(needed - usable)}) too much ({parts})"

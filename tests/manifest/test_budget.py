@@ -86,3 +86,10 @@ def test_exclusive_services_count_once_in_the_sum() -> None:
         Service(name="x", vram=4),
     ]
     assert together(services) == 7
+
+
+def test_a_service_on_the_cpu_has_no_part_of_the_budget() -> None:
+    assert problems(tier("a: {vram: 7g}", "b: {vram: 4g, device: cpu}")) == []
+    (message,) = problems(tier("a: {vram: 8g}", "b: {vram: 4g, device: cpu}", "c: {vram: 1g, device: cuda}"))
+    assert "found 9.00 GiB" in message
+    assert message.endswith("(a 8.00 GiB, c 1.00 GiB)")

@@ -6,7 +6,7 @@ from decimal import ROUND_UP, Decimal
 from typing import TYPE_CHECKING
 
 from modelfetch.core.units import GIB, MIB
-from modelfetch.manifest.budget import MIN_FREE, in_turns, together
+from modelfetch.manifest.budget import MIN_FREE, in_turns, together, vram_of
 from modelfetch.manifest.uri import OLLAMA_HOST, OllamaUri
 from modelfetch.tiers.discovery import normalise_tier
 from modelfetch.tiers.dotenv.variables import VARIABLES
@@ -80,7 +80,7 @@ def shares(manifest: Manifest) -> str:
     if not groups:
         return ""
     parts = [
-        " or ".join(f"{service.name} {_gib(service.vram or 0)}" for service in group)
+        " or ".join(f"{service.name} {_gib(vram_of(service))}" for service in group)
         + (", one at a time" if len(group) > 1 else "")
         for group in sorted(groups, key=lambda group: group[0].exclusive is not None)
     ]
