@@ -89,10 +89,16 @@ _LISTED = {
 def unlisted_name(consumer: str, kind: str | None, name: str) -> str | None:
     """Return a warning if an image service does not list a file of this name in the folder of a kind.
 
-    Only names with the suffix of other files count, such as ``.onnx``: a file without a known suffix gets that of its
-    content. Source: ComfyUI, ``folder_paths.py`` (supported_pt_extensions; ComfyUI-GGUF adds ``.gguf``); AUTOMATIC1111
-    and Forge, ``modules/sd_models.py``. Nodes for poses read ONNX files in ComfyUI's ``detection``.
+    Forge lists no folders, so no snapshot either. Only names with the suffix of other files count, such as ``.onnx``:
+    a file without a known suffix gets that of its content. Source: ComfyUI, ``folder_paths.py``
+    (supported_pt_extensions; ComfyUI-GGUF adds ``.gguf``); AUTOMATIC1111 and Forge, ``modules/sd_models.py``. Nodes for
+    poses read ONNX files in ComfyUI's ``detection``.
     """
+    if (consumer, kind) == ("stable-diffusion", "snapshot"):
+        return (
+            "stable-diffusion lists no snapshot: only an extension that loads a folder by its path can use it; "
+            "for a model in the menu, use kind checkpoint with a single file"
+        )
     if consumer not in ("comfyui", "stable-diffusion") or kind not in _IMAGE or kind in REPO_KINDS:
         return None
     suffixes = _LISTED.get((consumer, kind), _TORCH_SUFFIXES)

@@ -104,9 +104,9 @@ def _plan_models(
 def _warn_of_unlisted(plan: ModelPlan, session: Session) -> None:
     """Warn of the files to place that their service will not list under their names."""
     model = plan.request.model
-    for target in plan.targets:
-        name = PurePosixPath(target.placement.path).name
-        if not target.is_ok and (warning := unlisted_name(target.consumer, model.kind, name)):
+    paths = [(target.consumer, PurePosixPath(target.placement.path)) for target in plan.targets if not target.is_ok]
+    for warning in dict.fromkeys(unlisted_name(consumer, model.kind, path.name) for consumer, path in paths):
+        if warning is not None:
             session.sink(Notice(level="warning", message=f"{model.position}: {warning}"))
 
 

@@ -261,6 +261,11 @@ def test_a_name_that_the_service_does_not_list_is_a_warning(consumer: str, kind:
             assert all(f"m.yaml:3:5: {consumer} does not list {name!r}: for kind {kind}" in one for one in found)
 
 
+def test_a_snapshot_is_a_warning_where_no_folder_is_listed() -> None:
+    (warning,) = unlisted_names(load(models(entry(kind="snapshot", source="hf://a/b", _for="[stable-diffusion]"))))
+    assert warning.startswith("m.yaml:3:5: stable-diffusion lists no snapshot")
+
+
 def test_a_snapshot_and_a_file_have_no_unlisted_names() -> None:
     file = entry(kind="file", path="models/checkpoints/x.onnx", source="hf://a/b/x.onnx", _for="[comfyui]")
     assert list(unlisted_names(load(models(file)))) == []

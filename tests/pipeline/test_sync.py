@@ -285,3 +285,10 @@ def test_a_file_that_its_service_will_not_list_is_a_warning_until_it_is_placed(b
         assert result.code == 0
         assert warning.format(bench.manifest(small), 5, 3) in result.err
     assert "does not list" not in bench.sync(small).err
+
+
+def test_a_snapshot_that_its_service_will_not_list_is_one_warning(bench: Bench) -> None:
+    bench.world.hf_repo("acme/repo", {"a.json": b"{}", "b.json": b"{ }"})
+    result = bench.sync({"name": "r", "kind": "snapshot", "source": "hf://acme/repo", "for": ["stable-diffusion"]})
+    assert result.code == 0
+    assert result.err.count("stable-diffusion lists no snapshot") == 1
