@@ -59,11 +59,17 @@ def find_tier(name: str, tiers_dir: Path | None = None, *, behind: Path | None =
     """Find the file of a tier: ``NAME.yaml`` in the first of `tier_dirs` that has it.
 
     Args:
-        name: The tier's name; a name that could lead to another folder is never found.
+        name: The tier's name, as written or as `normalise_tier` writes it (a tier of one's own may be named ``16``, or
+            ``16GB``); a name that could lead to another folder is never found.
         tiers_dir: ``$MODELFETCH_TIERS_DIR``, if it is set.
         behind: The file that refers to this tier. If it has the same name and is in one of the folders, it hides the
             tier that it refers to, so the next one after it is returned.
     """
+    spellings = (_find(one, tiers_dir, behind) for one in dict.fromkeys((name, normalise_tier(name))))
+    return next((path for path in spellings if path is not None), None)
+
+
+def _find(name: str, tiers_dir: Path | None, behind: Path | None) -> Path | None:
     if not is_tier_name(name):
         return None
     files = [file for folder in tier_dirs(tiers_dir) if _is_file(file := folder / f"{name}.yaml")]

@@ -74,12 +74,9 @@ def select_manifests(
             hint="`modelfetch add LINK` starts ./models.yaml; or name a manifest FILE, or --tier NAME, one of: "
             f"{_names(settings)}",
         )
-    name = normalise_tier(tier)
-    if name == AUTO:
-        name = _auto(settings, environ, sink)
-    for one in dict.fromkeys((tier, name)):  # a tier of one's own may be named 16, or 16GB
-        if (path := find_tier(one, settings.tiers_dir)) is not None:
-            return Selection(tier=one, files=(path,))
+    wanted = _auto(settings, environ, sink) if normalise_tier(tier) == AUTO else tier
+    if (path := find_tier(wanted, settings.tiers_dir)) is not None:
+        return Selection(tier=path.stem, files=(path,))
     near = nearest(tier, [name for name, _ in list_tiers(settings.tiers_dir)])
     hint = f"did you mean {near}? " if near else ""
     hint += f"known tiers: {_names(settings)}; or auto, which reads the GPU"

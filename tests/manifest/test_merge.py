@@ -223,6 +223,9 @@ def test_a_tier_is_extended_by_name() -> None:
     assert asked == ["16g"]
     write("models: []\n", "manifests/own.yaml")
     assert load_manifest("version: 1\nextends: own\n").files == ("<text>", "manifests/own.yaml")
+    write("models: []\n", "manifests/7g.yaml")
+    for spelling in ("7g", "'7'", "7GB", "7 GiB"):
+        assert load_manifest(f"version: 1\nextends: {spelling}\n").files == ("<text>", "manifests/7g.yaml")
 
 
 def test_a_tier_may_extend_the_one_of_its_name_that_it_hides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from modelfetch.cli import common, complete, options
 from modelfetch.errors import UsageError
 from modelfetch.render.errors import report_json, show_errors
 from modelfetch.render.out import put
-from modelfetch.tiers.discovery import find_tier, normalise_tier
+from modelfetch.tiers.discovery import find_tier
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ def _only_uri(ctx: click.Context, targets: Sequence[str]) -> str | None:
     if (name := next(given, None)) is not None:
         option = "--tier" if name == "tier" else "--manifest"
         raise UsageError(f"either a URI or {option}, not both", hint="leave one of them out")
-    if find_tier(normalise_tier(uris[0])) is not None:
+    if find_tier(uris[0]) is not None:
         common.refuse_tier_name(ctx, uris[0])
     return uris[0]
 
