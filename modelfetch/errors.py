@@ -4,7 +4,7 @@ The tree::
 
     ModelfetchError                 70  internal
     ├── UsageError                   2  usage, unknown-tier, not-placed
-    ├── SettingError                78  invalid-setting, unknown-tier, no-gpu, digest-required
+    ├── SettingError                78  invalid-setting, unknown-tier, not-placed, no-gpu, digest-required
     │   └── ManifestError           78  invalid-manifest (carries every problem of the file)
     ├── CredentialsError            77  missing-or-private, unauthorized, forbidden, gated, login-page, early-access
     ├── DestinationError            73  not-writable, foreign-file, outside-root, root-not-mounted, …
@@ -115,6 +115,15 @@ class SettingError(ModelfetchError):
     default_code = "invalid-setting"
     default_exit = 78
     default_hint = "correct it, or leave it empty: an empty variable counts as unset"
+
+
+def unusable_value(
+    message: str, *, variable: str | None, code: str | None = None, hint: str | None = None
+) -> UsageError | SettingError:
+    """Return the error for a value that this run can't use; ``variable`` is the one that gave it, None for a caller."""
+    if variable is None:
+        return UsageError(message, code=code, hint=hint)
+    return SettingError(f"{variable}: {message}", code=code, hint=hint)
 
 
 @dataclass(frozen=True, slots=True, order=True)

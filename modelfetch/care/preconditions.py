@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.directories import require_folder_path
 from modelfetch.core.similar import nearest
-from modelfetch.errors import DestinationError, UsageError
+from modelfetch.errors import DestinationError, unusable_value
 from modelfetch.pipeline.preflight import check_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from modelfetch.care.inventory import Inventory
+    from modelfetch.errors import ModelfetchError
     from modelfetch.pipeline.session import Session
 
 
@@ -34,25 +35,21 @@ def require_root(session: Session) -> None:
     check_folders(session)
 
 
-def check_names(names: Sequence[str], inventory: Inventory, *, also: Iterable[str] = ()) -> None:
-    """Check that each name is one of a placed model, or one of ``also``.
+def unknown_names(
+    names: Sequence[str], inventory: Inventory, *, also: Iterable[str] = (), variable: str | None = None
+) -> Iterator[ModelfetchError]:
+    """Yield an error (``not-placed``) for each name that neither a placed model nor one of ``also`` has.
 
-    Raises:
-        UsageError: One is not (``not-placed``).
+    ``variable``: the environment variable that gave the names; None if the caller did.
     """
-    for error in unknown_names(names, inventory, also=also):
-        raise error
-
-
-def unknown_names(names: Sequence[str], inventory: Inventory, *, also: Iterable[str] = ()) -> Iterator[UsageError]:
-    """Yield an error for each name that neither a placed model nor one of ``also`` has."""
     known = sorted({*also, *(item.model for item in inventory.placements if item.model)})
     for name in names:
         if name not in known:
             near = nearest(name, known)
             command = shlex.join(["modelfetch", "list", "--root", str(inventory.root)])
-            yield UsageError(
+            yield unusable_value(
                 f"no model {name[:80]!r} was placed in {inventory.root}",
+                variable=variable,
                 code="not-placed",
                 hint=f"did you mean {near!r}?" if near else f"`{command}` shows them",
             )

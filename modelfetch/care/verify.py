@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.care.hashing import Hashed, hash_files
 from modelfetch.care.inventory import Condition, Inventory, Item, Origin, condition_of, take_inventory
-from modelfetch.care.preconditions import check_names, require_root
+from modelfetch.care.preconditions import require_root, unknown_names
 from modelfetch.care.requested import Requested, find_requested
 from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
@@ -50,11 +50,13 @@ class VerifyOptions:
         quick: Compare size and mtime only.
         older_than: Hash only what was last checked longer ago than this, in seconds; None hashes everything.
         models: Only models of these names; empty for all.
+        models_variable: The environment variable that gave ``models``; None if the caller did.
     """
 
     quick: bool = False
     older_than: float | None = None
     models: tuple[str, ...] = ()
+    models_variable: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +101,15 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
     Raises:
         InterruptedSync: It was cancelled; the checks that were finished are noted.
         DiskError, DestinationError: A folder can't be read, or ROOT does not exist.
-        UsageError: There is no model of a name (``not-placed``).
+        UsageError, SettingError: There is no model of a name (``not-placed``).
     """
     require_root(session)
     inventory = take_inventory(session, foreign=False)
     consumers = session.options.consumers
     requested = find_requested(manifests, session, inventory.receipts, consumers=consumers) if manifests else None
-    check_names(options.models, inventory, also=requested.model_names() if requested else ())
+    also = requested.model_names() if requested else ()
+    for error in unknown_names(options.models, inventory, also=also, variable=options.models_variable):
+        raise error
     items = chosen_items(inventory, requested, consumers)
     if options.models:
         items = tuple(item for item in items if item.model in options.models)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Sink, discard
 from modelfetch.core.report import failed
-from modelfetch.errors import ModelfetchError, UsageError
+from modelfetch.errors import ModelfetchError, unusable_value
 from modelfetch.pinning.document import Document, check_writable, read_document, with_pins, write_document
 from modelfetch.pinning.entry import PinEntry, PinState, display_pin, display_upstream, fill_pins
 from modelfetch.pinning.reporting import PinStatus, checked_model, kept_model, open_model, pinned_model
@@ -44,13 +44,19 @@ async def run_pin(
     *,
     check: bool,
     upgrade: Sequence[str],
+    upgrade_variable: str | None = None,
     sink: Sink = discard,
     cancel: Cancel | None = None,
 ) -> Result:
-    """Pin a manifest file, or check its pins. No `ModelfetchError` is raised: errors are in the report."""
+    """Pin a manifest file, or check its pins. No `ModelfetchError` is raised: errors are in the report.
+
+    ``upgrade_variable``: the environment variable that gave ``upgrade``; None if the caller did.
+    """
 
     async def work(session: Session) -> Result:
-        return await (check_file(file, session) if check else pin_file(file, session, upgrade=upgrade))
+        if check:
+            return await check_file(file, session)
+        return await pin_file(file, session, upgrade=upgrade, upgrade_variable=upgrade_variable)
 
     def failure(errors: Sequence[ModelfetchError], *, tier: str | None, root: str, seconds: float) -> Result:
         return Result(report=failed(errors, tier=tier, root=root, seconds=seconds))
@@ -58,7 +64,9 @@ async def run_pin(
     return await run_session(in_cache(options), work, failure=failure, sink=sink, cancel=cancel)
 
 
-async def pin_file(path: Path, session: Session, *, upgrade: Sequence[str] = ()) -> Result:
+async def pin_file(
+    path: Path, session: Session, *, upgrade: Sequence[str] = (), upgrade_variable: str | None = None
+) -> Result:
     """Resolve what a manifest's file leaves open and write it there; all of it, or nothing.
 
     Existing pins are kept, except those of the models that ``upgrade`` names: they move to what upstream has now. Files
@@ -66,12 +74,12 @@ async def pin_file(path: Path, session: Session, *, upgrade: Sequence[str] = ())
 
     Raises:
         ManifestError: The file can't be read or is no valid manifest.
-        UsageError: ``upgrade`` names a model that the file does not hold.
+        UsageError: ``upgrade`` names a model that the file does not hold; a SettingError if a variable does.
         DestinationError, DiskError: It can't be written; it is unchanged.
         SettingError: Its text can't be changed in its pins alone; it is unchanged.
     """
     document = await asyncio.to_thread(read_document, path, session.settings)
-    entries = _entries(document, session, upgrade)
+    entries = _entries(document, session, upgrade, variable=upgrade_variable)
     todo = [entry for entry in entries if entry.upgrade or not entry.complete]
     if not todo:
         return Result(report=_report(document, session, [kept_model(e) for e in entries]))
@@ -118,13 +126,16 @@ async def check_file(path: Path, session: Session) -> Result:
     return Result(report=report, lines=tuple(lines))
 
 
-def _entries(document: Document, session: Session, upgrade: Sequence[str]) -> list[PinEntry]:
+def _entries(
+    document: Document, session: Session, upgrade: Sequence[str], *, variable: str | None = None
+) -> list[PinEntry]:
     names = [model.name for model in document.models]
     for name in upgrade:
         if name not in names:
             elsewhere = next((m.position.file for m in document.manifest.models if m.name == name), None)
             hint = f"it is in {elsewhere}: pin that file" if elsewhere else f"it holds: {', '.join(names) or 'none'}"
-            raise UsageError(f"{document.path} holds no model {name[:80]!r}", hint=hint)
+            message = f"{document.path} holds no model {name[:80]!r}"
+            raise unusable_value(message, variable=variable, hint=hint)
     return [
         PinEntry(model=model, home=canonical_uri(model.source, session.settings), upgrade=model.name in upgrade)
         for model in document.models

@@ -164,6 +164,17 @@ def test_an_unknown_model_is_a_usage_error_that_suggests_a_similar_one(
     assert "'vae'" in result.err
 
 
+def test_an_unknown_model_in_a_variable_is_78(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.sync(vae(bench))
+    monkeypatch.setenv("MODELFETCH_VERIFY_MODEL", "vaee")
+    result = care("verify")
+    assert (result.code, result.codes()) == (78, ["not-placed"])
+    assert "MODELFETCH_VERIFY_MODEL: no model 'vaee'" in result.err
+    assert care("verify", "--model", "vae").code == 0
+
+
 def test_verify_reports_models_that_were_never_placed(bench: Bench) -> None:
     bench.root.mkdir()
     manifest = bench.manifest(vae(bench, digest=sha256(WEIGHTS)))

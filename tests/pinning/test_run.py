@@ -327,6 +327,17 @@ def test_a_revision_of_any_form_becomes_a_commit(bench: PinBench, given: str, ke
     assert f"source: '{kept[0]}{bench.commit()}{kept[1]}'" in bench.text
 
 
+def test_an_unknown_model_to_upgrade_is_2_and_78_in_a_variable(
+    bench: PinBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.write("{version: 1, models: []}")
+    assert bench.pin("--upgrade", "vae").code == 2
+    monkeypatch.setenv("MODELFETCH_PIN_UPGRADE", "vae")
+    result = bench.pin()
+    assert (result.code, result.codes()) == (78, ["invalid-setting"])
+    assert f"MODELFETCH_PIN_UPGRADE: {bench.file} holds no model 'vae'" in result.err
+
+
 def test_upgrade_moves_the_pins_of_the_models_that_it_names(bench: PinBench) -> None:
     own = bench.folder / "own.json"
     own.write_bytes(b"[1]")

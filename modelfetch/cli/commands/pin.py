@@ -56,6 +56,7 @@ def command(ctx: click.Context, /, file: str, **values: Any) -> int:
             common.option_values(ctx),
             check=values["check"],
             upgrade=tuple(dict.fromkeys(values["upgrade"])),
+            upgrade_variable=common.variable_of(ctx, "upgrade"),
         ),
     )
     if result.report.models and not values["quiet"] and not values["check"]:

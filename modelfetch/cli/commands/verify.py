@@ -48,7 +48,12 @@ def command(ctx: click.Context, /, **values: Any) -> int:
     from modelfetch.care.repair import check_files
     from modelfetch.care.verify import VerifyOptions
 
-    how = VerifyOptions(quick=values["quick"], older_than=values["older_than"], models=tuple(values["models"]))
+    how = VerifyOptions(
+        quick=values["quick"],
+        older_than=values["older_than"],
+        models=tuple(values["models"]),
+        models_variable=common.variable_of(ctx, "models"),
+    )
     report, repaired = common.perform_detailed(
         ctx,
         lambda manifests, session: check_files(manifests, session, how, repair=values["repair"]),
