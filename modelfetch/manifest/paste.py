@@ -47,6 +47,14 @@ _COMMANDS = {
     ("hf", "download"): "hf",
     ("huggingface-cli", "download"): "hf",
 }
+_SERVES_FILES = frozenset({"api", "download", "public", "v2"})
+"""The folders of the sites that are no pages."""
+_ON_OTHER_PAGES = {
+    "hf": "choose a model there and copy its address, or write hf://NS/REPO/FILE",
+    "civitai": "choose a version of a model there and copy its address, or write civitai://VERSION_ID",
+    **dict.fromkeys(("ollama", "registry"), "choose a model there and copy its address, or write ollama://NAME:TAG"),
+    "github": "copy the link of a file there, or write https://github.com/OWNER/REPO/releases/download/TAG/FILE",
+}
 _NUMBER = re.compile(r"[0-9]{1,12}\Z")
 _SHORT_AIR = re.compile(r"civitai:(?://)? ?[0-9]{1,12} ?@ ?([0-9]{1,12})\Z", re.IGNORECASE)
 """An AIR as CivitAI's model pages show it, ``civitai: 12345 @ 67890``."""
@@ -266,10 +274,21 @@ def _from_site(text: str, *, ollama: bool) -> str:
         return text
     if host in HF_HOSTS and (name := _ollama_of_hf(parts.path, text, ollama=ollama)):
         return f"ollama://{host}/{name}"
-    converted = _READERS[_site_of(host)](parts.path, parts.query)
+    site = _site_of(host)
+    converted = _READERS[site](parts.path, parts.query)
     if host in CIVITAI_HOSTS and converted:
         converted = _civitai_link(converted, host, token_in(parts.query))
+    if converted is None and _is_page(site, parts.path):
+        raise AmbiguousPasteError(f"expected one model, found another page of {host}", _ON_OTHER_PAGES[site])
     return converted or url
+
+
+def _is_page(site: str, path: str) -> bool:
+    """Whether a path of a site that is no model's leads to a page, not to a file."""
+    parts = [part for part in path.split("/") if part]
+    if site == "github":
+        return len(parts) < 2
+    return not parts or (parts[0] not in _SERVES_FILES and not _FILE_NAME.search(parts[-1]))
 
 
 def token_in(query: str) -> str | None:
@@ -333,6 +352,8 @@ def _link_to_github(path: str, _query: str) -> str | None:
     match parts:
         case [owner, repo, ("blob" | "raw"), reference, *file] if file:
             return f"https://github.com/{owner}/{repo}/raw/{reference}/{'/'.join(file)}"
+        case [_, _, "files", _, _] | ["user-attachments", "files", _, _]:  # attached to a discussion
+            return None
         case [_, _, "releases", "download", _, _] | [_, _, "archive", *_] | [_, _, "releases", "latest", "download", _]:
             return None
         case [owner, repo, *page]:
