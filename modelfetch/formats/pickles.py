@@ -11,6 +11,7 @@ import errno
 import pickletools
 import re
 import struct
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -40,9 +41,15 @@ _ZIP_END = 22  # bytes: the end of a zip without a comment
 _LARGE_END = 56 + 20  # bytes: the record of a large zip and its locator, which stand in front of that
 _ZIP_TAIL = _ZIP_END + 20 + 2**16  # bytes: that, the locator before it, and the longest comment
 MAX_MEMBERS = 50_000
-"""Files of the largest zip that is looked at: they take about 100 MB of memory, and 200 MB once unpacked and placed."""
+"""Files of the largest zip or tar that is looked at.
+
+Those of a zip take about 100 MB of memory, and 200 MB once unpacked and placed.
+"""
 _LARGEST_DIRECTORY = 16 * 2**20  # bytes
 _DIRECTORY_ENTRY = b"PK\1\2"
+_TAR_HEADERS = 2**20  # bytes of a tar's headers that are read: long names, PAX records and maps of holes take much more
+_USUAL_HEADERS = 4096  # bytes that each file of a tar may add to that
+_MAX_RECORDS = 1000  # PAX records that apply to all files of a tar; each file gets a copy of them
 _TORCH_PICKLE = re.compile(r"(?:[^/]*/)?data\.pkl")
 _TORCH_VERSION = re.compile(r"[^/]*/(?:\.data/)?version")
 _NUMPY = b"\x93NUMPY"
@@ -257,17 +264,24 @@ def _zip_members(file: _File) -> Iterator[tuple[str, bytes]]:
 
 
 def _tar_members(file: _File) -> Iterator[tuple[str, bytes]]:
+    file.left = _TAR_HEADERS
     with tarfile.open(fileobj=file, mode="r:") as archive:
-        for info in archive:
+        for count, info in enumerate(iter(archive.next, None)):
+            if count >= MAX_MEMBERS or len(archive.pax_headers) > _MAX_RECORDS or info.issparse():
+                raise ValueError("the tar takes too long to read")
+            left = file.left
             member = archive.extractfile(info) if info.isfile() else None
             yield info.name, member.read(_MEMBER_START) if member else b""
+            file.left = left + _USUAL_HEADERS
+            archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps them all
 
 
 class _File(RawIOBase):
-    """A file object for archive readers, over bytes that can be read at any position."""
+    """A file object for archive readers, over bytes that can be read at any position; ``left``: how many at most."""
 
     def __init__(self, size: int, read_at: ReadAt) -> None:
         self._size, self._read_at, self._at = size, read_at, 0
+        self.left = sys.maxsize
 
     def readable(self) -> bool:
         return True
@@ -284,7 +298,11 @@ class _File(RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         count = max(0, self._size - self._at)
-        data = self._read_at(self._at, count if size < 0 else min(size, count))
+        count = count if size < 0 else min(size, count)
+        self.left -= count
+        if self.left < 0:
+            raise ValueError("the archive's headers are too long")
+        data = self._read_at(self._at, count)
         self._at += len(data)
         return data
 

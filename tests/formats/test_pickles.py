@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelfetch.formats import pickles
 from modelfetch.formats.pickles import PickleVerdict, contains_pickle, is_pickle_member, read_pickle, starts_as_pickle
 from tests.cases import each
 
@@ -161,6 +162,56 @@ def test_a_zip_whose_directory_would_fill_the_memory_counts_as_one_that_can_not_
     assert found(large)
     assert found(whole[:end] + record + locator + whole[end:])
     assert not found(b"\0" * 100 + large)  # no reader takes it for a zip
+
+
+def tar_member(content: bytes, kind: bytes = b"0", /, **records: str) -> bytes:
+    info = tarfile.TarInfo("member")
+    info.type, info.size, info.pax_headers = kind, len(content), records
+    return info.tobuf(tarfile.PAX_FORMAT) + content + bytes(-len(content) % 512)
+
+
+def for_all(**records: str) -> bytes:
+    return tarfile.TarInfo.create_pax_global_header(records)
+
+
+HOLES = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a", "GNU.sparse.realsize": "9"}
+
+
+@each(
+    "start",
+    [
+        tar_member(b"", comment="a" * 2**20),
+        for_all(comment="a" * 2**20),
+        tar_member(b"a" * 2**21, b"L"),
+        tar_member(b"a" * 2**21, b"K"),
+        tar_member(b"1000000\n" + b"0\n" * 2_000_000, **HOLES),
+        tar_member(b"1\n0\n9\n".ljust(512, b"\0") + bytes(9), **HOLES),
+        for_all(**{f"k{number}": "v" for number in range(1001)}),
+        for_all(a="b") * 2000,
+    ],
+)
+def test_a_tar_whose_headers_would_fill_the_memory_counts_as_one_that_can_not_be_read(start: bytes) -> None:
+    data, read = start + tarred({"notes.txt": b"Only text.\n"}), 0
+
+    def read_at(at: int, count: int) -> bytes:
+        nonlocal read
+        read += min(count, len(data) - at)
+        return data[at : at + count]
+
+    assert contains_pickle(len(data), read_at)
+    assert read < 1.6e6
+
+
+def test_a_tar_with_too_many_files_counts_as_one_that_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickles, "MAX_MEMBERS", 3)
+    assert not found(tarred(dict.fromkeys("abc", b"text")))
+    assert found(tarred(dict.fromkeys("abcd", b"text")))
+
+
+def test_a_long_header_for_each_file_of_a_tar_is_read() -> None:
+    one = tar_member(b"Only text.\n" * 500, comment="a" * 2000)
+    assert not found(one * 600 + bytes(1024))
+    assert found(one * 600 + tarred({"pickle": pickle.dumps(Runs(), 0)}))
 
 
 def test_a_zip_behind_other_bytes_and_a_compressed_member_are_found() -> None:
