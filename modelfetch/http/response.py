@@ -199,6 +199,19 @@ class Response:
         Raises:
             UnreachableError: It is longer than `limit` bytes (``bad-response``), broke off, or was too slow.
         """
+        body = self.read_start(limit + 1)
+        if len(body) > limit:
+            raise UnreachableError(
+                f"{redact(self.url)} answered with more than {limit} bytes", code="bad-response", permanent=True
+            )
+        return body
+
+    def read_start(self, count: int) -> bytes:
+        """Return at least the first `count` bytes of the body, decoded, or all of it: a piece may be one byte.
+
+        Raises:
+            UnreachableError: It broke off, or was too slow.
+        """
         parts: list[bytes] = []
         size, since = 0, time.monotonic()
         for piece in self.iter_decoded():
@@ -206,11 +219,9 @@ class Response:
             spent = time.monotonic() - since
             if spent > FLOOR_SECONDS and size < FLOOR_RATE * spent:
                 raise UnreachableError(f"{redact(self.url)} answers too slowly", code="timeout")
-            if size > limit:
-                raise UnreachableError(
-                    f"{redact(self.url)} answered with more than {limit} bytes", code="bad-response", permanent=True
-                )
             parts.append(piece)
+            if size >= count:
+                break
         return b"".join(parts)
 
     def drain(self) -> None:

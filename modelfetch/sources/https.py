@@ -98,12 +98,7 @@ class HttpsSource(Source[HttpUri]):
     def _suffix(self, uri: HttpUri) -> str | None:
         with self._http.open("GET", uri.url, headers=FIRST_BYTES) as response:
             check_file(response, uri.url, what=str(uri), uri=str(uri))
-            head = b""
-            for piece in response.iter_decoded():
-                head += piece
-                if len(head) >= HEAD:
-                    break
-        return suffix_for(head)
+            return suffix_for(response.read_start(HEAD))
 
 
 _SCRIPTS = frozenset({".php", ".asp", ".aspx", ".jsp", ".cgi", ".pl", ".py", ".do"})

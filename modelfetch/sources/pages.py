@@ -55,7 +55,7 @@ def refuse_page(
     """Raise if a response is a web page instead of the file, or a message whose size is not that of the file.
 
     Args:
-        response: The response; at most the first piece of its body is read.
+        response: The response; at most the start of its body is read.
         uri: The file's URI.
         path: The file's name; a file that is itself a web page is accepted.
         size: The expected size in bytes, if known.
@@ -98,7 +98,7 @@ def _replacement(response: Response, path: str) -> ModelfetchError | None:
     if response.status not in (200, 206) or is_html(response.headers):
         return None
     try:
-        head = _first_piece(response)[:HEAD]
+        head = response.read_start(HEAD)[:HEAD]
     except UndecodableError:
         return None
     total = total_size(response)
@@ -114,7 +114,7 @@ def _begins_as_page(response: Response, *, text: bool) -> bool:
     One that can't be decoded is not judged here: the transfer does, for the digest may be that of the bytes as sent.
     """
     try:
-        first = _first_piece(response)
+        first = response.read_start(HEAD)
     except UndecodableError:
         return False
     begins = first.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"<", b"")
@@ -126,11 +126,7 @@ def _is_message(response: Response, path: str, size: int, *, weights: bool) -> b
     if response.status != 200 or total_size(response) == size or not response.can_decode:
         return False
     try:
-        head = _first_piece(response)[:HEAD]
+        head = response.read_start(HEAD)[:HEAD]
     except UndecodableError:
         return False
     return looks_like_html(head) or (weights and (not head or looks_like_text(head) or is_other_media(path, head)))
-
-
-def _first_piece(response: Response) -> bytes:
-    return next(response.iter_decoded(), b"") if response.encoding else next(response.iter_raw(), b"")

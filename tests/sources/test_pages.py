@@ -36,11 +36,13 @@ BODIES = [
 WEIGHTS = b"\x00\x01\x02weights" * 60
 
 
-def answer(kind: str, body: bytes, *, status: int = 200, coding: str = "") -> Response:
-    fields = {"Content-Type": kind, "Content-Length": str(len(body)), "Content-Encoding": coding}
+def answer(kind: str, body: bytes, *, status: int = 200, coding: str = "", first: int | None = None) -> Response:
+    """A response; with ``first``, that many bytes of a chunked body arrive before the others."""
+    fields = {"Content-Type": kind, "Content-Encoding": coding}
+    fields |= {"Content-Length": str(len(body))} if first is None else {"Transfer-Encoding": "chunked"}
 
     def pieces() -> Iterator[bytes]:
-        yield body
+        yield from (body,) if first is None else (body[:first], body[first:])
 
     inner = httpx.Response(status, headers={name: value for name, value in fields.items() if value}, content=pieces())
     return Response(inner, url="https://h.example/x", translate=lambda error: error, cancel=None, release=lambda: None)
@@ -62,6 +64,18 @@ def test_a_captive_portal_is_named_and_no_upgrade_of_the_pin_is_advised(
 def test_weights_are_not_taken_for_a_page(kind: str, size: int | None) -> None:
     refuse_page(answer(kind, WEIGHTS), "https://h.example/x", path="x.safetensors", size=size, pinned=True)
     refuse_page(answer(kind, WEIGHTS[:1], status=206), "https://h.example/x", path="x.bin", size=size, pinned=True)
+
+
+@each("first", [1, 4, 10])  # the magic of a GGUF, the header of a gzip
+@each("coding", ["", "gzip"])
+@each("kind", ["application/octet-stream", "text/plain", "text/html"])
+def test_weights_whose_first_bytes_arrive_alone_are_not_taken_for_a_text(kind: str, coding: str, first: int) -> None:
+    weights = b"GGUF" + WEIGHTS
+    body = gzip.compress(weights) if coding else weights
+    response = answer(kind, body, coding=coding, first=first)
+    refuse_page(response, "https://h.example/x", path="x.gguf", size=len(weights))
+    response = answer(kind, body, coding=coding, first=first)
+    refuse_page(response, "https://h.example/x", path="x.gguf", fills_size=True)
 
 
 @each("coding", ["br", "compress", "made-up", "gzip", "deflate", "gzip, gzip"])
