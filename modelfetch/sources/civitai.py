@@ -107,6 +107,7 @@ class CivitaiSource(Source[CivitaiUri]):
                 str(uri),
                 size=wanted.size,
                 pinned=pinned or wanted.digest is not None,
+                digest=wanted.digest,
                 login=self._needs_token(uri, code="login-page", rejected=sent),
                 weights=wanted.kind in WEIGHT_KINDS,
                 fills_size=wanted.fills_size,

@@ -53,6 +53,7 @@ class HttpsSource(Source[HttpUri]):
                 path=path,
                 size=wanted.size,
                 pinned=pinned,
+                digest=wanted.digest,
                 weights=weights,
                 fills_size=wanted.fills_size,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modelfetch.core.digest import new_hasher
 from modelfetch.core.urls import display_url, origin, redact
 from modelfetch.errors import CredentialsError, NotAModelError
 from modelfetch.formats.content_check import (
@@ -22,6 +23,7 @@ from modelfetch.sources.answers import total_size
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from modelfetch.core.digest import Digest
     from modelfetch.errors import ModelfetchError
     from modelfetch.http import Response
 
@@ -30,6 +32,8 @@ _HINT = (
     "give the address that downloads the file itself; for a hub write hf://NS/REPO/FILE, civitai://VERSION_ID, "
     "ollama://NAME:TAG or https://github.com/OWNER/REPO/releases/download/TAG/FILE"
 )
+_MAX_PAGE = 2**20
+"""Bytes; what is larger is hashed by the transfer only."""
 _PORTAL_HINT = (
     "a network that requires a login first, or a proxy, may have answered in place of the server: open the address in "
     "a browser on this network; the manifest's pin is not the cause"
@@ -48,6 +52,7 @@ def refuse_page(
     path: str = "",
     size: int | None = None,
     pinned: bool = False,
+    digest: Digest | None = None,
     weights: bool = False,
     fills_size: bool = False,
     login: ModelfetchError | None = None,
@@ -60,6 +65,7 @@ def refuse_page(
         path: The file's name; a file that is itself a web page is accepted.
         size: The expected size in bytes, if known.
         pinned: Whether a digest identifies the file.
+        digest: The manifest's digest of the file; without ``size``, a page of this digest is the file.
         weights: Whether it is model weights, whatever its name.
         fills_size: Whether its size will be pinned, so that the start of weights is checked.
         login: The error for a login page, if the source has a more specific one.
@@ -84,9 +90,15 @@ def refuse_page(
         )
     if not 200 <= response.status < 300 or path.lower().endswith(_PAGES):
         return
-    if (pinned and size is not None and total_size(response) == size) or not _begins_as_page(
-        response, text=weights and size is not None
-    ):
+    if pinned and size is not None and total_size(response) == size:
+        return
+    try:
+        first = response.read_start(HEAD)
+    except UndecodableError:
+        return  # the transfer judges it, for the digest may be that of the bytes as sent
+    if not _begins_as_page(response, first, text=weights and size is not None):
+        return
+    if digest is not None and size is None and not fills_size and _may_match(response, first, digest):
         return
     known = pinned or size is not None
     what = "a web page came instead of the file" if known else "it is a web page, not a file"
@@ -108,17 +120,20 @@ def _replacement(response: Response, path: str) -> ModelfetchError | None:
     return check_pointer(path, head) or check_replacement(path, head, response.url)
 
 
-def _begins_as_page(response: Response, *, text: bool) -> bool:
-    """Return whether a body declared as a web page starts like one, or is a ``text``: some declare every file so.
-
-    One that can't be decoded is not judged here: the transfer does, for the digest may be that of the bytes as sent.
-    """
-    try:
-        first = response.read_start(HEAD)
-    except UndecodableError:
-        return False
+def _begins_as_page(response: Response, first: bytes, *, text: bool) -> bool:
+    """Return whether a body declared as a web page starts like one, or is a ``text``: some declare every file so."""
     begins = first.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"<", b"")
     return begins or (text and response.status == 200 and looks_like_text(first[:HEAD]))
+
+
+def _may_match(response: Response, first: bytes, digest: Digest) -> bool:
+    """Return whether a body may have a digest; without the whole body, only the transfer can tell."""
+    if response.status != 200 or response.encoding:
+        return True
+    body = first + response.read_start(_MAX_PAGE)
+    hasher = new_hasher(digest.algorithm, len(body))
+    hasher.update(body)
+    return len(body) > _MAX_PAGE or hasher.hexdigest() == digest.hex
 
 
 def _is_message(response: Response, path: str, size: int, *, weights: bool) -> bool:

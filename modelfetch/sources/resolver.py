@@ -115,7 +115,15 @@ class Sources:
                     raise error
             path = "" if artifact.weights else artifact.path
             pinned = artifact.digest is not None
-            refuse_page(response, artifact.uri, path=path, size=artifact.size, pinned=pinned, weights=artifact.weights)
+            refuse_page(
+                response,
+                artifact.uri,
+                path=path,
+                size=artifact.size,
+                pinned=pinned,
+                digest=artifact.digest,
+                weights=artifact.weights,
+            )
             check_file(response, url, what=artifact.uri, uri=artifact.uri)
             size = total_size(response)
             response.drain()

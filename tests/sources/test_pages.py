@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from modelfetch.core.digest import Digest
 from modelfetch.errors import NotAModelError
 from modelfetch.http.response import Response
 from modelfetch.sources.pages import refuse_page
@@ -57,6 +58,30 @@ def test_a_captive_portal_is_named_and_no_upgrade_of_the_pin_is_advised(
     with pytest.raises(NotAModelError) as caught:
         refuse_page(response, "https://h.example/x", path="x.safetensors", size=10**9, pinned=True)
     assert "the manifest's pin is not the cause" in str(caught.value.hint)
+
+
+@each("status", [200, 206])
+@each("fills_size", [False, True])
+def test_the_digest_decides_whether_a_page_is_the_file(status: int, *, fills_size: bool) -> None:
+    def check(digest: Digest, body: bytes = PAGE) -> None:
+        refuse_page(
+            answer("text/html", body, status=status),
+            "https://h.example/x",
+            path="x.dat",
+            pinned=True,
+            digest=digest,
+            fills_size=fills_size,
+        )
+
+    if fills_size:
+        with pytest.raises(NotAModelError):
+            check(Digest.sha256(PAGE))
+        return
+    check(Digest.sha256(PAGE))
+    check(Digest("sha256", "0" * 64), PAGE + bytes(2**20))
+    if status == 200:
+        with pytest.raises(NotAModelError, match="a web page came instead of the file"):
+            check(Digest("sha256", "0" * 64))
 
 
 @each("kind", ["application/octet-stream", "text/plain", "text/html", ""])
