@@ -33,7 +33,8 @@ def check_relative(path: str) -> str:
         raise ValueError(f"expected a path that stays below its folder (no empty, . or .. part), found {_shown(path)}")
     if len(path) * _MAX_ENCODED <= _MAX_PART:
         return path  # this is called for every file several times
-    if any(len(part.encode()) > _MAX_PART for part in parts) or len(path.encode()) > _MAX_PATH:
+    encoded = path.encode()
+    if len(encoded) > _MAX_PATH or max(map(len, encoded.split(b"/"))) > _MAX_PART:
         raise ValueError(f"expected parts of at most {_MAX_PART} bytes and {_MAX_PATH} in all, found {_shown(path)}…")
     return path
 

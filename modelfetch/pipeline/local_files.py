@@ -53,11 +53,11 @@ class LocalFiles:
 
     def _in_snapshot(self, artifact: Artifact) -> Iterator[Path]:
         """The file in the cache's snapshot of the same commit: a small file's blob is not named by its sha256."""
-        if self._hf_cache is None or not artifact.uri.startswith("hf://"):
+        if self._hf_cache is None or not self._repos or not artifact.uri.startswith("hf://"):
             return
         uri = parse_uri(artifact.uri)
-        if isinstance(uri, HfUri) and uri.commit and uri.path:
-            file = self._hf_cache / hf_folder_name(uri.repo) / "snapshots" / uri.commit / uri.path
+        if isinstance(uri, HfUri) and uri.commit and uri.path and (repo := hf_folder_name(uri.repo)) in self._repos:
+            file = self._hf_cache / repo / "snapshots" / uri.commit / uri.path
             if file.is_file():
                 yield file
 
@@ -69,15 +69,20 @@ class LocalFiles:
     def _cached(self) -> Mapping[str, Sequence[Path]]:
         """The blobs of all repos of the cache by name: sha256 of LFS files, git's sha1 of others."""
         found: dict[str, list[Path]] = defaultdict(list)
-        if self._hf_cache is None:
-            return found
-        with contextlib.suppress(OSError), os.scandir(self._hf_cache) as repos:
-            for repo in repos:
-                if not repo.name.startswith((HF_MODEL_PREFIX, "datasets--")):
-                    continue
-                with contextlib.suppress(OSError), os.scandir(os.path.join(repo.path, "blobs")) as blobs:  # noqa: PTH118
-                    for blob in blobs:
-                        found[blob.name].append(Path(blob.path))
+        for repo in self._repos.values():
+            with contextlib.suppress(OSError), os.scandir(repo / "blobs") as blobs:
+                for blob in blobs:
+                    found[blob.name].append(Path(blob.path))
+        return found
+
+    @cached_property
+    def _repos(self) -> Mapping[str, Path]:
+        """The folders of the cache's repos, by name."""
+        found: dict[str, Path] = {}
+        if self._hf_cache is not None:
+            with contextlib.suppress(OSError), os.scandir(self._hf_cache) as entries:
+                names = [one.name for one in entries if one.name.startswith((HF_MODEL_PREFIX, "datasets--"))]
+                found = {name: self._hf_cache / name for name in names}
         return found
 
 

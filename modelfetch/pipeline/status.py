@@ -115,12 +115,14 @@ def status_of(manifests: Sequence[Manifest], session: Session) -> tuple[Report, 
 def _states(
     request: ModelRequest, resolution: Resolution, receipts: Mapping[str, Receipt], session: Session
 ) -> list[_PathState]:
-    return [
-        state
-        for consumer in request.consumers
-        for placement in session.inspector.lay_out(consumer, request.model, resolution, receipts[consumer], probe=False)
-        for state in _states_of(placement, receipts[consumer], session)
-    ]
+    inspector = session.inspector
+    with inspector.tree.keeping_folder_open():
+        return [
+            state
+            for consumer in request.consumers
+            for placement in inspector.lay_out(consumer, request.model, resolution, receipts[consumer], probe=False)
+            for state in _states_of(placement, receipts[consumer], session)
+        ]
 
 
 def _states_of(placement: Placement, receipt: Receipt, session: Session) -> Iterator[_PathState]:

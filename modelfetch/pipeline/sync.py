@@ -91,13 +91,14 @@ def _plan_models(
     session: Session,
 ) -> tuple[ModelPlan, ...]:
     plans = []
-    for request, resolution in zip(requests, resolutions, strict=True):
-        session.cancel.check()
-        if isinstance(resolution, ModelfetchError):
-            plans.append(ModelPlan(request=request, errors=(resolution,)))
-        else:
-            plans.append(plan_model(request, resolution, receipts, session.inspector))
-            _warn_of_unlisted(plans[-1], session)
+    with session.inspector.tree.keeping_folder_open():
+        for request, resolution in zip(requests, resolutions, strict=True):
+            session.cancel.check()
+            if isinstance(resolution, ModelfetchError):
+                plans.append(ModelPlan(request=request, errors=(resolution,)))
+            else:
+                plans.append(plan_model(request, resolution, receipts, session.inspector))
+                _warn_of_unlisted(plans[-1], session)
     return tuple(plans)
 
 

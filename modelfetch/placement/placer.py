@@ -244,7 +244,9 @@ class Placer:
                 raise self._unstable_error(jobs[0])
             entries |= self._place_jobs(jobs, request, run)
             # A server that starts in the meantime may clean up its store (Ollama does).
-            for path in [path for path in entries if self._inspector.tree.lstat(path) is None]:
+            with self._inspector.tree.keeping_folder_open():
+                gone = [path for path in entries if self._inspector.tree.lstat(path) is None]
+            for path in gone:
                 del entries[path]
         run.writer.sync()
         run.book.add(entries, request.frozen)
@@ -254,7 +256,8 @@ class Placer:
     ) -> dict[str, Entry]:
         """Inspect all paths, then place the files in order; stops at a path that changed since it was inspected."""
         receipt = run.book.load()
-        steps = [self._inspect(job, receipt) for job in jobs]
+        with self._inspector.tree.keeping_folder_open():
+            steps = [self._inspect(job, receipt) for job in jobs]
         claims = {step.path: _claim(step, request) for step in steps if step.found.action is not Action.KEEP}
         if claims:
             run.book.claim(claims)

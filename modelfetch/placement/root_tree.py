@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import stat as statmod
+import threading
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ class RootTree:
     def __init__(self, root: Path, mounts: Mapping[str, Path] | None = None) -> None:
         self._root = root
         self._mounts = dict(mounts or {})
+        self._reading = _Reading()
 
     def path(self, relative: str) -> Path:
         """The file system path of a relative path, for messages and for code outside of this class."""
@@ -61,6 +63,23 @@ class RootTree:
             yield fd
 
     @contextlib.contextmanager
+    def keeping_folder_open(self) -> Iterator[None]:
+        """In this block, `lstat` in this thread walks to a folder once for all successive paths in it.
+
+        A folder that is replaced in between is still read: use it for paths that are looked at one after another.
+        """
+        reading = self._reading
+        if reading.active:  # the block around this one closes the folder
+            yield
+            return
+        reading.active = True
+        try:
+            yield
+        finally:
+            reading.active = False
+            reading.forget()
+
+    @contextlib.contextmanager
     def nearest_folder(self, relative: str) -> Iterator[int]:
         """Open a folder, or the nearest existing one above it, above ROOT too. Raises as `folder` does."""
         with fs.closing(self._open_nearest(relative)) as fd:
@@ -69,11 +88,7 @@ class RootTree:
     @contextlib.contextmanager
     def parent(self, path: str, *, make: Callable[[int], None] | None = None) -> Iterator[tuple[int, str]]:
         """Open the folder of a path; yields its descriptor and the path's last part. Raises as `folder` does."""
-        try:
-            check_relative(path)
-        except ValueError as error:
-            raise DestinationError(f"{path[:200]!r} can't be placed: {error}", code="outside-root") from None
-        above, _, name = path.rpartition("/")
+        above, name = _split(path)
         with self.folder(above, make=make) as fd:
             yield fd, name
 
@@ -89,7 +104,7 @@ class RootTree:
             OSError: It can't be examined.
         """
         try:
-            with self.parent(path) as (folder, name):
+            with self._parent_to_read(path) as (folder, name):
                 found = os.lstat(name, dir_fd=folder)
                 if not statmod.S_ISLNK(found.st_mode):
                     return PathStat.of(found)
@@ -114,6 +129,24 @@ class RootTree:
                 with self.parent(folder) as (above, name):
                     os.rmdir(name, dir_fd=above)
                 folder = folder.rpartition("/")[0]
+
+    @contextlib.contextmanager
+    def _parent_to_read(self, path: str) -> Iterator[tuple[int, str]]:
+        """As `parent`, with the folder that `keeping_folder_open` keeps."""
+        above, name = _split(path)
+        reading = self._reading
+        if not reading.active:
+            with self.folder(above) as fd:
+                yield fd, name
+            return
+        if reading.folder != above:
+            reading.forget()
+            with contextlib.suppress(FileNotFoundError):
+                reading.fd = self._walk(above, None)
+            reading.folder = above
+        if reading.fd is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.path(above))
+        yield reading.fd, name
 
     def _open_nearest(self, relative: str) -> int:
         top = self._mounts.get(relative.partition("/")[0], self._root)
@@ -159,6 +192,34 @@ class RootTree:
             os.close(fd)
             raise
         return fd
+
+
+class _Reading(threading.local):
+    """The folder that one thread keeps open while it examines many paths; ``fd`` is None if it does not exist."""
+
+    active = False
+    folder: str | None = None
+    fd: int | None = None
+
+    def forget(self) -> None:
+        """Close the folder."""
+        fd, self.folder, self.fd = self.fd, None, None
+        if fd is not None:
+            os.close(fd)
+
+
+def _split(path: str) -> tuple[str, str]:
+    """The folder and the last part of a path below ROOT.
+
+    Raises:
+        DestinationError: It is not a safe path (``outside-root``).
+    """
+    try:
+        check_relative(path)
+    except ValueError as error:
+        raise DestinationError(f"{path[:200]!r} can't be placed: {error}", code="outside-root") from None
+    above, _, name = path.rpartition("/")
+    return above, name
 
 
 def _open_at_once(top: Path, relative: str, *, missing_is_error: bool) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +12,6 @@ from modelfetch.core import directories
 from modelfetch.errors import DestinationError, ModelfetchError
 from modelfetch.placement import RootTree
 from tests.placement.world import LARGE, SMALL, World
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(autouse=True, params=["at once", "part by part"])
@@ -101,3 +98,58 @@ def test_a_consumers_folder_outside_may_be_named_on_purpose(tmp_path: Path, outs
     assert (outside / "models/vae/a.bin").exists()
     assert tree.path("comfyui/models/vae/a.bin") == outside / "models/vae/a.bin"
     assert tree.lstat("ollama/x") is None
+
+
+def test_a_folder_kept_open_is_walked_to_once_for_successive_paths(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("1", "2"):
+        (tmp_path / "a" / name).write_text(name)
+    (tmp_path / "new").mkdir()
+    tree, before = RootTree(tmp_path), _descriptors()
+    with tree.keeping_folder_open():
+        assert tree.lstat("a/1") is not None
+        (tmp_path / "a").rename(tmp_path / "old")
+        (tmp_path / "new").rename(tmp_path / "a")
+        assert tree.lstat("a/2") is not None  # still that of the folder that was opened for the first
+        assert tree.lstat("old/1") is not None
+        assert tree.lstat("a/2") is None
+    assert _descriptors() == before
+    assert tree.lstat("a/1") is None
+
+
+def test_a_missing_folder_has_no_files_until_the_block_ends(tmp_path: Path) -> None:
+    tree = RootTree(tmp_path)
+    with tree.keeping_folder_open():
+        assert tree.lstat("a/1") is None
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "1").touch()
+        assert tree.lstat("a/1") is None
+    assert tree.lstat("a/1") is not None
+
+
+def test_another_thread_does_not_use_a_folder_kept_open(tmp_path: Path) -> None:
+    tree = RootTree(tmp_path)
+    found = []
+    with tree.keeping_folder_open(), tree.keeping_folder_open():
+        assert tree.lstat("a/1") is None
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "1").touch()
+        other = threading.Thread(target=lambda: found.append(tree.lstat("a/1")))
+        other.start()
+        other.join()
+    assert found[0] is not None
+
+
+def test_an_error_leaves_no_folder_open(tmp_path: Path, outside: Path) -> None:
+    (tmp_path / "root" / "in").mkdir(parents=True)
+    (tmp_path / "root" / "out").symlink_to(outside)
+    tree, before = RootTree(tmp_path / "root"), _descriptors()
+    with tree.keeping_folder_open():
+        assert tree.lstat("in/a") is None
+        with pytest.raises(DestinationError):
+            tree.lstat("out/a")
+    assert _descriptors() == before
+
+
+def _descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}

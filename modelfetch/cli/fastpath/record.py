@@ -111,8 +111,9 @@ def _places(manifests: Sequence[Manifest], session: Session) -> Iterator[str]:
     root, tree = session.options.root, session.inspector.tree
     receipts = read_receipts(root)
     paths = dict.fromkeys(receipt_path(root, c) for c in CONSUMERS if receipts[c].entries)
-    for request in select(manifests, session.options.consumers):
-        paths.update(dict.fromkeys(tree.path(path) for path in _paths_of(request, session, receipts)))
+    with tree.keeping_folder_open():
+        for request in select(manifests, session.options.consumers):
+            paths.update(dict.fromkeys(tree.path(path) for path in _paths_of(request, session, receipts)))
     if not (newer := tree.path(NEWER_FOLDER.rstrip("/"))).exists():
         yield f"absent\t{newer}"
     # What `verify` finds damaged does not look changed.
