@@ -19,7 +19,7 @@ from modelfetch.errors import DestinationError, DiskError, IntegrityError, Model
 from modelfetch.pipeline.local_files import read_in_place, write_in_place
 from modelfetch.pipeline.preflight import check_folders
 from modelfetch.store.ingest import LinkImpossibleError, add_file
-from modelfetch.store.locks.lock import lock
+from modelfetch.store.locks.lock import lock, repeat_if_lost
 from modelfetch.tiers.selection import all_tiers
 
 if TYPE_CHECKING:
@@ -216,20 +216,25 @@ def _in_threads(
 
 def _note_in_place(done: Sequence[Adoption], session: Session) -> None:
     root = session.options.root
-    with lock(
-        own_folder(root) / "locks" / "in-place.lock",
-        label="the note of adopted folders",
-        timeout=session.options.lock_timeout,
-        sink=session.sink,
-        cancel=session.cancel,
-    ):
-        noted = defaultdict(list, read_in_place(root))
-        for one in done:
-            if one.digest is None:
-                continue
-            path = str(one.candidate.file)
-            others = [other for other in noted[one.digest] if other.get("path") != path]
-            entry = {"path": path, "size": one.candidate.size, "mtime_ns": one.candidate.mtime_ns}
-            noted[one.digest] = [*others, entry]
-        with os_errors.translated(root, doing="writing in"):
-            write_in_place(root, noted)
+    label = "the note of adopted folders"
+
+    def work() -> None:
+        with lock(
+            own_folder(root) / "locks" / "in-place.lock",
+            label=label,
+            timeout=session.options.lock_timeout,
+            sink=session.sink,
+            cancel=session.cancel,
+        ) as held:
+            noted = defaultdict(list, read_in_place(root))
+            for one in done:
+                if one.digest is None:
+                    continue
+                path = str(one.candidate.file)
+                others = [other for other in noted[one.digest] if other.get("path") != path]
+                entry = {"path": path, "size": one.candidate.size, "mtime_ns": one.candidate.mtime_ns}
+                noted[one.digest] = [*others, entry]
+            with os_errors.translated(root, doing="writing in"):
+                write_in_place(root, noted, confirm=held.ensure_owned)
+
+    repeat_if_lost(work, label=label)

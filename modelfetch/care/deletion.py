@@ -17,15 +17,15 @@ from modelfetch.care.inventory import Origin
 from modelfetch.core import os_errors
 from modelfetch.core.digest import Digest
 from modelfetch.core.fs import inode_of
-from modelfetch.errors import ModelfetchError, RetryLaterError
+from modelfetch.errors import DestinationError, ModelfetchError
 from modelfetch.manifest.kinds import FOLDERS
 from modelfetch.placement import journal
 from modelfetch.placement.receipts import Receipt, lock_receipt, read_receipt, write_receipt
 from modelfetch.store.adopted import unmark_adopted
-from modelfetch.store.locks.lock import LockLostError
+from modelfetch.store.locks.lock import repeat_if_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from modelfetch.care.inventory import Inventory, Item
@@ -41,22 +41,28 @@ _STATIC = frozenset(f"{consumer}/{folder}" if folder else consumer for (consumer
     "ollama/models/manifests",
 }
 """Folders that a service reads; they are kept when empty."""
-_TRIES = 3
 
 
 def delete_items(
-    plan: RemovalPlan, inventory: Inventory, references: References, session: Session
+    plan: RemovalPlan,
+    inventory: Inventory,
+    references: References,
+    session: Session,
+    *,
+    confirm: Callable[[], None],
 ) -> tuple[tuple[Item, ...], tuple[ModelfetchError, ...]]:
     """Delete the items of a plan; blocks. The caller excludes other processes.
+
+    ``confirm`` is called before each item is deleted; it raises if they are not excluded any more.
 
     Returns:
         The items that were deleted, and an error for each that could not be.
 
     Raises:
         InterruptedSync: It was cancelled; the receipts have what was deleted until then.
-        RetryLaterError: Another process kept a consumer's lock.
+        RetryLaterError: Another process kept a consumer's lock, or ``confirm`` raised it.
     """
-    deletion = _Deletion(inventory, references, session)
+    deletion = _Deletion(inventory, references, session, confirm)
     deletion.run(plan)
     return tuple(deletion.removed), tuple(deletion.errors)
 
@@ -64,10 +70,13 @@ def delete_items(
 class _Deletion:
     """Deletes files; a failure is recorded as an error, and the rest continues."""
 
-    def __init__(self, inventory: Inventory, references: References, session: Session) -> None:
+    def __init__(
+        self, inventory: Inventory, references: References, session: Session, confirm: Callable[[], None]
+    ) -> None:
         self._inventory = inventory
         self._references = references
         self._session = session
+        self._confirm = confirm
         self._tree = session.inspector.tree
         self.removed: list[Item] = []
         self.errors: list[ModelfetchError] = []
@@ -86,7 +95,9 @@ class _Deletion:
                 self._delete_placements(consumer, items, gone[consumer])
             for item in stored:
                 self._session.cancel.check()
+                self._confirm()
                 self._delete_stored(item)
+            self._confirm()
             self._session.store.index.sweep()
         finally:
             for consumer, paths in gone.items():
@@ -99,6 +110,7 @@ class _Deletion:
             entries = read_receipt(self._inventory.root, consumer).entries
             for item in sorted(items, key=self._bytes_last):
                 path = item.path or ""
+                self._confirm()
                 if entries.get(path) == item.entry and self._unlink(item, path):
                     gone.add(path)
 
@@ -143,22 +155,33 @@ class _Deletion:
             self.errors.append(error.about(model=item.model))
 
     def _forget(self, consumer: str, gone: set[str]) -> None:
-        """Drop the paths from the receipt and the journal of a consumer."""
+        """Drop the paths from the receipt and the journal of a consumer, but those that exist again.
+
+        If this process was suspended, another one may have placed files there meanwhile.
+        """
         root = self._inventory.root
-        for _ in range(_TRIES):
-            try:
-                with self._lock(consumer) as held:
-                    receipt = _without_paths(read_receipt(root, consumer), gone)
-                    held.ensure_owned()
-                    journal.forget(root, consumer, gone)
-                    write_receipt(root, receipt)
-            except LockLostError:
-                continue  # this process was suspended, and another one took over: read its receipt
-            except OSError as error:
-                self.errors.append(os_errors.translate(error, root, doing="writing the receipt in"))
-            return
-        message = f"{consumer}: another process took the lock {_TRIES} times"
-        self.errors.append(RetryLaterError(message, code="lock-timeout", hint="run it again"))
+
+        def work() -> None:
+            with self._lock(consumer) as held:
+                try:
+                    missing = {path for path in gone if not self._exists(path)}
+                    receipt = _without_paths(read_receipt(root, consumer), missing)
+                    journal.forget(root, consumer, missing, confirm=held.ensure_owned)
+                    write_receipt(root, receipt, confirm=held.ensure_owned)
+                except OSError:
+                    held.ensure_owned()  # if another process took over, that is the reason
+                    raise
+
+        try:
+            with os_errors.translated(root, doing="writing the receipt in"):
+                repeat_if_lost(work, label=consumer)
+        except ModelfetchError as error:
+            self.errors.append(error)
+
+    def _exists(self, path: str) -> bool:
+        with contextlib.suppress(DestinationError):  # it leads outside ROOT, so nothing there was placed
+            return self._tree.lstat(path) is not None
+        return False
 
     def _lock(self, consumer: str) -> AbstractContextManager[Held]:
         session = self._session

@@ -182,21 +182,21 @@ def _kept_tiers(options: PruneOptions, session: Session, environ: Mapping[str, s
 
 def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory], Rules]) -> Removed:
     require_root(session)
-    with contextlib.nullcontext() if options.dry_run else _exclusively(session):
+    with contextlib.nullcontext() if options.dry_run else _exclusively(session) as confirm:
         inventory = take_inventory(session)
         with os_errors.translated(session.options.root, doing="reading"):
             references = read_references(session.inspector.tree, inventory)
         plan = plan_removal(inventory, references, rules(inventory))
-        if options.dry_run:
+        if confirm is None:
             return Removed(inventory=inventory, plan=plan, items=plan.items, dry_run=True)
-        removed, errors = delete_items(plan, inventory, references, session)
+        removed, errors = delete_items(plan, inventory, references, session, confirm=confirm)
         return Removed(inventory=inventory, plan=plan, items=removed, errors=errors)
 
 
 @contextlib.contextmanager
-def _exclusively(session: Session) -> Iterator[None]:
-    """Exclude other processes from this root and its store. A root that does not exist is not created."""
+def _exclusively(session: Session) -> Iterator[Callable[[], None]]:
+    """Exclude other processes as `removing` does from this root and its store; a root that is missing is not made."""
     folders = dict.fromkeys((own_folder(session.options.root), session.store.path))
     locks = [folder / "locks" for folder in folders if folder.is_dir()]
-    with removing(locks, timeout=session.options.lock_timeout, sink=session.sink, cancel=session.cancel):
-        yield
+    with removing(locks, timeout=session.options.lock_timeout, sink=session.sink, cancel=session.cancel) as confirm:
+        yield confirm

@@ -81,6 +81,7 @@ def write_atomically(
     temporary: Path | None = None,
     owner: tuple[int, int] | None = None,
     rename: Callable[[Path, Path], object] | None = None,
+    confirm: Callable[[], None] = lambda: None,
 ) -> None:
     """Write ``data`` to a temporary file next to ``path``, fsync it, and rename it to ``path``.
 
@@ -91,6 +92,7 @@ def write_atomically(
         temporary: The temporary file, on the same file system; next to ``path`` by default.
         owner: (uid, gid), if different from this process's.
         rename: Renames the temporary file; by default, it replaces the target.
+        confirm: Called right before the rename; raises if it must not take place.
 
     Raises:
         OSError: It can't be written; no temporary file remains.
@@ -102,6 +104,7 @@ def write_atomically(
             file.write(data)
             file.flush()
             finish_file(file.fileno(), mode=mode, owner=owner)
+        confirm()
         if rename is None:
             require_replaceable(path)
             temporary.replace(path)

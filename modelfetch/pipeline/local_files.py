@@ -19,7 +19,7 @@ from modelfetch.manifest.kinds import HF_MODEL_PREFIX, hf_folder_name
 from modelfetch.manifest.uri import HfUri, parse_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from modelfetch.core.artifact import Artifact
 
@@ -101,12 +101,14 @@ def read_in_place(root: Path) -> dict[str, list[dict[str, Any]]]:
         return {}
 
 
-def write_in_place(root: Path, files: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Replace the list; the caller holds a lock on it. Raises OSError."""
+def write_in_place(
+    root: Path, files: Mapping[str, Sequence[Mapping[str, Any]]], *, confirm: Callable[[], None]
+) -> None:
+    """Replace the list; the caller holds a lock on it. Raises OSError, and what ``confirm`` raises just before."""
     path = in_place_list(root)
     directories.make_directory(path.parent)
     data = json.dumps({"version": 1, "files": files}).encode("ascii")
-    temp_files.write_atomically(path, data, mode=fs.PRIVATE_MODE)
+    temp_files.write_atomically(path, data, mode=fs.PRIVATE_MODE, confirm=confirm)
 
 
 def _is_unchanged(one: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.core.json_fields import known_fields, texts
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
     from pathlib import Path
 
 _MAX_BYTES = 512 * 2**20
@@ -94,8 +94,8 @@ def append(root: Path, consumer: str, claims: Mapping[str, Claim]) -> None:
         directories.sync_directory(path.parent)
 
 
-def compact(root: Path, consumer: str, claims: Mapping[str, tuple[Claim, ...]]) -> None:
-    """Compact a journal that has grown to several times its content. Raises OSError."""
+def compact(root: Path, consumer: str, claims: Mapping[str, tuple[Claim, ...]], *, confirm: Callable[[], None]) -> None:
+    """Compact a journal that has grown to several times its content. Raises OSError, and what ``confirm`` raises."""
     path = path_of(root, consumer)
     try:
         size = path.lstat().st_size
@@ -105,16 +105,16 @@ def compact(root: Path, consumer: str, claims: Mapping[str, tuple[Claim, ...]]) 
         return
     data = _dump((name, claim) for name, known in claims.items() for claim in _distinct(known)[-_KEPT_PER_PATH:])
     if len(data) * 2 < size:
-        temp_files.write_atomically(path, data, mode=fs.PRIVATE_MODE)
+        temp_files.write_atomically(path, data, mode=fs.PRIVATE_MODE, confirm=confirm)
 
 
-def forget(root: Path, consumer: str, paths: Container[str]) -> None:
-    """Drop the claims on removed paths: a file that appears there later is not modelfetch's. Raises OSError."""
+def forget(root: Path, consumer: str, paths: Container[str], *, confirm: Callable[[], None]) -> None:
+    """Drop the claims on removed paths: a file that appears there later is not modelfetch's. Raises as `compact`."""
     claims = read(root, consumer)
     left = {path: known for path, known in claims.items() if path not in paths}
     if len(left) < len(claims):
         data = _dump((name, claim) for name, known in left.items() for claim in known)
-        temp_files.write_atomically(path_of(root, consumer), data, mode=fs.PRIVATE_MODE)
+        temp_files.write_atomically(path_of(root, consumer), data, mode=fs.PRIVATE_MODE, confirm=confirm)
 
 
 def _distinct(claims: tuple[Claim, ...]) -> list[Claim]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from modelfetch.core import directories, fs, os_errors
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.events import Notice, Placed
-from modelfetch.errors import DestinationError, DiskError, ModelfetchError, RetryLaterError
+from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 from modelfetch.placement.inspector import Inspection, wanted_digest
 from modelfetch.placement.journal import Claim
 from modelfetch.placement.layouts import Placement, PlacementMethod
@@ -26,7 +26,7 @@ from modelfetch.placement.state import Action, State, is_rewritten
 from modelfetch.placement.writer import ChangedMeanwhileError, ConsumerWriter, Made
 from modelfetch.store.checks import Check, add_checks, now
 from modelfetch.store.ingest import LINK_AT_LEAST
-from modelfetch.store.locks.lock import LockLostError
+from modelfetch.store.locks.lock import LockLostError, repeat_if_lost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -142,21 +142,14 @@ class Placer:
             RetryLaterError: Another process kept the consumer's lock, or took it several times.
         """
         run = self._run_of(request.consumer)
-        for _ in range(_TRIES):
-            try:
-                with self.locked(request.consumer):
-                    self._place(request, run)
-                    if run.book.is_due:
-                        run.book.write(run.writer.confirm)
-                break
-            except LockLostError:
-                continue  # this process was suspended and another took over its work: inspect again
-        else:
-            raise RetryLaterError(
-                f"{request.consumer}: another process took the lock {_TRIES} times",
-                code="lock-timeout",
-                hint="was this machine suspended? Run it again",
-            )
+
+        def work() -> None:
+            with self.locked(request.consumer):
+                self._place(request, run)
+                if run.book.is_due:
+                    run.book.write(run.writer.confirm)
+
+        repeat_if_lost(work, label=request.consumer)
         self._sink(Placed(model=request.model, consumer=request.consumer, paths=len(request.jobs)))
 
     def receipt(self, consumer: str) -> Receipt:

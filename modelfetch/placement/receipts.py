@@ -159,7 +159,7 @@ def read_receipts(root: Path, consumers: Iterable[str] = CONSUMERS) -> dict[str,
     return {consumer: read_receipt(root, consumer) for consumer in consumers}
 
 
-def write_receipt(root: Path, receipt: Receipt) -> None:
+def write_receipt(root: Path, receipt: Receipt, *, confirm: Callable[[], None]) -> None:
     """Replace the consumer's receipt durably. Claims are not written: they are stored in the journal.
 
     The file is readable by other users, for whom a root that was filled by root must be complete too, unless a URL
@@ -167,13 +167,14 @@ def write_receipt(root: Path, receipt: Receipt) -> None:
 
     Raises:
         OSError: It can't be written.
+        LockLostError: ``confirm``, which is called right before it is replaced, found that the lock was lost.
     """
     path = receipt_path(root, receipt.consumer)
     directories.make_directory(path.parent)
     temporary = path.with_name(temp_files.temporary_name(receipt.consumer))
     data = _dump(receipt)
     mode = fs.PRIVATE_MODE if b"?" in data else fs.PUBLIC_MODE
-    temp_files.write_atomically(path, data, mode=mode, temporary=temporary)
+    temp_files.write_atomically(path, data, mode=mode, temporary=temporary, confirm=confirm)
 
 
 def lock_receipt(
@@ -242,13 +243,12 @@ class ReceiptBook:
         self._merge(entries, frozen)
 
     def write(self, confirm: Callable[[], None]) -> None:
-        """Write the receipt. Calls ``confirm`` just before, which raises if the lock was lost. Raises OSError."""
+        """Write the receipt; raises as `write_receipt` does."""
         started = time.monotonic()
         receipt = self.load()
-        confirm()
-        write_receipt(self._root, receipt)
+        write_receipt(self._root, receipt, confirm=confirm)
         self._unwritten = ({}, {})
-        journal.compact(self._root, self._consumer, self._claims)
+        journal.compact(self._root, self._consumer, self._claims, confirm=confirm)
         self._stamp = self._current_stamp()
         self._written_at = time.monotonic()
         self._cost = self._written_at - started

@@ -17,10 +17,10 @@ from modelfetch.core.events import Sink, discard
 from modelfetch.core.fs import PUBLIC_MODE, read_small
 from modelfetch.core.os_errors import translated
 from modelfetch.core.temp_files import write_atomically
-from modelfetch.store.locks.lock import lock
+from modelfetch.store.locks.lock import lock, repeat_if_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Callable, Container, Mapping
     from pathlib import Path
 
 _VERSION = 1
@@ -78,21 +78,27 @@ def add_checks(
         DestinationError, DiskError: They can't be written.
         RetryLaterError: Another process kept the lock.
     """
-    with lock(folder / "locks" / "checks.lock", label="the dates of checks", timeout=timeout, sink=sink):
-        kept = {key: check for key, check in read_checks(folder).items() if known is None or key in known}
-        with translated(folder, doing="writing"):
-            write_checks(folder, {**kept, **checks})
+    label = "the dates of checks"
+
+    def work() -> None:
+        with lock(folder / "locks" / "checks.lock", label=label, timeout=timeout, sink=sink) as held:
+            kept = {key: check for key, check in read_checks(folder).items() if known is None or key in known}
+            with translated(folder, doing="writing"):
+                write_checks(folder, {**kept, **checks}, confirm=held.ensure_owned)
+
+    repeat_if_lost(work, label=label)
 
 
-def write_checks(folder: Path, checks: Mapping[str, Check]) -> None:
+def write_checks(folder: Path, checks: Mapping[str, Check], *, confirm: Callable[[], None] = lambda: None) -> None:
     """Replace the checks of a folder; the caller holds the lock ``checks``.
 
     Raises:
         OSError: They can't be written.
+        LockLostError: ``confirm``, which is called right before they are replaced, found that the lock was lost.
     """
     make_directory(folder)
     data = {"version": _VERSION, "checked": {key: _as_json(check) for key, check in sorted(checks.items())}}
-    write_atomically(folder / "checks.json", json.dumps(data).encode("ascii"), mode=PUBLIC_MODE)
+    write_atomically(folder / "checks.json", json.dumps(data).encode("ascii"), mode=PUBLIC_MODE, confirm=confirm)
 
 
 def _as_json(check: Check) -> list[Any]:

@@ -75,7 +75,11 @@ def test_a_receipt_that_another_process_took_over_meanwhile_is_read_again(
         if receipt.consumer == "comfyui" and left[0]:
             left[0] -= 1
             (bench.root / ".modelfetch/locks/consumer-comfyui.lock").unlink()
-            write_receipt(bench.root, replace(receipt, entries={**receipt.entries, newer: receipt.entries[TWO]}))
+            write_receipt(
+                bench.root,
+                replace(receipt, entries={**receipt.entries, newer: receipt.entries[TWO]}),
+                confirm=lambda: None,
+            )
         return without(receipt, gone)
 
     monkeypatch.setattr(deletion, "_without_paths", taken_over)

@@ -332,7 +332,7 @@ def test_a_file_without_digest_and_receipt_is_recognised_as_placed(
         assert bench.sync(entry).code == 0
         bench.world.file("x.txt", b"2" * (size + 1))
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **_options: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr("modelfetch.placement.receipts.write_receipt", fail)

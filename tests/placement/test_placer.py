@@ -124,7 +124,7 @@ def test_a_linked_file_is_recognised_after_its_receipt_was_lost(world: World) ->
 
 
 def test_a_copy_is_recognised_after_a_crash_before_the_receipt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def dies(*_: object) -> None:
+    def dies(*_: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
     job = world.job("comfyui/models/vae/a.json", SMALL)

@@ -36,9 +36,9 @@ def test_a_run_of_many_models_reads_a_receipt_once_and_writes_it_once(
     counts = {"read": 0, "write": 0}
 
     def counted(name: str, call: Any) -> Any:
-        def wrapped(*args: Any) -> Any:
+        def wrapped(*args: Any, **options: Any) -> Any:
             counts[name] += 1
-            return call(*args)
+            return call(*args, **options)
 
         return wrapped
 
@@ -112,7 +112,7 @@ def test_a_journal_that_has_grown_is_shortened_to_the_newest_claims_of_each_path
     for number in range(1000):
         journal.append(tmp_path, "comfyui", {"a": Claim(digest=f"sha256:{number:064}")})
     before = journal.path_of(tmp_path, "comfyui").stat().st_size
-    journal.compact(tmp_path, "comfyui", journal.read(tmp_path, "comfyui"))
+    journal.compact(tmp_path, "comfyui", journal.read(tmp_path, "comfyui"), confirm=lambda: None)
     assert journal.path_of(tmp_path, "comfyui").stat().st_size < before / 100
     assert journal.read(tmp_path, "comfyui")["a"][-1] == Claim(digest=f"sha256:{999:064}")
 
@@ -149,7 +149,9 @@ def test_damaged_receipts_and_claims_are_ignored(tmp_path: Path, receipt: Any, c
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     found = read_receipt(tmp_path, "comfyui")
-    write_receipt(tmp_path, found)  # what was read is of the right types, so it can be written and read again
+    write_receipt(
+        tmp_path, found, confirm=lambda: None
+    )  # what was read is of the right types, so it can be written and read again
     again = read_receipt(tmp_path, "comfyui")
     assert (again.entries, again.frozen) == (found.entries, found.frozen)
     for claim in (claim for known in found.claims.values() for claim in known):

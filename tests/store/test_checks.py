@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 
-from modelfetch.store.checks import Check, now, read_checks, write_checks
+from modelfetch.errors import RetryLaterError
+from modelfetch.store import checks as checks_module
+from modelfetch.store.checks import Check, add_checks, now, read_checks, write_checks
 from modelfetch.store.locks.owner import Owner
 from modelfetch.store.record import BlobRecord
 from tests.damage import odd_documents
@@ -26,6 +30,28 @@ def test_checks_are_read_as_they_were_written(tmp_path: Path) -> None:
     checks = {"comfyui/a": Check(size=1, mtime_ns=2, at=now(), ok=True)}
     write_checks(tmp_path, checks)
     assert read_checks(tmp_path) == checks
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_checks_of_a_process_that_took_over_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """As after a suspension between reading and writing them."""
+    mine, others = (Check(size=1, mtime_ns=2, at=now(), ok=ok) for ok in (True, False))
+    left = [times]
+
+    def taken_over(folder: Path) -> dict[str, Check]:
+        found = read_checks(folder)
+        if left[0]:
+            left[0] -= 1
+            (folder / "locks/checks.lock").unlink()
+            write_checks(folder, {"other": others})
+        return found
+
+    monkeypatch.setattr(checks_module, "read_checks", taken_over)
+    with pytest.raises(RetryLaterError) if times > 1 else contextlib.nullcontext():
+        add_checks(tmp_path, {"mine": mine}, timeout=None)
+    assert read_checks(tmp_path) == {"other": others, **({"mine": mine} if times == 1 else {})}
 
 
 @FEW

@@ -10,15 +10,16 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Sink, Waiting, discard
 from modelfetch.core.units import format_duration
 from modelfetch.errors import RetryLaterError
-from modelfetch.store.locks.lock import BUSY_HINT, LockTiming, lock, owner_name
+from modelfetch.store.locks.lock import BUSY_HINT, Held, LockLostError, LockTiming, lock, owner_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from modelfetch.core.cancel import Cancel
@@ -59,8 +60,11 @@ def removing(
     timeout: float | None = None,
     sink: Sink = discard,
     cancel: Cancel,
-) -> Iterator[None]:
+) -> Iterator[Callable[[], None]]:
     """Hold folders of locks exclusively while the block runs; waits until no other process holds a lock in them.
+
+    Yields a function to call before each removal. It raises RetryLaterError once another process has taken over, as it
+    may if this one is suspended: that process may need any of the files.
 
     Raises:
         RetryLaterError: The timeout expired (``lock-timeout``).
@@ -71,13 +75,14 @@ def removing(
     last_reported = started - _TIMING.report_interval + 1.0
     while True:
         with contextlib.ExitStack() as held:
+            guards: list[Held] = []
             for folder in folders:
                 left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
                 guard = lock(folder / _REMOVING, label="removal of files", timeout=left, sink=sink, cancel=cancel)
-                held.enter_context(guard)
+                guards.append(held.enter_context(guard))
             busy = _first_held(folders)
             if busy is None:
-                yield
+                yield partial(_ensure_owned, guards)
                 return
         now = time.monotonic()
         if timeout is not None and now - started >= timeout:
@@ -91,6 +96,18 @@ def removing(
             sink(Waiting(key="removing", label="removal of files", owner=busy, seconds=now - started))
         cancel.wait(_POLL)
         cancel.check()
+
+
+def _ensure_owned(guards: Sequence[Held]) -> None:
+    try:
+        for guard in guards:
+            guard.ensure_owned()
+    except LockLostError:
+        raise RetryLaterError(
+            "another process took over while this one was suspended: nothing more was removed",
+            code="lock-timeout",
+            hint="run it again",
+        ) from None
 
 
 def _first_held(folders: Sequence[Path]) -> str | None:

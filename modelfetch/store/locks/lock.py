@@ -23,7 +23,7 @@ import errno
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from modelfetch.core.cancel import Cancel
 from modelfetch.core.directories import make_directory
@@ -38,8 +38,10 @@ from modelfetch.store.locks.heartbeat import heartbeats
 from modelfetch.store.locks.owner import Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+T = TypeVar("T")
 
 HEARTBEAT = 5.0
 """Seconds between heartbeats."""
@@ -50,6 +52,7 @@ REPORT_INTERVAL = 30.0
 BUSY_HINT = "try again when the other modelfetch is done, or give a longer --lock-timeout"
 _POLL = 0.1
 _TAKING_POLL = 0.005
+_TRIES = 3
 _OWNER_LIMIT = 4096
 """Maximum bytes of a lock file to read."""
 
@@ -200,6 +203,23 @@ def lock(
     finally:
         stop()
         _release(held, files)
+
+
+def repeat_if_lost(work: Callable[[], T], *, label: str) -> T:
+    """Call what takes a lock and works under it, again if another process took the lock over; returns its result.
+
+    Args:
+        work: It reads again what the other process may have written.
+        label: The protected resource, for the error.
+
+    Raises:
+        RetryLaterError: The lock was lost each time (``lock-timeout``).
+    """
+    for _ in range(_TRIES):
+        with contextlib.suppress(LockLostError):
+            return work()
+    message = f"{label}: another process took the lock {_TRIES} times"
+    raise RetryLaterError(message, code="lock-timeout", hint="was this machine suspended? Run it again")
 
 
 class _OwnerState(enum.Enum):
