@@ -19,7 +19,6 @@ from modelfetch.core.directories import own_folder
 from modelfetch.core.events import Notice
 from modelfetch.core.report import ArtifactReport, ModelReport
 from modelfetch.errors import ModelfetchError
-from modelfetch.placement.ollama_manifests import is_newer
 from modelfetch.placement.path_stat import PathStat
 from modelfetch.store.checks import Check, add_checks, now
 from modelfetch.store.locks.lock import LockLostError
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.plan import ModelRequest
     from modelfetch.pipeline.session import Session
-    from modelfetch.placement import RootTree
+    from modelfetch.placement import Inspector
 
 UNUSED = "unused blobs"
 """The name in the report of blobs that no receipt names."""
@@ -118,9 +117,10 @@ def verify_files(manifests: Sequence[Manifest], session: Session, options: Verif
     _update_receipts(items, results, session)
     missing = [
         f
-        for f in (_not_placed(requested, inventory, session.inspector.tree) if requested else ())
+        for f in (_not_placed(requested, inventory, session.inspector) if requested else ())
         if f.model in (options.models or (f.model,))
     ]
+    items = tuple(item for item in items if not _may_be_missing(item, session.inspector))
     findings = [*_of_items(items, results, inventory, requested), *missing]
     return Verification(
         inventory=inventory,
@@ -335,14 +335,18 @@ def action_of(item: Item, result: Hashed | None) -> str:
     return "changed" if item.condition is Condition.CHANGED and item.is_placement else "damaged"
 
 
-def _not_placed(requested: Requested, inventory: Inventory, tree: RootTree) -> Iterable[Finding]:
+def _may_be_missing(item: Item, inspector: Inspector) -> bool:
+    return item.condition is Condition.MISSING and item.path is not None and inspector.may_be_missing(item.path)
+
+
+def _not_placed(requested: Requested, inventory: Inventory, inspector: Inspector) -> Iterable[Finding]:
     """Yield the files that the manifests request and no receipt names."""
     known = {item.path for item in inventory.placements}
     for path, request in requested.paths.items():
         if path not in known:
-            there = os.path.lexists(tree.path(path))
-            if is_newer(path) and not there:
-                continue  # Ollama then reads the older manifest
+            there = os.path.lexists(inspector.tree.path(path))
+            if not there and inspector.may_be_missing(path):
+                continue
             yield _requested_finding(
                 request, "foreign" if there else "missing", path=path, consumer=path.partition("/")[0]
             )

@@ -130,11 +130,10 @@ def _states_of(placement: Placement, receipt: Receipt, session: Session) -> Iter
     with os_errors.translated(placement.path, doing="can't examine"):
         state = session.inspector.state(placement, receipt, wanted_digest(placement))
         touched = state is State.CHANGED and _is_touched(placement, receipt, session)
-    if is_newer(placement.path):
-        if state is State.MISSING:
-            return  # Ollama then reads the older manifest
-        if _is_requested_tag(placement, session):
-            state, touched = State.READY, False
+    if state is State.MISSING and session.inspector.may_be_missing(placement.path):
+        return
+    if is_newer(placement.path) and _is_requested_tag(placement, session):
+        state, touched = State.READY, False
     uri = placement.artifact.uri if placement.artifact else None
     if state is not State.READY and (members := _changed_members(placement, receipt, session)):
         for path, one in members.items():

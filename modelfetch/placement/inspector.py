@@ -178,6 +178,21 @@ class Inspector:
         """Whether a path is a manifest of Ollama with the content of the stored one with the digest ``wanted``."""
         return self._store is not None and is_same_manifest(self.tree, self._store, path, wanted)
 
+    def may_be_missing(self, path: str) -> bool:
+        """Whether Ollama does without a missing path: from 0.40 on, it reads the older manifest if a tag has no newer.
+
+        If something that is not a folder is in the way of the newer one, Ollama can't be relied on to do so.
+        """
+        if not is_newer(path):
+            return False
+        try:
+            with self.tree.folder(path.rpartition("/")[0]):
+                return True
+        except FileNotFoundError:
+            return True
+        except (OSError, DestinationError):
+            return False
+
     # --- inside ------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -345,3 +345,35 @@ def test_a_model_whose_manifest_ollama_encoded_again_is_removed_as_a_whole(
     result = care("remove", next(model["name"] for model in care("verify", "--quick").report["models"]))
     assert set(actions(result).values()) == {"removed"}
     assert not [path for path in (bench.root / "ollama").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("gone", "by", "code"),
+    first(
+        2,
+        [
+            ("manifests-v2", "nothing", 0),
+            ("manifests-v2", "file", 1),
+            ("manifests-v2/ollama.com", "nothing", 0),
+            ("manifests-v2/ollama.com/library", "file", 1),
+            ("manifests-v2", "link", 1),
+            ("manifests", "nothing", 1),
+        ],
+    ),
+)
+def test_status_and_verify_agree_about_the_manifests_of_ollama_0_40(
+    bench: Bench, care: Callable[..., Result], gone: str, by: str, code: int
+) -> None:
+    """Without a newer manifest Ollama reads the older one, but something else than a folder there stops `sync`."""
+    models = bench.root / "ollama/models"
+    (models / "manifests-v2").mkdir(parents=True)
+    manifest = bench.manifest(ollama(bench))
+    assert bench.run("sync", manifest).code == 0
+    shutil.rmtree(models / gone)
+    if by == "file":
+        (models / gone).write_text("mine")
+    elif by == "link":
+        (models / gone).symlink_to("nowhere")
+    found = [bench.run("status", manifest), bench.run("verify", manifest), care("verify"), care("verify", "--quick")]
+    assert [one.code for one in found] == [code] * 4
+    assert bench.run("sync", manifest).code == (0 if by == "nothing" else 73)
