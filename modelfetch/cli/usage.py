@@ -38,10 +38,6 @@ _OTHER_WORDS = {
 """Words that other programs use for what a command of ours does."""
 
 
-_SIMILAR = 0.65
-"""The least similarity of an option to suggest: options are short, so that others often share letters by chance."""
-
-
 class NoSuchCommand(click.UsageError):
     """A command that does not exist; ``near`` is the one that was probably meant."""
 
@@ -84,7 +80,7 @@ def _option_hint(error: click.NoSuchOption, where: str) -> str | None:
         return "`modelfetch plan` shows what sync would do"
     if error.option_name in ("--token", "--hf-token", "--api-key"):
         return "set HF_TOKEN or CIVITAI_API_TOKEN: other users of this machine can read a command line"
-    near = nearest(error.option_name.lstrip("-"), _long_options(error.ctx.command), cutoff=_SIMILAR)
+    near = nearest(error.option_name.lstrip("-"), _long_options(error.ctx.command))
     if near is not None:
         return f"did you mean --{near}? `{where} --help` lists all options"
     if error.ctx.parent is None:

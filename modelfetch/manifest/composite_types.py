@@ -26,7 +26,10 @@ class ListOf:
     def read(self, node: Node, where: str, reader: Reader) -> Any:
         """Return the valid items as a tuple of (value, position)."""
         if not isinstance(node, Sequence):
-            reader.problem(node.position, f"{where}: expected a list, found {describe(node)}")
+            brackets = (
+                " (in brackets it would be one)" if isinstance(node, Scalar) and isinstance(node.value, str) else ""
+            )
+            reader.problem(node.position, f"{where}: expected a list, found {describe(node)}{brackets}")
             return MISSING
         if len(node.items) < self.minimum:
             reader.problem(node.position, f"{where}: expected at least {self.minimum} item, found an empty list")

@@ -124,7 +124,7 @@ models:
         f"15:20: models[1] (b): expected a consumer of kind vae (stable-diffusion, comfyui), found whisper ({kinds})",
         "16:5: models[2] (b): expected each name once, found 'b' again (first: line 10)",
         "17:13: expected no YAML tag, found 'tag:yaml.org,2002:str'",
-        "18:10: models[2] (b): for: expected a list, found 'ollama'",
+        "18:10: models[2] (b): for: expected a list, found 'ollama' (in brackets it would be one)",
         "19:1: expected a key that is text, found the number 1",
     ]
 
