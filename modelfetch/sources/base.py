@@ -225,14 +225,14 @@ def pin(artifact: Artifact, digest: Digest | None, size: int | None, wanted: Sou
     """
     if size is not None and artifact.size is not None and size != artifact.size:
         raise IntegrityError(
-            f"{artifact.uri} has {artifact.size} bytes upstream, but {size} in the manifest",
+            f"{artifact.uri} has {artifact.size} bytes upstream, expected {size}",
             code="size-mismatch",
             hint="if the change upstream is intended, `modelfetch pin FILE --upgrade NAME` updates the pin",
         )
     theirs = artifact.digest
     if digest is not None and theirs is not None and theirs.algorithm == digest.algorithm and theirs != digest:
         raise IntegrityError(
-            f"{artifact.uri} is {theirs} upstream, but {digest} in the manifest",
+            f"{artifact.uri} is {theirs} upstream, expected {digest}",
             hint="if the change upstream is intended, `modelfetch pin FILE --upgrade NAME` updates the pin",
         )
     return replace(

@@ -172,7 +172,7 @@ def _resolution(uri: OllamaUri, image: Image, base: str, *, pinned: bool) -> Res
 
 def _moved_tag_error(uri: str, digest: Digest, pinned: Digest) -> IntegrityError:
     return IntegrityError(
-        f"{uri} is {digest} upstream, but {pinned} in the manifest",
+        f"{uri} is {digest} upstream, expected {pinned}",
         hint="the tag was moved upstream; `modelfetch pin FILE --upgrade NAME` updates the pin",
     )
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from modelfetch.cli.app import run
+from modelfetch.demo.hub import Hub
+from modelfetch.demo.world import World
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,18 @@ def test_the_path_in_the_cache_is_printed(tmp_path: Path, capsys: pytest.Capture
     report = json.loads(capsys.readouterr().out)
     assert run(["fetch", source.as_uri()]) == 0
     assert capsys.readouterr().out == f"{Path(report['root'], report['models'][0]['artifacts'][0]['placements'][0])}\n"
+
+
+def test_another_digest_upstream_gets_no_hint_about_a_manifest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World()
+    world.hf_repo("acme/art", {"a.safetensors": b"weights"})
+    with Hub(world) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        assert run(["fetch", "hf://acme/art/a.safetensors", "--digest", "sha256:" + "0" * 64]) == 65
+    err = capsys.readouterr().err
+    assert f"upstream, expected sha256:{'0' * 64}" in err
+    assert "check the expected digest" in err
+    assert "manifest" not in err
+    assert "modelfetch pin" not in err
