@@ -30,7 +30,7 @@ def require_root(session: Session) -> None:
         raise DestinationError(
             f"{root} does not exist: is the disk or share mounted?",
             code="root-not-mounted",
-            hint="mount it, or name the folder that `modelfetch sync` filled: --root DIR",
+            hint="mount it, name the folder that `modelfetch sync` filled (--root DIR), or run `modelfetch sync` first",
         )
     check_folders(session)
 

@@ -70,7 +70,8 @@ class EnvOption(click.Option):
             if found is None or ctx.get_parameter_source(self.name or "") is not ParameterSource.ENVIRONMENT:
                 raise
             hint = error.hint if isinstance(error, RefusedValue) else None
-            raise SettingError(f"{found[0]}={found[1]:.80}: {error.message}", hint=hint) from None
+            reason = "expected true or false" if self.is_flag else error.message
+            raise SettingError(f"{found[0]}={found[1]:.80}: {reason}", hint=hint) from None
 
 
 class NamesOption(EnvOption):

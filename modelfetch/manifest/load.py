@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from modelfetch.core import fs
 from modelfetch.core.limits import raise_limit
+from modelfetch.core.similar import nearest
 from modelfetch.core.urls import is_loopback
 from modelfetch.errors import ManifestError, Problem
 from modelfetch.manifest import build, yaml_nodes
@@ -127,12 +128,26 @@ def _read(path: Path) -> bytes:
 def unreadable(path: Path, error: OSError | ValueError) -> ManifestError:
     """Return the error for a manifest's file that can't be read. Raises as `read_failure` does."""
     hint = "check its path, and that it may be read"
-    if not path.is_absolute():
+    if isinstance(error, IsADirectoryError):
+        hint = f"name a file in it, such as {path / 'models.yaml'}"
+    elif isinstance(error, FileNotFoundError) and (near := _similar_file(path)) is not None:
+        hint = f"did you mean {near}?"
+    elif not path.is_absolute():
         try:
             hint = f"paths start from {Path.cwd()}"
         except OSError:
             hint = "the current folder was deleted: change to another one, or name the file with its whole path"
     return ManifestError([Problem(str(path), 0, 0, read_failure(error))], hint=hint)
+
+
+def _similar_file(path: Path) -> Path | None:
+    """The manifest in the same folder whose name is most similar; None if there is none."""
+    try:
+        files = {file.stem: file for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml")}
+    except OSError:
+        return None
+    near = nearest(path.stem, files)
+    return None if near is None else files[near]
 
 
 def read_failure(error: OSError | ValueError) -> str:

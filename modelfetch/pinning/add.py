@@ -321,7 +321,7 @@ def _unnamed(repo: HfUri, links: Sequence[str]) -> UsageError:
     return UsageError(
         f"{repo.repo} has {len(links)} files, and none of them is named",
         hint=f"for one of them: modelfetch add {shlex.quote(first)} (the others: {' '.join(others)}{left}); "
-        "for the whole repo add --kind snapshot",
+        f"for the whole repo: modelfetch add {shlex.quote(str(repo))} --kind snapshot",
         uri=str(repo),
     )
 

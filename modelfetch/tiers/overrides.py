@@ -107,7 +107,8 @@ def _uri(value: str, override: Override) -> Uri:
     try:
         uri = parse_uri(_as_uri(value, override))
     except ValueError as error:
-        raise _override_error(override, value, str(error)) from None
+        is_word = override.kind is not None and not re.search("[:/]", value)  # no model of Ollama is meant
+        raise _override_error(override, value, _EXPECTED[override.kind] if is_word else str(error)) from None
     if isinstance(uri, OllamaUri) != (override.kind is None):
         raise _override_error(override, value, _EXPECTED[override.kind])
     return uri

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,6 +79,9 @@ def select_manifests(
     wanted = _auto(settings, environ, sink) if normalise_tier(tier) == AUTO else tier
     if (path := find_tier(wanted, settings.tiers_dir)) is not None:
         return Selection(tier=path.stem, files=(path,))
+    if tier_variable is None and (tier.endswith((".yaml", ".yml")) or "/" in tier):
+        hint = f"a file is named by --manifest: modelfetch COMMAND --manifest {shlex.quote(tier)}"
+        raise UsageError(f"there is no tier {tier[:80]!r}", code="unknown-tier", hint=hint)
     near = nearest(tier, [name for name, _ in list_tiers(settings.tiers_dir)])
     hint = f"did you mean {near}? " if near else ""
     hint += f"known tiers: {_names(settings)}; or auto, which reads the GPU"
@@ -103,7 +108,8 @@ def load_selected(
             found.append(read_manifest(file, settings))
         except ManifestError as error:
             problems.extend(error.problems)
-            hints.add(error.hint)
+            tier = None if os.path.lexists(file) else find_tier(str(file), settings.tiers_dir)
+            hints.add(f"for a tier, write: modelfetch COMMAND --tier {tier.stem}" if tier else error.hint)
     if problems:
         raise ManifestError(problems, hint=hints.pop() if len(hints) == 1 else None)
     whole = tuple(

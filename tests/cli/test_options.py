@@ -114,6 +114,7 @@ def test_a_wrong_option_is_2_and_a_wrong_variable_is_78(
     assert err.startswith("error: ")
     assert "Traceback" not in err
     assert "hint: " in err
+    assert "boolean" not in err  # the word of click
     for name in environ:
         if code == 78 and name != "MODELFETCH_MANIFEST":
             assert name in err
@@ -251,6 +252,11 @@ def test_an_empty_folder_option_does_not_mean_the_working_directory(
     ("words", "hint"),
     [
         (["sync", "--manifest", "nowhere.yaml"], "hint: paths start from "),
+        (["sync", "--manifest", "manifests/8g.yml"], "hint: did you mean manifests/8g.yaml?"),
+        (["sync", "manifests"], "hint: name a file in it, such as manifests/models.yaml"),
+        (["plan", "--manifest", "8GB"], "hint: for a tier, write: modelfetch plan --tier 8g"),
+        (["sync", "--tier", "my.yaml"], "hint: a file is named by --manifest: modelfetch sync --manifest my.yaml"),
+        (["status", "--tier", "a/b"], "hint: a file is named by --manifest: modelfetch status --manifest a/b"),
         (["sync", "ollama run llama3.2"], "hint: write it into one first: modelfetch add 'ollama run llama3.2'"),
         (["plan", "hf://a/b/c.gguf"], "hint: write it into one first: modelfetch add hf://a/b/c.gguf"),
         (["plan", "hf://a/b/c.yaml"], "hint: download it first: modelfetch fetch hf://a/b/c.yaml -o c.yaml"),

@@ -133,6 +133,9 @@ def test_the_page_of_a_civitai_version_is_that_version() -> None:
     [
         ("OLLAMA_AUTO_PULL_MODEL", "hf://a/b/c.gguf", "expected a model of Ollama"),
         ("STABLE_DIFFUSION_AUTO_DOWNLOAD_MODEL", "ollama://tiny", "expected the URI of one checkpoint"),
+        ("COMFYUI_AUTO_DOWNLOAD_MODEL", "sdxl", "expected the URI of one checkpoint"),
+        ("COMFYUI_AUTO_DOWNLOAD_MODEL", "x.safetensors", "expected the URI of one checkpoint"),
+        ("COMFYUI_AUTO_DOWNLOAD_MODEL", "a/b", "expected a URI"),
         ("STABLE_DIFFUSION_AUTO_DOWNLOAD_MODEL", "https://models.example/x.ckpt", "'x.ckpt' (.ckpt .pt .pth .pkl) can"),
     ],
 )
