@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+from modelfetch.core.untrusted_json import count_values
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+
+MAX_VALUES = 2**22
+"""Values of one file: a receipt of more than 100,000 files. More can take a gigabyte of memory."""
+
+
+def parse(content: bytes, *, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Parse a file of modelfetch's own; ``object_hook`` is that of `json.loads`.
+
+    Raises:
+        ValueError: It is not JSON, or may have more than `MAX_VALUES` values.
+        RecursionError: It is nested too deeply.
+    """
+    if count_values(content) > MAX_VALUES:
+        raise ValueError("it has too many values")
+    return json.loads(content, object_hook=object_hook)
 
 
 def known_fields(value: object) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelfetch.core import directories, fs, temp_files
+from modelfetch.core.json_fields import parse
 from modelfetch.manifest.kinds import HF_MODEL_PREFIX, hf_folder_name
 from modelfetch.manifest.uri import HfUri, parse_uri
 
@@ -94,7 +95,7 @@ def in_place_list(root: Path) -> Path:
 def read_in_place(root: Path) -> dict[str, list[dict[str, Any]]]:
     """The recorded files: by digest, each one's ``path``, ``size`` and ``mtime_ns``; empty if nothing can be read."""
     try:
-        raw = json.loads(fs.read_small(in_place_list(root), _MAX_BYTES))
+        raw = parse(fs.read_small(in_place_list(root), _MAX_BYTES))
         files = dict(raw["files"]) if raw["version"] == 1 else {}
         return {digest: [one for one in found if isinstance(one, dict)] for digest, found in files.items()}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MAX_BYTES = 512 * 2**20
+_LONGEST_LINE = 2**20
+"""In bytes; a manifest, and so an address in it, is not longer."""
 _KEPT_PER_PATH = 4
 _COMPACT_FROM = 64 * 1024
 
@@ -56,6 +58,8 @@ def read(root: Path, consumer: str) -> dict[str, tuple[Claim, ...]]:
     claims: dict[str, tuple[Claim, ...]] = {}
     for line in data.splitlines():
         try:
+            if len(line) > _LONGEST_LINE:
+                continue
             raw = json.loads(line)
             path = raw.pop("path")
             claim = _claim(raw)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelfetch.core import directories, fs, temp_files
 from modelfetch.core.artifact import Resolution
-from modelfetch.core.json_fields import known_fields, texts
+from modelfetch.core.json_fields import known_fields, parse, texts
 from modelfetch.core.root import CONSUMERS
 from modelfetch.core.units import MAX_SIZE
 from modelfetch.errors import DestinationError, DiskError
@@ -289,7 +289,7 @@ def _read(path: Path) -> bytes:
 
 def _parse(data: bytes) -> Any:
     """Parse JSON; the function that is called for each object lets other threads run meanwhile."""
-    return json.loads(data, object_hook=lambda found: found)
+    return parse(data, object_hook=lambda found: found)
 
 
 def _dump(receipt: Receipt) -> bytes:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from modelfetch.core.directories import make_directory
 from modelfetch.core.events import Sink, discard
 from modelfetch.core.fs import PUBLIC_MODE, read_small
+from modelfetch.core.json_fields import parse
 from modelfetch.core.os_errors import translated
 from modelfetch.core.temp_files import write_atomically
 from modelfetch.store.locks.lock import lock, repeat_if_lost
@@ -49,7 +50,7 @@ def now() -> datetime:
 def read_checks(folder: Path) -> dict[str, Check]:
     """Read the checks of a folder, by ``sha256:HEX`` of a blob or path below ROOT; empty if there are none."""
     try:
-        raw = json.loads(read_small(folder / "checks.json", _MAX_BYTES))
+        raw = parse(read_small(folder / "checks.json", _MAX_BYTES))
         if raw["version"] != _VERSION:
             return {}
         return {key: _check(data) for key, data in raw["checked"].items()}

@@ -16,8 +16,8 @@ from modelfetch.store.record import BlobRecord
 _WRITTEN_IN_PLACE = 16 * 2**20
 """Blobs below this size are quick to hash again, so their records need no durability."""
 _RECORD = ".json"
-RECORD_LIMIT = 16 * 2**20
-"""Maximum bytes of a record to read: enough for a blob of 10 TB."""
+RECORD_LIMIT = 2 * 2**20
+"""Maximum bytes of a record to read: enough for a blob of 1.8 TB."""
 
 
 class Index:

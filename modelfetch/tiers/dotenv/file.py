@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from modelfetch.manifest.model import Manifest
 
-_MAX_BYTES = 64 * 2**20
+_MAX_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +122,10 @@ def rewrite(file: Path, block: Block) -> Rewritten:
         found = target.stat() if target.exists() else None
         if found is not None and not stat.S_ISREG(found.st_mode):
             raise DestinationError(f"{file} is not a file", code="foreign-file", hint="name the .env file")
+        if found is not None and found.st_size > _MAX_BYTES:
+            raise DestinationError(
+                f"{file} is larger than 1 MiB, which no .env is", code="foreign-file", hint="name the .env file"
+            )
         old = fs.read_head(target, _MAX_BYTES) if found is not None else None
         new = update_block(old or b"", block.tier, block.others)
         if found is not None and new.data == old:

@@ -111,6 +111,15 @@ def test_a_folder_in_the_place_of_the_env_file_is_refused(env: Env, tmp_path: Pa
     assert env("--tier", "8g", "--update", "missing/.env")[0] == 74
 
 
+def test_a_file_that_is_no_env_file_is_not_read(env: Env, tmp_path: Path) -> None:
+    """A model, for example: the lines of 64 MiB took a gigabyte and a half of memory."""
+    with (tmp_path / "model.gguf").open("wb") as file:
+        file.truncate(2**20 + 1)
+    code, _, err = env("--tier", "8g", "--update", "model.gguf")
+    assert code == 73
+    assert "model.gguf is larger than 1 MiB" in err
+
+
 def test_the_error_names_a_missing_folder(env: Env, tmp_path: Path) -> None:
     (tmp_path / ".env").symlink_to("elsewhere/stack.env")
     code, _, err = env("--tier", "8g", "--update", ".env")
