@@ -30,6 +30,9 @@ _LARGEST_ANSWER = 24 * 2**20
 _MAX_VALUES = 1_000_000
 """Bytes and JSON values of the largest metadata response: about 100,000 files, the most that the hub advises."""
 
+_MAX_REQUESTS = 1000
+"""Requests of one call: a hub links each page of a list to the next one, perhaps without end."""
+
 _ACCEPTED = "gzip, deflate"
 _CONNECT, _READ = 10.0, 30.0
 """Timeouts in seconds; some of huggingface_hub's own calls have none."""
@@ -56,11 +59,22 @@ def watched(watch: Watch, endpoint: str) -> Iterator[None]:
             _add_hooks(session)
         else:
             _wrap_adapters(session)
-    token = _watch.set(watch)
+    token = _watch.set(_limited(watch))
     try:
         yield
     finally:
         _watch.reset(token)
+
+
+def _limited(watch: Watch) -> Watch:
+    allowed = iter(range(_MAX_REQUESTS))
+
+    def limited(url: str, headers: MutableMapping[str, str]) -> None:
+        if next(allowed, None) is None:
+            raise _too_large()
+        watch(url, headers)
+
+    return limited
 
 
 @contextmanager

@@ -218,11 +218,14 @@ class HfSource(Source[HfUri]):
         return [read_file(entry.path, entry) for entry in entries]
 
     def _tree(self, repo: str, commit: str, paths: list[str]) -> list[HubFile]:
-        entries, _ = self._call(
-            repo, commit, lambda api: list(api.list_repo_tree(repo, recursive=True, revision=commit))
-        )
         names = set(paths)
-        return [read_file(entry.path, entry) for entry in entries if entry.path in names]
+
+        def find(api: Any) -> dict[str, Any]:
+            entries = api.list_repo_tree(repo, recursive=True, revision=commit)
+            return {entry.path: entry for entry in entries if entry.path in names}
+
+        entries, _ = self._call(repo, commit, find)
+        return [read_file(path, entry) for path, entry in entries.items()]
 
     def _call(self, repo: str, revision: str, question: Callable[[Any], T]) -> tuple[T, Query]:
         endpoint = self._endpoint(f"/api/models/{repo}")

@@ -358,6 +358,19 @@ def test_a_list_that_goes_on_at_another_host_is_followed_without_the_token(
     assert [entry.authorization for entry in seen if entry.authorization] == []
 
 
+def test_a_list_whose_pages_never_end_is_left_for_the_headers(
+    bench: SourceBench, repo: HfRepo, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelfetch.sources.huggingface.client._MAX_REQUESTS", 5)
+    _answer(hub, _info(repo), times=None)
+    hub.faults.add("*/paths-info/*", Status(code=404), times=None)
+    again = Status(code=200, body="[]", headers={"Link": f'<{hub.endpoint}/api/models/org/repo/tree/x>; rel="next"'})
+    hub.faults.add("*/tree/*", again, times=None)
+    (artifact,) = bench.resolve("hf://org/repo/model.safetensors").artifacts
+    assert artifact.digest == Digest.sha256(FILES["model.safetensors"])
+    assert sum("/tree/" in entry.target for entry in hub.log.requests()) == 5
+
+
 def test_a_mirror_without_any_digests_serves_plain_folders_but_no_cache(
     bench: SourceBench, repo: HfRepo, hub: Hub
 ) -> None:
