@@ -161,7 +161,7 @@ def _annotations(value: Any) -> Mapping[str, str]:
 
 
 def _platform(value: Any) -> tuple[str, str] | None:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not value:
         return None
     return str(value.get("os", ""))[:64], str(value.get("architecture", ""))[:64]
 

@@ -8,6 +8,7 @@ although they contain the plain file; docker/model-spec, whose v0.1 layers have 
 from __future__ import annotations
 
 import platform
+from itertools import product
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from modelfetch.core.artifact import Artifact, Location, Resolution
 from modelfetch.core.units import format_list
 from modelfetch.errors import IntegrityError, NotFoundError
 from modelfetch.formats.content_check import is_weights
-from modelfetch.formats.oci_manifest import MANIFESTS, Descriptor, Image, ImageIndex, parse_manifest
+from modelfetch.formats.oci_manifest import INDEXES, MANIFESTS, Descriptor, Image, ImageIndex, parse_manifest
 from modelfetch.manifest.kinds import FOLDERS
 from modelfetch.manifest.paths import check_relative
 from modelfetch.manifest.uri import OciUri
@@ -88,20 +89,19 @@ class OciSource(Source[OciUri]):
             if isinstance(found, Image):
                 return found, served.base
             reference = str(choose_child(found).digest)
-        raise IntegrityError(f"{uri} is an index of indexes", code="unsupported-manifest")
+        raise IntegrityError(f"{uri} is an index of indexes of indexes", code="unsupported-manifest")
 
 
 def choose_child(index: ImageIndex) -> Descriptor:
-    """Return the child for this machine: one without a platform, else the one for Linux on this CPU.
+    """Return the child for this machine: one without a platform, else the one for Linux on this CPU, else an index.
 
     Raises:
         IntegrityError: There is none (``unsupported-manifest``).
     """
     here = ("linux", _ARCHITECTURES.get(platform.machine().lower(), platform.machine().lower()))
-    manifests = [child for child in index.children if child.media_type in MANIFESTS]
-    for wanted in (None, here):
-        for child in manifests:
-            if child.platform == wanted:
+    for types, wanted in product((MANIFESTS, INDEXES), (None, here)):
+        for child in index.children:
+            if child.media_type in types and child.platform == wanted:
                 return child
     raise IntegrityError(
         f"the registry's index holds no manifest for {'/'.join(here)}",

@@ -15,6 +15,7 @@ from modelfetch.manifest.model import FileSpec
 from modelfetch.manifest.uri import parse_uri
 from modelfetch.sources import SourceRequest, known
 from modelfetch.sources.registry import bases
+from tests.cases import each
 from tests.faults import RedirectTo, Status
 from tests.sources.contract import PLANTED, Case, NetworkContract
 
@@ -247,6 +248,20 @@ def test_of_an_index_the_manifest_for_no_platform_is_taken_then_the_one_for_this
     assert bench.resolve(base(hub) + ":v1").revision == str(Digest.sha256(ONE))
     publish(hub, index(here, child(TWO)), "v2")
     assert bench.resolve(base(hub) + ":v2").revision == str(Digest.sha256(TWO))
+    publish(hub, index(other, child(TWO, platform={})), "v3")
+    assert bench.resolve(base(hub) + ":v3").revision == str(Digest.sha256(TWO))
+
+
+def test_an_index_in_an_index_is_followed_if_no_manifest_fits(bench: SourceBench, hub: Hub) -> None:
+    publish(hub, ONE, "one")
+    publish(hub, TWO, "two")
+    inner = index(child(ONE))
+    publish(hub, inner, "inner")
+    nested = child(inner, mediaType=OCI_INDEX)
+    publish(hub, index(nested, child(TWO, platform={"os": "plan9", "architecture": "mips"})), "v1")
+    assert bench.resolve(base(hub) + ":v1").revision == str(Digest.sha256(ONE))
+    publish(hub, index(nested, child(TWO)), "v2")
+    assert bench.resolve(base(hub) + ":v2").revision == str(Digest.sha256(TWO))
 
 
 def test_an_index_without_a_fitting_manifest_is_65(bench: SourceBench, hub: Hub) -> None:
@@ -255,19 +270,14 @@ def test_an_index_without_a_fitting_manifest_is_65(bench: SourceBench, hub: Hub)
     assert (error.exit_code, error.code) == (65, "unsupported-manifest")
 
 
-def test_nested_indexes_are_limited(bench: SourceBench, hub: Hub) -> None:
-    content = publish_chain(hub, 5)
-    assert bench.refusal(f"{base(hub)}:chain").code == "unsupported-manifest"
-    assert content
-
-
-def publish_chain(hub: Hub, length: int) -> bytes:
+@each("declared", [OCI_MANIFEST, OCI_INDEX])
+def test_nested_indexes_are_limited(bench: SourceBench, hub: Hub, declared: str) -> None:
     content = ONE
-    for number in range(length):
+    for number in range(5):
         publish(hub, content, f"step{number}")
-        content = index(child(content))
+        content = index(child(content, mediaType=declared))
     publish(hub, content, "chain")
-    return content
+    assert bench.refusal(f"{base(hub)}:chain").code == "unsupported-manifest"
 
 
 # -- hosts -------------------------------------------------------------------------------------------------------------
