@@ -17,7 +17,7 @@ from modelfetch.core.root import CONSUMERS
 from modelfetch.core.similar import nearest
 from modelfetch.core.units import total_size
 from modelfetch.core.urls import without_credentials
-from modelfetch.errors import DestinationError, ManifestError, ModelfetchError, UsageError
+from modelfetch.errors import DestinationError, ManifestError, ModelfetchError, NotAModelError, UsageError
 from modelfetch.fitting import FitOverrides, fit_uri
 from modelfetch.fitting.candidates import ReaderRegistry
 from modelfetch.fitting.estimate import LOADED_KINDS
@@ -241,6 +241,8 @@ class _Resolver:
             if bytes(header.upto(min(HEAD, header.size or 4))[:4]) in MAGICS:
                 return by_gguf(read_gguf(header, tensors=False))
             return by_tensors(read_safetensors(header))
+        except NotAModelError as error:
+            raise NotAModelError(f"{artifact.path}: {error.message}", hint=error.hint, uri=artifact.uri) from None
         finally:
             registry.close()
 
@@ -249,7 +251,8 @@ class _Resolver:
         self._check_name()
         kind = self._request.kind or found.kind
         if kind is None and not isinstance(uri, OllamaUri):
-            kinds = [kind for kind in KINDS if kind in WEIGHT_KINDS]
+            all_kinds = [kind for kind in KINDS if kind in WEIGHT_KINDS]
+            kinds = [kind for kind in all_kinds if set(self._request.consumers) <= set(consumers_of(kind))] or all_kinds
             kind = await self._choose(f"What kind of model is {uri}?", kinds, _unknown_kind(uri, kinds))
         consumers = self._request.consumers
         _check_choices(uri, kind, self._request.kind, consumers)

@@ -277,6 +277,23 @@ def test_a_file_that_is_not_a_model_is_not_added(bench: PinBench, body: bytes) -
     assert not (bench.folder / "models.yaml").exists()
 
 
+def test_the_error_names_the_file_that_is_no_model(bench: PinBench) -> None:
+    bench.world.hf_repo("acme/text", {"README.md": b"# A model, described in a few words"})
+    result = add(bench, "hf://acme/text/README.md")
+    assert result.codes() == ["not-a-model"]
+    assert "error: README.md: not a safetensors file" in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "kinds"), [(["--for", "whisper"], "torch-checkpoint, whisper\n"), ([], "checkpoint, diffusion-model, ")]
+)
+def test_an_unknown_kind_is_one_that_the_chosen_services_load(bench: PinBench, words: list[str], kinds: str) -> None:
+    bench.world.file("x.pth", b"PK\x03\x04" + bytes(64))
+    result = add(bench, f"{bench.hub.files}x.pth", *words)
+    assert result.code == 2
+    assert f"add --kind, one of {kinds}" in result.err
+
+
 def test_two_models_that_want_one_path_are_refused(bench: PinBench) -> None:
     bench.world.hf_repo("acme/other", {"art.safetensors": made.vae()})
     assert add(bench, "hf://acme/art/art.safetensors").code == 0
