@@ -26,7 +26,7 @@ from modelfetch.errors import ModelfetchError, UsageError
 from modelfetch.render.errors import report_json, show_errors
 from modelfetch.render.out import note, put
 from modelfetch.render.renderers import make_progress
-from modelfetch.tiers.discovery import is_tier_name, normalise_tier
+from modelfetch.tiers.discovery import find_tier, is_tier_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -84,11 +84,17 @@ def chosen_manifests(ctx: click.Context) -> tuple[str | None, str | None, tuple[
 
 
 def refuse_tier_name(ctx: click.Context, file: str) -> None:
-    """Refuse an argument that is a tier's name if a file is expected."""
-    if is_tier_name(file) and not os.path.lexists(file):
-        raise UsageError(
-            f"{file}: no such file", hint=f"for a tier, write: {ctx.command_path} --tier {normalise_tier(file)}"
-        )
+    """Refuse an argument that may be the name of a tier, or of a model, if a file is expected."""
+    if not is_tier_name(file) or os.path.lexists(file):
+        return
+    folder = os.environ.get("MODELFETCH_TIERS_DIR", "").strip()
+    if (path := find_tier(file, Path(folder) if folder else None)) is not None:
+        hint = f"for a tier, write: {ctx.command_path} --tier {path.stem}"
+    elif any(parameter.opts == ["--model"] for parameter in ctx.command.params):
+        hint = f"for a model, write: {ctx.command_path} --model {file}"
+    else:
+        hint = "name the file of a manifest, such as models.yaml; `modelfetch tiers` lists the tiers, for --tier NAME"
+    raise UsageError(f"{file}: no such file", hint=hint)
 
 
 def is_manifest_name(text: str) -> bool:

@@ -21,6 +21,7 @@ _OTHER_WORDS = {
     **dict.fromkeys(("destination", "dir", "folder"), "path"),
     **dict.fromkeys(("clip", "t5"), "text-encoder"),
     **dict.fromkeys(("esrgan", "upscale-model"), "upscaler"),
+    "format": "json",
     "repository": "snapshot",
     "textual-inversion": "embedding",
     "type": "kind",
