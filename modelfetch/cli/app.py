@@ -32,7 +32,7 @@ _COMMANDS = {
     "list": "List everything below the root and in the store.",
     "remove": "Remove models by name.",
     "prune": "Remove the files that no chosen tier needs.",
-    "add": "Pin a link and append it to a manifest.",
+    "add": "Detect what a link is, pin it, and append it to a manifest.",
     "report": "Write an HTML page of what is on disk.",
     "adopt": "Take models that are already on disk into the store.",
     "pin": "Write the missing revisions, sizes and digests into a manifest.",
@@ -83,7 +83,11 @@ class _Lazy(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Lazy,
+    epilog=epilog_of("modelfetch"),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="modelfetch", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context) -> None:

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 _EXAMPLES = {
+    "modelfetch": (
+        'modelfetch add "ollama run qwen2.5:0.5b"    # write a model into ./models.yaml',
+        "modelfetch plan                             # show what sync would do",
+        "modelfetch sync                             # download it, and put it in place",
+        "modelfetch sync --tier 16g                  # or use the ready-made models for a 16 GB card",
+    ),
     "sync": (
         "modelfetch sync --tier 16g",
         "modelfetch sync my-models.yaml --for comfyui,whisper",
@@ -79,5 +85,5 @@ _EXAMPLES = {
 
 
 def epilog_of(name: str) -> str:
-    """Return the end of a command's help; click leaves the lines after its mark unwrapped."""
+    """Return the end of a command's help, or of the program's; click leaves the lines after its mark unwrapped."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in _EXAMPLES[name])])

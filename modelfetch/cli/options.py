@@ -205,7 +205,7 @@ root = option(
     show_default=True,
     help="Folder for the models.",
 )
-store = option("--store", metavar="DIR", help="Folder for verified blobs.  [default: ROOT/.modelfetch]")
+store = option("--store", metavar="DIR", help="Folder that keeps each verified file once.  [default: ROOT/.modelfetch]")
 
 hash_store = option(
     "--store",
@@ -237,7 +237,7 @@ folder_options = combined(
 """The folders and services that a command works on."""
 
 offline = option("--offline", is_flag=True, help="Disable network access; fail if anything is missing.")
-refresh = option("--refresh", is_flag=True, help="Resolve unpinned entries again.")
+refresh = option("--refresh", is_flag=True, help="Look for new versions of entries that are not pinned.")
 retries = option(
     "--retries",
     metavar="N",
@@ -248,9 +248,7 @@ lock_timeout = option(
     metavar="SECONDS",
     help="Maximum time to wait for another process's lock.  [default: no limit]",
 )
-require_digests = option(
-    "--require-digests", is_flag=True, help="Refuse entries whose bytes the manifest does not pin."
-)
+require_digests = option("--require-digests", is_flag=True, help="Refuse entries without a digest in the manifest.")
 
 strict_options = combined(
     offline,

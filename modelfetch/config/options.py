@@ -70,10 +70,10 @@ class OptionValues(TransferValues, total=False):
 
     Attributes:
         root: Folder for the models (default ``files/ai-models``).
-        store: Folder for verified blobs (default ``ROOT/.modelfetch``).
+        store: Folder that keeps each verified file once (default ``ROOT/.modelfetch``).
         consumers: Only what these services need, such as ``["comfyui"]`` (default: all).
         offline: Disable network access; fail if anything is missing.
-        refresh: Resolve unpinned entries again.
+        refresh: Look for new versions of entries that are not pinned.
         require_digests: Refuse entries whose content the manifest does not pin.
         keep_going: Continue with the other models when one fails.
         chown: Owner of directories and copies, ``(1000, 1000)`` or ``"1000:1000"``.

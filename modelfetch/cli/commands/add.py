@@ -58,7 +58,7 @@ def _kind(text: object) -> str:
 @options.output_options
 @click.pass_context
 def command(ctx: click.Context, /, links: tuple[str, ...], **values: Any) -> int:
-    """Resolve each LINK, detect its kind, pin it, and append its entry to a manifest.
+    """Detect what each LINK is, pin its revision, size and digest, and append its entry to a manifest.
 
     A missing manifest is created; comments and layout are kept. On a terminal, what can't be detected is prompted for.
     """

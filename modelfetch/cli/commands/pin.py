@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @options.output_options
 @click.pass_context
 def command(ctx: click.Context, /, file: str, **values: Any) -> int:
-    """Resolve what FILE leaves open, and write revision, size and digest into it.
+    """Look up the revisions, sizes and digests that FILE lacks, and write them into it.
 
     Comments, order, layout and existing pins are kept. Either all pins are written or none.
     """
