@@ -9,11 +9,12 @@ Source: huggingface_hub 0.34 to 2.4, ``utils/_http.py``.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +34,9 @@ _MAX_VALUES = 1_000_000
 _MAX_REQUESTS = 1000
 """Requests of one call: a hub links each page of a list to the next one, perhaps without end."""
 
+_LARGE_ANSWER = 2 * 2**20
+"""Bytes beyond which an answer waits for those of other calls: as values, they take ten times as much memory."""
+
 _ACCEPTED = "gzip, deflate"
 _CONNECT, _READ = 10.0, 30.0
 """Timeouts in seconds; some of huggingface_hub's own calls have none."""
@@ -41,11 +45,16 @@ Watch = Callable[[str, MutableMapping[str, str]], None]
 """Called with the URL and header fields of each request before it is sent; may change them or raise."""
 
 _watch: ContextVar[Watch | None] = ContextVar("modelfetch_hf_watch", default=None)
+_turn: ContextVar[Callable[[], object]] = ContextVar("modelfetch_hf_turn", default=lambda: None)
+"""Waits until no other call has a long answer."""
+_one_at_a_time = threading.Lock()
 
 
 @contextmanager
 def watched(watch: Watch, endpoint: str) -> Iterator[None]:
     """Within this context, pass each request that huggingface_hub sends from this thread to ``watch`` first.
+
+    Of several contexts, one at a time receives and uses a long answer.
 
     Args:
         watch: Called before each request.
@@ -59,11 +68,14 @@ def watched(watch: Watch, endpoint: str) -> Iterator[None]:
             _add_hooks(session)
         else:
             _wrap_adapters(session)
-    token = _watch.set(_limited(watch))
-    try:
-        yield
-    finally:
-        _watch.reset(token)
+    with ExitStack() as stack:
+        watching = _watch.set(_limited(watch))
+        waiting = _turn.set(functools.cache(lambda: stack.enter_context(_one_at_a_time)))
+        try:
+            yield
+        finally:
+            _turn.reset(waiting)
+            _watch.reset(watching)
 
 
 def _limited(watch: Watch) -> Watch:
@@ -226,6 +238,8 @@ def _counted(pieces: Any) -> Iterator[bytes]:
         values += count_values(piece)
         if size > _LARGEST_ANSWER or values > _MAX_VALUES:
             raise _too_large()
+        if size > _LARGE_ANSWER:
+            _turn.get()()
         yield piece
 
 

@@ -33,7 +33,7 @@ from modelfetch.manifest.uri import HfUri
 from modelfetch.sources.answers import FIRST_BYTE, total_size
 from modelfetch.sources.base import Source, SourceRequest
 from modelfetch.sources.huggingface import client
-from modelfetch.sources.huggingface.errors import Query, invalid_response, is_missing_api, refusal, translate
+from modelfetch.sources.huggingface.errors import Query, is_missing_api, refusal, translate
 from modelfetch.sources.huggingface.repo import HubFile, Repo, choose, git_name, read_file, read_info
 from modelfetch.sources.pages import is_html
 
@@ -167,17 +167,15 @@ class HfSource(Source[HfUri]):
             return self._repos[key]
 
     def _fetch(self, repo: str, revision: str) -> Repo:
+        def read(api: Any, **fields: bool) -> tuple[Repo, bool]:
+            info = api.model_info(repo, revision=revision, **fields)
+            return read_info(info, revision), bool(getattr(info, "gated", None))
+
         try:
-            info, query = self._call(
-                repo, revision, lambda api: api.model_info(repo, revision=revision, files_metadata=True)
-            )
+            found, gated = self._call(repo, revision, lambda api: read(api, files_metadata=True))
         except _MissingApiError:
-            info, query = self._call(repo, revision, lambda api: api.model_info(repo, revision=revision))
-        try:
-            found = read_info(info, revision)
-        except (ValueError, TypeError, AttributeError):
-            raise invalid_response(query) from None
-        if getattr(info, "gated", None):
+            found, gated = self._call(repo, revision, read)
+        if gated:
             self._check_gate(repo, revision)
         return found
 
@@ -214,7 +212,7 @@ class HfSource(Source[HfUri]):
         return list(files.values())
 
     def _paths_info(self, repo: str, commit: str, paths: list[str]) -> list[HubFile]:
-        entries, _ = self._call(repo, commit, lambda api: list(api.get_paths_info(repo, paths, revision=commit)))
+        entries = self._call(repo, commit, lambda api: list(api.get_paths_info(repo, paths, revision=commit)))
         return [read_file(entry.path, entry) for entry in entries]
 
     def _tree(self, repo: str, commit: str, paths: list[str]) -> list[HubFile]:
@@ -224,10 +222,10 @@ class HfSource(Source[HfUri]):
             entries = api.list_repo_tree(repo, recursive=True, revision=commit)
             return {entry.path: entry for entry in entries if entry.path in names}
 
-        entries, _ = self._call(repo, commit, find)
+        entries = self._call(repo, commit, find)
         return [read_file(path, entry) for path, entry in entries.items()]
 
-    def _call(self, repo: str, revision: str, question: Callable[[Any], T]) -> tuple[T, Query]:
+    def _call(self, repo: str, revision: str, question: Callable[[Any], T]) -> T:
         endpoint = self._endpoint(f"/api/models/{repo}")
         headers = self._credentials.headers(endpoint + "/api/")
         query = Query(endpoint=endpoint, repo=repo, revision=revision, with_token=bool(headers))
@@ -238,7 +236,7 @@ class HfSource(Source[HfUri]):
             check_name(origin(endpoint)[1])
         try:
             with client.watched(self._watch, endpoint):
-                return question(api), query
+                return question(api)
         except Exception as error:
             failure, missing = translate(error, query), is_missing_api(error)
         if isinstance(failure, CredentialsError) and not query.with_token:

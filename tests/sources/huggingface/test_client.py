@@ -7,6 +7,7 @@ import importlib.util
 import json
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -150,3 +151,24 @@ def test_a_coded_answer_is_decoded_within_limits(
                         continue
                     with pytest.raises(UnreachableError, match=problem):
                         assert session.get(f"{direct.endpoint}/x").content
+
+
+@pytest.mark.parametrize(("limit", "together"), [(10, False), (10**6, True)])
+def test_one_long_answer_at_a_time_is_in_memory(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, limit: int, *, together: bool
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(client, "_LARGE_ANSWER", limit)
+    meeting = threading.Barrier(2)
+
+    def meet(_number: int) -> bool:
+        with watched(lambda _url, _headers: None, hub.endpoint):
+            huggingface_hub.HfApi(endpoint=hub.endpoint, token=False).model_info("acme/art")
+            try:
+                meeting.wait(0.3 if not together else 10)
+            except threading.BrokenBarrierError:
+                return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(meet, range(2))) == [together] * 2
