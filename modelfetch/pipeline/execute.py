@@ -48,13 +48,16 @@ class Outcome:
     here: frozenset[str] = frozenset()
 
 
-async def execute_plans(plans: Sequence[ModelPlan], session: Session) -> list[Outcome]:
-    """Execute all plans concurrently. The first failure cancels the others, unless ``keep_going`` is set."""
+async def execute_plans(outcomes: list[Outcome], session: Session) -> None:
+    """Execute all plans concurrently. The first failure cancels the others, unless ``keep_going`` is set.
+
+    Each outcome, at first only a plan, is replaced when its model is done or has failed.
+    """
+    plans = [outcome.plan for outcome in outcomes]
     if any(not plan.complete and not plan.errors for plan in plans):
         await asyncio.to_thread(_make_root, session)
     await asyncio.to_thread(_record_consumer_dirs, plans, session)
     executor = await asyncio.to_thread(_PlanExecutor, plans, session)
-    outcomes = [Outcome(plan=plan) for plan in plans]
 
     async def one(index: int) -> None:
         outcomes[index] = await executor.execute(plans[index])
@@ -66,7 +69,7 @@ async def execute_plans(plans: Sequence[ModelPlan], session: Session) -> list[Ou
             await map_bounded(one, range(len(plans)), limit=_MODELS_AT_ONCE)
     finally:
         await executor.close()
-    return [executor.after_receipts(outcome) for outcome in outcomes]
+    outcomes[:] = [executor.after_receipts(outcome) for outcome in outcomes]
 
 
 class _FirstFailureError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,18 @@ def build_report(
     models = tuple(build_model_report(outcome) for outcome in outcomes)
     fetched = sum(a.bytes_fetched for model in models for a in model.artifacts)
     return session.report(models, errors, manifests=manifests, bytes_fetched=fetched)
+
+
+def build_interrupted_report(
+    manifests: Sequence[Manifest],
+    session: Session,
+    outcomes: Sequence[Outcome],
+    problems: Sequence[ModelfetchError],
+) -> Report:
+    """Return the report of a run that was cancelled: what it did until then, and one error for the interruption."""
+    own = [replace(o, error=None) if isinstance(o.error, InterruptedSync) else o for o in outcomes]
+    report = build_report(manifests, session, own, (*problems, session.cancel.error()))
+    return replace(report, bytes_fetched=session.bytes_received)
 
 
 _PACKAGE = Path(__file__).resolve().parents[1]

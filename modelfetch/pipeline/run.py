@@ -17,7 +17,7 @@ from modelfetch.core.events import Notice, Sink, discard
 from modelfetch.core.limits import limit_error
 from modelfetch.core.report import failed
 from modelfetch.core.threads import until_cancelled
-from modelfetch.errors import ModelfetchError
+from modelfetch.errors import InterruptedSync, ModelfetchError
 from modelfetch.pipeline.session import Session
 from modelfetch.tiers.selection import load_selected, select_manifests
 
@@ -62,6 +62,7 @@ class _Run:
 
     root: str
     tier: str | None = None
+    session: Session | None = None
     started: float = field(default_factory=time.monotonic)
 
     async def result(self, work: Coroutine[Any, Any, R], cancel: Cancel, failure: Failure[R] | None) -> R:
@@ -76,6 +77,8 @@ class _Run:
             if (limit := limit_error(error)) is None:
                 raise
             found = limit
+        if isinstance(found, InterruptedSync) and failure is None and self.session and self.session.report_interruption:
+            return cast("R", self.session.report_interruption())
         make = failure or cast("Failure[R]", failed)
         return make([found], tier=self.tier, root=self.root, seconds=time.monotonic() - self.started)
 
@@ -113,6 +116,7 @@ async def run_manifests(
             run.tier = manifests[0].tier
         with _demo_hub(chosen, settings, environ) as settings:
             async with Session(options, settings, sink=sink, cancel=cancel.child()) as session:
+                run.session = session
                 if manifests and (nothing := _nothing_to_do(manifests, options.consumers)):
                     sink(nothing)
                 return await work(manifests, session)

@@ -23,7 +23,7 @@ from modelfetch.store import Store
 from modelfetch.store.locks.gate import adding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from modelfetch.config.options import Options
@@ -43,6 +43,9 @@ class Session:
         settings: The environment's settings.
         sink: Receives events.
         cancel: Ends all work when it is set.
+
+    Attributes:
+        report_interruption: Builds the report if the work is cancelled; None before there is anything to report.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Session:
         self._collections = ExitStack()
         self._blocked_removals = ExitStack()
         self._blocked_folders: set[Path] = set()
+        self.report_interruption: Callable[[], Report] | None = None
 
     def block_removals(self, *, make: bool = False) -> None:
         """Keep `prune` and `remove` of other processes waiting until `allow_removals` or the end; blocks.
@@ -171,6 +175,11 @@ class Session:
     def requests(self) -> int:
         """The number of requests sent so far."""
         return self.http.requests if "http" in self.__dict__ else 0
+
+    @property
+    def bytes_received(self) -> int:
+        """The bytes that transfers received so far, also those that have not ended."""
+        return self.engine.bytes_received if "engine" in self.__dict__ else 0
 
     async def __aenter__(self) -> Self:
         self._collections.enter_context(short_collections())

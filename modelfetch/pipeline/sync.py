@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from modelfetch.pipeline.availability import check_availability, digests_here
 from modelfetch.pipeline.execute import Outcome, execute_plans
 from modelfetch.pipeline.plan import ModelPlan, clashes, plan_model, require_digests, select
 from modelfetch.pipeline.preflight import check_capacity, check_folders, files_in_place
-from modelfetch.pipeline.reporting import build_report
+from modelfetch.pipeline.reporting import build_interrupted_report, build_report
 from modelfetch.pipeline.resolve import resolve_all
 from modelfetch.placement.receipts import read_receipts
 
@@ -46,12 +47,13 @@ async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Rep
         await asyncio.to_thread(session.block_removals)
         plan = await make_plan(manifests, session)
         await asyncio.to_thread(_report_planned, plan, session)
-        if plan.problems and not session.options.keep_going:
-            outcomes = [Outcome(plan=model) for model in plan.models]
-        else:
-            outcomes = await execute_plans(plan.models, session)
+        outcomes = [Outcome(plan=model) for model in plan.models]
+        if not plan.problems or session.options.keep_going:
+            session.report_interruption = partial(build_interrupted_report, manifests, session, outcomes, plan.problems)
+            await execute_plans(outcomes, session)
     except ModelfetchError as error:
         return session.report(errors=[error], manifests=manifests)
+    session.cancel.check()
     return await asyncio.to_thread(build_report, manifests, session, outcomes, plan.problems)
 
 

@@ -15,7 +15,7 @@ from modelfetch.store.locks.files import LockFiles
 from modelfetch.transfer.fetch import fetch
 from modelfetch.transfer.rate import Limiter
 from modelfetch.transfer.ring_buffer import BufferPool
-from modelfetch.transfer.types import Context, Fetched, Tuning
+from modelfetch.transfer.types import Context, Fetched, Traffic, Tuning
 
 if TYPE_CHECKING:
     from modelfetch.core.artifact import Artifact, Location
@@ -67,6 +67,7 @@ class Engine:
                 single=tuning.single_bytes,
             ),
             lock_files=LockFiles(store.path / "locks"),
+            traffic=Traffic(),
             sink=sink,
         )
         jobs = max(1, options.jobs)
@@ -74,6 +75,11 @@ class Engine:
         self._small = asyncio.Semaphore(1 if jobs == 1 else min(_MAX_SMALL, jobs * _SMALL_PER_JOB))
         self._workers = Workers()
         self._running: set[asyncio.Task[Fetched]] = set()
+
+    @property
+    def bytes_received(self) -> int:
+        """The bytes that all transfers received so far."""
+        return self._context.traffic.received
 
     async def fetch(self, artifact: Artifact, mirrors: Sequence[Mirror] = (), *, label: str) -> Fetched:
         """Fetch an artifact into the store unless it is there.

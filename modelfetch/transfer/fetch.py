@@ -383,6 +383,7 @@ class _ReceivedCounter:
         """
         self._held.check()
         now = self._context.tuning.clock()
+        self._context.traffic.add(count)
         with self._lock:
             self.received += count
             if now - self._reported < self._context.tuning.progress_seconds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -70,6 +71,19 @@ class Fetched:
     served_by: str | None = None
 
 
+class Traffic:
+    """Counts the bytes that all transfers of an engine receive, in any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.received = 0
+
+    def add(self, count: int) -> None:
+        """Count more bytes."""
+        with self._lock:
+            self.received += count
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """The state that all transfers of an engine share."""
@@ -81,4 +95,5 @@ class Context:
     limiter: Limiter
     buffer_pool: BufferPool
     lock_files: LockFiles
+    traffic: Traffic
     sink: Sink
