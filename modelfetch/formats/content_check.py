@@ -136,9 +136,28 @@ def _is_no_document(head: bytes) -> bool:
     return not head.startswith((*_DOCUMENTS, *_ARCHIVES))
 
 
+_PIECE = re.compile(r"(\.[a-z0-9]+)(?:[._]data(?:[._-]?\w[\w-]*)?|[.-](?:split|part)[\w-]*|\.[0-9]{3})\Z")
+"""The end of the name of a part of a weight file: ``x.onnx.data``, ``x.gguf.part1of2``, ``x.ckpt.data-00000-of-00001``.
+
+Only the first part begins as the file does.
+"""
+_PIECE_SUFFIX = ".onnx_data"
+
 _UNLISTED = (
-    *(".caffemodel", ".engine", ".ftz", ".litertlm", ".mar", ".mlmodel", ".mnn", ".nemo", ".onnx_data", ".ort"),
-    *(".ot", ".pb", ".pdiparams", ".pdparams", ".pte", ".t7", ".task", ".tensors", ".trt", ".weights"),
+    *(
+        ".caffemodel",
+        ".dduf",
+        ".engine",
+        ".ftz",
+        ".litertlm",
+        ".mar",
+        ".mlmodel",
+        ".mnn",
+        ".nemo",
+        _PIECE_SUFFIX,
+        ".ort",
+    ),
+    *(".ot", ".pb", ".pdiparams", ".pdparams", ".plan", ".pte", ".t7", ".task", ".tensors", ".trt", ".weights"),
 )
 """Suffixes of binary weights that no image service lists; other programs read them."""
 
@@ -165,6 +184,14 @@ _STARTS: dict[str, Callable[[bytes], bool]] = {
     **dict.fromkeys(_UNLISTED, _is_no_document),
 }
 """The suffixes of model weights, and the check of what a file of each begins with."""
+_PACKED: dict[str, tuple[bytes, ...]] = {
+    **dict.fromkeys((".gz", ".tgz"), (b"\x1f\x8b",)),
+    **dict.fromkeys((".bz2", ".tbz2"), (b"BZh",)),
+    **dict.fromkeys((".xz", ".txz"), (b"\xfd7zXZ\0",)),
+    ".7z": (b"7z\xbc\xaf\x27\x1c",),
+    ".rar": (b"Rar!\x1a\x07",),
+}
+"""The suffixes of compressed files, and what these begin with; they do not count as weights."""
 _TORCH = frozenset({*PICKLE_SUFFIXES, ".bin", ".joblib", ".pickle"})
 """Suffixes of weights that torch may have written, as a zip."""
 _ANY_MODEL = (_is_safetensors, _is_gguf, _is_pickle, _is_ggml, _is_hdf5, _is_onnx, _is_tflite)
@@ -200,8 +227,11 @@ def suffix_for(head: bytes) -> str | None:
 
 
 def _suffix(path: str) -> str:
-    stem, _, last = path.rpartition("/")[2].rpartition(".")
-    return f".{last.lower()}" if stem and last else ""
+    name = path.rpartition("/")[2].lower()
+    stem, _, last = name.rpartition(".")
+    if (piece := _PIECE.search(name)) is not None and piece[1] in _STARTS:
+        return _PIECE_SUFFIX
+    return f".{last}" if stem and last else ""
 
 
 # ── pages and messages in place of a file ──
@@ -309,6 +339,8 @@ def check_head(
     if not allow_pickle and may_hide_pickle(path) and starts_as_pickle(head):
         return pickle_error(f"{path} is a pickle")
     if not is_weights(path, by_kind=by_kind):
+        if suffix in _PACKED and not head.startswith(_PACKED[suffix]):
+            return check_replacement(path, head, url) or _wrong_start_error(path, suffix, head)
         if suffix in (".html", ".htm", ".xhtml", ".xml", ".svg") or not (html_type and looks_like_html(head)):
             return None
         return page_error(path, url, what="a web page")
@@ -318,8 +350,12 @@ def check_head(
     if starts is None and not any(start(head) for start in _ANY_MODEL):
         return NotAModelError(f"{path} does not begin like any model format that modelfetch knows ({head[:8]!r})")
     if starts is not None and not starts(head):
-        return NotAModelError(f"{path} does not begin as a {suffix[1:]} file does: found {head[:8]!r}")
+        return _wrong_start_error(path, suffix, head)
     return None
+
+
+def _wrong_start_error(path: str, suffix: str, head: bytes) -> NotAModelError:
+    return NotAModelError(f"{path} does not begin as a {suffix[1:]} file does: found {head[:8]!r}")
 
 
 def check_whole(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False) -> ModelfetchError | None:

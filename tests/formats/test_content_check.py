@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from modelfetch.core.artifact import Artifact
 from modelfetch.core.digest import Digest
 from modelfetch.errors import CredentialsError, NotAModelError
-from modelfetch.formats.content_check import check_artifact, check_head, check_whole, digest_decides
+from modelfetch.formats.content_check import check_artifact, check_head, check_whole, digest_decides, is_listed
 from modelfetch.formats.gguf import read_gguf
 from modelfetch.formats.pickles import starts_as_pickle
 from modelfetch.formats.safetensors import read_safetensors
@@ -428,6 +428,30 @@ GOOD = {
 @pytest.mark.parametrize("name", GOOD)
 def test_formats_of_other_programs_pass(name: str) -> None:
     assert check(name, GOOD[name]) is None
+
+
+PIECES = ["m.onnx.data", "m.onnx_data_1", "m.onnx_data.2", "m.gguf.part1of2", "m.gguf-split-a", "m.bin.part0"]
+PIECES += ["M.CKPT.data-00000-of-00001", "m.safetensors.001", "m.pt-part-aa"]
+
+
+@each("name", [*PIECES, "m.plan", "m.dduf", "m.tar.gz", "m.tgz", "m.tar.bz2", "m.txz", "m.7z", "m.rar"])
+@each(
+    "text",
+    [b"404: Not Found", b"<Error><Code>NoSuchKey</Code></Error>", b'{"error": "no"}', b"<!doctype html><p>no", b""],
+)
+def test_a_text_is_neither_a_part_of_weights_nor_an_archive(name: str, text: bytes) -> None:
+    assert check(name, text) == "not-a-model"
+    assert not is_listed(name)
+
+
+@each("name", PIECES)
+def test_a_part_of_weights_begins_with_anything(name: str) -> None:
+    assert check(name, bytes(range(256)) * 20) is None
+
+
+@each("name", ["iris.data", "m.data.json", "m.onnx.json", "m.gguf.sha256", "m.safetensors.index.json", "my.part"])
+def test_what_accompanies_weights_may_be_text(name: str) -> None:
+    assert check(name, b'{"a": 1}') is None
 
 
 def test_a_git_sha1_is_not_a_digest_for_weights() -> None:

@@ -164,8 +164,21 @@ def test_encoded_bytes_with_the_pinned_size_are_kept_as_they_are(world: World, f
 
 def test_decoded_bytes_with_the_pinned_size_are_kept(world: World) -> None:
     with Origin(DATA, default=answering(200, {"Content-Encoding": "gzip"}, gzip.compress(DATA, 1))) as origin:
-        assert world.fetch(origin, size=len(DATA), path="file.gz").blob.path.read_bytes() == DATA
+        assert world.fetch(origin, size=len(DATA), path="file.zst").blob.path.read_bytes() == DATA
     assert len(origin.requests) == 1
+
+
+@pytest.mark.parametrize("path", first(1, ["data.tar.gz", "DATA.TGZ"]))
+@pytest.mark.parametrize(("field", "layers"), [("gzip", 1), ("gzip", 2), ("br", 1)])
+def test_of_a_compressed_file_without_digest_and_size_the_name_decides(
+    world: World, path: str, field: str, layers: int
+) -> None:
+    """The decoded bytes of a file that was sent as if it had been compressed on the way are not what its name says."""
+    packed = gzip.compress(DATA, 1)
+    body = packed if layers == 1 else gzip.compress(packed, 1)
+    with Origin(packed, default=answering(200, {"Content-Encoding": field}, body)) as origin:
+        assert world.fetch(origin, size=None, path=path).blob.path.read_bytes() == packed
+    assert len(origin.requests) == (2 if (field, layers) == ("gzip", 1) else 1)
 
 
 def test_decoded_bytes_with_the_pinned_digest_are_kept(world: World) -> None:
