@@ -76,7 +76,8 @@ async def check_files(
     if repair:
         repaired = await repair_files(found, manifests, session, rewritten=bool(options.models))
     verification, fetched = repaired.verification, repaired.bytes_fetched
-    return verification_report(verification, manifests, session, bytes_fetched=fetched), repaired
+    report = await asyncio.to_thread(verification_report, verification, manifests, session, bytes_fetched=fetched)
+    return report, repaired
 
 
 async def repair_files(
@@ -94,22 +95,24 @@ async def repair_files(
     if not broken:
         return Repaired(verification=found)
     await asyncio.to_thread(partial(session.block_removals, make=True))
-    requested = find_requested(manifests, session, found.inventory.receipts)
-    sources = _Sources(found, requested, session)
+    sources = await asyncio.to_thread(_find_sources, found, manifests, session)
     fixed: dict[int, Finding] = {}
     errors: list[ModelfetchError] = []
     fetched = 0
-    for digest, findings in _by_digest(broken).items():
-        session.cancel.check()
-        try:
-            right = await sources.get(digest) if digest else None
-            fetched += right.fetched if right else 0
-            await asyncio.to_thread(_restore, findings, right, session)
-        except ModelfetchError as error:
-            errors.append(error.about(model=findings[0].model, uri=findings[0].uri))
-            continue
-        action = right.action if right else "present"
-        fixed |= {id(finding): replace(finding, action=action) for finding in findings}
+    try:
+        for digest, findings in _by_digest(broken).items():
+            session.cancel.check()
+            try:
+                right = await sources.get(digest) if digest else None
+                fetched += right.fetched if right else 0
+                await asyncio.to_thread(_restore, findings, right, session)
+            except ModelfetchError as error:
+                errors.append(error.about(model=findings[0].model, uri=findings[0].uri))
+                continue
+            action = right.action if right else "present"
+            fixed |= {id(finding): replace(finding, action=action) for finding in findings}
+    finally:
+        errors += (await asyncio.to_thread(session.placer.finish)).values()
     await asyncio.to_thread(_note_checks, found, fixed, session)
     unread = [error for error in found.errors if error.code != "io-error"]  # what the disk can't read was replaced
     errors = [*unread, *errors] if len(fixed) == len(broken) else [*found.errors, *errors]
@@ -136,15 +139,34 @@ def _by_digest(findings: Sequence[Finding]) -> dict[str | None, list[Finding]]:
     return grouped
 
 
+def _find_sources(found: Verification, manifests: Sequence[Manifest], session: Session) -> _Sources:
+    return _Sources(found, find_requested(manifests, session, found.inventory.receipts), session)
+
+
 class _Sources:
     """Finds the right bytes of a digest: in the store, in another file on this machine, or at their original source."""
 
     def __init__(self, found: Verification, requested: Requested, session: Session) -> None:
-        self._found = found
         self._session = session
         requests = (*requested.paths.values(), *requested.folders.values())
         self._requests = {request.model.name: request for request in requests}
-        self._artifacts = self._known_artifacts()
+        self._damaged_inodes: set[tuple[int, int] | None] = set()
+        self._good_files: dict[str | None, list[Path]] = defaultdict(list)
+        for finding in found.findings:
+            if finding.item and finding.action in ("damaged", "changed"):
+                self._damaged_inodes.add(finding.item.inode)
+            elif finding.item and finding.action == "present" and finding.item.is_placement:
+                self._good_files[finding.digest].append(finding.item.file)
+        self._damaged_blobs = {i.digest for i in found.inventory.blobs if i.inode in self._damaged_inodes}
+        resolved = [
+            (frozen.model, at_current_endpoints(frozen.resolution, session.settings))
+            for receipt in found.inventory.receipts.values()
+            for frozen in receipt.frozen.values()
+        ]
+        self._artifacts = {str(a.digest): (model, a) for model, known in resolved for a in known.artifacts if a.digest}
+        # The content of a ref in a Hugging Face cache is the resolved commit.
+        commits = {known.revision.encode() for _, known in resolved if known.revision}
+        self._texts = {str(Digest.sha256(commit)): commit for commit in commits}
 
     async def get(self, digest: str) -> _Bytes:
         """Get the right bytes.
@@ -153,7 +175,7 @@ class _Sources:
             ModelfetchError: They are not available.
         """
         sha256 = Digest.parse(digest)
-        if (text := self._known_text(sha256)) is not None:
+        if (text := self._texts.get(digest)) is not None:
             return _Bytes(text=text)
         blob = await asyncio.to_thread(self._good_blob, sha256)
         if blob is not None:
@@ -161,7 +183,7 @@ class _Sources:
         known = self._artifacts.get(digest)
         name, artifact = known or ("a copy", Artifact(uri=digest, path=digest))
         artifact = replace(artifact, digest=sha256)
-        files = [*self._good_files(digest), *await asyncio.to_thread(self._files_elsewhere, artifact)]
+        files = [*self._good_files.get(digest, ()), *await asyncio.to_thread(self._files_elsewhere, artifact)]
         if known is None and not files:
             raise UnreachableError(
                 f"{digest} is damaged or missing, and no receipt names its source",
@@ -185,46 +207,14 @@ class _Sources:
 
     def _good_blob(self, sha256: Digest) -> Blob | None:
         """The blob, if it is intact; a damaged one is set aside so that its intact chunks can be reused."""
-        items = [item for item in self._found.inventory.blobs if item.digest == str(sha256)]
-        if any(item.inode in self._damaged_inodes for item in items):
+        if str(sha256) in self._damaged_blobs:
             self._session.store.set_aside(sha256)
             return None
         return self._session.store.find(sha256)
 
-    @property
-    def _damaged_inodes(self) -> set[object]:
-        return {f.item.inode for f in self._found.findings if f.item and f.action in ("damaged", "changed")}
-
-    def _good_files(self, digest: str) -> list[Path]:
-        return [
-            finding.item.file
-            for finding in self._found.findings
-            if finding.item and finding.digest == digest and finding.action == "present" and finding.item.is_placement
-        ]
-
     def _files_elsewhere(self, artifact: Artifact) -> list[Path]:
         """Files of other programs on this machine that are not links to a damaged one."""
-        damaged = self._damaged_inodes
-        return [path for path in self._session.local_files.find(artifact) if _inode(path) not in damaged]
-
-    def _known_artifacts(self) -> dict[str, tuple[str, Artifact]]:
-        """The model and artifact of each digest, from the receipts."""
-        return {
-            str(artifact.digest): (frozen.model, artifact)
-            for receipt in self._found.inventory.receipts.values()
-            for frozen in receipt.frozen.values()
-            for artifact in at_current_endpoints(frozen.resolution, self._session.settings).artifacts
-            if artifact.digest is not None
-        }
-
-    def _known_text(self, sha256: Digest) -> bytes | None:
-        """The content of a ref in a Hugging Face cache: the resolved commit."""
-        for receipt in self._found.inventory.receipts.values():
-            for frozen in receipt.frozen.values():
-                text = (frozen.resolution.revision or "").encode()
-                if text and Digest.sha256(text) == sha256:
-                    return text
-        return None
+        return [path for path in self._session.local_files.find(artifact) if _inode(path) not in self._damaged_inodes]
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
@@ -271,7 +261,8 @@ def _restore_items(
         )
     writer.sync()
     book.add(entries, {})
-    book.write(writer.confirm)
+    if book.is_due:  # the journal has what the next run needs
+        book.write(writer.confirm)
 
 
 def _write(item: Item, entry: Entry, right: _Bytes | None, writer: ConsumerWriter, tree: RootTree) -> Made:

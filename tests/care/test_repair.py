@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modelfetch.care import verify
+from modelfetch.care import repair, verify
 from modelfetch.cli.app import run
+from modelfetch.placement import receipts
 from modelfetch.store.chunks import CHUNK
 from tests.care.conftest import actions
 from tests.damage import flip
@@ -17,8 +18,12 @@ from tests.pipeline.entries import WEIGHTS, commit, ollama, read, sha256, vae, w
 from tests.transfer.world import payload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
+    from modelfetch.care.verify import Finding
+    from modelfetch.pipeline.session import Session
+    from modelfetch.placement.receipts import Receipt
     from tests.pipeline.conftest import Bench, Result
 
 ONE, TWO = "stable-diffusion/models/VAE/art.safetensors", "comfyui/models/vae/art.safetensors"
@@ -123,6 +128,63 @@ def test_repair_restores_missing_files_links_and_text_files(bench: Bench, care: 
     assert link.is_symlink()
     assert ref.read_text() == commit(bench, "acme/whisper")
     assert care("verify").code == 0
+
+
+def many(bench: Bench, count: int = 12) -> list[Path]:
+    """Place a snapshot of small files, and damage each of its blobs, but not the copies in the store."""
+    bench.world.hf_repo("acme/many", {f"{n}.json": b'{"number": %d}' % n for n in range(count)})
+    entry = {"name": "many", "kind": "snapshot", "source": "hf://acme/many", "for": ["whisper"]}
+    assert bench.sync(entry).code == 0
+    blobs = sorted((bench.root / "whisper/hub/models--acme--many/blobs").iterdir())
+    for blob in blobs:
+        flip(blob, offset=11)
+    return blobs
+
+
+def count_writes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The consumers whose receipts are written from now on; none is written before the end of a run."""
+    written: list[str] = []
+    write = receipts.write_receipt
+
+    def counted(root: Path, receipt: Receipt, *, confirm: Callable[[], None]) -> None:
+        written.append(receipt.consumer)
+        write(root, receipt, confirm=confirm)
+
+    monkeypatch.setattr(receipts, "WRITE_EVERY", 3600.0)
+    monkeypatch.setattr(receipts, "write_receipt", counted)
+    return written
+
+
+def test_a_repair_of_many_files_writes_the_receipt_once(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = many(bench)
+    written = count_writes(monkeypatch)
+    assert care("verify", "--repair").code == 0
+    assert written == ["whisper"]
+    assert {blob.read_bytes() for blob in blobs} == {b'{"number": %d}' % n for n in range(len(blobs))}
+    assert set(actions(care("verify")).values()) == {"present"}
+
+
+def test_an_interrupted_repair_records_what_it_has_restored(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many(bench)
+    written = count_writes(monkeypatch)
+    restore, calls = repair._restore, []
+
+    def interrupted(findings: Sequence[Finding], right: Any, session: Session) -> None:
+        restore(findings, right, session)
+        calls.append(findings)
+        if len(calls) == 3:
+            session.cancel.set()
+
+    monkeypatch.setattr(repair, "_restore", interrupted)
+    assert care("verify", "--repair").code == 130
+    assert written == ["whisper"]
+    monkeypatch.setattr(repair, "_restore", restore)
+    found = list(actions(care("verify")).values())
+    assert (found.count("damaged"), found.count("changed")) == (9, 0)
 
 
 def test_a_file_changed_by_a_user_is_moved_aside(bench: Bench, care: Callable[..., Result]) -> None:
