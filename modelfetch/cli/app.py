@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,7 +20,7 @@ from modelfetch.render.errors import report_json, show_error
 from modelfetch.render.out import note, put
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from modelfetch.render.errors import Reportable
 
@@ -49,8 +49,6 @@ _COMMANDS = {
 _ALIASES = {"ls": "list"}
 _REPORTING = ("sync", "plan", "status", "verify", "list", "remove", "prune", "adopt", "fetch", "pin", "add", "fit")
 """The commands that print a report with ``--json``, also of an error."""
-_TRUE = ("1", "true", "t", "yes", "y", "on")
-"""The values of a variable that set a flag (source: click.types.BoolParamType)."""
 
 
 class _Lazy(click.Group):
@@ -133,42 +131,35 @@ def run(argv: Sequence[str]) -> int:
 def _refuse(error: ModelfetchError, argv: Sequence[str]) -> int:
     """Print the error that ended a command before it had a report; with ``--json``, print a report of the error too."""
     command = _ALIASES.get(argv[0], argv[0]) if argv else ""
-    if command in _REPORTING and _wants_json(command, argv):
-        with contextlib.suppress(ModelfetchError):
-            put(report_json(_early_report(command, error, argv), command))
+    with contextlib.suppress(ModelfetchError, MemoryError, OSError):
+        values = _values(command, argv) if command in _REPORTING else {}
+        if values.get("as_json") or values.get("form") == "json":
+            put(report_json(_early_report(command, values, error), command))
     show_error(error, _command_of(argv))
     return error.exit_code
 
 
-def _early_report(command: str, error: ModelfetchError, argv: Sequence[str]) -> Reportable:
+def _early_report(command: str, values: Mapping[str, Any], error: ModelfetchError) -> Reportable:
     """The report of a command that failed before it read its options."""
     if command == "add":
         from modelfetch.pinning.types import AddReport
 
-        return AddReport(manifest=_given("manifest", command, argv) or "models.yaml", errors=(error,))
+        return AddReport(manifest=str(values.get("manifest") or "models.yaml"), errors=(error,))
     if command == "fit":
         from modelfetch.fitting import fit_failed
 
         return fit_failed([error], tier=None)
     from modelfetch.core.report import failed
 
-    return failed([error], tier=None, root=str(Path(_given("root", command, argv) or DEFAULT_ROOT)))
+    return failed([error], tier=None, root=str(values.get("root") or Path(DEFAULT_ROOT)))
 
 
-def _wants_json(command: str, argv: Sequence[str]) -> bool:
-    flag = _given("json", command, ()).lower()
-    return "--json" in argv or flag in _TRUE or (command == "status" and _given("format", command, argv) == "json")
-
-
-def _given(option: str, command: str, argv: Sequence[str]) -> str:
-    """The value of an option on a command line that may be wrong, else in a variable; empty if there is none."""
-    words, found = iter(argv), ""
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name == f"--{option}":
-            found = value if equals else next(words, "")
-    variables = (f"MODELFETCH_{command}_{option}".upper(), f"MODELFETCH_{option}".upper())
-    return next(filter(None, (found, *(os.environ.get(name, "").strip() for name in variables))), "")
+def _values(command: str, argv: Sequence[str]) -> Mapping[str, Any]:
+    """The values of a command's options, from a command line and variables that may be wrong; None for a wrong one."""
+    found = cli.get_command(click.Context(cli), command)
+    assert found is not None  # noqa: S101 - the caller knows the command
+    lenient: dict[str, Any] = {"resilient_parsing": True, "ignore_unknown_options": True, "allow_extra_args": True}
+    return found.make_context(command, list(argv[1:]), **lenient).params
 
 
 def _command_of(argv: Sequence[str]) -> str | None:
