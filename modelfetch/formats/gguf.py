@@ -40,9 +40,8 @@ _MAX_ELEMENTS = 2**63
 
 
 class ArrayHead(NamedTuple):
-    """An array that was skipped: the type id of its elements, and their number."""
+    """An array or a text that was skipped: the number of its elements, or bytes."""
 
-    element: int
     length: int
 
 
@@ -65,8 +64,6 @@ class GgufHeader:
     """
 
     version: int
-    big_endian: bool
-    tensor_count: int
     metadata: Mapping[str, Any] = field(repr=False)
     tensors: tuple[Tensor, ...] | None = field(repr=False)
     data_offset: int | None
@@ -119,8 +116,6 @@ class _HeaderReader:
             _check_layout(infos, start, self._alignment(), self._source.size)
         return GgufHeader(
             version=version,
-            big_endian=self._order == ">",
-            tensor_count=count,
             metadata=self._metadata,
             tensors=infos,
             data_offset=start,
@@ -239,7 +234,7 @@ class _HeaderReader:
                 self._check_length(f"the text of {key!r}", length)
                 return self._raw(length).decode(errors="replace")
             self._skip(f"the text of {key!r}", length)
-            return ArrayHead(_STRING, length)
+            return ArrayHead(length)
         if kind not in _SCALARS:
             raise NotAModelError(f"broken GGUF header: {key!r} has the unknown type {kind}")
         return self._unpack(_SCALARS[kind])[0]
@@ -261,11 +256,11 @@ class _HeaderReader:
             if self._reserve(length, _KEPT_ARRAY):
                 self._metadata[key] = self._unpack(f"{length}{_SCALARS[element]}")
                 return
-            self._metadata[key] = ArrayHead(element, length)
+            self._metadata[key] = ArrayHead(length)
             self._skip(what, length * width)
         elif element == _STRING:
             self._check_length(what, length * struct.calcsize("<" + self._long))
-            self._metadata[key] = ArrayHead(element, length)
+            self._metadata[key] = ArrayHead(length)
             self._skip_texts(what, length)
         else:
             raise NotAModelError(f"broken GGUF header: {what} holds the unknown type {element}")

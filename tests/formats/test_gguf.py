@@ -68,7 +68,7 @@ def test_every_version_and_byte_order_reads_the_same(version: int, big_endian: b
     file = llm(SHAPES[shape], version=version, big_endian=big_endian)
     header = read_gguf(file)
     expected = tensors(SHAPES[shape])
-    assert (header.version, header.big_endian) == (version, big_endian)
+    assert header.version == version
     assert header.tensors is not None
     assert [(t.name, t.shape, t.nbytes) for t in header.tensors] == [(t.name, t.shape, t.nbytes) for t in expected]
     assert header.metadata["general.architecture"] == SHAPES[shape].arch
@@ -78,7 +78,7 @@ def test_every_version_and_byte_order_reads_the_same(version: int, big_endian: b
 def test_a_magic_in_the_other_byte_order_is_read_too() -> None:
     file = llm(Shape(), big_endian=True)
     swapped = MadeFile(header=b"FUGG" + file.header[4:], size=file.size)
-    assert read_gguf(swapped).big_endian
+    assert read_gguf(swapped) == read_gguf(file)
 
 
 def test_scalars_short_arrays_and_the_length_of_long_ones_are_kept() -> None:
@@ -99,9 +99,9 @@ def test_scalars_short_arrays_and_the_length_of_long_ones_are_kept() -> None:
         "a.flag": True,
         "a.float": 0.5,
         "a.heads": (8, 2, 4),
-        "a.long": ArrayHead(U8, 5000),
-        "a.words": ArrayHead(STRING, 3),
-        "a.template": ArrayHead(STRING, 2000),
+        "a.long": ArrayHead(5000),
+        "a.words": ArrayHead(3),
+        "a.template": ArrayHead(2000),
     }
 
 
@@ -304,8 +304,7 @@ def test_a_source_that_ends_early_or_returns_too_much_is_a_typed_error() -> None
 def outcome(data: bytes, size: int | None, *, whole: bool) -> None:
     file = MadeFile(header=data, size=size)
     with contextlib.suppress(NotAModelError):  # anything else would fail the test
-        header = read_gguf(file, tensors=whole)
-        assert header.tensors is None or len(header.tensors) == header.tensor_count
+        read_gguf(file, tensors=whole)
     assert sum(length for _, length in file.asked) <= LIMIT
     assert all(b[0] == a[0] + a[1] for a, b in zip(file.asked, file.asked[1:], strict=False))
 
