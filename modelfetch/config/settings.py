@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from modelfetch.config.secret import CredentialFileError, Secret
 from modelfetch.core.fs import read_head
@@ -176,6 +176,10 @@ def _mirrors(env: Mapping[str, str], plain: frozenset[str]) -> tuple[tuple[str, 
     return tuple(pairs)
 
 
+_LONGEST_SOCKS = 255
+"""Bytes of the longest user name and password for a SOCKS proxy (source: RFC 1929)."""
+
+
 def _check_proxies(env: Mapping[str, str]) -> None:
     """Reject a proxy setting that no client can use; the value is not shown because it may contain a password."""
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
@@ -191,10 +195,17 @@ def _check_proxies(env: Mapping[str, str]) -> None:
                     f"{spelled}: expected a proxy as http://[USER:PASSWORD@]HOST[:PORT]",
                     hint="in user and password write / : @ # ? as %2F %3A %40 %23 %3F",
                 )
-            if text and parts.scheme.startswith("socks") and find_spec("socksio") is None:
+            if not text or not parts.scheme.startswith("socks"):
+                continue
+            if find_spec("socksio") is None:
                 raise SettingError(
                     f"{spelled}: a SOCKS proxy needs the package socksio",
                     hint="pip install socksio, or use an http proxy",
+                )
+            if any(len(unquote_to_bytes(word or "")) > _LONGEST_SOCKS for word in (parts.username, parts.password)):
+                raise SettingError(
+                    f"{spelled}: a SOCKS proxy takes a user and a password of at most {_LONGEST_SOCKS} bytes each",
+                    hint="use an http proxy for longer ones",
                 )
 
 

@@ -9,6 +9,8 @@ import re
 from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_LONGEST_HOST = 253
+"""Characters of the longest name that the DNS can hold; libraries for proxies fail at longer ones."""
 _PUBLIC_FIELDS = frozenset(
     {"type", "format", "size", "fp", "fileid", "modelversionid", "id", "file", "filename", "name", "path", "version"}
     | {"ref", "rev", "revision", "branch", "tag", "download", "dl", "raw", "inline", "export", "alt", "lang", "blobs"}
@@ -47,9 +49,9 @@ def origin(url: str) -> tuple[str, str, int]:
 @functools.lru_cache(maxsize=256)  # a request compares the origin of its URL with that of each service
 def _origin(url: str) -> tuple[str, str, int] | None:
     parts = urlsplit(url)
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+    if parts.scheme not in _DEFAULT_PORTS or not 0 < len(parts.hostname or "") <= _LONGEST_HOST:
         return None
-    return parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS[parts.scheme]
+    return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme]
 
 
 @functools.lru_cache(maxsize=256)

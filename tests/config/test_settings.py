@@ -338,6 +338,16 @@ def test_a_socks_proxy_without_the_package_for_it_is_78(monkeypatch: pytest.Monk
     _from(ALL_PROXY="socks5h://127.0.0.1:1080")
 
 
+@each("login", [f"{'u' * 256}:p", f"u:{'%2F' * 256}", f"u:{'ü' * 128}"])
+def test_a_socks_proxy_with_a_login_that_it_can_not_carry_is_78(login: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modelfetch.config.settings.find_spec", lambda _name: object())
+        with pytest.raises(SettingError, match=r"ALL_PROXY: .* 255 bytes") as caught:
+            _from(ALL_PROXY=f"socks5://{login}@127.0.0.1:1080")
+    assert login not in caught.value.message
+    _from(HTTPS_PROXY=f"http://{login}@127.0.0.1:1080")
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["HF_ENDPOINT", "MODELFETCH_MIRRORS", "MODELFETCH_ALLOW_HTTP", "HTTPS_PROXY"]),

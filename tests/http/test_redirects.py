@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 import respx
 
 from modelfetch.config.settings import Settings
+from modelfetch.errors import UnreachableError
 from modelfetch.http import Http
 from modelfetch.http.auth import Credentials
 from modelfetch.http.redirects import leads_elsewhere, method_after, next_hop, rewrite
@@ -26,6 +28,14 @@ def test_a_relative_location_is_resolved() -> None:
     assert next_hop("https://a/b/c?d", "../e", lambda _h, _p: False) == "https://a/e"
     assert next_hop("https://a/b", "http://127.0.0.1:5/x", lambda _h, _p: False) == "http://127.0.0.1:5/x"
     assert next_hop("https://a/b", "http://lan/x", lambda host, port: (host, port) == ("lan", 80)) == "http://lan/x"
+
+
+def test_a_redirect_to_a_host_that_no_name_server_can_know_is_an_error() -> None:
+    """A SOCKS proxy can't be asked for it either."""
+    longest = "a." * 126 + "b"
+    assert next_hop("https://a/b", f"https://{longest}/", lambda _h, _p: False)
+    with pytest.raises(UnreachableError, match="redirects to an invalid URL"):
+        next_hop("https://a/b", f"https://a{longest}/", lambda _h, _p: False)
 
 
 @each(
