@@ -17,7 +17,7 @@ from modelfetch.core.events import Notice, Sink, discard
 from modelfetch.core.limits import limit_error
 from modelfetch.core.report import failed
 from modelfetch.core.threads import until_cancelled
-from modelfetch.errors import InterruptedSync, ModelfetchError
+from modelfetch.errors import DestinationError, InterruptedSync, ModelfetchError
 from modelfetch.pipeline.session import Session
 from modelfetch.tiers.selection import load_selected, select_manifests
 
@@ -156,9 +156,20 @@ async def run_session(
         chosen = options(settings)
         run.root = str(chosen.root)
         async with Session(chosen, settings, sink=sink, cancel=cancel.child()) as session:
-            return await work(session)
+            try:
+                return await work(session)
+            except DestinationError as error:
+                _name_cache(error, settings.cache_path())
+                raise
 
     return await run.result(main(), cancel, failure)
+
+
+def _name_cache(error: DestinationError, cache: Path) -> None:
+    """Add the variable for the cache to the hint of an error about its folder, which no option named."""
+    folders = [str(folder) for folder in (cache, *cache.parents) if folder.name]
+    if error.code == "not-writable" and any(f" {folder}:" in error.message for folder in folders):
+        error.hint = f"{error.hint}; MODELFETCH_CACHE names another folder for the cache"
 
 
 @contextlib.contextmanager

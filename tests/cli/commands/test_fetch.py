@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -58,3 +59,22 @@ def test_another_digest_upstream_gets_no_hint_about_a_manifest(
     assert "check the expected digest" in err
     assert "manifest" not in err
     assert "modelfetch pin" not in err
+
+
+@pytest.mark.parametrize(("words", "advised"), [([], True), (["-o", "new/x.json"], False)])
+def test_the_hint_names_the_variable_of_a_cache_that_is_not_writable(
+    words: list[str],
+    advised: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    (tmp_path / "x.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MODELFETCH_CACHE", str(tmp_path / "home/cache"))
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert run(["fetch", (tmp_path / "x.json").as_uri(), *words]) == 73
+    assert ("MODELFETCH_CACHE names another folder" in capsys.readouterr().err) == advised
