@@ -55,7 +55,7 @@ def read(root: Path, consumer: str) -> dict[str, tuple[Claim, ...]]:
         data = fs.read_small(path_of(root, consumer), _MAX_BYTES)
     except OSError:
         return {}
-    claims: dict[str, tuple[Claim, ...]] = {}
+    claims: dict[str, list[Claim]] = {}
     for line in data.splitlines():
         try:
             if len(line) > _LONGEST_LINE:
@@ -66,8 +66,8 @@ def read(root: Path, consumer: str) -> dict[str, tuple[Claim, ...]]:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
         if isinstance(path, str):
-            claims[path] = (*claims.get(path, ()), claim)
-    return claims
+            claims.setdefault(path, []).append(claim)
+    return {path: tuple(known) for path, known in claims.items()}
 
 
 def _claim(raw: dict[str, Any]) -> Claim:

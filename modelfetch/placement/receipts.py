@@ -231,6 +231,9 @@ class ReceiptBook:
 
     def claim(self, claims: Mapping[str, Claim]) -> None:
         """Record durably, before placing, which bytes are about to be placed at which path. Raises OSError."""
+        claims = {path: claim for path, claim in claims.items() if self._claims.get(path, ())[-1:] != (claim,)}
+        if not claims:
+            return  # a run that was interrupted has recorded the same
         journal.append(self._root, self._consumer, claims)
         for path, claim in claims.items():
             self._claims[path] = (*self._claims.get(path, ()), claim)

@@ -117,6 +117,17 @@ def test_a_journal_that_has_grown_is_shortened_to_the_newest_claims_of_each_path
     assert journal.read(tmp_path, "comfyui")["a"][-1] == Claim(digest=f"sha256:{999:064}")
 
 
+def test_runs_that_are_killed_again_and_again_do_not_let_the_journal_grow(tmp_path: Path) -> None:
+    """As those of a container that is restarted whenever it fails; a journal that grew too large was not read."""
+    path = journal.path_of(tmp_path, "comfyui")
+    for digest in (ONE, ONE, TWO, TWO, ONE):
+        book = ReceiptBook(tmp_path, "comfyui")
+        book.load()
+        book.claim({"a": Claim(digest=digest), "b": Claim(digest=None, target="x")})
+    assert [claim.digest for claim in journal.read(tmp_path, "comfyui")["a"]] == [ONE, TWO, ONE]
+    assert len(path.read_bytes().splitlines()) == 4
+
+
 ENTRY = {
     "digest": ONE,
     "size": 1,
