@@ -316,7 +316,8 @@ def test_fetch_to_a_path_keeps_files_in_its_temporary_folder_that_it_did_not_mak
     mine.parent.mkdir(parents=True, exist_ok=True)
     mine.write_text("mine")
     assert run(["fetch", f"{hub.files}x.safetensors", "-o", str(tmp_path / "out")]) == 0
-    assert [path for path in work.path.rglob("*") if path.is_file()] == [mine]
+    assert {path for path in work.path.rglob("*") if path.is_file()} == {mine, work.path / "CACHEDIR.TAG"}
+    assert run(["fetch", f"{hub.files}x.safetensors", "-o", str(tmp_path / "out"), "--refresh"]) == 0
 
 
 def test_a_fetch_to_a_path_waits_for_another_one_to_the_same_path(hub: Hub, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from modelfetch.store.record import BlobRecord
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_TAG_NAME = "CACHEDIR.TAG"
 _TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
     b"# This directory holds model files that modelfetch can fetch again.\n"
@@ -50,10 +51,16 @@ _OWN_NAME = re.compile(r"[0-9a-f]{40,}(\.\w+)*|[\w-]+\.lock(\.\w+)*|\.modelfetch
 
 def is_store(folder: Path) -> bool:
     """Return whether a folder is a store, or another folder of modelfetch that has its tag."""
+    return _read_tag(folder) == _TAG
+
+
+def _read_tag(folder: Path) -> bytes | None:
+    """The content of a folder's tag; None if it has none that may be modelfetch's, whole or cut off by a kill."""
     try:
-        return read_small(folder / "CACHEDIR.TAG", len(_TAG)) == _TAG
+        found = read_small(folder / _TAG_NAME, len(_TAG))
     except OSError:
-        return False
+        return None
+    return found if _TAG.startswith(found) else None
 
 
 def _remove_own_files(folder: Path) -> None:
@@ -189,8 +196,9 @@ class Store:
         path = self.path.joinpath(*parts)
         if not path.is_dir():
             with translated(path, doing="making"):
-                make_directory(path)
+                make_directory(self.path)
                 self._tag()
+                make_directory(path)
         if parts == ("ingest",):
             self._sweep(path)
         self._made[parts] = path
@@ -198,8 +206,8 @@ class Store:
 
     def _tag(self) -> None:
         if not self._is_tagged:
-            tag = self.path / "CACHEDIR.TAG"
-            if not tag.exists():
+            tag = self.path / _TAG_NAME
+            if not tag.exists() or _read_tag(self.path) is not None:
                 write_new(tag, _TAG)
             self._is_tagged = True
 
@@ -385,7 +393,8 @@ class Store:
         """Return whether the folder has content that does not come from a store of modelfetch."""
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
             return True
-        return not is_store(self.path) and self.path.is_dir() and any(self.path.iterdir())
+        # The tag comes first and goes last, so a folder of a killed run may have a part of it, or be empty.
+        return self.path.is_dir() and _read_tag(self.path) is None and any(self.path.iterdir())
 
     def clear(self) -> None:
         """Remove the store's own files, and the folders that are empty then; never raises.
@@ -396,8 +405,7 @@ class Store:
             if not (self.path / name).is_symlink():
                 _remove_own_files(self.path / name)
         with contextlib.suppress(OSError):
-            (self.path / "CACHEDIR.TAG").unlink(missing_ok=True)
-            self.path.rmdir()
+            self._remove_tagged_folder()
         self.invalidate_cache()
 
     def remove_if_empty(self) -> None:
@@ -406,9 +414,14 @@ class Store:
             for name in ("ingest", "locks", "blobs"):
                 with contextlib.suppress(FileNotFoundError):
                     (self.path / name).rmdir()
-            (self.path / "CACHEDIR.TAG").unlink(missing_ok=True)
-            self.path.rmdir()
+            self._remove_tagged_folder()
         self.invalidate_cache()
+
+    def _remove_tagged_folder(self) -> None:
+        """Remove the store's folder if only its tag is in it; raises OSError."""
+        if os.listdir(self.path) == [_TAG_NAME]:  # noqa: PTH208 - names are enough
+            (self.path / _TAG_NAME).unlink()
+        self.path.rmdir()
 
     # --- internals ---------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -24,6 +25,7 @@ from modelfetch.store.ingest import add_file
 from modelfetch.store.locks.lock import LockLostError
 from modelfetch.store.record import BlobRecord
 from tests.examples import any_text, examples
+from tests.placement.crashes import killed_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -420,7 +422,8 @@ def test_clearing_a_store_leaves_foreign_files(tmp_path: Path) -> None:
     store.add_bytes(DATA)
     (store.path / "notes.txt").write_text("mine")
     store.clear()
-    assert [path.name for path in store.path.iterdir()] == ["notes.txt"]
+    assert {path.name for path in store.path.iterdir()} == {"notes.txt", "CACHEDIR.TAG"}
+    assert not store.is_foreign()
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "full folder", "other tag"])
@@ -442,6 +445,25 @@ def test_a_store_and_an_empty_folder_are_not_foreign(store: Store) -> None:
     assert not store.is_foreign()
     store.add_bytes(DATA)
     assert not store.is_foreign()
+
+
+def test_a_folder_whose_creation_or_removal_was_cut_off_is_not_foreign(tmp_path: Path) -> None:
+    """At any call that changes the disk, by a kill or by an error of this call."""
+    for error in (None, errno.EIO):
+        for at in range(100):
+            store = Store(tmp_path / f"{error}-{at}")
+            with killed_at(at, error=error) as killer, contextlib.suppress(ModelfetchError, OSError):
+                store.add_bytes(DATA)
+                store.clear()
+            again = Store(store.path)
+            assert not again.is_foreign(), (at, error)
+            again.add_bytes(DATA)
+            assert (again.path / "CACHEDIR.TAG").stat().st_size > 100
+            again.clear()
+            assert not again.path.exists()
+            if not killer.struck:
+                break
+        assert at > 10
 
 
 def test_nothing_is_stored_after_the_lock_was_lost(store: Store) -> None:

@@ -139,7 +139,8 @@ class LockFiles:
             if take_flock(fd):
                 return LockFile(path=path, fd=fd, inode=inode_of(os.fstat(fd)), owner=write_owner(fd))
         except OSError:  # a full disk, which the attempt without a kept file reports
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
         os.close(fd)
         return None
 

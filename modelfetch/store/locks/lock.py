@@ -292,8 +292,9 @@ class _Waiter:
             if owner is not None and _is_current(fd, self._path):
                 return self._held(fd, owner)
         except OSError:  # a full disk: leave no lock without an owner
-            if _is_current(fd, self._path):
-                self._path.unlink()
+            with contextlib.suppress(OSError):
+                if _is_current(fd, self._path):
+                    self._path.unlink()
             os.close(fd)
             raise
         os.close(fd)  # another process has already replaced it

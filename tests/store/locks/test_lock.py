@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -388,3 +389,18 @@ def test_anything_but_a_file_in_the_place_of_a_lock_is_refused_at_once(path: Pat
             pass
     assert time.monotonic() - start < 5
     assert str(path) in caught.value.message
+
+
+def test_a_lock_that_can_not_be_written_is_not_held(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor if its file can't be removed either: the next attempt of the same process waited for the open file."""
+
+    def fail(*_: object, **_options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for name in ("pwrite", "unlink"):
+        monkeypatch.setattr(os, name, fail)
+    with pytest.raises(DestinationError), lock(path, label="it"):
+        pass
+    monkeypatch.undo()
+    with lock(path, label="it", timeout=0.0):
+        pass
