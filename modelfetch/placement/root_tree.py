@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import stat as statmod
 import threading
 from collections import deque
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core import directories, fs
 from modelfetch.core.limits import open_descriptor
+from modelfetch.core.root import CONSUMERS
 from modelfetch.errors import DestinationError
 from modelfetch.manifest.paths import check_relative
 from modelfetch.placement.path_stat import PathStat
@@ -293,11 +295,11 @@ def _inside(base: str, link: str) -> list[str]:
     if real == base:
         return []
     if not real.startswith(base.rstrip("/") + "/"):
-        raise DestinationError(
-            f"{link}: this folder leads to {real}, outside {base}",
-            code="outside-root",
-            hint="make ROOT itself the symlink, or replace the folder by a real one",
-        )
+        hint = "make ROOT itself the symlink, or replace the folder by a real one"
+        if (consumer := link.removeprefix(base.rstrip("/") + "/")) in CONSUMERS:
+            hint += f"; to use the other folder, name it: --consumer-dir {shlex.quote(f'{consumer}={real}')}"
+        text = f"{link}: this folder leads to {real}, outside {base}"
+        raise DestinationError(text, code="outside-root", hint=hint)
     if not Path(real).is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "the symlink does not lead to a folder", link)
     return real[len(base.rstrip("/")) + 1 :].split("/")

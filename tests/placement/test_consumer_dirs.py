@@ -73,6 +73,16 @@ def test_a_subfolder_that_links_outside_is_refused(bench: Bench, installed: Path
     assert not list((bench.folder / "outside").iterdir())
 
 
+def test_the_hint_for_a_folder_that_links_outside_names_it_on_purpose(bench: Bench, installed: Path) -> None:
+    bench.root.mkdir()
+    (bench.root / "comfyui").symlink_to(installed)
+    refused = bench.sync(vae(bench))
+    assert refused.codes() == ["outside-root"]
+    option = refused.report["errors"][0]["hint"].rpartition("name it: ")[2]
+    assert option == f"--consumer-dir comfyui={installed}"
+    assert bench.sync(vae(bench), options=tuple(option.split())).code == 0
+
+
 @pytest.mark.parametrize("value", ["comfyui", "nobody=/x", "comfyui=", "=x"])
 def test_an_invalid_consumer_folder_is_a_usage_error(bench: Bench, value: str) -> None:
     assert bench.sync(vae(bench), options=("--consumer-dir", value)).code == 2
