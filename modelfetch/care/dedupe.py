@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import secrets
+import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ _MIN_SIZE = 1 << 20
 """Minimum size in bytes: smaller files save nothing, and programs rewrite some of them."""
 _OLD = re.compile(r"\.modelfetch-dedupe-(?P<pid>\d+)-[0-9a-f]+\.old")
 """The temporary name of an old file. No other command sweeps it, for it may hold the only copy of its bytes."""
+_NEEDED_FOR = 3600.0
+"""Seconds after which no process needs an old file any more; usually it is milliseconds."""
 _OTHER_READERS = "another user owns the file in the store, or its mode differs"
 _NOT_SHARED = "its bytes can't be shared with the store"
 State = tuple[tuple[int, int], int, int]
@@ -227,7 +230,7 @@ def _remove_leftovers(candidates: Sequence[CollectionFile], session: Session) ->
     for file in (file for folder in folders for file in sorted(folder.glob(".modelfetch-dedupe-*.old"))):
         match = _OLD.fullmatch(file.name)
         with contextlib.suppress(OSError):
-            if match is None or _is_running(int(match["pid"])):
+            if match is None or _may_be_in_use(int(match["pid"]), file.lstat().st_ctime):
                 continue
             found = hash_one(file, check=session.cancel.check)
             if found.digest is None:
@@ -240,8 +243,14 @@ def _remove_leftovers(candidates: Sequence[CollectionFile], session: Session) ->
             yield Duplicate(file=file, digest=found.digest, size=found.size, result="kept", reason=reason)
 
 
-def _is_running(pid: int) -> bool:
-    """Whether there is such a process; one in another container loses nothing if its old file goes early."""
+def _may_be_in_use(pid: int, changed: float) -> bool:
+    """Whether a running process may need its old file, which was last changed at a time in seconds.
+
+    A pid alone does not tell: in a container, each run has the same one. A process in another container loses nothing
+    if its old file goes early.
+    """
+    if pid == os.getpid() or changed < time.time() - _NEEDED_FOR:
+        return False
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.directories import exchange, rename_new, sync_directory
 from modelfetch.core.fs import PRIVATE_MODE, finish_file, read_head
-from modelfetch.errors import DestinationError
+from modelfetch.errors import DestinationError, DiskError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -130,6 +130,7 @@ def replace_document(
 
     Raises:
         DestinationError: It was changed meanwhile.
+        DiskError: It could be written only partly, in place; the message names the copy of what was in it.
         OSError: It can't be written; its content is unchanged.
     """
 
@@ -148,11 +149,19 @@ def replace_document(
         backup = _back_up(path, before)
         try:
             _overwrite(path, data)
-        except OSError:
-            _overwrite(path, before)
+        except BaseException:
+            _restore(path, before, backup)
             raise
-        finally:
-            backup.unlink(missing_ok=True)
+        backup.unlink(missing_ok=True)
+
+
+def _restore(path: Path, before: bytes, backup: Path) -> None:
+    try:
+        _overwrite(path, before)
+    except OSError as error:
+        message = f"{path} was only partly written, and can't be restored: {error.strerror}"
+        raise DiskError(message, hint=f"what was in it is in {backup}") from error
+    backup.unlink(missing_ok=True)
 
 
 def _rename_over(source: Path, target: Path, before: bytes | None) -> None:
@@ -190,13 +199,18 @@ def _changed_error(path: Path) -> DestinationError:
 
 def _back_up(path: Path, data: bytes) -> Path:
     for folder in (path.parent, Path(tempfile.gettempdir())):
-        backup = folder / f".{path.name}.{os.getpid()}.bak"
+        backup = folder / f".{path.name}.{secrets.token_hex(6)}.bak"
         try:
             fd = os.open(backup, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
+        except OSError as error:
+            failure = error
+            continue
+        try:
             with os.fdopen(fd, "wb") as file:
                 file.write(data)
         except OSError as error:
             failure = error
+            backup.unlink(missing_ok=True)
         else:
             return backup
     raise failure

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -152,19 +154,26 @@ def test_a_folder_that_becomes_a_link_meanwhile_leads_nowhere(
 
 
 def test_leftovers_of_a_killed_run_are_removed_only_if_their_bytes_are_kept(
-    bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path]
+    bench: Bench, care: Callable[..., Result], twins: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead = 2**22 + 1  # no process has this number
     known, unknown, empty = (twins[0].with_name(f".modelfetch-dedupe-{dead}-{n}.old") for n in ("0a", "0b", "0c"))
-    known.write_bytes(DATA)
+    same_pid = twins[0].with_name(f".modelfetch-dedupe-{os.getpid()}-0d.old")  # as in the next run of a container
+    in_use = twins[0].with_name(f".modelfetch-dedupe-{os.getppid()}-0e.old")
+    for path in (known, same_pid, in_use):
+        path.write_bytes(DATA)
     empty.touch()
     unknown.write_bytes(b"newer")
     words = ["adopt", "--dedupe", "--no-dry-run", str(bench.folder / "comfy"), str(bench.folder / "a1111")]
     care(*words)
     result = care(*words)
     assert result.code == 0, result.err
-    assert not known.exists()
-    assert not empty.exists()
+    assert not any(path.exists() for path in (known, empty, same_pid))
+    assert in_use.exists()
+    later = time.time() + 4000
+    monkeypatch.setattr(time, "time", lambda: later)
+    care(*words)
+    assert not in_use.exists()
     assert unknown.read_bytes() == b"newer"
     assert result.report["models"][0]["artifacts"][0]["action"] == "skipped"
 

@@ -7,12 +7,12 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from modelfetch.core import temp_files
-from modelfetch.errors import DestinationError
+from modelfetch.errors import DestinationError, DiskError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,6 +142,70 @@ def test_a_failed_replacement_leaves_the_file_unchanged(tmp_path: Path, monkeypa
         temp_files.replace_document(file, b"B=22\n", before=b"A=1\n", mode=0o644)
     assert file.read_bytes() == b"A=1\n"
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize("kind", ["disk", "interrupt", "lost"])
+def test_what_was_in_a_file_is_kept_if_it_is_written_only_partly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b"A=1\n")
+    write = temp_files._overwrite
+    calls = []
+
+    def fail(path: Path, data: bytes) -> None:
+        calls.append(data)
+        if len(calls) == 1 or kind == "lost":
+            write(path, data[:2])
+            raise KeyboardInterrupt if kind == "interrupt" else OSError(errno.EIO, "Input/output error")
+        write(path, data)
+
+    monkeypatch.setattr(temp_files, "_overwrite", fail)
+    expected = {"disk": OSError, "interrupt": KeyboardInterrupt, "lost": DiskError}[kind]
+    with pytest.raises(expected) as caught:
+        temp_files.replace_document(file, b"B=22\n", before=b"A=1\n", mode=0o644)
+    backups = [path for path in tmp_path.iterdir() if path != file]
+    if kind == "lost":
+        (backup,) = backups
+        assert backup.read_bytes() == b"A=1\n"
+        assert str(backup) in (getattr(caught.value, "hint", "") or "")
+    else:
+        assert backups == []
+        assert file.read_bytes() == b"A=1\n"
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_backup_that_can_not_be_written_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b"A=1\n")
+    elsewhere = tmp_path / "tmp"
+    elsewhere.mkdir()
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(elsewhere))
+    made = os.fdopen
+
+    class Full:
+        def __init__(self, fd: int) -> None:
+            self._file = made(fd, "wb")
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._file.close()
+
+        def write(self, _data: bytes) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def opened(fd: int, mode: str) -> object:
+        return Full(fd) if Path(f"/proc/self/fd/{fd}").readlink().suffix == ".bak" else made(fd, mode)
+
+    monkeypatch.setattr(os, "fdopen", opened)
+    with pytest.raises(OSError, match="No space"):
+        temp_files.replace_document(file, b"B=22\n", before=b"A=1\n", mode=0o644)
+    assert {path.name for path in tmp_path.iterdir()} == {".env", "tmp"}
+    assert list(elsewhere.iterdir()) == []
+    assert file.read_bytes() == b"A=1\n"
 
 
 def test_another_failure_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
