@@ -251,7 +251,7 @@ def _hf_token(env: Mapping[str, str]) -> str | None:
     if "HF_OIDC_RESOURCE" not in env:
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
             if name in env:
-                return _clean(env[name], name)
+                return clean_token(env[name], name)
         if (path := _path(env, "HF_TOKEN_PATH")) is not None:
             return _read_token(path, "HF_TOKEN_PATH", missing_ok=True)
     from modelfetch.config.hub import stored_token
@@ -262,7 +262,7 @@ def _hf_token(env: Mapping[str, str]) -> str | None:
 
 def _token_from(env: Mapping[str, str], name: str, file_name: str) -> str | None:
     if name in env:
-        return _clean(env[name], name)
+        return clean_token(env[name], name)
     path = _path(env, file_name)
     return None if path is None else _read_token(path, file_name, missing_ok=False)
 
@@ -285,12 +285,17 @@ def _read_token(path: Path, name: str, *, missing_ok: bool) -> str | None:
 
 def _clean_file(token: str, name: str) -> str:
     try:
-        return _clean(token, name)
+        return clean_token(token, name)
     except SettingError as error:
         raise CredentialFileError(error.message, hint=error.hint) from None
 
 
-def _clean(token: str, name: str) -> str:
+def clean_token(token: str, name: str) -> str:
+    """Return a token without the white space around it; ``name`` is that of its place.
+
+    Raises:
+        SettingError: It is not one that a header field can carry.
+    """
     token = token.strip()
     if not _TOKEN.match(token):
         raise SettingError(

@@ -358,9 +358,11 @@ def translate(error: Exception, url: str) -> ModelfetchError:
                 hint="write them into its variable: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT",
             )
         return UnreachableError(f"the proxy on the way to {where} failed: {detail}")
-    if isinstance(
-        error, httpx.UnsupportedProtocol | httpx.InvalidURL | httpx.LocalProtocolError | httpx.CookieConflict
-    ):
+    if isinstance(error, httpx.LocalProtocolError):  # its text holds the value, which may be a credential
+        return UnreachableError(
+            f"{where}: a header field of the request is invalid", code="bad-response", permanent=True
+        )
+    if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL | httpx.CookieConflict):
         return UnreachableError(f"{where}: {error}", code="bad-response", permanent=True)
     if isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError):
         detail = str(error).partition(": bytearray(")[0]  # the rest is arbitrary bytes from the server

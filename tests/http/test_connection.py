@@ -17,6 +17,7 @@ from modelfetch.http.transport import ConnectionTransport
         (httpx.ReadTimeout("late"), "timeout"),
         (httpx.RemoteProtocolError("odd"), "bad-response"),
         (httpx.ProxyError("502 Bad Gateway"), "unreachable"),
+        (httpx.LocalProtocolError("Illegal header value b'Bearer SECRET\\n'"), "bad-response"),
     ],
 )
 def test_each_failure_of_httpx_is_typed(failure: Exception, code: str) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from modelfetch.config.secret import CredentialFileError
-from modelfetch.config.settings import CIVITAI_ENDPOINT, HF_ENDPOINT, Settings
+from modelfetch.config.secret import CredentialFileError, Secret
+from modelfetch.config.settings import CIVITAI_ENDPOINT, HF_ENDPOINT, Settings, clean_token
 from modelfetch.core import untrusted_json
 from modelfetch.core.urls import origin, redact
 from modelfetch.errors import CredentialsError, UnreachableError
@@ -27,7 +27,6 @@ from modelfetch.http.status import status_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from modelfetch.config.secret import Secret
     from modelfetch.http.types import Fetch, Reply
 
 _HF_SITES = ("https://huggingface.co", "https://hf.co")
@@ -99,7 +98,7 @@ class Credentials:
                 endpoints=_CIVITAI_SITES if civitai == CIVITAI_ENDPOINT else (civitai,),
             ),
         )
-        self._session_token: str | None = None
+        self._session_token: Secret | None = None
         self._same_host_only = frozenset({origin(settings.ollama_registry)})
         self._tokens: dict[tuple[Origin, str], _Token] = {}
         self._shown: set[tuple[Origin, str]] = set()
@@ -159,7 +158,7 @@ class Credentials:
 
     def use_civitai_token(self, token: str) -> None:
         """Use the token of a pasted CivitAI link for this session, unless another one is set."""
-        self._session_token = self._session_token or token
+        self._session_token = self._session_token or Secret(lambda: clean_token(token, "the token in the link"))
 
     def challenged(self, url: str, status: int, headers: Mapping[str, str], fetch: Fetch) -> bool:
         """Answer a registry's challenge; return whether there is a new token or password to try.
@@ -217,7 +216,9 @@ class Credentials:
 
     def _token_of(self, service: _Service) -> str | None:
         word = _unless_unreadable(service.token.value)
-        return word or (self._session_token if service.name == "civitai" else None)
+        if word or self._session_token is None or service.name != "civitai":
+            return word
+        return self._session_token.value()
 
     def _netrc_for(self, where: Origin) -> Login | None:
         scheme, host, port = where

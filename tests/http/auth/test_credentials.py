@@ -13,7 +13,7 @@ from hypothesis import given
 from modelfetch.config.settings import Settings
 from modelfetch.core.cancel import Cancel
 from modelfetch.demo.hub import Hub
-from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, UnreachableError
+from modelfetch.errors import CredentialsError, InterruptedSync, ModelfetchError, SettingError, UnreachableError
 from modelfetch.http import Http
 from modelfetch.http.auth import Credentials, stores
 from modelfetch.http.auth.challenge import (
@@ -91,6 +91,26 @@ def test_the_hub_token_is_sent_only_to_the_hub(
 def test_the_civitai_token_is_sent_only_to_civitai(tmp_path: Path, url: str, seen: bool) -> None:
     found = _credentials(tmp_path, CIVITAI_API_TOKEN=PLANTED).headers(url)
     assert found == ({"Authorization": f"Bearer {PLANTED}"} if seen else {})
+
+
+@each("token", [f"{PLANTED}\n", f" {PLANTED}"])
+def test_white_space_around_the_token_in_a_link_is_left_out(tmp_path: Path, token: str) -> None:
+    credentials = _credentials(tmp_path)
+    credentials.use_civitai_token(token)
+    assert credentials.headers("https://civitai.com/api/v1/x") == {"Authorization": f"Bearer {PLANTED}"}
+    assert credentials.headers("https://huggingface.co/x") == {}
+
+
+@each("token", [f"a\r\nHost: {PLANTED}", f"{PLANTED}\0", f"{PLANTED} b", f"ü{PLANTED}", "  "])
+def test_a_token_in_a_link_that_no_header_can_carry_is_refused_without_being_shown(tmp_path: Path, token: str) -> None:
+    credentials = _credentials(tmp_path)
+    credentials.use_civitai_token(token)
+    with pytest.raises(SettingError, match="the token in the link: expected a token") as caught:
+        credentials.headers("https://civitai.com/api/v1/x")
+    assert PLANTED not in f"{caught.value}{caught.value.hint}"
+    other = _credentials(tmp_path, CIVITAI_API_TOKEN=PLANTED)
+    other.use_civitai_token(token)
+    assert other.headers("https://civitai.com/api/v1/x") == {"Authorization": f"Bearer {PLANTED}"}
 
 
 @pytest.mark.parametrize(
