@@ -108,13 +108,22 @@ def unlisted_name(consumer: str, kind: str | None, name: str) -> str | None:
     return f"{found}; kind file places any other file"
 
 
-def unlisted_names(manifest: Manifest) -> Iterator[str]:
-    """Yield a warning for each name in a manifest that its service does not list."""
+def name_warnings(model: Model, consumer: str, name: str) -> Iterator[str]:
+    """Yield what is doubtful about a file's name, which may be the server's, or about the folder in the manifest."""
+    if warning := unlisted_name(consumer, model.kind, name):
+        yield f"{model.position}: {warning}"
+    folder = consumer if model.kind == "file" else FOLDERS.get((consumer, model.kind or ""))
+    key, given = ("path", model.path) if model.kind == "file" else ("filename", model.filename)
+    if folder and given and given.startswith(f"{folder}/"):
+        below = folder if model.kind == "file" else f"{consumer}/{folder}"
+        yield f"{model.position}: {key} begins with the folder that it is placed in anyway: {below}/{given[:80]}"
+
+
+def manifest_warnings(manifest: Manifest) -> Iterator[str]:
+    """Yield what is doubtful about the names in a manifest: its service does not list them, or they repeat a folder."""
     for model in manifest.models:
-        name = model.filename or upstream_name(model.source) or ""
         for consumer in model.consumers:
-            if warning := unlisted_name(consumer, model.kind, name):
-                yield f"{model.position}: {warning}"
+            yield from name_warnings(model, consumer, model.filename or upstream_name(model.source) or "")
 
 
 ONLY_WITH: dict[str, tuple[str, ...]] = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from modelfetch.core.events import Notice, Planned
 from modelfetch.errors import ModelfetchError
-from modelfetch.manifest.kinds import unlisted_name
+from modelfetch.manifest.kinds import name_warnings
 from modelfetch.pipeline.availability import check_availability, digests_here
 from modelfetch.pipeline.execute import Outcome, execute_plans
 from modelfetch.pipeline.plan import ModelPlan, clashes, plan_model, require_digests, select
@@ -100,17 +100,17 @@ def _plan_models(
                 plans.append(ModelPlan(request=request, errors=(resolution,)))
             else:
                 plans.append(plan_model(request, resolution, receipts, session.inspector))
-                _warn_of_unlisted(plans[-1], session)
+                _warn_of_names(plans[-1], session)
     return tuple(plans)
 
 
-def _warn_of_unlisted(plan: ModelPlan, session: Session) -> None:
-    """Warn of the files to place that their service will not list under their names."""
+def _warn_of_names(plan: ModelPlan, session: Session) -> None:
+    """Warn of the files to place that their service will not list, or that are in a repeated folder."""
     model = plan.request.model
     paths = [(target.consumer, PurePosixPath(target.placement.path)) for target in plan.targets if not target.is_ok]
-    for warning in dict.fromkeys(unlisted_name(consumer, model.kind, path.name) for consumer, path in paths):
-        if warning is not None:
-            session.sink(Notice(level="warning", message=f"{model.position}: {warning}"))
+    warnings = (warning for consumer, path in paths for warning in name_warnings(model, consumer, path.name))
+    for warning in dict.fromkeys(warnings):
+        session.sink(Notice(level="warning", message=warning))
 
 
 def _check(models: Sequence[ModelPlan], session: Session) -> Plan:

@@ -11,7 +11,7 @@ from modelfetch.manifest.kinds import (
     REPO_KINDS,
     consumers_of,
     kinds_of,
-    unlisted_names,
+    manifest_warnings,
     upstream_name,
 )
 from modelfetch.manifest.uri import parse_uri
@@ -256,21 +256,37 @@ def test_a_name_that_the_service_does_not_list_is_a_warning(consumer: str, kind:
     for number, name in enumerate((*good.split(), *bad.split())):
         for keys in ({"source": f"hf://a/b/{name}"}, {"source": "https://a/x.onnx", "filename": name}):
             text = models(entry(kind=kind, _for=f"[{consumer}]", digest=DIGEST, **keys))
-            found = list(unlisted_names(load(text)))
+            found = list(manifest_warnings(load(text)))
             assert len(found) == (number >= len(good.split())), name
             assert all(f"m.yaml:3:5: {consumer} does not list {name!r}: for kind {kind}" in one for one in found)
 
 
+REPEATED = [
+    ({"kind": "vae", "source": "hf://a/b/x.safetensors", "filename": "models/vae/x.safetensors"}, "comfyui/models/vae"),
+    ({"kind": "snapshot", "source": "hf://a/b", "filename": "models/diffusers/b"}, "comfyui/models/diffusers"),
+    ({"kind": "file", "source": "hf://a/b/x.json", "path": "comfyui/models/x.json"}, "comfyui"),
+]
+
+
+@each(("keys", "below"), REPEATED)
+def test_a_folder_that_a_name_repeats_is_a_warning(keys: dict[str, str], below: str) -> None:
+    (warning,) = manifest_warnings(load(models(entry(_for="[comfyui]", **keys))))
+    name = keys.get("filename") or keys["path"]
+    assert warning.endswith(f"begins with the folder that it is placed in anyway: {below}/{name}")
+    inner = {key: value.removeprefix("comfyui/").replace("models/", "sub/") for key, value in keys.items()}
+    assert list(manifest_warnings(load(models(entry(_for="[comfyui]", **inner))))) == []
+
+
 def test_a_snapshot_is_a_warning_where_no_folder_is_listed() -> None:
-    (warning,) = unlisted_names(load(models(entry(kind="snapshot", source="hf://a/b", _for="[stable-diffusion]"))))
+    (warning,) = manifest_warnings(load(models(entry(kind="snapshot", source="hf://a/b", _for="[stable-diffusion]"))))
     assert warning.startswith("m.yaml:3:5: stable-diffusion lists no snapshot")
 
 
-def test_a_snapshot_and_a_file_have_no_unlisted_names() -> None:
+def test_a_snapshot_and_a_file_have_no_manifest_warnings() -> None:
     file = entry(kind="file", path="models/checkpoints/x.onnx", source="hf://a/b/x.onnx", _for="[comfyui]")
-    assert list(unlisted_names(load(models(file)))) == []
+    assert list(manifest_warnings(load(models(file)))) == []
     repo = entry(kind="snapshot", filename="x.json", source="hf://a/b", _for="[comfyui]")
-    assert list(unlisted_names(load(models(repo)))) == []
+    assert list(manifest_warnings(load(models(repo)))) == []
 
 
 def test_a_pickle_suffix_in_an_invalid_file_name_is_refused() -> None:

@@ -22,11 +22,11 @@ def command(files: tuple[str, ...], *, quiet: bool) -> int:
     """Check manifests without network access.
 
     Exits with 0 if all of them are valid, else with 78, after listing every problem with its line. Warns of names
-    that the service does not list.
+    that the service does not list, and of folders that a path repeats.
     """
     from pathlib import Path
 
-    from modelfetch.manifest.kinds import unlisted_names
+    from modelfetch.manifest.kinds import manifest_warnings
     from modelfetch.tiers.loader import load_manifest
 
     errors: list[ModelfetchError] = []
@@ -37,7 +37,7 @@ def command(files: tuple[str, ...], *, quiet: bool) -> int:
         except ModelfetchError as error:
             errors.append(error)
         else:
-            for warning in unlisted_names(manifest):
+            for warning in manifest_warnings(manifest):
                 note(plain(f"warning: {warning}"))
             if not quiet:
                 put(plain(f"{file}: valid, {format_count(len(manifest.models), 'model')}"))
