@@ -66,9 +66,12 @@ class ContentRange:
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> Self | None:
-        """Parse ``Content-Range``; None if it is missing or invalid (source: RFC 9110, section 14.4)."""
+        """Parse ``Content-Range``; None if it is missing, invalid, or that of a body with several parts.
+
+        Source: RFC 9110, sections 14.4 and 15.3.7.2. Each part begins with header fields of its own.
+        """
         match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
-        if match is None:
+        if match is None or headers.get("content-type", "").strip().lower().startswith("multipart/byteranges"):
             return None
         start, end = (int(match[1]), int(match[2]) + 1) if match[1] else (0, 0)
         size = None if match[3] == "*" else int(match[3])

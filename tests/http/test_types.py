@@ -43,6 +43,11 @@ def test_an_impossible_content_range_counts_as_missing(text: str) -> None:
     assert ContentRange.of(Headers({"Content-Range": text})) is None
 
 
+def test_the_range_of_a_body_with_several_parts_counts_as_missing() -> None:
+    fields = {"Content-Range": "bytes 5-9/10", "Content-Type": "Multipart/ByteRanges; boundary=x"}
+    assert ContentRange.of(Headers(fields)) is None
+
+
 @each(
     ("text", "seconds"),
     [

@@ -54,6 +54,16 @@ def test_a_wrong_content_range_is_refused(world: World, content_range: str, know
         assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
 
 
+def test_a_body_with_several_parts_is_not_appended(world: World, known: bytes | None) -> None:
+    def wrong(conn: Conn, request: Request, origin: Origin) -> None:
+        status, fields, start, end = origin.fields(request, **{"Content-Type": "multipart/byteranges; boundary=x"})
+        part = b"--x\r\nContent-Range: bytes 100000-299999/300000\r\n\r\n"
+        conn.send(head(status, fields) + part + origin.data[start : end - len(part)])
+
+    with Origin(DATA, scripts=[drop_after(100_000), wrong]) as origin:
+        assert world.fetch(origin, data=known).blob.path.read_bytes() == DATA
+
+
 def test_a_range_with_a_contradicting_length_is_refused(world: World) -> None:
     def wrong(conn: Conn, request: Request, origin: Origin) -> None:
         status, fields, start, end = origin.fields(request)
