@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import inspect
 import json
@@ -21,6 +22,7 @@ import pytest
 import modelfetch
 from modelfetch.cli.app import run
 from modelfetch.config.options import PARSERS, TransferValues
+from modelfetch.core import directories
 from modelfetch.core.cancel import Cancel
 from modelfetch.demo import models as made
 from modelfetch.demo.hub import Hub
@@ -282,6 +284,22 @@ def test_fetch_to_a_path_makes_an_ordinary_file_and_leaves_nothing_else(hub: Hub
     mark = hub.log.mark()
     assert run(["fetch", f"{hub.files}x.safetensors", "-o", str(target), "--digest", DIGEST]) == 0
     assert hub.log.since(mark) == []
+
+
+def test_a_disk_that_fails_after_a_fetched_file_has_its_name_is_named(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out"
+
+    def fail(folder: Path) -> None:
+        if folder == tmp_path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
+
+    monkeypatch.setattr(directories, "sync_directory", fail)
+    assert run(["fetch", f"{hub.files}x.safetensors", "-o", str(target), "--digest", DIGEST]) == 74
+    assert "Input/output error" in capsys.readouterr().err
+    assert target.read_bytes() == VAE
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("inside", ["notes.txt", "blobs/mine", "CACHEDIR.TAG", "ingest/0.part"])

@@ -304,12 +304,9 @@ def _deliver(blob: Blob, target: Path, *, keep: bool, force: bool) -> None:
     Raises:
         DestinationError: A file appeared there since it was checked, and ``force`` is not set.
     """
-    if not keep:
-        with contextlib.suppress(OSError):
-            blob.path.chmod(fs.mode_of_new_file())
-            _rename(blob.path, target, force=force)
-            directories.sync_directory(target.parent)
-            return
+    if not keep and _has_moved(blob, target, force=force):
+        directories.sync_directory(target.parent)
+        return
     temporary = target.with_name(temp_files.temporary_name("fetch"))
     with contextlib.suppress(OSError):
         temp_files.sweep_temporaries(target.parent, stem="fetch")
@@ -321,6 +318,15 @@ def _deliver(blob: Blob, target: Path, *, keep: bool, force: bool) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     directories.sync_directory(target.parent)
+
+
+def _has_moved(blob: Blob, target: Path, *, force: bool) -> bool:
+    """Move the blob itself to ``target``; False if that is not possible."""
+    with contextlib.suppress(OSError):
+        blob.path.chmod(fs.mode_of_new_file())
+        _rename(blob.path, target, force=force)
+        return True
+    return False
 
 
 def _rename(source: Path, target: Path, *, force: bool) -> None:
