@@ -33,6 +33,7 @@ _MAX_DIMENSIONS = 8  # ggml itself stops at 4
 _MAX_TENSORS = 100_000  # models with a tensor for each expert have some ten thousand
 _MAX_PAIRS = 100_000
 _MAX_KEYS = 4 * 2**20  # bytes of all keys together
+_MAX_TEXTS = 10_000_000  # of all arrays together; a vocabulary has some hundred thousand, and as many merges
 _KEPT_TEXT = 1024  # longer texts (chat templates) are skipped
 _KEPT_ARRAY = 4096  # longer arrays (tokens) are skipped; arrays over layers are far shorter
 _KEPT_IN_ALL = 2**20  # bytes of texts and elements of arrays; what comes after them is skipped
@@ -99,7 +100,7 @@ class _HeaderReader:
         self._order = "<"
         self._long = "Q"
         self._metadata: dict[str, Any] = {}
-        self._keys = self._kept = 0
+        self._keys = self._kept = self._texts = 0
 
     def run(self) -> GgufHeader:
         version, count, pairs = self._head()
@@ -260,6 +261,9 @@ class _HeaderReader:
             self._skip(what, length * width)
         elif element == _STRING:
             self._check_length(what, length * struct.calcsize("<" + self._long))
+            self._texts += length
+            if self._texts > _MAX_TEXTS:
+                raise NotAModelError(f"broken GGUF header: its arrays hold more than {_MAX_TEXTS} texts")
             self._metadata[key] = ArrayHead(length)
             self._skip_texts(what, length)
         else:

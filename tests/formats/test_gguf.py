@@ -217,6 +217,19 @@ def test_a_header_beyond_64_mib_is_refused_before_it_is_read(tail: bytes) -> Non
     assert len(file.asked) == 1
 
 
+def test_more_texts_than_any_vocabulary_has_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file on this machine has no limit of 64 MiB, and each text is looked at."""
+    monkeypatch.setattr("modelfetch.formats.gguf._MAX_TEXTS", 9)
+
+    def header(*counts: int) -> MadeFile:
+        arrays = (struct.pack("<Q", 1) + b"%d" % at + struct.pack("<IIQ", 9, 8, n) for at, n in enumerate(counts))
+        text = b"".join(array + bytes(8 * n) for array, n in zip(arrays, counts, strict=True))
+        return MadeFile(header=b"GGUF" + struct.pack("<IQQ", 3, 0, len(counts)) + text, size=10**6)
+
+    assert read_gguf(header(4, 5)).metadata == {"0": ArrayHead(4), "1": ArrayHead(5)}
+    assert "more than 9 texts" in refused(header(4, 6))
+
+
 def test_strings_that_exceed_64_mib_together_are_refused() -> None:
     start = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 8, 3)
     texts = struct.pack("<Q", 60 * MIB) + bytes(60 * MIB) + struct.pack("<Q", 10 * MIB)
