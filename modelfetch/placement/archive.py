@@ -20,6 +20,7 @@ from modelfetch.formats.content_check import check_artifact
 from modelfetch.formats.pickles import (
     BROKEN_ARCHIVE,
     MAX_MEMBERS,
+    ZIP_METHODS,
     contains_pickle,
     has_large_directory,
     pickle_error,
@@ -103,8 +104,8 @@ def list_members(archive: Path, opened: zipfile.ZipFile) -> tuple[Member, ...]:
     """List all files of a zip and check every name; folders are implied.
 
     Raises:
-        IntegrityError: ``unsafe-archive``: not a zip, empty, encrypted, a name that leads outside, a link, a duplicate
-            name, more than `MAX_MEMBERS` files or `MAX_BYTES` bytes.
+        IntegrityError: ``unsafe-archive``: not a zip, empty, encrypted, compressed with bzip2 or LZMA, a name that
+            leads outside, a link, a duplicate name, more than `MAX_MEMBERS` files or `MAX_BYTES` bytes.
     """
     members = tuple(_checked(archive, info) for info in opened.infolist() if not info.filename.endswith("/"))
     names = {member.path.casefold() for member in members}
@@ -156,6 +157,8 @@ def _checked(archive: Path, info: zipfile.ZipInfo) -> Member:
     mode = info.external_attr >> 16
     if info.flag_bits & 1:
         raise _unsafe(archive, f"{info.filename[:120]!r} is encrypted")
+    if info.compress_type not in ZIP_METHODS:
+        raise _unsafe(archive, f"{info.filename[:120]!r} is compressed in another way than zips usually are")
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         raise _unsafe(archive, f"{info.filename[:120]!r} is not a regular file")
     try:

@@ -12,6 +12,7 @@ import os
 import pickle
 import random
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -162,6 +163,18 @@ def test_a_zip_whose_directory_would_fill_the_memory_counts_as_one_that_can_not_
     assert found(large)
     assert found(whole[:end] + record + locator + whole[end:])
     assert not found(b"\0" * 100 + large)  # no reader takes it for a zip
+
+
+@each("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@each("start", [b"", bytes(100)])
+def test_a_zip_that_unpacks_to_gigabytes_in_one_step_counts_as_one_that_can_not_be_read(
+    method: int, start: bytes
+) -> None:
+    bomb = start + zipped({"a.txt": bytes(2**25)}, method)
+    tracemalloc.start()
+    assert found(bomb)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
 
 
 def tar_member(content: bytes, kind: bytes = b"0", /, **records: str) -> bytes:
