@@ -16,12 +16,13 @@ from modelfetch.demo import models as made
 from modelfetch.errors import DestinationError
 from modelfetch.placement.receipts import write_receipt
 from modelfetch.placement.writer import ConsumerWriter
-from modelfetch.store import Store
+from modelfetch.store import Blob, Store
 from tests.placement.world import LARGE, SMALL, World
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from modelfetch.core.digest import Digest
     from tests.pipeline.conftest import Bench
 
 PATH = "comfyui/models/vae/a.bin"
@@ -233,6 +234,29 @@ def test_an_upgrade_that_an_older_version_was_cut_off_in_is_finished(world: Worl
     world.place(world.job(PATH, data + b"2"))
     assert (world.root / PATH).read_bytes() == data + b"2"
     assert world.receipt(PATH).made
+
+
+@pytest.mark.parametrize("data", [LARGE, SMALL], ids=["link", "copy"])
+def test_files_without_a_receipt_are_compared_with_few_blobs_of_their_size(
+    world: World, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comparing each with every blob would take hours for thousands of files of one size."""
+    looked_at: list[Digest] = []
+    peek = Store.peek
+
+    def counted(self: Store, digest: Digest) -> Blob | None:
+        looked_at.append(digest)
+        return peek(self, digest)
+
+    paths = [f"comfyui/models/vae/{number}.bin" for number in range(20)]
+    world.place(*(world.job(path, data + path.encode()) for path in paths))
+    shutil.rmtree(world.root / ".modelfetch/receipts")
+    shutil.rmtree(world.root / ".modelfetch/journal")
+    newer = [world.job(path, path.encode() + data) for path in paths]
+    monkeypatch.setattr(Store, "peek", counted)
+    world.place(*newer)
+    assert [(world.root / path).read_bytes() for path in paths] == [path.encode() + data for path in paths]
+    assert len(looked_at) < 6 * len(paths)
 
 
 def test_an_adopted_file_that_changes_before_its_state_is_recorded_is_not_trusted(
