@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from modelfetch.manifest.model import Manifest
     from modelfetch.pipeline.local_files import LocalFiles
     from modelfetch.sources import Sources
+    from modelfetch.store.locks.lock import Held
     from modelfetch.transfer import Engine
 
 
@@ -58,7 +59,7 @@ class Session:
         self.cancel = cancel or Cancel()
         self._collections = ExitStack()
         self._blocked_removals = ExitStack()
-        self._blocked_folders: set[Path] = set()
+        self._blocked_folders: dict[Path, Held] = {}
         self.report_interruption: Callable[[], Report] | None = None
 
     def block_removals(self, *, make: bool = False) -> None:
@@ -78,13 +79,17 @@ class Session:
                 continue
             guard = adding(folder / "locks", timeout=self.options.lock_timeout, sink=self.sink, cancel=self.cancel)
             with suppress(DestinationError, DiskError):
-                self._blocked_removals.enter_context(guard)
-                self._blocked_folders.add(folder)
+                self._blocked_folders[folder] = self._blocked_removals.enter_context(guard)
 
     def allow_removals(self) -> None:
         """Allow `prune` and `remove` of other processes again."""
         self._blocked_removals.close()
         self._blocked_folders.clear()
+
+    @property
+    def was_overtaken(self) -> bool:
+        """Whether another process may have removed files that this one needs, while this one was suspended."""
+        return not all(held.still_owned() for held in self._blocked_folders.values())
 
     @cached_property
     def store(self) -> Store:

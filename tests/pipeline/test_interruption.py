@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import modelfetch
 from modelfetch.core.events import Placed, TransferProgress
 from modelfetch.demo.faults import Throttle
+from modelfetch.pipeline import execute
 from tests.pipeline.entries import vae
 
 if TYPE_CHECKING:
@@ -43,3 +44,23 @@ def test_the_report_has_what_was_done_until_then(bench: Bench, code: int) -> Non
     assert report.requests > 2
     assert report.bytes_fetched > sum(artifact.bytes_fetched for model in report.models for artifact in model.artifacts)
     assert report.tier == "test"
+
+
+@pytest.mark.parametrize("step", ["check_final_names", "place_model"])
+def test_a_blob_that_was_removed_during_a_suspension_is_fetched_by_the_next_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """`prune` waits for a run that adds files, but not for ever for one that is suspended."""
+    call = getattr(execute, step)
+
+    def suspended(*arguments: Any) -> Any:
+        own = bench.root / ".modelfetch"
+        for path in (*own.glob("locks/adding-*.lock"), *own.glob("blobs/sha256/*/*")):
+            path.unlink()
+        return call(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execute, step, suspended)
+        result = bench.sync(vae(bench))
+    assert (result.code, result.codes()) == (75, ["lock-timeout"]), result.err
+    assert bench.sync(vae(bench)).code == 0

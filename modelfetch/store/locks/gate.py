@@ -36,8 +36,10 @@ def adding(
     timeout: float | None = None,
     sink: Sink = discard,
     cancel: Cancel | None = None,
-) -> Iterator[None]:
+) -> Iterator[Held]:
     """Keep removers out of a folder of locks while the block runs; waits for an active one.
+
+    Yields the lock that does so. It may be lost if this process is suspended.
 
     Raises:
         RetryLaterError: The timeout expired (``lock-timeout``).
@@ -45,12 +47,12 @@ def adding(
         DestinationError, DiskError: A lock can't be created.
     """
     own = folder / f"adding-{secrets.token_hex(8)}.lock"
-    with lock(own, label="this run", sink=sink, cancel=cancel):
+    with lock(own, label="this run", sink=sink, cancel=cancel) as held:
         remover = folder / _REMOVING
         if remover.exists():
             with lock(remover, label="removal of files", timeout=timeout, sink=sink, cancel=cancel):
                 pass
-        yield
+        yield held
 
 
 @contextlib.contextmanager
