@@ -1,4 +1,4 @@
-"""How planning, syncing and status grow with the number of models and files: n, 2n and 4n of each.
+"""How planning, syncing, status and repair grow with the number of models and files: n, 2n and 4n of each.
 
 As a program it serves them: it prints its addresses as JSON, and runs until it is terminated.
 """
@@ -24,14 +24,18 @@ if __name__ == "__main__":
 from modelfetch.demo.hub import Hub  # noqa: E402 - the tree is no package that is installed
 from modelfetch.demo.world import World  # noqa: E402
 from tests.bench.measure import Run, say, timed  # noqa: E402
+from tests.damage import flip  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MODELS = (200, 400, 800)
 FILES = (1000, 2000, 4000)
-STEPS = ("plan", "first sync", "status", "sync after a comment was added", "sync, nothing to do")
-_COMMANDS = {"plan": "plan", "status": "status"}
+STEPS = (
+    *("plan", "first sync", "status", "sync after a comment was added", "sync, nothing to do"),
+    "repair of every second file",
+)
+_COMMANDS = {"plan": ["plan"], "status": ["status"], "repair of every second file": ["verify", "--repair"]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +92,24 @@ def _measure(python: Path, work: Path, what: str, count: int, endpoints: Mapping
         say(f"scale: {count} {what}, {step}")
         if "comment" in step:
             manifest.write_text(f"# a comment\n{text}", encoding="utf-8")
-        command: list[str | Path] = [python.with_name("modelfetch"), _COMMANDS.get(step, "sync")]
+        if "repair" in step:
+            _damage(root)
+        command: list[str | Path] = [python.with_name("modelfetch"), *_COMMANDS.get(step, ["sync"])]
         options: list[str | Path] = ["--manifest", manifest, "--root", root, "-q"]
         found[step] = timed([*command, *options], {"HF_ENDPOINT": endpoints["hf"]})
     shutil.rmtree(root)
     return found
+
+
+def _damage(root: Path) -> None:
+    """Flip a byte in every second file that was placed."""
+    placed = sorted(
+        path
+        for path in root.rglob("*")
+        if path.is_file() and not path.is_symlink() and root / ".modelfetch" not in path.parents
+    )
+    for path in placed[::2]:
+        flip(path, offset=2)
 
 
 def _models(count: int, base: str) -> list[dict[str, object]]:
