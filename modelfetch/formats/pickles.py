@@ -31,10 +31,12 @@ PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".pkl")
 
 _ZIP, _TAR = b"PK\x03\x04", b"ustar"
 _TAR_AT = 257
+_LZ4 = b"\x04\x22\x4d\x18"
 _ZFILE = b"ZF0x"  # a pickle that joblib before 0.10 compressed
 _PROTOCOLS = tuple(bytes((0x80, protocol)) for protocol in range(2, 6))
 _PACKED = 2**20  # bzip2 gives nothing before the end of its first block, up to 900 kB
 _XZ_MEMORY = 96 * 2**20  # what xz -9 needs
+_XZ_UNREAD = b"\x80\x02"  # in place of what needs more: it counts as a pickle, which others may load
 _MEMBER_START = 4096  # bytes of each member of an archive that are looked at
 _UNPACKED = 64 * 1024  # bytes of decompressed data that are looked at
 _ZIP_END = 22  # bytes: the end of a zip without a comment
@@ -71,7 +73,7 @@ except ImportError:  # a Python built without them could not load such a pickle 
     pass
 else:
     _DECOMPRESSORS.append(((b"BZh",), bz2.BZ2Decompressor))
-    _DECOMPRESSORS.append(((b"\xfd7zXZ\0", b"\x5d\0\0"), lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)))
+    _DECOMPRESSORS.append(((b"\xfd7zXZ\0", b"\x5d\0"), lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY)))
     _broken.append(lzma.LZMAError)
 BROKEN_ARCHIVE = tuple(_broken)
 """The exceptions of the standard library for damaged archives; OSError also if the disk fails."""
@@ -193,9 +195,13 @@ def is_model_zip(size: int, read_at: ReadAt) -> bool:
 
 
 def is_compressed_archive(read_at: ReadAt) -> bool:
-    """Whether a file is a compressed tar or zip, such as a checkpoint of NeMo; its files are not looked at."""
-    start = decompressed_start(read_at(0, 512), lambda: read_at(0, _PACKED))
-    return is_tar(start) or is_zip(start)
+    """Whether a file is a compressed tar or zip, such as a checkpoint of NeMo, whose files are not looked at.
+
+    What LZ4 compressed counts as one: joblib reads it, and Python can't.
+    """
+    head = read_at(0, 512)
+    start = decompressed_start(head, lambda: read_at(0, _PACKED))
+    return is_tar(start) or is_zip(start) or head.startswith(_LZ4)
 
 
 def is_pickle_member(name: str, start: bytes) -> bool:
@@ -229,8 +235,8 @@ def decompressed_start(head: bytes, read: Callable[[], bytes]) -> bytes:
     data = read()
     try:
         start: bytes = make().decompress(data, _UNPACKED)
-    except BROKEN_ARCHIVE:
-        return b""
+    except BROKEN_ARCHIVE as error:
+        return _XZ_UNREAD if "limit" in str(error) else b""
     return start
 
 

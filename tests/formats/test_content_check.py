@@ -477,6 +477,10 @@ def test_a_packed_checkpoint_counts_as_a_pickle() -> None:
     packed = gzip.compress(bytes(257) + b"ustar" + bytes(1000))
     assert check("m.nemo", packed) == "pickle-not-allowed"
     assert check("m.nemo", packed, allow_pickle=True) is None
+    with_lz4 = b"\x04\x22\x4d\x18" + bytes(range(256))
+    assert check("m.joblib", with_lz4) == "pickle-not-allowed"
+    assert check("m.joblib", with_lz4, allow_pickle=True) is None
+    assert check("words.tar.lz4", with_lz4) is None
 
 
 @each("head", [pickle.dumps({"a": 1}), pickle.dumps([1], protocol=2), torch_zip()])

@@ -123,6 +123,20 @@ def test_a_compressed_pickle_is_found(compress: Callable[[bytes], bytes]) -> Non
     assert not found(compress(b"weights \0\1\2" * 1000))
 
 
+def test_a_pickle_that_takes_much_memory_to_decompress_is_found() -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 2**27}]
+    assert found(lzma.compress(pickle.dumps(Runs()), filters=filters))
+    assert found(zipped({"data": lzma.compress(pickle.dumps(Runs()), filters=filters)}))
+    assert not found(lzma.compress(b"weights \0\1\2" * 1000, preset=9))
+
+
+@each("dict_size", [2**12, 2**15, 2**16, 2**23])
+def test_a_pickle_in_the_older_form_of_lzma_is_found(dict_size: int) -> None:
+    """joblib knows it by its first two bytes."""
+    filters = [{"id": lzma.FILTER_LZMA1, "dict_size": dict_size}]
+    assert found(lzma.compress(pickle.dumps(Runs()), lzma.FORMAT_ALONE, filters=filters))
+
+
 def test_a_pickle_that_an_old_joblib_compressed_is_found() -> None:
     assert found(b"ZF" + hex(1000).ljust(19).encode() + zlib.compress(pickle.dumps(Runs())))
 
