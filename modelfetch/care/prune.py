@@ -17,7 +17,7 @@ from modelfetch.care.requested import find_requested
 from modelfetch.core import os_errors
 from modelfetch.core.directories import own_folder
 from modelfetch.core.report import ArtifactReport, ModelReport
-from modelfetch.errors import ModelfetchError, exit_code_of
+from modelfetch.errors import DestinationError, ModelfetchError, exit_code_of
 from modelfetch.store.locks.gate import removing
 from modelfetch.tiers.selection import load_selected, select_manifests
 
@@ -182,13 +182,22 @@ def _kept_tiers(options: PruneOptions, session: Session, environ: Mapping[str, s
 
 def _remove(session: Session, options: PruneOptions, rules: Callable[[Inventory], Rules]) -> Removed:
     require_root(session)
-    with contextlib.nullcontext() if options.dry_run else _exclusively(session) as confirm:
+    refused: DestinationError | None = None
+    confirm: Callable[[], None] | None = None
+    with contextlib.ExitStack() as held:
+        if not options.dry_run:
+            try:
+                confirm = held.enter_context(_exclusively(session))
+            except DestinationError as error:  # a read-only root: that matters only if something must be removed
+                refused = error
         inventory = take_inventory(session)
         with os_errors.translated(session.options.root, doing="reading"):
             references = read_references(session.inspector.tree, inventory)
         plan = plan_removal(inventory, references, rules(inventory))
+        if refused is not None and (plan.items or plan.forgotten):
+            raise refused
         if confirm is None:
-            return Removed(inventory=inventory, plan=plan, items=plan.items, dry_run=True)
+            return Removed(inventory=inventory, plan=plan, items=plan.items, dry_run=options.dry_run)
         removed, errors = delete_items(plan, inventory, references, session, confirm=confirm)
         return Removed(inventory=inventory, plan=plan, items=removed, errors=errors)
 

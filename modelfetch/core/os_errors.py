@@ -19,6 +19,8 @@ from modelfetch.errors import DestinationError, DiskError, ModelfetchError, NotF
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_FEW_INODES = 16
+"""What was made for the operation that failed has been removed by then."""
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENXIO)
 
 
@@ -38,7 +40,7 @@ def translate(error: OSError | UnicodeError, path: object, *, doing: str, needed
         return limit
     if error.errno in DISK_FULL:
         return DiskError(
-            f"{doing} {name}: {reason}{_space_left(Path(str(name)), needed)}",
+            f"{doing} {name}: {reason}{_space_left(Path(str(name)), needed) if error.errno == errno.ENOSPC else ''}",
             code="no-space",
             hint="make room and run again: what was fetched is kept",
         )
@@ -107,7 +109,7 @@ def _space_left(path: Path, needed: int | None) -> str:
         return ""
     if not disk.f_blocks:
         return ""
-    if disk.f_files and not disk.f_favail:
-        return "; it has no inodes left (`df -i`)"
+    if disk.f_files and disk.f_favail < _FEW_INODES:
+        return f"; it has {disk.f_favail or 'no'} inodes left (`df -i`)"
     more = f", {format_size(needed)} more needed" if needed else ""
     return f"; {format_size(disk.f_bavail * disk.f_frsize)} free{more}"

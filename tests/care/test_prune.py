@@ -390,6 +390,27 @@ def test_sync_prunes_only_after_success(bench: Bench) -> None:
     assert files(bench.root) == {ONE, TWO}
 
 
+@pytest.mark.parametrize("command", first(1, ["sync --prune", "prune", "remove"]))
+def test_a_read_only_root_matters_only_if_something_must_be_removed(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """An init container with a read-only volume and ``--prune`` finds everything in place."""
+    small = bench.manifest(vae(bench), tier="small")
+    assert bench.run("sync", small).code == 0
+
+    def refuse(path: Path) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr("modelfetch.store.locks.lock.create", refuse)
+    if command != "remove":
+        result = bench.run(command.split(maxsplit=1)[0], small, *command.split()[1:])
+        assert result.code == 0, result.err
+        assert care("prune", "--dry-run", str(bench.manifest(tier="none"))).code == 0
+        assert bench.run("prune", bench.manifest(tier="none")).code == 73
+    assert care("remove", "vae").code == 73
+    assert files(bench.root) == {ONE, TWO}
+
+
 def test_sync_with_prune_never_uses_the_fast_path(bench: Bench) -> None:
     small = bench.manifest(vae(bench), tier="small")
     assert bench.run("sync", small, "--prune").code == 0

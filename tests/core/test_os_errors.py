@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
+import pytest
+
 from modelfetch.core import os_errors
 from modelfetch.errors import DestinationError, DiskError, ModelfetchError
 from tests.cases import each
@@ -36,3 +38,24 @@ def test_a_name_that_the_locale_lacks_is_an_error_of_the_destination() -> None:
     error = os_errors.translate(UnicodeEncodeError("ascii", "modèle", 3, 4, "ordinal"), "x", doing="making")
     assert (error.code, error.exit_code) == ("unencodable-name", 73)
     assert "mod\\xe8le" in str(error)
+
+
+@each(
+    ("number", "free_inodes", "end"),
+    [
+        (errno.ENOSPC, 1000, "; 4.0 KiB free"),
+        (errno.ENOSPC, 0, "; it has no inodes left (`df -i`)"),
+        (errno.ENOSPC, 3, "; it has 3 inodes left (`df -i`)"),
+        (errno.EDQUOT, 1000, os.strerror(errno.EDQUOT)),
+    ],
+)
+def test_a_full_disk_is_described_by_what_it_lacks(number: int, free_inodes: int, end: str) -> None:
+    """A quota is met while the disk has space, and what was made for a failed operation is removed again."""
+
+    def statvfs(_path: object) -> os.statvfs_result:
+        return os.statvfs_result((4096, 4096, 10, 1, 1, 2000, free_inodes, free_inodes, 0, 255))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "statvfs", statvfs)
+        error = os_errors.translate(OSError(number, os.strerror(number)), "/a", doing="writing")
+    assert error.message.endswith(end)
