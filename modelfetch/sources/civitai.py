@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from modelfetch.sources.base import ReadBlob
 
 
+_LARGEST_ID = 10**12
+"""Bounds the id of a file in the API's answer, which becomes a part of an address."""
+
+
 class CivitaiSource(Source[CivitaiUri]):
     """Requests the version's metadata, then the file's first byte, which is the only way to check access."""
 
@@ -42,7 +46,8 @@ class CivitaiSource(Source[CivitaiUri]):
         if not wanted.allow_unscanned:
             _check_scans(file, uri)
         number = file.get("id")
-        address = _address(uri, number if isinstance(number, int) else uri.file, self._settings)
+        usable = type(number) is int and 0 < number < _LARGEST_ID
+        address = _address(uri, number if usable else uri.file, self._settings)
         digest = _digest(file)
         size = self._first_byte(address, uri, version, wanted, pinned=digest is not None)
         name = safe_name(file["name"]) if isinstance(file.get("name"), str) else None

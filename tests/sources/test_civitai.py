@@ -159,6 +159,16 @@ def test_a_file_with_invalid_fields_has_no_digest_and_a_generated_name(
     assert artifact.path in ("civitai-101", "dream.safetensors")
 
 
+@pytest.mark.parametrize("number", first(2, [True, 10**20, -1, 0, 1.5, "11"]))
+def test_an_impossible_number_of_a_file_is_no_part_of_its_address(
+    bench: SourceBench, version: Hub, number: Any
+) -> None:
+    body = json.dumps({"files": [{"id": number, "name": "a.safetensors"}]})
+    version.faults.add(API, Status(code=200, body=body, content_type="application/json"))
+    (artifact,) = bench.resolve("civitai://101", allow_unscanned=True).artifacts
+    assert artifact.locations[0].url == f"{version.civitai}/api/download/models/101"
+
+
 def test_blake3_serves_where_there_is_no_sha256(bench: SourceBench, version: Hub) -> None:
     file = {"id": 11, "name": "a.safetensors", "hashes": {"BLAKE3": "AB" * 32}}
     body = json.dumps({"files": [file]})
