@@ -9,7 +9,7 @@ import os
 import stat as statmod
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from itertools import chain
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from modelfetch.store import Store
 
 _UNFINISHED = ".part"
+_CLOCKS_DIFFER = timedelta(days=1)
+"""How much later than now, by the clock of this machine, another machine may have verified a file."""
 
 
 class Origin(StrEnum):
@@ -116,10 +118,11 @@ class Item:
 
     @property
     def verified(self) -> datetime | None:
-        """The date when its bytes were last known to be right."""
-        if self.check is not None:
-            return self.check.at if self.check.ok else None
-        return self.verified_at
+        """The date when its bytes were last known to be right; None if never, or if a clock was wrong then."""
+        found = self.verified_at if self.check is None else self.check.at if self.check.ok else None
+        if found is None or found > (today := now()) + _CLOCKS_DIFFER:
+            return None
+        return min(found, today)
 
     @property
     def is_damaged(self) -> bool:
@@ -228,7 +231,7 @@ def _placements(tree: RootTree, store: Store, receipt: Receipt, checks: Mapping[
             condition=condition,
             tiers=entry.manifests,
             check=_applicable(checks.get(path), found),
-            verified_at=min(now(), datetime.fromtimestamp(written.st_mtime, UTC)) if written else None,
+            verified_at=_date_of(written) if written else None,
             entry=entry,
         )
 
@@ -296,7 +299,7 @@ def _stored(store: Store, checks: Mapping[str, Check]) -> Iterator[Item]:
             origin=Origin.BLOB,
             condition=Condition.PRESENT if fits else Condition.CHANGED,
             check=_applicable(checks.get(str(blob.digest)), found),
-            verified_at=datetime.fromtimestamp(int(noted.st_mtime), UTC) if fits and noted else None,
+            verified_at=_date_of(noted) if fits and noted else None,
         )
 
 
@@ -433,6 +436,14 @@ def _with_shared_checks(items: Sequence[Item]) -> Iterator[Item]:
 def _applicable(check: Check | None, found: os.stat_result | None) -> Check | None:
     fits = check is not None and found is not None and check.applies_to(found.st_size, found.st_mtime_ns)
     return check if fits else None
+
+
+def _date_of(found: os.stat_result) -> datetime | None:
+    """The date when a file was written, in whole seconds; None for one before the year 1 or after 9999."""
+    try:
+        return datetime.fromtimestamp(int(found.st_mtime), UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _leads_inside(tree: RootTree, path: str) -> bool:

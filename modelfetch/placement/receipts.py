@@ -46,6 +46,9 @@ WRITE_EVERY = 1.0
 _WRITE_SHARE = 0.05
 """The fraction of a run's time that may be spent writing receipts."""
 
+_MAX_MTIME = 2**63 * 10**9
+"""In ns: the seconds of the kernel have 64 bits, and tmpfs, btrfs and ZFS store them all."""
+
 _PENDING = -1
 """The ``mtime_ns`` that older versions recorded in a receipt before they placed the file."""
 
@@ -349,7 +352,7 @@ def _entry(data: MutableMapping[str, Any]) -> Entry:
     for name in _OPTIONAL_TEXTS:
         if not isinstance(known.get(name), _TEXT):
             raise TypeError(f"{name} of an entry has a wrong type")
-    if not 0 <= known["size"] <= MAX_SIZE or not -MAX_SIZE <= known["mtime_ns"] <= MAX_SIZE:
+    if not 0 <= known["size"] <= MAX_SIZE or abs(known["mtime_ns"]) > _MAX_MTIME:
         raise ValueError("a number of an entry is out of range")
     if known["digest"] is not None and not _DIGEST.fullmatch(known["digest"]):
         raise ValueError("the digest of an entry is invalid")

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -55,6 +56,39 @@ def test_a_damaged_copy_does_not_mark_the_blob_as_damaged(bench: Bench, care: Ca
     copy.replace(path)
     flip(path)
     assert actions(care("verify")) == {ONE: "present", TWO: "damaged"}
+
+
+@pytest.mark.parametrize("seconds", first(1, [2**40, -(2**40), 2**33, -10]))
+def test_a_file_with_a_senseless_date_keeps_its_entry_in_the_receipt(
+    bench: Bench, care: Callable[..., Result], seconds: int
+) -> None:
+    """And those of all other files of the service: one such date let the whole receipt count as damaged."""
+    bench.sync(vae(bench), whisper(bench))
+    records = list((bench.root / ".modelfetch/blobs/sha256").glob("??/*.json"))[1:]
+    for path in (bench.root / TWO, *(bench.root / "whisper/hub").glob("*/refs/main"), *records):
+        try:
+            os.utime(path, (seconds, seconds))
+        except (OSError, OverflowError):
+            pytest.skip("this file system has no such dates")
+    assert care("verify").code == 0
+    assert care("verify", "--quick").code == 0
+    assert care("list").code == 0
+    assert care("remove", "vae", "w").code == 0
+    assert not (bench.root / TWO).exists()
+
+
+@pytest.mark.parametrize("days", first(2, [40_000, 0.1, -400]))
+def test_a_check_that_a_wrong_clock_dated_later_than_now_is_repeated(
+    bench: Bench, care: Callable[..., Result], days: float
+) -> None:
+    bench.sync(vae(bench))
+    care("verify")
+    at = int((now() + timedelta(days=days)).timestamp())
+    for path in bench.root.glob(".modelfetch/checks.json"):
+        found = json.loads(path.read_text())
+        path.write_text(json.dumps({**found, "checked": {k: [*v[:2], at, v[3]] for k, v in found["checked"].items()}}))
+    flip(bench.root / ONE)
+    assert care("verify", "--older-than", "30d").code == (0 if days == 0.1 else 1)
 
 
 def test_verify_quick_reports_damage_that_was_found_before(bench: Bench, care: Callable[..., Result]) -> None:
