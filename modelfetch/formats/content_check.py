@@ -26,6 +26,7 @@ from modelfetch.formats.pickles import (
     is_zip,
     pickle_error,
     read_pickle,
+    start_of_compressed,
     starts_as_pickle,
 )
 from modelfetch.formats.range_reader import HeaderWindow, ReadAt
@@ -136,7 +137,7 @@ def _is_no_document(head: bytes) -> bool:
     return not head.startswith((*_DOCUMENTS, *_ARCHIVES))
 
 
-_PIECE = re.compile(r"(\.[a-z0-9]+)(?:[._]data(?:[._-]?\w[\w-]*)?|[.-](?:split|part)[\w-]*|\.[0-9]{3})\Z")
+_PIECE = re.compile(r"(\.[a-z0-9]+)(?:[._]data(?:[._-]?[0-9][\w-]*)?|[.-](?:split|part)[\w-]*|\.[0-9]{3})\Z")
 """The end of the name of a part of a weight file: ``x.onnx.data``, ``x.gguf.part1of2``, ``x.ckpt.data-00000-of-00001``.
 
 Only the first part begins as the file does.
@@ -413,6 +414,19 @@ def check_zip(path: str, size: int, read_at: ReadAt, *, by_kind: bool = False) -
     )
 
 
+def check_compressed(path: str, read_at: ReadAt) -> ModelfetchError | None:
+    """Check a whole file, whose format has no signature, for a compressed copy of it."""
+    signatures = {signature for known in _PACKED.values() for signature in known}
+    if _STARTS.get(_suffix(path)) is not _is_no_document or not read_at(0, HEAD).startswith(tuple(signatures)):
+        return None
+    if not start_of_compressed(read_at):
+        return None  # two bytes may be equal by chance
+    return NotAModelError(
+        f"{path} is compressed, which its name does not show",
+        hint="the server may have stored a compressed copy; if its bytes are right, pin its digest (`fetch`: --digest)",
+    )
+
+
 # ── artifacts ──
 def digest_decides(artifact: Artifact) -> bool:
     """Whether a digest decides what an artifact is.
@@ -456,7 +470,7 @@ def check_artifact(
         path, read_at(0, HEAD), by_kind=artifact.weights, allow_pickle=artifact.allow_pickle
     ) or check_whole(path, size, read_at, by_kind=artifact.weights)
     if error is None and not artifact.allow_pickle:
-        error = check_pickle(path, size, read_at)
+        error = check_pickle(path, size, read_at) or check_compressed(path, read_at)
     if error is None:
         error = check_zip(path, size, read_at, by_kind=artifact.weights)
     return error.about(uri=artifact.uri) if error is not None else None

@@ -199,9 +199,13 @@ def is_compressed_archive(read_at: ReadAt) -> bool:
 
     What LZ4 compressed counts as one: joblib reads it, and Python can't.
     """
-    head = read_at(0, 512)
-    start = decompressed_start(head, lambda: read_at(0, _PACKED))
-    return is_tar(start) or is_zip(start) or head.startswith(_LZ4)
+    start = start_of_compressed(read_at)
+    return is_tar(start) or is_zip(start) or read_at(0, 4) == _LZ4
+
+
+def start_of_compressed(read_at: ReadAt) -> bytes:
+    """Return the first decompressed bytes of a file; empty if it is not compressed."""
+    return decompressed_start(read_at(0, 512), lambda: read_at(0, _PACKED))
 
 
 def is_pickle_member(name: str, start: bytes) -> bool:

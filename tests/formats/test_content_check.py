@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import pickle
 import struct
 import subprocess
@@ -30,6 +32,7 @@ from tests.fitting.build import MadeFile
 from tests.transfer.server import Origin
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.transfer.world import World
@@ -430,6 +433,17 @@ def test_formats_of_other_programs_pass(name: str) -> None:
     assert check(name, GOOD[name]) is None
 
 
+@each("name", ["m.bin", "m.onnx_data", "tokenizer.model", "m.weights"])
+@each("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_compressed_copy_of_weights_is_refused(name: str, pack: Callable[[bytes], bytes]) -> None:
+    weights = b"\0\1\2\3weights" * 999
+    assert check(name, pack(weights)) == "not-a-model"
+    assert check(name, pack(weights)[:3] + weights) is None
+    assert check(f"{name}.gz", gzip.compress(weights)) is None
+    assert check(name, pack(pickle.dumps([1] * 99, 4))) == "pickle-not-allowed"
+    assert check(name, pack(pickle.dumps([1] * 99, 4)), allow_pickle=True) is None
+
+
 PIECES = ["m.onnx.data", "m.onnx_data_1", "m.onnx_data.2", "m.gguf.part1of2", "m.gguf-split-a", "m.bin.part0"]
 PIECES += ["M.CKPT.data-00000-of-00001", "m.safetensors.001", "m.pt-part-aa"]
 
@@ -449,7 +463,18 @@ def test_a_part_of_weights_begins_with_anything(name: str) -> None:
     assert check(name, bytes(range(256)) * 20) is None
 
 
-@each("name", ["iris.data", "m.data.json", "m.onnx.json", "m.gguf.sha256", "m.safetensors.index.json", "my.part"])
+@each(
+    "name",
+    [
+        "iris.data",
+        "m.data.json",
+        "m.onnx.json",
+        "m.gguf.sha256",
+        "m.safetensors.index.json",
+        "m.onnx.data.json",
+        "my.part",
+    ],
+)
 def test_what_accompanies_weights_may_be_text(name: str) -> None:
     assert check(name, b'{"a": 1}') is None
 
