@@ -85,7 +85,7 @@ def test_closing_the_hub_does_not_wait_for_a_slow_answer(fault: Stall | Throttle
             time.sleep(0.01)
         started = time.monotonic()
     client.close()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30  # the answer takes twice that, or hours
     assert threads() == []
 
 
