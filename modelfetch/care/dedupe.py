@@ -154,7 +154,7 @@ def _equal_files(candidates: Sequence[CollectionFile], session: Session) -> dict
         if result.digest is not None and (result.size, result.mtime_ns) == (links[0].size, links[0].mtime_ns):
             groups[result.digest].append(links)
 
-    todo = [(links[0].file, links[0].size) for links in files]
+    todo = [(links[0].file, links[0].size, None) for links in files]
     hash_files(todo, sink=session.sink, cancel=session.cancel, done=done)
     return {
         digest: sorted((one for links in found for one in links), key=lambda one: str(one.file))

@@ -28,7 +28,7 @@ _KEY = "check"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hashed:
-    """The result of hashing a file: its ``sha256:HEX`` with its size and mtime, or the disk's error."""
+    """The result of hashing a file, or its beginning: ``sha256:HEX`` with its size and mtime, or the disk's error."""
 
     file: Path
     digest: str | None = None
@@ -43,20 +43,21 @@ class Hashed:
 
 
 def hash_files(
-    files: Sequence[tuple[Path, int]],
+    files: Sequence[tuple[Path, int, int | None]],
     *,
     sink: Sink,
     cancel: Cancel,
     done: Callable[[Hashed], None],
 ) -> None:
-    """Hash files (path, expected size) in order and pass each result to ``done``, in the calling thread.
+    """Hash files (path, size, how much of it at most) in order; pass each result to ``done``, in the calling thread.
 
     Raises:
         InterruptedSync: It was cancelled; finished results were passed on.
     """
-    total = sum(size for _, size in files)
+    total = sum(size if most is None else min(size, most) for _, size, most in files)
     with reporting_check(sink, _KEY, "checking", size=total, files=len(files)) as advance:
-        for result in in_threads([partial(hash_one, file, advance=advance, check=cancel.check) for file, _ in files]):
+        work = [partial(hash_one, file, most=most, advance=advance, check=cancel.check) for file, _, most in files]
+        for result in in_threads(work):
             done(result)
 
 
@@ -73,17 +74,30 @@ def in_threads(work: Sequence[Callable[[], T]]) -> Iterator[T]:
 
 
 def hash_one(
-    file: Path, *, advance: Callable[[int], None] = lambda _: None, check: Callable[[], None] = lambda: None
+    file: Path,
+    *,
+    most: int | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+    check: Callable[[], None] = lambda: None,
 ) -> Hashed:
-    """Hash one regular file; a disk error, or a change of the file while hashing, is part of the result."""
+    """Hash one regular file; a disk error, or a change of the file while hashing, is part of the result.
+
+    Args:
+        file: The file.
+        most: Bytes to read at most: to compare a file, one more than it should have is enough.
+        advance: Called with the number of bytes of each piece.
+        check: Called after each piece; raises to stop.
+    """
     try:
         with fs.closing(fs.open_regular(file)) as fd:
             before = os.fstat(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             hasher = hashlib.sha256()
             buffer = memoryview(bytearray(_BUFFER))
-            while count := os.readv(fd, [buffer]):
+            left = before.st_size + 1 if most is None else most
+            while count := os.readv(fd, [buffer[:left]]):
                 hasher.update(buffer[:count])
+                left -= count
                 advance(count)
                 check()
             after = os.fstat(fd)

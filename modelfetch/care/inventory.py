@@ -75,6 +75,7 @@ class Item:
         path: Its path below ROOT; None if it is in the store.
         digest: ``sha256:HEX`` from the receipt or store; None for symlinks, foreign and partial files.
         size: Size in bytes; for a partial file, the bytes that take space on disk.
+        right_size: The size in bytes of the file that has ``digest``, if it is on record.
         inode: Device and inode; items with the same inode share their bytes. None if the file is missing.
         links: The number of hardlinks of the inode, anywhere on the file system.
         mtime_ns: The file's current mtime.
@@ -91,6 +92,7 @@ class Item:
     origin: Origin
     condition: Condition
     size: int
+    right_size: int | None = None
     path: str | None = None
     consumer: str | None = None
     model: str | None = None
@@ -224,6 +226,7 @@ def _placements(tree: RootTree, store: Store, receipt: Receipt, checks: Mapping[
             model=entry.model,
             digest=entry.digest,
             size=entry.size if found is None else found.st_size,
+            right_size=entry.size if entry.digest else None,
             inode=inode_of(found) if found else None,
             links=found.st_nlink if found else 0,
             mtime_ns=found.st_mtime_ns if found else 0,
@@ -293,6 +296,7 @@ def _stored(store: Store, checks: Mapping[str, Check]) -> Iterator[Item]:
             file=blob.path,
             digest=str(blob.digest),
             size=found.st_size,
+            right_size=known.size if known else None,
             inode=inode_of(found),
             links=found.st_nlink,
             mtime_ns=found.st_mtime_ns,

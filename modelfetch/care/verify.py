@@ -172,6 +172,7 @@ def _hash(due: Sequence[Item], inventory: Inventory, session: Session) -> _Resul
     if not due:
         return {}
     by_file = {item.file: item for item in due}
+    right_sizes = {item.digest: item.right_size for item in inventory.items if item.right_size is not None}
     results: _Results = {}
     saver = _Saver(inventory, session)
 
@@ -181,8 +182,13 @@ def _hash(due: Sequence[Item], inventory: Inventory, session: Session) -> _Resul
             results[item.inode] = _as_recorded(item, result, session)
             saver.note(item.inode, results[item.inode])
 
+    def most(item: Item) -> int | None:
+        size = right_sizes.get(item.digest)
+        return None if size is None else size + 1
+
     try:
-        hash_files([(item.file, item.size) for item in due], sink=session.sink, cancel=session.cancel, done=done)
+        todo = [(item.file, item.size, most(item)) for item in due]
+        hash_files(todo, sink=session.sink, cancel=session.cancel, done=done)
     finally:
         saver.save()
     return results
