@@ -40,7 +40,7 @@ def translate(error: OSError | UnicodeError, path: object, *, doing: str, needed
         return limit
     if error.errno in DISK_FULL:
         return DiskError(
-            f"{doing} {name}: {reason}{_space_left(Path(str(name)), needed) if error.errno == errno.ENOSPC else ''}",
+            f"{doing} {name}: {reason}{_space_left(Path(str(name)), needed)}",
             code="no-space",
             hint="make room and run again: what was fetched is kept",
         )

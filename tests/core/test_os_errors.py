@@ -46,11 +46,11 @@ def test_a_name_that_the_locale_lacks_is_an_error_of_the_destination() -> None:
         (errno.ENOSPC, 1000, "; 4.0 KiB free"),
         (errno.ENOSPC, 0, "; it has no inodes left (`df -i`)"),
         (errno.ENOSPC, 3, "; it has 3 inodes left (`df -i`)"),
-        (errno.EDQUOT, 1000, os.strerror(errno.EDQUOT)),
+        (errno.EDQUOT, 1000, f"{os.strerror(errno.EDQUOT)}; 4.0 KiB free"),
     ],
 )
 def test_a_full_disk_is_described_by_what_it_lacks(number: int, free_inodes: int, end: str) -> None:
-    """A quota is met while the disk has space, and what was made for a failed operation is removed again."""
+    """What was made for a failed operation is removed again, so a few inodes count as none."""
 
     def statvfs(_path: object) -> os.statvfs_result:
         return os.statvfs_result((4096, 4096, 10, 1, 1, 2000, free_inodes, free_inodes, 0, 255))
