@@ -204,7 +204,8 @@ class ReceiptBook:
         self._view = Receipt(consumer=consumer)
         self._keys: dict[tuple[str, str], set[str]] = {}
         self._unwritten: tuple[dict[str, Entry], dict[str, Frozen]] = ({}, {})
-        self._stamp: object = None
+        self._on_disk: dict[str, Entry] = {}
+        self._stamp: tuple[object, object] | None = None
         self._written_at = time.monotonic()
         self._cost = 0.0
 
@@ -228,6 +229,10 @@ class ReceiptBook:
             self._claims, self._keys, self._stamp = dict(found.claims), {}, stamp
             for key, frozen in self._frozen.items():
                 self._keys.setdefault((frozen.tier, frozen.model), set()).add(key)
+            # What another process recorded since is newer than what this one placed before.
+            for path in [p for p in self._unwritten[0] if found.entries.get(p) != self._on_disk.get(p)]:
+                del self._unwritten[0][path]
+            self._on_disk = dict(found.entries)
             self._merge(*self._unwritten)
             self._view = replace(found, entries=self._entries, frozen=self._frozen, claims=self._claims)
         return self._view
@@ -240,7 +245,8 @@ class ReceiptBook:
         journal.append(self._root, self._consumer, claims)
         for path, claim in claims.items():
             self._claims[path] = (*self._claims.get(path, ()), claim)
-        self._stamp = self._current_stamp()
+        if self._stamp is not None:  # a receipt that another process has written meanwhile is still to be read
+            self._stamp = (self._stamp[0], self._current_stamp()[1])
 
     def add(self, entries: Mapping[str, Entry], frozen: Mapping[str, Frozen]) -> None:
         """Add placed paths and resolutions; `write` makes them durable."""
@@ -254,8 +260,11 @@ class ReceiptBook:
         receipt = self.load()
         write_receipt(self._root, receipt, confirm=confirm)
         self._unwritten = ({}, {})
+        self._on_disk = dict(self._entries)
         journal.compact(self._root, self._consumer, self._claims, confirm=confirm)
-        self._stamp = self._current_stamp()
+        stamp = self._current_stamp()
+        confirm()
+        self._stamp = stamp
         self._written_at = time.monotonic()
         self._cost = self._written_at - started
 
@@ -268,11 +277,9 @@ class ReceiptBook:
             self._frozen[key] = one
             self._keys.setdefault((one.tier, one.model), set()).add(key)
 
-    def _current_stamp(self) -> object:
-        return tuple(
-            lstat_path(path)
-            for path in (receipt_path(self._root, self._consumer), journal.path_of(self._root, self._consumer))
-        )
+    def _current_stamp(self) -> tuple[object, object]:
+        receipt, claims = receipt_path(self._root, self._consumer), journal.path_of(self._root, self._consumer)
+        return lstat_path(receipt), lstat_path(claims)
 
 
 def _read(path: Path) -> bytes:

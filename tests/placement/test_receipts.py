@@ -14,7 +14,7 @@ from modelfetch.core.digest import Digest
 from modelfetch.errors import DestinationError
 from modelfetch.placement import PlacementRequest, journal, receipts
 from modelfetch.placement.journal import Claim
-from modelfetch.placement.receipts import ReceiptBook, read_receipt, write_receipt
+from modelfetch.placement.receipts import Entry, ReceiptBook, read_receipt, write_receipt
 from modelfetch.store.locks.lock import LockLostError
 from tests.damage import odd_documents
 from tests.examples import examples
@@ -167,3 +167,21 @@ def test_damaged_receipts_and_claims_are_ignored(tmp_path: Path, receipt: Any, c
     assert (again.entries, again.frozen) == (found.entries, found.frozen)
     for claim in (claim for known in found.claims.values() for claim in known):
         assert claim.digest is None or str(Digest.parse(claim.digest)) == claim.digest.lower()
+
+
+def test_an_entry_that_another_process_wrote_meanwhile_stays(tmp_path: Path) -> None:
+    """This process was suspended after it placed the file, and the other one has placed a newer one since."""
+
+    def entry(digit: str) -> Entry:
+        return Entry(digest=f"sha256:{digit * 64}", size=1, mtime_ns=1, how="copy", made=True, model="m")
+
+    ours, theirs = ReceiptBook(tmp_path, "comfyui"), ReceiptBook(tmp_path, "comfyui")
+    ours.load()
+    ours.add({"comfyui/a": entry("1"), "comfyui/b": entry("1")}, {})
+    theirs.load()
+    theirs.add({"comfyui/a": entry("2")}, {})
+    theirs.write(lambda: None)
+    ours.claim({"comfyui/c": entry("1").claim})
+    ours.write(lambda: None)
+    found = read_receipt(tmp_path, "comfyui").entries
+    assert found == {"comfyui/a": entry("2"), "comfyui/b": entry("1")}
