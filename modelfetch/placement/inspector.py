@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from modelfetch.manifest.model import Model
     from modelfetch.placement.path_stat import PathStat
     from modelfetch.placement.receipts import Receipt
-    from modelfetch.store import Store
+    from modelfetch.store import Blob, Store
     from modelfetch.store.checks import Check
 
 _ATTEMPTS = 3
@@ -203,18 +203,18 @@ class Inspector:
         return False
 
     @cached_property
-    def _blobs_by_size(self) -> dict[int, set[Digest]]:
-        found: dict[int, set[Digest]] = defaultdict(set)
+    def _blobs_by_inode(self) -> dict[tuple[int, int], Blob]:
+        found: dict[tuple[int, int], Blob] = {}
         for blob in self._store.blobs() if self._store else ():
-            found[blob.size].add(blob.digest)
+            with contextlib.suppress(OSError):
+                found[fs.inode_of(blob.path.lstat())] = blob
         return found
 
     @cached_property
-    def _blobs_by_inode(self) -> dict[tuple[int, int], Digest]:
-        found: dict[tuple[int, int], Digest] = {}
-        for blob in self._store.blobs() if self._store else ():
-            with contextlib.suppress(OSError):
-                found[fs.inode_of(blob.path.lstat())] = blob.digest
+    def _digests_by_size(self) -> dict[int, set[Digest]]:
+        found: dict[int, set[Digest]] = defaultdict(set)
+        for blob in self._blobs_by_inode.values():
+            found[blob.size].add(blob.digest)
         return found
 
     @cached_property
@@ -323,9 +323,9 @@ class Inspector:
         if self._store is None or not seen.regular or seen.target is not None:
             return Action.REFUSE
         linked = self._blobs_by_inode.get(seen.inode)
-        if linked is not None and self._is_blob(seen, linked):
-            return Action.REPLACE if self._is_own_blob(seen, linked) else Action.REFUSE
-        same_size = self._blobs_by_size.get(seen.size, ())
+        if linked is not None and self._is_blob(seen, linked.digest):
+            return Action.REPLACE if self._is_own_blob(seen, linked.digest) else Action.REFUSE
+        same_size = self._digests_by_size.get(seen.size, ())
         return Action.DISPLACE if same_size and self._hash(path, seen) in same_size else Action.REFUSE
 
     def _is_blob(self, seen: PathStat, digest: Digest) -> bool:

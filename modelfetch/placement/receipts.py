@@ -204,7 +204,7 @@ class ReceiptBook:
         self._view = Receipt(consumer=consumer)
         self._keys: dict[tuple[str, str], set[str]] = {}
         self._unwritten: tuple[dict[str, Entry], dict[str, Frozen]] = ({}, {})
-        self._on_disk: dict[str, Entry] = {}
+        self._on_disk: Mapping[str, Entry] = {}
         self._stamp: tuple[object, object] | None = None
         self._written_at = time.monotonic()
         self._cost = 0.0
@@ -232,7 +232,7 @@ class ReceiptBook:
             # What another process recorded since is newer than what this one placed before.
             for path in [p for p in self._unwritten[0] if found.entries.get(p) != self._on_disk.get(p)]:
                 del self._unwritten[0][path]
-            self._on_disk = dict(found.entries)
+            self._on_disk = found.entries
             self._merge(*self._unwritten)
             self._view = replace(found, entries=self._entries, frozen=self._frozen, claims=self._claims)
         return self._view

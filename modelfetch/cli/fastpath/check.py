@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _MAX_BYTES = 256 * 2**20
-_MAX_VALUES = 2**22
-"""That of `modelfetch.core.json_fields`, which takes too long to import."""
 MAGIC = "modelfetch no-op note 3"
 _PREFIXES = ("MODELFETCH_", "HF_", "GPU_", "OLLAMA_", "STABLE_DIFFUSION_", "COMFYUI_", "CIVITAI_", "XDG_")
 _NAMES = (
@@ -194,12 +192,10 @@ def damaged_files(path: str) -> str:
         data = read_bytes(path)
     except FileNotFoundError:
         return sha256_hex(b"[]")
-    if sum(map(data.count, (b",", b"{", b"["))) > _MAX_VALUES:
-        return sha256_hex(data)
     try:
-        import json
+        from modelfetch.core.json_fields import parse  # only here, as json and typing take long to import
 
-        raw = json.loads(data)
+        raw = parse(data)
         if raw["version"] == 1:
             data = repr(sorted((key, check) for key, check in raw["checked"].items() if not check[3])).encode()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
