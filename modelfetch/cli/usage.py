@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _OTHER_WORDS = {
     "check": "verify",
+    "clean": "prune",
     "delete": "remove",
     "doctor": "verify",
     "download": "sync",
@@ -34,8 +35,17 @@ _OTHER_WORDS = {
     "uninstall": "remove",
     "update": "sync --refresh",
     "upgrade": "pin",
+    "version": "--version",
 }
 """Words that other programs use for what a command of ours does."""
+
+_FORCE = ("--force", "--overwrite", "--yes", "-y")
+_NO_QUESTION = "it is not needed: no question is asked; --dry-run shows what would be removed"
+_INSTEAD_OF_FORCE = {
+    "prune": _NO_QUESTION,
+    "remove": _NO_QUESTION,
+    "sync": "for new versions: modelfetch sync --refresh; for damaged files: modelfetch verify --repair",
+}
 
 
 class NoSuchCommand(click.UsageError):
@@ -78,6 +88,8 @@ def _option_hint(error: click.NoSuchOption, where: str) -> str | None:
         return None
     if error.ctx.info_name == "sync" and error.option_name == "--dry-run":
         return "`modelfetch plan` shows what sync would do"
+    if error.option_name in _FORCE:
+        return _INSTEAD_OF_FORCE.get(error.ctx.info_name or "")
     if error.option_name in ("--token", "--hf-token", "--api-key"):
         return "set HF_TOKEN or CIVITAI_API_TOKEN: other users of this machine can read a command line"
     near = nearest(error.option_name.lstrip("-"), _long_options(error.ctx.command))
