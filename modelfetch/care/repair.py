@@ -256,9 +256,8 @@ def _restore_items(
             continue  # another process placed something else meanwhile
         book.claim({item.path or "": entry.claim} if entry.made else {})
         made = _write(item, entry, right, writer, tree)
-        entries[item.path or ""] = replace(
-            entry, size=made.seen.size, mtime_ns=made.seen.mtime_ns, how=made.how if entry.made else entry.how
-        )
+        seen, how = made.seen, made.how if entry.made else entry.how
+        entries[item.path or ""] = replace(entry, size=seen.size, mtime_ns=seen.mtime_ns, how=how, target=seen.target)
     writer.sync()
     book.add(entries, {})
     if book.is_due:  # the journal has what the next run needs

@@ -42,6 +42,7 @@ from modelfetch.store.adopted import is_adopted
 from modelfetch.store.checks import read_checks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from modelfetch.core.artifact import Resolution
@@ -115,19 +116,20 @@ class Inspector:
     ) -> tuple[Placement, ...]:
         """Return what a consumer expects on disk for a model, given the file system of its folder.
 
-        If symlinks can't be created there, a Hugging Face cache gets regular files, as huggingface_hub does it. A store
-        that Ollama 0.40 or later has used gets its manifests in both places.
+        If symlinks can't be created there, a Hugging Face cache gets regular files, as huggingface_hub does it, and
+        keeps them. A store that Ollama 0.40 or later has used gets its manifests in both places.
 
         Args:
             consumer: The consumer.
             model: The model.
             resolution: Its files.
-            receipt: The consumer's receipt: what was placed before stays as it is.
-            probe: Whether to try creating a symlink if the receipt does not show whether that works.
+            receipt: The consumer's receipt.
+            probe: Whether to try creating a symlink if one must be made: a root may have been moved to a file system
+                without them.
         """
         found = placements(consumer, model, resolution, newer_ollama=self._has_newer_manifests)
-        link = next((one for one in found if one.how is PlacementMethod.SYMLINK), None)
-        if link is None or self._has_symlinks(consumer, link, receipt, probe=probe):
+        links = [one for one in found if one.how is PlacementMethod.SYMLINK]
+        if not links or self._has_symlinks(consumer, links, receipt, probe=probe):
             return found
         return placements(consumer, model, resolution, symlinks=False)
 
@@ -391,15 +393,24 @@ class Inspector:
             return State.DAMAGED
         return State.OUTDATED if entry.how == "link" else State.READY
 
-    def _has_symlinks(self, consumer: str, link: Placement, receipt: Receipt, *, probe: bool) -> bool:
-        entry = receipt.entries.get(link.path)
-        if entry is not None:
-            return entry.how == "symlink" or not (entry.made and entry.digest is not None)
-        if not probe:
+    def _has_symlinks(self, consumer: str, links: Sequence[Placement], receipt: Receipt, *, probe: bool) -> bool:
+        placed = [entry for link in links if (entry := receipt.entries.get(link.path)) is not None and entry.made]
+        if placed and all(entry.target is None for entry in placed):
+            return False
+        if not probe or self._are_in_place(links, receipt):
             return True
         if consumer not in self._takes_symlinks:
-            self._takes_symlinks[consumer] = self._try_symlink(link.path)
+            self._takes_symlinks[consumer] = self._try_symlink(links[0].path)
         return self._takes_symlinks[consumer]
+
+    def _are_in_place(self, links: Sequence[Placement], receipt: Receipt) -> bool:
+        """Whether each of these paths is as the receipt has it, so that no symlink must be made."""
+        with contextlib.suppress(DestinationError, OSError), self.tree.keeping_folder_open():
+            for link in links:
+                entry, seen = receipt.entries.get(link.path), self._stat(link)
+                if entry is None or seen is None or not fits(entry, seen):
+                    return False
+        return True
 
     def _try_symlink(self, path: str) -> bool:
         """Whether a symlink can be created in the nearest existing folder above a path; True if that is unknown."""

@@ -32,6 +32,7 @@ _NO_LINK = (
     *(errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS),
     errno.EIO,  # returned by mounts of rclone; if the disk has failed, the copy fails as well
 )
+_NO_SYMLINK = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -127,10 +128,15 @@ class ConsumerWriter:
         return self._publish(path, over, lambda folder, name: self._write(folder, name, write))
 
     def symlink(self, text: str, path: str, over: PathStat | None) -> Made:
-        """Create a symlink. Raises the same errors as `link`."""
+        """Create a symlink. Raises the same errors as `link`, and DestinationError if the file system has none."""
 
         def make(folder: int, name: str) -> Made:
-            os.symlink(text, name, dir_fd=folder)
+            try:
+                os.symlink(text, name, dir_fd=folder)
+            except OSError as error:
+                if error.errno in _NO_SYMLINK:
+                    raise _no_symlink_error(self._tree.path(path), error) from None
+                raise
             return Made(how="symlink", seen=PathStat.of(os.lstat(name, dir_fd=folder), target=text))
 
         return self._publish(path, over, make, in_place=True)
@@ -355,6 +361,13 @@ class ConsumerWriter:
         else:
             message = f"the file system at {there or self._consumer} supports no hardlinks ({error.strerror})"
         self._refused.report(f"{message}; files are copied, which takes additional space")
+
+
+def _no_symlink_error(path: Path, error: OSError) -> DestinationError:
+    return DestinationError(
+        f"{path} can't be made: it is a symlink, which this file system refuses ({error.strerror})",
+        hint="`modelfetch sync` places files instead",
+    )
 
 
 def _unmovable_error(path: Path) -> DestinationError:

@@ -234,6 +234,25 @@ def test_a_file_without_a_source_stays_damaged_and_is_reported(bench: Bench, car
     assert (bench.root / ONE).stat().st_size == len(read(WEIGHTS))
 
 
+@pytest.mark.parametrize("where", ["snapshots/*/model.bin", "refs/main"])
+def test_a_file_restored_in_the_place_of_a_users_link_is_ready(
+    bench: Bench, care: Callable[..., Result], where: str
+) -> None:
+    entry = whisper(bench)
+    assert bench.sync(entry).code == 0
+    (path,) = (bench.root / "whisper/hub").glob(f"models--*/{where}")
+    own = bench.folder / "own"
+    own.write_bytes(path.read_bytes())
+    path.unlink()
+    path.symlink_to(own)
+    assert bench.sync(entry).code == 0
+    own.write_bytes(b"edited")
+    assert care("verify", "--repair").code == 0
+    assert bench.run("status", bench.manifest(entry)).code == 0
+    assert set(actions(care("verify")).values()) == {"present"}
+    assert own.read_bytes() == b"edited"
+
+
 def test_an_adopted_file_that_its_owner_changed_is_left_alone(bench: Bench, care: Callable[..., Result]) -> None:
     path = bench.root / ONE
     path.parent.mkdir(parents=True)

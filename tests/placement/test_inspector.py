@@ -17,9 +17,11 @@ from modelfetch.errors import DestinationError
 from modelfetch.placement.receipts import write_receipt
 from modelfetch.placement.writer import ConsumerWriter
 from modelfetch.store import Blob, Store
+from tests.cases import first
 from tests.placement.world import LARGE, SMALL, World
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from modelfetch.core.digest import Digest
@@ -128,10 +130,7 @@ def test_a_link_of_the_users_to_anything_else_is_refused(bench: Bench, target: s
 def test_a_cache_on_a_file_system_without_symlinks_holds_real_files(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "symlink", refuse)
+    refuse_symlinks(monkeypatch, number)
     entry = whisper(bench)
     planned = bench.run("plan", bench.manifest(entry)).report
     assert not [p for a in planned["models"][0]["artifacts"] for p in a["placements"] if "/blobs/" in p]
@@ -143,6 +142,90 @@ def test_a_cache_on_a_file_system_without_symlinks_holds_real_files(
     monkeypatch.undo()
     monkeypatch.setenv("HF_ENDPOINT", bench.hub.endpoint)
     require_ready_without_a_request(bench, entry)  # also where nothing can be tried any more
+
+
+def refuse_symlinks(monkeypatch: pytest.MonkeyPatch, number: int = errno.EPERM) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "symlink", refuse)
+
+
+def diffrhythm(bench: Bench) -> dict[str, Any]:
+    if "acme/song" not in bench.world.repos:
+        bench.world.hf_repo("acme/song", {"model.bin": b"x" * 70_000, "deep/config.json": b"{}"})
+    return {"name": "d", "kind": "snapshot", "source": "hf://acme/song", "for": ["diffrhythm"]}
+
+
+def copy_without_links(bench: Bench) -> None:
+    """Copy the root as `rsync` does without `--links`, which leaves symlinks out."""
+    for path in list(bench.root.rglob("*")):
+        if path.is_symlink():
+            path.unlink()
+
+
+def copy_with_files_for_links(bench: Bench) -> None:
+    """Copy the root as `cp -rL` does, and lose a file of it and the content of another."""
+    copied = bench.folder / "copied"
+    shutil.copytree(bench.root, copied, symlinks=False)
+    shutil.rmtree(bench.root)
+    copied.rename(bench.root)
+    lost, cut, *_ = snapshot_files(bench)
+    lost.unlink()
+    cut.write_text("cut")
+
+
+def snapshot_files(bench: Bench) -> list[Path]:
+    return sorted(path for path in bench.root.rglob("snapshots/**/*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("make", "copy"),
+    first(2, [(whisper, copy_without_links), (diffrhythm, copy_with_files_for_links)])
+    + first(0, [(diffrhythm, copy_without_links), (whisper, copy_with_files_for_links)]),
+)
+def test_a_root_that_moved_to_a_file_system_without_symlinks_gets_real_files(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Bench], dict[str, Any]],
+    copy: Callable[[Bench], None],
+) -> None:
+    entry = make(bench)
+    assert bench.sync(entry).code == 0
+    copy(bench)
+    with monkeypatch.context() as there:
+        refuse_symlinks(there)
+        repaired = bench.run("verify", bench.manifest(entry), "--repair")
+        assert repaired.code == 0 or {error["hint"] for error in repaired.report["errors"]} == {
+            "`modelfetch sync` places files instead"
+        }
+        planned = bench.run("plan", bench.manifest(entry)).report
+        assert not [p for a in planned["models"][0]["artifacts"] for p in a["placements"] if "/blobs/" in p]
+        result = bench.sync(entry)
+        assert (result.code, result.report["bytes_fetched"]) == (0, 0), result.err
+        assert bench.sync(entry).report["requests"] == 0
+        assert bench.run("prune", bench.manifest(entry)).code == 0
+        assert not list(bench.root.glob("*/**/models--*/blobs/*"))
+        assert bench.run("verify", bench.manifest(entry)).code == 0
+        assert bench.run("status", bench.manifest(entry)).code == 0
+    snapshot_files(bench)[0].unlink()
+    assert bench.sync(entry).code == 0  # symlinks are possible again, and the files stay files
+    assert not [path for path in bench.root.rglob("*") if path.is_symlink()]
+    assert bench.run("status", bench.manifest(entry)).code == 0
+
+
+def test_one_link_that_its_user_replaced_does_not_turn_the_others_into_files(bench: Bench) -> None:
+    entry = whisper(bench)
+    assert bench.sync(entry).code == 0
+    link = next(path for path in hub_files(bench) if path.is_symlink())
+    data = link.read_bytes()
+    link.unlink()
+    link.write_bytes(data)
+    assert bench.sync(entry).code == 0
+    next(path for path in hub_files(bench) if path.is_symlink()).unlink()
+    assert bench.sync(entry).code == 0
+    assert [path for path in hub_files(bench) if "snapshots" in path.parts and not path.is_symlink()] == [link]
+    assert bench.run("status", bench.manifest(entry)).code == 0
 
 
 def hide_symlinks_with_dots(monkeypatch: pytest.MonkeyPatch) -> None:
