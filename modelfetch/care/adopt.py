@@ -76,11 +76,12 @@ def adopt_folders(folders: Sequence[Path], session: Session, *, in_place: bool =
         DestinationError, DiskError: A folder can't be read, or the store can't be written.
     """
     check_folders(session)
-    session.block_removals(make=True)
-    found: list[tuple[Path, CollectionFile]] = []
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{folder} is not a folder")
+    session.block_removals(make=True)
+    found: list[tuple[Path, CollectionFile]] = []
+    for folder in folders:
         with os_errors.translated(folder, doing="reading"):
             found += [(folder, one) for one in find_candidates(folder)]
     unreachable = set() if in_place else _unreachable(found, session)

@@ -239,6 +239,7 @@ def write_page(target: Path, text: str) -> None:
     from modelfetch.core import directories, fs, os_errors, temp_files
 
     directories.require_file_path(target)
+    directories.require_parent(target)
     with os_errors.translated(target, doing="writing"):
         temp_files.write_atomically(target, text.encode("utf-8", errors="replace"), mode=fs.COPY_MODE)
 

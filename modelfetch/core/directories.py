@@ -7,6 +7,7 @@ import ctypes
 import errno
 import functools
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,17 @@ def require_file_path(path: Path) -> None:
         raise DestinationError(text, code="foreign-file", hint="name the file")
     if path.exists() and not path.is_file():
         raise DestinationError(f"{path} is not a regular file", code="foreign-file", hint="name another path")
+
+
+def require_parent(path: Path) -> None:
+    """Check that the folder exists in which a file that the user named is to be written.
+
+    Raises:
+        DestinationError: It does not.
+    """
+    if not path.parent.exists():
+        hint = f"make it first: mkdir -p {shlex.quote(str(path.parent))}"
+        raise DestinationError(f"{path} can't be written: the folder {path.parent} does not exist", hint=hint)
 
 
 def make_directory(path: Path, *, owner: tuple[int, int] | None = None) -> None:

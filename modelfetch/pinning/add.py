@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from modelfetch.core import os_errors
+from modelfetch.core.directories import require_parent
 from modelfetch.core.events import Notice, Sink, discard
 from modelfetch.core.root import CONSUMERS
 from modelfetch.core.similar import nearest
@@ -352,6 +353,7 @@ async def _fit(model: Model, session: Session, usable: int | None) -> FitReport 
 async def _read(path: Path, session: Session) -> Document | None:
     """The existing manifest; None if there is none."""
     if not await asyncio.to_thread(path.exists):
+        await asyncio.to_thread(require_parent, path)
         return None
     document = await asyncio.to_thread(read_document, path, session.settings)
     await asyncio.to_thread(check_writable, document)

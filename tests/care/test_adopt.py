@@ -358,8 +358,12 @@ def test_text_files_with_a_suffix_of_weights_are_not_adopted(bench: Bench, care:
     assert [m["name"] for m in result.report["models"]] == ["venv/lib/python3.11/site-packages/weights.pth"]
 
 
-def test_adopting_a_missing_folder_is_a_usage_error(care: Callable[..., Result]) -> None:
-    assert care("adopt", "/nowhere/at/all").code == 2
+def test_adopting_a_missing_folder_is_a_usage_error_and_makes_no_root(
+    bench: Bench, care: Callable[..., Result]
+) -> None:
+    (bench.folder / "theirs").mkdir()
+    assert care("adopt", str(bench.folder / "theirs"), "/nowhere/at/all").code == 2
+    assert not bench.root.exists()
 
 
 @pytest.mark.parametrize("words", [(), ("--in-place",)])

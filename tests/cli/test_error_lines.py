@@ -76,6 +76,25 @@ def test_a_store_that_is_a_file_is_refused_before_any_request(capsys: Capture) -
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["env", "--tier", "8g", "--update"],
+        ["report", "--root", ".", "--html"],
+        ["add", "file:///nope/x", "--manifest"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_file_to_write_in_a_missing_folder_is_refused_with_the_command_that_makes_it(
+    words: list[str], capsys: Capture
+) -> None:
+    assert lines(capsys, *words, "none/here/file") == (
+        73,
+        "none/here/file can't be written: the folder none/here does not exist",
+        "make it first: mkdir -p none/here",
+    )
+
+
+@pytest.mark.parametrize(
     ("command", "link"),
     [
         *((command, link) for command in ("add", "fetch") for link in ("file://README.md", "./README.md", "README.md")),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelfetch.config.settings import Settings
-from modelfetch.core import fs, os_errors, temp_files
+from modelfetch.core import directories, fs, os_errors, temp_files
 from modelfetch.errors import DestinationError, SettingError
 from modelfetch.tiers.discovery import find_tier, is_same_file, is_tier_name, normalise_tier
 from modelfetch.tiers.dotenv.cards import card_values
@@ -119,6 +119,7 @@ def rewrite(file: Path, block: Block) -> Rewritten:
     """
     target = Path(os.path.realpath(file))
     try:
+        directories.require_parent(target if file.is_symlink() else file)
         found = target.stat() if target.exists() else None
         if found is not None and not stat.S_ISREG(found.st_mode):
             raise DestinationError(f"{file} is not a file", code="foreign-file", hint="name the .env file")
