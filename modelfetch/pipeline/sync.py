@@ -42,6 +42,8 @@ class Plan:
 
 async def sync_manifests(manifests: Sequence[Manifest], session: Session) -> Report:
     """Make everything in the manifests present, verified and in place; errors are in the report."""
+    outcomes = [Outcome(plan=ModelPlan(request=one)) for one in select(manifests, session.options.consumers)]
+    session.report_interruption = partial(build_interrupted_report, manifests, session, outcomes, ())
     try:
         await asyncio.to_thread(check_folders, session)
         await asyncio.to_thread(session.block_removals)

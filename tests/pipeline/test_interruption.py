@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import modelfetch
 from modelfetch.core.events import Placed, TransferProgress
 from modelfetch.demo.faults import Throttle
-from modelfetch.pipeline import execute
+from modelfetch.pipeline import execute, sync
 from tests.pipeline.entries import vae
 
 if TYPE_CHECKING:
@@ -44,6 +45,21 @@ def test_the_report_has_what_was_done_until_then(bench: Bench, code: int) -> Non
     assert report.requests > 2
     assert report.bytes_fetched > sum(artifact.bytes_fetched for model in report.models for artifact in model.artifacts)
     assert report.tier == "test"
+
+
+def test_the_report_of_a_run_that_is_interrupted_while_it_plans_has_all_models(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancel = modelfetch.Cancel()
+
+    async def stop(*_: object) -> None:
+        cancel.set(code="terminated", exit_code=143)
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(sync, "resolve_all", stop)
+    report = modelfetch.sync(manifest=bench.manifest(vae(bench)), root=bench.root, cancel=cancel)
+    assert (report.exit_code, report.tier, [error.code for error in report.errors]) == (143, "test", ["terminated"])
+    assert [(model.name, model.ok, model.artifacts[0].action) for model in report.models] == [("vae", False, "skipped")]
 
 
 @pytest.mark.parametrize("step", ["check_final_names", "place_model"])
