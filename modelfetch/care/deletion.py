@@ -1,8 +1,8 @@
 """Delete what a removal plan names.
 
 Files that a service lists or reads first (manifests, snapshots) are deleted first, then their bytes, then the blobs;
-the receipts are written last. If the process is killed in between, receipts name missing files, and the same command
-finishes the work.
+the receipts are written last. If the process is killed in between, or a blob can't be deleted, receipts name missing
+files, and the same command finishes the work.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ class _Deletion:
         self._tree = session.inspector.tree
         self.removed: list[Item] = []
         self.errors: list[ModelfetchError] = []
+        self._undeleted_blobs: set[str | None] = set()
 
     def run(self, plan: RemovalPlan) -> None:
         placed: dict[str, list[Item]] = defaultdict(list)
@@ -148,26 +149,33 @@ class _Deletion:
     def _recorded(self, item: Item) -> Iterator[None]:
         """Record an error instead of raising it."""
         try:
-            yield
-        except OSError as error:
-            self.errors.append(os_errors.translate(error, item.file, doing="removing").about(model=item.model))
+            with os_errors.translated(item.file, doing="removing"):
+                yield
         except ModelfetchError as error:
             self.errors.append(error.about(model=item.model))
+            if item.origin is Origin.BLOB:
+                self._undeleted_blobs.add(item.digest)
 
     def _forget(self, consumer: str, gone: set[str]) -> None:
-        """Drop the paths from the receipt and the journal of a consumer, but those that exist again.
+        """Drop the paths from the receipt and the journal of a consumer.
 
-        If this process was suspended, another one may have placed files there meanwhile.
+        Those that exist again stay: if this process was suspended, another one may have placed files there meanwhile.
+        So do those whose blob could not be deleted: by them, the same command finds it again.
         """
         root = self._inventory.root
 
         def work() -> None:
             with self._lock(consumer) as held:
                 try:
-                    missing = {path for path in gone if not self._exists(path)}
-                    receipt = _without_paths(read_receipt(root, consumer), missing)
+                    receipt = read_receipt(root, consumer)
+                    undeleted = {
+                        path
+                        for path, entry in receipt.entries.items()
+                        if self._undeleted_blobs & {entry.digest, entry.archive}
+                    }
+                    missing = {path for path in gone - undeleted if not self._exists(path)}
                     journal.forget(root, consumer, missing, confirm=held.ensure_owned)
-                    write_receipt(root, receipt, confirm=held.ensure_owned)
+                    write_receipt(root, _without_paths(receipt, missing), confirm=held.ensure_owned)
                 except OSError:
                     held.ensure_owned()  # if another process took over, that is the reason
                     raise

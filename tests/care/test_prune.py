@@ -19,6 +19,7 @@ from modelfetch.care.references import References
 from modelfetch.cli.app import run
 from modelfetch.core.digest import Digest
 from modelfetch.placement.receipts import Receipt, read_receipt, write_receipt
+from modelfetch.store import Store
 from tests.care.conftest import actions
 from tests.cases import first
 from tests.pipeline.entries import WEIGHTS, commit, ollama, read, vae, whisper
@@ -289,6 +290,27 @@ def test_blobs_are_kept_if_a_folder_of_manifests_can_not_be_listed(
     monkeypatch.undo()
     assert result.code == 0, result.err
     assert files(bench.root) == before - {str(ours.relative_to(bench.root))}
+
+
+@pytest.mark.parametrize("words", [("remove", "vae"), ("prune", "--keep-tier", "empty")], ids=" ".join)
+def test_the_same_command_finishes_a_removal_whose_blob_could_not_be_deleted(
+    bench: Bench, care: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("MODELFETCH_TIERS_DIR", str(bench.folder))
+    bench.manifest(tier="empty")
+    bench.sync(vae(bench))
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Store, "remove", refuse)
+        assert care(*words).code == 73
+    assert not (bench.root / ONE).exists()
+    result = care(*words)
+    assert result.code == 0, result.err
+    assert not blobs(bench.root)
+    assert not care("list").report["entries"]
 
 
 def test_planning_a_removal_takes_time_in_proportion_to_the_blobs(monkeypatch: pytest.MonkeyPatch) -> None:
